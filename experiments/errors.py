@@ -1,0 +1,16 @@
+"""What a user is told: one message that names the value, the rule and the alternatives."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake its reader can mend: shown as one message, never as a traceback."""
+
+
+def near(value: str, known: Iterable[str]) -> str:
+    """The known names, the nearest ones first and marked, for the end of a message."""
+    names = sorted(set(known))
+    close = get_close_matches(value, names, n=3, cutoff=0.6)
+    hint = f"Did you mean {' or '.join(close)}? " if close else ""
+    return f"{hint}Known: {', '.join(names) or 'none'}."

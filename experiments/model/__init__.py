@@ -1,0 +1,23 @@
+"""Architectures: each file builds one, for any image shape and number of classes."""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from pydantic.dataclasses import dataclass as card
+
+from experiments.card import CARD
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+
+@card(frozen=True, config=CARD, kw_only=True)
+class Architecture(ABC):
+    """What a model card is: something that builds a Keras model. A new architecture defines `build`."""
+
+    @abstractmethod
+    def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
+        """A Keras model from images (n, *input_shape) float32 to logits (n, classes) float32.
+
+        The layers carry fixed names, so that a selection of layers means the same in every run.
+        """

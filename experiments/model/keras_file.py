@@ -1,0 +1,77 @@
+"""A user's own trained model, from a .keras or .h5 file of Keras 2."""
+
+import json
+import zipfile
+from typing import TYPE_CHECKING
+
+from pydantic import FilePath
+from pydantic.dataclasses import dataclass as card
+
+from experiments.card import CARD
+from experiments.errors import UserError
+from experiments.model import Architecture
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+RULE = "model.path takes a model saved by Keras 2 (tf_keras) as .keras or .h5"
+
+
+@card(frozen=True, config=CARD, kw_only=True)
+class KerasFile(Architecture):
+    """The model at `path`, in safe mode: code inside the file is never run. epochs=0 takes it as it is."""
+
+    path: FilePath
+
+    def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
+        """The model as it was saved, once it is seen to fit the data set; raises UserError where it does not."""
+        self._check_form()
+        from experiments.tensorflow_quietly import keras
+        from tf_keras.src.saving.serialization_lib import SafeModeScope
+
+        try:
+            with SafeModeScope(safe_mode=True):  # load_model's own switch leaves .h5 files out
+                model = keras.models.load_model(self.path, compile=False)
+        except Exception as error:  # Keras raises every kind of exception for files it cannot read
+            first_line = str(error).strip().splitlines()[0]
+            raise UserError(f"model.path={self.path}: Keras cannot load it ({first_line}). {RULE}.") from error
+        self._check_fit(model, input_shape, classes)
+        return model
+
+    def _check_form(self) -> None:
+        """Find out without TensorFlow what Keras would only say with a page of traceback."""
+        with self.path.open("rb") as file:
+            start = file.read(8)
+        if start == b"\x89HDF\r\n\x1a\n":
+            return
+        if not zipfile.is_zipfile(self.path):
+            raise UserError(f"model.path={self.path}: no Keras model, or a truncated one. {RULE}.")
+        with zipfile.ZipFile(self.path) as archive:
+            if "metadata.json" not in archive.namelist():
+                raise UserError(f"model.path={self.path}: a zip file, but no Keras model. {RULE}.")
+            version = str(json.loads(archive.read("metadata.json")).get("keras_version"))
+        if not version.startswith("2."):
+            raise UserError(
+                f"model.path={self.path}: saved by Keras {version}, and TensorFlow Model Optimization takes Keras 2 "
+                f"only. {RULE}: rebuild the model with tf_keras, take over the weights "
+                "(new.set_weights(old.get_weights())) and save it again."
+            )
+
+    def _check_fit(self, model: "Model", input_shape: tuple[int, ...], classes: int) -> None:
+        if len(model.inputs) != 1 or len(model.outputs) != 1:
+            raise UserError(
+                f"model.path={self.path}: has {len(model.inputs)} inputs and {len(model.outputs)} outputs; "
+                "a classifier of images has one of each."
+            )
+        wanted, given = tuple(model.inputs[0].shape[1:]), tuple(input_shape)
+        if len(wanted) != len(given) or any(w not in (None, g) for w, g in zip(wanted, given, strict=True)):
+            raise UserError(
+                f"model.path={self.path}: takes images of the shape {wanted}, but those of the data set have {given}; "
+                "give the data set that the model was trained on, with dataset=..."
+            )
+        outputs = model.outputs[0].shape
+        if len(outputs) != 2 or outputs[1] < classes:
+            raise UserError(
+                f"model.path={self.path}: gives outputs of the shape {tuple(outputs)}, but the data set has {classes} "
+                f"classes: a classifier gives (n, {classes})."
+            )

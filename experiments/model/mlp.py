@@ -1,0 +1,35 @@
+"""A multilayer perceptron: the smallest baseline, all of it in dense layers."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, PositiveInt
+from pydantic.dataclasses import dataclass as card
+
+from experiments.card import CARD
+from experiments.model import Architecture
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+
+@card(frozen=True, config=CARD, kw_only=True)
+class MLP(Architecture):
+    """Dense layers of the given units, ReLU between them."""
+
+    units: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (128, 64)
+
+    def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
+        """See Architecture.build."""
+        from experiments.tensorflow_quietly import keras
+
+        layers = keras.layers
+        hidden = [layers.Dense(n, activation="relu", name=f"dense_{i}") for i, n in enumerate(self.units)]
+        return keras.Sequential(
+            [
+                layers.InputLayer(input_shape, name="image"),
+                layers.Flatten(name="flatten"),
+                *hidden,
+                layers.Dense(classes, name="classifier"),
+            ],
+            name="mlp",
+        )

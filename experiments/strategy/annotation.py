@@ -1,0 +1,240 @@
+"""Quantization-aware models with TensorFlow Model Optimization (TFMOT): the whole model, or exactly some layers.
+
+TFMOT's own annotation of single layers leaves a layer float when a layer without a quantizer of its own (Dropout,
+Flatten, pooling, ...) stands before it, because nothing quantizes its input (model-optimization issue #523).
+`annotated` puts the missing quantizer on that edge.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import tensorflow_model_optimization as tfmot
+from tensorflow_model_optimization.python.core.quantization.keras import quantizers
+from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_registry
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_aware_activation import (
+    QuantizeAwareActivation,
+)
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
+
+from experiments.errors import UserError
+from experiments.strategy.selection import Layer, select
+from experiments.tensorflow_quietly import keras, tf
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+KerasLayer = Any
+Tensor = Any
+Node = Any
+
+# Layers that pass values on as they are, so that a quantizer may stand before them as well as behind.
+# Dropout is among them for another reason: it scales while training, so the range must be learned before it.
+PASSING = (
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout2D,
+    keras.layers.Flatten,
+    keras.layers.Reshape,
+    keras.layers.Permute,
+    keras.layers.MaxPooling2D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.ZeroPadding2D,
+    keras.layers.Cropping2D,
+)
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
+FOLDED = (keras.layers.BatchNormalization, keras.layers.ReLU, keras.layers.Activation)
+ACTIVATIONS = QuantizeAwareActivation._PRE_QUANT_ACTIVATIONS | QuantizeAwareActivation._POST_QUANT_ACTIVATIONS
+
+
+def chosen(model: "Model", patterns: Sequence[str]) -> tuple[str, ...]:
+    """Names of the layers that the patterns choose, and of the BatchNorm and activation layers folded into them."""
+    candidates = [layer for layer in model.layers if not isinstance(layer, (keras.layers.InputLayer, *PASSING))]
+    named = select(
+        [Layer(layer.name, type(layer).__name__, _has_kernel(layer)) for layer in candidates],
+        patterns,
+    )
+    groups = [_group(model.get_layer(name)) for name in named]
+    together = {layer.name for group in groups for layer in group}
+    return tuple(layer.name for layer in candidates if layer.name in together)
+
+
+def refuse_unsupported(model: "Model", names: Collection[str]) -> None:
+    """Raise UserError that names every layer among `names` that TFMOT cannot train quantization-aware, and why."""
+    reasons = {name: reason for name in names if (reason := _obstacle(model.get_layer(name)))}
+    if not reasons:
+        return
+    listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
+    possible = [
+        layer.name
+        for layer in model.layers
+        if _has_kernel(layer) and not any(_obstacle(member) for member in _group(layer))
+    ]
+    raise UserError(
+        f"Layers that cannot be trained quantization-aware: {listed}. Annotate others, as in strategy=annotate "
+        f"'strategy.layers=[{','.join(possible)}]', or quantize after training with strategy=ptq_int8."
+    )
+
+
+def annotated_whole(model: "Model") -> "Model":
+    """A quantization-aware copy of the model, every layer annotated."""
+    with _refusals_translated():
+        return tfmot.quantization.keras.quantize_model(model)
+
+
+def annotated(model: "Model", names: Collection[str]) -> "Model":
+    """A quantization-aware copy of the model, in which exactly the named layers carry fake quantization."""
+    quantized_edges = set(_edges_to_quantize(model, names))
+    copies: dict[str, KerasLayer] = {}
+    values: dict[int, Tensor] = {}
+    quantized: dict[int, Tensor] = {}
+    for node in _nodes(model):
+        if node.is_input:
+            original = node.outputs
+            values[id(original)] = keras.layers.Input(original.shape[1:], dtype=original.dtype, name=node.layer.name)
+            continue
+        for tensor in _inputs(node):
+            if (id(tensor), id(node)) in quantized_edges and id(tensor) not in quantized:
+                quantized[id(tensor)] = _input_quantizer(tensor)(values[id(tensor)])
+        arguments = {
+            str(id(tensor)): [
+                (quantized if (id(tensor), id(node)) in quantized_edges else values)[id(tensor)] for _ in range(2)
+            ]
+            for tensor in _inputs(node)
+        }
+        args, kwargs = node.map_arguments(arguments)
+        if node.layer.name not in copies:
+            copies[node.layer.name] = _copy(node.layer, annotate=_is_active(node.layer, names))
+        outputs = copies[node.layer.name](*args, **kwargs)
+        for original, value in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
+            values[id(original)] = value
+    copy = keras.Model([values[id(t)] for t in model.inputs], [values[id(t)] for t in model.outputs], name=model.name)
+    for layer in model.layers:
+        if layer.weights:
+            target = copies[layer.name]
+            getattr(target, "layer", target).set_weights(layer.get_weights())
+    with _refusals_translated(), tfmot.quantization.keras.quantize_scope():
+        return tfmot.quantization.keras.quantize_apply(copy)
+
+
+def _edges_to_quantize(model: "Model", names: Collection[str]) -> Iterable[tuple[int, int]]:
+    """(tensor, consumer node) of each edge on which values for an annotated layer must become int8."""
+    producers = {id(t): node for node in _nodes(model) for t in tf.nest.flatten(node.outputs)}
+    consumers: dict[int, int] = {}
+    for node in _nodes(model):
+        for tensor in _inputs(node):
+            consumers[id(tensor)] = consumers.get(id(tensor), 0) + 1
+
+    def is_int8(tensor: Tensor) -> bool:
+        producer = producers[id(tensor)]
+        if isinstance(producer.layer, PASSING):
+            return is_int8(_inputs(producer)[0])
+        return _is_active(producer.layer, names)
+
+    for node in _nodes(model):
+        if node.is_input or not _is_active(node.layer, names):
+            continue
+        for tensor in _inputs(node):
+            if is_int8(tensor):
+                continue
+            consumer, edge = node, tensor
+            while isinstance(producers[id(edge)].layer, PASSING) and consumers[id(edge)] == 1:
+                consumer = producers[id(edge)]
+                edge = _inputs(consumer)[0]
+            # TFMOT itself quantizes what comes straight from the model's input.
+            if not (producers[id(edge)].is_input and consumer is node):
+                yield id(edge), id(consumer)
+
+
+def _nodes(model: "Model") -> list[Node]:
+    """The calls of the layers, each after those whose results it takes."""
+    return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+
+
+def _inputs(node: Node) -> list[Tensor]:
+    return list(tf.nest.flatten(node.keras_inputs))
+
+
+def _is_active(layer: KerasLayer, names: Collection[str]) -> bool:
+    return layer.name in names and not isinstance(layer, (keras.layers.InputLayer, *PASSING))
+
+
+def _copy(layer: KerasLayer, annotate: bool) -> KerasLayer:
+    copy = type(layer).from_config(layer.get_config())
+    return tfmot.quantization.keras.quantize_annotate_layer(copy) if annotate else copy
+
+
+def _input_quantizer(tensor: Tensor) -> KerasLayer:
+    """The quantizer that TFMOT gives activations: 8 bits, asymmetric, ranges by moving average."""
+    quantizer = quantizers.MovingAverageQuantizer(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
+    return QuantizeLayer(quantizer, name=f"input_quantizer_{tensor.node.layer.name}")
+
+
+def _group(layer: KerasLayer) -> list[KerasLayer]:
+    """A layer with a kernel, and the BatchNorm and activation behind it that the converter folds into its op."""
+    group = [layer]
+    if not _has_kernel(layer):
+        return group
+    while _is_linear(group[-1]) and (follower := _only_follower(group[-1])) and isinstance(follower, FOLDED):
+        group.append(follower)
+    return group
+
+
+def _only_follower(layer: KerasLayer) -> KerasLayer | None:
+    followers = layer._outbound_nodes
+    return followers[0].layer if len(followers) == 1 else None
+
+
+def _is_linear(layer: KerasLayer) -> bool:
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return True
+    return not isinstance(layer, keras.layers.ReLU) and _activation(layer) in (None, "linear")
+
+
+def _activation(layer: KerasLayer) -> str | None:
+    activation = getattr(layer, "activation", None)
+    return None if activation is None else str(getattr(activation, "__name__", activation))
+
+
+def _has_kernel(layer: KerasLayer) -> bool:
+    return bool(layer.weights) and not isinstance(layer, keras.layers.BatchNormalization)
+
+
+@cache
+def _registry() -> Any:
+    return default_8bit_quantize_registry.Default8BitQuantizeRegistry()
+
+
+def _obstacle(layer: KerasLayer) -> str | None:
+    """Why TFMOT cannot train this layer quantization-aware; None where it can."""
+    kind = type(layer).__name__
+    if isinstance(layer, keras.layers.InputLayer):
+        return None
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return _batchnorm_obstacle(layer)
+    if not (_registry().supports(layer) or isinstance(layer, keras.layers.SeparableConv2D)):
+        return f"{kind} is not supported"
+    activation = _activation(layer)
+    if activation not in (None, *ACTIVATIONS):
+        return f"{kind} with activation {activation}; supported: {', '.join(sorted(ACTIVATIONS))}"
+    return None
+
+
+def _batchnorm_obstacle(layer: KerasLayer) -> str | None:
+    before = layer.inbound_nodes[0].inbound_layers
+    alone = isinstance(before, list) or not (
+        isinstance(before, (*CONVOLUTIONS, keras.layers.Dense))
+        and _is_linear(before)
+        and _only_follower(before) is layer
+    )
+    return "BatchNormalization that does not directly follow a linear convolution or dense layer" if alone else None
+
+
+class _refusals_translated:
+    """TFMOT refuses with RuntimeError, ValueError or AttributeError: whichever it is, say it in one message."""
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, (RuntimeError, ValueError, AttributeError)):
+            raise UserError(f"TFMOT cannot annotate the model: {str(error).strip().splitlines()[0]}") from error

@@ -1,0 +1,33 @@
+"""The control: float, trained for the same extra epochs as the quantization-aware strategies."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic.dataclasses import dataclass as card
+
+from experiments.card import CARD
+from experiments.strategy import Strategy
+from experiments.tflite import Float32, Scheme
+from experiments.training import Fit, Trained
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+
+@card(frozen=True, config=CARD, kw_only=True)
+class Finetune(Strategy):
+    """More training and no quantization: what the extra epochs alone are worth."""
+
+    trains: ClassVar[bool] = True
+
+    def prepare(self, model: "Model", fit: Fit) -> Trained:
+        """A copy of the baseline, trained further."""
+        from experiments.tensorflow_quietly import keras
+
+        copy = keras.models.clone_model(model)
+        copy.set_weights(model.get_weights())
+        return fit(copy)
+
+    @property
+    def scheme(self) -> Scheme:
+        """See Strategy.scheme."""
+        return Float32()

@@ -1,0 +1,17 @@
+"""The float32 TFLite model of the baseline: what every other strategy is compared with."""
+
+from pydantic.dataclasses import dataclass as card
+
+from experiments.card import CARD
+from experiments.strategy import PostTraining
+from experiments.tflite import Float32, Scheme
+
+
+@card(frozen=True, config=CARD, kw_only=True)
+class Nothing(PostTraining):
+    """No quantization."""
+
+    @property
+    def scheme(self) -> Scheme:
+        """See Strategy.scheme."""
+        return Float32()

@@ -1,0 +1,135 @@
+"""From a Keras model to a TFLite file: what can be asked of the converter, and the conversion."""
+
+import gzip
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from experiments.dataset import Images
+from experiments.errors import UserError
+from experiments.quiet import native_stderr_silenced
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+Interface = Literal["float32", "int8"]
+
+
+@dataclass(frozen=True)
+class Float32:
+    """No quantization."""
+
+
+@dataclass(frozen=True)
+class Dynamic:
+    """int8 weights; activations stay float in the file, and the kernels quantize them on the fly."""
+
+
+@dataclass(frozen=True)
+class Float16:
+    """float16 weights, converted to float32 when the model is loaded."""
+
+
+@dataclass(frozen=True)
+class Int8:
+    """int8 weights and activations; the ranges of the activations come from calibration samples."""
+
+    calibration_samples: int
+    interface: Interface = "float32"
+
+
+@dataclass(frozen=True)
+class Int16x8:
+    """int8 weights and int16 activations; the ranges of the activations come from calibration samples."""
+
+    calibration_samples: int
+
+
+@dataclass(frozen=True)
+class Learned:
+    """int8 where the model carries fake quantization, with the ranges it learned; float everywhere else."""
+
+    interface: Interface = "float32"
+
+
+Scheme = Float32 | Dynamic | Float16 | Int8 | Int16x8 | Learned
+
+
+@dataclass(frozen=True)
+class TFLiteModel:
+    """A TFLite file's content."""
+
+    content: bytes
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file in bytes."""
+        return len(self.content)
+
+    @cached_property
+    def gzip_bytes(self) -> int:
+        """Size in bytes after gzip -9, which is what travels in an app package."""
+        return len(gzip.compress(self.content, compresslevel=9, mtime=0))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content; conversion is deterministic, so equal models give equal digests."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+def convert(model: "Model", scheme: Scheme, calibration: Callable[[int], Images]) -> TFLiteModel:
+    """Convert a Keras model; `calibration(n)` gives n training images where the scheme needs them.
+
+    Raises:
+        UserError: the converter refuses the model.
+    """
+    from experiments.tensorflow_quietly import tf
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    match scheme:
+        case Float32():
+            pass
+        case Dynamic():
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        case Float16():
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_types = [tf.float16]
+        case Int8(samples, interface):
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = _one_by_one(calibration(samples))
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = converter.inference_output_type = tf.as_dtype(interface)
+        case Int16x8(samples):
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = _one_by_one(calibration(samples))
+            converter.target_spec.supported_ops = [
+                tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+            ]
+        case Learned(interface):
+            # Without this the file keeps float ops between QUANTIZE and DEQUANTIZE: larger and slower than float.
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.inference_input_type = converter.inference_output_type = tf.as_dtype(interface)
+    return TFLiteModel(_converted(converter, scheme))
+
+
+def _converted(converter: object, scheme: Scheme) -> bytes:
+    from experiments.tensorflow_quietly import tf
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        with native_stderr_silenced():
+            return bytes(converter.convert())  # type: ignore[attr-defined]
+    except (tf.lite.experimental.ConverterError if False else Exception) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise UserError(f"The TFLite converter refuses the model under {scheme}: {first_line}") from error
+
+
+def _one_by_one(images: Images) -> Callable[[], Iterator[list[Images]]]:
+    def samples() -> Iterator[list[Images]]:
+        for i in range(len(images)):
+            yield [images[i : i + 1]]
+
+    return samples
