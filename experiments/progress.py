@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-CONSOLE = Console()
+_STANDARD = Console()
+# A log file has no width of its own; tables are not squeezed there.
+CONSOLE = _STANDARD if _STANDARD.is_terminal else Console(width=160)
 # A terminal shows one live display at a time, and the bars of a sweep, its jobs and their steps share it.
 _BARS = Progress(
     TextColumn("{task.description}"),

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.dataset import Images
 from experiments.errors import UserError
@@ -115,14 +115,12 @@ def convert(model: "Model", scheme: Scheme, calibration: Callable[[int], Images]
     return TFLiteModel(_converted(converter, scheme))
 
 
-def _converted(converter: object, scheme: Scheme) -> bytes:
-    from experiments.tensorflow_quietly import tf
-
+def _converted(converter: Any, scheme: Scheme) -> bytes:
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         with native_stderr_silenced():
-            return bytes(converter.convert())  # type: ignore[attr-defined]
-    except (tf.lite.experimental.ConverterError if False else Exception) as error:
+            return bytes(converter.convert())
+    except Exception as error:  # the converter raises its own, TensorFlow's and Python's exceptions alike
         first_line = str(error).strip().splitlines()[0]
         raise UserError(f"The TFLite converter refuses the model under {scheme}: {first_line}") from error
 

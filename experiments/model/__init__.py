@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 class Architecture(ABC):
     """What a model card is: something that builds a Keras model. A new architecture defines `build`."""
 
+    def check(self) -> None:
+        """Raise UserError where the model cannot be built; called before TensorFlow is imported."""
+
     @abstractmethod
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
         """A Keras model from images (n, *input_shape) float32 to logits (n, classes) float32.

@@ -25,7 +25,6 @@ class KerasFile(Architecture):
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
         """The model as it was saved, once it is seen to fit the data set; raises UserError where it does not."""
-        self._check_form()
         from experiments.tensorflow_quietly import keras
         from tf_keras.src.saving.serialization_lib import SafeModeScope
 
@@ -38,8 +37,8 @@ class KerasFile(Architecture):
         self._check_fit(model, input_shape, classes)
         return model
 
-    def _check_form(self) -> None:
-        """Find out without TensorFlow what Keras would only say with a page of traceback."""
+    def check(self) -> None:
+        """The file has to be a Keras model, and one of Keras 2; told from its first bytes and its metadata."""
         with self.path.open("rb") as file:
             start = file.read(8)
         if start == b"\x89HDF\r\n\x1a\n":

@@ -1,0 +1,203 @@
+"""Runs as comparison tables: `python -m experiments.compare [--sweep latest|all|ID] [--csv FILE] ...`.
+
+Every difference in a table is against the float TFLite model of the same baseline, measured in the same run.
+Exit codes: 0 well; 2 the command is wrong, or there is nothing to compare.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from experiments.errors import UserError
+from experiments.progress import CONSOLE
+from experiments.tracking import Row, Tracking
+
+# What a file holds, in this order; what a store holds beyond it is left out.
+COLUMNS = (
+    "strategy", "model", "dataset", "epochs", "finetune_epochs", "seed",
+    "keras_accuracy", "tflite_accuracy", "tflite_accuracy_low", "tflite_accuracy_high",
+    "accuracy_change", "accuracy_change_low", "accuracy_change_high", "accuracy_change_p", "agreement",
+    "tflite_bytes", "tflite_gzip_bytes", "size_ratio",
+    "latency_p50_us", "latency_p90_us", "latency_p99_us", "latency_min_us",
+    "speedup", "speedup_low", "speedup_high",
+    "arithmetic", "coverage_ops", "coverage_weights", "coverage_macs",
+    "train_seconds", "epochs_trained", "epochs_reused", "cpu", "git_commit", "run_id", "status", "error",
+)  # fmt: skip
+WHOLE = ("epochs", "finetune_epochs", "seed", "tflite_bytes", "tflite_gzip_bytes", "epochs_trained", "epochs_reused")
+# What a narrow terminal does without, the first first; every column is in the CSV.
+OPTIONAL = ("agreement %", "Keras accuracy %", "latency p50 us", "smaller")
+# Columns that a table for people shows only where they differ between its rows.
+SETTINGS = ("model", "dataset", "epochs", "seed")
+
+
+def load(uri: str = Tracking.uri, experiment: str = Tracking.experiment, sweep: str = "latest") -> pd.DataFrame:
+    """The runs of a sweep (`latest`, `all`, or its id), one a row, with the columns of COLUMNS."""
+    return frame(Tracking(uri=uri, experiment=experiment).connect(create=False).rows(sweep))
+
+
+def frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """Rows of the store as a table; a run without a measurement has an empty cell there, never a zero."""
+    table = pd.DataFrame([dict(row) for row in rows]).reindex(columns=list(COLUMNS))
+    return table.astype(dict.fromkeys(WHOLE, "Int64"))
+
+
+def for_people(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns that answer the question, rounded, with units in the headings and uncertainty in the cells."""
+    shown = pd.DataFrame({"strategy": table["strategy"]})
+    for name in SETTINGS:
+        if table[name].nunique(dropna=False) > 1:
+            shown[name] = table[name].astype("string")
+    shown["Keras accuracy %"] = _cells(table, lambda row: f"{100 * row.keras_accuracy:.2f}")
+    shown["TFLite accuracy %"] = _cells(
+        table,
+        lambda row: f"{100 * row.tflite_accuracy:.2f} "
+        f"[{100 * row.tflite_accuracy_low:.2f}, {100 * row.tflite_accuracy_high:.2f}]",
+    )
+    shown["change, points"] = _cells(
+        table,
+        lambda row: f"{100 * row.accuracy_change:+.2f} "
+        f"[{100 * row.accuracy_change_low:+.2f}, {100 * row.accuracy_change_high:+.2f}]",
+    )
+    shown["agreement %"] = _cells(table, lambda row: f"{100 * row.agreement:.2f}")
+    shown["bytes"] = _cells(table, lambda row: f"{row.tflite_bytes:,}")
+    shown["smaller"] = _cells(table, lambda row: f"{row.size_ratio:.2f}x")
+    shown["latency p50 us"] = _cells(table, lambda row: f"{row.latency_p50_us:,.0f}")
+    shown["faster"] = _cells(
+        table, lambda row: f"{row.speedup:.2f}x [{row.speedup_low:.2f}, {row.speedup_high:.2f}]"
+    )
+    shown["computes in"] = table["arithmetic"].fillna("")
+    if (table["status"] != "FINISHED").any():
+        shown["status"] = table["status"]
+    return shown
+
+
+NOTE = (
+    "change, smaller and faster: against the float TFLite model of the same baseline, on the same images, timed in "
+    "turns in the same process. [low, high]: 95 % interval, over the test images for accuracies and over replicates "
+    "with fresh interpreters for times. A change whose interval holds 0 is no evidence of a difference."
+)
+
+
+def show_rows(rows: Sequence[Row]) -> None:
+    """Print the table for people."""
+    show(frame(rows))
+
+
+def show(table: pd.DataFrame) -> None:
+    """Print a table and what its columns mean; the best accuracy, size and speed are marked."""
+    shown = for_people(table)
+    best = {
+        "TFLite accuracy %": table["tflite_accuracy"].max() == table["tflite_accuracy"],
+        "bytes": table["tflite_bytes"].min() == table["tflite_bytes"],
+        "faster": table["speedup"].max() == table["speedup"],
+    }
+    for dropped in ("", *OPTIONAL):
+        shown = shown.drop(columns=dropped, errors="ignore")
+        picture = _picture(shown, best)
+        if CONSOLE.measure(picture).maximum <= CONSOLE.width:
+            break
+    CONSOLE.print(picture)
+    CONSOLE.print(NOTE, style="dim", markup=False, highlight=False)
+
+
+def _picture(shown: pd.DataFrame, best: Mapping[str, pd.Series]) -> Table:
+    """The table for a terminal: intervals stand below their values."""
+    picture = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in shown.columns:
+        left = name in ("strategy", "model", "dataset", "computes in", "status")
+        picture.add_column(name.replace(" ", "\n"), justify="left" if left else "right", no_wrap=True)
+    for i in range(len(shown)):
+        picture.add_row(
+            *(
+                Text(
+                    str(cell).replace(" [", "\n[").replace(", ", ",\n" if name == "computes in" else ", "),
+                    style="bold green" if name in best and bool(best[name].iloc[i]) else "",
+                )
+                for name, cell in zip(shown.columns, shown.iloc[i], strict=True)
+            )
+        )
+    return picture
+
+
+def write_tables(rows: Sequence[Row], folder: Path) -> None:
+    """The comparison of a sweep as files: comparison.csv with all columns, comparison.md for people."""
+    table = frame(rows)
+    WRITERS["csv"](table, folder / "comparison.csv")
+    WRITERS["markdown"](table, folder / "comparison.md")
+
+
+def _csv(table: pd.DataFrame, path: Path) -> None:
+    table.to_csv(path, index=False)
+
+
+def _markdown(table: pd.DataFrame, path: Path) -> None:
+    path.write_text(f"{for_people(table).to_markdown(index=False, disable_numparse=True)}\n\n{NOTE}\n")
+
+
+def _html(table: pd.DataFrame, path: Path) -> None:
+    path.write_text(f"<!doctype html><meta charset=utf-8><title>Comparison</title>\n{for_people(table).to_html(index=False)}\n<p>{NOTE}</p>\n")
+
+
+def _latex(table: pd.DataFrame, path: Path) -> None:
+    path.write_text(for_people(table).to_latex(index=False, escape=True))
+
+
+def _json(table: pd.DataFrame, path: Path) -> None:
+    table.to_json(path, orient="records", indent=2)
+
+
+WRITERS: Mapping[str, Callable[[pd.DataFrame, Path], None]] = {
+    "csv": _csv,
+    "markdown": _markdown,
+    "html": _html,
+    "latex": _latex,
+    "json": _json,
+}
+
+
+def _cells(table: pd.DataFrame, text: Callable[..., str]) -> list[str]:
+    """Text of each row, empty where the run has no measurements."""
+    return [text(row) if pd.notna(row.tflite_bytes) else "" for row in table.itertuples()]
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.compare", description="Compare recorded runs: prints a table, and writes it as files."
+    )
+    parser.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
+    parser.add_argument("--experiment", default=Tracking.experiment, help="experiment there (default: %(default)s)")
+    parser.add_argument("--sweep", default="latest", help="latest, all, or the id of a sweep's parent run (default: latest)")
+    for form in WRITERS:
+        holds = "every column in full precision" if form in ("csv", "json") else "the table for people"
+        parser.add_argument(f"--{form}", type=Path, metavar="FILE", help=f"write {form}: {holds}")
+    options = parser.parse_args()
+    try:
+        table = load(options.uri, options.experiment, options.sweep)
+        if table.empty:
+            raise UserError(f"--sweep {options.sweep}: no run in {options.uri}, experiment {options.experiment}.")
+        show(table)
+        for form, write in WRITERS.items():
+            if path := getattr(options, form):
+                _written(table, path, write)
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+
+
+def _written(table: pd.DataFrame, path: Path, write: Callable[[pd.DataFrame, Path], None]) -> None:
+    try:
+        write(table, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error}).") from error
+    CONSOLE.print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""From Hydra's configuration to typed objects, once, at the door; and what a user is told when it does not work."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pydantic import NonNegativeInt, ValidationError
+from pydantic.dataclasses import dataclass as card
+
+from experiments.card import CARD
+from experiments.errors import UserError, near
+from experiments.pipeline import Experiment
+from experiments.record import Setting
+from experiments.tracking import Tracking
+
+CARDS = ("dataset", "model", "strategy", "tracking", "training", "finetune", "latency")
+
+
+@card(frozen=True, config=CARD, kw_only=True)
+class Switches:
+    """The settings that stand in config.yaml by themselves."""
+
+    seed: NonNegativeInt
+    resume: bool
+    sweep: str | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one command, or one job of a sweep, asks for."""
+
+    experiment: Experiment
+    tracking: Tracking
+    resume: bool
+    sweep: str | None  # id of the parent run
+    parameters: Mapping[str, Any]  # the configuration, flattened: dataset.train_samples and so on
+    text: str  # the configuration as YAML
+
+
+def read(config: DictConfig, choices: Mapping[str, str]) -> Request:
+    """The typed form of a composed configuration; `choices` are the cards' names by group.
+
+    Raises:
+        UserError: a value is missing, of the wrong kind, or out of range.
+    """
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = error.full_key
+        raise UserError(f"{key} is missing: give it on the command line, as in {key}=...") from error
+    assert isinstance(plain, dict)
+    settings: dict[str, Any] = {str(key): value for key, value in plain.items() if key != "hydra"}
+    cards = {key: _made(key, settings[key]) for key in CARDS}
+    switches = _checked_switches({key: settings[key] for key in ("seed", "resume", "sweep")})
+    strategy = cards["strategy"]
+    setting = Setting(
+        strategy=choices["strategy"],
+        model=choices["model"],
+        dataset=choices["dataset"],
+        epochs=cards["training"].epochs,
+        finetune_epochs=cards["finetune"].epochs if strategy.trains else 0,
+        seed=switches.seed,
+    )
+    return Request(
+        experiment=Experiment(
+            setting=setting,
+            dataset=cards["dataset"],
+            model=cards["model"],
+            strategy=strategy,
+            training=cards["training"],
+            finetune=cards["finetune"],
+            latency=cards["latency"],
+            cache_dir=Path(settings["cache"]["dir"]).absolute(),
+        ),
+        tracking=cards["tracking"],
+        resume=switches.resume,
+        sweep=switches.sweep,
+        parameters=dict(_flat(settings)),
+        text=OmegaConf.to_yaml(OmegaConf.create(settings)),
+    )
+
+
+def told(error: HydraException | OmegaConfBaseException, conf: Path) -> str:
+    """Hydra's refusal in one message that names the value, the rule and the nearest alternatives."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return f"{group}={option}: there is no such card in conf/{group}. {near(option, error.options)}"
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        group = unknown[1].partition(".")[0] + "."
+        known = list(known_settings(conf))
+        alike = [name for name in known if name.startswith(group)] or known
+        return f"{unknown[1]}: there is no such setting. {near(unknown[1], alike)}"
+    return text.strip()
+
+
+def known_settings(conf: Path) -> Iterator[str]:
+    """Every setting that the cards in conf/ hold, with its group: dataset.train_samples and so on."""
+    main = OmegaConf.to_container(OmegaConf.load(conf / "config.yaml"))
+    assert isinstance(main, dict)
+    settings = {str(key): value for key, value in main.items() if key not in ("hydra", "defaults")}
+    yield from (key for key, _ in _flat(settings) if not key.endswith("_target_"))
+    for path in conf.glob("*/*.yaml"):
+        group = path.parent.name
+        if group != "suite":
+            yield group
+            yield from (f"{group}.{key}" for key in OmegaConf.load(path) if key != "_target_")
+
+
+def _made(key: str, settings: Mapping[str, Any]) -> Any:
+    try:
+        return instantiate(settings, _convert_="all")
+    except InstantiationException as error:
+        match error.__cause__:
+            case ValidationError() as cause:
+                raise UserError(_problems(key, cause)) from error
+            case UserError() as cause:
+                raise cause from error
+        raise UserError(f"{key}: {str(error).strip()}") from error
+
+
+def _checked_switches(values: Mapping[str, Any]) -> Switches:
+    try:
+        return Switches(**values)
+    except ValidationError as error:
+        raise UserError(_problems("", error)) from error
+
+
+def _problems(key: str, error: ValidationError) -> str:
+    """Each wrong value with its rule, in pydantic's words."""
+    lines = []
+    for problem in error.errors():
+        name = ".".join([key, *(str(part) for part in problem["loc"])]).strip(".")
+        rule = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{name}={problem['input']}: {rule[0].lower()}{rule[1:]}")
+    return "\n".join(lines)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,190 @@
+"""What a TFLite file really holds, read from the flatbuffer: each op, its types, and the Keras layer it came from.
+
+A strategy says what it asked the converter for. Only the file says what became of it.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Literal
+
+from ai_edge_litert import schema_py_generated as schema
+
+Arithmetic = Literal["integer", "hybrid", "float"]
+
+# Ops that move or re-type values and compute nothing of the model's own.
+MOVING = frozenset(
+    {
+        "QUANTIZE", "DEQUANTIZE", "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "SHAPE", "PACK", "UNPACK",
+        "SLICE", "STRIDED_SLICE", "CONCATENATION", "SPLIT", "SPLIT_V", "GATHER", "PAD", "PADV2", "MIRROR_PAD",
+        "BROADCAST_TO", "FILL", "TILE",
+    }
+)  # fmt: skip
+# Ops whose second input is a kernel.
+WITH_KERNEL = frozenset(
+    {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_3D", "BATCH_MATMUL", "TRANSPOSE_CONV"}
+)
+INTEGER_TYPES = frozenset({"INT4", "INT8", "UINT8", "INT16", "INT32"})
+
+_OP_NAMES = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+_TYPE_NAMES = {value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
+_TYPE_BITS = {"INT2": 2, "INT4": 4, "INT8": 8, "UINT8": 8, "BOOL": 8, "INT16": 16, "FLOAT16": 16, "INT64": 64}
+
+
+@dataclass(frozen=True)
+class Op:
+    """One op of the file. Types are the flatbuffer's names in lower case, such as int8 and float32."""
+
+    index: int
+    op: str
+    layer: str  # the Keras layer it came from; empty where the file's names do not tell
+    input_type: str
+    weights_type: str  # empty where the op has no weights
+    output_type: str
+    per_channel: bool  # whether the weights have a scale for each channel
+    weights: int  # number of weights, without biases
+    weights_bytes: int
+    macs: int  # multiply-accumulates for one image
+
+    @property
+    def computes(self) -> bool:
+        """Whether the op computes, instead of moving or re-typing values."""
+        return self.op not in MOVING
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """How the op computes: on integers, on floats, or hybrid (int weights, values quantized on the fly)."""
+        integer_values = self.input_type.upper() in INTEGER_TYPES and self.output_type.upper() in INTEGER_TYPES
+        match integer_values, self.weights_type.upper() in INTEGER_TYPES or not self.weights_type:
+            case True, True:
+                return "integer"
+            case False, True if self.weights_type:
+                return "hybrid"
+            case _:
+                return "float"
+
+    @property
+    def types(self) -> str:
+        """The types that tell how it computes, as in int8, int16x8, hybrid int8 or float32."""
+        match self.arithmetic:
+            case "integer" if self.weights_type not in ("", self.input_type):
+                return f"{self.input_type}x{self.weights_type.removeprefix('int')}"
+            case "hybrid":
+                return f"hybrid {self.weights_type}"
+            case _:
+                return self.input_type
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which share of a file runs in integers, each from 0 to 1."""
+
+    ops: float  # of the computing ops, those that run on integers
+    weights: float  # of the weights, those stored as integers
+    macs: float  # of the multiply-accumulates, those on integers
+
+
+def read_ops(content: bytes, layers: Collection[str]) -> tuple[Op, ...]:
+    """The ops of a TFLite file in execution order; `layers` are the names of the Keras model's layers."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    graph = model.subgraphs[0]
+    return tuple(_op(model, graph, index, layers) for index in range(len(graph.operators)))
+
+
+def coverage(ops: Sequence[Op]) -> Coverage:
+    """The shares of ops, weights and multiply-accumulates that are integers."""
+    computing = [op for op in ops if op.computes]
+    integer = [op for op in computing if op.arithmetic == "integer"]
+    return Coverage(
+        ops=_share(len(integer), len(computing)),
+        weights=_share(sum(op.weights for op in computing if op.arithmetic != "float"), sum(op.weights for op in ops)),
+        macs=_share(sum(op.macs for op in integer), sum(op.macs for op in computing)),
+    )
+
+
+def arithmetic(ops: Sequence[Op]) -> str:
+    """What computes in which types, in a few words, as in '3 float32, 1 int8'."""
+    counts = Counter(op.types for op in ops if op.computes)
+    return ", ".join(f"{count} {types}" for types, count in sorted(counts.items()))
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def _op(model: Any, graph: Any, index: int, layers: Collection[str]) -> Op:
+    operator = graph.operators[index]
+    name = _op_name(model.operatorCodes[operator.opcodeIndex])
+    inputs = [graph.tensors[i] if i >= 0 else None for i in operator.inputs]
+    output = graph.tensors[operator.outputs[0]]
+    kernel = _kernel(name, inputs, model, graph)
+    values = inputs[2 if name == "TRANSPOSE_CONV" else 0]  # it takes (output shape, kernel, values)
+    count = _size(kernel.shape) if kernel is not None else 0
+    kernel_type = _type(kernel) if kernel is not None else ""
+    return Op(
+        index=index,
+        op=name,
+        layer=_layer([*([kernel] if kernel is not None else []), output], layers),
+        input_type=_type(values),
+        weights_type=kernel_type,
+        output_type=_type(output),
+        per_channel=kernel is not None and _scales(kernel) > 1,
+        weights=count,
+        weights_bytes=-(-count * _TYPE_BITS.get(kernel_type.upper(), 32) // 8),
+        macs=_macs(name, kernel, values, output),
+    )
+
+
+def _op_name(code: Any) -> str:
+    # Codes above 127 stand in the newer field only; the other one then holds a placeholder.
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    return _OP_NAMES[number] if number != schema.BuiltinOperator.CUSTOM else code.customCode.decode()
+
+
+def _kernel(name: str, inputs: Sequence[Any], model: Any, graph: Any) -> Any | None:
+    """The weights of an op, as they are stored: float16 weights stand behind a DEQUANTIZE."""
+    if name not in WITH_KERNEL:
+        return None
+    for operator in graph.operators:
+        unpacks = _op_name(model.operatorCodes[operator.opcodeIndex]) == "DEQUANTIZE"
+        if unpacks and graph.tensors[operator.outputs[0]] is inputs[1]:
+            return graph.tensors[operator.inputs[0]]
+    return inputs[1]
+
+
+def _type(tensor: Any) -> str:
+    return _TYPE_NAMES[tensor.type].lower()
+
+
+def _scales(tensor: Any) -> int:
+    return 0 if tensor.quantization is None or tensor.quantization.scale is None else len(tensor.quantization.scale)
+
+
+def _layer(tensors: Sequence[Any], layers: Collection[str]) -> str:
+    """The layer in a tensor's name: model/layer/Op;model/layer/Op, where TFMOT calls a wrapped layer quant_layer."""
+    for tensor in tensors:
+        for part in reversed(tensor.name.decode().replace(";", "/").split("/")):
+            for name in (part, part.removeprefix("quant_")):
+                if name in layers:
+                    return name
+    return ""
+
+
+def _macs(name: str, kernel: Any | None, values: Any, output: Any) -> int:
+    """Multiply-accumulates for one image."""
+    if kernel is None:
+        return 0
+    match name:
+        case "CONV_2D" | "CONV_3D":  # kernel (out, height, width, in): each output value takes one filter
+            return _size(output.shape[1:]) * _size(kernel.shape[1:])
+        case "DEPTHWISE_CONV_2D":  # kernel (1, height, width, out)
+            return _size(output.shape[1:]) * _size(kernel.shape[1:3])
+        case "TRANSPOSE_CONV":  # each input position is spread over the whole kernel
+            return _size(values.shape[1:3]) * _size(kernel.shape)
+        case _:
+            return _size(kernel.shape) * _size(output.shape[1:-1])
+
+
+def _size(shape: Sequence[int]) -> int:
+    return prod(int(axis) for axis in shape)

@@ -1,0 +1,48 @@
+"""The menu that --help shows: every card with the line it opens with, read from the files in conf/."""
+
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from experiments.progress import CONSOLE
+
+GROUPS = {
+    "dataset": "images and labels",
+    "model": "the architecture",
+    "strategy": "what is done to the trained model",
+    "tracking": "where runs are kept",
+    "suite": "ready-made sweeps",
+}
+USAGE = """\
+[bold]python -m experiments.run[/] [KEY=VALUE ...]       one run
+[bold]python -m experiments.run -m[/] KEY=V1,V2 ...      a sweep: every combination; strategy=glob(*) takes all cards
+[bold]python -m experiments.run +suite=NAME[/]          a ready-made sweep
+[bold]python -m experiments.compare[/]                   the table of the latest sweep; --csv, --markdown, ...
+"""
+
+
+def show(conf: Path) -> None:
+    """Print the usage, every card of every group, and every other setting with its default."""
+    CONSOLE.print(USAGE)
+    for group, meaning in GROUPS.items():
+        prefix = "+" if group == "suite" else ""
+        table = Table(title=f"{prefix}{group}=…  {meaning}", title_justify="left", box=None, show_header=False, pad_edge=True)
+        for path in sorted((conf / group).glob("*.yaml")):
+            table.add_row(f"  {path.stem}", escape(first_comment(path)), style="default")
+        CONSOLE.print(table, "")
+    CONSOLE.print("[italic]settings and their defaults[/]  (those of a card: see its file in conf/)")
+    CONSOLE.print(_settings(conf / "config.yaml"), highlight=False)
+    CONSOLE.print("Exit codes: 0 well; 1 a run failed; 2 wrong command or configuration; 130 stopped. Hydra's own help: --hydra-help")
+
+
+def first_comment(path: Path) -> str:
+    """The line that a card opens with, without its mark."""
+    return path.read_text().partition("\n")[0].removeprefix("#").strip()
+
+
+def _settings(path: Path) -> str:
+    """config.yaml between its defaults list and Hydra's own part."""
+    text = path.read_text()
+    start, end = text.index("# Epochs of the baseline"), text.index("\nhydra:")
+    return "\n".join(f"  {line}" for line in text[start:end].splitlines() if "_target_" not in line)

@@ -1,0 +1,119 @@
+"""One run, from the data set to the record, top to bottom."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.dataset import Dataset, Source
+from experiments.errors import UserError
+from experiments.graph import coverage, read_ops
+from experiments.measure.accuracy import keras_logits, tflite_logits
+from experiments.measure.latency import LatencyProtocol, measure_latency
+from experiments.model import Architecture
+from experiments.record import Answers, RunRecord, Setting, Stage
+from experiments.stamp import stamp
+from experiments.statistics import Estimate, mcnemar, paired_difference, proportion
+from experiments.strategy import Strategy
+from experiments.tflite import Float32, convert
+from experiments.training import Fit, Trained, Training, fit
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that decides a run, as typed objects; what the configuration becomes at the door."""
+
+    setting: Setting
+    dataset: Source
+    model: Architecture
+    strategy: Strategy
+    training: Training
+    finetune: Training
+    latency: LatencyProtocol
+    cache_dir: Path
+
+    def __post_init__(self) -> None:
+        if self.strategy.needs_epochs and self.finetune.epochs == 0:
+            raise UserError(
+                f"finetune.epochs=0: strategy={self.setting.strategy} learns its ranges while it trains; give "
+                "finetune.epochs=1 or more, or quantize after training with strategy=ptq_int8."
+            )
+
+    def fit(self, data: Dataset, settings: Training, title: str) -> Fit:
+        """Training on this data with these settings, for whoever has a model to train."""
+        return partial(
+            fit, data=data, settings=settings, seed=self.setting.seed, cache_dir=self.cache_dir, title=title
+        )
+
+
+def run(experiment: Experiment) -> RunRecord:
+    """Train or reuse the baseline, apply the strategy, convert, and measure.
+
+    Raises:
+        UserError: the data, the model or the strategy cannot work together; found before any training.
+    """
+    seed, strategy = experiment.setting.seed, experiment.strategy
+    experiment.model.check()
+    data = experiment.dataset.load()
+    model = _built(experiment, data)
+    strategy.check(model)
+
+    baseline = experiment.fit(data, experiment.training, "Training the baseline")(model)
+    prepared = strategy.prepare(
+        baseline.model, experiment.fit(data, experiment.finetune, f"Training {experiment.setting.strategy}")
+    )
+
+    calibration = partial(data.calibration, seed=seed)
+    reference = convert(baseline.model, Float32(), calibration)
+    tflite = convert(prepared.model, strategy.scheme, calibration)
+
+    answers = Answers(
+        truth=data.test.y,
+        keras=keras_logits(prepared.model, data.test.x).argmax(axis=1),
+        tflite=tflite_logits(tflite, data.test.x).argmax(axis=1),
+        reference=tflite_logits(reference, data.test.x).argmax(axis=1),
+    )
+    right, right_before = answers.tflite == answers.truth, answers.reference == answers.truth
+    ops = read_ops(tflite.content, [layer.name for layer in model.layers])
+    return RunRecord(
+        setting=experiment.setting,
+        baseline=_stage(baseline),
+        own_training=_stage(prepared),
+        tflite=tflite,
+        reference_bytes=reference.bytes,
+        answers=answers,
+        keras_accuracy=_accuracy(answers.keras == answers.truth),
+        tflite_accuracy=_accuracy(right),
+        accuracy_change=paired_difference(right, right_before),
+        accuracy_change_p=mcnemar(right, right_before),
+        agreement=float(np.mean(answers.keras == answers.tflite)),
+        latency=measure_latency(tflite, reference, data.test.x, experiment.latency, seed),
+        ops=ops,
+        coverage=coverage(ops),
+        data_fingerprint=data.fingerprint,
+        stamp=stamp(),
+    )
+
+
+def _built(experiment: Experiment, data: Dataset) -> "Model":
+    """The untrained model, its random weights drawn from the seed; models of earlier runs are let go."""
+    from experiments.tensorflow_quietly import keras
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(experiment.setting.seed)
+    return experiment.model.build(data.input_shape, data.classes)
+
+
+def _stage(trained: Trained) -> Stage:
+    return Stage(
+        trained.key, trained.history, trained.epochs_trained, trained.epochs_reused, trained.seconds
+    )
+
+
+def _accuracy(right: npt.NDArray[np.bool_]) -> Estimate:
+    return proportion(int(np.count_nonzero(right)), len(right))

@@ -1,0 +1,118 @@
+"""The result of one run: pure data, and the names under which everybody else reads it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.graph import Coverage, Op, arithmetic
+from experiments.measure.latency import Latency
+from experiments.statistics import Estimate
+from experiments.tflite import TFLiteModel
+from experiments.training import History
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What was run: the cards' names, and the numbers that tables are grouped by."""
+
+    strategy: str
+    model: str
+    dataset: str
+    epochs: int  # of the baseline
+    finetune_epochs: int  # of the strategy itself: 0 where it trains nothing
+    seed: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one training was: the baseline's, or the strategy's own."""
+
+    key: str  # of the trajectory in the cache
+    history: History
+    epochs_trained: int  # in this run
+    epochs_reused: int  # from the cache
+    seconds: float  # for all of these epochs, whenever they were trained
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the models say of each test image: class numbers (n,) int64, and the true ones."""
+
+    truth: npt.NDArray[np.int64]
+    keras: npt.NDArray[np.int64]
+    tflite: npt.NDArray[np.int64]
+    reference: npt.NDArray[np.int64]  # the float TFLite model of the same baseline
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """All that one run found out."""
+
+    setting: Setting
+    baseline: Stage
+    own_training: Stage
+    tflite: TFLiteModel
+    reference_bytes: int
+    answers: Answers
+    keras_accuracy: Estimate
+    tflite_accuracy: Estimate
+    accuracy_change: Estimate  # against the float TFLite model of the same baseline, on the same images
+    accuracy_change_p: float  # exact McNemar test
+    agreement: float
+    latency: Latency
+    ops: tuple[Op, ...]
+    coverage: Coverage
+    data_fingerprint: str
+    stamp: Mapping[str, str]
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers of the run, under the names that MLflow and the tables use; units stand in the names."""
+        return {
+            "keras_accuracy": self.keras_accuracy.value,
+            **_estimate("tflite_accuracy", self.tflite_accuracy),
+            **_estimate("accuracy_change", self.accuracy_change),
+            "accuracy_change_p": self.accuracy_change_p,
+            "agreement": self.agreement,
+            "tflite_bytes": float(self.tflite.bytes),
+            "tflite_gzip_bytes": float(self.tflite.gzip_bytes),
+            "size_ratio": self.reference_bytes / self.tflite.bytes,
+            "latency_p50_us": self.latency.percentile_us(50),
+            "latency_p90_us": self.latency.percentile_us(90),
+            "latency_p99_us": self.latency.percentile_us(99),
+            "latency_min_us": self.latency.min_us,
+            **_estimate("speedup", self.latency.speedup),
+            "coverage_ops": self.coverage.ops,
+            "coverage_weights": self.coverage.weights,
+            "coverage_macs": self.coverage.macs,
+            "train_seconds": self.baseline.seconds + self.own_training.seconds,
+            "epochs_trained": float(self.baseline.epochs_trained + self.own_training.epochs_trained),
+            "epochs_reused": float(self.baseline.epochs_reused + self.own_training.epochs_reused),
+        }
+
+    def curves(self) -> dict[str, tuple[float, ...]]:
+        """Training curves: one value for each epoch, the baseline's and then the strategy's own."""
+        stages = {"baseline": self.baseline, "finetune": self.own_training}
+        return {
+            f"{stage}_{name}": values for stage, training in stages.items() for name, values in training.history.items()
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """The whole record for a JSON file, without the arrays and bytes, which are files of their own."""
+        return {
+            "setting": asdict(self.setting),
+            "metrics": self.metrics(),
+            "arithmetic": arithmetic(self.ops),
+            "baseline": asdict(self.baseline),
+            "own_training": asdict(self.own_training),
+            "tflite_sha256": self.tflite.digest,
+            "data_fingerprint": self.data_fingerprint,
+            "layers": [asdict(op) for op in self.ops],
+            "stamp": dict(self.stamp),
+        }
+
+
+def _estimate(name: str, estimate: Estimate) -> dict[str, float]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}

@@ -1,0 +1,79 @@
+"""The door: `python -m experiments.run [-m] KEY=VALUE ...`; `--help` shows the menu.
+
+Exit codes: 0 all went well; 1 a run failed; 2 the command or the configuration is wrong, nothing was run; 130 stopped.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from experiments.errors import UserError
+
+HERE = Path(__file__).parent
+CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder.is_dir())
+
+
+def main() -> None:
+    """Show the menu, or hand over to Hydra and turn what goes wrong into one message and an exit code."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        from experiments.menu import show
+
+        show(CONF)
+        return
+    signal.signal(signal.SIGTERM, _stop)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises its errors instead of printing them
+    try:
+        _hydra()
+    except UserError as error:
+        _quit(str(error), 2)
+    except KeyboardInterrupt:
+        _quit("stopped; what was finished is kept, and the same command goes on from there", 130)
+
+
+def _hydra() -> None:
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    from experiments.compare import show_rows
+    from experiments.configuration import read, told
+    from experiments.job import JobFailed, perform
+
+    def job(config: DictConfig) -> None:
+        whole = HydraConfig.get()
+        in_sweep = whole.mode == RunMode.MULTIRUN
+        if in_sweep:
+            try:
+                perform(read(config, whole.runtime.choices), job=whole.job.num)
+            except JobFailed as failure:
+                sys.stderr.write(f"{failure}\n")  # the sweep goes on, and ends with a list of what failed
+            return
+        try:
+            show_rows([perform(read(config, whole.runtime.choices), job=0)])
+        except UserError as error:
+            _quit(str(error), 2)
+        except JobFailed as failure:
+            _quit(str(failure), 1)
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(told(error, CONF)) from error
+
+
+def _stop(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _quit(message: str, code: int) -> NoReturn:
+    sys.stderr.write(f"{message}\n")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Where and with what a result was made: what a reader needs to judge it, and to make it again."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+PACKAGES = (
+    "tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "mlflow", "hydra-core", "numpy",
+)  # fmt: skip
+# The instructions that int8 and bfloat16 kernels look for.
+DECISIVE_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
+
+
+@cache
+def stamp() -> Mapping[str, str]:
+    """CPU, operating system, versions and git commit, as short texts."""
+    model, flags = _cpu()
+    return {
+        "cpu": model,
+        "cpu_flags": " ".join(flag for flag in DECISIVE_FLAGS if flag in flags) or "none known",
+        "cores": str(os.cpu_count()),
+        "memory_gib": f"{psutil.virtual_memory().total / 2**30:.0f}",
+        "os": platform.platform(terse=True),
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+        "git_commit": _git("rev-parse", "HEAD") or "unknown",
+        "git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower(),
+    }
+
+
+def _cpu() -> tuple[str, frozenset[str]]:
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return platform.processor() or platform.machine(), frozenset()
+    lines = [line.partition(":") for line in cpuinfo.read_text().splitlines()]
+    fields = {key.strip(): value.strip() for key, _, value in reversed(lines)}
+    return fields.get("model name", platform.machine()), frozenset(
+        fields.get("flags", fields.get("Features", "")).split()
+    )
+
+
+def _git(*arguments: str) -> str:
+    """What git says of the checkout that this package lies in; empty where it is installed without one."""
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,316 @@
+"""MLflow, and the only place that knows it: open a run, write its record, load runs as rows."""
+
+import json
+import logging
+import os
+import socket
+import sqlite3
+import tempfile
+import time
+import traceback
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import psutil
+from filelock import FileLock
+from pydantic import field_validator
+from pydantic.dataclasses import dataclass as card
+
+from experiments.card import CARD
+from experiments.errors import UserError, near
+from experiments.graph import Op, arithmetic
+from experiments.progress import say
+from experiments.record import RunRecord, Setting
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+Row = Mapping[str, Any]
+
+SQLITE = "sqlite:///"
+SERVER_PATIENCE = 5.0  # seconds until a server counts as one that does not answer
+METRICS_A_BATCH = 1000  # MLflow's own limit
+
+
+@card(frozen=True, config=CARD, kw_only=True)
+class Tracking:
+    """Where runs are kept: an MLflow tracking address, and the name of the experiment there."""
+
+    uri: str = "sqlite:///mlflow.db"
+    experiment: str = "quantization"
+
+    @field_validator("uri")
+    @classmethod
+    def _known_kind(cls, uri: str) -> str:
+        if not uri.startswith((SQLITE, "postgresql", "mysql", "mssql", "http://", "https://")):
+            raise ValueError(
+                "give sqlite:///FILE.db, http://HOST:PORT, or a database address that MLflow knows (postgresql://, "
+                "mysql://, mssql://)"
+            )
+        return uri
+
+    @property
+    def database(self) -> Path | None:
+        """The SQLite file, where there is one."""
+        return Path(self.uri.removeprefix(SQLITE)).absolute() if self.uri.startswith(SQLITE) else None
+
+    def connect(self, create: bool = True) -> "Store":
+        """An open store; `create` makes the database and the experiment where they are missing.
+
+        Raises:
+            UserError: the address does not answer, cannot be written, or holds no such experiment.
+        """
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        for noisy in ("alembic", "mlflow"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        try:
+            with self._prepared(create):
+                client = MlflowClient(f"{SQLITE}{self.database}" if self.database else self.uri)
+                return Store(client, self._experiment_id(client, create), self)
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+            raise UserError(
+                f"tracking.uri={self.uri}: cannot be used ({_first_line(error)}). Give one that can, such as "
+                "tracking.uri=sqlite:////tmp/mlflow.db, or the address of a running MLflow server."
+            ) from error
+
+    @contextmanager
+    def _prepared(self, create: bool) -> Iterator[None]:
+        """One process at a time may make a fresh database; a server has to answer at all."""
+        if self.uri.startswith("http"):
+            with urllib.request.urlopen(f"{self.uri.rstrip('/')}/health", timeout=SERVER_PATIENCE):
+                yield
+            return
+        if self.database is None:
+            yield
+            return
+        if self.database.exists():
+            yield
+            return
+        if not create:
+            raise UserError(
+                f"tracking.uri={self.uri}: there is no file {self.database}. Run `python -m experiments.run` here "
+                "first, or give the folder's database with --uri sqlite:///PATH/mlflow.db."
+            )
+        with FileLock(f"{self.database}.lock"):
+            if not self.database.exists():
+                say(f"making {self.database}")
+            yield
+
+    def _experiment_id(self, client: "MlflowClient", create: bool) -> str:
+        found = client.get_experiment_by_name(self.experiment)
+        if found is not None and found.lifecycle_stage == "active":
+            return str(found.experiment_id)
+        if found is not None:
+            raise UserError(
+                f"tracking.experiment={self.experiment}: was deleted in MLflow. Restore it there, or give another name."
+            )
+        if not create:
+            known = [experiment.name for experiment in client.search_experiments()]
+            raise UserError(
+                f"tracking.experiment={self.experiment}: not in {self.uri}. {near(self.experiment, known)}"
+            )
+        location = (self.database.parent / "mlruns").as_uri() if self.database else None
+        return str(client.create_experiment(self.experiment, artifact_location=location))
+
+
+@dataclass(frozen=True)
+class Store:
+    """An experiment in an MLflow store, open for reading and writing."""
+
+    client: "MlflowClient"
+    experiment_id: str
+    address: Tracking
+
+    def open_sweep(self, name: str, tags: Mapping[str, str]) -> str:
+        """The id of a new parent run."""
+        return self._open(name, {**tags, "kind": "sweep"})
+
+    def open_run(
+        self, setting: Setting, parameters: Mapping[str, Any], tags: Mapping[str, str], sweep: str | None, job: int
+    ) -> str:
+        """The id of a new run, written before its work starts, so that a failure has a place to be recorded in."""
+        belongs = {"mlflow.parentRunId": sweep, _sweep_tag(sweep): f"{job:05d}"} if sweep else {}
+        own = {field.name: str(getattr(setting, field.name)) for field in fields(setting)}
+        run_id = self._open(run_name(setting), {**tags, **own, **belongs, "kind": "run"})
+        from mlflow.entities import Param
+
+        self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in parameters.items()])
+        return run_id
+
+    def reuse(self, key: str, sweep: str | None, job: int) -> Row | None:
+        """A finished run of the same key, taken into the sweep; None where there is none."""
+        found = self._search(f"tags.run_key = '{key}' and attributes.status = 'FINISHED'", limit=1)
+        if found and sweep:
+            self.client.set_tag(found[0].info.run_id, _sweep_tag(sweep), f"{job:05d}")
+        return _row(found[0]) if found else None
+
+    def finish(self, run_id: str, record: RunRecord, configuration: str) -> None:
+        """Write the record and its artifacts, and only then call the run finished."""
+        from mlflow.entities import Metric, RunTag
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, 0) for name, value in record.metrics().items()]
+        for name, values in record.curves().items():
+            metrics += [Metric(name, value, now, epoch) for epoch, value in enumerate(values, start=1)]
+        tags = {"arithmetic": arithmetic(record.ops), "baseline_key": record.baseline.key or "not trained"}
+        for start in range(0, len(metrics), METRICS_A_BATCH):
+            self.client.log_batch(
+                run_id,
+                metrics=metrics[start : start + METRICS_A_BATCH],
+                tags=[RunTag(key, value) for key, value in tags.items()] if start == 0 else [],
+            )
+        with tempfile.TemporaryDirectory(prefix="artifacts-") as folder:
+            write_artifacts(Path(folder), record, configuration)
+            self.client.log_artifacts(run_id, folder)
+        self.close(run_id, "FINISHED")
+
+    def fail(self, run_id: str, error: BaseException) -> None:
+        """Record why a run failed: one line as a tag, the traceback as an artifact."""
+        self.client.set_tag(run_id, "error", explained(error)[:5000])
+        self.client.log_text(run_id, "".join(traceback.format_exception(error)), "traceback.txt")
+        self.close(run_id, "FAILED")
+
+    def close(self, run_id: str, status: Status) -> None:
+        """End a run or a sweep."""
+        self.client.set_terminated(run_id, status)
+
+    def describe(self, run_id: str, text: str) -> None:
+        """The Markdown that MLflow shows above a run."""
+        self.client.set_tag(run_id, "mlflow.note.content", text)
+
+    def attach(self, run_id: str, folder: Path) -> None:
+        """Keep a folder's files as artifacts of a run."""
+        self.client.log_artifacts(run_id, str(folder))
+
+    def row(self, run_id: str) -> Row:
+        """One run as a row."""
+        return _row(self.client.get_run(run_id))
+
+    def rows(self, sweep: str) -> list[Row]:
+        """The runs of a sweep as rows, in the order of its jobs: an id, `latest`, or `all` for every run there is.
+
+        Raises:
+            UserError: the store holds no such sweep.
+        """
+        if sweep == "all":
+            return [_row(run) for run in reversed(self._search("tags.kind = 'run'"))]
+        sweeps = self._search("tags.kind = 'sweep'")
+        if sweep == "latest":
+            if not sweeps:
+                return self.rows("all")
+            sweep = str(sweeps[0].info.run_id)
+        known = [str(run.info.run_id) for run in sweeps]
+        if sweep not in known:
+            raise UserError(f"--sweep {sweep}: not in {self.address.uri}. Give latest, all, or an id. {near(sweep, known)}")
+        tag = _sweep_tag(sweep)
+        return [_row(run) for run in sorted(self._search(f"tags.{tag} != ''"), key=lambda run: run.data.tags[tag])]
+
+    def close_orphans(self) -> None:
+        """Runs that still say RUNNING though their process on this machine is gone were killed: say so."""
+        for run in self._search("attributes.status = 'RUNNING'"):
+            tags = run.data.tags
+            if tags.get("host") == socket.gethostname() and not _alive(tags.get("process", "")):
+                self.close(run.info.run_id, "KILLED")
+
+    def _open(self, name: str, tags: Mapping[str, str]) -> str:
+        process = {"host": socket.gethostname(), "process": _this_process()}
+        run = self.client.create_run(self.experiment_id, run_name=name, tags={**tags, **process})
+        return str(run.info.run_id)
+
+    def _search(self, query: str, limit: int | None = None) -> "list[Run]":
+        """Runs that a query finds, newest first."""
+        found: list[Run] = []
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], query, max_results=limit or 1000, page_token=token,
+                order_by=["attributes.start_time DESC"],
+            )  # fmt: skip
+            found += page
+            token = page.token
+            if limit or not token:
+                return found
+
+
+def run_name(setting: Setting) -> str:
+    """What a run is called in MLflow's tables."""
+    extra = f"+{setting.finetune_epochs}" if setting.finetune_epochs else ""
+    return f"{setting.strategy} {setting.model} {setting.dataset} epochs={setting.epochs}{extra} seed={setting.seed}"
+
+
+def explained(error: BaseException) -> str:
+    """An error in one line: its message, and for what is no user's mistake its kind as well."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {_first_line(error)}"
+
+
+def write_artifacts(folder: Path, record: RunRecord, configuration: str) -> None:
+    """The files of a run: the model, the record, what is in the file, raw timings, predictions, configuration."""
+    (folder / "model.tflite").write_bytes(record.tflite.content)
+    (folder / "record.json").write_text(json.dumps(record.as_json(), indent=2))
+    (folder / "config.yaml").write_text(configuration)
+    (folder / "layers.csv").write_text(layer_table(record.ops))
+    np.savetxt(
+        folder / "latency_samples.csv", record.latency.samples, "%d", delimiter=",", header="replicate,nanoseconds",
+        comments="",
+    )  # fmt: skip
+    answers = record.answers
+    np.savetxt(
+        folder / "predictions.csv",
+        np.stack([answers.truth, answers.keras, answers.tflite, answers.reference], axis=1),
+        "%d", delimiter=",", header="truth,keras,tflite,float_reference", comments="",
+    )  # fmt: skip
+
+
+def layer_table(ops: Sequence[Op]) -> str:
+    """The ops of a file as CSV, one line each."""
+    columns = [field.name for field in fields(Op)]
+    lines = [[str(value) for value in (*asdict(op).values(), op.arithmetic)] for op in ops]
+    return "\n".join(",".join(line) for line in [[*columns, "arithmetic"], *lines]) + "\n"
+
+
+def _row(run: "Run") -> Row:
+    tags, numbers = run.data.tags, run.data.metrics
+    whole = ("epochs", "finetune_epochs", "seed")
+    setting = {field.name: tags.get(field.name) for field in fields(Setting)}
+    return {
+        **setting,
+        **{name: int(tags[name]) for name in whole if name in tags},
+        **numbers,
+        "arithmetic": tags.get("arithmetic"),
+        "cpu": tags.get("cpu"),
+        "git_commit": tags.get("git_commit"),
+        "run_id": run.info.run_id,
+        "status": run.info.status,
+        "error": tags.get("error"),
+    }
+
+
+def _sweep_tag(sweep: str) -> str:
+    return f"sweep_{sweep}"
+
+
+def _this_process() -> str:
+    """A process number, and when it started, since numbers are given out again."""
+    return f"{os.getpid()}@{psutil.Process().create_time():.0f}"
+
+
+def _alive(process: str) -> bool:
+    number, _, started = process.partition("@")
+    try:
+        return number.isdigit() and f"{psutil.Process(int(number)).create_time():.0f}" == started
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
