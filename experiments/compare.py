@@ -29,7 +29,15 @@ COLUMNS = (
     "arithmetic", "coverage_ops", "coverage_weights", "coverage_macs",
     "train_seconds", "epochs_trained", "epochs_reused", "cpu", "git_commit", "run_id", "status", "error",
 )  # fmt: skip
-WHOLE = ("epochs", "finetune_epochs", "seed", "tflite_bytes", "tflite_gzip_bytes", "epochs_trained", "epochs_reused")
+WHOLE = (
+    "epochs",
+    "finetune_epochs",
+    "seed",
+    "tflite_bytes",
+    "tflite_gzip_bytes",
+    "epochs_trained",
+    "epochs_reused",
+)
 # What a narrow terminal does without, the first first; every column is in the CSV.
 OPTIONAL = ("agreement %", "Keras accuracy %", "latency p50 us", "smaller")
 # Columns that a table for people shows only where they differ between its rows.
@@ -37,8 +45,15 @@ SETTINGS = ("model", "dataset", "epochs", "seed")
 
 
 def load(uri: str = Tracking.uri, experiment: str = Tracking.experiment, sweep: str = "latest") -> pd.DataFrame:
-    """The runs of a sweep (`latest`, `all`, or its id), one a row, with the columns of COLUMNS."""
-    return frame(Tracking(uri=uri, experiment=experiment).connect(create=False).rows(sweep))
+    """The runs of a sweep (`latest`, `all`, or its id), one a row, with the columns of COLUMNS.
+
+    Raises:
+        UserError: there is no such store, experiment or sweep, or no run in it.
+    """
+    rows = Tracking(uri=uri, experiment=experiment).connect(create=False).rows(sweep)
+    if not rows:
+        raise UserError(f"--sweep {sweep}: no run in {uri}, experiment {experiment}.")
+    return frame(rows)
 
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
@@ -56,21 +71,23 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     shown["Keras accuracy %"] = _cells(table, lambda row: f"{100 * row.keras_accuracy:.2f}")
     shown["TFLite accuracy %"] = _cells(
         table,
-        lambda row: f"{100 * row.tflite_accuracy:.2f} "
-        f"[{100 * row.tflite_accuracy_low:.2f}, {100 * row.tflite_accuracy_high:.2f}]",
+        lambda row: (
+            f"{100 * row.tflite_accuracy:.2f} "
+            f"[{100 * row.tflite_accuracy_low:.2f}, {100 * row.tflite_accuracy_high:.2f}]"
+        ),
     )
     shown["change, points"] = _cells(
         table,
-        lambda row: f"{100 * row.accuracy_change:+.2f} "
-        f"[{100 * row.accuracy_change_low:+.2f}, {100 * row.accuracy_change_high:+.2f}]",
+        lambda row: (
+            f"{100 * row.accuracy_change:+.2f} "
+            f"[{100 * row.accuracy_change_low:+.2f}, {100 * row.accuracy_change_high:+.2f}]"
+        ),
     )
     shown["agreement %"] = _cells(table, lambda row: f"{100 * row.agreement:.2f}")
     shown["bytes"] = _cells(table, lambda row: f"{row.tflite_bytes:,}")
     shown["smaller"] = _cells(table, lambda row: f"{row.size_ratio:.2f}x")
     shown["latency p50 us"] = _cells(table, lambda row: f"{row.latency_p50_us:,.0f}")
-    shown["faster"] = _cells(
-        table, lambda row: f"{row.speedup:.2f}x [{row.speedup_low:.2f}, {row.speedup_high:.2f}]"
-    )
+    shown["faster"] = _cells(table, lambda row: f"{row.speedup:.2f}x [{row.speedup_low:.2f}, {row.speedup_high:.2f}]")
     shown["computes in"] = table["arithmetic"].fillna("")
     if (table["status"] != "FINISHED").any():
         shown["status"] = table["status"]
@@ -141,7 +158,8 @@ def _markdown(table: pd.DataFrame, path: Path) -> None:
 
 
 def _html(table: pd.DataFrame, path: Path) -> None:
-    path.write_text(f"<!doctype html><meta charset=utf-8><title>Comparison</title>\n{for_people(table).to_html(index=False)}\n<p>{NOTE}</p>\n")
+    head = "<!doctype html><meta charset=utf-8><title>Comparison</title>"
+    path.write_text(f"{head}\n{for_people(table).to_html(index=False)}\n<p>{NOTE}</p>\n")
 
 
 def _latex(table: pd.DataFrame, path: Path) -> None:
@@ -163,25 +181,29 @@ WRITERS: Mapping[str, Callable[[pd.DataFrame, Path], None]] = {
 
 def _cells(table: pd.DataFrame, text: Callable[..., str]) -> list[str]:
     """Text of each row, empty where the run has no measurements."""
-    return [text(row) if pd.notna(row.tflite_bytes) else "" for row in table.itertuples()]
+    return [
+        text(row) if measured else ""
+        for row, measured in zip(table.itertuples(), table["tflite_bytes"].notna(), strict=True)
+    ]
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.compare", description="Compare recorded runs: prints a table, and writes it as files."
+        prog="python -m experiments.compare",
+        description="Compare recorded runs: prints a table, and writes it as files.",
     )
     parser.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
     parser.add_argument("--experiment", default=Tracking.experiment, help="experiment there (default: %(default)s)")
-    parser.add_argument("--sweep", default="latest", help="latest, all, or the id of a sweep's parent run (default: latest)")
+    parser.add_argument(
+        "--sweep", default="latest", help="latest, all, or the id of a sweep's parent run (default: latest)"
+    )
     for form in WRITERS:
         holds = "every column in full precision" if form in ("csv", "json") else "the table for people"
         parser.add_argument(f"--{form}", type=Path, metavar="FILE", help=f"write {form}: {holds}")
     options = parser.parse_args()
     try:
         table = load(options.uri, options.experiment, options.sweep)
-        if table.empty:
-            raise UserError(f"--sweep {options.sweep}: no run in {options.uri}, experiment {options.experiment}.")
         show(table)
         for form, write in WRITERS.items():
             if path := getattr(options, form):

@@ -110,7 +110,7 @@ def known_settings(conf: Path) -> Iterator[str]:
         group = path.parent.name
         if group != "suite":
             yield group
-            yield from (f"{group}.{key}" for key in OmegaConf.load(path) if key != "_target_")
+            yield from (f"{group}.{key!s}" for key in OmegaConf.load(path) if key != "_target_")
 
 
 def _made(key: str, settings: Mapping[str, Any]) -> Any:

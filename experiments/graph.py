@@ -27,8 +27,12 @@ WITH_KERNEL = frozenset(
 )
 INTEGER_TYPES = frozenset({"INT4", "INT8", "UINT8", "INT16", "INT32"})
 
-_OP_NAMES = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-_TYPE_NAMES = {value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
+_OP_NAMES: dict[int, str] = {
+    value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")
+}
+_TYPE_NAMES: dict[int, str] = {
+    value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")
+}
 _TYPE_BITS = {"INT2": 2, "INT4": 4, "INT8": 8, "UINT8": 8, "BOOL": 8, "INT16": 16, "FLOAT16": 16, "INT64": 64}
 
 
@@ -139,7 +143,7 @@ def _op(model: Any, graph: Any, index: int, layers: Collection[str]) -> Op:
 def _op_name(code: Any) -> str:
     # Codes above 127 stand in the newer field only; the other one then holds a placeholder.
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
-    return _OP_NAMES[number] if number != schema.BuiltinOperator.CUSTOM else code.customCode.decode()
+    return _OP_NAMES[number] if number != schema.BuiltinOperator.CUSTOM else str(code.customCode, "utf-8")
 
 
 def _kernel(name: str, inputs: Sequence[Any], model: Any, graph: Any) -> Any | None:
@@ -164,7 +168,7 @@ def _scales(tensor: Any) -> int:
 def _layer(tensors: Sequence[Any], layers: Collection[str]) -> str:
     """The layer in a tensor's name: model/layer/Op;model/layer/Op, where TFMOT calls a wrapped layer quant_layer."""
     for tensor in tensors:
-        for part in reversed(tensor.name.decode().replace(";", "/").split("/")):
+        for part in reversed(str(tensor.name, "utf-8").replace(";", "/").split("/")):
             for name in (part, part.removeprefix("quant_")):
                 if name in layers:
                     return name

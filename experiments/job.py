@@ -5,6 +5,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from experiments.tracking import Row, explained, run_name
 from experiments.training import numerics
 
 
-class JobFailed(Exception):
+class JobError(Exception):
     """A run that ended without a result; it stands in the store as FAILED."""
 
 
@@ -26,7 +27,7 @@ def perform(request: Request, job: int) -> Row:
     """Run an experiment and record it, or take up the finished run of the same key; `job` is its place in a sweep.
 
     Raises:
-        JobFailed: the run failed, and the store says why.
+        JobError: the run failed, and the store says why.
         UserError: the store cannot be used.
     """
     store = request.tracking.connect()
@@ -49,7 +50,7 @@ def perform(request: Request, job: int) -> Row:
         message = f"failed: {run_name(setting)}: {explained(error)}"
         if not isinstance(error, UserError):
             message += f" (traceback: artifact traceback.txt of run {run_id})"
-        raise JobFailed(message) from error
+        raise JobError(message) from error
     return store.row(run_id)
 
 
@@ -66,17 +67,28 @@ def run_key(experiment: Experiment) -> str:
     decisive = {
         "setting": asdict(experiment.setting),
         "cards": {name: _identity(card) for name, card in cards.items() if card is not None},
-        "code": [_sha256(path) for path in sorted(Path(__file__).parent.rglob("*.py"))],
+        "code": code_digest(),
         "machine": {name: stamp()[name] for name in ("cpu", "cores", "ai-edge-litert")},
         "numerics": dict(numerics()),
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
 
 
+@cache
+def code_digest() -> str:
+    """SHA-256 of this package's source: results of other code are not results of this one."""
+    digests = [_sha256(path) for path in sorted(Path(__file__).parent.rglob("*.py"))]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
 def _identity(card: Any) -> Mapping[str, Any]:
     values = {name: _sha256(value) if isinstance(value, Path) else value for name, value in asdict(card).items()}
     source = inspect.getsourcefile(type(card))
-    return {"class": type(card).__qualname__, "source": _sha256(Path(source)) if source else "", "values": values}
+    return {
+        "class": type(card).__qualname__,
+        "source": _sha256(Path(source)) if source else "",
+        "values": values,
+    }
 
 
 def _sha256(path: Path) -> str:

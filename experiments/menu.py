@@ -27,13 +27,22 @@ def show(conf: Path) -> None:
     CONSOLE.print(USAGE)
     for group, meaning in GROUPS.items():
         prefix = "+" if group == "suite" else ""
-        table = Table(title=f"{prefix}{group}=…  {meaning}", title_justify="left", box=None, show_header=False, pad_edge=True)
+        table = Table(
+            title=f"{prefix}{group}=…  {meaning}",
+            title_justify="left",
+            box=None,
+            show_header=False,
+            pad_edge=True,
+        )
         for path in sorted((conf / group).glob("*.yaml")):
             table.add_row(f"  {path.stem}", escape(first_comment(path)), style="default")
         CONSOLE.print(table, "")
     CONSOLE.print("[italic]settings and their defaults[/]  (those of a card: see its file in conf/)")
     CONSOLE.print(_settings(conf / "config.yaml"), highlight=False)
-    CONSOLE.print("Exit codes: 0 well; 1 a run failed; 2 wrong command or configuration; 130 stopped. Hydra's own help: --hydra-help")
+    CONSOLE.print(
+        "Exit codes: 0 well; 1 a run failed; 2 wrong command or configuration; 130 stopped.\n"
+        "Hydra's own help: --hydra-help"
+    )
 
 
 def first_comment(path: Path) -> str:

@@ -20,6 +20,7 @@ from experiments.statistics import Estimate, mcnemar, paired_difference, proport
 from experiments.strategy import Strategy
 from experiments.tflite import Float32, convert
 from experiments.training import Fit, Trained, Training, fit
+
 if TYPE_CHECKING:
     from tf_keras import Model
 
@@ -46,9 +47,7 @@ class Experiment:
 
     def fit(self, data: Dataset, settings: Training, title: str) -> Fit:
         """Training on this data with these settings, for whoever has a model to train."""
-        return partial(
-            fit, data=data, settings=settings, seed=self.setting.seed, cache_dir=self.cache_dir, title=title
-        )
+        return partial(fit, data=data, settings=settings, seed=self.setting.seed, cache_dir=self.cache_dir, title=title)
 
 
 def run(experiment: Experiment) -> RunRecord:
@@ -110,9 +109,7 @@ def _built(experiment: Experiment, data: Dataset) -> "Model":
 
 
 def _stage(trained: Trained) -> Stage:
-    return Stage(
-        trained.key, trained.history, trained.epochs_trained, trained.epochs_reused, trained.seconds
-    )
+    return Stage(trained.key, trained.history, trained.epochs_trained, trained.epochs_reused, trained.seconds)
 
 
 def _accuracy(right: npt.NDArray[np.bool_]) -> Estimate:

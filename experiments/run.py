@@ -42,7 +42,9 @@ def _hydra() -> None:
 
     from experiments.compare import show_rows
     from experiments.configuration import read, told
-    from experiments.job import JobFailed, perform
+    from experiments.job import JobError, code_digest, perform
+
+    code_digest()  # of the code that is loaded now, not of what it may become while a sweep runs
 
     def job(config: DictConfig) -> None:
         whole = HydraConfig.get()
@@ -50,14 +52,14 @@ def _hydra() -> None:
         if in_sweep:
             try:
                 perform(read(config, whole.runtime.choices), job=whole.job.num)
-            except JobFailed as failure:
+            except JobError as failure:
                 sys.stderr.write(f"{failure}\n")  # the sweep goes on, and ends with a list of what failed
             return
         try:
             show_rows([perform(read(config, whole.runtime.choices), job=0)])
         except UserError as error:
             _quit(str(error), 2)
-        except JobFailed as failure:
+        except JobError as failure:
             _quit(str(failure), 1)
 
     try:

@@ -31,7 +31,10 @@ def paired_difference(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_
     Lydersen and Laake recommend for paired proportions (Stat. Med. 33, 2014). It stays open when the two never differ.
     """
     n = len(after)
-    gained, lost = (np.count_nonzero(after & ~before) + 1) / (n + 2), (np.count_nonzero(before & ~after) + 1) / (n + 2)
+    gained, lost = (
+        (np.count_nonzero(after & ~before) + 1) / (n + 2),
+        (np.count_nonzero(before & ~after) + 1) / (n + 2),
+    )
     centre = gained - lost
     half = stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt((gained + lost - centre**2) / (n + 2))
     return Estimate(float(after.mean() - before.mean()), float(centre - half), float(centre + half))

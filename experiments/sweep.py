@@ -81,14 +81,12 @@ def _jobs_of(config: DictConfig) -> list[list[str]]:
     arguments = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     overrides = parser.parse_overrides([*arguments, *config.hydra.overrides.task])
-    (batch,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-    return batch
+    batches: list[list[list[str]]] = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+    return batches[0]
 
 
 def _request(overrides: list[str], config_name: str) -> Request:
-    config = GlobalHydra.instance().config_loader().load_configuration(
-        config_name, overrides, run_mode=RunMode.RUN
-    )
+    config = GlobalHydra.instance().config_loader().load_configuration(config_name, overrides, run_mode=RunMode.RUN)
     choices = config.hydra.runtime.choices
     with open_dict(config):
         del config["hydra"]

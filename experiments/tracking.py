@@ -116,9 +116,7 @@ class Tracking:
             )
         if not create:
             known = [experiment.name for experiment in client.search_experiments()]
-            raise UserError(
-                f"tracking.experiment={self.experiment}: not in {self.uri}. {near(self.experiment, known)}"
-            )
+            raise UserError(f"tracking.experiment={self.experiment}: not in {self.uri}. {near(self.experiment, known)}")
         location = (self.database.parent / "mlruns").as_uri() if self.database else None
         return str(client.create_experiment(self.experiment, artifact_location=location))
 
@@ -136,7 +134,12 @@ class Store:
         return self._open(name, {**tags, "kind": "sweep"})
 
     def open_run(
-        self, setting: Setting, parameters: Mapping[str, Any], tags: Mapping[str, str], sweep: str | None, job: int
+        self,
+        setting: Setting,
+        parameters: Mapping[str, Any],
+        tags: Mapping[str, str],
+        sweep: str | None,
+        job: int,
     ) -> str:
         """The id of a new run, written before its work starts, so that a failure has a place to be recorded in."""
         belongs = {"mlflow.parentRunId": sweep, _sweep_tag(sweep): f"{job:05d}"} if sweep else {}
@@ -211,7 +214,9 @@ class Store:
             sweep = str(sweeps[0].info.run_id)
         known = [str(run.info.run_id) for run in sweeps]
         if sweep not in known:
-            raise UserError(f"--sweep {sweep}: not in {self.address.uri}. Give latest, all, or an id. {near(sweep, known)}")
+            raise UserError(
+                f"--sweep {sweep}: not in {self.address.uri}. Give latest, all, or an id. {near(sweep, known)}"
+            )
         tag = _sweep_tag(sweep)
         return [_row(run) for run in sorted(self._search(f"tags.{tag} != ''"), key=lambda run: run.data.tags[tag])]
 

@@ -143,7 +143,7 @@ class States:
     def keep(self, epoch: int, state: State) -> None:
         """Write the state after `epoch`; the file appears under its name only when it is complete."""
         buffer = io.BytesIO()
-        np.savez(buffer, **state)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options
+        np.savez(buffer, allow_pickle=False, **state)
         digest = hashlib.sha256(buffer.getvalue()).hexdigest()[:16]
         partial = self.folder / f"{epoch:05d}.partial"
         try:
@@ -157,9 +157,7 @@ class States:
         return UserError(f"cache.dir: {self.folder} cannot be written ({error}); give another with cache.dir=FOLDER.")
 
 
-def _trained(
-    model: "Model", data: Dataset, settings: Training, seed: int, states: States, title: str
-) -> Trained:
+def _trained(model: "Model", data: Dataset, settings: Training, seed: int, states: States, title: str) -> Trained:
     _compile(model, settings)
     done, state = states.latest(settings.epochs)
     if done:

@@ -125,9 +125,10 @@ def _scaled(images: npt.NDArray[np.generic], part: str) -> Images:
     """Integers of b bits become 0..1; floats stay as they are; grey images get their channel axis."""
     if images.ndim == 3:
         images = images[..., np.newaxis]
-    if np.issubdtype(images.dtype, np.unsignedinteger):
-        return np.asarray(images, np.float32) / np.float32(np.iinfo(images.dtype).max)
-    if not np.issubdtype(images.dtype, np.floating):
+    if images.dtype.kind == "u":
+        scaled: Images = images.astype(np.float32) / np.float32(2 ** (8 * images.dtype.itemsize) - 1)
+        return scaled
+    if images.dtype.kind != "f":
         raise UserError(
             f"x_{part} has the dtype {images.dtype}: images are unsigned integers, which are scaled to 0..1, "
             "or floats, which are used as they are."

@@ -1,6 +1,7 @@
 """What a model answers on the test split, for the Keras model and the TFLite file alike."""
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -79,16 +80,17 @@ def input_of(model: TFLiteModel) -> Any:
     return _interpreter(model).get_input_details()[0]
 
 
-def quantized(values: Images, tensor: Any) -> npt.NDArray[np.generic]:
+def quantized(values: Images, tensor: Mapping[str, Any]) -> npt.NDArray[np.generic]:
     """Values as the tensor's type: q = round(x / scale) + zero point, saturated."""
     if not np.issubdtype(tensor["dtype"], np.integer):
         return values
     scale, zero = tensor["quantization"]
     limits = np.iinfo(tensor["dtype"])
-    return np.clip(np.round(values / scale) + zero, limits.min, limits.max).astype(tensor["dtype"])
+    steps: Images = np.round(values / np.float32(scale)) + np.float32(zero)
+    return np.clip(steps, limits.min, limits.max).astype(tensor["dtype"])
 
 
-def dequantized(values: npt.NDArray[np.generic], tensor: Any) -> Logits:
+def dequantized(values: npt.NDArray[np.generic], tensor: Mapping[str, Any]) -> Logits:
     """The real values that a tensor's integers stand for: x = (q - zero point) * scale."""
     if not np.issubdtype(values.dtype, np.integer):
         return np.asarray(values, np.float32)

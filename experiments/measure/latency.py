@@ -90,7 +90,10 @@ def medians(samples: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
 
 def _run(folder: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(STOPWATCH), str(folder)], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        [sys.executable, str(STOPWATCH), str(folder)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
     )
     if done.returncode != 0:
         last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]

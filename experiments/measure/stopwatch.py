@@ -57,7 +57,8 @@ def main(folder: Path) -> None:
         contestants = [enter(folder, name, inputs[name], request["threads"]) for name in inputs]
         for name, nanoseconds in one_replicate(contestants, max(left, 0) / (replicates - replicate), rng):
             samples[name].append((replicate, nanoseconds))
-    np.savez(folder / "samples.npz", **{name: np.array(pairs, np.int64) for name, pairs in samples.items()})
+    timings = {name: np.array(pairs, np.int64) for name, pairs in samples.items()}
+    np.savez(folder / "samples.npz", allow_pickle=False, **timings)
 
 
 def enter(folder: Path, name: str, inputs: Inputs, threads: int) -> Contestant:
@@ -67,9 +68,7 @@ def enter(folder: Path, name: str, inputs: Inputs, threads: int) -> Contestant:
     return Contestant(name, interpreter, interpreter.get_input_details()[0]["index"], inputs)
 
 
-def one_replicate(
-    contestants: list[Contestant], seconds: float, rng: np.random.Generator
-) -> list[tuple[str, int]]:
+def one_replicate(contestants: list[Contestant], seconds: float, rng: np.random.Generator) -> list[tuple[str, int]]:
     """(name, nanoseconds) of invocations in random order of blocks, for about so long; one of each at the least."""
     images = len(contestants[0].inputs)
     started = time.perf_counter()

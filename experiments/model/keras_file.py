@@ -25,8 +25,9 @@ class KerasFile(Architecture):
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
         """The model as it was saved, once it is seen to fit the data set; raises UserError where it does not."""
-        from experiments.tensorflow_quietly import keras
         from tf_keras.src.saving.serialization_lib import SafeModeScope
+
+        from experiments.tensorflow_quietly import keras
 
         try:
             with SafeModeScope(safe_mode=True):  # load_model's own switch leaves .h5 files out

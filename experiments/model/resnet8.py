@@ -25,7 +25,11 @@ class ResNet8(Architecture):
         from experiments.tensorflow_quietly import keras
 
         layers = keras.layers
-        conv = {"padding": "same", "kernel_initializer": "he_normal", "kernel_regularizer": keras.regularizers.L2(1e-4)}
+        conv = {
+            "padding": "same",
+            "kernel_initializer": "he_normal",
+            "kernel_regularizer": keras.regularizers.L2(1e-4),
+        }
 
         def normalised(x: object, filters: int, strides: int, name: str) -> object:
             x = layers.Conv2D(filters, 3, strides=strides, **conv, name=name)(x)

@@ -5,13 +5,16 @@ Flatten, pooling, ...) stands before it, because nothing quantizes its input (mo
 `annotated` puts the missing quantizer on that edge.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import tensorflow_model_optimization as tfmot
 from tensorflow_model_optimization.python.core.quantization.keras import quantizers
-from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_registry
+from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
+    default_8bit_quantize_registry,
+)
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_aware_activation import (
     QuantizeAwareActivation,
 )
@@ -111,7 +114,8 @@ def annotated(model: "Model", names: Collection[str]) -> "Model":
     for layer in model.layers:
         if layer.weights:
             target = copies[layer.name]
-            getattr(target, "layer", target).set_weights(layer.get_weights())
+            inner = target.layer if _is_active(layer, names) else target
+            inner.set_weights(layer.get_weights())
     with _refusals_translated(), tfmot.quantization.keras.quantize_scope():
         return tfmot.quantization.keras.quantize_apply(copy)
 
@@ -229,12 +233,10 @@ def _batchnorm_obstacle(layer: KerasLayer) -> str | None:
     return "BatchNormalization that does not directly follow a linear convolution or dense layer" if alone else None
 
 
-class _refusals_translated:
+@contextmanager
+def _refusals_translated() -> Iterator[None]:
     """TFMOT refuses with RuntimeError, ValueError or AttributeError: whichever it is, say it in one message."""
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, (RuntimeError, ValueError, AttributeError)):
-            raise UserError(f"TFMOT cannot annotate the model: {str(error).strip().splitlines()[0]}") from error
+    try:
+        yield
+    except (RuntimeError, ValueError, AttributeError) as error:
+        raise UserError(f"TFMOT cannot annotate the model: {str(error).strip().splitlines()[0]}") from error
