@@ -1,0 +1,168 @@
+"""Data sets: what is read, how it is split, and what bad files are told."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from experiments.dataset.keras_datasets import KerasDataset
+from experiments.dataset.mnist import FILE, Mnist
+from experiments.dataset.npz import Npz
+from experiments.errors import UserError
+
+ARRAYS: dict[str, Any] = {
+    "x_train": np.zeros((20, 4, 4), np.uint8),
+    "y_train": np.arange(20) % 2,
+    "x_test": np.zeros((6, 4, 4), np.uint8),
+    "y_test": np.arange(6) % 2,
+}
+
+
+def saved(folder: Path, **changes: Any) -> Path:
+    path = folder / "data.npz"
+    np.savez(path, **{name: value for name, value in {**ARRAYS, **changes}.items() if value is not None})
+    return path
+
+
+def test_mnist_is_the_real_one() -> None:
+    data = Mnist(validation_split=0).load()
+    assert (len(data.train), len(data.test), data.input_shape, data.classes) == (60_000, 10_000, (28, 28, 1), 10)
+
+
+def test_images_are_scaled_to_one() -> None:
+    data = Mnist(train_samples=100, test_samples=100).load()
+    assert (data.test.x.min(), data.test.x.max(), data.test.x.dtype) == (0.0, 1.0, np.float32)
+
+
+def test_the_article_holds_out_a_tenth_of_the_training_images() -> None:
+    data = Mnist(train_samples=1000, test_samples=10).load()
+    assert (len(data.train), len(data.validation)) == (900, 100)
+
+
+def test_the_three_splits_share_no_image(tmp_path: Path) -> None:
+    numbered = {
+        "x_train": np.arange(20, dtype=np.float32).reshape(20, 1, 1),
+        "x_test": np.arange(100, 106, dtype=np.float32).reshape(6, 1, 1),
+    }
+    data = Npz(path=saved(tmp_path, **numbered), validation_split=0.25).load()
+    values = [set(split.x.ravel()) for split in (data.train, data.validation, data.test)]
+    assert len(set.union(*values)) == sum(map(len, values)) == 26
+
+
+def test_calibration_samples_are_training_images(tmp_path: Path) -> None:
+    numbered = np.arange(20, dtype=np.float32).reshape(20, 1, 1)
+    data = Npz(path=saved(tmp_path, x_train=numbered, x_test=numbered[:6] + 100)).load()
+    assert set(data.calibration(8, seed=3).ravel()) <= set(data.train.x.ravel())
+
+
+def test_a_subset_is_the_same_every_time_and_not_just_the_beginning() -> None:
+    first, second = (Mnist(train_samples=50, test_samples=10).load() for _ in range(2))
+    beginning = Mnist(test_samples=10).load().train.take(np.arange(45))
+    assert np.array_equal(first.train.x, second.train.x)
+    assert not np.array_equal(first.train.x, beginning.x)
+
+
+def test_a_subset_that_lacks_a_class_still_knows_how_many_there_are() -> None:
+    assert Mnist(train_samples=3, test_samples=3).load().classes == 10
+
+
+def test_colour_images_of_any_shape_are_taken(tmp_path: Path) -> None:
+    path = saved(tmp_path, x_train=np.zeros((20, 5, 7, 3), np.uint8), x_test=np.zeros((6, 5, 7, 3), np.uint8))
+    assert Npz(path=path).load().input_shape == (5, 7, 3)
+
+
+def test_float_images_are_used_as_they_are(tmp_path: Path) -> None:
+    path = saved(tmp_path, x_train=np.full((20, 4, 4, 1), -3.5))
+    assert Npz(path=path).load().train.x[0, 0, 0, 0] == np.float32(-3.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"y_test": None}, r"lacks the array y_test\. Did you mean x_test"),
+        ({"y_train": np.arange(19)}, "x_train holds 20 images and y_train 19 labels"),
+        ({"y_train": np.full(20, -1)}, "y_train holds the label -1"),
+        ({"y_test": np.full(6, 7)}, "y_test holds the label 7, but the training labels run from 0 to 1"),
+        ({"y_train": np.eye(20)[:, :2]}, r"one-hot labels give labels.argmax"),
+        ({"y_train": np.linspace(0, 1, 20)}, "y_train has the dtype float64"),
+        ({"x_train": np.full((20, 4, 4), np.nan)}, "not finite"),
+        ({"x_train": np.zeros((20, 4, 4), np.int64)}, "dtype int64"),
+        ({"x_train": np.zeros(20)}, r"x_train has the shape \(20,\)"),
+        ({"x_test": np.zeros((6, 4, 5), np.uint8)}, "both need the same"),
+        ({"x_test": np.zeros((0, 4, 4), np.uint8), "y_test": np.zeros(0, int)}, "x_test holds no image"),
+        ({"x_train": np.array([None] * 20, object)}, "Arrays of Python objects are refused"),
+    ],
+)
+def test_bad_arrays_are_told_apart(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = saved(tmp_path, **changes)
+    with pytest.raises(UserError, match=message):
+        Npz(path=path).load()
+
+
+def test_a_truncated_file_is_told_so(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(UserError, match="not a .npz file, or a truncated one"):
+        Npz(path=path).load()
+
+
+def test_a_damaged_file_is_told_so(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[150] ^= 0xFF
+    path.write_bytes(bytes(content))
+    with pytest.raises(UserError, match="dataset.path=.*(damaged|cannot be read)"):
+        Npz(path=path).load()
+
+
+def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    path.write_bytes(pickle.dumps({"x_train": 1}))
+    with pytest.raises(UserError, match="not a .npz file"):
+        Npz(path=path).load()
+
+
+def test_a_missing_file_is_found_when_the_configuration_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="Path does not point to a file"):
+        Npz(path=tmp_path / "nothing.npz")
+
+
+def test_a_changed_mnist_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "mnist.npz"
+    copy.write_bytes(FILE.read_bytes() + b"\0")
+    monkeypatch.setattr("experiments.dataset.mnist.FILE", copy)
+    with pytest.raises(UserError, match="SHA-256"):
+        Mnist().load()
+
+
+def test_more_images_than_there_are_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"dataset\.train_samples=21: the data set holds 20 images"):
+        Npz(path=saved(tmp_path), train_samples=21).load()
+
+
+@pytest.mark.tensorflow
+def test_a_download_that_fails_says_how_to_give_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    from experiments.tensorflow_quietly import keras
+
+    def offline() -> None:
+        raise Exception("URL fetch failure")  # noqa: TRY002  # as Keras does
+
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", offline)
+    with pytest.raises(UserError, match=r"dataset=npz dataset\.path=data\.npz"):
+        KerasDataset(name="cifar10").load()
+
+
+@pytest.mark.tensorflow
+def test_a_keras_data_set_is_read_in_its_own_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    from experiments.tensorflow_quietly import keras
+
+    def cached() -> Any:
+        x, y = np.zeros((10, 32, 32, 3), np.uint8), np.arange(10).reshape(10, 1)
+        return (x, y), (x, y)
+
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", cached)
+    data = KerasDataset(name="cifar10").load()
+    assert (data.input_shape, data.classes) == ((32, 32, 3), 10)

@@ -1,0 +1,98 @@
+"""The architectures, and models from files."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from experiments.errors import UserError
+from experiments.model import Architecture
+from experiments.model.article_cnn import ArticleCNN
+from experiments.model.ds_cnn import DSCNN
+from experiments.model.keras_file import KerasFile
+from experiments.model.mlp import MLP
+from experiments.model.resnet8 import ResNet8
+
+ARCHITECTURES = (ArticleCNN(), MLP(), DSCNN(), ResNet8())
+
+
+@pytest.mark.tensorflow
+def test_the_article_cnn_has_the_article_s_parameters() -> None:
+    assert ArticleCNN().build((28, 28, 1), 10).count_params() == 149_178
+
+
+@pytest.mark.tensorflow
+def test_resnet8_has_the_parameters_of_mlperf_tiny() -> None:
+    assert ResNet8().build((32, 32, 3), 10).count_params() == 78_666
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize("shape", [(28, 28, 1), (17, 24, 3)])
+def test_every_architecture_takes_any_image(architecture: Architecture, shape: tuple[int, ...]) -> None:
+    model = architecture.build(shape, 4)
+    assert (model.input_shape[1:], model.output_shape) == (shape, (None, 4))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: type(a).__name__)
+def test_layers_have_the_same_names_however_often_a_model_is_built(architecture: Architecture) -> None:
+    first, second = (architecture.build((28, 28, 1), 10) for _ in range(2))
+    assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+def test_a_saved_model_comes_back_with_its_weights(tmp_path: Path, ending: str) -> None:
+    model = MLP().build((8, 8, 1), 3)
+    model.save(tmp_path / f"model{ending}")
+    card = KerasFile(path=tmp_path / f"model{ending}")
+    card.check()
+    loaded = card.build((8, 8, 1), 3)
+    assert all((a == b).all() for a, b in zip(loaded.get_weights(), model.get_weights(), strict=True))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+def test_code_in_a_model_file_is_not_run(tmp_path: Path, ending: str) -> None:
+    from experiments.tensorflow_quietly import keras
+
+    inputs = keras.Input((8, 8, 1))
+    output = keras.layers.Lambda(lambda x: x[:, 0, :3, 0])(inputs)
+    keras.Model(inputs, output).save(tmp_path / f"model{ending}")
+    with pytest.raises(UserError, match="Keras cannot load it"):
+        KerasFile(path=tmp_path / f"model{ending}").build((8, 8, 1), 3)
+
+
+@pytest.mark.tensorflow
+def test_a_model_for_other_images_is_refused(tmp_path: Path) -> None:
+    MLP().build((8, 8, 1), 3).save(tmp_path / "model.keras")
+    with pytest.raises(UserError, match=r"takes images of the shape \(8, 8, 1\).*have \(28, 28, 1\)"):
+        KerasFile(path=tmp_path / "model.keras").build((28, 28, 1), 3)
+
+
+@pytest.mark.tensorflow
+def test_a_model_with_too_few_classes_is_refused(tmp_path: Path) -> None:
+    MLP().build((8, 8, 1), 3).save(tmp_path / "model.keras")
+    with pytest.raises(UserError, match="has 10 classes"):
+        KerasFile(path=tmp_path / "model.keras").build((8, 8, 1), 10)
+
+
+def test_a_model_of_keras_3_is_told_from_its_metadata(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+        archive.writestr("metadata.json", '{"keras_version": "3.15.1"}')
+    with pytest.raises(UserError, match=r"saved by Keras 3\.15\.1.*rebuild the model with tf_keras"):
+        KerasFile(path=tmp_path / "model.keras").check()
+
+
+def test_a_zip_file_that_is_no_model_is_told_so(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+        archive.writestr("x_train.npy", "")
+    with pytest.raises(UserError, match="a zip file, but no Keras model"):
+        KerasFile(path=tmp_path / "model.keras").check()
+
+
+def test_a_file_that_is_no_model_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "model.h5").write_text("weights")
+    with pytest.raises(UserError, match="no Keras model, or a truncated one"):
+        KerasFile(path=tmp_path / "model.h5").check()

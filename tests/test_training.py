@@ -1,0 +1,101 @@
+"""Training: the same command gives the same weights, and continuing is training straight through."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.dataset import Dataset
+from experiments.dataset.mnist import Mnist
+from experiments.training import Trained, Training, fit, trajectory_key
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.tensorflow
+
+SETTINGS = {"batch_size": 100}
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return Mnist(train_samples=500, test_samples=50).load()
+
+
+def start(kind: str, data: Dataset, seed: int = 0) -> Any:
+    """An untrained model with dropout or BatchNorm, float or quantization-aware."""
+    from experiments.model.article_cnn import ArticleCNN
+    from experiments.model.ds_cnn import DSCNN
+    from experiments.strategy.annotation import annotated_whole
+    from experiments.tensorflow_quietly import keras
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    architecture = ArticleCNN() if kind.startswith("article") else DSCNN(filters=8, blocks=1)
+    model = architecture.build(data.input_shape, data.classes)
+    return annotated_whole(model) if kind.endswith("qat") else model
+
+
+def trained(kind: str, epochs: int, data: Dataset, cache: Path, seed: int = 0) -> Trained:
+    return fit(start(kind, data, seed), data, Training(epochs=epochs, **SETTINGS), seed, cache, "training")
+
+
+def bits(model: Any) -> str:
+    """A digest of the weights and of the optimizer's state."""
+    arrays = [*model.get_weights(), *(variable.numpy() for variable in model.optimizer.variables)]
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["article", "article_qat", "ds_cnn", "ds_cnn_qat"])
+def test_continuing_gives_the_bits_of_training_straight_through(kind: str, data: Dataset, tmp_path: Path) -> None:
+    straight = trained(kind, 2, data, tmp_path / "straight")
+    trained(kind, 1, data, tmp_path / "stopped")
+    continued = trained(kind, 2, data, tmp_path / "stopped")
+    assert bits(continued.model) == bits(straight.model)
+    assert (continued.epochs_reused, continued.epochs_trained) == (1, 1)
+
+
+def test_a_fresh_process_gives_the_same_bits(data: Dataset, tmp_path: Path) -> None:
+    here = bits(trained("article_qat", 1, data, tmp_path / "here").model)
+    script = (
+        "from pathlib import Path; from tests.test_training import *\n"
+        "data = Mnist(train_samples=500, test_samples=50).load()\n"
+        f"print(bits(trained('article_qat', 1, data, Path({str(tmp_path / 'there')!r})).model))"
+    )
+    there = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert there.stdout.split()[-1] == here
+
+
+def test_fewer_epochs_are_a_station_of_a_longer_training(data: Dataset, tmp_path: Path) -> None:
+    longer = trained("article", 2, data, tmp_path)
+    shorter = trained("article", 1, data, tmp_path)
+    assert (shorter.epochs_reused, shorter.epochs_trained) == (1, 0)
+    assert shorter.history["loss"] == longer.history["loss"][:1]
+
+
+def test_seeds_give_different_weights(data: Dataset, tmp_path: Path) -> None:
+    assert bits(trained("article", 1, data, tmp_path, seed=0).model) != bits(
+        trained("article", 1, data, tmp_path, seed=1).model
+    )
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 99}, {"learning_rate": 0.01}, {"optimizer": "sgd"}])
+def test_what_decides_the_weights_is_part_of_the_key(change: dict[str, Any], data: Dataset) -> None:
+    usual = Training(epochs=1, **SETTINGS)
+    changed = Training(**{"epochs": 1, **SETTINGS, **change})
+    model = start("ds_cnn", data)
+    assert trajectory_key(model, data, changed, 0) != trajectory_key(model, data, usual, 0)
+
+
+def test_the_number_of_epochs_is_not_part_of_the_key(data: Dataset) -> None:
+    model = start("ds_cnn", data)
+    keys = {trajectory_key(model, data, Training(epochs=n, **SETTINGS), 0) for n in (1, 20)}
+    assert len(keys) == 1
+
+
+def test_no_epochs_leave_the_model_as_it_is(data: Dataset, tmp_path: Path) -> None:
+    result = trained("article", 0, data, tmp_path)
+    assert (result.key, result.seconds, dict(result.history)) == ("", 0.0, {})
