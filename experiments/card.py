@@ -1,5 +1,20 @@
-"""What every card shares: a frozen dataclass whose fields are checked when the configuration is read."""
+"""What every card shares: where the files are, and a frozen dataclass whose fields are checked when they are read."""
 
-from pydantic import ConfigDict
+from pathlib import Path
+
+from pydantic import ConfigDict, ValidationError
+
+_HERE = Path(__file__).parent
+CONF = next(folder for folder in (_HERE / "conf", _HERE.parent / "conf") if folder.is_dir())  # a wheel, or a checkout
 
 CARD = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=True)
+
+
+def problems(key: str, error: ValidationError) -> str:
+    """Each wrong value with its rule, in pydantic's words."""
+    lines = []
+    for problem in error.errors():
+        name = ".".join([key, *(str(part) for part in problem["loc"])]).strip(".")
+        rule = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{name}={problem['input']}: {rule[0].lower()}{rule[1:]}")
+    return "\n".join(lines)

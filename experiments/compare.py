@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+from pydantic import ValidationError
 from rich import box
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from experiments.card import problems
 from experiments.errors import UserError
 from experiments.progress import CONSOLE
 from experiments.tracking import Row, Tracking
@@ -29,6 +32,8 @@ COLUMNS = (
     "arithmetic", "coverage_ops", "coverage_weights", "coverage_macs",
     "train_seconds", "epochs_trained", "epochs_reused", "cpu", "git_commit", "run_id", "status", "error",
 )  # fmt: skip
+# Settings that say where a run is kept, not what it is.
+NOT_DECISIVE = ("tracking.", "cache.")
 WHOLE = (
     "epochs",
     "finetune_epochs",
@@ -50,7 +55,11 @@ def load(uri: str = Tracking.uri, experiment: str = Tracking.experiment, sweep: 
     Raises:
         UserError: there is no such store, experiment or sweep, or no run in it.
     """
-    rows = Tracking(uri=uri, experiment=experiment).connect(create=False).rows(sweep)
+    try:
+        tracking = Tracking(uri=uri, experiment=experiment)
+    except ValidationError as error:
+        raise UserError(problems("tracking", error)) from error
+    rows = tracking.connect(create=False).rows(sweep)
     if not rows:
         raise UserError(f"--sweep {sweep}: no run in {uri}, experiment {experiment}.")
     return frame(rows)
@@ -58,8 +67,16 @@ def load(uri: str = Tracking.uri, experiment: str = Tracking.experiment, sweep: 
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
     """Rows of the store as a table; a run without a measurement has an empty cell there, never a zero."""
-    table = pd.DataFrame([dict(row) for row in rows]).reindex(columns=list(COLUMNS))
+    everything = pd.DataFrame([dict(row) for row in rows])
+    table = everything.reindex(columns=[*COLUMNS, *_varied(everything)])
     return table.astype(dict.fromkeys(WHOLE, "Int64"))
+
+
+def _varied(table: pd.DataFrame) -> list[str]:
+    """Settings of the configuration, such as strategy.layers, in which runs of one strategy differ."""
+    settings = [name for name in table.columns if "." in name and not name.startswith(NOT_DECISIVE)]
+    values = table.groupby(["strategy", *SETTINGS, "finetune_epochs"], dropna=False)[settings].nunique(dropna=False)
+    return [name for name in settings if (values[name] > 1).any()]
 
 
 def for_people(table: pd.DataFrame) -> pd.DataFrame:
@@ -68,6 +85,8 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     for name in SETTINGS:
         if table[name].nunique(dropna=False) > 1:
             shown[name] = table[name].astype("string")
+    for name in [name for name in table.columns if name not in COLUMNS]:
+        shown[name] = table[name].fillna("").astype("string")
     shown["Keras accuracy %"] = _cells(table, lambda row: f"{100 * row.keras_accuracy:.2f}")
     shown["TFLite accuracy %"] = _cells(
         table,
@@ -110,14 +129,14 @@ def show(table: pd.DataFrame) -> None:
     """Print a table and what its columns mean; the best accuracy, size and speed are marked."""
     shown = for_people(table)
     best = {
-        "TFLite accuracy %": table["tflite_accuracy"].max() == table["tflite_accuracy"],
-        "bytes": table["tflite_bytes"].min() == table["tflite_bytes"],
-        "faster": table["speedup"].max() == table["speedup"],
+        "TFLite accuracy %": table["tflite_accuracy"].eq(table["tflite_accuracy"].max()).fillna(value=False),
+        "bytes": table["tflite_bytes"].eq(table["tflite_bytes"].min()).fillna(value=False),
+        "faster": table["speedup"].eq(table["speedup"].max()).fillna(value=False),
     }
     for dropped in ("", *OPTIONAL):
         shown = shown.drop(columns=dropped, errors="ignore")
         picture = _picture(shown, best)
-        if CONSOLE.measure(picture).maximum <= CONSOLE.width:
+        if Measurement.get(CONSOLE, CONSOLE.options.update(max_width=1000), picture).maximum <= CONSOLE.width:
             break
     CONSOLE.print(picture)
     CONSOLE.print(NOTE, style="dim", markup=False, highlight=False)
@@ -127,7 +146,7 @@ def _picture(shown: pd.DataFrame, best: Mapping[str, pd.Series]) -> Table:
     """The table for a terminal: intervals stand below their values."""
     picture = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in shown.columns:
-        left = name in ("strategy", "model", "dataset", "computes in", "status")
+        left = name in ("strategy", "model", "dataset", "computes in", "status") or "." in name
         picture.add_column(name.replace(" ", "\n"), justify="left" if left else "right", no_wrap=True)
     for i in range(len(shown)):
         picture.add_row(

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.errors import InstantiationException, MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue
 from pydantic import NonNegativeInt, ValidationError
 from pydantic.dataclasses import dataclass as card
 
-from experiments.card import CARD
+from experiments.card import CARD, CONF, problems
 from experiments.errors import UserError, near
 from experiments.pipeline import Experiment
 from experiments.record import Setting
@@ -86,27 +86,32 @@ def read(config: DictConfig, choices: Mapping[str, str]) -> Request:
     )
 
 
-def told(error: HydraException | OmegaConfBaseException, conf: Path) -> str:
-    """Hydra's refusal in one message that names the value, the rule and the nearest alternatives."""
+def told(error: Exception) -> str:
+    """A refusal, ours or Hydra's, in one message that names the value, the rule and the nearest alternatives."""
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: there is no such card in conf/{group}. {near(option, error.options)}"
     if unknown := re.search(r"Could not override '([^']+)'", text):
-        group = unknown[1].partition(".")[0] + "."
-        known = list(known_settings(conf))
-        alike = [name for name in known if name.startswith(group)] or known
+        group = unknown[1].partition(".")[0]
+        known = list(known_settings())
+        if unknown[1] in known:
+            return (
+                f"{unknown[1]}: another card of the group has this setting, but not the one chosen here. In a sweep "
+                f"over several cards, a variant is a card of its own: conf/{group}/NAME.yaml, a copy with other values."
+            )
+        alike = [name for name in known if name.startswith(f"{group}.")] or known
         return f"{unknown[1]}: there is no such setting. {near(unknown[1], alike)}"
     return text.strip()
 
 
-def known_settings(conf: Path) -> Iterator[str]:
+def known_settings() -> Iterator[str]:
     """Every setting that the cards in conf/ hold, with its group: dataset.train_samples and so on."""
-    main = OmegaConf.to_container(OmegaConf.load(conf / "config.yaml"))
+    main = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))
     assert isinstance(main, dict)
     settings = {str(key): value for key, value in main.items() if key not in ("hydra", "defaults")}
     yield from (key for key, _ in _flat(settings) if not key.endswith("_target_"))
-    for path in conf.glob("*/*.yaml"):
+    for path in CONF.glob("*/*.yaml"):
         group = path.parent.name
         if group != "suite":
             yield group
@@ -119,7 +124,7 @@ def _made(key: str, settings: Mapping[str, Any]) -> Any:
     except InstantiationException as error:
         match error.__cause__:
             case ValidationError() as cause:
-                raise UserError(_problems(key, cause)) from error
+                raise UserError(problems(key, cause)) from error
             case UserError() as cause:
                 raise cause from error
         raise UserError(f"{key}: {str(error).strip()}") from error
@@ -129,17 +134,7 @@ def _checked_switches(values: Mapping[str, Any]) -> Switches:
     try:
         return Switches(**values)
     except ValidationError as error:
-        raise UserError(_problems("", error)) from error
-
-
-def _problems(key: str, error: ValidationError) -> str:
-    """Each wrong value with its rule, in pydantic's words."""
-    lines = []
-    for problem in error.errors():
-        name = ".".join([key, *(str(part) for part in problem["loc"])]).strip(".")
-        rule = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{name}={problem['input']}: {rule[0].lower()}{rule[1:]}")
-    return "\n".join(lines)
+        raise UserError(problems("", error)) from error
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

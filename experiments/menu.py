@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
+from experiments.card import CONF
 from experiments.progress import CONSOLE
 
 GROUPS = {
@@ -22,7 +23,7 @@ USAGE = """\
 """
 
 
-def show(conf: Path) -> None:
+def show() -> None:
     """Print the usage, every card of every group, and every other setting with its default."""
     CONSOLE.print(USAGE)
     for group, meaning in GROUPS.items():
@@ -34,11 +35,11 @@ def show(conf: Path) -> None:
             show_header=False,
             pad_edge=True,
         )
-        for path in sorted((conf / group).glob("*.yaml")):
+        for path in sorted((CONF / group).glob("*.yaml")):
             table.add_row(f"  {path.stem}", escape(first_comment(path)), style="default")
         CONSOLE.print(table, "")
     CONSOLE.print("[italic]settings and their defaults[/]  (those of a card: see its file in conf/)")
-    CONSOLE.print(_settings(conf / "config.yaml"), highlight=False)
+    CONSOLE.print(_settings(CONF / "config.yaml"), highlight=False)
     CONSOLE.print(
         "Exit codes: 0 well; 1 a run failed; 2 wrong command or configuration; 130 stopped.\n"
         "Hydra's own help: --hydra-help"
@@ -46,8 +47,9 @@ def show(conf: Path) -> None:
 
 
 def first_comment(path: Path) -> str:
-    """The line that a card opens with, without its mark."""
-    return path.read_text().partition("\n")[0].removeprefix("#").strip()
+    """The line that a card opens with, without its mark; Hydra's own marks (# @package) come before it."""
+    lines = (line.removeprefix("#").strip() for line in path.read_text().splitlines())
+    return next(line for line in lines if not line.startswith("@"))
 
 
 def _settings(path: Path) -> str:

@@ -49,4 +49,4 @@ def bar(description: str, total: int) -> Iterator[Advance]:
 
 def say(message: str) -> None:
     """One line that stays on the screen, above the bars."""
-    CONSOLE.print(message, highlight=False, soft_wrap=True)
+    CONSOLE.print(message, highlight=False, markup=False, soft_wrap=True)

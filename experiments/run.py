@@ -6,13 +6,10 @@ Exit codes: 0 all went well; 1 a run failed; 2 the command or the configuration 
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import NoReturn
 
+from experiments.card import CONF
 from experiments.errors import UserError
-
-HERE = Path(__file__).parent
-CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder.is_dir())
 
 
 def main() -> None:
@@ -20,7 +17,7 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         from experiments.menu import show
 
-        show(CONF)
+        show()
         return
     signal.signal(signal.SIGTERM, _stop)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises its errors instead of printing them
@@ -65,7 +62,7 @@ def _hydra() -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(told(error, CONF)) from error
+        raise UserError(told(error)) from error
 
 
 def _stop(_signal: int, _frame: object) -> NoReturn:

@@ -2,23 +2,47 @@
 
 import sys
 import tempfile
+import traceback
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from experiments.compare import show_rows, write_tables
-from experiments.configuration import Request, read
+from experiments.configuration import Request, read, told
 from experiments.errors import UserError
 from experiments.progress import Advance, bar, say
 from experiments.stamp import stamp
 from experiments.tracking import Store
+
+P = ParamSpec("P")
+
+
+def _decisive(hook: Callable[P, None]) -> Callable[P, None]:
+    """Let a hook's error end the sweep: Hydra itself would turn it into a warning and go on."""
+
+    @wraps(hook)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            hook(*args, **kwargs)
+        except (UserError, HydraException, OmegaConfBaseException) as error:
+            sys.stderr.write(f"{told(error)}\n")
+            sys.exit(2)
+        except Exception:  # noqa: BLE001  # whatever it is, it is shown, and the sweep has failed
+            traceback.print_exc()
+            sys.exit(1)
+
+    return wrapped
 
 
 class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
@@ -35,6 +59,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         """Launchers send the callback to other processes, where it has nothing to do."""
         return {}
 
+    @_decisive
     def on_multirun_start(self, config: DictConfig, config_name: str, **_: Any) -> None:
         """Check the configuration of every job, open the parent run, and tell the jobs its id."""
         self._jobs = _jobs_of(config)
@@ -45,19 +70,23 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         self._sweep = self._store.open_sweep(f"sweep {command}"[:250], {**stamp(), "command": command[:5000]})
         with open_dict(config):
             config.hydra.overrides.task.append(f"sweep={self._sweep}")
-        say(f"{len(self._jobs)} runs")
         self._advance = self._open.enter_context(bar("Sweep", total=len(self._jobs)))
 
+    @_decisive
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Say which job begins."""
         if config.hydra.mode == RunMode.MULTIRUN and self._jobs:
             number = int(config.hydra.job.num)
-            say(f"{number + 1}/{len(self._jobs)} {' '.join(self._jobs[number])}")
+            common = set.intersection(*map(set, self._jobs)) if len(self._jobs) > 1 else set()
+            own = [override for override in self._jobs[number] if override not in common]
+            say(f"{number + 1}/{len(self._jobs)} {' '.join(own)}")
 
+    @_decisive
     def on_job_end(self, **_: Any) -> None:
         """Move the bar of the sweep on."""
         self._advance(1)
 
+    @_decisive
     def on_multirun_end(self, **_: Any) -> None:
         """Show the comparison, keep it with the parent run, and list what failed: then the exit code is 1."""
         self._open.close()

@@ -288,6 +288,7 @@ def _row(run: "Run") -> Row:
     whole = ("epochs", "finetune_epochs", "seed")
     setting = {field.name: tags.get(field.name) for field in fields(Setting)}
     return {
+        **{name: value for name, value in run.data.params.items() if "." in name and "_target_" not in name},
         **setting,
         **{name: int(tags[name]) for name in whole if name in tags},
         **numbers,

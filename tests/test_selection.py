@@ -47,7 +47,7 @@ def test_more_layers_than_there_are_is_refused() -> None:
 
 @pytest.mark.parametrize("pattern", ["conv2d(", "*", "last:0"])
 def test_patterns_without_meaning_are_refused_before_there_is_a_model(pattern: str) -> None:
-    with pytest.raises(ValueError, match="regular expression|chooses no layer"):
+    with pytest.raises(ValueError, match=r"regular expression|chooses no layer"):
         check_pattern(pattern)
 
 

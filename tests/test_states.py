@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from experiments.errors import UserError
-from experiments.training import States
+from experiments.training import State, States
 
 
-def state(value: float) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+def state(value: float) -> State:
     return {"weight/0000": np.full(3, value, np.float32)}
 
 

@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.tensorflow
 
-SETTINGS = {"batch_size": 100}
+SETTINGS: dict[str, Any] = {"batch_size": 100}
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,7 @@ def test_a_fresh_process_gives_the_same_bits(data: Dataset, tmp_path: Path) -> N
         "data = Mnist(train_samples=500, test_samples=50).load()\n"
         f"print(bits(trained('article_qat', 1, data, Path({str(tmp_path / 'there')!r})).model))"
     )
-    there = subprocess.run(
-        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
+    there = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert there.stdout.split()[-1] == here
 
 

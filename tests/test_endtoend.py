@@ -1,0 +1,327 @@
+"""The suite as a user meets it: the real command line, in an empty folder, on small data."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from experiments.compare import COLUMNS, load
+from experiments.tracking import Store, Tracking
+from tests.conftest import ENVIRONMENT, Done, run, save_images
+
+pytestmark = pytest.mark.endtoend
+
+SMALL = ("model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.5")
+STRATEGIES = ["annotate", "finetune", "none", "ptq_dynamic", "ptq_float16", "ptq_int16x8", "ptq_int8", "qat"]
+ARTIFACTS = {"model.tflite", "record.json", "layers.csv", "latency_samples.csv", "predictions.csv", "config.yaml"}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    """A finished sweep over all strategies."""
+    folder = tmp_path_factory.mktemp("sweep")
+    save_images(folder / "images.npz")
+    return folder, run(folder, "experiments.run", "-m", "strategy=glob(*)", *SMALL)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables and no experiment, for making one takes seconds."""
+    from mlflow import MlflowClient
+
+    database = tmp_path_factory.mktemp("database") / "mlflow.db"
+    MlflowClient(f"sqlite:///{database}").search_experiments()
+    return database
+
+
+@pytest.fixture
+def folder(tmp_path: Path, empty_database: Path) -> Path:
+    save_images(tmp_path / "images.npz")
+    shutil.copy(empty_database, tmp_path)
+    return tmp_path
+
+
+def store(folder: Path) -> Store:
+    return Tracking(uri=f"sqlite:///{folder}/mlflow.db").connect(create=False)
+
+
+def table(folder: Path, sweep: str = "latest") -> pd.DataFrame:
+    return load(f"sqlite:///{folder}/mlflow.db", sweep=sweep)
+
+
+def test_a_sweep_over_every_strategy_ends_well_and_shows_its_table(sweep: tuple[Path, Done]) -> None:
+    _, done = sweep
+    assert done.returncode == 0, done.stderr
+    assert all(strategy in done.stdout for strategy in STRATEGIES)
+
+
+def test_a_sweep_says_nothing_on_standard_error(sweep: tuple[Path, Done]) -> None:
+    assert sweep[1].stderr == ""
+
+
+def test_each_job_is_a_finished_run(sweep: tuple[Path, Done]) -> None:
+    rows = table(sweep[0])
+    assert list(rows["strategy"]) == STRATEGIES
+    assert set(rows["status"]) == {"FINISHED"}
+
+
+def test_every_column_of_a_finished_run_is_filled(sweep: tuple[Path, Done]) -> None:
+    rows = table(sweep[0]).drop(columns="error")
+    assert rows.columns[rows.isna().any()].empty
+
+
+def test_the_baseline_is_trained_once_for_all_strategies(sweep: tuple[Path, Done]) -> None:
+    rows = table(sweep[0])
+    extra = rows["strategy"].isin(["annotate", "finetune", "qat"]).sum()
+    assert rows["epochs_trained"].sum() == 1 + extra
+
+
+def test_files_hold_what_their_strategy_says(sweep: tuple[Path, Done]) -> None:
+    rows = table(sweep[0]).set_index("strategy")
+    assert dict(rows["coverage_ops"][["qat", "ptq_int8", "none"]]) == {"qat": 1, "ptq_int8": 1, "none": 0}
+    assert dict(rows["coverage_weights"][["annotate", "none", "ptq_float16"]]) == {
+        "annotate": 1,
+        "none": 0,
+        "ptq_float16": 0,
+    }
+    assert rows["size_ratio"]["ptq_int8"] > 2
+
+
+def test_predictions_give_the_recorded_accuracy(sweep: tuple[Path, Done]) -> None:
+    row = table(sweep[0]).iloc[-1]
+    predictions = pd.read_csv(sweep[0] / "mlruns" / row["run_id"] / "artifacts" / "predictions.csv")
+    assert (predictions["tflite"] == predictions["truth"]).mean() == row["tflite_accuracy"]
+
+
+def test_every_run_keeps_its_artifacts(sweep: tuple[Path, Done]) -> None:
+    for run_id in table(sweep[0])["run_id"]:
+        assert {path.name for path in (sweep[0] / "mlruns" / run_id / "artifacts").iterdir()} == ARTIFACTS
+
+
+def test_the_record_carries_the_stamp(sweep: tuple[Path, Done]) -> None:
+    run_id = table(sweep[0])["run_id"].iloc[0]
+    record = json.loads((sweep[0] / "mlruns" / run_id / "artifacts" / "record.json").read_text())
+    assert {"cpu", "git_commit", "tensorflow", "python"} <= record["stamp"].keys()
+
+
+def test_the_parent_run_carries_the_comparison(sweep: tuple[Path, Done]) -> None:
+    (parent,) = store(sweep[0])._search("tags.kind = 'sweep'")
+    kept = sweep[0] / "mlruns" / parent.info.run_id / "artifacts"
+    assert {path.name for path in kept.iterdir()} == {"comparison.csv", "comparison.md"}
+    assert "| qat" in parent.data.tags["mlflow.note.content"]
+
+
+def test_children_belong_to_their_parent_and_have_training_curves(sweep: tuple[Path, Done]) -> None:
+    opened = store(sweep[0])
+    (parent,) = opened._search("tags.kind = 'sweep'")
+    children = opened._search(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    assert len(children) == 8
+    assert all("baseline_val_accuracy" in child.data.metrics for child in children)
+
+
+def test_the_same_sweep_again_reuses_every_run(sweep: tuple[Path, Done]) -> None:
+    folder, _ = sweep
+    before = set(table(folder)["run_id"])
+    done = run(folder, "experiments.run", "-m", "strategy=glob(*)", *SMALL)
+    assert done.stdout.count("reused:") == 8
+    assert set(table(folder)["run_id"]) == before
+
+
+def test_compare_writes_every_form(sweep: tuple[Path, Done], tmp_path: Path) -> None:
+    forms = ("csv", "markdown", "html", "latex", "json")
+    options = [option for form in forms for option in (f"--{form}", str(tmp_path / form))]
+    assert run(sweep[0], "experiments.compare", *options).returncode == 0
+    assert list(pd.read_csv(tmp_path / "csv").columns) == list(COLUMNS)
+    assert all((tmp_path / form).stat().st_size > 500 for form in forms)
+
+
+def test_one_run_shows_its_row(folder: Path) -> None:
+    done = run(folder, "experiments.run", "strategy=ptq_int8", "epochs=2", *SMALL)
+    assert done.returncode == 0, done.stderr
+    row = table(folder).iloc[0]
+    assert (row["strategy"], row["epochs"], row["finetune_epochs"]) == ("ptq_int8", 2, 0)
+
+
+def test_a_failed_run_does_not_hide_and_does_not_stop_the_others(folder: Path) -> None:
+    done = run(folder, "experiments.run", "-m", "strategy=annotate", "strategy.layers=[LSTM],[Dense]", *SMALL)
+    assert done.returncode == 1
+    assert "1 of 2 runs failed" in done.stderr
+    assert "Traceback" not in done.stderr
+    rows = table(folder)
+    assert list(rows["status"]) == ["FAILED", "FINISHED"]
+    assert "'LSTM' chooses no layer" in rows["error"].iloc[0]
+    assert (folder / "mlruns" / rows["run_id"].iloc[0] / "artifacts" / "traceback.txt").exists()
+
+
+def test_a_stopped_sweep_goes_on_where_it_was(folder: Path) -> None:
+    sweep = [sys.executable, "-m", "experiments.run", "-m", "strategy=none,finetune", "epochs=12", *SMALL]
+    process = subprocess.Popen(sweep, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("cache/training/*/00002-*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert (process.returncode, b"Traceback" in errors) == (130, False), errors
+    assert list(table(folder)["status"]) == ["KILLED"]
+
+    assert run(folder, "experiments.run", *sweep[3:]).returncode == 0
+    rows = table(folder)
+    assert list(rows["status"]) == ["FINISHED", "FINISHED"]
+    assert rows["epochs_reused"].iloc[0] >= 2
+
+
+def test_a_killed_sweep_leaves_no_run_that_seems_to_be_running(folder: Path) -> None:
+    sweep = [sys.executable, "-m", "experiments.run", "-m", "strategy=none", "epochs=12", *SMALL]
+    process = subprocess.Popen(sweep, cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("cache/training/*/00001-*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert run(folder, "experiments.run", *sweep[3:]).returncode == 0
+    assert not store(folder)._search("attributes.status = 'RUNNING'")
+
+
+def test_a_user_s_trained_model_is_the_baseline_without_training(folder: Path) -> None:
+    save = "from experiments.model.mlp import MLP\nMLP().build((8, 8, 1), 2).save('mine.keras')"
+    subprocess.run([sys.executable, "-c", save], cwd=folder, env=ENVIRONMENT, check=True, capture_output=True)
+    settings = (*SMALL[1:], "model=keras_file", "model.path=mine.keras", "epochs=0")
+    done = run(folder, "experiments.run", "-m", "strategy=none,ptq_int8", *settings)
+    assert done.returncode == 0, done.stderr
+    assert set(table(folder)["epochs_trained"]) == {0}
+
+
+def test_a_user_s_architecture_is_one_card(folder: Path) -> None:
+    (folder / "mine.py").write_text(
+        "from pydantic.dataclasses import dataclass\n"
+        "from experiments.model import Architecture\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Mine(Architecture):\n"
+        "    units: int = 4\n"
+        "    def build(self, input_shape, classes):\n"
+        "        from experiments.tensorflow_quietly import keras\n"
+        "        layers = [keras.layers.InputLayer(input_shape), keras.layers.Flatten(), keras.layers.Dense(classes)]\n"
+        "        return keras.Sequential(layers)\n"
+    )
+    (folder / "cards" / "model").mkdir(parents=True)
+    (folder / "cards" / "model" / "mine.yaml").write_text("# mine\n_target_: mine.Mine\nunits: 8\n")
+    done = run(folder, "experiments.run", "--config-dir", "cards", "model=mine", "strategy=ptq_int8", *SMALL[1:])
+    assert done.returncode == 0, done.stderr
+    assert table(folder)["model"].iloc[0] == "mine"
+
+
+def test_an_own_tracking_address_is_used(folder: Path) -> None:
+    (folder / "elsewhere").mkdir()
+    address = f"tracking.uri=sqlite:///{folder}/elsewhere/runs.db"
+    assert run(folder, "experiments.run", address, "tracking.experiment=mine", *SMALL).returncode == 0
+    assert len(load(address.removeprefix("tracking.uri="), "mine")) == 1
+    assert (folder / "elsewhere" / "mlruns").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["strategy=qatt"], "strategy=qatt: there is no such card in conf/strategy. Did you mean qat?"),
+        (["-m", "strategy=none,qatt"], "strategy=qatt: there is no such card"),
+        (["model=resnet"], "Did you mean resnet8?"),
+        (["dataset=minst"], "Did you mean mnist?"),
+        (["epohcs=3"], "epohcs: there is no such setting. Did you mean epochs?"),
+        (["-m", "epohcs=3,4"], "epohcs: there is no such setting. Did you mean epochs?"),
+        (["strategy=annotate", "strategy.layer=[a]"], "Did you mean strategy.layers"),
+        (["-m", "strategy=none,annotate", "strategy.layers=[Dense]"], "a variant is a card of its own"),
+        (["epochs=-1"], "training.epochs=-1: input should be greater than or equal to 0"),
+        (["-m", "epochs=1,-1"], "nothing was run"),
+        (["epochs=many"], "training.epochs=many: input should be a valid integer"),
+        (["seed=-1"], "seed=-1: input should be greater than or equal to 0"),
+        (["strategy=qat", "epochs=0"], "finetune.epochs=0: strategy=qat learns its ranges while it trains"),
+        (["strategy=annotate", "strategy.layers=[last:0]"], "'last:0' chooses no layer"),
+        (["strategy=annotate", "strategy.layers=[]"], "strategy.layers=[]: "),
+        (["strategy=ptq_int8", "strategy.interface=int4"], "input should be 'float32' or 'int8'"),
+        (["dataset=npz"], "dataset.path is missing"),
+        (["dataset=npz", "dataset.path=nothing.npz"], "dataset.path=nothing.npz: path does not point to a file"),
+        (["model=keras_file", "model.path=nothing.keras"], "model.path=nothing.keras: path does not point to a file"),
+        (["dataset.validation_split=1"], "dataset.validation_split=1: input should be less than 1"),
+        (["tracking.uri=mlflow.db"], "give sqlite:///FILE.db, http://HOST:PORT"),
+        (["tracking=server", "tracking.uri=http://127.0.0.1:9"], "http://127.0.0.1:9: cannot be used"),
+        (["-m", "tracking=server", "tracking.uri=http://127.0.0.1:9"], "http://127.0.0.1:9: cannot be used"),
+        (["tracking.uri=sqlite:////dev/null/mlflow.db"], "sqlite:////dev/null/mlflow.db: cannot be used"),
+        (["strategy"], "strategy"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_configuration_is_one_message_and_exit_code_2(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    done = run(tmp_path, "experiments.run", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "mlruns").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "not a .npz file"), (b"PK\x03\x04 cut", "not a .npz file, or a truncated one")],
+)
+def test_a_bad_data_file_fails_the_run_before_tensorflow_is_imported(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.npz").write_bytes(content)
+    watch = "import sys; from experiments.run import main\ntry: main()\nfinally: print('tensorflow' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", watch, "dataset=npz", "dataset.path=bad.npz"],
+        cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.split()[-1]) == (1, "False"), done.stderr
+    assert message in done.stderr
+    assert table(tmp_path)["status"].iloc[0] == "FAILED"
+
+
+def test_help_lists_every_card_without_importing_anything_heavy() -> None:
+    watch = (
+        "import sys; sys.argv = ['run', '--help']; from experiments.run import main; main()\n"
+        "print([name for name in ('tensorflow', 'mlflow', 'hydra', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", watch], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+    assert all(name in done.stdout for name in (*STRATEGIES, "article_cnn", "keras_file", "cifar10", "smoke"))
+
+
+def test_a_cache_that_cannot_be_written_fails_the_run_with_its_reason(folder: Path) -> None:
+    (folder / "file").write_text("not a folder")
+    done = run(folder, "experiments.run", "cache.dir=file/cache", *SMALL)
+    assert done.returncode == 1
+    assert "give another with cache.dir=FOLDER" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "there is no file"),
+        (["--uri", "mlflow.db"], "give sqlite:///FILE.db"),
+        (["--uri", "http://127.0.0.1:9"], "cannot be used"),
+    ],
+)
+def test_comparing_nothing_is_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = run(tmp_path, "experiments.compare", *arguments)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert message in done.stderr
+
+
+def test_a_sweep_that_is_not_there_names_those_that_are(sweep: tuple[Path, Done]) -> None:
+    done = run(sweep[0], "experiments.compare", "--sweep", "yesterday")
+    assert done.returncode == 2
+    assert "--sweep yesterday: not in sqlite:///mlflow.db" in done.stderr
+
+
+def test_an_output_file_that_cannot_be_written_is_exit_code_2(sweep: tuple[Path, Done]) -> None:
+    done = run(sweep[0], "experiments.compare", "--csv", os.devnull + "/x.csv")
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
