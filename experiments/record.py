@@ -93,10 +93,10 @@ class RunRecord:
         }
 
     def curves(self) -> dict[str, tuple[float, ...]]:
-        """Training curves: one value for each epoch, the baseline's and then the strategy's own."""
+        """Training curves: one value for each epoch, as baseline/loss, finetune/val_accuracy and so on."""
         stages = {"baseline": self.baseline, "finetune": self.own_training}
         return {
-            f"{stage}_{name}": values for stage, training in stages.items() for name, values in training.history.items()
+            f"{stage}/{name}": values for stage, training in stages.items() for name, values in training.history.items()
         }
 
     def as_json(self) -> dict[str, Any]:

@@ -118,7 +118,8 @@ class Tracking:
             known = [experiment.name for experiment in client.search_experiments()]
             raise UserError(f"tracking.experiment={self.experiment}: not in {self.uri}. {near(self.experiment, known)}")
         location = (self.database.parent / "mlruns").as_uri() if self.database else None
-        return str(client.create_experiment(self.experiment, artifact_location=location))
+        training_view = {"mlflow.experimentKind": "custom_model_development"}  # how MLflow's pages show the runs
+        return str(client.create_experiment(self.experiment, artifact_location=location, tags=training_view))
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,11 @@ class Store:
     def describe(self, run_id: str, text: str) -> None:
         """The Markdown that MLflow shows above a run."""
         self.client.set_tag(run_id, "mlflow.note.content", text)
+
+    def summarise(self, sweep: str, rows: Sequence[Row]) -> None:
+        """What a sweep did as a whole, as metrics of the parent run."""
+        self.client.log_metric(sweep, "runs", len(rows))
+        self.client.log_metric(sweep, "runs_failed", sum(row["status"] != "FINISHED" for row in rows))
 
     def attach(self, run_id: str, folder: Path) -> None:
         """Keep a folder's files as artifacts of a run."""

@@ -123,7 +123,7 @@ def test_children_belong_to_their_parent_and_have_training_curves(sweep: tuple[P
     (parent,) = opened._search("tags.kind = 'sweep'")
     children = opened._search(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert len(children) == 8
-    assert all("baseline_val_accuracy" in child.data.metrics for child in children)
+    assert all("baseline/val_accuracy" in child.data.metrics for child in children)
 
 
 def test_the_same_sweep_again_reuses_every_run(sweep: tuple[Path, Done]) -> None:
