@@ -51,6 +51,8 @@ def _hydra() -> None:
                 perform(read(config, whole.runtime.choices), job=whole.job.num)
             except JobError as failure:
                 sys.stderr.write(f"{failure}\n")  # the sweep goes on, and ends with a list of what failed
+            except UserError as error:
+                _quit(str(error), 1)  # the store is gone: whatever ran on could not be recorded
             return
         try:
             show_rows([perform(read(config, whole.runtime.choices), job=0)])
@@ -63,6 +65,8 @@ def _hydra() -> None:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(told(error)) from error
+    except OSError as error:
+        raise UserError(f"{error}. Run in a folder that can be written, or give hydra.run.dir=FOLDER.") from error
 
 
 def _stop(_signal: int, _frame: object) -> NoReturn:

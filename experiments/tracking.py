@@ -9,11 +9,12 @@ import tempfile
 import time
 import traceback
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import psutil
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 Row = Mapping[str, Any]
 
@@ -67,21 +70,13 @@ class Tracking:
         Raises:
             UserError: the address does not answer, cannot be written, or holds no such experiment.
         """
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
+        with _failures_explained(self), self._prepared(create):
+            from mlflow import MlflowClient
 
-        for noisy in ("alembic", "mlflow"):
-            logging.getLogger(noisy).setLevel(logging.ERROR)
-        try:
-            with self._prepared(create):
-                client = MlflowClient(f"{SQLITE}{self.database}" if self.database else self.uri)
-                return Store(client, self._experiment_id(client, create), self)
-        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-            raise UserError(
-                f"tracking.uri={self.uri}: cannot be used ({_first_line(error)}). Give one that can, such as "
-                "tracking.uri=sqlite:////tmp/mlflow.db, or the address of a running MLflow server."
-            ) from error
+            for noisy in ("alembic", "mlflow"):
+                logging.getLogger(noisy).setLevel(logging.CRITICAL)  # what goes wrong is told once, by this module
+            client = MlflowClient(f"{SQLITE}{self.database}" if self.database else self.uri)
+            return Store(client, self._experiment_id(client, create), self)
 
     @contextmanager
     def _prepared(self, create: bool) -> Iterator[None]:
@@ -122,6 +117,30 @@ class Tracking:
         return str(client.create_experiment(self.experiment, artifact_location=location, tags=training_view))
 
 
+@contextmanager
+def _failures_explained(tracking: Tracking) -> Iterator[None]:
+    """Whatever a store fails with, a server that is gone or a disk that is full, becomes one message."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        raise UserError(
+            f"tracking.uri={tracking.uri}: cannot be used ({_reason(error)}). Give one that can, such as "
+            "tracking.uri=sqlite:////tmp/mlflow.db, or the address of a running MLflow server."
+        ) from error
+
+
+def _explained(method: Callable[Concatenate["Store", P], R]) -> Callable[Concatenate["Store", P], R]:
+    @wraps(method)
+    def wrapped(self: "Store", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with _failures_explained(self.address):
+            return method(self, *args, **kwargs)
+
+    return wrapped
+
+
 @dataclass(frozen=True)
 class Store:
     """An experiment in an MLflow store, open for reading and writing."""
@@ -130,10 +149,12 @@ class Store:
     experiment_id: str
     address: Tracking
 
+    @_explained
     def open_sweep(self, name: str, tags: Mapping[str, str]) -> str:
         """The id of a new parent run."""
         return self._open(name, {**tags, "kind": "sweep"})
 
+    @_explained
     def open_run(
         self,
         setting: Setting,
@@ -151,6 +172,7 @@ class Store:
         self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in parameters.items()])
         return run_id
 
+    @_explained
     def reuse(self, key: str, sweep: str | None, job: int) -> Row | None:
         """A finished run of the same key, taken into the sweep; None where there is none."""
         found = self._search(f"tags.run_key = '{key}' and attributes.status = 'FINISHED'", limit=1)
@@ -158,6 +180,7 @@ class Store:
             self.client.set_tag(found[0].info.run_id, _sweep_tag(sweep), f"{job:05d}")
         return _row(found[0]) if found else None
 
+    @_explained
     def finish(self, run_id: str, record: RunRecord, configuration: str) -> None:
         """Write the record and its artifacts, and only then call the run finished."""
         from mlflow.entities import Metric, RunTag
@@ -178,33 +201,40 @@ class Store:
             self.client.log_artifacts(run_id, folder)
         self.close(run_id, "FINISHED")
 
+    @_explained
     def fail(self, run_id: str, error: BaseException) -> None:
         """Record why a run failed: one line as a tag, the traceback as an artifact."""
         self.client.set_tag(run_id, "error", explained(error)[:5000])
         self.client.log_text(run_id, "".join(traceback.format_exception(error)), "traceback.txt")
         self.close(run_id, "FAILED")
 
+    @_explained
     def close(self, run_id: str, status: Status) -> None:
         """End a run or a sweep."""
         self.client.set_terminated(run_id, status)
 
+    @_explained
     def describe(self, run_id: str, text: str) -> None:
         """The Markdown that MLflow shows above a run."""
         self.client.set_tag(run_id, "mlflow.note.content", text)
 
+    @_explained
     def summarise(self, sweep: str, rows: Sequence[Row]) -> None:
         """What a sweep did as a whole, as metrics of the parent run."""
         self.client.log_metric(sweep, "runs", len(rows))
         self.client.log_metric(sweep, "runs_failed", sum(row["status"] != "FINISHED" for row in rows))
 
+    @_explained
     def attach(self, run_id: str, folder: Path) -> None:
         """Keep a folder's files as artifacts of a run."""
         self.client.log_artifacts(run_id, str(folder))
 
+    @_explained
     def row(self, run_id: str) -> Row:
         """One run as a row."""
         return _row(self.client.get_run(run_id))
 
+    @_explained
     def rows(self, sweep: str) -> list[Row]:
         """The runs of a sweep as rows, in the order of its jobs: an id, `latest`, or `all` for every run there is.
 
@@ -226,6 +256,7 @@ class Store:
         tag = _sweep_tag(sweep)
         return [_row(run) for run in sorted(self._search(f"tags.{tag} != ''"), key=lambda run: run.data.tags[tag])]
 
+    @_explained
     def close_orphans(self) -> None:
         """Runs that still say RUNNING though their process on this machine is gone were killed: say so."""
         for run in self._search("attributes.status = 'RUNNING'"):
@@ -322,6 +353,11 @@ def _alive(process: str) -> bool:
         return number.isdigit() and f"{psutil.Process(int(number)).create_time():.0f}" == started
     except psutil.NoSuchProcess:
         return False
+
+
+def _reason(error: BaseException) -> str:
+    """What the database said, where it was one, and not what MLflow and SQLAlchemy wrapped around it."""
+    return str(getattr(error.__cause__ or error, "orig", None) or _first_line(error))
 
 
 def _first_line(error: BaseException) -> str:
