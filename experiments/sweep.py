@@ -96,10 +96,10 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         with tempfile.TemporaryDirectory(prefix="comparison-") as folder:
             write_tables(rows, Path(folder))
             self._store.attach(self._sweep, Path(folder))
-            self._store.summarise(self._sweep, rows)
             self._store.describe(self._sweep, (Path(folder) / "comparison.md").read_text())
         self._store.close(self._sweep, "FAILED" if failed else "FINISHED")
         show_rows(rows)
+        say(f"In MLflow: {self._store.browse(self._sweep)}")
         if failed:
             lines = [f"  {row['strategy']} (run {row['run_id']}): {row['error'] or row['status']}" for row in failed]
             sys.stderr.write("\n".join([f"{len(failed)} of {len(rows)} runs failed:", *lines, ""]))

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.dataset import Images
 from experiments.errors import UserError
+from experiments.exact import float_constants, put_back_to_float, surplus
+from experiments.graph import read_ops
 from experiments.quiet import native_stderr_silenced
 
 if TYPE_CHECKING:
@@ -112,13 +115,33 @@ def convert(model: "Model", scheme: Scheme, calibration: Callable[[int], Images]
             # Without this the file keeps float ops between QUANTIZE and DEQUANTIZE: larger and slower than float.
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.inference_input_type = converter.inference_output_type = tf.as_dtype(interface)
-    return TFLiteModel(_converted(converter, scheme))
+    content = _converted(converter, scheme)
+    return TFLiteModel(_without_surplus(content, model) if isinstance(scheme, Learned) else content)
+
+
+def _without_surplus(content: bytes, model: "Model") -> bytes:
+    """The file with those layers back in float that carry no fake quantization, yet were quantized."""
+    from experiments.tensorflow_quietly import tf
+
+    layers = {getattr(layer, "layer", layer).name: _is_fake_quantized(layer) for layer in model.layers}
+    spared = [name for name, quantized in layers.items() if not quantized]
+    too_many = surplus(read_ops(content, layers), spared)
+    if not too_many:
+        return content
+    in_float = _converted(tf.lite.TFLiteConverter.from_keras_model(model), Float32())
+    return put_back_to_float(content, too_many, float_constants(in_float, read_ops(in_float, layers)))
+
+
+def _is_fake_quantized(layer: Any) -> bool:
+    """Whether TFMOT wrapped the layer to quantize what it computes, and not just to hand on a quantized output."""
+    quantization = getattr(layer, "quantize_config", None)
+    return quantization is not None and type(quantization).__name__ != "OutputOnlyConfig"
 
 
 def _converted(converter: Any, scheme: Scheme) -> bytes:
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
-        with native_stderr_silenced():
+        with native_stderr_silenced(), warnings.catch_warnings(action="ignore"):
             return bytes(converter.convert())
     except Exception as error:  # the converter raises its own, TensorFlow's and Python's exceptions alike
         first_line = str(error).strip().splitlines()[0]

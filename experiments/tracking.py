@@ -219,12 +219,6 @@ class Store:
         self.client.set_tag(run_id, "mlflow.note.content", text)
 
     @_explained
-    def summarise(self, sweep: str, rows: Sequence[Row]) -> None:
-        """What a sweep did as a whole, as metrics of the parent run."""
-        self.client.log_metric(sweep, "runs", len(rows))
-        self.client.log_metric(sweep, "runs_failed", sum(row["status"] != "FINISHED" for row in rows))
-
-    @_explained
     def attach(self, run_id: str, folder: Path) -> None:
         """Keep a folder's files as artifacts of a run."""
         self.client.log_artifacts(run_id, str(folder))
@@ -233,6 +227,13 @@ class Store:
     def row(self, run_id: str) -> Row:
         """One run as a row."""
         return _row(self.client.get_run(run_id))
+
+    def browse(self, run_id: str) -> str:
+        """How to look at a run in MLflow's pages."""
+        page = f"#/experiments/{self.experiment_id}/runs/{run_id}"
+        if self.address.uri.startswith("http"):
+            return f"{self.address.uri.rstrip('/')}/{page}"
+        return f"mlflow ui --backend-store-uri {self.address.uri}, then http://127.0.0.1:5000/{page}"
 
     @_explained
     def rows(self, sweep: str) -> list[Row]:

@@ -2,6 +2,7 @@
 
 import json
 from functools import cache, partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,28 @@ def test_exactly_the_chosen_layers_run_in_integers(
 ) -> None:
     _, _, ops = converted(architecture, Annotate(layers=layers))
     assert integer_layers(ops) == integer
+
+
+LAYERS = ("conv2d", "conv2d_1", "conv2d_2", "dense")
+SUBSETS = [subset for size in range(1, 5) for subset in combinations(LAYERS, size)]
+
+
+@pytest.mark.parametrize("chosen", SUBSETS, ids=",".join)
+def test_every_subset_of_the_article_s_layers_is_exact(chosen: tuple[str, ...]) -> None:
+    _, file, ops = converted(ArticleCNN(), Annotate(layers=chosen))
+    assert integer_layers(ops) == set(chosen)
+    assert tflite_logits(file, data().test.x[:5]).shape == (5, 10)  # the edited file still runs
+
+
+RESIDUAL = ("stem", "conv_0a", "conv_0b", "add_0", "conv_1a", "conv_1b", "shortcut_1", "add_1", "conv_2a", "dense")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_subsets_of_a_residual_network_are_exact(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    chosen = tuple(str(name) for name in rng.choice(RESIDUAL, rng.integers(2, 8), replace=False))
+    _, _, ops = converted(ResNet8(), Annotate(layers=chosen))
+    assert integer_layers(ops) == set(chosen)
 
 
 def test_annotation_leaves_the_baseline_as_it_is() -> None:

@@ -174,13 +174,23 @@ def _input_quantizer(tensor: Tensor) -> KerasLayer:
 
 
 def _group(layer: KerasLayer) -> list[KerasLayer]:
-    """A layer with a kernel, and the BatchNorm and activation behind it that the converter folds into its op."""
-    group = [layer]
-    if not _has_kernel(layer):
-        return group
+    """The layers that become one op: one with a kernel or an addition, and BatchNorm and activation behind it."""
+    group = [_head(layer)]
+    if not (_has_kernel(group[0]) or isinstance(group[0], keras.layers.Add)):
+        return [layer]
     while _is_linear(group[-1]) and (follower := _only_follower(group[-1])) and isinstance(follower, FOLDED):
         group.append(follower)
     return group
+
+
+def _head(layer: KerasLayer) -> KerasLayer:
+    """The layer that a BatchNorm or activation is folded into; any other layer itself."""
+    while isinstance(layer, FOLDED):
+        before = layer.inbound_nodes[0].inbound_layers
+        if isinstance(before, list) or not _is_linear(before) or _only_follower(before) is not layer:
+            break
+        layer = before
+    return layer
 
 
 def _only_follower(layer: KerasLayer) -> KerasLayer | None:

@@ -1,0 +1,145 @@
+"""A TFLite file in which exactly the annotated layers run in integers, also where the converter would quantize more.
+
+The converter quantizes every op whose inputs and outputs both carry a range, so a layer that nobody chose becomes int8
+when it stands between chosen ones. No option of the converter stops it. Here such an op is put back to float:
+
+    chosen int8 -> DEQUANTIZE -> float op with its float constants -> QUANTIZE -> chosen int8
+
+which is what the Keras model computes. The float constants, BatchNorm folded, come from a second conversion of the same
+model without quantization, which gives the same ops for the same layers.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.tools.flatbuffer_utils import (
+    convert_object_to_bytearray,
+    get_builtin_code_from_operator_code,
+    read_model_from_bytearray,
+)
+
+from experiments.graph import Op
+
+OpKey = tuple[str, str]  # the layer an op came from, and what it is
+Bytes = npt.NDArray[np.uint8]
+
+# Ops that hand int8 values on unchanged, in the same scale: they stay as the converter made them.
+PASSING = frozenset({"MAX_POOL_2D", "REDUCE_MAX"})
+# The least version of the op that knows int8.
+VERSIONS = {schema.BuiltinOperator.QUANTIZE: 1, schema.BuiltinOperator.DEQUANTIZE: 2}
+
+
+def surplus(ops: Collection[Op], spared: Collection[str]) -> list[Op]:
+    """The ops that run in integers though their layers were to be spared."""
+    return [
+        op for op in ops if op.computes and op.op not in PASSING and op.arithmetic == "integer" and op.layer in spared
+    ]
+
+
+def put_back_to_float(content: bytes, ops: Collection[Op], constants: Mapping[OpKey, Sequence[Bytes | None]]) -> bytes:
+    """The file with the ops at these positions in float32, between DEQUANTIZE and QUANTIZE only where needed."""
+    model = read_model_from_bytearray(content)
+    graph = model.subgraphs[0]
+    surplus_ops = {op.index: (op.layer, op.op) for op in ops}
+    floats: dict[int, int] = {}  # of an int8 tensor, the one that holds its values in float
+    conversions: dict[int, Any] = {}  # of a tensor, the QUANTIZE or DEQUANTIZE that makes it, written when needed
+    operators: list[Any] = []
+
+    def add_tensor(like: int, buffer: int = 0) -> int:
+        tensor = copy(graph.tensors[like])
+        tensor.type, tensor.quantization, tensor.buffer = schema.TensorType.FLOAT32, None, buffer
+        tensor.name += b"/float"
+        graph.tensors.append(tensor)
+        return len(graph.tensors) - 1
+
+    def as_float(index: int, constant: Bytes | None = None) -> int:
+        if index < 0 or graph.tensors[index].quantization is None or graph.tensors[index].quantization.scale is None:
+            return index
+        if index in floats:
+            return floats[index]
+        if model.buffers[graph.tensors[index].buffer].data is not None:
+            model.buffers.append(schema.BufferT(data=constant))
+            floats[index] = add_tensor(index, len(model.buffers) - 1)
+        else:
+            floats[index] = add_tensor(index)
+            conversions[floats[index]] = _conversion(model, "DEQUANTIZE", index, floats[index])
+        return floats[index]
+
+    def write(operator: Any) -> None:
+        for index in operator.inputs:
+            if index in conversions:
+                write(conversions.pop(index))
+        operators.append(operator)
+
+    for operator in graph.operators:
+        if _is_dequantize(model, operator):
+            floats[operator.inputs[0]] = operator.outputs[0]
+            conversions[operator.outputs[0]] = operator
+    for index, operator in enumerate(graph.operators):
+        if index in surplus_ops:
+            quantized = operator.outputs
+            own_constants = constants[surplus_ops[index]]
+            operator.inputs = [as_float(i, value) for i, value in zip(operator.inputs, own_constants, strict=True)]
+            operator.outputs = [as_float(i) for i in quantized]
+            for before, after in zip(operator.outputs, quantized, strict=True):
+                conversions.pop(before)
+                conversions[after] = _conversion(model, "QUANTIZE", before, after)
+        if not _is_dequantize(model, operator):
+            write(operator)
+    for index in graph.outputs:
+        if index in conversions:
+            write(conversions.pop(index))
+    graph.operators = operators
+    _drop_unused(model)
+    return bytes(convert_object_to_bytearray(model))
+
+
+def float_constants(content: bytes, ops: Collection[Op]) -> dict[OpKey, list[Bytes | None]]:
+    """For each op of a file, what its inputs hold: the content of constants, None for values that are computed."""
+    model = read_model_from_bytearray(content)
+    graph = model.subgraphs[0]
+    held = [model.buffers[tensor.buffer].data for tensor in graph.tensors]
+    return {(op.layer, op.op): [held[i] if i >= 0 else None for i in graph.operators[op.index].inputs] for op in ops}
+
+
+def _is_dequantize(model: Any, operator: Any) -> bool:
+    return _builtin(model, operator) == int(schema.BuiltinOperator.DEQUANTIZE)
+
+
+def _builtin(model: Any, operator: Any) -> int:
+    return int(get_builtin_code_from_operator_code(model.operatorCodes[operator.opcodeIndex]))
+
+
+def _conversion(model: Any, name: str, source: int, target: int) -> Any:
+    """A QUANTIZE or DEQUANTIZE from one tensor to another."""
+    builtin = getattr(schema.BuiltinOperator, name)
+    codes = [get_builtin_code_from_operator_code(code) for code in model.operatorCodes]
+    if builtin not in codes:
+        model.operatorCodes.append(
+            schema.OperatorCodeT(builtinCode=builtin, deprecatedBuiltinCode=builtin, version=VERSIONS[builtin])
+        )
+        codes.append(builtin)
+    return schema.OperatorT(opcodeIndex=codes.index(builtin), inputs=[source], outputs=[target])
+
+
+def _drop_unused(model: Any) -> None:
+    """Drop the tensors that no op touches any more, and the content of their buffers."""
+    graph = model.subgraphs[0]
+    touched = {i for operator in graph.operators for i in (*operator.inputs, *operator.outputs)}
+    kept = sorted((touched | {*graph.inputs, *graph.outputs}) - {-1})
+    place = {old: new for new, old in enumerate(kept)} | {-1: -1}
+    graph.tensors = [graph.tensors[i] for i in kept]
+    for holder in (graph, *graph.operators):
+        holder.inputs = [place[i] for i in holder.inputs]
+        holder.outputs = [place[i] for i in holder.outputs]
+    for signature in model.signatureDefs or []:
+        for entry in (*signature.inputs, *signature.outputs):
+            entry.tensorIndex = place[entry.tensorIndex]
+    used = {tensor.buffer for tensor in graph.tensors} | {metadata.buffer for metadata in model.metadata or []}
+    for index, buffer in enumerate(model.buffers):
+        if index not in used:
+            buffer.data = None

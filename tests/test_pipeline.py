@@ -1,0 +1,81 @@
+"""One run, from the data set to the record, on a little of real MNIST."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments.dataset.mnist import Mnist
+from experiments.errors import UserError
+from experiments.measure.latency import LatencyProtocol
+from experiments.model.article_cnn import ArticleCNN
+from experiments.pipeline import Experiment, run
+from experiments.record import RunRecord, Setting
+from experiments.strategy import Strategy
+from experiments.strategy.annotate import Annotate
+from experiments.strategy.none import Nothing
+from experiments.strategy.qat import QAT
+from experiments.training import Training
+
+CONTRACT = {
+    "keras_accuracy", "tflite_accuracy", "agreement", "tflite_bytes", "tflite_gzip_bytes", "latency_p50_us",
+    "latency_p90_us", "latency_p99_us", "latency_min_us", "speedup", "speedup_low", "speedup_high", "size_ratio",
+    "coverage_ops", "coverage_weights", "train_seconds",
+}  # fmt: skip
+
+
+def experiment(strategy: Strategy, cache: Path, finetune_epochs: int = 1) -> Experiment:
+    return Experiment(
+        setting=Setting("a strategy", "article_cnn", "mnist", 1, finetune_epochs, 0),
+        dataset=Mnist(train_samples=2000, test_samples=1000),
+        model=ArticleCNN(),
+        strategy=strategy,
+        training=Training(epochs=1, batch_size=50),
+        finetune=Training(epochs=finetune_epochs, batch_size=50),
+        latency=LatencyProtocol(seconds=0.5),
+        cache_dir=cache,
+    )
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def baseline(cache: Path) -> RunRecord:
+    return run(experiment(Nothing(), cache))
+
+
+@pytest.mark.tensorflow
+def test_a_record_holds_every_metric_of_the_contract(baseline: RunRecord) -> None:
+    assert baseline.metrics().keys() >= CONTRACT
+
+
+@pytest.mark.tensorflow
+def test_the_float_file_is_its_own_reference(baseline: RunRecord) -> None:
+    assert (baseline.accuracy_change.value, baseline.agreement, baseline.metrics()["size_ratio"]) == (0, 1, 1)
+
+
+@pytest.mark.tensorflow
+def test_training_curves_have_a_value_for_each_epoch(baseline: RunRecord) -> None:
+    assert {name: len(values) for name, values in baseline.curves().items()} == {
+        "baseline/loss": 1, "baseline/accuracy": 1, "baseline/val_loss": 1, "baseline/val_accuracy": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    "strategy",
+    [QAT(), Annotate(), Annotate(layers=("conv2d_1", "dense"))],  # the last one spares a layer between two chosen ones
+    ids=["qat", "dense", "sandwich"],
+)
+def test_a_quantization_aware_model_and_its_file_agree(strategy: Strategy, cache: Path, baseline: RunRecord) -> None:
+    record = run(experiment(strategy, cache))
+    assert record.agreement >= 0.995
+    assert record.baseline.epochs_reused == 1
+    assert record.tflite_accuracy.value > baseline.tflite_accuracy.value
+
+
+def test_learning_ranges_without_training_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"finetune\.epochs=0"):
+        experiment(QAT(), tmp_path, finetune_epochs=0)
