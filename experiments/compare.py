@@ -105,7 +105,7 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     shown["agreement %"] = _cells(table, lambda row: f"{100 * row.agreement:.2f}")
     shown["bytes"] = _cells(table, lambda row: f"{row.tflite_bytes:,}")
     shown["smaller"] = _cells(table, lambda row: f"{row.size_ratio:.2f}x")
-    shown["latency p50 us"] = _cells(table, lambda row: f"{row.latency_p50_us:,.0f}")
+    shown["latency p50 us"] = _cells(table, lambda row: _three_digits(row.latency_p50_us))
     shown["faster"] = _cells(table, lambda row: f"{row.speedup:.2f}x [{row.speedup_low:.2f}, {row.speedup_high:.2f}]")
     shown["computes in"] = table["arithmetic"].fillna("")
     if (table["status"] != "FINISHED").any():
@@ -196,6 +196,12 @@ WRITERS: Mapping[str, Callable[[pd.DataFrame, Path], None]] = {
     "latex": _latex,
     "json": _json,
 }
+
+
+def _three_digits(value: float) -> str:
+    """Three digits that count, and never fewer than all before the point."""
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:,.{decimals}f}"
 
 
 def _cells(table: pd.DataFrame, text: Callable[..., str]) -> list[str]:

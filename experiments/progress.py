@@ -1,5 +1,6 @@
 """What a person sees of long work: bars with the time left on a terminal, plain lines elsewhere."""
 
+import atexit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -45,6 +46,15 @@ def bar(description: str, total: int) -> Iterator[Advance]:
         _BARS.remove_task(task)
         if alone:
             _BARS.stop()
+
+
+def end_bars() -> None:
+    """Take every bar off the screen and give the cursor back, however the program ends."""
+    if _BARS.live.is_started:
+        _BARS.stop()
+
+
+atexit.register(end_bars)
 
 
 def say(message: str) -> None:

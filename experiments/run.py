@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from experiments.card import CONF
 from experiments.errors import UserError
+from experiments.progress import end_bars
 
 
 def main() -> None:
@@ -74,6 +75,7 @@ def _stop(_signal: int, _frame: object) -> NoReturn:
 
 
 def _quit(message: str, code: int) -> NoReturn:
+    end_bars()
     sys.stderr.write(f"{message}\n")
     sys.exit(code)
 

@@ -141,7 +141,8 @@ def _is_fake_quantized(layer: Any) -> bool:
 def _converted(converter: Any, scheme: Scheme) -> bytes:
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
-        with native_stderr_silenced(), warnings.catch_warnings(action="ignore"):
+        with native_stderr_silenced(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return bytes(converter.convert())
     except Exception as error:  # the converter raises its own, TensorFlow's and Python's exceptions alike
         first_line = str(error).strip().splitlines()[0]

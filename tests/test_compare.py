@@ -71,6 +71,11 @@ def test_a_setting_that_varies_becomes_a_column() -> None:
     assert "seed" not in shown.columns
 
 
+@pytest.mark.parametrize(("value", "shown"), [(11718.4, "11,718"), (110.2, "110"), (53.04, "53.0"), (2.345, "2.35")])
+def test_a_latency_keeps_three_digits(value: float, shown: str) -> None:
+    assert for_people(frame([row("qat", latency_p50_us=value)]))["latency p50 us"].iloc[0] == shown
+
+
 @pytest.mark.parametrize("form", WRITERS)
 def test_every_form_is_written(form: str, tmp_path: Path) -> None:
     WRITERS[form](frame([*ROWS, FAILED]), tmp_path / "table")
