@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from benchmarks.publish import README
 from experiments.compare import COLUMNS, load
 from experiments.tracking import Store, Tracking
 from tests.conftest import ENVIRONMENT, Done, run, save_images
@@ -215,6 +217,17 @@ def test_a_user_s_architecture_is_one_card(folder: Path) -> None:
     done = run(folder, "experiments.run", "--config-dir", "cards", "model=mine", "strategy=ptq_int8", *SMALL[1:])
     assert done.returncode == 0, done.stderr
     assert table(folder)["model"].iloc[0] == "mine"
+
+
+def test_the_readme_s_own_strategy_works_as_it_stands(folder: Path) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    (folder / "mine.py").write_text(block)
+    (folder / "cards" / "strategy").mkdir(parents=True)
+    (folder / "cards" / "strategy" / "mine.yaml").write_text("# mine\n_target_: mine.FinetuneThenInt8\n")
+    done = run(folder, "experiments.run", "--config-dir", "cards", "strategy=mine", *SMALL)
+    assert done.returncode == 0, done.stderr
+    row = table(folder).iloc[0]
+    assert (row["strategy"], row["finetune_epochs"], row["arithmetic"]) == ("mine", 1, "3 int8")
 
 
 def test_an_own_tracking_address_is_used(folder: Path) -> None:
