@@ -31,6 +31,8 @@ def perform(request: Request, job: int) -> Row:
         UserError: the store cannot be used.
     """
     store = request.tracking.connect()
+    if not request.sweep:  # a sweep has done it for its runs
+        store.close_orphans()
     key = run_key(request.experiment)
     setting = request.experiment.setting
     if request.resume and (row := store.reuse(key, request.sweep, job)):

@@ -58,9 +58,10 @@ class KerasFile(Architecture):
             )
 
     def _check_fit(self, model: "Model", input_shape: tuple[int, ...], classes: int) -> None:
-        if len(model.inputs) != 1 or len(model.outputs) != 1:
+        inputs, outputs = model.inputs or [], model.outputs or []  # a model that was never built has neither
+        if len(inputs) != 1 or len(outputs) != 1:
             raise UserError(
-                f"model.path={self.path}: has {len(model.inputs)} inputs and {len(model.outputs)} outputs; "
+                f"model.path={self.path}: has {len(inputs)} inputs and {len(outputs)} outputs; "
                 "a classifier of images has one of each."
             )
         wanted, given = tuple(model.inputs[0].shape[1:]), tuple(input_shape)
@@ -69,9 +70,9 @@ class KerasFile(Architecture):
                 f"model.path={self.path}: takes images of the shape {wanted}, but those of the data set have {given}; "
                 "give the data set that the model was trained on, with dataset=..."
             )
-        outputs = model.outputs[0].shape
-        if len(outputs) != 2 or outputs[1] < classes:
+        answer = tuple(model.outputs[0].shape)
+        if len(answer) != 2 or answer[1] < classes:
             raise UserError(
-                f"model.path={self.path}: gives outputs of the shape {tuple(outputs)}, but the data set has {classes} "
+                f"model.path={self.path}: gives outputs of the shape {answer}, but the data set has {classes} "
                 f"classes: a classifier gives (n, {classes})."
             )
