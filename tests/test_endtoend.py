@@ -164,7 +164,9 @@ def test_a_failed_run_does_not_hide_and_does_not_stop_the_others(folder: Path) -
 
 def test_a_stopped_sweep_goes_on_where_it_was(folder: Path) -> None:
     sweep = [sys.executable, "-m", "experiments.run", "-m", "strategy=none,finetune", "epochs=12", *SMALL]
-    process = subprocess.Popen(sweep, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        sweep, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_obey_ctrl_c
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not list(folder.glob("cache/training/*/00002-*.npz")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -177,6 +179,11 @@ def test_a_stopped_sweep_goes_on_where_it_was(folder: Path) -> None:
     rows = table(folder)
     assert list(rows["status"]) == ["FINISHED", "FINISHED"]
     assert rows["epochs_reused"].iloc[0] >= 2
+
+
+def _obey_ctrl_c() -> None:
+    """A test run in the background of a shell has Ctrl-C switched off, and would hand that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_killed_sweep_leaves_no_run_that_seems_to_be_running(folder: Path) -> None:
