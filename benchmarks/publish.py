@@ -13,7 +13,6 @@ import pandas as pd
 
 from experiments.compare import NOTE, WRITERS, for_people, load
 from experiments.errors import UserError
-from experiments.stamp import stamp
 from experiments.tracking import Tracking
 
 HERE = Path(__file__).parent
@@ -26,11 +25,17 @@ def publish(name: str, uri: str, sweep: str) -> None:
     failed = table[table["status"] != "FINISHED"]
     if not failed.empty:
         raise UserError(f"Only finished runs are published; these are not: {', '.join(failed['run_id'])}.")
+    store = Tracking(uri=uri).connect(create=False)
+    stamps = [store.stamp(run_id) for run_id in table["run_id"]]
+    if any(stamp != stamps[0] for stamp in stamps):
+        raise UserError(
+            "The runs were made on different machines, versions or commits; only like is published with like."
+        )
     folder = HERE / "results" / name
     folder.mkdir(parents=True, exist_ok=True)
     WRITERS["csv"](table, folder / "comparison.csv")
     WRITERS["markdown"](table, folder / "comparison.md")
-    (folder / "stamp.json").write_text(json.dumps(dict(stamp()), indent=2) + "\n")
+    (folder / "stamp.json").write_text(json.dumps(stamps[0], indent=2) + "\n")
     README.write_text(with_table(README.read_text(), name))
 
 

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from experiments.card import problems
 from experiments.errors import UserError
-from experiments.progress import CONSOLE
+from experiments.progress import CONSOLE, say
 from experiments.tracking import Row, Tracking
 
 # What a file holds, in this order; what a store holds beyond it is left out.
@@ -44,7 +44,7 @@ WHOLE = (
     "epochs_reused",
 )
 # What a narrow terminal does without, the first first; every column is in the CSV.
-OPTIONAL = ("agreement %", "Keras accuracy %", "latency p50 us", "smaller")
+OPTIONAL = ("agreement %", "Keras accuracy %", "latency p50 us", "smaller", "computes in", "faster")
 # Columns that a table for people shows only where they differ between its rows.
 SETTINGS = ("model", "dataset", "epochs", "seed")
 
@@ -75,7 +75,7 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
 def _varied(table: pd.DataFrame) -> list[str]:
     """Settings of the configuration, such as strategy.layers, in which runs of one strategy differ."""
     settings = [name for name in table.columns if "." in name and not name.startswith(NOT_DECISIVE)]
-    values = table.groupby(["strategy", *SETTINGS, "finetune_epochs"], dropna=False)[settings].nunique(dropna=False)
+    values = table.groupby(["strategy", *SETTINGS], dropna=False)[settings].nunique(dropna=False)
     return [name for name in settings if (values[name] > 1).any()]
 
 
@@ -243,7 +243,7 @@ def _written(table: pd.DataFrame, path: Path, write: Callable[[pd.DataFrame, Pat
         write(table, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error}).") from error
-    CONSOLE.print(f"wrote {path}")
+    say(f"wrote {path}")
 
 
 if __name__ == "__main__":

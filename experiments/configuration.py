@@ -3,14 +3,13 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hydra.errors import InstantiationException, MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
-from pydantic import NonNegativeInt, ValidationError
+from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD, CONF, problems
@@ -19,14 +18,15 @@ from experiments.pipeline import Experiment
 from experiments.record import Setting
 from experiments.tracking import Tracking
 
-CARDS = ("dataset", "model", "strategy", "tracking", "training", "finetune", "latency")
+CARDS = ("dataset", "model", "strategy", "tracking", "training", "finetune", "latency", "cache")
+SWITCHES = ("seed", "resume", "sweep")
 
 
 @card(frozen=True, config=CARD, kw_only=True)
 class Switches:
     """The settings that stand in config.yaml by themselves."""
 
-    seed: NonNegativeInt
+    seed: Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy takes as a seed
     resume: bool
     sweep: str | None
 
@@ -56,8 +56,9 @@ def read(config: DictConfig, choices: Mapping[str, str]) -> Request:
         raise UserError(f"{key} is missing: give it on the command line, as in {key}=...") from error
     assert isinstance(plain, dict)
     settings: dict[str, Any] = {str(key): value for key, value in plain.items() if key != "hydra"}
+    _refuse_strangers(settings)
     cards = {key: _made(key, settings[key]) for key in CARDS}
-    switches = _checked_switches({key: settings[key] for key in ("seed", "resume", "sweep")})
+    switches = _checked_switches({key: settings[key] for key in SWITCHES})
     strategy = cards["strategy"]
     setting = Setting(
         strategy=choices["strategy"],
@@ -76,7 +77,7 @@ def read(config: DictConfig, choices: Mapping[str, str]) -> Request:
             training=cards["training"],
             finetune=cards["finetune"],
             latency=cards["latency"],
-            cache_dir=Path(settings["cache"]["dir"]).absolute(),
+            cache_dir=cards["cache"].dir.absolute(),
         ),
         tracking=cards["tracking"],
         resume=switches.resume,
@@ -84,6 +85,18 @@ def read(config: DictConfig, choices: Mapping[str, str]) -> Request:
         parameters=dict(_flat(settings)),
         text=OmegaConf.to_yaml(OmegaConf.create(settings)),
     )
+
+
+def _refuse_strangers(settings: Mapping[str, Any]) -> None:
+    """Hydra lets +key=value add anything and ~key take anything away."""
+    expected = {*CARDS, *SWITCHES, "epochs"}
+    for key in sorted(settings.keys() - expected):
+        raise UserError(f"{key}: there is no such setting. {near(key, known_settings())}")
+    for key in sorted(expected - settings.keys()):
+        raise UserError(f"{key}: this setting was taken away, and nothing runs without it.")
+    for key in CARDS:
+        if not isinstance(settings[key], dict):
+            raise UserError(f"{key}={settings[key]}: a card is needed here. See python -m experiments.run --help.")
 
 
 def told(error: Exception) -> str:

@@ -8,6 +8,11 @@ class UserError(Exception):
     """A mistake its reader can mend: shown as one message, never as a traceback."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def near(value: str, known: Iterable[str]) -> str:
     """The known names, the nearest ones first and marked, for the end of a message."""
     names = sorted(set(known))

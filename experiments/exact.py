@@ -28,7 +28,7 @@ OpKey = tuple[str, str]  # the layer an op came from, and what it is
 Bytes = npt.NDArray[np.uint8]
 
 # Ops that hand int8 values on unchanged, in the same scale: they stay as the converter made them.
-PASSING = frozenset({"MAX_POOL_2D", "REDUCE_MAX"})
+SCALE_KEEPING = frozenset({"MAX_POOL_2D", "REDUCE_MAX"})
 # The least version of the op that knows int8.
 VERSIONS = {schema.BuiltinOperator.QUANTIZE: 1, schema.BuiltinOperator.DEQUANTIZE: 2}
 
@@ -36,7 +36,9 @@ VERSIONS = {schema.BuiltinOperator.QUANTIZE: 1, schema.BuiltinOperator.DEQUANTIZ
 def surplus(ops: Collection[Op], spared: Collection[str]) -> list[Op]:
     """The ops that run in integers though their layers were to be spared."""
     return [
-        op for op in ops if op.computes and op.op not in PASSING and op.arithmetic == "integer" and op.layer in spared
+        op
+        for op in ops
+        if op.computes and op.op not in SCALE_KEEPING and op.arithmetic == "integer" and op.layer in spared
     ]
 
 

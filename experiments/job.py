@@ -48,8 +48,11 @@ def perform(request: Request, job: int) -> Row:
             store.close(request.sweep, "KILLED")
         raise
     except Exception as error:
-        store.fail(run_id, error)
         message = f"failed: {run_name(setting)}: {explained(error)}"
+        try:
+            store.fail(run_id, error)
+        except UserError as unrecorded:
+            raise JobError(f"{message}\nand that could not be recorded: {unrecorded}") from error
         if not isinstance(error, UserError):
             message += f" (traceback: artifact traceback.txt of run {run_id})"
         raise JobError(message) from error
@@ -73,7 +76,7 @@ def run_key(experiment: Experiment) -> str:
         "machine": {name: stamp()[name] for name in ("cpu", "cores", "ai-edge-litert")},
         "numerics": dict(numerics()),
     }
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 @cache
@@ -84,7 +87,10 @@ def code_digest() -> str:
 
 
 def _identity(card: Any) -> Mapping[str, Any]:
-    values = {name: _sha256(value) if isinstance(value, Path) else value for name, value in asdict(card).items()}
+    values = {
+        name: _sha256(value) if isinstance(value, Path) and value.is_file() else value
+        for name, value in asdict(card).items()
+    }
     source = inspect.getsourcefile(type(card))
     return {
         "class": type(card).__qualname__,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset import Dataset, Source
-from experiments.errors import UserError
+from experiments.errors import UserError, first_line
 from experiments.graph import coverage, read_ops
 from experiments.measure.accuracy import keras_logits, tflite_logits
 from experiments.measure.latency import LatencyProtocol, measure_latency
@@ -105,7 +105,13 @@ def _built(experiment: Experiment, data: Dataset) -> "Model":
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(experiment.setting.seed)
-    return experiment.model.build(data.input_shape, data.classes)
+    try:
+        return experiment.model.build(data.input_shape, data.classes)
+    except ValueError as error:
+        raise UserError(
+            f"model={experiment.setting.model} cannot be built for images of the shape {data.input_shape}: "
+            f"{first_line(error)}"
+        ) from error
 
 
 def _stage(trained: Trained) -> Stage:

@@ -64,7 +64,7 @@ def _hydra() -> None:
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(told(error)) from error
     except OSError as error:
         raise UserError(f"{error}. Run in a folder that can be written, or give hydra.run.dir=FOLDER.") from error

@@ -37,7 +37,7 @@ def _decisive(hook: Callable[P, None]) -> Callable[P, None]:
             hook(*args, **kwargs)
         except (UserError, HydraException, OmegaConfBaseException) as error:
             sys.stderr.write(f"{told(error)}\n")
-            sys.exit(2)
+            sys.exit(2 if hook.__name__ == "on_multirun_start" else 1)  # 2 says that nothing was run
         except Exception:  # noqa: BLE001  # whatever it is, it is shown, and the sweep has failed
             traceback.print_exc()
             sys.exit(1)
@@ -93,16 +93,17 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         assert self._store is not None
         rows = self._store.rows(self._sweep)
         failed = [row for row in rows if row["status"] != "FINISHED"]
+        show_rows(rows)
+        if failed:
+            lines = [f"  {row['strategy']} (run {row['run_id']}): {row['error'] or row['status']}" for row in failed]
+            sys.stderr.write("\n".join([f"{len(failed)} of {len(rows)} runs failed:", *lines, ""]))
         with tempfile.TemporaryDirectory(prefix="comparison-") as folder:
             write_tables(rows, Path(folder))
             self._store.attach(self._sweep, Path(folder))
             self._store.describe(self._sweep, (Path(folder) / "comparison.md").read_text())
         self._store.close(self._sweep, "FAILED" if failed else "FINISHED")
-        show_rows(rows)
         say(f"In MLflow: {self._store.browse(self._sweep)}")
         if failed:
-            lines = [f"  {row['strategy']} (run {row['run_id']}): {row['error'] or row['status']}" for row in failed]
-            sys.stderr.write("\n".join([f"{len(failed)} of {len(rows)} runs failed:", *lines, ""]))
             sys.exit(1)
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.dataset import Images
-from experiments.errors import UserError
+from experiments.errors import UserError, first_line
 from experiments.exact import float_constants, put_back_to_float, surplus
 from experiments.graph import read_ops
 from experiments.quiet import native_stderr_silenced
@@ -116,16 +116,26 @@ def convert(model: "Model", scheme: Scheme, calibration: Callable[[int], Images]
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.inference_input_type = converter.inference_output_type = tf.as_dtype(interface)
     content = _converted(converter, scheme)
-    return TFLiteModel(_without_surplus(content, model) if isinstance(scheme, Learned) else content)
+    return TFLiteModel(_exactly_as_annotated(content, model) if isinstance(scheme, Learned) else content)
 
 
-def _without_surplus(content: bytes, model: "Model") -> bytes:
-    """The file with those layers back in float that carry no fake quantization, yet were quantized."""
+def _exactly_as_annotated(content: bytes, model: "Model") -> bytes:
+    """The file with those layers back in float that carry no fake quantization, yet were quantized.
+
+    Raises:
+        UserError: the converter left a layer with fake quantization in float.
+    """
     from experiments.tensorflow_quietly import tf
 
     layers = {getattr(layer, "layer", layer).name: _is_fake_quantized(layer) for layer in model.layers}
     spared = [name for name, quantized in layers.items() if not quantized]
-    too_many = surplus(read_ops(content, layers), spared)
+    ops = read_ops(content, layers)
+    missed = {op.layer for op in ops if op.weights and op.arithmetic != "integer" and layers.get(op.layer)}
+    if missed:
+        raise UserError(
+            f"The TFLite converter left layers in float that were to be quantized: {', '.join(sorted(missed))}."
+        )
+    too_many = surplus(ops, spared)
     if not too_many:
         return content
     in_float = _converted(tf.lite.TFLiteConverter.from_keras_model(model), Float32())
@@ -145,8 +155,7 @@ def _converted(converter: Any, scheme: Scheme) -> bytes:
             warnings.simplefilter("ignore")
             return bytes(converter.convert())
     except Exception as error:  # the converter raises its own, TensorFlow's and Python's exceptions alike
-        first_line = str(error).strip().splitlines()[0]
-        raise UserError(f"The TFLite converter refuses the model under {scheme}: {first_line}") from error
+        raise UserError(f"The TFLite converter refuses the model under {scheme}: {first_line(error)}") from error
 
 
 def _one_by_one(images: Images) -> Callable[[], Iterator[list[Images]]]:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import socket
 import sqlite3
 import tempfile
@@ -14,20 +15,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import wraps
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 from filelock import FileLock
 from pydantic import field_validator
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
-from experiments.errors import UserError, near
+from experiments.errors import UserError, first_line, near
 from experiments.graph import Op, arithmetic
 from experiments.progress import say
 from experiments.record import RunRecord, Setting
+from experiments.stamp import stamp
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,6 +44,7 @@ Row = Mapping[str, Any]
 
 SQLITE = "sqlite:///"
 SERVER_PATIENCE = 5.0  # seconds until a server counts as one that does not answer
+CLOCK_TOLERANCE = 60.0  # seconds
 METRICS_A_BATCH = 1000  # MLflow's own limit
 
 
@@ -123,9 +128,9 @@ def _failures_explained(tracking: Tracking) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, HTTPException, ImportError) as error:
         raise UserError(
-            f"tracking.uri={tracking.uri}: cannot be used ({_reason(error)}). Give one that can, such as "
+            f"tracking.uri={redacted(tracking.uri)}: cannot be used ({_reason(error)}). Give one that can, such as "
             "tracking.uri=sqlite:////tmp/mlflow.db, or the address of a running MLflow server."
         ) from error
 
@@ -167,15 +172,18 @@ class Store:
         run_id = self._open(run_name(setting), {**tags, **own, **belongs, "kind": "run"})
         from mlflow.entities import Param
 
-        self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in parameters.items()])
+        params = [Param(key, redacted(str(value))) for key, value in parameters.items()]
+        self.client.log_batch(run_id, params=params)
         return run_id
 
     @_explained
     def reuse(self, key: str, sweep: str | None, job: int) -> Row | None:
         """A finished run of the same key, taken into the sweep; None where there is none."""
         found = self._search(f"tags.run_key = '{key}' and attributes.status = 'FINISHED'", limit=1)
-        if found and sweep:
-            self.client.set_tag(found[0].info.run_id, _sweep_tag(sweep), f"{job:05d}")
+        if found and sweep and _sweep_tag(sweep) not in found[0].data.tags:
+            run_id = found[0].info.run_id
+            self.client.set_tag(run_id, _sweep_tag(sweep), f"{job:05d}")
+            self.client.set_tag(run_id, "mlflow.parentRunId", sweep)  # in MLflow's pages it moves to the newest sweep
         return _row(found[0]) if found else None
 
     @_explained
@@ -195,7 +203,7 @@ class Store:
                 tags=[RunTag(key, value) for key, value in tags.items()] if start == 0 else [],
             )
         with tempfile.TemporaryDirectory(prefix="artifacts-") as folder:
-            write_artifacts(Path(folder), record, configuration)
+            write_artifacts(Path(folder), record, redacted(configuration))
             self.client.log_artifacts(run_id, folder)
         self.close(run_id, "FINISHED")
 
@@ -203,8 +211,8 @@ class Store:
     def fail(self, run_id: str, error: BaseException) -> None:
         """Record why a run failed: one line as a tag, the traceback as an artifact."""
         self.client.set_tag(run_id, "error", explained(error)[:5000])
-        self.client.log_text(run_id, "".join(traceback.format_exception(error)), "traceback.txt")
         self.close(run_id, "FAILED")
+        self.client.log_text(run_id, "".join(traceback.format_exception(error)), "traceback.txt")
 
     @_explained
     def close(self, run_id: str, status: Status) -> None:
@@ -222,6 +230,12 @@ class Store:
         self.client.log_artifacts(run_id, str(folder))
 
     @_explained
+    def stamp(self, run_id: str) -> dict[str, str]:
+        """Where and with what a run was made."""
+        tags = self.client.get_run(run_id).data.tags
+        return {name: tags[name] for name in stamp() if name in tags}
+
+    @_explained
     def row(self, run_id: str) -> Row:
         """One run as a row."""
         return _row(self.client.get_run(run_id))
@@ -230,8 +244,8 @@ class Store:
         """How to look at a run in MLflow's pages."""
         page = f"#/experiments/{self.experiment_id}/runs/{run_id}"
         if self.address.uri.startswith("http"):
-            return f"{self.address.uri.rstrip('/')}/{page}"
-        return f"mlflow ui --backend-store-uri {self.address.uri}, then http://127.0.0.1:5000/{page}"
+            return f"{redacted(self.address.uri).rstrip('/')}/{page}"
+        return f"mlflow ui --backend-store-uri {redacted(self.address.uri)}, then http://127.0.0.1:5000/{page}"
 
     @_explained
     def rows(self, sweep: str) -> list[Row]:
@@ -265,7 +279,8 @@ class Store:
 
     def _open(self, name: str, tags: Mapping[str, str]) -> str:
         process = {"host": socket.gethostname(), "process": _this_process()}
-        run = self.client.create_run(self.experiment_id, run_name=name, tags={**tags, **process})
+        told = {key: redacted(value) for key, value in {**tags, **process}.items()}
+        run = self.client.create_run(self.experiment_id, run_name=redacted(name), tags=told)
         return str(run.info.run_id)
 
     def _search(self, query: str, limit: int | None = None) -> "list[Run]":
@@ -289,9 +304,14 @@ def run_name(setting: Setting) -> str:
     return f"{setting.strategy} {setting.model} {setting.dataset} epochs={setting.epochs}{extra} seed={setting.seed}"
 
 
+def redacted(text: str) -> str:
+    """A text without the names and passwords that addresses carry: postgresql://***@host."""
+    return re.sub(r"(?<=://)[^/\s@]+@", "***@", text)
+
+
 def explained(error: BaseException) -> str:
     """An error in one line: its message, and for what is no user's mistake its kind as well."""
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {_first_line(error)}"
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
 
 
 def write_artifacts(folder: Path, record: RunRecord, configuration: str) -> None:
@@ -300,16 +320,22 @@ def write_artifacts(folder: Path, record: RunRecord, configuration: str) -> None
     (folder / "record.json").write_text(json.dumps(record.as_json(), indent=2))
     (folder / "config.yaml").write_text(configuration)
     (folder / "layers.csv").write_text(layer_table(record.ops))
-    np.savetxt(
-        folder / "latency_samples.csv", record.latency.samples, "%d", delimiter=",", header="replicate,nanoseconds",
-        comments="",
-    )  # fmt: skip
+    timed = (record.latency.samples, record.latency.reference_samples)
+    _save_table(
+        folder / "latency_samples.csv",
+        np.concatenate([np.insert(samples, 0, is_reference, axis=1) for is_reference, samples in enumerate(timed)]),
+        "is_reference,replicate,nanoseconds",
+    )
     answers = record.answers
-    np.savetxt(
+    _save_table(
         folder / "predictions.csv",
         np.stack([answers.truth, answers.keras, answers.tflite, answers.reference], axis=1),
-        "%d", delimiter=",", header="truth,keras,tflite,float_reference", comments="",
-    )  # fmt: skip
+        "truth,keras,tflite,float_reference",
+    )
+
+
+def _save_table(path: Path, values: npt.NDArray[np.int64], header: str) -> None:
+    np.savetxt(path, values, "%d", delimiter=",", header=header, comments="")
 
 
 def layer_table(ops: Sequence[Op]) -> str:
@@ -349,15 +375,12 @@ def _this_process() -> str:
 def _alive(process: str) -> bool:
     number, _, started = process.partition("@")
     try:
-        return number.isdigit() and f"{psutil.Process(int(number)).create_time():.0f}" == started
+        # The time of the start is reckoned from the clock, which may have been set since.
+        return number.isdigit() and abs(psutil.Process(int(number)).create_time() - float(started)) < CLOCK_TOLERANCE
     except psutil.NoSuchProcess:
         return False
 
 
 def _reason(error: BaseException) -> str:
     """What the database said, where it was one, and not what MLflow and SQLAlchemy wrapped around it."""
-    return str(getattr(error.__cause__ or error, "orig", None) or _first_line(error))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return str(getattr(error.__cause__ or error, "orig", None) or first_line(error))

@@ -11,7 +11,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -28,6 +29,7 @@ from experiments.card import CARD
 from experiments.dataset import Dataset
 from experiments.errors import UserError
 from experiments.progress import bar, say
+from experiments.stamp import stamp
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -44,6 +46,13 @@ class Training:
     batch_size: PositiveInt = 500
     optimizer: Literal["adam", "sgd", "rmsprop"] = "adam"
     learning_rate: PositiveFloat = 0.001
+
+
+@card(frozen=True, config=CARD, kw_only=True)
+class Cache:
+    """The folder in which the state after each epoch is kept."""
+
+    dir: Path
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,8 @@ def numerics() -> Mapping[str, str]:
         **{package: version(package) for package in packages},
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1"),
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
-        "machine": platform.machine(),
+        "cpu_flags": f"{platform.machine()} {stamp()['cpu_flags']}",
+        "code": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
     }
 
 
@@ -118,13 +128,19 @@ class States:
 
     folder: Path
 
-    def lock(self) -> FileLock:
+    @contextmanager
+    def lock(self) -> Iterator[None]:
         """Held while training, so that several processes train a trajectory once; a dead holder frees it."""
+        lock = FileLock(self.folder / "lock")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            return FileLock(self.folder / "lock")
+            lock.acquire()
         except OSError as error:
             raise self._unwritable(error) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def latest(self, epochs: int) -> tuple[int, State]:
         """The state after as many epochs as there are, up to `epochs`; (0, {}) where there is none."""

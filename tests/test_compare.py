@@ -71,6 +71,13 @@ def test_a_setting_that_varies_becomes_a_column() -> None:
     assert "seed" not in shown.columns
 
 
+def test_runs_that_differ_in_one_setting_only_are_told_apart() -> None:
+    rows = [row("qat", **{"finetune.epochs": n, "tracking.uri": f"sqlite:///{n}.db"}) for n in ("1", "5")]
+    shown = for_people(frame(rows))
+    assert list(shown["finetune.epochs"]) == ["1", "5"]
+    assert "tracking.uri" not in shown.columns
+
+
 @pytest.mark.parametrize(("value", "shown"), [(11718.4, "11,718"), (110.2, "110"), (53.04, "53.0"), (2.345, "2.35")])
 def test_a_latency_keeps_three_digits(value: float, shown: str) -> None:
     assert for_people(frame([row("qat", latency_p50_us=value)]))["latency p50 us"].iloc[0] == shown

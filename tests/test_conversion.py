@@ -28,7 +28,7 @@ from experiments.strategy.ptq_float16 import PTQFloat16
 from experiments.strategy.ptq_int8 import PTQInt8
 from experiments.strategy.ptq_int16x8 import PTQInt16x8
 from experiments.strategy.qat import QAT
-from experiments.tflite import TFLiteModel, convert
+from experiments.tflite import Learned, TFLiteModel, convert
 from experiments.training import Trained
 
 pytestmark = pytest.mark.tensorflow
@@ -172,6 +172,33 @@ def test_layers_that_cannot_be_trained_quantization_aware_are_all_named() -> Non
     )
     with pytest.raises(UserError, match=r"odd \(.*elu.*alone \(.*norm \(.*strategy\.layers=\[dense\]"):
         QAT().check(model)
+
+
+def test_batchnorm_behind_a_dense_layer_is_refused_since_the_converter_would_leave_it_float() -> None:
+    from experiments.tensorflow_quietly import keras
+
+    layers = keras.layers
+    head = [
+        layers.Dense(8, name="d0"),
+        layers.BatchNormalization(name="bn"),
+        layers.ReLU(),
+        layers.Dense(10, name="d1"),
+    ]
+    model = keras.Sequential([layers.InputLayer((28, 28, 1)), layers.Flatten(), *head])
+    with pytest.raises(UserError, match=r"bn \(BatchNormalization that.*strategy\.layers=\[d1\]"):
+        Annotate(layers=("d0",)).check(model)
+
+
+def test_a_chosen_layer_that_stays_float_all_the_same_is_found_in_the_file() -> None:
+    import tensorflow_model_optimization as tfmot
+
+    from experiments.tensorflow_quietly import keras
+
+    layers = keras.layers
+    head = [layers.Dense(8, name="d0"), layers.BatchNormalization(), layers.ReLU(), layers.Dense(10, name="d1")]
+    model = keras.Sequential([layers.InputLayer((28, 28, 1)), layers.Flatten(), *head])
+    with pytest.raises(UserError, match="left layers in float that were to be quantized: batch_normalization"):
+        convert(tfmot.quantization.keras.quantize_model(model), Learned(), partial(data().calibration, seed=0))
 
 
 # Ranges that are learned need training: test_pipeline has those.

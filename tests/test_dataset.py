@@ -86,6 +86,7 @@ def test_float_images_are_used_as_they_are(tmp_path: Path) -> None:
         ({"y_test": None}, r"lacks the array y_test\. Did you mean x_test"),
         ({"y_train": np.arange(19)}, "x_train holds 20 images and y_train 19 labels"),
         ({"y_train": np.full(20, -1)}, "y_train holds the label -1"),
+        ({"y_train": np.r_[np.arange(19) % 2, 255]}, "y_train holds the label 255, and no image of the class 2"),
         ({"y_test": np.full(6, 7)}, "y_test holds the label 7, but the training labels run from 0 to 1"),
         ({"y_train": np.eye(20)[:, :2]}, r"one-hot labels give labels.argmax"),
         ({"y_train": np.linspace(0, 1, 20)}, "y_train has the dtype float64"),

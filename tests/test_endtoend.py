@@ -151,6 +151,16 @@ def test_one_run_shows_its_row(folder: Path) -> None:
     assert (row["strategy"], row["epochs"], row["finetune_epochs"]) == ("ptq_int8", 2, 0)
 
 
+def test_a_run_that_two_sweeps_share_stands_in_both_and_moves_to_the_newer_in_mlflow(folder: Path) -> None:
+    for strategies in ("strategy=none", "strategy=none,ptq_dynamic"):
+        assert run(folder, "experiments.run", "-m", strategies, *SMALL).returncode == 0
+    newer, older = store(folder)._search("tags.kind = 'sweep'")
+    assert list(table(folder, older.info.run_id)["strategy"]) == ["none"]
+    assert list(table(folder, newer.info.run_id)["strategy"]) == ["none", "ptq_dynamic"]
+    children = store(folder)._search(f"tags.`mlflow.parentRunId` = '{newer.info.run_id}'")
+    assert len(children) == 2
+
+
 def test_a_failed_run_does_not_hide_and_does_not_stop_the_others(folder: Path) -> None:
     done = run(folder, "experiments.run", "-m", "strategy=annotate", "strategy.layers=[LSTM],[Dense]", *SMALL)
     assert done.returncode == 1
@@ -165,8 +175,12 @@ def test_a_failed_run_does_not_hide_and_does_not_stop_the_others(folder: Path) -
 def test_a_stopped_sweep_goes_on_where_it_was(folder: Path) -> None:
     sweep = [sys.executable, "-m", "experiments.run", "-m", "strategy=none,finetune", "epochs=12", *SMALL]
     process = subprocess.Popen(
-        sweep, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_obey_ctrl_c
-    )  # fmt: skip
+        ["env", "--default-signal=INT", *sweep],  # a test run in the background of a shell has Ctrl-C switched off
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     deadline = time.monotonic() + 120
     while not list(folder.glob("cache/training/*/00002-*.npz")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -179,11 +193,6 @@ def test_a_stopped_sweep_goes_on_where_it_was(folder: Path) -> None:
     rows = table(folder)
     assert list(rows["status"]) == ["FINISHED", "FINISHED"]
     assert rows["epochs_reused"].iloc[0] >= 2
-
-
-def _obey_ctrl_c() -> None:
-    """A test run in the background of a shell has Ctrl-C switched off, and would hand that on."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_killed_sweep_leaves_no_run_that_seems_to_be_running(folder: Path) -> None:
@@ -260,6 +269,13 @@ def test_an_own_tracking_address_is_used(folder: Path) -> None:
         (["-m", "epochs=1,-1"], "nothing was run"),
         (["epochs=many"], "training.epochs=many: input should be a valid integer"),
         (["seed=-1"], "seed=-1: input should be greater than or equal to 0"),
+        (["seed=4294967296"], "seed=4294967296: input should be less than 4294967296"),
+        (["+epohcs=3"], "epohcs: there is no such setting. Did you mean epochs?"),
+        (["~latency"], "latency: this setting was taken away"),
+        (["strategy=null"], "Config group override must be a string or a list"),
+        (["cache.dir=null"], "cache.dir=None: input is not a valid path"),
+        (["tracking=server", "tracking.uri=http://host:port"], "http://host:port: cannot be used"),
+        (["tracking.uri=postgresql://me:secret@127.0.0.1:9/db"], "postgresql://***@127.0.0.1:9/db: cannot be used"),
         (["strategy=qat", "epochs=0"], "finetune.epochs=0: strategy=qat learns its ranges while it trains"),
         (["strategy=annotate", "strategy.layers=[last:0]"], "'last:0' chooses no layer"),
         (["strategy=annotate", "strategy.layers=[]"], "strategy.layers=[]: "),

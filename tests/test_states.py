@@ -48,8 +48,9 @@ def test_a_half_written_state_does_not_count(states: States) -> None:
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(UserError, match=r"cache\.dir: .*file/x cannot be written.*give another with cache\.dir="):
-        States(tmp_path / "file" / "x").lock()
+    refusal = r"cache\.dir: .*file/x cannot be written.*give another with cache\.dir="
+    with pytest.raises(UserError, match=refusal), States(tmp_path / "file" / "x").lock():
+        pass
 
 
 def test_a_full_disk_leaves_no_half_written_state(states: States, monkeypatch: pytest.MonkeyPatch) -> None:

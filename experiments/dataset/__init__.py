@@ -101,7 +101,7 @@ class Source(ABC):
                 f"Images of x_train have the shape {train.x.shape[1:]}, those of x_test {test.x.shape[1:]}: "
                 "both need the same."
             )
-        classes = int(train.y.max()) + 1
+        classes = _classes(train.y)
         if test.y.max() >= classes:
             raise UserError(
                 f"y_test holds the label {test.y.max()}, but the training labels run from 0 to "
@@ -155,6 +155,18 @@ def _class_labels(labels: npt.NDArray[np.generic], images: int, part: str) -> La
     if int(labels.min()) < 0:
         raise UserError(f"y_{part} holds the label {labels.min()}: labels run from 0 to classes - 1.")
     return np.asarray(labels, np.int64)
+
+
+def _classes(labels: Labels) -> int:
+    """How many classes there are: every number from 0 on has to occur, or one stray label would make many."""
+    present = np.unique(labels)
+    if len(present) != present[-1] + 1:
+        gap = int(np.flatnonzero(present != np.arange(len(present)))[0])
+        raise UserError(
+            f"y_train holds the label {present[-1]}, and no image of the class {gap}: labels run from 0 to classes - 1 "
+            "without gaps."
+        )
+    return len(present)
 
 
 def _subset(split: Split, samples: int | None, key: str) -> Split:

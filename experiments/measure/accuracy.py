@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,17 +42,24 @@ def tflite_logits(model: TFLiteModel, images: Images) -> Logits:
     chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
     cores = min(os.cpu_count() or 1, len(chunks))
     interpreters = [_interpreter(model) for _ in range(cores)]
+    stopped = Event()
     with bar("TFLite model on the test images", total=len(images)) as advance:
 
         def answer(worker: int) -> list[Logits]:
-            answers = []
+            answers: list[Logits] = []
             for chunk in chunks[worker::cores]:
+                if stopped.is_set():
+                    break
                 answers.append(_invoke(interpreters[worker], chunk))
                 advance(len(chunk))
             return answers
 
         with ThreadPoolExecutor(cores) as pool:
-            shares = list(pool.map(answer, range(cores)))
+            try:
+                shares = list(pool.map(answer, range(cores)))
+            except BaseException:
+                stopped.set()  # or Ctrl-C would wait for all images
+                raise
     return np.concatenate([shares[i % cores][i // cores] for i in range(len(chunks))])
 
 

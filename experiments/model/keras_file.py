@@ -8,7 +8,7 @@ from pydantic import FilePath
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
-from experiments.errors import UserError
+from experiments.errors import UserError, first_line
 from experiments.model import Architecture
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ class KerasFile(Architecture):
             with SafeModeScope(safe_mode=True):  # load_model's own switch leaves .h5 files out
                 model = keras.models.load_model(self.path, compile=False)
         except Exception as error:  # Keras raises every kind of exception for files it cannot read
-            first_line = str(error).strip().splitlines()[0]
-            raise UserError(f"model.path={self.path}: Keras cannot load it ({first_line}). {RULE}.") from error
+            raise UserError(f"model.path={self.path}: Keras cannot load it ({first_line(error)}). {RULE}.") from error
         self._check_fit(model, input_shape, classes)
         return model
 
@@ -49,7 +48,12 @@ class KerasFile(Architecture):
         with zipfile.ZipFile(self.path) as archive:
             if "metadata.json" not in archive.namelist():
                 raise UserError(f"model.path={self.path}: a zip file, but no Keras model. {RULE}.")
-            version = str(json.loads(archive.read("metadata.json")).get("keras_version"))
+            try:
+                version = str(json.loads(archive.read("metadata.json"))["keras_version"])
+            except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+                raise UserError(
+                    f"model.path={self.path}: a damaged Keras model ({first_line(error)}). {RULE}."
+                ) from error
         if not version.startswith("2."):
             raise UserError(
                 f"model.path={self.path}: saved by Keras {version}, and TensorFlow Model Optimization takes Keras 2 "

@@ -20,7 +20,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_aware
 )
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
 
-from experiments.errors import UserError
+from experiments.errors import UserError, first_line
 from experiments.strategy.selection import Layer, select
 from experiments.tensorflow_quietly import keras, tf
 
@@ -236,11 +236,11 @@ def _obstacle(layer: KerasLayer) -> str | None:
 def _batchnorm_obstacle(layer: KerasLayer) -> str | None:
     before = layer.inbound_nodes[0].inbound_layers
     alone = isinstance(before, list) or not (
-        isinstance(before, (*CONVOLUTIONS, keras.layers.Dense))
+        isinstance(before, CONVOLUTIONS)  # TFMOT also accepts a dense layer there, and leaves it float
         and _is_linear(before)
         and _only_follower(before) is layer
     )
-    return "BatchNormalization that does not directly follow a linear convolution or dense layer" if alone else None
+    return "BatchNormalization that does not directly follow a linear convolution" if alone else None
 
 
 @contextmanager
@@ -249,4 +249,4 @@ def _refusals_translated() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, AttributeError) as error:
-        raise UserError(f"TFMOT cannot annotate the model: {str(error).strip().splitlines()[0]}") from error
+        raise UserError(f"TFMOT cannot annotate the model: {first_line(error)}") from error
