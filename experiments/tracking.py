@@ -45,6 +45,7 @@ Row = Mapping[str, Any]
 SQLITE = "sqlite:///"
 SERVER_PATIENCE = 5.0  # seconds until a server counts as one that does not answer
 CLOCK_TOLERANCE = 60.0  # seconds
+NOTE_LENGTH = 7500  # characters; MLflow cuts tags at 8000 without a word
 METRICS_A_BATCH = 1000  # MLflow's own limit
 
 
@@ -179,7 +180,7 @@ class Store:
     @_explained
     def reuse(self, key: str, sweep: str | None, job: int) -> Row | None:
         """A finished run of the same key, taken into the sweep; None where there is none."""
-        found = self._search(f"tags.run_key = '{key}' and attributes.status = 'FINISHED'", limit=1)
+        found = self.find(f"tags.run_key = '{key}' and attributes.status = 'FINISHED'", limit=1)
         if found and sweep and _sweep_tag(sweep) not in found[0].data.tags:
             run_id = found[0].info.run_id
             self.client.set_tag(run_id, _sweep_tag(sweep), f"{job:05d}")
@@ -222,6 +223,8 @@ class Store:
     @_explained
     def describe(self, run_id: str, text: str) -> None:
         """The Markdown that MLflow shows above a run."""
+        if len(text) > NOTE_LENGTH:
+            text = f"{text[:NOTE_LENGTH].rpartition(chr(10))[0]}\n\nThe rest stands in the artifacts."
         self.client.set_tag(run_id, "mlflow.note.content", text)
 
     @_explained
@@ -255,8 +258,8 @@ class Store:
             UserError: the store holds no such sweep.
         """
         if sweep == "all":
-            return [_row(run) for run in reversed(self._search("tags.kind = 'run'"))]
-        sweeps = self._search("tags.kind = 'sweep'")
+            return [_row(run) for run in reversed(self.find("tags.kind = 'run'"))]
+        sweeps = self.find("tags.kind = 'sweep'")
         if sweep == "latest":
             if not sweeps:
                 return self.rows("all")
@@ -267,12 +270,12 @@ class Store:
                 f"--sweep {sweep}: not in {self.address.uri}. Give latest, all, or an id. {near(sweep, known)}"
             )
         tag = _sweep_tag(sweep)
-        return [_row(run) for run in sorted(self._search(f"tags.{tag} != ''"), key=lambda run: run.data.tags[tag])]
+        return [_row(run) for run in sorted(self.find(f"tags.{tag} != ''"), key=lambda run: run.data.tags[tag])]
 
     @_explained
     def close_orphans(self) -> None:
         """Runs that still say RUNNING though their process on this machine is gone were killed: say so."""
-        for run in self._search("attributes.status = 'RUNNING'"):
+        for run in self.find("attributes.status = 'RUNNING'"):
             tags = run.data.tags
             if tags.get("host") == socket.gethostname() and not _alive(tags.get("process", "")):
                 self.close(run.info.run_id, "KILLED")
@@ -283,7 +286,8 @@ class Store:
         run = self.client.create_run(self.experiment_id, run_name=redacted(name), tags=told)
         return str(run.info.run_id)
 
-    def _search(self, query: str, limit: int | None = None) -> "list[Run]":
+    @_explained
+    def find(self, query: str, limit: int | None = None) -> "list[Run]":
         """Runs that a query finds, newest first."""
         found: list[Run] = []
         token = None

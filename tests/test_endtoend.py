@@ -114,7 +114,7 @@ def test_the_record_carries_the_stamp(sweep: tuple[Path, Done]) -> None:
 
 
 def test_the_parent_run_carries_the_comparison(sweep: tuple[Path, Done]) -> None:
-    (parent,) = store(sweep[0])._search("tags.kind = 'sweep'")
+    (parent,) = store(sweep[0]).find("tags.kind = 'sweep'")
     kept = sweep[0] / "mlruns" / parent.info.run_id / "artifacts"
     assert {path.name for path in kept.iterdir()} == {"comparison.csv", "comparison.md"}
     assert "| qat" in parent.data.tags["mlflow.note.content"]
@@ -122,8 +122,8 @@ def test_the_parent_run_carries_the_comparison(sweep: tuple[Path, Done]) -> None
 
 def test_children_belong_to_their_parent_and_have_training_curves(sweep: tuple[Path, Done]) -> None:
     opened = store(sweep[0])
-    (parent,) = opened._search("tags.kind = 'sweep'")
-    children = opened._search(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    (parent,) = opened.find("tags.kind = 'sweep'")
+    children = opened.find(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert len(children) == 8
     assert all("baseline/val_accuracy" in child.data.metrics for child in children)
 
@@ -154,10 +154,10 @@ def test_one_run_shows_its_row(folder: Path) -> None:
 def test_a_run_that_two_sweeps_share_stands_in_both_and_moves_to_the_newer_in_mlflow(folder: Path) -> None:
     for strategies in ("strategy=none", "strategy=none,ptq_dynamic"):
         assert run(folder, "experiments.run", "-m", strategies, *SMALL).returncode == 0
-    newer, older = store(folder)._search("tags.kind = 'sweep'")
+    newer, older = store(folder).find("tags.kind = 'sweep'")
     assert list(table(folder, older.info.run_id)["strategy"]) == ["none"]
     assert list(table(folder, newer.info.run_id)["strategy"]) == ["none", "ptq_dynamic"]
-    children = store(folder)._search(f"tags.`mlflow.parentRunId` = '{newer.info.run_id}'")
+    children = store(folder).find(f"tags.`mlflow.parentRunId` = '{newer.info.run_id}'")
     assert len(children) == 2
 
 
@@ -204,7 +204,7 @@ def test_a_killed_sweep_leaves_no_run_that_seems_to_be_running(folder: Path) -> 
     process.kill()
     process.wait()
     assert run(folder, "experiments.run", *sweep[3:]).returncode == 0
-    assert not store(folder)._search("attributes.status = 'RUNNING'")
+    assert not store(folder).find("attributes.status = 'RUNNING'")
 
 
 def test_a_user_s_trained_model_is_the_baseline_without_training(folder: Path) -> None:
