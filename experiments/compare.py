@@ -29,7 +29,8 @@ COLUMNS = (
     "tflite_bytes", "tflite_gzip_bytes", "size_ratio",
     "latency_p50_us", "latency_p90_us", "latency_p99_us", "latency_min_us",
     "speedup", "speedup_low", "speedup_high",
-    "arithmetic", "coverage_ops", "coverage_weights", "coverage_macs",
+    "arithmetic", "verified", "broken_promise", "partial", "left_float",
+    "coverage_ops", "coverage_weights", "coverage_macs",
     "train_seconds", "epochs_trained", "epochs_reused", "cpu", "git_commit", "run_id", "status", "error",
 )  # fmt: skip
 # Settings that say where a run is kept, not what it is.
@@ -108,6 +109,11 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     shown["latency p50 us"] = _cells(table, lambda row: _three_digits(row.latency_p50_us))
     shown["faster"] = _cells(table, lambda row: f"{row.speedup:.2f}x [{row.speedup_low:.2f}, {row.speedup_high:.2f}]")
     shown["computes in"] = table["arithmetic"].fillna("")
+    remarks = [
+        _remark(verified, partial) for verified, partial in zip(table["verified"], table["partial"], strict=True)
+    ]
+    if any(remarks):
+        shown["remark"] = remarks
     if (table["status"] != "FINISHED").any():
         shown["status"] = table["status"]
     return shown
@@ -146,7 +152,7 @@ def _picture(shown: pd.DataFrame, best: Mapping[str, pd.Series]) -> Table:
     """The table for a terminal: intervals stand below their values."""
     picture = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in shown.columns:
-        left = name in ("strategy", "model", "dataset", "computes in", "status") or "." in name
+        left = name in ("strategy", "model", "dataset", "computes in", "remark", "status") or "." in name
         picture.add_column(name.replace(" ", "\n"), justify="left" if left else "right", no_wrap=True)
     for i in range(len(shown)):
         picture.add_row(
@@ -202,6 +208,13 @@ def _three_digits(value: float) -> str:
     """Three digits that count, and never fewer than all before the point."""
     decimals = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:,.{decimals}f}"
+
+
+def _remark(verified: object, partial: object) -> str:
+    """Tags that read true or false, from a store; values that are, from a CSV; empty where the run has no result."""
+    if str(verified).lower() == "false":
+        return "NOT VERIFIED"
+    return "partial" if str(partial).lower() == "true" else ""
 
 
 def _cells(table: pd.DataFrame, text: Callable[..., str]) -> list[str]:

@@ -22,13 +22,11 @@ from ai_edge_litert.tools.flatbuffer_utils import (
     read_model_from_bytearray,
 )
 
-from experiments.graph import Op
+from experiments.graph import SCALE_KEEPING, Op
 
 OpKey = tuple[str, str]  # the layer an op came from, and what it is
 Bytes = npt.NDArray[np.uint8]
 
-# Ops that hand int8 values on unchanged, in the same scale: they stay as the converter made them.
-SCALE_KEEPING = frozenset({"MAX_POOL_2D", "REDUCE_MAX"})
 # The least version of the op that knows int8.
 VERSIONS = {schema.BuiltinOperator.QUANTIZE: 1, schema.BuiltinOperator.DEQUANTIZE: 2}
 

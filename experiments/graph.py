@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
 Arithmetic = Literal["integer", "hybrid", "float"]
@@ -21,10 +23,13 @@ MOVING = frozenset(
         "BROADCAST_TO", "FILL", "TILE",
     }
 )  # fmt: skip
+# Ops that hand values on in the same scale.
+SCALE_KEEPING = frozenset({"MAX_POOL_2D", "REDUCE_MAX"})
 # Ops whose second input is a kernel.
 WITH_KERNEL = frozenset(
     {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_3D", "BATCH_MATMUL", "TRANSPOSE_CONV"}
 )
+FLOAT16_WEIGHTS = "float32 with float16 weights"
 INTEGER_TYPES = frozenset({"INT4", "INT8", "UINT8", "INT16", "INT32"})
 
 _OP_NAMES: dict[int, str] = {
@@ -50,6 +55,10 @@ class Op:
     weights: int  # number of weights, without biases
     weights_bytes: int
     macs: int  # multiply-accumulates for one image
+    sparsity: float  # share of the weights that are zero
+    clusters: int  # number of distinct weights, in the channel that has most of them
+    inputs: tuple[int, ...]  # tensors of the file
+    outputs: tuple[int, ...]
 
     @property
     def computes(self) -> bool:
@@ -70,12 +79,14 @@ class Op:
 
     @property
     def types(self) -> str:
-        """The types that tell how it computes, as in int8, int16x8, hybrid int8 or float32."""
+        """The types that tell how it computes: int8, int16x8, hybrid int8, float32, or float32 with float16 weights."""
         match self.arithmetic:
             case "integer" if self.weights_type not in ("", self.input_type):
                 return f"{self.input_type}x{self.weights_type.removeprefix('int')}"
             case "hybrid":
                 return f"hybrid {self.weights_type}"
+            case "float" if self.weights_type == "float16":
+                return FLOAT16_WEIGHTS
             case _:
                 return self.input_type
 
@@ -113,6 +124,22 @@ def arithmetic(ops: Sequence[Op]) -> str:
     return ", ".join(f"{count} {types}" for types, count in sorted(counts.items()))
 
 
+def stray_pairs(ops: Sequence[Op]) -> list[tuple[Op, Op]]:
+    """DEQUANTIZE and QUANTIZE one directly behind the other, so that the pair only costs time and accuracy."""
+    makers = {tensor: op for op in ops for tensor in op.outputs}
+    retyping = {"QUANTIZE": "DEQUANTIZE", "DEQUANTIZE": "QUANTIZE"}
+    return [
+        (maker, op)
+        for op in ops
+        if op.op in retyping and (maker := makers.get(op.inputs[0])) and maker.op == retyping[op.op]
+        if _floating(maker.input_type) == _floating(op.output_type)
+    ]
+
+
+def _floating(type_name: str) -> bool:
+    return type_name.startswith("float")
+
+
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
@@ -126,6 +153,7 @@ def _op(model: Any, graph: Any, index: int, layers: Collection[str]) -> Op:
     values = inputs[2 if name == "TRANSPOSE_CONV" else 0]  # it takes (output shape, kernel, values)
     count = _size(kernel.shape) if kernel is not None else 0
     kernel_type = _type(kernel) if kernel is not None else ""
+    content = _content(kernel, model, name)
     return Op(
         index=index,
         op=name,
@@ -137,6 +165,10 @@ def _op(model: Any, graph: Any, index: int, layers: Collection[str]) -> Op:
         weights=count,
         weights_bytes=-(-count * _TYPE_BITS.get(kernel_type.upper(), 32) // 8),
         macs=_macs(name, kernel, values, output),
+        sparsity=_sparsity(content),
+        clusters=_clusters(content),
+        inputs=tuple(int(i) for i in operator.inputs if i >= 0),
+        outputs=tuple(int(i) for i in operator.outputs),
     )
 
 
@@ -163,6 +195,30 @@ def _type(tensor: Any) -> str:
 
 def _scales(tensor: Any) -> int:
     return 0 if tensor.quantization is None or tensor.quantization.scale is None else len(tensor.quantization.scale)
+
+
+def _content(kernel: Any | None, model: Any, op: str) -> npt.NDArray[np.generic]:
+    """The weights as they are stored, one row for each output channel; empty where they are computed."""
+    held = model.buffers[kernel.buffer].data if kernel is not None else None
+    if kernel is None or held is None or not len(held):
+        return np.empty((0, 0), np.int8)
+    stored = np.asarray(held, np.uint8)
+    values: npt.NDArray[np.generic]
+    if _type(kernel) == "int4":  # two in a byte, the lower half first
+        halves = np.stack([stored & 15, stored >> 4], axis=1).ravel()[: _size(kernel.shape)]
+        values = np.where(halves > 7, halves.astype(np.int8) - 16, halves).astype(np.int8)
+    else:
+        values = stored.view(_type(kernel))
+    channels = kernel.shape[-1] if op == "DEPTHWISE_CONV_2D" else kernel.shape[0]
+    return values.reshape(-1, channels).T if op == "DEPTHWISE_CONV_2D" else values.reshape(channels, -1)
+
+
+def _sparsity(rows: npt.NDArray[np.generic]) -> float:
+    return float(np.mean(rows == 0)) if rows.size else 0.0
+
+
+def _clusters(rows: npt.NDArray[np.generic]) -> int:
+    return max((len(np.unique(row)) for row in rows), default=0)
 
 
 def _layer(tensors: Sequence[Any], layers: Collection[str]) -> str:

@@ -14,7 +14,9 @@ from experiments.graph import coverage, read_ops
 from experiments.measure.accuracy import keras_logits, tflite_logits
 from experiments.measure.latency import LatencyProtocol, measure_latency
 from experiments.model import Architecture
-from experiments.record import Answers, RunRecord, Setting, Stage
+from experiments.progress import say
+from experiments.promise import broken
+from experiments.record import Answers, RunRecord, Setting, Stage, described
 from experiments.stamp import stamp
 from experiments.statistics import Estimate, mcnemar, paired_difference, proportion
 from experiments.strategy import Strategy
@@ -60,14 +62,15 @@ def run(experiment: Experiment) -> RunRecord:
     experiment.model.check()
     data = experiment.dataset.load()
     model = _built(experiment, data)
-    strategy.check(model)
+    promise = strategy.promise(model)
+    if promise.partial:
+        say(f"  partial: {described(promise.left_float)}")
 
     baseline = experiment.fit(data, experiment.training, "Training the baseline")(model)
-    prepared = strategy.prepare(
-        baseline.model, experiment.fit(data, experiment.finetune, f"Training {experiment.setting.strategy}")
-    )
-
     calibration = partial(data.calibration, seed=seed)
+    further = experiment.fit(data, experiment.finetune, f"Training {experiment.setting.strategy}")
+    prepared = strategy.prepare(baseline.model, further, calibration)
+
     reference = convert(baseline.model, Float32(), calibration)
     tflite = convert(prepared.model, strategy.scheme, calibration)
 
@@ -94,6 +97,8 @@ def run(experiment: Experiment) -> RunRecord:
         latency=measure_latency(tflite, reference, data.test.x, experiment.latency, seed),
         ops=ops,
         coverage=coverage(ops),
+        promise=promise,
+        broken=broken(promise, ops),
         data_fingerprint=data.fingerprint,
         stamp=stamp(),
     )

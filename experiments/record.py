@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from experiments.graph import Coverage, Op, arithmetic
 from experiments.measure.latency import Latency
+from experiments.promise import Promise
 from experiments.statistics import Estimate
 from experiments.tflite import TFLiteModel
 from experiments.training import History
@@ -65,6 +66,8 @@ class RunRecord:
     latency: Latency
     ops: tuple[Op, ...]
     coverage: Coverage
+    promise: Promise
+    broken: tuple[str, ...]  # where the file differs from the promise, in words
     data_fingerprint: str
     stamp: Mapping[str, str]
 
@@ -92,6 +95,16 @@ class RunRecord:
             "epochs_reused": float(self.baseline.epochs_reused + self.own_training.epochs_reused),
         }
 
+    def verdict(self) -> dict[str, str]:
+        """What the truth gate found, in words: whether the file is what the strategy promises, and where it is not."""
+        return {
+            "arithmetic": arithmetic(self.ops),
+            "verified": "false" if self.broken else "true",
+            "broken_promise": "; ".join(self.broken),
+            "partial": "true" if self.promise.partial else "false",
+            "left_float": described(self.promise.left_float),
+        }
+
     def curves(self) -> dict[str, tuple[float, ...]]:
         """Training curves: one value for each epoch, as baseline/loss, finetune/val_accuracy and so on."""
         stages = {"baseline": self.baseline, "finetune": self.own_training}
@@ -104,7 +117,7 @@ class RunRecord:
         return {
             "setting": asdict(self.setting),
             "metrics": self.metrics(),
-            "arithmetic": arithmetic(self.ops),
+            **self.verdict(),
             "baseline": asdict(self.baseline),
             "own_training": asdict(self.own_training),
             "tflite_sha256": self.tflite.digest,
@@ -112,6 +125,11 @@ class RunRecord:
             "layers": [asdict(op) for op in self.ops],
             "stamp": dict(self.stamp),
         }
+
+
+def described(left_float: Mapping[str, str]) -> str:
+    """Which layers stay float, and why, in one line; empty where none does."""
+    return "; ".join(f"{layer} stays float ({reason})" for layer, reason in left_float.items())
 
 
 def _estimate(name: str, estimate: Estimate) -> dict[str, float]:

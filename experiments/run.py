@@ -1,6 +1,7 @@
 """The door: `python -m experiments.run [-m] KEY=VALUE ...`; `--help` shows the menu.
 
-Exit codes: 0 all went well; 1 a run failed; 2 the command or the configuration is wrong, nothing was run; 130 stopped.
+Exit codes: 0 all went well; 1 a run failed, or its file is not what its strategy promises; 2 the command or the
+configuration is wrong, nothing was run; 130 stopped.
 """
 
 import os
@@ -56,11 +57,14 @@ def _hydra() -> None:
                 _quit(str(error), 1)  # the store is gone: whatever ran on could not be recorded
             return
         try:
-            show_rows([perform(read(config, whole.runtime.choices), job=0)])
+            row = perform(read(config, whole.runtime.choices), job=0)
+            show_rows([row])
         except UserError as error:
             _quit(str(error), 2)
         except JobError as failure:
             _quit(str(failure), 1)
+        if row["verified"] == "false":
+            _quit(f"not verified: the file breaks its strategy's promise: {row['broken_promise']}", 1)
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()

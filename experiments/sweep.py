@@ -93,17 +93,21 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         assert self._store is not None
         rows = self._store.rows(self._sweep)
         failed = [row for row in rows if row["status"] != "FINISHED"]
+        unverified = [row for row in rows if row["verified"] == "false"]
         show_rows(rows)
         if failed:
             lines = [f"  {row['strategy']} (run {row['run_id']}): {row['error'] or row['status']}" for row in failed]
             sys.stderr.write("\n".join([f"{len(failed)} of {len(rows)} runs failed:", *lines, ""]))
+        if unverified:
+            lines = [f"  {row['strategy']} (run {row['run_id']}): {row['broken_promise']}" for row in unverified]
+            sys.stderr.write("\n".join(["Files that break their strategy's promise:", *lines, ""]))
         with tempfile.TemporaryDirectory(prefix="comparison-") as folder:
             write_tables(rows, Path(folder))
             self._store.attach(self._sweep, Path(folder))
             self._store.describe(self._sweep, (Path(folder) / "comparison.md").read_text())
         self._store.close(self._sweep, "FAILED" if failed else "FINISHED")
         say(f"In MLflow: {self._store.browse(self._sweep)}")
-        if failed:
+        if failed or unverified:
             sys.exit(1)
 
 

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,11 +14,15 @@ from experiments.errors import UserError, first_line
 from experiments.exact import float_constants, put_back_to_float, surplus
 from experiments.graph import read_ops
 from experiments.quiet import native_stderr_silenced
+from experiments.weights import Weights, requantized
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
+Calibration = Callable[[int], Images]  # calibration(n) gives n images of the training split
 Interface = Literal["float32", "int8"]
+Rest = Literal["float", "dynamic", "float16"]
+WEIGHTS_OF_THE_REST: Mapping[Rest, Weights] = {"dynamic": "int8", "float16": "float16"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,11 @@ class Float32:
 @dataclass(frozen=True)
 class Dynamic:
     """int8 weights; activations stay float in the file, and the kernels quantize them on the fly."""
+
+
+@dataclass(frozen=True)
+class DynamicInt4:
+    """int4 weights; activations stay float in the file, and the kernels quantize them on the fly."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +62,13 @@ class Int16x8:
 
 @dataclass(frozen=True)
 class Learned:
-    """int8 where the model carries fake quantization, with the ranges it learned; float everywhere else."""
+    """int8 where the model carries fake quantization, with the ranges it learned; `rest` is for all other layers."""
 
     interface: Interface = "float32"
+    rest: Rest = "float"
 
 
-Scheme = Float32 | Dynamic | Float16 | Int8 | Int16x8 | Learned
+Scheme = Float32 | Dynamic | DynamicInt4 | Float16 | Int8 | Int16x8 | Learned
 
 
 @dataclass(frozen=True)
@@ -83,8 +93,8 @@ class TFLiteModel:
         return hashlib.sha256(self.content).hexdigest()
 
 
-def convert(model: "Model", scheme: Scheme, calibration: Callable[[int], Images]) -> TFLiteModel:
-    """Convert a Keras model; `calibration(n)` gives n training images where the scheme needs them.
+def convert(model: "Model", scheme: Scheme, calibration: Calibration) -> TFLiteModel:
+    """Convert a Keras model; calibration images are taken where the scheme needs them.
 
     Raises:
         UserError: the converter refuses the model.
@@ -93,7 +103,7 @@ def convert(model: "Model", scheme: Scheme, calibration: Callable[[int], Images]
 
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     match scheme:
-        case Float32():
+        case Float32() | DynamicInt4():
             pass
         case Dynamic():
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -111,31 +121,28 @@ def convert(model: "Model", scheme: Scheme, calibration: Callable[[int], Images]
             converter.target_spec.supported_ops = [
                 tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
             ]
-        case Learned(interface):
+        case Learned(interface=interface):
             # Without this the file keeps float ops between QUANTIZE and DEQUANTIZE: larger and slower than float.
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.inference_input_type = converter.inference_output_type = tf.as_dtype(interface)
     content = _converted(converter, scheme)
-    return TFLiteModel(_exactly_as_annotated(content, model) if isinstance(scheme, Learned) else content)
+    match scheme:
+        case DynamicInt4():
+            content = requantized(content, "int4")
+        case Learned(rest=rest):
+            content = _exactly_as_annotated(content, model)
+            if rest != "float":
+                content = requantized(content, WEIGHTS_OF_THE_REST[rest])
+    return TFLiteModel(content)
 
 
 def _exactly_as_annotated(content: bytes, model: "Model") -> bytes:
-    """The file with those layers back in float that carry no fake quantization, yet were quantized.
-
-    Raises:
-        UserError: the converter left a layer with fake quantization in float.
-    """
+    """The file with those layers back in float that carry no fake quantization, yet were quantized."""
     from experiments.tensorflow_quietly import tf
 
     layers = {getattr(layer, "layer", layer).name: _is_fake_quantized(layer) for layer in model.layers}
     spared = [name for name, quantized in layers.items() if not quantized]
-    ops = read_ops(content, layers)
-    missed = {op.layer for op in ops if op.weights and op.arithmetic != "integer" and layers.get(op.layer)}
-    if missed:
-        raise UserError(
-            f"The TFLite converter left layers in float that were to be quantized: {', '.join(sorted(missed))}."
-        )
-    too_many = surplus(ops, spared)
+    too_many = surplus(read_ops(content, layers), spared)
     if not too_many:
         return content
     in_float = _converted(tf.lite.TFLiteConverter.from_keras_model(model), Float32())

@@ -1,5 +1,7 @@
 """MLflow, and the only place that knows it: open a run, write its record, load runs as rows."""
 
+import csv
+import io
 import json
 import logging
 import os
@@ -13,7 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import wraps
 from http.client import HTTPException
 from pathlib import Path
@@ -28,7 +30,7 @@ from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
 from experiments.errors import UserError, first_line, near
-from experiments.graph import Op, arithmetic
+from experiments.graph import Op
 from experiments.progress import say
 from experiments.record import RunRecord, Setting
 from experiments.stamp import stamp
@@ -45,6 +47,8 @@ Row = Mapping[str, Any]
 SQLITE = "sqlite:///"
 SERVER_PATIENCE = 5.0  # seconds until a server counts as one that does not answer
 CLOCK_TOLERANCE = 60.0  # seconds
+VERDICT = ("arithmetic", "verified", "broken_promise", "partial", "left_float")  # tags that RunRecord.verdict makes
+TAG_LENGTH = 5000  # characters
 NOTE_LENGTH = 7500  # characters; MLflow cuts tags at 8000 without a word
 METRICS_A_BATCH = 1000  # MLflow's own limit
 
@@ -196,12 +200,12 @@ class Store:
         metrics = [Metric(name, value, now, 0) for name, value in record.metrics().items()]
         for name, values in record.curves().items():
             metrics += [Metric(name, value, now, epoch) for epoch, value in enumerate(values, start=1)]
-        tags = {"arithmetic": arithmetic(record.ops), "baseline_key": record.baseline.key or "not trained"}
+        tags = {**record.verdict(), "baseline_key": record.baseline.key or "not trained"}
         for start in range(0, len(metrics), METRICS_A_BATCH):
             self.client.log_batch(
                 run_id,
                 metrics=metrics[start : start + METRICS_A_BATCH],
-                tags=[RunTag(key, value) for key, value in tags.items()] if start == 0 else [],
+                tags=[RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()] if start == 0 else [],
             )
         with tempfile.TemporaryDirectory(prefix="artifacts-") as folder:
             write_artifacts(Path(folder), record, redacted(configuration))
@@ -211,7 +215,7 @@ class Store:
     @_explained
     def fail(self, run_id: str, error: BaseException) -> None:
         """Record why a run failed: one line as a tag, the traceback as an artifact."""
-        self.client.set_tag(run_id, "error", explained(error)[:5000])
+        self.client.set_tag(run_id, "error", explained(error)[:TAG_LENGTH])
         self.close(run_id, "FAILED")
         self.client.log_text(run_id, "".join(traceback.format_exception(error)), "traceback.txt")
 
@@ -344,9 +348,12 @@ def _save_table(path: Path, values: npt.NDArray[np.int64], header: str) -> None:
 
 def layer_table(ops: Sequence[Op]) -> str:
     """The ops of a file as CSV, one line each."""
-    columns = [field.name for field in fields(Op)]
-    lines = [[str(value) for value in (*asdict(op).values(), op.arithmetic)] for op in ops]
-    return "\n".join(",".join(line) for line in [[*columns, "arithmetic"], *lines]) + "\n"
+    columns = [field.name for field in fields(Op) if field.name not in ("inputs", "outputs")]
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow([*columns, "arithmetic"])
+    writer.writerows([*(getattr(op, name) for name in columns), op.arithmetic] for op in ops)
+    return table.getvalue()
 
 
 def _row(run: "Run") -> Row:
@@ -358,7 +365,7 @@ def _row(run: "Run") -> Row:
         **setting,
         **{name: int(tags[name]) for name in whole if name in tags},
         **numbers,
-        "arithmetic": tags.get("arithmetic"),
+        **{name: tags.get(name) for name in VERDICT},
         "cpu": tags.get("cpu"),
         "git_commit": tags.get("git_commit"),
         "run_id": run.info.run_id,

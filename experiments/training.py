@@ -11,13 +11,13 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from pydantic.dataclasses import dataclass as card
 from experiments.card import CARD
 from experiments.dataset import Dataset
 from experiments.errors import UserError
-from experiments.progress import bar, say
+from experiments.progress import Advance, bar, say
 from experiments.stamp import stamp
 
 if TYPE_CHECKING:
@@ -65,17 +65,46 @@ class Trained:
     epochs_trained: int  # by this call
     epochs_reused: int  # taken from the cache
     seconds: float  # of training for all these epochs, including those that were reused
+    in_float: "Model"  # the same weights without fake quantization: the model itself where it has none
+
+    def with_float_twin(self, in_float: "Model") -> "Trained":
+        """This training, of a model that has fake quantization."""
+        return replace(self, in_float=in_float)
+
+    def after(self, first: "Trained") -> "Trained":
+        """This training and the one before it as one."""
+        names = [*first.history, *(name for name in self.history if name not in first.history)]
+        return replace(
+            self,
+            history={name: (*first.history.get(name, ()), *self.history.get(name, ())) for name in names},
+            epochs_trained=first.epochs_trained + self.epochs_trained,
+            epochs_reused=first.epochs_reused + self.epochs_reused,
+            seconds=first.seconds + self.seconds,
+        )
 
     @staticmethod
-    def untouched(model: "Model") -> "Trained":
+    def untouched(model: "Model", callbacks: Sequence[Any] = ()) -> "Trained":  # it is a Fit as well
         """A model as it is, without any training."""
-        return Trained(model, "", {}, 0, 0, 0.0)
+        return Trained(model, "", {}, 0, 0, 0.0, model)
 
 
-Fit = Callable[["Model"], Trained]
+class Fit(Protocol):
+    """Training on the data, with the settings and the seed of a run, for whoever has a model to train."""
+
+    def __call__(self, model: "Model", callbacks: Sequence[Any] = ()) -> Trained:
+        """Train the model in place; whatever the callbacks do has to follow from the model's own configuration."""
 
 
-def fit(model: "Model", data: Dataset, settings: Training, seed: int, cache_dir: Path, title: str) -> Trained:
+def fit(
+    model: "Model",
+    callbacks: Sequence[Any] = (),
+    *,
+    data: Dataset,
+    settings: Training,
+    seed: int,
+    cache_dir: Path,
+    title: str,
+) -> Trained:
     """Train `model` in place for `settings.epochs` epochs, or take up the state that an earlier call left.
 
     The loss is sparse categorical cross-entropy. Every epoch reseeds the random numbers from (seed, epoch) and draws
@@ -89,7 +118,7 @@ def fit(model: "Model", data: Dataset, settings: Training, seed: int, cache_dir:
     key = trajectory_key(model, data, settings, seed)
     states = States(cache_dir / "training" / key)
     with states.lock():
-        return _trained(model, data, settings, seed, states, title)
+        return _trained(model, callbacks, data, settings, seed, states, title)
 
 
 def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int) -> str:
@@ -173,7 +202,15 @@ class States:
         return UserError(f"cache.dir: {self.folder} cannot be written ({error}); give another with cache.dir=FOLDER.")
 
 
-def _trained(model: "Model", data: Dataset, settings: Training, seed: int, states: States, title: str) -> Trained:
+def _trained(
+    model: "Model",
+    callbacks: Sequence[Any],
+    data: Dataset,
+    settings: Training,
+    seed: int,
+    states: States,
+    title: str,
+) -> Trained:
     _compile(model, settings)
     done, state = states.latest(settings.epochs)
     if done:
@@ -182,9 +219,10 @@ def _trained(model: "Model", data: Dataset, settings: Training, seed: int, state
     seconds = float(state.get("seconds", np.float64(0)))
     steps = -(-len(data.train) // settings.batch_size)
     with bar(title, total=steps * (settings.epochs - done)) as advance:
+        moving = _after_each_batch(advance)
         for epoch in range(done, settings.epochs):
             started = time.perf_counter()
-            for name, value in _one_epoch(model, data, settings, seed, epoch, advance).items():
+            for name, value in _one_epoch(model, [*callbacks, moving], data, settings, seed, epoch).items():
                 history.setdefault(name, []).append(value)
             seconds += time.perf_counter() - started
             states.keep(epoch + 1, _state(model, history, seconds))
@@ -195,6 +233,7 @@ def _trained(model: "Model", data: Dataset, settings: Training, seed: int, state
         epochs_trained=settings.epochs - done,
         epochs_reused=done,
         seconds=seconds,
+        in_float=model,
     )
 
 
@@ -220,8 +259,14 @@ def ends_in_softmax(model: "Model") -> bool:
     return type(inner).__name__ == "Softmax" or getattr(activation, "__name__", "") == "softmax"
 
 
+def _after_each_batch(advance: Advance) -> Any:
+    from experiments.tensorflow_quietly import keras
+
+    return keras.callbacks.LambdaCallback(on_train_batch_end=lambda _batch, _logs: advance(1))
+
+
 def _one_epoch(
-    model: "Model", data: Dataset, settings: Training, seed: int, epoch: int, advance: Callable[[int], None]
+    model: "Model", callbacks: Sequence[Any], data: Dataset, settings: Training, seed: int, epoch: int
 ) -> dict[str, float]:
     from experiments.tensorflow_quietly import keras
 
@@ -238,7 +283,7 @@ def _one_epoch(
         validation_data=(data.validation.x, data.validation.y) if len(data.validation) else None,
         validation_batch_size=settings.batch_size,
         verbose=0,
-        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=lambda _batch, _logs: advance(1))],
+        callbacks=list(callbacks),
     )
     return {name: float(values[0]) for name, values in result.history.items()}
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.dataset import Dataset
+from experiments.dataset import Dataset, Images
 from experiments.dataset.mnist import Mnist
 from experiments.errors import UserError
 from experiments.graph import Op, arithmetic, coverage, read_ops
@@ -25,6 +25,7 @@ from experiments.strategy.finetune import Finetune
 from experiments.strategy.none import Nothing
 from experiments.strategy.ptq_dynamic import PTQDynamic
 from experiments.strategy.ptq_float16 import PTQFloat16
+from experiments.strategy.ptq_int4 import PTQInt4
 from experiments.strategy.ptq_int8 import PTQInt8
 from experiments.strategy.ptq_int16x8 import PTQInt16x8
 from experiments.strategy.qat import QAT
@@ -41,6 +42,7 @@ STRATEGIES: dict[str, Strategy] = {
     "ptq_float16": PTQFloat16(),
     "ptq_int8": PTQInt8(calibration_samples=20),
     "ptq_int8 with int8 interface": PTQInt8(calibration_samples=20, interface="int8"),
+    "ptq_int4": PTQInt4(),
     "ptq_int16x8": PTQInt16x8(calibration_samples=20),
     "qat": QAT(),
     "annotate": Annotate(),
@@ -52,6 +54,10 @@ def data() -> Dataset:
     return Mnist(train_samples=200, test_samples=100).load()
 
 
+def calibration(count: int) -> Images:
+    return data().calibration(min(count, 20), seed=0)
+
+
 def converted(architecture: Architecture, strategy: Strategy) -> tuple[Any, TFLiteModel, tuple[Op, ...]]:
     """The Keras parent, the file and its ops, without training."""
     from experiments.tensorflow_quietly import keras
@@ -59,9 +65,9 @@ def converted(architecture: Architecture, strategy: Strategy) -> tuple[Any, TFLi
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
     model = architecture.build(data().input_shape, data().classes)
-    strategy.check(model)
-    parent = strategy.prepare(model, Trained.untouched).model
-    file = convert(parent, strategy.scheme, partial(data().calibration, seed=0))
+    strategy.promise(model)
+    parent = strategy.prepare(model, Trained.untouched, calibration).model
+    file = convert(parent, strategy.scheme, calibration)
     return parent, file, read_ops(file.content, [layer.name for layer in model.layers])
 
 
@@ -146,14 +152,14 @@ def test_random_subsets_of_a_residual_network_are_exact(seed: int) -> None:
 def test_annotation_leaves_the_baseline_as_it_is() -> None:
     model = ArticleCNN().build(data().input_shape, data().classes)
     before = keras_logits(model, data().test.x)
-    Annotate().prepare(model, Trained.untouched)
+    Annotate().prepare(model, Trained.untouched, calibration)
     assert np.array_equal(keras_logits(model, data().test.x), before)
 
 
 def test_a_pattern_that_matches_nothing_is_found_before_training() -> None:
     model = ArticleCNN().build(data().input_shape, data().classes)
     with pytest.raises(UserError, match=r"'LSTM' chooses no layer"):
-        Annotate(layers=("LSTM",)).check(model)
+        Annotate(layers=("LSTM",)).promise(model)
 
 
 def test_layers_that_cannot_be_trained_quantization_aware_are_all_named() -> None:
@@ -171,7 +177,7 @@ def test_layers_that_cannot_be_trained_quantization_aware_are_all_named() -> Non
         ]
     )
     with pytest.raises(UserError, match=r"odd \(.*elu.*alone \(.*norm \(.*strategy\.layers=\[dense\]"):
-        QAT().check(model)
+        QAT().promise(model)
 
 
 def test_batchnorm_behind_a_dense_layer_is_refused_since_the_converter_would_leave_it_float() -> None:
@@ -186,7 +192,7 @@ def test_batchnorm_behind_a_dense_layer_is_refused_since_the_converter_would_lea
     ]
     model = keras.Sequential([layers.InputLayer((28, 28, 1)), layers.Flatten(), *head])
     with pytest.raises(UserError, match=r"bn \(BatchNormalization that.*strategy\.layers=\[d1\]"):
-        Annotate(layers=("d0",)).check(model)
+        Annotate(layers=("d0",)).promise(model)
 
 
 def test_a_chosen_layer_that_stays_float_all_the_same_is_found_in_the_file() -> None:

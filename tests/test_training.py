@@ -38,7 +38,8 @@ def start(kind: str, data: Dataset, seed: int = 0) -> Any:
 
 
 def trained(kind: str, epochs: int, data: Dataset, cache: Path, seed: int = 0) -> Trained:
-    return fit(start(kind, data, seed), data, Training(epochs=epochs, **SETTINGS), seed, cache, "training")
+    settings = Training(epochs=epochs, **SETTINGS)
+    return fit(start(kind, data, seed), data=data, settings=settings, seed=seed, cache_dir=cache, title="training")
 
 
 def bits(model: Any) -> str:

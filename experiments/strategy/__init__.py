@@ -1,31 +1,43 @@
 """Strategies: what is done to the baseline, and the converter scheme that goes with it. One file per kind."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
-from experiments.tflite import Scheme
+from experiments.promise import Promise
+from experiments.tflite import Calibration, Rest, Scheme
 from experiments.training import Fit, Trained
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
+RangeInit = Literal["calibrated", "tfmot"]
+
 
 @card(frozen=True, config=CARD, kw_only=True)
 class Strategy(ABC):
-    """What a strategy card is; a new kind defines `prepare` and `scheme`."""
+    """What a strategy card is; a new kind defines `promise`, `prepare` and `scheme`."""
 
     trains: ClassVar[bool] = False  # whether finetune.* has any part in the result
     needs_epochs: ClassVar[bool] = False  # whether it makes no sense without at least one epoch
 
-    def check(self, model: "Model") -> None:
-        """Raise UserError where the strategy cannot work on this architecture; called before any training."""
+    @abstractmethod
+    def promise(self, model: "Model") -> Promise:
+        """What the file will compute in, layer by layer; the file itself is compared with it in the end.
+
+        Raises:
+            UserError: the strategy cannot work on this architecture; called before any training.
+        """
 
     @abstractmethod
-    def prepare(self, model: "Model", fit: Fit) -> Trained:
-        """The model to convert, made from the baseline, which stays as it is; `fit` trains a model in place."""
+    def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
+        """The model to convert, made from the baseline, which stays as it is.
+
+        `fit` trains a model in place; `calibration(n)` gives n training images.
+        """
 
     @property
     @abstractmethod
@@ -35,8 +47,47 @@ class Strategy(ABC):
 
 @card(frozen=True, config=CARD, kw_only=True)
 class PostTraining(Strategy):
-    """A strategy that leaves the model to the converter."""
+    """A strategy that leaves the model to the converter; a new kind defines `types` and `scheme`."""
 
-    def prepare(self, model: "Model", fit: Fit) -> Trained:
+    types: ClassVar[str]  # what every layer computes in, in the words of Op.types
+    least_weights: ClassVar[int] = 0  # smaller layers stay float
+
+    def promise(self, model: "Model") -> Promise:
+        """The same for every layer."""
+        return Promise(self.types, least_weights=self.least_weights)
+
+    def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The baseline itself."""
         return Trained.untouched(model)
+
+
+@card(frozen=True, config=CARD, kw_only=True)
+class QuantizationAware(Strategy):
+    """Training with fake quantization, by which int8 ranges are learned; a new kind defines `promise`.
+
+    `range_init` is where the ranges start: at what calibration images cause, or at TFMOT's -6 and 6.
+    `rest` is what becomes of the weights of layers that are not quantized.
+    """
+
+    trains: ClassVar[bool] = True
+    needs_epochs: ClassVar[bool] = True
+
+    rest: Rest = "float"
+    range_init: RangeInit = "calibrated"
+    calibration_samples: PositiveInt = 500
+
+    def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
+        """The annotated model, trained."""
+        from experiments.strategy.annotation import (
+            annotated,
+            annotated_whole,
+            calibrate_ranges,
+            without_fake_quantization,
+        )
+
+        chosen = self.promise(model).chosen
+        quantized = annotated_whole(model) if chosen is None else annotated(model, chosen)
+        if self.range_init == "calibrated":
+            calibrate_ranges(quantized, calibration(self.calibration_samples))
+        trained = fit(quantized)
+        return trained.with_float_twin(without_fake_quantization(trained.model, model))

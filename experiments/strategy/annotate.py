@@ -1,29 +1,26 @@
 """Per-layer annotation: quantization-aware training of the chosen layers, the others stay float."""
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
-from experiments.strategy import Strategy
+from experiments.promise import Promise
+from experiments.strategy import QuantizationAware
 from experiments.strategy.selection import check_pattern
 from experiments.tflite import Learned, Scheme
-from experiments.training import Fit, Trained
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
 
 @card(frozen=True, config=CARD, kw_only=True)
-class Annotate(Strategy):
+class Annotate(QuantizationAware):
     """`layers`: names, class names, regular expressions, first:n or last:n of the layers with weights.
 
     The article's advice is the default: the dense layers.
     """
-
-    trains: ClassVar[bool] = True
-    needs_epochs: ClassVar[bool] = True
 
     layers: Annotated[tuple[str, ...], Field(min_length=1)] = ("Dense",)
 
@@ -34,19 +31,15 @@ class Annotate(Strategy):
             check_pattern(pattern)
         return layers
 
-    def check(self, model: "Model") -> None:
-        """Every pattern has to choose a layer, and every chosen layer has to be supported."""
-        from experiments.strategy.annotation import chosen, refuse_unsupported
+    def promise(self, model: "Model") -> Promise:
+        """Exactly the chosen layers in int8: every pattern has to choose one, and each has to be supported."""
+        from experiments.strategy.annotation import chosen, promised, refuse_unsupported
 
-        refuse_unsupported(model, chosen(model, self.layers))
-
-    def prepare(self, model: "Model", fit: Fit) -> Trained:
-        """The model with the chosen layers annotated, trained."""
-        from experiments.strategy.annotation import annotated, chosen
-
-        return fit(annotated(model, chosen(model, self.layers)))
+        names = chosen(model, self.layers)
+        refuse_unsupported(model, names)
+        return promised(model, names, self.rest)
 
     @property
     def scheme(self) -> Scheme:
         """See Strategy.scheme."""
-        return Learned()
+        return Learned(rest=self.rest)

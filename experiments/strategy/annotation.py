@@ -5,10 +5,11 @@ Flatten, pooling, ...) stands before it, because nothing quantizes its input (mo
 `annotated` puts the missing quantizer on that edge.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import tensorflow_model_optimization as tfmot
 from tensorflow_model_optimization.python.core.quantization.keras import quantizers
@@ -20,9 +21,13 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_aware
 )
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
 
+from experiments.dataset import Images
 from experiments.errors import UserError, first_line
+from experiments.graph import FLOAT16_WEIGHTS
+from experiments.promise import Promise
 from experiments.strategy.selection import Layer, select
 from experiments.tensorflow_quietly import keras, tf
+from experiments.tflite import Rest
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -63,18 +68,50 @@ def chosen(model: "Model", patterns: Sequence[str]) -> tuple[str, ...]:
 
 def refuse_unsupported(model: "Model", names: Collection[str]) -> None:
     """Raise UserError that names every layer among `names` that TFMOT cannot train quantization-aware, and why."""
-    reasons = {name: reason for name in names if (reason := _obstacle(model.get_layer(name)))}
+    reasons = {name: reason for name, reason in unsupported(model).items() if name in names}
     if not reasons:
         return
     listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
-    possible = [
-        layer.name
-        for layer in model.layers
-        if _has_kernel(layer) and not any(_obstacle(member) for member in _group(layer))
-    ]
+    possible = [name for name in supported(model) if _has_kernel(model.get_layer(name))]
     raise UserError(
         f"Layers that cannot be trained quantization-aware: {listed}. Annotate others, as in strategy=annotate "
         f"'strategy.layers=[{','.join(possible)}]', or quantize after training with strategy=ptq_int8."
+    )
+
+
+def supported(model: "Model") -> tuple[str, ...]:
+    """Names of the layers that can be trained quantization-aware and would compute in int8."""
+    obstacles = unsupported(model)
+    return tuple(
+        layer.name
+        for layer in model.layers
+        if layer.name not in obstacles and not isinstance(layer, (keras.layers.InputLayer, *PASSING))
+    )
+
+
+def unsupported(model: "Model") -> dict[str, str]:
+    """The layers that have to stay float, and why: their own kind, or one that is folded into the same op."""
+    own = {layer.name: reason for layer in model.layers if (reason := _obstacle(layer))}
+    reasons = {}
+    for layer in model.layers:
+        obstacle = next((member.name for member in _group(layer) if member.name in own), None)
+        if layer.name in own:
+            reasons[layer.name] = own[layer.name]
+        elif obstacle:
+            reasons[layer.name] = f"is one op with {obstacle}, which cannot be"
+    return reasons
+
+
+def promised(
+    model: "Model", names: Collection[str], rest: Rest, left_float: Mapping[str, str] | None = None
+) -> Promise:
+    """Exactly the named layers in int8, all others as `rest` says."""
+    return Promise(
+        "int8",
+        chosen=frozenset(names),
+        kernels=frozenset(name for name in names if _has_kernel(model.get_layer(name))),
+        rest={"float": "float32", "dynamic": "hybrid int8", "float16": FLOAT16_WEIGHTS}[rest],
+        left_float=left_float or {},
     )
 
 
@@ -118,6 +155,36 @@ def annotated(model: "Model", names: Collection[str]) -> "Model":
             inner.set_weights(layer.get_weights())
     with _refusals_translated(), tfmot.quantization.keras.quantize_scope():
         return tfmot.quantization.keras.quantize_apply(copy)
+
+
+def calibrate_ranges(quantized: "Model", images: Images) -> None:
+    """Start the ranges of all activations at the least and greatest values that the images cause.
+
+    TFMOT starts them at -6 and 6 and moves them by a thousandth a step, so that short training leaves most of the
+    int8 levels unused. While the values pass, nothing is quantized, weights included.
+    """
+
+    def remember(_self: Any, values: Tensor, _training: Any, weights: Mapping[str, Any], **_: Any) -> Tensor:
+        weights["min_var"].assign(tf.minimum(0.0, tf.reduce_min(values)))
+        weights["max_var"].assign(tf.maximum(0.0, tf.reduce_max(values)))
+        return values
+
+    def let_pass(_self: Any, values: Tensor, _training: Any, **_: Any) -> Tensor:
+        return values
+
+    with (
+        patch.object(quantizers.MovingAverageQuantizer, "__call__", remember),
+        patch.object(quantizers.LastValueQuantizer, "__call__", let_pass),
+    ):
+        quantized(images, training=False)
+
+
+def without_fake_quantization(quantized: "Model", model: "Model") -> "Model":
+    """The float model with the weights that a quantization-aware copy of it has learned."""
+    plain = keras.models.clone_model(model)
+    learned = {weight.name.removeprefix("quant_"): weight for weight in quantized.weights}
+    plain.set_weights([learned[weight.name].numpy() for weight in model.weights])
+    return plain
 
 
 def _edges_to_quantize(model: "Model", names: Collection[str]) -> Iterable[tuple[int, int]]:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
+from experiments.promise import Promise
 from experiments.strategy import Strategy
-from experiments.tflite import Float32, Scheme
+from experiments.tflite import Calibration, Float32, Scheme
 from experiments.training import Fit, Trained
 
 if TYPE_CHECKING:
@@ -19,7 +20,11 @@ class Finetune(Strategy):
 
     trains: ClassVar[bool] = True
 
-    def prepare(self, model: "Model", fit: Fit) -> Trained:
+    def promise(self, model: "Model") -> Promise:
+        """Everything in float."""
+        return Promise("float32")
+
+    def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """A copy of the baseline, trained further."""
         from experiments.tensorflow_quietly import keras
 

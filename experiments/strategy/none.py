@@ -1,5 +1,7 @@
 """The float32 TFLite model of the baseline: what every other strategy is compared with."""
 
+from typing import ClassVar
+
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
@@ -10,6 +12,8 @@ from experiments.tflite import Float32, Scheme
 @card(frozen=True, config=CARD, kw_only=True)
 class Nothing(PostTraining):
     """No quantization."""
+
+    types: ClassVar[str] = "float32"
 
     @property
     def scheme(self) -> Scheme:

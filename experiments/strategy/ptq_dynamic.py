@@ -1,5 +1,7 @@
 """Post-training dynamic-range quantization."""
 
+from typing import ClassVar
+
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
@@ -10,6 +12,9 @@ from experiments.tflite import Dynamic, Scheme
 @card(frozen=True, config=CARD, kw_only=True)
 class PTQDynamic(PostTraining):
     """int8 weights, float activations; no calibration."""
+
+    types: ClassVar[str] = "hybrid int8"
+    least_weights: ClassVar[int] = 1024  # the converter's own rule
 
     @property
     def scheme(self) -> Scheme:

@@ -1,40 +1,38 @@
-"""Quantization-aware training of the whole model."""
+"""Quantization-aware training of the whole model, or of all of it that can be quantized."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
-from experiments.strategy import Strategy
+from experiments.promise import Promise
+from experiments.strategy import QuantizationAware
 from experiments.tflite import Interface, Learned, Scheme
-from experiments.training import Fit, Trained
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
 
 @card(frozen=True, config=CARD, kw_only=True)
-class QAT(Strategy):
-    """Every layer trains with fake quantization, and its int8 ranges are learned."""
+class QAT(QuantizationAware):
+    """Every layer that can be; `unsupported` is what to do about the others: `annotate` the rest, or `error`."""
 
-    trains: ClassVar[bool] = True
-    needs_epochs: ClassVar[bool] = True
-
+    unsupported: Literal["annotate", "error"] = "annotate"
     interface: Interface = "float32"
 
-    def check(self, model: "Model") -> None:
-        """Every layer has to be one that can be trained quantization-aware."""
-        from experiments.strategy.annotation import refuse_unsupported
+    def promise(self, model: "Model") -> Promise:
+        """Everything in int8, but for layers that cannot be."""
+        from experiments.strategy.annotation import promised, refuse_unsupported, supported, unsupported
 
-        refuse_unsupported(model, [layer.name for layer in model.layers])
-
-    def prepare(self, model: "Model", fit: Fit) -> Trained:
-        """The annotated model, trained."""
-        from experiments.strategy.annotation import annotated_whole
-
-        return fit(annotated_whole(model))
+        left_float = unsupported(model)
+        if not left_float:
+            return Promise("int8")
+        chosen = supported(model)
+        if self.unsupported == "error" or not chosen:
+            refuse_unsupported(model, left_float)
+        return promised(model, chosen, self.rest, left_float)
 
     @property
     def scheme(self) -> Scheme:
         """See Strategy.scheme."""
-        return Learned(self.interface)
+        return Learned(self.interface, self.rest)
