@@ -1,7 +1,9 @@
 """Smaller weights for the float ops of a TFLite file, with LiteRT's quantizer; what is quantized already stays."""
 
+import io
 import re
 import warnings
+from contextlib import redirect_stdout
 from typing import Literal
 
 from experiments.graph import read_ops
@@ -32,7 +34,7 @@ def requantized(content: bytes, weights: Weights) -> bytes:
             work.add_dynamic_config(this, every, BITS[weights])
     if not targets:
         return content
-    with native_stderr_silenced(), warnings.catch_warnings():
+    with native_stderr_silenced(), redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns that the file is partially quantized, which is meant
         return bytes(work.quantize().quantized_model)
 
