@@ -30,7 +30,7 @@ COLUMNS = (
     "latency_p50_us", "latency_p90_us", "latency_p99_us", "latency_min_us",
     "speedup", "speedup_low", "speedup_high",
     "arithmetic", "verified", "broken_promise", "partial", "left_float",
-    "coverage_ops", "coverage_weights", "coverage_macs",
+    "coverage_ops", "coverage_weights", "coverage_macs", "xnnpack_ops", "logit_rmse", "sqnr_min_db",
     "train_seconds", "epochs_trained", "epochs_reused", "cpu", "git_commit", "run_id", "status", "error",
 )  # fmt: skip
 # Settings that say where a run is kept, not what it is.

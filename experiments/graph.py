@@ -30,6 +30,7 @@ WITH_KERNEL = frozenset(
     {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_3D", "BATCH_MATMUL", "TRANSPOSE_CONV"}
 )
 FLOAT16_WEIGHTS = "float32 with float16 weights"
+SHAPE_TYPES = frozenset({"int32", "int64"})
 INTEGER_TYPES = frozenset({"INT4", "INT8", "UINT8", "INT16", "INT32"})
 
 _OP_NAMES: dict[int, str] = {
@@ -62,8 +63,8 @@ class Op:
 
     @property
     def computes(self) -> bool:
-        """Whether the op computes, instead of moving or re-typing values."""
-        return self.op not in MOVING
+        """Whether the op computes the model's own values, instead of moving or re-typing them or finding a shape."""
+        return self.op not in MOVING and self.input_type not in SHAPE_TYPES
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -183,9 +184,9 @@ def _kernel(name: str, inputs: Sequence[Any], model: Any, graph: Any) -> Any | N
     if name not in WITH_KERNEL:
         return None
     for operator in graph.operators:
-        unpacks = _op_name(model.operatorCodes[operator.opcodeIndex]) == "DEQUANTIZE"
-        if unpacks and graph.tensors[operator.outputs[0]] is inputs[1]:
-            return graph.tensors[operator.inputs[0]]
+        packed = graph.tensors[operator.inputs[0]]
+        if graph.tensors[operator.outputs[0]] is inputs[1] and _type(packed) == "float16":
+            return packed
     return inputs[1]
 
 

@@ -11,16 +11,17 @@ import numpy.typing as npt
 from experiments.dataset import Dataset, Source
 from experiments.errors import UserError, first_line
 from experiments.graph import coverage, read_ops
-from experiments.measure.accuracy import keras_logits, tflite_logits
+from experiments.measure.accuracy import Logits, keras_logits, tflite_logits
+from experiments.measure.fidelity import delegated, gaps, op_noise
 from experiments.measure.latency import LatencyProtocol, measure_latency
 from experiments.model import Architecture
 from experiments.progress import say
 from experiments.promise import broken
-from experiments.record import Answers, RunRecord, Setting, Stage, described
+from experiments.record import AFTER, BASELINE, FINAL, REFERENCE, Answers, RunRecord, Setting, Stage, described
 from experiments.stamp import stamp
 from experiments.statistics import Estimate, mcnemar, paired_difference, proportion
 from experiments.strategy import Strategy
-from experiments.tflite import Float32, convert
+from experiments.tflite import Float32, TFLiteModel, convert
 from experiments.training import Fit, Trained, Training, fit
 
 if TYPE_CHECKING:
@@ -74,14 +75,17 @@ def run(experiment: Experiment) -> RunRecord:
     reference = convert(baseline.model, Float32(), calibration)
     tflite = convert(prepared.model, strategy.scheme, calibration)
 
+    logits = _logits(data, baseline.model, prepared.model, reference, tflite)
     answers = Answers(
         truth=data.test.y,
-        keras=keras_logits(prepared.model, data.test.x).argmax(axis=1),
-        tflite=tflite_logits(tflite, data.test.x).argmax(axis=1),
-        reference=tflite_logits(reference, data.test.x).argmax(axis=1),
+        keras=logits[AFTER].argmax(axis=1),
+        tflite=logits[FINAL].argmax(axis=1),
+        reference=logits[REFERENCE].argmax(axis=1),
     )
     right, right_before = answers.tflite == answers.truth, answers.reference == answers.truth
-    ops = read_ops(tflite.content, [layer.name for layer in model.layers])
+    layers = [layer.name for layer in model.layers]
+    ops = read_ops(tflite.content, layers)
+    in_float = reference if prepared.in_float is baseline.model else convert(prepared.in_float, Float32(), calibration)
     return RunRecord(
         setting=experiment.setting,
         baseline=_stage(baseline),
@@ -97,11 +101,28 @@ def run(experiment: Experiment) -> RunRecord:
         latency=measure_latency(tflite, reference, data.test.x, experiment.latency, seed),
         ops=ops,
         coverage=coverage(ops),
+        gaps=gaps(logits),
+        op_noise=op_noise(tflite, ops, in_float, read_ops(in_float.content, layers), data.test.x),
+        delegated=delegated(tflite, ops),
         promise=promise,
         broken=broken(promise, ops),
         data_fingerprint=data.fingerprint,
         stamp=stamp(),
     )
+
+
+def _logits(
+    data: Dataset, baseline: "Model", after: "Model", reference: TFLiteModel, tflite: TFLiteModel
+) -> dict[str, Logits]:
+    """Outputs on the test images of the four models between which accuracy can be lost, in the order of the story."""
+    images = data.test.x
+    of_baseline = keras_logits(baseline, images)
+    return {
+        BASELINE: of_baseline,
+        AFTER: of_baseline if after is baseline else keras_logits(after, images),
+        REFERENCE: tflite_logits(reference, images),
+        FINAL: tflite_logits(tflite, images),
+    }
 
 
 def _built(experiment: Experiment, data: Dataset) -> "Model":

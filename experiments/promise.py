@@ -33,10 +33,7 @@ def broken(promise: Promise, ops: Sequence[Op]) -> tuple[str, ...]:
     return (
         *_wrong_types(promise, ops),
         *(f"{name} is not in the file" for name in sorted(promise.kernels - {op.layer for op in ops})),
-        *(
-            f"{first.op} and {second.op} stand one behind the other after {first.layer or first.op}"
-            for first, second in stray_pairs(ops)
-        ),
+        *_stray_pairs(ops),
         *_wrong_weights(promise, ops),
     )
 
@@ -59,6 +56,13 @@ def _expected(promise: Promise, op: Op) -> tuple[str, ...]:
     if promise.chosen is not None and op.op in SCALE_KEEPING:
         return (types, promise.types, "float32")  # between integers it is one, whoever chose what
     return (types,)
+
+
+def _stray_pairs(ops: Sequence[Op]) -> Iterator[str]:
+    pairs = stray_pairs(ops)
+    if pairs:
+        first, second = pairs[0]
+        yield f"{len(pairs)} times types change for nothing, first in {first.op} and {second.op} of {second.layer}"
 
 
 def _wrong_weights(promise: Promise, ops: Sequence[Op]) -> Iterator[str]:

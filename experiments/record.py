@@ -2,17 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from experiments.graph import Coverage, Op, arithmetic
+from experiments.measure.fidelity import Gap, OpNoise
 from experiments.measure.latency import Latency
 from experiments.promise import Promise
 from experiments.statistics import Estimate
 from experiments.tflite import TFLiteModel
 from experiments.training import History
+
+# The models between which accuracy can be lost.
+BASELINE, AFTER = "Keras baseline", "Keras after the strategy"
+REFERENCE, FINAL = "float TFLite of the baseline", "final TFLite"
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,9 @@ class RunRecord:
     latency: Latency
     ops: tuple[Op, ...]
     coverage: Coverage
+    gaps: tuple[Gap, ...]  # between each two of the four models
+    op_noise: tuple[OpNoise, ...]
+    delegated: frozenset[int]  # positions of the ops that XNNPACK takes
     promise: Promise
     broken: tuple[str, ...]  # where the file differs from the promise, in words
     data_fingerprint: str
@@ -90,10 +99,27 @@ class RunRecord:
             "coverage_ops": self.coverage.ops,
             "coverage_weights": self.coverage.weights,
             "coverage_macs": self.coverage.macs,
+            "xnnpack_ops": self.xnnpack_ops,
+            "logit_rmse": self._gap(AFTER, FINAL).rms_logit_error,
+            **self._least_sqnr(),
             "train_seconds": self.baseline.seconds + self.own_training.seconds,
             "epochs_trained": float(self.baseline.epochs_trained + self.own_training.epochs_trained),
             "epochs_reused": float(self.baseline.epochs_reused + self.own_training.epochs_reused),
         }
+
+    @property
+    def xnnpack_ops(self) -> float:
+        """Share of the computing ops that XNNPACK takes."""
+        computing = [op.index in self.delegated for op in self.ops if op.computes]
+        return sum(computing) / len(computing)
+
+    def _least_sqnr(self) -> dict[str, float]:
+        """A file without any noise has none."""
+        finite = [op.sqnr_db for op in self.op_noise if isfinite(op.sqnr_db)]
+        return {"sqnr_min_db": min(finite)} if finite else {}
+
+    def _gap(self, first: str, second: str) -> Gap:
+        return next(gap for gap in self.gaps if (gap.first, gap.second) == (first, second))
 
     def verdict(self) -> dict[str, str]:
         """What the truth gate found, in words: whether the file is what the strategy promises, and where it is not."""
@@ -122,6 +148,7 @@ class RunRecord:
             "own_training": asdict(self.own_training),
             "tflite_sha256": self.tflite.digest,
             "data_fingerprint": self.data_fingerprint,
+            "gaps": [asdict(gap) for gap in self.gaps],
             "layers": [asdict(op) for op in self.ops],
             "stamp": dict(self.stamp),
         }

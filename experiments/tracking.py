@@ -13,9 +13,9 @@ import time
 import traceback
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import wraps
 from http.client import HTTPException
 from pathlib import Path
@@ -31,6 +31,8 @@ from pydantic.dataclasses import dataclass as card
 from experiments.card import CARD
 from experiments.errors import UserError, first_line, near
 from experiments.graph import Op
+from experiments.measure.fidelity import Gap, OpNoise
+from experiments.plots import save_noise
 from experiments.progress import say
 from experiments.record import RunRecord, Setting
 from experiments.stamp import stamp
@@ -327,7 +329,10 @@ def write_artifacts(folder: Path, record: RunRecord, configuration: str) -> None
     (folder / "model.tflite").write_bytes(record.tflite.content)
     (folder / "record.json").write_text(json.dumps(record.as_json(), indent=2))
     (folder / "config.yaml").write_text(configuration)
-    (folder / "layers.csv").write_text(layer_table(record.ops))
+    (folder / "layers.csv").write_text(layer_table(record.ops, record.delegated))
+    (folder / "fidelity.csv").write_text(_table_of(Gap, record.gaps))
+    (folder / "signal_to_noise.csv").write_text(_table_of(OpNoise, record.op_noise))
+    save_noise(folder / "signal_to_noise.png", record.op_noise, run_name(record.setting))
     timed = (record.latency.samples, record.latency.reference_samples)
     _save_table(
         folder / "latency_samples.csv",
@@ -346,14 +351,22 @@ def _save_table(path: Path, values: npt.NDArray[np.int64], header: str) -> None:
     np.savetxt(path, values, "%d", delimiter=",", header=header, comments="")
 
 
-def layer_table(ops: Sequence[Op]) -> str:
-    """The ops of a file as CSV, one line each."""
+def layer_table(ops: Sequence[Op], delegated: Collection[int]) -> str:
+    """The ops of a file as CSV, one line each; `delegated` are the positions of those that XNNPACK takes."""
     columns = [field.name for field in fields(Op) if field.name not in ("inputs", "outputs")]
+    rows = [[*(getattr(op, name) for name in columns), op.arithmetic, op.index in delegated] for op in ops]
+    return _as_csv([*columns, "arithmetic", "xnnpack"], rows)
+
+
+def _as_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow([*columns, "arithmetic"])
-    writer.writerows([*(getattr(op, name) for name in columns), op.arithmetic] for op in ops)
+    csv.writer(table, lineterminator="\n").writerows([header, *rows])
     return table.getvalue()
+
+
+def _table_of(kind: type, values: Sequence[Any]) -> str:
+    """Dataclasses of one kind as CSV."""
+    return _as_csv([field.name for field in fields(kind)], [list(asdict(value).values()) for value in values])
 
 
 def _row(run: "Run") -> Row:

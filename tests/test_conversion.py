@@ -1,7 +1,7 @@
 """What becomes of a model under each strategy, read from the TFLite file. No training: only the structure counts."""
 
 import json
-from functools import cache, partial
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from experiments.model.article_cnn import ArticleCNN
 from experiments.model.ds_cnn import DSCNN
 from experiments.model.mlp import MLP
 from experiments.model.resnet8 import ResNet8
+from experiments.promise import broken
 from experiments.strategy import Strategy
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.finetune import Finetune
@@ -29,7 +30,7 @@ from experiments.strategy.ptq_int4 import PTQInt4
 from experiments.strategy.ptq_int8 import PTQInt8
 from experiments.strategy.ptq_int16x8 import PTQInt16x8
 from experiments.strategy.qat import QAT
-from experiments.tflite import Learned, TFLiteModel, convert
+from experiments.tflite import Rest, TFLiteModel, convert
 from experiments.training import Trained
 
 pytestmark = pytest.mark.tensorflow
@@ -58,14 +59,18 @@ def calibration(count: int) -> Images:
     return data().calibration(min(count, 20), seed=0)
 
 
-def converted(architecture: Architecture, strategy: Strategy) -> tuple[Any, TFLiteModel, tuple[Op, ...]]:
-    """The Keras parent, the file and its ops, without training."""
+def built(architecture: Architecture) -> Any:
+    """The untrained model."""
     from experiments.tensorflow_quietly import keras
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
-    model = architecture.build(data().input_shape, data().classes)
-    strategy.promise(model)
+    return architecture.build(data().input_shape, data().classes)
+
+
+def converted(architecture: Architecture, strategy: Strategy) -> tuple[Any, TFLiteModel, tuple[Op, ...]]:
+    """The Keras parent, the file and its ops, without training."""
+    model = built(architecture)
     parent = strategy.prepare(model, Trained.untouched, calibration).model
     file = convert(parent, strategy.scheme, calibration)
     return parent, file, read_ops(file.content, [layer.name for layer in model.layers])
@@ -138,15 +143,45 @@ def test_every_subset_of_the_article_s_layers_is_exact(chosen: tuple[str, ...]) 
     assert tflite_logits(file, data().test.x[:5]).shape == (5, 10)  # the edited file still runs
 
 
-RESIDUAL = ("stem", "conv_0a", "conv_0b", "add_0", "conv_1a", "conv_1b", "shortcut_1", "add_1", "conv_2a", "dense")
+# What can be chosen one by one; each stands for its group with BatchNorm and activation.
+CHOICES: dict[str, tuple[Architecture, tuple[str, ...]]] = {
+    "ds_cnn": (
+        DSCNN(filters=8),
+        ("stem", *(f"{kind}_{i}" for i in range(4) for kind in ("depthwise", "pointwise")), "pool", "dense"),
+    ),
+    "resnet8": (
+        ResNet8(),
+        ("stem", "conv_0a", "conv_0b", "add_0", "conv_1a", "conv_1b", "shortcut_1", "add_1",
+         "conv_2a", "conv_2b", "shortcut_2", "add_2", "pool", "dense"),
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_random_subsets_of_a_residual_network_are_exact(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("name", CHOICES)
+def test_random_subsets_of_networks_with_branches_and_batchnorm_are_exact(name: str, seed: int) -> None:
+    architecture, layers = CHOICES[name]
     rng = np.random.default_rng(seed)
-    chosen = tuple(str(name) for name in rng.choice(RESIDUAL, rng.integers(2, 8), replace=False))
-    _, _, ops = converted(ResNet8(), Annotate(layers=chosen))
+    chosen = tuple(str(layer) for layer in rng.choice(layers, rng.integers(1, len(layers)), replace=False))
+    model, strategy = built(architecture), Annotate(layers=chosen)
+    _, file, ops = converted(architecture, strategy)
     assert integer_layers(ops) == set(chosen)
+    assert broken(strategy.promise(model), ops) == ()
+    assert np.isfinite(tflite_logits(file, data().test.x[:5])).all()  # the edited file still runs
+
+
+@pytest.mark.parametrize("rest", ["dynamic", "float16"])
+@pytest.mark.parametrize("chosen", [("dense",), ("conv2d_1", "dense"), ("conv2d", "conv2d_2")], ids=",".join)
+def test_the_rest_has_smaller_weights_and_the_chosen_layers_stay_exact(chosen: tuple[str, ...], rest: Rest) -> None:
+    strategy = Annotate(layers=chosen, rest=rest)
+    _, file, ops = converted(ArticleCNN(), strategy)
+    assert broken(strategy.promise(built(ArticleCNN())), ops) == ()
+    assert np.isfinite(tflite_logits(file, data().test.x[:5])).all()
+
+
+def test_annotating_dense_alone_with_a_dynamic_rest_is_as_small_as_the_whole_model() -> None:
+    _, file, _ = converted(ArticleCNN(), Annotate(rest="dynamic"))
+    assert file.bytes == pytest.approx(154_000, rel=0.005)
 
 
 def test_annotation_leaves_the_baseline_as_it_is() -> None:
@@ -160,51 +195,6 @@ def test_a_pattern_that_matches_nothing_is_found_before_training() -> None:
     model = ArticleCNN().build(data().input_shape, data().classes)
     with pytest.raises(UserError, match=r"'LSTM' chooses no layer"):
         Annotate(layers=("LSTM",)).promise(model)
-
-
-def test_layers_that_cannot_be_trained_quantization_aware_are_all_named() -> None:
-    from experiments.tensorflow_quietly import keras
-
-    layers = keras.layers
-    model = keras.Sequential(
-        [
-            layers.InputLayer((28, 28, 1)),
-            layers.Conv2D(4, 3, activation="elu", name="odd"),
-            layers.BatchNormalization(name="alone"),
-            layers.Flatten(),
-            layers.LayerNormalization(name="norm"),
-            layers.Dense(10, name="dense"),
-        ]
-    )
-    with pytest.raises(UserError, match=r"odd \(.*elu.*alone \(.*norm \(.*strategy\.layers=\[dense\]"):
-        QAT().promise(model)
-
-
-def test_batchnorm_behind_a_dense_layer_is_refused_since_the_converter_would_leave_it_float() -> None:
-    from experiments.tensorflow_quietly import keras
-
-    layers = keras.layers
-    head = [
-        layers.Dense(8, name="d0"),
-        layers.BatchNormalization(name="bn"),
-        layers.ReLU(),
-        layers.Dense(10, name="d1"),
-    ]
-    model = keras.Sequential([layers.InputLayer((28, 28, 1)), layers.Flatten(), *head])
-    with pytest.raises(UserError, match=r"bn \(BatchNormalization that.*strategy\.layers=\[d1\]"):
-        Annotate(layers=("d0",)).promise(model)
-
-
-def test_a_chosen_layer_that_stays_float_all_the_same_is_found_in_the_file() -> None:
-    import tensorflow_model_optimization as tfmot
-
-    from experiments.tensorflow_quietly import keras
-
-    layers = keras.layers
-    head = [layers.Dense(8, name="d0"), layers.BatchNormalization(), layers.ReLU(), layers.Dense(10, name="d1")]
-    model = keras.Sequential([layers.InputLayer((28, 28, 1)), layers.Flatten(), *head])
-    with pytest.raises(UserError, match="left layers in float that were to be quantized: batch_normalization"):
-        convert(tfmot.quantization.keras.quantize_model(model), Learned(), partial(data().calibration, seed=0))
 
 
 # Ranges that are learned need training: test_pipeline has those.

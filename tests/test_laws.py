@@ -21,7 +21,8 @@ ROOMS = {
     "pandas": {"compare"},
     "tensorflow": {"tensorflow_quietly"},
     "tensorflow_model_optimization": {"strategy.annotation"},
-    "ai_edge_litert": {"exact", "graph", "measure.accuracy", "measure.stopwatch", "weights"},
+    "ai_edge_litert": {"exact", "graph", "measure.accuracy", "measure.fidelity", "measure.stopwatch", "weights"},
+    "matplotlib": {"plots"},
     "litert_quantizer": {"weights"},
 }
 # Rooms that import a heavy library at their top; everybody else imports them inside functions.

@@ -1,0 +1,213 @@
+"""The truth gate: a file that is not what its strategy promises is found out, and the difference said in words."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+
+from experiments.dataset import Dataset, Images
+from experiments.dataset.mnist import Mnist
+from experiments.errors import UserError
+from experiments.graph import Op, read_ops
+from experiments.promise import Promise, broken
+from experiments.strategy.annotate import Annotate
+from experiments.strategy.qat import QAT
+from experiments.tflite import Learned, convert
+from experiments.training import Trained
+
+INT8 = Op(
+    index=0, op="CONV_2D", layer="conv", input_type="int8", weights_type="int8", output_type="int8", per_channel=True,
+    weights=100, weights_bytes=100, macs=1000, sparsity=0.5, clusters=16, inputs=(0, 1, 2), outputs=(3,),
+)  # fmt: skip
+FLOAT = replace(INT8, input_type="float32", weights_type="float32", output_type="float32")
+HYBRID = replace(FLOAT, weights_type="int8")
+POOL = replace(FLOAT, op="MAX_POOL_2D", layer="pool", weights=0, weights_type="")
+
+
+@pytest.mark.parametrize(
+    ("promise", "op"),
+    [
+        (Promise("int8"), INT8),
+        (Promise("float32"), FLOAT),
+        (Promise("hybrid int8"), HYBRID),
+        (Promise("hybrid int8"), POOL),  # without weights there is nothing to be hybrid
+        (Promise("hybrid int8", least_weights=1024), FLOAT),
+        (Promise("int16x8"), replace(INT8, input_type="int16", output_type="int16")),
+        (Promise("int16x8"), replace(INT8, input_type="int16", output_type="int16", weights=0, weights_type="")),
+        (Promise("int8", chosen=frozenset({"conv"}), kernels=frozenset({"conv"})), INT8),
+        (Promise("int8", chosen=frozenset({"dense"})), FLOAT),
+        (Promise("int8", chosen=frozenset({"dense"}), rest="hybrid int8"), HYBRID),
+        (Promise("int8", sparsity=0.5, clusters=16), INT8),
+    ],
+    ids=str,
+)
+def test_a_kept_promise_has_no_difference(promise: Promise, op: Op) -> None:
+    assert broken(promise, [op]) == ()
+
+
+@pytest.mark.parametrize(
+    ("promise", "op", "said"),
+    [
+        (Promise("int8"), FLOAT, "conv (CONV_2D) computes in float32 instead of int8"),
+        (Promise("int8"), HYBRID, "conv (CONV_2D) computes in hybrid int8 instead of int8"),
+        (Promise("hybrid int8"), FLOAT, "conv (CONV_2D) computes in float32 instead of hybrid int8"),
+        (Promise("int8", chosen=frozenset({"dense"})), INT8, "conv (CONV_2D) computes in int8 instead of float32"),
+        (Promise("int8", chosen=frozenset()), replace(INT8, layer=""), "a layer without a name (CONV_2D) computes in"),
+        (Promise("int8", kernels=frozenset({"dense"})), INT8, "dense is not in the file"),
+        (Promise("int8", sparsity=0.8), INT8, "50.0% of the weights are zero instead of 80.0%"),
+        (Promise("int8", clusters=8), INT8, "conv has 16 distinct weights in a channel instead of 8 at most"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_broken_promise_is_said_in_words(promise: Promise, op: Op, said: str) -> None:
+    (difference,) = broken(promise, [op])
+    assert difference.startswith(said)
+
+
+def test_a_stray_pair_of_conversions_is_found() -> None:
+    back = replace(POOL, op="DEQUANTIZE", layer="", input_type="int8", inputs=(3,), outputs=(4,))
+    again = replace(POOL, op="QUANTIZE", layer="dense", output_type="int8", inputs=(4,), outputs=(5,))
+    assert broken(Promise("int8"), [INT8, back, again]) == (
+        "1 times types change for nothing, first in DEQUANTIZE and QUANTIZE of dense",
+    )
+
+
+@cache
+def data() -> Dataset:
+    return Mnist(train_samples=200, test_samples=100).load()
+
+
+def calibration(count: int) -> Images:
+    return data().calibration(min(count, 20), seed=0)
+
+
+def article_cnn() -> Any:
+    from experiments.model.article_cnn import ArticleCNN
+    from experiments.tensorflow_quietly import keras
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    return ArticleCNN().build(data().input_shape, data().classes)
+
+
+def found(content: bytes, promise: Promise, model: Any) -> str:
+    return "; ".join(broken(promise, read_ops(content, [layer.name for layer in model.layers])))
+
+
+@pytest.mark.tensorflow
+def test_annotation_the_usual_way_before_a_flatten_is_caught() -> None:
+    import tensorflow_model_optimization as tfmot
+
+    from experiments.tensorflow_quietly import keras
+
+    def usual(layer: Any) -> Any:
+        chosen = layer.name == "dense"
+        return tfmot.quantization.keras.quantize_annotate_layer(layer) if chosen else layer
+
+    model = article_cnn()
+    annotated = tfmot.quantization.keras.quantize_apply(keras.models.clone_model(model, clone_function=usual))
+    file = convert(annotated, Learned(), calibration)
+    assert "dense (FULLY_CONNECTED) computes in float32 instead of int8" in found(
+        file.content, Annotate().promise(model), model
+    )
+
+
+def straight(settings: Callable[[Any], None]) -> tuple[bytes, Any, Any]:
+    """A partially annotated model, converted by hand with these settings."""
+    from experiments.tensorflow_quietly import tf
+
+    model = article_cnn()
+    strategy = Annotate(layers=("conv2d",))
+    converter = tf.lite.TFLiteConverter.from_keras_model(strategy.prepare(model, Trained.untouched, calibration).model)
+    settings(converter)
+    return bytes(converter.convert()), strategy.promise(model), model
+
+
+@pytest.mark.tensorflow
+def test_a_partially_annotated_model_given_a_representative_data_set_is_caught() -> None:
+    from experiments.tensorflow_quietly import tf
+
+    def calibrated(converter: Any) -> None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([image[None]] for image in calibration(10))
+
+    differences = found(*straight(calibrated))
+    assert "conv2d_1 (CONV_2D) computes in int8 instead of float32" in differences
+    assert "dense (FULLY_CONNECTED) computes in int8 instead of float32" in differences
+
+
+@pytest.mark.tensorflow
+def test_a_quantization_aware_model_converted_without_optimizations_is_caught() -> None:
+    from experiments.tensorflow_quietly import tf
+
+    model = article_cnn()
+    trained = QAT().prepare(model, Trained.untouched, calibration).model
+    content = bytes(tf.lite.TFLiteConverter.from_keras_model(trained).convert())
+    assert "conv2d (CONV_2D) computes in float32 instead of int8" in found(content, QAT().promise(model), model)
+
+
+@pytest.mark.tensorflow
+def test_dense_batchnorm_relu_which_tfmot_accepts_and_leaves_float_is_caught() -> None:
+    import tensorflow_model_optimization as tfmot
+
+    model = behind_dense()
+    file = convert(tfmot.quantization.keras.quantize_model(model), Learned(), calibration)
+    assert "computes in float32 instead of int8" in found(file.content, Promise("int8"), model)
+
+
+def behind_dense() -> Any:
+    from experiments.tensorflow_quietly import keras
+
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    head = [
+        layers.Dense(8, name="d0"),
+        layers.BatchNormalization(name="bn"),
+        layers.ReLU(name="relu"),
+        layers.Dense(10, name="d1"),
+    ]
+    return keras.Sequential([layers.InputLayer((28, 28, 1)), layers.Flatten(), *head])
+
+
+def mixed() -> Any:
+    """A model of which TFMOT refuses a part, in the way of squeeze and excitation."""
+    from experiments.tensorflow_quietly import keras
+
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    image = layers.Input((28, 28, 1))
+    x = layers.Conv2D(8, 3, strides=2, activation="relu", name="conv")(image)
+    x = layers.BatchNormalization(name="alone")(x)
+    scale = layers.Dense(8, activation="sigmoid", name="squeeze")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    x = layers.Multiply(name="multiply")([x, scale])
+    x = layers.Conv2D(8, 3, activation="elu", name="odd")(x)
+    x = layers.LayerNormalization(name="norm")(layers.Flatten()(x))
+    return keras.Model(image, layers.Dense(10, name="classifier")(x))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("model", "left_float"),
+    [(mixed, {"alone", "multiply", "odd", "norm"}), (behind_dense, {"d0", "bn", "relu"})],
+)
+def test_qat_annotates_what_it_can_and_says_what_stays_float(model: Callable[[], Any], left_float: set[str]) -> None:
+    whole = model()
+    promise = QAT().promise(whole)
+    assert promise.partial
+    assert set(promise.left_float) == left_float
+    trained = QAT().prepare(whole, Trained.untouched, calibration).model
+    assert found(convert(trained, Learned(), calibration).content, promise, whole) == ""
+
+
+@pytest.mark.tensorflow
+def test_unsupported_layers_are_all_named_where_they_are_an_error() -> None:
+    with pytest.raises(UserError, match=r"alone \(.*multiply \(.*odd \(.*elu.*norm \(.*layers=\[conv,squeeze,classif"):
+        QAT(unsupported="error").promise(mixed())
+
+
+@pytest.mark.tensorflow
+def test_a_chosen_layer_with_batchnorm_behind_a_dense_one_is_refused() -> None:
+    with pytest.raises(UserError, match=r"bn \(BatchNormalization that.*strategy\.layers=\[d1\]"):
+        Annotate(layers=("d0",)).promise(behind_dense())
