@@ -21,7 +21,7 @@ from experiments.record import AFTER, BASELINE, FINAL, REFERENCE, Answers, RunRe
 from experiments.stamp import stamp
 from experiments.statistics import Estimate, mcnemar, paired_difference, proportion
 from experiments.strategy import Strategy
-from experiments.tflite import Float32, TFLiteModel, convert
+from experiments.tflite import Calibration, Float32, TFLiteModel, convert
 from experiments.training import Fit, Trained, Training, fit
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def run(experiment: Experiment) -> RunRecord:
     right, right_before = answers.tflite == answers.truth, answers.reference == answers.truth
     layers = [layer.name for layer in model.layers]
     ops = read_ops(tflite.content, layers)
-    in_float = reference if prepared.in_float is baseline.model else convert(prepared.in_float, Float32(), calibration)
+    in_float = reference if prepared.model is baseline.model else _in_float(prepared.model, calibration)
     return RunRecord(
         setting=experiment.setting,
         baseline=_stage(baseline),
@@ -123,6 +123,14 @@ def _logits(
         REFERENCE: tflite_logits(reference, images),
         FINAL: tflite_logits(tflite, images),
     }
+
+
+def _in_float(model: "Model", calibration: Calibration) -> TFLiteModel:
+    """The float file of the weights that a strategy has trained, without any quantization."""
+    from experiments.strategy.annotation import fake_quantization_off
+
+    with fake_quantization_off():
+        return convert(model, Float32(), calibration)
 
 
 def _built(experiment: Experiment, data: Dataset) -> "Model":

@@ -7,6 +7,8 @@ from experiments.graph import FLOAT16_WEIGHTS, SCALE_KEEPING, Op, stray_pairs
 
 # Types that only weights can have: an op without weights stays float32 beside them.
 WEIGHT_TYPES = frozenset({FLOAT16_WEIGHTS, "hybrid int8", "hybrid int4"})
+# Kernels that pruning and clustering leave alone.
+NEVER_COMPRESSED = frozenset({"DEPTHWISE_CONV_2D"})
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def _stray_pairs(ops: Sequence[Op]) -> Iterator[str]:
 
 
 def _wrong_weights(promise: Promise, ops: Sequence[Op]) -> Iterator[str]:
-    with_weights = [op for op in ops if op.weights]
+    with_weights = [op for op in ops if op.weights and op.op not in NEVER_COMPRESSED]
     zeros = sum(op.sparsity * op.weights for op in with_weights)
     everything = sum(op.weights for op in with_weights)
     if zeros < promise.sparsity * everything - len(with_weights):  # each layer's number of zeros is rounded down

@@ -23,6 +23,7 @@ Calibration = Callable[[int], Images]  # calibration(n) gives n images of the tr
 Interface = Literal["float32", "int8"]
 Rest = Literal["float", "dynamic", "float16"]
 WEIGHTS_OF_THE_REST: Mapping[Rest, Weights] = {"dynamic": "int8", "float16": "float16"}
+LEAST_DYNAMIC = 1024  # weights that a layer needs for the converter to quantize it dynamically
 
 
 @dataclass(frozen=True)

@@ -65,11 +65,6 @@ class Trained:
     epochs_trained: int  # by this call
     epochs_reused: int  # taken from the cache
     seconds: float  # of training for all these epochs, including those that were reused
-    in_float: "Model"  # the same weights without fake quantization: the model itself where it has none
-
-    def with_float_twin(self, in_float: "Model") -> "Trained":
-        """This training, of a model that has fake quantization."""
-        return replace(self, in_float=in_float)
 
     def after(self, first: "Trained") -> "Trained":
         """This training and the one before it as one."""
@@ -85,7 +80,7 @@ class Trained:
     @staticmethod
     def untouched(model: "Model", callbacks: Sequence[Any] = ()) -> "Trained":  # it is a Fit as well
         """A model as it is, without any training."""
-        return Trained(model, "", {}, 0, 0, 0.0, model)
+        return Trained(model, "", {}, 0, 0, 0.0)
 
 
 class Fit(Protocol):
@@ -233,7 +228,6 @@ def _trained(
         epochs_trained=settings.epochs - done,
         epochs_reused=done,
         seconds=seconds,
-        in_float=model,
     )
 
 

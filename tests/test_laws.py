@@ -20,13 +20,13 @@ ROOMS = {
     "mlflow": {"tracking"},
     "pandas": {"compare"},
     "tensorflow": {"tensorflow_quietly"},
-    "tensorflow_model_optimization": {"strategy.annotation"},
+    "tensorflow_model_optimization": {"strategy.annotation", "strategy.compression"},
     "ai_edge_litert": {"exact", "graph", "measure.accuracy", "measure.fidelity", "measure.stopwatch", "weights"},
     "matplotlib": {"plots"},
     "litert_quantizer": {"weights"},
 }
 # Rooms that import a heavy library at their top; everybody else imports them inside functions.
-HEAVY = {"tensorflow_quietly", "strategy.annotation"}
+HEAVY = {"tensorflow_quietly", "strategy.annotation", "strategy.compression"}
 
 
 def title(path: Path) -> str:
@@ -89,5 +89,10 @@ def test_a_card_opens_with_the_line_that_the_menu_shows(path: Path) -> None:
 
 
 def test_every_strategy_file_has_a_card_of_its_name() -> None:
-    kinds = {path.stem for path in (PACKAGE / "strategy").glob("*.py")} - {"__init__", "annotation", "selection"}
+    kinds = {path.stem for path in (PACKAGE / "strategy").glob("*.py")} - {
+        "__init__",
+        "annotation",
+        "compression",
+        "selection",
+    }
     assert kinds == {path.stem for path in CARDS if path.parent.name == "strategy"}

@@ -1,6 +1,7 @@
 """Strategies: what is done to the baseline, and the converter scheme that goes with it. One file per kind."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import PositiveInt
@@ -8,7 +9,7 @@ from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
 from experiments.promise import Promise
-from experiments.tflite import Calibration, Rest, Scheme
+from experiments.tflite import LEAST_DYNAMIC, Calibration, Dynamic, Float32, Int8, Interface, Learned, Rest, Scheme
 from experiments.training import Fit, Trained
 
 if TYPE_CHECKING:
@@ -79,16 +80,70 @@ class QuantizationAware(Strategy):
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The annotated model, trained."""
-        from experiments.strategy.annotation import (
-            annotated,
-            annotated_whole,
-            calibrate_ranges,
-            without_fake_quantization,
-        )
+        from experiments.strategy.annotation import annotated, annotated_whole, calibrate_ranges
 
         chosen = self.promise(model).chosen
         quantized = annotated_whole(model) if chosen is None else annotated(model, chosen)
         if self.range_init == "calibrated":
             calibrate_ranges(quantized, calibration(self.calibration_samples))
-        trained = fit(quantized)
-        return trained.with_float_twin(without_fake_quantization(trained.model, model))
+        return fit(quantized)
+
+
+@card(frozen=True, config=CARD, kw_only=True)
+class Compressing(Strategy):
+    """Training that leaves weights which pack better; `quantization` is what follows, after training."""
+
+    trains: ClassVar[bool] = True
+    needs_epochs: ClassVar[bool] = True
+
+    quantization: Literal["none", "dynamic", "int8"] = "none"
+    calibration_samples: PositiveInt = 500
+
+    def promise(self, model: "Model") -> Promise:
+        """What the quantization that follows makes of every layer."""
+        match self.quantization:
+            case "none":
+                return Promise("float32")
+            case "dynamic":
+                return Promise("hybrid int8", least_weights=LEAST_DYNAMIC)
+            case "int8":
+                return Promise("int8")
+
+    @property
+    def scheme(self) -> Scheme:
+        """See Strategy.scheme."""
+        match self.quantization:
+            case "none":
+                return Float32()
+            case "dynamic":
+                return Dynamic()
+            case "int8":
+                return Int8(self.calibration_samples)
+
+
+@card(frozen=True, config=CARD, kw_only=True)
+class CompressingQAT(Strategy):
+    """Compression, then quantization-aware training of the whole model that keeps it."""
+
+    trains: ClassVar[bool] = True
+    needs_epochs: ClassVar[bool] = True
+
+    interface: Interface = "float32"
+
+    def promise(self, model: "Model") -> Promise:
+        """Everything in int8: a layer that cannot be is refused."""
+        from experiments.strategy.annotation import refuse_unsupported
+
+        refuse_unsupported(model, [layer.name for layer in model.layers])
+        return Promise("int8")
+
+    def quantized(self, compressed: Trained, fit: Fit, keep: Collection[str]) -> Trained:
+        """A compressed model, trained quantization-aware; `keep` is `zeros`, `clusters` or both."""
+        from experiments.strategy.compression import to_quantize
+
+        return fit(to_quantize(compressed.model, keep)).after(compressed)
+
+    @property
+    def scheme(self) -> Scheme:
+        """See Strategy.scheme."""
+        return Learned(self.interface)

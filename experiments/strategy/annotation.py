@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import tensorflow_model_optimization as tfmot
-from tensorflow_model_optimization.python.core.quantization.keras import quantizers
+from tensorflow_model_optimization.python.core.quantization.keras import quant_ops, quantizers
 from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
     default_8bit_quantize_registry,
 )
@@ -160,8 +160,7 @@ def annotated(model: "Model", names: Collection[str]) -> "Model":
 def calibrate_ranges(quantized: "Model", images: Images) -> None:
     """Start the ranges of all activations at the least and greatest values that the images cause.
 
-    TFMOT starts them at -6 and 6 and moves them by a thousandth a step, so that short training leaves most of the
-    int8 levels unused. While the values pass, nothing is quantized, weights included.
+    TFMOT starts them at -6 and 6 and moves them by a thousandth a step.
     """
 
     def remember(_self: Any, values: Tensor, _training: Any, weights: Mapping[str, Any], **_: Any) -> Tensor:
@@ -169,22 +168,19 @@ def calibrate_ranges(quantized: "Model", images: Images) -> None:
         weights["max_var"].assign(tf.maximum(0.0, tf.reduce_max(values)))
         return values
 
-    def let_pass(_self: Any, values: Tensor, _training: Any, **_: Any) -> Tensor:
-        return values
-
-    with (
-        patch.object(quantizers.MovingAverageQuantizer, "__call__", remember),
-        patch.object(quantizers.LastValueQuantizer, "__call__", let_pass),
-    ):
+    with fake_quantization_off(), patch.object(quantizers.MovingAverageQuantizer, "__call__", remember):
         quantized(images, training=False)
 
 
-def without_fake_quantization(quantized: "Model", model: "Model") -> "Model":
-    """The float model with the weights that a quantization-aware copy of it has learned."""
-    plain = keras.models.clone_model(model)
-    learned = {weight.name.removeprefix("quant_"): weight for weight in quantized.weights}
-    plain.set_weights([learned[weight.name].numpy() for weight in model.weights])
-    return plain
+@contextmanager
+def fake_quantization_off() -> Iterator[None]:
+    """Let values and weights pass TFMOT's quantizers as they are: a model converted meanwhile is float."""
+
+    def let_pass(values: Tensor, *_: Any, **__: Any) -> Tensor:
+        return values
+
+    with patch.object(quant_ops, "_FakeQuantWithMinMaxVars", let_pass):
+        yield
 
 
 def _edges_to_quantize(model: "Model", names: Collection[str]) -> Iterable[tuple[int, int]]:

@@ -6,7 +6,7 @@ from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
 from experiments.strategy import PostTraining
-from experiments.tflite import Dynamic, Scheme
+from experiments.tflite import LEAST_DYNAMIC, Dynamic, Scheme
 
 
 @card(frozen=True, config=CARD, kw_only=True)
@@ -14,7 +14,7 @@ class PTQDynamic(PostTraining):
     """int8 weights, float activations; no calibration."""
 
     types: ClassVar[str] = "hybrid int8"
-    least_weights: ClassVar[int] = 1024  # the converter's own rule
+    least_weights: ClassVar[int] = LEAST_DYNAMIC
 
     @property
     def scheme(self) -> Scheme:

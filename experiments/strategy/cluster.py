@@ -1,0 +1,36 @@
+"""Weight clustering."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass as card
+
+from experiments.card import CARD
+from experiments.promise import Promise
+from experiments.strategy import Compressing
+from experiments.tflite import Calibration
+from experiments.training import Fit, Trained
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+Clusters = Annotated[int, Field(ge=2, le=256)]
+
+
+@card(frozen=True, config=CARD, kw_only=True)
+class Cluster(Compressing):
+    """`clusters` is how many distinct weights a kernel may have: smaller after gzip, not in the file."""
+
+    clusters: Clusters = 16
+
+    def promise(self, model: "Model") -> Promise:
+        """No more distinct weights."""
+        return replace(super().promise(model), clusters=self.clusters)
+
+    def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
+        """The clustered model."""
+        from experiments.strategy.compression import clustered, to_cluster
+
+        trained = fit(to_cluster(model, self.clusters))
+        return replace(trained, model=clustered(trained.model))

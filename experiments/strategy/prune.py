@@ -1,0 +1,36 @@
+"""Magnitude pruning."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass as card
+
+from experiments.card import CARD
+from experiments.promise import Promise
+from experiments.strategy import Compressing
+from experiments.tflite import Calibration
+from experiments.training import Fit, Trained
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+@card(frozen=True, config=CARD, kw_only=True)
+class Prune(Compressing):
+    """`sparsity` is the share of each kernel's weights that become zero: smaller after gzip, not in the file."""
+
+    sparsity: Share = 0.8
+
+    def promise(self, model: "Model") -> Promise:
+        """At least so many zeros."""
+        return replace(super().promise(model), sparsity=self.sparsity)
+
+    def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
+        """The pruned model."""
+        from experiments.strategy.compression import pruned, pruning_callbacks, to_prune
+
+        trained = fit(to_prune(model, self.sparsity), pruning_callbacks())
+        return replace(trained, model=pruned(trained.model))

@@ -1,0 +1,38 @@
+"""Pruning, clustering that keeps the zeros, then quantization-aware training that keeps both."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pydantic.dataclasses import dataclass as card
+
+from experiments.card import CARD
+from experiments.promise import Promise
+from experiments.strategy import CompressingQAT
+from experiments.strategy.cluster import Clusters
+from experiments.strategy.prune import Prune, Share
+from experiments.tflite import Calibration
+from experiments.training import Fit, Trained
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+
+@card(frozen=True, config=CARD, kw_only=True)
+class PruneClusterQAT(CompressingQAT):
+    """Trains finetune.epochs three times: pruning, clustering, quantization-aware."""
+
+    sparsity: Share = 0.8
+    clusters: Clusters = 16
+
+    def promise(self, model: "Model") -> Promise:
+        """int8, at least so many zeros, and no more distinct weights."""
+        return replace(super().promise(model), sparsity=self.sparsity, clusters=self.clusters)
+
+    def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
+        """The pruned and clustered model, trained quantization-aware."""
+        from experiments.strategy.compression import clustered, to_cluster
+
+        sparse = Prune(sparsity=self.sparsity).prepare(model, fit, calibration)
+        both = fit(to_cluster(sparse.model, self.clusters, keep_zeros=True))
+        compressed = replace(both.after(sparse), model=clustered(both.model))
+        return self.quantized(compressed, fit, keep=["zeros", "clusters"])
