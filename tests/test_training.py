@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,33 @@ def start(kind: str, data: Dataset, seed: int = 0) -> Any:
     from experiments.model.article_cnn import ArticleCNN
     from experiments.model.ds_cnn import DSCNN
     from experiments.strategy.annotation import annotated_whole
+    from experiments.strategy.compression import clustered, to_cluster, to_prune, to_quantize
     from experiments.tensorflow_quietly import keras
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     architecture = ArticleCNN() if kind.startswith("article") else DSCNN(filters=8, blocks=1)
     model = architecture.build(data.input_shape, data.classes)
-    return annotated_whole(model) if kind.endswith("qat") else model
+    wrapped: dict[str, Callable[[], Any]] = {
+        "": lambda: model,
+        "qat": lambda: annotated_whole(model),
+        "pruning": lambda: to_prune(model, 0.8),
+        "clustering": lambda: to_cluster(model, 16),
+        "clustering and zeros": lambda: to_cluster(model, 16, keep_zeros=True),
+        "qat that keeps zeros": lambda: to_quantize(model, ["zeros"]),
+        "qat that keeps clusters": lambda: to_quantize(clustered(to_cluster(model, 16)), ["clusters"]),
+    }
+    return wrapped[kind.partition("_with_")[2]]()
 
 
 def trained(kind: str, epochs: int, data: Dataset, cache: Path, seed: int = 0) -> Trained:
+    from experiments.strategy.compression import pruning_callbacks
+
     settings = Training(epochs=epochs, **SETTINGS)
-    return fit(start(kind, data, seed), data=data, settings=settings, seed=seed, cache_dir=cache, title="training")
+    callbacks = pruning_callbacks() if kind.endswith("pruning") else []
+    return fit(
+        start(kind, data, seed), callbacks, data=data, settings=settings, seed=seed, cache_dir=cache, title="training"
+    )
 
 
 def bits(model: Any) -> str:
@@ -48,7 +64,20 @@ def bits(model: Any) -> str:
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
-@pytest.mark.parametrize("kind", ["article", "article_qat", "ds_cnn", "ds_cnn_qat"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "article",
+        "article_with_qat",
+        "ds_cnn",
+        "ds_cnn_with_qat",
+        "article_with_pruning",
+        "article_with_clustering",
+        "article_with_clustering and zeros",
+        "article_with_qat that keeps zeros",
+        "article_with_qat that keeps clusters",
+    ],
+)
 def test_continuing_gives_the_bits_of_training_straight_through(kind: str, data: Dataset, tmp_path: Path) -> None:
     straight = trained(kind, 2, data, tmp_path / "straight")
     trained(kind, 1, data, tmp_path / "stopped")
@@ -58,11 +87,11 @@ def test_continuing_gives_the_bits_of_training_straight_through(kind: str, data:
 
 
 def test_a_fresh_process_gives_the_same_bits(data: Dataset, tmp_path: Path) -> None:
-    here = bits(trained("article_qat", 1, data, tmp_path / "here").model)
+    here = bits(trained("article_with_qat", 1, data, tmp_path / "here").model)
     script = (
         "from pathlib import Path; from tests.test_training import *\n"
         "data = Mnist(train_samples=500, test_samples=50).load()\n"
-        f"print(bits(trained('article_qat', 1, data, Path({str(tmp_path / 'there')!r})).model))"
+        f"print(bits(trained('article_with_qat', 1, data, Path({str(tmp_path / 'there')!r})).model))"
     )
     there = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert there.stdout.split()[-1] == here

@@ -1,0 +1,116 @@
+"""Pruning and clustering on a little of real MNIST: what is promised of the weights is in the file."""
+
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.dataset import Dataset
+from experiments.dataset.mnist import Mnist
+from experiments.errors import UserError
+from experiments.graph import Op, read_ops
+from experiments.model import Architecture
+from experiments.model.article_cnn import ArticleCNN
+from experiments.model.ds_cnn import DSCNN
+from experiments.promise import Promise, broken
+from experiments.strategy import Strategy
+from experiments.strategy.cluster import Cluster
+from experiments.strategy.cluster_qat import ClusterQAT
+from experiments.strategy.none import Nothing
+from experiments.strategy.prune import Prune
+from experiments.strategy.prune_cluster_qat import PruneClusterQAT
+from experiments.strategy.prune_qat import PruneQAT
+from experiments.strategy.qat import QAT
+from experiments.tflite import TFLiteModel, convert
+from experiments.training import Training, fit
+
+pytestmark = pytest.mark.tensorflow
+
+COMPRESSING: dict[str, Strategy] = {
+    "prune": Prune(),
+    "prune, then dynamic": Prune(quantization="dynamic"),
+    "prune, then int8": Prune(quantization="int8"),
+    "cluster": Cluster(),
+    "cluster, then int8": Cluster(quantization="int8"),
+    "prune_qat": PruneQAT(),
+    "cluster_qat": ClusterQAT(),
+    "prune_cluster_qat": PruneClusterQAT(),
+}
+
+
+@cache
+def data() -> Dataset:
+    return Mnist(train_samples=300, test_samples=50).load()
+
+
+def built(architecture: Architecture) -> Any:
+    from experiments.tensorflow_quietly import keras
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    return architecture.build(data().input_shape, data().classes)
+
+
+def file_of(strategy: Strategy, model: Any, cache_dir: Path) -> tuple[TFLiteModel, tuple[Op, ...]]:
+    """The file and its ops after one epoch of training."""
+    settings = Training(epochs=1, batch_size=50)
+    training = partial(fit, data=data(), settings=settings, seed=0, cache_dir=cache_dir, title="training")
+    calibration = partial(data().calibration, seed=0)
+    trained = strategy.prepare(model, training, lambda count: calibration(min(count, 20)))
+    file = convert(trained.model, strategy.scheme, lambda count: calibration(min(count, 20)))
+    return file, read_ops(file.content, [layer.name for layer in model.layers])
+
+
+@pytest.mark.parametrize("architecture", [ArticleCNN(), DSCNN(filters=16, blocks=1)], ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize("name", COMPRESSING)
+def test_the_file_keeps_the_promised_zeros_and_clusters(name: str, architecture: Architecture, tmp_path: Path) -> None:
+    strategy, model = COMPRESSING[name], built(architecture)
+    assert broken(strategy.promise(model), file_of(strategy, model, tmp_path)[1]) == ()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "plain"),
+    [(Prune(), Nothing()), (Cluster(), Nothing()), (PruneQAT(), QAT()), (ClusterQAT(), QAT())],
+    ids=lambda strategy: type(strategy).__name__,
+)
+def test_compression_makes_a_smaller_download_of_a_file_of_the_same_size(
+    strategy: Strategy, plain: Strategy, tmp_path: Path
+) -> None:
+    compressed, _ = file_of(strategy, built(ArticleCNN()), tmp_path)
+    ordinary, _ = file_of(plain, built(ArticleCNN()), tmp_path)
+    assert compressed.bytes == pytest.approx(ordinary.bytes, rel=0.01)
+    assert compressed.gzip_bytes < 0.7 * ordinary.gzip_bytes
+
+
+def test_both_together_are_the_smallest_download(tmp_path: Path) -> None:
+    both, pruned, clustered = (
+        file_of(strategy, built(ArticleCNN()), tmp_path)[0].gzip_bytes
+        for strategy in (PruneClusterQAT(), PruneQAT(), ClusterQAT())
+    )
+    assert both < min(pruned, clustered)
+
+
+def test_plain_qat_of_a_pruned_model_loses_the_zeros_and_the_gate_says_so(tmp_path: Path) -> None:
+    model = built(ArticleCNN())
+    settings = Training(epochs=1, batch_size=50)
+    training = partial(fit, data=data(), settings=settings, seed=0, cache_dir=tmp_path, title="training")
+    sparse = Prune().prepare(model, training, partial(data().calibration, seed=0)).model
+    (difference,) = broken(Promise("int8", sparsity=0.8), file_of(QAT(), sparse, tmp_path)[1])
+    assert difference.endswith("of the weights are zero instead of 80.0%")
+
+
+def test_trainings_one_after_the_other_count_as_one(tmp_path: Path) -> None:
+    settings = Training(epochs=1, batch_size=50)
+    training = partial(fit, data=data(), settings=settings, seed=0, cache_dir=tmp_path, title="training")
+    trained = PruneQAT().prepare(built(ArticleCNN()), training, partial(data().calibration, seed=0))
+    assert (trained.epochs_trained, len(trained.history["loss"])) == (2, 2)
+
+
+def test_layers_that_cannot_be_quantized_are_refused_by_name() -> None:
+    from experiments.tensorflow_quietly import keras
+
+    layers = keras.layers
+    model = keras.Sequential([layers.InputLayer((8, 8, 1)), layers.Flatten(), layers.LayerNormalization(name="norm")])
+    with pytest.raises(UserError, match=r"norm \(LayerNormalization is not supported\)"):
+        PruneQAT().promise(model)

@@ -1,0 +1,95 @@
+"""Where accuracy goes: gaps between models, the noise of each op, and what XNNPACK takes."""
+
+from functools import cache, partial
+from math import inf
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from experiments.dataset import Dataset
+from experiments.dataset.mnist import Mnist
+from experiments.graph import Op, read_ops
+from experiments.measure.accuracy import Logits
+from experiments.measure.fidelity import OpNoise, decibel, delegated, gaps, op_noise
+from experiments.model.article_cnn import ArticleCNN
+from experiments.tflite import Dynamic, Float16, Float32, Int8, Int16x8, Scheme, TFLiteModel, convert
+
+LOGITS = arrays(np.float32, (5, 3), elements=st.floats(-10, 10, width=32))
+
+
+@given(LOGITS)
+def test_a_model_and_itself_have_no_gap(logits: Logits) -> None:
+    (gap,) = gaps({"a": logits, "b": logits})
+    assert (gap.agreement, gap.rms_logit_error, gap.max_logit_error) == (1, 0, 0)
+
+
+def test_a_gap_is_the_share_of_equal_answers_and_the_error_of_the_logits() -> None:
+    (gap,) = gaps({"a": np.array([[1, 0], [0, 1]], np.float32), "b": np.array([[1, 0], [4, 1]], np.float32)})
+    assert (gap.agreement, gap.rms_logit_error, gap.max_logit_error) == (0.5, 2, 4)
+
+
+def test_every_pair_of_models_has_a_gap() -> None:
+    logits = np.zeros((1, 2), np.float32)
+    assert [(gap.first, gap.second) for gap in gaps(dict.fromkeys("abc", logits))] == [
+        ("a", "b"),
+        ("a", "c"),
+        ("b", "c"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("signal", "noise", "ratio"), [(100, 1, 20), (1, 1, 0), (1, 0, inf), (0, 1, -inf), (0, 0, inf)]
+)
+def test_decibel(signal: float, noise: float, ratio: float) -> None:
+    assert decibel(signal, noise) == ratio
+
+
+@cache
+def data() -> Dataset:
+    return Mnist(train_samples=200, test_samples=20).load()
+
+
+@cache
+def converted(scheme: Scheme) -> tuple[TFLiteModel, tuple[Op, ...]]:
+    from experiments.tensorflow_quietly import keras
+
+    keras.utils.set_random_seed(0)
+    model = ArticleCNN().build(data().input_shape, data().classes)
+    file = convert(model, scheme, partial(data().calibration, seed=0))
+    return file, read_ops(file.content, [layer.name for layer in model.layers])
+
+
+def noise(scheme: Scheme) -> tuple[OpNoise, ...]:
+    return op_noise(*converted(scheme), *converted(Float32()), data().test.x)
+
+
+@pytest.mark.tensorflow
+def test_the_float_file_is_exact() -> None:
+    assert {op.sqnr_db for op in noise(Float32())} == {inf}
+
+
+@pytest.mark.tensorflow
+def test_every_int8_op_has_noise() -> None:
+    ratios = {op.layer: op.sqnr_db for op in noise(Int8(20))}
+    assert ratios.keys() == {"conv2d", "conv2d_1", "conv2d_2", "dense"}
+    assert all(10 < ratio < 60 for ratio in ratios.values())
+
+
+@pytest.mark.tensorflow
+def test_float16_weights_are_more_faithful_than_int8() -> None:
+    assert min(op.sqnr_db for op in noise(Float16())) > max(op.sqnr_db for op in noise(Int8(20)))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("scheme", [Float32(), Dynamic(), Float16(), Int8(20)], ids=str)
+def test_xnnpack_takes_every_op(scheme: Scheme) -> None:
+    file, ops = converted(scheme)
+    assert delegated(file, ops) == {op.index for op in ops}
+
+
+@pytest.mark.tensorflow
+def test_xnnpack_takes_nothing_of_an_int16_file() -> None:
+    assert delegated(*converted(Int16x8(20))) == frozenset()
