@@ -9,7 +9,7 @@ which is what the Keras model computes. The float constants, BatchNorm folded, c
 model without quantization, which gives the same ops for the same layers.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -22,7 +22,7 @@ from ai_edge_litert.tools.flatbuffer_utils import (
     read_model_from_bytearray,
 )
 
-from experiments.graph import SCALE_KEEPING, Op
+from experiments.graph import SCALE_KEEPING, Op, read_ops
 
 OpKey = tuple[str, str]  # the layer an op came from, and what it is
 Bytes = npt.NDArray[np.uint8]
@@ -38,6 +38,15 @@ def surplus(ops: Collection[Op], spared: Collection[str]) -> list[Op]:
         for op in ops
         if op.computes and op.op not in SCALE_KEEPING and op.arithmetic == "integer" and op.layer in spared
     ]
+
+
+def only(content: bytes, in_float: Callable[[], bytes], layers: Collection[str], chosen: Collection[str]) -> bytes:
+    """The file with exactly the chosen layers in integers; `in_float` makes the same model without any, if needed."""
+    too_many = surplus(read_ops(content, layers), [layer for layer in layers if layer not in chosen])
+    if not too_many:
+        return content
+    plain = in_float()
+    return put_back_to_float(content, too_many, float_constants(plain, read_ops(plain, layers)))
 
 
 def put_back_to_float(content: bytes, ops: Collection[Op], constants: Mapping[OpKey, Sequence[Bytes | None]]) -> bytes:
@@ -79,6 +88,8 @@ def put_back_to_float(content: bytes, ops: Collection[Op], constants: Mapping[Op
         if _is_dequantize(model, operator):
             floats[operator.inputs[0]] = operator.outputs[0]
             conversions[operator.outputs[0]] = operator
+        elif _is_quantize_of_floats(model, graph, operator):
+            floats[operator.outputs[0]] = operator.inputs[0]
     for index, operator in enumerate(graph.operators):
         if index in surplus_ops:
             quantized = operator.outputs
@@ -93,7 +104,7 @@ def put_back_to_float(content: bytes, ops: Collection[Op], constants: Mapping[Op
     for index in graph.outputs:
         if index in conversions:
             write(conversions.pop(index))
-    graph.operators = operators
+    graph.operators = _without_idle_quantize(model, graph, operators)
     _drop_unused(model)
     return bytes(convert_object_to_bytearray(model))
 
@@ -108,6 +119,21 @@ def float_constants(content: bytes, ops: Collection[Op]) -> dict[OpKey, list[Byt
 
 def _is_dequantize(model: Any, operator: Any) -> bool:
     return _builtin(model, operator) == int(schema.BuiltinOperator.DEQUANTIZE)
+
+
+def _is_quantize_of_floats(model: Any, graph: Any, operator: Any) -> bool:
+    is_quantize = _builtin(model, operator) == int(schema.BuiltinOperator.QUANTIZE)
+    return is_quantize and bool(graph.tensors[operator.inputs[0]].type == schema.TensorType.FLOAT32)
+
+
+def _without_idle_quantize(model: Any, graph: Any, operators: Sequence[Any]) -> list[Any]:
+    """A QUANTIZE whose values are taken in float by now has nobody left to quantize for."""
+    read = {index for operator in operators for index in operator.inputs} | {*graph.outputs}
+    return [
+        operator
+        for operator in operators
+        if operator.outputs[0] in read or not _is_quantize_of_floats(model, graph, operator)
+    ]
 
 
 def _builtin(model: Any, operator: Any) -> int:

@@ -62,7 +62,7 @@ def run(experiment: Experiment) -> RunRecord:
     seed, strategy = experiment.setting.seed, experiment.strategy
     experiment.model.check()
     data = experiment.dataset.load()
-    model = _built(experiment, data)
+    model = built(experiment, data)
     promise = strategy.promise(model)
     if promise.partial:
         say(f"  partial: {described(promise.left_float)}")
@@ -73,7 +73,7 @@ def run(experiment: Experiment) -> RunRecord:
     prepared = strategy.prepare(baseline.model, further, calibration)
 
     reference = convert(baseline.model, Float32(), calibration)
-    tflite = convert(prepared.model, strategy.scheme, calibration)
+    tflite = convert(prepared.model, strategy.scheme, calibration, promise.chosen)
 
     logits = _logits(data, baseline.model, prepared.model, reference, tflite)
     answers = Answers(
@@ -133,7 +133,7 @@ def _in_float(model: "Model", calibration: Calibration) -> TFLiteModel:
         return convert(model, Float32(), calibration)
 
 
-def _built(experiment: Experiment, data: Dataset) -> "Model":
+def built(experiment: Experiment, data: Dataset) -> "Model":
     """The untrained model, its random weights drawn from the seed; models of earlier runs are let go."""
     from experiments.tensorflow_quietly import keras
 

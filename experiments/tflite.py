@@ -4,15 +4,14 @@ import gzip
 import hashlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.dataset import Images
 from experiments.errors import UserError, first_line
-from experiments.exact import float_constants, put_back_to_float, surplus
-from experiments.graph import read_ops
+from experiments.exact import only
 from experiments.quiet import native_stderr_silenced
 from experiments.weights import Weights, requantized
 
@@ -94,8 +93,12 @@ class TFLiteModel:
         return hashlib.sha256(self.content).hexdigest()
 
 
-def convert(model: "Model", scheme: Scheme, calibration: Calibration) -> TFLiteModel:
+def convert(
+    model: "Model", scheme: Scheme, calibration: Calibration, chosen: Collection[str] | None = None
+) -> TFLiteModel:
     """Convert a Keras model; calibration images are taken where the scheme needs them.
+
+    `chosen` are the layers that Int8 quantizes, all others stay float; None stands for every layer.
 
     Raises:
         UserError: the converter refuses the model.
@@ -111,7 +114,7 @@ def convert(model: "Model", scheme: Scheme, calibration: Calibration) -> TFLiteM
         case Float16():
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.target_spec.supported_types = [tf.float16]
-        case Int8(samples, interface):
+        case Int8(calibration_samples=samples, interface=interface):
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = _one_by_one(calibration(samples))
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
@@ -130,6 +133,8 @@ def convert(model: "Model", scheme: Scheme, calibration: Calibration) -> TFLiteM
     match scheme:
         case DynamicInt4():
             content = requantized(content, "int4")
+        case Int8() if chosen is not None:
+            content = only(content, partial(_in_float, model), [layer.name for layer in model.layers], chosen)
         case Learned(rest=rest):
             content = _exactly_as_annotated(content, model)
             if rest != "float":
@@ -139,15 +144,14 @@ def convert(model: "Model", scheme: Scheme, calibration: Calibration) -> TFLiteM
 
 def _exactly_as_annotated(content: bytes, model: "Model") -> bytes:
     """The file with those layers back in float that carry no fake quantization, yet were quantized."""
+    layers = {getattr(layer, "layer", layer).name: _is_fake_quantized(layer) for layer in model.layers}
+    return only(content, partial(_in_float, model), layers, [name for name, quantized in layers.items() if quantized])
+
+
+def _in_float(model: "Model") -> bytes:
     from experiments.tensorflow_quietly import tf
 
-    layers = {getattr(layer, "layer", layer).name: _is_fake_quantized(layer) for layer in model.layers}
-    spared = [name for name, quantized in layers.items() if not quantized]
-    too_many = surplus(read_ops(content, layers), spared)
-    if not too_many:
-        return content
-    in_float = _converted(tf.lite.TFLiteConverter.from_keras_model(model), Float32())
-    return put_back_to_float(content, too_many, float_constants(in_float, read_ops(in_float, layers)))
+    return _converted(tf.lite.TFLiteConverter.from_keras_model(model), Float32())
 
 
 def _is_fake_quantized(layer: Any) -> bool:

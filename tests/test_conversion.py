@@ -72,7 +72,7 @@ def converted(architecture: Architecture, strategy: Strategy) -> tuple[Any, TFLi
     """The Keras parent, the file and its ops, without training."""
     model = built(architecture)
     parent = strategy.prepare(model, Trained.untouched, calibration).model
-    file = convert(parent, strategy.scheme, calibration)
+    file = convert(parent, strategy.scheme, calibration, strategy.promise(model).chosen)
     return parent, file, read_ops(file.content, [layer.name for layer in model.layers])
 
 

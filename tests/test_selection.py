@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.errors import UserError
-from experiments.strategy.selection import Layer, check_pattern, select
+from experiments.strategy.selection import Layer, checked, select
 
 LAYERS = [
     Layer("conv2d", "Conv2D", True),
@@ -48,7 +48,7 @@ def test_more_layers_than_there_are_is_refused() -> None:
 @pytest.mark.parametrize("pattern", ["conv2d(", "*", "last:0"])
 def test_patterns_without_meaning_are_refused_before_there_is_a_model(pattern: str) -> None:
     with pytest.raises(ValueError, match=r"regular expression|chooses no layer"):
-        check_pattern(pattern)
+        checked((pattern,))
 
 
 @given(st.integers(1, 3), st.integers(1, 3))

@@ -1,14 +1,13 @@
 """Per-layer annotation: quantization-aware training of the chosen layers, the others stay float."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
 from experiments.promise import Promise
 from experiments.strategy import QuantizationAware
-from experiments.strategy.selection import check_pattern
+from experiments.strategy.selection import Patterns
 from experiments.tflite import Learned, Scheme
 
 if TYPE_CHECKING:
@@ -22,14 +21,7 @@ class Annotate(QuantizationAware):
     The article's advice is the default: the dense layers.
     """
 
-    layers: Annotated[tuple[str, ...], Field(min_length=1)] = ("Dense",)
-
-    @field_validator("layers")
-    @classmethod
-    def _readable(cls, layers: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in layers:
-            check_pattern(pattern)
-        return layers
+    layers: Patterns = ("Dense",)
 
     def promise(self, model: "Model") -> Promise:
         """Exactly the chosen layers in int8: every pattern has to choose one, and each has to be supported."""

@@ -3,6 +3,9 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from experiments.errors import UserError, near
 
@@ -18,8 +21,14 @@ class Layer:
     weighted: bool
 
 
-def check_pattern(pattern: str) -> None:
-    """Raise ValueError where a pattern cannot mean anything, whatever the model."""
+def checked(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """The patterns; ValueError where one of them cannot mean anything, whatever the model."""
+    for pattern in patterns:
+        _check(pattern)
+    return patterns
+
+
+def _check(pattern: str) -> None:
     if position := POSITION.fullmatch(pattern):
         if int(position[2]) == 0:
             raise ValueError(f"{pattern!r} chooses no layer; count from 1, as in {position[1]}:1")
@@ -28,6 +37,9 @@ def check_pattern(pattern: str) -> None:
         re.compile(pattern)
     except re.error as error:
         raise ValueError(f"{pattern!r} is no regular expression ({error})") from error
+
+
+Patterns = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(checked)]
 
 
 def select(layers: Sequence[Layer], patterns: Sequence[str]) -> tuple[str, ...]:
