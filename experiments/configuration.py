@@ -1,14 +1,15 @@
 """From Hydra's configuration to typed objects, once, at the door; and what a user is told when it does not work."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from hydra.errors import InstantiationException, MissingConfigException
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass as card
 
@@ -85,6 +86,23 @@ def read(config: DictConfig, choices: Mapping[str, str]) -> Request:
         parameters=dict(_flat(settings)),
         text=OmegaConf.to_yaml(OmegaConf.create(settings)),
     )
+
+
+def composed(overrides: Sequence[str]) -> Request:
+    """What `python -m experiments.run` would make of these overrides.
+
+    Raises:
+        UserError: Hydra or a card refuses them.
+    """
+    try:
+        with initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
+            config = compose("config", list(overrides), return_hydra_config=True)
+        choices = config.hydra.runtime.choices
+        with open_dict(config):
+            del config["hydra"]
+        return read(config, choices)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise UserError(told(error)) from error
 
 
 def _refuse_strangers(settings: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""Pictures of one run."""
+"""Pictures of one run, and of what the layers of a model bear."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
@@ -33,4 +33,24 @@ def save_noise(path: Path, noise: Sequence[OpNoise], title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     handles = [Patch(color=colour, label=types) for types, colour in colours.items()]
     figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), title="computes in", frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def save_sensitivity(path: Path, cost: Mapping[str, float], gain: Mapping[str, float]) -> None:
+    """Logit error by layer, from the input down: caused by it alone in int8, and regained by it alone in float."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1.6 + 0.36 * len(cost)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    sides = ((left, cost, BLUE, "caused by this layer alone in int8"), (right, gain, GREEN, "regained by it in float"))
+    for axes, values, colour, title in sides:
+        bars = axes.barh(range(len(values)), list(values.values()), color=colour)
+        axes.bar_label(bars, fmt="%.4f", padding=3)
+        axes.margins(x=0.18)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.spines[["top", "right"]].set_visible(False)
+    left.set_yticks(range(len(cost)), list(cost))
+    left.invert_yaxis()
+    figure.supxlabel("RMS logit error on validation images: the longer, the more sensitive the layer", fontsize=10)
     figure.savefig(path, dpi=110)

@@ -12,7 +12,17 @@ from experiments.pipeline import Experiment, run
 from experiments.record import RunRecord, Setting
 from experiments.strategy import Strategy
 from experiments.strategy.annotate import Annotate
+from experiments.strategy.cluster import Cluster
+from experiments.strategy.cluster_qat import ClusterQAT
 from experiments.strategy.none import Nothing
+from experiments.strategy.prune import Prune
+from experiments.strategy.prune_cluster_qat import PruneClusterQAT
+from experiments.strategy.prune_qat import PruneQAT
+from experiments.strategy.ptq_dynamic import PTQDynamic
+from experiments.strategy.ptq_float16 import PTQFloat16
+from experiments.strategy.ptq_int4 import PTQInt4
+from experiments.strategy.ptq_int8 import PTQInt8
+from experiments.strategy.ptq_int16x8 import PTQInt16x8
 from experiments.strategy.qat import QAT
 from experiments.training import Training
 
@@ -66,14 +76,51 @@ def test_training_curves_have_a_value_for_each_epoch(baseline: RunRecord) -> Non
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(
     "strategy",
-    [QAT(), Annotate(), Annotate(layers=("conv2d_1", "dense"))],  # the last one spares a layer between two chosen ones
-    ids=["qat", "dense", "sandwich"],
+    [
+        QAT(),
+        QAT(range_init="calibrated"),
+        Annotate(),
+        # These spare a layer between two chosen ones, which the converter alone would quantize.
+        Annotate(layers=("conv2d", "conv2d_2")),
+        Annotate(layers=("conv2d_1", "dense")),
+        Annotate(layers=("conv2d", "conv2d_1", "dense")),
+        Annotate(layers=("conv2d", "conv2d_2", "dense")),
+    ],
+    ids=["qat", "calibrated", "dense", "0,2", "1,3", "0,1,3", "0,2,3"],
 )
 def test_a_quantization_aware_model_and_its_file_agree(strategy: Strategy, cache: Path, baseline: RunRecord) -> None:
     record = run(experiment(strategy, cache))
     assert record.agreement >= 0.995
-    assert record.baseline.epochs_reused == 1
+    assert record.broken == ()
     assert record.tflite_accuracy.value > baseline.tflite_accuracy.value
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("strategy", "loss"),
+    [
+        (PTQDynamic(), 0.005),
+        (PTQFloat16(), 0.005),
+        (PTQInt8(), 0.01),
+        (PTQInt8(layers=("conv2d_1", "dense")), 0.01),
+        (PTQInt16x8(calibration_samples=100), 0.005),
+        (PTQInt4(), 0.02),
+        (Annotate(rest="dynamic"), 0.0),
+        (Annotate(rest="float16"), 0.0),
+        (Prune(), 0.03),
+        (Cluster(), 0.02),
+        (PruneQAT(), 0.03),
+        (ClusterQAT(), 0.02),
+        (PruneClusterQAT(), 0.03),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Strategy) else "",
+)
+def test_no_strategy_costs_more_accuracy_than_it_should(
+    strategy: Strategy, loss: float, cache: Path, baseline: RunRecord
+) -> None:
+    record = run(experiment(strategy, cache))
+    assert record.broken == ()
+    assert record.tflite_accuracy.value >= baseline.tflite_accuracy.value - loss
 
 
 def test_learning_ranges_without_training_is_refused(tmp_path: Path) -> None:

@@ -66,6 +66,16 @@ def chosen(model: "Model", patterns: Sequence[str]) -> tuple[str, ...]:
     return tuple(layer.name for layer in candidates if layer.name in together)
 
 
+def units_of(model: "Model") -> dict[str, tuple[str, ...]]:
+    """What can be quantized one by one, from the input on: each layer that computes, with those folded into its op."""
+    units: dict[str, tuple[str, ...]] = {}
+    for layer in model.layers:
+        if not isinstance(layer, (keras.layers.InputLayer, *PASSING)):
+            group = _group(layer)
+            units[group[0].name] = tuple(member.name for member in group)
+    return units
+
+
 def refuse_unsupported(model: "Model", names: Collection[str]) -> None:
     """Raise UserError that names every layer among `names` that TFMOT cannot train quantization-aware, and why."""
     reasons = {name: reason for name, reason in unsupported(model).items() if name in names}

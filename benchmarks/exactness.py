@@ -1,0 +1,82 @@
+"""What annotation makes of all 15 subsets of the article's layers: `python -m benchmarks.exactness`; three minutes.
+
+Each subset is annotated the usual way (TFMOT's quantize_annotate_layer on the chosen layers, Optimize.DEFAULT) and by
+`strategy=annotate`; what runs in int8 is read from the files. Nothing is trained: types and sizes do not depend on it.
+Writes benchmarks/results/exactness/ and the table in the README.
+"""
+
+import csv
+import json
+from collections.abc import Sequence
+from functools import partial
+from itertools import combinations
+from typing import Any
+
+from benchmarks.publish import HERE, README, with_table
+from experiments.dataset.mnist import Mnist
+from experiments.graph import read_ops
+from experiments.model.article_cnn import ArticleCNN
+from experiments.progress import bar
+from experiments.stamp import stamp
+from experiments.strategy.annotate import Annotate
+from experiments.tflite import convert
+from experiments.training import Trained
+
+LAYERS = ("conv2d", "conv2d_1", "conv2d_2", "dense")
+COLUMNS = ("chosen", "int8_usual_way", "bytes_usual_way", "int8_here", "bytes_here")
+
+
+def usual_way(model: Any, chosen: Sequence[str]) -> bytes:
+    """The file that TFMOT's guide leads to."""
+    import tensorflow_model_optimization as tfmot
+
+    from experiments.tensorflow_quietly import keras, tf
+
+    def annotated(layer: Any) -> Any:
+        return tfmot.quantization.keras.quantize_annotate_layer(layer) if layer.name in chosen else layer
+
+    copy = keras.models.clone_model(model, clone_function=annotated)
+    converter = tf.lite.TFLiteConverter.from_keras_model(tfmot.quantization.keras.quantize_apply(copy))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    return bytes(converter.convert())
+
+
+def here(model: Any, chosen: Sequence[str], calibration: Any) -> bytes:
+    """The file of strategy=annotate."""
+    strategy = Annotate(layers=tuple(chosen))
+    prepared = strategy.prepare(model, Trained.untouched, calibration).model
+    return convert(prepared, strategy.scheme, calibration).content
+
+
+def in_int8(content: bytes) -> str:
+    """The layers that compute in integers in a file."""
+    found = [op.layer for op in read_ops(content, LAYERS) if op.computes and op.arithmetic == "integer"]
+    return ", ".join(found) or "nothing"
+
+
+def main() -> None:
+    """Measure, write, publish."""
+    from experiments.tensorflow_quietly import keras
+
+    data = Mnist(train_samples=100, test_samples=100).load()
+    subsets = [subset for size in range(1, 5) for subset in combinations(LAYERS, size)]
+    rows = []
+    with bar("Subsets", total=len(subsets)) as advance:
+        for chosen in subsets:
+            keras.backend.clear_session()
+            keras.utils.set_random_seed(0)
+            model = ArticleCNN().build(data.input_shape, data.classes)
+            usual = usual_way(model, chosen)
+            exact = here(model, chosen, partial(data.calibration, seed=0))
+            rows.append([", ".join(chosen), in_int8(usual), len(usual), in_int8(exact), len(exact)])
+            advance(1)
+    folder = HERE / "results" / "exactness"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "exactness.csv").open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+    (folder / "stamp.json").write_text(json.dumps(stamp(), indent=2) + "\n")
+    README.write_text(with_table(README.read_text(), "exactness"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,300 @@
+"""Which layers bear quantization: `python -m experiments.sensitivity model=... dataset=... [max_drop=0.002]`.
+
+Every layer is quantized alone, and left in float alone, after training, and each such file is measured: accuracy,
+logit error, bytes. Then the smallest file whose accuracy stays within `max_drop` of the float file is proposed as
+`strategy.layers`. Choices are made on the validation split, so that the test split stays unseen.
+
+Other settings: those of experiments.run but strategy, and images=2000 (validation images), folder=sensitivity (output).
+Exit codes: 0 well; 2 the command or the configuration is wrong.
+"""
+
+import csv
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import chain, combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import NonNegativeFloat, PositiveInt, ValidationError
+from pydantic.dataclasses import dataclass as card
+from rich import box
+from rich.table import Table
+
+from experiments.card import CARD, problems
+from experiments.errors import UserError
+from experiments.progress import CONSOLE, bar, say
+from experiments.statistics import Estimate, paired_difference
+
+if TYPE_CHECKING:
+    from experiments.dataset import Split
+    from experiments.pipeline import Experiment
+
+Chosen = tuple[str, ...]
+EXHAUSTIVE_UP_TO = 6  # layers: 64 files
+
+
+@card(frozen=True, config=CARD, kw_only=True)
+class Options:
+    """What this command knows beside the settings of experiments.run."""
+
+    max_drop: NonNegativeFloat = 0.002  # of accuracy, as a share
+    images: PositiveInt = 2000
+    folder: Path = Path("sensitivity")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A file in which exactly the chosen layers run in int8, against the float file on the same images."""
+
+    chosen: Chosen
+    bytes: int
+    accuracy: float
+    change: Estimate  # of accuracy, paired
+    rms_logit_error: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What one model bears."""
+
+    units: Chosen  # the layers that can be chosen, from the input on
+    none: Measured  # everything in float
+    everything: Measured  # everything in int8
+    alone: dict[str, Measured]  # the layer in int8, all others in float
+    spared: dict[str, Measured]  # the layer in float, all others in int8
+    proposal: Measured
+
+
+OWN = tuple(Options.__dataclass_fields__)  # settings that are not for Hydra
+
+Measure = Callable[[Collection[str]], Measured]
+
+
+def smallest_within(units: Chosen, measure: Measure, max_drop: float) -> Measured:
+    """The smallest file whose accuracy is at most `max_drop` below the float file's.
+
+    Of every subset where there are few layers. Else from everything in int8, step by step, the layer goes back to float
+    that regains the most accuracy for its bytes (logit error decides among equals), until the bound is kept.
+    """
+    if len(units) <= EXHAUSTIVE_UP_TO:
+        subsets = chain.from_iterable(combinations(units, size) for size in range(len(units) + 1))
+        good = [file for file in map(measure, subsets) if -file.change.value <= max_drop]
+        return min(good, key=lambda file: (file.bytes, -file.accuracy))
+    best = measure(units)
+    while -best.change.value > max_drop and best.chosen:
+        steps = [measure([unit for unit in best.chosen if unit != spared]) for spared in best.chosen]
+        best = max(steps, key=partial(_worth, best))
+    return best
+
+
+def _worth(before: Measured, after: Measured) -> tuple[float, float]:
+    added = max(1, after.bytes - before.bytes)
+    return (after.accuracy - before.accuracy) / added, (before.rms_logit_error - after.rms_logit_error) / added
+
+
+def find(experiment: "Experiment", options: Options) -> Findings:
+    """Measure every layer of the experiment's baseline, which is trained or taken from the cache.
+
+    Raises:
+        UserError: the data have no validation images, or the model no layer that can be chosen.
+    """
+    from experiments.pipeline import built
+    from experiments.strategy.annotation import units_of
+    from experiments.tflite import Float32, Int8, convert
+
+    experiment.model.check()
+    data = experiment.dataset.load()
+    model = built(experiment, data)
+    if not len(data.validation):
+        raise UserError("The data set has no validation images; layers are chosen on them, never on the test split.")
+    baseline = experiment.fit(data, experiment.training, "Training the baseline")(model).model
+    calibration = partial(data.calibration, seed=experiment.setting.seed)
+    in_float = convert(baseline, Float32(), calibration).content
+    in_int8 = convert(baseline, Int8(500), calibration).content
+    units = units_of(model)
+    measure = _measure(
+        in_float, in_int8, units, [layer.name for layer in model.layers], data.validation, options.images
+    )
+    with bar("Layers", total=2 * len(units)) as advance:
+
+        def each(chosen: Callable[[str], Iterable[str]]) -> dict[str, Measured]:
+            found = {}
+            for unit in units:
+                found[unit] = measure(list(chosen(unit)))
+                advance(1)
+            return found
+
+        return Findings(
+            tuple(units),
+            none=measure([]),
+            everything=measure(list(units)),
+            alone=each(lambda unit: [unit]),
+            spared=each(lambda unit: [other for other in units if other != unit]),
+            proposal=smallest_within(tuple(units), measure, options.max_drop),
+        )
+
+
+def _measure(
+    in_float: bytes, in_int8: bytes, units: "dict[str, Chosen]", layers: Sequence[str], images: "Split", most: int
+) -> Measure:
+    """How to measure a choice of layers; what was measured once is remembered."""
+    from experiments.exact import only
+    from experiments.graph import read_ops
+    from experiments.measure.accuracy import tflite_logits
+    from experiments.promise import Promise, broken
+    from experiments.tflite import TFLiteModel
+
+    x, y = images.x[:most], images.y[:most]
+    reference = tflite_logits(TFLiteModel(in_float), x)
+    right_before: npt.NDArray[np.bool_] = reference.argmax(axis=1) == y
+
+    @cache
+    def measured(chosen: Chosen) -> Measured:
+        members = frozenset(name for unit in chosen for name in units[unit])
+        content = only(in_int8, lambda: in_float, layers, members)
+        difference = broken(Promise("int8", chosen=members), read_ops(content, layers))
+        if difference:
+            raise UserError(f"The layers of this model cannot be told apart in its file: {'; '.join(difference)}.")
+        logits = tflite_logits(TFLiteModel(content), x)
+        right = logits.argmax(axis=1) == y
+        return Measured(
+            chosen,
+            len(content),
+            float(right.mean()),
+            paired_difference(right, right_before),
+            float(np.sqrt(np.mean((logits.astype(np.float64) - reference) ** 2))),
+        )
+
+    return lambda chosen: measured(tuple(unit for unit in units if unit in chosen))
+
+
+def advice(findings: Findings) -> str:
+    """Whether the article's advice, to quantize later layers rather than the first, holds for this model."""
+    first, last = findings.units[0], findings.units[-1]
+    cost = {unit: findings.alone[unit].rms_logit_error for unit in (first, last)}
+    verdict = "holds" if cost[first] > cost[last] else "does not hold"
+    return (
+        f"The article's advice, to quantize later layers rather than the first, {verdict} here: {first} alone moves "
+        f"the logits by {cost[first]:.3g} (RMS), {last} alone by {cost[last]:.3g}."
+    )
+
+
+def proposed(findings: Findings, options: Options) -> str:
+    """What to paste into a sweep."""
+    file = findings.proposal
+    if not file.chosen:
+        return f"No layer can be quantized within max_drop={options.max_drop}: ship the float file."
+    layers = f"'strategy.layers=[{','.join(file.chosen)}]'"
+    how = "of every choice" if len(findings.units) <= EXHAUSTIVE_UP_TO else "found step by step"
+    return (
+        f"Smallest file within max_drop={options.max_drop}, {how}: {file.bytes:,} bytes, "
+        f"accuracy {_points(file.change)} points against float.\n"
+        f"  strategy=ptq_int8 {layers}\n  strategy=annotate {layers}"
+    )
+
+
+def main() -> None:
+    """The command line."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        sys.stdout.write(f"{__doc__}\n")
+        return
+    try:
+        from experiments.configuration import composed
+
+        own, others = _split(sys.argv[1:])
+        options = _options(own)
+        findings = find(composed(others).experiment, options)
+        _show(findings, options)
+        _write(findings, options.folder)
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Our own settings, and those that are for Hydra."""
+    own = {name: value for name, _, value in (argument.partition("=") for argument in arguments) if name in OWN}
+    others = [argument for argument in arguments if argument.partition("=")[0] not in OWN]
+    for argument in others:
+        if argument.startswith("strategy"):
+            raise UserError(f"{argument}: no strategy is chosen here; what is found out is which layers to give it.")
+    return own, others
+
+
+def _options(given: dict[str, str]) -> Options:
+    try:
+        return Options(**given)  # type: ignore[arg-type]  # pydantic reads text
+    except ValidationError as error:
+        raise UserError(problems("", error)) from error
+
+
+def _points(change: Estimate) -> str:
+    return f"{100 * change.value:+.2f} [{100 * change.low:+.2f}, {100 * change.high:+.2f}]"
+
+
+def _show(findings: Findings, options: Options) -> None:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("layer", "alone in int8:\naccuracy, points", "logit error\nRMS", "bytes\nsaved"):
+        table.add_column(heading, justify="left" if heading == "layer" else "right")
+    for heading in ("alone in float:\naccuracy, points", "logit error\nRMS", "bytes\nadded"):
+        table.add_column(heading, justify="right")
+    ranked = sorted(findings.units, key=lambda unit: -findings.alone[unit].rms_logit_error)
+    for unit in ranked:
+        alone, spared = findings.alone[unit], findings.spared[unit]
+        table.add_row(
+            unit, _points(alone.change), f"{alone.rms_logit_error:.4f}", f"{findings.none.bytes - alone.bytes:,}",
+            _points(spared.change), f"{spared.rms_logit_error:.4f}", f"{spared.bytes - findings.everything.bytes:,}",
+        )  # fmt: skip
+    CONSOLE.print(table)
+    everything = findings.everything
+    say(
+        f"float: {findings.none.bytes:,} bytes, accuracy {100 * findings.none.accuracy:.2f} % on at most "
+        f"{options.images} validation images; changes are against it, with paired 95 % intervals. The most sensitive layer comes first."
+    )
+    say(
+        f"everything in int8: {everything.bytes:,} bytes, {_points(everything.change)} points, logit error "
+        f"{everything.rms_logit_error:.4f}"
+    )
+    say(advice(findings))
+    say(proposed(findings, options))
+
+
+def _write(findings: Findings, folder: Path) -> None:
+    from experiments.plots import save_sensitivity
+
+    everything = findings.everything
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "sensitivity.csv").open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            for kind, files in (("alone in int8", findings.alone), ("alone in float", findings.spared)):
+                writer.writerows([unit, kind, *_values(measured)] for unit, measured in files.items())
+            writer.writerow(["everything", "in int8", *_values(findings.everything)])
+            writer.writerow(["everything", "in float", *_values(findings.none)])
+        save_sensitivity(
+            folder / "sensitivity.png",
+            {unit: findings.alone[unit].rms_logit_error for unit in findings.units},
+            {unit: everything.rms_logit_error - findings.spared[unit].rms_logit_error for unit in findings.units},
+        )
+    except OSError as error:
+        raise UserError(f"folder={folder}: cannot be written ({error}).") from error
+    say(f"wrote {folder / 'sensitivity.csv'} and {folder / 'sensitivity.png'}")
+
+
+COLUMNS = ("layer", "what", "bytes", "accuracy", "accuracy_change", "low", "high", "rms_logit_error")
+
+
+def _values(file: Measured) -> list[object]:
+    change = file.change
+    return [file.bytes, file.accuracy, change.value, change.low, change.high, file.rms_logit_error]
+
+
+if __name__ == "__main__":
+    main()
