@@ -255,7 +255,8 @@ def _show(findings: Findings, options: Options) -> None:
     everything = findings.everything
     say(
         f"float: {findings.none.bytes:,} bytes, accuracy {100 * findings.none.accuracy:.2f} % on at most "
-        f"{options.images} validation images; changes are against it, with paired 95 % intervals. The most sensitive layer comes first."
+        f"{options.images} validation images; changes are against it, with paired 95 % intervals. "
+        "The most sensitive layer comes first."
     )
     say(
         f"everything in int8: {everything.bytes:,} bytes, {_points(everything.change)} points, logit error "

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.sensitivity import Measured, Options, smallest_within
+from experiments.sensitivity import Measure, Measured, Options, smallest_within
 from experiments.statistics import Estimate
 from tests.conftest import run, save_images
 
@@ -15,7 +15,7 @@ FEW = ("a", "b", "c")
 MANY = tuple("abcdefgh")
 
 
-def measure_with(drops: dict[str, float], sizes: dict[str, int]):  # type: ignore[no-untyped-def]  # a made-up world
+def measure_with(drops: dict[str, float], sizes: dict[str, int]) -> Measure:
     """Files whose drops of accuracy add up, layer by layer; a layer in int8 saves its size."""
 
     def measure(chosen: Collection[str]) -> Measured:
