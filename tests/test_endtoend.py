@@ -21,8 +21,14 @@ from tests.conftest import ENVIRONMENT, Done, run, save_images
 pytestmark = pytest.mark.endtoend
 
 SMALL = ("model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.5")
-STRATEGIES = ["annotate", "finetune", "none", "ptq_dynamic", "ptq_float16", "ptq_int16x8", "ptq_int8", "qat"]
-ARTIFACTS = {"model.tflite", "record.json", "layers.csv", "latency_samples.csv", "predictions.csv", "config.yaml"}
+STRATEGIES = [
+    "annotate", "cluster", "cluster_qat", "finetune", "none", "prune", "prune_cluster_qat", "prune_qat", "ptq_dynamic",
+    "ptq_float16", "ptq_int16x8", "ptq_int4", "ptq_int8", "qat",
+]  # fmt: skip
+ARTIFACTS = {
+    "model.tflite", "record.json", "layers.csv", "fidelity.csv", "signal_to_noise.csv", "signal_to_noise.png",
+    "latency_samples.csv", "predictions.csv", "config.yaml",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +82,17 @@ def test_each_job_is_a_finished_run(sweep: tuple[Path, Done]) -> None:
 
 def test_every_column_of_a_finished_run_is_filled(sweep: tuple[Path, Done]) -> None:
     rows = table(sweep[0]).drop(columns="error")
-    assert rows.columns[rows.isna().any()].empty
+    assert list(rows.columns[rows.isna().any()]) == ["sqnr_min_db"]  # what is exact has no noise
 
 
-def test_the_baseline_is_trained_once_for_all_strategies(sweep: tuple[Path, Done]) -> None:
-    rows = table(sweep[0])
-    extra = rows["strategy"].isin(["annotate", "finetune", "qat"]).sum()
-    assert rows["epochs_trained"].sum() == 1 + extra
+def test_every_file_is_verified(sweep: tuple[Path, Done]) -> None:
+    assert set(table(sweep[0])["verified"]) == {"true"}
+
+
+def test_what_several_strategies_need_is_trained_once(sweep: tuple[Path, Done]) -> None:
+    once = ["baseline", "annotate", "finetune", "qat", "prune", "cluster", "then qat", "then qat"]
+    prune_cluster_qat = ["clustering of the pruned model", "then qat"]
+    assert table(sweep[0])["epochs_trained"].sum() == len(once) + len(prune_cluster_qat)
 
 
 def test_files_hold_what_their_strategy_says(sweep: tuple[Path, Done]) -> None:
@@ -124,7 +134,7 @@ def test_children_belong_to_their_parent_and_have_training_curves(sweep: tuple[P
     opened = store(sweep[0])
     (parent,) = opened.find("tags.kind = 'sweep'")
     children = opened.find(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
-    assert len(children) == 8
+    assert len(children) == len(STRATEGIES)
     assert all("baseline/val_accuracy" in child.data.metrics for child in children)
 
 
@@ -132,7 +142,7 @@ def test_the_same_sweep_again_reuses_every_run(sweep: tuple[Path, Done]) -> None
     folder, _ = sweep
     before = set(table(folder)["run_id"])
     done = run(folder, "experiments.run", "-m", "strategy=glob(*)", *SMALL)
-    assert done.stdout.count("reused:") == 8
+    assert done.stdout.count("reused:") == len(STRATEGIES)
     assert set(table(folder)["run_id"]) == before
 
 
@@ -361,3 +371,20 @@ def test_an_output_file_that_cannot_be_written_is_exit_code_2(sweep: tuple[Path,
     done = run(sweep[0], "experiments.compare", "--csv", os.devnull + "/x.csv")
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
+
+
+def test_a_file_that_breaks_its_strategy_s_promise_is_marked_and_is_an_error(folder: Path) -> None:
+    (folder / "cards" / "strategy").mkdir(parents=True)
+    (folder / "cards" / "strategy" / "liar.yaml").write_text("# promises int8, gives float\n_target_: liar.Liar\n")
+    (folder / "liar.py").write_text(
+        "from experiments.promise import Promise\n"
+        "from experiments.strategy.none import Nothing\n"
+        "class Liar(Nothing):\n"
+        "    def promise(self, model):\n"
+        "        return Promise('int8')\n"
+    )
+    done = run(folder, "experiments.run", "--config-dir", "cards", "-m", "strategy=none,liar", *SMALL)
+    assert done.returncode == 1
+    assert "NOT VERIFIED" in done.stdout
+    assert "computes in float32 instead of int8" in done.stderr
+    assert list(table(folder)["verified"]) == ["true", "false"]
