@@ -22,8 +22,13 @@ from experiments.model.resnet8 import ResNet8
 from experiments.promise import broken
 from experiments.strategy import Strategy
 from experiments.strategy.annotate import Annotate
+from experiments.strategy.cluster import Cluster
+from experiments.strategy.cluster_qat import ClusterQAT
 from experiments.strategy.finetune import Finetune
 from experiments.strategy.none import Nothing
+from experiments.strategy.prune import Prune
+from experiments.strategy.prune_cluster_qat import PruneClusterQAT
+from experiments.strategy.prune_qat import PruneQAT
 from experiments.strategy.ptq_dynamic import PTQDynamic
 from experiments.strategy.ptq_float16 import PTQFloat16
 from experiments.strategy.ptq_int4 import PTQInt4
@@ -47,6 +52,11 @@ STRATEGIES: dict[str, Strategy] = {
     "ptq_int16x8": PTQInt16x8(calibration_samples=20),
     "qat": QAT(),
     "annotate": Annotate(),
+    "prune": Prune(),
+    "cluster": Cluster(),
+    "prune_qat": PruneQAT(),
+    "cluster_qat": ClusterQAT(),
+    "prune_cluster_qat": PruneClusterQAT(),
 }
 
 
