@@ -103,7 +103,6 @@ def find(experiment: "Experiment", options: Options) -> Findings:
         UserError: the data have no validation images, or the model no layer that can be chosen.
     """
     from experiments.pipeline import built
-    from experiments.strategy.annotation import units_of
     from experiments.tflite import Float32, Int8, convert
 
     experiment.model.check()
@@ -115,6 +114,8 @@ def find(experiment: "Experiment", options: Options) -> Findings:
     calibration = partial(data.calibration, seed=experiment.setting.seed)
     in_float = convert(baseline, Float32(), calibration).content
     in_int8 = convert(baseline, Int8(500), calibration).content
+    from experiments.strategy.annotation import units_of  # TFMOT imports TensorFlow, which has to have come in quietly
+
     units = units_of(model)
     measure = _measure(
         in_float, in_int8, units, [layer.name for layer in model.layers], data.validation, options.images
