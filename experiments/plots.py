@@ -4,10 +4,20 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
+from experiments.graph import FLOAT16_WEIGHTS
 from experiments.measure.fidelity import OpNoise
 
 # Okabe and Ito's colours, which colour-blind people tell apart.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
+BLUE, SKY, GREEN, ORANGE, RED, PINK, GREY = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#999999"
+# Types keep their colour from picture to picture, since those of a sweep are looked at side by side.
+COLOURS = {
+    "float32": GREY,
+    FLOAT16_WEIGHTS: SKY,
+    "hybrid int8": ORANGE,
+    "hybrid int4": RED,
+    "int8": BLUE,
+    "int16x8": GREEN,
+}
 
 
 def save_noise(path: Path, noise: Sequence[OpNoise], title: str) -> None:
@@ -17,7 +27,7 @@ def save_noise(path: Path, noise: Sequence[OpNoise], title: str) -> None:
 
     longest = max((op.sqnr_db for op in noise if isfinite(op.sqnr_db)), default=0.0)
     longest = max(longest, 10.0)
-    colours = dict(zip(dict.fromkeys(op.types for op in noise), (BLUE, ORANGE, GREEN, GREY), strict=False))
+    colours = {op.types: COLOURS.get(op.types, PINK) for op in noise}
     figure = Figure(figsize=(7.5, 1.8 + 0.32 * len(noise)), layout="constrained")
     axes = figure.add_subplot()
     for place, op in enumerate(noise):
@@ -32,7 +42,9 @@ def save_noise(path: Path, noise: Sequence[OpNoise], title: str) -> None:
     axes.set_title(title, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     handles = [Patch(color=colour, label=types) for types, colour in colours.items()]
-    figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), title="computes in", frameon=False)
+    figure.legend(
+        handles=handles, loc="outside lower left", ncols=min(len(handles), 4), title="computes in", frameon=False
+    )
     figure.savefig(path, dpi=110)
 
 

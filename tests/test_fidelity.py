@@ -2,6 +2,8 @@
 
 from functools import cache, partial
 from math import inf
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +17,25 @@ from experiments.graph import Op, read_ops
 from experiments.measure.accuracy import Logits
 from experiments.measure.fidelity import OpNoise, decibel, delegated, gaps, op_noise
 from experiments.model.article_cnn import ArticleCNN
-from experiments.tflite import Dynamic, Float16, Float32, Int8, Int16x8, Scheme, TFLiteModel, convert
+from experiments.plots import COLOURS, save_noise
+from experiments.strategy.annotate import Annotate
+from experiments.tflite import (
+    Dynamic,
+    DynamicInt4,
+    Float16,
+    Float32,
+    Int8,
+    Int16x8,
+    Learned,
+    Scheme,
+    TFLiteModel,
+    convert,
+)
+from experiments.training import Trained
 
+# One more than the strategies promise; what an op can carry, the extremes among it.
+TYPES = (*COLOURS, "uint8")
+RATIOS = (inf, -inf, -3.0, 0.0, 20.0, 40.0, 60.0)
 LOGITS = arrays(np.float32, (5, 3), elements=st.floats(-10, 10, width=32))
 
 
@@ -47,17 +66,29 @@ def test_decibel(signal: float, noise: float, ratio: float) -> None:
     assert decibel(signal, noise) == ratio
 
 
+def test_a_file_of_many_types_has_a_picture(tmp_path: Path) -> None:
+    noise = [OpNoise("conv2d", "CONV_2D", types, ratio) for types, ratio in zip(TYPES, RATIOS, strict=True)]
+    save_noise(tmp_path / "noise.png", noise, "many types")
+    assert (tmp_path / "noise.png").read_bytes().startswith(b"\x89PNG")
+
+
 @cache
 def data() -> Dataset:
     return Mnist(train_samples=200, test_samples=20).load()
 
 
-@cache
-def converted(scheme: Scheme) -> tuple[TFLiteModel, tuple[Op, ...]]:
+def built() -> Any:
+    """The untrained model."""
     from experiments.tensorflow_quietly import keras
 
+    keras.backend.clear_session()
     keras.utils.set_random_seed(0)
-    model = ArticleCNN().build(data().input_shape, data().classes)
+    return ArticleCNN().build(data().input_shape, data().classes)
+
+
+@cache
+def converted(scheme: Scheme) -> tuple[TFLiteModel, tuple[Op, ...]]:
+    model = built()
     file = convert(model, scheme, partial(data().calibration, seed=0))
     return file, read_ops(file.content, [layer.name for layer in model.layers])
 
@@ -84,6 +115,23 @@ def test_float16_weights_are_more_faithful_than_int8() -> None:
 
 
 @pytest.mark.tensorflow
+def test_float_layers_before_an_annotated_one_are_exact() -> None:
+    from experiments.strategy.annotation import fake_quantization_off
+
+    model = built()
+    layers = [layer.name for layer in model.layers]
+    calibration = partial(data().calibration, seed=0)
+    dense_only = Annotate(layers=("dense",)).prepare(model, Trained.untouched, calibration).model
+    file = convert(dense_only, Learned(), calibration)
+    with fake_quantization_off():
+        in_float = convert(dense_only, Float32(), calibration)
+
+    ratios = op_noise(file, read_ops(file.content, layers), in_float, read_ops(in_float.content, layers), data().test.x)
+
+    assert [op.layer for op in ratios if op.sqnr_db == inf] == ["conv2d", "conv2d_1", "conv2d_2"]
+
+
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("scheme", [Float32(), Dynamic(), Float16(), Int8(20)], ids=str)
 def test_xnnpack_takes_every_op(scheme: Scheme) -> None:
     file, ops = converted(scheme)
@@ -93,3 +141,9 @@ def test_xnnpack_takes_every_op(scheme: Scheme) -> None:
 @pytest.mark.tensorflow
 def test_xnnpack_takes_nothing_of_an_int16_file() -> None:
     assert delegated(*converted(Int16x8(20))) == frozenset()
+
+
+@pytest.mark.tensorflow
+def test_xnnpack_takes_no_convolution_with_int4_weights() -> None:
+    file, ops = converted(DynamicInt4())
+    assert [op.op for op in ops if op.index in delegated(file, ops)] == ["RESHAPE", "FULLY_CONNECTED"]
