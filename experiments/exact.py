@@ -22,7 +22,7 @@ from ai_edge_litert.tools.flatbuffer_utils import (
     read_model_from_bytearray,
 )
 
-from experiments.graph import SCALE_KEEPING, Op, read_ops
+from experiments.graph import OP_NAMES, SCALE_KEEPING, VALUE_KEEPING, Op, read_ops
 
 OpKey = tuple[str, str]  # the layer an op came from, and what it is
 Bytes = npt.NDArray[np.uint8]
@@ -53,7 +53,8 @@ def put_back_to_float(content: bytes, ops: Collection[Op], constants: Mapping[Op
     """The file with the ops at these positions in float32, between DEQUANTIZE and QUANTIZE only where needed."""
     model = read_model_from_bytearray(content)
     graph = model.subgraphs[0]
-    surplus_ops = {op.index: (op.layer, op.op) for op in ops}
+    own_constants = {op.index: constants[op.layer, op.op] for op in ops}
+    own_constants |= {i: [None] * len(graph.operators[i].inputs) for i in _between_floats(model, graph, own_constants)}
     floats: dict[int, int] = {}  # of an int8 tensor, the one that holds its values in float
     conversions: dict[int, Any] = {}  # of a tensor, the QUANTIZE or DEQUANTIZE that makes it, written when needed
     operators: list[Any] = []
@@ -91,10 +92,10 @@ def put_back_to_float(content: bytes, ops: Collection[Op], constants: Mapping[Op
         elif _is_quantize_of_floats(model, graph, operator):
             floats[operator.outputs[0]] = operator.inputs[0]
     for index, operator in enumerate(graph.operators):
-        if index in surplus_ops:
+        if index in own_constants:
             quantized = operator.outputs
-            own_constants = constants[surplus_ops[index]]
-            operator.inputs = [as_float(i, value) for i, value in zip(operator.inputs, own_constants, strict=True)]
+            held = own_constants[index]
+            operator.inputs = [as_float(i, value) for i, value in zip(operator.inputs, held, strict=True)]
             operator.outputs = [as_float(i) for i in quantized]
             for before, after in zip(operator.outputs, quantized, strict=True):
                 conversions.pop(before)
@@ -126,6 +127,28 @@ def _is_quantize_of_floats(model: Any, graph: Any, operator: Any) -> bool:
     return is_quantize and bool(graph.tensors[operator.inputs[0]].type == schema.TensorType.FLOAT32)
 
 
+def _between_floats(model: Any, graph: Any, in_float: Collection[int]) -> set[int]:
+    """Positions of the ops that only hand values on, from ops that are in float to one that takes floats."""
+    made_in_float = {i for op in in_float for i in graph.operators[op].outputs}
+    found: set[int] = set()
+    for position, operator in enumerate(graph.operators):
+        quantized = [i for i in operator.inputs if i >= 0 and graph.tensors[i].quantization is not None]
+        quantized = [i for i in quantized if graph.tensors[i].quantization.scale is not None]
+        if _is_quantize_of_floats(model, graph, operator):
+            made_in_float |= set(operator.outputs)
+        elif _name(model, operator) in VALUE_KEEPING and quantized and made_in_float.issuperset(quantized):
+            made_in_float |= set(operator.outputs)
+            found.add(position)
+    wanted = {i for op in in_float for i in graph.operators[op].inputs}
+    wanted |= {operator.inputs[0] for operator in graph.operators if _is_dequantize(model, operator)}
+    for position in sorted(found, reverse=True):
+        if wanted.isdisjoint(graph.operators[position].outputs):
+            found.remove(position)
+        else:
+            wanted |= set(graph.operators[position].inputs)
+    return found
+
+
 def _without_idle_quantize(model: Any, graph: Any, operators: Sequence[Any]) -> list[Any]:
     """A QUANTIZE whose values are taken in float by now has nobody left to quantize for."""
     read = {index for operator in operators for index in operator.inputs} | {*graph.outputs}
@@ -134,6 +157,10 @@ def _without_idle_quantize(model: Any, graph: Any, operators: Sequence[Any]) -> 
         for operator in operators
         if operator.outputs[0] in read or not _is_quantize_of_floats(model, graph, operator)
     ]
+
+
+def _name(model: Any, operator: Any) -> str:
+    return OP_NAMES[_builtin(model, operator)]
 
 
 def _builtin(model: Any, operator: Any) -> int:

@@ -23,8 +23,10 @@ MOVING = frozenset(
         "BROADCAST_TO", "FILL", "TILE",
     }
 )  # fmt: skip
-# Ops that hand values on in the same scale.
+# Ops that compute, yet hand values on in the same scale.
 SCALE_KEEPING = frozenset({"MAX_POOL_2D", "REDUCE_MAX"})
+# Ops that hand values on in whatever type they come.
+VALUE_KEEPING = (MOVING - {"QUANTIZE", "DEQUANTIZE", "CAST", "SHAPE", "FILL"}) | SCALE_KEEPING
 # Ops whose second input is a kernel.
 WITH_KERNEL = frozenset(
     {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_3D", "BATCH_MATMUL", "TRANSPOSE_CONV"}
@@ -33,7 +35,7 @@ FLOAT16_WEIGHTS = "float32 with float16 weights"
 SHAPE_TYPES = frozenset({"int32", "int64"})
 INTEGER_TYPES = frozenset({"INT4", "INT8", "UINT8", "INT16", "INT32"})
 
-_OP_NAMES: dict[int, str] = {
+OP_NAMES: dict[int, str] = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")
 }
 _TYPE_NAMES: dict[int, str] = {
@@ -125,16 +127,29 @@ def arithmetic(ops: Sequence[Op]) -> str:
     return ", ".join(f"{count} {types}" for types, count in sorted(counts.items()))
 
 
-def stray_pairs(ops: Sequence[Op]) -> list[tuple[Op, Op]]:
-    """DEQUANTIZE and QUANTIZE one directly behind the other, so that the pair only costs time and accuracy."""
-    makers = {tensor: op for op in ops for tensor in op.outputs}
-    retyping = {"QUANTIZE": "DEQUANTIZE", "DEQUANTIZE": "QUANTIZE"}
+def idle_conversions(ops: Sequence[Op]) -> list[Op]:
+    """Each QUANTIZE or DEQUANTIZE that only undoes conversions before it: nothing has computed between them."""
+    makers = {tensor: op for op in ops for tensor in op.outputs if op.output_type not in SHAPE_TYPES}
+    undone = {"QUANTIZE": "DEQUANTIZE", "DEQUANTIZE": "QUANTIZE"}
+
+    def sources(op: Op) -> list[Op]:
+        """The conversions and computing ops whose values reach this op."""
+        before = [makers[tensor] for tensor in op.inputs if tensor in makers]
+        return [source for maker in before for source in (sources(maker) if _hands_on(maker) else [maker])]
+
     return [
-        (maker, op)
+        op
         for op in ops
-        if op.op in retyping and (maker := makers.get(op.inputs[0])) and maker.op == retyping[op.op]
-        if _floating(maker.input_type) == _floating(op.output_type)
+        if op.op in undone and not _hands_on(op) and (found := sources(op))
+        if all(source.op == undone[op.op] for source in found)
     ]
+
+
+def _hands_on(op: Op) -> bool:
+    """Whether the op hands values on in the type they have."""
+    if op.op == "QUANTIZE":
+        return not _floating(op.input_type)  # from one scale to another
+    return op.op in VALUE_KEEPING
 
 
 def _floating(type_name: str) -> bool:
@@ -176,7 +191,7 @@ def _op(model: Any, graph: Any, index: int, layers: Collection[str]) -> Op:
 def _op_name(code: Any) -> str:
     # Codes above 127 stand in the newer field only; the other one then holds a placeholder.
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
-    return _OP_NAMES[number] if number != schema.BuiltinOperator.CUSTOM else str(code.customCode, "utf-8")
+    return OP_NAMES[number] if number != schema.BuiltinOperator.CUSTOM else str(code.customCode, "utf-8")
 
 
 def _kernel(name: str, inputs: Sequence[Any], model: Any, graph: Any) -> Any | None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from experiments.graph import FLOAT16_WEIGHTS, SCALE_KEEPING, Op, stray_pairs
+from experiments.graph import FLOAT16_WEIGHTS, SCALE_KEEPING, Op, idle_conversions
 
 # Types that only weights can have: an op without weights stays float32 beside them.
 WEIGHT_TYPES = frozenset({FLOAT16_WEIGHTS, "hybrid int8", "hybrid int4"})
@@ -35,7 +35,7 @@ def broken(promise: Promise, ops: Sequence[Op]) -> tuple[str, ...]:
     return (
         *_wrong_types(promise, ops),
         *(f"{name} is not in the file" for name in sorted(promise.kernels - {op.layer for op in ops})),
-        *_stray_pairs(ops),
+        *_idle_conversions(ops),
         *_wrong_weights(promise, ops),
     )
 
@@ -60,11 +60,11 @@ def _expected(promise: Promise, op: Op) -> tuple[str, ...]:
     return (types,)
 
 
-def _stray_pairs(ops: Sequence[Op]) -> Iterator[str]:
-    pairs = stray_pairs(ops)
-    if pairs:
-        first, second = pairs[0]
-        yield f"{len(pairs)} times types change for nothing, first in {first.op} and {second.op} of {second.layer}"
+def _idle_conversions(ops: Sequence[Op]) -> Iterator[str]:
+    idle = idle_conversions(ops)
+    if idle:
+        behind = idle[0].layer or "the input"
+        yield f"types change for nothing {len(idle)} times, first until the {idle[0].op} behind {behind}"
 
 
 def _wrong_weights(promise: Promise, ops: Sequence[Op]) -> Iterator[str]:

@@ -66,12 +66,28 @@ def test_a_broken_promise_is_said_in_words(promise: Promise, op: Op, said: str) 
     assert difference.startswith(said)
 
 
-def test_a_stray_pair_of_conversions_is_found() -> None:
-    back = replace(POOL, op="DEQUANTIZE", layer="", input_type="int8", inputs=(3,), outputs=(4,))
-    again = replace(POOL, op="QUANTIZE", layer="dense", output_type="int8", inputs=(4,), outputs=(5,))
-    assert broken(Promise("int8"), [INT8, back, again]) == (
-        "1 times types change for nothing, first in DEQUANTIZE and QUANTIZE of dense",
-    )
+BACK = replace(POOL, op="DEQUANTIZE", layer="conv", input_type="int8", inputs=(3,), outputs=(4,))
+AGAIN = replace(POOL, op="QUANTIZE", layer="dense", output_type="int8", inputs=(4,), outputs=(5,))
+FLAT = replace(POOL, op="RESHAPE", layer="flatten", input_type="int8", output_type="int8", inputs=(5, 9), outputs=(6,))
+OUT = replace(BACK, layer="flatten", inputs=(6,), outputs=(7,))
+
+
+@pytest.mark.parametrize(
+    ("ops", "last"),
+    [
+        ([INT8, BACK, AGAIN], "QUANTIZE behind dense"),  # int8 to float to int8
+        ([AGAIN, FLAT, OUT], "DEQUANTIZE behind flatten"),  # float to int8 to float, across an op that only moves
+        ([AGAIN, replace(FLAT, op="MAX_POOL_2D"), OUT], "DEQUANTIZE behind flatten"),
+    ],
+    ids=["side by side", "across a reshape", "across a pool"],
+)
+def test_types_that_change_for_nothing_are_found(ops: list[Op], last: str) -> None:
+    assert broken(Promise("int8"), ops) == (f"types change for nothing 1 times, first until the {last}",)
+
+
+def test_conversions_around_an_op_that_computes_are_what_they_are_for() -> None:
+    inside = replace(INT8, inputs=(5, 1, 2), outputs=(6,))
+    assert broken(Promise("int8"), [AGAIN, inside, OUT]) == ()
 
 
 @cache
