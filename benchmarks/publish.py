@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.compare import NOTE, WRITERS, for_people, load
+from experiments.compare import COLUMNS, NOTE, WRITERS, for_people, load
 from experiments.errors import UserError
 from experiments.tracking import Tracking
 
@@ -56,6 +56,9 @@ def published(name: str) -> str:
     if name == "exactness":
         return exactness_table(pd.read_csv(HERE / "results" / name / "exactness.csv"))
     table = pd.read_csv(HERE / "results" / name / "comparison.csv")
+    table = table.reindex(
+        columns=list(dict.fromkeys([*COLUMNS, *table.columns]))
+    )  # one of an earlier version has fewer
     return f"{for_people(table).to_markdown(index=False, disable_numparse=True)}\n\n{NOTE}\n"
 
 

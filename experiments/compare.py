@@ -28,10 +28,11 @@ COLUMNS = (
     "accuracy_change", "accuracy_change_low", "accuracy_change_high", "accuracy_change_p", "agreement",
     "tflite_bytes", "tflite_gzip_bytes", "size_ratio",
     "latency_p50_us", "latency_p90_us", "latency_p99_us", "latency_min_us",
-    "speedup", "speedup_low", "speedup_high",
+    "speedup", "speedup_low", "speedup_high", "latency_other_cores",
     "arithmetic", "verified", "broken_promise", "partial", "left_float",
     "coverage_ops", "coverage_weights", "coverage_macs", "xnnpack_ops", "logit_rmse", "sqnr_min_db",
-    "train_seconds", "epochs_trained", "epochs_reused", "cpu", "git_commit", "run_id", "status", "error",
+    "train_seconds", "train_seconds_reused", "epochs_trained", "epochs_reused",
+    "conversion_seconds", "evaluation_seconds", "latency_seconds", "cpu", "git_commit", "run_id", "status", "error",
 )  # fmt: skip
 # Settings that say where a run is kept, not what it is.
 NOT_DECISIVE = ("tracking.", "cache.")
@@ -44,6 +45,7 @@ WHOLE = (
     "epochs_trained",
     "epochs_reused",
 )
+DISTURBED = 0.2  # cores that others kept busy: from there on a time is said to have been disturbed
 # What a narrow terminal does without, the first first; every column is in the CSV.
 OPTIONAL = ("agreement %", "Keras accuracy %", "latency p50 us", "smaller", "computes in", "faster")
 # Columns that a table for people shows only where they differ between its rows.
@@ -110,7 +112,7 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     shown["faster"] = _cells(table, lambda row: f"{row.speedup:.2f}x [{row.speedup_low:.2f}, {row.speedup_high:.2f}]")
     shown["computes in"] = table["arithmetic"].fillna("")
     remarks = [
-        _remark(verified, partial) for verified, partial in zip(table["verified"], table["partial"], strict=True)
+        _remark(*facts) for facts in zip(table["verified"], table["partial"], table["latency_other_cores"], strict=True)
     ]
     if any(remarks):
         shown["remark"] = remarks
@@ -210,11 +212,14 @@ def _three_digits(value: float) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def _remark(verified: object, partial: object) -> str:
+def _remark(verified: object, partial: object, other_cores: float) -> str:
     """Tags that read true or false, from a store; values that are, from a CSV; empty where the run has no result."""
-    if str(verified).lower() == "false":
-        return "NOT VERIFIED"
-    return "partial" if str(partial).lower() == "true" else ""
+    remarks = {
+        "NOT VERIFIED": str(verified).lower() == "false",
+        "partial": str(partial).lower() == "true",
+        "timed while busy": other_cores > DISTURBED,
+    }
+    return ", ".join(remark for remark, holds in remarks.items() if holds)
 
 
 def _cells(table: pd.DataFrame, text: Callable[..., str]) -> list[str]:

@@ -10,17 +10,18 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pydantic import Field, ValidationError
+from pydantic import Field, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD, CONF, problems
 from experiments.errors import UserError, near
+from experiments.machine import usable_cores
 from experiments.pipeline import Experiment
 from experiments.record import Setting
 from experiments.tracking import Tracking
 
 CARDS = ("dataset", "model", "strategy", "tracking", "training", "finetune", "latency", "cache")
-SWITCHES = ("seed", "resume", "sweep")
+SWITCHES = ("seed", "threads", "resume", "sweep")
 
 
 @card(frozen=True, config=CARD, kw_only=True)
@@ -28,6 +29,7 @@ class Switches:
     """The settings that stand in config.yaml by themselves."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy takes as a seed
+    threads: PositiveInt | None
     resume: bool
     sweep: str | None
 
@@ -78,7 +80,8 @@ def read(config: DictConfig, choices: Mapping[str, str]) -> Request:
             training=cards["training"],
             finetune=cards["finetune"],
             latency=cards["latency"],
-            cache_dir=cards["cache"].dir.absolute(),
+            cache=cards["cache"],
+            threads=switches.threads or usable_cores(),
         ),
         tracking=cards["tracking"],
         resume=switches.resume,

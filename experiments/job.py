@@ -5,17 +5,17 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from experiments import pipeline
 from experiments.configuration import Request
 from experiments.errors import UserError
+from experiments.isolation import RunFailed, run_apart
+from experiments.machine import at_work
 from experiments.pipeline import Experiment
 from experiments.progress import say
-from experiments.stamp import stamp
-from experiments.tracking import Row, explained, run_name
+from experiments.stamp import CODE_DIGEST, stamp
+from experiments.tracking import DETAILS, Row, Store, run_name
 from experiments.training import numerics
 
 
@@ -28,35 +28,43 @@ def perform(request: Request, job: int) -> Row:
 
     Raises:
         JobError: the run failed, and the store says why.
-        UserError: the store cannot be used.
+        UserError: the store or the cache cannot be used.
     """
     store = request.tracking.connect()
     if not request.sweep:  # a sweep has done it for its runs
         store.close_orphans()
     key = run_key(request.experiment)
-    setting = request.experiment.setting
-    if request.resume and (row := store.reuse(key, request.sweep, job)):
-        say(f"  reused: {run_name(setting)} (run {row['run_id']})")
-        return row
-    run_id = store.open_run(setting, request.parameters, {**stamp(), "run_key": key}, request.sweep, job)
+    with request.experiment.cache.run(key):
+        if request.resume and (row := store.reuse(key, request.sweep, job)):
+            say(f"  reused: {run_name(request.experiment.setting)} (run {row['run_id']})")
+            return row
+        tags = {**stamp(), "run_key": key}
+        run_id = store.open_run(request.experiment.setting, request.parameters, tags, request.sweep, job)
+        _make(request, store, run_id)
+        return store.row(run_id)
+
+
+def _make(request: Request, store: Store, run_id: str) -> None:
+    """Do the work of an open run, and close it whatever happens."""
     try:
-        record = pipeline.run(request.experiment)
-        store.finish(run_id, record, request.text)
+        record = run_apart(request.experiment)
+        with at_work():
+            store.finish(run_id, record, request.text)
     except KeyboardInterrupt:
         store.close(run_id, "KILLED")
         if request.sweep:
             store.close(request.sweep, "KILLED")
         raise
-    except Exception as error:
-        message = f"failed: {run_name(setting)}: {explained(error)}"
+    except RunFailed as error:
+        failure = error.failure
+        message = f"failed: {run_name(request.experiment.setting)}: {failure.reason}"
         try:
-            store.fail(run_id, error)
+            store.fail(run_id, failure.reason, failure.details)
         except UserError as unrecorded:
             raise JobError(f"{message}\nand that could not be recorded: {unrecorded}") from error
-        if not isinstance(error, UserError):
-            message += f" (traceback: artifact traceback.txt of run {run_id})"
+        if not failure.by_mistake_of_user:
+            message += f" (more in the artifact {DETAILS} of run {run_id})"
         raise JobError(message) from error
-    return store.row(run_id)
 
 
 def run_key(experiment: Experiment) -> str:
@@ -72,18 +80,12 @@ def run_key(experiment: Experiment) -> str:
     decisive = {
         "setting": asdict(experiment.setting),
         "cards": {name: _identity(card) for name, card in cards.items() if card is not None},
-        "code": code_digest(),
+        "code": CODE_DIGEST,
         "machine": {name: stamp()[name] for name in ("cpu", "cores", "ai-edge-litert")},
         "numerics": dict(numerics()),
+        "threads": experiment.threads,
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-@cache
-def code_digest() -> str:
-    """SHA-256 of this package's source: results of other code are not results of this one."""
-    digests = [_sha256(path) for path in sorted(Path(__file__).parent.rglob("*.py"))]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _identity(card: Any) -> Mapping[str, Any]:

@@ -1,27 +1,30 @@
 """One run, from the data set to the record, top to bottom."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from experiments.cache import Cache
 from experiments.dataset import Dataset, Source
 from experiments.errors import UserError, first_line
 from experiments.graph import coverage, read_ops
-from experiments.measure.accuracy import Logits, keras_logits, tflite_logits
 from experiments.measure.fidelity import delegated, gaps, op_noise
 from experiments.measure.latency import LatencyProtocol, measure_latency
 from experiments.model import Architecture
 from experiments.progress import say
 from experiments.promise import broken
 from experiments.record import AFTER, BASELINE, FINAL, REFERENCE, Answers, RunRecord, Setting, Stage, described
+from experiments.remembered import Remembered
 from experiments.stamp import stamp
 from experiments.statistics import Estimate, mcnemar, paired_difference, proportion
 from experiments.strategy import Strategy
-from experiments.tflite import Calibration, Float32, TFLiteModel, convert
+from experiments.tflite import Float32
 from experiments.training import Fit, Trained, Training, fit
 
 if TYPE_CHECKING:
@@ -39,7 +42,8 @@ class Experiment:
     training: Training
     finetune: Training
     latency: LatencyProtocol
-    cache_dir: Path
+    cache: Cache
+    threads: int  # of TensorFlow, and of the evaluation of TFLite files
 
     def __post_init__(self) -> None:
         if self.strategy.needs_epochs and self.finetune.epochs == 0:
@@ -50,7 +54,7 @@ class Experiment:
 
     def fit(self, data: Dataset, settings: Training, title: str) -> Fit:
         """Training on this data with these settings, for whoever has a model to train."""
-        return partial(fit, data=data, settings=settings, seed=self.setting.seed, cache_dir=self.cache_dir, title=title)
+        return partial(fit, data=data, settings=settings, seed=self.setting.seed, cache=self.cache, title=title)
 
 
 def run(experiment: Experiment) -> RunRecord:
@@ -59,7 +63,7 @@ def run(experiment: Experiment) -> RunRecord:
     Raises:
         UserError: the data, the model or the strategy cannot work together; found before any training.
     """
-    seed, strategy = experiment.setting.seed, experiment.strategy
+    seed, strategy, spent = experiment.setting.seed, experiment.strategy, Spent()
     experiment.model.check()
     data = experiment.dataset.load()
     model = built(experiment, data)
@@ -67,15 +71,28 @@ def run(experiment: Experiment) -> RunRecord:
     if promise.partial:
         say(f"  partial: {described(promise.left_float)}")
 
+    known = Remembered(experiment.cache, data, seed, experiment.threads)
     baseline = experiment.fit(data, experiment.training, "Training the baseline")(model)
-    calibration = partial(data.calibration, seed=seed)
     further = experiment.fit(data, experiment.finetune, f"Training {experiment.setting.strategy}")
-    prepared = strategy.prepare(baseline.model, further, calibration)
+    prepared = strategy.prepare(baseline.model, further, known.calibration)
 
-    reference = convert(baseline.model, Float32(), calibration)
-    tflite = convert(prepared.model, strategy.scheme, calibration, promise.chosen)
+    with spent.on("conversion"):
+        reference = known.converted(baseline.model, Float32())
+        tflite = known.converted(prepared.model, strategy.scheme, promise.chosen)
+        in_float = reference if prepared.model is baseline.model else known.in_float(prepared.model)
+    layers = [layer.name for layer in model.layers]
+    ops = read_ops(tflite.content, layers)
 
-    logits = _logits(data, baseline.model, prepared.model, reference, tflite)
+    with spent.on("evaluation"):
+        logits = {
+            BASELINE: known.keras_answers(baseline.model),
+            AFTER: known.keras_answers(prepared.model),
+            REFERENCE: known.tflite_answers(reference),
+            FINAL: known.tflite_answers(tflite),
+        }
+        noise = op_noise(tflite, ops, in_float, read_ops(in_float.content, layers), data.test.x)
+    with spent.on("latency"):
+        latency = measure_latency(tflite, reference, data.test.x, experiment.latency, seed)
     answers = Answers(
         truth=data.test.y,
         keras=logits[AFTER].argmax(axis=1),
@@ -83,9 +100,6 @@ def run(experiment: Experiment) -> RunRecord:
         reference=logits[REFERENCE].argmax(axis=1),
     )
     right, right_before = answers.tflite == answers.truth, answers.reference == answers.truth
-    layers = [layer.name for layer in model.layers]
-    ops = read_ops(tflite.content, layers)
-    in_float = reference if prepared.model is baseline.model else _in_float(prepared.model, calibration)
     return RunRecord(
         setting=experiment.setting,
         baseline=_stage(baseline),
@@ -98,39 +112,32 @@ def run(experiment: Experiment) -> RunRecord:
         accuracy_change=paired_difference(right, right_before),
         accuracy_change_p=mcnemar(right, right_before),
         agreement=float(np.mean(answers.keras == answers.tflite)),
-        latency=measure_latency(tflite, reference, data.test.x, experiment.latency, seed),
+        latency=latency,
         ops=ops,
         coverage=coverage(ops),
         gaps=gaps(logits),
-        op_noise=op_noise(tflite, ops, in_float, read_ops(in_float.content, layers), data.test.x),
+        op_noise=noise,
         delegated=delegated(tflite, ops),
         promise=promise,
         broken=broken(promise, ops),
+        seconds=spent.seconds,
         data_fingerprint=data.fingerprint,
         stamp=stamp(),
     )
 
 
-def _logits(
-    data: Dataset, baseline: "Model", after: "Model", reference: TFLiteModel, tflite: TFLiteModel
-) -> dict[str, Logits]:
-    """Outputs on the test images of the four models between which accuracy can be lost, in the order of the story."""
-    images = data.test.x
-    of_baseline = keras_logits(baseline, images)
-    return {
-        BASELINE: of_baseline,
-        AFTER: of_baseline if after is baseline else keras_logits(after, images),
-        REFERENCE: tflite_logits(reference, images),
-        FINAL: tflite_logits(tflite, images),
-    }
+class Spent:
+    """Wall time of the parts of a run."""
 
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
 
-def _in_float(model: "Model", calibration: Calibration) -> TFLiteModel:
-    """The float file of the weights that a strategy has trained, without any quantization."""
-    from experiments.strategy.annotation import fake_quantization_off
-
-    with fake_quantization_off():
-        return convert(model, Float32(), calibration)
+    @contextmanager
+    def on(self, part: str) -> Iterator[None]:
+        """Count the block's seconds as those of this part."""
+        started = time.perf_counter()
+        yield
+        self.seconds[part] = time.perf_counter() - started
 
 
 def built(experiment: Experiment, data: Dataset) -> "Model":
@@ -149,7 +156,14 @@ def built(experiment: Experiment, data: Dataset) -> "Model":
 
 
 def _stage(trained: Trained) -> Stage:
-    return Stage(trained.key, trained.history, trained.epochs_trained, trained.epochs_reused, trained.seconds)
+    return Stage(
+        key=trained.key,
+        history=trained.history,
+        epochs_trained=trained.epochs_trained,
+        epochs_reused=trained.epochs_reused,
+        seconds=trained.seconds,
+        seconds_reused=trained.seconds_reused,
+    )
 
 
 def _accuracy(right: npt.NDArray[np.bool_]) -> Estimate:

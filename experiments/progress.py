@@ -1,18 +1,36 @@
-"""What a person sees of long work: bars with the time left on a terminal, plain lines elsewhere."""
+"""What a person sees of long work: bars with the time left on a terminal, plain lines elsewhere.
+
+A terminal can show the bars of one process only. So the process that a person started shows its own and, while
+`shown_here` lasts, those of its child processes, which tell it over a socket what there is to show.
+"""
 
 import atexit
+import os
+import secrets
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from itertools import count
+from multiprocessing.connection import Client, Listener
+from pathlib import Path
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 _STANDARD = Console()
 # A log file has no width of its own; tables are not squeezed there.
@@ -29,23 +47,177 @@ _BARS = Progress(
     transient=True,
     disable=not CONSOLE.is_terminal,
 )
+# In the environment of child processes: who shows things, the socket that leads there, and the key that opens it.
+ADDRESS = "QUANTIZATION_PROGRESS"
 
 Advance = Callable[[int], None]
+
+
+class _Display(Protocol):
+    """Where lines and bars go; a bar is known by a name that no other bar has."""
+
+    def say(self, message: str) -> None: ...
+    def complain(self, message: str) -> None: ...
+    def begin(self, bar: str, description: str, total: int) -> None: ...
+    def advance(self, bar: str, steps: int) -> None: ...
+    def end(self, bar: str) -> None: ...
+    def flush(self) -> None: ...
+
+
+class _Screen:
+    """The terminal, or the log file, of this process."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, TaskID] = {}
+        self._lock = Lock()
+
+    def say(self, message: str) -> None:
+        CONSOLE.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    def complain(self, message: str) -> None:
+        sys.stderr.write(f"{message}\n")
+
+    def begin(self, bar: str, description: str, total: int) -> None:
+        with self._lock:
+            if not self._tasks:
+                _BARS.start()
+            self._tasks[bar] = _BARS.add_task(description, total=total)
+
+    def advance(self, bar: str, steps: int) -> None:
+        _BARS.advance(self._tasks[bar], steps)
+
+    def end(self, bar: str) -> None:
+        with self._lock:
+            _BARS.remove_task(self._tasks.pop(bar))
+            if not self._tasks:
+                _BARS.stop()
+
+    def flush(self) -> None:
+        """Everything is shown at once here."""
+
+
+class _Messenger:
+    """The screen of another process, which hears of everything over a socket."""
+
+    def __init__(self, connection: "Connection[tuple[object, ...], bool]") -> None:
+        self._connection = connection
+        self._lock = Lock()
+
+    def say(self, message: str) -> None:
+        self._tell("say", message)
+
+    def complain(self, message: str) -> None:
+        self._tell("complain", message)
+
+    def begin(self, bar: str, description: str, total: int) -> None:
+        self._tell("begin", bar, description, total)
+
+    def advance(self, bar: str, steps: int) -> None:
+        self._tell("advance", bar, steps)
+
+    def end(self, bar: str) -> None:
+        self._tell("end", bar)
+
+    def flush(self) -> None:
+        with self._lock:
+            self._connection.send(("flush",))
+            self._connection.recv()
+
+    def _tell(self, *message: object) -> None:
+        with self._lock:
+            self._connection.send(message)
+
+
+_SCREEN = _Screen()
+_NUMBERS = count()
+
+
+def _display() -> _Display:
+    shown_by, _, rest = os.environ.get(ADDRESS, "").partition(" ")
+    this_process = str(os.getpid())
+    return _connected(rest, this_process) if shown_by not in ("", this_process) else _SCREEN
+
+
+@cache
+def _connected(address: str, _process: str) -> _Display:
+    """The way to the process that shows things; this one's own screen where that one runs on another machine."""
+    path, _, key = address.partition(" ")
+    if not Path(path).exists():
+        return _SCREEN
+    return _Messenger(Client(path, "AF_UNIX", authkey=bytes.fromhex(key)))
+
+
+@contextmanager
+def shown_here() -> Iterator[None]:
+    """Show what child processes have to show, too, unless another process does so already."""
+    if ADDRESS in os.environ:
+        yield
+        return
+    key = secrets.token_bytes(32)
+    with tempfile.TemporaryDirectory(prefix="progress-") as folder:
+        path = f"{folder}/socket"
+        with Listener(path, "AF_UNIX", backlog=64, authkey=key) as listener:
+            Thread(target=_listen, args=(listener,), daemon=True).start()
+            os.environ[ADDRESS] = f"{os.getpid()} {path} {key.hex()}"
+            try:
+                yield
+            finally:
+                del os.environ[ADDRESS]
+
+
+def _listen(listener: Listener) -> None:
+    while True:
+        try:
+            connection = listener.accept()
+        except OSError:  # closed: nobody else is to be heard
+            return
+        Thread(target=_hear, args=(connection,), daemon=True).start()
+
+
+def _hear(connection: "Connection[bool, tuple[str, ...]]") -> None:
+    """Show what one process tells until it ends, and take away the bars that it leaves behind."""
+    bars: set[str] = set()
+    while True:
+        try:
+            what, *details = connection.recv()
+        except (EOFError, ConnectionResetError):
+            break
+        if what == "flush":
+            connection.send(True)
+            continue
+        getattr(_SCREEN, what)(*details)
+        if what == "begin":
+            bars.add(details[0])
+        elif what == "end":
+            bars.discard(details[0])
+    for bar in bars:
+        _SCREEN.end(bar)
 
 
 @contextmanager
 def bar(description: str, total: int) -> Iterator[Advance]:
     """A progress bar while the block runs; what it yields moves the bar forward by so many steps."""
-    alone = not _BARS.live.is_started
-    if alone:
-        _BARS.start()
-    task = _BARS.add_task(description, total=total)
+    display, name = _display(), f"{os.getpid()}-{next(_NUMBERS)}"
+    display.begin(name, description, total)
     try:
-        yield lambda steps: _BARS.advance(task, steps)
+        yield lambda steps: display.advance(name, steps)
     finally:
-        _BARS.remove_task(task)
-        if alone:
-            _BARS.stop()
+        display.end(name)
+
+
+def say(message: str) -> None:
+    """One line that stays on the screen, above the bars."""
+    _display().say(message)
+
+
+def complain(message: str) -> None:
+    """One line on standard error, above the bars."""
+    _display().complain(message)
+
+
+def flush() -> None:
+    """Wait until all that this process had to show is shown, wherever that is."""
+    _display().flush()
 
 
 def end_bars() -> None:
@@ -55,8 +227,3 @@ def end_bars() -> None:
 
 
 atexit.register(end_bars)
-
-
-def say(message: str) -> None:
-    """One line that stays on the screen, above the bars."""
-    CONSOLE.print(message, highlight=False, markup=False, soft_wrap=True)

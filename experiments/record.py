@@ -42,6 +42,7 @@ class Stage:
     epochs_trained: int  # in this run
     epochs_reused: int  # from the cache
     seconds: float  # for all of these epochs, whenever they were trained
+    seconds_reused: float  # of them, those for epochs from the cache
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class RunRecord:
     delegated: frozenset[int]  # positions of the ops that XNNPACK takes
     promise: Promise
     broken: tuple[str, ...]  # where the file differs from the promise, in words
+    seconds: Mapping[str, float]  # of conversion, evaluation and latency: what this run took for them
     data_fingerprint: str
     stamp: Mapping[str, str]
 
@@ -96,6 +98,7 @@ class RunRecord:
             "latency_p99_us": self.latency.percentile_us(99),
             "latency_min_us": self.latency.min_us,
             **_estimate("speedup", self.latency.speedup),
+            "latency_other_cores": self.latency.other_cores,
             "coverage_ops": self.coverage.ops,
             "coverage_weights": self.coverage.weights,
             "coverage_macs": self.coverage.macs,
@@ -103,6 +106,8 @@ class RunRecord:
             "logit_rmse": self._gap(AFTER, FINAL).rms_logit_error,
             **self._least_sqnr(),
             "train_seconds": self.baseline.seconds + self.own_training.seconds,
+            "train_seconds_reused": self.baseline.seconds_reused + self.own_training.seconds_reused,
+            **{f"{part}_seconds": seconds for part, seconds in self.seconds.items()},
             "epochs_trained": float(self.baseline.epochs_trained + self.own_training.epochs_trained),
             "epochs_reused": float(self.baseline.epochs_reused + self.own_training.epochs_reused),
         }

@@ -41,9 +41,7 @@ def _hydra() -> None:
 
     from experiments.compare import show_rows
     from experiments.configuration import read, told
-    from experiments.job import JobError, code_digest, perform
-
-    code_digest()  # of the code that is loaded now, not of what it may become while a sweep runs
+    from experiments.job import JobError, perform
 
     def job(config: DictConfig) -> None:
         whole = HydraConfig.get()

@@ -1,5 +1,6 @@
 """Where and with what a result was made: what a reader needs to judge it, and to make it again."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -13,6 +14,7 @@ import psutil
 PACKAGES = (
     "tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "mlflow", "hydra-core", "numpy",
 )  # fmt: skip
+_HERE = Path(__file__).parent
 # The instructions that int8 and bfloat16 kernels look for.
 DECISIVE_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
 
@@ -34,6 +36,16 @@ def stamp() -> Mapping[str, str]:
     }
 
 
+def _sha256_of_source() -> str:
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(_HERE.rglob("*.py"))]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+# Of the code that is loaded now, not of what it may become while a sweep runs: results of other code are not results
+# of this one.
+CODE_DIGEST = _sha256_of_source()
+
+
 def _cpu() -> tuple[str, frozenset[str]]:
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
@@ -47,10 +59,9 @@ def _cpu() -> tuple[str, frozenset[str]]:
 
 def _git(*arguments: str) -> str:
     """What git says of the checkout that this package lies in; empty where it is installed without one."""
-    folder = Path(__file__).parent
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
+            ["git", "-C", str(_HERE), *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

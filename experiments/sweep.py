@@ -3,7 +3,7 @@
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import wraps
 from pathlib import Path
@@ -21,9 +21,10 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.compare import show_rows, write_tables
 from experiments.configuration import Request, read, told
 from experiments.errors import UserError
-from experiments.progress import Advance, bar, say
+from experiments.isolation import load_ahead
+from experiments.progress import Advance, bar, say, shown_here
 from experiments.stamp import stamp
-from experiments.tracking import Store
+from experiments.tracking import REUSED, Row, Store
 
 P = ParamSpec("P")
 
@@ -64,6 +65,9 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         """Check the configuration of every job, open the parent run, and tell the jobs its id."""
         self._jobs = _jobs_of(config)
         requests = [_request(overrides, config_name) for overrides in self._jobs]
+        requests[0].experiment.cache.check()
+        self._open.enter_context(shown_here())
+        load_ahead()
         self._store = requests[0].tracking.connect()
         self._store.close_orphans()
         command = " ".join(config.hydra.overrides.task) or "suite"
@@ -95,6 +99,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         failed = [row for row in rows if row["status"] != "FINISHED"]
         unverified = [row for row in rows if row["verified"] == "false"]
         show_rows(rows)
+        say(training_totals(rows))
         if failed:
             lines = [f"  {row['strategy']} (run {row['run_id']}): {row['error'] or row['status']}" for row in failed]
             sys.stderr.write("\n".join([f"{len(failed)} of {len(rows)} runs failed:", *lines, ""]))
@@ -109,6 +114,27 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         say(f"In MLflow: {self._store.browse(self._sweep)}")
         if failed or unverified:
             sys.exit(1)
+
+
+def training_totals(rows: Sequence[Row]) -> str:
+    """What a sweep trained, and what it was spared: epochs from the cache, and those of runs that were finished."""
+    finished = [row for row in rows if row["status"] == "FINISHED"]
+    done = [row for row in finished if not row[REUSED]]
+    found = [row for row in finished if row[REUSED]]
+    trained = sum(row["epochs_trained"] for row in done)
+    reused = sum(row["epochs_reused"] for row in done) + sum(
+        row["epochs_trained"] + row["epochs_reused"] for row in found
+    )
+    saved = sum(row["train_seconds_reused"] for row in done) + sum(row["train_seconds"] for row in found)
+    return f"Epochs trained: {trained:.0f}; reused: {reused:.0f}, which saved {spoken(saved)} of training."
+
+
+def spoken(seconds: float) -> str:
+    """A time for people: 8 s, 3 min 20 s, 2 h 5 min."""
+    hours, minutes = int(seconds // 3600), int(seconds // 60 % 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds % 60:.0f} s" if minutes else f"{seconds:.0f} s"
 
 
 def _jobs_of(config: DictConfig) -> list[list[str]]:

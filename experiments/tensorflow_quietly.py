@@ -10,4 +10,11 @@ with native_stderr_silenced():
 
 keras = tf.keras
 
-__all__ = ["keras", "tf"]
+
+def use_threads(count: int) -> None:
+    """Let TensorFlow compute on so many threads; possible before its first computation only."""
+    tf.config.threading.set_intra_op_parallelism_threads(count)
+    tf.config.threading.set_inter_op_parallelism_threads(count)
+
+
+__all__ = ["keras", "tf", "use_threads"]

@@ -10,7 +10,6 @@ import socket
 import sqlite3
 import tempfile
 import time
-import traceback
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -51,6 +50,8 @@ SERVER_PATIENCE = 5.0  # seconds until a server counts as one that does not answ
 CLOCK_TOLERANCE = 60.0  # seconds
 VERDICT = ("arithmetic", "verified", "broken_promise", "partial", "left_float")  # tags that RunRecord.verdict makes
 TAG_LENGTH = 5000  # characters
+REUSED = "reused"  # said of a run that a sweep found finished
+DETAILS = "traceback.txt"  # artifact of a run that failed
 NOTE_LENGTH = 7500  # characters; MLflow cuts tags at 8000 without a word
 METRICS_A_BATCH = 1000  # MLflow's own limit
 
@@ -86,14 +87,14 @@ class Tracking:
         with _failures_explained(self), self._prepared(create):
             from mlflow import MlflowClient
 
-            for noisy in ("alembic", "mlflow"):
-                logging.getLogger(noisy).setLevel(logging.CRITICAL)  # what goes wrong is told once, by this module
             client = MlflowClient(f"{SQLITE}{self.database}" if self.database else self.uri)
             return Store(client, self._experiment_id(client, create), self)
 
     @contextmanager
     def _prepared(self, create: bool) -> Iterator[None]:
         """One process at a time may make a fresh database; a server has to answer at all."""
+        for noisy in ("alembic", "mlflow"):
+            logging.getLogger(noisy).setLevel(logging.CRITICAL)  # what goes wrong is told once, by this module
         if self.uri.startswith("http"):
             # MLflow's client would try for minutes. Any answer will do: a server behind a login refuses this page.
             with suppress(urllib.error.HTTPError):
@@ -109,6 +110,7 @@ class Tracking:
         with FileLock(f"{self.database}.lock"):
             if not self.database.exists():
                 say(f"making {self.database}")
+                _make_database(self.database)
             yield
 
     def _experiment_id(self, client: "MlflowClient", create: bool) -> str:
@@ -125,6 +127,16 @@ class Tracking:
         location = (self.database.parent / "mlruns").as_uri() if self.database else None
         training_view = {"mlflow.experimentKind": "custom_model_development"}  # how MLflow's pages show the runs
         return str(client.create_experiment(self.experiment, artifact_location=location, tags=training_view))
+
+
+def _make_database(path: Path) -> None:
+    """An empty store; it appears under its name only when it is complete, for MLflow cannot mend a half-made one."""
+    from mlflow import MlflowClient
+
+    partial = path.with_name(f"{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    MlflowClient(f"{SQLITE}{partial}").search_experiments()
+    partial.replace(path)
 
 
 @contextmanager
@@ -189,7 +201,7 @@ class Store:
         found = self.find(f"tags.run_key = '{key}' and attributes.status = 'FINISHED'", limit=1)
         if found and sweep and _sweep_tag(sweep) not in found[0].data.tags:
             run_id = found[0].info.run_id
-            self.client.set_tag(run_id, _sweep_tag(sweep), f"{job:05d}")
+            self.client.set_tag(run_id, _sweep_tag(sweep), f"{job:05d} {REUSED}")
             self.client.set_tag(run_id, "mlflow.parentRunId", sweep)  # in MLflow's pages it moves to the newest sweep
         return _row(found[0]) if found else None
 
@@ -215,11 +227,11 @@ class Store:
         self.close(run_id, "FINISHED")
 
     @_explained
-    def fail(self, run_id: str, error: BaseException) -> None:
-        """Record why a run failed: one line as a tag, the traceback as an artifact."""
-        self.client.set_tag(run_id, "error", explained(error)[:TAG_LENGTH])
+    def fail(self, run_id: str, reason: str, details: str) -> None:
+        """Record why a run failed: one line as a tag, all that is known as an artifact."""
+        self.client.set_tag(run_id, "error", reason[:TAG_LENGTH])
+        self.client.log_text(run_id, details, DETAILS)
         self.close(run_id, "FAILED")
-        self.client.log_text(run_id, "".join(traceback.format_exception(error)), "traceback.txt")
 
     @_explained
     def close(self, run_id: str, status: Status) -> None:
@@ -276,7 +288,8 @@ class Store:
                 f"--sweep {sweep}: not in {self.address.uri}. Give latest, all, or an id. {near(sweep, known)}"
             )
         tag = _sweep_tag(sweep)
-        return [_row(run) for run in sorted(self.find(f"tags.{tag} != ''"), key=lambda run: run.data.tags[tag])]
+        runs = sorted(self.find(f"tags.{tag} != ''"), key=lambda run: run.data.tags[tag])
+        return [{**_row(run), REUSED: run.data.tags[tag].endswith(REUSED)} for run in runs]
 
     @_explained
     def close_orphans(self) -> None:
@@ -317,11 +330,6 @@ def run_name(setting: Setting) -> str:
 def redacted(text: str) -> str:
     """A text without the names and passwords that addresses carry: postgresql://***@host."""
     return re.sub(r"(?<=://)[^/\s@]+@", "***@", text)
-
-
-def explained(error: BaseException) -> str:
-    """An error in one line: its message, and for what is no user's mistake its kind as well."""
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
 
 
 def write_artifacts(folder: Path, record: RunRecord, configuration: str) -> None:

@@ -6,13 +6,11 @@ The number of epochs is not part of the key: 1, 5 and 20 epochs are stations of 
 """
 
 import hashlib
-import io
 import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -20,22 +18,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
-from filelock import FileLock
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as card
 
+from experiments.cache import Arrays, Cache, Trajectory
 from experiments.card import CARD
 from experiments.dataset import Dataset
-from experiments.errors import UserError
-from experiments.progress import Advance, bar, say
+from experiments.machine import at_work, usable_cores
+from experiments.progress import Advance, bar
 from experiments.stamp import stamp
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
 History = Mapping[str, tuple[float, ...]]  # "loss", "accuracy", "val_loss", "val_accuracy": one value an epoch
-State = dict[str, npt.NDArray[np.generic]]
 
 
 @card(frozen=True, config=CARD, kw_only=True)
@@ -48,13 +44,6 @@ class Training:
     learning_rate: PositiveFloat = 0.001
 
 
-@card(frozen=True, config=CARD, kw_only=True)
-class Cache:
-    """The folder in which the state after each epoch is kept."""
-
-    dir: Path
-
-
 @dataclass(frozen=True)
 class Trained:
     """A model after training, and what the training was."""
@@ -65,6 +54,7 @@ class Trained:
     epochs_trained: int  # by this call
     epochs_reused: int  # taken from the cache
     seconds: float  # of training for all these epochs, including those that were reused
+    seconds_reused: float  # of them, those for the epochs that were reused
 
     def after(self, first: "Trained") -> "Trained":
         """This training and the one before it as one."""
@@ -75,12 +65,13 @@ class Trained:
             epochs_trained=first.epochs_trained + self.epochs_trained,
             epochs_reused=first.epochs_reused + self.epochs_reused,
             seconds=first.seconds + self.seconds,
+            seconds_reused=first.seconds_reused + self.seconds_reused,
         )
 
     @staticmethod
     def untouched(model: "Model", callbacks: Sequence[Any] = ()) -> "Trained":  # it is a Fit as well
         """A model as it is, without any training."""
-        return Trained(model, "", {}, 0, 0, 0.0)
+        return Trained(model, "", {}, 0, 0, 0.0, 0.0)
 
 
 class Fit(Protocol):
@@ -97,7 +88,7 @@ def fit(
     data: Dataset,
     settings: Training,
     seed: int,
-    cache_dir: Path,
+    cache: Cache,
     title: str,
 ) -> Trained:
     """Train `model` in place for `settings.epochs` epochs, or take up the state that an earlier call left.
@@ -110,91 +101,50 @@ def fit(
     """
     if settings.epochs == 0:
         return Trained.untouched(model)
-    key = trajectory_key(model, data, settings, seed)
-    states = States(cache_dir / "training" / key)
+    states = cache.trajectory(trajectory_key(model, data, settings, seed))
     with states.lock():
         return _trained(model, callbacks, data, settings, seed, states, title)
 
 
 def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int) -> str:
     """The name of all that decides the weights after each epoch."""
-    digest = hashlib.sha256(model.to_json().encode())
-    for weights in model.get_weights():
-        digest.update(np.ascontiguousarray(weights).tobytes())
     decisive = {
+        "model": digest_of(model),
         "data": data.training_fingerprint,
         "batch_size": settings.batch_size,
         "optimizer": settings.optimizer,
         "learning_rate": settings.learning_rate,
         "seed": seed,
         "platform": numerics(),
+        "threads": _threads(),
     }
-    digest.update(json.dumps(decisive, sort_keys=True).encode())
-    return digest.hexdigest()[:32]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def digest_of(model: "Model") -> str:
+    """SHA-256 of a model's architecture and weights."""
+    digest = hashlib.sha256(model.to_json().encode())
+    for weights in model.get_weights():
+        digest.update(np.ascontiguousarray(weights).tobytes())
+    return digest.hexdigest()
+
+
+def _threads() -> int:
+    from experiments.tensorflow_quietly import tf
+
+    return int(tf.config.threading.get_intra_op_parallelism_threads()) or usable_cores()
 
 
 @cache
 def numerics() -> Mapping[str, str]:
-    """What changes the bits of a training, apart from its inputs."""
+    """What changes the bits of a result, apart from its inputs and the number of threads."""
     packages = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "numpy")
     return {
         **{package: version(package) for package in packages},
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1"),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "cpu_flags": f"{platform.machine()} {stamp()['cpu_flags']}",
         "code": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
     }
-
-
-@dataclass(frozen=True)
-class States:
-    """The states of one trajectory, a file an epoch; each file's name carries the digest of its content."""
-
-    folder: Path
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Held while training, so that several processes train a trajectory once; a dead holder frees it."""
-        lock = FileLock(self.folder / "lock")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except OSError as error:
-            raise self._unwritable(error) from error
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def latest(self, epochs: int) -> tuple[int, State]:
-        """The state after as many epochs as there are, up to `epochs`; (0, {}) where there is none."""
-        for path in sorted(self.folder.glob("*.npz"), reverse=True):
-            epoch, digest = path.stem.split("-")
-            if int(epoch) > epochs:
-                continue
-            content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest()[:16] == digest:
-                with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-                    return int(epoch), dict(archive)
-            say(f"cache: {path} is damaged; it is thrown away and its epoch trained again")
-            path.unlink()
-        return 0, {}
-
-    def keep(self, epoch: int, state: State) -> None:
-        """Write the state after `epoch`; the file appears under its name only when it is complete."""
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **state)
-        digest = hashlib.sha256(buffer.getvalue()).hexdigest()[:16]
-        partial = self.folder / f"{epoch:05d}.partial"
-        try:
-            partial.write_bytes(buffer.getvalue())
-            partial.replace(self.folder / f"{epoch:05d}-{digest}.npz")
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise self._unwritable(error) from error
-
-    def _unwritable(self, error: OSError) -> UserError:
-        return UserError(f"cache.dir: {self.folder} cannot be written ({error}); give another with cache.dir=FOLDER.")
 
 
 def _trained(
@@ -203,9 +153,11 @@ def _trained(
     data: Dataset,
     settings: Training,
     seed: int,
-    states: States,
+    states: Trajectory,
     title: str,
 ) -> Trained:
+    from experiments.tensorflow_quietly import keras
+
     _compile(model, settings)
     done, state = states.latest(settings.epochs)
     if done:
@@ -213,14 +165,18 @@ def _trained(
     history = {name[len("history/") :]: list(values) for name, values in state.items() if name.startswith("history/")}
     seconds = float(state.get("seconds", np.float64(0)))
     steps = -(-len(data.train) // settings.batch_size)
+    about = f"{title}: {model.name}, {len(data.train):,} images, {_described(settings)}, seed {seed}"
     with bar(title, total=steps * (settings.epochs - done)) as advance:
         moving = _after_each_batch(advance)
         for epoch in range(done, settings.epochs):
-            started = time.perf_counter()
-            for name, value in _one_epoch(model, [*callbacks, moving], data, settings, seed, epoch).items():
-                history.setdefault(name, []).append(value)
-            seconds += time.perf_counter() - started
-            states.keep(epoch + 1, _state(model, history, seconds))
+            with at_work():
+                started = time.perf_counter()
+                for name, value in _one_epoch(model, [*callbacks, moving], data, settings, seed, epoch).items():
+                    history.setdefault(name, []).append(value)
+                seconds += time.perf_counter() - started
+            states.keep(epoch + 1, _state(model, history, seconds), about)
+    # What follows draws the same random numbers, whether or not epochs were taken from the cache.
+    keras.utils.set_random_seed(_mixed(seed, settings.epochs))
     return Trained(
         model=model,
         key=states.folder.name,
@@ -228,7 +184,12 @@ def _trained(
         epochs_trained=settings.epochs - done,
         epochs_reused=done,
         seconds=seconds,
+        seconds_reused=float(state.get("seconds", np.float64(0))),
     )
+
+
+def _described(settings: Training) -> str:
+    return f"batches of {settings.batch_size}, {settings.optimizer} {settings.learning_rate:g}"
 
 
 def _compile(model: "Model", settings: Training) -> None:
@@ -286,14 +247,14 @@ def _mixed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0] & 0x7FFFFFFF)
 
 
-def _state(model: "Model", history: Mapping[str, list[float]], seconds: float) -> State:
+def _state(model: "Model", history: Mapping[str, list[float]], seconds: float) -> Arrays:
     weights = {f"weight/{i:04d}": value for i, value in enumerate(model.get_weights())}
     optimizer = {f"optimizer/{i:04d}": value.numpy() for i, value in enumerate(model.optimizer.variables)}
     curves = {f"history/{name}": np.array(values) for name, values in history.items()}
     return {**weights, **optimizer, **curves, "seconds": np.array(seconds)}
 
 
-def _restore(model: "Model", state: State) -> None:
+def _restore(model: "Model", state: Arrays) -> None:
     model.set_weights([state[name] for name in sorted(state) if name.startswith("weight/")])
     saved = [state[name] for name in sorted(state) if name.startswith("optimizer/")]
     for variable, value in zip(model.optimizer.variables, saved, strict=True):

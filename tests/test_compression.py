@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from experiments.cache import Cache
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
 from experiments.errors import UserError
@@ -52,10 +53,10 @@ def built(architecture: Architecture) -> Any:
     return architecture.build(data().input_shape, data().classes)
 
 
-def file_of(strategy: Strategy, model: Any, cache_dir: Path) -> tuple[TFLiteModel, tuple[Op, ...]]:
+def file_of(strategy: Strategy, model: Any, cache: Path) -> tuple[TFLiteModel, tuple[Op, ...]]:
     """The file and its ops after one epoch of training."""
     settings = Training(epochs=1, batch_size=50)
-    training = partial(fit, data=data(), settings=settings, seed=0, cache_dir=cache_dir, title="training")
+    training = partial(fit, data=data(), settings=settings, seed=0, cache=Cache(dir=cache), title="training")
     calibration = partial(data().calibration, seed=0)
     trained = strategy.prepare(model, training, lambda count: calibration(min(count, 20)))
     file = convert(trained.model, strategy.scheme, lambda count: calibration(min(count, 20)))
@@ -94,7 +95,7 @@ def test_both_together_are_the_smallest_download(tmp_path: Path) -> None:
 def test_plain_qat_of_a_pruned_model_loses_the_zeros_and_the_gate_says_so(tmp_path: Path) -> None:
     model = built(ArticleCNN())
     settings = Training(epochs=1, batch_size=50)
-    training = partial(fit, data=data(), settings=settings, seed=0, cache_dir=tmp_path, title="training")
+    training = partial(fit, data=data(), settings=settings, seed=0, cache=Cache(dir=tmp_path), title="training")
     sparse = Prune().prepare(model, training, partial(data().calibration, seed=0)).model
     (difference,) = broken(Promise("int8", sparsity=0.8), file_of(QAT(), sparse, tmp_path)[1])
     assert difference.endswith("of the weights are zero instead of 80.0%")
@@ -102,7 +103,7 @@ def test_plain_qat_of_a_pruned_model_loses_the_zeros_and_the_gate_says_so(tmp_pa
 
 def test_trainings_one_after_the_other_count_as_one(tmp_path: Path) -> None:
     settings = Training(epochs=1, batch_size=50)
-    training = partial(fit, data=data(), settings=settings, seed=0, cache_dir=tmp_path, title="training")
+    training = partial(fit, data=data(), settings=settings, seed=0, cache=Cache(dir=tmp_path), title="training")
     trained = PruneQAT().prepare(built(ArticleCNN()), training, partial(data().calibration, seed=0))
     assert (trained.epochs_trained, len(trained.history["loss"])) == (2, 2)
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 from benchmarks.publish import README
@@ -138,11 +139,16 @@ def test_children_belong_to_their_parent_and_have_training_curves(sweep: tuple[P
     assert all("baseline/val_accuracy" in child.data.metrics for child in children)
 
 
+def test_a_sweep_says_what_it_trained_and_what_it_was_spared(sweep: tuple[Path, Done]) -> None:
+    assert re.search(r"Epochs trained: 10; reused: \d+, which saved .* of training\.", sweep[1].stdout)
+
+
 def test_the_same_sweep_again_reuses_every_run(sweep: tuple[Path, Done]) -> None:
     folder, _ = sweep
     before = set(table(folder)["run_id"])
     done = run(folder, "experiments.run", "-m", "strategy=glob(*)", *SMALL)
-    assert done.stdout.count("reused:") == len(STRATEGIES)
+    assert done.stdout.count("  reused:") == len(STRATEGIES)
+    assert "Epochs trained: 0;" in done.stdout
     assert set(table(folder)["run_id"]) == before
 
 
@@ -211,8 +217,10 @@ def test_a_killed_sweep_leaves_no_run_that_seems_to_be_running(folder: Path) -> 
     deadline = time.monotonic() + 120
     while not list(folder.glob("cache/training/*/00001-*.npz")) and time.monotonic() < deadline:
         time.sleep(0.05)
+    children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
+    assert not psutil.wait_procs(children, timeout=10)[1]  # nothing goes on training for nobody
     assert run(folder, "experiments.run", *sweep[3:]).returncode == 0
     assert not store(folder).find("attributes.status = 'RUNNING'")
 
@@ -340,11 +348,40 @@ def test_help_lists_every_card_without_importing_anything_heavy() -> None:
     assert all(name in done.stdout for name in (*STRATEGIES, "article_cnn", "keras_file", "cifar10", "smoke"))
 
 
-def test_a_cache_that_cannot_be_written_fails_the_run_with_its_reason(folder: Path) -> None:
+@pytest.mark.parametrize("mode", [[], ["-m"]], ids=["a run", "a sweep"])
+def test_a_cache_that_cannot_be_written_is_found_before_anything_runs(mode: list[str], folder: Path) -> None:
     (folder / "file").write_text("not a folder")
-    done = run(folder, "experiments.run", "cache.dir=file/cache", *SMALL)
-    assert done.returncode == 1
+    done = run(folder, "experiments.run", *mode, "cache.dir=file/cache", *SMALL)
+    assert done.returncode == 2
     assert "give another with cache.dir=FOLDER" in done.stderr
+    assert not (folder / "mlruns").exists()
+
+
+def test_a_crash_in_native_code_is_a_failed_run_and_not_the_end_of_the_sweep(folder: Path) -> None:
+    (folder / "cards" / "strategy").mkdir(parents=True)
+    (folder / "cards" / "strategy" / "hostile.yaml").write_text(
+        "# crashes the interpreter\n_target_: hostile.Hostile\n"
+    )
+    (folder / "hostile.py").write_text(
+        "import os, signal\n"
+        "from experiments.strategy.none import Nothing\n"
+        "class Hostile(Nothing):\n"
+        "    def prepare(self, model, fit, calibration):\n"
+        "        os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    done = run(folder, "experiments.run", "--config-dir", "cards", "-m", "strategy=hostile,none", *SMALL)
+    assert done.returncode == 1
+    assert "crashed with SIGSEGV in native code" in done.stderr
+    assert list(table(folder)["status"]) == ["FAILED", "FINISHED"]
+
+
+def test_two_sweeps_that_start_at_once_without_a_store_both_succeed_and_share_their_work(tmp_path: Path) -> None:
+    save_images(tmp_path / "images.npz")
+    sweep = [sys.executable, "-m", "experiments.run", "-m", "strategy=none,finetune", *SMALL]
+    both = [subprocess.Popen(sweep, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert table(tmp_path, "all")["epochs_trained"].sum() == 2  # the baseline, and finetune
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.cache import Cache
 from experiments.dataset.mnist import Mnist
 from experiments.errors import UserError
 from experiments.measure.latency import LatencyProtocol
@@ -42,7 +43,8 @@ def experiment(strategy: Strategy, cache: Path, finetune_epochs: int = 1) -> Exp
         training=Training(epochs=1, batch_size=50),
         finetune=Training(epochs=finetune_epochs, batch_size=50),
         latency=LatencyProtocol(seconds=0.5),
-        cache_dir=cache,
+        cache=Cache(dir=cache),
+        threads=2,
     )
 
 

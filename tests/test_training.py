@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from experiments.cache import Cache
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
 from experiments.training import Trained, Training, fit, trajectory_key
@@ -54,7 +55,13 @@ def trained(kind: str, epochs: int, data: Dataset, cache: Path, seed: int = 0) -
     settings = Training(epochs=epochs, **SETTINGS)
     callbacks = pruning_callbacks() if kind.endswith("pruning") else []
     return fit(
-        start(kind, data, seed), callbacks, data=data, settings=settings, seed=seed, cache_dir=cache, title="training"
+        start(kind, data, seed),
+        callbacks,
+        data=data,
+        settings=settings,
+        seed=seed,
+        cache=Cache(dir=cache),
+        title="training",
     )
 
 

@@ -1,6 +1,5 @@
 """What a model answers on the test split, for the Keras model and the TFLite file alike."""
 
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset import Images
+from experiments.machine import usable_cores
 from experiments.progress import bar
 from experiments.quiet import native_stderr_silenced
 from experiments.tflite import TFLiteModel
@@ -33,34 +33,35 @@ def keras_logits(model: "Model", images: Images) -> Logits:
         return np.asarray(model.predict(images, batch_size=KERAS_BATCH, verbose=0, callbacks=[callback]), np.float32)
 
 
-def tflite_logits(model: TFLiteModel, images: Images) -> Logits:
+def tflite_logits(model: TFLiteModel, images: Images, threads: int | None = None) -> Logits:
     """Outputs (n, classes) float32 of the file in LiteRT's interpreter, one image a call, as it is used on a device.
 
-    Each core has an interpreter of its own with one thread. That is as fast as batching on the article's model, and
-    the results are those of the plain loop by construction, where batches would have to be shown to give the same.
+    Each of `threads`, by default one for each core, has an interpreter of its own. That is as fast as batching on the
+    article's model, and the results are those of the plain loop by construction, where batches would have to be shown
+    to give the same.
     """
     chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
-    cores = min(os.cpu_count() or 1, len(chunks))
-    interpreters = [_interpreter(model) for _ in range(cores)]
+    workers = min(threads or usable_cores(), len(chunks))
+    interpreters = [_interpreter(model) for _ in range(workers)]
     stopped = Event()
     with bar("TFLite model on the test images", total=len(images)) as advance:
 
         def answer(worker: int) -> list[Logits]:
             answers: list[Logits] = []
-            for chunk in chunks[worker::cores]:
+            for chunk in chunks[worker::workers]:
                 if stopped.is_set():
                     break
                 answers.append(_invoke(interpreters[worker], chunk))
                 advance(len(chunk))
             return answers
 
-        with ThreadPoolExecutor(cores) as pool:
+        with ThreadPoolExecutor(workers) as pool:
             try:
-                shares = list(pool.map(answer, range(cores)))
+                shares = list(pool.map(answer, range(workers)))
             except BaseException:
                 stopped.set()  # or Ctrl-C would wait for all images
                 raise
-    return np.concatenate([shares[i % cores][i // cores] for i in range(len(chunks))])
+    return np.concatenate([shares[i % workers][i // workers] for i in range(len(chunks))])
 
 
 def _interpreter(model: TFLiteModel) -> Any:

@@ -1,6 +1,7 @@
 """How long one inference takes, measured together with the float model of the same baseline."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from pydantic.dataclasses import dataclass as card
 from experiments.card import CARD
 from experiments.dataset import Images
 from experiments.errors import UserError
+from experiments.machine import Watch, alone
 from experiments.measure.accuracy import input_of, quantized
 from experiments.measure.stopwatch import REPLICATES_AT_LEAST
 from experiments.progress import bar
@@ -42,6 +44,7 @@ class Latency:
     samples: npt.NDArray[np.int64]
     reference_samples: npt.NDArray[np.int64]
     speedup: Estimate  # latency of the float reference over this model's: above 1 is faster
+    other_cores: float  # that were busy with something else meanwhile
 
     def percentile_us(self, percent: float) -> float:
         """Microseconds that `percent` of all timed inferences stayed below."""
@@ -56,7 +59,7 @@ class Latency:
 def measure_latency(
     model: TFLiteModel, reference: TFLiteModel, images: Images, protocol: LatencyProtocol, seed: int
 ) -> Latency:
-    """Time a model and its float reference in one clean process, in turns.
+    """Time a model and its float reference in one clean process, in turns, while no other run computes here.
 
     Raises:
         UserError: the interpreter ended the process, as it does on files it cannot run.
@@ -75,11 +78,15 @@ def measure_latency(
             "seed": seed,
         }
         (folder / "request.json").write_text(json.dumps(request))
-        _run(folder)
+        with alone():
+            watch = Watch()
+            _run(folder)
+            other_cores = watch.other_cores()
         advance(1)
         with np.load(folder / "samples.npz", allow_pickle=False) as samples:
             timed, timed_reference = samples["model"], samples["reference"]
-    return Latency(timed, timed_reference, ratio_of_medians(medians(timed_reference), medians(timed)))
+    speedup = ratio_of_medians(medians(timed_reference), medians(timed))
+    return Latency(timed, timed_reference, speedup, other_cores)
 
 
 def medians(samples: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -89,12 +96,14 @@ def medians(samples: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
 
 
 def _run(folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(STOPWATCH), str(folder)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
+    alive, ours = os.pipe()  # closed when this process ends, however it does: then nobody waits for the timings
+    try:
+        done = subprocess.run(
+            [sys.executable, str(STOPWATCH), str(folder)], stdin=alive, capture_output=True, check=False
+        )
+    finally:
+        os.close(alive)
+        os.close(ours)
     if done.returncode != 0:
         last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         raise UserError(

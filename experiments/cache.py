@@ -1,0 +1,343 @@
+"""What was computed once and is kept: `python -m experiments.cache [list|verify|clear] [--dir cache]`.
+
+Two kinds of entries: the state after each epoch of a training, and what conversions and evaluations gave. Each is a
+file whose name carries the digest of its content, so that a damaged one is found out and made anew, never used. A file
+appears under its name only when it is complete, and whoever makes one holds a lock that a dead process gives back.
+
+Exit codes: 0 well; 1 damaged entries were found; 2 the command is wrong.
+"""
+
+import argparse
+import hashlib
+import io
+import os
+import secrets
+import sys
+import tempfile
+import time
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock, Timeout
+from pydantic import PositiveFloat
+from pydantic.dataclasses import dataclass as card
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from experiments.card import CARD
+from experiments.errors import UserError
+from experiments.progress import CONSOLE, bar, say
+
+Arrays = dict[str, npt.NDArray[np.generic]]
+
+TRAINING, RESULTS, RUNS = "training", "results", "runs"
+GIB = 2**30
+DIGEST = 16  # hexadecimal digits
+ABOUT = "about"  # the array that tells people what an entry is
+LOCK = "lock"  # of a trajectory
+DAY = 24 * 60 * 60  # seconds
+
+
+@card(frozen=True, config=CARD, kw_only=True)
+class Cache:
+    """The folder, and its size in GiB from which on the entries that were not used for longest are dropped."""
+
+    dir: Path
+    gib: PositiveFloat = 10
+
+    def check(self) -> None:
+        """Raise UserError where the folder cannot be written."""
+        try:
+            self.dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.dir):
+                pass
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def trajectory(self, key: str) -> "Trajectory":
+        """The states of one training."""
+        return Trajectory(self, self.dir.absolute() / TRAINING / key)
+
+    def remembered(self, key: str, make: Callable[[], Arrays], about: str) -> Arrays:
+        """What `make` gave the first time it was called for this key, in whatever process; `about` is for people.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        folder = self.dir.absolute() / RESULTS
+        if (found := _intact(folder.glob(f"{key}-*.npz"))) is not None:
+            return found
+        with self.claimed(folder / f"{key}.lock"), _gone_after(folder / f"{key}.lock"):
+            if (found := _intact(folder.glob(f"{key}-*.npz"))) is not None:  # made while this process waited
+                return found
+            made = make()
+            self.keep(folder, key, made, about)
+            return made
+
+    @contextmanager
+    def run(self, key: str) -> Iterator[None]:
+        """Held while a run is made, so that several processes make the same run once."""
+        lock = self.dir.absolute() / RUNS / f"{key}.lock"
+        with self.claimed(lock, "another process makes the same run"), _gone_after(lock):
+            yield
+
+    @contextmanager
+    def claimed(self, path: Path, reason: str = "") -> Iterator[None]:
+        """The lock at this path; `reason` is said where it has to be waited for."""
+        lock = FileLock(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                if reason:
+                    say(f"  waiting: {reason}")
+                lock.acquire()
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def keep(self, folder: Path, name: str, arrays: Arrays, about: str) -> None:
+        """Write an entry; the file appears under its name only when it is complete."""
+        buffer = io.BytesIO()
+        contents: dict[str, Any] = {**arrays, ABOUT: np.array(about)}
+        np.savez(buffer, allow_pickle=False, **contents)
+        path = folder / f"{name}-{_digest(buffer.getvalue())}.npz"
+        partial = folder / f"{name}.{secrets.token_hex(4)}.partial"
+        try:
+            partial.write_bytes(buffer.getvalue())
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise self._unwritable(error) from error
+        self._make_room(path)
+
+    def _make_room(self, written: Path) -> None:
+        """Drop what was not used for longest until the rest is small enough; trainings of others are left alone."""
+        entries = sorted(entries_in(self.dir.absolute()), key=lambda entry: entry.used)
+        excess = sum(entry.bytes for entry in entries) - self.gib * GIB
+        dropped = 0
+        for entry in entries:
+            if excess <= dropped:
+                break
+            if entry.path != written and (entry.path.parent == written.parent or not entry.is_in_use):
+                entry.path.unlink(missing_ok=True)
+                dropped += entry.bytes
+        if dropped:
+            say(f"cache: dropped {size(dropped)} that were not used for longest (cache.gib={self.gib:g})")
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"cache.dir: {self.dir} cannot be written ({error}); give another with cache.dir=FOLDER.")
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The states of one training, a file an epoch."""
+
+    cache: Cache
+    folder: Path
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held while training, so that several processes train a trajectory once."""
+        with self.cache.claimed(self.folder / LOCK, "another process trains the same model"):
+            yield
+
+    def latest(self, epochs: int) -> tuple[int, Arrays]:
+        """The state after as many epochs as there are, up to `epochs`; (0, {}) where there is none."""
+        for path in sorted(self.folder.glob("*.npz"), reverse=True):
+            epoch = int(path.stem.partition("-")[0])
+            if epoch <= epochs and (state := _intact([path])) is not None:
+                return epoch, state
+        return 0, {}
+
+    def keep(self, epoch: int, state: Arrays, about: str) -> None:
+        """Write the state after `epoch`; `about` tells people what is trained."""
+        self.cache.keep(self.folder, f"{epoch:05d}", state, about)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the cache."""
+
+    path: Path
+    bytes: int
+    used: float  # seconds since 1970
+
+    @property
+    def kind(self) -> str:
+        """`training` or `results`."""
+        return RESULTS if self.path.parent.name == RESULTS else TRAINING
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the content is what was written."""
+        return _is_named_after(self.path, self.path.read_bytes())
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether it belongs to a training that is under way."""
+        lock = FileLock(self.path.parent / LOCK)
+        if self.kind == RESULTS or not Path(lock.lock_file).exists():
+            return False
+        try:
+            with lock.acquire(blocking=False):
+                return False
+        except Timeout:
+            return True
+
+    @property
+    def about(self) -> str:
+        """What a person knows it by."""
+        try:
+            with np.load(self.path, allow_pickle=False) as archive:
+                return str(archive[ABOUT])
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return "damaged"
+
+
+def entries_in(folder: Path) -> list[Entry]:
+    """The entries of a cache; files that are none are passed over."""
+    found = []
+    for path in (*folder.glob(f"{TRAINING}/*/*-*.npz"), *folder.glob(f"{RESULTS}/*-*.npz")):
+        with suppress(FileNotFoundError):  # another process has dropped it meanwhile
+            status = path.stat()
+            found.append(Entry(path, status.st_size, status.st_mtime))
+    return found
+
+
+@contextmanager
+def _gone_after(lock: Path) -> Iterator[None]:
+    """Remove the file of a lock under which one thing is made once: whoever waits for it looks for that thing first."""
+    yield
+    lock.unlink(missing_ok=True)
+
+
+def _intact(paths: Iterable[Path]) -> Arrays | None:
+    """The content of the first file that is what was written; damaged ones are reported and thrown away."""
+    for path in paths:
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:  # another process has dropped it meanwhile
+            continue
+        if _is_named_after(path, content):
+            with suppress(FileNotFoundError):
+                os.utime(path)  # what was used last is dropped last
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files if name != ABOUT}
+        say(f"cache: {path} is damaged; it is thrown away and made again")
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _is_named_after(path: Path, content: bytes) -> bool:
+    return path.stem.rpartition("-")[2] == _digest(content)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:DIGEST]
+
+
+def size(count: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def show(folder: Path) -> None:
+    """Print what the cache holds, what was used last first."""
+    groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for entry in entries_in(folder):
+        place = entry.path.parent.name if entry.kind == TRAINING else entry.path.name
+        groups[entry.kind, place].append(entry)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading, justify in (("kind", "left"), ("what", "left"), ("epochs", "right"), ("size", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    table.add_column("used", no_wrap=True)
+    for (kind, _), entries in sorted(groups.items(), key=lambda group: -max(entry.used for entry in group[1])):
+        epochs = str(len(entries)) if kind == TRAINING else ""
+        used = datetime.fromtimestamp(max(entry.used for entry in entries)).strftime("%Y-%m-%d %H:%M")
+        table.add_row(kind, escape(entries[-1].about), epochs, size(sum(entry.bytes for entry in entries)), used)
+    CONSOLE.print(table)
+    say(f"{folder}: {size(sum(entry.bytes for group in groups.values() for entry in group))}")
+
+
+def verify(folder: Path, remove: bool) -> bool:
+    """Read every entry; report the damaged ones, and remove them if asked to. True where none is left."""
+    entries = entries_in(folder)
+    with bar("Reading", total=len(entries)) as advance:
+        damaged = []
+        for entry in entries:
+            if not entry.is_intact:
+                damaged.append(entry)
+            advance(1)
+    for entry in damaged:
+        if remove:
+            entry.path.unlink(missing_ok=True)
+        say(f"damaged{', removed' if remove else ''}: {entry.path}")
+    say(f"{len(entries) - len(damaged)} of {len(entries)} entries are intact.")
+    return remove or not damaged
+
+
+def clear(folder: Path, kind: str, days: float) -> None:
+    """Remove the entries of a kind that were not used for so many days, and what killed processes have left."""
+    cut = time.time() - days * DAY
+    old = [entry for entry in entries_in(folder) if kind in ("all", entry.kind) and entry.used <= cut]
+    in_use = {entry.path.parent for entry in old if entry.is_in_use}
+    removed = [entry for entry in old if entry.path.parent not in in_use]
+    for entry in removed:
+        entry.path.unlink(missing_ok=True)
+    for partial in (*folder.glob(f"{TRAINING}/*/*.partial"), *folder.glob(f"{RESULTS}/*.partial")):
+        if partial.parent not in in_use and partial.stat().st_mtime <= cut:
+            partial.unlink(missing_ok=True)
+    for trajectory in folder.glob(f"{TRAINING}/*"):
+        with suppress(OSError):  # not empty
+            trajectory.rmdir()
+    for trajectory in sorted(in_use):
+        say(f"left alone, since it is being trained: {trajectory}")
+    say(f"Removed {len(removed)} entries, {size(sum(entry.bytes for entry in removed))}.")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.cache", description="What was trained, converted and evaluated, and is kept."
+    )
+    parser.add_argument("verb", nargs="?", choices=("list", "verify", "clear"), default="list")
+    parser.add_argument("--dir", type=Path, default=Path("cache"), help="the cache folder (default: %(default)s)")
+    parser.add_argument("--remove", action="store_true", help="verify: remove the damaged entries")
+    parser.add_argument("--kind", choices=("all", TRAINING, RESULTS), default="all", help="clear: only these entries")
+    parser.add_argument("--unused-for", type=float, metavar="DAYS", default=0.0, help="clear: only what is that old")
+    options = parser.parse_args()
+    if not any((options.dir / kind).is_dir() for kind in (TRAINING, RESULTS)):
+        sys.stderr.write(
+            f"--dir {options.dir}: there is no cache. Give the folder that cache.dir names, by default cache/ in the "
+            "folder where experiments.run was started.\n"
+        )
+        sys.exit(2)
+    match options.verb:
+        case "list":
+            show(options.dir)
+        case "verify":
+            sys.exit(0 if verify(options.dir, options.remove) else 1)
+        case "clear":
+            clear(options.dir, options.kind, options.unused_for)
+
+
+if __name__ == "__main__":
+    main()

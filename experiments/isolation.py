@@ -1,0 +1,133 @@
+"""A run in a process of its own: the memory that it took goes back with it, and a crash ends nothing else.
+
+The processes are forks of one that has TensorFlow loaded (Python's fork server), so TensorFlow is imported once however
+many runs there are, and never in the process that keeps the records.
+"""
+
+import faulthandler
+import multiprocessing
+import os
+import pickle
+import re
+import signal
+import tempfile
+import traceback
+from dataclasses import dataclass
+from multiprocessing import connection, forkserver
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from experiments.errors import UserError, first_line
+from experiments.pipeline import Experiment
+from experiments.progress import ADDRESS, flush, shown_here
+from experiments.record import RunRecord
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+# What every run needs, in the order in which it can be imported.
+LOADED_ONCE = ("experiments.tensorflow_quietly", "experiments.strategy.annotation", "experiments.pipeline")
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(list(LOADED_ONCE))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run ended without a record: in one line, and all that is known about it."""
+
+    reason: str
+    details: str
+    by_mistake_of_user: bool = False
+
+
+class RunFailed(Exception):  # noqa: N818  # it says what happened
+    """A run that ended without a record."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+def load_ahead() -> None:
+    """Begin to load TensorFlow for the runs to come; this process goes on meanwhile."""
+    forkserver.ensure_running()
+
+
+def run_apart(experiment: Experiment) -> RunRecord:
+    """Run an experiment in a process of its own.
+
+    Raises:
+        RunFailed: the run raised an error, or its process crashed.
+    """
+    with shown_here(), tempfile.NamedTemporaryFile(prefix="crash-", suffix=".txt") as last_words:
+        ours, theirs = _PROCESSES.Pipe(duplex=False)
+        arguments = (theirs, pickle.dumps(experiment), last_words.name, os.environ[ADDRESS])
+        process = _PROCESSES.Process(target=_run, args=arguments, name="run", daemon=False)
+        process.start()
+        theirs.close()
+        try:
+            outcome = ours.recv()
+        except EOFError:  # nobody is left to send anything
+            process.join()
+            outcome = _crashed(process.exitcode, Path(last_words.name).read_text())
+        finally:
+            process.kill()
+            process.join()
+            ours.close()
+    if isinstance(outcome, Failure):
+        raise RunFailed(outcome)
+    assert isinstance(outcome, RunRecord)
+    return outcome
+
+
+def _run(theirs: "Connection[Any, Any]", request: bytes, last_words: str, address: str) -> None:
+    """What happens in the process of the run: its record, or why there is none, is sent back."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one, and it kills it
+    Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    os.environ[ADDRESS] = address
+    with Path(last_words).open("w") as file:
+        faulthandler.enable(file)
+        outcome = _outcome(request)
+        flush()
+        theirs.send(outcome)
+        faulthandler.disable()
+
+
+def _outcome(request: bytes) -> RunRecord | Failure:
+    from experiments import pipeline
+    from experiments.tensorflow_quietly import use_threads
+
+    try:
+        experiment: Experiment = pickle.loads(request)
+        use_threads(experiment.threads)
+        return pipeline.run(experiment)
+    except UserError as error:
+        return Failure(str(error), _traceback(error), by_mistake_of_user=True)
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is told to the process that keeps the records
+        return Failure(f"{type(error).__name__}: {first_line(error)}", _traceback(error))
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def _end_with(parent: Any) -> None:
+    """Nobody waits for a run whose starter was killed; it must not hold locks and cores any longer."""
+    connection.wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _crashed(exit_code: int | None, last_words: str) -> Failure:
+    match exit_code:
+        case int() if exit_code == -signal.SIGKILL:
+            how = "was killed, as the system does when memory runs out"
+        case int() if exit_code < 0:
+            how = f"crashed with {signal.Signals(-exit_code).name} in native code"
+        case _:
+            how = f"ended with exit code {exit_code}"
+    crashed_thread = last_words.partition("Current thread")[2].partition("\n\n")[0]
+    where = re.search(r'File "[^"]*experiments/([\w/]+\.py)", line (\d+) in (\w+)', crashed_thread)
+    place = f", in {where[3]} ({where[1]}:{where[2]})" if where else ""
+    reason = f"The process of this run {how}{place}."
+    return Failure(reason, f"{reason}\n\n{last_words}")

@@ -1,0 +1,81 @@
+"""Who may use the machine: runs compute side by side, and one that measures time waits until it is alone.
+
+The locks are the operating system's, so that a process that dies gives them back. They are taken for one piece of work
+at a time, such as an epoch, and never while another lock is waited for.
+"""
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+
+NAME = "keras-tflite-quantization-bench"
+IDLE = ("idle", "iowait")
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """Compute, beside others who do; wait while a time is being measured anywhere on this machine."""
+    with ExitStack() as stack:
+        with _held("entrance", fcntl.LOCK_EX):
+            stack.enter_context(_held("work", fcntl.LOCK_SH))
+        yield
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Measure a time: wait for those at work, and keep others from beginning."""
+    # Holding the entrance keeps newcomers out, or work without a gap would never let a measurement begin.
+    with _held("entrance", fcntl.LOCK_EX), _held("work", fcntl.LOCK_EX):
+        yield
+
+
+@contextmanager
+def _held(lock: str, kind: int) -> Iterator[None]:
+    descriptor = _opened(Path(tempfile.gettempdir()) / f"{NAME}.{lock}")
+    try:
+        fcntl.flock(descriptor, kind)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)  # readable by other users, who may lock it as well
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Watch:
+    """Sees, from its making on, how busy the machine is with what is neither this process nor its children."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._busy, self._own = _busy_seconds(), _own_seconds()
+
+    def other_cores(self) -> float:
+        """How many cores others have kept busy on average; time that other virtual machines took counts as busy."""
+        busy, own = _busy_seconds() - self._busy, _own_seconds() - self._own
+        return max(0.0, (busy - own) / (time.perf_counter() - self._started))
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()._asdict()
+    counted_twice = ("guest", "guest_nice")
+    return float(sum(value for name, value in times.items() if name not in (*IDLE, *counted_twice)))
+
+
+def _own_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system

@@ -1,0 +1,92 @@
+"""Conversions and evaluations of one run, each done once however many runs ask for it.
+
+Both are functions of their inputs: a model's weights, a scheme and the calibration samples give a file; a model and the
+test images give answers. What they gave is kept in the cache, since all strategies of a setting share a baseline.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from experiments.cache import Arrays, Cache
+from experiments.dataset import Dataset
+from experiments.machine import at_work
+from experiments.measure.accuracy import Logits, keras_logits, tflite_logits
+from experiments.stamp import CODE_DIGEST
+from experiments.tflite import Calibration, Float32, Scheme, TFLiteModel, convert
+from experiments.training import digest_of, numerics
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """Converts and evaluates models for one setting."""
+
+    cache: Cache
+    data: Dataset
+    seed: int
+    threads: int
+
+    @property
+    def calibration(self) -> Calibration:
+        """Images for the converter."""
+        return partial(self.data.calibration, seed=self.seed)
+
+    def converted(self, model: "Model", scheme: Scheme, chosen: Collection[str] | None = None) -> TFLiteModel:
+        """See tflite.convert."""
+        return self._converted(model, scheme, chosen, fake_quantization=True)
+
+    def in_float(self, model: "Model") -> TFLiteModel:
+        """The float file of a model's weights, without the fake quantization that they were trained under."""
+        from experiments.strategy.annotation import fake_quantization_off
+
+        with fake_quantization_off():
+            return self._converted(model, Float32(), None, fake_quantization=False)
+
+    def keras_answers(self, model: "Model") -> Logits:
+        """Outputs (n, classes) float32 of a Keras model on the test images."""
+        return self._answers(digest_of(model), f"Keras {model.name}", lambda: keras_logits(model, self.data.test.x))
+
+    def tflite_answers(self, file: TFLiteModel) -> Logits:
+        """Outputs (n, classes) float32 of a file on the test images."""
+        about = f"TFLite {file.bytes:,} bytes"
+        return self._answers(file.digest, about, lambda: tflite_logits(file, self.data.test.x, self.threads))
+
+    def _converted(
+        self, model: "Model", scheme: Scheme, chosen: Collection[str] | None, fake_quantization: bool
+    ) -> TFLiteModel:
+        inputs = {
+            "model": digest_of(model),
+            "scheme": repr(scheme),
+            "chosen": sorted(chosen) if chosen is not None else None,
+            "fake_quantization": str(fake_quantization),
+            "calibration": [self.data.training_fingerprint, self.seed],
+        }
+
+        def make() -> Arrays:
+            file = convert(model, scheme, self.calibration, chosen)
+            return {"content": np.frombuffer(file.content, np.uint8)}
+
+        made = self._once(inputs, make, f"conversion: {model.name}, {scheme}")
+        return TFLiteModel(made["content"].tobytes())
+
+    def _answers(self, model: str, about: str, answer: Callable[[], Logits]) -> Logits:
+        inputs = {"model": model, "images": self.data.fingerprint}
+        made = self._once(inputs, lambda: {"logits": answer()}, f"answers: {about}")
+        return np.asarray(made["logits"], np.float32)
+
+    def _once(self, inputs: Mapping[str, object], make: Callable[[], Arrays], about: str) -> Arrays:
+        def alongside_others() -> Arrays:
+            with at_work():
+                return make()
+
+        decisive = {**inputs, "code": CODE_DIGEST, "platform": dict(numerics()), "threads": self.threads}
+        key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
+        return self.cache.remembered(key, alongside_others, about)

@@ -1,0 +1,221 @@
+"""What is kept on disk: what is damaged or half-written is never used, and what is old makes room."""
+
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from experiments.cache import GIB, Arrays, Cache, Trajectory, entries_in
+from experiments.errors import UserError
+from tests.conftest import ENVIRONMENT, Done, run
+
+
+def state(value: float, numbers: int = 3) -> Arrays:
+    return {"weight/0000": np.full(numbers, value, np.float32)}
+
+
+@pytest.fixture
+def states(tmp_path: Path) -> Trajectory:
+    states = Cache(dir=tmp_path / "cache").trajectory("abc")
+    with states.lock():
+        for epoch in (1, 2, 5):
+            states.keep(epoch, state(epoch), "Training the baseline: a model")
+    return states
+
+
+def test_the_latest_state_within_the_wanted_epochs_is_taken(states: Trajectory) -> None:
+    epoch, found = states.latest(4)
+    assert (epoch, found["weight/0000"][0]) == (2, 2.0)
+
+
+def test_a_state_is_what_was_kept_and_nothing_else(states: Trajectory) -> None:
+    assert states.latest(1)[1].keys() == state(1).keys()
+
+
+def test_without_a_state_training_starts_at_the_beginning(tmp_path: Path) -> None:
+    assert Cache(dir=tmp_path).trajectory("new").latest(3) == (0, {})
+
+
+def test_a_damaged_state_is_thrown_away_and_an_earlier_one_taken(
+    states: Trajectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (newest,) = states.folder.glob("00005-*.npz")
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert states.latest(5)[0] == 2
+    assert not newest.exists()
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_a_half_written_state_does_not_count(states: Trajectory) -> None:
+    (states.folder / "00009.1a2b.partial").write_bytes(b"PK")
+    assert states.latest(20)[0] == 5
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    refusal = r"cache\.dir: .*file/x cannot be written.*give another with cache\.dir="
+    with pytest.raises(UserError, match=refusal), Cache(dir=tmp_path / "file" / "x").trajectory("abc").lock():
+        pass
+
+
+def test_a_full_disk_leaves_no_half_written_state(states: Trajectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, content: bytes) -> int:
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        states.keep(6, state(6), "")
+    assert not list(states.folder.glob("00006*"))
+
+
+def test_a_result_is_made_once(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def make() -> Arrays:
+        made.append(1)
+        return state(7)
+
+    for _ in range(2):
+        assert Cache(dir=tmp_path).remembered("key", make, "a result")["weight/0000"][0] == 7
+    assert made == [1]
+
+
+def test_a_damaged_result_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache = Cache(dir=tmp_path)
+    cache.remembered("key", lambda: state(7), "a result")
+    (path,) = tmp_path.glob("results/*.npz")
+    path.write_bytes(b"PK" + path.read_bytes()[2:-1])
+    assert cache.remembered("key", lambda: state(8), "a result")["weight/0000"][0] == 8
+    assert "damaged" in capsys.readouterr().out
+
+
+MAKE_SLOWLY = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from experiments.cache import Cache
+def make():
+    print("made", flush=True)
+    time.sleep({seconds})
+    return {{"a": np.arange(3)}}
+assert Cache(dir=Path(sys.argv[1])).remembered("key", make, "slow")["a"][2] == 2
+"""
+
+
+def maker(folder: Path, seconds: float) -> subprocess.Popen[str]:
+    script = MAKE_SLOWLY.format(seconds=seconds)
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(folder)], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_processes_that_want_the_same_result_make_it_once(tmp_path: Path) -> None:
+    processes = [maker(tmp_path, seconds=1) for _ in range(3)]
+    said = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sorted(said) == ["", "", "made\n"]
+
+
+def test_what_a_killed_process_was_making_is_made_by_the_next(tmp_path: Path) -> None:
+    with maker(tmp_path, seconds=60) as killed:
+        assert killed.stdout is not None
+        killed.stdout.readline()
+        killed.send_signal(signal.SIGKILL)
+    assert maker(tmp_path, seconds=0).communicate()[0] == "made\n"
+
+
+def keep_in_order(cache: Cache, sizes: list[int]) -> list[int]:
+    """Keep results of so many bytes, one after another, and tell which are left."""
+    for number, numbers in enumerate(sizes):
+        cache.remembered(f"{number:03d}", partial(state, number, numbers), "a result")
+        for age, path in enumerate(sorted(cache.dir.glob("results/*"), reverse=True)):
+            os.utime(path, (1_000_000 - age, 1_000_000 - age))  # clocks of file systems are coarse
+    return sorted(int(path.name[:3]) for path in cache.dir.glob("results/*.npz"))
+
+
+@given(sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=6), bound=st.integers(2000, 20000))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+def test_what_was_not_used_for_longest_makes_room(
+    sizes: list[int], bound: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache = Cache(dir=tmp_path_factory.mktemp("cache"), gib=bound / GIB)
+    left = keep_in_order(cache, sizes)
+    held = sum(entry.bytes for entry in entries_in(cache.dir))
+    assert left == list(range(len(sizes)))[-len(left) :]  # the newest ones
+    assert held <= bound or len(left) == 1
+
+
+def test_what_is_used_again_stays(tmp_path: Path) -> None:
+    cache = Cache(dir=tmp_path, gib=3000 / GIB)
+    keep_in_order(cache, [200, 200])
+    cache.remembered("000", lambda: state(0), "")  # used now
+    cache.remembered("002", lambda: state(2, 200), "")
+    assert sorted(path.name[:3] for path in tmp_path.glob("results/*.npz")) == ["000", "002"]
+
+
+def test_a_training_of_another_process_is_left_alone(tmp_path: Path) -> None:
+    cache = Cache(dir=tmp_path, gib=1000 / GIB)
+    training = cache.trajectory("abc")
+    with training.lock():
+        training.keep(1, state(1), "")
+        cache.remembered("key", lambda: state(1, 1000), "")
+        assert training.latest(1)[0] == 1
+    cache.remembered("another", lambda: state(1, 1000), "")
+    assert training.latest(1)[0] == 0
+
+
+def command(states: Trajectory, *arguments: str) -> Done:
+    return run(states.cache.dir.parent, "experiments.cache", *arguments)
+
+
+def test_the_list_tells_what_is_there(states: Trajectory) -> None:
+    states.cache.remembered("key", lambda: state(1), "conversion: a model")
+    shown = command(states).stdout
+    assert "Training the baseline: a model" in shown
+    assert "conversion: a model" in shown
+
+
+def test_verifying_finds_damage_and_removes_it_when_asked_to(states: Trajectory) -> None:
+    (newest,) = states.folder.glob("00005-*.npz")
+    newest.write_bytes(b"damaged")
+    found = command(states, "verify")
+    assert (found.returncode, "2 of 3 entries are intact" in found.stdout) == (1, True)
+    assert command(states, "verify", "--remove").returncode == 0
+    assert command(states, "verify").returncode == 0
+    assert not newest.exists()
+
+
+def test_clearing_removes_what_is_asked_for(states: Trajectory) -> None:
+    states.cache.remembered("key", lambda: state(1), "conversion: a model")
+    assert command(states, "clear", "--unused-for", "1").stdout.startswith("Removed 0 entries")
+    assert command(states, "clear", "--kind", "results").stdout.startswith("Removed 1 entries")
+    assert command(states, "clear").stdout.startswith("Removed 3 entries")
+
+
+def test_clearing_leaves_a_training_under_way_alone(states: Trajectory) -> None:
+    with states.lock():
+        assert "being trained" in command(states, "clear").stdout
+    assert states.latest(5)[0] == 5
+
+
+def test_clearing_never_removes_what_is_none_of_its_own(states: Trajectory) -> None:
+    (states.folder / "notes.txt").write_text("mine")
+    command(states, "clear")
+    assert (states.folder / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["--dir", "nowhere"], "there is no cache"), (["lits"], "invalid choice: 'lits'")]
+)
+def test_a_wrong_command_is_exit_code_2(arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = run(tmp_path, "experiments.cache", *arguments)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert said in done.stderr

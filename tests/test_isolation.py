@@ -1,0 +1,113 @@
+"""A run in a process of its own: whatever happens there, the process that keeps the records goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic.dataclasses import dataclass as card
+
+from experiments.cache import Cache
+from experiments.card import CARD
+from experiments.dataset.npz import Npz
+from experiments.errors import UserError
+from experiments.isolation import RunFailed, run_apart
+from experiments.measure.latency import LatencyProtocol
+from experiments.model import Architecture
+from experiments.pipeline import Experiment
+from experiments.record import Setting
+from experiments.strategy.none import Nothing
+from experiments.training import Training
+from tests.conftest import ENVIRONMENT, REPOSITORY, save_images
+
+pytestmark = pytest.mark.tensorflow
+
+
+@card(frozen=True, config=CARD, kw_only=True)
+class Hostile(Architecture):
+    """A model that ends the process it is built in, or raises."""
+
+    way: str
+
+    def build(self, input_shape: tuple[int, ...], classes: int) -> Any:
+        match self.way:
+            case "exit":
+                os._exit(7)
+            case "mistake":
+                raise UserError("a mistake that its reader can mend")
+            case "bug":
+                raise ZeroDivisionError("a bug")
+        os.kill(os.getpid(), getattr(signal, self.way))
+
+
+@card(frozen=True, config=CARD, kw_only=True)
+class Tiny(Architecture):
+    def build(self, input_shape: tuple[int, ...], classes: int) -> Any:
+        from experiments.tensorflow_quietly import keras
+
+        layers = [keras.layers.InputLayer(input_shape), keras.layers.Flatten(), keras.layers.Dense(classes)]
+        return keras.Sequential(layers)
+
+
+def experiment(model: Architecture, folder: Path, threads: int = 1) -> Experiment:
+    return Experiment(
+        setting=Setting("none", "a model", "npz", 1, 0, 0),
+        dataset=Npz(path=save_images(folder / "images.npz")),
+        model=model,
+        strategy=Nothing(),
+        training=Training(epochs=1, batch_size=50),
+        finetune=Training(epochs=0),
+        latency=LatencyProtocol(seconds=0.2),
+        cache=Cache(dir=folder / "cache"),
+        threads=threads,
+    )
+
+
+def test_the_record_of_a_run_comes_back(tmp_path: Path) -> None:
+    record = run_apart(experiment(Tiny(), tmp_path))
+    assert record.metrics()["epochs_trained"] == 1
+
+
+def test_tensorflow_stays_out_of_the_process_that_keeps_the_records(tmp_path: Path) -> None:
+    # Other tests of this process may have imported it, so a fresh one is asked.
+    script = (
+        "from pathlib import Path\nfrom tests.test_isolation import *\n"
+        f"run_apart(experiment(Tiny(), Path({str(tmp_path)!r})))\nprint('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=ENVIRONMENT, cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split()[-1] == "False", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        ("SIGSEGV", "crashed with SIGSEGV in native code, in built (pipeline.py"),
+        ("SIGABRT", "crashed with SIGABRT in native code"),
+        ("SIGKILL", "was killed, as the system does when memory runs out"),
+        ("exit", "ended with exit code 7"),
+        ("bug", "ZeroDivisionError: a bug"),
+        ("mistake", "a mistake that its reader can mend"),
+    ],
+)
+def test_a_run_that_ends_badly_is_told_in_a_line(way: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed) as failure:
+        run_apart(experiment(Hostile(way=way), tmp_path))
+    assert said in failure.value.failure.reason
+    assert "\n" not in failure.value.failure.reason
+
+
+def test_the_details_say_where_a_crash_happened(tmp_path: Path) -> None:
+    with pytest.raises(RunFailed) as failure:
+        run_apart(experiment(Hostile(way="SIGSEGV"), tmp_path))
+    assert "Segmentation fault" in failure.value.failure.details
+    assert "in build" in failure.value.failure.details
+
+
+def test_the_number_of_threads_decides_which_training_is_meant(tmp_path: Path) -> None:
+    keys = {run_apart(experiment(Tiny(), tmp_path, threads)).baseline.key for threads in (1, 2)}
+    assert len(keys) == 2

@@ -1,0 +1,76 @@
+"""Who may use the machine: any number of runs compute together, and a measurement of time is alone."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.machine import Watch, alone, at_work
+from tests.conftest import ENVIRONMENT
+
+HOLD = """
+import time
+from experiments.machine import {lock}
+with {lock}():
+    print("in", flush=True)
+    time.sleep({seconds})
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks of other tests, which run at the same time, are not these."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
+def holder(lock: str, folder: Path, seconds: float = 60) -> subprocess.Popen[str]:
+    """A process that holds a lock, once this returns."""
+    process = seeker(lock, folder, seconds)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "in\n"
+    return process
+
+
+def seeker(lock: str, folder: Path, seconds: float) -> subprocess.Popen[str]:
+    """A process that takes a lock as soon as it can."""
+    script = HOLD.format(lock=lock, seconds=seconds)
+    environment = {**ENVIRONMENT, "TMPDIR": str(folder)}
+    return subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def test_runs_compute_side_by_side(tmp_path: Path) -> None:
+    with holder("at_work", tmp_path) as other, at_work():
+        assert other.poll() is None
+        other.kill()
+
+
+@pytest.mark.parametrize(("other", "own"), [("at_work", alone), ("alone", at_work), ("alone", alone)])
+def test_a_measurement_and_anything_else_wait_for_one_another(other: str, own: type, tmp_path: Path) -> None:
+    with holder(other, tmp_path, seconds=0.5) as process, own():
+        assert process.wait(timeout=5) == 0  # it gave the lock back before this block began
+
+
+@pytest.mark.parametrize("lock", ["at_work", "alone"])
+def test_a_process_that_was_killed_gives_its_lock_back(lock: str, tmp_path: Path) -> None:
+    with holder(lock, tmp_path) as process:
+        process.kill()
+    with alone():
+        pass
+
+
+def test_a_waiting_measurement_keeps_newcomers_out(tmp_path: Path) -> None:
+    with holder("at_work", tmp_path, seconds=2) as working, seeker("alone", tmp_path, seconds=0.5) as measuring:
+        time.sleep(1)  # by now it waits at the entrance
+        with at_work():
+            assert working.poll() == 0
+        assert measuring.wait(timeout=5) == 0
+
+
+def test_own_work_is_not_the_work_of_others() -> None:
+    watch = Watch()
+    own = sum(i * i for i in range(2_000_000))
+    busy = watch.other_cores()
+    assert own
+    assert busy >= 0

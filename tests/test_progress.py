@@ -1,0 +1,58 @@
+"""What child processes have to show is shown by the process that a person started."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ENVIRONMENT
+
+CHILD = """
+import time
+from experiments.progress import bar, complain, flush, say
+with bar("work", total=2) as advance:
+    advance(1)
+    say("from the child")
+    time.sleep(0.3)  # long enough to be drawn
+complain("a failure of the child")
+flush()
+"""
+PARENT = f"""
+import os, subprocess, sys
+from experiments.progress import ADDRESS, shown_here
+with shown_here():
+    subprocess.run([sys.executable, "-c", {CHILD!r}], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+"""
+
+
+def script(text: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", text], env={**ENVIRONMENT, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+def test_lines_of_a_child_process_are_printed_by_its_starter() -> None:
+    done = script(PARENT)
+    assert (done.stdout, done.stderr) == ("from the child\n", "a failure of the child\n")
+
+
+def test_a_process_whose_starter_is_on_another_machine_prints_itself() -> None:
+    done = script(CHILD, QUANTIZATION_PROGRESS=f"1 {os.devnull}.nowhere 00")
+    assert (done.stdout, done.stderr) == ("from the child\n", "a failure of the child\n")
+
+
+def test_a_terminal_shows_the_bars_of_child_processes(tmp_path: Path) -> None:
+    terminal = tmp_path / "typescript"
+    (tmp_path / "parent.py").write_text(PARENT)
+    command = f"{sys.executable} {tmp_path / 'parent.py'}"
+    subprocess.run(
+        ["script", "-qec", command, str(terminal)],
+        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "100"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+    )
+    shown = terminal.read_text()
+    assert "work" in shown
+    assert "1/2" in shown
+    assert "from the child" in shown
