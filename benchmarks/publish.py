@@ -96,7 +96,7 @@ IN_INT8 = {
     "alone in float": "all but {}",
     "in int8": "everything",
     "in float": "nothing",
-    "rounded to int8": "nothing but the {}, rounded",
+    "rounded to int8": "nothing, and the {} rounded",
 }
 # Tables that come from a CSV of their own; the others come from sweeps.
 TABLES: Mapping[str, Callable[[pd.DataFrame], str]] = {"exactness": exactness_table, "sensitivity": sensitivity_table}
