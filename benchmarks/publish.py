@@ -7,12 +7,15 @@ README between its marks. So no figure there is typed by hand, and a test sees t
 import argparse
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from experiments.compare import COLUMNS, NOTE, WRITERS, for_people, load
 from experiments.errors import UserError
+from experiments.sensitivity import advice, points
+from experiments.statistics import Estimate
 from experiments.tracking import Tracking
 
 HERE = Path(__file__).parent
@@ -53,8 +56,8 @@ def with_table(readme: str, name: str) -> str:
 
 def published(name: str) -> str:
     """The published table as Markdown, made from its CSV alone."""
-    if name == "exactness":
-        return exactness_table(pd.read_csv(HERE / "results" / name / "exactness.csv"))
+    if name in TABLES:
+        return TABLES[name](pd.read_csv(HERE / "results" / name / f"{name}.csv", keep_default_na=False))
     table = pd.read_csv(HERE / "results" / name / "comparison.csv")
     table = table.reindex(
         columns=list(dict.fromkeys([*COLUMNS, *table.columns]))
@@ -68,6 +71,38 @@ def exactness_table(table: pd.DataFrame) -> str:
     for name in ("bytes usual way", "bytes here"):
         shown[name] = [f"{size:,}" for size in shown[name]]
     return f"{shown.to_markdown(index=False, disable_numparse=True)}\n"
+
+
+def sensitivity_table(table: pd.DataFrame) -> str:
+    """What benchmarks.sensitivity found, for people."""
+    *files, proposal = table.to_dict("records")
+    shown = pd.DataFrame(
+        {
+            "in int8": [IN_INT8[file["what"]].format(file["layer"]) for file in files],
+            "accuracy change, points": [
+                points(Estimate(file["accuracy_change"], file["low"], file["high"])) for file in files
+            ],
+            "logit error, RMS": [f"{file['rms_logit_error']:.4f}" for file in files],
+            "bytes": [f"{file['bytes']:,}" for file in files],
+        }
+    )
+    cost = {file["layer"]: file["rms_logit_error"] for file in files if file["what"] == "alone in int8"}
+    (rounding,) = [file["rms_logit_error"] for file in files if file["what"] == "rounded to int8"]
+    return (
+        f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n{advice(cost, rounding)}\n"
+        f"{proposal['what'].capitalize()}: `strategy.layers=[{proposal['layer']}]`, {proposal['bytes']:,} bytes.\n"
+    )
+
+
+IN_INT8 = {
+    "alone in int8": "{} alone",
+    "alone in float": "all but {}",
+    "in int8": "everything",
+    "in float": "nothing",
+    "rounded to int8": "nothing, and the {} rounded",
+}
+# Tables that come from a CSV of their own; the others come from sweeps.
+TABLES: Mapping[str, Callable[[pd.DataFrame], str]] = {"exactness": exactness_table, "sensitivity": sensitivity_table}
 
 
 def main() -> None:

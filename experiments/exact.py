@@ -5,7 +5,8 @@ when it stands between chosen ones. No option of the converter stops it. Here su
 
     chosen int8 -> DEQUANTIZE -> float op with its float constants -> QUANTIZE -> chosen int8
 
-which is what the Keras model computes. The float constants, BatchNorm folded, come from a second conversion of the same
+which is what the Keras model computes. Between two such ops the values stay float, also through ops that only hand them
+on (Flatten, pooling, padding). The float constants, BatchNorm folded, come from a second conversion of the same
 model without quantization, which gives the same ops for the same layers.
 """
 
@@ -53,8 +54,8 @@ def put_back_to_float(content: bytes, ops: Collection[Op], constants: Mapping[Op
     """The file with the ops at these positions in float32, between DEQUANTIZE and QUANTIZE only where needed."""
     model = read_model_from_bytearray(content)
     graph = model.subgraphs[0]
-    own_constants = {op.index: constants[op.layer, op.op] for op in ops}
-    own_constants |= {i: [None] * len(graph.operators[i].inputs) for i in _between_floats(model, graph, own_constants)}
+    in_float = {op.index: constants[op.layer, op.op] for op in ops}
+    in_float |= {i: [None] * len(graph.operators[i].inputs) for i in _between_floats(model, graph, in_float)}
     floats: dict[int, int] = {}  # of an int8 tensor, the one that holds its values in float
     conversions: dict[int, Any] = {}  # of a tensor, the QUANTIZE or DEQUANTIZE that makes it, written when needed
     operators: list[Any] = []
@@ -67,7 +68,7 @@ def put_back_to_float(content: bytes, ops: Collection[Op], constants: Mapping[Op
         return len(graph.tensors) - 1
 
     def as_float(index: int, constant: Bytes | None = None) -> int:
-        if index < 0 or graph.tensors[index].quantization is None or graph.tensors[index].quantization.scale is None:
+        if index < 0 or not _is_quantized(graph.tensors[index]):
             return index
         if index in floats:
             return floats[index]
@@ -92,10 +93,9 @@ def put_back_to_float(content: bytes, ops: Collection[Op], constants: Mapping[Op
         elif _is_quantize_of_floats(model, graph, operator):
             floats[operator.outputs[0]] = operator.inputs[0]
     for index, operator in enumerate(graph.operators):
-        if index in own_constants:
+        if index in in_float:
             quantized = operator.outputs
-            held = own_constants[index]
-            operator.inputs = [as_float(i, value) for i, value in zip(operator.inputs, held, strict=True)]
+            operator.inputs = [as_float(i, value) for i, value in zip(operator.inputs, in_float[index], strict=True)]
             operator.outputs = [as_float(i) for i in quantized]
             for before, after in zip(operator.outputs, quantized, strict=True):
                 conversions.pop(before)
@@ -128,25 +128,37 @@ def _is_quantize_of_floats(model: Any, graph: Any, operator: Any) -> bool:
 
 
 def _between_floats(model: Any, graph: Any, in_float: Collection[int]) -> set[int]:
-    """Positions of the ops that only hand values on, from ops that are in float to one that takes floats."""
-    made_in_float = {i for op in in_float for i in graph.operators[op].outputs}
-    found: set[int] = set()
-    for position, operator in enumerate(graph.operators):
-        quantized = [i for i in operator.inputs if i >= 0 and graph.tensors[i].quantization is not None]
-        quantized = [i for i in quantized if graph.tensors[i].quantization.scale is not None]
-        if _is_quantize_of_floats(model, graph, operator):
-            made_in_float |= set(operator.outputs)
-        elif _name(model, operator) in VALUE_KEEPING and quantized and made_in_float.issuperset(quantized):
-            made_in_float |= set(operator.outputs)
-            found.add(position)
-    wanted = {i for op in in_float for i in graph.operators[op].inputs}
+    """Positions of the ops that only hand values on, from ops in float to ops that take floats.
+
+    Left in int8, such an op would stand between QUANTIZE and DEQUANTIZE that serve nobody.
+    """
+    wanted = {i for position in in_float for i in graph.operators[position].inputs}
     wanted |= {operator.inputs[0] for operator in graph.operators if _is_dequantize(model, operator)}
-    for position in sorted(found, reverse=True):
-        if wanted.isdisjoint(graph.operators[position].outputs):
-            found.remove(position)
-        else:
-            wanted |= set(graph.operators[position].inputs)
-    return found
+    between: set[int] = set()
+    for position in reversed(_behind_floats(model, graph, in_float)):
+        operator = graph.operators[position]
+        if not wanted.isdisjoint(operator.outputs):
+            between.add(position)
+            wanted |= set(operator.inputs)
+    return between
+
+
+def _behind_floats(model: Any, graph: Any, in_float: Collection[int]) -> list[int]:
+    """Positions of the ops that only hand values on, all of which come from ops in float."""
+    made_in_float = {i for position in in_float for i in graph.operators[position].outputs}
+    behind = []
+    for position, operator in enumerate(graph.operators):
+        values = [i for i in operator.inputs if i >= 0 and _is_quantized(graph.tensors[i])]
+        hands_on = _name(model, operator) in VALUE_KEEPING and values and made_in_float.issuperset(values)
+        if hands_on:
+            behind.append(position)
+        if hands_on or _is_quantize_of_floats(model, graph, operator):
+            made_in_float |= set(operator.outputs)
+    return behind
+
+
+def _is_quantized(tensor: Any) -> bool:
+    return tensor.quantization is not None and tensor.quantization.scale is not None
 
 
 def _without_idle_quantize(model: Any, graph: Any, operators: Sequence[Any]) -> list[Any]:

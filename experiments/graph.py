@@ -110,6 +110,22 @@ def read_ops(content: bytes, layers: Collection[str]) -> tuple[Op, ...]:
     return tuple(_op(model, graph, index, layers) for index in range(len(graph.operators)))
 
 
+def output_levels(content: bytes) -> npt.NDArray[np.float64]:
+    """Every value that the file's output can take, in rising order; empty where a float op makes it."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    graph = model.subgraphs[0]
+    output = graph.outputs[0]
+    for operator in graph.operators:
+        if operator.outputs[0] == output and _op_name(model.operatorCodes[operator.opcodeIndex]) == "DEQUANTIZE":
+            output = operator.inputs[0]
+    tensor = graph.tensors[output]
+    if _type(tensor) not in ("int8", "int16"):
+        return np.empty(0)
+    stored = np.iinfo(_type(tensor))
+    steps = np.arange(stored.min, stored.max + 1) - int(tensor.quantization.zeroPoint[0])
+    return np.asarray(steps * float(tensor.quantization.scale[0]), np.float64)
+
+
 def coverage(ops: Sequence[Op]) -> Coverage:
     """The shares of ops, weights and multiply-accumulates that are integers."""
     computing = [op for op in ops if op.computes]

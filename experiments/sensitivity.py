@@ -10,7 +10,7 @@ Exit codes: 0 well; 2 the command or the configuration is wrong.
 
 import csv
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain, combinations
@@ -30,10 +30,11 @@ from experiments.progress import CONSOLE, bar, say
 from experiments.statistics import Estimate, paired_difference
 
 if TYPE_CHECKING:
-    from experiments.dataset import Split
+    from experiments.dataset import Images
     from experiments.pipeline import Experiment
 
 Chosen = tuple[str, ...]
+Logits = npt.NDArray[np.float32]
 EXHAUSTIVE_UP_TO = 6  # layers: 64 files
 
 
@@ -48,7 +49,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Measured:
-    """A file in which exactly the chosen layers run in int8, against the float file on the same images."""
+    """What exactly the chosen layers in int8 make of the float file, on the same images."""
 
     chosen: Chosen
     bytes: int
@@ -63,6 +64,7 @@ class Findings:
 
     units: Chosen  # the layers that can be chosen, from the input on
     none: Measured  # everything in float
+    rounded: Measured  # the same, its logits rounded to the levels of the int8 file, as the last layer must in any case
     everything: Measured  # everything in int8
     alone: dict[str, Measured]  # the layer in int8, all others in float
     spared: dict[str, Measured]  # the layer in float, all others in int8
@@ -102,8 +104,10 @@ def find(experiment: "Experiment", options: Options) -> Findings:
     Raises:
         UserError: the data have no validation images, or the model no layer that can be chosen.
     """
+    from experiments.graph import output_levels
+    from experiments.measure.accuracy import tflite_logits
     from experiments.pipeline import built
-    from experiments.tflite import Float32, Int8, convert
+    from experiments.tflite import Float32, Int8, TFLiteModel, convert
 
     experiment.model.check()
     data = experiment.dataset.load()
@@ -117,9 +121,10 @@ def find(experiment: "Experiment", options: Options) -> Findings:
     from experiments.strategy.annotation import units_of  # TFMOT imports TensorFlow, which has to have come in quietly
 
     units = units_of(model)
-    measure = _measure(
-        in_float, in_int8, units, [layer.name for layer in model.layers], data.validation, options.images
-    )
+    x, y = data.validation.x[: options.images], data.validation.y[: options.images]
+    in_float_logits = tflite_logits(TFLiteModel(in_float), x)
+    score = partial(_score, in_float_logits, y)
+    measure = _measure(in_float, in_int8, units, [layer.name for layer in model.layers], x, score)
     with bar("Layers", total=2 * len(units)) as advance:
 
         def each(chosen: Callable[[str], Iterable[str]]) -> dict[str, Measured]:
@@ -132,6 +137,7 @@ def find(experiment: "Experiment", options: Options) -> Findings:
         return Findings(
             tuple(units),
             none=measure([]),
+            rounded=score((), len(in_float), nearest(in_float_logits, output_levels(in_int8))),
             everything=measure(list(units)),
             alone=each(lambda unit: [unit]),
             spared=each(lambda unit: [other for other in units if other != unit]),
@@ -140,7 +146,12 @@ def find(experiment: "Experiment", options: Options) -> Findings:
 
 
 def _measure(
-    in_float: bytes, in_int8: bytes, units: "dict[str, Chosen]", layers: Sequence[str], images: "Split", most: int
+    in_float: bytes,
+    in_int8: bytes,
+    units: dict[str, Chosen],
+    layers: Sequence[str],
+    images: "Images",
+    score: Callable[[Chosen, int, Logits], Measured],
 ) -> Measure:
     """How to measure a choice of layers; what was measured once is remembered."""
     from experiments.exact import only
@@ -149,38 +160,46 @@ def _measure(
     from experiments.promise import Promise, broken
     from experiments.tflite import TFLiteModel
 
-    x, y = images.x[:most], images.y[:most]
-    reference = tflite_logits(TFLiteModel(in_float), x)
-    right_before: npt.NDArray[np.bool_] = reference.argmax(axis=1) == y
-
     @cache
     def measured(chosen: Chosen) -> Measured:
         members = frozenset(name for unit in chosen for name in units[unit])
-        content = only(in_int8, lambda: in_float, layers, members)
+        content = only(in_int8, lambda: in_float, layers, members) if members else in_float
         difference = broken(Promise("int8", chosen=members), read_ops(content, layers))
         if difference:
             raise UserError(f"The layers of this model cannot be told apart in its file: {'; '.join(difference)}.")
-        logits = tflite_logits(TFLiteModel(content), x)
-        right = logits.argmax(axis=1) == y
-        return Measured(
-            chosen,
-            len(content),
-            float(right.mean()),
-            paired_difference(right, right_before),
-            float(np.sqrt(np.mean((logits.astype(np.float64) - reference) ** 2))),
-        )
+        return score(chosen, len(content), tflite_logits(TFLiteModel(content), images))
 
     return lambda chosen: measured(tuple(unit for unit in units if unit in chosen))
 
 
-def advice(findings: Findings) -> str:
-    """Whether the article's advice, to quantize later layers rather than the first, holds for this model."""
-    first, last = findings.units[0], findings.units[-1]
-    cost = {unit: findings.alone[unit].rms_logit_error for unit in (first, last)}
+def _score(in_float: Logits, y: npt.NDArray[np.int64], chosen: Chosen, size: int, logits: Logits) -> Measured:
+    """Logits against those of the float file."""
+    right, right_before = logits.argmax(axis=1) == y, in_float.argmax(axis=1) == y
+    error = logits.astype(np.float64) - in_float
+    change = paired_difference(right, right_before)
+    return Measured(chosen, size, float(right.mean()), change, float(np.sqrt(np.mean(error**2))))
+
+
+def nearest(values: Logits, levels: npt.NDArray[np.float64]) -> Logits:
+    """Each value, or the level next to it where there are levels."""
+    if not levels.size:
+        return values
+    middles = (levels[1:] + levels[:-1]) / 2
+    return levels[np.searchsorted(middles, values)].astype(np.float32)
+
+
+def advice(cost: Mapping[str, float], rounding: float) -> str:
+    """Whether the article's advice holds.
+
+    `cost` is the RMS logit error of each layer alone, from the input on, and `rounding` that of rounding the logits.
+    """
+    units = list(cost)
+    first, last = units[0], units[-1]
     verdict = "holds" if cost[first] > cost[last] else "does not hold"
     return (
         f"The article's advice, to quantize later layers rather than the first, {verdict} here: {first} alone moves "
-        f"the logits by {cost[first]:.3g} (RMS), {last} alone by {cost[last]:.3g}."
+        f"the logits by {cost[first]:.3g} (RMS), {last} alone by {cost[last]:.3g}; rounding the float logits to int8, "
+        f"and nothing else, moves them by {rounding:.3g}."
     )
 
 
@@ -193,7 +212,7 @@ def proposed(findings: Findings, options: Options) -> str:
     how = "of every choice" if len(findings.units) <= EXHAUSTIVE_UP_TO else "found step by step"
     return (
         f"Smallest file within max_drop={options.max_drop}, {how}: {file.bytes:,} bytes, "
-        f"accuracy {_points(file.change)} points against float.\n"
+        f"accuracy {points(file.change)} points against float.\n"
         f"  strategy=ptq_int8 {layers}\n  strategy=annotate {layers}"
     )
 
@@ -210,7 +229,7 @@ def main() -> None:
         options = _options(own)
         findings = find(composed(others).experiment, options)
         _show(findings, options)
-        _write(findings, options.folder)
+        write(findings, options)
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
@@ -235,7 +254,8 @@ def _options(given: dict[str, str]) -> Options:
         raise UserError(problems("", error)) from error
 
 
-def _points(change: Estimate) -> str:
+def points(change: Estimate) -> str:
+    """A change of accuracy in points, with its interval."""
     return f"{100 * change.value:+.2f} [{100 * change.low:+.2f}, {100 * change.high:+.2f}]"
 
 
@@ -249,8 +269,8 @@ def _show(findings: Findings, options: Options) -> None:
     for unit in ranked:
         alone, spared = findings.alone[unit], findings.spared[unit]
         table.add_row(
-            unit, _points(alone.change), f"{alone.rms_logit_error:.4f}", f"{findings.none.bytes - alone.bytes:,}",
-            _points(spared.change), f"{spared.rms_logit_error:.4f}", f"{spared.bytes - findings.everything.bytes:,}",
+            unit, points(alone.change), f"{alone.rms_logit_error:.4f}", f"{findings.none.bytes - alone.bytes:,}",
+            points(spared.change), f"{spared.rms_logit_error:.4f}", f"{spared.bytes - findings.everything.bytes:,}",
         )  # fmt: skip
     CONSOLE.print(table)
     everything = findings.everything
@@ -260,17 +280,24 @@ def _show(findings: Findings, options: Options) -> None:
         "The most sensitive layer comes first."
     )
     say(
-        f"everything in int8: {everything.bytes:,} bytes, {_points(everything.change)} points, logit error "
+        f"everything in int8: {everything.bytes:,} bytes, {points(everything.change)} points, logit error "
         f"{everything.rms_logit_error:.4f}"
     )
-    say(advice(findings))
+    cost = {unit: findings.alone[unit].rms_logit_error for unit in findings.units}
+    say(advice(cost, findings.rounded.rms_logit_error))
     say(proposed(findings, options))
 
 
-def _write(findings: Findings, folder: Path) -> None:
+def write(findings: Findings, options: Options) -> None:
+    """Put the table, sensitivity.csv, and the picture, sensitivity.png, into the folder.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
     from experiments.plots import save_sensitivity
 
-    everything = findings.everything
+    everything, folder = findings.everything, options.folder
+    proposed_within = f"proposed within max_drop={options.max_drop}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "sensitivity.csv").open("w", newline="") as file:
@@ -280,6 +307,8 @@ def _write(findings: Findings, folder: Path) -> None:
                 writer.writerows([unit, kind, *_values(measured)] for unit, measured in files.items())
             writer.writerow(["everything", "in int8", *_values(findings.everything)])
             writer.writerow(["everything", "in float", *_values(findings.none)])
+            writer.writerow(["logits", "rounded to int8", *_values(findings.rounded)])
+            writer.writerow([",".join(findings.proposal.chosen), proposed_within, *_values(findings.proposal)])
         save_sensitivity(
             folder / "sensitivity.png",
             {unit: findings.alone[unit].rms_logit_error for unit in findings.units},

@@ -1,8 +1,9 @@
 """What becomes of a model under each strategy, read from the TFLite file. No training: only the structure counts."""
 
 import json
-from functools import cache
-from itertools import combinations
+from collections.abc import Callable
+from functools import cache, partial
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from experiments.dataset import Dataset, Images
 from experiments.dataset.mnist import Mnist
 from experiments.errors import UserError
+from experiments.exact import OpKey, float_constants
 from experiments.graph import Op, arithmetic, coverage, read_ops
 from experiments.measure.accuracy import keras_logits, tflite_logits
 from experiments.model import Architecture
@@ -35,7 +37,7 @@ from experiments.strategy.ptq_int4 import PTQInt4
 from experiments.strategy.ptq_int8 import PTQInt8
 from experiments.strategy.ptq_int16x8 import PTQInt16x8
 from experiments.strategy.qat import QAT
-from experiments.tflite import Rest, TFLiteModel, convert
+from experiments.tflite import Int8, Rest, TFLiteModel, convert
 from experiments.training import Trained
 
 pytestmark = pytest.mark.tensorflow
@@ -146,11 +148,25 @@ LAYERS = ("conv2d", "conv2d_1", "conv2d_2", "dense")
 SUBSETS = [subset for size in range(1, 5) for subset in combinations(LAYERS, size)]
 
 
-@pytest.mark.parametrize("chosen", SUBSETS, ids=",".join)
-def test_every_subset_of_the_article_s_layers_is_exact(chosen: tuple[str, ...]) -> None:
-    _, file, ops = converted(ArticleCNN(), Annotate(layers=chosen))
+CHOOSING: dict[str, Callable[..., Strategy]] = {
+    "annotate": Annotate,
+    "ptq_int8": partial(PTQInt8, calibration_samples=20),
+}
+
+
+def assert_exact(architecture: Architecture, strategy: str, chosen: tuple[str, ...]) -> None:
+    """Exactly the chosen layers run in integers, nothing is converted in vain, and the edited file still runs."""
+    choice = CHOOSING[strategy](layers=chosen)
+    _, file, ops = converted(architecture, choice)
     assert integer_layers(ops) == set(chosen)
-    assert tflite_logits(file, data().test.x[:5]).shape == (5, 10)  # the edited file still runs
+    assert broken(choice.promise(built(architecture)), ops) == ()
+    assert np.isfinite(tflite_logits(file, data().test.x[:5])).all()
+
+
+@pytest.mark.parametrize("chosen", SUBSETS, ids=",".join)
+@pytest.mark.parametrize("strategy", CHOOSING)
+def test_every_subset_of_the_article_s_layers_is_exact(strategy: str, chosen: tuple[str, ...]) -> None:
+    assert_exact(ArticleCNN(), strategy, chosen)
 
 
 # What can be chosen one by one; each stands for its group with BatchNorm and activation.
@@ -167,17 +183,32 @@ CHOICES: dict[str, tuple[Architecture, tuple[str, ...]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(("strategy", "seed"), [*product(["annotate"], range(20)), *product(["ptq_int8"], range(5))])
 @pytest.mark.parametrize("name", CHOICES)
-def test_random_subsets_of_networks_with_branches_and_batchnorm_are_exact(name: str, seed: int) -> None:
+def test_random_subsets_of_networks_with_branches_and_batchnorm_are_exact(name: str, strategy: str, seed: int) -> None:
     architecture, layers = CHOICES[name]
     rng = np.random.default_rng(seed)
     chosen = tuple(str(layer) for layer in rng.choice(layers, rng.integers(1, len(layers)), replace=False))
-    model, strategy = built(architecture), Annotate(layers=chosen)
-    _, file, ops = converted(architecture, strategy)
-    assert integer_layers(ops) == set(chosen)
-    assert broken(strategy.promise(model), ops) == ()
-    assert np.isfinite(tflite_logits(file, data().test.x[:5])).all()  # the edited file still runs
+    assert_exact(architecture, strategy, chosen)
+
+
+@pytest.mark.parametrize("architecture", [ArticleCNN(), DSCNN(), ResNet8()], ids=lambda a: type(a).__name__)
+def test_with_every_layer_back_in_float_the_answers_are_the_float_file_s_bit_for_bit(
+    architecture: Architecture,
+) -> None:
+    model, in_float, _ = converted(architecture, Nothing())
+    file = convert(model, Int8(20), calibration, chosen=())
+    assert np.array_equal(tflite_logits(file, data().test.x), tflite_logits(in_float, data().test.x))
+
+
+@pytest.mark.parametrize("chosen", LAYERS)
+def test_beside_the_chosen_layer_all_is_as_in_the_float_file(chosen: str) -> None:
+    def others(strategy: Strategy) -> dict[OpKey, list[tuple[int, ...] | None]]:
+        _, file, ops = converted(ArticleCNN(), strategy)
+        held = float_constants(file.content, [op for op in ops if op.computes and op.layer != chosen])
+        return {op: [None if content is None else tuple(content) for content in held[op]] for op in held}
+
+    assert others(PTQInt8(calibration_samples=20, layers=(chosen,))) == others(Nothing())
 
 
 @pytest.mark.parametrize("rest", ["dynamic", "float16"])

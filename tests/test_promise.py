@@ -217,6 +217,31 @@ def test_qat_annotates_what_it_can_and_says_what_stays_float(model: Callable[[],
     assert found(convert(trained, Learned(), calibration).content, promise, whole) == ""
 
 
+def separable() -> Any:
+    """Separable convolutions, beside a layer that is called as TFMOT calls the halves it splits them into."""
+    from experiments.tensorflow_quietly import keras
+
+    layers = keras.layers
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    body = [
+        layers.Conv2D(4, 3, strides=2, activation="relu", name="conv2d"),
+        layers.SeparableConv2D(8, 3, activation="relu", name="first"),
+        layers.SeparableConv2D(8, 3, use_bias=False, name="second"),
+        layers.BatchNormalization(name="norm"),
+        layers.ReLU(name="relu"),
+    ]
+    return keras.Sequential([layers.InputLayer((28, 28, 1)), *body, layers.Flatten(), layers.Dense(10, name="dense")])
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("chosen", [("first",), ("second",), ("conv2d", "second"), ("first", "dense")], ids=",".join)
+def test_both_ops_of_a_separable_convolution_are_told_by_its_name(chosen: tuple[str, ...]) -> None:
+    model, strategy = separable(), Annotate(layers=chosen)
+    trained = strategy.prepare(model, Trained.untouched, calibration).model
+    assert found(convert(trained, strategy.scheme, calibration).content, strategy.promise(model), model) == ""
+
+
 @pytest.mark.tensorflow
 def test_unsupported_layers_are_all_named_where_they_are_an_error() -> None:
     with pytest.raises(UserError, match=r"alone \(.*multiply \(.*odd \(.*elu.*norm \(.*layers=\[conv,squeeze,classif"):

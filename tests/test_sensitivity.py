@@ -3,11 +3,12 @@
 from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.sensitivity import Measure, Measured, Options, smallest_within
+from experiments.sensitivity import Measure, Measured, Options, nearest, smallest_within
 from experiments.statistics import Estimate
 from tests.conftest import run, save_images
 
@@ -55,6 +56,12 @@ def test_of_few_layers_no_smaller_choice_keeps_the_bound(drops: dict[str, float]
     assert not [file for file in smaller if file.bytes < proposed.bytes and -file.change.value <= max_drop]
 
 
+def test_values_are_rounded_to_the_nearest_level_and_stay_where_there_is_none() -> None:
+    values = np.array([[-9.0, 0.4, 0.6, 9.0]], np.float32)
+    assert nearest(values, np.array([-1.0, 0.0, 1.0])).tolist() == [[-1.0, 0.0, 1.0, 1.0]]
+    assert nearest(values, np.empty(0)) is values
+
+
 @pytest.mark.tensorflow
 def test_every_layer_of_a_network_with_branches_is_measured_alone() -> None:
     from experiments.configuration import composed
@@ -64,6 +71,7 @@ def test_every_layer_of_a_network_with_branches_is_measured_alone() -> None:
     findings = find(composed(overrides).experiment, Options(images=20, max_drop=1.0))
     assert {"stem", "conv_0a", "add_0", "shortcut_1", "pool", "dense"} <= set(findings.alone)
     assert findings.proposal.chosen == findings.units
+    assert findings.rounded.rms_logit_error > 0
     assert all(file.bytes < findings.none.bytes for unit, file in findings.alone.items() if unit.startswith("conv"))
 
 
@@ -74,7 +82,7 @@ def test_the_command_prints_a_proposal_and_writes_a_table_and_a_picture(tmp_path
     done = run(tmp_path, "experiments.sensitivity", "model=mlp", *data, "max_drop=0.5", "images=20")
     assert done.returncode == 0, done.stderr
     assert "strategy=ptq_int8 'strategy.layers=[" in done.stdout
-    assert (tmp_path / "sensitivity" / "sensitivity.csv").read_text().count("\n") == 9
+    assert (tmp_path / "sensitivity" / "sensitivity.csv").read_text().count("\n") == 11
     assert (tmp_path / "sensitivity" / "sensitivity.png").stat().st_size > 5000
 
 

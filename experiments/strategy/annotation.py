@@ -15,6 +15,7 @@ import tensorflow_model_optimization as tfmot
 from tensorflow_model_optimization.python.core.quantization.keras import quant_ops, quantizers
 from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
     default_8bit_quantize_registry,
+    default_8bit_transforms,
 )
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_aware_activation import (
     QuantizeAwareActivation,
@@ -127,7 +128,7 @@ def promised(
 
 def annotated_whole(model: "Model") -> "Model":
     """A quantization-aware copy of the model, every layer annotated."""
-    with _refusals_translated():
+    with _refusals_translated(), halves_named():
         return tfmot.quantization.keras.quantize_model(model)
 
 
@@ -163,7 +164,7 @@ def annotated(model: "Model", names: Collection[str]) -> "Model":
             target = copies[layer.name]
             inner = target.layer if _is_active(layer, names) else target
             inner.set_weights(layer.get_weights())
-    with _refusals_translated(), tfmot.quantization.keras.quantize_scope():
+    with _refusals_translated(), halves_named(), tfmot.quantization.keras.quantize_scope():
         return tfmot.quantization.keras.quantize_apply(copy)
 
 
@@ -190,6 +191,25 @@ def fake_quantization_off() -> Iterator[None]:
         return values
 
     with patch.object(quant_ops, "_FakeQuantWithMinMaxVars", let_pass):
+        yield
+
+
+@contextmanager
+def halves_named() -> Iterator[None]:
+    """Let the two layers that TFMOT splits a SeparableConv2D into have its name, for the ops in the file take theirs.
+
+    TFMOT numbers them as new layers, such as conv2d_1, which another layer of the model may be called.
+    """
+    split = default_8bit_transforms.SeparableConvQuantize.replacement
+
+    def named(transform: Any, match: Any) -> Any:
+        pointwise = split(transform, match)
+        (depthwise,) = pointwise.input_layers
+        for half, node in (("depthwise", depthwise), ("pointwise", pointwise)):
+            node.layer["name"] = node.layer["config"]["name"] = f"{match.layer['config']['name']}/{half}"
+        return pointwise
+
+    with patch.object(default_8bit_transforms.SeparableConvQuantize, "replacement", named):
         yield
 
 

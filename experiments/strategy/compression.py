@@ -12,6 +12,7 @@ from tensorflow_model_optimization.python.core.clustering.keras.experimental.clu
     cluster_weights as cluster_weights_and_keep_zeros,
 )
 
+from experiments.strategy.annotation import halves_named
 from experiments.tensorflow_quietly import keras
 
 if TYPE_CHECKING:
@@ -68,4 +69,5 @@ def to_quantize(model: "Model", keep: Collection[str]) -> "Model":
     else:
         scheme = combine.Default8BitPrunePreserveQuantizeScheme()
     quantization = tfmot.quantization.keras
-    return quantization.quantize_apply(quantization.quantize_annotate_model(copy_of(model)), scheme)
+    with halves_named():
+        return quantization.quantize_apply(quantization.quantize_annotate_model(copy_of(model)), scheme)
