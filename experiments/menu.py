@@ -14,6 +14,7 @@ GROUPS = {
     "strategy": "what is done to the trained model",
     "tracking": "where runs are kept",
     "suite": "ready-made sweeps",
+    "hydra/launcher": "where the runs of a sweep take place; basic: one after another, here",
 }
 USAGE = """\
 [bold]python -m experiments.run[/] [KEY=VALUE ...]       one run

@@ -84,7 +84,8 @@ class _Screen:
             self._tasks[bar] = _BARS.add_task(description, total=total)
 
     def advance(self, bar: str, steps: int) -> None:
-        _BARS.advance(self._tasks[bar], steps)
+        if bar in self._tasks:  # that of a sweep is on the screen of the machine that started it
+            _BARS.advance(self._tasks[bar], steps)
 
     def end(self, bar: str) -> None:
         with self._lock:
@@ -195,14 +196,22 @@ def _hear(connection: "Connection[bool, tuple[str, ...]]") -> None:
 
 
 @contextmanager
-def bar(description: str, total: int) -> Iterator[Advance]:
-    """A progress bar while the block runs; what it yields moves the bar forward by so many steps."""
-    display, name = _display(), f"{os.getpid()}-{next(_NUMBERS)}"
+def bar(description: str, total: int, name: str = "") -> Iterator[Advance]:
+    """A progress bar while the block runs; what it yields moves the bar forward by so many steps.
+
+    Other processes can move it by its name.
+    """
+    display, name = _display(), name or f"{os.getpid()}-{next(_NUMBERS)}"
     display.begin(name, description, total)
     try:
         yield lambda steps: display.advance(name, steps)
     finally:
         display.end(name)
+
+
+def advance(name: str, steps: int) -> None:
+    """Move a bar of any process forward."""
+    _display().advance(name, steps)
 
 
 def say(message: str) -> None:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from experiments.card import CONF
 from experiments.errors import UserError
-from experiments.progress import end_bars
+from experiments.progress import complain, end_bars
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def _hydra() -> None:
             try:
                 perform(read(config, whole.runtime.choices), job=whole.job.num)
             except JobError as failure:
-                sys.stderr.write(f"{failure}\n")  # the sweep goes on, and ends with a list of what failed
+                complain(str(failure))  # the sweep goes on, and ends with a list of what failed
             except UserError as error:
                 _quit(str(error), 1)  # the store is gone: whatever ran on could not be recorded
             return

@@ -22,11 +22,13 @@ from experiments.compare import show_rows, write_tables
 from experiments.configuration import Request, read, told
 from experiments.errors import UserError
 from experiments.isolation import load_ahead
-from experiments.progress import Advance, bar, say, shown_here
+from experiments.machine import usable_cores
+from experiments.progress import advance, bar, flush, say, shown_here
 from experiments.stamp import stamp
 from experiments.tracking import REUSED, Row, Store
 
 P = ParamSpec("P")
+SWEEP_BAR = "Sweep"
 
 
 def _decisive(hook: Callable[P, None]) -> Callable[P, None]:
@@ -49,16 +51,15 @@ def _decisive(hook: Callable[P, None]) -> Callable[P, None]:
 class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
     """Hydra's hooks around a sweep and its jobs."""
 
-    def __init__(self) -> None:
+    def __init__(self, jobs: Sequence[Sequence[str]] = ()) -> None:
         self._open = ExitStack()
-        self._advance: Advance = lambda _steps: None
         self._store: Store | None = None
         self._sweep = ""
-        self._jobs: list[list[str]] = []
+        self._jobs = jobs  # the overrides of each
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Launchers send the callback to other processes, where it has nothing to do."""
-        return {}
+    def __reduce__(self) -> tuple[type["SweepCallback"], tuple[Sequence[Sequence[str]]]]:
+        """Launchers send the callback to the processes of the jobs, where it tells which job begins and ends."""
+        return SweepCallback, (self._jobs,)
 
     @_decisive
     def on_multirun_start(self, config: DictConfig, config_name: str, **_: Any) -> None:
@@ -72,9 +73,12 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         self._store.close_orphans()
         command = " ".join(config.hydra.overrides.task) or "suite"
         self._sweep = self._store.open_sweep(f"sweep {command}"[:250], {**stamp(), "command": command[:5000]})
+        threads = threads_of_a_job(config.hydra.launcher, len(self._jobs), usable_cores())
         with open_dict(config):
             config.hydra.overrides.task.append(f"sweep={self._sweep}")
-        self._advance = self._open.enter_context(bar("Sweep", total=len(self._jobs)))
+            if threads and config.threads is None:
+                config.hydra.overrides.task.append(f"threads={threads}")
+        self._open.enter_context(bar(SWEEP_BAR, total=len(self._jobs), name=SWEEP_BAR))
 
     @_decisive
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
@@ -88,7 +92,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
     @_decisive
     def on_job_end(self, **_: Any) -> None:
         """Move the bar of the sweep on."""
-        self._advance(1)
+        advance(SWEEP_BAR, 1)
+        flush()
 
     @_decisive
     def on_multirun_end(self, **_: Any) -> None:
@@ -114,6 +119,24 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         say(f"In MLflow: {self._store.browse(self._sweep)}")
         if failed or unverified:
             sys.exit(1)
+
+
+def threads_of_a_job(launcher: DictConfig, jobs: int, cores: int) -> int | None:
+    """TensorFlow's threads in each of the jobs that a launcher runs at once; None where there is one at a time.
+
+    On a cluster the cores of this machine do not count: a job has what it asks of its node.
+    """
+    match launcher._target_.rpartition(".")[2]:
+        case "JoblibLauncher":
+            wanted = int(launcher.n_jobs)
+            at_once = wanted if wanted > 0 else cores + 1 + wanted  # as joblib reads it
+            return max(1, cores // max(1, min(at_once, jobs)))
+        case "RayLauncher":
+            return max(1, int(launcher.ray.remote.get("num_cpus") or 1))
+        case "SlurmLauncher":
+            return int(launcher.cpus_per_task or 1)
+        case _:
+            return None
 
 
 def training_totals(rows: Sequence[Row]) -> str:
