@@ -10,7 +10,9 @@ Exit codes: 0 well; 1 damaged entries were found; 2 the command is wrong.
 import argparse
 import hashlib
 import io
+import math
 import os
+import re
 import secrets
 import sys
 import tempfile
@@ -18,7 +20,7 @@ import time
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +46,8 @@ GIB = 2**30
 DIGEST = 16  # hexadecimal digits
 ABOUT = "about"  # the array that tells people what an entry is
 LOCK = "lock"  # of a trajectory
+ENTRY = re.compile(rf"[^-]+-[0-9a-f]{{{DIGEST}}}\.npz")
+HOUR = 60 * 60  # seconds: what was being written so long ago was left by a process that was killed
 DAY = 24 * 60 * 60  # seconds
 
 
@@ -113,7 +117,7 @@ class Cache:
         """Write an entry; the file appears under its name only when it is complete."""
         buffer = io.BytesIO()
         contents: dict[str, Any] = {**arrays, ABOUT: np.array(about)}
-        np.savez(buffer, allow_pickle=False, **contents)
+        np.savez(buffer, **contents)
         path = folder / f"{name}-{_digest(buffer.getvalue())}.npz"
         partial = folder / f"{name}.{secrets.token_hex(4)}.partial"
         try:
@@ -132,9 +136,12 @@ class Cache:
         for entry in entries:
             if excess <= dropped:
                 break
-            if entry.path != written and (entry.path.parent == written.parent or not entry.is_in_use):
-                entry.path.unlink(missing_ok=True)
-                dropped += entry.bytes
+            if entry.path != written:
+                own = entry.path.parent == written.parent
+                with nullcontext(True) if own else entry.unused() as unused:
+                    if unused:
+                        entry.path.unlink(missing_ok=True)
+                        dropped += entry.bytes
         if dropped:
             say(f"cache: dropped {size(dropped)} that were not used for longest (cache.gib={self.gib:g})")
 
@@ -157,7 +164,7 @@ class Trajectory:
 
     def latest(self, epochs: int) -> tuple[int, Arrays]:
         """The state after as many epochs as there are, up to `epochs`; (0, {}) where there is none."""
-        for path in sorted(self.folder.glob("*.npz"), reverse=True):
+        for path in sorted(filter(_is_entry, self.folder.glob("*.npz")), reverse=True):
             epoch = int(path.stem.partition("-")[0])
             if epoch <= epochs and (state := _intact([path])) is not None:
                 return epoch, state
@@ -183,20 +190,24 @@ class Entry:
 
     @property
     def is_intact(self) -> bool:
-        """Whether the content is what was written."""
-        return _is_named_after(self.path, self.path.read_bytes())
+        """Whether the content is what was written; one that another process has dropped meanwhile does no harm."""
+        try:
+            return _is_named_after(self.path, self.path.read_bytes())
+        except FileNotFoundError:
+            return True
 
-    @property
-    def is_in_use(self) -> bool:
-        """Whether it belongs to a training that is under way."""
+    @contextmanager
+    def unused(self) -> Iterator[bool]:
+        """Whether it belongs to no training under way; none begins as long as the block runs."""
         lock = FileLock(self.path.parent / LOCK)
-        if self.kind == RESULTS or not Path(lock.lock_file).exists():
-            return False
+        if self.kind == RESULTS:
+            yield True
+            return
         try:
             with lock.acquire(blocking=False):
-                return False
+                yield True
         except Timeout:
-            return True
+            yield False
 
     @property
     def about(self) -> str:
@@ -204,14 +215,16 @@ class Entry:
         try:
             with np.load(self.path, allow_pickle=False) as archive:
                 return str(archive[ABOUT])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return "damaged"
 
 
 def entries_in(folder: Path) -> list[Entry]:
     """The entries of a cache; files that are none are passed over."""
     found = []
-    for path in (*folder.glob(f"{TRAINING}/*/*-*.npz"), *folder.glob(f"{RESULTS}/*-*.npz")):
+    for path in (*folder.glob(f"{TRAINING}/*/*.npz"), *folder.glob(f"{RESULTS}/*.npz")):
+        if not _is_entry(path):
+            continue
         with suppress(FileNotFoundError):  # another process has dropped it meanwhile
             status = path.stat()
             found.append(Entry(path, status.st_size, status.st_mtime))
@@ -240,6 +253,10 @@ def _intact(paths: Iterable[Path]) -> Arrays | None:
         say(f"cache: {path} is damaged; it is thrown away and made again")
         path.unlink(missing_ok=True)
     return None
+
+
+def _is_entry(path: Path) -> bool:
+    return ENTRY.fullmatch(path.name) is not None
 
 
 def _is_named_after(path: Path, content: bytes) -> bool:
@@ -296,21 +313,44 @@ def verify(folder: Path, remove: bool) -> bool:
 
 def clear(folder: Path, kind: str, days: float) -> None:
     """Remove the entries of a kind that were not used for so many days, and what killed processes have left."""
-    cut = time.time() - days * DAY
-    old = [entry for entry in entries_in(folder) if kind in ("all", entry.kind) and entry.used <= cut]
-    in_use = {entry.path.parent for entry in old if entry.is_in_use}
-    removed = [entry for entry in old if entry.path.parent not in in_use]
-    for entry in removed:
-        entry.path.unlink(missing_ok=True)
+    now = time.time()
+    cut = now - days * DAY
+    freed: list[int] = []
+    left_alone: set[Path] = set()
+    for entry in entries_in(folder):
+        if kind not in ("all", entry.kind) or entry.used > cut:
+            continue
+        with entry.unused() as unused:
+            if unused:
+                entry.path.unlink(missing_ok=True)
+                freed.append(entry.bytes)
+                _remove_if_empty(entry.path.parent)
+            else:
+                left_alone.add(entry.path.parent)
     for partial in (*folder.glob(f"{TRAINING}/*/*.partial"), *folder.glob(f"{RESULTS}/*.partial")):
-        if partial.parent not in in_use and partial.stat().st_mtime <= cut:
-            partial.unlink(missing_ok=True)
-    for trajectory in folder.glob(f"{TRAINING}/*"):
-        with suppress(OSError):  # not empty
-            trajectory.rmdir()
-    for trajectory in sorted(in_use):
+        with suppress(FileNotFoundError):
+            if partial.stat().st_mtime <= min(cut, now - HOUR):
+                partial.unlink()
+    for trajectory in sorted(left_alone):
         say(f"left alone, since it is being trained: {trajectory}")
-    say(f"Removed {len(removed)} entries, {size(sum(entry.bytes for entry in removed))}.")
+    say(f"Removed {len(freed)} entries, {size(sum(freed))}.")
+
+
+def _remove_if_empty(trajectory: Path) -> None:
+    """Remove a folder that holds nothing but its lock, which this process has."""
+    if [path.name for path in trajectory.iterdir()] == [LOCK]:
+        (trajectory / LOCK).unlink()
+        trajectory.rmdir()
+
+
+def _days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = math.nan
+    if not 0 <= days < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: give a number of days, 0 or more")
+    return days
 
 
 def main() -> None:
@@ -322,7 +362,7 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, default=Path("cache"), help="the cache folder (default: %(default)s)")
     parser.add_argument("--remove", action="store_true", help="verify: remove the damaged entries")
     parser.add_argument("--kind", choices=("all", TRAINING, RESULTS), default="all", help="clear: only these entries")
-    parser.add_argument("--unused-for", type=float, metavar="DAYS", default=0.0, help="clear: only what is that old")
+    parser.add_argument("--unused-for", type=_days, metavar="DAYS", default=0.0, help="clear: only what is that old")
     options = parser.parse_args()
     if not any((options.dir / kind).is_dir() for kind in (TRAINING, RESULTS)):
         sys.stderr.write(

@@ -3,12 +3,17 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
+# Runs of different tests need not wait for one another's timings, as runs of a user do: the locks lie in this folder.
+_OWN_FOLDER = Path(tempfile.gettempdir()) / f"quantization-tests-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+_OWN_FOLDER.mkdir(exist_ok=True)
+os.environ["TMPDIR"] = tempfile.tempdir = str(_OWN_FOLDER)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 Done = subprocess.CompletedProcess[str]
 

@@ -206,14 +206,25 @@ def test_clearing_leaves_a_training_under_way_alone(states: Trajectory) -> None:
     assert states.latest(5)[0] == 5
 
 
-def test_clearing_never_removes_what_is_none_of_its_own(states: Trajectory) -> None:
-    (states.folder / "notes.txt").write_text("mine")
+def test_what_is_none_of_its_own_is_neither_used_nor_removed(states: Trajectory) -> None:
+    np.savez(states.folder / "my-notes.npz", mine=np.arange(3))
+    assert states.latest(9)[0] == 5
     command(states, "clear")
-    assert (states.folder / "notes.txt").read_text() == "mine"
+    assert [path.name for path in states.folder.iterdir() if path.name != "lock"] == ["my-notes.npz"]
+
+
+def test_an_emptied_training_leaves_nothing_behind(states: Trajectory) -> None:
+    command(states, "clear")
+    assert not states.folder.exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"), [(["--dir", "nowhere"], "there is no cache"), (["lits"], "invalid choice: 'lits'")]
+    ("arguments", "said"),
+    [
+        (["--dir", "nowhere"], "there is no cache"),
+        (["lits"], "invalid choice: 'lits'"),
+        (["clear", "--unused-for", "-1"], "-1: give a number of days, 0 or more"),
+    ],
 )
 def test_a_wrong_command_is_exit_code_2(arguments: list[str], said: str, tmp_path: Path) -> None:
     done = run(tmp_path, "experiments.cache", *arguments)

@@ -59,8 +59,8 @@ def main(folder: Path) -> None:
         contestants = [enter(folder, name, inputs[name], request["threads"]) for name in inputs]
         for name, nanoseconds in one_replicate(contestants, max(left, 0) / (replicates - replicate), rng):
             samples[name].append((replicate, nanoseconds))
-    timings = {name: np.array(pairs, np.int64) for name, pairs in samples.items()}
-    np.savez(folder / "samples.npz", allow_pickle=False, **timings)
+    timings: dict[str, Any] = {name: np.array(pairs, np.int64) for name, pairs in samples.items()}
+    np.savez(folder / "samples.npz", **timings)
 
 
 def enter(folder: Path, name: str, inputs: Inputs, threads: int) -> Contestant:
