@@ -5,19 +5,18 @@ Each subset is annotated the usual way (TFMOT's quantize_annotate_layer on the c
 Writes benchmarks/results/exactness/ and the table in the README.
 """
 
-import csv
-import json
 from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
 from typing import Any
 
-from benchmarks.publish import HERE, README, with_table
+import pandas as pd
+
+from benchmarks.results import Results
 from experiments.dataset.mnist import Mnist
 from experiments.graph import read_ops
 from experiments.model.article_cnn import ArticleCNN
 from experiments.progress import bar
-from experiments.stamp import stamp
 from experiments.strategy.annotate import Annotate
 from experiments.tflite import convert
 from experiments.training import Trained
@@ -58,6 +57,7 @@ def main() -> None:
     """Measure, write, publish."""
     from experiments.tensorflow_quietly import keras
 
+    results = Results("exactness")
     data = Mnist(train_samples=100, test_samples=100).load()
     subsets = [subset for size in range(1, 5) for subset in combinations(LAYERS, size)]
     rows = []
@@ -70,12 +70,7 @@ def main() -> None:
             exact = here(model, chosen, partial(data.calibration, seed=0))
             rows.append([", ".join(chosen), in_int8(usual), len(usual), in_int8(exact), len(exact)])
             advance(1)
-    folder = HERE / "results" / "exactness"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "exactness.csv").open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
-    (folder / "stamp.json").write_text(json.dumps(stamp(), indent=2) + "\n")
-    README.write_text(with_table(README.read_text(), "exactness"))
+    results.write(pd.DataFrame(rows, columns=COLUMNS))
 
 
 if __name__ == "__main__":

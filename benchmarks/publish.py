@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.tables import fresh_store_table, killed_table, memory_table, once_table, overhead_table
 from experiments.compare import COLUMNS, NOTE, WRITERS, for_people, load
 from experiments.errors import UserError
 from experiments.sensitivity import advice, points
@@ -102,7 +103,15 @@ IN_INT8 = {
     "rounded to int8": "nothing, and the {} rounded",
 }
 # Tables that come from a CSV of their own; the others come from sweeps.
-TABLES: Mapping[str, Callable[[pd.DataFrame], str]] = {"exactness": exactness_table, "sensitivity": sensitivity_table}
+TABLES: Mapping[str, Callable[[pd.DataFrame], str]] = {
+    "exactness": exactness_table,
+    "sensitivity": sensitivity_table,
+    "once": once_table,
+    "killed": killed_table,
+    "fresh_store": fresh_store_table,
+    "overhead": overhead_table,
+    "memory": memory_table,
+}
 
 
 def main() -> None:

@@ -4,21 +4,17 @@ What `python -m experiments.sensitivity` finds on all of MNIST, after a baseline
 benchmarks/results/sensitivity/ and the table in the README. The baseline is kept in cache/ where the command runs.
 """
 
-import json
-
-from benchmarks.publish import HERE, README, with_table
+from benchmarks.results import Results
 from experiments.configuration import composed
 from experiments.sensitivity import Options, find, write
-from experiments.stamp import stamp
 
 
 def main() -> None:
     """Measure, write, publish."""
-    folder = HERE / "results" / "sensitivity"
-    options = Options(folder=folder)
+    results = Results("sensitivity")
+    options = Options(folder=results.folder)
     write(find(composed([]).experiment, options), options)
-    (folder / "stamp.json").write_text(json.dumps(stamp(), indent=2) + "\n")
-    README.write_text(with_table(README.read_text(), "sensitivity"))
+    results.sign()
 
 
 if __name__ == "__main__":

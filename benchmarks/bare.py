@@ -1,0 +1,178 @@
+"""The work of a sweep done by hand: plain model.fit, one conversion a file, one evaluation a model, and nothing else.
+
+The strategies build their models as ever; what trains them is a loop around model.fit, without the suite's cache,
+locks, reseeding or records. So other random numbers are drawn than in the suite, and the models are as large and as
+much work, but not the same bits.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.trajectories import BASELINE, Cell, Piece, stations
+from experiments.configuration import composed
+from experiments.dataset import Dataset
+from experiments.pipeline import Experiment
+from experiments.training import Fit, Trained
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+
+# TensorFlow and TFMOT, as in the process that a sweep forks its runs from: what it takes to import them is not counted.
+LOADED_FIRST = ("experiments.tensorflow_quietly", "experiments.strategy.annotation", "experiments.strategy.compression")
+
+
+@dataclass(frozen=True)
+class Bare:
+    """What was done by hand: all of it in seconds, and its pieces."""
+
+    seconds: float
+    pieces: tuple[Piece, ...]
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs that were trained."""
+        return sum(piece.what == "epoch" for piece in self.pieces)
+
+
+def in_own_process(cells: Sequence[Cell], overrides: Sequence[str], shared: bool) -> Bare:
+    """Do the work of all cells in a process of its own, each piece once, or each cell for itself."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_all, cells, overrides, shared).result()
+
+
+def _all(cells: Sequence[Cell], overrides: Sequence[str], shared: bool) -> Bare:
+    for module in LOADED_FIRST:
+        import_module(module)
+    from experiments.tensorflow_quietly import keras, use_threads
+
+    experiments = {cell.name: _composed(cell, overrides) for cell in cells}
+    use_threads(experiments[cells[0].name].threads)
+    keras.utils.set_random_seed(0)
+    started = time.perf_counter()
+    batches = [cells] if shared else [[cell] for cell in cells]
+    pieces = [piece for batch in batches for piece in _ByHand(batch, experiments).all_pieces()]
+    return Bare(time.perf_counter() - started, tuple(pieces))
+
+
+def _composed(cell: Cell, overrides: Sequence[str]) -> Experiment:
+    return composed([*overrides, f"strategy={cell.strategy}", f"finetune.epochs={cell.finetune_epochs}"]).experiment
+
+
+class _ByHand:
+    """Trains, converts and evaluates what some cells need, each thing once."""
+
+    def __init__(self, cells: Sequence[Cell], experiments: Mapping[str, Experiment]) -> None:
+        self._cells = {cell.name: cell for cell in cells}
+        self._experiments = experiments
+        self._stations = stations(cells)
+        self._weights: dict[str, dict[int, list[Any]]] = {}  # by trajectory and number of epochs
+        self._pieces: list[Piece] = []
+
+    def all_pieces(self) -> list[Piece]:
+        """Do it."""
+        cell = next(iter(self._cells.values()))
+        experiment = self._experiments[cell.name]
+        data = experiment.dataset.load()
+        with self._timed("building", BASELINE):
+            baseline = experiment.model.build(data.input_shape, data.classes)
+        self._train(baseline, (), data, experiment, (BASELINE, cell.baseline_epochs))
+        evaluated = set()
+        for cell in self._cells.values():
+            model = self._model_and_file(cell, baseline, data)
+            if cell.model not in evaluated:
+                evaluated.add(cell.model)
+                self._evaluate(model, cell.model, data)
+        return self._pieces
+
+    def _model_and_file(self, cell: Cell, baseline: "Model", data: Dataset) -> "Model":
+        """The Keras model of a cell, its file converted and evaluated."""
+        from experiments.measure.accuracy import tflite_logits
+        from experiments.tflite import convert
+
+        experiment = self._experiments[cell.name]
+        strategy, calibration = experiment.strategy, partial(data.calibration, seed=0)
+        trajectories = list(cell.trajectories())[1:]
+        done, started = len(self._pieces), time.perf_counter()
+        chosen = strategy.promise(baseline).chosen
+        model = strategy.prepare(baseline, self._fit(data, experiment, trajectories), calibration).model
+        if trajectories:
+            raise ValueError(f"TRAININGS names more than strategy={cell.strategy} trains: {trajectories}")
+        trained = sum(piece.seconds for piece in self._pieces[done:])
+        self._pieces.append(Piece("building", cell.name, 0, time.perf_counter() - started - trained))
+        with self._timed("conversion", cell.name):
+            file = convert(model, strategy.scheme, calibration, chosen)
+        with self._timed("tflite_evaluation", cell.name):
+            (tflite_logits(file, data.test.x).argmax(axis=1) == data.test.y).mean()
+        return model
+
+    def _fit(self, data: Dataset, experiment: Experiment, trajectories: list[tuple[str, int]]) -> Fit:
+        """What a strategy trains with: each call follows the next of the trajectories, and takes it off the list."""
+
+        def fit(model: "Model", callbacks: Sequence[Any] = ()) -> Trained:
+            if not trajectories:
+                raise ValueError(f"TRAININGS names less than strategy={experiment.setting.strategy} trains.")
+            self._train(model, callbacks, data, experiment, trajectories.pop(0))
+            return Trained.untouched(model)
+
+        return fit
+
+    def _train(
+        self,
+        model: "Model",
+        callbacks: Sequence[Any],
+        data: Dataset,
+        experiment: Experiment,
+        trajectory: tuple[str, int],
+    ) -> None:
+        """Train a trajectory as far as anybody needs it, once; and give the model the weights of its station."""
+        name, epochs = trajectory
+        if name not in self._weights:
+            self._weights[name] = {}
+            settings = experiment.training
+            for epoch in range(1, max(self._stations[name]) + 1):
+                with self._timed("epoch", name, epoch):
+                    if epoch == 1:
+                        _compile(model, settings.learning_rate)
+                    model.fit(
+                        data.train.x,
+                        data.train.y,
+                        batch_size=settings.batch_size,
+                        validation_data=(data.validation.x, data.validation.y),
+                        validation_batch_size=settings.batch_size,
+                        verbose=0,
+                        callbacks=list(callbacks),
+                    )
+                if epoch in self._stations[name]:
+                    self._weights[name][epoch] = model.get_weights()
+        model.set_weights(self._weights[name][epochs])
+
+    def _evaluate(self, model: "Model", name: str, data: Dataset) -> None:
+        from experiments.measure.accuracy import keras_logits
+
+        with self._timed("keras_evaluation", name):
+            (keras_logits(model, data.test.x).argmax(axis=1) == data.test.y).mean()
+
+    @contextmanager
+    def _timed(self, what: Any, of: str, epoch: int = 0) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._pieces.append(Piece(what, of, epoch, time.perf_counter() - started))
+
+
+def _compile(model: "Model", learning_rate: float) -> None:
+    from experiments.tensorflow_quietly import keras
+    from experiments.training import ends_in_softmax
+
+    model.compile(
+        keras.optimizers.Adam(learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=not ends_in_softmax(model)),
+        metrics=["accuracy"],
+    )

@@ -1,0 +1,96 @@
+"""Whether a long sweep stays flat in memory: `python -m benchmarks.memory`; about ten minutes on two cores.
+
+A sweep of 50 small jobs. Once a second the resident memory of the sweep's own process is read, and that of all its
+children together (memory that they share is counted in each of them). Compared is the most in the first ten jobs with
+the most in the last ten. Writes benchmarks/results/memory/ (memory.csv with every sample, memory.png).
+"""
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+
+from benchmarks import sweeps, tables
+from benchmarks.results import Results, options, shown, verdict
+from experiments.errors import UserError
+from experiments.plots import BLUE, ORANGE
+
+MIB = 2**20
+INTERVAL = 1.0  # seconds
+SETTINGS = (
+    "strategy=qat", "model=article_cnn", "dataset=mnist", "dataset.train_samples=500", "dataset.test_samples=200",
+    "epochs=1", "latency.seconds=0.2",
+)  # fmt: skip
+
+
+def sampled(overrides: list[str]) -> pd.DataFrame:
+    """A sweep's memory, a row a sample; jobs are numbered from 1 on, 0 is before the first."""
+    samples = []
+    with sweeps.fresh_folder() as folder:
+        process = sweeps.start(folder, overrides)
+        began, main = time.time(), psutil.Process(process.pid)
+        while process.poll() is None:
+            with suppress(psutil.NoSuchProcess):
+                samples.append((time.time(), _resident(main), sum(map(_resident, main.children(recursive=True)))))
+            time.sleep(INTERVAL)
+        if process.returncode != 0:
+            raise UserError(f"{sweeps.command(overrides)} ended with {process.returncode}; see {sweeps.LOG} there.")
+        starts = sorted(run.info.start_time / 1000 for run in sweeps.store(folder).find("tags.kind = 'run'"))
+    table = pd.DataFrame(samples, columns=["seconds", "main_mib", "children_mib"])
+    table.insert(1, "job", np.searchsorted(starts, table["seconds"], side="right"))
+    return table.assign(seconds=table["seconds"] - began).round(2)
+
+
+def _resident(process: psutil.Process) -> float:
+    try:
+        return process.memory_info().rss / MIB
+    except psutil.NoSuchProcess:  # it has ended since it was listed
+        return 0.0
+
+
+def save_picture(path: Path, samples: pd.DataFrame) -> None:
+    """Memory over time, with the most of each job, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    minutes = samples["seconds"] / 60
+    names = {"children_mib": ("all children together", ORANGE), "main_mib": ("the sweep's own process", BLUE)}
+    for column, (name, colour) in names.items():
+        axes.plot(minutes, samples[column], color=colour, linewidth=1.1)
+        end = tables.by_job(samples)[column].tail(tables.COMPARED).median()
+        slope = float(tables.memory_ends(samples)["slope"][column])
+        label = f"{name}\n{slope:+.2f} MiB a job"
+        axes.annotate(label, (minutes.iloc[-1], end), (6, 0), textcoords="offset points", color=colour, va="center")
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0, right=minutes.iloc[-1])
+    axes.set_xlabel("minutes since the command")
+    axes.set_ylabel("resident memory in MiB")
+    axes.set_title(f"A sweep of {samples['job'].max()} jobs", loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = options("benchmarks.memory", __doc__)
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="write the picture there, too")
+    asked = parser.parse_args()
+    results = Results("memory")
+    overrides = [*SETTINGS, f"seed=range({3 if asked.quick else 50})"]
+    samples = sampled(overrides)
+    shown("memory", samples)
+    if asked.picture:
+        save_picture(asked.picture, samples)
+    if not asked.quick:
+        save_picture(results.folder / "memory.png", samples)
+        results.write(samples, sweeps.command(overrides))
+    flat = tables.is_flat(tables.memory_ends(samples).T["main_mib"])
+    verdict([] if flat else ["the sweep's own process has grown"])
+
+
+if __name__ == "__main__":
+    main()

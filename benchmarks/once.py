@@ -1,0 +1,166 @@
+"""What training once is worth: `python -m benchmarks.once`; about 40 minutes on two cores.
+
+A sweep of all strategies with finetune.epochs=1,2,4 on a fixed baseline, 10,000 training images of MNIST:
+
+- Epochs trained, against the smallest number possible. A trajectory serves 1, 2 and 4 epochs when it starts from the
+  baseline (finetune, qat, annotate, prune, cluster: 4 epochs each). The quantization-aware part of prune_qat and
+  cluster_qat starts from another model for each number of epochs: 1 + 2 + 4, its first part being that of prune or
+  cluster. prune_cluster_qat shares the pruning, and has two such parts. The baseline comes once. The number is computed
+  from the trainings of each strategy (benchmarks.trajectories), and the bare work below is held to it.
+- Wall time, against the same unique work done bare (benchmarks.bare): TensorFlow imported, then plain model.fit, one
+  conversion a file, one evaluation a Keras model and a file. It is measured before and after the sweep, since a
+  machine's speed drifts.
+- Wall time, against the plain way: each of the cells trains its own baseline and fine-tuning from scratch, converts and
+  evaluates. It would take hours, so it is reckoned: each cell is charged with its pieces, every epoch, model,
+  conversion and evaluation, each with the mean of its times in the two bare passes. That is the plain way at its best:
+  in one process, with TensorFlow imported and the images loaded at no cost. `--in-full` really does it, instead.
+
+Writes benchmarks/results/once/ (once.csv, pieces.csv with every piece's seconds, comparison.csv of the sweep).
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import sweeps, tables
+from benchmarks.bare import Bare, in_own_process
+from benchmarks.results import Results, options, shown, verdict
+from benchmarks.trajectories import Cell, Piece, least_epochs, plain_epochs, plain_seconds
+from experiments.card import CONF
+from experiments.progress import say
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is swept over."""
+
+    strategies: tuple[str, ...]
+    finetune_epochs: tuple[int, ...]
+    baseline_epochs: int
+    settings: tuple[str, ...]  # common to sweep and bare work
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every strategy with every number of epochs."""
+        return [
+            Cell(strategy, epochs, self.baseline_epochs)
+            for strategy in self.strategies
+            for epochs in self.finetune_epochs
+        ]
+
+    @property
+    def common(self) -> list[str]:
+        """The settings that all cells have."""
+        return [*self.settings, f"training.epochs={self.baseline_epochs}"]
+
+    @property
+    def overrides(self) -> list[str]:
+        """What the sweep is asked for."""
+        every = tuple(sorted(path.stem for path in (CONF / "strategy").glob("*.yaml")))
+        strategies = "glob(*)" if self.strategies == every else ",".join(self.strategies)
+        epochs = ",".join(map(str, self.finetune_epochs))
+        return [f"strategy={strategies}", f"finetune.epochs={epochs}", *self.common]
+
+
+def whole(baseline_epochs: int) -> Work:
+    """What the figures are about."""
+    return Work(
+        strategies=tuple(sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))),
+        finetune_epochs=(1, 2, 4),
+        baseline_epochs=baseline_epochs,
+        settings=("dataset=mnist", "dataset.train_samples=10000", "latency.seconds=1"),
+    )
+
+
+def quick() -> Work:
+    """Enough to see that it works."""
+    samples = ("dataset.train_samples=500", "dataset.test_samples=100")
+    return Work(("none", "prune", "prune_qat"), (1, 2), 1, ("dataset=mnist", *samples, "latency.seconds=0.3"))
+
+
+def mean_pieces(first: Bare, second: Bare) -> list[Piece]:
+    """The pieces with the mean of their times in two passes."""
+    return [
+        replace(one, seconds=(one.seconds + other.seconds) / 2)
+        for one, other in zip(first.pieces, second.pieces, strict=True)
+    ]
+
+
+def figures(work: Work, comparison: pd.DataFrame, sweep_seconds: float, bares: tuple[Bare, Bare]) -> dict[str, object]:
+    """The figures, but for the plain way's time."""
+    before, after = bares
+    return {
+        "strategies": len(work.strategies),
+        "finetune_epochs": ",".join(map(str, work.finetune_epochs)),
+        "baseline_epochs": work.baseline_epochs,
+        "train_samples": next(int(s.partition("=")[2]) for s in work.settings if "train_samples" in s),
+        "cells": len(work.cells),
+        "runs": len(comparison),
+        "epochs_trained": int(comparison["epochs_trained"].sum()),
+        "least_epochs": least_epochs(work.cells),
+        "bare_epochs": before.epochs,
+        "plain_epochs": plain_epochs(work.cells),
+        "sweep_seconds": sweep_seconds,
+        "latency_seconds": float(comparison["latency_seconds"].sum()),
+        "bare_before_seconds": before.seconds,
+        "bare_after_seconds": after.seconds,
+    }
+
+
+def pieces_table(bares: Sequence[Bare]) -> pd.DataFrame:
+    """Every piece of both passes."""
+    return pd.DataFrame(
+        [{"bare_pass": i, **asdict(piece)} for i, bare in enumerate(bares, start=1) for piece in bare.pieces]
+    )
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = options("benchmarks.once", __doc__)
+    parser.add_argument("--baseline-epochs", type=int, default=10, metavar="N", help="of the baseline (default: 10)")
+    parser.add_argument("--in-full", action="store_true", help="do the plain way instead of reckoning it: hours")
+    asked = parser.parse_args()
+    results = Results("once")
+    work = quick() if asked.quick else whole(asked.baseline_epochs)
+
+    say(f"the work of {len(work.cells)} cells done bare, for the first time")
+    before = in_own_process(work.cells, work.common, shared=True)
+    say(f"{before.seconds:.0f} s; now {sweeps.command(work.overrides)}")
+    with sweeps.fresh_folder() as folder:
+        sweep_seconds = sweeps.sweep(folder, work.overrides)
+        comparison = sweeps.table(folder)
+    say(f"{sweep_seconds:.0f} s; the bare work again")
+    after = in_own_process(work.cells, work.common, shared=True)
+    say(f"{after.seconds:.0f} s")
+    plain = plain_seconds(mean_pieces(before, after), work.cells)
+    if asked.in_full:
+        say(f"the plain way, which should take {plain:.0f} s")
+        plain = in_own_process(work.cells, work.common, shared=False).seconds
+
+    found = figures(work, comparison, sweep_seconds, (before, after))
+    table = pd.DataFrame([{**found, "plain_seconds": plain, "plain_measured": asked.in_full}])
+    shown("once", table)
+    if not asked.quick:
+        more = {"pieces.csv": pieces_table((before, after)), "comparison.csv": comparison}
+        results.write(table, sweeps.command(work.overrides), more)
+    verdict(list(failures(table.iloc[0])))
+
+
+def failures(row: pd.Series) -> list[str]:
+    """What is not as it should be."""
+    bare, plain = tables.bare_ratio(row), tables.plain_ratio(row)
+    checks = {
+        f"{row['epochs_trained']} epochs trained, {row['least_epochs']} needed": row["epochs_trained"]
+        == row["least_epochs"],
+        f"{row['bare_epochs']} epochs trained bare, {row['least_epochs']} needed": row["bare_epochs"]
+        == row["least_epochs"],
+        f"sweep / bare {bare:.3f}": bare <= tables.BARE_AT_MOST,
+        f"plain / sweep {plain:.2f}": plain >= tables.PLAIN_AT_LEAST,
+    }
+    return [what for what, well in checks.items() if not bool(np.all(well))]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""What a benchmark leaves in results/NAME/: raw figures, the stamp with the command; and the README's table."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.publish import HERE, README, TABLES, with_table
+from experiments.progress import say
+from experiments.stamp import stamp
+
+
+def options(module: str, description: str | None) -> argparse.ArgumentParser:
+    """What every long benchmark can be asked."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="a small piece, to see that it works; writes nothing")
+    return parser
+
+
+@dataclass(frozen=True)
+class Results:
+    """Where a benchmark leaves what it found; made when it begins, since the stamp is that of the code that runs."""
+
+    name: str
+    stamp: Mapping[str, str] = field(default_factory=stamp)
+
+    @property
+    def folder(self) -> Path:
+        """benchmarks/results/NAME, made if it is missing."""
+        folder = HERE / "results" / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def write(self, table: pd.DataFrame, sweep: str = "", more: Mapping[str, pd.DataFrame] | None = None) -> None:
+        """Write the figures of the README's table, and `more` tables by file name; `sweep` is the command measured."""
+        for name, figures in {f"{self.name}.csv": table, **(more or {})}.items():
+            figures.to_csv(self.folder / name, index=False, lineterminator="\n")
+        self.sign(sweep)
+
+    def sign(self, sweep: str = "") -> None:
+        """Write the stamp beside figures that are there already, and renew the README's table."""
+        own = " ".join([f"python -m benchmarks.{self.name}", *sys.argv[1:]])
+        commands = {"command": own, **({"sweep": sweep} if sweep else {})}
+        (self.folder / "stamp.json").write_text(json.dumps({**self.stamp, **commands}, indent=2) + "\n")
+        readme = README.read_text()
+        if f"<!-- table {self.name} -->" in readme:
+            README.write_text(with_table(readme, self.name))
+        else:
+            say(f"README.md has no place for a table {self.name}; it is left as it is.")
+
+
+def shown(name: str, table: pd.DataFrame) -> None:
+    """Print the table that the README would show."""
+    say(TABLES[name](table))
+
+
+def verdict(failures: Sequence[str]) -> None:
+    """Say whether the figures are reached, and end with 1 where they are not."""
+    if failures:
+        say("NOT REACHED: " + "; ".join(failures))
+        sys.exit(1)
+    say("All figures are reached.")

@@ -1,0 +1,92 @@
+"""The real command line in folders of its own: how benchmarks run sweeps, and read what those have left there."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.compare import load
+from experiments.errors import UserError
+from experiments.progress import say
+from experiments.tracking import Store, Tracking
+
+ROOT = Path(__file__).parent.parent
+LOG = "log.txt"
+# In the environment of a sweep and, since they inherit it, of all its children: whose they are, even as orphans.
+MARK = "QUANTIZATION_BENCHMARK"
+
+
+@contextmanager
+def fresh_folder() -> Iterator[Path]:
+    """An empty folder; it goes away in the end, unless an error leaves something in it to look at."""
+    folder = new_folder()
+    try:
+        yield folder
+    except BaseException:
+        say(f"kept, to see what happened: {folder}")
+        raise
+    discard(folder)
+
+
+def new_folder() -> Path:
+    """An empty folder that stays."""
+    return Path(tempfile.mkdtemp(prefix="benchmark-"))
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def start(folder: Path, overrides: Sequence[str], log: str = LOG) -> subprocess.Popen[bytes]:
+    """Begin a sweep; what it says goes to the end of the folder's log."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), MARK: str(folder)}
+    with (folder / log).open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "experiments.run", "-m", *overrides],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def sweep(folder: Path, overrides: Sequence[str]) -> float:
+    """Run a sweep to its end; the seconds that it took.
+
+    Raises:
+        UserError: it failed.
+    """
+    started = time.perf_counter()
+    code = start(folder, overrides).wait()
+    if code != 0:
+        last = "\n".join((folder / LOG).read_text(errors="replace").splitlines()[-20:])
+        raise UserError(f"{command(overrides)} ended with {code}:\n{last}")
+    return time.perf_counter() - started
+
+
+def command(overrides: Sequence[str]) -> str:
+    """What a person would type."""
+    return " ".join(["python -m experiments.run -m", *overrides])
+
+
+def table(folder: Path, which: str = "latest") -> pd.DataFrame:
+    """The comparison table of a sweep in this folder."""
+    return load(_uri(folder), sweep=which)
+
+
+def store(folder: Path) -> Store:
+    """The runs in this folder."""
+    return Tracking(uri=_uri(folder)).connect(create=False)
+
+
+def _uri(folder: Path) -> str:
+    return f"sqlite:///{folder / 'mlflow.db'}"

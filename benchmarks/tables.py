@@ -1,0 +1,156 @@
+"""The README's tables of what the long benchmarks found, made from their CSVs alone, and the targets of each."""
+
+import numpy as np
+import pandas as pd
+
+PLAIN_AT_LEAST, BARE_AT_MOST = 4.0, 1.15  # times
+OVERHEAD_AT_MOST = 6.0  # seconds a job
+AGREEING = ("keras_accuracy", "tflite_accuracy", "tflite_bytes")  # columns that no interruption may change
+COMPARED = 10  # jobs at either end of a long sweep
+GROWTH_AT_MOST, GROWTH_AT_MOST_MIB = 0.03, 20.0  # of the memory; whichever allows more
+NOT_OVERHEAD = ("training", "conversion", "evaluation", "latency")  # parts of a job, in columns like training_seconds
+
+
+def bare_ratio(row: pd.Series) -> float:
+    """The sweep's time over that of the same work done bare, which was measured before and after it."""
+    return float(row["sweep_seconds"] / np.mean([row["bare_before_seconds"], row["bare_after_seconds"]]))
+
+
+def plain_ratio(row: pd.Series) -> float:
+    """The time of the plain way over the sweep's."""
+    return float(row["plain_seconds"] / row["sweep_seconds"])
+
+
+def once_table(table: pd.DataFrame) -> str:
+    """What benchmarks.once found."""
+    row = table.iloc[0]
+    how = "measured" if str(row["plain_measured"]) == "True" else "reckoned from the times of the pieces done bare"
+    lines = [
+        ("the sweep", row["epochs_trained"], _s(row["sweep_seconds"]), ""),
+        ("of it, latency", "", _s(row["latency_seconds"]), ""),
+        (
+            "the same work bare, before and after the sweep",
+            row["least_epochs"],
+            f"{_s(row['bare_before_seconds'])}, {_s(row['bare_after_seconds'])}",
+            f"sweep / bare {bare_ratio(row):.2f} (at most {BARE_AT_MOST:g})",
+        ),
+        (
+            f"the plain way, {how}",
+            row["plain_epochs"],
+            _s(row["plain_seconds"]),
+            f"plain / sweep {plain_ratio(row):.1f} (at least {PLAIN_AT_LEAST:g})",
+        ),
+    ]
+    shown = pd.DataFrame(lines, columns=["", "epochs trained", "seconds", "ratio"])
+    return (
+        f"{_markdown(shown)}\n"
+        f"{row['cells']} cells: {row['strategies']} strategies with finetune.epochs={row['finetune_epochs']}, after a "
+        f"baseline of {row['baseline_epochs']} epochs on {row['train_samples']:,} images; {row['runs']} distinct runs. "
+        f"The smallest number of epochs possible is {row['least_epochs']}.\n"
+    )
+
+
+def killed_table(table: pd.DataFrame) -> str:
+    """What benchmarks.killed found."""
+    shown = pd.DataFrame(
+        {
+            "sweeps": [len(table)],
+            "kills": [table["kills"].sum()],
+            "ended well": [(table["exit_code"] == 0).sum()],
+            "same table, digit for digit": [table["same_table"].map(_true).sum()],
+            "runs made twice": [table["duplicates"].sum()],
+            "runs left RUNNING": [table["running"].sum()],
+            "processes alive 10 s after a kill": [table["survivors"].sum()],
+            "last process gone after": [f"{table['gone_after_seconds'].max():.1f} s"],
+        }
+    )
+    return _markdown(shown)
+
+
+def fresh_store_table(table: pd.DataFrame) -> str:
+    """What benchmarks.fresh_store found."""
+    well = (table["exit_code"] == 0) & (table["finished_rows"] == table["expected_rows"])
+    shown = pd.DataFrame(
+        {
+            "times": [table["time"].nunique()],
+            "sweeps at once": [table.groupby("time").size().max()],
+            "succeeded, with complete tables": [f"{well.sum()} of {len(table)}"],
+            "seconds of a sweep": [f"{table['seconds'].min():.0f} to {table['seconds'].max():.0f}"],
+        }
+    )
+    return _markdown(shown)
+
+
+def with_overhead(jobs: pd.DataFrame) -> pd.DataFrame:
+    """Jobs with what each took beyond its parts."""
+    return jobs.assign(overhead_seconds=jobs["seconds"] - sum(jobs[f"{part}_seconds"] for part in NOT_OVERHEAD))
+
+
+def overhead_with_starting(jobs: pd.DataFrame) -> float:
+    """Seconds a job beyond its parts, of the whole sweep, from the command to its end."""
+    parts = sum(jobs[f"{part}_seconds"].sum() for part in NOT_OVERHEAD)
+    return float((jobs["sweep_seconds"].iloc[0] - parts) / len(jobs))
+
+
+def overhead_table(table: pd.DataFrame) -> str:
+    """What benchmarks.overhead found."""
+    parts = (*NOT_OVERHEAD, "overhead")
+    jobs = with_overhead(table)
+    shown = pd.DataFrame({"strategy": jobs["strategy"], "job, s": [f"{value:.1f}" for value in jobs["seconds"]]})
+    for part in parts:
+        shown[f"{part}, s"] = [f"{value:.1f}" for value in jobs[f"{part}_seconds"]]
+    return (
+        f"{_markdown(shown)}\nOverhead of a job: {jobs['overhead_seconds'].mean():.1f} s on average, "
+        f"{jobs['overhead_seconds'].max():.1f} s at most; with the sweep's start and end, "
+        f"{overhead_with_starting(jobs):.1f} s a job (at most {OVERHEAD_AT_MOST:g}).\n"
+    )
+
+
+def by_job(samples: pd.DataFrame) -> pd.DataFrame:
+    """The most memory during each job, MiB."""
+    return samples[samples["job"] > 0].groupby("job")[["main_mib", "children_mib"]].max()
+
+
+def memory_ends(samples: pd.DataFrame) -> pd.DataFrame:
+    """The most memory in the first jobs and in the last, MiB, and the slope over all jobs, MiB a job."""
+    jobs = by_job(samples)
+    return pd.DataFrame(
+        {
+            "first": jobs.head(COMPARED).max(),
+            "last": jobs.tail(COMPARED).max(),
+            "slope": [np.polyfit(jobs.index, jobs[name], 1)[0] for name in jobs.columns],
+        }
+    )
+
+
+def is_flat(ends: pd.Series) -> bool:
+    """Whether memory has not grown by more than is allowed."""
+    first, last = float(ends["first"]), float(ends["last"])
+    return last - first <= max(GROWTH_AT_MOST * first, GROWTH_AT_MOST_MIB)
+
+
+def memory_table(table: pd.DataFrame) -> str:
+    """What benchmarks.memory found."""
+    names = {"main_mib": "the sweep's own process", "children_mib": "all its children together"}
+    ends = memory_ends(table)
+    shown = pd.DataFrame(
+        {
+            "resident memory, MiB": [names[str(name)] for name in ends.index],
+            f"most in the first {COMPARED} jobs": [f"{value:.0f}" for value in ends["first"]],
+            f"most in the last {COMPARED} of {len(by_job(table))}": [f"{value:.0f}" for value in ends["last"]],
+            "slope a job": [f"{value:+.2f}" for value in ends["slope"]],
+        }
+    )
+    return _markdown(shown)
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    return f"{table.to_markdown(index=False, disable_numparse=True)}\n"
+
+
+def _s(seconds: float) -> str:
+    return f"{seconds:,.0f}"
+
+
+def _true(value: object) -> bool:
+    return str(value) == "True"

@@ -1,0 +1,95 @@
+"""What a sweep has to train at the least, and what it costs to train nothing twice or everything anew: pure numbers.
+
+A *trajectory* is one training from one starting model, however many epochs of it are asked for: the states after 1, 2
+and 4 epochs lie on it. Two cells share a trajectory only if all that was trained before it is the same. So one that
+starts from the baseline serves every number of epochs, and one that starts from a model that was itself trained for
+`finetune.epochs` is another for each number.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+BASELINE = "baseline"
+# The trainings of each strategy after the baseline's, in their order; strategies that are not named here train nothing.
+# Trainings of one name from one start are the same: that of `prune` is also the first of `prune_qat`.
+TRAININGS: Mapping[str, tuple[str, ...]] = {
+    "finetune": ("finetune",),
+    "qat": ("qat",),
+    "annotate": ("annotate",),
+    "prune": ("prune",),
+    "cluster": ("cluster",),
+    "prune_qat": ("prune", "qat keeping zeros"),
+    "cluster_qat": ("cluster", "qat keeping clusters"),
+    "prune_cluster_qat": ("prune", "cluster keeping zeros", "qat keeping both"),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One strategy with one number of epochs."""
+
+    strategy: str
+    finetune_epochs: int
+    baseline_epochs: int
+
+    @property
+    def name(self) -> str:
+        """The same for cells that have the same result."""
+        return f"{self.strategy}@{self.finetune_epochs}" if self.strategy in TRAININGS else self.strategy
+
+    @property
+    def model(self) -> str:
+        """The Keras model that is converted."""
+        return self.name if self.strategy in TRAININGS else BASELINE
+
+    def trajectories(self) -> Iterator[tuple[str, int]]:
+        """The trajectories that lead to the result, and for how many epochs each is followed."""
+        name = BASELINE
+        yield name, self.baseline_epochs
+        epochs = self.baseline_epochs
+        for training in TRAININGS.get(self.strategy, ()):
+            name, epochs = f"{name}@{epochs} > {training}", self.finetune_epochs
+            yield name, epochs
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One piece of work, and the seconds that it took when it was done by hand."""
+
+    what: Literal["epoch", "building", "conversion", "keras_evaluation", "tflite_evaluation"]
+    of: str  # a trajectory, a cell's name or a cell's model
+    epoch: int  # from 1 on; 0 for what is no epoch
+    seconds: float
+
+
+def stations(cells: Iterable[Cell]) -> Mapping[str, frozenset[int]]:
+    """The numbers of epochs after which each trajectory's state is needed."""
+    needed: dict[str, set[int]] = defaultdict(set)
+    for cell in cells:
+        for name, epochs in cell.trajectories():
+            needed[name].add(epochs)
+    return {name: frozenset(epochs) for name, epochs in needed.items()}
+
+
+def least_epochs(cells: Iterable[Cell]) -> int:
+    """The smallest number of epochs from which all cells can be had: each trajectory once, as far as it is needed."""
+    return sum(max(epochs) for epochs in stations(cells).values())
+
+
+def plain_epochs(cells: Iterable[Cell]) -> int:
+    """The number of epochs when each cell trains all that it needs itself."""
+    return sum(epochs for cell in cells for _, epochs in cell.trajectories())
+
+
+def plain_seconds(pieces: Sequence[Piece], cells: Iterable[Cell]) -> float:
+    """What all cells take when each does all of its pieces itself, reckoned from the time that each piece took."""
+    took = {(piece.what, piece.of, piece.epoch): piece.seconds for piece in pieces}
+    total = 0.0
+    for cell in cells:
+        total += sum(took["epoch", name, i] for name, epochs in cell.trajectories() for i in range(1, epochs + 1))
+        total += took["building", BASELINE, 0] + took["building", cell.name, 0]
+        total += took["conversion", cell.name, 0]
+        total += took["keras_evaluation", cell.model, 0] + took["tflite_evaluation", cell.name, 0]
+    return total

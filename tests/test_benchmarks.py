@@ -1,0 +1,119 @@
+"""The benchmarks' own arithmetic: what has to be trained at least, what the plain way costs, what tables say."""
+
+import pandas as pd
+import pytest
+
+from benchmarks import tables
+from benchmarks.bare import Bare
+from benchmarks.once import Work, mean_pieces, whole
+from benchmarks.trajectories import (
+    BASELINE,
+    TRAININGS,
+    Cell,
+    Piece,
+    least_epochs,
+    plain_epochs,
+    plain_seconds,
+    stations,
+)
+
+
+def cells(*strategies: str, epochs: tuple[int, ...] = (1, 2, 4), baseline: int = 10) -> list[Cell]:
+    return [Cell(strategy, count, baseline) for strategy in strategies for count in epochs]
+
+
+@pytest.mark.parametrize(
+    ("strategies", "least"),
+    [
+        (["none", "ptq_int8"], 10),
+        (["finetune"], 10 + 4),
+        (["finetune", "qat", "annotate"], 10 + 3 * 4),
+        (["prune_qat"], 10 + 4 + (1 + 2 + 4)),
+        (["prune", "prune_qat"], 10 + 4 + (1 + 2 + 4)),
+        (["prune_qat", "cluster_qat"], 10 + 2 * (4 + 1 + 2 + 4)),
+        (["prune_cluster_qat"], 10 + 4 + 2 * (1 + 2 + 4)),
+    ],
+)
+def test_the_smallest_number_of_epochs(strategies: list[str], least: int) -> None:
+    assert least_epochs(cells(*strategies)) == least
+
+
+def test_the_smallest_number_for_every_strategy() -> None:
+    work = whole(baseline_epochs=10)
+    assert len(work.cells) == 3 * 14
+    assert least_epochs(work.cells) == 10 + 5 * 4 + (1 + 2 + 4) + (1 + 2 + 4) + 2 * (1 + 2 + 4)
+
+
+def test_every_strategy_that_trains_says_what() -> None:
+    from experiments.configuration import composed
+
+    every = whole(baseline_epochs=1).strategies
+    assert {name for name in every if composed([f"strategy={name}"]).experiment.strategy.trains} == TRAININGS.keys()
+
+
+def test_the_plain_way_trains_everything_for_each_cell() -> None:
+    assert plain_epochs(cells("none", "qat", "prune_qat", epochs=(1, 2), baseline=3)) == 6 * 3 + (1 + 2) + 2 * (1 + 2)
+
+
+def test_a_trajectory_is_needed_at_several_stations() -> None:
+    assert stations(cells("prune", "prune_qat", epochs=(1, 4), baseline=2)) == {
+        "baseline": {2},
+        "baseline@2 > prune": {1, 4},
+        "baseline@2 > prune@1 > qat keeping zeros": {1},
+        "baseline@2 > prune@4 > qat keeping zeros": {4},
+    }
+
+
+def test_the_plain_way_pays_each_piece_in_every_cell() -> None:
+    pieces = [
+        Piece("building", BASELINE, 0, 0.5),
+        Piece("epoch", BASELINE, 1, 10),
+        Piece("epoch", BASELINE, 2, 7),
+        Piece("epoch", "baseline@2 > qat", 1, 20),
+        Piece("epoch", "baseline@2 > qat", 2, 15),
+        *(Piece("building", name, 0, 3) for name in ("qat@1", "qat@2")),
+        Piece("building", "none", 0, 0),
+        *(Piece("conversion", name, 0, 2) for name in ("none", "qat@1", "qat@2")),
+        *(Piece("tflite_evaluation", name, 0, 1) for name in ("none", "qat@1", "qat@2")),
+        *(Piece("keras_evaluation", name, 0, 4) for name in (BASELINE, "qat@1", "qat@2")),
+    ]
+    none, qat = 0.5 + 17 + 2 + 1 + 4, 0.5 + 17 + 3 + 2 + 1 + 4
+    everything = plain_seconds(pieces, cells("none", "qat", epochs=(1, 2), baseline=2))
+    assert everything == 2 * none + (qat + 20) + (qat + 20 + 15)
+
+
+def test_pieces_of_two_passes_are_averaged() -> None:
+    first, second = (Bare(seconds, (Piece("epoch", BASELINE, 1, seconds),)) for seconds in (2.0, 4.0))
+    assert mean_pieces(first, second) == [Piece("epoch", BASELINE, 1, 3.0)]
+
+
+def test_the_sweep_over_everything_is_asked_for_as_a_person_would() -> None:
+    assert whole(baseline_epochs=3).overrides[:2] == ["strategy=glob(*)", "finetune.epochs=1,2,4"]
+    assert Work(("none", "qat"), (1,), 1, ()).overrides == [
+        "strategy=none,qat",
+        "finetune.epochs=1",
+        "training.epochs=1",
+    ]
+
+
+def test_overhead_is_what_no_part_of_a_job_took() -> None:
+    parts = {
+        "training_seconds": [5.0, 0.0],
+        "conversion_seconds": 1.0,
+        "evaluation_seconds": 2.0,
+        "latency_seconds": 0.5,
+    }
+    jobs = pd.DataFrame({"seconds": [10.5, 4.5], **parts, "sweep_seconds": 22.0})
+    assert tables.with_overhead(jobs)["overhead_seconds"].tolist() == [2.0, 1.0]
+    assert tables.overhead_with_starting(jobs) == 5.0
+
+
+def test_memory_is_compared_between_the_first_and_the_last_jobs() -> None:
+    jobs = range(1, 51)
+    samples = pd.DataFrame({"job": [0, *jobs], "main_mib": [900.0, *(200.0 + i for i in jobs)], "children_mib": 500.0})
+    ends = tables.memory_ends(samples).T["main_mib"]
+    assert (ends["first"], ends["last"]) == (210, 250)
+    assert ends["slope"] == pytest.approx(1)
+    assert not tables.is_flat(ends)
+    assert tables.is_flat(pd.Series({"first": 210.0, "last": 230.0}))
+    assert tables.is_flat(pd.Series({"first": 2000.0, "last": 2060.0}))
