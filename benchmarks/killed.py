@@ -1,8 +1,8 @@
-"""Sweeps killed at random moments and run again: `python -m benchmarks.killed`; about 40 minutes on two cores.
+"""Sweeps killed at random moments and run again: `python -m benchmarks.killed`; about 20 minutes on two cores.
 
 A sweep is run without interruption. Then twenty times, each in a new folder without a store, the same sweep is started,
 its process killed with SIGKILL at a moment that is drawn evenly from the time the uninterrupted one took, and started
-again; that one to three times, the last start going on to the end. Each must then show the table of the uninterrupted
+again; that once or twice, the last start going on to the end. Each must then show the table of the uninterrupted
 sweep, digit for digit, with no two finished runs of the same key and no run or sweep left RUNNING. Only the sweep's
 own process is killed: its children have ten seconds to see it and go. Writes benchmarks/results/killed/, a row a sweep.
 """
@@ -26,11 +26,11 @@ from experiments.progress import say
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-SWEEPS, KILLS_AT_MOST = 20, 3
+SWEEPS, KILLS_AT_MOST = 20, 2
 PATIENCE = 10.0  # seconds that orphans have
 OVERRIDES = (
-    "strategy=none,ptq_int8,finetune,qat,annotate", "dataset=mnist", "dataset.train_samples=1000",
-    "dataset.test_samples=200", "training.batch_size=100", "epochs=2", "latency.seconds=0.3",
+    "strategy=none,finetune,qat,annotate", "dataset=mnist", "dataset.train_samples=500",
+    "dataset.test_samples=200", "training.batch_size=50", "epochs=2", "latency.seconds=0.3",
 )  # fmt: skip
 SMALL = ("strategy=none,finetune", "dataset=mnist", "dataset.train_samples=500", "dataset.test_samples=100",
          "training.batch_size=100", "epochs=1", "latency.seconds=0.3")  # fmt: skip
