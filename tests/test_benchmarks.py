@@ -12,8 +12,7 @@ from benchmarks.trajectories import (
     Cell,
     Piece,
     least_epochs,
-    plain_epochs,
-    plain_seconds,
+    plain_pieces,
     stations,
 )
 
@@ -51,10 +50,6 @@ def test_every_strategy_that_trains_says_what() -> None:
     assert {name for name in every if composed([f"strategy={name}"]).experiment.strategy.trains} == TRAININGS.keys()
 
 
-def test_the_plain_way_trains_everything_for_each_cell() -> None:
-    assert plain_epochs(cells("none", "qat", "prune_qat", epochs=(1, 2), baseline=3)) == 6 * 3 + (1 + 2) + 2 * (1 + 2)
-
-
 def test_a_trajectory_is_needed_at_several_stations() -> None:
     assert stations(cells("prune", "prune_qat", epochs=(1, 4), baseline=2)) == {
         "baseline": {2},
@@ -78,8 +73,9 @@ def test_the_plain_way_pays_each_piece_in_every_cell() -> None:
         *(Piece("keras_evaluation", name, 0, 4) for name in (BASELINE, "qat@1", "qat@2")),
     ]
     none, qat = 0.5 + 17 + 2 + 1 + 4, 0.5 + 17 + 3 + 2 + 1 + 4
-    everything = plain_seconds(pieces, cells("none", "qat", epochs=(1, 2), baseline=2))
-    assert everything == 2 * none + (qat + 20) + (qat + 20 + 15)
+    everything = plain_pieces(pieces, cells("none", "qat", epochs=(1, 2), baseline=2))
+    assert sum(piece.seconds for piece in everything) == 2 * none + (qat + 20) + (qat + 20 + 15)
+    assert sum(piece.what == "epoch" for piece in everything) == 4 * 2 + 1 + 2
 
 
 def test_pieces_of_two_passes_are_averaged() -> None:
@@ -94,6 +90,13 @@ def test_the_sweep_over_everything_is_asked_for_as_a_person_would() -> None:
         "finetune.epochs=1",
         "training.epochs=1",
     ]
+
+
+def test_the_sweep_is_compared_with_the_mean_of_both_bare_passes() -> None:
+    ways = [tables.SWEEP, tables.BARE_BEFORE, tables.BARE_AFTER, tables.PLAIN_RECKONED]
+    table = pd.DataFrame({"way": ways, "seconds": [110.0, 90.0, 110.0, 550.0]})
+    assert tables.bare_ratio(table) == pytest.approx(1.1)
+    assert tables.plain_ratio(table) == pytest.approx(5)
 
 
 def test_overhead_is_what_no_part_of_a_job_took() -> None:
