@@ -41,6 +41,10 @@ class Bare:
         """The number of epochs that were trained."""
         return sum(piece.what == "epoch" for piece in self.pieces)
 
+    def spent_on(self, *parts: str) -> float:
+        """The seconds that pieces of these kinds took."""
+        return sum(piece.seconds for piece in self.pieces if piece.what in parts)
+
 
 def in_own_process(cells: Sequence[Cell], overrides: Sequence[str], shared: bool) -> Bare:
     """Do the work of all cells in a process of its own, each piece once, or each cell for itself."""

@@ -121,7 +121,7 @@ def _orphans(folder: Path) -> tuple[int, float]:
         time.sleep(0.05)
     seconds = time.perf_counter() - started
     for process in left:
-        say(f"still alive {seconds:.0f} s after its sweep was killed: {process}")
+        say(f"still alive {seconds:.0f} s after its sweep was killed: {_described(process)}")
         process.kill()
     return len(left), seconds
 
@@ -136,6 +136,13 @@ def _marked(folder: Path) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):  # gone meanwhile, or of another user
             continue
     return found
+
+
+def _described(process: psutil.Process) -> str:
+    try:
+        return f"{process.pid} {' '.join(process.cmdline())[:200]}"
+    except psutil.NoSuchProcess:
+        return f"{process.pid}, which has ended just now"
 
 
 def _duplicates(folder: Path) -> int:

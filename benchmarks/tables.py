@@ -3,6 +3,10 @@
 import numpy as np
 import pandas as pd
 
+# The ways of doing the same work, as benchmarks.once names them.
+SWEEP, BARE_BEFORE, BARE_AFTER = "the sweep", "bare, before the sweep", "bare, after the sweep"
+PLAIN = "the plain way"
+PLAIN_RECKONED, PLAIN_MEASURED = f"{PLAIN}, reckoned from the pieces done bare", f"{PLAIN}, measured"
 PLAIN_AT_LEAST, BARE_AT_MOST = 4.0, 1.15  # times
 OVERHEAD_AT_MOST = 6.0  # seconds a job
 AGREEING = ("keras_accuracy", "tflite_accuracy", "tflite_bytes")  # columns that no interruption may change
@@ -11,42 +15,40 @@ GROWTH_AT_MOST, GROWTH_AT_MOST_MIB = 0.03, 20.0  # of the memory; whichever allo
 NOT_OVERHEAD = ("training", "conversion", "evaluation", "latency")  # parts of a job, in columns like training_seconds
 
 
-def bare_ratio(row: pd.Series) -> float:
+def bare_ratio(table: pd.DataFrame) -> float:
     """The sweep's time over that of the same work done bare, which was measured before and after it."""
-    return float(row["sweep_seconds"] / np.mean([row["bare_before_seconds"], row["bare_after_seconds"]]))
+    seconds = _seconds(table)
+    return float(seconds[SWEEP] / np.mean([seconds[BARE_BEFORE], seconds[BARE_AFTER]]))
 
 
-def plain_ratio(row: pd.Series) -> float:
+def plain_ratio(table: pd.DataFrame) -> float:
     """The time of the plain way over the sweep's."""
-    return float(row["plain_seconds"] / row["sweep_seconds"])
+    seconds = _seconds(table)
+    return next(value for way, value in seconds.items() if way.startswith(PLAIN)) / seconds[SWEEP]
+
+
+def _seconds(table: pd.DataFrame) -> dict[str, float]:
+    return {str(way): float(value) for way, value in zip(table["way"], table["seconds"], strict=True)}
 
 
 def once_table(table: pd.DataFrame) -> str:
     """What benchmarks.once found."""
+    rest = table["seconds"] - sum(table[f"{part}_seconds"] for part in NOT_OVERHEAD)
+    shown = pd.DataFrame({"": table["way"], "epochs trained": table["epochs_trained"].astype(str)})
+    for heading, values in (
+        ("seconds", table["seconds"]),
+        *((f"of it {part}", table[f"{part}_seconds"]) for part in NOT_OVERHEAD),
+        ("the rest", rest),
+    ):
+        shown[heading] = [f"{value:,.0f}" for value in values]
     row = table.iloc[0]
-    how = "measured" if str(row["plain_measured"]) == "True" else "reckoned from the times of the pieces done bare"
-    lines = [
-        ("the sweep", row["epochs_trained"], _s(row["sweep_seconds"]), ""),
-        ("of it, latency", "", _s(row["latency_seconds"]), ""),
-        (
-            "the same work bare, before and after the sweep",
-            row["least_epochs"],
-            f"{_s(row['bare_before_seconds'])}, {_s(row['bare_after_seconds'])}",
-            f"sweep / bare {bare_ratio(row):.2f} (at most {BARE_AT_MOST:g})",
-        ),
-        (
-            f"the plain way, {how}",
-            row["plain_epochs"],
-            _s(row["plain_seconds"]),
-            f"plain / sweep {plain_ratio(row):.1f} (at least {PLAIN_AT_LEAST:g})",
-        ),
-    ]
-    shown = pd.DataFrame(lines, columns=["", "epochs trained", "seconds", "ratio"])
     return (
         f"{_markdown(shown)}\n"
-        f"{row['cells']} cells: {row['strategies']} strategies with finetune.epochs={row['finetune_epochs']}, after a "
-        f"baseline of {row['baseline_epochs']} epochs on {row['train_samples']:,} images; {row['runs']} distinct runs. "
-        f"The smallest number of epochs possible is {row['least_epochs']}.\n"
+        f"sweep / bare: {bare_ratio(table):.2f} (at most {BARE_AT_MOST:g}); "
+        f"plain / sweep: {plain_ratio(table):.1f} (at least {PLAIN_AT_LEAST:g}); "
+        f"the smallest number of epochs possible: {row['least_epochs']}. "
+        f"{row['cells']} cells: {row['strategies']} strategies with finetune.epochs={row['finetune_epochs']} after a "
+        f"baseline of {row['baseline_epochs']} epochs ({row['settings']}), which are {row['runs']} distinct runs.\n"
     )
 
 
@@ -118,7 +120,7 @@ def memory_ends(samples: pd.DataFrame) -> pd.DataFrame:
         {
             "first": jobs.head(COMPARED).max(),
             "last": jobs.tail(COMPARED).max(),
-            "slope": [np.polyfit(jobs.index, jobs[name], 1)[0] for name in jobs.columns],
+            "slope": [round(np.polyfit(jobs.index, jobs[name], 1)[0], 2) + 0.0 for name in jobs.columns],  # never -0.00
         }
     )
 
@@ -146,10 +148,6 @@ def memory_table(table: pd.DataFrame) -> str:
 
 def _markdown(table: pd.DataFrame) -> str:
     return f"{table.to_markdown(index=False, disable_numparse=True)}\n"
-
-
-def _s(seconds: float) -> str:
-    return f"{seconds:,.0f}"
 
 
 def _true(value: object) -> bool:

@@ -83,13 +83,13 @@ def plain_epochs(cells: Iterable[Cell]) -> int:
     return sum(epochs for cell in cells for _, epochs in cell.trajectories())
 
 
-def plain_seconds(pieces: Sequence[Piece], cells: Iterable[Cell]) -> float:
-    """What all cells take when each does all of its pieces itself, reckoned from the time that each piece took."""
-    took = {(piece.what, piece.of, piece.epoch): piece.seconds for piece in pieces}
-    total = 0.0
+def plain_pieces(pieces: Sequence[Piece], cells: Iterable[Cell]) -> list[Piece]:
+    """The pieces of all cells when each does all of its own itself, given each of them once."""
+    known = {(piece.what, piece.of, piece.epoch): piece for piece in pieces}
+    needed: list[Piece] = []
     for cell in cells:
-        total += sum(took["epoch", name, i] for name, epochs in cell.trajectories() for i in range(1, epochs + 1))
-        total += took["building", BASELINE, 0] + took["building", cell.name, 0]
-        total += took["conversion", cell.name, 0]
-        total += took["keras_evaluation", cell.model, 0] + took["tflite_evaluation", cell.name, 0]
-    return total
+        needed += [known["building", BASELINE, 0], known["building", cell.name, 0]]
+        needed += [known["epoch", name, i] for name, epochs in cell.trajectories() for i in range(1, epochs + 1)]
+        needed += [known["conversion", cell.name, 0]]
+        needed += [known["keras_evaluation", cell.model, 0], known["tflite_evaluation", cell.name, 0]]
+    return needed

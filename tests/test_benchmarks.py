@@ -1,10 +1,15 @@
 """The benchmarks' own arithmetic: what has to be trained at least, what the plain way costs, what tables say."""
 
+import json
+from dataclasses import asdict
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
-from benchmarks import tables
+from benchmarks import publish, results, tables
 from benchmarks.bare import Bare
+from benchmarks.killed import Outcome
 from benchmarks.once import Work, mean_pieces, whole
 from benchmarks.trajectories import (
     BASELINE,
@@ -12,8 +17,7 @@ from benchmarks.trajectories import (
     Cell,
     Piece,
     least_epochs,
-    plain_epochs,
-    plain_seconds,
+    plain_pieces,
     stations,
 )
 
@@ -51,10 +55,6 @@ def test_every_strategy_that_trains_says_what() -> None:
     assert {name for name in every if composed([f"strategy={name}"]).experiment.strategy.trains} == TRAININGS.keys()
 
 
-def test_the_plain_way_trains_everything_for_each_cell() -> None:
-    assert plain_epochs(cells("none", "qat", "prune_qat", epochs=(1, 2), baseline=3)) == 6 * 3 + (1 + 2) + 2 * (1 + 2)
-
-
 def test_a_trajectory_is_needed_at_several_stations() -> None:
     assert stations(cells("prune", "prune_qat", epochs=(1, 4), baseline=2)) == {
         "baseline": {2},
@@ -78,8 +78,9 @@ def test_the_plain_way_pays_each_piece_in_every_cell() -> None:
         *(Piece("keras_evaluation", name, 0, 4) for name in (BASELINE, "qat@1", "qat@2")),
     ]
     none, qat = 0.5 + 17 + 2 + 1 + 4, 0.5 + 17 + 3 + 2 + 1 + 4
-    everything = plain_seconds(pieces, cells("none", "qat", epochs=(1, 2), baseline=2))
-    assert everything == 2 * none + (qat + 20) + (qat + 20 + 15)
+    everything = plain_pieces(pieces, cells("none", "qat", epochs=(1, 2), baseline=2))
+    assert sum(piece.seconds for piece in everything) == 2 * none + (qat + 20) + (qat + 20 + 15)
+    assert sum(piece.what == "epoch" for piece in everything) == 4 * 2 + 1 + 2
 
 
 def test_pieces_of_two_passes_are_averaged() -> None:
@@ -94,6 +95,13 @@ def test_the_sweep_over_everything_is_asked_for_as_a_person_would() -> None:
         "finetune.epochs=1",
         "training.epochs=1",
     ]
+
+
+def test_the_sweep_is_compared_with_the_mean_of_both_bare_passes() -> None:
+    ways = [tables.SWEEP, tables.BARE_BEFORE, tables.BARE_AFTER, tables.PLAIN_RECKONED]
+    table = pd.DataFrame({"way": ways, "seconds": [110.0, 90.0, 110.0, 550.0]})
+    assert tables.bare_ratio(table) == pytest.approx(1.1)
+    assert tables.plain_ratio(table) == pytest.approx(5)
 
 
 def test_overhead_is_what_no_part_of_a_job_took() -> None:
@@ -117,3 +125,36 @@ def test_memory_is_compared_between_the_first_and_the_last_jobs() -> None:
     assert not tables.is_flat(ends)
     assert tables.is_flat(pd.Series({"first": 210.0, "last": 230.0}))
     assert tables.is_flat(pd.Series({"first": 2000.0, "last": 2060.0}))
+
+
+def example(name: str) -> pd.DataFrame:
+    """Figures as a benchmark finds them."""
+    parts = {f"{part}_seconds": 0.5 for part in tables.NOT_OVERHEAD}
+    work = Work(("none", "qat"), (1,), 1, ("dataset.train_samples=500",)).described
+    ways = [tables.SWEEP, tables.BARE_BEFORE, tables.BARE_AFTER, tables.PLAIN_MEASURED]
+    kill = Outcome(1, 2, "3.1 0.4", 0.31, 0, 0, 20.0, same_table=True, duplicates=0, running=0)
+    start = {"time": 1, "exit_code": 0, "finished_rows": 2, "expected_rows": 2}
+    frames = {
+        "once": pd.DataFrame({"way": ways, "epochs_trained": 2, "seconds": 9.0, **parts, **work, "runs": 2}),
+        "killed": pd.DataFrame([asdict(kill)]).assign(uninterrupted_seconds=30.0),
+        "fresh_store": pd.DataFrame([{**start, "process": i, "seconds": 30.0 + i} for i in (1, 2)]),
+        "overhead": pd.DataFrame({"strategy": ["none"], "seconds": 9.0, **parts, "sweep_seconds": 12.0}),
+        "memory": pd.DataFrame({"job": range(60), "main_mib": 300.0, "children_mib": 1500.0}),
+    }
+    return frames[name]
+
+
+@pytest.mark.parametrize("name", ["once", "killed", "fresh_store", "overhead", "memory"])
+def test_results_are_written_as_they_are_published(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (publish, results):
+        monkeypatch.setattr(module, "HERE", tmp_path)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n<!-- table {name} -->\n<!-- end of table {name} -->\nafter\n")
+    monkeypatch.setattr(results, "README", readme)
+
+    results.Results(name).write(example(name), "python -m experiments.run -m", {"more.csv": pd.DataFrame({"a": [1]})})
+
+    assert publish.TABLES[name](example(name)) in readme.read_text()
+    folder = tmp_path / "results" / name
+    assert {path.name for path in folder.iterdir()} == {f"{name}.csv", "more.csv", "stamp.json"}
+    assert json.loads((folder / "stamp.json").read_text())["sweep"] == "python -m experiments.run -m"
