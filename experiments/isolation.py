@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 # What every run needs, in the order in which it can be imported.
-LOADED_ONCE = ("experiments.tensorflow_quietly", "experiments.strategy.annotation", "experiments.pipeline")
+LOADED_ONCE = (
+    "experiments.fork_server", "experiments.tensorflow_quietly", "experiments.strategy.annotation",
+    "experiments.pipeline",
+)  # fmt: skip
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(list(LOADED_ONCE))
 
