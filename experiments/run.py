@@ -7,11 +7,14 @@ configuration is wrong, nothing was run; 130 stopped.
 import os
 import signal
 import sys
+from concurrent.futures import BrokenExecutor
 from typing import NoReturn
 
 from experiments.card import CONF
-from experiments.errors import UserError
+from experiments.errors import UserError, first_line
 from experiments.progress import complain, end_bars
+
+GOES_ON = "What was finished is kept, and the same command goes on from there."
 
 
 def main() -> None:
@@ -28,7 +31,7 @@ def main() -> None:
     except UserError as error:
         _quit(str(error), 2)
     except KeyboardInterrupt:
-        _quit("stopped; what was finished is kept, and the same command goes on from there", 130)
+        _quit(f"stopped. {GOES_ON}", 130)
 
 
 def _hydra() -> None:
@@ -48,11 +51,15 @@ def _hydra() -> None:
         in_sweep = whole.mode == RunMode.MULTIRUN
         if in_sweep:
             try:
-                perform(read(config, whole.runtime.choices), job=whole.job.num)
+                request = read(config, whole.runtime.choices)
+                request.tracking.await_server()
+                perform(request, job=whole.job.num)
             except JobError as failure:
                 complain(str(failure))  # the sweep goes on, and ends with a list of what failed
-            except UserError as error:
-                _quit(str(error), 1)  # the store is gone: whatever ran on could not be recorded
+            except UserError as error:  # the store is gone
+                if whole.runtime.choices["hydra/launcher"] == "basic":
+                    _quit(f"{error}\n{GOES_ON}", 1)  # whatever ran on could not be recorded
+                complain(str(error))  # from another process, a sweep is told at its end that there is no run
             return
         try:
             row = perform(read(config, whole.runtime.choices), job=0)
@@ -68,8 +75,21 @@ def _hydra() -> None:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(told(error)) from error
+    except ConnectionError as error:
+        raise UserError(
+            f"hydra/launcher: {first_line(error).rstrip('.')}. Is the cluster running that is named there?"
+        ) from error
     except OSError as error:
         raise UserError(f"{error}. Run in a folder that can be written, or give hydra.run.dir=FOLDER.") from error
+    except Exception as error:
+        if not _of_a_launcher(error):
+            raise
+        _quit(f"hydra/launcher: a process that ran jobs is gone ({first_line(error)})\n{GOES_ON}", 1)
+
+
+def _of_a_launcher(error: Exception) -> bool:
+    """Whether joblib or Ray lost a process, as happens when it is killed or memory runs out."""
+    return isinstance(error, BrokenExecutor) or type(error).__module__.startswith("ray.")
 
 
 def _stop(_signal: int, _frame: object) -> NoReturn:

@@ -1,11 +1,14 @@
 """What surrounds a sweep: every job's configuration checked first, the parent run, the comparison at the end."""
 
+import atexit
+import socket
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import wraps
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -29,6 +32,8 @@ from experiments.tracking import REUSED, Row, Store
 
 P = ParamSpec("P")
 SWEEP_BAR = "Sweep"
+CLUSTER_PATIENCE = 5.0  # seconds
+EXTRAS = {"hydra_ray_launcher": "ray", "hydra_submitit_launcher": "slurm"}  # what pip calls the plugins
 
 
 def _decisive(hook: Callable[P, None]) -> Callable[P, None]:
@@ -64,10 +69,12 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
     @_decisive
     def on_multirun_start(self, config: DictConfig, config_name: str, **_: Any) -> None:
         """Check the configuration of every job, open the parent run, and tell the jobs its id."""
+        check_launcher(config.hydra.launcher)
         self._jobs = _jobs_of(config)
         requests = [_request(overrides, config_name) for overrides in self._jobs]
         requests[0].experiment.cache.check()
         self._open.enter_context(shown_here())
+        atexit.register(self._open.close)  # also when the sweep ends before its time
         load_ahead()
         self._store = requests[0].tracking.connect()
         self._store.close_orphans()
@@ -100,7 +107,10 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         """Show the comparison, keep it with the parent run, and list what failed: then the exit code is 1."""
         self._open.close()
         assert self._store is not None
+        self._store.close_unfinished(self._sweep)
         rows = self._store.rows(self._sweep)
+        recorded = self._store.jobs(self._sweep)
+        lost = [overrides for number, overrides in enumerate(self._jobs) if number not in recorded]
         failed = [row for row in rows if row["status"] != "FINISHED"]
         unverified = [row for row in rows if row["verified"] == "false"]
         show_rows(rows)
@@ -108,6 +118,9 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         if failed:
             lines = [f"  {row['strategy']} (run {row['run_id']}): {row['error'] or row['status']}" for row in failed]
             sys.stderr.write("\n".join([f"{len(failed)} of {len(rows)} runs failed:", *lines, ""]))
+        if lost:
+            lines = [f"  {' '.join(overrides)}" for overrides in lost]
+            sys.stderr.write("\n".join([f"{len(lost)} of {len(self._jobs)} jobs left no run:", *lines, ""]))
         if unverified:
             lines = [f"  {row['strategy']} (run {row['run_id']}): {row['broken_promise']}" for row in unverified]
             sys.stderr.write("\n".join(["Files that break their strategy's promise:", *lines, ""]))
@@ -115,10 +128,54 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
             write_tables(rows, Path(folder))
             self._store.attach(self._sweep, Path(folder))
             self._store.describe(self._sweep, (Path(folder) / "comparison.md").read_text())
-        self._store.close(self._sweep, "FAILED" if failed else "FINISHED")
+        self._store.close(self._sweep, "FAILED" if failed or lost else "FINISHED")
         say(f"In MLflow: {self._store.browse(self._sweep)}")
-        if failed or unverified:
+        if failed or lost or unverified:
             sys.exit(1)
+
+
+def check_launcher(launcher: DictConfig) -> None:
+    """Whether a launcher can do its work, asked before anything is run.
+
+    Raises:
+        UserError: its plugin is not installed, joblib has no job to run, Ray no cluster or too few cores.
+    """
+    module = str(launcher._target_).rpartition(".")[0]
+    try:
+        found = find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        plugin = module.split(".")[1]
+        package = f"'.[{EXTRAS[plugin]}]'" if plugin in EXTRAS else plugin.replace("_", "-")
+        raise UserError(
+            f"hydra/launcher: its plugin {plugin} is not installed. Install it with `pip install -c constraints.txt "
+            f"-e {package}`, or give hydra/launcher=basic or joblib."
+        )
+    if launcher.get("n_jobs") == 0:
+        raise UserError(
+            "hydra.launcher.n_jobs=0: give how many jobs run at once, or -1 for as many as there are cores."
+        )
+    if "ray" in launcher:
+        _check_cluster(launcher.ray)
+
+
+def _check_cluster(ray: DictConfig) -> None:
+    """Ray itself would wait for ever for cores that are not there, and try for 14 minutes where nobody answers."""
+    address = str(ray.init.get("address") or "")
+    asked, cores = ray.remote.get("num_cpus") or 1, ray.init.get("num_cpus") or usable_cores()
+    if address == "local" and asked > cores:
+        raise UserError(f"hydra.launcher.ray.remote.num_cpus={asked}: there are {cores} here. Give that many or fewer.")
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), CLUSTER_PATIENCE).close()
+    except OSError as error:
+        raise UserError(
+            f"hydra.launcher.ray.init.address={address}: no Ray cluster answers there ({error}). Start one with `ray "
+            "start --head`, or leave the address out, for this machine alone."
+        ) from error
 
 
 def threads_of_a_job(launcher: DictConfig, jobs: int, cores: int) -> int | None:

@@ -47,6 +47,9 @@ Row = Mapping[str, Any]
 
 SQLITE = "sqlite:///"
 SERVER_PATIENCE = 5.0  # seconds until a server counts as one that does not answer
+RESTART_PATIENCE = 60.0  # seconds that a server may be away in mid-sweep
+# MLflow's client would try for four minutes. So many times, waiting twice as long each time, are about one.
+RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
 CLOCK_TOLERANCE = 60.0  # seconds
 VERDICT = ("arithmetic", "verified", "broken_promise", "partial", "left_float")  # tags that RunRecord.verdict makes
 TAG_LENGTH = 5000  # characters
@@ -84,11 +87,36 @@ class Tracking:
         Raises:
             UserError: the address does not answer, cannot be written, or holds no such experiment.
         """
+        for name, value in RETRIES.items():
+            os.environ.setdefault(name, value)
         with _failures_explained(self), self._prepared(create):
             from mlflow import MlflowClient
 
             client = MlflowClient(f"{SQLITE}{self.database}" if self.database else self.uri)
             return Store(client, self._experiment_id(client, create), self)
+
+    def await_server(self) -> None:
+        """Give a server that is being restarted in mid-sweep a minute; one that took longer is not waited for again."""
+        if not self.uri.startswith("http"):
+            return
+        patience = 0.0 if self.uri in _GIVEN_UP else RESTART_PATIENCE
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                self._ask_server()
+            except (OSError, HTTPException):
+                if time.monotonic() > deadline:
+                    _GIVEN_UP.add(self.uri)
+                    return  # what needs the server says what is wrong
+                time.sleep(1)
+            else:
+                _GIVEN_UP.discard(self.uri)
+                return
+
+    def _ask_server(self) -> None:
+        """Any answer will do: a server behind a login refuses this page."""
+        with suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(f"{self.uri.rstrip('/')}/health", timeout=SERVER_PATIENCE).close()
 
     @contextmanager
     def _prepared(self, create: bool) -> Iterator[None]:
@@ -96,9 +124,7 @@ class Tracking:
         for noisy in ("alembic", "mlflow"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)  # what goes wrong is told once, by this module
         if self.uri.startswith("http"):
-            # MLflow's client would try for minutes. Any answer will do: a server behind a login refuses this page.
-            with suppress(urllib.error.HTTPError):
-                urllib.request.urlopen(f"{self.uri.rstrip('/')}/health", timeout=SERVER_PATIENCE).close()
+            self._ask_server()  # MLflow's client would try for a minute
         if self.database is None or (self.database.exists() and not create):
             yield
             return
@@ -124,9 +150,19 @@ class Tracking:
         if not create:
             known = [experiment.name for experiment in client.search_experiments()]
             raise UserError(f"tracking.experiment={self.experiment}: not in {self.uri}. {near(self.experiment, known)}")
+        from mlflow.exceptions import MlflowException
+
         location = (self.database.parent / "mlruns").as_uri() if self.database else None
         training_view = {"mlflow.experimentKind": "custom_model_development"}  # how MLflow's pages show the runs
-        return str(client.create_experiment(self.experiment, artifact_location=location, tags=training_view))
+        try:
+            return str(client.create_experiment(self.experiment, artifact_location=location, tags=training_view))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return self._experiment_id(client, create=False)  # another sweep that started now was faster
+
+
+_GIVEN_UP: set[str] = set()  # servers that this process has waited for in vain
 
 
 def _make_database(path: Path) -> None:
@@ -199,7 +235,9 @@ class Store:
     def reuse(self, key: str, sweep: str | None, job: int) -> Row | None:
         """A finished run of the same key, taken into the sweep; None where there is none."""
         found = self.find(f"tags.run_key = '{key}' and attributes.status = 'FINISHED'", limit=1)
-        if found and sweep and _sweep_tag(sweep) not in found[0].data.tags:
+        if found and sweep and _sweep_tag(sweep) in found[0].data.tags:  # two of its jobs ask for the same
+            self.client.set_tag(found[0].info.run_id, f"{_sweep_tag(sweep)}_{job:05d}", REUSED)
+        elif found and sweep:
             run_id = found[0].info.run_id
             self.client.set_tag(run_id, _sweep_tag(sweep), f"{job:05d} {REUSED}")
             self.client.set_tag(run_id, "mlflow.parentRunId", sweep)  # in MLflow's pages it moves to the newest sweep
@@ -292,11 +330,32 @@ class Store:
         return [{**_row(run), REUSED: run.data.tags[tag].endswith(REUSED)} for run in runs]
 
     @_explained
+    def jobs(self, sweep: str) -> set[int]:
+        """The jobs of a sweep, counted from 0, that have a run: their own, or one that several of them share."""
+        own = _sweep_tag(sweep)
+        tags = [run.data.tags for run in self.find(f"tags.{own} != ''")]
+        shared = [name.removeprefix(f"{own}_") for names in tags for name in names if name.startswith(f"{own}_")]
+        return {int(number) for number in [*(names[own].split()[0] for names in tags), *shared]}
+
+    @_explained
+    def close_unfinished(self, sweep: str) -> None:
+        """When all jobs of a sweep are over, a run of it that still says RUNNING could not be recorded to its end."""
+        for run in self.find(f"attributes.status = 'RUNNING' and tags.{_sweep_tag(sweep)} != ''"):
+            self.close(run.info.run_id, "KILLED")
+
+    @_explained
     def close_orphans(self) -> None:
-        """Runs that still say RUNNING though their process on this machine is gone were killed: say so."""
+        """Runs that still say RUNNING were killed if their process here is gone, or their sweep elsewhere: say so."""
+        elsewhere = []
         for run in self.find("attributes.status = 'RUNNING'"):
             tags = run.data.tags
-            if tags.get("host") == socket.gethostname() and not _alive(tags.get("process", "")):
+            if tags.get("host") != socket.gethostname():
+                elsewhere.append(run)
+            elif not _alive(tags.get("process", "")):
+                self.close(run.info.run_id, "KILLED")
+        for run in elsewhere:  # only now: the sweeps of this machine that were killed are closed
+            parent = run.data.tags.get("mlflow.parentRunId")
+            if parent and self.client.get_run(parent).info.status != "RUNNING":
                 self.close(run.info.run_id, "KILLED")
 
     def _open(self, name: str, tags: Mapping[str, str]) -> str:

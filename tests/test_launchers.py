@@ -1,0 +1,109 @@
+"""Sweeps whose jobs run side by side: the real command line with joblib and with Ray, on small data."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from experiments.compare import load
+from tests.conftest import run, save_images
+
+pytestmark = pytest.mark.endtoend
+
+SMALL = (
+    "model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.5",
+)  # fmt: skip
+JOBLIB = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *SMALL)
+RAY = (
+    "-m", "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "hydra.launcher.ray.remote.num_cpus=1", *SMALL,
+)  # fmt: skip
+needs_ray = pytest.mark.skipif(
+    find_spec("ray") is None or find_spec("hydra_plugins.hydra_ray_launcher") is None,
+    reason="Ray is not installed: pip install -c constraints.txt -e '.[ray]'",
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_images(tmp_path / "images.npz")
+    return tmp_path
+
+
+def table(folder: Path) -> pd.DataFrame:
+    return load(f"sqlite:///{folder}/mlflow.db")
+
+
+def test_joblib_runs_every_job_and_the_table_is_in_their_order(folder: Path) -> None:
+    done = run(folder, "experiments.run", *JOBLIB, "strategy=qat,none,ptq_int8")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = table(folder)
+    assert list(rows["strategy"]) == ["qat", "none", "ptq_int8"]
+    assert set(rows["status"]) == {"FINISHED"}
+    assert rows["epochs_trained"].sum() == 2  # jobs that need the same training wait for the one that does it
+    assert all(f"{number}/3 strategy=" in done.stdout for number in (1, 2, 3))
+
+
+def test_a_failing_job_does_not_stop_those_beside_it(folder: Path) -> None:
+    done = run(folder, "experiments.run", *JOBLIB, "strategy=annotate", "strategy.layers=[LSTM],[Dense]")
+    assert done.returncode == 1
+    assert "1 of 2 runs failed" in done.stderr
+    assert "Traceback" not in done.stderr
+    rows = table(folder)
+    assert list(rows["status"]) == ["FAILED", "FINISHED"]
+    assert "'LSTM' chooses no layer" in rows["error"].iloc[0]
+
+
+def test_a_process_of_jobs_that_is_killed_is_one_message(folder: Path) -> None:
+    (folder / "cards" / "strategy").mkdir(parents=True)
+    (folder / "cards" / "strategy" / "deadly.yaml").write_text("# ends its process\n_target_: deadly.Deadly\n")
+    (folder / "deadly.py").write_text(
+        "import os, pathlib, signal\n"
+        "from experiments.strategy.none import Nothing as Deadly\n"
+        "if 'loky' in pathlib.Path('/proc/self/cmdline').read_text():\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = run(folder, "experiments.run", "--config-dir", "cards", *JOBLIB, "strategy=none,deadly")
+    assert done.returncode == 1, done.stderr
+    assert "a process that ran jobs is gone" in done.stderr
+    assert "the same command goes on from there" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@needs_ray
+def test_ray_runs_every_job_and_the_table_is_in_their_order(folder: Path) -> None:
+    done = run(folder, "experiments.run", *RAY, "strategy=ptq_dynamic,none")
+    assert done.returncode == 0, done.stderr
+    rows = table(folder)
+    assert list(rows["strategy"]) == ["ptq_dynamic", "none"]
+    assert set(rows["status"]) == {"FINISHED"}
+    assert rows["epochs_trained"].sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(
+            ["hydra/launcher=submitit"],
+            "its plugin hydra_submitit_launcher is not installed. Install it with `pip install -c constraints.txt "
+            "-e '.[slurm]'`",
+            marks=pytest.mark.skipif(
+                find_spec("hydra_plugins.hydra_submitit_launcher") is not None, reason="the plugin is installed"
+            ),
+        ),
+        pytest.param(
+            ["hydra/launcher=ray", "hydra.launcher.ray.init.address=127.0.0.1:9"],
+            "hydra.launcher.ray.init.address=127.0.0.1:9: no Ray cluster answers there",
+            marks=needs_ray,
+        ),
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0: give how many jobs"),
+        (["hydra/launcher=jobllib"], "there is no such card in conf/hydra/launcher. Did you mean joblib"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_launcher_that_cannot_work_is_one_message(arguments: list[str], message: str, folder: Path) -> None:
+    done = run(folder, "experiments.run", "-m", *arguments, *SMALL)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder / "mlflow.db").exists()

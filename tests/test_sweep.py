@@ -1,0 +1,66 @@
+"""How a sweep divides the machine among its jobs, and what it says of launchers that cannot work."""
+
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from experiments.card import CONF
+from experiments.errors import UserError
+from experiments.sweep import check_launcher, threads_of_a_job
+
+
+def launcher(card: str, *changes: str) -> Any:
+    loaded = OmegaConf.load(CONF / "hydra" / "launcher" / f"{card}.yaml")
+    return OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(changes)))
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "jobs", "cores", "threads"),
+    [
+        (2, 6, 8, 4),
+        (2, 1, 8, 8),  # a job that is alone has every core
+        (3, 6, 8, 2),
+        (16, 16, 8, 1),
+        (-1, 16, 8, 1),
+        (-2, 16, 8, 1),
+        (-5, 16, 8, 2),
+        (-1, 2, 8, 4),
+        (-99, 16, 8, 8),
+    ],
+)
+def test_joblib_s_jobs_share_the_cores(n_jobs: int, jobs: int, cores: int, threads: int) -> None:
+    assert threads_of_a_job(launcher("joblib", f"n_jobs={n_jobs}"), jobs, cores) == threads
+
+
+@pytest.mark.parametrize(("card", "asks"), [("ray", "ray.remote.num_cpus"), ("submitit", "cpus_per_task")])
+def test_a_job_on_a_cluster_has_what_it_asks_of_its_node(card: str, asks: str) -> None:
+    assert threads_of_a_job(launcher(card, f"{asks}=3"), jobs=100, cores=2) == 3
+
+
+def test_one_job_after_another_has_no_number_of_its_own() -> None:
+    basic = OmegaConf.create({"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"})
+    assert threads_of_a_job(basic, jobs=4, cores=8) is None
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("hydra_plugins.hydra_missing_launcher.core", "hydra-missing-launcher"),
+        ("hydra_plugins.hydra_joblib_launcher.missing", "hydra-joblib-launcher"),
+    ],
+)
+def test_a_plugin_that_is_not_installed_is_named(module: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        check_launcher(OmegaConf.create({"_target_": f"{module}.Launcher"}))
+
+
+def test_launchers_that_are_there_pass() -> None:
+    check_launcher(launcher("joblib"))
+
+
+def test_more_cores_for_a_job_than_ray_has_are_refused() -> None:
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="the extra ray is not installed")
+    with pytest.raises(UserError, match=r"hydra.launcher.ray.remote.num_cpus=3: there are 2 here"):
+        check_launcher(launcher("ray", "ray.init.num_cpus=2", "ray.remote.num_cpus=3"))
+    check_launcher(launcher("ray", "ray.init.num_cpus=2", "ray.remote.num_cpus=2"))
