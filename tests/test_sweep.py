@@ -1,4 +1,4 @@
-"""How a sweep divides the machine among its jobs, and what it says of launchers that cannot work."""
+"""How a sweep divides the machine, what it says of launchers that cannot work, and what it was spared."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from experiments.card import CONF
 from experiments.errors import UserError
-from experiments.sweep import check_launcher, threads_of_a_job
+from experiments.sweep import check_launcher, spoken, threads_of_a_job, training_totals
 
 
 def launcher(card: str, *changes: str) -> Any:
@@ -64,3 +64,23 @@ def test_more_cores_for_a_job_than_ray_has_are_refused() -> None:
     with pytest.raises(UserError, match=r"hydra.launcher.ray.remote.num_cpus=3: there are 2 here"):
         check_launcher(launcher("ray", "ray.init.num_cpus=2", "ray.remote.num_cpus=3"))
     check_launcher(launcher("ray", "ray.init.num_cpus=2", "ray.remote.num_cpus=2"))
+
+
+def row(trained: int, reused: int, seconds: float, seconds_reused: float, **more: Any) -> dict[str, Any]:
+    times = {"train_seconds": seconds, "train_seconds_reused": seconds_reused}
+    return {"status": "FINISHED", "reused": False, "epochs_trained": trained, "epochs_reused": reused, **times, **more}
+
+
+def test_epochs_of_the_cache_and_of_finished_runs_were_saved() -> None:
+    rows = [
+        row(2, 0, seconds=20, seconds_reused=0),
+        row(1, 2, seconds=30, seconds_reused=20),
+        row(4, 1, seconds=50, seconds_reused=10, reused=True),  # made by an earlier sweep
+        row(9, 9, seconds=90, seconds_reused=90, status="FAILED"),
+    ]
+    assert training_totals(rows) == "Epochs trained: 3; reused: 7, which saved 1 min 10 s of training."
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(8.4, "8 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")])
+def test_times_are_told_as_people_tell_them(seconds: float, said: str) -> None:
+    assert spoken(seconds) == said
