@@ -66,9 +66,10 @@ def test_more_cores_for_a_job_than_ray_has_are_refused() -> None:
     check_launcher(launcher("ray", "ray.init.num_cpus=2", "ray.remote.num_cpus=2"))
 
 
-def row(trained: int, reused: int, seconds: float, seconds_reused: float, **more: Any) -> dict[str, Any]:
+def row(trained: int, from_cache: int, seconds: float, seconds_reused: float, **more: Any) -> dict[str, Any]:
+    epochs = {"epochs_trained": trained, "epochs_reused": from_cache}
     times = {"train_seconds": seconds, "train_seconds_reused": seconds_reused}
-    return {"status": "FINISHED", "reused": False, "epochs_trained": trained, "epochs_reused": reused, **times, **more}
+    return {"status": "FINISHED", "reused": False, **epochs, **times, **more}
 
 
 def test_epochs_of_the_cache_and_of_finished_runs_were_saved() -> None:
