@@ -30,6 +30,15 @@ def save_images(path: Path, train: int = 200, test: int = 40) -> Path:
     return path
 
 
+def own_card(folder: Path, card: str, kind: str, code: str) -> None:
+    """A user's own card in folder/cards, such as strategy/mine, and the module with the class `kind` behind it."""
+    module = Path(card).name
+    path = folder / "cards" / f"{card}.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"# made by a user\n_target_: {module}.{kind}\n")
+    (folder / f"{module}.py").write_text(code)
+
+
 def run(folder: Path, module: str, *arguments: str) -> Done:
     """Run `python -m MODULE ARGUMENTS` in a folder, as a user would."""
     return subprocess.run(

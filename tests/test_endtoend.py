@@ -17,7 +17,7 @@ import pytest
 from benchmarks.publish import README
 from experiments.compare import COLUMNS, load
 from experiments.tracking import Store, Tracking
-from tests.conftest import ENVIRONMENT, Done, run, save_images
+from tests.conftest import ENVIRONMENT, Done, own_card, run, save_images
 
 pytestmark = pytest.mark.endtoend
 
@@ -255,9 +255,7 @@ def test_a_user_s_architecture_is_one_card(folder: Path) -> None:
 
 def test_the_readme_s_own_strategy_works_as_it_stands(folder: Path) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    (folder / "mine.py").write_text(block)
-    (folder / "cards" / "strategy").mkdir(parents=True)
-    (folder / "cards" / "strategy" / "mine.yaml").write_text("# mine\n_target_: mine.FinetuneThenInt8\n")
+    own_card(folder, "strategy/mine", "FinetuneThenInt8", block)
     done = run(folder, "experiments.run", "--config-dir", "cards", "strategy=mine", *SMALL)
     assert done.returncode == 0, done.stderr
     row = table(folder).iloc[0]
@@ -358,17 +356,14 @@ def test_a_cache_that_cannot_be_written_is_found_before_anything_runs(mode: list
 
 
 def test_a_crash_in_native_code_is_a_failed_run_and_not_the_end_of_the_sweep(folder: Path) -> None:
-    (folder / "cards" / "strategy").mkdir(parents=True)
-    (folder / "cards" / "strategy" / "hostile.yaml").write_text(
-        "# crashes the interpreter\n_target_: hostile.Hostile\n"
-    )
-    (folder / "hostile.py").write_text(
+    crash = (
         "import os, signal\n"
         "from experiments.strategy.none import Nothing\n"
         "class Hostile(Nothing):\n"
         "    def prepare(self, model, fit, calibration):\n"
         "        os.kill(os.getpid(), signal.SIGSEGV)\n"
     )
+    own_card(folder, "strategy/hostile", "Hostile", crash)
     done = run(folder, "experiments.run", "--config-dir", "cards", "-m", "strategy=hostile,none", *SMALL)
     assert done.returncode == 1
     assert "crashed with SIGSEGV in native code" in done.stderr
@@ -411,15 +406,14 @@ def test_an_output_file_that_cannot_be_written_is_exit_code_2(sweep: tuple[Path,
 
 
 def test_a_file_that_breaks_its_strategy_s_promise_is_marked_and_is_an_error(folder: Path) -> None:
-    (folder / "cards" / "strategy").mkdir(parents=True)
-    (folder / "cards" / "strategy" / "liar.yaml").write_text("# promises int8, gives float\n_target_: liar.Liar\n")
-    (folder / "liar.py").write_text(
+    lie = (
         "from experiments.promise import Promise\n"
         "from experiments.strategy.none import Nothing\n"
         "class Liar(Nothing):\n"
         "    def promise(self, model):\n"
         "        return Promise('int8')\n"
     )
+    own_card(folder, "strategy/liar", "Liar", lie)
     done = run(folder, "experiments.run", "--config-dir", "cards", "-m", "strategy=none,liar", *SMALL)
     assert done.returncode == 1
     assert "NOT VERIFIED" in done.stdout

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments.compare import load
-from tests.conftest import run, save_images
+from tests.conftest import own_card, run, save_images
 
 pytestmark = pytest.mark.endtoend
 
@@ -55,14 +55,13 @@ def test_a_failing_job_does_not_stop_those_beside_it(folder: Path) -> None:
 
 
 def test_a_process_of_jobs_that_is_killed_is_one_message(folder: Path) -> None:
-    (folder / "cards" / "strategy").mkdir(parents=True)
-    (folder / "cards" / "strategy" / "deadly.yaml").write_text("# ends its process\n_target_: deadly.Deadly\n")
-    (folder / "deadly.py").write_text(
+    end = (
         "import os, pathlib, signal\n"
         "from experiments.strategy.none import Nothing as Deadly\n"
         "if 'loky' in pathlib.Path('/proc/self/cmdline').read_text():\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
+    own_card(folder, "strategy/deadly", "Deadly", end)
     done = run(folder, "experiments.run", "--config-dir", "cards", *JOBLIB, "strategy=none,deadly")
     assert done.returncode == 1, done.stderr
     assert "a process that ran jobs is gone" in done.stderr
