@@ -121,7 +121,7 @@ class Tracking:
     @contextmanager
     def _prepared(self, create: bool) -> Iterator[None]:
         """One process at a time may make a fresh database; a server has to answer at all."""
-        for noisy in ("alembic", "mlflow"):
+        for noisy in ("alembic", "mlflow", "urllib3"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)  # what goes wrong is told once, by this module
         if self.uri.startswith("http"):
             self._ask_server()  # MLflow's client would try for a minute

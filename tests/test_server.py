@@ -28,6 +28,8 @@ SMALL = (
 OWNER = "postgres"  # PostgreSQL refuses to run as root; Debian's package brings this user
 LOOPBACK = "127.0.0.1"
 SECONDS_TO_START = 120.0
+SECONDS_TO_END = 300.0  # other runs on this machine may hold a measurement up
+Begin = Callable[..., "subprocess.Popen[str]"]
 
 
 def free_port() -> int:
@@ -168,16 +170,31 @@ def store(server: Server) -> Store:
     return Tracking(uri=server.uri).connect(create=False)
 
 
-def begin(folder: Path, server: Server, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "experiments.run", *sweep_at(server, *arguments)],
-        cwd=folder, env={**ENVIRONMENT, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+@pytest.fixture
+def begin(folder: Path, server: Server) -> Iterator[Begin]:
+    """Starts sweeps that are ended with the test, whatever becomes of it."""
+    sweeps: list[subprocess.Popen[str]] = []
+
+    def started(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        if not server.answers():  # a test before this one failed
+            server.start()
+        command = [sys.executable, "-m", "experiments.run", *sweep_at(server, *arguments)]
+        sweep = subprocess.Popen(
+            command, cwd=folder, env={**ENVIRONMENT, **environment},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        sweeps.append(sweep)
+        return sweep
+
+    yield started
+    for sweep in sweeps:
+        sweep.kill()
+        sweep.wait()
 
 
 # The first test, while the database holds no experiment.
-def test_two_sweeps_that_start_at_once_on_an_empty_server_both_succeed(server: Server, folder: Path) -> None:
-    sweeps = [begin(folder, server, f"strategy={strategy}") for strategy in ("none", "ptq_dynamic")]
+def test_two_sweeps_that_start_at_once_on_an_empty_server_both_succeed(server: Server, begin: Begin) -> None:
+    sweeps = [begin(f"strategy={strategy}") for strategy in ("none", "ptq_dynamic")]
     outcomes = [(sweep.communicate()[1], sweep.returncode) for sweep in sweeps]
     assert outcomes == [("", 0), ("", 0)]
     assert len(store(server).find("tags.kind = 'sweep'")) == 2
@@ -206,12 +223,14 @@ def test_a_parallel_sweep_keeps_everything_on_the_server(server: Server, folder:
     assert list(pd.read_csv(folder / "table.csv")["strategy"]) == ["none", "ptq_int8"]
 
 
-def test_a_server_that_goes_away_in_mid_sweep_is_one_message_and_nothing_is_lost(server: Server, folder: Path) -> None:
+def test_a_server_that_goes_away_in_mid_sweep_is_one_message_and_nothing_is_lost(
+    server: Server, folder: Path, begin: Begin
+) -> None:
     arguments = ("strategy=none", "epochs=12", "seed=2")
-    sweep = begin(folder, server, *arguments, MLFLOW_HTTP_REQUEST_MAX_RETRIES="2")
+    sweep = begin(*arguments, MLFLOW_HTTP_REQUEST_MAX_RETRIES="2")
     wait_until(lambda: bool(list(folder.glob("cache/training/*/00002-*.npz"))), "two epochs are trained")
     server.kill()
-    _, errors = sweep.communicate(timeout=120)
+    _, errors = sweep.communicate(timeout=SECONDS_TO_END)
     assert sweep.returncode == 1, errors
     assert errors.count(f"tracking.uri={server.uri}: cannot be used") == 1
     assert "the same command goes on from there" in errors
@@ -226,12 +245,12 @@ def test_a_server_that_goes_away_in_mid_sweep_is_one_message_and_nothing_is_lost
     assert not store(server).find("attributes.status = 'RUNNING'")
 
 
-def test_a_server_that_is_restarted_in_mid_sweep_is_no_failure(server: Server, folder: Path) -> None:
-    sweep = begin(folder, server, "strategy=none,ptq_dynamic", "seed=3", "epochs=4")
+def test_a_server_that_is_restarted_in_mid_sweep_is_no_failure(server: Server, folder: Path, begin: Begin) -> None:
+    sweep = begin("strategy=none,ptq_dynamic", "seed=3", "epochs=4")
     wait_until(lambda: bool(list(folder.glob("cache/training/*/00001-*.npz"))), "an epoch is trained")
     server.kill()
     time.sleep(5)  # the first run ends meanwhile, and finds nobody to tell
     server.start()
-    _, errors = sweep.communicate(timeout=300)
+    _, errors = sweep.communicate(timeout=SECONDS_TO_END)
     assert (sweep.returncode, errors) == (0, "")
     assert list(load(server.uri)["status"]) == ["FINISHED", "FINISHED"]
