@@ -81,7 +81,7 @@ def whole(baseline_epochs: int) -> Work:
         strategies=tuple(sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))),
         finetune_epochs=(1, 2, 4),
         baseline_epochs=baseline_epochs,
-        settings=("dataset=mnist", "dataset.train_samples=10000", "latency.seconds=1"),
+        settings=("dataset=mnist", "dataset.train_samples=10000", "latency.seconds=0.3"),
     )
 
 

@@ -79,7 +79,7 @@ def run(experiment: Experiment) -> RunRecord:
     with spent.on("conversion"):
         reference = known.converted(baseline.model, Float32())
         tflite = known.converted(prepared.model, strategy.scheme, promise.chosen)
-        in_float = reference if prepared.model is baseline.model else known.in_float(prepared.model)
+        in_float = known.in_float(prepared.model)
     layers = [layer.name for layer in model.layers]
     ops = read_ops(tflite.content, layers)
 

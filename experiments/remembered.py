@@ -18,7 +18,7 @@ from experiments.dataset import Dataset
 from experiments.machine import at_work
 from experiments.measure.accuracy import Logits, keras_logits, tflite_logits
 from experiments.stamp import CODE_DIGEST
-from experiments.tflite import Calibration, Float32, Scheme, TFLiteModel, convert
+from experiments.tflite import Calibration, Float32, Scheme, TFLiteModel, convert, is_fake_quantized
 from experiments.training import digest_of, numerics
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class Remembered:
 
     def in_float(self, model: "Model") -> TFLiteModel:
         """The float file of a model's weights, without the fake quantization that they were trained under."""
+        if not is_fake_quantized(model):
+            return self.converted(model, Float32())
         from experiments.strategy.annotation import fake_quantization_off
 
         with fake_quantization_off():

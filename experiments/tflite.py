@@ -154,6 +154,11 @@ def _in_float(model: "Model") -> bytes:
     return _converted(tf.lite.TFLiteConverter.from_keras_model(model), Float32())
 
 
+def is_fake_quantized(model: "Model") -> bool:
+    """Whether TFMOT has wrapped any of a model's layers to learn its ranges."""
+    return any(hasattr(layer, "quantize_config") for layer in model.layers)
+
+
 def _is_fake_quantized(layer: Any) -> bool:
     """Whether TFMOT wrapped the layer to quantize what it computes, and not just to hand on a quantized output."""
     quantization = getattr(layer, "quantize_config", None)

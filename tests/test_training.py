@@ -93,15 +93,23 @@ def test_continuing_gives_the_bits_of_training_straight_through(kind: str, data:
     assert (continued.epochs_reused, continued.epochs_trained) == (1, 1)
 
 
-def test_a_fresh_process_gives_the_same_bits(data: Dataset, tmp_path: Path) -> None:
-    here = bits(trained("article_with_qat", 1, data, tmp_path / "here").model)
+def bits_in_a_fresh_process(kind: str, epochs: int, cache: Path) -> str:
     script = (
         "from pathlib import Path; from tests.test_training import *\n"
         "data = Mnist(train_samples=500, test_samples=50).load()\n"
-        f"print(bits(trained('article_with_qat', 1, data, Path({str(tmp_path / 'there')!r})).model))"
+        f"print(bits(trained({kind!r}, {epochs}, data, Path({str(cache)!r})).model))"
     )
-    there = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert there.stdout.split()[-1] == here
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return done.stdout.split()[-1]
+
+
+@pytest.mark.parametrize("kind", ["article", "article_with_qat"])
+def test_fresh_processes_that_continue_one_another_give_the_bits_of_one(
+    kind: str, data: Dataset, tmp_path: Path
+) -> None:
+    here = bits(trained(kind, 2, data, tmp_path / "here").model)
+    bits_in_a_fresh_process(kind, 1, tmp_path / "there")
+    assert bits_in_a_fresh_process(kind, 2, tmp_path / "there") == here
 
 
 def test_fewer_epochs_are_a_station_of_a_longer_training(data: Dataset, tmp_path: Path) -> None:
