@@ -9,10 +9,10 @@ A sweep of all strategies with finetune.epochs=1,2,4 on a fixed baseline, 10,000
   from the trainings of each strategy (benchmarks.trajectories), and the bare work below is held to it.
 - Wall time, against the same unique work done bare (benchmarks.bare): TensorFlow imported, then plain model.fit, one
   conversion a file, one evaluation a Keras model and a file. It is measured before and after the sweep, since a
-  machine's speed drifts.
+  machine's speed drifts; with `--bare-once` only before.
 - Wall time, against the plain way: each of the cells trains its own baseline and fine-tuning from scratch, converts and
   evaluates. It would take hours, so it is reckoned: each cell is charged with its pieces, every epoch, model,
-  conversion and evaluation, each with the mean of its times in the two bare passes. That is the plain way at its best:
+  conversion and evaluation, each with the mean of its times in the bare passes. That is the plain way at its best:
   in one process, with TensorFlow imported and the images loaded at no cost. `--in-full` really does it, instead.
 
 Writes benchmarks/results/once/ (once.csv, pieces.csv with every piece's seconds, comparison.csv of the sweep).
@@ -21,6 +21,7 @@ Writes benchmarks/results/once/ (once.csv, pieces.csv with every piece's seconds
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from benchmarks import sweeps, tables
@@ -91,11 +92,12 @@ def quick() -> Work:
     return Work(("none", "prune", "prune_qat"), (1, 2), 1, ("dataset=mnist", *samples, "latency.seconds=0.3"))
 
 
-def mean_pieces(first: Bare, second: Bare) -> list[Piece]:
-    """The pieces with the mean of their times in two passes."""
+def mean_pieces(bares: Sequence[Bare]) -> list[Piece]:
+    """The pieces with the mean of their times in all passes."""
+    passes = [bare.pieces for bare in bares]
     return [
-        replace(one, seconds=(one.seconds + other.seconds) / 2)
-        for one, other in zip(first.pieces, second.pieces, strict=True)
+        replace(same[0], seconds=float(np.mean([piece.seconds for piece in same])))
+        for same in zip(*passes, strict=True)
     ]
 
 
@@ -134,36 +136,38 @@ def main() -> None:
     """Measure and write."""
     parser = options("benchmarks.once", __doc__)
     parser.add_argument("--baseline-epochs", type=int, default=10, metavar="N", help="of the baseline (default: 10)")
+    parser.add_argument("--bare-once", action="store_true", help="measure the bare work before the sweep only")
     parser.add_argument("--in-full", action="store_true", help="do the plain way instead of reckoning it: hours")
     asked = parser.parse_args()
     results = Results("once")
     work = quick() if asked.quick else whole(asked.baseline_epochs)
 
     say(f"the work of {len(work.cells)} cells done bare, for the first time")
-    before = in_own_process(work.cells, work.common, shared=True)
-    say(f"{before.seconds:.0f} s; now {sweeps.command(work.overrides)}")
+    bares = [in_own_process(work.cells, work.common, shared=True)]
+    say(f"{bares[0].seconds:.0f} s; now {sweeps.command(work.overrides)}")
     with sweeps.fresh_folder() as folder:
         sweep_seconds = sweeps.sweep(folder, work.overrides)
         comparison = sweeps.table(folder)
-    say(f"{sweep_seconds:.0f} s; the bare work again")
-    after = in_own_process(work.cells, work.common, shared=True)
-    say(f"{after.seconds:.0f} s")
-    pieces = plain_pieces(mean_pieces(before, after), work.cells)
-    plain, way = Bare(sum(piece.seconds for piece in pieces), tuple(pieces)), tables.PLAIN_RECKONED
+    say(f"{sweep_seconds:.0f} s")
+    if not asked.bare_once:
+        say("the bare work again")
+        bares.append(in_own_process(work.cells, work.common, shared=True))
+        say(f"{bares[1].seconds:.0f} s")
+    pieces = plain_pieces(mean_pieces(bares), work.cells)
+    plain, plain_way = Bare(sum(piece.seconds for piece in pieces), tuple(pieces)), tables.PLAIN_RECKONED
     if asked.in_full:
         say(f"the plain way, which should take {plain.seconds:.0f} s")
-        plain, way = in_own_process(work.cells, work.common, shared=False), tables.PLAIN_MEASURED
+        plain, plain_way = in_own_process(work.cells, work.common, shared=False), tables.PLAIN_MEASURED
 
     rows = [
         by_sweep(sweep_seconds, comparison),
-        by_hand(tables.BARE_BEFORE, before),
-        by_hand(tables.BARE_AFTER, after),
-        by_hand(way, plain),
+        *(by_hand(way, bare) for way, bare in zip((tables.BARE_BEFORE, tables.BARE_AFTER), bares, strict=False)),
+        by_hand(plain_way, plain),
     ]
     table = pd.DataFrame(rows).assign(**work.described, runs=len(comparison))
     shown("once", table)
     if not asked.quick:
-        more = {"pieces.csv": pieces_table((before, after)), "comparison.csv": comparison}
+        more = {"pieces.csv": pieces_table(bares), "comparison.csv": comparison}
         results.write(table, sweeps.command(work.overrides), more)
     verdict(failures(table))
 

@@ -85,7 +85,7 @@ def test_the_plain_way_pays_each_piece_in_every_cell() -> None:
 
 def test_pieces_of_two_passes_are_averaged() -> None:
     first, second = (Bare(seconds, (Piece("epoch", BASELINE, 1, seconds),)) for seconds in (2.0, 4.0))
-    assert mean_pieces(first, second) == [Piece("epoch", BASELINE, 1, 3.0)]
+    assert mean_pieces([first, second]) == [Piece("epoch", BASELINE, 1, 3.0)]
 
 
 def test_the_sweep_over_everything_is_asked_for_as_a_person_would() -> None:
