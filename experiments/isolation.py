@@ -31,6 +31,7 @@ LOADED_ONCE = (
     "experiments.fork_server", "experiments.tensorflow_quietly", "experiments.strategy.annotation",
     "experiments.pipeline",
 )  # fmt: skip
+PATIENCE = 10.0  # seconds that a process has to end after its last word
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(list(LOADED_ONCE))
 
@@ -74,7 +75,11 @@ def run_apart(experiment: Experiment) -> RunRecord:
         except EOFError:  # nobody is left to send anything
             process.join()
             outcome = _crashed(process.exitcode, Path(last_words.name).read_text())
+        except KeyboardInterrupt:
+            process.kill()
+            raise
         finally:
+            process.join(PATIENCE)  # it tidies up before it goes
             process.kill()
             process.join()
             ours.close()

@@ -11,9 +11,10 @@ import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 # Runs of different tests need not wait for one another's timings, as runs of a user do: the locks lie in this folder.
-_OWN_FOLDER = Path(tempfile.gettempdir()) / f"quantization-tests-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
-_OWN_FOLDER.mkdir(exist_ok=True)
-os.environ["TMPDIR"] = tempfile.tempdir = str(_OWN_FOLDER)
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    _own_folder = Path(tempfile.gettempdir()) / f"tests-{worker}"  # short, as names of sockets have to be
+    _own_folder.mkdir(exist_ok=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(_own_folder)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 Done = subprocess.CompletedProcess[str]
 
