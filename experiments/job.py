@@ -1,5 +1,6 @@
 """One run and its place in the store: opened before the work starts, closed whatever happens."""
 
+import gc
 import hashlib
 import inspect
 import json
@@ -50,6 +51,7 @@ def _make(request: Request, store: Store, run_id: str) -> None:
         record = run_apart(request.experiment)
         with at_work():
             store.finish(run_id, record, request.text)
+            gc.collect()  # pictures hold their parts in cycles, which would pile up over a sweep
     except KeyboardInterrupt:
         store.close(run_id, "KILLED")
         if request.sweep:
