@@ -60,7 +60,7 @@ class Outcome:
 def killed(
     number: int, expected: pd.DataFrame, duration: float, rng: np.random.Generator, overrides: tuple[str, ...]
 ) -> Outcome:
-    """Kill a sweep one to three times, then run it to its end; the folder stays where something deviates."""
+    """Kill a sweep once or twice, then run it to its end; the folder stays where something deviates."""
     folder = sweeps.new_folder()
     moments: list[float] = []
     gone, survivors = 0.0, 0
