@@ -94,47 +94,48 @@ class Source(ABC):
     def load(self) -> Dataset:
         """The checked data set, cut to `train_samples` and `test_samples`, its validation split held out."""
         raw = self.read()
-        train = _checked(raw.x_train, raw.y_train, "train")
-        test = _checked(raw.x_test, raw.y_test, "test")
-        if train.x.shape[1:] != test.x.shape[1:]:
+        _check_images(raw.x_train, "train")
+        _check_images(raw.x_test, "test")
+        if raw.x_train.shape[1:] != raw.x_test.shape[1:]:
             raise UserError(
-                f"Images of x_train have the shape {train.x.shape[1:]}, those of x_test {test.x.shape[1:]}: "
+                f"Images of x_train have the shape {raw.x_train.shape[1:]}, those of x_test {raw.x_test.shape[1:]}: "
                 "both need the same."
             )
-        classes = _classes(train.y)
-        if test.y.max() >= classes:
+        y_train = _class_labels(raw.y_train, len(raw.x_train), "train")
+        y_test = _class_labels(raw.y_test, len(raw.x_test), "test")
+        classes = _classes(y_train)
+        if y_test.max() >= classes:
             raise UserError(
-                f"y_test holds the label {test.y.max()}, but the training labels run from 0 to "
+                f"y_test holds the label {y_test.max()}, but the training labels run from 0 to "
                 f"{classes - 1}: a model cannot know a class that it was never shown."
             )
-        train = _subset(train, self.train_samples, "dataset.train_samples")
-        test = _subset(test, self.test_samples, "dataset.test_samples")
+        train = _subset(raw.x_train, y_train, self.train_samples, "train")
+        test = _subset(raw.x_test, y_test, self.test_samples, "test")
         return Dataset(*_held_out(train, self.validation_split), test, classes)
 
 
-def _checked(images: npt.NDArray[np.generic], labels: npt.NDArray[np.generic], part: str) -> Split:
+def _check_images(images: npt.NDArray[np.generic], part: str) -> None:
     if images.ndim < 2:
         raise UserError(
             f"x_{part} has the shape {images.shape}: it needs one axis for the images and one or more for "
             "each image, such as (n, height, width) or (n, height, width, channels)."
         )
-    return Split(_scaled(images, part), _class_labels(labels, len(images), part))
+    if images.dtype.kind not in "uf":
+        raise UserError(
+            f"x_{part} has the dtype {images.dtype}: images are unsigned integers, which are scaled to 0..1, "
+            "or floats, which are used as they are."
+        )
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise UserError(f"x_{part} holds values that are not finite (NaN or infinity).")
 
 
-def _scaled(images: npt.NDArray[np.generic], part: str) -> Images:
+def _scaled(images: npt.NDArray[np.generic]) -> Images:
     """Integers of b bits become 0..1; floats stay as they are; grey images get their channel axis."""
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.dtype.kind == "u":
         scaled: Images = images.astype(np.float32) / np.float32(2 ** (8 * images.dtype.itemsize) - 1)
         return scaled
-    if images.dtype.kind != "f":
-        raise UserError(
-            f"x_{part} has the dtype {images.dtype}: images are unsigned integers, which are scaled to 0..1, "
-            "or floats, which are used as they are."
-        )
-    if not np.isfinite(images).all():
-        raise UserError(f"x_{part} holds values that are not finite (NaN or infinity).")
     return np.asarray(images, np.float32)
 
 
@@ -169,12 +170,17 @@ def _classes(labels: Labels) -> int:
     return len(present)
 
 
-def _subset(split: Split, samples: int | None, key: str) -> Split:
+def _subset(images: npt.NDArray[np.generic], labels: Labels, samples: int | None, part: str) -> Split:
+    """The first step that computes with images: those that are not taken cost nothing."""
     if samples is None:
-        return split
-    if samples > len(split):
-        raise UserError(f"{key}={samples}: the data set holds {len(split)} images; give at most that, or null for all.")
-    return split.take(_choice(samples, len(split)))
+        return Split(_scaled(images), labels)
+    if samples > len(labels):
+        raise UserError(
+            f"dataset.{part}_samples={samples}: the data set holds {len(labels)} images; give at most that, or null "
+            "for all."
+        )
+    taken = _choice(samples, len(labels))
+    return Split(_scaled(images[taken]), labels[taken])
 
 
 def _held_out(train: Split, share: float) -> tuple[Split, Split]:
