@@ -94,27 +94,27 @@ class Source(ABC):
     def load(self) -> Dataset:
         """The checked data set, cut to `train_samples` and `test_samples`, its validation split held out."""
         raw = self.read()
-        _check_images(raw.x_train, "train")
-        _check_images(raw.x_test, "test")
-        if raw.x_train.shape[1:] != raw.x_test.shape[1:]:
+        x_train, x_test = _checked(raw.x_train, "train"), _checked(raw.x_test, "test")
+        if x_train.shape[1:] != x_test.shape[1:]:
             raise UserError(
-                f"Images of x_train have the shape {raw.x_train.shape[1:]}, those of x_test {raw.x_test.shape[1:]}: "
+                f"Images of x_train have the shape {x_train.shape[1:]}, those of x_test {x_test.shape[1:]}: "
                 "both need the same."
             )
-        y_train = _class_labels(raw.y_train, len(raw.x_train), "train")
-        y_test = _class_labels(raw.y_test, len(raw.x_test), "test")
+        y_train = _class_labels(raw.y_train, len(x_train), "train")
+        y_test = _class_labels(raw.y_test, len(x_test), "test")
         classes = _classes(y_train)
         if y_test.max() >= classes:
             raise UserError(
                 f"y_test holds the label {y_test.max()}, but the training labels run from 0 to "
                 f"{classes - 1}: a model cannot know a class that it was never shown."
             )
-        train = _subset(raw.x_train, y_train, self.train_samples, "train")
-        test = _subset(raw.x_test, y_test, self.test_samples, "test")
+        train = _subset(x_train, y_train, self.train_samples, "train")
+        test = _subset(x_test, y_test, self.test_samples, "test")
         return Dataset(*_held_out(train, self.validation_split), test, classes)
 
 
-def _check_images(images: npt.NDArray[np.generic], part: str) -> None:
+def _checked(images: npt.NDArray[np.generic], part: str) -> npt.NDArray[np.generic]:
+    """The images as they came, grey ones with a channel axis."""
     if images.ndim < 2:
         raise UserError(
             f"x_{part} has the shape {images.shape}: it needs one axis for the images and one or more for "
@@ -127,12 +127,11 @@ def _check_images(images: npt.NDArray[np.generic], part: str) -> None:
         )
     if images.dtype.kind == "f" and not np.isfinite(images).all():
         raise UserError(f"x_{part} holds values that are not finite (NaN or infinity).")
+    return images[..., np.newaxis] if images.ndim == 3 else images
 
 
 def _scaled(images: npt.NDArray[np.generic]) -> Images:
-    """Integers of b bits become 0..1; floats stay as they are; grey images get their channel axis."""
-    if images.ndim == 3:
-        images = images[..., np.newaxis]
+    """Integers of b bits become 0..1; floats stay as they are."""
     if images.dtype.kind == "u":
         scaled: Images = images.astype(np.float32) / np.float32(2 ** (8 * images.dtype.itemsize) - 1)
         return scaled
