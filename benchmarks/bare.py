@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.trajectories import BASELINE, Cell, Piece, stations
 from experiments.configuration import composed
 from experiments.dataset import Dataset
+from experiments.isolation import end_with_parent
 from experiments.pipeline import Experiment
 from experiments.training import Fit, Trained
 
@@ -48,7 +49,7 @@ class Bare:
 
 def in_own_process(cells: Sequence[Cell], overrides: Sequence[str], shared: bool) -> Bare:
     """Do the work of all cells in a process of its own, each piece once, or each cell for itself."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         return pool.submit(_all, cells, overrides, shared).result()
 
 

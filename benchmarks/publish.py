@@ -12,8 +12,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.tables import fresh_store_table, killed_table, memory_table, once_table, overhead_table
-from experiments.compare import COLUMNS, NOTE, WRITERS, for_people, load
+from benchmarks.tables import (
+    evaluation_table,
+    fresh_store_table,
+    killed_table,
+    memory_table,
+    once_table,
+    overhead_table,
+    planted_table,
+    same_file_table,
+    spread_table,
+)
+from experiments.compare import COLUMNS, WRITERS, for_people, load, note
 from experiments.errors import UserError
 from experiments.sensitivity import advice, points
 from experiments.statistics import Estimate
@@ -63,7 +73,7 @@ def published(name: str) -> str:
     table = table.reindex(
         columns=list(dict.fromkeys([*COLUMNS, *table.columns]))
     )  # one of an earlier version has fewer
-    return f"{for_people(table).to_markdown(index=False, disable_numparse=True)}\n\n{NOTE}\n"
+    return f"{for_people(table).to_markdown(index=False, disable_numparse=True)}\n\n{note(table)}\n"
 
 
 def exactness_table(table: pd.DataFrame) -> str:
@@ -111,6 +121,10 @@ TABLES: Mapping[str, Callable[[pd.DataFrame], str]] = {
     "fresh_store": fresh_store_table,
     "overhead": overhead_table,
     "memory": memory_table,
+    "evaluation": evaluation_table,
+    "same_file": same_file_table,
+    "planted": planted_table,
+    "spread": spread_table,
 }
 
 

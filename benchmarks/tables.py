@@ -13,6 +13,13 @@ OVERHEAD_AT_MOST = 6.0  # seconds a job
 AGREEING = ("keras_accuracy", "tflite_accuracy", "tflite_bytes")  # columns that no interruption may change
 COMPARED = 10  # jobs at either end of a long sweep
 GROWTH_AT_MOST, GROWTH_AT_MOST_MIB = 0.03, 20.0  # of the memory; whichever allows more
+FLOAT_EVALUATION_AT_LEAST = 1.8  # times the throughput of one image a call on one thread, on two cores
+VERDICTS = ("faster", "slower", "equivalent", "unclear", "void")
+QUIET, BUSY = "nothing", "one busy core"
+WRONG_AT_MOST, WIDTH_AT_MOST, START_AT_MOST = 0.05, 0.03, 1.0  # share of comparisons, of the ratio, seconds
+FOUND_AT_LEAST = {3.0: 0.80, 5.0: 0.95, 10.0: 0.99}  # share of the trials, by percent of work added
+SUITE = "this suite"
+SPREAD_AT_LEAST = 3.0  # times the suite's
 NOT_OVERHEAD = ("training", "conversion", "evaluation", "latency")  # parts of a job, in columns like training_seconds
 
 
@@ -145,6 +152,137 @@ def memory_table(table: pd.DataFrame) -> str:
         }
     )
     return _markdown(shown)
+
+
+def evaluation_table(table: pd.DataFrame) -> str:
+    """What benchmarks.evaluation found."""
+    shown = table[["model", "strategy"]].assign(
+        **{
+            "loop, images/s": [f"{value:,.0f}" for value in table["loop_images_per_second"]],
+            "here, images/s": [f"{value:,.0f}" for value in table["images_per_second"]],
+            "times": [f"{value:.2f}x" for value in _times(table)],
+            "several images a call": ["yes" if _true(value) else "no" for value in table["in_batches"]],
+            "same bits": ["yes" if _true(value) else "NO" for value in table["same_bits"]],
+        }
+    )
+    return _markdown(shown)
+
+
+def _times(table: pd.DataFrame) -> pd.Series:
+    return table["images_per_second"] / table["loop_images_per_second"]
+
+
+def evaluation_failures(table: pd.DataFrame) -> list[str]:
+    """What is not as it should be."""
+    float_file = (table["model"] == "article_cnn") & (table["strategy"] == "none")
+    times = float(_times(table)[float_file].iloc[0])
+    return [
+        *(f"{row.model} {row.strategy}: other bits" for row in table.itertuples() if not _true(row.same_bits)),
+        *([f"float model: {times:.2f} times the loop"] if times < FLOAT_EVALUATION_AT_LEAST else []),
+    ]
+
+
+def same_file_table(table: pd.DataFrame) -> str:
+    """What benchmarks.same_file found."""
+    rows = []
+    for load, trials in table.groupby("load", sort=False):
+        counts = trials["speed"].value_counts()
+        rows.append(
+            {
+                "beside it": load,
+                "comparisons": str(len(trials)),
+                **{verdict: str(counts.get(verdict, 0)) for verdict in VERDICTS},
+                "width of the interval, median": f"{100 * _width(trials).median():.2f} %",
+                "interval holds 1": f"{100 * _covers(trials).mean():.1f} %",
+                "seconds each, median": f"{trials['seconds'].median():.1f}",
+            }
+        )
+    return f"{_markdown(pd.DataFrame(rows))}\nStart of the process that times: {table['start_seconds'].max():.2f} s.\n"
+
+
+def same_file_failures(table: pd.DataFrame) -> list[str]:
+    """What is not as it should be; beside other work, differing is as wrong as on a quiet machine."""
+    failures = []
+    for load, trials in table.groupby("load", sort=False):
+        wrong = float(trials["speed"].isin(["faster", "slower"]).mean())
+        if wrong > WRONG_AT_MOST:
+            failures.append(f"{load}: {100 * wrong:.1f} % called different")
+        if load == QUIET and _width(trials).median() > WIDTH_AT_MOST:
+            failures.append(f"{load}: median interval {100 * _width(trials).median():.2f} % wide")
+    if table["start_seconds"].max() > START_AT_MOST:
+        failures.append(f"the process that times took {table['start_seconds'].max():.2f} s to start")
+    return failures
+
+
+def planted_table(table: pd.DataFrame) -> str:
+    """What benchmarks.planted found."""
+    rows = []
+    for added, trials in table.groupby("added_percent"):
+        counts = trials["speed"].value_counts()
+        slowdown = 100 * (1 / trials["speedup"] - 1)
+        rows.append(
+            {
+                "work added": f"{added:g} %",
+                "trials": str(len(trials)),
+                **{verdict: str(counts.get(verdict, 0)) for verdict in VERDICTS},
+                "found": f"{100 * (trials['speed'] == 'slower').mean():.0f} %",
+                "to be": f"{100 * FOUND_AT_LEAST[float(added)]:.0f} %",
+                "slower by, median": f"{slowdown.median():.2f} %",
+                "5th to 95th percentile": f"{slowdown.quantile(0.05):.2f} to {slowdown.quantile(0.95):.2f} %",
+                "seconds each, median": f"{trials['seconds'].median():.1f}",
+            }
+        )
+    return _markdown(pd.DataFrame(rows))
+
+
+def planted_failures(table: pd.DataFrame) -> list[str]:
+    """Differences that were found less often than they should be."""
+    found = table["speed"].eq("slower").groupby(table["added_percent"]).mean()
+    return [
+        f"{added:g} %: found in {100 * share:.0f} % of the trials"
+        for added, share in found.items()
+        if share < FOUND_AT_LEAST[float(added)]
+    ]
+
+
+def spread_table(table: pd.DataFrame) -> str:
+    """What benchmarks.spread found."""
+    ours = _spread(table, SUITE)
+    shown = pd.DataFrame(
+        [
+            {
+                "measured by": way,
+                "repetitions": str(len(trials)),
+                "speedup, median": f"{trials['speedup'].median():.3f}x",
+                "5th to 95th percentile": " to ".join(f"{trials['speedup'].quantile(q):.3f}" for q in (0.05, 0.95)),
+                "spread": f"{_spread(table, str(way)):.3f}",
+                "times the suite's": "" if way == SUITE else f"{_spread(table, str(way)) / ours:.1f}",
+                "seconds each, median": f"{trials['seconds'].median():.1f}",
+            }
+            for way, trials in table.groupby("way", sort=False)
+        ]
+    )
+    return _markdown(shown)
+
+
+def spread_failures(table: pd.DataFrame) -> list[str]:
+    """Rivals whose spread is not so much larger."""
+    ours = _spread(table, SUITE)
+    times = {way: _spread(table, way) / ours for way in table["way"].unique() if way != SUITE}
+    return [f"{way}: {value:.1f} times the suite's spread" for way, value in times.items() if value < SPREAD_AT_LEAST]
+
+
+def _spread(table: pd.DataFrame, way: str) -> float:
+    speedups = table.loc[table["way"] == way, "speedup"]
+    return float(speedups.quantile(0.95) - speedups.quantile(0.05))
+
+
+def _width(trials: pd.DataFrame) -> pd.Series:
+    return trials["speedup_high"] - trials["speedup_low"]
+
+
+def _covers(trials: pd.DataFrame) -> pd.Series:
+    return (trials["speedup_low"] <= 1) & (trials["speedup_high"] >= 1)
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -27,12 +27,14 @@ COLUMNS = (
     "keras_accuracy", "tflite_accuracy", "tflite_accuracy_low", "tflite_accuracy_high",
     "accuracy_change", "accuracy_change_low", "accuracy_change_high", "accuracy_change_p", "agreement",
     "tflite_bytes", "tflite_gzip_bytes", "size_ratio",
-    "latency_p50_us", "latency_p90_us", "latency_p99_us", "latency_min_us",
-    "speedup", "speedup_low", "speedup_high", "latency_other_cores",
+    "latency_p50_us", "latency_p90_us", "latency_p99_us", "latency_min_us", "latency_first_us", "latency_load_us",
+    "speedup", "speedup_low", "speedup_high", "speed", "sentinel", "sentinel_low", "sentinel_high", "latency_void",
+    "latency_replicates", "latency_other_cores", "latency_steal_cores", "load_before", "load_after",
     "arithmetic", "verified", "broken_promise", "partial", "left_float",
     "coverage_ops", "coverage_weights", "coverage_macs", "xnnpack_ops", "logit_rmse", "sqnr_min_db",
     "train_seconds", "train_seconds_reused", "epochs_trained", "epochs_reused",
-    "conversion_seconds", "evaluation_seconds", "latency_seconds", "cpu", "git_commit", "run_id", "status", "error",
+    "conversion_seconds", "evaluation_seconds", "latency_seconds",
+    "machine", "cpu", "git_commit", "run_id", "status", "error",
 )  # fmt: skip
 # Settings that say where a run is kept, not what it is.
 NOT_DECISIVE = ("tracking.", "cache.")
@@ -47,7 +49,8 @@ WHOLE = (
 )
 DISTURBED = 0.2  # cores that others kept busy: from there on a time is said to have been disturbed
 # What a narrow terminal does without, the first first; every column is in the CSV.
-OPTIONAL = ("agreement %", "Keras accuracy %", "latency p50 us", "smaller", "computes in", "faster")
+OPTIONAL = ("agreement %", "Keras accuracy %", "latency p50 us", "smaller", "computes in", "speed", "faster")
+TEXTS = ("strategy", "model", "dataset", "speed", "machine", "computes in", "remark", "status")
 # Columns that a table for people shows only where they differ between its rows.
 SETTINGS = ("model", "dataset", "epochs", "seed")
 
@@ -110,10 +113,13 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     shown["smaller"] = _cells(table, lambda row: f"{row.size_ratio:.2f}x")
     shown["latency p50 us"] = _cells(table, lambda row: _three_digits(row.latency_p50_us))
     shown["faster"] = _cells(table, lambda row: f"{row.speedup:.2f}x [{row.speedup_low:.2f}, {row.speedup_high:.2f}]")
+    if table["speed"].notna().any():  # tables of older runs have no such words
+        shown["speed"] = table["speed"].fillna("")
+    if several_machines(table):
+        shown["machine"] = table["machine"].fillna("")
     shown["computes in"] = table["arithmetic"].fillna("")
-    remarks = [
-        _remark(*facts) for facts in zip(table["verified"], table["partial"], table["latency_other_cores"], strict=True)
-    ]
+    facts = zip(table["verified"], table["partial"], table["latency_other_cores"], strict=True)
+    remarks = [_remark(*fact) for fact in facts]
     if any(remarks):
         shown["remark"] = remarks
     if (table["status"] != "FINISHED").any():
@@ -121,11 +127,27 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
+def several_machines(table: pd.DataFrame) -> bool:
+    """Whether the rows were measured on machines that differ in what decides latencies."""
+    return bool(table["machine"].nunique() > 1)
+
+
 NOTE = (
     "change, smaller and faster: against the float TFLite model of the same baseline, on the same images, timed in "
     "turns in the same process. [low, high]: 95 % interval, over the test images for accuracies and over replicates "
     "with fresh interpreters for times. A change whose interval holds 0 is no evidence of a difference."
 )
+SPEED = (
+    "speed: equivalent is a ratio within 2 % of 1; unclear is an interval too wide to tell; void is a timing that was "
+    "disturbed, or in which a file seemed to differ from its own copy."
+)
+MACHINES = "These rows come from different machines: compare latencies within one machine only."
+
+
+def note(table: pd.DataFrame) -> str:
+    """What stands below a table: how to read its columns."""
+    said = {NOTE: True, SPEED: bool(table["speed"].notna().any()), MACHINES: several_machines(table)}
+    return " ".join(text for text, holds in said.items() if holds)
 
 
 def show_rows(rows: Sequence[Row]) -> None:
@@ -139,7 +161,7 @@ def show(table: pd.DataFrame) -> None:
     best = {
         "TFLite accuracy %": table["tflite_accuracy"].eq(table["tflite_accuracy"].max()).fillna(value=False),
         "bytes": table["tflite_bytes"].eq(table["tflite_bytes"].min()).fillna(value=False),
-        "faster": table["speedup"].eq(table["speedup"].max()).fillna(value=False),
+        "faster": _fastest(table),
     }
     for dropped in ("", *OPTIONAL):
         shown = shown.drop(columns=dropped, errors="ignore")
@@ -147,14 +169,20 @@ def show(table: pd.DataFrame) -> None:
         if Measurement.get(CONSOLE, CONSOLE.options.update(max_width=1000), picture).maximum <= CONSOLE.width:
             break
     CONSOLE.print(picture)
-    CONSOLE.print(NOTE, style="dim", markup=False, highlight=False)
+    CONSOLE.print(note(table), style="dim", markup=False, highlight=False)
+
+
+def _fastest(table: pd.DataFrame) -> pd.Series:
+    """The highest speedup of those that mean something; none where the rows come from several machines."""
+    valid = table["speedup"].where((table["speed"] != "void") & (not several_machines(table)))
+    return valid.eq(valid.max()).fillna(value=False)
 
 
 def _picture(shown: pd.DataFrame, best: Mapping[str, pd.Series]) -> Table:
     """The table for a terminal: intervals stand below their values."""
     picture = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in shown.columns:
-        left = name in ("strategy", "model", "dataset", "computes in", "remark", "status") or "." in name
+        left = name in TEXTS or "." in name
         picture.add_column(name.replace(" ", "\n"), justify="left" if left else "right", no_wrap=True)
     for i in range(len(shown)):
         picture.add_row(
@@ -181,12 +209,12 @@ def _csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def _markdown(table: pd.DataFrame, path: Path) -> None:
-    path.write_text(f"{for_people(table).to_markdown(index=False, disable_numparse=True)}\n\n{NOTE}\n")
+    path.write_text(f"{for_people(table).to_markdown(index=False, disable_numparse=True)}\n\n{note(table)}\n")
 
 
 def _html(table: pd.DataFrame, path: Path) -> None:
     head = "<!doctype html><meta charset=utf-8><title>Comparison</title>"
-    path.write_text(f"{head}\n{for_people(table).to_html(index=False)}\n<p>{NOTE}</p>\n")
+    path.write_text(f"{head}\n{for_people(table).to_html(index=False)}\n<p>{note(table)}</p>\n")
 
 
 def _latex(table: pd.DataFrame, path: Path) -> None:

@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD, CONF, problems
+from experiments.dataset import Source
 from experiments.errors import UserError, near
 from experiments.machine import usable_cores
 from experiments.pipeline import Experiment
@@ -89,6 +90,18 @@ def read(config: DictConfig, choices: Mapping[str, str]) -> Request:
         parameters=dict(_flat(settings)),
         text=OmegaConf.to_yaml(OmegaConf.create(settings)),
     )
+
+
+def dataset_of(text: str) -> Source:
+    """The data set of a run, from its configuration as it was recorded.
+
+    Raises:
+        UserError: this version knows no such data set, or not these settings.
+    """
+    settings = OmegaConf.to_container(OmegaConf.create(text))
+    assert isinstance(settings, dict)
+    made: Source = _made("dataset", settings["dataset"])
+    return made
 
 
 def composed(overrides: Sequence[str]) -> Request:

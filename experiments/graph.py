@@ -4,7 +4,7 @@ A strategy says what it asked the converter for. Only the file says what became 
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
+
+from experiments.errors import UserError
 
 Arithmetic = Literal["integer", "hybrid", "float"]
 
@@ -108,6 +110,24 @@ def read_ops(content: bytes, layers: Collection[str]) -> tuple[Op, ...]:
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
     graph = model.subgraphs[0]
     return tuple(_op(model, graph, index, layers) for index in range(len(graph.operators)))
+
+
+def input_details(content: bytes) -> Mapping[str, Any]:
+    """The shape, dtype and (scale, zero point) of a file's input, under the names that LiteRT's interpreter uses.
+
+    Raises:
+        UserError: it is no TFLite file, or has not one input.
+    """
+    if content[4:8] != b"TFL3":
+        raise UserError("This is no TFLite file: bytes 4 to 8 of one read TFL3.")
+    graph = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0)).subgraphs[0]
+    if len(graph.inputs) != 1:
+        raise UserError(f"The file takes {len(graph.inputs)} inputs; one that takes images has one.")
+    tensor = graph.tensors[graph.inputs[0]]
+    scale = (
+        (float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])) if _scales(tensor) else (0.0, 0)
+    )
+    return {"shape": tuple(int(n) for n in tensor.shape), "dtype": np.dtype(_type(tensor)).type, "quantization": scale}
 
 
 def output_levels(content: bytes) -> npt.NDArray[np.float64]:

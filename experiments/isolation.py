@@ -92,7 +92,7 @@ def run_apart(experiment: Experiment) -> RunRecord:
 def _run(theirs: "Connection[Any, Any]", request: bytes, last_words: str, address: str) -> None:
     """What happens in the process of the run: its record, or why there is none, is sent back."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one, and it kills it
-    Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    end_with_parent()
     os.environ[ADDRESS] = address
     with Path(last_words).open("w") as file:
         faulthandler.enable(file)
@@ -120,8 +120,12 @@ def _traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
+def end_with_parent() -> None:
+    """Nobody waits for work whose starter was killed; it must not hold locks and cores any longer."""
+    Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
 def _end_with(parent: Any) -> None:
-    """Nobody waits for a run whose starter was killed; it must not hold locks and cores any longer."""
     connection.wait([parent.sentinel])
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -57,17 +58,43 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """How busy the machine was with what is neither this process nor its children, while something was measured."""
+
+    cores: int
+    other_cores: float  # cores kept busy by others on average; time that other virtual machines took counts as busy
+    steal_cores: float  # of them, those that other virtual machines took
+    load_before: float  # the operating system's load average over a minute
+    load_after: float
+
+
 class Watch:
-    """Sees, from its making on, how busy the machine is with what is neither this process nor its children."""
+    """Sees, from its making on, what else goes on."""
 
     def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._busy, self._own = _busy_seconds(), _own_seconds()
+        self._started, self._load = time.perf_counter(), _load()
+        self._busy, self._stolen, self._own = _busy_seconds(), _stolen_seconds(), _own_seconds()
 
-    def other_cores(self) -> float:
-        """How many cores others have kept busy on average; time that other virtual machines took counts as busy."""
-        busy, own = _busy_seconds() - self._busy, _own_seconds() - self._own
-        return max(0.0, (busy - own) / (time.perf_counter() - self._started))
+    def conditions(self) -> Conditions:
+        """What has gone on until now."""
+        seconds = time.perf_counter() - self._started
+        others = _busy_seconds() - self._busy - (_own_seconds() - self._own)
+        return Conditions(
+            cores=os.cpu_count() or 1,
+            other_cores=max(0.0, others / seconds),
+            steal_cores=(_stolen_seconds() - self._stolen) / seconds,
+            load_before=self._load,
+            load_after=_load(),
+        )
+
+
+def _load() -> float:
+    return os.getloadavg()[0]
+
+
+def _stolen_seconds() -> float:
+    return float(getattr(psutil.cpu_times(), "steal", 0.0))  # known on Linux only
 
 
 def _busy_seconds() -> float:

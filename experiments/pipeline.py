@@ -65,6 +65,7 @@ def run(experiment: Experiment) -> RunRecord:
     """
     seed, strategy, spent = experiment.setting.seed, experiment.strategy, Spent()
     experiment.model.check()
+    experiment.latency.check()
     data = experiment.dataset.load()
     model = built(experiment, data)
     promise = strategy.promise(model)

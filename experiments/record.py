@@ -93,12 +93,7 @@ class RunRecord:
             "tflite_bytes": float(self.tflite.bytes),
             "tflite_gzip_bytes": float(self.tflite.gzip_bytes),
             "size_ratio": self.reference_bytes / self.tflite.bytes,
-            "latency_p50_us": self.latency.percentile_us(50),
-            "latency_p90_us": self.latency.percentile_us(90),
-            "latency_p99_us": self.latency.percentile_us(99),
-            "latency_min_us": self.latency.min_us,
-            **_estimate("speedup", self.latency.speedup),
-            "latency_other_cores": self.latency.other_cores,
+            **self._latency(),
             "coverage_ops": self.coverage.ops,
             "coverage_weights": self.coverage.weights,
             "coverage_macs": self.coverage.macs,
@@ -110,6 +105,24 @@ class RunRecord:
             **{f"{part}_seconds": seconds for part, seconds in self.seconds.items()},
             "epochs_trained": float(self.baseline.epochs_trained + self.own_training.epochs_trained),
             "epochs_reused": float(self.baseline.epochs_reused + self.own_training.epochs_reused),
+        }
+
+    def _latency(self) -> dict[str, float]:
+        own, session = self.latency.own, self.latency.session
+        return {
+            "latency_p50_us": own.percentile_us(50),
+            "latency_p90_us": own.percentile_us(90),
+            "latency_p99_us": own.percentile_us(99),
+            "latency_min_us": own.min_us,
+            "latency_first_us": own.first_us,
+            "latency_load_us": own.load_us,
+            "latency_replicates": float(len(own.medians)),
+            **_estimate("speedup", self.latency.speedup),
+            **_estimate("sentinel", session.sentinel),
+            "latency_other_cores": session.conditions.other_cores,
+            "latency_steal_cores": session.conditions.steal_cores,
+            "load_before": session.conditions.load_before,
+            "load_after": session.conditions.load_after,
         }
 
     @property
@@ -127,8 +140,10 @@ class RunRecord:
         return next(gap for gap in self.gaps if (gap.first, gap.second) == (first, second))
 
     def verdict(self) -> dict[str, str]:
-        """What the truth gate found, in words: whether the file is what the strategy promises, and where it is not."""
+        """What was found in words: what the speedup means, and whether the file is what the strategy promises."""
         return {
+            "speed": self.latency.verdict,
+            "latency_void": self.latency.session.void,
             "arithmetic": arithmetic(self.ops),
             "verified": "false" if self.broken else "true",
             "broken_promise": "; ".join(self.broken),

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 PACKAGES = (
-    "tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "mlflow", "hydra-core", "numpy",
+    "tensorflow", "tf-keras", "tensorflow-model-optimization", "mlflow", "hydra-core", "numpy",
 )  # fmt: skip
 _HERE = Path(__file__).parent
 # The instructions that int8 and bfloat16 kernels look for.
@@ -21,19 +21,36 @@ DECISIVE_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "
 
 @cache
 def stamp() -> Mapping[str, str]:
-    """CPU, operating system, versions and git commit, as short texts."""
-    model, flags = _cpu()
+    """The machine, versions and git commit, as short texts; `machine` stands for all that decides latencies."""
+    machine = _machine()
     return {
-        "cpu": model,
-        "cpu_flags": " ".join(flag for flag in DECISIVE_FLAGS if flag in flags) or "none known",
-        "cores": str(os.cpu_count()),
-        "memory_gib": f"{psutil.virtual_memory().total / 2**30:.0f}",
-        "os": platform.platform(terse=True),
+        **machine,
+        "machine": hashlib.sha256(repr(machine).encode()).hexdigest()[:8],
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
         "git_commit": _git("rev-parse", "HEAD") or "unknown",
         "git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower(),
     }
+
+
+def _machine() -> dict[str, str]:
+    """What decides how long an inference takes. Latencies of machines that differ here are never compared."""
+    model, flags = _cpu()
+    return {
+        "cpu": model,
+        "cpu_flags": " ".join(flag for flag in DECISIVE_FLAGS if flag in flags) or "none known",
+        "cores": str(os.cpu_count()),
+        "governor": _governor(),
+        "memory_gib": f"{psutil.virtual_memory().total / 2**30:.0f}",
+        "os": platform.platform(terse=True),
+        "ai-edge-litert": version("ai-edge-litert"),
+    }
+
+
+def _governor() -> str:
+    """What decides the clock rate of the first core; virtual machines do not tell."""
+    path = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    return path.read_text().strip() if path.exists() else "unknown"
 
 
 def _sha256_of_source() -> str:

@@ -55,3 +55,8 @@ def ratio_of_medians(numerators: npt.NDArray[np.float64], denominators: npt.NDAr
     half = stats.t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1) * stats.sem(logs) if len(logs) > 1 else np.inf
     mean = logs.mean()
     return Estimate(*(float(np.exp(value)) for value in (mean, mean - half, mean + half)))
+
+
+def t_quantiles(most: int) -> list[float]:
+    """Half-widths of 95 % t-intervals in standard errors, for 1, 2, ... `most` degrees of freedom."""
+    return [float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) for degrees in range(1, most + 1)]

@@ -1,6 +1,7 @@
 """MLflow, and the only place that knows it: open a run, write its record, load runs as rows."""
 
 import csv
+import gzip
 import io
 import json
 import logging
@@ -31,6 +32,7 @@ from experiments.card import CARD
 from experiments.errors import UserError, first_line, near
 from experiments.graph import Op
 from experiments.measure.fidelity import Gap, OpNoise
+from experiments.measure.latency import Session
 from experiments.plots import save_noise
 from experiments.progress import say
 from experiments.record import RunRecord, Setting
@@ -51,10 +53,13 @@ RESTART_PATIENCE = 60.0  # seconds that a server may be away in mid-sweep
 # MLflow's client would try for four minutes. So many times, waiting twice as long each time, are about one.
 RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
 CLOCK_TOLERANCE = 60.0  # seconds
-VERDICT = ("arithmetic", "verified", "broken_promise", "partial", "left_float")  # tags that RunRecord.verdict makes
+# Tags that RunRecord.verdict makes.
+VERDICT = ("speed", "latency_void", "arithmetic", "verified", "broken_promise", "partial", "left_float")
 TAG_LENGTH = 5000  # characters
 REUSED = "reused"  # said of a run that a sweep found finished
+SAMPLES = "latency_samples.csv.gz"
 DETAILS = "traceback.txt"  # artifact of a run that failed
+NAMED = 10  # ids that a message names at most
 NOTE_LENGTH = 7500  # characters; MLflow cuts tags at 8000 without a word
 METRICS_A_BATCH = 1000  # MLflow's own limit
 
@@ -330,6 +335,45 @@ class Store:
         return [{**_row(run), REUSED: run.data.tags[tag].endswith(REUSED)} for run in runs]
 
     @_explained
+    def chosen(self, target: str) -> list[Row]:
+        """The finished runs that a word means: `latest` or the id of a sweep, the id of a run, or its beginning.
+
+        Raises:
+            UserError: it means none, or more than one run begins like this.
+        """
+        sweeps = [str(run.info.run_id) for run in self.find("tags.kind = 'sweep'")]
+        if target == "latest" or target in sweeps:
+            finished = [row for row in self.rows(target) if row["status"] == "FINISHED"]
+            if not finished:
+                raise UserError(f"{target}: no finished run in it.")
+            return finished
+        runs = self.find("tags.kind = 'run' and attributes.status = 'FINISHED'")
+        found = [run for run in runs if run.info.run_id.startswith(target)]
+        match found:
+            case [run]:
+                return [_row(run)]
+            case []:
+                known = [str(run.info.run_id) for run in runs]
+                raise UserError(
+                    f"{target}: no finished run or sweep of this name in {redacted(self.address.uri)}. Give latest, an "
+                    f"id, or how one begins. {near(target, known[:NAMED])}"
+                )
+            case _:
+                raise UserError(f"{target}: {len(found)} runs begin like this; give more of the id.")
+
+    @_explained
+    def fetch(self, run_id: str, artifact: str, folder: Path) -> Path:
+        """An artifact of a run as a file in the folder."""
+        return Path(self.client.download_artifacts(run_id, artifact, str(folder)))
+
+    @_explained
+    def add_session(self, run_id: str, name: str, folder: Path, p50_us: float) -> None:
+        """Keep a latency session that a run took part in; the run's own measurements stay as they are."""
+        self.client.log_artifacts(run_id, str(folder), f"latency_sessions/{name}")
+        self.client.set_tag(run_id, "latency_session", name)
+        self.client.log_metric(run_id, "session_latency_p50_us", p50_us)
+
+    @_explained
     def jobs(self, sweep: str) -> set[int]:
         """The jobs of a sweep, counted from 0, that have a run: their own, or one that several of them share."""
         own = _sweep_tag(sweep)
@@ -400,18 +444,21 @@ def write_artifacts(folder: Path, record: RunRecord, configuration: str) -> None
     (folder / "fidelity.csv").write_text(_table_of(Gap, record.gaps))
     (folder / "signal_to_noise.csv").write_text(_table_of(OpNoise, record.op_noise))
     save_noise(folder / "signal_to_noise.png", record.op_noise, run_name(record.setting))
-    timed = (record.latency.samples, record.latency.reference_samples)
-    _save_table(
-        folder / "latency_samples.csv",
-        np.concatenate([np.insert(samples, 0, is_reference, axis=1) for is_reference, samples in enumerate(timed)]),
-        "is_reference,replicate,nanoseconds",
-    )
+    save_samples(folder / SAMPLES, record.latency.session)
     answers = record.answers
     _save_table(
         folder / "predictions.csv",
         np.stack([answers.truth, answers.keras, answers.tflite, answers.reference], axis=1),
         "truth,keras,tflite,float_reference",
     )
+
+
+def save_samples(path: Path, session: Session) -> None:
+    """Every timed inference of a session, as compressed CSV: file, replicate, nanoseconds."""
+    with gzip.open(path, "wt", newline="") as file:
+        file.write("file,replicate,nanoseconds\n")
+        for name, timings in session.timings.items():
+            np.savetxt(file, timings.samples, f"{name},%d,%d")
 
 
 def _save_table(path: Path, values: npt.NDArray[np.int64], header: str) -> None:
@@ -446,6 +493,7 @@ def _row(run: "Run") -> Row:
         **{name: int(tags[name]) for name in whole if name in tags},
         **numbers,
         **{name: tags.get(name) for name in VERDICT},
+        "machine": tags.get("machine"),
         "cpu": tags.get("cpu"),
         "git_commit": tags.get("git_commit"),
         "run_id": run.info.run_id,

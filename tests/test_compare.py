@@ -20,7 +20,7 @@ def row(strategy: str, **changes: Any) -> dict[str, Any]:
         "accuracy_change_p": 1.0, "agreement": 1.0,
         "tflite_bytes": 599620.0, "tflite_gzip_bytes": 553386.0, "size_ratio": 1.0,
         "latency_p50_us": 410.4, "latency_p90_us": 420.0, "latency_p99_us": 500.0, "latency_min_us": 400.0,
-        "speedup": 1.001, "speedup_low": 0.992, "speedup_high": 1.011,
+        "speedup": 1.001, "speedup_low": 0.992, "speedup_high": 1.011, "speed": "equivalent",
         "arithmetic": "4 float32", "coverage_ops": 0.0, "coverage_weights": 0.0, "coverage_macs": 0.0,
         "train_seconds": 60.0, "epochs_trained": 1.0, "epochs_reused": 0.0, "cpu": "a CPU", "git_commit": "abc",
         "run_id": f"run-{strategy}", "status": "FINISHED", "error": None,
@@ -32,7 +32,7 @@ ROWS = [
     row("none"),
     row("qat", finetune_epochs=1, tflite_accuracy=0.9812, accuracy_change=0.0047, accuracy_change_low=0.0021,
         accuracy_change_high=0.0073, tflite_bytes=156664.0, size_ratio=3.827, latency_p50_us=110.2, speedup=3.72,
-        speedup_low=3.69, speedup_high=3.75, arithmetic="4 int8"),
+        speedup_low=3.69, speedup_high=3.75, speed="faster", arithmetic="4 int8"),
 ]  # fmt: skip
 FAILED = {"strategy": "annotate", "model": "article_cnn", "dataset": "mnist", "epochs": 1, "finetune_epochs": 1,
           "seed": 0, "run_id": "run-annotate", "status": "FAILED", "error": "no such layer"}  # fmt: skip

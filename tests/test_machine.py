@@ -71,6 +71,6 @@ def test_a_waiting_measurement_keeps_newcomers_out(tmp_path: Path) -> None:
 def test_own_work_is_not_the_work_of_others() -> None:
     watch = Watch()
     own = sum(i * i for i in range(2_000_000))
-    busy = watch.other_cores()
+    busy = watch.conditions().other_cores
     assert own
     assert busy >= 0

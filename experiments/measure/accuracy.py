@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset import Images
+from experiments.graph import input_details
 from experiments.machine import usable_cores
 from experiments.progress import bar
 from experiments.quiet import native_stderr_silenced
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Logits = npt.NDArray[np.float32]
 
 KERAS_BATCH = 500
-CHUNK = 50  # images that a thread takes at a time: small enough for a smooth progress bar
+BATCH = 25  # images a call, where that gives the same bits: also a smooth progress bar
 
 
 def keras_logits(model: "Model", images: Images) -> Logits:
@@ -34,15 +35,15 @@ def keras_logits(model: "Model", images: Images) -> Logits:
 
 
 def tflite_logits(model: TFLiteModel, images: Images, threads: int | None = None) -> Logits:
-    """Outputs (n, classes) float32 of the file in LiteRT's interpreter, one image a call, as it is used on a device.
+    """Outputs (n, classes) float32 of the file in LiteRT's interpreter: those of one image a call, bit for bit.
 
-    Each of `threads`, by default one for each core, has an interpreter of its own. That is as fast as batching on the
-    article's model, and the results are those of the plain loop by construction, where batches would have to be shown
-    to give the same.
+    Each of `threads`, by default one for each core, has an interpreter of its own, which takes several images a call
+    where the file allows it and the first images get the same answers as one by one.
     """
-    chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
+    chunks = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
     workers = min(threads or usable_cores(), len(chunks))
-    interpreters = [_interpreter(model) for _ in range(workers)]
+    in_batches = answers_in_batches(model, images)
+    interpreters = [_in_batches(model) if in_batches else _interpreter(model) for _ in range(workers)]
     stopped = Event()
     with bar("TFLite model on the test images", total=len(images)) as advance:
 
@@ -51,7 +52,7 @@ def tflite_logits(model: TFLiteModel, images: Images, threads: int | None = None
             for chunk in chunks[worker::workers]:
                 if stopped.is_set():
                     break
-                answers.append(_invoke(interpreters[worker], chunk))
+                answers.append((_invoke_batch if in_batches else _invoke)(interpreters[worker], chunk))
                 advance(len(chunk))
             return answers
 
@@ -64,6 +65,26 @@ def tflite_logits(model: TFLiteModel, images: Images, threads: int | None = None
     return np.concatenate([shares[i % workers][i // workers] for i in range(len(chunks))])
 
 
+def answers_in_batches(model: TFLiteModel, images: Images) -> bool:
+    """Whether several images a call give the same bits as one a call, as far as the first and the last ones show."""
+    sample = np.concatenate([images[:BATCH], images[-BATCH:]])
+    try:
+        interpreter = _in_batches(model)
+        together = np.concatenate([_invoke_batch(interpreter, half) for half in np.split(sample, 2)])
+    except (RuntimeError, ValueError):  # ops whose shapes are fixed in the file: LiteRT says so here
+        return False
+    return together.tobytes() == _invoke(_interpreter(model), sample).tobytes()
+
+
+def _in_batches(model: TFLiteModel) -> Any:
+    with native_stderr_silenced():
+        interpreter = _interpreter(model)
+        (entry,) = interpreter.get_input_details()
+        interpreter.resize_tensor_input(entry["index"], (BATCH, *entry["shape"][1:]))
+        interpreter.allocate_tensors()
+    return interpreter
+
+
 def _interpreter(model: TFLiteModel) -> Any:
     from ai_edge_litert.interpreter import Interpreter
 
@@ -74,7 +95,7 @@ def _interpreter(model: TFLiteModel) -> Any:
 
 
 def _invoke(interpreter: Any, images: Images) -> Logits:
-    """Answers to the images, quantized on the way in and dequantized on the way out where the file asks for it."""
+    """Answers to the images one by one, quantized on the way in and dequantized on the way out where the file asks."""
     (entry,), (exit_,) = interpreter.get_input_details(), interpreter.get_output_details()
     answers = []
     for image in quantized(images, entry):
@@ -84,9 +105,23 @@ def _invoke(interpreter: Any, images: Images) -> Logits:
     return dequantized(np.stack(answers), exit_)
 
 
-def input_of(model: TFLiteModel) -> Any:
-    """What LiteRT says of the file's input: index, shape, dtype, quantization."""
-    return _interpreter(model).get_input_details()[0]
+def _invoke_batch(interpreter: Any, images: Images) -> Logits:
+    """Answers to at most BATCH images in one call."""
+    (entry,), (exit_,) = interpreter.get_input_details(), interpreter.get_output_details()
+    values = quantized(images, entry)
+    full = np.concatenate([values, np.repeat(values[-1:], BATCH - len(values), axis=0)])
+    interpreter.set_tensor(entry["index"], full)
+    interpreter.invoke()
+    return dequantized(interpreter.get_tensor(exit_["index"])[: len(values)], exit_)
+
+
+def input_of(model: TFLiteModel) -> Mapping[str, Any]:
+    """The shape, dtype and quantization of the file's one input, as LiteRT would name them; nothing of it is run.
+
+    Raises:
+        UserError: it is no TFLite file, or has not one input.
+    """
+    return input_details(model.content)
 
 
 def quantized(values: Images, tensor: Mapping[str, Any]) -> npt.NDArray[np.generic]:

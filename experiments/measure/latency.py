@@ -1,13 +1,16 @@
-"""How long one inference takes, measured together with the float model of the same baseline."""
+"""How long one inference takes: files timed side by side, what can be said of their ratios, and what cannot.
+
+A ratio is given with its 95 % interval over replicates, and in words (`Verdict`). Whether the session could tell files
+apart at all is seen by a sentinel: a second copy of the reference, which has to come out as fast as the first.
+"""
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,34 +20,47 @@ from pydantic.dataclasses import dataclass as card
 from experiments.card import CARD
 from experiments.dataset import Images
 from experiments.errors import UserError
-from experiments.machine import Watch, alone
+from experiments.machine import Conditions, Watch, alone, usable_cores
 from experiments.measure.accuracy import input_of, quantized
-from experiments.measure.stopwatch import REPLICATES_AT_LEAST
+from experiments.measure.child import run_child
 from experiments.progress import bar
-from experiments.statistics import Estimate, ratio_of_medians
+from experiments.statistics import Estimate, ratio_of_medians, t_quantiles
 from experiments.tflite import TFLiteModel
 
+Verdict = Literal["faster", "slower", "equivalent", "unclear", "void"]
+
 STOPWATCH = Path(__file__).with_name("stopwatch.py")
+SENTINEL = "sentinel"
 IMAGES = 100  # test images that take turns as input
+EQUIVALENT = 1.02  # a ratio between 1 / this and this is too small to matter
+PRECISION = 0.01  # half of an interval's width, as a share of the ratio, that is narrow enough to stop
+TOLERANCE = 0.2  # cores: so much of what the timed threads need may be busy with something else
 
 
 @card(frozen=True, config=CARD, kw_only=True)
 class LatencyProtocol:
-    """How to measure: interpreter threads, replicates with fresh interpreters, seconds for all of it."""
+    """How to measure: interpreter threads, the kernels, and the seconds that all of it may take."""
 
     threads: PositiveInt = 1
-    replicates: Annotated[int, Field(ge=REPLICATES_AT_LEAST)] = 10
-    seconds: PositiveFloat = 5.0
+    delegate: Literal["xnnpack", "builtin"] = "xnnpack"
+    seconds: PositiveFloat = 10.0
+    precision: Annotated[float, Field(gt=0, lt=1)] = PRECISION
+
+    def check(self) -> None:
+        """Raises UserError where this machine has fewer cores than threads are asked for."""
+        if self.threads > usable_cores():
+            raise UserError(
+                f"latency.threads={self.threads}: this machine has {usable_cores()} cores, and threads that wait for "
+                "one another measure nothing."
+            )
 
 
 @dataclass(frozen=True)
-class Latency:
-    """Timings of single inferences with one image; `samples` (n, 2) int64 are (replicate, nanoseconds)."""
+class Timings:
+    """What one file took: `samples` (n, 2) int64 are (replicate, nanoseconds) of each inference with one image."""
 
     samples: npt.NDArray[np.int64]
-    reference_samples: npt.NDArray[np.int64]
-    speedup: Estimate  # latency of the float reference over this model's: above 1 is faster
-    other_cores: float  # that were busy with something else meanwhile
+    loads: npt.NDArray[np.int64]  # (replicates, 2): nanoseconds to load the file, and of its first inference
 
     def percentile_us(self, percent: float) -> float:
         """Microseconds that `percent` of all timed inferences stayed below."""
@@ -55,57 +71,155 @@ class Latency:
         """Microseconds of the fastest inference."""
         return float(self.samples[:, 1].min() / 1000)
 
+    @property
+    def load_us(self) -> float:
+        """Microseconds to read the file and make it ready: median over replicates."""
+        return float(np.median(self.loads[:, 0]) / 1000)
+
+    @property
+    def first_us(self) -> float:
+        """Microseconds of the first inference after loading: median over replicates."""
+        return float(np.median(self.loads[:, 1]) / 1000)
+
+    @property
+    def medians(self) -> npt.NDArray[np.float64]:
+        """Median nanoseconds of each replicate."""
+        replicates, nanoseconds = self.samples.T
+        return np.array([np.median(nanoseconds[replicates == replicate]) for replicate in np.unique(replicates)])
+
+
+@dataclass(frozen=True)
+class Session:
+    """Files that were timed together, by name; the sentinel is a second copy of the first."""
+
+    timings: Mapping[str, Timings]
+    conditions: Conditions
+    threads: int
+    start_seconds: float  # until the process that times was ready
+
+    def ratio(self, one: str, other: str) -> Estimate:
+        """How many times as long `one` takes as `other`: above 1, `other` is faster."""
+        return ratio_of_medians(self.timings[one].medians, self.timings[other].medians)
+
+    @property
+    def sentinel(self) -> Estimate:
+        """The first file against its own copy: whatever is not 1 here is error."""
+        return self.ratio(next(iter(self.timings)), SENTINEL)
+
+    @property
+    def void(self) -> str:
+        """Why nothing can be said of these timings; empty where something can."""
+        free = self.conditions.cores - self.conditions.other_cores
+        if free < self.threads - TOLERANCE:
+            return (
+                f"other work kept {self.conditions.other_cores:.1f} of {self.conditions.cores} cores busy, and "
+                f"{self.threads} had to be free"
+            )
+        if _spoken(self.sentinel) in ("faster", "slower"):
+            value, low, high = self.sentinel.value, self.sentinel.low, self.sentinel.high
+            return f"a file and its own copy seemed to differ: {value:.3f}x [{low:.3f}, {high:.3f}]"
+        return ""
+
+    def verdict(self, ratio: Estimate) -> Verdict:
+        """What a ratio of this session means."""
+        return "void" if self.void else _spoken(ratio)
+
+
+def _spoken(ratio: Estimate) -> Verdict:
+    if ratio.low > 1 / EQUIVALENT and ratio.high < EQUIVALENT:
+        return "equivalent"
+    if ratio.low > 1:
+        return "faster"
+    return "slower" if ratio.high < 1 else "unclear"
+
+
+@dataclass(frozen=True)
+class Latency:
+    """A run's file and the float reference of its baseline, timed together."""
+
+    session: Session
+
+    @property
+    def own(self) -> Timings:
+        """Those of the run's file."""
+        return self.session.timings["model"]
+
+    @property
+    def speedup(self) -> Estimate:
+        """Latency of the float reference over this file's: above 1 is faster."""
+        return self.session.ratio("reference", "model")
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the speedup means."""
+        return self.session.verdict(self.speedup)
+
 
 def measure_latency(
     model: TFLiteModel, reference: TFLiteModel, images: Images, protocol: LatencyProtocol, seed: int
 ) -> Latency:
-    """Time a model and its float reference in one clean process, in turns, while no other run computes here.
+    """Time a model, its float reference and a copy of the reference in one clean process.
 
     Raises:
         UserError: the interpreter ended the process, as it does on files it cannot run.
     """
-    contestants = {"model": model, "reference": reference}
-    with tempfile.TemporaryDirectory(prefix="latency-") as name, bar("Latency", total=1) as advance:
+    files = {"reference": reference, "model": model}
+    return Latency(time_together(files, dict.fromkeys(files, images), protocol, [("reference", "model")], seed))
+
+
+def time_together(
+    files: Mapping[str, TFLiteModel],
+    images: Mapping[str, Images],
+    protocol: LatencyProtocol,
+    pairs: Sequence[tuple[str, str]],
+    seed: int,
+) -> Session:
+    """Time files, and a copy of the first, in one clean process, while no other run computes here.
+
+    It ends when the ratios of these pairs are known to `protocol.precision`, or `protocol.seconds` are spent.
+    """
+    first = next(iter(files))
+    everyone = {**files, SENTINEL: files[first]}
+    with tempfile.TemporaryDirectory(prefix="latency-") as name:
         folder = Path(name)
-        for contestant, content in contestants.items():
-            (folder / f"{contestant}.tflite").write_bytes(content.content)
-            np.save(folder / f"{contestant}.npy", quantized(images[:IMAGES], input_of(content)))
+        for i, (contestant, file) in enumerate(everyone.items()):
+            (folder / f"{i}.tflite").write_bytes(file.content)
+            values = images[first if contestant == SENTINEL else contestant][:IMAGES]
+            np.save(folder / f"{i}.npy", quantized(values, input_of(file)))
+        numbers = {contestant: str(i) for i, contestant in enumerate(everyone)}
         request = {
-            "names": list(contestants),
+            "names": list(numbers.values()),
+            "pairs": [[numbers[one], numbers[other]] for one, other in [*pairs, (first, SENTINEL)]],
             "threads": protocol.threads,
-            "replicates": protocol.replicates,
+            "delegate": protocol.delegate,
             "seconds": protocol.seconds,
+            "precision": protocol.precision,
+            "critical": t_quantiles(100),
             "seed": seed,
         }
         (folder / "request.json").write_text(json.dumps(request))
         with alone():
             watch = Watch()
-            _run(folder)
-            other_cores = watch.other_cores()
-        advance(1)
-        with np.load(folder / "samples.npz", allow_pickle=False) as samples:
-            timed, timed_reference = samples["model"], samples["reference"]
-    speedup = ratio_of_medians(medians(timed_reference), medians(timed))
-    return Latency(timed, timed_reference, speedup, other_cores)
+            start_seconds = _run(folder)
+            conditions = watch.conditions()
+        with np.load(folder / "timings.npz", allow_pickle=False) as arrays:
+            timings = {name: _timings(arrays, number) for name, number in numbers.items()}
+    return Session(timings, conditions, protocol.threads, start_seconds)
 
 
-def medians(samples: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Median nanoseconds of each replicate."""
-    replicates = np.unique(samples[:, 0])
-    return np.array([np.median(samples[samples[:, 0] == replicate, 1]) for replicate in replicates])
+def _timings(arrays: Any, number: str) -> Timings:
+    return Timings(arrays[f"{number}.samples"], arrays[f"{number}.loads"])
 
 
-def _run(folder: Path) -> None:
-    alive, ours = os.pipe()  # closed when this process ends, however it does: then nobody waits for the timings
-    try:
-        done = subprocess.run(
-            [sys.executable, str(STOPWATCH), str(folder)], stdin=alive, capture_output=True, check=False
-        )
-    finally:
-        os.close(alive)
-        os.close(ours)
-    if done.returncode != 0:
-        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
-        raise UserError(
-            f"The interpreter could not run the model: the process that times it ended with {done.returncode} ({last})."
-        )
+def _run(folder: Path) -> float:
+    """Let the stopwatch run; how many seconds it took to start."""
+    heard: list[tuple[float, int]] = []  # when, and percent of the budget
+    started = time.perf_counter()
+    with bar("Latency", total=100) as advance:
+
+        def hear(share: str) -> None:
+            heard.append((time.perf_counter(), int(100 * float(share))))
+            advance(heard[-1][1] - heard[max(0, len(heard) - 2)][1])
+
+        run_child(STOPWATCH, folder, hear)
+    return heard[0][0] - started

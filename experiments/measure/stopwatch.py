@@ -1,16 +1,21 @@
 """Times TFLite files side by side in a process that holds nothing but LiteRT and numpy.
 
-Run as `python stopwatch.py FOLDER`; FOLDER/request.json says what to do, FOLDER/samples.npz receives the timings.
+Run as `python stopwatch.py FOLDER`; FOLDER/request.json says what to do, FOLDER/timings.npz receives the timings, and
+standard output the share of the budget that is spent, a line a replicate.
 
 One replicate makes fresh interpreters of every file, since two interpreters of one file truly differ (memory layout),
-warms them up, and times blocks of single invocations in random order, so that a slow moment of the machine hits all
-files alike (randomised multiple interleaved trials: Abedi and Brecht, ICPE 2017).
+warms them up, and times blocks of invocations in random order, so that a slow moment of the machine hits all files
+alike (randomised multiple interleaved trials: Abedi and Brecht, ICPE 2017). It ends when every ratio that is asked for
+is known well enough, which is decided on the width of its interval alone: to look at its place would favour findings.
 """
 
+import gc
 import json
 import os
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -18,74 +23,138 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 Inputs = npt.NDArray[np.generic]
+Timings = Mapping[str, list[list[int]]]  # nanoseconds of every invocation, a list a replicate, by file
 
-WARM_UP = 10  # invocations, or as many as fit into half of a replicate's time
-BLOCK = 10  # invocations of one file before another file's turn
-REPLICATES_AT_LEAST = 3
+RESOLVERS = {"xnnpack": OpResolverType.AUTO, "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
+WARM_UP = 10  # invocations, the first apart; or as many as fit into a tenth of a replicate's time
+BLOCK_NS = 1_000_000  # one file's turn takes at least so long
+REPLICATES_IN_BUDGET = 40
+REPLICATES_AT_LEAST = 10
+REPLICATES_OF_SLOW_FILES = 3  # where ten would take longer than the budget
+PADDING = 2**20  # bytes at most between two interpreters, so that each replicate has another memory layout
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A file ready to be timed; `inputs` (n, ...) are in the type that it takes."""
+    """A file ready to be timed; `inputs` (n, 1, ...) are in the type that it takes."""
 
     name: str
     interpreter: Any
     index: int
     inputs: Inputs
+    load_ns: int  # to read the file and to make it ready
+    first_ns: int  # the first invocation
 
-    def time(self, image: int) -> int:
-        """Nanoseconds of one inference; setting the input is not part of it."""
-        self.interpreter.set_tensor(self.index, self.inputs[image][np.newaxis])
-        started = time.perf_counter_ns()
-        self.interpreter.invoke()
-        return time.perf_counter_ns() - started
+    def time(self, first: int, invocations: int) -> list[int]:
+        """Nanoseconds of inferences in a row; setting the input is not part of them."""
+        set_tensor, invoke, clock = self.interpreter.set_tensor, self.interpreter.invoke, time.perf_counter_ns
+        nanoseconds = []
+        for i in range(first, first + invocations):
+            set_tensor(self.index, self.inputs[i % len(self.inputs)])
+            started = clock()
+            invoke()
+            nanoseconds.append(clock() - started)
+        return nanoseconds
 
 
 def main(folder: Path) -> None:
-    """Time the requested files and write, for each, the replicate and the nanoseconds of every invocation."""
+    """Time the requested files and write what each took."""
     request = json.loads((folder / "request.json").read_text())
-    inputs = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in request["names"]}
     rng = np.random.default_rng(request["seed"])
-    replicates, seconds = request["replicates"], request["seconds"]
-    samples: dict[str, list[tuple[int, int]]] = {name: [] for name in inputs}
+    inputs = {name: np.load(folder / f"{name}.npy", allow_pickle=False)[:, np.newaxis] for name in request["names"]}
+    samples: dict[str, list[list[int]]] = defaultdict(list)
+    loads: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    print(0.0, flush=True)  # ready
     started = time.perf_counter()
-    for replicate in range(replicates):
-        left = seconds - (time.perf_counter() - started)
-        if left <= 0 and replicate >= REPLICATES_AT_LEAST:
-            break
-        contestants = [enter(folder, name, inputs[name], request["threads"]) for name in inputs]
-        for name, nanoseconds in one_replicate(contestants, max(left, 0) / (replicates - replicate), rng):
-            samples[name].append((replicate, nanoseconds))
-    timings: dict[str, Any] = {name: np.array(pairs, np.int64) for name, pairs in samples.items()}
-    np.savez(folder / "samples.npz", **timings)
+    while not finished(samples, time.perf_counter() - started, request):
+        contestants, _padding = enter_all(folder, inputs, request, rng)
+        for name, nanoseconds in one_replicate(contestants, request["seconds"] / REPLICATES_IN_BUDGET, rng).items():
+            samples[name].append(nanoseconds)
+        for contestant in contestants:
+            loads[contestant.name].append((contestant.load_ns, contestant.first_ns))
+        print(min(1.0, (time.perf_counter() - started) / request["seconds"]), flush=True)
+    arrays: dict[str, Any] = {f"{name}.samples": as_rows(replicates) for name, replicates in samples.items()}
+    arrays |= {f"{name}.loads": np.array(pairs, np.int64) for name, pairs in loads.items()}
+    np.savez(folder / "timings.npz", **arrays)
 
 
-def enter(folder: Path, name: str, inputs: Inputs, threads: int) -> Contestant:
-    """A fresh interpreter of a file."""
-    interpreter = Interpreter(str(folder / f"{name}.tflite"), num_threads=threads)
+def finished(samples: Timings, seconds: float, request: Mapping[str, Any]) -> bool:
+    """Whether every ratio is known well enough, or the budget is spent."""
+    replicates = len(next(iter(samples.values()), []))
+    if replicates < REPLICATES_OF_SLOW_FILES:
+        return False
+    return seconds >= request["seconds"] or (
+        replicates >= REPLICATES_AT_LEAST and widest(samples, request) <= request["precision"]
+    )
+
+
+def widest(samples: Timings, request: Mapping[str, Any]) -> float:
+    """Half the width of the widest 95 % interval of the ratios that are asked for, as a share of the ratio."""
+    logs = {name: np.log([np.median(replicate) for replicate in replicates]) for name, replicates in samples.items()}
+    replicates = len(next(iter(logs.values())))
+    critical = request["critical"][min(replicates - 2, len(request["critical"]) - 1)]
+    errors = [np.std(logs[one] - logs[other], ddof=1) for one, other in request["pairs"]]
+    return float(np.expm1(critical * max(errors) / np.sqrt(replicates)))
+
+
+def enter_all(
+    folder: Path, inputs: Mapping[str, Inputs], request: Mapping[str, Any], rng: np.random.Generator
+) -> tuple[list[Contestant], list[Any]]:
+    """Fresh interpreters of all files, in random order, and what lies between them."""
+    contestants, padding = [], []
+    for i in rng.permutation(len(request["names"])):
+        name = request["names"][i]
+        padding.append(np.ones(int(rng.integers(1, PADDING)), np.uint8))
+        contestants.append(enter(folder / f"{name}.tflite", inputs[name], request))
+    return contestants, padding
+
+
+def enter(path: Path, inputs: Inputs, request: Mapping[str, Any]) -> Contestant:
+    """A fresh interpreter of a file, which has answered once."""
+    started = time.perf_counter_ns()
+    interpreter = Interpreter(
+        str(path), num_threads=request["threads"], experimental_op_resolver_type=RESOLVERS[request["delegate"]]
+    )
     interpreter.allocate_tensors()
-    return Contestant(name, interpreter, interpreter.get_input_details()[0]["index"], inputs)
+    loaded = time.perf_counter_ns()
+    index = interpreter.get_input_details()[0]["index"]
+    interpreter.set_tensor(index, inputs[0])
+    before = time.perf_counter_ns()
+    interpreter.invoke()
+    return Contestant(path.stem, interpreter, index, inputs, loaded - started, time.perf_counter_ns() - before)
 
 
-def one_replicate(contestants: list[Contestant], seconds: float, rng: np.random.Generator) -> list[tuple[str, int]]:
-    """(name, nanoseconds) of invocations in random order of blocks, for about so long; one of each at the least."""
-    images = len(contestants[0].inputs)
+def one_replicate(contestants: Sequence[Contestant], seconds: float, rng: np.random.Generator) -> dict[str, list[int]]:
+    """Nanoseconds of invocations in random order of blocks, for about so long; one of each file at the least."""
+    blocks = [block_size(contestant, seconds / 10 / len(contestants)) for contestant in contestants]
+    timings: dict[str, list[int]] = {contestant.name: [] for contestant in contestants}
     started = time.perf_counter()
-    for contestant in contestants:
-        for image in range(min(WARM_UP, images)):
-            contestant.time(image)
-            if time.perf_counter() - started > seconds / 2:
-                break
-    timings: list[tuple[str, int]] = []
-    while not timings or time.perf_counter() - started < seconds:
-        # A model that is slow for the time there is gets single invocations, for every file has to have its turn.
-        block = rng.permutation(images)[: BLOCK if seconds > 0.1 else 1]
+    gc.disable()
+    while not timings[contestants[0].name] or time.perf_counter() - started < seconds:
+        image = int(rng.integers(len(contestants[0].inputs)))
         for i in rng.permutation(len(contestants)):
-            timings += [(contestants[i].name, contestants[i].time(image)) for image in block]
+            timings[contestants[i].name] += contestants[i].time(image, blocks[i])
+    gc.enable()
     return timings
+
+
+def block_size(contestant: Contestant, seconds: float) -> int:
+    """Warm a file up; how many of its invocations make a block."""
+    fastest, started = contestant.first_ns, time.perf_counter()
+    for i in range(WARM_UP):
+        if time.perf_counter() - started + fastest / 1e9 > seconds:
+            break
+        fastest = min(fastest, *contestant.time(i, 1))
+    return -(-BLOCK_NS // max(fastest, 1))
+
+
+def as_rows(replicates: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+    """(replicate, nanoseconds) of every invocation."""
+    numbers = np.repeat(np.arange(len(replicates)), [len(replicate) for replicate in replicates])
+    return np.stack([numbers, np.concatenate(replicates)], axis=1).astype(np.int64)
 
 
 def end_with_starter() -> None:

@@ -1,0 +1,109 @@
+"""How fast a file is evaluated: `python -m benchmarks.evaluation`; three minutes on two cores.
+
+The suite's pass over the 10,000 test images of MNIST against the loop of TensorFlow's tutorials (one image a call, one
+thread), in turns, three times each; the logits have to be the same bit for bit. Nothing is trained: neither the time
+nor the equality depends on what the weights have learned. Writes benchmarks/results/evaluation/.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from benchmarks import tables
+from benchmarks.results import Results, options, shown, verdict
+from experiments.dataset import Dataset, Images
+from experiments.dataset.mnist import Mnist
+from experiments.measure.accuracy import answers_in_batches, dequantized, quantized, tflite_logits
+from experiments.model import Architecture
+from experiments.model.article_cnn import ArticleCNN
+from experiments.model.ds_cnn import DSCNN
+from experiments.progress import bar
+from experiments.tflite import Dynamic, Float16, Float32, Int8, Scheme, TFLiteModel, convert
+
+MODELS: Mapping[str, Architecture] = {"article_cnn": ArticleCNN(), "ds_cnn": DSCNN()}
+SCHEMES: Mapping[str, Scheme] = {
+    "none": Float32(), "ptq_dynamic": Dynamic(), "ptq_float16": Float16(), "ptq_int8": Int8(calibration_samples=100),
+}  # fmt: skip
+TIMES = 3
+Answers = npt.NDArray[np.float32]
+
+
+def tutorial_loop(model: TFLiteModel, images: Images) -> Answers:
+    """What TensorFlow's tutorials show, with logits instead of classes."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter: Any = Interpreter(model_content=model.content)
+    interpreter.allocate_tensors()
+    entry, exit_ = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    answers = []
+    for image in images:
+        interpreter.set_tensor(entry["index"], quantized(image[np.newaxis], entry))
+        interpreter.invoke()
+        answers.append(dequantized(interpreter.get_tensor(exit_["index"])[0], exit_))
+    return np.stack(answers)
+
+
+def in_turns(ways: Mapping[str, Callable[[], Answers]]) -> tuple[dict[str, list[float]], dict[str, Answers]]:
+    """The seconds that each way took, so many times in turns, and the answers."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    answers = {}
+    for _ in range(TIMES):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            answers[name] = way()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds, answers
+
+
+def compared(model: str, strategy: str, file: TFLiteModel, images: Images) -> dict[str, object]:
+    """A row of the figures."""
+    seconds, answers = in_turns(
+        {"loop": lambda: tutorial_loop(file, images), "suite": lambda: tflite_logits(file, images)}
+    )
+    return {
+        "model": model,
+        "strategy": strategy,
+        "images": len(images),
+        "loop_images_per_second": len(images) / float(np.median(seconds["loop"])),
+        "images_per_second": len(images) / float(np.median(seconds["suite"])),
+        "in_batches": answers_in_batches(file, images),
+        "same_bits": answers["loop"].tobytes() == answers["suite"].tobytes(),
+    }
+
+
+def files(model: str, data: Dataset) -> Mapping[str, TFLiteModel]:
+    """The untrained model under every scheme."""
+    from experiments.tensorflow_quietly import keras
+
+    keras.utils.set_random_seed(0)
+    built = MODELS[model].build(data.input_shape, data.classes)
+    calibration = partial(data.calibration, seed=0)
+    return {strategy: convert(built, scheme, calibration) for strategy, scheme in SCHEMES.items()}
+
+
+def main() -> None:
+    """Measure and write."""
+    asked = options("benchmarks.evaluation", __doc__).parse_args()
+    results = Results("evaluation")
+    data = Mnist(train_samples=1000, test_samples=500 if asked.quick else None).load()
+    made = {model: files(model, data) for model in MODELS}
+    rows = []
+    with bar("Files", total=sum(map(len, made.values()))) as advance:
+        for model, strategies in made.items():
+            for strategy, file in strategies.items():
+                rows.append(compared(model, strategy, file, data.test.x))
+                advance(1)
+    table = pd.DataFrame(rows)
+    shown("evaluation", table)
+    if not asked.quick:
+        results.write(table)
+    verdict(tables.evaluation_failures(table))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The files that latency is measured on: of untrained models, for what the weights are does not change the time."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from experiments.dataset import Dataset
+from experiments.dataset.mnist import Mnist
+from experiments.tflite import Calibration, Float32, Int8, Scheme, TFLiteModel, convert
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+FLOAT, INT8 = "float32", "int8"
+SCHEMES: Mapping[str, Scheme] = {FLOAT: Float32(), INT8: Int8(calibration_samples=100)}
+PADDABLE_LAYERS = 100
+
+
+def images() -> Dataset:
+    """A little of MNIST."""
+    return Mnist(train_samples=1000, test_samples=100).load()
+
+
+def article(data: Dataset) -> Mapping[str, TFLiteModel]:
+    """The article's network as a float and as an int8 file."""
+    from experiments.model.article_cnn import ArticleCNN
+
+    model = ArticleCNN().build(data.input_shape, data.classes)
+    return {name: convert(model, scheme, _calibration(data)) for name, scheme in SCHEMES.items()}
+
+
+def padded(data: Dataset, layers: int) -> TFLiteModel:
+    """An int8 file with so many equal convolutions in a row: of 100, three more are 3 % more work."""
+    from experiments.tensorflow_quietly import keras
+
+    keras.utils.set_random_seed(0)
+    entry = values = keras.layers.Input(data.input_shape)
+    values = keras.layers.Conv2D(16, 3, strides=2, padding="same", activation="relu")(values)
+    for _ in range(layers):
+        values = keras.layers.Conv2D(16, 3, padding="same", activation="relu")(values)
+    values = keras.layers.Dense(data.classes)(keras.layers.GlobalAveragePooling2D()(values))
+    model: Model = keras.Model(entry, values)
+    return convert(model, SCHEMES[INT8], _calibration(data))
+
+
+def _calibration(data: Dataset) -> Calibration:
+    return partial(data.calibration, seed=0)

@@ -1,0 +1,60 @@
+"""Whether a known difference is found: `python -m benchmarks.planted`; a quarter of an hour on two cores.
+
+A network of 100 equal convolutions in int8 is compared with the same network of 103, 105 and 110, which are 3, 5 and
+10 % more work; 50 trials each by the default protocol. Writes benchmarks/results/planted/.
+"""
+
+import time
+
+import pandas as pd
+
+from benchmarks import files, tables
+from benchmarks.results import Results, options, shown, verdict
+from experiments.dataset import Images
+from experiments.measure.latency import LatencyProtocol, measure_latency
+from experiments.progress import bar
+from experiments.tflite import TFLiteModel
+
+TRIALS = 50
+
+
+def trial(file: TFLiteModel, reference: TFLiteModel, images: Images, seed: int) -> dict[str, object]:
+    """One comparison of the file that was given more work with the one that was not."""
+    started = time.perf_counter()
+    latency = measure_latency(file, reference, images, LatencyProtocol(), seed)
+    return {
+        "speedup": latency.speedup.value,
+        "speedup_low": latency.speedup.low,
+        "speedup_high": latency.speedup.high,
+        "speed": latency.verdict,
+        "replicates": len(latency.own.medians),
+        "other_cores": latency.session.conditions.other_cores,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = options("benchmarks.planted", __doc__)
+    parser.add_argument("--trials", type=int, default=TRIALS, metavar="N", help="of each (default: %(default)s)")
+    asked = parser.parse_args()
+    results = Results("planted")
+    trials = 2 if asked.quick else asked.trials
+    data = files.images()
+    reference = files.padded(data, files.PADDABLE_LAYERS)
+    slower = {added: files.padded(data, files.PADDABLE_LAYERS + int(added)) for added in tables.FOUND_AT_LEAST}
+    rows = []
+    with bar("Trials", total=trials * len(slower)) as advance:
+        for seed in range(trials):  # in turns, so that no difference has a better hour than another
+            for added, file in slower.items():
+                rows.append({"added_percent": added, **trial(file, reference, data.test.x, seed)})
+                advance(1)
+    table = pd.DataFrame(rows)
+    shown("planted", table)
+    if not asked.quick:
+        results.write(table)
+    verdict(tables.planted_failures(table))
+
+
+if __name__ == "__main__":
+    main()

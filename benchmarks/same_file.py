@@ -1,0 +1,78 @@
+"""Whether a file is called different from itself: `python -m benchmarks.same_file`; half an hour on two cores.
+
+200 comparisons of a file with itself by the default protocol, half of them with the article's network in float, half in
+int8; and as many while another process keeps one core busy. Each ends when the ratio is known to 1 %, or after the
+default budget. Writes benchmarks/results/same_file/.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import files, tables
+from benchmarks.results import Results, options, shown, verdict
+from experiments.dataset import Images
+from experiments.measure.latency import LatencyProtocol, measure_latency
+from experiments.progress import bar
+from experiments.tflite import TFLiteModel
+
+TRIALS = 200
+BUSY = "while True: pass"
+
+
+@contextmanager
+def one_busy_core() -> Iterator[None]:
+    """Another process computes meanwhile."""
+    with subprocess.Popen([sys.executable, "-c", BUSY]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def trial(file: TFLiteModel, images: Images, seed: int) -> dict[str, object]:
+    """One comparison of a file with itself."""
+    started = time.perf_counter()
+    latency = measure_latency(file, file, images, LatencyProtocol(), seed)
+    return {
+        "speedup": latency.speedup.value,
+        "speedup_low": latency.speedup.low,
+        "speedup_high": latency.speedup.high,
+        "speed": latency.verdict,
+        "replicates": len(latency.own.medians),
+        "other_cores": latency.session.conditions.other_cores,
+        "start_seconds": latency.session.start_seconds,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = options("benchmarks.same_file", __doc__)
+    parser.add_argument("--trials", type=int, default=TRIALS, metavar="N", help="with each load (default: %(default)s)")
+    asked = parser.parse_args()
+    results = Results("same_file")
+    trials = 4 if asked.quick else asked.trials
+    data = files.images()
+    made = files.article(data)
+    rows = []
+    with bar("Comparisons", total=2 * trials) as advance:
+        for load in (tables.QUIET, tables.BUSY):
+            with nullcontext() if load == tables.QUIET else one_busy_core():
+                for seed, name in enumerate(np.resize(list(made), trials)):
+                    rows.append({"load": load, "file": name, **trial(made[name], data.test.x, seed)})
+                    advance(1)
+    table = pd.DataFrame(rows)
+    shown("same_file", table)
+    if not asked.quick:
+        results.write(table)
+    verdict(tables.same_file_failures(table))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""How far a speedup scatters from one measurement to the next: `python -m benchmarks.spread`; two minutes on two cores.
+
+How many times faster the article's network is in int8 than in float, measured ten times by each of three, in turns:
+this suite; LiteRT's own benchmark (litert-benchmark with its defaults, once for each file, ratio of the average
+latencies it reports); and the loop that people write (5 inferences to warm up, 50 timed, mean; file after file).
+Compared is the distance between the 5th and the 95th percentile. Writes benchmarks/results/spread/.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import files, tables
+from benchmarks.results import Results, options, shown, verdict
+from experiments.dataset import Images
+from experiments.errors import UserError
+from experiments.measure.latency import LatencyProtocol, measure_latency
+from experiments.progress import bar
+from experiments.quiet import native_stderr_silenced
+from experiments.tflite import TFLiteModel
+
+REPETITIONS = 10
+WARM_UP, TIMED = 5, 50
+LITERT, LOOP = "litert-benchmark", "a plain loop"
+
+
+def by_suite(made: Mapping[str, TFLiteModel], images: Images, seed: int) -> float:
+    """What a run of the suite reports."""
+    return measure_latency(made[files.INT8], made[files.FLOAT], images, LatencyProtocol(), seed).speedup.value
+
+
+def by_litert(made: Mapping[str, TFLiteModel]) -> float:
+    """The ratio of what LiteRT's benchmark says of the two files."""
+    return _litert_latency(made[files.FLOAT]) / _litert_latency(made[files.INT8])
+
+
+def _litert_latency(model: TFLiteModel) -> float:
+    tool = Path(sys.executable).with_name("litert-benchmark")
+    with tempfile.TemporaryDirectory() as folder:
+        path, report = Path(folder) / "model.tflite", Path(folder) / "report.json"
+        path.write_bytes(model.content)
+        command = [str(tool), "--model", str(path), "--result_json", str(report)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise UserError(f"litert-benchmark ended with {done.returncode}: {done.stderr.strip()}")
+        return float(json.loads(report.read_text())["latency"]["avg_ms"])
+
+
+def by_loop(made: Mapping[str, TFLiteModel], images: Images) -> float:
+    """The ratio of two means, taken one after the other."""
+    return _loop_latency(made[files.FLOAT], images) / _loop_latency(made[files.INT8], images)
+
+
+def _loop_latency(model: TFLiteModel, images: Images) -> float:
+    from ai_edge_litert.interpreter import Interpreter
+
+    with native_stderr_silenced():
+        interpreter: Any = Interpreter(model_content=model.content)
+        interpreter.allocate_tensors()
+    index = interpreter.get_input_details()[0]["index"]
+    seconds = []
+    for i in range(WARM_UP + TIMED):
+        interpreter.set_tensor(index, images[i % len(images)][np.newaxis])
+        started = time.perf_counter()
+        interpreter.invoke()
+        seconds.append(time.perf_counter() - started)
+    return float(np.mean(seconds[WARM_UP:]))
+
+
+def main() -> None:
+    """Measure and write."""
+    asked = options("benchmarks.spread", __doc__).parse_args()
+    results = Results("spread")
+    data = files.images()
+    made = files.article(data)
+    repetitions = 2 if asked.quick else REPETITIONS
+    rows = []
+    with bar("Repetitions", total=repetitions) as advance:
+        for repetition in range(repetitions):
+            ways: Mapping[str, Callable[[], float]] = {
+                tables.SUITE: lambda seed=repetition: by_suite(made, data.test.x, seed),  # type: ignore[misc]
+                LITERT: lambda: by_litert(made),
+                LOOP: lambda: by_loop(made, data.test.x),
+            }
+            for way, measure in ways.items():
+                started = time.perf_counter()
+                speedup = measure()
+                rows.append({"way": way, "speedup": speedup, "seconds": time.perf_counter() - started})
+            advance(1)
+    table = pd.DataFrame(rows)
+    shown("spread", table)
+    if not asked.quick:
+        results.write(table)
+    verdict(tables.spread_failures(table))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,337 @@
+"""Which files are faster, timed together: `python -m experiments.latency SWEEP|RUN|FILE.tflite ...`.
+
+All files are timed in one session, in random order of short blocks, with a second copy of the first one as sentinel.
+Prints what each took, and the ratio of every two with its 95 % interval; p-values are corrected for the number of pairs
+(Holm). Recorded runs get the session as an artifact, latency_sessions/TIME/.
+
+SWEEP is latest, or the id of a sweep, and stands for its finished runs; RUN is the id of a run, or its beginning. Runs
+are timed on test images of their own data set; plain files on random images, or on those of --dataset.
+Exit codes: 0 well; 2 the command is wrong, or a file cannot be timed.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from pydantic import ValidationError
+from rich import box
+from rich.table import Table
+
+from experiments.card import problems
+from experiments.errors import UserError
+from experiments.progress import CONSOLE, say
+from experiments.tracking import Row, Store, Tracking
+
+if TYPE_CHECKING:
+    from experiments.dataset import Images
+    from experiments.measure.latency import LatencyProtocol, Session
+    from experiments.tflite import TFLiteModel
+
+SECONDS_A_FILE = 5.0
+SIGNIFICANT = 0.05
+PAIRS_SHOWN = 15  # all pairs of six files; the CSV holds every pair
+RANDOM_IMAGES = 100
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A file to be timed, on these images (n, ...) float32; `run` is its recorded run, where it has one."""
+
+    name: str
+    model: "TFLiteModel"
+    images: "Images"
+    run: Row | None = None
+
+
+def main() -> None:
+    """The command line."""
+    options = _options()
+    try:
+        store = _store(options)
+        contestants = list(_contestants(options, store))
+        session = _timed(contestants, options)
+        files, pairs = files_table(contestants, session), pairs_table(session)
+        show(files, pairs, session)
+        if options.csv:
+            _write(options.csv, pairs)
+        if store:
+            _record(store, contestants, session, files, pairs)
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.latency",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("targets", nargs="+", metavar="TARGET", help="latest, a sweep, a run, or a .tflite file")
+    parser.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
+    parser.add_argument("--experiment", default=Tracking.experiment, help="experiment there (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="of the interpreter (default: %(default)s)")
+    parser.add_argument("--delegate", default="xnnpack", help="xnnpack or builtin (default: %(default)s)")
+    parser.add_argument("--precision", type=float, default=0.01, help="that is narrow enough (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, help=f"for all of it, at most (default: {SECONDS_A_FILE:g} a file)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random order (default: %(default)s)")
+    parser.add_argument("--dataset", help="a card of conf/dataset, whose test images plain files are timed on")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the ratio of every two files")
+    return parser.parse_args()
+
+
+def _is_file(target: str) -> bool:
+    return target.endswith(".tflite")
+
+
+def _store(options: argparse.Namespace) -> Store | None:
+    """Where the runs are; None where only plain files are to be timed."""
+    if all(_is_file(target) for target in options.targets):
+        return None
+    return Tracking(uri=options.uri, experiment=options.experiment).connect(create=False)
+
+
+def _contestants(options: argparse.Namespace, store: Store | None) -> Iterator[Contestant]:
+    """The files that the targets mean, each once."""
+    seen = set()
+    for target in options.targets:
+        for contestant in [_plain(target, options)] if store is None or _is_file(target) else _recorded(target, store):
+            identity = contestant.run["run_id"] if contestant.run else contestant.name
+            if identity not in seen:
+                seen.add(identity)
+                yield contestant
+
+
+def _plain(target: str, options: argparse.Namespace) -> Contestant:
+    from experiments.tflite import TFLiteModel
+
+    path = Path(target)
+    try:
+        model = TFLiteModel(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{target}: cannot be read ({error.strerror}).") from error
+    return Contestant(target, model, _images_of_card(options.dataset) if options.dataset else _random(model, options))
+
+
+def _random(model: "TFLiteModel", options: argparse.Namespace) -> "Images":
+    import numpy as np
+
+    from experiments.measure.accuracy import input_of
+
+    shape = input_of(model)["shape"][1:]
+    return np.random.default_rng(options.seed).random((RANDOM_IMAGES, *shape), np.float32)
+
+
+@cache
+def _images_of_card(name: str) -> "Images":
+    from experiments.configuration import composed
+
+    return composed([f"dataset={name}"]).experiment.dataset.load().test.x
+
+
+@cache
+def _images_of_configuration(text: str) -> "Images":
+    from experiments.configuration import dataset_of
+
+    return dataset_of(text).load().test.x
+
+
+def _recorded(target: str, store: Store) -> Iterator[Contestant]:
+    from experiments.tflite import TFLiteModel
+
+    for row in store.chosen(target):
+        with tempfile.TemporaryDirectory(prefix="run-") as folder:
+            model = TFLiteModel(store.fetch(row["run_id"], "model.tflite", Path(folder)).read_bytes())
+            configuration = store.fetch(row["run_id"], "config.yaml", Path(folder)).read_text()
+        yield Contestant(_name(row), model, _images_of_configuration(configuration), row)
+
+
+def _name(row: Row) -> str:
+    epochs = f"@{row['finetune_epochs']}" if row["finetune_epochs"] else ""
+    return f"{row['strategy']}{epochs} {row['run_id'][:6]}"
+
+
+def _timed(contestants: Sequence[Contestant], options: argparse.Namespace) -> "Session":
+    from experiments.measure.latency import LatencyProtocol, time_together
+
+    for contestant in contestants:
+        _check_shape(contestant)
+    protocol = _protocol(LatencyProtocol, options, len(contestants))
+    protocol.check()
+    names = [contestant.name for contestant in contestants]
+    return time_together(
+        {contestant.name: contestant.model for contestant in contestants},
+        {contestant.name: contestant.images for contestant in contestants},
+        protocol,
+        list(combinations(names, 2)),
+        options.seed,
+    )
+
+
+def _protocol(kind: "type[LatencyProtocol]", options: argparse.Namespace, files: int) -> "LatencyProtocol":
+    try:
+        return kind(
+            threads=options.threads,
+            delegate=options.delegate,
+            seconds=options.seconds or SECONDS_A_FILE * files,
+            precision=options.precision,
+        )
+    except ValidationError as error:
+        raise UserError(problems("", error)) from error
+
+
+def _check_shape(contestant: Contestant) -> None:
+    from experiments.measure.accuracy import input_of
+
+    expected = tuple(input_of(contestant.model)["shape"][1:])
+    if contestant.images.shape[1:] != expected:
+        raise UserError(
+            f"{contestant.name} takes images of the shape {expected}, and these have {contestant.images.shape[1:]}; "
+            "give --dataset with images that fit, or leave it out for random ones."
+        )
+
+
+def files_table(contestants: Sequence[Contestant], session: "Session") -> pd.DataFrame:
+    """What each file took, a row a file; speedup is the latency of the first file over its own."""
+    first, rows = contestants[0].name, []
+    for contestant in contestants:
+        timings, ratio = session.timings[contestant.name], session.ratio(first, contestant.name)
+        rows.append(
+            {
+                "file": contestant.name,
+                "bytes": contestant.model.bytes,
+                "latency_p50_us": timings.percentile_us(50),
+                "latency_p90_us": timings.percentile_us(90),
+                "latency_p99_us": timings.percentile_us(99),
+                "latency_min_us": timings.min_us,
+                "latency_first_us": timings.first_us,
+                "latency_load_us": timings.load_us,
+                "speedup": ratio.value,
+                "speedup_low": ratio.low,
+                "speedup_high": ratio.high,
+                "speed": "" if contestant.name == first else session.verdict(ratio),
+                "latency_void": session.void,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def pairs_table(session: "Session") -> pd.DataFrame:
+    """Every two files: how many times faster the second is, with what can be said of it."""
+    from experiments.measure.latency import SENTINEL
+    from experiments.statistics import holm, t_test_of_logs
+
+    timed = {name: timings.medians for name, timings in session.timings.items() if name != SENTINEL}
+    pairs = list(combinations(timed, 2))
+    adjusted = holm([t_test_of_logs(timed[one], timed[other]) for one, other in pairs])
+    rows = []
+    for (one, other), p in zip(pairs, adjusted, strict=True):
+        ratio = session.ratio(one, other)
+        verdict = session.verdict(ratio)
+        unproved = verdict in ("faster", "slower") and p >= SIGNIFICANT
+        rows.append(
+            {
+                "file": other,
+                "against": one,
+                "speedup": ratio.value,
+                "speedup_low": ratio.low,
+                "speedup_high": ratio.high,
+                "p_holm": float(p),
+                "speed": "unclear" if unproved else verdict,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def show(files: pd.DataFrame, pairs: pd.DataFrame, session: "Session") -> None:
+    """Print both tables, and how to read them."""
+    CONSOLE.print(_files_picture(files))
+    if 1 < len(pairs) <= PAIRS_SHOWN:
+        CONSOLE.print(_pairs_picture(pairs))
+    elif len(pairs) > PAIRS_SHOWN:
+        say(f"{len(pairs)} pairs: --csv FILE writes them.")
+    say(_note(session))
+
+
+def _files_picture(files: pd.DataFrame) -> Table:
+    picture = _table("file", "bytes", "p50\nus", "p90\nus", "p99\nus", "min\nus", "first\nus", "load\nus", "faster", "")
+    for row in files.itertuples():
+        times = (getattr(row, f"latency_{what}_us") for what in ("p50", "p90", "p99", "min", "first", "load"))
+        ratio = f"{row.speedup:.3f}x\n[{row.speedup_low:.3f}, {row.speedup_high:.3f}]"
+        picture.add_row(
+            str(row.file),
+            f"{row.bytes:,}",
+            *(f"{value:,.3g}" if value < 100 else f"{value:,.0f}" for value in times),
+            ratio if row.speed else "1",
+            str(row.speed),
+        )
+    return picture
+
+
+def _pairs_picture(pairs: pd.DataFrame) -> Table:
+    picture = _table("file", "against", "faster", "p (Holm)", "")
+    for row in pairs.itertuples():
+        ratio = f"{row.speedup:.3f}x [{row.speedup_low:.3f}, {row.speedup_high:.3f}]"
+        picture.add_row(str(row.file), str(row.against), ratio, f"{row.p_holm:.2g}", str(row.speed))
+    return picture
+
+
+def _table(*headings: str) -> Table:
+    picture = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in headings:
+        picture.add_column(heading, justify="left" if heading in ("file", "against", "") else "right", no_wrap=True)
+    return picture
+
+
+def _note(session: "Session") -> str:
+    first, sentinel = next(iter(session.timings)), session.sentinel
+    replicates = len(session.timings[first].medians)
+    void = f"VOID: {session.void}. " if session.void else ""
+    return (
+        f"{void}{replicates} replicates with fresh interpreters, {session.threads} thread(s); [low, high]: 95 % "
+        f"interval over replicates. {first} against a copy of itself: {sentinel.value:.3f}x [{sentinel.low:.3f}, "
+        f"{sentinel.high:.3f}]. Other work kept {session.conditions.other_cores:.1f} of {session.conditions.cores} "
+        "cores busy."
+    )
+
+
+def _write(path: Path, pairs: pd.DataFrame) -> None:
+    try:
+        pairs.to_csv(path, index=False)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error}).") from error
+    say(f"wrote {path}")
+
+
+def _record(
+    store: Store, contestants: Iterable[Contestant], session: "Session", files: pd.DataFrame, pairs: pd.DataFrame
+) -> None:
+    """Keep the session with every run that took part."""
+    from experiments.stamp import stamp
+    from experiments.tracking import save_samples
+
+    name = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%S")
+    p50: Mapping[str, float] = dict(zip(files["file"], files["latency_p50_us"], strict=True))
+    with tempfile.TemporaryDirectory(prefix="session-") as folder:
+        files.to_csv(Path(folder) / "files.csv", index=False)
+        pairs.to_csv(Path(folder) / "pairs.csv", index=False)
+        save_samples(Path(folder) / "samples.csv.gz", session)
+        (Path(folder) / "stamp.json").write_text(json.dumps(dict(stamp()), indent=2))
+        runs = [contestant for contestant in contestants if contestant.run]
+        for contestant in runs:
+            assert contestant.run is not None
+            store.add_session(contestant.run["run_id"], name, Path(folder), p50[contestant.name])
+    say(f"recorded with {len(runs)} runs: latency_sessions/{name}/")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""Latency: what a session of timings allows to say, and what it must not; and the command that times files."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.errors import UserError
+from experiments.machine import Conditions
+from experiments.measure.accuracy import answers_in_batches, tflite_logits
+from experiments.measure.child import run_child
+from experiments.measure.latency import (
+    SENTINEL,
+    LatencyProtocol,
+    Session,
+    Timings,
+    measure_latency,
+)
+from experiments.measure.stopwatch import REPLICATES_AT_LEAST, finished, widest
+from experiments.statistics import ratio_of_medians, t_quantiles
+from tests.conftest import run
+from tests.tiny import dense_file
+
+IDLE = Conditions(cores=2, other_cores=0.1, steal_cores=0.0, load_before=0.1, load_after=0.1)
+REPLICATES = 20
+IMAGES = np.random.default_rng(0).random((50, 16), np.float32)
+IMAGES_64 = np.random.default_rng(0).random((50, 64), np.float32)
+
+
+def timings(microseconds: float, scatter: float = 0.001, seed: int = 0) -> Timings:
+    """Made-up timings, one a replicate, that scatter by this share."""
+    drawn = np.random.default_rng(seed).normal(1000 * microseconds, 1000 * microseconds * scatter, REPLICATES)
+    return Timings(
+        np.stack([np.arange(REPLICATES), drawn.astype(np.int64)], axis=1), np.ones((REPLICATES, 2), np.int64)
+    )
+
+
+def session(
+    model_us: float, scatter: float = 0.001, sentinel_us: float = 100, conditions: Conditions = IDLE, threads: int = 1
+) -> Session:
+    """The reference takes 100 us."""
+    everyone = {
+        "reference": timings(100, scatter, seed=1),
+        "model": timings(model_us, scatter, seed=2),
+        SENTINEL: timings(sentinel_us, scatter, seed=3),
+    }
+    return Session(everyone, conditions, threads, start_seconds=0.2)
+
+
+def verdict(timed: Session) -> str:
+    return timed.verdict(timed.ratio("reference", "model"))
+
+
+@pytest.mark.parametrize(
+    ("model_us", "scatter", "expected"),
+    [
+        (50, 0.001, "faster"),
+        (103, 0.001, "slower"),
+        (101, 0.001, "equivalent"),  # different beyond doubt, and too little to matter
+        (100, 0.001, "equivalent"),
+        (101, 0.2, "unclear"),
+        (102, 0.005, "unclear"),  # on the border
+    ],
+)
+def test_what_a_ratio_means(model_us: float, scatter: float, expected: str) -> None:
+    assert verdict(session(model_us, scatter)) == expected
+
+
+def test_nothing_is_said_when_a_file_differs_from_its_own_copy() -> None:
+    timed = session(50, sentinel_us=110)
+    assert verdict(timed) == "void"
+    assert "own copy" in timed.void
+
+
+@pytest.mark.parametrize(
+    ("other_cores", "threads", "void"),
+    [(0.9, 1, False), (1.1, 1, False), (1.5, 1, True), (0.1, 2, False), (0.9, 2, True)],
+)
+def test_nothing_is_said_when_others_took_the_cores_it_needed(other_cores: float, threads: int, void: bool) -> None:
+    busy = Conditions(cores=2, other_cores=other_cores, steal_cores=0.0, load_before=1.0, load_after=1.0)
+    assert bool(session(50, conditions=busy, threads=threads).void) == void
+
+
+def request(seconds: float = 10, precision: float = 0.01) -> dict[str, object]:
+    pairs = [["one", "other"]]
+    return {"seconds": seconds, "precision": precision, "pairs": pairs, "critical": t_quantiles(100)}
+
+
+def samples(replicates: int, scatter: float) -> dict[str, list[list[int]]]:
+    drawn = np.random.default_rng(0).normal(100_000, 100_000 * scatter, (2, replicates)).astype(int)
+    return {"one": [[value] for value in drawn[0].tolist()], "other": [[value] for value in drawn[1].tolist()]}
+
+
+@pytest.mark.parametrize(
+    ("replicates", "scatter", "seconds", "over"),
+    [
+        (REPLICATES_AT_LEAST, 0.001, 1, True),
+        (REPLICATES_AT_LEAST - 1, 0.001, 1, False),  # narrow by chance, perhaps
+        (REPLICATES_AT_LEAST, 0.1, 1, False),
+        (REPLICATES_AT_LEAST, 0.1, 10, True),  # the budget is spent
+        (2, 0.001, 100, False),  # of two replicates nothing can be said, however long they took
+        (3, 0.1, 100, True),
+    ],
+)
+def test_a_session_ends_when_it_knows_enough_or_its_budget_is_spent(
+    replicates: int, scatter: float, seconds: float, over: bool
+) -> None:
+    assert finished(samples(replicates, scatter), seconds, request()) == over
+
+
+def test_the_width_that_decides_is_that_of_the_interval_in_the_table() -> None:
+    drawn = samples(15, 0.02)
+    one, other = (np.array(drawn[name], float)[:, 0] for name in ("one", "other"))
+    ratio = ratio_of_medians(one, other)
+    assert widest(drawn, request()) == pytest.approx(ratio.high / ratio.value - 1)
+
+
+def test_a_file_six_times_as_deep_is_slower() -> None:
+    latency = measure_latency(dense_file(64, 10, 40), dense_file(64, 10), IMAGES_64, LatencyProtocol(seconds=2), seed=0)
+    assert latency.speedup.high < 1
+
+
+def test_every_replicate_has_samples_and_a_time_to_load() -> None:
+    file = dense_file()
+    own = measure_latency(file, file, IMAGES, LatencyProtocol(seconds=0.5), seed=0).own
+    replicates = len(own.medians)
+    assert replicates >= 3
+    assert own.loads.shape == (replicates, 2)
+    assert own.first_us > own.min_us > 0
+
+
+def test_more_threads_than_cores_are_refused() -> None:
+    with pytest.raises(UserError, match=r"latency\.threads=1000: this machine has \d+ cores"):
+        LatencyProtocol(threads=1000).check()
+
+
+def test_both_kinds_of_kernels_can_be_timed() -> None:
+    file = dense_file()
+    protocol = LatencyProtocol(seconds=0.3, delegate="builtin")
+    assert measure_latency(file, file, IMAGES, protocol, seed=0).own.min_us > 0
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed with SIGSEGV (no message)"),
+        ("raise ValueError('no such op')", "ended with exit code 1 (ValueError: no such op)"),
+    ],
+)
+def test_a_process_that_cannot_measure_is_explained(tmp_path: Path, script: str, told: str) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(script)
+    with pytest.raises(UserError) as refusal:
+        run_child(path, tmp_path)
+    assert told in str(refusal.value)
+
+
+def test_the_process_that_measures_ends_with_its_starter(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import os, sys; print('on', flush=True); os.read(0, 1); open(sys.argv[1] + '/ended', 'w')")
+    starter = (
+        "import os, signal\nfrom pathlib import Path\nfrom experiments.measure.child import run_child\n"
+        f"run_child(Path({str(script)!r}), Path({str(tmp_path)!r}), lambda line: os.kill(os.getpid(), signal.SIGKILL))"
+    )
+    subprocess.run([sys.executable, "-c", starter], check=False, cwd=Path(__file__).parent.parent)
+    for _ in range(50):
+        if (tmp_path / "ended").exists():
+            break
+        time.sleep(0.1)
+    assert (tmp_path / "ended").exists()
+
+
+def test_batches_give_the_bits_of_the_plain_loop() -> None:
+    file = dense_file()
+    assert answers_in_batches(file, IMAGES)
+    assert len(tflite_logits(file, IMAGES[:33])) == 33
+
+
+def test_the_command_times_plain_files_together(tmp_path: Path) -> None:
+    (tmp_path / "small.tflite").write_bytes(dense_file(64, 10).content)
+    (tmp_path / "deep.tflite").write_bytes(dense_file(64, 10, 40).content)
+    done = run(tmp_path, "experiments.latency", "deep.tflite", "small.tflite", "--seconds", "2", "--csv", "pairs.csv")
+    assert done.returncode == 0, done.stderr
+    (pair,) = pd.read_csv(tmp_path / "pairs.csv").to_dict("records")
+    assert (pair["file"], pair["against"]) == ("small.tflite", "deep.tflite")
+    assert pair["speedup_low"] > 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["missing.tflite"], "missing.tflite: cannot be read (No such file or directory)"),
+        (["wrong.tflite"], "This is no TFLite file"),
+        (["good.tflite", "--threads", "1000"], "latency.threads=1000"),
+        (["good.tflite", "--delegate", "gpu"], "delegate=gpu"),
+        (["good.tflite", "--dataset", "mnist"], "takes images of the shape (16,)"),
+        (["good.tflite", "--dataset", "minst"], "Did you mean mnist?"),
+        (["latest"], "there is no file"),
+    ],
+)
+def test_what_cannot_be_timed_is_refused(tmp_path: Path, arguments: list[str], told: str) -> None:
+    (tmp_path / "good.tflite").write_bytes(dense_file().content)
+    (tmp_path / "wrong.tflite").write_bytes(b"no flatbuffer at all")
+    done = run(tmp_path, "experiments.latency", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+
+
+def test_a_damaged_file_is_told_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "cut.tflite").write_bytes(dense_file(64, 10).content[:400])
+    done = run(tmp_path, "experiments.latency", "cut.tflite")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

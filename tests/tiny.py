@@ -1,0 +1,58 @@
+"""TFLite files made by hand, for tests that need one and no TensorFlow."""
+
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from experiments.tflite import TFLiteModel
+
+
+def dense_file(inputs: int = 16, outputs: int = 4, layers: int = 1) -> TFLiteModel:
+    """A float file for images of the shape (inputs,): so many dense layers in a row, all but the last as wide."""
+    model, graph = schema.ModelT(), schema.SubGraphT()
+    model.version, model.subgraphs, model.buffers = 3, [graph], [_buffer()]
+    model.operatorCodes = [_code(schema.BuiltinOperator.FULLY_CONNECTED)]
+    graph.tensors, graph.operators = [_tensor("input", (1, inputs), 0)], []
+    rng = np.random.default_rng(0)
+    for layer in range(layers):
+        width = outputs if layer == layers - 1 else inputs
+        model.buffers.append(_buffer(rng.normal(size=(width, inputs)).astype(np.float32) / inputs))
+        graph.tensors.append(_tensor(f"model/dense_{layer}/kernel", (width, inputs), len(model.buffers) - 1))
+        graph.tensors.append(_tensor(f"model/dense_{layer}/MatMul", (1, width), 0))
+        graph.operators.append(_dense(len(graph.tensors) - 3, len(graph.tensors) - 2, len(graph.tensors) - 1))
+    graph.inputs, graph.outputs = [0], [len(graph.tensors) - 1]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return TFLiteModel(bytes(builder.Output()))
+
+
+def _code(operator: int) -> Any:
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = operator
+    code.version = 1
+    return code
+
+
+def _buffer(values: Any = None) -> Any:
+    buffer = schema.BufferT()
+    if values is not None:
+        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+    return buffer
+
+
+def _tensor(name: str, shape: tuple[int, ...], buffer: int) -> Any:
+    tensor = schema.TensorT()
+    tensor.name, tensor.shape, tensor.buffer = name.encode(), list(shape), buffer
+    tensor.shapeSignature = [-1, *shape[1:]] if buffer == 0 else None
+    tensor.type = schema.TensorType.FLOAT32
+    return tensor
+
+
+def _dense(values: int, kernel: int, output: int) -> Any:
+    operator = schema.OperatorT()
+    operator.opcodeIndex, operator.inputs, operator.outputs = 0, [values, kernel, -1], [output]
+    operator.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
+    operator.builtinOptions = schema.FullyConnectedOptionsT()
+    return operator
