@@ -147,7 +147,13 @@ MACHINES = "These rows come from different machines: compare latencies within on
 def note(table: pd.DataFrame) -> str:
     """What stands below a table: how to read its columns."""
     said = {NOTE: True, SPEED: bool(table["speed"].notna().any()), MACHINES: several_machines(table)}
-    return " ".join(text for text, holds in said.items() if holds)
+    return " ".join([*(text for text, holds in said.items() if holds), *_void(table)])
+
+
+def _void(table: pd.DataFrame) -> list[str]:
+    """Why the timings of runs mean nothing, for those that do not."""
+    void = table[table["speed"] == "void"]
+    return [f"Void: {run.strategy} (run {run.run_id}), {run.latency_void}." for run in void.itertuples()]
 
 
 def show_rows(rows: Sequence[Row]) -> None:
