@@ -12,7 +12,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.tables import fresh_store_table, killed_table, memory_table, once_table, overhead_table
+from benchmarks.tables import (
+    fresh_store_table,
+    killed_table,
+    memory_table,
+    once_table,
+    overhead_table,
+    profile_table,
+)
 from experiments.compare import COLUMNS, NOTE, WRITERS, for_people, load
 from experiments.errors import UserError
 from experiments.sensitivity import advice, points
@@ -111,6 +118,7 @@ TABLES: Mapping[str, Callable[[pd.DataFrame], str]] = {
     "fresh_store": fresh_store_table,
     "overhead": overhead_table,
     "memory": memory_table,
+    "profile": profile_table,
 }
 
 
