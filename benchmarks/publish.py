@@ -20,6 +20,7 @@ from benchmarks.tables import (
     once_table,
     overhead_table,
     planted_table,
+    profile_table,
     same_file_table,
     spread_table,
 )
@@ -125,6 +126,7 @@ TABLES: Mapping[str, Callable[[pd.DataFrame], str]] = {
     "same_file": same_file_table,
     "planted": planted_table,
     "spread": spread_table,
+    "profile": profile_table,
 }
 
 

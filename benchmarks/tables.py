@@ -285,6 +285,34 @@ def _covers(trials: pd.DataFrame) -> pd.Series:
     return (trials["speedup_low"] <= 1) & (trials["speedup_high"] >= 1)
 
 
+def profile_table(table: pd.DataFrame) -> str:
+    """What benchmarks.profile found."""
+    shown = table.groupby("strategy", sort=False).agg(
+        times=("time", "count"),
+        whole=("whole_us", "median"),
+        together=("sum_us", "median"),
+        call=("call_us", "median"),
+        ratio=("ratio", "median"),
+        least=("ratio", "min"),
+        most=("ratio", "max"),
+    )
+    return _markdown(
+        pd.DataFrame(
+            {
+                "strategy": shown.index,
+                "times": shown["times"].astype(str),
+                "whole file, us": [f"{value:.1f}" for value in shown["whole"]],
+                "its ops and one call, us": [f"{value:.1f}" for value in shown["together"]],
+                "a call, us": [f"{value:.1f}" for value in shown["call"]],
+                "sum / whole": [f"{value:.3f}" for value in shown["ratio"]],
+                "least and most": [
+                    f"{least:.3f} to {most:.3f}" for least, most in zip(shown["least"], shown["most"], strict=True)
+                ],
+            }
+        )
+    )
+
+
 def _markdown(table: pd.DataFrame) -> str:
     return f"{table.to_markdown(index=False, disable_numparse=True)}\n"
 

@@ -30,10 +30,11 @@ COLUMNS = (
     "latency_p50_us", "latency_p90_us", "latency_p99_us", "latency_min_us", "latency_first_us", "latency_load_us",
     "speedup", "speedup_low", "speedup_high", "speed", "sentinel", "sentinel_low", "sentinel_high", "latency_void",
     "latency_replicates", "latency_other_cores", "latency_steal_cores", "load_before", "load_after",
+    "memory_peak_kib", "memory_model_kib", "arena_bytes", "runs_on_micro",
     "arithmetic", "verified", "broken_promise", "partial", "left_float",
     "coverage_ops", "coverage_weights", "coverage_macs", "xnnpack_ops", "logit_rmse", "sqnr_min_db",
     "train_seconds", "train_seconds_reused", "epochs_trained", "epochs_reused",
-    "conversion_seconds", "evaluation_seconds", "latency_seconds",
+    "conversion_seconds", "evaluation_seconds", "latency_seconds", "profile_seconds", "memory_seconds",
     "machine", "cpu", "git_commit", "run_id", "status", "error",
 )  # fmt: skip
 # Settings that say where a run is kept, not what it is.
@@ -44,6 +45,7 @@ WHOLE = (
     "seed",
     "tflite_bytes",
     "tflite_gzip_bytes",
+    "arena_bytes",
     "epochs_trained",
     "epochs_reused",
 )

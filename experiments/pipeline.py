@@ -16,6 +16,8 @@ from experiments.errors import UserError, first_line
 from experiments.graph import coverage, read_ops
 from experiments.measure.fidelity import delegated, gaps, op_noise
 from experiments.measure.latency import LatencyProtocol, measure_latency
+from experiments.measure.memory import arena, peak_memory
+from experiments.measure.profile import op_profile
 from experiments.model import Architecture
 from experiments.progress import say
 from experiments.promise import broken
@@ -94,6 +96,11 @@ def run(experiment: Experiment) -> RunRecord:
         noise = op_noise(tflite, ops, in_float, read_ops(in_float.content, layers), data.test.x)
     with spent.on("latency"):
         latency = measure_latency(tflite, reference, data.test.x, experiment.latency, seed)
+    with spent.on("profile"):
+        profile = op_profile(tflite, ops, data.test.x, experiment.latency, seed)
+    with spent.on("memory"):
+        memory = peak_memory(tflite, data.test.x, experiment.latency.threads)
+        on_microcontroller = arena(tflite)
     answers = Answers(
         truth=data.test.y,
         keras=logits[AFTER].argmax(axis=1),
@@ -119,6 +126,9 @@ def run(experiment: Experiment) -> RunRecord:
         gaps=gaps(logits),
         op_noise=noise,
         delegated=delegated(tflite, ops),
+        profile=profile,
+        memory=memory,
+        arena=on_microcontroller,
         promise=promise,
         broken=broken(promise, ops),
         seconds=spent.seconds,

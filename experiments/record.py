@@ -11,6 +11,8 @@ import numpy.typing as npt
 from experiments.graph import Coverage, Op, arithmetic
 from experiments.measure.fidelity import Gap, OpNoise
 from experiments.measure.latency import Latency
+from experiments.measure.memory import Arena, Memory
+from experiments.measure.profile import Profile
 from experiments.promise import Promise
 from experiments.statistics import Estimate
 from experiments.tflite import TFLiteModel
@@ -19,6 +21,7 @@ from experiments.training import History
 # The models between which accuracy can be lost.
 BASELINE, AFTER = "Keras baseline", "Keras after the strategy"
 REFERENCE, FINAL = "float TFLite of the baseline", "final TFLite"
+NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,9 @@ class RunRecord:
     gaps: tuple[Gap, ...]  # between each two of the four models
     op_noise: tuple[OpNoise, ...]
     delegated: frozenset[int]  # positions of the ops that XNNPACK takes
+    profile: Profile
+    memory: Memory
+    arena: Arena | None  # None where the runtime for microcontrollers is not installed
     promise: Promise
     broken: tuple[str, ...]  # where the file differs from the promise, in words
     seconds: Mapping[str, float]  # of conversion, evaluation and latency: what this run took for them
@@ -94,6 +100,9 @@ class RunRecord:
             "tflite_gzip_bytes": float(self.tflite.gzip_bytes),
             "size_ratio": self.reference_bytes / self.tflite.bytes,
             **self._latency(),
+            "memory_peak_kib": self.memory.peak_kib,
+            "memory_model_kib": self.memory.model_kib,
+            **({"arena_bytes": float(self.arena.bytes)} if self.arena and self.arena.bytes is not None else {}),
             "coverage_ops": self.coverage.ops,
             "coverage_weights": self.coverage.weights,
             "coverage_macs": self.coverage.macs,
@@ -144,6 +153,7 @@ class RunRecord:
         return {
             "speed": self.latency.verdict,
             "latency_void": self.latency.session.void,
+            "runs_on_micro": NOT_MEASURED if self.arena is None else self.arena.reason or "yes",
             "arithmetic": arithmetic(self.ops),
             "verified": "false" if self.broken else "true",
             "broken_promise": "; ".join(self.broken),
@@ -169,6 +179,7 @@ class RunRecord:
             "tflite_sha256": self.tflite.digest,
             "data_fingerprint": self.data_fingerprint,
             "gaps": [asdict(gap) for gap in self.gaps],
+            "conditions": asdict(self.latency.session.conditions),
             "layers": [asdict(op) for op in self.ops],
             "stamp": dict(self.stamp),
         }

@@ -33,7 +33,8 @@ from experiments.errors import UserError, first_line, near
 from experiments.graph import Op
 from experiments.measure.fidelity import Gap, OpNoise
 from experiments.measure.latency import Session
-from experiments.plots import save_noise
+from experiments.measure.profile import OpTime
+from experiments.plots import save_noise, save_profile
 from experiments.progress import say
 from experiments.record import RunRecord, Setting
 from experiments.stamp import stamp
@@ -54,7 +55,16 @@ RESTART_PATIENCE = 60.0  # seconds that a server may be away in mid-sweep
 RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
 CLOCK_TOLERANCE = 60.0  # seconds
 # Tags that RunRecord.verdict makes.
-VERDICT = ("speed", "latency_void", "arithmetic", "verified", "broken_promise", "partial", "left_float")
+VERDICT = (
+    "speed",
+    "latency_void",
+    "runs_on_micro",
+    "arithmetic",
+    "verified",
+    "broken_promise",
+    "partial",
+    "left_float",
+)
 TAG_LENGTH = 5000  # characters
 REUSED = "reused"  # said of a run that a sweep found finished
 SAMPLES = "latency_samples.csv.gz"
@@ -444,6 +454,8 @@ def write_artifacts(folder: Path, record: RunRecord, configuration: str) -> None
     (folder / "fidelity.csv").write_text(_table_of(Gap, record.gaps))
     (folder / "signal_to_noise.csv").write_text(_table_of(OpNoise, record.op_noise))
     save_noise(folder / "signal_to_noise.png", record.op_noise, run_name(record.setting))
+    (folder / "profile.csv").write_text(_table_of(OpTime, record.profile.ops))
+    save_profile(folder / "profile.png", record.profile, run_name(record.setting))
     save_samples(folder / SAMPLES, record.latency.session)
     answers = record.answers
     _save_table(

@@ -140,11 +140,14 @@ def example(name: str) -> pd.DataFrame:
         "fresh_store": pd.DataFrame([{**start, "process": i, "seconds": 30.0 + i} for i in (1, 2)]),
         "overhead": pd.DataFrame({"strategy": ["none"], "seconds": 9.0, **parts, "sweep_seconds": 12.0}),
         "memory": pd.DataFrame({"job": range(60), "main_mib": 300.0, "children_mib": 1500.0}),
+        "profile": pd.DataFrame(
+            {"strategy": ["none"], "time": 1, "whole_us": 390.0, "sum_us": 400.0, "call_us": 0.6, "ratio": 400 / 390}
+        ),
     }
     return frames[name]
 
 
-@pytest.mark.parametrize("name", ["once", "killed", "fresh_store", "overhead", "memory"])
+@pytest.mark.parametrize("name", ["once", "killed", "fresh_store", "overhead", "memory", "profile"])
 def test_results_are_written_as_they_are_published(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (publish, results):
         monkeypatch.setattr(module, "HERE", tmp_path)

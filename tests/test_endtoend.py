@@ -28,7 +28,7 @@ STRATEGIES = [
 ]  # fmt: skip
 ARTIFACTS = {
     "model.tflite", "record.json", "layers.csv", "fidelity.csv", "signal_to_noise.csv", "signal_to_noise.png",
-    "latency_samples.csv.gz", "predictions.csv", "config.yaml",
+    "latency_samples.csv.gz", "profile.csv", "profile.png", "predictions.csv", "config.yaml",
 }  # fmt: skip
 
 

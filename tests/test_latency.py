@@ -1,8 +1,5 @@
 """Latency: what a session of timings allows to say, and what it must not; and the command that times files."""
 
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +9,6 @@ import pytest
 from experiments.errors import UserError
 from experiments.machine import Conditions
 from experiments.measure.accuracy import answers_in_batches, tflite_logits
-from experiments.measure.child import run_child
 from experiments.measure.latency import (
     SENTINEL,
     LatencyProtocol,
@@ -142,36 +138,6 @@ def test_both_kinds_of_kernels_can_be_timed() -> None:
     file = dense_file()
     protocol = LatencyProtocol(seconds=0.3, delegate="builtin")
     assert measure_latency(file, file, IMAGES, protocol, seed=0).own.min_us > 0
-
-
-@pytest.mark.parametrize(
-    ("script", "told"),
-    [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed with SIGSEGV (no message)"),
-        ("raise ValueError('no such op')", "ended with exit code 1 (ValueError: no such op)"),
-    ],
-)
-def test_a_process_that_cannot_measure_is_explained(tmp_path: Path, script: str, told: str) -> None:
-    path = tmp_path / "script.py"
-    path.write_text(script)
-    with pytest.raises(UserError) as refusal:
-        run_child(path, tmp_path)
-    assert told in str(refusal.value)
-
-
-def test_the_process_that_measures_ends_with_its_starter(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text("import os, sys; print('on', flush=True); os.read(0, 1); open(sys.argv[1] + '/ended', 'w')")
-    starter = (
-        "import os, signal\nfrom pathlib import Path\nfrom experiments.measure.child import run_child\n"
-        f"run_child(Path({str(script)!r}), Path({str(tmp_path)!r}), lambda line: os.kill(os.getpid(), signal.SIGKILL))"
-    )
-    subprocess.run([sys.executable, "-c", starter], check=False, cwd=Path(__file__).parent.parent)
-    for _ in range(50):
-        if (tmp_path / "ended").exists():
-            break
-        time.sleep(0.1)
-    assert (tmp_path / "ended").exists()
 
 
 def test_batches_give_the_bits_of_the_plain_loop() -> None:

@@ -22,17 +22,13 @@ ROOMS = {
     "tensorflow": {"tensorflow_quietly"},
     "tensorflow_model_optimization": {"strategy.annotation", "strategy.compression"},
     "ai_edge_litert": {
-        "exact",
-        "graph",
-        "measure.accuracy",
-        "measure.fidelity",
-        "measure.memory_probe",
-        "measure.stopwatch",
-        "weights",
+        "exact", "graph", "measure.accuracy", "measure.fidelity", "measure.memory_probe", "measure.op_stopwatch",
+        "measure.profile", "measure.stopwatch", "weights",
     },
+    "tflite_micro": {"measure.micro_probe"},
     "matplotlib": {"plots"},
     "litert_quantizer": {"weights"},
-}
+}  # fmt: skip
 # Rooms that import a heavy library at their top; everybody else imports them inside functions.
 HEAVY = {"tensorflow_quietly", "strategy.annotation", "strategy.compression"}
 

@@ -1,52 +1,53 @@
-"""A clean process for a measurement: one script that imports LiteRT and numpy, and nothing of ours."""
+"""Starts clean processes: a script in an interpreter that holds nothing of ours, such as TensorFlow or the data."""
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from signal import Signals
 
 from experiments.errors import UserError
 
+ENTRANCE = Path(__file__).with_name("child_entrance.py")
 
-def run_child(script: Path, folder: Path, heard: Callable[[str], None] | None = None) -> None:
-    """Run `python SCRIPT FOLDER` to its end; `heard` is given each line that it prints.
 
-    Its standard input closes when this process ends, however it does: then nobody waits for what it measures.
+def run_child(script: Path, folder: Path, hear: Callable[[str], None] | None = None) -> None:
+    """Run `python SCRIPT FOLDER` to its end, which comes early when this process dies; `hear` is given what it prints.
 
     Raises:
-        UserError: it ended with an error, as it does on files that LiteRT cannot run.
+        UserError: the process failed, as native code does that ends the process on a file it cannot run.
     """
-    alive, ours = os.pipe()
+    alive, ours = os.pipe()  # closed when this process ends: then nobody waits for what the child finds
+    command = [sys.executable, str(ENTRANCE), str(script), str(folder)]
     with tempfile.TemporaryFile() as complaints:
         try:
-            with subprocess.Popen(
-                [sys.executable, str(script), str(folder)],
-                stdin=alive,
-                stdout=subprocess.PIPE,
-                stderr=complaints,
-                text=True,
-            ) as process:
-                assert process.stdout is not None
-                try:
-                    for line in process.stdout:
-                        if heard:
-                            heard(line.strip())
-                except BaseException:
-                    process.kill()  # Ctrl-C, for one, ends it with us
-                    raise
+            code = _listened_to(command, alive, complaints.fileno(), hear)
         finally:
             os.close(alive)
             os.close(ours)
-        if process.returncode != 0:
+        if code != 0:
             complaints.seek(0)
             last = (complaints.read().decode(errors="replace").strip().splitlines() or ["no message"])[-1]
-            raise UserError(
-                f"LiteRT could not run the model: the process that measures it {_ended(process.returncode)} ({last})."
-            )
+            raise UserError(f"The model could not be run: {script.name} ended with {ending(code)} ({last}).")
 
 
-def _ended(code: int) -> str:
-    return f"crashed with {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+def _listened_to(command: list[str], stdin: int, stderr: int, hear: Callable[[str], None] | None) -> int:
+    with subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if hear:
+                    hear(line.strip())
+        except BaseException:
+            process.kill()  # it ends with us, on Ctrl-C for one
+            raise
+    return process.returncode
+
+
+def ending(code: int) -> str:
+    """How a process ended, in words: exit code 3, or SIGABRT."""
+    if code >= 0:
+        return f"exit code {code}"
+    return Signals(-code).name if -code in set(Signals) else f"signal {-code}"

@@ -60,7 +60,7 @@ def op_noise(
     pairs = {op: partners[name] for name, op in _by_name(ops).items() if name in partners}
     signal = dict.fromkeys(pairs, 0.0)
     noise = dict.fromkeys(pairs, 0.0)
-    interpreter, reference = _keeping_all(model), _keeping_all(in_float)
+    interpreter, reference = keeping_all(model), keeping_all(in_float)
     for image in images[:IMAGES]:
         _invoke(interpreter, image)
         _invoke(reference, image)
@@ -85,7 +85,7 @@ def _by_name(ops: Sequence[Op]) -> dict[tuple[str, str], Op]:
     }
 
 
-def _keeping_all(model: TFLiteModel) -> Any:
+def keeping_all(model: TFLiteModel) -> Any:
     """An interpreter that keeps what every op puts out, which a delegate would not."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 

@@ -1,6 +1,6 @@
 """Times TFLite files side by side in a process that holds nothing but LiteRT and numpy.
 
-Run as `python stopwatch.py FOLDER`; FOLDER/request.json says what to do, FOLDER/timings.npz receives the timings, and
+Run with FOLDER; FOLDER/request.json says what to do, FOLDER/timings.npz receives the timings, and
 standard output the share of the budget that is spent, a line a replicate.
 
 One replicate makes fresh interpreters of every file, since two interpreters of one file truly differ (memory layout),
@@ -11,14 +11,12 @@ is known well enough, which is decided on the width of its interval alone: to lo
 
 import gc
 import json
-import os
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -157,12 +155,5 @@ def as_rows(replicates: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
     return np.stack([numbers, np.concatenate(replicates)], axis=1).astype(np.int64)
 
 
-def end_with_starter() -> None:
-    """Standard input is open as long as somebody waits for the timings."""
-    os.read(sys.stdin.fileno(), 1)
-    os._exit(1)
-
-
 if __name__ == "__main__":
-    Thread(target=end_with_starter, daemon=True).start()
     main(Path(sys.argv[1]))

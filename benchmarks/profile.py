@@ -1,0 +1,68 @@
+"""Whether the ops of a file add up to the whole: `python -m benchmarks.profile`; a minute.
+
+Each file of the article's network is profiled several times; the time of its ops, each cut out into a file of its own,
+and of one call of the interpreter is set against the time of the whole file, measured in the same turns. Nothing is
+trained: times do not depend on it. Writes benchmarks/results/profile/, with the times of all ops beside the table.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+
+import pandas as pd
+
+from benchmarks.results import Results, shown
+from experiments.dataset.mnist import Mnist
+from experiments.graph import read_ops
+from experiments.measure.latency import LatencyProtocol
+from experiments.measure.profile import op_profile
+from experiments.model.article_cnn import ArticleCNN
+from experiments.plots import save_profile
+from experiments.progress import bar
+from experiments.strategy import Strategy
+from experiments.strategy.none import Nothing
+from experiments.strategy.ptq_dynamic import PTQDynamic
+from experiments.strategy.ptq_float16 import PTQFloat16
+from experiments.strategy.ptq_int8 import PTQInt8
+from experiments.tflite import convert
+
+STRATEGIES: Mapping[str, Strategy] = {
+    "none": Nothing(),
+    "ptq_dynamic": PTQDynamic(),
+    "ptq_int8": PTQInt8(calibration_samples=100),
+    "ptq_float16": PTQFloat16(),
+}
+TIMES = 5
+
+
+def main() -> None:
+    """Measure, write, publish."""
+    from experiments.tensorflow_quietly import keras
+
+    results = Results("profile")
+    data = Mnist(train_samples=100, test_samples=100).load()
+    keras.utils.set_random_seed(0)
+    model = ArticleCNN().build(data.input_shape, data.classes)
+    layers = [layer.name for layer in model.layers]
+    files = {
+        name: convert(model, strategy.scheme, partial(data.calibration, seed=0))
+        for name, strategy in STRATEGIES.items()
+    }
+    rows, ops = [], []
+    with bar("Profiles", total=TIMES * len(files)) as advance:
+        for time in range(1, TIMES + 1):
+            for name, file in files.items():
+                profile = op_profile(file, read_ops(file.content, layers), data.test.x, LatencyProtocol(), seed=time)
+                ratio = profile.sum_us / profile.whole_us
+                rows.append([name, time, profile.whole_us, profile.sum_us, profile.call_us, ratio])
+                ops += [{"strategy": name, "time": time, **asdict(op)} for op in profile.ops]
+                if time == 1:
+                    save_profile(results.folder / f"{name}.png", profile, f"article_cnn, {name}")
+                advance(1)
+    table = pd.DataFrame(rows, columns=["strategy", "time", "whole_us", "sum_us", "call_us", "ratio"])
+    results.write(table, more={"ops.csv": pd.DataFrame(ops)})
+    shown("profile", table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""How much memory a file needs: in LiteRT, and in the arena of the runtime for microcontrollers."""
+
+import json
+import re
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from experiments.dataset import Images
+from experiments.errors import UserError
+from experiments.measure.accuracy import input_of, quantized
+from experiments.measure.child import run_child
+from experiments.tflite import TFLiteModel
+
+MEMORY_PROBE = Path(__file__).with_name("memory_probe.py")
+MICRO_PROBE = Path(__file__).with_name("micro_probe.py")
+INFERENCES = 5
+
+ARENA_TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
+# Lines that only say in which op, tensor or step something went wrong that another line names.
+FRAMES = re.compile(r"^(Node |Failed starting|Failed to (initialize|populate)|Traceback|\s|$)|was not true\.$")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident memory of a process that runs nothing but the model, KiB."""
+
+    peak_kib: float  # of the whole process, with Python, numpy and LiteRT
+    model_kib: float  # what loading and running the model added to it
+
+
+@dataclass(frozen=True)
+class Arena:
+    """What the runtime for microcontrollers (TFLM) makes of a file."""
+
+    runs: bool
+    bytes: int | None  # in use after an inference; the file's own bytes are not among them, as they stay in flash
+    reason: str  # why it does not run; empty where it does
+
+
+def peak_memory(model: TFLiteModel, images: Images, threads: int) -> Memory:
+    """The memory that a file takes in a clean process with LiteRT and numpy, on a few images.
+
+    `model_kib` counts the pages of the file (the interpreter maps it), the weights as XNNPACK packs them, the
+    activations, and whatever of LiteRT's own code is needed for the first time.
+
+    Raises:
+        UserError: the interpreter ended the process, as it does on files it cannot run.
+    """
+    with tempfile.TemporaryDirectory(prefix="memory-") as name:
+        folder = Path(name)
+        (folder / "model.tflite").write_bytes(model.content)
+        np.save(folder / "inputs.npy", quantized(images[:INFERENCES], input_of(model)))
+        (folder / "request.json").write_text(json.dumps({"threads": threads}))
+        run_child(MEMORY_PROBE, folder)
+        found = json.loads((folder / "memory.json").read_text())
+    return Memory(found["peak_kib"], found["model_kib"])
+
+
+def arena(model: TFLiteModel) -> Arena | None:
+    """Whether the file runs on microcontrollers, and in how large an arena; None where tflite-micro is not installed.
+
+    The bytes are the total that TFLM reports. While it allocates, it needs a few hundred more for a moment; and a
+    32-bit device needs fewer for its records, since pointers are half as long there.
+    """
+    if find_spec("tflite_micro") is None:
+        return None
+    with tempfile.TemporaryDirectory(prefix="arena-") as name:
+        folder = Path(name)
+        (folder / "model.tflite").write_bytes(model.content)
+        try:
+            run_child(MICRO_PROBE, folder)
+        except UserError as error:
+            return Arena(False, None, _reason(folder / "said.txt") or str(error))
+        return Arena(True, _total((folder / "said.txt").read_text(errors="replace")), "")
+
+
+def _total(said: str) -> int:
+    found = ARENA_TOTAL.search(said)
+    if found is None:
+        raise UserError(f"This version of tflite-micro reports no arena. It said: {said.strip() or 'nothing'}")
+    return int(found[1])
+
+
+def _reason(said: Path) -> str:
+    """The line in which the interpreter says what it cannot do."""
+    if not said.exists():
+        return ""
+    lines = [line for line in said.read_text(errors="replace").splitlines() if line.strip()]
+    return next((line for line in lines if not FRAMES.search(line)), lines[0] if lines else "").strip()

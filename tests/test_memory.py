@@ -1,0 +1,156 @@
+"""What a file takes in memory, in LiteRT and on microcontrollers, and the clean processes that find out."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from signal import SIGKILL
+
+import numpy as np
+import psutil
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from experiments.errors import UserError
+from experiments.measure import memory
+from experiments.measure.child import ending, run_child
+from experiments.measure.memory import Arena, arena, peak_memory
+from experiments.measure.profile import next_to_nothing, packed
+from experiments.tflite import TFLiteModel
+from tests.conftest import ENVIRONMENT
+
+NEGATION = TFLiteModel(next_to_nothing().content)
+MIB = 1 << 20
+
+
+def adding(count: int) -> TFLiteModel:
+    """A file that adds so many float32 constants to its input."""
+    builtin = schema.BuiltinOperator.ADD
+    constants = np.arange(count, dtype=np.float32).view(np.uint8)
+    tensors = [
+        schema.TensorT(name=name, shape=[1, count], type=schema.TensorType.FLOAT32, buffer=buffer)
+        for name, buffer in ((b"in", 0), (b"constant", 1), (b"out", 0))
+    ]
+    operator = schema.OperatorT(
+        opcodeIndex=0,
+        inputs=[0, 1],
+        outputs=[2],
+        builtinOptionsType=schema.BuiltinOptions.AddOptions,
+        builtinOptions=schema.AddOptionsT(),
+    )
+    code = schema.OperatorCodeT(builtinCode=builtin, deprecatedBuiltinCode=builtin, version=1)
+    return TFLiteModel(packed([operator], [code], tensors, [schema.BufferT(), schema.BufferT(data=constants)], [0]))
+
+
+def script(folder: Path, code: str) -> Path:
+    path = folder / "script.py"
+    path.write_text(code)
+    return path
+
+
+def test_a_child_gets_its_folder(tmp_path: Path) -> None:
+    code = "import sys, pathlib; pathlib.Path(sys.argv[1], 'found').write_text(str(len(sys.argv)))"
+    run_child(script(tmp_path, code), tmp_path)
+    assert (tmp_path / "found").read_text() == "2"
+
+
+def test_a_child_finds_the_standard_library_and_nothing_of_ours(tmp_path: Path) -> None:
+    code = "import cProfile, sys; sys.exit(any(name.startswith('experiments') for name in sys.modules))"
+    run_child(script(tmp_path, code), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import sys; sys.stderr.write('first\\nlast\\n'); sys.exit(3)", r"exit code 3 \(last\)"),
+        ("import os; os.abort()", r"SIGABRT \(no message\)"),
+        ("raise ValueError('no such op')", r"exit code 1 \(ValueError: no such op\)"),
+    ],
+)
+def test_a_failed_child_is_told_with_its_ending(tmp_path: Path, code: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run_child(script(tmp_path, code), tmp_path)
+
+
+def test_endings() -> None:
+    assert [ending(code) for code in (0, 2, -9, -63)] == ["exit code 0", "exit code 2", "SIGKILL", "signal 63"]
+
+
+SLEEPING = """
+import os, sys, time
+from pathlib import Path
+Path(sys.argv[1], "pid").write_text(f"{os.getpid()}\\n")
+time.sleep(600)
+"""
+STARTING = """
+import sys
+from pathlib import Path
+from experiments.measure.child import run_child
+run_child(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_a_child_ends_with_its_starter(tmp_path: Path) -> None:
+    child = script(tmp_path, SLEEPING)
+    starter = subprocess.Popen([sys.executable, "-c", STARTING, str(child), str(tmp_path)], env=ENVIRONMENT)
+    pid = tmp_path / "pid"
+    wait_until(lambda: pid.exists() and pid.read_text().endswith("\n"))
+
+    os.kill(starter.pid, SIGKILL)
+    starter.wait()
+
+    wait_until(lambda: gone(int(pid.read_text())))
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_process_takes_more_than_its_model(threads: int) -> None:
+    found = peak_memory(NEGATION, np.ones((3, 1), np.float32), threads)
+    assert found.peak_kib > found.model_kib > 0
+
+
+def test_weights_and_activations_are_counted() -> None:
+    count = 4 * MIB // 4  # 4 MiB of constants, input, and output
+    more = peak_memory(adding(count), np.ones((1, count), np.float32), 1)
+    less = peak_memory(adding(1), np.ones((1, 1), np.float32), 1)
+    assert 11 * 1024 < more.model_kib - less.model_kib < 18 * 1024
+
+
+def test_without_the_package_there_is_no_arena(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "find_spec", lambda _name: None)
+    assert arena(NEGATION) is None
+
+
+def in_micro(model: TFLiteModel) -> Arena:
+    pytest.importorskip("tflite_micro")
+    found = arena(model)
+    assert found is not None
+    return found
+
+
+def test_the_arena_grows_with_activations_and_not_with_weights() -> None:
+    small, large = in_micro(adding(1000)), in_micro(adding(2000))
+    assert small.bytes is not None
+    assert large.bytes is not None
+    assert 8000 - 64 <= large.bytes - small.bytes <= 8000 + 64  # an input and an output, 4 bytes each; aligned
+
+
+def test_a_file_that_is_none_runs_on_no_microcontroller() -> None:
+    found = in_micro(TFLiteModel(b"no model at all, yet long enough to be read as one"))
+    assert (found.runs, found.bytes) == (False, None)
+    assert found.reason
