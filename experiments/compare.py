@@ -19,6 +19,7 @@ from rich.text import Text
 from experiments.card import problems
 from experiments.errors import UserError
 from experiments.progress import CONSOLE, say
+from experiments.record import NOT_MEASURED
 from experiments.tracking import Row, Tracking
 
 # What a file holds, in this order; what a store holds beyond it is left out.
@@ -51,7 +52,10 @@ WHOLE = (
 )
 DISTURBED = 0.2  # cores that others kept busy: from there on a time is said to have been disturbed
 # What a narrow terminal does without, the first first; every column is in the CSV.
-OPTIONAL = ("agreement %", "Keras accuracy %", "latency p50 us", "smaller", "computes in", "speed", "faster")
+OPTIONAL = (
+    "micro arena, bytes", "agreement %", "Keras accuracy %", "latency p50 us", "smaller", "computes in", "speed",
+    "faster",
+)  # fmt: skip
 TEXTS = ("strategy", "model", "dataset", "speed", "machine", "computes in", "remark", "status")
 # Columns that a table for people shows only where they differ between its rows.
 SETTINGS = ("model", "dataset", "epochs", "seed")
@@ -115,6 +119,9 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     shown["smaller"] = _cells(table, lambda row: f"{row.size_ratio:.2f}x")
     shown["latency p50 us"] = _cells(table, lambda row: _three_digits(row.latency_p50_us))
     shown["faster"] = _cells(table, lambda row: f"{row.speedup:.2f}x [{row.speedup_low:.2f}, {row.speedup_high:.2f}]")
+    if table["arena_bytes"].notna().any():
+        arenas = zip(table["arena_bytes"], table["runs_on_micro"], strict=True)
+        shown["micro arena, bytes"] = [_arena(*facts) for facts in arenas]
     if table["speed"].notna().any():  # tables of older runs have no such words
         shown["speed"] = table["speed"].fillna("")
     if several_machines(table):
@@ -127,6 +134,13 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     if (table["status"] != "FINISHED").any():
         shown["status"] = table["status"]
     return shown
+
+
+def _arena(arena: object, runs: object) -> str:
+    """What a microcontroller needs beside the file; `no` where its runtime refuses the file."""
+    if pd.notna(arena):
+        return f"{arena:,}"
+    return "" if pd.isna(runs) else str(runs) if runs == NOT_MEASURED else "no"
 
 
 def several_machines(table: pd.DataFrame) -> bool:

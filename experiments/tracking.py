@@ -56,15 +56,8 @@ RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 CLOCK_TOLERANCE = 60.0  # seconds
 # Tags that RunRecord.verdict makes.
 VERDICT = (
-    "speed",
-    "latency_void",
-    "runs_on_micro",
-    "arithmetic",
-    "verified",
-    "broken_promise",
-    "partial",
-    "left_float",
-)
+    "speed", "latency_void", "runs_on_micro", "arithmetic", "verified", "broken_promise", "partial", "left_float",
+)  # fmt: skip
 TAG_LENGTH = 5000  # characters
 REUSED = "reused"  # said of a run that a sweep found finished
 SAMPLES = "latency_samples.csv.gz"
