@@ -5,43 +5,46 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from signal import SIGKILL
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+from experiments.dataset.mnist import Mnist
 from experiments.errors import UserError
 from experiments.measure import memory
 from experiments.measure.child import ending, run_child
 from experiments.measure.memory import Arena, arena, peak_memory
 from experiments.measure.profile import next_to_nothing, packed
-from experiments.tflite import TFLiteModel
+from experiments.model.article_cnn import ArticleCNN
+from experiments.tflite import Dynamic, DynamicInt4, Float16, Float32, Int8, Int16x8, Scheme, TFLiteModel, convert
 from tests.conftest import ENVIRONMENT
 
 NEGATION = TFLiteModel(next_to_nothing().content)
 MIB = 1 << 20
 
 
-def adding(count: int) -> TFLiteModel:
-    """A file that adds so many float32 constants to its input."""
-    builtin = schema.BuiltinOperator.ADD
-    constants = np.arange(count, dtype=np.float32).view(np.uint8)
+def one_op(name: str, constant: npt.NDArray[np.float32] | None = None, values: int = 1) -> TFLiteModel:
+    """A file of one op on so many float32 values, and on constants."""
+    builtin = getattr(schema.BuiltinOperator, name)
     tensors = [
-        schema.TensorT(name=name, shape=[1, count], type=schema.TensorType.FLOAT32, buffer=buffer)
-        for name, buffer in ((b"in", 0), (b"constant", 1), (b"out", 0))
+        schema.TensorT(name=b"tensor", shape=[1, values], type=schema.TensorType.FLOAT32, buffer=buffer)
+        for buffer in ((0, 0) if constant is None else (0, 0, 1))
     ]
-    operator = schema.OperatorT(
-        opcodeIndex=0,
-        inputs=[0, 1],
-        outputs=[2],
-        builtinOptionsType=schema.BuiltinOptions.AddOptions,
-        builtinOptions=schema.AddOptionsT(),
-    )
-    code = schema.OperatorCodeT(builtinCode=builtin, deprecatedBuiltinCode=builtin, version=1)
-    return TFLiteModel(packed([operator], [code], tensors, [schema.BufferT(), schema.BufferT(data=constants)], [0]))
+    buffers = [schema.BufferT()] + ([] if constant is None else [schema.BufferT(data=constant.view(np.uint8))])
+    operator = schema.OperatorT(opcodeIndex=0, inputs=[0] if constant is None else [0, 2], outputs=[1])
+    code = schema.OperatorCodeT(builtinCode=builtin, deprecatedBuiltinCode=min(builtin, 127), version=1)
+    return TFLiteModel(packed([operator], [code], tensors, buffers, [0]))
+
+
+def larger(count: int) -> TFLiteModel:
+    """A file that takes the larger one of its input and of so many constants, value by value."""
+    return one_op("MAXIMUM", np.arange(count, dtype=np.float32), count)
 
 
 def script(folder: Path, code: str) -> Path:
@@ -126,8 +129,8 @@ def test_a_process_takes_more_than_its_model(threads: int) -> None:
 
 def test_weights_and_activations_are_counted() -> None:
     count = 4 * MIB // 4  # 4 MiB of constants, input, and output
-    more = peak_memory(adding(count), np.ones((1, count), np.float32), 1)
-    less = peak_memory(adding(1), np.ones((1, 1), np.float32), 1)
+    more = peak_memory(larger(count), np.ones((1, count), np.float32), 1)
+    less = peak_memory(larger(1), np.ones((1, 1), np.float32), 1)
     assert 11 * 1024 < more.model_kib - less.model_kib < 18 * 1024
 
 
@@ -144,7 +147,7 @@ def in_micro(model: TFLiteModel) -> Arena:
 
 
 def test_the_arena_grows_with_activations_and_not_with_weights() -> None:
-    small, large = in_micro(adding(1000)), in_micro(adding(2000))
+    small, large = in_micro(larger(1000)), in_micro(larger(2000))
     assert small.bytes is not None
     assert large.bytes is not None
     assert 8000 - 64 <= large.bytes - small.bytes <= 8000 + 64  # an input and an output, 4 bytes each; aligned
@@ -154,3 +157,38 @@ def test_a_file_that_is_none_runs_on_no_microcontroller() -> None:
     found = in_micro(TFLiteModel(b"no model at all, yet long enough to be read as one"))
     assert (found.runs, found.bytes) == (False, None)
     assert found.reason
+
+
+def test_an_op_that_microcontrollers_lack_is_named() -> None:
+    assert in_micro(one_op("GELU")) == Arena(False, None, "Didn't find op for builtin opcode 'GELU'")
+
+
+HYBRID = "CONV_2D (op 0): Hybrid models are not supported on TFLite Micro."
+DEQUANTIZES = "DEQUANTIZE (op 0): it demands that input type is int8 or input type is int16 or input type is uint8"
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("scheme", "reason"),
+    [
+        (Float32(), ""),
+        (Int8(20), ""),
+        (Int8(20, "int8"), ""),
+        (Int16x8(20), ""),
+        (Dynamic(), HYBRID),
+        (DynamicInt4(), HYBRID),
+        (Float16(), DEQUANTIZES),
+    ],
+    ids=str,
+)
+def test_what_microcontrollers_make_of_the_articles_network(scheme: Scheme, reason: str) -> None:
+    from experiments.tensorflow_quietly import keras
+
+    pytest.importorskip("tflite_micro")
+    data = Mnist(train_samples=50, test_samples=1).load()
+    keras.backend.clear_session()
+    model = ArticleCNN().build(data.input_shape, data.classes)
+    found = in_micro(convert(model, scheme, partial(data.calibration, seed=0)))
+    assert found.reason == reason
+    assert found.runs == (not reason)
+    assert (found.bytes is None) == bool(reason)

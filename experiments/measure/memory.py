@@ -20,8 +20,12 @@ MICRO_PROBE = Path(__file__).with_name("micro_probe.py")
 INFERENCES = 5
 
 ARENA_TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
-# Lines that only say in which op, tensor or step something went wrong that another line names.
-FRAMES = re.compile(r"^(Node |Failed starting|Failed to (initialize|populate)|Traceback|\s|$)|was not true\.$")
+SOURCE_FILE = re.compile(r"^\S+\.(cc|h)(:\d+)?:? ")
+FAILED_OP = re.compile(r"^Node (\w+) \(number (\d+)\) failed", re.MULTILINE)
+UNTRUE = " was not true."
+# From C++ to words, for the conditions that kernels set.
+WORDS = {"->": " ", "==": "is", "!=": "is not", "||": "or", "&&": "and"}
+TYPE = re.compile(r"kTfLite(\w+)")
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def peak_memory(model: TFLiteModel, images: Images, threads: int) -> Memory:
     """The memory that a file takes in a clean process with LiteRT and numpy, on a few images.
 
     `model_kib` counts the pages of the file (the interpreter maps it), the weights as XNNPACK packs them, the
-    activations, and whatever of LiteRT's own code is needed for the first time.
+    activations, and whatever of LiteRT's own code is needed for the first time: 3 MiB even for a model of a few neurons.
 
     Raises:
         UserError: the interpreter ended the process, as it does on files it cannot run.
@@ -86,8 +90,20 @@ def _total(said: str) -> int:
 
 
 def _reason(said: Path) -> str:
-    """The line in which the interpreter says what it cannot do."""
-    if not said.exists():
-        return ""
-    lines = [line for line in said.read_text(errors="replace").splitlines() if line.strip()]
-    return next((line for line in lines if not FRAMES.search(line)), lines[0] if lines else "").strip()
+    """What the interpreter cannot do, and with which op; empty where it said nothing."""
+    text = said.read_text(errors="replace") if said.exists() else ""
+    native, _, python = text.partition("Traceback")
+    first = next((line.strip() for line in native.splitlines() if line.strip()), "")
+    if not first:
+        return (python.strip().splitlines() or [""])[-1]
+    reason = SOURCE_FILE.sub("", first)
+    if reason.endswith(UNTRUE):
+        reason = f"it demands that {_in_words(reason.removesuffix(UNTRUE))}"
+    op = FAILED_OP.search(native)
+    return f"{op[1]} (op {op[2]}): {reason}" if op else reason
+
+
+def _in_words(condition: str) -> str:
+    for symbol, word in WORDS.items():
+        condition = condition.replace(symbol, word)
+    return TYPE.sub(lambda found: found[1].lower(), condition)
