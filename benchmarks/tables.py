@@ -177,7 +177,7 @@ def evaluation_failures(table: pd.DataFrame) -> list[str]:
     float_file = (table["model"] == "article_cnn") & (table["strategy"] == "none")
     times = float(_times(table)[float_file].iloc[0])
     return [
-        *(f"{row.model} {row.strategy}: other bits" for row in table.itertuples() if not _true(row.same_bits)),
+        *(f"{row.model!s} {row.strategy!s}: other bits" for row in table.itertuples() if not _true(row.same_bits)),
         *([f"float model: {times:.2f} times the loop"] if times < FLOAT_EVALUATION_AT_LEAST else []),
     ]
 
@@ -203,7 +203,8 @@ def same_file_table(table: pd.DataFrame) -> str:
 def same_file_failures(table: pd.DataFrame) -> list[str]:
     """What is not as it should be; beside other work, differing is as wrong as on a quiet machine."""
     failures = []
-    for load, trials in table.groupby("load", sort=False):
+    for load in table["load"].unique():
+        trials = table[table["load"] == load]
         wrong = float(trials["speed"].isin(["faster", "slower"]).mean())
         if wrong > WRONG_AT_MOST:
             failures.append(f"{load}: {100 * wrong:.1f} % called different")
@@ -217,7 +218,8 @@ def same_file_failures(table: pd.DataFrame) -> list[str]:
 def planted_table(table: pd.DataFrame) -> str:
     """What benchmarks.planted found."""
     rows = []
-    for added, trials in table.groupby("added_percent"):
+    for name, trials in table.groupby("added_percent"):
+        added = float(str(name))
         counts = trials["speed"].value_counts()
         slowdown = 100 * (1 / trials["speedup"] - 1)
         rows.append(
@@ -226,7 +228,7 @@ def planted_table(table: pd.DataFrame) -> str:
                 "trials": str(len(trials)),
                 **{verdict: str(counts.get(verdict, 0)) for verdict in VERDICTS},
                 "found": f"{100 * (trials['speed'] == 'slower').mean():.0f} %",
-                "to be": f"{100 * FOUND_AT_LEAST[float(added)]:.0f} %",
+                "to be": f"{100 * FOUND_AT_LEAST[added]:.0f} %",
                 "slower by, median": f"{slowdown.median():.2f} %",
                 "5th to 95th percentile": f"{slowdown.quantile(0.05):.2f} to {slowdown.quantile(0.95):.2f} %",
                 "seconds each, median": f"{trials['seconds'].median():.1f}",
@@ -240,8 +242,8 @@ def planted_failures(table: pd.DataFrame) -> list[str]:
     found = table["speed"].eq("slower").groupby(table["added_percent"]).mean()
     return [
         f"{added:g} %: found in {100 * share:.0f} % of the trials"
-        for added, share in found.items()
-        if share < FOUND_AT_LEAST[float(added)]
+        for added, share in zip(map(float, found.index), found, strict=True)
+        if share < FOUND_AT_LEAST[added]
     ]
 
 

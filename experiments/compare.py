@@ -1,14 +1,20 @@
 """Runs as comparison tables: `python -m experiments.compare [--sweep latest|all|ID] [--csv FILE] ...`.
 
-Every difference in a table is against the float TFLite model of the same baseline, measured in the same run.
+Every difference in a table is against the float TFLite model of the same baseline, measured in the same run. Where
+runs differ in their seeds only, a second table says what holds over seeds. `--pair RUN RUN` compares any two runs.
 Exit codes: 0 well; 2 the command is wrong, or there is nothing to compare.
 """
 
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 from rich import box
@@ -17,10 +23,19 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.card import problems
-from experiments.errors import UserError
+from experiments.errors import UserError, near
 from experiments.progress import CONSOLE, say
-from experiments.record import NOT_MEASURED
-from experiments.tracking import Row, Tracking
+from experiments.record import NOT_MEASURED, Answers
+from experiments.statistics import (
+    difference_over_seeds,
+    discordant,
+    holm,
+    mcnemar,
+    over_seeds,
+    paired_bootstrap,
+    paired_difference,
+)
+from experiments.tracking import PREDICTIONS, Row, Store, Tracking
 
 # What a file holds, in this order; what a store holds beyond it is left out.
 COLUMNS = (
@@ -56,9 +71,15 @@ OPTIONAL = (
     "micro arena, bytes", "agreement %", "Keras accuracy %", "latency p50 us", "smaller", "computes in", "speed",
     "faster",
 )  # fmt: skip
-TEXTS = ("strategy", "model", "dataset", "speed", "machine", "computes in", "remark", "status")
+TEXTS = ("strategy", "model", "dataset", "speed", "machine", "computes in", "remark", "status", "run", "against")
 # Columns that a table for people shows only where they differ between its rows.
 SETTINGS = ("model", "dataset", "epochs", "seed")
+# What a run is but for its seed, with the settings of the configuration that vary.
+CELL = ("strategy", "model", "dataset", "epochs", "finetune_epochs")
+OVER_SEEDS = (
+    "seeds", "images", "tflite_accuracy", "tflite_accuracy_low", "tflite_accuracy_high",
+    "accuracy_change", "accuracy_change_low", "accuracy_change_high",
+)  # fmt: skip
 
 
 def load(uri: str = Tracking.uri, experiment: str = Tracking.experiment, sweep: str = "latest") -> pd.DataFrame:
@@ -67,13 +88,20 @@ def load(uri: str = Tracking.uri, experiment: str = Tracking.experiment, sweep: 
     Raises:
         UserError: there is no such store, experiment or sweep, or no run in it.
     """
+    return _loaded(_store(uri, experiment), sweep)
+
+
+def _store(uri: str, experiment: str) -> Store:
     try:
-        tracking = Tracking(uri=uri, experiment=experiment)
+        return Tracking(uri=uri, experiment=experiment).connect(create=False)
     except ValidationError as error:
         raise UserError(problems("tracking", error)) from error
-    rows = tracking.connect(create=False).rows(sweep)
+
+
+def _loaded(store: Store, sweep: str) -> pd.DataFrame:
+    rows = store.rows(sweep)
     if not rows:
-        raise UserError(f"--sweep {sweep}: no run in {uri}, experiment {experiment}.")
+        raise UserError(f"--sweep {sweep}: no run in {store.address.uri}, experiment {store.address.experiment}.")
     return frame(rows)
 
 
@@ -87,7 +115,8 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
 def _varied(table: pd.DataFrame) -> list[str]:
     """Settings of the configuration, such as strategy.layers, in which runs of one strategy differ."""
     settings = [name for name in table.columns if "." in name and not name.startswith(NOT_DECISIVE)]
-    values = table.groupby(["strategy", *SETTINGS], dropna=False)[settings].nunique(dropna=False)
+    alike = ["strategy", *(name for name in SETTINGS if name != "seed")]
+    values = table.groupby(alike, dropna=False)[settings].nunique(dropna=False)
     return [name for name in settings if (values[name] > 1).any()]
 
 
@@ -102,17 +131,11 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     shown["Keras accuracy %"] = _cells(table, lambda row: f"{100 * row.keras_accuracy:.2f}")
     shown["TFLite accuracy %"] = _cells(
         table,
-        lambda row: (
-            f"{100 * row.tflite_accuracy:.2f} "
-            f"[{100 * row.tflite_accuracy_low:.2f}, {100 * row.tflite_accuracy_high:.2f}]"
-        ),
+        lambda row: _percent(row.tflite_accuracy, row.tflite_accuracy_low, row.tflite_accuracy_high),
     )
     shown["change, points"] = _cells(
         table,
-        lambda row: (
-            f"{100 * row.accuracy_change:+.2f} "
-            f"[{100 * row.accuracy_change_low:+.2f}, {100 * row.accuracy_change_high:+.2f}]"
-        ),
+        lambda row: _percent(row.accuracy_change, row.accuracy_change_low, row.accuracy_change_high, sign="+"),
     )
     shown["agreement %"] = _cells(table, lambda row: f"{100 * row.agreement:.2f}")
     shown["bytes"] = _cells(table, lambda row: f"{row.tflite_bytes:,}")
@@ -136,7 +159,7 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def _arena(arena: object, runs: object) -> str:
+def _arena(arena: Any, runs: Any) -> str:
     """What a microcontroller needs beside the file; `no` where its runtime refuses the file."""
     if pd.notna(arena):
         return f"{arena:,}"
@@ -219,6 +242,173 @@ def _picture(shown: pd.DataFrame, best: Mapping[str, pd.Series]) -> Table:
     return picture
 
 
+def repeated(table: pd.DataFrame) -> pd.DataFrame:
+    """The finished runs of settings that have several seeds; of runs that are alike, the newest."""
+    finished = table[table["status"] == "FINISHED"].drop_duplicates([*_cell(table), "seed"], keep="last")
+    return finished[finished.groupby(_cell(table), dropna=False)["seed"].transform("nunique") > 1]
+
+
+def _cell(table: pd.DataFrame) -> list[str]:
+    return [*CELL, *(name for name in table.columns if "." in name)]
+
+
+def table_over_seeds(runs: pd.DataFrame, answers: Mapping[str, Answers]) -> pd.DataFrame:
+    """One row for each setting: accuracy, and change against the float reference, over the seeds of its runs.
+
+    `runs` are those of `repeated`, `answers` what their models say, by run id; what `left_out` names is not counted.
+    """
+    rows = []
+    for setting, group in runs.groupby(_cell(runs), dropna=False, sort=False):
+        counted = [answers[run_id] for run_id in _counted(group, answers)]
+        if len(counted) > 1:
+            rows.append([*setting, len(counted), len(counted[0].truth), *_estimates_over_seeds(counted)])
+    return pd.DataFrame(rows, columns=[*_cell(runs), *OVER_SEEDS])
+
+
+def _counted(group: pd.DataFrame, answers: Mapping[str, Answers]) -> list[str]:
+    """Runs of one setting that were tested on the same images: those of the first whose answers there are."""
+    known = [run_id for run_id in group["run_id"] if run_id in answers]
+    return [run_id for run_id in known if np.array_equal(answers[run_id].truth, answers[known[0]].truth)]
+
+
+def left_out(runs: pd.DataFrame, answers: Mapping[str, Answers]) -> list[str]:
+    """Why runs of several seeds do not stand in the table over seeds, a line for each."""
+    counted = {run_id for _, group in runs.groupby(_cell(runs), dropna=False) for run_id in _counted(group, answers)}
+    return [
+        f"{label(row)}: left out over seeds, for "
+        + ("its test images are not those of the others" if row["run_id"] in answers else f"it has no {PREDICTIONS}")
+        for _, row in runs.iterrows()
+        if row["run_id"] not in counted
+    ]
+
+
+def _estimates_over_seeds(counted: Sequence[Answers]) -> list[float]:
+    right = np.stack([answers.tflite == answers.truth for answers in counted])
+    reference = np.stack([answers.reference == answers.truth for answers in counted])
+    accuracy, change = over_seeds(right), difference_over_seeds(right, reference)
+    return [*asdict(accuracy).values(), *asdict(change).values()]
+
+
+def over_seeds_for_people(table: pd.DataFrame) -> pd.DataFrame:
+    """The strategy, the settings that vary, and means with their intervals."""
+    shown = pd.DataFrame({"strategy": table["strategy"]})
+    for name in (name for name in _cell(table) if name in SETTINGS or "." in name):
+        if table[name].nunique(dropna=False) > 1:
+            shown[name] = table[name].astype("string").fillna("")
+    shown["seeds"] = table["seeds"]
+    shown["TFLite accuracy %"] = [
+        _percent(row.tflite_accuracy, row.tflite_accuracy_low, row.tflite_accuracy_high) for row in table.itertuples()
+    ]
+    shown["change, points"] = [
+        _percent(row.accuracy_change, row.accuracy_change_low, row.accuracy_change_high, sign="+")
+        for row in table.itertuples()
+    ]
+    return shown
+
+
+OVER_SEEDS_NOTE = (
+    "Over seeds: means over models trained from several seeds; change: against the float TFLite model of the same "
+    "baseline, on the same images. [low, high]: 95 % interval for new seeds and new test images alike. From two seeds "
+    "it is a rough one (91 to 97 %); take three or more."
+)
+
+
+def show_over_seeds(table: pd.DataFrame) -> None:
+    """Print the table over seeds, and what it means."""
+    CONSOLE.print(_picture(over_seeds_for_people(table), {}))
+    CONSOLE.print(OVER_SEEDS_NOTE, style="dim", markup=False, highlight=False)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a run's file says of the test images."""
+
+    label: str
+    dataset: str
+    answers: Answers
+
+
+def table_of_pairs(runs: Sequence[Examined]) -> pd.DataFrame:
+    """Each two runs on the same images, one a row: the later named against the earlier.
+
+    Raises:
+        UserError: two runs were tested on different images.
+    """
+    for run in runs[1:]:
+        _check_images(runs[0], run)
+    table = pd.DataFrame([_compared(run, against) for against, run in combinations(runs, 2)])
+    return table.assign(holm_p=holm(table["mcnemar_p"].to_numpy()))
+
+
+def _check_images(first: Examined, other: Examined) -> None:
+    if first.dataset == other.dataset and np.array_equal(first.answers.truth, other.answers.truth):
+        return
+    raise UserError(
+        f"--pair: {first.label} and {other.label} were tested on different images ({_images(first)}; "
+        f"{_images(other)}). Answers are paired image by image: give runs of one dataset and dataset.test_samples."
+    )
+
+
+def _images(run: Examined) -> str:
+    return f"{len(run.answers.truth):,} of {run.dataset}"
+
+
+def _compared(run: Examined, against: Examined) -> dict[str, object]:
+    after, before = (each.answers.tflite == each.answers.truth for each in (run, against))
+    gained, lost = discordant(after, before)
+    formula, bootstrap = paired_difference(after, before), paired_bootstrap(after, before)
+    return {
+        "run": run.label, "against": against.label, "images": len(after), "gained": gained, "lost": lost,
+        "difference": formula.value, "low": formula.low, "high": formula.high,
+        "bootstrap_low": bootstrap.low, "bootstrap_high": bootstrap.high, "mcnemar_p": mcnemar(after, before),
+    }  # fmt: skip
+
+
+def pairs_for_people(table: pd.DataFrame) -> pd.DataFrame:
+    """Differences in points, with both intervals; p-values are corrected where there are several."""
+    narrow = {column: table[column].str.replace(" (", "\n(", regex=False) for column in ("run", "against")}
+    shown = table[["run", "against", "images", "gained", "lost"]].assign(**narrow)
+    shown["difference, points"] = [_percent(row.difference, row.low, row.high, sign="+") for row in table.itertuples()]
+    shown["bootstrap, points"] = [
+        _percent(row.difference, row.bootstrap_low, row.bootstrap_high, sign="+") for row in table.itertuples()
+    ]
+    shown["McNemar p"] = [f"{p:.2g}" for p in table["mcnemar_p"]]
+    if len(table) > 1:
+        shown["Holm p"] = [f"{p:.2g}" for p in table["holm_p"]]
+    return shown
+
+
+PAIRS_NOTE = (
+    "gained and lost: images that the run's TFLite file has right and the other's wrong, and the reverse. "
+    "[low, high]: 95 % intervals over the test images, by Bonett and Price's formula and by resampling images as "
+    "pairs. McNemar p: exact, that both err equally often; Holm p: corrected for so many comparisons."
+)
+
+
+def label(run: Mapping[str, object] | pd.Series) -> str:
+    """A run in a few words, and the beginning of its id."""
+    return f"{run['strategy']} epochs={run['epochs']} seed={run['seed']} ({str(run['run_id'])[:8]})"
+
+
+def chosen(given: str, known: Sequence[str]) -> str:
+    """The run id that is meant: it, or the only one that begins so.
+
+    Raises:
+        UserError: no id begins so, or several do.
+    """
+    found = [run_id for run_id in known if run_id.startswith(given)]
+    if given in found or len(found) == 1:
+        return given if given in found else found[0]
+    if found:
+        raise UserError(f"--pair {given}: {len(found)} run ids begin so. Give more of it: {', '.join(found[:5])}.")
+    beginnings = {run_id[: len(given)]: run_id for run_id in known}
+    close = get_close_matches(given, beginnings, n=3, cutoff=0.6)
+    raise UserError(
+        f"--pair {given}: no run has this id. "
+        + (f"Did you mean {' or '.join(beginnings[each] for each in close)}?" if close else near(given, known[-5:]))
+    )
+
+
 def write_tables(rows: Sequence[Row], folder: Path) -> None:
     """The comparison of a sweep as files: comparison.csv with all columns, comparison.md for people."""
     table = frame(rows)
@@ -256,6 +446,11 @@ WRITERS: Mapping[str, Callable[[pd.DataFrame, Path], None]] = {
 }
 
 
+def _percent(value: Any, low: Any, high: Any, sign: str = "") -> str:
+    """Hundredths with their interval; `sign="+"` for differences."""
+    return f"{100 * value:{sign}.2f} [{100 * low:{sign}.2f}, {100 * high:{sign}.2f}]"
+
+
 def _three_digits(value: float) -> str:
     """Three digits that count, and never fewer than all before the point."""
     decimals = 0 if value >= 100 else 1 if value >= 10 else 2
@@ -282,6 +477,19 @@ def _cells(table: pd.DataFrame, text: Callable[..., str]) -> list[str]:
 
 def main() -> None:
     """The command line."""
+    options = _parser().parse_args()
+    try:
+        store = _store(options.uri, options.experiment)
+        if options.pair:
+            _compare_runs(store, options)
+        else:
+            _compare_sweep(store, options)
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.compare",
         description="Compare recorded runs: prints a table, and writes it as files.",
@@ -294,16 +502,52 @@ def main() -> None:
     for form in WRITERS:
         holds = "every column in full precision" if form in ("csv", "json") else "the table for people"
         parser.add_argument(f"--{form}", type=Path, metavar="FILE", help=f"write {form}: {holds}")
-    options = parser.parse_args()
-    try:
-        table = load(options.uri, options.experiment, options.sweep)
-        show(table)
-        for form, write in WRITERS.items():
-            if path := getattr(options, form):
-                _written(table, path, write)
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
+    parser.add_argument("--seeds-csv", type=Path, metavar="FILE", help="write the table over seeds as csv")
+    parser.add_argument(
+        "--pair", nargs="+", metavar="RUN",
+        help="compare these runs with each other on the same images instead: two or more run ids, or their beginnings",
+    )  # fmt: skip
+    return parser
+
+
+def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
+    table = _loaded(store, options.sweep)
+    show(table)
+    runs = repeated(table)
+    found = {run_id: store.predictions(run_id) for run_id in runs["run_id"]}
+    answers = {run_id: answer for run_id, answer in found.items() if answer is not None}
+    of_seeds = table_over_seeds(runs, answers)
+    if len(of_seeds):
+        show_over_seeds(of_seeds)
+    for line in left_out(runs, answers):
+        say(line)
+    for form, write in WRITERS.items():
+        if path := getattr(options, form):
+            _written(table, path, write)
+    if options.seeds_csv:
+        if of_seeds.empty:
+            raise UserError(f"--seeds-csv {options.seeds_csv}: no two runs here differ in their seeds only.")
+        _written(of_seeds, options.seeds_csv, _csv)
+
+
+def _compare_runs(store: Store, options: argparse.Namespace) -> None:
+    files = [f"--{form}" for form in WRITERS if getattr(options, form)] + ["--seeds-csv"] * bool(options.seeds_csv)
+    if files:
+        raise UserError(f"{files[0]}: writes the table of a sweep, and --pair makes none. Give one of the two.")
+    rows = {row["run_id"]: row for row in store.rows("all")}
+    run_ids = list(dict.fromkeys(chosen(given, list(rows)) for given in options.pair))
+    if len(run_ids) < 2:
+        raise UserError(f"--pair {' '.join(options.pair)}: give two or more different runs.")
+    shown = pairs_for_people(table_of_pairs([_examined(store, rows[run_id]) for run_id in run_ids]))
+    CONSOLE.print(_picture(shown, {}))
+    CONSOLE.print(PAIRS_NOTE, style="dim", markup=False, highlight=False)
+
+
+def _examined(store: Store, row: Row) -> Examined:
+    answers = store.predictions(row["run_id"])
+    if answers is None:
+        raise UserError(f"--pair {row['run_id']}: this run has no {PREDICTIONS} (status {row['status']}).")
+    return Examined(label(row), row["dataset"], answers)
 
 
 def _written(table: pd.DataFrame, path: Path, write: Callable[[pd.DataFrame, Path], None]) -> None:

@@ -3,6 +3,7 @@
 A strategy says what it asked the converter for. Only the file says what became of it.
 """
 
+import struct
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
-from experiments.errors import UserError
+from experiments.errors import UserError, first_line
 
 Arithmetic = Literal["integer", "hybrid", "float"]
 
@@ -120,7 +121,10 @@ def input_details(content: bytes) -> Mapping[str, Any]:
     """
     if content[4:8] != b"TFL3":
         raise UserError("This is no TFLite file: bytes 4 to 8 of one read TFL3.")
-    graph = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0)).subgraphs[0]
+    try:
+        graph = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0)).subgraphs[0]
+    except (struct.error, IndexError, TypeError) as error:  # its offsets lead nowhere
+        raise UserError(f"The TFLite file is damaged ({first_line(error)}).") from error
     if len(graph.inputs) != 1:
         raise UserError(f"The file takes {len(graph.inputs)} inputs; one that takes images has one.")
     tensor = graph.tensors[graph.inputs[0]]

@@ -21,6 +21,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 from rich import box
@@ -112,23 +113,19 @@ def _contestants(options: argparse.Namespace, store: Store | None) -> Iterator[C
 
 
 def _plain(target: str, options: argparse.Namespace) -> Contestant:
+    from experiments.measure.accuracy import input_of
     from experiments.tflite import TFLiteModel
 
-    path = Path(target)
     try:
-        model = TFLiteModel(path.read_bytes())
+        model = TFLiteModel(Path(target).read_bytes())
+        shape = input_of(model)["shape"][1:]
     except OSError as error:
         raise UserError(f"{target}: cannot be read ({error.strerror}).") from error
-    return Contestant(target, model, _images_of_card(options.dataset) if options.dataset else _random(model, options))
-
-
-def _random(model: "TFLiteModel", options: argparse.Namespace) -> "Images":
-    import numpy as np
-
-    from experiments.measure.accuracy import input_of
-
-    shape = input_of(model)["shape"][1:]
-    return np.random.default_rng(options.seed).random((RANDOM_IMAGES, *shape), np.float32)
+    except UserError as error:
+        raise UserError(f"{target}: {error}") from error
+    if options.dataset:
+        return Contestant(target, model, _images_of_card(options.dataset))
+    return Contestant(target, model, np.random.default_rng(options.seed).random((RANDOM_IMAGES, *shape), np.float32))
 
 
 @cache
@@ -232,7 +229,7 @@ def pairs_table(session: "Session") -> pd.DataFrame:
 
     timed = {name: timings.medians for name, timings in session.timings.items() if name != SENTINEL}
     pairs = list(combinations(timed, 2))
-    adjusted = holm([t_test_of_logs(timed[one], timed[other]) for one, other in pairs])
+    adjusted = holm(np.array([t_test_of_logs(timed[one], timed[other]) for one, other in pairs]))
     rows = []
     for (one, other), p in zip(pairs, adjusted, strict=True):
         ratio = session.ratio(one, other)

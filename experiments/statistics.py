@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special, stats
 
 CONFIDENCE = 0.95
+NORMAL_QUANTILE = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,141 @@ def paired_difference(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_
     The interval is Bonett and Price's adjusted Wald interval (J. Educ. Behav. Stat. 37, 2012), which Fagerland,
     Lydersen and Laake recommend for paired proportions (Stat. Med. 33, 2014). It stays open when the two never differ.
     """
-    n = len(after)
-    gained, lost = (
-        (np.count_nonzero(after & ~before) + 1) / (n + 2),
-        (np.count_nonzero(before & ~after) + 1) / (n + 2),
-    )
-    centre = gained - lost
-    half = stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt((gained + lost - centre**2) / (n + 2))
-    return Estimate(float(after.mean() - before.mean()), float(centre - half), float(centre + half))
+    gained, lost = discordant(after, before)
+    interval = _bonett_price(gained / len(after), lost / len(after), len(after), NORMAL_QUANTILE)
+    return Estimate(float(after.mean() - before.mean()), *interval)
+
+
+def paired_bootstrap(
+    after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_], seed: int = 0, resamples: int = 9999
+) -> Estimate:
+    """The difference of two shares seen on the same cases, with a bootstrap interval that resamples cases as pairs.
+
+    The percentile interval (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13), from counts: a
+    pair is gained, lost or alike, so resampling pairs is drawing from a multinomial. Resampling just what was observed
+    gives an interval of no width where no pair differs, and covers 73 % where two are expected to. So one imaginary
+    gained and one lost pair are resampled with the rest, as in Bonett and Price's interval, and each resample is moved
+    at random within half a pair (the smoothed bootstrap: Silverman and Young, Biometrika 74, 1987).
+
+    In simulation it covers 95 % +- 1.5 points where 30 or more pairs are expected to differ. Where fewer are, it is
+    too wide rather than too narrow, up to 100 %. Tables show `paired_difference`, which takes no resampling; this
+    interval rests on no formula for the variance, and so is a check of that one.
+    """
+    gained, lost = (count + 1 for count in discordant(after, before))
+    cases = len(after) + 2
+    chances = [gained / cases, lost / cases, (cases - gained - lost) / cases]
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(cases, chances, resamples)
+    differences = (drawn[:, 0] - drawn[:, 1] + rng.uniform(-0.5, 0.5, resamples)) / cases
+    low, high = np.quantile(differences, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Estimate(float(after.mean() - before.mean()), float(low), float(high))
+
+
+def discordant(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    """How many cases were gained, and how many lost."""
+    return int(np.count_nonzero(after & ~before)), int(np.count_nonzero(before & ~after))
 
 
 def mcnemar(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) -> float:
     """Exact two-sided p-value of McNemar's test that two classifiers err equally often on the same cases."""
-    gained, lost = int(np.count_nonzero(after & ~before)), int(np.count_nonzero(before & ~after))
+    gained, lost = discordant(after, before)
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def holm(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Adjusted p-values in the order given: below 0.05 they are, all together, wrong in 5 % of cases at most.
+
+    Holm's step-down procedure (Scand. J. Stat. 6, 1979), which needs no independence.
+    """
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return adjusted
+
+
+def over_seeds(right: npt.NDArray[np.bool_]) -> Estimate:
+    """The mean accuracy of models trained from several seeds, all tested on the same images: `right` (seeds, images).
+
+    The interval speaks of new seeds and of new images: both are random, and crossed. It is Wilson's, with the number
+    of images that would be as informative if nothing else varied, and a wider quantile (as Franco, Little, Louis and
+    Slud do for surveys, J. Surv. Stat. Methodol. 7, 2019); see `_Crossed`. Where every answer is the same, and for
+    one seed, it is the interval of `proportion`, which speaks of the images only.
+
+    In simulation it covers 95 % +- 1.5 points from three seeds on: 2,000 to 10,000 images, accuracies of 0.95 to 0.99,
+    standard deviations between seeds of 0 to 0.5 points. Two seeds tell too little of how seeds scatter: with them it
+    covers between 91 % (seeds scatter far more than images explain) and 97 %.
+    """
+    if len(right) == 1 or right.all() or not right.any():
+        return proportion(int(np.count_nonzero(right[0])), right.shape[1])
+    crossed = _Crossed.of(right)
+    return Estimate(crossed.mean, *_wilson(crossed.mean, crossed.informative_images, crossed.quantile))
+
+
+def difference_over_seeds(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) -> Estimate:
+    """The mean difference of two accuracies over several seeds, on the same images: two arrays (seeds, images).
+
+    The interval speaks of new seeds and of new images, as that of `over_seeds` does, and is Bonett and Price's with
+    as many images as are as informative. For one seed it is the interval of `paired_difference`, which speaks of the
+    images only, and so it is where no answer of any seed differs.
+
+    In simulation it covers 95 % +- 1.5 points from three seeds on, where 20 or more images are expected to differ in
+    each seed, and more where fewer do. With two seeds it is as rough as that of `over_seeds`.
+    """
+    if len(after) == 1 or np.array_equal(after, before):
+        return paired_difference(after[0], before[0])
+    gained, lost = float((after & ~before).mean()), float((before & ~after).mean())
+    crossed = _Crossed.of(after.astype(np.int8) - before.astype(np.int8))
+    interval = _bonett_price(gained, lost, crossed.informative_images, crossed.quantile)
+    return Estimate(crossed.mean, *interval)
+
+
+@dataclass(frozen=True)
+class _Crossed:
+    """The mean of values (seeds, images), and how far it can be trusted where seeds and images are both random."""
+
+    mean: float
+    informative_images: float  # so many independent images, of one model, would give a mean of the same variance
+    quantile: float
+
+    @classmethod
+    def of(cls, values: "npt.NDArray[np.bool_] | npt.NDArray[np.int8]") -> "_Crossed":
+        """The variance of the mean has two parts, as in Cameron, Gelbach and Miller (J. Bus. Econ. Stat. 29, 2011).
+
+        One is seen in how the seeds' means scatter, with seeds - 1 degrees of freedom. The other, of images that are
+        hard for every seed, is the covariance of two seeds' answers, and well known. The quantile lies between
+        Student's and the normal one, as Cochran and Cox have it (Experimental Designs, 1950): the nearer to Student's,
+        the larger the seeds' share of the variance. Weighted by that share, as there, the interval covers up to 97 %
+        with three seeds; with its power of 1.5, found by numerical integration, it is nearest to 95 % at any number.
+        Satterthwaite's degrees of freedom, (seeds - 1) / share**2, take the estimated share for the true one, and
+        cover down to 92 % with three seeds and 87 % with two.
+        """
+        seeds, images = values.shape
+        of_seeds, of_images = values.mean(axis=1), values.mean(axis=0)
+        covariance = (seeds * of_images.var(ddof=1) - values.var(axis=1, ddof=1).mean()) / (seeds - 1)
+        from_seeds, from_images = of_seeds.var(ddof=1) / seeds, max(covariance, 0.0) / images
+        variance = from_seeds + from_images
+        weight = (from_seeds / variance) ** 1.5 if variance else 0.0
+        student = float(special.stdtrit(seeds - 1, (1 + CONFIDENCE) / 2))
+        return cls(
+            mean=float(values.mean()),
+            informative_images=float(values.var() / variance) if variance else float(values.size),
+            quantile=float(weight * student + (1 - weight) * NORMAL_QUANTILE),
+        )
+
+
+def _wilson(share: float, cases: float, quantile: float) -> tuple[float, float]:
+    squared = quantile**2 / cases
+    centre = (share + squared / 2) / (1 + squared)
+    half = np.sqrt(squared * (share * (1 - share) + squared / 4)) / (1 + squared)
+    return float(centre - half), float(centre + half)
+
+
+def _bonett_price(gained: float, lost: float, cases: float, quantile: float) -> tuple[float, float]:
+    """From the shares of cases that were gained and lost; one of each is imagined."""
+    gained, lost = (gained * cases + 1) / (cases + 2), (lost * cases + 1) / (cases + 2)
+    centre = gained - lost
+    half = quantile * np.sqrt((gained + lost - centre**2) / (cases + 2))
+    return float(centre - half), float(centre + half)
 
 
 def ratio_of_medians(numerators: npt.NDArray[np.float64], denominators: npt.NDArray[np.float64]) -> Estimate:
@@ -51,12 +173,30 @@ def ratio_of_medians(numerators: npt.NDArray[np.float64], denominators: npt.NDAr
 
     Replicates, not single timings, are what varies independently (Kalibera and Jones, ISMM 2013).
     """
-    logs = np.log(numerators / denominators)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1) * stats.sem(logs) if len(logs) > 1 else np.inf
-    mean = logs.mean()
+    mean, error, freedom = _of_logs(numerators, denominators)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error if freedom else np.inf
     return Estimate(*(float(np.exp(value)) for value in (mean, mean - half, mean + half)))
 
 
 def t_quantiles(most: int) -> list[float]:
     """Half-widths of 95 % t-intervals in standard errors, for 1, 2, ... `most` degrees of freedom."""
     return [float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) for degrees in range(1, most + 1)]
+
+
+def t_test_of_logs(numerators: npt.NDArray[np.float64], denominators: npt.NDArray[np.float64]) -> float:
+    """Two-sided p-value of Student's t-test (Biometrika 6, 1908), on the logs, that the typical ratio of pairs is 1.
+
+    It is below 0.05 exactly where the interval of `ratio_of_medians` leaves 1 out. One pair is evidence of nothing: 1.
+    """
+    mean, error, freedom = _of_logs(numerators, denominators)
+    if not freedom:
+        return 1.0
+    if not error:
+        return float(mean == 0)
+    return float(2 * stats.t.sf(abs(mean) / error, freedom))
+
+
+def _of_logs(numerators: npt.NDArray[np.float64], denominators: npt.NDArray[np.float64]) -> tuple[float, float, int]:
+    """Mean of the logs of the ratios, its standard error (0 for a single pair) and degrees of freedom."""
+    logs = np.log(numerators / denominators)
+    return float(logs.mean()), float(stats.sem(logs)) if len(logs) > 1 else 0.0, len(logs) - 1

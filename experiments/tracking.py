@@ -36,7 +36,7 @@ from experiments.measure.latency import Session
 from experiments.measure.profile import OpTime
 from experiments.plots import save_noise, save_profile
 from experiments.progress import say
-from experiments.record import RunRecord, Setting
+from experiments.record import Answers, RunRecord, Setting
 from experiments.stamp import stamp
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ SERVER_PATIENCE = 5.0  # seconds until a server counts as one that does not answ
 RESTART_PATIENCE = 60.0  # seconds that a server may be away in mid-sweep
 # MLflow's client would try for four minutes. So many times, waiting twice as long each time, are about one.
 RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
+# MLflow's client would draw bars of its own for files that it fetches.
+WITHOUT_BARS = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 CLOCK_TOLERANCE = 60.0  # seconds
 # Tags that RunRecord.verdict makes.
 VERDICT = (
@@ -61,6 +63,7 @@ VERDICT = (
 TAG_LENGTH = 5000  # characters
 REUSED = "reused"  # said of a run that a sweep found finished
 SAMPLES = "latency_samples.csv.gz"
+PREDICTIONS = "predictions.csv"  # artifact of a run: what the models say of each test image
 DETAILS = "traceback.txt"  # artifact of a run that failed
 NAMED = 10  # ids that a message names at most
 NOTE_LENGTH = 7500  # characters; MLflow cuts tags at 8000 without a word
@@ -95,7 +98,7 @@ class Tracking:
         Raises:
             UserError: the address does not answer, cannot be written, or holds no such experiment.
         """
-        for name, value in RETRIES.items():
+        for name, value in {**RETRIES, **WITHOUT_BARS}.items():
             os.environ.setdefault(name, value)
         with _failures_explained(self), self._prepared(create):
             from mlflow import MlflowClient
@@ -307,6 +310,18 @@ class Store:
         """One run as a row."""
         return _row(self.client.get_run(run_id))
 
+    @_explained
+    def predictions(self, run_id: str) -> Answers | None:
+        """What a run's models said of each test image; None where the run has no such artifact (any more).
+
+        Raises:
+            UserError: the artifact is there, and is not what a run writes.
+        """
+        if PREDICTIONS not in {artifact.path for artifact in self.client.list_artifacts(run_id)}:
+            return None
+        with tempfile.TemporaryDirectory(prefix="predictions-") as folder:
+            return read_predictions(Path(self.client.download_artifacts(run_id, PREDICTIONS, folder)), run_id)
+
     def browse(self, run_id: str) -> str:
         """How to look at a run in MLflow's pages."""
         page = f"#/experiments/{self.experiment_id}/runs/{run_id}"
@@ -452,7 +467,7 @@ def write_artifacts(folder: Path, record: RunRecord, configuration: str) -> None
     save_samples(folder / SAMPLES, record.latency.session)
     answers = record.answers
     _save_table(
-        folder / "predictions.csv",
+        folder / PREDICTIONS,
         np.stack([answers.truth, answers.keras, answers.tflite, answers.reference], axis=1),
         "truth,keras,tflite,float_reference",
     )
@@ -464,6 +479,19 @@ def save_samples(path: Path, session: Session) -> None:
         file.write("file,replicate,nanoseconds\n")
         for name, timings in session.timings.items():
             np.savetxt(file, timings.samples, f"{name},%d,%d")
+
+
+def read_predictions(path: Path, run_id: str) -> Answers:
+    """The answers that `write_artifacts` wrote.
+
+    Raises:
+        UserError: the file is cut, or another one.
+    """
+    try:
+        truth, keras, tflite, reference = np.loadtxt(path, np.int64, delimiter=",", skiprows=1, ndmin=2).T
+    except ValueError as error:
+        raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read ({first_line(error)}).") from error
+    return Answers(truth, keras, tflite, reference)
 
 
 def _save_table(path: Path, values: npt.NDArray[np.int64], header: str) -> None:

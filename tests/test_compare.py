@@ -3,10 +3,27 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.compare import COLUMNS, WRITERS, for_people, frame
+from experiments.compare import (
+    COLUMNS,
+    WRITERS,
+    Examined,
+    chosen,
+    for_people,
+    frame,
+    label,
+    left_out,
+    over_seeds_for_people,
+    pairs_for_people,
+    repeated,
+    table_of_pairs,
+    table_over_seeds,
+)
+from experiments.errors import UserError
+from experiments.record import Answers
 
 GOLDEN = Path(__file__).parent / "golden" / "comparison.md"
 
@@ -92,3 +109,126 @@ def test_every_form_is_written(form: str, tmp_path: Path) -> None:
 def test_html_shows_what_users_named_as_text(tmp_path: Path) -> None:
     WRITERS["html"](frame([row("<script>")]), tmp_path / "table.html")
     assert "<script>" not in (tmp_path / "table.html").read_text()
+
+
+def answers(wrong: int, wrong_reference: int = 0, images: int = 100, truth: int = 1) -> Answers:
+    """Answers of a file that errs on the first images, and of a reference that errs on the last."""
+    true = np.full(images, truth)
+    place = np.arange(images)
+    tflite, reference = np.where(place < wrong, 9, true), np.where(place >= images - wrong_reference, 9, true)
+    return Answers(true, true, tflite, reference)
+
+
+def seeds(strategy: str, count: int, **changes: Any) -> list[dict[str, Any]]:
+    return [row(strategy, seed=n, run_id=f"{strategy}-{n}", **changes) for n in range(count)]
+
+
+def test_runs_that_differ_in_their_seeds_only_are_one_row_over_seeds() -> None:
+    runs = repeated(frame([*seeds("none", 3), *seeds("qat", 2), row("ptq_int8")]))
+    said = {run_id: answers(5 if run_id.startswith("none") else 3, 4) for run_id in runs["run_id"]}
+    table = table_over_seeds(runs, said)
+    assert list(zip(table["strategy"], table["seeds"], table["images"], strict=True)) == [
+        ("none", 3, 100),
+        ("qat", 2, 100),
+    ]
+    assert list(table["tflite_accuracy"]) == pytest.approx([0.95, 0.97])
+    assert list(table["accuracy_change"]) == pytest.approx([-0.01, 0.01])
+    assert (table["tflite_accuracy_low"] < table["tflite_accuracy"]).all()
+
+
+def test_other_epochs_or_settings_are_other_rows_over_seeds() -> None:
+    rows = [*seeds("qat", 2), *seeds("qat", 2, epochs=5), *seeds("qat", 2, **{"strategy.ranges": "calibrated"})]
+    rows = [{**each, "run_id": str(n)} for n, each in enumerate(rows)]
+    runs = repeated(frame(rows))
+    shown = over_seeds_for_people(table_over_seeds(runs, {run_id: answers(5) for run_id in runs["run_id"]}))
+    assert list(shown["epochs"]) == ["1", "5", "1"]
+    assert list(shown["strategy.ranges"]) == ["", "", "calibrated"]
+    assert "model" not in shown.columns
+
+
+def test_a_setting_that_differs_between_seeds_keeps_runs_apart() -> None:
+    rows = [row("qat", seed=n, **{"strategy.rest": rest}) for n, rest in enumerate(["none", "dynamic"])]
+    assert repeated(frame(rows)).empty
+
+
+def test_the_same_seed_twice_is_one_seed_and_its_newest_run_counts() -> None:
+    rows = [row("qat", run_id="old"), row("qat", run_id="new"), row("qat", run_id="other", seed=1)]
+    assert list(repeated(frame(rows))["run_id"]) == ["new", "other"]
+    assert repeated(frame(rows[:2])).empty
+
+
+def test_a_failed_run_is_no_seed() -> None:
+    assert repeated(frame([row("annotate", seed=1), FAILED])).empty
+
+
+def test_runs_without_answers_or_on_other_images_are_left_out_with_a_note() -> None:
+    runs = repeated(frame(seeds("qat", 5)))
+    said = {"qat-0": answers(5), "qat-1": answers(5), "qat-3": answers(5, truth=2), "qat-4": answers(5, images=99)}
+    assert list(table_over_seeds(runs, said)["seeds"]) == [2]
+    missing, other, fewer = left_out(runs, said)
+    assert missing == "qat epochs=1 seed=2 (qat-2): left out over seeds, for it has no predictions.csv"
+    assert "seed=3" in other
+    assert "its test images are not those of the others" in fewer
+
+
+def test_one_seed_with_answers_is_no_row_over_seeds() -> None:
+    runs = repeated(frame(seeds("qat", 2)))
+    assert table_over_seeds(runs, {"qat-0": answers(5)}).empty
+    assert table_over_seeds(repeated(frame(ROWS)), {}).empty
+
+
+def examined(name: str, wrong: int, dataset: str = "mnist", **changes: Any) -> Examined:
+    return Examined(name, dataset, answers(wrong, **changes))
+
+
+def test_a_pair_is_compared_image_by_image() -> None:
+    (pair,) = table_of_pairs([examined("none", 10), examined("qat", 4)]).to_dict("records")
+    assert (pair["run"], pair["against"], pair["gained"], pair["lost"]) == ("qat", "none", 6, 0)
+    assert pair["difference"] == pytest.approx(0.06)
+    assert pair["mcnemar_p"] == pytest.approx(2 / 2**6)
+    assert pair["low"] < 0.06 < pair["high"]
+    assert pair["bootstrap_low"] < 0.06 < pair["bootstrap_high"]
+
+
+def test_several_runs_are_all_their_pairs_with_corrected_p() -> None:
+    table = table_of_pairs([examined("none", 10), examined("qat", 4), examined("ptq_int8", 3)])
+    assert list(zip(table["run"], table["against"], strict=True)) == [
+        ("qat", "none"),
+        ("ptq_int8", "none"),
+        ("ptq_int8", "qat"),
+    ]
+    assert list(table["holm_p"]) == pytest.approx([2 * 2 / 2**6, 3 * 2 / 2**7, 1])
+    assert list(pairs_for_people(table)["Holm p"]) == ["0.062", "0.047", "1"]
+
+
+def test_a_single_pair_needs_no_correction() -> None:
+    shown = pairs_for_people(table_of_pairs([examined("none", 10), examined("qat", 4)]))
+    assert "Holm p" not in shown.columns
+    assert shown["difference, points"].iloc[0].startswith("+6.00 [+")
+
+
+@pytest.mark.parametrize(
+    "other", [examined("qat", 4, images=99), examined("qat", 4, truth=2), examined("qat", 4, dataset="fashion_mnist")]
+)
+def test_runs_on_different_images_are_not_compared(other: Examined) -> None:
+    with pytest.raises(UserError, match="none and qat were tested on different images"):
+        table_of_pairs([examined("none", 10), other])
+
+
+def test_a_run_is_known_by_a_beginning_of_its_id() -> None:
+    known = ["abc123", "abd456", "abd4567"]
+    assert chosen("abc", known) == "abc123"
+    assert chosen("abd456", known) == "abd456"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("ab", "2 run ids begin so"), ("abx123", "Did you mean abc123"), ("zzz", "no run has this id. Known: abc123")],
+)
+def test_a_wrong_run_id_names_those_that_are_near(given: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        chosen(given, ["abc123", "abd456"])
+
+
+def test_a_label_says_what_a_run_is() -> None:
+    assert label(row("qat", run_id="0123456789abcdef")) == "qat epochs=1 seed=0 (01234567)"

@@ -160,6 +160,14 @@ def test_compare_writes_every_form(sweep: tuple[Path, Done], tmp_path: Path) -> 
     assert all((tmp_path / form).stat().st_size > 500 for form in forms)
 
 
+def test_two_runs_are_compared_image_by_image(sweep: tuple[Path, Done]) -> None:
+    first, second = table(sweep[0])["run_id"][:2]
+    done = run(sweep[0], "experiments.compare", "--pair", first, second[:16])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"({second[:8]})" in done.stdout
+    assert "McNemar" in done.stdout
+
+
 def test_one_run_shows_its_row(folder: Path) -> None:
     done = run(folder, "experiments.run", "strategy=ptq_int8", "epochs=2", *SMALL)
     assert done.returncode == 0, done.stderr

@@ -2,14 +2,17 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from mlflow.exceptions import MlflowException, RestException
 
 from experiments import tracking
-from experiments.tracking import Tracking
+from experiments.errors import UserError
+from experiments.tracking import Store, Tracking
 
 GONE = Tracking(uri="http://127.0.0.1:9")
 
@@ -53,3 +56,39 @@ def test_a_database_needs_no_waiting() -> None:
     before = time.monotonic()
     Tracking(uri="sqlite:///nothing.db").await_server()
     assert time.monotonic() - before < 1
+
+
+@dataclass
+class Keeper:
+    """A client of a store that keeps one artifact for its runs, or none."""
+
+    content: str | None
+
+    def list_artifacts(self, _: str) -> list[Any]:
+        return [] if self.content is None else [SimpleNamespace(path="predictions.csv")]
+
+    def download_artifacts(self, _: str, name: str, folder: str) -> str:
+        path = Path(folder) / name
+        path.write_text(self.content or "")
+        return str(path)
+
+
+def store_with(content: str | None) -> Store:
+    return Store(Keeper(content), "7", GONE)  # type: ignore[arg-type]
+
+
+def test_predictions_are_read_back_by_their_columns() -> None:
+    said = store_with("truth,keras,tflite,float_reference\n1,1,2,3\n4,4,4,4\n").predictions("a run")
+    assert said is not None
+    assert [list(column) for column in (said.truth, said.tflite, said.reference)] == [[1, 4], [2, 4], [3, 4]]
+    assert said.truth.dtype == np.int64
+
+
+def test_a_run_without_predictions_has_none() -> None:
+    assert store_with(None).predictions("a run") is None
+
+
+@pytest.mark.parametrize("content", ["", "truth,keras,tflite,float_reference\n1,1,2\n", "<html>\nno,such,file,here\n"])
+def test_predictions_that_cannot_be_read_are_one_message(content: str) -> None:
+    with pytest.raises(UserError, match=r"Run abc: its predictions\.csv cannot be read"):
+        store_with(content).predictions("abc")

@@ -49,7 +49,7 @@ def peak_memory(model: TFLiteModel, images: Images, threads: int) -> Memory:
     """The memory that a file takes in a clean process with LiteRT and numpy, on a few images.
 
     `model_kib` counts the pages of the file (the interpreter maps it), the weights as XNNPACK packs them, the
-    activations, and whatever of LiteRT's own code is needed for the first time: 3 MiB even for a model of a few neurons.
+    activations, and what of LiteRT's own code is needed for the first time: 3 MiB even for a model of a few neurons.
 
     Raises:
         UserError: the interpreter ended the process, as it does on files it cannot run.
