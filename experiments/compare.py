@@ -9,7 +9,6 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.card import problems
-from experiments.errors import UserError, near
+from experiments.errors import UserError, by_beginning
 from experiments.progress import CONSOLE, say
 from experiments.record import NOT_MEASURED, Answers
 from experiments.statistics import (
@@ -296,13 +295,9 @@ def over_seeds_for_people(table: pd.DataFrame) -> pd.DataFrame:
         if table[name].nunique(dropna=False) > 1:
             shown[name] = table[name].astype("string").fillna("")
     shown["seeds"] = table["seeds"]
-    shown["TFLite accuracy %"] = [
-        _percent(row.tflite_accuracy, row.tflite_accuracy_low, row.tflite_accuracy_high) for row in table.itertuples()
-    ]
-    shown["change, points"] = [
-        _percent(row.accuracy_change, row.accuracy_change_low, row.accuracy_change_high, sign="+")
-        for row in table.itertuples()
-    ]
+    shown["TFLite accuracy %"] = _percents(table, "tflite_accuracy", "tflite_accuracy_low", "tflite_accuracy_high")
+    change = ("accuracy_change", "accuracy_change_low", "accuracy_change_high")
+    shown["change, points"] = _percents(table, *change, sign="+")
     return shown
 
 
@@ -368,10 +363,8 @@ def pairs_for_people(table: pd.DataFrame) -> pd.DataFrame:
     """Differences in points, with both intervals; p-values are corrected where there are several."""
     narrow = {column: table[column].str.replace(" (", "\n(", regex=False) for column in ("run", "against")}
     shown = table[["run", "against", "images", "gained", "lost"]].assign(**narrow)
-    shown["difference, points"] = [_percent(row.difference, row.low, row.high, sign="+") for row in table.itertuples()]
-    shown["bootstrap, points"] = [
-        _percent(row.difference, row.bootstrap_low, row.bootstrap_high, sign="+") for row in table.itertuples()
-    ]
+    shown["difference, points"] = _percents(table, "difference", "low", "high", sign="+")
+    shown["bootstrap, points"] = _percents(table, "difference", "bootstrap_low", "bootstrap_high", sign="+")
     shown["McNemar p"] = [f"{p:.2g}" for p in table["mcnemar_p"]]
     if len(table) > 1:
         shown["Holm p"] = [f"{p:.2g}" for p in table["holm_p"]]
@@ -388,25 +381,6 @@ PAIRS_NOTE = (
 def label(run: Mapping[str, object] | pd.Series) -> str:
     """A run in a few words, and the beginning of its id."""
     return f"{run['strategy']} epochs={run['epochs']} seed={run['seed']} ({str(run['run_id'])[:8]})"
-
-
-def chosen(given: str, known: Sequence[str]) -> str:
-    """The run id that is meant: it, or the only one that begins so.
-
-    Raises:
-        UserError: no id begins so, or several do.
-    """
-    found = [run_id for run_id in known if run_id.startswith(given)]
-    if given in found or len(found) == 1:
-        return given if given in found else found[0]
-    if found:
-        raise UserError(f"--pair {given}: {len(found)} run ids begin so. Give more of it: {', '.join(found[:5])}.")
-    beginnings = {run_id[: len(given)]: run_id for run_id in known}
-    close = get_close_matches(given, beginnings, n=3, cutoff=0.6)
-    raise UserError(
-        f"--pair {given}: no run has this id. "
-        + (f"Did you mean {' or '.join(beginnings[each] for each in close)}?" if close else near(given, known[-5:]))
-    )
 
 
 def write_tables(rows: Sequence[Row], folder: Path) -> None:
@@ -449,6 +423,11 @@ WRITERS: Mapping[str, Callable[[pd.DataFrame, Path], None]] = {
 def _percent(value: Any, low: Any, high: Any, sign: str = "") -> str:
     """Hundredths with their interval; `sign="+"` for differences."""
     return f"{100 * value:{sign}.2f} [{100 * low:{sign}.2f}, {100 * high:{sign}.2f}]"
+
+
+def _percents(table: pd.DataFrame, value: str, low: str, high: str, sign: str = "") -> list[str]:
+    """The same of each row, from these columns."""
+    return [_percent(*cells, sign) for cells in zip(table[value], table[low], table[high], strict=True)]
 
 
 def _three_digits(value: float) -> str:
@@ -535,7 +514,7 @@ def _compare_runs(store: Store, options: argparse.Namespace) -> None:
     if files:
         raise UserError(f"{files[0]}: writes the table of a sweep, and --pair makes none. Give one of the two.")
     rows = {row["run_id"]: row for row in store.rows("all")}
-    run_ids = list(dict.fromkeys(chosen(given, list(rows)) for given in options.pair))
+    run_ids = list(dict.fromkeys(by_beginning(given, list(rows)) for given in options.pair))
     if len(run_ids) < 2:
         raise UserError(f"--pair {' '.join(options.pair)}: give two or more different runs.")
     shown = pairs_for_people(table_of_pairs([_examined(store, rows[run_id]) for run_id in run_ids]))

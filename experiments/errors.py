@@ -1,6 +1,6 @@
 """What a user is told: one message that names the value, the rule and the alternatives."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -19,3 +19,20 @@ def near(value: str, known: Iterable[str]) -> str:
     close = get_close_matches(value, names, n=3, cutoff=0.6)
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     return f"{hint}Known: {', '.join(names) or 'none'}."
+
+
+def by_beginning(given: str, ids: Sequence[str]) -> str:
+    """The run id that is meant: it, or the only one that begins so; `ids` are those there are, oldest first.
+
+    Raises:
+        UserError: no id begins so, or several do.
+    """
+    found = [run_id for run_id in ids if run_id.startswith(given)]
+    if given in found or len(found) == 1:
+        return given if given in found else found[0]
+    if found:
+        raise UserError(f"{given}: {len(found)} run ids begin so. Give more of it: {', '.join(found[:5])}.")
+    beginnings = {run_id[: len(given)]: run_id for run_id in ids}
+    close = get_close_matches(given, beginnings, n=3, cutoff=0.6)
+    hint = f"Did you mean {' or '.join(beginnings[each] for each in close)}? " if close else ""
+    raise UserError(f"{given}: no run has this id. {hint}The newest: {', '.join(ids[-5:]) or 'none'}.")

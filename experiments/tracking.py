@@ -29,7 +29,7 @@ from pydantic import field_validator
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
-from experiments.errors import UserError, first_line, near
+from experiments.errors import UserError, by_beginning, first_line, near
 from experiments.graph import Op
 from experiments.measure.fidelity import Gap, OpNoise
 from experiments.measure.latency import Session
@@ -64,8 +64,8 @@ TAG_LENGTH = 5000  # characters
 REUSED = "reused"  # said of a run that a sweep found finished
 SAMPLES = "latency_samples.csv.gz"
 PREDICTIONS = "predictions.csv"  # artifact of a run: what the models say of each test image
+PREDICTED = "truth,keras,tflite,float_reference"  # its columns
 DETAILS = "traceback.txt"  # artifact of a run that failed
-NAMED = 10  # ids that a message names at most
 NOTE_LENGTH = 7500  # characters; MLflow cuts tags at 8000 without a word
 METRICS_A_BATCH = 1000  # MLflow's own limit
 
@@ -365,19 +365,10 @@ class Store:
             if not finished:
                 raise UserError(f"{target}: no finished run in it.")
             return finished
-        runs = self.find("tags.kind = 'run' and attributes.status = 'FINISHED'")
-        found = [run for run in runs if run.info.run_id.startswith(target)]
-        match found:
-            case [run]:
-                return [_row(run)]
-            case []:
-                known = [str(run.info.run_id) for run in runs]
-                raise UserError(
-                    f"{target}: no finished run or sweep of this name in {redacted(self.address.uri)}. Give latest, an "
-                    f"id, or how one begins. {near(target, known[:NAMED])}"
-                )
-            case _:
-                raise UserError(f"{target}: {len(found)} runs begin like this; give more of the id.")
+        runs = {
+            run.info.run_id: run for run in reversed(self.find("tags.kind = 'run' and attributes.status = 'FINISHED'"))
+        }
+        return [_row(runs[by_beginning(target, list(runs))])]
 
     @_explained
     def fetch(self, run_id: str, artifact: str, folder: Path) -> Path:
@@ -469,7 +460,7 @@ def write_artifacts(folder: Path, record: RunRecord, configuration: str) -> None
     _save_table(
         folder / PREDICTIONS,
         np.stack([answers.truth, answers.keras, answers.tflite, answers.reference], axis=1),
-        "truth,keras,tflite,float_reference",
+        PREDICTED,
     )
 
 
@@ -487,6 +478,8 @@ def read_predictions(path: Path, run_id: str) -> Answers:
     Raises:
         UserError: the file is cut, or another one.
     """
+    if path.read_text().partition("\n")[0] != PREDICTED:
+        raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read (it does not begin with {PREDICTED}).")
     try:
         truth, keras, tflite, reference = np.loadtxt(path, np.int64, delimiter=",", skiprows=1, ndmin=2).T
     except ValueError as error:

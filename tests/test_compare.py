@@ -11,7 +11,6 @@ from experiments.compare import (
     COLUMNS,
     WRITERS,
     Examined,
-    chosen,
     for_people,
     frame,
     label,
@@ -22,7 +21,7 @@ from experiments.compare import (
     table_of_pairs,
     table_over_seeds,
 )
-from experiments.errors import UserError
+from experiments.errors import UserError, by_beginning
 from experiments.record import Answers
 
 GOLDEN = Path(__file__).parent / "golden" / "comparison.md"
@@ -217,17 +216,21 @@ def test_runs_on_different_images_are_not_compared(other: Examined) -> None:
 
 def test_a_run_is_known_by_a_beginning_of_its_id() -> None:
     known = ["abc123", "abd456", "abd4567"]
-    assert chosen("abc", known) == "abc123"
-    assert chosen("abd456", known) == "abd456"
+    assert by_beginning("abc", known) == "abc123"
+    assert by_beginning("abd456", known) == "abd456"
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [("ab", "2 run ids begin so"), ("abx123", "Did you mean abc123"), ("zzz", "no run has this id. Known: abc123")],
+    [
+        ("ab", "2 run ids begin so"),
+        ("abx123", "Did you mean abc123"),
+        ("zzz", "no run has this id. The newest: abc123"),
+    ],
 )
 def test_a_wrong_run_id_names_those_that_are_near(given: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        chosen(given, ["abc123", "abd456"])
+        by_beginning(given, ["abc123", "abd456"])
 
 
 def test_a_label_says_what_a_run_is() -> None:
