@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tf_keras import Model
 
 
-# TensorFlow and TFMOT, as in the process that a sweep forks its runs from: what it takes to import them is not counted.
+# TensorFlow and TFMOT: any script that does this work has to import them once, and so does a sweep.
 LOADED_FIRST = ("experiments.tensorflow_quietly", "experiments.strategy.annotation", "experiments.strategy.compression")
 
 
@@ -54,6 +54,7 @@ def in_own_process(cells: Sequence[Cell], overrides: Sequence[str], shared: bool
 
 
 def _all(cells: Sequence[Cell], overrides: Sequence[str], shared: bool) -> Bare:
+    started = time.perf_counter()
     for module in LOADED_FIRST:
         import_module(module)
     from experiments.tensorflow_quietly import keras, use_threads
@@ -61,7 +62,6 @@ def _all(cells: Sequence[Cell], overrides: Sequence[str], shared: bool) -> Bare:
     experiments = {cell.name: _composed(cell, overrides) for cell in cells}
     use_threads(experiments[cells[0].name].threads)
     keras.utils.set_random_seed(0)
-    started = time.perf_counter()
     batches = [cells] if shared else [[cell] for cell in cells]
     pieces = [piece for batch in batches for piece in _ByHand(batch, experiments).all_pieces()]
     return Bare(time.perf_counter() - started, tuple(pieces))

@@ -16,7 +16,7 @@ from experiments.errors import UserError, first_line
 from experiments.graph import coverage, read_ops
 from experiments.measure.fidelity import delegated, gaps, op_noise
 from experiments.measure.latency import LatencyProtocol, measure_latency
-from experiments.measure.memory import arena, peak_memory
+from experiments.measure.memory import footprint
 from experiments.measure.profile import op_profile
 from experiments.model import Architecture
 from experiments.progress import say
@@ -82,7 +82,7 @@ def run(experiment: Experiment) -> RunRecord:
     with spent.on("conversion"):
         reference = known.converted(baseline.model, Float32())
         tflite = known.converted(prepared.model, strategy.scheme, promise.chosen)
-        in_float = known.in_float(prepared.model)
+        in_float = known.in_float(prepared.model, model)
     layers = [layer.name for layer in model.layers]
     ops = read_ops(tflite.content, layers)
 
@@ -99,8 +99,7 @@ def run(experiment: Experiment) -> RunRecord:
     with spent.on("profile"):
         profile = op_profile(tflite, ops, data.test.x, experiment.latency, seed)
     with spent.on("memory"):
-        memory = peak_memory(tflite, data.test.x, experiment.latency.threads)
-        on_microcontroller = arena(tflite)
+        memory, micro = footprint(tflite, data.test.x, experiment.latency.threads)
     answers = Answers(
         truth=data.test.y,
         keras=logits[AFTER].argmax(axis=1),
@@ -128,7 +127,7 @@ def run(experiment: Experiment) -> RunRecord:
         delegated=delegated(tflite, ops),
         profile=profile,
         memory=memory,
-        arena=on_microcontroller,
+        arena=micro,
         promise=promise,
         broken=broken(promise, ops),
         seconds=spent.seconds,

@@ -43,12 +43,14 @@ class Remembered:
         """See tflite.convert."""
         return self._converted(model, scheme, chosen, fake_quantization=True)
 
-    def in_float(self, model: "Model") -> TFLiteModel:
+    def in_float(self, model: "Model", architecture: "Model") -> TFLiteModel:
         """The float file of a model's weights, without the fake quantization that they were trained under."""
         if not is_fake_quantized(model):
             return self.converted(model, Float32())
-        from experiments.strategy.annotation import fake_quantization_off
+        from experiments.strategy.annotation import fake_quantization_off, in_float
 
+        if plain := in_float(model, architecture):  # converted in half the time
+            return self.converted(plain, Float32())
         with fake_quantization_off():
             return self._converted(model, Float32(), None, fake_quantization=False)
 

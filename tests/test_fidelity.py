@@ -14,11 +14,14 @@ from hypothesis.extra.numpy import arrays
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
 from experiments.graph import Op, read_ops
-from experiments.measure.accuracy import Logits
+from experiments.measure.accuracy import Logits, tflite_logits
 from experiments.measure.fidelity import OpNoise, decibel, delegated, gaps, op_noise
+from experiments.model import Architecture
 from experiments.model.article_cnn import ArticleCNN
+from experiments.model.resnet8 import ResNet8
 from experiments.plots import COLOURS, save_noise
 from experiments.strategy.annotate import Annotate
+from experiments.strategy.qat import QAT
 from experiments.tflite import (
     Dynamic,
     DynamicInt4,
@@ -129,6 +132,29 @@ def test_float_layers_before_an_annotated_one_are_exact() -> None:
     ratios = op_noise(file, read_ops(file.content, layers), in_float, read_ops(in_float.content, layers), data().test.x)
 
     assert [op.layer for op in ratios if op.sqnr_db == inf] == ["conv2d", "conv2d_1", "conv2d_2"]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("architecture", [ArticleCNN(), ResNet8()], ids=lambda card: type(card).__name__)
+def test_learned_weights_in_a_plain_model_make_the_file_of_the_model_without_its_fake_quantization(
+    architecture: Architecture,
+) -> None:
+    from experiments.strategy.annotation import fake_quantization_off, in_float
+    from experiments.tensorflow_quietly import keras
+
+    keras.backend.clear_session()
+    model = architecture.build(data().input_shape, data().classes)
+    calibration = partial(data().calibration, seed=0)
+    quantization_aware = QAT().prepare(model, Trained.untouched, calibration).model
+    quantization_aware.set_weights([weights * 1.5 for weights in quantization_aware.get_weights()])
+    with fake_quantization_off():
+        expected = convert(quantization_aware, Float32(), calibration)
+
+    plain = in_float(quantization_aware, model)
+
+    assert plain is not None
+    found = convert(plain, Float32(), calibration)
+    assert np.array_equal(tflite_logits(found, data().test.x), tflite_logits(expected, data().test.x))
 
 
 @pytest.mark.tensorflow

@@ -59,7 +59,7 @@ def verdict(timed: Session) -> str:
         (101, 0.001, "equivalent"),  # different beyond doubt, and too little to matter
         (100, 0.001, "equivalent"),
         (101, 0.2, "unclear"),
-        (102, 0.02, "unclear"),
+        (102, 0.06, "unclear"),
     ],
 )
 def test_what_a_ratio_means(model_us: float, scatter: float, expected: str) -> None:

@@ -14,7 +14,7 @@ from experiments.measure.accuracy import Logits, dequantized, quantized
 from experiments.quiet import native_stderr_silenced
 from experiments.tflite import TFLiteModel
 
-IMAGES = 100  # test images from which the noise of each op is measured
+IMAGES = 50  # test images from which the noise of each op is measured
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import json
 import re
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,6 +44,13 @@ class Arena:
     runs: bool
     bytes: int | None  # in use after an inference; the file's own bytes are not among them, as they stay in flash
     reason: str  # why it does not run; empty where it does
+
+
+def footprint(model: TFLiteModel, images: Images, threads: int) -> tuple[Memory, Arena | None]:
+    """What `peak_memory` and `arena` find, in two processes side by side."""
+    with ThreadPoolExecutor(2) as pool:
+        memory, micro = pool.submit(peak_memory, model, images, threads), pool.submit(arena, model)
+        return memory.result(), micro.result()
 
 
 def peak_memory(model: TFLiteModel, images: Images, threads: int) -> Memory:

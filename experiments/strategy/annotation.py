@@ -183,6 +183,23 @@ def calibrate_ranges(quantized: "Model", images: Images) -> None:
         quantized(images, training=False)
 
 
+def in_float(model: "Model", architecture: "Model") -> "Model | None":
+    """A float model of this architecture with the weights of a quantization-aware one; None where layers do not match.
+
+    They do not where TFMOT has split a layer in two.
+    """
+    learned = {layer.layer.name: layer for layer in model.layers if hasattr(layer, "quantize_config")}
+    copy = keras.models.clone_model(architecture)
+    for layer in copy.layers:
+        source = learned.get(layer.name) or next((other for other in model.layers if other.name == layer.name), None)
+        values = {weight.name.rpartition("/")[2]: weight for weight in source.weights} if source else {}
+        wanted = [weight.name.rpartition("/")[2] for weight in layer.weights]
+        if any(name not in values for name in wanted):
+            return None
+        layer.set_weights([values[name].numpy() for name in wanted])
+    return copy
+
+
 @contextmanager
 def fake_quantization_off() -> Iterator[None]:
     """Let values and weights pass TFMOT's quantizers as they are: a model converted meanwhile is float."""
