@@ -83,7 +83,8 @@ def test_each_job_is_a_finished_run(sweep: tuple[Path, Done]) -> None:
 
 def test_every_column_of_a_finished_run_is_filled(sweep: tuple[Path, Done]) -> None:
     rows = table(sweep[0]).drop(columns="error")
-    assert list(rows.columns[rows.isna().any()]) == ["sqnr_min_db"]  # what is exact has no noise
+    # Microcontrollers run no hybrid files, and what is exact has no noise.
+    assert list(rows.columns[rows.isna().any()]) == ["arena_bytes", "sqnr_min_db"]
 
 
 def test_every_file_is_verified(sweep: tuple[Path, Done]) -> None:
@@ -113,9 +114,18 @@ def test_predictions_give_the_recorded_accuracy(sweep: tuple[Path, Done]) -> Non
     assert (predictions["tflite"] == predictions["truth"]).mean() == row["tflite_accuracy"]
 
 
+def test_runs_are_timed_together_and_keep_the_session(sweep: tuple[Path, Done]) -> None:
+    first, second = table(sweep[0])["run_id"].iloc[[0, 4]]
+    done = run(sweep[0], "experiments.latency", first[:12], second, "--seconds", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    (session,) = (sweep[0] / "mlruns" / second / "artifacts" / "latency_sessions").iterdir()
+    assert {path.name for path in session.iterdir()} == {"files.csv", "pairs.csv", "samples.csv.gz", "stamp.json"}
+
+
 def test_every_run_keeps_its_artifacts(sweep: tuple[Path, Done]) -> None:
     for run_id in table(sweep[0])["run_id"]:
-        assert {path.name for path in (sweep[0] / "mlruns" / run_id / "artifacts").iterdir()} == ARTIFACTS
+        kept = {path.name for path in (sweep[0] / "mlruns" / run_id / "artifacts").iterdir()}
+        assert kept - {"latency_sessions"} == ARTIFACTS
 
 
 def test_the_record_carries_the_stamp(sweep: tuple[Path, Done]) -> None:

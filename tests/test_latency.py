@@ -16,7 +16,7 @@ from experiments.measure.latency import (
     Timings,
     measure_latency,
 )
-from experiments.measure.stopwatch import REPLICATES_AT_LEAST, finished, widest
+from experiments.measure.stopwatch import REPLICATES_AT_LEAST, REPLICATES_OF_SLOW_FILES, finished, widest
 from experiments.statistics import ratio_of_medians, t_quantiles
 from tests.conftest import run
 from tests.tiny import dense_file
@@ -127,6 +127,12 @@ def test_every_replicate_has_samples_and_a_time_to_load() -> None:
     assert replicates >= 3
     assert own.loads.shape == (replicates, 2)
     assert own.first_us > own.min_us > 0
+
+
+def test_a_budget_that_is_too_short_ends_after_the_fewest_replicates() -> None:
+    file = dense_file()
+    own = measure_latency(file, file, IMAGES, LatencyProtocol(seconds=1e-6), seed=0).own
+    assert len(own.medians) == REPLICATES_OF_SLOW_FILES
 
 
 def test_more_threads_than_cores_are_refused() -> None:
