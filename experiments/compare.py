@@ -383,11 +383,28 @@ def label(run: Mapping[str, object] | pd.Series) -> str:
     return f"{run['strategy']} epochs={run['epochs']} seed={run['seed']} ({str(run['run_id'])[:8]})"
 
 
-def write_tables(rows: Sequence[Row], folder: Path) -> None:
-    """The comparison of a sweep as files: comparison.csv with all columns, comparison.md for people."""
+def show_seeds(store: Store, table: pd.DataFrame) -> pd.DataFrame:
+    """Print what holds over seeds, and return it: an empty table where no two runs differ in their seeds only."""
+    runs = repeated(table)
+    found = {run_id: store.predictions(run_id) for run_id in runs["run_id"]}
+    answers = {run_id: answer for run_id, answer in found.items() if answer is not None}
+    of_seeds = table_over_seeds(runs, answers)
+    if len(of_seeds):
+        show_over_seeds(of_seeds)
+    for line in left_out(runs, answers):
+        say(line)
+    return of_seeds
+
+
+def show_and_write(store: Store, rows: Sequence[Row], folder: Path) -> None:
+    """Print the comparison of a sweep, and write comparison.csv with all columns, comparison.md, perhaps seeds.csv."""
     table = frame(rows)
+    show(table)
+    of_seeds = show_seeds(store, table)
     WRITERS["csv"](table, folder / "comparison.csv")
     WRITERS["markdown"](table, folder / "comparison.md")
+    if len(of_seeds):
+        WRITERS["csv"](of_seeds, folder / "seeds.csv")
 
 
 def _csv(table: pd.DataFrame, path: Path) -> None:
@@ -492,14 +509,7 @@ def _parser() -> argparse.ArgumentParser:
 def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
     table = _loaded(store, options.sweep)
     show(table)
-    runs = repeated(table)
-    found = {run_id: store.predictions(run_id) for run_id in runs["run_id"]}
-    answers = {run_id: answer for run_id, answer in found.items() if answer is not None}
-    of_seeds = table_over_seeds(runs, answers)
-    if len(of_seeds):
-        show_over_seeds(of_seeds)
-    for line in left_out(runs, answers):
-        say(line)
+    of_seeds = show_seeds(store, table)
     for form, write in WRITERS.items():
         if path := getattr(options, form):
             _written(table, path, write)

@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.compare import show_rows, write_tables
+from experiments.compare import show_and_write
 from experiments.configuration import Request, read, told
 from experiments.errors import UserError
 from experiments.isolation import load_ahead
@@ -113,25 +113,33 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         lost = [overrides for number, overrides in enumerate(self._jobs) if number not in recorded]
         failed = [row for row in rows if row["status"] != "FINISHED"]
         unverified = [row for row in rows if row["verified"] == "false"]
-        show_rows(rows)
-        say(training_totals(rows))
-        if failed:
-            lines = [f"  {row['strategy']} (run {row['run_id']}): {row['error'] or row['status']}" for row in failed]
-            sys.stderr.write("\n".join([f"{len(failed)} of {len(rows)} runs failed:", *lines, ""]))
-        if lost:
-            lines = [f"  {' '.join(overrides)}" for overrides in lost]
-            sys.stderr.write("\n".join([f"{len(lost)} of {len(self._jobs)} jobs left no run:", *lines, ""]))
-        if unverified:
-            lines = [f"  {row['strategy']} (run {row['run_id']}): {row['broken_promise']}" for row in unverified]
-            sys.stderr.write("\n".join(["Files that break their strategy's promise:", *lines, ""]))
         with tempfile.TemporaryDirectory(prefix="comparison-") as folder:
-            write_tables(rows, Path(folder))
+            show_and_write(self._store, rows, Path(folder))
+            say(training_totals(rows))
+            _list(
+                f"{len(failed)} of {len(rows)} runs failed:",
+                [_told(row, row["error"] or row["status"]) for row in failed],
+            )
+            _list(f"{len(lost)} of {len(self._jobs)} jobs left no run:", [" ".join(overrides) for overrides in lost])
+            _list(
+                "Files that break their strategy's promise:", [_told(row, row["broken_promise"]) for row in unverified]
+            )
             self._store.attach(self._sweep, Path(folder))
             self._store.describe(self._sweep, (Path(folder) / "comparison.md").read_text())
         self._store.close(self._sweep, "FAILED" if failed or lost else "FINISHED")
         say(f"In MLflow: {self._store.browse(self._sweep)}")
         if failed or lost or unverified:
             sys.exit(1)
+
+
+def _told(row: Row, what: str) -> str:
+    return f"{row['strategy']} (run {row['run_id']}): {what}"
+
+
+def _list(heading: str, items: Sequence[str]) -> None:
+    """Say on standard error what did not go well, if anything."""
+    if items:
+        sys.stderr.write("\n  ".join([heading, *items]) + "\n")
 
 
 def check_launcher(launcher: DictConfig) -> None:

@@ -21,7 +21,7 @@ from tests.conftest import ENVIRONMENT, Done, own_card, run, save_images
 
 pytestmark = pytest.mark.endtoend
 
-SMALL = ("model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.5")
+SMALL = ("model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.1")
 STRATEGIES = [
     "annotate", "cluster", "cluster_qat", "finetune", "none", "prune", "prune_cluster_qat", "prune_qat", "ptq_dynamic",
     "ptq_float16", "ptq_int16x8", "ptq_int4", "ptq_int8", "qat",

@@ -60,7 +60,7 @@ def experiment(model: Architecture, folder: Path, threads: int = 1) -> Experimen
         strategy=Nothing(),
         training=Training(epochs=1, batch_size=50),
         finetune=Training(epochs=0),
-        latency=LatencyProtocol(seconds=0.2),
+        latency=LatencyProtocol(seconds=0.1),
         cache=Cache(dir=folder / "cache"),
         threads=threads,
     )

@@ -12,7 +12,7 @@ from tests.conftest import own_card, run, save_images
 pytestmark = pytest.mark.endtoend
 
 SMALL = (
-    "model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.5",
+    "model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.1",
 )  # fmt: skip
 JOBLIB = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *SMALL)
 RAY = (

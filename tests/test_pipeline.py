@@ -42,7 +42,7 @@ def experiment(strategy: Strategy, cache: Path, finetune_epochs: int = 1) -> Exp
         strategy=strategy,
         training=Training(epochs=1, batch_size=50),
         finetune=Training(epochs=finetune_epochs, batch_size=50),
-        latency=LatencyProtocol(seconds=0.5),
+        latency=LatencyProtocol(seconds=0.1),
         cache=Cache(dir=cache),
         threads=2,
     )

@@ -23,7 +23,7 @@ from tests.conftest import ENVIRONMENT, run, save_images
 pytestmark = pytest.mark.endtoend
 
 SMALL = (
-    "model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.5",
+    "model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.1",
 )  # fmt: skip
 OWNER = "postgres"  # PostgreSQL refuses to run as root; Debian's package brings this user
 LOOPBACK = "127.0.0.1"
