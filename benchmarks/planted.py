@@ -4,33 +4,14 @@ A network of 100 equal convolutions in int8 is compared with the same network of
 10 % more work; 50 trials each by the default protocol. Writes benchmarks/results/planted/.
 """
 
-import time
-
 import pandas as pd
 
 from benchmarks import files, tables
 from benchmarks.results import Results, options, shown, verdict
-from experiments.dataset import Images
-from experiments.measure.latency import LatencyProtocol, measure_latency
+from benchmarks.trial import trial
 from experiments.progress import bar
-from experiments.tflite import TFLiteModel
 
 TRIALS = 50
-
-
-def trial(file: TFLiteModel, reference: TFLiteModel, images: Images, seed: int) -> dict[str, object]:
-    """One comparison of the file that was given more work with the one that was not."""
-    started = time.perf_counter()
-    latency = measure_latency(file, reference, images, LatencyProtocol(), seed)
-    return {
-        "speedup": latency.speedup.value,
-        "speedup_low": latency.speedup.low,
-        "speedup_high": latency.speedup.high,
-        "speed": latency.verdict,
-        "replicates": len(latency.own.medians),
-        "other_cores": latency.session.conditions.other_cores,
-        "seconds": time.perf_counter() - started,
-    }
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ default budget. Writes benchmarks/results/same_file/.
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -16,10 +15,8 @@ import pandas as pd
 
 from benchmarks import files, tables
 from benchmarks.results import Results, options, shown, verdict
-from experiments.dataset import Images
-from experiments.measure.latency import LatencyProtocol, measure_latency
+from benchmarks.trial import trial
 from experiments.progress import bar
-from experiments.tflite import TFLiteModel
 
 TRIALS = 200
 BUSY = "while True: pass"
@@ -33,22 +30,6 @@ def one_busy_core() -> Iterator[None]:
             yield
         finally:
             process.kill()
-
-
-def trial(file: TFLiteModel, images: Images, seed: int) -> dict[str, object]:
-    """One comparison of a file with itself."""
-    started = time.perf_counter()
-    latency = measure_latency(file, file, images, LatencyProtocol(), seed)
-    return {
-        "speedup": latency.speedup.value,
-        "speedup_low": latency.speedup.low,
-        "speedup_high": latency.speedup.high,
-        "speed": latency.verdict,
-        "replicates": len(latency.own.medians),
-        "other_cores": latency.session.conditions.other_cores,
-        "start_seconds": latency.session.start_seconds,
-        "seconds": time.perf_counter() - started,
-    }
 
 
 def main() -> None:
@@ -65,7 +46,7 @@ def main() -> None:
         for load in (tables.QUIET, tables.BUSY):
             with nullcontext() if load == tables.QUIET else one_busy_core():
                 for seed, name in enumerate(np.resize(list(made), trials)):
-                    rows.append({"load": load, "file": name, **trial(made[name], data.test.x, seed)})
+                    rows.append({"load": load, "file": name, **trial(made[name], made[name], data.test.x, seed)})
                     advance(1)
     table = pd.DataFrame(rows)
     shown("same_file", table)

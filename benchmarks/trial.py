@@ -1,0 +1,23 @@
+"""One comparison of two files by the default protocol, as a row of figures."""
+
+import time
+
+from experiments.dataset import Images
+from experiments.measure.latency import LatencyProtocol, measure_latency
+from experiments.tflite import TFLiteModel
+
+
+def trial(file: TFLiteModel, reference: TFLiteModel, images: Images, seed: int) -> dict[str, object]:
+    """What the suite says of a file against a reference, and what it took to find out."""
+    started = time.perf_counter()
+    latency = measure_latency(file, reference, images, LatencyProtocol(), seed)
+    return {
+        "speedup": latency.speedup.value,
+        "speedup_low": latency.speedup.low,
+        "speedup_high": latency.speedup.high,
+        "speed": latency.verdict,
+        "replicates": len(latency.own.medians),
+        "other_cores": latency.session.conditions.other_cores,
+        "start_seconds": latency.session.start_seconds,
+        "seconds": time.perf_counter() - started,
+    }
