@@ -185,7 +185,7 @@ MACHINES = "These rows come from different machines: compare latencies within on
 def note(table: pd.DataFrame) -> str:
     """What stands below a table: how to read its columns."""
     said = {NOTE: True, SPEED: bool(table["speed"].notna().any()), MACHINES: several_machines(table)}
-    return " ".join([*(text for text, holds in said.items() if holds), *_void(table)])
+    return "\n".join([" ".join(text for text, holds in said.items() if holds), *_void(table)])
 
 
 def _void(table: pd.DataFrame) -> list[str]:
@@ -205,7 +205,7 @@ def show(table: pd.DataFrame) -> None:
     best = {
         "TFLite accuracy %": table["tflite_accuracy"].eq(table["tflite_accuracy"].max()).fillna(value=False),
         "bytes": table["tflite_bytes"].eq(table["tflite_bytes"].min()).fillna(value=False),
-        "faster": _fastest(table),
+        "faster": fastest(table),
     }
     for dropped in ("", *OPTIONAL):
         shown = shown.drop(columns=dropped, errors="ignore")
@@ -216,7 +216,7 @@ def show(table: pd.DataFrame) -> None:
     CONSOLE.print(note(table), style="dim", markup=False, highlight=False)
 
 
-def _fastest(table: pd.DataFrame) -> pd.Series:
+def fastest(table: pd.DataFrame) -> pd.Series:
     """The highest speedup of those that mean something; none where the rows come from several machines."""
     valid = table["speedup"].where((table["speed"] != "void") & (not several_machines(table)))
     return valid.eq(valid.max()).fillna(value=False)

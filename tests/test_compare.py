@@ -9,12 +9,15 @@ import pytest
 
 from experiments.compare import (
     COLUMNS,
+    MACHINES,
     WRITERS,
     Examined,
+    fastest,
     for_people,
     frame,
     label,
     left_out,
+    note,
     over_seeds_for_people,
     pairs_for_people,
     repeated,
@@ -57,6 +60,44 @@ FAILED = {"strategy": "annotate", "model": "article_cnn", "dataset": "mnist", "e
 def test_the_markdown_table_is_the_golden_one(tmp_path: Path) -> None:
     WRITERS["markdown"](frame(ROWS), tmp_path / "table.md")
     assert (tmp_path / "table.md").read_text() == GOLDEN.read_text()
+
+
+def test_a_void_timing_is_told_with_its_reason() -> None:
+    table = frame([row("none"), row("qat", speed="void", speedup=9.0, latency_void="other work kept 2 cores busy")])
+    assert note(table).endswith("Void: qat (run run-qat), other work kept 2 cores busy.")
+
+
+def test_rows_of_several_machines_say_so() -> None:
+    table = frame([row("none", machine="a"), row("qat", machine="b")])
+    assert list(for_people(table)["machine"]) == ["a", "b"]
+    assert MACHINES in note(table)
+
+
+def test_a_void_timing_is_never_the_fastest() -> None:
+    table = frame([row("none"), row("qat", speed="void", speedup=9.0), row("ptq_int8", speed="faster", speedup=3.0)])
+    assert list(fastest(table)) == [False, False, True]
+
+
+def test_none_is_the_fastest_where_machines_differ() -> None:
+    assert not fastest(frame([row("none", machine="a"), row("qat", machine="b", speedup=3.0)])).any()
+
+
+def test_rows_of_one_machine_do_not_name_it() -> None:
+    table = frame([row("none", machine="a"), row("qat", machine="a")])
+    assert "machine" not in for_people(table)
+
+
+@pytest.mark.parametrize(
+    ("facts", "shown"),
+    [
+        ({"arena_bytes": 78208.0, "runs_on_micro": "yes"}, "78,208"),
+        ({"arena_bytes": None, "runs_on_micro": "CONV_2D (op 1): Hybrid models are not supported"}, "no"),
+        ({"arena_bytes": None, "runs_on_micro": "not measured"}, "not measured"),
+    ],
+)
+def test_what_a_microcontroller_needs_is_a_number_no_or_not_measured(facts: dict[str, Any], shown: str) -> None:
+    measured = row("none", arena_bytes=303760.0, runs_on_micro="yes")
+    assert for_people(frame([measured, row("qat", **facts)]))["micro arena, bytes"].iloc[1] == shown
 
 
 def test_the_csv_holds_every_column_in_full_precision(tmp_path: Path) -> None:
