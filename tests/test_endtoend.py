@@ -131,7 +131,8 @@ def test_every_run_keeps_its_artifacts(sweep: tuple[Path, Done]) -> None:
 def test_the_record_carries_the_stamp(sweep: tuple[Path, Done]) -> None:
     run_id = table(sweep[0])["run_id"].iloc[0]
     record = json.loads((sweep[0] / "mlruns" / run_id / "artifacts" / "record.json").read_text())
-    assert {"cpu", "git_commit", "tensorflow", "python"} <= record["stamp"].keys()
+    assert {"cpu", "governor", "machine", "git_commit", "tensorflow", "python"} <= record["stamp"].keys()
+    assert {"load_before", "load_after", "steal_cores", "other_cores"} <= record["conditions"].keys()
 
 
 def test_the_parent_run_carries_the_comparison(sweep: tuple[Path, Done]) -> None:
