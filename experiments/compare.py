@@ -2,7 +2,8 @@
 
 Every difference in a table is against the float TFLite model of the same baseline, measured in the same run. Where
 runs differ in their seeds only, a second table says what holds over seeds. `--pair RUN RUN` compares any two runs.
-Exit codes: 0 well; 2 the command is wrong, or there is nothing to compare.
+`--require` and `--minimize` name the run to ship.
+Exit codes: 0 well; 2 the command is wrong, or there is nothing to compare; 3 no run meets the requirements.
 """
 
 import argparse
@@ -23,7 +24,9 @@ from rich.text import Text
 
 from experiments.card import problems
 from experiments.errors import UserError, by_beginning
+from experiments.gates import Decision, decide, judged, requirement
 from experiments.progress import CONSOLE, say
+from experiments.query import in_order, where
 from experiments.record import NOT_MEASURED, Answers
 from experiments.statistics import (
     difference_over_seeds,
@@ -495,6 +498,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sweep", default="latest", help="latest, all, or the id of a sweep's parent run (default: latest)"
     )
+    parser.add_argument(
+        "--where", metavar="CONDITION", help="only runs like these: \"strategy == 'qat' and epochs >= 5\""
+    )
+    parser.add_argument("--sort", metavar="COLUMN,...", help="in this order; --sort=-COLUMN is from the highest down")
+    parser.add_argument(
+        "--require", action="append", default=[], metavar="REQUIREMENT",
+        help='what the run to ship has to meet, as often as needed: "tflite_accuracy >= 0.98"',
+    )  # fmt: skip
+    objective = parser.add_mutually_exclusive_group()
+    objective.add_argument("--minimize", metavar="COLUMN", help="what is to be lowest in the run to ship")
+    objective.add_argument("--maximize", metavar="COLUMN", help="what is to be highest in it")
     for form in WRITERS:
         holds = "every column in full precision" if form in ("csv", "json") else "the table for people"
         parser.add_argument(f"--{form}", type=Path, metavar="FILE", help=f"write {form}: {holds}")
@@ -507,7 +521,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
-    table = _loaded(store, options.sweep)
+    table = _asked_for(_loaded(store, options.sweep), options)
     show(table)
     of_seeds = show_seeds(store, table)
     for form, write in WRITERS.items():
@@ -517,6 +531,39 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
         if of_seeds.empty:
             raise UserError(f"--seeds-csv {options.seeds_csv}: no two runs here differ in their seeds only.")
         _written(of_seeds, options.seeds_csv, _csv)
+    if options.require or options.minimize or options.maximize:
+        _ship(table, options)
+
+
+def _asked_for(table: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
+    if options.where:
+        table = where(table, options.where)
+        if table.empty:
+            raise UserError(f"--where {options.where!r}: this holds for no run.")
+    return in_order(table, options.sort.split(",")) if options.sort else table
+
+
+def _ship(table: pd.DataFrame, options: argparse.Namespace) -> None:
+    """Name the run to ship, or end with 3."""
+    requirements = [requirement(text, table) for text in options.require]
+    objective, lowest = options.maximize or options.minimize or "tflite_bytes", not options.maximize
+    decision = decide(table, requirements, objective, lowest)
+    for line in told(decision, objective, lowest):
+        say(line)
+    if decision.chosen is None:
+        sys.exit(3)
+
+
+def told(decision: Decision, objective: str, lowest: bool) -> list[str]:
+    """A decision in words: what each requirement excluded, and the run to ship with its evidence."""
+    lines = [f"not {text}: {', '.join(runs)}" for text, runs in decision.excluded.items() if runs]
+    run = decision.chosen
+    if run is None:
+        return [*lines, "No run meets all requirements."]
+    bad_end = judged(run.index, objective, at_least=not lowest)
+    interval = f" (at worst {run[bad_end]:,.6g})" if bad_end != objective else ""
+    how = "lowest" if lowest else "highest"
+    return [*lines, f"Ship {label(run)}: {objective} {run[objective]:,.6g}{interval} is the {how} of those left."]
 
 
 def _compare_runs(store: Store, options: argparse.Namespace) -> None:

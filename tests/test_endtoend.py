@@ -114,6 +114,22 @@ def test_predictions_give_the_recorded_accuracy(sweep: tuple[Path, Done]) -> Non
     assert (predictions["tflite"] == predictions["truth"]).mean() == row["tflite_accuracy"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "told"),
+    [
+        (["--require", "tflite_bytes < 1e9", "--minimize", "tflite_bytes"], 0, "Ship "),
+        (["--where", "strategy == 'none'", "--require", "tflite_accuracy > 1"], 3, "No run meets all requirements."),
+        (["--where", "strateg == 'none'"], 2, "Did you mean strategy?"),
+    ],
+)
+def test_a_build_is_told_what_to_ship_by_the_exit_code(
+    sweep: tuple[Path, Done], arguments: list[str], exit_code: int, told: str
+) -> None:
+    done = run(sweep[0], "experiments.compare", *arguments)
+    assert done.returncode == exit_code
+    assert told in done.stdout + done.stderr
+
+
 def test_runs_are_timed_together_and_keep_the_session(sweep: tuple[Path, Done]) -> None:
     first, second = table(sweep[0])["run_id"].iloc[[0, 4]]
     done = run(sweep[0], "experiments.latency", first[:12], second, "--seconds", "1")

@@ -1,0 +1,105 @@
+"""Which run to ship: requirements, judged on the bad end of a run's intervals, and what should be lowest or highest."""
+
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from experiments.errors import UserError
+from experiments.query import known
+
+OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
+}  # fmt: skip
+FORM = re.compile(r"\s*(?P<column>[\w.]+)\s*(?P<operator>>=|<=|>|<)\s*(?P<bound>[-+\d_.eE]+)\s*")
+TIMED = ("latency_", "speedup")  # columns that mean nothing where a timing is void
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """What a run has to be like: a column of the comparison, and a bound."""
+
+    column: str
+    operator: str
+    bound: float
+    text: str
+
+    def met_by(self, run: pd.Series) -> bool:
+        """Whether a run keeps the bound also at the bad end of its interval; one without a value does not."""
+        value = run[judged(run.index, self.column, at_least=self.operator in (">", ">="))]
+        return bool(pd.notna(value)) and OPERATORS[self.operator](float(value), self.bound) and _means(run, self.column)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The run to ship, if there is one, and which runs each requirement has excluded."""
+
+    chosen: pd.Series | None
+    excluded: Mapping[str, tuple[str, ...]]
+
+
+def requirement(text: str, table: pd.DataFrame) -> Requirement:
+    """A requirement as it is written: tflite_accuracy >= 0.98, tflite_bytes <= 200_000.
+
+    Raises:
+        UserError: it is not of this form, or names no column of numbers.
+    """
+    found = FORM.fullmatch(text)
+    try:
+        bound = float(found["bound"]) if found else None
+    except ValueError:
+        bound = None
+    if found is None or bound is None:
+        raise UserError(
+            f'--require "{text}": a requirement is a column, one of {" ".join(OPERATORS)}, and a number, as in '
+            '"tflite_accuracy >= 0.98" or "tflite_bytes <= 200_000".'
+        )
+    return Requirement(_of_numbers(table, found["column"], "--require"), found["operator"], bound, text.strip())
+
+
+def judged(columns: Sequence[str] | pd.Index, column: str, at_least: bool) -> str:
+    """The column with the bad end of the interval, where there is one."""
+    bad_end = f"{column}_{'low' if at_least else 'high'}"
+    return bad_end if bad_end in columns else column
+
+
+def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: str, lowest: bool) -> Decision:
+    """The run that meets every requirement and has the lowest (or highest) value of the objective.
+
+    A run counts only if it is finished and its file is what its strategy promises.
+
+    Raises:
+        UserError: the objective is no column of numbers.
+    """
+    _of_numbers(table, objective, "--minimize" if lowest else "--maximize")
+    excluded: dict[str, tuple[str, ...]] = {}
+    left = table
+    for text, meets in {
+        "finished": lambda run: run["status"] == "FINISHED",
+        "verified": lambda run: str(run["verified"]).lower() != "false",
+        **{each.text: each.met_by for each in requirements},
+        f"{objective} is known": lambda run: bool(pd.notna(run[objective])) and _means(run, objective),
+    }.items():
+        meeting = left[[meets(run) for _, run in left.iterrows()]]
+        gone = left.drop(index=meeting.index)
+        excluded[text] = tuple(_label(run) for _, run in gone.iterrows())
+        left = meeting
+    if left.empty:
+        return Decision(None, excluded)
+    return Decision(left.sort_values(objective, ascending=lowest, kind="stable").iloc[0], excluded)
+
+
+def _means(run: pd.Series, column: str) -> bool:
+    return not (column.startswith(TIMED) and run["speed"] == "void")
+
+
+def _of_numbers(table: pd.DataFrame, column: str, option: str) -> str:
+    if not pd.api.types.is_numeric_dtype(table[known(table, column, option)]):
+        raise UserError(f"{option} {column}: this column holds words, and a number is needed.")
+    return column
+
+
+def _label(run: pd.Series) -> str:
+    return f"{run['strategy']} ({str(run['run_id'])[:8]})"

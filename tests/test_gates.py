@@ -1,0 +1,108 @@
+"""Rows by a condition, and the run to ship."""
+
+import pandas as pd
+import pytest
+
+from experiments.compare import frame, told
+from experiments.errors import UserError
+from experiments.gates import decide, requirement
+from experiments.query import in_order, where
+from tests.test_compare import FAILED, row
+
+RUNS = frame(
+    [
+        row("none", tflite_accuracy_low=0.985, tflite_bytes=600_000.0, latency_p50_us=400.0, verified="true"),
+        row("qat", tflite_accuracy_low=0.981, tflite_bytes=150_000.0, latency_p50_us=110.0, verified="true"),
+        row("ptq_int8", tflite_accuracy=0.99, tflite_accuracy_low=0.97, tflite_bytes=150_000.0, verified="true"),
+        row("annotate", tflite_accuracy_low=0.99, latency_p50_us=1.0, tflite_bytes=1.0, verified="false"),
+        FAILED,
+    ]
+)
+
+
+def chosen(*requirements: str, minimize: str = "tflite_bytes") -> str | None:
+    run = decide(RUNS, [requirement(text, RUNS) for text in requirements], minimize, lowest=True).chosen
+    return None if run is None else str(run["strategy"])
+
+
+def test_the_smallest_run_that_meets_all_requirements_is_shipped() -> None:
+    assert chosen("tflite_accuracy >= 0.98") == "qat"
+
+
+def test_a_requirement_is_judged_on_the_bad_end_of_the_interval() -> None:
+    assert chosen("tflite_accuracy >= 0.98", "tflite_bytes <= 200_000") == "qat"  # ptq_int8 has 0.99, perhaps 0.97
+
+
+def test_a_file_that_breaks_its_promise_is_never_shipped() -> None:
+    assert chosen(minimize="latency_p50_us") != "annotate"
+
+
+def test_where_nothing_qualifies_nothing_is_shipped() -> None:
+    assert chosen("tflite_accuracy > 0.999") is None
+
+
+def test_what_is_not_measured_meets_nothing() -> None:
+    assert chosen("arena_bytes < 1e9") is None
+
+
+def test_a_void_timing_meets_no_requirement_on_time() -> None:
+    table = frame([row("qat", speed="void", speedup_low=3.0, verified="true")])
+    assert decide(table, [requirement("speedup > 2", table)], "tflite_bytes", lowest=True).chosen is None
+    assert decide(table, [], "tflite_bytes", lowest=True).chosen is not None
+
+
+def test_a_decision_is_told_with_what_was_excluded() -> None:
+    decision = decide(RUNS, [requirement("tflite_accuracy >= 0.98", RUNS)], "latency_p50_us", lowest=True)
+    assert told(decision, "latency_p50_us", lowest=True) == [
+        "not finished: annotate (run-anno)",
+        "not verified: annotate (run-anno)",
+        "not tflite_accuracy >= 0.98: ptq_int8 (run-ptq_)",
+        "Ship qat epochs=1 seed=0 (run-qat): latency_p50_us 110 is the lowest of those left.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("accuracy above 98", "a requirement is a column"),
+        ("tflite_acuracy >= 0.98", "Did you mean tflite_accuracy"),
+        ("tflite_accuracy >= 1e", "a requirement is a column"),
+        ("strategy >= 1", "this column holds words"),
+    ],
+)
+def test_a_requirement_that_cannot_be_read_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        requirement(text, RUNS)
+
+
+def test_rows_are_those_of_the_condition() -> None:
+    assert list(where(RUNS, "strategy == 'qat' and epochs >= 1")["strategy"]) == ["qat"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("strateg == 'qat'", "Did you mean strategy"),
+        ("strategy ==", "Write it as in"),
+        ("epochs > 'five'", "Write it as in"),
+        ("1 + 1", "--where"),
+    ],
+)
+def test_a_condition_that_cannot_be_read_is_refused(condition: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        where(RUNS, condition)
+
+
+def test_rows_come_in_the_order_that_is_asked_for() -> None:
+    assert list(in_order(RUNS, ["-latency_p50_us", "strategy"])["strategy"]) == [
+        "ptq_int8", "none", "qat", "annotate", "annotate",
+    ]  # fmt: skip
+
+
+def test_an_order_by_an_unknown_column_is_refused() -> None:
+    with pytest.raises(UserError, match="Did you mean speedup"):
+        in_order(RUNS, ["speedu"])
+
+
+def test_a_table_keeps_its_columns() -> None:
+    assert isinstance(where(RUNS, "epochs == 1"), pd.DataFrame)
