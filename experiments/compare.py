@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.card import problems
-from experiments.errors import UserError, by_beginning
+from experiments.errors import UserError, by_beginning, near
 from experiments.gates import Decision, decide, judged, requirement
 from experiments.progress import CONSOLE, say
 from experiments.query import in_order, where
@@ -431,6 +431,14 @@ def _json(table: pd.DataFrame, path: Path) -> None:
     table.to_json(path, orient="records", indent=2)
 
 
+def _excel(table: pd.DataFrame, path: Path) -> None:
+    table.to_excel(path, index=False, sheet_name="comparison", freeze_panes=(1, 1))
+
+
+def _parquet(table: pd.DataFrame, path: Path) -> None:
+    table.to_parquet(path, index=False)
+
+
 WRITERS: Mapping[str, Callable[[pd.DataFrame, Path], None]] = {
     "csv": _csv,
     "markdown": _markdown,
@@ -438,6 +446,22 @@ WRITERS: Mapping[str, Callable[[pd.DataFrame, Path], None]] = {
     "latex": _latex,
     "json": _json,
 }
+# What --out writes, by the ending of the file's name.
+ENDINGS: Mapping[str, Callable[[pd.DataFrame, Path], None]] = {
+    ".csv": _csv, ".md": _markdown, ".html": _html, ".tex": _latex, ".json": _json, ".xlsx": _excel,
+    ".parquet": _parquet,
+}  # fmt: skip
+
+
+def writer(path: Path) -> Callable[[pd.DataFrame, Path], None]:
+    """What writes a file of this name.
+
+    Raises:
+        UserError: no form has this ending.
+    """
+    if path.suffix not in ENDINGS:
+        raise UserError(f"--out {path}: the ending says the form, and is one of these. {near(path.suffix, ENDINGS)}")
+    return ENDINGS[path.suffix]
 
 
 def _percent(value: Any, low: Any, high: Any, sign: str = "") -> str:
@@ -512,6 +536,10 @@ def _parser() -> argparse.ArgumentParser:
     for form in WRITERS:
         holds = "every column in full precision" if form in ("csv", "json") else "the table for people"
         parser.add_argument(f"--{form}", type=Path, metavar="FILE", help=f"write {form}: {holds}")
+    parser.add_argument(
+        "--out", type=Path, action="append", default=[], metavar="FILE",
+        help=f"write the form that the ending names, as often as needed: {', '.join(ENDINGS)}",
+    )  # fmt: skip
     parser.add_argument("--seeds-csv", type=Path, metavar="FILE", help="write the table over seeds as csv")
     parser.add_argument(
         "--pair", nargs="+", metavar="RUN",
@@ -521,12 +549,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
+    outs = [(path, writer(path)) for path in options.out]
     table = _asked_for(_loaded(store, options.sweep), options)
     show(table)
     of_seeds = show_seeds(store, table)
     for form, write in WRITERS.items():
         if path := getattr(options, form):
             _written(table, path, write)
+    for path, write in outs:
+        _written(table, path, write)
     if options.seeds_csv:
         if of_seeds.empty:
             raise UserError(f"--seeds-csv {options.seeds_csv}: no two runs here differ in their seeds only.")
@@ -567,7 +598,8 @@ def told(decision: Decision, objective: str, lowest: bool) -> list[str]:
 
 
 def _compare_runs(store: Store, options: argparse.Namespace) -> None:
-    files = [f"--{form}" for form in WRITERS if getattr(options, form)] + ["--seeds-csv"] * bool(options.seeds_csv)
+    files = [f"--{form}" for form in WRITERS if getattr(options, form)]
+    files += ["--seeds-csv"] * bool(options.seeds_csv) + ["--out"] * bool(options.out)
     if files:
         raise UserError(f"{files[0]}: writes the table of a sweep, and --pair makes none. Give one of the two.")
     rows = {row["run_id"]: row for row in store.rows("all")}

@@ -23,6 +23,7 @@ from experiments.compare import (
     repeated,
     table_of_pairs,
     table_over_seeds,
+    writer,
 )
 from experiments.errors import UserError, by_beginning
 from experiments.record import Answers
@@ -105,6 +106,23 @@ def test_the_csv_holds_every_column_in_full_precision(tmp_path: Path) -> None:
     read = pd.read_csv(tmp_path / "table.csv")
     assert list(read.columns) == list(COLUMNS)
     assert read.loc[1, "speedup_low"] == 3.69
+
+
+@pytest.mark.parametrize(
+    ("ending", "read"), [(".csv", pd.read_csv), (".xlsx", pd.read_excel), (".parquet", pd.read_parquet)]
+)
+def test_a_file_holds_every_column_in_the_form_that_its_ending_names(tmp_path: Path, ending: str, read: Any) -> None:
+    path = tmp_path / f"comparison{ending}"
+    writer(path)(frame([*ROWS, FAILED]), path)
+    table = read(path)
+    assert list(table.columns) == list(COLUMNS)
+    assert table["speedup_low"].iloc[1] == 3.69
+    assert table["tflite_bytes"].isna().iloc[2]
+
+
+def test_an_ending_that_names_no_form_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--out comparison\.xls: .*Did you mean \.xlsx"):
+        writer(Path("comparison.xls"))
 
 
 def test_sizes_and_epochs_are_whole_numbers_in_the_csv(tmp_path: Path) -> None:
