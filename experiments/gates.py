@@ -76,12 +76,13 @@ def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: 
     _of_numbers(table, objective, "--minimize" if lowest else "--maximize")
     excluded: dict[str, tuple[str, ...]] = {}
     left = table
-    for text, meets in {
-        "finished": lambda run: run["status"] == "FINISHED",
+    conditions: dict[str, Callable[[pd.Series], bool]] = {
+        "finished": lambda run: bool(run["status"] == "FINISHED"),
         "verified": lambda run: str(run["verified"]).lower() != "false",
         **{each.text: each.met_by for each in requirements},
         f"{objective} is known": lambda run: bool(pd.notna(run[objective])) and _means(run, objective),
-    }.items():
+    }
+    for text, meets in conditions.items():
         meeting = left[[meets(run) for _, run in left.iterrows()]]
         gone = left.drop(index=meeting.index)
         excluded[text] = tuple(_label(run) for _, run in gone.iterrows())
