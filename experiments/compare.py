@@ -3,7 +3,8 @@
 Every difference in a table is against the float TFLite model of the same baseline, measured in the same run. Where
 runs differ in their seeds only, a second table says what holds over seeds. `--pair RUN RUN` compares any two runs.
 `--require` and `--minimize` name the run to ship.
-Exit codes: 0 well; 2 the command is wrong, or there is nothing to compare; 3 no run meets the requirements.
+Exit codes: 0 well; 2 the command is wrong, or there is nothing to compare; 3 no run meets the requirements;
+4 the sweep is worse than the earlier one.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from experiments.gates import Decision, decide, judged, requirement
 from experiments.progress import CONSOLE, say
 from experiments.query import in_order, where
 from experiments.record import NOT_MEASURED, Answers
+from experiments.regressions import allowance, earlier, regressions
 from experiments.statistics import (
     difference_over_seeds,
     discordant,
@@ -530,6 +532,12 @@ def _parser() -> argparse.ArgumentParser:
         "--require", action="append", default=[], metavar="REQUIREMENT",
         help='what the run to ship has to meet, as often as needed: "tflite_accuracy >= 0.98"',
     )  # fmt: skip
+    parser.add_argument("--against", type=Path, metavar="FILE.csv", help="an earlier comparison, for the two below")
+    for direction in ("drop", "growth"):
+        parser.add_argument(
+            f"--max-{direction}", action="append", default=[], metavar="COLUMN=AMOUNT",
+            help=f"the {direction} since then that is allowed, as often as needed: latency_p50_us=10%%",
+        )  # fmt: skip
     objective = parser.add_mutually_exclusive_group()
     objective.add_argument("--minimize", metavar="COLUMN", help="what is to be lowest in the run to ship")
     objective.add_argument("--maximize", metavar="COLUMN", help="what is to be highest in it")
@@ -564,6 +572,22 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
         _written(of_seeds, options.seeds_csv, _csv)
     if options.require or options.minimize or options.maximize:
         _ship(table, options)
+    if options.against:
+        _hold_against(table, options)
+
+
+def _hold_against(table: pd.DataFrame, options: argparse.Namespace) -> None:
+    """Say what has become worse since an earlier comparison, and end with 4 if anything has."""
+    allowances = [
+        *(allowance(text, "drop", table) for text in options.max_drop),
+        *(allowance(text, "growth", table) for text in options.max_growth),
+    ]
+    if not allowances:
+        raise UserError("--against: say what may not become worse, with --max-drop or --max-growth COLUMN=AMOUNT.")
+    worse = regressions(earlier(options.against), table, allowances)
+    say("\n".join(worse) if worse else f"Nothing is worse than in {options.against} by more than is allowed.")
+    if worse:
+        sys.exit(4)
 
 
 def _asked_for(table: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:

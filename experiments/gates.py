@@ -56,7 +56,7 @@ def requirement(text: str, table: pd.DataFrame) -> Requirement:
             f'--require "{text}": a requirement is a column, one of {" ".join(OPERATORS)}, and a number, as in '
             '"tflite_accuracy >= 0.98" or "tflite_bytes <= 200_000".'
         )
-    return Requirement(_of_numbers(table, found["column"], "--require"), found["operator"], bound, text.strip())
+    return Requirement(of_numbers(table, found["column"], "--require"), found["operator"], bound, text.strip())
 
 
 def judged(columns: Sequence[str] | pd.Index, column: str, at_least: bool) -> str:
@@ -73,7 +73,7 @@ def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: 
     Raises:
         UserError: the objective is no column of numbers.
     """
-    _of_numbers(table, objective, "--minimize" if lowest else "--maximize")
+    of_numbers(table, objective, "--minimize" if lowest else "--maximize")
     excluded: dict[str, tuple[str, ...]] = {}
     left = table
     conditions: dict[str, Callable[[pd.Series], bool]] = {
@@ -93,10 +93,20 @@ def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: 
 
 
 def _means(run: pd.Series, column: str) -> bool:
-    return not (column.startswith(TIMED) and run["speed"] == "void")
+    return not (timed(column) and run["speed"] == "void")
 
 
-def _of_numbers(table: pd.DataFrame, column: str, option: str) -> str:
+def timed(column: str) -> bool:
+    """Whether a column holds times, or ratios of times."""
+    return column.startswith(TIMED)
+
+
+def of_numbers(table: pd.DataFrame, column: str, option: str) -> str:
+    """The name of a column that there is, and that holds numbers.
+
+    Raises:
+        UserError: there is none of this name, or it holds words.
+    """
     if not pd.api.types.is_numeric_dtype(table[known(table, column, option)]):
         raise UserError(f"{option} {column}: this column holds words, and a number is needed.")
     return column

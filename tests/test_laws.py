@@ -18,7 +18,7 @@ ROOMS = {
     "hydra": {"run", "configuration", "sweep"},
     "omegaconf": {"run", "configuration", "sweep"},
     "mlflow": {"tracking"},
-    "pandas": {"compare", "gates", "latency", "query"},
+    "pandas": {"compare", "gates", "latency", "query", "regressions"},
     "tensorflow": {"tensorflow_quietly"},
     "tensorflow_model_optimization": {"strategy.annotation", "strategy.compression"},
     "ai_edge_litert": {

@@ -1,0 +1,91 @@
+"""What became worse since an earlier sweep."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments.compare import WRITERS, frame
+from experiments.errors import UserError
+from experiments.regressions import Allowance, allowance, earlier, regressions
+from tests.test_compare import FAILED, row
+
+BEFORE = frame([row("none", machine="a"), row("qat", machine="a", tflite_accuracy=0.98, latency_p50_us=100.0)])
+
+
+def drop(text: str) -> Allowance:
+    return allowance(text, "drop", BEFORE)
+
+
+def growth(text: str) -> Allowance:
+    return allowance(text, "growth", BEFORE)
+
+
+@pytest.mark.parametrize(("accuracy", "worse"), [(0.981, 0), (0.976, 0), (0.974, 1)])
+def test_a_drop_is_allowed_up_to_its_amount(accuracy: float, worse: int) -> None:
+    now = frame([row("none"), row("qat", tflite_accuracy=accuracy)])
+    assert len(regressions(BEFORE, now, [drop("tflite_accuracy=0.005")])) == worse
+
+
+@pytest.mark.parametrize(("latency", "worse"), [(50.0, 0), (109.0, 0), (111.0, 1)])
+def test_a_growth_is_allowed_up_to_its_share(latency: float, worse: int) -> None:
+    now = frame([row("none", machine="a"), row("qat", machine="a", latency_p50_us=latency)])
+    assert len(regressions(BEFORE, now, [growth("latency_p50_us=10%")])) == worse
+
+
+def test_a_regression_is_told_with_both_values() -> None:
+    now = frame([row("qat", tflite_accuracy=0.9)])
+    assert regressions(BEFORE, now, [drop("tflite_accuracy=0.005")]) == [
+        "qat epochs=1 seed=0: tflite_accuracy was 0.98 and is 0.9; allowed is a drop of 0.005"
+    ]
+
+
+def test_a_value_that_is_gone_is_worse() -> None:
+    now = frame([row("none", tflite_accuracy=None)])
+    (told,) = regressions(BEFORE, now, [drop("tflite_accuracy=0.5")])
+    assert "and is nothing" in told
+
+
+def test_latencies_of_different_machines_are_refused() -> None:
+    with pytest.raises(UserError, match="different machines"):
+        regressions(BEFORE, frame([row("none", machine="b")]), [growth("latency_p50_us=10%")])
+
+
+def test_accuracies_of_different_machines_are_compared() -> None:
+    assert regressions(BEFORE, frame([row("none", machine="b")]), [drop("tflite_accuracy=0.005")]) == []
+
+
+def test_sweeps_without_a_common_setting_are_refused() -> None:
+    with pytest.raises(UserError, match="no run of the earlier comparison"):
+        regressions(BEFORE, frame([FAILED]), [drop("tflite_accuracy=0.005")])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("tflite_accuracy", "as in tflite_accuracy=0.005"), ("accuracy=1", "Did you mean"), ("strategy=1", "holds words")],
+)
+def test_an_allowance_that_cannot_be_read_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        drop(text)
+
+
+def test_an_earlier_comparison_is_read_as_it_was_written(tmp_path: Path) -> None:
+    WRITERS["csv"](BEFORE, tmp_path / "previous.csv")
+    assert regressions(earlier(tmp_path / "previous.csv"), BEFORE, [drop("tflite_accuracy=0")]) == []
+
+
+def test_runs_that_differ_in_a_setting_are_held_against_their_like(tmp_path: Path) -> None:
+    rows = [row("annotate", **{"strategy.layers": layers, "tflite_bytes": size}) for layers, size in LAYERS.items()]
+    WRITERS["csv"](frame(rows), tmp_path / "previous.csv")
+    assert regressions(earlier(tmp_path / "previous.csv"), frame(rows), [growth("tflite_bytes=0")]) == []
+
+
+LAYERS = {"['dense']": 200_000.0, "2": 300_000.0}
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "cannot be read"), ("a,b\n1,2\n", "lacks strategy")])
+def test_what_is_no_comparison_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "previous.csv"
+    if content:
+        path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        earlier(path)
