@@ -27,7 +27,7 @@ from experiments.card import problems
 from experiments.errors import UserError, by_beginning, near
 from experiments.gates import Decision, decide, judged, requirement
 from experiments.progress import CONSOLE, say
-from experiments.query import in_order, where
+from experiments.query import in_order, matrix, only, where
 from experiments.record import NOT_MEASURED, Answers
 from experiments.regressions import allowance, earlier, regressions
 from experiments.statistics import (
@@ -441,7 +441,8 @@ def _parquet(table: pd.DataFrame, path: Path) -> None:
     table.to_parquet(path, index=False)
 
 
-WRITERS: Mapping[str, Callable[[pd.DataFrame, Path], None]] = {
+Writer = Callable[[pd.DataFrame, Path], None]
+WRITERS: Mapping[str, Writer] = {
     "csv": _csv,
     "markdown": _markdown,
     "html": _html,
@@ -449,13 +450,16 @@ WRITERS: Mapping[str, Callable[[pd.DataFrame, Path], None]] = {
     "json": _json,
 }
 # What --out writes, by the ending of the file's name.
-ENDINGS: Mapping[str, Callable[[pd.DataFrame, Path], None]] = {
+ENDINGS: Mapping[str, Writer] = {
     ".csv": _csv, ".md": _markdown, ".html": _html, ".tex": _latex, ".json": _json, ".xlsx": _excel,
     ".parquet": _parquet,
 }  # fmt: skip
 
 
-def writer(path: Path) -> Callable[[pd.DataFrame, Path], None]:
+FOR_PEOPLE = frozenset({".md", ".html", ".tex"})
+
+
+def writer(path: Path) -> Writer:
     """What writes a file of this name.
 
     Raises:
@@ -528,6 +532,11 @@ def _parser() -> argparse.ArgumentParser:
         "--where", metavar="CONDITION", help="only runs like these: \"strategy == 'qat' and epochs >= 5\""
     )
     parser.add_argument("--sort", metavar="COLUMN,...", help="in this order; --sort=-COLUMN is from the highest down")
+    parser.add_argument("--columns", metavar="COLUMN,...", help="print these columns as they are, and no others")
+    parser.add_argument(
+        "--pivot", nargs=3, metavar=("ROWS", "COLUMNS", "VALUE"),
+        help="print a matrix instead, such as strategy finetune_epochs tflite_accuracy; --out writes it",
+    )  # fmt: skip
     parser.add_argument(
         "--require", action="append", default=[], metavar="REQUIREMENT",
         help='what the run to ship has to meet, as often as needed: "tflite_accuracy >= 0.98"',
@@ -559,7 +568,13 @@ def _parser() -> argparse.ArgumentParser:
 def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
     outs = [(path, writer(path)) for path in options.out]
     table = _asked_for(_loaded(store, options.sweep), options)
-    show(table)
+    if options.pivot:
+        _show_matrix(table, options, outs)
+        return
+    if options.columns:
+        CONSOLE.print(_plain(only(table, options.columns.split(","))))
+    else:
+        show(table)
     of_seeds = show_seeds(store, table)
     for form, write in WRITERS.items():
         if path := getattr(options, form):
@@ -588,6 +603,37 @@ def _hold_against(table: pd.DataFrame, options: argparse.Namespace) -> None:
     say("\n".join(worse) if worse else f"Nothing is worse than in {options.against} by more than is allowed.")
     if worse:
         sys.exit(4)
+
+
+def _show_matrix(table: pd.DataFrame, options: argparse.Namespace, outs: Sequence[tuple[Path, Writer]]) -> None:
+    """Print a value by two settings, and write it where that is asked for."""
+    rows, columns, value = options.pivot
+    cells = matrix(table, rows, columns, value)
+    headed = cells.rename(columns=lambda name: f"{columns}={name}").reset_index()
+    say(f"{value}, the mean where several runs share a cell")
+    CONSOLE.print(_plain(headed))
+    for path, _ in outs:
+        if path.suffix in FOR_PEOPLE:
+            raise UserError(f"--out {path}: a matrix is written as {', '.join(set(ENDINGS) - FOR_PEOPLE)}.")
+    for path, write in outs:
+        _written(headed, path, write)
+
+
+def _plain(table: pd.DataFrame) -> Table:
+    """Any table for a terminal; numbers with six digits that count."""
+    picture = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in table.columns:
+        numbers = pd.api.types.is_numeric_dtype(table[name])
+        picture.add_column(str(name), justify="right" if numbers else "left", no_wrap=True)
+    for _, row in table.iterrows():
+        picture.add_row(*(_text(value) for value in row))
+    return picture
+
+
+def _text(value: Any) -> str:
+    if pd.isna(value):
+        return ""
+    return f"{value:,.6g}" if isinstance(value, float) else str(value)
 
 
 def _asked_for(table: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:

@@ -38,6 +38,30 @@ def in_order(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     return table.sort_values(names, ascending=rising, kind="stable", na_position="last")
 
 
+def only(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """These columns alone, in this order.
+
+    Raises:
+        UserError: there is no such column.
+    """
+    return table[[known(table, name, "--columns") for name in names]]
+
+
+def matrix(table: pd.DataFrame, rows: str, columns: str, value: str) -> pd.DataFrame:
+    """A value by two settings, such as accuracy by strategy and epochs; of several runs in a cell, the mean.
+
+    Raises:
+        UserError: there is no such column, or the value is no number.
+    """
+    for name in (rows, columns, value):
+        known(table, name, "--pivot")
+    if not pd.api.types.is_numeric_dtype(table[value]):
+        raise UserError(f"--pivot {rows} {columns} {value}: the last of them holds words, and a number is needed.")
+    if rows == columns:
+        raise UserError(f"--pivot {rows} {columns}: rows and columns need two different settings.")
+    return table.pivot_table(index=rows, columns=columns, values=value, aggfunc="mean", sort=False).sort_index(axis=1)
+
+
 def known(table: pd.DataFrame, name: str, option: str) -> str:
     """The name of a column that there is.
 

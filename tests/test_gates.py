@@ -6,7 +6,7 @@ import pytest
 from experiments.compare import frame, told
 from experiments.errors import UserError
 from experiments.gates import decide, requirement
-from experiments.query import in_order, where
+from experiments.query import in_order, matrix, only, where
 from tests.test_compare import FAILED, row
 
 RUNS = frame(
@@ -102,6 +102,32 @@ def test_rows_come_in_the_order_that_is_asked_for() -> None:
 def test_an_order_by_an_unknown_column_is_refused() -> None:
     with pytest.raises(UserError, match="Did you mean speedup"):
         in_order(RUNS, ["speedu"])
+
+
+def test_a_matrix_holds_a_value_by_two_settings() -> None:
+    rows = [row(name, epochs=epochs, seed=seed, tflite_accuracy=0.9 + epochs / 100 + seed / 1000)
+            for name in ("qat", "none") for epochs in (5, 1) for seed in (0, 1)]  # fmt: skip
+    found = matrix(frame(rows), "strategy", "epochs", "tflite_accuracy")
+    assert list(found.index) == ["qat", "none"]
+    assert [int(str(epochs)) for epochs in found.columns] == [1, 5]
+    assert found.loc["qat", 1] == pytest.approx(0.9105)  # of two seeds, the mean
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("strategy", "epoch", "tflite_accuracy"), "Did you mean epochs"),
+        (("strategy", "epochs", "arithmetic"), "holds words"),
+        (("epochs", "epochs", "tflite_accuracy"), "two different settings"),
+    ],
+)
+def test_a_matrix_that_cannot_be_made_is_refused(asked: tuple[str, str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        matrix(RUNS, *asked)
+
+
+def test_columns_come_in_the_order_that_is_asked_for() -> None:
+    assert list(only(RUNS, ["tflite_bytes", "strategy"]).columns) == ["tflite_bytes", "strategy"]
 
 
 def test_a_table_keeps_its_columns() -> None:
