@@ -24,7 +24,10 @@ from benchmarks.tables import (
     same_file_table,
     spread_table,
 )
-from experiments.compare import COLUMNS, WRITERS, for_people, load, note
+from experiments.compare import load
+from experiments.comparison.columns import COLUMNS
+from experiments.comparison.files import WRITERS
+from experiments.comparison.people import for_people, note
 from experiments.errors import UserError
 from experiments.sensitivity import advice, points
 from experiments.statistics import Estimate

@@ -7,24 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.compare import (
-    COLUMNS,
-    MACHINES,
-    WRITERS,
-    Examined,
-    fastest,
-    for_people,
-    frame,
-    label,
-    left_out,
-    note,
-    over_seeds_for_people,
-    pairs_for_people,
-    repeated,
-    table_of_pairs,
-    table_over_seeds,
-    writer,
-)
+from experiments.comparison.columns import COLUMNS, frame, label
+from experiments.comparison.files import WRITERS, writer
+from experiments.comparison.pairs import Examined, pairs_for_people, table_of_pairs
+from experiments.comparison.people import MACHINES, fastest, for_people, note
+from experiments.comparison.seeds import left_out, over_seeds_for_people, repeated, table_over_seeds
 from experiments.errors import UserError, by_beginning
 from experiments.record import Answers
 

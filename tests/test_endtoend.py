@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from benchmarks.publish import README
-from experiments.compare import COLUMNS, load
+from experiments.compare import load
+from experiments.comparison.columns import COLUMNS
 from experiments.tracking import Store, Tracking
 from tests.conftest import ENVIRONMENT, Done, own_card, run, save_images
 

@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from experiments.compare import frame, told
+from experiments.comparison.columns import frame
+from experiments.comparison.gates import decide, requirement, told
+from experiments.comparison.query import in_order, matrix, only, where
 from experiments.errors import UserError
-from experiments.gates import decide, requirement
-from experiments.query import in_order, matrix, only, where
 from tests.test_compare import FAILED, row
 
 RUNS = frame(

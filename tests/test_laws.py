@@ -18,7 +18,10 @@ ROOMS = {
     "hydra": {"run", "configuration", "sweep"},
     "omegaconf": {"run", "configuration", "sweep"},
     "mlflow": {"tracking"},
-    "pandas": {"compare", "gates", "latency", "query", "regressions"},
+    "pandas": {
+        "compare", "latency", "comparison.columns", "comparison.files", "comparison.gates", "comparison.pairs",
+        "comparison.people", "comparison.query", "comparison.regressions", "comparison.seeds",
+    },
     "tensorflow": {"tensorflow_quietly"},
     "tensorflow_model_optimization": {"strategy.annotation", "strategy.compression"},
     "ai_edge_litert": {

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments.compare import WRITERS, frame
+from experiments.comparison.columns import frame
+from experiments.comparison.files import WRITERS
+from experiments.comparison.regressions import Allowance, allowance, earlier, regressions
 from experiments.errors import UserError
-from experiments.regressions import Allowance, allowance, earlier, regressions
 from tests.test_compare import FAILED, row
 
 BEFORE = frame([row("none", machine="a"), row("qat", machine="a", tflite_accuracy=0.98, latency_p50_us=100.0)])

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from experiments.comparison.columns import label
+from experiments.comparison.query import known
 from experiments.errors import UserError
-from experiments.query import known
 
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
@@ -90,6 +91,18 @@ def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: 
     if left.empty:
         return Decision(None, excluded)
     return Decision(left.sort_values(objective, ascending=lowest, kind="stable").iloc[0], excluded)
+
+
+def told(decision: Decision, objective: str, lowest: bool) -> list[str]:
+    """A decision in words: what each requirement excluded, and the run to ship with its evidence."""
+    lines = [f"not {text}: {', '.join(runs)}" for text, runs in decision.excluded.items() if runs]
+    run = decision.chosen
+    if run is None:
+        return [*lines, "No run meets all requirements."]
+    bad_end = judged(run.index, objective, at_least=not lowest)
+    interval = f" (at worst {run[bad_end]:,.6g})" if bad_end != objective else ""
+    how = "lowest" if lowest else "highest"
+    return [*lines, f"Ship {label(run)}: {objective} {run[objective]:,.6g}{interval} is the {how} of those left."]
 
 
 def _means(run: pd.Series, column: str) -> bool:

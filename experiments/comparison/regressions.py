@@ -8,8 +8,8 @@ from typing import Literal
 
 import pandas as pd
 
+from experiments.comparison.gates import of_numbers, timed
 from experiments.errors import UserError, first_line
-from experiments.gates import of_numbers, timed
 
 SETTING = ("strategy", "model", "dataset", "epochs", "finetune_epochs", "seed")
 FORM = re.compile(r"\s*(?P<column>[\w.]+)\s*=\s*(?P<amount>\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?)\s*(?P<percent>%?)\s*")

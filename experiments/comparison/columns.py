@@ -1,0 +1,65 @@
+"""Runs as rows of a table: its columns, and what each holds."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from experiments.tracking import Row
+
+# What a file holds, in this order; what a store holds beyond it is left out.
+COLUMNS = (
+    "strategy", "model", "dataset", "epochs", "finetune_epochs", "seed",
+    "keras_accuracy", "tflite_accuracy", "tflite_accuracy_low", "tflite_accuracy_high",
+    "accuracy_change", "accuracy_change_low", "accuracy_change_high", "accuracy_change_p", "agreement",
+    "tflite_bytes", "tflite_gzip_bytes", "size_ratio",
+    "latency_p50_us", "latency_p90_us", "latency_p99_us", "latency_min_us", "latency_first_us", "latency_load_us",
+    "speedup", "speedup_low", "speedup_high", "speed", "sentinel", "sentinel_low", "sentinel_high", "latency_void",
+    "latency_replicates", "latency_other_cores", "latency_steal_cores", "load_before", "load_after",
+    "memory_peak_kib", "memory_model_kib", "arena_bytes", "runs_on_micro",
+    "arithmetic", "verified", "broken_promise", "partial", "left_float",
+    "coverage_ops", "coverage_weights", "coverage_macs", "xnnpack_ops", "logit_rmse", "sqnr_min_db",
+    "train_seconds", "train_seconds_reused", "epochs_trained", "epochs_reused",
+    "conversion_seconds", "evaluation_seconds", "latency_seconds", "profile_seconds", "memory_seconds",
+    "machine", "cpu", "git_commit", "run_id", "status", "error",
+)  # fmt: skip
+# Settings that say where a run is kept, not what it is.
+NOT_DECISIVE = ("tracking.", "cache.")
+WHOLE = (
+    "epochs",
+    "finetune_epochs",
+    "seed",
+    "tflite_bytes",
+    "tflite_gzip_bytes",
+    "arena_bytes",
+    "epochs_trained",
+    "epochs_reused",
+)
+# Columns that a table for people shows only where they differ between its rows.
+SETTINGS = ("model", "dataset", "epochs", "seed")
+# What a run is but for its seed, with the settings of the configuration that vary.
+CELL = ("strategy", "model", "dataset", "epochs", "finetune_epochs")
+
+
+def frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """Rows of the store as a table; a run without a measurement has an empty cell there, never a zero."""
+    everything = pd.DataFrame([dict(row) for row in rows])
+    table = everything.reindex(columns=[*COLUMNS, *_varied(everything)])
+    return table.astype(dict.fromkeys(WHOLE, "Int64"))
+
+
+def _varied(table: pd.DataFrame) -> list[str]:
+    """Settings of the configuration, such as strategy.layers, in which runs of one strategy differ."""
+    settings = [name for name in table.columns if "." in name and not name.startswith(NOT_DECISIVE)]
+    alike = ["strategy", *(name for name in SETTINGS if name != "seed")]
+    values = table.groupby(alike, dropna=False)[settings].nunique(dropna=False)
+    return [name for name in settings if (values[name] > 1).any()]
+
+
+def cell_of(table: pd.DataFrame) -> list[str]:
+    """The columns that say what a run is but for its seed."""
+    return [*CELL, *(name for name in table.columns if "." in name)]
+
+
+def label(run: Mapping[str, object] | pd.Series) -> str:
+    """A run in a few words, and the beginning of its id."""
+    return f"{run['strategy']} epochs={run['epochs']} seed={run['seed']} ({str(run['run_id'])[:8]})"

@@ -1,0 +1,93 @@
+"""Any two runs, image by image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from experiments.comparison.columns import label
+from experiments.comparison.people import percents, picture
+from experiments.errors import UserError
+from experiments.progress import CONSOLE
+from experiments.record import Answers
+from experiments.statistics import discordant, holm, mcnemar, paired_bootstrap, paired_difference
+from experiments.tracking import PREDICTIONS, Row, Store
+
+PAIRS_NOTE = (
+    "gained and lost: images that the run's TFLite file has right and the other's wrong, and the reverse. "
+    "[low, high]: 95 % intervals over the test images, by Bonett and Price's formula and by resampling images as "
+    "pairs. McNemar p: exact, that both err equally often; Holm p: corrected for so many comparisons."
+)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a run's file says of the test images."""
+
+    label: str
+    dataset: str
+    answers: Answers
+
+
+def _examined(store: Store, row: Row) -> Examined:
+    answers = store.predictions(row["run_id"])
+    if answers is None:
+        raise UserError(f"--pair {row['run_id']}: this run has no {PREDICTIONS} (status {row['status']}).")
+    return Examined(label(row), row["dataset"], answers)
+
+
+def table_of_pairs(runs: Sequence[Examined]) -> pd.DataFrame:
+    """Each two runs on the same images, one a row: the later named against the earlier.
+
+    Raises:
+        UserError: two runs were tested on different images.
+    """
+    for run in runs[1:]:
+        _check_images(runs[0], run)
+    table = pd.DataFrame([_compared(run, against) for against, run in combinations(runs, 2)])
+    return table.assign(holm_p=holm(table["mcnemar_p"].to_numpy()))
+
+
+def _check_images(first: Examined, other: Examined) -> None:
+    if first.dataset == other.dataset and np.array_equal(first.answers.truth, other.answers.truth):
+        return
+    raise UserError(
+        f"--pair: {first.label} and {other.label} were tested on different images ({_images(first)}; "
+        f"{_images(other)}). Answers are paired image by image: give runs of one dataset and dataset.test_samples."
+    )
+
+
+def _images(run: Examined) -> str:
+    return f"{len(run.answers.truth):,} of {run.dataset}"
+
+
+def _compared(run: Examined, against: Examined) -> dict[str, object]:
+    after, before = (each.answers.tflite == each.answers.truth for each in (run, against))
+    gained, lost = discordant(after, before)
+    formula, bootstrap = paired_difference(after, before), paired_bootstrap(after, before)
+    return {
+        "run": run.label, "against": against.label, "images": len(after), "gained": gained, "lost": lost,
+        "difference": formula.value, "low": formula.low, "high": formula.high,
+        "bootstrap_low": bootstrap.low, "bootstrap_high": bootstrap.high, "mcnemar_p": mcnemar(after, before),
+    }  # fmt: skip
+
+
+def pairs_for_people(table: pd.DataFrame) -> pd.DataFrame:
+    """Differences in points, with both intervals; p-values are corrected where there are several."""
+    narrow = {column: table[column].str.replace(" (", "\n(", regex=False) for column in ("run", "against")}
+    shown = table[["run", "against", "images", "gained", "lost"]].assign(**narrow)
+    shown["difference, points"] = percents(table, "difference", "low", "high", sign="+")
+    shown["bootstrap, points"] = percents(table, "difference", "bootstrap_low", "bootstrap_high", sign="+")
+    shown["McNemar p"] = [f"{p:.2g}" for p in table["mcnemar_p"]]
+    if len(table) > 1:
+        shown["Holm p"] = [f"{p:.2g}" for p in table["holm_p"]]
+    return shown
+
+
+def show_pairs(store: Store, rows: Sequence[Row]) -> None:
+    """Print each two of these runs, compared on the same images."""
+    shown = pairs_for_people(table_of_pairs([_examined(store, row) for row in rows]))
+    CONSOLE.print(picture(shown, {}))
+    CONSOLE.print(PAIRS_NOTE, style="dim", markup=False, highlight=False)
