@@ -49,10 +49,10 @@ def once_table(table: pd.DataFrame) -> str:
         ("the rest", rest),
     ):
         shown[heading] = [f"{value:,.0f}" for value in values]
-    row = table.iloc[0]
+    row, missed = table.iloc[0], ", which is missed" if bare_ratio(table) > BARE_AT_MOST else ""
     return (
         f"{_markdown(shown)}\n"
-        f"sweep / bare: {bare_ratio(table):.2f} (at most {BARE_AT_MOST:g}); "
+        f"sweep / bare: {bare_ratio(table):.3f} (at most {BARE_AT_MOST:g}{missed}); "
         f"plain / sweep: {plain_ratio(table):.1f} (at least {PLAIN_AT_LEAST:g}); "
         f"the smallest number of epochs possible: {row['least_epochs']}. "
         f"{row['cells']} cells: {row['strategies']} strategies with finetune.epochs={row['finetune_epochs']} after a "
