@@ -120,7 +120,7 @@ def test_predictions_give_the_recorded_accuracy(sweep: tuple[Path, Done]) -> Non
     [
         (["--require", "tflite_bytes < 1e9", "--minimize", "tflite_bytes"], 0, "Ship "),
         (["--where", "strategy == 'none'", "--require", "tflite_accuracy > 1"], 3, "No run meets all requirements."),
-        (["--where", "strateg == 'none'"], 2, "Did you mean strategy?"),
+        (["--where", "strateg == 'none'"], 2, "Did you mean strategy"),
     ],
 )
 def test_a_build_is_told_what_to_ship_by_the_exit_code(
