@@ -27,7 +27,10 @@ SETTINGS = (
 
 
 def sampled(overrides: list[str]) -> pd.DataFrame:
-    """A sweep's memory, a row a sample; jobs are numbered from 1 on, 0 is before the first."""
+    """A sweep's memory, a row a sample; jobs are numbered from 1 on, 0 is before the first and after the last.
+
+    After the last the sweep makes its tables, which is no memory that jobs have left behind.
+    """
     samples = []
     with sweeps.fresh_folder() as folder:
         process = sweeps.start(folder, overrides)
@@ -38,9 +41,11 @@ def sampled(overrides: list[str]) -> pd.DataFrame:
             time.sleep(INTERVAL)
         if process.returncode != 0:
             raise UserError(f"{sweeps.command(overrides)} ended with {process.returncode}; see {sweeps.LOG} there.")
-        starts = sorted(run.info.start_time / 1000 for run in sweeps.store(folder).find("tags.kind = 'run'"))
+        runs = [run.info for run in sweeps.store(folder).find("tags.kind = 'run'")]
+    starts, end = sorted(run.start_time / 1000 for run in runs), max(run.end_time / 1000 for run in runs)
     table = pd.DataFrame(samples, columns=["seconds", "main_mib", "children_mib"])
-    table.insert(1, "job", np.searchsorted(starts, table["seconds"], side="right"))
+    jobs = np.searchsorted(starts, table["seconds"], side="right")
+    table.insert(1, "job", np.where(table["seconds"] <= end, jobs, 0))
     return table.assign(seconds=table["seconds"] - began).round(2)
 
 
