@@ -1,29 +1,40 @@
 """How fast a file is evaluated: `python -m benchmarks.evaluation`; three minutes on two cores.
 
 The suite's pass over the 10,000 test images of MNIST against the loop of TensorFlow's tutorials (one image a call, one
-thread), in turns, three times each; the logits have to be the same bit for bit. Nothing is trained: neither the time
-nor the equality depends on what the weights have learned. Writes benchmarks/results/evaluation/.
+thread), in turns, three times each; the logits have to be the same bit for bit. The Keras model is held against a bare
+loop of its own compiled forward pass, in the same batches. Nothing is trained: neither the time nor the equality
+depends on what the weights have learned. Writes benchmarks/results/evaluation/.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from benchmarks import tables
-from benchmarks.results import Results, options, shown, verdict
+from benchmarks.results import Results, options
 from experiments.dataset import Dataset, Images
 from experiments.dataset.mnist import Mnist
-from experiments.measure.accuracy import answers_in_batches, dequantized, quantized, tflite_logits
+from experiments.measure.accuracy import (
+    KERAS_BATCH,
+    answers_in_batches,
+    dequantized,
+    keras_logits,
+    quantized,
+    tflite_logits,
+)
 from experiments.model import Architecture
 from experiments.model.article_cnn import ArticleCNN
 from experiments.model.ds_cnn import DSCNN
 from experiments.progress import bar
 from experiments.tflite import Dynamic, Float16, Float32, Int8, Scheme, TFLiteModel, convert
+
+if TYPE_CHECKING:
+    pass
 
 MODELS: Mapping[str, Architecture] = {"article_cnn": ArticleCNN(), "ds_cnn": DSCNN()}
 SCHEMES: Mapping[str, Scheme] = {
@@ -60,30 +71,41 @@ def in_turns(ways: Mapping[str, Callable[[], Answers]]) -> tuple[dict[str, list[
     return seconds, answers
 
 
-def compared(model: str, strategy: str, file: TFLiteModel, images: Images) -> dict[str, object]:
+def bare_loop(forward: Callable[[Images], Any], images: Images) -> Answers:
+    """The forward pass of a Keras model and nothing else."""
+    return np.concatenate([forward(images[i : i + KERAS_BATCH]).numpy() for i in range(0, len(images), KERAS_BATCH)])
+
+
+def compared(
+    model: str, what: str, loop: Callable[[], Answers], suite: Callable[[], Answers], in_batches: bool, images: int
+) -> dict[str, object]:
     """A row of the figures."""
-    seconds, answers = in_turns(
-        {"loop": lambda: tutorial_loop(file, images), "suite": lambda: tflite_logits(file, images)}
-    )
+    seconds, answers = in_turns({"loop": loop, "suite": suite})
     return {
         "model": model,
-        "strategy": strategy,
-        "images": len(images),
-        "loop_images_per_second": len(images) / float(np.median(seconds["loop"])),
-        "images_per_second": len(images) / float(np.median(seconds["suite"])),
-        "in_batches": answers_in_batches(file, images),
+        "strategy": what,
+        "images": images,
+        "loop_images_per_second": images / float(np.median(seconds["loop"])),
+        "images_per_second": images / float(np.median(seconds["suite"])),
+        "in_batches": in_batches,
         "same_bits": answers["loop"].tobytes() == answers["suite"].tobytes(),
     }
 
 
-def files(model: str, data: Dataset) -> Mapping[str, TFLiteModel]:
-    """The untrained model under every scheme."""
-    from experiments.tensorflow_quietly import keras
+def rows_of(name: str, data: Dataset) -> Iterator[dict[str, object]]:
+    """The untrained Keras model, and its file under every scheme."""
+    from experiments.tensorflow_quietly import keras, tf
 
+    images = data.test.x
     keras.utils.set_random_seed(0)
-    built = MODELS[model].build(data.input_shape, data.classes)
-    calibration = partial(data.calibration, seed=0)
-    return {strategy: convert(built, scheme, calibration) for strategy, scheme in SCHEMES.items()}
+    model = MODELS[name].build(data.input_shape, data.classes)
+    forward = tf.function(partial(model, training=False))
+    ways = (partial(bare_loop, forward, images), partial(keras_logits, model, images))
+    yield compared(name, tables.KERAS, *ways, in_batches=True, images=len(images))
+    for strategy, scheme in SCHEMES.items():
+        file = convert(model, scheme, partial(data.calibration, seed=0))
+        ways = (partial(tutorial_loop, file, images), partial(tflite_logits, file, images))
+        yield compared(name, strategy, *ways, in_batches=answers_in_batches(file, images), images=len(images))
 
 
 def main() -> None:
@@ -91,18 +113,14 @@ def main() -> None:
     asked = options("benchmarks.evaluation", __doc__).parse_args()
     results = Results("evaluation")
     data = Mnist(train_samples=1000, test_samples=500 if asked.quick else None).load()
-    made = {model: files(model, data) for model in MODELS}
     rows = []
-    with bar("Files", total=sum(map(len, made.values()))) as advance:
-        for model, strategies in made.items():
-            for strategy, file in strategies.items():
-                rows.append(compared(model, strategy, file, data.test.x))
+    with bar("Models and files", total=len(MODELS) * (1 + len(SCHEMES))) as advance:
+        for name in MODELS:
+            for row in rows_of(name, data):
+                rows.append(row)
                 advance(1)
     table = pd.DataFrame(rows)
-    shown("evaluation", table)
-    if not asked.quick:
-        results.write(table)
-    verdict(tables.evaluation_failures(table))
+    results.finish(table, asked.quick, tables.evaluation_failures(table))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ A network of 100 equal convolutions in int8 is compared with the same network of
 import pandas as pd
 
 from benchmarks import files, tables
-from benchmarks.results import Results, options, shown, verdict
+from benchmarks.results import Results, options
 from benchmarks.trial import trial
 from experiments.progress import bar
 
@@ -31,10 +31,7 @@ def main() -> None:
                 rows.append({"added_percent": added, **trial(file, reference, data.test.x, seed)})
                 advance(1)
     table = pd.DataFrame(rows)
-    shown("planted", table)
-    if not asked.quick:
-        results.write(table)
-    verdict(tables.planted_failures(table))
+    results.finish(table, asked.quick, tables.planted_failures(table))
 
 
 if __name__ == "__main__":

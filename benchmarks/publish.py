@@ -6,7 +6,6 @@ README between its marks. So no figure there is typed by hand, and a test sees t
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -26,9 +25,9 @@ from benchmarks.tables import (
 )
 from experiments.compare import load
 from experiments.comparison.columns import COLUMNS
-from experiments.comparison.files import WRITERS
+from experiments.comparison.files import FORMS
 from experiments.comparison.people import for_people, note
-from experiments.errors import UserError
+from experiments.errors import UserError, mistakes_told
 from experiments.sensitivity import advice, points
 from experiments.statistics import Estimate
 from experiments.tracking import Tracking
@@ -51,8 +50,8 @@ def publish(name: str, uri: str, sweep: str) -> None:
         )
     folder = HERE / "results" / name
     folder.mkdir(parents=True, exist_ok=True)
-    WRITERS["csv"](table, folder / "comparison.csv")
-    WRITERS["markdown"](table, folder / "comparison.md")
+    FORMS["csv"].write(table, folder / "comparison.csv")
+    FORMS["markdown"].write(table, folder / "comparison.md")
     (folder / "stamp.json").write_text(json.dumps(stamps[0], indent=2) + "\n")
     README.write_text(with_table(README.read_text(), name))
 
@@ -140,11 +139,8 @@ def main() -> None:
     parser.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
     parser.add_argument("--sweep", default="latest", help="latest, or the id of a sweep's parent run (default: latest)")
     options = parser.parse_args()
-    try:
+    with mistakes_told():
         publish(options.name, options.uri, options.sweep)
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
 
 
 if __name__ == "__main__":

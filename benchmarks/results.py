@@ -54,6 +54,13 @@ class Results:
         else:
             say(f"README.md has no place for a table {self.name}; it is left as it is.")
 
+    def finish(self, table: pd.DataFrame, quick: bool, failures: Sequence[str]) -> None:
+        """Print the README's table, write it unless it was but a quick look, and say if the figures are reached."""
+        shown(self.name, table)
+        if not quick:
+            self.write(table)
+        verdict(failures)
+
 
 def shown(name: str, table: pd.DataFrame) -> None:
     """Print the table that the README would show."""

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import files, tables
-from benchmarks.results import Results, options, shown, verdict
+from benchmarks.results import Results, options
 from benchmarks.trial import trial
 from experiments.progress import bar
 
@@ -49,10 +49,7 @@ def main() -> None:
                     rows.append({"load": load, "file": name, **trial(made[name], made[name], data.test.x, seed)})
                     advance(1)
     table = pd.DataFrame(rows)
-    shown("same_file", table)
-    if not asked.quick:
-        results.write(table)
-    verdict(tables.same_file_failures(table))
+    results.finish(table, asked.quick, tables.same_file_failures(table))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import files, tables
-from benchmarks.results import Results, options, shown, verdict
+from benchmarks.results import Results, options
 from experiments.dataset import Images
 from experiments.errors import UserError
 from experiments.measure.latency import LatencyProtocol, measure_latency
@@ -96,10 +96,7 @@ def main() -> None:
                 rows.append({"way": way, "speedup": speedup, "seconds": time.perf_counter() - started})
             advance(1)
     table = pd.DataFrame(rows)
-    shown("spread", table)
-    if not asked.quick:
-        results.write(table)
-    verdict(tables.spread_failures(table))
+    results.finish(table, asked.quick, tables.spread_failures(table))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ OVERHEAD_AT_MOST = 6.0  # seconds a job
 AGREEING = ("keras_accuracy", "tflite_accuracy", "tflite_bytes")  # columns that no interruption may change
 COMPARED = 10  # jobs at either end of a long sweep
 GROWTH_AT_MOST, GROWTH_AT_MOST_MIB = 0.03, 20.0  # of the memory; whichever allows more
+KERAS = "Keras model"
+KERAS_EVALUATION_AT_LEAST = 0.9  # times the throughput of a bare loop
 FLOAT_EVALUATION_AT_LEAST = 1.8  # times the throughput of one image a call on one thread, on two cores
 VERDICTS = ("faster", "slower", "equivalent", "unclear", "void")
 QUIET, BUSY = "nothing", "one busy core"
@@ -176,9 +178,11 @@ def evaluation_failures(table: pd.DataFrame) -> list[str]:
     """What is not as it should be."""
     float_file = (table["model"] == "article_cnn") & (table["strategy"] == "none")
     times = float(_times(table)[float_file].iloc[0])
+    of_keras = _times(table)[table["strategy"] == KERAS]
     return [
         *(f"{row.model!s} {row.strategy!s}: other bits" for row in table.itertuples() if not _true(row.same_bits)),
         *([f"float model: {times:.2f} times the loop"] if times < FLOAT_EVALUATION_AT_LEAST else []),
+        *(f"Keras model: {each:.2f} times the loop" for each in of_keras if each < KERAS_EVALUATION_AT_LEAST),
     ]
 
 

@@ -17,16 +17,19 @@ from pydantic import ValidationError
 
 from experiments.card import problems
 from experiments.comparison.columns import frame
-from experiments.comparison.files import ENDINGS, FOR_PEOPLE, WRITERS, Writer, as_csv, writer, written
+from experiments.comparison.files import ENDINGS, FORMS, form_of, written
 from experiments.comparison.gates import decide, requirement, told
 from experiments.comparison.pairs import show_pairs
 from experiments.comparison.people import plain, show
 from experiments.comparison.query import in_order, matrix, only, where
 from experiments.comparison.regressions import allowance, earlier, regressions
 from experiments.comparison.seeds import show_seeds
-from experiments.errors import UserError, by_beginning
+from experiments.errors import UserError, by_beginning, mistakes_told
 from experiments.progress import CONSOLE, say
 from experiments.tracking import Row, Store, Tracking
+
+# Forms with an option of their own; every form has --out.
+TEXT_FORMS = ("csv", "markdown", "html", "latex", "json")
 
 
 def load(uri: str = Tracking.uri, experiment: str = Tracking.experiment, sweep: str = "latest") -> pd.DataFrame:
@@ -62,24 +65,44 @@ def show_and_write(store: Store, rows: Sequence[Row], folder: Path) -> None:
     table = frame(rows)
     show(table)
     of_seeds = show_seeds(store, table)
-    WRITERS["csv"](table, folder / "comparison.csv")
-    WRITERS["markdown"](table, folder / "comparison.md")
+    FORMS["csv"].write(table, folder / "comparison.csv")
+    FORMS["markdown"].write(table, folder / "comparison.md")
     if len(of_seeds):
-        WRITERS["csv"](of_seeds, folder / "seeds.csv")
+        FORMS["csv"].write(of_seeds, folder / "seeds.csv")
 
 
 def main() -> None:
     """The command line."""
-    options = _parser().parse_args()
-    try:
+    parser = _parser()
+    options = parser.parse_args()
+    with mistakes_told():
+        _refuse_idle(parser, options)
         store = _store(options.uri, options.experiment)
         if options.pair:
             _compare_runs(store, options)
+        elif options.pivot:
+            _show_matrix(_asked_for(_loaded(store, options.sweep), options), options)
         else:
             _compare_sweep(store, options)
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
+
+
+# What each of these does with the other options: whatever is not named here would have no effect.
+USED_WITH = {
+    "pair": ("uri", "experiment"),
+    "pivot": ("uri", "experiment", "sweep", "where", "sort", "out"),
+}
+
+
+def _refuse_idle(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """An option that would have no effect is a mistake."""
+    given = [name for name, value in vars(options).items() if value != parser.get_default(name)]
+    for kind, used in USED_WITH.items():
+        idle = [name for name in given if kind in given and name not in (kind, *used)]
+        if idle:
+            raise UserError(f"--{idle[0].replace('_', '-')}: has no effect with --{kind}. Give one of the two.")
+    for bound in ("max_drop", "max_growth"):
+        if bound in given and not options.against:
+            raise UserError(f"--{bound.replace('_', '-')}: since when? Give --against FILE.csv as well.")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,9 +137,9 @@ def _parser() -> argparse.ArgumentParser:
     objective = parser.add_mutually_exclusive_group()
     objective.add_argument("--minimize", metavar="COLUMN", help="what is to be lowest in the run to ship")
     objective.add_argument("--maximize", metavar="COLUMN", help="what is to be highest in it")
-    for form in WRITERS:
-        holds = "every column in full precision" if form in ("csv", "json") else "the table for people"
-        parser.add_argument(f"--{form}", type=Path, metavar="FILE", help=f"write {form}: {holds}")
+    for name in TEXT_FORMS:
+        holds = "every column in full precision" if FORMS[name].every_column else "the table for people"
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write {name}: {holds}")
     parser.add_argument(
         "--out", type=Path, action="append", default=[], metavar="FILE",
         help=f"write the form that the ending names, as often as needed: {', '.join(ENDINGS)}",
@@ -130,25 +153,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
-    outs = [(path, writer(path)) for path in options.out]
+    files = [(path, FORMS[name]) for name in TEXT_FORMS if (path := getattr(options, name))]
+    files += [(path, form_of(path)) for path in options.out]
     table = _asked_for(_loaded(store, options.sweep), options)
-    if options.pivot:
-        _show_matrix(table, options, outs)
-        return
     if options.columns:
         CONSOLE.print(plain(only(table, options.columns.split(","))))
     else:
         show(table)
     of_seeds = show_seeds(store, table)
-    for form, write in WRITERS.items():
-        if path := getattr(options, form):
-            written(table, path, write)
-    for path, write in outs:
-        written(table, path, write)
+    for path, form in files:
+        written(table, path, form)
     if options.seeds_csv:
         if of_seeds.empty:
             raise UserError(f"--seeds-csv {options.seeds_csv}: no two runs here differ in their seeds only.")
-        written(of_seeds, options.seeds_csv, as_csv)
+        written(of_seeds, options.seeds_csv, FORMS["csv"])
     if options.require or options.minimize or options.maximize:
         _ship(table, options)
     if options.against:
@@ -169,18 +187,20 @@ def _hold_against(table: pd.DataFrame, options: argparse.Namespace) -> None:
         sys.exit(4)
 
 
-def _show_matrix(table: pd.DataFrame, options: argparse.Namespace, outs: Sequence[tuple[Path, Writer]]) -> None:
+def _show_matrix(table: pd.DataFrame, options: argparse.Namespace) -> None:
     """Print a value by two settings, and write it where that is asked for."""
+    files = [(path, form_of(path)) for path in options.out]
+    for path, form in files:
+        if not form.every_column:
+            able = ", ".join(each.ending for each in FORMS.values() if each.every_column)
+            raise UserError(f"--out {path}: a matrix is written as one of {able}.")
     rows, columns, value = options.pivot
     cells = matrix(table, rows, columns, value)
     headed = cells.rename(columns=lambda name: f"{columns}={name}").reset_index()
     say(f"{value}, the mean where several runs share a cell")
     CONSOLE.print(plain(headed))
-    for path, _ in outs:
-        if path.suffix in FOR_PEOPLE:
-            raise UserError(f"--out {path}: a matrix is written as {', '.join(set(ENDINGS) - FOR_PEOPLE)}.")
-    for path, write in outs:
-        written(headed, path, write)
+    for path, form in files:
+        written(headed, path, form)
 
 
 def _asked_for(table: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
@@ -203,10 +223,6 @@ def _ship(table: pd.DataFrame, options: argparse.Namespace) -> None:
 
 
 def _compare_runs(store: Store, options: argparse.Namespace) -> None:
-    files = [f"--{form}" for form in WRITERS if getattr(options, form)]
-    files += ["--seeds-csv"] * bool(options.seeds_csv) + ["--out"] * bool(options.out)
-    if files:
-        raise UserError(f"{files[0]}: writes the table of a sweep, and --pair makes none. Give one of the two.")
     rows = {row["run_id"]: row for row in store.rows("all")}
     run_ids = list(dict.fromkeys(by_beginning(given, list(rows)) for given in options.pair))
     if len(run_ids) < 2:

@@ -1,11 +1,23 @@
 """What a user is told: one message that names the value, the rule and the alternatives."""
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
 class UserError(Exception):
     """A mistake its reader can mend: shown as one message, never as a traceback."""
+
+
+@contextmanager
+def mistakes_told() -> Iterator[None]:
+    """What a command does with a mistake of its user: one message on standard error, exit code 2, no traceback."""
+    try:
+        yield
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
 
 
 def first_line(error: BaseException) -> str:

@@ -11,7 +11,6 @@ Exit codes: 0 well; 2 the command is wrong, or a file cannot be timed.
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from rich import box
 from rich.table import Table
 
 from experiments.card import problems
-from experiments.errors import UserError
+from experiments.errors import UserError, mistakes_told
 from experiments.progress import CONSOLE, say
 from experiments.tracking import Row, Store, Tracking
 
@@ -56,7 +55,7 @@ class Contestant:
 def main() -> None:
     """The command line."""
     options = _options()
-    try:
+    with mistakes_told():
         store = _store(options)
         contestants = list(_contestants(options, store))
         session = _timed(contestants, options)
@@ -66,9 +65,6 @@ def main() -> None:
             _write(options.csv, pairs)
         if store:
             _record(store, contestants, session, files, pairs)
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
 
 
 def _options() -> argparse.Namespace:

@@ -25,7 +25,7 @@ from rich import box
 from rich.table import Table
 
 from experiments.card import CARD, problems
-from experiments.errors import UserError
+from experiments.errors import UserError, mistakes_told
 from experiments.progress import CONSOLE, bar, say
 from experiments.statistics import Estimate, paired_difference
 
@@ -223,16 +223,14 @@ def main() -> None:
         sys.stdout.write(f"{__doc__}\n")
         return
     try:
-        from experiments.configuration import composed
+        with mistakes_told():
+            from experiments.configuration import composed
 
-        own, others = _split(sys.argv[1:])
-        options = _options(own)
-        findings = find(composed(others).experiment, options)
-        _show(findings, options)
-        write(findings, options)
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
+            own, others = _split(sys.argv[1:])
+            options = _options(own)
+            findings = find(composed(others).experiment, options)
+            _show(findings, options)
+            write(findings, options)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -179,7 +179,10 @@ def ratio_of_medians(numerators: npt.NDArray[np.float64], denominators: npt.NDAr
 
 
 def t_quantiles(most: int) -> list[float]:
-    """Half-widths of 95 % t-intervals in standard errors, for 1, 2, ... `most` degrees of freedom."""
+    """Half-widths of 95 % t-intervals in standard errors, for 1, 2, ... `most` degrees of freedom.
+
+    Student, Biometrika 6, 1908.
+    """
     return [float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) for degrees in range(1, most + 1)]
 
 

@@ -121,6 +121,8 @@ def test_predictions_give_the_recorded_accuracy(sweep: tuple[Path, Done]) -> Non
         (["--require", "tflite_bytes < 1e9", "--minimize", "tflite_bytes"], 0, "Ship "),
         (["--where", "strategy == 'none'", "--require", "tflite_accuracy > 1"], 3, "No run meets all requirements."),
         (["--where", "strateg == 'none'"], 2, "Did you mean strategy"),
+        (["--max-drop", "tflite_accuracy=0.1"], 2, "--max-drop: since when?"),
+        (["--pivot", "strategy", "epochs", "tflite_bytes", "--csv", "x.csv"], 2, "--csv: has no effect with --pivot"),
     ],
 )
 def test_a_build_is_told_what_to_ship_by_the_exit_code(

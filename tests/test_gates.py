@@ -104,6 +104,17 @@ def test_an_order_by_an_unknown_column_is_refused() -> None:
         in_order(RUNS, ["speedu"])
 
 
+def test_times_of_different_machines_decide_nothing() -> None:
+    table = frame([row("none", machine="a"), row("qat", machine="b")])
+    for ask in (
+        lambda: decide(table, [], "latency_p50_us", lowest=True),
+        lambda: decide(table, [requirement("speedup > 1", table)], "tflite_bytes", lowest=True),
+        lambda: matrix(table, "strategy", "epochs", "latency_p50_us"),
+    ):
+        with pytest.raises(UserError, match="different machines"):
+            ask()
+
+
 def test_a_matrix_holds_a_value_by_two_settings() -> None:
     rows = [row(name, epochs=epochs, seed=seed, tflite_accuracy=0.9 + epochs / 100 + seed / 1000)
             for name in ("qat", "none") for epochs in (5, 1) for seed in (0, 1)]  # fmt: skip

@@ -25,7 +25,7 @@ ROOMS = {
     "tensorflow": {"tensorflow_quietly"},
     "tensorflow_model_optimization": {"strategy.annotation", "strategy.compression"},
     "ai_edge_litert": {
-        "exact", "graph", "measure.accuracy", "measure.fidelity", "measure.memory_probe", "measure.op_stopwatch",
+        "exact", "graph", "measure.accuracy", "measure.fidelity", "measure.memory_probe",
         "measure.profile", "measure.stopwatch", "weights",
     },
     "tflite_micro": {"measure.micro_probe"},

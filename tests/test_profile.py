@@ -14,10 +14,9 @@ from experiments.dataset.mnist import Mnist
 from experiments.graph import Op, read_ops
 from experiments.measure import profile as module
 from experiments.measure.fidelity import delegated
-from experiments.measure.latency import LatencyProtocol
+from experiments.measure.latency import LatencyProtocol, TimedFile
 from experiments.measure.profile import (
     WITH_ITS_READER,
-    Cut,
     OpTime,
     Profile,
     cut_out,
@@ -85,7 +84,7 @@ def test_an_op_that_takes_no_values_has_no_time() -> None:
 
 
 def test_an_op_that_cannot_be_run_alone_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = {0: Cut(b"not a file", next_to_nothing().inputs)}
+    broken = {0: TimedFile(b"not a file", next_to_nothing().inputs)}
     monkeypatch.setattr(module, "cut_out", lambda *_: (broken, {}))
     found = profiled(NEGATION)
     (op,) = found.ops
@@ -128,7 +127,7 @@ def converted(architecture: Architecture, scheme: Scheme) -> tuple[TFLiteModel, 
     return file, read_ops(file.content, [layer.name for layer in model.layers])
 
 
-def answer(cut: Cut, image: int) -> Any:
+def answer(cut: TimedFile, image: int) -> Any:
     """What the file of one op answers, on the kernels that keep all tensors of the whole file."""
     interpreter = Interpreter(
         model_content=cut.content,

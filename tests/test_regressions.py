@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiments.comparison.columns import frame
-from experiments.comparison.files import WRITERS
+from experiments.comparison.files import FORMS
 from experiments.comparison.regressions import Allowance, allowance, earlier, regressions
 from experiments.errors import UserError
 from tests.test_compare import FAILED, row
@@ -70,13 +70,13 @@ def test_an_allowance_that_cannot_be_read_is_refused(text: str, message: str) ->
 
 
 def test_an_earlier_comparison_is_read_as_it_was_written(tmp_path: Path) -> None:
-    WRITERS["csv"](BEFORE, tmp_path / "previous.csv")
+    FORMS["csv"].write(BEFORE, tmp_path / "previous.csv")
     assert regressions(earlier(tmp_path / "previous.csv"), BEFORE, [drop("tflite_accuracy=0")]) == []
 
 
 def test_runs_that_differ_in_a_setting_are_held_against_their_like(tmp_path: Path) -> None:
     rows = [row("annotate", **{"strategy.layers": layers, "tflite_bytes": size}) for layers, size in LAYERS.items()]
-    WRITERS["csv"](frame(rows), tmp_path / "previous.csv")
+    FORMS["csv"].write(frame(rows), tmp_path / "previous.csv")
     assert regressions(earlier(tmp_path / "previous.csv"), frame(rows), [growth("tflite_bytes=0")]) == []
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from experiments.errors import UserError
 from experiments.tracking import Row
 
 # What a file holds, in this order; what a store holds beyond it is left out.
@@ -58,6 +59,29 @@ def _varied(table: pd.DataFrame) -> list[str]:
 def cell_of(table: pd.DataFrame) -> list[str]:
     """The columns that say what a run is but for its seed."""
     return [*CELL, *(name for name in table.columns if "." in name)]
+
+
+def several_machines(table: pd.DataFrame) -> bool:
+    """Whether the rows were measured on machines that differ in what decides latencies."""
+    return bool(table["machine"].nunique() > 1)
+
+
+def timed(column: str) -> bool:
+    """Whether a column holds times of inference, or ratios of them."""
+    return column.startswith(("latency_", "speedup"))
+
+
+def check_comparable(table: pd.DataFrame, column: str, option: str) -> None:
+    """Times of different machines say nothing of one another.
+
+    Raises:
+        UserError: the column holds times, and the rows come from several machines.
+    """
+    if timed(column) and several_machines(table):
+        raise UserError(
+            f"{option} {column}: these runs come from different machines, and their times say nothing of one another. "
+            "Choose the runs of one with --where \"machine == '...'\"."
+        )
 
 
 def label(run: Mapping[str, object] | pd.Series) -> str:

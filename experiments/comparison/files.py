@@ -1,6 +1,7 @@
 """A comparison as a file: CSV, JSON, spreadsheet and Parquet with every column; Markdown, HTML and LaTeX for people."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -12,8 +13,7 @@ from experiments.progress import say
 Writer = Callable[[pd.DataFrame, Path], None]
 
 
-def as_csv(table: pd.DataFrame, path: Path) -> None:
-    """Every column in full precision."""
+def _csv(table: pd.DataFrame, path: Path) -> None:
     table.to_csv(path, index=False)
 
 
@@ -42,40 +42,47 @@ def _parquet(table: pd.DataFrame, path: Path) -> None:
     table.to_parquet(path, index=False)
 
 
-WRITERS: Mapping[str, Writer] = {
-    "csv": as_csv,
-    "markdown": _markdown,
-    "html": _html,
-    "latex": _latex,
-    "json": _json,
+@dataclass(frozen=True)
+class Form:
+    """A form that a comparison is written in; files with every column in full precision are for programs."""
+
+    ending: str
+    write: Writer
+    every_column: bool
+
+
+FORMS: Mapping[str, Form] = {
+    "csv": Form(".csv", _csv, every_column=True),
+    "markdown": Form(".md", _markdown, every_column=False),
+    "html": Form(".html", _html, every_column=False),
+    "latex": Form(".tex", _latex, every_column=False),
+    "json": Form(".json", _json, every_column=True),
+    "excel": Form(".xlsx", _excel, every_column=True),
+    "parquet": Form(".parquet", _parquet, every_column=True),
 }
-# What --out writes, by the ending of the file's name.
-ENDINGS: Mapping[str, Writer] = {
-    ".csv": as_csv, ".md": _markdown, ".html": _html, ".tex": _latex, ".json": _json, ".xlsx": _excel,
-    ".parquet": _parquet,
-}  # fmt: skip
-FOR_PEOPLE = frozenset({".md", ".html", ".tex"})
+ENDINGS = tuple(form.ending for form in FORMS.values())
 
 
-def writer(path: Path) -> Writer:
-    """What writes a file of this name.
+def form_of(path: Path) -> Form:
+    """The form that the ending of a file's name says.
 
     Raises:
         UserError: no form has this ending.
     """
-    if path.suffix not in ENDINGS:
+    found = [form for form in FORMS.values() if form.ending == path.suffix]
+    if not found:
         raise UserError(f"--out {path}: the ending says the form, and is one of these. {near(path.suffix, ENDINGS)}")
-    return ENDINGS[path.suffix]
+    return found[0]
 
 
-def written(table: pd.DataFrame, path: Path, write: Writer) -> None:
+def written(table: pd.DataFrame, path: Path, form: Form) -> None:
     """Write a table to a file, and say so.
 
     Raises:
         UserError: the file cannot be written.
     """
     try:
-        write(table, path)
+        form.write(table, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error}).") from error
     say(f"wrote {path}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from experiments.comparison.columns import label
+from experiments.comparison.columns import check_comparable, label, timed
 from experiments.comparison.query import known
 from experiments.errors import UserError
 
@@ -15,7 +15,6 @@ OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
 FORM = re.compile(r"\s*(?P<column>[\w.]+)\s*(?P<operator>>=|<=|>|<)\s*(?P<bound>[-+\d_.eE]+)\s*")
-TIMED = ("latency_", "speedup")  # columns that mean nothing where a timing is void
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,9 @@ class Requirement:
     def met_by(self, run: pd.Series) -> bool:
         """Whether a run keeps the bound also at the bad end of its interval; one without a value does not."""
         value = run[judged(run.index, self.column, at_least=self.operator in (">", ">="))]
-        return bool(pd.notna(value)) and OPERATORS[self.operator](float(value), self.bound) and _means(run, self.column)
+        return (
+            bool(pd.notna(value)) and OPERATORS[self.operator](float(value), self.bound) and _is_valid(run, self.column)
+        )
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,19 @@ def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: 
     A run counts only if it is finished and its file is what its strategy promises.
 
     Raises:
-        UserError: the objective is no column of numbers.
+        UserError: the objective is no column of numbers, or times of different machines would decide.
     """
-    of_numbers(table, objective, "--minimize" if lowest else "--maximize")
+    option = "--minimize" if lowest else "--maximize"
+    of_numbers(table, objective, option)
+    for given, column in [*(("--require", each.column) for each in requirements), (option, objective)]:
+        check_comparable(table, column, given)
     excluded: dict[str, tuple[str, ...]] = {}
     left = table
     conditions: dict[str, Callable[[pd.Series], bool]] = {
         "finished": lambda run: bool(run["status"] == "FINISHED"),
         "verified": lambda run: str(run["verified"]).lower() != "false",
         **{each.text: each.met_by for each in requirements},
-        f"{objective} is known": lambda run: bool(pd.notna(run[objective])) and _means(run, objective),
+        f"{objective} is known": lambda run: bool(pd.notna(run[objective])) and _is_valid(run, objective),
     }
     for text, meets in conditions.items():
         meeting = left[[meets(run) for _, run in left.iterrows()]]
@@ -105,13 +109,9 @@ def told(decision: Decision, objective: str, lowest: bool) -> list[str]:
     return [*lines, f"Ship {label(run)}: {objective} {run[objective]:,.6g}{interval} is the {how} of those left."]
 
 
-def _means(run: pd.Series, column: str) -> bool:
+def _is_valid(run: pd.Series, column: str) -> bool:
+    """Times of a void timing say nothing."""
     return not (timed(column) and run["speed"] == "void")
-
-
-def timed(column: str) -> bool:
-    """Whether a column holds times, or ratios of times."""
-    return column.startswith(TIMED)
 
 
 def of_numbers(table: pd.DataFrame, column: str, option: str) -> str:

@@ -9,7 +9,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from experiments.comparison.columns import COLUMNS, SETTINGS
+from experiments.comparison.columns import COLUMNS, SETTINGS, several_machines
 from experiments.progress import CONSOLE
 from experiments.record import NOT_MEASURED
 
@@ -66,11 +66,6 @@ def _arena(arena: Any, runs: Any) -> str:
     if pd.notna(arena):
         return f"{arena:,}"
     return "" if pd.isna(runs) else str(runs) if runs == NOT_MEASURED else "no"
-
-
-def several_machines(table: pd.DataFrame) -> bool:
-    """Whether the rows were measured on machines that differ in what decides latencies."""
-    return bool(table["machine"].nunique() > 1)
 
 
 NOTE = (

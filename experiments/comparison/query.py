@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from experiments.comparison.columns import check_comparable
 from experiments.errors import UserError, first_line, near
 
 EXAMPLE = "--where \"strategy == 'qat' and epochs >= 5\""
@@ -57,6 +58,7 @@ def matrix(table: pd.DataFrame, rows: str, columns: str, value: str) -> pd.DataF
         known(table, name, "--pivot")
     if not pd.api.types.is_numeric_dtype(table[value]):
         raise UserError(f"--pivot {rows} {columns} {value}: the last of them holds words, and a number is needed.")
+    check_comparable(table, value, "--pivot")
     if rows == columns:
         raise UserError(f"--pivot {rows} {columns}: rows and columns need two different settings.")
     return table.pivot_table(index=rows, columns=columns, values=value, aggfunc="mean", sort=False).sort_index(axis=1)

@@ -8,7 +8,8 @@ from typing import Literal
 
 import pandas as pd
 
-from experiments.comparison.gates import of_numbers, timed
+from experiments.comparison.columns import timed
+from experiments.comparison.gates import of_numbers
 from experiments.errors import UserError, first_line
 
 SETTING = ("strategy", "model", "dataset", "epochs", "finetune_epochs", "seed")

@@ -8,7 +8,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -56,6 +56,19 @@ class LatencyProtocol:
 
 
 @dataclass(frozen=True)
+class TimedFile:
+    """A file to be timed, and what it is given: for each of its inputs, values (n, ...) that take turns."""
+
+    content: bytes
+    inputs: Sequence[npt.NDArray[np.generic]]
+
+    @staticmethod
+    def given(model: TFLiteModel, images: Images) -> "TimedFile":
+        """A file that takes images, one an inference, in its own type."""
+        return TimedFile(model.content, [quantized(images, input_of(model))[:, np.newaxis]])
+
+
+@dataclass(frozen=True)
 class Timings:
     """What one file took: `samples` (n, 2) int64 are (replicate, nanoseconds) of each inference with one image."""
 
@@ -96,6 +109,7 @@ class Session:
     conditions: Conditions
     threads: int
     start_seconds: float  # until the process that times was ready
+    failed: Mapping[str, str] = field(default_factory=dict)  # why files could not be run
 
     def ratio(self, one: str, other: str) -> Estimate:
         """How many times as long `one` takes as `other`: above 1, `other` is faster."""
@@ -174,37 +188,57 @@ def time_together(
     pairs: Sequence[tuple[str, str]],
     seed: int,
 ) -> Session:
-    """Time files, and a copy of the first, in one clean process, while no other run computes here.
+    """Time files, and a copy of the first.
 
     It ends when the ratios of these pairs are known to `protocol.precision`, or `protocol.seconds` are spent.
     """
     first = next(iter(files))
-    everyone = {**files, SENTINEL: files[first]}
+    ready = {name: TimedFile.given(file, images[name][:IMAGES]) for name, file in files.items()}
+    return time_files({**ready, SENTINEL: ready[first]}, protocol, [*pairs, (first, SENTINEL)], seed)
+
+
+def time_files(
+    files: Mapping[str, TimedFile],
+    protocol: LatencyProtocol,
+    pairs: Sequence[tuple[str, str]],
+    seed: int,
+    may_fail: bool = False,
+) -> Session:
+    """Time files in one clean process, while no other run computes here; where it is allowed, some may fail to run.
+
+    Raises:
+        UserError: the process ended, as the interpreter makes it on files that it cannot run.
+    """
+    numbers = {name: str(i) for i, name in enumerate(files)}
+    request = {
+        "names": list(numbers.values()),
+        "pairs": [[numbers[one], numbers[other]] for one, other in pairs],
+        "threads": protocol.threads,
+        "delegate": protocol.delegate,
+        "seconds": protocol.seconds,
+        "precision": protocol.precision,
+        "critical": t_quantiles(100),
+        "seed": seed,
+        "may_fail": may_fail,
+    }
     with tempfile.TemporaryDirectory(prefix="latency-") as name:
         folder = Path(name)
-        for i, (contestant, file) in enumerate(everyone.items()):
-            (folder / f"{i}.tflite").write_bytes(file.content)
-            values = images[first if contestant == SENTINEL else contestant][:IMAGES]
-            np.save(folder / f"{i}.npy", quantized(values, input_of(file)))
-        numbers = {contestant: str(i) for i, contestant in enumerate(everyone)}
-        request = {
-            "names": list(numbers.values()),
-            "pairs": [[numbers[one], numbers[other]] for one, other in [*pairs, (first, SENTINEL)]],
-            "threads": protocol.threads,
-            "delegate": protocol.delegate,
-            "seconds": protocol.seconds,
-            "precision": protocol.precision,
-            "critical": t_quantiles(100),
-            "seed": seed,
-        }
+        for contestant, file in files.items():
+            (folder / f"{numbers[contestant]}.tflite").write_bytes(file.content)
+            arrays: dict[str, Any] = {str(place): values for place, values in enumerate(file.inputs)}
+            np.savez(folder / f"{numbers[contestant]}.npz", **arrays)
         (folder / "request.json").write_text(json.dumps(request))
         with alone():
             watch = Watch()
             start_seconds = _run(folder)
             conditions = watch.conditions()
-        with np.load(folder / "timings.npz", allow_pickle=False) as arrays:
-            timings = {name: _timings(arrays, number) for name, number in numbers.items()}
-    return Session(timings, conditions, protocol.threads, start_seconds)
+        reasons: dict[str, str] = json.loads((folder / "failed.json").read_text())
+        with np.load(folder / "timings.npz", allow_pickle=False) as arrays_by_name:
+            timings = {
+                name: _timings(arrays_by_name, number) for name, number in numbers.items() if number not in reasons
+            }
+    failed = {name: reasons[number] for name, number in numbers.items() if number in reasons}
+    return Session(timings, conditions, protocol.threads, start_seconds, failed)
 
 
 def _timings(arrays: Any, number: str) -> Timings:

@@ -15,12 +15,9 @@ What the ops take should add up to what the whole file takes. It does so only ab
 `Profile.sum_us` beside `Profile.whole_us` says how far a file is from adding up; benchmarks/profile.py has figures.
 """
 
-import json
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,19 +28,15 @@ from ai_edge_litert.tools.flatbuffer_utils import convert_object_to_bytearray, r
 from experiments.dataset import Images
 from experiments.errors import UserError
 from experiments.graph import Op
-from experiments.machine import alone
-from experiments.measure.accuracy import input_of, quantized
-from experiments.measure.child import run_child
+from experiments.measure.accuracy import quantized
 from experiments.measure.fidelity import keeping_all
-from experiments.measure.latency import LatencyProtocol
+from experiments.measure.latency import LatencyProtocol, TimedFile, time_files
 from experiments.tflite import TFLiteModel
 
 Inputs = Sequence[npt.NDArray[np.generic]]  # for each input of a file, values (n, ...)
 
-OP_STOPWATCH = Path(__file__).with_name("op_stopwatch.py")
 IMAGES = 10  # test images whose values take turns as inputs
 SHARE_OF_BUDGET = 0.2
-REPLICATES = 5  # with fresh interpreters, since two of the same file truly differ
 WHOLE, CALL = "whole", "call"
 WITH_ITS_READER = "unpacks constants once, when the file is loaded; part of the op that uses them"
 
@@ -75,14 +68,6 @@ class Profile:
         return sum(op.microseconds or 0.0 for op in self.ops) + self.call_us
 
 
-@dataclass(frozen=True)
-class Cut:
-    """A file of one op, and what it is given."""
-
-    content: bytes
-    inputs: Inputs
-
-
 def op_profile(
     model: TFLiteModel, ops: Sequence[Op], images: Images, protocol: LatencyProtocol, seed: int = 0
 ) -> Profile:
@@ -96,16 +81,16 @@ def op_profile(
         UserError: the interpreter ended the process, as it does on files it cannot run.
     """
     images = images[:IMAGES]
-    whole = Cut(model.content, [_each(quantized(images, input_of(model)))])
     cuts, remarks = cut_out(model, ops, images)
-    contestants = {WHOLE: whole, CALL: next_to_nothing(), **{str(index): cut for index, cut in cuts.items()}}
-    medians, failed = _timed(contestants, protocol, seed)
-    if WHOLE in failed or CALL in failed:
-        raise UserError(f"The interpreter could not run the model: {failed.get(WHOLE) or failed.get(CALL)}")
-    remarks |= {int(name): f"cannot be run alone: {_last_line(reason)}" for name, reason in failed.items()}
-    call = medians[CALL]
-    alone_us = {index: max(medians[str(index)] - call, 0.0) for index in cuts if index not in remarks}
-    return Profile(tuple(_op_time(op, alone_us, remarks) for op in ops), medians[WHOLE], call)
+    files = {WHOLE: TimedFile.given(model, images), CALL: next_to_nothing()}
+    files |= {str(index): cut for index, cut in cuts.items()}
+    session = time_files(files, replace(protocol, seconds=protocol.seconds * SHARE_OF_BUDGET), [], seed, may_fail=True)
+    if reason := session.failed.get(WHOLE, session.failed.get(CALL)):
+        raise UserError(f"The interpreter could not run the model: {reason}")
+    remarks |= {int(name): f"cannot be run alone: {_last_line(reason)}" for name, reason in session.failed.items()}
+    medians = {name: timings.percentile_us(50) for name, timings in session.timings.items()}
+    alone_us = {index: max(medians[str(index)] - medians[CALL], 0.0) for index in cuts if index not in remarks}
+    return Profile(tuple(_op_time(op, alone_us, remarks) for op in ops), medians[WHOLE], medians[CALL])
 
 
 def _op_time(op: Op, microseconds: Mapping[int, float], remarks: Mapping[int, str]) -> OpTime:
@@ -119,38 +104,13 @@ def _last_line(message: str) -> str:
     return (message.strip().splitlines() or ["no message"])[-1]
 
 
-def _timed(cuts: Mapping[str, Cut], protocol: LatencyProtocol, seed: int) -> tuple[dict[str, float], dict[str, str]]:
-    """Median microseconds by name, and why others could not be run."""
-    with tempfile.TemporaryDirectory(prefix="profile-") as name:
-        folder = Path(name)
-        for cut_name, cut in cuts.items():
-            (folder / f"{cut_name}.tflite").write_bytes(cut.content)
-            arrays: dict[str, Any] = {str(place): values for place, values in enumerate(cut.inputs)}
-            np.savez(folder / f"{cut_name}.npz", **arrays)
-        request = {
-            "names": list(cuts),
-            "threads": protocol.threads,
-            "delegate": protocol.delegate,
-            "replicates": REPLICATES,
-            "seconds": protocol.seconds * SHARE_OF_BUDGET,
-            "seed": seed,
-        }
-        (folder / "request.json").write_text(json.dumps(request))
-        with alone():
-            run_child(OP_STOPWATCH, folder)
-        failed: dict[str, str] = json.loads((folder / "failed.json").read_text())
-        with np.load(folder / "samples.npz", allow_pickle=False) as samples:
-            medians = {name: float(np.median(samples[name]) / 1000) for name in cuts if name not in failed}
-    return medians, failed
-
-
-def cut_out(model: TFLiteModel, ops: Sequence[Op], images: Images) -> tuple[dict[int, Cut], dict[int, str]]:
+def cut_out(model: TFLiteModel, ops: Sequence[Op], images: Images) -> tuple[dict[int, TimedFile], dict[int, str]]:
     """By position, a file of each op that has a time of its own, and remarks on those that have none."""
     whole = read_model_from_bytearray(bytearray(model.content))
     graph = whole.subgraphs[0]
     unpacking = _unpacking(whole)
     seen = _values(model, {i for op in ops for i in op.inputs if _computed(whole, i, unpacking)}, images)
-    cuts: dict[int, Cut] = {}
+    cuts: dict[int, TimedFile] = {}
     remarks: dict[int, str] = {}
     for op in ops:
         operator = graph.operators[op.index]
@@ -164,7 +124,7 @@ def cut_out(model: TFLiteModel, ops: Sequence[Op], images: Images) -> tuple[dict
         else:
             before = dict.fromkeys(unpacking[i] for i in operator.inputs if i in unpacking)
             content = one_op_file(whole, [*before, operator], {i: seen[i].shape[1:] for i in inputs})
-            cuts[op.index] = Cut(content, [seen[i] for i in inputs])
+            cuts[op.index] = TimedFile(content, [seen[i] for i in inputs])
     return cuts, remarks
 
 
@@ -235,7 +195,7 @@ def _moved(operator: Any, place: Mapping[int, int]) -> Any:
     return other
 
 
-def next_to_nothing() -> Cut:
+def next_to_nothing() -> TimedFile:
     """A file that negates one float: what it takes is what a call costs."""
     builtin = schema.BuiltinOperator.NEG
     code = schema.OperatorCodeT(builtinCode=builtin, deprecatedBuiltinCode=builtin, version=1)
@@ -243,7 +203,7 @@ def next_to_nothing() -> Cut:
         schema.TensorT(name=name, shape=[1, 1], type=schema.TensorType.FLOAT32, buffer=0) for name in (b"in", b"out")
     ]
     operator = schema.OperatorT(opcodeIndex=0, inputs=[0], outputs=[1])
-    return Cut(packed([operator], [code], tensors, [schema.BufferT()], [0]), [np.ones((1, 1, 1), np.float32)])
+    return TimedFile(packed([operator], [code], tensors, [schema.BufferT()], [0]), [np.ones((1, 1, 1), np.float32)])
 
 
 def packed(
@@ -259,8 +219,3 @@ def packed(
     )
     model = schema.ModelT(version=3, operatorCodes=codes, subgraphs=[graph], buffers=buffers, description=b"one op")
     return bytes(convert_object_to_bytearray(model))
-
-
-def _each(images: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """Images (n, ...) as batches of one, (n, 1, ...)."""
-    return images[:, np.newaxis]

@@ -1,7 +1,7 @@
 """Times TFLite files side by side in a process that holds nothing but LiteRT and numpy.
 
-Run with FOLDER; FOLDER/request.json says what to do, FOLDER/timings.npz receives the timings, and
-standard output the share of the budget that is spent, a line a replicate.
+Run with FOLDER; FOLDER/request.json says what to do, FOLDER/timings.npz receives the timings, FOLDER/failed.json the
+reasons why files cannot be run, and standard output the share of the budget that is spent, a line a replicate.
 
 One replicate makes fresh interpreters of every file, since two interpreters of one file truly differ (memory layout),
 warms them up, and times blocks of invocations in random order, so that a slow moment of the machine hits all files
@@ -15,7 +15,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-Inputs = npt.NDArray[np.generic]
+Inputs = list[npt.NDArray[np.generic]]  # for each input of a file, values (n, ...)
 Timings = Mapping[str, list[list[int]]]  # nanoseconds of every invocation, a list a replicate, by file
 
 RESOLVERS = {"xnnpack": OpResolverType.AUTO, "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
@@ -32,26 +32,28 @@ BLOCK_NS = 1_000_000  # one file's turn takes at least so long
 REPLICATES_IN_BUDGET = 40
 REPLICATES_AT_LEAST = 10
 REPLICATES_OF_SLOW_FILES = 3  # where ten would take longer than the budget
+MOST_IMAGES = 1000  # a block begins with any of them, and those of a file take turns
 PADDING = 2**20  # bytes at most between two interpreters, so that each replicate has another memory layout
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A file ready to be timed; `inputs` (n, 1, ...) are in the type that it takes."""
+    """A file ready to be timed."""
 
     name: str
     interpreter: Any
-    index: int
+    indices: list[int]  # of its inputs
     inputs: Inputs
     load_ns: int  # to read the file and to make it ready
     first_ns: int  # the first invocation
 
     def time(self, first: int, invocations: int) -> list[int]:
-        """Nanoseconds of inferences in a row; setting the input is not part of them."""
+        """Nanoseconds of inferences in a row; setting the inputs is not part of them."""
         set_tensor, invoke, clock = self.interpreter.set_tensor, self.interpreter.invoke, time.perf_counter_ns
         nanoseconds = []
         for i in range(first, first + invocations):
-            set_tensor(self.index, self.inputs[i % len(self.inputs)])
+            for index, values in zip(self.indices, self.inputs, strict=True):
+                set_tensor(index, values[i % len(values)])
             started = clock()
             invoke()
             nanoseconds.append(clock() - started)
@@ -62,13 +64,16 @@ def main(folder: Path) -> None:
     """Time the requested files and write what each took."""
     request = json.loads((folder / "request.json").read_text())
     rng = np.random.default_rng(request["seed"])
-    inputs = {name: np.load(folder / f"{name}.npy", allow_pickle=False)[:, np.newaxis] for name in request["names"]}
+    inputs = {name: inputs_of(folder / f"{name}.npz") for name in request["names"]}
+    failed: dict[str, str] = {}
     samples: dict[str, list[list[int]]] = defaultdict(list)
     loads: dict[str, list[tuple[int, int]]] = defaultdict(list)
     print(0.0, flush=True)  # ready
     started = time.perf_counter()
     while not finished(samples, time.perf_counter() - started, request):
-        contestants, _padding = enter_all(folder, inputs, request, rng)
+        contestants, _padding = enter_all(folder, inputs, failed, request, rng)
+        if not contestants:
+            break
         for name, nanoseconds in one_replicate(contestants, request["seconds"] / REPLICATES_IN_BUDGET, rng).items():
             samples[name].append(nanoseconds)
         for contestant in contestants:
@@ -77,6 +82,13 @@ def main(folder: Path) -> None:
     arrays: dict[str, Any] = {f"{name}.samples": as_rows(replicates) for name, replicates in samples.items()}
     arrays |= {f"{name}.loads": np.array(pairs, np.int64) for name, pairs in loads.items()}
     np.savez(folder / "timings.npz", **arrays)
+    (folder / "failed.json").write_text(json.dumps(failed))
+
+
+def inputs_of(path: Path) -> Inputs:
+    """What a file is given, in the order of its inputs."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return [arrays[str(place)] for place in range(len(arrays.files))]
 
 
 def finished(samples: Timings, seconds: float, request: Mapping[str, Any]) -> bool:
@@ -90,7 +102,12 @@ def finished(samples: Timings, seconds: float, request: Mapping[str, Any]) -> bo
 
 
 def widest(samples: Timings, request: Mapping[str, Any]) -> float:
-    """Half the width of the widest 95 % interval of the ratios that are asked for, as a share of the ratio."""
+    """Half the width of the widest 95 % interval of the ratios that are asked for, as a share of the ratio.
+
+    Where none is asked for, there is never enough, and the budget is spent.
+    """
+    if not request["pairs"]:
+        return float("inf")
     logs = {name: np.log([np.median(replicate) for replicate in replicates]) for name, replicates in samples.items()}
     replicates = len(next(iter(logs.values())))
     critical = request["critical"][min(replicates - 2, len(request["critical"]) - 1)]
@@ -99,14 +116,25 @@ def widest(samples: Timings, request: Mapping[str, Any]) -> float:
 
 
 def enter_all(
-    folder: Path, inputs: Mapping[str, Inputs], request: Mapping[str, Any], rng: np.random.Generator
+    folder: Path,
+    inputs: Mapping[str, Inputs],
+    failed: dict[str, str],
+    request: Mapping[str, Any],
+    rng: np.random.Generator,
 ) -> tuple[list[Contestant], list[Any]]:
-    """Fresh interpreters of all files, in random order, and what lies between them."""
+    """Fresh interpreters of all files, in random order, and what lies between them.
+
+    A file that cannot be run joins `failed` where that is allowed.
+    """
     contestants, padding = [], []
-    for i in rng.permutation(len(request["names"])):
-        name = request["names"][i]
+    for name in rng.permutation([name for name in inputs if name not in failed]):
         padding.append(np.ones(int(rng.integers(1, PADDING)), np.uint8))
-        contestants.append(enter(folder / f"{name}.tflite", inputs[name], request))
+        try:
+            contestants.append(enter(folder / f"{name}.tflite", inputs[name], request))
+        except (ValueError, RuntimeError) as error:
+            if not request["may_fail"]:
+                raise
+            failed[str(name)] = str(error)
     return contestants, padding
 
 
@@ -118,11 +146,9 @@ def enter(path: Path, inputs: Inputs, request: Mapping[str, Any]) -> Contestant:
     )
     interpreter.allocate_tensors()
     loaded = time.perf_counter_ns()
-    index = interpreter.get_input_details()[0]["index"]
-    interpreter.set_tensor(index, inputs[0])
-    before = time.perf_counter_ns()
-    interpreter.invoke()
-    return Contestant(path.stem, interpreter, index, inputs, loaded - started, time.perf_counter_ns() - before)
+    indices = [entry["index"] for entry in interpreter.get_input_details()]
+    contestant = Contestant(path.stem, interpreter, indices, inputs, loaded - started, 0)
+    return replace(contestant, first_ns=contestant.time(0, 1)[0])
 
 
 def one_replicate(contestants: Sequence[Contestant], seconds: float, rng: np.random.Generator) -> dict[str, list[int]]:
@@ -132,7 +158,7 @@ def one_replicate(contestants: Sequence[Contestant], seconds: float, rng: np.ran
     started = time.perf_counter()
     gc.disable()
     while not timings[contestants[0].name] or time.perf_counter() - started < seconds:
-        image = int(rng.integers(len(contestants[0].inputs)))
+        image = int(rng.integers(MOST_IMAGES))
         for i in rng.permutation(len(contestants)):
             timings[contestants[i].name] += contestants[i].time(image, blocks[i])
     gc.enable()
@@ -143,7 +169,8 @@ def block_size(contestant: Contestant, seconds: float) -> int:
     """Warm a file up; how many of its invocations make a block."""
     fastest, started = contestant.first_ns, time.perf_counter()
     for i in range(WARM_UP):
-        if time.perf_counter() - started + fastest / 1e9 > seconds:
+        known = i > 0 or fastest > BLOCK_NS  # the first invocation alone says little of a fast file
+        if known and time.perf_counter() - started + fastest / 1e9 > seconds:
             break
         fastest = min(fastest, *contestant.time(i, 1))
     return -(-BLOCK_NS // max(fastest, 1))
