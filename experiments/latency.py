@@ -309,8 +309,8 @@ def _record(
     store: Store, contestants: Iterable[Contestant], session: "Session", files: pd.DataFrame, pairs: pd.DataFrame
 ) -> None:
     """Keep the session with every run that took part."""
+    from experiments.artifacts import save_samples
     from experiments.stamp import stamp
-    from experiments.tracking import save_samples
 
     name = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%S")
     p50: Mapping[str, float] = dict(zip(files["file"], files["latency_p50_us"], strict=True))

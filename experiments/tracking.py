@@ -1,9 +1,5 @@
 """MLflow, and the only place that knows it: open a run, write its record, load runs as rows."""
 
-import csv
-import gzip
-import io
-import json
 import logging
 import os
 import re
@@ -13,28 +9,22 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import wraps
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import psutil
 from filelock import FileLock
 from pydantic import field_validator
 from pydantic.dataclasses import dataclass as card
 
+from experiments.artifacts import PREDICTIONS, read_predictions, write_artifacts
 from experiments.card import CARD
 from experiments.errors import UserError, by_beginning, first_line, near
-from experiments.graph import Op
-from experiments.measure.fidelity import Gap, OpNoise
-from experiments.measure.latency import Session
-from experiments.measure.profile import OpTime
-from experiments.plots import save_noise, save_profile
 from experiments.progress import say
 from experiments.record import Answers, RunRecord, Setting
 from experiments.stamp import stamp
@@ -62,9 +52,6 @@ VERDICT = (
 )  # fmt: skip
 TAG_LENGTH = 5000  # characters
 REUSED = "reused"  # said of a run that a sweep found finished
-SAMPLES = "latency_samples.csv.gz"
-PREDICTIONS = "predictions.csv"  # artifact of a run: what the models say of each test image
-PREDICTED = "truth,keras,tflite,float_reference"  # its columns
 DETAILS = "traceback.txt"  # artifact of a run that failed
 NOTE_LENGTH = 7500  # characters; MLflow cuts tags at 8000 without a word
 METRICS_A_BATCH = 1000  # MLflow's own limit
@@ -271,7 +258,7 @@ class Store:
                 tags=[RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()] if start == 0 else [],
             )
         with tempfile.TemporaryDirectory(prefix="artifacts-") as folder:
-            write_artifacts(Path(folder), record, redacted(configuration))
+            write_artifacts(Path(folder), record, run_name(record.setting), redacted(configuration))
             self.client.log_artifacts(run_id, folder)
         self.close(run_id, "FINISHED")
 
@@ -442,71 +429,6 @@ def run_name(setting: Setting) -> str:
 def redacted(text: str) -> str:
     """A text without the names and passwords that addresses carry: postgresql://***@host."""
     return re.sub(r"(?<=://)[^/\s@]+@", "***@", text)
-
-
-def write_artifacts(folder: Path, record: RunRecord, configuration: str) -> None:
-    """The files of a run: the model, the record, what is in the file, raw timings, predictions, configuration."""
-    (folder / "model.tflite").write_bytes(record.tflite.content)
-    (folder / "record.json").write_text(json.dumps(record.as_json(), indent=2))
-    (folder / "config.yaml").write_text(configuration)
-    (folder / "layers.csv").write_text(layer_table(record.ops, record.delegated))
-    (folder / "fidelity.csv").write_text(_table_of(Gap, record.gaps))
-    (folder / "signal_to_noise.csv").write_text(_table_of(OpNoise, record.op_noise))
-    save_noise(folder / "signal_to_noise.png", record.op_noise, run_name(record.setting))
-    (folder / "profile.csv").write_text(_table_of(OpTime, record.profile.ops))
-    save_profile(folder / "profile.png", record.profile, run_name(record.setting))
-    save_samples(folder / SAMPLES, record.latency.session)
-    answers = record.answers
-    _save_table(
-        folder / PREDICTIONS,
-        np.stack([answers.truth, answers.keras, answers.tflite, answers.reference], axis=1),
-        PREDICTED,
-    )
-
-
-def save_samples(path: Path, session: Session) -> None:
-    """Every timed inference of a session, as compressed CSV: file, replicate, nanoseconds."""
-    with gzip.open(path, "wt", newline="") as file:
-        file.write("file,replicate,nanoseconds\n")
-        for name, timings in session.timings.items():
-            np.savetxt(file, timings.samples, f"{name},%d,%d")
-
-
-def read_predictions(path: Path, run_id: str) -> Answers:
-    """The answers that `write_artifacts` wrote.
-
-    Raises:
-        UserError: the file is cut, or another one.
-    """
-    if path.read_text().partition("\n")[0] != PREDICTED:
-        raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read (it does not begin with {PREDICTED}).")
-    try:
-        truth, keras, tflite, reference = np.loadtxt(path, np.int64, delimiter=",", skiprows=1, ndmin=2).T
-    except ValueError as error:
-        raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read ({first_line(error)}).") from error
-    return Answers(truth, keras, tflite, reference)
-
-
-def _save_table(path: Path, values: npt.NDArray[np.int64], header: str) -> None:
-    np.savetxt(path, values, "%d", delimiter=",", header=header, comments="")
-
-
-def layer_table(ops: Sequence[Op], delegated: Collection[int]) -> str:
-    """The ops of a file as CSV, one line each; `delegated` are the positions of those that XNNPACK takes."""
-    columns = [field.name for field in fields(Op) if field.name not in ("inputs", "outputs")]
-    rows = [[*(getattr(op, name) for name in columns), op.arithmetic, op.index in delegated] for op in ops]
-    return _as_csv([*columns, "arithmetic", "xnnpack"], rows)
-
-
-def _as_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([header, *rows])
-    return table.getvalue()
-
-
-def _table_of(kind: type, values: Sequence[Any]) -> str:
-    """Dataclasses of one kind as CSV."""
-    return _as_csv([field.name for field in fields(kind)], [list(asdict(value).values()) for value in values])
 
 
 def _row(run: "Run") -> Row:

@@ -7,13 +7,14 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from experiments.artifacts import PREDICTIONS
 from experiments.comparison.columns import label
 from experiments.comparison.people import percents, picture
 from experiments.errors import UserError
 from experiments.progress import CONSOLE
 from experiments.record import Answers
 from experiments.statistics import discordant, holm, mcnemar, paired_bootstrap, paired_difference
-from experiments.tracking import PREDICTIONS, Row, Store
+from experiments.tracking import Row, Store
 
 PAIRS_NOTE = (
     "gained and lost: images that the run's TFLite file has right and the other's wrong, and the reverse. "

@@ -6,12 +6,13 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
+from experiments.artifacts import PREDICTIONS
 from experiments.comparison.columns import SETTINGS, cell_of, label
 from experiments.comparison.people import percents, picture
 from experiments.progress import CONSOLE, say
 from experiments.record import Answers
 from experiments.statistics import difference_over_seeds, over_seeds
-from experiments.tracking import PREDICTIONS, Store
+from experiments.tracking import Store
 
 OVER_SEEDS = (
     "seeds", "images", "tflite_accuracy", "tflite_accuracy_low", "tflite_accuracy_high",

@@ -1,0 +1,90 @@
+"""The files of a run: written when it is finished, and read again by whoever compares runs."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.errors import UserError, first_line
+from experiments.graph import Op
+from experiments.measure.fidelity import Gap, OpNoise
+from experiments.measure.latency import Session
+from experiments.measure.profile import OpTime
+from experiments.plots import save_noise, save_profile
+from experiments.record import Answers, RunRecord
+
+SAMPLES = "latency_samples.csv.gz"
+PREDICTIONS = "predictions.csv"  # artifact of a run: what the models say of each test image
+PREDICTED = "truth,keras,tflite,float_reference"  # its columns
+
+
+def write_artifacts(folder: Path, record: RunRecord, title: str, configuration: str) -> None:
+    """The files of a run: the model, the record, what is in the file, raw timings, predictions, configuration."""
+    (folder / "model.tflite").write_bytes(record.tflite.content)
+    (folder / "record.json").write_text(json.dumps(record.as_json(), indent=2))
+    (folder / "config.yaml").write_text(configuration)
+    (folder / "layers.csv").write_text(layer_table(record.ops, record.delegated))
+    (folder / "fidelity.csv").write_text(_table_of(Gap, record.gaps))
+    (folder / "signal_to_noise.csv").write_text(_table_of(OpNoise, record.op_noise))
+    save_noise(folder / "signal_to_noise.png", record.op_noise, title)
+    (folder / "profile.csv").write_text(_table_of(OpTime, record.profile.ops))
+    save_profile(folder / "profile.png", record.profile, title)
+    save_samples(folder / SAMPLES, record.latency.session)
+    answers = record.answers
+    _save_table(
+        folder / PREDICTIONS,
+        np.stack([answers.truth, answers.keras, answers.tflite, answers.reference], axis=1),
+        PREDICTED,
+    )
+
+
+def save_samples(path: Path, session: Session) -> None:
+    """Every timed inference of a session, as compressed CSV: file, replicate, nanoseconds."""
+    with gzip.open(path, "wt", newline="") as file:
+        file.write("file,replicate,nanoseconds\n")
+        for name, timings in session.timings.items():
+            np.savetxt(file, timings.samples, f"{name},%d,%d")
+
+
+def read_predictions(path: Path, run_id: str) -> Answers:
+    """The answers that `write_artifacts` wrote.
+
+    Raises:
+        UserError: the file is cut, or another one.
+    """
+    if path.read_text().partition("\n")[0] != PREDICTED:
+        raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read (it does not begin with {PREDICTED}).")
+    try:
+        truth, keras, tflite, reference = np.loadtxt(path, np.int64, delimiter=",", skiprows=1, ndmin=2).T
+    except ValueError as error:
+        raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read ({first_line(error)}).") from error
+    return Answers(truth, keras, tflite, reference)
+
+
+def _save_table(path: Path, values: npt.NDArray[np.int64], header: str) -> None:
+    np.savetxt(path, values, "%d", delimiter=",", header=header, comments="")
+
+
+def layer_table(ops: Sequence[Op], delegated: Collection[int]) -> str:
+    """The ops of a file as CSV, one line each; `delegated` are the positions of those that XNNPACK takes."""
+    columns = [field.name for field in fields(Op) if field.name not in ("inputs", "outputs")]
+    rows = [[*(getattr(op, name) for name in columns), op.arithmetic, op.index in delegated] for op in ops]
+    return _as_csv([*columns, "arithmetic", "xnnpack"], rows)
+
+
+def _as_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([header, *rows])
+    return table.getvalue()
+
+
+def _table_of(kind: type, values: Sequence[Any]) -> str:
+    """Dataclasses of one kind as CSV."""
+    return _as_csv([field.name for field in fields(kind)], [list(asdict(value).values()) for value in values])
