@@ -20,6 +20,7 @@ from benchmarks.tables import (
     overhead_table,
     planted_table,
     profile_table,
+    reading_table,
     same_file_table,
     spread_table,
 )
@@ -129,6 +130,7 @@ TABLES: Mapping[str, Callable[[pd.DataFrame], str]] = {
     "planted": planted_table,
     "spread": spread_table,
     "profile": profile_table,
+    "reading": reading_table,
 }
 
 

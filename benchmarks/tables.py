@@ -1,5 +1,7 @@
 """The README's tables of what the long benchmarks found, made from their CSVs alone, and the targets of each."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 
@@ -22,6 +24,8 @@ WRONG_AT_MOST, WIDTH_AT_MOST, START_AT_MOST = 0.05, 0.03, 1.0  # share of compar
 FOUND_AT_LEAST = {3.0: 0.80, 5.0: 0.95, 10.0: 0.99}  # share of the trials, by percent of work added
 SUITE = "this suite"
 SPREAD_AT_LEAST = 3.0  # times the suite's
+READ_AT_MOST, READ_RUNS = 3.0, 5000  # seconds for so many runs
+GROWTH_OF_READING = 1.5  # times the seconds a run that a store with fewer runs takes: from there on it is not linear
 NOT_OVERHEAD = ("training", "conversion", "evaluation", "latency")  # parts of a job, in columns like training_seconds
 
 
@@ -317,6 +321,42 @@ def profile_table(table: pd.DataFrame) -> str:
             }
         )
     )
+
+
+def reading_table(table: pd.DataFrame) -> str:
+    """What benchmarks.reading found."""
+    ratio = table["search_runs_seconds"] / table["load_seconds"]
+    shown = pd.DataFrame(
+        {
+            "store": table["store"],
+            "runs": [f"{runs:,}" for runs in table["runs"]],
+            "`mlflow.search_runs`, s": [f"{value:.2f}" for value in table["search_runs_seconds"]],
+            "`compare.load`, s": [f"{value:.2f}" for value in table["load_seconds"]],
+            "times faster": [f"{value:.1f}" for value in ratio],
+            "equal values": ["yes" if _true(value) else "no" for value in table["equal"]],
+            "`experiments.compare --sweep all`, s": [f"{value:.1f}" for value in table["command_seconds"]],
+        }
+    )
+    return _markdown(shown)
+
+
+def reading_failures(table: pd.DataFrame) -> list[str]:
+    """Stores that are read too slowly, or wrongly; and kinds of store where many runs take more than their share."""
+    failures = [
+        f"{row['store']}, {row['runs']:,} runs: read in {row['load_seconds']:.1f} s"
+        for row in table.to_dict("records")
+        if row["load_seconds"] > READ_AT_MOST * max(1.0, row["runs"] / READ_RUNS)
+    ]
+    for way in ("load_seconds", "command_seconds"):
+        each = table.assign(each=table[way] / table["runs"]).sort_values("runs").groupby("store", sort=False)["each"]
+        failures += [f"{store}: {way} grow faster than the runs" for store, of in each if _grows(of.tolist())]
+    unequal = table[~table["equal"].map(_true)]
+    return failures + [f"{row['store']}, {row['runs']:,} runs: unequal" for row in unequal.to_dict("records")]
+
+
+def _grows(each: list[float]) -> bool:
+    """Whether a run takes longer among many than among fewer; a start that all runs share makes it less."""
+    return any(later > GROWTH_OF_READING * earlier for earlier, later in pairwise(each))
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -58,7 +58,7 @@ class _Display(Protocol):
 
     def say(self, message: str) -> None: ...
     def complain(self, message: str) -> None: ...
-    def begin(self, bar: str, description: str, total: int) -> None: ...
+    def begin(self, bar: str, description: str, total: int | None) -> None: ...
     def advance(self, bar: str, steps: int) -> None: ...
     def end(self, bar: str) -> None: ...
     def flush(self) -> None: ...
@@ -77,7 +77,7 @@ class _Screen:
     def complain(self, message: str) -> None:
         sys.stderr.write(f"{message}\n")
 
-    def begin(self, bar: str, description: str, total: int) -> None:
+    def begin(self, bar: str, description: str, total: int | None) -> None:
         with self._lock:
             if not self._tasks:
                 _BARS.start()
@@ -110,7 +110,7 @@ class _Messenger:
     def complain(self, message: str) -> None:
         self._tell("complain", message)
 
-    def begin(self, bar: str, description: str, total: int) -> None:
+    def begin(self, bar: str, description: str, total: int | None) -> None:
         self._tell("begin", bar, description, total)
 
     def advance(self, bar: str, steps: int) -> None:
@@ -196,10 +196,10 @@ def _hear(connection: "Connection[bool, tuple[str, ...]]") -> None:
 
 
 @contextmanager
-def bar(description: str, total: int, name: str = "") -> Iterator[Advance]:
+def bar(description: str, total: int | None, name: str = "") -> Iterator[Advance]:
     """A progress bar while the block runs; what it yields moves the bar forward by so many steps.
 
-    Other processes can move it by its name.
+    Other processes can move it by its name. A total of None is one that is not known before the end.
     """
     display, name = _display(), name or f"{os.getpid()}-{next(_NUMBERS)}"
     display.begin(name, description, total)

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
-from functools import wraps
+from functools import cache, wraps
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
@@ -25,13 +25,15 @@ from pydantic.dataclasses import dataclass as card
 from experiments.artifacts import PREDICTIONS, read_predictions, write_artifacts
 from experiments.card import CARD
 from experiments.errors import UserError, by_beginning, first_line, near
-from experiments.progress import say
+from experiments.progress import bar, say
 from experiments.record import Answers, RunRecord, Setting
 from experiments.stamp import stamp
+from experiments.store_tables import SCHEMAS, Recorded, StoreTables
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.store.entities import PagedList
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,6 +57,7 @@ REUSED = "reused"  # said of a run that a sweep found finished
 DETAILS = "traceback.txt"  # artifact of a run that failed
 NOTE_LENGTH = 7500  # characters; MLflow cuts tags at 8000 without a word
 METRICS_A_BATCH = 1000  # MLflow's own limit
+RUNS_A_PAGE = 1000
 
 
 @card(frozen=True, config=CARD, kw_only=True)
@@ -78,6 +81,11 @@ class Tracking:
     def database(self) -> Path | None:
         """The SQLite file, where there is one."""
         return Path(self.uri.removeprefix(SQLITE)).absolute() if self.uri.startswith(SQLITE) else None
+
+    @property
+    def tables(self) -> Path | str | None:
+        """Where the database is whose tables are read; a server has none to show, and other kinds were not tried."""
+        return self.database or (self.uri if self.uri.startswith("postgresql") else None)
 
     def connect(self, create: bool = True) -> "Store":
         """An open store; `create` makes the database and the experiment where they are missing.
@@ -239,7 +247,7 @@ class Store:
             run_id = found[0].info.run_id
             self.client.set_tag(run_id, _sweep_tag(sweep), f"{job:05d} {REUSED}")
             self.client.set_tag(run_id, "mlflow.parentRunId", sweep)  # in MLflow's pages it moves to the newest sweep
-        return _row(found[0]) if found else None
+        return _row(_recorded(found[0])) if found else None
 
     @_explained
     def finish(self, run_id: str, record: RunRecord, configuration: str) -> None:
@@ -295,19 +303,23 @@ class Store:
     @_explained
     def row(self, run_id: str) -> Row:
         """One run as a row."""
-        return _row(self.client.get_run(run_id))
+        return _row(_recorded(self.client.get_run(run_id)))
 
     @_explained
-    def predictions(self, run_id: str) -> Answers | None:
+    def predictions(self, run_id: str, folder: Path | None = None) -> Answers | None:
         """What a run's models said of each test image; None where the run has no such artifact (any more).
+
+        `folder` is where the run's artifacts are, for a caller who knows it from `folders`.
 
         Raises:
             UserError: the artifact is there, and is not what a run writes.
         """
+        if folder is not None:
+            return read_predictions(folder / PREDICTIONS, run_id) if (folder / PREDICTIONS).is_file() else None
         if PREDICTIONS not in {artifact.path for artifact in self.client.list_artifacts(run_id)}:
             return None
-        with tempfile.TemporaryDirectory(prefix="predictions-") as folder:
-            return read_predictions(Path(self.client.download_artifacts(run_id, PREDICTIONS, folder)), run_id)
+        with tempfile.TemporaryDirectory(prefix="predictions-") as fetched:
+            return read_predictions(Path(self.client.download_artifacts(run_id, PREDICTIONS, fetched)), run_id)
 
     def browse(self, run_id: str) -> str:
         """How to look at a run in MLflow's pages."""
@@ -324,20 +336,19 @@ class Store:
             UserError: the store holds no such sweep.
         """
         if sweep == "all":
-            return [_row(run) for run in reversed(self.find("tags.kind = 'run'"))]
-        sweeps = self.find("tags.kind = 'sweep'")
+            return [_row(run) for run in reversed(self._tagged("kind", "run"))]
+        sweeps = [run.run_id for run in self._tagged("kind", "sweep")]
         if sweep == "latest":
             if not sweeps:
                 return self.rows("all")
-            sweep = str(sweeps[0].info.run_id)
-        known = [str(run.info.run_id) for run in sweeps]
-        if sweep not in known:
+            sweep = sweeps[0]
+        if sweep not in sweeps:
             raise UserError(
-                f"--sweep {sweep}: not in {self.address.uri}. Give latest, all, or an id. {near(sweep, known)}"
+                f"--sweep {sweep}: not in {redacted(self.address.uri)}. Give latest, all, or an id. {near(sweep, sweeps)}"
             )
         tag = _sweep_tag(sweep)
-        runs = sorted(self.find(f"tags.{tag} != ''"), key=lambda run: run.data.tags[tag])
-        return [{**_row(run), REUSED: run.data.tags[tag].endswith(REUSED)} for run in runs]
+        runs = sorted(self._tagged(tag), key=lambda run: run.tags[tag])
+        return [{**_row(run), REUSED: run.tags[tag].endswith(REUSED)} for run in runs]
 
     @_explained
     def chosen(self, target: str) -> list[Row]:
@@ -346,16 +357,34 @@ class Store:
         Raises:
             UserError: it means none, or more than one run begins like this.
         """
-        sweeps = [str(run.info.run_id) for run in self.find("tags.kind = 'sweep'")]
-        if target == "latest" or target in sweeps:
+        if target == "latest" or target in [run.run_id for run in self._tagged("kind", "sweep")]:
             finished = [row for row in self.rows(target) if row["status"] == "FINISHED"]
             if not finished:
                 raise UserError(f"{target}: no finished run in it.")
             return finished
-        runs = {
-            run.info.run_id: run for run in reversed(self.find("tags.kind = 'run' and attributes.status = 'FINISHED'"))
-        }
+        runs = {run.run_id: run for run in reversed(self._tagged("kind", "run")) if run.status == "FINISHED"}
         return [_row(runs[by_beginning(target, list(runs))])]
+
+    @_explained
+    def others(self) -> int:
+        """How many runs of other programs the experiment holds; no row is made of them."""
+        tables = self._tables()
+        return tables.others() if tables else len(self.find("tags.kind IS NULL"))
+
+    @_explained
+    def folders(self) -> Mapping[str, Path]:
+        """Where the artifacts of runs are, by run id: of those that need no MLflow to fetch them."""
+        tables = self._tables()
+        return tables.folders() if tables else {}
+
+    def _tagged(self, tag: str, value: str = "") -> list[Recorded]:
+        """The runs with this value of a tag, or with any at all, newest first; from the tables where they are known."""
+        if tables := self._tables():
+            return tables.chosen(tag, value)
+        return [_recorded(run) for run in self.find(f"tags.{tag} = '{value}'" if value else f"tags.{tag} != ''")]
+
+    def _tables(self) -> StoreTables | None:
+        return _known_tables(self.address, self.experiment_id)
 
     @_explained
     def fetch(self, run_id: str, artifact: str, folder: Path) -> Path:
@@ -406,18 +435,39 @@ class Store:
 
     @_explained
     def find(self, query: str, limit: int | None = None) -> "list[Run]":
-        """Runs that a query finds, newest first."""
-        found: list[Run] = []
-        token = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment_id], query, max_results=limit or 1000, page_token=token,
-                order_by=["attributes.start_time DESC"],
-            )  # fmt: skip
-            found += page
-            token = page.token
-            if limit or not token:
-                return found
+        """Runs that a query finds, newest first; a bar shows how many there are once it takes more than one page."""
+        page = self._page(query, limit or RUNS_A_PAGE)
+        found = list(page)
+        if limit or not page.token:
+            return found
+        with bar("reading runs", None) as advance:
+            advance(len(page))
+            while page.token:
+                page = self._page(query, RUNS_A_PAGE, page.token)
+                found += page
+                advance(len(page))
+        return found
+
+    def _page(self, query: str, size: int, token: str | None = None) -> "PagedList[Run]":
+        newest_first = ["attributes.start_time DESC"]
+        return self.client.search_runs(
+            [self.experiment_id], query, max_results=size, page_token=token, order_by=newest_first
+        )
+
+
+@cache
+def _known_tables(address: Tracking, experiment_id: str) -> StoreTables | None:
+    """The tables to read runs from; None where the API is the way, which is said where a reader may wonder."""
+    if address.tables is None:
+        return None
+    tables = StoreTables(address.tables, int(experiment_id))
+    if (schema := tables.schema()) in SCHEMAS:
+        return tables
+    say(
+        f"{redacted(address.uri)} has tables that this version does not know (MLflow schema {schema}), so runs are read "
+        "through MLflow's API, which takes longer."
+    )
+    return None
 
 
 def run_name(setting: Setting) -> str:
@@ -431,21 +481,25 @@ def redacted(text: str) -> str:
     return re.sub(r"(?<=://)[^/\s@]+@", "***@", text)
 
 
-def _row(run: "Run") -> Row:
-    tags, numbers = run.data.tags, run.data.metrics
+def _recorded(run: "Run") -> Recorded:
+    return Recorded(run.info.run_id, run.info.status, run.data.tags, run.data.params, run.data.metrics)
+
+
+def _row(run: Recorded) -> Row:
+    tags = run.tags
     whole = ("epochs", "finetune_epochs", "seed")
     setting = {field.name: tags.get(field.name) for field in fields(Setting)}
     return {
-        **{name: value for name, value in run.data.params.items() if "." in name and "_target_" not in name},
+        **{name: value for name, value in run.params.items() if "." in name and "_target_" not in name},
         **setting,
         **{name: int(tags[name]) for name in whole if name in tags},
-        **numbers,
+        **run.metrics,
         **{name: tags.get(name) for name in VERDICT},
         "machine": tags.get("machine"),
         "cpu": tags.get("cpu"),
         "git_commit": tags.get("git_commit"),
-        "run_id": run.info.run_id,
-        "status": run.info.status,
+        "run_id": run.run_id,
+        "status": run.status,
         "error": tags.get("error"),
     }
 

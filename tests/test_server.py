@@ -1,12 +1,9 @@
 """A real MLflow server on a real PostgreSQL, both on loopback: parallel sweeps, the race for a fresh one, its death."""
 
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from benchmarks.postgres import LOOPBACK, Database, free_port, missing, running, wait_until
 from experiments.compare import load
 from experiments.tracking import Store, Tracking
 from tests.conftest import ENVIRONMENT, run, save_images
@@ -25,84 +23,16 @@ pytestmark = pytest.mark.endtoend
 SMALL = (
     "model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.1",
 )  # fmt: skip
-OWNER = "postgres"  # PostgreSQL refuses to run as root; Debian's package brings this user
-LOOPBACK = "127.0.0.1"
-SECONDS_TO_START = 120.0
 SECONDS_TO_END = 300.0  # other runs on this machine may hold a measurement up
 Begin = Callable[..., "subprocess.Popen[str]"]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(ready: Callable[[], bool], what: str, seconds: float = SECONDS_TO_START) -> None:
-    deadline = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < deadline, f"{what} within {seconds:.0f} s"
-        time.sleep(0.1)
-
-
-def binaries() -> Path | None:
-    """Where PostgreSQL's programs are: Debian keeps them by version and off the path."""
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    found = debian[-1] if debian else shutil.which("initdb")
-    return Path(found).parent if found else None
-
-
-@dataclass(frozen=True)
-class Database:
-    """A PostgreSQL cluster of its own, gone after the tests."""
-
-    address: str  # without the name of a database
-
-    def fresh(self, name: str) -> str:
-        """The address of a new empty database."""
-        psycopg2 = pytest.importorskip("psycopg2")
-        connection = psycopg2.connect(f"{self.address}/postgres")
-        connection.autocommit = True
-        connection.cursor().execute(f"CREATE DATABASE {name}")
-        connection.close()
-        # SQLAlchemy 2.1 takes another driver where the address names none.
-        return f"{self.address}/{name}".replace("postgresql:", "postgresql+psycopg2:")
-
-
 @pytest.fixture(scope="module")
 def database() -> Iterator[Database]:
-    programs = binaries()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    psycopg2 = pytest.importorskip("psycopg2", reason="psycopg2 is not installed: the extra postgres")
-    identity = {"user": OWNER, "group": OWNER, "extra_groups": []} if os.getuid() == 0 else {}
-    port, folder = free_port(), Path(tempfile.mkdtemp(prefix="postgres-"))
-    if identity:
-        shutil.chown(folder, OWNER, OWNER)
-    data = folder / "data"
-    start = [programs / "postgres", "-D", data, "-h", LOOPBACK, "-p", str(port), "-k", folder, "-F"]
-    try:
-        make = [programs / "initdb", "-D", data, "-U", "bench", "--auth=trust", "--encoding=UTF8", "--no-sync"]
-        subprocess.run(make, cwd=folder, check=True, capture_output=True, **identity)  # type: ignore[call-overload]
-        with (folder / "log").open("w") as log:
-            process = subprocess.Popen(start, cwd=folder, stdout=log, stderr=log, **identity)  # type: ignore[call-overload]
-        try:
-            cluster = Database(f"postgresql://bench@{LOOPBACK}:{port}")
-
-            def answers() -> bool:
-                try:
-                    psycopg2.connect(f"{cluster.address}/postgres").close()
-                except psycopg2.OperationalError:
-                    return False
-                return True
-
-            wait_until(answers, "PostgreSQL answers")
-            yield cluster
-        finally:
-            process.send_signal(signal.SIGQUIT)  # at once, whoever is connected: nothing here is kept
-            process.wait(timeout=60)
-    finally:
-        shutil.rmtree(folder)
+    if lacks := missing():
+        pytest.skip(lacks)
+    with running() as cluster:
+        yield cluster
 
 
 @dataclass

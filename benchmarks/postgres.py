@@ -1,0 +1,107 @@
+"""A PostgreSQL of its own on loopback, for tests and benchmarks, where its programs are installed."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from sqlalchemy import Engine, NullPool, create_engine
+from sqlalchemy.exc import OperationalError
+
+OWNER = "postgres"  # PostgreSQL refuses to run as root; Debian's package brings this user
+LOOPBACK = "127.0.0.1"
+SECONDS_TO_START = 120.0
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(ready: Callable[[], bool], what: str, seconds: float = SECONDS_TO_START) -> None:
+    """Look ten times a second.
+
+    Raises:
+        TimeoutError: it has not become so.
+    """
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds:.0f} s: {what}")
+        time.sleep(0.1)
+
+
+def missing() -> str:
+    """What PostgreSQL lacks on this machine; empty where it can be started."""
+    if _programs() is None:
+        return "PostgreSQL is not installed: apt-get install postgresql"
+    return "" if find_spec("psycopg2") else "psycopg2 is not installed: the extra postgres"
+
+
+def _programs() -> Path | None:
+    """Where PostgreSQL's programs are: Debian keeps them by version and off the path."""
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    found = debian[-1] if debian else shutil.which("initdb")
+    return Path(found).parent if found else None
+
+
+@dataclass(frozen=True)
+class Database:
+    """A PostgreSQL cluster of its own, gone when its block ends."""
+
+    address: str  # without the name of a database; with the driver, for SQLAlchemy 2.1 would take another by itself
+
+    def fresh(self, name: str) -> str:
+        """The address of a new empty database."""
+        with self._engine().connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        return f"{self.address}/{name}"
+
+    def answers(self) -> bool:
+        """Whether it takes connections."""
+        try:
+            self._engine().connect().close()
+        except OperationalError:
+            return False
+        return True
+
+    def _engine(self) -> Engine:
+        return create_engine(f"{self.address}/postgres", isolation_level="AUTOCOMMIT", poolclass=NullPool)
+
+
+@contextmanager
+def running() -> Iterator[Database]:
+    """A cluster that is stopped and removed when the block ends; only where nothing is `missing`."""
+    programs = _programs()
+    if programs is None:
+        raise FileNotFoundError(missing())
+    identity = {"user": OWNER, "group": OWNER, "extra_groups": []} if os.getuid() == 0 else {}
+    port, folder = free_port(), Path(tempfile.mkdtemp(prefix="postgres-"))
+    if identity:
+        shutil.chown(folder, OWNER, OWNER)
+    data = folder / "data"
+    start = [programs / "postgres", "-D", data, "-h", LOOPBACK, "-p", str(port), "-k", folder, "-F"]
+    try:
+        make = [programs / "initdb", "-D", data, "-U", "bench", "--auth=trust", "--encoding=UTF8", "--no-sync"]
+        subprocess.run(make, cwd=folder, check=True, capture_output=True, **identity)  # type: ignore[call-overload]
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen(start, cwd=folder, stdout=log, stderr=log, **identity)  # type: ignore[call-overload]
+        try:
+            cluster = Database(f"postgresql+psycopg2://bench@{LOOPBACK}:{port}")
+            wait_until(cluster.answers, "PostgreSQL answers")
+            yield cluster
+        finally:
+            process.send_signal(signal.SIGQUIT)  # at once, whoever is connected: nothing here is kept
+            process.wait(timeout=60)
+    finally:
+        shutil.rmtree(folder)

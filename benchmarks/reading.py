@@ -1,0 +1,183 @@
+"""Reading many runs: `python -m benchmarks.reading`; five minutes on two cores.
+
+Fills stores with 100, 1,000 and 5,000 runs of 30 metrics and 30 parameters: SQLite files and, where PostgreSQL is
+installed, databases of a server of its own. Reads all runs of each with `mlflow.search_runs` and as the comparison
+does, sees whether the values are equal, and times the command that prints them all. Writes benchmarks/results/reading/,
+a row a store.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+from uuid import uuid4
+
+import mlflow
+import pandas as pd
+from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlParam, SqlRun, SqlTag
+from sqlalchemy import create_engine, insert
+
+from benchmarks import postgres, sweeps
+from benchmarks.results import Results, options
+from benchmarks.tables import reading_failures
+from experiments.compare import load
+from experiments.progress import say
+from experiments.tracking import Row, Store, Tracking
+
+SIZES, QUICK_SIZES = (100, 1000, 5000), (100, 300)
+TIMES = 3  # of each way; the median counts
+RUNS = "tags.kind = 'run'"
+STRATEGIES = ("none", "finetune", "ptq_dynamic", "ptq_float16", "ptq_int8", "qat", "annotate", "prune", "cluster")
+WHOLE = ("tflite_bytes", "tflite_gzip_bytes", "arena_bytes", "epochs_trained", "epochs_reused")
+METRICS = (
+    *WHOLE, "keras_accuracy", "tflite_accuracy", "tflite_accuracy_low", "tflite_accuracy_high", "accuracy_change",
+    "accuracy_change_low", "accuracy_change_high", "agreement", "size_ratio", "latency_p50_us", "latency_p90_us",
+    "latency_p99_us", "speedup", "speedup_low", "speedup_high", "sentinel", "memory_peak_kib", "coverage_ops",
+    "coverage_weights", "logit_rmse", "train_seconds", "conversion_seconds", "evaluation_seconds", "latency_seconds",
+    "profile_seconds",
+)  # fmt: skip
+PARAMETERS = 30
+BEGIN, SECOND = 1_750_000_000_000, 1000  # milliseconds
+FAILING = 50  # every so manieth run failed, and has no metric
+A_BATCH = 250  # runs that are written together
+
+
+def fill(store: Store, runs: int) -> None:
+    """Put runs into a store as MLflow would have written them, but many at once; one in FAILING failed."""
+    database = store.address.tables
+    engine = create_engine(f"sqlite:///{database}" if isinstance(database, Path) else str(database))
+    artifacts = store.client.get_experiment(store.experiment_id).artifact_location
+    sweep = store.open_sweep("generated", {})
+    with engine.begin() as connection:
+        for first in range(0, runs, A_BATCH):
+            batch = [_generated(number, sweep) for number in range(first, min(first + A_BATCH, runs))]
+            for table in (SqlRun, SqlTag, SqlParam, SqlMetric, SqlLatestMetric):
+                of_runs = {"experiment_id": int(store.experiment_id)} if table is SqlRun else {}
+                rows = [{**row, **of_runs} for run in batch for row in run[table]]
+                if table is SqlRun:
+                    rows = [{**row, "artifact_uri": f"{artifacts}/{row['run_uuid']}/artifacts"} for row in rows]
+                connection.execute(insert(table), rows)
+    engine.dispose()
+    store.close(sweep, "FINISHED")
+
+
+def _generated(number: int, sweep: str) -> Mapping[type, list[dict[str, Any]]]:
+    """What the tables hold of one run, of which no other has the same settings."""
+    run_id, failed, start = uuid4().hex, number % FAILING == FAILING - 1, BEGIN + number * SECOND
+    strategy = STRATEGIES[number % len(STRATEGIES)]
+    tags = {
+        "strategy": strategy, "model": "article_cnn", "dataset": "mnist", "epochs": str(1 + number // 10 % 10),
+        "finetune_epochs": "1", "seed": "0", "kind": "run", "machine": "0a1b2c3d", "cpu": "a CPU",
+        "git_commit": 40 * "0", "mlflow.runName": f"{strategy} {number}", "mlflow.parentRunId": sweep,
+        f"sweep_{sweep}": f"{number:05d}", "process": "1@1", "host": "somewhere", "python": "3.11.7", "run_key": run_id,
+        **({"error": "it failed"} if failed else {"verified": "true", "partial": "false", "arithmetic": "4 int8"}),
+    }  # fmt: skip
+    varied = {"training.learning_rate": f"0.{number // 100 + 1:04d}", "finetune.epochs": tags["epochs"]}
+    params = {**{f"setting.number_{i}": str(i) for i in range(PARAMETERS - len(varied))}, **varied}
+    metrics = {} if failed else {name: _value(name, number, place) for place, name in enumerate(METRICS, start=1)}
+    values = [
+        {"run_uuid": run_id, "key": key, "value": value, "timestamp": start, "step": 0, "is_nan": False}
+        for key, value in metrics.items()
+    ]
+    run = {
+        "run_uuid": run_id, "name": tags["mlflow.runName"], "source_type": "UNKNOWN", "source_name": "",
+        "entry_point_name": "", "user_id": "unknown", "status": "FAILED" if failed else "FINISHED",
+        "start_time": start, "end_time": start + SECOND, "source_version": "", "lifecycle_stage": "active",
+    }  # fmt: skip
+    return {
+        SqlRun: [run],
+        SqlTag: [{"run_uuid": run_id, "key": key, "value": value} for key, value in tags.items()],
+        SqlParam: [{"run_uuid": run_id, "key": key, "value": value} for key, value in params.items()],
+        SqlMetric: values,
+        SqlLatestMetric: values,
+    }
+
+
+def _value(name: str, number: int, place: int) -> float:
+    """Some value with many digits; a whole one of what is counted."""
+    return float(1000 * place + number) if name in WHOLE else (number * 7919 % 1000 + place) / 1033
+
+
+def stores() -> Iterator[tuple[str, Callable[[Path, int], str]]]:
+    """Each kind of database that there is, and how one of so many runs comes to its address."""
+    yield "SQLite", lambda folder, runs: f"sqlite:///{folder}/runs-{runs}.db"
+    if lacks := postgres.missing():
+        say(f"Only SQLite is measured: {lacks}")
+        return
+    with postgres.running() as cluster:
+        yield "PostgreSQL", lambda _, runs: cluster.fresh(f"runs_{runs}")
+
+
+def measured(kind: str, uri: str, runs: int) -> dict[str, object]:
+    """Fill a store, and read it in both ways."""
+    tracking = Tracking(uri=uri)
+    store, filling = tracking.connect(), time.perf_counter()
+    fill(store, runs)
+    say(f"{kind}: {runs:,} runs written in {time.perf_counter() - filling:.0f} s")
+    mlflow.set_tracking_uri(uri)
+
+    def searched() -> pd.DataFrame:
+        return mlflow.search_runs([store.experiment_id], RUNS, max_results=10 * runs)
+
+    searched_seconds, found = timed(searched)
+    loaded_seconds, _ = timed(lambda: load(uri, sweep="all"))
+    command = [sys.executable, "-m", "experiments.compare", "--uri", uri, "--sweep", "all"]
+    begin = time.perf_counter()
+    subprocess.run(command, cwd=sweeps.ROOT, check=True, capture_output=True)
+    return {
+        "store": kind, "runs": runs, "metrics": len(METRICS), "parameters": PARAMETERS,
+        "search_runs_seconds": searched_seconds, "load_seconds": loaded_seconds,
+        "equal": equal(store.rows("all"), found), "command_seconds": time.perf_counter() - begin,
+    }  # fmt: skip
+
+
+def timed(read: Callable[[], pd.DataFrame]) -> tuple[float, pd.DataFrame]:
+    """The median of the seconds that it takes, and what comes; a first time, that sets things up, is not counted."""
+    table, seconds = read(), []
+    for _ in range(TIMES):
+        begin = time.perf_counter()
+        table = read()
+        seconds.append(time.perf_counter() - begin)
+    return median(seconds), table
+
+
+def equal(rows: list[Row], found: pd.DataFrame) -> bool:
+    """Whether rows, the oldest first, hold what `mlflow.search_runs` found, digit for digit, and nothing else."""
+    names = {"run_id": "run_id", "status": "status", **{f"tags.{name}": name for name in _of_tags(rows)}}
+    for kind in ("metrics", "params"):
+        names |= {name: name.partition(".")[2] for name in found.columns if name.startswith(f"{kind}.")}
+    expected = found[::-1].reset_index(drop=True).reindex(columns=list(names)).rename(columns=names)
+    given = pd.DataFrame([dict(row) for row in rows]).dropna(axis="columns", how="all")
+    if set(given.columns) != set(expected.dropna(axis="columns", how="all").columns):
+        return False
+    return all(_same(given[name], expected[name]) for name in given.columns)
+
+
+def _of_tags(rows: list[Row]) -> list[str]:
+    taken = {*METRICS, "run_id", "status"}
+    return [name for name in rows[0] if name not in taken and "." not in name]
+
+
+def _same(given: pd.Series, expected: pd.Series) -> bool:
+    if pd.api.types.is_numeric_dtype(given):  # search_runs has the numbers among the tags as text
+        expected = pd.to_numeric(expected)
+        return bool((given.eq(expected) | (given.isna() & expected.isna())).all())
+    return bool((given.eq(expected) | (given.isna() & expected.isna())).all())
+
+
+def main() -> None:
+    """Measure and write."""
+    asked = options("benchmarks.reading", __doc__).parse_args()
+    results = Results("reading")
+    sizes = QUICK_SIZES if asked.quick else SIZES
+    with sweeps.fresh_folder() as folder:
+        rows = [measured(kind, address(folder, runs), runs) for kind, address in stores() for runs in sizes]
+    table = pd.DataFrame(rows)
+    results.finish(table, asked.quick, reading_failures(table))
+
+
+if __name__ == "__main__":
+    main()

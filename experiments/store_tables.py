@@ -1,0 +1,149 @@
+"""Runs read from the tables of an MLflow database: four queries for all of them, where its API builds run after run.
+
+Nothing is ever written. MLflow promises its API and not its tables, so they are read in the schemas of SCHEMAS only.
+"""
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+V = TypeVar("V", str, float)
+
+# Revisions of MLflow's schema since MLflow 3.10. No migration from the first to the last of them changes a column of
+# `runs`, `tags`, `params` or `latest_metrics`; see that this is so before another one is added.
+SCHEMAS = (
+    "1b5f0d9ad7c1", "e1f2a3b4c5d6", "76601a5f987d", "c3d6457b6d8a", "a5b4c3d2e1f0", "ae8bbe7743c9", "7d34483879f0",
+    "da6fb0208061", "89d3d66ed43f", "b7e4c1a90f23", "a8b9c0d1e2f3", "c1d2e3f4a5b6", "c3d9e7f1a2b4", "6f8d9c3b2a1e",
+    "1971f2d9a75b", "17e22815139b", "b7e2c1a4d9f3", "75868b020152", "dc11669786a5",
+)  # fmt: skip
+BUSY = 20.0  # seconds that a SQLite file may be held by who writes it; MLflow waits as long
+
+# Runs that a tag selects. An empty value stands for any that is not empty.
+_CHOSEN = """
+    FROM tags AS chosen JOIN runs ON runs.run_uuid = chosen.run_uuid {joined}
+    WHERE chosen.key = :tag AND (chosen.value = :value OR (:value = '' AND chosen.value != ''))
+    AND runs.experiment_id = :experiment AND runs.lifecycle_stage = 'active'
+"""
+_RUNS = f"SELECT runs.run_uuid, runs.status {_CHOSEN.format(joined='')}"
+# As MLflow's API orders them: the newest first.
+_IN_ORDER = "ORDER BY CASE WHEN runs.start_time IS NULL THEN 1 ELSE 0 END, runs.start_time DESC, runs.run_uuid"
+_TAGS, _PARAMS, _METRICS = (
+    f"SELECT of_run.run_uuid, of_run.key, {value} "
+    + _CHOSEN.format(joined=f"JOIN {table} AS of_run ON of_run.run_uuid = runs.run_uuid")
+    for table, value in (
+        ("tags", "of_run.value"),
+        ("params", "of_run.value"),
+        ("latest_metrics", "CASE WHEN of_run.is_nan THEN NULL ELSE of_run.value END"),
+    )
+)
+_OTHERS = """
+    SELECT count(*) FROM runs LEFT JOIN tags AS kind ON kind.run_uuid = runs.run_uuid AND kind.key = 'kind'
+    WHERE kind.value IS NULL AND runs.experiment_id = :experiment AND runs.lifecycle_stage = 'active'
+"""
+_FOLDERS = "SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = :experiment"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run as a store holds it; of each metric, its latest value."""
+
+    run_id: str
+    status: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class StoreTables:
+    """The tables of an MLflow database, of which those runs are read that belong to one experiment.
+
+    `address` is that of a PostgreSQL database, or the path of a SQLite file. Every method raises SQLAlchemy's errors.
+    """
+
+    address: str | Path
+    experiment_id: int
+
+    def schema(self) -> str:
+        """The revision of MLflow's schema that the database has."""
+        with self._reading() as connection:
+            return str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar())
+
+    def chosen(self, tag: str, value: str = "") -> list[Recorded]:
+        """The runs with this value of a tag, or with any at all, the newest first; without those that are deleted."""
+        asked = {"tag": tag, "value": value, "experiment": self.experiment_id}
+        with self._reading() as connection:
+            runs = [(str(run_id), str(status)) for run_id, status in _rows(connection, f"{_RUNS} {_IN_ORDER}", asked)]
+            tags = _by_run(_rows(connection, _TAGS, asked))
+            params = _by_run(_rows(connection, _PARAMS, asked))
+            values = _rows(connection, _METRICS, asked)
+            metrics = _by_run((run_id, name, nan if value is None else value) for run_id, name, value in values)
+        return [Recorded(run_id, status, tags[run_id], params[run_id], metrics[run_id]) for run_id, status in runs]
+
+    def others(self) -> int:
+        """How many runs of other programs the experiment holds: those without the tag `kind`."""
+        with self._reading() as connection:
+            ((count,),) = _rows(connection, _OTHERS, {"experiment": self.experiment_id})
+        return int(count)
+
+    def folders(self) -> dict[str, Path]:
+        """The folders with the artifacts of runs, by run id, where they are folders of this machine."""
+        with self._reading() as connection:
+            found = list(_rows(connection, _FOLDERS, {"experiment": self.experiment_id}))
+        return {run_id: folder for run_id, uri in found if (folder := _folder(uri or ""))}
+
+    @contextmanager
+    def _reading(self) -> "Iterator[Connection]":
+        """One transaction that cannot write, so that all its queries see the same runs."""
+        engine = _engine(self.address)
+        try:
+            with engine.connect() as connection:
+                yield connection
+        finally:
+            engine.dispose()
+
+
+def _engine(address: str | Path) -> "Engine":
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
+    if isinstance(address, Path):
+        return create_engine("sqlite://", creator=lambda: _read_only(address), poolclass=NullPool)
+    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    return create_engine(address, execution_options=options, poolclass=NullPool)
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=BUSY, isolation_level=None)
+    connection.execute("BEGIN")
+    return connection
+
+
+def _rows(connection: "Connection", query: str, parameters: Mapping[str, Any]) -> Iterator[Any]:
+    from sqlalchemy import text
+
+    return iter(connection.execute(text(query), dict(parameters)))
+
+
+def _by_run(found: "Iterator[tuple[str, str, V]]") -> defaultdict[str, dict[str, V]]:
+    """Names and values of each run, from rows of all of them."""
+    runs: defaultdict[str, dict[str, V]] = defaultdict(dict)
+    for run_id, key, value in found:
+        runs[run_id][key] = value
+    return runs
+
+
+def _folder(uri: str) -> Path | None:
+    parts = urlsplit(uri)
+    path = Path(url2pathname(parts.path)) if parts.scheme == "file" else Path(uri)
+    return path if path.is_absolute() and not parts.netloc else None
