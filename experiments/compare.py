@@ -26,7 +26,7 @@ from experiments.comparison.regressions import allowance, earlier, regressions
 from experiments.comparison.seeds import show_seeds
 from experiments.errors import UserError, by_beginning, mistakes_told
 from experiments.progress import CONSOLE, say
-from experiments.tracking import Row, Store, Tracking
+from experiments.tracking import Row, Store, Tracking, redacted
 
 # Forms with an option of their own; every form has --out.
 TEXT_FORMS = ("csv", "markdown", "html", "latex", "json")
@@ -51,7 +51,9 @@ def _store(uri: str, experiment: str) -> Store:
 def _loaded(store: Store, sweep: str) -> pd.DataFrame:
     rows = store.rows(sweep)
     if not rows:
-        raise UserError(f"--sweep {sweep}: no run in {store.address.uri}, experiment {store.address.experiment}.")
+        raise UserError(
+            f"--sweep {sweep}: no run in {redacted(store.address.uri)}, experiment {store.address.experiment}."
+        )
     return frame(rows)
 
 
@@ -161,6 +163,8 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
     else:
         show(table)
     of_seeds = show_seeds(store, table)
+    if others := store.others():
+        say(f"Left out, for other programs recorded them in experiment {store.address.experiment}: {others} runs.")
     for path, form in files:
         written(table, path, form)
     if options.seeds_csv:

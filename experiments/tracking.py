@@ -58,6 +58,7 @@ DETAILS = "traceback.txt"  # artifact of a run that failed
 NOTE_LENGTH = 7500  # characters; MLflow cuts tags at 8000 without a word
 METRICS_A_BATCH = 1000  # MLflow's own limit
 RUNS_A_PAGE = 1000
+COUNTED = 100  # of runs whose number alone is asked: the API has no count, and sends all that they hold
 
 
 @card(frozen=True, config=CARD, kw_only=True)
@@ -343,9 +344,8 @@ class Store:
                 return self.rows("all")
             sweep = sweeps[0]
         if sweep not in sweeps:
-            raise UserError(
-                f"--sweep {sweep}: not in {redacted(self.address.uri)}. Give latest, all, or an id. {near(sweep, sweeps)}"
-            )
+            where = redacted(self.address.uri)
+            raise UserError(f"--sweep {sweep}: not in {where}. Give latest, all, or an id. {near(sweep, sweeps)}")
         tag = _sweep_tag(sweep)
         runs = sorted(self._tagged(tag), key=lambda run: run.tags[tag])
         return [{**_row(run), REUSED: run.tags[tag].endswith(REUSED)} for run in runs]
@@ -366,10 +366,19 @@ class Store:
         return [_row(runs[by_beginning(target, list(runs))])]
 
     @_explained
-    def others(self) -> int:
-        """How many runs of other programs the experiment holds; no row is made of them."""
-        tables = self._tables()
-        return tables.others() if tables else len(self.find("tags.kind IS NULL"))
+    def others(self) -> str:
+        """How many runs of other programs the experiment holds, of which no row is made; empty where there are none."""
+        if tables := self._tables():
+            return f"{count:,}" if (count := tables.others()) else ""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            count = len(self.find("tags.kind IS NULL", limit=COUNTED))
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            return ""  # servers before MLflow 3.11 cannot be asked for runs without a tag
+        return f"{count:,}{' or more' if count == COUNTED else ''}" if count else ""
 
     @_explained
     def folders(self) -> Mapping[str, Path]:
@@ -464,8 +473,8 @@ def _known_tables(address: Tracking, experiment_id: str) -> StoreTables | None:
     if (schema := tables.schema()) in SCHEMAS:
         return tables
     say(
-        f"{redacted(address.uri)} has tables that this version does not know (MLflow schema {schema}), so runs are read "
-        "through MLflow's API, which takes longer."
+        f"{redacted(address.uri)} has tables of an MLflow that this version does not know (schema {schema}), so runs "
+        "are read through MLflow's API, which takes longer."
     )
     return None
 

@@ -11,7 +11,7 @@ from experiments.comparison.columns import COLUMNS, frame, label
 from experiments.comparison.files import FORMS, form_of
 from experiments.comparison.pairs import Examined, pairs_for_people, table_of_pairs
 from experiments.comparison.people import MACHINES, fastest, for_people, note
-from experiments.comparison.seeds import left_out, over_seeds_for_people, repeated, table_over_seeds
+from experiments.comparison.seeds import over_seeds_for_people, repeated, table_over_seeds
 from experiments.errors import UserError, by_beginning
 from experiments.record import Answers
 
@@ -171,7 +171,7 @@ def seeds(strategy: str, count: int, **changes: Any) -> list[dict[str, Any]]:
 def test_runs_that_differ_in_their_seeds_only_are_one_row_over_seeds() -> None:
     runs = repeated(frame([*seeds("none", 3), *seeds("qat", 2), row("ptq_int8")]))
     said = {run_id: answers(5 if run_id.startswith("none") else 3, 4) for run_id in runs["run_id"]}
-    table = table_over_seeds(runs, said)
+    table, _ = table_over_seeds(runs, said.get)
     assert list(zip(table["strategy"], table["seeds"], table["images"], strict=True)) == [
         ("none", 3, 100),
         ("qat", 2, 100),
@@ -185,7 +185,8 @@ def test_other_epochs_or_settings_are_other_rows_over_seeds() -> None:
     rows = [*seeds("qat", 2), *seeds("qat", 2, epochs=5), *seeds("qat", 2, **{"strategy.ranges": "calibrated"})]
     rows = [{**each, "run_id": str(n)} for n, each in enumerate(rows)]
     runs = repeated(frame(rows))
-    shown = over_seeds_for_people(table_over_seeds(runs, {run_id: answers(5) for run_id in runs["run_id"]}))
+    table, _ = table_over_seeds(runs, lambda _: answers(5))
+    shown = over_seeds_for_people(table)
     assert list(shown["epochs"]) == ["1", "5", "1"]
     assert list(shown["strategy.ranges"]) == ["", "", "calibrated"]
     assert "model" not in shown.columns
@@ -209,8 +210,8 @@ def test_a_failed_run_is_no_seed() -> None:
 def test_runs_without_answers_or_on_other_images_are_left_out_with_a_note() -> None:
     runs = repeated(frame(seeds("qat", 5)))
     said = {"qat-0": answers(5), "qat-1": answers(5), "qat-3": answers(5, truth=2), "qat-4": answers(5, images=99)}
-    assert list(table_over_seeds(runs, said)["seeds"]) == [2]
-    missing, other, fewer = left_out(runs, said)
+    table, (missing, other, fewer) = table_over_seeds(runs, said.get)
+    assert list(table["seeds"]) == [2]
     assert missing == "qat epochs=1 seed=2 (qat-2): left out over seeds, for it has no predictions.csv"
     assert "seed=3" in other
     assert "its test images are not those of the others" in fewer
@@ -218,8 +219,8 @@ def test_runs_without_answers_or_on_other_images_are_left_out_with_a_note() -> N
 
 def test_one_seed_with_answers_is_no_row_over_seeds() -> None:
     runs = repeated(frame(seeds("qat", 2)))
-    assert table_over_seeds(runs, {"qat-0": answers(5)}).empty
-    assert table_over_seeds(repeated(frame(ROWS)), {}).empty
+    assert table_over_seeds(runs, {"qat-0": answers(5)}.get)[0].empty
+    assert table_over_seeds(repeated(frame(ROWS)), lambda _: None)[0].empty
 
 
 def examined(name: str, wrong: int, dataset: str = "mnist", **changes: Any) -> Examined:

@@ -1,11 +1,12 @@
 """The table for people: rounded, with units in the headings and uncertainty in the cells; and how it is printed."""
 
 from collections.abc import Callable, Mapping
+from itertools import repeat
 from typing import Any
 
 import pandas as pd
 from rich import box
-from rich.measure import Measurement
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +20,7 @@ OPTIONAL = (
     "micro arena, bytes", "agreement %", "Keras accuracy %", "latency p50 us", "smaller", "computes in", "speed",
     "faster",
 )  # fmt: skip
+EDGES = 1  # characters of a picture's width that belong to no column
 TEXTS = ("strategy", "model", "dataset", "speed", "machine", "computes in", "remark", "status", "run", "against")
 
 
@@ -100,13 +102,24 @@ def show(table: pd.DataFrame) -> None:
         "bytes": table["tflite_bytes"].eq(table["tflite_bytes"].min()).fillna(value=False),
         "faster": fastest(table),
     }
-    for dropped in ("", *OPTIONAL):
-        shown = shown.drop(columns=dropped, errors="ignore")
-        drawn = picture(shown, best)
-        if Measurement.get(CONSOLE, CONSOLE.options.update(max_width=1000), drawn).maximum <= CONSOLE.width:
-            break
-    CONSOLE.print(drawn)
+    CONSOLE.print(picture(narrowed(shown, CONSOLE.width), best))
     CONSOLE.print(note(table), style="dim", markup=False, highlight=False)
+
+
+def narrowed(shown: pd.DataFrame, width: int) -> pd.DataFrame:
+    """The table without as many of the OPTIONAL columns as have to go for its picture to fit; never without others."""
+    widths = {name: _width(name, shown[name]) for name in shown.columns}
+    for dropped in OPTIONAL:
+        if sum(widths.values()) + EDGES <= width:
+            break
+        widths.pop(dropped, None)
+    return shown[list(widths)]
+
+
+def _width(name: str, cells: "pd.Series[Any]") -> int:
+    """How many characters wide a column of the picture is, with the space behind it and the one between columns."""
+    texts = [_heading(name), *(_on_lines(name, cell) for cell in cells.unique())]
+    return max(cell_len(line) for text in texts for line in text.split("\n")) + 2
 
 
 def fastest(table: pd.DataFrame) -> pd.Series:
@@ -120,18 +133,25 @@ def picture(shown: pd.DataFrame, best: Mapping[str, pd.Series]) -> Table:
     picture = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in shown.columns:
         left = name in TEXTS or "." in name
-        picture.add_column(name.replace(" ", "\n"), justify="left" if left else "right", no_wrap=True)
-    for i in range(len(shown)):
-        picture.add_row(
-            *(
-                Text(
-                    str(cell).replace(" [", "\n[").replace(", ", ",\n" if name == "computes in" else ", "),
-                    style="bold green" if name in best and bool(best[name].iloc[i]) else "",
-                )
-                for name, cell in zip(shown.columns, shown.iloc[i], strict=True)
-            )
-        )
+        picture.add_column(_heading(name), justify="left" if left else "right", no_wrap=True)
+    columns = [
+        [
+            Text(_on_lines(name, cell), style="bold green" if marked else "")
+            for cell, marked in zip(shown[name], best.get(name, repeat(False)), strict=False)
+        ]
+        for name in shown.columns
+    ]
+    for row in zip(*columns, strict=True):
+        picture.add_row(*row)
     return picture
+
+
+def _heading(name: str) -> str:
+    return name.replace(" ", "\n")
+
+
+def _on_lines(name: str, cell: object) -> str:
+    return str(cell).replace(" [", "\n[").replace(", ", ",\n" if name == "computes in" else ", ")
 
 
 def plain(table: pd.DataFrame) -> Table:

@@ -1,6 +1,6 @@
 """What holds over seeds, where runs differ in their seeds only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 from experiments.artifacts import PREDICTIONS
 from experiments.comparison.columns import SETTINGS, cell_of, label
 from experiments.comparison.people import percents, picture
-from experiments.progress import CONSOLE, say
+from experiments.progress import CONSOLE, bar, say
 from experiments.record import Answers
 from experiments.statistics import difference_over_seeds, over_seeds
 from experiments.tracking import Store
@@ -31,17 +31,30 @@ def repeated(table: pd.DataFrame) -> pd.DataFrame:
     return finished[finished.groupby(cell_of(table), dropna=False)["seed"].transform("nunique") > 1]
 
 
-def table_over_seeds(runs: pd.DataFrame, answers: Mapping[str, Answers]) -> pd.DataFrame:
+def table_over_seeds(runs: pd.DataFrame, read: Callable[[str], Answers | None]) -> tuple[pd.DataFrame, list[str]]:
     """One row for each setting: accuracy, and change against the float reference, over the seeds of its runs.
 
-    `runs` are those of `repeated`, `answers` what their models say, by run id; what `left_out` names is not counted.
+    `runs` are those of `repeated`; `read` gives what the models of a run say, by its id, or None. It is asked for the
+    runs of one setting at a time, whose answers are then let go. Beside the table: which runs are not counted, and why.
     """
-    rows = []
+    rows: list[list[object]] = []
+    reasons: dict[str, str] = {}
     for setting, group in runs.groupby(cell_of(runs), dropna=False, sort=False):
-        counted = [answers[run_id] for run_id in _counted(group, answers)]
+        answers = {run_id: said for run_id in group["run_id"] if (said := read(run_id)) is not None}
+        counted = _counted(group, answers)
         if len(counted) > 1:
-            rows.append([*setting, len(counted), len(counted[0].truth), *_estimates_over_seeds(counted)])
-    return pd.DataFrame(rows, columns=[*cell_of(runs), *OVER_SEEDS])
+            rows.append([*setting, *_estimates_over_seeds([answers[run_id] for run_id in counted])])
+        reasons |= {run_id: _reason(run_id in answers) for run_id in group["run_id"] if run_id not in counted}
+    left_out = [
+        f"{label(row)}: left out over seeds, for {reasons[row['run_id']]}"
+        for _, row in runs.iterrows()
+        if row["run_id"] in reasons
+    ]
+    return pd.DataFrame(rows, columns=[*cell_of(runs), *OVER_SEEDS]), left_out
+
+
+def _reason(answered: bool) -> str:
+    return "its test images are not those of the others" if answered else f"it has no {PREDICTIONS}"
 
 
 def _counted(group: pd.DataFrame, answers: Mapping[str, Answers]) -> list[str]:
@@ -50,22 +63,12 @@ def _counted(group: pd.DataFrame, answers: Mapping[str, Answers]) -> list[str]:
     return [run_id for run_id in known if np.array_equal(answers[run_id].truth, answers[known[0]].truth)]
 
 
-def left_out(runs: pd.DataFrame, answers: Mapping[str, Answers]) -> list[str]:
-    """Why runs of several seeds do not stand in the table over seeds, a line for each."""
-    counted = {run_id for _, group in runs.groupby(cell_of(runs), dropna=False) for run_id in _counted(group, answers)}
-    return [
-        f"{label(row)}: left out over seeds, for "
-        + ("its test images are not those of the others" if row["run_id"] in answers else f"it has no {PREDICTIONS}")
-        for _, row in runs.iterrows()
-        if row["run_id"] not in counted
-    ]
-
-
 def _estimates_over_seeds(counted: Sequence[Answers]) -> list[float]:
+    """What OVER_SEEDS names."""
     right = np.stack([answers.tflite == answers.truth for answers in counted])
     reference = np.stack([answers.reference == answers.truth for answers in counted])
     accuracy, change = over_seeds(right), difference_over_seeds(right, reference)
-    return [*asdict(accuracy).values(), *asdict(change).values()]
+    return [*right.shape, *asdict(accuracy).values(), *asdict(change).values()]
 
 
 def over_seeds_for_people(table: pd.DataFrame) -> pd.DataFrame:
@@ -90,11 +93,16 @@ def show_over_seeds(table: pd.DataFrame) -> None:
 def show_seeds(store: Store, table: pd.DataFrame) -> pd.DataFrame:
     """Print what holds over seeds, and return it: an empty table where no two runs differ in their seeds only."""
     runs = repeated(table)
-    found = {run_id: store.predictions(run_id) for run_id in runs["run_id"]}
-    answers = {run_id: answer for run_id, answer in found.items() if answer is not None}
-    of_seeds = table_over_seeds(runs, answers)
+    with bar("reading predictions", len(runs)) as advance:
+        folders = store.folders() if len(runs) else {}
+
+        def read(run_id: str) -> Answers | None:
+            advance(1)
+            return store.predictions(run_id, folders.get(run_id))
+
+        of_seeds, left_out = table_over_seeds(runs, read)
     if len(of_seeds):
         show_over_seeds(of_seeds)
-    for line in left_out(runs, answers):
+    for line in left_out:
         say(line)
     return of_seeds
