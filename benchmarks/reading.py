@@ -1,4 +1,4 @@
-"""Reading many runs: `python -m benchmarks.reading`; five minutes on two cores.
+"""Reading many runs: `python -m benchmarks.reading`; seven minutes on two cores.
 
 Fills stores with 100, 1,000 and 5,000 runs of 30 metrics and 30 parameters: SQLite files and, where PostgreSQL is
 installed, databases of a server of its own. Reads all runs of each with `mlflow.search_runs` and as the comparison
@@ -6,10 +6,13 @@ does, sees whether the values are equal, and times the command that prints them 
 a row a store.
 """
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -101,7 +104,7 @@ def _value(name: str, number: int, place: int) -> float:
     return float(1000 * place + number) if name in WHOLE else (number * 7919 % 1000 + place) / 1033
 
 
-def stores() -> Iterator[tuple[str, Callable[[Path, int], str]]]:
+def databases() -> Iterator[tuple[str, Callable[[Path, int], str]]]:
     """Each kind of database that there is, and how one of so many runs comes to its address."""
     yield "SQLite", lambda folder, runs: f"sqlite:///{folder}/runs-{runs}.db"
     if lacks := postgres.missing():
@@ -111,37 +114,55 @@ def stores() -> Iterator[tuple[str, Callable[[Path, int], str]]]:
         yield "PostgreSQL", lambda _, runs: cluster.fresh(f"runs_{runs}")
 
 
-def measured(kind: str, uri: str, runs: int) -> dict[str, object]:
-    """Fill a store, and read it in both ways."""
-    tracking = Tracking(uri=uri)
-    store, filling = tracking.connect(), time.perf_counter()
-    fill(store, runs)
-    say(f"{kind}: {runs:,} runs written in {time.perf_counter() - filling:.0f} s")
-    mlflow.set_tracking_uri(uri)
+@dataclass(frozen=True)
+class Filled:
+    """A store with so many runs, and the ways of reading them all."""
 
-    def searched() -> pd.DataFrame:
-        return mlflow.search_runs([store.experiment_id], RUNS, max_results=10 * runs)
+    uri: str
+    runs: int
+    store: Store
 
-    searched_seconds, found = timed(searched)
-    loaded_seconds, _ = timed(lambda: load(uri, sweep="all"))
-    command = [sys.executable, "-m", "experiments.compare", "--uri", uri, "--sweep", "all"]
-    begin = time.perf_counter()
-    subprocess.run(command, cwd=sweeps.ROOT, check=True, capture_output=True)
-    return {
-        "store": kind, "runs": runs, "metrics": len(METRICS), "parameters": PARAMETERS,
-        "search_runs_seconds": searched_seconds, "load_seconds": loaded_seconds,
-        "equal": equal(store.rows("all"), found), "command_seconds": time.perf_counter() - begin,
-    }  # fmt: skip
+    @classmethod
+    def at(cls, uri: str, runs: int) -> "Filled":
+        """A new store."""
+        store = Tracking(uri=uri).connect()
+        fill(store, runs)
+        return cls(uri, runs, store)
+
+    def searched(self) -> pd.DataFrame:
+        """As MLflow reads them."""
+        mlflow.set_tracking_uri(self.uri)
+        return mlflow.search_runs([self.store.experiment_id], RUNS, max_results=10 * self.runs)
+
+    def loaded(self) -> pd.DataFrame:
+        """As the comparison reads them."""
+        return load(self.uri, sweep="all")
+
+    def printed(self) -> None:
+        """What a person waits for."""
+        command = [sys.executable, "-m", "experiments.compare", "--uri", self.uri, "--sweep", "all"]
+        environment = {**os.environ, "PYTHONPATH": str(sweeps.ROOT)}
+        subprocess.run(command, env=environment, check=True, capture_output=True)
 
 
-def timed(read: Callable[[], pd.DataFrame]) -> tuple[float, pd.DataFrame]:
-    """The median of the seconds that it takes, and what comes; a first time, that sets things up, is not counted."""
-    table, seconds = read(), []
+def measured(kind: str, stores: Sequence[Filled]) -> Iterator[dict[str, object]]:
+    """Read each store in each way, in turns: what disturbs a while then disturbs small and large stores alike."""
+    for store in stores:
+        store.searched()  # the first time sets things up
+        store.loaded()
+    seconds: dict[tuple[int, str], list[float]] = defaultdict(list)
     for _ in range(TIMES):
-        begin = time.perf_counter()
-        table = read()
-        seconds.append(time.perf_counter() - begin)
-    return median(seconds), table
+        for store in stores:
+            for read in (store.searched, store.loaded, store.printed):
+                begin = time.perf_counter()
+                read()
+                seconds[store.runs, read.__name__].append(time.perf_counter() - begin)
+    for store in stores:
+        yield {
+            "store": kind, "runs": store.runs, "metrics": len(METRICS), "parameters": PARAMETERS,
+            **{f"{way}_seconds": median(seconds[store.runs, way]) for way in ("searched", "loaded", "printed")},
+            "equal": equal(store.store.rows("all"), store.searched()),
+        }  # fmt: skip
 
 
 def equal(rows: list[Row], found: pd.DataFrame) -> bool:
@@ -173,8 +194,12 @@ def main() -> None:
     asked = options("benchmarks.reading", __doc__).parse_args()
     results = Results("reading")
     sizes = QUICK_SIZES if asked.quick else SIZES
+    rows: list[dict[str, object]] = []
     with sweeps.fresh_folder() as folder:
-        rows = [measured(kind, address(folder, runs), runs) for kind, address in stores() for runs in sizes]
+        for kind, address in databases():
+            stores = [Filled.at(address(folder, runs), runs) for runs in sizes]
+            say(f"{kind}: filled")
+            rows += measured(kind, stores)
     table = pd.DataFrame(rows)
     results.finish(table, asked.quick, reading_failures(table))
 

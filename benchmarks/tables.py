@@ -325,16 +325,16 @@ def profile_table(table: pd.DataFrame) -> str:
 
 def reading_table(table: pd.DataFrame) -> str:
     """What benchmarks.reading found."""
-    ratio = table["search_runs_seconds"] / table["load_seconds"]
+    ratio = table["searched_seconds"] / table["loaded_seconds"]
     shown = pd.DataFrame(
         {
             "store": table["store"],
             "runs": [f"{runs:,}" for runs in table["runs"]],
-            "`mlflow.search_runs`, s": [f"{value:.2f}" for value in table["search_runs_seconds"]],
-            "`compare.load`, s": [f"{value:.2f}" for value in table["load_seconds"]],
+            "`mlflow.search_runs`, s": [f"{value:.2f}" for value in table["searched_seconds"]],
+            "`compare.load`, s": [f"{value:.2f}" for value in table["loaded_seconds"]],
             "times faster": [f"{value:.1f}" for value in ratio],
             "equal values": ["yes" if _true(value) else "no" for value in table["equal"]],
-            "`experiments.compare --sweep all`, s": [f"{value:.1f}" for value in table["command_seconds"]],
+            "`experiments.compare --sweep all`, s": [f"{value:.1f}" for value in table["printed_seconds"]],
         }
     )
     return _markdown(shown)
@@ -343,11 +343,11 @@ def reading_table(table: pd.DataFrame) -> str:
 def reading_failures(table: pd.DataFrame) -> list[str]:
     """Stores that are read too slowly, or wrongly; and kinds of store where many runs take more than their share."""
     failures = [
-        f"{row['store']}, {row['runs']:,} runs: read in {row['load_seconds']:.1f} s"
+        f"{row['store']}, {row['runs']:,} runs: read in {row['loaded_seconds']:.1f} s"
         for row in table.to_dict("records")
-        if row["load_seconds"] > READ_AT_MOST * max(1.0, row["runs"] / READ_RUNS)
+        if row["loaded_seconds"] > READ_AT_MOST * max(1.0, row["runs"] / READ_RUNS)
     ]
-    for way in ("load_seconds", "command_seconds"):
+    for way in ("loaded_seconds", "printed_seconds"):
         each = table.assign(each=table[way] / table["runs"]).sort_values("runs").groupby("store", sort=False)["each"]
         failures += [f"{store}: {way} grow faster than the runs" for store, of in each if _grows(of.tolist())]
     unequal = table[~table["equal"].map(_true)]

@@ -373,7 +373,7 @@ class Store:
         from mlflow.exceptions import MlflowException
 
         try:
-            count = len(self.find("tags.kind IS NULL", limit=COUNTED))
+            count = len(self._page("tags.kind IS NULL", COUNTED))
         except MlflowException as error:
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
@@ -411,7 +411,7 @@ class Store:
     def jobs(self, sweep: str) -> set[int]:
         """The jobs of a sweep, counted from 0, that have a run: their own, or one that several of them share."""
         own = _sweep_tag(sweep)
-        tags = [run.data.tags for run in self.find(f"tags.{own} != ''")]
+        tags = [run.tags for run in self._tagged(own)]
         shared = [name.removeprefix(f"{own}_") for names in tags for name in names if name.startswith(f"{own}_")]
         return {int(number) for number in [*(names[own].split()[0] for names in tags), *shared]}
 

@@ -11,6 +11,7 @@ from benchmarks import publish, results, tables
 from benchmarks.bare import Bare
 from benchmarks.killed import Outcome
 from benchmarks.once import Work, mean_pieces, whole
+from benchmarks.reading import equal
 from benchmarks.trajectories import (
     BASELINE,
     TRAININGS,
@@ -127,6 +128,43 @@ def test_memory_is_compared_between_the_first_and_the_last_jobs() -> None:
     assert tables.is_flat(pd.Series({"first": 2000.0, "last": 2060.0}))
 
 
+def reading(**seconds: list[float]) -> pd.DataFrame:
+    """What reading stores of 100, 1,000 and 5,000 runs took."""
+    usual = {
+        "searched_seconds": [0.5, 4.0, 20.0],
+        "loaded_seconds": [0.1, 0.3, 1.5],
+        "printed_seconds": [4.0, 5.0, 12.0],
+    }
+    return pd.DataFrame({"store": "SQLite", "runs": [100, 1000, 5000], "equal": True, **usual, **seconds})
+
+
+def test_reading_is_to_be_fast_linear_and_right() -> None:
+    assert tables.reading_failures(reading()) == []
+    assert tables.reading_failures(reading(loaded_seconds=[0.1, 0.9, 3.5])) == ["SQLite, 5,000 runs: read in 3.5 s"]
+    (grown,) = tables.reading_failures(reading(printed_seconds=[4.0, 5.0, 100.0]))
+    assert "printed_seconds" in grown
+    assert tables.reading_failures(reading().assign(equal=[True, False, True])) == ["SQLite, 1,000 runs: unequal"]
+
+
+SEARCHED = pd.DataFrame(
+    {
+        "run_id": ["b", "a"], "status": ["FINISHED", "FAILED"], "metrics.agreement": [0.5, None],
+        "params.x.y": ["1", "1"], "tags.strategy": ["qat", "none"], "tags.epochs": ["2", "1"],
+    }
+)  # fmt: skip
+ROWS = [
+    {"strategy": "none", "epochs": 1, "x.y": "1", "run_id": "a", "status": "FAILED"},
+    {"strategy": "qat", "epochs": 2, "x.y": "1", "agreement": 0.5, "run_id": "b", "status": "FINISHED"},
+]
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"agreement": 0.5000000001}, {"strategy": "none"}, {"agreement": None}, {"x.z": "1"}, {"epochs": 3}]
+)
+def test_equal_values_are_equal_in_every_digit(change: dict[str, object]) -> None:
+    assert equal([ROWS[0], {**ROWS[1], **change}], SEARCHED) == (not change)
+
+
 def example(name: str) -> pd.DataFrame:
     """Figures as a benchmark finds them."""
     parts = {f"{part}_seconds": 0.5 for part in tables.NOT_OVERHEAD}
@@ -140,6 +178,7 @@ def example(name: str) -> pd.DataFrame:
         "fresh_store": pd.DataFrame([{**start, "process": i, "seconds": 30.0 + i} for i in (1, 2)]),
         "overhead": pd.DataFrame({"strategy": ["none"], "seconds": 9.0, **parts, "sweep_seconds": 12.0}),
         "memory": pd.DataFrame({"job": range(60), "main_mib": 300.0, "children_mib": 1500.0}),
+        "reading": reading(),
         "profile": pd.DataFrame(
             {"strategy": ["none"], "time": 1, "whole_us": 390.0, "sum_us": 400.0, "call_us": 0.6, "ratio": 400 / 390}
         ),
@@ -147,7 +186,7 @@ def example(name: str) -> pd.DataFrame:
     return frames[name]
 
 
-@pytest.mark.parametrize("name", ["once", "killed", "fresh_store", "overhead", "memory", "profile"])
+@pytest.mark.parametrize("name", ["once", "killed", "fresh_store", "overhead", "memory", "profile", "reading"])
 def test_results_are_written_as_they_are_published(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (publish, results):
         monkeypatch.setattr(module, "HERE", tmp_path)

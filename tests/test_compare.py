@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
+from rich.measure import Measurement
 
 from experiments.comparison.columns import COLUMNS, frame, label
 from experiments.comparison.files import FORMS, form_of
 from experiments.comparison.pairs import Examined, pairs_for_people, table_of_pairs
-from experiments.comparison.people import MACHINES, fastest, for_people, note
+from experiments.comparison.people import MACHINES, OPTIONAL, fastest, for_people, narrowed, note, picture
 from experiments.comparison.seeds import over_seeds_for_people, repeated, table_over_seeds
 from experiments.errors import UserError, by_beginning
 from experiments.record import Answers
@@ -143,6 +145,20 @@ def test_runs_that_differ_in_one_setting_only_are_told_apart() -> None:
 @pytest.mark.parametrize(("value", "shown"), [(11718.4, "11,718"), (110.2, "110"), (53.04, "53.0"), (2.345, "2.35")])
 def test_a_latency_keeps_three_digits(value: float, shown: str) -> None:
     assert for_people(frame([row("qat", latency_p50_us=value)]))["latency p50 us"].iloc[0] == shown
+
+
+@pytest.mark.parametrize("width", [200, 120, 100, 80])
+def test_a_narrow_terminal_does_without_some_columns_and_with_no_more_than_it_must(width: int) -> None:
+    shown = for_people(frame([*ROWS, row("qat", arithmetic="4 int8, 1 float32"), FAILED]))
+    kept = narrowed(shown, width)
+    gone = [name for name in OPTIONAL if name in shown.columns and name not in kept.columns]
+    assert drawn_width(kept) <= width
+    assert not gone or drawn_width(shown.drop(columns=gone[:-1])) > width
+
+
+def drawn_width(shown: pd.DataFrame) -> int:
+    console = Console(width=1000)
+    return Measurement.get(console, console.options, picture(shown, {})).maximum
 
 
 @pytest.mark.parametrize("form", ["csv", "markdown", "html", "latex", "json"])

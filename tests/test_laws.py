@@ -18,6 +18,7 @@ ROOMS = {
     "hydra": {"run", "configuration", "sweep"},
     "omegaconf": {"run", "configuration", "sweep"},
     "mlflow": {"tracking"},
+    "sqlalchemy": {"store_tables", "tracking"},
     "pandas": {
         "compare", "latency", "comparison.columns", "comparison.files", "comparison.gates", "comparison.pairs",
         "comparison.people", "comparison.query", "comparison.regressions", "comparison.seeds",

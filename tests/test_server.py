@@ -1,4 +1,4 @@
-"""A real MLflow server on a real PostgreSQL, both on loopback: parallel sweeps, the race for a fresh one, its death."""
+"""A real PostgreSQL on loopback, read directly; and an MLflow server on it: parallel sweeps, a race, its death."""
 
 import os
 import signal
@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from sqlalchemy.exc import InternalError
 
 from benchmarks.postgres import LOOPBACK, Database, free_port, missing, running, wait_until
 from experiments.compare import load
 from experiments.tracking import Store, Tracking
 from tests.conftest import ENVIRONMENT, run, save_images
+from tests.generated import OTHERS, exactly, fill_variously, through_the_api
 
 pytestmark = pytest.mark.endtoend
 
@@ -33,6 +35,13 @@ def database() -> Iterator[Database]:
         pytest.skip(lacks)
     with running() as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def filled(database: Database) -> Store:
+    store = Tracking(uri=database.fresh("filled")).connect()
+    fill_variously(store)
+    return store
 
 
 @dataclass
@@ -122,7 +131,23 @@ def begin(folder: Path, server: Server) -> Iterator[Begin]:
         sweep.wait()
 
 
-# The first test, while the database holds no experiment.
+@pytest.mark.parametrize("sweep", ["all", "latest"])
+def test_rows_from_the_tables_are_those_of_the_api(filled: Store, sweep: str) -> None:
+    assert exactly(filled.rows(sweep)) == exactly(through_the_api(filled).rows(sweep))
+
+
+def test_runs_of_other_programs_are_counted(filled: Store) -> None:
+    assert filled.others() == through_the_api(filled).others() == str(OTHERS)
+
+
+def test_nothing_can_be_written_where_tables_are_read(filled: Store) -> None:
+    tables = filled._tables()
+    assert tables is not None
+    with tables._reading() as connection, pytest.raises(InternalError, match="read-only transaction"):
+        connection.exec_driver_sql("DELETE FROM tags")
+
+
+# The first test that knows the server, while its database holds no experiment.
 def test_two_sweeps_that_start_at_once_on_an_empty_server_both_succeed(server: Server, begin: Begin) -> None:
     sweeps = [begin(f"strategy={strategy}") for strategy in ("none", "ptq_dynamic")]
     outcomes = [(sweep.communicate()[1], sweep.returncode) for sweep in sweeps]

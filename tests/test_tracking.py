@@ -92,3 +92,22 @@ def test_a_run_without_predictions_has_none() -> None:
 def test_predictions_that_cannot_be_read_are_one_message(content: str) -> None:
     with pytest.raises(UserError, match=r"Run abc: its predictions\.csv cannot be read"):
         store_with(content).predictions("abc")
+
+
+@dataclass
+class Refusing:
+    """A client of a server that does not understand what it is asked."""
+
+    reason: str
+
+    def search_runs(self, *_: Any, **__: Any) -> Any:
+        raise RestException({"error_code": self.reason, "message": "no"})  # type: ignore[no-untyped-call]
+
+
+def test_an_old_server_that_cannot_count_runs_of_other_programs_says_nothing_of_them() -> None:
+    assert Store(Refusing("INVALID_PARAMETER_VALUE"), "7", GONE).others() == ""  # type: ignore[arg-type]
+
+
+def test_a_server_that_refuses_for_another_reason_is_heard() -> None:
+    with pytest.raises(UserError, match="cannot be used"):
+        Store(Refusing("PERMISSION_DENIED"), "7", GONE).others()  # type: ignore[arg-type]

@@ -1,0 +1,191 @@
+"""Runs read from the tables of a store are those that MLflow's API gives; it is asked where the tables are unknown."""
+
+import math
+import re
+import shutil
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.script import ScriptDirectory
+from mlflow.store.db.utils import _get_alembic_config
+
+from benchmarks.reading import METRICS, PARAMETERS
+from experiments import compare, store_tables, tracking
+from experiments.errors import UserError
+from experiments.tracking import Store, Tracking
+from tests.generated import OTHERS, RUNS, exactly, fill_variously, through_the_api
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a store; the path needs quoting in an address."""
+    path = tmp_path_factory.mktemp("a store #") / "mlflow.db"
+    fill_variously(Tracking(uri=f"sqlite:///{path}").connect())
+    return path
+
+
+@pytest.fixture(scope="module")
+def store(filled: Path) -> Store:
+    return Tracking(uri=f"sqlite:///{filled}").connect(create=False)
+
+
+@pytest.fixture
+def copied(filled: Path, tmp_path: Path) -> Path:
+    """A store that may be changed."""
+    return Path(shutil.copy(filled, tmp_path / "copied.db"))
+
+
+@pytest.fixture
+def unknown(copied: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
+    """A store whose tables nobody has looked at."""
+    monkeypatch.setattr(tracking, "SCHEMAS", ())
+    return Tracking(uri=f"sqlite:///{copied}")
+
+
+@pytest.mark.parametrize("sweep", ["all", "latest"])
+def test_rows_from_the_tables_are_those_of_the_api(store: Store, sweep: str) -> None:
+    assert exactly(store.rows(sweep)) == exactly(through_the_api(store).rows(sweep))
+
+
+def test_every_run_of_the_suite_is_there_and_no_other(store: Store) -> None:
+    rows = store.rows("all")
+    assert len(rows) == RUNS + 2
+    assert {row["status"] for row in rows} == {"FINISHED", "FAILED", "RUNNING"}
+    assert "deleted" not in {row["strategy"] for row in rows}
+
+
+def test_a_sweep_has_its_runs_in_the_order_of_its_jobs(store: Store) -> None:
+    assert [(row["strategy"], row["reused"]) for row in store.rows("latest")] == [
+        ("plain", False),
+        ("strange", False),
+        ("qat", True),
+    ]
+
+
+def test_values_that_are_no_numbers_are_as_the_api_has_them(store: Store) -> None:
+    _, strange, _ = store.rows("latest")
+    assert math.isnan(strange["sqnr_min_db"])
+    assert strange["speedup"] == -strange["logit_rmse"] == sys.float_info.max  # how MLflow keeps what is infinite
+    assert strange["baseline/loss"] == 0.7
+    assert "size_ratio" not in strange
+
+
+def test_a_sweep_and_a_run_mean_the_same_in_both_ways(store: Store) -> None:
+    sweep, run_id = store._tagged("kind", "sweep")[-1].run_id, store.rows("all")[5]["run_id"]
+    for target in (sweep, run_id[:12]):
+        assert exactly(store.chosen(target)) == exactly(through_the_api(store).chosen(target))
+
+
+def test_a_generated_run_is_as_one_that_was_written(store: Store) -> None:
+    (generated,) = (run for run in store._tagged("kind", "run") if run.tags["mlflow.runName"] == "none 0")
+    assert (len(generated.metrics), len(generated.params)) == (len(METRICS), PARAMETERS) == (30, 30)
+    client = store.client
+    run_id = client.create_run(
+        client.create_experiment("written"), run_name="none 0", tags=dict(generated.tags)
+    ).info.run_id
+    for name, value in generated.params.items():
+        client.log_param(run_id, name, value)
+    for name, number in generated.metrics.items():
+        client.log_metric(run_id, name, number)
+    client.set_terminated(run_id)
+    written, given = client.get_run(run_id), client.get_run(generated.run_id)
+    assert written.data.to_dictionary() == given.data.to_dictionary()
+    known = ("status", "lifecycle_stage", "run_name", "user_id")
+    assert [getattr(written.info, name) for name in known] == [getattr(given.info, name) for name in known]
+
+
+def test_runs_of_other_programs_are_counted(store: Store) -> None:
+    assert store.others() == through_the_api(store).others() == str(OTHERS)
+
+
+def test_a_count_through_the_api_ends_somewhere(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "COUNTED", 2)
+    assert through_the_api(store).others() == "2 or more"
+
+
+def test_the_comparison_says_how_many_runs_are_not_its_own(
+    filled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["compare", "--uri", f"sqlite:///{filled}", "--columns", "strategy"])
+    compare.main()
+    assert f"other programs recorded them in experiment quantization: {OTHERS} runs" in capsys.readouterr().out
+
+
+def test_nothing_can_be_written_where_tables_are_read(filled: Path) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        store_tables._read_only(filled).execute("DELETE FROM runs")
+
+
+def test_tables_that_nobody_has_looked_at_are_left_to_the_api(
+    unknown: Tracking, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = unknown.connect(create=False)
+    assert exactly(opened.rows("all")) == exactly(store.rows("all"))
+    assert opened.others() == str(OTHERS)
+    assert capsys.readouterr().out.count("runs are read through MLflow's API") == 1
+
+
+def test_a_store_that_mlflow_itself_refuses_is_one_message(copied: Path) -> None:
+    with sqlite3.connect(copied) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+    with pytest.raises(UserError, match=r"copied\.db: cannot be used .*451aebb31d03.*mlflow db upgrade"):
+        Tracking(uri=f"sqlite:///{copied}").connect(create=False)
+
+
+def test_no_migration_between_the_known_schemas_changes_what_is_read() -> None:
+    config = _get_alembic_config("")  # type: ignore[no-untyped-call]
+    migrations = {each.revision: each.path for each in ScriptDirectory.from_config(config).walk_revisions()}
+    tables = re.compile(r"""["'](runs|tags|params|latest_metrics)["']""")
+    assert not [schema for schema in store_tables.SCHEMAS if tables.search(Path(migrations[schema]).read_text())]
+
+
+def test_a_server_or_a_database_of_another_kind_is_read_through_the_api() -> None:
+    assert Tracking(uri="http://127.0.0.1:9").tables is None
+    assert Tracking(uri="mysql://somebody@somewhere/mlflow").tables is None
+
+
+def test_many_runs_come_in_pages_with_a_bar(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[int] = []
+
+    class Bar:
+        def __init__(self, description: str, total: int | None) -> None:
+            assert (description, total) == ("reading runs", None)
+
+        def __enter__(self) -> object:
+            return moved.append
+
+        def __exit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(tracking, "bar", Bar)
+    monkeypatch.setattr(tracking, "RUNS_A_PAGE", 25)
+    runs = through_the_api(store).rows("all")
+    assert moved == [25, 25, len(runs) - 50]
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder"),
+    [
+        ("file:///data/ml%20runs/1/artifacts", Path("/data/ml runs/1/artifacts")),
+        ("/data/mlruns/1/artifacts", Path("/data/mlruns/1/artifacts")),
+        ("mlruns/1/artifacts", None),
+        ("mlflow-artifacts:/1/artifacts", None),
+        ("s3://bucket/1/artifacts", None),
+        ("file://elsewhere/data/artifacts", None),
+        ("", None),
+    ],
+)
+def test_artifacts_that_are_files_here_are_read_where_they_are(uri: str, folder: Path | None) -> None:
+    assert store_tables._folder(uri) == folder
+
+
+def test_predictions_come_from_the_folder_of_the_run(store: Store) -> None:
+    run_id, folder = next(iter(store.folders().items()))
+    assert store.predictions(run_id, folder) is None
+    folder.mkdir(parents=True)
+    (folder / "predictions.csv").write_text("truth,keras,tflite,float_reference\n1,1,2,3\n")
+    said, fetched = store.predictions(run_id, folder), store.predictions(run_id)
+    assert said is not None
+    assert fetched is not None
+    assert list(said.tflite) == list(fetched.tflite) == [2]
