@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import mlflow
 import pandas as pd
+from mlflow.entities import Experiment
 from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlParam, SqlRun, SqlTag
 from sqlalchemy import create_engine, insert
 
@@ -52,33 +53,28 @@ def fill(store: Store, runs: int) -> None:
     """Put runs into a store as MLflow would have written them, but many at once; one in FAILING failed."""
     database = store.address.tables
     engine = create_engine(f"sqlite:///{database}" if isinstance(database, Path) else str(database))
-    artifacts = store.client.get_experiment(store.experiment_id).artifact_location
-    sweep = store.open_sweep("generated", {})
+    experiment, sweep = store.client.get_experiment(store.experiment_id), store.open_sweep("generated", {})
     with engine.begin() as connection:
         for first in range(0, runs, A_BATCH):
-            batch = [_generated(number, sweep) for number in range(first, min(first + A_BATCH, runs))]
+            batch = [_generated(number, experiment, sweep) for number in range(first, min(first + A_BATCH, runs))]
             for table in (SqlRun, SqlTag, SqlParam, SqlMetric, SqlLatestMetric):
-                of_runs = {"experiment_id": int(store.experiment_id)} if table is SqlRun else {}
-                rows = [{**row, **of_runs} for run in batch for row in run[table]]
-                if table is SqlRun:
-                    rows = [{**row, "artifact_uri": f"{artifacts}/{row['run_uuid']}/artifacts"} for row in rows]
-                connection.execute(insert(table), rows)
+                connection.execute(insert(table), [row for run in batch for row in run[table]])
     engine.dispose()
     store.close(sweep, "FINISHED")
 
 
-def _generated(number: int, sweep: str) -> Mapping[type, list[dict[str, Any]]]:
+def _generated(number: int, experiment: Experiment, sweep: str) -> Mapping[type, list[dict[str, Any]]]:
     """What the tables hold of one run, of which no other has the same settings."""
     run_id, failed, start = uuid4().hex, number % FAILING == FAILING - 1, BEGIN + number * SECOND
-    strategy = STRATEGIES[number % len(STRATEGIES)]
+    others, strategy = number // len(STRATEGIES), STRATEGIES[number % len(STRATEGIES)]
     tags = {
-        "strategy": strategy, "model": "article_cnn", "dataset": "mnist", "epochs": str(1 + number // 10 % 10),
+        "strategy": strategy, "model": "article_cnn", "dataset": "mnist", "epochs": str(1 + others % 10),
         "finetune_epochs": "1", "seed": "0", "kind": "run", "machine": "0a1b2c3d", "cpu": "a CPU",
         "git_commit": 40 * "0", "mlflow.runName": f"{strategy} {number}", "mlflow.parentRunId": sweep,
         f"sweep_{sweep}": f"{number:05d}", "process": "1@1", "host": "somewhere", "python": "3.11.7", "run_key": run_id,
         **({"error": "it failed"} if failed else {"verified": "true", "partial": "false", "arithmetic": "4 int8"}),
     }  # fmt: skip
-    varied = {"training.learning_rate": f"0.{number // 100 + 1:04d}", "finetune.epochs": tags["epochs"]}
+    varied = {"training.learning_rate": f"0.{others // 10 + 1:04d}", "finetune.epochs": tags["epochs"]}
     params = {**{f"setting.number_{i}": str(i) for i in range(PARAMETERS - len(varied))}, **varied}
     metrics = {} if failed else {name: _value(name, number, place) for place, name in enumerate(METRICS, start=1)}
     values = [
@@ -89,6 +85,8 @@ def _generated(number: int, sweep: str) -> Mapping[type, list[dict[str, Any]]]:
         "run_uuid": run_id, "name": tags["mlflow.runName"], "source_type": "UNKNOWN", "source_name": "",
         "entry_point_name": "", "user_id": "unknown", "status": "FAILED" if failed else "FINISHED",
         "start_time": start, "end_time": start + SECOND, "source_version": "", "lifecycle_stage": "active",
+        "experiment_id": int(experiment.experiment_id),
+        "artifact_uri": f"{experiment.artifact_location}/{run_id}/artifacts",
     }  # fmt: skip
     return {
         SqlRun: [run],

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 V = TypeVar("V", str, float)
 
-# Revisions of MLflow's schema since MLflow 3.10. No migration from the first to the last of them changes a column of
-# `runs`, `tags`, `params` or `latest_metrics`; see that this is so before another one is added.
+# Revisions of MLflow's schema in their order, the last that of MLflow 3.17. None of their migrations touches `runs`,
+# `tags`, `params` or `latest_metrics`; a test sees to it when another one is added.
 SCHEMAS = (
     "1b5f0d9ad7c1", "e1f2a3b4c5d6", "76601a5f987d", "c3d6457b6d8a", "a5b4c3d2e1f0", "ae8bbe7743c9", "7d34483879f0",
     "da6fb0208061", "89d3d66ed43f", "b7e4c1a90f23", "a8b9c0d1e2f3", "c1d2e3f4a5b6", "c3d9e7f1a2b4", "6f8d9c3b2a1e",
