@@ -19,8 +19,9 @@ ROOMS = {
     "omegaconf": {"run", "configuration", "sweep"},
     "mlflow": {"tracking"},
     "pandas": {
-        "compare", "latency", "comparison.columns", "comparison.files", "comparison.gates", "comparison.pairs",
-        "comparison.people", "comparison.query", "comparison.regressions", "comparison.seeds",
+        "compare", "latency", "comparison.baseline", "comparison.columns", "comparison.files", "comparison.gates",
+        "comparison.groups", "comparison.pairs", "comparison.people", "comparison.query", "comparison.regressions",
+        "comparison.terminal",
     },
     "tensorflow": {"tensorflow_quietly"},
     "tensorflow_model_optimization": {"strategy.annotation", "strategy.compression"},
