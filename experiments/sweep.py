@@ -28,6 +28,7 @@ from experiments.isolation import load_ahead
 from experiments.machine import usable_cores
 from experiments.progress import advance, bar, flush, say, shown_here
 from experiments.stamp import stamp
+from experiments.strategy import CompressingQAT, QuantizationAware
 from experiments.tracking import REUSED, Row, Store
 
 P = ParamSpec("P")
@@ -75,7 +76,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         requests[0].experiment.cache.check()
         self._open.enter_context(shown_here())
         atexit.register(self._open.close)  # also when the sweep ends before its time
-        load_ahead()
+        strategies = [request.experiment.strategy for request in requests]
+        load_ahead(quantization_aware=sum(isinstance(each, (QuantizationAware, CompressingQAT)) for each in strategies))
         self._store = requests[0].tracking.connect()
         self._store.close_orphans()
         command = " ".join(config.hydra.overrides.task) or "suite"

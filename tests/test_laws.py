@@ -23,8 +23,8 @@ ROOMS = {
         "comparison.groups", "comparison.pairs", "comparison.people", "comparison.query", "comparison.regressions",
         "comparison.terminal",
     },
-    "tensorflow": {"tensorflow_quietly"},
-    "tensorflow_model_optimization": {"strategy.annotation", "strategy.compression"},
+    "tensorflow": {"tensorflow_quietly", "strategy.rewritten"},
+    "tensorflow_model_optimization": {"strategy.annotation", "strategy.compression", "strategy.rewritten"},
     "ai_edge_litert": {
         "exact", "graph", "measure.accuracy", "measure.fidelity", "measure.memory_probe",
         "measure.profile", "measure.stopwatch", "weights",
@@ -34,7 +34,7 @@ ROOMS = {
     "litert_quantizer": {"weights"},
 }  # fmt: skip
 # Rooms that import a heavy library at their top; everybody else imports them inside functions.
-HEAVY = {"tensorflow_quietly", "strategy.annotation", "strategy.compression"}
+HEAVY = {"tensorflow_quietly", "strategy.annotation", "strategy.compression", "strategy.rewritten"}
 
 
 def title(path: Path) -> str:
