@@ -21,6 +21,7 @@ from experiments.comparison.files import ENDINGS, FORMS, form_of, written
 from experiments.comparison.gates import decide, requirement, told
 from experiments.comparison.pairs import show_pairs
 from experiments.comparison.people import plain, show
+from experiments.comparison.pictures import tell, write_pictures
 from experiments.comparison.query import in_order, matrix, only, where
 from experiments.comparison.regressions import allowance, earlier, regressions
 from experiments.comparison.seeds import show_seeds
@@ -60,8 +61,11 @@ def show_rows(rows: Sequence[Row]) -> None:
     show(frame(rows))
 
 
-def show_and_write(store: Store, rows: Sequence[Row], folder: Path) -> None:
-    """Print the comparison of a sweep, and write comparison.csv with all columns, comparison.md, perhaps seeds.csv."""
+def show_and_write(store: Store, rows: Sequence[Row], folder: Path) -> pd.DataFrame:
+    """Print the comparison of a sweep, and write comparison.csv with all columns, comparison.md, perhaps seeds.csv.
+
+    Returns the table over seeds, which `draw` needs.
+    """
     table = frame(rows)
     show(table)
     of_seeds = show_seeds(store, table)
@@ -69,6 +73,12 @@ def show_and_write(store: Store, rows: Sequence[Row], folder: Path) -> None:
     FORMS["markdown"].write(table, folder / "comparison.md")
     if len(of_seeds):
         FORMS["csv"].write(of_seeds, folder / "seeds.csv")
+    return of_seeds
+
+
+def draw(store: Store, rows: Sequence[Row], of_seeds: pd.DataFrame, folder: Path) -> None:
+    """Write the pictures of a sweep into the folder."""
+    write_pictures(store, frame(rows), of_seeds, folder)
 
 
 def main() -> None:
@@ -144,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, action="append", default=[], metavar="FILE",
         help=f"write the form that the ending names, as often as needed: {', '.join(ENDINGS)}",
     )  # fmt: skip
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="write pictures there, each as PNG and as SVG")
     parser.add_argument("--seeds-csv", type=Path, metavar="FILE", help="write the table over seeds as csv")
     parser.add_argument(
         "--pair", nargs="+", metavar="RUN",
@@ -167,6 +178,8 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
         if of_seeds.empty:
             raise UserError(f"--seeds-csv {options.seeds_csv}: no two runs here differ in their seeds only.")
         written(of_seeds, options.seeds_csv, FORMS["csv"])
+    if options.plots:
+        tell(write_pictures(store, table, of_seeds, options.plots), options.plots)
     if options.require or options.minimize or options.maximize:
         _ship(table, options)
     if options.against:

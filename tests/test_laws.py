@@ -20,7 +20,8 @@ ROOMS = {
     "mlflow": {"tracking"},
     "pandas": {
         "compare", "latency", "comparison.columns", "comparison.files", "comparison.gates", "comparison.pairs",
-        "comparison.people", "comparison.query", "comparison.regressions", "comparison.seeds",
+        "comparison.people", "comparison.pictures", "comparison.query", "comparison.regressions", "comparison.seeds",
+        "plots.bars", "plots.comparison", "plots.epochs", "plots.histories", "plots.points", "plots.tradeoffs",
     },
     "tensorflow": {"tensorflow_quietly"},
     "tensorflow_model_optimization": {"strategy.annotation", "strategy.compression"},
@@ -29,7 +30,10 @@ ROOMS = {
         "measure.profile", "measure.stopwatch", "weights",
     },
     "tflite_micro": {"measure.micro_probe"},
-    "matplotlib": {"plots"},
+    "matplotlib": {
+        "plots", "plots.bars", "plots.comparison", "plots.epochs", "plots.histories", "plots.labels", "plots.run",
+        "plots.sensitivity", "plots.tradeoffs",
+    },
     "litert_quantizer": {"weights"},
 }  # fmt: skip
 # Rooms that import a heavy library at their top; everybody else imports them inside functions.

@@ -42,7 +42,7 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     shown["agreement %"] = _cells(table, lambda row: f"{100 * row.agreement:.2f}")
     shown["bytes"] = _cells(table, lambda row: f"{row.tflite_bytes:,}")
     shown["smaller"] = _cells(table, lambda row: f"{row.size_ratio:.2f}x")
-    shown["latency p50 us"] = _cells(table, lambda row: _three_digits(row.latency_p50_us))
+    shown["latency p50 us"] = _cells(table, lambda row: three_digits(row.latency_p50_us))
     shown["faster"] = _cells(table, lambda row: f"{row.speedup:.2f}x [{row.speedup_low:.2f}, {row.speedup_high:.2f}]")
     if table["arena_bytes"].notna().any():
         arenas = zip(table["arena_bytes"], table["runs_on_micro"], strict=True)
@@ -161,7 +161,7 @@ def percents(table: pd.DataFrame, value: str, low: str, high: str, sign: str = "
     return [percent(*cells, sign) for cells in zip(table[value], table[low], table[high], strict=True)]
 
 
-def _three_digits(value: float) -> str:
+def three_digits(value: float) -> str:
     """Three digits that count, and never fewer than all before the point."""
     decimals = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:,.{decimals}f}"
