@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.comparison.people import three_digits
 from experiments.plots import GREY, NoPictureError, say_around, settle, sheet, short
-from experiments.plots.points import PANEL, labels, left_out, measured, models_of
+from experiments.plots.points import PANEL, labels, left_out, measured, models_of, void_left_out
 from experiments.plots.strategies import mark
 
 if TYPE_CHECKING:
@@ -92,12 +92,14 @@ def latency_distributions(table: pd.DataFrame, timings: Mapping[str, Timed]) -> 
         if len(machines) > 1:
             axes.set_title(f"{group['cpu'].iloc[0]} (machine {group['machine'].iloc[0]})")
         _distributions(axes, group, timings)
-    caption = (
-        "Boxes: the middle half of all timed inferences, with the median; lines: 1 % to 99 %; dots: the slowest. "
-        "In colour the file of the run, in grey the float file timed in turns with it."
-        + (" Of several runs of a setting, the first." if len(runs) < len(table) else "")
-    )
-    say_around(figure, f"How long an inference takes: {models_of(runs)}", caption)
+    timed = table[table["latency_p50_us"].notna()]
+    caption = [
+        "Boxes: the middle half of all timed inferences, with the median; lines: 1 % to 99 %; dots: the slowest.",
+        "In colour the file of the run, in grey the float file timed in turns with it.",
+        *(["Of each setting one run."] if len(runs) < (timed["speed"] != "void").sum() else []),
+        *void_left_out(timed),
+    ]
+    say_around(figure, f"How long an inference takes: {models_of(runs)}", " ".join(caption))
     settle(figure)
     return figure
 

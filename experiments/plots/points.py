@@ -60,6 +60,12 @@ def left_out(table: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
     return [f"Left out: {missing} of {len(table)} runs, which did not finish or lack these numbers."] if missing else []
 
 
+def void_left_out(timed: pd.DataFrame) -> list[str]:
+    """Whose timings mean nothing and are not drawn, in a sentence; none where all of them mean something."""
+    strategies = timed.loc[timed["speed"] == "void", "strategy"].unique()
+    return [f"Left out: void timings of {', '.join(strategies)}."] if len(strategies) else []
+
+
 def panels(runs: pd.DataFrame, by: list[str]) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
     """The runs of each panel; those with the most runs where there are too many panels."""
     groups = [(key, group) for key, group in runs.groupby(by, dropna=False, sort=False)]

@@ -19,6 +19,7 @@ from experiments.plots.points import (
     panels_left_out,
     points,
     setting_of,
+    void_left_out,
 )
 from experiments.plots.strategies import mark
 
@@ -64,13 +65,13 @@ def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
     shown = [
         (_panel_title(group, machines), points(group, of_seeds, "latency_p50_us")) for _, group in panels(runs, by)
     ]
-    void = len(timed) - len(runs)
     caption = [
         _bars(shown),
-        "Horizontal: the same of the time, known by its ratio to the float file's; of several seeds, least to most.",
+        "Horizontal: the same of the time, known by its ratio to the float file's"
+        + ("; of several seeds, least to most." if any(point.runs for _, found in shown for point in found) else "."),
         READ.format("fast"),
         *left_out(table, timed),
-        *([f"Left out: {void} void timing{'s' * (void > 1)}."] if void else []),
+        *void_left_out(timed),
         *(["Times of different machines say nothing of one another."] if machines > 1 else []),
         *panels_left_out(runs, by),
     ]
