@@ -11,21 +11,20 @@ Exit codes: 0 well; 2 the command is wrong, or there is nothing to compare; 3 no
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 from pydantic import ValidationError
 
 from experiments.card import problems
-from experiments.comparison.baseline import against, unmatched
 from experiments.comparison.columns import frame
+from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.files import ENDINGS, FORMS, form_of, written
 from experiments.comparison.gates import decide, requirement, told
-from experiments.comparison.groups import grouped, left_out, seeds_to_pool
 from experiments.comparison.pairs import show_pairs
-from experiments.comparison.query import in_order, known, matrix, only, where
+from experiments.comparison.pictures import tell, write_pictures
+from experiments.comparison.query import in_order, matrix, only, where
 from experiments.comparison.regressions import allowance, earlier, regressions
 from experiments.comparison.terminal import plain, show
 from experiments.errors import UserError, by_beginning, mistakes_told
@@ -64,41 +63,7 @@ def show_rows(rows: Sequence[Row]) -> None:
     show(frame(rows))
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Runs, one a row; the table that is shown, whose rows may be groups of them; and what it leaves out, in words."""
-
-    runs: pd.DataFrame
-    table: pd.DataFrame
-    remarks: tuple[str, ...] = ()
-
-    @property
-    def pooled(self) -> bool:
-        """Whether the rows shown are groups of runs."""
-        return "runs" in self.table.columns
-
-
-def compared(
-    store: Store, runs: pd.DataFrame, baseline: str | None = None, by: Sequence[str] | None = None
-) -> Comparison:
-    """Runs as they are shown: held against a strategy, pooled by these columns, or over seeds where there are several.
-
-    Raises:
-        UserError: no run has this strategy, or there is no such column.
-    """
-    answers = cache(store.predictions)  # read when they are needed, and once
-    remarks = []
-    if baseline:
-        runs = against(runs, baseline, answers)
-        remarks = [text for text in [unmatched(runs, baseline)] if text]
-    groups = seeds_to_pool(runs) if by is None else [known(runs, name, "--group-by") for name in by]
-    if not groups:
-        return Comparison(runs, runs, tuple(remarks))
-    remarks += left_out(runs, groups, answers)
-    return Comparison(runs, grouped(runs, groups, answers), tuple(remarks))
-
-
-def show_and_write(store: Store, rows: Sequence[Row], folder: Path) -> None:
+def show_and_write(store: Store, rows: Sequence[Row], folder: Path) -> Comparison:
     """Print the comparison of a sweep, and write comparison.csv with all columns, comparison.md, perhaps seeds.csv."""
     comparison = compared(store, frame(rows))
     _show(comparison)
@@ -106,6 +71,12 @@ def show_and_write(store: Store, rows: Sequence[Row], folder: Path) -> None:
     FORMS["markdown"].write(comparison.table, folder / "comparison.md")
     if comparison.pooled:
         FORMS["csv"].write(comparison.table, folder / "seeds.csv")
+    return comparison
+
+
+def draw(store: Store, comparison: Comparison, folder: Path) -> None:
+    """Write the pictures of a sweep into the folder."""
+    write_pictures(store, comparison, folder)
 
 
 def _show(comparison: Comparison) -> None:
@@ -195,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, action="append", default=[], metavar="FILE",
         help=f"write the form that the ending names, as often as needed: {', '.join(ENDINGS)}",
     )  # fmt: skip
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="write pictures there, each as PNG and as SVG")
     parser.add_argument("--seeds-csv", type=Path, metavar="FILE", help="write the table over seeds as csv")
     parser.add_argument(
         "--pair", nargs="+", metavar="RUN",
@@ -220,6 +192,8 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
         if not comparison.pooled:
             raise UserError(f"--seeds-csv {options.seeds_csv}: no two runs here differ in their seeds only.")
         written(comparison.table, options.seeds_csv, FORMS["csv"])
+    if options.plots:
+        tell(write_pictures(store, comparison, options.plots), options.plots)
     if options.require or options.minimize or options.maximize:
         _ship(comparison.table, options)
     if options.against:

@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.compare import show_and_write
+from experiments.compare import draw, show_and_write
 from experiments.configuration import Request, read, told
 from experiments.errors import UserError
 from experiments.isolation import load_ahead
@@ -116,7 +116,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         failed = [row for row in rows if row["status"] != "FINISHED"]
         unverified = [row for row in rows if row["verified"] == "false"]
         with tempfile.TemporaryDirectory(prefix="comparison-") as folder:
-            show_and_write(self._store, rows, Path(folder))
+            comparison = show_and_write(self._store, rows, Path(folder))
             say(training_totals(rows))
             _list(
                 f"{len(failed)} of {len(rows)} runs failed:",
@@ -129,6 +129,9 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
             self._store.attach(self._sweep, Path(folder))
             self._store.describe(self._sweep, (Path(folder) / "comparison.md").read_text())
         self._store.close(self._sweep, "FAILED" if failed or lost else "FINISHED")
+        with tempfile.TemporaryDirectory(prefix="plots-") as folder:
+            draw(self._store, comparison, Path(folder) / "plots")
+            self._store.attach(self._sweep, Path(folder))
         say(f"In MLflow: {self._store.browse(self._sweep)}")
         if failed or lost or unverified:
             sys.exit(1)

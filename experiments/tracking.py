@@ -16,6 +16,8 @@ from functools import wraps
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import psutil
 from filelock import FileLock
@@ -308,6 +310,18 @@ class Store:
             return None
         with tempfile.TemporaryDirectory(prefix="predictions-") as folder:
             return read_predictions(Path(self.client.download_artifacts(run_id, PREDICTIONS, folder)), run_id)
+
+    @_explained
+    def content(self, run_id: str, artifact: str) -> bytes | None:
+        """What an artifact of a run holds; None where the run has no such artifact (any more)."""
+        place = urlparse(str(self.client.get_run(run_id).info.artifact_uri))
+        if place.scheme in ("", "file"):  # MLflow's client would list the folder, and copy the file
+            path = Path(url2pathname(place.path)) / artifact
+            return path.read_bytes() if path.is_file() else None
+        if artifact not in {found.path for found in self.client.list_artifacts(run_id)}:
+            return None
+        with tempfile.TemporaryDirectory(prefix="artifact-") as folder:
+            return Path(self.client.download_artifacts(run_id, artifact, folder)).read_bytes()
 
     def browse(self, run_id: str) -> str:
         """How to look at a run in MLflow's pages."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.comparison.baseline import against, ratio_of_speedups, unmatched
+from experiments.comparison.baseline import against, unmatched
 from experiments.comparison.columns import COLUMNS, GROUPED, cell_of, frame
 from experiments.comparison.gates import decide, told
 from experiments.comparison.groups import grouped, left_out, seeds_to_pool
@@ -17,7 +17,7 @@ from experiments.comparison.people import OF_RUNS, OF_SEEDS, TO_FLOAT, TO_STRATE
 from experiments.comparison.terminal import styled
 from experiments.errors import UserError
 from experiments.record import Answers
-from experiments.statistics import Estimate
+from experiments.statistics import Estimate, ratio_of_speedups
 from tests.rows import FAILED, ROWS, answers, row, seeds
 
 

@@ -19,9 +19,10 @@ ROOMS = {
     "omegaconf": {"run", "configuration", "sweep"},
     "mlflow": {"tracking"},
     "pandas": {
-        "compare", "latency", "comparison.baseline", "comparison.columns", "comparison.files", "comparison.gates",
-        "comparison.groups", "comparison.pairs", "comparison.people", "comparison.query", "comparison.regressions",
-        "comparison.terminal",
+        "compare", "latency", "comparison.baseline", "comparison.columns", "comparison.compared", "comparison.files",
+        "comparison.gates", "comparison.groups", "comparison.pairs", "comparison.people", "comparison.pictures",
+        "comparison.query", "comparison.regressions", "comparison.terminal", "plots.bars", "plots.comparison",
+        "plots.epochs", "plots.histories", "plots.points", "plots.tradeoffs",
     },
     "tensorflow": {"tensorflow_quietly", "strategy.rewritten"},
     "tensorflow_model_optimization": {"strategy.annotation", "strategy.compression", "strategy.rewritten"},
@@ -30,7 +31,10 @@ ROOMS = {
         "measure.profile", "measure.stopwatch", "weights",
     },
     "tflite_micro": {"measure.micro_probe"},
-    "matplotlib": {"plots"},
+    "matplotlib": {
+        "plots", "plots.bars", "plots.comparison", "plots.epochs", "plots.histories", "plots.labels", "plots.run",
+        "plots.sensitivity", "plots.tradeoffs",
+    },
     "litert_quantizer": {"weights"},
 }  # fmt: skip
 # Rooms that import a heavy library at their top; everybody else imports them inside functions.

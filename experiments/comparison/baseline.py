@@ -1,7 +1,6 @@
 """Runs held against the run of one strategy, such as the control `finetune`, with the same model, data and seed."""
 
 from collections.abc import Mapping
-from math import exp, log, sqrt
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 from experiments.comparison.columns import AGAINST, cell_of, several_machines
 from experiments.comparison.groups import Answered
 from experiments.errors import UserError, near
-from experiments.statistics import Estimate, mcnemar, paired_difference
+from experiments.statistics import Estimate, mcnemar, paired_difference, ratio_of_speedups
 
 SAME = ("model", "dataset", "epochs", "seed")
 # Settings of what a strategy does; the runs of two strategies need not agree in them.
@@ -87,13 +86,3 @@ def _speedups(run: pd.Series, other: pd.Series) -> Mapping[str, float]:
         return {}
     ratio = ratio_of_speedups(*(Estimate(each.speedup, each.speedup_low, each.speedup_high) for each in (run, other)))
     return {"speedup_against": ratio.value, "speedup_against_low": ratio.low, "speedup_against_high": ratio.high}
-
-
-def ratio_of_speedups(one: Estimate, other: Estimate) -> Estimate:
-    """How many times faster one file is than another, each timed together with a float file of the same ops.
-
-    The two timings are independent, so the half-widths of the logs add as squares.
-    """
-    value = one.value / other.value
-    half = sqrt(sum((log(each.high / each.low) / 2) ** 2 for each in (one, other)))
-    return Estimate(value, value / exp(half), value * exp(half))

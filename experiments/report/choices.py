@@ -42,7 +42,9 @@ class Task:
         seeds = sorted(one.keys() & two.keys())
         pairs = [(self.answers(one[seed]), self.answers(two[seed])) for seed in seeds]
         known = [(after, before) for after, before in pairs if after is not None and before is not None]
-        same = [(a, b) for a, b in known if np.array_equal(a.truth, known[0][0].truth) and np.array_equal(a.truth, b.truth)]
+        same = [
+            (a, b) for a, b in known if np.array_equal(a.truth, known[0][0].truth) and np.array_equal(a.truth, b.truth)
+        ]
         if not same:
             return None
         right, other_right = (np.stack([each[i].tflite == each[i].truth for each in same]) for i in (0, 1))
@@ -103,7 +105,9 @@ def _most_accurate(task: Task, best: pd.Series) -> Choice:
 
 def _smallest(task: Task, near: pd.DataFrame, best: pd.Series) -> Choice:
     row = near.sort_values(["tflite_bytes", "tflite_accuracy"], ascending=[True, False], kind="stable").iloc[0]
-    evidence = f"{row['tflite_bytes']:,.0f} bytes, {times(row['size_ratio'])} smaller than float; {_cost(task, row, best)}"
+    evidence = (
+        f"{row['tflite_bytes']:,.0f} bytes, {times(row['size_ratio'])} smaller than float; {_cost(task, row, best)}"
+    )
     equals = _others(task, near, row, lambda other: bool(other["tflite_bytes"] == row["tflite_bytes"]))
     return Choice("Size first", task.named(row), row["run_id"], evidence, equals)
 
@@ -137,9 +141,7 @@ def _on_micro(task: Task, near: pd.DataFrame) -> Choice | None:
     return Choice("For a microcontroller", task.named(row), row["run_id"], evidence, equals)
 
 
-def _others(
-    task: Task, rows: pd.DataFrame, chosen: pd.Series, alike: Callable[[pd.Series], bool]
-) -> tuple[str, ...]:
+def _others(task: Task, rows: pd.DataFrame, chosen: pd.Series, alike: Callable[[pd.Series], bool]) -> tuple[str, ...]:
     return tuple(task.named(row) for _, row in rows.iterrows() if row["run_id"] != chosen["run_id"] and alike(row))
 
 

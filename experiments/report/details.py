@@ -2,17 +2,14 @@
 
 import base64
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from experiments.artifacts import read_changed
 from experiments.measure.changes import Changed
 from experiments.record import Answers
 from experiments.statistics import proportion
