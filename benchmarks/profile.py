@@ -17,7 +17,7 @@ from experiments.graph import read_ops
 from experiments.measure.latency import LatencyProtocol
 from experiments.measure.profile import op_profile
 from experiments.model.article_cnn import ArticleCNN
-from experiments.plots import save_profile
+from experiments.plots.run import save_profile
 from experiments.progress import bar
 from experiments.strategy import Strategy
 from experiments.strategy.none import Nothing

@@ -4,8 +4,10 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Collection, Iterable, Sequence
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from experiments.graph import Op
 from experiments.measure.fidelity import Gap, OpNoise
 from experiments.measure.latency import Session
 from experiments.measure.profile import OpTime
-from experiments.plots import save_noise, save_profile
+from experiments.plots.run import save_noise, save_profile
 from experiments.record import Answers, RunRecord
 
+RECORD = "record.json"
 SAMPLES = "latency_samples.csv.gz"
+TIMED = "file,replicate,nanoseconds"  # its columns
 PREDICTIONS = "predictions.csv"  # artifact of a run: what the models say of each test image
 PREDICTED = "truth,keras,tflite,float_reference"  # its columns
 
@@ -28,7 +32,7 @@ PREDICTED = "truth,keras,tflite,float_reference"  # its columns
 def write_artifacts(folder: Path, record: RunRecord, title: str, configuration: str) -> None:
     """The files of a run: the model, the record, what is in the file, raw timings, predictions, configuration."""
     (folder / "model.tflite").write_bytes(record.tflite.content)
-    (folder / "record.json").write_text(json.dumps(record.as_json(), indent=2))
+    (folder / RECORD).write_text(json.dumps(record.as_json(), indent=2))
     (folder / "config.yaml").write_text(configuration)
     (folder / "layers.csv").write_text(layer_table(record.ops, record.delegated))
     (folder / "fidelity.csv").write_text(_table_of(Gap, record.gaps))
@@ -48,9 +52,39 @@ def write_artifacts(folder: Path, record: RunRecord, title: str, configuration: 
 def save_samples(path: Path, session: Session) -> None:
     """Every timed inference of a session, as compressed CSV: file, replicate, nanoseconds."""
     with gzip.open(path, "wt", newline="") as file:
-        file.write("file,replicate,nanoseconds\n")
+        file.write(f"{TIMED}\n")
         for name, timings in session.timings.items():
             np.savetxt(file, timings.samples, f"{name},%d,%d")
+
+
+def read_samples(content: bytes, run_id: str) -> dict[str, npt.NDArray[np.int64]]:
+    """Nanoseconds of every timed inference (n,), by file, as `save_samples` wrote them.
+
+    Raises:
+        UserError: the file is cut, or another one.
+    """
+    try:
+        header, _, lines = gzip.decompress(content).decode().partition("\n")
+        files = groupby(lines.splitlines(), key=lambda line: line.partition(",")[0])
+        if header != TIMED:
+            raise UserError(f"Run {run_id}: its {SAMPLES} cannot be read (it does not begin with {TIMED}).")
+        return {name: np.array([line.rpartition(",")[2] for line in own], np.int64) for name, own in files}
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise UserError(f"Run {run_id}: its {SAMPLES} cannot be read ({first_line(error)}).") from error
+
+
+def read_curves(content: bytes, run_id: str) -> Mapping[str, tuple[float, ...]]:
+    """Training curves by the names of `RunRecord.curves`, as `write_artifacts` wrote them.
+
+    Raises:
+        UserError: the file is cut, or another one.
+    """
+    try:
+        record = json.loads(content)
+        stages = {"baseline": record["baseline"]["history"], "finetune": record["own_training"]["history"]}
+        return {f"{stage}/{name}": tuple(values) for stage, curves in stages.items() for name, values in curves.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"Run {run_id}: its {RECORD} cannot be read ({first_line(error)}).") from error
 
 
 def read_predictions(path: Path, run_id: str) -> Answers:

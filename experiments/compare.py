@@ -1,7 +1,8 @@
 """Runs as comparison tables: `python -m experiments.compare [--sweep latest|all|ID] [--csv FILE] ...`.
 
-Every difference in a table is against the float TFLite model of the same baseline, measured in the same run. Where
-runs differ in their seeds only, a second table says what holds over seeds. `--pair RUN RUN` compares any two runs.
+Every difference in a table is against the float TFLite model of the same baseline, measured in the same run, or with
+`--baseline finetune` against the run of that strategy. Runs that differ in their seeds only are one row, with means and
+intervals; `--group-by run_id` shows each run. `--pair RUN RUN` compares any two runs.
 `--require` and `--minimize` name the run to ship.
 Exit codes: 0 well; 2 the command is wrong, or there is nothing to compare; 3 no run meets the requirements;
 4 the sweep is worse than the earlier one.
@@ -10,6 +11,7 @@ Exit codes: 0 well; 2 the command is wrong, or there is nothing to compare; 3 no
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,13 +19,14 @@ from pydantic import ValidationError
 
 from experiments.card import problems
 from experiments.comparison.columns import frame
+from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.files import ENDINGS, FORMS, form_of, written
 from experiments.comparison.gates import decide, requirement, told
 from experiments.comparison.pairs import show_pairs
-from experiments.comparison.people import plain, show
+from experiments.comparison.pictures import tell, write_pictures
 from experiments.comparison.query import in_order, matrix, only, where
 from experiments.comparison.regressions import allowance, earlier, regressions
-from experiments.comparison.seeds import show_seeds
+from experiments.comparison.terminal import plain, show
 from experiments.errors import UserError, by_beginning, mistakes_told
 from experiments.progress import CONSOLE, say
 from experiments.tracking import Row, Store, Tracking, redacted
@@ -62,15 +65,26 @@ def show_rows(rows: Sequence[Row]) -> None:
     show(frame(rows))
 
 
-def show_and_write(store: Store, rows: Sequence[Row], folder: Path) -> None:
+def show_and_write(store: Store, rows: Sequence[Row], folder: Path) -> Comparison:
     """Print the comparison of a sweep, and write comparison.csv with all columns, comparison.md, perhaps seeds.csv."""
-    table = frame(rows)
-    show(table)
-    of_seeds = show_seeds(store, table)
-    FORMS["csv"].write(table, folder / "comparison.csv")
-    FORMS["markdown"].write(table, folder / "comparison.md")
-    if len(of_seeds):
-        FORMS["csv"].write(of_seeds, folder / "seeds.csv")
+    comparison = compared(store, frame(rows))
+    _show(comparison)
+    FORMS["csv"].write(comparison.runs, folder / "comparison.csv")
+    FORMS["markdown"].write(comparison.table, folder / "comparison.md")
+    if comparison.pooled:
+        FORMS["csv"].write(comparison.table, folder / "seeds.csv")
+    return comparison
+
+
+def draw(store: Store, comparison: Comparison, folder: Path) -> None:
+    """Write the pictures of a sweep into the folder."""
+    write_pictures(store, comparison, folder)
+
+
+def _show(comparison: Comparison) -> None:
+    show(comparison.table)
+    for remark in comparison.remarks:
+        say(remark)
 
 
 def main() -> None:
@@ -121,6 +135,14 @@ def _parser() -> argparse.ArgumentParser:
         "--where", metavar="CONDITION", help="only runs like these: \"strategy == 'qat' and epochs >= 5\""
     )
     parser.add_argument("--sort", metavar="COLUMN,...", help="in this order; --sort=-COLUMN is from the highest down")
+    parser.add_argument(
+        "--baseline", metavar="STRATEGY",
+        help="differences and ratios to the run of this strategy, such as finetune, with the same model, data and seed",
+    )  # fmt: skip
+    parser.add_argument(
+        "--group-by", metavar="COLUMN,...",
+        help="pool runs that are alike in these (default: over seeds, where there are several); run_id: each by itself",
+    )  # fmt: skip
     parser.add_argument("--columns", metavar="COLUMN,...", help="print these columns as they are, and no others")
     parser.add_argument(
         "--pivot", nargs=3, metavar=("ROWS", "COLUMNS", "VALUE"),
@@ -146,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, action="append", default=[], metavar="FILE",
         help=f"write the form that the ending names, as often as needed: {', '.join(ENDINGS)}",
     )  # fmt: skip
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="write pictures there, each as PNG and as SVG")
     parser.add_argument("--seeds-csv", type=Path, metavar="FILE", help="write the table over seeds as csv")
     parser.add_argument(
         "--pair", nargs="+", metavar="RUN",
@@ -157,24 +180,28 @@ def _parser() -> argparse.ArgumentParser:
 def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
     files = [(path, FORMS[name]) for name in TEXT_FORMS if (path := getattr(options, name))]
     files += [(path, form_of(path)) for path in options.out]
-    table = _asked_for(_loaded(store, options.sweep), options)
+    by = options.group_by.split(",") if options.group_by else None
+    comparison = compared(store, _asked_for(_loaded(store, options.sweep), options), options.baseline, by)
+    if options.sort:
+        comparison = replace(comparison, table=in_order(comparison.table, options.sort.split(",")))
     if options.columns:
-        CONSOLE.print(plain(only(table, options.columns.split(","))))
+        CONSOLE.print(plain(only(comparison.table, options.columns.split(","))))
     else:
-        show(table)
-    of_seeds = show_seeds(store, table)
+        _show(comparison)
     if others := store.others():
         say(f"Left out, for other programs recorded them in experiment {store.address.experiment}: {others} runs.")
     for path, form in files:
-        written(table, path, form)
+        written(comparison.runs if form.every_column and not by else comparison.table, path, form)
     if options.seeds_csv:
-        if of_seeds.empty:
+        if not comparison.pooled:
             raise UserError(f"--seeds-csv {options.seeds_csv}: no two runs here differ in their seeds only.")
-        written(of_seeds, options.seeds_csv, FORMS["csv"])
+        written(comparison.table, options.seeds_csv, FORMS["csv"])
+    if options.plots:
+        tell(write_pictures(store, comparison, options.plots), options.plots)
     if options.require or options.minimize or options.maximize:
-        _ship(table, options)
+        _ship(comparison.table, options)
     if options.against:
-        _hold_against(table, options)
+        _hold_against(comparison.runs, options)
 
 
 def _hold_against(table: pd.DataFrame, options: argparse.Namespace) -> None:

@@ -31,6 +31,9 @@ LOADED_ONCE = (
     "experiments.fork_server", "experiments.tensorflow_quietly", "experiments.strategy.annotation",
     "experiments.pipeline",
 )  # fmt: skip
+# Of use to several runs only.
+LOADED_FOR_SEVERAL = ("experiments.strategy.rewritten",)
+LAST_WORDS = "crash.txt"  # the Python frames of a process that crashed
 PATIENCE = 10.0  # seconds that a process has to end after its last word
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(list(LOADED_ONCE))
@@ -53,8 +56,10 @@ class RunFailed(Exception):  # noqa: N818  # it says what happened
         self.failure = failure
 
 
-def load_ahead() -> None:
-    """Begin to load TensorFlow for the runs to come; this process goes on meanwhile."""
+def load_ahead(quantization_aware: int) -> None:
+    """Begin to load TensorFlow for the runs to come, so many of them quantization-aware; this process goes on."""
+    if quantization_aware > 1:
+        _PROCESSES.set_forkserver_preload([*LOADED_ONCE, *LOADED_FOR_SEVERAL])
     forkserver.ensure_running()
 
 
@@ -64,9 +69,9 @@ def run_apart(experiment: Experiment) -> RunRecord:
     Raises:
         RunFailed: the run raised an error, or its process crashed.
     """
-    with shown_here(), tempfile.NamedTemporaryFile(prefix="crash-", suffix=".txt") as last_words:
+    with shown_here(), tempfile.TemporaryDirectory(prefix="run-") as folder:
         ours, theirs = _PROCESSES.Pipe(duplex=False)
-        arguments = (theirs, pickle.dumps(experiment), last_words.name, os.environ[ADDRESS])
+        arguments = (theirs, pickle.dumps(experiment), folder, os.environ[ADDRESS])
         process = _PROCESSES.Process(target=_run, args=arguments, name="run", daemon=False)
         process.start()
         theirs.close()
@@ -74,7 +79,7 @@ def run_apart(experiment: Experiment) -> RunRecord:
             outcome = ours.recv()
         except EOFError:  # nobody is left to send anything
             process.join()
-            outcome = _crashed(process.exitcode, Path(last_words.name).read_text())
+            outcome = _crashed(process.exitcode, (Path(folder) / LAST_WORDS).read_text())
         except KeyboardInterrupt:
             process.kill()
             raise
@@ -89,12 +94,13 @@ def run_apart(experiment: Experiment) -> RunRecord:
     return outcome
 
 
-def _run(theirs: "Connection[Any, Any]", request: bytes, last_words: str, address: str) -> None:
+def _run(theirs: "Connection[Any, Any]", request: bytes, folder: str, address: str) -> None:
     """What happens in the process of the run: its record, or why there is none, is sent back."""
+    os.environ["TMPDIR"] = tempfile.tempdir = folder  # what it leaves there, as AutoGraph does, goes with the folder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one, and it kills it
     end_with_parent()
     os.environ[ADDRESS] = address
-    with Path(last_words).open("w") as file:
+    with (Path(folder) / LAST_WORDS).open("w") as file:
         faulthandler.enable(file)
         outcome = _outcome(request)
         flush()

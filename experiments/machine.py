@@ -15,7 +15,8 @@ from pathlib import Path
 
 import psutil
 
-NAME = "keras-tflite-quantization-bench"
+# Where everybody's locks are, also those of a process that has another folder for its temporary files by now.
+LOCKS = Path(tempfile.gettempdir()) / "keras-tflite-quantization-bench"
 IDLE = ("idle", "iowait")
 
 
@@ -38,7 +39,7 @@ def alone() -> Iterator[None]:
 
 @contextmanager
 def _held(lock: str, kind: int) -> Iterator[None]:
-    descriptor = _opened(Path(tempfile.gettempdir()) / f"{NAME}.{lock}")
+    descriptor = _opened(LOCKS.with_suffix(f".{lock}"))
     try:
         fcntl.flock(descriptor, kind)
         yield

@@ -292,7 +292,7 @@ def write(findings: Findings, options: Options) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
-    from experiments.plots import save_sensitivity
+    from experiments.plots.sensitivity import save_sensitivity
 
     everything, folder = findings.everything, options.folder
     proposed_within = f"proposed within max_drop={options.max_drop}"

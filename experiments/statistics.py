@@ -178,6 +178,16 @@ def ratio_of_medians(numerators: npt.NDArray[np.float64], denominators: npt.NDAr
     return Estimate(*(float(np.exp(value)) for value in (mean, mean - half, mean + half)))
 
 
+def ratio_of_speedups(one: Estimate, other: Estimate) -> Estimate:
+    """How many times faster one file is than another, each timed together with a float file of the same ops.
+
+    The two timings are independent, so the half-widths of the logs add as squares.
+    """
+    value = one.value / other.value
+    half = np.sqrt(sum((np.log(each.high / each.low) / 2) ** 2 for each in (one, other)))
+    return Estimate(value, float(value / np.exp(half)), float(value * np.exp(half)))
+
+
 def t_quantiles(most: int) -> list[float]:
     """Half-widths of 95 % t-intervals in standard errors, for 1, 2, ... `most` degrees of freedom.
 

@@ -96,11 +96,11 @@ class StoreTables:
             ((count,),) = _rows(connection, _OTHERS, {"experiment": self.experiment_id})
         return int(count)
 
-    def folders(self) -> dict[str, Path]:
-        """The folders with the artifacts of runs, by run id, where they are folders of this machine."""
+    def folders(self) -> dict[str, Path | None]:
+        """The folders with the artifacts of each run, by its id; None where they are not on this machine."""
         with self._reading() as connection:
             found = list(_rows(connection, _FOLDERS, {"experiment": self.experiment_id}))
-        return {run_id: folder for run_id, uri in found if (folder := _folder(uri or ""))}
+        return {run_id: folder_of(uri or "") for run_id, uri in found}
 
     @contextmanager
     def _reading(self) -> "Iterator[Connection]":
@@ -143,7 +143,8 @@ def _by_run(found: "Iterator[tuple[str, str, V]]") -> defaultdict[str, dict[str,
     return runs
 
 
-def _folder(uri: str) -> Path | None:
+def folder_of(uri: str) -> Path | None:
+    """The folder that an address of artifacts means, where it is one of this machine."""
     parts = urlsplit(uri)
     path = Path(url2pathname(parts.path)) if parts.scheme == "file" else Path(uri)
     return path if path.is_absolute() and not parts.netloc else None

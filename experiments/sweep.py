@@ -21,13 +21,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.compare import show_and_write
+from experiments.compare import draw, show_and_write
 from experiments.configuration import Request, read, told
 from experiments.errors import UserError
 from experiments.isolation import load_ahead
 from experiments.machine import usable_cores
 from experiments.progress import advance, bar, flush, say, shown_here
 from experiments.stamp import stamp
+from experiments.strategy import CompressingQAT, QuantizationAware
 from experiments.tracking import REUSED, Row, Store
 
 P = ParamSpec("P")
@@ -75,7 +76,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         requests[0].experiment.cache.check()
         self._open.enter_context(shown_here())
         atexit.register(self._open.close)  # also when the sweep ends before its time
-        load_ahead()
+        strategies = [request.experiment.strategy for request in requests]
+        load_ahead(quantization_aware=sum(isinstance(each, (QuantizationAware, CompressingQAT)) for each in strategies))
         self._store = requests[0].tracking.connect()
         self._store.close_orphans()
         command = " ".join(config.hydra.overrides.task) or "suite"
@@ -114,7 +116,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         failed = [row for row in rows if row["status"] != "FINISHED"]
         unverified = [row for row in rows if row["verified"] == "false"]
         with tempfile.TemporaryDirectory(prefix="comparison-") as folder:
-            show_and_write(self._store, rows, Path(folder))
+            comparison = show_and_write(self._store, rows, Path(folder))
             say(training_totals(rows))
             _list(
                 f"{len(failed)} of {len(rows)} runs failed:",
@@ -127,6 +129,9 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
             self._store.attach(self._sweep, Path(folder))
             self._store.describe(self._sweep, (Path(folder) / "comparison.md").read_text())
         self._store.close(self._sweep, "FAILED" if failed or lost else "FINISHED")
+        with tempfile.TemporaryDirectory(prefix="plots-") as folder:
+            draw(self._store, comparison, Path(folder) / "plots")
+            self._store.attach(self._sweep, Path(folder))
         say(f"In MLflow: {self._store.browse(self._sweep)}")
         if failed or lost or unverified:
             sys.exit(1)

@@ -28,7 +28,7 @@ from experiments.errors import UserError, by_beginning, first_line, near
 from experiments.progress import bar, say
 from experiments.record import Answers, RunRecord, Setting
 from experiments.stamp import stamp
-from experiments.store_tables import SCHEMAS, Recorded, StoreTables
+from experiments.store_tables import SCHEMAS, Recorded, StoreTables, folder_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -307,20 +307,37 @@ class Store:
         return _row(_recorded(self.client.get_run(run_id)))
 
     @_explained
-    def predictions(self, run_id: str, folder: Path | None = None) -> Answers | None:
+    def predictions(self, run_id: str) -> Answers | None:
         """What a run's models said of each test image; None where the run has no such artifact (any more).
-
-        `folder` is where the run's artifacts are, for a caller who knows it from `folders`.
 
         Raises:
             UserError: the artifact is there, and is not what a run writes.
         """
-        if folder is not None:
-            return read_predictions(folder / PREDICTIONS, run_id) if (folder / PREDICTIONS).is_file() else None
-        if PREDICTIONS not in {artifact.path for artifact in self.client.list_artifacts(run_id)}:
-            return None
-        with tempfile.TemporaryDirectory(prefix="predictions-") as fetched:
-            return read_predictions(Path(self.client.download_artifacts(run_id, PREDICTIONS, fetched)), run_id)
+        with self._artifact(run_id, PREDICTIONS) as path:
+            return read_predictions(path, run_id) if path else None
+
+    @_explained
+    def content(self, run_id: str, artifact: str) -> bytes | None:
+        """What an artifact of a run holds; None where the run has no such artifact (any more)."""
+        with self._artifact(run_id, artifact) as path:
+            return path.read_bytes() if path else None
+
+    @contextmanager
+    def _artifact(self, run_id: str, artifact: str) -> Iterator[Path | None]:
+        """An artifact as a file for as long as the block lasts: itself, where it lies here, or else a copy."""
+        if folder := self._folder(run_id):  # MLflow's client would list the folder, and copy the file
+            yield folder / artifact if (folder / artifact).is_file() else None
+        elif artifact not in {found.path for found in self.client.list_artifacts(run_id)}:
+            yield None
+        else:
+            with tempfile.TemporaryDirectory(prefix="artifact-") as fetched:
+                yield Path(self.client.download_artifacts(run_id, artifact, fetched))
+
+    def _folder(self, run_id: str) -> Path | None:
+        """Where a run's artifacts lie, if that is a folder of this machine."""
+        tables = self._tables()
+        known = _folders(tables) if tables else {}
+        return known[run_id] if run_id in known else folder_of(str(self.client.get_run(run_id).info.artifact_uri))
 
     def browse(self, run_id: str) -> str:
         """How to look at a run in MLflow's pages."""
@@ -379,12 +396,6 @@ class Store:
                 raise
             return ""  # servers before MLflow 3.11 cannot be asked for runs without a tag
         return f"{count:,}{' or more' if count == COUNTED else ''}" if count else ""
-
-    @_explained
-    def folders(self) -> Mapping[str, Path]:
-        """Where the artifacts of runs are, by run id: of those that need no MLflow to fetch them."""
-        tables = self._tables()
-        return tables.folders() if tables else {}
 
     def _tagged(self, tag: str, value: str = "") -> list[Recorded]:
         """The runs with this value of a tag, or with any at all, newest first; from the tables where they are known."""
@@ -477,6 +488,12 @@ def _known_tables(address: Tracking, experiment_id: str) -> StoreTables | None:
         "are read through MLflow's API, which takes longer."
     )
     return None
+
+
+@cache
+def _folders(tables: StoreTables) -> Mapping[str, Path | None]:
+    """Those of all runs that there were when one was first asked for; the place of a run never changes."""
+    return tables.folders()
 
 
 def run_name(setting: Setting) -> str:

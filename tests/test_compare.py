@@ -1,55 +1,38 @@
 """The comparison table, for people and for files."""
 
+import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
 from rich.measure import Measurement
 
+from experiments.comparison import terminal
 from experiments.comparison.columns import COLUMNS, frame, label
 from experiments.comparison.files import FORMS, form_of
 from experiments.comparison.pairs import Examined, pairs_for_people, table_of_pairs
-from experiments.comparison.people import MACHINES, OPTIONAL, fastest, for_people, narrowed, note, picture
-from experiments.comparison.seeds import over_seeds_for_people, repeated, table_over_seeds
+from experiments.comparison.people import MACHINES, for_people, note
+from experiments.comparison.terminal import OPTIONAL, narrowed, picture, styled
 from experiments.errors import UserError, by_beginning
-from experiments.record import Answers
+from tests.rows import FAILED, ROWS, answers, row
 
-GOLDEN = Path(__file__).parent / "golden" / "comparison.md"
-
-
-def row(strategy: str, **changes: Any) -> dict[str, Any]:
-    return {
-        "strategy": strategy, "model": "article_cnn", "dataset": "mnist", "epochs": 1, "finetune_epochs": 0, "seed": 0,
-        "keras_accuracy": 0.9765, "tflite_accuracy": 0.9765,
-        "tflite_accuracy_low": 0.9734, "tflite_accuracy_high": 0.9793,
-        "accuracy_change": 0.0, "accuracy_change_low": -0.0003, "accuracy_change_high": 0.0003,
-        "accuracy_change_p": 1.0, "agreement": 1.0,
-        "tflite_bytes": 599620.0, "tflite_gzip_bytes": 553386.0, "size_ratio": 1.0,
-        "latency_p50_us": 410.4, "latency_p90_us": 420.0, "latency_p99_us": 500.0, "latency_min_us": 400.0,
-        "speedup": 1.001, "speedup_low": 0.992, "speedup_high": 1.011, "speed": "equivalent",
-        "arithmetic": "4 float32", "coverage_ops": 0.0, "coverage_weights": 0.0, "coverage_macs": 0.0,
-        "train_seconds": 60.0, "epochs_trained": 1.0, "epochs_reused": 0.0, "cpu": "a CPU", "git_commit": "abc",
-        "run_id": f"run-{strategy}", "status": "FINISHED", "error": None,
-        **changes,
-    }  # fmt: skip
-
-
-ROWS = [
-    row("none"),
-    row("qat", finetune_epochs=1, tflite_accuracy=0.9812, accuracy_change=0.0047, accuracy_change_low=0.0021,
-        accuracy_change_high=0.0073, tflite_bytes=156664.0, size_ratio=3.827, latency_p50_us=110.2, speedup=3.72,
-        speedup_low=3.69, speedup_high=3.75, speed="faster", arithmetic="4 int8"),
-]  # fmt: skip
-FAILED = {"strategy": "annotate", "model": "article_cnn", "dataset": "mnist", "epochs": 1, "finetune_epochs": 1,
-          "seed": 0, "run_id": "run-annotate", "status": "FAILED", "error": "no such layer"}  # fmt: skip
+GOLDEN = Path(__file__).parent / "golden"
 
 
 def test_the_markdown_table_is_the_golden_one(tmp_path: Path) -> None:
     FORMS["markdown"].write(frame(ROWS), tmp_path / "table.md")
-    assert (tmp_path / "table.md").read_text() == GOLDEN.read_text()
+    assert (tmp_path / "table.md").read_text() == (GOLDEN / "comparison.md").read_text()
+
+
+@pytest.mark.parametrize(("width", "name"), [(160, "comparison.txt"), (80, "comparison_narrow.txt")])
+def test_the_printed_table_is_the_golden_one(width: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(width=width, file=io.StringIO())
+    monkeypatch.setattr(terminal, "CONSOLE", screen)
+    terminal.show(frame([*ROWS, row("ptq_int8", partial="true", speed="unclear", arithmetic="1 float32, 3 int8")]))
+    assert isinstance(screen.file, io.StringIO)
+    assert screen.file.getvalue() == (GOLDEN / name).read_text()
 
 
 def test_a_void_timing_is_told_with_its_reason() -> None:
@@ -64,12 +47,19 @@ def test_rows_of_several_machines_say_so() -> None:
 
 
 def test_a_void_timing_is_never_the_fastest() -> None:
-    table = frame([row("none"), row("qat", speed="void", speedup=9.0), row("ptq_int8", speed="faster", speedup=3.0)])
-    assert list(fastest(table)) == [False, False, True]
+    table = frame(
+        [
+            row("none"),
+            row("qat", speed="void", speedup=9.0),
+            row("ptq_int8", speed="faster", speedup=3.0, speedup_low=2.9),
+        ]
+    )
+    assert styled(table)["faster"] == ["dim", "dim", "bold green"]
 
 
 def test_none_is_the_fastest_where_machines_differ() -> None:
-    assert not fastest(frame([row("none", machine="a"), row("qat", machine="b", speedup=3.0)])).any()
+    table = frame([row("none", machine="a"), row("qat", machine="b", speedup=3.0, speed="faster")])
+    assert "bold green" not in styled(table)["faster"]
 
 
 def test_rows_of_one_machine_do_not_name_it() -> None:
@@ -170,73 +160,6 @@ def test_every_form_of_text_is_written(form: str, tmp_path: Path) -> None:
 def test_html_shows_what_users_named_as_text(tmp_path: Path) -> None:
     FORMS["html"].write(frame([row("<script>")]), tmp_path / "table.html")
     assert "<script>" not in (tmp_path / "table.html").read_text()
-
-
-def answers(wrong: int, wrong_reference: int = 0, images: int = 100, truth: int = 1) -> Answers:
-    """Answers of a file that errs on the first images, and of a reference that errs on the last."""
-    true = np.full(images, truth)
-    place = np.arange(images)
-    tflite, reference = np.where(place < wrong, 9, true), np.where(place >= images - wrong_reference, 9, true)
-    return Answers(true, true, tflite, reference)
-
-
-def seeds(strategy: str, count: int, **changes: Any) -> list[dict[str, Any]]:
-    return [row(strategy, seed=n, run_id=f"{strategy}-{n}", **changes) for n in range(count)]
-
-
-def test_runs_that_differ_in_their_seeds_only_are_one_row_over_seeds() -> None:
-    runs = repeated(frame([*seeds("none", 3), *seeds("qat", 2), row("ptq_int8")]))
-    said = {run_id: answers(5 if run_id.startswith("none") else 3, 4) for run_id in runs["run_id"]}
-    table, _ = table_over_seeds(runs, said.get)
-    assert list(zip(table["strategy"], table["seeds"], table["images"], strict=True)) == [
-        ("none", 3, 100),
-        ("qat", 2, 100),
-    ]
-    assert list(table["tflite_accuracy"]) == pytest.approx([0.95, 0.97])
-    assert list(table["accuracy_change"]) == pytest.approx([-0.01, 0.01])
-    assert (table["tflite_accuracy_low"] < table["tflite_accuracy"]).all()
-
-
-def test_other_epochs_or_settings_are_other_rows_over_seeds() -> None:
-    rows = [*seeds("qat", 2), *seeds("qat", 2, epochs=5), *seeds("qat", 2, **{"strategy.ranges": "calibrated"})]
-    rows = [{**each, "run_id": str(n)} for n, each in enumerate(rows)]
-    runs = repeated(frame(rows))
-    table, _ = table_over_seeds(runs, lambda _: answers(5))
-    shown = over_seeds_for_people(table)
-    assert list(shown["epochs"]) == ["1", "5", "1"]
-    assert list(shown["strategy.ranges"]) == ["", "", "calibrated"]
-    assert "model" not in shown.columns
-
-
-def test_a_setting_that_differs_between_seeds_keeps_runs_apart() -> None:
-    rows = [row("qat", seed=n, **{"strategy.rest": rest}) for n, rest in enumerate(["none", "dynamic"])]
-    assert repeated(frame(rows)).empty
-
-
-def test_the_same_seed_twice_is_one_seed_and_its_newest_run_counts() -> None:
-    rows = [row("qat", run_id="old"), row("qat", run_id="new"), row("qat", run_id="other", seed=1)]
-    assert list(repeated(frame(rows))["run_id"]) == ["new", "other"]
-    assert repeated(frame(rows[:2])).empty
-
-
-def test_a_failed_run_is_no_seed() -> None:
-    assert repeated(frame([row("annotate", seed=1), FAILED])).empty
-
-
-def test_runs_without_answers_or_on_other_images_are_left_out_with_a_note() -> None:
-    runs = repeated(frame(seeds("qat", 5)))
-    said = {"qat-0": answers(5), "qat-1": answers(5), "qat-3": answers(5, truth=2), "qat-4": answers(5, images=99)}
-    table, (missing, other, fewer) = table_over_seeds(runs, said.get)
-    assert list(table["seeds"]) == [2]
-    assert missing == "qat epochs=1 seed=2 (qat-2): left out over seeds, for it has no predictions.csv"
-    assert "seed=3" in other
-    assert "its test images are not those of the others" in fewer
-
-
-def test_one_seed_with_answers_is_no_row_over_seeds() -> None:
-    runs = repeated(frame(seeds("qat", 2)))
-    assert table_over_seeds(runs, {"qat-0": answers(5)}.get)[0].empty
-    assert table_over_seeds(repeated(frame(ROWS)), lambda _: None)[0].empty
 
 
 def examined(name: str, wrong: int, dataset: str = "mnist", **changes: Any) -> Examined:

@@ -157,7 +157,7 @@ def test_the_record_carries_the_stamp(sweep: tuple[Path, Done]) -> None:
 def test_the_parent_run_carries_the_comparison(sweep: tuple[Path, Done]) -> None:
     (parent,) = store(sweep[0]).find("tags.kind = 'sweep'")
     kept = sweep[0] / "mlruns" / parent.info.run_id / "artifacts"
-    assert {path.name for path in kept.iterdir()} == {"comparison.csv", "comparison.md"}
+    assert {path.name for path in kept.iterdir()} == {"comparison.csv", "comparison.md", "plots"}
     assert "| qat" in parent.data.tags["mlflow.note.content"]
 
 

@@ -19,7 +19,7 @@ from experiments.measure.fidelity import OpNoise, decibel, delegated, gaps, op_n
 from experiments.model import Architecture
 from experiments.model.article_cnn import ArticleCNN
 from experiments.model.resnet8 import ResNet8
-from experiments.plots import COLOURS, save_noise
+from experiments.plots.run import COLOURS, save_noise
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.qat import QAT
 from experiments.tflite import (

@@ -7,7 +7,7 @@ from experiments.comparison.columns import frame
 from experiments.comparison.gates import decide, requirement, told
 from experiments.comparison.query import in_order, matrix, only, where
 from experiments.errors import UserError
-from tests.test_compare import FAILED, row
+from tests.rows import FAILED, row
 
 RUNS = frame(
     [
@@ -54,9 +54,9 @@ def test_a_void_timing_meets_no_requirement_on_time() -> None:
 def test_a_decision_is_told_with_what_was_excluded() -> None:
     decision = decide(RUNS, [requirement("tflite_accuracy >= 0.98", RUNS)], "latency_p50_us", lowest=True)
     assert told(decision, "latency_p50_us", lowest=True) == [
-        "not finished: annotate (run-anno)",
-        "not verified: annotate (run-anno)",
-        "not tflite_accuracy >= 0.98: ptq_int8 (run-ptq_)",
+        "not finished: annotate epochs=1 seed=0 (run-anno)",
+        "not verified: annotate epochs=1 seed=0 (run-anno)",
+        "not tflite_accuracy >= 0.98: ptq_int8 epochs=1 seed=0 (run-ptq_)",
         "Ship qat epochs=1 seed=0 (run-qat): latency_p50_us 110 is the lowest of those left.",
     ]
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,30 @@ def test_tensorflow_stays_out_of_the_process_that_keeps_the_records(tmp_path: Pa
         [sys.executable, "-c", script], env=ENVIRONMENT, cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert done.stdout.split()[-1] == "False", done.stderr
+
+
+def test_what_a_run_leaves_in_its_temporary_folder_goes_with_it(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    run_apart(experiment(Tiny(), tmp_path))
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(("__autograph", "run-"))]
+
+
+def test_tfmot_s_functions_are_not_rewritten_again_by_each_run_of_a_sweep() -> None:
+    # AutoGraph keeps what it has rewritten for the whole process, so a fresh one is asked.
+    script = (
+        "from tensorflow.python.autograph.impl.api import _TRANSPILER\n"
+        "from experiments.strategy import annotation, rewritten\n"
+        "from experiments.model.article_cnn import ArticleCNN\n"
+        "known = set(_TRANSPILER._cache._cache)\n"
+        "model = ArticleCNN().build((28, 28, 1), 10)\n"
+        "annotation.annotated_whole(model), annotation.annotated(model, ['dense'])\n"
+        "new = set(_TRANSPILER._cache._cache) - known\n"
+        "print(len(known), [code.co_name for code in new if 'model_optimization' in code.co_filename])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=ENVIRONMENT, cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip().endswith(" []"), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

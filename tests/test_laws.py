@@ -20,21 +20,26 @@ ROOMS = {
     "mlflow": {"tracking"},
     "sqlalchemy": {"store_tables", "tracking"},
     "pandas": {
-        "compare", "latency", "comparison.columns", "comparison.files", "comparison.gates", "comparison.pairs",
-        "comparison.people", "comparison.query", "comparison.regressions", "comparison.seeds",
+        "compare", "latency", "comparison.baseline", "comparison.columns", "comparison.compared", "comparison.files",
+        "comparison.gates", "comparison.groups", "comparison.pairs", "comparison.people", "comparison.pictures",
+        "comparison.query", "comparison.regressions", "comparison.terminal", "plots.bars", "plots.comparison",
+        "plots.epochs", "plots.histories", "plots.points", "plots.tradeoffs",
     },
-    "tensorflow": {"tensorflow_quietly"},
-    "tensorflow_model_optimization": {"strategy.annotation", "strategy.compression"},
+    "tensorflow": {"tensorflow_quietly", "strategy.rewritten"},
+    "tensorflow_model_optimization": {"strategy.annotation", "strategy.compression", "strategy.rewritten"},
     "ai_edge_litert": {
         "exact", "graph", "measure.accuracy", "measure.fidelity", "measure.memory_probe",
         "measure.profile", "measure.stopwatch", "weights",
     },
     "tflite_micro": {"measure.micro_probe"},
-    "matplotlib": {"plots"},
+    "matplotlib": {
+        "plots", "plots.bars", "plots.comparison", "plots.epochs", "plots.histories", "plots.labels", "plots.run",
+        "plots.sensitivity", "plots.tradeoffs",
+    },
     "litert_quantizer": {"weights"},
 }  # fmt: skip
 # Rooms that import a heavy library at their top; everybody else imports them inside functions.
-HEAVY = {"tensorflow_quietly", "strategy.annotation", "strategy.compression"}
+HEAVY = {"tensorflow_quietly", "strategy.annotation", "strategy.compression", "strategy.rewritten"}
 
 
 def title(path: Path) -> str:
@@ -101,6 +106,7 @@ def test_every_strategy_file_has_a_card_of_its_name() -> None:
         "__init__",
         "annotation",
         "compression",
+        "rewritten",
         "selection",
     }
     assert kinds == {path.stem for path in CARDS if path.parent.name == "strategy"}

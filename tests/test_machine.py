@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.machine import Watch, alone, at_work
+from experiments.machine import LOCKS, Watch, alone, at_work
 from tests.conftest import ENVIRONMENT
 
 HOLD = """
@@ -22,7 +22,7 @@ with {lock}():
 @pytest.fixture(autouse=True)
 def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Locks of other tests, which run at the same time, are not these."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("experiments.machine.LOCKS", tmp_path / LOCKS.name)
 
 
 def holder(lock: str, folder: Path, seconds: float = 60) -> subprocess.Popen[str]:

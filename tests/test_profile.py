@@ -28,7 +28,7 @@ from experiments.model import Architecture
 from experiments.model.article_cnn import ArticleCNN
 from experiments.model.ds_cnn import DSCNN
 from experiments.model.resnet8 import ResNet8
-from experiments.plots import COLOURS, save_profile
+from experiments.plots.run import COLOURS, save_profile
 from experiments.tflite import Dynamic, DynamicInt4, Float16, Float32, Int8, Int16x8, Scheme, TFLiteModel, convert
 
 NEGATION = TFLiteModel(next_to_nothing().content)

@@ -8,7 +8,7 @@ from experiments.comparison.columns import frame
 from experiments.comparison.files import FORMS
 from experiments.comparison.regressions import Allowance, allowance, earlier, regressions
 from experiments.errors import UserError
-from tests.test_compare import FAILED, row
+from tests.rows import FAILED, row
 
 BEFORE = frame([row("none", machine="a"), row("qat", machine="a", tflite_accuracy=0.98, latency_p50_us=100.0)])
 

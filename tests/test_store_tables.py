@@ -177,15 +177,23 @@ def test_many_runs_come_in_pages_with_a_bar(store: Store, monkeypatch: pytest.Mo
     ],
 )
 def test_artifacts_that_are_files_here_are_read_where_they_are(uri: str, folder: Path | None) -> None:
-    assert store_tables._folder(uri) == folder
+    assert store_tables.folder_of(uri) == folder
 
 
 def test_predictions_come_from_the_folder_of_the_run(store: Store) -> None:
-    run_id, folder = next(iter(store.folders().items()))
-    assert store.predictions(run_id, folder) is None
+    run_id, *_ = [row["run_id"] for row in store.rows("all")]
+    folder = store._folder(run_id)
+    assert folder is not None
+    assert store.predictions(run_id) is None
     folder.mkdir(parents=True)
     (folder / "predictions.csv").write_text("truth,keras,tflite,float_reference\n1,1,2,3\n")
-    said, fetched = store.predictions(run_id, folder), store.predictions(run_id)
+    said = store.predictions(run_id)
     assert said is not None
-    assert fetched is not None
-    assert list(said.tflite) == list(fetched.tflite) == [2]
+    assert list(said.tflite) == [2]
+
+
+def test_the_folder_of_a_run_that_is_new_is_asked_for(store: Store) -> None:
+    run_id = store.client.create_run(store.client.create_experiment("later")).info.run_id
+    folder = store._folder(run_id)
+    assert folder is not None
+    assert run_id in folder.parts

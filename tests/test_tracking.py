@@ -60,9 +60,13 @@ def test_a_database_needs_no_waiting() -> None:
 
 @dataclass
 class Keeper:
-    """A client of a store that keeps one artifact for its runs, or none."""
+    """A client of a store that keeps one artifact for its runs, or none, at some place."""
 
     content: str | None
+    place: str = "mlflow-artifacts:/1/2/artifacts"
+
+    def get_run(self, _: str) -> Any:
+        return SimpleNamespace(info=SimpleNamespace(artifact_uri=self.place))
 
     def list_artifacts(self, _: str) -> list[Any]:
         return [] if self.content is None else [SimpleNamespace(path="predictions.csv")]
@@ -92,6 +96,20 @@ def test_a_run_without_predictions_has_none() -> None:
 def test_predictions_that_cannot_be_read_are_one_message(content: str) -> None:
     with pytest.raises(UserError, match=r"Run abc: its predictions\.csv cannot be read"):
         store_with(content).predictions("abc")
+
+
+def test_an_artifact_in_a_folder_is_read_from_there(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "record.json").write_text("{}")
+    kept = Store(Keeper(None, (tmp_path / "a b").as_uri()), "7", GONE)  # type: ignore[arg-type]
+    assert kept.content("a run", "record.json") == b"{}"
+    assert kept.content("a run", "predictions.csv") is None
+
+
+@pytest.mark.parametrize(("content", "read"), [("some", b"some"), (None, None)])
+def test_an_artifact_on_a_server_is_fetched_where_there_is_one(content: str | None, read: bytes | None) -> None:
+    kept = Store(Keeper(content, "mlflow-artifacts:/1/2/artifacts"), "7", GONE)  # type: ignore[arg-type]
+    assert kept.content("a run", "predictions.csv") == read
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Runs as rows of a table: its columns, and what each holds."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -23,6 +24,12 @@ COLUMNS = (
     "conversion_seconds", "evaluation_seconds", "latency_seconds", "profile_seconds", "memory_seconds",
     "machine", "cpu", "git_commit", "run_id", "status", "error",
 )  # fmt: skip
+# Further columns of a table that is held against the runs of one strategy, and of one whose rows are groups of runs.
+AGAINST = (
+    "against", "against_run_id", "accuracy_difference", "accuracy_difference_low", "accuracy_difference_high",
+    "accuracy_difference_p", "size_against", "speedup_against", "speedup_against_low", "speedup_against_high",
+)  # fmt: skip
+GROUPED = ("runs", "seeds", "images")
 # Settings that say where a run is kept, not what it is.
 NOT_DECISIVE = ("tracking.", "cache.")
 WHOLE = (
@@ -84,6 +91,13 @@ def check_comparable(table: pd.DataFrame, column: str, option: str) -> None:
         )
 
 
-def label(run: Mapping[str, object] | pd.Series) -> str:
-    """A run in a few words, and the beginning of its id."""
+def is_group(run: Mapping[str, Any] | pd.Series) -> bool:
+    """Whether a row stands for several runs."""
+    return "runs" in run and bool(run["runs"] > 1)
+
+
+def label(run: Mapping[str, Any] | pd.Series) -> str:
+    """A run in a few words, and the beginning of its id; or a group of runs."""
+    if is_group(run):
+        return f"{run['strategy']} epochs={run['epochs']} ({run['runs']} runs)"
     return f"{run['strategy']} epochs={run['epochs']} seed={run['seed']} ({str(run['run_id'])[:8]})"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from experiments.comparison.columns import check_comparable, label, timed
+from experiments.comparison.columns import check_comparable, is_group, label, timed
 from experiments.comparison.query import known
 from experiments.errors import UserError
 
@@ -90,7 +90,7 @@ def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: 
     for text, meets in conditions.items():
         meeting = left[[meets(run) for _, run in left.iterrows()]]
         gone = left.drop(index=meeting.index)
-        excluded[text] = tuple(_label(run) for _, run in gone.iterrows())
+        excluded[text] = tuple(label(run) for _, run in gone.iterrows())
         left = meeting
     if left.empty:
         return Decision(None, excluded)
@@ -106,7 +106,10 @@ def told(decision: Decision, objective: str, lowest: bool) -> list[str]:
     bad_end = judged(run.index, objective, at_least=not lowest)
     interval = f" (at worst {run[bad_end]:,.6g})" if bad_end != objective else ""
     how = "lowest" if lowest else "highest"
-    return [*lines, f"Ship {label(run)}: {objective} {run[objective]:,.6g}{interval} is the {how} of those left."]
+    shipped = f"Ship {label(run)}: {objective} {run[objective]:,.6g}{interval} is the {how} of those left."
+    if is_group(run):  # to choose among the seeds by test accuracy would flatter the file
+        shipped += f" The file is that of the lowest seed, run {run['run_id'][:8]}."
+    return [*lines, shipped]
 
 
 def _is_valid(run: pd.Series, column: str) -> bool:
@@ -123,7 +126,3 @@ def of_numbers(table: pd.DataFrame, column: str, option: str) -> str:
     if not pd.api.types.is_numeric_dtype(table[known(table, column, option)]):
         raise UserError(f"{option} {column}: this column holds words, and a number is needed.")
     return column
-
-
-def _label(run: pd.Series) -> str:
-    return f"{run['strategy']} ({str(run['run_id'])[:8]})"

@@ -9,7 +9,8 @@ import pandas as pd
 
 from experiments.artifacts import PREDICTIONS
 from experiments.comparison.columns import label
-from experiments.comparison.people import percents, picture
+from experiments.comparison.people import percents
+from experiments.comparison.terminal import picture
 from experiments.errors import UserError
 from experiments.progress import CONSOLE
 from experiments.record import Answers

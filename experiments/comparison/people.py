@@ -1,51 +1,61 @@
-"""The table for people: rounded, with units in the headings and uncertainty in the cells; and how it is printed."""
+"""The table for people: rounded, with units in the headings and uncertainty in the cells, and how to read it."""
 
-from collections.abc import Callable, Mapping
-from itertools import repeat
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from rich import box
-from rich.cells import cell_len
-from rich.table import Table
-from rich.text import Text
 
-from experiments.comparison.columns import COLUMNS, SETTINGS, several_machines
-from experiments.progress import CONSOLE
+from experiments.comparison.columns import AGAINST, COLUMNS, GROUPED, SETTINGS, several_machines
 from experiments.record import NOT_MEASURED
 
 DISTURBED = 0.2  # cores that others kept busy: from there on a time is said to have been disturbed
-# What a narrow terminal does without, the first first; every column is in the CSV.
-OPTIONAL = (
-    "micro arena, bytes", "agreement %", "Keras accuracy %", "latency p50 us", "smaller", "computes in", "speed",
-    "faster",
-)  # fmt: skip
-EDGES = 1  # characters of a picture's width that belong to no column
-TEXTS = ("strategy", "model", "dataset", "speed", "machine", "computes in", "remark", "status", "run", "against")
+
+
+@dataclass(frozen=True)
+class Differences:
+    """The columns that say what a run gains and loses, and against what."""
+
+    accuracy: str
+    size: str
+    speedup: str
+    change: str  # headings for people
+    smaller: str
+    faster: str
+
+    @staticmethod
+    def of(table: pd.DataFrame) -> "Differences":
+        """Against the float TFLite model of the same baseline, or against the strategy that was asked for."""
+        if "against" not in table.columns:
+            return Differences("accuracy_change", "size_ratio", "speedup", "change, points", "smaller", "faster")
+        other = table["against"].dropna().iloc[0]
+        headings = (f"against {other}, points", f"smaller than {other}", f"faster than {other}")
+        return Differences("accuracy_difference", "size_against", "speedup_against", *headings)
 
 
 def for_people(table: pd.DataFrame) -> pd.DataFrame:
     """The columns that answer the question, rounded, with units in the headings and uncertainty in the cells."""
+    differences = Differences.of(table)
     shown = pd.DataFrame({"strategy": table["strategy"]})
     for name in SETTINGS:
         if table[name].nunique(dropna=False) > 1:
             shown[name] = table[name].astype("string")
-    for name in [name for name in table.columns if name not in COLUMNS]:
+    for name in [name for name in table.columns if name not in (*COLUMNS, *AGAINST, *GROUPED)]:
         shown[name] = table[name].fillna("").astype("string")
-    shown["Keras accuracy %"] = _cells(table, lambda row: f"{100 * row.keras_accuracy:.2f}")
+    if "runs" in table.columns:
+        pooled = "seeds" if table["runs"].equals(table["seeds"]) else "runs"
+        shown[pooled] = table[pooled]
+    shown["Keras accuracy %"] = _cells(table, lambda row: percent(row.keras_accuracy))
     shown["TFLite accuracy %"] = _cells(
         table,
-        lambda row: percent(row.tflite_accuracy, row.tflite_accuracy_low, row.tflite_accuracy_high),
+        lambda row: percent(*_ends(row, "tflite_accuracy")),
     )
-    shown["change, points"] = _cells(
-        table,
-        lambda row: percent(row.accuracy_change, row.accuracy_change_low, row.accuracy_change_high, sign="+"),
-    )
-    shown["agreement %"] = _cells(table, lambda row: f"{100 * row.agreement:.2f}")
-    shown["bytes"] = _cells(table, lambda row: f"{row.tflite_bytes:,}")
-    shown["smaller"] = _cells(table, lambda row: f"{row.size_ratio:.2f}x")
-    shown["latency p50 us"] = _cells(table, lambda row: _three_digits(row.latency_p50_us))
-    shown["faster"] = _cells(table, lambda row: f"{row.speedup:.2f}x [{row.speedup_low:.2f}, {row.speedup_high:.2f}]")
+    shown[differences.change] = _cells(table, lambda row: percent(*_ends(row, differences.accuracy), sign="+"))
+    shown["agreement %"] = _cells(table, lambda row: percent(row.agreement))
+    shown["bytes"] = _cells(table, lambda row: f"{row.tflite_bytes:,.0f}")
+    shown[differences.smaller] = _cells(table, lambda row: times(getattr(row, differences.size)))
+    shown["latency p50 us"] = _cells(table, lambda row: three_digits(row.latency_p50_us))
+    shown[differences.faster] = _cells(table, lambda row: times(*_ends(row, differences.speedup)))
     if table["arena_bytes"].notna().any():
         arenas = zip(table["arena_bytes"], table["runs_on_micro"], strict=True)
         shown["micro arena, bytes"] = [_arena(*facts) for facts in arenas]
@@ -70,11 +80,23 @@ def _arena(arena: Any, runs: Any) -> str:
     return "" if pd.isna(runs) else str(runs) if runs == NOT_MEASURED else "no"
 
 
-NOTE = (
+TO_FLOAT = (
     "change, smaller and faster: against the float TFLite model of the same baseline, on the same images, timed in "
-    "turns in the same process. [low, high]: 95 % interval, over the test images for accuracies and over replicates "
-    "with fresh interpreters for times. A change whose interval holds 0 is no evidence of a difference."
+    "turns in the same process."
 )
+TO_STRATEGY = (
+    "against, smaller than and faster than: against the run of that strategy with the same model, data set, epochs and "
+    "seed, on the same images; each was timed in turns with its own float model."
+)
+OF_RUNS = (
+    "[low, high]: 95 % interval, over the test images for accuracies and over replicates with fresh interpreters for "
+    "times."
+)
+OF_SEEDS = (
+    "Means over runs. [low, high]: 95 % interval for new seeds and new test images alike, and over runs for times; of "
+    "groups that differ in more than their seeds there is none. From two seeds it is a rough one; take three or more."
+)
+NO_EVIDENCE = "A change whose interval holds 0 is no evidence of a difference."
 SPEED = (
     "speed: equivalent is a ratio within 2 % of 1; unclear is an interval too wide to tell; void is a timing that was "
     "disturbed, or in which a file seemed to differ from its own copy."
@@ -84,7 +106,14 @@ MACHINES = "These rows come from different machines: compare latencies within on
 
 def note(table: pd.DataFrame) -> str:
     """What stands below a table: how to read its columns."""
-    said = {NOTE: True, SPEED: bool(table["speed"].notna().any()), MACHINES: several_machines(table)}
+    pooled = "runs" in table.columns and bool((table["runs"] > 1).any())
+    said = {
+        TO_STRATEGY if "against" in table.columns else TO_FLOAT: True,
+        OF_SEEDS if pooled else OF_RUNS: True,
+        NO_EVIDENCE: True,
+        SPEED: bool(table["speed"].notna().any()),
+        MACHINES: several_machines(table),
+    }
     return "\n".join([" ".join(text for text, holds in said.items() if holds), *_void(table)])
 
 
@@ -94,86 +123,24 @@ def _void(table: pd.DataFrame) -> list[str]:
     return [f"Void: {run.strategy} (run {run.run_id}), {run.latency_void}." for run in void.itertuples()]
 
 
-def show(table: pd.DataFrame) -> None:
-    """Print a table and what its columns mean; the best accuracy, size and speed are marked."""
-    shown = for_people(table)
-    best = {
-        "TFLite accuracy %": table["tflite_accuracy"].eq(table["tflite_accuracy"].max()).fillna(value=False),
-        "bytes": table["tflite_bytes"].eq(table["tflite_bytes"].min()).fillna(value=False),
-        "faster": fastest(table),
-    }
-    CONSOLE.print(picture(narrowed(shown, CONSOLE.width), best))
-    CONSOLE.print(note(table), style="dim", markup=False, highlight=False)
-
-
-def narrowed(shown: pd.DataFrame, width: int) -> pd.DataFrame:
-    """The table without as many of the OPTIONAL columns as have to go for its picture to fit; never without others."""
-    widths = {name: _width(name, shown[name]) for name in shown.columns}
-    for dropped in OPTIONAL:
-        if sum(widths.values()) + EDGES <= width:
-            break
-        widths.pop(dropped, None)
-    return shown[list(widths)]
-
-
-def _width(name: str, cells: "pd.Series[Any]") -> int:
-    """How many characters wide a column of the picture is, with the space behind it and the one between columns."""
-    texts = [_heading(name), *(_on_lines(name, cell) for cell in cells.unique())]
-    return max(cell_len(line) for text in texts for line in text.split("\n")) + 2
-
-
-def fastest(table: pd.DataFrame) -> pd.Series:
-    """The highest speedup of those that mean something; none where the rows come from several machines."""
-    valid = table["speedup"].where((table["speed"] != "void") & (not several_machines(table)))
-    return valid.eq(valid.max()).fillna(value=False)
-
-
-def picture(shown: pd.DataFrame, best: Mapping[str, pd.Series]) -> Table:
-    """The table for a terminal: intervals stand below their values."""
-    picture = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in shown.columns:
-        left = name in TEXTS or "." in name
-        picture.add_column(_heading(name), justify="left" if left else "right", no_wrap=True)
-    columns = [
-        [
-            Text(_on_lines(name, cell), style="bold green" if marked else "")
-            for cell, marked in zip(shown[name], best.get(name, repeat(False)), strict=False)
-        ]
-        for name in shown.columns
-    ]
-    for row in zip(*columns, strict=True):
-        picture.add_row(*row)
-    return picture
-
-
-def _heading(name: str) -> str:
-    return name.replace(" ", "\n")
-
-
-def _on_lines(name: str, cell: object) -> str:
-    return str(cell).replace(" [", "\n[").replace(", ", ",\n" if name == "computes in" else ", ")
-
-
-def plain(table: pd.DataFrame) -> Table:
-    """Any table for a terminal; numbers with six digits that count."""
-    picture = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in table.columns:
-        numbers = pd.api.types.is_numeric_dtype(table[name])
-        picture.add_column(str(name), justify="right" if numbers else "left", no_wrap=True)
-    for _, row in table.iterrows():
-        picture.add_row(*(_text(value) for value in row))
-    return picture
-
-
-def _text(value: Any) -> str:
+def percent(value: Any, low: Any = None, high: Any = None, sign: str = "") -> str:
+    """Hundredths, with their interval where there is one; `sign="+"` for differences."""
     if pd.isna(value):
         return ""
-    return f"{value:,.6g}" if isinstance(value, float) else str(value)
+    interval = "" if pd.isna(low) else f" [{100 * low:{sign}.2f}, {100 * high:{sign}.2f}]"
+    return f"{100 * value:{sign}.2f}{interval}"
 
 
-def percent(value: Any, low: Any, high: Any, sign: str = "") -> str:
-    """Hundredths with their interval; `sign="+"` for differences."""
-    return f"{100 * value:{sign}.2f} [{100 * low:{sign}.2f}, {100 * high:{sign}.2f}]"
+def times(value: Any, low: Any = None, high: Any = None) -> str:
+    """A ratio, with its interval where there is one."""
+    if pd.isna(value):
+        return ""
+    return f"{value:.2f}x" if pd.isna(low) else f"{value:.2f}x [{low:.2f}, {high:.2f}]"
+
+
+def _ends(row: Any, name: str) -> tuple[Any, Any, Any]:
+    """A value and the ends of its interval."""
+    return getattr(row, name), getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
 
 
 def percents(table: pd.DataFrame, value: str, low: str, high: str, sign: str = "") -> list[str]:
@@ -181,8 +148,10 @@ def percents(table: pd.DataFrame, value: str, low: str, high: str, sign: str = "
     return [percent(*cells, sign) for cells in zip(table[value], table[low], table[high], strict=True)]
 
 
-def _three_digits(value: float) -> str:
+def three_digits(value: Any) -> str:
     """Three digits that count, and never fewer than all before the point."""
+    if pd.isna(value):
+        return ""
     decimals = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:,.{decimals}f}"
 

@@ -129,17 +129,18 @@ class Session:
                 f"other work kept {self.conditions.other_cores:.1f} of {self.conditions.cores} cores busy, and "
                 f"{self.threads} had to be free"
             )
-        if _spoken(self.sentinel) in ("faster", "slower"):
+        if in_words(self.sentinel) in ("faster", "slower"):
             value, low, high = self.sentinel.value, self.sentinel.low, self.sentinel.high
             return f"a file and its own copy seemed to differ: {value:.3f}x [{low:.3f}, {high:.3f}]"
         return ""
 
     def verdict(self, ratio: Estimate) -> Verdict:
         """What a ratio of this session means."""
-        return "void" if self.void else _spoken(ratio)
+        return "void" if self.void else in_words(ratio)
 
 
-def _spoken(ratio: Estimate) -> Verdict:
+def in_words(ratio: Estimate) -> Verdict:
+    """What a ratio of latencies means, where the timing is not void."""
     if ratio.low > 1 / EQUIVALENT and ratio.high < EQUIVALENT:
         return "equivalent"
     if ratio.low > 1:

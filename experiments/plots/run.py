@@ -1,6 +1,6 @@
-"""Pictures of one run, and of what the layers of a model bear."""
+"""Pictures of one run: what its ops lose, and what they take."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from pathlib import Path
 from textwrap import shorten
@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 from experiments.graph import FLOAT16_WEIGHTS
 from experiments.measure.fidelity import OpNoise
 from experiments.measure.profile import WITH_ITS_READER, Profile
+from experiments.plots import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind people tell apart.
-BLUE, SKY, GREEN, ORANGE, RED, PINK, GREY = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#999999"
 # Types keep their colour from picture to picture, since those of a sweep are looked at side by side.
 COLOURS = {
     "float32": GREY,
@@ -91,28 +90,3 @@ def _say_types(figure: "Figure", types: Iterable[str]) -> None:
     figure.legend(
         handles=handles, loc="outside lower left", ncols=min(len(handles), 4) or 1, title="computes in", frameon=False
     )
-
-
-def save_sensitivity(path: Path, cost: Mapping[str, float], gain: Mapping[str, float]) -> None:
-    """Logit error by layer, from the input down: caused by it alone in int8, and regained by it alone in float."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 1.6 + 0.36 * len(cost)), layout="constrained")
-    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    sides = (
-        (left, cost, BLUE, "caused by this layer alone in int8"),
-        (right, gain, GREEN, "regained by it alone in float"),
-    )
-    for axes, values, colour, title in sides:
-        axes.barh(range(len(values)), list(values.values()), color=colour)
-        for place, value in enumerate(values.values()):
-            axes.annotate(f"{value:.4f}", (max(value, 0.0), place), (3, 0), textcoords="offset points", va="center")
-        axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_title(title, loc="left", fontsize=11)
-        axes.spines[["top", "right"]].set_visible(False)
-    both = (*cost.values(), *gain.values())
-    left.set_xlim(min(0.0, *both), 1.25 * max(both) or 1.0)  # room for the longest bar's label
-    left.set_yticks(range(len(cost)), list(cost))
-    left.invert_yaxis()
-    figure.supxlabel("RMS logit error on validation images: the longer, the more sensitive the layer", fontsize=10)
-    figure.savefig(path, dpi=110)

@@ -1,0 +1,88 @@
+"""Runs held against the run of one strategy, such as the control `finetune`, with the same model, data and seed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.comparison.columns import AGAINST, cell_of, several_machines
+from experiments.comparison.groups import Answered
+from experiments.errors import UserError, near
+from experiments.statistics import Estimate, mcnemar, paired_difference, ratio_of_speedups
+
+SAME = ("model", "dataset", "epochs", "seed")
+# Settings of what a strategy does; the runs of two strategies need not agree in them.
+OWN = ("strategy.", "finetune.")
+
+
+def against(table: pd.DataFrame, strategy: str, answers: Answered) -> pd.DataFrame:
+    """The table with the columns AGAINST: each run against the newest finished run of this strategy and its settings.
+
+    A strategy that trains is compared at the same finetune_epochs; one that does not, with the only ones there are.
+    Where no run, or more than one, fits, the cells are empty.
+
+    Raises:
+        UserError: no finished run has this strategy.
+    """
+    others = table[(table["strategy"] == strategy) & (table["status"] == "FINISHED")]
+    if others.empty:
+        raise UserError(f"--baseline {strategy}: no finished run of it here. {near(strategy, _strategies(table))}")
+    timed_together = not several_machines(table)
+    rows = [_held(run, _fitting(run, others), answers, timed_together) for _, run in table.iterrows()]
+    return table.assign(**pd.DataFrame(rows, index=table.index).reindex(columns=list(AGAINST)))
+
+
+def unmatched(table: pd.DataFrame, strategy: str) -> str:
+    """How many runs have nothing to be held against, in words; empty where all have."""
+    missing = int((table["against_run_id"].isna() & (table["status"] == "FINISHED")).sum())
+    return f"{missing} of {len(table)} runs have no run of {strategy}, or several, to be held against." * bool(missing)
+
+
+def _strategies(table: pd.DataFrame) -> list[str]:
+    return sorted(map(str, table.loc[table["status"] == "FINISHED", "strategy"].unique()))
+
+
+def _fitting(run: pd.Series, others: pd.DataFrame) -> pd.Series | None:
+    """The one run of the strategy that this run is compared with."""
+    same = [*SAME, *(name for name in cell_of(others) if "." in name and not name.startswith(OWN))]
+    for name in same:
+        others = others[others[name].isna() if pd.isna(run[name]) else others[name] == run[name]]
+    others = others.drop_duplicates([*cell_of(others), "seed"], keep="last")
+    if len(others) > 1:
+        others = others[others["finetune_epochs"] == run["finetune_epochs"]]
+    return others.iloc[0] if len(others) == 1 else None
+
+
+def _held(run: pd.Series, other: pd.Series | None, answers: Answered, timed_together: bool) -> Mapping[str, Any]:
+    if other is None or run["status"] != "FINISHED":
+        return {}
+    return {
+        "against": other["strategy"],
+        "against_run_id": other["run_id"],
+        "size_against": other["tflite_bytes"] / run["tflite_bytes"],
+        **_accuracies(run, other, answers),
+        **(_speedups(run, other) if timed_together else {}),
+    }
+
+
+def _accuracies(run: pd.Series, other: pd.Series, answers: Answered) -> Mapping[str, Any]:
+    """Image by image; without an interval where what the models said is lost, or said of other images."""
+    after, before = answers(run["run_id"]), answers(other["run_id"])
+    if after is None or before is None or not np.array_equal(after.truth, before.truth):
+        return {"accuracy_difference": run["tflite_accuracy"] - other["tflite_accuracy"]}
+    right, right_before = after.tflite == after.truth, before.tflite == before.truth
+    difference = paired_difference(right, right_before)
+    return {
+        "accuracy_difference": difference.value,
+        "accuracy_difference_low": difference.low,
+        "accuracy_difference_high": difference.high,
+        "accuracy_difference_p": mcnemar(right, right_before),
+    }
+
+
+def _speedups(run: pd.Series, other: pd.Series) -> Mapping[str, float]:
+    if "void" in (run["speed"], other["speed"]):
+        return {}
+    ratio = ratio_of_speedups(*(Estimate(each.speedup, each.speedup_low, each.speedup_high) for each in (run, other)))
+    return {"speedup_against": ratio.value, "speedup_against_low": ratio.low, "speedup_against_high": ratio.high}

@@ -1,0 +1,77 @@
+"""A comparison as it is shown: runs held against a strategy, and pooled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from experiments.comparison.baseline import against, unmatched
+from experiments.comparison.groups import Answered, grouped, left_out, seeds_to_pool
+from experiments.comparison.query import known
+from experiments.record import Answers
+from experiments.tracking import Store
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs, one a row; the table that is shown, whose rows may be groups of them; and what it leaves out, in words."""
+
+    runs: pd.DataFrame
+    table: pd.DataFrame
+    answers: Answered
+    over_seeds: bool = False  # the rows are groups of runs that differ in their seeds only
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the rows shown are groups of runs."""
+        return "runs" in self.table.columns
+
+    @property
+    def of_seeds(self) -> pd.DataFrame:
+        """The table, where it holds means over seeds; an empty one otherwise."""
+        return self.table if self.over_seeds else self.table.iloc[:0]
+
+
+def compared(
+    store: Store, runs: pd.DataFrame, baseline: str | None = None, by: Sequence[str] | None = None
+) -> Comparison:
+    """Runs held against a strategy, and pooled by these columns: over seeds where none are given.
+
+    Raises:
+        UserError: no run has this strategy, or there is no such column.
+    """
+    answers = _remembered(store.predictions)
+    remarks = []
+    if baseline:
+        runs = against(runs, baseline, answers)
+        remarks = [text for text in [unmatched(runs, baseline)] if text]
+    groups = seeds_to_pool(runs) if by is None else [known(runs, name, "--group-by") for name in by]
+    if not groups:
+        return Comparison(runs, runs, answers, remarks=tuple(remarks))
+    remarks += left_out(runs, groups, answers)
+    return Comparison(runs, grouped(runs, groups, answers), answers, by is None, tuple(remarks))
+
+
+def _remembered(read: Answered) -> Answered:
+    """What runs say, read when it is needed and once; kept in few bytes, for of thousands of runs it is gigabytes."""
+
+    @cache
+    def kept(run_id: str) -> Answers | None:
+        said = read(run_id)
+        return said and Answers(*(_small(getattr(said, each.name)) for each in fields(said)))
+
+    def widened(run_id: str) -> Answers | None:
+        said = kept(run_id)
+        return said and Answers(*(getattr(said, each.name).astype(np.int64) for each in fields(said)))
+
+    return widened
+
+
+def _small(labels: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    ends = (np.min_scalar_type(labels.min(initial=0)), np.min_scalar_type(labels.max(initial=0)))
+    return labels.astype(np.promote_types(*ends))

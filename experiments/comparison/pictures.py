@@ -1,0 +1,55 @@
+"""The pictures of recorded runs: what they need is read from the store, and they are written as files."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.artifacts import RECORD, SAMPLES, read_curves, read_samples
+from experiments.comparison.compared import Comparison
+from experiments.errors import UserError
+from experiments.plots import save
+from experiments.plots.bars import with_timings
+from experiments.plots.comparison import Evidence, Pictures, comparison_pictures
+from experiments.plots.histories import trainings
+from experiments.progress import say
+from experiments.tracking import Store
+
+ENDINGS = (".png", ".svg")
+
+
+def evidence(store: Store, table: pd.DataFrame, of_seeds: pd.DataFrame) -> Evidence:
+    """A comparison with the training curves and timings of those of its runs that pictures show."""
+    trained = [run_id for each in trainings(table) for run_id in each.run_ids]
+    records = {run_id: store.content(run_id, RECORD) for run_id in trained}
+    samples = {run_id: store.content(run_id, SAMPLES) for run_id in with_timings(table)["run_id"]}
+    return Evidence(
+        table,
+        of_seeds,
+        {run_id: read_curves(content, run_id) for run_id, content in records.items() if content is not None},
+        {run_id: read_samples(content, run_id) for run_id, content in samples.items() if content is not None},
+    )
+
+
+def write_pictures(store: Store, comparison: Comparison, folder: Path) -> Pictures:
+    """Draw a comparison, and write each picture into the folder as PNG and as SVG.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures = comparison_pictures(evidence(store, comparison.runs, comparison.of_seeds))
+        for name, figure in pictures.drawn.items():
+            for ending in ENDINGS:
+                save(figure, folder / f"{name}{ending}")
+    except OSError as error:
+        raise UserError(f"--plots {folder}: cannot be written ({error}).") from error
+    return pictures
+
+
+def tell(pictures: Pictures, folder: Path) -> None:
+    """Say what was written, and what was not."""
+    for name in pictures.drawn:
+        say(f"wrote {' and '.join(str(folder / f'{name}{ending}') for ending in ENDINGS)}")
+    for name, reason in pictures.left_out.items():
+        say(f"left out {name}: {reason}")

@@ -1,0 +1,117 @@
+"""Tables on the terminal: as wide as it is, the best marked, what may be chance dimmed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+from experiments.comparison.columns import several_machines
+from experiments.comparison.people import Differences, for_people, note
+from experiments.progress import CONSOLE
+
+# What a narrow terminal does without, the first first; every column is in the CSV.
+OPTIONAL = (
+    "micro arena, bytes", "agreement %", "Keras accuracy %", "latency p50 us", "smaller", "computes in", "speed",
+    "faster",
+)  # fmt: skip
+EDGE = 1  # characters of a picture's width that belong to no column
+TEXTS = ("strategy", "model", "dataset", "speed", "machine", "computes in", "remark", "status", "run", "against")
+
+
+def show(table: pd.DataFrame) -> None:
+    """Print a table and what its columns mean: the best accuracy, size and speed marked, what may be chance dimmed."""
+    CONSOLE.print(picture(narrowed(for_people(table), CONSOLE.width), styled(table)))
+    CONSOLE.print(note(table), style="dim", markup=False, highlight=False)
+
+
+def narrowed(shown: pd.DataFrame, width: int) -> pd.DataFrame:
+    """The table without as many of the OPTIONAL columns as have to go for its picture to fit; never without others."""
+    widths = {name: _width(name, shown[name]) for name in shown.columns}
+    for dropped in OPTIONAL:
+        if sum(widths.values()) + EDGE <= width:
+            break
+        widths = {name: each for name, each in widths.items() if dropped not in (name, name.partition(" than")[0])}
+    return shown[list(widths)]
+
+
+def _width(name: str, cells: pd.Series) -> int:
+    """How many characters a column of the picture takes: its longest line, a space, and one between columns."""
+    texts = [_heading(name), *(_on_lines(name, cell) for cell in cells.unique())]
+    return max(cell_len(line) for text in texts for line in text.split("\n")) + 2
+
+
+def styled(table: pd.DataFrame) -> Mapping[str, Sequence[str]]:
+    """How the cells of a column look: the best ones marked, differences that cannot be told from none dimmed."""
+    differences = Differences.of(table)
+    speedup = differences.speedup
+    fast = table[speedup].where((table["speed"] != "void") & (not several_machines(table)))
+    like_float = table["speed"].isin(["equivalent", "unclear", "void"]) & (speedup == "speedup")
+    never = pd.Series(False, index=table.index)
+    return {
+        "TFLite accuracy %": _styles(_is(table["tflite_accuracy"], table["tflite_accuracy"].max()), never),
+        "bytes": _styles(_is(table["tflite_bytes"], table["tflite_bytes"].min()), never),
+        differences.change: _styles(never, _holds(table, differences.accuracy, 0)),
+        differences.faster: _styles(_is(fast, fast.max()), _holds(table, speedup, 1) | like_float),
+    }
+
+
+def _is(values: pd.Series, best: Any) -> pd.Series:
+    return values.eq(best).fillna(value=False).astype(bool)
+
+
+def _holds(table: pd.DataFrame, column: str, nothing: float) -> pd.Series:
+    """Whether the interval of a difference holds the value that means none."""
+    return (table[f"{column}_low"] <= nothing) & (table[f"{column}_high"] >= nothing)
+
+
+def _styles(best: pd.Series, chance: pd.Series) -> list[str]:
+    """Chance comes first: what cannot be told from no difference is not marked as the best."""
+    cells = zip(best, chance, strict=True)
+    return ["dim" if may_be_chance else "bold green" if is_best else "" for is_best, may_be_chance in cells]
+
+
+def picture(shown: pd.DataFrame, styles: Mapping[str, Sequence[str]]) -> Table:
+    """The table for a terminal: intervals stand below their values."""
+    picture = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in shown.columns:
+        left = name in TEXTS or "." in name
+        picture.add_column(_heading(name), justify="left" if left else "right", no_wrap=True)
+    columns = [
+        [
+            Text(_on_lines(name, cell), style=style)
+            for cell, style in zip(shown[name], styles.get(name, [""] * len(shown)), strict=True)
+        ]
+        for name in shown.columns
+    ]
+    for row in zip(*columns, strict=True):
+        picture.add_row(*row)
+    return picture
+
+
+def _heading(name: str) -> str:
+    return name.replace(" ", "\n")
+
+
+def _on_lines(name: str, cell: object) -> str:
+    return str(cell).replace(" [", "\n[").replace(", ", ",\n" if name == "computes in" else ", ")
+
+
+def plain(table: pd.DataFrame) -> Table:
+    """Any table for a terminal; numbers with six digits that count."""
+    picture = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in table.columns:
+        numbers = pd.api.types.is_numeric_dtype(table[name])
+        picture.add_column(str(name), justify="right" if numbers else "left", no_wrap=True)
+    for _, row in table.iterrows():
+        picture.add_row(*(_text(value) for value in row))
+    return picture
+
+
+def _text(value: Any) -> str:
+    if pd.isna(value):
+        return ""
+    return f"{value:,.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,114 @@
+"""Pictures: what all of them share, and how those of a comparison become files and parts of a page."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which colour-blind people tell apart.
+BLUE, SKY, GREEN, ORANGE, RED, PINK, GREY = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#999999"
+INK = "#222222"  # of all text and axes, and of nothing else: a page puts its own colour in its place
+FAINT = 0.35  # how much of what stands behind shows through
+STYLE: Any = {
+    **{f"{part}.color": INK for part in ("text", "xtick", "ytick")},
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "font.size": 8.5,
+    "grid.color": GREY,
+    "grid.alpha": FAINT,
+    "grid.linewidth": 0.5,
+    "text.parse_math": False,  # a regular expression in a label is no formula
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "a comparison",  # the same picture is the same bytes
+}  # fmt: skip
+COLUMNS = 2  # panels side by side
+LONGEST = 44  # characters of a label
+
+
+class NoPictureError(Exception):
+    """Why there is nothing to draw."""
+
+
+@contextmanager
+def in_one_style() -> Iterator[None]:
+    """Figures that are made, drawn or saved inside look alike."""
+    from matplotlib import rc_context
+
+    with rc_context(STYLE):
+        yield
+
+
+def sheet(
+    panels: int, size: tuple[float, float], columns: int = COLUMNS, **shared: Any
+) -> tuple["Figure", list["Axes"]]:
+    """A figure with so many panels of a size in inches."""
+    from matplotlib.figure import Figure
+
+    columns = min(panels, columns)
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 1.0), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
+    for unused in axes[panels:]:
+        unused.set_axis_off()
+    return figure, axes[:panels]
+
+
+def say_around(figure: "Figure", title: str, caption: str) -> None:
+    """What is seen, above the panels; how to read it, below."""
+    inches = figure.get_figwidth()
+    figure.suptitle(fill(title, int(inches * 11.5)), x=0.01, ha="left", fontsize=12)
+    figure.supxlabel(fill(caption, int(inches * 17)), x=0.01, ha="left", fontsize=8)
+
+
+def short(label: str) -> str:
+    """A label that leaves room for the picture."""
+    return label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…"
+
+
+def settle(figure: "Figure") -> None:
+    """Lay the panels out, once: what is placed by their size afterwards keeps its place."""
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)
+    figure.set_layout_engine("none")
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """A figure as the file that the ending names, `.png` or `.svg`; the ground of an SVG is clear."""
+    if path.suffix == ".svg":
+        path.write_text(_svg(figure), encoding="utf-8")
+    else:
+        with in_one_style():
+            figure.savefig(path, dpi=110)
+
+
+def as_svg(figure: "Figure", name: str) -> str:
+    """A figure to stand within a page: it takes the page's text colour and width; `name` keeps its ids its own."""
+    svg = _svg(figure)
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    # As a rule of a style sheet this would hold for the whole page.
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
+    look = 'role="img" style="max-width:100%;height:auto;stroke-linejoin:round;stroke-linecap:butt"'
+    return svg.replace("<svg ", f"<svg {look} ", 1)
+
+
+def _svg(figure: "Figure") -> str:
+    text = StringIO()
+    with in_one_style():
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return text.getvalue()

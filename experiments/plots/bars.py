@@ -1,0 +1,134 @@
+"""What files compute in integers, and how their timings are distributed: a row a strategy."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from experiments.comparison.people import three_digits
+from experiments.plots import GREY, NoPictureError, say_around, settle, sheet, short
+from experiments.plots.points import PANEL, labels, left_out, measured, models_of, void_left_out
+from experiments.plots.strategies import mark
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Nanoseconds = npt.NDArray[np.int64]
+Timed = Mapping[str, Nanoseconds]  # by file: model, reference
+MOST_ROWS = 30
+MOST_TIMED = 24  # rows
+ROW = 0.3  # inches
+COVERAGES = {
+    "coverage_ops": "of the ops that compute",
+    "coverage_weights": "of the weights",
+    "coverage_macs": "of the multiply-accumulates",
+}
+
+
+def coverage(table: pd.DataFrame) -> "Figure":
+    """The share of ops, of weights and of multiply-accumulates that each file runs in integers.
+
+    Raises:
+        NoPictureError: no finished run has these shares.
+    """
+    runs = measured(table, *COVERAGES)
+    named = runs.assign(_label=labels(runs, [*_alike(runs, PANEL), "epochs", "finetune_epochs", "seed"]))
+    rows = named.groupby("_label", sort=False).agg({"strategy": "first", **dict.fromkeys(COVERAGES, "mean")})
+    shown = rows.head(MOST_ROWS)
+    figure, sheets = sheet(3, (3.1, ROW * len(shown) + 0.5), columns=3, sharex=True, sharey=True)
+    colours = [mark(strategy).colour for strategy in shown["strategy"]]
+    for axes, (column, name) in zip(sheets, COVERAGES.items(), strict=True):
+        shares = 100 * shown[column].astype(float)
+        axes.barh(range(len(shown)), shares, color=colours, height=0.7)
+        for place, share in enumerate(shares):
+            axes.annotate(f"{share:.3g} %", (share, place), (3, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.set_title(name)
+        axes.set_xlim(0, 124)
+        axes.set_xticks([0, 25, 50, 75, 100])
+        axes.set_xlabel("% in integers")
+    sheets[0].set_yticks(range(len(shown)), list(map(short, shown.index)))
+    sheets[0].set_ylim(len(shown) - 0.4, -0.6)
+    averaged = len(named) > len(rows)
+    caption = [
+        *(["Of several runs, the mean."] if averaged else []),
+        *left_out(table, runs),
+        *([f"{len(rows) - MOST_ROWS} more settings are not shown."] if len(rows) > MOST_ROWS else []),
+    ]
+    say_around(figure, f"What the files compute in integers: {models_of(runs)}", " ".join(caption))
+    settle(figure)
+    return figure
+
+
+def _alike(runs: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    return [name for name in names if runs[name].nunique() == 1]
+
+
+def with_timings(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs whose timings are shown, with their labels in `_label`: of each setting the first that is not void."""
+    runs = table[(table["status"] == "FINISHED") & table["latency_p50_us"].notna() & (table["speed"] != "void")]
+    named = runs.assign(_label=labels(runs, [*_alike(runs, PANEL), "epochs", "finetune_epochs", "seed"]))
+    return named.drop_duplicates(["_label", "machine"]).head(MOST_TIMED)
+
+
+def latency_distributions(table: pd.DataFrame, timings: Mapping[str, Timed]) -> "Figure":
+    """How long single inferences took, of each file and of the float file timed in turns with it; a panel a machine.
+
+    `timings` are the raw ones of the runs of `with_timings`, by run id.
+
+    Raises:
+        NoPictureError: there are none.
+    """
+    runs = with_timings(table)
+    runs = runs[runs["run_id"].isin([run_id for run_id, timed in timings.items() if "model" in timed])]
+    if runs.empty:
+        raise NoPictureError("no finished run has raw timings that are not void")
+    machines = [group for _, group in runs.groupby("machine", dropna=False, sort=False)]
+    most = max(map(len, machines))
+    figure, sheets = sheet(len(machines), (8.2, 1.5 * ROW * most + 0.6), columns=1)
+    for axes, group in zip(sheets, machines, strict=True):
+        if len(machines) > 1:
+            axes.set_title(f"{group['cpu'].iloc[0]} (machine {group['machine'].iloc[0]})")
+        _distributions(axes, group, timings)
+    timed = table[table["latency_p50_us"].notna()]
+    caption = [
+        "Boxes: the middle half of all timed inferences, with the median; lines: 1 % to 99 %; dots: the slowest.",
+        "In colour the file of the run, in grey the float file timed in turns with it.",
+        *(["Of each setting one run."] if len(runs) < (timed["speed"] != "void").sum() else []),
+        *void_left_out(timed),
+    ]
+    say_around(figure, f"How long an inference takes: {models_of(runs)}", " ".join(caption))
+    settle(figure)
+    return figure
+
+
+def _distributions(axes: "Axes", runs: pd.DataFrame, timings: Mapping[str, Timed]) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    for place, run in enumerate(runs.to_dict("records")):
+        timed = timings[run["run_id"]]
+        _box(axes, timed["model"], place - 0.18, mark(run["strategy"]).colour)
+        if "reference" in timed:
+            _box(axes, timed["reference"], place + 0.2, GREY)
+        median = float(np.median(timed["model"])) / 1000
+        said = f"{three_digits(median)} us"
+        axes.annotate(said, (1.01, place - 0.18), xycoords=axes.get_yaxis_transform(), va="center")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 3, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("one inference in us")
+    axes.set_yticks(range(len(runs)), list(map(short, runs["_label"])))
+    axes.set_ylim(len(runs) - 0.4, -0.6)
+    axes.grid(visible=True, axis="x")
+    axes.set_axisbelow(True)
+
+
+def _box(axes: "Axes", nanoseconds: Nanoseconds, place: float, colour: str) -> None:
+    low, quarter, median, three, high = np.percentile(nanoseconds, (1, 25, 50, 75, 99)) / 1000
+    axes.plot([low, high], [place, place], color=colour, lw=1.2)
+    axes.plot([quarter, three], [place, place], color=colour, lw=6, solid_capstyle="butt")
+    axes.plot([median], [place], color=colour, marker="|", ms=9, mew=2)
+    axes.plot([nanoseconds.max() / 1000], [place], color=colour, marker=".", ms=4)

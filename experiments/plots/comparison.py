@@ -1,0 +1,56 @@
+"""The pictures of a comparison: which there are, which are drawn, and why the others are not."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from experiments.plots import NoPictureError, in_one_style
+from experiments.plots.bars import Timed, coverage, latency_distributions
+from experiments.plots.epochs import accuracy_epochs
+from experiments.plots.histories import Curves, training_histories
+from experiments.plots.tradeoffs import accuracy_latency, accuracy_size
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is drawn: the table, the one over seeds (perhaps empty), training curves and raw timings by run id."""
+
+    table: pd.DataFrame
+    of_seeds: pd.DataFrame = field(default_factory=pd.DataFrame)
+    histories: Mapping[str, Curves] = field(default_factory=dict)
+    timings: Mapping[str, Timed] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Figures by name, and why the others were not drawn."""
+
+    drawn: "Mapping[str, Figure]"
+    left_out: Mapping[str, str]
+
+
+PICTURES: "Mapping[str, Callable[[Evidence], Figure]]" = {
+    "accuracy_size": lambda given: accuracy_size(given.table, given.of_seeds),
+    "accuracy_latency": lambda given: accuracy_latency(given.table, given.of_seeds),
+    "accuracy_epochs": lambda given: accuracy_epochs(given.table),
+    "training_histories": lambda given: training_histories(given.table, given.histories),
+    "coverage": lambda given: coverage(given.table),
+    "latency_distributions": lambda given: latency_distributions(given.table, given.timings),
+}
+
+
+def comparison_pictures(evidence: Evidence) -> Pictures:
+    """Draw what there is to draw."""
+    drawn, left_out = {}, {}
+    with in_one_style():
+        for name, draw in PICTURES.items():
+            try:
+                drawn[name] = draw(evidence)
+            except NoPictureError as reason:
+                left_out[name] = str(reason)
+    return Pictures(drawn, left_out)

@@ -1,0 +1,124 @@
+"""Accuracy of the files over epochs, by strategy."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from experiments.plots import NoPictureError, say_around, settle, sheet, short
+from experiments.plots.labels import Label, place, spread
+from experiments.plots.points import (
+    PANEL,
+    labels,
+    left_out,
+    measured,
+    panels,
+    panels_left_out,
+    setting_of,
+    varies_by_itself,
+)
+from experiments.plots.strategies import mark
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
+
+MOST_LINES = 30  # of a panel that have a name
+LINE_GAP = 11.0  # points from one label to the next
+
+
+def accuracy_epochs(table: pd.DataFrame) -> "Figure":
+    """Accuracy of the TFLite files over the epochs they were trained for, a line a strategy, a band over seeds.
+
+    Raises:
+        NoPictureError: epochs do not vary.
+    """
+    runs = measured(table, "tflite_accuracy")
+    over = next((name for name in ("epochs", "finetune_epochs") if _varies(runs, name)), None)
+    if over is None:
+        raise NoPictureError("epochs do not vary")
+    shown = panels(runs, PANEL)
+    figure, sheets = sheet(len(shown), (7.5, 4.6) if len(shown) == 1 else (6.2, 4.4))
+    ends = []
+    for axes, (key, group) in zip(sheets, shown, strict=True):
+        if len(shown) > 1:
+            axes.set_title(" on ".join(key))
+        ends.append(_lines(axes, group, over))
+    seeds = runs["seed"].nunique()
+    caption = [
+        "Lines: means over seeds; bands: from the least to the most accurate seed." if seeds > 1 else "One seed.",
+        "Dotted: strategies that do not train after the baseline." if over == "finetune_epochs" else "",
+        *left_out(table, runs),
+        *panels_left_out(runs, PANEL),
+        f"Only {MOST_LINES} lines have a name." if any(len(names) > MOST_LINES for names in ends) else "",
+    ]
+    say_around(figure, f"Accuracy of the files over epochs: {setting_of(runs)}", " ".join(filter(None, caption)))
+    _name(sheets, [names[:MOST_LINES] for names in ends])
+    return figure
+
+
+def _varies(runs: pd.DataFrame, over: str) -> bool:
+    """Whether runs of one strategy and model differ in it."""
+    return bool((runs.groupby([*PANEL, "strategy"])[over].nunique() > 1).any())
+
+
+def _lines(axes: "Axes", runs: pd.DataFrame, over: str) -> list[Label]:
+    """Draw the lines of a panel; their names, where each of them ends."""
+    told = [over] if over == "epochs" and varies_by_itself(runs) else ["epochs", "finetune_epochs"]
+    named = runs.assign(_label=labels(runs, [*PANEL, *told, "seed"]))
+    values = sorted(int(value) for value in named[over].unique() if value or over == "epochs")
+    ends = []
+    for label, group in named.groupby("_label", sort=False):
+        look = mark(str(group["strategy"].iloc[0]))
+        accuracy = (100 * group["tflite_accuracy"]).groupby(group[over].astype(int)).agg(["mean", "min", "max"])
+        if over == "finetune_epochs" and not accuracy.index.any():  # it does not train
+            axes.axhline(accuracy["mean"].iloc[0], color=look.colour, lw=1.2, ls=":")
+            end = values[-1]
+        else:
+            axes.fill_between(accuracy.index, accuracy["min"], accuracy["max"], color=look.colour, alpha=0.15, lw=0)
+            axes.plot(accuracy.index, accuracy["mean"], color=look.colour, ls=look.line, marker=look.marker, ms=5)
+            end = int(accuracy.index[-1])
+        ends.append(Label(str(label), end, float(accuracy["mean"].iloc[-1]), look.colour))
+    if len(values) <= 10:
+        axes.set_xticks(values)
+    axes.set_xlabel(_epochs_axis(named, over))
+    axes.set_ylabel("accuracy of the TFLite file in %")
+    axes.grid(visible=True)
+    return ends
+
+
+def _epochs_axis(runs: pd.DataFrame, over: str) -> str:
+    if over == "finetune_epochs":
+        return "epochs after the baseline"
+    trained = runs[runs["finetune_epochs"] > 0]
+    as_many = len(trained) > 0 and bool((trained["finetune_epochs"] == trained["epochs"]).all())
+    return "epochs of the baseline" + (", and as many more where a strategy trains" if as_many else "")
+
+
+def _name(sheets: Sequence["Axes"], ends: Sequence[Sequence[Label]]) -> None:
+    """Names right of a panel, moved apart, for lines that reach so far; beside their last points for others."""
+    furthest = [max(label.x for label in names) for names in ends]
+    outside = [
+        [_outside(axes, label) for label in names if label.x == last]
+        for axes, names, last in zip(sheets, ends, furthest, strict=True)
+    ]
+    figure = sheets[0].get_figure(root=True)
+    assert figure is not None
+    settle(figure)
+    for axes, names, last, written in zip(sheets, ends, furthest, outside, strict=True):
+        place(axes, [label for label in names if label.x < last], np.zeros((0, 4)))
+        on_screen = [float(axes.transData.transform((0, text.get_position()[1]))[1]) for text in written]
+        moved = spread(on_screen, LINE_GAP * figure.dpi / 72, axes.bbox.y0, axes.bbox.y1)
+        for text, y in zip(written, moved, strict=True):
+            text.set_y(axes.transData.inverted().transform((0, y))[1])
+
+
+def _outside(axes: "Axes", label: Label) -> "Annotation":
+    """A name right of the panel, with a line to where it belongs."""
+    line = {"arrowstyle": "-", "color": label.colour, "lw": 0.7, "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 4}
+    return axes.annotate(
+        short(label.text), (label.x, label.y), (1.04, label.y), textcoords=axes.get_yaxis_transform(),
+        va="center", annotation_clip=False, arrowprops=line, fontsize=8,
+    )  # fmt: skip

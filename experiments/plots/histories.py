@@ -1,0 +1,112 @@
+"""How trainings went, epoch by epoch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.plots import NoPictureError, say_around, settle, sheet
+from experiments.plots.points import PANEL, epochs_told, labels, setting_of
+from experiments.plots.strategies import mark
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Curves = Mapping[str, Sequence[float]]  # baseline/accuracy, finetune/val_accuracy, ...: one value an epoch
+MOST_PANELS = 12
+MOST_SEEDS = 10  # lines of a panel
+COLUMNS = 4
+LINES = {"val_accuracy": "-", "accuracy": ":"}
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """The trainings of a panel: one setting, a run a seed."""
+
+    name: str
+    strategy: str
+    run_ids: tuple[str, ...]
+
+
+def trainings(table: pd.DataFrame) -> list[Trainings]:
+    """What is shown: the longest training of the baseline alone, and of each strategy that trains after it."""
+    runs = table[table["status"] == "FINISHED"]
+    several = len(runs.drop_duplicates(PANEL)) > 1
+    found = []
+    for key, model in runs.groupby(PANEL, sort=False):
+        trains = model["finetune_epochs"].fillna(0) > 0
+        baseline, further = model[~trains], model[trains]
+        named = further.assign(_label=labels(further, [*PANEL, "epochs", "finetune_epochs", "seed"]))
+        for strategy, group in [("baseline", baseline), *named.groupby("_label", sort=False)]:
+            if len(group):
+                found.append(_longest(", ".join([str(strategy), *(map(str, key) if several else ())]), group))
+    return found[:MOST_PANELS]
+
+
+def _longest(name: str, group: pd.DataFrame) -> Trainings:
+    length = ["epochs", "finetune_epochs"]
+    most = group.sort_values(length, kind="stable").iloc[-1]
+    alike = group[(group[length] == most[length]).all(axis=1)].drop_duplicates("seed").head(MOST_SEEDS)
+    own = f"+{most['finetune_epochs']}" if most["finetune_epochs"] else ""
+    strategy = str(most["strategy"]) if most["finetune_epochs"] else "none"  # the baseline itself
+    return Trainings(f"{name}: {epochs_told(str(most['epochs']) + own)}", strategy, tuple(alike["run_id"]))
+
+
+def training_histories(table: pd.DataFrame, histories: Mapping[str, Curves]) -> "Figure":
+    """Accuracy on training and validation images: of the baseline, then of what trains after it, a panel a strategy.
+
+    `histories` are the curves of the runs of `trainings`, by run id.
+
+    Raises:
+        NoPictureError: none of these runs has a history.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    shown = [(each, list(_known(each, histories))) for each in trainings(table)]
+    shown = [(each, curves) for each, curves in shown if curves]
+    if not shown:
+        raise NoPictureError("no finished run has a training history")
+    columns = min(len(shown), COLUMNS)
+    figure, sheets = sheet(len(shown), (3.2, 2.5) if columns > 2 else (5.6, 3.6), columns, sharey=True)
+    for place, (axes, (each, curves)) in enumerate(zip(sheets, shown, strict=True)):
+        axes.set_title(each.name, fontsize=9)
+        for run in curves:
+            _draw(axes, run, mark(each.strategy).colour, alpha=1.0 if len(curves) == 1 else 0.6)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+        axes.grid(visible=True)
+        axes.set_xlabel("epoch")
+        if place % columns == 0:
+            axes.set_ylabel("accuracy in %")
+    several = max(len(curves) for _, curves in shown) > 1
+    caption = (
+        "Solid: on validation images; dotted: on training images, as an epoch goes. Grey: the baseline; "
+        "in colour, from the line on: what the strategy trains after it."
+        + (" Each line is a seed." if several else "")
+        + (" Shown is the longest training of each." if table["epochs"].nunique() > 1 else "")
+    )
+    say_around(figure, f"How training went: {setting_of(table)}", caption)
+    settle(figure)
+    return figure
+
+
+def _known(each: Trainings, histories: Mapping[str, Curves]) -> Iterator[Curves]:
+    yield from (histories[run_id] for run_id in each.run_ids if histories.get(run_id))
+
+
+def _draw(axes: "Axes", curves: Curves, colour: str, alpha: float) -> None:
+    """The baseline, and from its last epoch on what follows."""
+    before = len(curves.get("baseline/accuracy", ()))
+    for name, line in LINES.items():
+        baseline = [100 * value for value in curves.get(f"baseline/{name}", ())]
+        own = [100 * value for value in curves.get(f"finetune/{name}", ())]
+        style: Any = {"ls": line, "marker": "o", "ms": 2.5 if len(baseline) + len(own) < 15 else 0, "lw": 1.2}
+        axes.plot(np.arange(1, len(baseline) + 1), baseline, color=mark("none").colour, alpha=alpha, **style)
+        if own:
+            joined = [*baseline[-1:], *own]
+            epochs = np.arange(before + len(own) - len(joined) + 1, before + len(own) + 1)
+            axes.plot(epochs, joined, color=colour, alpha=alpha, **style)
+    if curves.get("finetune/accuracy") and before:
+        axes.axvline(before, color=mark("none").colour, lw=0.8, zorder=1)

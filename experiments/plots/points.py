@@ -1,0 +1,181 @@
+"""What pictures of a comparison show of its table: finished runs in words, runs of several seeds as one point."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from experiments.comparison.columns import cell_of
+from experiments.plots import NoPictureError
+
+Numbers = npt.NDArray[np.float64]
+MOST_PANELS = 6
+PANEL = ["model", "dataset"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting: accuracies in percent, `x` and its range as the column has it; single runs where it has seeds."""
+
+    label: str
+    strategy: str
+    x: float
+    x_low: float
+    x_high: float
+    accuracy: float
+    low: float
+    high: float
+    runs: tuple[tuple[float, float], ...] = ()  # (x, accuracy) of each, where the point is their mean
+
+
+def frontier(x: Numbers, y: Numbers) -> npt.NDArray[np.bool_]:
+    """Which points no other beats: none has as small an x and as high a y, and one of the two better (Pareto)."""
+    if not len(x):
+        return np.zeros(0, bool)
+    places, place = np.unique(x, return_inverse=True)
+    highest = np.full(len(places), -np.inf)
+    np.maximum.at(highest, place, y)
+    before = np.concatenate([[-np.inf], np.maximum.accumulate(highest)[:-1]])
+    return np.asarray((y == highest[place]) & (y > before[place]))
+
+
+def measured(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The finished runs that have all of these numbers.
+
+    Raises:
+        NoPictureError: there is none.
+    """
+    found = table[(table["status"] == "FINISHED") & table[list(columns)].notna().all(axis=1)]
+    if found.empty:
+        raise NoPictureError(f"no finished run has {' and '.join(columns)}")
+    return found
+
+
+def left_out(table: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
+    """How many runs a picture lacks, in a sentence; none where it has them all."""
+    missing = len(table) - len(shown)
+    return [f"Left out: {missing} of {len(table)} runs, which did not finish or lack these numbers."] if missing else []
+
+
+def void_left_out(timed: pd.DataFrame) -> list[str]:
+    """Whose timings mean nothing and are not drawn, in a sentence; none where all of them mean something."""
+    strategies = timed.loc[timed["speed"] == "void", "strategy"].unique()
+    return [f"Left out: void timings of {', '.join(strategies)}."] if len(strategies) else []
+
+
+def panels(runs: pd.DataFrame, by: list[str]) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
+    """The runs of each panel; those with the most runs where there are too many panels."""
+    groups = [(key, group) for key, group in runs.groupby(by, dropna=False, sort=False)]
+    largest = sorted(groups, key=lambda group: -len(group[1]))[:MOST_PANELS]
+    kept = [key for key, _ in largest]
+    return [(key, group) for key, group in groups if key in kept]
+
+
+def panels_left_out(runs: pd.DataFrame, by: list[str]) -> list[str]:
+    """How many panels `panels` leaves out, in a sentence; none where it has them all."""
+    more = runs.groupby(by, dropna=False).ngroups - MOST_PANELS
+    return [f"{more} more groups of runs have no panel; choose runs with --where."] if more > 0 else []
+
+
+def models_of(runs: pd.DataFrame) -> str:
+    """What all of these runs were made of: article_cnn on mnist."""
+    return " on ".join(
+        str(runs[name].iloc[0]) if runs[name].nunique() == 1 else f"{runs[name].nunique()} {kind}"
+        for name, kind in zip(PANEL, ("models", "data sets"), strict=True)
+    )
+
+
+def setting_of(runs: pd.DataFrame) -> str:
+    """What all of these runs have in common, in words: article_cnn on mnist, 1 epoch, seed 0."""
+    said = [models_of(runs)]
+    if runs["epochs"].nunique() == 1:
+        said.append(epochs_told(runs["epochs"].iloc[0]))
+    seeds = runs["seed"].nunique()
+    said.append(f"seed {runs['seed'].iloc[0]}" if seeds == 1 else f"{seeds} seeds")
+    return ", ".join(said)
+
+
+def epochs_told(epochs: object) -> str:
+    """1 epoch, 5 epochs, 1+5 epochs."""
+    return f"{epochs} epoch" if str(epochs) in ("1", "+1") else f"{epochs} epochs"
+
+
+def labels(runs: pd.DataFrame, without: Iterable[str] = ()) -> list[str]:
+    """Each run as its strategy and the settings in which these runs vary, but for those in `without`."""
+    told = set(without)
+    varied = [name for name in runs.columns if "." in name and runs[name].nunique(dropna=False) > 1]
+    epochs = "epochs" not in told and runs["epochs"].nunique() > 1
+    own = "finetune_epochs" not in told and varies_by_itself(runs)
+    models = [name for name in PANEL if name not in told and runs[name].nunique() > 1]
+    seeds = "seed" not in told and runs["seed"].nunique() > 1
+    found = []
+    for run in runs.to_dict("records"):
+        parts = [str(run["strategy"]), *(str(run[name]) for name in models)]
+        trained = str(run["epochs"]) if epochs else ""
+        trained += f"+{run['finetune_epochs']}" if own and run["finetune_epochs"] else ""
+        parts += [epochs_told(trained)] if trained else []
+        parts += [f"{name.rpartition('.')[2]}={run[name]}" for name in varied if pd.notna(run[name])]
+        parts += [f"seed {run['seed']}"] if seeds else []
+        found.append(", ".join(parts))
+    return found
+
+
+def varies_by_itself(runs: pd.DataFrame) -> bool:
+    """Whether a strategy has trained for several numbers of epochs after one and the same baseline."""
+    return bool((runs.groupby(["strategy", "epochs"])["finetune_epochs"].nunique() > 1).any())
+
+
+def points(runs: pd.DataFrame, of_seeds: pd.DataFrame, column: str) -> list[Point]:
+    """The runs of a panel as points over a column; where `of_seeds` has their means, runs of several seeds are one."""
+    means = dict(_means(of_seeds))
+    cells = cell_of(runs)
+    named = runs.assign(_label=labels(runs, [*PANEL, "seed"]))
+    found = []
+    for key, group in named.groupby(cells, dropna=False, sort=False):
+        mean = means.get(_comparable(key)) if len(group) > 1 else None
+        found += [_pooled(group, column, mean)] if mean else list(_single(group, column))
+    return found
+
+
+def _means(of_seeds: pd.DataFrame) -> Iterator[tuple[tuple[Any, ...], tuple[float, float, float]]]:
+    if of_seeds.empty:
+        return
+    cells = cell_of(of_seeds)
+    for row in of_seeds.to_dict("records"):
+        accuracy = (row["tflite_accuracy"], row["tflite_accuracy_low"], row["tflite_accuracy_high"])
+        yield _comparable(row[name] for name in cells), accuracy
+
+
+def _comparable(key: Iterable[Any]) -> tuple[Any, ...]:
+    """Empty cells are equal to one another here."""
+    return tuple(None if pd.isna(value) else value for value in key)
+
+
+def _pooled(group: pd.DataFrame, column: str, mean: tuple[float, float, float]) -> Point:
+    x, accuracies = group[column].astype(float), 100 * group["tflite_accuracy"]
+    value, low, high = (100 * number for number in mean)
+    first = group.iloc[0]
+    single = tuple(zip(x, accuracies, strict=True))
+    return Point(
+        first["_label"], first["strategy"], float(x.median()), x.min(), x.max(), value, low, high, single
+    )  # fmt: skip
+
+
+def _single(group: pd.DataFrame, column: str) -> Iterator[Point]:
+    told = next((name for name in ("seed", "machine") if group[name].nunique() > 1), "run_id")
+    for _, run in group.iterrows():
+        apart = f", {told.removesuffix('_id')} {str(run[told])[:8]}"
+        label = run["_label"] + (apart if len(group) > 1 else "")
+        accuracy = [100 * run[f"tflite_accuracy{end}"] for end in ("", "_low", "_high")]
+        yield Point(label, run["strategy"], *_range(run, column), *accuracy)
+
+
+def _range(run: pd.Series, column: str) -> tuple[float, float, float]:
+    """A time is known as well as its ratio to the float file's, timed in turns with it; a size is exact."""
+    x = float(run[column])
+    if not column.startswith("latency") or pd.isna(run["speedup_low"]):
+        return x, x, x
+    return x, x * run["speedup"] / run["speedup_high"], x * run["speedup"] / run["speedup_low"]

@@ -1,0 +1,31 @@
+"""The picture of what the layers of a model bear."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from experiments.plots import BLUE, GREEN
+
+
+def save_sensitivity(path: Path, cost: Mapping[str, float], gain: Mapping[str, float]) -> None:
+    """Logit error by layer, from the input down: caused by it alone in int8, and regained by it alone in float."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1.6 + 0.36 * len(cost)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    sides = (
+        (left, cost, BLUE, "caused by this layer alone in int8"),
+        (right, gain, GREEN, "regained by it alone in float"),
+    )
+    for axes, values, colour, title in sides:
+        axes.barh(range(len(values)), list(values.values()), color=colour)
+        for place, value in enumerate(values.values()):
+            axes.annotate(f"{value:.4f}", (max(value, 0.0), place), (3, 0), textcoords="offset points", va="center")
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.spines[["top", "right"]].set_visible(False)
+    both = (*cost.values(), *gain.values())
+    left.set_xlim(min(0.0, *both), 1.25 * max(both) or 1.0)  # room for the longest bar's label
+    left.set_yticks(range(len(cost)), list(cost))
+    left.invert_yaxis()
+    figure.supxlabel("RMS logit error on validation images: the longer, the more sensitive the layer", fontsize=10)
+    figure.savefig(path, dpi=110)

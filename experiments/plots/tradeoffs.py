@@ -1,0 +1,182 @@
+"""Accuracy against what it costs: size, and latency."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.plots import FAINT, GREY, NoPictureError, say_around, settle, sheet
+from experiments.plots.labels import Boxes, Label, place
+from experiments.plots.points import (
+    PANEL,
+    Point,
+    frontier,
+    left_out,
+    measured,
+    panels,
+    panels_left_out,
+    points,
+    setting_of,
+    void_left_out,
+)
+from experiments.plots.strategies import mark
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_LABELS = 24  # points of a panel that are all labelled; of more, those of the frontier
+LARGE_RANGE = 10.0  # from there on an axis is logarithmic
+MOST_SHAPES = 300  # points of a panel that an SVG holds as shapes; more are an image in it
+READ = (
+    "Dashed, with bold labels: the Pareto frontier, on which no other is at least as {} and more accurate; it goes by "
+    "the points, and where bars overlap it is no evidence."
+)
+
+
+def accuracy_size(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
+    """Accuracy of the TFLite files against their size, a panel a model and data set.
+
+    Raises:
+        NoPictureError: no run has both.
+    """
+    runs = measured(table, "tflite_accuracy", "tflite_bytes")
+    runs = runs.assign(kilobytes=runs["tflite_bytes"].astype(float) / 1000)
+    shown = [(" on ".join(key), points(group, of_seeds, "kilobytes")) for key, group in panels(runs, PANEL)]
+    caption = [_bars(shown), READ.format("small"), *left_out(table, runs), *panels_left_out(runs, PANEL)]
+    title = f"Accuracy and size of the files: {setting_of(runs)}"
+    return _drawn(shown, "file size in kB (1,000 bytes)", title, " ".join(caption))
+
+
+def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
+    """Accuracy of the TFLite files against their latency, a panel a model, data set and machine; void ones left out.
+
+    Raises:
+        NoPictureError: no run has both, or every timing is void.
+    """
+    timed = measured(table, "tflite_accuracy", "latency_p50_us")
+    runs = timed[timed["speed"] != "void"]
+    if runs.empty:
+        raise NoPictureError("every timing is void")
+    by = [*PANEL, "machine"]
+    machines = runs["machine"].nunique(dropna=False)
+    shown = [
+        (_panel_title(group, machines), points(group, of_seeds, "latency_p50_us")) for _, group in panels(runs, by)
+    ]
+    caption = [
+        _bars(shown),
+        "Horizontal: the same of the time, known by its ratio to the float file's"
+        + ("; of several seeds, least to most." if any(point.runs for _, found in shown for point in found) else "."),
+        READ.format("fast"),
+        *left_out(table, timed),
+        *void_left_out(timed),
+        *(["Times of different machines say nothing of one another."] if machines > 1 else []),
+        *panels_left_out(runs, by),
+    ]
+    title = f"Accuracy and latency of the files: {setting_of(runs)}"
+    return _drawn(shown, "latency of one inference in us, median", title, " ".join(caption))
+
+
+Panels = Sequence[tuple[str, Sequence[Point]]]
+
+
+def _panel_title(runs: pd.DataFrame, machines: int) -> str:
+    title = " on ".join(str(runs[name].iloc[0]) for name in PANEL)
+    return title if machines == 1 else f"{title}, {runs['cpu'].iloc[0]} (machine {runs['machine'].iloc[0]})"
+
+
+def _bars(shown: Panels) -> str:
+    every = [point for _, found in shown for point in found]
+    over_images = "Vertical bars: 95 % intervals over the test images."
+    if not any(point.runs for point in every):
+        return over_images
+    over_seeds = "Vertical bars: 95 % intervals for new seeds and new test images; faint: the single runs."
+    return over_seeds if all(point.runs for point in every) else f"{over_seeds} Without faint runs: over the images."
+
+
+def _drawn(shown: Panels, xlabel: str, title: str, caption: str) -> "Figure":
+    figure, sheets = sheet(len(shown), (7.5, 4.6) if len(shown) == 1 else (6.2, 4.4))
+    for axes, (name, found) in zip(sheets, shown, strict=True):
+        if len(shown) > 1:
+            axes.set_title(name)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel("accuracy of the TFLite file in %")
+        axes.grid(visible=True)
+        axes.set_axisbelow(True)
+        _scatter(axes, found)
+    say_around(figure, title, caption)
+    settle(figure)
+    for axes, (_, found) in zip(sheets, shown, strict=True):
+        _name(axes, found)
+    return figure
+
+
+def _scatter(axes: "Axes", found: Sequence[Point]) -> None:
+    """The points with their bars, single runs behind them, and the frontier."""
+    best = _best(found)
+    for strategy in dict.fromkeys(point.strategy for point in found):
+        look, own = mark(strategy), [point for point in found if point.strategy == strategy]
+        singles = np.array([run for point in own for run in point.runs]).reshape(-1, 2)
+        style: Any = {"marker": look.marker, "color": look.colour, "lw": 0, "rasterized": len(found) > MOST_SHAPES}
+        axes.scatter(singles[:, 0], singles[:, 1], s=14, alpha=FAINT, **style)
+        xy = np.array([(point.x, point.accuracy) for point in own])
+        axes.scatter(xy[:, 0], xy[:, 1], s=40, zorder=4, **style)
+    for point, on_frontier in zip(found, best, strict=True):
+        if on_frontier or len(found) <= MOST_LABELS:
+            colour = mark(point.strategy).colour
+            axes.plot([point.x] * 2, [point.low, point.high], color=colour, lw=1.2, zorder=3)
+            axes.plot([point.x_low, point.x_high], [point.accuracy] * 2, color=colour, lw=1.2, zorder=3)
+    _widen(axes, [end for point in found for end in (point.x_low, point.x_high)])
+    axes.plot(*_steps(axes, found).T, color=GREY, ls="--", lw=1, zorder=1, scalex=False)
+
+
+def _steps(axes: "Axes", found: Sequence[Point]) -> Boxes:
+    """The corners (n, 2) of the line from the smallest file of the frontier to the right edge."""
+    line = sorted((point.x, point.accuracy) for point, best in zip(found, _best(found), strict=True) if best)
+    ends = [*(x for x, _ in line[1:]), axes.get_xlim()[1]]
+    return np.array([corner for (x, y), end in zip(line, ends, strict=True) for corner in ((x, y), (end, y))])
+
+
+def _best(found: Sequence[Point]) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    return frontier(np.array([point.x for point in found]), np.array([point.accuracy for point in found]))
+
+
+def _widen(axes: "Axes", xs: Sequence[float]) -> None:
+    """Room at both sides for labels, from 0 on where that is near; a logarithmic axis where sizes differ widely."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    least, most = min(xs), max(xs)
+    if least > 0 and most / least > LARGE_RANGE:
+        room = (most / least) ** 0.12
+        axes.set_xscale("log")
+        axes.set_xlim(least / room, most * room)
+        axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        room = 0.16 * ((most - least) or most or 1.0)
+        axes.set_xlim(max(0.0, least - room), most + room)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
+    axes.margins(y=0.12)
+
+
+def _name(axes: "Axes", found: Sequence[Point]) -> None:
+    labels, on_frontier = [], _best(found)
+    for point, best in zip(found, on_frontier, strict=True):
+        if best or len(found) <= MOST_LABELS:
+            labels.append(Label(point.label, point.x, point.accuracy, mark(point.strategy).colour, bold=bool(best)))
+    place(axes, labels[:MOST_LABELS], _lines_on_screen(axes, found))
+
+
+def _lines_on_screen(axes: "Axes", found: Sequence[Point]) -> Boxes:
+    """Where bars, single runs and the frontier are (n, 4), which labels had better leave free."""
+    if len(found) > MOST_SHAPES:
+        found = [point for point, best in zip(found, _best(found), strict=True) if best]
+    ends = [((point.x, point.low), (point.x, point.high)) for point in found]
+    ends += [((point.x_low, point.accuracy), (point.x_high, point.accuracy)) for point in found]
+    ends += [(run, run) for point in found for run in point.runs]
+    corners = _steps(axes, found)
+    ends += pairwise(corners)
+    places = axes.transData.transform(np.array(ends).reshape(-1, 2)).reshape(-1, 4)
+    return np.asarray(places + np.array([-2, -2, 2, 2]))

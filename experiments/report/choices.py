@@ -1,0 +1,160 @@
+"""Which setting to ship under which priority, with the evidence; settings that cannot be told from it are named."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from experiments.comparison.columns import cell_of, is_group, several_machines
+from experiments.comparison.groups import Answered
+from experiments.comparison.people import percent, times
+from experiments.measure.latency import in_words
+from experiments.statistics import Estimate, difference_over_seeds, ratio_of_speedups
+
+MARGIN = 0.005  # half a point of accuracy: what is given up for size or speed, at most
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The row to ship for one priority, its evidence, and which others may be as good."""
+
+    priority: str
+    name: str
+    run_id: str
+    evidence: str
+    equals: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """The rows of one model on one data set; only they compete."""
+
+    model: str
+    dataset: str
+    rows: pd.DataFrame
+    runs: pd.DataFrame
+    answers: Answered
+
+    def difference(self, row: pd.Series, other: pd.Series) -> Estimate | None:
+        """Accuracy of one row less that of another, over the seeds and images that both have; None without any."""
+        one, two = self._by_seed(row), self._by_seed(other)
+        seeds = sorted(one.keys() & two.keys())
+        pairs = [(self.answers(one[seed]), self.answers(two[seed])) for seed in seeds]
+        known = [(after, before) for after, before in pairs if after is not None and before is not None]
+        same = [
+            (a, b) for a, b in known if np.array_equal(a.truth, known[0][0].truth) and np.array_equal(a.truth, b.truth)
+        ]
+        if not same:
+            return None
+        right, other_right = (np.stack([each[i].tflite == each[i].truth for each in same]) for i in (0, 1))
+        return difference_over_seeds(right, other_right)
+
+    def _by_seed(self, row: pd.Series) -> dict[int, str]:
+        """The runs that a row stands for: their ids by seed."""
+        if not is_group(row):
+            return {int(row["seed"]): row["run_id"]}
+        runs = self.runs[self.runs["status"] == "FINISHED"]
+        for name in cell_of(runs):
+            runs = runs[runs[name].isna() if pd.isna(row[name]) else runs[name] == row[name]]
+        return {int(seed): run_id for seed, run_id in zip(runs["seed"], runs["run_id"], strict=True)}
+
+    def named(self, row: pd.Series) -> str:
+        """A row by its strategy, and by the settings in which rows of this task differ."""
+        varying = [
+            name
+            for name in ("epochs", *(column for column in cell_of(self.rows) if "." in column), "seed")
+            if self.rows[name].nunique(dropna=False) > 1 and pd.notna(row[name]) and row[name] != ""
+        ]
+        return " ".join([str(row["strategy"]), *(f"{name}={row[name]}" for name in varying)])
+
+
+def tasks(table: pd.DataFrame, runs: pd.DataFrame, answers: Answered) -> list[Task]:
+    """One for each model and data set, with the rows that may be shipped: finished, and what their strategy promises."""
+    good = table[(table["status"] == "FINISHED") & (table["verified"].astype(str).str.lower() != "false")]
+    good = good[good["tflite_accuracy"].notna() & good["tflite_bytes"].notna()]
+    return [
+        Task(str(model), str(dataset), rows, runs, answers)
+        for (model, dataset), rows in good.groupby(["model", "dataset"], sort=False)
+    ]
+
+
+def choices(task: Task) -> list[Choice]:
+    """What to ship if accuracy, size, speed, or a microcontroller's memory comes first."""
+    best = task.rows.sort_values("tflite_accuracy", ascending=False, kind="stable").iloc[0]
+    near = task.rows[[_near(task, row, best) for _, row in task.rows.iterrows()]]
+    found = [_most_accurate(task, best), _smallest(task, near, best), _fastest(task, near, best)]
+    return [choice for choice in [*found, _on_micro(task, near)] if choice]
+
+
+def _near(task: Task, row: pd.Series, best: pd.Series) -> bool:
+    """Whether a row gives up at most MARGIN, at the bad end of the interval."""
+    if row["run_id"] == best["run_id"]:
+        return True
+    difference = task.difference(row, best)
+    return difference is not None and difference.low >= -MARGIN
+
+
+def _most_accurate(task: Task, best: pd.Series) -> Choice:
+    equals = _others(
+        task, task.rows, best, lambda row: (found := task.difference(row, best)) is not None and found.high >= 0
+    )
+    accuracy = percent(best["tflite_accuracy"], best["tflite_accuracy_low"], best["tflite_accuracy_high"])
+    return Choice("Accuracy first", task.named(best), best["run_id"], f"{accuracy} % of the test images right", equals)
+
+
+def _smallest(task: Task, near: pd.DataFrame, best: pd.Series) -> Choice:
+    row = near.sort_values(["tflite_bytes", "tflite_accuracy"], ascending=[True, False], kind="stable").iloc[0]
+    evidence = (
+        f"{row['tflite_bytes']:,.0f} bytes, {times(row['size_ratio'])} smaller than float; {_cost(task, row, best)}"
+    )
+    equals = _others(task, near, row, lambda other: bool(other["tflite_bytes"] == row["tflite_bytes"]))
+    return Choice("Size first", task.named(row), row["run_id"], evidence, equals)
+
+
+def _fastest(task: Task, near: pd.DataFrame, best: pd.Series) -> Choice | None:
+    valid = near[(near["speed"] != "void") & near["speedup"].notna()]
+    if valid.empty or several_machines(valid):
+        return None
+    row = valid.sort_values(["speedup", "tflite_accuracy"], ascending=False, kind="stable").iloc[0]
+    ratio = times(row["speedup"], row["speedup_low"], row["speedup_high"])
+    evidence = f"{ratio} as fast as float, {row['latency_p50_us']:,.0f} us an inference here; {_cost(task, row, best)}"
+    equals = _others(task, valid, row, lambda other: _as_fast(other, row))
+    return Choice("Speed first", task.named(row), row["run_id"], evidence, equals)
+
+
+def _as_fast(row: pd.Series, fastest: pd.Series) -> bool:
+    ends = [Estimate(each["speedup"], each["speedup_low"], each["speedup_high"]) for each in (row, fastest)]
+    if any(np.isnan(end.low) for end in ends):
+        return False
+    return in_words(ratio_of_speedups(*ends)) != "slower"
+
+
+def _on_micro(task: Task, near: pd.DataFrame) -> Choice | None:
+    able = near[(near["runs_on_micro"] == "yes") & near["arena_bytes"].notna()]
+    if able.empty:
+        return None
+    need = able["arena_bytes"] + able["tflite_bytes"]
+    row = able.loc[need.sort_values(kind="stable").index[0]]
+    evidence = f"{row['arena_bytes']:,.0f} bytes of arena beside the file's {row['tflite_bytes']:,.0f}"
+    equals = _others(task, able, row, lambda other: bool(need[other.name] == need[row.name]))
+    return Choice("For a microcontroller", task.named(row), row["run_id"], evidence, equals)
+
+
+def _others(task: Task, rows: pd.DataFrame, chosen: pd.Series, alike: Callable[[pd.Series], bool]) -> tuple[str, ...]:
+    return tuple(task.named(row) for _, row in rows.iterrows() if row["run_id"] != chosen["run_id"] and alike(row))
+
+
+def _cost(task: Task, row: pd.Series, best: pd.Series) -> str:
+    """What a row gives up in accuracy."""
+    difference = task.difference(row, best) if row["run_id"] != best["run_id"] else None
+    if difference is None:
+        return "no other is more accurate"
+    points = percent(difference.value, difference.low, difference.high, sign="+")
+    return f"{points} points against the most accurate"
+
+
+def spoken(names: Sequence[str] | Iterable[str]) -> str:
+    """Names in a row: a, b and c."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last

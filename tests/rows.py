@@ -1,0 +1,46 @@
+"""Made-up runs, as a store holds them."""
+
+from typing import Any
+
+import numpy as np
+
+from experiments.record import Answers
+
+
+def row(strategy: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "strategy": strategy, "model": "article_cnn", "dataset": "mnist", "epochs": 1, "finetune_epochs": 0, "seed": 0,
+        "keras_accuracy": 0.9765, "tflite_accuracy": 0.9765,
+        "tflite_accuracy_low": 0.9734, "tflite_accuracy_high": 0.9793,
+        "accuracy_change": 0.0, "accuracy_change_low": -0.0003, "accuracy_change_high": 0.0003,
+        "accuracy_change_p": 1.0, "agreement": 1.0,
+        "tflite_bytes": 599620.0, "tflite_gzip_bytes": 553386.0, "size_ratio": 1.0,
+        "latency_p50_us": 410.4, "latency_p90_us": 420.0, "latency_p99_us": 500.0, "latency_min_us": 400.0,
+        "speedup": 1.001, "speedup_low": 0.992, "speedup_high": 1.011, "speed": "equivalent",
+        "arithmetic": "4 float32", "coverage_ops": 0.0, "coverage_weights": 0.0, "coverage_macs": 0.0,
+        "train_seconds": 60.0, "epochs_trained": 1.0, "epochs_reused": 0.0, "cpu": "a CPU", "git_commit": "abc",
+        "run_id": f"run-{strategy}", "status": "FINISHED", "error": None,
+        **changes,
+    }  # fmt: skip
+
+
+ROWS = [
+    row("none"),
+    row("qat", finetune_epochs=1, tflite_accuracy=0.9812, accuracy_change=0.0047, accuracy_change_low=0.0021,
+        accuracy_change_high=0.0073, tflite_bytes=156664.0, size_ratio=3.827, latency_p50_us=110.2, speedup=3.72,
+        speedup_low=3.69, speedup_high=3.75, speed="faster", arithmetic="4 int8"),
+]  # fmt: skip
+FAILED = {"strategy": "annotate", "model": "article_cnn", "dataset": "mnist", "epochs": 1, "finetune_epochs": 1,
+          "seed": 0, "run_id": "run-annotate", "status": "FAILED", "error": "no such layer"}  # fmt: skip
+
+
+def answers(wrong: int, wrong_reference: int = 0, images: int = 100, truth: int = 1) -> Answers:
+    """Answers of a file that errs on the first images, and of a reference that errs on the last."""
+    true = np.full(images, truth)
+    place = np.arange(images)
+    tflite, reference = np.where(place < wrong, 9, true), np.where(place >= images - wrong_reference, 9, true)
+    return Answers(true, true, tflite, reference)
+
+
+def seeds(strategy: str, count: int, **changes: Any) -> list[dict[str, Any]]:
+    return [row(strategy, seed=n, run_id=f"{strategy}-{n}", **changes) for n in range(count)]

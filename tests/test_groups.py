@@ -1,0 +1,232 @@
+"""Runs pooled over seeds and other settings, and held against the runs of one strategy."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.comparison.baseline import against, unmatched
+from experiments.comparison.columns import COLUMNS, GROUPED, cell_of, frame
+from experiments.comparison.gates import decide, told
+from experiments.comparison.groups import grouped, left_out, seeds_to_pool
+from experiments.comparison.people import OF_RUNS, OF_SEEDS, TO_FLOAT, TO_STRATEGY, for_people, note
+from experiments.comparison.terminal import styled
+from experiments.errors import UserError
+from experiments.record import Answers
+from experiments.statistics import Estimate, ratio_of_speedups
+from tests.rows import FAILED, ROWS, answers, row, seeds
+
+
+def known(wrong: Mapping[str, int], **changes: Any) -> Callable[[str], Answers | None]:
+    """What runs say: they err on so many images, by the beginning of their id."""
+    return lambda run_id: next((answers(n, **changes) for begin, n in wrong.items() if run_id.startswith(begin)), None)
+
+
+def pooled(rows: list[dict[str, Any]], wrong: Mapping[str, int], **changes: Any) -> pd.DataFrame:
+    table = frame(rows)
+    return grouped(table, cell_of(table), known(wrong, **changes))
+
+
+def test_runs_that_differ_in_their_seeds_only_are_one_row() -> None:
+    table = pooled([*seeds("none", 3), *seeds("qat", 2)], {"none": 5, "qat": 3}, wrong_reference=4)
+    assert list(zip(table["strategy"], table["seeds"], table["images"], strict=True)) == [
+        ("none", 3, 100),
+        ("qat", 2, 100),
+    ]
+    assert list(table["tflite_accuracy"]) == pytest.approx([0.95, 0.97])
+    assert list(table["accuracy_change"]) == pytest.approx([-0.01, 0.01])
+    assert (table["tflite_accuracy_low"] < table["tflite_accuracy"]).all()
+
+
+def test_a_group_has_the_columns_of_runs_and_its_counts() -> None:
+    assert list(pooled(seeds("qat", 2), {"qat": 3})) == [*COLUMNS, *GROUPED]
+
+
+def test_a_run_alone_keeps_its_own_row() -> None:
+    table = pooled([*seeds("none", 2), row("qat", speedup=3.3)], {"none": 5, "qat": 3})
+    alone = table.iloc[1]
+    assert (alone["tflite_accuracy_low"], alone["speedup"], alone["run_id"]) == (0.9734, 3.3, "run-qat")
+
+
+def test_a_speedup_over_seeds_is_a_geometric_mean_with_an_interval() -> None:
+    rows = [row("qat", seed=n, run_id=f"qat-{n}", speedup=speedup) for n, speedup in enumerate([2.0, 4.0, 2.0, 4.0])]
+    (group,) = pooled(rows, {"qat": 3}).to_dict("records")
+    assert group["speedup"] == pytest.approx(math.sqrt(8))
+    assert group["speedup_low"] < group["speedup"] < group["speedup_high"]
+    assert group["speed"] == "faster"
+
+
+def test_void_timings_are_not_pooled() -> None:
+    rows = [*seeds("qat", 2, speedup=3.0), row("qat", seed=2, run_id="qat-2", speedup=9.0, speed="void")]
+    assert pooled(rows, {"qat": 3})["speedup"].tolist() == pytest.approx([3.0])
+
+
+def test_times_of_several_machines_are_not_pooled() -> None:
+    rows = [row("qat", seed=n, run_id=f"qat-{n}", machine=machine) for n, machine in enumerate("ab")]
+    (group,) = pooled(rows, {"qat": 3}).to_dict("records")
+    assert math.isnan(group["latency_p50_us"])
+    assert math.isnan(group["speedup_low"])
+
+
+def test_a_fault_of_one_run_is_a_fault_of_its_group() -> None:
+    rows = [*seeds("qat", 2), row("qat", seed=2, run_id="qat-2", verified="false", broken_promise="dense is float")]
+    (group,) = pooled(rows, {"qat": 3}).to_dict("records")
+    assert (group["verified"], group["broken_promise"]) == ("false", "dense is float")
+
+
+def test_other_epochs_or_settings_are_other_groups() -> None:
+    rows = [*seeds("qat", 2), *seeds("qat", 2, epochs=5), *seeds("qat", 2, **{"strategy.ranges": "calibrated"})]
+    shown = for_people(pooled([{**each, "run_id": f"qat-{n}"} for n, each in enumerate(rows)], {"qat": 5}))
+    assert list(shown["epochs"]) == ["1", "5", "1"]
+    assert list(shown["strategy.ranges"]) == ["", "", "calibrated"]
+    assert list(shown["seeds"]) == [2, 2, 2]
+    assert "model" not in shown.columns
+
+
+def test_a_setting_that_differs_between_seeds_keeps_runs_apart() -> None:
+    rows = [row("qat", seed=n, **{"strategy.rest": rest}) for n, rest in enumerate(["none", "dynamic"])]
+    assert not seeds_to_pool(frame(rows))
+
+
+def test_one_seed_is_not_pooled() -> None:
+    assert not seeds_to_pool(frame(ROWS))
+
+
+def test_the_same_seed_twice_is_one_seed_and_its_newest_run_counts() -> None:
+    rows = [row("qat", run_id="old", agreement=0.5), row("qat", run_id="new", agreement=0.9)]
+    assert not seeds_to_pool(frame(rows))
+    (group,) = pooled([*rows, row("qat", run_id="other", seed=1, agreement=0.8)], {"": 5}).to_dict("records")
+    assert (group["seeds"], group["agreement"]) == (2, pytest.approx(0.85))
+
+
+def test_a_failed_run_is_no_seed_and_is_told() -> None:
+    table = frame([row("annotate", seed=1, finetune_epochs=1, run_id="other"), FAILED])
+    assert not seeds_to_pool(table)
+    assert left_out(table, cell_of(table), known({})) == [
+        "annotate epochs=1 seed=0 (run-anno): left out of its group, for it is FAILED"
+    ]
+
+
+def test_a_group_of_failed_runs_keeps_a_row_with_empty_cells() -> None:
+    shown = for_people(pooled([*seeds("qat", 2), FAILED], {"qat": 3}))
+    assert shown.iloc[-1][["strategy", "bytes", "status"]].tolist() == ["annotate", "", "FAILED"]
+
+
+def test_runs_without_answers_or_on_other_images_are_left_out_with_a_note() -> None:
+    table = frame(seeds("qat", 5))
+    said = {"qat-0": answers(5), "qat-1": answers(5), "qat-3": answers(5, truth=2), "qat-4": answers(5, images=99)}
+    assert list(grouped(table, cell_of(table), said.get)["seeds"]) == [2]
+    missing, other, fewer = left_out(table, cell_of(table), said.get)
+    assert missing == "qat epochs=1 seed=2 (qat-2): left out of its group, for it has no predictions.csv"
+    assert "seed=3" in other
+    assert "its test images are not those of the others" in fewer
+
+
+def test_a_group_that_differs_in_more_than_seeds_has_means_without_intervals() -> None:
+    rows = [row("qat", epochs=n, run_id=f"qat-{n}", tflite_accuracy=0.9 + n / 100) for n in (1, 3)]
+    shown = for_people(grouped(frame(rows), ["strategy"], known({"qat": 3})))
+    assert shown["TFLite accuracy %"].tolist() == ["92.00"]
+    assert shown["runs"].tolist() == [2]
+
+
+def test_grouping_by_run_id_leaves_every_run_as_it_is() -> None:
+    table = frame(seeds("qat", 3))
+    assert for_people(grouped(table, ["run_id"], known({})))["seed"].tolist() == ["0", "1", "2"]
+
+
+def test_what_is_below_a_table_of_groups_speaks_of_seeds() -> None:
+    assert OF_SEEDS in note(pooled(seeds("qat", 2), {"qat": 3}))
+    assert OF_RUNS in note(frame(ROWS))
+
+
+def test_a_gate_judges_a_group_by_its_interval_over_seeds() -> None:
+    table = pooled([*seeds("qat", 3), row("none")], {"qat": 3, "run": 3})
+    (low, _) = table["tflite_accuracy_low"]
+    assert low != 0.9734
+    decision = decide(table, [], "tflite_accuracy", lowest=False)
+    assert decision.chosen is not None
+    assert decision.chosen["run_id"] == "run-none"
+
+
+def test_of_a_group_the_run_of_the_lowest_seed_is_shipped() -> None:
+    decision = decide(pooled(seeds("qat", 3), {"qat": 3}), [], "tflite_bytes", lowest=True)
+    assert told(decision, "tflite_bytes", lowest=True)[-1].startswith("Ship qat epochs=1 (3 runs): tflite_bytes")
+    assert told(decision, "tflite_bytes", lowest=True)[-1].endswith("The file is that of the lowest seed, run qat-0.")
+
+
+def held(
+    rows: list[dict[str, Any]], strategy: str = "finetune", wrong: Mapping[str, int] | None = None
+) -> pd.DataFrame:
+    return against(frame(rows), strategy, known({"": 5} if wrong is None else wrong))
+
+
+def test_a_run_is_held_against_the_baseline_of_its_epochs_and_seed() -> None:
+    rows = [row("none", seed=n, epochs=e, run_id=f"none-{n}-{e}") for n in (0, 1) for e in (1, 5)]
+    table = held([*rows, row("qat", seed=1, epochs=5, finetune_epochs=5)], "none")
+    assert table["against_run_id"].tolist() == [*(each["run_id"] for each in rows), "none-1-5"]
+
+
+def test_a_difference_is_that_of_the_same_images() -> None:
+    table = held([row("finetune"), row("qat")], wrong={"run-fine": 10, "run-qat": 4})
+    qat = table.iloc[1]
+    assert qat["accuracy_difference"] == pytest.approx(0.06)
+    assert qat["accuracy_difference_low"] < 0.06 < qat["accuracy_difference_high"]
+    assert qat["accuracy_difference_p"] == pytest.approx(2 / 2**6)
+
+
+def test_a_difference_without_answers_has_no_interval() -> None:
+    table = held([row("finetune", tflite_accuracy=0.97), row("qat", tflite_accuracy=0.98)], wrong={})
+    assert for_people(table)["against finetune, points"].tolist() == ["+0.00", "+1.00"]
+
+
+def test_sizes_and_speeds_are_ratios_to_the_baseline() -> None:
+    rows = [row("finetune", tflite_bytes=600.0, speedup=1.0), row("qat", tflite_bytes=150.0, speedup=3.0)]
+    qat = held(rows).iloc[1]
+    assert (qat["size_against"], qat["speedup_against"]) == (4.0, 3.0)
+
+
+def test_a_run_that_trains_is_held_against_as_many_epochs() -> None:
+    rows = [row("finetune", finetune_epochs=n, run_id=f"finetune-{n}") for n in (1, 4)]
+    table = held([*rows, row("qat", finetune_epochs=4), row("ptq_int8")])
+    assert table["against_run_id"].tolist()[2] == "finetune-4"
+    assert pd.isna(table["against_run_id"].iloc[3])
+    assert unmatched(table, "finetune").startswith("1 of 4 runs")
+
+
+def test_times_of_other_machines_give_no_ratio() -> None:
+    table = held([row("finetune", machine="a"), row("qat", machine="b")])
+    assert table["speedup_against"].isna().all()
+
+
+def test_a_baseline_that_was_not_run_is_refused_with_those_that_were() -> None:
+    with pytest.raises(UserError, match=r"--baseline finetun: no finished run of it here.*Did you mean finetune"):
+        held([row("finetune")], "finetun")
+
+
+def test_over_seeds_the_difference_to_a_strategy_has_an_interval_for_new_seeds() -> None:
+    runs = held([*seeds("finetune", 3), *seeds("qat", 3)], wrong={"finetune": 8, "qat": 3})
+    qat = grouped(runs, cell_of(runs), known({"finetune": 8, "qat": 3})).iloc[1]
+    assert (qat["seeds"], qat["accuracy_difference"]) == (3, pytest.approx(0.05))
+    assert qat["accuracy_difference_low"] < 0.05 < qat["accuracy_difference_high"]
+
+
+def test_the_note_says_against_what() -> None:
+    assert TO_STRATEGY in note(held([row("finetune"), row("qat")]))
+    assert TO_FLOAT in note(frame(ROWS))
+
+
+def test_differences_that_may_be_chance_are_dimmed() -> None:
+    table = frame([*ROWS, row("ptq_int8", speed="unclear", speedup_low=0.9)])
+    assert styled(table)["change, points"] == ["dim", "", "dim"]
+    assert styled(table)["faster"] == ["dim", "bold green", "dim"]
+
+
+@given(st.floats(0.1, 10), st.floats(0.1, 10), st.floats(1, 2), st.floats(1, 2))
+def test_a_ratio_of_speedups_is_less_sure_than_either(one: float, other: float, spread: float, wider: float) -> None:
+    ratio = ratio_of_speedups(Estimate(one, one / spread, one * spread), Estimate(other, other / wider, other * wider))
+    assert ratio.value == pytest.approx(one / other)
+    assert ratio.high / ratio.low >= max(spread, wider) ** 2 * (1 - 1e-9)
