@@ -10,12 +10,14 @@ from dataclasses import asdict, fields
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
 from experiments.errors import UserError, first_line
 from experiments.graph import Op
+from experiments.measure.changes import Changed
 from experiments.measure.fidelity import Gap, OpNoise
 from experiments.measure.latency import Session
 from experiments.measure.profile import OpTime
@@ -25,6 +27,8 @@ from experiments.record import Answers, RunRecord
 RECORD = "record.json"
 SAMPLES = "latency_samples.csv.gz"
 TIMED = "file,replicate,nanoseconds"  # its columns
+LAYERS = "layers.csv"  # artifact of a run: every op of its file
+CHANGED = "changed.npz"  # artifact of a run: test images whose answer is not that of the float model
 PREDICTIONS = "predictions.csv"  # artifact of a run: what the models say of each test image
 PREDICTED = "truth,keras,tflite,float_reference"  # its columns
 
@@ -34,13 +38,14 @@ def write_artifacts(folder: Path, record: RunRecord, title: str, configuration: 
     (folder / "model.tflite").write_bytes(record.tflite.content)
     (folder / RECORD).write_text(json.dumps(record.as_json(), indent=2))
     (folder / "config.yaml").write_text(configuration)
-    (folder / "layers.csv").write_text(layer_table(record.ops, record.delegated))
+    (folder / LAYERS).write_text(layer_table(record.ops, record.delegated))
     (folder / "fidelity.csv").write_text(_table_of(Gap, record.gaps))
     (folder / "signal_to_noise.csv").write_text(_table_of(OpNoise, record.op_noise))
     save_noise(folder / "signal_to_noise.png", record.op_noise, title)
     (folder / "profile.csv").write_text(_table_of(OpTime, record.profile.ops))
     save_profile(folder / "profile.png", record.profile, title)
     save_samples(folder / SAMPLES, record.latency.session)
+    np.savez_compressed(folder / CHANGED, places=record.changed.places, images=record.changed.images)
     answers = record.answers
     _save_table(
         folder / PREDICTIONS,
@@ -85,6 +90,19 @@ def read_curves(content: bytes, run_id: str) -> Mapping[str, tuple[float, ...]]:
         return {f"{stage}/{name}": tuple(values) for stage, curves in stages.items() for name, values in curves.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"Run {run_id}: its {RECORD} cannot be read ({first_line(error)}).") from error
+
+
+def read_changed(content: bytes, run_id: str) -> Changed:
+    """The images that `write_artifacts` wrote.
+
+    Raises:
+        UserError: the file is cut, or another one.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return Changed(arrays["places"], arrays["images"])
+    except (BadZipFile, ValueError, KeyError, OSError, EOFError) as error:
+        raise UserError(f"Run {run_id}: its {CHANGED} cannot be read ({first_line(error)}).") from error
 
 
 def read_predictions(path: Path, run_id: str) -> Answers:

@@ -9,6 +9,7 @@ Exit codes: 0 well; 2 the command is wrong, or there is nothing to compare; 3 no
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,15 +24,18 @@ from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.files import ENDINGS, FORMS, form_of, written
 from experiments.comparison.gates import decide, requirement, told
 from experiments.comparison.pairs import show_pairs
-from experiments.comparison.pictures import tell, write_pictures
+from experiments.comparison.pictures import evidence, tell, write_pictures
 from experiments.comparison.query import in_order, matrix, only, where
 from experiments.comparison.regressions import allowance, earlier, regressions
 from experiments.comparison.terminal import plain, show
 from experiments.errors import UserError, by_beginning, mistakes_told
+from experiments.plots.comparison import comparison_pictures
 from experiments.progress import CONSOLE, say
+from experiments.report.page import MOST_RUNS, write_report
 from experiments.tracking import Row, Store, Tracking, redacted
 
 # Forms with an option of their own; every form has --out.
+REPORT = "report.html"  # artifact of a sweep
 TEXT_FORMS = ("csv", "markdown", "html", "latex", "json")
 
 
@@ -76,9 +80,10 @@ def show_and_write(store: Store, rows: Sequence[Row], folder: Path) -> Compariso
     return comparison
 
 
-def draw(store: Store, comparison: Comparison, folder: Path) -> None:
-    """Write the pictures of a sweep into the folder."""
-    write_pictures(store, comparison, folder)
+def illustrate(store: Store, comparison: Comparison, command: str, folder: Path) -> None:
+    """Write the pictures and the report of a sweep into the folder."""
+    pictures = write_pictures(store, comparison, folder / "plots")
+    write_report(store, comparison, pictures, [command], folder / REPORT)
 
 
 def _show(comparison: Comparison) -> None:
@@ -166,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write {name}: {holds}")
     parser.add_argument(
         "--out", type=Path, action="append", default=[], metavar="FILE",
-        help=f"write the form that the ending names, as often as needed: {', '.join(ENDINGS)}",
+        help=f"write the form that the ending names, as often as needed: {', '.join(ENDINGS)}; .html is the report",
     )  # fmt: skip
     parser.add_argument("--plots", type=Path, metavar="DIR", help="write pictures there, each as PNG and as SVG")
     parser.add_argument("--seeds-csv", type=Path, metavar="FILE", help="write the table over seeds as csv")
@@ -178,8 +183,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
+    reports = [path for path in options.out if path.suffix == ".html"]
     files = [(path, FORMS[name]) for name in TEXT_FORMS if (path := getattr(options, name))]
-    files += [(path, form_of(path)) for path in options.out]
+    files += [(path, form_of(path)) for path in options.out if path not in reports]
     by = options.group_by.split(",") if options.group_by else None
     comparison = compared(store, _asked_for(_loaded(store, options.sweep), options), options.baseline, by)
     if options.sort:
@@ -198,10 +204,22 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
         written(comparison.table, options.seeds_csv, FORMS["csv"])
     if options.plots:
         tell(write_pictures(store, comparison, options.plots), options.plots)
+    for path in reports:
+        drawn = comparison_pictures(evidence(store, comparison))
+        write_report(store, comparison, drawn, _commands(store, comparison), path)
+        say(f"wrote {path}")
     if options.require or options.minimize or options.maximize:
         _ship(comparison.table, options)
     if options.against:
         _hold_against(comparison.runs, options)
+
+
+def _commands(store: Store, comparison: Comparison) -> list[str]:
+    """What was typed for the runs shown, and for this report."""
+    return [
+        *store.commands(comparison.table["run_id"].head(MOST_RUNS)),
+        shlex.join(["python", "-m", "experiments.compare", *sys.argv[1:]]),
+    ]
 
 
 def _hold_against(table: pd.DataFrame, options: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from experiments.cache import Cache
 from experiments.dataset import Dataset, Source
 from experiments.errors import UserError, first_line
 from experiments.graph import coverage, read_ops
+from experiments.measure.changes import changed_images
 from experiments.measure.fidelity import delegated, gaps, op_noise
 from experiments.measure.latency import LatencyProtocol, measure_latency
 from experiments.measure.memory import footprint
@@ -114,6 +115,7 @@ def run(experiment: Experiment) -> RunRecord:
         tflite=tflite,
         reference_bytes=reference.bytes,
         answers=answers,
+        changed=changed_images(data.test.x, answers.truth, answers.reference, answers.tflite),
         keras_accuracy=_accuracy(answers.keras == answers.truth),
         tflite_accuracy=_accuracy(right),
         accuracy_change=paired_difference(right, right_before),

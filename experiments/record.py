@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.graph import Coverage, Op, arithmetic
+from experiments.measure.changes import Changed
 from experiments.measure.fidelity import Gap, OpNoise
 from experiments.measure.latency import Latency
 from experiments.measure.memory import Arena, Memory
@@ -68,6 +69,7 @@ class RunRecord:
     tflite: TFLiteModel
     reference_bytes: int
     answers: Answers
+    changed: Changed  # images on which the file and its float reference differ
     keras_accuracy: Estimate
     tflite_accuracy: Estimate
     accuracy_change: Estimate  # against the float TFLite model of the same baseline, on the same images

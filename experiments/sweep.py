@@ -1,6 +1,7 @@
 """What surrounds a sweep: every job's configuration checked first, the parent run, the comparison at the end."""
 
 import atexit
+import shlex
 import socket
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.compare import draw, show_and_write
+from experiments.compare import illustrate, show_and_write
 from experiments.configuration import Request, read, told
 from experiments.errors import UserError
 from experiments.isolation import load_ahead
@@ -80,8 +81,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         load_ahead(quantization_aware=sum(isinstance(each, (QuantizationAware, CompressingQAT)) for each in strategies))
         self._store = requests[0].tracking.connect()
         self._store.close_orphans()
-        command = " ".join(config.hydra.overrides.task) or "suite"
-        self._sweep = self._store.open_sweep(f"sweep {command}"[:250], {**stamp(), "command": command[:5000]})
+        name = f"sweep {' '.join(config.hydra.overrides.task)}".strip()[:250]
+        self._sweep = self._store.open_sweep(name, {**stamp(), "command": typed()[:5000]})
         threads = threads_of_a_job(config.hydra.launcher, len(self._jobs), usable_cores())
         with open_dict(config):
             config.hydra.overrides.task.append(f"sweep={self._sweep}")
@@ -129,12 +130,17 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
             self._store.attach(self._sweep, Path(folder))
             self._store.describe(self._sweep, (Path(folder) / "comparison.md").read_text())
         self._store.close(self._sweep, "FAILED" if failed or lost else "FINISHED")
-        with tempfile.TemporaryDirectory(prefix="plots-") as folder:
-            draw(self._store, comparison, Path(folder) / "plots")
+        with tempfile.TemporaryDirectory(prefix="report-") as folder:
+            illustrate(self._store, comparison, typed(), Path(folder))
             self._store.attach(self._sweep, Path(folder))
         say(f"In MLflow: {self._store.browse(self._sweep)}")
         if failed or lost or unverified:
             sys.exit(1)
+
+
+def typed() -> str:
+    """The command that made this sweep, as a shell takes it."""
+    return shlex.join(["python", "-m", "experiments.run", *sys.argv[1:]])
 
 
 def _told(row: Row, what: str) -> str:

@@ -9,7 +9,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import cache, wraps
@@ -338,6 +338,13 @@ class Store:
         tables = self._tables()
         known = _folders(tables) if tables else {}
         return known[run_id] if run_id in known else folder_of(str(self.client.get_run(run_id).info.artifact_uri))
+
+    @_explained
+    def commands(self, run_ids: Iterable[str]) -> list[str]:
+        """What was typed for the sweeps that these runs belong to."""
+        parents = [self.client.get_run(run_id).data.tags.get("mlflow.parentRunId") for run_id in run_ids]
+        sweeps = [self.client.get_run(parent).data.tags for parent in dict.fromkeys(parents) if parent]
+        return [tags["command"] for tags in sweeps if "command" in tags]
 
     def browse(self, run_id: str) -> str:
         """How to look at a run in MLflow's pages."""

@@ -26,6 +26,11 @@ def test_the_markdown_table_is_the_golden_one(tmp_path: Path) -> None:
     assert (tmp_path / "table.md").read_text() == (GOLDEN / "comparison.md").read_text()
 
 
+def test_the_csv_is_the_golden_one(tmp_path: Path) -> None:
+    FORMS["csv"].write(frame([*ROWS, FAILED]), tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_text() == (GOLDEN / "comparison.csv").read_text()
+
+
 @pytest.mark.parametrize(("width", "name"), [(160, "comparison.txt"), (80, "comparison_narrow.txt")])
 def test_the_printed_table_is_the_golden_one(width: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Console(width=width, file=io.StringIO())
@@ -37,7 +42,7 @@ def test_the_printed_table_is_the_golden_one(width: int, name: str, monkeypatch:
 
 def test_a_void_timing_is_told_with_its_reason() -> None:
     table = frame([row("none"), row("qat", speed="void", speedup=9.0, latency_void="other work kept 2 cores busy")])
-    assert note(table).endswith("Void: qat (run run-qat), other work kept 2 cores busy.")
+    assert note(table).endswith("Void: qat epochs=1 seed=0 (run-qat), other work kept 2 cores busy.")
 
 
 def test_rows_of_several_machines_say_so() -> None:

@@ -29,7 +29,7 @@ STRATEGIES = [
 ]  # fmt: skip
 ARTIFACTS = {
     "model.tflite", "record.json", "layers.csv", "fidelity.csv", "signal_to_noise.csv", "signal_to_noise.png",
-    "latency_samples.csv.gz", "profile.csv", "profile.png", "predictions.csv", "config.yaml",
+    "latency_samples.csv.gz", "profile.csv", "profile.png", "predictions.csv", "changed.npz", "config.yaml",
 }  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def test_the_record_carries_the_stamp(sweep: tuple[Path, Done]) -> None:
 def test_the_parent_run_carries_the_comparison(sweep: tuple[Path, Done]) -> None:
     (parent,) = store(sweep[0]).find("tags.kind = 'sweep'")
     kept = sweep[0] / "mlruns" / parent.info.run_id / "artifacts"
-    assert {path.name for path in kept.iterdir()} == {"comparison.csv", "comparison.md", "plots"}
+    assert {path.name for path in kept.iterdir()} == {"comparison.csv", "comparison.md", "plots", "report.html"}
     assert "| qat" in parent.data.tags["mlflow.note.content"]
 
 

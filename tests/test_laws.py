@@ -21,9 +21,10 @@ ROOMS = {
     "sqlalchemy": {"store_tables", "tracking"},
     "pandas": {
         "compare", "latency", "comparison.baseline", "comparison.columns", "comparison.compared", "comparison.files",
-        "comparison.gates", "comparison.groups", "comparison.pairs", "comparison.people", "comparison.pictures",
+        "comparison.gates", "comparison.groups", "comparison.pairs", "comparison.people",
         "comparison.query", "comparison.regressions", "comparison.terminal", "plots.bars", "plots.comparison",
-        "plots.epochs", "plots.histories", "plots.points", "plots.tradeoffs",
+        "plots.epochs", "plots.histories", "plots.points", "plots.tradeoffs", "report.choices", "report.details",
+        "report.page",
     },
     "tensorflow": {"tensorflow_quietly", "strategy.rewritten"},
     "tensorflow_model_optimization": {"strategy.annotation", "strategy.compression", "strategy.rewritten"},
@@ -37,6 +38,8 @@ ROOMS = {
         "plots.sensitivity", "plots.tradeoffs",
     },
     "litert_quantizer": {"weights"},
+    "jinja2": {"report.page"},
+    "PIL": {"report.details"},
 }  # fmt: skip
 # Rooms that import a heavy library at their top; everybody else imports them inside functions.
 HEAVY = {"tensorflow_quietly", "strategy.annotation", "strategy.compression", "strategy.rewritten"}

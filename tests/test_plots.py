@@ -20,6 +20,7 @@ from experiments import compare
 from experiments.artifacts import RECORD, SAMPLES, read_curves, read_samples
 from experiments.card import CONF
 from experiments.comparison.columns import frame
+from experiments.comparison.compared import Comparison
 from experiments.comparison.pictures import write_pictures
 from experiments.errors import UserError
 from experiments.plots import INK, as_svg, in_one_style, save
@@ -31,7 +32,7 @@ from experiments.plots.labels import spread
 from experiments.plots.points import frontier, points
 from experiments.plots.strategies import MARKS, mark
 from experiments.plots.tradeoffs import MOST_LABELS, accuracy_latency, accuracy_size
-from tests.test_compare import FAILED, row
+from tests.rows import FAILED, row
 
 SIX = ("none", "finetune", "ptq_dynamic", "ptq_int8", "qat", "annotate")
 TRAINED = ("finetune", "qat", "annotate")
@@ -297,5 +298,5 @@ def test_a_store_without_artifacts_still_has_the_pictures_of_its_table(tmp_path:
         def content(self, *_: str) -> None:  # type: ignore[override]
             return None
 
-    pictures = write_pictures(Bare(), frame(SWEEP), NO_SEEDS, tmp_path)  # type: ignore[arg-type]
+    pictures = write_pictures(Bare(), Comparison(frame(SWEEP), frame(SWEEP), lambda _: None), tmp_path)  # type: ignore[arg-type]
     assert set(pictures.drawn) == {"accuracy_size", "accuracy_latency", "coverage"}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.comparison.columns import AGAINST, COLUMNS, GROUPED, SETTINGS, several_machines
+from experiments.comparison.columns import AGAINST, COLUMNS, GROUPED, SETTINGS, label, several_machines
 from experiments.record import NOT_MEASURED
 
 DISTURBED = 0.2  # cores that others kept busy: from there on a time is said to have been disturbed
@@ -39,7 +39,7 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     shown = pd.DataFrame({"strategy": table["strategy"]})
     for name in SETTINGS:
         if table[name].nunique(dropna=False) > 1:
-            shown[name] = table[name].astype("string")
+            shown[name] = table[name].astype("string").fillna("")
     for name in [name for name in table.columns if name not in (*COLUMNS, *AGAINST, *GROUPED)]:
         shown[name] = table[name].fillna("").astype("string")
     if "runs" in table.columns:
@@ -120,7 +120,12 @@ def note(table: pd.DataFrame) -> str:
 def _void(table: pd.DataFrame) -> list[str]:
     """Why the timings of runs mean nothing, for those that do not."""
     void = table[table["speed"] == "void"]
-    return [f"Void: {run.strategy} (run {run.run_id}), {run.latency_void}." for run in void.itertuples()]
+    return [f"Void: {label(run)}, {_first(run['latency_void'])}." for _, run in void.iterrows()]
+
+
+def _first(reasons: str) -> str:
+    """One reason is enough, where a group of runs has several."""
+    return reasons.partition("; ")[0]
 
 
 def percent(value: Any, low: Any = None, high: Any = None, sign: str = "") -> str:

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from experiments.artifacts import RECORD, SAMPLES, read_curves, read_samples
 from experiments.comparison.compared import Comparison
 from experiments.errors import UserError
@@ -17,14 +15,15 @@ from experiments.tracking import Store
 ENDINGS = (".png", ".svg")
 
 
-def evidence(store: Store, table: pd.DataFrame, of_seeds: pd.DataFrame) -> Evidence:
+def evidence(store: Store, comparison: Comparison) -> Evidence:
     """A comparison with the training curves and timings of those of its runs that pictures show."""
+    table = comparison.runs
     trained = [run_id for each in trainings(table) for run_id in each.run_ids]
     records = {run_id: store.content(run_id, RECORD) for run_id in trained}
     samples = {run_id: store.content(run_id, SAMPLES) for run_id in with_timings(table)["run_id"]}
     return Evidence(
         table,
-        of_seeds,
+        comparison.of_seeds,
         {run_id: read_curves(content, run_id) for run_id, content in records.items() if content is not None},
         {run_id: read_samples(content, run_id) for run_id, content in samples.items() if content is not None},
     )
@@ -38,7 +37,7 @@ def write_pictures(store: Store, comparison: Comparison, folder: Path) -> Pictur
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        pictures = comparison_pictures(evidence(store, comparison.runs, comparison.of_seeds))
+        pictures = comparison_pictures(evidence(store, comparison))
         for name, figure in pictures.drawn.items():
             for ending in ENDINGS:
                 save(figure, folder / f"{name}{ending}")

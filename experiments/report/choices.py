@@ -70,7 +70,7 @@ class Task:
 
 
 def tasks(table: pd.DataFrame, runs: pd.DataFrame, answers: Answered) -> list[Task]:
-    """One for each model and data set, with the rows that may be shipped: finished, and what their strategy promises."""
+    """One for each model and data set, with the rows that may be shipped: finished, and as their strategy promises."""
     good = table[(table["status"] == "FINISHED") & (table["verified"].astype(str).str.lower() != "false")]
     good = good[good["tflite_accuracy"].notna() & good["tflite_bytes"].notna()]
     return [
@@ -134,11 +134,15 @@ def _on_micro(task: Task, near: pd.DataFrame) -> Choice | None:
     able = near[(near["runs_on_micro"] == "yes") & near["arena_bytes"].notna()]
     if able.empty:
         return None
-    need = able["arena_bytes"] + able["tflite_bytes"]
-    row = able.loc[need.sort_values(kind="stable").index[0]]
+    row = able.loc[(able["arena_bytes"] + able["tflite_bytes"]).sort_values(kind="stable").index[0]]
     evidence = f"{row['arena_bytes']:,.0f} bytes of arena beside the file's {row['tflite_bytes']:,.0f}"
-    equals = _others(task, able, row, lambda other: bool(need[other.name] == need[row.name]))
+    equals = _others(task, able, row, lambda other: _needs(other) == _needs(row))
     return Choice("For a microcontroller", task.named(row), row["run_id"], evidence, equals)
+
+
+def _needs(row: pd.Series) -> float:
+    """Bytes on a microcontroller: the file and its arena."""
+    return float(row["arena_bytes"] + row["tflite_bytes"])
 
 
 def _others(task: Task, rows: pd.DataFrame, chosen: pd.Series, alike: Callable[[pd.Series], bool]) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 import base64
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +55,7 @@ class Details:
 
     run_id: str
     name: str
+    seed: str  # where the run stands for those of several seeds
     facts: tuple[tuple[str, str], ...]
     layers: pd.DataFrame | None
     matrix: Matrix | None
@@ -63,9 +63,9 @@ class Details:
     pictures: tuple[Picture, ...]
 
 
-def layers_for_people(path: Path) -> pd.DataFrame:
+def layers_for_people(content: bytes) -> pd.DataFrame:
     """layers.csv with what people ask for."""
-    table = pd.read_csv(path)
+    table = pd.read_csv(io.BytesIO(content))
     shown = table[list(LAYER_COLUMNS)].rename(columns=LAYER_COLUMNS)
     shown["XNNPACK"] = np.where(table["xnnpack"], "yes", "no")
     for name in ("weights", "bytes", "multiply-accumulates"):

@@ -1,0 +1,187 @@
+"""The report as one HTML file that needs nothing else: no network, no other file."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from experiments.artifacts import CHANGED, LAYERS, read_changed
+from experiments.comparison.baseline import against
+from experiments.comparison.columns import is_group
+from experiments.comparison.compared import Comparison
+from experiments.comparison.groups import grouped, seeds_to_pool
+from experiments.comparison.people import for_people, note, percent
+from experiments.comparison.terminal import styled
+from experiments.errors import UserError
+from experiments.plots import as_svg
+from experiments.plots.comparison import Pictures
+from experiments.report.choices import MARGIN, Task, choices, tasks
+from experiments.report.details import (
+    Details,
+    confusion,
+    layers_for_people,
+    pictures,
+    worst_classes,
+)
+from experiments.tracking import Store
+
+MOST_ROWS = 500  # of a table in the page
+MOST_RUNS = 24  # with details
+CONTROL = "finetune"
+CLASSES = {"bold green": "best", "dim": "chance"}  # of cells, by how the terminal shows them
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page: headings, and cells of text with an interval and a class."""
+
+    heading: tuple[str, ...]
+    rows: tuple[tuple["Cell", ...], ...]
+    note: str
+    rest: int = 0  # rows that are not shown
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in a cell, what stands below it, and how it looks."""
+
+    text: str
+    interval: str
+    look: str
+
+
+def table_of(comparison: pd.DataFrame) -> Table:
+    """A comparison as people read it."""
+    shown, looks = for_people(comparison), styled(comparison)
+    rows = tuple(
+        tuple(
+            _cell(str(value), CLASSES.get(looks[name][i], "") if name in looks else "")
+            for name, value in zip(shown.columns, shown.iloc[i], strict=True)
+        )
+        for i in range(min(len(shown), MOST_ROWS))
+    )
+    return Table(tuple(shown.columns), rows, note(comparison), max(0, len(shown) - MOST_ROWS))
+
+
+def _cell(text: str, look: str) -> Cell:
+    value, _, interval = text.partition(" [")
+    return Cell(value, f"[{interval}" if interval else "", look)
+
+
+def report(store: Store, comparison: Comparison, drawn: Pictures, commands: Sequence[str]) -> str:
+    """The page of a comparison; `commands` are what has to be typed to repeat it.
+
+    Raises:
+        UserError: an artifact of a run is not what a run writes.
+    """
+    found = tasks(comparison.table, comparison.runs, comparison.answers)
+    context = {
+        "title": _title(comparison.runs),
+        "runs": len(comparison.runs),
+        "answers": [(task, choices(task)) for task in found],
+        "margin": f"{100 * MARGIN:g}",
+        "table": table_of(comparison.table),
+        "control": _control(comparison),
+        "remarks": comparison.remarks,
+        "pictures": {name: Markup(as_svg(figure, name)) for name, figure in drawn.drawn.items()},
+        "left_out": drawn.left_out,
+        "details": list(_details(store, comparison, found)),
+        "most_details": MOST_RUNS,
+        "rows": len(comparison.table),
+        "commands": commands,
+        "stamps": _stamps(store, comparison.runs),
+    }
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("page.html").render(context)
+
+
+def write_report(store: Store, comparison: Comparison, drawn: Pictures, commands: Sequence[str], path: Path) -> None:
+    """Write the page.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        path.write_text(report(store, comparison, drawn, commands))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error}).") from error
+
+
+def _title(runs: pd.DataFrame) -> str:
+    names = [" and ".join(map(str, runs[column].unique()[:3])) for column in ("model", "dataset")]
+    return f"Which quantization to ship: {names[0]} on {names[1]}"
+
+
+def _control(comparison: Comparison) -> Table | None:
+    """Rows that were trained against the control, where that was run: what quantization does, and not more epochs."""
+    runs = comparison.runs
+    strategies = set(runs.loc[runs["status"] == "FINISHED", "strategy"])
+    if CONTROL not in strategies or strategies == {CONTROL} or "against" in runs.columns:
+        return None
+    held = against(runs, CONTROL, comparison.answers)
+    held = held[held["against_run_id"].notna() & (held["finetune_epochs"] > 0)]
+    if held.empty:
+        return None
+    groups = seeds_to_pool(held)
+    return table_of(grouped(held, groups, comparison.answers) if groups else held)
+
+
+def _details(store: Store, comparison: Comparison, found: list[Task]) -> Iterator[Details]:
+    names = {row["run_id"]: task.named(row) for task in found for _, row in task.rows.iterrows()}
+    for _, row in comparison.table.head(MOST_RUNS).iterrows():
+        if row["run_id"] in names:
+            yield _details_of(store, comparison, row, names[row["run_id"]])
+
+
+def _details_of(store: Store, comparison: Comparison, row: pd.Series, name: str) -> Details:
+    run_id = row["run_id"]
+    answers, layers, changed = comparison.answers(run_id), store.content(run_id, LAYERS), store.content(run_id, CHANGED)
+    return Details(
+        run_id=run_id,
+        name=name,
+        seed=_seed(comparison.runs, run_id) if is_group(row) else "",
+        facts=_facts(row),
+        layers=None if layers is None else layers_for_people(layers),
+        matrix=confusion(answers) if answers else None,
+        worst=worst_classes(answers) if answers else (),
+        pictures=pictures(read_changed(changed, run_id), answers) if answers and changed is not None else (),
+    )
+
+
+def _seed(runs: pd.DataFrame, run_id: str) -> str:
+    return str(runs.loc[runs["run_id"] == run_id, "seed"].iloc[0])
+
+
+def _facts(row: pd.Series) -> tuple[tuple[str, str], ...]:
+    """What the table has no room for."""
+    facts: Mapping[str, Any] = {
+        "latency p50, p90, p99, us": " / ".join(
+            f"{row[f'latency_p{n}_us']:,.1f}" for n in (50, 90, 99) if pd.notna(row[f"latency_p{n}_us"])
+        ),
+        "bytes after gzip": _whole(row["tflite_gzip_bytes"]),
+        "peak memory of a process with this file, KiB": _whole(row["memory_peak_kib"]),
+        "weights in integers, %": percent(row["coverage_weights"]),
+        "multiply-accumulates in integers, %": percent(row["coverage_macs"]),
+        "computing ops that XNNPACK takes, %": percent(row["xnnpack_ops"]),
+        "stays float": row["left_float"],
+        "timing is void": row["latency_void"],
+        "training, s": _whole(row["train_seconds"]),
+    }
+    return tuple((name, str(value)) for name, value in facts.items() if value and pd.notna(value))
+
+
+def _whole(value: Any) -> str:
+    return "" if pd.isna(value) else f"{value:,.0f}"
+
+
+def _stamps(store: Store, runs: pd.DataFrame) -> list[Mapping[str, str]]:
+    """Where and with what the runs were made: the stamps that differ."""
+    first = runs.drop_duplicates(["machine", "git_commit"])["run_id"].head(5)
+    return [store.stamp(run_id) for run_id in first]

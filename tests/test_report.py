@@ -1,0 +1,236 @@
+"""The report: what to ship under which priority, what it shows of runs, and a page that needs nothing else."""
+
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.artifacts import CHANGED, LAYERS
+from experiments.comparison.columns import cell_of, frame
+from experiments.comparison.compared import Comparison
+from experiments.comparison.groups import grouped
+from experiments.errors import UserError
+from experiments.measure.changes import EACH, LONGEST, changed_images
+from experiments.plots.comparison import Evidence, comparison_pictures
+from experiments.record import Answers
+from experiments.report.choices import Choice, choices, tasks
+from experiments.report.details import confusion, worst_classes
+from experiments.report.page import MOST_RUNS, report, write_report
+from tests.rows import FAILED, ROWS, answers, row, seeds
+
+LAYER_TABLE = (
+    b"index,op,layer,input_type,weights_type,output_type,per_channel,weights,weights_bytes,macs,sparsity,clusters,"
+    b"arithmetic,xnnpack\n0,CONV_2D,conv2d,int8,int8,int8,True,576,576,451584,0.0,9,int8,True\n"
+)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A store in memory."""
+
+    wrong: Mapping[str, int]
+
+    def predictions(self, run_id: str) -> Answers | None:
+        return answers(self.wrong[run_id], images=2000) if run_id in self.wrong else None
+
+    def content(self, run_id: str, artifact: str) -> bytes | None:
+        if run_id not in self.wrong:
+            return None
+        file = io.BytesIO()
+        np.savez_compressed(file, places=np.array([1, 2]), images=np.full((2, 28, 28, 1), 200, np.uint8))
+        return {LAYERS: LAYER_TABLE, CHANGED: file.getvalue()}.get(artifact)
+
+    def stamp(self, run_id: str) -> dict[str, str]:
+        return {"cpu": "a CPU", "git_commit": f"commit of {run_id}"}
+
+
+def ptq(strategy: str = "ptq_int8", **changes: Any) -> dict[str, Any]:
+    return row(
+        strategy,
+        **{
+            "tflite_bytes": 156000.0, "size_ratio": 3.84, "speed": "faster",
+            "speedup": 3.3, "speedup_low": 3.29, "speedup_high": 3.31, **changes,
+        },
+    )  # fmt: skip
+
+
+def found(rows: list[dict[str, Any]], wrong: Mapping[str, int]) -> dict[str, Choice]:
+    table = frame(rows)
+    (task,) = tasks(table, table, Recorded(wrong).predictions)
+    return {choice.priority: choice for choice in choices(task)}
+
+
+def test_the_most_accurate_is_named_with_those_that_may_be_as_good() -> None:
+    best = found(
+        [row("qat", tflite_accuracy=0.98), row("finetune", tflite_accuracy=0.9795), row("none", tflite_accuracy=0.9)],
+        {"run-qat": 40, "run-finetune": 41, "run-none": 200},
+    )["Accuracy first"]
+    assert (best.name, best.equals) == ("qat", ("finetune",))
+
+
+def test_the_smallest_counts_among_those_that_lose_half_a_point_at_most() -> None:
+    rows = [row("none", tflite_accuracy=0.98), ptq(tflite_accuracy=0.98), row("tiny", tflite_bytes=1.0)]
+    smallest = found(rows, {"run-none": 40, "run-ptq_int8": 40, "run-tiny": 100})["Size first"]
+    assert smallest.name == "ptq_int8"
+    assert smallest.evidence.startswith("156,000 bytes, 3.84x smaller than float; ")
+
+
+def test_a_file_that_may_have_lost_more_is_not_near() -> None:
+    rows = [row("none", tflite_accuracy=0.98), ptq(tflite_accuracy=0.976)]
+    assert found(rows, {"run-none": 40, "run-ptq_int8": 48})["Size first"].name == "none"
+
+
+def test_the_fastest_is_no_void_one() -> None:
+    rows = [row("none"), ptq(speedup=9.0, speed="void", run_id="void"), ptq(strategy="qat")]
+    fastest = found(rows, {"run-none": 40, "void": 40, "run-qat": 40})["Speed first"]
+    assert fastest.name == "qat"
+
+
+def test_files_whose_speedups_are_not_told_apart_are_named() -> None:
+    rows = [row("none"), ptq(), ptq(strategy="qat", speedup=3.305, run_id="qat")]
+    assert found(rows, dict.fromkeys(("run-none", "run-ptq_int8", "qat"), 40))["Speed first"].equals == ("ptq_int8",)
+
+
+def test_times_of_several_machines_name_no_fastest() -> None:
+    rows = [row("none", machine="a"), ptq(machine="b")]
+    assert "Speed first" not in found(rows, dict.fromkeys(("run-none", "run-ptq_int8"), 40))
+
+
+def test_on_a_microcontroller_counts_what_file_and_arena_need() -> None:
+    rows = [row("none", runs_on_micro="yes", arena_bytes=300_000.0), ptq(runs_on_micro="yes", arena_bytes=70_000.0),
+            row("small", runs_on_micro="hybrid", tflite_bytes=1.0)]  # fmt: skip
+    wrong = dict.fromkeys(("run-none", "run-ptq_int8", "run-small"), 40)
+    assert found(rows, wrong)["For a microcontroller"].name == "ptq_int8"
+    assert "For a microcontroller" not in found(ROWS, {"run-none": 40, "run-qat": 40})
+
+
+@pytest.mark.parametrize("fault", [{"status": "FAILED"}, {"verified": "false"}])
+def test_what_failed_or_is_not_verified_is_never_shipped(fault: dict[str, Any]) -> None:
+    rows = [row("none"), ptq(tflite_accuracy=0.999, **fault)]
+    names = {choice.name for choice in found(rows, {"run-none": 40, "run-ptq_int8": 2}).values()}
+    assert names == {"none"}
+
+
+def test_groups_of_runs_are_compared_seed_by_seed() -> None:
+    runs = frame([*seeds("none", 3, tflite_accuracy=0.98), *seeds("qat", 3, tflite_accuracy=0.98, tflite_bytes=9.0)])
+    store = Recorded({**{f"none-{n}": 40 for n in range(3)}, **{f"qat-{n}": 41 for n in range(3)}})
+    table = grouped(runs, cell_of(runs), store.predictions)
+    (task,) = tasks(table, runs, store.predictions)
+    assert [choice.name for choice in choices(task)[:2]] == ["none", "qat"]
+
+
+def test_each_model_and_data_set_has_an_answer_of_its_own() -> None:
+    table = frame([row("none"), row("none", model="mlp", run_id="other")])
+    assert [task.model for task in tasks(table, table, lambda _: None)] == ["article_cnn", "mlp"]
+
+
+def test_a_setting_that_varies_is_part_of_the_name() -> None:
+    rows = [row("none", epochs=n, run_id=f"run-{n}", tflite_accuracy=0.9 + n / 100) for n in (1, 5)]
+    assert found(rows, {})["Accuracy first"].name == "none epochs=5"
+
+
+def test_a_confusion_matrix_counts_answers_by_true_class() -> None:
+    matrix = confusion(Answers(*(np.array(each) for each in ([0, 0, 1], [0, 0, 1], [0, 1, 1], [0, 0, 1]))))
+    assert matrix is not None
+    assert matrix.counts.tolist() == [[1, 1], [0, 1]]
+
+
+def test_more_classes_than_can_be_read_have_no_matrix() -> None:
+    many = np.arange(100)
+    assert confusion(Answers(many, many, many, many)) is None
+
+
+def test_the_worst_class_is_told_with_what_it_is_taken_for() -> None:
+    truth = np.repeat([0, 1], 50)
+    said = np.where(np.arange(100) < 10, 1, truth)
+    (line,) = worst_classes(Answers(truth, said, said, truth))
+    assert line.startswith("class 0: 80.0 % [")
+    assert line.endswith("most often taken for 1 (10 of 50)")
+
+
+def test_images_that_were_lost_and_gained_are_kept() -> None:
+    truth, before, after = np.array([0, 0, 0, 0]), np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
+    changed = changed_images(np.zeros((4, 5, 5, 1), np.float32), truth, before, after)
+    assert changed.places.tolist() == [2, 1]  # lost before gained; still wrong is neither
+
+
+def test_so_many_images_are_kept_at_most() -> None:
+    truth = np.zeros(100, np.int64)
+    changed = changed_images(np.zeros((100, 5, 5, 1), np.float32), truth, truth, truth + 1)
+    assert len(changed.places) == len(changed.images) == EACH
+
+
+def test_large_images_become_small() -> None:
+    truth = np.zeros(1, np.int64)
+    changed = changed_images(np.ones((1, 300, 200, 3), np.float32), truth, truth, truth + 1)
+    assert max(changed.images.shape[1:3]) <= LONGEST
+
+
+def test_data_that_are_no_pictures_leave_none() -> None:
+    truth = np.zeros(1, np.int64)
+    assert not len(changed_images(np.ones((1, 16), np.float32), truth, truth, truth + 1).images)
+
+
+def page(rows: list[dict[str, Any]], wrong: Mapping[str, int], commands: tuple[str, ...] = ()) -> str:
+    table, store = frame(rows), Recorded(wrong)
+    comparison = Comparison(table, table, store.predictions)
+    return report(store, comparison, comparison_pictures(Evidence(table)), commands)  # type: ignore[arg-type]
+
+
+WRONG = {"run-none": 40, "run-qat": 41}
+
+
+def test_a_page_needs_nothing_else() -> None:
+    shown = page(ROWS, WRONG)
+    addresses = re.findall(r"(?:src|href)=\"([^\"]*)\"", shown) + re.findall(r"url\(([^)]*)\)", shown)
+    assert addresses
+    assert all(address.startswith(("#", "data:")) for address in addresses)
+    assert "@import" not in shown
+
+
+def test_a_page_says_what_to_type() -> None:
+    assert "experiments.run -m &#39;strategy=glob(*)&#39;" in page(
+        ROWS, WRONG, ("python -m experiments.run -m 'strategy=glob(*)'",)
+    )
+
+
+def test_a_page_shows_the_ops_of_a_run_and_the_images_that_changed() -> None:
+    shown = page(ROWS, WRONG)
+    assert "451,584" in shown
+    assert shown.count("data:image/png;base64,") == 4
+
+
+def test_a_page_shows_what_users_named_as_text() -> None:
+    assert "<script>alert" not in page([row("<script>alert(1)</script>"), row("none")], WRONG)
+
+
+def test_a_page_of_failed_runs_says_that_nothing_can_be_shipped() -> None:
+    assert "there is nothing to ship" in page([FAILED], {})
+
+
+def test_a_page_of_runs_without_artifacts_has_its_tables() -> None:
+    assert "599,620" in page(ROWS, {})
+
+
+def test_trained_strategies_stand_against_the_control() -> None:
+    rows = [row("finetune", finetune_epochs=1), row("qat", finetune_epochs=1)]
+    assert "Against the control" in page(rows, {"run-finetune": 40, "run-qat": 40})
+    assert "Against the control" not in page(ROWS, WRONG)
+
+
+def test_details_of_so_many_runs_are_shown_at_most() -> None:
+    rows = [row("none", seed=0, run_id=f"run-{n}", epochs=n) for n in range(MOST_RUNS + 2)]
+    assert page(rows, {}).count("<details>") == MOST_RUNS
+
+
+def test_a_page_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
+    table = frame(ROWS)
+    comparison = Comparison(table, table, lambda _: None)
+    drawn = comparison_pictures(Evidence(table))
+    with pytest.raises(UserError, match="cannot be written"):
+        write_report(Recorded({}), comparison, drawn, (), tmp_path / "no" / "report.html")  # type: ignore[arg-type]
