@@ -1,7 +1,7 @@
 """Runs pooled into groups: over seeds where nothing else is asked for, with intervals that speak of new seeds too."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,9 @@ def grouped(table: pd.DataFrame, by: Sequence[str], answers: Answered) -> pd.Dat
     is that of the lowest seed. Times of several machines, and void timings, are not pooled. Failed runs count only
     where a group has no other.
     """
-    groups = table.groupby(list(by), dropna=False, sort=False)
-    rows = [_pooled(_counted(group, answers), answers) for _, group in groups]
+    numbers = [name for name in table.select_dtypes("number").columns if name not in (*CELL, "seed")]
+    floats = table[numbers].astype(float)
+    rows = [_pooled(group, floats.loc[group.counted.index], answers) for group in _groups(table, by, answers)]
     pooled = pd.DataFrame(rows).reindex(columns=[*table.columns, *GROUPED])
     whole = [name for name in (*WHOLE, *GROUPED) if not (pooled[name].astype("Float64") % 1 > 0).any()]
     return pooled.astype(dict.fromkeys(whole, "Int64"))
@@ -41,15 +42,11 @@ def grouped(table: pd.DataFrame, by: Sequence[str], answers: Answered) -> pd.Dat
 
 def left_out(table: pd.DataFrame, by: Sequence[str], answers: Answered) -> list[str]:
     """Why runs are not counted in the group that they belong to, a line for each."""
-    lines = []
-    for _, group in table.groupby(list(by), dropna=False, sort=False):
-        counted = set(_counted(group, answers)["run_id"])
-        lines += [
-            f"{label(run)}: left out of its group, for {_reason(run, answers)}"
-            for _, run in group.iterrows()
-            if run["run_id"] not in counted
-        ]
-    return lines
+    return [
+        f"{label(run)}: left out of its group, for {_reason(run, answers)}"
+        for group in _groups(table, by, answers)
+        for _, run in group.runs.drop(index=group.counted.index).iterrows()
+    ]
 
 
 def _reason(run: pd.Series, answers: Answered) -> str:
@@ -60,12 +57,37 @@ def _reason(run: pd.Series, answers: Answered) -> str:
     return "its test images are not those of the others, or a newer run has its settings"
 
 
-def _counted(group: pd.DataFrame, answers: Answered) -> pd.DataFrame:
-    """The runs of a group that are pooled: the newest of those that are alike, tested on the same images."""
-    finished = group[group["status"] == "FINISHED"].drop_duplicates([*cell_of(group), "seed"], keep="last")
-    if len(finished) < 2:
-        return finished if len(finished) else group.tail(1)
-    if not _differ_in_seeds_only(finished):
+@dataclass(frozen=True)
+class _Group:
+    """Runs with equal values in the columns of a group; those that are pooled, and whether only their seeds differ."""
+
+    runs: pd.DataFrame
+    counted: pd.DataFrame
+    seeds_only: bool
+    alike: Sequence[str]  # the columns in which all that are pooled are alike
+
+
+def _groups(table: pd.DataFrame, by: Sequence[str], answers: Answered) -> Iterator[_Group]:
+    """The groups of a table. What can be found for all of them at once is, for there may be thousands."""
+    groups = table.groupby(list(by), dropna=False, sort=False)
+    cells = table.groupby(cell_of(table), dropna=False, sort=False).ngroup()
+    keys = pd.DataFrame({"group": groups.ngroup(), "cell": cells, "seed": table["seed"]})
+    finished = keys[table["status"] == "FINISHED"]
+    newest = finished[~finished.duplicated(keep="last")]  # of those that are alike
+    kinds = newest.groupby("group")["cell"].nunique()
+    codes = table.apply(lambda column: pd.factorize(column, use_na_sentinel=False)[0])
+    for number, (_, runs) in enumerate(groups):
+        candidates = runs[runs.index.isin(newest.index)]
+        seeds_only = kinds.get(number) == 1
+        counted = _counted(candidates, seeds_only, answers) if len(candidates) else runs.tail(1)
+        codes_here = codes.loc[counted.index].to_numpy()
+        alike = list(table.columns[(codes_here == codes_here[0]).all(axis=0)])
+        yield _Group(runs, counted, seeds_only, alike)
+
+
+def _counted(finished: pd.DataFrame, seeds_only: bool, answers: Answered) -> pd.DataFrame:
+    """Those runs of a group that were tested on the same images, where it matters."""
+    if len(finished) < 2 or not seeds_only:
         return finished
     known = {run_id: said for run_id in finished["run_id"] if (said := answers(run_id)) is not None}
     if not known:
@@ -75,27 +97,20 @@ def _counted(group: pd.DataFrame, answers: Answered) -> pd.DataFrame:
     return finished[finished["run_id"].isin(alike)]
 
 
-def _differ_in_seeds_only(runs: pd.DataFrame) -> bool:
-    return len(runs.drop_duplicates(cell_of(runs))) == 1
-
-
-def _pooled(runs: pd.DataFrame, answers: Answered) -> dict[str, Any]:
-    """The row of a group."""
-    lowest = runs.sort_values("seed", kind="stable").iloc[0]
-    first = dict(zip(runs.columns, lowest, strict=True))
+def _pooled(group: _Group, floats: pd.DataFrame, answers: Answered) -> dict[str, Any]:
+    """The row of a group; `floats` are the numbers of its runs."""
+    runs = group.counted
     counts = {"runs": len(runs), "seeds": runs["seed"].nunique()}
     if len(runs) == 1:
-        return {**first, **counts}
-    seeds_only = _differ_in_seeds_only(runs)
-    common = {name: runs[name].iloc[0] for name in runs.columns if runs[name].nunique(dropna=False) == 1}
+        return {**dict(zip(runs.columns, runs.iloc[0], strict=True)), **counts}
     return {
-        **common,
-        **_means(runs),
+        **{name: runs[name].iloc[0] for name in group.alike},
+        **_means(runs, floats),
         **_words(runs),
         **dict.fromkeys((name for name in runs.columns if _of_one_run(name)), np.nan),
-        **_speedups(runs, seeds_only),
-        **(_over_seeds(runs, answers) if seeds_only else {}),
-        "run_id": first["run_id"],
+        **_speedups(runs, group.seeds_only),
+        **(_over_seeds(runs, answers) if group.seeds_only else {}),
+        "run_id": runs[["seed", "run_id"]].sort_values("seed", kind="stable")["run_id"].iloc[0],
         **counts,
     }
 
@@ -105,11 +120,10 @@ def _of_one_run(name: str) -> bool:
     return name.endswith(("_low", "_high", "_p"))
 
 
-def _means(runs: pd.DataFrame) -> dict[str, Any]:
+def _means(runs: pd.DataFrame, floats: pd.DataFrame) -> dict[str, Any]:
     """The mean of every column of numbers; of times, those that mean something."""
-    valid = _timed(runs)
-    numbers = [name for name in runs.select_dtypes("number").columns if name not in (*CELL, "seed")]
-    return {name: float((valid if timed(name) else runs)[name].astype(float).mean()) for name in numbers}
+    means, valid = (rows.mean().to_dict() for rows in (floats, floats.loc[_timed(runs).index]))
+    return {str(name): (valid if timed(str(name)) else means)[name] for name in floats.columns}
 
 
 def _timed(runs: pd.DataFrame) -> pd.DataFrame:
