@@ -250,6 +250,9 @@ class Kept:
     def rows(self, _: str) -> list[dict[str, Any]]:
         return SWEEP
 
+    def others(self) -> str:
+        return ""
+
     def predictions(self, _: str) -> None:
         return None
 
