@@ -1,12 +1,14 @@
 """Publish a finished sweep: `python -m benchmarks.publish NAME`, in the folder where the sweep was run.
 
-Writes benchmarks/results/NAME/ (comparison.csv, comparison.md, stamp.json) from the store, and puts the table into the
-README between its marks. So no figure there is typed by hand, and a test sees that the two agree.
+Writes benchmarks/results/NAME/ (comparison.csv, comparison.md, seeds.csv over several seeds, the pictures, report.html,
+stamp.json) from the store, and puts the table into the README between its marks. So no figure there is typed by hand,
+and a test sees that the two agree.
 """
 
 import argparse
 import json
 from collections.abc import Callable, Mapping
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -26,9 +28,14 @@ from benchmarks.tables import (
 )
 from experiments.compare import load
 from experiments.comparison.columns import COLUMNS
+from experiments.comparison.compared import compared
 from experiments.comparison.files import FORMS
 from experiments.comparison.people import for_people, note
+from experiments.comparison.pictures import evidence
 from experiments.errors import UserError, mistakes_told
+from experiments.plots import save
+from experiments.plots.comparison import comparison_pictures
+from experiments.report.page import write_report
 from experiments.sensitivity import advice, points
 from experiments.statistics import Estimate
 from experiments.tracking import Tracking
@@ -51,9 +58,17 @@ def publish(name: str, uri: str, sweep: str) -> None:
         )
     folder = HERE / "results" / name
     folder.mkdir(parents=True, exist_ok=True)
-    FORMS["csv"].write(table, folder / "comparison.csv")
-    FORMS["markdown"].write(table, folder / "comparison.md")
-    (folder / "stamp.json").write_text(json.dumps(stamps[0], indent=2) + "\n")
+    comparison = compared(store, table)
+    commands = store.commands(table["run_id"])
+    FORMS["csv"].write(comparison.runs, folder / "comparison.csv")
+    FORMS["markdown"].write(comparison.table, folder / "comparison.md")
+    if comparison.pooled:
+        FORMS["csv"].write(comparison.table, folder / "seeds.csv")
+    drawn = comparison_pictures(evidence(store, comparison))
+    for picture, figure in drawn.drawn.items():
+        save(figure, folder / f"{picture}.png")
+    write_report(store, comparison, drawn, commands, folder / "report.html")
+    (folder / "stamp.json").write_text(json.dumps({**stamps[0], "command": commands[-1]}, indent=2) + "\n")
     README.write_text(with_table(README.read_text(), name))
 
 
@@ -73,10 +88,15 @@ def published(name: str) -> str:
     """The published table as Markdown, made from its CSV alone."""
     if name in TABLES:
         return TABLES[name](pd.read_csv(HERE / "results" / name / f"{name}.csv", keep_default_na=False))
-    table = pd.read_csv(HERE / "results" / name / "comparison.csv")
-    table = table.reindex(
-        columns=list(dict.fromkeys([*COLUMNS, *table.columns]))
-    )  # one of an earlier version has fewer
+    of_seeds = HERE / "results" / name / "seeds.csv"
+    return table_of_sweep(of_seeds if of_seeds.exists() else HERE / "results" / name / "comparison.csv")
+
+
+def table_of_sweep(figures: "Path | StringIO") -> str:
+    """The table of a sweep as Markdown, from its CSV."""
+    table = pd.read_csv(figures)
+    every = list(dict.fromkeys([*COLUMNS, *table.columns]))  # one of an earlier version has fewer
+    table = table.reindex(columns=every)
     return f"{for_people(table).to_markdown(index=False, disable_numparse=True)}\n\n{note(table)}\n"
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import publish, results, tables
+from benchmarks.__main__ import benchmarks, chosen, committed
 from benchmarks.bare import Bare
 from benchmarks.killed import Outcome
 from benchmarks.once import Work, mean_pieces, whole
@@ -21,6 +22,7 @@ from benchmarks.trajectories import (
     plain_pieces,
     stations,
 )
+from experiments.errors import UserError
 
 
 def cells(*strategies: str, epochs: tuple[int, ...] = (1, 2, 4), baseline: int = 10) -> list[Cell]:
@@ -200,3 +202,31 @@ def test_results_are_written_as_they_are_published(name: str, tmp_path: Path, mo
     folder = tmp_path / "results" / name
     assert {path.name for path in folder.iterdir()} == {f"{name}.csv", "more.csv", "stamp.json"}
     assert json.loads((folder / "stamp.json").read_text())["sweep"] == "python -m experiments.run -m"
+
+
+def test_every_command_that_publishes_results_is_listed() -> None:
+    published = {path.parent.name for path in (publish.HERE / "results").glob("*/stamp.json")}
+    assert published <= benchmarks().keys()
+
+
+def test_every_benchmark_says_what_it_shows_and_how_long_it_takes() -> None:
+    every = benchmarks().values()
+    assert len(every) > 15
+    assert all(benchmark.shows and benchmark.takes for benchmark in every)
+
+
+def test_the_results_of_every_benchmark_have_a_table() -> None:
+    assert publish.TABLES.keys() <= benchmarks().keys()
+
+
+def test_what_is_committed_is_shown_as_the_readme_shows_it() -> None:
+    assert committed("planted").strip() in publish.README.read_text()
+
+
+def test_a_benchmark_that_there_is_not_names_those_that_are_near() -> None:
+    with pytest.raises(UserError, match=r"onc: no such benchmark. Did you mean once"):
+        chosen(["onc"], benchmarks())
+
+
+def test_all_means_every_benchmark_once() -> None:
+    assert len(chosen(["all", "once"], benchmarks())) == len(benchmarks())

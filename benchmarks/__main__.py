@@ -1,0 +1,128 @@
+"""Every claim of the README: `python -m benchmarks` lists the commands, `python -m benchmarks NAME ...` repeats some.
+
+A benchmark writes benchmarks/results/NAME/ with its stamp and renews the README's table; a study is a sweep, run in
+this folder (so that it goes on where it stopped) and published. Then what was committed is shown again, to compare.
+Exit codes: 0 all figures are reached; 1 one is not, or a command failed; 2 no such benchmark.
+"""
+
+import argparse
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+
+from benchmarks.publish import HERE, TABLES, table_of_sweep
+from benchmarks.studies import STUDIES
+from experiments.errors import UserError, mistakes_told, near
+from experiments.progress import CONSOLE, say
+
+ABOUT = re.compile(r"(?P<shows>.+?): `python -m benchmarks\.(?P<name>\w+)`[;,]? ?(?P<takes>[^.]*)\.")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A claim and the commands that show it, one after another."""
+
+    name: str
+    shows: str
+    takes: str
+    commands: tuple[tuple[str, ...], ...]
+
+    @property
+    def published(self) -> bool:
+        """Whether the repository holds its results."""
+        return (HERE / "results" / self.name / "stamp.json").exists()
+
+
+def benchmarks() -> dict[str, Benchmark]:
+    """All of them: what each shows and how long it takes stands in the first line of its file, or of its study."""
+    found = {}
+    for path in sorted(HERE.glob("*.py")):
+        about = ABOUT.match(" ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split()))
+        if about and about["name"] == path.stem:
+            command = (sys.executable, "-m", f"benchmarks.{path.stem}")
+            found[path.stem] = Benchmark(path.stem, about["shows"], about["takes"] or "a minute", (command,))
+    for name, study in STUDIES.items():
+        run = (sys.executable, "-m", "experiments.run", *study.overrides)
+        publish = (sys.executable, "-m", "benchmarks.publish", name)
+        found[name] = Benchmark(name, study.shows, study.takes, (run, publish))
+    return found
+
+
+def listed(every: Sequence[Benchmark]) -> Table:
+    """The benchmarks as a table for the terminal."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("name", "shows", "takes", "published"):
+        table.add_column(heading, overflow="fold")
+    for benchmark in every:
+        table.add_row(benchmark.name, benchmark.shows, benchmark.takes, "yes" if benchmark.published else "")
+    return table
+
+
+def committed(name: str) -> str:
+    """The README's table from the results that are committed; empty where there are none."""
+    if name in TABLES:
+        figures = _committed_file(f"results/{name}/{name}.csv")
+        return TABLES[name](pd.read_csv(StringIO(figures), keep_default_na=False)) if figures else ""
+    figures = _committed_file(f"results/{name}/seeds.csv") or _committed_file(f"results/{name}/comparison.csv")
+    return table_of_sweep(StringIO(figures)) if figures else ""
+
+
+def _committed_file(path: str) -> str:
+    """A file as git has it; empty where it has none."""
+    done = subprocess.run(
+        ["git", "-C", str(HERE), "show", f"HEAD:./{path}"], capture_output=True, text=True, check=False
+    )
+    return done.stdout if done.returncode == 0 else ""
+
+
+def repeated(benchmark: Benchmark) -> bool:
+    """Run a benchmark, show what is committed beside what it has printed, and say whether all went well."""
+    before = committed(benchmark.name)
+    say(f"{benchmark.name}: {benchmark.shows} ({benchmark.takes})")
+    for command in benchmark.commands:
+        if subprocess.run(command, check=False).returncode != 0:
+            say(f"{benchmark.name}: not as it should be")
+            return False
+    if before:
+        say(f"committed before:\n{before}")
+    return True
+
+
+def chosen(names: Sequence[str], every: dict[str, Benchmark]) -> list[Benchmark]:
+    """The benchmarks of these names; `all` are all.
+
+    Raises:
+        UserError: there is none of a name.
+    """
+    for name in names:
+        if name not in every and name != "all":
+            raise UserError(f"{name}: no such benchmark. {near(name, every)}")
+    return list(every.values()) if "all" in names else [every[name] for name in dict.fromkeys(names)]
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to repeat; `all` for all; none lists them")
+    options = parser.parse_args()
+    with mistakes_told():
+        every = benchmarks()
+        if not options.names:
+            CONSOLE.print(listed(list(every.values())))
+            return
+        outcomes = [repeated(benchmark) for benchmark in chosen(options.names, every)]
+    sys.exit(0 if all(outcomes) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Sweeps whose tables are published: what each shows, how long it takes, and what it is asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Study:
+    """A sweep of the real command line."""
+
+    shows: str
+    takes: str
+    overrides: tuple[str, ...]
+
+
+STUDIES: Mapping[str, Study] = {
+    "first_sweep": Study(
+        "What the first command of the README prints",
+        "three to seven minutes on two cores",
+        ("-m", "strategy=none,finetune,ptq_dynamic,ptq_int8,qat,annotate"),
+    ),
+    "ranges": Study(
+        "Where the ranges of quantization-aware training should start",
+        "a quarter of an hour on two cores",
+        ("+suite=ranges",),
+    ),
+    "layers": Study(
+        "What it brings to annotate each layer alone, all but it, and as the article advises",
+        "half an hour on two cores",
+        ("+suite=layers",),
+    ),
+    "article": Study(
+        "The article's protocol with every strategy: 20 epochs, then 20 more, three seeds",
+        "ten hours on two cores",
+        ("+suite=article", "seed=0,1,2"),
+    ),
+    "epochs": Study(
+        "Epoch counts by strategy: 1, 2, 5, 10 and 20 after a baseline of as many",
+        "some hours on two cores",
+        ("+suite=epochs",),
+    ),
+}
