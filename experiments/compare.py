@@ -3,6 +3,7 @@
 Every difference in a table is against the float TFLite model of the same baseline, measured in the same run. Where
 runs differ in their seeds only, a second table says what holds over seeds. `--pair RUN RUN` compares any two runs.
 `--require` and `--minimize` name the run to ship.
+`--register NAME` puts its model into MLflow's model registry.
 Exit codes: 0 well; 2 the command is wrong, or there is nothing to compare; 3 no run meets the requirements;
 4 the sweep is worse than the earlier one.
 """
@@ -11,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 import pandas as pd
 from pydantic import ValidationError
@@ -26,7 +28,7 @@ from experiments.comparison.regressions import allowance, earlier, regressions
 from experiments.comparison.seeds import show_seeds
 from experiments.errors import UserError, by_beginning, mistakes_told
 from experiments.progress import CONSOLE, say
-from experiments.tracking import Row, Store, Tracking
+from experiments.tracking import Row, Store, Tracking, redacted
 
 # Forms with an option of their own; every form has --out.
 TEXT_FORMS = ("csv", "markdown", "html", "latex", "json")
@@ -137,6 +139,9 @@ def _parser() -> argparse.ArgumentParser:
     objective = parser.add_mutually_exclusive_group()
     objective.add_argument("--minimize", metavar="COLUMN", help="what is to be lowest in the run to ship")
     objective.add_argument("--maximize", metavar="COLUMN", help="what is to be highest in it")
+    parser.add_argument(
+        "--register", metavar="NAME", help="make the model of the run to ship a version of NAME in MLflow's registry"
+    )
     for name in TEXT_FORMS:
         holds = "every column in full precision" if FORMS[name].every_column else "the table for people"
         parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write {name}: {holds}")
@@ -167,8 +172,8 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
         if of_seeds.empty:
             raise UserError(f"--seeds-csv {options.seeds_csv}: no two runs here differ in their seeds only.")
         written(of_seeds, options.seeds_csv, FORMS["csv"])
-    if options.require or options.minimize or options.maximize:
-        _ship(table, options)
+    if options.require or options.minimize or options.maximize or options.register:
+        _ship(store, table, options)
     if options.against:
         _hold_against(table, options)
 
@@ -211,15 +216,28 @@ def _asked_for(table: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame
     return in_order(table, options.sort.split(",")) if options.sort else table
 
 
-def _ship(table: pd.DataFrame, options: argparse.Namespace) -> None:
-    """Name the run to ship, or end with 3."""
+def _ship(store: Store, table: pd.DataFrame, options: argparse.Namespace) -> None:
+    """Name the run to ship and register its model where that is asked for, or end with 3."""
     requirements = [requirement(text, table) for text in options.require]
     objective, lowest = options.maximize or options.minimize or "tflite_bytes", not options.maximize
     decision = decide(table, requirements, objective, lowest)
-    for line in told(decision, objective, lowest):
+    lines = told(decision, objective, lowest)
+    for line in lines:
         say(line)
     if decision.chosen is None:
         sys.exit(3)
+    if options.register:
+        _register(store, decision.chosen, options, lines)
+
+
+def _register(store: Store, run: pd.Series, options: argparse.Namespace, lines: Sequence[str]) -> None:
+    """Register the model of the run to ship, with the reasons in its description, and say how to load it."""
+    asked = [f"required: {text}" for text in options.require]
+    version = store.register(run["run_id"], options.register, "\n".join(f"- {line}" for line in [*asked, *lines]))
+    how = "registered as" if version.new else "was registered already, as"
+    say(f"Its model {how} {version.name}, version {version.version}.")
+    address = redacted(store.client.tracking_uri)
+    say(f"MLFLOW_TRACKING_URI={address} mlflow models serve -m {quote(version.uri)} --env-manager local")
 
 
 def _compare_runs(store: Store, options: argparse.Namespace) -> None:
