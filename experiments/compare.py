@@ -236,6 +236,7 @@ def _register(store: Store, run: pd.Series, options: argparse.Namespace, lines: 
     version = store.register(run["run_id"], options.register, "\n".join(f"- {line}" for line in [*asked, *lines]))
     how = "registered as" if version.new else "was registered already, as"
     say(f"Its model {how} {version.name}, version {version.version}.")
+    say(f"Load it with mlflow.pyfunc.load_model({version.uri!r}), or serve it, both without TensorFlow:")
     address = redacted(store.client.tracking_uri)
     say(f"MLFLOW_TRACKING_URI={address} mlflow models serve -m {quote(version.uri)} --env-manager local")
 

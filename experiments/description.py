@@ -6,7 +6,7 @@ from experiments.statistics import Estimate
 SPEEDS = {
     "faster": "faster than",
     "slower": "slower than",
-    "equivalent": "as fast as, within 2 %,",
+    "equivalent": "within 2 % as fast as",
     "unclear": "not shown to be faster or slower than",
 }
 
@@ -35,7 +35,7 @@ def _accuracy(record: RunRecord) -> str:
 def _size(record: RunRecord) -> str:
     file = record.tflite
     times = record.reference_bytes / file.bytes
-    return f"**{file.bytes:,} bytes**, where that float file has {record.reference_bytes:,}: {times:.2f}x smaller."
+    return f"**{file.bytes:,} bytes** instead of that float file's {record.reference_bytes:,}: {times:.2f}x smaller."
 
 
 def _speed(record: RunRecord) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NAME = "model"  # runs:/RUN/model
 FLAVOR = Path(__file__).with_name("litert_model.py")
 NEEDED = ("mlflow", "ai-edge-litert", "numpy")  # by whoever loads the model
-DIGEST = 36  # characters that MLflow has for the digest of a data set
+DIGEST = 8  # characters, as in MLflow's own digests of data sets; it has room for 36
 
 
 def write_model(folder: Path, record: RunRecord, logged: "LoggedModel") -> None:
@@ -86,18 +86,24 @@ def data_inputs(record: RunRecord) -> "list[DatasetInput]":
     ]
 
 
+def measured_on(record: RunRecord) -> dict[str, str]:
+    """What MLflow's metrics say of the data set that they hold for."""
+    return {"dataset_name": record.setting.dataset, "dataset_digest": record.data.test_fingerprint[:DIGEST]}
+
+
 def _input(record: RunRecord, context: str, fingerprint: str, images: dict[str, int]) -> "DatasetInput":
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     data = record.data
     schema = {"features": _images(record).to_json(), "targets": _any_number_of(np.int64).to_json()}
     source = {"tags": {"mlflow.source.type": "LOCAL", "mlflow.source.name": f"dataset={record.setting.dataset}"}}
+    profile = {"images": images, "shape": list(data.example.shape[1:]), "classes": data.classes, "sha256": fingerprint}
     dataset = Dataset(
         name=record.setting.dataset,
         digest=fingerprint[:DIGEST],
         source_type="code",
         source=json.dumps(source),
         schema=json.dumps({"mlflow_tensorspec": schema}),
-        profile=json.dumps({"images": images, "shape": list(data.example.shape[1:]), "classes": data.classes}),
+        profile=json.dumps(profile),
     )
     return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])

@@ -20,6 +20,7 @@ EVIDENCE = (
     "latency_p50_us", "speedup", "speedup_low", "speedup_high",
 )  # fmt: skip
 IN_WORDS = ("speed", "arithmetic", "git_commit", *(field.name for field in fields(Setting)))
+DESCRIPTION = "mlflow.note.content"  # tag: what MLflow shows above a run
 FORBIDDEN = "/:'\""  # characters that MLflow takes in no name, or not in a search for it
 VERSIONS = "mlflow.modelVersions"  # tag of a model: the versions of registered models that it is
 
@@ -60,7 +61,8 @@ def register(client: "MlflowClient", run: "Run", name: str, why: str) -> Registe
         model = client.get_logged_model(run.outputs.model_outputs[0].model_id)
         known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
         version = known[0] if known else _new_version(client, name, model)
-        client.update_model_version(name, version.version, description=why)
+        description = f"{why}\n\n{run.data.tags.get(DESCRIPTION, '')}"
+        client.update_model_version(name, version.version, description=description)
         for key, value in _tags(run).items():
             client.set_model_version_tag(name, version.version, key, value)
     except MlflowException as error:

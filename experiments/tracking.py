@@ -26,10 +26,10 @@ from experiments.artifacts import PREDICTIONS, read_predictions, write_artifacts
 from experiments.card import CARD
 from experiments.description import description
 from experiments.errors import UserError, by_beginning, first_line, near
-from experiments.mlflow_model import NAME, data_inputs, write_model
+from experiments.mlflow_model import NAME, data_inputs, measured_on, write_model
 from experiments.progress import say
 from experiments.record import Answers, RunRecord, Setting
-from experiments.registry import Registered, register
+from experiments.registry import DESCRIPTION, Registered, register
 from experiments.stamp import stamp
 from experiments.system_metrics import sampled
 
@@ -47,8 +47,8 @@ SERVER_PATIENCE = 5.0  # seconds until a server counts as one that does not answ
 RESTART_PATIENCE = 60.0  # seconds that a server may be away in mid-sweep
 # MLflow's client would try for four minutes. So many times, waiting twice as long each time, are about one.
 RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
-# MLflow's client would draw bars of its own for files that it fetches.
-WITHOUT_BARS = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+# MLflow's client would draw bars of its own for files that it fetches, and print the address of every run.
+SILENT = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 CLOCK_TOLERANCE = 60.0  # seconds
 # Tags that RunRecord.verdict makes.
 VERDICT = (
@@ -59,7 +59,6 @@ REUSED = "reused"  # said of a run that a sweep found finished
 DETAILS = "traceback.txt"  # artifact of a run that failed
 NOTE_LENGTH = 7500  # characters; MLflow cuts tags at 8000 without a word
 METRICS_A_BATCH = 1000  # MLflow's own limit
-DESCRIPTION = "mlflow.note.content"  # the tag whose Markdown MLflow shows above a run
 
 
 @card(frozen=True, config=CARD, kw_only=True)
@@ -91,7 +90,7 @@ class Tracking:
         Raises:
             UserError: the address does not answer, cannot be written, or holds no such experiment.
         """
-        for name, value in {**RETRIES, **WITHOUT_BARS}.items():
+        for name, value in {**RETRIES, **SILENT}.items():
             os.environ.setdefault(name, value)
         with _failures_explained(self), self._prepared(create):
             from mlflow import MlflowClient
@@ -252,15 +251,16 @@ class Store:
         """Write the record and its artifacts, and only then call the run finished."""
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, RunTag
 
-        model = self._log_model(run_id, record)
-        now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, 0, model_id=model) for name, value in record.metrics().items()]
+        said = description(record, f"runs:/{run_id}/{NAME}")
+        model = self._log_model(run_id, record, said)
+        now, whose = int(time.time() * 1000), {"model_id": model, **measured_on(record)}
+        metrics = [Metric(name, value, now, 0, **whose) for name, value in record.metrics().items()]
         for name, values in record.curves().items():
             metrics += [Metric(name, value, now, epoch) for epoch, value in enumerate(values, start=1)]
         tags = {
             **record.verdict(),
             "baseline_key": record.baseline.key or "not trained",
-            DESCRIPTION: description(record, f"models:/{model}"),
+            DESCRIPTION: said,
         }
         for start in range(0, len(metrics), METRICS_A_BATCH):
             self.client.log_batch(
@@ -276,13 +276,13 @@ class Store:
         self.client.finalize_logged_model(model, LoggedModelStatus.READY)
         self.close(run_id, "FINISHED")
 
-    def _log_model(self, run_id: str, record: RunRecord) -> str:
+    def _log_model(self, run_id: str, record: RunRecord, said: str) -> str:
         """The id of the run's file as a model of its own, which MLflow can load, serve and register."""
         logged = self.client.create_logged_model(
             self.experiment_id,
             name=NAME,
             source_run_id=run_id,
-            tags={"mlflow.source.type": "LOCAL", "mlflow.source.name": run_name(record.setting)},  # "Logged from"
+            tags={DESCRIPTION: said},
             params={name: str(value) for name, value in asdict(record.setting).items()},
             model_type="tflite",
         )

@@ -17,7 +17,7 @@ CARDS = sorted((REPOSITORY / "conf").glob("*/*.yaml"))
 ROOMS = {
     "hydra": {"run", "configuration", "sweep"},
     "omegaconf": {"run", "configuration", "sweep"},
-    "mlflow": {"tracking"},
+    "mlflow": {"tracking", "mlflow_model", "registry", "system_metrics"},
     "pandas": {
         "compare", "latency", "comparison.columns", "comparison.files", "comparison.gates", "comparison.pairs",
         "comparison.people", "comparison.query", "comparison.regressions", "comparison.seeds",
@@ -25,7 +25,7 @@ ROOMS = {
     "tensorflow": {"tensorflow_quietly"},
     "tensorflow_model_optimization": {"strategy.annotation", "strategy.compression"},
     "ai_edge_litert": {
-        "exact", "graph", "measure.accuracy", "measure.fidelity", "measure.memory_probe",
+        "exact", "graph", "litert_model", "measure.accuracy", "measure.fidelity", "measure.memory_probe",
         "measure.profile", "measure.stopwatch", "weights",
     },
     "tflite_micro": {"measure.micro_probe"},
