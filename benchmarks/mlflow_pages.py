@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,9 +38,7 @@ def chromium() -> str | None:
 @contextmanager
 def served(uri: str) -> Iterator[str]:
     """The address of an `mlflow ui` on a store; it ends with the block."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", port, "--workers", "1"]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -51,14 +49,32 @@ def served(uri: str) -> Iterator[str]:
             env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
         )
         try:
-            _await_answer(f"http://{LOOPBACK}:{port}/health", process)
+            await_answer(f"http://{LOOPBACK}:{port}/health", process)
             yield f"http://{LOOPBACK}:{port}"
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # with its workers
-            process.wait()
+            end(process)
 
 
-def _await_answer(address: str, process: "subprocess.Popen[bytes]") -> None:
+def end(server: "subprocess.Popen[bytes]") -> None:
+    """End a server that was started in a session of its own, with its workers."""
+    with suppress(ProcessLookupError):  # it has ended by itself
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens to."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def await_answer(address: str, process: "subprocess.Popen[bytes]") -> None:
+    """Wait for a server that was started.
+
+    Raises:
+        UserError: it has ended, or two minutes are over.
+    """
     deadline = time.monotonic() + SECONDS_TO_START
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -67,7 +83,7 @@ def _await_answer(address: str, process: "subprocess.Popen[bytes]") -> None:
             time.sleep(0.2)
         else:
             return
-    raise UserError(f"mlflow ui does not answer at {address}.")
+    raise UserError(f"The server does not answer at {address}.")
 
 
 @dataclass(frozen=True)
@@ -79,8 +95,16 @@ class Pages:
     experiment_id: str
 
     def runs(self) -> "Page":
-        """The table of runs, with the children of every sweep."""
+        """The table of runs."""
         return self._opened("runs")
+
+    def unfold(self) -> None:
+        """Show the runs below the newest sweep of the table."""
+        self.page.locator("[role=row] [col-id*='Run Name'] button").first.click()
+
+    def charts(self) -> None:
+        """Turn from the table to the charts of its runs."""
+        self.page.locator("label:has(input[value=CHART])").click()
 
     def run(self, run_id: str) -> "Page":
         """What one run's page says first."""
@@ -113,7 +137,8 @@ def opened(address: str, experiment_id: str) -> Iterator[Pages]:
     if program is None:
         raise UserError("Chromium is not installed: apt-get install chromium")
     width, height = SIZE
-    settled = "".join(f"localStorage.setItem({key!r}, {value!r});" for key, value in SETTLED.items())
+    # What was unfolded on a page before does not stay so.
+    settled = "localStorage.clear();" + "".join(f"localStorage.setItem({key!r}, {value!r});" for key, value in SETTLED.items())
     with sync_playwright() as playwright:
         # Chromium has no sandbox for root, and opens the pages of this machine only.
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])

@@ -5,6 +5,8 @@ from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from typing import Any
 
+import psutil
+
 from experiments.machine import at_work
 
 INTERVAL = 5.0  # seconds between two samples
@@ -29,9 +31,11 @@ def _sample(run_id: str, uri: str, ended: Event) -> None:
 
     monitor: Any = SystemMetricsMonitor(run_id, INTERVAL, tracking_uri=uri)  # type: ignore[no-untyped-call]
     with suppress(MlflowException):  # the store is gone: the run itself, which needs it, says so
-        while not ended.is_set():
+        psutil.cpu_percent()  # later samples count from here on; the first of a process is always 0
+        over = False
+        while not over:
+            over = ended.wait(monitor.sampling_interval)  # MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL has its say
             with at_work():  # which waits while a time is measured anywhere on this machine
                 monitor.collect_metrics()
                 monitor.publish_metrics(monitor.aggregate_metrics())
-            ended.wait(monitor.sampling_interval)  # MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL has its say
         monitor.mlflow_logger.flush()
