@@ -138,7 +138,9 @@ def opened(address: str, experiment_id: str) -> Iterator[Pages]:
         raise UserError("Chromium is not installed: apt-get install chromium")
     width, height = SIZE
     # What was unfolded on a page before does not stay so.
-    settled = "localStorage.clear();" + "".join(f"localStorage.setItem({key!r}, {value!r});" for key, value in SETTLED.items())
+    settled = "localStorage.clear();" + "".join(
+        f"localStorage.setItem({key!r}, {value!r});" for key, value in SETTLED.items()
+    )
     with sync_playwright() as playwright:
         # Chromium has no sandbox for root, and opens the pages of this machine only.
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])

@@ -62,8 +62,8 @@ def _file(record: RunRecord) -> str:
 def _loading(record: RunRecord, address: str) -> str:
     shape = ", ".join(str(length) for length in record.data.example.shape[1:])
     return (
-        f'`mlflow.pyfunc.load_model("{address}").predict(images)` answers images (n, {shape}) float32; it needs no '
-        "TensorFlow."
+        f'Load it, without TensorFlow, with `mlflow.pyfunc.load_model("{address}")`: its `predict` takes images (n, '
+        f"{shape}) float32."
     )
 
 
