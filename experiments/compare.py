@@ -172,7 +172,7 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
         if of_seeds.empty:
             raise UserError(f"--seeds-csv {options.seeds_csv}: no two runs here differ in their seeds only.")
         written(of_seeds, options.seeds_csv, FORMS["csv"])
-    if options.require or options.minimize or options.maximize or options.register:
+    if options.require or options.minimize or options.maximize or options.register is not None:
         _ship(store, table, options)
     if options.against:
         _hold_against(table, options)
@@ -226,7 +226,7 @@ def _ship(store: Store, table: pd.DataFrame, options: argparse.Namespace) -> Non
         say(line)
     if decision.chosen is None:
         sys.exit(3)
-    if options.register:
+    if options.register is not None:
         _register(store, decision.chosen, options, lines)
 
 
