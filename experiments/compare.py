@@ -4,6 +4,7 @@ Every difference in a table is against the float TFLite model of the same baseli
 `--baseline finetune` against the run of that strategy. Runs that differ in their seeds only are one row, with means and
 intervals; `--group-by run_id` shows each run. `--pair RUN RUN` compares any two runs.
 `--require` and `--minimize` name the run to ship.
+`--register NAME` puts its model into MLflow's model registry.
 Exit codes: 0 well; 2 the command is wrong, or there is nothing to compare; 3 no run meets the requirements;
 4 the sweep is worse than the earlier one.
 """
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 import pandas as pd
 from pydantic import ValidationError
@@ -166,6 +168,9 @@ def _parser() -> argparse.ArgumentParser:
     objective = parser.add_mutually_exclusive_group()
     objective.add_argument("--minimize", metavar="COLUMN", help="what is to be lowest in the run to ship")
     objective.add_argument("--maximize", metavar="COLUMN", help="what is to be highest in it")
+    parser.add_argument(
+        "--register", metavar="NAME", help="make the model of the run to ship a version of NAME in MLflow's registry"
+    )
     for name in TEXT_FORMS:
         holds = "every column in full precision" if FORMS[name].every_column else "the table for people"
         parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write {name}: {holds}")
@@ -208,8 +213,8 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
         drawn = comparison_pictures(evidence(store, comparison))
         write_report(store, comparison, drawn, _commands(store, comparison), path)
         say(f"wrote {path}")
-    if options.require or options.minimize or options.maximize:
-        _ship(comparison.table, options)
+    if options.require or options.minimize or options.maximize or options.register is not None:
+        _ship(store, comparison.table, options)
     if options.against:
         _hold_against(comparison.runs, options)
 
@@ -260,15 +265,29 @@ def _asked_for(table: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame
     return in_order(table, options.sort.split(",")) if options.sort else table
 
 
-def _ship(table: pd.DataFrame, options: argparse.Namespace) -> None:
-    """Name the run to ship, or end with 3."""
+def _ship(store: Store, table: pd.DataFrame, options: argparse.Namespace) -> None:
+    """Name the run to ship and register its model where that is asked for, or end with 3."""
     requirements = [requirement(text, table) for text in options.require]
     objective, lowest = options.maximize or options.minimize or "tflite_bytes", not options.maximize
     decision = decide(table, requirements, objective, lowest)
-    for line in told(decision, objective, lowest):
+    lines = told(decision, objective, lowest)
+    for line in lines:
         say(line)
     if decision.chosen is None:
         sys.exit(3)
+    if options.register is not None:
+        _register(store, decision.chosen, options, lines)
+
+
+def _register(store: Store, run: pd.Series, options: argparse.Namespace, lines: Sequence[str]) -> None:
+    """Register the model of the run to ship, with the reasons in its description, and say how to load it."""
+    asked = [f"required: {text}" for text in options.require]
+    version = store.register(run["run_id"], options.register, "\n".join(f"- {line}" for line in [*asked, *lines]))
+    how = "registered as" if version.new else "was registered already, as"
+    say(f"Its model {how} {version.name}, version {version.version}.")
+    say(f"Load it with mlflow.pyfunc.load_model({version.uri!r}), or serve it, both without TensorFlow:")
+    address = redacted(store.client.tracking_uri)
+    say(f"MLFLOW_TRACKING_URI={address} mlflow models serve -m {quote(version.uri)} --env-manager local")
 
 
 def _compare_runs(store: Store, options: argparse.Namespace) -> None:

@@ -48,7 +48,8 @@ def perform(request: Request, job: int) -> Row:
 def _make(request: Request, store: Store, run_id: str) -> None:
     """Do the work of an open run, and close it whatever happens."""
     try:
-        record = run_apart(request.experiment)
+        with store.watched(run_id):
+            record = run_apart(request.experiment)
         with at_work():
             store.finish(run_id, record, request.text)
             gc.collect()  # pictures hold their parts in cycles, which would pile up over a sweep

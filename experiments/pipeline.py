@@ -22,7 +22,7 @@ from experiments.measure.profile import op_profile
 from experiments.model import Architecture
 from experiments.progress import say
 from experiments.promise import broken
-from experiments.record import AFTER, BASELINE, FINAL, REFERENCE, Answers, RunRecord, Setting, Stage, described
+from experiments.record import AFTER, BASELINE, FINAL, REFERENCE, Answers, Data, RunRecord, Setting, Stage, described
 from experiments.remembered import Remembered
 from experiments.stamp import stamp
 from experiments.statistics import Estimate, mcnemar, paired_difference, proportion
@@ -133,7 +133,7 @@ def run(experiment: Experiment) -> RunRecord:
         promise=promise,
         broken=broken(promise, ops),
         seconds=spent.seconds,
-        data_fingerprint=data.fingerprint,
+        data=_data(data),
         stamp=stamp(),
     )
 
@@ -175,6 +175,19 @@ def _stage(trained: Trained) -> Stage:
         epochs_reused=trained.epochs_reused,
         seconds=trained.seconds,
         seconds_reused=trained.seconds_reused,
+    )
+
+
+def _data(data: Dataset) -> Data:
+    return Data(
+        training=len(data.train),
+        validation=len(data.validation),
+        test=len(data.test),
+        classes=data.classes,
+        example=data.test.x[:1].copy(),  # a view would take all test images along
+        training_fingerprint=data.training_fingerprint,
+        test_fingerprint=data.test_fingerprint,
+        fingerprint=data.fingerprint,
     )
 
 

@@ -60,6 +60,20 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Data:
+    """What a run was trained and tested on: figures, and an image for whoever tries the model."""
+
+    training: int  # images
+    validation: int
+    test: int
+    classes: int
+    example: npt.NDArray[np.float32]  # (1, ...): the first test image
+    training_fingerprint: str  # SHA-256 of the training and validation images and labels
+    test_fingerprint: str
+    fingerprint: str  # of all
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """All that one run found out."""
 
@@ -87,7 +101,7 @@ class RunRecord:
     promise: Promise
     broken: tuple[str, ...]  # where the file differs from the promise, in words
     seconds: Mapping[str, float]  # of conversion, evaluation and latency: what this run took for them
-    data_fingerprint: str
+    data: Data
     stamp: Mapping[str, str]
 
     def metrics(self) -> dict[str, float]:
@@ -179,7 +193,7 @@ class RunRecord:
             "baseline": asdict(self.baseline),
             "own_training": asdict(self.own_training),
             "tflite_sha256": self.tflite.digest,
-            "data_fingerprint": self.data_fingerprint,
+            "data_fingerprint": self.data.fingerprint,
             "gaps": [asdict(gap) for gap in self.gaps],
             "conditions": asdict(self.latency.session.conditions),
             "layers": [asdict(op) for op in self.ops],

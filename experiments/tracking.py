@@ -10,8 +10,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass, fields
 from functools import cache, wraps
 from http.client import HTTPException
 from pathlib import Path
@@ -24,11 +24,15 @@ from pydantic.dataclasses import dataclass as card
 
 from experiments.artifacts import PREDICTIONS, read_predictions, write_artifacts
 from experiments.card import CARD
+from experiments.description import description
 from experiments.errors import UserError, by_beginning, first_line, near
+from experiments.mlflow_model import NAME, data_inputs, measured_on, write_model
 from experiments.progress import bar, say
 from experiments.record import Answers, RunRecord, Setting
+from experiments.registry import DESCRIPTION, Registered, register
 from experiments.stamp import stamp
 from experiments.store_tables import SCHEMAS, Recorded, StoreTables, folder_of
+from experiments.system_metrics import sampled
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,8 +49,8 @@ SERVER_PATIENCE = 5.0  # seconds until a server counts as one that does not answ
 RESTART_PATIENCE = 60.0  # seconds that a server may be away in mid-sweep
 # MLflow's client would try for four minutes. So many times, waiting twice as long each time, are about one.
 RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
-# MLflow's client would draw bars of its own for files that it fetches.
-WITHOUT_BARS = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+# MLflow's client would draw bars of its own for files that it fetches, and print the address of every run.
+SILENT = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 CLOCK_TOLERANCE = 60.0  # seconds
 # Tags that RunRecord.verdict makes.
 VERDICT = (
@@ -67,6 +71,7 @@ class Tracking:
 
     uri: str = "sqlite:///mlflow.db"
     experiment: str = "quantization"
+    system_metrics: bool = False  # the machine's load, memory, disk and network while a run goes on
 
     @field_validator("uri")
     @classmethod
@@ -94,7 +99,7 @@ class Tracking:
         Raises:
             UserError: the address does not answer, cannot be written, or holds no such experiment.
         """
-        for name, value in {**RETRIES, **WITHOUT_BARS}.items():
+        for name, value in {**RETRIES, **SILENT}.items():
             os.environ.setdefault(name, value)
         with _failures_explained(self), self._prepared(create):
             from mlflow import MlflowClient
@@ -253,13 +258,19 @@ class Store:
     @_explained
     def finish(self, run_id: str, record: RunRecord, configuration: str) -> None:
         """Write the record and its artifacts, and only then call the run finished."""
-        from mlflow.entities import Metric, RunTag
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, RunTag
 
-        now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, 0) for name, value in record.metrics().items()]
+        said = description(record, f"runs:/{run_id}/{NAME}")
+        model = self._log_model(run_id, record, said)
+        now, whose = int(time.time() * 1000), {"model_id": model, **measured_on(record)}
+        metrics = [Metric(name, value, now, 0, **whose) for name, value in record.metrics().items()]
         for name, values in record.curves().items():
             metrics += [Metric(name, value, now, epoch) for epoch, value in enumerate(values, start=1)]
-        tags = {**record.verdict(), "baseline_key": record.baseline.key or "not trained"}
+        tags = {
+            **record.verdict(),
+            "baseline_key": record.baseline.key or "not trained",
+            DESCRIPTION: said,
+        }
         for start in range(0, len(metrics), METRICS_A_BATCH):
             self.client.log_batch(
                 run_id,
@@ -269,7 +280,29 @@ class Store:
         with tempfile.TemporaryDirectory(prefix="artifacts-") as folder:
             write_artifacts(Path(folder), record, run_name(record.setting), redacted(configuration))
             self.client.log_artifacts(run_id, folder)
+        self.client.log_inputs(run_id, data_inputs(record))
+        self.client.log_outputs(run_id, [LoggedModelOutput(model, step=0)])
+        self.client.finalize_logged_model(model, LoggedModelStatus.READY)
         self.close(run_id, "FINISHED")
+
+    def _log_model(self, run_id: str, record: RunRecord, said: str) -> str:
+        """The id of the run's file as a model of its own, which MLflow can load, serve and register."""
+        logged = self.client.create_logged_model(
+            self.experiment_id,
+            name=NAME,
+            source_run_id=run_id,
+            tags={DESCRIPTION: said},
+            params={name: str(value) for name, value in asdict(record.setting).items()},
+            model_type="tflite",
+        )
+        with tempfile.TemporaryDirectory(prefix="model-") as folder:
+            write_model(Path(folder), record, logged)
+            self.client.log_model_artifacts(logged.model_id, folder)
+        return str(logged.model_id)
+
+    def watched(self, run_id: str) -> AbstractContextManager[None]:
+        """Around the work of a run: the machine's load is recorded meanwhile, where that is asked for."""
+        return sampled(run_id, self.client.tracking_uri) if self.address.system_metrics else nullcontext()
 
     @_explained
     def fail(self, run_id: str, reason: str, details: str) -> None:
@@ -288,7 +321,7 @@ class Store:
         """The Markdown that MLflow shows above a run."""
         if len(text) > NOTE_LENGTH:
             text = f"{text[:NOTE_LENGTH].rpartition(chr(10))[0]}\n\nThe rest stands in the artifacts."
-        self.client.set_tag(run_id, "mlflow.note.content", text)
+        self.client.set_tag(run_id, DESCRIPTION, text)
 
     @_explained
     def attach(self, run_id: str, folder: Path) -> None:
@@ -417,6 +450,15 @@ class Store:
     def fetch(self, run_id: str, artifact: str, folder: Path) -> Path:
         """An artifact of a run as a file in the folder."""
         return Path(self.client.download_artifacts(run_id, artifact, str(folder)))
+
+    @_explained
+    def register(self, run_id: str, name: str, why: str) -> Registered:
+        """Make a run's model a version of a registered one; `why`, in Markdown, becomes its description.
+
+        Raises:
+            UserError: the name cannot be used, the run has no model, or the store has no registry.
+        """
+        return register(self.client, self.client.get_run(run_id), name, why)
 
     @_explained
     def add_session(self, run_id: str, name: str, folder: Path, p50_us: float) -> None:

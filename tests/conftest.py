@@ -40,6 +40,15 @@ def own_card(folder: Path, card: str, kind: str, code: str) -> None:
     (folder / f"{module}.py").write_text(code)
 
 
+def bare(folder: Path) -> dict[str, str]:
+    """The environment of a process that finds neither TensorFlow nor this package."""
+    place = folder / "bare"
+    place.mkdir(exist_ok=True)
+    code = "import sys\nsys.modules.update(dict.fromkeys(('tensorflow', 'tf_keras', 'experiments')))\n"
+    (place / "sitecustomize.py").write_text(code)
+    return {**os.environ, "PYTHONPATH": str(place), "PYTHONSAFEPATH": "1"}
+
+
 def run(folder: Path, module: str, *arguments: str) -> Done:
     """Run `python -m MODULE ARGUMENTS` in a folder, as a user would."""
     return subprocess.run(

@@ -17,7 +17,7 @@ CARDS = sorted((REPOSITORY / "conf").glob("*/*.yaml"))
 ROOMS = {
     "hydra": {"run", "configuration", "sweep"},
     "omegaconf": {"run", "configuration", "sweep"},
-    "mlflow": {"tracking"},
+    "mlflow": {"tracking", "mlflow_model", "registry", "system_metrics"},
     "sqlalchemy": {"store_tables", "tracking"},
     "pandas": {
         "compare", "latency", "comparison.baseline", "comparison.columns", "comparison.compared", "comparison.files",
@@ -29,7 +29,7 @@ ROOMS = {
     "tensorflow": {"tensorflow_quietly", "strategy.rewritten"},
     "tensorflow_model_optimization": {"strategy.annotation", "strategy.compression", "strategy.rewritten"},
     "ai_edge_litert": {
-        "exact", "graph", "measure.accuracy", "measure.fidelity", "measure.memory_probe",
+        "exact", "graph", "litert_model", "measure.accuracy", "measure.fidelity", "measure.memory_probe",
         "measure.profile", "measure.stopwatch", "weights",
     },
     "tflite_micro": {"measure.micro_probe"},

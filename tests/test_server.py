@@ -17,7 +17,7 @@ from sqlalchemy.exc import InternalError
 from benchmarks.postgres import LOOPBACK, Database, free_port, missing, running, wait_until
 from experiments.compare import load
 from experiments.tracking import Store, Tracking
-from tests.conftest import ENVIRONMENT, run, save_images
+from tests.conftest import ENVIRONMENT, bare, run, save_images
 from tests.generated import OTHERS, exactly, fill_variously, through_the_api
 
 pytestmark = pytest.mark.endtoend
@@ -172,6 +172,16 @@ def test_a_parallel_sweep_keeps_everything_on_the_server(server: Server, folder:
         model = Path(store(server).client.download_artifacts(run_id, "model.tflite", str(tmp_path)))
         assert model.stat().st_size == rows.set_index("run_id")["tflite_bytes"][run_id]
     assert list(server.artifacts.rglob("model.tflite"))
+
+    registered = run(folder, "experiments.compare", "--uri", server.uri, "--register", "shipped")
+    assert registered.returncode == 0, registered.stderr
+    answer = (
+        "import mlflow; model = mlflow.pyfunc.load_model('models:/shipped/1'); "
+        "print(model.predict(model.input_example))"
+    )
+    environment = {**bare(tmp_path), "MLFLOW_TRACKING_URI": server.uri}
+    done = subprocess.run([sys.executable, "-c", answer], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.count("[[")) == (0, 1), done.stderr
 
     compared = run(folder, "experiments.compare", "--uri", server.uri, "--csv", "table.csv")
     assert compared.returncode == 0, compared.stderr

@@ -23,6 +23,28 @@ def dense_file(inputs: int = 16, outputs: int = 4, layers: int = 1) -> TFLiteMod
         graph.tensors.append(_tensor(f"model/dense_{layer}/MatMul", (1, width), 0))
         graph.operators.append(_dense(len(graph.tensors) - 3, len(graph.tensors) - 2, len(graph.tensors) - 1))
     graph.inputs, graph.outputs = [0], [len(graph.tensors) - 1]
+    return _file(model)
+
+
+def int8_interface(file: TFLiteModel) -> TFLiteModel:
+    """The same file with an input and an output of int8, a step of which is 1/64 and 1/32."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(file.content, 0))
+    graph = model.subgraphs[0]
+    model.operatorCodes += [_code(schema.BuiltinOperator.DEQUANTIZE), _code(schema.BuiltinOperator.QUANTIZE)]
+    inside, outside = (graph.inputs[0], graph.outputs[0]), []
+    for place, scale, zero in zip(inside, (1 / 64, 1 / 32), (-20, 3), strict=True):
+        tensor = _tensor("int8", graph.tensors[place].shape, 0)
+        tensor.type, tensor.quantization = schema.TensorType.INT8, schema.QuantizationParametersT()
+        tensor.quantization.scale, tensor.quantization.zeroPoint = [scale], [zero]
+        graph.tensors.append(tensor)
+        outside.append(len(graph.tensors) - 1)
+    graph.operators.insert(0, _converting(1, outside[0], inside[0]))
+    graph.operators.append(_converting(2, inside[1], outside[1]))
+    graph.inputs, graph.outputs = outside[:1], outside[1:]
+    return _file(model)
+
+
+def _file(model: Any) -> TFLiteModel:
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return TFLiteModel(bytes(builder.Output()))
@@ -48,6 +70,12 @@ def _tensor(name: str, shape: tuple[int, ...], buffer: int) -> Any:
     tensor.shapeSignature = [-1, *shape[1:]] if buffer == 0 else None
     tensor.type = schema.TensorType.FLOAT32
     return tensor
+
+
+def _converting(code: int, values: int, output: int) -> Any:
+    operator = schema.OperatorT()
+    operator.opcodeIndex, operator.inputs, operator.outputs = code, [values], [output]
+    return operator
 
 
 def _dense(values: int, kernel: int, output: int) -> Any:

@@ -59,6 +59,11 @@ class Dataset:
         return _digest(self.train, self.validation)
 
     @cached_property
+    def test_fingerprint(self) -> str:
+        """SHA-256 of what accuracies are measured on."""
+        return _digest(self.test)
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all three splits."""
         return _digest(self.train, self.validation, self.test)

@@ -1,0 +1,152 @@
+"""MLflow's pages as a person sees them: a real `mlflow ui`, and Chromium without a window that opens it."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from experiments.errors import UserError
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+LOOPBACK = "127.0.0.1"
+SECONDS_TO_START = 120.0
+SIZE = (1280, 900)
+# How MLflow is found by somebody who works with it: model training chosen, and the assistant closed.
+SETTLED = {
+    "mlflow.workflowType_v1": '"machine_learning"',
+    "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
+    "mlflow.assistant.panelOpen_v1": "false",
+}
+
+
+def chromium() -> str | None:
+    """The browser's program; None where none is installed."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@contextmanager
+def served(uri: str) -> Iterator[str]:
+    """The address of an `mlflow ui` on a store; it ends with the block."""
+    port = str(free_port())
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", port, "--workers", "1"]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+        )
+        try:
+            await_answer(f"http://{LOOPBACK}:{port}/health", process)
+            yield f"http://{LOOPBACK}:{port}"
+        finally:
+            end(process)
+
+
+def end(server: "subprocess.Popen[bytes]") -> None:
+    """End a server that was started in a session of its own, with its workers."""
+    with suppress(ProcessLookupError):  # it has ended by itself
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens to."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def await_answer(address: str, process: "subprocess.Popen[bytes]") -> None:
+    """Wait for a server that was started.
+
+    Raises:
+        UserError: it has ended, or two minutes are over.
+    """
+    deadline = time.monotonic() + SECONDS_TO_START
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    raise UserError(f"The server does not answer at {address}.")
+
+
+@dataclass(frozen=True)
+class Pages:
+    """The pages of an experiment, in a browser."""
+
+    page: "Page"
+    address: str
+    experiment_id: str
+
+    def runs(self) -> "Page":
+        """The table of runs."""
+        return self._opened("runs")
+
+    def unfold(self) -> None:
+        """Show the runs below the newest sweep of the table."""
+        self.page.locator("[role=row] [col-id*='Run Name'] button").first.click()
+
+    def charts(self) -> None:
+        """Turn from the table to the charts of its runs."""
+        self.page.locator("label:has(input[value=CHART])").click()
+
+    def run(self, run_id: str) -> "Page":
+        """What one run's page says first."""
+        return self._opened(f"runs/{run_id}")
+
+    def models(self) -> "Page":
+        """The models of the experiment."""
+        return self._opened("models")
+
+    def artifact(self, run_id: str, path: str = "") -> "Page":
+        """The artifacts of a run, one of them shown."""
+        return self._opened(f"runs/{run_id}/artifacts/{path}".rstrip("/"))
+
+    def _opened(self, place: str) -> "Page":
+        self.page.goto("about:blank")  # or a page that differs in what stands behind # only would not be loaded
+        self.page.goto(f"{self.address}/#/experiments/{self.experiment_id}/{place}")
+        return self.page
+
+
+@contextmanager
+def opened(address: str, experiment_id: str) -> Iterator[Pages]:
+    """A browser on MLflow's pages of an experiment.
+
+    Raises:
+        UserError: there is no Chromium.
+    """
+    from playwright.sync_api import sync_playwright
+
+    program = chromium()
+    if program is None:
+        raise UserError("Chromium is not installed: apt-get install chromium")
+    width, height = SIZE
+    # What was unfolded on a page before does not stay so.
+    settled = "localStorage.clear();" + "".join(
+        f"localStorage.setItem({key!r}, {value!r});" for key, value in SETTLED.items()
+    )
+    with sync_playwright() as playwright:
+        # Chromium has no sandbox for root, and opens the pages of this machine only.
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.add_init_script(f"if (location.protocol == 'http:') {{ {settled} }}")
+        try:
+            yield Pages(page, address, experiment_id)
+        finally:
+            browser.close()

@@ -1,0 +1,72 @@
+"""What a run found, in the few sentences that MLflow shows above it."""
+
+from experiments.record import RunRecord
+from experiments.statistics import Estimate
+
+SPEEDS = {
+    "faster": "faster than",
+    "slower": "slower than",
+    "equivalent": "within 2 % as fast as",
+    "unclear": "not shown to be faster or slower than",
+}
+
+
+def description(record: RunRecord, address: str) -> str:
+    """Markdown: accuracy, size and speed with their intervals, what the file computes in, and how to load it."""
+    sentences = [_accuracy(record), _size(record), _speed(record), _file(record), _loading(record, address)]
+    return "\n\n".join(sentence for sentence in sentences if sentence)
+
+
+def _accuracy(record: RunRecord) -> str:
+    change = record.accuracy_change
+    if change.low > 0:
+        meaning = "more than"
+    elif change.high < 0:
+        meaning = "less than"
+    else:
+        meaning = "no evidence of a difference from"
+    return (
+        f"**{_percent(record.tflite_accuracy)} % accuracy** on {record.data.test:,} test images: {meaning} the float "
+        f"TFLite model of the same baseline ({_percent(change, '+')} points). It gives the same answer as its Keras "
+        f"model on {100 * record.agreement:.2f} % of them."
+    )
+
+
+def _size(record: RunRecord) -> str:
+    file = record.tflite
+    times = record.reference_bytes / file.bytes
+    return f"**{file.bytes:,} bytes** instead of that float file's {record.reference_bytes:,}: {times:.2f}x smaller."
+
+
+def _speed(record: RunRecord) -> str:
+    latency = record.latency
+    if latency.verdict == "void":
+        return f"Its timing is void: {latency.session.void}."
+    times = latency.speedup
+    return (
+        f"**{latency.own.percentile_us(50):,.3g} us** for an image (median), {SPEEDS[latency.verdict]} that float "
+        f"file: {times.value:.2f}x [{times.low:.2f}, {times.high:.2f}]."
+    )
+
+
+def _file(record: RunRecord) -> str:
+    said = record.verdict()
+    sentences = [f"It computes in {said['arithmetic']}."]
+    if record.broken:
+        sentences.append(f"**Not what the strategy promises**: {said['broken_promise']}.")
+    if said["left_float"]:
+        sentences.append(f"{said['left_float']}.")
+    return " ".join(sentences)
+
+
+def _loading(record: RunRecord, address: str) -> str:
+    shape = ", ".join(str(length) for length in record.data.example.shape[1:])
+    return (
+        f'Load it, without TensorFlow, with `mlflow.pyfunc.load_model("{address}")`: its `predict` takes images (n, '
+        f"{shape}) float32."
+    )
+
+
+def _percent(estimate: Estimate, sign: str = "") -> str:
+    value, low, high = (f"{100 * part:{sign}.2f}" for part in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{low}, {high}]"

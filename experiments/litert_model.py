@@ -1,0 +1,65 @@
+"""The TFLite file of a run as an MLflow model: what travels with the file, and answers wherever it is loaded.
+
+This file is copied into the folder of each model, so it imports nothing but LiteRT and numpy: neither this package nor
+TensorFlow has to be installed where `mlflow.pyfunc.load_model` or `mlflow models serve` use the model.
+"""
+
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert.interpreter import Interpreter
+
+
+def _load_pyfunc(path: str) -> "LiteRTModel":
+    """What MLflow calls with the path of the .tflite file."""
+    return LiteRTModel(path)
+
+
+class LiteRTModel:
+    """A TFLite file that answers images, one a call as in the run's own evaluation: the answers are the same bits."""
+
+    def __init__(self, path: str) -> None:
+        self._interpreter = Interpreter(path, num_threads=1)
+        self._interpreter.allocate_tensors()
+        (self._entry,), (self._exit,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        self._one_at_a_time = Lock()  # a server has many threads, and the interpreter one memory
+
+    def predict(self, images: Any, params: dict[str, Any] | None = None) -> npt.NDArray[np.float32]:
+        """Outputs (n, classes) float32 for images (n, ...) float32, on the scale of the run's data set, as 0..1.
+
+        Raises:
+            ValueError: the images have another shape than the model's.
+        """
+        values = np.asarray(images, np.float32)
+        shape = tuple(self._entry["shape"][1:])
+        if values.shape[1:] != shape:
+            raise ValueError(
+                f"The model takes images of the shape (n, {', '.join(map(str, shape))}), not {values.shape}."
+            )
+        answers = np.empty((len(values), *self._exit["shape"][1:]), self._exit["dtype"])
+        with self._one_at_a_time:
+            for place, image in enumerate(_quantized(values, self._entry)):
+                self._interpreter.set_tensor(self._entry["index"], image[np.newaxis])
+                self._interpreter.invoke()
+                answers[place] = self._interpreter.get_tensor(self._exit["index"])[0]
+        return _dequantized(answers, self._exit)
+
+
+def _quantized(values: npt.NDArray[np.float32], tensor: dict[str, Any]) -> npt.NDArray[np.generic]:
+    """Values as the tensor's type: q = round(x / scale) + zero point, saturated."""
+    if not np.issubdtype(tensor["dtype"], np.integer):
+        return values
+    scale, zero = tensor["quantization"]
+    limits = np.iinfo(tensor["dtype"])
+    steps: npt.NDArray[np.float32] = np.round(values / np.float32(scale)) + np.float32(zero)
+    return np.clip(steps, limits.min, limits.max).astype(tensor["dtype"])
+
+
+def _dequantized(values: npt.NDArray[np.generic], tensor: dict[str, Any]) -> npt.NDArray[np.float32]:
+    """The real values that a tensor's integers stand for: x = (q - zero point) * scale."""
+    if not np.issubdtype(values.dtype, np.integer):
+        return np.asarray(values, np.float32)
+    scale, zero = tensor["quantization"]
+    return (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)

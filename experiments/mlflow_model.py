@@ -1,0 +1,109 @@
+"""A run's TFLite file as an MLflow model, and its data as MLflow knows data sets."""
+
+import json
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from shutil import copyfile
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from experiments.dataset import Images
+from experiments.record import RunRecord
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput, LoggedModel
+    from mlflow.types import Schema
+
+NAME = "model"  # runs:/RUN/model
+FLAVOR = Path(__file__).with_name("litert_model.py")
+NEEDED = ("mlflow", "ai-edge-litert", "numpy")  # by whoever loads the model
+DIGEST = 8  # characters, as in MLflow's own digests of data sets; it has room for 36
+
+
+def write_model(folder: Path, record: RunRecord, logged: "LoggedModel") -> None:
+    """The folder of a model, written here file by file: MLflow's save_model would load it to find what it imports."""
+    from mlflow.models import Model, ModelSignature
+
+    example = {"artifact_path": "input_example.json", "serving_input_path": "serving_input_example.json"}
+    model = Model(
+        model_id=logged.model_id,
+        run_id=logged.source_run_id,
+        artifact_path=logged.artifact_location,
+        signature=ModelSignature(_images(record), _any_number_of(np.float32, record.data.classes)),
+        saved_input_example_info={**example, "type": "ndarray"},
+        metadata={**asdict(record.setting), "tflite_sha256": record.tflite.digest},
+        model_size_bytes=record.tflite.bytes,
+    )
+    model.add_flavor(
+        "python_function",
+        loader_module=FLAVOR.stem,
+        code="code",
+        data="model.tflite",
+        env={"virtualenv": "python_env.yaml"},
+        python_version=platform.python_version(),
+    )
+    model.save(folder / "MLmodel")
+    (folder / "model.tflite").write_bytes(record.tflite.content)
+    (folder / "code").mkdir()
+    copyfile(FLAVOR, folder / "code" / FLAVOR.name)
+    (folder / "requirements.txt").write_text("".join(f"{package}=={version(package)}\n" for package in NEEDED))
+    # JSON is YAML.
+    env = {"python": platform.python_version(), "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
+    (folder / "python_env.yaml").write_text(json.dumps(env))
+    images = _in_few_digits(record.data.example)
+    (folder / example["artifact_path"]).write_text(json.dumps(images))
+    (folder / example["serving_input_path"]).write_text(json.dumps({"inputs": images}))
+
+
+def _images(record: RunRecord) -> "Schema":
+    return _any_number_of(np.float32, *record.data.example.shape[1:])
+
+
+def _any_number_of(dtype: type, *shape: int) -> "Schema":
+    from mlflow.types import Schema, TensorSpec
+
+    return Schema([TensorSpec(np.dtype(dtype), (-1, *shape))])
+
+
+def _in_few_digits(images: Images) -> list[object]:
+    """The same float32 values in as few digits as they need."""
+    values = [float(str(value)) for value in images.ravel()]
+    nested: list[object] = np.array(values).reshape(images.shape).tolist()
+    return nested
+
+
+def data_inputs(record: RunRecord) -> "list[DatasetInput]":
+    """What the run was trained on, and what its accuracies hold for."""
+    data = record.data
+    return [
+        _input(
+            record, "training", data.training_fingerprint, {"training": data.training, "validation": data.validation}
+        ),
+        _input(record, "testing", data.test_fingerprint, {"test": data.test}),
+    ]
+
+
+def measured_on(record: RunRecord) -> dict[str, str]:
+    """What MLflow's metrics say of the data set that they hold for."""
+    return {"dataset_name": record.setting.dataset, "dataset_digest": record.data.test_fingerprint[:DIGEST]}
+
+
+def _input(record: RunRecord, context: str, fingerprint: str, images: dict[str, int]) -> "DatasetInput":
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    data = record.data
+    schema = {"features": _images(record).to_json(), "targets": _any_number_of(np.int64).to_json()}
+    source = {"tags": {"mlflow.source.type": "LOCAL", "mlflow.source.name": f"dataset={record.setting.dataset}"}}
+    profile = {"images": images, "shape": list(data.example.shape[1:]), "classes": data.classes, "sha256": fingerprint}
+    dataset = Dataset(
+        name=record.setting.dataset,
+        digest=fingerprint[:DIGEST],
+        source_type="code",
+        source=json.dumps(source),
+        schema=json.dumps({"mlflow_tensorspec": schema}),
+        profile=json.dumps(profile),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])

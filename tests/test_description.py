@@ -1,0 +1,66 @@
+"""What a run says of itself above its numbers in MLflow."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.description import description
+from experiments.statistics import Estimate
+
+
+def said(verdict: str = "faster", change: tuple[float, float, float] = (0.0, -0.001, 0.001), **words: str) -> str:
+    latency = SimpleNamespace(
+        verdict=verdict,
+        speedup=Estimate(3.34, 3.33, 3.35),
+        own=SimpleNamespace(percentile_us=lambda _: 47.4),
+        session=SimpleNamespace(void="other work kept 1.5 of 2 cores busy"),
+    )
+    tags = {"arithmetic": "4 int8", "left_float": "", "broken_promise": "", **words}
+    record: Any = SimpleNamespace(
+        tflite_accuracy=Estimate(0.957, 0.952, 0.961),
+        accuracy_change=Estimate(*change),
+        agreement=0.9981,
+        tflite=SimpleNamespace(bytes=156_296),
+        reference_bytes=599_796,
+        latency=latency,
+        broken=tuple(filter(None, [tags["broken_promise"]])),
+        verdict=lambda: tags,
+        data=SimpleNamespace(test=10_000, example=np.zeros((1, 28, 28, 1), np.float32)),
+    )
+    return description(record, "runs:/ID/model")
+
+
+def test_a_description_has_what_the_table_has_in_sentences() -> None:
+    text = said()
+    assert "**95.70 [95.20, 96.10] % accuracy** on 10,000 test images" in text
+    assert "**156,296 bytes** instead of that float file's 599,796: 3.84x smaller." in text
+    assert "**47.4 us** for an image (median), faster than that float file: 3.34x [3.33, 3.35]." in text
+    assert 'mlflow.pyfunc.load_model("runs:/ID/model")' in text
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ((0.0, -0.001, 0.001), "no evidence of a difference from the float TFLite model"),
+        ((0.02, 0.017, 0.023), "more than the float TFLite model"),
+        ((-0.02, -0.023, -0.017), "less than the float TFLite model"),
+    ],
+)
+def test_a_change_of_accuracy_is_one_only_where_its_interval_leaves_out_0(
+    change: tuple[float, float, float], words: str
+) -> None:
+    assert words in said(change=change)
+
+
+def test_a_void_timing_has_no_numbers() -> None:
+    text = said(verdict="void")
+    assert "Its timing is void: other work kept 1.5 of 2 cores busy." in text
+    assert "us**" not in text
+
+
+def test_a_broken_promise_and_layers_left_in_float_are_told() -> None:
+    text = said(broken_promise="conv computes in float32", left_float="conv stays float (no recipe)")
+    assert "**Not what the strategy promises**: conv computes in float32." in text
+    assert "conv stays float (no recipe)." in text

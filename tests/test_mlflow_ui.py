@@ -1,0 +1,167 @@
+"""MLflow as a person meets it: the pages in a real browser, the served model, the registry; on a small real sweep."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.mlflow_pages import Pages, await_answer, chromium, end, free_port, opened, served
+from experiments.measure.accuracy import tflite_logits
+from experiments.tflite import TFLiteModel
+from experiments.tracking import Store, Tracking
+from tests.conftest import bare, run, save_images
+
+pytestmark = pytest.mark.endtoend
+
+RUNS = ("none mlp npz epochs=1 seed=0", "ptq_int8 mlp npz epochs=1 seed=0")
+# Artifacts of a sweep that MLflow shows, and a text in each.
+SHOWN = {
+    "comparison.csv": "tflite_accuracy",
+    "comparison.md": "ptq_int8",
+    "report.html": "Which quantization to ship",
+}
+SECONDS_TO_SHOW = 60.0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a sweep was run, and its best model registered."""
+    folder = tmp_path_factory.mktemp("sweep")
+    save_images(folder / "images.npz")
+    small = ("model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.1")
+    swept = run(folder, "experiments.run", "-m", "strategy=none,ptq_int8", "tracking.system_metrics=true", *small)
+    assert (swept.returncode, swept.stderr) == (0, "")
+    shipped = run(folder, "experiments.compare", "--require", "tflite_bytes < 1e6", "--register", "shipped")
+    assert shipped.returncode == 0, shipped.stderr
+    assert "Its model registered as shipped, version 1." in shipped.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(folder: Path) -> Store:
+    return Tracking(uri=f"sqlite:///{folder}/mlflow.db").connect(create=False)
+
+
+@pytest.fixture(scope="module")
+def sweep(store: Store) -> str:
+    return str(store.find("tags.kind = 'sweep'")[0].info.run_id)
+
+
+@pytest.fixture(scope="module")
+def pages(store: Store) -> Iterator[Pages]:
+    if chromium() is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    with served(store.client.tracking_uri) as address, opened(address, store.experiment_id) as pages:
+        yield pages
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + SECONDS_TO_SHOW
+    while not holds():
+        assert time.monotonic() < deadline, f"{what} within {SECONDS_TO_SHOW:.0f} s"
+        time.sleep(0.2)
+
+
+def shows(pages: Pages, text: str) -> None:
+    """A page or a document in it shows this text."""
+    until(lambda: any(frame.get_by_text(text).first.is_visible() for frame in pages.page.frames), f"{text!r} is shown")
+
+
+def test_the_runs_of_a_sweep_are_seen_below_it_by_their_names(pages: Pages) -> None:
+    pages.runs()
+    shows(pages, "sweep strategy=none,ptq_int8")
+    assert not pages.page.get_by_text(RUNS[0]).count()
+    pages.unfold()
+    for name in RUNS:
+        shows(pages, name)
+
+
+def test_the_chart_view_has_the_training_curves_of_the_runs(pages: Pages) -> None:
+    pages.runs()
+    pages.unfold()
+    pages.charts()
+    shows(pages, "baseline/val_accuracy")
+    until(lambda: pages.page.locator(".js-plotly-plot .scatterlayer .trace").count() >= len(RUNS), "curves are drawn")
+
+
+@pytest.mark.parametrize("artifact", SHOWN)
+def test_the_artifacts_of_a_sweep_are_shown(pages: Pages, sweep: str, artifact: str) -> None:
+    pages.artifact(sweep, artifact)
+    shows(pages, SHOWN[artifact])
+
+
+def test_the_page_of_a_run_says_what_was_found(pages: Pages, store: Store, sweep: str) -> None:
+    pages.run(store.rows(sweep)[1]["run_id"])
+    shows(pages, "% accuracy")
+    shows(pages, "Training")  # the use of a data set
+
+
+def test_the_models_of_the_sweep_are_listed_with_the_registered_one(pages: Pages) -> None:
+    pages.models()
+    shows(pages, RUNS[1])
+    shows(pages, "shipped")
+
+
+def test_a_registered_model_says_why_it_was_chosen(store: Store) -> None:
+    version = store.client.get_model_version("shipped", "1")
+    assert "required: tflite_bytes < 1e6" in str(version.description)
+    assert "% accuracy**" in str(version.description)
+    assert version.tags["strategy"] == "ptq_int8"
+
+
+def test_the_same_run_is_registered_once(folder: Path) -> None:
+    again = run(folder, "experiments.compare", "--register", "shipped")
+    assert "Its model was registered already, as shipped, version 1." in again.stdout
+
+
+def test_nothing_is_registered_where_no_run_meets_the_requirements(folder: Path, store: Store) -> None:
+    done = run(folder, "experiments.compare", "--require", "tflite_accuracy > 1", "--register", "never")
+    assert done.returncode == 3
+    assert not store.client.search_registered_models("name = 'never'")
+
+
+def test_a_registered_model_is_served_without_tensorflow(folder: Path, store: Store, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((3, 8, 8, 1)).astype(np.float32)
+    port = free_port()
+    command = [
+        sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/shipped/1", "--env-manager", "local",
+        "--host", "127.0.0.1", "--port", str(port),
+    ]  # fmt: skip
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # MLflow starts uvicorn by its name
+    environment = {**bare(tmp_path), "PATH": programs, "MLFLOW_TRACKING_URI": store.client.tracking_uri}
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        await_answer(f"http://127.0.0.1:{port}/ping", server)
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations",
+            json.dumps({"inputs": images.tolist()}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            said = np.array(json.load(answer)["predictions"], np.float32)
+    finally:
+        end(server)
+    run_id = store.client.get_model_version("shipped", "1").run_id
+    file = TFLiteModel(store.fetch(str(run_id), "model.tflite", tmp_path).read_bytes())
+    assert said.tobytes() == tflite_logits(file, images, threads=1).tobytes()
+
+
+def test_runs_say_what_data_they_used(store: Store, sweep: str) -> None:
+    inputs = [store.client.get_run(row["run_id"]).inputs for row in store.rows(sweep)]
+    used = {(use.dataset.name, use.tags[0].value) for each in inputs if each for use in each.dataset_inputs}
+    assert used == {("npz", "training"), ("npz", "testing")}
+
+
+def test_the_load_of_the_machine_is_recorded_where_that_is_asked_for(store: Store, sweep: str) -> None:
+    for row in store.rows(sweep):
+        assert row["system/cpu_utilization_percentage"] > 0
