@@ -126,7 +126,19 @@ class Pages:
 
 @contextmanager
 def opened(address: str, experiment_id: str) -> Iterator[Pages]:
-    """A browser on MLflow's pages of an experiment.
+    """A browser on MLflow's pages of an experiment."""
+    # What was unfolded on a page before does not stay so.
+    settled = "localStorage.clear();" + "".join(
+        f"localStorage.setItem({key!r}, {value!r});" for key, value in SETTLED.items()
+    )
+    with browsed() as page:
+        page.add_init_script(f"if (location.protocol == 'http:') {{ {settled} }}")
+        yield Pages(page, address, experiment_id)
+
+
+@contextmanager
+def browsed() -> "Iterator[Page]":
+    """An empty page of a browser.
 
     Raises:
         UserError: there is no Chromium.
@@ -137,16 +149,10 @@ def opened(address: str, experiment_id: str) -> Iterator[Pages]:
     if program is None:
         raise UserError("Chromium is not installed: apt-get install chromium")
     width, height = SIZE
-    # What was unfolded on a page before does not stay so.
-    settled = "localStorage.clear();" + "".join(
-        f"localStorage.setItem({key!r}, {value!r});" for key, value in SETTLED.items()
-    )
     with sync_playwright() as playwright:
         # Chromium has no sandbox for root, and opens the pages of this machine only.
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": height})
-        page.add_init_script(f"if (location.protocol == 'http:') {{ {settled} }}")
         try:
-            yield Pages(page, address, experiment_id)
+            yield browser.new_page(viewport={"width": width, "height": height})
         finally:
             browser.close()

@@ -1,13 +1,13 @@
-"""The README's picture of a sweep in MLflow: `python -m benchmarks.screenshots NAME`, in the folder where it was run.
+"""The README's pictures of a published sweep: `python -m benchmarks.screenshots NAME`, in the folder where it was run.
 
-Starts `mlflow ui` on the store there, opens the page of the newest sweep in Chromium, and writes
-benchmarks/results/NAME/mlflow.png.
+Starts `mlflow ui` on the store there, opens the page of the newest sweep in Chromium, then the published report, and
+writes mlflow.png and report.png in benchmarks/results/NAME/.
 """
 
 import argparse
 from pathlib import Path
 
-from benchmarks.mlflow_pages import opened, served
+from benchmarks.mlflow_pages import browsed, opened, served
 from benchmarks.publish import HERE
 from experiments.errors import UserError, mistakes_told
 from experiments.tracking import Store, Tracking
@@ -28,6 +28,15 @@ def photograph(store: Store, path: Path) -> None:
         page.screenshot(path=path)
 
 
+def photograph_report(report: Path, path: Path) -> None:
+    """The beginning of a report, as a PNG."""
+    if not report.exists():
+        raise UserError(f"{report}: there is none. Publish the sweep first: python -m benchmarks.publish NAME")
+    with browsed() as page:
+        page.goto(report.as_uri())
+        page.screenshot(path=path)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.screenshots", description=__doc__.partition("\n")[0])
@@ -36,7 +45,9 @@ def main() -> None:
     options = parser.parse_args()
     with mistakes_told():
         store = Tracking(uri=options.uri).connect(create=False)
-        photograph(store, HERE / "results" / options.name / "mlflow.png")
+        folder = HERE / "results" / options.name
+        photograph(store, folder / "mlflow.png")
+        photograph_report(folder / "report.html", folder / "report.png")
 
 
 if __name__ == "__main__":

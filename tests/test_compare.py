@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.measure import Measurement
 
 from experiments.comparison import terminal
-from experiments.comparison.columns import COLUMNS, frame, label
+from experiments.comparison.columns import COLUMNS, NUMBERS, WHOLE, frame, label
 from experiments.comparison.files import FORMS, form_of
 from experiments.comparison.pairs import Examined, pairs_for_people, table_of_pairs
 from experiments.comparison.people import MACHINES, for_people, note
@@ -122,6 +122,13 @@ def test_a_failed_run_keeps_its_row_and_has_empty_cells() -> None:
 
 def test_a_run_without_a_measurement_is_not_zero() -> None:
     assert pd.isna(frame([FAILED])["tflite_accuracy"].iloc[0])
+
+
+@pytest.mark.parametrize("rows", [ROWS, [FAILED]])
+def test_numbers_have_the_types_that_are_documented_whatever_is_missing(rows: list[dict[str, Any]]) -> None:
+    table = frame(rows)
+    assert {str(table[name].dtype) for name in WHOLE} == {"Int64"}
+    assert {str(table[name].dtype) for name in NUMBERS} == {"float64"}
 
 
 def test_a_setting_that_varies_becomes_a_column() -> None:

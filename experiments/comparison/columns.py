@@ -42,6 +42,11 @@ WHOLE = (
     "epochs_trained",
     "epochs_reused",
 )
+WORDS = (
+    "strategy", "model", "dataset", "speed", "latency_void", "runs_on_micro", "arithmetic", "verified",
+    "broken_promise", "partial", "left_float", "machine", "cpu", "git_commit", "run_id", "status", "error",
+)  # fmt: skip
+NUMBERS = tuple(name for name in COLUMNS if name not in (*WHOLE, *WORDS))
 # Columns that a table for people shows only where they differ between its rows.
 SETTINGS = ("model", "dataset", "epochs", "seed")
 # What a run is but for its seed, with the settings of the configuration that vary.
@@ -49,10 +54,13 @@ CELL = ("strategy", "model", "dataset", "epochs", "finetune_epochs")
 
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """Rows of the store as a table; a run without a measurement has an empty cell there, never a zero."""
+    """Rows of the store as a table: WHOLE are Int64, NUMBERS float64, WORDS and varied settings text.
+
+    A run without a measurement has an empty cell there, never a zero.
+    """
     everything = pd.DataFrame([dict(row) for row in rows])
     table = everything.reindex(columns=[*COLUMNS, *_varied(everything)])
-    return table.astype(dict.fromkeys(WHOLE, "Int64"))
+    return table.astype({**dict.fromkeys(WHOLE, "Int64"), **dict.fromkeys(NUMBERS, "float64")})
 
 
 def _varied(table: pd.DataFrame) -> list[str]:
