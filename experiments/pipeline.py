@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from experiments.graph import coverage, read_ops
 from experiments.measure.changes import changed_images
 from experiments.measure.fidelity import delegated, gaps, op_noise
 from experiments.measure.latency import LatencyProtocol, measure_latency
-from experiments.measure.memory import footprint
+from experiments.measure.memory import Arena, Memory, footprint
 from experiments.measure.profile import op_profile
 from experiments.model import Architecture
 from experiments.progress import say
@@ -27,7 +28,7 @@ from experiments.remembered import Remembered
 from experiments.stamp import stamp
 from experiments.statistics import Estimate, mcnemar, paired_difference, proportion
 from experiments.strategy import Strategy
-from experiments.tflite import Float32
+from experiments.tflite import Float32, TFLiteModel
 from experiments.training import Fit, Trained, Training, fit
 
 if TYPE_CHECKING:
@@ -87,7 +88,9 @@ def run(experiment: Experiment) -> RunRecord:
     layers = [layer.name for layer in model.layers]
     ops = read_ops(tflite.content, layers)
 
-    with spent.on("evaluation"):
+    # Its processes mostly wait for their own start, and what they find does not depend on who computes beside them.
+    with ThreadPoolExecutor(1) as beside, spent.on("evaluation"):
+        found = beside.submit(_footprint, tflite, data, experiment.latency, spent)
         logits = {
             BASELINE: known.keras_answers(baseline.model),
             AFTER: known.keras_answers(prepared.model),
@@ -99,8 +102,7 @@ def run(experiment: Experiment) -> RunRecord:
         latency = measure_latency(tflite, reference, data.test.x, experiment.latency, seed)
     with spent.on("profile"):
         profile = op_profile(tflite, ops, data.test.x, experiment.latency, seed)
-    with spent.on("memory"):
-        memory, micro = footprint(tflite, data.test.x, experiment.latency.threads)
+    memory, micro = found.result()
     answers = Answers(
         truth=data.test.y,
         keras=logits[AFTER].argmax(axis=1),
@@ -136,6 +138,13 @@ def run(experiment: Experiment) -> RunRecord:
         data=_data(data),
         stamp=stamp(),
     )
+
+
+def _footprint(
+    tflite: TFLiteModel, data: Dataset, protocol: LatencyProtocol, spent: "Spent"
+) -> tuple[Memory, Arena | None]:
+    with spent.on("memory"):
+        return footprint(tflite, data.test.x, protocol.threads)
 
 
 class Spent:
