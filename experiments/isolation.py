@@ -12,6 +12,7 @@ import re
 import signal
 import tempfile
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver
 from pathlib import Path
@@ -31,8 +32,6 @@ LOADED_ONCE = (
     "experiments.fork_server", "experiments.tensorflow_quietly", "experiments.strategy.annotation",
     "experiments.pipeline",
 )  # fmt: skip
-# Of use to several runs only.
-LOADED_FOR_SEVERAL = ("experiments.strategy.rewritten",)
 LAST_WORDS = "crash.txt"  # the Python frames of a process that crashed
 PATIENCE = 10.0  # seconds that a process has to end after its last word
 _PROCESSES = multiprocessing.get_context("forkserver")
@@ -56,10 +55,9 @@ class RunFailed(Exception):  # noqa: N818  # it says what happened
         self.failure = failure
 
 
-def load_ahead(quantization_aware: int) -> None:
-    """Begin to load TensorFlow for the runs to come, so many of them quantization-aware; this process goes on."""
-    if quantization_aware > 1:
-        _PROCESSES.set_forkserver_preload([*LOADED_ONCE, *LOADED_FOR_SEVERAL])
+def load_ahead(also: Iterable[str]) -> None:
+    """Begin to load TensorFlow, and modules that runs to come will share; this process goes on meanwhile."""
+    _PROCESSES.set_forkserver_preload([*LOADED_ONCE, *also])
     forkserver.ensure_running()
 
 

@@ -6,7 +6,8 @@ import socket
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import wraps
 from importlib.util import find_spec
@@ -27,9 +28,9 @@ from experiments.configuration import Request, read, told
 from experiments.errors import UserError
 from experiments.isolation import load_ahead
 from experiments.machine import usable_cores
+from experiments.pipeline import Experiment
 from experiments.progress import advance, bar, flush, say, shown_here
 from experiments.stamp import stamp
-from experiments.strategy import CompressingQAT, QuantizationAware
 from experiments.tracking import REUSED, Row, Store
 
 P = ParamSpec("P")
@@ -77,8 +78,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         requests[0].experiment.cache.check()
         self._open.enter_context(shown_here())
         atexit.register(self._open.close)  # also when the sweep ends before its time
-        strategies = [request.experiment.strategy for request in requests]
-        load_ahead(quantization_aware=sum(isinstance(each, (QuantizationAware, CompressingQAT)) for each in strategies))
+        load_ahead(shared_modules([request.experiment for request in requests]))
         self._store = requests[0].tracking.connect()
         self._store.close_orphans()
         name = f"sweep {' '.join(config.hydra.overrides.task)}".strip()[:250]
@@ -136,6 +136,14 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         say(f"In MLflow: {self._store.browse(self._sweep)}")
         if failed or lost or unverified:
             sys.exit(1)
+
+
+def shared_modules(experiments: Iterable[Experiment]) -> list[str]:
+    """The modules that two or more of the runs need, and need to load only once."""
+    needed = Counter(
+        module for each in experiments for card in (each.dataset, each.strategy) for module in card.loads_once
+    )
+    return [module for module, runs in needed.items() if runs > 1]
 
 
 def typed() -> str:

@@ -6,8 +6,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments.card import CONF
+from experiments.configuration import composed
 from experiments.errors import UserError
-from experiments.sweep import check_launcher, spoken, threads_of_a_job, training_totals
+from experiments.sweep import check_launcher, shared_modules, spoken, threads_of_a_job, training_totals
 
 
 def launcher(card: str, *changes: str) -> Any:
@@ -85,3 +86,16 @@ def test_epochs_of_the_cache_and_of_finished_runs_were_saved() -> None:
 @pytest.mark.parametrize(("seconds", "said"), [(8.4, "8 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")])
 def test_times_are_told_as_people_tell_them(seconds: float, said: str) -> None:
     assert spoken(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("strategies", "shared"),
+    [
+        (["qat"], []),
+        (["qat", "none"], ["experiments.dataset.mnist_loaded"]),
+        (["qat", "prune_qat"], ["experiments.dataset.mnist_loaded", "experiments.strategy.rewritten"]),
+    ],
+)
+def test_what_several_runs_need_is_loaded_once_for_them(strategies: list[str], shared: list[str]) -> None:
+    experiments = [composed([f"strategy={name}"]).experiment for name in strategies]
+    assert shared_modules(experiments) == shared

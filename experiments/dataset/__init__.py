@@ -7,7 +7,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -87,6 +87,8 @@ class Raw:
 @card(frozen=True, config=CARD, kw_only=True)
 class Source(ABC):
     """What all data set cards have in common; a new kind of source defines `read`."""
+
+    loads_once: ClassVar[tuple[str, ...]] = ()  # modules that several runs share when they are loaded before
 
     train_samples: PositiveInt | None = None
     test_samples: PositiveInt | None = None

@@ -24,6 +24,7 @@ class Strategy(ABC):
 
     trains: ClassVar[bool] = False  # whether finetune.* has any part in the result
     needs_epochs: ClassVar[bool] = False  # whether it makes no sense without at least one epoch
+    loads_once: ClassVar[tuple[str, ...]] = ()  # modules that several runs share when they are loaded before
 
     @abstractmethod
     def promise(self, model: "Model") -> Promise:
@@ -73,6 +74,7 @@ class QuantizationAware(Strategy):
 
     trains: ClassVar[bool] = True
     needs_epochs: ClassVar[bool] = True
+    loads_once: ClassVar[tuple[str, ...]] = ("experiments.strategy.rewritten",)
 
     rest: Rest = "float"
     range_init: RangeInit = "tfmot"
@@ -127,6 +129,7 @@ class CompressingQAT(Strategy):
 
     trains: ClassVar[bool] = True
     needs_epochs: ClassVar[bool] = True
+    loads_once: ClassVar[tuple[str, ...]] = ("experiments.strategy.rewritten",)
 
     interface: Interface = "float32"
 
