@@ -62,6 +62,16 @@ def test_a_void_timing_is_never_the_fastest() -> None:
     assert styled(table)["faster"] == ["dim", "dim", "bold green"]
 
 
+def test_the_best_of_each_column_is_marked() -> None:
+    table = frame([*ROWS, row("ptq_float16", keras_accuracy=0.99, arena_bytes=5.0, agreement=0.9)])
+    marked = {name: [style == "bold green" for style in styles].index(True) for name, styles in styled(table).items()
+              if "bold green" in styles}  # fmt: skip
+    assert marked == {
+        "Keras accuracy %": 2, "TFLite accuracy %": 1, "agreement %": 0, "bytes": 1, "smaller": 1, "latency p50 us": 1,
+        "faster": 1, "micro arena, bytes": 2,
+    }  # fmt: skip
+
+
 def test_none_is_the_fastest_where_machines_differ() -> None:
     table = frame([row("none", machine="a"), row("qat", machine="b", speedup=3.0, speed="faster")])
     assert "bold green" not in styled(table)["faster"]

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from experiments.comparison.columns import several_machines
+from experiments.comparison.columns import several_machines, timed
 from experiments.comparison.people import Differences, for_people, note
 from experiments.progress import CONSOLE
 
@@ -19,11 +19,16 @@ OPTIONAL = (
     "faster",
 )  # fmt: skip
 EDGE = 1  # characters of a picture's width that belong to no column
+# Of which columns the highest, and of which the lowest value is the best.
+HIGHEST = (
+    ("Keras accuracy %", "keras_accuracy"), ("TFLite accuracy %", "tflite_accuracy"), ("agreement %", "agreement"),
+)  # fmt: skip
+LOWEST = (("bytes", "tflite_bytes"), ("latency p50 us", "latency_p50_us"), ("micro arena, bytes", "arena_bytes"))
 TEXTS = ("strategy", "model", "dataset", "speed", "machine", "computes in", "remark", "status", "run", "against")
 
 
 def show(table: pd.DataFrame) -> None:
-    """Print a table and what its columns mean: the best accuracy, size and speed marked, what may be chance dimmed."""
+    """Print a table and what its columns mean: the best of each column marked, what may be chance dimmed."""
     CONSOLE.print(picture(narrowed(for_people(table), CONSOLE.width), styled(table)))
     CONSOLE.print(note(table), style="dim", markup=False, highlight=False)
 
@@ -47,16 +52,30 @@ def _width(name: str, cells: pd.Series) -> int:
 def styled(table: pd.DataFrame) -> Mapping[str, Sequence[str]]:
     """How the cells of a column look: the best ones marked, differences that cannot be told from none dimmed."""
     differences = Differences.of(table)
-    speedup = differences.speedup
-    fast = table[speedup].where((table["speed"] != "void") & (not several_machines(table)))
-    like_float = table["speed"].isin(["equivalent", "unclear", "void"]) & (speedup == "speedup")
     never = pd.Series(False, index=table.index)
-    return {
-        "TFLite accuracy %": _styles(_is(table["tflite_accuracy"], table["tflite_accuracy"].max()), never),
-        "bytes": _styles(_is(table["tflite_bytes"], table["tflite_bytes"].min()), never),
-        differences.change: _styles(never, _holds(table, differences.accuracy, 0)),
-        differences.faster: _styles(_is(fast, fast.max()), _holds(table, speedup, 1) | like_float),
+    like_float = table["speed"].isin(["equivalent", "unclear", "void"]) & (differences.speedup == "speedup")
+    chance = {
+        differences.change: _holds(table, differences.accuracy, 0),
+        differences.faster: _holds(table, differences.speedup, 1) | like_float,
     }
+    best = {
+        name: _best(table, column, highest=True)
+        for name, column in (
+            *HIGHEST,
+            (differences.smaller, differences.size),
+            (differences.faster, differences.speedup),
+        )
+    }
+    best |= {name: _best(table, column, highest=False) for name, column in LOWEST}
+    return {name: _styles(best.get(name, never), chance.get(name, never)) for name in {**best, **chance}}
+
+
+def _best(table: pd.DataFrame, column: str, highest: bool) -> pd.Series:
+    """The highest or lowest value of a column; of times, only of those that mean something, on one machine."""
+    values = table[column]
+    if timed(column):
+        values = values.where((table["speed"] != "void") & (not several_machines(table)))
+    return _is(values, values.max() if highest else values.min())
 
 
 def _is(values: pd.Series, best: Any) -> pd.Series:
