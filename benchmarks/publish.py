@@ -31,10 +31,9 @@ from experiments.comparison.columns import COLUMNS
 from experiments.comparison.compared import compared
 from experiments.comparison.files import FORMS
 from experiments.comparison.people import for_people, note
-from experiments.comparison.pictures import evidence
+from experiments.comparison.pictures import drawn
 from experiments.errors import UserError, mistakes_told
 from experiments.plots import save
-from experiments.plots.comparison import comparison_pictures
 from experiments.report.page import write_report
 from experiments.sensitivity import advice, points
 from experiments.statistics import Estimate
@@ -64,10 +63,10 @@ def publish(name: str, uri: str, sweep: str) -> None:
     FORMS["markdown"].write(comparison.table, folder / "comparison.md")
     if comparison.pooled:
         FORMS["csv"].write(comparison.table, folder / "seeds.csv")
-    drawn = comparison_pictures(evidence(store, comparison))
-    for picture, figure in drawn.drawn.items():
+    pictures = drawn(store, comparison)
+    for picture, figure in pictures.drawn.items():
         save(figure, folder / f"{picture}.png")
-    write_report(store, comparison, drawn, commands, folder / "report.html")
+    write_report(store, comparison, pictures, commands, folder / "report.html")
     (folder / "stamp.json").write_text(json.dumps({**stamps[0], "command": commands[-1]}, indent=2) + "\n")
     README.write_text(with_table(README.read_text(), name))
 

@@ -26,12 +26,11 @@ from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.files import ENDINGS, FORMS, form_of, written
 from experiments.comparison.gates import decide, requirement, told
 from experiments.comparison.pairs import show_pairs
-from experiments.comparison.pictures import evidence, tell, write_pictures
+from experiments.comparison.pictures import drawn, tell, write_pictures
 from experiments.comparison.query import in_order, matrix, only, where
 from experiments.comparison.regressions import allowance, earlier, regressions
 from experiments.comparison.terminal import plain, show
 from experiments.errors import UserError, by_beginning, mistakes_told
-from experiments.plots.comparison import comparison_pictures
 from experiments.progress import CONSOLE, say
 from experiments.report.page import MOST_RUNS, write_report
 from experiments.tracking import Row, Store, Tracking, redacted
@@ -84,7 +83,8 @@ def show_and_write(store: Store, rows: Sequence[Row], folder: Path) -> Compariso
 
 def illustrate(store: Store, comparison: Comparison, command: str, folder: Path) -> None:
     """Write the pictures and the report of a sweep into the folder."""
-    pictures = write_pictures(store, comparison, folder / "plots")
+    pictures = drawn(store, comparison)
+    write_pictures(pictures, folder / "plots")
     write_report(store, comparison, pictures, [command], folder / REPORT)
 
 
@@ -207,16 +207,23 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
         if not comparison.pooled:
             raise UserError(f"--seeds-csv {options.seeds_csv}: no two runs here differ in their seeds only.")
         written(comparison.table, options.seeds_csv, FORMS["csv"])
-    if options.plots:
-        tell(write_pictures(store, comparison, options.plots), options.plots)
-    for path in reports:
-        drawn = comparison_pictures(evidence(store, comparison))
-        write_report(store, comparison, drawn, _commands(store, comparison), path)
-        say(f"wrote {path}")
+    if options.plots or reports:
+        _illustrate(store, comparison, options.plots, reports)
     if options.require or options.minimize or options.maximize or options.register is not None:
         _ship(store, comparison.table, options)
     if options.against:
         _hold_against(comparison.runs, options)
+
+
+def _illustrate(store: Store, comparison: Comparison, folder: Path | None, reports: Sequence[Path]) -> None:
+    """Write the pictures and the reports that are asked for."""
+    pictures = drawn(store, comparison)
+    if folder:
+        write_pictures(pictures, folder)
+        tell(pictures, folder)
+    for path in reports:
+        write_report(store, comparison, pictures, _commands(store, comparison), path)
+        say(f"wrote {path}")
 
 
 def _commands(store: Store, comparison: Comparison) -> list[str]:

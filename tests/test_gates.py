@@ -61,6 +61,15 @@ def test_a_decision_is_told_with_what_was_excluded() -> None:
     ]
 
 
+def test_of_many_excluded_runs_the_first_are_named_and_the_others_counted() -> None:
+    table = frame([row("none", run_id=f"{n:08d}") for n in range(25)])
+    (line, _) = told(
+        decide(table, [requirement("tflite_accuracy >= 1", table)], "tflite_bytes", True), "tflite_bytes", True
+    )
+    assert line.count("none epochs=1") == 20
+    assert line.endswith(" and 5 more")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

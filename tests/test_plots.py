@@ -21,7 +21,7 @@ from experiments.artifacts import RECORD, SAMPLES, read_curves, read_samples
 from experiments.card import CONF
 from experiments.comparison.columns import frame
 from experiments.comparison.compared import Comparison
-from experiments.comparison.pictures import write_pictures
+from experiments.comparison.pictures import drawn as drawn_from_store
 from experiments.errors import UserError
 from experiments.plots import INK, as_svg, in_one_style, save
 from experiments.plots.bars import latency_distributions
@@ -296,10 +296,11 @@ def test_pictures_of_a_pair_or_a_matrix_are_refused(
     assert "--plots: has no effect with" in capsys.readouterr().err
 
 
-def test_a_store_without_artifacts_still_has_the_pictures_of_its_table(tmp_path: Path) -> None:
+def test_a_store_without_artifacts_still_has_the_pictures_of_its_table() -> None:
     class Bare(Kept):
         def content(self, *_: str) -> None:  # type: ignore[override]
             return None
 
-    pictures = write_pictures(Bare(), Comparison(frame(SWEEP), frame(SWEEP), lambda _: None), tmp_path)  # type: ignore[arg-type]
+    comparison = Comparison(frame(SWEEP), frame(SWEEP), lambda _: None)
+    pictures = drawn_from_store(Bare(), comparison)  # type: ignore[arg-type]
     assert set(pictures.drawn) == {"accuracy_size", "accuracy_latency", "coverage"}

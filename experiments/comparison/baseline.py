@@ -1,6 +1,6 @@
 """Runs held against the run of one strategy, such as the control `finetune`, with the same model, data and seed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,12 @@ def against(table: pd.DataFrame, strategy: str, answers: Answered) -> pd.DataFra
     if others.empty:
         raise UserError(f"--baseline {strategy}: no finished run of it here. {near(strategy, _strategies(table))}")
     timed_together = not several_machines(table)
-    rows = [_held(run, _fitting(run, others), answers, timed_together) for _, run in table.iterrows()]
+    same = [*SAME, *(name for name in cell_of(others) if "." in name and not name.startswith(OWN))]
+    candidates = {_key(key): group for key, group in others.groupby(same, dropna=False)}
+    rows = [
+        _held(run, _fitting(run, candidates.get(_key(run[same]))), answers, timed_together)
+        for _, run in table.iterrows()
+    ]
     return table.assign(**pd.DataFrame(rows, index=table.index).reindex(columns=list(AGAINST)))
 
 
@@ -43,11 +48,15 @@ def _strategies(table: pd.DataFrame) -> list[str]:
     return sorted(map(str, table.loc[table["status"] == "FINISHED", "strategy"].unique()))
 
 
-def _fitting(run: pd.Series, others: pd.DataFrame) -> pd.Series | None:
-    """The one run of the strategy that this run is compared with."""
-    same = [*SAME, *(name for name in cell_of(others) if "." in name and not name.startswith(OWN))]
-    for name in same:
-        others = others[others[name].isna() if pd.isna(run[name]) else others[name] == run[name]]
+def _key(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Settings as they are compared: empty ones are equal to one another."""
+    return tuple(None if pd.isna(value) else value for value in values)
+
+
+def _fitting(run: pd.Series, others: pd.DataFrame | None) -> pd.Series | None:
+    """The one run that this run is compared with, of those with its settings."""
+    if others is None:
+        return None
     others = others.drop_duplicates([*cell_of(others), "seed"], keep="last")
     if len(others) > 1:
         others = others[others["finetune_epochs"] == run["finetune_epochs"]]

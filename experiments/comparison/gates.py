@@ -14,6 +14,7 @@ from experiments.errors import UserError
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
+MOST_NAMES = 20  # in a line of what was excluded
 FORM = re.compile(r"\s*(?P<column>[\w.]+)\s*(?P<operator>>=|<=|>|<)\s*(?P<bound>[-+\d_.eE]+)\s*")
 
 
@@ -99,7 +100,7 @@ def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: 
 
 def told(decision: Decision, objective: str, lowest: bool) -> list[str]:
     """A decision in words: what each requirement excluded, and the run to ship with its evidence."""
-    lines = [f"not {text}: {', '.join(runs)}" for text, runs in decision.excluded.items() if runs]
+    lines = [f"not {text}: {_listed(runs)}" for text, runs in decision.excluded.items() if runs]
     run = decision.chosen
     if run is None:
         return [*lines, "No run meets all requirements."]
@@ -110,6 +111,12 @@ def told(decision: Decision, objective: str, lowest: bool) -> list[str]:
     if is_group(run):  # to choose among the seeds by test accuracy would flatter the file
         shipped += f" The file is that of the lowest seed, run {run['run_id'][:8]}."
     return [*lines, shipped]
+
+
+def _listed(runs: Sequence[str]) -> str:
+    """The first runs by name, and how many more there are."""
+    more = len(runs) - MOST_NAMES
+    return ", ".join(runs[:MOST_NAMES]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _is_valid(run: pd.Series, column: str) -> bool:

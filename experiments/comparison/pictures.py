@@ -29,21 +29,24 @@ def evidence(store: Store, comparison: Comparison) -> Evidence:
     )
 
 
-def write_pictures(store: Store, comparison: Comparison, folder: Path) -> Pictures:
-    """Draw a comparison, and write each picture into the folder as PNG and as SVG.
+def drawn(store: Store, comparison: Comparison) -> Pictures:
+    """The pictures of a comparison."""
+    return comparison_pictures(evidence(store, comparison))
+
+
+def write_pictures(pictures: Pictures, folder: Path) -> None:
+    """Write each picture into the folder as PNG and as SVG.
 
     Raises:
         UserError: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        pictures = comparison_pictures(evidence(store, comparison))
         for name, figure in pictures.drawn.items():
             for ending in ENDINGS:
                 save(figure, folder / f"{name}{ending}")
     except OSError as error:
         raise UserError(f"--plots {folder}: cannot be written ({error}).") from error
-    return pictures
 
 
 def tell(pictures: Pictures, folder: Path) -> None:
