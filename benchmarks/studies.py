@@ -16,7 +16,7 @@ class Study:
 STUDIES: Mapping[str, Study] = {
     "first_sweep": Study(
         "What the first command of the README prints",
-        "three to seven minutes on two cores",
+        "four to eight minutes on two cores",
         ("-m", "strategy=none,finetune,ptq_dynamic,ptq_int8,qat,annotate"),
     ),
     "ranges": Study(
