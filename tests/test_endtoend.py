@@ -291,9 +291,20 @@ def test_a_user_s_architecture_is_one_card(folder: Path) -> None:
     assert table(folder)["model"].iloc[0] == "mine"
 
 
+def example(part: str) -> str:
+    """The README's Python example with this part."""
+    (block,) = (each for each in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if part in each)
+    return str(block)
+
+
+def test_the_readme_s_notebook_example_works_as_it_stands(sweep: tuple[Path, Done]) -> None:
+    script = [sys.executable, "-c", f"{example('compare.load')}\nprint(len(runs))"]
+    done = subprocess.run(script, cwd=sweep[0], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert int(done.stdout) == len(table(sweep[0])), done.stderr
+
+
 def test_the_readme_s_own_strategy_works_as_it_stands(folder: Path) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    own_card(folder, "strategy/mine", "FinetuneThenInt8", block)
+    own_card(folder, "strategy/mine", "FinetuneThenInt8", example("class FinetuneThenInt8"))
     done = run(folder, "experiments.run", "--config-dir", "cards", "strategy=mine", *SMALL)
     assert done.returncode == 0, done.stderr
     row = table(folder).iloc[0]
