@@ -35,7 +35,8 @@ from experiments.comparison.pictures import drawn
 from experiments.errors import UserError, mistakes_told
 from experiments.plots import save
 from experiments.report.page import write_report
-from experiments.sensitivity import advice, points
+from experiments.rounding import points
+from experiments.sensitivity import advice
 from experiments.statistics import Estimate
 from experiments.tracking import Tracking
 
@@ -59,6 +60,8 @@ def publish(name: str, uri: str, sweep: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     comparison = compared(store, table)
     commands = store.commands(table["run_id"])
+    if not commands:
+        raise UserError(f"--sweep {sweep}: these runs belong to no sweep, so no command would stand beside them.")
     FORMS["csv"].write(comparison.runs, folder / "comparison.csv")
     FORMS["markdown"].write(comparison.table, folder / "comparison.md")
     if comparison.pooled:

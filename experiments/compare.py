@@ -13,9 +13,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from shlex import quote
 
 import pandas as pd
 from pydantic import ValidationError
@@ -35,8 +33,8 @@ from experiments.progress import CONSOLE, say
 from experiments.report.page import MOST_RUNS, write_report
 from experiments.tracking import Row, Store, Tracking, redacted
 
-# Forms with an option of their own; every form has --out.
 REPORT = "report.html"  # artifact of a sweep
+# Forms with an option of their own; every form has --out.
 TEXT_FORMS = ("csv", "markdown", "html", "latex", "json")
 
 
@@ -104,7 +102,7 @@ def main() -> None:
         if options.pair:
             _compare_runs(store, options)
         elif options.pivot:
-            _show_matrix(_asked_for(_loaded(store, options.sweep), options), options)
+            _show_matrix(_loaded(store, options.sweep), options)
         else:
             _compare_sweep(store, options)
 
@@ -192,9 +190,9 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
     files = [(path, FORMS[name]) for name in TEXT_FORMS if (path := getattr(options, name))]
     files += [(path, form_of(path)) for path in options.out if path not in reports]
     by = options.group_by.split(",") if options.group_by else None
-    comparison = compared(store, _asked_for(_loaded(store, options.sweep), options), options.baseline, by)
+    comparison = compared(store, _loaded(store, options.sweep), options.baseline, options.where, by)
     if options.sort:
-        comparison = replace(comparison, table=in_order(comparison.table, options.sort.split(",")))
+        comparison = comparison.in_order(options.sort.split(","))
     if options.columns:
         CONSOLE.print(plain(only(comparison.table, options.columns.split(","))))
     else:
@@ -255,6 +253,10 @@ def _show_matrix(table: pd.DataFrame, options: argparse.Namespace) -> None:
         if not form.every_column:
             able = ", ".join(each.ending for each in FORMS.values() if each.every_column)
             raise UserError(f"--out {path}: a matrix is written as one of {able}.")
+    if options.where:
+        table = where(table, options.where)
+    if options.sort:
+        table = in_order(table, options.sort.split(","))
     rows, columns, value = options.pivot
     cells = matrix(table, rows, columns, value)
     headed = cells.rename(columns=lambda name: f"{columns}={name}").reset_index()
@@ -262,14 +264,6 @@ def _show_matrix(table: pd.DataFrame, options: argparse.Namespace) -> None:
     CONSOLE.print(plain(headed))
     for path, form in files:
         written(headed, path, form)
-
-
-def _asked_for(table: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
-    if options.where:
-        table = where(table, options.where)
-        if table.empty:
-            raise UserError(f"--where {options.where!r}: this holds for no run.")
-    return in_order(table, options.sort.split(",")) if options.sort else table
 
 
 def _ship(store: Store, table: pd.DataFrame, options: argparse.Namespace) -> None:
@@ -294,7 +288,7 @@ def _register(store: Store, run: pd.Series, options: argparse.Namespace, lines: 
     say(f"Its model {how} {version.name}, version {version.version}.")
     say(f"Load it with mlflow.pyfunc.load_model({version.uri!r}), or serve it, both without TensorFlow:")
     address = redacted(store.client.tracking_uri)
-    say(f"MLFLOW_TRACKING_URI={address} mlflow models serve -m {quote(version.uri)} --env-manager local")
+    say(f"MLFLOW_TRACKING_URI={address} mlflow models serve -m {shlex.quote(version.uri)} --env-manager local")
 
 
 def _compare_runs(store: Store, options: argparse.Namespace) -> None:

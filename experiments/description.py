@@ -1,7 +1,9 @@
 """What a run found, in the few sentences that MLflow shows above it."""
 
+from dataclasses import astuple
+
 from experiments.record import RunRecord
-from experiments.statistics import Estimate
+from experiments.rounding import percent, points, times
 
 SPEEDS = {
     "faster": "faster than",
@@ -25,27 +27,27 @@ def _accuracy(record: RunRecord) -> str:
         meaning = "less than"
     else:
         meaning = "no evidence of a difference from"
+    accuracy = percent(*astuple(record.tflite_accuracy))
     return (
-        f"**{_percent(record.tflite_accuracy)} % accuracy** on {record.data.test:,} test images: {meaning} the float "
-        f"TFLite model of the same baseline ({_percent(change, '+')} points). It gives the same answer as its Keras "
+        f"**{accuracy} % accuracy** on {record.data.test:,} test images: {meaning} the float "
+        f"TFLite model of the same baseline ({points(change)} points). It gives the same answer as its Keras "
         f"model on {100 * record.agreement:.2f} % of them."
     )
 
 
 def _size(record: RunRecord) -> str:
     file = record.tflite
-    times = record.reference_bytes / file.bytes
-    return f"**{file.bytes:,} bytes** instead of that float file's {record.reference_bytes:,}: {times:.2f}x smaller."
+    smaller = times(record.reference_bytes / file.bytes)
+    return f"**{file.bytes:,} bytes** instead of that float file's {record.reference_bytes:,}: {smaller} smaller."
 
 
 def _speed(record: RunRecord) -> str:
     latency = record.latency
     if latency.verdict == "void":
         return f"Its timing is void: {latency.session.void}."
-    times = latency.speedup
     return (
         f"**{latency.own.percentile_us(50):,.3g} us** for an image (median), {SPEEDS[latency.verdict]} that float "
-        f"file: {times.value:.2f}x [{times.low:.2f}, {times.high:.2f}]."
+        f"file: {times(*astuple(latency.speedup))}."
     )
 
 
@@ -65,8 +67,3 @@ def _loading(record: RunRecord, address: str) -> str:
         f'Load it, without TensorFlow, with `mlflow.pyfunc.load_model("{address}")`: its `predict` takes images (n, '
         f"{shape}) float32."
     )
-
-
-def _percent(estimate: Estimate, sign: str = "") -> str:
-    value, low, high = (f"{100 * part:{sign}.2f}" for part in (estimate.value, estimate.low, estimate.high))
-    return f"{value} [{low}, {high}]"

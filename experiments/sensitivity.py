@@ -27,6 +27,7 @@ from rich.table import Table
 from experiments.card import CARD, problems
 from experiments.errors import UserError, mistakes_told
 from experiments.progress import CONSOLE, bar, say
+from experiments.rounding import points
 from experiments.statistics import Estimate, paired_difference
 
 if TYPE_CHECKING:
@@ -250,11 +251,6 @@ def _options(given: dict[str, str]) -> Options:
         return Options(**given)  # type: ignore[arg-type]  # pydantic reads text
     except ValidationError as error:
         raise UserError(problems("", error)) from error
-
-
-def points(change: Estimate) -> str:
-    """A change of accuracy in points, with its interval."""
-    return f"{100 * change.value:+.2f} [{100 * change.low:+.2f}, {100 * change.high:+.2f}]"
 
 
 def _show(findings: Findings, options: Options) -> None:

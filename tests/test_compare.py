@@ -11,6 +11,7 @@ from rich.measure import Measurement
 
 from experiments.comparison import terminal
 from experiments.comparison.columns import COLUMNS, NUMBERS, WHOLE, frame, label
+from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.files import FORMS, form_of
 from experiments.comparison.pairs import Examined, pairs_for_people, table_of_pairs
 from experiments.comparison.people import MACHINES, for_people, note
@@ -243,3 +244,21 @@ def test_a_wrong_run_id_names_those_that_are_near(given: str, message: str) -> N
 
 def test_a_label_says_what_a_run_is() -> None:
     assert label(row("qat", run_id="0123456789abcdef")) == "qat epochs=1 seed=0 (01234567)"
+
+
+def test_what_was_chosen_is_held_against_runs_that_were_not() -> None:
+    rows = frame([row("finetune"), row("qat", tflite_accuracy=0.98)])
+
+    class Kept:
+        def predictions(self, run_id: str) -> None:
+            return None
+
+    (qat,) = compared(Kept(), rows, "finetune", "strategy == 'qat'").table.to_dict("records")  # type: ignore[arg-type]
+    assert qat["against"] == "finetune"
+    assert qat["accuracy_difference"] == pytest.approx(0.0035)
+
+
+def test_a_comparison_is_in_order_by_what_it_is_held_against() -> None:
+    table = frame([row("none", run_id=name, tflite_bytes=size) for name, size in (("a", 2.0), ("b", 3.0), ("c", 1.0))])
+    comparison = Comparison(table, table.assign(size_against=[1.0, 3.0, 2.0]), lambda _: None)
+    assert list(comparison.in_order(["-size_against"]).table["run_id"]) == ["b", "c", "a"]

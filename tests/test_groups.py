@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from experiments.comparison.baseline import against, unmatched
 from experiments.comparison.columns import COLUMNS, GROUPED, cell_of, frame
 from experiments.comparison.gates import decide, told
-from experiments.comparison.groups import grouped, left_out, seeds_to_pool
+from experiments.comparison.groups import grouped, seeds_to_pool
 from experiments.comparison.people import OF_RUNS, OF_SEEDS, TO_FLOAT, TO_STRATEGY, for_people, note
 from experiments.comparison.terminal import styled
 from experiments.errors import UserError
@@ -28,7 +28,7 @@ def known(wrong: Mapping[str, int], **changes: Any) -> Callable[[str], Answers |
 
 def pooled(rows: list[dict[str, Any]], wrong: Mapping[str, int], **changes: Any) -> pd.DataFrame:
     table = frame(rows)
-    return grouped(table, cell_of(table), known(wrong, **changes))
+    return grouped(table, cell_of(table), known(wrong, **changes)).table
 
 
 def test_runs_that_differ_in_their_seeds_only_are_one_row() -> None:
@@ -63,6 +63,13 @@ def test_a_speedup_over_seeds_is_a_geometric_mean_with_an_interval() -> None:
 def test_void_timings_are_not_pooled() -> None:
     rows = [*seeds("qat", 2, speedup=3.0), row("qat", seed=2, run_id="qat-2", speedup=9.0, speed="void")]
     assert pooled(rows, {"qat": 3})["speedup"].tolist() == pytest.approx([3.0])
+
+
+def test_a_void_timing_that_is_not_pooled_is_told() -> None:
+    table = frame([*seeds("qat", 2), row("qat", seed=2, run_id="qat-2", speed="void")])
+    assert grouped(table, cell_of(table), known({"qat": 3})).left_out == (
+        "qat epochs=1 seed=2 (qat-2): its timing is void, and left out of its group",
+    )
 
 
 def test_times_of_several_machines_are_not_pooled() -> None:
@@ -106,9 +113,9 @@ def test_the_same_seed_twice_is_one_seed_and_its_newest_run_counts() -> None:
 def test_a_failed_run_is_no_seed_and_is_told() -> None:
     table = frame([row("annotate", seed=1, finetune_epochs=1, run_id="other"), FAILED])
     assert not seeds_to_pool(table)
-    assert left_out(table, cell_of(table), known({})) == [
-        "annotate epochs=1 seed=0 (run-anno): left out of its group, for it is FAILED"
-    ]
+    assert grouped(table, cell_of(table), known({})).left_out == (
+        "annotate epochs=1 seed=0 (run-anno): left out of its group, for it is FAILED",
+    )
 
 
 def test_a_group_of_failed_runs_keeps_a_row_with_empty_cells() -> None:
@@ -119,8 +126,9 @@ def test_a_group_of_failed_runs_keeps_a_row_with_empty_cells() -> None:
 def test_runs_without_answers_or_on_other_images_are_left_out_with_a_note() -> None:
     table = frame(seeds("qat", 5))
     said = {"qat-0": answers(5), "qat-1": answers(5), "qat-3": answers(5, truth=2), "qat-4": answers(5, images=99)}
-    assert list(grouped(table, cell_of(table), said.get)["seeds"]) == [2]
-    missing, other, fewer = left_out(table, cell_of(table), said.get)
+    groups = grouped(table, cell_of(table), said.get)
+    assert list(groups.table["seeds"]) == [2]
+    missing, other, fewer = groups.left_out
     assert missing == "qat epochs=1 seed=2 (qat-2): left out of its group, for it has no predictions.csv"
     assert "seed=3" in other
     assert "its test images are not those of the others" in fewer
@@ -128,14 +136,14 @@ def test_runs_without_answers_or_on_other_images_are_left_out_with_a_note() -> N
 
 def test_a_group_that_differs_in_more_than_seeds_has_means_without_intervals() -> None:
     rows = [row("qat", epochs=n, run_id=f"qat-{n}", tflite_accuracy=0.9 + n / 100) for n in (1, 3)]
-    shown = for_people(grouped(frame(rows), ["strategy"], known({"qat": 3})))
+    shown = for_people(grouped(frame(rows), ["strategy"], known({"qat": 3})).table)
     assert shown["TFLite accuracy %"].tolist() == ["92.00"]
     assert shown["runs"].tolist() == [2]
 
 
 def test_grouping_by_run_id_leaves_every_run_as_it_is() -> None:
     table = frame(seeds("qat", 3))
-    assert for_people(grouped(table, ["run_id"], known({})))["seed"].tolist() == ["0", "1", "2"]
+    assert for_people(grouped(table, ["run_id"], known({})).table)["seed"].tolist() == ["0", "1", "2"]
 
 
 def test_what_is_below_a_table_of_groups_speaks_of_seeds() -> None:
@@ -194,7 +202,8 @@ def test_a_run_that_trains_is_held_against_as_many_epochs() -> None:
     table = held([*rows, row("qat", finetune_epochs=4), row("ptq_int8")])
     assert table["against_run_id"].tolist()[2] == "finetune-4"
     assert pd.isna(table["against_run_id"].iloc[3])
-    assert unmatched(table, "finetune").startswith("1 of 4 runs")
+    (line,) = unmatched(table, "finetune")
+    assert line.startswith("1 of 4 runs")
 
 
 def test_times_of_other_machines_give_no_ratio() -> None:
@@ -209,7 +218,7 @@ def test_a_baseline_that_was_not_run_is_refused_with_those_that_were() -> None:
 
 def test_over_seeds_the_difference_to_a_strategy_has_an_interval_for_new_seeds() -> None:
     runs = held([*seeds("finetune", 3), *seeds("qat", 3)], wrong={"finetune": 8, "qat": 3})
-    qat = grouped(runs, cell_of(runs), known({"finetune": 8, "qat": 3})).iloc[1]
+    qat = grouped(runs, cell_of(runs), known({"finetune": 8, "qat": 3})).table.iloc[1]
     assert (qat["seeds"], qat["accuracy_difference"]) == (3, pytest.approx(0.05))
     assert qat["accuracy_difference_low"] < 0.05 < qat["accuracy_difference_high"]
 

@@ -119,7 +119,7 @@ def test_what_failed_or_is_not_verified_is_never_shipped(fault: dict[str, Any]) 
 def test_groups_of_runs_are_compared_seed_by_seed() -> None:
     runs = frame([*seeds("none", 3, tflite_accuracy=0.98), *seeds("qat", 3, tflite_accuracy=0.98, tflite_bytes=9.0)])
     store = Recorded({**{f"none-{n}": 40 for n in range(3)}, **{f"qat-{n}": 41 for n in range(3)}})
-    table = grouped(runs, cell_of(runs), store.predictions)
+    table = grouped(runs, cell_of(runs), store.predictions).table
     (task,) = tasks(table, runs, store.predictions)
     assert [choice.name for choice in choices(task)[:2]] == ["none", "qat"]
 

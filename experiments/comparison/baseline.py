@@ -1,12 +1,12 @@
 """Runs held against the run of one strategy, such as the control `finetune`, with the same model, data and seed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.columns import AGAINST, cell_of, several_machines
+from experiments.comparison.columns import AGAINST, cell_of, key_of, several_machines
 from experiments.comparison.groups import Answered
 from experiments.errors import UserError, near
 from experiments.statistics import Estimate, mcnemar, paired_difference, ratio_of_speedups
@@ -30,27 +30,23 @@ def against(table: pd.DataFrame, strategy: str, answers: Answered) -> pd.DataFra
         raise UserError(f"--baseline {strategy}: no finished run of it here. {near(strategy, _strategies(table))}")
     timed_together = not several_machines(table)
     same = [*SAME, *(name for name in cell_of(others) if "." in name and not name.startswith(OWN))]
-    candidates = {_key(key): group for key, group in others.groupby(same, dropna=False)}
+    candidates = {key_of(key): group for key, group in others.groupby(same, dropna=False)}
     rows = [
-        _held(run, _fitting(run, candidates.get(_key(run[same]))), answers, timed_together)
+        _held(run, _fitting(run, candidates.get(key_of(run[same]))), answers, timed_together)
         for _, run in table.iterrows()
     ]
     return table.assign(**pd.DataFrame(rows, index=table.index).reindex(columns=list(AGAINST)))
 
 
-def unmatched(table: pd.DataFrame, strategy: str) -> str:
-    """How many runs have nothing to be held against, in words; empty where all have."""
+def unmatched(table: pd.DataFrame, strategy: str) -> list[str]:
+    """How many runs have nothing to be held against, in a line; none where all have."""
     missing = int((table["against_run_id"].isna() & (table["status"] == "FINISHED")).sum())
-    return f"{missing} of {len(table)} runs have no run of {strategy}, or several, to be held against." * bool(missing)
+    line = f"{missing} of {len(table)} runs have no run of {strategy}, or several, to be held against."
+    return [line] if missing else []
 
 
 def _strategies(table: pd.DataFrame) -> list[str]:
     return sorted(map(str, table.loc[table["status"] == "FINISHED", "strategy"].unique()))
-
-
-def _key(values: Iterable[Any]) -> tuple[Any, ...]:
-    """Settings as they are compared: empty ones are equal to one another."""
-    return tuple(None if pd.isna(value) else value for value in values)
 
 
 def _fitting(run: pd.Series, others: pd.DataFrame | None) -> pd.Series | None:

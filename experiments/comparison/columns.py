@@ -1,6 +1,6 @@
 """Runs as rows of a table: its columns, and what each holds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -74,6 +74,21 @@ def _varied(table: pd.DataFrame) -> list[str]:
 def cell_of(table: pd.DataFrame) -> list[str]:
     """The columns that say what a run is but for its seed."""
     return [*CELL, *(name for name in table.columns if "." in name)]
+
+
+def key_of(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Settings as they are compared: empty ones are equal to one another."""
+    return tuple(None if pd.isna(value) else value for value in values)
+
+
+def says(verdict: object, word: str) -> bool:
+    """Whether a verdict is true or false: a store has it as a word, a CSV as what it means, a failed run has none."""
+    return str(verdict).lower() == word
+
+
+def sound(table: pd.DataFrame) -> pd.Series:
+    """Which rows may be shipped: finished, and what their strategy promises."""
+    return (table["status"] == "FINISHED") & ~table["verified"].map(lambda verified: says(verified, "false"))
 
 
 def several_machines(table: pd.DataFrame) -> bool:

@@ -1,7 +1,7 @@
 """A comparison as it is shown: runs held against a strategy, and pooled."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from experiments.comparison.baseline import against, unmatched
-from experiments.comparison.groups import Answered, grouped, left_out, seeds_to_pool
-from experiments.comparison.query import known
+from experiments.comparison.groups import Answered, grouped, seeds_to_pool
+from experiments.comparison.query import in_order, known, where
 from experiments.record import Answers
 from experiments.tracking import Store
 
@@ -31,6 +31,15 @@ class Comparison:
         """Whether the rows shown are groups of runs."""
         return "runs" in self.table.columns
 
+    def in_order(self, keys: Sequence[str]) -> "Comparison":
+        """The same, its rows by these columns.
+
+        Raises:
+            UserError: there is no such column.
+        """
+        table = in_order(self.table, keys)
+        return replace(self, table=table, runs=self.runs if self.pooled else table)
+
     @property
     def of_seeds(self) -> pd.DataFrame:
         """The table, where it holds means over seeds; an empty one otherwise."""
@@ -38,23 +47,30 @@ class Comparison:
 
 
 def compared(
-    store: Store, runs: pd.DataFrame, baseline: str | None = None, by: Sequence[str] | None = None
+    store: Store,
+    runs: pd.DataFrame,
+    baseline: str | None = None,
+    condition: str | None = None,
+    by: Sequence[str] | None = None,
 ) -> Comparison:
-    """Runs held against a strategy, and pooled by these columns: over seeds where none are given.
+    """Runs held against a strategy; of them, those that a condition chooses, pooled by these columns.
+
+    Without columns they are pooled over seeds, where there are several.
 
     Raises:
-        UserError: no run has this strategy, or there is no such column.
+        UserError: no run has this strategy, the condition holds for none, or there is no such column.
     """
     answers = _remembered(store.predictions)
-    remarks = []
     if baseline:
         runs = against(runs, baseline, answers)
-        remarks = [text for text in [unmatched(runs, baseline)] if text]
+    if condition:
+        runs = where(runs, condition)
+    remarks = unmatched(runs, baseline) if baseline else []
     groups = seeds_to_pool(runs) if by is None else [known(runs, name, "--group-by") for name in by]
     if not groups:
         return Comparison(runs, runs, answers, remarks=tuple(remarks))
-    remarks += left_out(runs, groups, answers)
-    return Comparison(runs, grouped(runs, groups, answers), answers, by is None, tuple(remarks))
+    found = grouped(runs, groups, answers)
+    return Comparison(runs, found.table, answers, by is None, (*remarks, *found.left_out))
 
 
 def _remembered(read: Answered) -> Answered:

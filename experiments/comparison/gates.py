@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from experiments.comparison.columns import check_comparable, is_group, label, timed
+from experiments.comparison.columns import check_comparable, is_group, label, says, timed
 from experiments.comparison.query import known
 from experiments.errors import UserError
 
@@ -84,7 +84,7 @@ def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: 
     left = table
     conditions: dict[str, Callable[[pd.Series], bool]] = {
         "finished": lambda run: bool(run["status"] == "FINISHED"),
-        "verified": lambda run: str(run["verified"]).lower() != "false",
+        "verified": lambda run: not says(run["verified"], "false"),
         **{each.text: each.met_by for each in requirements},
         f"{objective} is known": lambda run: bool(pd.notna(run[objective])) and _is_valid(run, objective),
     }

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.artifacts import PREDICTIONS
-from experiments.comparison.columns import CELL, GROUPED, WHOLE, cell_of, label, timed
+from experiments.comparison.columns import CELL, GROUPED, WHOLE, cell_of, label, says, timed
 from experiments.measure.latency import in_words
 from experiments.record import Answers
 from experiments.statistics import Estimate, difference_over_seeds, over_seeds, ratio_of_medians
@@ -24,7 +24,15 @@ def seeds_to_pool(table: pd.DataFrame) -> list[str]:
     return cells if (finished.groupby(cells, dropna=False)["seed"].nunique() > 1).any() else []
 
 
-def grouped(table: pd.DataFrame, by: Sequence[str], answers: Answered) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Groups:
+    """A row for each group of runs; and a line for each run that does not count in its group, with the reason."""
+
+    table: pd.DataFrame
+    left_out: tuple[str, ...]
+
+
+def grouped(table: pd.DataFrame, by: Sequence[str], answers: Answered) -> Groups:
     """One row for each group of runs with equal values in these columns; the columns are those of runs, and GROUPED.
 
     Numbers are means, speedups geometric ones; settings in which the runs differ are empty. Runs that differ in their
@@ -34,18 +42,20 @@ def grouped(table: pd.DataFrame, by: Sequence[str], answers: Answered) -> pd.Dat
     """
     numbers = [name for name in table.select_dtypes("number").columns if name not in (*CELL, "seed")]
     floats = table[numbers].astype(float)
-    rows = [_pooled(group, floats.loc[group.counted.index], answers) for group in _groups(table, by, answers)]
+    groups = list(_groups(table, by, answers))
+    rows = [_pooled(group, floats.loc[group.counted.index], answers) for group in groups]
     pooled = pd.DataFrame(rows).reindex(columns=[*table.columns, *GROUPED])
     whole = [name for name in (*WHOLE, *GROUPED) if not (pooled[name].astype("Float64") % 1 > 0).any()]
-    return pooled.astype(dict.fromkeys(whole, "Int64"))
+    left_out = tuple(line for group in groups for line in _left_out(group, answers))
+    return Groups(pooled.astype(dict.fromkeys(whole, "Int64")), left_out)
 
 
-def left_out(table: pd.DataFrame, by: Sequence[str], answers: Answered) -> list[str]:
-    """Why runs are not counted in the group that they belong to, a line for each."""
+def _left_out(group: "_Group", answers: Answered) -> list[str]:
+    uncounted = group.runs.drop(index=group.counted.index)
+    void = group.counted[group.counted["speed"] == "void"] if len(group.counted) > 1 else uncounted.iloc[:0]
     return [
-        f"{label(run)}: left out of its group, for {_reason(run, answers)}"
-        for group in _groups(table, by, answers)
-        for _, run in group.runs.drop(index=group.counted.index).iterrows()
+        *(f"{label(run)}: left out of its group, for {_reason(run, answers)}" for _, run in uncounted.iterrows()),
+        *(f"{label(run)}: its timing is void, and left out of its group" for _, run in void.iterrows()),
     ]
 
 
@@ -135,7 +145,7 @@ def _words(runs: pd.DataFrame) -> dict[str, Any]:
     """What is said of every run is said of the group; a fault of one is a fault of the group."""
     differing = {name: "differs" for name in ("arithmetic", "runs_on_micro") if runs[name].nunique() > 1}
     faults = {"verified": "false", "partial": "true"}
-    faulty = {name: word for name, word in faults.items() if (runs[name].astype(str).str.lower() == word).any()}
+    faulty = {name: word for name, word in faults.items() if any(says(verdict, word) for verdict in runs[name])}
     said = {name: "; ".join(runs[name].dropna().unique()) for name in ("broken_promise", "left_float", "latency_void")}
     return {**differing, **faulty, **said}
 

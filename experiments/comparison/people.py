@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.comparison.columns import AGAINST, COLUMNS, GROUPED, SETTINGS, label, several_machines
+from experiments.comparison.columns import AGAINST, COLUMNS, GROUPED, SETTINGS, label, says, several_machines
 from experiments.record import NOT_MEASURED
+from experiments.rounding import percent, three_digits, times, whole
 
 DISTURBED = 0.2  # cores that others kept busy: from there on a time is said to have been disturbed
 
@@ -52,7 +53,7 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     )
     shown[differences.change] = _cells(table, lambda row: percent(*_ends(row, differences.accuracy), sign="+"))
     shown["agreement %"] = _cells(table, lambda row: percent(row.agreement))
-    shown["bytes"] = _cells(table, lambda row: f"{row.tflite_bytes:,.0f}")
+    shown["bytes"] = _cells(table, lambda row: whole(row.tflite_bytes))
     shown[differences.smaller] = _cells(table, lambda row: times(getattr(row, differences.size)))
     shown["latency p50 us"] = _cells(table, lambda row: three_digits(row.latency_p50_us))
     shown[differences.faster] = _cells(table, lambda row: times(*_ends(row, differences.speedup)))
@@ -76,7 +77,7 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
 def _arena(arena: Any, runs: Any) -> str:
     """What a microcontroller needs beside the file; `no` where its runtime refuses the file."""
     if pd.notna(arena):
-        return f"{arena:,}"
+        return whole(arena)
     return "" if pd.isna(runs) else str(runs) if runs == NOT_MEASURED else "no"
 
 
@@ -128,21 +129,6 @@ def _first(reasons: str) -> str:
     return reasons.partition("; ")[0]
 
 
-def percent(value: Any, low: Any = None, high: Any = None, sign: str = "") -> str:
-    """Hundredths, with their interval where there is one; `sign="+"` for differences."""
-    if pd.isna(value):
-        return ""
-    interval = "" if pd.isna(low) else f" [{100 * low:{sign}.2f}, {100 * high:{sign}.2f}]"
-    return f"{100 * value:{sign}.2f}{interval}"
-
-
-def times(value: Any, low: Any = None, high: Any = None) -> str:
-    """A ratio, with its interval where there is one."""
-    if pd.isna(value):
-        return ""
-    return f"{value:.2f}x" if pd.isna(low) else f"{value:.2f}x [{low:.2f}, {high:.2f}]"
-
-
 def _ends(row: Any, name: str) -> tuple[Any, Any, Any]:
     """A value and the ends of its interval."""
     return getattr(row, name), getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
@@ -153,19 +139,11 @@ def percents(table: pd.DataFrame, value: str, low: str, high: str, sign: str = "
     return [percent(*cells, sign) for cells in zip(table[value], table[low], table[high], strict=True)]
 
 
-def three_digits(value: Any) -> str:
-    """Three digits that count, and never fewer than all before the point."""
-    if pd.isna(value):
-        return ""
-    decimals = 0 if value >= 100 else 1 if value >= 10 else 2
-    return f"{value:,.{decimals}f}"
-
-
 def _remark(verified: object, partial: object, other_cores: float) -> str:
-    """Tags that read true or false, from a store; values that are, from a CSV; empty where the run has no result."""
+    """What a reader of a row has to know besides; empty where the run has no result."""
     remarks = {
-        "NOT VERIFIED": str(verified).lower() == "false",
-        "partial": str(partial).lower() == "true",
+        "NOT VERIFIED": says(verified, "false"),
+        "partial": says(partial, "true"),
         "timed while busy": other_cores > DISTURBED,
     }
     return ", ".join(remark for remark, holds in remarks.items() if holds)

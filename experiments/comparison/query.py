@@ -15,7 +15,7 @@ def where(table: pd.DataFrame, condition: str) -> pd.DataFrame:
     """The rows for which a condition of pandas' `query` holds; columns with a dot stand between backquotes.
 
     Raises:
-        UserError: the condition cannot be read, names an unknown column, or is no condition.
+        UserError: the condition cannot be read, names an unknown column, is no condition, or holds for no row.
     """
     try:
         found = table.query(condition, engine="python")
@@ -25,6 +25,8 @@ def where(table: pd.DataFrame, condition: str) -> pd.DataFrame:
         raise UserError(f"--where {condition!r}: {first_line(error)}. {hint}") from error
     if not isinstance(found, pd.DataFrame):
         raise UserError(f"--where {condition!r}: this is a value, not a condition. Write it as in {EXAMPLE}.")
+    if found.empty:
+        raise UserError(f"--where {condition!r}: this holds for no run.")
     return found
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from experiments.comparison.people import three_digits
 from experiments.plots import GREY, NoPictureError, say_around, settle, sheet, short
 from experiments.plots.points import PANEL, labels, left_out, measured, models_of, void_left_out
 from experiments.plots.strategies import mark
+from experiments.rounding import three_digits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from experiments.comparison.columns import cell_of
+from experiments.comparison.columns import cell_of, key_of
 from experiments.plots import NoPictureError
 
 Numbers = npt.NDArray[np.float64]
@@ -135,7 +135,7 @@ def points(runs: pd.DataFrame, of_seeds: pd.DataFrame, column: str) -> list[Poin
     named = runs.assign(_label=labels(runs, [*PANEL, "seed"]))
     found = []
     for key, group in named.groupby(cells, dropna=False, sort=False):
-        mean = means.get(_comparable(key)) if len(group) > 1 else None
+        mean = means.get(key_of(key)) if len(group) > 1 else None
         found += [_pooled(group, column, mean)] if mean else list(_single(group, column))
     return found
 
@@ -146,12 +146,7 @@ def _means(of_seeds: pd.DataFrame) -> Iterator[tuple[tuple[Any, ...], tuple[floa
     cells = cell_of(of_seeds)
     for row in of_seeds.to_dict("records"):
         accuracy = (row["tflite_accuracy"], row["tflite_accuracy_low"], row["tflite_accuracy_high"])
-        yield _comparable(row[name] for name in cells), accuracy
-
-
-def _comparable(key: Iterable[Any]) -> tuple[Any, ...]:
-    """Empty cells are equal to one another here."""
-    return tuple(None if pd.isna(value) else value for value in key)
+        yield key_of(row[name] for name in cells), accuracy
 
 
 def _pooled(group: pd.DataFrame, column: str, mean: tuple[float, float, float]) -> Point:

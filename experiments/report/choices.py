@@ -1,15 +1,17 @@
 """Which setting to ship under which priority, with the evidence; settings that cannot be told from it are named."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.columns import cell_of, is_group, several_machines
+from experiments.comparison.columns import cell_of, is_group, key_of, several_machines, sound
 from experiments.comparison.groups import Answered
-from experiments.comparison.people import percent, times
 from experiments.measure.latency import in_words
+from experiments.rounding import percent, points, three_digits, times, whole
 from experiments.statistics import Estimate, difference_over_seeds, ratio_of_speedups
 
 MARGIN = 0.005  # half a point of accuracy: what is given up for size or speed, at most
@@ -54,10 +56,16 @@ class Task:
         """The runs that a row stands for: their ids by seed."""
         if not is_group(row):
             return {int(row["seed"]): row["run_id"]}
+        return self._seeds.get(key_of(row[cell_of(self.runs)]), {})
+
+    @cached_property
+    def _seeds(self) -> dict[tuple[Any, ...], dict[int, str]]:
+        """The newest finished run of each seed, by the setting."""
         runs = self.runs[self.runs["status"] == "FINISHED"]
-        for name in cell_of(runs):
-            runs = runs[runs[name].isna() if pd.isna(row[name]) else runs[name] == row[name]]
-        return {int(seed): run_id for seed, run_id in zip(runs["seed"], runs["run_id"], strict=True)}
+        return {
+            key_of(key): dict(zip(map(int, group["seed"]), group["run_id"], strict=True))
+            for key, group in runs.groupby(cell_of(runs), dropna=False)
+        }
 
     def named(self, row: pd.Series) -> str:
         """A row by its strategy, and by the settings in which rows of this task differ."""
@@ -71,8 +79,7 @@ class Task:
 
 def tasks(table: pd.DataFrame, runs: pd.DataFrame, answers: Answered) -> list[Task]:
     """One for each model and data set, with the rows that may be shipped: finished, and as their strategy promises."""
-    good = table[(table["status"] == "FINISHED") & (table["verified"].astype(str).str.lower() != "false")]
-    good = good[good["tflite_accuracy"].notna() & good["tflite_bytes"].notna()]
+    good = table[sound(table) & table["tflite_accuracy"].notna() & table["tflite_bytes"].notna()]
     return [
         Task(str(model), str(dataset), rows, runs, answers)
         for (model, dataset), rows in good.groupby(["model", "dataset"], sort=False)
@@ -106,7 +113,7 @@ def _most_accurate(task: Task, best: pd.Series) -> Choice:
 def _smallest(task: Task, near: pd.DataFrame, best: pd.Series) -> Choice:
     row = near.sort_values(["tflite_bytes", "tflite_accuracy"], ascending=[True, False], kind="stable").iloc[0]
     evidence = (
-        f"{row['tflite_bytes']:,.0f} bytes, {times(row['size_ratio'])} smaller than float; {_cost(task, row, best)}"
+        f"{whole(row['tflite_bytes'])} bytes, {times(row['size_ratio'])} smaller than float; {_cost(task, row, best)}"
     )
     equals = _others(task, near, row, lambda other: bool(other["tflite_bytes"] == row["tflite_bytes"]))
     return Choice("Size first", task.named(row), row["run_id"], evidence, equals)
@@ -118,7 +125,8 @@ def _fastest(task: Task, near: pd.DataFrame, best: pd.Series) -> Choice | None:
         return None
     row = valid.sort_values(["speedup", "tflite_accuracy"], ascending=False, kind="stable").iloc[0]
     ratio = times(row["speedup"], row["speedup_low"], row["speedup_high"])
-    evidence = f"{ratio} as fast as float, {row['latency_p50_us']:,.0f} us an inference here; {_cost(task, row, best)}"
+    latency = three_digits(row["latency_p50_us"])
+    evidence = f"{ratio} as fast as float, {latency} us an inference here; {_cost(task, row, best)}"
     equals = _others(task, valid, row, lambda other: _as_fast(other, row))
     return Choice("Speed first", task.named(row), row["run_id"], evidence, equals)
 
@@ -135,7 +143,7 @@ def _on_micro(task: Task, near: pd.DataFrame) -> Choice | None:
     if able.empty:
         return None
     row = able.loc[(able["arena_bytes"] + able["tflite_bytes"]).sort_values(kind="stable").index[0]]
-    evidence = f"{row['arena_bytes']:,.0f} bytes of arena beside the file's {row['tflite_bytes']:,.0f}"
+    evidence = f"{whole(row['arena_bytes'])} bytes of arena beside the file's {whole(row['tflite_bytes'])}"
     equals = _others(task, able, row, lambda other: _needs(other) == _needs(row))
     return Choice("For a microcontroller", task.named(row), row["run_id"], evidence, equals)
 
@@ -154,11 +162,4 @@ def _cost(task: Task, row: pd.Series, best: pd.Series) -> str:
     difference = task.difference(row, best) if row["run_id"] != best["run_id"] else None
     if difference is None:
         return "no other is more accurate"
-    points = percent(difference.value, difference.low, difference.high, sign="+")
-    return f"{points} points against the most accurate"
-
-
-def spoken(names: Sequence[str] | Iterable[str]) -> str:
-    """Names in a row: a, b and c."""
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
+    return f"{points(difference)} points against the most accurate"

@@ -14,7 +14,7 @@ from experiments.comparison.baseline import against
 from experiments.comparison.columns import is_group
 from experiments.comparison.compared import Comparison
 from experiments.comparison.groups import grouped, seeds_to_pool
-from experiments.comparison.people import for_people, note, percent
+from experiments.comparison.people import for_people, note
 from experiments.comparison.terminal import styled
 from experiments.errors import UserError
 from experiments.plots import as_svg
@@ -27,6 +27,7 @@ from experiments.report.details import (
     pictures,
     worst_classes,
 )
+from experiments.rounding import percent, whole
 from experiments.tracking import Store
 
 MOST_ROWS = 500  # of a table in the page
@@ -130,7 +131,7 @@ def _control(comparison: Comparison) -> Table | None:
     if held.empty:
         return None
     groups = seeds_to_pool(held)
-    return table_of(grouped(held, groups, comparison.answers) if groups else held)
+    return table_of(grouped(held, groups, comparison.answers).table if groups else held)
 
 
 def _details(store: Store, comparison: Comparison, found: list[Task]) -> Iterator[Details]:
@@ -165,20 +166,16 @@ def _facts(row: pd.Series) -> tuple[tuple[str, str], ...]:
         "latency p50, p90, p99, us": " / ".join(
             f"{row[f'latency_p{n}_us']:,.1f}" for n in (50, 90, 99) if pd.notna(row[f"latency_p{n}_us"])
         ),
-        "bytes after gzip": _whole(row["tflite_gzip_bytes"]),
-        "peak memory of a process with this file, KiB": _whole(row["memory_peak_kib"]),
+        "bytes after gzip": whole(row["tflite_gzip_bytes"]),
+        "peak memory of a process with this file, KiB": whole(row["memory_peak_kib"]),
         "weights in integers, %": percent(row["coverage_weights"]),
         "multiply-accumulates in integers, %": percent(row["coverage_macs"]),
         "computing ops that XNNPACK takes, %": percent(row["xnnpack_ops"]),
         "stays float": row["left_float"],
-        "timing is void": row["latency_void"],
-        "training, s": _whole(row["train_seconds"]),
+        "timing is void": row["latency_void"] if row["speed"] == "void" else "",
+        "training, s": whole(row["train_seconds"]),
     }
     return tuple((name, str(value)) for name, value in facts.items() if value and pd.notna(value))
-
-
-def _whole(value: Any) -> str:
-    return "" if pd.isna(value) else f"{value:,.0f}"
 
 
 def _stamps(store: Store, runs: pd.DataFrame) -> list[Mapping[str, str]]:
