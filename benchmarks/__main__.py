@@ -12,13 +12,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import StringIO
 
-import pandas as pd
 from rich import box
 from rich.table import Table
 
-from benchmarks.publish import HERE, TABLES, table_of_sweep
+from benchmarks.publish import HERE, on_disk, published
 from benchmarks.studies import STUDIES
 from experiments.errors import UserError, mistakes_told, near
 from experiments.progress import CONSOLE, say
@@ -38,7 +36,7 @@ class Benchmark:
     @property
     def published(self) -> bool:
         """Whether the repository holds its results."""
-        return (HERE / "results" / self.name / "stamp.json").exists()
+        return bool(on_disk(f"{self.name}/stamp.json"))
 
 
 def benchmarks() -> dict[str, Benchmark]:
@@ -66,26 +64,16 @@ def listed(every: Sequence[Benchmark]) -> Table:
     return table
 
 
-def committed(name: str) -> str:
-    """The README's table from the results that are committed; empty where there are none."""
-    if name in TABLES:
-        figures = _committed_file(f"results/{name}/{name}.csv")
-        return TABLES[name](pd.read_csv(StringIO(figures), keep_default_na=False)) if figures else ""
-    figures = _committed_file(f"results/{name}/seeds.csv") or _committed_file(f"results/{name}/comparison.csv")
-    return table_of_sweep(StringIO(figures)) if figures else ""
-
-
-def _committed_file(path: str) -> str:
-    """A file as git has it; empty where it has none."""
-    done = subprocess.run(
-        ["git", "-C", str(HERE), "show", f"HEAD:./{path}"], capture_output=True, text=True, check=False
-    )
+def committed(file: str) -> str:
+    """A file of the results as git has it; empty where it has none."""
+    show = ["git", "-C", str(HERE), "show", f"HEAD:./results/{file}"]
+    done = subprocess.run(show, capture_output=True, text=True, check=False)
     return done.stdout if done.returncode == 0 else ""
 
 
 def repeated(benchmark: Benchmark) -> bool:
     """Run a benchmark, show what is committed beside what it has printed, and say whether all went well."""
-    before = committed(benchmark.name)
+    before = published(benchmark.name, committed)
     say(f"{benchmark.name}: {benchmark.shows} ({benchmark.takes})")
     for command in benchmark.commands:
         if subprocess.run(command, check=False).returncode != 0:

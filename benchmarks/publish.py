@@ -86,17 +86,21 @@ def with_table(readme: str, name: str) -> str:
     return f"{before}{opening}{published(name)}{closing}{after}"
 
 
-def published(name: str) -> str:
-    """The published table as Markdown, made from its CSV alone."""
+def on_disk(file: str) -> str:
+    """A file of the results, such as planted/planted.csv; empty where there is none."""
+    path = HERE / "results" / file
+    return path.read_text() if path.exists() else ""
+
+
+def published(name: str, read: Callable[[str], str] = on_disk) -> str:
+    """The published table as Markdown, made from its CSV alone; empty where `read` finds none."""
     if name in TABLES:
-        return TABLES[name](pd.read_csv(HERE / "results" / name / f"{name}.csv", keep_default_na=False))
-    of_seeds = HERE / "results" / name / "seeds.csv"
-    return table_of_sweep(of_seeds if of_seeds.exists() else HERE / "results" / name / "comparison.csv")
-
-
-def table_of_sweep(figures: "Path | StringIO") -> str:
-    """The table of a sweep as Markdown, from its CSV."""
-    table = pd.read_csv(figures)
+        figures = read(f"{name}/{name}.csv")
+        return TABLES[name](pd.read_csv(StringIO(figures), keep_default_na=False)) if figures else ""
+    figures = read(f"{name}/seeds.csv") or read(f"{name}/comparison.csv")
+    if not figures:
+        return ""
+    table = pd.read_csv(StringIO(figures))
     every = list(dict.fromkeys([*COLUMNS, *table.columns]))  # one of an earlier version has fewer
     table = table.reindex(columns=every)
     return f"{for_people(table).to_markdown(index=False, disable_numparse=True)}\n\n{note(table)}\n"

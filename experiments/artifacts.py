@@ -47,11 +47,8 @@ def write_artifacts(folder: Path, record: RunRecord, title: str, configuration: 
     save_samples(folder / SAMPLES, record.latency.session)
     np.savez_compressed(folder / CHANGED, places=record.changed.places, images=record.changed.images)
     answers = record.answers
-    _save_table(
-        folder / PREDICTIONS,
-        np.stack([answers.truth, answers.keras, answers.tflite, answers.reference], axis=1),
-        PREDICTED,
-    )
+    columns = np.stack([answers.truth, answers.keras, answers.tflite, answers.reference], axis=1)
+    np.savetxt(folder / PREDICTIONS, columns, "%d", delimiter=",", header=PREDICTED, comments="")
 
 
 def save_samples(path: Path, session: Session) -> None:
@@ -105,23 +102,21 @@ def read_changed(content: bytes, run_id: str) -> Changed:
         raise UserError(f"Run {run_id}: its {CHANGED} cannot be read ({first_line(error)}).") from error
 
 
-def read_predictions(path: Path, run_id: str) -> Answers:
+def read_predictions(content: bytes, run_id: str) -> Answers:
     """The answers that `write_artifacts` wrote.
 
     Raises:
         UserError: the file is cut, or another one.
     """
-    if path.read_text().partition("\n")[0] != PREDICTED:
+    if content.partition(b"\n")[0] != PREDICTED.encode():
         raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read (it does not begin with {PREDICTED}).")
     try:
-        truth, keras, tflite, reference = np.loadtxt(path, np.int64, delimiter=",", skiprows=1, ndmin=2).T
+        truth, keras, tflite, reference = np.loadtxt(
+            io.BytesIO(content), np.int64, delimiter=",", skiprows=1, ndmin=2
+        ).T
     except ValueError as error:
         raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read ({first_line(error)}).") from error
     return Answers(truth, keras, tflite, reference)
-
-
-def _save_table(path: Path, values: npt.NDArray[np.int64], header: str) -> None:
-    np.savetxt(path, values, "%d", delimiter=",", header=header, comments="")
 
 
 def layer_table(ops: Sequence[Op], delegated: Collection[int]) -> str:

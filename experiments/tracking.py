@@ -346,25 +346,18 @@ class Store:
         Raises:
             UserError: the artifact is there, and is not what a run writes.
         """
-        with self._artifact(run_id, PREDICTIONS) as path:
-            return read_predictions(path, run_id) if path else None
+        content = self.content(run_id, PREDICTIONS)
+        return None if content is None else read_predictions(content, run_id)
 
     @_explained
     def content(self, run_id: str, artifact: str) -> bytes | None:
         """What an artifact of a run holds; None where the run has no such artifact (any more)."""
-        with self._artifact(run_id, artifact) as path:
-            return path.read_bytes() if path else None
-
-    @contextmanager
-    def _artifact(self, run_id: str, artifact: str) -> Iterator[Path | None]:
-        """An artifact as a file for as long as the block lasts: itself, where it lies here, or else a copy."""
         if folder := self._folder(run_id):  # MLflow's client would list the folder, and copy the file
-            yield folder / artifact if (folder / artifact).is_file() else None
-        elif artifact not in {found.path for found in self.client.list_artifacts(run_id)}:
-            yield None
-        else:
-            with tempfile.TemporaryDirectory(prefix="artifact-") as fetched:
-                yield Path(self.client.download_artifacts(run_id, artifact, fetched))
+            return (folder / artifact).read_bytes() if (folder / artifact).is_file() else None
+        if artifact not in {found.path for found in self.client.list_artifacts(run_id)}:
+            return None
+        with tempfile.TemporaryDirectory(prefix="artifact-") as copy:
+            return self.fetch(run_id, artifact, Path(copy)).read_bytes()
 
     def _folder(self, run_id: str) -> Path | None:
         """Where a run's artifacts lie, if that is a folder of this machine."""

@@ -220,7 +220,7 @@ def test_the_results_of_every_benchmark_have_a_table() -> None:
 
 
 def test_what_is_committed_is_shown_as_the_readme_shows_it() -> None:
-    assert committed("planted").strip() in publish.README.read_text()
+    assert publish.published("planted", committed).strip() in publish.README.read_text()
 
 
 def test_a_benchmark_that_there_is_not_names_those_that_are_near() -> None:

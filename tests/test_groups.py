@@ -13,6 +13,7 @@ from experiments.comparison.baseline import against, unmatched
 from experiments.comparison.columns import COLUMNS, GROUPED, cell_of, frame
 from experiments.comparison.gates import decide, told
 from experiments.comparison.groups import grouped, seeds_to_pool
+from experiments.comparison.names import names
 from experiments.comparison.people import OF_RUNS, OF_SEEDS, TO_FLOAT, TO_STRATEGY, for_people, note
 from experiments.comparison.terminal import styled
 from experiments.errors import UserError
@@ -239,3 +240,13 @@ def test_a_ratio_of_speedups_is_less_sure_than_either(one: float, other: float, 
     ratio = ratio_of_speedups(Estimate(one, one / spread, one * spread), Estimate(other, other / wider, other * wider))
     assert ratio.value == pytest.approx(one / other)
     assert ratio.high / ratio.low >= max(spread, wider) ** 2 * (1 - 1e-9)
+
+
+def test_rows_are_called_by_what_tells_them_apart_and_each_setting_once() -> None:
+    rows = [row("qat", finetune_epochs=n, run_id=f"qat-{n}", **{"finetune.epochs": str(n)}) for n in (1, 4)]
+    assert names(frame([*rows, row("none")])) == ["qat, +1 epoch", "qat, +4 epochs", "none"]
+
+
+def test_a_group_of_seeds_is_not_called_by_a_seed() -> None:
+    table = pooled([*seeds("qat", 2), row("none"), row("none", seed=1, epochs=5, run_id="run-5")], {"": 3})
+    assert names(table) == ["qat, 1 epoch", "none, 1 epoch, seed 0", "none, 5 epochs, seed 1"]

@@ -21,7 +21,7 @@ ROOMS = {
     "sqlalchemy": {"store_tables", "tracking"},
     "pandas": {
         "compare", "latency", "comparison.baseline", "comparison.columns", "comparison.compared", "comparison.files",
-        "comparison.gates", "comparison.groups", "comparison.pairs", "comparison.people",
+        "comparison.gates", "comparison.groups", "comparison.names", "comparison.pairs", "comparison.people",
         "comparison.query", "comparison.regressions", "comparison.terminal", "plots.bars", "plots.comparison",
         "plots.epochs", "plots.histories", "plots.points", "plots.tradeoffs", "report.choices", "report.details",
         "report.page",

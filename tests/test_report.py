@@ -131,7 +131,7 @@ def test_each_model_and_data_set_has_an_answer_of_its_own() -> None:
 
 def test_a_setting_that_varies_is_part_of_the_name() -> None:
     rows = [row("none", epochs=n, run_id=f"run-{n}", tflite_accuracy=0.9 + n / 100) for n in (1, 5)]
-    assert found(rows, {})["Accuracy first"].name == "none epochs=5"
+    assert found(rows, {})["Accuracy first"].name == "none, 5 epochs"
 
 
 def test_a_confusion_matrix_counts_answers_by_true_class() -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from experiments.comparison.names import TASK, names
 from experiments.plots import GREY, NoPictureError, say_around, settle, sheet, short
-from experiments.plots.points import PANEL, labels, left_out, measured, models_of, void_left_out
+from experiments.plots.points import left_out, measured, models_of, void_left_out
 from experiments.plots.strategies import mark
 from experiments.rounding import three_digits
 
@@ -35,7 +36,7 @@ def coverage(table: pd.DataFrame) -> "Figure":
         NoPictureError: no finished run has these shares.
     """
     runs = measured(table, *COVERAGES)
-    named = runs.assign(_label=labels(runs, [*_alike(runs, PANEL), "epochs", "finetune_epochs", "seed"]))
+    named = runs.assign(_label=names(runs, [*_alike(runs, TASK), "epochs", "finetune_epochs", "seed"]))
     rows = named.groupby("_label", sort=False).agg({"strategy": "first", **dict.fromkeys(COVERAGES, "mean")})
     shown = rows.head(MOST_ROWS)
     figure, sheets = sheet(3, (3.1, ROW * len(shown) + 0.5), columns=3, sharex=True, sharey=True)
@@ -69,7 +70,7 @@ def _alike(runs: pd.DataFrame, names: Sequence[str]) -> list[str]:
 def with_timings(table: pd.DataFrame) -> pd.DataFrame:
     """The runs whose timings are shown, with their labels in `_label`: of each setting the first that is not void."""
     runs = table[(table["status"] == "FINISHED") & table["latency_p50_us"].notna() & (table["speed"] != "void")]
-    named = runs.assign(_label=labels(runs, [*_alike(runs, PANEL), "epochs", "finetune_epochs", "seed"]))
+    named = runs.assign(_label=names(runs, [*_alike(runs, TASK), "epochs", "finetune_epochs", "seed"]))
     return named.drop_duplicates(["_label", "machine"]).head(MOST_TIMED)
 
 

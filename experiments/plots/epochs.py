@@ -6,17 +6,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from experiments.comparison.names import TASK, names, varies_by_itself
 from experiments.plots import NoPictureError, say_around, settle, sheet, short
 from experiments.plots.labels import Label, place, spread
 from experiments.plots.points import (
-    PANEL,
-    labels,
     left_out,
     measured,
     panels,
     panels_left_out,
     setting_of,
-    varies_by_itself,
 )
 from experiments.plots.strategies import mark
 
@@ -39,7 +37,7 @@ def accuracy_epochs(table: pd.DataFrame) -> "Figure":
     over = next((name for name in ("epochs", "finetune_epochs") if _varies(runs, name)), None)
     if over is None:
         raise NoPictureError("epochs do not vary")
-    shown = panels(runs, PANEL)
+    shown = panels(runs, TASK)
     figure, sheets = sheet(len(shown), (7.5, 4.6) if len(shown) == 1 else (6.2, 4.4))
     ends = []
     for axes, (key, group) in zip(sheets, shown, strict=True):
@@ -51,7 +49,7 @@ def accuracy_epochs(table: pd.DataFrame) -> "Figure":
         "Lines: means over seeds; bands: from the least to the most accurate seed." if seeds > 1 else "One seed.",
         "Dotted: strategies that do not train after the baseline." if over == "finetune_epochs" else "",
         *left_out(table, runs),
-        *panels_left_out(runs, PANEL),
+        *panels_left_out(runs, TASK),
         f"Only {MOST_LINES} lines have a name." if any(len(names) > MOST_LINES for names in ends) else "",
     ]
     say_around(figure, f"Accuracy of the files over epochs: {setting_of(runs)}", " ".join(filter(None, caption)))
@@ -61,13 +59,13 @@ def accuracy_epochs(table: pd.DataFrame) -> "Figure":
 
 def _varies(runs: pd.DataFrame, over: str) -> bool:
     """Whether runs of one strategy and model differ in it."""
-    return bool((runs.groupby([*PANEL, "strategy"])[over].nunique() > 1).any())
+    return bool((runs.groupby([*TASK, "strategy"])[over].nunique() > 1).any())
 
 
 def _lines(axes: "Axes", runs: pd.DataFrame, over: str) -> list[Label]:
     """Draw the lines of a panel; their names, where each of them ends."""
     told = [over] if over == "epochs" and varies_by_itself(runs) else ["epochs", "finetune_epochs"]
-    named = runs.assign(_label=labels(runs, [*PANEL, *told, "seed"]))
+    named = runs.assign(_label=names(runs, [*TASK, *told, "seed"]))
     values = sorted(int(value) for value in named[over].unique() if value or over == "epochs")
     ends = []
     for label, group in named.groupby("_label", sort=False):
@@ -107,8 +105,8 @@ def _name(sheets: Sequence["Axes"], ends: Sequence[Sequence[Label]]) -> None:
     figure = sheets[0].get_figure(root=True)
     assert figure is not None
     settle(figure)
-    for axes, names, last, written in zip(sheets, ends, furthest, outside, strict=True):
-        place(axes, [label for label in names if label.x < last], np.zeros((0, 4)))
+    for axes, own, last, written in zip(sheets, ends, furthest, outside, strict=True):
+        place(axes, [label for label in own if label.x < last], np.zeros((0, 4)))
         on_screen = [float(axes.transData.transform((0, text.get_position()[1]))[1]) for text in written]
         moved = spread(on_screen, LINE_GAP * figure.dpi / 72, axes.bbox.y0, axes.bbox.y1)
         for text, y in zip(written, moved, strict=True):

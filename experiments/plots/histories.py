@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from experiments.comparison.names import TASK, epochs_told, names
 from experiments.plots import NoPictureError, say_around, settle, sheet
-from experiments.plots.points import PANEL, epochs_told, labels, setting_of
+from experiments.plots.points import setting_of
 from experiments.plots.strategies import mark
 
 if TYPE_CHECKING:
@@ -34,12 +35,12 @@ class Trainings:
 def trainings(table: pd.DataFrame) -> list[Trainings]:
     """What is shown: the longest training of the baseline alone, and of each strategy that trains after it."""
     runs = table[table["status"] == "FINISHED"]
-    several = len(runs.drop_duplicates(PANEL)) > 1
+    several = len(runs.drop_duplicates(TASK)) > 1
     found = []
-    for key, model in runs.groupby(PANEL, sort=False):
+    for key, model in runs.groupby(TASK, sort=False):
         trains = model["finetune_epochs"].fillna(0) > 0
         baseline, further = model[~trains], model[trains]
-        named = further.assign(_label=labels(further, [*PANEL, "epochs", "finetune_epochs", "seed"]))
+        named = further.assign(_label=names(further, [*TASK, "epochs", "finetune_epochs", "seed"]))
         for strategy, group in [("baseline", baseline), *named.groupby("_label", sort=False)]:
             if len(group):
                 found.append(_longest(", ".join([str(strategy), *(map(str, key) if several else ())]), group))

@@ -1,6 +1,6 @@
 """What pictures of a comparison show of its table: finished runs in words, runs of several seeds as one point."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from experiments.comparison.columns import cell_of, key_of
+from experiments.comparison.names import TASK, epochs_told, names
 from experiments.plots import NoPictureError
 
 Numbers = npt.NDArray[np.float64]
 MOST_PANELS = 6
-PANEL = ["model", "dataset"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def models_of(runs: pd.DataFrame) -> str:
     """What all of these runs were made of: article_cnn on mnist."""
     return " on ".join(
         str(runs[name].iloc[0]) if runs[name].nunique() == 1 else f"{runs[name].nunique()} {kind}"
-        for name, kind in zip(PANEL, ("models", "data sets"), strict=True)
+        for name, kind in zip(TASK, ("models", "data sets"), strict=True)
     )
 
 
@@ -98,41 +98,11 @@ def setting_of(runs: pd.DataFrame) -> str:
     return ", ".join(said)
 
 
-def epochs_told(epochs: object) -> str:
-    """1 epoch, 5 epochs, 1+5 epochs."""
-    return f"{epochs} epoch" if str(epochs) in ("1", "+1") else f"{epochs} epochs"
-
-
-def labels(runs: pd.DataFrame, without: Iterable[str] = ()) -> list[str]:
-    """Each run as its strategy and the settings in which these runs vary, but for those in `without`."""
-    told = set(without)
-    varied = [name for name in runs.columns if "." in name and runs[name].nunique(dropna=False) > 1]
-    epochs = "epochs" not in told and runs["epochs"].nunique() > 1
-    own = "finetune_epochs" not in told and varies_by_itself(runs)
-    models = [name for name in PANEL if name not in told and runs[name].nunique() > 1]
-    seeds = "seed" not in told and runs["seed"].nunique() > 1
-    found = []
-    for run in runs.to_dict("records"):
-        parts = [str(run["strategy"]), *(str(run[name]) for name in models)]
-        trained = str(run["epochs"]) if epochs else ""
-        trained += f"+{run['finetune_epochs']}" if own and run["finetune_epochs"] else ""
-        parts += [epochs_told(trained)] if trained else []
-        parts += [f"{name.rpartition('.')[2]}={run[name]}" for name in varied if pd.notna(run[name])]
-        parts += [f"seed {run['seed']}"] if seeds else []
-        found.append(", ".join(parts))
-    return found
-
-
-def varies_by_itself(runs: pd.DataFrame) -> bool:
-    """Whether a strategy has trained for several numbers of epochs after one and the same baseline."""
-    return bool((runs.groupby(["strategy", "epochs"])["finetune_epochs"].nunique() > 1).any())
-
-
 def points(runs: pd.DataFrame, of_seeds: pd.DataFrame, column: str) -> list[Point]:
     """The runs of a panel as points over a column; where `of_seeds` has their means, runs of several seeds are one."""
     means = dict(_means(of_seeds))
     cells = cell_of(runs)
-    named = runs.assign(_label=labels(runs, [*PANEL, "seed"]))
+    named = runs.assign(_label=names(runs, [*TASK, "seed"]))
     found = []
     for key, group in named.groupby(cells, dropna=False, sort=False):
         mean = means.get(key_of(key)) if len(group) > 1 else None

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from experiments.comparison.names import TASK
 from experiments.plots import FAINT, GREY, NoPictureError, say_around, settle, sheet
 from experiments.plots.labels import Boxes, Label, place
 from experiments.plots.points import (
-    PANEL,
     Point,
     frontier,
     left_out,
@@ -44,8 +44,8 @@ def accuracy_size(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
     """
     runs = measured(table, "tflite_accuracy", "tflite_bytes")
     runs = runs.assign(kilobytes=runs["tflite_bytes"].astype(float) / 1000)
-    shown = [(" on ".join(key), points(group, of_seeds, "kilobytes")) for key, group in panels(runs, PANEL)]
-    caption = [_bars(shown), READ.format("small"), *left_out(table, runs), *panels_left_out(runs, PANEL)]
+    shown = [(" on ".join(key), points(group, of_seeds, "kilobytes")) for key, group in panels(runs, TASK)]
+    caption = [_bars(shown), READ.format("small"), *left_out(table, runs), *panels_left_out(runs, TASK)]
     title = f"Accuracy and size of the files: {setting_of(runs)}"
     return _drawn(shown, "file size in kB (1,000 bytes)", title, " ".join(caption))
 
@@ -60,7 +60,7 @@ def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
     runs = timed[timed["speed"] != "void"]
     if runs.empty:
         raise NoPictureError("every timing is void")
-    by = [*PANEL, "machine"]
+    by = [*TASK, "machine"]
     machines = runs["machine"].nunique(dropna=False)
     shown = [
         (_panel_title(group, machines), points(group, of_seeds, "latency_p50_us")) for _, group in panels(runs, by)
@@ -83,7 +83,7 @@ Panels = Sequence[tuple[str, Sequence[Point]]]
 
 
 def _panel_title(runs: pd.DataFrame, machines: int) -> str:
-    title = " on ".join(str(runs[name].iloc[0]) for name in PANEL)
+    title = " on ".join(str(runs[name].iloc[0]) for name in TASK)
     return title if machines == 1 else f"{title}, {runs['cpu'].iloc[0]} (machine {runs['machine'].iloc[0]})"
 
 

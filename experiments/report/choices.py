@@ -10,6 +10,7 @@ import pandas as pd
 
 from experiments.comparison.columns import cell_of, is_group, key_of, several_machines, sound
 from experiments.comparison.groups import Answered
+from experiments.comparison.names import TASK, names
 from experiments.measure.latency import in_words
 from experiments.rounding import percent, points, three_digits, times, whole
 from experiments.statistics import Estimate, difference_over_seeds, ratio_of_speedups
@@ -69,20 +70,18 @@ class Task:
 
     def named(self, row: pd.Series) -> str:
         """A row by its strategy, and by the settings in which rows of this task differ."""
-        varying = [
-            name
-            for name in ("epochs", *(column for column in cell_of(self.rows) if "." in column), "seed")
-            if self.rows[name].nunique(dropna=False) > 1 and pd.notna(row[name]) and row[name] != ""
-        ]
-        return " ".join([str(row["strategy"]), *(f"{name}={row[name]}" for name in varying)])
+        return self._names[row["run_id"]]
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        return dict(zip(self.rows["run_id"], names(self.rows, TASK), strict=True))
 
 
 def tasks(table: pd.DataFrame, runs: pd.DataFrame, answers: Answered) -> list[Task]:
     """One for each model and data set, with the rows that may be shipped: finished, and as their strategy promises."""
     good = table[sound(table) & table["tflite_accuracy"].notna() & table["tflite_bytes"].notna()]
     return [
-        Task(str(model), str(dataset), rows, runs, answers)
-        for (model, dataset), rows in good.groupby(["model", "dataset"], sort=False)
+        Task(str(model), str(dataset), rows, runs, answers) for (model, dataset), rows in good.groupby(TASK, sort=False)
     ]
 
 

@@ -1,0 +1,40 @@
+"""What runs are called beside one another: their strategy, and no more settings than tell them apart."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+TASK = ["model", "dataset"]  # what a file has to do: only files of one task compete
+
+
+def epochs_told(epochs: object) -> str:
+    """1 epoch, 5 epochs, 1+5 epochs."""
+    return f"{epochs} epoch" if str(epochs) in ("1", "+1") else f"{epochs} epochs"
+
+
+def names(runs: pd.DataFrame, without: Iterable[str] = ()) -> list[str]:
+    """Each run or group as its strategy and the settings in which these vary, but for those in `without`."""
+    told = set(without)
+    settings = [name for name in runs.columns if "." in name and not name.endswith(".epochs")]  # those are told anyway
+    varied = [name for name in settings if runs[name].nunique(dropna=False) > 1]
+    epochs = "epochs" not in told and runs["epochs"].nunique() > 1
+    own = "finetune_epochs" not in told and varies_by_itself(runs)
+    models = [name for name in TASK if name not in told and runs[name].nunique() > 1]
+    seeds = "seed" not in told and runs["seed"].nunique() > 1
+    found = []
+    for run in runs.to_dict("records"):
+        parts = [str(run["strategy"]), *(str(run[name]) for name in models)]
+        trained = str(run["epochs"]) if epochs else ""
+        trained += f"+{run['finetune_epochs']}" if own and run["finetune_epochs"] else ""
+        parts += [epochs_told(trained)] if trained else []
+        parts += [
+            f"{name.rpartition('.')[2]}={run[name]}" for name in varied if pd.notna(run[name]) and run[name] != ""
+        ]
+        parts += [f"seed {run['seed']}"] if seeds and pd.notna(run["seed"]) else []
+        found.append(", ".join(parts))
+    return found
+
+
+def varies_by_itself(runs: pd.DataFrame) -> bool:
+    """Whether a strategy has trained for several numbers of epochs after one and the same baseline."""
+    return bool((runs.groupby(["strategy", "epochs"])["finetune_epochs"].nunique() > 1).any())
