@@ -142,6 +142,11 @@ def test_a_group_that_differs_in_more_than_seeds_has_means_without_intervals() -
     assert shown["runs"].tolist() == [2]
 
 
+def test_a_group_of_several_strategies_says_so() -> None:
+    shown = for_people(grouped(frame([row("none"), row("finetune")]), ["arithmetic"], known({})).table)
+    assert shown["strategy"].tolist() == ["several"]
+
+
 def test_grouping_by_run_id_leaves_every_run_as_it_is() -> None:
     table = frame(seeds("qat", 3))
     assert for_people(grouped(table, ["run_id"], known({})).table)["seed"].tolist() == ["0", "1", "2"]

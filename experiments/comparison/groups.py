@@ -143,7 +143,8 @@ def _timed(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _words(runs: pd.DataFrame) -> dict[str, Any]:
     """What is said of every run is said of the group; a fault of one is a fault of the group."""
-    differing = {name: "differs" for name in ("arithmetic", "runs_on_micro") if runs[name].nunique() > 1}
+    told = {"strategy": "several", "arithmetic": "differs", "runs_on_micro": "differs"}
+    differing = {name: word for name, word in told.items() if runs[name].nunique() > 1}
     faults = {"verified": "false", "partial": "true"}
     faulty = {name: word for name, word in faults.items() if any(says(verdict, word) for verdict in runs[name])}
     said = {name: "; ".join(runs[name].dropna().unique()) for name in ("broken_promise", "left_float", "latency_void")}
