@@ -55,6 +55,12 @@ class Experiment:
                 f"finetune.epochs=0: strategy={self.setting.strategy} learns its ranges while it trains; give "
                 "finetune.epochs=1 or more, or quantize after training with strategy=ptq_int8."
             )
+        if self.finetune.precision != "float32":
+            raise UserError(
+                f"finetune.precision={self.finetune.precision}: only the baseline can train in another precision, with "
+                f"training.precision={self.finetune.precision}; fake quantization, and the control that it is compared "
+                "with, are float32."
+            )
 
     def fit(self, data: Dataset, settings: Training, title: str) -> Fit:
         """Training on this data with these settings, for whoever has a model to train."""

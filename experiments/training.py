@@ -25,12 +25,14 @@ from experiments.cache import Arrays, Cache, Trajectory
 from experiments.card import CARD
 from experiments.dataset import Dataset
 from experiments.machine import at_work, usable_cores
+from experiments.precision import Precision, in_precision
 from experiments.progress import Advance, bar
 from experiments.stamp import stamp
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
+CODE = (Path(__file__), Path(__file__).with_name("precision.py"))  # what else changes the bits of a training
 History = Mapping[str, tuple[float, ...]]  # "loss", "accuracy", "val_loss", "val_accuracy": one value an epoch
 
 
@@ -42,6 +44,7 @@ class Training:
     batch_size: PositiveInt = 500
     optimizer: Literal["adam", "sgd", "rmsprop"] = "adam"
     learning_rate: PositiveFloat = 0.001
+    precision: Precision = "float32"  # of the computation; the weights, and so the model, stay float32
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,9 @@ def fit(
     if settings.epochs == 0:
         return Trained.untouched(model)
     states = cache.trajectory(trajectory_key(model, data, settings, seed))
-    with states.lock():
-        return _trained(model, callbacks, data, settings, seed, states, title)
+    with states.lock(), in_precision(model, settings.precision) as in_training:
+        trained = _trained(in_training, callbacks, data, settings, seed, states, title)
+    return replace(trained, model=model)
 
 
 def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int) -> str:
@@ -114,6 +118,7 @@ def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int)
         "batch_size": settings.batch_size,
         "optimizer": settings.optimizer,
         "learning_rate": settings.learning_rate,
+        "precision": settings.precision,
         "seed": seed,
         "platform": numerics(),
         "threads": _threads(),
@@ -143,7 +148,7 @@ def numerics() -> Mapping[str, str]:
         **{package: version(package) for package in packages},
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1"),
         "cpu_flags": f"{platform.machine()} {stamp()['cpu_flags']}",
-        "code": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
+        "code": hashlib.sha256(b"".join(path.read_bytes() for path in CODE)).hexdigest(),
     }
 
 
@@ -189,7 +194,8 @@ def _trained(
 
 
 def _described(settings: Training) -> str:
-    return f"batches of {settings.batch_size}, {settings.optimizer} {settings.learning_rate:g}"
+    precision = "" if settings.precision == "float32" else f", {settings.precision}"
+    return f"batches of {settings.batch_size}, {settings.optimizer} {settings.learning_rate:g}{precision}"
 
 
 def _compile(model: "Model", settings: Training) -> None:

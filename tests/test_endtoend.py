@@ -342,6 +342,8 @@ def test_an_own_tracking_address_is_used(folder: Path) -> None:
         (["tracking=server", "tracking.uri=http://host:port"], "http://host:port: cannot be used"),
         (["tracking.uri=postgresql://me:secret@127.0.0.1:9/db"], "postgresql://***@127.0.0.1:9/db: cannot be used"),
         (["strategy=qat", "epochs=0"], "finetune.epochs=0: strategy=qat learns its ranges while it trains"),
+        (["training.precision=bfloat16"], "training.precision=bfloat16"),
+        (["+finetune.precision=mixed_bfloat16"], "only the baseline can train in another precision"),
         (["strategy=annotate", "strategy.layers=[last:0]"], "'last:0' chooses no layer"),
         (["strategy=annotate", "strategy.layers=[]"], "strategy.layers=[]: "),
         (["strategy=ptq_int8", "strategy.interface=int4"], "input should be 'float32' or 'int8'"),

@@ -12,6 +12,7 @@ import pytest
 from experiments.cache import Cache
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
+from experiments.precision import in_precision
 from experiments.training import Trained, Training, fit, trajectory_key
 from tests.conftest import REPOSITORY
 
@@ -46,13 +47,13 @@ def start(kind: str, data: Dataset, seed: int = 0) -> Any:
         "qat that keeps zeros": lambda: to_quantize(model, ["zeros"]),
         "qat that keeps clusters": lambda: to_quantize(clustered(to_cluster(model, 16)), ["clusters"]),
     }
-    return wrapped[kind.partition("_with_")[2]]()
+    return wrapped[kind.partition("_with_")[2].replace("bfloat16", "")]()
 
 
 def trained(kind: str, epochs: int, data: Dataset, cache: Path, seed: int = 0) -> Trained:
     from experiments.strategy.compression import pruning_callbacks
 
-    settings = Training(epochs=epochs, **SETTINGS)
+    settings = Training(epochs=epochs, **SETTINGS, precision="mixed_bfloat16" if "bfloat16" in kind else "float32")
     callbacks = pruning_callbacks() if kind.endswith("pruning") else []
     return fit(
         start(kind, data, seed),
@@ -66,8 +67,9 @@ def trained(kind: str, epochs: int, data: Dataset, cache: Path, seed: int = 0) -
 
 
 def bits(model: Any) -> str:
-    """A digest of the weights and of the optimizer's state."""
-    arrays = [*model.get_weights(), *(variable.numpy() for variable in model.optimizer.variables)]
+    """A digest of the weights and of the optimizer's state, where the model itself was trained and no twin of it."""
+    state = model.optimizer.variables if model.optimizer else []
+    arrays = [*model.get_weights(), *(variable.numpy() for variable in state)]
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
@@ -83,6 +85,8 @@ def bits(model: Any) -> str:
         "article_with_clustering and zeros",
         "article_with_qat that keeps zeros",
         "article_with_qat that keeps clusters",
+        "article_with_bfloat16",
+        "ds_cnn_with_bfloat16",
     ],
 )
 def test_continuing_gives_the_bits_of_training_straight_through(kind: str, data: Dataset, tmp_path: Path) -> None:
@@ -125,7 +129,9 @@ def test_seeds_give_different_weights(data: Dataset, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("change", [{"batch_size": 99}, {"learning_rate": 0.01}, {"optimizer": "sgd"}])
+@pytest.mark.parametrize(
+    "change", [{"batch_size": 99}, {"learning_rate": 0.01}, {"optimizer": "sgd"}, {"precision": "mixed_bfloat16"}]
+)
 def test_what_decides_the_weights_is_part_of_the_key(change: dict[str, Any], data: Dataset) -> None:
     usual = Training(epochs=1, **SETTINGS)
     changed = Training(**{"epochs": 1, **SETTINGS, **change})
@@ -142,3 +148,41 @@ def test_the_number_of_epochs_is_not_part_of_the_key(data: Dataset) -> None:
 def test_no_epochs_leave_the_model_as_it_is(data: Dataset, tmp_path: Path) -> None:
     result = trained("article", 0, data, tmp_path)
     assert (result.key, result.seconds, dict(result.history)) == ("", 0.0, {})
+
+
+def compute_dtypes(model: Any) -> set[str]:
+    return {layer.compute_dtype for layer in model.layers}
+
+
+@pytest.mark.parametrize("kind", ["article_with_bfloat16", "ds_cnn_with_bfloat16"])
+def test_a_model_trained_in_bfloat16_is_a_float32_model(kind: str, data: Dataset, tmp_path: Path) -> None:
+    assert compute_dtypes(trained(kind, 1, data, tmp_path).model) == {"float32"}
+
+
+@pytest.mark.parametrize("kind", ["article", "ds_cnn"])
+def test_training_in_bfloat16_gives_other_weights_and_learns(kind: str, data: Dataset, tmp_path: Path) -> None:
+    usual = trained(kind, 2, data, tmp_path)
+    short = trained(f"{kind}_with_bfloat16", 2, data, tmp_path)
+    assert bits(short.model) != bits(usual.model)
+    assert short.history["loss"][1] < short.history["loss"][0]
+
+
+def test_in_bfloat16_every_layer_but_inputs_and_the_last_computes_in_it(data: Dataset) -> None:
+    from experiments.model.resnet8 import ResNet8
+
+    model = ResNet8().build(data.input_shape, data.classes)
+    with in_precision(model, "mixed_bfloat16") as twin:
+        dtypes = [layer.compute_dtype for layer in twin.layers]
+    assert set(dtypes[1:-1]) == {"bfloat16"}
+    assert dtypes[-1] == "float32"
+    assert {weights.dtype.name for weights in twin.weights} == {"float32"}
+
+
+def test_a_layer_inside_a_model_inside_a_model_computes_in_bfloat16_too(data: Dataset) -> None:
+    from experiments.tensorflow_quietly import keras
+
+    layers = keras.layers
+    inner = keras.Sequential([layers.InputLayer(data.input_shape), layers.Conv2D(2, 3), layers.Flatten()])
+    model = keras.Sequential([layers.InputLayer(data.input_shape), inner, layers.Dense(data.classes)])
+    with in_precision(model, "mixed_bfloat16") as twin:
+        assert twin.layers[0].layers[0].compute_dtype == "bfloat16"
