@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.answer import answer_table
+from benchmarks.studies import STUDIES
 from benchmarks.tables import (
     evaluation_table,
     fresh_store_table,
@@ -21,9 +23,11 @@ from benchmarks.tables import (
     once_table,
     overhead_table,
     planted_table,
+    precision_table,
     profile_table,
     reading_table,
     same_file_table,
+    sizes_table,
     spread_table,
 )
 from experiments.compare import load
@@ -58,7 +62,7 @@ def publish(name: str, uri: str, sweep: str) -> None:
         )
     folder = HERE / "results" / name
     folder.mkdir(parents=True, exist_ok=True)
-    comparison = compared(store, table)
+    comparison = compared(store, table, STUDIES[name].control if name in STUDIES else None)
     commands = store.commands(table["run_id"])
     if not commands:
         raise UserError(f"--sweep {sweep}: these runs belong to no sweep, so no command would stand beside them.")
@@ -71,7 +75,8 @@ def publish(name: str, uri: str, sweep: str) -> None:
         save(figure, folder / f"{picture}.png")
     write_report(store, comparison, pictures, commands, folder / "report.html")
     (folder / "stamp.json").write_text(json.dumps({**stamps[0], "command": commands[-1]}, indent=2) + "\n")
-    README.write_text(with_table(README.read_text(), name))
+    for shown in (name, *(derived for derived, (source, _) in DERIVED.items() if source == name)):
+        README.write_text(with_table(README.read_text(), shown))
 
 
 def with_table(readme: str, name: str) -> str:
@@ -97,10 +102,13 @@ def published(name: str, read: Callable[[str], str] = on_disk) -> str:
     if name in TABLES:
         figures = read(f"{name}/{name}.csv")
         return TABLES[name](pd.read_csv(StringIO(figures), keep_default_na=False)) if figures else ""
-    figures = read(f"{name}/seeds.csv") or read(f"{name}/comparison.csv")
-    if not figures:
-        return ""
-    table = pd.read_csv(StringIO(figures))
+    source, made = DERIVED.get(name, (name, sweep_table))
+    figures = read(f"{source}/seeds.csv") or read(f"{source}/comparison.csv")
+    return made(pd.read_csv(StringIO(figures))) if figures else ""
+
+
+def sweep_table(table: pd.DataFrame) -> str:
+    """What `python -m experiments.compare` shows of a sweep."""
     every = list(dict.fromkeys([*COLUMNS, *table.columns]))  # one of an earlier version has fewer
     table = table.reindex(columns=every)
     return f"{for_people(table).to_markdown(index=False, disable_numparse=True)}\n\n{note(table)}\n"
@@ -157,7 +165,11 @@ TABLES: Mapping[str, Callable[[pd.DataFrame], str]] = {
     "spread": spread_table,
     "profile": profile_table,
     "reading": reading_table,
+    "precision": precision_table,
+    "sizes": sizes_table,
 }
+# Further tables that are made from the CSV of a sweep.
+DERIVED: Mapping[str, tuple[str, Callable[[pd.DataFrame], str]]] = {"answer": ("article", answer_table)}
 
 
 def main() -> None:

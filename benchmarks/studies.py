@@ -11,6 +11,7 @@ class Study:
     shows: str
     takes: str
     overrides: tuple[str, ...]
+    control: str | None = None  # the strategy that the others are held against, image by image
 
 
 STUDIES: Mapping[str, Study] = {
@@ -33,10 +34,17 @@ STUDIES: Mapping[str, Study] = {
         "The article's protocol with every strategy: 20 epochs, then 20 more, three seeds",
         "ten hours on two cores",
         ("+suite=article", "seed=0,1,2"),
+        control="finetune",
     ),
     "epochs": Study(
         "Epoch counts by strategy: 1, 2, 5, 10 and 20 after a baseline of as many",
         "some hours on two cores",
         ("+suite=epochs",),
+    ),
+    "architectures": Study(
+        "The article's question for ResNet8 and DS-CNN: 5 epochs, then 5 more, two seeds",
+        "two hours on two cores",
+        ("+suite=architectures",),
+        control="finetune",
     ),
 }

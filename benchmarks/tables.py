@@ -5,6 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from experiments.rounding import percent, times, whole
+from experiments.statistics import Estimate
+
 # The ways of doing the same work, as benchmarks.once names them.
 SWEEP, BARE = "the sweep", "bare"
 BARE_BEFORE, BARE_AFTER = f"{BARE}, before the sweep", f"{BARE}, after the sweep"
@@ -26,6 +29,7 @@ SUITE = "this suite"
 SPREAD_AT_LEAST = 3.0  # times the suite's
 READ_AT_MOST, READ_RUNS = 3.0, 5000  # seconds for so many runs
 GROWTH_OF_READING = 1.5  # times the seconds a run that a store with fewer runs takes: from there on it is not linear
+EQUIVALENT_WITHIN = 0.003  # of accuracy, between baselines of two precisions
 NOT_OVERHEAD = ("training", "conversion", "evaluation", "latency")  # parts of a job, in columns like training_seconds
 
 
@@ -357,6 +361,56 @@ def reading_failures(table: pd.DataFrame) -> list[str]:
 def _grows(each: list[float]) -> bool:
     """Whether a run takes longer among many than among fewer; a start that all runs share makes it less."""
     return any(later > GROWTH_OF_READING * earlier for earlier, later in pairwise(each))
+
+
+def sizes_table(table: pd.DataFrame) -> str:
+    """What benchmarks.sizes found."""
+    shown = pd.DataFrame({"model": table["model"], "parameters": [whole(value) for value in table["parameters"]]})
+    for kind in ("float", "int8"):
+        here, reference = table[f"{kind}_bytes"], table[f"reference_{kind}_bytes"]
+        shown[f"{kind}, bytes"] = [whole(value) for value in here]
+        shown[f"reference, {kind}, bytes"] = [whole(value) for value in reference]
+        shown[f"here / reference, {kind}"] = [f"{ratio:.3f}" for ratio in here / reference]
+    return _markdown(shown)
+
+
+def precision_table(table: pd.DataFrame) -> str:
+    """What benchmarks.precision found."""
+    shown = pd.DataFrame(
+        {
+            "training.precision": table["precision"],
+            "an epoch, s": [f"{value:.1f}" for value in table["epoch_seconds"]],
+            "faster": [times(*row) for row in _estimates(table, "faster")],
+            "accuracy %": [percent(*row) for row in _estimates(table, "accuracy")],
+            "against float32, points": [percent(*row, sign="+") for row in _estimates(table, "difference")],
+        }
+    )
+    row = table.iloc[0]
+    return f"{_markdown(shown)}\n{row['seeds']} seeds, {row['epochs']} epochs. [low, high]: 95 % interval.\n"
+
+
+def precision_failures(table: pd.DataFrame) -> list[str]:
+    """Precisions that are not faster, or whose accuracy may differ by more than EQUIVALENT_WITHIN."""
+    shorter = table[table["precision"] != "float32"]
+    slow = shorter[shorter["faster_low"] <= 1]
+    worse = shorter[shorter[["difference_low", "difference_high"]].abs().max(axis=1) > EQUIVALENT_WITHIN]
+    return [
+        *(f"{name}: not faster than float32" for name in slow["precision"]),
+        *(
+            f"{name}: accuracy may differ by more than {percent(EQUIVALENT_WITHIN)} points"
+            for name in worse["precision"]
+        ),
+    ]
+
+
+def ends(name: str, estimate: Estimate) -> dict[str, float]:
+    """An estimate as columns."""
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def _estimates(table: pd.DataFrame, name: str) -> list[tuple[float, float, float]]:
+    columns = table[[name, f"{name}_low", f"{name}_high"]].astype(float)
+    return list(columns.itertuples(index=False, name=None))
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -3,7 +3,9 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -12,6 +14,7 @@ from benchmarks.__main__ import benchmarks, chosen, committed
 from benchmarks.bare import Bare
 from benchmarks.killed import Outcome
 from benchmarks.once import Work, mean_pieces, whole
+from benchmarks.precision import summary
 from benchmarks.reading import equal
 from benchmarks.trajectories import (
     BASELINE,
@@ -23,6 +26,7 @@ from benchmarks.trajectories import (
     stations,
 )
 from experiments.errors import UserError
+from experiments.precision import Precision
 
 
 def cells(*strategies: str, epochs: tuple[int, ...] = (1, 2, 4), baseline: int = 10) -> list[Cell]:
@@ -167,6 +171,31 @@ def test_equal_values_are_equal_in_every_digit(change: dict[str, object]) -> Non
     assert equal([ROWS[0], {**ROWS[1], **change}], SEARCHED) == (not change)
 
 
+def precisions(bfloat16_seconds: float, wrong: int) -> tuple[pd.DataFrame, dict[Precision, Any]]:
+    """Two epochs of two seeds in each precision; in bfloat16 so many more of 10,000 images are wrong."""
+    seconds = [
+        {"seed": seed, "epoch": epoch, "precision": precision, "seconds": took + 0.1 * seed}
+        for seed in (0, 1)
+        for epoch in (1, 2)
+        for precision, took in (("float32", 50.0), ("mixed_bfloat16", bfloat16_seconds))
+    ]
+    right = np.tile(np.arange(10_000) >= 200, (2, 1))
+    return pd.DataFrame(seconds), {"float32": right, "mixed_bfloat16": right & (np.arange(10_000) < 10_000 - wrong)}
+
+
+EPOCHS_OF_TWO_PRECISIONS = precisions(25.0, wrong=5)
+
+
+def test_a_precision_that_is_faster_and_as_accurate_pays() -> None:
+    assert tables.precision_failures(summary(*EPOCHS_OF_TWO_PRECISIONS)) == []
+
+
+def test_a_precision_that_is_slower_or_less_accurate_does_not() -> None:
+    slow, wrong = precisions(51.0, wrong=5), precisions(25.0, wrong=50)
+    assert tables.precision_failures(summary(*slow)) == ["mixed_bfloat16: not faster than float32"]
+    assert "may differ by more than 0.30 points" in tables.precision_failures(summary(*wrong))[0]
+
+
 def example(name: str) -> pd.DataFrame:
     """Figures as a benchmark finds them."""
     parts = {f"{part}_seconds": 0.5 for part in tables.NOT_OVERHEAD}
@@ -181,6 +210,17 @@ def example(name: str) -> pd.DataFrame:
         "overhead": pd.DataFrame({"strategy": ["none"], "seconds": 9.0, **parts, "sweep_seconds": 12.0}),
         "memory": pd.DataFrame({"job": range(60), "main_mib": 300.0, "children_mib": 1500.0}),
         "reading": reading(),
+        "precision": summary(*EPOCHS_OF_TWO_PRECISIONS),
+        "sizes": pd.DataFrame(
+            {
+                "model": ["resnet8"],
+                "parameters": 78_666,
+                "float_bytes": 318_000,
+                "int8_bytes": 98_000,
+                "reference_float_bytes": 318_144,
+                "reference_int8_bytes": 98_496,
+            }
+        ),
         "profile": pd.DataFrame(
             {"strategy": ["none"], "time": 1, "whole_us": 390.0, "sum_us": 400.0, "call_us": 0.6, "ratio": 400 / 390}
         ),
@@ -188,7 +228,10 @@ def example(name: str) -> pd.DataFrame:
     return frames[name]
 
 
-@pytest.mark.parametrize("name", ["once", "killed", "fresh_store", "overhead", "memory", "profile", "reading"])
+WRITTEN = ["once", "killed", "fresh_store", "overhead", "memory", "profile", "reading", "precision", "sizes"]
+
+
+@pytest.mark.parametrize("name", WRITTEN)
 def test_results_are_written_as_they_are_published(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (publish, results):
         monkeypatch.setattr(module, "HERE", tmp_path)

@@ -1,0 +1,87 @@
+"""The article's claims beside what the study of its protocol found: the README's table, made from the study's CSV.
+
+The article's figures are those of one run: accuracies over 10,000 test images.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import pandas as pd
+from scipy import stats
+
+from experiments.rounding import percent, times, whole
+
+IMAGES = 10_000
+FLOAT, AWARE = 0.9893, 0.9900  # Keras
+FLOAT_FILE, AWARE_FILE = 0.9886, 0.9901  # converted
+CONTROL = "finetune"
+NOT_ASKED = "not asked"
+# Strategies that the article does not try, or only advises, and what they are in plain words.
+FURTHER = {
+    "ptq_int8": "int8 after training, with no further epoch",
+    "annotate": "the last layer alone annotated and trained on",
+}
+Rows = Mapping[str, pd.Series]  # by strategy
+Claim = tuple[str, str, str]  # what is asked, what the article says, what was found here
+
+
+def answer_table(table: pd.DataFrame) -> str:
+    """The claims, from the rows of the study: one a strategy, held against the control."""
+    rows = {str(row["strategy"]): row for _, row in table.iterrows()}
+    shown = pd.DataFrame(claims(rows), columns=["", "the article", "here"])
+    seeds = int(table["seeds"].max()) if "seeds" in table else 1
+    of = f"means of {seeds} seeds, for new seeds and new test images" if seeds > 1 else "one seed, for new test images"
+    return (
+        f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n"
+        f"Accuracies in %, changes in points. [low, high]: 95 % interval ({of}). A change whose interval holds 0 is no "
+        "evidence of one. smaller, faster: than the float file of the same baseline.\n"
+    )
+
+
+def claims(rows: Rows) -> Iterator[Claim]:
+    """The article's claims in its order, then what it did not ask."""
+    none, control, aware = rows["none"], rows[CONTROL], rows["qat"]
+    gain, p = percent(AWARE_FILE - FLOAT_FILE, sign="+"), unpaired_p(AWARE_FILE, FLOAT_FILE)
+    yield "float, in Keras", percent(FLOAT), percent(none["keras_accuracy"])
+    yield "quantization-aware, in Keras", percent(AWARE), percent(aware["keras_accuracy"])
+    yield "float, the TFLite file", percent(FLOAT_FILE), _estimate(none, "tflite_accuracy")
+    yield "quantization-aware, the TFLite file", percent(AWARE_FILE), _estimate(aware, "tflite_accuracy")
+    yield "the second less the first", f"{gain} (p = {p:.2f})", _estimate(aware, "accuracy_change", "+")
+    yield "as many further epochs in float, less the first", NOT_ASKED, _estimate(control, "accuracy_change", "+")
+    yield "quantization-aware less that control", NOT_ASKED, _estimate(aware, "accuracy_difference", "+")
+    yield "quantization-aware: smaller", "four times", _size(aware)
+    yield "quantization-aware: faster", NOT_ASKED, _speed(aware)
+    for strategy, told in FURTHER.items():
+        if strategy in rows:
+            yield f"{told}, less the float file", NOT_ASKED, _estimate(rows[strategy], "accuracy_change", "+")
+            yield f"{told}, less the control", NOT_ASKED, _estimate(rows[strategy], "accuracy_difference", "+")
+            yield f"{told}: smaller", NOT_ASKED, _size(rows[strategy])
+            yield f"{told}: faster", NOT_ASKED, _speed(rows[strategy])
+    yield "what TensorFlow Lite Micro runs, and the arena it takes", NOT_ASKED, _on_micro(rows)
+
+
+def unpaired_p(one: float, other: float) -> float:
+    """Two-sided p-value of Fisher's exact test that two accuracies, each over IMAGES, are the same.
+
+    Fisher, J. R. Stat. Soc. 98, 1935. An article that gives no answers image by image allows no paired test.
+    """
+    hits = [round(share * IMAGES) for share in (one, other)]
+    return float(stats.fisher_exact([[right, IMAGES - right] for right in hits]).pvalue)
+
+
+def _estimate(row: pd.Series, name: str, sign: str = "") -> str:
+    return percent(row[name], row[f"{name}_low"], row[f"{name}_high"], sign)
+
+
+def _size(row: pd.Series) -> str:
+    return f"{times(row['size_ratio'])}, {whole(row['tflite_bytes'])} bytes"
+
+
+def _speed(row: pd.Series) -> str:
+    return times(row["speedup"], row["speedup_low"], row["speedup_high"])
+
+
+def _on_micro(rows: Rows) -> str:
+    able = [
+        f"{name} ({whole(row['arena_bytes'])} bytes)" for name, row in rows.items() if row["runs_on_micro"] == "yes"
+    ]
+    return ", ".join(able) or "not measured"

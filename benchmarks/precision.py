@@ -1,0 +1,103 @@
+"""What training a baseline in bfloat16 saves and costs: `python -m benchmarks.precision`; a quarter of an hour.
+
+The article's network on all of MNIST, in float32 and with training.precision=mixed_bfloat16, from the same initial
+weights and with the same images in the same order: three seeds, three epochs each, in turns epoch by epoch. The seconds
+of each pair of epochs give a ratio; what the trained models, both float32, say of each test image gives the difference
+of their accuracies. Writes benchmarks/results/precision/ (precision.csv, epochs.csv with the seconds of each epoch).
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from benchmarks import tables
+from benchmarks.results import Results, options, shown, verdict
+from experiments.cache import Cache
+from experiments.dataset import Dataset
+from experiments.dataset.mnist import Mnist
+from experiments.measure.accuracy import keras_logits
+from experiments.model.article_cnn import ArticleCNN
+from experiments.precision import Precision
+from experiments.statistics import difference_over_seeds, over_seeds, ratio_of_medians
+from experiments.training import Trained, Training, fit
+
+PRECISIONS: tuple[Precision, Precision] = ("float32", "mixed_bfloat16")
+SEEDS, EPOCHS = 3, 3
+
+
+def trained(data: Dataset, precision: Precision, seed: int, epochs: int, cache: Path) -> Trained:
+    """The network after so many epochs, the last of which is trained now."""
+    from experiments.tensorflow_quietly import keras
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    return fit(
+        ArticleCNN().build(data.input_shape, data.classes),
+        data=data,
+        settings=Training(epochs=epochs, precision=precision),
+        seed=seed,
+        cache=Cache(dir=cache),
+        title=f"Seed {seed}, epoch {epochs}, {precision}",
+    )
+
+
+def right(model: Trained, data: Dataset) -> npt.NDArray[np.bool_]:
+    """Which test images the model tells."""
+    answers: npt.NDArray[np.bool_] = keras_logits(model.model, data.test.x).argmax(axis=1) == data.test.y
+    return answers
+
+
+def in_turns(data: Dataset, seeds: int, epochs: int) -> tuple[pd.DataFrame, dict[Precision, npt.NDArray[np.bool_]]]:
+    """The seconds of every epoch, and the answers (seeds, images) of the models after the last one."""
+    seconds, answers = [], {precision: np.empty((seeds, len(data.test)), np.bool_) for precision in PRECISIONS}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(seeds):
+            for epoch in range(1, epochs + 1):
+                for precision in PRECISIONS if epoch % 2 else reversed(PRECISIONS):
+                    model = trained(data, precision, seed, epoch, Path(folder))
+                    own = model.seconds - model.seconds_reused
+                    seconds.append({"seed": seed, "epoch": epoch, "precision": precision, "seconds": own})
+                    answers[precision][seed] = right(model, data)
+    return pd.DataFrame(seconds), answers
+
+
+def summary(seconds: pd.DataFrame, answers: dict[Precision, npt.NDArray[np.bool_]]) -> pd.DataFrame:
+    """A row for each precision: seconds an epoch, accuracy, and both against float32, paired."""
+    times = seconds.pivot(index=["seed", "epoch"], columns="precision", values="seconds")
+    rows = []
+    for precision in PRECISIONS:
+        accuracy = over_seeds(answers[precision])
+        difference = difference_over_seeds(answers[precision], answers["float32"])
+        faster = ratio_of_medians(times["float32"].to_numpy(), times[precision].to_numpy())
+        rows.append(
+            {
+                "precision": precision,
+                "epoch_seconds": times[precision].median(),
+                **tables.ends("faster", faster),
+                **tables.ends("accuracy", accuracy),
+                **tables.ends("difference", difference),
+                "seeds": len(answers[precision]),
+                "epochs": seconds["epoch"].max(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Measure and write."""
+    asked = options("benchmarks.precision", __doc__).parse_args()
+    results = Results("precision")
+    data = Mnist(train_samples=1000, test_samples=500).load() if asked.quick else Mnist().load()
+    seconds, answers = in_turns(data, SEEDS, 2 if asked.quick else EPOCHS)
+    table = summary(seconds, answers)
+    shown("precision", table)
+    if not asked.quick:
+        results.write(table, more={"epochs.csv": seconds})
+        verdict(tables.precision_failures(table))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The article's claims beside what was found, made from the study's CSV alone."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.answer import answer_table, unpaired_p
+from tests.rows import row
+
+
+def held(strategy: str, difference: float, **changes: Any) -> dict[str, Any]:
+    """A row that is held against the control."""
+    ends = {"accuracy_difference_low": difference - 0.001, "accuracy_difference_high": difference + 0.001}
+    return {**row(strategy, **changes), "accuracy_difference": difference, **ends, "arena_bytes": np.nan}
+
+
+STUDY = [
+    held("none", -0.0006, keras_accuracy=0.9891, runs_on_micro="yes") | {"arena_bytes": 303_000},
+    held("finetune", 0.0, accuracy_change=0.0006, runs_on_micro="yes") | {"arena_bytes": 303_000},
+    held("ptq_dynamic", -0.0007, runs_on_micro="no: hybrid kernels"),
+    held("ptq_int8", -0.0008, size_ratio=3.84, tflite_bytes=156_296, runs_on_micro="not measured"),
+    held("qat", 0.0002, accuracy_change=0.0008, size_ratio=3.82, tflite_bytes=156_896, speedup=3.3),
+]
+
+
+def lines(table: str) -> dict[str, list[str]]:
+    """The cells of a Markdown table, by its first column."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")
+    ]
+    return {first: rest for first, *rest in rows}
+
+
+@pytest.mark.parametrize(
+    ("question", "article", "here"),
+    [
+        ("float, in Keras", "98.93", "98.91"),
+        ("the second less the first", "+0.15 (p = 0.33)", "+0.08 [-0.03, +0.03]"),
+        ("as many further epochs in float, less the first", "not asked", "+0.06 [-0.03, +0.03]"),
+        ("quantization-aware less that control", "not asked", "+0.02 [-0.08, +0.12]"),
+        ("quantization-aware: smaller", "four times", "3.82x, 156,896 bytes"),
+        ("quantization-aware: faster", "not asked", "3.30x [0.99, 1.01]"),
+        ("int8 after training, with no further epoch, less the control", "not asked", "-0.08 [-0.18, +0.02]"),
+        ("what TensorFlow Lite Micro runs, and the arena it takes", "not asked",
+         "none (303,000 bytes), finetune (303,000 bytes)"),
+    ],
+)  # fmt: skip
+def test_a_claim_stands_beside_what_was_found(question: str, article: str, here: str) -> None:
+    assert lines(answer_table(pd.DataFrame(STUDY)))[question] == [article, here]
+
+
+def test_a_strategy_that_was_not_run_has_no_line() -> None:
+    assert not [question for question in lines(answer_table(pd.DataFrame(STUDY))) if "annotated" in question]
+
+
+@pytest.mark.parametrize(("columns", "said"), [({}, "one seed"), ({"seeds": 3}, "means of 3 seeds")])
+def test_what_the_intervals_speak_of_is_said(columns: dict[str, int], said: str) -> None:
+    assert said in answer_table(pd.DataFrame(STUDY).assign(**columns))
+
+
+def test_a_difference_of_seven_images_is_no_evidence() -> None:
+    assert unpaired_p(0.9893, 0.9900) == pytest.approx(0.67, abs=0.01)
+
+
+def test_a_difference_of_a_point_is() -> None:
+    assert unpaired_p(0.98, 0.99) < 1e-6
