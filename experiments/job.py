@@ -57,8 +57,6 @@ def _make(request: Request, store: Store, run_id: str) -> None:
             _spare_what_stays()
     except KeyboardInterrupt:
         store.close(run_id, "KILLED")
-        if request.sweep:
-            store.close(request.sweep, "KILLED")
         raise
     except RunFailed as error:
         failure = error.failure

@@ -8,7 +8,7 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,6 +64,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         self._store: Store | None = None
         self._sweep = ""
         self._jobs = jobs  # the overrides of each
+        self._over = False
 
     def __reduce__(self) -> tuple[type["SweepCallback"], tuple[Sequence[Sequence[str]]]]:
         """Launchers send the callback to the processes of the jobs, where it tells which job begins and ends."""
@@ -83,6 +84,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         self._store.close_orphans()
         name = f"sweep {' '.join(config.hydra.overrides.task)}".strip()[:250]
         self._sweep = self._store.open_sweep(name, {**stamp(), "command": typed()[:5000]})
+        atexit.register(self._close_if_stopped)
         threads = threads_of_a_job(config.hydra.launcher, len(self._jobs), usable_cores())
         with open_dict(config):
             config.hydra.overrides.task.append(f"sweep={self._sweep}")
@@ -130,12 +132,21 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
             self._store.attach(self._sweep, Path(folder))
             self._store.describe(self._sweep, (Path(folder) / "comparison.md").read_text())
         self._store.close(self._sweep, "FAILED" if failed or lost else "FINISHED")
+        self._over = True
         with tempfile.TemporaryDirectory(prefix="report-") as folder:
             illustrate(self._store, comparison, typed(), Path(folder))
             self._store.attach(self._sweep, Path(folder))
         say(f"In MLflow: {self._store.browse(self._sweep)}")
         if failed or lost or unverified:
             sys.exit(1)
+
+    def _close_if_stopped(self) -> None:
+        """A sweep that ends before its time is closed now, with the runs that launchers' processes leave behind."""
+        if self._over or self._store is None:
+            return
+        with suppress(UserError):  # where the store is what is gone, which has been said, the next sweep closes them
+            self._store.close_unfinished(self._sweep)
+            self._store.close(self._sweep, "KILLED")
 
 
 def shared_modules(experiments: Iterable[Experiment]) -> list[str]:

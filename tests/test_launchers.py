@@ -1,5 +1,10 @@
 """Sweeps whose jobs run side by side: the real command line with joblib and with Ray, on small data."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -7,7 +12,8 @@ import pandas as pd
 import pytest
 
 from experiments.compare import load
-from tests.conftest import own_card, run, save_images
+from experiments.tracking import Tracking
+from tests.conftest import ENVIRONMENT, own_card, run, save_images
 
 pytestmark = pytest.mark.endtoend
 
@@ -52,6 +58,29 @@ def test_a_failing_job_does_not_stop_those_beside_it(folder: Path) -> None:
     rows = table(folder)
     assert list(rows["status"]) == ["FAILED", "FINISHED"]
     assert "'LSTM' chooses no layer" in rows["error"].iloc[0]
+
+
+def test_a_stopped_sweep_leaves_no_run_that_seems_to_be_running_and_goes_on(folder: Path) -> None:
+    sweep = [*JOBLIB, "strategy=finetune,qat", "training.epochs=1", "finetune.epochs=12"]
+    process = subprocess.Popen(
+        ["env", "--default-signal=INT", sys.executable, "-m", "experiments.run", *sweep],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("cache/training/*/00002-*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate()
+    assert (process.returncode, b"Traceback" in errors) == (130, False), errors
+    store = Tracking(uri=f"sqlite:///{folder}/mlflow.db").connect(create=False)
+    assert not store.find("attributes.status = 'RUNNING'")
+
+    assert run(folder, "experiments.run", *sweep).returncode == 0
+    assert list(table(folder)["status"]) == ["FINISHED", "FINISHED"]
 
 
 def test_a_process_of_jobs_that_is_killed_is_one_message(folder: Path) -> None:
