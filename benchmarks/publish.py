@@ -16,6 +16,7 @@ import pandas as pd
 from benchmarks.answer import answer_table
 from benchmarks.studies import STUDIES
 from benchmarks.tables import (
+    epoch_table,
     evaluation_table,
     fresh_store_table,
     killed_table,
@@ -165,6 +166,7 @@ TABLES: Mapping[str, Callable[[pd.DataFrame], str]] = {
     "spread": spread_table,
     "profile": profile_table,
     "reading": reading_table,
+    "epoch": epoch_table,
     "precision": precision_table,
     "sizes": sizes_table,
 }

@@ -23,7 +23,7 @@ from pydantic.dataclasses import dataclass as card
 
 from experiments.cache import Arrays, Cache, Trajectory
 from experiments.card import CARD
-from experiments.dataset import Dataset
+from experiments.dataset import Dataset, Images, Labels
 from experiments.machine import at_work, usable_cores
 from experiments.precision import Precision, in_precision
 from experiments.progress import Advance, bar
@@ -235,18 +235,29 @@ def _one_epoch(
     keras.utils.set_random_seed(_mixed(seed, epoch))
     model.make_train_function(force=True)  # a new trace takes up the new seed, in dropout too
     result = model.fit(
-        data.train.x[order],
-        data.train.y[order],
-        batch_size=settings.batch_size,
+        _batches(data.train.x[order], data.train.y[order], settings.batch_size),
         epochs=epoch + 1,
         initial_epoch=epoch,
-        shuffle=False,
-        validation_data=(data.validation.x, data.validation.y) if len(data.validation) else None,
-        validation_batch_size=settings.batch_size,
+        validation_data=(
+            _batches(data.validation.x, data.validation.y, settings.batch_size) if len(data.validation) else None
+        ),
         verbose=0,
         callbacks=list(callbacks),
     )
     return {name: float(values[0]) for name, values in result.history.items()}
+
+
+def _batches(images: Images, labels: Labels, size: int) -> Any:
+    """Batches in the order given, as Keras itself would make them from arrays, but that tf.data does not tune itself.
+
+    It has nothing to tune here, and its tuner sleeps twice as long each time; a pass that ends meanwhile waits for it
+    to wake. So an epoch of 45 s took 83 s as often as not (benchmarks.epoch).
+    """
+    from experiments.tensorflow_quietly import tf
+
+    untuned = tf.data.Options()
+    untuned.autotune.enabled = False
+    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(size).prefetch(1).with_options(untuned)
 
 
 def _mixed(seed: int, epoch: int) -> int:

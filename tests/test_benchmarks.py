@@ -210,6 +210,7 @@ def example(name: str) -> pd.DataFrame:
         "overhead": pd.DataFrame({"strategy": ["none"], "seconds": 9.0, **parts, "sweep_seconds": 12.0}),
         "memory": pd.DataFrame({"job": range(60), "main_mib": 300.0, "children_mib": 1500.0}),
         "reading": reading(),
+        "epoch": pd.DataFrame({"images": 9000, "plain_seconds": [10.3, 8.0], "here_seconds": [8.0, 8.1]}),
         "precision": summary(*EPOCHS_OF_TWO_PRECISIONS),
         "sizes": pd.DataFrame(
             {
@@ -228,7 +229,7 @@ def example(name: str) -> pd.DataFrame:
     return frames[name]
 
 
-WRITTEN = ["once", "killed", "fresh_store", "overhead", "memory", "profile", "reading", "precision", "sizes"]
+WRITTEN = ["once", "killed", "fresh_store", "overhead", "memory", "profile", "reading", "precision", "sizes", "epoch"]
 
 
 @pytest.mark.parametrize("name", WRITTEN)

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from experiments import training
 from experiments.cache import Cache
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
@@ -95,6 +97,20 @@ def test_continuing_gives_the_bits_of_training_straight_through(kind: str, data:
     continued = trained(kind, 2, data, tmp_path / "stopped")
     assert bits(continued.model) == bits(straight.model)
     assert (continued.epochs_reused, continued.epochs_trained) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", ["article", "ds_cnn_with_qat"])
+def test_an_epoch_has_the_bits_of_keras_own_pass_over_the_arrays(kind: str, data: Dataset, tmp_path: Path) -> None:
+    from experiments.tensorflow_quietly import keras
+
+    plain, settings = start(kind, data), Training(epochs=1, **SETTINGS)
+    training._compile(plain, settings)
+    order = np.random.default_rng([0, 0]).permutation(len(data.train))
+    keras.utils.set_random_seed(training._mixed(0, 0))
+    validation = (data.validation.x, data.validation.y)
+    x, y = data.train.x[order], data.train.y[order]
+    plain.fit(x, y, settings.batch_size, shuffle=False, verbose=0, validation_data=validation)
+    assert bits(trained(kind, 1, data, tmp_path).model) == bits(plain)
 
 
 def bits_in_a_fresh_process(kind: str, epochs: int, cache: Path) -> str:
