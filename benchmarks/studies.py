@@ -14,6 +14,8 @@ class Study:
     control: str | None = None  # the strategy that the others are held against, image by image
 
 
+# Of the suite's strategies, those whose training is published so far; more of them and more seeds take hours.
+ARTICLE = "none,finetune,ptq_dynamic,ptq_float16,ptq_int4,ptq_int8,ptq_int16x8,qat"
 STUDIES: Mapping[str, Study] = {
     "first_sweep": Study(
         "What the first command of the README prints",
@@ -31,9 +33,9 @@ STUDIES: Mapping[str, Study] = {
         ("+suite=layers",),
     ),
     "article": Study(
-        "The article's protocol with every strategy: 20 epochs, then 20 more, three seeds",
-        "ten hours on two cores",
-        ("+suite=article", "seed=0,1,2"),
+        "The article's protocol: 20 epochs, then 20 more; the control, quantization after training, and qat",
+        "an hour on two cores",
+        ("+suite=article", f"strategy={ARTICLE}", "seed=0"),
         control="finetune",
     ),
     "epochs": Study(
