@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 import pandas as pd
 from scipy import stats
 
+from benchmarks.studies import CONTROL
+from experiments.comparison.columns import ends
 from experiments.rounding import percent, times, whole
 
 IMAGES = 10_000
 FLOAT, AWARE = 0.9893, 0.9900  # Keras
 FLOAT_FILE, AWARE_FILE = 0.9886, 0.9901  # converted
-CONTROL = "finetune"
 NOT_ASKED = "not asked"
 # Strategies that the article does not try, or only advises, and what they are in plain words.
 FURTHER = {
@@ -43,19 +44,19 @@ def claims(rows: Rows) -> Iterator[Claim]:
     gain, p = percent(AWARE_FILE - FLOAT_FILE, sign="+"), unpaired_p(AWARE_FILE, FLOAT_FILE)
     yield "float, in Keras", percent(FLOAT), percent(none["keras_accuracy"])
     yield "quantization-aware, in Keras", percent(AWARE), percent(aware["keras_accuracy"])
-    yield "float, the TFLite file", percent(FLOAT_FILE), _estimate(none, "tflite_accuracy")
-    yield "quantization-aware, the TFLite file", percent(AWARE_FILE), _estimate(aware, "tflite_accuracy")
-    yield "the second less the first", f"{gain} (p = {p:.2f})", _estimate(aware, "accuracy_change", "+")
-    yield "as many further epochs in float, less the first", NOT_ASKED, _estimate(control, "accuracy_change", "+")
-    yield "quantization-aware less that control", NOT_ASKED, _estimate(aware, "accuracy_difference", "+")
+    yield "float, the TFLite file", percent(FLOAT_FILE), percent(*ends(none, "tflite_accuracy"))
+    yield "quantization-aware, the TFLite file", percent(AWARE_FILE), percent(*ends(aware, "tflite_accuracy"))
+    yield "the second less the first", f"{gain} (p = {p:.2f})", percent(*ends(aware, "accuracy_change"), "+")
+    yield "as many further epochs in float, less the first", NOT_ASKED, percent(*ends(control, "accuracy_change"), "+")
+    yield "quantization-aware less that control", NOT_ASKED, percent(*ends(aware, "accuracy_difference"), "+")
     yield "quantization-aware: smaller", "four times", _size(aware)
-    yield "quantization-aware: faster", NOT_ASKED, _speed(aware)
+    yield "quantization-aware: faster", NOT_ASKED, times(*ends(aware, "speedup"))
     for strategy, told in FURTHER.items():
         if strategy in rows:
-            yield f"{told}, less the float file", NOT_ASKED, _estimate(rows[strategy], "accuracy_change", "+")
-            yield f"{told}, less the control", NOT_ASKED, _estimate(rows[strategy], "accuracy_difference", "+")
+            yield f"{told}, less the float file", NOT_ASKED, percent(*ends(rows[strategy], "accuracy_change"), "+")
+            yield f"{told}, less the control", NOT_ASKED, percent(*ends(rows[strategy], "accuracy_difference"), "+")
             yield f"{told}: smaller", NOT_ASKED, _size(rows[strategy])
-            yield f"{told}: faster", NOT_ASKED, _speed(rows[strategy])
+            yield f"{told}: faster", NOT_ASKED, times(*ends(rows[strategy], "speedup"))
     yield "what TensorFlow Lite Micro runs, and the arena it takes", NOT_ASKED, _on_micro(rows)
 
 
@@ -68,16 +69,8 @@ def unpaired_p(one: float, other: float) -> float:
     return float(stats.fisher_exact([[right, IMAGES - right] for right in hits]).pvalue)
 
 
-def _estimate(row: pd.Series, name: str, sign: str = "") -> str:
-    return percent(row[name], row[f"{name}_low"], row[f"{name}_high"], sign)
-
-
 def _size(row: pd.Series) -> str:
     return f"{times(row['size_ratio'])}, {whole(row['tflite_bytes'])} bytes"
-
-
-def _speed(row: pd.Series) -> str:
-    return times(row["speedup"], row["speedup_low"], row["speedup_high"])
 
 
 def _on_micro(rows: Rows) -> str:

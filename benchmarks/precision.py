@@ -15,33 +15,16 @@ import pandas as pd
 
 from benchmarks import tables
 from benchmarks.results import Results, options, shown, verdict
-from experiments.cache import Cache
+from benchmarks.trained import article_cnn
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
 from experiments.measure.accuracy import keras_logits
-from experiments.model.article_cnn import ArticleCNN
 from experiments.precision import Precision
 from experiments.statistics import difference_over_seeds, over_seeds, ratio_of_medians
-from experiments.training import Trained, Training, fit
+from experiments.training import Trained
 
 PRECISIONS: tuple[Precision, Precision] = ("float32", "mixed_bfloat16")
 SEEDS, EPOCHS = 3, 3
-
-
-def trained(data: Dataset, precision: Precision, seed: int, epochs: int, cache: Path) -> Trained:
-    """The network after so many epochs, the last of which is trained now."""
-    from experiments.tensorflow_quietly import keras
-
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(seed)
-    return fit(
-        ArticleCNN().build(data.input_shape, data.classes),
-        data=data,
-        settings=Training(epochs=epochs, precision=precision),
-        seed=seed,
-        cache=Cache(dir=cache),
-        title=f"Seed {seed}, epoch {epochs}, {precision}",
-    )
 
 
 def right(model: Trained, data: Dataset) -> npt.NDArray[np.bool_]:
@@ -57,7 +40,7 @@ def in_turns(data: Dataset, seeds: int, epochs: int) -> tuple[pd.DataFrame, dict
         for seed in range(seeds):
             for epoch in range(1, epochs + 1):
                 for precision in PRECISIONS if epoch % 2 else reversed(PRECISIONS):
-                    model = trained(data, precision, seed, epoch, Path(folder))
+                    model = article_cnn(data, Path(folder), seed, epoch, precision)
                     own = model.seconds - model.seconds_reused
                     seconds.append({"seed": seed, "epoch": epoch, "precision": precision, "seconds": own})
                     answers[precision][seed] = right(model, data)
@@ -76,9 +59,9 @@ def summary(seconds: pd.DataFrame, answers: dict[Precision, npt.NDArray[np.bool_
             {
                 "precision": precision,
                 "epoch_seconds": times[precision].median(),
-                **tables.ends("faster", faster),
-                **tables.ends("accuracy", accuracy),
-                **tables.ends("difference", difference),
+                **faster.columns("faster"),
+                **accuracy.columns("accuracy"),
+                **difference.columns("difference"),
                 "seeds": len(answers[precision]),
                 "epochs": seconds["epoch"].max(),
             }

@@ -14,6 +14,7 @@ class Study:
     control: str | None = None  # the strategy that the others are held against, image by image
 
 
+CONTROL = "finetune"
 # Of the suite's strategies, those whose training is published so far; more of them and more seeds take hours.
 ARTICLE = "none,finetune,ptq_dynamic,ptq_float16,ptq_int4,ptq_int8,ptq_int16x8,qat"
 STUDIES: Mapping[str, Study] = {
@@ -36,7 +37,7 @@ STUDIES: Mapping[str, Study] = {
         "The article's protocol: 20 epochs, then 20 more; the control, quantization after training, and qat",
         "an hour on two cores",
         ("+suite=article", f"strategy={ARTICLE}", "seed=0"),
-        control="finetune",
+        control=CONTROL,
     ),
     "epochs": Study(
         "Epoch counts by strategy: 1, 2, 5, 10 and 20 after a baseline of as many",
@@ -47,6 +48,6 @@ STUDIES: Mapping[str, Study] = {
         "The article's question for ResNet8 and DS-CNN: 5 epochs, then 5 more, two seeds",
         "two hours on two cores",
         ("+suite=architectures",),
-        control="finetune",
+        control=CONTROL,
     ),
 }

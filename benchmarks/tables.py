@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from experiments.comparison.columns import ends
 from experiments.rounding import percent, times, whole
 from experiments.statistics import Estimate, ratio_of_medians
 
@@ -380,9 +381,9 @@ def precision_table(table: pd.DataFrame) -> str:
         {
             "training.precision": table["precision"],
             "an epoch, s": [f"{value:.1f}" for value in table["epoch_seconds"]],
-            "faster": [times(*row) for row in _estimates(table, "faster")],
-            "accuracy %": [percent(*row) for row in _estimates(table, "accuracy")],
-            "against float32, points": [percent(*row, sign="+") for row in _estimates(table, "difference")],
+            "faster": [times(*ends(row, "faster")) for row in table.itertuples()],
+            "accuracy %": [percent(*ends(row, "accuracy")) for row in table.itertuples()],
+            "against float32, points": [percent(*ends(row, "difference"), sign="+") for row in table.itertuples()],
         }
     )
     row = table.iloc[0]
@@ -430,16 +431,6 @@ def _plain_over_here(table: pd.DataFrame) -> Estimate:
 
 def _range(seconds: pd.Series) -> str:
     return f"{seconds.median():.1f} ({seconds.min():.1f} to {seconds.max():.1f})"
-
-
-def ends(name: str, estimate: Estimate) -> dict[str, float]:
-    """An estimate as columns."""
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-
-
-def _estimates(table: pd.DataFrame, name: str) -> list[tuple[float, float, float]]:
-    columns = table[[name, f"{name}_low", f"{name}_high"]].astype(float)
-    return list(columns.itertuples(index=False, name=None))
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -208,9 +208,7 @@ def files_table(contestants: Sequence[Contestant], session: "Session") -> pd.Dat
                 "latency_min_us": timings.min_us,
                 "latency_first_us": timings.first_us,
                 "latency_load_us": timings.load_us,
-                "speedup": ratio.value,
-                "speedup_low": ratio.low,
-                "speedup_high": ratio.high,
+                **ratio.columns("speedup"),
                 "speed": "" if contestant.name == first else session.verdict(ratio),
                 "latency_void": session.void,
             }
@@ -235,9 +233,7 @@ def pairs_table(session: "Session") -> pd.DataFrame:
             {
                 "file": other,
                 "against": one,
-                "speedup": ratio.value,
-                "speedup_low": ratio.low,
-                "speedup_high": ratio.high,
+                **ratio.columns("speedup"),
                 "p_holm": float(p),
                 "speed": "unclear" if unproved else verdict,
             }

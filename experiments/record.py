@@ -108,8 +108,8 @@ class RunRecord:
         """The numbers of the run, under the names that MLflow and the tables use; units stand in the names."""
         return {
             "keras_accuracy": self.keras_accuracy.value,
-            **_estimate("tflite_accuracy", self.tflite_accuracy),
-            **_estimate("accuracy_change", self.accuracy_change),
+            **self.tflite_accuracy.columns("tflite_accuracy"),
+            **self.accuracy_change.columns("accuracy_change"),
             "accuracy_change_p": self.accuracy_change_p,
             "agreement": self.agreement,
             "tflite_bytes": float(self.tflite.bytes),
@@ -142,8 +142,8 @@ class RunRecord:
             "latency_first_us": own.first_us,
             "latency_load_us": own.load_us,
             "latency_replicates": float(len(own.medians)),
-            **_estimate("speedup", self.latency.speedup),
-            **_estimate("sentinel", session.sentinel),
+            **self.latency.speedup.columns("speedup"),
+            **session.sentinel.columns("sentinel"),
             "latency_other_cores": session.conditions.other_cores,
             "latency_steal_cores": session.conditions.steal_cores,
             "load_before": session.conditions.load_before,
@@ -204,7 +204,3 @@ class RunRecord:
 def described(left_float: Mapping[str, str]) -> str:
     """Which layers stay float, and why, in one line; empty where none does."""
     return "; ".join(f"{layer} stays float ({reason})" for layer, reason in left_float.items())
-
-
-def _estimate(name: str, estimate: Estimate) -> dict[str, float]:
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}

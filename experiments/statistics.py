@@ -18,6 +18,10 @@ class Estimate:
     low: float
     high: float
 
+    def columns(self, name: str) -> dict[str, float]:
+        """The three numbers as tables and MLflow call them: `name`, `name_low`, `name_high`."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
 
 def proportion(hits: int, trials: int) -> Estimate:
     """A share of successes with Wilson's score interval (Wilson, JASA 22, 1927)."""

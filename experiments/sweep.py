@@ -145,8 +145,9 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         if self._over or self._store is None:
             return
         with suppress(UserError):  # where the store is what is gone, which has been said, the next sweep closes them
-            self._store.close_unfinished(self._sweep)
-            self._store.close(self._sweep, "KILLED")
+            store = self._store.address.connect(create=False)  # finds out at once, and does not try for a minute
+            store.close_unfinished(self._sweep)
+            store.close(self._sweep, "KILLED")
 
 
 def shared_modules(experiments: Iterable[Experiment]) -> list[str]:

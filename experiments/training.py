@@ -251,7 +251,7 @@ def _batches(images: Images, labels: Labels, size: int) -> Any:
     """Batches in the order given, as Keras itself would make them from arrays, but that tf.data does not tune itself.
 
     It has nothing to tune here, and its tuner sleeps twice as long each time; a pass that ends meanwhile waits for it
-    to wake. So an epoch of 45 s took 83 s as often as not (benchmarks.epoch).
+    to wake. What that costs: benchmarks.epoch.
     """
     from experiments.tensorflow_quietly import tf
 

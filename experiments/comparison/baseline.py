@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.columns import AGAINST, cell_of, key_of, several_machines
+from experiments.comparison.columns import AGAINST, cell_of, ends, key_of, several_machines
 from experiments.comparison.groups import Answered
 from experiments.errors import UserError, near
 from experiments.statistics import Estimate, mcnemar, paired_difference, ratio_of_speedups
@@ -77,11 +77,8 @@ def _accuracies(run: pd.Series, other: pd.Series, answers: Answered) -> Mapping[
     if after is None or before is None or not np.array_equal(after.truth, before.truth):
         return {"accuracy_difference": run["tflite_accuracy"] - other["tflite_accuracy"]}
     right, right_before = after.tflite == after.truth, before.tflite == before.truth
-    difference = paired_difference(right, right_before)
     return {
-        "accuracy_difference": difference.value,
-        "accuracy_difference_low": difference.low,
-        "accuracy_difference_high": difference.high,
+        **paired_difference(right, right_before).columns("accuracy_difference"),
         "accuracy_difference_p": mcnemar(right, right_before),
     }
 
@@ -89,5 +86,4 @@ def _accuracies(run: pd.Series, other: pd.Series, answers: Answered) -> Mapping[
 def _speedups(run: pd.Series, other: pd.Series) -> Mapping[str, float]:
     if "void" in (run["speed"], other["speed"]):
         return {}
-    ratio = ratio_of_speedups(*(Estimate(each.speedup, each.speedup_low, each.speedup_high) for each in (run, other)))
-    return {"speedup_against": ratio.value, "speedup_against_low": ratio.low, "speedup_against_high": ratio.high}
+    return ratio_of_speedups(*(Estimate(*ends(each, "speedup")) for each in (run, other))).columns("speedup_against")

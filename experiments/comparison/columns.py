@@ -53,6 +53,11 @@ SETTINGS = ("model", "dataset", "epochs", "seed")
 CELL = ("strategy", "model", "dataset", "epochs", "finetune_epochs")
 
 
+def ends(row: Any, name: str) -> tuple[Any, Any, Any]:
+    """A value of a row and the ends of its interval."""
+    return getattr(row, name), getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
+
+
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
     """Rows of the store as a table: WHOLE are Int64, NUMBERS float64, WORDS and varied settings text.
 

@@ -1,7 +1,7 @@
 """Runs pooled into groups: over seeds where nothing else is asked for, with intervals that speak of new seeds too."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -161,7 +161,7 @@ def _speedups(runs: pd.DataFrame, seeds_only: bool) -> dict[str, Any]:
         ratios = valid[name].dropna().to_numpy(float)
         if len(ratios) > 1:
             mean = ratio_of_medians(ratios, np.ones(len(ratios)))
-            found |= _estimate(name, mean) if seeds_only else {name: mean.value}
+            found |= mean.columns(name) if seeds_only else {name: mean.value}
     if seeds_only and "speedup" in found:
         found["speed"] = in_words(Estimate(*(found[f"speedup{end}"] for end in ("", "_low", "_high"))))
     return found
@@ -177,8 +177,8 @@ def _over_seeds(runs: pd.DataFrame, answers: Answered) -> dict[str, Any]:
     reference = np.stack([each.reference == each.truth for each in known])
     found = {
         "images": right.shape[1],
-        **_estimate("tflite_accuracy", over_seeds(right)),
-        **_estimate("accuracy_change", difference_over_seeds(right, reference)),
+        **over_seeds(right).columns("tflite_accuracy"),
+        **difference_over_seeds(right, reference).columns("accuracy_change"),
     }
     if "against_run_id" not in runs.columns or runs["against_run_id"].isna().any():
         return found
@@ -186,9 +186,4 @@ def _over_seeds(runs: pd.DataFrame, answers: Answered) -> dict[str, Any]:
     if any(each is None for each in before):
         return found
     other = np.stack([each.tflite == each.truth for each in before if each is not None])
-    return found | _estimate("accuracy_difference", difference_over_seeds(right, other))
-
-
-def _estimate(name: str, estimate: Estimate) -> dict[str, Any]:
-    value, low, high = asdict(estimate).values()
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
+    return found | difference_over_seeds(right, other).columns("accuracy_difference")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.comparison.columns import AGAINST, COLUMNS, GROUPED, SETTINGS, label, says, several_machines
+from experiments.comparison.columns import AGAINST, COLUMNS, GROUPED, SETTINGS, ends, label, says, several_machines
 from experiments.record import NOT_MEASURED
 from experiments.rounding import percent, three_digits, times, whole
 
@@ -49,14 +49,14 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     shown["Keras accuracy %"] = _cells(table, lambda row: percent(row.keras_accuracy))
     shown["TFLite accuracy %"] = _cells(
         table,
-        lambda row: percent(*_ends(row, "tflite_accuracy")),
+        lambda row: percent(*ends(row, "tflite_accuracy")),
     )
-    shown[differences.change] = _cells(table, lambda row: percent(*_ends(row, differences.accuracy), sign="+"))
+    shown[differences.change] = _cells(table, lambda row: percent(*ends(row, differences.accuracy), sign="+"))
     shown["agreement %"] = _cells(table, lambda row: percent(row.agreement))
     shown["bytes"] = _cells(table, lambda row: whole(row.tflite_bytes))
     shown[differences.smaller] = _cells(table, lambda row: times(getattr(row, differences.size)))
     shown["latency p50 us"] = _cells(table, lambda row: three_digits(row.latency_p50_us))
-    shown[differences.faster] = _cells(table, lambda row: times(*_ends(row, differences.speedup)))
+    shown[differences.faster] = _cells(table, lambda row: times(*ends(row, differences.speedup)))
     if table["arena_bytes"].notna().any():
         arenas = zip(table["arena_bytes"], table["runs_on_micro"], strict=True)
         shown["micro arena, bytes"] = [_arena(*facts) for facts in arenas]
@@ -127,11 +127,6 @@ def _void(table: pd.DataFrame) -> list[str]:
 def _first(reasons: str) -> str:
     """One reason is enough, where a group of runs has several."""
     return reasons.partition("; ")[0]
-
-
-def _ends(row: Any, name: str) -> tuple[Any, Any, Any]:
-    """A value and the ends of its interval."""
-    return getattr(row, name), getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
 
 
 def percents(table: pd.DataFrame, value: str, low: str, high: str, sign: str = "") -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.columns import cell_of, is_group, key_of, several_machines, sound
+from experiments.comparison.columns import cell_of, ends, is_group, key_of, several_machines, sound
 from experiments.comparison.groups import Answered
 from experiments.comparison.names import TASK, names
 from experiments.measure.latency import in_words
@@ -105,7 +105,7 @@ def _most_accurate(task: Task, best: pd.Series) -> Choice:
     equals = _others(
         task, task.rows, best, lambda row: (found := task.difference(row, best)) is not None and found.high >= 0
     )
-    accuracy = percent(best["tflite_accuracy"], best["tflite_accuracy_low"], best["tflite_accuracy_high"])
+    accuracy = percent(*ends(best, "tflite_accuracy"))
     return Choice("Accuracy first", task.named(best), best["run_id"], f"{accuracy} % of the test images right", equals)
 
 
@@ -123,7 +123,7 @@ def _fastest(task: Task, near: pd.DataFrame, best: pd.Series) -> Choice | None:
     if valid.empty or several_machines(valid):
         return None
     row = valid.sort_values(["speedup", "tflite_accuracy"], ascending=False, kind="stable").iloc[0]
-    ratio = times(row["speedup"], row["speedup_low"], row["speedup_high"])
+    ratio = times(*ends(row, "speedup"))
     latency = three_digits(row["latency_p50_us"])
     evidence = f"{ratio} as fast as float, {latency} us an inference here; {_cost(task, row, best)}"
     equals = _others(task, valid, row, lambda other: _as_fast(other, row))
@@ -131,10 +131,10 @@ def _fastest(task: Task, near: pd.DataFrame, best: pd.Series) -> Choice | None:
 
 
 def _as_fast(row: pd.Series, fastest: pd.Series) -> bool:
-    ends = [Estimate(each["speedup"], each["speedup_low"], each["speedup_high"]) for each in (row, fastest)]
-    if any(np.isnan(end.low) for end in ends):
+    both = [Estimate(*ends(each, "speedup")) for each in (row, fastest)]
+    if any(np.isnan(speedup.low) for speedup in both):
         return False
-    return in_words(ratio_of_speedups(*ends)) != "slower"
+    return in_words(ratio_of_speedups(*both)) != "slower"
 
 
 def _on_micro(task: Task, near: pd.DataFrame) -> Choice | None:

@@ -1,0 +1,25 @@
+"""The article's network as the suite trains it, for benchmarks that measure training itself."""
+
+from pathlib import Path
+
+from experiments.cache import Cache
+from experiments.dataset import Dataset
+from experiments.model.article_cnn import ArticleCNN
+from experiments.precision import Precision
+from experiments.training import Trained, Training, fit
+
+
+def article_cnn(data: Dataset, cache: Path, seed: int, epochs: int = 1, precision: Precision = "float32") -> Trained:
+    """The network after so many epochs, of which those that the cache holds are not trained again."""
+    from experiments.tensorflow_quietly import keras
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    return fit(
+        ArticleCNN().build(data.input_shape, data.classes),
+        data=data,
+        settings=Training(epochs=epochs, precision=precision),
+        seed=seed,
+        cache=Cache(dir=cache),
+        title=f"Seed {seed}, epoch {epochs}, {precision}",
+    )
