@@ -17,11 +17,11 @@ from rich import box
 from rich.table import Table
 
 from benchmarks.publish import HERE, on_disk, published
-from benchmarks.studies import STUDIES
+from benchmarks.studies import RUN, STUDIES
 from experiments.errors import UserError, mistakes_told, near
 from experiments.progress import CONSOLE, say
 
-ABOUT = re.compile(r"(?P<shows>.+?): `python -m benchmarks\.(?P<name>\w+)`[;,]? ?(?P<takes>[^.]*)\.")
+ABOUT = re.compile(r"(?P<shows>.+?): `python -m benchmarks\.(?P<name>\w+)`; (?P<takes>[^.]+)\.")
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ def benchmarks() -> dict[str, Benchmark]:
         about = ABOUT.match(" ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split()))
         if about and about["name"] == path.stem:
             command = (sys.executable, "-m", f"benchmarks.{path.stem}")
-            found[path.stem] = Benchmark(path.stem, about["shows"], about["takes"] or "a minute", (command,))
+            found[path.stem] = Benchmark(path.stem, about["shows"], about["takes"], (command,))
     for name, study in STUDIES.items():
-        run = (sys.executable, "-m", "experiments.run", *study.overrides)
+        runs = [(sys.executable, *RUN, *overrides) for overrides in study.sweeps]
         publish = (sys.executable, "-m", "benchmarks.publish", name)
-        found[name] = Benchmark(name, study.shows, study.takes, (run, publish))
+        found[name] = Benchmark(name, study.shows, study.takes, (*runs, publish))
     return found
 
 

@@ -9,7 +9,7 @@ depends on what the weights have learned. Writes benchmarks/results/evaluation/.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +32,6 @@ from experiments.model.article_cnn import ArticleCNN
 from experiments.model.ds_cnn import DSCNN
 from experiments.progress import bar
 from experiments.tflite import Dynamic, Float16, Float32, Int8, Scheme, TFLiteModel, convert
-
-if TYPE_CHECKING:
-    pass
 
 MODELS: Mapping[str, Architecture] = {"article_cnn": ArticleCNN(), "ds_cnn": DSCNN()}
 SCHEMES: Mapping[str, Scheme] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import sweeps
-from benchmarks.results import Results, options, shown, verdict
+from benchmarks.results import Results, options
 from experiments.progress import say
 
 TIMES, AT_ONCE = 10, 4
@@ -72,11 +72,9 @@ def main() -> None:
         times = ", ".join(f"{row['seconds']} s" for row in these)
         say(f"time {number}: {sum(map(is_well, these))} of {len(these)} ({times})")
     table = pd.DataFrame(rows)
-    shown("fresh_store", table)
-    if not asked.quick:
-        results.write(table, sweeps.command(OVERRIDES))
     failed = [row for row in rows if not is_well(row)]
-    verdict([f"{len(failed)} of {len(rows)} failed"] if failed else [])
+    failures = [f"{len(failed)} of {len(rows)} failed"] if failed else []
+    results.finish(table, asked.quick, failures, sweeps.command(OVERRIDES))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import pandas as pd
 import psutil
 
 from benchmarks import sweeps, tables
-from benchmarks.results import Results, options, shown, verdict
+from benchmarks.results import Results, options
 from experiments.progress import say
 
 if TYPE_CHECKING:
@@ -173,11 +173,9 @@ def main() -> None:
         outcomes.append(outcome)
         say(f"{'well' if outcome.is_well else 'DEVIATES'}: {outcome}")
     table = pd.DataFrame([asdict(outcome) for outcome in outcomes]).assign(uninterrupted_seconds=round(duration, 2))
-    shown("killed", table)
-    if not asked.quick:
-        results.write(table, sweeps.command(overrides), {"uninterrupted.csv": expected})
     deviating = [str(outcome.sweep) for outcome in outcomes if not outcome.is_well]
-    verdict([f"sweeps that deviate: {', '.join(deviating)}"] if deviating else [])
+    failures = [f"sweeps that deviate: {', '.join(deviating)}"] if deviating else []
+    results.finish(table, asked.quick, failures, sweeps.command(overrides), {"uninterrupted.csv": expected})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pandas as pd
 import psutil
 
 from benchmarks import sweeps, tables
-from benchmarks.results import Results, options, shown, verdict
+from benchmarks.results import Results, options
 from experiments.errors import UserError
 from experiments.plots import BLUE, ORANGE
 
@@ -87,14 +87,13 @@ def main() -> None:
     results = Results("memory")
     overrides = [*SETTINGS, f"seed=range({3 if asked.quick else 50})"]
     samples = sampled(overrides)
-    shown("memory", samples)
     if asked.picture:
         save_picture(asked.picture, samples)
     if not asked.quick:
         save_picture(results.folder / "memory.png", samples)
-        results.write(samples, sweeps.command(overrides))
     flat = tables.is_flat(tables.memory_ends(samples).T["main_mib"])
-    verdict([] if flat else ["the sweep's own process has grown"])
+    failures = [] if flat else ["the sweep's own process has grown"]
+    results.finish(samples, asked.quick, failures, sweeps.command(overrides))
 
 
 if __name__ == "__main__":

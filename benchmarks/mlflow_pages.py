@@ -3,24 +3,21 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchmarks.loopback import LOOPBACK, free_port, wait_until
 from experiments.errors import UserError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-LOOPBACK = "127.0.0.1"
-SECONDS_TO_START = 120.0
 SIZE = (1280, 900)
 # How MLflow is found by somebody who works with it: model training chosen, and the assistant closed.
 SETTLED = {
@@ -62,28 +59,24 @@ def end(server: "subprocess.Popen[bytes]") -> None:
     server.wait()
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens to."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
-
-
 def await_answer(address: str, process: "subprocess.Popen[bytes]") -> None:
     """Wait for a server that was started.
 
     Raises:
-        UserError: it has ended, or two minutes are over.
+        UserError: it has ended.
+        TimeoutError: it does not answer within two minutes.
     """
-    deadline = time.monotonic() + SECONDS_TO_START
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-        except OSError:
-            time.sleep(0.2)
-        else:
-            return
-    raise UserError(f"The server does not answer at {address}.")
+    wait_until(lambda: _answers(address) or process.poll() is not None, f"{address} answers")
+    if process.poll() is not None:
+        raise UserError(f"The server has ended with {process.returncode}; it was to answer at {address}.")
+
+
+def _answers(address: str) -> bool:
+    try:
+        urllib.request.urlopen(address, timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

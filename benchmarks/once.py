@@ -26,7 +26,7 @@ import pandas as pd
 
 from benchmarks import sweeps, tables
 from benchmarks.bare import Bare, in_own_process
-from benchmarks.results import Results, options, shown, verdict
+from benchmarks.results import Results, options
 from benchmarks.trajectories import Cell, Piece, least_epochs, plain_pieces
 from experiments.card import CONF
 from experiments.progress import say
@@ -165,11 +165,8 @@ def main() -> None:
         by_hand(plain_way, plain),
     ]
     table = pd.DataFrame(rows).assign(**work.described, runs=len(comparison))
-    shown("once", table)
-    if not asked.quick:
-        more = {"pieces.csv": pieces_table(bares), "comparison.csv": comparison}
-        results.write(table, sweeps.command(work.overrides), more)
-    verdict(failures(table))
+    more = {"pieces.csv": pieces_table(bares), "comparison.csv": comparison}
+    results.finish(table, asked.quick, failures(table), sweeps.command(work.overrides), more)
 
 
 def failures(table: pd.DataFrame) -> list[str]:

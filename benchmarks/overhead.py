@@ -9,7 +9,7 @@ Writes benchmarks/results/overhead/.
 import pandas as pd
 
 from benchmarks import sweeps, tables
-from benchmarks.results import Results, options, shown, verdict
+from benchmarks.results import Results, options
 
 STRATEGIES = ("none", "ptq_dynamic", "ptq_float16", "ptq_int8", "finetune", "qat", "annotate", "prune")
 SETTINGS = ("model=article_cnn", "dataset=mnist", "dataset.train_samples=2000", "latency.seconds=0.5")
@@ -38,11 +38,9 @@ def main() -> None:
     strategies = STRATEGIES[:2] if asked.quick else STRATEGIES
     overrides = [f"strategy={','.join(strategies)}", *SETTINGS, *(SMALL if asked.quick else ())]
     jobs = measured(overrides)
-    shown("overhead", jobs)
-    if not asked.quick:
-        results.write(jobs, sweeps.command(overrides))
     most = max(tables.with_overhead(jobs)["overhead_seconds"].max(), tables.overhead_with_starting(jobs))
-    verdict([f"{most:.1f} s a job"] if most > tables.OVERHEAD_AT_MOST else [])
+    failures = [f"{most:.1f} s a job"] if most > tables.OVERHEAD_AT_MOST else []
+    results.finish(jobs, asked.quick, failures, sweeps.command(overrides))
 
 
 if __name__ == "__main__":

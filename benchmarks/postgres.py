@@ -3,11 +3,9 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,29 +14,9 @@ from pathlib import Path
 from sqlalchemy import Engine, NullPool, create_engine
 from sqlalchemy.exc import OperationalError
 
+from benchmarks.loopback import LOOPBACK, free_port, wait_until
+
 OWNER = "postgres"  # PostgreSQL refuses to run as root; Debian's package brings this user
-LOOPBACK = "127.0.0.1"
-SECONDS_TO_START = 120.0
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(ready: Callable[[], bool], what: str, seconds: float = SECONDS_TO_START) -> None:
-    """Look ten times a second.
-
-    Raises:
-        TimeoutError: it has not become so.
-    """
-    deadline = time.monotonic() + seconds
-    while not ready():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:.0f} s: {what}")
-        time.sleep(0.1)
 
 
 def missing() -> str:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmarks import tables
-from benchmarks.results import Results, options, shown, verdict
+from benchmarks.results import Results, options
 from benchmarks.trained import article_cnn
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
@@ -43,7 +43,8 @@ def in_turns(data: Dataset, seeds: int, epochs: int) -> tuple[pd.DataFrame, dict
                     model = article_cnn(data, Path(folder), seed, epoch, precision)
                     own = model.seconds - model.seconds_reused
                     seconds.append({"seed": seed, "epoch": epoch, "precision": precision, "seconds": own})
-                    answers[precision][seed] = right(model, data)
+                    if epoch == epochs:
+                        answers[precision][seed] = right(model, data)
     return pd.DataFrame(seconds), answers
 
 
@@ -76,10 +77,7 @@ def main() -> None:
     data = Mnist(train_samples=1000, test_samples=500).load() if asked.quick else Mnist().load()
     seconds, answers = in_turns(data, SEEDS, 2 if asked.quick else EPOCHS)
     table = summary(seconds, answers)
-    shown("precision", table)
-    if not asked.quick:
-        results.write(table, more={"epochs.csv": seconds})
-        verdict(tables.precision_failures(table))
+    results.finish(table, asked.quick, tables.precision_failures(table), more={"epochs.csv": seconds})
 
 
 if __name__ == "__main__":

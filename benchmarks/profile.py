@@ -11,7 +11,7 @@ from functools import partial
 
 import pandas as pd
 
-from benchmarks.results import Results, shown
+from benchmarks.results import Results
 from experiments.dataset.mnist import Mnist
 from experiments.graph import read_ops
 from experiments.measure.latency import LatencyProtocol
@@ -60,8 +60,7 @@ def main() -> None:
                     save_profile(results.folder / f"{name}.png", profile, f"article_cnn, {name}")
                 advance(1)
     table = pd.DataFrame(rows, columns=["strategy", "time", "whole_us", "sum_us", "call_us", "ratio"])
-    results.write(table, more={"ops.csv": pd.DataFrame(ops)})
-    shown("profile", table)
+    results.finish(table, quick=False, failures=[], more={"ops.csv": pd.DataFrame(ops)})
 
 
 if __name__ == "__main__":

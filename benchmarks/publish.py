@@ -1,4 +1,4 @@
-"""Publish a finished sweep: `python -m benchmarks.publish NAME`, in the folder where the sweep was run.
+"""Publish a finished study: `python -m benchmarks.publish NAME`, in the folder where its sweeps were run.
 
 Writes benchmarks/results/NAME/ (comparison.csv, comparison.md, seeds.csv over several seeds, the pictures, report.html,
 stamp.json) from the store, and puts the table into the README between its marks. So no figure there is typed by hand,
@@ -8,13 +8,14 @@ and a test sees that the two agree.
 import argparse
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 
 from benchmarks.answer import answer_table
-from benchmarks.studies import STUDIES
+from benchmarks.studies import RIVAL, STUDIES, Study
 from benchmarks.tables import (
     epoch_table,
     evaluation_table,
@@ -30,59 +31,106 @@ from benchmarks.tables import (
     same_file_table,
     sizes_table,
     spread_table,
+    strategies_table,
 )
-from experiments.compare import load
-from experiments.comparison.columns import COLUMNS
+from experiments.comparison.columns import COLUMNS, frame
 from experiments.comparison.compared import compared
 from experiments.comparison.files import FORMS
 from experiments.comparison.people import for_people, note
 from experiments.comparison.pictures import drawn
-from experiments.errors import UserError, mistakes_told
+from experiments.errors import UserError, mistakes_told, near
 from experiments.plots import save
+from experiments.progress import say
 from experiments.report.page import write_report
 from experiments.rounding import points
 from experiments.sensitivity import advice
 from experiments.statistics import Estimate
-from experiments.tracking import Tracking
+from experiments.tracking import Row, Store, Tracking, redacted
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
+OPENING = "<!-- table {} -->"
+SCREENSHOTS = ("mlflow.png", "report.png")  # made afterwards, by benchmarks.screenshots
 
 
-def publish(name: str, uri: str, sweep: str) -> None:
-    """Write the results of a sweep and renew the README's table."""
-    table = load(uri, sweep=sweep)
+def publish(name: str, uri: str) -> None:
+    """Write the results of a study and renew the README's table."""
+    study = study_of(name)
+    store = Tracking(uri=uri).connect(create=False)
+    table = runs_of(study, store)
     failed = table[table["status"] != "FINISHED"]
     if not failed.empty:
         raise UserError(f"Only finished runs are published; these are not: {', '.join(failed['run_id'])}.")
-    store = Tracking(uri=uri).connect(create=False)
     stamps = [store.stamp(run_id) for run_id in table["run_id"]]
     if any(stamp != stamps[0] for stamp in stamps):
         raise UserError(
             "The runs were made on different machines, versions or commits; only like is published with like."
         )
-    folder = HERE / "results" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    comparison = compared(store, table, STUDIES[name].control if name in STUDIES else None)
-    commands = store.commands(table["run_id"])
-    if not commands:
-        raise UserError(f"--sweep {sweep}: these runs belong to no sweep, so no command would stand beside them.")
+    folder = emptied(HERE / "results" / name)
+    comparison = compared(store, table, study.control)
     FORMS["csv"].write(comparison.runs, folder / "comparison.csv")
     FORMS["markdown"].write(comparison.table, folder / "comparison.md")
     if comparison.pooled:
         FORMS["csv"].write(comparison.table, folder / "seeds.csv")
+    if study.rival:
+        FORMS["csv"].write(compared(store, table, study.rival).table, folder / f"against_{study.rival}.csv")
     pictures = drawn(store, comparison)
     for picture, figure in pictures.drawn.items():
         save(figure, folder / f"{picture}.png")
-    write_report(store, comparison, pictures, commands, folder / "report.html")
-    (folder / "stamp.json").write_text(json.dumps({**stamps[0], "command": commands[-1]}, indent=2) + "\n")
-    for shown in (name, *(derived for derived, (source, _) in DERIVED.items() if source == name)):
-        README.write_text(with_table(README.read_text(), shown))
+    write_report(store, comparison, pictures, study.commands, folder / "report.html")
+    stamp = {**stamps[0], "command": " && ".join(study.commands)}
+    (folder / "stamp.json").write_text(json.dumps(stamp, indent=2) + "\n")
+    for shown in (name, *(other for other, derived in DERIVED.items() if derived.source == name)):
+        renew_readme(shown)
+
+
+def emptied(folder: Path) -> Path:
+    """The folder, with nothing left in it of an earlier publication but the screenshots."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.name not in SCREENSHOTS:
+            path.unlink()
+    return folder
+
+
+def study_of(name: str) -> Study:
+    """The study of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in STUDIES:
+        raise UserError(f"{name}: no such study. {near(name, STUDIES)}")
+    return STUDIES[name]
+
+
+def runs_of(study: Study, store: Store) -> pd.DataFrame:
+    """The runs of the newest sweep of each of the study's commands.
+
+    Raises:
+        UserError: a command was never typed here.
+    """
+    rows: list[Row] = []
+    for command in study.commands:
+        sweep = store.newest_sweep(command)
+        if not sweep:
+            raise UserError(f"{redacted(store.address.uri)} holds no sweep of this command; run it first: {command}")
+        rows += store.rows(sweep)
+    return frame(rows)
+
+
+def renew_readme(name: str) -> None:
+    """Put the published table of this name into the README, or say that it has no place there."""
+    readme = README.read_text()
+    if OPENING.format(name) in readme:
+        README.write_text(with_table(readme, name))
+    else:
+        say(f"README.md has no place for a table {name}; it is left as it is.")
 
 
 def with_table(readme: str, name: str) -> str:
     """The README's text with the published table of this name between its marks."""
-    opening, closing = f"<!-- table {name} -->\n", f"<!-- end of table {name} -->"
+    opening, closing = f"{OPENING.format(name)}\n", f"<!-- end of table {name} -->"
     before, _, rest = readme.partition(opening)
     _, found, after = rest.partition(closing)
     if not found:
@@ -103,9 +151,12 @@ def published(name: str, read: Callable[[str], str] = on_disk) -> str:
     if name in TABLES:
         figures = read(f"{name}/{name}.csv")
         return TABLES[name](pd.read_csv(StringIO(figures), keep_default_na=False)) if figures else ""
-    source, made = DERIVED.get(name, (name, sweep_table))
-    figures = read(f"{source}/seeds.csv") or read(f"{source}/comparison.csv")
-    return made(pd.read_csv(StringIO(figures))) if figures else ""
+    derived = DERIVED.get(name, Derived(name, sweep_table))
+    tables = [
+        read(f"{derived.source}/seeds.csv") or read(f"{derived.source}/comparison.csv"),
+        *(read(f"{derived.source}/{file}") for file in derived.more),
+    ]
+    return derived.make(*(pd.read_csv(StringIO(table)) for table in tables)) if all(tables) else ""
 
 
 def sweep_table(table: pd.DataFrame) -> str:
@@ -170,19 +221,31 @@ TABLES: Mapping[str, Callable[[pd.DataFrame], str]] = {
     "precision": precision_table,
     "sizes": sizes_table,
 }
-# Further tables that are made from the CSV of a sweep.
-DERIVED: Mapping[str, tuple[str, Callable[[pd.DataFrame], str]]] = {"answer": ("article", answer_table)}
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A table that is made from what another command has published: a sweep's runs, and more of its files."""
+
+    source: str
+    make: Callable[..., str]
+    more: tuple[str, ...] = ()
+
+
+DERIVED: Mapping[str, Derived] = {
+    "answer": Derived("article", answer_table, (f"against_{RIVAL}.csv",)),
+    "strategies": Derived("once", strategies_table),
+}
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description=__doc__.partition("\n")[0])
-    parser.add_argument("name", help="folder in benchmarks/results, and mark in the README")
+    parser.add_argument("name", help="one of the studies, a folder in benchmarks/results, and a mark in the README")
     parser.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
-    parser.add_argument("--sweep", default="latest", help="latest, or the id of a sweep's parent run (default: latest)")
     options = parser.parse_args()
     with mistakes_told():
-        publish(options.name, options.uri, options.sweep)
+        publish(options.name, options.uri)
 
 
 if __name__ == "__main__":

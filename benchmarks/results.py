@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.publish import HERE, README, TABLES, with_table
+from benchmarks.publish import HERE, TABLES, renew_readme
 from experiments.progress import say
 from experiments.stamp import stamp
 
@@ -48,23 +48,21 @@ class Results:
         own = " ".join([f"python -m benchmarks.{self.name}", *sys.argv[1:]])
         commands = {"command": own, **({"sweep": sweep} if sweep else {})}
         (self.folder / "stamp.json").write_text(json.dumps({**self.stamp, **commands}, indent=2) + "\n")
-        readme = README.read_text()
-        if f"<!-- table {self.name} -->" in readme:
-            README.write_text(with_table(readme, self.name))
-        else:
-            say(f"README.md has no place for a table {self.name}; it is left as it is.")
+        renew_readme(self.name)
 
-    def finish(self, table: pd.DataFrame, quick: bool, failures: Sequence[str]) -> None:
+    def finish(
+        self,
+        table: pd.DataFrame,
+        quick: bool,
+        failures: Sequence[str],
+        sweep: str = "",
+        more: Mapping[str, pd.DataFrame] | None = None,
+    ) -> None:
         """Print the README's table, write it unless it was but a quick look, and say if the figures are reached."""
-        shown(self.name, table)
+        say(TABLES[self.name](table))
         if not quick:
-            self.write(table)
+            self.write(table, sweep, more)
         verdict(failures)
-
-
-def shown(name: str, table: pd.DataFrame) -> None:
-    """Print the table that the README would show."""
-    say(TABLES[name](table))
 
 
 def verdict(failures: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.mlflow_pages import browsed, opened, served
-from benchmarks.publish import HERE
+from benchmarks.publish import HERE, SCREENSHOTS
 from experiments.errors import UserError, mistakes_told
 from experiments.tracking import Store, Tracking
 
@@ -46,8 +46,9 @@ def main() -> None:
     with mistakes_told():
         store = Tracking(uri=options.uri).connect(create=False)
         folder = HERE / "results" / options.name
-        photograph(store, folder / "mlflow.png")
-        photograph_report(folder / "report.html", folder / "report.png")
+        of_mlflow, of_report = (folder / name for name in SCREENSHOTS)
+        photograph(store, of_mlflow)
+        photograph_report(folder / "report.html", of_report)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """How far a speedup scatters from one measurement to the next: `python -m benchmarks.spread`; two minutes on two cores.
 
-How many times faster the article's network is in int8 than in float, measured ten times by each of three, in turns:
+How many times faster the article's network is in int8 than in float, measured ten times by each of four, in turns:
 this suite; LiteRT's own benchmark (litert-benchmark with its defaults, once for each file, ratio of the average
-latencies it reports); and the loop that people write (5 inferences to warm up, 50 timed, mean; file after file).
-Compared is the distance between the 5th and the 95th percentile. Writes benchmarks/results/spread/.
+latencies it reports); the loop that people write (5 inferences to warm up, 50 timed, mean; file after file); and the
+same loop for as long as the suite has taken. Compared is the distance between the 5th and the 95th percentile. Writes
+benchmarks/results/spread/.
 """
 
 import json
@@ -12,6 +13,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,6 @@ from experiments.tflite import TFLiteModel
 
 REPETITIONS = 10
 WARM_UP, TIMED = 5, 50
-LITERT, LOOP = "litert-benchmark", "a plain loop"
 
 
 def by_suite(made: Mapping[str, TFLiteModel], images: Images, seed: int) -> float:
@@ -54,25 +56,34 @@ def _litert_latency(model: TFLiteModel) -> float:
         return float(json.loads(report.read_text())["latency"]["avg_ms"])
 
 
-def by_loop(made: Mapping[str, TFLiteModel], images: Images) -> float:
-    """The ratio of two means, taken one after the other."""
-    return _loop_latency(made[files.FLOAT], images) / _loop_latency(made[files.INT8], images)
+def by_loop(made: Mapping[str, TFLiteModel], images: Images, seconds: float = 0.0) -> float:
+    """The ratio of two means, taken one after the other, each over TIMED inferences or half of the seconds."""
+    return _loop_latency(made[files.FLOAT], images, seconds / 2) / _loop_latency(made[files.INT8], images, seconds / 2)
 
 
-def _loop_latency(model: TFLiteModel, images: Images) -> float:
+def _loop_latency(model: TFLiteModel, images: Images, at_least: float) -> float:
     from ai_edge_litert.interpreter import Interpreter
 
     with native_stderr_silenced():
         interpreter: Any = Interpreter(model_content=model.content)
         interpreter.allocate_tensors()
     index = interpreter.get_input_details()[0]["index"]
-    seconds = []
-    for i in range(WARM_UP + TIMED):
+    seconds: list[float] = []
+    end = time.perf_counter() + at_least
+    for i in count():
+        if i >= WARM_UP + TIMED and time.perf_counter() > end:
+            break
         interpreter.set_tensor(index, images[i % len(images)][np.newaxis])
         started = time.perf_counter()
         interpreter.invoke()
         seconds.append(time.perf_counter() - started)
     return float(np.mean(seconds[WARM_UP:]))
+
+
+def timed(measure: Callable[[], float]) -> tuple[float, float]:
+    """What was measured, and the seconds that it took."""
+    started = time.perf_counter()
+    return measure(), time.perf_counter() - started
 
 
 def main() -> None:
@@ -82,20 +93,16 @@ def main() -> None:
     data = files.images()
     made = files.article(data)
     repetitions = 2 if asked.quick else REPETITIONS
-    rows = []
+    rows: list[tuple[str, float, float]] = []
     with bar("Repetitions", total=repetitions) as advance:
         for repetition in range(repetitions):
-            ways: Mapping[str, Callable[[], float]] = {
-                tables.SUITE: lambda seed=repetition: by_suite(made, data.test.x, seed),  # type: ignore[misc]
-                LITERT: lambda: by_litert(made),
-                LOOP: lambda: by_loop(made, data.test.x),
-            }
-            for way, measure in ways.items():
-                started = time.perf_counter()
-                speedup = measure()
-                rows.append({"way": way, "speedup": speedup, "seconds": time.perf_counter() - started})
+            suite, seconds = timed(partial(by_suite, made, data.test.x, repetition))
+            rows.append((tables.SUITE, suite, seconds))
+            rows.append((tables.LITERT, *timed(partial(by_litert, made))))
+            rows.append((tables.LOOP, *timed(partial(by_loop, made, data.test.x))))
+            rows.append((tables.LONG_LOOP, *timed(partial(by_loop, made, data.test.x, seconds))))
             advance(1)
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=["way", "speedup", "seconds"])
     results.finish(table, asked.quick, tables.spread_failures(table))
 
 

@@ -1,53 +1,69 @@
 """Sweeps whose tables are published: what each shows, how long it takes, and what it is asked for."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+RUN = ("-m", "experiments.run")
 
 
 @dataclass(frozen=True)
 class Study:
-    """A sweep of the real command line."""
+    """Sweeps of the real command line whose runs make one table."""
 
     shows: str
     takes: str
-    overrides: tuple[str, ...]
+    sweeps: tuple[tuple[str, ...], ...]  # what follows `python -m experiments.run`
     control: str | None = None  # the strategy that the others are held against, image by image
+    rival: str | None = None  # another one; what comes of it is kept as against_RIVAL.csv
+
+    @property
+    def commands(self) -> list[str]:
+        """What a person types, as each sweep records it."""
+        return [shlex.join(["python", *RUN, *overrides]) for overrides in self.sweeps]
 
 
 CONTROL = "finetune"
+RIVAL = "finetune_ptq_int8"
 # Of the suite's strategies, those whose training is published so far; more of them and more seeds take hours.
-ARTICLE = "none,finetune,ptq_dynamic,ptq_float16,ptq_int4,ptq_int8,ptq_int16x8,qat"
+ARTICLE = "none,finetune,ptq_dynamic,ptq_float16,ptq_int4,ptq_int8,ptq_int16x8,finetune_ptq_int8,qat,annotate"
 STUDIES: Mapping[str, Study] = {
     "first_sweep": Study(
         "What the first command of the README prints",
         "four to eight minutes on two cores",
-        ("-m", "strategy=none,finetune,ptq_dynamic,ptq_int8,qat,annotate"),
+        (("-m", "strategy=none,finetune,ptq_dynamic,ptq_int8,finetune_ptq_int8,qat,annotate"),),
     ),
     "ranges": Study(
         "Where the ranges of quantization-aware training should start",
         "a quarter of an hour on two cores",
-        ("+suite=ranges",),
+        (("+suite=ranges",),),
     ),
     "layers": Study(
-        "What it brings to annotate each layer alone, all but it, and as the article advises",
+        "What it brings to annotate each layer alone, the first ones, or later ones as the article advises",
         "half an hour on two cores",
-        ("+suite=layers",),
+        (
+            ("-m", "strategy=none,finetune,finetune_ptq_int8,qat", "training.epochs=5", "finetune.epochs=2"),
+            ("+suite=layers",),
+        ),
+        control=CONTROL,
     ),
     "article": Study(
-        "The article's protocol: 20 epochs, then 20 more; the control, quantization after training, and qat",
-        "an hour on two cores",
-        ("+suite=article", f"strategy={ARTICLE}", "seed=0"),
+        "The article's protocol: 20 epochs, then 20 more; controls, quantization after training, qat and annotate",
+        "an hour and a half on two cores",
+        (("+suite=article", f"strategy={ARTICLE}", "seed=0"),),
         control=CONTROL,
+        rival=RIVAL,
     ),
     "epochs": Study(
         "Epoch counts by strategy: 1, 2, 5, 10 and 20 after a baseline of as many",
-        "some hours on two cores",
-        ("+suite=epochs",),
+        "three hours on two cores",
+        (("+suite=epochs",),),
+        control=CONTROL,
     ),
     "architectures": Study(
         "The article's question for ResNet8 and DS-CNN: 5 epochs, then 5 more, two seeds",
         "two hours on two cores",
-        ("+suite=architectures",),
+        (("+suite=architectures",),),
         control=CONTROL,
     ),
 }

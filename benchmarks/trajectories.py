@@ -13,9 +13,11 @@ from typing import Literal
 
 BASELINE = "baseline"
 # The trainings of each strategy after the baseline's, in their order; strategies that are not named here train nothing.
-# Trainings of one name from one start are the same: that of `prune` is also the first of `prune_qat`.
+# Trainings of one name from one start are the same: that of `finetune` is also that of
+# `finetune_ptq_int8`, that of `prune` the first of `prune_qat`.
 TRAININGS: Mapping[str, tuple[str, ...]] = {
     "finetune": ("finetune",),
+    "finetune_ptq_int8": ("finetune",),
     "qat": ("qat",),
     "annotate": ("annotate",),
     "prune": ("prune",),
@@ -76,11 +78,6 @@ def stations(cells: Iterable[Cell]) -> Mapping[str, frozenset[int]]:
 def least_epochs(cells: Iterable[Cell]) -> int:
     """The smallest number of epochs from which all cells can be had: each trajectory once, as far as it is needed."""
     return sum(max(epochs) for epochs in stations(cells).values())
-
-
-def plain_epochs(cells: Iterable[Cell]) -> int:
-    """The number of epochs when each cell trains all that it needs itself."""
-    return sum(epochs for cell in cells for _, epochs in cell.trajectories())
 
 
 def plain_pieces(pieces: Sequence[Piece], cells: Iterable[Cell]) -> list[Piece]:

@@ -4,7 +4,7 @@ Two kinds of entries: the state after each epoch of a training, and what convers
 file whose name carries the digest of its content, so that a damaged one is found out and made anew, never used. A file
 appears under its name only when it is complete, and whoever makes one holds a lock that a dead process gives back.
 
-Exit codes: 0 well; 1 damaged entries were found; 2 the command is wrong.
+Exit codes: 0 well; 1 damaged entries were found; 2 the command is wrong; 130 stopped.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.card import CARD
-from experiments.errors import UserError
+from experiments.errors import UserError, mistakes_told
 from experiments.progress import CONSOLE, bar, say
 
 Arrays = dict[str, npt.NDArray[np.generic]]
@@ -364,12 +364,16 @@ def main() -> None:
     parser.add_argument("--kind", choices=("all", TRAINING, RESULTS), default="all", help="clear: only these entries")
     parser.add_argument("--unused-for", type=_days, metavar="DAYS", default=0.0, help="clear: only what is that old")
     options = parser.parse_args()
+    with mistakes_told():
+        _obey(options)
+
+
+def _obey(options: argparse.Namespace) -> None:
     if not any((options.dir / kind).is_dir() for kind in (TRAINING, RESULTS)):
-        sys.stderr.write(
+        raise UserError(
             f"--dir {options.dir}: there is no cache. Give the folder that cache.dir names, by default cache/ in the "
-            "folder where experiments.run was started.\n"
+            "folder where experiments.run was started."
         )
-        sys.exit(2)
     match options.verb:
         case "list":
             show(options.dir)

@@ -6,7 +6,7 @@ intervals; `--group-by run_id` shows each run. `--pair RUN RUN` compares any two
 `--require` and `--minimize` name the run to ship.
 `--register NAME` puts its model into MLflow's model registry.
 Exit codes: 0 well; 2 the command is wrong, or there is nothing to compare; 3 no run meets the requirements;
-4 the sweep is worse than the earlier one.
+4 the sweep is worse than the earlier one; 130 stopped.
 """
 
 import argparse

@@ -12,12 +12,15 @@ class UserError(Exception):
 
 @contextmanager
 def mistakes_told() -> Iterator[None]:
-    """What a command does with a mistake of its user: one message on standard error, exit code 2, no traceback."""
+    """What a command does with a mistake of its user: one message, exit code 2, no traceback; with Ctrl-C, code 130."""
     try:
         yield
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped.\n")
+        sys.exit(130)
 
 
 def first_line(error: BaseException) -> str:

@@ -99,7 +99,10 @@ class Op:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Which share of a file runs in integers, each from 0 to 1."""
+    """Which share of a file is integers, each from 0 to 1: of what it computes, and of the weights that it holds.
+
+    A hybrid op holds integers and computes on floats that it quantizes on the fly: it counts among the weights only.
+    """
 
     ops: float  # of the computing ops, those that run on integers
     weights: float  # of the weights, those stored as integers
@@ -151,7 +154,7 @@ def output_levels(content: bytes) -> npt.NDArray[np.float64]:
 
 
 def coverage(ops: Sequence[Op]) -> Coverage:
-    """The shares of ops, weights and multiply-accumulates that are integers."""
+    """The shares of ops and multiply-accumulates that compute in integers, and of weights that are held as integers."""
     computing = [op for op in ops if op.computes]
     integer = [op for op in computing if op.arithmetic == "integer"]
     return Coverage(

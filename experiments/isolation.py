@@ -46,6 +46,13 @@ class Failure:
     details: str
     by_mistake_of_user: bool = False
 
+    @staticmethod
+    def of(error: Exception) -> "Failure":
+        """What an error says of itself; a mistake of the user in its own words."""
+        told = isinstance(error, UserError)
+        reason = str(error) if told else f"{type(error).__name__}: {first_line(error)}"
+        return Failure(reason, "".join(traceback.format_exception(error)), by_mistake_of_user=told)
+
 
 class RunFailed(Exception):  # noqa: N818  # it says what happened
     """A run that ended without a record."""
@@ -68,6 +75,8 @@ def run_apart(experiment: Experiment) -> RunRecord:
         RunFailed: the run raised an error, or its process crashed.
     """
     with shown_here(), tempfile.TemporaryDirectory(prefix="run-") as folder:
+        last_words = Path(folder) / LAST_WORDS
+        last_words.touch()  # there may be none
         ours, theirs = _PROCESSES.Pipe(duplex=False)
         arguments = (theirs, pickle.dumps(experiment), folder, os.environ[ADDRESS])
         process = _PROCESSES.Process(target=_run, args=arguments, name="run", daemon=False)
@@ -75,9 +84,9 @@ def run_apart(experiment: Experiment) -> RunRecord:
         theirs.close()
         try:
             outcome = ours.recv()
-        except EOFError:  # nobody is left to send anything
+        except (EOFError, OSError):  # nobody is left to send anything, or the rest of it
             process.join()
-            outcome = _crashed(process.exitcode, (Path(folder) / LAST_WORDS).read_text())
+            outcome = _crashed(process.exitcode, last_words.read_text())
         except KeyboardInterrupt:
             process.kill()
             raise
@@ -114,14 +123,8 @@ def _outcome(request: bytes) -> RunRecord | Failure:
         experiment: Experiment = pickle.loads(request)
         use_threads(experiment.threads)
         return pipeline.run(experiment)
-    except UserError as error:
-        return Failure(str(error), _traceback(error), by_mistake_of_user=True)
     except Exception as error:  # noqa: BLE001  # whatever it is, it is told to the process that keeps the records
-        return Failure(f"{type(error).__name__}: {first_line(error)}", _traceback(error))
-
-
-def _traceback(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
+        return Failure.of(error)
 
 
 def end_with_parent() -> None:

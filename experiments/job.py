@@ -5,17 +5,18 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from experiments.configuration import Request
 from experiments.errors import UserError
-from experiments.isolation import RunFailed, run_apart
+from experiments.isolation import Failure, RunFailed, run_apart
 from experiments.machine import at_work
 from experiments.pipeline import Experiment
 from experiments.progress import say
+from experiments.record import RunRecord
 from experiments.stamp import CODE_DIGEST, stamp
 from experiments.tracking import DETAILS, Row, Store, run_name
 from experiments.training import numerics
@@ -25,12 +26,19 @@ class JobError(Exception):
     """A run that ended without a result; it stands in the store as FAILED."""
 
 
+class StoreGoneError(JobError):
+    """A run that ended without a result, of which the store could not be told: no other one can be recorded either."""
+
+
+UNRECORDED = "its result could not be recorded"
+
+
 def perform(request: Request, job: int) -> Row:
     """Run an experiment and record it, or take up the finished run of the same key; `job` is its place in a sweep.
 
     Raises:
-        JobError: the run failed, and the store says why.
-        UserError: the store or the cache cannot be used.
+        JobError: the run failed, and the store says why; or its result could not be recorded.
+        UserError: the store or the cache cannot be used; nothing was run.
     """
     store = request.tracking.connect()
     if not request.sweep:  # a sweep has done it for its runs
@@ -49,25 +57,55 @@ def perform(request: Request, job: int) -> Row:
 def _make(request: Request, store: Store, run_id: str) -> None:
     """Do the work of an open run, and close it whatever happens."""
     try:
-        with store.watched(run_id):
-            record = run_apart(request.experiment)
+        record = _made(request, store, run_id)
         with at_work():
-            store.finish(run_id, record, request.text)
+            _record(request, store, run_id, record)
             gc.collect()  # pictures hold their parts in cycles, which would pile up over a sweep
             _spare_what_stays()
     except KeyboardInterrupt:
         store.close(run_id, "KILLED")
         raise
+
+
+def _made(request: Request, store: Store, run_id: str) -> RunRecord:
+    try:
+        with store.watched(run_id):
+            return run_apart(request.experiment)
     except RunFailed as error:
         failure = error.failure
-        message = f"failed: {run_name(request.experiment.setting)}: {failure.reason}"
-        try:
-            store.fail(run_id, failure.reason, failure.details)
-        except UserError as unrecorded:
-            raise JobError(f"{message}\nand that could not be recorded: {unrecorded}") from error
-        if not failure.by_mistake_of_user:
-            message += f" (more in the artifact {DETAILS} of run {run_id})"
-        raise JobError(message) from error
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is recorded
+        failure = Failure.of(error)
+    request.tracking.await_server()
+    raise _failed(request, run_id, failure)
+
+
+def _record(request: Request, store: Store, run_id: str, record: RunRecord) -> None:
+    try:
+        store.finish(run_id, record, request.text)
+    except Exception as error:
+        failure = Failure.of(error)
+        raise _failed(request, run_id, replace(failure, reason=f"{UNRECORDED}: {failure.reason}")) from error
+
+
+def _failed(request: Request, run_id: str, failure: Failure) -> JobError:
+    """Record why a run failed, and say so."""
+    message = f"failed: {run_name(request.experiment.setting)}: {failure.reason}"
+    try:
+        store = request.tracking.connect(create=False)  # finds out at once where nobody answers
+        return JobError(f"{message}{_details_kept(store, run_id, failure)}")
+    except UserError as gone:
+        known = failure.reason.startswith(UNRECORDED)
+        return StoreGoneError(message if known else f"{message}\nand that could not be recorded: {gone}")
+
+
+def _details_kept(store: Store, run_id: str, failure: Failure) -> str:
+    """Close a run that failed; where more is said of it."""
+    try:
+        store.fail(run_id, failure.reason, failure.details)
+    except UserError as error:  # there may be no room for the details, which are a file
+        store.close(run_id, "FAILED")
+        return f"\n(its details could not be recorded: {error})"
+    return "" if failure.by_mistake_of_user else f" (more in the artifact {DETAILS} of run {run_id})"
 
 
 @cache

@@ -6,7 +6,7 @@ Prints what each took, and the ratio of every two with its 95 % interval; p-valu
 
 SWEEP is latest, or the id of a sweep, and stands for its finished runs; RUN is the id of a run, or its beginning. Runs
 are timed on test images of their own data set; plain files on random images, or on those of --dataset.
-Exit codes: 0 well; 2 the command is wrong, or a file cannot be timed.
+Exit codes: 0 well; 2 the command is wrong, or a file cannot be timed; 130 stopped.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +31,7 @@ from experiments.progress import CONSOLE, say
 from experiments.tracking import Row, Store, Tracking
 
 if TYPE_CHECKING:
-    from experiments.dataset import Images
+    from experiments.dataset import Images, Source
     from experiments.measure.latency import LatencyProtocol, Session
     from experiments.tflite import TFLiteModel
 
@@ -40,6 +39,7 @@ SECONDS_A_FILE = 5.0
 SIGNIFICANT = 0.05
 PAIRS_SHOWN = 15  # all pairs of six files; the CSV holds every pair
 RANDOM_IMAGES = 100
+_KNOWN: "dict[str, Images]" = {}  # those that files are timed on, by the card of their data set
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ def _contestants(options: argparse.Namespace, store: Store | None) -> Iterator[C
 
 
 def _plain(target: str, options: argparse.Namespace) -> Contestant:
+    from experiments.configuration import composed
     from experiments.measure.accuracy import input_of
     from experiments.tflite import TFLiteModel
 
@@ -120,32 +121,29 @@ def _plain(target: str, options: argparse.Namespace) -> Contestant:
     except UserError as error:
         raise UserError(f"{target}: {error}") from error
     if options.dataset:
-        return Contestant(target, model, _images_of_card(options.dataset))
+        return Contestant(target, model, _images_of(composed([f"dataset={options.dataset}"]).experiment.dataset))
     return Contestant(target, model, np.random.default_rng(options.seed).random((RANDOM_IMAGES, *shape), np.float32))
 
 
-@cache
-def _images_of_card(name: str) -> "Images":
-    from experiments.configuration import composed
+def _images_of(source: "Source") -> "Images":
+    """The test images that files are timed on; a data set is read once, however many runs have it."""
+    from experiments.measure.latency import IMAGES
 
-    return composed([f"dataset={name}"]).experiment.dataset.load().test.x
-
-
-@cache
-def _images_of_configuration(text: str) -> "Images":
-    from experiments.configuration import dataset_of
-
-    return dataset_of(text).load().test.x
+    card = repr(source)  # users' own cards may hold lists, which cannot be hashed
+    if card not in _KNOWN:
+        _KNOWN[card] = source.load().test.x[:IMAGES].copy()  # a view would keep all of them
+    return _KNOWN[card]
 
 
 def _recorded(target: str, store: Store) -> Iterator[Contestant]:
+    from experiments.configuration import dataset_of
     from experiments.tflite import TFLiteModel
 
     for row in store.chosen(target):
         with tempfile.TemporaryDirectory(prefix="run-") as folder:
             model = TFLiteModel(store.fetch(row["run_id"], "model.tflite", Path(folder)).read_bytes())
-            configuration = store.fetch(row["run_id"], "config.yaml", Path(folder)).read_text()
-        yield Contestant(_name(row), model, _images_of_configuration(configuration), row)
+            configuration = store.fetch(row["run_id"], "config.yaml", Path(folder)).read_text(encoding="utf-8")
+        yield Contestant(_name(row), model, _images_of(dataset_of(configuration)), row)
 
 
 def _name(row: Row) -> str:
@@ -175,7 +173,7 @@ def _protocol(kind: "type[LatencyProtocol]", options: argparse.Namespace, files:
         return kind(
             threads=options.threads,
             delegate=options.delegate,
-            seconds=options.seconds or SECONDS_A_FILE * files,
+            seconds=SECONDS_A_FILE * files if options.seconds is None else options.seconds,
             precision=options.precision,
         )
     except ValidationError as error:

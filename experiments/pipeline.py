@@ -1,12 +1,12 @@
 """One run, from the data set to the record, top to bottom."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,8 +63,21 @@ class Experiment:
             )
 
     def fit(self, data: Dataset, settings: Training, title: str) -> Fit:
-        """Training on this data with these settings, for whoever has a model to train."""
-        return partial(fit, data=data, settings=settings, seed=self.setting.seed, cache=self.cache, title=title)
+        """Training on this data with these settings, for whoever has a model to train.
+
+        Raises:
+            UserError: it gave a model that answers nothing, as training does that diverges.
+        """
+        train = partial(fit, data=data, settings=settings, seed=self.setting.seed, cache=self.cache, title=title)
+        key = "finetune" if settings is self.finetune else "training"
+
+        def trained(model: "Model", callbacks: Sequence[Any] = ()) -> Trained:
+            result = train(model, callbacks)
+            if not all(np.isfinite(weights).all() for weights in result.model.get_weights()):
+                raise UserError(_not_finite(settings, key))
+            return result
+
+        return trained
 
 
 def run(experiment: Experiment) -> RunRecord:
@@ -180,6 +193,14 @@ def built(experiment: Experiment, data: Dataset) -> "Model":
             f"model={experiment.setting.model} cannot be built for images of the shape {data.input_shape}: "
             f"{first_line(error)}"
         ) from error
+
+
+def _not_finite(settings: Training, key: str) -> str:
+    what = "weights are not finite (NaN or infinity)"
+    if settings.epochs == 0:
+        return f"model: its {what}. Give a model that was trained well."
+    rate = f"{key}.learning_rate={settings.learning_rate:g}"
+    return f"{rate}: training diverged, its {what}. Give a lower one, or another {key}.optimizer."
 
 
 def _stage(trained: Trained) -> Stage:

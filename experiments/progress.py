@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import count
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
@@ -158,20 +159,22 @@ def shown_here() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="progress-") as folder:
         path = f"{folder}/socket"
         with Listener(path, "AF_UNIX", backlog=64, authkey=key) as listener:
-            Thread(target=_listen, args=(listener,), daemon=True).start()
+            over = Event()
+            Thread(target=_listen, args=(listener, over), daemon=True).start()
             os.environ[ADDRESS] = f"{os.getpid()} {path} {key.hex()}"
             try:
                 yield
             finally:
+                over.set()
                 del os.environ[ADDRESS]
 
 
-def _listen(listener: Listener) -> None:
-    while True:
+def _listen(listener: Listener, over: Event) -> None:
+    while not over.is_set():
         try:
             connection = listener.accept()
-        except OSError:  # closed: nobody else is to be heard
-            return
+        except (OSError, EOFError, AuthenticationError):  # closed; or a process has died while it introduced itself
+            continue
         Thread(target=_hear, args=(connection,), daemon=True).start()
 
 
@@ -181,11 +184,11 @@ def _hear(connection: "Connection[bool, tuple[str, ...]]") -> None:
     while True:
         try:
             what, *details = connection.recv()
-        except (EOFError, ConnectionResetError):
+            if what == "flush":
+                connection.send(True)
+                continue
+        except (EOFError, OSError):  # it has ended, perhaps in the middle of a word
             break
-        if what == "flush":
-            connection.send(True)
-            continue
         getattr(_SCREEN, what)(*details)
         if what == "begin":
             bars.add(details[0])

@@ -201,6 +201,11 @@ class RunRecord:
         }
 
 
+def is_setting(name: str) -> bool:
+    """Whether a recorded parameter, or a column, is a setting that runs may differ in: strategy.layers, threads."""
+    return "." in name or name == "threads"
+
+
 def described(left_float: Mapping[str, str]) -> str:
     """Which layers stay float, and why, in one line; empty where none does."""
     return "; ".join(f"{layer} stays float ({reason})" for layer, reason in left_float.items())

@@ -82,7 +82,7 @@ class Remembered:
         return TFLiteModel(made["content"].tobytes())
 
     def _answers(self, model: str, about: str, answer: Callable[[], Logits]) -> Logits:
-        inputs = {"model": model, "images": self.data.fingerprint}
+        inputs = {"model": model, "images": self.data.test_fingerprint}
         made = self._once(inputs, lambda: {"logits": answer()}, f"answers: {about}")
         return np.asarray(made["logits"], np.float32)
 

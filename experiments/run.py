@@ -44,7 +44,7 @@ def _hydra() -> None:
 
     from experiments.compare import show_rows
     from experiments.configuration import read, told
-    from experiments.job import JobError, perform
+    from experiments.job import JobError, StoreGoneError, perform
 
     def job(config: DictConfig) -> None:
         whole = HydraConfig.get()
@@ -54,18 +54,20 @@ def _hydra() -> None:
                 request = read(config, whole.runtime.choices)
                 request.tracking.await_server()
                 perform(request, job=whole.job.num)
-            except JobError as failure:
-                complain(str(failure))  # the sweep goes on, and ends with a list of what failed
-            except UserError as error:  # the store is gone
+            except (StoreGoneError, UserError) as error:  # the configuration was checked: it is the store that is gone
                 if whole.runtime.choices["hydra/launcher"] == "basic":
                     _quit(f"{error}\n{GOES_ON}", 1)  # whatever ran on could not be recorded
                 complain(str(error))  # from another process, a sweep is told at its end that there is no run
+            except JobError as failure:
+                complain(str(failure))  # the sweep goes on, and ends with a list of what failed
             return
         try:
             row = perform(read(config, whole.runtime.choices), job=0)
             show_rows([row])
         except UserError as error:
             _quit(str(error), 2)
+        except StoreGoneError as error:
+            _quit(f"{error}\n{GOES_ON}", 1)
         except JobError as failure:
             _quit(str(failure), 1)
         if row["verified"] == "false":

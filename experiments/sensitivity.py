@@ -4,11 +4,13 @@ Every layer is quantized alone, and left in float alone, after training, and eac
 logit error, bytes. Then the smallest file whose accuracy stays within `max_drop` of the float file is proposed as
 `strategy.layers`. Choices are made on the validation split, so that the test split stays unseen.
 
-Other settings: those of experiments.run but strategy, and images=2000 (validation images), folder=sensitivity (output).
-Exit codes: 0 well; 2 the command or the configuration is wrong.
+Other settings: images=2000 (validation images), folder=sensitivity (output), and those of experiments.run that a
+baseline has: dataset, model, epochs, training, seed, threads, cache.
+Exit codes: 0 well; 2 the command or the configuration is wrong; 130 stopped.
 """
 
 import csv
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,8 +33,8 @@ from experiments.rounding import points
 from experiments.statistics import Estimate, paired_difference
 
 if TYPE_CHECKING:
-    from experiments.dataset import Images
     from experiments.pipeline import Experiment
+    from experiments.tflite import TFLiteModel
 
 Chosen = tuple[str, ...]
 Logits = npt.NDArray[np.float32]
@@ -73,6 +75,13 @@ class Findings:
 
 
 OWN = tuple(Options.__dataclass_fields__)  # settings that are not for Hydra
+COUNTING = ("dataset", "model", "epochs", "training", "seed", "threads", "cache")  # of those that are
+WITHOUT_EFFECT = {
+    "strategy": "no strategy is chosen here; what is found out is which layers to give it",
+    "finetune": "nothing is trained here after the baseline",
+    "latency": "nothing is timed here",
+    **dict.fromkeys(("tracking", "resume", "sweep"), "nothing is recorded here as a run"),
+}
 
 Measure = Callable[[Collection[str]], Measured]
 
@@ -115,17 +124,20 @@ def find(experiment: "Experiment", options: Options) -> Findings:
     model = built(experiment, data)
     if not len(data.validation):
         raise UserError("The data set has no validation images; layers are chosen on them, never on the test split.")
+    from experiments.strategy.annotation import units_of  # TFMOT imports TensorFlow, which has to have come in quietly
+
+    units = units_of(model)
+    if not units:
+        raise UserError(f"model={experiment.setting.model}: none of its layers computes, so none can be quantized.")
     baseline = experiment.fit(data, experiment.training, "Training the baseline")(model).model
     calibration = partial(data.calibration, seed=experiment.setting.seed)
     in_float = convert(baseline, Float32(), calibration).content
     in_int8 = convert(baseline, Int8(500), calibration).content
-    from experiments.strategy.annotation import units_of  # TFMOT imports TensorFlow, which has to have come in quietly
-
-    units = units_of(model)
     x, y = data.validation.x[: options.images], data.validation.y[: options.images]
-    in_float_logits = tflite_logits(TFLiteModel(in_float), x)
+    answers = partial(tflite_logits, images=x, threads=experiment.threads)
+    in_float_logits = answers(TFLiteModel(in_float))
     score = partial(_score, in_float_logits, y)
-    measure = _measure(in_float, in_int8, units, [layer.name for layer in model.layers], x, score)
+    measure = _measure(in_float, in_int8, units, [layer.name for layer in model.layers], answers, score)
     with bar("Layers", total=2 * len(units)) as advance:
 
         def each(chosen: Callable[[str], Iterable[str]]) -> dict[str, Measured]:
@@ -151,13 +163,12 @@ def _measure(
     in_int8: bytes,
     units: dict[str, Chosen],
     layers: Sequence[str],
-    images: "Images",
+    answers: Callable[["TFLiteModel"], Logits],
     score: Callable[[Chosen, int, Logits], Measured],
 ) -> Measure:
     """How to measure a choice of layers; what was measured once is remembered."""
     from experiments.exact import only
     from experiments.graph import read_ops
-    from experiments.measure.accuracy import tflite_logits
     from experiments.promise import Promise, broken
     from experiments.tflite import TFLiteModel
 
@@ -168,7 +179,7 @@ def _measure(
         difference = broken(Promise("int8", chosen=members), read_ops(content, layers))
         if difference:
             raise UserError(f"The layers of this model cannot be told apart in its file: {'; '.join(difference)}.")
-        return score(chosen, len(content), tflite_logits(TFLiteModel(content), images))
+        return score(chosen, len(content), answers(TFLiteModel(content)))
 
     return lambda chosen: measured(tuple(unit for unit in units if unit in chosen))
 
@@ -223,17 +234,17 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         sys.stdout.write(f"{__doc__}\n")
         return
-    try:
-        with mistakes_told():
-            from experiments.configuration import composed
+    with mistakes_told():
+        from experiments.configuration import composed
 
-            own, others = _split(sys.argv[1:])
-            options = _options(own)
-            findings = find(composed(others).experiment, options)
-            _show(findings, options)
-            write(findings, options)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        own, others = _split(sys.argv[1:])
+        options, experiment = _options(own), composed(others).experiment
+        from experiments.tensorflow_quietly import use_threads
+
+        use_threads(experiment.threads)
+        findings = find(experiment, options)
+        _show(findings, options)
+        write(findings, options)
 
 
 def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -241,8 +252,9 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     own = {name: value for name, _, value in (argument.partition("=") for argument in arguments) if name in OWN}
     others = [argument for argument in arguments if argument.partition("=")[0] not in OWN]
     for argument in others:
-        if argument.startswith("strategy"):
-            raise UserError(f"{argument}: no strategy is chosen here; what is found out is which layers to give it.")
+        group = re.split(r"[.=@]", argument.lstrip("+~"))[0]
+        if reason := WITHOUT_EFFECT.get(group):
+            raise UserError(f"{argument}: {reason}. What counts: {', '.join([*COUNTING, *OWN])}.")
     return own, others
 
 
@@ -294,7 +306,7 @@ def write(findings: Findings, options: Options) -> None:
     proposed_within = f"proposed within max_drop={options.max_drop}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "sensitivity.csv").open("w", newline="") as file:
+        with (folder / "sensitivity.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             for kind, files in (("alone in int8", findings.alone), ("alone in float", findings.spared)):

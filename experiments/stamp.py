@@ -15,6 +15,8 @@ PACKAGES = (
     "tensorflow", "tf-keras", "tensorflow-model-optimization", "mlflow", "hydra-core", "numpy",
 )  # fmt: skip
 _HERE = Path(__file__).parent
+# Virtual machines shorten the name of a CPU; these tell generations apart, the first three on x86, the others on ARM.
+KIND = ("cpu family", "model", "stepping", "CPU implementer", "CPU variant", "CPU part", "CPU revision")
 # The instructions that int8 and bfloat16 kernels look for.
 DECISIVE_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
 
@@ -69,9 +71,9 @@ def _cpu() -> tuple[str, frozenset[str]]:
         return platform.processor() or platform.machine(), frozenset()
     lines = [line.partition(":") for line in cpuinfo.read_text().splitlines()]
     fields = {key.strip(): value.strip() for key, _, value in reversed(lines)}
-    return fields.get("model name", platform.machine()), frozenset(
-        fields.get("flags", fields.get("Features", "")).split()
-    )
+    kind = [f"{key} {fields[key]}" for key in KIND if key in fields]
+    name = ", ".join([fields.get("model name", platform.machine()), *kind])
+    return name, frozenset(fields.get("flags", fields.get("Features", "")).split())
 
 
 def _git(*arguments: str) -> str:

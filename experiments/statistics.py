@@ -197,7 +197,8 @@ def t_quantiles(most: int) -> list[float]:
 
     Student, Biometrika 6, 1908.
     """
-    return [float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) for degrees in range(1, most + 1)]
+    quantiles: list[float] = stats.t.ppf((1 + CONFIDENCE) / 2, np.arange(1, most + 1)).tolist()
+    return quantiles
 
 
 def t_test_of_logs(numerators: npt.NDArray[np.float64], denominators: npt.NDArray[np.float64]) -> float:

@@ -7,8 +7,8 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, ParamSpec
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -24,6 +25,7 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.compare import illustrate, show_and_write
+from experiments.comparison.compared import Comparison
 from experiments.configuration import Request, read, told
 from experiments.errors import UserError
 from experiments.isolation import load_ahead
@@ -118,9 +120,11 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         lost = [overrides for number, overrides in enumerate(self._jobs) if number not in recorded]
         failed = [row for row in rows if row["status"] != "FINISHED"]
         unverified = [row for row in rows if row["verified"] == "false"]
-        with tempfile.TemporaryDirectory(prefix="comparison-") as folder:
-            comparison = show_and_write(self._store, rows, Path(folder))
-            say(training_totals(rows))
+        comparison = None
+        try:
+            if rows:
+                comparison = self._compare(rows)
+        finally:
             _list(
                 f"{len(failed)} of {len(rows)} runs failed:",
                 [_told(row, row["error"] or row["status"]) for row in failed],
@@ -129,16 +133,34 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
             _list(
                 "Files that break their strategy's promise:", [_told(row, row["broken_promise"]) for row in unverified]
             )
-            self._store.attach(self._sweep, Path(folder))
-            self._store.describe(self._sweep, (Path(folder) / "comparison.md").read_text())
         self._store.close(self._sweep, "FAILED" if failed or lost else "FINISHED")
         self._over = True
-        with tempfile.TemporaryDirectory(prefix="report-") as folder:
-            illustrate(self._store, comparison, typed(), Path(folder))
-            self._store.attach(self._sweep, Path(folder))
+        if comparison:
+            with self._attached("pictures") as folder:
+                illustrate(self._store, comparison, typed(), folder)
         say(f"In MLflow: {self._store.browse(self._sweep)}")
         if failed or lost or unverified:
             sys.exit(1)
+
+    def _compare(self, rows: Sequence[Row]) -> Comparison:
+        """Show the comparison, and keep it with the parent run."""
+        assert self._store is not None
+        with self._attached("comparison") as folder:
+            comparison = show_and_write(self._store, rows, folder)
+            say(training_totals(rows))
+            self._store.describe(self._sweep, (folder / "comparison.md").read_text(encoding="utf-8"))
+        return comparison
+
+    @contextmanager
+    def _attached(self, what: str) -> Iterator[Path]:
+        """A folder whose files become artifacts of the parent run."""
+        assert self._store is not None
+        try:
+            with tempfile.TemporaryDirectory(prefix=f"{what}-") as folder:
+                yield Path(folder)
+                self._store.attach(self._sweep, Path(folder))
+        except OSError as error:
+            raise UserError(f"The {what} cannot be written ({error}). Make room there, or set TMPDIR.") from error
 
     def _close_if_stopped(self) -> None:
         """A sweep that ends before its time is closed now, with the runs that launchers' processes leave behind."""
@@ -257,12 +279,26 @@ def spoken(seconds: float) -> str:
 
 
 def _jobs_of(config: DictConfig) -> list[list[str]]:
-    """The overrides of each job of the sweep, as Hydra's own sweeper will make them."""
+    """The overrides of each job of the sweep, as Hydra's own sweeper will make them.
+
+    Raises:
+        UserError: there is none.
+    """
     arguments = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     overrides = parser.parse_overrides([*arguments, *config.hydra.overrides.task])
-    batches: list[list[list[str]]] = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-    return batches[0]
+    (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+    if not jobs:
+        empty = [each.input_line for each in overrides if each.is_sweep_override() and _is_empty(each)]
+        raise UserError(
+            f"{', '.join(empty)}: this sweep has no job: a glob that matches no card, or a range that is empty, stands "
+            "for nothing. The cards: python -m experiments.run --help."
+        )
+    return list(jobs)
+
+
+def _is_empty(override: Override) -> bool:
+    return next(override.sweep_string_iterator(), None) is None
 
 
 def _request(overrides: list[str], config_name: str) -> Request:

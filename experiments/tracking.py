@@ -28,7 +28,7 @@ from experiments.description import description
 from experiments.errors import UserError, by_beginning, first_line, near
 from experiments.mlflow_model import NAME, data_inputs, measured_on, write_model
 from experiments.progress import bar, say
-from experiments.record import Answers, RunRecord, Setting
+from experiments.record import Answers, RunRecord, Setting, is_setting
 from experiments.registry import DESCRIPTION, Registered, register
 from experiments.stamp import stamp
 from experiments.store_tables import SCHEMAS, Recorded, StoreTables, folder_of
@@ -255,13 +255,26 @@ class Store:
             self.client.set_tag(run_id, "mlflow.parentRunId", sweep)  # in MLflow's pages it moves to the newest sweep
         return _row(_recorded(found[0])) if found else None
 
-    @_explained
     def finish(self, run_id: str, record: RunRecord, configuration: str) -> None:
-        """Write the record and its artifacts, and only then call the run finished."""
-        from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, RunTag
+        """Write the record and its artifacts, and only then call the run finished.
 
+        Raises:
+            UserError: the store does not take them.
+            OSError: they cannot be written as files that it could take.
+        """
         said = description(record, f"runs:/{run_id}/{NAME}")
         model = self._log_model(run_id, record, said)
+        with tempfile.TemporaryDirectory(prefix="artifacts-") as folder:
+            write_artifacts(Path(folder), record, run_name(record.setting), redacted(configuration))
+            self.attach(run_id, Path(folder))
+        self._log_record(run_id, record, said, model)
+        self.close(run_id, "FINISHED")
+
+    @_explained
+    def _log_record(self, run_id: str, record: RunRecord, said: str, model: str) -> None:
+        """The metrics and tags of a run, what it was trained on, and the model that came out."""
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, RunTag
+
         now, whose = int(time.time() * 1000), {"model_id": model, **measured_on(record)}
         metrics = [Metric(name, value, now, 0, **whose) for name, value in record.metrics().items()]
         for name, values in record.curves().items():
@@ -277,27 +290,25 @@ class Store:
                 metrics=metrics[start : start + METRICS_A_BATCH],
                 tags=[RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()] if start == 0 else [],
             )
-        with tempfile.TemporaryDirectory(prefix="artifacts-") as folder:
-            write_artifacts(Path(folder), record, run_name(record.setting), redacted(configuration))
-            self.client.log_artifacts(run_id, folder)
         self.client.log_inputs(run_id, data_inputs(record))
         self.client.log_outputs(run_id, [LoggedModelOutput(model, step=0)])
         self.client.finalize_logged_model(model, LoggedModelStatus.READY)
-        self.close(run_id, "FINISHED")
 
     def _log_model(self, run_id: str, record: RunRecord, said: str) -> str:
         """The id of the run's file as a model of its own, which MLflow can load, serve and register."""
-        logged = self.client.create_logged_model(
-            self.experiment_id,
-            name=NAME,
-            source_run_id=run_id,
-            tags={DESCRIPTION: said},
-            params={name: str(value) for name, value in asdict(record.setting).items()},
-            model_type="tflite",
-        )
+        with _failures_explained(self.address):
+            logged = self.client.create_logged_model(
+                self.experiment_id,
+                name=NAME,
+                source_run_id=run_id,
+                tags={DESCRIPTION: said},
+                params={name: str(value) for name, value in asdict(record.setting).items()},
+                model_type="tflite",
+            )
         with tempfile.TemporaryDirectory(prefix="model-") as folder:
             write_model(Path(folder), record, logged)
-            self.client.log_model_artifacts(logged.model_id, folder)
+            with _failures_explained(self.address):
+                self.client.log_model_artifacts(logged.model_id, folder)
         return str(logged.model_id)
 
     def watched(self, run_id: str) -> AbstractContextManager[None]:
@@ -371,6 +382,11 @@ class Store:
         parents = [self.client.get_run(run_id).data.tags.get("mlflow.parentRunId") for run_id in run_ids]
         sweeps = [self.client.get_run(parent).data.tags for parent in dict.fromkeys(parents) if parent]
         return [tags["command"] for tags in sweeps if "command" in tags]
+
+    @_explained
+    def newest_sweep(self, command: str) -> str | None:
+        """The id of the newest sweep for which this was typed."""
+        return next((run.run_id for run in self._tagged("kind", "sweep") if run.tags.get("command") == command), None)
 
     def browse(self, run_id: str) -> str:
         """How to look at a run in MLflow's pages."""
@@ -558,7 +574,7 @@ def _row(run: Recorded) -> Row:
     whole = ("epochs", "finetune_epochs", "seed")
     setting = {field.name: tags.get(field.name) for field in fields(Setting)}
     return {
-        **{name: value for name, value in run.params.items() if "." in name and "_target_" not in name},
+        **{name: value for name, value in run.params.items() if is_setting(name) and "_target_" not in name},
         **setting,
         **{name: int(tags[name]) for name in whole if name in tags},
         **run.metrics,

@@ -33,6 +33,13 @@ def lines(table: str) -> dict[str, list[str]]:
     return {first: rest for first, *rest in rows}
 
 
+AGAINST_RIVAL = [held("qat", 0.0001), held("finetune", -0.0001)]
+
+
+def answer(study: pd.DataFrame) -> str:
+    return answer_table(study, pd.DataFrame(AGAINST_RIVAL))
+
+
 @pytest.mark.parametrize(
     ("question", "article", "here"),
     [
@@ -40,6 +47,7 @@ def lines(table: str) -> dict[str, list[str]]:
         ("the second less the first", "+0.15 (p = 0.33)", "+0.08 [-0.03, +0.03]"),
         ("as many further epochs in float, less the first", "not asked", "+0.06 [-0.03, +0.03]"),
         ("quantization-aware less that control", "not asked", "+0.02 [-0.08, +0.12]"),
+        ("quantization-aware less that control quantized to int8 after training", "not asked", "+0.01 [-0.09, +0.11]"),
         ("quantization-aware: smaller", "four times", "3.82x, 156,896 bytes"),
         ("quantization-aware: faster", "not asked", "3.30x [0.99, 1.01]"),
         ("int8 after training, with no further epoch, less the control", "not asked", "-0.08 [-0.18, +0.02]"),
@@ -48,16 +56,16 @@ def lines(table: str) -> dict[str, list[str]]:
     ],
 )  # fmt: skip
 def test_a_claim_stands_beside_what_was_found(question: str, article: str, here: str) -> None:
-    assert lines(answer_table(pd.DataFrame(STUDY)))[question] == [article, here]
+    assert lines(answer(pd.DataFrame(STUDY)))[question] == [article, here]
 
 
 def test_a_strategy_that_was_not_run_has_no_line() -> None:
-    assert not [question for question in lines(answer_table(pd.DataFrame(STUDY))) if "annotated" in question]
+    assert not [question for question in lines(answer(pd.DataFrame(STUDY))) if "annotated" in question]
 
 
 @pytest.mark.parametrize(("columns", "said"), [({}, "one seed"), ({"seeds": 3}, "means of 3 seeds")])
 def test_what_the_intervals_speak_of_is_said(columns: dict[str, int], said: str) -> None:
-    assert said in answer_table(pd.DataFrame(STUDY).assign(**columns))
+    assert said in answer(pd.DataFrame(STUDY).assign(**columns))
 
 
 def test_a_difference_of_seven_images_is_no_evidence() -> None:

@@ -16,6 +16,7 @@ from benchmarks.killed import Outcome
 from benchmarks.once import Work, mean_pieces, whole
 from benchmarks.precision import summary
 from benchmarks.reading import equal
+from benchmarks.studies import STUDIES, Study
 from benchmarks.trajectories import (
     BASELINE,
     TRAININGS,
@@ -27,6 +28,8 @@ from benchmarks.trajectories import (
 )
 from experiments.errors import UserError
 from experiments.precision import Precision
+from experiments.record import Setting
+from experiments.tracking import Store, Tracking
 
 
 def cells(*strategies: str, epochs: tuple[int, ...] = (1, 2, 4), baseline: int = 10) -> list[Cell]:
@@ -38,6 +41,7 @@ def cells(*strategies: str, epochs: tuple[int, ...] = (1, 2, 4), baseline: int =
     [
         (["none", "ptq_int8"], 10),
         (["finetune"], 10 + 4),
+        (["finetune", "finetune_ptq_int8"], 10 + 4),
         (["finetune", "qat", "annotate"], 10 + 3 * 4),
         (["prune_qat"], 10 + 4 + (1 + 2 + 4)),
         (["prune", "prune_qat"], 10 + 4 + (1 + 2 + 4)),
@@ -51,7 +55,7 @@ def test_the_smallest_number_of_epochs(strategies: list[str], least: int) -> Non
 
 def test_the_smallest_number_for_every_strategy() -> None:
     work = whole(baseline_epochs=10)
-    assert len(work.cells) == 3 * 14
+    assert len(work.cells) == 3 * 15
     assert least_epochs(work.cells) == 10 + 5 * 4 + (1 + 2 + 4) + (1 + 2 + 4) + 2 * (1 + 2 + 4)
 
 
@@ -238,7 +242,7 @@ def test_results_are_written_as_they_are_published(name: str, tmp_path: Path, mo
         monkeypatch.setattr(module, "HERE", tmp_path)
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n<!-- table {name} -->\n<!-- end of table {name} -->\nafter\n")
-    monkeypatch.setattr(results, "README", readme)
+    monkeypatch.setattr(publish, "README", readme)
 
     results.Results(name).write(example(name), "python -m experiments.run -m", {"more.csv": pd.DataFrame({"a": [1]})})
 
@@ -253,14 +257,26 @@ def test_every_command_that_publishes_results_is_listed() -> None:
     assert published <= benchmarks().keys()
 
 
-def test_every_benchmark_says_what_it_shows_and_how_long_it_takes() -> None:
-    every = benchmarks().values()
-    assert len(every) > 15
-    assert all(benchmark.shows and benchmark.takes for benchmark in every)
+def test_every_file_that_says_how_to_run_it_is_listed() -> None:
+    runnable = {
+        path.stem for path in publish.HERE.glob("*.py") if f"`python -m benchmarks.{path.stem}`" in path.read_text()
+    }
+    assert runnable == benchmarks().keys() - STUDIES.keys()
 
 
 def test_the_results_of_every_benchmark_have_a_table() -> None:
-    assert publish.TABLES.keys() <= benchmarks().keys()
+    assert benchmarks().keys() - STUDIES.keys() <= publish.TABLES.keys()
+
+
+def test_the_files_of_strategies_are_those_of_the_longest_training_and_the_smallest_first() -> None:
+    sizes = {"tflite_bytes": [600, 150, 150, 600], "tflite_gzip_bytes": [500, 130, 120, 100], "size_ratio": 1.0}
+    runs = pd.DataFrame(
+        {"strategy": ["none", "qat", "qat", "prune"], "finetune_epochs": [0, 1, 4, 4], **sizes, "arithmetic": "4 int8"}
+        | {"speedup": 1.0, "speedup_low": 0.99, "speedup_high": 1.01}
+        | {"arena_bytes": [np.nan, 8, 9, 9], "runs_on_micro": ["no: hybrid", "yes", "yes", "yes"]}
+    )
+    rows = [line.split("|") for line in tables.strategies_table(runs).splitlines()[2:]]
+    assert [(row[1].strip(), row[3].strip()) for row in rows] == [("qat", "120"), ("prune", "100"), ("none", "500")]
 
 
 def test_what_is_committed_is_shown_as_the_readme_shows_it() -> None:
@@ -274,3 +290,50 @@ def test_a_benchmark_that_there_is_not_names_those_that_are_near() -> None:
 
 def test_all_means_every_benchmark_once() -> None:
     assert len(chosen(["all", "once"], benchmarks())) == len(benchmarks())
+
+
+TWO_SWEEPS = Study("two sweeps", "a minute", (("-m", "strategy=none"), ("+suite=smoke", "strategy.layers=[a]")))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}").connect()
+
+
+def sweep_of(store: Store, command: str, strategy: str) -> None:
+    sweep = store.open_sweep("a sweep", {"command": command})
+    store.open_run(Setting(strategy, "mlp", "mnist", 1, 0, 0), {}, {}, sweep, 0)
+
+
+def test_a_study_has_the_runs_of_the_newest_sweep_of_each_of_its_commands(store: Store) -> None:
+    first, second = TWO_SWEEPS.commands
+    for command, strategy in ((first, "of before"), (second, "annotate"), (first, "none"), ("another", "qat")):
+        sweep_of(store, command, strategy)
+    assert publish.runs_of(TWO_SWEEPS, store)["strategy"].tolist() == ["none", "annotate"]
+
+
+def test_a_study_that_was_not_run_to_its_end_names_the_command_that_is_missing(store: Store) -> None:
+    sweep_of(store, TWO_SWEEPS.commands[0], "none")
+    with pytest.raises(
+        UserError, match=r"run it first: python -m experiments.run \+suite=smoke 'strategy.layers=\[a\]'"
+    ):
+        publish.runs_of(TWO_SWEEPS, store)
+
+
+def test_a_study_that_there_is_not_names_those_that_are_near() -> None:
+    with pytest.raises(UserError, match=r"layer: no such study. Did you mean layers"):
+        publish.study_of("layer")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((publish.HERE / "results").glob("*/stamp.json")), ids=lambda path: path.parent.name
+)
+def test_every_stamp_names_its_command_and_a_clean_commit(path: Path) -> None:
+    stamp = json.loads(path.read_text())
+    assert stamp["command"].startswith("python -m ")
+    assert stamp["git_dirty"] == "false"
+
+
+def test_every_result_has_a_stamp() -> None:
+    folders = {path.name for path in (publish.HERE / "results").iterdir()}
+    assert folders == {path.parent.name for path in (publish.HERE / "results").glob("*/stamp.json")}

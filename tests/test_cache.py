@@ -6,12 +6,14 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from experiments import cache
 from experiments.cache import GIB, Arrays, Cache, Trajectory, entries_in
 from experiments.errors import UserError
 from tests.conftest import ENVIRONMENT, Done, run
@@ -230,3 +232,16 @@ def test_a_wrong_command_is_exit_code_2(arguments: list[str], said: str, tmp_pat
     done = run(tmp_path, "experiments.cache", *arguments)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert said in done.stderr
+
+
+def test_a_command_that_is_stopped_says_so_in_a_line(
+    states: Trajectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(_: Path) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache, "show", stopped)
+    monkeypatch.setattr(sys, "argv", ["cache", "--dir", str(states.cache.dir)])
+    with pytest.raises(SystemExit) as ended:
+        cache.main()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "stopped.\n")

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -13,11 +14,13 @@ from experiments.comparison import terminal
 from experiments.comparison.columns import COLUMNS, NUMBERS, WHOLE, frame, label
 from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.files import FORMS, form_of
+from experiments.comparison.names import names
 from experiments.comparison.pairs import Examined, pairs_for_people, table_of_pairs
-from experiments.comparison.people import MACHINES, for_people, note
+from experiments.comparison.people import MACHINES, RANK, for_people, note
 from experiments.comparison.terminal import OPTIONAL, narrowed, picture, styled
 from experiments.errors import UserError, by_beginning
-from tests.rows import FAILED, ROWS, answers, row
+from experiments.tracking import Store, Tracking
+from tests.rows import FAILED, ROWS, answers, row, seeds
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -155,6 +158,61 @@ def test_runs_that_differ_in_one_setting_only_are_told_apart() -> None:
     assert "tracking.uri" not in shown.columns
 
 
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (["16", "2", None], "Int64"),
+        (["0", "0.5", "1e-05"], "float64"),
+        (["None", "2"], "str"),
+        (["[1, 2]", "2"], "str"),
+        (["nan", "2"], "str"),
+    ],
+)
+def test_a_setting_that_varies_is_numbers_where_every_value_is_one_and_shown_as_typed(
+    values: list[str | None], dtype: str
+) -> None:
+    table = frame([row("cluster", run_id=str(n), **{"strategy.clusters": each}) for n, each in enumerate(values)])
+    assert str(table["strategy.clusters"].dtype) == dtype
+    assert list(for_people(table)["strategy.clusters"]) == [each or "" for each in values]
+
+
+def test_a_setting_of_numbers_names_runs_as_it_is_typed() -> None:
+    table = frame([row("prune", run_id=share, **{"strategy.sparsity": share}) for share in ("0", "0.5")])
+    assert names(table) == ["prune, sparsity=0", "prune, sparsity=0.5"]
+
+
+def test_threads_that_vary_are_shown_as_they_are_recorded() -> None:
+    rows = [recorded({"threads": threads, "resume": "True", "epochs": "1"}) for threads in ("None", "2")]
+    shown = for_people(frame([{**row("qat"), **each} for each in rows]))
+    assert list(shown["threads"]) == ["None", "2"]
+    assert "resume" not in shown.columns
+
+
+def recorded(parameters: dict[str, str]) -> dict[str, Any]:
+    """What a row has of the parameters of a run."""
+
+    class Client:
+        def get_run(self, run_id: str) -> Any:
+            data = SimpleNamespace(tags=row("qat"), params=parameters, metrics={})
+            return SimpleNamespace(info=SimpleNamespace(run_id=run_id, status="FINISHED"), data=data)
+
+    return dict(Store(Client(), "7", Tracking()).row("a run"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [({}, True), ({"machine": "b"}, False), ({"model": "mlp"}, False), ({"latency.threads": "2"}, False)],
+)
+def test_rows_are_ranked_by_their_speedup_where_these_have_one_denominator(changes: dict[str, str], told: bool) -> None:
+    alike = {"machine": "a", "latency.threads": "1"}
+    table = frame([row("qat", **alike), row("qat", **{**alike, **changes})])
+    assert (RANK in note(table)) == told
+
+
+def test_what_a_table_does_not_show_is_not_explained_below_it() -> None:
+    assert RANK not in note(frame(ROWS), ["strategy", "faster"])
+
+
 @pytest.mark.parametrize(("value", "shown"), [(11718.4, "11,718"), (110.2, "110"), (53.04, "53.0"), (2.345, "2.35")])
 def test_a_latency_keeps_three_digits(value: float, shown: str) -> None:
     assert for_people(frame([row("qat", latency_p50_us=value)]))["latency p50 us"].iloc[0] == shown
@@ -246,16 +304,33 @@ def test_a_label_says_what_a_run_is() -> None:
     assert label(row("qat", run_id="0123456789abcdef")) == "qat epochs=1 seed=0 (01234567)"
 
 
-def test_what_was_chosen_is_held_against_runs_that_were_not() -> None:
-    rows = frame([row("finetune"), row("qat", tflite_accuracy=0.98)])
+def held(rows: list[dict[str, Any]], strategy: str, condition: str) -> Comparison:
+    """Rows as compared with a strategy, of which those that a condition chooses; nothing is known of their answers."""
 
     class Kept:
         def predictions(self, run_id: str) -> None:
             return None
 
-    (qat,) = compared(Kept(), rows, "finetune", "strategy == 'qat'").table.to_dict("records")  # type: ignore[arg-type]
+    return compared(Kept(), frame(rows), strategy, condition)  # type: ignore[arg-type]
+
+
+def test_what_was_chosen_is_held_against_runs_that_were_not() -> None:
+    rows = [row("finetune"), row("qat", tflite_accuracy=0.98)]
+    (qat,) = held(rows, "finetune", "strategy == 'qat'").table.to_dict("records")
     assert qat["against"] == "finetune"
     assert qat["accuracy_difference"] == pytest.approx(0.0035)
+
+
+def test_where_no_run_shown_has_a_partner_the_table_says_so() -> None:
+    comparison = held([row("qat"), row("none", epochs=5)], "qat", "epochs == 5")
+    assert for_people(comparison.table)["against qat, points"].tolist() == [""]
+    assert comparison.remarks == ("1 of 1 runs have no run of qat, or several, to be held against.",)
+
+
+def test_seeds_of_which_some_have_no_partner_are_pooled() -> None:
+    rows = [row("finetune"), *seeds("qat", 2, tflite_accuracy=0.98)]
+    comparison = held(rows, "finetune", "strategy == 'qat'")
+    assert for_people(comparison.table)["against finetune, points"].tolist() == ["+0.35"]
 
 
 def test_a_comparison_is_in_order_by_what_it_is_held_against() -> None:

@@ -27,6 +27,7 @@ from experiments.strategy.annotate import Annotate
 from experiments.strategy.cluster import Cluster
 from experiments.strategy.cluster_qat import ClusterQAT
 from experiments.strategy.finetune import Finetune
+from experiments.strategy.finetune_ptq_int8 import FinetunePTQInt8
 from experiments.strategy.none import Nothing
 from experiments.strategy.prune import Prune
 from experiments.strategy.prune_cluster_qat import PruneClusterQAT
@@ -46,6 +47,7 @@ GOLDEN = json.loads((Path(__file__).parent / "golden" / "strategies.json").read_
 STRATEGIES: dict[str, Strategy] = {
     "none": Nothing(),
     "finetune": Finetune(),
+    "finetune_ptq_int8": FinetunePTQInt8(calibration_samples=20),
     "ptq_dynamic": PTQDynamic(),
     "ptq_float16": PTQFloat16(),
     "ptq_int8": PTQInt8(calibration_samples=20),

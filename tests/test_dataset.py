@@ -1,13 +1,15 @@
 """Data sets: what is read, how it is split, and what bad files are told."""
 
+import io
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from experiments.dataset.archive import read_archive
 from experiments.dataset.keras_datasets import KerasDataset
 from experiments.dataset.mnist import FILE, Mnist
 from experiments.dataset.npz import Npz
@@ -87,6 +89,7 @@ def test_float_images_are_used_as_they_are(tmp_path: Path) -> None:
         ({"y_train": np.arange(19)}, "x_train holds 20 images and y_train 19 labels"),
         ({"y_train": np.full(20, -1)}, "y_train holds the label -1"),
         ({"y_train": np.r_[np.arange(19) % 2, 255]}, "y_train holds the label 255, and no image of the class 2"),
+        ({"y_train": np.zeros(20, int), "y_test": np.zeros(6, int)}, "y_train holds the label 0 only"),
         ({"y_test": np.full(6, 7)}, "y_test holds the label 7, but the training labels run from 0 to 1"),
         ({"y_train": np.eye(20)[:, :2]}, r"one-hot labels give labels.argmax"),
         ({"y_train": np.linspace(0, 1, 20)}, "y_train has the dtype float64"),
@@ -109,6 +112,17 @@ def test_a_truncated_file_is_told_so(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(UserError, match=r"not a \.npz file, or a truncated one"):
         Npz(path=path).load()
+
+
+def test_a_file_that_cannot_be_read_is_not_called_another_kind_of_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: object, **__: object) -> NoReturn:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(io, "open", forbidden)  # as the tests may run with every right there is
+    with pytest.raises(UserError, match=r"dataset\.path=.*: cannot be read \(.*Permission denied"):
+        read_archive(tmp_path / "data.npz", "dataset.path")
 
 
 def test_a_damaged_file_is_told_so(tmp_path: Path) -> None:

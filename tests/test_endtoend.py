@@ -24,8 +24,8 @@ pytestmark = pytest.mark.endtoend
 
 SMALL = ("model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.1")
 STRATEGIES = [
-    "annotate", "cluster", "cluster_qat", "finetune", "none", "prune", "prune_cluster_qat", "prune_qat", "ptq_dynamic",
-    "ptq_float16", "ptq_int16x8", "ptq_int4", "ptq_int8", "qat",
+    "annotate", "cluster", "cluster_qat", "finetune", "finetune_ptq_int8", "none", "prune", "prune_cluster_qat",
+    "prune_qat", "ptq_dynamic", "ptq_float16", "ptq_int16x8", "ptq_int4", "ptq_int8", "qat",
 ]  # fmt: skip
 ARTIFACTS = {
     "model.tflite", "record.json", "layers.csv", "fidelity.csv", "signal_to_noise.csv", "signal_to_noise.png",
@@ -304,11 +304,11 @@ def test_the_readme_s_notebook_example_works_as_it_stands(sweep: tuple[Path, Don
 
 
 def test_the_readme_s_own_strategy_works_as_it_stands(folder: Path) -> None:
-    own_card(folder, "strategy/mine", "FinetuneThenInt8", example("class FinetuneThenInt8"))
+    own_card(folder, "strategy/mine", "FinetuneThenInt16", example("class FinetuneThenInt16"))
     done = run(folder, "experiments.run", "--config-dir", "cards", "strategy=mine", *SMALL)
     assert done.returncode == 0, done.stderr
     row = table(folder).iloc[0]
-    assert (row["strategy"], row["finetune_epochs"], row["arithmetic"]) == ("mine", 1, "3 int8")
+    assert (row["strategy"], row["finetune_epochs"], row["arithmetic"]) == ("mine", 1, "3 int16x8")
 
 
 def test_an_own_tracking_address_is_used(folder: Path) -> None:
@@ -332,6 +332,8 @@ def test_an_own_tracking_address_is_used(folder: Path) -> None:
         (["-m", "strategy=none,annotate", "strategy.layers=[Dense]"], "a variant is a card of its own"),
         (["epochs=-1"], "training.epochs=-1: input should be greater than or equal to 0"),
         (["-m", "epochs=1,-1"], "nothing was run"),
+        (["-m", "strategy=glob(ptq_int9*)"], "strategy=glob(ptq_int9*): this sweep has no job"),
+        (["-m", "strategy=none", "seed=range(0)"], "seed=range(0): this sweep has no job"),
         (["epochs=many"], "training.epochs=many: input should be a valid integer"),
         (["seed=-1"], "seed=-1: input should be greater than or equal to 0"),
         (["seed=4294967296"], "seed=4294967296: input should be less than 4294967296"),

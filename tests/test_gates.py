@@ -133,6 +133,13 @@ def test_a_matrix_holds_a_value_by_two_settings() -> None:
     assert found.loc["qat", 1] == pytest.approx(0.9105)  # of two seeds, the mean
 
 
+def test_a_setting_of_numbers_is_compared_and_ordered_by_value() -> None:
+    table = frame([row("cluster", run_id=n, **{"strategy.clusters": n}) for n in ("16", "2", "8", "4")])
+    assert list(where(table, "`strategy.clusters` > 4")["run_id"]) == ["16", "8"]
+    columns = matrix(table, "strategy", "strategy.clusters", "tflite_bytes").columns
+    assert list(map(str, columns)) == ["2", "4", "8", "16"]
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

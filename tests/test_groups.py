@@ -212,6 +212,29 @@ def test_a_run_that_trains_is_held_against_as_many_epochs() -> None:
     assert line.startswith("1 of 4 runs")
 
 
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
+def test_a_run_that_trains_is_never_held_against_other_epochs(status: str) -> None:
+    others = [row("finetune"), row("finetune", finetune_epochs=4, status=status)]
+    table = held([*others[status == "FINISHED" :], row("qat", finetune_epochs=1)])
+    assert pd.isna(table["against_run_id"].iloc[-1])
+
+
+def test_a_run_that_does_not_train_is_held_against_the_only_epochs_there_are() -> None:
+    table = held([row("finetune", finetune_epochs=4), row("ptq_int8")])
+    assert table["against_run_id"].iloc[-1] == "run-finetune"
+
+
+def test_a_setting_of_numbers_is_no_measurement_to_be_averaged() -> None:
+    rows = [row("cluster", run_id=n, **{"strategy.clusters": n}) for n in ("8", "16")]
+    table = frame([*rows, row("cluster_qat", **{"strategy.clusters": "4"}), row("none")])
+    shown = for_people(grouped(table, ["strategy"], known({})).table)
+    assert shown["strategy.clusters"].tolist() == ["", "4", ""]
+
+
+def test_runs_on_other_threads_are_no_seeds_of_one_setting() -> None:
+    assert not seeds_to_pool(frame([row("qat", seed=n, threads=str(n + 1)) for n in range(2)]))
+
+
 def test_times_of_other_machines_give_no_ratio() -> None:
     table = held([row("finetune", machine="a"), row("qat", machine="b")])
     assert table["speedup_against"].isna().all()

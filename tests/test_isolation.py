@@ -2,6 +2,7 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from pydantic.dataclasses import dataclass as card
 
+from experiments import isolation
 from experiments.cache import Cache
 from experiments.card import CARD
 from experiments.dataset.npz import Npz
@@ -124,6 +126,19 @@ def test_a_run_that_ends_badly_is_told_in_a_line(way: str, said: str, tmp_path: 
         run_apart(experiment(Hostile(way=way), tmp_path))
     assert said in failure.value.failure.reason
     assert "\n" not in failure.value.failure.reason
+
+
+def killed_while_it_tells(theirs: Any, *_: object) -> None:
+    os.write(theirs.fileno(), struct.pack("!i", 1000) + b"no more than the beginning")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_run_that_is_killed_while_it_hands_its_record_over_is_told_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "_run", killed_while_it_tells)
+    with pytest.raises(RunFailed, match="was killed, as the system does when memory runs out"):
+        run_apart(experiment(Tiny(), tmp_path))
 
 
 def test_the_details_say_where_a_crash_happened(tmp_path: Path) -> None:

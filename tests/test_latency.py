@@ -1,11 +1,15 @@
 """Latency: what a session of timings allows to say, and what it must not; and the command that times files."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import latency
 from experiments.errors import UserError
 from experiments.machine import Conditions
 from experiments.measure.accuracy import answers_in_batches, tflite_logits
@@ -168,6 +172,7 @@ def test_the_command_times_plain_files_together(tmp_path: Path) -> None:
         (["missing.tflite"], "missing.tflite: cannot be read (No such file or directory)"),
         (["wrong.tflite"], "This is no TFLite file"),
         (["good.tflite", "--threads", "1000"], "latency.threads=1000"),
+        (["good.tflite", "--seconds", "0"], "seconds=0.0: input should be greater than 0"),
         (["good.tflite", "--delegate", "gpu"], "delegate=gpu"),
         (["good.tflite", "--dataset", "mnist"], "takes images of the shape (16,)"),
         (["good.tflite", "--dataset", "minst"], "Did you mean mnist?"),
@@ -187,3 +192,25 @@ def test_a_damaged_file_is_told_as_what_it_is(tmp_path: Path) -> None:
     done = run(tmp_path, "experiments.latency", "cut.tflite")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A data set that counts how often it is read."""
+
+    name: str
+    read: list[str] = field(default_factory=list, repr=False)
+
+    def load(self) -> Any:
+        self.read.append(self.name)
+        return SimpleNamespace(test=SimpleNamespace(x=np.zeros((1000, 4), np.float32)))
+
+
+def test_runs_on_the_same_data_read_it_once_and_keep_only_the_images_that_are_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(latency, "_KNOWN", {})
+    read: list[str] = []
+    found = [latency._images_of(Counted(name, read)) for name in ("one", "one", "other")]  # type: ignore[arg-type]
+    assert read == ["one", "other"]
+    assert {(len(images), images.base is None) for images in found} == {(100, True)}

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.mlflow_pages import Pages, await_answer, chromium, end, free_port, opened, served
+from benchmarks.loopback import free_port
+from benchmarks.mlflow_pages import Pages, await_answer, chromium, end, opened, served
 from experiments.measure.accuracy import tflite_logits
 from experiments.tflite import TFLiteModel
 from experiments.tracking import Store, Tracking

@@ -1,7 +1,10 @@
 """One run, from the data set to the record, on a little of real MNIST."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from experiments.cache import Cache
@@ -9,7 +12,7 @@ from experiments.dataset.mnist import Mnist
 from experiments.errors import UserError
 from experiments.measure.latency import LatencyProtocol
 from experiments.model.article_cnn import ArticleCNN
-from experiments.pipeline import Experiment, run
+from experiments.pipeline import Experiment, built, run
 from experiments.record import RunRecord, Setting
 from experiments.strategy import Strategy
 from experiments.strategy.annotate import Annotate
@@ -123,6 +126,26 @@ def test_no_strategy_costs_more_accuracy_than_it_should(
     record = run(experiment(strategy, cache))
     assert record.broken == ()
     assert record.tflite_accuracy.value >= baseline.tflite_accuracy.value - loss
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("stage", ["training", "finetune"])
+def test_a_training_that_diverges_is_a_mistake_of_the_user_s_setting(stage: str, tmp_path: Path) -> None:
+    diverging: dict[str, Any] = {stage: Training(epochs=1, batch_size=50, learning_rate=1e30)}
+    asked = replace(experiment(Nothing(), tmp_path), **diverging)
+    data = Mnist(train_samples=200, test_samples=10).load()
+    with pytest.raises(UserError, match=rf"^{stage}\.learning_rate=1e\+30: training diverged, its weights are not fin"):
+        asked.fit(data, getattr(asked, stage), "Training")(built(asked, data))
+
+
+@pytest.mark.tensorflow
+def test_a_model_that_was_trained_elsewhere_and_holds_nan_is_refused(tmp_path: Path) -> None:
+    asked = replace(experiment(Nothing(), tmp_path), training=Training(epochs=0))
+    data = Mnist(train_samples=200, test_samples=10).load()
+    model = built(asked, data)
+    model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
+    with pytest.raises(UserError, match=r"^model: its weights are not finite"):
+        asked.fit(data, asked.training, "Training")(model)
 
 
 def test_learning_ranges_without_training_is_refused(tmp_path: Path) -> None:

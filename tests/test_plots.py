@@ -24,7 +24,7 @@ from experiments.comparison.compared import Comparison
 from experiments.comparison.pictures import drawn as drawn_from_store
 from experiments.errors import UserError
 from experiments.plots import INK, as_svg, in_one_style, save
-from experiments.plots.bars import latency_distributions
+from experiments.plots.bars import coverage, latency_distributions
 from experiments.plots.comparison import PICTURES, Evidence, Pictures, comparison_pictures
 from experiments.plots.epochs import accuracy_epochs
 from experiments.plots.histories import trainings
@@ -120,6 +120,12 @@ def test_epochs_that_vary_are_drawn() -> None:
 def test_other_epochs_after_the_same_baseline_are_drawn() -> None:
     figure = accuracy_epochs(frame([*SWEEP, quantized("qat", finetune_epochs=5, run_id="longer")]))
     assert "epochs after the baseline" in texts(figure)
+
+
+def test_a_panel_in_which_nothing_trains_is_drawn_beside_one_in_which_epochs_vary() -> None:
+    untrained = [quantized(each, model="mlp", run_id=f"mlp-{each}") for each in ("none", "ptq_int8")]
+    figure = accuracy_epochs(frame([*SWEEP, quantized("qat", finetune_epochs=5, run_id="longer"), *untrained]))
+    assert [line.get_linestyle() for line in figure.axes[1].lines] == [":", ":"]
 
 
 def test_without_curves_and_timings_their_pictures_are_left_out() -> None:
@@ -284,7 +290,7 @@ def test_a_folder_that_cannot_be_written_is_one_message(
     with pytest.raises(SystemExit) as ended:
         command(monkeypatch, "--plots", str(tmp_path / "file"))
     assert ended.value.code == 2
-    assert f"--plots {tmp_path / 'file'}: cannot be written" in capsys.readouterr().err
+    assert f"{tmp_path / 'file'}: cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("other", [["--pair", "a", "b"], ["--pivot", "strategy", "seed", "tflite_accuracy"]])
@@ -294,6 +300,13 @@ def test_pictures_of_a_pair_or_a_matrix_are_refused(
     with pytest.raises(SystemExit):
         command(monkeypatch, *other, "--plots", "anywhere")
     assert "--plots: has no effect with" in capsys.readouterr().err
+
+
+def test_weights_that_are_stored_in_integers_are_not_said_to_compute_in_them() -> None:
+    with in_one_style():
+        said = texts(coverage(frame([quantized("ptq_dynamic", coverage_ops=0.0, coverage_weights=1.0)])))
+    assert "of the weights, stored" in said
+    assert any(text.startswith("What the files hold and compute in integers") for text in said)
 
 
 def test_a_store_without_artifacts_still_has_the_pictures_of_its_table() -> None:

@@ -25,6 +25,19 @@ with shown_here():
 """
 
 
+RUDE = f"""
+import os, socket, subprocess, sys
+from experiments.progress import ADDRESS, shown_here
+with shown_here():
+    for word in (b"", b"nonsense", bytes([0, 0, 0, 4]) + b"nope"):
+        rude = socket.socket(socket.AF_UNIX)
+        rude.connect(os.environ[ADDRESS].split()[1])
+        rude.sendall(word)
+        rude.close()
+    subprocess.run([sys.executable, "-c", {CHILD!r}], stdout=subprocess.DEVNULL, check=True, timeout=60)
+"""
+
+
 def script(text: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", text], env={**ENVIRONMENT, **environment}, capture_output=True, text=True, check=False
@@ -33,6 +46,11 @@ def script(text: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def test_lines_of_a_child_process_are_printed_by_its_starter() -> None:
     done = script(PARENT)
+    assert (done.stdout, done.stderr) == ("from the child\n", "a failure of the child\n")
+
+
+def test_processes_that_die_while_they_introduce_themselves_leave_the_next_one_heard() -> None:
+    done = script(RUDE)
     assert (done.stdout, done.stderr) == ("from the child\n", "a failure of the child\n")
 
 

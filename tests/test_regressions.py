@@ -62,7 +62,12 @@ def test_sweeps_without_a_common_setting_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("tflite_accuracy", "as in tflite_accuracy=0.005"), ("accuracy=1", "Did you mean"), ("strategy=1", "holds words")],
+    [
+        ("tflite_accuracy", "as in tflite_accuracy=0.005"),
+        ("accuracy=1", "Did you mean"),
+        ("strategy=1", "holds words"),
+        ("epochs=1", "this is a setting"),
+    ],
 )
 def test_an_allowance_that_cannot_be_read_is_refused(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -72,6 +77,53 @@ def test_an_allowance_that_cannot_be_read_is_refused(text: str, message: str) ->
 def test_an_earlier_comparison_is_read_as_it_was_written(tmp_path: Path) -> None:
     FORMS["csv"].write(BEFORE, tmp_path / "previous.csv")
     assert regressions(earlier(tmp_path / "previous.csv"), BEFORE, [drop("tflite_accuracy=0")]) == []
+
+
+@pytest.mark.parametrize("machine", ["12345678", "12e45678"])
+def test_a_machine_whose_name_looks_like_a_number_is_the_same_machine(tmp_path: Path, machine: str) -> None:
+    table = frame([row("none", machine=machine)])
+    FORMS["csv"].write(table, tmp_path / "previous.csv")
+    assert regressions(earlier(tmp_path / "previous.csv"), table, [growth("latency_p50_us=10%")]) == []
+
+
+@pytest.mark.parametrize("values", [("None", "0.5"), ("1", "0.5"), ("2", "4")])
+def test_every_setting_of_an_earlier_comparison_is_found_again(tmp_path: Path, values: tuple[str, str]) -> None:
+    rows = [row("prune", **{"strategy.end": value, "tflite_bytes": 9.0}) for value in values]
+    FORMS["csv"].write(frame(rows), tmp_path / "previous.csv")
+    larger = frame([{**each, "tflite_bytes": 10.0} for each in rows])
+    assert len(regressions(earlier(tmp_path / "previous.csv"), larger, [growth("tflite_bytes=0")])) == 2
+
+
+def test_a_setting_is_found_again_where_it_is_written_in_another_way() -> None:
+    words, numbers = (
+        frame([row("prune", **{"strategy.end": value}) for value in ("2", other)]) for other in ("None", "0.5")
+    )
+    assert regressions(words, numbers, [growth("tflite_bytes=0")]) == []
+
+
+@pytest.mark.parametrize("earlier_varies", [True, False])
+def test_runs_that_differ_in_a_setting_of_one_side_only_are_refused(earlier_varies: bool) -> None:
+    alone = frame([row("qat")])
+    varied = frame([row("qat", **{"latency.threads": threads}) for threads in ("1", "2")])
+    before, now = (varied, alone) if earlier_varies else (alone, varied)
+    with pytest.raises(UserError, match=r"latency\.threads varies in one of the two .* --where '`latency\.threads` =="):
+        regressions(before, now, [growth("latency_p50_us=10%")])
+
+
+def test_a_setting_of_one_side_that_tells_no_paired_runs_apart_is_no_obstacle() -> None:
+    varied = [row("annotate", **{"strategy.layers": layers}) for layers in LAYERS]
+    assert regressions(frame([row("none"), *varied]), frame([row("none")]), [growth("tflite_bytes=0")]) == []
+
+
+def test_of_runs_with_the_same_settings_the_newest_counts() -> None:
+    runs = frame([row("none", tflite_bytes=9.0), row("none", tflite_bytes=8.0)])
+    before = frame([row("none", tflite_bytes=8.0)])
+    assert regressions(before, runs.sort_values("tflite_bytes"), [growth("tflite_bytes=0")]) == []
+
+
+def test_a_failed_run_counts_only_where_no_other_has_its_settings() -> None:
+    failed = {**FAILED, "strategy": "none", "finetune_epochs": 0}
+    assert regressions(frame([row("none")]), frame([row("none"), failed]), [drop("tflite_bytes=0")]) == []
 
 
 def test_runs_that_differ_in_a_setting_are_held_against_their_like(tmp_path: Path) -> None:

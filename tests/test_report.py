@@ -96,6 +96,14 @@ def test_files_whose_speedups_are_not_told_apart_are_named() -> None:
     assert found(rows, dict.fromkeys(("run-none", "run-ptq_int8", "qat"), 40))["Speed first"].equals == ("ptq_int8",)
 
 
+@pytest.mark.parametrize("setting", ["model.filters", "latency.threads"])
+def test_of_files_whose_float_files_differ_the_one_that_takes_the_least_time_is_the_fastest(setting: str) -> None:
+    rows = [ptq(run_id="large", latency_p50_us=200.0, speedup=3.31, **{setting: "2"}),
+            ptq(run_id="small", latency_p50_us=100.0, **{setting: "1"})]  # fmt: skip
+    fastest = found(rows, {"large": 40, "small": 40})["Speed first"]
+    assert (fastest.run_id, fastest.equals) == ("small", ())
+
+
 def test_times_of_several_machines_name_no_fastest() -> None:
     rows = [row("none", machine="a"), ptq(machine="b")]
     assert "Speed first" not in found(rows, dict.fromkeys(("run-none", "run-ptq_int8"), 40))

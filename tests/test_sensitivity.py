@@ -1,19 +1,35 @@
 """Which layers bear quantization, and what is proposed."""
 
+import subprocess
+import sys
 from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.sensitivity import Measure, Measured, Options, nearest, smallest_within
+from experiments.errors import UserError
+from experiments.model import Architecture
+from experiments.sensitivity import Measure, Measured, Options, _split, nearest, smallest_within
 from experiments.statistics import Estimate
-from tests.conftest import run, save_images
+from tests.conftest import ENVIRONMENT, run, save_images
 
 FEW = ("a", "b", "c")
 MANY = tuple("abcdefgh")
+
+
+@dataclass(frozen=True)
+class Nothing(Architecture):
+    """A model that computes nothing."""
+
+    def build(self, input_shape: tuple[int, ...], classes: int) -> Any:
+        from experiments.tensorflow_quietly import keras
+
+        return keras.Sequential([keras.layers.InputLayer(input_shape), keras.layers.Flatten()])
 
 
 def measure_with(drops: dict[str, float], sizes: dict[str, int]) -> Measure:
@@ -73,6 +89,56 @@ def test_every_layer_of_a_network_with_branches_is_measured_alone() -> None:
     assert findings.proposal.chosen == findings.units
     assert findings.rounded.rms_logit_error > 0
     assert all(file.bytes < findings.none.bytes for unit, file in findings.alone.items() if unit.startswith("conv"))
+
+
+@pytest.mark.tensorflow
+def test_a_model_without_a_layer_to_choose_is_refused() -> None:
+    from experiments.configuration import composed
+    from experiments.sensitivity import find
+
+    asked = composed(["dataset.train_samples=20", "dataset.test_samples=10"]).experiment
+    with pytest.raises(UserError, match="model=article_cnn: none of its layers computes"):
+        find(replace(asked, model=Nothing()), Options())
+
+
+@pytest.mark.tensorflow
+def test_the_threads_that_are_asked_for_are_those_that_train() -> None:
+    # TensorFlow takes them once a process, so a fresh one is asked.
+    script = (
+        "import sys\nfrom experiments import sensitivity\n"
+        "def find(*_):\n"
+        "    from experiments.training import _threads\n"
+        "    sys.exit(f'{_threads()} threads')\n"
+        "sensitivity.find = find\nsensitivity.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "threads=7"], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.endswith("7 threads\n")
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("strategy=qat", "no strategy is chosen here"),
+        ("strategy.layers=[Dense]", "no strategy is chosen here"),
+        ("latency.seconds=1", "nothing is timed here"),
+        ("finetune.epochs=3", "nothing is trained here after the baseline"),
+        ("tracking=server", "nothing is recorded here"),
+        ("+tracking.uri=sqlite:///mlflow.db", "nothing is recorded here"),
+        ("resume=false", "nothing is recorded here"),
+    ],
+)
+def test_a_setting_without_effect_is_refused_and_those_that_count_are_named(argument: str, said: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        _split([argument])
+    assert str(refusal.value).startswith(f"{argument}: {said}")
+    assert "dataset, model, epochs, training, seed, threads, cache, max_drop, images, folder" in str(refusal.value)
+
+
+def test_settings_that_count_pass() -> None:
+    others = ["model=mlp", "training.batch_size=20", "threads=1", "+dataset.train_samples=9", "cache.dir=x"]
+    assert _split(["images=9", *others]) == ({"images": "9"}, others)
 
 
 @pytest.mark.endtoend

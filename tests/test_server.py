@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from sqlalchemy.exc import InternalError
 
-from benchmarks.postgres import LOOPBACK, Database, free_port, missing, running, wait_until
+from benchmarks.loopback import LOOPBACK, free_port, wait_until
+from benchmarks.postgres import Database, missing, running
 from experiments.compare import load
 from experiments.tracking import Store, Tracking
 from tests.conftest import ENVIRONMENT, bare, run, save_images

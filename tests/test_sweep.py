@@ -1,14 +1,31 @@
-"""How a sweep divides the machine, what it says of launchers that cannot work, and what it was spared."""
+"""How a sweep divides the machine, what it says of launchers that cannot work, what it was spared, and how it ends."""
 
-from typing import Any
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from omegaconf import OmegaConf
 
+from experiments import sweep
 from experiments.card import CONF
+from experiments.comparison.columns import frame
+from experiments.comparison.files import FORMS
 from experiments.configuration import composed
 from experiments.errors import UserError
-from experiments.sweep import check_launcher, shared_modules, spoken, threads_of_a_job, training_totals
+from experiments.record import Setting
+from experiments.sweep import (
+    SweepCallback,
+    check_launcher,
+    shared_modules,
+    spoken,
+    threads_of_a_job,
+    training_totals,
+)
+from experiments.tracking import Store, Tracking
+from tests import rows
+from tests.conftest import ENVIRONMENT
 
 
 def launcher(card: str, *changes: str) -> Any:
@@ -99,3 +116,77 @@ def test_times_are_told_as_people_tell_them(seconds: float, said: str) -> None:
 def test_what_several_runs_need_is_loaded_once_for_them(strategies: list[str], shared: list[str]) -> None:
     experiments = [composed([f"strategy={name}"]).experiment for name in strategies]
     assert shared_modules(experiments) == shared
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Tracking(uri=f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}").connect()
+
+
+def over(store: Store, *jobs: str) -> SweepCallback:
+    """A sweep whose jobs are over."""
+    callback = SweepCallback([job.split() for job in jobs])
+    callback._store, callback._sweep = store, store.open_sweep("a sweep", {})
+    return callback
+
+
+def failed_run(store: Store, sweep: str) -> None:
+    run_id = store.open_run(Setting("none", "mlp", "mnist", 1, 0, 0), {}, {}, sweep, 0)
+    store.fail(run_id, "it broke", "how")
+
+
+def test_a_sweep_of_which_no_run_was_recorded_lists_its_jobs_and_has_failed(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    callback = over(store, "strategy=none seed=1", "strategy=qat seed=1")
+    with pytest.raises(SystemExit) as ended:
+        callback.on_multirun_end()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "2 of 2 jobs left no run:\n  strategy=none seed=1\n  strategy=qat seed=1\n"
+    assert store.client.get_run(callback._sweep).info.status == "FAILED"
+
+
+def test_a_comparison_that_finds_no_room_is_one_message_after_the_list_of_what_failed(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sweep, "show_and_write", full)
+    callback = over(store, "strategy=none")
+    failed_run(store, callback._sweep)
+    with pytest.raises(SystemExit) as ended:
+        callback.on_multirun_end()
+    said = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 1
+    assert said[0] == "1 of 1 runs failed:"
+    assert said[2:] == [
+        "The comparison cannot be written ([Errno 28] No space left on device). Make room there, or set TMPDIR."
+    ]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_of_a_comparison_that_cannot_be_written_is_named(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / f"comparison{FORMS[form].ending}"
+    with pytest.raises(UserError, match=r"nowhere/comparison\.\w+: cannot be written"):
+        FORMS[form].write(accented(), path)
+
+
+def accented() -> Any:
+    return frame([rows.row("é")])
+
+
+def test_files_for_people_are_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    script = (
+        "from pathlib import Path\n"
+        "from experiments.comparison.files import FORMS\n"
+        "from experiments.report import page\n"
+        "from tests.test_sweep import accented\n"
+        "for name in ('csv', 'markdown', 'html', 'latex'):\n"
+        "    FORMS[name].write(accented(), Path(name))\n"
+        "page.report = lambda *_: '\\xe9'\n"
+        "page.write_report(None, None, None, [], Path('report'))\n"
+    )
+    ascii_only = {**ENVIRONMENT, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=ascii_only, check=True)
+    assert all("é" in path.read_text(encoding="utf-8") for path in tmp_path.iterdir())

@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException, RestException
 
 from experiments import tracking
 from experiments.errors import UserError
+from experiments.record import Setting
 from experiments.tracking import Store, Tracking
 
 GONE = Tracking(uri="http://127.0.0.1:9")
@@ -129,3 +130,46 @@ def test_an_old_server_that_cannot_count_runs_of_other_programs_says_nothing_of_
 def test_a_server_that_refuses_for_another_reason_is_heard() -> None:
     with pytest.raises(UserError, match="cannot be used"):
         Store(Refusing("PERMISSION_DENIED"), "7", GONE).others()  # type: ignore[arg-type]
+
+
+FULL = OSError(28, "No space left on device")
+
+
+@dataclass
+class Crammed:
+    """A client of a store whose disk is full."""
+
+    def log_artifacts(self, *_: Any) -> None:
+        raise FULL
+
+    log_model_artifacts = log_artifacts
+
+    def create_logged_model(self, *_: Any, **__: Any) -> Any:
+        return SimpleNamespace(model_id="a model")
+
+
+def full(*_: Any) -> None:
+    raise FULL
+
+
+def nothing(*_: Any) -> None:
+    """Writes no file."""
+
+
+RECORD: Any = SimpleNamespace(setting=Setting("none", "mlp", "mnist", 1, 0, 0))
+
+
+@pytest.mark.parametrize("step", ["write_model", "write_artifacts"])
+@pytest.mark.parametrize(
+    ("write", "error"), [(full, OSError), (nothing, UserError)], ids=["no room for files", "none in the store"]
+)
+def test_a_full_disk_is_laid_to_the_store_only_where_it_is_the_store_s(
+    step: str, write: Any, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "description", lambda *_: "")
+    monkeypatch.setattr(tracking, "write_model", nothing)
+    if step == "write_artifacts":
+        monkeypatch.setattr(Store, "_log_model", lambda *_: "a model")
+    monkeypatch.setattr(tracking, step, write)
+    with pytest.raises(error, match="No space left on device"):
+        Store(Crammed(), "7", GONE).finish("a run", RECORD, "")  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import pandas as pd
 from experiments.comparison.columns import AGAINST, cell_of, ends, key_of, several_machines
 from experiments.comparison.groups import Answered
 from experiments.errors import UserError, near
+from experiments.record import is_setting
 from experiments.statistics import Estimate, mcnemar, paired_difference, ratio_of_speedups
 
 SAME = ("model", "dataset", "epochs", "seed")
@@ -19,8 +20,8 @@ OWN = ("strategy.", "finetune.")
 def against(table: pd.DataFrame, strategy: str, answers: Answered) -> pd.DataFrame:
     """The table with the columns AGAINST: each run against the newest finished run of this strategy and its settings.
 
-    A strategy that trains is compared at the same finetune_epochs; one that does not, with the only ones there are.
-    Where no run, or more than one, fits, the cells are empty.
+    Where both strategies train, only runs of the same finetune_epochs are compared; where one does not, the only ones
+    there are. Where no run, or more than one, fits, the cells are empty but for the strategy's name.
 
     Raises:
         UserError: no finished run has this strategy.
@@ -29,13 +30,15 @@ def against(table: pd.DataFrame, strategy: str, answers: Answered) -> pd.DataFra
     if others.empty:
         raise UserError(f"--baseline {strategy}: no finished run of it here. {near(strategy, _strategies(table))}")
     timed_together = not several_machines(table)
-    same = [*SAME, *(name for name in cell_of(others) if "." in name and not name.startswith(OWN))]
+    trains = bool((table.loc[table["strategy"] == strategy, "finetune_epochs"] > 0).any())
+    same = [*SAME, *(name for name in filter(is_setting, table.columns) if not name.startswith(OWN))]
     candidates = {key_of(key): group for key, group in others.groupby(same, dropna=False)}
     rows = [
-        _held(run, _fitting(run, candidates.get(key_of(run[same]))), answers, timed_together)
+        _held(run, _fitting(run, candidates.get(key_of(run[same])), trains), answers, timed_together)
         for _, run in table.iterrows()
     ]
-    return table.assign(**pd.DataFrame(rows, index=table.index).reindex(columns=list(AGAINST)))
+    held = pd.DataFrame(rows, index=table.index).reindex(columns=list(AGAINST))
+    return table.assign(**held.assign(against=strategy))
 
 
 def unmatched(table: pd.DataFrame, strategy: str) -> list[str]:
@@ -49,12 +52,12 @@ def _strategies(table: pd.DataFrame) -> list[str]:
     return sorted(map(str, table.loc[table["status"] == "FINISHED", "strategy"].unique()))
 
 
-def _fitting(run: pd.Series, others: pd.DataFrame | None) -> pd.Series | None:
-    """The one run that this run is compared with, of those with its settings."""
+def _fitting(run: pd.Series, others: pd.DataFrame | None, trains: bool) -> pd.Series | None:
+    """The one run that this run is compared with, of those with its settings; `trains`: whether their strategy does."""
     if others is None:
         return None
     others = others.drop_duplicates([*cell_of(others), "seed"], keep="last")
-    if len(others) > 1:
+    if len(others) > 1 or (trains and run["finetune_epochs"] > 0):
         others = others[others["finetune_epochs"] == run["finetune_epochs"]]
     return others.iloc[0] if len(others) == 1 else None
 
@@ -63,7 +66,6 @@ def _held(run: pd.Series, other: pd.Series | None, answers: Answered, timed_toge
     if other is None or run["status"] != "FINISHED":
         return {}
     return {
-        "against": other["strategy"],
         "against_run_id": other["run_id"],
         "size_against": other["tflite_bytes"] / run["tflite_bytes"],
         **_accuracies(run, other, answers),

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.errors import UserError
+from experiments.record import is_setting
 from experiments.tracking import Row
 
 # What a file holds, in this order; what a store holds beyond it is left out.
@@ -38,6 +39,7 @@ WHOLE = (
     "seed",
     "tflite_bytes",
     "tflite_gzip_bytes",
+    "latency_replicates",
     "arena_bytes",
     "epochs_trained",
     "epochs_reused",
@@ -59,18 +61,27 @@ def ends(row: Any, name: str) -> tuple[Any, Any, Any]:
 
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """Rows of the store as a table: WHOLE are Int64, NUMBERS float64, WORDS and varied settings text.
+    """Rows of the store as a table: WHOLE are Int64, NUMBERS float64, WORDS text, and varied settings what they hold.
 
     A run without a measurement has an empty cell there, never a zero.
     """
     everything = pd.DataFrame([dict(row) for row in rows])
-    table = everything.reindex(columns=[*COLUMNS, *_varied(everything)])
+    varied = {name: _as_numbers(everything[name]) for name in _varied(everything)}
+    table = everything.reindex(columns=list(COLUMNS)).assign(**varied)
     return table.astype({**dict.fromkeys(WHOLE, "Int64"), **dict.fromkeys(NUMBERS, "float64")})
+
+
+def _as_numbers(texts: pd.Series) -> pd.Series:
+    """A setting as numbers, Int64 or float64, if every run that has it has one; else the texts."""
+    numbers = pd.to_numeric(texts.dropna(), errors="coerce")
+    if numbers.isna().any():
+        return texts
+    return numbers.astype("Int64" if numbers.dtype == "int64" else "float64").reindex(texts.index)
 
 
 def _varied(table: pd.DataFrame) -> list[str]:
     """Settings of the configuration, such as strategy.layers, in which runs of one strategy differ."""
-    settings = [name for name in table.columns if "." in name and not name.startswith(NOT_DECISIVE)]
+    settings = [name for name in table.columns if is_setting(name) and not name.startswith(NOT_DECISIVE)]
     alike = ["strategy", *(name for name in SETTINGS if name != "seed")]
     values = table.groupby(alike, dropna=False)[settings].nunique(dropna=False)
     return [name for name in settings if (values[name] > 1).any()]
@@ -78,12 +89,19 @@ def _varied(table: pd.DataFrame) -> list[str]:
 
 def cell_of(table: pd.DataFrame) -> list[str]:
     """The columns that say what a run is but for its seed."""
-    return [*CELL, *(name for name in table.columns if "." in name)]
+    return [*CELL, *filter(is_setting, table.columns)]
 
 
 def key_of(values: Iterable[Any]) -> tuple[Any, ...]:
     """Settings as they are compared: empty ones are equal to one another."""
     return tuple(None if pd.isna(value) else value for value in values)
+
+
+def typed(value: Any) -> str:
+    """A setting as it is typed; empty where a run has none."""
+    if pd.isna(value):
+        return ""
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def says(verdict: object, word: str) -> bool:
@@ -99,6 +117,12 @@ def sound(table: pd.DataFrame) -> pd.Series:
 def several_machines(table: pd.DataFrame) -> bool:
     """Whether the rows were measured on machines that differ in what decides latencies."""
     return bool(table["machine"].nunique() > 1)
+
+
+def of_one_float_file(table: pd.DataFrame) -> bool:
+    """Whether speedups can be ranked: over float files of the same ops, timed in the same way on one machine."""
+    decisive = ["model", "dataset", *(name for name in table.columns if name.startswith(("model.", "latency.")))]
+    return not several_machines(table) and not (table[decisive].nunique(dropna=False) > 1).any()
 
 
 def timed(column: str) -> bool:

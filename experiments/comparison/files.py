@@ -18,16 +18,18 @@ def _csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def _markdown(table: pd.DataFrame, path: Path) -> None:
-    path.write_text(f"{for_people(table).to_markdown(index=False, disable_numparse=True)}\n\n{note(table)}\n")
+    text = for_people(table).to_markdown(index=False, disable_numparse=True)
+    path.write_text(f"{text}\n\n{note(table)}\n", encoding="utf-8")
 
 
 def _html(table: pd.DataFrame, path: Path) -> None:
     head = "<!doctype html><meta charset=utf-8><title>Comparison</title>"
-    path.write_text(f"{head}\n{for_people(table).to_html(index=False)}\n<p>{note(table)}</p>\n")
+    text = f"{head}\n{for_people(table).to_html(index=False)}\n<p>{note(table)}</p>\n"
+    path.write_text(text, encoding="utf-8")
 
 
 def _latex(table: pd.DataFrame, path: Path) -> None:
-    path.write_text(for_people(table).to_latex(index=False, escape=True))
+    path.write_text(for_people(table).to_latex(index=False, escape=True), encoding="utf-8")
 
 
 def _json(table: pd.DataFrame, path: Path) -> None:
@@ -47,8 +49,19 @@ class Form:
     """A form that a comparison is written in; files with every column in full precision are for programs."""
 
     ending: str
-    write: Writer
+    writer: Writer
     every_column: bool
+
+    def write(self, table: pd.DataFrame, path: Path) -> None:
+        """Write a table to a file.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        try:
+            self.writer(table, path)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error}).") from error
 
 
 FORMS: Mapping[str, Form] = {
@@ -81,8 +94,5 @@ def written(table: pd.DataFrame, path: Path, form: Form) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    try:
-        form.write(table, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error}).") from error
+    form.write(table, path)
     say(f"wrote {path}")

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from experiments.artifacts import PREDICTIONS
-from experiments.comparison.columns import CELL, GROUPED, WHOLE, cell_of, label, says, timed
+from experiments.comparison.columns import GROUPED, WHOLE, cell_of, label, says, timed
 from experiments.measure.latency import in_words
-from experiments.record import Answers
+from experiments.record import Answers, is_setting
 from experiments.statistics import Estimate, difference_over_seeds, over_seeds, ratio_of_medians
 
 Answered = Callable[[str], Answers | None]  # what a run's models say, by its id; None where that is lost
@@ -40,14 +40,15 @@ def grouped(table: pd.DataFrame, by: Sequence[str], answers: Answered) -> Groups
     is that of the lowest seed. Times of several machines, and void timings, are not pooled. Failed runs count only
     where a group has no other.
     """
-    numbers = [name for name in table.select_dtypes("number").columns if name not in (*CELL, "seed")]
+    numbers = [name for name in table.select_dtypes("number").columns if name not in (*cell_of(table), "seed")]
     floats = table[numbers].astype(float)
     groups = list(_groups(table, by, answers))
     rows = [_pooled(group, floats.loc[group.counted.index], answers) for group in groups]
     pooled = pd.DataFrame(rows).reindex(columns=[*table.columns, *GROUPED])
     whole = [name for name in (*WHOLE, *GROUPED) if not (pooled[name].astype("Float64") % 1 > 0).any()]
     left_out = tuple(line for group in groups for line in _left_out(group, answers))
-    return Groups(pooled.astype(dict.fromkeys(whole, "Int64")), left_out)
+    settings = {name: table[name].dtype for name in filter(is_setting, table.columns)}
+    return Groups(pooled.astype({**settings, **dict.fromkeys(whole, "Int64")}), left_out)
 
 
 def _left_out(group: "_Group", answers: Answered) -> list[str]:

@@ -4,6 +4,9 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from experiments.comparison.columns import typed
+from experiments.record import is_setting
+
 TASK = ["model", "dataset"]  # what a file has to do: only files of one task compete
 
 
@@ -15,7 +18,7 @@ def epochs_told(epochs: object) -> str:
 def names(runs: pd.DataFrame, without: Iterable[str] = ()) -> list[str]:
     """Each run or group as its strategy and the settings in which these vary, but for those in `without`."""
     told = set(without)
-    settings = [name for name in runs.columns if "." in name and not name.endswith(".epochs")]  # those are told anyway
+    settings = [name for name in runs.columns if is_setting(name) and not name.endswith(".epochs")]  # told anyway
     varied = [name for name in settings if runs[name].nunique(dropna=False) > 1]
     epochs = "epochs" not in told and runs["epochs"].nunique() > 1
     own = "finetune_epochs" not in told and varies_by_itself(runs)
@@ -27,9 +30,7 @@ def names(runs: pd.DataFrame, without: Iterable[str] = ()) -> list[str]:
         trained = str(run["epochs"]) if epochs else ""
         trained += f"+{run['finetune_epochs']}" if own and run["finetune_epochs"] else ""
         parts += [epochs_told(trained)] if trained else []
-        parts += [
-            f"{name.rpartition('.')[2]}={run[name]}" for name in varied if pd.notna(run[name]) and run[name] != ""
-        ]
+        parts += [f"{name.rpartition('.')[2]}={value}" for name in varied if (value := typed(run[name]))]
         parts += [f"seed {run['seed']}"] if seeds and pd.notna(run["seed"]) else []
         found.append(", ".join(parts))
     return found

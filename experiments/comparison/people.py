@@ -1,15 +1,27 @@
 """The table for people: rounded, with units in the headings and uncertainty in the cells, and how to read it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from experiments.comparison.columns import AGAINST, COLUMNS, GROUPED, SETTINGS, ends, label, says, several_machines
+from experiments.comparison.columns import (
+    AGAINST,
+    COLUMNS,
+    GROUPED,
+    SETTINGS,
+    ends,
+    label,
+    of_one_float_file,
+    says,
+    several_machines,
+    typed,
+)
 from experiments.record import NOT_MEASURED
 from experiments.rounding import percent, three_digits, times, whole
 
+LATENCY = "latency p50 us"  # a heading
 DISTURBED = 0.2  # cores that others kept busy: from there on a time is said to have been disturbed
 
 
@@ -42,7 +54,7 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
         if table[name].nunique(dropna=False) > 1:
             shown[name] = table[name].astype("string").fillna("")
     for name in [name for name in table.columns if name not in (*COLUMNS, *AGAINST, *GROUPED)]:
-        shown[name] = table[name].fillna("").astype("string")
+        shown[name] = [typed(value) for value in table[name]]
     if "runs" in table.columns:
         pooled = "seeds" if table["runs"].equals(table["seeds"]) else "runs"
         shown[pooled] = table[pooled]
@@ -55,7 +67,7 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     shown["agreement %"] = _cells(table, lambda row: percent(row.agreement))
     shown["bytes"] = _cells(table, lambda row: whole(row.tflite_bytes))
     shown[differences.smaller] = _cells(table, lambda row: times(getattr(row, differences.size)))
-    shown["latency p50 us"] = _cells(table, lambda row: three_digits(row.latency_p50_us))
+    shown[LATENCY] = _cells(table, lambda row: three_digits(row.latency_p50_us))
     shown[differences.faster] = _cells(table, lambda row: times(*ends(row, differences.speedup)))
     if table["arena_bytes"].notna().any():
         arenas = zip(table["arena_bytes"], table["runs_on_micro"], strict=True)
@@ -91,7 +103,7 @@ TO_STRATEGY = (
 )
 OF_RUNS = (
     "[low, high]: 95 % interval, over the test images for accuracies and over replicates with fresh interpreters for "
-    "times."
+    "times of one session."
 )
 OF_SEEDS = (
     "Means over runs. [low, high]: 95 % interval for new seeds and new test images alike, and over runs for times; of "
@@ -103,10 +115,11 @@ SPEED = (
     "disturbed, or in which a file seemed to differ from its own copy."
 )
 MACHINES = "These rows come from different machines: compare latencies within one machine only."
+RANK = "Rank by faster, not by latency: each row was timed beside a float file of its own."
 
 
-def note(table: pd.DataFrame) -> str:
-    """What stands below a table: how to read its columns."""
+def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY,)) -> str:
+    """What stands below a table: how to read its columns, of which a narrow terminal may lack the latency."""
     pooled = "runs" in table.columns and bool((table["runs"] > 1).any())
     said = {
         TO_STRATEGY if "against" in table.columns else TO_FLOAT: True,
@@ -114,6 +127,7 @@ def note(table: pd.DataFrame) -> str:
         NO_EVIDENCE: True,
         SPEED: bool(table["speed"].notna().any()),
         MACHINES: several_machines(table),
+        RANK: LATENCY in columns and of_one_float_file(table),
     }
     return "\n".join([" ".join(text for text, holds in said.items() if holds), *_void(table)])
 

@@ -46,7 +46,7 @@ def write_pictures(pictures: Pictures, folder: Path) -> None:
             for ending in ENDINGS:
                 save(figure, folder / f"{name}{ending}")
     except OSError as error:
-        raise UserError(f"--plots {folder}: cannot be written ({error}).") from error
+        raise UserError(f"{folder}: cannot be written ({error}).") from error
 
 
 def tell(pictures: Pictures, folder: Path) -> None:

@@ -1,18 +1,19 @@
 """Whether a sweep is worse than an earlier one: the same settings in both, and how much a column may drop or grow."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
-from experiments.comparison.columns import timed
+from experiments.comparison.columns import CELL, WORDS, timed
 from experiments.comparison.gates import of_numbers
 from experiments.errors import UserError, first_line
+from experiments.record import is_setting
 
-SETTING = ("strategy", "model", "dataset", "epochs", "finetune_epochs", "seed")
+SETTING = (*CELL, "seed")
 FORM = re.compile(r"\s*(?P<column>[\w.]+)\s*=\s*(?P<amount>\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?)\s*(?P<percent>%?)\s*")
 Direction = Literal["drop", "growth"]
 
@@ -37,7 +38,7 @@ def allowance(text: str, direction: Direction, table: pd.DataFrame) -> Allowance
     """An allowance as it is written: tflite_accuracy=0.005, latency_p50_us=10%.
 
     Raises:
-        UserError: it is not of this form, or names no column of numbers.
+        UserError: it is not of this form, names no column of numbers, or a setting.
     """
     found = FORM.fullmatch(text)
     if found is None:
@@ -46,21 +47,24 @@ def allowance(text: str, direction: Direction, table: pd.DataFrame) -> Allowance
         )
     amount = float(found["amount"]) / (100 if found["percent"] else 1)
     column = of_numbers(table, found["column"], f"--max-{direction}")
+    if column in SETTING or is_setting(column):
+        raise UserError(f"--max-{direction} {text}: this is a setting, and the same in the runs that are compared.")
     return Allowance(column, direction, amount, bool(found["percent"]), text.strip())
 
 
 def earlier(path: Path) -> pd.DataFrame:
-    """A comparison that was written as CSV.
+    """A comparison that was written as CSV: words and settings are text, as they stand there.
 
     Raises:
         UserError: there is no such file, or it is no comparison.
     """
     try:
         names = pd.read_csv(path, nrows=0).columns
-        table = pd.read_csv(path, dtype=dict.fromkeys(_varied(names), "string"))
+        texts = dict.fromkeys((name for name in names if name in WORDS or is_setting(name)), "string")
+        table = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise UserError(f"--against {path}: cannot be read ({first_line(error)}).") from error
-    missing = [name for name in SETTING if name not in table.columns]
+    missing = [name for name in (*SETTING, "status") if name not in table.columns]
     if missing:
         raise UserError(f"--against {path}: this is no comparison, for it lacks {', '.join(missing)}.")
     return table
@@ -70,13 +74,9 @@ def regressions(before: pd.DataFrame, now: pd.DataFrame, allowances: Sequence[Al
     """What has become worse by more than is allowed, in words; settings that only one of the two has are left out.
 
     Raises:
-        UserError: no setting is in both, an earlier column is missing, or latencies come from different machines.
+        UserError: runs cannot be paired, an earlier column is missing, or latencies come from different machines.
     """
-    varied = [name for name in _varied(now.columns) if name in before.columns]
-    now = now.astype(dict.fromkeys(varied, "string"))
-    pairs = before.merge(now, on=[*SETTING, *varied], suffixes=("_before", "_now"))
-    if pairs.empty:
-        raise UserError("--against: no run of the earlier comparison has the settings of one of these.")
+    pairs = _pairs(_newest(before), _newest(now))
     found = []
     for each in allowances:
         if each.column not in before.columns:
@@ -87,9 +87,37 @@ def regressions(before: pd.DataFrame, now: pd.DataFrame, allowances: Sequence[Al
     return found
 
 
-def _varied(names: Iterable[str]) -> list[str]:
-    """Columns with settings of the configuration, such as strategy.layers: they stand in a table where they vary."""
-    return [name for name in names if "." in name]
+def _newest(table: pd.DataFrame) -> pd.DataFrame:
+    """The newest run of each setting; one that did not finish counts only where its setting has no other."""
+    settings = list(filter(is_setting, table.columns))
+    table = table.assign(**{name: table[name].map(_comparable).astype("string") for name in settings})
+    in_turn = table.sort_index().sort_values("status", key=lambda status: status == "FINISHED", kind="stable")
+    return in_turn.drop_duplicates([*SETTING, *settings], keep="last").sort_index()
+
+
+def _comparable(value: Any) -> str | None:
+    """A setting as it is compared: the 2 of a table, and the `2` or `2.0` of a file, are the same."""
+    try:
+        return None if pd.isna(value) else str(float(value))
+    except ValueError:
+        return str(value)
+
+
+def _pairs(before: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
+    """Each run beside the earlier one that has its settings."""
+    earlier_settings, settings = (set(filter(is_setting, side.columns)) for side in (before, now))
+    same = [*SETTING, *sorted(earlier_settings & settings)]
+    pairs = before.merge(now, on=same, suffixes=("_before", "_now"))
+    if pairs.empty:
+        raise UserError("--against: no run of the earlier comparison has the settings of one of these.")
+    if pairs.duplicated(same).any():
+        alone = sorted(earlier_settings ^ settings)
+        raise UserError(
+            f"--against: {', '.join(alone)} varies in one of the two comparisons only, and several runs there have the "
+            "settings of one run of the other. Choose the runs of one value with --where, here or where the earlier "
+            f"CSV is written, as in --where '`{alone[0]}` == ...'."
+        )
+    return pairs
 
 
 def _is_worse(run: pd.Series, allowed: Allowance) -> bool:
@@ -108,7 +136,7 @@ def _worse(run: pd.Series, allowed: Allowance) -> str:
 
 
 def _check_machines(pairs: pd.DataFrame, allowed: Allowance) -> None:
-    if "machine_before" not in pairs or (pairs["machine_before"] != pairs["machine_now"]).any():
+    if "machine_before" not in pairs or not (pairs["machine_before"] == pairs["machine_now"]).fillna(value=False).all():
         raise UserError(
             f"--max-{allowed.direction} {allowed.text}: the two comparisons come from different machines, and their "
             "times say nothing of one another. Run both sweeps on one machine."

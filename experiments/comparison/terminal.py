@@ -12,6 +12,7 @@ from rich.text import Text
 from experiments.comparison.columns import several_machines, timed
 from experiments.comparison.people import Differences, for_people, note
 from experiments.progress import CONSOLE
+from experiments.record import is_setting
 
 # What a narrow terminal does without, the first first; every column is in the CSV.
 OPTIONAL = (
@@ -29,8 +30,9 @@ TEXTS = ("strategy", "model", "dataset", "speed", "machine", "computes in", "rem
 
 def show(table: pd.DataFrame) -> None:
     """Print a table and what its columns mean: the best of each column marked, what may be chance dimmed."""
-    CONSOLE.print(picture(narrowed(for_people(table), CONSOLE.width), styled(table)))
-    CONSOLE.print(note(table), style="dim", markup=False, highlight=False)
+    shown = narrowed(for_people(table), CONSOLE.width)
+    CONSOLE.print(picture(shown, styled(table)))
+    CONSOLE.print(note(table, list(shown.columns)), style="dim", markup=False, highlight=False)
 
 
 def narrowed(shown: pd.DataFrame, width: int) -> pd.DataFrame:
@@ -97,7 +99,7 @@ def picture(shown: pd.DataFrame, styles: Mapping[str, Sequence[str]]) -> Table:
     """The table for a terminal: intervals stand below their values."""
     picture = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in shown.columns:
-        left = name in TEXTS or "." in name
+        left = name in TEXTS or is_setting(name)
         picture.add_column(_heading(name), justify="left" if left else "right", no_wrap=True)
     columns = [
         [

@@ -17,11 +17,12 @@ def read_archive(path: Path, key: str) -> Raw:
     """The four arrays of a .npz file; `key` is the setting that named it, for the messages.
 
     Raises:
-        UserError: the file is no archive, is damaged, holds pickled objects, or lacks an array.
+        UserError: the file cannot be read, is no archive, is damaged, holds pickled objects, or lacks an array.
     """
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"{key}={path}: not a .npz file, or a truncated one. {FORM}")
     try:
+        with path.open("rb") as file:  # by its name, one that cannot be read would pass for one that is no archive
+            if not zipfile.is_zipfile(file):
+                raise UserError(f"{key}={path}: not a .npz file, or a truncated one. {FORM}")
         with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in ARRAYS if name not in archive]
             if missing:

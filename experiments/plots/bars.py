@@ -1,4 +1,4 @@
-"""What files compute in integers, and how their timings are distributed: a row a strategy."""
+"""What files hold and compute in integers, and how their timings are distributed: a row a strategy."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -24,13 +24,15 @@ MOST_TIMED = 24  # rows
 ROW = 0.3  # inches
 COVERAGES = {
     "coverage_ops": "of the ops that compute",
-    "coverage_weights": "of the weights",
+    "coverage_weights": "of the weights, stored",
     "coverage_macs": "of the multiply-accumulates",
 }
 
 
 def coverage(table: pd.DataFrame) -> "Figure":
-    """The share of ops, of weights and of multiply-accumulates that each file runs in integers.
+    """The share of ops and multiply-accumulates that each file computes in integers, and of weights that it holds so.
+
+    Weights in integers do not make a file compute in them: hybrid ops, as of ptq_dynamic, compute on floats.
 
     Raises:
         NoPictureError: no finished run has these shares.
@@ -58,7 +60,7 @@ def coverage(table: pd.DataFrame) -> "Figure":
         *left_out(table, runs),
         *([f"{len(rows) - MOST_ROWS} more settings are not shown."] if len(rows) > MOST_ROWS else []),
     ]
-    say_around(figure, f"What the files compute in integers: {models_of(runs)}", " ".join(caption))
+    say_around(figure, f"What the files hold and compute in integers: {models_of(runs)}", " ".join(caption))
     settle(figure)
     return figure
 

@@ -73,7 +73,7 @@ def _lines(axes: "Axes", runs: pd.DataFrame, over: str) -> list[Label]:
         accuracy = (100 * group["tflite_accuracy"]).groupby(group[over].astype(int)).agg(["mean", "min", "max"])
         if over == "finetune_epochs" and not accuracy.index.any():  # it does not train
             axes.axhline(accuracy["mean"].iloc[0], color=look.colour, lw=1.2, ls=":")
-            end = values[-1]
+            end = max(values, default=1)
         else:
             axes.fill_between(accuracy.index, accuracy["min"], accuracy["max"], color=look.colour, alpha=0.15, lw=0)
             axes.plot(accuracy.index, accuracy["mean"], color=look.colour, ls=look.line, marker=look.marker, ms=5)

@@ -32,6 +32,7 @@ MARKS = {
     "ptq_int8": Mark(BLUE, AFTER_TRAINING),
     "ptq_int16x8": Mark(GREEN, AFTER_TRAINING),
     "finetune": Mark(PINK, IN_TRAINING),
+    "finetune_ptq_int8": Mark(BLUE, IN_TRAINING),
     "qat": Mark(RED, IN_TRAINING),
     "annotate": Mark(GREEN, IN_TRAINING),
     "prune": Mark(GREY, COMPRESSING),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.columns import cell_of, ends, is_group, key_of, several_machines, sound
+from experiments.comparison.columns import cell_of, ends, is_group, key_of, of_one_float_file, several_machines, sound
 from experiments.comparison.groups import Answered
 from experiments.comparison.names import TASK, names
 from experiments.measure.latency import in_words
@@ -119,14 +119,17 @@ def _smallest(task: Task, near: pd.DataFrame, best: pd.Series) -> Choice:
 
 
 def _fastest(task: Task, near: pd.DataFrame, best: pd.Series) -> Choice | None:
+    """By the ratio to the float file; where rows have float files that differ, by time, and none is called an equal."""
     valid = near[(near["speed"] != "void") & near["speedup"].notna()]
     if valid.empty or several_machines(valid):
         return None
-    row = valid.sort_values(["speedup", "tflite_accuracy"], ascending=False, kind="stable").iloc[0]
+    ranked = of_one_float_file(valid)
+    order = ["speedup" if ranked else "latency_p50_us", "tflite_accuracy"]
+    row = valid.sort_values(order, ascending=[not ranked, False], kind="stable").iloc[0]
     ratio = times(*ends(row, "speedup"))
     latency = three_digits(row["latency_p50_us"])
     evidence = f"{ratio} as fast as float, {latency} us an inference here; {_cost(task, row, best)}"
-    equals = _others(task, valid, row, lambda other: _as_fast(other, row))
+    equals = _others(task, valid, row, lambda other: ranked and _as_fast(other, row))
     return Choice("Speed first", task.named(row), row["run_id"], evidence, equals)
 
 

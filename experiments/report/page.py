@@ -110,7 +110,7 @@ def write_report(store: Store, comparison: Comparison, drawn: Pictures, commands
         UserError: the file cannot be written.
     """
     try:
-        path.write_text(report(store, comparison, drawn, commands))
+        path.write_text(report(store, comparison, drawn, commands), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error}).") from error
 
@@ -168,7 +168,7 @@ def _facts(row: pd.Series) -> tuple[tuple[str, str], ...]:
         ),
         "bytes after gzip": whole(row["tflite_gzip_bytes"]),
         "peak memory of a process with this file, KiB": whole(row["memory_peak_kib"]),
-        "weights in integers, %": percent(row["coverage_weights"]),
+        "weights stored in integers, %": percent(row["coverage_weights"]),
         "multiply-accumulates in integers, %": percent(row["coverage_macs"]),
         "computing ops that XNNPACK takes, %": percent(row["xnnpack_ops"]),
         "stays float": row["left_float"],

@@ -1,0 +1,89 @@
+"""What becomes of a run that failed, or whose result the store does not take: it is closed, and a message says why."""
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from experiments import job
+from experiments.configuration import Request, composed
+from experiments.errors import UserError
+from experiments.isolation import Failure, RunFailed
+from experiments.job import JobError, StoreGoneError, perform
+from experiments.tracking import DETAILS, Row, Store, Tracking
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the store of all tests is, for making one takes seconds."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def asked(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
+    """A run that ends well, in an experiment of its own."""
+    monkeypatch.setattr(job, "run_apart", lambda experiment: None)
+    address = (f"tracking.uri=sqlite:///{folder / 'mlflow.db'}", f"tracking.experiment={tmp_path.name}")
+    return composed([*address, f"cache.dir={tmp_path / 'cache'}"])
+
+
+def raising(error: Exception) -> Any:
+    def method(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    return method
+
+
+def recorded(request: Request) -> Row:
+    (row,) = request.tracking.connect(create=False).rows("all")
+    return row
+
+
+def test_a_result_that_cannot_be_recorded_is_a_failed_run_and_no_mistake_of_the_user(
+    asked: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "finish", raising(UserError("the store is gone")))
+    with pytest.raises(JobError, match=r"none.*: its result could not be recorded: the store is gone"):
+        perform(asked, job=0)
+
+
+@pytest.mark.parametrize("error", [UserError("no"), OSError(28, "No space left on device"), ZeroDivisionError("a bug")])
+def test_whatever_a_result_cannot_be_recorded_for_the_run_is_closed_and_says_it(
+    error: Exception, asked: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "finish", raising(error))
+    with pytest.raises(JobError):
+        perform(asked, job=0)
+    row = recorded(asked)
+    assert row["status"] == "FAILED"
+    assert row["error"].startswith("its result could not be recorded: ")
+    details = asked.tracking.connect(create=False).content(row["run_id"], DETAILS)
+    assert details is not None
+    assert type(error).__name__ in details.decode()
+
+
+def test_a_run_that_cannot_be_started_is_closed(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "run_apart", raising(FileNotFoundError(2, "No usable temporary directory")))
+    with pytest.raises(JobError, match="No usable temporary directory"):
+        perform(asked, job=0)
+    assert recorded(asked)["status"] == "FAILED"
+
+
+def test_a_failure_whose_details_find_no_room_is_recorded_without_them(
+    asked: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "run_apart", raising(RunFailed(Failure("it broke", "how"))))
+    monkeypatch.setattr(Store, "fail", raising(UserError("no room")))
+    with pytest.raises(JobError, match=r"it broke\n\(its details could not be recorded: no room\)"):
+        perform(asked, job=0)
+    assert recorded(asked)["status"] == "FAILED"
+
+
+def test_a_failure_that_a_store_is_gone_for_says_both(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_and_take_the_store_along(_: object) -> NoReturn:
+        monkeypatch.setattr(Tracking, "connect", raising(UserError("nobody answers")))
+        raise RunFailed(Failure("it broke", "how"))
+
+    monkeypatch.setattr(job, "run_apart", fail_and_take_the_store_along)
+    with pytest.raises(StoreGoneError, match="it broke\nand that could not be recorded: nobody answers"):
+        perform(asked, job=0)
