@@ -18,9 +18,9 @@ FLOAT_FILE, AWARE_FILE = 0.9886, 0.9901  # converted
 NOT_ASKED = "not asked"
 # Strategies that the article does not try, or only advises, and what they are in plain words.
 FURTHER = {
-    "ptq_int8": "int8 after training, with no further epoch",
+    "ptq_int8": "int8 after training, without a further epoch",
     RIVAL: "as many further epochs in float, then int8 after training",
-    "annotate": "the last layer alone annotated and trained on",
+    "annotate": "the last layer alone annotated",
 }
 Rows = Mapping[str, pd.Series]  # by strategy
 Claim = tuple[str, str, str]  # what is asked, what the article says, what was found here
@@ -34,7 +34,8 @@ def answer_table(table: pd.DataFrame, against_rival: pd.DataFrame) -> str:
     return (
         f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n"
         f"Accuracies in %, changes in points. [low, high]: 95 % interval ({of}). A change whose interval holds 0 is no "
-        "evidence of one. smaller, faster: than the float file of the same baseline.\n"
+        "evidence of one. p: McNemar's exact test, image by image; of the article's figures, which do not say which "
+        "images were right, Fisher's. smaller, faster: than the float file of the same baseline.\n"
     )
 
 
@@ -45,25 +46,33 @@ def _by_strategy(table: pd.DataFrame) -> Rows:
 def claims(rows: Rows, against_rival: Rows) -> Iterator[Claim]:
     """The article's claims in its order, then what it did not ask."""
     none, control, aware = rows["none"], rows[CONTROL], rows["qat"]
-    gain, p = percent(AWARE_FILE - FLOAT_FILE, sign="+"), unpaired_p(AWARE_FILE, FLOAT_FILE)
     yield "float, in Keras", percent(FLOAT), percent(none["keras_accuracy"])
     yield "quantization-aware, in Keras", percent(AWARE), percent(aware["keras_accuracy"])
     yield "float, the TFLite file", percent(FLOAT_FILE), percent(*ends(none, "tflite_accuracy"))
     yield "quantization-aware, the TFLite file", percent(AWARE_FILE), percent(*ends(aware, "tflite_accuracy"))
-    yield "the second less the first", f"{gain} (p = {p:.2f})", percent(*ends(aware, "accuracy_change"), "+")
-    yield "as many further epochs in float, less the first", NOT_ASKED, percent(*ends(control, "accuracy_change"), "+")
-    yield "quantization-aware less that control", NOT_ASKED, percent(*ends(aware, "accuracy_difference"), "+")
+    gain, p = percent(AWARE_FILE - FLOAT_FILE, sign="+"), unpaired_p(AWARE_FILE, FLOAT_FILE)
+    yield "the second file less the first", f"{gain} (p = {p:.2f})", _change(aware)
+    yield (
+        "the second file: smaller",
+        "four times",
+        f"{times(aware['size_ratio'])}, {whole(aware['tflite_bytes'])} bytes",
+    )
+    yield "the second file: faster", NOT_ASKED, times(*ends(aware, "speedup"))
+    yield "as many further epochs in float, less the first file", NOT_ASKED, _change(control)
+    yield "quantization-aware, less that control", NOT_ASKED, percent(*ends(aware, "accuracy_difference"), "+")
     rival = percent(*ends(against_rival["qat"], "accuracy_difference"), "+")
-    yield "quantization-aware less that control quantized to int8 after training", NOT_ASKED, rival
-    yield "quantization-aware: smaller", "four times", _size(aware)
-    yield "quantization-aware: faster", NOT_ASKED, times(*ends(aware, "speedup"))
+    yield "quantization-aware, less that control in int8 after training", NOT_ASKED, rival
     for strategy, told in FURTHER.items():
         if strategy in rows:
-            yield f"{told}, less the float file", NOT_ASKED, percent(*ends(rows[strategy], "accuracy_change"), "+")
-            yield f"{told}, less the control", NOT_ASKED, percent(*ends(rows[strategy], "accuracy_difference"), "+")
-            yield f"{told}: smaller", NOT_ASKED, _size(rows[strategy])
-            yield f"{told}: faster", NOT_ASKED, times(*ends(rows[strategy], "speedup"))
-    yield "what TensorFlow Lite Micro runs, and the arena it takes", NOT_ASKED, _on_micro(rows)
+            row = rows[strategy]
+            yield f"{told}, less the first file", NOT_ASKED, _change(row)
+            yield f"{told}: smaller, faster", NOT_ASKED, f"{times(row['size_ratio'])}, {times(*ends(row, 'speedup'))}"
+
+
+def _change(row: pd.Series) -> str:
+    """Against the float file; with a p-value where it is one of images that both have seen, and not of seeds."""
+    p = f" (p = {row['accuracy_change_p']:.2f})" if pd.notna(row.get("accuracy_change_p")) else ""
+    return f"{percent(*ends(row, 'accuracy_change'), '+')}{p}"
 
 
 def unpaired_p(one: float, other: float) -> float:
@@ -73,14 +82,3 @@ def unpaired_p(one: float, other: float) -> float:
     """
     hits = [round(share * IMAGES) for share in (one, other)]
     return float(stats.fisher_exact([[right, IMAGES - right] for right in hits]).pvalue)
-
-
-def _size(row: pd.Series) -> str:
-    return f"{times(row['size_ratio'])}, {whole(row['tflite_bytes'])} bytes"
-
-
-def _on_micro(rows: Rows) -> str:
-    able = [
-        f"{name} ({whole(row['arena_bytes'])} bytes)" for name, row in rows.items() if row["runs_on_micro"] == "yes"
-    ]
-    return ", ".join(able) or "not measured"
