@@ -67,8 +67,8 @@ class PostTraining(Strategy):
 class QuantizationAware(Strategy):
     """Training with fake quantization, by which int8 ranges are learned; a new kind defines `promise`.
 
-    `range_init` is where the ranges start: at TFMOT's -6 and 6, or at what calibration images cause. Neither was seen to
-    be better (conf/suite/ranges.yaml).
+    `range_init` is where the ranges start: at TFMOT's -6 and 6, or at what calibration images cause. Neither was seen
+    to be better (conf/suite/ranges.yaml).
     `rest` is what becomes of the weights of layers that are not quantized.
     """
 
