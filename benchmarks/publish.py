@@ -58,9 +58,6 @@ def publish(name: str, uri: str) -> None:
     study = study_of(name)
     store = Tracking(uri=uri).connect(create=False)
     table = runs_of(study, store)
-    failed = table[table["status"] != "FINISHED"]
-    if not failed.empty:
-        raise UserError(f"Only finished runs are published; these are not: {', '.join(failed['run_id'])}.")
     stamps = [store.stamp(run_id) for run_id in table["run_id"]]
     if any(stamp != stamps[0] for stamp in stamps):
         raise UserError(
@@ -80,8 +77,7 @@ def publish(name: str, uri: str) -> None:
     write_report(store, comparison, pictures, study.commands, folder / "report.html")
     stamp = {**stamps[0], "command": " && ".join(study.commands)}
     (folder / "stamp.json").write_text(json.dumps(stamp, indent=2) + "\n")
-    for shown in (name, *(other for other, derived in DERIVED.items() if derived.source == name)):
-        renew_readme(shown)
+    renew_readme(name)
 
 
 def emptied(folder: Path) -> Path:
@@ -105,27 +101,29 @@ def study_of(name: str) -> Study:
 
 
 def runs_of(study: Study, store: Store) -> pd.DataFrame:
-    """The runs of the newest sweep of each of the study's commands.
+    """The runs of the newest finished sweep of each of the study's commands.
 
     Raises:
-        UserError: a command was never typed here.
+        UserError: no sweep of a command has finished here.
     """
     rows: list[Row] = []
     for command in study.commands:
         sweep = store.newest_sweep(command)
         if not sweep:
-            raise UserError(f"{redacted(store.address.uri)} holds no sweep of this command; run it first: {command}")
+            raise UserError(f"{redacted(store.address.uri)} holds no finished sweep of this command; run it: {command}")
         rows += store.rows(sweep)
     return frame(rows)
 
 
 def renew_readme(name: str) -> None:
-    """Put the published table of this name into the README, or say that it has no place there."""
+    """Put what was published under this name into the README, with the tables derived from it, where it has a place."""
     readme = README.read_text()
-    if OPENING.format(name) in readme:
-        README.write_text(with_table(readme, name))
-    else:
-        say(f"README.md has no place for a table {name}; it is left as it is.")
+    for table in (name, *(other for other, derived in DERIVED.items() if derived.source == name)):
+        if OPENING.format(table) in readme:
+            readme = with_table(readme, table)
+        else:
+            say(f"README.md has no place for a table {table}; it is left as it is.")
+    README.write_text(readme)
 
 
 def with_table(readme: str, name: str) -> str:

@@ -13,8 +13,8 @@ from typing import Literal
 
 BASELINE = "baseline"
 # The trainings of each strategy after the baseline's, in their order; strategies that are not named here train nothing.
-# Trainings of one name from one start are the same: that of `finetune` is also that of
-# `finetune_ptq_int8`, that of `prune` the first of `prune_qat`.
+# Trainings of one name from one start are the same: that of `finetune` is also that of `finetune_ptq_int8`, that of
+# `prune` the first of `prune_qat`.
 TRAININGS: Mapping[str, tuple[str, ...]] = {
     "finetune": ("finetune",),
     "finetune_ptq_int8": ("finetune",),

@@ -385,8 +385,9 @@ class Store:
 
     @_explained
     def newest_sweep(self, command: str) -> str | None:
-        """The id of the newest sweep for which this was typed."""
-        return next((run.run_id for run in self._tagged("kind", "sweep") if run.tags.get("command") == command), None)
+        """The id of the newest sweep for which this was typed, and whose runs have all come to their end."""
+        sweeps = (run for run in self._tagged("kind", "sweep") if run.tags.get("command") == command)
+        return next((run.run_id for run in sweeps if run.status == "FINISHED"), None)
 
     def browse(self, run_id: str) -> str:
         """How to look at a run in MLflow's pages."""

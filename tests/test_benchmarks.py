@@ -300,9 +300,10 @@ def store(tmp_path: Path) -> Store:
     return Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}").connect()
 
 
-def sweep_of(store: Store, command: str, strategy: str) -> None:
+def sweep_of(store: Store, command: str, strategy: str, *, finished: bool = True) -> None:
     sweep = store.open_sweep("a sweep", {"command": command})
     store.open_run(Setting(strategy, "mlp", "mnist", 1, 0, 0), {}, {}, sweep, 0)
+    store.close(sweep, "FINISHED" if finished else "FAILED")
 
 
 def test_a_study_has_the_runs_of_the_newest_sweep_of_each_of_its_commands(store: Store) -> None:
@@ -312,11 +313,29 @@ def test_a_study_has_the_runs_of_the_newest_sweep_of_each_of_its_commands(store:
     assert publish.runs_of(TWO_SWEEPS, store)["strategy"].tolist() == ["none", "annotate"]
 
 
+def test_a_sweep_that_lost_runs_is_no_part_of_a_study(store: Store) -> None:
+    first, second = TWO_SWEEPS.commands
+    sweep_of(store, first, "none")
+    sweep_of(store, second, "annotate")
+    sweep_of(store, second, "half of it", finished=False)
+    assert publish.runs_of(TWO_SWEEPS, store)["strategy"].tolist() == ["none", "annotate"]
+
+
+def test_a_table_that_is_derived_from_results_is_renewed_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(
+        "".join(f"<!-- table {name} -->\n<!-- end of table {name} -->\n" for name in ("once", "strategies"))
+    )
+    monkeypatch.setattr(publish, "README", readme)
+    publish.renew_readme("once")
+    assert publish.published("strategies") in readme.read_text()
+
+
 def test_a_study_that_was_not_run_to_its_end_names_the_command_that_is_missing(store: Store) -> None:
     sweep_of(store, TWO_SWEEPS.commands[0], "none")
-    with pytest.raises(
-        UserError, match=r"run it first: python -m experiments.run \+suite=smoke 'strategy.layers=\[a\]'"
-    ):
+    with pytest.raises(UserError, match=r"run it: python -m experiments.run \+suite=smoke 'strategy.layers=\[a\]'"):
         publish.runs_of(TWO_SWEEPS, store)
 
 

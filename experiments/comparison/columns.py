@@ -97,7 +97,7 @@ def key_of(values: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(None if pd.isna(value) else value for value in values)
 
 
-def typed(value: Any) -> str:
+def as_typed(value: Any) -> str:
     """A setting as it is typed; empty where a run has none."""
     if pd.isna(value):
         return ""

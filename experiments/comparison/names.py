@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from experiments.comparison.columns import typed
+from experiments.comparison.columns import as_typed
 from experiments.record import is_setting
 
 TASK = ["model", "dataset"]  # what a file has to do: only files of one task compete
@@ -30,7 +30,7 @@ def names(runs: pd.DataFrame, without: Iterable[str] = ()) -> list[str]:
         trained = str(run["epochs"]) if epochs else ""
         trained += f"+{run['finetune_epochs']}" if own and run["finetune_epochs"] else ""
         parts += [epochs_told(trained)] if trained else []
-        parts += [f"{name.rpartition('.')[2]}={value}" for name in varied if (value := typed(run[name]))]
+        parts += [f"{name.rpartition('.')[2]}={value}" for name in varied if (value := as_typed(run[name]))]
         parts += [f"seed {run['seed']}"] if seeds and pd.notna(run["seed"]) else []
         found.append(", ".join(parts))
     return found

@@ -11,12 +11,12 @@ from experiments.comparison.columns import (
     COLUMNS,
     GROUPED,
     SETTINGS,
+    as_typed,
     ends,
     label,
     of_one_float_file,
     says,
     several_machines,
-    typed,
 )
 from experiments.record import NOT_MEASURED
 from experiments.rounding import percent, three_digits, times, whole
@@ -54,7 +54,7 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
         if table[name].nunique(dropna=False) > 1:
             shown[name] = table[name].astype("string").fillna("")
     for name in [name for name in table.columns if name not in (*COLUMNS, *AGAINST, *GROUPED)]:
-        shown[name] = [typed(value) for value in table[name]]
+        shown[name] = [as_typed(value) for value in table[name]]
     if "runs" in table.columns:
         pooled = "seeds" if table["runs"].equals(table["seeds"]) else "runs"
         shown[pooled] = table[pooled]
