@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.answer import answer_table
+from benchmarks.answer import answer_table, seeds_table
 from benchmarks.studies import RIVAL, STUDIES, Study
 from benchmarks.tables import (
     epoch_table,
@@ -50,6 +50,8 @@ from experiments.tracking import Row, Store, Tracking, redacted
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 OPENING = "<!-- table {} -->"
+RUNS = ("comparison.csv",)
+SHOWN = ("seeds.csv", *RUNS)  # what `compare` shows of a sweep: its means over seeds, or its runs
 SCREENSHOTS = ("mlflow.png", "report.png")  # made afterwards, by benchmarks.screenshots
 
 
@@ -150,10 +152,7 @@ def published(name: str, read: Callable[[str], str] = on_disk) -> str:
         figures = read(f"{name}/{name}.csv")
         return TABLES[name](pd.read_csv(StringIO(figures), keep_default_na=False)) if figures else ""
     derived = DERIVED.get(name, Derived(name, sweep_table))
-    tables = [
-        read(f"{derived.source}/seeds.csv") or read(f"{derived.source}/comparison.csv"),
-        *(read(f"{derived.source}/{file}") for file in derived.more),
-    ]
+    tables = [next(filter(None, (read(f"{derived.source}/{file}") for file in files)), "") for files in derived.files]
     return derived.make(*(pd.read_csv(StringIO(table)) for table in tables)) if all(tables) else ""
 
 
@@ -223,15 +222,16 @@ TABLES: Mapping[str, Callable[[pd.DataFrame], str]] = {
 
 @dataclass(frozen=True)
 class Derived:
-    """A table that is made from what another command has published: a sweep's runs, and more of its files."""
+    """A table that is made from what another command has published: of each tuple of files, the first that there is."""
 
     source: str
     make: Callable[..., str]
-    more: tuple[str, ...] = ()
+    files: tuple[tuple[str, ...], ...] = (SHOWN,)
 
 
 DERIVED: Mapping[str, Derived] = {
-    "answer": Derived("article", answer_table, (f"against_{RIVAL}.csv",)),
+    "answer": Derived("article", answer_table, (SHOWN, (f"against_{RIVAL}.csv",))),
+    "seeds": Derived("article", seeds_table, (RUNS,)),
     "strategies": Derived("once", strategies_table),
 }
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.answer import answer_table, unpaired_p
+from benchmarks.answer import answer_table, seeds_table, unpaired_p
 from tests.rows import row
 
 
@@ -65,6 +65,37 @@ def test_a_strategy_that_was_not_run_has_no_line() -> None:
 @pytest.mark.parametrize(("columns", "said"), [({}, "one seed"), ({"seeds": 3}, "means of 3 seeds")])
 def test_what_the_intervals_speak_of_is_said(columns: dict[str, int], said: str) -> None:
     assert said in answer(pd.DataFrame(STUDY).assign(**columns))
+
+
+def test_over_seeds_no_test_of_one_seed_is_spoken_of() -> None:
+    pooled = pd.DataFrame(STUDY).assign(seeds=3, accuracy_change_p=np.nan)
+
+    assert "McNemar" not in answer(pooled)
+
+
+SEEDS = pd.DataFrame(
+    [{**run, "seed": seed, "accuracy_difference_p": 0.5, "accuracy_change_p": p} for seed, p in ((0, 0.25), (1, 0.03))
+     for run in STUDY]
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("question", "seed_0", "seed_1"),
+    [
+        ("quantization-aware, less the first file", "+0.08 [-0.03, +0.03] (p = 0.25)",
+         "+0.08 [-0.03, +0.03] (p = 0.03)"),
+        ("quantization-aware, less that control", "+0.02 [-0.08, +0.12] (p = 0.50)",
+         "+0.02 [-0.08, +0.12] (p = 0.50)"),
+    ],
+)  # fmt: skip
+def test_each_seed_has_its_test(question: str, seed_0: str, seed_1: str) -> None:
+    assert lines(seeds_table(SEEDS))[question] == [seed_0, seed_1]
+
+
+def test_a_strategy_that_one_seed_lacks_is_not_compared_over_seeds() -> None:
+    without = SEEDS[(SEEDS["strategy"] != "qat") | (SEEDS["seed"] == 0)]
+
+    assert not [question for question in lines(seeds_table(without)) if question.startswith("quantization-aware")]
 
 
 def test_a_difference_of_seven_images_is_no_evidence() -> None:
