@@ -67,6 +67,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         self._sweep = ""
         self._jobs = jobs  # the overrides of each
         self._over = False
+        self._ends_as = "KILLED"  # where it ends before its time
 
     def __reduce__(self) -> tuple[type["SweepCallback"], tuple[Sequence[Sequence[str]]]]:
         """Launchers send the callback to the processes of the jobs, where it tells which job begins and ends."""
@@ -124,6 +125,9 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         try:
             if rows:
                 comparison = self._compare(rows)
+        except Exception:
+            self._ends_as = "FAILED"
+            raise
         finally:
             _list(
                 f"{len(failed)} of {len(rows)} runs failed:",
@@ -169,7 +173,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         with suppress(UserError):  # where the store is what is gone, which has been said, the next sweep closes them
             store = self._store.address.connect(create=False)  # finds out at once, and does not try for a minute
             store.close_unfinished(self._sweep)
-            store.close(self._sweep, "KILLED")
+            store.close(self._sweep, self._ends_as)
 
 
 def shared_modules(experiments: Iterable[Experiment]) -> list[str]:

@@ -165,6 +165,21 @@ def test_a_comparison_that_finds_no_room_is_one_message_after_the_list_of_what_f
     ]
 
 
+def test_a_sweep_whose_comparison_finds_no_room_has_failed_and_was_not_killed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sweep, "show_and_write", full)
+    callback = over(store, "strategy=none")
+    failed_run(store, callback._sweep)
+    with pytest.raises(SystemExit):
+        callback.on_multirun_end()
+    callback._close_if_stopped()
+    assert store.client.get_run(callback._sweep).info.status == "FAILED"
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_file_of_a_comparison_that_cannot_be_written_is_named(form: str, tmp_path: Path) -> None:
     path = tmp_path / "nowhere" / f"comparison{FORMS[form].ending}"
