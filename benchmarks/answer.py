@@ -65,6 +65,30 @@ def _changes() -> Iterator[tuple[str, str, str]]:
         yield f"{told}, less the first file", strategy, "accuracy_change"
 
 
+def epochs_table(table: pd.DataFrame) -> str:
+    """The article's question for each number of epochs: from rows of a study of several, held against the control."""
+    shown = [
+        {"epochs": f"{epochs}, then {epochs}", **_of_epochs(_by_strategy(rows))}
+        for epochs, rows in table.groupby("epochs")
+    ]
+    return (
+        f"{pd.DataFrame(shown).to_markdown(index=False, disable_numparse=True)}\n\n"
+        "Accuracy in %, changes in points, of TFLite files. [low, high]: 95 % interval, over the test images. A change "
+        "whose interval holds 0 is no evidence of one.\n"
+    )
+
+
+def _of_epochs(rows: Rows) -> dict[str, str]:
+    return {
+        "float": percent(*ends(rows["none"], "tflite_accuracy")),
+        "as many further epochs in float, less that": percent(*ends(rows[CONTROL], "accuracy_change"), "+"),
+        "quantization-aware, less those": percent(*ends(rows["qat"], "accuracy_difference"), "+"),
+        "the last layer alone, less those": percent(*ends(rows["annotate"], "accuracy_difference"), "+"),
+        "int8 after training, less float": percent(*ends(rows["ptq_int8"], "accuracy_change"), "+"),
+        "those in float, then int8, less them": percent(*ends(rows[RIVAL], "accuracy_difference"), "+"),
+    }
+
+
 def _by_strategy(table: pd.DataFrame) -> Rows:
     return {str(row["strategy"]): row for _, row in table.iterrows()}
 

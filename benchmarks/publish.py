@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.answer import answer_table, seeds_table
+from benchmarks.answer import answer_table, epochs_table, seeds_table
 from benchmarks.studies import RIVAL, STUDIES, Study
 from benchmarks.tables import (
     epoch_table,
@@ -120,7 +120,8 @@ def runs_of(study: Study, store: Store) -> pd.DataFrame:
 def renew_readme(name: str) -> None:
     """Put what was published under this name into the README, with the tables derived from it, where it has a place."""
     readme = README.read_text()
-    for table in (name, *(other for other, derived in DERIVED.items() if derived.source == name)):
+    derived = (table for table, each in DERIVED.items() if each.source == name)
+    for table in dict.fromkeys((name, *derived)):
         if OPENING.format(table) in readme:
             readme = with_table(readme, table)
         else:
@@ -232,6 +233,7 @@ class Derived:
 DERIVED: Mapping[str, Derived] = {
     "answer": Derived("article", answer_table, (SHOWN, (f"against_{RIVAL}.csv",))),
     "seeds": Derived("article", seeds_table, (RUNS,)),
+    "epochs": Derived("epochs", epochs_table),
     "strategies": Derived("once", strategies_table),
 }
 

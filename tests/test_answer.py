@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.answer import answer_table, seeds_table, unpaired_p
+from benchmarks.answer import answer_table, epochs_table, seeds_table, unpaired_p
 from tests.rows import row
 
 
@@ -96,6 +96,13 @@ def test_a_strategy_that_one_seed_lacks_is_not_compared_over_seeds() -> None:
     without = SEEDS[(SEEDS["strategy"] != "qat") | (SEEDS["seed"] == 0)]
 
     assert not [question for question in lines(seeds_table(without)) if question.startswith("quantization-aware")]
+
+
+def test_each_number_of_epochs_has_its_row() -> None:
+    study = [*STUDY, held("annotate", 0.0), held("finetune_ptq_int8", 0.0)]
+    table = epochs_table(pd.DataFrame([{**run, "epochs": epochs} for epochs in (1, 10) for run in study]))
+
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:4]] == ["1, then 1", "10, then 10"]
 
 
 def test_a_difference_of_seven_images_is_no_evidence() -> None:
