@@ -33,7 +33,7 @@ from experiments.machine import usable_cores
 from experiments.pipeline import Experiment
 from experiments.progress import advance, bar, flush, say, shown_here
 from experiments.stamp import stamp
-from experiments.tracking import REUSED, Row, Store
+from experiments.tracking import REUSED, Row, Status, Store
 
 P = ParamSpec("P")
 SWEEP_BAR = "Sweep"
@@ -67,7 +67,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         self._sweep = ""
         self._jobs = jobs  # the overrides of each
         self._over = False
-        self._ends_as = "KILLED"  # where it ends before its time
+        self._ends_as: Status = "KILLED"  # where it ends before its time
 
     def __reduce__(self) -> tuple[type["SweepCallback"], tuple[Sequence[Sequence[str]]]]:
         """Launchers send the callback to the processes of the jobs, where it tells which job begins and ends."""
