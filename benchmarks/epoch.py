@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import tables
 from benchmarks.results import Results, options
+from benchmarks.tables.epoch import failures
 from benchmarks.trained import article_cnn
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
@@ -65,7 +65,7 @@ def main() -> None:
             rows.append({"images": len(data.train), **{f"{way.__name__}_seconds": way(data, seed) for way in ways}})
             advance(1)
     table = pd.DataFrame(rows)
-    results.finish(table, asked.quick, tables.epoch_failures(table))
+    results.finish(table, asked.quick, failures(table))
 
 
 if __name__ == "__main__":

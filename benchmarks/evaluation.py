@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmarks import tables
 from benchmarks.results import Results, options
+from benchmarks.tables.evaluation import KERAS, failures
 from experiments.dataset import Dataset, Images
 from experiments.dataset.mnist import Mnist
 from experiments.measure.accuracy import (
@@ -98,7 +98,7 @@ def rows_of(name: str, data: Dataset) -> Iterator[dict[str, object]]:
     model = MODELS[name].build(data.input_shape, data.classes)
     forward = tf.function(partial(model, training=False))
     ways = (partial(bare_loop, forward, images), partial(keras_logits, model, images))
-    yield compared(name, tables.KERAS, *ways, in_batches=True, images=len(images))
+    yield compared(name, KERAS, *ways, in_batches=True, images=len(images))
     for strategy, scheme in SCHEMES.items():
         file = convert(model, scheme, partial(data.calibration, seed=0))
         ways = (partial(tutorial_loop, file, images), partial(tflite_logits, file, images))
@@ -117,7 +117,7 @@ def main() -> None:
                 rows.append(row)
                 advance(1)
     table = pd.DataFrame(rows)
-    results.finish(table, asked.quick, tables.evaluation_failures(table))
+    results.finish(table, asked.quick, failures(table))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from benchmarks import sweeps, tables
+from benchmarks import sweeps
 from benchmarks.results import Results, options
+from benchmarks.tables.killed import AGREEING
 from experiments.progress import say
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def killed(
 
 def essence(table: pd.DataFrame) -> pd.DataFrame:
     """The part of a table that no interruption may change, in full precision."""
-    kept = table[["strategy", "finetune_epochs", "status", *tables.AGREEING]]
+    kept = table[["strategy", "finetune_epochs", "status", *AGREEING]]
     return kept.sort_values(["strategy", "finetune_epochs"]).astype(str).reset_index(drop=True)
 
 

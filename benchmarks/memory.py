@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from benchmarks import sweeps, tables
+from benchmarks import sweeps
 from benchmarks.results import Results, options
+from benchmarks.tables.memory import COMPARED, by_job, is_flat, memory_ends
 from experiments.errors import UserError
 from experiments.plots import BLUE, ORANGE
 
@@ -66,8 +67,8 @@ def save_picture(path: Path, samples: pd.DataFrame) -> None:
     names = {"children_mib": ("all children together", ORANGE), "main_mib": ("the sweep's own process", BLUE)}
     for column, (name, colour) in names.items():
         axes.plot(minutes, samples[column], color=colour, linewidth=1.1)
-        end = tables.by_job(samples)[column].tail(tables.COMPARED).median()
-        slope = float(tables.memory_ends(samples)["slope"][column])
+        end = by_job(samples)[column].tail(COMPARED).median()
+        slope = float(memory_ends(samples)["slope"][column])
         label = f"{name}\n{slope:+.2f} MiB a job"
         axes.annotate(label, (minutes.iloc[-1], end), (6, 0), textcoords="offset points", color=colour, va="center")
     axes.set_ylim(bottom=0)
@@ -91,7 +92,7 @@ def main() -> None:
         save_picture(asked.picture, samples)
     if not asked.quick:
         save_picture(results.folder / "memory.png", samples)
-    flat = tables.is_flat(tables.memory_ends(samples).T["main_mib"])
+    flat = is_flat(memory_ends(samples).T["main_mib"])
     failures = [] if flat else ["the sweep's own process has grown"]
     results.finish(samples, asked.quick, failures, sweeps.command(overrides))
 

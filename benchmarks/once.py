@@ -24,9 +24,21 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import pandas as pd
 
-from benchmarks import sweeps, tables
+from benchmarks import sweeps
 from benchmarks.bare import Bare, in_own_process
 from benchmarks.results import Results, options
+from benchmarks.tables.once import (
+    BARE_AFTER,
+    BARE_AT_MOST,
+    BARE_BEFORE,
+    PLAIN,
+    PLAIN_AT_LEAST,
+    PLAIN_MEASURED,
+    PLAIN_RECKONED,
+    SWEEP,
+    bare_ratio,
+    plain_ratio,
+)
 from benchmarks.trajectories import Cell, Piece, least_epochs, plain_pieces
 from experiments.card import CONF
 from experiments.progress import say
@@ -117,7 +129,7 @@ def by_hand(way: str, done: Bare) -> dict[str, object]:
 def by_sweep(seconds: float, comparison: pd.DataFrame) -> dict[str, object]:
     """A row of the figures, for the sweep."""
     return {
-        "way": tables.SWEEP,
+        "way": SWEEP,
         "epochs_trained": int(comparison["epochs_trained"].sum()),
         "seconds": seconds,
         "training_seconds": (comparison["train_seconds"] - comparison["train_seconds_reused"]).sum(),
@@ -154,14 +166,14 @@ def main() -> None:
         bares.append(in_own_process(work.cells, work.common, shared=True))
         say(f"{bares[1].seconds:.0f} s")
     pieces = plain_pieces(mean_pieces(bares), work.cells)
-    plain, plain_way = Bare(sum(piece.seconds for piece in pieces), tuple(pieces)), tables.PLAIN_RECKONED
+    plain, plain_way = Bare(sum(piece.seconds for piece in pieces), tuple(pieces)), PLAIN_RECKONED
     if asked.in_full:
         say(f"the plain way, which should take {plain.seconds:.0f} s")
-        plain, plain_way = in_own_process(work.cells, work.common, shared=False), tables.PLAIN_MEASURED
+        plain, plain_way = in_own_process(work.cells, work.common, shared=False), PLAIN_MEASURED
 
     rows = [
         by_sweep(sweep_seconds, comparison),
-        *(by_hand(way, bare) for way, bare in zip((tables.BARE_BEFORE, tables.BARE_AFTER), bares, strict=False)),
+        *(by_hand(way, bare) for way, bare in zip((BARE_BEFORE, BARE_AFTER), bares, strict=False)),
         by_hand(plain_way, plain),
     ]
     table = pd.DataFrame(rows).assign(**work.described, runs=len(comparison))
@@ -171,12 +183,12 @@ def main() -> None:
 
 def failures(table: pd.DataFrame) -> list[str]:
     """What is not as it should be."""
-    bare, plain, least = tables.bare_ratio(table), tables.plain_ratio(table), table["least_epochs"].iloc[0]
-    once = table[~table["way"].str.startswith(tables.PLAIN)]
+    bare, plain, least = bare_ratio(table), plain_ratio(table), table["least_epochs"].iloc[0]
+    once = table[~table["way"].str.startswith(PLAIN)]
     return [
         *(f"{row.way}: {row.epochs_trained} epochs" for row in once.itertuples() if row.epochs_trained != least),
-        *([f"sweep / bare {bare:.3f}"] if bare > tables.BARE_AT_MOST else []),
-        *([f"plain / sweep {plain:.2f}"] if plain < tables.PLAIN_AT_LEAST else []),
+        *([f"sweep / bare {bare:.3f}"] if bare > BARE_AT_MOST else []),
+        *([f"plain / sweep {plain:.2f}"] if plain < PLAIN_AT_LEAST else []),
     ]
 
 

@@ -8,8 +8,9 @@ Writes benchmarks/results/overhead/.
 
 import pandas as pd
 
-from benchmarks import sweeps, tables
+from benchmarks import sweeps
 from benchmarks.results import Results, options
+from benchmarks.tables.overhead import OVERHEAD_AT_MOST, overhead_with_starting, with_overhead
 
 STRATEGIES = ("none", "ptq_dynamic", "ptq_float16", "ptq_int8", "finetune", "qat", "annotate", "prune")
 SETTINGS = ("model=article_cnn", "dataset=mnist", "dataset.train_samples=2000", "latency.seconds=0.5")
@@ -38,8 +39,8 @@ def main() -> None:
     strategies = STRATEGIES[:2] if asked.quick else STRATEGIES
     overrides = [f"strategy={','.join(strategies)}", *SETTINGS, *(SMALL if asked.quick else ())]
     jobs = measured(overrides)
-    most = max(tables.with_overhead(jobs)["overhead_seconds"].max(), tables.overhead_with_starting(jobs))
-    failures = [f"{most:.1f} s a job"] if most > tables.OVERHEAD_AT_MOST else []
+    most = max(with_overhead(jobs)["overhead_seconds"].max(), overhead_with_starting(jobs))
+    failures = [f"{most:.1f} s a job"] if most > OVERHEAD_AT_MOST else []
     results.finish(jobs, asked.quick, failures, sweeps.command(overrides))
 
 

@@ -6,8 +6,9 @@ A network of 100 equal convolutions in int8 is compared with the same network of
 
 import pandas as pd
 
-from benchmarks import files, tables
+from benchmarks import files
 from benchmarks.results import Results, options
+from benchmarks.tables.planted import FOUND_AT_LEAST, failures
 from benchmarks.trial import trial
 from experiments.progress import bar
 
@@ -23,7 +24,7 @@ def main() -> None:
     trials = 2 if asked.quick else asked.trials
     data = files.images()
     reference = files.padded(data, files.PADDABLE_LAYERS)
-    slower = {added: files.padded(data, files.PADDABLE_LAYERS + int(added)) for added in tables.FOUND_AT_LEAST}
+    slower = {added: files.padded(data, files.PADDABLE_LAYERS + int(added)) for added in FOUND_AT_LEAST}
     rows = []
     with bar("Trials", total=trials * len(slower)) as advance:
         for seed in range(trials):  # in turns, so that no difference has a better hour than another
@@ -31,7 +32,7 @@ def main() -> None:
                 rows.append({"added_percent": added, **trial(file, reference, data.test.x, seed)})
                 advance(1)
     table = pd.DataFrame(rows)
-    results.finish(table, asked.quick, tables.planted_failures(table))
+    results.finish(table, asked.quick, failures(table))
 
 
 if __name__ == "__main__":

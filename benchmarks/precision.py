@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmarks import tables
 from benchmarks.results import Results, options
+from benchmarks.tables.precision import failures
 from benchmarks.trained import article_cnn
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
@@ -77,7 +77,7 @@ def main() -> None:
     data = Mnist(train_samples=1000, test_samples=500).load() if asked.quick else Mnist().load()
     seconds, answers = in_turns(data, SEEDS, 2 if asked.quick else EPOCHS)
     table = summary(seconds, answers)
-    results.finish(table, asked.quick, tables.precision_failures(table), more={"epochs.csv": seconds})
+    results.finish(table, asked.quick, failures(table), more={"epochs.csv": seconds})
 
 
 if __name__ == "__main__":

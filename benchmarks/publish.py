@@ -14,25 +14,28 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.answer import answer_table, epochs_table, seeds_table
 from benchmarks.studies import RIVAL, STUDIES, Study
 from benchmarks.tables import (
-    epoch_table,
-    evaluation_table,
-    fresh_store_table,
-    killed_table,
-    memory_table,
-    once_table,
-    overhead_table,
-    planted_table,
-    precision_table,
-    profile_table,
-    reading_table,
-    same_file_table,
-    sizes_table,
-    spread_table,
-    strategies_table,
+    article,
+    epoch,
+    evaluation,
+    exactness,
+    fresh_store,
+    killed,
+    memory,
+    once,
+    overhead,
+    planted,
+    precision,
+    profile,
+    reading,
+    same_file,
+    sensitivity,
+    sizes,
+    spread,
+    strategies,
 )
+from benchmarks.tables.markdown import markdown
 from experiments.comparison.columns import COLUMNS, frame
 from experiments.comparison.compared import compared
 from experiments.comparison.files import FORMS
@@ -42,9 +45,6 @@ from experiments.errors import UserError, mistakes_told, near
 from experiments.plots import save
 from experiments.progress import say
 from experiments.report.page import write_report
-from experiments.rounding import points
-from experiments.sensitivity import advice
-from experiments.statistics import Estimate
 from experiments.tracking import Row, Store, Tracking, redacted
 
 HERE = Path(__file__).parent
@@ -161,63 +161,27 @@ def sweep_table(table: pd.DataFrame) -> str:
     """What `python -m experiments.compare` shows of a sweep."""
     every = list(dict.fromkeys([*COLUMNS, *table.columns]))  # one of an earlier version has fewer
     table = table.reindex(columns=every)
-    return f"{for_people(table).to_markdown(index=False, disable_numparse=True)}\n\n{note(table)}\n"
+    return f"{markdown(for_people(table))}\n{note(table)}\n"
 
 
-def exactness_table(table: pd.DataFrame) -> str:
-    """What benchmarks.exactness found, for people."""
-    shown = table.rename(columns=lambda name: name.replace("_", " ")).astype({"chosen": "string"})
-    for name in ("bytes usual way", "bytes here"):
-        shown[name] = [f"{size:,}" for size in shown[name]]
-    return f"{shown.to_markdown(index=False, disable_numparse=True)}\n"
-
-
-def sensitivity_table(table: pd.DataFrame) -> str:
-    """What benchmarks.sensitivity found, for people."""
-    *files, proposal = table.to_dict("records")
-    shown = pd.DataFrame(
-        {
-            "in int8": [IN_INT8[file["what"]].format(file["layer"]) for file in files],
-            "accuracy change, points": [
-                points(Estimate(file["accuracy_change"], file["low"], file["high"])) for file in files
-            ],
-            "logit error, RMS": [f"{file['rms_logit_error']:.4f}" for file in files],
-            "bytes": [f"{file['bytes']:,}" for file in files],
-        }
-    )
-    cost = {file["layer"]: file["rms_logit_error"] for file in files if file["what"] == "alone in int8"}
-    (rounding,) = [file["rms_logit_error"] for file in files if file["what"] == "rounded to int8"]
-    return (
-        f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n{advice(cost, rounding)}\n"
-        f"{proposal['what'].capitalize()}: `strategy.layers=[{proposal['layer']}]`, {proposal['bytes']:,} bytes.\n"
-    )
-
-
-IN_INT8 = {
-    "alone in int8": "{} alone",
-    "alone in float": "all but {}",
-    "in int8": "everything",
-    "in float": "nothing",
-    "rounded to int8": "nothing, and the {} rounded",
-}
 # Tables that come from a CSV of their own; the others come from sweeps.
 TABLES: Mapping[str, Callable[[pd.DataFrame], str]] = {
-    "exactness": exactness_table,
-    "sensitivity": sensitivity_table,
-    "once": once_table,
-    "killed": killed_table,
-    "fresh_store": fresh_store_table,
-    "overhead": overhead_table,
-    "memory": memory_table,
-    "evaluation": evaluation_table,
-    "same_file": same_file_table,
-    "planted": planted_table,
-    "spread": spread_table,
-    "profile": profile_table,
-    "reading": reading_table,
-    "epoch": epoch_table,
-    "precision": precision_table,
-    "sizes": sizes_table,
+    "epoch": epoch.readme_table,
+    "evaluation": evaluation.readme_table,
+    "exactness": exactness.readme_table,
+    "fresh_store": fresh_store.readme_table,
+    "killed": killed.readme_table,
+    "memory": memory.readme_table,
+    "once": once.readme_table,
+    "overhead": overhead.readme_table,
+    "planted": planted.readme_table,
+    "precision": precision.readme_table,
+    "profile": profile.readme_table,
+    "reading": reading.readme_table,
+    "same_file": same_file.readme_table,
+    "sensitivity": sensitivity.readme_table,
+    "sizes": sizes.readme_table,
+    "spread": spread.readme_table,
 }
 
 
@@ -231,10 +195,10 @@ class Derived:
 
 
 DERIVED: Mapping[str, Derived] = {
-    "answer": Derived("article", answer_table, (SHOWN, (f"against_{RIVAL}.csv",))),
-    "seeds": Derived("article", seeds_table, (RUNS,)),
-    "epochs": Derived("epochs", epochs_table),
-    "strategies": Derived("once", strategies_table),
+    "answer": Derived("article", article.answers, (SHOWN, (f"against_{RIVAL}.csv",))),
+    "seeds": Derived("article", article.seed_by_seed, (RUNS,)),
+    "epochs": Derived("epochs", article.by_epochs),
+    "strategies": Derived("once", strategies.readme_table),
 }
 
 

@@ -26,7 +26,7 @@ from sqlalchemy import create_engine, insert
 
 from benchmarks import postgres, sweeps
 from benchmarks.results import Results, options
-from benchmarks.tables import reading_failures
+from benchmarks.tables.reading import failures
 from experiments.compare import load
 from experiments.progress import say
 from experiments.tracking import Row, Store, Tracking
@@ -199,7 +199,7 @@ def main() -> None:
             say(f"{kind}: filled")
             rows += measured(kind, stores)
     table = pd.DataFrame(rows)
-    results.finish(table, asked.quick, reading_failures(table))
+    results.finish(table, asked.quick, failures(table))
 
 
 if __name__ == "__main__":

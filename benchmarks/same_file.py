@@ -13,19 +13,20 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import pandas as pd
 
-from benchmarks import files, tables
+from benchmarks import files
 from benchmarks.results import Results, options
+from benchmarks.tables.same_file import BUSY, QUIET, failures
 from benchmarks.trial import trial
 from experiments.progress import bar
 
 TRIALS = 200
-BUSY = "while True: pass"
+ENDLESS = "while True: pass"
 
 
 @contextmanager
 def one_busy_core() -> Iterator[None]:
     """Another process computes meanwhile."""
-    with subprocess.Popen([sys.executable, "-c", BUSY]) as process:
+    with subprocess.Popen([sys.executable, "-c", ENDLESS]) as process:
         try:
             yield
         finally:
@@ -43,13 +44,13 @@ def main() -> None:
     made = files.article(data)
     rows = []
     with bar("Comparisons", total=2 * trials) as advance:
-        for load in (tables.QUIET, tables.BUSY):
-            with nullcontext() if load == tables.QUIET else one_busy_core():
+        for load in (QUIET, BUSY):
+            with nullcontext() if load == QUIET else one_busy_core():
                 for seed, name in enumerate(np.resize(list(made), trials)):
                     rows.append({"load": load, "file": name, **trial(made[name], made[name], data.test.x, seed)})
                     advance(1)
     table = pd.DataFrame(rows)
-    results.finish(table, asked.quick, tables.same_file_failures(table))
+    results.finish(table, asked.quick, failures(table))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks import files, tables
+from benchmarks import files
 from benchmarks.results import Results, options
+from benchmarks.tables.spread import LITERT, LONG_LOOP, LOOP, SUITE, failures
 from experiments.dataset import Images
 from experiments.errors import UserError
 from experiments.measure.latency import LatencyProtocol, measure_latency
@@ -97,13 +98,13 @@ def main() -> None:
     with bar("Repetitions", total=repetitions) as advance:
         for repetition in range(repetitions):
             suite, seconds = timed(partial(by_suite, made, data.test.x, repetition))
-            rows.append((tables.SUITE, suite, seconds))
-            rows.append((tables.LITERT, *timed(partial(by_litert, made))))
-            rows.append((tables.LOOP, *timed(partial(by_loop, made, data.test.x))))
-            rows.append((tables.LONG_LOOP, *timed(partial(by_loop, made, data.test.x, seconds))))
+            rows.append((SUITE, suite, seconds))
+            rows.append((LITERT, *timed(partial(by_litert, made))))
+            rows.append((LOOP, *timed(partial(by_loop, made, data.test.x))))
+            rows.append((LONG_LOOP, *timed(partial(by_loop, made, data.test.x, seconds))))
             advance(1)
     table = pd.DataFrame(rows, columns=["way", "speedup", "seconds"])
-    results.finish(table, asked.quick, tables.spread_failures(table))
+    results.finish(table, asked.quick, failures(table))
 
 
 if __name__ == "__main__":

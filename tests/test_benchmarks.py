@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import publish, results, tables
+from benchmarks import publish, results
 from benchmarks.__main__ import benchmarks, chosen, committed
 from benchmarks.bare import Bare
 from benchmarks.killed import Outcome
@@ -17,6 +17,7 @@ from benchmarks.once import Work, mean_pieces, whole
 from benchmarks.precision import summary
 from benchmarks.reading import equal
 from benchmarks.studies import STUDIES, Study
+from benchmarks.tables import memory, once, overhead, precision, reading, strategies
 from benchmarks.trajectories import (
     BASELINE,
     TRAININGS,
@@ -109,10 +110,10 @@ def test_the_sweep_over_everything_is_asked_for_as_a_person_would() -> None:
 
 
 def test_the_sweep_is_compared_with_the_mean_of_both_bare_passes() -> None:
-    ways = [tables.SWEEP, tables.BARE_BEFORE, tables.BARE_AFTER, tables.PLAIN_RECKONED]
+    ways = [once.SWEEP, once.BARE_BEFORE, once.BARE_AFTER, once.PLAIN_RECKONED]
     table = pd.DataFrame({"way": ways, "seconds": [110.0, 90.0, 110.0, 550.0]})
-    assert tables.bare_ratio(table) == pytest.approx(1.1)
-    assert tables.plain_ratio(table) == pytest.approx(5)
+    assert once.bare_ratio(table) == pytest.approx(1.1)
+    assert once.plain_ratio(table) == pytest.approx(5)
 
 
 def test_overhead_is_what_no_part_of_a_job_took() -> None:
@@ -123,22 +124,22 @@ def test_overhead_is_what_no_part_of_a_job_took() -> None:
         "latency_seconds": 0.5,
     }
     jobs = pd.DataFrame({"seconds": [10.5, 4.5], **parts, "sweep_seconds": 22.0})
-    assert tables.with_overhead(jobs)["overhead_seconds"].tolist() == [2.0, 1.0]
-    assert tables.overhead_with_starting(jobs) == 5.0
+    assert overhead.with_overhead(jobs)["overhead_seconds"].tolist() == [2.0, 1.0]
+    assert overhead.overhead_with_starting(jobs) == 5.0
 
 
 def test_memory_is_compared_between_the_first_and_the_last_jobs() -> None:
     jobs = range(1, 51)
     samples = pd.DataFrame({"job": [0, *jobs], "main_mib": [900.0, *(200.0 + i for i in jobs)], "children_mib": 500.0})
-    ends = tables.memory_ends(samples).T["main_mib"]
+    ends = memory.memory_ends(samples).T["main_mib"]
     assert (ends["first"], ends["last"]) == (210, 250)
     assert ends["slope"] == pytest.approx(1)
-    assert not tables.is_flat(ends)
-    assert tables.is_flat(pd.Series({"first": 210.0, "last": 230.0}))
-    assert tables.is_flat(pd.Series({"first": 2000.0, "last": 2060.0}))
+    assert not memory.is_flat(ends)
+    assert memory.is_flat(pd.Series({"first": 210.0, "last": 230.0}))
+    assert memory.is_flat(pd.Series({"first": 2000.0, "last": 2060.0}))
 
 
-def reading(**seconds: list[float]) -> pd.DataFrame:
+def times_of_reading(**seconds: list[float]) -> pd.DataFrame:
     """What reading stores of 100, 1,000 and 5,000 runs took."""
     usual = {
         "searched_seconds": [0.5, 4.0, 20.0],
@@ -149,11 +150,11 @@ def reading(**seconds: list[float]) -> pd.DataFrame:
 
 
 def test_reading_is_to_be_fast_linear_and_right() -> None:
-    assert tables.reading_failures(reading()) == []
-    assert tables.reading_failures(reading(loaded_seconds=[0.1, 0.9, 3.5])) == ["SQLite, 5,000 runs: read in 3.5 s"]
-    (grown,) = tables.reading_failures(reading(printed_seconds=[4.0, 5.0, 100.0]))
+    assert reading.failures(times_of_reading()) == []
+    assert reading.failures(times_of_reading(loaded_seconds=[0.1, 0.9, 3.5])) == ["SQLite, 5,000 runs: read in 3.5 s"]
+    (grown,) = reading.failures(times_of_reading(printed_seconds=[4.0, 5.0, 100.0]))
     assert "printed_seconds" in grown
-    assert tables.reading_failures(reading().assign(equal=[True, False, True])) == ["SQLite, 1,000 runs: unequal"]
+    assert reading.failures(times_of_reading().assign(equal=[True, False, True])) == ["SQLite, 1,000 runs: unequal"]
 
 
 SEARCHED = pd.DataFrame(
@@ -191,20 +192,20 @@ EPOCHS_OF_TWO_PRECISIONS = precisions(25.0, wrong=5)
 
 
 def test_a_precision_that_is_faster_and_as_accurate_pays() -> None:
-    assert tables.precision_failures(summary(*EPOCHS_OF_TWO_PRECISIONS)) == []
+    assert precision.failures(summary(*EPOCHS_OF_TWO_PRECISIONS)) == []
 
 
 def test_a_precision_that_is_slower_or_less_accurate_does_not() -> None:
     slow, wrong = precisions(51.0, wrong=5), precisions(25.0, wrong=50)
-    assert tables.precision_failures(summary(*slow)) == ["mixed_bfloat16: not faster than float32"]
-    assert "may differ by more than 0.30 points" in tables.precision_failures(summary(*wrong))[0]
+    assert precision.failures(summary(*slow)) == ["mixed_bfloat16: not faster than float32"]
+    assert "may differ by more than 0.30 points" in precision.failures(summary(*wrong))[0]
 
 
 def example(name: str) -> pd.DataFrame:
     """Figures as a benchmark finds them."""
-    parts = {f"{part}_seconds": 0.5 for part in tables.NOT_OVERHEAD}
+    parts = {f"{part}_seconds": 0.5 for part in overhead.NOT_OVERHEAD}
     work = Work(("none", "qat"), (1,), 1, ("dataset.train_samples=500",)).described
-    ways = [tables.SWEEP, tables.BARE_BEFORE, tables.BARE_AFTER, tables.PLAIN_MEASURED]
+    ways = [once.SWEEP, once.BARE_BEFORE, once.BARE_AFTER, once.PLAIN_MEASURED]
     kill = Outcome(1, 2, "3.1 0.4", 0.31, 0, 0, 20.0, same_table=True, duplicates=0, running=0)
     start = {"time": 1, "exit_code": 0, "finished_rows": 2, "expected_rows": 2}
     frames = {
@@ -213,7 +214,7 @@ def example(name: str) -> pd.DataFrame:
         "fresh_store": pd.DataFrame([{**start, "process": i, "seconds": 30.0 + i} for i in (1, 2)]),
         "overhead": pd.DataFrame({"strategy": ["none"], "seconds": 9.0, **parts, "sweep_seconds": 12.0}),
         "memory": pd.DataFrame({"job": range(60), "main_mib": 300.0, "children_mib": 1500.0}),
-        "reading": reading(),
+        "reading": times_of_reading(),
         "epoch": pd.DataFrame({"images": 9000, "plain_seconds": [10.3, 8.0], "here_seconds": [8.0, 8.1]}),
         "precision": summary(*EPOCHS_OF_TWO_PRECISIONS),
         "sizes": pd.DataFrame(
@@ -275,7 +276,7 @@ def test_the_files_of_strategies_are_those_of_the_longest_training_and_the_small
         | {"speedup": 1.0, "speedup_low": 0.99, "speedup_high": 1.01}
         | {"arena_bytes": [np.nan, 8, 9, 9], "runs_on_micro": ["no: hybrid", "yes", "yes", "yes"]}
     )
-    rows = [line.split("|") for line in tables.strategies_table(runs).splitlines()[2:]]
+    rows = [line.split("|") for line in strategies.readme_table(runs).splitlines()[2:]]
     assert [(row[1].strip(), row[3].strip()) for row in rows] == [("qat", "120"), ("prune", "100"), ("none", "500")]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.answer import answer_table, epochs_table, seeds_table, unpaired_p
+from benchmarks.tables.article import answers, by_epochs, seed_by_seed, unpaired_p
 from tests.rows import row
 
 
@@ -38,7 +38,7 @@ AGAINST_RIVAL = [held("qat", 0.0001), held("finetune", -0.0001)]
 
 
 def answer(study: pd.DataFrame) -> str:
-    return answer_table(study, pd.DataFrame(AGAINST_RIVAL))
+    return answers(study, pd.DataFrame(AGAINST_RIVAL))
 
 
 @pytest.mark.parametrize(
@@ -89,18 +89,18 @@ SEEDS = pd.DataFrame(
     ],
 )  # fmt: skip
 def test_each_seed_has_its_test(question: str, seed_0: str, seed_1: str) -> None:
-    assert lines(seeds_table(SEEDS))[question] == [seed_0, seed_1]
+    assert lines(seed_by_seed(SEEDS))[question] == [seed_0, seed_1]
 
 
 def test_a_strategy_that_one_seed_lacks_is_not_compared_over_seeds() -> None:
     without = SEEDS[(SEEDS["strategy"] != "qat") | (SEEDS["seed"] == 0)]
 
-    assert not [question for question in lines(seeds_table(without)) if question.startswith("quantization-aware")]
+    assert not [question for question in lines(seed_by_seed(without)) if question.startswith("quantization-aware")]
 
 
 def test_each_number_of_epochs_has_its_row() -> None:
     study = [*STUDY, held("annotate", 0.0), held("finetune_ptq_int8", 0.0)]
-    table = epochs_table(pd.DataFrame([{**run, "epochs": epochs} for epochs in (1, 10) for run in study]))
+    table = by_epochs(pd.DataFrame([{**run, "epochs": epochs} for epochs in (1, 10) for run in study]))
 
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:4]] == ["1, then 1", "10, then 10"]
 

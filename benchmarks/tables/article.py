@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from benchmarks.studies import CONTROL, RIVAL
+from benchmarks.tables.markdown import markdown
 from experiments.comparison.columns import ends
 from experiments.rounding import percent, times, whole
 
@@ -26,21 +27,21 @@ Rows = Mapping[str, pd.Series]  # by strategy
 Claim = tuple[str, str, str]  # what is asked, what the article says, what was found here
 
 
-def answer_table(table: pd.DataFrame, against_rival: pd.DataFrame) -> str:
+def answers(table: pd.DataFrame, against_rival: pd.DataFrame) -> str:
     """The claims, from the rows of the study: one a strategy, held against the control, and against the rival."""
     shown = pd.DataFrame(claims(_by_strategy(table), _by_strategy(against_rival)), columns=["", "the article", "here"])
     seeds = int(table["seeds"].max()) if "seeds" in table else 1
     of = f"means of {seeds} seeds, for new seeds and new test images" if seeds > 1 else "one seed, for new test images"
     ours = "" if seeds > 1 else "McNemar's exact test, image by image; "
     return (
-        f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n"
+        f"{markdown(shown)}\n"
         f"Accuracies in %, changes in points. [low, high]: 95 % interval ({of}). A change whose interval holds 0 is no "
         f"evidence of one. p: {ours}of the article's figures, which do not say which images were right, Fisher's exact "
         "test. smaller, faster: than the float file of the same baseline.\n"
     )
 
 
-def seeds_table(runs: pd.DataFrame) -> str:
+def seed_by_seed(runs: pd.DataFrame) -> str:
     """The changes seed by seed, each with McNemar's p-value: from the study's runs, held against the control."""
     seeds = {f"seed {seed}": _by_strategy(table) for seed, table in runs.groupby("seed")}
     shown = [
@@ -49,7 +50,7 @@ def seeds_table(runs: pd.DataFrame) -> str:
         if all(strategy in rows for rows in seeds.values())
     ]
     return (
-        f"{pd.DataFrame(shown).to_markdown(index=False, disable_numparse=True)}\n\n"
+        f"{markdown(pd.DataFrame(shown))}\n"
         "Points, of TFLite files. [low, high]: 95 % interval for new test images, with the models of that seed as they "
         f"are. p: McNemar's exact test, image by image. Of {len(shown) * len(seeds)} such tests up to one in twenty is "
         "below 0.05 where nothing is behind it.\n"
@@ -65,14 +66,14 @@ def _changes() -> Iterator[tuple[str, str, str]]:
         yield f"{told}, less the first file", strategy, "accuracy_change"
 
 
-def epochs_table(table: pd.DataFrame) -> str:
+def by_epochs(table: pd.DataFrame) -> str:
     """The article's question for each number of epochs: from rows of a study of several, held against the control."""
     shown = [
         {"epochs": f"{epochs}, then {epochs}", **_of_epochs(_by_strategy(rows))}
         for epochs, rows in table.groupby("epochs")
     ]
     return (
-        f"{pd.DataFrame(shown).to_markdown(index=False, disable_numparse=True)}\n\n"
+        f"{markdown(pd.DataFrame(shown))}\n"
         "Accuracy in %, changes in points, of TFLite files. [low, high]: 95 % interval, over the test images. A change "
         "whose interval holds 0 is no evidence of one.\n"
     )

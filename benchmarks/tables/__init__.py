@@ -1,0 +1,1 @@
+"""The README's tables of what the benchmarks found, each made from its CSV alone; a file each."""

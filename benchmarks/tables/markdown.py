@@ -1,0 +1,13 @@
+"""Tables as the README holds them, and cells as CSV files hold them."""
+
+import pandas as pd
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table whose cells are text."""
+    return f"{table.to_markdown(index=False, disable_numparse=True)}\n"
+
+
+def true(value: object) -> bool:
+    """Whether a cell says so; it may be a word, for a CSV has no types."""
+    return str(value) == "True"
