@@ -29,7 +29,7 @@ from benchmarks.results import Results, options
 from benchmarks.tables.reading import failures
 from experiments.compare import load
 from experiments.progress import say
-from experiments.tracking import Row, Store, Tracking
+from experiments.tracking import Row, Store, Tracking, connect
 
 SIZES, QUICK_SIZES = (100, 1000, 5000), (100, 300)
 TIMES = 3  # of each way; the median counts
@@ -123,7 +123,7 @@ class Filled:
     @classmethod
     def at(cls, uri: str, runs: int) -> "Filled":
         """A new store."""
-        store = Tracking(uri=uri).connect()
+        store = connect(Tracking(uri=uri))
         fill(store, runs)
         return cls(uri, runs, store)
 

@@ -31,7 +31,7 @@ from experiments.comparison.terminal import plain, show
 from experiments.errors import UserError, by_beginning, mistakes_told
 from experiments.progress import CONSOLE, say
 from experiments.report.page import MOST_RUNS, write_report
-from experiments.tracking import Row, Store, Tracking, redacted
+from experiments.tracking import Row, Store, Tracking, connect, redacted
 
 REPORT = "report.html"  # artifact of a sweep
 # Forms with an option of their own; every form has --out.
@@ -49,7 +49,7 @@ def load(uri: str = Tracking.uri, experiment: str = Tracking.experiment, sweep: 
 
 def _store(uri: str, experiment: str) -> Store:
     try:
-        return Tracking(uri=uri, experiment=experiment).connect(create=False)
+        return connect(Tracking(uri=uri, experiment=experiment), create=False)
     except ValidationError as error:
         raise UserError(problems("tracking", error)) from error
 

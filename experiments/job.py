@@ -18,7 +18,7 @@ from experiments.pipeline import Experiment
 from experiments.progress import say
 from experiments.record import RunRecord
 from experiments.stamp import CODE_DIGEST, stamp
-from experiments.tracking import DETAILS, Row, Store, run_name
+from experiments.tracking import DETAILS, Row, Store, await_server, connect, run_name
 from experiments.training import numerics
 
 
@@ -40,7 +40,7 @@ def perform(request: Request, job: int) -> Row:
         JobError: the run failed, and the store says why; or its result could not be recorded.
         UserError: the store or the cache cannot be used; nothing was run.
     """
-    store = request.tracking.connect()
+    store = connect(request.tracking)
     if not request.sweep:  # a sweep has done it for its runs
         store.close_orphans()
     key = run_key(request.experiment)
@@ -75,7 +75,7 @@ def _made(request: Request, store: Store, run_id: str) -> RunRecord:
         failure = error.failure
     except Exception as error:  # noqa: BLE001  # whatever it is, it is recorded
         failure = Failure.of(error)
-    request.tracking.await_server()
+    await_server(request.tracking)
     raise _failed(request, run_id, failure)
 
 
@@ -91,7 +91,7 @@ def _failed(request: Request, run_id: str, failure: Failure) -> JobError:
     """Record why a run failed, and say so."""
     message = f"failed: {run_name(request.experiment.setting)}: {failure.reason}"
     try:
-        store = request.tracking.connect(create=False)  # finds out at once where nobody answers
+        store = connect(request.tracking, create=False)  # finds out at once where nobody answers
         return JobError(f"{message}{_details_kept(store, run_id, failure)}")
     except UserError as gone:
         known = failure.reason.startswith(UNRECORDED)

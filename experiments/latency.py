@@ -28,7 +28,7 @@ from rich.table import Table
 from experiments.card import problems
 from experiments.errors import UserError, mistakes_told
 from experiments.progress import CONSOLE, say
-from experiments.tracking import Row, Store, Tracking
+from experiments.tracking import Row, Store, Tracking, connect
 
 if TYPE_CHECKING:
     from experiments.dataset import Images, Source
@@ -94,7 +94,7 @@ def _store(options: argparse.Namespace) -> Store | None:
     """Where the runs are; None where only plain files are to be timed."""
     if all(_is_file(target) for target in options.targets):
         return None
-    return Tracking(uri=options.uri, experiment=options.experiment).connect(create=False)
+    return connect(Tracking(uri=options.uri, experiment=options.experiment), create=False)
 
 
 def _contestants(options: argparse.Namespace, store: Store | None) -> Iterator[Contestant]:

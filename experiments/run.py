@@ -45,6 +45,7 @@ def _hydra() -> None:
     from experiments.compare import show_rows
     from experiments.configuration import read, told
     from experiments.job import JobError, StoreGoneError, perform
+    from experiments.tracking import await_server
 
     def job(config: DictConfig) -> None:
         whole = HydraConfig.get()
@@ -52,7 +53,7 @@ def _hydra() -> None:
         if in_sweep:
             try:
                 request = read(config, whole.runtime.choices)
-                request.tracking.await_server()
+                await_server(request.tracking)
                 perform(request, job=whole.job.num)
             except (StoreGoneError, UserError) as error:  # the configuration was checked: it is the store that is gone
                 if whole.runtime.choices["hydra/launcher"] == "basic":

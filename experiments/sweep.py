@@ -33,7 +33,7 @@ from experiments.machine import usable_cores
 from experiments.pipeline import Experiment
 from experiments.progress import advance, bar, flush, say, shown_here
 from experiments.stamp import stamp
-from experiments.tracking import REUSED, Row, Status, Store
+from experiments.tracking import REUSED, Row, Status, Store, connect
 
 P = ParamSpec("P")
 SWEEP_BAR = "Sweep"
@@ -83,7 +83,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         self._open.enter_context(shown_here())
         atexit.register(self._open.close)  # also when the sweep ends before its time
         load_ahead(shared_modules([request.experiment for request in requests]))
-        self._store = requests[0].tracking.connect()
+        self._store = connect(requests[0].tracking)
         self._store.close_orphans()
         name = f"sweep {' '.join(config.hydra.overrides.task)}".strip()[:250]
         self._sweep = self._store.open_sweep(name, {**stamp(), "command": typed()[:5000]})
@@ -171,7 +171,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         if self._over or self._store is None:
             return
         with suppress(UserError):  # where the store is what is gone, which has been said, the next sweep closes them
-            store = self._store.address.connect(create=False)  # finds out at once, and does not try for a minute
+            store = connect(self._store.address, create=False)  # finds out at once, and does not try for a minute
             store.close_unfinished(self._sweep)
             store.close(self._sweep, self._ends_as)
 

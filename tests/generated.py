@@ -7,8 +7,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from benchmarks.reading import FAILING, fill
-from experiments.store_tables import StoreTables
 from experiments.tracking import Row, Store
+from experiments.tracking.tables import StoreTables
 
 RUNS = FAILING + 10  # one of them failed
 OTHERS = 3

@@ -30,7 +30,7 @@ from benchmarks.trajectories import (
 from experiments.errors import UserError
 from experiments.precision import Precision
 from experiments.record import Setting
-from experiments.tracking import Store, Tracking
+from experiments.tracking import Store, Tracking, connect
 
 
 def cells(*strategies: str, epochs: tuple[int, ...] = (1, 2, 4), baseline: int = 10) -> list[Cell]:
@@ -298,7 +298,7 @@ TWO_SWEEPS = Study("two sweeps", "a minute", (("-m", "strategy=none"), ("+suite=
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}").connect()
+    return connect(Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}"))
 
 
 def sweep_of(store: Store, command: str, strategy: str, *, finished: bool = True) -> None:

@@ -17,7 +17,7 @@ import pytest
 from benchmarks.publish import README
 from experiments.compare import load
 from experiments.comparison.columns import COLUMNS
-from experiments.tracking import Store, Tracking
+from experiments.tracking import Store, Tracking, connect
 from tests.conftest import ENVIRONMENT, Done, own_card, run, save_images
 
 pytestmark = pytest.mark.endtoend
@@ -59,7 +59,7 @@ def folder(tmp_path: Path, empty_database: Path) -> Path:
 
 
 def store(folder: Path) -> Store:
-    return Tracking(uri=f"sqlite:///{folder}/mlflow.db").connect(create=False)
+    return connect(Tracking(uri=f"sqlite:///{folder}/mlflow.db"), create=False)
 
 
 def table(folder: Path, sweep: str = "latest") -> pd.DataFrame:

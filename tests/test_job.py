@@ -10,7 +10,7 @@ from experiments.configuration import Request, composed
 from experiments.errors import UserError
 from experiments.isolation import Failure, RunFailed
 from experiments.job import JobError, StoreGoneError, perform
-from experiments.tracking import DETAILS, Row, Store, Tracking
+from experiments.tracking import DETAILS, Row, Store, connect
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def raising(error: Exception) -> Any:
 
 
 def recorded(request: Request) -> Row:
-    (row,) = request.tracking.connect(create=False).rows("all")
+    (row,) = connect(request.tracking, create=False).rows("all")
     return row
 
 
@@ -57,7 +57,7 @@ def test_whatever_a_result_cannot_be_recorded_for_the_run_is_closed_and_says_it(
     row = recorded(asked)
     assert row["status"] == "FAILED"
     assert row["error"].startswith("its result could not be recorded: ")
-    details = asked.tracking.connect(create=False).content(row["run_id"], DETAILS)
+    details = connect(asked.tracking, create=False).content(row["run_id"], DETAILS)
     assert details is not None
     assert type(error).__name__ in details.decode()
 
@@ -81,7 +81,7 @@ def test_a_failure_whose_details_find_no_room_is_recorded_without_them(
 
 def test_a_failure_that_a_store_is_gone_for_says_both(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail_and_take_the_store_along(_: object) -> NoReturn:
-        monkeypatch.setattr(Tracking, "connect", raising(UserError("nobody answers")))
+        monkeypatch.setattr(job, "connect", raising(UserError("nobody answers")))
         raise RunFailed(Failure("it broke", "how"))
 
     monkeypatch.setattr(job, "run_apart", fail_and_take_the_store_along)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from experiments.compare import load
-from experiments.tracking import Tracking
+from experiments.tracking import Tracking, connect
 from tests.conftest import ENVIRONMENT, own_card, run, save_images
 
 pytestmark = pytest.mark.endtoend
@@ -76,7 +76,7 @@ def test_a_stopped_sweep_leaves_no_run_that_seems_to_be_running_and_goes_on(fold
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, errors = process.communicate()
     assert (process.returncode, b"Traceback" in errors) == (130, False), errors
-    store = Tracking(uri=f"sqlite:///{folder}/mlflow.db").connect(create=False)
+    store = connect(Tracking(uri=f"sqlite:///{folder}/mlflow.db"), create=False)
     assert not store.find("attributes.status = 'RUNNING'")
 
     assert run(folder, "experiments.run", *sweep).returncode == 0

@@ -17,8 +17,11 @@ CARDS = sorted((REPOSITORY / "conf").glob("*/*.yaml"))
 ROOMS = {
     "hydra": {"run", "configuration", "sweep"},
     "omegaconf": {"run", "configuration", "sweep"},
-    "mlflow": {"tracking", "mlflow_model", "registry", "system_metrics"},
-    "sqlalchemy": {"store_tables", "tracking"},
+    "mlflow": {
+        "tracking.connection", "tracking.failures", "tracking.model", "tracking.registry", "tracking.rows",
+        "tracking.store", "tracking.system_metrics",
+    },
+    "sqlalchemy": {"tracking.failures", "tracking.tables"},
     "pandas": {
         "compare", "latency", "comparison.baseline", "comparison.columns", "comparison.compared", "comparison.files",
         "comparison.gates", "comparison.groups", "comparison.names", "comparison.pairs", "comparison.people",
@@ -29,8 +32,8 @@ ROOMS = {
     "tensorflow": {"tensorflow_quietly", "strategy.rewritten"},
     "tensorflow_model_optimization": {"strategy.annotation", "strategy.compression", "strategy.rewritten"},
     "ai_edge_litert": {
-        "exact", "graph", "litert_model", "measure.accuracy", "measure.fidelity", "measure.memory_probe",
-        "measure.profile", "measure.stopwatch", "weights",
+        "exact", "graph", "measure.accuracy", "measure.fidelity", "measure.memory_probe", "measure.profile",
+        "measure.stopwatch", "tracking.litert_model", "weights",
     },
     "tflite_micro": {"measure.micro_probe"},
     "matplotlib": {

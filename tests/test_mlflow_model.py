@@ -12,12 +12,12 @@ import pytest
 
 from experiments.dataset import Images
 from experiments.errors import UserError
-from experiments.litert_model import LiteRTModel
 from experiments.measure.accuracy import tflite_logits
-from experiments.mlflow_model import data_inputs, write_model
 from experiments.record import Data, Setting
-from experiments.registry import register
 from experiments.tflite import TFLiteModel
+from experiments.tracking.litert_model import LiteRTModel
+from experiments.tracking.model import data_inputs, write_model
+from experiments.tracking.registry import register
 from tests.conftest import bare
 from tests.tiny import dense_file, int8_interface
 

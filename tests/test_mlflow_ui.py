@@ -16,7 +16,7 @@ from benchmarks.loopback import free_port
 from benchmarks.mlflow_pages import Pages, await_answer, chromium, end, opened, served
 from experiments.measure.accuracy import tflite_logits
 from experiments.tflite import TFLiteModel
-from experiments.tracking import Store, Tracking
+from experiments.tracking import Store, Tracking, connect
 from tests.conftest import bare, run, save_images
 
 pytestmark = pytest.mark.endtoend
@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(folder: Path) -> Store:
-    return Tracking(uri=f"sqlite:///{folder}/mlflow.db").connect(create=False)
+    return connect(Tracking(uri=f"sqlite:///{folder}/mlflow.db"), create=False)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from sqlalchemy.exc import InternalError
 from benchmarks.loopback import LOOPBACK, free_port, wait_until
 from benchmarks.postgres import Database, missing, running
 from experiments.compare import load
-from experiments.tracking import Store, Tracking
+from experiments.tracking import Store, Tracking, connect
 from tests.conftest import ENVIRONMENT, bare, run, save_images
 from tests.generated import OTHERS, exactly, fill_variously, through_the_api
 
@@ -40,7 +40,7 @@ def database() -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def filled(database: Database) -> Store:
-    store = Tracking(uri=database.fresh("filled")).connect()
+    store = connect(Tracking(uri=database.fresh("filled")))
     fill_variously(store)
     return store
 
@@ -107,7 +107,7 @@ def sweep_at(server: Server, *arguments: str) -> tuple[str, ...]:
 
 
 def store(server: Server) -> Store:
-    return Tracking(uri=server.uri).connect(create=False)
+    return connect(Tracking(uri=server.uri), create=False)
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from alembic.script import ScriptDirectory
 from mlflow.store.db.utils import _get_alembic_config
 
 from benchmarks.reading import METRICS, PARAMETERS
-from experiments import compare, store_tables, tracking
+from experiments import compare
 from experiments.errors import UserError
-from experiments.tracking import Store, Tracking
+from experiments.tracking import Store, Tracking, connect
+from experiments.tracking.tables import SCHEMAS, _read_only, folder_of
 from tests.generated import OTHERS, RUNS, exactly, fill_variously, through_the_api
 
 
@@ -22,13 +23,13 @@ from tests.generated import OTHERS, RUNS, exactly, fill_variously, through_the_a
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a store; the path needs quoting in an address."""
     path = tmp_path_factory.mktemp("a store #") / "mlflow.db"
-    fill_variously(Tracking(uri=f"sqlite:///{path}").connect())
+    fill_variously(connect(Tracking(uri=f"sqlite:///{path}")))
     return path
 
 
 @pytest.fixture(scope="module")
 def store(filled: Path) -> Store:
-    return Tracking(uri=f"sqlite:///{filled}").connect(create=False)
+    return connect(Tracking(uri=f"sqlite:///{filled}"), create=False)
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def copied(filled: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def unknown(copied: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
     """A store whose tables nobody has looked at."""
-    monkeypatch.setattr(tracking, "SCHEMAS", ())
+    monkeypatch.setattr("experiments.tracking.store.SCHEMAS", ())
     return Tracking(uri=f"sqlite:///{copied}")
 
 
@@ -101,7 +102,7 @@ def test_runs_of_other_programs_are_counted(store: Store) -> None:
 
 
 def test_a_count_through_the_api_ends_somewhere(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "COUNTED", 2)
+    monkeypatch.setattr("experiments.tracking.store.COUNTED", 2)
     assert through_the_api(store).others() == "2 or more"
 
 
@@ -115,13 +116,13 @@ def test_the_comparison_says_how_many_runs_are_not_its_own(
 
 def test_nothing_can_be_written_where_tables_are_read(filled: Path) -> None:
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        store_tables._read_only(filled).execute("DELETE FROM runs")
+        _read_only(filled).execute("DELETE FROM runs")
 
 
 def test_tables_that_nobody_has_looked_at_are_left_to_the_api(
     unknown: Tracking, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    opened = unknown.connect(create=False)
+    opened = connect(unknown, create=False)
     assert exactly(opened.rows("all")) == exactly(store.rows("all"))
     assert opened.others() == str(OTHERS)
     assert capsys.readouterr().out.count("runs are read through MLflow's API") == 1
@@ -131,14 +132,14 @@ def test_a_store_that_mlflow_itself_refuses_is_one_message(copied: Path) -> None
     with sqlite3.connect(copied) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
     with pytest.raises(UserError, match=r"copied\.db: cannot be used .*451aebb31d03.*mlflow db upgrade"):
-        Tracking(uri=f"sqlite:///{copied}").connect(create=False)
+        connect(Tracking(uri=f"sqlite:///{copied}"), create=False)
 
 
 def test_no_migration_between_the_known_schemas_changes_what_is_read() -> None:
     config = _get_alembic_config("")  # type: ignore[no-untyped-call]
     migrations = {each.revision: each.path for each in ScriptDirectory.from_config(config).walk_revisions()}
     tables = re.compile(r"""["'](runs|tags|params|latest_metrics)["']""")
-    assert not [schema for schema in store_tables.SCHEMAS if tables.search(Path(migrations[schema]).read_text())]
+    assert not [schema for schema in SCHEMAS if tables.search(Path(migrations[schema]).read_text())]
 
 
 def test_a_server_or_a_database_of_another_kind_is_read_through_the_api() -> None:
@@ -158,8 +159,8 @@ def test_many_runs_come_in_pages_with_a_bar(store: Store, monkeypatch: pytest.Mo
 
         def __exit__(self, *_: object) -> None: ...
 
-    monkeypatch.setattr(tracking, "bar", Bar)
-    monkeypatch.setattr(tracking, "RUNS_A_PAGE", 25)
+    monkeypatch.setattr("experiments.tracking.store.bar", Bar)
+    monkeypatch.setattr("experiments.tracking.store.RUNS_A_PAGE", 25)
     runs = through_the_api(store).rows("all")
     assert moved == [25, 25, len(runs) - 50]
 
@@ -177,7 +178,7 @@ def test_many_runs_come_in_pages_with_a_bar(store: Store, monkeypatch: pytest.Mo
     ],
 )
 def test_artifacts_that_are_files_here_are_read_where_they_are(uri: str, folder: Path | None) -> None:
-    assert store_tables.folder_of(uri) == folder
+    assert folder_of(uri) == folder
 
 
 def test_predictions_come_from_the_folder_of_the_run(store: Store) -> None:

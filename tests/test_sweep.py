@@ -23,7 +23,7 @@ from experiments.sweep import (
     threads_of_a_job,
     training_totals,
 )
-from experiments.tracking import Store, Tracking
+from experiments.tracking import Store, Tracking, connect
 from tests import rows
 from tests.conftest import ENVIRONMENT
 
@@ -120,7 +120,7 @@ def test_what_several_runs_need_is_loaded_once_for_them(strategies: list[str], s
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return Tracking(uri=f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}").connect()
+    return connect(Tracking(uri=f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"))
 
 
 def over(store: Store, *jobs: str) -> SweepCallback:

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from mlflow.exceptions import MlflowException, RestException
 
-from experiments import tracking
 from experiments.errors import UserError
 from experiments.record import Setting
-from experiments.tracking import Store, Tracking
+from experiments.tracking import Store, Tracking, await_server, connection
 
 GONE = Tracking(uri="http://127.0.0.1:9")
 
@@ -34,28 +33,35 @@ class Rival:
 
 
 def test_an_experiment_that_somebody_else_makes_at_the_same_moment_is_shared() -> None:
-    assert GONE._experiment_id(Rival("RESOURCE_ALREADY_EXISTS"), create=True) == "7"  # type: ignore[arg-type]
+    assert connection._experiment_id(GONE, Rival("RESOURCE_ALREADY_EXISTS"), create=True) == "7"  # type: ignore[arg-type]
+
+
+def test_an_experiment_that_is_not_there_is_told_without_the_password() -> None:
+    secret = Tracking(uri="postgresql://me:secret@host/db")
+    nothing_there: Any = SimpleNamespace(get_experiment_by_name=lambda _: None, search_experiments=list)
+    with pytest.raises(UserError, match=r"not in postgresql://\*\*\*@host/db"):
+        connection._experiment_id(secret, nothing_there, create=False)
 
 
 def test_another_refusal_is_no_race() -> None:
     with pytest.raises(MlflowException):
-        GONE._experiment_id(Rival("PERMISSION_DENIED"), create=True)  # type: ignore[arg-type]
+        connection._experiment_id(GONE, Rival("PERMISSION_DENIED"), create=True)  # type: ignore[arg-type]
 
 
 def test_a_server_that_is_gone_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "RESTART_PATIENCE", 1.5)
-    monkeypatch.setattr(tracking, "_GIVEN_UP", set())
+    monkeypatch.setattr(connection, "RESTART_PATIENCE", 1.5)
+    monkeypatch.setattr(connection, "_GIVEN_UP", set())
     before = time.monotonic()
-    GONE.await_server()
+    await_server(GONE)
     given_up = time.monotonic()
-    GONE.await_server()
+    await_server(GONE)
     assert given_up - before >= 1.5
     assert time.monotonic() - given_up < 1
 
 
 def test_a_database_needs_no_waiting() -> None:
     before = time.monotonic()
-    Tracking(uri="sqlite:///nothing.db").await_server()
+    await_server(Tracking(uri="sqlite:///nothing.db"))
     assert time.monotonic() - before < 1
 
 
@@ -166,10 +172,10 @@ RECORD: Any = SimpleNamespace(setting=Setting("none", "mlp", "mnist", 1, 0, 0))
 def test_a_full_disk_is_laid_to_the_store_only_where_it_is_the_store_s(
     step: str, write: Any, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "description", lambda *_: "")
-    monkeypatch.setattr(tracking, "write_model", nothing)
+    monkeypatch.setattr("experiments.tracking.store.description", lambda *_: "")
+    monkeypatch.setattr("experiments.tracking.store.write_model", nothing)
     if step == "write_artifacts":
         monkeypatch.setattr(Store, "_log_model", lambda *_: "a model")
-    monkeypatch.setattr(tracking, step, write)
+    monkeypatch.setattr(f"experiments.tracking.store.{step}", write)
     with pytest.raises(error, match="No space left on device"):
         Store(Crammed(), "7", GONE).finish("a run", RECORD, "")  # type: ignore[arg-type]

@@ -1,61 +1,37 @@
-"""MLflow, and the only place that knows it: open a run, write its record, load runs as rows."""
+"""An experiment in an MLflow store: runs opened, recorded and closed, found and read."""
 
-import logging
-import os
-import re
 import socket
-import sqlite3
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields
-from functools import cache, wraps
-from http.client import HTTPException
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
-
-import psutil
-from filelock import FileLock
-from pydantic import field_validator
-from pydantic.dataclasses import dataclass as card
+from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.artifacts import PREDICTIONS, read_predictions, write_artifacts
-from experiments.card import CARD
 from experiments.description import description
-from experiments.errors import UserError, by_beginning, first_line, near
-from experiments.mlflow_model import NAME, data_inputs, measured_on, write_model
+from experiments.errors import UserError, by_beginning, near
 from experiments.progress import bar, say
-from experiments.record import Answers, RunRecord, Setting, is_setting
-from experiments.registry import DESCRIPTION, Registered, register
+from experiments.record import Answers, RunRecord, Setting
 from experiments.stamp import stamp
-from experiments.store_tables import SCHEMAS, Recorded, StoreTables, folder_of
-from experiments.system_metrics import sampled
+from experiments.tracking.address import Tracking, redacted
+from experiments.tracking.failures import explained, failures_explained
+from experiments.tracking.model import NAME, data_inputs, measured_on, write_model
+from experiments.tracking.processes import alive, this_process
+from experiments.tracking.registry import DESCRIPTION, Registered, register
+from experiments.tracking.rows import Row, recorded, row_of
+from experiments.tracking.system_metrics import sampled
+from experiments.tracking.tables import SCHEMAS, Recorded, StoreTables, folder_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
     from mlflow.store.entities import PagedList
 
-P = ParamSpec("P")
-R = TypeVar("R")
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-Row = Mapping[str, Any]
 
-SQLITE = "sqlite:///"
-SERVER_PATIENCE = 5.0  # seconds until a server counts as one that does not answer
-RESTART_PATIENCE = 60.0  # seconds that a server may be away in mid-sweep
-# MLflow's client would try for four minutes. So many times, waiting twice as long each time, are about one.
-RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
-# MLflow's client would draw bars of its own for files that it fetches, and print the address of every run.
-SILENT = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
-CLOCK_TOLERANCE = 60.0  # seconds
-# Tags that RunRecord.verdict makes.
-VERDICT = (
-    "speed", "latency_void", "runs_on_micro", "arithmetic", "verified", "broken_promise", "partial", "left_float",
-)  # fmt: skip
 TAG_LENGTH = 5000  # characters
 REUSED = "reused"  # said of a run that a sweep found finished
 DETAILS = "traceback.txt"  # artifact of a run that failed
@@ -63,152 +39,6 @@ NOTE_LENGTH = 7500  # characters; MLflow cuts tags at 8000 without a word
 METRICS_A_BATCH = 1000  # MLflow's own limit
 RUNS_A_PAGE = 1000
 COUNTED = 100  # of runs whose number alone is asked: the API has no count, and sends all that they hold
-
-
-@card(frozen=True, config=CARD, kw_only=True)
-class Tracking:
-    """Where runs are kept: an MLflow tracking address, and the name of the experiment there."""
-
-    uri: str = "sqlite:///mlflow.db"
-    experiment: str = "quantization"
-    system_metrics: bool = False  # the machine's load, memory, disk and network while a run goes on
-
-    @field_validator("uri")
-    @classmethod
-    def _known_kind(cls, uri: str) -> str:
-        if not uri.startswith((SQLITE, "postgresql", "mysql", "mssql", "http://", "https://")):
-            raise ValueError(
-                "give sqlite:///FILE.db, http://HOST:PORT, or a database address that MLflow knows (postgresql://, "
-                "mysql://, mssql://)"
-            )
-        return uri
-
-    @property
-    def database(self) -> Path | None:
-        """The SQLite file, where there is one."""
-        return Path(self.uri.removeprefix(SQLITE)).absolute() if self.uri.startswith(SQLITE) else None
-
-    @property
-    def tables(self) -> Path | str | None:
-        """Where the database is whose tables are read; a server has none to show, and other kinds were not tried."""
-        return self.database or (self.uri if self.uri.startswith("postgresql") else None)
-
-    def connect(self, create: bool = True) -> "Store":
-        """An open store; `create` makes the database and the experiment where they are missing.
-
-        Raises:
-            UserError: the address does not answer, cannot be written, or holds no such experiment.
-        """
-        for name, value in {**RETRIES, **SILENT}.items():
-            os.environ.setdefault(name, value)
-        with _failures_explained(self), self._prepared(create):
-            from mlflow import MlflowClient
-
-            client = MlflowClient(f"{SQLITE}{self.database}" if self.database else self.uri)
-            return Store(client, self._experiment_id(client, create), self)
-
-    def await_server(self) -> None:
-        """Give a server that is being restarted in mid-sweep a minute; one that took longer is not waited for again."""
-        if not self.uri.startswith("http"):
-            return
-        patience = 0.0 if self.uri in _GIVEN_UP else RESTART_PATIENCE
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                self._ask_server()
-            except (OSError, HTTPException):
-                if time.monotonic() > deadline:
-                    _GIVEN_UP.add(self.uri)
-                    return  # what needs the server says what is wrong
-                time.sleep(1)
-            else:
-                _GIVEN_UP.discard(self.uri)
-                return
-
-    def _ask_server(self) -> None:
-        """Any answer will do: a server behind a login refuses this page."""
-        with suppress(urllib.error.HTTPError):
-            urllib.request.urlopen(f"{self.uri.rstrip('/')}/health", timeout=SERVER_PATIENCE).close()
-
-    @contextmanager
-    def _prepared(self, create: bool) -> Iterator[None]:
-        """One process at a time may make a fresh database; a server has to answer at all."""
-        for noisy in ("alembic", "mlflow", "urllib3"):
-            logging.getLogger(noisy).setLevel(logging.CRITICAL)  # what goes wrong is told once, by this module
-        if self.uri.startswith("http"):
-            self._ask_server()  # MLflow's client would try for a minute
-        if self.database is None or (self.database.exists() and not create):
-            yield
-            return
-        if not create:
-            raise UserError(
-                f"tracking.uri={self.uri}: there is no file {self.database}. Run `python -m experiments.run` here "
-                "first, or give the folder's database with --uri sqlite:///PATH/mlflow.db."
-            )
-        with FileLock(f"{self.database}.lock"):
-            if not self.database.exists():
-                say(f"making {self.database}")
-                _make_database(self.database)
-            yield
-
-    def _experiment_id(self, client: "MlflowClient", create: bool) -> str:
-        found = client.get_experiment_by_name(self.experiment)
-        if found is not None and found.lifecycle_stage == "active":
-            return str(found.experiment_id)
-        if found is not None:
-            raise UserError(
-                f"tracking.experiment={self.experiment}: was deleted in MLflow. Restore it there, or give another name."
-            )
-        if not create:
-            known = [experiment.name for experiment in client.search_experiments()]
-            raise UserError(f"tracking.experiment={self.experiment}: not in {self.uri}. {near(self.experiment, known)}")
-        from mlflow.exceptions import MlflowException
-
-        location = (self.database.parent / "mlruns").as_uri() if self.database else None
-        training_view = {"mlflow.experimentKind": "custom_model_development"}  # how MLflow's pages show the runs
-        try:
-            return str(client.create_experiment(self.experiment, artifact_location=location, tags=training_view))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            return self._experiment_id(client, create=False)  # another sweep that started now was faster
-
-
-_GIVEN_UP: set[str] = set()  # servers that this process has waited for in vain
-
-
-def _make_database(path: Path) -> None:
-    """An empty store; it appears under its name only when it is complete, for MLflow cannot mend a half-made one."""
-    from mlflow import MlflowClient
-
-    partial = path.with_name(f"{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    MlflowClient(f"{SQLITE}{partial}").search_experiments()
-    partial.replace(path)
-
-
-@contextmanager
-def _failures_explained(tracking: Tracking) -> Iterator[None]:
-    """Whatever a store fails with, a server that is gone or a disk that is full, becomes one message."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, HTTPException, ImportError) as error:
-        raise UserError(
-            f"tracking.uri={redacted(tracking.uri)}: cannot be used ({_reason(error)}). Give one that can, such as "
-            "tracking.uri=sqlite:////tmp/mlflow.db, or the address of a running MLflow server."
-        ) from error
-
-
-def _explained(method: Callable[Concatenate["Store", P], R]) -> Callable[Concatenate["Store", P], R]:
-    @wraps(method)
-    def wrapped(self: "Store", /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with _failures_explained(self.address):
-            return method(self, *args, **kwargs)
-
-    return wrapped
 
 
 @dataclass(frozen=True)
@@ -219,12 +49,12 @@ class Store:
     experiment_id: str
     address: Tracking
 
-    @_explained
+    @explained
     def open_sweep(self, name: str, tags: Mapping[str, str]) -> str:
         """The id of a new parent run."""
         return self._open(name, {**tags, "kind": "sweep"})
 
-    @_explained
+    @explained
     def open_run(
         self,
         setting: Setting,
@@ -243,7 +73,7 @@ class Store:
         self.client.log_batch(run_id, params=params)
         return run_id
 
-    @_explained
+    @explained
     def reuse(self, key: str, sweep: str | None, job: int) -> Row | None:
         """A finished run of the same key, taken into the sweep; None where there is none."""
         found = self.find(f"tags.run_key = '{key}' and attributes.status = 'FINISHED'", limit=1)
@@ -253,7 +83,7 @@ class Store:
             run_id = found[0].info.run_id
             self.client.set_tag(run_id, _sweep_tag(sweep), f"{job:05d} {REUSED}")
             self.client.set_tag(run_id, "mlflow.parentRunId", sweep)  # in MLflow's pages it moves to the newest sweep
-        return _row(_recorded(found[0])) if found else None
+        return row_of(recorded(found[0])) if found else None
 
     def finish(self, run_id: str, record: RunRecord, configuration: str) -> None:
         """Write the record and its artifacts, and only then call the run finished.
@@ -270,7 +100,7 @@ class Store:
         self._log_record(run_id, record, said, model)
         self.close(run_id, "FINISHED")
 
-    @_explained
+    @explained
     def _log_record(self, run_id: str, record: RunRecord, said: str, model: str) -> None:
         """The metrics and tags of a run, what it was trained on, and the model that came out."""
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, RunTag
@@ -296,7 +126,7 @@ class Store:
 
     def _log_model(self, run_id: str, record: RunRecord, said: str) -> str:
         """The id of the run's file as a model of its own, which MLflow can load, serve and register."""
-        with _failures_explained(self.address):
+        with failures_explained(self.address):
             logged = self.client.create_logged_model(
                 self.experiment_id,
                 name=NAME,
@@ -307,7 +137,7 @@ class Store:
             )
         with tempfile.TemporaryDirectory(prefix="model-") as folder:
             write_model(Path(folder), record, logged)
-            with _failures_explained(self.address):
+            with failures_explained(self.address):
                 self.client.log_model_artifacts(logged.model_id, folder)
         return str(logged.model_id)
 
@@ -315,42 +145,42 @@ class Store:
         """Around the work of a run: the machine's load is recorded meanwhile, where that is asked for."""
         return sampled(run_id, self.client.tracking_uri) if self.address.system_metrics else nullcontext()
 
-    @_explained
+    @explained
     def fail(self, run_id: str, reason: str, details: str) -> None:
         """Record why a run failed: one line as a tag, all that is known as an artifact."""
         self.client.set_tag(run_id, "error", reason[:TAG_LENGTH])
         self.client.log_text(run_id, details, DETAILS)
         self.close(run_id, "FAILED")
 
-    @_explained
+    @explained
     def close(self, run_id: str, status: Status) -> None:
         """End a run or a sweep."""
         self.client.set_terminated(run_id, status)
 
-    @_explained
+    @explained
     def describe(self, run_id: str, text: str) -> None:
         """The Markdown that MLflow shows above a run."""
         if len(text) > NOTE_LENGTH:
             text = f"{text[:NOTE_LENGTH].rpartition(chr(10))[0]}\n\nThe rest stands in the artifacts."
         self.client.set_tag(run_id, DESCRIPTION, text)
 
-    @_explained
+    @explained
     def attach(self, run_id: str, folder: Path) -> None:
         """Keep a folder's files as artifacts of a run."""
         self.client.log_artifacts(run_id, str(folder))
 
-    @_explained
+    @explained
     def stamp(self, run_id: str) -> dict[str, str]:
         """Where and with what a run was made."""
         tags = self.client.get_run(run_id).data.tags
         return {name: tags[name] for name in stamp() if name in tags}
 
-    @_explained
+    @explained
     def row(self, run_id: str) -> Row:
         """One run as a row."""
-        return _row(_recorded(self.client.get_run(run_id)))
+        return row_of(recorded(self.client.get_run(run_id)))
 
-    @_explained
+    @explained
     def predictions(self, run_id: str) -> Answers | None:
         """What a run's models said of each test image; None where the run has no such artifact (any more).
 
@@ -360,7 +190,7 @@ class Store:
         content = self.content(run_id, PREDICTIONS)
         return None if content is None else read_predictions(content, run_id)
 
-    @_explained
+    @explained
     def content(self, run_id: str, artifact: str) -> bytes | None:
         """What an artifact of a run holds; None where the run has no such artifact (any more)."""
         if folder := self._folder(run_id):  # MLflow's client would list the folder, and copy the file
@@ -376,14 +206,14 @@ class Store:
         known = _folders(tables) if tables else {}
         return known[run_id] if run_id in known else folder_of(str(self.client.get_run(run_id).info.artifact_uri))
 
-    @_explained
+    @explained
     def commands(self, run_ids: Iterable[str]) -> list[str]:
         """What was typed for the sweeps that these runs belong to."""
         parents = [self.client.get_run(run_id).data.tags.get("mlflow.parentRunId") for run_id in run_ids]
         sweeps = [self.client.get_run(parent).data.tags for parent in dict.fromkeys(parents) if parent]
         return [tags["command"] for tags in sweeps if "command" in tags]
 
-    @_explained
+    @explained
     def newest_sweep(self, command: str) -> str | None:
         """The id of the newest sweep for which this was typed, and whose runs have all come to their end."""
         sweeps = (run for run in self._tagged("kind", "sweep") if run.tags.get("command") == command)
@@ -393,10 +223,10 @@ class Store:
         """How to look at a run in MLflow's pages."""
         page = f"#/experiments/{self.experiment_id}/runs/{run_id}"
         if self.address.uri.startswith("http"):
-            return f"{redacted(self.address.uri).rstrip('/')}/{page}"
-        return f"mlflow ui --backend-store-uri {redacted(self.address.uri)}, then http://127.0.0.1:5000/{page}"
+            return f"{self.address.shown.rstrip('/')}/{page}"
+        return f"mlflow ui --backend-store-uri {self.address.shown}, then http://127.0.0.1:5000/{page}"
 
-    @_explained
+    @explained
     def rows(self, sweep: str) -> list[Row]:
         """The runs of a sweep as rows, in the order of its jobs: an id, `latest`, or `all` for every run there is.
 
@@ -404,20 +234,20 @@ class Store:
             UserError: the store holds no such sweep.
         """
         if sweep == "all":
-            return [_row(run) for run in reversed(self._tagged("kind", "run"))]
+            return [row_of(run) for run in reversed(self._tagged("kind", "run"))]
         sweeps = [run.run_id for run in self._tagged("kind", "sweep")]
         if sweep == "latest":
             if not sweeps:
                 return self.rows("all")
             sweep = sweeps[0]
         if sweep not in sweeps:
-            where = redacted(self.address.uri)
+            where = self.address.shown
             raise UserError(f"--sweep {sweep}: not in {where}. Give latest, all, or an id. {near(sweep, sweeps)}")
         tag = _sweep_tag(sweep)
         runs = sorted(self._tagged(tag), key=lambda run: run.tags[tag])
-        return [{**_row(run), REUSED: run.tags[tag].endswith(REUSED)} for run in runs]
+        return [{**row_of(run), REUSED: run.tags[tag].endswith(REUSED)} for run in runs]
 
-    @_explained
+    @explained
     def chosen(self, target: str) -> list[Row]:
         """The finished runs that a word means: `latest` or the id of a sweep, the id of a run, or its beginning.
 
@@ -430,9 +260,9 @@ class Store:
                 raise UserError(f"{target}: no finished run in it.")
             return finished
         runs = {run.run_id: run for run in reversed(self._tagged("kind", "run")) if run.status == "FINISHED"}
-        return [_row(runs[by_beginning(target, list(runs))])]
+        return [row_of(runs[by_beginning(target, list(runs))])]
 
-    @_explained
+    @explained
     def others(self) -> str:
         """How many runs of other programs the experiment holds, of which no row is made; empty where there are none."""
         if tables := self._tables():
@@ -451,17 +281,17 @@ class Store:
         """The runs with this value of a tag, or with any at all, newest first; from the tables where they are known."""
         if tables := self._tables():
             return tables.chosen(tag, value)
-        return [_recorded(run) for run in self.find(f"tags.{tag} = '{value}'" if value else f"tags.{tag} != ''")]
+        return [recorded(run) for run in self.find(f"tags.{tag} = '{value}'" if value else f"tags.{tag} != ''")]
 
     def _tables(self) -> StoreTables | None:
         return _known_tables(self.address, self.experiment_id)
 
-    @_explained
+    @explained
     def fetch(self, run_id: str, artifact: str, folder: Path) -> Path:
         """An artifact of a run as a file in the folder."""
         return Path(self.client.download_artifacts(run_id, artifact, str(folder)))
 
-    @_explained
+    @explained
     def register(self, run_id: str, name: str, why: str) -> Registered:
         """Make a run's model a version of a registered one; `why`, in Markdown, becomes its description.
 
@@ -470,14 +300,14 @@ class Store:
         """
         return register(self.client, self.client.get_run(run_id), name, why)
 
-    @_explained
+    @explained
     def add_session(self, run_id: str, name: str, folder: Path, p50_us: float) -> None:
         """Keep a latency session that a run took part in; the run's own measurements stay as they are."""
         self.client.log_artifacts(run_id, str(folder), f"latency_sessions/{name}")
         self.client.set_tag(run_id, "latency_session", name)
         self.client.log_metric(run_id, "session_latency_p50_us", p50_us)
 
-    @_explained
+    @explained
     def jobs(self, sweep: str) -> set[int]:
         """The jobs of a sweep, counted from 0, that have a run: their own, or one that several of them share."""
         own = _sweep_tag(sweep)
@@ -485,13 +315,13 @@ class Store:
         shared = [name.removeprefix(f"{own}_") for names in tags for name in names if name.startswith(f"{own}_")]
         return {int(number) for number in [*(names[own].split()[0] for names in tags), *shared]}
 
-    @_explained
+    @explained
     def close_unfinished(self, sweep: str) -> None:
         """When all jobs of a sweep are over, a run of it that still says RUNNING could not be recorded to its end."""
         for run in self.find(f"attributes.status = 'RUNNING' and tags.{_sweep_tag(sweep)} != ''"):
             self.close(run.info.run_id, "KILLED")
 
-    @_explained
+    @explained
     def close_orphans(self) -> None:
         """Runs that still say RUNNING were killed if their process here is gone, or their sweep elsewhere: say so."""
         elsewhere = []
@@ -499,7 +329,7 @@ class Store:
             tags = run.data.tags
             if tags.get("host") != socket.gethostname():
                 elsewhere.append(run)
-            elif not _alive(tags.get("process", "")):
+            elif not alive(tags.get("process", "")):
                 self.close(run.info.run_id, "KILLED")
         for run in elsewhere:  # only now: the sweeps of this machine that were killed are closed
             parent = run.data.tags.get("mlflow.parentRunId")
@@ -507,12 +337,12 @@ class Store:
                 self.close(run.info.run_id, "KILLED")
 
     def _open(self, name: str, tags: Mapping[str, str]) -> str:
-        process = {"host": socket.gethostname(), "process": _this_process()}
+        process = {"host": socket.gethostname(), "process": this_process()}
         told = {key: redacted(value) for key, value in {**tags, **process}.items()}
         run = self.client.create_run(self.experiment_id, run_name=redacted(name), tags=told)
         return str(run.info.run_id)
 
-    @_explained
+    @explained
     def find(self, query: str, limit: int | None = None) -> "list[Run]":
         """Runs that a query finds, newest first; a bar shows how many there are once it takes more than one page."""
         page = self._page(query, limit or RUNS_A_PAGE)
@@ -543,7 +373,7 @@ def _known_tables(address: Tracking, experiment_id: str) -> StoreTables | None:
     if (schema := tables.schema()) in SCHEMAS:
         return tables
     say(
-        f"{redacted(address.uri)} has tables of an MLflow that this version does not know (schema {schema}), so runs "
+        f"{address.shown} has tables of an MLflow that this version does not know (schema {schema}), so runs "
         "are read through MLflow's API, which takes longer."
     )
     return None
@@ -561,52 +391,5 @@ def run_name(setting: Setting) -> str:
     return f"{setting.strategy} {setting.model} {setting.dataset} epochs={setting.epochs}{extra} seed={setting.seed}"
 
 
-def redacted(text: str) -> str:
-    """A text without the names and passwords that addresses carry: postgresql://***@host."""
-    return re.sub(r"(?<=://)[^/\s@]+@", "***@", text)
-
-
-def _recorded(run: "Run") -> Recorded:
-    return Recorded(run.info.run_id, run.info.status, run.data.tags, run.data.params, run.data.metrics)
-
-
-def _row(run: Recorded) -> Row:
-    tags = run.tags
-    whole = ("epochs", "finetune_epochs", "seed")
-    setting = {field.name: tags.get(field.name) for field in fields(Setting)}
-    return {
-        **{name: value for name, value in run.params.items() if is_setting(name) and "_target_" not in name},
-        **setting,
-        **{name: int(tags[name]) for name in whole if name in tags},
-        **run.metrics,
-        **{name: tags.get(name) for name in VERDICT},
-        "machine": tags.get("machine"),
-        "cpu": tags.get("cpu"),
-        "git_commit": tags.get("git_commit"),
-        "run_id": run.run_id,
-        "status": run.status,
-        "error": tags.get("error"),
-    }
-
-
 def _sweep_tag(sweep: str) -> str:
     return f"sweep_{sweep}"
-
-
-def _this_process() -> str:
-    """A process number, and when it started, since numbers are given out again."""
-    return f"{os.getpid()}@{psutil.Process().create_time():.0f}"
-
-
-def _alive(process: str) -> bool:
-    number, _, started = process.partition("@")
-    try:
-        # The time of the start is reckoned from the clock, which may have been set since.
-        return number.isdigit() and abs(psutil.Process(int(number)).create_time() - float(started)) < CLOCK_TOLERANCE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _reason(error: BaseException) -> str:
-    """What the database said, where it was one, and not what MLflow and SQLAlchemy wrapped around it."""
-    return str(getattr(error.__cause__ or error, "orig", None) or first_line(error))

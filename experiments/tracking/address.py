@@ -1,0 +1,50 @@
+"""Where runs are kept: the card of an MLflow store."""
+
+import re
+from pathlib import Path
+
+from pydantic import field_validator
+from pydantic.dataclasses import dataclass as card
+
+from experiments.card import CARD
+
+SQLITE = "sqlite:///"
+
+
+@card(frozen=True, config=CARD, kw_only=True)
+class Tracking:
+    """Where runs are kept: an MLflow tracking address, and the name of the experiment there."""
+
+    uri: str = "sqlite:///mlflow.db"
+    experiment: str = "quantization"
+    system_metrics: bool = False  # the machine's load, memory, disk and network while a run goes on
+
+    @field_validator("uri")
+    @classmethod
+    def _known_kind(cls, uri: str) -> str:
+        if not uri.startswith((SQLITE, "postgresql", "mysql", "mssql", "http://", "https://")):
+            raise ValueError(
+                "give sqlite:///FILE.db, http://HOST:PORT, or a database address that MLflow knows (postgresql://, "
+                "mysql://, mssql://)"
+            )
+        return uri
+
+    @property
+    def database(self) -> Path | None:
+        """The SQLite file, where there is one."""
+        return Path(self.uri.removeprefix(SQLITE)).absolute() if self.uri.startswith(SQLITE) else None
+
+    @property
+    def tables(self) -> Path | str | None:
+        """Where the database is whose tables are read; a server has none to show, and other kinds were not tried."""
+        return self.database or (self.uri if self.uri.startswith("postgresql") else None)
+
+    @property
+    def shown(self) -> str:
+        """The address as it may be shown."""
+        return redacted(self.uri)
+
+
+def redacted(text: str) -> str:
+    """A text without the names and passwords that addresses carry: postgresql://***@host."""
+    return re.sub(r"(?<=://)[^/\s@]+@", "***@", text)

@@ -1,0 +1,56 @@
+"""What a store fails with, as a message to its user."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from http.client import HTTPException
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+from experiments.errors import UserError, first_line
+from experiments.tracking.address import Tracking
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Addressed(Protocol):
+    """What belongs to a store."""
+
+    @property
+    def address(self) -> Tracking:
+        """The store's."""
+
+
+S = TypeVar("S", bound=Addressed)
+
+
+@contextmanager
+def failures_explained(tracking: Tracking) -> Iterator[None]:
+    """Whatever a store fails with, a server that is gone or a disk that is full, becomes one message."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, HTTPException, ImportError) as error:
+        raise UserError(
+            f"tracking.uri={tracking.shown}: cannot be used ({_reason(error)}). Give one that can, such as "
+            "tracking.uri=sqlite:////tmp/mlflow.db, or the address of a running MLflow server."
+        ) from error
+
+
+def explained(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """A method of what belongs to a store, with its failures explained."""
+
+    @wraps(method)
+    def wrapped(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with failures_explained(self.address):
+            return method(self, *args, **kwargs)
+
+    return wrapped
+
+
+def _reason(error: BaseException) -> str:
+    """What the database said, where it was one, and not what MLflow and SQLAlchemy wrapped around it."""
+    return str(getattr(error.__cause__ or error, "orig", None) or first_line(error))

@@ -1,0 +1,22 @@
+"""Which process writes a run, and whether it is still there."""
+
+import os
+
+import psutil
+
+CLOCK_TOLERANCE = 60.0  # seconds
+
+
+def this_process() -> str:
+    """A process number, and when it started, since numbers are given out again."""
+    return f"{os.getpid()}@{psutil.Process().create_time():.0f}"
+
+
+def alive(process: str) -> bool:
+    """Whether a process of this machine, as `this_process` names it, is still there."""
+    number, _, started = process.partition("@")
+    try:
+        # The time of the start is reckoned from the clock, which may have been set since.
+        return number.isdigit() and abs(psutil.Process(int(number)).create_time() - float(started)) < CLOCK_TOLERANCE
+    except psutil.NoSuchProcess:
+        return False
