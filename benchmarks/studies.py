@@ -48,8 +48,7 @@ STUDIES: Mapping[str, Study] = {
         control=CONTROL,
     ),
     "article": Study(
-        "The article's protocol: 20 epochs, then 20 more; controls, quantization after training, qat and annotate; three "
-        "seeds",
+        "The article's protocol, three seeds: 20 epochs, then 20 more; controls, int8 after training, qat and annotate",
         "four hours on two cores",
         (("+suite=article", f"strategy={ARTICLE}", "seed=0,1,2"),),
         control=CONTROL,

@@ -92,6 +92,12 @@ def test_each_seed_has_its_test(question: str, seed_0: str, seed_1: str) -> None
     assert lines(seed_by_seed(SEEDS))[question] == [seed_0, seed_1]
 
 
+def test_a_small_p_value_is_not_rounded_to_nothing() -> None:
+    rare = SEEDS.assign(accuracy_difference_p=0.00043)
+
+    assert "(p = 0.0004)" in lines(seed_by_seed(rare))["quantization-aware, less that control"][0]
+
+
 def test_a_strategy_that_one_seed_lacks_is_not_compared_over_seeds() -> None:
     without = SEEDS[(SEEDS["strategy"] != "qat") | (SEEDS["seed"] == 0)]
 
