@@ -45,7 +45,7 @@ from experiments.errors import UserError, mistakes_told, near
 from experiments.plots import save
 from experiments.progress import say
 from experiments.report.page import write_report
-from experiments.tracking import Row, Store, Tracking, connect, redacted
+from experiments.tracking import Row, Store, Tracking, connect
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -112,7 +112,7 @@ def runs_of(study: Study, store: Store) -> pd.DataFrame:
     for command in study.commands:
         sweep = store.newest_sweep(command)
         if not sweep:
-            raise UserError(f"{redacted(store.address.uri)} holds no finished sweep of this command; run it: {command}")
+            raise UserError(f"{store.address.shown} holds no finished sweep of this command; run it: {command}")
         rows += store.rows(sweep)
     return frame(rows)
 

@@ -57,9 +57,7 @@ def _store(uri: str, experiment: str) -> Store:
 def _loaded(store: Store, sweep: str) -> pd.DataFrame:
     rows = store.rows(sweep)
     if not rows:
-        raise UserError(
-            f"--sweep {sweep}: no run in {redacted(store.address.uri)}, experiment {store.address.experiment}."
-        )
+        raise UserError(f"--sweep {sweep}: no run in {store.address.shown}, experiment {store.address.experiment}.")
     return frame(rows)
 
 

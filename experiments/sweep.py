@@ -67,7 +67,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         self._sweep = ""
         self._jobs = jobs  # the overrides of each
         self._over = False
-        self._ends_as: Status = "KILLED"  # where it ends before its time
+        self._status_if_over_early: Status = "KILLED"
 
     def __reduce__(self) -> tuple[type["SweepCallback"], tuple[Sequence[Sequence[str]]]]:
         """Launchers send the callback to the processes of the jobs, where it tells which job begins and ends."""
@@ -126,7 +126,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
             if rows:
                 comparison = self._compare(rows)
         except Exception:
-            self._ends_as = "FAILED"
+            self._status_if_over_early = "FAILED"
             raise
         finally:
             _list(
@@ -173,7 +173,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         with suppress(UserError):  # where the store is what is gone, which has been said, the next sweep closes them
             store = connect(self._store.address, create=False)  # finds out at once, and does not try for a minute
             store.close_unfinished(self._sweep)
-            store.close(self._sweep, self._ends_as)
+            store.close(self._sweep, self._status_if_over_early)
 
 
 def shared_modules(experiments: Iterable[Experiment]) -> list[str]:

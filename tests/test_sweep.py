@@ -146,13 +146,20 @@ def test_a_sweep_of_which_no_run_was_recorded_lists_its_jobs_and_has_failed(
     assert store.client.get_run(callback._sweep).info.status == "FAILED"
 
 
-def test_a_comparison_that_finds_no_room_is_one_message_after_the_list_of_what_failed(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file of a comparison can be written."""
+
     def full(*_: object) -> NoReturn:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(sweep, "show_and_write", full)
+
+
+@pytest.mark.usefixtures("no_room")
+def test_a_comparison_that_finds_no_room_is_one_message_after_the_list_of_what_failed(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     callback = over(store, "strategy=none")
     failed_run(store, callback._sweep)
     with pytest.raises(SystemExit) as ended:
@@ -165,13 +172,8 @@ def test_a_comparison_that_finds_no_room_is_one_message_after_the_list_of_what_f
     ]
 
 
-def test_a_sweep_whose_comparison_finds_no_room_has_failed_and_was_not_killed(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> NoReturn:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(sweep, "show_and_write", full)
+@pytest.mark.usefixtures("no_room")
+def test_a_sweep_whose_comparison_finds_no_room_has_failed_and_was_not_killed(store: Store) -> None:
     callback = over(store, "strategy=none")
     failed_run(store, callback._sweep)
     with pytest.raises(SystemExit):
