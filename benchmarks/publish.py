@@ -198,6 +198,7 @@ DERIVED: Mapping[str, Derived] = {
     "answer": Derived("article", article.answers, (SHOWN, (f"against_{RIVAL}.csv",))),
     "seeds": Derived("article", article.seed_by_seed, (RUNS,)),
     "epochs": Derived("epochs", article.by_epochs),
+    "architectures": Derived("architectures", article.by_model, (RUNS,)),
     "strategies": Derived("once", strategies.readme_table),
 }
 

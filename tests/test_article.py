@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.tables.article import answers, by_epochs, seed_by_seed, unpaired_p
+from benchmarks.tables.article import answers, by_epochs, by_model, seed_by_seed, unpaired_p
 from tests.rows import row
 
 
@@ -104,11 +104,38 @@ def test_a_strategy_that_one_seed_lacks_is_not_compared_over_seeds() -> None:
     assert not [question for question in lines(seed_by_seed(without)) if question.startswith("quantization-aware")]
 
 
-def test_each_number_of_epochs_has_its_row() -> None:
-    study = [*STUDY, held("annotate", 0.0), held("finetune_ptq_int8", 0.0)]
-    table = by_epochs(pd.DataFrame([{**run, "epochs": epochs} for epochs in (1, 10) for run in study]))
+WHOLE = [*STUDY, held("annotate", 0.0), held("finetune_ptq_int8", 0.0)]
 
-    assert [line.split("|")[1].strip() for line in table.splitlines()[2:4]] == ["1, then 1", "10, then 10"]
+
+def test_each_number_of_epochs_has_its_row() -> None:
+    table = by_epochs(pd.DataFrame([{**run, "epochs": epochs} for epochs in (1, 10) for run in WHOLE]))
+
+    assert list(lines(table))[2:] == ["1, then 1", "10, then 10"]
+
+
+SEVERAL = pd.DataFrame(
+    [{**run, "model": model, "seed": seed} for model in ("resnet8", "ds_cnn") for seed in (0, 1) for run in WHOLE]
+)
+
+
+def cells(table: str, column: str) -> list[str]:
+    """What stands in a column of a Markdown table."""
+    header, _, *rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("|")]
+    place = [name.strip() for name in header].index(column)
+    return [row[place].strip() for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [
+        ("model", ["resnet8", "resnet8", "ds_cnn", "ds_cnn"]),
+        ("seed", ["0", "1", "0", "1"]),
+        ("quantization-aware, less those", ["+0.02 [-0.08, +0.12]"] * 4),
+        ("quantization-aware: smaller, faster", ["3.82x, 3.30x [0.99, 1.01]"] * 4),
+    ],
+)
+def test_each_model_and_seed_has_its_row(column: str, shown: list[str]) -> None:
+    assert cells(by_model(SEVERAL), column) == shown
 
 
 def test_a_difference_of_seven_images_is_no_evidence() -> None:

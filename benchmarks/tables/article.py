@@ -23,6 +23,7 @@ FURTHER = {
     RIVAL: "as many further epochs in float, then int8 after training",
     "annotate": "the last layer alone annotated",
 }
+SAVING = {"ptq_int8": "int8 after training", "qat": "quantization-aware"}
 Rows = Mapping[str, pd.Series]  # by strategy
 Claim = tuple[str, str, str]  # what is asked, what the article says, what was found here
 
@@ -69,17 +70,28 @@ def _changes() -> Iterator[tuple[str, str, str]]:
 def by_epochs(table: pd.DataFrame) -> str:
     """The article's question for each number of epochs: from rows of a study of several, held against the control."""
     shown = [
-        {"epochs": f"{epochs}, then {epochs}", **_of_epochs(_by_strategy(rows))}
+        {"epochs": f"{epochs}, then {epochs}", **_in_short(_by_strategy(rows))}
         for epochs, rows in table.groupby("epochs")
     ]
-    return (
-        f"{markdown(pd.DataFrame(shown))}\n"
-        "Accuracy in %, changes in points, of TFLite files. [low, high]: 95 % interval, over the test images. A change "
-        "whose interval holds 0 is no evidence of one.\n"
-    )
+    return f"{markdown(pd.DataFrame(shown))}\n{IN_SHORT}\n"
 
 
-def _of_epochs(rows: Rows) -> dict[str, str]:
+def by_model(runs: pd.DataFrame) -> str:
+    """The article's question for each model and seed, with what is saved: from runs of a study of several models."""
+    groups = {group: _by_strategy(rows) for group, rows in runs.groupby(["model", "seed"], sort=False)}
+    shown = [
+        {"model": model, "seed": seed, **_in_short(rows), **_saved(rows)} for (model, seed), rows in groups.items()
+    ]
+    return f"{markdown(pd.DataFrame(shown))}\n{IN_SHORT} smaller, faster: than the float file of the same baseline.\n"
+
+
+IN_SHORT = (
+    "Accuracy in %, changes in points, of TFLite files. [low, high]: 95 % interval, over the test images. A change "
+    "whose interval holds 0 is no evidence of one."
+)
+
+
+def _in_short(rows: Rows) -> dict[str, str]:
     return {
         "float": percent(*ends(rows["none"], "tflite_accuracy")),
         "as many further epochs in float, less that": percent(*ends(rows[CONTROL], "accuracy_change"), "+"),
@@ -88,6 +100,14 @@ def _of_epochs(rows: Rows) -> dict[str, str]:
         "int8 after training, less float": percent(*ends(rows["ptq_int8"], "accuracy_change"), "+"),
         "those in float, then int8, less them": percent(*ends(rows[RIVAL], "accuracy_difference"), "+"),
     }
+
+
+def _saved(rows: Rows) -> dict[str, str]:
+    return {f"{told}: smaller, faster": _smaller_and_faster(rows[strategy]) for strategy, told in SAVING.items()}
+
+
+def _smaller_and_faster(row: pd.Series) -> str:
+    return f"{times(row['size_ratio'])}, {times(*ends(row, 'speedup'))}"
 
 
 def _by_strategy(table: pd.DataFrame) -> Rows:
@@ -114,7 +134,7 @@ def claims(rows: Rows, against_rival: Rows) -> Iterator[Claim]:
         if strategy in rows:
             row = rows[strategy]
             yield f"{told}, less the first file", NOT_ASKED, _tested(row, "accuracy_change")
-            yield f"{told}: smaller, faster", NOT_ASKED, f"{times(row['size_ratio'])}, {times(*ends(row, 'speedup'))}"
+            yield f"{told}: smaller, faster", NOT_ASKED, _smaller_and_faster(row)
 
 
 def _tested(row: pd.Series, column: str) -> str:
