@@ -1,7 +1,9 @@
 """Which quantization of a Keras model to ship as TFLite, with the evidence."""
 
 import os
+import sys
 import warnings
+from types import TracebackType
 
 # TensorFlow Model Optimization accepts Keras 2 models only, and TensorFlow decides which Keras it is when it is
 # imported. So this has to stand before anybody imports TensorFlow.
@@ -10,3 +12,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Launchers' cards bear the names of the plugins they configure, whose schemas they are checked against: this is meant.
 warnings.filterwarnings("ignore", message=r"(?s)\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
+
+
+def _without_traceback(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("stopped.\n")
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+# So reads the name of a command while `python -m` looks for it: its imports take seconds, in which Ctrl-C is no error.
+if sys.argv[:1] == ["-m"]:
+    sys.excepthook = _without_traceback

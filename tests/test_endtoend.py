@@ -399,6 +399,18 @@ def test_help_lists_every_card_without_importing_anything_heavy() -> None:
     assert all(name in done.stdout for name in (*STRATEGIES, "article_cnn", "keras_file", "cifar10", "smoke"))
 
 
+@pytest.mark.parametrize(
+    "module", ["experiments.run", "experiments.compare", "experiments.latency", "experiments.sensitivity", "benchmarks"]
+)
+def test_ctrl_c_while_a_command_is_still_imported_shows_no_traceback(module: str, tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt\n")  # found before the library
+
+    done = run(tmp_path, module)
+
+    assert done.stderr.startswith("stopped.") and done.stderr.count("\n") == 1
+    assert done.returncode in {130, -signal.SIGINT}
+
+
 @pytest.mark.parametrize("mode", [[], ["-m"]], ids=["a run", "a sweep"])
 def test_a_cache_that_cannot_be_written_is_found_before_anything_runs(mode: list[str], folder: Path) -> None:
     (folder / "file").write_text("not a folder")
