@@ -56,13 +56,13 @@ STUDIES: Mapping[str, Study] = {
     ),
     "epochs": Study(
         "Epoch counts by strategy: 1, 2, 5, 10 and 20 after a baseline of as many",
-        "three hours on two cores",
+        "two hours on two cores",
         (("+suite=epochs",),),
         control=CONTROL,
     ),
     "architectures": Study(
         "The article's question for ResNet8 and DS-CNN: 5 epochs, then 5 more, two seeds",
-        "two hours on two cores",
+        "an hour on two cores",
         (("+suite=architectures",),),
         control=CONTROL,
     ),

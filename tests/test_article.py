@@ -130,8 +130,8 @@ def cells(table: str, column: str) -> list[str]:
     [
         ("model", ["resnet8", "resnet8", "ds_cnn", "ds_cnn"]),
         ("seed", ["0", "1", "0", "1"]),
-        ("quantization-aware, less those", ["+0.02 [-0.08, +0.12]"] * 4),
-        ("quantization-aware: smaller, faster", ["3.82x, 3.30x [0.99, 1.01]"] * 4),
+        ("qat less finetune", ["+0.02 [-0.08, +0.12]"] * 4),
+        ("qat: smaller, faster", ["3.82x, 3.30x [0.99, 1.01]"] * 4),
     ],
 )
 def test_each_model_and_seed_has_its_row(column: str, shown: list[str]) -> None:

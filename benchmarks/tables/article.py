@@ -23,7 +23,6 @@ FURTHER = {
     RIVAL: "as many further epochs in float, then int8 after training",
     "annotate": "the last layer alone annotated",
 }
-SAVING = {"ptq_int8": "int8 after training", "qat": "quantization-aware"}
 Rows = Mapping[str, pd.Series]  # by strategy
 Claim = tuple[str, str, str]  # what is asked, what the article says, what was found here
 
@@ -93,17 +92,18 @@ IN_SHORT = (
 
 def _in_short(rows: Rows) -> dict[str, str]:
     return {
-        "float": percent(*ends(rows["none"], "tflite_accuracy")),
-        "as many further epochs in float, less that": percent(*ends(rows[CONTROL], "accuracy_change"), "+"),
-        "quantization-aware, less those": percent(*ends(rows["qat"], "accuracy_difference"), "+"),
-        "the last layer alone, less those": percent(*ends(rows["annotate"], "accuracy_difference"), "+"),
-        "int8 after training, less float": percent(*ends(rows["ptq_int8"], "accuracy_change"), "+"),
-        "those in float, then int8, less them": percent(*ends(rows[RIVAL], "accuracy_difference"), "+"),
+        "none": percent(*ends(rows["none"], "tflite_accuracy")),
+        f"{CONTROL} less none": percent(*ends(rows[CONTROL], "accuracy_change"), "+"),
+        "ptq_int8 less none": percent(*ends(rows["ptq_int8"], "accuracy_change"), "+"),
+        **{
+            f"{strategy} less {CONTROL}": percent(*ends(rows[strategy], "accuracy_difference"), "+")
+            for strategy in (RIVAL, "qat", "annotate")
+        },
     }
 
 
 def _saved(rows: Rows) -> dict[str, str]:
-    return {f"{told}: smaller, faster": _smaller_and_faster(rows[strategy]) for strategy, told in SAVING.items()}
+    return {f"{strategy}: smaller, faster": _smaller_and_faster(rows[strategy]) for strategy in ("ptq_int8", "qat")}
 
 
 def _smaller_and_faster(row: pd.Series) -> str:
