@@ -76,6 +76,11 @@ def test_the_best_of_each_column_is_marked() -> None:
     }  # fmt: skip
 
 
+def test_only_files_of_one_model_and_data_set_compete_for_the_mark() -> None:
+    table = frame([row("none", tflite_bytes=9.0), row("none", model="mlp", tflite_bytes=5.0, run_id="other")])
+    assert styled(table)["bytes"] == ["bold green", "bold green"]
+
+
 def test_none_is_the_fastest_where_machines_differ() -> None:
     table = frame([row("none", machine="a"), row("qat", machine="b", speedup=3.0, speed="faster")])
     assert "bold green" not in styled(table)["faster"]

@@ -85,6 +85,28 @@ def test_a_file_that_may_have_lost_more_is_not_near() -> None:
     assert found(rows, {"run-none": 40, "run-ptq_int8": 48})["Size first"].name == "none"
 
 
+@pytest.mark.parametrize(
+    ("priority", "undecided"),
+    [("Size first", ("ptq_int8",)), ("Speed first", ("ptq_int8",)), ("For a microcontroller", ("ptq_int8",)),
+     ("Accuracy first", ())],
+)  # fmt: skip
+def test_what_may_have_lost_too_much_and_may_not_is_undecided(priority: str, undecided: tuple[str, ...]) -> None:
+    micro: dict[str, Any] = {"runs_on_micro": "yes", "arena_bytes": 9.0}
+    rows = [row("none", tflite_accuracy=0.98, **micro), ptq(tflite_accuracy=0.976, **micro)]
+    choice = found(rows, {"run-none": 40, "run-ptq_int8": 48})[priority]
+    assert (choice.name, choice.undecided) == ("none", undecided)
+
+
+def test_what_was_timed_on_another_machine_is_not_undecided_in_speed() -> None:
+    rows = [row("none", tflite_accuracy=0.98, machine="a"), ptq(tflite_accuracy=0.976, machine="b")]
+    assert found(rows, {"run-none": 40, "run-ptq_int8": 48})["Speed first"].undecided == ()
+
+
+def test_what_has_lost_too_much_for_sure_is_not_undecided() -> None:
+    rows = [row("none", tflite_accuracy=0.98), ptq(tflite_accuracy=0.9)]
+    assert found(rows, {"run-none": 40, "run-ptq_int8": 200})["Size first"].undecided == ()
+
+
 def test_the_fastest_is_no_void_one() -> None:
     rows = [row("none"), ptq(speedup=9.0, speed="void", run_id="void"), ptq(strategy="qat")]
     fastest = found(rows, {"run-none": 40, "void": 40, "run-qat": 40})["Speed first"]

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.comparison.columns import several_machines, timed
+from experiments.comparison.names import TASK
 from experiments.comparison.people import Differences, for_people, note
 from experiments.progress import CONSOLE
 from experiments.record import is_setting
@@ -29,7 +30,7 @@ TEXTS = ("strategy", "model", "dataset", "speed", "machine", "computes in", "rem
 
 
 def show(table: pd.DataFrame) -> None:
-    """Print a table and what its columns mean: the best of each column marked, what may be chance dimmed."""
+    """Print a table and what its columns mean: the best of each column and task marked, what may be chance dimmed."""
     shown = narrowed(for_people(table), CONSOLE.width)
     CONSOLE.print(picture(shown, styled(table)))
     CONSOLE.print(note(table, list(shown.columns)), style="dim", markup=False, highlight=False)
@@ -73,14 +74,11 @@ def styled(table: pd.DataFrame) -> Mapping[str, Sequence[str]]:
 
 
 def _best(table: pd.DataFrame, column: str, highest: bool) -> pd.Series:
-    """The highest or lowest value of a column; of times, only of those that mean something, on one machine."""
+    """The highest or lowest value of each task; of times, only of those that mean something, on one machine."""
     values = table[column]
     if timed(column):
         values = values.where((table["speed"] != "void") & (not several_machines(table)))
-    return _is(values, values.max() if highest else values.min())
-
-
-def _is(values: pd.Series, best: Any) -> pd.Series:
+    best = values.groupby([table[name] for name in TASK], dropna=False).transform("max" if highest else "min")
     return values.eq(best).fillna(value=False).astype(bool)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,13 +20,14 @@ MARGIN = 0.005  # half a point of accuracy: what is given up for size or speed, 
 
 @dataclass(frozen=True)
 class Choice:
-    """The row to ship for one priority, its evidence, and which others may be as good."""
+    """The row to ship for one priority, its evidence, and which others may be as good, or are if they lose no more."""
 
     priority: str
     name: str
     run_id: str
     evidence: str
     equals: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,17 +89,20 @@ def tasks(table: pd.DataFrame, runs: pd.DataFrame, answers: Answered) -> list[Ta
 def choices(task: Task) -> list[Choice]:
     """What to ship if accuracy, size, speed, or a microcontroller's memory comes first."""
     best = task.rows.sort_values("tflite_accuracy", ascending=False, kind="stable").iloc[0]
-    near = task.rows[[_near(task, row, best) for _, row in task.rows.iterrows()]]
-    found = [_most_accurate(task, best), _smallest(task, near, best), _fastest(task, near, best)]
-    return [choice for choice in [*found, _on_micro(task, near)] if choice]
+    standing = pd.Series([_standing(task, row, best) for _, row in task.rows.iterrows()], index=task.rows.index)
+    near, unsure = task.rows[standing == "near"], task.rows[standing == "unsure"]
+    found = [_most_accurate(task, best), _smallest(task, near, unsure, best), _fastest(task, near, unsure, best)]
+    return [choice for choice in [*found, _on_micro(task, near, unsure)] if choice]
 
 
-def _near(task: Task, row: pd.Series, best: pd.Series) -> bool:
-    """Whether a row gives up at most MARGIN, at the bad end of the interval."""
+def _standing(task: Task, row: pd.Series, best: pd.Series) -> Literal["near", "unsure", "far"]:
+    """Whether a row gives up at most MARGIN at the bad end of the interval, at its good end only, or more."""
     if row["run_id"] == best["run_id"]:
-        return True
+        return "near"
     difference = task.difference(row, best)
-    return difference is not None and difference.low >= -MARGIN
+    if difference is None or difference.high < -MARGIN:
+        return "far"
+    return "near" if difference.low >= -MARGIN else "unsure"
 
 
 def _most_accurate(task: Task, best: pd.Series) -> Choice:
@@ -109,18 +113,19 @@ def _most_accurate(task: Task, best: pd.Series) -> Choice:
     return Choice("Accuracy first", task.named(best), best["run_id"], f"{accuracy} % of the test images right", equals)
 
 
-def _smallest(task: Task, near: pd.DataFrame, best: pd.Series) -> Choice:
+def _smallest(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Series) -> Choice:
     row = near.sort_values(["tflite_bytes", "tflite_accuracy"], ascending=[True, False], kind="stable").iloc[0]
     evidence = (
         f"{whole(row['tflite_bytes'])} bytes, {times(row['size_ratio'])} smaller than float; {_cost(task, row, best)}"
     )
     equals = _others(task, near, row, lambda other: bool(other["tflite_bytes"] == row["tflite_bytes"]))
-    return Choice("Size first", task.named(row), row["run_id"], evidence, equals)
+    undecided = _others(task, unsure, row, lambda other: bool(other["tflite_bytes"] < row["tflite_bytes"]))
+    return Choice("Size first", task.named(row), row["run_id"], evidence, equals, undecided)
 
 
-def _fastest(task: Task, near: pd.DataFrame, best: pd.Series) -> Choice | None:
+def _fastest(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Series) -> Choice | None:
     """By the ratio to the float file; where rows have float files that differ, by time, and none is called an equal."""
-    valid = near[(near["speed"] != "void") & near["speedup"].notna()]
+    valid, perhaps = (rows[(rows["speed"] != "void") & rows["speedup"].notna()] for rows in (near, unsure))
     if valid.empty or several_machines(valid):
         return None
     ranked = of_one_float_file(valid)
@@ -130,7 +135,10 @@ def _fastest(task: Task, near: pd.DataFrame, best: pd.Series) -> Choice | None:
     latency = three_digits(row["latency_p50_us"])
     evidence = f"{ratio} as fast as float, {latency} us an inference here; {_cost(task, row, best)}"
     equals = _others(task, valid, row, lambda other: ranked and _as_fast(other, row))
-    return Choice("Speed first", task.named(row), row["run_id"], evidence, equals)
+    both = pd.concat([valid, perhaps])
+    comparable = of_one_float_file(both) and not several_machines(both)
+    undecided = _others(task, perhaps, row, lambda other: comparable and _as_fast(other, row))
+    return Choice("Speed first", task.named(row), row["run_id"], evidence, equals, undecided)
 
 
 def _as_fast(row: pd.Series, fastest: pd.Series) -> bool:
@@ -140,14 +148,15 @@ def _as_fast(row: pd.Series, fastest: pd.Series) -> bool:
     return in_words(ratio_of_speedups(*both)) != "slower"
 
 
-def _on_micro(task: Task, near: pd.DataFrame) -> Choice | None:
-    able = near[(near["runs_on_micro"] == "yes") & near["arena_bytes"].notna()]
+def _on_micro(task: Task, near: pd.DataFrame, unsure: pd.DataFrame) -> Choice | None:
+    able, perhaps = (rows[(rows["runs_on_micro"] == "yes") & rows["arena_bytes"].notna()] for rows in (near, unsure))
     if able.empty:
         return None
     row = able.loc[(able["arena_bytes"] + able["tflite_bytes"]).sort_values(kind="stable").index[0]]
     evidence = f"{whole(row['arena_bytes'])} bytes of arena beside the file's {whole(row['tflite_bytes'])}"
     equals = _others(task, able, row, lambda other: _needs(other) == _needs(row))
-    return Choice("For a microcontroller", task.named(row), row["run_id"], evidence, equals)
+    undecided = _others(task, perhaps, row, lambda other: _needs(other) < _needs(row))
+    return Choice("For a microcontroller", task.named(row), row["run_id"], evidence, equals, undecided)
 
 
 def _needs(row: pd.Series) -> float:
