@@ -21,6 +21,7 @@ def _without_traceback(kind: type[BaseException], error: BaseException, tracebac
         sys.__excepthook__(kind, error, traceback)
 
 
-# So reads the name of a command while `python -m` looks for it: its imports take seconds, in which Ctrl-C is no error.
+# The name is "-m" where `python -m` imports this package to find a command in it. What the command then imports takes
+# seconds, before it can deal with Ctrl-C itself; a process that only uses this package keeps its own hook.
 if sys.argv[:1] == ["-m"]:
     sys.excepthook = _without_traceback

@@ -26,12 +26,20 @@ STUDY = [
 ]
 
 
+def grid(table: str) -> list[list[str]]:
+    """The cells of a Markdown table: its heading, the line below that, its rows."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:1] == "|"]
+
+
 def lines(table: str) -> dict[str, list[str]]:
     """The cells of a Markdown table, by its first column."""
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")
-    ]
-    return {first: rest for first, *rest in rows}
+    return {first: rest for first, *rest in grid(table)}
+
+
+def column_of(table: str, name: str) -> list[str]:
+    """What stands in a column of a Markdown table."""
+    heading, _, *rows = grid(table)
+    return [row[heading.index(name)] for row in rows]
 
 
 AGAINST_RIVAL = [held("qat", 0.0001), held("finetune", -0.0001)]
@@ -110,19 +118,12 @@ WHOLE = [*STUDY, held("annotate", 0.0), held("finetune_ptq_int8", 0.0)]
 def test_each_number_of_epochs_has_its_row() -> None:
     table = by_epochs(pd.DataFrame([{**run, "epochs": epochs} for epochs in (1, 10) for run in WHOLE]))
 
-    assert list(lines(table))[2:] == ["1, then 1", "10, then 10"]
+    assert column_of(table, "epochs") == ["1, then 1", "10, then 10"]
 
 
 SEVERAL = pd.DataFrame(
     [{**run, "model": model, "seed": seed} for model in ("resnet8", "ds_cnn") for seed in (0, 1) for run in WHOLE]
 )
-
-
-def cells(table: str, column: str) -> list[str]:
-    """What stands in a column of a Markdown table."""
-    header, _, *rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("|")]
-    place = [name.strip() for name in header].index(column)
-    return [row[place].strip() for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def cells(table: str, column: str) -> list[str]:
     ],
 )
 def test_each_model_and_seed_has_its_row(column: str, shown: list[str]) -> None:
-    assert cells(by_model(SEVERAL), column) == shown
+    assert column_of(by_model(SEVERAL), column) == shown
 
 
 def test_a_difference_of_seven_images_is_no_evidence() -> None:

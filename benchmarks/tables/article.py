@@ -23,6 +23,10 @@ FURTHER = {
     RIVAL: "as many further epochs in float, then int8 after training",
     "annotate": "the last layer alone annotated",
 }
+IN_SHORT = (
+    "Accuracy in %, changes in points, of TFLite files. [low, high]: 95 % interval, over the test images. A change "
+    "whose interval holds 0 is no evidence of one."
+)
 Rows = Mapping[str, pd.Series]  # by strategy
 Claim = tuple[str, str, str]  # what is asked, what the article says, what was found here
 
@@ -82,12 +86,6 @@ def by_model(runs: pd.DataFrame) -> str:
         {"model": model, "seed": seed, **_in_short(rows), **_saved(rows)} for (model, seed), rows in groups.items()
     ]
     return f"{markdown(pd.DataFrame(shown))}\n{IN_SHORT} smaller, faster: than the float file of the same baseline.\n"
-
-
-IN_SHORT = (
-    "Accuracy in %, changes in points, of TFLite files. [low, high]: 95 % interval, over the test images. A change "
-    "whose interval holds 0 is no evidence of one."
-)
 
 
 def _in_short(rows: Rows) -> dict[str, str]:

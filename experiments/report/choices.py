@@ -118,9 +118,8 @@ def _smallest(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Ser
     evidence = (
         f"{whole(row['tflite_bytes'])} bytes, {times(row['size_ratio'])} smaller than float; {_cost(task, row, best)}"
     )
-    equals = _others(task, near, row, lambda other: bool(other["tflite_bytes"] == row["tflite_bytes"]))
-    undecided = _others(task, unsure, row, lambda other: bool(other["tflite_bytes"] < row["tflite_bytes"]))
-    return Choice("Size first", task.named(row), row["run_id"], evidence, equals, undecided)
+    size = row["tflite_bytes"]
+    return _chosen(task, "Size first", row, evidence, near, unsure, lambda other: bool(other["tflite_bytes"] <= size))
 
 
 def _fastest(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Series) -> Choice | None:
@@ -134,11 +133,10 @@ def _fastest(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Seri
     ratio = times(*ends(row, "speedup"))
     latency = three_digits(row["latency_p50_us"])
     evidence = f"{ratio} as fast as float, {latency} us an inference here; {_cost(task, row, best)}"
-    equals = _others(task, valid, row, lambda other: ranked and _as_fast(other, row))
     both = pd.concat([valid, perhaps])
-    comparable = of_one_float_file(both) and not several_machines(both)
-    undecided = _others(task, perhaps, row, lambda other: comparable and _as_fast(other, row))
-    return Choice("Speed first", task.named(row), row["run_id"], evidence, equals, undecided)
+    if several_machines(both) or not of_one_float_file(both):
+        perhaps = perhaps.iloc[:0]
+    return _chosen(task, "Speed first", row, evidence, valid, perhaps, lambda other: ranked and _as_fast(other, row))
 
 
 def _as_fast(row: pd.Series, fastest: pd.Series) -> bool:
@@ -152,16 +150,29 @@ def _on_micro(task: Task, near: pd.DataFrame, unsure: pd.DataFrame) -> Choice | 
     able, perhaps = (rows[(rows["runs_on_micro"] == "yes") & rows["arena_bytes"].notna()] for rows in (near, unsure))
     if able.empty:
         return None
-    row = able.loc[(able["arena_bytes"] + able["tflite_bytes"]).sort_values(kind="stable").index[0]]
+    row = able.loc[able.apply(_needs, axis=1).sort_values(kind="stable").index[0]]
     evidence = f"{whole(row['arena_bytes'])} bytes of arena beside the file's {whole(row['tflite_bytes'])}"
-    equals = _others(task, able, row, lambda other: _needs(other) == _needs(row))
-    undecided = _others(task, perhaps, row, lambda other: _needs(other) < _needs(row))
-    return Choice("For a microcontroller", task.named(row), row["run_id"], evidence, equals, undecided)
+    priority = "For a microcontroller"
+    return _chosen(task, priority, row, evidence, able, perhaps, lambda other: _needs(other) <= _needs(row))
 
 
 def _needs(row: pd.Series) -> float:
     """Bytes on a microcontroller: the file and its arena."""
     return float(row["arena_bytes"] + row["tflite_bytes"])
+
+
+def _chosen(
+    task: Task,
+    priority: str,
+    row: pd.Series,
+    evidence: str,
+    near: pd.DataFrame,
+    unsure: pd.DataFrame,
+    as_good: Callable[[pd.Series], bool],
+) -> Choice:
+    """The choice of a row, beside those at least as good: near ones equal it, of unsure ones it is undecided."""
+    equals, undecided = (_others(task, rows, row, as_good) for rows in (near, unsure))
+    return Choice(priority, task.named(row), row["run_id"], evidence, equals, undecided)
 
 
 def _others(task: Task, rows: pd.DataFrame, chosen: pd.Series, alike: Callable[[pd.Series], bool]) -> tuple[str, ...]:
