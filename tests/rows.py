@@ -18,7 +18,8 @@ def row(strategy: str, **changes: Any) -> dict[str, Any]:
         "latency_p50_us": 410.4, "latency_p90_us": 420.0, "latency_p99_us": 500.0, "latency_min_us": 400.0,
         "speedup": 1.001, "speedup_low": 0.992, "speedup_high": 1.011, "speed": "equivalent",
         "arithmetic": "4 float32", "coverage_ops": 0.0, "coverage_weights": 0.0, "coverage_macs": 0.0,
-        "train_seconds": 60.0, "epochs_trained": 1.0, "epochs_reused": 0.0, "cpu": "a CPU", "git_commit": "abc",
+        "train_seconds": 60.0, "epochs_trained": 1.0 + changes.get("finetune_epochs", 0), "epochs_reused": 0.0,
+        "cpu": "a CPU", "git_commit": "abc",
         "run_id": f"run-{strategy}", "status": "FINISHED", "error": None,
         **changes,
     }  # fmt: skip

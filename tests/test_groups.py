@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.comparison.baseline import against, unmatched
+from experiments.comparison.baseline import against, trained_less, unmatched
 from experiments.comparison.columns import COLUMNS, GROUPED, cell_of, frame
 from experiments.comparison.gates import decide, told
 from experiments.comparison.groups import grouped, seeds_to_pool
@@ -217,6 +217,32 @@ def test_a_run_that_trains_is_never_held_against_other_epochs(status: str) -> No
     others = [row("finetune"), row("finetune", finetune_epochs=4, status=status)]
     table = held([*others[status == "FINISHED" :], row("qat", finetune_epochs=1)])
     assert pd.isna(table["against_run_id"].iloc[-1])
+
+
+def further(strategy: str, epochs: int, finetune_epochs: int, **changes: Any) -> dict[str, Any]:
+    """A run of so many epochs after the baseline."""
+    return row(strategy, finetune_epochs=finetune_epochs, epochs_trained=1.0 + epochs, **changes)
+
+
+CONTROLS = [further("finetune", n, n, run_id=f"finetune-{n}") for n in (2, 4)]
+
+
+def test_a_strategy_that_trains_twice_is_held_against_as_many_epochs_in_all() -> None:
+    table = held([*CONTROLS, further("qat", 2, 2), further("prune_qat", 4, 2)])
+    assert table["against_run_id"].tolist()[2:] == ["finetune-2", "finetune-4"]
+    assert trained_less(table, table, "finetune") == []
+
+
+def test_a_strategy_that_trains_longer_than_any_control_is_told_which_one_it_needs() -> None:
+    table = held([CONTROLS[0], further("qat", 2, 2), further("prune_qat", 4, 2), further("cluster_qat", 4, 2)])
+    (line,) = trained_less(table, table, "finetune")
+    assert line.startswith("prune_qat and cluster_qat trained for more epochs")
+    assert line.endswith("add strategy=finetune finetune.epochs=4.")
+
+
+def test_that_a_baseline_trains_less_than_what_follows_needs_no_saying() -> None:
+    table = held([row("none"), further("qat", 2, 2)], "none")
+    assert trained_less(table, table, "none") == []
 
 
 def test_a_run_that_does_not_train_is_held_against_the_only_epochs_there_are() -> None:

@@ -253,6 +253,11 @@ def test_trained_strategies_stand_against_the_control() -> None:
     assert "Against the control" not in page(ROWS, WRONG)
 
 
+def test_the_control_that_a_longer_training_needs_is_named() -> None:
+    rows = [row("finetune", finetune_epochs=1), row("prune_qat", finetune_epochs=1, epochs_trained=3.0)]
+    assert "add strategy=finetune finetune.epochs=2." in page(rows, {})
+
+
 def test_details_of_so_many_runs_are_shown_at_most() -> None:
     rows = [row("none", seed=0, run_id=f"run-{n}", epochs=n) for n in range(MOST_RUNS + 2)]
     assert page(rows, {}).count("<details>") == MOST_RUNS

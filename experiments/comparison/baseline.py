@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.columns import AGAINST, cell_of, ends, key_of, several_machines
+from experiments.comparison.columns import AGAINST, cell_of, ends, epochs_in_all, key_of, several_machines
 from experiments.comparison.groups import Answered
 from experiments.errors import UserError, near
 from experiments.record import is_setting
@@ -20,8 +20,9 @@ OWN = ("strategy.", "finetune.")
 def against(table: pd.DataFrame, strategy: str, answers: Answered) -> pd.DataFrame:
     """The table with the columns AGAINST: each run against the newest finished run of this strategy and its settings.
 
-    Where both strategies train, only runs of the same finetune_epochs are compared; where one does not, the only ones
-    there are. Where no run, or more than one, fits, the cells are empty but for the strategy's name.
+    Where both strategies train, a run is compared with the one that was trained for as many epochs in all, and where
+    there is none, with the one of the same finetune_epochs; where one does not train, with the only one there is. Where
+    no run, or more than one, fits, the cells are empty but for the strategy's name.
 
     Raises:
         UserError: no finished run has this strategy.
@@ -41,11 +42,34 @@ def against(table: pd.DataFrame, strategy: str, answers: Answered) -> pd.DataFra
     return table.assign(**held.assign(against=strategy))
 
 
+def trained_less(table: pd.DataFrame, every: pd.DataFrame, strategy: str) -> list[str]:
+    """Which rows of the table are held against a run that was trained for fewer epochs in all, in a line; or none.
+
+    `every` run is where those that they are held against stand.
+    """
+    others = every.drop_duplicates("run_id").set_index("run_id").reindex(table["against_run_id"])
+    missing = epochs_in_all(table) - epochs_in_all(others).to_numpy()
+    longer = (missing > 0).fillna(False) & (others["finetune_epochs"] > 0).fillna(False).to_numpy(bool)
+    if not longer.any():
+        return []
+    epochs = (others["finetune_epochs"].to_numpy() + missing)[longer].drop_duplicates().sort_values()
+    needed = ",".join(f"{number:.0f}" for number in epochs)
+    return [
+        f"{_listed(table.loc[longer, 'strategy'])} trained for more epochs in all than the {strategy} that they are "
+        f"held against: add strategy={strategy} finetune.epochs={needed}."
+    ]
+
+
 def unmatched(table: pd.DataFrame, strategy: str) -> list[str]:
     """How many runs have nothing to be held against, in a line; none where all have."""
     missing = int((table["against_run_id"].isna() & (table["status"] == "FINISHED")).sum())
     line = f"{missing} of {len(table)} runs have no run of {strategy}, or several, to be held against."
     return [line] if missing else []
+
+
+def _listed(strategies: pd.Series) -> str:
+    *names, last = strategies.unique()
+    return f"{', '.join(names)} and {last}" if names else str(last)
 
 
 def _strategies(table: pd.DataFrame) -> list[str]:
@@ -58,7 +82,8 @@ def _fitting(run: pd.Series, others: pd.DataFrame | None, trains: bool) -> pd.Se
         return None
     others = others.drop_duplicates([*cell_of(others), "seed"], keep="last")
     if len(others) > 1 or (trains and run["finetune_epochs"] > 0):
-        others = others[others["finetune_epochs"] == run["finetune_epochs"]]
+        as_long = others[epochs_in_all(others) == run["epochs_trained"] + run["epochs_reused"]]
+        others = others[others["finetune_epochs"] == run["finetune_epochs"]] if as_long.empty else as_long
     return others.iloc[0] if len(others) == 1 else None
 
 

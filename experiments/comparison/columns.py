@@ -92,6 +92,11 @@ def cell_of(table: pd.DataFrame) -> list[str]:
     return [*CELL, *filter(is_setting, table.columns)]
 
 
+def epochs_in_all(table: pd.DataFrame) -> pd.Series:
+    """For how many epochs what was converted was trained: those of the baseline and all of the strategy's trainings."""
+    return table["epochs_trained"] + table["epochs_reused"]
+
+
 def key_of(values: Iterable[Any]) -> tuple[Any, ...]:
     """Settings as they are compared: empty ones are equal to one another."""
     return tuple(None if pd.isna(value) else value for value in values)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from experiments.comparison.baseline import against, unmatched
+from experiments.comparison.baseline import against, trained_less, unmatched
 from experiments.comparison.groups import Answered, grouped, seeds_to_pool
 from experiments.comparison.query import in_order, known, where
 from experiments.record import Answers
@@ -61,11 +61,9 @@ def compared(
         UserError: no run has this strategy, the condition holds for none, or there is no such column.
     """
     answers = _remembered(store.predictions)
-    if baseline:
-        runs = against(runs, baseline, answers)
-    if condition:
-        runs = where(runs, condition)
-    remarks = unmatched(runs, baseline) if baseline else []
+    every = against(runs, baseline, answers) if baseline else runs
+    runs = where(every, condition) if condition else every
+    remarks = [*unmatched(runs, baseline), *trained_less(runs, every, baseline)] if baseline else []
     groups = seeds_to_pool(runs) if by is None else [known(runs, name, "--group-by") for name in by]
     if not groups:
         return Comparison(runs, runs, answers, remarks=tuple(remarks))

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from experiments.artifacts import CHANGED, LAYERS, read_changed
-from experiments.comparison.baseline import against
+from experiments.comparison.baseline import against, trained_less
 from experiments.comparison.columns import is_group
 from experiments.comparison.compared import Comparison
 from experiments.comparison.groups import grouped, seeds_to_pool
@@ -44,6 +44,7 @@ class Table:
     rows: tuple[tuple["Cell", ...], ...]
     note: str
     rest: int = 0  # rows that are not shown
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Cell:
     look: str
 
 
-def table_of(comparison: pd.DataFrame) -> Table:
-    """A comparison as people read it."""
+def table_of(comparison: pd.DataFrame, remarks: Sequence[str]) -> Table:
+    """A comparison as people read it, with what is to be said of it besides."""
     shown, looks = for_people(comparison), styled(comparison)
     rows = tuple(
         tuple(
@@ -65,7 +66,7 @@ def table_of(comparison: pd.DataFrame) -> Table:
         )
         for i in range(min(len(shown), MOST_ROWS))
     )
-    return Table(tuple(shown.columns), rows, note(comparison), max(0, len(shown) - MOST_ROWS))
+    return Table(tuple(shown.columns), rows, note(comparison), max(0, len(shown) - MOST_ROWS), tuple(remarks))
 
 
 def _cell(text: str, look: str) -> Cell:
@@ -85,9 +86,8 @@ def report(store: Store, comparison: Comparison, drawn: Pictures, commands: Sequ
         "runs": len(comparison.runs),
         "answers": [(task, choices(task)) for task in found],
         "margin": f"{100 * MARGIN:g}",
-        "table": table_of(comparison.table),
+        "table": table_of(comparison.table, comparison.remarks),
         "control": _control(comparison),
-        "remarks": comparison.remarks,
         "pictures": {name: Markup(as_svg(figure, name)) for name, figure in drawn.drawn.items()},
         "left_out": drawn.left_out,
         "details": list(_details(store, comparison, found)),
@@ -131,7 +131,8 @@ def _control(comparison: Comparison) -> Table | None:
     if held.empty:
         return None
     groups = seeds_to_pool(held)
-    return table_of(grouped(held, groups, comparison.answers).table if groups else held)
+    shown = grouped(held, groups, comparison.answers).table if groups else held
+    return table_of(shown, trained_less(held, runs, CONTROL))
 
 
 def _details(store: Store, comparison: Comparison, found: list[Task]) -> Iterator[Details]:
