@@ -17,6 +17,7 @@ import pandas as pd
 from benchmarks.studies import RIVAL, STUDIES, Study
 from benchmarks.tables import (
     article,
+    compression,
     epoch,
     evaluation,
     exactness,
@@ -197,6 +198,7 @@ class Derived:
 DERIVED: Mapping[str, Derived] = {
     "answer": Derived("article", article.answers, (SHOWN, (f"against_{RIVAL}.csv",))),
     "seeds": Derived("article", article.seed_by_seed, (RUNS,)),
+    "compression": Derived("compression", compression.readme_table),
     "epochs": Derived("epochs", article.by_epochs),
     "architectures": Derived("architectures", article.by_model, (RUNS,)),
     "strategies": Derived("once", strategies.readme_table),

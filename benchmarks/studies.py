@@ -25,8 +25,9 @@ class Study:
 
 CONTROL = "finetune"
 RIVAL = "finetune_ptq_int8"
-# Of the suite's strategies, those whose training is published so far; the others take hours more.
+# Of the suite's strategies, those of the article's question; those that compress as well are a study of their own.
 ARTICLE = "none,finetune,ptq_dynamic,ptq_float16,ptq_int4,ptq_int8,ptq_int16x8,finetune_ptq_int8,qat,annotate"
+COMPRESSION = "none,finetune,finetune_ptq_int8,qat,prune,cluster,prune_qat,cluster_qat,prune_cluster_qat"
 STUDIES: Mapping[str, Study] = {
     "first_sweep": Study(
         "What the first command of the README prints",
@@ -53,6 +54,16 @@ STUDIES: Mapping[str, Study] = {
         (("+suite=article", f"strategy={ARTICLE}", "seed=0,1,2"),),
         control=CONTROL,
         rival=RIVAL,
+    ),
+    "compression": Study(
+        "Pruning and clustering by the article's protocol, alone, with int8 after training, or before qat",
+        "two and a half hours on two cores",
+        (
+            ("+suite=article", f"strategy={COMPRESSION}"),
+            ("+suite=article", "strategy=prune,cluster", "strategy.quantization=int8"),
+            ("+suite=article", "strategy=finetune,finetune_ptq_int8", "finetune.epochs=40,60"),
+        ),
+        control=CONTROL,
     ),
     "epochs": Study(
         "Epoch counts by strategy: 1, 2, 5, 10 and 20 after a baseline of as many",

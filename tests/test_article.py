@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.tables import compression
 from benchmarks.tables.article import answers, by_epochs, by_model, seed_by_seed, unpaired_p
 from tests.rows import row
 
@@ -137,6 +138,29 @@ SEVERAL = pd.DataFrame(
 )
 def test_each_model_and_seed_has_its_row(column: str, shown: list[str]) -> None:
     assert column_of(by_model(SEVERAL), column) == shown
+
+
+COMPRESSED = [
+    row("none", tflite_gzip_bytes=550_000.0),
+    held("finetune", 0.0, finetune_epochs=20, epochs=20, epochs_trained=40.0, tflite_gzip_bytes=551_000.0),
+    held("prune", -0.001, finetune_epochs=20, epochs=20, epochs_trained=40.0, tflite_gzip_bytes=50_000.0)
+    | {"strategy.quantization": "int8"},
+    held("prune_qat", 0.001, finetune_epochs=20, epochs=20, epochs_trained=60.0, tflite_gzip_bytes=55_000.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [
+        ("strategy", ["prune, then int8", "prune_qat", "none", "finetune"]),
+        ("further epochs", ["20", "40", "0", "20"]),
+        ("against finetune of as many epochs",
+         ["-0.10 [-0.20, +0.00]", "+0.10 [+0.00, +0.20]", "", "+0.00 [-0.10, +0.10]"]),
+        ("download smaller", ["11.00x", "10.00x", "1.00x", "1.00x"]),
+    ],
+)  # fmt: skip
+def test_what_compression_saves_and_costs_is_told_smallest_download_first(column: str, shown: list[str]) -> None:
+    assert column_of(compression.readme_table(pd.DataFrame(COMPRESSED)), column) == shown
 
 
 def test_a_difference_of_seven_images_is_no_evidence() -> None:
