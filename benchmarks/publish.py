@@ -46,7 +46,7 @@ from experiments.errors import UserError, mistakes_told, near
 from experiments.plots import save
 from experiments.progress import say
 from experiments.report.page import write_report
-from experiments.tracking import Row, Store, Tracking, connect
+from experiments.tracking import Row, Store, Tracking, existing
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -59,7 +59,7 @@ SCREENSHOTS = ("mlflow.png", "report.png")  # made afterwards, by benchmarks.scr
 def publish(name: str, uri: str) -> None:
     """Write the results of a study and renew the README's table."""
     study = study_of(name)
-    store = connect(Tracking(uri=uri), create=False)
+    store = existing(uri)
     table = runs_of(study, store)
     stamps = [store.stamp(run_id) for run_id in table["run_id"]]
     if any(stamp != stamps[0] for stamp in stamps):

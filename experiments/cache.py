@@ -356,7 +356,9 @@ def _days(text: str) -> float:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.cache", description="What was trained, converted and evaluated, and is kept."
+        prog="python -m experiments.cache",
+        description="What was trained, converted and evaluated, and is kept.",
+        epilog="Exit codes: 0 well; 1 damaged entries were found; 2 the command is wrong; 130 stopped.",
     )
     parser.add_argument("verb", nargs="?", choices=("list", "verify", "clear"), default="list")
     parser.add_argument("--dir", type=Path, default=Path("cache"), help="the cache folder (default: %(default)s)")

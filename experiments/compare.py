@@ -3,8 +3,8 @@
 Every difference in a table is against the float TFLite model of the same baseline, measured in the same run, or with
 `--baseline finetune` against the run of that strategy. Runs that differ in their seeds only are one row, with means and
 intervals; `--group-by run_id` shows each run. `--pair RUN RUN` compares any two runs.
-`--require` and `--minimize` name the run to ship.
-`--register NAME` puts its model into MLflow's model registry.
+`--require` and `--minimize` name the run to ship; `--against FILE.csv` says what has become worse since then.
+`--register NAME` puts the model of the run to ship into MLflow's model registry, if neither says no.
 Exit codes: 0 well; 2 the command is wrong, or there is nothing to compare; 3 no run meets the requirements;
 4 the sweep is worse than the earlier one; 130 stopped.
 """
@@ -16,22 +16,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from pydantic import ValidationError
 
-from experiments.card import problems
 from experiments.comparison.columns import frame
 from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.files import ENDINGS, FORMS, form_of, written
-from experiments.comparison.gates import decide, requirement, told
+from experiments.comparison.gates import Decision, decide, requirement, told
 from experiments.comparison.pairs import show_pairs
 from experiments.comparison.pictures import drawn, tell, write_pictures
 from experiments.comparison.query import in_order, matrix, only, where
-from experiments.comparison.regressions import allowance, earlier, regressions
+from experiments.comparison.regressions import allowance, earlier, regressions, remarks
 from experiments.comparison.terminal import plain, show
 from experiments.errors import UserError, by_beginning, mistakes_told
 from experiments.progress import CONSOLE, say
 from experiments.report.page import MOST_RUNS, write_report
-from experiments.tracking import Row, Store, Tracking, connect, redacted
+from experiments.tracking import Row, Store, Tracking, existing, redacted
 
 REPORT = "report.html"  # artifact of a sweep
 # Forms with an option of their own; every form has --out.
@@ -44,14 +42,7 @@ def load(uri: str = Tracking.uri, experiment: str = Tracking.experiment, sweep: 
     Raises:
         UserError: there is no such store, experiment or sweep, or no run in it.
     """
-    return _loaded(_store(uri, experiment), sweep)
-
-
-def _store(uri: str, experiment: str) -> Store:
-    try:
-        return connect(Tracking(uri=uri, experiment=experiment), create=False)
-    except ValidationError as error:
-        raise UserError(problems("tracking", error)) from error
+    return _loaded(existing(uri, experiment), sweep)
 
 
 def _loaded(store: Store, sweep: str) -> pd.DataFrame:
@@ -96,7 +87,7 @@ def main() -> None:
     options = parser.parse_args()
     with mistakes_told():
         _refuse_idle(parser, options)
-        store = _store(options.uri, options.experiment)
+        store = existing(options.uri, options.experiment)
         if options.pair:
             _compare_runs(store, options)
         elif options.pivot:
@@ -127,7 +118,8 @@ def _refuse_idle(parser: argparse.ArgumentParser, options: argparse.Namespace) -
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.compare",
-        description="Compare recorded runs: prints a table, and writes it as files.",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
     parser.add_argument("--experiment", default=Tracking.experiment, help="experiment there (default: %(default)s)")
@@ -205,10 +197,14 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
         written(comparison.table, options.seeds_csv, FORMS["csv"])
     if options.plots or reports:
         _illustrate(store, comparison, options.plots, reports)
-    if options.require or options.minimize or options.maximize or options.register is not None:
-        _ship(store, comparison.table, options)
-    if options.against:
-        _hold_against(comparison.runs, options)
+    decision = _decided(comparison.table, options)
+    worse = _became_worse(comparison.runs, options) if options.against else False
+    if decision and decision.chosen is None:
+        sys.exit(3)
+    if worse:
+        sys.exit(4)
+    if decision and options.register is not None:
+        _register(store, decision, options)
 
 
 def _illustrate(store: Store, comparison: Comparison, folder: Path | None, reports: Sequence[Path]) -> None:
@@ -230,18 +226,19 @@ def _commands(store: Store, comparison: Comparison) -> list[str]:
     ]
 
 
-def _hold_against(table: pd.DataFrame, options: argparse.Namespace) -> None:
-    """Say what has become worse since an earlier comparison, and end with 4 if anything has."""
+def _became_worse(table: pd.DataFrame, options: argparse.Namespace) -> bool:
+    """Say what has become worse since an earlier comparison; whether anything has."""
     allowances = [
         *(allowance(text, "drop", table) for text in options.max_drop),
         *(allowance(text, "growth", table) for text in options.max_growth),
     ]
     if not allowances:
         raise UserError("--against: say what may not become worse, with --max-drop or --max-growth COLUMN=AMOUNT.")
-    worse = regressions(earlier(options.against), table, allowances)
-    say("\n".join(worse) if worse else f"Nothing is worse than in {options.against} by more than is allowed.")
-    if worse:
-        sys.exit(4)
+    before = earlier(options.against)
+    worse = regressions(before, table, allowances)
+    said = worse or [f"Nothing is worse than in {options.against} by more than is allowed."]
+    say("\n".join([*said, *remarks(before, table, allowances)]))
+    return bool(worse)
 
 
 def _show_matrix(table: pd.DataFrame, options: argparse.Namespace) -> None:
@@ -264,24 +261,26 @@ def _show_matrix(table: pd.DataFrame, options: argparse.Namespace) -> None:
         written(headed, path, form)
 
 
-def _ship(store: Store, table: pd.DataFrame, options: argparse.Namespace) -> None:
-    """Name the run to ship and register its model where that is asked for, or end with 3."""
+def _decided(table: pd.DataFrame, options: argparse.Namespace) -> Decision | None:
+    """Name the run to ship, where that is asked for."""
+    if not (options.require or options.minimize or options.maximize or options.register is not None):
+        return None
     requirements = [requirement(text, table) for text in options.require]
-    objective, lowest = options.maximize or options.minimize or "tflite_bytes", not options.maximize
-    decision = decide(table, requirements, objective, lowest)
-    lines = told(decision, objective, lowest)
-    for line in lines:
-        say(line)
-    if decision.chosen is None:
-        sys.exit(3)
-    if options.register is not None:
-        _register(store, decision.chosen, options, lines)
+    decision = decide(table, requirements, *_objective(options))
+    say("\n".join(told(decision, *_objective(options))))
+    return decision
 
 
-def _register(store: Store, run: pd.Series, options: argparse.Namespace, lines: Sequence[str]) -> None:
+def _objective(options: argparse.Namespace) -> tuple[str, bool]:
+    """What decides among the runs left, and whether the lowest is best."""
+    return options.maximize or options.minimize or "tflite_bytes", not options.maximize
+
+
+def _register(store: Store, decision: Decision, options: argparse.Namespace) -> None:
     """Register the model of the run to ship, with the reasons in its description, and say how to load it."""
-    asked = [f"required: {text}" for text in options.require]
-    version = store.register(run["run_id"], options.register, "\n".join(f"- {line}" for line in [*asked, *lines]))
+    assert decision.chosen is not None
+    lines = [*(f"required: {text}" for text in options.require), *told(decision, *_objective(options))]
+    version = store.register(decision.chosen["run_id"], options.register, "\n".join(f"- {line}" for line in lines))
     how = "registered as" if version.new else "was registered already, as"
     say(f"Its model {how} {version.name}, version {version.version}.")
     say(f"Load it with mlflow.pyfunc.load_model({version.uri!r}), or serve it, both without TensorFlow:")

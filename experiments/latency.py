@@ -28,7 +28,7 @@ from rich.table import Table
 from experiments.card import problems
 from experiments.errors import UserError, mistakes_told
 from experiments.progress import CONSOLE, say
-from experiments.tracking import Row, Store, Tracking, connect
+from experiments.tracking import Row, Store, Tracking, existing
 
 if TYPE_CHECKING:
     from experiments.dataset import Images, Source
@@ -59,7 +59,8 @@ def main() -> None:
         store = _store(options)
         contestants = list(_contestants(options, store))
         session = _timed(contestants, options)
-        files, pairs = files_table(contestants, session), pairs_table(session)
+        pairs = pairs_table(session)
+        files = files_table(contestants, session, pairs)
         show(files, pairs, session)
         if options.csv:
             _write(options.csv, pairs)
@@ -94,7 +95,7 @@ def _store(options: argparse.Namespace) -> Store | None:
     """Where the runs are; None where only plain files are to be timed."""
     if all(_is_file(target) for target in options.targets):
         return None
-    return connect(Tracking(uri=options.uri, experiment=options.experiment), create=False)
+    return existing(options.uri, options.experiment)
 
 
 def _contestants(options: argparse.Namespace, store: Store | None) -> Iterator[Contestant]:
@@ -191,9 +192,10 @@ def _check_shape(contestant: Contestant) -> None:
         )
 
 
-def files_table(contestants: Sequence[Contestant], session: "Session") -> pd.DataFrame:
-    """What each file took, a row a file; speedup is the latency of the first file over its own."""
+def files_table(contestants: Sequence[Contestant], session: "Session", pairs: pd.DataFrame) -> pd.DataFrame:
+    """What each file took, a row a file; speedup is the latency of the first file over its own, as `pairs` has it."""
     first, rows = contestants[0].name, []
+    speeds = pairs[pairs["against"] == first].set_index("file")["speed"]
     for contestant in contestants:
         timings, ratio = session.timings[contestant.name], session.ratio(first, contestant.name)
         rows.append(
@@ -207,7 +209,7 @@ def files_table(contestants: Sequence[Contestant], session: "Session") -> pd.Dat
                 "latency_first_us": timings.first_us,
                 "latency_load_us": timings.load_us,
                 **ratio.columns("speedup"),
-                "speed": "" if contestant.name == first else session.verdict(ratio),
+                "speed": speeds.get(contestant.name, ""),
                 "latency_void": session.void,
             }
         )

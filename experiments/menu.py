@@ -18,7 +18,7 @@ GROUPS = {
 }
 USAGE = """\
 [bold]python -m experiments.run[/] [KEY=VALUE ...]       one run
-[bold]python -m experiments.run -m[/] KEY=V1,V2 ...      a sweep: every combination; strategy=glob(*) takes all cards
+[bold]python -m experiments.run -m[/] KEY=V1,V2 ...      a sweep: every combination; 'strategy=glob(*)' takes all cards
 [bold]python -m experiments.run +suite=NAME[/]          a ready-made sweep
 [bold]python -m experiments.compare[/]                   the table of the latest sweep; --csv, --markdown, ...
 """

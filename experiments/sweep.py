@@ -88,10 +88,11 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         name = f"sweep {' '.join(config.hydra.overrides.task)}".strip()[:250]
         self._sweep = self._store.open_sweep(name, {**stamp(), "command": typed()[:5000]})
         atexit.register(self._close_if_stopped)
-        threads = threads_of_a_job(config.hydra.launcher, len(self._jobs), usable_cores())
+        asked = [request.experiment.threads for request in requests]
+        threads = threads_of_a_job(config.hydra.launcher, asked, usable_cores())
         with open_dict(config):
             config.hydra.overrides.task.append(f"sweep={self._sweep}")
-            if threads and config.threads is None:
+            if threads:
                 config.hydra.overrides.task.append(f"threads={threads}")
         self._open.enter_context(bar(SWEEP_BAR, total=len(self._jobs), name=SWEEP_BAR))
 
@@ -243,16 +244,19 @@ def _check_cluster(ray: DictConfig) -> None:
         ) from error
 
 
-def threads_of_a_job(launcher: DictConfig, jobs: int, cores: int) -> int | None:
+def threads_of_a_job(launcher: DictConfig, asked: Sequence[int | None], cores: int) -> int | None:
     """TensorFlow's threads in each of the jobs that a launcher runs at once; None where there is one at a time.
 
-    On a cluster the cores of this machine do not count: a job has what it asks of its node.
+    `asked` is what each job asks for; where one does, nothing is chosen for any. On a cluster the cores of this machine
+    do not count: a job has what it asks of its node.
     """
+    if any(asked):
+        return None
     match launcher._target_.rpartition(".")[2]:
         case "JoblibLauncher":
             wanted = int(launcher.n_jobs)
             at_once = wanted if wanted > 0 else cores + 1 + wanted  # as joblib reads it
-            return max(1, cores // max(1, min(at_once, jobs)))
+            return max(1, cores // max(1, min(at_once, len(asked))))
         case "RayLauncher":
             return max(1, int(launcher.ray.remote.get("num_cpus") or 1))
         case "SlurmLauncher":

@@ -1,6 +1,7 @@
 """The comparison table, for people and for files."""
 
 import io
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -123,6 +124,19 @@ def test_a_file_holds_every_column_in_the_form_that_its_ending_names(tmp_path: P
     assert table["tflite_bytes"].isna().iloc[2]
 
 
+def test_json_rounds_nothing(tmp_path: Path) -> None:
+    FORMS["json"].write(frame([row("qat", accuracy_change_p=3.2e-13)]), tmp_path / "table.json")
+    (kept,) = json.loads((tmp_path / "table.json").read_text())
+    assert (kept["accuracy_change_p"], kept["latency_first_us"], kept["epochs"]) == (3.2e-13, None, 1)
+
+
+def test_a_bar_in_a_cell_does_not_end_it(tmp_path: Path) -> None:
+    rows = [row("annotate", **{"strategy.layers": layers}) for layers in ("['conv|dense']", "['dense']")]
+    FORMS["markdown"].write(frame(rows), tmp_path / "table.md")
+    heading, _, first, *_ = (tmp_path / "table.md").read_text().splitlines()
+    assert heading.count("|") == first.replace(r"\|", "").count("|")
+
+
 def test_an_ending_that_names_no_form_is_refused() -> None:
     with pytest.raises(UserError, match=r"--out comparison\.xls: .*Did you mean \.xlsx"):
         form_of(Path("comparison.xls"))
@@ -161,6 +175,44 @@ def test_runs_that_differ_in_one_setting_only_are_told_apart() -> None:
     shown = for_people(frame(rows))
     assert list(shown["finetune.epochs"]) == ["1", "5"]
     assert "tracking.uri" not in shown.columns
+
+
+IMAGES = ({"dataset.train_samples": "2000"}, {"dataset.train_samples": "None"})
+
+
+def test_a_setting_in_which_only_runs_of_other_strategies_differ_becomes_a_column() -> None:
+    table = frame([row(strategy, **images) for strategy, images in zip(("finetune", "qat"), IMAGES, strict=True)])
+    assert list(for_people(table)["dataset.train_samples"]) == ["2000", "None"]
+
+
+def test_what_strategies_do_is_their_own() -> None:
+    table = frame([row("prune", **{"strategy.sparsity": "0.8"}), row("qat", **{"strategy.rest": "float"})])
+    assert not {"strategy.sparsity", "strategy.rest"} & set(table.columns)
+
+
+def test_further_training_tells_apart_only_what_trains() -> None:
+    rates = [{"finetune.learning_rate": rate} for rate in ("0.001", "0.01")]
+    qat = row("qat", finetune_epochs=1, **rates[0])
+    assert "finetune.learning_rate" in frame([qat, row("finetune", finetune_epochs=1, **rates[1])])
+    assert "finetune.learning_rate" not in frame([qat, row("none", **rates[1])])
+
+
+def test_a_setting_that_follows_another_is_told_once() -> None:
+    rows = [row("qat", **{f"{of}.learning_rate": rate for of in ("training", "finetune")}) for rate in ("0.1", "0.2")]
+    assert names(frame(rows)) == ["qat, learning_rate=0.1", "qat, learning_rate=0.2"]
+
+
+def test_settings_that_end_alike_are_told_in_full() -> None:
+    rates = [("0.1", "0.2"), ("0.2", "0.1")]
+    table = frame([row("qat", **{"training.learning_rate": one, "finetune.learning_rate": other})
+                   for one, other in rates])  # fmt: skip
+    assert names(table)[0] == "qat, training.learning_rate=0.1, finetune.learning_rate=0.2"
+
+
+def test_runs_that_were_asked_for_the_same_have_the_same_settings_wherever_they_are_kept() -> None:
+    asked = [{"tracking.uri": "a"}, {"tracking.uri": "b"}, {"training.batch_size": "5"}]
+    one, other, third = frame([row("none", **each) for each in asked])["settings"]
+    assert (one == other, one == third) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,8 @@ def test_rows_are_those_of_the_condition() -> None:
         ("strategy ==", "Write it as in"),
         ("epochs > 'five'", "Write it as in"),
         ("1 + 1", "--where"),
+        ("epochs", "this is a value, not a condition"),
+        ("strategy", "this is a value, not a condition"),
     ],
 )
 def test_a_condition_that_cannot_be_read_is_refused(condition: str, message: str) -> None:
@@ -140,12 +142,33 @@ def test_a_setting_of_numbers_is_compared_and_ordered_by_value() -> None:
     assert list(map(str, columns)) == ["2", "4", "8", "16"]
 
 
+def test_a_void_timing_counts_in_no_mean() -> None:
+    table = frame([row("qat", speedup=3.0), row("qat", seed=1, speedup=50.0, speed="void")])
+    assert matrix(table, "strategy", "epochs", "speedup").to_numpy().tolist() == [[3.0]]
+
+
+def test_runs_without_a_setting_stand_under_an_empty_one() -> None:
+    layers = [{"strategy.layers": "['dense']"}, {"strategy.layers": "['conv']"}]
+    table = frame([row("qat"), *(row("annotate", **each) for each in layers)])
+    assert list(matrix(table, "strategy.layers", "epochs", "tflite_bytes").index) == ["", "['dense']", "['conv']"]
+
+
+@pytest.mark.parametrize("text", ["tflite_accuracy >= 0.5", "speedup >= 1"])
+def test_what_has_no_interval_is_judged_by_its_value(text: str) -> None:
+    ends = ("tflite_accuracy_low", "tflite_accuracy_high", "speedup_low", "speedup_high")
+    table = frame([row("qat", **dict.fromkeys(ends, float("nan")))])
+    decision = decide(table, [requirement(text, table)], "tflite_bytes", lowest=True)
+    assert decision.chosen is not None
+    assert not any("nan" in line for line in told(decision, "speedup", lowest=False))
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
         (("strategy", "epoch", "tflite_accuracy"), "Did you mean epochs"),
         (("strategy", "epochs", "arithmetic"), "holds words"),
-        (("epochs", "epochs", "tflite_accuracy"), "two different settings"),
+        (("epochs", "epochs", "tflite_accuracy"), "three different columns"),
+        (("strategy", "epochs", "epochs"), "three different columns"),
     ],
 )
 def test_a_matrix_that_cannot_be_made_is_refused(asked: tuple[str, str, str], message: str) -> None:

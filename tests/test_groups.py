@@ -245,6 +245,20 @@ def test_that_a_baseline_trains_less_than_what_follows_needs_no_saying() -> None
     assert trained_less(table, table, "none") == []
 
 
+def test_of_several_controls_the_one_of_the_same_further_training_fits() -> None:
+    rates = ("0.001", "0.0001")
+    rows = [further(name, 1, 1, run_id=f"{name}-{rate}", **{"finetune.learning_rate": rate})
+            for name in ("finetune", "qat") for rate in rates]  # fmt: skip
+    assert held(rows)["against_run_id"].tolist() == [f"finetune-{rate}" for rate in rates] * 2
+
+
+def test_runs_on_other_images_are_not_held_against_one_another() -> None:
+    table = held(
+        [row("finetune", **{"dataset.train_samples": "2000"}), row("qat", **{"dataset.train_samples": "None"})]
+    )
+    assert pd.isna(table["against_run_id"].iloc[1])
+
+
 def test_a_run_that_does_not_train_is_held_against_the_only_epochs_there_are() -> None:
     table = held([row("finetune", finetune_epochs=4), row("ptq_int8")])
     assert table["against_run_id"].iloc[-1] == "run-finetune"

@@ -55,6 +55,18 @@ def verdict(timed: Session) -> str:
     return timed.verdict(timed.ratio("reference", "model"))
 
 
+def test_what_a_file_is_called_is_corrected_for_the_number_of_pairs() -> None:
+    everyone = {name: timings(101.5 if name == "f" else 100, 0.02, seed=n) for n, name in enumerate("abcdef")}
+    six = Session({**everyone, SENTINEL: timings(100, 0.02, seed=999)}, IDLE, 1, start_seconds=0.2)
+    contestants = [SimpleNamespace(name=name, model=SimpleNamespace(bytes=1)) for name in everyone]
+
+    files = latency.files_table(contestants, six, latency.pairs_table(six)).set_index("file")  # type: ignore[arg-type]
+
+    assert (six.verdict(six.ratio("a", "f")), files.loc["f", "speed"], files.loc["a", "speed"]) == (
+        "slower", "unclear", "",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("model_us", "scatter", "expected"),
     [
@@ -177,6 +189,7 @@ def test_the_command_times_plain_files_together(tmp_path: Path) -> None:
         (["good.tflite", "--dataset", "mnist"], "takes images of the shape (16,)"),
         (["good.tflite", "--dataset", "minst"], "Did you mean mnist?"),
         (["latest"], "there is no file"),
+        (["latest", "--uri", "mlflow.db"], "tracking.uri=mlflow.db"),
     ],
 )
 def test_what_cannot_be_timed_is_refused(tmp_path: Path, arguments: list[str], told: str) -> None:

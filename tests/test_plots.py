@@ -267,7 +267,7 @@ class Kept:
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(compare, "_store", lambda *_: Kept())
+    monkeypatch.setattr(compare, "existing", lambda *_: Kept())
     monkeypatch.setattr(sys, "argv", ["compare", *arguments])
     compare.main()
 

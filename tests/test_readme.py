@@ -37,3 +37,9 @@ def test_every_card_is_named(group: str) -> None:
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", TEXT))
 def test_links_to_files_lead_somewhere(link: str) -> None:
     assert link.startswith("https://") or (REPOSITORY / Path(link)).exists()
+
+
+@pytest.mark.parametrize("place", sorted(set(re.findall(r"\]\(#([^)]+)\)", TEXT))))
+def test_links_within_it_lead_to_a_heading(place: str) -> None:
+    headings = re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
+    assert place in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

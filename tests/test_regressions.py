@@ -1,12 +1,15 @@
 """What became worse since an earlier sweep."""
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from experiments import compare
 from experiments.comparison.columns import frame
 from experiments.comparison.files import FORMS
-from experiments.comparison.regressions import Allowance, allowance, earlier, regressions
+from experiments.comparison.regressions import Allowance, allowance, earlier, regressions, remarks
 from experiments.errors import UserError
 from tests.rows import FAILED, row
 
@@ -133,6 +136,59 @@ def test_runs_that_differ_in_a_setting_are_held_against_their_like(tmp_path: Pat
 
 
 LAYERS = {"['dense']": 200_000.0, "2": 300_000.0}
+
+
+LATENCY = growth("latency_p50_us=10%")
+
+
+def test_a_timing_that_is_void_now_is_worse_than_one_that_was_not() -> None:
+    before, now = frame([row("none", machine="a")]), frame([row("none", machine="a", speed="void")])
+    (line,) = regressions(before, now, [LATENCY])
+    assert "is not known, for the timing is void" in line
+
+
+def test_an_earlier_timing_that_is_void_judges_nothing_and_is_named() -> None:
+    before = frame([row("none", machine="a", speed="void")])
+    now = frame([row("none", machine="a", latency_p50_us=9000.0)])
+    assert regressions(before, now, [LATENCY]) == []
+    assert remarks(before, now, [LATENCY]) == [
+        "none epochs=1 seed=0: the earlier timing is void, so times are not judged."
+    ]
+
+
+@pytest.mark.parametrize("samples", ["None", "2000"])
+def test_runs_that_were_asked_for_with_other_settings_are_named(samples: str) -> None:
+    before, now = (frame([row("none", **{"dataset.train_samples": each})]) for each in ("None", samples))
+    assert len(remarks(before, now, [])) == (samples == "2000")
+
+
+class Kept:
+    """A store with one run, from which nothing may be registered."""
+
+    def rows(self, _: str) -> list[dict[str, Any]]:
+        return [row("none", tflite_bytes=10.0)]
+
+    def others(self) -> int:
+        return 0
+
+    def predictions(self, _: str) -> None:
+        return None
+
+
+@pytest.mark.parametrize(("required", "exit_code"), [("tflite_bytes <= 10", 4), ("tflite_bytes <= 9", 3)])
+def test_what_a_gate_refuses_is_not_registered(
+    required: str, exit_code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FORMS["csv"].write(frame([row("none", tflite_bytes=9.0)]), tmp_path / "previous.csv")
+    gates = ["--require", required, "--against", str(tmp_path / "previous.csv"), "--max-growth", "tflite_bytes=0"]
+    monkeypatch.setattr(compare, "existing", lambda *_: Kept())
+    monkeypatch.setattr(sys, "argv", ["compare", "--register", "shipped", *gates])
+
+    with pytest.raises(SystemExit) as ended:
+        compare.main()
+
+    assert ended.value.code == exit_code
+    assert "tflite_bytes was 9 and is 10" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("content", "message"), [(None, "cannot be read"), ("a,b\n1,2\n", "lacks strategy")])

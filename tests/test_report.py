@@ -258,6 +258,27 @@ def test_the_control_that_a_longer_training_needs_is_named() -> None:
     assert "add strategy=finetune finetune.epochs=2." in page(rows, {})
 
 
+def test_of_groups_of_different_epochs_it_is_a_run_that_is_shipped() -> None:
+    rows = [ptq("none", epochs=epochs, run_id=f"none-{epochs}") for epochs in (1, 5)]
+    rows += [ptq(epochs=epochs, run_id=f"ptq-{epochs}", tflite_bytes=156_000.0) for epochs in (1, 5)]
+    assert "ptq_int8, 5 epochs" in grouped_page(rows, by=["strategy"], wrong={each["run_id"]: 40 for each in rows})
+
+
+def test_of_groups_of_several_models_something_can_be_shipped() -> None:
+    rows = [row("none", model=model, run_id=model) for model in ("resnet8", "ds_cnn")]
+    assert "there is nothing to ship" not in grouped_page(rows, by=["strategy"], wrong={})
+
+
+def test_a_file_whose_answers_are_lost_is_undecided() -> None:
+    assert "Undecided: ptq_int8" in page([row("none"), ptq(tflite_bytes=156_000.0, tflite_accuracy=0.9)], {})
+
+
+def grouped_page(rows: list[dict[str, Any]], by: list[str], wrong: Mapping[str, int]) -> str:
+    table, store = frame(rows), Recorded(wrong)
+    comparison = Comparison(table, grouped(table, by, store.predictions).table, store.predictions)
+    return report(store, comparison, comparison_pictures(Evidence(table)), ())  # type: ignore[arg-type]
+
+
 def test_details_of_so_many_runs_are_shown_at_most() -> None:
     rows = [row("none", seed=0, run_id=f"run-{n}", epochs=n) for n in range(MOST_RUNS + 2)]
     assert page(rows, {}).count("<details>") == MOST_RUNS

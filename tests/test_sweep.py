@@ -48,17 +48,21 @@ def launcher(card: str, *changes: str) -> Any:
     ],
 )
 def test_joblib_s_jobs_share_the_cores(n_jobs: int, jobs: int, cores: int, threads: int) -> None:
-    assert threads_of_a_job(launcher("joblib", f"n_jobs={n_jobs}"), jobs, cores) == threads
+    assert threads_of_a_job(launcher("joblib", f"n_jobs={n_jobs}"), [None] * jobs, cores) == threads
 
 
 @pytest.mark.parametrize(("card", "asks"), [("ray", "ray.remote.num_cpus"), ("submitit", "cpus_per_task")])
 def test_a_job_on_a_cluster_has_what_it_asks_of_its_node(card: str, asks: str) -> None:
-    assert threads_of_a_job(launcher(card, f"{asks}=3"), jobs=100, cores=2) == 3
+    assert threads_of_a_job(launcher(card, f"{asks}=3"), [None] * 100, cores=2) == 3
 
 
 def test_one_job_after_another_has_no_number_of_its_own() -> None:
     basic = OmegaConf.create({"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"})
-    assert threads_of_a_job(basic, jobs=4, cores=8) is None
+    assert threads_of_a_job(basic, [None] * 4, cores=8) is None
+
+
+def test_jobs_that_ask_for_threads_have_those_and_no_others() -> None:
+    assert threads_of_a_job(launcher("joblib", "n_jobs=2"), [1, 2], cores=8) is None
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 import pandas as pd
 
+from experiments.comparison.files import as_markdown
+
 
 def markdown(table: pd.DataFrame) -> str:
     """A table whose cells are text."""
-    return f"{table.to_markdown(index=False, disable_numparse=True)}\n"
+    return f"{as_markdown(table)}\n"
 
 
 def true(value: object) -> bool:

@@ -6,7 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.columns import AGAINST, cell_of, ends, epochs_in_all, key_of, several_machines
+from experiments.comparison.columns import (
+    AGAINST,
+    FINETUNE,
+    STRATEGY,
+    cell_of,
+    ends,
+    epochs_in_all,
+    key_of,
+    several_machines,
+)
 from experiments.comparison.groups import Answered
 from experiments.errors import UserError, near
 from experiments.record import is_setting
@@ -14,15 +23,15 @@ from experiments.statistics import Estimate, mcnemar, paired_difference, ratio_o
 
 SAME = ("model", "dataset", "epochs", "seed")
 # Settings of what a strategy does; the runs of two strategies need not agree in them.
-OWN = ("strategy.", "finetune.")
+OWN = (STRATEGY, FINETUNE)
 
 
 def against(table: pd.DataFrame, strategy: str, answers: Answered) -> pd.DataFrame:
     """The table with the columns AGAINST: each run against the newest finished run of this strategy and its settings.
 
     Where both strategies train, a run is compared with the one that was trained for as many epochs in all, and where
-    there is none, with the one of the same finetune_epochs; where one does not train, with the only one there is. Where
-    no run, or more than one, fits, the cells are empty but for the strategy's name.
+    there is none, with the one of the same finetune_epochs; where one does not train, with the only one there is. Of
+    several, the one of the same finetune.* fits. Where none does, the cells are empty but for the strategy's name.
 
     Raises:
         UserError: no finished run has this strategy.
@@ -84,6 +93,9 @@ def _fitting(run: pd.Series, others: pd.DataFrame | None, trains: bool) -> pd.Se
     if len(others) > 1 or (trains and run["finetune_epochs"] > 0):
         as_long = others[epochs_in_all(others) == run["epochs_trained"] + run["epochs_reused"]]
         others = others[others["finetune_epochs"] == run["finetune_epochs"]] if as_long.empty else as_long
+    if len(others) > 1:
+        further = [name for name in others.columns if name.startswith(FINETUNE) and not name.endswith(".epochs")]
+        others = others[[key_of(other[further]) == key_of(run[further]) for _, other in others.iterrows()]]
     return others.iloc[0] if len(others) == 1 else None
 
 

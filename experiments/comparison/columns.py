@@ -1,5 +1,6 @@
 """Runs as rows of a table: its columns, and what each holds."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ COLUMNS = (
     "coverage_ops", "coverage_weights", "coverage_macs", "xnnpack_ops", "logit_rmse", "sqnr_min_db",
     "train_seconds", "train_seconds_reused", "epochs_trained", "epochs_reused",
     "conversion_seconds", "evaluation_seconds", "latency_seconds", "profile_seconds", "memory_seconds",
-    "machine", "cpu", "git_commit", "run_id", "status", "error",
+    "machine", "cpu", "git_commit", "settings", "run_id", "status", "error",
 )  # fmt: skip
 # Further columns of a table that is held against the runs of one strategy, and of one whose rows are groups of runs.
 AGAINST = (
@@ -31,6 +32,7 @@ AGAINST = (
     "accuracy_difference_p", "size_against", "speedup_against", "speedup_against_low", "speedup_against_high",
 )  # fmt: skip
 GROUPED = ("runs", "seeds", "images")
+STRATEGY, FINETUNE = "strategy.", "finetune."  # settings of the strategy's card, and of its training
 # Settings that say where a run is kept, not what it is.
 NOT_DECISIVE = ("tracking.", "cache.")
 WHOLE = (
@@ -46,11 +48,13 @@ WHOLE = (
 )
 WORDS = (
     "strategy", "model", "dataset", "speed", "latency_void", "runs_on_micro", "arithmetic", "verified",
-    "broken_promise", "partial", "left_float", "machine", "cpu", "git_commit", "run_id", "status", "error",
+    "broken_promise", "partial", "left_float", "machine", "cpu", "git_commit", "settings", "run_id", "status",
+    "error",
 )  # fmt: skip
 NUMBERS = tuple(name for name in COLUMNS if name not in (*WHOLE, *WORDS))
 # Columns that a table for people shows only where they differ between its rows.
 SETTINGS = ("model", "dataset", "epochs", "seed")
+TASK = ["model", "dataset"]  # what a file has to do: only files of one task compete
 # What a run is but for its seed, with the settings of the configuration that vary.
 CELL = ("strategy", "model", "dataset", "epochs", "finetune_epochs")
 
@@ -63,9 +67,10 @@ def ends(row: Any, name: str) -> tuple[Any, Any, Any]:
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
     """Rows of the store as a table: WHOLE are Int64, NUMBERS float64, WORDS text, and varied settings what they hold.
 
-    A run without a measurement has an empty cell there, never a zero.
+    A run without a measurement has an empty cell there, never a zero. `settings` stands for all that a run was asked
+    for, also where no column says it because no other run differs in it.
     """
-    everything = pd.DataFrame([dict(row) for row in rows])
+    everything = pd.DataFrame([{**row, "settings": _digest_of(row)} for row in rows])
     varied = {name: _as_numbers(everything[name]) for name in _varied(everything)}
     table = everything.reindex(columns=list(COLUMNS)).assign(**varied)
     return table.astype({**dict.fromkeys(WHOLE, "Int64"), **dict.fromkeys(NUMBERS, "float64")})
@@ -79,12 +84,39 @@ def _as_numbers(texts: pd.Series) -> pd.Series:
     return numbers.astype("Int64" if numbers.dtype == "int64" else "float64").reindex(texts.index)
 
 
+def _digest_of(row: Row) -> str:
+    """The same for runs that were asked for the same, but for the seed, and for where they are kept."""
+    idle = NOT_DECISIVE if row.get("finetune_epochs") else (*NOT_DECISIVE, FINETUNE)
+    asked = sorted(f"{name}={value}" for name, value in row.items() if is_setting(name) and not name.startswith(idle))
+    return hashlib.sha256("\n".join(asked).encode()).hexdigest()[:12]
+
+
 def _varied(table: pd.DataFrame) -> list[str]:
-    """Settings of the configuration, such as strategy.layers, in which runs of one strategy differ."""
+    """Settings of the configuration in which runs differ: of one strategy in what it does, such as strategy.layers.
+
+    In any other, such as the images that they are trained on, runs of one task may differ whatever their strategy.
+    """
     settings = [name for name in table.columns if is_setting(name) and not name.startswith(NOT_DECISIVE)]
-    alike = ["strategy", *(name for name in SETTINGS if name != "seed")]
+    of_all = [name for name in settings if not name.startswith(STRATEGY) and not name.endswith(".epochs")]
+    further = [name for name in of_all if name.startswith(FINETUNE)]
+    trained = table[table["finetune_epochs"].fillna(0) > 0]
+    varied = {
+        *_differing(table, ["strategy", *(name for name in SETTINGS if name != "seed")], settings),
+        *_differing(table, TASK, [name for name in of_all if name not in further]),
+        *_differing(trained, TASK, further),
+    }
+    return [name for name in settings if name in varied and not _follows(table, name)]
+
+
+def _differing(table: pd.DataFrame, alike: list[str], settings: list[str]) -> list[str]:
     values = table.groupby(alike, dropna=False)[settings].nunique(dropna=False)
     return [name for name in settings if (values[name] > 1).any()]
+
+
+def _follows(table: pd.DataFrame, name: str) -> bool:
+    """Whether a setting of further training is that of the baseline's in every run, as it is by default."""
+    leading = f"training.{name.removeprefix(FINETUNE)}"
+    return name.startswith(FINETUNE) and leading in table.columns and bool((table[name] == table[leading]).all())
 
 
 def cell_of(table: pd.DataFrame) -> list[str]:

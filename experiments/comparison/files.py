@@ -1,5 +1,6 @@
 """A comparison as a file: CSV, JSON, spreadsheet and Parquet with every column; Markdown, HTML and LaTeX for people."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,14 @@ def _csv(table: pd.DataFrame, path: Path) -> None:
     table.to_csv(path, index=False)
 
 
+def as_markdown(table: pd.DataFrame) -> str:
+    """A table of text as Markdown; a bar in a cell, as in a regular expression, does not end it."""
+    text = table.astype(str).replace(r"\|", r"\\|", regex=True)
+    return str(text.to_markdown(index=False, disable_numparse=True))
+
+
 def _markdown(table: pd.DataFrame, path: Path) -> None:
-    text = for_people(table).to_markdown(index=False, disable_numparse=True)
-    path.write_text(f"{text}\n\n{note(table)}\n", encoding="utf-8")
+    path.write_text(f"{as_markdown(for_people(table))}\n\n{note(table)}\n", encoding="utf-8")
 
 
 def _html(table: pd.DataFrame, path: Path) -> None:
@@ -33,7 +39,8 @@ def _latex(table: pd.DataFrame, path: Path) -> None:
 
 
 def _json(table: pd.DataFrame, path: Path) -> None:
-    table.to_json(path, orient="records", indent=2)
+    cells = table.astype(object).where(table.notna(), None)  # pandas' own writer rounds
+    path.write_text(json.dumps(cells.to_dict("records"), indent=2, allow_nan=False), encoding="utf-8")
 
 
 def _excel(table: pd.DataFrame, path: Path) -> None:

@@ -29,7 +29,7 @@ class Requirement:
 
     def met_by(self, run: pd.Series) -> bool:
         """Whether a run keeps the bound also at the bad end of its interval; one without a value does not."""
-        value = run[judged(run.index, self.column, at_least=self.operator in (">", ">="))]
+        value = run[judged(run, self.column, at_least=self.operator in (">", ">="))]
         return (
             bool(pd.notna(value)) and OPERATORS[self.operator](float(value), self.bound) and _is_valid(run, self.column)
         )
@@ -62,10 +62,10 @@ def requirement(text: str, table: pd.DataFrame) -> Requirement:
     return Requirement(of_numbers(table, found["column"], "--require"), found["operator"], bound, text.strip())
 
 
-def judged(columns: Sequence[str] | pd.Index, column: str, at_least: bool) -> str:
-    """The column with the bad end of the interval, where there is one."""
+def judged(run: pd.Series, column: str, at_least: bool) -> str:
+    """The column with the bad end of the interval, where the run has one."""
     bad_end = f"{column}_{'low' if at_least else 'high'}"
-    return bad_end if bad_end in columns else column
+    return bad_end if pd.notna(run.get(bad_end)) else column
 
 
 def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: str, lowest: bool) -> Decision:
@@ -104,7 +104,7 @@ def told(decision: Decision, objective: str, lowest: bool) -> list[str]:
     run = decision.chosen
     if run is None:
         return [*lines, "No run meets all requirements."]
-    bad_end = judged(run.index, objective, at_least=not lowest)
+    bad_end = judged(run, objective, at_least=not lowest)
     interval = f" (at worst {run[bad_end]:,.6g})" if bad_end != objective else ""
     how = "lowest" if lowest else "highest"
     shipped = f"Ship {label(run)}: {objective} {run[objective]:,.6g}{interval} is the {how} of those left."

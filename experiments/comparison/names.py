@@ -1,13 +1,11 @@
 """What runs are called beside one another: their strategy, and no more settings than tell them apart."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from experiments.comparison.columns import as_typed
+from experiments.comparison.columns import TASK, as_typed
 from experiments.record import is_setting
-
-TASK = ["model", "dataset"]  # what a file has to do: only files of one task compete
 
 
 def epochs_told(epochs: object) -> str:
@@ -19,7 +17,7 @@ def names(runs: pd.DataFrame, without: Iterable[str] = ()) -> list[str]:
     """Each run or group as its strategy and the settings in which these vary, but for those in `without`."""
     told = set(without)
     settings = [name for name in runs.columns if is_setting(name) and not name.endswith(".epochs")]  # told anyway
-    varied = [name for name in settings if runs[name].nunique(dropna=False) > 1]
+    varied = _told([name for name in settings if runs[name].nunique(dropna=False) > 1])
     epochs = "epochs" not in told and runs["epochs"].nunique() > 1
     own = "finetune_epochs" not in told and varies_by_itself(runs)
     models = [name for name in TASK if name not in told and runs[name].nunique() > 1]
@@ -30,10 +28,16 @@ def names(runs: pd.DataFrame, without: Iterable[str] = ()) -> list[str]:
         trained = str(run["epochs"]) if epochs else ""
         trained += f"+{run['finetune_epochs']}" if own and run["finetune_epochs"] else ""
         parts += [epochs_told(trained)] if trained else []
-        parts += [f"{name.rpartition('.')[2]}={value}" for name in varied if (value := as_typed(run[name]))]
+        parts += [f"{told_as}={value}" for name, told_as in varied.items() if (value := as_typed(run[name]))]
         parts += [f"seed {run['seed']}"] if seeds and pd.notna(run["seed"]) else []
         found.append(", ".join(parts))
     return found
+
+
+def _told(settings: Sequence[str]) -> dict[str, str]:
+    """What settings are called: by their last part, where no other ends alike."""
+    last = {name: name.rpartition(".")[2] for name in settings}
+    return {name: part if list(last.values()).count(part) == 1 else name for name, part in last.items()}
 
 
 def varies_by_itself(runs: pd.DataFrame) -> bool:

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import pandas as pd
 
-from experiments.comparison.columns import check_comparable
+from experiments.comparison.columns import check_comparable, timed
 from experiments.errors import UserError, first_line, near
 
 EXAMPLE = "--where \"strategy == 'qat' and epochs >= 5\""
@@ -18,16 +19,22 @@ def where(table: pd.DataFrame, condition: str) -> pd.DataFrame:
         UserError: the condition cannot be read, names an unknown column, is no condition, or holds for no row.
     """
     try:
-        found = table.query(condition, engine="python")
+        holds = table.eval(condition, engine="python")
+        found = table[holds] if _is_condition(holds) else None
     except Exception as error:  # pandas, Python's parser and the columns' types each raise their own
         unknown = re.search(r"name '(\w+)' is not defined", str(error))
         hint = near(unknown[1], map(str, table.columns)) if unknown else f"Write it as in {EXAMPLE}."
         raise UserError(f"--where {condition!r}: {first_line(error)}. {hint}") from error
-    if not isinstance(found, pd.DataFrame):
+    if found is None:
         raise UserError(f"--where {condition!r}: this is a value, not a condition. Write it as in {EXAMPLE}.")
     if found.empty:
         raise UserError(f"--where {condition!r}: this holds for no run.")
     return found
+
+
+def _is_condition(value: object) -> "TypeGuard[pd.Series[bool]]":
+    """Whether a value says yes or no of each row; a number or a word does not."""
+    return isinstance(value, pd.Series) and pd.api.types.infer_dtype(value, skipna=True) == "boolean"
 
 
 def in_order(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
@@ -53,6 +60,8 @@ def only(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 def matrix(table: pd.DataFrame, rows: str, columns: str, value: str) -> pd.DataFrame:
     """A value by two settings, such as accuracy by strategy and epochs; of several runs in a cell, the mean.
 
+    Void timings do not count; a run that has no such setting stands under an empty one.
+
     Raises:
         UserError: there is no such column, or the value is no number.
     """
@@ -61,9 +70,15 @@ def matrix(table: pd.DataFrame, rows: str, columns: str, value: str) -> pd.DataF
     if not pd.api.types.is_numeric_dtype(table[value]):
         raise UserError(f"--pivot {rows} {columns} {value}: the last of them holds words, and a number is needed.")
     check_comparable(table, value, "--pivot")
-    if rows == columns:
-        raise UserError(f"--pivot {rows} {columns}: rows and columns need two different settings.")
-    return table.pivot_table(index=rows, columns=columns, values=value, aggfunc="mean", sort=False).sort_index(axis=1)
+    if len({rows, columns, value}) < 3:
+        raise UserError(f"--pivot {rows} {columns} {value}: rows, columns and value need three different columns.")
+    if timed(value):
+        table = table[table["speed"] != "void"]
+    named = table.assign(
+        **{name: table[name].astype(object).where(table[name].notna(), "") for name in (rows, columns)}
+    )
+    cells = named.pivot_table(index=rows, columns=columns, values=value, aggfunc="mean", sort=False)
+    return cells[sorted(cells.columns, key=lambda name: (isinstance(name, str), name))]
 
 
 def known(table: pd.DataFrame, name: str, option: str) -> str:

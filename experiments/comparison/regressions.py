@@ -14,6 +14,7 @@ from experiments.errors import UserError, first_line
 from experiments.record import is_setting
 
 SETTING = (*CELL, "seed")
+VOID = "void"  # what `speed` says of a timing that means nothing
 FORM = re.compile(r"\s*(?P<column>[\w.]+)\s*=\s*(?P<amount>\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?)\s*(?P<percent>%?)\s*")
 Direction = Literal["drop", "growth"]
 
@@ -76,7 +77,7 @@ def regressions(before: pd.DataFrame, now: pd.DataFrame, allowances: Sequence[Al
     Raises:
         UserError: runs cannot be paired, an earlier column is missing, or latencies come from different machines.
     """
-    pairs = _pairs(_newest(before), _newest(now))
+    pairs = paired(before, now)
     found = []
     for each in allowances:
         if each.column not in before.columns:
@@ -85,6 +86,33 @@ def regressions(before: pd.DataFrame, now: pd.DataFrame, allowances: Sequence[Al
             _check_machines(pairs, each)
         found += [_worse(run, each) for _, run in pairs.iterrows() if _is_worse(run, each)]
     return found
+
+
+def remarks(before: pd.DataFrame, now: pd.DataFrame, allowances: Sequence[Allowance]) -> list[str]:
+    """What keeps a verdict from being sure, in words: earlier timings that are void, and settings that have changed.
+
+    Raises:
+        UserError: runs cannot be paired.
+    """
+    pairs = paired(before, now)
+    void = pairs[_void(pairs, "before")] if any(timed(each.column) for each in allowances) else pairs.iloc[:0]
+    changed = pairs.iloc[:0]
+    if "settings" in before.columns and "settings" in now.columns:
+        changed = pairs[(pairs["settings_before"] != pairs["settings_now"]).fillna(value=False)]
+    lines = {
+        "the earlier timing is void, so times are not judged": void,
+        "it was asked for with other settings than the earlier one; the config.yaml of both runs has them": changed,
+    }
+    return [f"{_label(run)}: {told}." for told, runs in lines.items() for _, run in runs.iterrows()]
+
+
+def paired(before: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
+    """The newest run of each setting beside the earlier one, their columns as `_before` and `_now`.
+
+    Raises:
+        UserError: there is none, or several fit.
+    """
+    return _pairs(_newest(before), _newest(now))
 
 
 def _newest(table: pd.DataFrame) -> pd.DataFrame:
@@ -121,18 +149,30 @@ def _pairs(before: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
 
 
 def _is_worse(run: pd.Series, allowed: Allowance) -> bool:
-    """A value that was there and is not any more is worse than any."""
+    """A value that was there and is not any more is worse than any; so is a timing that is void now."""
     before, now = run[f"{allowed.column}_before"], run[f"{allowed.column}_now"]
-    if pd.isna(before):
+    if pd.isna(before) or (timed(allowed.column) and run.get("speed_before") == VOID):
         return False
-    return bool(pd.isna(now)) or allowed.exceeded(float(before), float(now))
+    lost = pd.isna(now) or (timed(allowed.column) and run.get("speed_now") == VOID)
+    return bool(lost) or allowed.exceeded(float(before), float(now))
 
 
 def _worse(run: pd.Series, allowed: Allowance) -> str:
     before, now = run[f"{allowed.column}_before"], run[f"{allowed.column}_now"]
     said = "nothing" if pd.isna(now) else f"{float(now):,.6g}"
-    what = f"{run['strategy']} epochs={run['epochs']} seed={run['seed']}: {allowed.column} was {float(before):,.6g}"
-    return f"{what} and is {said}; allowed is a {allowed.direction} of {allowed.text.partition('=')[2]}"
+    limit = f"allowed is a {allowed.direction} of {allowed.text.partition('=')[2]}"
+    if timed(allowed.column) and run.get("speed_now") == VOID:
+        said = "not known, for the timing is void"
+    return f"{_label(run)}: {allowed.column} was {float(before):,.6g} and is {said}; {limit}"
+
+
+def _label(run: pd.Series) -> str:
+    return f"{run['strategy']} epochs={run['epochs']} seed={run['seed']}"
+
+
+def _void(pairs: pd.DataFrame, when: str) -> pd.Series:
+    speed = f"speed_{when}"
+    return pairs[speed] == VOID if speed in pairs.columns else pd.Series(data=False, index=pairs.index)
 
 
 def _check_machines(pairs: pd.DataFrame, allowed: Allowance) -> None:

@@ -9,8 +9,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from experiments.comparison.columns import several_machines, timed
-from experiments.comparison.names import TASK
+from experiments.comparison.columns import TASK, several_machines, timed
 from experiments.comparison.people import Differences, for_people, note
 from experiments.progress import CONSOLE
 from experiments.record import is_setting

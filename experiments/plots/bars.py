@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from experiments.comparison.names import TASK, names
+from experiments.comparison.columns import TASK
+from experiments.comparison.names import names
 from experiments.plots import GREY, NoPictureError, say_around, settle, sheet, short
 from experiments.plots.points import left_out, measured, models_of, void_left_out
 from experiments.plots.strategies import mark

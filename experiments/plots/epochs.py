@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.names import TASK, names, varies_by_itself
+from experiments.comparison.columns import TASK
+from experiments.comparison.names import names, varies_by_itself
 from experiments.plots import NoPictureError, say_around, settle, sheet, short
 from experiments.plots.labels import Label, place, spread
 from experiments.plots.points import (

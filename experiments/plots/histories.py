@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.names import TASK, epochs_told, names
+from experiments.comparison.columns import TASK
+from experiments.comparison.names import epochs_told, names
 from experiments.plots import NoPictureError, say_around, settle, sheet
 from experiments.plots.points import setting_of
 from experiments.plots.strategies import mark

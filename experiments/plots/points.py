@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from experiments.comparison.columns import cell_of, key_of
-from experiments.comparison.names import TASK, epochs_told, names
+from experiments.comparison.columns import TASK, cell_of, key_of
+from experiments.comparison.names import epochs_told, names
 from experiments.plots import NoPictureError
 
 Numbers = npt.NDArray[np.float64]

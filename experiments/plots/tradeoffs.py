@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.names import TASK
+from experiments.comparison.columns import TASK
 from experiments.plots import FAINT, GREY, NoPictureError, say_around, settle, sheet
 from experiments.plots.labels import Boxes, Label, place
 from experiments.plots.points import (

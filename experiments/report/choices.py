@@ -8,9 +8,18 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.columns import cell_of, ends, is_group, key_of, of_one_float_file, several_machines, sound
+from experiments.comparison.columns import (
+    TASK,
+    cell_of,
+    ends,
+    is_group,
+    key_of,
+    of_one_float_file,
+    several_machines,
+    sound,
+)
 from experiments.comparison.groups import Answered
-from experiments.comparison.names import TASK, names
+from experiments.comparison.names import names
 from experiments.measure.latency import in_words
 from experiments.rounding import percent, points, three_digits, times, whole
 from experiments.statistics import Estimate, difference_over_seeds, ratio_of_speedups
@@ -96,11 +105,16 @@ def choices(task: Task) -> list[Choice]:
 
 
 def _standing(task: Task, row: pd.Series, best: pd.Series) -> Literal["near", "unsure", "far"]:
-    """Whether a row gives up at most MARGIN at the bad end of the interval, at its good end only, or more."""
+    """Whether a row gives up at most MARGIN at the bad end of the interval, at its good end only, or more.
+
+    One whose answers are lost cannot be compared, so nobody can be sure of it.
+    """
     if row["run_id"] == best["run_id"]:
         return "near"
     difference = task.difference(row, best)
-    if difference is None or difference.high < -MARGIN:
+    if difference is None:
+        return "unsure"
+    if difference.high < -MARGIN:
         return "far"
     return "near" if difference.low >= -MARGIN else "unsure"
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from experiments.artifacts import CHANGED, LAYERS, read_changed
-from experiments.comparison.baseline import against, trained_less
+from experiments.comparison.baseline import against, trained_less, unmatched
 from experiments.comparison.columns import is_group
 from experiments.comparison.compared import Comparison
 from experiments.comparison.groups import grouped, seeds_to_pool
@@ -80,7 +80,7 @@ def report(store: Store, comparison: Comparison, drawn: Pictures, commands: Sequ
     Raises:
         UserError: an artifact of a run is not what a run writes.
     """
-    found = tasks(comparison.table, comparison.runs, comparison.answers)
+    found = tasks(_competing(comparison), comparison.runs, comparison.answers)
     context = {
         "title": _title(comparison.runs),
         "runs": len(comparison.runs),
@@ -115,6 +115,14 @@ def write_report(store: Store, comparison: Comparison, drawn: Pictures, commands
         raise UserError(f"{path}: cannot be written ({error}).") from error
 
 
+def _competing(comparison: Comparison) -> pd.DataFrame:
+    """Runs, or what they are over seeds: of groups that differ in more, none can be shipped."""
+    if comparison.over_seeds or not comparison.pooled:
+        return comparison.table
+    groups = seeds_to_pool(comparison.runs)
+    return grouped(comparison.runs, groups, comparison.answers).table if groups else comparison.runs
+
+
 def _title(runs: pd.DataFrame) -> str:
     names = [" and ".join(map(str, runs[column].unique()[:3])) for column in ("model", "dataset")]
     return f"Which quantization to ship: {names[0]} on {names[1]}"
@@ -126,13 +134,13 @@ def _control(comparison: Comparison) -> Table | None:
     strategies = set(runs.loc[runs["status"] == "FINISHED", "strategy"])
     if CONTROL not in strategies or strategies == {CONTROL} or "against" in runs.columns:
         return None
-    held = against(runs, CONTROL, comparison.answers)
-    held = held[held["against_run_id"].notna() & (held["finetune_epochs"] > 0)]
+    trained = against(runs, CONTROL, comparison.answers).loc[lambda held: held["finetune_epochs"] > 0]
+    held = trained[trained["against_run_id"].notna()]
     if held.empty:
         return None
     groups = seeds_to_pool(held)
     shown = grouped(held, groups, comparison.answers).table if groups else held
-    return table_of(shown, trained_less(held, runs, CONTROL))
+    return table_of(shown, [*unmatched(trained, CONTROL), *trained_less(held, runs, CONTROL)])
 
 
 def _details(store: Store, comparison: Comparison, found: list[Task]) -> Iterator[Details]:

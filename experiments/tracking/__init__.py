@@ -1,8 +1,20 @@
 """MLflow, and the only room that knows it: open a run, write its record, load runs as rows."""
 
 from experiments.tracking.address import Tracking, redacted
-from experiments.tracking.connection import await_server, connect
+from experiments.tracking.connection import await_server, connect, existing
 from experiments.tracking.rows import Row
 from experiments.tracking.store import DETAILS, REUSED, Status, Store, run_name
 
-__all__ = ["DETAILS", "REUSED", "Row", "Status", "Store", "Tracking", "await_server", "connect", "redacted", "run_name"]
+__all__ = [
+    "DETAILS",
+    "REUSED",
+    "Row",
+    "Status",
+    "Store",
+    "Tracking",
+    "await_server",
+    "connect",
+    "existing",
+    "redacted",
+    "run_name",
+]

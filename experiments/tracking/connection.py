@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
+from pydantic import ValidationError
 
+from experiments.card import problems
 from experiments.errors import UserError, near
 from experiments.progress import say
 from experiments.tracking.address import SQLITE, Tracking
@@ -44,6 +46,18 @@ def connect(tracking: Tracking, create: bool = True) -> Store:
 
         client = MlflowClient(f"{SQLITE}{tracking.database}" if tracking.database else tracking.uri)
         return Store(client, _experiment_id(tracking, client, create), tracking)
+
+
+def existing(uri: str = Tracking.uri, experiment: str = Tracking.experiment) -> Store:
+    """The store at an address that somebody typed, to be read.
+
+    Raises:
+        UserError: it is no address, it does not answer, or there is no such store or experiment.
+    """
+    try:
+        return connect(Tracking(uri=uri, experiment=experiment), create=False)
+    except ValidationError as error:
+        raise UserError(problems("tracking", error)) from error
 
 
 def await_server(tracking: Tracking) -> None:
