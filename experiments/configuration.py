@@ -13,15 +13,31 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import Field, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass as card
 
+from experiments.cache import Cache
 from experiments.card import CARD, CONF, problems
 from experiments.dataset import Source
 from experiments.errors import UserError, near
 from experiments.machine import usable_cores
+from experiments.measure.latency import LatencyProtocol
+from experiments.model import Architecture
 from experiments.pipeline import Experiment
 from experiments.record import Setting
+from experiments.strategy import Strategy
 from experiments.tracking import Tracking
+from experiments.training import Training
 
-CARDS = ("dataset", "model", "strategy", "tracking", "training", "finetune", "latency", "cache")
+# What each card makes.
+KINDS: Mapping[str, type] = {
+    "dataset": Source,
+    "model": Architecture,
+    "strategy": Strategy,
+    "tracking": Tracking,
+    "training": Training,
+    "finetune": Training,
+    "latency": LatencyProtocol,
+    "cache": Cache,
+}
+CARDS = tuple(KINDS)
 SWITCHES = ("seed", "threads", "resume", "sweep")
 
 
@@ -141,6 +157,10 @@ def told(error: Exception) -> str:
         return f"{group}={option}: there is no such card in conf/{group}. {near(option, error.options)}"
     if unknown := re.search(r"Could not override '([^']+)'", text):
         group = unknown[1].partition(".")[0]
+        if group == "suite":
+            return f"{unknown[1]}: a suite is added to the configuration, with a plus: +suite=NAME."
+        if unknown[1].startswith("hydra.launcher."):
+            return f"{unknown[1]}: this launcher has no such setting. Choose another, as in hydra/launcher=joblib."
         known = list(known_settings())
         if unknown[1] in known:
             return (
@@ -167,7 +187,7 @@ def known_settings() -> Iterator[str]:
 
 def _made(key: str, settings: Mapping[str, Any]) -> Any:
     try:
-        return instantiate(settings, _convert_="all")
+        made = instantiate(settings, _convert_="all")
     except InstantiationException as error:
         match error.__cause__:
             case ValidationError() as cause:
@@ -175,6 +195,13 @@ def _made(key: str, settings: Mapping[str, Any]) -> Any:
             case UserError() as cause:
                 raise cause from error
         raise UserError(f"{key}: {str(error).strip()}") from error
+    if not isinstance(made, KINDS[key]):
+        kind = KINDS[key]
+        raise UserError(
+            f"{key}: the _target_ of this card, {settings.get('_target_', 'which it lacks')}, does not make a "
+            f"{kind.__module__}.{kind.__qualname__}."
+        )
+    return made
 
 
 def _checked_switches(values: Mapping[str, Any]) -> Switches:

@@ -3,7 +3,7 @@
 from dataclasses import astuple
 
 from experiments.record import RunRecord
-from experiments.rounding import percent, points, times
+from experiments.rounding import percent, points, three_digits, times
 
 SPEEDS = {
     "faster": "faster than",
@@ -45,9 +45,10 @@ def _speed(record: RunRecord) -> str:
     latency = record.latency
     if latency.verdict == "void":
         return f"Its timing is void: {latency.session.void}."
+    median = three_digits(latency.own.percentile_us(50))
     return (
-        f"**{latency.own.percentile_us(50):,.3g} us** for an image (median), {SPEEDS[latency.verdict]} that float "
-        f"file: {times(*astuple(latency.speedup))}."
+        f"**{median} us** for an image (median), {SPEEDS[latency.verdict]} that float file: "
+        f"{times(*astuple(latency.speedup))}."
     )
 
 

@@ -238,14 +238,18 @@ def _op_name(code: Any) -> str:
 
 
 def _kernel(name: str, inputs: Sequence[Any], model: Any, graph: Any) -> Any | None:
-    """The weights of an op, as they are stored: float16 weights stand behind a DEQUANTIZE."""
+    """The weights of an op, as they are stored: float16 weights stand behind a DEQUANTIZE; None where it has none.
+
+    What comes out of another op is no weight: the second input of a BATCH_MATMUL is often computed.
+    """
     if name not in WITH_KERNEL:
         return None
     for operator in graph.operators:
         packed = graph.tensors[operator.inputs[0]]
         if graph.tensors[operator.outputs[0]] is inputs[1] and _type(packed) == "float16":
             return packed
-    return inputs[1]
+    held = model.buffers[inputs[1].buffer].data
+    return inputs[1] if held is not None and len(held) else None
 
 
 def _type(tensor: Any) -> str:

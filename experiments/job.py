@@ -17,7 +17,7 @@ from experiments.machine import at_work
 from experiments.pipeline import Experiment
 from experiments.progress import say
 from experiments.record import RunRecord
-from experiments.stamp import CODE_DIGEST, stamp
+from experiments.stamp import CODE_DIGEST, runtimes, stamp
 from experiments.tracking import DETAILS, Row, Store, await_server, connect, run_name
 from experiments.training import numerics
 
@@ -128,24 +128,35 @@ def run_key(experiment: Experiment) -> str:
         "setting": asdict(experiment.setting),
         "cards": {name: _identity(card) for name, card in cards.items() if card is not None},
         "code": CODE_DIGEST,
-        "machine": {name: stamp()[name] for name in ("cpu", "cores", "ai-edge-litert")},
+        "machine": stamp()["machine"],
         "numerics": dict(numerics()),
+        "runtimes": dict(runtimes()),
         "threads": experiment.threads,
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def _identity(card: Any) -> Mapping[str, Any]:
-    values = {
-        name: _sha256(value) if isinstance(value, Path) and value.is_file() else value
-        for name, value in asdict(card).items()
-    }
+    values = {name: _content(value) for name, value in asdict(card).items()}
     source = inspect.getsourcefile(type(card))
     return {
         "class": type(card).__qualname__,
         "source": _sha256(Path(source)) if source else "",
         "values": values,
     }
+
+
+def _content(value: Any) -> Any:
+    """A value of a card as a result depends on it: files by what they hold, folders by their files."""
+    match value:
+        case Path() if value.is_file():
+            return _sha256(value)
+        case Path() if value.is_dir():
+            files = sorted(path for path in value.rglob("*") if path.is_file())
+            return [(str(path.relative_to(value)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        case list() | tuple():
+            return [_content(each) for each in value]
+    return value
 
 
 def _sha256(path: Path) -> str:

@@ -51,7 +51,10 @@ def _opened(path: Path) -> int:
     try:
         return os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        return os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)  # readable by other users, who may lock it as well
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+        if os.fstat(descriptor).st_uid == os.getuid():
+            os.fchmod(descriptor, 0o644)  # other users lock it as well, whatever the umask
+        return descriptor
 
 
 def usable_cores() -> int:

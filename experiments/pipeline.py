@@ -16,7 +16,7 @@ from experiments.dataset import Dataset, Source
 from experiments.errors import UserError, first_line
 from experiments.graph import coverage, read_ops
 from experiments.measure.changes import changed_images
-from experiments.measure.fidelity import delegated, gaps, op_noise
+from experiments.measure.fidelity import NOISE_IMAGES, delegated, gaps, op_noise
 from experiments.measure.latency import LatencyProtocol, measure_latency
 from experiments.measure.memory import Arena, Memory, footprint
 from experiments.measure.profile import op_profile
@@ -116,7 +116,7 @@ def run(experiment: Experiment) -> RunRecord:
             REFERENCE: known.tflite_answers(reference),
             FINAL: known.tflite_answers(tflite),
         }
-        noise = op_noise(tflite, ops, in_float, read_ops(in_float.content, layers), data.test.x)
+        noise = op_noise(tflite, ops, in_float, read_ops(in_float.content, layers), data.test.sample(NOISE_IMAGES).x)
     with spent.on("latency"):
         latency = measure_latency(tflite, reference, data.test.x, experiment.latency, seed)
     with spent.on("profile"):

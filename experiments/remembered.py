@@ -17,7 +17,7 @@ from experiments.cache import Arrays, Cache
 from experiments.dataset import Dataset
 from experiments.machine import at_work
 from experiments.measure.accuracy import Logits, keras_logits, tflite_logits
-from experiments.stamp import CODE_DIGEST
+from experiments.stamp import CODE_DIGEST, runtimes
 from experiments.tflite import Calibration, Float32, Scheme, TFLiteModel, convert, is_fake_quantized
 from experiments.training import digest_of, numerics
 
@@ -91,6 +91,12 @@ class Remembered:
             with at_work():
                 return make()
 
-        decisive = {**inputs, "code": CODE_DIGEST, "platform": dict(numerics()), "threads": self.threads}
+        decisive = {
+            **inputs,
+            "code": CODE_DIGEST,
+            "platform": dict(numerics()),
+            "runtimes": dict(runtimes()),
+            "threads": self.threads,
+        }
         key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
         return self.cache.remembered(key, alongside_others, about)

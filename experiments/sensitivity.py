@@ -94,13 +94,18 @@ def smallest_within(units: Chosen, measure: Measure, max_drop: float) -> Measure
     """
     if len(units) <= EXHAUSTIVE_UP_TO:
         subsets = chain.from_iterable(combinations(units, size) for size in range(len(units) + 1))
-        good = [file for file in map(measure, subsets) if -file.change.value <= max_drop]
+        good = [file for file in map(measure, subsets) if _within(file, max_drop)]
         return min(good, key=lambda file: (file.bytes, -file.accuracy))
     best = measure(units)
-    while -best.change.value > max_drop and best.chosen:
+    while not _within(best, max_drop) and best.chosen:
         steps = [measure([unit for unit in best.chosen if unit != spared]) for spared in best.chosen]
         best = max(steps, key=partial(_worth, best))
     return best
+
+
+def _within(file: Measured, max_drop: float) -> bool:
+    """Whether a file loses no more than that; exactly that is allowed, whatever floating-point numbers make of it."""
+    return -file.change.value <= max_drop + 1e-9
 
 
 def _worth(before: Measured, after: Measured) -> tuple[float, float]:
@@ -133,7 +138,8 @@ def find(experiment: "Experiment", options: Options) -> Findings:
     calibration = partial(data.calibration, seed=experiment.setting.seed)
     in_float = convert(baseline, Float32(), calibration).content
     in_int8 = convert(baseline, Int8(500), calibration).content
-    x, y = data.validation.x[: options.images], data.validation.y[: options.images]
+    chosen = data.validation.sample(options.images)
+    x, y = chosen.x, chosen.y
     answers = partial(tflite_logits, images=x, threads=experiment.threads)
     in_float_logits = answers(TFLiteModel(in_float))
     score = partial(_score, in_float_logits, y)

@@ -6,7 +6,7 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
@@ -33,6 +33,23 @@ def stamp() -> Mapping[str, str]:
         "git_commit": _git("rev-parse", "HEAD") or "unknown",
         "git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower(),
     }
+
+
+# What converts and runs files beside TensorFlow; the last one where the extra `micro` is installed.
+RUNTIMES = ("ai-edge-litert", "litert-quantizer", "tflite-micro")
+
+
+@cache
+def runtimes() -> Mapping[str, str]:
+    """The versions of what converts and runs files beside TensorFlow; empty where it is not installed."""
+    return {name: _installed(name) for name in RUNTIMES}
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _machine() -> dict[str, str]:

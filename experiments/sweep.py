@@ -88,7 +88,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         name = f"sweep {' '.join(config.hydra.overrides.task)}".strip()[:250]
         self._sweep = self._store.open_sweep(name, {**stamp(), "command": typed()[:5000]})
         atexit.register(self._close_if_stopped)
-        asked = [request.experiment.threads for request in requests]
+        asked = [request.parameters["threads"] for request in requests]
         threads = threads_of_a_job(config.hydra.launcher, asked, usable_cores())
         with open_dict(config):
             config.hydra.overrides.task.append(f"sweep={self._sweep}")

@@ -47,7 +47,10 @@ def test_the_printed_table_is_the_golden_one(width: int, name: str, monkeypatch:
 
 def test_a_void_timing_is_told_with_its_reason() -> None:
     table = frame([row("none"), row("qat", speed="void", speedup=9.0, latency_void="other work kept 2 cores busy")])
-    assert note(table).endswith("Void: qat epochs=1 seed=0 (run-qat), other work kept 2 cores busy.")
+    assert note(table).endswith(
+        "Void: qat epochs=1 seed=0 (run-qat), other work kept 2 cores busy.\n"
+        "The same command with resume=false measures anew."
+    )
 
 
 def test_rows_of_several_machines_say_so() -> None:

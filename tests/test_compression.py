@@ -108,6 +108,31 @@ def test_trainings_one_after_the_other_count_as_one(tmp_path: Path) -> None:
     assert (trained.epochs_trained, len(trained.history["loss"])) == (2, 2)
 
 
+@pytest.mark.parametrize("strategy", [Prune(), Cluster()], ids=lambda strategy: type(strategy).__name__)
+def test_layers_without_kernels_that_are_unknown_are_left_alone(strategy: Strategy, tmp_path: Path) -> None:
+    from experiments.tensorflow_quietly import keras
+
+    layers = keras.layers
+    model = keras.Sequential(
+        [layers.InputLayer((28, 28, 1)), layers.Rescaling(2.0), layers.Flatten(), layers.PReLU(), layers.Dense(10)]
+    )
+    assert broken(strategy.promise(model), file_of(strategy, model, tmp_path)[1]) == ()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "way"), [(Prune(), "pruned"), (Cluster(), "clustered"), (PruneQAT(), "pruned")], ids=str
+)
+def test_layers_whose_kernels_cannot_be_compressed_are_refused_by_name(strategy: Strategy, way: str) -> None:
+    from experiments.tensorflow_quietly import keras
+
+    class Own(keras.layers.Dense):  # type: ignore[misc]
+        pass
+
+    model = keras.Sequential([keras.layers.InputLayer((8,)), Own(4, name="mine")])
+    with pytest.raises(UserError, match=f"Layers that cannot be {way}: mine"):
+        strategy.promise(model)
+
+
 def test_layers_that_cannot_be_quantized_are_refused_by_name() -> None:
     from experiments.tensorflow_quietly import keras
 

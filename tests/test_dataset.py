@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from experiments.dataset import Split
 from experiments.dataset.archive import read_archive
 from experiments.dataset.keras_datasets import KerasDataset
 from experiments.dataset.mnist import FILE, Mnist
@@ -169,6 +170,39 @@ def test_a_download_that_fails_says_how_to_give_a_file(monkeypatch: pytest.Monke
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", offline)
     with pytest.raises(UserError, match=r"dataset=npz dataset\.path=data\.npz"):
         KerasDataset(name="cifar10").load()
+
+
+@pytest.mark.tensorflow
+def test_what_a_killed_download_has_left_is_fetched_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from experiments.tensorflow_quietly import keras
+
+    left = tmp_path / ".keras" / "datasets" / "fashion-mnist" / "train-images-idx3-ubyte.gz"
+    left.parent.mkdir(parents=True)
+    left.touch()
+
+    def load() -> Any:
+        if left.exists():
+            raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+        return (SQUARES, np.arange(10)), (SQUARES, np.arange(10))
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", load)
+    assert KerasDataset(name="fashion_mnist").load().classes == 10
+
+
+SQUARES = np.zeros((10, 28, 28), np.uint8)
+
+
+def test_a_sample_holds_every_class_of_a_file_that_holds_them_in_turn() -> None:
+    labels = np.repeat(np.arange(10), 100)
+    split = Split(np.zeros((1000, 1), np.float32), labels)
+    assert set(split.sample(100).y) == set(range(10))
+    assert np.array_equal(split.sample(100).y, split.sample(100).y)
+
+
+def test_a_sample_of_all_is_all_in_its_order() -> None:
+    split = Split(np.zeros((3, 1), np.float32), np.array([2, 0, 1]))
+    assert split.sample(5).y.tolist() == [2, 0, 1]
 
 
 @pytest.mark.tensorflow

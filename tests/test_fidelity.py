@@ -158,6 +158,17 @@ def test_learned_weights_in_a_plain_model_make_the_file_of_the_model_without_its
 
 
 @pytest.mark.tensorflow
+def test_a_layer_with_several_weights_of_one_name_is_not_made_from_them_by_name() -> None:
+    from experiments.strategy.annotation import in_float
+    from experiments.tensorflow_quietly import keras
+
+    both_ways = keras.layers.Bidirectional(keras.layers.SimpleRNN(2))
+    model = keras.Sequential([keras.layers.InputLayer((3, 4)), both_ways])
+
+    assert in_float(model, model) is None
+
+
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("scheme", [Float32(), Dynamic(), Float16(), Int8(20)], ids=str)
 def test_xnnpack_takes_every_op(scheme: Scheme) -> None:
     file, ops = converted(scheme)

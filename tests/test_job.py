@@ -1,5 +1,6 @@
 """What becomes of a run that failed, or whose result the store does not take: it is closed, and a message says why."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -10,6 +11,7 @@ from experiments.configuration import Request, composed
 from experiments.errors import UserError
 from experiments.isolation import Failure, RunFailed
 from experiments.job import JobError, StoreGoneError, perform
+from experiments.stamp import runtimes
 from experiments.tracking import DETAILS, Row, Store, connect
 
 
@@ -60,6 +62,31 @@ def test_whatever_a_result_cannot_be_recorded_for_the_run_is_closed_and_says_it(
     details = connect(asked.tracking, create=False).content(row["run_id"], DETAILS)
     assert details is not None
     assert type(error).__name__ in details.decode()
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A card that names a folder, as one of a user's own may."""
+
+    images: Path
+
+
+def test_a_card_s_folder_with_another_file_is_another_run(asked: Request, tmp_path: Path) -> None:
+    experiment = replace(asked.experiment, model=Folder(tmp_path / "images"))  # type: ignore[arg-type]
+    (tmp_path / "images").mkdir()
+    before = job.run_key(experiment)
+    assert job.run_key(experiment) == before
+    (tmp_path / "images" / "one.png").touch()
+    assert job.run_key(experiment) != before
+
+
+@pytest.mark.parametrize("runtime", ["ai-edge-litert", "litert-quantizer", "tflite-micro"])
+def test_another_version_of_a_runtime_is_another_run(
+    runtime: str, asked: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = job.run_key(asked.experiment)
+    monkeypatch.setattr(job, "runtimes", lambda: {**runtimes(), runtime: "another"})
+    assert job.run_key(asked.experiment) != before
 
 
 def test_a_run_that_cannot_be_started_is_closed(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from experiments.compare import load
-from experiments.tracking import Tracking, connect
+from experiments.machine import usable_cores
+from experiments.tracking import Tracking, connect, existing
 from tests.conftest import ENVIRONMENT, own_card, run, save_images
 
 pytestmark = pytest.mark.endtoend
@@ -47,6 +48,8 @@ def test_joblib_runs_every_job_and_the_table_is_in_their_order(folder: Path) -> 
     assert list(rows["strategy"]) == ["qat", "none", "ptq_int8"]
     assert set(rows["status"]) == {"FINISHED"}
     assert rows["epochs_trained"].sum() == 2  # jobs that need the same training wait for the one that does it
+    share = str(max(1, usable_cores() // 2))
+    assert {row["threads"] for row in existing(f"sqlite:///{folder}/mlflow.db").rows("all")} == {share}
     assert all(f"{number}/3 strategy=" in done.stdout for number in (1, 2, 3))
 
 

@@ -1,5 +1,6 @@
 """Who may use the machine: any number of runs compute together, and a measurement of time is alone."""
 
+import os
 import subprocess
 import sys
 import time
@@ -74,3 +75,13 @@ def test_own_work_is_not_the_work_of_others() -> None:
     busy = watch.conditions().other_cores
     assert own
     assert busy >= 0
+
+
+def test_other_users_can_lock_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with at_work():
+            pass
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}

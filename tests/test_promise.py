@@ -16,6 +16,7 @@ from experiments.strategy.annotate import Annotate
 from experiments.strategy.qat import QAT
 from experiments.tflite import Learned, convert
 from experiments.training import Trained
+from tests.tiny import product_file
 
 INT8 = Op(
     index=0, op="CONV_2D", layer="conv", input_type="int8", weights_type="int8", output_type="int8", per_channel=True,
@@ -88,6 +89,12 @@ def test_types_that_change_for_nothing_are_found(ops: list[Op], last: str) -> No
 def test_conversions_around_an_op_that_computes_are_what_they_are_for() -> None:
     inside = replace(INT8, inputs=(5, 1, 2), outputs=(6,))
     assert broken(Promise("int8"), [AGAIN, inside, OUT]) == ()
+
+
+def test_a_product_of_two_values_has_no_weights_that_could_be_quantized() -> None:
+    *_, product = read_ops(product_file().content, ["attention"])
+    assert (product.op, product.weights) == ("BATCH_MATMUL", 0)
+    assert broken(Promise("hybrid int8"), [product]) == ()
 
 
 @cache

@@ -55,21 +55,36 @@ def test_the_layer_that_costs_too_much_stays_float(units: tuple[str, ...]) -> No
     assert set(smallest_within(units, measure, 0.01).chosen) == set(units) - {"b"}
 
 
+IMAGES = 2000
+LOST = st.integers(0, IMAGES // 10).map(lambda images: images / IMAGES)  # what a file can lose, and what a bound is
+
+
+def images_lost(file: Measured) -> int:
+    return round(-file.change.value * IMAGES)
+
+
 @given(
-    st.fixed_dictionaries({unit: st.floats(0, 0.1) for unit in MANY}),
+    st.fixed_dictionaries(dict.fromkeys(MANY, LOST)),
     st.fixed_dictionaries({unit: st.integers(1, 100) for unit in MANY}),
-    st.floats(0, 0.2),
+    LOST,
 )
 def test_a_proposal_keeps_the_bound(drops: dict[str, float], sizes: dict[str, int], max_drop: float) -> None:
-    assert -smallest_within(MANY, measure_with(drops, sizes), max_drop).change.value <= max_drop
+    assert images_lost(smallest_within(MANY, measure_with(drops, sizes), max_drop)) <= round(max_drop * IMAGES)
 
 
-@given(st.fixed_dictionaries({unit: st.floats(0, 0.1) for unit in FEW}), st.floats(0, 0.2))
+@given(st.fixed_dictionaries(dict.fromkeys(FEW, LOST)), LOST)
 def test_of_few_layers_no_smaller_choice_keeps_the_bound(drops: dict[str, float], max_drop: float) -> None:
     measure = measure_with(drops, {"a": 1, "b": 2, "c": 4})
     proposed = smallest_within(FEW, measure, max_drop)
     smaller = [measure(set(FEW) - {unit}) for unit in FEW] + [measure(FEW)]
-    assert not [file for file in smaller if file.bytes < proposed.bytes and -file.change.value <= max_drop]
+    assert not [
+        file for file in smaller if file.bytes < proposed.bytes and images_lost(file) <= round(max_drop * IMAGES)
+    ]
+
+
+def test_a_file_that_loses_exactly_as_much_as_is_allowed_is_within() -> None:
+    measure = measure_with({"a": 1 - 0.998, "b": 0.0, "c": 0.0}, {"a": 1, "b": 2, "c": 4})  # a little over 0.002
+    assert smallest_within(FEW, measure, 0.002).chosen == FEW
 
 
 def test_values_are_rounded_to_the_nearest_level_and_stay_where_there_is_none() -> None:

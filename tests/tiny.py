@@ -26,6 +26,19 @@ def dense_file(inputs: int = 16, outputs: int = 4, layers: int = 1) -> TFLiteMod
     return _file(model)
 
 
+def product_file(size: int = 64) -> TFLiteModel:
+    """A float file that multiplies what two dense layers put out, as attention does."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(dense_file(size, size, layers=2).content, 0))
+    graph = model.subgraphs[0]
+    model.operatorCodes.append(_code(schema.BuiltinOperator.BATCH_MATMUL))
+    graph.tensors.append(_tensor("model/attention/MatMul", (1, size), 0))
+    product = schema.OperatorT()
+    product.opcodeIndex, product.inputs, product.outputs = 1, [2, 4], [len(graph.tensors) - 1]
+    graph.operators.append(product)
+    graph.outputs = product.outputs
+    return _file(model)
+
+
 def int8_interface(file: TFLiteModel) -> TFLiteModel:
     """The same file with an input and an output of int8, a step of which is 1/64 and 1/32."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(file.content, 0))

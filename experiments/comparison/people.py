@@ -135,7 +135,8 @@ def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY,)) -> str:
 def _void(table: pd.DataFrame) -> list[str]:
     """Why the timings of runs mean nothing, for those that do not."""
     void = table[table["speed"] == "void"]
-    return [f"Void: {label(run)}, {_first(run['latency_void'])}." for _, run in void.iterrows()]
+    lines = [f"Void: {label(run)}, {_first(run['latency_void'])}." for _, run in void.iterrows()]
+    return [*lines, "The same command with resume=false measures anew."] if lines else []
 
 
 def _first(reasons: str) -> str:

@@ -38,6 +38,12 @@ class Split:
         """The images at these positions, in this order."""
         return Split(self.x[index], self.y[index])
 
+    def sample(self, size: int) -> "Split":
+        """So many images, the same whenever it is asked; of all classes, also where the file holds them in turn."""
+        if size >= len(self):
+            return self
+        return self.take(np.random.default_rng(SUBSET_SEED).permutation(len(self))[:size])
+
 
 @dataclass(frozen=True)
 class Dataset:

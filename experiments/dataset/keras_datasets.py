@@ -1,12 +1,24 @@
 """Data sets that Keras downloads once and keeps in its own cache (~/.keras/datasets)."""
 
-from typing import Literal
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
 
+from filelock import FileLock
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
 from experiments.dataset import Raw, Source
-from experiments.errors import UserError
+from experiments.errors import UserError, first_line
+from experiments.progress import say
+
+# What Keras keeps of each. It writes there while it downloads, so that a process that is killed leaves a part of it.
+KEPT: Mapping[str, tuple[str, ...]] = {
+    "fashion_mnist": ("fashion-mnist",),
+    "cifar10": ("cifar-10-batches-py", "cifar-10-batches-py.tar.gz"),
+}
 
 
 @card(frozen=True, config=CARD, kw_only=True)
@@ -16,15 +28,39 @@ class KerasDataset(Source):
     name: Literal["fashion_mnist", "cifar10"]
 
     def read(self) -> Raw:
-        """The arrays from Keras' cache, or from its server the first time."""
+        """The arrays from Keras' cache, or from its server the first time; one process at a time."""
+        folder = _folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{self.name}.lock"):
+            try:
+                return self._load()
+            except Exception as error:  # Keras raises a bare Exception for every network failure
+                kept = [folder / name for name in KEPT[self.name] if (folder / name).exists()]
+                if not kept:
+                    raise self._refused(error) from error
+                say(f"dataset={self.name}: Keras' copy is damaged ({first_line(error)}); it is fetched anew.")
+            for path in kept:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            try:
+                return self._load()
+            except Exception as error:
+                raise self._refused(error) from error
+
+    def _load(self) -> Raw:
         from experiments.tensorflow_quietly import keras
 
-        try:
-            (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, self.name).load_data()
-        except Exception as error:  # Keras raises a bare Exception for every network failure
-            raise UserError(
-                f"dataset={self.name}: not in Keras' cache, and the download failed ({error}). On a machine "
-                "without internet, make the file elsewhere with numpy.savez('data.npz', x_train=..., "
-                "y_train=..., x_test=..., y_test=...) and give dataset=npz dataset.path=data.npz."
-            ) from error
+        (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, self.name).load_data()
         return Raw(x_train, y_train, x_test, y_test)
+
+    def _refused(self, error: Any) -> UserError:
+        return UserError(
+            f"dataset={self.name}: not in Keras' cache, and the download failed ({error}). On a machine "
+            "without internet, make the file elsewhere with numpy.savez('data.npz', x_train=..., "
+            "y_train=..., x_test=..., y_test=...) and give dataset=npz dataset.path=data.npz."
+        )
+
+
+def _folder() -> Path:
+    """Where Keras keeps data sets: it goes elsewhere where it may not write at home."""
+    home = Path.home() / ".keras"
+    return (home if os.access(home, os.W_OK) else Path("/tmp/.keras")) / "datasets"  # as Keras does

@@ -14,7 +14,7 @@ from experiments.measure.accuracy import Logits, dequantized, quantized
 from experiments.quiet import native_stderr_silenced
 from experiments.tflite import TFLiteModel
 
-IMAGES = 50  # test images from which the noise of each op is measured
+NOISE_IMAGES = 50  # test images from which the noise of each op is measured
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def op_noise(
     signal = dict.fromkeys(pairs, 0.0)
     noise = dict.fromkeys(pairs, 0.0)
     interpreter, reference = keeping_all(model), keeping_all(in_float)
-    for image in images[:IMAGES]:
+    for image in images:
         _invoke(interpreter, image)
         _invoke(reference, image)
         for op, partner in pairs.items():

@@ -186,16 +186,17 @@ def calibrate_ranges(quantized: "Model", images: Images) -> None:
 def in_float(model: "Model", architecture: "Model") -> "Model | None":
     """A float model of this architecture with the weights of a quantization-aware one; None where layers do not match.
 
-    They do not where TFMOT has split a layer in two.
+    They do not where TFMOT has split a layer in two, or where a layer holds others, with several weights of one name.
     """
     learned = {layer.layer.name: layer for layer in model.layers if hasattr(layer, "quantize_config")}
     copy = keras.models.clone_model(architecture)
     for layer in copy.layers:
         source = learned.get(layer.name) or next((other for other in model.layers if other.name == layer.name), None)
-        values = {weight.name.rpartition("/")[2]: weight for weight in source.weights} if source else {}
+        found = [(weight.name.rpartition("/")[2], weight) for weight in source.weights] if source else []
         wanted = [weight.name.rpartition("/")[2] for weight in layer.weights]
-        if any(name not in values for name in wanted):
+        if any([name for name, _ in found].count(name) != 1 for name in wanted):
             return None
+        values = dict(found)
         layer.set_weights([values[name].numpy() for name in wanted])
     return copy
 

@@ -26,6 +26,9 @@ class Cluster(Compressing):
 
     def promise(self, model: "Model") -> Promise:
         """No more distinct weights."""
+        from experiments.strategy.compression import refuse
+
+        refuse(model, cluster=True)
         return replace(super().promise(model), clusters=self.clusters)
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:

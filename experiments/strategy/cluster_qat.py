@@ -24,6 +24,9 @@ class ClusterQAT(CompressingQAT):
 
     def promise(self, model: "Model") -> Promise:
         """int8, and no more distinct weights."""
+        from experiments.strategy.compression import refuse
+
+        refuse(model, cluster=True)
         return replace(super().promise(model), clusters=self.clusters)
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:

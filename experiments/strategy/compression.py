@@ -4,20 +4,27 @@ TFMOT compresses the kernels of convolutions and dense layers and leaves depthwi
 Masks and centroids are weights of TFMOT's wrappers, so that training can be continued bit by bit like any other.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import tensorflow_model_optimization as tfmot
+from tensorflow_model_optimization.python.core.clustering.keras.clustering_registry import ClusteringRegistry
 from tensorflow_model_optimization.python.core.clustering.keras.experimental.cluster import (
     cluster_weights as cluster_weights_and_keep_zeros,
 )
+from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
 
+from experiments.errors import UserError
 from experiments.strategy.annotation import halves_named
 from experiments.tensorflow_quietly import keras
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
+# TFMOT wraps what is within these.
+CLUSTERED_IN_PARTS = (
+    keras.Model, keras.layers.RNN, keras.layers.Bidirectional, keras.layers.MultiHeadAttention,
+)  # fmt: skip
 PRUNING_EVERY = 1  # training step; with TFMOT's own 100, the first 100 steps of a training prune nothing
 
 
@@ -34,8 +41,52 @@ def to_prune(model: "Model", sparsity: float) -> "Model":
     The share holds from the first step on: a ramp would need to know where training ends, and the states after 1, 5
     and 20 epochs would not lie on one trajectory.
     """
-    schedule = tfmot.sparsity.keras.ConstantSparsity(sparsity, begin_step=0, frequency=PRUNING_EVERY)
-    return tfmot.sparsity.keras.prune_low_magnitude(copy_of(model), pruning_schedule=schedule)
+    sparse = tfmot.sparsity.keras
+    schedule = sparse.ConstantSparsity(sparsity, begin_step=0, frequency=PRUNING_EVERY)
+    return sparse.prune_low_magnitude(copy_of(model), pruning_schedule=schedule, pruning_policy=_WherePossible())
+
+
+class _WherePossible(tfmot.sparsity.keras.PruningPolicy):  # type: ignore[misc]  # TFMOT ships no types
+    """Leaves alone what TFMOT does not know, such as Rescaling, instead of refusing the whole model."""
+
+    def allow_pruning(self, layer: Any) -> bool:
+        return _prunable(layer)
+
+    def ensure_model_supports_pruning(self, model: "Model") -> None:
+        """Checked before any training, by `refuse`."""
+
+
+def _prunable(layer: Any) -> bool:
+    return isinstance(layer, tfmot.sparsity.keras.PrunableLayer) or PruneRegistry.supports(layer)
+
+
+def _clusterable(layer: Any) -> bool:
+    own = (tfmot.clustering.keras.ClusterableLayer, *CLUSTERED_IN_PARTS)
+    return isinstance(layer, own) or ClusteringRegistry.supports(layer)
+
+
+def refuse(model: "Model", prune: bool = False, cluster: bool = False) -> None:
+    """Raise UserError that names the layers with kernels that TFMOT cannot compress in this way."""
+    ways = {"pruned": prune and _prunable, "clustered": cluster and _clusterable}
+    for way, able in ways.items():
+        unable = [layer.name for layer in _leaves(model) if able and _has_kernel(layer) and not able(layer)]
+        if unable:
+            raise UserError(
+                f"Layers that cannot be {way}: {', '.join(unable)}. TFMOT does not know their kind; quantize this "
+                "model without compressing it, as with strategy=ptq_int8."
+            )
+
+
+def _leaves(model: "Model") -> Iterator[Any]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _leaves(layer)
+        else:
+            yield layer
+
+
+def _has_kernel(layer: Any) -> bool:
+    return any("kernel" in weight.name for weight in layer.weights)
 
 
 def pruning_callbacks() -> list[Any]:
@@ -53,7 +104,12 @@ def to_cluster(model: "Model", clusters: int, keep_zeros: bool = False) -> "Mode
     cluster = cluster_weights_and_keep_zeros if keep_zeros else tfmot.clustering.keras.cluster_weights
     start = tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS
     keeping = {"preserve_sparsity": True} if keep_zeros else {}
-    return cluster(copy_of(model), number_of_clusters=clusters, cluster_centroids_init=start, **keeping)
+
+    def wrapped(layer: Any) -> Any:
+        known = _clusterable(layer)
+        return cluster(layer, number_of_clusters=clusters, cluster_centroids_init=start, **keeping) if known else layer
+
+    return keras.models.clone_model(copy_of(model), clone_function=wrapped)
 
 
 def clustered(trained: "Model") -> "Model":

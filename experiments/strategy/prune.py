@@ -26,6 +26,9 @@ class Prune(Compressing):
 
     def promise(self, model: "Model") -> Promise:
         """At least so many zeros."""
+        from experiments.strategy.compression import refuse
+
+        refuse(model, prune=True)
         return replace(super().promise(model), sparsity=self.sparsity)
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:

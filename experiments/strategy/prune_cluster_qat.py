@@ -1,8 +1,9 @@
 """Pruning, clustering that keeps the zeros, then quantization-aware training that keeps both."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
@@ -22,10 +23,13 @@ class PruneClusterQAT(CompressingQAT):
     """Trains finetune.epochs three times: pruning, clustering, quantization-aware."""
 
     sparsity: Share = 0.8
-    clusters: Clusters = 16
+    clusters: Annotated[Clusters, Field(ge=3)] = 16  # one of them is zero
 
     def promise(self, model: "Model") -> Promise:
         """int8, at least so many zeros, and no more distinct weights."""
+        from experiments.strategy.compression import refuse
+
+        refuse(model, prune=True, cluster=True)
         return replace(super().promise(model), sparsity=self.sparsity, clusters=self.clusters)
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:

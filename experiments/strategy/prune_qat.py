@@ -24,6 +24,9 @@ class PruneQAT(CompressingQAT):
 
     def promise(self, model: "Model") -> Promise:
         """int8, and at least so many zeros."""
+        from experiments.strategy.compression import refuse
+
+        refuse(model, prune=True)
         return replace(super().promise(model), sparsity=self.sparsity)
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:

@@ -1,0 +1,27 @@
+"""What a command asks for, and what is said of a configuration that cannot be meant, before anything is run."""
+
+import pytest
+
+from experiments.configuration import composed
+from experiments.errors import UserError
+
+
+@pytest.mark.parametrize(("overrides", "threads"), [([], None), (["threads=2"], 2)])
+def test_threads_are_asked_for_only_where_somebody_does(overrides: list[str], threads: int | None) -> None:
+    assert composed(overrides).parameters["threads"] == threads
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["suite=smoke"], r"with a plus: \+suite=NAME"),
+        (["hydra.launcher.n_jobs=4"], "Choose another, as in hydra/launcher=joblib"),
+        (["~strategy._target_"], "strategy: the _target_ of this card, which it lacks, does not make a"),
+        (["strategy._target_=experiments.model.mlp.MLP"], "does not make a experiments.strategy.Strategy"),
+        (["strategy=prune_cluster_qat", "strategy.clusters=2"], "strategy.clusters=2: input should be greater than or"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_a_message_that_says_what_is_right(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        composed(overrides)
