@@ -73,7 +73,9 @@ def publish(name: str, uri: str) -> None:
     if comparison.pooled:
         FORMS["csv"].write(comparison.table, folder / "seeds.csv")
     if study.rival:
-        FORMS["csv"].write(compared(store, table, study.rival).table, folder / f"against_{study.rival}.csv")
+        against = compared(store, table, study.rival)
+        FORMS["csv"].write(against.table, folder / f"against_{study.rival}.csv")
+        FORMS["csv"].write(against.runs, folder / f"runs_against_{study.rival}.csv")
     pictures = drawn(store, comparison)
     for picture, figure in pictures.drawn.items():
         save(figure, folder / f"{picture}.png")
@@ -200,7 +202,7 @@ DERIVED: Mapping[str, Derived] = {
     "seeds": Derived("article", article.seed_by_seed, (RUNS,)),
     "compression": Derived("compression", compression.readme_table),
     "epochs": Derived("epochs", article.by_epochs),
-    "architectures": Derived("architectures", article.by_model, (RUNS,)),
+    "architectures": Derived("architectures", article.by_model, (RUNS, (f"runs_against_{RIVAL}.csv",))),
     "strategies": Derived("once", strategies.readme_table),
 }
 

@@ -15,7 +15,7 @@ class Study:
     takes: str
     sweeps: tuple[tuple[str, ...], ...]  # what follows `python -m experiments.run`
     control: str | None = None  # the strategy that the others are held against, image by image
-    rival: str | None = None  # another one; what comes of it is kept as against_RIVAL.csv
+    rival: str | None = None  # another one; kept as against_RIVAL.csv and runs_against_RIVAL.csv
 
     @property
     def commands(self) -> list[str]:
@@ -76,5 +76,6 @@ STUDIES: Mapping[str, Study] = {
         "an hour on two cores",
         (("+suite=architectures",),),
         control=CONTROL,
+        rival=RIVAL,
     ),
 }

@@ -215,9 +215,9 @@ def advice(cost: Mapping[str, float], rounding: float) -> str:
     first, last = units[0], units[-1]
     verdict = "holds" if cost[first] > cost[last] else "does not hold"
     return (
-        f"The article's advice, to quantize later layers rather than the first, {verdict} here: {first} alone moves "
-        f"the logits by {cost[first]:.3g} (RMS), {last} alone by {cost[last]:.3g}; rounding the float logits to int8, "
-        f"and nothing else, moves them by {rounding:.3g}."
+        f"By logit error, the article's advice, to quantize later layers rather than the first, {verdict} here: "
+        f"{first} alone moves the logits by {cost[first]:.3g} (RMS), {last} alone by {cost[last]:.3g}; rounding the "
+        f"float logits to int8, and nothing else, moves them by {rounding:.3g}."
     )
 
 

@@ -163,6 +163,28 @@ def test_of_many_points_only_the_frontier_is_named() -> None:
     assert [label.get_text() for label in axes.texts] == ["qat, 0 epochs"]
 
 
+def test_points_without_names_are_explained_by_a_legend() -> None:
+    names = ("none", "qat")
+    rows = [quantized(each, epochs=n, run_id=f"{each}-{n}") for each in names for n in range(MOST_LABELS)]
+    legends = [figure.axes[0].get_legend() for figure in (size_of(rows), size_of(SWEEP))]
+    assert legends[1] is None
+    assert legends[0] is not None
+    assert [text.get_text() for text in legends[0].get_texts()] == list(names)
+
+
+@pytest.mark.parametrize(("threads", "shown"), [("1", "latency in % of the float file's"), ("2", "latency of one")])
+def test_times_of_several_sessions_are_drawn_as_ratios_where_the_float_file_is_one(threads: str, shown: str) -> None:
+    rows = [quantized("none", **{"latency.threads": "1"}), quantized("qat", **{"latency.threads": threads})]
+    assert accuracy_latency(frame(rows), NO_SEEDS).axes[0].get_xlabel().startswith(shown)
+
+
+def test_lines_of_one_strategy_have_markers_of_their_own() -> None:
+    starts = [{"strategy.range_init": start} for start in ("tfmot", "calibrated")]
+    rows = [quantized("qat", epochs=n, run_id=f"{n}", **each) for n in (1, 5) for each in starts]
+    lines = accuracy_epochs(frame(rows)).axes[0].get_lines()
+    assert len({line.get_fillstyle() for line in lines}) == 2
+
+
 def test_a_void_timing_is_left_out_and_said() -> None:
     figure = accuracy_latency(frame([*SWEEP, quantized("prune", speed="void")]), NO_SEEDS)
     assert "prune" not in texts(figure)

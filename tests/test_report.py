@@ -279,6 +279,15 @@ def grouped_page(rows: list[dict[str, Any]], by: list[str], wrong: Mapping[str, 
     return report(store, comparison, comparison_pictures(Evidence(table)), ())  # type: ignore[arg-type]
 
 
+def test_what_is_said_of_the_run_of_one_seed_are_its_own_figures() -> None:
+    rows = [ptq(seed=n, run_id=f"run-{n}", tflite_gzip_bytes=1000.0 * (n + 1)) for n in (0, 1)]
+    table, store = frame(rows), Recorded({"run-0": 40, "run-1": 41})
+    means = grouped(table, cell_of(table), store.predictions).table
+    comparison = Comparison(table, means, store.predictions, over_seeds=True)
+    shown = report(store, comparison, comparison_pictures(Evidence(table)), ())  # type: ignore[arg-type]
+    assert "<dt>bytes after gzip</dt><dd>1,000</dd>" in shown
+
+
 def test_details_of_so_many_runs_are_shown_at_most() -> None:
     rows = [row("none", seed=0, run_id=f"run-{n}", epochs=n) for n in range(MOST_RUNS + 2)]
     assert page(rows, {}).count("<details>") == MOST_RUNS

@@ -79,11 +79,21 @@ def by_epochs(table: pd.DataFrame) -> str:
     return f"{markdown(pd.DataFrame(shown))}\n{IN_SHORT}\n"
 
 
-def by_model(runs: pd.DataFrame) -> str:
+def by_model(runs: pd.DataFrame, against_rival: pd.DataFrame) -> str:
     """The article's question for each model and seed, with what is saved: from runs of a study of several models."""
-    groups = {group: _by_strategy(rows) for group, rows in runs.groupby(["model", "seed"], sort=False)}
+    groups, rivals = (
+        {group: _by_strategy(rows) for group, rows in table.groupby(["model", "seed"], sort=False)}
+        for table in (runs, against_rival)
+    )
     shown = [
-        {"model": model, "seed": seed, **_in_short(rows), **_saved(rows)} for (model, seed), rows in groups.items()
+        {
+            "model": model,
+            "seed": seed,
+            **_in_short(rows),
+            f"qat less {RIVAL}": percent(*ends(rivals[model, seed]["qat"], "accuracy_difference"), "+"),
+            **_saved(rows),
+        }
+        for (model, seed), rows in groups.items()
     ]
     return f"{markdown(pd.DataFrame(shown))}\n{IN_SHORT} smaller, faster: than the float file of the same baseline.\n"
 

@@ -3,7 +3,6 @@
 import pandas as pd
 
 from benchmarks.tables.markdown import markdown
-from experiments.comparison.columns import ends
 from experiments.rounding import times, whole
 
 
@@ -11,14 +10,12 @@ def readme_table(table: pd.DataFrame) -> str:
     """What the file of each strategy is like, apart from its accuracy: of the longest training, the smallest first."""
     trained = table["finetune_epochs"] == table["finetune_epochs"].max()
     table = table[trained | (table["finetune_epochs"] == 0)].sort_values(["tflite_bytes", "tflite_gzip_bytes"])
-    faster = [times(*ends(row, "speedup")) for _, row in table.iterrows()]
     shown = pd.DataFrame(
         {
             "strategy": table["strategy"],
             "bytes": table["tflite_bytes"].map(whole),
             "after gzip -9": table["tflite_gzip_bytes"].map(whole),
             "smaller": table["size_ratio"].map(times),
-            "faster": faster,
             "computes in": table["arithmetic"],
             "arena, bytes": table["arena_bytes"].map(whole),
             "TensorFlow Lite Micro": table["runs_on_micro"],

@@ -115,7 +115,10 @@ SPEED = (
     "disturbed, or in which a file seemed to differ from its own copy."
 )
 MACHINES = "These rows come from different machines: compare latencies within one machine only."
-RANK = "Rank by faster, not by latency: each row was timed beside a float file of its own."
+RANK = (
+    "Each row was timed beside a float file of its own: compare rows by faster, not by latency, and where they differ "
+    "by a few percent only, time them together (python -m experiments.latency)."
+)
 
 
 def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY,)) -> str:

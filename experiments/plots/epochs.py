@@ -1,7 +1,8 @@
 """Accuracy of the files over epochs, by strategy."""
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from experiments.plots.points import (
     panels_left_out,
     setting_of,
 )
-from experiments.plots.strategies import mark
+from experiments.plots.strategies import KEY, mark
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
 
 MOST_LINES = 30  # of a panel that have a name
+FILLS = ("full", "none", "left", "right")  # of the markers of lines of one strategy, in turn
 LINE_GAP = 11.0  # points from one label to the next
 
 
@@ -48,7 +50,8 @@ def accuracy_epochs(table: pd.DataFrame) -> "Figure":
     seeds = runs["seed"].nunique()
     caption = [
         "Lines: means over seeds; bands: from the least to the most accurate seed." if seeds > 1 else "One seed.",
-        "Dotted: strategies that do not train after the baseline." if over == "finetune_epochs" else "",
+        KEY,
+        "Lines without marks: those that do not." if over == "finetune_epochs" and _stays(runs) else "",
         *left_out(table, runs),
         *panels_left_out(runs, TASK),
         f"Only {MOST_LINES} lines have a name." if any(len(names) > MOST_LINES for names in ends) else "",
@@ -63,21 +66,30 @@ def _varies(runs: pd.DataFrame, over: str) -> bool:
     return bool((runs.groupby([*TASK, "strategy"])[over].nunique() > 1).any())
 
 
+def _stays(runs: pd.DataFrame) -> bool:
+    """Whether there are strategies that do not train, and so have one accuracy whatever the epochs."""
+    return bool((runs.groupby("strategy")["finetune_epochs"].max() == 0).any())
+
+
 def _lines(axes: "Axes", runs: pd.DataFrame, over: str) -> list[Label]:
     """Draw the lines of a panel; their names, where each of them ends."""
     told = [over] if over == "epochs" and varies_by_itself(runs) else ["epochs", "finetune_epochs"]
     named = runs.assign(_label=names(runs, [*TASK, *told, "seed"]))
     values = sorted(int(value) for value in named[over].unique() if value or over == "epochs")
-    ends = []
+    ends: list[Label] = []
+    drawn: Counter[str] = Counter()
     for label, group in named.groupby("_label", sort=False):
-        look = mark(str(group["strategy"].iloc[0]))
+        strategy = str(group["strategy"].iloc[0])
+        look, fill = mark(strategy), FILLS[drawn[strategy] % len(FILLS)]
+        drawn[strategy] += 1
         accuracy = (100 * group["tflite_accuracy"]).groupby(group[over].astype(int)).agg(["mean", "min", "max"])
         if over == "finetune_epochs" and not accuracy.index.any():  # it does not train
             axes.axhline(accuracy["mean"].iloc[0], color=look.colour, lw=1.2, ls=":")
             end = max(values, default=1)
         else:
             axes.fill_between(accuracy.index, accuracy["min"], accuracy["max"], color=look.colour, alpha=0.15, lw=0)
-            axes.plot(accuracy.index, accuracy["mean"], color=look.colour, ls=look.line, marker=look.marker, ms=5)
+            style: Any = {"color": look.colour, "ls": look.line, "marker": look.marker, "ms": 5, "fillstyle": fill}
+            axes.plot(accuracy.index, accuracy["mean"], **style)
             end = int(accuracy.index[-1])
         ends.append(Label(str(label), end, float(accuracy["mean"].iloc[-1]), look.colour))
     if len(values) <= 10:

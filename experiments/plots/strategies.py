@@ -7,6 +7,7 @@ from experiments.plots import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
 
 AFTER_TRAINING, IN_TRAINING, COMPRESSING = "o", "s", "^"
 LINES = {AFTER_TRAINING: "-", IN_TRAINING: "--", COMPRESSING: ":"}
+KEY = "Circles: not trained after the baseline; squares: trained further; triangles: pruned or clustered."
 OWN = "DvPX*"  # markers of strategies that are not named here
 COLOURS = (BLUE, SKY, GREEN, ORANGE, RED, PINK, GREY)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.columns import TASK
+from experiments.comparison.columns import TASK, of_one_float_file
 from experiments.plots import FAINT, GREY, NoPictureError, say_around, settle, sheet
 from experiments.plots.labels import Boxes, Label, place
 from experiments.plots.points import (
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_LABELS = 24  # points of a panel that are all labelled; of more, those of the frontier
+RELATIVE = "latency_relative"  # each to that of its own float file, in %
+OF_RATIOS = "95 % intervals over replicates of one session"
+OF_TIMES = "the same of the time, known by its ratio to the float file's"
 LARGE_RANGE = 10.0  # from there on an axis is logarithmic
 MOST_SHAPES = 300  # points of a panel that an SVG holds as shapes; more are an image in it
 READ = (
@@ -62,12 +65,15 @@ def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
         raise NoPictureError("every timing is void")
     by = [*TASK, "machine"]
     machines = runs["machine"].nunique(dropna=False)
-    shown = [
-        (_panel_title(group, machines), points(group, of_seeds, "latency_p50_us")) for _, group in panels(runs, by)
-    ]
+    groups = panels(runs, by)
+    relative = all(of_one_float_file(group) and group["speedup"].notna().all() for _, group in groups)
+    if relative:
+        groups = [(key, group.assign(**{RELATIVE: 100 / group["speedup"]})) for key, group in groups]
+    column = RELATIVE if relative else "latency_p50_us"
+    shown = [(_panel_title(group, machines), points(group, of_seeds, column)) for _, group in groups]
     caption = [
         _bars(shown),
-        "Horizontal: the same of the time, known by its ratio to the float file's"
+        f"Horizontal: {OF_RATIOS if relative else OF_TIMES}"
         + ("; of several seeds, least to most." if any(point.runs for _, found in shown for point in found) else "."),
         READ.format("fast"),
         *left_out(table, timed),
@@ -76,7 +82,8 @@ def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
         *panels_left_out(runs, by),
     ]
     title = f"Accuracy and latency of the files: {setting_of(runs)}"
-    return _drawn(shown, "latency of one inference in us, median", title, " ".join(caption))
+    what = "latency in % of the float file's, timed beside it" if relative else "latency of one inference in us, median"
+    return _drawn(shown, what, title, " ".join(caption))
 
 
 Panels = Sequence[tuple[str, Sequence[Point]]]
@@ -90,6 +97,8 @@ def _panel_title(runs: pd.DataFrame, machines: int) -> str:
 def _bars(shown: Panels) -> str:
     every = [point for _, found in shown for point in found]
     over_images = "Vertical bars: 95 % intervals over the test images."
+    if any(len(found) > MOST_LABELS for _, found in shown):
+        over_images += " Of so many points, those of the frontier alone have names and bars."
     if not any(point.runs for point in every):
         return over_images
     over_seeds = "Vertical bars: 95 % intervals for new seeds and new test images; faint: the single runs."
@@ -106,6 +115,8 @@ def _drawn(shown: Panels, xlabel: str, title: str, caption: str) -> "Figure":
         axes.grid(visible=True)
         axes.set_axisbelow(True)
         _scatter(axes, found)
+        if len(found) > MOST_LABELS:
+            axes.legend(fontsize=7, ncols=2, framealpha=0.8)
     say_around(figure, title, caption)
     settle(figure)
     for axes, (_, found) in zip(sheets, shown, strict=True):
@@ -122,7 +133,7 @@ def _scatter(axes: "Axes", found: Sequence[Point]) -> None:
         style: Any = {"marker": look.marker, "color": look.colour, "lw": 0, "rasterized": len(found) > MOST_SHAPES}
         axes.scatter(singles[:, 0], singles[:, 1], s=14, alpha=FAINT, **style)
         xy = np.array([(point.x, point.accuracy) for point in own])
-        axes.scatter(xy[:, 0], xy[:, 1], s=40, zorder=4, **style)
+        axes.scatter(xy[:, 0], xy[:, 1], s=40, zorder=4, label=strategy, **style)
     for point, on_frontier in zip(found, best, strict=True):
         if on_frontier or len(found) <= MOST_LABELS:
             colour = mark(point.strategy).colour

@@ -152,21 +152,18 @@ def _details(store: Store, comparison: Comparison, found: list[Task]) -> Iterato
 
 def _details_of(store: Store, comparison: Comparison, row: pd.Series, name: str) -> Details:
     run_id = row["run_id"]
+    run = comparison.runs.loc[comparison.runs["run_id"] == run_id].iloc[0]
     answers, layers, changed = comparison.answers(run_id), store.content(run_id, LAYERS), store.content(run_id, CHANGED)
     return Details(
         run_id=run_id,
         name=name,
-        seed=_seed(comparison.runs, run_id) if is_group(row) else "",
-        facts=_facts(row),
+        seed=str(run["seed"]) if is_group(row) else "",
+        facts=_facts(run),
         layers=None if layers is None else layers_for_people(layers),
         matrix=confusion(answers) if answers else None,
         worst=worst_classes(answers) if answers else (),
         pictures=pictures(read_changed(changed, run_id), answers) if answers and changed is not None else (),
     )
-
-
-def _seed(runs: pd.DataFrame, run_id: str) -> str:
-    return str(runs.loc[runs["run_id"] == run_id, "seed"].iloc[0])
 
 
 def _facts(row: pd.Series) -> tuple[tuple[str, str], ...]:
