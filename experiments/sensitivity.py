@@ -325,6 +325,7 @@ def write(findings: Findings, options: Options) -> None:
             folder / "sensitivity.png",
             {unit: findings.alone[unit].rms_logit_error for unit in findings.units},
             {unit: everything.rms_logit_error - findings.spared[unit].rms_logit_error for unit in findings.units},
+            findings.rounded.rms_logit_error,
         )
     except OSError as error:
         raise UserError(f"folder={folder}: cannot be written ({error}).") from error

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from experiments.plots import BLUE, GREEN
+from experiments.plots import BLUE, GREEN, GREY
 
 
-def save_sensitivity(path: Path, cost: Mapping[str, float], gain: Mapping[str, float]) -> None:
-    """Logit error by layer, from the input down: caused by it alone in int8, and regained by it alone in float."""
+def save_sensitivity(path: Path, cost: Mapping[str, float], gain: Mapping[str, float], rounding: float) -> None:
+    """Logit error by layer, from the input down: caused by it alone in int8, and regained by it alone in float.
+
+    `rounding` is the error of the logits rounded to int8, and nothing else.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 1.6 + 0.36 * len(cost)), layout="constrained")
@@ -19,13 +22,21 @@ def save_sensitivity(path: Path, cost: Mapping[str, float], gain: Mapping[str, f
     for axes, values, colour, title in sides:
         axes.barh(range(len(values)), list(values.values()), color=colour)
         for place, value in enumerate(values.values()):
-            axes.annotate(f"{value:.4f}", (max(value, 0.0), place), (3, 0), textcoords="offset points", va="center")
+            axes.annotate(
+                f"{round(value, 4) + 0.0:.4f}",
+                (max(value, 0.0), place),
+                (3, 0),
+                textcoords="offset points",
+                va="center",
+            )
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_title(title, loc="left", fontsize=11)
         axes.spines[["top", "right"]].set_visible(False)
-    both = (*cost.values(), *gain.values())
+    left.axvline(rounding, color=GREY, linewidth=1, linestyle=":")
+    both = (*cost.values(), *gain.values(), rounding)
     left.set_xlim(min(0.0, *both), 1.25 * max(both) or 1.0)  # room for the longest bar's label
     left.set_yticks(range(len(cost)), list(cost))
     left.invert_yaxis()
-    figure.supxlabel("RMS logit error on validation images: the longer, the more sensitive the layer", fontsize=10)
+    told = f"RMS logit error on validation images; dotted: of rounding the float logits to int8 alone, {rounding:.4f}"
+    figure.supxlabel(told, fontsize=10)
     figure.savefig(path, dpi=110)
