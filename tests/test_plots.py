@@ -108,8 +108,15 @@ def test_a_strategy_of_a_user_has_a_mark_that_no_other_of_the_menu_has() -> None
 
 def test_a_sweep_has_every_picture_but_those_that_say_nothing_of_it() -> None:
     pictures = drawn(SWEEP)
-    assert pictures.left_out == {"accuracy_epochs": "epochs do not vary"}
-    assert [*pictures.drawn, *pictures.left_out] == sorted(PICTURES, key=[*pictures.drawn, "accuracy_epochs"].index)
+    assert pictures.left_out == {
+        "accuracy_epochs": "epochs do not vary",
+        "accuracy_download": "nothing is pruned or clustered",
+    }
+    assert {*pictures.drawn, *pictures.left_out} == set(PICTURES)
+
+
+def test_downloads_are_drawn_where_something_is_pruned_or_clustered() -> None:
+    assert "accuracy_download" in drawn([*SWEEP, quantized("prune", finetune_epochs=1, tflite_gzip_bytes=9.0)]).drawn
 
 
 def test_epochs_that_vary_are_drawn() -> None:
@@ -130,7 +137,7 @@ def test_a_panel_in_which_nothing_trains_is_drawn_beside_one_in_which_epochs_var
 
 def test_without_curves_and_timings_their_pictures_are_left_out() -> None:
     assert set(comparison_pictures(Evidence(frame(SWEEP))).left_out) == {
-        "accuracy_epochs", "training_histories", "latency_distributions",
+        "accuracy_epochs", "accuracy_download", "training_histories", "latency_distributions",
     }  # fmt: skip
 
 
@@ -145,7 +152,7 @@ def test_a_failed_run_among_others_is_counted_below() -> None:
 
 
 def test_a_single_run_has_its_pictures() -> None:
-    assert set(drawn([quantized("qat")]).left_out) == {"accuracy_epochs"}
+    assert set(drawn([quantized("qat")]).left_out) == {"accuracy_epochs", "accuracy_download"}
 
 
 def test_every_point_is_named_and_no_label_lies_on_another() -> None:
@@ -298,7 +305,7 @@ def test_the_command_line_writes_pictures_and_says_which_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command(monkeypatch, "--plots", str(tmp_path / "new" / "plots"), "--where", "strategy != 'qat'")
-    drawn = [name for name in PICTURES if name != "accuracy_epochs"]
+    drawn = [name for name in PICTURES if name not in ("accuracy_epochs", "accuracy_download")]
     found = {path.name for path in (tmp_path / "new" / "plots").iterdir()}
     assert found == {f"{name}.{ending}" for name in drawn for ending in ("png", "svg")}
     assert "left out accuracy_epochs: epochs do not vary" in capsys.readouterr().out

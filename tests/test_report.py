@@ -65,6 +65,14 @@ def found(rows: list[dict[str, Any]], wrong: Mapping[str, int]) -> dict[str, Cho
     return {choice.priority: choice for choice in choices(task)}
 
 
+def test_the_smallest_download_has_a_card_where_it_is_not_that_of_the_smallest_file() -> None:
+    rows = [ptq(tflite_gzip_bytes=126_000.0), ptq("prune_qat", tflite_bytes=157_000.0, tflite_gzip_bytes=50_000.0)]
+    wrong = {"run-ptq_int8": 40, "run-prune_qat": 40}
+    choice = found(rows, wrong)["Download first"]
+    assert (choice.name, choice.evidence[:20]) == ("prune_qat", "50,000 bytes after g")
+    assert "Download first" not in found(rows[:1], wrong)
+
+
 def test_the_most_accurate_is_named_with_those_that_may_be_as_good() -> None:
     best = found(
         [row("qat", tflite_accuracy=0.98), row("finetune", tflite_accuracy=0.9795), row("none", tflite_accuracy=0.9)],

@@ -99,7 +99,8 @@ TO_FLOAT = (
 )
 TO_STRATEGY = (
     "against, smaller than and faster than: against the run of that strategy with the same model, data set, epochs and "
-    "seed, on the same images; each was timed in turns with its own float model."
+    "seed, trained as long in all where there is one, on the same images; each was timed in turns with its own float "
+    "model."
 )
 OF_RUNS = (
     "[low, high]: 95 % interval, over the test images for accuracies and over replicates with fresh interpreters for "

@@ -10,7 +10,7 @@ from experiments.plots import NoPictureError, in_one_style
 from experiments.plots.bars import Timed, coverage, latency_distributions
 from experiments.plots.epochs import accuracy_epochs
 from experiments.plots.histories import Curves, training_histories
-from experiments.plots.tradeoffs import accuracy_latency, accuracy_size
+from experiments.plots.tradeoffs import accuracy_download, accuracy_latency, accuracy_size
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,6 +36,7 @@ class Pictures:
 
 PICTURES: "Mapping[str, Callable[[Evidence], Figure]]" = {
     "accuracy_size": lambda given: accuracy_size(given.table, given.of_seeds),
+    "accuracy_download": lambda given: accuracy_download(given.table, given.of_seeds),
     "accuracy_latency": lambda given: accuracy_latency(given.table, given.of_seeds),
     "accuracy_epochs": lambda given: accuracy_epochs(given.table),
     "training_histories": lambda given: training_histories(given.table, given.histories),

@@ -21,7 +21,7 @@ from experiments.plots.points import (
     setting_of,
     void_left_out,
 )
-from experiments.plots.strategies import mark
+from experiments.plots.strategies import COMPRESSING, mark
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,6 +51,22 @@ def accuracy_size(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
     caption = [_bars(shown), READ.format("small"), *left_out(table, runs), *panels_left_out(runs, TASK)]
     title = f"Accuracy and size of the files: {setting_of(runs)}"
     return _drawn(shown, "file size in kB (1,000 bytes)", title, " ".join(caption))
+
+
+def accuracy_download(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
+    """Accuracy of the TFLite files against their size after gzip, which is what pruning and clustering are for.
+
+    Raises:
+        NoPictureError: no run has both, or none is pruned or clustered.
+    """
+    runs = measured(table, "tflite_accuracy", "tflite_gzip_bytes")
+    if not any(mark(str(strategy)).marker == COMPRESSING for strategy in runs["strategy"].unique()):
+        raise NoPictureError("nothing is pruned or clustered")
+    runs = runs.assign(kilobytes=runs["tflite_gzip_bytes"].astype(float) / 1000)
+    shown = [(" on ".join(key), points(group, of_seeds, "kilobytes")) for key, group in panels(runs, TASK)]
+    caption = [_bars(shown), READ.format("small"), *left_out(table, runs), *panels_left_out(runs, TASK)]
+    title = f"Accuracy and download of the files: {setting_of(runs)}"
+    return _drawn(shown, "file size after gzip -9 in kB (1,000 bytes)", title, " ".join(caption))
 
 
 def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":

@@ -24,6 +24,7 @@ from experiments.measure.latency import in_words
 from experiments.rounding import percent, points, three_digits, times, whole
 from experiments.statistics import Estimate, difference_over_seeds, ratio_of_speedups
 
+WORTH_A_CARD = 0.9  # of the download of the smallest file
 MARGIN = 0.005  # half a point of accuracy: what is given up for size or speed, at most
 
 
@@ -100,8 +101,14 @@ def choices(task: Task) -> list[Choice]:
     best = task.rows.sort_values("tflite_accuracy", ascending=False, kind="stable").iloc[0]
     standing = pd.Series([_standing(task, row, best) for _, row in task.rows.iterrows()], index=task.rows.index)
     near, unsure = task.rows[standing == "near"], task.rows[standing == "unsure"]
-    found = [_most_accurate(task, best), _smallest(task, near, unsure, best), _fastest(task, near, unsure, best)]
-    return [choice for choice in [*found, _on_micro(task, near, unsure)] if choice]
+    found = [
+        _most_accurate(task, best),
+        smallest := _smallest(task, near, unsure, best),
+        _smallest_download(task, near, unsure, best, than=smallest),
+        _fastest(task, near, unsure, best),
+        _on_micro(task, near, unsure),
+    ]
+    return [choice for choice in found if choice]
 
 
 def _standing(task: Task, row: pd.Series, best: pd.Series) -> Literal["near", "unsure", "far"]:
@@ -134,6 +141,23 @@ def _smallest(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Ser
     )
     size = row["tflite_bytes"]
     return _chosen(task, "Size first", row, evidence, near, unsure, lambda other: bool(other["tflite_bytes"] <= size))
+
+
+def _smallest_download(
+    task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Series, than: Choice
+) -> Choice | None:
+    """Only where it is not nearly that of the smallest file already, as it is unless something is compressed."""
+    known, perhaps = (rows[rows["tflite_gzip_bytes"].notna()] for rows in (near, unsure))
+    if known.empty:
+        return None
+    row = known.sort_values(["tflite_gzip_bytes", "tflite_accuracy"], ascending=[True, False], kind="stable").iloc[0]
+    size = float(row["tflite_gzip_bytes"])
+    if size >= WORTH_A_CARD * known.loc[known["run_id"] == than.run_id, "tflite_gzip_bytes"].min():
+        return None
+    evidence = f"{whole(size)} bytes after gzip, of {whole(row['tflite_bytes'])}; {_cost(task, row, best)}"
+    return _chosen(
+        task, "Download first", row, evidence, known, perhaps, lambda other: bool(other["tflite_gzip_bytes"] <= size)
+    )
 
 
 def _fastest(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Series) -> Choice | None:
