@@ -165,7 +165,8 @@ def told(error: Exception) -> str:
         if unknown[1] in known:
             return (
                 f"{unknown[1]}: another card of the group has this setting, but not the one chosen here. In a sweep "
-                f"over several cards, a variant is a card of its own: conf/{group}/NAME.yaml, a copy with other values."
+                f"over cards that all have it, give it with two plusses: ++{unknown[1]}=VALUE. Among others, a variant "
+                f"is a card of its own: conf/{group}/NAME.yaml, a copy with other values."
             )
         alike = [name for name in known if name.startswith(f"{group}.")] or known
         return f"{unknown[1]}: there is no such setting. {near(unknown[1], alike)}"

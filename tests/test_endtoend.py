@@ -329,7 +329,7 @@ def test_an_own_tracking_address_is_used(folder: Path) -> None:
         (["epohcs=3"], "epohcs: there is no such setting. Did you mean epochs?"),
         (["-m", "epohcs=3,4"], "epohcs: there is no such setting. Did you mean epochs?"),
         (["strategy=annotate", "strategy.layer=[a]"], "Did you mean strategy.layers"),
-        (["-m", "strategy=none,annotate", "strategy.layers=[Dense]"], "a variant is a card of its own"),
+        (["-m", "strategy=none,annotate", "strategy.layers=[Dense]"], "with two plusses: ++strategy.layers=VALUE"),
         (["epochs=-1"], "training.epochs=-1: input should be greater than or equal to 0"),
         (["-m", "epochs=1,-1"], "nothing was run"),
         (["-m", "strategy=glob(ptq_int9*)"], "strategy=glob(ptq_int9*): this sweep has no job"),
