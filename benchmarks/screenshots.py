@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.mlflow_pages import browsed, opened, served
 from benchmarks.publish import HERE, SCREENSHOTS
 from experiments.errors import UserError, mistakes_told
-from experiments.tracking import Store, Tracking, connect
+from experiments.tracking import Store, Tracking, existing
 
 
 def photograph(store: Store, path: Path) -> None:
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
     options = parser.parse_args()
     with mistakes_told():
-        store = connect(Tracking(uri=options.uri), create=False)
+        store = existing(options.uri)
         folder = HERE / "results" / options.name
         of_mlflow, of_report = (folder / name for name in SCREENSHOTS)
         photograph(store, of_mlflow)

@@ -15,7 +15,7 @@ import pandas as pd
 from experiments.compare import load
 from experiments.errors import UserError
 from experiments.progress import say
-from experiments.tracking import Store, Tracking, connect
+from experiments.tracking import Store, existing
 
 ROOT = Path(__file__).parent.parent
 LOG = "log.txt"
@@ -85,7 +85,7 @@ def table(folder: Path, which: str = "latest") -> pd.DataFrame:
 
 def store(folder: Path) -> Store:
     """The runs in this folder."""
-    return connect(Tracking(uri=_uri(folder)), create=False)
+    return existing(_uri(folder))
 
 
 def _uri(folder: Path) -> str:

@@ -156,6 +156,13 @@ def test_an_earlier_timing_that_is_void_judges_nothing_and_is_named() -> None:
     ]
 
 
+def test_a_comparison_with_runs_that_were_never_timed_is_judged(tmp_path: Path) -> None:
+    table = frame([row("none", machine="a"), {**FAILED, "machine": "a"}])
+    FORMS["csv"].write(table, tmp_path / "previous.csv")
+    before = earlier(tmp_path / "previous.csv")
+    assert [regressions(before, table, [LATENCY]), remarks(before, table, [LATENCY])] == [[], []]
+
+
 @pytest.mark.parametrize("samples", ["None", "2000"])
 def test_runs_that_were_asked_for_with_other_settings_are_named(samples: str) -> None:
     before, now = (frame([row("none", **{"dataset.train_samples": each})]) for each in ("None", samples))

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from benchmarks.studies import CONTROL, RIVAL
-from benchmarks.tables.markdown import markdown
+from benchmarks.tables.markdown import markdown, seeds_of, spoken_of
 from experiments.comparison.columns import ends
 from experiments.rounding import percent, times, whole
 
@@ -34,14 +34,12 @@ Claim = tuple[str, str, str]  # what is asked, what the article says, what was f
 def answers(table: pd.DataFrame, against_rival: pd.DataFrame) -> str:
     """The claims, from the rows of the study: one a strategy, held against the control, and against the rival."""
     shown = pd.DataFrame(claims(_by_strategy(table), _by_strategy(against_rival)), columns=["", "the article", "here"])
-    seeds = int(table["seeds"].max()) if "seeds" in table else 1
-    of = f"means of {seeds} seeds, for new seeds and new test images" if seeds > 1 else "one seed, for new test images"
-    ours = "" if seeds > 1 else "McNemar's exact test, image by image; "
+    ours = "McNemar's exact test, image by image; " if seeds_of(table) == 1 else ""
     return (
         f"{markdown(shown)}\n"
-        f"Accuracies in %, changes in points. [low, high]: 95 % interval ({of}). A change whose interval holds 0 is no "
-        f"evidence of one. p: {ours}of the article's figures, which do not say which images were right, Fisher's exact "
-        "test. smaller, faster: than the float file of the same baseline.\n"
+        f"Accuracies in %, changes in points. [low, high]: 95 % interval ({spoken_of(table)}). A change whose interval "
+        f"holds 0 is no evidence of one. p: {ours}of the article's figures, which do not say which images were right, "
+        "Fisher's exact test. smaller, faster: than the float file of the same baseline.\n"
     )
 
 

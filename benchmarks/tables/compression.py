@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from benchmarks.tables.markdown import markdown
+from benchmarks.tables.markdown import markdown, spoken_of
 from experiments.comparison.columns import ends, epochs_in_all
 from experiments.rounding import percent, times, whole
 
@@ -27,12 +27,11 @@ def readme_table(table: pd.DataFrame) -> str:
             "faster": [times(*ends(row, "speedup")) for _, row in table.iterrows()],
         }
     )
-    seeds = int(table["seeds"].max()) if "seeds" in table else 1
-    of = f"means of {seeds} seeds, for new seeds and new test images" if seeds > 1 else "one seed, for new test images"
     return (
         f"{markdown(shown)}\n"
-        f"Changes in points. [low, high]: 95 % interval ({of}). A change whose interval holds 0 is no evidence of one. "
-        "download smaller: the float file after gzip over this one after gzip. faster: than the float file.\n"
+        f"Changes in points. [low, high]: 95 % interval ({spoken_of(table)}). A change whose interval holds 0 is no "
+        "evidence of one. download smaller: the float file after gzip over this one after gzip. faster: than the "
+        "float file.\n"
     )
 
 

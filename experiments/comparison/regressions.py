@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from experiments.comparison.columns import CELL, WORDS, timed
+from experiments.comparison.columns import CELL, WORDS, says, timed
 from experiments.comparison.gates import of_numbers
 from experiments.errors import UserError, first_line
 from experiments.record import is_setting
@@ -95,7 +95,7 @@ def remarks(before: pd.DataFrame, now: pd.DataFrame, allowances: Sequence[Allowa
         UserError: runs cannot be paired.
     """
     pairs = paired(before, now)
-    void = pairs[_void(pairs, "before")] if any(timed(each.column) for each in allowances) else pairs.iloc[:0]
+    void = pairs[[any(_means_nothing(run, each, "before") for each in allowances) for _, run in pairs.iterrows()]]
     changed = pairs.iloc[:0]
     if "settings" in before.columns and "settings" in now.columns:
         changed = pairs[(pairs["settings_before"] != pairs["settings_now"]).fillna(value=False)]
@@ -151,28 +151,27 @@ def _pairs(before: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
 def _is_worse(run: pd.Series, allowed: Allowance) -> bool:
     """A value that was there and is not any more is worse than any; so is a timing that is void now."""
     before, now = run[f"{allowed.column}_before"], run[f"{allowed.column}_now"]
-    if pd.isna(before) or (timed(allowed.column) and run.get("speed_before") == VOID):
+    if pd.isna(before) or _means_nothing(run, allowed, "before"):
         return False
-    lost = pd.isna(now) or (timed(allowed.column) and run.get("speed_now") == VOID)
-    return bool(lost) or allowed.exceeded(float(before), float(now))
+    return bool(pd.isna(now)) or _means_nothing(run, allowed, "now") or allowed.exceeded(float(before), float(now))
 
 
 def _worse(run: pd.Series, allowed: Allowance) -> str:
     before, now = run[f"{allowed.column}_before"], run[f"{allowed.column}_now"]
     said = "nothing" if pd.isna(now) else f"{float(now):,.6g}"
     limit = f"allowed is a {allowed.direction} of {allowed.text.partition('=')[2]}"
-    if timed(allowed.column) and run.get("speed_now") == VOID:
+    if _means_nothing(run, allowed, "now"):
         said = "not known, for the timing is void"
     return f"{_label(run)}: {allowed.column} was {float(before):,.6g} and is {said}; {limit}"
 
 
+def _means_nothing(run: pd.Series, allowed: Allowance, when: Literal["before", "now"]) -> bool:
+    """Whether a value is a time of a void timing."""
+    return timed(allowed.column) and says(run.get(f"speed_{when}"), VOID)
+
+
 def _label(run: pd.Series) -> str:
     return f"{run['strategy']} epochs={run['epochs']} seed={run['seed']}"
-
-
-def _void(pairs: pd.DataFrame, when: str) -> pd.Series:
-    speed = f"speed_{when}"
-    return pairs[speed] == VOID if speed in pairs.columns else pd.Series(data=False, index=pairs.index)
 
 
 def _check_machines(pairs: pd.DataFrame, allowed: Allowance) -> None:

@@ -45,12 +45,7 @@ def accuracy_size(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
     Raises:
         NoPictureError: no run has both.
     """
-    runs = measured(table, "tflite_accuracy", "tflite_bytes")
-    runs = runs.assign(kilobytes=runs["tflite_bytes"].astype(float) / 1000)
-    shown = [(" on ".join(key), points(group, of_seeds, "kilobytes")) for key, group in panels(runs, TASK)]
-    caption = [_bars(shown), READ.format("small"), *left_out(table, runs), *panels_left_out(runs, TASK)]
-    title = f"Accuracy and size of the files: {setting_of(runs)}"
-    return _drawn(shown, "file size in kB (1,000 bytes)", title, " ".join(caption))
+    return _by_size(table, of_seeds, "tflite_bytes", "size", "file size")
 
 
 def accuracy_download(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
@@ -59,14 +54,18 @@ def accuracy_download(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
     Raises:
         NoPictureError: no run has both, or none is pruned or clustered.
     """
-    runs = measured(table, "tflite_accuracy", "tflite_gzip_bytes")
-    if not any(mark(str(strategy)).marker == COMPRESSING for strategy in runs["strategy"].unique()):
+    if not any(mark(str(strategy)).marker == COMPRESSING for strategy in table["strategy"].unique()):
         raise NoPictureError("nothing is pruned or clustered")
-    runs = runs.assign(kilobytes=runs["tflite_gzip_bytes"].astype(float) / 1000)
+    return _by_size(table, of_seeds, "tflite_gzip_bytes", "download", "file size after gzip -9")
+
+
+def _by_size(table: pd.DataFrame, of_seeds: pd.DataFrame, column: str, what: str, xlabel: str) -> "Figure":
+    runs = measured(table, "tflite_accuracy", column)
+    runs = runs.assign(kilobytes=runs[column].astype(float) / 1000)
     shown = [(" on ".join(key), points(group, of_seeds, "kilobytes")) for key, group in panels(runs, TASK)]
     caption = [_bars(shown), READ.format("small"), *left_out(table, runs), *panels_left_out(runs, TASK)]
-    title = f"Accuracy and download of the files: {setting_of(runs)}"
-    return _drawn(shown, "file size after gzip -9 in kB (1,000 bytes)", title, " ".join(caption))
+    title = f"Accuracy and {what} of the files: {setting_of(runs)}"
+    return _drawn(shown, f"{xlabel} in kB (1,000 bytes)", title, " ".join(caption))
 
 
 def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":

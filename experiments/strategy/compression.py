@@ -69,7 +69,7 @@ def refuse(model: "Model", prune: bool = False, cluster: bool = False) -> None:
     """Raise UserError that names the layers with kernels that TFMOT cannot compress in this way."""
     ways = {"pruned": prune and _prunable, "clustered": cluster and _clusterable}
     for way, able in ways.items():
-        unable = [layer.name for layer in _leaves(model) if able and _has_kernel(layer) and not able(layer)]
+        unable = [layer.name for layer in _leaves(model) if able and _compressible(layer) and not able(layer)]
         if unable:
             raise UserError(
                 f"Layers that cannot be {way}: {', '.join(unable)}. TFMOT does not know their kind; quantize this "
@@ -85,7 +85,8 @@ def _leaves(model: "Model") -> Iterator[Any]:
             yield layer
 
 
-def _has_kernel(layer: Any) -> bool:
+def _compressible(layer: Any) -> bool:
+    """Whether it has a kernel: the weights of PReLU or of a normalization are none, and stay as they are."""
     return any("kernel" in weight.name for weight in layer.weights)
 
 
