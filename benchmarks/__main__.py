@@ -1,6 +1,6 @@
-"""Every claim of the README: `python -m benchmarks` lists the commands, `python -m benchmarks NAME ...` repeats some.
+"""Every claim of README.md and docs/: `python -m benchmarks` lists them, `python -m benchmarks NAME ...` repeats some.
 
-A benchmark writes benchmarks/results/NAME/ with its stamp and renews the README's table; a study is a sweep, run in
+A benchmark writes benchmarks/results/NAME/ with its stamp and renews its table there; a study is a sweep, run in
 this folder (so that it goes on where it stopped) and published. Then what was committed is shown again, to compare.
 Exit codes: 0 all figures are reached; 1 one is not, or a command failed; 2 no such benchmark.
 """

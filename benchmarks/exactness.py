@@ -2,7 +2,7 @@
 
 Each subset is annotated the usual way (TFMOT's quantize_annotate_layer on the chosen layers, Optimize.DEFAULT) and by
 `strategy=annotate`; what runs in int8 is read from the files. Nothing is trained: types and sizes do not depend on it.
-Writes benchmarks/results/exactness/ and the table in the README.
+Writes benchmarks/results/exactness/ and its table in docs/.
 """
 
 from collections.abc import Sequence

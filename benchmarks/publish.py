@@ -1,8 +1,8 @@
 """Publish a finished study: `python -m benchmarks.publish NAME`, in the folder where its sweeps were run.
 
 Writes benchmarks/results/NAME/ (comparison.csv, comparison.md, seeds.csv over several seeds, the pictures, report.html,
-stamp.json) from the store, and puts the table into the README between its marks. So no figure there is typed by hand,
-and a test sees that the two agree.
+stamp.json) from the store, and puts the table between its marks in README.md or a page of docs/. So no figure there is
+typed by hand, and a test sees that the two agree.
 """
 
 import argparse
@@ -50,14 +50,12 @@ from experiments.tracking import Row, Store, Tracking, existing
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
-OPENING = "<!-- table {} -->"
-RUNS = ("comparison.csv",)
-SHOWN = ("seeds.csv", *RUNS)  # what `compare` shows of a sweep: its means over seeds, or its runs
+OPENING, CLOSING = "<!-- table {} -->", "<!-- end of table {} -->"
 SCREENSHOTS = ("mlflow.png", "report.png")  # made afterwards, by benchmarks.screenshots
 
 
 def publish(name: str, uri: str) -> None:
-    """Write the results of a study and renew the README's table."""
+    """Write the results of a study and renew the tables made from them."""
     study = study_of(name)
     store = existing(uri)
     table = runs_of(study, store)
@@ -82,7 +80,7 @@ def publish(name: str, uri: str) -> None:
     write_report(store, comparison, pictures, study.commands, folder / "report.html")
     stamp = {**stamps[0], "command": " && ".join(study.commands)}
     (folder / "stamp.json").write_text(json.dumps(stamp, indent=2) + "\n")
-    renew_readme(name)
+    renew_pages(name)
 
 
 def emptied(folder: Path) -> Path:
@@ -120,27 +118,29 @@ def runs_of(study: Study, store: Store) -> pd.DataFrame:
     return frame(rows)
 
 
-def renew_readme(name: str) -> None:
-    """Put what was published under this name into the README, with the tables derived from it, where it has a place."""
-    readme = README.read_text()
-    derived = (table for table, each in DERIVED.items() if each.source == name)
+def pages() -> list[Path]:
+    """The README and the pages behind it: all that shows published tables."""
+    return [README, *sorted((README.parent / "docs").glob("*.md"))]
+
+
+def renew_pages(name: str) -> None:
+    """Put what was published under this name, and the tables derived from it, where the pages have a place for it."""
+    derived = (table for table, each in DERIVED.items() if name in each.sources)
     for table in dict.fromkeys((name, *derived)):
-        if OPENING.format(table) in readme:
-            readme = with_table(readme, table)
-        else:
-            say(f"README.md has no place for a table {table}; it is left as it is.")
-    README.write_text(readme)
+        places = [page for page in pages() if OPENING.format(table) in page.read_text()]
+        for page in places:
+            page.write_text(with_table(page, table))
+        if not places:
+            say(f"Neither README.md nor a page of docs/ has a place for a table {table}.")
 
 
-def with_table(readme: str, name: str) -> str:
-    """The README's text with the published table of this name between its marks."""
-    opening, closing = f"{OPENING.format(name)}\n", f"<!-- end of table {name} -->"
-    before, _, rest = readme.partition(opening)
+def with_table(page: Path, name: str) -> str:
+    """The page's text with the published table of this name between its marks."""
+    opening, closing = f"{OPENING.format(name)}\n", CLOSING.format(name)
+    before, _, rest = page.read_text().partition(opening)
     _, found, after = rest.partition(closing)
     if not found:
-        raise UserError(
-            f"README.md has no place for a table {name}: it needs the lines {opening.strip()} and {closing}."
-        )
+        raise UserError(f"{page.name}: the table {name} has no end; after {opening.strip()} there must be {closing}.")
     return f"{before}{opening}{published(name)}{closing}{after}"
 
 
@@ -155,8 +155,8 @@ def published(name: str, read: Callable[[str], str] = on_disk) -> str:
     if name in TABLES:
         figures = read(f"{name}/{name}.csv")
         return TABLES[name](pd.read_csv(StringIO(figures), keep_default_na=False)) if figures else ""
-    derived = DERIVED.get(name, Derived(name, sweep_table))
-    tables = [next(filter(None, (read(f"{derived.source}/{file}") for file in files)), "") for files in derived.files]
+    derived = DERIVED.get(name, Derived(sweep_table, (compared_in(name),)))
+    tables = [next(filter(None, map(read, files)), "") for files in derived.files]
     return derived.make(*(pd.read_csv(StringIO(table)) for table in tables)) if all(tables) else ""
 
 
@@ -169,48 +169,65 @@ def sweep_table(table: pd.DataFrame) -> str:
 
 # Tables that come from a CSV of their own; the others come from sweeps.
 TABLES: Mapping[str, Callable[[pd.DataFrame], str]] = {
-    "epoch": epoch.readme_table,
-    "evaluation": evaluation.readme_table,
-    "exactness": exactness.readme_table,
-    "fresh_store": fresh_store.readme_table,
-    "killed": killed.readme_table,
-    "memory": memory.readme_table,
-    "once": once.readme_table,
-    "overhead": overhead.readme_table,
-    "planted": planted.readme_table,
-    "precision": precision.readme_table,
-    "profile": profile.readme_table,
-    "reading": reading.readme_table,
-    "same_file": same_file.readme_table,
-    "sensitivity": sensitivity.readme_table,
-    "sizes": sizes.readme_table,
-    "spread": spread.readme_table,
+    "epoch": epoch.published_table,
+    "evaluation": evaluation.published_table,
+    "exactness": exactness.published_table,
+    "fresh_store": fresh_store.published_table,
+    "killed": killed.published_table,
+    "memory": memory.published_table,
+    "once": once.published_table,
+    "overhead": overhead.published_table,
+    "planted": planted.published_table,
+    "precision": precision.published_table,
+    "profile": profile.published_table,
+    "reading": reading.published_table,
+    "same_file": same_file.published_table,
+    "sensitivity": sensitivity.published_table,
+    "sizes": sizes.published_table,
+    "spread": spread.published_table,
 }
 
 
 @dataclass(frozen=True)
 class Derived:
-    """A table that is made from what another command has published: of each tuple of files, the first that there is."""
+    """A table that is made from what was published: of each tuple of files in results/, the first that there is."""
 
-    source: str
     make: Callable[..., str]
-    files: tuple[tuple[str, ...], ...] = (SHOWN,)
+    files: tuple[tuple[str, ...], ...]
+
+    @property
+    def sources(self) -> set[str]:
+        """The studies and benchmarks whose results these are."""
+        return {file.partition("/")[0] for files in self.files for file in files}
+
+
+def runs_in(study: str) -> tuple[str, ...]:
+    """The file that has the runs of a study."""
+    return (f"{study}/comparison.csv",)
+
+
+def compared_in(study: str) -> tuple[str, ...]:
+    """The file that has what `compare` shows of a study: its means over seeds, or its runs."""
+    return (f"{study}/seeds.csv", *runs_in(study))
 
 
 DERIVED: Mapping[str, Derived] = {
-    "answer": Derived("article", article.answers, (SHOWN, (f"against_{RIVAL}.csv",))),
-    "seeds": Derived("article", article.seed_by_seed, (RUNS,)),
-    "compression": Derived("compression", compression.readme_table),
-    "epochs": Derived("epochs", article.by_epochs),
-    "architectures": Derived("architectures", article.by_model, (RUNS, (f"runs_against_{RIVAL}.csv",))),
-    "strategies": Derived("once", strategies.readme_table),
+    "answer": Derived(article.answers, (compared_in("article"), (f"article/against_{RIVAL}.csv",))),
+    "seeds": Derived(article.seed_by_seed, (runs_in("article"),)),
+    "compression": Derived(compression.published_table, (compared_in("compression"),)),
+    "compression_seeds": Derived(compression.seed_by_seed, (runs_in("compression"), runs_in("compression_seeds"))),
+    "epochs": Derived(article.by_epochs, (compared_in("epochs"),)),
+    "architectures": Derived(
+        article.by_model, (runs_in("architectures"), (f"architectures/runs_against_{RIVAL}.csv",))
+    ),
+    "strategies": Derived(strategies.published_table, (compared_in("once"),)),
 }
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description=__doc__.partition("\n")[0])
-    parser.add_argument("name", help="one of the studies, a folder in benchmarks/results, and a mark in the README")
+    parser.add_argument("name", help="one of the studies; its folder in benchmarks/results, and its mark in a page")
     parser.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
     options = parser.parse_args()
     with mistakes_told():

@@ -1,4 +1,4 @@
-"""What a benchmark leaves in results/NAME/: raw figures, the stamp with the command; and the README's table."""
+"""What a benchmark leaves in results/NAME/: raw figures, the stamp with the command; and its table in a page."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.publish import HERE, TABLES, renew_readme
+from benchmarks.publish import HERE, TABLES, renew_pages
 from experiments.progress import say
 from experiments.stamp import stamp
 
@@ -38,17 +38,17 @@ class Results:
         return folder
 
     def write(self, table: pd.DataFrame, sweep: str = "", more: Mapping[str, pd.DataFrame] | None = None) -> None:
-        """Write the figures of the README's table, and `more` tables by file name; `sweep` is the command measured."""
+        """Write the figures of the published table, and `more` tables by file name; `sweep` is the command measured."""
         for name, figures in {f"{self.name}.csv": table, **(more or {})}.items():
             figures.to_csv(self.folder / name, index=False, lineterminator="\n")
         self.sign(sweep)
 
     def sign(self, sweep: str = "") -> None:
-        """Write the stamp beside figures that are there already, and renew the README's table."""
+        """Write the stamp beside figures that are there already, and renew the published table."""
         own = " ".join([f"python -m benchmarks.{self.name}", *sys.argv[1:]])
         commands = {"command": own, **({"sweep": sweep} if sweep else {})}
         (self.folder / "stamp.json").write_text(json.dumps({**self.stamp, **commands}, indent=2) + "\n")
-        renew_readme(self.name)
+        renew_pages(self.name)
 
     def finish(
         self,
@@ -58,7 +58,7 @@ class Results:
         sweep: str = "",
         more: Mapping[str, pd.DataFrame] | None = None,
     ) -> None:
-        """Print the README's table, write it unless it was but a quick look, and say if the figures are reached."""
+        """Print the published table, write it unless it was but a quick look, and say if the figures are reached."""
         say(TABLES[self.name](table))
         if not quick:
             self.write(table, sweep, more)

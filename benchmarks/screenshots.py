@@ -1,4 +1,4 @@
-"""The README's pictures of a published sweep: `python -m benchmarks.screenshots NAME`, in the folder where it was run.
+"""Pictures of a published sweep's pages: `python -m benchmarks.screenshots NAME`, in the folder where it was run.
 
 Starts `mlflow ui` on the store there, opens the page of the newest sweep in Chromium, then the published report, and
 writes mlflow.png and report.png in benchmarks/results/NAME/.

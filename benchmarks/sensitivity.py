@@ -1,7 +1,7 @@
 """Which layers of the article's network bear quantization: `python -m benchmarks.sensitivity`; two minutes.
 
 What `python -m experiments.sensitivity` finds on all of MNIST, after a baseline of one epoch. Writes
-benchmarks/results/sensitivity/ and the table in the README. The baseline is kept in cache/ where the command runs.
+benchmarks/results/sensitivity/ and its table in docs/. The baseline is kept in cache/ where the command runs.
 """
 
 from benchmarks.results import Results

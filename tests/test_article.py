@@ -161,7 +161,30 @@ COMPRESSED = [
     ],
 )  # fmt: skip
 def test_what_compression_saves_and_costs_is_told_smallest_download_first(column: str, shown: list[str]) -> None:
-    assert column_of(compression.readme_table(pd.DataFrame(COMPRESSED)), column) == shown
+    assert column_of(compression.published_table(pd.DataFrame(COMPRESSED)), column) == shown
+
+
+FURTHER_SEEDS = [
+    {**run, "seed": seed} | ({"tflite_gzip_bytes": gzip} if run["strategy"] == "prune" else {})
+    for seed, gzip in ((1, 50_000.0), (2, 55_000.0))
+    for run in COMPRESSED[:3]
+]
+
+
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [
+        ("strategy", ["prune, then int8"]),
+        ("further epochs", ["20"]),
+        ("seed 0", ["-0.10 [-0.20, +0.00] (p = 0.50)"]),
+        ("seed 2", ["-0.10 [-0.20, +0.00] (p = 0.50)"]),
+        ("download smaller", ["10.00x to 11.00x"]),
+    ],
+)
+def test_what_every_seed_has_is_told_seed_by_seed(column: str, shown: list[str]) -> None:
+    first, further = (pd.DataFrame(runs).assign(accuracy_difference_p=0.5) for runs in (COMPRESSED, FURTHER_SEEDS))
+
+    assert column_of(compression.seed_by_seed(first, further), column) == shown
 
 
 def test_a_difference_of_seven_images_is_no_evidence() -> None:

@@ -276,12 +276,12 @@ def test_the_files_of_strategies_are_those_of_the_longest_training_and_the_small
         | {"speedup": 1.0, "speedup_low": 0.99, "speedup_high": 1.01}
         | {"arena_bytes": [np.nan, 8, 9, 9], "runs_on_micro": ["no: hybrid", "yes", "yes", "yes"]}
     )
-    rows = [line.split("|") for line in strategies.readme_table(runs).splitlines()[2:]]
+    rows = [line.split("|") for line in strategies.published_table(runs).splitlines()[2:]]
     assert [(row[1].strip(), row[3].strip()) for row in rows] == [("qat", "120"), ("prune", "100"), ("none", "500")]
 
 
-def test_what_is_committed_is_shown_as_the_readme_shows_it() -> None:
-    assert publish.published("planted", committed).strip() in publish.README.read_text()
+def test_what_is_committed_is_shown_as_a_page_shows_it() -> None:
+    assert any(publish.published("planted", committed).strip() in page.read_text() for page in publish.pages())
 
 
 def test_a_benchmark_that_there_is_not_names_those_that_are_near() -> None:
@@ -330,8 +330,30 @@ def test_a_table_that_is_derived_from_results_is_renewed_with_them(
         "".join(f"<!-- table {name} -->\n<!-- end of table {name} -->\n" for name in ("once", "strategies"))
     )
     monkeypatch.setattr(publish, "README", readme)
-    publish.renew_readme("once")
+    publish.renew_pages("once")
     assert publish.published("strategies") in readme.read_text()
+
+
+def test_a_page_behind_the_readme_is_renewed_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "docs" / "latency.md"
+    page.parent.mkdir()
+    page.write_text("before\n<!-- table planted -->\n<!-- end of table planted -->\nafter\n")
+    (tmp_path / "README.md").write_text("no table\n")
+    monkeypatch.setattr(publish, "README", tmp_path / "README.md")
+    publish.renew_pages("planted")
+    assert publish.published("planted") in page.read_text()
+
+
+def test_a_table_without_an_end_names_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- table planted -->\n")
+    monkeypatch.setattr(publish, "README", readme)
+    with pytest.raises(UserError, match=r"README.md: the table planted has no end"):
+        publish.renew_pages("planted")
+
+
+def test_a_table_of_two_studies_is_renewed_with_either() -> None:
+    assert publish.DERIVED["compression_seeds"].sources == {"compression", "compression_seeds"}
 
 
 def test_a_study_that_was_not_run_to_its_end_names_the_command_that_is_missing(store: Store) -> None:

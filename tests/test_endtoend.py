@@ -14,7 +14,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from benchmarks.publish import README
+from benchmarks.publish import pages
 from experiments.compare import load
 from experiments.comparison.columns import COLUMNS
 from experiments.tracking import Store, Tracking, connect
@@ -292,18 +292,19 @@ def test_a_user_s_architecture_is_one_card(folder: Path) -> None:
 
 
 def example(part: str) -> str:
-    """The README's Python example with this part."""
-    (block,) = (each for each in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if part in each)
+    """The pages' Python example with this part."""
+    text = "\n".join(page.read_text() for page in pages())
+    (block,) = (each for each in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if part in each)
     return str(block)
 
 
-def test_the_readme_s_notebook_example_works_as_it_stands(sweep: tuple[Path, Done]) -> None:
+def test_the_pages_notebook_example_works_as_it_stands(sweep: tuple[Path, Done]) -> None:
     script = [sys.executable, "-c", f"{example('compare.load')}\nprint(len(runs))"]
     done = subprocess.run(script, cwd=sweep[0], env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert int(done.stdout) == len(table(sweep[0])), done.stderr
 
 
-def test_the_readme_s_own_strategy_works_as_it_stands(folder: Path) -> None:
+def test_the_pages_own_strategy_works_as_it_stands(folder: Path) -> None:
     own_card(folder, "strategy/mine", "FinetuneThenInt16", example("class FinetuneThenInt16"))
     done = run(folder, "experiments.run", "--config-dir", "cards", "strategy=mine", *SMALL)
     assert done.returncode == 0, done.stderr

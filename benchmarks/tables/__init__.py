@@ -1,1 +1,1 @@
-"""The README's tables of what the benchmarks found, each made from its CSV alone; a file each."""
+"""The published tables of what the benchmarks found, each made from its CSV alone; a file each."""

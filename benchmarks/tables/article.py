@@ -1,4 +1,4 @@
-"""The article's claims beside what the study of its protocol found: the README's table, made from the study's CSV.
+"""The article's claims beside what the study of its protocol found: the published table, made from the study's CSV.
 
 The article's figures are those of one run: accuracies over 10,000 test images.
 """
@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from benchmarks.studies import CONTROL, RIVAL
-from benchmarks.tables.markdown import markdown, seeds_of, spoken_of
+from benchmarks.tables.markdown import each_seed_alone, markdown, seeds_of, spoken_of, tested
 from experiments.comparison.columns import ends
 from experiments.rounding import percent, times, whole
 
@@ -47,15 +47,13 @@ def seed_by_seed(runs: pd.DataFrame) -> str:
     """The changes seed by seed, each with McNemar's p-value: from the study's runs, held against the control."""
     seeds = {f"seed {seed}": _by_strategy(table) for seed, table in runs.groupby("seed")}
     shown = [
-        {"": told, **{seed: _tested(rows[strategy], column) for seed, rows in seeds.items()}}
+        {"": told, **{seed: tested(rows[strategy], column) for seed, rows in seeds.items()}}
         for told, strategy, column in _changes()
         if all(strategy in rows for rows in seeds.values())
     ]
     return (
         f"{markdown(pd.DataFrame(shown))}\n"
-        "Points, of TFLite files; the first file is the float one. [low, high]: 95 % interval for new test images, "
-        "with the models of that seed as they are. p: McNemar's exact test, image by image. Of "
-        f"{len(shown) * len(seeds)} such tests up to one in twenty is below 0.05 where nothing is behind it.\n"
+        f"Points, of TFLite files; the first file is the float one. {each_seed_alone(len(shown) * len(seeds))}\n"
     )
 
 
@@ -128,25 +126,19 @@ def claims(rows: Rows, against_rival: Rows) -> Iterator[Claim]:
     yield "float, the TFLite file", percent(FLOAT_FILE), percent(*ends(none, "tflite_accuracy"))
     yield "quantization-aware, the TFLite file", percent(AWARE_FILE), percent(*ends(aware, "tflite_accuracy"))
     gain, p = percent(AWARE_FILE - FLOAT_FILE, sign="+"), unpaired_p(AWARE_FILE, FLOAT_FILE)
-    yield "the second file less the first", f"{gain} (p = {p:.2f})", _tested(aware, "accuracy_change")
+    yield "the second file less the first", f"{gain} (p = {p:.2f})", tested(aware, "accuracy_change")
     size = f"{times(aware['size_ratio'])}, {whole(aware['tflite_bytes'])} bytes"
     yield "the second file: smaller", "four times", size
     yield "the second file: faster", NOT_ASKED, times(*ends(aware, "speedup"))
-    yield "as many further epochs in float, less the first file", NOT_ASKED, _tested(control, "accuracy_change")
+    yield "as many further epochs in float, less the first file", NOT_ASKED, tested(control, "accuracy_change")
     yield "quantization-aware, less that control", NOT_ASKED, percent(*ends(aware, "accuracy_difference"), "+")
     rival = percent(*ends(against_rival["qat"], "accuracy_difference"), "+")
     yield "quantization-aware, less that control in int8 after training", NOT_ASKED, rival
     for strategy, told in FURTHER.items():
         if strategy in rows:
             row = rows[strategy]
-            yield f"{told}, less the first file", NOT_ASKED, _tested(row, "accuracy_change")
+            yield f"{told}, less the first file", NOT_ASKED, tested(row, "accuracy_change")
             yield f"{told}: smaller, faster", NOT_ASKED, _smaller_and_faster(row)
-
-
-def _tested(row: pd.Series, column: str) -> str:
-    """A change in points; with a p-value where it is one of images that both have seen, and not of seeds."""
-    change, p = percent(*ends(row, column), "+"), row.get(f"{column}_p")
-    return change if p is None or pd.isna(p) else f"{change} (p = {p:{'.2f' if p >= 0.01 else '.1g'}})"
 
 
 def unpaired_p(one: float, other: float) -> float:

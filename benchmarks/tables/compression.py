@@ -1,15 +1,16 @@
-"""What pruning and clustering save in a download, and what they cost: the README's table, from the study's CSV."""
+"""What pruning and clustering save in a download, and what they cost: the published tables, from the studies' CSVs."""
 
 import pandas as pd
 
-from benchmarks.tables.markdown import markdown, spoken_of
+from benchmarks.studies import CONTROL
+from benchmarks.tables.markdown import each_seed_alone, markdown, spoken_of, tested
 from experiments.comparison.columns import ends, epochs_in_all
 from experiments.rounding import percent, times, whole
 
 QUANTIZATION = "strategy.quantization"  # what follows prune and cluster, after training
 
 
-def readme_table(table: pd.DataFrame) -> str:
+def published_table(table: pd.DataFrame) -> str:
     """A row for each setting, the smallest download first; from rows that are held against the control."""
     table = table.sort_values("tflite_gzip_bytes")
     (float_gzip,) = table.loc[table["strategy"] == "none", "tflite_gzip_bytes"]
@@ -33,6 +34,37 @@ def readme_table(table: pd.DataFrame) -> str:
         "evidence of one. download smaller: the float file after gzip over this one after gzip. faster: than the "
         "float file.\n"
     )
+
+
+def seed_by_seed(first: pd.DataFrame, further: pd.DataFrame) -> str:
+    """A row for each setting that every seed has, the smallest download first; from the runs of two studies."""
+    runs = pd.concat([first, further], ignore_index=True)
+    runs["saved"] = _saved(runs)
+    runs["setting"] = [_name(row) for _, row in runs.iterrows()]
+    runs["further epochs"] = (epochs_in_all(runs) - runs["epochs"]).map(whole)
+    held = runs[runs["accuracy_difference"].notna() & (runs["strategy"] != CONTROL)]
+    settings = [rows for _, rows in held.groupby(["setting", "further epochs"]) if len(rows) == runs["seed"].nunique()]
+    shown = pd.DataFrame(
+        {
+            "strategy": rows["setting"].iloc[0],
+            "further epochs": rows["further epochs"].iloc[0],
+            **{f"seed {row['seed']}": tested(row, "accuracy_difference") for _, row in rows.iterrows()},
+            "download smaller": f"{times(rows['saved'].min())} to {times(rows['saved'].max())}",
+        }
+        for rows in sorted(settings, key=lambda rows: -rows["saved"].mean())
+    )
+    return (
+        f"{markdown(shown)}\n"
+        "Points, of TFLite files, against finetune of as many epochs and the same seed. "
+        f"{each_seed_alone(runs['seed'].nunique() * len(shown))} download smaller: the float file of that seed after "
+        "gzip over this one after gzip, the least and the most of the seeds.\n"
+    )
+
+
+def _saved(runs: pd.DataFrame) -> pd.Series:
+    """How many times smaller each run's file is than the float file of its seed, both after gzip."""
+    none = runs[runs["strategy"] == "none"].set_index("seed")["tflite_gzip_bytes"]
+    return runs["seed"].map(none) / runs["tflite_gzip_bytes"]
 
 
 def _name(row: pd.Series) -> str:

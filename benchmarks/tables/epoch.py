@@ -1,4 +1,4 @@
-"""An epoch here and by plain Keras: the README's table, and whether it is as fast."""
+"""An epoch here and by plain Keras: the published table, and whether it is as fast."""
 
 import pandas as pd
 
@@ -7,7 +7,7 @@ from experiments.rounding import times, whole
 from experiments.statistics import Estimate, ratio_of_medians
 
 
-def readme_table(table: pd.DataFrame) -> str:
+def published_table(table: pd.DataFrame) -> str:
     """What benchmarks.epoch found."""
     ratio = _plain_over_here(table)
     shown = pd.DataFrame(

@@ -1,4 +1,4 @@
-"""How fast models are evaluated: the README's table, and how fast they are to be."""
+"""How fast models are evaluated: the published table, and how fast they are to be."""
 
 import pandas as pd
 
@@ -9,7 +9,7 @@ KERAS_EVALUATION_AT_LEAST = 0.9  # times the throughput of a bare loop
 FLOAT_EVALUATION_AT_LEAST = 1.8  # times the throughput of one image a call on one thread, on two cores
 
 
-def readme_table(table: pd.DataFrame) -> str:
+def published_table(table: pd.DataFrame) -> str:
     """What benchmarks.evaluation found."""
     shown = table[["model", "strategy"]].assign(
         **{

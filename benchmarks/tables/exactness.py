@@ -1,11 +1,11 @@
-"""Which layers run in integers, the usual way and here: the README's table."""
+"""Which layers run in integers, the usual way and here: the published table."""
 
 import pandas as pd
 
 from benchmarks.tables.markdown import markdown
 
 
-def readme_table(table: pd.DataFrame) -> str:
+def published_table(table: pd.DataFrame) -> str:
     """What benchmarks.exactness found."""
     shown = table.rename(columns=lambda name: name.replace("_", " ")).astype({"chosen": "string"})
     for name in ("bytes usual way", "bytes here"):

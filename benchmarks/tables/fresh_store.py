@@ -1,11 +1,11 @@
-"""Sweeps that start at once where there is no store yet: the README's table."""
+"""Sweeps that start at once where there is no store yet: the published table."""
 
 import pandas as pd
 
 from benchmarks.tables.markdown import markdown
 
 
-def readme_table(table: pd.DataFrame) -> str:
+def published_table(table: pd.DataFrame) -> str:
     """What benchmarks.fresh_store found."""
     well = (table["exit_code"] == 0) & (table["finished_rows"] == table["expected_rows"])
     shown = pd.DataFrame(

@@ -1,4 +1,4 @@
-"""What `kill -9` costs: the README's table."""
+"""What `kill -9` costs: the published table."""
 
 import pandas as pd
 
@@ -7,7 +7,7 @@ from benchmarks.tables.markdown import markdown, true
 AGREEING = ("keras_accuracy", "tflite_accuracy", "tflite_bytes")  # columns that no interruption may change
 
 
-def readme_table(table: pd.DataFrame) -> str:
+def published_table(table: pd.DataFrame) -> str:
     """What benchmarks.killed found."""
     shown = pd.DataFrame(
         {

@@ -1,8 +1,10 @@
-"""Tables as the README holds them, and cells as CSV files hold them."""
+"""Tables as the pages hold them, and cells as CSV files hold them."""
 
 import pandas as pd
 
+from experiments.comparison.columns import ends
 from experiments.comparison.files import as_markdown
+from experiments.rounding import percent
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -20,6 +22,20 @@ def spoken_of(table: pd.DataFrame) -> str:
     seeds = seeds_of(table)
     return (
         f"means of {seeds} seeds, for new seeds and new test images" if seeds > 1 else "one seed, for new test images"
+    )
+
+
+def tested(row: pd.Series, column: str) -> str:
+    """A change in points; with a p-value where it is one of images that both have seen, and not of seeds."""
+    change, p = percent(*ends(row, column), "+"), row.get(f"{column}_p")
+    return change if p is None or pd.isna(p) else f"{change} (p = {p:{'.2f' if p >= 0.01 else '.1g'}})"
+
+
+def each_seed_alone(tests: int) -> str:
+    """What the intervals of a table with a column for each seed speak of, and what so many tests find by chance."""
+    return (
+        "[low, high]: 95 % interval for new test images, with the models of that seed as they are. p: McNemar's exact "
+        f"test, image by image. Of {tests} such tests up to one in twenty is below 0.05 where nothing is behind it."
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether memory grows with the jobs of a sweep: the README's table, and how far it may."""
+"""Whether memory grows with the jobs of a sweep: the published table, and how far it may."""
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ def is_flat(ends: pd.Series) -> bool:
     return last - first <= max(GROWTH_AT_MOST * first, GROWTH_AT_MOST_MIB)
 
 
-def readme_table(table: pd.DataFrame) -> str:
+def published_table(table: pd.DataFrame) -> str:
     """What benchmarks.memory found."""
     names = {"main_mib": "the sweep's own process", "children_mib": "all its children together"}
     ends = memory_ends(table)

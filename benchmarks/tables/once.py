@@ -1,4 +1,4 @@
-"""What training once is worth: the README's table, and what the figures are to be."""
+"""What training once is worth: the published table, and what the figures are to be."""
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ def _seconds(table: pd.DataFrame) -> dict[str, float]:
     return {str(way): float(value) for way, value in zip(table["way"], table["seconds"], strict=True)}
 
 
-def readme_table(table: pd.DataFrame) -> str:
+def published_table(table: pd.DataFrame) -> str:
     """What benchmarks.once found."""
     rest = table["seconds"] - sum(table[f"{part}_seconds"] for part in NOT_OVERHEAD)
     shown = pd.DataFrame({"": table["way"], "epochs trained": table["epochs_trained"].astype(str)})

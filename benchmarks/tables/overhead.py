@@ -1,4 +1,4 @@
-"""What a job takes beyond its parts: the README's table, and what it may be at most."""
+"""What a job takes beyond its parts: the published table, and what it may be at most."""
 
 import pandas as pd
 
@@ -19,7 +19,7 @@ def overhead_with_starting(jobs: pd.DataFrame) -> float:
     return float((jobs["sweep_seconds"].iloc[0] - parts) / len(jobs))
 
 
-def readme_table(table: pd.DataFrame) -> str:
+def published_table(table: pd.DataFrame) -> str:
     """What benchmarks.overhead found."""
     parts = (*NOT_OVERHEAD, "overhead")
     jobs = with_overhead(table)

@@ -1,4 +1,4 @@
-"""How often a known difference is found: the README's table, and how often it is to be."""
+"""How often a known difference is found: the published table, and how often it is to be."""
 
 import pandas as pd
 
@@ -8,7 +8,7 @@ from benchmarks.tables.same_file import VERDICTS
 FOUND_AT_LEAST = {3.0: 0.80, 5.0: 0.95, 10.0: 0.99}  # share of the trials, by percent of work added
 
 
-def readme_table(table: pd.DataFrame) -> str:
+def published_table(table: pd.DataFrame) -> str:
     """What benchmarks.planted found."""
     rows = []
     for name, trials in table.groupby("added_percent"):

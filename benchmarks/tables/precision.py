@@ -1,4 +1,4 @@
-"""Training in bfloat16: the README's table, and how near its accuracy is to be."""
+"""Training in bfloat16: the published table, and how near its accuracy is to be."""
 
 import pandas as pd
 
@@ -9,7 +9,7 @@ from experiments.rounding import percent, times
 EQUIVALENT_WITHIN = 0.003  # of accuracy, between baselines of two precisions
 
 
-def readme_table(table: pd.DataFrame) -> str:
+def published_table(table: pd.DataFrame) -> str:
     """What benchmarks.precision found."""
     shown = pd.DataFrame(
         {

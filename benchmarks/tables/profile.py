@@ -1,11 +1,11 @@
-"""Whether the ops of a file add up to the file: the README's table."""
+"""Whether the ops of a file add up to the file: the published table."""
 
 import pandas as pd
 
 from benchmarks.tables.markdown import markdown
 
 
-def readme_table(table: pd.DataFrame) -> str:
+def published_table(table: pd.DataFrame) -> str:
     """What benchmarks.profile found."""
     shown = table.groupby("strategy", sort=False).agg(
         times=("time", "count"),

@@ -1,4 +1,4 @@
-"""How fast runs are read: the README's table, and how fast they are to be."""
+"""How fast runs are read: the published table, and how fast they are to be."""
 
 from itertools import pairwise
 
@@ -10,7 +10,7 @@ READ_AT_MOST, READ_RUNS = 3.0, 5000  # seconds for so many runs
 GROWTH_OF_READING = 1.5  # times the seconds a run that a store with fewer runs takes: from there on it is not linear
 
 
-def readme_table(table: pd.DataFrame) -> str:
+def published_table(table: pd.DataFrame) -> str:
     """What benchmarks.reading found."""
     ratio = table["searched_seconds"] / table["loaded_seconds"]
     shown = pd.DataFrame(

@@ -1,4 +1,4 @@
-"""A file compared with itself: the README's table, and how often it may be called different."""
+"""A file compared with itself: the published table, and how often it may be called different."""
 
 import pandas as pd
 
@@ -9,7 +9,7 @@ QUIET, BUSY = "nothing", "one busy core"
 WRONG_AT_MOST, WIDTH_AT_MOST, START_AT_MOST = 0.05, 0.03, 1.0  # share of comparisons, of the ratio, seconds
 
 
-def readme_table(table: pd.DataFrame) -> str:
+def published_table(table: pd.DataFrame) -> str:
     """What benchmarks.same_file found."""
     rows = []
     for load, trials in table.groupby("load", sort=False):

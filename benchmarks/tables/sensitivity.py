@@ -1,4 +1,4 @@
-"""What each layer costs in int8: the README's table."""
+"""What each layer costs in int8: the published table."""
 
 import pandas as pd
 
@@ -16,7 +16,7 @@ IN_INT8 = {
 }
 
 
-def readme_table(table: pd.DataFrame) -> str:
+def published_table(table: pd.DataFrame) -> str:
     """What benchmarks.sensitivity found."""
     *files, proposal = table.to_dict("records")
     shown = pd.DataFrame(

@@ -1,4 +1,4 @@
-"""Sizes beside those of MLPerf Tiny's files: the README's table."""
+"""Sizes beside those of MLPerf Tiny's files: the published table."""
 
 import pandas as pd
 
@@ -6,7 +6,7 @@ from benchmarks.tables.markdown import markdown
 from experiments.rounding import whole
 
 
-def readme_table(table: pd.DataFrame) -> str:
+def published_table(table: pd.DataFrame) -> str:
     """What benchmarks.sizes found."""
     shown = pd.DataFrame({"model": table["model"], "parameters": [whole(value) for value in table["parameters"]]})
     for kind in ("float", "int8"):

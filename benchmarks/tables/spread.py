@@ -1,4 +1,4 @@
-"""How far a speedup scatters: the README's table, and how much further that of other ways is to."""
+"""How far a speedup scatters: the published table, and how much further that of other ways is to."""
 
 import pandas as pd
 
@@ -9,7 +9,7 @@ LONG_LOOP = f"{LOOP}, for as long as the suite"
 SPREAD_AT_LEAST = 3.0  # times the suite's, of what people use
 
 
-def readme_table(table: pd.DataFrame) -> str:
+def published_table(table: pd.DataFrame) -> str:
     """What benchmarks.spread found."""
     ours = _spread(table, SUITE)
     shown = pd.DataFrame(

@@ -1,4 +1,4 @@
-"""What the files of the strategies are like: the README's table, from the runs of benchmarks.once."""
+"""What the files of the strategies are like: the published table, from the runs of benchmarks.once."""
 
 import pandas as pd
 
@@ -6,7 +6,7 @@ from benchmarks.tables.markdown import markdown
 from experiments.rounding import times, whole
 
 
-def readme_table(table: pd.DataFrame) -> str:
+def published_table(table: pd.DataFrame) -> str:
     """What the file of each strategy is like, apart from its accuracy: of the longest training, the smallest first."""
     trained = table["finetune_epochs"] == table["finetune_epochs"].max()
     table = table[trained | (table["finetune_epochs"] == 0)].sort_values(["tflite_bytes", "tflite_gzip_bytes"])
