@@ -148,10 +148,10 @@ def _parser() -> argparse.ArgumentParser:
         help='what the run to ship has to meet, as often as needed: "tflite_accuracy >= 0.98"',
     )  # fmt: skip
     parser.add_argument("--against", type=Path, metavar="FILE.csv", help="an earlier comparison, for the two below")
-    for direction in ("drop", "growth"):
+    for direction, example in (("drop", "speedup=10%%"), ("growth", "tflite_bytes=1_000")):
         parser.add_argument(
             f"--max-{direction}", action="append", default=[], metavar="COLUMN=AMOUNT",
-            help=f"the {direction} since then that is allowed, as often as needed: latency_p50_us=10%%",
+            help=f"the {direction} since then that is allowed, as often as needed: {example}",
         )  # fmt: skip
     objective = parser.add_mutually_exclusive_group()
     objective.add_argument("--minimize", metavar="COLUMN", help="what is to be lowest in the run to ship")

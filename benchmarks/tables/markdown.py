@@ -35,7 +35,7 @@ def each_seed_alone(tests: int) -> str:
     """What the intervals of a table with a column for each seed speak of, and what so many tests find by chance."""
     return (
         "[low, high]: 95 % interval for new test images, with the models of that seed as they are. p: McNemar's exact "
-        f"test, image by image. Of {tests} such tests up to one in twenty is below 0.05 where nothing is behind it."
+        f"test, image by image. By chance alone up to one test in twenty is below 0.05; these are {tests}."
     )
 
 

@@ -36,7 +36,7 @@ class Allowance:
 
 
 def allowance(text: str, direction: Direction, table: pd.DataFrame) -> Allowance:
-    """An allowance as it is written: tflite_accuracy=0.005, latency_p50_us=10%.
+    """An allowance as it is written: tflite_accuracy=0.005, speedup=10%.
 
     Raises:
         UserError: it is not of this form, names no column of numbers, or a setting.
@@ -44,7 +44,7 @@ def allowance(text: str, direction: Direction, table: pd.DataFrame) -> Allowance
     found = FORM.fullmatch(text)
     if found is None:
         raise UserError(
-            f"--max-{direction} {text}: give a column and an amount, as in tflite_accuracy=0.005 or latency_p50_us=10%."
+            f"--max-{direction} {text}: give a column and an amount, as in tflite_accuracy=0.005 or speedup=10%."
         )
     amount = float(found["amount"]) / (100 if found["percent"] else 1)
     column = of_numbers(table, found["column"], f"--max-{direction}")
