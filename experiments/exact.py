@@ -23,10 +23,12 @@ from ai_edge_litert.tools.flatbuffer_utils import (
     read_model_from_bytearray,
 )
 
+from experiments.errors import UserError
 from experiments.graph import OP_NAMES, SCALE_KEEPING, VALUE_KEEPING, Op, read_ops
 
 OpKey = tuple[str, str]  # the layer an op came from, and what it is
 Bytes = npt.NDArray[np.uint8]
+Held = list[Bytes | None]  # by the inputs of an op: the content of constants, None for values that are computed
 
 # The least version of the op that knows int8.
 VERSIONS = {schema.BuiltinOperator.QUANTIZE: 1, schema.BuiltinOperator.DEQUANTIZE: 2}
@@ -43,18 +45,38 @@ def surplus(ops: Collection[Op], spared: Collection[str]) -> list[Op]:
 
 def only(content: bytes, in_float: Callable[[], bytes], layers: Collection[str], chosen: Collection[str]) -> bytes:
     """The file with exactly the chosen layers in integers; `in_float` makes the same model without any, if needed."""
-    too_many = surplus(read_ops(content, layers), [layer for layer in layers if layer not in chosen])
+    ops = read_ops(content, layers)
+    too_many = surplus(ops, [layer for layer in layers if layer not in chosen])
     if not too_many:
         return content
     plain = in_float()
-    return put_back_to_float(content, too_many, float_constants(plain, read_ops(plain, layers)))
+    return put_back_to_float(content, _in_float(too_many, ops, float_constants(plain, read_ops(plain, layers))))
 
 
-def put_back_to_float(content: bytes, ops: Collection[Op], constants: Mapping[OpKey, Sequence[Bytes | None]]) -> bytes:
+def _in_float(too_many: Sequence[Op], ops: Sequence[Op], constants: Mapping[OpKey, Sequence[Held]]) -> dict[int, Held]:
+    """By position, what the ops that are too many hold in the float file: of several alike in a layer, in their order.
+
+    Raises:
+        UserError: the float file has another number of them, so that nothing says which is which.
+    """
+    found = {}
+    for op in too_many:
+        alike = [each.index for each in ops if (each.layer, each.op) == (op.layer, op.op)]
+        held = constants.get((op.layer, op.op), ())
+        if len(held) != len(alike):
+            raise UserError(
+                f"strategy.layers: {op.layer} cannot be left in float, for of its {op.op} the converter makes "
+                f"{len(alike)} with and {len(held)} without quantization. Choose this layer as well, or none beside it."
+            )
+        found[op.index] = held[alike.index(op.index)]
+    return found
+
+
+def put_back_to_float(content: bytes, constants: Mapping[int, Held]) -> bytes:
     """The file with the ops at these positions in float32, between DEQUANTIZE and QUANTIZE only where needed."""
     model = read_model_from_bytearray(content)
     graph = model.subgraphs[0]
-    in_float = {op.index: constants[op.layer, op.op] for op in ops}
+    in_float = dict(constants)
     in_float |= {i: [None] * len(graph.operators[i].inputs) for i in _between_floats(model, graph, in_float)}
     floats: dict[int, int] = {}  # of an int8 tensor, the one that holds its values in float
     conversions: dict[int, Any] = {}  # of a tensor, the QUANTIZE or DEQUANTIZE that makes it, written when needed
@@ -110,12 +132,16 @@ def put_back_to_float(content: bytes, ops: Collection[Op], constants: Mapping[Op
     return bytes(convert_object_to_bytearray(model))
 
 
-def float_constants(content: bytes, ops: Collection[Op]) -> dict[OpKey, list[Bytes | None]]:
-    """For each op of a file, what its inputs hold: the content of constants, None for values that are computed."""
+def float_constants(content: bytes, ops: Collection[Op]) -> dict[OpKey, list[Held]]:
+    """What the inputs of a file's ops hold; of several alike in a layer, in their order."""
     model = read_model_from_bytearray(content)
     graph = model.subgraphs[0]
     held = [model.buffers[tensor.buffer].data for tensor in graph.tensors]
-    return {(op.layer, op.op): [held[i] if i >= 0 else None for i in graph.operators[op.index].inputs] for op in ops}
+    found: dict[OpKey, list[Held]] = {}
+    for op in ops:
+        inputs = [held[i] if i >= 0 else None for i in graph.operators[op.index].inputs]
+        found.setdefault((op.layer, op.op), []).append(inputs)
+    return found
 
 
 def _is_dequantize(model: Any, operator: Any) -> bool:

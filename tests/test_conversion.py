@@ -205,12 +205,31 @@ def test_with_every_layer_back_in_float_the_answers_are_the_float_file_s_bit_for
 
 @pytest.mark.parametrize("chosen", LAYERS)
 def test_beside_the_chosen_layer_all_is_as_in_the_float_file(chosen: str) -> None:
-    def others(strategy: Strategy) -> dict[OpKey, list[tuple[int, ...] | None]]:
+    def others(strategy: Strategy) -> dict[OpKey, list[list[tuple[int, ...] | None]]]:
         _, file, ops = converted(ArticleCNN(), strategy)
         held = float_constants(file.content, [op for op in ops if op.computes and op.layer != chosen])
-        return {op: [None if content is None else tuple(content) for content in held[op]] for op in held}
+        return {
+            key: [[None if content is None else tuple(content) for content in inputs] for inputs in alike]
+            for key, alike in held.items()
+        }
 
     assert others(PTQInt8(calibration_samples=20, layers=(chosen,))) == others(Nothing())
+
+
+def twice_the_same_convolution() -> Any:
+    """A model in a model: both convolutions of the inner one are of one layer, and their kernels have one shape."""
+    from experiments.tensorflow_quietly import keras
+
+    inner = keras.Sequential([keras.layers.Conv2D(4, 3, padding="same", name=f"conv_{n}") for n in "ab"], name="inner")
+    return keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Conv2D(4, 3, padding="same", name="outer"), inner,
+                             keras.layers.Flatten(), keras.layers.Dense(10, name="dense")])  # fmt: skip
+
+
+def test_ops_of_one_kind_in_a_layer_get_back_their_own_constants() -> None:
+    model = twice_the_same_convolution()
+    in_float = convert(model, Nothing().scheme, calibration)
+    file = convert(model, Int8(20), calibration, chosen=())
+    assert np.array_equal(tflite_logits(file, data().test.x), tflite_logits(in_float, data().test.x))
 
 
 @pytest.mark.parametrize("rest", ["dynamic", "float16"])
