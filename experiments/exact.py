@@ -50,10 +50,12 @@ def only(content: bytes, in_float: Callable[[], bytes], layers: Collection[str],
     if not too_many:
         return content
     plain = in_float()
-    return put_back_to_float(content, _in_float(too_many, ops, float_constants(plain, read_ops(plain, layers))))
+    return put_back_to_float(content, held_in_float(too_many, ops, float_constants(plain, read_ops(plain, layers))))
 
 
-def _in_float(too_many: Sequence[Op], ops: Sequence[Op], constants: Mapping[OpKey, Sequence[Held]]) -> dict[int, Held]:
+def held_in_float(
+    too_many: Sequence[Op], ops: Sequence[Op], constants: Mapping[OpKey, Sequence[Held]]
+) -> dict[int, Held]:
     """By position, what the ops that are too many hold in the float file: of several alike in a layer, in their order.
 
     Raises:

@@ -51,7 +51,10 @@ def perform(request: Request, job: int) -> Row:
         tags = {**stamp(), "run_key": key}
         run_id = store.open_run(request.experiment.setting, request.parameters, tags, request.sweep, job)
         _make(request, store, run_id)
-        return store.row(run_id)
+        try:
+            return store.row(run_id)
+        except UserError as error:
+            raise StoreGoneError(str(error)) from error
 
 
 def _make(request: Request, store: Store, run_id: str) -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 SECONDS_A_FILE = 5.0
 SIGNIFICANT = 0.05
 PAIRS_SHOWN = 15  # all pairs of six files; the CSV holds every pair
+PAIR_COLUMNS = ["file", "against", "speedup", "speedup_low", "speedup_high", "p_holm", "speed"]
 RANDOM_IMAGES = 100
 _KNOWN: "dict[str, Images]" = {}  # those that files are timed on, by the card of their data set
 
@@ -238,7 +239,7 @@ def pairs_table(session: "Session") -> pd.DataFrame:
                 "speed": "unclear" if unproved else verdict,
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=PAIR_COLUMNS)
 
 
 def show(files: pd.DataFrame, pairs: pd.DataFrame, session: "Session") -> None:

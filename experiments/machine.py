@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -64,7 +65,7 @@ def usable_cores() -> int:
 
 @dataclass(frozen=True)
 class Conditions:
-    """How busy the machine was with what is neither this process nor its children, while something was measured."""
+    """How busy others kept the cores that this process may use, while it or its children measured something."""
 
     cores: int
     other_cores: float  # cores kept busy by others on average; time that other virtual machines took counts as busy
@@ -85,7 +86,7 @@ class Watch:
         seconds = time.perf_counter() - self._started
         others = _busy_seconds() - self._busy - (_own_seconds() - self._own)
         return Conditions(
-            cores=os.cpu_count() or 1,
+            cores=usable_cores(),
             other_cores=max(0.0, others / seconds),
             steal_cores=(_stolen_seconds() - self._stolen) / seconds,
             load_before=self._load,
@@ -98,13 +99,19 @@ def _load() -> float:
 
 
 def _stolen_seconds() -> float:
-    return float(getattr(psutil.cpu_times(), "steal", 0.0))  # known on Linux only
+    return float(sum(getattr(core, "steal", 0.0) for core in _usable()))  # known on Linux only
 
 
 def _busy_seconds() -> float:
-    times = psutil.cpu_times()._asdict()
-    counted_twice = ("guest", "guest_nice")
-    return float(sum(value for name, value in times.items() if name not in (*IDLE, *counted_twice)))
+    left_out = (*IDLE, "guest", "guest_nice")  # the latter two are counted as those of a user as well
+    return float(sum(value for core in _usable() for name, value in core._asdict().items() if name not in left_out))
+
+
+def _usable() -> list[Any]:
+    """The times of the cores that this process may run on: what others do elsewhere does not disturb it."""
+    cores = psutil.cpu_times(percpu=True)
+    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(cores))
+    return [core for number, core in enumerate(cores) if number in own]
 
 
 def _own_seconds() -> float:

@@ -15,6 +15,7 @@ from experiments.cache import Cache
 from experiments.dataset import Dataset, Source
 from experiments.errors import UserError, first_line
 from experiments.graph import coverage, read_ops
+from experiments.machine import at_work
 from experiments.measure.changes import changed_images
 from experiments.measure.fidelity import NOISE_IMAGES, delegated, gaps, op_noise
 from experiments.measure.latency import LatencyProtocol, measure_latency
@@ -84,14 +85,16 @@ def run(experiment: Experiment) -> RunRecord:
     """Train or reuse the baseline, apply the strategy, convert, and measure.
 
     Raises:
-        UserError: the data, the model or the strategy cannot work together; found before any training.
+        UserError: the data, the model or the strategy cannot work together, found before any training; or training
+            diverged, or converter or interpreter refuse the model.
     """
     seed, strategy, spent = experiment.setting.seed, experiment.strategy, Spent()
     experiment.model.check()
     experiment.latency.check()
     data = experiment.dataset.load()
-    model = built(experiment, data)
-    promise = strategy.promise(model)
+    with at_work():
+        model = built(experiment, data)
+        promise = strategy.promise(model)
     if promise.partial:
         say(f"  partial: {described(promise.left_float)}")
 
@@ -116,7 +119,9 @@ def run(experiment: Experiment) -> RunRecord:
             REFERENCE: known.tflite_answers(reference),
             FINAL: known.tflite_answers(tflite),
         }
-        noise = op_noise(tflite, ops, in_float, read_ops(in_float.content, layers), data.test.sample(NOISE_IMAGES).x)
+        images = data.test.sample(NOISE_IMAGES).x
+        with at_work():
+            noise = op_noise(tflite, ops, in_float, read_ops(in_float.content, layers), images)
     with spent.on("latency"):
         latency = measure_latency(tflite, reference, data.test.x, experiment.latency, seed)
     with spent.on("profile"):
@@ -162,7 +167,7 @@ def run(experiment: Experiment) -> RunRecord:
 def _footprint(
     tflite: TFLiteModel, data: Dataset, protocol: LatencyProtocol, spent: "Spent"
 ) -> tuple[Memory, Arena | None]:
-    with spent.on("memory"):
+    with spent.on("memory"), at_work():
         return footprint(tflite, data.test.x, protocol.threads)
 
 

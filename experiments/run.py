@@ -7,14 +7,23 @@ configuration is wrong, nothing was run; 130 stopped.
 import os
 import signal
 import sys
+import traceback
 from concurrent.futures import BrokenExecutor
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from experiments.card import CONF
 from experiments.errors import UserError, first_line
 from experiments.progress import complain, end_bars
 
+if TYPE_CHECKING:
+    from hydra.conf import HydraConf
+    from omegaconf import DictConfig
+
 GOES_ON = "What was finished is kept, and the same command goes on from there."
+
+
+class FaultError(Exception):
+    """An error in a run that is nobody's mistake but the suite's; its cause says which."""
 
 
 def main() -> None:
@@ -42,40 +51,20 @@ def _hydra() -> None:
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from experiments.compare import show_rows
-    from experiments.configuration import read, told
-    from experiments.job import JobError, StoreGoneError, perform
-    from experiments.tracking import await_server
+    from experiments.configuration import told
 
     def job(config: DictConfig) -> None:
         whole = HydraConfig.get()
-        in_sweep = whole.mode == RunMode.MULTIRUN
-        if in_sweep:
-            try:
-                request = read(config, whole.runtime.choices)
-                await_server(request.tracking)
-                perform(request, job=whole.job.num)
-            except (StoreGoneError, UserError) as error:  # the configuration was checked: it is the store that is gone
-                if whole.runtime.choices["hydra/launcher"] == "basic":
-                    _quit(f"{error}\n{GOES_ON}", 1)  # whatever ran on could not be recorded
-                complain(str(error))  # from another process, a sweep is told at its end that there is no run
-            except JobError as failure:
-                complain(str(failure))  # the sweep goes on, and ends with a list of what failed
-            return
         try:
-            row = perform(read(config, whole.runtime.choices), job=0)
-            show_rows([row])
-        except UserError as error:
-            _quit(str(error), 2)
-        except StoreGoneError as error:
-            _quit(f"{error}\n{GOES_ON}", 1)
-        except JobError as failure:
-            _quit(str(failure), 1)
-        if row["verified"] == "false":
-            _quit(f"not verified: the file breaks its strategy's promise: {row['broken_promise']}", 1)
+            (_job_of_a_sweep if whole.mode == RunMode.MULTIRUN else _one_run)(config, whole)
+        except Exception as error:
+            raise FaultError from error
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+    except FaultError as fault:
+        traceback.print_exception(fault.__cause__)
+        _quit("This is a fault of the suite itself, and not of what was asked for.", 1)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(told(error)) from error
     except ConnectionError as error:
@@ -88,6 +77,41 @@ def _hydra() -> None:
         if not _of_a_launcher(error):
             raise
         _quit(f"hydra/launcher: a process that ran jobs is gone ({first_line(error)})\n{GOES_ON}", 1)
+
+
+def _job_of_a_sweep(config: "DictConfig", whole: "HydraConf") -> None:
+    from experiments.configuration import read
+    from experiments.job import JobError, StoreGoneError, perform
+    from experiments.tracking import await_server
+
+    try:
+        request = read(config, whole.runtime.choices)
+        await_server(request.tracking)
+        perform(request, job=whole.job.num)
+    except (StoreGoneError, UserError) as error:  # the configuration was checked: it is the store that is gone
+        if whole.runtime.choices["hydra/launcher"] == "basic":
+            _quit(f"{error}\n{GOES_ON}", 1)  # whatever ran on could not be recorded
+        complain(str(error))  # from another process, a sweep is told at its end that there is no run
+    except JobError as failure:
+        complain(str(failure))  # the sweep goes on, and ends with a list of what failed
+
+
+def _one_run(config: "DictConfig", whole: "HydraConf") -> None:
+    from experiments.compare import show_rows
+    from experiments.configuration import read
+    from experiments.job import JobError, StoreGoneError, perform
+
+    try:
+        row = perform(read(config, whole.runtime.choices), job=0)
+    except UserError as error:
+        _quit(str(error), 2)
+    except StoreGoneError as error:
+        _quit(f"{error}\n{GOES_ON}", 1)
+    except JobError as failure:
+        _quit(str(failure), 1)
+    show_rows([row])
+    if row["verified"] == "false":
+        _quit(f"not verified: the file breaks its strategy's promise: {row['broken_promise']}", 1)
 
 
 def _of_a_launcher(error: Exception) -> bool:

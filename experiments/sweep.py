@@ -33,7 +33,7 @@ from experiments.machine import usable_cores
 from experiments.pipeline import Experiment
 from experiments.progress import advance, bar, flush, say, shown_here
 from experiments.stamp import stamp
-from experiments.tracking import REUSED, Row, Status, Store, connect
+from experiments.tracking import REUSED, Row, Status, Store, Tracking, connect
 
 P = ParamSpec("P")
 SWEEP_BAR = "Sweep"
@@ -79,10 +79,12 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         check_launcher(config.hydra.launcher)
         self._jobs = _jobs_of(config)
         requests = [_request(overrides, config_name) for overrides in self._jobs]
+        check_one_place([request.tracking for request in requests])
         requests[0].experiment.cache.check()
         self._open.enter_context(shown_here())
         atexit.register(self._open.close)  # also when the sweep ends before its time
-        load_ahead(shared_modules([request.experiment for request in requests]))
+        if config.hydra.runtime.choices["hydra/launcher"] == "basic":  # others have processes of their own
+            load_ahead(shared_modules([request.experiment for request in requests]))
         self._store = connect(requests[0].tracking)
         self._store.close_orphans()
         name = f"sweep {' '.join(config.hydra.overrides.task)}".strip()[:250]
@@ -198,6 +200,20 @@ def _list(heading: str, items: Sequence[str]) -> None:
     """Say on standard error what did not go well, if anything."""
     if items:
         sys.stderr.write("\n  ".join([heading, *items]) + "\n")
+
+
+def check_one_place(places: Sequence[Tracking]) -> None:
+    """Whether all jobs of a sweep are kept where the sweep itself is.
+
+    Raises:
+        UserError: their tracking differs.
+    """
+    found = dict.fromkeys(f"{place.shown} ({place.experiment})" for place in places)
+    if len(found) > 1:
+        raise UserError(
+            "tracking: all runs of a sweep are kept in one place, and these would go to "
+            f"{' and '.join(found)}. Start a sweep for each."
+        )
 
 
 def check_launcher(launcher: DictConfig) -> None:

@@ -190,6 +190,26 @@ def test_what_a_killed_download_has_left_is_fetched_anew(monkeypatch: pytest.Mon
     assert KerasDataset(name="fashion_mnist").load().classes == 10
 
 
+@pytest.mark.tensorflow
+def test_what_cannot_be_read_and_not_fetched_anew_stays_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from experiments.tensorflow_quietly import keras
+
+    kept = tmp_path / ".keras" / "datasets" / "fashion-mnist" / "train-images-idx3-ubyte.gz"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"perhaps whole")
+
+    def refused() -> None:
+        raise MemoryError
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", refused)
+    with pytest.raises(UserError, match="cannot be read, and the download failed"):
+        KerasDataset(name="fashion_mnist").load()
+    assert kept.read_bytes() == b"perhaps whole"
+
+
 SQUARES = np.zeros((10, 28, 28), np.uint8)
 
 

@@ -178,6 +178,14 @@ def test_the_command_times_plain_files_together(tmp_path: Path) -> None:
     assert pair["speedup_low"] > 1
 
 
+def test_one_file_alone_has_its_times_and_no_pair(tmp_path: Path) -> None:
+    (tmp_path / "one.tflite").write_bytes(dense_file().content)
+    done = run(tmp_path, "experiments.latency", "one.tflite", "--seconds", "0.5", "--csv", "pairs.csv")
+    assert done.returncode == 0, done.stderr
+    assert "one.tflite" in done.stdout
+    assert pd.read_csv(tmp_path / "pairs.csv").empty
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -6,8 +6,10 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
+from experiments import machine
 from experiments.machine import LOCKS, Watch, alone, at_work
 from tests.conftest import ENVIRONMENT
 
@@ -69,12 +71,22 @@ def test_a_waiting_measurement_keeps_newcomers_out(tmp_path: Path) -> None:
         assert measuring.wait(timeout=5) == 0
 
 
-def test_own_work_is_not_the_work_of_others() -> None:
-    watch = Watch()
-    own = sum(i * i for i in range(2_000_000))
-    busy = watch.conditions().other_cores
-    assert own
-    assert busy >= 0
+def test_own_work_is_not_the_work_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy, own = iter([100.0, 103.0]), iter([10.0, 12.5])
+    monkeypatch.setattr(machine, "_busy_seconds", lambda: next(busy))
+    monkeypatch.setattr(machine, "_own_seconds", lambda: next(own))
+    monkeypatch.setattr("experiments.machine.time.perf_counter", iter([0.0, 2.0]).__next__)
+    assert Watch().conditions().other_cores == pytest.approx(0.25)
+
+
+def test_what_goes_on_on_cores_that_this_process_may_not_use_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = [psutil.cpu_times()._replace(user=float(user)) for user in (1, 20)]
+    monkeypatch.setattr("experiments.machine.psutil.cpu_times", lambda percpu: cores)
+    busy = []
+    for usable in ({0}, {0, 1}):
+        monkeypatch.setattr("experiments.machine.os.sched_getaffinity", lambda _, usable=usable: usable)
+        busy.append(machine._busy_seconds())
+    assert busy[1] > busy[0] + 19
 
 
 def test_other_users_can_lock_whatever_the_umask(tmp_path: Path) -> None:

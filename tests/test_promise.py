@@ -10,6 +10,7 @@ import pytest
 from experiments.dataset import Dataset, Images
 from experiments.dataset.mnist import Mnist
 from experiments.errors import UserError
+from experiments.exact import held_in_float
 from experiments.graph import Op, read_ops
 from experiments.promise import Promise, broken
 from experiments.strategy.annotate import Annotate
@@ -259,3 +260,9 @@ def test_unsupported_layers_are_all_named_where_they_are_an_error() -> None:
 def test_a_chosen_layer_with_batchnorm_behind_a_dense_one_is_refused() -> None:
     with pytest.raises(UserError, match=r"bn \(BatchNormalization that.*strategy\.layers=\[d1\]"):
         Annotate(layers=("d0",)).promise(behind_dense())
+
+
+def test_ops_that_the_float_file_has_in_another_number_cannot_be_told_apart() -> None:
+    ops = [INT8, replace(INT8, index=1)]
+    with pytest.raises(UserError, match=r"conv cannot be left in float.*its CONV_2D the converter makes 2 with and 1"):
+        held_in_float(ops, ops, {("conv", "CONV_2D"): [[None, None, None]]})

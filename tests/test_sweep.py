@@ -18,6 +18,7 @@ from experiments.record import Setting
 from experiments.sweep import (
     SweepCallback,
     check_launcher,
+    check_one_place,
     shared_modules,
     spoken,
     threads_of_a_job,
@@ -86,6 +87,37 @@ def test_more_cores_for_a_job_than_ray_has_are_refused() -> None:
     with pytest.raises(UserError, match=r"hydra.launcher.ray.remote.num_cpus=3: there are 2 here"):
         check_launcher(launcher("ray", "ray.init.num_cpus=2", "ray.remote.num_cpus=3"))
     check_launcher(launcher("ray", "ray.init.num_cpus=2", "ray.remote.num_cpus=2"))
+
+
+def test_a_sweep_is_kept_in_one_place() -> None:
+    with pytest.raises(UserError, match=r"would go to sqlite:///mlflow\.db \(a\) and sqlite:///mlflow\.db \(b\)"):
+        check_one_place([Tracking(experiment=name) for name in ("a", "b", "a")])
+
+
+def test_whether_the_load_is_watched_may_differ_within_a_sweep() -> None:
+    check_one_place([Tracking(), Tracking(system_metrics=True)])
+
+
+FAULT = """
+import sys
+from experiments import job, run
+def perform(*_, **__):
+    raise ValueError("shape mismatch")
+job.perform = perform
+sys.argv = ["experiments.run", *{arguments}]
+run.main()
+"""
+
+
+@pytest.mark.parametrize("arguments", [["strategy=none"], ["-m", "strategy=none"]])
+def test_a_fault_of_the_suite_is_told_as_one_and_not_as_a_wrong_configuration(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    script = [sys.executable, "-c", FAULT.format(arguments=arguments)]
+    done = subprocess.run(script, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ValueError: shape mismatch" in done.stderr
+    assert "This is a fault of the suite itself" in done.stderr
 
 
 def row(trained: int, from_cache: int, seconds: float, seconds_reused: float, **more: Any) -> dict[str, Any]:

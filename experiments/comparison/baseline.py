@@ -14,7 +14,6 @@ from experiments.comparison.columns import (
     ends,
     epochs_in_all,
     key_of,
-    several_machines,
 )
 from experiments.comparison.groups import Answered
 from experiments.errors import UserError, near
@@ -39,13 +38,11 @@ def against(table: pd.DataFrame, strategy: str, answers: Answered) -> pd.DataFra
     others = table[(table["strategy"] == strategy) & (table["status"] == "FINISHED")]
     if others.empty:
         raise UserError(f"--baseline {strategy}: no finished run of it here. {near(strategy, _strategies(table))}")
-    timed_together = not several_machines(table)
     trains = bool((table.loc[table["strategy"] == strategy, "finetune_epochs"] > 0).any())
     same = [*SAME, *(name for name in filter(is_setting, table.columns) if not name.startswith(OWN))]
     candidates = {key_of(key): group for key, group in others.groupby(same, dropna=False)}
     rows = [
-        _held(run, _fitting(run, candidates.get(key_of(run[same])), trains), answers, timed_together)
-        for _, run in table.iterrows()
+        _held(run, _fitting(run, candidates.get(key_of(run[same])), trains), answers) for _, run in table.iterrows()
     ]
     held = pd.DataFrame(rows, index=table.index).reindex(columns=list(AGAINST))
     return table.assign(**held.assign(against=strategy))
@@ -99,14 +96,14 @@ def _fitting(run: pd.Series, others: pd.DataFrame | None, trains: bool) -> pd.Se
     return others.iloc[0] if len(others) == 1 else None
 
 
-def _held(run: pd.Series, other: pd.Series | None, answers: Answered, timed_together: bool) -> Mapping[str, Any]:
+def _held(run: pd.Series, other: pd.Series | None, answers: Answered) -> Mapping[str, Any]:
     if other is None or run["status"] != "FINISHED":
         return {}
     return {
         "against_run_id": other["run_id"],
         "size_against": other["tflite_bytes"] / run["tflite_bytes"],
         **_accuracies(run, other, answers),
-        **(_speedups(run, other) if timed_together else {}),
+        **_speedups(run, other),
     }
 
 
@@ -123,6 +120,7 @@ def _accuracies(run: pd.Series, other: pd.Series, answers: Answered) -> Mapping[
 
 
 def _speedups(run: pd.Series, other: pd.Series) -> Mapping[str, float]:
-    if "void" in (run["speed"], other["speed"]):
+    """None where one timing means nothing, or they are of different machines."""
+    if "void" in (run["speed"], other["speed"]) or key_of([run["machine"]]) != key_of([other["machine"]]):
         return {}
     return ratio_of_speedups(*(Estimate(*ends(each, "speedup")) for each in (run, other))).columns("speedup_against")

@@ -164,7 +164,7 @@ def of_one_float_file(table: pd.DataFrame) -> bool:
 
 def timed(column: str) -> bool:
     """Whether a column holds times of inference, or ratios of them."""
-    return column.startswith(("latency_", "speedup"))
+    return column.startswith("speedup") or (column.startswith("latency_") and column.endswith("_us"))
 
 
 def check_comparable(table: pd.DataFrame, column: str, option: str) -> None:

@@ -128,7 +128,7 @@ def _pooled(group: _Group, floats: pd.DataFrame, answers: Answered) -> dict[str,
 
 def _of_one_run(name: str) -> bool:
     """Whether a column says how sure one run is of its value, which the mean of several does not inherit."""
-    return name.endswith(("_low", "_high", "_p"))
+    return name.endswith(("_low", "_high", "_p")) and not is_setting(name)
 
 
 def _means(runs: pd.DataFrame, floats: pd.DataFrame) -> dict[str, Any]:
@@ -183,8 +183,9 @@ def _over_seeds(runs: pd.DataFrame, answers: Answered) -> dict[str, Any]:
     }
     if "against_run_id" not in runs.columns or runs["against_run_id"].isna().any():
         return found
-    before = [answers(run_id) for run_id in runs["against_run_id"]]
-    if any(each is None for each in before):
+    said_before = [answers(run_id) for run_id in runs["against_run_id"]]
+    before = [each for each in said_before if each is not None and np.array_equal(each.truth, known[0].truth)]
+    if len(before) < len(runs):
         return found
-    other = np.stack([each.tflite == each.truth for each in before if each is not None])
+    other = np.stack([each.tflite == each.truth for each in before])
     return found | difference_over_seeds(right, other).columns("accuracy_difference")

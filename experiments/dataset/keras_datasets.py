@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,13 +39,12 @@ class KerasDataset(Source):
                 kept = [folder / name for name in KEPT[self.name] if (folder / name).exists()]
                 if not kept:
                     raise self._refused(error) from error
-                say(f"dataset={self.name}: Keras' copy is damaged ({first_line(error)}); it is fetched anew.")
-            for path in kept:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            try:
-                return self._load()
-            except Exception as error:
-                raise self._refused(error) from error
+                say(f"dataset={self.name}: Keras' copy cannot be read ({first_line(error)}); it is fetched anew.")
+            with _aside(kept):
+                try:
+                    return self._load()
+                except Exception as error:
+                    raise self._refused(error, "Keras' copy cannot be read") from error
 
     def _load(self) -> Raw:
         from experiments.tensorflow_quietly import keras
@@ -52,12 +52,37 @@ class KerasDataset(Source):
         (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, self.name).load_data()
         return Raw(x_train, y_train, x_test, y_test)
 
-    def _refused(self, error: Any) -> UserError:
+    def _refused(self, error: Any, why: str = "not in Keras' cache") -> UserError:
         return UserError(
-            f"dataset={self.name}: not in Keras' cache, and the download failed ({error}). On a machine "
+            f"dataset={self.name}: {why}, and the download failed ({error}). On a machine "
             "without internet, make the file elsewhere with numpy.savez('data.npz', x_train=..., "
             "y_train=..., x_test=..., y_test=...) and give dataset=npz dataset.path=data.npz."
         )
+
+
+@contextmanager
+def _aside(kept: Sequence[Path]) -> Iterator[None]:
+    """Keep a copy under another name until a new one is there: what could not be read may still be whole."""
+    away = {path: path.with_name(f"{path.name}.unreadable") for path in kept}
+    for path, place in away.items():
+        _remove(place)
+        path.rename(place)
+    try:
+        yield
+    except BaseException:
+        for path, place in away.items():
+            _remove(path)
+            place.rename(path)
+        raise
+    for place in away.values():
+        _remove(place)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _folder() -> Path:

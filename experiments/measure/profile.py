@@ -28,6 +28,7 @@ from ai_edge_litert.tools.flatbuffer_utils import convert_object_to_bytearray, r
 from experiments.dataset import Images
 from experiments.errors import UserError
 from experiments.graph import Op
+from experiments.machine import at_work
 from experiments.measure.accuracy import quantized
 from experiments.measure.fidelity import keeping_all
 from experiments.measure.latency import LatencyProtocol, TimedFile, time_files
@@ -81,7 +82,8 @@ def op_profile(
         UserError: the interpreter ended the process, as it does on files it cannot run.
     """
     images = images[:IMAGES]
-    cuts, remarks = cut_out(model, ops, images)
+    with at_work():
+        cuts, remarks = cut_out(model, ops, images)
     files = {WHOLE: TimedFile.given(model, images), CALL: next_to_nothing()}
     files |= {str(index): cut for index, cut in cuts.items()}
     session = time_files(files, replace(protocol, seconds=protocol.seconds * SHARE_OF_BUDGET), [], seed, may_fail=True)
