@@ -11,7 +11,7 @@ from functools import partial
 
 import pandas as pd
 
-from benchmarks.results import Results
+from benchmarks.results import Results, options
 from experiments.dataset.mnist import Mnist
 from experiments.graph import read_ops
 from experiments.measure.latency import LatencyProtocol
@@ -39,6 +39,8 @@ def main() -> None:
     """Measure, write, publish."""
     from experiments.tensorflow_quietly import keras
 
+    asked = options("benchmarks.profile", __doc__).parse_args()
+    times = 1 if asked.quick else TIMES
     results = Results("profile")
     data = Mnist(train_samples=100, test_samples=100).load()
     keras.utils.set_random_seed(0)
@@ -49,18 +51,18 @@ def main() -> None:
         for name, strategy in STRATEGIES.items()
     }
     rows, ops = [], []
-    with bar("Profiles", total=TIMES * len(files)) as advance:
-        for time in range(1, TIMES + 1):
+    with bar("Profiles", total=times * len(files)) as advance:
+        for time in range(1, times + 1):
             for name, file in files.items():
                 profile = op_profile(file, read_ops(file.content, layers), data.test.x, LatencyProtocol(), seed=time)
                 ratio = profile.sum_us / profile.whole_us
                 rows.append([name, time, profile.whole_us, profile.sum_us, profile.call_us, ratio])
                 ops += [{"strategy": name, "time": time, **asdict(op)} for op in profile.ops]
-                if time == 1:
+                if time == 1 and not asked.quick:
                     save_profile(results.folder / f"{name}.png", profile, f"article_cnn, {name}")
                 advance(1)
     table = pd.DataFrame(rows, columns=["strategy", "time", "whole_us", "sum_us", "call_us", "ratio"])
-    results.finish(table, quick=False, failures=[], more={"ops.csv": pd.DataFrame(ops)})
+    results.finish(table, asked.quick, failures=[], more={"ops.csv": pd.DataFrame(ops)})
 
 
 if __name__ == "__main__":

@@ -9,33 +9,15 @@ import argparse
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 
 from benchmarks.studies import RIVAL, STUDIES, Study
-from benchmarks.tables import (
-    article,
-    compression,
-    epoch,
-    evaluation,
-    exactness,
-    fresh_store,
-    killed,
-    memory,
-    once,
-    overhead,
-    planted,
-    precision,
-    profile,
-    reading,
-    same_file,
-    sensitivity,
-    sizes,
-    spread,
-    strategies,
-)
+from benchmarks.tables import article, compression, strategies
 from benchmarks.tables.markdown import markdown
 from experiments.comparison.columns import COLUMNS, frame
 from experiments.comparison.compared import compared
@@ -64,8 +46,9 @@ def publish(name: str, uri: str) -> None:
         raise UserError(
             "The runs were made on different machines, versions or commits; only like is published with like."
         )
-    folder = emptied(HERE / "results" / name)
     comparison = compared(store, table, study.control)
+    pictures = drawn(store, comparison)
+    folder = emptied(HERE / "results" / name)
     FORMS["csv"].write(comparison.runs, folder / "comparison.csv")
     FORMS["markdown"].write(comparison.table, folder / "comparison.md")
     if comparison.pooled:
@@ -74,7 +57,6 @@ def publish(name: str, uri: str) -> None:
         against = compared(store, table, study.rival)
         FORMS["csv"].write(against.table, folder / f"against_{study.rival}.csv")
         FORMS["csv"].write(against.runs, folder / f"runs_against_{study.rival}.csv")
-    pictures = drawn(store, comparison)
     for picture, figure in pictures.drawn.items():
         save(figure, folder / f"{picture}.png")
     write_report(store, comparison, pictures, study.commands, folder / "report.html")
@@ -152,9 +134,9 @@ def on_disk(file: str) -> str:
 
 def published(name: str, read: Callable[[str], str] = on_disk) -> str:
     """The published table as Markdown, made from its CSV alone; empty where `read` finds none."""
-    if name in TABLES:
+    if name not in STUDIES and name not in DERIVED:
         figures = read(f"{name}/{name}.csv")
-        return TABLES[name](pd.read_csv(StringIO(figures), keep_default_na=False)) if figures else ""
+        return own_table(name)(pd.read_csv(StringIO(figures), keep_default_na=False)) if figures else ""
     derived = DERIVED.get(name, Derived(sweep_table, (compared_in(name),)))
     tables = [next(filter(None, map(read, files)), "") for files in derived.files]
     return derived.make(*(pd.read_csv(StringIO(table)) for table in tables)) if all(tables) else ""
@@ -167,25 +149,9 @@ def sweep_table(table: pd.DataFrame) -> str:
     return f"{markdown(for_people(table))}\n{note(table)}\n"
 
 
-# Tables that come from a CSV of their own; the others come from sweeps.
-TABLES: Mapping[str, Callable[[pd.DataFrame], str]] = {
-    "epoch": epoch.published_table,
-    "evaluation": evaluation.published_table,
-    "exactness": exactness.published_table,
-    "fresh_store": fresh_store.published_table,
-    "killed": killed.published_table,
-    "memory": memory.published_table,
-    "once": once.published_table,
-    "overhead": overhead.published_table,
-    "planted": planted.published_table,
-    "precision": precision.published_table,
-    "profile": profile.published_table,
-    "reading": reading.published_table,
-    "same_file": same_file.published_table,
-    "sensitivity": sensitivity.published_table,
-    "sizes": sizes.published_table,
-    "spread": spread.published_table,
-}
+def own_table(name: str) -> Callable[[pd.DataFrame], str]:
+    """What makes the table of a benchmark from its CSV: benchmarks/tables/NAME.py."""
+    return cast("Callable[[pd.DataFrame], str]", import_module(f"benchmarks.tables.{name}").published_table)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.publish import HERE, TABLES, renew_pages
+from benchmarks.publish import HERE, own_table, renew_pages
 from experiments.progress import say
 from experiments.stamp import stamp
 
@@ -45,7 +46,7 @@ class Results:
 
     def sign(self, sweep: str = "") -> None:
         """Write the stamp beside figures that are there already, and renew the published table."""
-        own = " ".join([f"python -m benchmarks.{self.name}", *sys.argv[1:]])
+        own = shlex.join(["python", "-m", f"benchmarks.{self.name}", *sys.argv[1:]])
         commands = {"command": own, **({"sweep": sweep} if sweep else {})}
         (self.folder / "stamp.json").write_text(json.dumps({**self.stamp, **commands}, indent=2) + "\n")
         renew_pages(self.name)
@@ -59,7 +60,7 @@ class Results:
         more: Mapping[str, pd.DataFrame] | None = None,
     ) -> None:
         """Print the published table, write it unless it was but a quick look, and say if the figures are reached."""
-        say(TABLES[self.name](table))
+        say(own_table(self.name)(table))
         if not quick:
             self.write(table, sweep, more)
         verdict(failures)

@@ -1,6 +1,7 @@
 """The real command line in folders of its own: how benchmarks run sweeps, and read what those have left there."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -75,7 +76,7 @@ def sweep(folder: Path, overrides: Sequence[str]) -> float:
 
 def command(overrides: Sequence[str]) -> str:
     """What a person would type."""
-    return " ".join(["python -m experiments.run -m", *overrides])
+    return shlex.join(["python", "-m", "experiments.run", "-m", *overrides])
 
 
 def table(folder: Path, which: str = "latest") -> pd.DataFrame:

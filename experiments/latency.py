@@ -12,7 +12,7 @@ Exit codes: 0 well; 2 the command is wrong, or a file cannot be timed; 130 stopp
 import argparse
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import combinations
@@ -40,7 +40,6 @@ SIGNIFICANT = 0.05
 PAIRS_SHOWN = 15  # all pairs of six files; the CSV holds every pair
 PAIR_COLUMNS = ["file", "against", "speedup", "speedup_low", "speedup_high", "p_holm", "speed"]
 RANDOM_IMAGES = 100
-_KNOWN: "dict[str, Images]" = {}  # those that files are timed on, by the card of their data set
 
 
 @dataclass(frozen=True)
@@ -101,16 +100,20 @@ def _store(options: argparse.Namespace) -> Store | None:
 
 def _contestants(options: argparse.Namespace, store: Store | None) -> Iterator[Contestant]:
     """The files that the targets mean, each once."""
-    seen = set()
+    seen, images_of = set(), images_once()
     for target in options.targets:
-        for contestant in [_plain(target, options)] if store is None or _is_file(target) else _recorded(target, store):
+        for contestant in (
+            [_plain(target, options, images_of)]
+            if store is None or _is_file(target)
+            else _recorded(target, store, images_of)
+        ):
             identity = contestant.run["run_id"] if contestant.run else contestant.name
             if identity not in seen:
                 seen.add(identity)
                 yield contestant
 
 
-def _plain(target: str, options: argparse.Namespace) -> Contestant:
+def _plain(target: str, options: argparse.Namespace, images_of: "Callable[[Source], Images]") -> Contestant:
     from experiments.configuration import composed
     from experiments.measure.accuracy import input_of
     from experiments.tflite import TFLiteModel
@@ -123,21 +126,25 @@ def _plain(target: str, options: argparse.Namespace) -> Contestant:
     except UserError as error:
         raise UserError(f"{target}: {error}") from error
     if options.dataset:
-        return Contestant(target, model, _images_of(composed([f"dataset={options.dataset}"]).experiment.dataset))
+        return Contestant(target, model, images_of(composed([f"dataset={options.dataset}"]).experiment.dataset))
     return Contestant(target, model, np.random.default_rng(options.seed).random((RANDOM_IMAGES, *shape), np.float32))
 
 
-def _images_of(source: "Source") -> "Images":
-    """The test images that files are timed on; a data set is read once, however many runs have it."""
+def images_once() -> "Callable[[Source], Images]":
+    """What gives the test images of a data set that files are timed on, and reads each once, however many have it."""
     from experiments.measure.latency import IMAGES
 
-    card = repr(source)  # users' own cards may hold lists, which cannot be hashed
-    if card not in _KNOWN:
-        _KNOWN[card] = source.load().test.x[:IMAGES].copy()  # a view would keep all of them
-    return _KNOWN[card]
+    known: dict[str, Images] = {}  # by the card, since users' own cards may hold lists, which cannot be hashed
+
+    def images_of(source: "Source") -> "Images":
+        if repr(source) not in known:
+            known[repr(source)] = source.load().test.x[:IMAGES].copy()  # a view would keep all of them
+        return known[repr(source)]
+
+    return images_of
 
 
-def _recorded(target: str, store: Store) -> Iterator[Contestant]:
+def _recorded(target: str, store: Store, images_of: "Callable[[Source], Images]") -> Iterator[Contestant]:
     from experiments.configuration import dataset_of
     from experiments.tflite import TFLiteModel
 
@@ -145,7 +152,7 @@ def _recorded(target: str, store: Store) -> Iterator[Contestant]:
         with tempfile.TemporaryDirectory(prefix="run-") as folder:
             model = TFLiteModel(store.fetch(row["run_id"], "model.tflite", Path(folder)).read_bytes())
             configuration = store.fetch(row["run_id"], "config.yaml", Path(folder)).read_text(encoding="utf-8")
-        yield Contestant(_name(row), model, _images_of(dataset_of(configuration)), row)
+        yield Contestant(_name(row), model, images_of(dataset_of(configuration)), row)
 
 
 def _name(row: Row) -> str:

@@ -154,7 +154,7 @@ class RunRecord:
     def xnnpack_ops(self) -> float:
         """Share of the computing ops that XNNPACK takes."""
         computing = [op.index in self.delegated for op in self.ops if op.computes]
-        return sum(computing) / len(computing)
+        return sum(computing) / len(computing) if computing else 0.0
 
     def _least_sqnr(self) -> dict[str, float]:
         """A file without any noise has none."""

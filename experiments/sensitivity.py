@@ -28,6 +28,7 @@ from rich.table import Table
 
 from experiments.card import CARD, problems
 from experiments.errors import UserError, mistakes_told
+from experiments.machine import at_work
 from experiments.progress import CONSOLE, bar, say
 from experiments.rounding import points
 from experiments.statistics import Estimate, paired_difference
@@ -181,11 +182,12 @@ def _measure(
     @cache
     def measured(chosen: Chosen) -> Measured:
         members = frozenset(name for unit in chosen for name in units[unit])
-        content = only(in_int8, lambda: in_float, layers, members) if members else in_float
-        difference = broken(Promise("int8", chosen=members), read_ops(content, layers))
-        if difference:
-            raise UserError(f"The layers of this model cannot be told apart in its file: {'; '.join(difference)}.")
-        return score(chosen, len(content), answers(TFLiteModel(content)))
+        with at_work():
+            content = only(in_int8, lambda: in_float, layers, members) if members else in_float
+            difference = broken(Promise("int8", chosen=members), read_ops(content, layers))
+            if difference:
+                raise UserError(f"The layers of this model cannot be told apart in its file: {'; '.join(difference)}.")
+            return score(chosen, len(content), answers(TFLiteModel(content)))
 
     return lambda chosen: measured(tuple(unit for unit in units if unit in chosen))
 

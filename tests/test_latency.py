@@ -17,10 +17,11 @@ from experiments.measure.latency import (
     SENTINEL,
     LatencyProtocol,
     Session,
+    TimedFile,
     Timings,
     measure_latency,
 )
-from experiments.measure.stopwatch import REPLICATES_AT_LEAST, REPLICATES_OF_SLOW_FILES, finished, widest
+from experiments.measure.stopwatch import REPLICATES_AT_LEAST, REPLICATES_OF_SLOW_FILES, enter, finished, widest
 from experiments.statistics import ratio_of_medians, t_quantiles
 from tests.conftest import run
 from tests.tiny import dense_file
@@ -156,10 +157,13 @@ def test_more_threads_than_cores_are_refused() -> None:
         LatencyProtocol(threads=1000).check()
 
 
-def test_both_kinds_of_kernels_can_be_timed() -> None:
-    file = dense_file()
-    protocol = LatencyProtocol(seconds=0.3, delegate="builtin")
-    assert measure_latency(file, file, IMAGES, protocol, seed=0).own.min_us > 0
+@pytest.mark.parametrize(("delegate", "delegated"), [("xnnpack", True), ("builtin", False)])
+def test_a_file_is_timed_on_the_kernels_that_are_asked_for(delegate: str, delegated: bool, tmp_path: Path) -> None:
+    file = TimedFile.given(dense_file(), IMAGES)
+    (tmp_path / "file.tflite").write_bytes(file.content)
+    entered = enter(tmp_path / "file.tflite", list(file.inputs), {"threads": 1, "delegate": delegate})
+    ops = {op["op_name"] for op in entered.interpreter._get_ops_details()}
+    assert ("DELEGATE" in ops) == delegated
 
 
 def test_batches_give_the_bits_of_the_plain_loop() -> None:
@@ -227,11 +231,9 @@ class Counted:
         return SimpleNamespace(test=SimpleNamespace(x=np.zeros((1000, 4), np.float32)))
 
 
-def test_runs_on_the_same_data_read_it_once_and_keep_only_the_images_that_are_timed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(latency, "_KNOWN", {})
+def test_runs_on_the_same_data_read_it_once_and_keep_only_the_images_that_are_timed() -> None:
     read: list[str] = []
-    found = [latency._images_of(Counted(name, read)) for name in ("one", "one", "other")]  # type: ignore[arg-type]
+    images_of = latency.images_once()
+    found = [images_of(Counted(name, read)) for name in ("one", "one", "other")]  # type: ignore[arg-type]
     assert read == ["one", "other"]
     assert {(len(images), images.base is None) for images in found} == {(100, True)}

@@ -41,8 +41,8 @@ class Memory:
 class Arena:
     """What the runtime for microcontrollers (TFLM) makes of a file."""
 
-    runs: bool
-    bytes: int | None  # in use after an inference; the file's own bytes are not among them, as they stay in flash
+    # In use after an inference, None where it does not run; the file itself is not counted, as it stays in flash.
+    bytes: int | None
     reason: str  # why it does not run; empty where it does
 
 
@@ -86,8 +86,8 @@ def arena(model: TFLiteModel) -> Arena | None:
         try:
             run_child(MICRO_PROBE, folder)
         except UserError as error:
-            return Arena(False, None, _reason(folder / "said.txt") or str(error))
-        return Arena(True, _total((folder / "said.txt").read_text(errors="replace")), "")
+            return Arena(None, _reason(folder / "said.txt") or str(error))
+        return Arena(_total((folder / "said.txt").read_text(errors="replace")), "")
 
 
 def _total(said: str) -> int:
