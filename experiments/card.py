@@ -4,10 +4,12 @@ from pathlib import Path
 
 from pydantic import ConfigDict, ValidationError
 
+from experiments.errors import redacted
+
 _HERE = Path(__file__).parent
 CONF = next(folder for folder in (_HERE / "conf", _HERE.parent / "conf") if folder.is_dir())  # a wheel, or a checkout
 
-CARD = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=True)
+CARD = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=True, allow_inf_nan=False)
 
 
 def problems(key: str, error: ValidationError) -> str:
@@ -16,5 +18,5 @@ def problems(key: str, error: ValidationError) -> str:
     for problem in error.errors():
         name = ".".join([key, *(str(part) for part in problem["loc"])]).strip(".")
         rule = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{name}={problem['input']}: {rule[0].lower()}{rule[1:]}")
+        lines.append(f"{name}={redacted(str(problem['input']))}: {rule[0].lower()}{rule[1:]}")
     return "\n".join(lines)

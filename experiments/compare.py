@@ -19,7 +19,7 @@ import pandas as pd
 
 from experiments.comparison.columns import frame
 from experiments.comparison.compared import Comparison, compared
-from experiments.comparison.files import ENDINGS, FORMS, form_of, written
+from experiments.comparison.files import ENDINGS, FORMS, Form, form_of, written
 from experiments.comparison.gates import Decision, decide, requirement, told
 from experiments.comparison.pairs import show_pairs
 from experiments.comparison.pictures import drawn, tell, write_pictures
@@ -27,7 +27,7 @@ from experiments.comparison.query import in_order, matrix, only, where
 from experiments.comparison.regressions import allowance, earlier, regressions, remarks
 from experiments.comparison.terminal import plain, show
 from experiments.errors import UserError, by_beginning, mistakes_told
-from experiments.progress import CONSOLE, say
+from experiments.progress import print_whole, say
 from experiments.report.page import MOST_RUNS, write_report
 from experiments.tracking import Row, Store, Tracking, existing, redacted
 
@@ -103,8 +103,16 @@ USED_WITH = {
 }
 
 
+def _names(listed: str) -> list[str]:
+    """Columns as they are listed: a,b or a, b."""
+    return [name.strip() for name in listed.split(",") if name.strip()]
+
+
 def _refuse_idle(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """An option that would have no effect is a mistake."""
+    for name, value in vars(options).items():
+        if isinstance(value, str) and not value.strip(" ,"):
+            raise UserError(f"--{name.replace('_', '-')}: nothing is given for it. Name something, or leave it out.")
     given = [name for name, value in vars(options).items() if value != parser.get_default(name)]
     for kind, used in USED_WITH.items():
         idle = [name for name in given if kind in given and name not in (kind, *used)]
@@ -176,29 +184,33 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
-    reports = [path for path in options.out if path.suffix == ".html"]
-    files = [(path, FORMS[name]) for name in TEXT_FORMS if (path := getattr(options, name))]
-    files += [(path, form_of(path)) for path in options.out if path not in reports]
-    by = options.group_by.split(",") if options.group_by else None
+    files = _files(options)
+    by = _names(options.group_by) if options.group_by else None
     comparison = compared(store, _loaded(store, options.sweep), options.baseline, options.where, by)
     if options.sort:
-        comparison = comparison.in_order(options.sort.split(","))
-    if options.columns:
-        CONSOLE.print(plain(only(comparison.table, options.columns.split(","))))
+        comparison = comparison.in_order(_names(options.sort))
+    if options.seeds_csv and not comparison.pooled:
+        raise UserError(f"--seeds-csv {options.seeds_csv}: no two runs here differ in their seeds only.")
+    columns = _names(options.columns) if options.columns else []
+    chosen = only(comparison.table, columns)
+    decision = _decided(comparison.table, options)
+    worse, verdict = _became_worse(comparison.runs, options) if options.against else (False, [])
+    # What was asked for is right by now: from here on it is done.
+    if columns:
+        print_whole(plain(chosen))
     else:
-        _show(comparison)
+        show(comparison.table)
+    for remark in comparison.remarks:
+        say(remark)
     if others := store.others():
         say(f"Left out, for other programs recorded them in experiment {store.address.experiment}: {others} runs.")
     for path, form in files:
         written(comparison.runs if form.every_column and not by else comparison.table, path, form)
     if options.seeds_csv:
-        if not comparison.pooled:
-            raise UserError(f"--seeds-csv {options.seeds_csv}: no two runs here differ in their seeds only.")
         written(comparison.table, options.seeds_csv, FORMS["csv"])
-    if options.plots or reports:
-        _illustrate(store, comparison, options.plots, reports)
-    decision = _decided(comparison.table, options)
-    worse = _became_worse(comparison.runs, options) if options.against else False
+    _illustrate(store, comparison, options)
+    for line in [*(told(decision, *_objective(options)) if decision else []), *verdict]:
+        say(line)
     if decision and decision.chosen is None:
         sys.exit(3)
     if worse:
@@ -207,12 +219,21 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
         _register(store, decision, options)
 
 
-def _illustrate(store: Store, comparison: Comparison, folder: Path | None, reports: Sequence[Path]) -> None:
+def _files(options: argparse.Namespace) -> list[tuple[Path, Form]]:
+    """The tables to be written; a report is not one of them."""
+    named = [(path, FORMS[name]) for name in TEXT_FORMS if (path := getattr(options, name))]
+    return named + [(path, form_of(path)) for path in options.out if path.suffix != ".html"]
+
+
+def _illustrate(store: Store, comparison: Comparison, options: argparse.Namespace) -> None:
     """Write the pictures and the reports that are asked for."""
+    reports = [path for path in options.out if path.suffix == ".html"]
+    if not (options.plots or reports):
+        return
     pictures = drawn(store, comparison)
-    if folder:
-        write_pictures(pictures, folder)
-        tell(pictures, folder)
+    if options.plots:
+        write_pictures(pictures, options.plots)
+        tell(pictures, options.plots)
     for path in reports:
         write_report(store, comparison, pictures, _commands(store, comparison), path)
         say(f"wrote {path}")
@@ -226,8 +247,8 @@ def _commands(store: Store, comparison: Comparison) -> list[str]:
     ]
 
 
-def _became_worse(table: pd.DataFrame, options: argparse.Namespace) -> bool:
-    """Say what has become worse since an earlier comparison; whether anything has."""
+def _became_worse(table: pd.DataFrame, options: argparse.Namespace) -> tuple[bool, list[str]]:
+    """Whether anything has become worse since an earlier comparison, and what, in lines."""
     allowances = [
         *(allowance(text, "drop", table) for text in options.max_drop),
         *(allowance(text, "growth", table) for text in options.max_growth),
@@ -237,8 +258,7 @@ def _became_worse(table: pd.DataFrame, options: argparse.Namespace) -> bool:
     before = earlier(options.against)
     worse = regressions(before, table, allowances)
     said = worse or [f"Nothing is worse than in {options.against} by more than is allowed."]
-    say("\n".join([*said, *remarks(before, table, allowances)]))
-    return bool(worse)
+    return bool(worse), [*said, *remarks(before, table, allowances)]
 
 
 def _show_matrix(table: pd.DataFrame, options: argparse.Namespace) -> None:
@@ -251,24 +271,22 @@ def _show_matrix(table: pd.DataFrame, options: argparse.Namespace) -> None:
     if options.where:
         table = where(table, options.where)
     if options.sort:
-        table = in_order(table, options.sort.split(","))
+        table = in_order(table, _names(options.sort))
     rows, columns, value = options.pivot
     cells = matrix(table, rows, columns, value)
     headed = cells.rename(columns=lambda name: f"{columns}={name}").reset_index()
     say(f"{value}, the mean where several runs share a cell")
-    CONSOLE.print(plain(headed))
+    print_whole(plain(headed))
     for path, form in files:
         written(headed, path, form)
 
 
 def _decided(table: pd.DataFrame, options: argparse.Namespace) -> Decision | None:
-    """Name the run to ship, where that is asked for."""
+    """The run to ship, where that is asked for."""
     if not (options.require or options.minimize or options.maximize or options.register is not None):
         return None
     requirements = [requirement(text, table) for text in options.require]
-    decision = decide(table, requirements, *_objective(options))
-    say("\n".join(told(decision, *_objective(options))))
-    return decision
+    return decide(table, requirements, *_objective(options))
 
 
 def _objective(options: argparse.Namespace) -> tuple[str, bool]:

@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass as card
 from experiments.cache import Cache
 from experiments.card import CARD, CONF, problems
 from experiments.dataset import Source
-from experiments.errors import UserError, near
+from experiments.errors import UserError, first_line, near
 from experiments.machine import usable_cores
 from experiments.measure.latency import LatencyProtocol
 from experiments.model import Architecture
@@ -152,6 +152,8 @@ def _refuse_strangers(settings: Mapping[str, Any]) -> None:
 def told(error: Exception) -> str:
     """A refusal, ours or Hydra's, in one message that names the value, the rule and the nearest alternatives."""
     text = str(error)
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return f"{error.full_key}: {first_line(error)}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: there is no such card in conf/{group}. {near(option, error.options)}"
@@ -164,13 +166,20 @@ def told(error: Exception) -> str:
         known = list(known_settings())
         if unknown[1] in known:
             return (
-                f"{unknown[1]}: another card of the group has this setting, but not the one chosen here. In a sweep "
-                f"over cards that all have it, give it with two plusses: ++{unknown[1]}=VALUE. Among others, a variant "
-                f"is a card of its own: conf/{group}/NAME.yaml, a copy with other values."
+                f"{unknown[1]}: this setting is one of {_cards_with(group, unknown[1])}, and not of the card chosen "
+                f"here. In a sweep over cards that all have it, give it with two plusses: ++{unknown[1]}=VALUE. Among "
+                f"others, a variant is a card of its own: conf/{group}/NAME.yaml, a copy with other values."
             )
         alike = [name for name in known if name.startswith(f"{group}.")] or known
         return f"{unknown[1]}: there is no such setting. {near(unknown[1], alike)}"
     return text.strip()
+
+
+def _cards_with(group: str, setting: str) -> str:
+    """The cards of a group that have a setting, as they are chosen: strategy=prune or strategy=cluster."""
+    key = setting.partition(".")[2].partition(".")[0]
+    cards = sorted(CONF.glob(f"{group}/*.yaml"))
+    return ", ".join(f"{group}={path.stem}" for path in cards if key in list(OmegaConf.load(path)))
 
 
 def known_settings() -> Iterator[str]:

@@ -1,5 +1,6 @@
 """What a user is told: one message that names the value, the rule and the alternatives."""
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,11 @@ def mistakes_told() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.stderr.write("stopped.\n")
         sys.exit(130)
+
+
+def redacted(text: str) -> str:
+    """A text without the names and passwords that addresses carry: postgresql://***@host."""
+    return re.sub(r"(?<=://)[^/\s@]+@", "***@", text)
 
 
 def first_line(error: BaseException) -> str:

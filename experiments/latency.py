@@ -27,7 +27,7 @@ from rich.table import Table
 
 from experiments.card import problems
 from experiments.errors import UserError, mistakes_told
-from experiments.progress import CONSOLE, say
+from experiments.progress import print_whole, say
 from experiments.tracking import Row, Store, Tracking, existing
 
 if TYPE_CHECKING:
@@ -62,10 +62,10 @@ def main() -> None:
         pairs = pairs_table(session)
         files = files_table(contestants, session, pairs)
         show(files, pairs, session)
-        if options.csv:
-            _write(options.csv, pairs)
         if store:
             _record(store, contestants, session, files, pairs)
+        if options.csv:
+            _write(options.csv, pairs)
 
 
 def _options() -> argparse.Namespace:
@@ -165,6 +165,8 @@ def _timed(contestants: Sequence[Contestant], options: argparse.Namespace) -> "S
 
     for contestant in contestants:
         _check_shape(contestant)
+    if options.seed < 0:
+        raise UserError(f"--seed {options.seed}: give 0 or more.")
     protocol = _protocol(LatencyProtocol, options, len(contestants))
     protocol.check()
     names = [contestant.name for contestant in contestants]
@@ -251,9 +253,9 @@ def pairs_table(session: "Session") -> pd.DataFrame:
 
 def show(files: pd.DataFrame, pairs: pd.DataFrame, session: "Session") -> None:
     """Print both tables, and how to read them."""
-    CONSOLE.print(_files_picture(files))
+    print_whole(_files_picture(files))
     if 1 < len(pairs) <= PAIRS_SHOWN:
-        CONSOLE.print(_pairs_picture(pairs))
+        print_whole(_pairs_picture(pairs))
     elif len(pairs) > PAIRS_SHOWN:
         say(f"{len(pairs)} pairs: --csv FILE writes them.")
     say(_note(session))

@@ -63,6 +63,15 @@ class Experiment:
                 "with, are float32."
             )
 
+    def check(self) -> None:
+        """Whether this machine can do it, as far as that shows without TensorFlow.
+
+        Raises:
+            UserError: a file of the model is missing or is none, or more threads are asked for than there are cores.
+        """
+        self.model.check()
+        self.latency.check()
+
     def fit(self, data: Dataset, settings: Training, title: str) -> Fit:
         """Training on this data with these settings, for whoever has a model to train.
 
@@ -89,8 +98,7 @@ def run(experiment: Experiment) -> RunRecord:
             diverged, or converter or interpreter refuse the model.
     """
     seed, strategy, spent = experiment.setting.seed, experiment.strategy, Spent()
-    experiment.model.check()
-    experiment.latency.check()
+    experiment.check()
     data = experiment.dataset.load()
     with at_work():
         model = built(experiment, data)

@@ -20,6 +20,7 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -29,13 +30,26 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 _STANDARD = Console()
+WIDEST = 10_000  # characters
 # A log file has no width of its own; tables are not squeezed there.
 CONSOLE = _STANDARD if _STANDARD.is_terminal else Console(width=160)
+
+
+def print_whole(table: Table, console: Console = CONSOLE) -> None:
+    """Print a table, wider than the terminal where it does not fit: lines that fold can be read, cut numbers cannot."""
+    needed = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
+    if needed > console.width:
+        terminal, colourless = console.is_terminal, console.no_color
+        console = Console(width=needed, file=console.file, force_terminal=terminal, no_color=colourless)
+    console.print(table)
+
+
 # A terminal shows one live display at a time, and the bars of a sweep, its jobs and their steps share it.
 _BARS = Progress(
     TextColumn("{task.description}"),

@@ -57,6 +57,8 @@ def _hydra() -> None:
         whole = HydraConfig.get()
         try:
             (_job_of_a_sweep if whole.mode == RunMode.MULTIRUN else _one_run)(config, whole)
+        except OmegaConfBaseException as error:
+            _quit(told(error), 2)
         except Exception as error:
             raise FaultError from error
 
@@ -102,7 +104,9 @@ def _one_run(config: "DictConfig", whole: "HydraConf") -> None:
     from experiments.job import JobError, StoreGoneError, perform
 
     try:
-        row = perform(read(config, whole.runtime.choices), job=0)
+        request = read(config, whole.runtime.choices)
+        request.experiment.check()
+        row = perform(request, job=0)
     except UserError as error:
         _quit(str(error), 2)
     except StoreGoneError as error:

@@ -38,6 +38,7 @@ from experiments.tracking import REUSED, Row, Status, Store, Tracking, connect
 P = ParamSpec("P")
 SWEEP_BAR = "Sweep"
 CLUSTER_PATIENCE = 5.0  # seconds
+LOCAL = ("basic", "joblib")  # launchers whose jobs run on this machine
 EXTRAS = {"hydra_ray_launcher": "ray", "hydra_submitit_launcher": "slurm"}  # what pip calls the plugins
 
 
@@ -83,6 +84,9 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         requests[0].experiment.cache.check()
         self._open.enter_context(shown_here())
         atexit.register(self._open.close)  # also when the sweep ends before its time
+        if config.hydra.runtime.choices["hydra/launcher"] in LOCAL:
+            for request in requests:
+                request.experiment.check()
         if config.hydra.runtime.choices["hydra/launcher"] == "basic":  # others have processes of their own
             load_ahead(shared_modules([request.experiment for request in requests]))
         self._store = connect(requests[0].tracking)

@@ -175,6 +175,11 @@ def test_a_matrix_that_cannot_be_made_is_refused(asked: tuple[str, str, str], me
         matrix(RUNS, *asked)
 
 
+def test_a_matrix_without_any_value_is_refused() -> None:
+    with pytest.raises(UserError, match="no run here has a value of arena_bytes"):
+        matrix(RUNS.assign(arena_bytes=float("nan")), "strategy", "epochs", "arena_bytes")
+
+
 def test_columns_come_in_the_order_that_is_asked_for() -> None:
     assert list(only(RUNS, ["tflite_bytes", "strategy"]).columns) == ["tflite_bytes", "strategy"]
 

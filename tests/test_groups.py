@@ -272,6 +272,15 @@ def test_a_setting_of_numbers_is_no_measurement_to_be_averaged() -> None:
     assert shown["strategy.clusters"].tolist() == ["", "4", ""]
 
 
+def test_counts_are_numbers_also_where_a_mean_is_not_whole_and_another_row_has_none() -> None:
+    rows = [{**each, "tflite_gzip_bytes": 100 + n} for n, each in enumerate(seeds("qat", 2))]
+    failed = {**FAILED, "strategy": "prune", "run_id": "failed"}
+    table = pooled([*rows, failed], {"qat": 3})
+    assert table["tflite_gzip_bytes"].iloc[0] == 100.5
+    assert pd.api.types.is_numeric_dtype(table["tflite_gzip_bytes"])
+    assert styled(table)
+
+
 def test_a_setting_is_kept_over_seeds_whatever_its_name_ends_in() -> None:
     rows = [{**each, "model.dropout_p": "0.5"} for each in seeds("qat", 2)]
     table = pooled([*rows, row("none", **{"model.dropout_p": "0.1"})], {"qat": 3})

@@ -205,3 +205,15 @@ def test_what_is_no_comparison_is_refused(tmp_path: Path, content: str | None, m
         path.write_text(content)
     with pytest.raises(UserError, match=message):
         earlier(path)
+
+
+def test_how_many_earlier_runs_have_no_partner_is_told() -> None:
+    lines = remarks(BEFORE, frame([row("none", machine="a")]), [drop("tflite_accuracy=0.1")])
+    assert lines == ["1 of 2 earlier runs were compared; the others have none of their settings here."]
+
+
+@pytest.mark.parametrize("column", ["seed", "tflite_bytes"])
+def test_text_where_a_number_is_needed_is_named(column: str, tmp_path: Path) -> None:
+    BEFORE.assign(**{column: "97%"}).to_csv(tmp_path / "previous.csv", index=False)
+    with pytest.raises(UserError, match=f"{column}=97% of the earlier comparison is no number"):
+        regressions(earlier(tmp_path / "previous.csv"), BEFORE, [growth("tflite_bytes=1%")])

@@ -1,6 +1,9 @@
 """What tracking does where a server is gone, or somebody else uses it at the same moment."""
 
+import sqlite3
 import time
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +15,7 @@ from mlflow.exceptions import MlflowException, RestException
 
 from experiments.errors import UserError
 from experiments.record import Setting
-from experiments.tracking import Store, Tracking, await_server, connection
+from experiments.tracking import Store, Tracking, await_server, connect, connection
 
 GONE = Tracking(uri="http://127.0.0.1:9")
 
@@ -179,3 +182,46 @@ def test_a_full_disk_is_laid_to_the_store_only_where_it_is_the_store_s(
     monkeypatch.setattr(f"experiments.tracking.store.{step}", write)
     with pytest.raises(error, match="No space left on device"):
         Store(Crammed(), "7", GONE).finish("a run", RECORD, "")  # type: ignore[arg-type]
+
+
+def foreign(path: Path) -> Path:
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("create table customers (name text)")
+        database.commit()
+    return path
+
+
+def no_database(path: Path) -> Path:
+    path.write_bytes(b"no database at all, though long enough to be read as one" * 20)
+    return path
+
+
+def a_folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize("create", [True, False])
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (foreign, "is no store of MLflow"),
+        (no_database, "cannot be read as a database"),
+        (a_folder, "cannot be read as"),
+    ],
+)
+def test_what_is_no_store_is_refused_and_left_as_it_is(
+    made: Callable[[Path], Path], told: str, create: bool, tmp_path: Path
+) -> None:
+    path = made(tmp_path / "other.db")
+    before = path.stat()
+    with pytest.raises(UserError, match=told):
+        connect(Tracking(uri=f"sqlite:///{path}"), create=create)
+    assert path.stat() == before
+
+
+@pytest.mark.parametrize("name", ["a?b", "a%20b"])
+def test_a_path_that_an_address_cannot_hold_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match="means something else in an address"):
+        connect(Tracking(uri=f"sqlite:///{tmp_path / name}/mlflow.db"))

@@ -101,5 +101,7 @@ def written(table: pd.DataFrame, path: Path, form: Form) -> None:
     Raises:
         UserError: the file cannot be written.
     """
+    if path.name == "-":
+        raise UserError("-: give the name of a file; for standard output, /dev/stdout with --csv or another form.")
     form.write(table, path)
     say(f"wrote {path}")

@@ -45,10 +45,12 @@ def grouped(table: pd.DataFrame, by: Sequence[str], answers: Answered) -> Groups
     groups = list(_groups(table, by, answers))
     rows = [_pooled(group, floats.loc[group.counted.index], answers) for group in groups]
     pooled = pd.DataFrame(rows).reindex(columns=[*table.columns, *GROUPED])
-    whole = [name for name in (*WHOLE, *GROUPED) if not (pooled[name].astype("Float64") % 1 > 0).any()]
+    counts = {name: pooled[name].astype("Float64") for name in (*WHOLE, *GROUPED)}
+    whole = [name for name, values in counts.items() if not (values % 1 > 0).any()]
     left_out = tuple(line for group in groups for line in _left_out(group, answers))
     settings = {name: table[name].dtype for name in filter(is_setting, table.columns)}
-    return Groups(pooled.astype({**settings, **dict.fromkeys(whole, "Int64")}), left_out)
+    kinds: dict[str, Any] = {**dict.fromkeys(counts, "float64"), **dict.fromkeys(whole, "Int64"), **settings}
+    return Groups(pooled.assign(**counts).astype(kinds), left_out)
 
 
 def _left_out(group: "_Group", answers: Answered) -> list[str]:

@@ -12,7 +12,7 @@ from experiments.comparison.columns import label
 from experiments.comparison.people import percents
 from experiments.comparison.terminal import picture
 from experiments.errors import UserError
-from experiments.progress import CONSOLE
+from experiments.progress import CONSOLE, print_whole
 from experiments.record import Answers
 from experiments.statistics import discordant, holm, mcnemar, paired_bootstrap, paired_difference
 from experiments.tracking import Row, Store
@@ -91,5 +91,5 @@ def pairs_for_people(table: pd.DataFrame) -> pd.DataFrame:
 def show_pairs(store: Store, rows: Sequence[Row]) -> None:
     """Print each two of these runs, compared on the same images."""
     shown = pairs_for_people(table_of_pairs([_examined(store, row) for row in rows]))
-    CONSOLE.print(picture(shown, {}))
+    print_whole(picture(shown, {}))
     CONSOLE.print(PAIRS_NOTE, style="dim", markup=False, highlight=False)

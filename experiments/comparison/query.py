@@ -74,6 +74,9 @@ def matrix(table: pd.DataFrame, rows: str, columns: str, value: str) -> pd.DataF
         raise UserError(f"--pivot {rows} {columns} {value}: rows, columns and value need three different columns.")
     if timed(value):
         table = table[table["speed"] != "void"]
+    table = table[table[value].notna()]
+    if table.empty:
+        raise UserError(f"--pivot {rows} {columns} {value}: no run here has a value of {value}.")
     named = table.assign(
         **{name: table[name].astype(object).where(table[name].notna(), "") for name in (rows, columns)}
     )

@@ -68,7 +68,15 @@ def earlier(path: Path) -> pd.DataFrame:
     missing = [name for name in (*SETTING, "status") if name not in table.columns]
     if missing:
         raise UserError(f"--against {path}: this is no comparison, for it lacks {', '.join(missing)}.")
+    for name in ("epochs", "finetune_epochs", "seed"):
+        _check_numbers(table, name)
     return table
+
+
+def _check_numbers(table: pd.DataFrame, column: str) -> None:
+    wrong = table[column][pd.to_numeric(table[column], errors="coerce").isna() & table[column].notna()]
+    if len(wrong):
+        raise UserError(f"--against: {column}={wrong.iloc[0]} of the earlier comparison is no number.")
 
 
 def regressions(before: pd.DataFrame, now: pd.DataFrame, allowances: Sequence[Allowance]) -> list[str]:
@@ -82,6 +90,7 @@ def regressions(before: pd.DataFrame, now: pd.DataFrame, allowances: Sequence[Al
     for each in allowances:
         if each.column not in before.columns:
             raise UserError(f"--max-{each.direction} {each.text}: the earlier comparison has no column {each.column}.")
+        _check_numbers(before, each.column)
         if timed(each.column):
             _check_machines(pairs, each)
         found += [_worse(run, each) for _, run in pairs.iterrows() if _is_worse(run, each)]
@@ -89,7 +98,7 @@ def regressions(before: pd.DataFrame, now: pd.DataFrame, allowances: Sequence[Al
 
 
 def remarks(before: pd.DataFrame, now: pd.DataFrame, allowances: Sequence[Allowance]) -> list[str]:
-    """What keeps a verdict from being sure, in words: earlier timings that are void, and settings that have changed.
+    """What keeps a verdict from being sure, in words: runs without a partner, void timings, settings that have changed.
 
     Raises:
         UserError: runs cannot be paired.
@@ -103,7 +112,12 @@ def remarks(before: pd.DataFrame, now: pd.DataFrame, allowances: Sequence[Allowa
         "the earlier timing is void, so times are not judged": void,
         "it was asked for with other settings than the earlier one; the config.yaml of both runs has them": changed,
     }
-    return [f"{_label(run)}: {told}." for told, runs in lines.items() for _, run in runs.iterrows()]
+    every = len(_newest(before))
+    alone = [f"{len(pairs)} of {every} earlier runs were compared; the others have none of their settings here."]
+    return [
+        *(alone if len(pairs) < every else []),
+        *(f"{_label(run)}: {told}." for told, runs in lines.items() for _, run in runs.iterrows()),
+    ]
 
 
 def paired(before: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:

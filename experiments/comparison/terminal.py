@@ -11,7 +11,7 @@ from rich.text import Text
 
 from experiments.comparison.columns import TASK, several_machines, timed
 from experiments.comparison.people import Differences, for_people, note
-from experiments.progress import CONSOLE
+from experiments.progress import CONSOLE, print_whole
 from experiments.record import is_setting
 
 # What a narrow terminal does without, the first first; every column is in the CSV.
@@ -31,7 +31,7 @@ TEXTS = ("strategy", "model", "dataset", "speed", "machine", "computes in", "rem
 def show(table: pd.DataFrame) -> None:
     """Print a table and what its columns mean: the best of each column and task marked, what may be chance dimmed."""
     shown = narrowed(for_people(table), CONSOLE.width)
-    CONSOLE.print(picture(shown, styled(table)))
+    print_whole(picture(shown, styled(table)), CONSOLE)
     CONSOLE.print(note(table, list(shown.columns)), style="dim", markup=False, highlight=False)
 
 

@@ -1,12 +1,12 @@
 """Where runs are kept: the card of an MLflow store."""
 
-import re
 from pathlib import Path
 
 from pydantic import field_validator
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
+from experiments.errors import redacted
 
 SQLITE = "sqlite:///"
 
@@ -43,8 +43,3 @@ class Tracking:
     def shown(self) -> str:
         """The address as it may be shown."""
         return redacted(self.uri)
-
-
-def redacted(text: str) -> str:
-    """A text without the names and passwords that addresses carry: postgresql://***@host."""
-    return re.sub(r"(?<=://)[^/\s@]+@", "***@", text)

@@ -2,11 +2,14 @@
 
 import logging
 import os
+import re
+import sqlite3
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,6 +95,8 @@ def _prepared(tracking: Tracking, create: bool) -> Iterator[None]:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)  # what goes wrong is told once, in one message
     if tracking.uri.startswith("http"):
         _ask_server(tracking)  # MLflow's client would try for a minute
+    if tracking.database:
+        _check_file(tracking, tracking.database, create)
     if tracking.database is None or (tracking.database.exists() and not create):
         yield
         return
@@ -105,6 +110,27 @@ def _prepared(tracking: Tracking, create: bool) -> Iterator[None]:
             say(f"making {tracking.database}")
             _make_database(tracking.database)
         yield
+
+
+def _check_file(tracking: Tracking, path: Path, create: bool) -> None:
+    """MLflow would try for long to open what is no file, and put its tables into any database that it is given."""
+    if re.search(r"[?]|%[0-9a-fA-F]{2}", str(path)):
+        raise UserError(
+            f"tracking.uri={tracking.uri}: the path {path} has a sign that means something else in an address (? or "
+            "%20). Work in another folder, or give another file."
+        )
+    if not path.exists() or (create and path.is_file() and not path.stat().st_size):
+        return
+    address = f"file:{urllib.parse.quote(str(path))}?mode=ro"
+    try:
+        with closing(sqlite3.connect(address, uri=True)) as database:
+            tables = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
+    except sqlite3.Error as error:
+        raise UserError(f"tracking.uri={tracking.uri}: {path} cannot be read as a database ({error}).") from error
+    if "experiments" not in tables:
+        raise UserError(
+            f"tracking.uri={tracking.uri}: {path} is no store of MLflow, and is left as it is. Give another file."
+        )
 
 
 def _experiment_id(tracking: Tracking, client: "MlflowClient", create: bool) -> str:

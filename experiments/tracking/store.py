@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.artifacts import PREDICTIONS, read_predictions, write_artifacts
 from experiments.description import description
-from experiments.errors import UserError, by_beginning, near
+from experiments.errors import UserError, by_beginning, near, redacted
 from experiments.progress import bar, say
 from experiments.record import Answers, RunRecord, Setting
 from experiments.stamp import stamp
-from experiments.tracking.address import Tracking, redacted
+from experiments.tracking.address import Tracking
 from experiments.tracking.failures import explained, failures_explained
 from experiments.tracking.model import NAME, data_inputs, measured_on, write_model
 from experiments.tracking.processes import alive, this_process
