@@ -151,28 +151,31 @@ def _refuse_strangers(settings: Mapping[str, Any]) -> None:
 
 def told(error: Exception) -> str:
     """A refusal, ours or Hydra's, in one message that names the value, the rule and the nearest alternatives."""
-    text = str(error)
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return f"{error.full_key}: {first_line(error)}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: there is no such card in conf/{group}. {near(option, error.options)}"
-    if unknown := re.search(r"Could not override '([^']+)'", text):
-        group = unknown[1].partition(".")[0]
-        if group == "suite":
-            return f"{unknown[1]}: a suite is added to the configuration, with a plus: +suite=NAME."
-        if unknown[1].startswith("hydra.launcher."):
-            return f"{unknown[1]}: this launcher has no such setting. Choose another, as in hydra/launcher=joblib."
-        known = list(known_settings())
-        if unknown[1] in known:
-            return (
-                f"{unknown[1]}: this setting is one of {_cards_with(group, unknown[1])}, and not of the card chosen "
-                f"here. In a sweep over cards that all have it, give it with two plusses: ++{unknown[1]}=VALUE. Among "
-                f"others, a variant is a card of its own: conf/{group}/NAME.yaml, a copy with other values."
-            )
-        alike = [name for name in known if name.startswith(f"{group}.")] or known
-        return f"{unknown[1]}: there is no such setting. {near(unknown[1], alike)}"
-    return text.strip()
+    unknown = re.search(r"Could not override '([^']+)'", str(error))
+    return _not_here(unknown[1]) if unknown else str(error).strip()
+
+
+def _not_here(setting: str) -> str:
+    """What is said of a setting that the configuration has not."""
+    group = setting.partition(".")[0]
+    if group == "suite":
+        return f"{setting}: a suite is added to the configuration, with a plus: +suite=NAME."
+    if setting.startswith("hydra.launcher."):
+        return f"{setting}: this launcher has no such setting. Choose another, as in hydra/launcher=joblib."
+    known = list(known_settings())
+    if setting in known:
+        return (
+            f"{setting}: this setting is one of {_cards_with(group, setting)}, and not of the card chosen here. In a "
+            f"sweep over cards that all have it, give it with two plusses: ++{setting}=VALUE. Among others, a variant "
+            f"is a card of its own: conf/{group}/NAME.yaml, a copy with other values."
+        )
+    alike = [name for name in known if name.startswith(f"{group}.")] or known
+    return f"{setting}: there is no such setting. {near(setting, alike)}"
 
 
 def _cards_with(group: str, setting: str) -> str:
