@@ -123,7 +123,7 @@ def test_predictions_give_the_recorded_accuracy(sweep: tuple[Path, Done]) -> Non
         (["--where", "strateg == 'none'"], 2, "Did you mean strategy"),
         (["--max-drop", "tflite_accuracy=0.1"], 2, "--max-drop: since when?"),
         (["--minimize", ""], 2, "--minimize: nothing is given for it"),
-        (["--require", "speed == 1", "--csv", "never.csv"], 2, "holds words"),
+        (["--require", "speed >= 1", "--csv", "never.csv"], 2, "holds words"),
         (["--columns", "strategy, tflite_bytes"], 0, "tflite_bytes"),
         (["--csv", "-"], 2, "give the name of a file"),
         (["--pivot", "strategy", "epochs", "tflite_bytes", "--csv", "x.csv"], 2, "--csv: has no effect with --pivot"),
