@@ -26,10 +26,10 @@ from experiments.comparison.pictures import drawn, tell, write_pictures
 from experiments.comparison.query import in_order, matrix, only, where
 from experiments.comparison.regressions import allowance, earlier, regressions, remarks
 from experiments.comparison.terminal import plain, show
-from experiments.errors import UserError, by_beginning, mistakes_told
+from experiments.errors import UserError, by_beginning, mistakes_told, redacted
 from experiments.progress import print_whole, say
 from experiments.report.page import MOST_RUNS, write_report
-from experiments.tracking import Row, Store, Tracking, existing, redacted
+from experiments.tracking import Row, Store, Tracking, existing
 
 REPORT = "report.html"  # artifact of a sweep
 # Forms with an option of their own; every form has --out.
@@ -75,8 +75,12 @@ def illustrate(store: Store, comparison: Comparison, command: str, folder: Path)
     write_report(store, comparison, pictures, [command], folder / REPORT)
 
 
-def _show(comparison: Comparison) -> None:
-    show(comparison.table)
+def _show(comparison: Comparison, columns: Sequence[str] = ()) -> None:
+    """Print the table for people, or these columns as they are; and what has to be said of it."""
+    if columns:
+        print_whole(plain(only(comparison.table, columns)))
+    else:
+        show(comparison.table)
     for remark in comparison.remarks:
         say(remark)
 
@@ -192,16 +196,11 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
     if options.seeds_csv and not comparison.pooled:
         raise UserError(f"--seeds-csv {options.seeds_csv}: no two runs here differ in their seeds only.")
     columns = _names(options.columns) if options.columns else []
-    chosen = only(comparison.table, columns)
+    only(comparison.table, columns)  # refuses a column that there is not
     decision = _decided(comparison.table, options)
     worse, verdict = _became_worse(comparison.runs, options) if options.against else (False, [])
     # What was asked for is right by now: from here on it is done.
-    if columns:
-        print_whole(plain(chosen))
-    else:
-        show(comparison.table)
-    for remark in comparison.remarks:
-        say(remark)
+    _show(comparison, columns)
     if others := store.others():
         say(f"Left out, for other programs recorded them in experiment {store.address.experiment}: {others} runs.")
     for path, form in files:

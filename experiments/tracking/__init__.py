@@ -1,6 +1,5 @@
 """MLflow, and the only room that knows it: open a run, write its record, load runs as rows."""
 
-from experiments.errors import redacted
 from experiments.tracking.address import Tracking
 from experiments.tracking.connection import await_server, connect, existing
 from experiments.tracking.rows import Row
@@ -16,6 +15,5 @@ __all__ = [
     "await_server",
     "connect",
     "existing",
-    "redacted",
     "run_name",
 ]
