@@ -20,18 +20,18 @@ def description(record: RunRecord, address: str) -> str:
 
 
 def _accuracy(record: RunRecord) -> str:
-    change = record.accuracy_change
+    change = record.answers.change
     if change.low > 0:
         meaning = "more than"
     elif change.high < 0:
         meaning = "less than"
     else:
         meaning = "no evidence of a difference from"
-    accuracy = percent(*astuple(record.tflite_accuracy))
+    accuracy = percent(*astuple(record.answers.tflite_accuracy))
     return (
         f"**{accuracy} % accuracy** on {record.data.test:,} test images: {meaning} the float "
         f"TFLite model of the same baseline ({points(change)} points). It gives the same answer as its Keras "
-        f"model on {100 * record.agreement:.2f} % of them."
+        f"model on {100 * record.answers.agreement:.2f} % of them."
     )
 
 

@@ -1,7 +1,7 @@
 """One run, from the data set to the record, top to bottom."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from experiments.cache import Cache
 from experiments.dataset import Dataset, Source
 from experiments.errors import UserError, first_line
-from experiments.graph import coverage, read_ops
+from experiments.graph import read_ops
 from experiments.machine import at_work
+from experiments.measure.accuracy import Logits
 from experiments.measure.changes import changed_images
 from experiments.measure.fidelity import NOISE_IMAGES, delegated, gaps, op_noise
 from experiments.measure.latency import LatencyProtocol, measure_latency
@@ -23,11 +23,9 @@ from experiments.measure.memory import Arena, Memory, footprint
 from experiments.measure.profile import op_profile
 from experiments.model import Architecture
 from experiments.progress import say
-from experiments.promise import broken
 from experiments.record import AFTER, BASELINE, FINAL, REFERENCE, Answers, Data, RunRecord, Setting, Stage, described
 from experiments.remembered import Remembered
 from experiments.stamp import stamp
-from experiments.statistics import Estimate, mcnemar, paired_difference, proportion
 from experiments.strategy import Strategy
 from experiments.tflite import Float32, TFLiteModel
 from experiments.training import Fit, Trained, Training, fit
@@ -116,7 +114,7 @@ def run(experiment: Experiment) -> RunRecord:
         tflite = known.converted(prepared.model, strategy.scheme, promise.chosen)
         in_float = known.in_float(prepared.model, model)
     layers = [layer.name for layer in model.layers]
-    ops = read_ops(tflite.content, layers)
+    ops, float_ops = read_ops(tflite.content, layers), read_ops(in_float.content, layers)
 
     # Its processes mostly wait for their own start, and what they find does not depend on who computes beside them.
     with ThreadPoolExecutor(1) as beside, spent.on("evaluation"):
@@ -127,21 +125,14 @@ def run(experiment: Experiment) -> RunRecord:
             REFERENCE: known.tflite_answers(reference),
             FINAL: known.tflite_answers(tflite),
         }
-        images = data.test.sample(NOISE_IMAGES).x
         with at_work():
-            noise = op_noise(tflite, ops, in_float, read_ops(in_float.content, layers), images)
+            noise = op_noise(tflite, ops, in_float, float_ops, data.test.sample(NOISE_IMAGES).x)
     with spent.on("latency"):
         latency = measure_latency(tflite, reference, data.test.x, experiment.latency, seed)
     with spent.on("profile"):
         profile = op_profile(tflite, ops, data.test.x, experiment.latency, seed)
     memory, micro = found.result()
-    answers = Answers(
-        truth=data.test.y,
-        keras=logits[AFTER].argmax(axis=1),
-        tflite=logits[FINAL].argmax(axis=1),
-        reference=logits[REFERENCE].argmax(axis=1),
-    )
-    right, right_before = answers.tflite == answers.truth, answers.reference == answers.truth
+    answers = _answers(data, logits)
     return RunRecord(
         setting=experiment.setting,
         baseline=_stage(baseline),
@@ -150,14 +141,8 @@ def run(experiment: Experiment) -> RunRecord:
         reference_bytes=reference.bytes,
         answers=answers,
         changed=changed_images(data.test.x, answers.truth, answers.reference, answers.tflite),
-        keras_accuracy=_accuracy(answers.keras == answers.truth),
-        tflite_accuracy=_accuracy(right),
-        accuracy_change=paired_difference(right, right_before),
-        accuracy_change_p=mcnemar(right, right_before),
-        agreement=float(np.mean(answers.keras == answers.tflite)),
         latency=latency,
         ops=ops,
-        coverage=coverage(ops),
         gaps=gaps(logits),
         op_noise=noise,
         delegated=delegated(tflite, ops),
@@ -165,11 +150,15 @@ def run(experiment: Experiment) -> RunRecord:
         memory=memory,
         arena=micro,
         promise=promise,
-        broken=broken(promise, ops),
         seconds=spent.seconds,
         data=_data(data),
         stamp=stamp(),
     )
+
+
+def _answers(data: Dataset, logits: Mapping[str, Logits]) -> Answers:
+    said = {model: outputs.argmax(axis=1) for model, outputs in logits.items()}
+    return Answers(truth=data.test.y, keras=said[AFTER], tflite=said[FINAL], reference=said[REFERENCE])
 
 
 def _footprint(
@@ -238,7 +227,3 @@ def _data(data: Dataset) -> Data:
         test_fingerprint=data.test_fingerprint,
         fingerprint=data.fingerprint,
     )
-
-
-def _accuracy(right: npt.NDArray[np.bool_]) -> Estimate:
-    return proportion(int(np.count_nonzero(right)), len(right))

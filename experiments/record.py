@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from experiments.graph import Coverage, Op, arithmetic
+from experiments.graph import Coverage, Op, arithmetic, coverage
 from experiments.measure.changes import Changed
 from experiments.measure.fidelity import Gap, OpNoise
 from experiments.measure.latency import Latency
 from experiments.measure.memory import Arena, Memory
 from experiments.measure.profile import Profile
-from experiments.promise import Promise
-from experiments.statistics import Estimate
+from experiments.promise import Promise, broken
+from experiments.statistics import Estimate, mcnemar, paired_difference, proportion
 from experiments.tflite import TFLiteModel
 from experiments.training import History
 
@@ -58,6 +58,31 @@ class Answers:
     tflite: npt.NDArray[np.int64]
     reference: npt.NDArray[np.int64]  # the float TFLite model of the same baseline
 
+    @property
+    def keras_accuracy(self) -> Estimate:
+        """Share of the images that the Keras model has right."""
+        return _share(self.keras == self.truth)
+
+    @property
+    def tflite_accuracy(self) -> Estimate:
+        """Share of the images that the file has right."""
+        return _share(self.tflite == self.truth)
+
+    @property
+    def change(self) -> Estimate:
+        """Accuracy of the file less that of its float reference, on the same images."""
+        return paired_difference(self.tflite == self.truth, self.reference == self.truth)
+
+    @property
+    def change_p(self) -> float:
+        """McNemar's exact test, that both err equally often."""
+        return mcnemar(self.tflite == self.truth, self.reference == self.truth)
+
+    @property
+    def agreement(self) -> float:
+        """Share of the images for which the file and its Keras model say the same."""
+        return float(np.mean(self.keras == self.tflite))
+
 
 @dataclass(frozen=True)
 class Data:
@@ -84,14 +109,8 @@ class RunRecord:
     reference_bytes: int
     answers: Answers
     changed: Changed  # images on which the file and its float reference differ
-    keras_accuracy: Estimate
-    tflite_accuracy: Estimate
-    accuracy_change: Estimate  # against the float TFLite model of the same baseline, on the same images
-    accuracy_change_p: float  # exact McNemar test
-    agreement: float
     latency: Latency
     ops: tuple[Op, ...]
-    coverage: Coverage
     gaps: tuple[Gap, ...]  # between each two of the four models
     op_noise: tuple[OpNoise, ...]
     delegated: frozenset[int]  # positions of the ops that XNNPACK takes
@@ -99,7 +118,6 @@ class RunRecord:
     memory: Memory
     arena: Arena | None  # None where the runtime for microcontrollers is not installed
     promise: Promise
-    broken: tuple[str, ...]  # where the file differs from the promise, in words
     seconds: Mapping[str, float]  # of conversion, evaluation and latency: what this run took for them
     data: Data
     stamp: Mapping[str, str]
@@ -107,11 +125,11 @@ class RunRecord:
     def metrics(self) -> dict[str, float]:
         """The numbers of the run, under the names that MLflow and the tables use; units stand in the names."""
         return {
-            "keras_accuracy": self.keras_accuracy.value,
-            **self.tflite_accuracy.columns("tflite_accuracy"),
-            **self.accuracy_change.columns("accuracy_change"),
-            "accuracy_change_p": self.accuracy_change_p,
-            "agreement": self.agreement,
+            "keras_accuracy": self.answers.keras_accuracy.value,
+            **self.answers.tflite_accuracy.columns("tflite_accuracy"),
+            **self.answers.change.columns("accuracy_change"),
+            "accuracy_change_p": self.answers.change_p,
+            "agreement": self.answers.agreement,
             "tflite_bytes": float(self.tflite.bytes),
             "tflite_gzip_bytes": float(self.tflite.gzip_bytes),
             "size_ratio": self.reference_bytes / self.tflite.bytes,
@@ -149,6 +167,16 @@ class RunRecord:
             "load_before": session.conditions.load_before,
             "load_after": session.conditions.load_after,
         }
+
+    @property
+    def coverage(self) -> Coverage:
+        """How much of the file runs in integers."""
+        return coverage(self.ops)
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Where the file differs from what its strategy promises, in words."""
+        return broken(self.promise, self.ops)
 
     @property
     def xnnpack_ops(self) -> float:
@@ -199,6 +227,10 @@ class RunRecord:
             "layers": [asdict(op) for op in self.ops],
             "stamp": dict(self.stamp),
         }
+
+
+def _share(right: npt.NDArray[np.bool_]) -> Estimate:
+    return proportion(int(np.count_nonzero(right)), len(right))
 
 
 def is_setting(name: str) -> bool:

@@ -19,9 +19,9 @@ def said(verdict: str = "faster", change: tuple[float, float, float] = (0.0, -0.
     )
     tags = {"arithmetic": "4 int8", "left_float": "", "broken_promise": "", **words}
     record: Any = SimpleNamespace(
-        tflite_accuracy=Estimate(0.957, 0.952, 0.961),
-        accuracy_change=Estimate(*change),
-        agreement=0.9981,
+        answers=SimpleNamespace(
+            tflite_accuracy=Estimate(0.957, 0.952, 0.961), change=Estimate(*change), agreement=0.9981
+        ),
         tflite=SimpleNamespace(bytes=156_296),
         reference_bytes=599_796,
         latency=latency,
