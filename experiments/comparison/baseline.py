@@ -10,6 +10,7 @@ from experiments.comparison.columns import (
     AGAINST,
     FINETUNE,
     STRATEGY,
+    VOID,
     cell_of,
     ends,
     epochs_in_all,
@@ -121,6 +122,6 @@ def _accuracies(run: pd.Series, other: pd.Series, answers: Answered) -> Mapping[
 
 def _speedups(run: pd.Series, other: pd.Series) -> Mapping[str, float]:
     """None where one timing means nothing, or they are of different machines."""
-    if "void" in (run["speed"], other["speed"]) or key_of([run["machine"]]) != key_of([other["machine"]]):
+    if VOID in (run["speed"], other["speed"]) or key_of([run["machine"]]) != key_of([other["machine"]]):
         return {}
     return ratio_of_speedups(*(Estimate(*ends(each, "speedup")) for each in (run, other))).columns("speedup_against")

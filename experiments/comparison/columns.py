@@ -52,6 +52,7 @@ WORDS = (
     "error",
 )  # fmt: skip
 NUMBERS = tuple(name for name in COLUMNS if name not in (*WHOLE, *WORDS))
+VOID = "void"  # what `speed` says of a timing that means nothing
 # Columns that a table for people shows only where they differ between its rows.
 SETTINGS = ("model", "dataset", "epochs", "seed")
 TASK = ["model", "dataset"]  # what a file has to do: only files of one task compete

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from experiments.comparison.columns import check_comparable, is_group, label, says, timed
+from experiments.comparison.columns import VOID, check_comparable, is_group, label, says, timed
 from experiments.comparison.query import known
 from experiments.errors import UserError
 
@@ -121,7 +121,7 @@ def _listed(runs: Sequence[str]) -> str:
 
 def _is_valid(run: pd.Series, column: str) -> bool:
     """Times of a void timing say nothing."""
-    return not (timed(column) and run["speed"] == "void")
+    return not (timed(column) and run["speed"] == VOID)
 
 
 def of_numbers(table: pd.DataFrame, column: str, option: str) -> str:

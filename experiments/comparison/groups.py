@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.artifacts import PREDICTIONS
-from experiments.comparison.columns import GROUPED, WHOLE, cell_of, label, says, timed
+from experiments.comparison.columns import GROUPED, VOID, WHOLE, cell_of, label, says, timed
 from experiments.measure.latency import in_words
 from experiments.record import Answers, is_setting
 from experiments.statistics import Estimate, difference_over_seeds, over_seeds, ratio_of_medians
@@ -55,7 +55,7 @@ def grouped(table: pd.DataFrame, by: Sequence[str], answers: Answered) -> Groups
 
 def _left_out(group: "_Group", answers: Answered) -> list[str]:
     uncounted = group.runs.drop(index=group.counted.index)
-    void = group.counted[group.counted["speed"] == "void"] if len(group.counted) > 1 else uncounted.iloc[:0]
+    void = group.counted[group.counted["speed"] == VOID] if len(group.counted) > 1 else uncounted.iloc[:0]
     return [
         *(f"{label(run)}: left out of its group, for {_reason(run, answers)}" for _, run in uncounted.iterrows()),
         *(f"{label(run)}: its timing is void, and left out of its group" for _, run in void.iterrows()),
@@ -141,7 +141,7 @@ def _means(runs: pd.DataFrame, floats: pd.DataFrame) -> dict[str, Any]:
 
 def _timed(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs whose times can be pooled."""
-    return runs[runs["speed"] != "void"] if runs["machine"].nunique() <= 1 else runs.iloc[:0]
+    return runs[runs["speed"] != VOID] if runs["machine"].nunique() <= 1 else runs.iloc[:0]
 
 
 def _words(runs: pd.DataFrame) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def _speedups(runs: pd.DataFrame, seeds_only: bool) -> dict[str, Any]:
     """Geometric means; over seeds with t-intervals, and with what the speedup over float means."""
     valid = _timed(runs)
     if valid.empty:
-        return {"speed": "void"} if (runs["speed"] == "void").all() else {}
+        return {"speed": VOID} if (runs["speed"] == VOID).all() else {}
     found: dict[str, Any] = {}
     for name in (name for name in SPEEDUPS if name in valid.columns):
         ratios = valid[name].dropna().to_numpy(float)

@@ -11,6 +11,7 @@ from experiments.comparison.columns import (
     COLUMNS,
     GROUPED,
     SETTINGS,
+    VOID,
     as_typed,
     ends,
     label,
@@ -138,7 +139,7 @@ def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY,)) -> str:
 
 def _void(table: pd.DataFrame) -> list[str]:
     """Why the timings of runs mean nothing, for those that do not."""
-    void = table[table["speed"] == "void"]
+    void = table[table["speed"] == VOID]
     lines = [f"Void: {label(run)}, {_first(run['latency_void'])}." for _, run in void.iterrows()]
     return [*lines, "The same command with resume=false measures anew."] if lines else []
 

@@ -6,7 +6,7 @@ from typing import TypeGuard
 
 import pandas as pd
 
-from experiments.comparison.columns import check_comparable, timed
+from experiments.comparison.columns import VOID, check_comparable, timed
 from experiments.errors import UserError, first_line, near
 
 EXAMPLE = "--where \"strategy == 'qat' and epochs >= 5\""
@@ -73,7 +73,7 @@ def matrix(table: pd.DataFrame, rows: str, columns: str, value: str) -> pd.DataF
     if len({rows, columns, value}) < 3:
         raise UserError(f"--pivot {rows} {columns} {value}: rows, columns and value need three different columns.")
     if timed(value):
-        table = table[table["speed"] != "void"]
+        table = table[table["speed"] != VOID]
     table = table[table[value].notna()]
     if table.empty:
         raise UserError(f"--pivot {rows} {columns} {value}: no run here has a value of {value}.")

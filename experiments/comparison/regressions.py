@@ -8,13 +8,12 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from experiments.comparison.columns import CELL, WORDS, says, timed
+from experiments.comparison.columns import CELL, VOID, WORDS, says, timed
 from experiments.comparison.gates import of_numbers
 from experiments.errors import UserError, first_line
 from experiments.record import is_setting
 
 SETTING = (*CELL, "seed")
-VOID = "void"  # what `speed` says of a timing that means nothing
 FORM = re.compile(r"\s*(?P<column>[\w.]+)\s*=\s*(?P<amount>\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?)\s*(?P<percent>%?)\s*")
 Direction = Literal["drop", "growth"]
 

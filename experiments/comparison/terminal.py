@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from experiments.comparison.columns import TASK, several_machines, timed
+from experiments.comparison.columns import TASK, VOID, several_machines, timed
 from experiments.comparison.people import Differences, for_people, note
 from experiments.progress import CONSOLE, print_whole
 from experiments.record import is_setting
@@ -55,7 +55,7 @@ def styled(table: pd.DataFrame) -> Mapping[str, Sequence[str]]:
     """How the cells of a column look: the best ones marked, differences that cannot be told from none dimmed."""
     differences = Differences.of(table)
     never = pd.Series(False, index=table.index)
-    like_float = table["speed"].isin(["equivalent", "unclear", "void"]) & (differences.speedup == "speedup")
+    like_float = table["speed"].isin(["equivalent", "unclear", VOID]) & (differences.speedup == "speedup")
     chance = {
         differences.change: _holds(table, differences.accuracy, 0),
         differences.faster: _holds(table, differences.speedup, 1) | like_float,
@@ -76,7 +76,7 @@ def _best(table: pd.DataFrame, column: str, highest: bool) -> pd.Series:
     """The highest or lowest value of each task; of times, only of those that mean something, on one machine."""
     values = table[column]
     if timed(column):
-        values = values.where((table["speed"] != "void") & (not several_machines(table)))
+        values = values.where((table["speed"] != VOID) & (not several_machines(table)))
     best = values.groupby([table[name] for name in TASK], dropna=False).transform("max" if highest else "min")
     return values.eq(best).fillna(value=False).astype(bool)
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from experiments.comparison.columns import TASK
+from experiments.comparison.columns import TASK, VOID
 from experiments.comparison.names import names
 from experiments.plots import GREY, NoPictureError, say_around, settle, sheet, short
 from experiments.plots.points import left_out, measured, models_of, void_left_out
@@ -72,7 +72,7 @@ def _alike(runs: pd.DataFrame, names: Sequence[str]) -> list[str]:
 
 def with_timings(table: pd.DataFrame) -> pd.DataFrame:
     """The runs whose timings are shown, with their labels in `_label`: of each setting the first that is not void."""
-    runs = table[(table["status"] == "FINISHED") & table["latency_p50_us"].notna() & (table["speed"] != "void")]
+    runs = table[(table["status"] == "FINISHED") & table["latency_p50_us"].notna() & (table["speed"] != VOID)]
     named = runs.assign(_label=names(runs, [*_alike(runs, TASK), "epochs", "finetune_epochs", "seed"]))
     return named.drop_duplicates(["_label", "machine"]).head(MOST_TIMED)
 
@@ -100,7 +100,7 @@ def latency_distributions(table: pd.DataFrame, timings: Mapping[str, Timed]) -> 
     caption = [
         "Boxes: the middle half of all timed inferences, with the median; lines: 1 % to 99 %; dots: the slowest.",
         "In colour the file of the run, in grey the float file timed in turns with it.",
-        *(["Of each setting one run."] if len(runs) < (timed["speed"] != "void").sum() else []),
+        *(["Of each setting one run."] if len(runs) < (timed["speed"] != VOID).sum() else []),
         *void_left_out(timed),
     ]
     say_around(figure, f"How long an inference takes: {models_of(runs)}", " ".join(caption))

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from experiments.comparison.columns import TASK, cell_of, key_of
+from experiments.comparison.columns import TASK, VOID, cell_of, key_of
 from experiments.comparison.names import epochs_told, names
 from experiments.plots import NoPictureError
 
@@ -62,7 +62,7 @@ def left_out(table: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
 
 def void_left_out(timed: pd.DataFrame) -> list[str]:
     """Whose timings mean nothing and are not drawn, in a sentence; none where all of them mean something."""
-    strategies = timed.loc[timed["speed"] == "void", "strategy"].unique()
+    strategies = timed.loc[timed["speed"] == VOID, "strategy"].unique()
     return [f"Left out: void timings of {', '.join(strategies)}."] if len(strategies) else []
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.columns import TASK, of_one_float_file
+from experiments.comparison.columns import TASK, VOID, of_one_float_file
 from experiments.plots import FAINT, GREY, NoPictureError, say_around, settle, sheet
 from experiments.plots.labels import Boxes, Label, place
 from experiments.plots.points import (
@@ -75,7 +75,7 @@ def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
         NoPictureError: no run has both, or every timing is void.
     """
     timed = measured(table, "tflite_accuracy", "latency_p50_us")
-    runs = timed[timed["speed"] != "void"]
+    runs = timed[timed["speed"] != VOID]
     if runs.empty:
         raise NoPictureError("every timing is void")
     by = [*TASK, "machine"]

@@ -10,6 +10,7 @@ import pandas as pd
 
 from experiments.comparison.columns import (
     TASK,
+    VOID,
     cell_of,
     ends,
     is_group,
@@ -162,7 +163,7 @@ def _smallest_download(
 
 def _fastest(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Series) -> Choice | None:
     """By the ratio to the float file; where rows have float files that differ, by time, and none is called an equal."""
-    valid, perhaps = (rows[(rows["speed"] != "void") & rows["speedup"].notna()] for rows in (near, unsure))
+    valid, perhaps = (rows[(rows["speed"] != VOID) & rows["speedup"].notna()] for rows in (near, unsure))
     if valid.empty or several_machines(valid):
         return None
     ranked = of_one_float_file(valid)
