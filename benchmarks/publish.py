@@ -21,7 +21,7 @@ from benchmarks.tables import article, compression, strategies
 from benchmarks.tables.markdown import markdown
 from experiments.comparison.columns import COLUMNS, frame
 from experiments.comparison.compared import compared
-from experiments.comparison.files import FORMS
+from experiments.comparison.files import FORMS, write_comparison
 from experiments.comparison.people import for_people, note
 from experiments.comparison.pictures import drawn
 from experiments.errors import UserError, mistakes_told, near
@@ -49,10 +49,7 @@ def publish(name: str, uri: str) -> None:
     comparison = compared(store, table, study.control)
     pictures = drawn(store, comparison)
     folder = emptied(HERE / "results" / name)
-    FORMS["csv"].write(comparison.runs, folder / "comparison.csv")
-    FORMS["markdown"].write(comparison.table, folder / "comparison.md")
-    if comparison.pooled:
-        FORMS["csv"].write(comparison.table, folder / "seeds.csv")
+    write_comparison(comparison, folder)
     if study.rival:
         against = compared(store, table, study.rival)
         FORMS["csv"].write(against.table, folder / f"against_{study.rival}.csv")

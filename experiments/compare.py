@@ -19,7 +19,7 @@ import pandas as pd
 
 from experiments.comparison.columns import frame
 from experiments.comparison.compared import Comparison, compared
-from experiments.comparison.files import ENDINGS, FORMS, Form, form_of, written
+from experiments.comparison.files import ENDINGS, FORMS, Form, form_of, write_comparison, written
 from experiments.comparison.gates import Decision, decide, requirement, told
 from experiments.comparison.pairs import show_pairs
 from experiments.comparison.pictures import drawn, tell, write_pictures
@@ -58,13 +58,10 @@ def show_rows(rows: Sequence[Row]) -> None:
 
 
 def show_and_write(store: Store, rows: Sequence[Row], folder: Path) -> Comparison:
-    """Print the comparison of a sweep, and write comparison.csv with all columns, comparison.md, perhaps seeds.csv."""
+    """Print the comparison of a sweep, and write its tables into the folder."""
     comparison = compared(store, frame(rows))
     _show(comparison)
-    FORMS["csv"].write(comparison.runs, folder / "comparison.csv")
-    FORMS["markdown"].write(comparison.table, folder / "comparison.md")
-    if comparison.pooled:
-        FORMS["csv"].write(comparison.table, folder / "seeds.csv")
+    write_comparison(comparison, folder)
     return comparison
 
 

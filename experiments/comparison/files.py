@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from experiments.comparison.compared import Comparison
 from experiments.comparison.people import for_people, note
 from experiments.errors import UserError, near
 from experiments.progress import say
@@ -105,3 +106,15 @@ def written(table: pd.DataFrame, path: Path, form: Form) -> None:
         raise UserError("-: give the name of a file; for standard output, /dev/stdout with --csv or another form.")
     form.write(table, path)
     say(f"wrote {path}")
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> None:
+    """Write comparison.csv with all columns of the runs, comparison.md, and seeds.csv where runs were pooled.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    FORMS["csv"].write(comparison.runs, folder / "comparison.csv")
+    FORMS["markdown"].write(comparison.table, folder / "comparison.md")
+    if comparison.pooled:
+        FORMS["csv"].write(comparison.table, folder / "seeds.csv")
