@@ -343,6 +343,9 @@ def _remove_if_empty(trajectory: Path) -> None:
         trajectory.rmdir()
 
 
+USED_BY = {"remove": "verify", "kind": "clear", "unused_for": "clear"}  # options that only one verb heeds
+
+
 def _days(text: str) -> float:
     try:
         days = float(text)
@@ -367,6 +370,9 @@ def main() -> None:
     parser.add_argument("--unused-for", type=_days, metavar="DAYS", default=0.0, help="clear: only what is that old")
     options = parser.parse_args()
     with mistakes_told():
+        for name, verb in USED_BY.items():
+            if getattr(options, name) != parser.get_default(name) and options.verb != verb:
+                raise UserError(f"--{name.replace('_', '-')}: has no effect with {options.verb}, only with {verb}.")
         _obey(options)
 
 

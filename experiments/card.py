@@ -13,10 +13,10 @@ CARD = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default
 
 
 def problems(key: str, error: ValidationError) -> str:
-    """Each wrong value with its rule, in pydantic's words."""
+    """Each wrong value with its rule, in pydantic's words; what it calls a tuple is typed as a list."""
     lines = []
     for problem in error.errors():
         name = ".".join([key, *(str(part) for part in problem["loc"])]).strip(".")
-        rule = problem["msg"].removeprefix("Value error, ")
+        rule = problem["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list, as in [a,b]")
         lines.append(f"{name}={redacted(str(problem['input']))}: {rule[0].lower()}{rule[1:]}")
     return "\n".join(lines)

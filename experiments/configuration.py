@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -156,8 +156,16 @@ def told(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: there is no such card in conf/{group}. {near(option, error.options)}"
-    unknown = re.search(r"Could not override '([^']+)'", str(error))
-    return _not_here(unknown[1]) if unknown else str(error).strip()
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: this cannot be read as KEY=VALUE. Close every bracket, and quote a value that holds "
+            "brackets, commas or colons, as in 'model.path=\"a,b.keras\"'."
+        )
+    if unknown := re.search(r"Could not override '([^']+)'", str(error)):
+        return _not_here(unknown[1])
+    if several := re.search(r"Ambiguous value for argument '(.+)'", str(error)):
+        return f"{several[1]}: several values make a sweep, and a sweep is asked for with -m, as the first argument."
+    return str(error).strip()
 
 
 def _not_here(setting: str) -> str:

@@ -54,8 +54,10 @@ class Contestant:
 
 def main() -> None:
     """The command line."""
-    options = _options()
+    parser = _parser()
+    options = parser.parse_args()
     with mistakes_told():
+        _refuse_idle(parser, options)
         store = _store(options)
         contestants = list(_contestants(options, store))
         session = _timed(contestants, options)
@@ -68,7 +70,7 @@ def main() -> None:
             _write(options.csv, pairs)
 
 
-def _options() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.latency",
         description=__doc__,
@@ -84,11 +86,23 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the random order (default: %(default)s)")
     parser.add_argument("--dataset", help="a card of conf/dataset, whose test images plain files are timed on")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the ratio of every two files")
-    return parser.parse_args()
+    return parser
 
 
 def _is_file(target: str) -> bool:
     return target.endswith(".tflite")
+
+
+def _refuse_idle(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """An option that would have no effect is a mistake."""
+    files = [_is_file(target) for target in options.targets]
+    idle = {
+        "dataset": "runs are timed on the images that they were tested on" if not any(files) else "",
+        **dict.fromkeys(("uri", "experiment"), "these files are no recorded runs" if all(files) else ""),
+    }
+    for name, reason in idle.items():
+        if reason and getattr(options, name) != parser.get_default(name):
+            raise UserError(f"--{name}: has no effect here, for {reason}.")
 
 
 def _store(options: argparse.Namespace) -> Store | None:

@@ -225,6 +225,8 @@ def test_an_emptied_training_leaves_nothing_behind(states: Trajectory) -> None:
     [
         (["--dir", "nowhere"], "there is no cache"),
         (["lits"], "invalid choice: 'lits'"),
+        (["list", "--remove"], "--remove: has no effect with list, only with verify"),
+        (["verify", "--unused-for", "3"], "--unused-for: has no effect with verify, only with clear"),
         (["clear", "--unused-for", "-1"], "-1: give a number of days, 0 or more"),
     ],
 )

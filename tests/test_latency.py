@@ -200,6 +200,11 @@ def test_one_file_alone_has_its_times_and_no_pair(tmp_path: Path) -> None:
         (["good.tflite", "--delegate", "gpu"], "delegate=gpu"),
         (["good.tflite", "--dataset", "mnist"], "takes images of the shape (16,)"),
         (["good.tflite", "--dataset", "minst"], "Did you mean mnist?"),
+        (
+            ["good.tflite", "--uri", "sqlite:///my.db"],
+            "--uri: has no effect here, for these files are no recorded runs",
+        ),
+        (["latest", "--dataset", "mnist"], "--dataset: has no effect here, for runs are timed on the images that"),
         (["latest"], "there is no file"),
         (["latest", "--uri", "mlflow.db"], "tracking.uri=mlflow.db"),
     ],
