@@ -1,6 +1,7 @@
 """Pictures of one run: what its ops lose, and what they take."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from textwrap import shorten
@@ -8,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from experiments.graph import FLOAT16_WEIGHTS
 from experiments.measure.fidelity import OpNoise
-from experiments.measure.profile import WITH_ITS_READER, Profile
-from experiments.plots import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
+from experiments.measure.profile import WITH_ITS_READER, OpTime, Profile
+from experiments.plots import BLUE, GREEN, GREY, INK, ORANGE, PINK, RED, SKY, in_one_style, save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,27 +26,34 @@ COLOURS = {
 }
 
 
+@dataclass(frozen=True)
+class Bar:
+    """One op: how long its bar is, what stands beside it, and what it computes in; one without a length is hatched."""
+
+    op: str
+    length: float
+    beside: str
+    types: str
+    hatched: bool = False
+    ink: str = INK
+
+
 def save_noise(path: Path, noise: Sequence[OpNoise], title: str) -> None:
     """The signal-to-quantization-noise ratio of each op, from the input down to the output, as a PNG."""
-    from matplotlib.figure import Figure
-
     longest = max((op.sqnr_db for op in noise if isfinite(op.sqnr_db)), default=0.0)
     longest = max(longest, 10.0)
-    figure = Figure(figsize=(7.5, 1.8 + 0.32 * len(noise)), layout="constrained")
-    axes = figure.add_subplot()
-    for place, op in enumerate(noise):
-        exact = op.sqnr_db == float("inf")
-        length = longest if exact else max(op.sqnr_db, 0.0) if isfinite(op.sqnr_db) else 0.0
-        axes.barh(place, length, color=_colour(op.types), hatch="//" if exact else None, edgecolor="white")
-        axes.text(length + longest / 100, place, "exact" if exact else f"{op.sqnr_db:.1f}", va="center")
-    axes.set_yticks(range(len(noise)), [f"{op.layer} ({op.op})" for op in noise])
-    axes.invert_yaxis()
-    axes.set_xlim(0, longest * 1.12)
-    axes.set_xlabel("signal-to-quantization-noise ratio in dB: higher is better, 6 dB are one bit")
-    axes.set_title(title, loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
-    _say_types(figure, (op.types for op in noise))
-    figure.savefig(path, dpi=110)
+    below = "signal-to-quantization-noise ratio in dB: higher is better, 6 dB are one bit"
+    with in_one_style():
+        figure = _bars([_noise_bar(op, longest) for op in noise], 1.12 * longest, title, below)
+        _say_types(figure, [op.types for op in noise])
+        save(figure, path)
+
+
+def _noise_bar(op: OpNoise, longest: float) -> Bar:
+    """An op without any noise has a bar as long as the longest, as no other length would be right."""
+    exact = op.sqnr_db == float("inf")
+    length = longest if exact else max(op.sqnr_db, 0.0) if isfinite(op.sqnr_db) else 0.0
+    return Bar(f"{op.layer} ({op.op})", length, "exact" if exact else f"{op.sqnr_db:.1f}", op.types, hatched=exact)
 
 
 def save_profile(path: Path, profile: Profile, title: str) -> None:
@@ -53,36 +61,48 @@ def save_profile(path: Path, profile: Profile, title: str) -> None:
 
     Ops whose time is that of another are left out; others without a time say why they have none.
     """
-    from matplotlib.figure import Figure
-
     ops = [op for op in profile.ops if op.remark != WITH_ITS_READER]
     longest = max((op.microseconds or 0.0 for op in ops), default=0.0) or 1.0
     decimals = 0 if longest >= 1000 else 1 if longest >= 10 else 2
-    figure = Figure(figsize=(7.5, 1.9 + 0.32 * len(ops)), layout="constrained")
-    axes = figure.add_subplot()
-    for place, op in enumerate(ops):
-        length = op.microseconds or 0.0
-        label = f"{length:,.{decimals}f} us, {100 * op.share:.0f} %" if op.share is not None else shorten(op.remark, 65)
-        axes.barh(place, length, color=_colour(op.types), edgecolor="white")
-        axes.text(length + longest / 100, place, label, va="center", color="dimgrey" if op.remark else "black")
-    axes.set_yticks(range(len(ops)), [f"{op.layer} ({op.op})" if op.layer else op.op for op in ops])
-    axes.invert_yaxis()
-    axes.set_xlim(0, longest * 1.25)
-    axes.set_xlabel(
+    below = (
         "microseconds, and share of all ops\n"
         f"the ops and one call take {profile.sum_us:,.0f} us, the whole file takes {profile.whole_us:,.0f} us"
     )
-    axes.set_title(title, loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
-    _say_types(figure, (op.types for op in ops if op.microseconds is not None))
-    figure.savefig(path, dpi=110)
+    with in_one_style():
+        figure = _bars([_time_bar(op, decimals) for op in ops], 1.25 * longest, title, below)
+        _say_types(figure, [op.types for op in ops if op.microseconds is not None])
+        save(figure, path)
+
+
+def _time_bar(op: OpTime, decimals: int) -> Bar:
+    length, name = op.microseconds or 0.0, f"{op.layer} ({op.op})" if op.layer else op.op
+    beside = f"{length:,.{decimals}f} us, {100 * op.share:.0f} %" if op.share is not None else shorten(op.remark, 65)
+    return Bar(name, length, beside, op.types, ink="dimgrey" if op.remark else INK)
+
+
+def _bars(bars: Sequence[Bar], right_end: float, title: str, below: str) -> "Figure":
+    """One bar below the other, with room to the right for what stands beside them."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 1.9 + 0.32 * len(bars)), layout="constrained")
+    axes = figure.add_subplot()
+    for place, bar in enumerate(bars):
+        hatch = "//" if bar.hatched else None
+        axes.barh(place, bar.length, color=_colour(bar.types), hatch=hatch, edgecolor="white")
+        axes.text(bar.length + right_end / 110, place, bar.beside, va="center", color=bar.ink)
+    axes.set_yticks(range(len(bars)), [bar.op for bar in bars])
+    axes.invert_yaxis()
+    axes.set_xlim(0, right_end)
+    axes.set_xlabel(below)
+    axes.set_title(title)
+    return figure
 
 
 def _colour(types: str) -> str:
     return COLOURS.get(types, PINK)
 
 
-def _say_types(figure: "Figure", types: Iterable[str]) -> None:
+def _say_types(figure: "Figure", types: Sequence[str]) -> None:
     """A legend of what computes in which types."""
     from matplotlib.patches import Patch
 

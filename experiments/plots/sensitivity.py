@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from experiments.plots import BLUE, GREEN, GREY
+from experiments.plots import BLUE, GREEN, GREY, INK, in_one_style, save
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def save_sensitivity(path: Path, cost: Mapping[str, float], gain: Mapping[str, float], rounding: float) -> None:
@@ -11,6 +15,11 @@ def save_sensitivity(path: Path, cost: Mapping[str, float], gain: Mapping[str, f
 
     `rounding` is the error of the logits rounded to int8, and nothing else.
     """
+    with in_one_style():
+        save(_figure(cost, gain, rounding), path)
+
+
+def _figure(cost: Mapping[str, float], gain: Mapping[str, float], rounding: float) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 1.6 + 0.36 * len(cost)), layout="constrained")
@@ -29,14 +38,13 @@ def save_sensitivity(path: Path, cost: Mapping[str, float], gain: Mapping[str, f
                 textcoords="offset points",
                 va="center",
             )
-        axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_title(title, loc="left", fontsize=11)
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_title(title)
     left.axvline(rounding, color=GREY, linewidth=1, linestyle=":")
     both = (*cost.values(), *gain.values(), rounding)
     left.set_xlim(min(0.0, *both), 1.25 * max(both) or 1.0)  # room for the longest bar's label
     left.set_yticks(range(len(cost)), list(cost))
     left.invert_yaxis()
     told = f"RMS logit error on validation images; dotted: of rounding the float logits to int8 alone, {rounding:.4f}"
-    figure.supxlabel(told, fontsize=10)
-    figure.savefig(path, dpi=110)
+    figure.supxlabel(told, fontsize=9)
+    return figure
