@@ -123,10 +123,10 @@ class Cache:
         try:
             partial.write_bytes(buffer.getvalue())
             partial.replace(path)
+            self._make_room(path)
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise self._unwritable(error) from error
-        self._make_room(path)
 
     def _make_room(self, written: Path) -> None:
         """Drop what was not used for longest until the rest is small enough; trainings of others are left alone."""
@@ -245,8 +245,10 @@ def _intact(paths: Iterable[Path]) -> Arrays | None:
             content = path.read_bytes()
         except FileNotFoundError:  # another process has dropped it meanwhile
             continue
+        except PermissionError as error:
+            raise UserError(f"cache.dir: {path} cannot be read ({error.strerror}); give cache.dir=FOLDER.") from error
         if _is_named_after(path, content):
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, PermissionError):  # another's file may be read, and stays as old as it is
                 os.utime(path)  # what was used last is dropped last
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files if name != ABOUT}
@@ -373,7 +375,10 @@ def main() -> None:
         for name, verb in USED_BY.items():
             if getattr(options, name) != parser.get_default(name) and options.verb != verb:
                 raise UserError(f"--{name.replace('_', '-')}: has no effect with {options.verb}, only with {verb}.")
-        _obey(options)
+        try:
+            _obey(options)
+        except OSError as error:
+            raise UserError(f"--dir {options.dir}: {error}.") from error
 
 
 def _obey(options: argparse.Namespace) -> None:

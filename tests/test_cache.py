@@ -78,6 +78,33 @@ def test_a_full_disk_leaves_no_half_written_state(states: Trajectory, monkeypatc
     assert not list(states.folder.glob("00006*"))
 
 
+def _forbidden(*_: object, **__: object) -> NoReturn:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_a_state_that_another_user_keeps_to_themselves_is_named(
+    states: Trajectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_bytes", _forbidden)
+    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\); give cache.dir=FOLDER"):
+        states.latest(20)
+
+
+def test_a_state_of_another_user_is_used(states: Trajectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.utime", _forbidden)
+    assert states.latest(20)[0] == 5
+
+
+def test_entries_that_cannot_be_removed_are_told(
+    states: Trajectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Path, "unlink", _forbidden)
+    monkeypatch.setattr(sys, "argv", ["cache", "clear", "--dir", str(states.cache.dir)])
+    with pytest.raises(SystemExit) as ended:
+        cache.main()
+    assert (ended.value.code, "Permission denied" in capsys.readouterr().err) == (2, True)
+
+
 def test_a_result_is_made_once(tmp_path: Path) -> None:
     made: list[int] = []
 
