@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from benchmarks.publish import pages
+from experiments.card import CONF
 from experiments.compare import load
 from experiments.comparison.columns import COLUMNS
 from experiments.tracking import Store, Tracking, connect
@@ -23,10 +24,7 @@ from tests.conftest import ENVIRONMENT, Done, own_card, run, save_images
 pytestmark = pytest.mark.endtoend
 
 SMALL = ("model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.1")
-STRATEGIES = [
-    "annotate", "cluster", "cluster_qat", "finetune", "finetune_ptq_int8", "none", "prune", "prune_cluster_qat",
-    "prune_qat", "ptq_dynamic", "ptq_float16", "ptq_int16x8", "ptq_int4", "ptq_int8", "qat",
-]  # fmt: skip
+STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
 ARTIFACTS = {
     "model.tflite", "record.json", "layers.csv", "fidelity.csv", "signal_to_noise.csv", "signal_to_noise.png",
     "latency_samples.csv.gz", "profile.csv", "profile.png", "predictions.csv", "changed.npz", "config.yaml",
