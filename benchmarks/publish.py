@@ -2,7 +2,7 @@
 
 Writes benchmarks/results/NAME/ (comparison.csv, comparison.md, seeds.csv over several seeds, the pictures, report.html,
 stamp.json) from the store, and puts the table between its marks in README.md or a page of docs/. So no figure there is
-typed by hand, and a test sees that the two agree.
+typed by hand, and a test sees that the two agree. `--redraw` draws pictures again where the store is gone.
 """
 
 import argparse
@@ -19,13 +19,14 @@ import pandas as pd
 from benchmarks.studies import RIVAL, STUDIES, Study
 from benchmarks.tables import article, compression, strategies
 from benchmarks.tables.markdown import markdown
-from experiments.comparison.columns import COLUMNS, frame
+from experiments.comparison.columns import COLUMNS, WHOLE, frame
 from experiments.comparison.compared import compared
 from experiments.comparison.files import FORMS, write_comparison
 from experiments.comparison.people import for_people, note
 from experiments.comparison.pictures import drawn
 from experiments.errors import UserError, mistakes_told, near
 from experiments.plots import save
+from experiments.plots.comparison import Evidence, comparison_pictures
 from experiments.progress import say
 from experiments.report.page import write_report
 from experiments.tracking import Row, Store, Tracking, existing
@@ -60,6 +61,22 @@ def publish(name: str, uri: str) -> None:
     stamp = {**stamps[0], "command": " && ".join(study.commands)}
     (folder / "stamp.json").write_text(json.dumps(stamp, indent=2) + "\n")
     renew_pages(name)
+
+
+def redraw(name: str) -> None:
+    """Draw those pictures of a published study again that need no more than its tables."""
+    study_of(name)
+    folder = HERE / "results" / name
+    runs, seeds = (_read(folder / file) for file in ("comparison.csv", "seeds.csv"))
+    for picture, figure in comparison_pictures(Evidence(runs, seeds, {}, {})).drawn.items():
+        save(figure, folder / f"{picture}.png")
+        say(f"wrote {folder / picture}.png")
+
+
+def _read(file: Path) -> pd.DataFrame:
+    """A published table; an empty one where there is none."""
+    table = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=list(COLUMNS))
+    return table.astype(dict.fromkeys((name for name in WHOLE if not (table[name] % 1 > 0).any()), "Int64"))
 
 
 def emptied(folder: Path) -> Path:
@@ -192,9 +209,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description=__doc__.partition("\n")[0])
     parser.add_argument("name", help="one of the studies; its folder in benchmarks/results, and its mark in a page")
     parser.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
+    parser.add_argument(
+        "--redraw", action="store_true", help="only draw those pictures again that need no more than the published CSV"
+    )
     options = parser.parse_args()
     with mistakes_told():
-        publish(options.name, options.uri)
+        if options.redraw:
+            redraw(options.name)
+        else:
+            publish(options.name, options.uri)
 
 
 if __name__ == "__main__":

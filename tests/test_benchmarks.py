@@ -1,6 +1,7 @@
 """The benchmarks' own arithmetic: what has to be trained at least, what the plain way costs, what tables say."""
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -342,6 +343,15 @@ def test_a_page_behind_the_readme_is_renewed_as_well(tmp_path: Path, monkeypatch
     monkeypatch.setattr(publish, "README", tmp_path / "README.md")
     publish.renew_pages("planted")
     assert publish.published("planted") in page.read_text()
+
+
+def test_a_published_study_is_drawn_again_without_its_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "results" / "compression"
+    folder.mkdir(parents=True)
+    shutil.copy(publish.HERE / "results" / "compression" / "comparison.csv", folder)
+    monkeypatch.setattr(publish, "HERE", tmp_path)
+    publish.redraw("compression")
+    assert {"accuracy_size.png", "accuracy_download.png", "coverage.png"} <= {path.name for path in folder.iterdir()}
 
 
 def test_a_table_without_an_end_names_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -348,6 +348,13 @@ def test_rows_are_called_by_what_tells_them_apart_and_each_setting_once() -> Non
     assert names(frame([*rows, row("none")])) == ["qat, +1 epoch", "qat, +4 epochs", "none"]
 
 
+def test_a_strategy_that_trains_twice_is_called_by_the_epochs_of_both_trainings() -> None:
+    twice = row("prune_qat", finetune_epochs=2, epochs_trained=5.0)
+    assert names(frame([row("none"), twice, row("qat", finetune_epochs=2)])) == [
+        "none", "prune_qat, +4 epochs", "qat, +2 epochs",
+    ]  # fmt: skip
+
+
 def test_a_group_of_seeds_is_not_called_by_a_seed() -> None:
     table = pooled([*seeds("qat", 2), row("none"), row("none", seed=1, epochs=5, run_id="run-5")], {"": 3})
     assert names(table) == ["qat, 1 epoch", "none, 1 epoch, seed 0", "none, 5 epochs, seed 1"]

@@ -130,6 +130,12 @@ def epochs_in_all(table: pd.DataFrame) -> pd.Series:
     return table["epochs_trained"] + table["epochs_reused"]
 
 
+def further_epochs(table: pd.DataFrame) -> pd.Series:
+    """For how many epochs a strategy trained after the baseline: of two trainings, those of both; Int64."""
+    in_all = epochs_in_all(table).astype("Float64").round().astype("Int64") - table["epochs"]
+    return in_all.where(in_all > table["finetune_epochs"], table["finetune_epochs"])
+
+
 def key_of(values: Iterable[Any]) -> tuple[Any, ...]:
     """Settings as they are compared: empty ones are equal to one another."""
     return tuple(None if pd.isna(value) else value for value in values)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from experiments.comparison.columns import TASK, as_typed
+from experiments.comparison.columns import TASK, as_typed, further_epochs
 from experiments.record import is_setting
 
 
@@ -19,14 +19,16 @@ def names(runs: pd.DataFrame, without: Iterable[str] = ()) -> list[str]:
     settings = [name for name in runs.columns if is_setting(name) and not name.endswith(".epochs")]  # told anyway
     varied = _told([name for name in settings if runs[name].nunique(dropna=False) > 1])
     epochs = "epochs" not in told and runs["epochs"].nunique() > 1
-    own = "finetune_epochs" not in told and varies_by_itself(runs)
+    further = further_epochs(runs)
+    several_trainings = bool((further > runs["finetune_epochs"]).any())
+    own = "finetune_epochs" not in told and (several_trainings or varies_by_itself(runs))
     models = [name for name in TASK if name not in told and runs[name].nunique() > 1]
     seeds = "seed" not in told and runs["seed"].nunique() > 1
     found = []
-    for run in runs.to_dict("records"):
+    for run, own_epochs in zip(runs.to_dict("records"), further, strict=True):
         parts = [str(run["strategy"]), *(str(run[name]) for name in models)]
         trained = str(run["epochs"]) if epochs else ""
-        trained += f"+{run['finetune_epochs']}" if own and run["finetune_epochs"] else ""
+        trained += f"+{own_epochs}" if own and own_epochs else ""
         parts += [epochs_told(trained)] if trained else []
         parts += [f"{told_as}={value}" for name, told_as in varied.items() if (value := as_typed(run[name]))]
         parts += [f"seed {run['seed']}"] if seeds and pd.notna(run["seed"]) else []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.columns import TASK
+from experiments.comparison.columns import TASK, further_epochs
 from experiments.comparison.names import names, varies_by_itself
 from experiments.plots import NoPictureError, say_around, settle, sheet, short
 from experiments.plots.labels import Label, place, spread
@@ -37,6 +37,7 @@ def accuracy_epochs(table: pd.DataFrame) -> "Figure":
         NoPictureError: epochs do not vary.
     """
     runs = measured(table, "tflite_accuracy")
+    runs = runs.assign(finetune_epochs=further_epochs(runs))
     over = next((name for name in ("epochs", "finetune_epochs") if _varies(runs, name)), None)
     if over is None:
         raise NoPictureError("epochs do not vary")
@@ -49,7 +50,7 @@ def accuracy_epochs(table: pd.DataFrame) -> "Figure":
         ends.append(_lines(axes, group, over))
     seeds = runs["seed"].nunique()
     caption = [
-        "Lines: means over seeds; bands: from the least to the most accurate seed." if seeds > 1 else "One seed.",
+        "Lines: means over seeds; bands: from the least to the most accurate seed." if seeds > 1 else _one_seed(runs),
         KEY,
         "Lines without marks: those that do not." if over == "finetune_epochs" and _stays(runs) else "",
         *left_out(table, runs),
@@ -59,6 +60,12 @@ def accuracy_epochs(table: pd.DataFrame) -> "Figure":
     say_around(figure, f"Accuracy of the files over epochs: {setting_of(runs)}", " ".join(filter(None, caption)))
     _name(sheets, [names[:MOST_LINES] for names in ends])
     return figure
+
+
+def _one_seed(runs: pd.DataFrame) -> str:
+    """How sure the points are, which bars on every one of them would hide."""
+    widest = 100 * (runs["tflite_accuracy_high"] - runs["tflite_accuracy_low"]).max() / 2
+    return f"One seed. Not drawn: 95 % intervals over the test images, of up to {widest:.2f} points to either side."
 
 
 def _varies(runs: pd.DataFrame, over: str) -> bool:

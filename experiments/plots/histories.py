@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.columns import TASK
+from experiments.comparison.columns import TASK, further_epochs
 from experiments.comparison.names import epochs_told, names
 from experiments.plots import NoPictureError, say_around, settle, sheet
 from experiments.plots.points import setting_of
@@ -36,6 +36,7 @@ class Trainings:
 def trainings(table: pd.DataFrame) -> list[Trainings]:
     """What is shown: the longest training of the baseline alone, and of each strategy that trains after it."""
     runs = table[table["status"] == "FINISHED"]
+    runs = runs.assign(finetune_epochs=further_epochs(runs))
     several = len(runs.drop_duplicates(TASK)) > 1
     found = []
     for key, model in runs.groupby(TASK, sort=False):
@@ -84,8 +85,8 @@ def training_histories(table: pd.DataFrame, histories: Mapping[str, Curves]) -> 
             axes.set_ylabel("accuracy in %")
     several = max(len(curves) for _, curves in shown) > 1
     caption = (
-        "Solid: on validation images; dotted: on training images, as an epoch goes. Grey: the baseline; "
-        "in colour, from the line on: what the strategy trains after it."
+        "Solid: on validation images; dotted: on training images, as an epoch goes. Up to the line, in "
+        "grey: the baseline; from there on: what the strategy trains after it."
         + (" Each line is a seed." if several else "")
         + (" Shown is the longest training of each." if table["epochs"].nunique() > 1 else "")
     )

@@ -81,11 +81,15 @@ def _costs(
     boxes: Boxes, leaders: npt.NDArray[np.float64], frame: npt.NDArray[np.float64], hard: Boxes, soft: Boxes
 ) -> npt.NDArray[np.float64]:
     outside = np.maximum(frame[:2] - boxes[:, :2], 0).sum(axis=1) + np.maximum(boxes[:, 2:] - frame[2:], 0).sum(axis=1)
-    inside = (leaders[:, 2:, None, :] > hard[:, :2]) & (leaders[:, 2:, None, :] < hard[:, 2:])
-    crossed = inside.all(axis=3).sum(axis=(1, 2))
     length = np.linalg.norm(leaders[:, -1] - leaders[:, 0], axis=1)
-    costs = 100 * outside + 10 * _overlaps(boxes, hard) + 2 * _overlaps(boxes, soft) + 8 * crossed + length
-    return np.asarray(costs)
+    costs = 100 * outside + 10 * _overlaps(boxes, hard) + 2 * _overlaps(boxes, soft) + length
+    return np.asarray(costs + 8 * _crossed(leaders, hard) + 16 * _crossed(leaders, soft))  # on a bar none is seen
+
+
+def _crossed(leaders: npt.NDArray[np.float64], boxes: Boxes) -> npt.NDArray[np.int64]:
+    """How many points of each line lie in boxes, but for those beside its own point."""
+    inside = (leaders[:, 2:, None, :] > boxes[:, :2]) & (leaders[:, 2:, None, :] < boxes[:, 2:])
+    return np.asarray(inside.all(axis=3).sum(axis=(1, 2)))
 
 
 def _overlaps(boxes: Boxes, others: Boxes) -> npt.NDArray[np.float64]:

@@ -36,7 +36,7 @@ MARKS = {
     "finetune_ptq_int8": Mark(BLUE, IN_TRAINING),
     "qat": Mark(RED, IN_TRAINING),
     "annotate": Mark(GREEN, IN_TRAINING),
-    "prune": Mark(GREY, COMPRESSING),
+    "prune": Mark(GREEN, COMPRESSING),
     "cluster": Mark(SKY, COMPRESSING),
     "prune_qat": Mark(ORANGE, COMPRESSING),
     "cluster_qat": Mark(BLUE, COMPRESSING),

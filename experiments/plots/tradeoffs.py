@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_LABELS = 24  # points of a panel that are all labelled; of more, those of the frontier
+ROOMY = 10  # labels from which on a panel alone is larger
 RELATIVE = "latency_relative"  # each to that of its own float file, in %
 OF_RATIOS = "95 % intervals over replicates of one session"
 OF_TIMES = "the same of the time, known by its ratio to the float file's"
@@ -121,7 +122,9 @@ def _bars(shown: Panels) -> str:
 
 
 def _drawn(shown: Panels, xlabel: str, title: str, caption: str) -> "Figure":
-    figure, sheets = sheet(len(shown), (7.5, 4.6) if len(shown) == 1 else (6.2, 4.4))
+    most = max(len(found) for _, found in shown)
+    alone = (9.0, 5.6) if most > ROOMY else (7.5, 4.6)
+    figure, sheets = sheet(len(shown), alone if len(shown) == 1 else (6.2, 4.4))
     for axes, (name, found) in zip(sheets, shown, strict=True):
         if len(shown) > 1:
             axes.set_title(name)
