@@ -43,7 +43,7 @@ def surplus(ops: Collection[Op], spared: Collection[str]) -> list[Op]:
     ]
 
 
-def only(content: bytes, in_float: Callable[[], bytes], layers: Collection[str], chosen: Collection[str]) -> bytes:
+def only(content: bytes, in_float: Callable[[], bytes], layers: Sequence[str], chosen: Collection[str]) -> bytes:
     """The file with exactly the chosen layers in integers; `in_float` makes the same model without any, if needed."""
     ops = read_ops(content, layers)
     too_many = surplus(ops, [layer for layer in layers if layer not in chosen])

@@ -6,7 +6,7 @@ A strategy says what it asked the converter for. Only the file says what became 
 import struct
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Literal
 
@@ -109,11 +109,30 @@ class Coverage:
     macs: float  # of the multiply-accumulates, those on integers
 
 
-def read_ops(content: bytes, layers: Collection[str]) -> tuple[Op, ...]:
-    """The ops of a TFLite file in execution order; `layers` are the names of the Keras model's layers."""
+def read_ops(content: bytes, layers: Sequence[str]) -> tuple[Op, ...]:
+    """The ops of a TFLite file in execution order; `layers` are the names of the Keras model's layers, in its order."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
     graph = model.subgraphs[0]
-    return tuple(_op(model, graph, index, layers) for index in range(len(graph.operators)))
+    known = frozenset(layers)
+    ops = [_op(model, graph, index, known) for index in range(len(graph.operators))]
+    return tuple(_named_by_place(ops, {int(tensor) for tensor in graph.outputs}, layers))
+
+
+def _named_by_place(ops: Sequence[Op], outputs: set[int], layers: Sequence[str]) -> list[Op]:
+    """The ops, with one that makes the model's output and has no layer's name as one of the last layer.
+
+    The converter calls the output by a name of its own, StatefulPartitionedCall:0.
+    """
+    named = []
+    for op in reversed(ops):
+        if outputs.isdisjoint(op.outputs):
+            named.append(op)
+        elif op.computes:
+            named.append(op if op.layer or not layers else replace(op, layer=layers[-1]))
+        else:
+            named.append(op)
+            outputs = outputs | set(op.inputs)
+    return named[::-1]
 
 
 def input_details(content: bytes) -> Mapping[str, Any]:
@@ -285,9 +304,22 @@ def _clusters(rows: npt.NDArray[np.generic]) -> int:
 
 
 def _layer(tensors: Sequence[Any], layers: Collection[str]) -> str:
-    """The layer in a tensor's name: model/layer/Op;model/layer/Op, where TFMOT calls a wrapped layer quant_layer."""
+    """The layer in a tensor's name, MODEL/LAYER/OP, or several such joined by semicolons where ops were fused."""
     for tensor in tensors:
-        for part in reversed(str(tensor.name, "utf-8").replace(";", "/").split("/")):
+        for path in reversed(str(tensor.name, "utf-8").split(";")):
+            if found := _outermost(path.split("/"), layers):
+                return found
+    return ""
+
+
+def _outermost(path: Sequence[str], layers: Collection[str]) -> str:
+    """The layer nearest to the beginning of a path, behind the model's name: of model/add_1/add it is add_1.
+
+    Layers' own names may hold slashes; TFMOT calls a wrapped layer quant_LAYER.
+    """
+    for start in range(1, len(path)):
+        for end in range(len(path), start, -1):
+            part = "/".join(path[start:end])
             for name in (part, part.removeprefix("quant_")):
                 if name in layers:
                     return name

@@ -145,7 +145,8 @@ def convert(
 def _exactly_as_annotated(content: bytes, model: "Model") -> bytes:
     """The file with those layers back in float that carry no fake quantization, yet were quantized."""
     layers = {getattr(layer, "layer", layer).name: _is_fake_quantized(layer) for layer in model.layers}
-    return only(content, partial(_in_float, model), layers, [name for name, quantized in layers.items() if quantized])
+    chosen = [name for name, quantized in layers.items() if quantized]
+    return only(content, partial(_in_float, model), list(layers), chosen)
 
 
 def _in_float(model: "Model") -> bytes:

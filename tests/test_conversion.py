@@ -38,7 +38,7 @@ from experiments.strategy.ptq_int4 import PTQInt4
 from experiments.strategy.ptq_int8 import PTQInt8
 from experiments.strategy.ptq_int16x8 import PTQInt16x8
 from experiments.strategy.qat import QAT
-from experiments.tflite import Int8, Rest, TFLiteModel, convert
+from experiments.tflite import Float32, Int8, Rest, TFLiteModel, convert
 from experiments.training import Trained
 
 pytestmark = pytest.mark.tensorflow
@@ -230,6 +230,68 @@ def test_ops_of_one_kind_in_a_layer_get_back_their_own_constants() -> None:
     in_float = convert(model, Nothing().scheme, calibration)
     file = convert(model, Int8(20), calibration, chosen=())
     assert np.array_equal(tflite_logits(file, data().test.x), tflite_logits(in_float, data().test.x))
+
+
+def default_names() -> Any:
+    """A model of a user who names no layer: Keras calls the first Add `add`, as every Add calls its own op."""
+    from experiments.tensorflow_quietly import keras
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    images = keras.Input((28, 28, 1))
+    first = layers.Conv2D(4, 3, padding="same")(images)
+    second = layers.Add()([first, layers.SeparableConv2D(4, 3, padding="same")(first)])
+    third = layers.Add()([second, layers.SeparableConv2D(4, 3, padding="same")(second)])
+    pooled = layers.GlobalAveragePooling2D()(third)
+    return keras.Model(images, layers.Dense(10, activation="softmax", name="block/dense")(pooled))
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [("add",), ("add_1",), ("separable_conv2d",), ("separable_conv2d_1",), ("block/dense",), ("conv2d", "add_1")],
+    ids=",".join,
+)
+@pytest.mark.parametrize("strategy", CHOOSING)
+def test_layers_of_default_names_are_told_apart(strategy: str, chosen: tuple[str, ...]) -> None:
+    choice, model = CHOOSING[strategy](layers=chosen), default_names()
+    promise = choice.promise(model)
+    file = convert(
+        choice.prepare(model, Trained.untouched, calibration).model, choice.scheme, calibration, promise.chosen
+    )
+    ops = read_ops(file.content, [layer.name for layer in model.layers])
+    assert broken(promise, ops) == ()
+    assert integer_layers(ops) == set(chosen)
+
+
+def ending_in(last: str) -> Any:
+    """A model whose last op has no kernel, and so no name but that of the model's output."""
+    from experiments.tensorflow_quietly import keras
+
+    keras.backend.clear_session()
+    layers = keras.layers
+    body = [keras.Input((28, 28, 1)), layers.Conv2D(10, 3), layers.GlobalAveragePooling2D()]
+    ends = {"Softmax": [layers.Softmax()], "softmax": [layers.Dense(10, activation="softmax")]}
+    return keras.Sequential([*body, *ends.get(last, [])])
+
+
+@pytest.mark.parametrize("last", ["GlobalAveragePooling2D", "Softmax", "softmax"])
+def test_the_op_that_makes_the_output_is_of_the_last_layer(last: str) -> None:
+    model = ending_in(last)
+    for scheme in (Float32(), Int8(20)):
+        ops = read_ops(convert(model, scheme, calibration).content, [layer.name for layer in model.layers])
+        assert [op.layer for op in ops if op.computes][-1] == model.layers[-1].name
+
+
+@pytest.mark.parametrize("last", ["GlobalAveragePooling2D", "Softmax", "softmax"])
+@pytest.mark.parametrize("strategy", CHOOSING)
+def test_a_convolution_alone_is_chosen_whatever_the_model_ends_in(strategy: str, last: str) -> None:
+    choice, model = CHOOSING[strategy](layers=("conv2d",)), ending_in(last)
+    promise = choice.promise(model)
+    file = convert(
+        choice.prepare(model, Trained.untouched, calibration).model, choice.scheme, calibration, promise.chosen
+    )
+    assert broken(promise, read_ops(file.content, [layer.name for layer in model.layers])) == ()
 
 
 @pytest.mark.parametrize("rest", ["dynamic", "float16"])
