@@ -25,8 +25,9 @@ def mistakes_told() -> Iterator[None]:
 
 
 def redacted(text: str) -> str:
-    """A text without the names and passwords that addresses carry: postgresql://***@host."""
-    return re.sub(r"(?<=://)[^/\s@]+@", "***@", text)
+    """A text without the names and passwords that addresses carry: postgresql://***@host, ...?password=***."""
+    text = re.sub(r"(?<=://)[^\s@]+@", "***@", text)
+    return re.sub(r"([?&](?:password|passwd|pwd|token|odbc_connect)=)[^&\s]+", r"\1***", text, flags=re.IGNORECASE)
 
 
 def first_line(error: BaseException) -> str:

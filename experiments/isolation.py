@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # What every run needs, in the order in which it can be imported.
 LOADED_ONCE = (
     "experiments.fork_server", "experiments.tensorflow_quietly", "experiments.strategy.annotation",
-    "experiments.pipeline",
+    "experiments.pipeline", "experiments.loaded_once",
 )  # fmt: skip
 LAST_WORDS = "crash.txt"  # the Python frames of a process that crashed
 PATIENCE = 10.0  # seconds that a process has to end after its last word

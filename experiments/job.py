@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -63,11 +64,13 @@ def _make(request: Request, store: Store, run_id: str) -> None:
         record = _made(request, store, run_id)
         with at_work():
             _record(request, store, run_id, record)
-            gc.collect()  # pictures hold their parts in cycles, which would pile up over a sweep
-            _spare_what_stays()
     except KeyboardInterrupt:
-        store.close(run_id, "KILLED")
+        with suppress(UserError):  # a store that is gone takes it for killed later on
+            store.close(run_id, "KILLED")
         raise
+    with at_work():
+        gc.collect()  # pictures hold their parts in cycles, which would pile up over a sweep
+        _spare_what_stays()
 
 
 def _made(request: Request, store: Store, run_id: str) -> RunRecord:
@@ -163,4 +166,7 @@ def _content(value: Any) -> Any:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error

@@ -10,7 +10,7 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
 from multiprocessing import AuthenticationError
@@ -135,12 +135,12 @@ class _Messenger:
         self._tell("end", bar)
 
     def flush(self) -> None:
-        with self._lock:
+        with self._lock, suppress(OSError, EOFError):  # nobody shows anything any more
             self._connection.send(("flush",))
             self._connection.recv()
 
     def _tell(self, *message: object) -> None:
-        with self._lock:
+        with self._lock, suppress(OSError):
             self._connection.send(message)
 
 
@@ -203,13 +203,22 @@ def _hear(connection: "Connection[bool, tuple[str, ...]]") -> None:
                 continue
         except (EOFError, OSError):  # it has ended, perhaps in the middle of a word
             break
-        getattr(_SCREEN, what)(*details)
+        _show(what, *details)
         if what == "begin":
             bars.add(details[0])
         elif what == "end":
             bars.discard(details[0])
     for bar in bars:
-        _SCREEN.end(bar)
+        _show("end", bar)
+
+
+def _show(what: str, *details: str) -> None:
+    """Show what a process tells; where that cannot be written, the line is lost, and not the run that waits for us.
+
+    The disk of a log file may be full, or its reader gone, which rich answers with SystemExit.
+    """
+    with suppress(OSError, SystemExit):
+        getattr(_SCREEN, what)(*details)
 
 
 @contextmanager

@@ -8,6 +8,13 @@ from experiments.graph import FLOAT16_WEIGHTS, SCALE_KEEPING, Op, idle_conversio
 # Types that only weights can have: an op without weights stays float32 beside them.
 WEIGHT_TYPES = frozenset({FLOAT16_WEIGHTS, "hybrid int8", "hybrid int4"})
 # Kernels that pruning and clustering leave alone.
+# Ops that hold weights, or whole graphs, which are not looked into: in which types they compute is not known.
+NOT_READ = frozenset(
+    {
+        "LSTM", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM",
+        "UNIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_RNN", "WHILE", "IF", "CALL",
+    }
+)  # fmt: skip
 NEVER_COMPRESSED = frozenset({"DEPTHWISE_CONV_2D"})
 
 
@@ -43,14 +50,15 @@ def broken(promise: Promise, ops: Sequence[Op]) -> tuple[str, ...]:
 def _wrong_types(promise: Promise, ops: Sequence[Op]) -> Iterator[str]:
     for op in ops:
         expected = _expected(promise, op)
-        if op.computes and op.types not in expected:
+        if op.op in NOT_READ and (types := _promised(promise, op)) != "float32":
+            yield f"{op.layer or 'the output'} ({op.op}) is not looked into, and was to compute in {types}"
+        elif op.computes and op.types not in expected:
             yield f"{op.layer or 'a layer without a name'} ({op.op}) computes in {op.types} instead of {expected[0]}"
 
 
 def _expected(promise: Promise, op: Op) -> tuple[str, ...]:
     """The types that keep the promise for this op, the first one for the message."""
-    chosen = promise.chosen is None or op.layer in promise.chosen
-    types = promise.types if chosen else promise.rest
+    types = _promised(promise, op)
     if types in WEIGHT_TYPES and op.weights < max(1, promise.least_weights):
         types = "float32"
     if not op.weights:
@@ -58,6 +66,10 @@ def _expected(promise: Promise, op: Op) -> tuple[str, ...]:
     if promise.chosen is not None and op.op in SCALE_KEEPING:
         return (types, promise.types, "float32")  # between integers it is one, whoever chose what
     return (types,)
+
+
+def _promised(promise: Promise, op: Op) -> str:
+    return promise.types if promise.chosen is None or op.layer in promise.chosen else promise.rest
 
 
 def _idle_conversions(ops: Sequence[Op]) -> Iterator[str]:

@@ -23,7 +23,10 @@ GOES_ON = "What was finished is kept, and the same command goes on from there."
 
 
 class FaultError(Exception):
-    """An error in a run that is nobody's mistake but the suite's; its cause says which."""
+    """An error in a run that is nobody's mistake but the suite's: its text is all that is known of it.
+
+    A launcher's process hands it over in a pickle, which would lose its cause.
+    """
 
 
 def main() -> None:
@@ -60,13 +63,12 @@ def _hydra() -> None:
         except OmegaConfBaseException as error:
             _quit(told(error), 2)
         except Exception as error:
-            raise FaultError from error
+            raise FaultError("".join(traceback.format_exception(error))) from error
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except FaultError as fault:
-        traceback.print_exception(fault.__cause__)
-        _quit("This is a fault of the suite itself, and not of what was asked for.", 1)
+        _quit(f"{fault}This is a fault of the suite itself, and not of what was asked for.", 1)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(told(error)) from error
     except ConnectionError as error:
@@ -74,7 +76,9 @@ def _hydra() -> None:
             f"hydra/launcher: {first_line(error).rstrip('.')}. Is the cluster running that is named there?"
         ) from error
     except OSError as error:
-        raise UserError(f"{error}. Run in a folder that can be written, or give hydra.run.dir=FOLDER.") from error
+        raise UserError(
+            f"{error}. Run in a folder that can be written, or give hydra.run.dir=FOLDER (of a sweep, hydra.sweep.dir)."
+        ) from error
     except Exception as error:
         if not _of_a_launcher(error):
             raise

@@ -79,7 +79,7 @@ def test_colour_images_of_any_shape_are_taken(tmp_path: Path) -> None:
 
 
 def test_float_images_are_used_as_they_are(tmp_path: Path) -> None:
-    path = saved(tmp_path, x_train=np.full((20, 4, 4, 1), -3.5))
+    path = saved(tmp_path, x_train=np.full((20, 4, 4, 1), -3.5), x_test=np.zeros((6, 4, 4, 1)))
     assert Npz(path=path).load().train.x[0, 0, 0, 0] == np.float32(-3.5)
 
 
@@ -96,6 +96,7 @@ def test_float_images_are_used_as_they_are(tmp_path: Path) -> None:
         ({"y_train": np.linspace(0, 1, 20)}, "y_train has the dtype float64"),
         ({"x_train": np.full((20, 4, 4), np.nan)}, "not finite"),
         ({"x_train": np.zeros((20, 4, 4), np.int64)}, "dtype int64"),
+        ({"x_train": np.zeros((20, 4, 4), np.uint8), "x_test": np.zeros((6, 4, 4))}, "both need the same"),
         ({"x_train": np.zeros(20)}, r"x_train has the shape \(20,\)"),
         ({"x_test": np.zeros((6, 4, 5), np.uint8)}, "both need the same"),
         ({"x_test": np.zeros((0, 4, 4), np.uint8), "y_test": np.zeros(0, int)}, "x_test holds no image"),

@@ -50,6 +50,18 @@ def test_a_void_timing_meets_no_requirement_on_time() -> None:
     assert decide(table, [], "tflite_bytes", lowest=True).chosen is not None
 
 
+def test_runs_for_several_data_sets_do_not_compete() -> None:
+    table = frame([row("qat", verified="true"), row("qat", dataset="cifar10", run_id="other", verified="true")])
+    with pytest.raises(UserError, match=r"several data sets \(mnist, cifar10\), and a file is for one"):
+        decide(table, [], "tflite_bytes", lowest=True)
+
+
+def test_files_of_one_card_that_hold_other_images_do_not_compete() -> None:
+    own = [row("qat", run_id=name, **{"dataset.path": name}) for name in ("a.npz", "b.npz")]
+    with pytest.raises(UserError, match=r"several data sets \(a.npz, b.npz\)"):
+        decide(frame(own), [], "tflite_bytes", lowest=True)
+
+
 def test_a_decision_is_told_with_what_was_excluded() -> None:
     decision = decide(RUNS, [requirement("tflite_accuracy >= 0.98", RUNS)], "latency_p50_us", lowest=True)
     assert told(decision, "latency_p50_us", lowest=True) == [

@@ -67,6 +67,13 @@ def test_void_timings_are_not_pooled() -> None:
     assert pooled(rows, {"qat": 3})["speedup"].tolist() == pytest.approx([3.0])
 
 
+def test_of_one_timing_that_is_not_void_the_interval_and_the_verdict_are_its_own() -> None:
+    lone = row("qat", speedup=3.0, speedup_low=0.5, speedup_high=9.0, speed="unclear")
+    void = [row("qat", seed=n, run_id=f"qat-{n}", speed="void") for n in (1, 2)]
+    (group,) = pooled([lone, *void], {"": 3}).to_dict("records")
+    assert [group[name] for name in ("speedup", "speedup_low", "speedup_high", "speed")] == [3.0, 0.5, 9.0, "unclear"]
+
+
 def test_a_void_timing_that_is_not_pooled_is_told() -> None:
     table = frame([*seeds("qat", 2), row("qat", seed=2, run_id="qat-2", speed="void")])
     assert grouped(table, cell_of(table), known({"qat": 3})).left_out == (
@@ -358,3 +365,11 @@ def test_a_strategy_that_trains_twice_is_called_by_the_epochs_of_both_trainings(
 def test_a_group_of_seeds_is_not_called_by_a_seed() -> None:
     table = pooled([*seeds("qat", 2), row("none"), row("none", seed=1, epochs=5, run_id="run-5")], {"": 3})
     assert names(table) == ["qat, 1 epoch", "none, 1 epoch, seed 0", "none, 5 epochs, seed 1"]
+
+
+@pytest.mark.parametrize("by", [["strategy"], ["model"]], ids=str)
+def test_the_mean_of_several_files_is_none_to_be_shipped(by: list[str]) -> None:
+    rows = [row("qat", finetune_epochs=n, run_id=f"qat-{n}", **{"finetune.epochs": str(n)}) for n in (1, 20)]
+    table = grouped(frame(rows), by, known({"": 3})).table
+    with pytest.raises(UserError, match="the mean of several files is none that could be shipped"):
+        decide(table, [], "tflite_bytes", lowest=True)

@@ -80,6 +80,22 @@ def test_a_card_s_folder_with_another_file_is_another_run(asked: Request, tmp_pa
     assert job.run_key(experiment) != before
 
 
+def test_a_card_s_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images").touch()
+    monkeypatch.setattr(Path, "read_bytes", raising(PermissionError(13, "Permission denied")))
+    with pytest.raises(UserError, match=r"images: cannot be read \(Permission denied\)"):
+        job._content(tmp_path / "images")
+
+
+def test_a_run_that_is_stopped_when_its_store_is_gone_is_stopped(
+    asked: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "run_apart", raising(KeyboardInterrupt()))  # type: ignore[arg-type]
+    monkeypatch.setattr(Store, "close", raising(UserError("gone")))
+    with pytest.raises(KeyboardInterrupt):
+        perform(asked, job=0)
+
+
 @pytest.mark.parametrize("runtime", ["ai-edge-litert", "litert-quantizer", "tflite-micro"])
 def test_another_version_of_a_runtime_is_another_run(
     runtime: str, asked: Request, monkeypatch: pytest.MonkeyPatch

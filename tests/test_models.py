@@ -3,6 +3,7 @@
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments.errors import UserError
@@ -69,6 +70,19 @@ def test_a_model_for_other_images_is_refused(tmp_path: Path) -> None:
     MLP().build((8, 8, 1), 3).save(tmp_path / "model.keras")
     with pytest.raises(UserError, match=r"takes images of the shape \(8, 8, 1\).*have \(28, 28, 1\)"):
         KerasFile(path=tmp_path / "model.keras").build((28, 28, 1), 3)
+
+
+@pytest.mark.tensorflow
+def test_a_model_for_images_of_any_size_is_made_one_for_those_of_the_data_set(tmp_path: Path) -> None:
+    from experiments.tensorflow_quietly import keras
+
+    layers = [keras.layers.Conv2D(3, 3, name="conv"), keras.layers.GlobalAveragePooling2D(name="pool")]
+    saved = keras.Sequential([keras.Input((None, None, 1)), *layers])
+    saved.save(tmp_path / "model.keras")
+    model = KerasFile(path=tmp_path / "model.keras").build((8, 8, 1), 3)
+    images = np.random.default_rng(0).random((2, 8, 8, 1), np.float32)
+    assert (model.input_shape, [layer.name for layer in model.layers]) == ((None, 8, 8, 1), ["conv", "pool"])
+    assert np.array_equal(model(images), saved(images))
 
 
 @pytest.mark.tensorflow

@@ -1,10 +1,14 @@
 """What child processes have to show is shown by the process that a person started."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from experiments import progress
 from tests.conftest import ENVIRONMENT
 
 CHILD = """
@@ -47,6 +51,20 @@ def script(text: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_lines_of_a_child_process_are_printed_by_its_starter() -> None:
     done = script(PARENT)
     assert (done.stdout, done.stderr) == ("from the child\n", "a failure of the child\n")
+
+
+@pytest.mark.parametrize("how", ["OSError(28, 'No space left on device')", "SystemExit(1)"])
+def test_a_line_that_cannot_be_written_is_lost_and_holds_nobody_up(how: str) -> None:
+    broken = f"import experiments.progress as p\ndef say(_): raise {how}\np._SCREEN.say = say\n{PARENT}"
+    assert script(broken).stderr == "a failure of the child\n"
+
+
+def test_a_process_whose_starter_hears_no_more_goes_on() -> None:
+    theirs, ours = multiprocessing.Pipe()
+    messenger = progress._Messenger(theirs)
+    ours.close()
+    messenger.say("unheard")
+    messenger.flush()
 
 
 def test_processes_that_die_while_they_introduce_themselves_leave_the_next_one_heard() -> None:

@@ -58,6 +58,7 @@ def test_a_kept_promise_has_no_difference(promise: Promise, op: Op) -> None:
         (Promise("int8", chosen=frozenset({"dense"})), INT8, "conv (CONV_2D) computes in int8 instead of float32"),
         (Promise("int8", chosen=frozenset()), replace(INT8, layer=""), "a layer without a name (CONV_2D) computes in"),
         (Promise("int8", kernels=frozenset({"dense"})), INT8, "dense is not in the file"),
+        (Promise("hybrid int8"), replace(POOL, op="WHILE"), "pool (WHILE) is not looked into, and was to compute in"),
         (Promise("int8", sparsity=0.8), INT8, "50.0% of the weights are zero instead of 80.0%"),
         (Promise("int8", clusters=8), INT8, "conv has 16 distinct weights in a channel instead of 8 at most"),
     ],

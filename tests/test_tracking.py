@@ -1,23 +1,30 @@
 """What tracking does where a server is gone, or somebody else uses it at the same moment."""
 
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
+import psutil
 import pytest
 from mlflow.exceptions import MlflowException, RestException
+from mlflow.store.entities import PagedList
 
 from experiments.errors import UserError
 from experiments.record import Setting
 from experiments.tracking import Store, Tracking, await_server, connect, connection
+from experiments.tracking.processes import alive
 
 GONE = Tracking(uri="http://127.0.0.1:9")
+ACTIVE = {"experiment_id": "7", "lifecycle_stage": "active", "artifact_location": "mlflow-artifacts:/7"}
 
 
 @dataclass
@@ -28,7 +35,7 @@ class Rival:
     made: bool = False
 
     def get_experiment_by_name(self, name: str) -> Any:
-        return SimpleNamespace(experiment_id="7", lifecycle_stage="active", name=name) if self.made else None
+        return SimpleNamespace(**ACTIVE, name=name) if self.made else None
 
     def create_experiment(self, *_: Any, **__: Any) -> str:
         self.made = True
@@ -225,3 +232,72 @@ def test_a_path_that_an_address_cannot_hold_is_refused(name: str, tmp_path: Path
     (tmp_path / name).mkdir()
     with pytest.raises(UserError, match="means something else in an address"):
         connect(Tracking(uri=f"sqlite:///{tmp_path / name}/mlflow.db"))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://me:secret@host/db",
+        "postgresql+psycopg2://me:se/cret+Zq==@host/db",
+        "postgresql://host/db?user=me&password=secret",
+        "mssql+pyodbc://host/db?PWD=secret&driver=x",
+    ],
+)
+def test_no_password_of_an_address_is_shown(address: str) -> None:
+    shown = Tracking(uri=address).shown
+    assert "cret" not in shown
+    assert "host/db" in shown
+
+
+class Locked(BaseHTTPRequestHandler):
+    """A server behind a login."""
+
+    def do_GET(self) -> None:
+        self.send_error(401)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_a_server_behind_a_login_answers_also_where_its_address_holds_a_name() -> None:
+    with HTTPServer(("127.0.0.1", 0), Locked) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        connection._ask_server(Tracking(uri=f"http://me:secret@127.0.0.1:{server.server_port}"))
+
+
+def test_a_database_that_was_moved_away_from_its_files_is_no_place_for_new_runs(tmp_path: Path) -> None:
+    moved = Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    location = (tmp_path / "before" / "mlruns").as_uri()
+    found = SimpleNamespace(experiment_id="7", lifecycle_stage="active", artifact_location=location)
+    client: Any = SimpleNamespace(get_experiment_by_name=lambda _: found)
+    with pytest.raises(UserError, match=r"before/mlruns, which is not there: was the folder moved or renamed\?"):
+        connection._experiment_id(moved, client, create=True)
+    assert connection._experiment_id(moved, client, create=False) == "7"
+
+
+def test_a_run_whose_sweep_was_deleted_for_good_is_closed() -> None:
+    gone = RestException({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no"})  # type: ignore[no-untyped-call]
+    tags = {"kind": "run", "host": "elsewhere", "mlflow.parentRunId": "gone"}
+    run = SimpleNamespace(info=SimpleNamespace(run_id="orphan"), data=SimpleNamespace(tags=tags))
+    closed = []
+
+    class Client:
+        def search_runs(self, *_: object, **__: object) -> PagedList[Any]:
+            return PagedList([run], None)
+
+        def get_run(self, _: str) -> NoReturn:
+            raise gone
+
+        def set_terminated(self, run_id: str, status: str) -> None:
+            closed.append((run_id, status))
+
+    Store(Client(), "7", GONE).close_orphans()  # type: ignore[arg-type]
+    assert closed == [("orphan", "KILLED")]
+
+
+def test_a_process_that_nobody_has_buried_is_not_alive() -> None:
+    with subprocess.Popen(["true"]) as process:
+        started = psutil.Process(process.pid).create_time()
+        while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        assert not alive(f"{process.pid}@{started:.0f}")

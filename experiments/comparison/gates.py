@@ -74,12 +74,14 @@ def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: 
     A run counts only if it is finished and its file is what its strategy promises.
 
     Raises:
-        UserError: the objective is no column of numbers, or times of different machines would decide.
+        UserError: the objective is no column of numbers, times of different machines would decide, or no one file can
+            do what these are for.
     """
     option = "--minimize" if lowest else "--maximize"
     of_numbers(table, objective, option)
     for given, column in [*(("--require", each.column) for each in requirements), (option, objective)]:
         check_comparable(table, column, given)
+    _check_one_task(table)
     excluded: dict[str, tuple[str, ...]] = {}
     left = table
     conditions: dict[str, Callable[[pd.Series], bool]] = {
@@ -96,6 +98,28 @@ def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: 
     if left.empty:
         return Decision(None, excluded)
     return Decision(left.sort_values(objective, ascending=lowest, kind="stable").iloc[0], excluded)
+
+
+def _check_one_task(table: pd.DataFrame) -> None:
+    """One file is shipped: for one data set, and of runs that are more than seeds of one another none is any's."""
+    for column in ("dataset", "dataset.path"):
+        if column in table.columns and table[column].nunique() > 1:
+            sets = ", ".join(map(str, table[column].unique()))
+            raise UserError(
+                f"Which run to ship: these are for several data sets ({sets}), and a file is for one. Choose it with "
+                f'--where "`{column}` == ...".'
+            )
+    mixed = table[[is_group(run) and _is_mixture(run) for _, run in table.iterrows()]]
+    if len(mixed):
+        raise UserError(
+            f"Which run to ship: {label(mixed.iloc[0])} stands for runs that differ in more than their seeds, and the "
+            "mean of several files is none that could be shipped. Leave --group-by out."
+        )
+
+
+def _is_mixture(group: pd.Series) -> bool:
+    """Whether a row is made of runs of several settings, or of several of one seed."""
+    return bool(group["strategy"] == "several" or pd.isna(group["settings"]) or group["runs"] != group["seeds"])
 
 
 def told(decision: Decision, objective: str, lowest: bool) -> list[str]:

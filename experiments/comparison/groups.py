@@ -165,6 +165,9 @@ def _speedups(runs: pd.DataFrame, seeds_only: bool) -> dict[str, Any]:
         if len(ratios) > 1:
             mean = ratio_of_medians(ratios, np.ones(len(ratios)))
             found |= mean.columns(name) if seeds_only else {name: mean.value}
+    if len(valid) == 1:  # what is known of the one timing that means something
+        own = [f"{name}{end}" for name in SPEEDUPS for end in ("", "_low", "_high") if f"{name}{end}" in valid.columns]
+        return {name: valid[name].iloc[0] for name in (*own, "speed")}
     if seeds_only and "speedup" in found:
         found["speed"] = in_words(Estimate(*(found[f"speedup{end}"] for end in ("", "_low", "_high"))))
     return found

@@ -113,6 +113,11 @@ class Source(ABC):
                 f"Images of x_train have the shape {x_train.shape[1:]}, those of x_test {x_test.shape[1:]}: "
                 "both need the same."
             )
+        if x_train.dtype != x_test.dtype and "u" in (x_train.dtype.kind, x_test.dtype.kind):
+            raise UserError(
+                f"x_train has the dtype {x_train.dtype}, and x_test {x_test.dtype}: unsigned integers are scaled by "
+                "their own largest value and floats are not, so both need the same."
+            )
         y_train = _class_labels(raw.y_train, len(x_train), "train")
         y_test = _class_labels(raw.y_test, len(x_test), "test")
         classes = _classes(y_train)

@@ -35,12 +35,15 @@ class KerasFile(Architecture):
         except Exception as error:  # Keras raises every kind of exception for files it cannot read
             raise UserError(f"model.path={self.path}: Keras cannot load it ({first_line(error)}). {RULE}.") from error
         self._check_fit(model, input_shape, classes)
-        return model
+        return model if None not in model.inputs[0].shape[1:] else _of_one_size(model, input_shape)
 
     def check(self) -> None:
         """The file has to be a Keras model, and one of Keras 2; told from its first bytes and its metadata."""
-        with self.path.open("rb") as file:
-            start = file.read(8)
+        try:
+            with self.path.open("rb") as file:
+                start = file.read(8)
+        except OSError as error:
+            raise UserError(f"model.path={self.path}: cannot be read ({error.strerror}).") from error
         if start == b"\x89HDF\r\n\x1a\n":
             return
         if not zipfile.is_zipfile(self.path):
@@ -80,3 +83,12 @@ class KerasFile(Architecture):
                 f"model.path={self.path}: gives outputs of the shape {answer}, but the data set has {classes} "
                 f"classes: a classifier gives (n, {classes})."
             )
+
+
+def _of_one_size(model: "Model", input_shape: tuple[int, ...]) -> "Model":
+    """The same model for images of this shape alone: a TFLite file has to know how large its tensors are."""
+    from experiments.tensorflow_quietly import keras
+
+    fixed = keras.models.clone_model(model, input_tensors=keras.Input(input_shape))
+    fixed.set_weights(model.get_weights())
+    return fixed

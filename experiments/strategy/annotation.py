@@ -348,6 +348,7 @@ def _batchnorm_obstacle(layer: KerasLayer) -> str | None:
     before = layer.inbound_nodes[0].inbound_layers
     alone = isinstance(before, list) or not (
         isinstance(before, CONVOLUTIONS)  # TFMOT also accepts a dense layer there, and leaves it float
+        and not isinstance(before, keras.layers.Conv2DTranspose)  # a Conv2D to Keras, and not to TFMOT
         and _is_linear(before)
         and _only_follower(before) is layer
     )

@@ -5,15 +5,13 @@ import os
 import re
 import sqlite3
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import requests
 from filelock import FileLock
 from pydantic import ValidationError
 
@@ -23,6 +21,7 @@ from experiments.progress import say
 from experiments.tracking.address import SQLITE, Tracking
 from experiments.tracking.failures import failures_explained
 from experiments.tracking.store import Store
+from experiments.tracking.tables import folder_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -72,7 +71,7 @@ def await_server(tracking: Tracking) -> None:
     while True:
         try:
             _ask_server(tracking)
-        except (OSError, HTTPException):
+        except OSError:
             if time.monotonic() > deadline:
                 _GIVEN_UP.add(tracking.uri)
                 return  # what needs the server says what is wrong
@@ -83,9 +82,9 @@ def await_server(tracking: Tracking) -> None:
 
 
 def _ask_server(tracking: Tracking) -> None:
-    """Any answer will do: a server behind a login refuses this page."""
-    with suppress(urllib.error.HTTPError):
-        urllib.request.urlopen(f"{tracking.uri.rstrip('/')}/health", timeout=SERVER_PATIENCE).close()
+    """Any answer will do: a server behind a login refuses this page, and MLflow's settings say which ones to trust."""
+    with suppress(requests.exceptions.SSLError):
+        requests.get(f"{tracking.uri.rstrip('/')}/health", timeout=SERVER_PATIENCE)
 
 
 @contextmanager
@@ -136,6 +135,8 @@ def _check_file(tracking: Tracking, path: Path, create: bool) -> None:
 def _experiment_id(tracking: Tracking, client: "MlflowClient", create: bool) -> str:
     found = client.get_experiment_by_name(tracking.experiment)
     if found is not None and found.lifecycle_stage == "active":
+        if create:
+            _check_artifacts(tracking, found.artifact_location)
         return str(found.experiment_id)
     if found is not None:
         raise UserError(
@@ -156,6 +157,18 @@ def _experiment_id(tracking: Tracking, client: "MlflowClient", create: bool) -> 
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
         return _experiment_id(tracking, client, create=False)  # another sweep that started now was faster
+
+
+def _check_artifacts(tracking: Tracking, location: str) -> None:
+    """An experiment keeps the folder of its artifacts, also where its database was moved away from there."""
+    folder = folder_of(location)
+    if tracking.database is None or folder is None or folder.exists():
+        return
+    if folder != tracking.database.parent / "mlruns":
+        raise UserError(
+            f"tracking.uri={tracking.uri}: the files of its runs are to be in {folder}, which is not there: was the "
+            "folder moved or renamed? Put it back, or begin another experiment with tracking.experiment=NAME."
+        )
 
 
 def _make_database(path: Path) -> None:

@@ -16,7 +16,9 @@ def alive(process: str) -> bool:
     """Whether a process of this machine, as `this_process` names it, is still there."""
     number, _, started = process.partition("@")
     try:
+        if not number.isdigit() or (found := psutil.Process(int(number))).status() == psutil.STATUS_ZOMBIE:
+            return False
         # The time of the start is reckoned from the clock, which may have been set since.
-        return number.isdigit() and abs(psutil.Process(int(number)).create_time() - float(started)) < CLOCK_TOLERANCE
+        return abs(found.create_time() - float(started)) < CLOCK_TOLERANCE
     except psutil.NoSuchProcess:
         return False

@@ -325,7 +325,7 @@ class Store:
     def close_orphans(self) -> None:
         """Runs that still say RUNNING were killed if their process here is gone, or their sweep elsewhere: say so."""
         elsewhere = []
-        for run in self.find("attributes.status = 'RUNNING'"):
+        for run in self.find("attributes.status = 'RUNNING' and tags.kind != ''"):  # those of other programs are theirs
             tags = run.data.tags
             if tags.get("host") != socket.gethostname():
                 elsewhere.append(run)
@@ -333,8 +333,19 @@ class Store:
                 self.close(run.info.run_id, "KILLED")
         for run in elsewhere:  # only now: the sweeps of this machine that were killed are closed
             parent = run.data.tags.get("mlflow.parentRunId")
-            if parent and self.client.get_run(parent).info.status != "RUNNING":
+            if parent and not self._runs(parent):
                 self.close(run.info.run_id, "KILLED")
+
+    def _runs(self, run_id: str) -> bool:
+        """Whether a run says that it is under way; one that was deleted for good does not."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self.client.get_run(run_id).info.status) == "RUNNING"
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
 
     def _open(self, name: str, tags: Mapping[str, str]) -> str:
         process = {"host": socket.gethostname(), "process": this_process()}
