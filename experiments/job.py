@@ -2,8 +2,8 @@
 
 import gc
 import hashlib
-import inspect
 import json
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -31,6 +31,7 @@ class StoreGoneError(JobError):
     """A run that ended without a result, of which the store could not be told: no other one can be recorded either."""
 
 
+PACKAGE = Path(__file__).parent
 UNRECORDED = "its result could not be recorded"
 
 
@@ -143,13 +144,22 @@ def run_key(experiment: Experiment) -> str:
 
 
 def _identity(card: Any) -> Mapping[str, Any]:
-    values = {name: _content(value) for name, value in asdict(card).items()}
-    source = inspect.getsourcefile(type(card))
     return {
         "class": type(card).__qualname__,
-        "source": _sha256(Path(source)) if source else "",
-        "values": values,
+        "source": [_sha256(path) for path in _own_sources(type(card))],
+        "values": {name: _content(value) for name, value in asdict(card).items()},
     }
+
+
+def _own_sources(kind: type) -> list[Path]:
+    """The files outside this package that decide what a card of this class does.
+
+    They are those of the class and of the classes that it is built on, and the modules that stand beside its own one.
+    """
+    named = (getattr(sys.modules[each.__module__], "__file__", None) for each in kind.__mro__)
+    own, *built_on = [Path(name) for name in named if name] or [PACKAGE]
+    files = {file for file in (own, *built_on) if not file.is_relative_to(PACKAGE)}
+    return sorted(files | set(own.parent.glob("*.py"))) if own in files else sorted(files)
 
 
 def _content(value: Any) -> Any:

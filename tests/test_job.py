@@ -1,6 +1,7 @@
 """What becomes of a run that failed, or whose result the store does not take: it is closed, and a message says why."""
 
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -94,6 +95,39 @@ def test_a_run_that_is_stopped_when_its_store_is_gone_is_stopped(
     monkeypatch.setattr(Store, "close", raising(UserError("gone")))
     with pytest.raises(KeyboardInterrupt):
         perform(asked, job=0)
+
+
+def own_architecture(folder: Path, module: str) -> Any:
+    """A user's model, built on a class of another folder, with a module beside it."""
+    for place, text in (("base.py", "class Base: ..."), ("beside.py", ""), ("mine.py", OWN_ARCHITECTURE)):
+        (folder / module).mkdir(exist_ok=True)
+        (folder / module / place).write_text(text)
+    (folder / module / "elsewhere").mkdir(exist_ok=True)
+    (folder / module / "base.py").rename(folder / module / "elsewhere" / "base.py")
+    return import_module(f"{module}.mine").Mine()
+
+
+OWN_ARCHITECTURE = """
+from dataclasses import dataclass
+from .elsewhere.base import Base
+
+@dataclass(frozen=True)
+class Mine(Base): ...
+"""
+
+
+@pytest.mark.parametrize("changed", ["mine.py", "beside.py", "elsewhere/base.py"])
+def test_a_user_s_model_with_other_code_is_another_run(
+    changed: str, asked: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = f"own_{Path(changed).stem}"
+    experiment = replace(asked.experiment, model=own_architecture(tmp_path, module))
+    before = job.run_key(experiment)
+    assert job.run_key(experiment) == before
+    with (tmp_path / module / changed).open("a") as file:
+        file.write("\n# another line\n")
+    assert job.run_key(experiment) != before
 
 
 @pytest.mark.parametrize("runtime", ["ai-edge-litert", "litert-quantizer", "tflite-micro"])
