@@ -7,7 +7,6 @@ from experiments.graph import FLOAT16_WEIGHTS, SCALE_KEEPING, Op, idle_conversio
 
 # Types that only weights can have: an op without weights stays float32 beside them.
 WEIGHT_TYPES = frozenset({FLOAT16_WEIGHTS, "hybrid int8", "hybrid int4"})
-# Kernels that pruning and clustering leave alone.
 # Ops that hold weights, or whole graphs, which are not looked into: in which types they compute is not known.
 NOT_READ = frozenset(
     {
@@ -15,6 +14,7 @@ NOT_READ = frozenset(
         "UNIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_RNN", "WHILE", "IF", "CALL",
     }
 )  # fmt: skip
+# Kernels that pruning and clustering leave alone.
 NEVER_COMPRESSED = frozenset({"DEPTHWISE_CONV_2D"})
 
 

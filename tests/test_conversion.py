@@ -84,7 +84,11 @@ def built(architecture: Architecture) -> Any:
 
 def converted(architecture: Architecture, strategy: Strategy) -> tuple[Any, TFLiteModel, tuple[Op, ...]]:
     """The Keras parent, the file and its ops, without training."""
-    model = built(architecture)
+    return made_of(built(architecture), strategy)
+
+
+def made_of(model: Any, strategy: Strategy) -> tuple[Any, TFLiteModel, tuple[Op, ...]]:
+    """The same of a model that is there."""
     parent = strategy.prepare(model, Trained.untouched, calibration).model
     file = convert(parent, strategy.scheme, calibration, strategy.promise(model).chosen)
     return parent, file, read_ops(file.content, [layer.name for layer in model.layers])
@@ -255,12 +259,8 @@ def default_names() -> Any:
 @pytest.mark.parametrize("strategy", CHOOSING)
 def test_layers_of_default_names_are_told_apart(strategy: str, chosen: tuple[str, ...]) -> None:
     choice, model = CHOOSING[strategy](layers=chosen), default_names()
-    promise = choice.promise(model)
-    file = convert(
-        choice.prepare(model, Trained.untouched, calibration).model, choice.scheme, calibration, promise.chosen
-    )
-    ops = read_ops(file.content, [layer.name for layer in model.layers])
-    assert broken(promise, ops) == ()
+    _, _, ops = made_of(model, choice)
+    assert broken(choice.promise(model), ops) == ()
     assert integer_layers(ops) == set(chosen)
 
 
@@ -287,11 +287,8 @@ def test_the_op_that_makes_the_output_is_of_the_last_layer(last: str) -> None:
 @pytest.mark.parametrize("strategy", CHOOSING)
 def test_a_convolution_alone_is_chosen_whatever_the_model_ends_in(strategy: str, last: str) -> None:
     choice, model = CHOOSING[strategy](layers=("conv2d",)), ending_in(last)
-    promise = choice.promise(model)
-    file = convert(
-        choice.prepare(model, Trained.untouched, calibration).model, choice.scheme, calibration, promise.chosen
-    )
-    assert broken(promise, read_ops(file.content, [layer.name for layer in model.layers])) == ()
+    _, _, ops = made_of(model, choice)
+    assert broken(choice.promise(model), ops) == ()
 
 
 @pytest.mark.parametrize("rest", ["dynamic", "float16"])

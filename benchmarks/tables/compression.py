@@ -4,7 +4,7 @@ import pandas as pd
 
 from benchmarks.studies import CONTROL
 from benchmarks.tables.markdown import each_seed_alone, markdown, spoken_of, tested
-from experiments.comparison.columns import ends, epochs_in_all
+from experiments.comparison.columns import ends, further_epochs
 from experiments.rounding import percent, times, whole
 
 QUANTIZATION = "strategy.quantization"  # what follows prune and cluster, after training
@@ -17,7 +17,7 @@ def published_table(table: pd.DataFrame) -> str:
     shown = pd.DataFrame(
         {
             "strategy": [_name(row) for _, row in table.iterrows()],
-            "further epochs": (epochs_in_all(table) - table["epochs"]).map(whole),
+            "further epochs": further_epochs(table).map(whole),
             "TFLite accuracy %": [percent(*ends(row, "tflite_accuracy")) for _, row in table.iterrows()],
             "against finetune of as many epochs": [
                 percent(*ends(row, "accuracy_difference"), "+") for _, row in table.iterrows()
@@ -41,7 +41,7 @@ def seed_by_seed(first: pd.DataFrame, further: pd.DataFrame) -> str:
     runs = pd.concat([first, further], ignore_index=True)
     runs["saved"] = _saved(runs)
     runs["setting"] = [_name(row) for _, row in runs.iterrows()]
-    runs["further epochs"] = (epochs_in_all(runs) - runs["epochs"]).map(whole)
+    runs["further epochs"] = further_epochs(runs).map(whole)
     held = runs[runs["accuracy_difference"].notna() & (runs["strategy"] != CONTROL)]
     settings = [rows for _, rows in held.groupby(["setting", "further epochs"]) if len(rows) == runs["seed"].nunique()]
     shown = pd.DataFrame(
