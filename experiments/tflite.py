@@ -105,7 +105,7 @@ def convert(
     """
     from experiments.tensorflow_quietly import tf
 
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter = _converter(model)
     match scheme:
         case Float32() | DynamicInt4():
             pass
@@ -150,9 +150,24 @@ def _exactly_as_annotated(content: bytes, model: "Model") -> bytes:
 
 
 def _in_float(model: "Model") -> bytes:
+    return _converted(_converter(model), Float32())
+
+
+def _converter(model: "Model") -> Any:
+    """A converter of the one function that answers, which gives the bytes that the whole model gives.
+
+    The converter saves what it is given, and Keras would add functions of every layer, also those for training: most of
+    the time of a conversion, for nothing that the file holds.
+    """
     from experiments.tensorflow_quietly import tf
 
-    return _converted(tf.lite.TFLiteConverter.from_keras_model(model), Float32())
+    images = tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype, name=model.input_names[0])
+    answering = tf.Module()
+    answering.held = model.variables
+    answering.serve = tf.function(
+        lambda images: {model.output_names[0]: model(images, training=False)}, input_signature=[images]
+    )
+    return tf.lite.TFLiteConverter.from_keras_model(answering)
 
 
 def is_fake_quantized(model: "Model") -> bool:

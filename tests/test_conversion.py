@@ -119,6 +119,17 @@ def test_conversion_gives_the_same_bytes_every_time() -> None:
     assert converted(ArticleCNN(), PTQInt8())[1].digest == converted(ArticleCNN(), PTQInt8())[1].digest
 
 
+@pytest.mark.parametrize("name", ["none", "ptq_int8", "annotate", "cluster_qat"])
+def test_the_file_is_byte_for_byte_what_the_converter_makes_of_the_whole_model(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from experiments.tensorflow_quietly import tf
+
+    _, file, _ = converted(ArticleCNN(), STRATEGIES[name])
+    monkeypatch.setattr("experiments.tflite._converter", tf.lite.TFLiteConverter.from_keras_model)
+    assert file == converted(ArticleCNN(), STRATEGIES[name])[1]
+
+
 @pytest.mark.parametrize("architecture", [ArticleCNN(), MLP(), DSCNN(), ResNet8()], ids=lambda a: type(a).__name__)
 @pytest.mark.parametrize("strategy", [PTQInt8(calibration_samples=20), QAT()], ids=lambda s: type(s).__name__)
 def test_whole_model_quantization_leaves_nothing_in_float(architecture: Architecture, strategy: Strategy) -> None:
