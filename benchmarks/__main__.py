@@ -1,7 +1,7 @@
 """Every claim of README.md and docs/: `python -m benchmarks` lists them, `python -m benchmarks NAME ...` repeats some.
 
 A benchmark writes benchmarks/results/NAME/ with its stamp and renews its table there; a study is a sweep, run in
-this folder (so that it goes on where it stopped) and published. Then what was committed is shown again, to compare.
+this folder (so that it goes on where it stopped) and published. Then its tables are shown, now and as committed.
 Exit codes: 0 all figures are reached; 1 one is not, or a command failed; 2 no such benchmark.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from benchmarks.publish import HERE, on_disk, published
+from benchmarks.publish import HERE, on_disk, published, tables_of
 from benchmarks.studies import RUN, STUDIES
 from experiments.errors import UserError, mistakes_told, near
 from experiments.progress import CONSOLE, say
@@ -72,16 +72,27 @@ def committed(file: str) -> str:
 
 
 def repeated(benchmark: Benchmark) -> bool:
-    """Run a benchmark, show what is committed beside what it has printed, and say whether all went well."""
-    before = published(benchmark.name, committed)
+    """Run a benchmark, show what it made of its tables beside what is committed, and say whether all went well."""
+    before = {table: published(table, committed) for table in tables_of(benchmark.name)}
     say(f"{benchmark.name}: {benchmark.shows} ({benchmark.takes})")
     for command in benchmark.commands:
         if subprocess.run(command, check=False).returncode != 0:
             say(f"{benchmark.name}: not as it should be")
             return False
-    if before:
-        say(f"committed before:\n{before}")
+    for table, was in before.items():
+        say(beside(table, published(table), was))
     return True
+
+
+def beside(table: str, now: str, was: str) -> str:
+    """A table as it is now, and as it was committed where that is another; one that no page has is empty."""
+    match (now == was, bool(was)):
+        case (True, _):
+            return f"table {table}: as committed.\n{now}"
+        case (_, False):
+            return f"table {table}, never committed:\n{now}"
+        case _:
+            return f"table {table}, now:\n{now}\ncommitted before:\n{was}"
 
 
 def chosen(names: Sequence[str], every: dict[str, Benchmark]) -> list[Benchmark]:

@@ -119,10 +119,14 @@ def pages() -> list[Path]:
     return [README, *sorted((README.parent / "docs").glob("*.md"))]
 
 
+def tables_of(name: str) -> list[str]:
+    """The tables of the pages that are made from what was published under this name."""
+    return list(dict.fromkeys((name, *(table for table, each in DERIVED.items() if name in each.sources))))
+
+
 def renew_pages(name: str) -> None:
     """Put what was published under this name, and the tables derived from it, where the pages have a place for it."""
-    derived = (table for table, each in DERIVED.items() if name in each.sources)
-    for table in dict.fromkeys((name, *derived)):
+    for table in tables_of(name):
         places = [page for page in pages() if OPENING.format(table) in page.read_text()]
         for page in places:
             page.write_text(with_table(page, table))
@@ -193,7 +197,7 @@ def compared_in(study: str) -> tuple[str, ...]:
 
 DERIVED: Mapping[str, Derived] = {
     "answer": Derived(article.answers, (compared_in("article"), (f"article/against_{RIVAL}.csv",))),
-    "seeds": Derived(article.seed_by_seed, (runs_in("article"),)),
+    "seeds": Derived(article.seed_by_seed, (runs_in("article"), (f"article/runs_against_{RIVAL}.csv",))),
     "compression": Derived(compression.published_table, (compared_in("compression"),)),
     "compression_seeds": Derived(compression.seed_by_seed, (runs_in("compression"), runs_in("compression_seeds"))),
     "epochs": Derived(article.by_epochs, (compared_in("epochs"),)),

@@ -15,6 +15,9 @@ PACKAGES = (
     "tensorflow", "tf-keras", "tensorflow-model-optimization", "mlflow", "hydra-core", "numpy",
 )  # fmt: skip
 _HERE = Path(__file__).parent
+# New files too, for a strategy of one's own is one. Not what a benchmark renews: of two that run one after the other,
+# the second would seem to be of changed code.
+DECISIVE_FILES = (":/experiments", ":/conf", ":/benchmarks", ":(top,exclude)benchmarks/results")
 # Virtual machines shorten the name of a CPU; these tell generations apart, the first three on x86, the others on ARM.
 KIND = ("cpu family", "model", "stepping", "CPU implementer", "CPU variant", "CPU part", "CPU revision")
 # The instructions that int8 and bfloat16 kernels look for.
@@ -30,8 +33,9 @@ def stamp() -> Mapping[str, str]:
         "machine": hashlib.sha256(repr(machine).encode()).hexdigest()[:8],
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
+        **{name: installed for name, installed in runtimes().items() if installed},
         "git_commit": _git("rev-parse", "HEAD") or "unknown",
-        "git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower(),
+        "git_dirty": str(is_changed()).lower(),
     }
 
 
@@ -91,6 +95,11 @@ def _cpu() -> tuple[str, frozenset[str]]:
     kind = [f"{key} {fields[key]}" for key in KIND if key in fields]
     name = ", ".join([fields.get("model name", platform.machine()), *kind])
     return name, frozenset(fields.get("flags", fields.get("Features", "")).split())
+
+
+def is_changed() -> bool:
+    """Whether what decides a result is no longer, or not yet, what the commit has; False where there is no commit."""
+    return bool(_git("status", "--porcelain", "--", *DECISIVE_FILES))
 
 
 def _git(*arguments: str) -> str:

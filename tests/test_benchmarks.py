@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 
 from benchmarks import publish, results
-from benchmarks.__main__ import benchmarks, chosen, committed
+from benchmarks.__main__ import benchmarks, beside, chosen, committed
 from benchmarks.bare import Bare
 from benchmarks.killed import Outcome
 from benchmarks.once import Work, mean_pieces, whole
 from benchmarks.precision import summary
 from benchmarks.reading import equal
 from benchmarks.studies import STUDIES, Study
-from benchmarks.tables import memory, once, overhead, precision, reading, strategies
+from benchmarks.tables import choices, memory, once, overhead, precision, reading, strategies
 from benchmarks.trajectories import (
     BASELINE,
     TRAININGS,
@@ -216,6 +216,7 @@ def example(name: str) -> pd.DataFrame:
         "overhead": pd.DataFrame({"strategy": ["none"], "seconds": 9.0, **parts, "sweep_seconds": 12.0}),
         "memory": pd.DataFrame({"job": range(60), "main_mib": 300.0, "children_mib": 1500.0}),
         "reading": times_of_reading(),
+        "choices": pd.DataFrame(CHOICES),
         "epoch": pd.DataFrame({"images": 9000, "plain_seconds": [10.3, 8.0], "here_seconds": [8.0, 8.1]}),
         "precision": summary(*EPOCHS_OF_TWO_PRECISIONS),
         "sizes": pd.DataFrame(
@@ -235,7 +236,10 @@ def example(name: str) -> pd.DataFrame:
     return frames[name]
 
 
-WRITTEN = ["once", "killed", "fresh_store", "overhead", "memory", "profile", "reading", "precision", "sizes", "epoch"]
+WRITTEN = [
+    "choices", "epoch", "fresh_store", "killed", "memory", "once", "overhead", "precision", "profile", "reading",
+    "sizes",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WRITTEN)
@@ -279,6 +283,42 @@ def test_the_files_of_strategies_are_those_of_the_longest_training_and_the_small
     )
     rows = [line.split("|") for line in strategies.published_table(runs).splitlines()[2:]]
     assert [(row[1].strip(), row[3].strip()) for row in rows] == [("qat", "120"), ("prune", "100"), ("none", "500")]
+
+
+def choice(session: int, name: str, speedup: float, against_whole: float, void: str = "") -> dict[str, object]:
+    ratios = {"speedup": speedup, "against_whole": against_whole}
+    ends = {
+        f"{ratio}_{end}": value + by for ratio, value in ratios.items() for end, by in (("low", -0.1), ("high", 0.1))
+    }
+    return {"session": session, "choice": name, "bytes": 1500, "void": void, **ratios, **ends}
+
+
+CHOICES = [
+    choice(1, choices.FLOAT, 1.0, 0.3), choice(1, choices.WHOLE, 3.3, 1.0), choice(1, "b", 3.5, 1.1),
+    choice(2, choices.FLOAT, 1.0, 0.3), choice(2, choices.WHOLE, 3.4, 1.0), choice(2, "b", 3.7, 1.2),
+    choice(3, choices.FLOAT, 1, 9, "busy"), choice(3, choices.WHOLE, 9, 1, "busy"), choice(3, "b", 9, 9, "busy"),
+]  # fmt: skip
+
+
+def test_choices_of_layers_are_told_fastest_first_and_without_void_sessions() -> None:
+    rows = [line.split("|") for line in choices.published_table(pd.DataFrame(CHOICES)).splitlines()[2:5]]
+    assert [[cell.strip() for cell in row[1:-1]] for row in rows] == [
+        ["b", "1,500", "3.60x [3.50, 3.70]", "1.15x [1.10, 1.20]", "1.000 to 1.200; 1.100 to 1.300"],
+        ["all four", "1,500", "3.35x [3.30, 3.40]", "1.00x [1.00, 1.00]", "0.900 to 1.100; 0.900 to 1.100"],
+        ["none, the float file", "1,500", "1.00x [1.00, 1.00]", "0.30x [0.30, 0.30]", "0.200 to 0.400; 0.200 to 0.400"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("now", "was", "said"),
+    [
+        ("new\n", "old\n", "table a, now:\nnew\n\ncommitted before:\nold\n"),
+        ("same\n", "same\n", "table a: as committed.\nsame\n"),
+        ("new\n", "", "table a, never committed:\nnew\n"),
+    ],
+)
+def test_a_table_is_shown_beside_what_was_committed(now: str, was: str, said: str) -> None:
+    assert beside("a", now, was) == said
 
 
 def test_what_is_committed_is_shown_as_a_page_shows_it() -> None:
@@ -381,8 +421,9 @@ def test_a_study_that_there_is_not_names_those_that_are_near() -> None:
     "path", sorted((publish.HERE / "results").glob("*/stamp.json")), ids=lambda path: path.parent.name
 )
 def test_every_stamp_names_its_command_and_a_clean_commit(path: Path) -> None:
-    stamp = json.loads(path.read_text())
-    assert stamp["command"].startswith("python -m ")
+    name, stamp = path.parent.name, json.loads(path.read_text())
+    own = f"python -m benchmarks.{name}"
+    assert stamp["command"] == " && ".join(STUDIES[name].commands) if name in STUDIES else own in stamp["command"]
     assert stamp["git_dirty"] == "false"
 
 

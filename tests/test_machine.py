@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from experiments import machine
+from experiments import machine, stamp
 from experiments.machine import LOCKS, Watch, alone, at_work
 from tests.conftest import ENVIRONMENT
 
@@ -97,3 +97,24 @@ def test_other_users_can_lock_whatever_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}
+
+
+@pytest.mark.parametrize(
+    ("touched", "changed"),
+    [
+        ("README.md", False), ("benchmarks/results/once/once.csv", False),
+        ("experiments/run.py", True), ("conf/own.yaml", True),
+    ],
+)  # fmt: skip
+def test_a_commit_is_no_longer_what_ran_once_code_or_cards_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, touched: str, changed: bool
+) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for name in ("README.md", "benchmarks/results/once/once.csv", "experiments/run.py", "conf/config.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("before\n")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
+        subprocess.run([*git, *command], check=True)
+    monkeypatch.setattr("experiments.stamp._HERE", tmp_path / "experiments")
+    (tmp_path / touched).write_text("after\n")
+    assert stamp.is_changed() == changed

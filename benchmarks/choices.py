@@ -1,0 +1,79 @@
+"""Which layers in int8 make the fastest file: `python -m benchmarks.choices`; five minutes on two cores.
+
+All 15 choices among the layers of the article's network, quantized after training, timed together with the float file;
+in three sessions, since what slows a machine for a while can strike some files more than others. Nothing is trained:
+times do not depend on it. Writes benchmarks/results/choices/ and its table in docs/.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import combinations
+
+import pandas as pd
+
+from benchmarks import files
+from benchmarks.results import Results, options
+from benchmarks.tables.choices import FLOAT, WHOLE
+from experiments.dataset import Dataset
+from experiments.measure.latency import LatencyProtocol, Session, time_together
+from experiments.model.article_cnn import ArticleCNN
+from experiments.progress import bar
+from experiments.strategy.ptq_int8 import PTQInt8
+from experiments.tflite import TFLiteModel, convert
+
+SESSIONS = 3
+SECONDS_A_FILE = 5.0
+
+
+def choices(data: Dataset, sizes: range) -> Mapping[str, TFLiteModel]:
+    """The float file, the one wholly in int8, and one for each choice of so many layers."""
+    from experiments.tensorflow_quietly import keras
+
+    keras.utils.set_random_seed(0)
+    model = ArticleCNN().build(data.input_shape, data.classes)
+    int8 = PTQInt8(calibration_samples=100).scheme
+    calibration = partial(data.calibration, seed=0)
+    layers = [layer.name for layer in model.layers if layer.weights]
+    return {
+        **{FLOAT: files.article(data)[files.FLOAT], WHOLE: convert(model, int8, calibration)},
+        **{
+            ", ".join(chosen): convert(model, int8, calibration, chosen)
+            for size in sizes
+            for chosen in combinations(layers, size)
+        },
+    }
+
+
+def rows_of(session: Session, number: int, made: Mapping[str, TFLiteModel]) -> Iterator[dict[str, object]]:
+    """What one session says of each file, against the float file and against the whole in int8."""
+    for name, file in made.items():
+        yield {
+            "session": number,
+            "choice": name,
+            "bytes": file.bytes,
+            "void": session.void,
+            **session.ratio(FLOAT, name).columns("speedup"),
+            **session.ratio(WHOLE, name).columns("against_whole"),
+        }
+
+
+def main() -> None:
+    """Measure, write, publish."""
+    asked = options("benchmarks.choices", __doc__).parse_args()
+    results = Results("choices")
+    data = files.images()
+    made = choices(data, range(3, 4) if asked.quick else range(1, 4))
+    protocol = LatencyProtocol(seconds=SECONDS_A_FILE * len(made))
+    pairs = [(other, name) for other in (FLOAT, WHOLE) for name in made if name != other]
+    rows: list[dict[str, object]] = []
+    sessions = 1 if asked.quick else SESSIONS
+    with bar("Sessions", total=sessions) as advance:
+        for number in range(1, sessions + 1):
+            session = time_together(made, dict.fromkeys(made, data.test.x), protocol, pairs, seed=number)
+            rows += rows_of(session, number, made)
+            advance(1)
+    results.finish(pd.DataFrame(rows), asked.quick, failures=[])
+
+
+if __name__ == "__main__":
+    main()
