@@ -56,7 +56,7 @@ def save_samples(path: Path, session: Session) -> None:
     with gzip.open(path, "wt", newline="") as file:
         file.write(f"{TIMED}\n")
         for name, timings in session.timings.items():
-            np.savetxt(file, timings.samples, f"{name},%d,%d")
+            csv.writer(file, lineterminator="\n").writerows([name, *sample] for sample in timings.samples.tolist())
 
 
 def read_samples(content: bytes, run_id: str) -> dict[str, npt.NDArray[np.int64]]:

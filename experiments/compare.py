@@ -238,7 +238,7 @@ def _illustrate(store: Store, comparison: Comparison, options: argparse.Namespac
 def _commands(store: Store, comparison: Comparison) -> list[str]:
     """What was typed for the runs shown, and for this report."""
     return [
-        *store.commands(comparison.table["run_id"].head(MOST_RUNS)),
+        *store.commands(comparison.runs["run_id"].head(MOST_RUNS)),
         shlex.join(["python", "-m", "experiments.compare", *sys.argv[1:]]),
     ]
 

@@ -34,6 +34,7 @@ VALUE_KEEPING = (MOVING - {"QUANTIZE", "DEQUANTIZE", "CAST", "SHAPE", "FILL"}) |
 WITH_KERNEL = frozenset(
     {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_3D", "BATCH_MATMUL", "TRANSPOSE_CONV"}
 )
+CHANNELS_LAST = frozenset({"DEPTHWISE_CONV_2D", "CONV_3D"})  # of the kernel's axes, the output channels
 FLOAT16_WEIGHTS = "float32 with float16 weights"
 SHAPE_TYPES = frozenset({"int32", "int64"})
 INTEGER_TYPES = frozenset({"INT4", "INT8", "UINT8", "INT16", "INT32"})
@@ -62,7 +63,7 @@ class Op:
     weights_bytes: int
     macs: int  # multiply-accumulates for one image
     sparsity: float  # share of the weights that are zero
-    clusters: int  # number of distinct weights, in the channel that has most of them
+    clusters: int  # distinct weights of the kernel; of the channel with most of them, where each has its own scale
     inputs: tuple[int, ...]  # tensors of the file
     outputs: tuple[int, ...]
 
@@ -133,6 +134,12 @@ def _named_by_place(ops: Sequence[Op], outputs: set[int], layers: Sequence[str])
             named.append(op)
             outputs = outputs | set(op.inputs)
     return named[::-1]
+
+
+def interface(content: bytes) -> tuple[str, str]:
+    """The types of what a file takes and of what it gives."""
+    graph = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0)).subgraphs[0]
+    return _type(graph.tensors[graph.inputs[0]]), _type(graph.tensors[graph.outputs[0]])
 
 
 def input_details(content: bytes) -> Mapping[str, Any]:
@@ -232,6 +239,7 @@ def _op(model: Any, graph: Any, index: int, layers: Collection[str]) -> Op:
     count = _size(kernel.shape) if kernel is not None else 0
     kernel_type = _type(kernel) if kernel is not None else ""
     content = _content(kernel, model, name)
+    per_channel = kernel is not None and _scales(kernel) > 1
     return Op(
         index=index,
         op=name,
@@ -239,12 +247,12 @@ def _op(model: Any, graph: Any, index: int, layers: Collection[str]) -> Op:
         input_type=_type(values),
         weights_type=kernel_type,
         output_type=_type(output),
-        per_channel=kernel is not None and _scales(kernel) > 1,
+        per_channel=per_channel,
         weights=count,
         weights_bytes=-(-count * _TYPE_BITS.get(kernel_type.upper(), 32) // 8),
         macs=_macs(name, kernel, values, output),
         sparsity=_sparsity(content),
-        clusters=_clusters(content),
+        clusters=_clusters(content, per_channel),
         inputs=tuple(int(i) for i in operator.inputs if i >= 0),
         outputs=tuple(int(i) for i in operator.outputs),
     )
@@ -291,16 +299,18 @@ def _content(kernel: Any | None, model: Any, op: str) -> npt.NDArray[np.generic]
         values = np.where(halves > 7, halves.astype(np.int8) - 16, halves).astype(np.int8)
     else:
         values = stored.view(_type(kernel))
-    channels = kernel.shape[-1] if op == "DEPTHWISE_CONV_2D" else kernel.shape[0]
-    return values.reshape(-1, channels).T if op == "DEPTHWISE_CONV_2D" else values.reshape(channels, -1)
+    if op in CHANNELS_LAST:
+        return values.reshape(-1, kernel.shape[-1]).T
+    return values.reshape(kernel.shape[0], -1)
 
 
 def _sparsity(rows: npt.NDArray[np.generic]) -> float:
     return float(np.mean(rows == 0)) if rows.size else 0.0
 
 
-def _clusters(rows: npt.NDArray[np.generic]) -> int:
-    return max((len(np.unique(row)) for row in rows), default=0)
+def _clusters(rows: npt.NDArray[np.generic], per_channel: bool) -> int:
+    """Distinct weights of the kernel; where each channel has its own scale, equal ones are stored apart."""
+    return max((len(np.unique(row)) for row in rows), default=0) if per_channel else len(np.unique(rows))
 
 
 def _layer(tensors: Sequence[Any], layers: Collection[str]) -> str:
@@ -331,8 +341,10 @@ def _macs(name: str, kernel: Any | None, values: Any, output: Any) -> int:
     if kernel is None:
         return 0
     match name:
-        case "CONV_2D" | "CONV_3D":  # kernel (out, height, width, in): each output value takes one filter
+        case "CONV_2D":  # kernel (out, height, width, in): each output value takes one filter
             return _size(output.shape[1:]) * _size(kernel.shape[1:])
+        case "CONV_3D":  # kernel (depth, height, width, in, out)
+            return _size(output.shape[1:]) * _size(kernel.shape[:-1])
         case "DEPTHWISE_CONV_2D":  # kernel (1, height, width, out)
             return _size(output.shape[1:]) * _size(kernel.shape[1:3])
         case "TRANSPOSE_CONV":  # each input position is spread over the whole kernel

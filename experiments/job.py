@@ -18,7 +18,7 @@ from experiments.machine import at_work
 from experiments.pipeline import Experiment
 from experiments.progress import say
 from experiments.record import RunRecord
-from experiments.stamp import CODE_DIGEST, runtimes, stamp
+from experiments.stamp import CODE_DIGEST, runtimes, stamp, typed
 from experiments.tracking import DETAILS, Row, Store, await_server, connect, run_name
 from experiments.training import numerics
 
@@ -45,12 +45,17 @@ def perform(request: Request, job: int) -> Row:
     store = connect(request.tracking)
     if not request.sweep:  # a sweep has done it for its runs
         store.close_orphans()
-    key = run_key(request.experiment)
+    try:
+        key = run_key(request.experiment)
+    except UserError as error:  # a file that a card names is gone
+        run_id = store.open_run(request.experiment.setting, request.parameters, stamp(), request.sweep, job)
+        raise _failed(request, run_id, Failure.of(error)) from error
     with request.experiment.cache.run(key):
         if request.resume and (row := store.reuse(key, request.sweep, job)):
             say(f"  reused: {run_name(request.experiment.setting)} (run {row['run_id']})")
             return row
-        tags = {**stamp(), "run_key": key}
+        command = {} if request.sweep else {"command": typed()}  # those of a sweep have the sweep's
+        tags = {**stamp(), **command, "run_key": key}
         run_id = store.open_run(request.experiment.setting, request.parameters, tags, request.sweep, job)
         _make(request, store, run_id)
         try:

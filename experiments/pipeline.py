@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from experiments.record import AFTER, BASELINE, FINAL, REFERENCE, Answers, Data,
 from experiments.remembered import Remembered
 from experiments.stamp import stamp
 from experiments.strategy import Strategy
-from experiments.tflite import Float32, TFLiteModel
+from experiments.tflite import Float32, TFLiteModel, interface_of
 from experiments.training import Fit, Trained, Training, fit
 
 if TYPE_CHECKING:
@@ -65,8 +65,10 @@ class Experiment:
         """Whether this machine can do it, as far as that shows without TensorFlow.
 
         Raises:
-            UserError: a file of the model is missing or is none, or more threads are asked for than there are cores.
+            UserError: a file of the data or the model is missing or is none, or more threads are asked for than there
+                are cores.
         """
+        self.dataset.check()
         self.model.check()
         self.latency.check()
 
@@ -100,7 +102,7 @@ def run(experiment: Experiment) -> RunRecord:
     data = experiment.dataset.load()
     with at_work():
         model = built(experiment, data)
-        promise = strategy.promise(model)
+        promise = replace(strategy.promise(model), interface=interface_of(strategy.scheme))
     if promise.partial:
         say(f"  partial: {described(promise.left_float)}")
 

@@ -87,10 +87,12 @@ class _Screen:
         self._lock = Lock()
 
     def say(self, message: str) -> None:
-        CONSOLE.print(message, highlight=False, markup=False, soft_wrap=True)
+        with suppress(OSError):  # a full disk, a reader that is gone: no reason to stop the work
+            CONSOLE.print(message, highlight=False, markup=False, soft_wrap=True)
 
     def complain(self, message: str) -> None:
-        sys.stderr.write(f"{message}\n")
+        with suppress(OSError):
+            sys.stderr.write(f"{message}\n")
 
     def begin(self, bar: str, description: str, total: int | None) -> None:
         with self._lock:

@@ -29,7 +29,8 @@ class Promise:
     least_weights: int = 0  # ops with fewer weights than this stay in float
     left_float: Mapping[str, str] = field(default_factory=dict)  # layers that cannot be quantized, and why
     sparsity: float = 0.0  # least share of zeros among the weights of all pruned layers together
-    clusters: int | None = None  # most distinct weights that a channel may have
+    clusters: int | None = None  # most distinct weights that a kernel may have, or a channel with a scale of its own
+    interface: str = "float32"  # type of what goes in and comes out
 
     @property
     def partial(self) -> bool:
@@ -44,6 +45,16 @@ def broken(promise: Promise, ops: Sequence[Op]) -> tuple[str, ...]:
         *(f"{name} is not in the file" for name in sorted(promise.kernels - {op.layer for op in ops})),
         *_idle_conversions(ops),
         *_wrong_weights(promise, ops),
+    )
+
+
+def wrong_interface(promise: Promise, taken: str, given: str) -> tuple[str, ...]:
+    """Where the types that a file takes and gives are others than promised, in words."""
+    found = {"takes": taken, "gives": given}
+    return tuple(
+        f"the file {does} {each} instead of {promise.interface}"
+        for does, each in found.items()
+        if each != promise.interface
     )
 
 
@@ -87,4 +98,5 @@ def _wrong_weights(promise: Promise, ops: Sequence[Op]) -> Iterator[str]:
         yield f"{zeros / everything:.1%} of the weights are zero instead of {promise.sparsity:.1%}"
     for op in with_weights:
         if promise.clusters is not None and op.clusters > promise.clusters:
-            yield f"{op.layer} has {op.clusters} distinct weights in a channel instead of {promise.clusters} at most"
+            where = "a channel" if op.per_channel else "its kernel"
+            yield f"{op.layer} has {op.clusters} distinct weights in {where} instead of {promise.clusters} at most"

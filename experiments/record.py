@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from experiments.graph import Coverage, Op, arithmetic, coverage
+from experiments.graph import Coverage, Op, arithmetic, coverage, interface
 from experiments.measure.changes import Changed
 from experiments.measure.fidelity import Gap, OpNoise
 from experiments.measure.latency import Latency
 from experiments.measure.memory import Arena, Memory
 from experiments.measure.profile import Profile
-from experiments.promise import Promise, broken
+from experiments.promise import Promise, broken, wrong_interface
 from experiments.statistics import Estimate, mcnemar, paired_difference, proportion
 from experiments.tflite import TFLiteModel
 from experiments.training import History
@@ -176,7 +176,7 @@ class RunRecord:
     @property
     def broken(self) -> tuple[str, ...]:
         """Where the file differs from what its strategy promises, in words."""
-        return broken(self.promise, self.ops)
+        return (*broken(self.promise, self.ops), *wrong_interface(self.promise, *interface(self.tflite.content)))
 
     @property
     def xnnpack_ops(self) -> float:

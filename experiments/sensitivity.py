@@ -73,6 +73,7 @@ class Findings:
     alone: dict[str, Measured]  # the layer in int8, all others in float
     spared: dict[str, Measured]  # the layer in float, all others in int8
     proposal: Measured
+    untrainable: dict[str, str]  # layers that can be quantized after training only, and why
 
 
 OWN = tuple(Options.__dataclass_fields__)  # settings that are not for Hydra
@@ -125,12 +126,14 @@ def find(experiment: "Experiment", options: Options) -> Findings:
     from experiments.pipeline import built
     from experiments.tflite import Float32, Int8, TFLiteModel, convert
 
+    experiment.dataset.check()
     experiment.model.check()
     data = experiment.dataset.load()
     model = built(experiment, data)
     if not len(data.validation):
         raise UserError("The data set has no validation images; layers are chosen on them, never on the test split.")
-    from experiments.strategy.annotation import units_of  # TFMOT imports TensorFlow, which has to have come in quietly
+    # TFMOT imports TensorFlow, which has to have come in quietly.
+    from experiments.strategy.annotation import units_of, unsupported
 
     units = units_of(model)
     if not units:
@@ -162,6 +165,7 @@ def find(experiment: "Experiment", options: Options) -> Findings:
             alone=each(lambda unit: [unit]),
             spared=each(lambda unit: [other for other in units if other != unit]),
             proposal=smallest_within(tuple(units), measure, options.max_drop),
+            untrainable={unit: reason for unit, reason in unsupported(model).items() if unit in units},
         )
 
 
@@ -224,7 +228,7 @@ def advice(cost: Mapping[str, float], rounding: float) -> str:
 
 
 def proposed(findings: Findings, options: Options) -> str:
-    """What to paste into a sweep."""
+    """What to paste into a sweep: strategy=annotate only where each of the layers can be trained quantization-aware."""
     file = findings.proposal
     if not file.chosen:
         return f"No layer can be quantized within max_drop={options.max_drop}: ship the float file."
@@ -233,8 +237,16 @@ def proposed(findings: Findings, options: Options) -> str:
     return (
         f"Smallest file within max_drop={options.max_drop}, {how}: {file.bytes:,} bytes, "
         f"accuracy {points(file.change)} points against float.\n"
-        f"  strategy=ptq_int8 {layers}\n  strategy=annotate {layers}"
+        f"  strategy=ptq_int8 {layers}\n  {_annotating(findings, layers)}"
     )
+
+
+def _annotating(findings: Findings, layers: str) -> str:
+    reasons = findings.untrainable
+    refused = [f"{unit} ({reasons[unit]})" for unit in findings.proposal.chosen if unit in reasons]
+    if refused:
+        return f"(strategy=annotate cannot train quantization-aware: {'; '.join(refused)})"
+    return f"strategy=annotate {layers}"
 
 
 def main() -> None:

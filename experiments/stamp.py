@@ -3,7 +3,9 @@
 import hashlib
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -95,6 +97,11 @@ def _cpu() -> tuple[str, frozenset[str]]:
     kind = [f"{key} {fields[key]}" for key in KIND if key in fields]
     name = ", ".join([fields.get("model name", platform.machine()), *kind])
     return name, frozenset(fields.get("flags", fields.get("Features", "")).split())
+
+
+def typed() -> str:
+    """The command that makes a run or a sweep, as a shell takes it; cut where a tag of MLflow would be full."""
+    return shlex.join(["python", "-m", "experiments.run", *sys.argv[1:]])[:5000]
 
 
 def is_changed() -> bool:

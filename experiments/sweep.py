@@ -1,7 +1,6 @@
 """What surrounds a sweep: every job's configuration checked first, the parent run, the comparison at the end."""
 
 import atexit
-import shlex
 import socket
 import sys
 import tempfile
@@ -32,7 +31,7 @@ from experiments.isolation import load_ahead
 from experiments.machine import usable_cores
 from experiments.pipeline import Experiment
 from experiments.progress import advance, bar, flush, say, shown_here
-from experiments.stamp import stamp
+from experiments.stamp import stamp, typed
 from experiments.tracking import REUSED, Row, Status, Store, Tracking, connect
 
 P = ParamSpec("P")
@@ -81,10 +80,10 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         self._jobs = _jobs_of(config)
         requests = [_request(overrides, config_name) for overrides in self._jobs]
         check_one_place([request.tracking for request in requests])
-        requests[0].experiment.cache.check()
         self._open.enter_context(shown_here())
         atexit.register(self._open.close)  # also when the sweep ends before its time
-        if config.hydra.runtime.choices["hydra/launcher"] in LOCAL:
+        if config.hydra.runtime.choices["hydra/launcher"] in LOCAL:  # the files and cores of other nodes are theirs
+            requests[0].experiment.cache.check()
             for request in requests:
                 request.experiment.check()
         if config.hydra.runtime.choices["hydra/launcher"] == "basic":  # others have processes of their own
@@ -92,7 +91,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         self._store = connect(requests[0].tracking)
         self._store.close_orphans()
         name = f"sweep {' '.join(config.hydra.overrides.task)}".strip()[:250]
-        self._sweep = self._store.open_sweep(name, {**stamp(), "command": typed()[:5000]})
+        self._sweep = self._store.open_sweep(name, {**stamp(), "command": typed()})
         atexit.register(self._close_if_stopped)
         asked = [request.parameters["threads"] for request in requests]
         threads = threads_of_a_job(config.hydra.launcher, asked, usable_cores())
@@ -191,11 +190,6 @@ def shared_modules(experiments: Iterable[Experiment]) -> list[str]:
     return [module for module, runs in needed.items() if runs > 1]
 
 
-def typed() -> str:
-    """The command that made this sweep, as a shell takes it."""
-    return shlex.join(["python", "-m", "experiments.run", *sys.argv[1:]])
-
-
 def _told(row: Row, what: str) -> str:
     return f"{row['strategy']} (run {row['run_id']}): {what}"
 
@@ -286,7 +280,7 @@ def threads_of_a_job(launcher: DictConfig, asked: Sequence[int | None], cores: i
 
 
 def training_totals(rows: Sequence[Row]) -> str:
-    """What a sweep trained, and what it was spared: epochs from the cache, and those of runs that were finished."""
+    """What the runs of a sweep trained that ended well, and were spared: epochs of the cache, and of earlier runs."""
     finished = [row for row in rows if row["status"] == "FINISHED"]
     done = [row for row in finished if not row[REUSED]]
     found = [row for row in finished if row[REUSED]]
@@ -295,7 +289,9 @@ def training_totals(rows: Sequence[Row]) -> str:
         row["epochs_trained"] + row["epochs_reused"] for row in found
     )
     saved = sum(row["train_seconds_reused"] for row in done) + sum(row["train_seconds"] for row in found)
-    return f"Epochs trained: {trained:.0f}; reused: {reused:.0f}, which saved {spoken(saved)} of training."
+    told = f"Epochs trained: {trained:.0f}; reused: {reused:.0f}, which saved {spoken(saved)} of training."
+    failed = len(rows) - len(finished)
+    return f"{told} Epochs trained by {failed} runs that failed are not counted." if failed else told
 
 
 def spoken(seconds: float) -> str:

@@ -68,6 +68,11 @@ class Learned:
     rest: Rest = "float"
 
 
+def interface_of(scheme: "Scheme") -> Interface:
+    """The type of what goes into a file and comes out of it."""
+    return scheme.interface if isinstance(scheme, (Int8, Learned)) else "float32"
+
+
 Scheme = Float32 | Dynamic | DynamicInt4 | Float16 | Int8 | Int16x8 | Learned
 
 

@@ -53,6 +53,21 @@ def test_a_void_timing_is_told_with_its_reason() -> None:
     )
 
 
+def test_a_broken_promise_is_told_in_words() -> None:
+    table = frame([row("none"), row("qat", verified="false", broken_promise="dense computes in float32")])
+    assert note(table).endswith("Not verified: qat epochs=1 seed=0 (run-qat), dense computes in float32.")
+
+
+def test_a_file_that_breaks_its_promise_is_never_the_best() -> None:
+    table = frame([row("none"), row("qat", verified="false", tflite_bytes=5.0)])
+    assert styled(table)["bytes"] == ["bold green", ""]
+
+
+def test_a_difference_without_an_interval_may_be_chance() -> None:
+    nothing = {"accuracy_change": 0.01, "accuracy_change_low": None, "accuracy_change_high": None}
+    assert styled(frame([row("none"), row("qat", **nothing)]))["change, points"] == ["dim", "dim"]
+
+
 def test_rows_of_several_machines_say_so() -> None:
     table = frame([row("none", machine="a"), row("qat", machine="b")])
     assert list(for_people(table)["machine"]) == ["a", "b"]
@@ -400,3 +415,10 @@ def test_a_comparison_is_in_order_by_what_it_is_held_against() -> None:
     table = frame([row("none", run_id=name, tflite_bytes=size) for name, size in (("a", 2.0), ("b", 3.0), ("c", 1.0))])
     comparison = Comparison(table, table.assign(size_against=[1.0, 3.0, 2.0]), lambda _: None)
     assert list(comparison.in_order(["-size_against"]).table["run_id"]) == ["b", "c", "a"]
+
+
+def test_runs_behind_a_table_over_seeds_are_in_the_order_that_is_asked_for() -> None:
+    rows = [*seeds("qat", 2, tflite_bytes=9.0), *seeds("none", 2, tflite_bytes=5.0)]
+    pooled = held(rows, "none", "tflite_bytes > 0")
+    in_order = pooled.in_order(["tflite_bytes", "-runs"])
+    assert list(in_order.runs["strategy"]) == ["none", "none", "qat", "qat"]

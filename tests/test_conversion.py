@@ -231,6 +231,23 @@ def test_beside_the_chosen_layer_all_is_as_in_the_float_file(chosen: str) -> Non
     assert others(PTQInt8(calibration_samples=20, layers=(chosen,))) == others(Nothing())
 
 
+def test_weights_that_have_one_scale_are_counted_over_the_whole_kernel() -> None:
+    _, _, ops = converted(ArticleCNN(), Nothing())
+    first = next(op for op in ops if op.layer == "conv2d")
+    assert (first.weights, first.clusters) == (3 * 3 * 64, 3 * 3 * 64)
+
+
+def test_a_convolution_in_three_dimensions_takes_one_filter_for_each_value() -> None:
+    from experiments.tensorflow_quietly import keras
+
+    keras.backend.clear_session()
+    layers = [keras.Input((6, 6, 6, 1)), keras.layers.Conv3D(8, 3, name="conv3d"), keras.layers.Flatten()]
+    model = keras.Sequential([*layers, keras.layers.Dense(4, name="dense")])
+    ops = read_ops(convert(model, Float32(), calibration).content, ["conv3d", "dense"])
+    (conv,) = [op for op in ops if op.op == "CONV_3D"]
+    assert (conv.weights, conv.macs) == (27 * 8, 4**3 * 8 * 27)
+
+
 def twice_the_same_convolution() -> Any:
     """A model in a model: both convolutions of the inner one are of one layer, and their kernels have one shape."""
     from experiments.tensorflow_quietly import keras

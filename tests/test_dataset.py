@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from experiments.dataset import Split
 from experiments.dataset.archive import read_archive
@@ -143,9 +142,9 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
         Npz(path=path).load()
 
 
-def test_a_missing_file_is_found_when_the_configuration_is_read(tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="Path does not point to a file"):
-        Npz(path=tmp_path / "nothing.npz")
+def test_a_missing_file_is_found_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"dataset.path=.*nothing.npz: cannot be read \(No such file or directory\)"):
+        Npz(path=tmp_path / "nothing.npz").check()
 
 
 def test_a_changed_mnist_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

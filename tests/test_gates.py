@@ -103,6 +103,8 @@ def test_rows_are_those_of_the_condition() -> None:
     ("condition", "message"),
     [
         ("strateg == 'qat'", "Did you mean strategy"),
+        ("`finetune.epoch` == 1", r"name 'finetune.epoch' is not defined. Did you mean finetune"),
+        ("strategy.layers == 1", "names with a dot between backquotes"),
         ("strategy ==", "Write it as in"),
         ("epochs > 'five'", "Write it as in"),
         ("1 + 1", "--where"),

@@ -65,6 +65,26 @@ def test_whatever_a_result_cannot_be_recorded_for_the_run_is_closed_and_says_it(
     assert type(error).__name__ in details.decode()
 
 
+def test_a_file_that_is_gone_when_its_run_begins_is_a_failed_run(
+    asked: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "run_key", raising(UserError("b.npz: cannot be read (Permission denied).")))
+    with pytest.raises(JobError, match=r"failed: none.*: b\.npz: cannot be read"):
+        perform(asked, job=0)
+    row = recorded(asked)
+    assert (row["status"], row["error"]) == ("FAILED", "b.npz: cannot be read (Permission denied).")
+
+
+def test_a_run_of_its_own_says_how_it_was_made(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "run_apart", raising(UserError("no")))
+    monkeypatch.setattr("sys.argv", ["run.py", "strategy=none", "tracking.uri=postgresql://me:secret@host/db"])
+    with pytest.raises(JobError):
+        perform(asked, job=0)
+    store = connect(asked.tracking, create=False)
+    said = "python -m experiments.run strategy=none tracking.uri=postgresql://***@host/db"
+    assert store.commands([recorded(asked)["run_id"]]) == [said]
+
+
 @dataclass(frozen=True)
 class Folder:
     """A card that names a folder, as one of a user's own may."""

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from experiments import latency
+from experiments.artifacts import save_samples
 from experiments.errors import UserError
 from experiments.machine import Conditions
 from experiments.measure.accuracy import answers_in_batches, tflite_logits
@@ -66,6 +67,13 @@ def test_what_a_file_is_called_is_corrected_for_the_number_of_pairs() -> None:
     assert (six.verdict(six.ratio("a", "f")), files.loc["f", "speed"], files.loc["a", "speed"]) == (
         "slower", "unclear", "",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["sparse50%.tflite", "a,b.tflite"])
+def test_every_name_of_a_file_can_stand_before_its_samples(name: str, tmp_path: Path) -> None:
+    timed = Session({name: timings(100), SENTINEL: timings(100)}, IDLE, 1, start_seconds=0.2)
+    save_samples(tmp_path / "samples.csv.gz", timed)
+    assert set(pd.read_csv(tmp_path / "samples.csv.gz")["file"]) == {name, SENTINEL}
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,15 @@ def test_without_the_package_there_is_no_arena(monkeypatch: pytest.MonkeyPatch) 
     assert arena(NEGATION) is None
 
 
+def test_a_package_that_cannot_be_loaded_measures_nothing_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(memory, "find_spec", lambda _name: True)
+    monkeypatch.setattr(memory, "MICRO_PROBE", script(tmp_path, "raise ImportError('numpy.core failed')"))
+    assert arena(NEGATION) is None
+    assert "micro arena not measured: " in capsys.readouterr().out
+
+
 def in_micro(model: TFLiteModel) -> Arena:
     pytest.importorskip("tflite_micro")
     found = arena(model)

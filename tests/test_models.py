@@ -53,6 +53,25 @@ def test_a_saved_model_comes_back_with_its_weights(tmp_path: Path, ending: str) 
     assert all((a == b).all() for a, b in zip(loaded.get_weights(), model.get_weights(), strict=True))
 
 
+def test_a_file_with_a_damaged_directory_is_a_damaged_model(tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata.json", "{}")
+    path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"\0\0\0\0"))
+    with pytest.raises(UserError, match=r"model.path=.*model.keras: a damaged Keras model"):
+        KerasFile(path=path).check()
+
+
+@pytest.mark.tensorflow
+def test_a_model_that_takes_whole_numbers_is_refused(tmp_path: Path) -> None:
+    from experiments.tensorflow_quietly import keras
+
+    layers = [keras.Input((8, 8, 1), dtype="uint8"), keras.layers.Rescaling(1 / 255), keras.layers.Flatten()]
+    keras.Sequential([*layers, keras.layers.Dense(3)]).save(tmp_path / "model.keras")
+    with pytest.raises(UserError, match=r"takes images of uint8; data sets give float32"):
+        KerasFile(path=tmp_path / "model.keras").build((8, 8, 1), 3)
+
+
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("ending", [".keras", ".h5"])
 def test_code_in_a_model_file_is_not_run(tmp_path: Path, ending: str) -> None:

@@ -204,6 +204,12 @@ def test_a_void_timing_is_left_out_and_said() -> None:
     assert any("void timings of prune" in text for text in texts(figure))
 
 
+def test_a_file_that_breaks_its_promise_is_left_out_and_said() -> None:
+    figure = accuracy_size(frame([*SWEEP, quantized("prune", verified="false")]), NO_SEEDS)
+    assert "prune" not in texts(figure)
+    assert any("break their promise" in text for text in texts(figure))
+
+
 def test_times_of_several_machines_never_share_a_panel() -> None:
     rows = [quantized(each, machine=machine, run_id=each + machine) for each in SIX for machine in ("one", "two")]
     assert len(accuracy_latency(frame(rows), NO_SEEDS).axes) == 2

@@ -11,11 +11,11 @@ from experiments.dataset import Dataset, Images
 from experiments.dataset.mnist import Mnist
 from experiments.errors import UserError
 from experiments.exact import held_in_float
-from experiments.graph import Op, read_ops
-from experiments.promise import Promise, broken
+from experiments.graph import Op, interface, read_ops
+from experiments.promise import Promise, broken, wrong_interface
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.qat import QAT
-from experiments.tflite import Learned, convert
+from experiments.tflite import Learned, convert, interface_of
 from experiments.training import Trained
 from tests.tiny import product_file
 
@@ -61,6 +61,11 @@ def test_a_kept_promise_has_no_difference(promise: Promise, op: Op) -> None:
         (Promise("hybrid int8"), replace(POOL, op="WHILE"), "pool (WHILE) is not looked into, and was to compute in"),
         (Promise("int8", sparsity=0.8), INT8, "50.0% of the weights are zero instead of 80.0%"),
         (Promise("int8", clusters=8), INT8, "conv has 16 distinct weights in a channel instead of 8 at most"),
+        (
+            Promise("float32", clusters=8),
+            replace(FLOAT, per_channel=False),
+            "conv has 16 distinct weights in its kernel",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -119,6 +124,37 @@ def article_cnn() -> Any:
 
 def found(content: bytes, promise: Promise, model: Any) -> str:
     return "; ".join(broken(promise, read_ops(content, [layer.name for layer in model.layers])))
+
+
+@pytest.mark.parametrize(
+    ("taken", "given", "differences"),
+    [
+        ("int8", "int8", ()),
+        ("float32", "int8", ("the file takes float32 instead of int8",)),
+        ("int8", "float32", ("the file gives float32 instead of int8",)),
+    ],
+)
+def test_the_types_that_go_in_and_out_are_part_of_a_promise(
+    taken: str, given: str, differences: tuple[str, ...]
+) -> None:
+    assert wrong_interface(Promise("int8", interface="int8"), taken, given) == differences
+
+
+@pytest.mark.tensorflow
+def test_an_interface_that_the_converter_leaves_in_float_is_caught() -> None:
+    from experiments.tensorflow_quietly import keras
+
+    keras.backend.clear_session()
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)), keras.layers.Rescaling(2.0, name="rescaling"), keras.layers.Flatten(),
+            keras.layers.Dense(10, name="dense"),
+        ]
+    )  # fmt: skip
+    strategy = QAT(interface="int8")
+    file = convert(strategy.prepare(model, Trained.untouched, calibration).model, strategy.scheme, calibration)
+    promise = replace(strategy.promise(model), interface=interface_of(strategy.scheme))
+    assert "takes float32 instead of int8" in "; ".join(wrong_interface(promise, *interface(file.content)))
 
 
 @pytest.mark.tensorflow

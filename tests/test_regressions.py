@@ -30,6 +30,13 @@ def test_a_drop_is_allowed_up_to_its_amount(accuracy: float, worse: int) -> None
     assert len(regressions(BEFORE, now, [drop("tflite_accuracy=0.005")])) == worse
 
 
+def test_exactly_what_is_allowed_is_allowed_whatever_floating_point_makes_of_it() -> None:
+    before = frame([row("qat", tflite_accuracy=0.99)])
+    now = frame([row("qat", tflite_accuracy=0.985)])
+    assert 0.99 - 0.985 > 0.005
+    assert regressions(before, now, [drop("tflite_accuracy=0.005")]) == []
+
+
 @pytest.mark.parametrize(("latency", "worse"), [(50.0, 0), (109.0, 0), (111.0, 1)])
 def test_a_growth_is_allowed_up_to_its_share(latency: float, worse: int) -> None:
     now = frame([row("none", machine="a"), row("qat", machine="a", latency_p50_us=latency)])

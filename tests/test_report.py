@@ -237,6 +237,19 @@ def test_a_page_says_what_to_type() -> None:
     )
 
 
+def test_a_page_keeps_passwords_to_itself() -> None:
+    shown = page(ROWS, WRONG, ("python -m experiments.run -m tracking.uri=postgresql://me:secret@db/mlflow",))
+    assert "secret" not in shown
+    assert "postgresql://***@db/mlflow" in shown
+
+
+def test_a_page_shows_what_a_file_is_not_that_its_strategy_promises() -> None:
+    broken = row("qat", verified="false", broken_promise="dense computes in float32 instead of int8")
+    assert "<dt>breaks its promise</dt><dd>dense computes in float32 instead of int8</dd>" in page(
+        [row("none"), broken], WRONG
+    )
+
+
 def test_a_page_shows_the_ops_of_a_run_and_the_images_that_changed() -> None:
     shown = page(ROWS, WRONG)
     assert "451,584" in shown

@@ -131,9 +131,13 @@ def test_epochs_of_the_cache_and_of_finished_runs_were_saved() -> None:
         row(2, 0, seconds=20, seconds_reused=0),
         row(1, 2, seconds=30, seconds_reused=20),
         row(4, 1, seconds=50, seconds_reused=10, reused=True),  # made by an earlier sweep
-        row(9, 9, seconds=90, seconds_reused=90, status="FAILED"),
     ]
     assert training_totals(rows) == "Epochs trained: 3; reused: 7, which saved 1 min 10 s of training."
+
+
+def test_what_failed_runs_trained_is_said_not_to_be_counted() -> None:
+    rows = [row(2, 0, seconds=20, seconds_reused=0), {"status": "FAILED"}]
+    assert training_totals(rows).endswith("Epochs trained by 1 runs that failed are not counted.")
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(8.4, "8 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")])

@@ -38,7 +38,7 @@ class Comparison:
             UserError: there is no such column.
         """
         table = in_order(self.table, keys)
-        return replace(self, table=table, runs=self.runs if self.pooled else table)
+        return replace(self, table=table, runs=in_order(self.runs, [key for key in keys if _is_of(key, self.runs)]))
 
     @property
     def of_seeds(self) -> pd.DataFrame:
@@ -69,6 +69,11 @@ def compared(
         return Comparison(runs, runs, answers, remarks=tuple(remarks))
     found = grouped(runs, groups, answers)
     return Comparison(runs, found.table, answers, by is None, (*remarks, *found.left_out))
+
+
+def _is_of(key: str, table: pd.DataFrame) -> bool:
+    """Whether a table has the column of a key; `runs` is one of groups alone."""
+    return key.removeprefix("-") in table.columns
 
 
 def _remembered(read: Answered) -> Answered:

@@ -134,7 +134,7 @@ def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY,)) -> str:
         MACHINES: several_machines(table),
         RANK: LATENCY in columns and of_one_float_file(table),
     }
-    return "\n".join([" ".join(text for text, holds in said.items() if holds), *_void(table)])
+    return "\n".join([" ".join(text for text, holds in said.items() if holds), *_void(table), *_broken(table)])
 
 
 def _void(table: pd.DataFrame) -> list[str]:
@@ -142,6 +142,12 @@ def _void(table: pd.DataFrame) -> list[str]:
     void = table[table["speed"] == VOID]
     lines = [f"Void: {label(run)}, {_first(run['latency_void'])}." for _, run in void.iterrows()]
     return [*lines, "The same command with resume=false measures anew."] if lines else []
+
+
+def _broken(table: pd.DataFrame) -> list[str]:
+    """What files are not that their strategies promise."""
+    broken = table[table["verified"].map(lambda verified: says(verified, "false"))]
+    return [f"Not verified: {label(run)}, {run['broken_promise']}." for _, run in broken.iterrows()]
 
 
 def _first(reasons: str) -> str:

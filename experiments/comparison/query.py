@@ -9,7 +9,7 @@ import pandas as pd
 from experiments.comparison.columns import VOID, check_comparable, timed
 from experiments.errors import UserError, first_line, near
 
-EXAMPLE = "--where \"strategy == 'qat' and epochs >= 5\""
+EXAMPLE = "--where \"strategy == 'qat' and epochs >= 5\", names with a dot between backquotes"
 
 
 def where(table: pd.DataFrame, condition: str) -> pd.DataFrame:
@@ -22,14 +22,20 @@ def where(table: pd.DataFrame, condition: str) -> pd.DataFrame:
         holds = table.eval(condition, engine="python")
         found = table[holds] if _is_condition(holds) else None
     except Exception as error:  # pandas, Python's parser and the columns' types each raise their own
-        unknown = re.search(r"name '(\w+)' is not defined", str(error))
+        said = _with_dots(first_line(error))
+        unknown = re.search(r"name '([\w.]+)' is not defined", said)
         hint = near(unknown[1], map(str, table.columns)) if unknown else f"Write it as in {EXAMPLE}."
-        raise UserError(f"--where {condition!r}: {first_line(error)}. {hint}") from error
+        raise UserError(f"--where {condition!r}: {said}. {hint}") from error
     if found is None:
         raise UserError(f"--where {condition!r}: this is a value, not a condition. Write it as in {EXAMPLE}.")
     if found.empty:
         raise UserError(f"--where {condition!r}: this holds for no run.")
     return found
+
+
+def _with_dots(said: str) -> str:
+    """What pandas says, with the names of columns as they stand between backquotes."""
+    return re.sub(r"BACKTICK_QUOTED_STRING_(\w+)", lambda found: found[1].replace("_DOT_", "."), said)
 
 
 def _is_condition(value: object) -> "TypeGuard[pd.Series[bool]]":

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isclose
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from experiments.record import is_setting
 SETTING = (*CELL, "seed")
 FORM = re.compile(r"\s*(?P<column>[\w.]+)\s*=\s*(?P<amount>\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?)\s*(?P<percent>%?)\s*")
 Direction = Literal["drop", "growth"]
+ROUNDING = 1e-12  # of a value: 0.99 - 0.985 is a little more than 0.005
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Allowance:
     def exceeded(self, before: float, now: float) -> bool:
         """Whether it has changed by more than that in the bad direction."""
         change = before - now if self.direction == "drop" else now - before
-        return change > self.amount * (abs(before) if self.is_share else 1.0)
+        allowed = self.amount * (abs(before) if self.is_share else 1.0)
+        return change > allowed and not isclose(change, allowed, abs_tol=ROUNDING * abs(before))
 
 
 def allowance(text: str, direction: Direction, table: pd.DataFrame) -> Allowance:

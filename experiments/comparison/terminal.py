@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from experiments.comparison.columns import TASK, VOID, several_machines, timed
+from experiments.comparison.columns import TASK, VOID, several_machines, sound, timed
 from experiments.comparison.people import Differences, for_people, note
 from experiments.progress import CONSOLE, print_whole
 from experiments.record import is_setting
@@ -73,8 +73,11 @@ def styled(table: pd.DataFrame) -> Mapping[str, Sequence[str]]:
 
 
 def _best(table: pd.DataFrame, column: str, highest: bool) -> pd.Series:
-    """The highest or lowest value of each task; of times, only of those that mean something, on one machine."""
-    values = table[column]
+    """The highest or lowest value of each task, among files that keep their promise.
+
+    Of times, only of those that mean something, on one machine.
+    """
+    values = table[column].where(sound(table))
     if timed(column):
         values = values.where((table["speed"] != VOID) & (not several_machines(table)))
     best = values.groupby([table[name] for name in TASK], dropna=False).transform("max" if highest else "min")
@@ -82,8 +85,9 @@ def _best(table: pd.DataFrame, column: str, highest: bool) -> pd.Series:
 
 
 def _holds(table: pd.DataFrame, column: str, nothing: float) -> pd.Series:
-    """Whether the interval of a difference holds the value that means none."""
-    return (table[f"{column}_low"] <= nothing) & (table[f"{column}_high"] >= nothing)
+    """Whether the interval of a difference holds the value that means none; no interval shows that it does not."""
+    low, high = table[f"{column}_low"], table[f"{column}_high"]
+    return ((low <= nothing) & (high >= nothing)) | low.isna() | high.isna()
 
 
 def _styles(best: pd.Series, chance: pd.Series) -> list[str]:

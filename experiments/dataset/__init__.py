@@ -100,6 +100,9 @@ class Source(ABC):
     test_samples: PositiveInt | None = None
     validation_split: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
+    def check(self) -> None:
+        """Raise UserError where the images cannot be had; called before TensorFlow is imported, where a run is made."""
+
     @abstractmethod
     def read(self) -> Raw:
         """All images and labels of the source; raises UserError where they cannot be had."""

@@ -49,6 +49,9 @@ class KerasDataset(Source):
     def _load(self) -> Raw:
         from experiments.tensorflow_quietly import keras
 
+        if not any((_folder() / name).exists() for name in KEPT[self.name]):
+            say(f"dataset={self.name}: fetched once, and kept in {_folder()}.")
+        keras.utils.disable_interactive_logging()  # a bar on standard output, a line a step where that is a file
         (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, self.name).load_data()
         return Raw(x_train, y_train, x_test, y_test)
 

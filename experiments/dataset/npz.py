@@ -1,18 +1,23 @@
 """A user's own images, from a NumPy archive."""
 
-from pydantic import FilePath
+from pathlib import Path
+
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
 from experiments.dataset import Raw, Source
-from experiments.dataset.archive import read_archive
+from experiments.dataset.archive import check_readable, read_archive
 
 
 @card(frozen=True, config=CARD, kw_only=True)
 class Npz(Source):
     """x_train, y_train, x_test, y_test of any image shape; unsigned integers are scaled to 0..1."""
 
-    path: FilePath
+    path: Path
+
+    def check(self) -> None:
+        """The file has to be there, and to be readable."""
+        check_readable(self.path, "dataset.path")
 
     def read(self) -> Raw:
         """The arrays of the file at `path`."""

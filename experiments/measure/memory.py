@@ -14,6 +14,7 @@ from experiments.dataset import Images
 from experiments.errors import UserError
 from experiments.measure.accuracy import input_of, quantized
 from experiments.measure.child import run_child
+from experiments.progress import say
 from experiments.tflite import TFLiteModel
 
 MEMORY_PROBE = Path(__file__).with_name("memory_probe.py")
@@ -73,7 +74,7 @@ def peak_memory(model: TFLiteModel, images: Images, threads: int) -> Memory:
 
 
 def arena(model: TFLiteModel) -> Arena | None:
-    """Whether the file runs on microcontrollers, and in how large an arena; None where tflite-micro is not installed.
+    """Whether the file runs on microcontrollers, and in how large an arena; None without tflite-micro.
 
     The bytes are the total that TFLM reports. While it allocates, it needs a few hundred more for a moment; and a
     32-bit device needs fewer for its records, since pointers are half as long there.
@@ -86,6 +87,9 @@ def arena(model: TFLiteModel) -> Arena | None:
         try:
             run_child(MICRO_PROBE, folder)
         except UserError as error:
+            if not (folder / "said.txt").exists():  # made by the probe once tflite-micro is loaded
+                say(f"  micro arena not measured: {error}")
+                return None
             return Arena(None, _reason(folder / "said.txt") or str(error))
         return Arena(_total((folder / "said.txt").read_text(errors="replace")), "")
 

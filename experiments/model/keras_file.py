@@ -2,9 +2,9 @@
 
 import json
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import FilePath
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
@@ -21,7 +21,7 @@ RULE = "model.path takes a model saved by Keras 2 (tf_keras) as .keras or .h5"
 class KerasFile(Architecture):
     """The model at `path`, in safe mode: code inside the file is never run. epochs=0 takes it as it is."""
 
-    path: FilePath
+    path: Path
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
         """The model as it was saved, once it is seen to fit the data set; raises UserError where it does not."""
@@ -48,15 +48,13 @@ class KerasFile(Architecture):
             return
         if not zipfile.is_zipfile(self.path):
             raise UserError(f"model.path={self.path}: no Keras model, or a truncated one. {RULE}.")
-        with zipfile.ZipFile(self.path) as archive:
-            if "metadata.json" not in archive.namelist():
-                raise UserError(f"model.path={self.path}: a zip file, but no Keras model. {RULE}.")
-            try:
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                if "metadata.json" not in archive.namelist():
+                    raise UserError(f"model.path={self.path}: a zip file, but no Keras model. {RULE}.")
                 version = str(json.loads(archive.read("metadata.json"))["keras_version"])
-            except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-                raise UserError(
-                    f"model.path={self.path}: a damaged Keras model ({first_line(error)}). {RULE}."
-                ) from error
+        except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise UserError(f"model.path={self.path}: a damaged Keras model ({first_line(error)}). {RULE}.") from error
         if not version.startswith("2."):
             raise UserError(
                 f"model.path={self.path}: saved by Keras {version}, and TensorFlow Model Optimization takes Keras 2 "
@@ -70,6 +68,11 @@ class KerasFile(Architecture):
             raise UserError(
                 f"model.path={self.path}: has {len(inputs)} inputs and {len(outputs)} outputs; "
                 "a classifier of images has one of each."
+            )
+        if not model.inputs[0].dtype.is_floating:
+            raise UserError(
+                f"model.path={self.path}: takes images of {model.inputs[0].dtype.name}; data sets give float32. Save a "
+                "model that takes floats."
             )
         wanted, given = tuple(model.inputs[0].shape[1:]), tuple(input_shape)
         if len(wanted) != len(given) or any(w not in (None, g) for w, g in zip(wanted, given, strict=True)):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from experiments.comparison.columns import TASK, VOID, cell_of, key_of
+from experiments.comparison.columns import TASK, VOID, cell_of, key_of, sound
 from experiments.comparison.names import epochs_told, names
 from experiments.plots import NoPictureError
 
@@ -43,21 +43,22 @@ def frontier(x: Numbers, y: Numbers) -> npt.NDArray[np.bool_]:
 
 
 def measured(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """The finished runs that have all of these numbers.
+    """The finished runs that have all of these numbers, and files that keep their promise.
 
     Raises:
         NoPictureError: there is none.
     """
-    found = table[(table["status"] == "FINISHED") & table[list(columns)].notna().all(axis=1)]
+    found = table[sound(table) & table[list(columns)].notna().all(axis=1)]
     if found.empty:
-        raise NoPictureError(f"no finished run has {' and '.join(columns)}")
+        raise NoPictureError(f"no finished and verified run has {' and '.join(columns)}")
     return found
 
 
 def left_out(table: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
     """How many runs a picture lacks, in a sentence; none where it has them all."""
     missing = len(table) - len(shown)
-    return [f"Left out: {missing} of {len(table)} runs, which did not finish or lack these numbers."] if missing else []
+    why = "which did not finish, break their promise, or lack these numbers"
+    return [f"Left out: {missing} of {len(table)} runs, {why}."] if missing else []
 
 
 def void_left_out(timed: pd.DataFrame) -> list[str]:

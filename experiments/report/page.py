@@ -11,12 +11,12 @@ from markupsafe import Markup
 
 from experiments.artifacts import CHANGED, LAYERS, read_changed
 from experiments.comparison.baseline import against, trained_less, unmatched
-from experiments.comparison.columns import is_group
+from experiments.comparison.columns import is_group, label
 from experiments.comparison.compared import Comparison
 from experiments.comparison.groups import grouped, seeds_to_pool
 from experiments.comparison.people import for_people, note
 from experiments.comparison.terminal import styled
-from experiments.errors import UserError
+from experiments.errors import UserError, redacted
 from experiments.plots import as_svg
 from experiments.plots.comparison import Pictures
 from experiments.report.choices import MARGIN, Task, choices, tasks
@@ -93,7 +93,7 @@ def report(store: Store, comparison: Comparison, drawn: Pictures, commands: Sequ
         "details": list(_details(store, comparison, found)),
         "most_details": MOST_RUNS,
         "rows": len(comparison.table),
-        "commands": commands,
+        "commands": [redacted(command) for command in commands],
         "stamps": _stamps(store, comparison.runs),
     }
     environment = Environment(
@@ -146,8 +146,9 @@ def _control(comparison: Comparison) -> Table | None:
 def _details(store: Store, comparison: Comparison, found: list[Task]) -> Iterator[Details]:
     names = {row["run_id"]: task.named(row) for task in found for _, row in task.rows.iterrows()}
     for _, row in comparison.table.head(MOST_RUNS).iterrows():
-        if row["run_id"] in names:
-            yield _details_of(store, comparison, row, names[row["run_id"]])
+        if row["status"] == "FINISHED":
+            name = names.get(row["run_id"], label(row))  # one that cannot be shipped takes part in no task
+            yield _details_of(store, comparison, row, name)
 
 
 def _details_of(store: Store, comparison: Comparison, row: pd.Series, name: str) -> Details:
@@ -177,6 +178,7 @@ def _facts(row: pd.Series) -> tuple[tuple[str, str], ...]:
         "weights stored in integers, %": percent(row["coverage_weights"]),
         "multiply-accumulates in integers, %": percent(row["coverage_macs"]),
         "computing ops that XNNPACK takes, %": percent(row["xnnpack_ops"]),
+        "breaks its promise": row["broken_promise"],
         "stays float": row["left_float"],
         "timing is void": row["latency_void"] if row["speed"] == "void" else "",
         "training, s": whole(row["train_seconds"]),

@@ -84,9 +84,10 @@ def refuse_unsupported(model: "Model", names: Collection[str]) -> None:
         return
     listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
     possible = [name for name in supported(model) if _has_kernel(model.get_layer(name))]
+    others = f"Annotate others, as in strategy=annotate 'strategy.layers=[{','.join(possible)}]', or quantize"
     raise UserError(
-        f"Layers that cannot be trained quantization-aware: {listed}. Annotate others, as in strategy=annotate "
-        f"'strategy.layers=[{','.join(possible)}]', or quantize after training with strategy=ptq_int8."
+        f"Layers that cannot be trained quantization-aware: {listed}. {others if possible else 'Quantize'} after "
+        "training, with strategy=ptq_int8."
     )
 
 

@@ -208,10 +208,11 @@ class Store:
 
     @explained
     def commands(self, run_ids: Iterable[str]) -> list[str]:
-        """What was typed for the sweeps that these runs belong to."""
-        parents = [self.client.get_run(run_id).data.tags.get("mlflow.parentRunId") for run_id in run_ids]
-        sweeps = [self.client.get_run(parent).data.tags for parent in dict.fromkeys(parents) if parent]
-        return [tags["command"] for tags in sweeps if "command" in tags]
+        """What was typed for these runs, or for the sweeps that they belong to."""
+        parents = {run_id: self.client.get_run(run_id).data.tags.get("mlflow.parentRunId") for run_id in run_ids}
+        makers = dict.fromkeys(parent or run_id for run_id, parent in parents.items())
+        tags = (self.client.get_run(maker).data.tags for maker in makers)
+        return [found["command"] for found in tags if "command" in found]
 
     @explained
     def newest_sweep(self, command: str) -> str | None:
