@@ -28,7 +28,7 @@ RIVAL = "finetune_ptq_int8"
 # Of the suite's strategies, those of the article's question; those that compress as well are a study of their own.
 ARTICLE = "none,finetune,ptq_dynamic,ptq_float16,ptq_int4,ptq_int8,ptq_int16x8,finetune_ptq_int8,qat,annotate"
 COMPRESSION = "none,finetune,finetune_ptq_int8,qat,prune_qat,cluster_qat,prune_cluster_qat"
-COMPRESSION_SEEDS = "none,finetune,finetune_ptq_int8,prune_qat"
+COMPRESSION_SEEDS = "none,finetune,finetune_ptq_int8,prune_qat,cluster_qat,prune_cluster_qat"
 TWO_MORE_SEEDS = ("seed=1,2", "threads=1")  # a thread each, so that seeds can be trained side by side beforehand
 STUDIES: Mapping[str, Study] = {
     "first_sweep": Study(
@@ -59,7 +59,7 @@ STUDIES: Mapping[str, Study] = {
     ),
     "compression": Study(
         "Pruning and clustering by the article's protocol, alone, with int8 after training, or before qat",
-        "two and a half hours on two cores",
+        "three and a half hours on two cores",
         (
             ("+suite=article", f"strategy={COMPRESSION}"),
             ("+suite=article", "strategy=prune,cluster", "strategy.quantization=none,int8"),
@@ -68,12 +68,12 @@ STUDIES: Mapping[str, Study] = {
         control=CONTROL,
     ),
     "compression_seeds": Study(
-        "Pruning, pruning before qat, and clustering as in compression, with two more seeds",
-        "three and a half hours on two cores, or two and a half where the seeds are trained side by side",
+        "Pruning and clustering as in compression, with two more seeds",
+        "eight hours on two cores, or five and a half where the seeds are trained side by side",
         (
             ("+suite=article", f"strategy={COMPRESSION_SEEDS}", *TWO_MORE_SEEDS),
             ("+suite=article", "strategy=prune,cluster", "strategy.quantization=none,int8", *TWO_MORE_SEEDS),
-            ("+suite=article", "strategy=finetune,finetune_ptq_int8", "finetune.epochs=40", *TWO_MORE_SEEDS),
+            ("+suite=article", "strategy=finetune,finetune_ptq_int8", "finetune.epochs=40,60", *TWO_MORE_SEEDS),
         ),
         control=CONTROL,
     ),
