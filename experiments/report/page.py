@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from experiments.artifacts import CHANGED, LAYERS, read_changed
 from experiments.comparison.baseline import against, trained_less, unmatched
-from experiments.comparison.columns import is_group, label
+from experiments.comparison.columns import is_group
 from experiments.comparison.compared import Comparison
 from experiments.comparison.groups import grouped, seeds_to_pool
 from experiments.comparison.people import for_people, note
@@ -147,8 +147,8 @@ def _details(store: Store, comparison: Comparison, found: list[Task]) -> Iterato
     names = {row["run_id"]: task.named(row) for task in found for _, row in task.rows.iterrows()}
     for _, row in comparison.table.head(MOST_RUNS).iterrows():
         if row["status"] == "FINISHED":
-            name = names.get(row["run_id"], label(row))  # one that cannot be shipped takes part in no task
-            yield _details_of(store, comparison, row, name)
+            # One that breaks its promise cannot be shipped, and takes part in no task.
+            yield _details_of(store, comparison, row, names.get(row["run_id"], str(row["strategy"])))
 
 
 def _details_of(store: Store, comparison: Comparison, row: pd.Series, name: str) -> Details:
