@@ -3,7 +3,6 @@
 import gc
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -15,6 +14,7 @@ from experiments.configuration import Request
 from experiments.errors import UserError
 from experiments.isolation import Failure, RunFailed, run_apart
 from experiments.machine import at_work
+from experiments.own_code import own_sources, sha256
 from experiments.pipeline import Experiment
 from experiments.progress import say
 from experiments.record import RunRecord
@@ -31,7 +31,6 @@ class StoreGoneError(JobError):
     """A run that ended without a result, of which the store could not be told: no other one can be recorded either."""
 
 
-PACKAGE = Path(__file__).parent
 UNRECORDED = "its result could not be recorded"
 
 
@@ -151,37 +150,19 @@ def run_key(experiment: Experiment) -> str:
 def _identity(card: Any) -> Mapping[str, Any]:
     return {
         "class": type(card).__qualname__,
-        "source": [_sha256(path) for path in _own_sources(type(card))],
+        "source": [sha256(path) for path in own_sources(type(card))],
         "values": {name: _content(value) for name, value in asdict(card).items()},
     }
-
-
-def _own_sources(kind: type) -> list[Path]:
-    """The files outside this package that decide what a card of this class does.
-
-    They are those of the class and of the classes that it is built on, and the modules that stand beside its own one.
-    """
-    named = (getattr(sys.modules[each.__module__], "__file__", None) for each in kind.__mro__)
-    own, *built_on = [Path(name) for name in named if name] or [PACKAGE]
-    files = {file for file in (own, *built_on) if not file.is_relative_to(PACKAGE)}
-    return sorted(files | set(own.parent.glob("*.py"))) if own in files else sorted(files)
 
 
 def _content(value: Any) -> Any:
     """A value of a card as a result depends on it: files by what they hold, folders by their files."""
     match value:
         case Path() if value.is_file():
-            return _sha256(value)
+            return sha256(value)
         case Path() if value.is_dir():
             files = sorted(path for path in value.rglob("*") if path.is_file())
             return [(str(path.relative_to(value)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
         case list() | tuple():
             return [_content(each) for each in value]
     return value
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error

@@ -25,6 +25,7 @@ from experiments.cache import Arrays, Cache, Trajectory
 from experiments.card import CARD
 from experiments.dataset import Dataset, Images, Labels
 from experiments.machine import at_work, usable_cores
+from experiments.own_code import own_sources, sha256
 from experiments.precision import Precision, in_precision
 from experiments.progress import Advance, bar
 from experiments.stamp import stamp
@@ -127,8 +128,11 @@ def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int)
 
 
 def digest_of(model: "Model") -> str:
-    """SHA-256 of a model's architecture and weights."""
+    """SHA-256 of a model's architecture and weights, and of the code of layers that are a user's own."""
     digest = hashlib.sha256(model.to_json().encode())
+    kinds = {type(part) for part in model.submodules}
+    for source in sorted({file for kind in kinds for file in own_sources(kind)}):
+        digest.update(sha256(source).encode())
     for weights in model.get_weights():
         digest.update(np.ascontiguousarray(weights).tobytes())
     return digest.hexdigest()
@@ -147,6 +151,7 @@ def numerics() -> Mapping[str, str]:
     return {
         **{package: version(package) for package in packages},
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1"),
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "all"),
         "cpu_flags": f"{platform.machine()} {stamp()['cpu_flags']}",
         "code": hashlib.sha256(b"".join(path.read_bytes() for path in CODE)).hexdigest(),
     }

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from experiments.cache import Cache
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
 from experiments.precision import Precision, in_precision
-from experiments.training import Trained, Training, fit, trajectory_key
+from experiments.training import Trained, Training, digest_of, fit, trajectory_key
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.tensorflow
@@ -210,3 +211,27 @@ def test_a_layer_inside_a_model_inside_a_model_computes_in_bfloat16_too(data: Da
     model = keras.Sequential([layers.InputLayer(data.input_shape), inner, layers.Dense(data.classes)])
     with in_precision(model, "mixed_bfloat16") as twin:
         assert twin.layers[0].layers[0].compute_dtype == "bfloat16"
+
+
+OWN_LAYER = """
+from experiments.tensorflow_quietly import keras
+
+class Doubled(keras.layers.Layer):
+    def call(self, values):
+        return 2 * values
+"""
+
+
+def test_another_code_of_a_layer_of_ones_own_is_another_model(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from experiments.tensorflow_quietly import keras
+
+    (tmp_path / "own_layers.py").write_text(OWN_LAYER)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = import_module("own_layers").Doubled(name="doubled")
+    model = keras.Sequential([keras.Input(data.input_shape), keras.layers.Flatten(), own, keras.layers.Dense(10)])
+    before = digest_of(model)
+    assert digest_of(model) == before
+    (tmp_path / "own_layers.py").write_text(OWN_LAYER.replace("2 *", "3 *"))
+    assert digest_of(model) != before
