@@ -29,6 +29,7 @@ from experiments.plots import save
 from experiments.plots.comparison import Evidence, comparison_pictures
 from experiments.progress import say
 from experiments.report.page import write_report
+from experiments.stamp import stamp
 from experiments.tracking import Row, Store, Tracking, existing
 
 HERE = Path(__file__).parent
@@ -58,19 +59,22 @@ def publish(name: str, uri: str) -> None:
     for picture, figure in pictures.drawn.items():
         save(figure, folder / f"{picture}.png")
     write_report(store, comparison, pictures, study.commands, folder / "report.html")
-    stamp = {**stamps[0], "command": " && ".join(study.commands)}
-    (folder / "stamp.json").write_text(json.dumps(stamp, indent=2) + "\n")
+    signed = {**stamps[0], "command": " && ".join(study.commands)}
+    (folder / "stamp.json").write_text(json.dumps(signed, indent=2) + "\n")
     renew_pages(name)
 
 
 def redraw(name: str) -> None:
-    """Draw those pictures of a published study again that need no more than its tables."""
+    """Draw those pictures of a published study again that need no more than its tables, and say so in its stamp."""
     study_of(name)
     folder = HERE / "results" / name
     runs, seeds = (_read(folder / file) for file in ("comparison.csv", "seeds.csv"))
     for picture, figure in comparison_pictures(Evidence(runs, seeds, {}, {})).drawn.items():
         save(figure, folder / f"{picture}.png")
         say(f"wrote {folder / picture}.png")
+    signed = json.loads((folder / "stamp.json").read_text())
+    drawn_by = {"pictures": f"python -m benchmarks.publish {name} --redraw", "pictures_commit": stamp()["git_commit"]}
+    (folder / "stamp.json").write_text(json.dumps({**signed, **drawn_by}, indent=2) + "\n")
 
 
 def _read(file: Path) -> pd.DataFrame:

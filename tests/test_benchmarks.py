@@ -388,10 +388,13 @@ def test_a_page_behind_the_readme_is_renewed_as_well(tmp_path: Path, monkeypatch
 def test_a_published_study_is_drawn_again_without_its_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "results" / "compression"
     folder.mkdir(parents=True)
-    shutil.copy(publish.HERE / "results" / "compression" / "comparison.csv", folder)
+    for name in ("comparison.csv", "stamp.json"):
+        shutil.copy(publish.HERE / "results" / "compression" / name, folder)
     monkeypatch.setattr(publish, "HERE", tmp_path)
     publish.redraw("compression")
     assert {"accuracy_size.png", "accuracy_download.png", "coverage.png"} <= {path.name for path in folder.iterdir()}
+    signed = json.loads((folder / "stamp.json").read_text())
+    assert signed["pictures"] == "python -m benchmarks.publish compression --redraw"
 
 
 def test_a_table_without_an_end_names_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
