@@ -63,7 +63,7 @@ class Op:
     weights_bytes: int
     macs: int  # multiply-accumulates for one image
     sparsity: float  # share of the weights that are zero
-    clusters: int  # distinct weights of the kernel; of the channel with most of them, where each has its own scale
+    clusters: int  # number of distinct weights, in the channel that has most of them
     inputs: tuple[int, ...]  # tensors of the file
     outputs: tuple[int, ...]
 
@@ -239,7 +239,6 @@ def _op(model: Any, graph: Any, index: int, layers: Collection[str]) -> Op:
     count = _size(kernel.shape) if kernel is not None else 0
     kernel_type = _type(kernel) if kernel is not None else ""
     content = _content(kernel, model, name)
-    per_channel = kernel is not None and _scales(kernel) > 1
     return Op(
         index=index,
         op=name,
@@ -247,12 +246,12 @@ def _op(model: Any, graph: Any, index: int, layers: Collection[str]) -> Op:
         input_type=_type(values),
         weights_type=kernel_type,
         output_type=_type(output),
-        per_channel=per_channel,
+        per_channel=kernel is not None and _scales(kernel) > 1,
         weights=count,
         weights_bytes=-(-count * _TYPE_BITS.get(kernel_type.upper(), 32) // 8),
         macs=_macs(name, kernel, values, output),
         sparsity=_sparsity(content),
-        clusters=_clusters(content, per_channel),
+        clusters=_clusters(content),
         inputs=tuple(int(i) for i in operator.inputs if i >= 0),
         outputs=tuple(int(i) for i in operator.outputs),
     )
@@ -308,9 +307,9 @@ def _sparsity(rows: npt.NDArray[np.generic]) -> float:
     return float(np.mean(rows == 0)) if rows.size else 0.0
 
 
-def _clusters(rows: npt.NDArray[np.generic], per_channel: bool) -> int:
-    """Distinct weights of the kernel; where each channel has its own scale, equal ones are stored apart."""
-    return max((len(np.unique(row)) for row in rows), default=0) if per_channel else len(np.unique(rows))
+def _clusters(rows: npt.NDArray[np.generic]) -> int:
+    """Distinct weights in the channel with most: a BatchNorm that is folded in, or a scale, sets channels apart."""
+    return max((len(np.unique(row)) for row in rows), default=0)
 
 
 def _layer(tensors: Sequence[Any], layers: Collection[str]) -> str:

@@ -29,7 +29,7 @@ class Promise:
     least_weights: int = 0  # ops with fewer weights than this stay in float
     left_float: Mapping[str, str] = field(default_factory=dict)  # layers that cannot be quantized, and why
     sparsity: float = 0.0  # least share of zeros among the weights of all pruned layers together
-    clusters: int | None = None  # most distinct weights that a kernel may have, or a channel with a scale of its own
+    clusters: int | None = None  # most distinct weights that a channel may have
     interface: str = "float32"  # type of what goes in and comes out
 
     @property
@@ -98,5 +98,4 @@ def _wrong_weights(promise: Promise, ops: Sequence[Op]) -> Iterator[str]:
         yield f"{zeros / everything:.1%} of the weights are zero instead of {promise.sparsity:.1%}"
     for op in with_weights:
         if promise.clusters is not None and op.clusters > promise.clusters:
-            where = "a channel" if op.per_channel else "its kernel"
-            yield f"{op.layer} has {op.clusters} distinct weights in {where} instead of {promise.clusters} at most"
+            yield f"{op.layer} has {op.clusters} distinct weights in a channel instead of {promise.clusters} at most"

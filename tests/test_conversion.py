@@ -231,12 +231,6 @@ def test_beside_the_chosen_layer_all_is_as_in_the_float_file(chosen: str) -> Non
     assert others(PTQInt8(calibration_samples=20, layers=(chosen,))) == others(Nothing())
 
 
-def test_weights_that_have_one_scale_are_counted_over_the_whole_kernel() -> None:
-    _, _, ops = converted(ArticleCNN(), Nothing())
-    first = next(op for op in ops if op.layer == "conv2d")
-    assert (first.weights, first.clusters) == (3 * 3 * 64, 3 * 3 * 64)
-
-
 def test_a_convolution_in_three_dimensions_takes_one_filter_for_each_value() -> None:
     from experiments.tensorflow_quietly import keras
 

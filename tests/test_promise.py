@@ -61,11 +61,6 @@ def test_a_kept_promise_has_no_difference(promise: Promise, op: Op) -> None:
         (Promise("hybrid int8"), replace(POOL, op="WHILE"), "pool (WHILE) is not looked into, and was to compute in"),
         (Promise("int8", sparsity=0.8), INT8, "50.0% of the weights are zero instead of 80.0%"),
         (Promise("int8", clusters=8), INT8, "conv has 16 distinct weights in a channel instead of 8 at most"),
-        (
-            Promise("float32", clusters=8),
-            replace(FLOAT, per_channel=False),
-            "conv has 16 distinct weights in its kernel",
-        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
