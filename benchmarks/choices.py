@@ -6,8 +6,6 @@ times do not depend on it. Writes benchmarks/results/choices/ and its table in d
 """
 
 from collections.abc import Iterator, Mapping
-from functools import partial
-from itertools import combinations
 
 import pandas as pd
 
@@ -16,10 +14,8 @@ from benchmarks.results import Results, options
 from benchmarks.tables.choices import FLOAT, WHOLE
 from experiments.dataset import Dataset
 from experiments.measure.latency import LatencyProtocol, Session, time_together
-from experiments.model.article_cnn import ArticleCNN
 from experiments.progress import bar
-from experiments.strategy.ptq_int8 import PTQInt8
-from experiments.tflite import TFLiteModel, convert
+from experiments.tflite import TFLiteModel
 
 SESSIONS = 3
 SECONDS_A_FILE = 5.0
@@ -27,21 +23,9 @@ SECONDS_A_FILE = 5.0
 
 def choices(data: Dataset, sizes: range) -> Mapping[str, TFLiteModel]:
     """The float file, the one wholly in int8, and one for each choice of so many layers."""
-    from experiments.tensorflow_quietly import keras
-
-    keras.utils.set_random_seed(0)
-    model = ArticleCNN().build(data.input_shape, data.classes)
-    int8 = PTQInt8(calibration_samples=100).scheme
-    calibration = partial(data.calibration, seed=0)
-    layers = [layer.name for layer in model.layers if layer.weights]
-    return {
-        **{FLOAT: files.article(data)[files.FLOAT], WHOLE: convert(model, int8, calibration)},
-        **{
-            ", ".join(chosen): convert(model, int8, calibration, chosen)
-            for size in sizes
-            for chosen in combinations(layers, size)
-        },
-    }
+    whole = files.article(data)
+    chosen = files.article_choices(data, sizes)
+    return {FLOAT: whole[files.FLOAT], WHOLE: whole[files.INT8]} | {", ".join(each): chosen[each] for each in chosen}
 
 
 def rows_of(session: Session, number: int, made: Mapping[str, TFLiteModel]) -> Iterator[dict[str, object]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from experiments.dataset import Dataset
@@ -23,12 +24,28 @@ def images() -> Dataset:
 
 def article(data: Dataset) -> Mapping[str, TFLiteModel]:
     """The article's network as a float and as an int8 file."""
+    model = article_model(data)
+    return {name: convert(model, scheme, _calibration(data)) for name, scheme in SCHEMES.items()}
+
+
+def article_choices(data: Dataset, sizes: range) -> Mapping[tuple[str, ...], TFLiteModel]:
+    """The article's network with so many of its layers in int8, by their names: a file for each choice."""
+    model = article_model(data)
+    layers = [layer.name for layer in model.layers if layer.weights]
+    return {
+        chosen: convert(model, SCHEMES[INT8], _calibration(data), chosen)
+        for size in sizes
+        for chosen in combinations(layers, size)
+    }
+
+
+def article_model(data: Dataset) -> "Model":
+    """The article's network, untrained."""
     from experiments.model.article_cnn import ArticleCNN
     from experiments.tensorflow_quietly import keras
 
     keras.utils.set_random_seed(0)
-    model = ArticleCNN().build(data.input_shape, data.classes)
-    return {name: convert(model, scheme, _calibration(data)) for name, scheme in SCHEMES.items()}
+    return ArticleCNN().build(data.input_shape, data.classes)
 
 
 def padded(data: Dataset, layers: int) -> TFLiteModel:

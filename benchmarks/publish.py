@@ -59,8 +59,7 @@ def publish(name: str, uri: str) -> None:
     for picture, figure in pictures.drawn.items():
         save(figure, folder / f"{picture}.png")
     write_report(store, comparison, pictures, study.commands, folder / "report.html")
-    signed = {**stamps[0], "command": " && ".join(study.commands)}
-    (folder / "stamp.json").write_text(json.dumps(signed, indent=2) + "\n")
+    sign(folder, {**stamps[0], "command": " && ".join(study.commands)})
     renew_pages(name)
 
 
@@ -74,7 +73,12 @@ def redraw(name: str) -> None:
         say(f"wrote {folder / picture}.png")
     signed = json.loads((folder / "stamp.json").read_text())
     drawn_by = {"pictures": f"python -m benchmarks.publish {name} --redraw", "pictures_commit": stamp()["git_commit"]}
-    (folder / "stamp.json").write_text(json.dumps({**signed, **drawn_by}, indent=2) + "\n")
+    sign(folder, {**signed, **drawn_by})
+
+
+def sign(folder: Path, signature: Mapping[str, str]) -> None:
+    """Write the stamp beside results, with the command that made them."""
+    (folder / "stamp.json").write_text(json.dumps(signature, indent=2) + "\n")
 
 
 def _read(file: Path) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """What a benchmark leaves in results/NAME/: raw figures, the stamp with the command; and its table in a page."""
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.publish import HERE, own_table, renew_pages
+from benchmarks.publish import HERE, own_table, renew_pages, sign
 from experiments.progress import say
 from experiments.stamp import stamp
 
@@ -48,7 +47,7 @@ class Results:
         """Write the stamp beside figures that are there already, and renew the published table."""
         own = shlex.join(["python", "-m", f"benchmarks.{self.name}", *sys.argv[1:]])
         commands = {"command": own, **({"sweep": sweep} if sweep else {})}
-        (self.folder / "stamp.json").write_text(json.dumps({**self.stamp, **commands}, indent=2) + "\n")
+        sign(self.folder, {**self.stamp, **commands})
         renew_pages(self.name)
 
     def finish(

@@ -4,12 +4,25 @@ from pathlib import Path
 
 from pydantic import ConfigDict, ValidationError
 
-from experiments.errors import redacted
+from experiments.errors import UserError, redacted
 
 _HERE = Path(__file__).parent
 CONF = next(folder for folder in (_HERE / "conf", _HERE.parent / "conf") if folder.is_dir())  # a wheel, or a checkout
 
 CARD = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=True, allow_inf_nan=False)
+
+
+def beginning(path: Path, key: str) -> bytes:
+    """The first bytes of a file that a card names, by which its kind is told; `key` is the setting.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(8)
+    except OSError as error:
+        raise UserError(f"{key}={path}: cannot be read ({error.strerror}).") from error
 
 
 def problems(key: str, error: ValidationError) -> str:

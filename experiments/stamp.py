@@ -100,8 +100,8 @@ def _cpu() -> tuple[str, frozenset[str]]:
 
 
 def typed() -> str:
-    """The command that makes a run or a sweep, as a shell takes it; cut where a tag of MLflow would be full."""
-    return shlex.join(["python", "-m", "experiments.run", *sys.argv[1:]])[:5000]
+    """The command that makes a run or a sweep, as a shell takes it."""
+    return shlex.join(["python", "-m", "experiments.run", *sys.argv[1:]])
 
 
 def is_changed() -> bool:

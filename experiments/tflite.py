@@ -68,12 +68,12 @@ class Learned:
     rest: Rest = "float"
 
 
-def interface_of(scheme: "Scheme") -> Interface:
+Scheme = Float32 | Dynamic | DynamicInt4 | Float16 | Int8 | Int16x8 | Learned
+
+
+def interface_of(scheme: Scheme) -> Interface:
     """The type of what goes into a file and comes out of it."""
     return scheme.interface if isinstance(scheme, (Int8, Learned)) else "float32"
-
-
-Scheme = Float32 | Dynamic | DynamicInt4 | Float16 | Int8 | Int16x8 | Learned
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _converter(model: "Model") -> Any:
 
     images = tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype, name=model.input_names[0])
     answering = tf.Module()
-    answering.held = model.variables
+    answering.weights = model.variables
     answering.serve = tf.function(
         lambda images: {model.output_names[0]: model(images, training=False)}, input_signature=[images]
     )

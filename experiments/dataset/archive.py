@@ -39,13 +39,5 @@ def read_archive(path: Path, key: str) -> Raw:
         raise UserError(f"{key}={path}: cannot be read ({error}).") from error
 
 
-def check_readable(path: Path, key: str) -> None:
-    """Raise UserError where a file cannot be opened; `key` is the setting that named it."""
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise UserError(f"{key}={path}: cannot be read ({error.strerror}).") from error
-
-
 def _described(missing: list[str], present: list[str]) -> str:
     return " ".join(f"the array {name}. {near(name, present)}" for name in missing)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from pydantic.dataclasses import dataclass as card
 
-from experiments.card import CARD
+from experiments.card import CARD, beginning
 from experiments.dataset import Raw, Source
-from experiments.dataset.archive import check_readable, read_archive
+from experiments.dataset.archive import read_archive
 
 
 @card(frozen=True, config=CARD, kw_only=True)
@@ -17,7 +17,7 @@ class Npz(Source):
 
     def check(self) -> None:
         """The file has to be there, and to be readable."""
-        check_readable(self.path, "dataset.path")
+        beginning(self.path, "dataset.path")
 
     def read(self) -> Raw:
         """The arrays of the file at `path`."""

@@ -74,7 +74,7 @@ def peak_memory(model: TFLiteModel, images: Images, threads: int) -> Memory:
 
 
 def arena(model: TFLiteModel) -> Arena | None:
-    """Whether the file runs on microcontrollers, and in how large an arena; None without tflite-micro.
+    """Whether the file runs on microcontrollers, and in how large an arena; None where tflite-micro cannot tell.
 
     The bytes are the total that TFLM reports. While it allocates, it needs a few hundred more for a moment; and a
     32-bit device needs fewer for its records, since pointers are half as long there.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as card
 
-from experiments.card import CARD
+from experiments.card import CARD, beginning
 from experiments.errors import UserError, first_line
 from experiments.model import Architecture
 
@@ -39,12 +39,7 @@ class KerasFile(Architecture):
 
     def check(self) -> None:
         """The file has to be a Keras model, and one of Keras 2; told from its first bytes and its metadata."""
-        try:
-            with self.path.open("rb") as file:
-                start = file.read(8)
-        except OSError as error:
-            raise UserError(f"model.path={self.path}: cannot be read ({error.strerror}).") from error
-        if start == b"\x89HDF\r\n\x1a\n":
+        if beginning(self.path, "model.path") == b"\x89HDF\r\n\x1a\n":
             return
         if not zipfile.is_zipfile(self.path):
             raise UserError(f"model.path={self.path}: no Keras model, or a truncated one. {RULE}.")

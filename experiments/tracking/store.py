@@ -350,7 +350,7 @@ class Store:
 
     def _open(self, name: str, tags: Mapping[str, str]) -> str:
         process = {"host": socket.gethostname(), "process": this_process()}
-        told = {key: redacted(value) for key, value in {**tags, **process}.items()}
+        told = {key: redacted(value)[:TAG_LENGTH] for key, value in {**tags, **process}.items()}
         run = self.client.create_run(self.experiment_id, run_name=redacted(name), tags=told)
         return str(run.info.run_id)
 
