@@ -4,17 +4,19 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Barrier, Thread
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import numpy as np
 import psutil
 import pytest
+from mlflow.entities import Dataset, DatasetInput
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.store.entities import PagedList
 
@@ -56,6 +58,23 @@ def test_an_experiment_that_is_not_there_is_told_without_the_password() -> None:
 def test_another_refusal_is_no_race() -> None:
     with pytest.raises(MlflowException):
         connection._experiment_id(GONE, Rival("PERMISSION_DENIED"), create=True)  # type: ignore[arg-type]
+
+
+def test_runs_that_end_at_the_same_moment_share_their_data_set(tmp_path: Path) -> None:
+    stores = [connect(Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db")) for _ in range(2)]
+    runs = [store.client.create_run(store.experiment_id).info.run_id for store in stores]
+    data = [DatasetInput(Dataset("mnist", f"{number}", "code", "mnist")) for number in range(20)]
+    together = Barrier(len(stores), timeout=60)
+
+    def log_all(store: Store, run_id: str) -> None:
+        for each in data:
+            together.wait()
+            store._log_input(run_id, each)
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(log_all, stores, runs))
+    inputs = [stores[0].client.get_run(run_id).inputs for run_id in runs]
+    assert [len(each.dataset_inputs) for each in inputs if each] == [20, 20]
 
 
 def test_a_server_that_is_gone_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from experiments.tracking.tables import SCHEMAS, Recorded, StoreTables, folder_o
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import DatasetInput, Run
     from mlflow.store.entities import PagedList
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -120,9 +120,21 @@ class Store:
                 metrics=metrics[start : start + METRICS_A_BATCH],
                 tags=[RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()] if start == 0 else [],
             )
-        self.client.log_inputs(run_id, data_inputs(record))
+        for data in data_inputs(record):
+            self._log_input(run_id, data)
         self.client.log_outputs(run_id, [LoggedModelOutput(model, step=0)])
         self.client.finalize_logged_model(model, LoggedModelStatus.READY)
+
+    def _log_input(self, run_id: str, data: "DatasetInput") -> None:
+        """MLflow looks whether it knows the data set, and then writes it: another run may write it in between."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.log_inputs(run_id, [data])
+        except MlflowException as error:
+            if error.error_code != "BAD_REQUEST":  # what MLflow calls a row that its database has already
+                raise
+            self.client.log_inputs(run_id, [data])
 
     def _log_model(self, run_id: str, record: RunRecord, said: str) -> str:
         """The id of the run's file as a model of its own, which MLflow can load, serve and register."""
