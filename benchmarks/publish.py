@@ -17,7 +17,7 @@ from typing import cast
 import pandas as pd
 
 from benchmarks.studies import RIVAL, STUDIES, Study
-from benchmarks.tables import article, compression, strategies
+from benchmarks.tables import article, compression, planted, same_file, spread, strategies
 from benchmarks.tables.markdown import markdown
 from experiments.comparison.columns import COLUMNS, WHOLE, frame
 from experiments.comparison.compared import compared
@@ -213,6 +213,10 @@ DERIVED: Mapping[str, Derived] = {
         article.by_model, (runs_in("architectures"), (f"architectures/runs_against_{RIVAL}.csv",))
     ),
     "strategies": Derived(strategies.published_table, (compared_in("once"),)),
+    # Measured by the same commands on a virtual machine whose host others use, and kept beside the quiet machine's.
+    "same_file_shared_host": Derived(same_file.published_table, (("same_file/shared_host/same_file.csv",),)),
+    "planted_shared_host": Derived(planted.published_table, (("planted/shared_host/planted.csv",),)),
+    "spread_shared_host": Derived(spread.published_table, (("spread/shared_host/spread.csv",),)),
 }
 
 

@@ -421,15 +421,17 @@ def test_a_study_that_there_is_not_names_those_that_are_near() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted((publish.HERE / "results").glob("*/stamp.json")), ids=lambda path: path.parent.name
+    "path",
+    sorted((publish.HERE / "results").rglob("stamp.json")),
+    ids=lambda path: str(path.parent.relative_to(publish.HERE / "results")),
 )
 def test_every_stamp_names_its_command_and_a_clean_commit(path: Path) -> None:
-    name, stamp = path.parent.name, json.loads(path.read_text())
+    name, stamp = path.relative_to(publish.HERE / "results").parts[0], json.loads(path.read_text())
     own = f"python -m benchmarks.{name}"
     assert stamp["command"] == " && ".join(STUDIES[name].commands) if name in STUDIES else own in stamp["command"]
     assert stamp["git_dirty"] == "false"
 
 
 def test_every_result_has_a_stamp() -> None:
-    folders = {path.name for path in (publish.HERE / "results").iterdir()}
-    assert folders == {path.parent.name for path in (publish.HERE / "results").glob("*/stamp.json")}
+    folders = {path for path in (publish.HERE / "results").rglob("*") if path.is_dir()}
+    assert folders == {path.parent for path in (publish.HERE / "results").rglob("stamp.json")}
