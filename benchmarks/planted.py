@@ -7,7 +7,7 @@ A network of 100 equal convolutions in int8 is compared with the same network of
 import pandas as pd
 
 from benchmarks import files
-from benchmarks.results import Results, options
+from benchmarks.results import Results, timing_options
 from benchmarks.tables.planted import FOUND_AT_LEAST, failures
 from benchmarks.trial import trial
 from experiments.progress import bar
@@ -17,10 +17,10 @@ TRIALS = 50
 
 def main() -> None:
     """Measure and write."""
-    parser = options("benchmarks.planted", __doc__)
+    parser = timing_options("benchmarks.planted", __doc__)
     parser.add_argument("--trials", type=int, default=TRIALS, metavar="N", help="of each (default: %(default)s)")
     asked = parser.parse_args()
-    results = Results("planted")
+    results = Results("planted", asked.shared_host)
     trials = 2 if asked.quick else asked.trials
     data = files.images()
     reference = files.padded(data, files.PADDABLE_LAYERS)

@@ -35,6 +35,7 @@ from experiments.tracking import Row, Store, Tracking, existing
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 OPENING, CLOSING = "<!-- table {} -->", "<!-- end of table {} -->"
+SHARED_HOST = "shared_host"  # in the results of a benchmark: what it found where others use the host, too
 SCREENSHOTS = ("mlflow.png", "report.png")  # made afterwards, by benchmarks.screenshots
 
 
@@ -203,6 +204,11 @@ def compared_in(study: str) -> tuple[str, ...]:
     return (f"{study}/seeds.csv", *runs_in(study))
 
 
+def on_shared_host(benchmark: str) -> tuple[str, ...]:
+    """The file that has what a benchmark found on a host that others use."""
+    return (f"{benchmark}/{SHARED_HOST}/{benchmark}.csv",)
+
+
 DERIVED: Mapping[str, Derived] = {
     "answer": Derived(article.answers, (compared_in("article"), (f"article/against_{RIVAL}.csv",))),
     "seeds": Derived(article.seed_by_seed, (runs_in("article"), (f"article/runs_against_{RIVAL}.csv",))),
@@ -213,10 +219,9 @@ DERIVED: Mapping[str, Derived] = {
         article.by_model, (runs_in("architectures"), (f"architectures/runs_against_{RIVAL}.csv",))
     ),
     "strategies": Derived(strategies.published_table, (compared_in("once"),)),
-    # Measured by the same commands on a virtual machine whose host others use, and kept beside the quiet machine's.
-    "same_file_shared_host": Derived(same_file.published_table, (("same_file/shared_host/same_file.csv",),)),
-    "planted_shared_host": Derived(planted.published_table, (("planted/shared_host/planted.csv",),)),
-    "spread_shared_host": Derived(spread.published_table, (("spread/shared_host/spread.csv",),)),
+    "same_file_shared_host": Derived(same_file.published_table, (on_shared_host("same_file"),)),
+    "planted_shared_host": Derived(planted.published_table, (on_shared_host("planted"),)),
+    "spread_shared_host": Derived(spread.published_table, (on_shared_host("spread"),)),
 }
 
 

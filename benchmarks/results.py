@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.publish import HERE, own_table, renew_pages, sign
+from benchmarks.publish import HERE, SHARED_HOST, own_table, renew_pages, sign
 from experiments.progress import say
 from experiments.stamp import stamp
 
@@ -23,17 +23,29 @@ def options(module: str, description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def timing_options(module: str, description: str | None) -> argparse.ArgumentParser:
+    """What a benchmark can be asked whose figures tell something else on a host that others use."""
+    parser = options(module, description)
+    parser.add_argument(
+        "--shared-host",
+        action="store_true",
+        help="keep the results beside those of a quiet machine, for this host is shared",
+    )
+    return parser
+
+
 @dataclass(frozen=True)
 class Results:
     """Where a benchmark leaves what it found; made when it begins, since the stamp is that of the code that runs."""
 
     name: str
+    shared_host: bool = False
     stamp: Mapping[str, str] = field(default_factory=stamp)
 
     @property
     def folder(self) -> Path:
-        """benchmarks/results/NAME, made if it is missing."""
-        folder = HERE / "results" / self.name
+        """benchmarks/results/NAME, or its part for a shared host, made if it is missing."""
+        folder = HERE / "results" / self.name / (SHARED_HOST if self.shared_host else "")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import files
-from benchmarks.results import Results, options
+from benchmarks.results import Results, timing_options
 from benchmarks.tables.same_file import BUSY, QUIET, failures
 from benchmarks.trial import trial
 from experiments.progress import bar
@@ -35,10 +35,10 @@ def one_busy_core() -> Iterator[None]:
 
 def main() -> None:
     """Measure and write."""
-    parser = options("benchmarks.same_file", __doc__)
+    parser = timing_options("benchmarks.same_file", __doc__)
     parser.add_argument("--trials", type=int, default=TRIALS, metavar="N", help="with each load (default: %(default)s)")
     asked = parser.parse_args()
-    results = Results("same_file")
+    results = Results("same_file", asked.shared_host)
     trials = 4 if asked.quick else asked.trials
     data = files.images()
     made = files.article(data)

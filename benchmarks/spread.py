@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import files
-from benchmarks.results import Results, options
+from benchmarks.results import Results, timing_options
 from benchmarks.tables.spread import LITERT, LONG_LOOP, LOOP, SUITE, failures
 from experiments.dataset import Images
 from experiments.errors import UserError
@@ -89,8 +89,8 @@ def timed(measure: Callable[[], float]) -> tuple[float, float]:
 
 def main() -> None:
     """Measure and write."""
-    asked = options("benchmarks.spread", __doc__).parse_args()
-    results = Results("spread")
+    asked = timing_options("benchmarks.spread", __doc__).parse_args()
+    results = Results("spread", asked.shared_host)
     data = files.images()
     made = files.article(data)
     repetitions = 2 if asked.quick else REPETITIONS

@@ -258,6 +258,13 @@ def test_results_are_written_as_they_are_published(name: str, tmp_path: Path, mo
     assert json.loads((folder / "stamp.json").read_text())["sweep"] == "python -m experiments.run -m"
 
 
+def test_results_of_a_shared_host_lie_beside_those_of_a_quiet_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "HERE", tmp_path)
+    assert results.Results("spread", shared_host=True).folder == results.Results("spread").folder / "shared_host"
+
+
 def test_every_command_that_publishes_results_is_listed() -> None:
     published = {path.parent.name for path in (publish.HERE / "results").glob("*/stamp.json")}
     assert published <= benchmarks().keys()
