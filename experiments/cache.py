@@ -1,8 +1,9 @@
 """What was computed once and is kept: `python -m experiments.cache [list|verify|clear] [--dir cache]`.
 
 Two kinds of entries: the state after each epoch of a training, and what conversions and evaluations gave. Each is a
-file whose name carries the digest of its content, so that a damaged one is found out and made anew, never used. A file
-appears under its name only when it is complete, and whoever makes one holds a lock that a dead process gives back.
+file that holds its own key, and whose name carries the digest of all that it holds: one that is damaged, or that lies
+under the name of another, is found out and made anew, never used. A file appears under its name only when it is
+complete, and whoever makes one holds a lock that a dead process gives back.
 
 Exit codes: 0 well; 1 damaged entries were found; 2 the command is wrong; 130 stopped.
 """
@@ -36,7 +37,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.card import CARD
-from experiments.errors import UserError, mistakes_told
+from experiments.errors import UserError, first_line, mistakes_told
 from experiments.progress import CONSOLE, bar, say
 
 Arrays = dict[str, npt.NDArray[np.generic]]
@@ -45,10 +46,16 @@ TRAINING, RESULTS, RUNS = "training", "results", "runs"
 GIB = 2**30
 DIGEST = 16  # hexadecimal digits
 ABOUT = "about"  # the array that tells people what an entry is
+KEY = "key"  # the array that names what the entry was made for, as `_key` does
 LOCK = "lock"  # of a trajectory
 ENTRY = re.compile(rf"[^-]+-[0-9a-f]{{{DIGEST}}}\.npz")
+STATE = re.compile(rf"[0-9]{{5,}}-[0-9a-f]{{{DIGEST}}}\.npz")  # of a training; the number is that of the epoch
 HOUR = 60 * 60  # seconds: what was being written so long ago was left by a process that was killed
 DAY = 24 * 60 * 60  # seconds
+
+
+class DamagedError(Exception):
+    """A file that does not hold what belongs under its name; the text says what is wrong with it."""
 
 
 @card(frozen=True, config=CARD, kw_only=True)
@@ -78,10 +85,10 @@ class Cache:
             UserError: the folder cannot be written.
         """
         folder = self.dir.absolute() / RESULTS
-        if (found := _intact(folder.glob(f"{key}-*.npz"))) is not None:
+        if (found := _first_intact(folder.glob(f"{key}-*.npz"))) is not None:
             return found
         with self.claimed(folder / f"{key}.lock"), _gone_after(folder / f"{key}.lock"):
-            if (found := _intact(folder.glob(f"{key}-*.npz"))) is not None:  # made while this process waited
+            if (found := _first_intact(folder.glob(f"{key}-*.npz"))) is not None:  # made while this process waited
                 return found
             made = make()
             self.keep(folder, key, made, about)
@@ -116,7 +123,7 @@ class Cache:
     def keep(self, folder: Path, name: str, arrays: Arrays, about: str) -> None:
         """Write an entry; the file appears under its name only when it is complete."""
         buffer = io.BytesIO()
-        contents: dict[str, Any] = {**arrays, ABOUT: np.array(about)}
+        contents: dict[str, Any] = {**arrays, ABOUT: np.array(about), KEY: np.array(_key(folder, name))}
         np.savez(buffer, **contents)
         path = folder / f"{name}-{_digest(buffer.getvalue())}.npz"
         partial = folder / f"{name}.{secrets.token_hex(4)}.partial"
@@ -164,9 +171,9 @@ class Trajectory:
 
     def latest(self, epochs: int) -> tuple[int, Arrays]:
         """The state after as many epochs as there are, up to `epochs`; (0, {}) where there is none."""
-        for path in sorted(filter(_is_entry, self.folder.glob("*.npz")), reverse=True):
-            epoch = int(path.stem.partition("-")[0])
-            if epoch <= epochs and (state := _intact([path])) is not None:
+        states = [(int(path.stem.partition("-")[0]), path) for path in self.folder.glob("*.npz") if _is_entry(path)]
+        for epoch, path in sorted(states, reverse=True):
+            if epoch <= epochs and (state := _first_intact([path])) is not None:
                 return epoch, state
         return 0, {}
 
@@ -189,12 +196,15 @@ class Entry:
         return RESULTS if self.path.parent.name == RESULTS else TRAINING
 
     @property
-    def is_intact(self) -> bool:
-        """Whether the content is what was written; one that another process has dropped meanwhile does no harm."""
+    def damage(self) -> str:
+        """What is wrong with it; empty where nothing is, or another process has dropped it meanwhile."""
         try:
-            return _is_named_after(self.path, self.path.read_bytes())
+            _arrays_in(self.path, self.path.read_bytes())
+        except DamagedError as error:
+            return str(error)
         except FileNotFoundError:
-            return True
+            return ""
+        return ""
 
     @contextmanager
     def unused(self) -> Iterator[bool]:
@@ -238,31 +248,55 @@ def _gone_after(lock: Path) -> Iterator[None]:
     lock.unlink(missing_ok=True)
 
 
-def _intact(paths: Iterable[Path]) -> Arrays | None:
-    """The content of the first file that is what was written; damaged ones are reported and thrown away."""
-    for path in paths:
+def _first_intact(paths: Iterable[Path]) -> Arrays | None:
+    """The content of the first file that holds what belongs under its name; others are reported and thrown away."""
+    for path in filter(_is_entry, paths):
         try:
-            content = path.read_bytes()
+            arrays = _arrays_in(path, path.read_bytes())
         except FileNotFoundError:  # another process has dropped it meanwhile
             continue
         except PermissionError as error:
             raise UserError(f"cache.dir: {path} cannot be read ({error.strerror}); give cache.dir=FOLDER.") from error
-        if _is_named_after(path, content):
-            with suppress(FileNotFoundError, PermissionError):  # another's file may be read, and stays as old as it is
-                os.utime(path)  # what was used last is dropped last
-            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files if name != ABOUT}
-        say(f"cache: {path} is damaged; it is thrown away and made again")
-        path.unlink(missing_ok=True)
+        except DamagedError as error:
+            say(f"cache: {path} {error}; it is thrown away and made again")
+            path.unlink(missing_ok=True)
+            continue
+        with suppress(FileNotFoundError, PermissionError):  # another's file may be read, and stays as old as it is
+            os.utime(path)  # what was used last is dropped last
+        return arrays
     return None
 
 
+def _arrays_in(path: Path, content: bytes) -> Arrays:
+    """What an entry keeps.
+
+    Raises:
+        DamagedError: the bytes are not those that were written, or were written for another key.
+    """
+    name, _, digest = path.stem.rpartition("-")
+    if digest != _digest(content):
+        raise DamagedError("is damaged: its content does not have the digest in its name")
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            arrays = {each: archive[each] for each in archive.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise DamagedError(f"is no entry of a cache ({first_line(error)})") from error
+    if KEY not in arrays:
+        raise DamagedError("does not say what it was made for, as entries of earlier versions did not")
+    if (key := str(arrays.pop(KEY))) != _key(path.parent, name):
+        raise DamagedError(f"was made for another key, {key}")
+    arrays.pop(ABOUT, None)
+    return arrays
+
+
+def _key(folder: Path, name: str) -> str:
+    """What an entry is made for: `results/KEY`, or `training/TRAJECTORY/EPOCH`."""
+    return f"{RESULTS}/{name}" if folder.name == RESULTS else f"{TRAINING}/{folder.name}/{name}"
+
+
 def _is_entry(path: Path) -> bool:
-    return ENTRY.fullmatch(path.name) is not None
-
-
-def _is_named_after(path: Path, content: bytes) -> bool:
-    return path.stem.rpartition("-")[2] == _digest(content)
+    pattern = ENTRY if path.parent.name == RESULTS else STATE
+    return pattern.fullmatch(path.name) is not None and path.is_file()
 
 
 def _digest(content: bytes) -> str:
@@ -300,15 +334,15 @@ def verify(folder: Path, remove: bool) -> bool:
     """Read every entry; report the damaged ones, and remove them if asked to. True where none is left."""
     entries = entries_in(folder)
     with bar("Reading", total=len(entries)) as advance:
-        damaged = []
+        damaged: list[tuple[Entry, str]] = []
         for entry in entries:
-            if not entry.is_intact:
-                damaged.append(entry)
+            if damage := entry.damage:
+                damaged.append((entry, damage))
             advance(1)
-    for entry in damaged:
+    for entry, damage in damaged:
         if remove:
             entry.path.unlink(missing_ok=True)
-        say(f"damaged{', removed' if remove else ''}: {entry.path}")
+        say(f"damaged{', removed' if remove else ''}: {entry.path} {damage}")
     say(f"{len(entries) - len(damaged)} of {len(entries)} entries are intact.")
     return remove or not damaged
 

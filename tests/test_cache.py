@@ -126,6 +126,116 @@ def test_a_damaged_result_is_made_again(tmp_path: Path, capsys: pytest.CaptureFi
     assert "damaged" in capsys.readouterr().out
 
 
+def without_key(path: Path) -> None:
+    """Write an entry again as earlier versions did, which did not keep the key."""
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files if name != cache.KEY}
+    path.unlink()
+    np.savez(path.parent / "old.npz", allow_pickle=False, **arrays)
+    content = (path.parent / "old.npz").read_bytes()
+    stem = path.stem.rpartition("-")[0]
+    (path.parent / "old.npz").rename(path.with_name(f"{stem}-{cache._digest(content)}.npz"))
+
+
+def under_name_of(path: Path, other: Path, link: bool = False) -> Path:
+    """Put the file of an entry, its digest and all, where another key is looked for; the path that it has then."""
+    name, digest = other.stem.rpartition("-")[0], path.stem.rpartition("-")[2]
+    moved = other.with_name(f"{name}-{digest}.npz")
+    if link:
+        moved.hardlink_to(path)
+    else:
+        moved.write_bytes(path.read_bytes())
+    return moved
+
+
+def entry(cache: Cache, key: str, value: float) -> Path:
+    cache.remembered(key, lambda: state(value), key)
+    (path,) = cache.dir.glob(f"results/{key}-*.npz")
+    return path
+
+
+def test_results_that_were_swapped_are_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache = Cache(dir=tmp_path)
+    one, two = entry(cache, "one", 1), entry(cache, "two", 2)
+    contents = {under_name_of(one, two): one.read_bytes(), under_name_of(two, one): two.read_bytes()}
+    one.unlink()
+    two.unlink()
+    assert len(contents) == len(entries_in(tmp_path))
+    assert cache.remembered("one", lambda: state(3), "")["weight/0000"][0] == 3
+    assert "was made for another key, results/two" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("link", [False, True], ids=["copied", "hard link"])
+def test_a_result_under_the_name_of_another_is_found_by_verify(tmp_path: Path, link: bool) -> None:
+    cache = Cache(dir=tmp_path / "cache")
+    one, two = entry(cache, "one", 1), entry(cache, "two", 2)
+    moved = under_name_of(one, two, link)
+    found = run(tmp_path, "experiments.cache", "verify")
+    assert (found.returncode, "2 of 3 entries are intact" in found.stdout) == (1, True)
+    assert run(tmp_path, "experiments.cache", "verify", "--remove").returncode == 0
+    assert (one.exists(), moved.exists()) == (True, False)
+
+
+def test_a_state_under_the_name_of_another_epoch_is_not_taken(states: Trajectory) -> None:
+    (second,), (fifth,) = states.folder.glob("00002-*.npz"), states.folder.glob("00005-*.npz")
+    under_name_of(second, fifth)
+    fifth.unlink()
+    assert states.latest(5)[0] == 2
+
+
+def test_a_state_of_another_training_is_not_taken(states: Trajectory) -> None:
+    other = states.cache.trajectory("other")
+    with other.lock():
+        other.keep(1, state(9), "")
+    for path in states.folder.glob("*.npz"):
+        (other.folder / path.name).write_bytes(path.read_bytes())
+    epoch, found = other.latest(5)
+    assert (epoch, found["weight/0000"][0]) == (1, 9)
+
+
+def test_a_state_is_no_result(states: Trajectory) -> None:
+    key = entry(states.cache, "key", 7)
+    (fifth,) = states.folder.glob("00005-*.npz")
+    key.unlink()
+    under_name_of(fifth, key)
+    assert states.cache.remembered("key", lambda: state(8), "")["weight/0000"][0] == 8
+
+
+def test_a_result_is_no_state(states: Trajectory) -> None:
+    (fifth,) = states.folder.glob("00005-*.npz")
+    under_name_of(entry(states.cache, "key", 7), fifth)
+    fifth.unlink()
+    assert states.latest(5)[0] == 2
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated", "no archive"])
+def test_a_state_that_is_no_whole_archive_is_not_taken(states: Trajectory, damage: str) -> None:
+    (fifth,) = states.folder.glob("00005-*.npz")
+    whole = fifth.read_bytes()
+    content = {"empty": b"", "truncated": whole[: len(whole) // 2], "no archive": b"no archive"}[damage]
+    fifth.unlink()
+    states.folder.joinpath(f"00005-{cache._digest(content)}.npz").write_bytes(content)  # its digest is right
+    assert states.latest(5)[0] == 2
+
+
+def test_an_entry_of_an_earlier_version_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache = Cache(dir=tmp_path)
+    without_key(entry(cache, "key", 7))
+    assert cache.remembered("key", lambda: state(8), "")["weight/0000"][0] == 8
+    assert "does not say what it was made for, as entries of earlier versions did not" in capsys.readouterr().out
+
+
+def test_a_folder_with_the_name_of_an_entry_is_passed_over(states: Trajectory) -> None:
+    (states.folder / f"00009-{'0' * cache.DIGEST}.npz").mkdir()
+    assert states.latest(9)[0] == 5
+    assert len(entries_in(states.cache.dir)) == 3
+
+
+def test_a_file_with_another_name_is_no_state(states: Trajectory) -> None:
+    (states.folder / f"mine-{'0' * cache.DIGEST}.npz").write_bytes(b"")
+    assert states.latest(9)[0] == 5
+
+
 MAKE_SLOWLY = """
 import sys, time
 from pathlib import Path
