@@ -80,6 +80,10 @@ def _hydra() -> None:
             f"{error}. Run in a folder that can be written, or give hydra.run.dir=FOLDER (of a sweep, hydra.sweep.dir)."
         ) from error
     except Exception as error:
+        if type(error).__module__.startswith("submitit."):
+            from experiments.slurm import reason
+
+            _quit(f"hydra/launcher: Slurm ended the sweep ({reason(str(error))})\n{GOES_ON}", 1)
         if not _of_a_launcher(error):
             raise
         _quit(f"hydra/launcher: a process that ran jobs is gone ({first_line(error)})\n{GOES_ON}", 1)

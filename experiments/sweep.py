@@ -31,6 +31,7 @@ from experiments.isolation import load_ahead
 from experiments.machine import usable_cores
 from experiments.pipeline import Experiment
 from experiments.progress import advance, bar, flush, say, shown_here
+from experiments.slurm import check_slurm
 from experiments.stamp import stamp, typed
 from experiments.tracking import REUSED, Row, Status, Store, Tracking, connect
 
@@ -218,7 +219,8 @@ def check_launcher(launcher: DictConfig) -> None:
     """Whether a launcher can do its work, asked before anything is run.
 
     Raises:
-        UserError: its plugin is not installed, joblib has no job to run, Ray no cluster or too few cores.
+        UserError: its plugin is not installed, joblib has no job to run, Ray no cluster or too few cores, or Slurm is
+            missing or rejects the jobs.
     """
     module = str(launcher._target_).rpartition(".")[0]
     try:
@@ -238,6 +240,8 @@ def check_launcher(launcher: DictConfig) -> None:
         )
     if "ray" in launcher:
         _check_cluster(launcher.ray)
+    if launcher._target_.endswith(".SlurmLauncher"):
+        check_slurm(launcher)
 
 
 def _check_cluster(ray: DictConfig) -> None:

@@ -115,14 +115,6 @@ def test_ray_runs_every_job_and_the_table_is_in_their_order(folder: Path) -> Non
     ("arguments", "message"),
     [
         pytest.param(
-            ["hydra/launcher=submitit"],
-            "its plugin hydra_submitit_launcher is not installed. Install it with `pip install -c constraints.txt "
-            "-e '.[slurm]'`",
-            marks=pytest.mark.skipif(
-                find_spec("hydra_plugins.hydra_submitit_launcher") is not None, reason="the plugin is installed"
-            ),
-        ),
-        pytest.param(
             ["hydra/launcher=ray", "hydra.launcher.ray.init.address=127.0.0.1:9"],
             "hydra.launcher.ray.init.address=127.0.0.1:9: no Ray cluster answers there",
             marks=needs_ray,

@@ -1,25 +1,22 @@
 """A real PostgreSQL on loopback, read directly; and an MLflow server on it: parallel sweeps, a race, its death."""
 
-import os
-import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from sqlalchemy.exc import InternalError
 
-from benchmarks.loopback import LOOPBACK, free_port, wait_until
+from benchmarks.loopback import wait_until
 from benchmarks.postgres import Database, missing, running
 from experiments.compare import load
 from experiments.tracking import Store, Tracking, connect
 from tests.conftest import ENVIRONMENT, bare, run, save_images
 from tests.generated import OTHERS, exactly, fill_variously, through_the_api
+from tests.support.mlflow_server import Server
 
 pytestmark = pytest.mark.endtoend
 
@@ -43,47 +40,6 @@ def filled(database: Database) -> Store:
     store = connect(Tracking(uri=database.fresh("filled")))
     fill_variously(store)
     return store
-
-
-@dataclass
-class Server:
-    """`mlflow server`, that hands artifacts through, to be stopped and started again."""
-
-    backend: str
-    artifacts: Path
-    port: int = field(default_factory=free_port)
-    process: "subprocess.Popen[bytes] | None" = None
-
-    @property
-    def uri(self) -> str:
-        return f"http://{LOOPBACK}:{self.port}"
-
-    def start(self) -> None:
-        command = [
-            sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(self.port), "--workers", "1",
-            "--backend-store-uri", self.backend, "--serve-artifacts", "--artifacts-destination", str(self.artifacts),
-        ]  # fmt: skip
-        with self.artifacts.with_suffix(".log").open("a") as log:
-            # A session of its own, so that its workers end with it.
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        wait_until(lambda: self.answers() or self.ended(), "the MLflow server answers")
-        assert not self.ended(), self.artifacts.with_suffix(".log").read_text()
-
-    def ended(self) -> bool:
-        return self.process is not None and self.process.poll() is not None
-
-    def answers(self) -> bool:
-        try:
-            urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
-        except OSError:
-            return False
-        return True
-
-    def kill(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
 
 
 @pytest.fixture(scope="module")

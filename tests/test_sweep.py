@@ -1,5 +1,6 @@
 """How a sweep divides the machine, what it says of launchers that cannot work, what it was spared, and how it ends."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,10 +72,11 @@ def test_jobs_that_ask_for_threads_have_those_and_no_others() -> None:
     [
         ("hydra_plugins.hydra_missing_launcher.core", "hydra-missing-launcher"),
         ("hydra_plugins.hydra_joblib_launcher.missing", "hydra-joblib-launcher"),
+        ("hydra_plugins.hydra_submitit_launcher.missing", "'.[slurm]'"),
     ],
 )
 def test_a_plugin_that_is_not_installed_is_named(module: str, words: str) -> None:
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=re.escape(words)):
         check_launcher(OmegaConf.create({"_target_": f"{module}.Launcher"}))
 
 

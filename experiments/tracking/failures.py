@@ -24,6 +24,18 @@ class Addressed(Protocol):
 
 S = TypeVar("S", bound=Addressed)
 
+# MLflow's error codes for the HTTP statuses 401 and 403.
+_REFUSALS = {
+    "UNAUTHENTICATED": (
+        "the server requires a user and a password, or rejects those that were given. Set MLFLOW_TRACKING_USERNAME and "
+        "MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) in the environment."
+    ),
+    "PERMISSION_DENIED": (
+        "the server does not allow this to the user of MLFLOW_TRACKING_USERNAME. Ask its administrator for the "
+        "permission EDIT on the experiment (READ is enough to compare), or give another tracking.experiment=NAME."
+    ),
+}
+
 
 @contextmanager
 def failures_explained(tracking: Tracking) -> Iterator[None]:
@@ -34,6 +46,8 @@ def failures_explained(tracking: Tracking) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, HTTPException, ImportError) as error:
+        if refusal := _REFUSALS.get(getattr(error, "error_code", "")):
+            raise UserError(f"tracking.uri={tracking.shown}: {refusal}") from error
         raise UserError(
             f"tracking.uri={tracking.shown}: cannot be used ({_reason(error)}). Give one that can, such as "
             "tracking.uri=sqlite:////tmp/mlflow.db, or the address of a running MLflow server."
