@@ -4,8 +4,7 @@ import logging
 import shutil
 import subprocess
 from collections.abc import Mapping
-
-from omegaconf import DictConfig
+from typing import Any
 
 from experiments.errors import UserError
 
@@ -27,7 +26,7 @@ OPTIONS: Mapping[str, str] = {
 }
 
 
-def check_slurm(launcher: DictConfig) -> None:
+def check_slurm(launcher: Mapping[str, Any]) -> None:
     """Whether Slurm would accept a job with these settings; nothing is submitted.
 
     Raises:
