@@ -1,4 +1,4 @@
-"""A Slurm cluster of one node on loopback, run by the user of the test with its own munge; no system file is touched."""
+"""A Slurm cluster of one node on loopback, run by the user of the test, with a munge of its own."""
 
 import os
 import pwd
