@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.cache import Cache
-from experiments.dataset import Dataset, Source
+from experiments.dataset import Dataset, Examples, Source
 from experiments.errors import UserError, first_line
 from experiments.graph import read_ops
 from experiments.machine import at_work
@@ -22,11 +22,12 @@ from experiments.measure.latency import LatencyProtocol, measure_latency
 from experiments.measure.memory import Arena, Memory, footprint
 from experiments.measure.profile import op_profile
 from experiments.model import Architecture
-from experiments.progress import say
+from experiments.progress import say, say_once
 from experiments.record import AFTER, BASELINE, FINAL, REFERENCE, Answers, Data, RunRecord, Setting, Stage, described
 from experiments.remembered import Remembered
 from experiments.stamp import stamp
 from experiments.strategy import Strategy
+from experiments.task.classification import SAMPLE, Head, head_of
 from experiments.tflite import Float32, TFLiteModel, interface_of
 from experiments.training import Fit, Trained, Training, fit
 
@@ -69,16 +70,20 @@ class Experiment:
                 are cores.
         """
         self.dataset.check()
+        if not self.model.given:
+            self.dataset.check_for_new_model()
         self.model.check()
         self.latency.check()
 
-    def fit(self, data: Dataset, settings: Training, title: str) -> Fit:
-        """Training on this data with these settings, for whoever has a model to train.
+    def fit(self, data: Dataset, settings: Training, title: str, head: Head | None = None) -> Fit:
+        """Training on this data with these settings, for whoever has a model to train; see training.fit for the head.
 
         Raises:
             UserError: it gave a model that answers nothing, as training does that diverges.
         """
-        train = partial(fit, data=data, settings=settings, seed=self.setting.seed, cache=self.cache, title=title)
+        train = partial(
+            fit, data=data, settings=settings, seed=self.setting.seed, cache=self.cache, title=title, head=head
+        )
         key = "finetune" if settings is self.finetune else "training"
 
         def trained(model: "Model", callbacks: Sequence[Any] = ()) -> Trained:
@@ -99,16 +104,16 @@ def run(experiment: Experiment) -> RunRecord:
     """
     seed, strategy, spent = experiment.setting.seed, experiment.strategy, Spent()
     experiment.check()
-    data = experiment.dataset.load()
+    examples = experiment.dataset.examples()
     with at_work():
-        model = built(experiment, data)
+        model, data, head = fitted(experiment, examples)
         promise = replace(strategy.promise(model), interface=interface_of(strategy.scheme))
     if promise.partial:
         say(f"  partial: {described(promise.left_float)}")
 
     known = Remembered(experiment.cache, data, seed, experiment.threads)
-    baseline = experiment.fit(data, experiment.training, "Training the baseline")(model)
-    further = experiment.fit(data, experiment.finetune, f"Training {experiment.setting.strategy}")
+    baseline = experiment.fit(data, experiment.training, "Training the baseline", head)(model)
+    further = experiment.fit(data, experiment.finetune, f"Training {experiment.setting.strategy}", head)
     prepared = strategy.prepare(baseline.model, further, known.calibration)
 
     with spent.on("conversion"):
@@ -134,7 +139,7 @@ def run(experiment: Experiment) -> RunRecord:
     with spent.on("profile"):
         profile = op_profile(tflite, ops, data.test.x, experiment.latency, seed)
     memory, micro = found.result()
-    answers = _answers(data, logits)
+    answers = _answers(data, head, logits)
     return RunRecord(
         setting=experiment.setting,
         baseline=_stage(baseline),
@@ -145,7 +150,7 @@ def run(experiment: Experiment) -> RunRecord:
         changed=changed_images(data.test.x, answers.truth, answers.reference, answers.tflite),
         latency=latency,
         ops=ops,
-        gaps=gaps(logits),
+        gaps=gaps(logits, head),
         op_noise=noise,
         delegated=delegated(tflite, ops),
         profile=profile,
@@ -158,8 +163,8 @@ def run(experiment: Experiment) -> RunRecord:
     )
 
 
-def _answers(data: Dataset, logits: Mapping[str, Logits]) -> Answers:
-    said = {model: outputs.argmax(axis=1) for model, outputs in logits.items()}
+def _answers(data: Dataset, head: Head, logits: Mapping[str, Logits]) -> Answers:
+    said = {model: head.answers(outputs) for model, outputs in logits.items()}
     return Answers(truth=data.test.y, keras=said[AFTER], tflite=said[FINAL], reference=said[REFERENCE])
 
 
@@ -184,7 +189,24 @@ class Spent:
         self.seconds[part] = time.perf_counter() - started
 
 
-def built(experiment: Experiment, data: Dataset) -> "Model":
+def fitted(experiment: Experiment, examples: Examples) -> tuple["Model", Dataset, Head]:
+    """The untrained model and the data, each as the other needs it, and what the model's outputs mean.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    if experiment.model.given:
+        model = built(experiment, examples)
+        data = examples.for_model(tuple(model.inputs[0].shape[1:]), int(model.outputs[0].shape[-1]))
+    else:
+        data = examples.for_new_model()
+        model = built(experiment, data)
+    for note in data.notes:
+        say_once(f"  {note}")
+    return model, data, head_of(model, data.train.sample(SAMPLE).x)
+
+
+def built(experiment: Experiment, data: Dataset | Examples) -> "Model":
     """The untrained model, its random weights drawn from the seed; models of earlier runs are let go."""
     from experiments.tensorflow_quietly import keras
 

@@ -72,6 +72,7 @@ class _Display(Protocol):
     """Where lines and bars go; a bar is known by a name that no other bar has."""
 
     def say(self, message: str) -> None: ...
+    def say_once(self, message: str) -> None: ...
     def complain(self, message: str) -> None: ...
     def begin(self, bar: str, description: str, total: int | None) -> None: ...
     def advance(self, bar: str, steps: int) -> None: ...
@@ -84,11 +85,19 @@ class _Screen:
 
     def __init__(self) -> None:
         self._tasks: dict[str, TaskID] = {}
+        self._said: set[str] = set()
         self._lock = Lock()
 
     def say(self, message: str) -> None:
         with suppress(OSError):  # a full disk, a reader that is gone: no reason to stop the work
             CONSOLE.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    def say_once(self, message: str) -> None:
+        with self._lock:
+            if message in self._said:
+                return
+            self._said.add(message)
+        self.say(message)
 
     def complain(self, message: str) -> None:
         with suppress(OSError):
@@ -123,6 +132,9 @@ class _Messenger:
 
     def say(self, message: str) -> None:
         self._tell("say", message)
+
+    def say_once(self, message: str) -> None:
+        self._tell("say_once", message)
 
     def complain(self, message: str) -> None:
         self._tell("complain", message)
@@ -245,6 +257,11 @@ def advance(name: str, steps: int) -> None:
 def say(message: str) -> None:
     """One line that stays on the screen, above the bars."""
     _display().say(message)
+
+
+def say_once(message: str) -> None:
+    """A line that several jobs of a sweep may have to say, and that is shown for the first of them."""
+    _display().say_once(message)
 
 
 def complain(message: str) -> None:

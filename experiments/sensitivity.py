@@ -35,6 +35,7 @@ from experiments.statistics import Estimate, paired_difference
 
 if TYPE_CHECKING:
     from experiments.pipeline import Experiment
+    from experiments.task.classification import Head
     from experiments.tflite import TFLiteModel
 
 Chosen = tuple[str, ...]
@@ -123,13 +124,12 @@ def find(experiment: "Experiment", options: Options) -> Findings:
     """
     from experiments.graph import output_levels
     from experiments.measure.accuracy import tflite_logits
-    from experiments.pipeline import built
+    from experiments.pipeline import fitted
     from experiments.tflite import Float32, Int8, TFLiteModel, convert
 
     experiment.dataset.check()
     experiment.model.check()
-    data = experiment.dataset.load()
-    model = built(experiment, data)
+    model, data, head = fitted(experiment, experiment.dataset.examples())
     if not len(data.validation):
         raise UserError("The data set has no validation images; layers are chosen on them, never on the test split.")
     # TFMOT imports TensorFlow, which has to have come in quietly.
@@ -138,7 +138,7 @@ def find(experiment: "Experiment", options: Options) -> Findings:
     units = units_of(model)
     if not units:
         raise UserError(f"model={experiment.setting.model}: none of its layers computes, so none can be quantized.")
-    baseline = experiment.fit(data, experiment.training, "Training the baseline")(model).model
+    baseline = experiment.fit(data, experiment.training, "Training the baseline", head)(model).model
     calibration = partial(data.calibration, seed=experiment.setting.seed)
     in_float = convert(baseline, Float32(), calibration).content
     in_int8 = convert(baseline, Int8(500), calibration).content
@@ -146,7 +146,7 @@ def find(experiment: "Experiment", options: Options) -> Findings:
     x, y = chosen.x, chosen.y
     answers = partial(tflite_logits, images=x, threads=experiment.threads)
     in_float_logits = answers(TFLiteModel(in_float))
-    score = partial(_score, in_float_logits, y)
+    score = partial(_score, head, in_float_logits, y)
     measure = _measure(in_float, in_int8, units, [layer.name for layer in model.layers], answers, score)
     with bar("Layers", total=2 * len(units)) as advance:
 
@@ -196,9 +196,11 @@ def _measure(
     return lambda chosen: measured(tuple(unit for unit in units if unit in chosen))
 
 
-def _score(in_float: Logits, y: npt.NDArray[np.int64], chosen: Chosen, size: int, logits: Logits) -> Measured:
+def _score(
+    head: "Head", in_float: Logits, y: npt.NDArray[np.int64], chosen: Chosen, size: int, logits: Logits
+) -> Measured:
     """Logits against those of the float file."""
-    right, right_before = logits.argmax(axis=1) == y, in_float.argmax(axis=1) == y
+    right, right_before = head.answers(logits) == y, head.answers(in_float) == y
     error = logits.astype(np.float64) - in_float
     change = paired_difference(right, right_before)
     return Measured(chosen, size, float(right.mean()), change, float(np.sqrt(np.mean(error**2))))

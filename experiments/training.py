@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -29,11 +29,14 @@ from experiments.own_code import own_sources, sha256
 from experiments.precision import Precision, in_precision
 from experiments.progress import Advance, bar
 from experiments.stamp import stamp
+from experiments.task import classification
+from experiments.task.classification import Head, accuracy_of, head_of, loss_of
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
-CODE = (Path(__file__), Path(__file__).with_name("precision.py"))  # what else changes the bits of a training
+# What else changes the bits of a training.
+CODE = (Path(__file__), Path(__file__).with_name("precision.py"), Path(classification.__file__))
 History = Mapping[str, tuple[float, ...]]  # "loss", "accuracy", "val_loss", "val_accuracy": one value an epoch
 
 
@@ -94,27 +97,31 @@ def fit(
     seed: int,
     cache: Cache,
     title: str,
+    head: Head | None = None,
 ) -> Trained:
     """Train `model` in place for `settings.epochs` epochs, or take up the state that an earlier call left.
 
-    The loss is sparse categorical cross-entropy. Every epoch reseeds the random numbers from (seed, epoch) and draws
-    its own order of the images, so that continuing after epoch n gives the same bits as never having stopped.
+    The loss is the one that fits `head`, which is told from the layers where it is not given. Every epoch reseeds the
+    random numbers from (seed, epoch) and draws its own order of the images, so that continuing after epoch n gives the
+    same bits as never having stopped.
 
     Raises:
         UserError: the cache cannot be written.
     """
     if settings.epochs == 0:
         return Trained.untouched(model)
-    states = cache.trajectory(trajectory_key(model, data, settings, seed))
+    head = head or head_of(model)
+    states = cache.trajectory(trajectory_key(model, data, settings, seed, head))
     with states.lock(), in_precision(model, settings.precision) as in_training:
-        trained = _trained(in_training, callbacks, data, settings, seed, states, title)
+        trained = _trained(in_training, callbacks, data, settings, seed, states, title, head)
     return replace(trained, model=model)
 
 
-def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int) -> str:
+def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int, head: Head | None = None) -> str:
     """The name of all that decides the weights after each epoch."""
     decisive = {
         "model": digest_of(model),
+        "head": asdict(head or head_of(model)),
         "data": data.training_fingerprint,
         "batch_size": settings.batch_size,
         "optimizer": settings.optimizer,
@@ -165,10 +172,11 @@ def _trained(
     seed: int,
     states: Trajectory,
     title: str,
+    head: Head,
 ) -> Trained:
     from experiments.tensorflow_quietly import keras
 
-    _compile(model, settings)
+    _compile(model, settings, head)
     done, state = states.latest(settings.epochs)
     if done:
         _restore(model, state)
@@ -203,26 +211,19 @@ def _described(settings: Training) -> str:
     return f"batches of {settings.batch_size}, {settings.optimizer} {settings.learning_rate:g}{precision}"
 
 
-def _compile(model: "Model", settings: Training) -> None:
+def _compile(model: "Model", settings: Training, head: Head | None = None) -> None:
     from experiments.tensorflow_quietly import keras
 
     kinds = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD, "rmsprop": keras.optimizers.RMSprop}
     optimizer = kinds[settings.optimizer](learning_rate=settings.learning_rate)
-    model.compile(
-        optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=not ends_in_softmax(model)),
-        metrics=["accuracy"],
-    )
+    head = head or head_of(model)
+    model.compile(optimizer, loss=loss_of(head), metrics=[accuracy_of(head)])
     optimizer.build(model.trainable_variables)
 
 
 def ends_in_softmax(model: "Model") -> bool:
     """Whether the model gives probabilities instead of logits, seen through quantization wrappers."""
-    last = model.layers[-1]
-    inner = getattr(last, "layer", last)
-    activation = getattr(inner, "activation", None)
-    activation = getattr(activation, "activation", activation)
-    return type(inner).__name__ == "Softmax" or getattr(activation, "__name__", "") == "softmax"
+    return head_of(model).meaning == "softmax"
 
 
 def _after_each_batch(advance: Advance) -> Any:

@@ -104,13 +104,6 @@ def test_a_model_for_images_of_any_size_is_made_one_for_those_of_the_data_set(tm
     assert np.array_equal(model(images), saved(images))
 
 
-@pytest.mark.tensorflow
-def test_a_model_with_too_few_classes_is_refused(tmp_path: Path) -> None:
-    MLP().build((8, 8, 1), 3).save(tmp_path / "model.keras")
-    with pytest.raises(UserError, match="has 10 classes"):
-        KerasFile(path=tmp_path / "model.keras").build((8, 8, 1), 10)
-
-
 def test_a_model_of_keras_3_is_told_from_its_metadata(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
         archive.writestr("metadata.json", '{"keras_version": "3.15.1"}')

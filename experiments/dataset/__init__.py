@@ -5,7 +5,8 @@ The test split is touched by the measurements only; calibration samples come fro
 
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, ClassVar
 
@@ -15,6 +16,10 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
+from experiments.dataset.labels import Label, class_numbers, output_numbers, read_labels, renumbering, unseen
+from experiments.dataset.saving import saving
+from experiments.dataset.shapes import Shape, image_shape, shape_for
+from experiments.dataset.values import Scale, Scaling, check_images, scaling_of
 from experiments.errors import UserError
 
 Images = npt.NDArray[np.float32]
@@ -38,6 +43,14 @@ class Split:
         """The images at these positions, in this order."""
         return Split(self.x[index], self.y[index])
 
+    def arranged(self, shape: Shape) -> "Split":
+        """The same images with an axis of 1 more or less, or in one row: (n, *shape)."""
+        return Split(self.x.reshape(len(self), *shape), self.y)
+
+    def numbered(self, numbers: Labels) -> "Split":
+        """The same images, their labels (n,) exchanged: label i becomes numbers[i]."""
+        return Split(self.x, numbers[self.y])
+
     def sample(self, size: int) -> "Split":
         """So many images, the same whenever it is asked; of all classes, also where the file holds them in turn."""
         if size >= len(self):
@@ -53,6 +66,9 @@ class Dataset:
     validation: Split
     test: Split
     classes: int  # labels run from 0 to classes - 1
+    labels: Mapping[int, str] = field(default_factory=dict)  # what each class is called where the data come from
+    scaling: Scaling = field(default_factory=Scaling)  # of what is stored
+    notes: tuple[str, ...] = ()  # what was assumed of the arrays, for the user
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -81,8 +97,67 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Examples:
+    """Three splits before a model is known: images in the shape that is stored; `y` are positions in `labels`."""
+
+    train: Split
+    validation: Split
+    test: Split
+    labels: tuple[Label, ...]  # of both parts of the source, sorted
+    of_training: tuple[Label, ...]  # those of all its training examples
+    of_test: tuple[Label, ...]
+    scaling: Scaling
+    missing: str  # what is said of test labels that no training example has; empty where there are none
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of one example as it is stored."""
+        return self.train.x.shape[1:]
+
+    @property
+    def classes(self) -> int:
+        """How many labels there are."""
+        return len(self.labels)
+
+    def for_new_model(self) -> Dataset:
+        """For a model that is built for this shape and these classes.
+
+        Raises:
+            UserError: a test label that no training example has, or one class only.
+        """
+        numbers = class_numbers(self.of_training, self.of_test)
+        return self._as(image_shape(self.input_shape), numbers, len(numbers))
+
+    def for_model(self, input_shape: tuple[int | None, ...], outputs: int) -> Dataset:
+        """For a model that is given, as it takes images and with labels that index its outputs.
+
+        Raises:
+            UserError: images or labels do not fit.
+        """
+        numbers = output_numbers(self.of_training, self.of_test, outputs)
+        data = self._as(shape_for(input_shape, self.input_shape), numbers, len(self.labels))
+        return replace(data, notes=(*data.notes, self.missing)) if self.missing else data
+
+    def _as(self, shape: Shape, numbers: Mapping[Label, int], classes: int) -> Dataset:
+        table = np.array([numbers.get(label, 0) for label in self.labels], np.int64)
+        train, validation, test = (
+            split.arranged(shape).numbered(table) for split in (self.train, self.validation, self.test)
+        )
+        notes = (self.scaling.assumed, renumbering(numbers))
+        return Dataset(
+            train,
+            validation,
+            test,
+            classes,
+            labels={number: str(label) for label, number in numbers.items()},
+            scaling=self.scaling,
+            notes=tuple(note for note in notes if note),
+        )
+
+
+@dataclass(frozen=True)
 class Raw:
-    """What a source holds, as it stands there: images of any dtype, labels of any integer dtype."""
+    """What a source holds, as it stands there: images and labels of any dtype that `Source` accepts."""
 
     x_train: npt.NDArray[np.generic]
     y_train: npt.NDArray[np.generic]
@@ -99,110 +174,82 @@ class Source(ABC):
     train_samples: PositiveInt | None = None
     test_samples: PositiveInt | None = None
     validation_split: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    scale: Scale = "auto"  # what becomes of the values of images: see values.scaling_of
 
     def check(self) -> None:
         """Raise UserError where the images cannot be had; called before TensorFlow is imported, where a run is made."""
+
+    def check_for_new_model(self) -> None:
+        """Raise UserError where the labels cannot be those of a model that is built for them, as far as that shows."""
 
     @abstractmethod
     def read(self) -> Raw:
         """All images and labels of the source; raises UserError where they cannot be had."""
 
     def load(self) -> Dataset:
-        """The checked data set, cut to `train_samples` and `test_samples`, its validation split held out."""
+        """The checked data set for a model that is built to fit it; see `examples` and Examples.for_new_model."""
+        return self.examples().for_new_model()
+
+    def examples(self) -> Examples:
+        """What the source holds, checked, scaled and cut to `train_samples` and `test_samples`; validation held out.
+
+        Raises:
+            UserError: the arrays cannot be had, or are no images with labels.
+        """
         raw = self.read()
-        x_train, x_test = _checked(raw.x_train, "train"), _checked(raw.x_test, "test")
+        x_train, x_test = raw.x_train, raw.x_test
+        check_images(x_train, "train")
+        check_images(x_test, "test")
         if x_train.shape[1:] != x_test.shape[1:]:
             raise UserError(
                 f"Images of x_train have the shape {x_train.shape[1:]}, those of x_test {x_test.shape[1:]}: "
                 "both need the same."
             )
-        if x_train.dtype != x_test.dtype and "u" in (x_train.dtype.kind, x_test.dtype.kind):
-            raise UserError(
-                f"x_train has the dtype {x_train.dtype}, and x_test {x_test.dtype}: unsigned integers are scaled by "
-                "their own largest value and floats are not, so both need the same."
-            )
-        y_train = _class_labels(raw.y_train, len(x_train), "train")
-        y_test = _class_labels(raw.y_test, len(x_test), "test")
-        classes = _classes(y_train)
-        if y_test.max() >= classes:
-            raise UserError(
-                f"y_test holds the label {y_test.max()}, but the training labels run from 0 to "
-                f"{classes - 1}: a model cannot know a class that it was never shown."
-            )
-        train = _subset(x_train, y_train, self.train_samples, "train")
-        test = _subset(x_test, y_test, self.test_samples, "test")
-        return Dataset(*_held_out(train, self.validation_split), test, classes)
-
-
-def _checked(images: npt.NDArray[np.generic], part: str) -> npt.NDArray[np.generic]:
-    """The images as they came, grey ones with a channel axis."""
-    if images.ndim < 2:
-        raise UserError(
-            f"x_{part} has the shape {images.shape}: it needs one axis for the images and one or more for "
-            "each image, such as (n, height, width) or (n, height, width, channels)."
+        y_train = read_labels(raw.y_train, len(x_train), "train")
+        y_test = read_labels(raw.y_test, len(x_test), "test")
+        scaling = scaling_of(x_train, x_test, self.scale)
+        of_training, of_test = (tuple(np.unique(y).tolist()) for y in (y_train, y_test))
+        labels = _together(y_train, y_test)
+        places = [np.searchsorted(labels, y).astype(np.int64) for y in (y_train, y_test)]
+        train = _subset(x_train, places[0], self.train_samples, "train", scaling)
+        test = _subset(x_test, places[1], self.test_samples, "test", scaling)
+        return Examples(
+            *_held_out(train, self.validation_split),
+            test,
+            tuple(labels.tolist()),
+            of_training,
+            of_test,
+            scaling,
+            unseen(of_training, y_test),
         )
-    if images.dtype.kind not in "uf":
+
+
+def _together(train: npt.NDArray[np.generic], test: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """The distinct labels of both parts, sorted.
+
+    Raises:
+        UserError: one part holds strings, and the other numbers.
+    """
+    if train.dtype.kind != test.dtype.kind:
+        kinds = {"U": "strings", "i": "numbers"}
         raise UserError(
-            f"x_{part} has the dtype {images.dtype}: images are unsigned integers, which are scaled to 0..1, "
-            "or floats, which are used as they are."
+            f"y_train holds {kinds[train.dtype.kind]} such as {train[0]}, and y_test {kinds[test.dtype.kind]} such as "
+            f"{test[0]}: both need the same labels. {saving(y='{}.astype(str)')}"
         )
-    if images.dtype.kind == "f" and not np.isfinite(images).all():
-        raise UserError(f"x_{part} holds values that are not finite (NaN or infinity).")
-    return images[..., np.newaxis] if images.ndim == 3 else images
+    return np.unique(np.concatenate([np.unique(train), np.unique(test)]))
 
 
-def _scaled(images: npt.NDArray[np.generic]) -> Images:
-    """Integers of b bits become 0..1; floats stay as they are."""
-    if images.dtype.kind == "u":
-        scaled: Images = images.astype(np.float32) / np.float32(2 ** (8 * images.dtype.itemsize) - 1)
-        return scaled
-    return np.asarray(images, np.float32)
-
-
-def _class_labels(labels: npt.NDArray[np.generic], images: int, part: str) -> Labels:
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1:
-        raise UserError(
-            f"y_{part} has the shape {labels.shape}: labels are class numbers of the shape (n,). "
-            "For one-hot labels give labels.argmax(axis=1)."
-        )
-    if len(labels) != images:
-        raise UserError(f"x_{part} holds {images} images and y_{part} {len(labels)} labels: they must be as many.")
-    if images == 0:
-        raise UserError(f"x_{part} holds no image.")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise UserError(f"y_{part} has the dtype {labels.dtype}: labels are integers, 0 to classes - 1.")
-    if int(labels.min()) < 0:
-        raise UserError(f"y_{part} holds the label {labels.min()}: labels run from 0 to classes - 1.")
-    return np.asarray(labels, np.int64)
-
-
-def _classes(labels: Labels) -> int:
-    """How many classes there are: every number from 0 on has to occur, or one stray label would make many."""
-    present = np.unique(labels)
-    if len(present) != present[-1] + 1:
-        gap = int(np.flatnonzero(present != np.arange(len(present)))[0])
-        raise UserError(
-            f"y_train holds the label {present[-1]}, and no image of the class {gap}: labels run from 0 to classes - 1 "
-            "without gaps."
-        )
-    if len(present) == 1:
-        raise UserError("y_train holds the label 0 only: with one class every answer is right. Give two or more.")
-    return len(present)
-
-
-def _subset(images: npt.NDArray[np.generic], labels: Labels, samples: int | None, part: str) -> Split:
+def _subset(images: npt.NDArray[np.generic], labels: Labels, samples: int | None, part: str, scaling: Scaling) -> Split:
     """The first step that computes with images: those that are not taken cost nothing."""
     if samples is None:
-        return Split(_scaled(images), labels)
+        return Split(scaling.applied(images), labels)
     if samples > len(labels):
         raise UserError(
             f"dataset.{part}_samples={samples}: the data set holds {len(labels)} images; give at most that, or null "
             "for all."
         )
     taken = _choice(samples, len(labels))
-    return Split(_scaled(images[taken]), labels[taken])
+    return Split(scaling.applied(images[taken]), labels[taken])
 
 
 def _held_out(train: Split, share: float) -> tuple[Split, Split]:

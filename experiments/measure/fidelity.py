@@ -12,6 +12,7 @@ from experiments.dataset import Images
 from experiments.graph import Op
 from experiments.measure.accuracy import Logits, dequantized, quantized
 from experiments.quiet import native_stderr_silenced
+from experiments.task.classification import Head
 from experiments.tflite import TFLiteModel
 
 NOISE_IMAGES = 50  # test images from which the noise of each op is measured
@@ -38,15 +39,22 @@ class OpNoise:
     sqnr_db: float  # signal-to-quantization-noise ratio; inf where no bit differs
 
 
-def gaps(models: Mapping[str, Logits]) -> tuple[Gap, ...]:
-    """Every pair of models, in their order; outputs (n, classes) float32 by name."""
-    return tuple(_gap(first, models[first], second, models[second]) for first, second in combinations(models, 2))
+def gaps(models: Mapping[str, Logits], head: Head | None = None) -> tuple[Gap, ...]:
+    """Every pair of models, in their order; outputs (n, outputs) float32 by name, the largest of which is the answer.
+
+    With a head, the answers are what it makes of the outputs.
+    """
+    answers = {name: head.answers(outputs) if head else outputs.argmax(axis=1) for name, outputs in models.items()}
+    return tuple(
+        Gap(first, second, float(np.mean(answers[first] == answers[second])), *_errors(models[first], models[second]))
+        for first, second in combinations(models, 2)
+    )
 
 
-def _gap(first: str, a: Logits, second: str, b: Logits) -> Gap:
+def _errors(a: Logits, b: Logits) -> tuple[float, float]:
+    """Root mean square and largest difference of outputs."""
     error = np.abs(a.astype(np.float64) - b)
-    agreement = float(np.mean(a.argmax(axis=1) == b.argmax(axis=1)))
-    return Gap(first, second, agreement, float(np.sqrt(np.mean(error**2))), float(error.max()))
+    return float(np.sqrt(np.mean(error**2))), float(error.max())
 
 
 def op_noise(

@@ -1,7 +1,7 @@
 """Architectures: each file builds one, for any image shape and number of classes."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic.dataclasses import dataclass as card
 
@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 @card(frozen=True, config=CARD, kw_only=True)
 class Architecture(ABC):
-    """What a model card is: something that builds a Keras model. A new architecture defines `build`."""
+    """What a model card is: something that builds a Keras model. A new architecture defines `build`.
+
+    One that is given, and not built to fit, takes images as they are stored where its input has their number of axes;
+    others get a channel axis for grey images.
+    """
+
+    given: ClassVar[bool] = False
 
     def check(self) -> None:
         """Raise UserError where the model cannot be built; called before TensorFlow is imported."""

@@ -3,11 +3,12 @@
 import json
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD, beginning
+from experiments.dataset.shapes import shape_for
 from experiments.errors import UserError, first_line
 from experiments.model import Architecture
 
@@ -20,6 +21,8 @@ RULE = "model.path takes a model saved by Keras 2 (tf_keras) as .keras or .h5"
 @card(frozen=True, config=CARD, kw_only=True)
 class KerasFile(Architecture):
     """The model at `path`, in safe mode: code inside the file is never run. epochs=0 takes it as it is."""
+
+    given: ClassVar[bool] = True
 
     path: Path
 
@@ -34,8 +37,9 @@ class KerasFile(Architecture):
                 model = keras.models.load_model(self.path, compile=False)
         except Exception as error:  # Keras raises every kind of exception for files it cannot read
             raise UserError(f"model.path={self.path}: Keras cannot load it ({first_line(error)}). {RULE}.") from error
-        self._check_fit(model, input_shape, classes)
-        return model if None not in model.inputs[0].shape[1:] else _of_one_size(model, input_shape)
+        self._check_kind(model)
+        shape = shape_for(tuple(model.inputs[0].shape[1:]), input_shape)
+        return model if None not in model.inputs[0].shape[1:] else _of_one_size(model, shape)
 
     def check(self) -> None:
         """The file has to be a Keras model, and one of Keras 2; told from its first bytes and its metadata."""
@@ -57,7 +61,7 @@ class KerasFile(Architecture):
                 "(new.set_weights(old.get_weights())) and save it again."
             )
 
-    def _check_fit(self, model: "Model", input_shape: tuple[int, ...], classes: int) -> None:
+    def _check_kind(self, model: "Model") -> None:
         inputs, outputs = model.inputs or [], model.outputs or []  # a model that was never built has neither
         if len(inputs) != 1 or len(outputs) != 1:
             raise UserError(
@@ -69,17 +73,11 @@ class KerasFile(Architecture):
                 f"model.path={self.path}: takes images of {model.inputs[0].dtype.name}; data sets give float32. Save a "
                 "model that takes floats."
             )
-        wanted, given = tuple(model.inputs[0].shape[1:]), tuple(input_shape)
-        if len(wanted) != len(given) or any(w not in (None, g) for w, g in zip(wanted, given, strict=True)):
-            raise UserError(
-                f"model.path={self.path}: takes images of the shape {wanted}, but those of the data set have {given}; "
-                "give the data set that the model was trained on, with dataset=..."
-            )
         answer = tuple(model.outputs[0].shape)
-        if len(answer) != 2 or answer[1] < classes:
+        if len(answer) != 2:
             raise UserError(
-                f"model.path={self.path}: gives outputs of the shape {answer}, but the data set has {classes} "
-                f"classes: a classifier gives (n, {classes})."
+                f"model.path={self.path}: gives outputs of the shape {answer}, and a classifier gives (n, classes). "
+                "Where the other axes are 1: keras.Sequential([model, keras.layers.Flatten()]).save('flat.keras')"
             )
 
 

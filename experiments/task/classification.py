@@ -1,0 +1,156 @@
+"""One class for each example: what a classifier's outputs mean, the class that they name, and the loss that fits."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.dataset import Images
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+Outputs = npt.NDArray[np.float32]  # (n, outputs)
+Meaning = Literal["logits", "softmax", "sigmoid"]
+
+SAMPLE = 64  # examples from which the meaning of outputs is told where the layers do not show it
+ROUNDING = 1e-2  # how far it takes probabilities and their sums, in float16 too
+SOFTMAX = ("softmax", "softmax_v2", "Softmax")
+SIGMOID = ("sigmoid", "hard_sigmoid")
+OTHER = (
+    "linear",
+    "relu",
+    "relu6",
+    "tanh",
+    "log_softmax",
+    "log_softmax_v2",
+    "softplus",
+    "softsign",
+    "elu",
+    "exponential",
+)
+# Layers and ops that change the shape or the type of values, or nothing at all outside of training.
+KEEPING = (
+    "Reshape", "Flatten", "Permute", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise", "Identity",
+    "ActivityRegularization", "QuantizeLayer", "SlicingOpLambda", "reshape", "squeeze", "squeeze_v2", "identity",
+    "cast", "expand_dims", "expand_dims_v2", "flatten", "clip_by_value",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Head:
+    """A classifier's outputs: how many there are, and what they mean.
+
+    `softmax`: probabilities that sum to 1; `sigmoid`: each output in 0..1 by itself; `logits`: any numbers. One output
+    alone tells two classes apart.
+    """
+
+    outputs: int
+    meaning: Meaning
+
+    @property
+    def classes(self) -> int:
+        """How many classes the outputs tell apart."""
+        return max(self.outputs, 2)
+
+    @property
+    def threshold(self) -> float:
+        """Of one output alone: above it, the answer is class 1."""
+        return 0.0 if self.meaning == "logits" else 0.5
+
+    def answers(self, outputs: Outputs) -> npt.NDArray[np.int64]:
+        """The class (n,) that each row of outputs (n, outputs) names: the largest; of one output, by threshold."""
+        if self.outputs == 1:
+            return (outputs[:, 0] > self.threshold).astype(np.int64)
+        return np.asarray(outputs.argmax(axis=1), np.int64)
+
+
+def head_of(model: "Model", images: Images | None = None) -> Head:
+    """The head of a classifier with outputs (n, outputs), told from its layers; and from what it makes of images.
+
+    The output is traced back through layers that keep values. Where it ends at a layer of unknown kind, or in a
+    softmax, the outputs for a sample of images decide whether they are probabilities.
+    """
+    function = _last_function(model.outputs[0])
+    outputs = int(model.outputs[0].shape[-1])
+    if function in SIGMOID:
+        return Head(outputs, "sigmoid")
+    if function in OTHER or (images is None and function not in SOFTMAX):
+        return Head(outputs, "logits")
+    if images is None:
+        return Head(outputs, "softmax" if outputs > 1 else "sigmoid")
+    return Head(outputs, _meaning(model(images[:SAMPLE], training=False).numpy()))
+
+
+def _meaning(outputs: Outputs) -> Meaning:
+    """What numbers show: those of probabilities are unlike any logits."""
+    if outputs.min() < -ROUNDING or outputs.max() > 1 + ROUNDING:
+        return "logits"
+    return "softmax" if outputs.shape[1] > 1 and np.allclose(outputs.sum(axis=1), 1, atol=ROUNDING) else "sigmoid"
+
+
+def _last_function(tensor: Any) -> str:
+    """The name of the function that last changed the values of a symbolic output; empty where that is not known."""
+    from experiments.tensorflow_quietly import keras
+
+    while True:
+        history = getattr(tensor, "_keras_history", None)
+        if history is None:
+            return ""
+        layer = history.layer
+        node = layer.inbound_nodes[history.node_index]
+        inner = _unwrapped(layer)
+        if isinstance(inner, keras.Model):
+            tensor = inner.outputs[history.tensor_index]
+            continue
+        name = _function_of(inner)
+        if name not in KEEPING and not (name == "linear" and type(inner).__name__ == "Activation"):
+            return name if name in (*SOFTMAX, *SIGMOID, *OTHER) else ""
+        inputs = node.keras_inputs
+        if len(inputs) != 1:
+            return ""
+        tensor = inputs[0]
+
+
+def _unwrapped(layer: Any) -> Any:
+    """The layer within TFMOT's wrappers, or Keras' own."""
+    while hasattr(layer, "layer"):
+        layer = layer.layer
+    return layer
+
+
+def _function_of(layer: Any) -> str:
+    """What a layer does last, by name: its activation, the op that it stands for, or its own kind."""
+    if hasattr(layer, "function") and type(layer).__name__ == "TFOpLambda":
+        return str(layer.function.__name__)
+    activation = getattr(layer, "activation", None)
+    activation = getattr(activation, "activation", activation)  # within TFMOT's
+    if activation is None:
+        return type(layer).__name__
+    return str(getattr(activation, "__name__", type(activation).__name__))
+
+
+def loss_of(head: Head) -> Any:
+    """The loss for labels (n,) of class numbers: cross-entropy of the classes, or binary of each output by itself."""
+    from experiments.tensorflow_quietly import keras, tf
+
+    if head.outputs == 1:
+        return keras.losses.BinaryCrossentropy(from_logits=head.meaning == "logits")
+    if head.meaning != "sigmoid":
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=head.meaning == "logits")
+
+    def binary_crossentropy_of_classes(labels: Any, outputs: Any) -> Any:
+        targets = tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int32), head.outputs, dtype=outputs.dtype)
+        return keras.losses.binary_crossentropy(targets, outputs)
+
+    return binary_crossentropy_of_classes
+
+
+def accuracy_of(head: Head) -> Any:
+    """The metric `accuracy` by which training is followed; Keras chooses it but for one output of logits."""
+    from experiments.tensorflow_quietly import keras
+
+    if head.outputs == 1 and head.meaning == "logits":
+        return keras.metrics.BinaryAccuracy(name="accuracy", threshold=head.threshold)
+    return "accuracy"

@@ -1,0 +1,111 @@
+"""Labels as people store them: read, and numbered as the classes of a model."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.dataset import Dataset
+from experiments.dataset.labels import class_numbers, output_numbers, read_labels, renumbering
+from experiments.dataset.npz import Npz
+from experiments.errors import UserError
+
+TRUE = np.arange(20) % 3
+
+
+def loaded(folder: Path, y: Any) -> Dataset:
+    np.savez(folder / "data.npz", x_train=np.zeros((20, 4)), y_train=y, x_test=np.zeros((20, 4)), y_test=y)
+    return Npz(path=folder / "data.npz", validation_split=0).load()
+
+
+@pytest.mark.parametrize(
+    ("stored", "names"),
+    [
+        (TRUE, {0: "0", 1: "1", 2: "2"}),
+        (TRUE + 1, {0: "1", 1: "2", 2: "3"}),
+        (TRUE * 300 + 7, {0: "7", 1: "307", 2: "607"}),
+        (TRUE.astype(np.uint8).reshape(-1, 1), {0: "0", 1: "1", 2: "2"}),
+        (TRUE.astype(np.float32), {0: "0", 1: "1", 2: "2"}),
+        (np.eye(3)[TRUE], {0: "0", 1: "1", 2: "2"}),
+        (np.eye(3, dtype=np.uint8)[TRUE], {0: "0", 1: "1", 2: "2"}),
+        (np.eye(3, dtype=bool)[TRUE], {0: "0", 1: "1", 2: "2"}),
+        (np.array(["cat", "dog", "owl"])[TRUE], {0: "cat", 1: "dog", 2: "owl"}),
+        (np.array([b"cat", b"dog", b"owl"])[TRUE], {0: "cat", 1: "dog", 2: "owl"}),
+    ],
+    ids=[
+        "integers",
+        "from one",
+        "gaps",
+        "(n, 1)",
+        "floats",
+        "one-hot",
+        "one-hot uint8",
+        "one-hot bool",
+        "str",
+        "bytes",
+    ],
+)
+def test_labels_of_any_form_become_class_numbers(tmp_path: Path, stored: Any, names: dict[int, str]) -> None:
+    data = loaded(tmp_path, stored)
+    assert (data.train.y.tolist(), data.classes, data.labels) == (TRUE.tolist(), 3, names)
+
+
+def test_bool_labels_are_two_classes(tmp_path: Path) -> None:
+    data = loaded(tmp_path, TRUE > 0)
+    assert (data.train.y.tolist(), data.classes) == ((TRUE > 0).astype(int).tolist(), 2)
+
+
+def test_labels_that_are_renumbered_are_said(tmp_path: Path) -> None:
+    assert loaded(tmp_path, np.array(["cat", "dog", "owl"])[TRUE]).notes == (
+        "labels are numbered as classes: cat = 0, dog = 1, owl = 2 (3 classes)",
+    )
+
+
+def test_labels_that_are_class_numbers_need_no_word() -> None:
+    assert renumbering({0: 0, 1: 1}) == ""
+
+
+@pytest.mark.parametrize(
+    ("labels", "outputs", "numbers"),
+    [
+        ([3, 500, 998], 1000, {3: 3, 500: 500, 998: 998}),  # they index the outputs, whichever of them occur
+        ([1, 2, 3], 3, {1: 0, 2: 1, 3: 2}),
+        ([2, 3], 3, {2: 1, 3: 2}),  # from 1, of which the first does not occur
+        ([5, 70], 2, {5: 0, 70: 1}),
+        (["cat", "dog"], 2, {"cat": 0, "dog": 1}),
+        ([0, 1], 1, {0: 0, 1: 1}),
+        ([-1, 1], 1, {-1: 0, 1: 1}),
+        (["cat", "dog"], 1, {"cat": 0, "dog": 1}),
+    ],
+)
+def test_labels_stand_for_outputs_of_a_given_model(labels: Any, outputs: int, numbers: dict[Any, int]) -> None:
+    assert output_numbers(labels, labels, outputs) == numbers
+
+
+@pytest.mark.parametrize(
+    ("labels", "outputs", "message"),
+    [
+        ([0, 1, 2], 2, "has 2 outputs, but the data set has 3 classes"),
+        ([0, 1, 2], 1, "one output, which tells two classes apart, but the data set has 3 classes"),
+        (["cat", "dog"], 3, r"which output does each stand for\?.*names\.index\(label\) for label in y_train"),
+        ([7, 30], 3, "which output does each stand for"),
+        ([1], 3, "with one class every answer is right"),
+    ],
+)
+def test_labels_that_cannot_stand_for_outputs_are_refused(labels: Any, outputs: int, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        output_numbers(labels, labels, outputs)
+
+
+def test_test_labels_that_training_lacks_are_refused_with_the_line_that_leaves_them_out() -> None:
+    with pytest.raises(UserError, match=r"y_test holds the label 2, .*keep = np\.isin\(y_test, y_train\)"):
+        class_numbers([0, 1], [0, 2])
+
+
+def test_a_stray_label_makes_one_class_and_not_many() -> None:
+    assert class_numbers([0, 1, 255], [0, 1]) == {0: 0, 1: 1, 255: 2}
+
+
+def test_labels_of_bytes_are_text() -> None:
+    assert read_labels(np.array([b"a", b"b"]), 2, "train").tolist() == ["a", "b"]
