@@ -18,8 +18,8 @@ ROOMS = {
     "hydra": {"run", "configuration", "sweep"},
     "omegaconf": {"run", "configuration", "sweep"},
     "mlflow": {
-        "tracking.connection", "tracking.failures", "tracking.model", "tracking.registry", "tracking.rows",
-        "tracking.store", "tracking.system_metrics",
+        "tracking.connection", "tracking.creation", "tracking.failures", "tracking.model", "tracking.registry",
+        "tracking.rows", "tracking.store", "tracking.system_metrics",
     },
     "sqlalchemy": {"tracking.failures", "tracking.tables"},
     "pandas": {

@@ -15,7 +15,8 @@ from benchmarks.reading import METRICS, PARAMETERS
 from experiments import compare
 from experiments.errors import UserError
 from experiments.tracking import Store, Tracking, connect
-from experiments.tracking.tables import SCHEMAS, _read_only, folder_of
+from experiments.tracking.database import open_for_reading
+from experiments.tracking.tables import SCHEMAS, folder_of
 from tests.generated import OTHERS, RUNS, exactly, fill_variously, through_the_api
 
 
@@ -116,7 +117,7 @@ def test_the_comparison_says_how_many_runs_are_not_its_own(
 
 def test_nothing_can_be_written_where_tables_are_read(filled: Path) -> None:
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        _read_only(filled).execute("DELETE FROM runs")
+        open_for_reading(filled).execute("DELETE FROM runs")
 
 
 def test_tables_that_nobody_has_looked_at_are_left_to_the_api(

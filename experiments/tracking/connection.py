@@ -1,24 +1,19 @@
-"""Stores opened: a fresh database made, a server asked whether it is there."""
+"""Stores opened: a server asked whether it is there, an experiment found or made."""
 
 import logging
 import os
-import re
-import sqlite3
 import time
-import urllib.parse
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import requests
-from filelock import FileLock
 from pydantic import ValidationError
 
 from experiments.card import problems
 from experiments.errors import UserError, near
-from experiments.progress import say
 from experiments.tracking.address import SQLITE, Tracking
+from experiments.tracking.creation import prepared
 from experiments.tracking.failures import failures_explained
 from experiments.tracking.store import Store
 from experiments.tracking.tables import folder_of
@@ -89,47 +84,16 @@ def _ask_server(tracking: Tracking) -> None:
 
 @contextmanager
 def _prepared(tracking: Tracking, create: bool) -> Iterator[None]:
-    """One process at a time may make a fresh database; a server has to answer at all."""
+    """A database is there, or made; a server has to answer at all."""
     for noisy in ("alembic", "mlflow", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)  # what goes wrong is told once, in one message
     if tracking.uri.startswith("http"):
         _ask_server(tracking)  # MLflow's client would try for a minute
-    if tracking.database:
-        _check_file(tracking, tracking.database, create)
-    if tracking.database is None or (tracking.database.exists() and not create):
+    if tracking.database is None:
         yield
-        return
-    if not create:
-        raise UserError(
-            f"tracking.uri={tracking.uri}: there is no file {tracking.database}. Run `python -m experiments.run` here "
-            "first, or give the folder's database with --uri sqlite:///PATH/mlflow.db."
-        )
-    with FileLock(f"{tracking.database}.lock"):
-        if not tracking.database.exists():
-            say(f"making {tracking.database}")
-            _make_database(tracking.database)
-        yield
-
-
-def _check_file(tracking: Tracking, path: Path, create: bool) -> None:
-    """MLflow would try for long to open what is no file, and put its tables into any database that it is given."""
-    if re.search(r"[?]|%[0-9a-fA-F]{2}", str(path)):
-        raise UserError(
-            f"tracking.uri={tracking.uri}: the path {path} has a sign that means something else in an address (? or "
-            "%20). Work in another folder, or give another file."
-        )
-    if not path.exists() or (create and path.is_file() and not path.stat().st_size):
-        return
-    address = f"file:{urllib.parse.quote(str(path))}?mode=ro"
-    try:
-        with closing(sqlite3.connect(address, uri=True)) as database:
-            tables = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
-    except sqlite3.Error as error:
-        raise UserError(f"tracking.uri={tracking.uri}: {path} cannot be read as a database ({error}).") from error
-    if "experiments" not in tables:
-        raise UserError(
-            f"tracking.uri={tracking.uri}: {path} is no store of MLflow, and is left as it is. Give another file."
-        )
+    else:
+        with prepared(tracking, tracking.database, create):
+            yield
 
 
 def _experiment_id(tracking: Tracking, client: "MlflowClient", create: bool) -> str:
@@ -169,13 +133,3 @@ def _check_artifacts(tracking: Tracking, location: str) -> None:
             f"tracking.uri={tracking.uri}: the files of its runs are to be in {folder}, which is not there: was the "
             "folder moved or renamed? Put it back, or begin another experiment with tracking.experiment=NAME."
         )
-
-
-def _make_database(path: Path) -> None:
-    """An empty store; it appears under its name only when it is complete, for MLflow cannot mend a half-made one."""
-    from mlflow import MlflowClient
-
-    partial = path.with_name(f"{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    MlflowClient(f"{SQLITE}{partial}").search_experiments()
-    partial.replace(path)

@@ -9,6 +9,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from experiments.errors import UserError, first_line
 from experiments.tracking.address import Tracking
+from experiments.tracking.database import BUSY, is_locked, locked
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,6 +49,8 @@ def failures_explained(tracking: Tracking) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, HTTPException, ImportError) as error:
         if refusal := _REFUSALS.get(getattr(error, "error_code", "")):
             raise UserError(f"tracking.uri={tracking.shown}: {refusal}") from error
+        if tracking.database and is_locked(error):
+            raise UserError(f"tracking.uri={tracking.shown}: {locked(tracking.database, BUSY)}") from error
         raise UserError(
             f"tracking.uri={tracking.shown}: cannot be used ({_reason(error)}). Give one that can, such as "
             "tracking.uri=sqlite:////tmp/mlflow.db, or the address of a running MLflow server."

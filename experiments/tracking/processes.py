@@ -1,6 +1,8 @@
-"""Which process writes a run, and whether it is still there."""
+"""Which process writes a run, and whether it is still there; which one has locked a file."""
 
 import os
+import shlex
+from pathlib import Path
 
 import psutil
 
@@ -22,3 +24,22 @@ def alive(process: str) -> bool:
         return abs(found.create_time() - float(started)) < CLOCK_TOLERANCE
     except psutil.NoSuchProcess:
         return False
+
+
+def lock_holders(file: Path) -> list[str]:
+    """The processes that have locked a part of a file, as "process NUMBER: COMMAND"; Linux tells, others do not."""
+    try:
+        inode, locks = str(file.stat().st_ino), Path("/proc/locks").read_text()
+    except OSError:
+        return []
+    # A line: 1: POSIX  ADVISORY  WRITE 1234 08:01:5678 0 EOF. Those who wait have -> behind the number.
+    held = [words for line in locks.splitlines() if "->" not in (words := line.split())]
+    numbers = {int(words[4]) for words in held if len(words) > 5 and words[5].split(":")[-1] == inode}
+    return [f"process {number}: {_command(number)}" for number in sorted(numbers - {os.getpid()}) if number > 0]
+
+
+def _command(number: int) -> str:
+    try:
+        return shlex.join(psutil.Process(number).cmdline())[:80] or "?"
+    except psutil.Error:
+        return "?"

@@ -3,7 +3,6 @@
 Nothing is ever written. MLflow promises its API and not its tables, so they are read in the schemas of SCHEMAS only.
 """
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+from experiments.tracking.database import open_for_reading
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -26,7 +27,6 @@ SCHEMAS = (
     "da6fb0208061", "89d3d66ed43f", "b7e4c1a90f23", "a8b9c0d1e2f3", "c1d2e3f4a5b6", "c3d9e7f1a2b4", "6f8d9c3b2a1e",
     "1971f2d9a75b", "17e22815139b", "b7e2c1a4d9f3", "75868b020152", "dc11669786a5",
 )  # fmt: skip
-BUSY = 20.0  # seconds that a SQLite file may be held by who writes it; MLflow waits as long
 
 # Runs that a tag selects. An empty value stands for any that is not empty.
 _CHOSEN = """
@@ -68,7 +68,8 @@ class Recorded:
 class StoreTables:
     """The tables of an MLflow database, of which those runs are read that belong to one experiment.
 
-    `address` is that of a PostgreSQL database, or the path of a SQLite file. Every method raises SQLAlchemy's errors.
+    `address` is that of a PostgreSQL database, or the path of a SQLite file. Every method raises SQLAlchemy's errors,
+    and UserError where a SQLite file cannot be opened.
     """
 
     address: str | Path
@@ -118,15 +119,9 @@ def _engine(address: str | Path) -> "Engine":
     from sqlalchemy.pool import NullPool
 
     if isinstance(address, Path):
-        return create_engine("sqlite://", creator=lambda: _read_only(address), poolclass=NullPool)
+        return create_engine("sqlite://", creator=lambda: open_for_reading(address), poolclass=NullPool)
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     return create_engine(address, execution_options=options, poolclass=NullPool)
-
-
-def _read_only(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=BUSY, isolation_level=None)
-    connection.execute("BEGIN")
-    return connection
 
 
 def _rows(connection: "Connection", query: str, parameters: Mapping[str, Any]) -> Iterator[Any]:
