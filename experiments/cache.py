@@ -38,6 +38,7 @@ from rich.table import Table
 
 from experiments.card import CARD
 from experiments.errors import UserError, first_line, mistakes_told
+from experiments.files import UserPath, argument_path
 from experiments.progress import CONSOLE, bar, say
 
 Arrays = dict[str, npt.NDArray[np.generic]]
@@ -62,7 +63,7 @@ class DamagedError(Exception):
 class Cache:
     """The folder, and its size in GiB from which on the entries that were not used for longest are dropped."""
 
-    dir: Path
+    dir: UserPath
     gib: PositiveFloat = 10
 
     def check(self) -> None:
@@ -400,7 +401,9 @@ def main() -> None:
         epilog="Exit codes: 0 well; 1 damaged entries were found; 2 the command is wrong; 130 stopped.",
     )
     parser.add_argument("verb", nargs="?", choices=("list", "verify", "clear"), default="list")
-    parser.add_argument("--dir", type=Path, default=Path("cache"), help="the cache folder (default: %(default)s)")
+    parser.add_argument(
+        "--dir", type=argument_path, default=Path("cache"), help="the cache folder (default: %(default)s)"
+    )
     parser.add_argument("--remove", action="store_true", help="verify: remove the damaged entries")
     parser.add_argument("--kind", choices=("all", TRAINING, RESULTS), default="all", help="clear: only these entries")
     parser.add_argument("--unused-for", type=_days, metavar="DAYS", default=0.0, help="clear: only what is that old")

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import ConfigDict, ValidationError
 
 from experiments.errors import UserError, redacted
+from experiments.files import check_regular
 
 _HERE = Path(__file__).parent
 CONF = next(folder for folder in (_HERE / "conf", _HERE.parent / "conf") if folder.is_dir())  # a wheel, or a checkout
@@ -18,6 +19,7 @@ def beginning(path: Path, key: str) -> bytes:
     Raises:
         UserError: it cannot be read.
     """
+    check_regular(path, f"{key}={path}")
     try:
         with path.open("rb") as file:
             return file.read(8)
@@ -25,11 +27,22 @@ def beginning(path: Path, key: str) -> bytes:
         raise UserError(f"{key}={path}: cannot be read ({error.strerror}).") from error
 
 
+# Words of pydantic, and those of somebody who types settings.
+PLAIN = {
+    "a valid tuple": "a list, as in [a,b]",
+    "tuple should": "the list should",
+    " after validation": "",
+    "Unexpected keyword argument": "there is no such setting",
+}
+
+
 def problems(key: str, error: ValidationError) -> str:
-    """Each wrong value with its rule, in pydantic's words; what it calls a tuple is typed as a list."""
+    """Each wrong value with its rule."""
     lines = []
     for problem in error.errors():
         name = ".".join([key, *(str(part) for part in problem["loc"])]).strip(".")
-        rule = problem["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list, as in [a,b]")
+        rule = problem["msg"].removeprefix("Value error, ")
+        for words, plain in PLAIN.items():
+            rule = rule.replace(words, plain)
         lines.append(f"{name}={redacted(str(problem['input']))}: {rule[0].lower()}{rule[1:]}")
     return "\n".join(lines)

@@ -27,6 +27,7 @@ from experiments.comparison.query import in_order, matrix, only, where
 from experiments.comparison.regressions import allowance, earlier, regressions, remarks
 from experiments.comparison.terminal import plain, show
 from experiments.errors import UserError, by_beginning, mistakes_told, redacted
+from experiments.files import argument_path
 from experiments.progress import print_whole, say
 from experiments.report.page import MOST_RUNS, write_report
 from experiments.tracking import Row, Store, Tracking, existing
@@ -156,7 +157,9 @@ def _parser() -> argparse.ArgumentParser:
         "--require", action="append", default=[], metavar="REQUIREMENT",
         help='what the run to ship has to meet, as often as needed: "tflite_accuracy >= 0.98"',
     )  # fmt: skip
-    parser.add_argument("--against", type=Path, metavar="FILE.csv", help="an earlier comparison, for the two below")
+    parser.add_argument(
+        "--against", type=argument_path, metavar="FILE.csv", help="an earlier comparison, for the two below"
+    )
     for direction, example in (("drop", "speedup=10%%"), ("growth", "tflite_bytes=1_000")):
         parser.add_argument(
             f"--max-{direction}", action="append", default=[], metavar="COLUMN=AMOUNT",
@@ -170,13 +173,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name in TEXT_FORMS:
         holds = "every column in full precision" if FORMS[name].every_column else "the table for people"
-        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write {name}: {holds}")
+        parser.add_argument(f"--{name}", type=argument_path, metavar="FILE", help=f"write {name}: {holds}")
     parser.add_argument(
-        "--out", type=Path, action="append", default=[], metavar="FILE",
+        "--out", type=argument_path, action="append", default=[], metavar="FILE",
         help=f"write the form that the ending names, as often as needed: {', '.join(ENDINGS)}; .html is the report",
     )  # fmt: skip
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="write pictures there, each as PNG and as SVG")
-    parser.add_argument("--seeds-csv", type=Path, metavar="FILE", help="write the table over seeds as csv")
+    parser.add_argument(
+        "--plots", type=argument_path, metavar="DIR", help="write pictures there, each as PNG and as SVG"
+    )
+    parser.add_argument("--seeds-csv", type=argument_path, metavar="FILE", help="write the table over seeds as csv")
     parser.add_argument(
         "--pair", nargs="+", metavar="RUN",
         help="compare these runs with each other on the same images instead: two or more run ids, or their beginnings",

@@ -1,27 +1,29 @@
 """From Hydra's configuration to typed objects, once, at the door; and what a user is told when it does not work."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pydantic import Field, PositiveInt, ValidationError
+from omegaconf.errors import MissingMandatoryValue
+from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass as card
 
 from experiments.cache import Cache
 from experiments.card import CARD, CONF, problems
+from experiments.command_line import check_overrides, readable
 from experiments.dataset import Source
-from experiments.errors import UserError, first_line, near
+from experiments.errors import UserError, near
 from experiments.machine import usable_cores
 from experiments.measure.latency import LatencyProtocol
 from experiments.model import Architecture
 from experiments.pipeline import Experiment
 from experiments.record import Setting
+from experiments.refusals import WRONG, flat, known_settings, told
 from experiments.strategy import Strategy
 from experiments.tracking import Tracking
 from experiments.training import Training
@@ -39,6 +41,8 @@ KINDS: Mapping[str, type] = {
 }
 CARDS = tuple(KINDS)
 SWITCHES = ("seed", "threads", "resume", "sweep")
+MOST_THREADS = 1024
+WHOLE_BELOW = 2**63  # what databases and arrays hold
 
 
 @card(frozen=True, config=CARD, kw_only=True)
@@ -46,7 +50,7 @@ class Switches:
     """The settings that stand in config.yaml by themselves."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy takes as a seed
-    threads: PositiveInt | None
+    threads: Annotated[int, Field(gt=0, le=MOST_THREADS)] | None
     resume: bool
     sweep: str | None
 
@@ -59,12 +63,23 @@ class Request:
     tracking: Tracking
     resume: bool
     sweep: str | None  # id of the parent run
-    parameters: Mapping[str, Any]  # the configuration, flattened: dataset.train_samples and so on
-    text: str  # the configuration as YAML
+    settings: Mapping[str, Any]  # the configuration: groups of settings, and settings
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The configuration, flattened: dataset.train_samples and so on."""
+        return dict(flat(self.settings))
+
+    @property
+    def text(self) -> str:
+        """The configuration as YAML."""
+        return OmegaConf.to_yaml(OmegaConf.create(dict(self.settings)))
 
 
-def read(config: DictConfig, choices: Mapping[str, str]) -> Request:
+def read(config: DictConfig, choices: Mapping[str, str], made: dict[str, Any] | None = None) -> Request:
     """The typed form of a composed configuration; `choices` are the cards' names by group.
+
+    Jobs of a sweep have most of their cards in common: `made` holds those that were made before, and gets the new ones.
 
     Raises:
         UserError: a value is missing, of the wrong kind, or out of range.
@@ -77,7 +92,7 @@ def read(config: DictConfig, choices: Mapping[str, str]) -> Request:
     assert isinstance(plain, dict)
     settings: dict[str, Any] = {str(key): value for key, value in plain.items() if key != "hydra"}
     _refuse_strangers(settings)
-    cards = {key: _made(key, settings[key]) for key in CARDS}
+    cards = {key: _known_or_made(key, settings[key], {} if made is None else made) for key in CARDS}
     switches = _checked_switches({key: settings[key] for key in SWITCHES})
     strategy = cards["strategy"]
     setting = Setting(
@@ -103,8 +118,7 @@ def read(config: DictConfig, choices: Mapping[str, str]) -> Request:
         tracking=cards["tracking"],
         resume=switches.resume,
         sweep=switches.sweep,
-        parameters=dict(_flat(settings)),
-        text=OmegaConf.to_yaml(OmegaConf.create(settings)),
+        settings=settings,
     )
 
 
@@ -120,20 +134,28 @@ def dataset_of(text: str) -> Source:
     return made
 
 
-def composed(overrides: Sequence[str]) -> Request:
-    """What `python -m experiments.run` would make of these overrides.
+def composed(arguments: Sequence[str]) -> Request:
+    """What `python -m experiments.run` would make of these arguments.
 
     Raises:
         UserError: Hydra or a card refuses them.
     """
-    try:
-        with initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
-            config = compose("config", list(overrides), return_hydra_config=True)
+    overrides = readable(arguments)
+    check_overrides(overrides)
+    with configuration_explained(), initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
+        config = compose("config", overrides, return_hydra_config=True)
         choices = config.hydra.runtime.choices
         with open_dict(config):
             del config["hydra"]
         return read(config, choices)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+
+
+@contextmanager
+def configuration_explained() -> Iterator[None]:
+    """Whatever is wrong with a configuration becomes one message."""
+    try:
+        yield
+    except WRONG as error:
         raise UserError(told(error)) from error
 
 
@@ -149,61 +171,24 @@ def _refuse_strangers(settings: Mapping[str, Any]) -> None:
             raise UserError(f"{key}={settings[key]}: a card is needed here. See python -m experiments.run --help.")
 
 
-def told(error: Exception) -> str:
-    """A refusal, ours or Hydra's, in one message that names the value, the rule and the nearest alternatives."""
-    if isinstance(error, OmegaConfBaseException) and error.full_key:
-        return f"{error.full_key}: {first_line(error)}"
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, option = error.missing_cfg_file.rpartition("/")
-        return f"{group}={option}: there is no such card in conf/{group}. {near(option, error.options)}"
-    if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override}: this cannot be read as KEY=VALUE. Close every bracket, and quote a value that holds "
-            "brackets, commas or colons, as in 'model.path=\"a,b.keras\"'."
-        )
-    if unknown := re.search(r"Could not override '([^']+)'", str(error)):
-        return _not_here(unknown[1])
-    if several := re.search(r"Ambiguous value for argument '(.+)'", str(error)):
-        return f"{several[1]}: several values make a sweep, and a sweep is asked for with -m, as the first argument."
-    return str(error).strip()
+def _known_or_made(key: str, settings: Mapping[str, Any], known: dict[str, Any]) -> Any:
+    name = f"{key} {settings}"
+    if name not in known:
+        known[name] = _made(key, settings)
+        _check_numbers(key, settings, known[name])
+    return known[name]
 
 
-def _not_here(setting: str) -> str:
-    """What is said of a setting that the configuration has not."""
-    group = setting.partition(".")[0]
-    if group == "suite":
-        return f"{setting}: a suite is added to the configuration, with a plus: +suite=NAME."
-    if setting.startswith("hydra.launcher."):
-        return f"{setting}: this launcher has no such setting. Choose another, as in hydra/launcher=joblib."
-    known = list(known_settings())
-    if setting in known:
-        return (
-            f"{setting}: this setting is one of {_cards_with(group, setting)}, and not of the card chosen here. In a "
-            f"sweep over cards that all have it, give it with two plusses: ++{setting}=VALUE. Among others, a variant "
-            f"is a card of its own: conf/{group}/NAME.yaml, a copy with other values."
-        )
-    alike = [name for name in known if name.startswith(f"{group}.")] or known
-    return f"{setting}: there is no such setting. {near(setting, alike)}"
-
-
-def _cards_with(group: str, setting: str) -> str:
-    """The cards of a group that have a setting, as they are chosen: strategy=prune or strategy=cluster."""
-    key = setting.partition(".")[2].partition(".")[0]
-    cards = sorted(CONF.glob(f"{group}/*.yaml"))
-    return ", ".join(f"{group}={path.stem}" for path in cards if key in list(OmegaConf.load(path)))
-
-
-def known_settings() -> Iterator[str]:
-    """Every setting that the cards in conf/ hold, with its group: dataset.train_samples and so on."""
-    main = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))
-    assert isinstance(main, dict)
-    settings = {str(key): value for key, value in main.items() if key not in ("hydra", "defaults")}
-    yield from (key for key, _ in _flat(settings) if not key.endswith("_target_"))
-    for path in CONF.glob("*/*.yaml"):
-        group = path.parent.name
-        if group != "suite":
-            yield group
-            yield from (f"{group}.{key!s}" for key in OmegaConf.load(path) if key != "_target_")
+def _check_numbers(key: str, settings: Mapping[str, Any], made: Any) -> None:
+    """Pydantic takes true for 1 and 1.0 for 1, and whole numbers of any length."""
+    for name, given in settings.items():
+        held, where = getattr(made, name, given), f"{key}.{name}".strip(".")
+        if isinstance(given, bool) and not isinstance(held, bool) and isinstance(held, int | float):
+            raise UserError(f"{where}={str(given).lower()}: a number is needed.")
+        if isinstance(given, float) and isinstance(held, int):
+            raise UserError(f"{where}={given}: a whole number is needed, as in {held}.")
+        if isinstance(held, int) and abs(held) >= WHOLE_BELOW:
+            raise UserError(f"{where}={held}: whole numbers are smaller than 2**63.")
 
 
 def _made(key: str, settings: Mapping[str, Any]) -> Any:
@@ -227,14 +212,8 @@ def _made(key: str, settings: Mapping[str, Any]) -> Any:
 
 def _checked_switches(values: Mapping[str, Any]) -> Switches:
     try:
-        return Switches(**values)
+        switches = Switches(**values)
     except ValidationError as error:
         raise UserError(problems("", error)) from error
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    _check_numbers("", values, switches)
+    return switches

@@ -27,6 +27,7 @@ from rich.table import Table
 
 from experiments.card import problems
 from experiments.errors import UserError, mistakes_told
+from experiments.files import argument_path
 from experiments.progress import print_whole, say
 from experiments.tracking import Row, Store, Tracking, existing
 
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, help=f"for all of it, at most (default: {SECONDS_A_FILE:g} a file)")
     parser.add_argument("--seed", type=int, default=0, help="of the random order (default: %(default)s)")
     parser.add_argument("--dataset", help="a card of conf/dataset, whose test images plain files are timed on")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the ratio of every two files")
+    parser.add_argument("--csv", type=argument_path, metavar="FILE", help="write the ratio of every two files")
     return parser
 
 

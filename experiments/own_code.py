@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 from experiments.errors import UserError
+from experiments.files import check_regular
 
+BLOCK = 2**20  # bytes that are read at a time
 PACKAGE = Path(__file__).parent
 # Where other classes come from: of each of these packages, a key holds the version.
 KNOWN = frozenset({"keras", "tensorflow", "tensorflow_model_optimization", "tf_keras", *sys.stdlib_module_names})
@@ -34,7 +36,12 @@ def sha256(path: Path) -> str:
     Raises:
         UserError: it cannot be read.
     """
+    check_regular(path, str(path))
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(BLOCK):
+                digest.update(block)
+            return digest.hexdigest()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 from typing import TYPE_CHECKING, NoReturn
 
@@ -39,22 +40,22 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises its errors instead of printing them
     try:
-        _hydra()
+        _hydra(sys.argv[1:])
     except UserError as error:
         _quit(str(error), 2)
     except KeyboardInterrupt:
         _quit(f"stopped. {GOES_ON}", 130)
 
 
-def _hydra() -> None:
+def _hydra(arguments: Sequence[str]) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import HydraException
     from hydra.types import RunMode
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from experiments.configuration import told
+    from experiments.command_line import check_overrides, readable
+    from experiments.refusals import WRONG, told
 
     def job(config: DictConfig) -> None:
         whole = HydraConfig.get()
@@ -65,11 +66,13 @@ def _hydra() -> None:
         except Exception as error:
             raise FaultError("".join(traceback.format_exception(error))) from error
 
+    sys.argv[1:] = readable(arguments)  # where Hydra takes them from
+    check_overrides(sys.argv[1:])
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except FaultError as fault:
         _quit(f"{fault}This is a fault of the suite itself, and not of what was asked for.", 1)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except WRONG as error:
         raise UserError(told(error)) from error
     except ConnectionError as error:
         raise UserError(
@@ -85,6 +88,8 @@ def _hydra() -> None:
 
             _quit(f"hydra/launcher: Slurm ended the sweep ({reason(str(error))})\n{GOES_ON}", 1)
         if not _of_a_launcher(error):
+            if changed := [each for each in arguments if each.lstrip("+~").startswith("hydra")]:
+                raise UserError(f"{' '.join(changed)}: Hydra cannot work with this ({first_line(error)}).") from error
             raise
         _quit(f"hydra/launcher: a process that ran jobs is gone ({first_line(error)})\n{GOES_ON}", 1)
 
@@ -113,7 +118,6 @@ def _one_run(config: "DictConfig", whole: "HydraConf") -> None:
 
     try:
         request = read(config, whole.runtime.choices)
-        request.experiment.check()
         row = perform(request, job=0)
     except UserError as error:
         _quit(str(error), 2)

@@ -13,30 +13,34 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ParamSpec
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.command_line import count_of_jobs
 from experiments.compare import illustrate, show_and_write
 from experiments.comparison.compared import Comparison
-from experiments.configuration import Request, read, told
+from experiments.composition import Composer
+from experiments.configuration import Request, configuration_explained, read
 from experiments.errors import UserError
 from experiments.isolation import load_ahead
 from experiments.machine import usable_cores
 from experiments.pipeline import Experiment
 from experiments.progress import advance, bar, flush, say, shown_here
+from experiments.refusals import told
 from experiments.slurm import check_slurm
 from experiments.stamp import stamp, typed
 from experiments.tracking import REUSED, Row, Status, Store, Tracking, connect
+from hydra_plugins.checked_sweeper import CheckedSweeper
 
 P = ParamSpec("P")
 SWEEP_BAR = "Sweep"
+FIRST = ("on_run_start", "on_multirun_start")  # hooks before anything is run
+MANY = 20  # jobs, whose check is announced
 CLUSTER_PATIENCE = 5.0  # seconds
 LOCAL = ("basic", "joblib")  # launchers whose jobs run on this machine
 EXTRAS = {"hydra_ray_launcher": "ray", "hydra_submitit_launcher": "slurm"}  # what pip calls the plugins
@@ -51,7 +55,7 @@ def _decisive(hook: Callable[P, None]) -> Callable[P, None]:
             hook(*args, **kwargs)
         except (UserError, HydraException, OmegaConfBaseException) as error:
             sys.stderr.write(f"{told(error)}\n")
-            sys.exit(2 if hook.__name__ == "on_multirun_start" else 1)  # 2 says that nothing was run
+            sys.exit(2 if hook.__name__ in FIRST else 1)  # 2 says that nothing was run
         except Exception:  # noqa: BLE001  # whatever it is, it is shown, and the sweep has failed
             traceback.print_exc()
             sys.exit(1)
@@ -75,18 +79,27 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         return SweepCallback, (self._jobs,)
 
     @_decisive
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Check the configuration of a run that is no sweep's, before Hydra makes a folder for it."""
+        settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        with configuration_explained():
+            request = read(settings, config.hydra.runtime.choices)
+        request.experiment.check()
+        request.experiment.cache.check()
+
+    @_decisive
     def on_multirun_start(self, config: DictConfig, config_name: str, **_: Any) -> None:
         """Check the configuration of every job, open the parent run, and tell the jobs its id."""
         check_launcher(config.hydra.launcher)
-        self._jobs = _jobs_of(config)
-        requests = [_request(overrides, config_name) for overrides in self._jobs]
-        check_one_place([request.tracking for request in requests])
+        with configuration_explained():
+            self._jobs = _jobs_of(config)
         self._open.enter_context(shown_here())
         atexit.register(self._open.close)  # also when the sweep ends before its time
+        requests = _requests(self._jobs, Composer(config_name, config.hydra.overrides.hydra))
+        check_one_place([request.tracking for request in requests])
         if config.hydra.runtime.choices["hydra/launcher"] in LOCAL:  # the files and cores of other nodes are theirs
+            check_each_once([request.experiment for request in requests])
             requests[0].experiment.cache.check()
-            for request in requests:
-                request.experiment.check()
         if config.hydra.runtime.choices["hydra/launcher"] == "basic":  # others have processes of their own
             load_ahead(shared_modules([request.experiment for request in requests]))
         self._store = connect(requests[0].tracking)
@@ -307,34 +320,41 @@ def spoken(seconds: float) -> str:
 
 
 def _jobs_of(config: DictConfig) -> list[list[str]]:
-    """The overrides of each job of the sweep, as Hydra's own sweeper will make them.
+    """The overrides of each job of the sweep, as the sweeper will make them.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or there are too many.
     """
     arguments = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     overrides = parser.parse_overrides([*arguments, *config.hydra.overrides.task])
-    (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-    if not jobs:
-        empty = [each.input_line for each in overrides if each.is_sweep_override() and _is_empty(each)]
+    if not count_of_jobs(overrides):
+        empty = [each.input_line for each in overrides if each.is_sweep_override() and not count_of_jobs([each])]
         raise UserError(
             f"{', '.join(empty)}: this sweep has no job: a glob that matches no card, or a range that is empty, stands "
             "for nothing. The cards: python -m experiments.run --help."
         )
+    (jobs,) = CheckedSweeper.split_arguments(overrides, max_batch_size=None)
     return list(jobs)
 
 
-def _is_empty(override: Override) -> bool:
-    return next(override.sweep_string_iterator(), None) is None
+def _requests(jobs: Sequence[Sequence[str]], composer: Composer) -> list[Request]:
+    """What each job asks for; raises UserError where one of them cannot be meant."""
+    if len(jobs) >= MANY:
+        say(f"checking the configuration of {len(jobs):,} jobs")
+    requests = []
+    with bar("Checking", len(jobs)) as advance:
+        for overrides in jobs:
+            requests.append(composer.request(overrides))
+            advance(1)
+    return requests
 
 
-def _request(overrides: list[str], config_name: str) -> Request:
-    config = GlobalHydra.instance().config_loader().load_configuration(config_name, overrides, run_mode=RunMode.RUN)
-    choices = config.hydra.runtime.choices
-    with open_dict(config):
-        del config["hydra"]
-    try:
-        return read(config, choices)
-    except UserError as error:
-        raise UserError(f"{error}\n(in the run {' '.join(overrides)}; nothing was run)") from error
+def check_each_once(experiments: Sequence[Experiment]) -> None:
+    """Check what the runs need; a file that many of them share is looked at once, and refused once."""
+    seen: set[tuple[int, ...]] = set()
+    for each in experiments:
+        cards = (id(each.dataset), id(each.model), id(each.latency), id(each.strategy))
+        if cards not in seen:
+            seen.add(cards)
+            each.check()

@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import numpy as np
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as card
 
 from experiments.cache import Arrays, Cache, Trajectory
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 # What else changes the bits of a training.
 CODE = (Path(__file__), Path(__file__).with_name("precision.py"), Path(classification.__file__))
+MOST_EPOCHS = 1_000_000
 History = Mapping[str, tuple[float, ...]]  # "loss", "accuracy", "val_loss", "val_accuracy": one value an epoch
 
 
@@ -44,7 +45,7 @@ History = Mapping[str, tuple[float, ...]]  # "loss", "accuracy", "val_loss", "va
 class Training:
     """How long and how to train; the article: 20 epochs, batches of 500, Adam with its usual rate."""
 
-    epochs: NonNegativeInt
+    epochs: Annotated[int, Field(ge=0, le=MOST_EPOCHS)]
     batch_size: PositiveInt = 500
     optimizer: Literal["adam", "sgd", "rmsprop"] = "adam"
     learning_rate: PositiveFloat = 0.001

@@ -103,7 +103,7 @@ def test_a_card_s_folder_with_another_file_is_another_run(asked: Request, tmp_pa
 
 def test_a_card_s_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "images").touch()
-    monkeypatch.setattr(Path, "read_bytes", raising(PermissionError(13, "Permission denied")))
+    monkeypatch.setattr(Path, "open", raising(PermissionError(13, "Permission denied")))
     with pytest.raises(UserError, match=r"images: cannot be read \(Permission denied\)"):
         job._content(tmp_path / "images")
 

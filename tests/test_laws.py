@@ -15,8 +15,8 @@ from tests.conftest import REPOSITORY
 PACKAGE = REPOSITORY / "experiments"
 CARDS = sorted((REPOSITORY / "conf").glob("*/*.yaml"))
 ROOMS = {
-    "hydra": {"run", "configuration", "sweep"},
-    "omegaconf": {"run", "configuration", "sweep"},
+    "hydra": {"command_line", "composition", "configuration", "refusals", "run", "sweep"},
+    "omegaconf": {"composition", "configuration", "refusals", "run", "sweep"},
     "mlflow": {
         "tracking.connection", "tracking.creation", "tracking.failures", "tracking.model", "tracking.registry",
         "tracking.rows", "tracking.store", "tracking.system_metrics",

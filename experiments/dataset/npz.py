@@ -11,6 +11,7 @@ from experiments.dataset import Raw, Source
 from experiments.dataset.archive import archive_bytes, read_archive
 from experiments.dataset.labels import Label, class_numbers
 from experiments.errors import UserError
+from experiments.files import UserPath
 
 READ_AHEAD = 64 * 2**20  # bytes of arrays: up to there, all of them are checked before anything is run
 KEY = "dataset.path"
@@ -20,7 +21,7 @@ KEY = "dataset.path"
 class Npz(Source):
     """x_train, y_train, x_test, y_test of images, series or features; see docs/data.md for what is accepted."""
 
-    path: Path
+    path: UserPath
 
     def check(self) -> None:
         """The file has to be there, and its arrays to be images with labels; of a large file, its kind is all."""

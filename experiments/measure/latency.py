@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
@@ -34,6 +34,7 @@ SENTINEL = "sentinel"
 IMAGES = 100  # test images that take turns as input
 EQUIVALENT = 1.02  # a ratio between 1 / this and this is too small to matter
 PRECISION = 0.01  # half of an interval's width, as a share of the ratio, that is narrow enough to stop
+LONGEST = 7 * 24 * 60 * 60  # seconds
 TOLERANCE = 0.2  # cores: so much of what the timed threads need may be busy with something else
 
 
@@ -43,7 +44,7 @@ class LatencyProtocol:
 
     threads: PositiveInt = 1
     delegate: Literal["xnnpack", "builtin"] = "xnnpack"
-    seconds: PositiveFloat = 10.0
+    seconds: Annotated[float, Field(gt=0, le=LONGEST)] = 10.0
     precision: Annotated[float, Field(gt=0, lt=1)] = PRECISION
 
     def check(self) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import zipfile
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic.dataclasses import dataclass as card
@@ -10,6 +9,7 @@ from pydantic.dataclasses import dataclass as card
 from experiments.card import CARD, beginning
 from experiments.dataset.shapes import shape_for
 from experiments.errors import UserError, first_line
+from experiments.files import UserPath
 from experiments.model import Architecture
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class KerasFile(Architecture):
 
     given: ClassVar[bool] = True
 
-    path: Path
+    path: UserPath
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
         """The model as it was saved, once it is seen to fit the data set; raises UserError where it does not."""

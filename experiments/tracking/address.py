@@ -7,6 +7,7 @@ from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
 from experiments.errors import redacted
+from experiments.files import expanded
 
 SQLITE = "sqlite:///"
 
@@ -27,7 +28,16 @@ class Tracking:
                 "give sqlite:///FILE.db, http://HOST:PORT, or a database address that MLflow knows (postgresql://, "
                 "mysql://, mssql://)"
             )
+        if uri.startswith(SQLITE):
+            return _of_a_file(uri)
         return uri
+
+    @field_validator("experiment")
+    @classmethod
+    def _named(cls, experiment: str) -> str:
+        if not experiment.strip():
+            raise ValueError("the name of an experiment is needed")
+        return experiment
 
     @property
     def database(self) -> Path | None:
@@ -43,3 +53,11 @@ class Tracking:
     def shown(self) -> str:
         """The address as it may be shown."""
         return redacted(self.uri)
+
+
+def _of_a_file(uri: str) -> str:
+    """The address of a SQLite file, with `~` expanded."""
+    path = uri.removeprefix(SQLITE)
+    if not path.strip() or path.startswith((":memory:", "file:")):
+        raise ValueError("runs are kept in a file; give sqlite:///FILE.db")
+    return f"{SQLITE}{expanded(path)}" if path.startswith("~") else uri

@@ -1,0 +1,227 @@
+"""What somebody types, as Hydra reads it: names of files as they stand, and what cannot be meant refused at once."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from experiments.command_line import MOST_JOBS, cannot_be_read, check_overrides, count_of_jobs, readable
+from experiments.configuration import composed
+from experiments.errors import UserError
+from experiments.files import check_regular
+from tests.conftest import ENVIRONMENT, run
+
+NAMES = (
+    "epoch=12-val_acc=0.97.keras", "model (1).keras", "my model.keras", "it's.keras", 'say "hi".keras', "a,b.keras",
+    "modèle.keras", "m:1.keras", "007.keras", "12", "1e5", "true", "null", "$x.keras", "${x}.keras", "a[1].keras",
+    "a{b}.keras", "@new.keras", "x~1.keras", "a%b.keras", "-m.keras", "a#1.keras", r"C:\models\net.keras", "a\\.keras",
+    "[a].keras", "{a:1}", "choice(a,b)", " spaces .keras", "a;b&c|d>e.keras", "a!b*c?.keras", "'quoted'.keras",
+    "日本.keras",
+)  # fmt: skip
+
+
+def value_of(argument: str) -> object:
+    return OverridesParser.create().parse_override(argument).value()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "${" not in name])
+def test_a_file_s_name_is_taken_as_it_stands(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).touch()
+    (argument,) = readable([f"model.path={name}"])
+    assert value_of(argument) == name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_that_is_proposed_gives_the_name_through_a_shell(name: str) -> None:
+    typed = f"model.path={name}"
+    proposed = cannot_be_read(typed, [typed]).rpartition("\npython -m experiments.run ")[2]
+    script = f"{shlex.quote(sys.executable)} -c 'import sys; print(sys.argv[1], end=str())' {proposed}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert value_of(done.stdout) == name.replace("${", r"\${")  # which OmegaConf reads as ${
+
+
+def test_a_sweep_over_files_takes_each_as_it_stands() -> None:
+    _, argument = readable(["-m", "model.path=epoch=1.keras,epoch=2.keras"])
+    assert argument == 'model.path="epoch=1.keras","epoch=2.keras"'
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["model.path=${oc.env:HOME}/x.keras", "model.path='a b'", "epochs=1,5", "strategy.layers=[conv.*]", "model.path="],
+)
+def test_what_hydra_reads_as_it_is_meant_stays(argument: str) -> None:
+    assert readable([argument]) == [argument]
+
+
+def test_options_may_follow_settings() -> None:
+    assert readable(["epochs=1", "-m", "strategy=none"]) == ["-m", "epochs=1", "strategy=none"]
+
+
+@pytest.mark.parametrize("key", ["model.path", "dataset.path", "cache.dir"])
+def test_the_home_folder_is_found(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    group = key.partition(".")[0]
+    card = {"model": ["model=keras_file"], "dataset": ["dataset=npz"], "cache": []}[group]
+    made = composed([*card, f"{key}=~/mine (1)"]).experiment
+    assert getattr(getattr(made, group), key.partition(".")[2]) == tmp_path / "mine (1)"
+
+
+def test_the_home_folder_of_a_store_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert composed(["tracking.uri=sqlite:///~/runs.db"]).tracking.database == tmp_path / "runs.db"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["strategy={}"], r"strategy=\{\}: the name of a card is needed\. Known: annotate"),
+        (["strategy={prune:1}"], "the name of a card is needed"),
+        (["strategy=[none,qat]"], "A sweep over several is strategy=none,qat, with -m"),
+        (["strategy=qat.yaml"], "strategy=qat.yaml: the name of a card is needed. Did you mean qat"),
+        (["strategy=../strategy/qat"], "the name of a card is needed"),
+        (["model=null"], "model=null: the name of a card is needed. Known: article_cnn"),
+        (["dataset=5"], "dataset=5: the name of a card is needed"),
+        (["training={}"], r"training=\{\}: a setting is needed.*training.NAME=VALUE"),
+        (["~hydra.callbacks.sweep"], "hydra.callbacks belongs to the suite"),
+        (["hydra.sweeper.max_batch_size=0"], "hydra.sweeper belongs to the suite"),
+        (["=1"], "=1: this cannot be read as KEY=VALUE"),
+        ([""], "this cannot be read as KEY=VALUE, as in epochs=5"),
+        (["épochs=1"], "this cannot be read as KEY=VALUE"),
+        (["--config-path", "/tmp"], "--config-path: the suite has its own configuration.*--config-dir"),
+        (["epochs=" + 20_000 * "1"], "20,007 characters, and an argument has at most 10,000"),
+        (["strategy.layers=" + 9_000 * "["], "this cannot be read as KEY=VALUE"),
+        (["model.path=a\udcff.keras"], r"no text in UTF-8"),
+        (["seed=true"], "seed=true: a number is needed"),
+        (["seed=1.0"], "seed=1.0: a whole number is needed, as in 1"),
+        (["seed=1e3"], "seed=1000.0: a whole number is needed, as in 1000"),
+        (["latency.seconds=true"], "latency.seconds=true: a number is needed"),
+        (["latency.seconds=1e12"], "latency.seconds=1000000000000.0: input should be less than or equal to 604800"),
+        (["epochs=99999999999999999999"], "training.epochs=99999999999999999999: input should be less than"),
+        (["dataset.test_samples=99999999999999999999"], r"whole numbers are smaller than 2\*\*63"),
+        (["threads=1000000"], "threads=1000000: input should be less than or equal to 1024"),
+        (["cache.dir="], "cache.dir=: the name of a file or folder is needed"),
+        (["model=keras_file", "model.path=~nobody-of-this-name/x"], "there is no such home folder"),
+        (["tracking.uri=sqlite:///:memory:"], "runs are kept in a file; give sqlite:///FILE.db"),
+        (["tracking.uri=sqlite:///"], "runs are kept in a file"),
+        (["tracking.experiment="], "the name of an experiment is needed"),
+        (["hydra.launcher.nothing=1"], "this launcher has no such setting"),
+        (["+seed=1"], r"\+seed: is there already. Leave the plus out: seed=VALUE"),
+        (["~nothing"], "~nothing: there is nothing to be taken away"),
+        (["+strategy=qat"], "strategy: is chosen already. Leave the plus out"),
+        (["+strategy.x=1"], "strategy.x=1: there is no such setting"),
+        (["seed=range(0,3)"], "several values make a sweep, and a sweep is asked for with -m"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_what_cannot_be_meant_is_one_message(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        composed(arguments)
+
+
+def test_several_values_of_a_name_are_refused_with_the_command_that_makes_them_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    typed = ["model=keras_file", "model.path=a,b.keras"]
+    monkeypatch.setattr(sys, "argv", ["run", *typed])
+    with pytest.raises(UserError, match=r"\npython -m experiments.run model=keras_file 'model.path=\"a,b.keras\"'$"):
+        composed(typed)
+
+
+@pytest.mark.parametrize(
+    ("swept", "count"),
+    [
+        (["seed=range(0,10)"], 10),
+        (["seed=range(0,10,3)", "epochs=1,5"], 8),
+        (["seed=range(0.0,1.0,0.1)"], 10),
+        (["seed=range(10,0,-3)"], 4),
+        (["seed=range(5,1)"], 0),
+        (["seed=shuffle(range(0,4))"], 4),
+        (["seed=choice(1,2,3)", "epochs=1"], 3),
+        ([f"seed=range(0,{MOST_JOBS})"], MOST_JOBS),
+    ],
+)
+def test_jobs_are_counted_without_being_made(swept: list[str], count: int) -> None:
+    assert count_of_jobs(OverridesParser.create().parse_overrides(swept)) == count
+
+
+@pytest.mark.parametrize(
+    ("swept", "message"),
+    [
+        (["seed=range(0,10000000)"], "10,000,000 jobs, and a sweep has at most 10,000"),
+        (["seed=range(0,3000)", "epochs=range(0,3000)"], r"9,000,000 jobs \(3,000 x 3,000\)"),
+        (["seed=range(0,1,1e-9)"], "1,000,000,000 jobs"),
+        (["seed=range(0,1,0)"], "this range has no end"),
+        (["seed=range(0,1.0,0.0)"], "this range has no end"),
+        (["seed=range(0,inf)"], "this range has no end"),
+        (["seed=range(nan,1)"], "this range has no end"),
+        (["seed=interval(0,1)"], "an interval has no values to run"),
+    ],
+)
+def test_a_sweep_without_bound_is_refused_before_its_jobs_are_made(swept: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        count_of_jobs(OverridesParser.create().parse_overrides(swept))
+
+
+@pytest.fixture
+def cards(tmp_path: Path) -> Path:
+    folder = tmp_path / "cards" / "strategy"
+    folder.mkdir(parents=True)
+    (folder / "binary.yaml").write_bytes(b"\x00\x01\xff\xfe")
+    (folder / "broken.yaml").write_text("a: [1\n b: {")
+    (folder / "twice.yaml").write_text("bits: 1\nbits: 2\n")
+    (folder / "code.yaml").write_text('!!python/object/apply:os.system ["echo"]\n')
+    (folder / "itself.yaml").write_text("x: &a [*a]\n")
+    return folder.parent
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("binary", "binary.yaml: no text in UTF-8 (invalid start byte, byte 2)."),
+        ("broken", "broken.yaml, line 2: cannot be read as YAML (expected ',' or ']', but got ':')."),
+        ("twice", "twice.yaml, line 2: cannot be read as YAML (found duplicate key bits)."),
+        ("code", "code.yaml, line 1: cannot be read as YAML (could not determine a constructor"),
+        ("itself", "The configuration contains itself"),
+    ],
+)
+def test_a_card_that_is_no_yaml_is_named(name: str, message: str, cards: Path) -> None:
+    for other in (cards / "strategy").glob("*.yaml"):
+        if other.stem != name:
+            other.unlink()
+    done = run(cards.parent, "experiments.run", "--config-dir", str(cards), f"strategy={name}")
+    assert (done.returncode, message in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+    assert [path.name for path in cards.parent.iterdir()] == ["cards"]
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/stdin", "pipe", "."], ids=["device", "stdin", "pipe", "folder"])
+def test_only_regular_files_are_read(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    if path == "/dev/stdin" and Path(path).is_file():
+        pytest.skip("standard input is a file here")
+    with pytest.raises(UserError, match=r"x=1: cannot be read, for it is a \w+\. Give a file|No such"):
+        check_regular(Path(path), "x=1")
+
+
+def test_a_file_that_memory_cannot_hold_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "hollow"
+    with path.open("wb") as file:
+        file.truncate(2**43)
+    with pytest.raises(UserError, match=r"holds 8,192 GiB, and this machine has \d+ GiB of memory"):
+        check_regular(path, "model.path=hollow")
+
+
+def test_nothing_is_made_where_a_single_run_is_refused(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "experiments.run", "model=keras_file", "model.path=nowhere (1).keras"]
+    done = subprocess.run(arguments, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.stderr == "model.path=nowhere (1).keras: cannot be read (No such file or directory).\n"
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+
+
+def test_settings_that_hydra_merges_one_by_one_are_left_to_it() -> None:
+    check_overrides(["training={epochs:5}", "+suite=smoke", "strategy=none,qat", "strategy=glob(*)", "~cache"])

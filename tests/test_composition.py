@@ -1,0 +1,102 @@
+"""Jobs of a sweep, composed once for each choice of cards, ask for what Hydra would compose for each of them."""
+
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import open_dict
+
+from experiments.card import CONF
+from experiments.composition import Composer
+from experiments.configuration import read
+from experiments.errors import UserError
+from hydra_plugins.checked_sweeper import CheckedSweeper
+
+STRATEGIES = [path.stem for path in sorted((CONF / "strategy").glob("*.yaml"))]
+
+
+@pytest.fixture
+def composer() -> Iterator[Composer]:
+    with initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
+        yield Composer("config")
+
+
+def composed_by_hydra(overrides: list[str]) -> Any:
+    config = compose("config", overrides, return_hydra_config=True)
+    choices = config.hydra.runtime.choices
+    with open_dict(config):
+        del config["hydra"]
+    return read(config, choices)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_each_job_asks_for_what_hydra_would_compose(strategy: str, composer: Composer) -> None:
+    for model, epochs, more in product(("mlp", "resnet8"), (1, 5), ([], ["finetune.epochs=2", "seed=3"])):
+        job = [f"strategy={strategy}", f"model={model}", f"epochs={epochs}", *more]
+        assert composer.request(job) == composed_by_hydra(job)
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        ["++strategy.layers=[Dense]", "strategy=annotate"],
+        ["strategy=annotate", "strategy.layers=[Conv2D,Dense]"],
+        ["dataset=npz", "dataset.path=x.npz", "model=keras_file", "model.path=y.keras"],
+        ["training={epochs:3,batch_size:7}"],
+        ["training.epochs=${seed}", "seed=4"],
+        ["epochs=1", "epochs=2"],
+    ],
+    ids=" ".join,
+)
+def test_unusual_jobs_as_well(job: list[str], composer: Composer) -> None:
+    assert composer.request(job) == composed_by_hydra(job)
+
+
+def test_a_value_of_one_job_is_none_of_the_next(composer: Composer) -> None:
+    composer.request(["strategy=qat", "training.batch_size=7"])
+    assert composer.request(["strategy=qat"]).experiment.training.batch_size == 500
+
+
+def test_cards_that_jobs_share_are_made_once(composer: Composer) -> None:
+    first, second = (composer.request([f"seed={seed}"]).experiment for seed in (1, 2))
+    assert first.model is second.model
+
+
+def test_hydra_reads_the_files_once_for_each_choice_of_cards(
+    composer: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader, read_by_hydra = GlobalHydra.instance().config_loader(), []
+    original = loader.load_configuration
+    monkeypatch.setattr(loader, "load_configuration", lambda *a, **k: read_by_hydra.append(a) or original(*a, **k))
+    for strategy, seed in product(("none", "qat"), range(20)):
+        composer.request([f"strategy={strategy}", f"seed={seed}"])
+    assert len(read_by_hydra) == 2
+
+
+@pytest.mark.parametrize(
+    ("job", "message"),
+    [
+        (["seed=x"], r"seed=x: input should be a valid integer"),
+        (["strategy=nope"], "there is no such card in conf/strategy"),
+        (["strategy=none", "strategy.layers=[a]"], "strategy.layers: this setting is one of strategy=annotate"),
+    ],
+)
+def test_the_job_that_is_refused_is_named(job: list[str], message: str, composer: Composer) -> None:
+    with pytest.raises(UserError, match=rf"{message}(.|\n)*\(in the run .*; nothing was run\)"):
+        composer.request(job)
+
+
+def test_jobs_in_random_order_are_the_same_for_who_announces_and_who_runs_them() -> None:
+    swept = OverridesParser.create().parse_overrides(["seed=shuffle(range(0,50))", "epochs=shuffle(1,5,20)"])
+    assert CheckedSweeper.split_arguments(swept, None) == CheckedSweeper.split_arguments(swept, None)
+
+
+def test_every_sweep_has_this_sweeper(tmp_path: Path) -> None:
+    with initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
+        config = compose("config", [], return_hydra_config=True)
+    assert config.hydra.sweeper._target_ == f"{CheckedSweeper.__module__}.{CheckedSweeper.__qualname__}"
