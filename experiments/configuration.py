@@ -1,13 +1,11 @@
 """From Hydra's configuration to typed objects, once, at the door; and what a user is told when it does not work."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue
 from pydantic import Field, ValidationError
@@ -25,6 +23,7 @@ from experiments.pipeline import Experiment
 from experiments.record import Setting
 from experiments.refusals import WRONG, flat, known_settings, told
 from experiments.strategy import Strategy
+from experiments.targets import make, recorded_card
 from experiments.tracking import Tracking
 from experiments.training import Training
 
@@ -122,16 +121,17 @@ def read(config: DictConfig, choices: Mapping[str, str], made: dict[str, Any] | 
     )
 
 
-def dataset_of(text: str) -> Source:
-    """The data set of a run, from its configuration as it was recorded.
+def dataset_of(text: str, modules: Collection[str] = ()) -> Source:
+    """The data set of a run, from its configuration as it was recorded, by whomever.
+
+    Args:
+        text: The configuration, YAML.
+        modules: Modules of the user's own that it may name, besides the classes of the cards in conf/dataset.
 
     Raises:
-        UserError: this version knows no such data set, or not these settings.
+        UserError: it names another class, or this version knows not these settings.
     """
-    settings = OmegaConf.to_container(OmegaConf.create(text))
-    assert isinstance(settings, dict)
-    made: Source = _made("dataset", settings["dataset"])
-    return made
+    return make("dataset", recorded_card(text, "dataset", modules), Source)  # type: ignore[type-abstract]
 
 
 def composed(arguments: Sequence[str]) -> Request:
@@ -174,7 +174,7 @@ def _refuse_strangers(settings: Mapping[str, Any]) -> None:
 def _known_or_made(key: str, settings: Mapping[str, Any], known: dict[str, Any]) -> Any:
     name = f"{key} {settings}"
     if name not in known:
-        known[name] = _made(key, settings)
+        known[name] = make(key, settings, KINDS[key])
         _check_numbers(key, settings, known[name])
     return known[name]
 
@@ -189,25 +189,6 @@ def _check_numbers(key: str, settings: Mapping[str, Any], made: Any) -> None:
             raise UserError(f"{where}={given}: a whole number is needed, as in {held}.")
         if isinstance(held, int) and abs(held) >= WHOLE_BELOW:
             raise UserError(f"{where}={held}: whole numbers are smaller than 2**63.")
-
-
-def _made(key: str, settings: Mapping[str, Any]) -> Any:
-    try:
-        made = instantiate(settings, _convert_="all")
-    except InstantiationException as error:
-        match error.__cause__:
-            case ValidationError() as cause:
-                raise UserError(problems(key, cause)) from error
-            case UserError() as cause:
-                raise cause from error
-        raise UserError(f"{key}: {str(error).strip()}") from error
-    if not isinstance(made, KINDS[key]):
-        kind = KINDS[key]
-        raise UserError(
-            f"{key}: the _target_ of this card, {settings.get('_target_', 'which it lacks')}, does not make a "
-            f"{kind.__module__}.{kind.__qualname__}."
-        )
-    return made
 
 
 def _checked_switches(values: Mapping[str, Any]) -> Switches:

@@ -86,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, help=f"for all of it, at most (default: {SECONDS_A_FILE:g} a file)")
     parser.add_argument("--seed", type=int, default=0, help="of the random order (default: %(default)s)")
     parser.add_argument("--dataset", help="a card of conf/dataset, whose test images plain files are timed on")
+    parser.add_argument(
+        "--module", action="append", default=[], metavar="NAME",
+        help="a module of your own that the data set of a recorded run may come from",
+    )  # fmt: skip
     parser.add_argument("--csv", type=argument_path, metavar="FILE", help="write the ratio of every two files")
     return parser
 
@@ -99,7 +103,7 @@ def _refuse_idle(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     files = [_is_file(target) for target in options.targets]
     idle = {
         "dataset": "runs are timed on the images that they were tested on" if not any(files) else "",
-        **dict.fromkeys(("uri", "experiment"), "these files are no recorded runs" if all(files) else ""),
+        **dict.fromkeys(("uri", "experiment", "module"), "these files are no recorded runs" if all(files) else ""),
     }
     for name, reason in idle.items():
         if reason and getattr(options, name) != parser.get_default(name):
@@ -120,7 +124,7 @@ def _contestants(options: argparse.Namespace, store: Store | None) -> Iterator[C
         for contestant in (
             [_plain(target, options, images_of)]
             if store is None or _is_file(target)
-            else _recorded(target, store, images_of)
+            else _recorded(target, store, options.module, images_of)
         ):
             identity = contestant.run["run_id"] if contestant.run else contestant.name
             if identity not in seen:
@@ -159,7 +163,9 @@ def images_once() -> "Callable[[Source], Images]":
     return images_of
 
 
-def _recorded(target: str, store: Store, images_of: "Callable[[Source], Images]") -> Iterator[Contestant]:
+def _recorded(
+    target: str, store: Store, modules: Sequence[str], images_of: "Callable[[Source], Images]"
+) -> Iterator[Contestant]:
     from experiments.configuration import dataset_of
     from experiments.tflite import TFLiteModel
 
@@ -167,7 +173,7 @@ def _recorded(target: str, store: Store, images_of: "Callable[[Source], Images]"
         with tempfile.TemporaryDirectory(prefix="run-") as folder:
             model = TFLiteModel(store.fetch(row["run_id"], "model.tflite", Path(folder)).read_bytes())
             configuration = store.fetch(row["run_id"], "config.yaml", Path(folder)).read_text(encoding="utf-8")
-        yield Contestant(_name(row), model, images_of(dataset_of(configuration)), row)
+        yield Contestant(_name(row), model, images_of(dataset_of(configuration, modules)), row)
 
 
 def _name(row: Row) -> str:

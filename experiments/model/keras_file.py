@@ -11,29 +11,37 @@ from experiments.dataset.shapes import shape_for
 from experiments.errors import UserError, first_line
 from experiments.files import UserPath
 from experiments.model import Architecture
+from experiments.model.inspection import inspect
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
 RULE = "model.path takes a model saved by Keras 2 (tf_keras) as .keras or .h5"
+MOST_METADATA = 10_000  # bytes; Keras writes a hundred
 
 
 @card(frozen=True, config=CARD, kw_only=True)
 class KerasFile(Architecture):
-    """The model at `path`, in safe mode: code inside the file is never run. epochs=0 takes it as it is."""
+    """The model at `path`; epochs=0 takes it as it is.
+
+    What the file names is looked at before Keras sees it, so that a file of a stranger runs no code. With `trust`, for
+    files of one's own, Keras makes whatever it names, Python code inside the file included.
+    """
 
     given: ClassVar[bool] = True
 
     path: UserPath
+    trust: bool = False
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
         """The model as it was saved, once it is seen to fit the data set; raises UserError where it does not."""
         from tf_keras.src.saving.serialization_lib import SafeModeScope
 
+        inspect(self.path, trust=self.trust)
         from experiments.tensorflow_quietly import keras
 
         try:
-            with SafeModeScope(safe_mode=True):  # load_model's own switch leaves .h5 files out
+            with SafeModeScope(safe_mode=not self.trust):  # load_model's own switch leaves .h5 files out
                 model = keras.models.load_model(self.path, compile=False)
         except Exception as error:  # Keras raises every kind of exception for files it cannot read
             raise UserError(f"model.path={self.path}: Keras cannot load it ({first_line(error)}). {RULE}.") from error
@@ -42,7 +50,12 @@ class KerasFile(Architecture):
         return model if None not in model.inputs[0].shape[1:] else _of_one_size(model, shape)
 
     def check(self) -> None:
-        """The file has to be a Keras model, and one of Keras 2; told from its first bytes and its metadata."""
+        """The file has to be a Keras model, one of Keras 2, and safe to load; seen without loading it."""
+        self._check_format()
+        inspect(self.path, trust=self.trust)
+
+    def _check_format(self) -> None:
+        """Tell what it is from its first bytes and its metadata."""
         if beginning(self.path, "model.path") == b"\x89HDF\r\n\x1a\n":
             return
         if not zipfile.is_zipfile(self.path):
@@ -51,7 +64,8 @@ class KerasFile(Architecture):
             with zipfile.ZipFile(self.path) as archive:
                 if "metadata.json" not in archive.namelist():
                     raise UserError(f"model.path={self.path}: a zip file, but no Keras model. {RULE}.")
-                version = str(json.loads(archive.read("metadata.json"))["keras_version"])
+                with archive.open("metadata.json") as metadata:
+                    version = str(json.loads(metadata.read(MOST_METADATA))["keras_version"])
         except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise UserError(f"model.path={self.path}: a damaged Keras model ({first_line(error)}). {RULE}.") from error
         if not version.startswith("2."):

@@ -1,0 +1,127 @@
+"""What a configuration may name: its class is looked up and checked before anything is made of it."""
+
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.configuration import composed, dataset_of
+from experiments.dataset import Source
+from experiments.dataset.npz import Npz
+from experiments.errors import UserError
+from experiments.targets import make
+
+EVIL = "import pathlib\npathlib.Path({mark!r}).touch()\nclass Data: pass\n"
+RECORDED = "dataset:\n  _target_: experiments.dataset.npz.Npz\n  path: my.npz\n"
+
+
+class _Marking:
+    """A pickle that leaves a mark when it is read."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.fixture
+def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that is there where code was run: that of a module `evil`, or of a pickle."""
+    mark = tmp_path / "mark"
+    (tmp_path / "evil.py").write_text(EVIL.format(mark=str(mark)))
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(_Marking(mark)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "evil", raising=False)
+    return mark
+
+
+def recorded(target: str, **values: Any) -> str:
+    return f"dataset:\n  _target_: {target}\n" + "".join(f"  {key}: {value}\n" for key, value in values.items())
+
+
+def test_a_recorded_data_set_comes_back() -> None:
+    assert dataset_of(RECORDED) == Npz(path=Path("my.npz"))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "pandas.read_pickle", "evil.Data", "os.system", "builtins.eval", "hydra.utils.instantiate",
+        "experiments.run.main", "experiments.isolation.run_child", "experiments.dataset.mnist_loaded.x", "''",
+        "'a b.c'",
+    ],
+)  # fmt: skip
+def test_whatever_else_a_recorded_configuration_names_is_refused_and_not_run(mark: Path, target: str) -> None:
+    with pytest.raises(UserError, match=r"dataset: the recorded config\.yaml names .*--module"):
+        dataset_of(recorded(target, filepath_or_buffer=mark.with_name("evil.pkl")))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{_target_: evil.Data}", "[{_target_: evil.Data}]", "{deep: {_target_: os.system, _args_: [ls]}}",
+        "{_partial_: true}",
+    ],
+)  # fmt: skip
+def test_a_class_inside_a_value_is_refused(mark: Path, value: str) -> None:
+    with pytest.raises(UserError, match=r"dataset\.path.*: a card holds plain values"):
+        dataset_of(recorded("experiments.dataset.npz.Npz", path=value))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("key", ["_args_", "_partial_", "_recursive_", "_convert_"])
+def test_hydra_s_special_keys_are_refused(key: str) -> None:
+    with pytest.raises(UserError, match=rf"dataset\.{key}: a card holds plain values"):
+        dataset_of(recorded("experiments.dataset.npz.Npz", path="x.npz", **{key: "true"}))
+
+
+@pytest.mark.parametrize("text", ["${oc.env:HOME}/x.npz", "${oc.decode:'1'}", "${now:%Y}", "${tracking.uri}"])
+def test_interpolations_of_a_recorded_configuration_are_texts(text: str) -> None:
+    made = dataset_of(recorded("experiments.dataset.npz.Npz", path=f'"{text}"'))
+    assert made == Npz(path=Path(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "dataset: 5", "{", "a: &a [1]\ndataset: *a", "dataset: !!python/object/apply:os.system [ls]",
+        "x: 1\n" * 10**6,
+    ],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_a_text_that_is_no_recorded_configuration_is_one_message(text: str) -> None:
+    with pytest.raises(UserError, match=r"the recorded config\.yaml"):
+        dataset_of(text)
+
+
+def test_a_module_of_the_user_s_own_is_imported_when_it_is_named(mark: Path) -> None:
+    with pytest.raises(UserError, match=r"evil\.Data, does not make a experiments\.dataset\.Source"):
+        dataset_of(recorded("evil.Data"), modules=["evil"])
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("target", ["os.system", "subprocess.Popen", "pandas.read_pickle", "builtins.eval"])
+def test_what_a_command_names_is_of_the_right_kind_before_it_is_called(mark: Path, target: str) -> None:
+    with pytest.raises(UserError, match=rf"dataset: the _target_ of this card, {target}, does not make a"):
+        composed([f"dataset._target_={target}", f"+dataset.args=touch {mark}"])
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("nowhere.Data", "there is no module nowhere"),
+        ("experiments.dataset.nowhere.Data", r"there is no module experiments\.dataset\.nowhere"),
+        ("experiments.dataset.Source", "does not define read"),
+        ("experiments.dataset.npz.Missing", "does not make a"),
+        ("NPZ", "does not make a"),
+        (7, "does not make a"),
+    ],
+)
+def test_a_class_that_cannot_be_used_is_a_message(target: Any, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        make("dataset", {"_target_": target}, Source)  # type: ignore[type-abstract]
