@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.comparison.columns import frame
+from experiments.comparison.columns import frame, public
 from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.files import ENDINGS, FORMS, Form, form_of, write_comparison, written
 from experiments.comparison.gates import Decision, decide, requirement, told
@@ -43,7 +43,7 @@ def load(uri: str = Tracking.uri, experiment: str = Tracking.experiment, sweep: 
     Raises:
         UserError: there is no such store, experiment or sweep, or no run in it.
     """
-    return _loaded(existing(uri, experiment), sweep)
+    return public(_loaded(existing(uri, experiment), sweep))
 
 
 def _loaded(store: Store, sweep: str) -> pd.DataFrame:
@@ -123,6 +123,8 @@ def _refuse_idle(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     for bound in ("max_drop", "max_growth"):
         if bound in given and not options.against:
             raise UserError(f"--{bound.replace('_', '-')}: since when? Give --against FILE.csv as well.")
+    if options.by_name and not options.against:
+        raise UserError("--by-name: says how runs are matched with earlier ones. Give --against FILE.csv as well.")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -160,6 +162,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--against", type=argument_path, metavar="FILE.csv", help="an earlier comparison, for the two below"
     )
+    parser.add_argument(
+        "--by-name", action="store_true",
+        help="match earlier runs by the names of model and data, whatever these held (default: by their content)",
+    )  # fmt: skip
     for direction, example in (("drop", "speedup=10%%"), ("growth", "tflite_bytes=1_000")):
         parser.add_argument(
             f"--max-{direction}", action="append", default=[], metavar="COLUMN=AMOUNT",
@@ -257,9 +263,9 @@ def _became_worse(table: pd.DataFrame, options: argparse.Namespace) -> tuple[boo
     if not allowances:
         raise UserError("--against: say what may not become worse, with --max-drop or --max-growth COLUMN=AMOUNT.")
     before = earlier(options.against)
-    worse = regressions(before, table, allowances)
+    worse = regressions(before, table, allowances, options.by_name)
     said = worse or [f"Nothing is worse than in {options.against} by more than is allowed."]
-    return bool(worse), [*said, *remarks(before, table, allowances)]
+    return bool(worse), [*said, *remarks(before, table, allowances, options.by_name)]
 
 
 def _show_matrix(table: pd.DataFrame, options: argparse.Namespace) -> None:

@@ -12,14 +12,15 @@ import re
 import signal
 import tempfile
 import traceback
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from multiprocessing import connection, forkserver
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import UserError, first_line
+from experiments.identity import Identity
 from experiments.pipeline import Experiment
 from experiments.progress import ADDRESS, flush, shown_here
 from experiments.record import RunRecord
@@ -45,6 +46,7 @@ class Failure:
     reason: str
     details: str
     by_mistake_of_user: bool = False
+    identity: Identity | None = None  # as much as was known of what the run is about
 
     @staticmethod
     def of(error: Exception) -> "Failure":
@@ -82,8 +84,10 @@ def run_apart(experiment: Experiment) -> RunRecord:
         process = _PROCESSES.Process(target=_run, args=arguments, name="run", daemon=False)
         process.start()
         theirs.close()
+        identity: Identity | None = None
         try:
-            outcome = ours.recv()
+            while isinstance(outcome := ours.recv(), Identity):
+                identity = outcome
         except (EOFError, OSError):  # nobody is left to send anything, or the rest of it
             process.join()
             outcome = _crashed(process.exitcode, last_words.read_text())
@@ -96,7 +100,7 @@ def run_apart(experiment: Experiment) -> RunRecord:
             process.join()
             ours.close()
     if isinstance(outcome, Failure):
-        raise RunFailed(outcome)
+        raise RunFailed(replace(outcome, identity=identity))
     assert isinstance(outcome, RunRecord)
     return outcome
 
@@ -109,20 +113,20 @@ def _run(theirs: "Connection[Any, Any]", request: bytes, folder: str, address: s
     os.environ[ADDRESS] = address
     with (Path(folder) / LAST_WORDS).open("w") as file:
         faulthandler.enable(file)
-        outcome = _outcome(request)
+        outcome = _outcome(request, theirs.send)
         flush()
         theirs.send(outcome)
         faulthandler.disable()
 
 
-def _outcome(request: bytes) -> RunRecord | Failure:
+def _outcome(request: bytes, tell: Callable[[Identity], None]) -> RunRecord | Failure:
     from experiments import pipeline
     from experiments.tensorflow_quietly import use_threads
 
     try:
         experiment: Experiment = pickle.loads(request)
         use_threads(experiment.threads)
-        return pipeline.run(experiment)
+        return pipeline.run(experiment, tell)
     except Exception as error:  # noqa: BLE001  # whatever it is, it is told to the process that keeps the records
         return Failure.of(error)
 

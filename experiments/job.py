@@ -3,18 +3,15 @@
 import gc
 import hashlib
 import json
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 from experiments.configuration import Request
 from experiments.errors import UserError
+from experiments.identity import contents_of
 from experiments.isolation import Failure, RunFailed, run_apart
 from experiments.machine import at_work
-from experiments.own_code import own_sources, sha256
 from experiments.pipeline import Experiment
 from experiments.progress import say
 from experiments.record import RunRecord
@@ -51,7 +48,7 @@ def perform(request: Request, job: int) -> Row:
         raise _failed(request, run_id, Failure.of(error)) from error
     with request.experiment.cache.run(key):
         if request.resume and (row := store.reuse(key, request.sweep, job)):
-            say(f"  reused: {run_name(request.experiment.setting)} (run {row['run_id']})")
+            say(f"  reused: {_called(request.experiment)} (run {row['run_id']})")
             return row
         command = {} if request.sweep else {"command": typed()}  # those of a sweep have the sweep's
         tags = {**stamp(), **command, "run_key": key}
@@ -61,6 +58,10 @@ def perform(request: Request, job: int) -> Row:
             return store.row(run_id)
         except UserError as error:
             raise StoreGoneError(str(error)) from error
+
+
+def _called(experiment: Experiment) -> str:
+    return run_name(experiment.setting, experiment.identity)
 
 
 def _make(request: Request, store: Store, run_id: str) -> None:
@@ -100,7 +101,7 @@ def _record(request: Request, store: Store, run_id: str, record: RunRecord) -> N
 
 def _failed(request: Request, run_id: str, failure: Failure) -> JobError:
     """Record why a run failed, and say so."""
-    message = f"failed: {run_name(request.experiment.setting)}: {failure.reason}"
+    message = f"failed: {_called(request.experiment)}: {failure.reason}"
     try:
         store = connect(request.tracking, create=False)  # finds out at once where nobody answers
         return JobError(f"{message}{_details_kept(store, run_id, failure)}")
@@ -112,7 +113,7 @@ def _failed(request: Request, run_id: str, failure: Failure) -> JobError:
 def _details_kept(store: Store, run_id: str, failure: Failure) -> str:
     """Close a run that failed; where more is said of it."""
     try:
-        store.fail(run_id, failure.reason, failure.details)
+        store.fail(run_id, failure.reason, failure.details, failure.identity)
     except UserError as error:  # there may be no room for the details, which are a file
         store.close(run_id, "FAILED")
         return f"\n(its details could not be recorded: {error})"
@@ -137,7 +138,7 @@ def run_key(experiment: Experiment) -> str:
     }
     decisive = {
         "setting": asdict(experiment.setting),
-        "cards": {name: _identity(card) for name, card in cards.items() if card is not None},
+        "cards": {name: contents_of(card) for name, card in cards.items() if card is not None},
         "code": CODE_DIGEST,
         "machine": stamp()["machine"],
         "numerics": dict(numerics()),
@@ -145,24 +146,3 @@ def run_key(experiment: Experiment) -> str:
         "threads": experiment.threads,
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def _identity(card: Any) -> Mapping[str, Any]:
-    return {
-        "class": type(card).__qualname__,
-        "source": [sha256(path) for path in own_sources(type(card))],
-        "values": {name: _content(value) for name, value in asdict(card).items()},
-    }
-
-
-def _content(value: Any) -> Any:
-    """A value of a card as a result depends on it: files by what they hold, folders by their files."""
-    match value:
-        case Path() if value.is_file():
-            return sha256(value)
-        case Path() if value.is_dir():
-            files = sorted(path for path in value.rglob("*") if path.is_file())
-            return [(str(path.relative_to(value)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        case list() | tuple():
-            return [_content(each) for each in value]
-    return value

@@ -1,7 +1,7 @@
 """One run, from the data set to the record, top to bottom."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +14,7 @@ from experiments.cache import Cache
 from experiments.dataset import Dataset, Examples, Source
 from experiments.errors import UserError, first_line
 from experiments.graph import read_ops
+from experiments.identity import DIGITS, Identity, model_digest, name_of
 from experiments.machine import at_work
 from experiments.measure.accuracy import Logits
 from experiments.measure.changes import changed_images
@@ -62,6 +63,12 @@ class Experiment:
                 "with, are float32."
             )
 
+    @property
+    def identity(self) -> Identity:
+        """What the model and the data are called; their digests are known once they are loaded."""
+        files = (getattr(self.model, "path", None), getattr(self.dataset, "path", None))
+        return Identity(name_of(self.setting.model, files[0]), name_of(self.setting.dataset, files[1]))
+
     def check(self) -> None:
         """Whether this machine can do it, as far as that shows without TensorFlow.
 
@@ -95,8 +102,14 @@ class Experiment:
         return trained
 
 
-def run(experiment: Experiment) -> RunRecord:
+def _nobody(_: Identity) -> None:
+    """Nobody is told."""
+
+
+def run(experiment: Experiment, tell: Callable[[Identity], None] = _nobody) -> RunRecord:
     """Train or reuse the baseline, apply the strategy, convert, and measure.
+
+    `tell` is called with what the run is about as soon as that is known, since a run may fail later.
 
     Raises:
         UserError: the data, the model or the strategy cannot work together, found before any training; or training
@@ -107,6 +120,8 @@ def run(experiment: Experiment) -> RunRecord:
     examples = experiment.dataset.examples()
     with at_work():
         model, data, head = fitted(experiment, examples)
+        identity = identified(experiment, model, data)
+        tell(identity)
         promise = replace(strategy.promise(model), interface=interface_of(strategy.scheme))
     if promise.partial:
         say(f"  partial: {described(promise.left_float)}")
@@ -142,6 +157,7 @@ def run(experiment: Experiment) -> RunRecord:
     answers = _answers(data, head, logits)
     return RunRecord(
         setting=experiment.setting,
+        identity=identity,
         baseline=_stage(baseline),
         own_training=_stage(prepared),
         tflite=tflite,
@@ -187,6 +203,16 @@ class Spent:
         started = time.perf_counter()
         yield
         self.seconds[part] = time.perf_counter() - started
+
+
+def identified(experiment: Experiment, model: "Model", data: Dataset) -> Identity:
+    """What a run is about, by content: the untrained model, and the examples as it takes them."""
+    return replace(
+        experiment.identity,
+        model=model_digest(model, experiment.model),
+        training=data.training_fingerprint[:DIGITS],
+        test=data.test_fingerprint[:DIGITS],
+    )
 
 
 def fitted(experiment: Experiment, examples: Examples) -> tuple["Model", Dataset, Head]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.graph import Coverage, Op, arithmetic, coverage, interface
+from experiments.identity import Identity
 from experiments.measure.changes import Changed
 from experiments.measure.fidelity import Gap, OpNoise
 from experiments.measure.latency import Latency
@@ -103,6 +104,7 @@ class RunRecord:
     """All that one run found out."""
 
     setting: Setting
+    identity: Identity
     baseline: Stage
     own_training: Stage
     tflite: TFLiteModel
@@ -216,6 +218,7 @@ class RunRecord:
         """The whole record for a JSON file, without the arrays and bytes, which are files of their own."""
         return {
             "setting": asdict(self.setting),
+            **self.identity.tags(),
             "metrics": self.metrics(),
             **self.verdict(),
             "baseline": asdict(self.baseline),

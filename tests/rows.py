@@ -1,10 +1,22 @@
 """Made-up runs, as a store holds them."""
 
+import hashlib
 from typing import Any
 
 import numpy as np
 
+from experiments.comparison.columns import SUBJECTS
+from experiments.identity import DIGESTS, DIGITS
 from experiments.record import Answers
+
+
+def digests(model: str = "article_cnn", dataset: str = "mnist", **settings: Any) -> dict[str, str]:
+    """What a run is about, as far as its settings say it."""
+    of_model, of_data = (sorted((k, v) for k, v in settings.items() if k.startswith(kind)) for kind in SUBJECTS)
+    of_test = [each for each in of_data if each[0] != "dataset.train_samples"]
+    contents = ((model, of_model), (dataset, of_data), (of_test, dataset))
+    found = (hashlib.sha256(repr(content).encode()).hexdigest()[:DIGITS] for content in contents)
+    return dict(zip(DIGESTS, found, strict=True))
 
 
 def row(strategy: str, **changes: Any) -> dict[str, Any]:
@@ -20,7 +32,7 @@ def row(strategy: str, **changes: Any) -> dict[str, Any]:
         "arithmetic": "4 float32", "coverage_ops": 0.0, "coverage_weights": 0.0, "coverage_macs": 0.0,
         "train_seconds": 60.0, "epochs_reused": 0.0,
         "epochs_trained": float(changes.get("epochs", 1) + changes.get("finetune_epochs", 0)),
-        "cpu": "a CPU", "git_commit": "abc",
+        "cpu": "a CPU", "git_commit": "abc", **digests(**{k: v for k, v in changes.items() if k.startswith(SUBJECTS)}),
         "run_id": f"run-{strategy}", "status": "FINISHED", "error": None,
         **changes,
     }  # fmt: skip

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.comparison.baseline import against, trained_less, unmatched
-from experiments.comparison.columns import COLUMNS, GROUPED, cell_of, frame
+from experiments.comparison.columns import COLUMNS, GROUPED, cell_of, frame, public
 from experiments.comparison.gates import decide, told
 from experiments.comparison.groups import grouped, seeds_to_pool
 from experiments.comparison.names import names
@@ -20,7 +20,7 @@ from experiments.comparison.terminal import styled
 from experiments.errors import UserError
 from experiments.record import Answers
 from experiments.statistics import Estimate, ratio_of_speedups
-from tests.rows import FAILED, ROWS, answers, row, seeds
+from tests.rows import FAILED, ROWS, answers, digests, row, seeds
 
 
 def known(wrong: Mapping[str, int], **changes: Any) -> Callable[[str], Answers | None]:
@@ -45,7 +45,7 @@ def test_runs_that_differ_in_their_seeds_only_are_one_row() -> None:
 
 
 def test_a_group_has_the_columns_of_runs_and_its_counts() -> None:
-    assert list(pooled(seeds("qat", 2), {"qat": 3})) == [*COLUMNS, *GROUPED]
+    assert list(public(pooled(seeds("qat", 2), {"qat": 3}))) == [*COLUMNS, *GROUPED]
 
 
 def test_a_run_alone_keeps_its_own_row() -> None:
@@ -120,7 +120,8 @@ def test_the_same_seed_twice_is_one_seed_and_its_newest_run_counts() -> None:
 
 
 def test_a_failed_run_is_no_seed_and_is_told() -> None:
-    table = frame([row("annotate", seed=1, finetune_epochs=1, run_id="other"), FAILED])
+    failed = {**FAILED, **digests()}
+    table = frame([row("annotate", seed=1, finetune_epochs=1, run_id="other"), failed])
     assert not seeds_to_pool(table)
     assert grouped(table, cell_of(table), known({})).left_out == (
         "annotate epochs=1 seed=0 (run-anno): left out of its group, for it is FAILED",

@@ -10,6 +10,7 @@ import pytest
 from experiments import job
 from experiments.configuration import Request, composed
 from experiments.errors import UserError
+from experiments.identity import content_of
 from experiments.isolation import Failure, RunFailed
 from experiments.job import JobError, StoreGoneError, perform
 from experiments.stamp import runtimes
@@ -105,7 +106,7 @@ def test_a_card_s_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch:
     (tmp_path / "images").touch()
     monkeypatch.setattr(Path, "open", raising(PermissionError(13, "Permission denied")))
     with pytest.raises(UserError, match=r"images: cannot be read \(Permission denied\)"):
-        job._content(tmp_path / "images")
+        content_of(tmp_path / "images")
 
 
 def test_a_run_that_is_stopped_when_its_store_is_gone_is_stopped(

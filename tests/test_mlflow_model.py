@@ -12,6 +12,7 @@ import pytest
 
 from experiments.dataset import Images
 from experiments.errors import UserError
+from experiments.identity import Identity
 from experiments.measure.accuracy import tflite_logits
 from experiments.record import Data, Setting
 from experiments.tflite import TFLiteModel
@@ -34,7 +35,8 @@ def record_of(file: TFLiteModel) -> Any:
     """As much of a record as a model's folder needs."""
     setting = Setting("qat", "mlp", "npz", epochs=1, finetune_epochs=1, seed=0)
     data = Data(80, 20, len(IMAGES), 4, IMAGES[:1], "training" * 8, "testing!" * 8, "all" * 21)
-    return SimpleNamespace(setting=setting, tflite=file, data=data)
+    identity = Identity("mlp", "flowers", "model", "training", "test")
+    return SimpleNamespace(setting=setting, identity=identity, tflite=file, data=data)
 
 
 def written(folder: Path, file: TFLiteModel) -> Path:

@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from experiments import compare
 from experiments.artifacts import RECORD, SAMPLES, read_curves, read_samples
 from experiments.card import CONF
-from experiments.comparison.columns import frame
+from experiments.comparison.columns import CELL, frame
 from experiments.comparison.compared import Comparison
 from experiments.comparison.pictures import drawn as drawn_from_store
 from experiments.errors import UserError
@@ -219,7 +219,7 @@ def test_times_of_several_machines_never_share_a_panel() -> None:
 def test_runs_of_several_seeds_are_one_point_with_the_interval_over_seeds() -> None:
     runs = frame([quantized("qat", seed=seed, run_id=str(seed)) for seed in range(3)])
     mean = {"tflite_accuracy": 0.97, "tflite_accuracy_low": 0.96, "tflite_accuracy_high": 0.98}
-    setting = {name: runs[name].iloc[0] for name in ("strategy", "model", "dataset", "epochs", "finetune_epochs")}
+    setting = {name: runs[name].iloc[0] for name in CELL}
     (point,) = points(runs, pd.DataFrame([{**setting, **mean}]), "tflite_bytes")
     assert (point.accuracy, point.low, point.high) == pytest.approx((97, 96, 98))
     assert len(point.runs) == 3

@@ -172,7 +172,7 @@ def test_a_comparison_with_runs_that_were_never_timed_is_judged(tmp_path: Path) 
 
 @pytest.mark.parametrize("samples", ["None", "2000"])
 def test_runs_that_were_asked_for_with_other_settings_are_named(samples: str) -> None:
-    before, now = (frame([row("none", **{"dataset.train_samples": each})]) for each in ("None", samples))
+    before, now = (frame([row("none", **{"training.batch_size": each})]) for each in ("None", samples))
     assert len(remarks(before, now, [])) == (samples == "2000")
 
 

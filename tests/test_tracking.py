@@ -21,6 +21,7 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.store.entities import PagedList
 
 from experiments.errors import UserError
+from experiments.identity import Identity
 from experiments.record import Setting
 from experiments.tracking import Store, Tracking, await_server, connect, connection
 from experiments.tracking.processes import alive
@@ -191,7 +192,7 @@ def nothing(*_: Any) -> None:
     """Writes no file."""
 
 
-RECORD: Any = SimpleNamespace(setting=Setting("none", "mlp", "mnist", 1, 0, 0))
+RECORD: Any = SimpleNamespace(setting=Setting("none", "mlp", "mnist", 1, 0, 0), identity=Identity("mlp", "mnist"))
 
 
 @pytest.mark.parametrize("step", ["write_model", "write_artifacts"])

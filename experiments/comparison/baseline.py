@@ -9,11 +9,13 @@ import pandas as pd
 from experiments.comparison.columns import (
     AGAINST,
     FINETUNE,
+    KEYS,
     STRATEGY,
     VOID,
     cell_of,
     ends,
     epochs_in_all,
+    is_content,
     key_of,
 )
 from experiments.comparison.groups import Answered
@@ -21,7 +23,7 @@ from experiments.errors import UserError, near
 from experiments.record import is_setting
 from experiments.statistics import Estimate, mcnemar, paired_difference, ratio_of_speedups
 
-SAME = ("model", "dataset", "epochs", "seed")
+SAME = (*KEYS, "epochs", "seed")
 # Settings of what a strategy does; the runs of two strategies need not agree in them.
 OWN = (STRATEGY, FINETUNE)
 
@@ -40,7 +42,8 @@ def against(table: pd.DataFrame, strategy: str, answers: Answered) -> pd.DataFra
     if others.empty:
         raise UserError(f"--baseline {strategy}: no finished run of it here. {near(strategy, _strategies(table))}")
     trains = bool((table.loc[table["strategy"] == strategy, "finetune_epochs"] > 0).any())
-    same = [*SAME, *(name for name in filter(is_setting, table.columns) if not name.startswith(OWN))]
+    settings = [name for name in table.columns if is_setting(name) and not is_content(name)]
+    same = [*SAME, *(name for name in settings if not name.startswith(OWN))]
     candidates = {key_of(key): group for key, group in others.groupby(same, dropna=False)}
     rows = [
         _held(run, _fitting(run, candidates.get(key_of(run[same])), trains), answers) for _, run in table.iterrows()
@@ -70,7 +73,10 @@ def trained_less(table: pd.DataFrame, every: pd.DataFrame, strategy: str) -> lis
 def unmatched(table: pd.DataFrame, strategy: str) -> list[str]:
     """How many runs have nothing to be held against, in a line; none where all have."""
     missing = int((table["against_run_id"].isna() & (table["status"] == "FINISHED")).sum())
-    line = f"{missing} of {len(table)} runs have no run of {strategy}, or several, to be held against."
+    line = (
+        f"{missing} of {len(table)} runs have no run of {strategy} of the same model, data and settings, or several, "
+        "to be held against."
+    )
     return [line] if missing else []
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.errors import UserError
+from experiments.identity import DIGESTS, name_of
 from experiments.record import is_setting
 from experiments.tracking import Row
 
@@ -24,7 +25,8 @@ COLUMNS = (
     "coverage_ops", "coverage_weights", "coverage_macs", "xnnpack_ops", "logit_rmse", "sqnr_min_db",
     "train_seconds", "train_seconds_reused", "epochs_trained", "epochs_reused",
     "conversion_seconds", "evaluation_seconds", "latency_seconds", "profile_seconds", "memory_seconds",
-    "machine", "cpu", "git_commit", "settings", "run_id", "status", "error",
+    "machine", "cpu", "git_commit", "model_name", "dataset_name", *DIGESTS, "tflite_sha256", "settings", "run_id",
+    "status", "error",
 )  # fmt: skip
 # Further columns of a table that is held against the runs of one strategy, and of one whose rows are groups of runs.
 AGAINST = (
@@ -35,6 +37,7 @@ GROUPED = ("runs", "seeds", "images")
 STRATEGY, FINETUNE = "strategy.", "finetune."  # settings of the strategy's card, and of its training
 # Settings that say where a run is kept, not what it is.
 NOT_DECISIVE = ("tracking.", "cache.")
+FILES = ("model.path", "dataset.path")
 WHOLE = (
     "epochs",
     "finetune_epochs",
@@ -48,16 +51,21 @@ WHOLE = (
 )
 WORDS = (
     "strategy", "model", "dataset", "speed", "latency_void", "runs_on_micro", "arithmetic", "verified",
-    "broken_promise", "partial", "left_float", "machine", "cpu", "git_commit", "settings", "run_id", "status",
-    "error",
+    "broken_promise", "partial", "left_float", "machine", "cpu", "git_commit", "model_name", "dataset_name", *DIGESTS,
+    "tflite_sha256", "settings", "run_id", "status", "error",
 )  # fmt: skip
 NUMBERS = tuple(name for name in COLUMNS if name not in (*WHOLE, *WORDS))
 VOID = "void"  # what `speed` says of a timing that means nothing
 # Columns that a table for people shows only where they differ between its rows.
 SETTINGS = ("model", "dataset", "epochs", "seed")
-TASK = ["model", "dataset"]  # what a file has to do: only files of one task compete
+NOUNS = {"model": "models", "dataset": "data sets"}
+SUBJECTS = ("model", "dataset")  # groups of settings that say what a run is about; digests stand for all of them
+# What rows are matched by, in no file: digests, and names where a run has none (an earlier version, an early failure).
+# NAMED are the settings of SUBJECTS of a run without digests, and empty for others.
+MODEL, TRAINING, TEST, NAMED = KEYS = ("_model", "_training", "_test", "_named")
+TASK = [MODEL, TEST]  # what a file has to do: only files of one task compete
 # What a run is but for its seed, with the settings of the configuration that vary.
-CELL = ("strategy", "model", "dataset", "epochs", "finetune_epochs")
+CELL = ("strategy", *KEYS, "epochs", "finetune_epochs")
 
 
 def ends(row: Any, name: str) -> tuple[Any, Any, Any]:
@@ -71,10 +79,63 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
     A run without a measurement has an empty cell there, never a zero. `settings` stands for all that a run was asked
     for, also where no column says it because no other run differs in it.
     """
-    everything = pd.DataFrame([{**row, "settings": _digest_of(row)} for row in rows])
+    everything = identified(pd.DataFrame([{**row, "settings": _digest_of(row)} for row in rows]))
     varied = {name: _as_numbers(everything[name]) for name in _varied(everything)}
-    table = everything.reindex(columns=list(COLUMNS)).assign(**varied)
+    table = everything.reindex(columns=[*COLUMNS, *KEYS]).assign(**varied)
     return table.astype({**dict.fromkeys(WHOLE, "Int64"), **dict.fromkeys(NUMBERS, "float64")})
+
+
+def identified(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the names of models and data sets, and KEYS; what older tables lack is taken from what they have.
+
+    A run of which a digest is not known has the name of its option and file instead: it is never matched with a run
+    that has one.
+    """
+    wanted = [*DIGESTS, *FILES, *(f"{kind}_name" for kind in SUBJECTS)]
+    known = table.reindex(columns=[*table.columns, *(name for name in wanted if name not in table.columns)])
+    unknown = known[list(DIGESTS)].isna().any(axis=1)
+    names = {
+        f"{kind}_name": [
+            str(title) if _given(title) else name_of(str(option), file if _given(file) else None)
+            for title, option, file in known[[f"{kind}_name", kind, f"{kind}.path"]].itertuples(index=False)
+        ]
+        for kind in SUBJECTS
+    }
+    subjects = dict(zip((MODEL, TRAINING, TEST), ("model", "dataset", "dataset"), strict=True))
+    keys = {
+        key: known[digest].astype(object).where(~unknown, _joined(known, [kind, f"{kind}.path"], unknown))
+        for (key, kind), digest in zip(subjects.items(), DIGESTS, strict=True)
+    }
+    contents = [name for name in table.columns if is_content(name)]
+    found = known.assign(**names, **keys, **{NAMED: _joined(known, contents, unknown)})
+    return found.drop(columns=[name for name in FILES if name not in table.columns])
+
+
+def _given(value: object) -> bool:
+    return isinstance(value, str) and value not in ("", "None")
+
+
+def _joined(table: pd.DataFrame, columns: Sequence[str], where: pd.Series) -> pd.Series:
+    """The values of these columns as one text, where that is asked for; empty elsewhere."""
+    rows = zip(*(table[name] for name in columns), strict=True)
+    texts = [" ".join(str(value) for value in row if not pd.isna(value)) for row in rows] or ""
+    return pd.Series(texts, table.index, object).where(where, "")
+
+
+def is_content(name: str) -> bool:
+    """Whether a setting says what a run is about, for which its digests stand: dataset.path, model.units."""
+    return name.partition(".")[0] in SUBJECTS and is_setting(name)
+
+
+def public(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns that people and programs are given."""
+    return table.drop(columns=[name for name in KEYS if name in table.columns])
+
+
+def without_digests(table: pd.DataFrame) -> int:
+    """How many finished runs were recorded before there were digests, and are known by names only."""
+    finished = table["status"] == "FINISHED"
+    return int((finished & table.reindex(columns=list(DIGESTS)).isna().any(axis=1)).sum())
 
 
 def _as_numbers(texts: pd.Series) -> pd.Series:
@@ -86,9 +147,12 @@ def _as_numbers(texts: pd.Series) -> pd.Series:
 
 
 def _digest_of(row: Row) -> str:
-    """The same for runs that were asked for the same, but for the seed, and for where they are kept."""
+    """The same for runs that were asked for the same, but for the seed, and for where they and their files are kept."""
     idle = NOT_DECISIVE if row.get("finetune_epochs") else (*NOT_DECISIVE, FINETUNE)
-    asked = sorted(f"{name}={value}" for name, value in row.items() if is_setting(name) and not name.startswith(idle))
+    digests = {name: row.get(name) for name in DIGESTS}
+    subjects = digests if all(digests.values()) else {name: row[name] for name in row if is_content(name)}
+    others = {name: row[name] for name in row if is_setting(name) and not is_content(name)}
+    asked = sorted(f"{name}={value}" for name, value in {**subjects, **others}.items() if not name.startswith(idle))
     return hashlib.sha256("\n".join(asked).encode()).hexdigest()[:12]
 
 
@@ -97,14 +161,15 @@ def _varied(table: pd.DataFrame) -> list[str]:
 
     In any other, such as the images that they are trained on, runs of one task may differ whatever their strategy.
     """
-    settings = [name for name in table.columns if is_setting(name) and not name.startswith(NOT_DECISIVE)]
+    hidden = [name for name in FILES if name in table and table.loc[table[NAMED] != "", name].nunique() < 2]
+    settings = [name for name in table.columns if is_setting(name) and not name.startswith((*NOT_DECISIVE, *hidden))]
     of_all = [name for name in settings if not name.startswith(STRATEGY) and not name.endswith(".epochs")]
     further = [name for name in of_all if name.startswith(FINETUNE)]
     trained = table[table["finetune_epochs"].fillna(0) > 0]
     varied = {
         *_differing(table, ["strategy", *(name for name in SETTINGS if name != "seed")], settings),
-        *_differing(table, TASK, [name for name in of_all if name not in further]),
-        *_differing(trained, TASK, further),
+        *_differing(table, list(SUBJECTS), [name for name in of_all if name not in further]),
+        *_differing(trained, list(SUBJECTS), further),
     }
     return [name for name in settings if name in varied and not _follows(table, name)]
 
@@ -122,7 +187,7 @@ def _follows(table: pd.DataFrame, name: str) -> bool:
 
 def cell_of(table: pd.DataFrame) -> list[str]:
     """The columns that say what a run is but for its seed."""
-    return [*CELL, *filter(is_setting, table.columns)]
+    return [*CELL, *(name for name in table.columns if is_setting(name) and not is_content(name))]
 
 
 def epochs_in_all(table: pd.DataFrame) -> pd.Series:
@@ -165,7 +230,7 @@ def several_machines(table: pd.DataFrame) -> bool:
 
 def of_one_float_file(table: pd.DataFrame) -> bool:
     """Whether speedups can be ranked: over float files of the same ops, timed in the same way on one machine."""
-    decisive = ["model", "dataset", *(name for name in table.columns if name.startswith(("model.", "latency.")))]
+    decisive = [*TASK, NAMED, *(name for name in table.columns if name.startswith("latency."))]
     return not several_machines(table) and not (table[decisive].nunique(dropna=False) > 1).any()
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from experiments.comparison.baseline import against, trained_less, unmatched
+from experiments.comparison.columns import MODEL, TASK, TEST, TRAINING, without_digests
 from experiments.comparison.groups import Answered, grouped, seeds_to_pool
 from experiments.comparison.query import in_order, known, where
 from experiments.record import Answers
@@ -63,12 +64,39 @@ def compared(
     answers = _remembered(store.predictions)
     every = against(runs, baseline, answers) if baseline else runs
     runs = where(every, condition) if condition else every
-    remarks = [*unmatched(runs, baseline), *trained_less(runs, every, baseline)] if baseline else []
-    groups = seeds_to_pool(runs) if by is None else [known(runs, name, "--group-by") for name in by]
+    remarks = _known_by_names(runs)
+    remarks += [*unmatched(runs, baseline), *trained_less(runs, every, baseline)] if baseline else []
+    groups = seeds_to_pool(runs) if by is None else _asked(runs, by)
     if not groups:
         return Comparison(runs, runs, answers, remarks=tuple(remarks))
     found = grouped(runs, groups, answers)
-    return Comparison(runs, found.table, answers, by is None, (*remarks, *found.left_out))
+    mixed = _several_tasks(found.table)
+    return Comparison(runs, found.table, answers, by is None, (*remarks, *mixed, *found.left_out))
+
+
+def _asked(runs: pd.DataFrame, by: Sequence[str]) -> list[str]:
+    """The columns to group by: runs of one model or data set are those of one content, whatever its name."""
+    contents = {"model": [MODEL, "model_name"], "dataset": [TRAINING, TEST, "dataset_name"]}
+    names = [known(runs, name, "--group-by") for name in by]
+    return [column for name in names for column in (name, *contents.get(name.removesuffix("_name"), ()))]
+
+
+def _several_tasks(groups: pd.DataFrame) -> list[str]:
+    """Which rows are means over several models or data sets, in a line; none where no row is."""
+    mixed = groups[groups["runs"].gt(1) & groups[TASK].isna().any(axis=1)]
+    names = ", ".join(mixed["strategy"].unique())
+    line = f"{len(mixed)} rows are means over runs of several models or data sets ({names}): they rank nothing."
+    return [line] if len(mixed) else []
+
+
+def _known_by_names(runs: pd.DataFrame) -> list[str]:
+    """That runs of an earlier version are matched by names, in a line; none where all have digests."""
+    count = without_digests(runs)
+    line = (
+        f"{count} of {len(runs)} runs were recorded without digests of their model and data, by an earlier version: "
+        "they are matched by the names of these, whatever the files held."
+    )
+    return [line] if count else []
 
 
 def _is_of(key: str, table: pd.DataFrame) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from experiments.comparison.columns import public
 from experiments.comparison.compared import Comparison
 from experiments.comparison.people import for_people, note
 from experiments.errors import UserError, near
@@ -67,7 +68,7 @@ class Form:
             UserError: the file cannot be written.
         """
         try:
-            self.writer(table, path)
+            self.writer(public(table) if self.every_column else table, path)
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error}).") from error
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from experiments.comparison.columns import VOID, check_comparable, is_group, label, says, timed
+from experiments.comparison.columns import TEST, VOID, check_comparable, is_group, label, says, timed
+from experiments.comparison.names import titled
 from experiments.comparison.query import known
 from experiments.errors import UserError
 
@@ -101,14 +102,16 @@ def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: 
 
 
 def _check_one_task(table: pd.DataFrame) -> None:
-    """One file is shipped: for one data set, and of runs that are more than seeds of one another none is any's."""
-    for column in ("dataset", "dataset.path"):
-        if column in table.columns and table[column].nunique() > 1:
-            sets = ", ".join(map(str, table[column].unique()))
-            raise UserError(
-                f"Which run to ship: these are for several data sets ({sets}), and a file is for one. Choose it with "
-                f'--where "`{column}` == ...".'
-            )
+    """One file is shipped: for one set of test examples, and the mean of several files is none of them."""
+    finished = table[table["status"] == "FINISHED"]
+    if finished[TEST].nunique() > 1:
+        sets = finished.assign(_title=titled(finished, "dataset")).drop_duplicates(TEST)
+        listed = ", ".join(sets["_title"].where(sets["test_digest"].notna(), sets[TEST]))
+        column = "test_digest" if sets["test_digest"].notna().all() else "dataset"
+        raise UserError(
+            f"Which run to ship: these are for several data sets ({listed}), and a file is for one. Choose it with "
+            f"--where \"{column} == '{sets[column].iloc[0]}'\"."
+        )
     mixed = table[[is_group(run) and _is_mixture(run) for _, run in table.iterrows()]]
     if len(mixed):
         raise UserError(

@@ -12,6 +12,7 @@ from experiments.comparison.columns import label
 from experiments.comparison.people import percents
 from experiments.comparison.terminal import picture
 from experiments.errors import UserError
+from experiments.identity import with_digest
 from experiments.progress import CONSOLE, print_whole
 from experiments.record import Answers
 from experiments.statistics import discordant, holm, mcnemar, paired_bootstrap, paired_difference
@@ -31,13 +32,14 @@ class Examined:
     label: str
     dataset: str
     answers: Answers
+    test_digest: str | None = None  # of the images; None where an earlier version recorded the run
 
 
 def _examined(store: Store, row: Row) -> Examined:
     answers = store.predictions(row["run_id"])
     if answers is None:
         raise UserError(f"--pair {row['run_id']}: this run has no {PREDICTIONS} (status {row['status']}).")
-    return Examined(label(row), row["dataset"], answers)
+    return Examined(label(row), row["dataset"], answers, row["test_digest"])
 
 
 def table_of_pairs(runs: Sequence[Examined]) -> pd.DataFrame:
@@ -53,7 +55,9 @@ def table_of_pairs(runs: Sequence[Examined]) -> pd.DataFrame:
 
 
 def _check_images(first: Examined, other: Examined) -> None:
-    if first.dataset == other.dataset and np.array_equal(first.answers.truth, other.answers.truth):
+    digests = (first.test_digest, other.test_digest)
+    alike = digests[0] == digests[1] if all(digests) else first.dataset == other.dataset
+    if alike and np.array_equal(first.answers.truth, other.answers.truth):
         return
     raise UserError(
         f"--pair: {first.label} and {other.label} were tested on different images ({_images(first)}; "
@@ -62,7 +66,7 @@ def _check_images(first: Examined, other: Examined) -> None:
 
 
 def _images(run: Examined) -> str:
-    return f"{len(run.answers.truth):,} of {run.dataset}"
+    return f"{len(run.answers.truth):,} of {with_digest(run.dataset, run.test_digest or '')}"
 
 
 def _compared(run: Examined, against: Examined) -> dict[str, object]:

@@ -10,7 +10,9 @@ from experiments.comparison.columns import (
     AGAINST,
     COLUMNS,
     GROUPED,
+    KEYS,
     SETTINGS,
+    SUBJECTS,
     VOID,
     as_typed,
     ends,
@@ -19,6 +21,7 @@ from experiments.comparison.columns import (
     says,
     several_machines,
 )
+from experiments.comparison.names import titled
 from experiments.record import NOT_MEASURED
 from experiments.rounding import percent, three_digits, times, whole
 
@@ -52,9 +55,10 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     differences = Differences.of(table)
     shown = pd.DataFrame({"strategy": table["strategy"]})
     for name in SETTINGS:
-        if table[name].nunique(dropna=False) > 1:
-            shown[name] = table[name].astype("string").fillna("")
-    for name in [name for name in table.columns if name not in (*COLUMNS, *AGAINST, *GROUPED)]:
+        values = titled(table, name) if name in SUBJECTS else table[name]
+        if values.nunique(dropna=False) > 1:
+            shown[name] = values.astype("string").fillna("")
+    for name in [name for name in table.columns if name not in (*COLUMNS, *AGAINST, *GROUPED, *KEYS)]:
         shown[name] = [as_typed(value) for value in table[name]]
     if "runs" in table.columns:
         pooled = "seeds" if table["runs"].equals(table["seeds"]) else "runs"

@@ -6,7 +6,8 @@ from typing import TypeGuard
 
 import pandas as pd
 
-from experiments.comparison.columns import VOID, check_comparable, timed
+from experiments.comparison.columns import MODEL, NOUNS, SUBJECTS, TEST, VOID, check_comparable, timed
+from experiments.comparison.names import titled
 from experiments.errors import UserError, first_line, near
 
 EXAMPLE = "--where \"strategy == 'qat' and epochs >= 5\", names with a dot between backquotes"
@@ -80,14 +81,27 @@ def matrix(table: pd.DataFrame, rows: str, columns: str, value: str) -> pd.DataF
         raise UserError(f"--pivot {rows} {columns} {value}: rows, columns and value need three different columns.")
     if timed(value):
         table = table[table["speed"] != VOID]
+    table = table.assign(**{name: titled(table, name) for name in (rows, columns) if name in SUBJECTS})
     table = table[table[value].notna()]
     if table.empty:
         raise UserError(f"--pivot {rows} {columns} {value}: no run here has a value of {value}.")
+    _check_one_task_a_cell(table, rows, columns, value)
     named = table.assign(
         **{name: table[name].astype(object).where(table[name].notna(), "") for name in (rows, columns)}
     )
     cells = named.pivot_table(index=rows, columns=columns, values=value, aggfunc="mean", sort=False)
     return cells[sorted(cells.columns, key=lambda name: (isinstance(name, str), name))]
+
+
+def _check_one_task_a_cell(table: pd.DataFrame, rows: str, columns: str, value: str) -> None:
+    """The mean over several models or data sets is a number of nothing."""
+    for kind, key in (("model", MODEL), ("dataset", TEST)):
+        if (table.groupby([rows, columns], dropna=False)[key].nunique() > 1).any():
+            raise UserError(
+                f"--pivot {rows} {columns} {value}: runs of several {NOUNS[kind]} share a cell "
+                f"({', '.join(titled(table, kind).unique()[:3])}), and their mean says nothing. Give {kind} as one of "
+                f"the two columns, or choose the runs of one with --where \"{kind}_name == '...'\" or by its digest."
+            )
 
 
 def known(table: pd.DataFrame, name: str, option: str) -> str:

@@ -9,12 +9,25 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from experiments.comparison.columns import CELL, VOID, WORDS, says, timed
+from experiments.comparison.columns import (
+    CELL,
+    NAMED,
+    NOUNS,
+    SUBJECTS,
+    VOID,
+    WORDS,
+    identified,
+    is_content,
+    says,
+    timed,
+    without_digests,
+)
 from experiments.comparison.gates import of_numbers
 from experiments.errors import UserError, first_line
 from experiments.record import is_setting
 
-SETTING = (*CELL, "seed")
+SETTING = ("strategy", *SUBJECTS, "epochs", "finetune_epochs", "seed")
+BY_CONTENT = (*CELL, "seed")
 FORM = re.compile(r"\s*(?P<column>[\w.]+)\s*=\s*(?P<amount>\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?)\s*(?P<percent>%?)\s*")
 Direction = Literal["drop", "growth"]
 ROUNDING = 1e-12  # of a value: 0.99 - 0.985 is a little more than 0.005
@@ -72,7 +85,7 @@ def earlier(path: Path) -> pd.DataFrame:
         raise UserError(f"--against {path}: this is no comparison, for it lacks {', '.join(missing)}.")
     for name in ("epochs", "finetune_epochs", "seed"):
         _check_numbers(table, name)
-    return table
+    return identified(table)
 
 
 def _check_numbers(table: pd.DataFrame, column: str) -> None:
@@ -81,13 +94,15 @@ def _check_numbers(table: pd.DataFrame, column: str) -> None:
         raise UserError(f"--against: {column}={wrong.iloc[0]} of the earlier comparison is no number.")
 
 
-def regressions(before: pd.DataFrame, now: pd.DataFrame, allowances: Sequence[Allowance]) -> list[str]:
+def regressions(
+    before: pd.DataFrame, now: pd.DataFrame, allowances: Sequence[Allowance], by_name: bool = False
+) -> list[str]:
     """What has become worse by more than is allowed, in words; settings that only one of the two has are left out.
 
     Raises:
         UserError: runs cannot be paired, an earlier column is missing, or latencies come from different machines.
     """
-    pairs = paired(before, now)
+    pairs = paired(before, now, by_name)
     found = []
     for each in allowances:
         if each.column not in before.columns:
@@ -99,16 +114,21 @@ def regressions(before: pd.DataFrame, now: pd.DataFrame, allowances: Sequence[Al
     return found
 
 
-def remarks(before: pd.DataFrame, now: pd.DataFrame, allowances: Sequence[Allowance]) -> list[str]:
-    """What keeps a verdict from being sure, in words: runs without a partner, void timings, settings that have changed.
+def remarks(
+    before: pd.DataFrame, now: pd.DataFrame, allowances: Sequence[Allowance], by_name: bool = False
+) -> list[str]:
+    """What keeps a verdict from being sure, in words.
+
+    That is: runs without a partner, void timings, settings that have changed, and files that hold something else.
 
     Raises:
         UserError: runs cannot be paired.
     """
-    pairs = paired(before, now)
+    pairs = paired(before, now, by_name)
     void = pairs[[any(_means_nothing(run, each, "before") for each in allowances) for _, run in pairs.iterrows()]]
+    names_only = _names_only(before, now)
     changed = pairs.iloc[:0]
-    if "settings" in before.columns and "settings" in now.columns:
+    if "settings" in before.columns and "settings" in now.columns and not (names_only or by_name):
         changed = pairs[(pairs["settings_before"] != pairs["settings_now"]).fillna(value=False)]
     lines = {
         "the earlier timing is void, so times are not judged": void,
@@ -117,18 +137,57 @@ def remarks(before: pd.DataFrame, now: pd.DataFrame, allowances: Sequence[Allowa
     every = len(_newest(before))
     alone = [f"{len(pairs)} of {every} earlier runs were compared; the others have none of their settings here."]
     return [
+        *(["One of the two comparisons has no digests of models and data: runs are matched by names."] * names_only),
         *(alone if len(pairs) < every else []),
+        *([] if names_only else [f"{line}." for line in _replaced(before, now)]),
         *(f"{_label(run)}: {told}." for told, runs in lines.items() for _, run in runs.iterrows()),
     ]
 
 
-def paired(before: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
+def paired(before: pd.DataFrame, now: pd.DataFrame, by_name: bool = False) -> pd.DataFrame:
     """The newest run of each setting beside the earlier one, their columns as `_before` and `_now`.
+
+    They are of the same model and data by content; `by_name`, and where one side has no digests, by name. A run that
+    failed before its content was known is held against the one of its names.
 
     Raises:
         UserError: there is none, or several fit.
     """
-    return _pairs(_newest(before), _newest(now))
+    earlier_runs, runs = _newest(before), _newest(now)
+    if by_name or _names_only(before, now):
+        pairs = _pairs(earlier_runs, runs, SETTING, by_content=False)
+    else:
+        pairs = _pairs(earlier_runs, runs, BY_CONTENT, by_content=True)
+        unknown = runs[(runs[NAMED] != "") & ~runs["run_id"].isin(pairs["run_id_now"])]
+        left = earlier_runs[~earlier_runs["run_id"].isin(pairs["run_id_before"])]
+        if len(unknown) and len(left):
+            pairs = pd.concat([pairs, _pairs(left, unknown, SETTING, by_content=False)], ignore_index=True)
+    if pairs.empty:
+        replaced = [] if by_name else _replaced(before, now)
+        way_out = "; --by-name compares them all the same" if replaced else ""
+        raise UserError(
+            "--against: no run of the earlier comparison has the settings, model and data of one of these"
+            f"{': ' if replaced else ''}{'; '.join(replaced)}{way_out}."
+        )
+    return pairs
+
+
+def _names_only(before: pd.DataFrame, now: pd.DataFrame) -> bool:
+    """Whether one of the two was recorded before there were digests."""
+    finished = [int((table["status"] == "FINISHED").sum()) for table in (before, now)]
+    return any(without_digests(table) == count for table, count in zip((before, now), finished, strict=True) if count)
+
+
+def _replaced(before: pd.DataFrame, now: pd.DataFrame) -> list[str]:
+    """Which models and data sets hold something else than the earlier ones of their name."""
+    lines = []
+    for kind, digest in (("model", "model_digest"), ("dataset", "training_digest"), ("dataset", "test_digest")):
+        held, holds = ({str(name): set(rows[digest].dropna()) for name, rows in table.groupby(f"{kind}_name")}
+                       for table in (before, now))  # fmt: skip
+        for name in [name for name in held if held[name] and holds.get(name) and not held[name] & holds[name]]:
+            then, today = (", ".join(sorted(each)) for each in (held[name], holds[name]))
+            lines.append(f"the {NOUNS[kind][:-1]} {name} is not the earlier one ({digest} {then} then, {today} now)")
+    return lines
 
 
 def _newest(table: pd.DataFrame) -> pd.DataFrame:
@@ -136,7 +195,8 @@ def _newest(table: pd.DataFrame) -> pd.DataFrame:
     settings = list(filter(is_setting, table.columns))
     table = table.assign(**{name: table[name].map(_comparable).astype("string") for name in settings})
     in_turn = table.sort_index().sort_values("status", key=lambda status: status == "FINISHED", kind="stable")
-    return in_turn.drop_duplicates([*SETTING, *settings], keep="last").sort_index()
+    alike = [*BY_CONTENT, *(name for name in settings if not is_content(name))]
+    return in_turn.drop_duplicates(alike, keep="last").sort_index()
 
 
 def _comparable(value: Any) -> str | None:
@@ -147,15 +207,21 @@ def _comparable(value: Any) -> str | None:
         return str(value)
 
 
-def _pairs(before: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
+def _pairs(before: pd.DataFrame, now: pd.DataFrame, setting: Sequence[str], by_content: bool) -> pd.DataFrame:
     """Each run beside the earlier one that has its settings."""
-    earlier_settings, settings = (set(filter(is_setting, side.columns)) for side in (before, now))
-    same = [*SETTING, *sorted(earlier_settings & settings)]
+    earlier_settings, settings = (
+        {name for name in side.columns if is_setting(name) and not (by_content and is_content(name))}
+        for side in (before, now)
+    )
+    same = [*setting, *sorted(earlier_settings & settings)]
     pairs = before.merge(now, on=same, suffixes=("_before", "_now"))
-    if pairs.empty:
-        raise UserError("--against: no run of the earlier comparison has the settings of one of these.")
     if pairs.duplicated(same).any():
         alone = sorted(earlier_settings ^ settings)
+        if not alone:
+            raise UserError(
+                "--against: several models or data sets of one name are in one of the two comparisons. Choose the runs "
+                "of one with --where \"test_digest == '...'\" or \"model_digest == '...'\"."
+            )
         raise UserError(
             f"--against: {', '.join(alone)} varies in one of the two comparisons only, and several runs there have the "
             "settings of one run of the other. Choose the runs of one value with --where, here or where the earlier "

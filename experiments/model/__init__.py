@@ -21,6 +21,8 @@ class Architecture(ABC):
 
     given: ClassVar[bool] = False
 
+    given: ClassVar[bool] = False  # whether `build` gives a model with weights of its own, whatever the seed
+
     def check(self) -> None:
         """Raise UserError where the model cannot be built; called before TensorFlow is imported."""
 

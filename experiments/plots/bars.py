@@ -1,16 +1,16 @@
 """What files hold and compute in integers, and how their timings are distributed: a row a strategy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from experiments.comparison.columns import TASK, VOID
-from experiments.comparison.names import names
+from experiments.comparison.columns import VOID
+from experiments.comparison.names import names, subjects_of
 from experiments.plots import GREY, NoPictureError, say_around, settle, sheet, short
-from experiments.plots.points import left_out, measured, models_of, void_left_out
+from experiments.plots.points import left_out, measured, void_left_out
 from experiments.plots.strategies import mark
 from experiments.rounding import three_digits
 
@@ -39,7 +39,7 @@ def coverage(table: pd.DataFrame) -> "Figure":
         NoPictureError: no finished run has these shares.
     """
     runs = measured(table, *COVERAGES)
-    named = runs.assign(_label=names(runs, [*_alike(runs, TASK), "epochs", "finetune_epochs", "seed"]))
+    named = runs.assign(_label=names(runs, ["epochs", "finetune_epochs", "seed"]))
     rows = named.groupby("_label", sort=False).agg({"strategy": "first", **dict.fromkeys(COVERAGES, "mean")})
     shown = rows.head(MOST_ROWS)
     figure, sheets = sheet(3, (3.1, ROW * len(shown) + 0.5), columns=3, sharex=True, sharey=True)
@@ -61,19 +61,15 @@ def coverage(table: pd.DataFrame) -> "Figure":
         *left_out(table, runs),
         *([f"{len(rows) - MOST_ROWS} more settings are not shown."] if len(rows) > MOST_ROWS else []),
     ]
-    say_around(figure, f"What the files hold and compute in integers: {models_of(runs)}", " ".join(caption))
+    say_around(figure, f"What the files hold and compute in integers: {subjects_of(runs)}", " ".join(caption))
     settle(figure)
     return figure
-
-
-def _alike(runs: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    return [name for name in names if runs[name].nunique() == 1]
 
 
 def with_timings(table: pd.DataFrame) -> pd.DataFrame:
     """The runs whose timings are shown, with their labels in `_label`: of each setting the first that is not void."""
     runs = table[(table["status"] == "FINISHED") & table["latency_p50_us"].notna() & (table["speed"] != VOID)]
-    named = runs.assign(_label=names(runs, [*_alike(runs, TASK), "epochs", "finetune_epochs", "seed"]))
+    named = runs.assign(_label=names(runs, ["epochs", "finetune_epochs", "seed"]))
     return named.drop_duplicates(["_label", "machine"]).head(MOST_TIMED)
 
 
@@ -103,7 +99,7 @@ def latency_distributions(table: pd.DataFrame, timings: Mapping[str, Timed]) -> 
         *(["Of each setting one run."] if len(runs) < (timed["speed"] != VOID).sum() else []),
         *void_left_out(timed),
     ]
-    say_around(figure, f"How long an inference takes: {models_of(runs)}", " ".join(caption))
+    say_around(figure, f"How long an inference takes: {subjects_of(runs)}", " ".join(caption))
     settle(figure)
     return figure
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.comparison.columns import TASK, further_epochs
-from experiments.comparison.names import names, varies_by_itself
+from experiments.comparison.names import names, task_titles, varies_by_itself
 from experiments.plots import NoPictureError, say_around, settle, sheet, short
 from experiments.plots.labels import Label, place, spread
 from experiments.plots.points import (
@@ -41,12 +41,12 @@ def accuracy_epochs(table: pd.DataFrame) -> "Figure":
     over = next((name for name in ("epochs", "finetune_epochs") if _varies(runs, name)), None)
     if over is None:
         raise NoPictureError("epochs do not vary")
-    shown = panels(runs, TASK)
+    shown, titles = panels(runs, TASK), task_titles(runs)
     figure, sheets = sheet(len(shown), (7.5, 4.6) if len(shown) == 1 else (6.2, 4.4))
     ends = []
-    for axes, (key, group) in zip(sheets, shown, strict=True):
+    for axes, (_, group) in zip(sheets, shown, strict=True):
         if len(shown) > 1:
-            axes.set_title(" on ".join(key))
+            axes.set_title(titles[group.index[0]])
         ends.append(_lines(axes, group, over))
     seeds = runs["seed"].nunique()
     caption = [
@@ -81,7 +81,7 @@ def _stays(runs: pd.DataFrame) -> bool:
 def _lines(axes: "Axes", runs: pd.DataFrame, over: str) -> list[Label]:
     """Draw the lines of a panel; their names, where each of them ends."""
     told = [over] if over == "epochs" and varies_by_itself(runs) else ["epochs", "finetune_epochs"]
-    named = runs.assign(_label=names(runs, [*TASK, *told, "seed"]))
+    named = runs.assign(_label=names(runs, [*told, "seed"]))
     values = sorted(int(value) for value in named[over].unique() if value or over == "epochs")
     ends: list[Label] = []
     drawn: Counter[str] = Counter()

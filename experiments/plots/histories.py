@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.comparison.columns import TASK, further_epochs
-from experiments.comparison.names import epochs_told, names
+from experiments.comparison.names import epochs_told, names, task_titles
 from experiments.plots import NoPictureError, say_around, settle, sheet
 from experiments.plots.points import setting_of
 from experiments.plots.strategies import mark
@@ -37,15 +37,18 @@ def trainings(table: pd.DataFrame) -> list[Trainings]:
     """What is shown: the longest training of the baseline alone, and of each strategy that trains after it."""
     runs = table[table["status"] == "FINISHED"]
     runs = runs.assign(finetune_epochs=further_epochs(runs))
-    several = len(runs.drop_duplicates(TASK)) > 1
+    titles = task_titles(runs)
+    several = titles.nunique() > 1
     found = []
-    for key, model in runs.groupby(TASK, sort=False):
+    for _, model in runs.groupby(TASK, sort=False):
         trains = model["finetune_epochs"].fillna(0) > 0
         baseline, further = model[~trains], model[trains]
-        named = further.assign(_label=names(further, [*TASK, "epochs", "finetune_epochs", "seed"]))
+        named = further.assign(_label=names(further, ["epochs", "finetune_epochs", "seed"]))
         for strategy, group in [("baseline", baseline), *named.groupby("_label", sort=False)]:
             if len(group):
-                found.append(_longest(", ".join([str(strategy), *(map(str, key) if several else ())]), group))
+                found.append(
+                    _longest(", ".join([str(strategy), *([titles[group.index[0]]] if several else ())]), group)
+                )
     return found[:MOST_PANELS]
 
 

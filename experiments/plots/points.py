@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from experiments.comparison.columns import TASK, VOID, cell_of, key_of, sound
-from experiments.comparison.names import epochs_told, names
+from experiments.comparison.columns import VOID, cell_of, key_of, sound
+from experiments.comparison.names import epochs_told, names, subjects_of
 from experiments.plots import NoPictureError
 
 Numbers = npt.NDArray[np.float64]
@@ -81,17 +81,9 @@ def panels_left_out(runs: pd.DataFrame, by: list[str]) -> list[str]:
     return [f"{more} more groups of runs have no panel; choose runs with --where."] if more > 0 else []
 
 
-def models_of(runs: pd.DataFrame) -> str:
-    """What all of these runs were made of: article_cnn on mnist."""
-    return " on ".join(
-        str(runs[name].iloc[0]) if runs[name].nunique() == 1 else f"{runs[name].nunique()} {kind}"
-        for name, kind in zip(TASK, ("models", "data sets"), strict=True)
-    )
-
-
 def setting_of(runs: pd.DataFrame) -> str:
     """What all of these runs have in common, in words: article_cnn on mnist, 1 epoch, seed 0."""
-    said = [models_of(runs)]
+    said = [subjects_of(runs)]
     if runs["epochs"].nunique() == 1:
         said.append(epochs_told(runs["epochs"].iloc[0]))
     seeds = runs["seed"].nunique()
@@ -103,7 +95,7 @@ def points(runs: pd.DataFrame, of_seeds: pd.DataFrame, column: str) -> list[Poin
     """The runs of a panel as points over a column; where `of_seeds` has their means, runs of several seeds are one."""
     means = dict(_means(of_seeds))
     cells = cell_of(runs)
-    named = runs.assign(_label=names(runs, [*TASK, "seed"]))
+    named = runs.assign(_label=names(runs, ["seed"]))
     found = []
     for key, group in named.groupby(cells, dropna=False, sort=False):
         mean = means.get(key_of(key)) if len(group) > 1 else None

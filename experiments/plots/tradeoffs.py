@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.comparison.columns import TASK, VOID, of_one_float_file
+from experiments.comparison.names import task_titles
 from experiments.plots import FAINT, GREY, NoPictureError, say_around, settle, sheet
 from experiments.plots.labels import Boxes, Label, place
 from experiments.plots.points import (
@@ -63,7 +64,8 @@ def accuracy_download(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
 def _by_size(table: pd.DataFrame, of_seeds: pd.DataFrame, column: str, what: str, xlabel: str) -> "Figure":
     runs = measured(table, "tflite_accuracy", column)
     runs = runs.assign(kilobytes=runs[column].astype(float) / 1000)
-    shown = [(" on ".join(key), points(group, of_seeds, "kilobytes")) for key, group in panels(runs, TASK)]
+    titles = task_titles(runs)
+    shown = [(titles[group.index[0]], points(group, of_seeds, "kilobytes")) for _, group in panels(runs, TASK)]
     caption = [_bars(shown), READ.format("small"), *left_out(table, runs), *panels_left_out(runs, TASK)]
     title = f"Accuracy and {what} of the files: {setting_of(runs)}"
     return _drawn(shown, f"{xlabel} in kB (1,000 bytes)", title, " ".join(caption))
@@ -86,7 +88,10 @@ def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
     if relative:
         groups = [(key, group.assign(**{RELATIVE: 100 / group["speedup"]})) for key, group in groups]
     column = RELATIVE if relative else "latency_p50_us"
-    shown = [(_panel_title(group, machines), points(group, of_seeds, column)) for _, group in groups]
+    titles = task_titles(runs)
+    shown = [
+        (_panel_title(titles[group.index[0]], group, machines), points(group, of_seeds, column)) for _, group in groups
+    ]
     caption = [
         _bars(shown),
         f"Horizontal: {OF_RATIOS if relative else OF_TIMES}"
@@ -105,8 +110,7 @@ def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
 Panels = Sequence[tuple[str, Sequence[Point]]]
 
 
-def _panel_title(runs: pd.DataFrame, machines: int) -> str:
-    title = " on ".join(str(runs[name].iloc[0]) for name in TASK)
+def _panel_title(title: str, runs: pd.DataFrame, machines: int) -> str:
     return title if machines == 1 else f"{title}, {runs['cpu'].iloc[0]} (machine {runs['machine'].iloc[0]})"
 
 

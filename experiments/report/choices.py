@@ -20,7 +20,7 @@ from experiments.comparison.columns import (
     sound,
 )
 from experiments.comparison.groups import Answered
-from experiments.comparison.names import names
+from experiments.comparison.names import names, task_titles
 from experiments.measure.latency import in_words
 from experiments.rounding import percent, points, three_digits, times, whole
 from experiments.statistics import Estimate, difference_over_seeds, ratio_of_speedups
@@ -43,10 +43,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Task:
-    """The rows of one model on one data set; only they compete."""
+    """The rows of one model on one set of test examples; only they compete."""
 
-    model: str
-    dataset: str
+    title: str
     rows: pd.DataFrame
     runs: pd.DataFrame
     answers: Answered
@@ -86,15 +85,14 @@ class Task:
 
     @cached_property
     def _names(self) -> dict[str, str]:
-        return dict(zip(self.rows["run_id"], names(self.rows, TASK), strict=True))
+        return dict(zip(self.rows["run_id"], names(self.rows), strict=True))
 
 
 def tasks(table: pd.DataFrame, runs: pd.DataFrame, answers: Answered) -> list[Task]:
-    """One for each model and data set, with the rows that may be shipped: finished, and as their strategy promises."""
+    """One for each model and test set, with the rows that may be shipped: finished, and as their strategy promises."""
     good = table[sound(table) & table["tflite_accuracy"].notna() & table["tflite_bytes"].notna()]
-    return [
-        Task(str(model), str(dataset), rows, runs, answers) for (model, dataset), rows in good.groupby(TASK, sort=False)
-    ]
+    titles = task_titles(good)
+    return [Task(titles[rows.index[0]], rows, runs, answers) for _, rows in good.groupby(TASK, sort=False)]
 
 
 def choices(task: Task) -> list[Choice]:

@@ -14,6 +14,7 @@ from experiments.comparison.baseline import against, trained_less, unmatched
 from experiments.comparison.columns import is_group
 from experiments.comparison.compared import Comparison
 from experiments.comparison.groups import grouped, seeds_to_pool
+from experiments.comparison.names import subjects_of
 from experiments.comparison.people import for_people, note
 from experiments.comparison.terminal import styled
 from experiments.errors import UserError, redacted
@@ -124,8 +125,7 @@ def _competing(comparison: Comparison) -> pd.DataFrame:
 
 
 def _title(runs: pd.DataFrame) -> str:
-    names = [" and ".join(map(str, runs[column].unique()[:3])) for column in ("model", "dataset")]
-    return f"Which quantization to ship: {names[0]} on {names[1]}"
+    return f"Which quantization to ship: {subjects_of(runs)}"
 
 
 def _control(comparison: Comparison) -> Table | None:

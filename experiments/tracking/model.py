@@ -23,6 +23,12 @@ NEEDED = ("mlflow", "ai-edge-litert", "numpy")  # by whoever loads the model
 DIGEST = 8  # characters, as in MLflow's own digests of data sets; it has room for 36
 
 
+def described_by(record: RunRecord) -> dict[str, object]:
+    """The setting of a model, with its files as people call them, and the digests of what it was made of."""
+    names = {"model": record.identity.model_name, "dataset": record.identity.dataset_name}
+    return {**asdict(record.setting), **names, **record.identity.tags()}
+
+
 def write_model(folder: Path, record: RunRecord, logged: "LoggedModel") -> None:
     """The folder of a model, written here file by file: MLflow's save_model would load it to find what it imports."""
     from mlflow.models import Model, ModelSignature
@@ -34,7 +40,7 @@ def write_model(folder: Path, record: RunRecord, logged: "LoggedModel") -> None:
         artifact_path=logged.artifact_location,
         signature=ModelSignature(_images(record), _any_number_of(np.float32, record.data.classes)),
         saved_input_example_info={**example, "type": "ndarray"},
-        metadata={**asdict(record.setting), "tflite_sha256": record.tflite.digest},
+        metadata={**described_by(record), "tflite_sha256": record.tflite.digest},
         model_size_bytes=record.tflite.bytes,
     )
     model.add_flavor(
@@ -88,7 +94,7 @@ def data_inputs(record: RunRecord) -> "list[DatasetInput]":
 
 def measured_on(record: RunRecord) -> dict[str, str]:
     """What MLflow's metrics say of the data set that they hold for."""
-    return {"dataset_name": record.setting.dataset, "dataset_digest": record.data.test_fingerprint[:DIGEST]}
+    return {"dataset_name": record.identity.dataset_name, "dataset_digest": record.data.test_fingerprint[:DIGEST]}
 
 
 def _input(record: RunRecord, context: str, fingerprint: str, images: dict[str, int]) -> "DatasetInput":
@@ -99,7 +105,7 @@ def _input(record: RunRecord, context: str, fingerprint: str, images: dict[str, 
     source = {"tags": {"mlflow.source.type": "LOCAL", "mlflow.source.name": f"dataset={record.setting.dataset}"}}
     profile = {"images": images, "shape": list(data.example.shape[1:]), "classes": data.classes, "sha256": fingerprint}
     dataset = Dataset(
-        name=record.setting.dataset,
+        name=record.identity.dataset_name,
         digest=fingerprint[:DIGEST],
         source_type="code",
         source=json.dumps(source),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from experiments.errors import UserError, first_line
+from experiments.identity import DIGESTS
 from experiments.record import Setting
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ EVIDENCE = (
     "tflite_accuracy", "tflite_accuracy_low", "tflite_accuracy_high", "accuracy_change", "tflite_bytes", "size_ratio",
     "latency_p50_us", "speedup", "speedup_low", "speedup_high",
 )  # fmt: skip
-IN_WORDS = ("speed", "arithmetic", "git_commit", *(field.name for field in fields(Setting)))
+IN_WORDS = ("speed", "arithmetic", "git_commit", *(field.name for field in fields(Setting)), *DIGESTS)
 DESCRIPTION = "mlflow.note.content"  # tag: what MLflow shows above a run
 FORBIDDEN = "/:'\""  # characters that MLflow takes in no name, or not in a search for it
 VERSIONS = "mlflow.modelVersions"  # tag of a model: the versions of registered models that it is

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from experiments.identity import DIGESTS
 from experiments.record import Setting, is_setting
 from experiments.tracking.tables import Recorded
 
@@ -34,6 +35,7 @@ def row_of(run: Recorded) -> Row:
         **{name: int(tags[name]) for name in whole if name in tags},
         **run.metrics,
         **{name: tags.get(name) for name in VERDICT},
+        **{name: tags.get(name) for name in (*DIGESTS, "tflite_sha256")},
         "machine": tags.get("machine"),
         "cpu": tags.get("cpu"),
         "git_commit": tags.get("git_commit"),

@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from experiments.artifacts import PREDICTIONS, read_predictions, write_artifacts
 from experiments.description import description
 from experiments.errors import UserError, by_beginning, near, redacted
+from experiments.identity import Identity, name_of, with_digest
 from experiments.progress import bar, say
 from experiments.record import Answers, RunRecord, Setting
 from experiments.stamp import stamp
 from experiments.tracking.address import Tracking
 from experiments.tracking.failures import explained, failures_explained
-from experiments.tracking.model import NAME, data_inputs, measured_on, write_model
+from experiments.tracking.model import NAME, data_inputs, described_by, measured_on, write_model
 from experiments.tracking.processes import alive, this_process
 from experiments.tracking.registry import DESCRIPTION, Registered, register
 from experiments.tracking.rows import Row, recorded, row_of
@@ -66,7 +67,9 @@ class Store:
         """The id of a new run, written before its work starts, so that a failure has a place to be recorded in."""
         belongs = {"mlflow.parentRunId": sweep, _sweep_tag(sweep): f"{job:05d}"} if sweep else {}
         own = {field.name: str(getattr(setting, field.name)) for field in fields(setting)}
-        run_id = self._open(run_name(setting), {**tags, **own, **belongs, "kind": "run"})
+        files = (parameters.get("model.path"), parameters.get("dataset.path"))
+        identity = Identity(name_of(setting.model, files[0]), name_of(setting.dataset, files[1]))
+        run_id = self._open(run_name(setting, identity), {**tags, **own, **belongs, "kind": "run"})
         from mlflow.entities import Param
 
         params = [Param(key, redacted(str(value))) for key, value in parameters.items()]
@@ -95,7 +98,8 @@ class Store:
         said = description(record, f"runs:/{run_id}/{NAME}")
         model = self._log_model(run_id, record, said)
         with tempfile.TemporaryDirectory(prefix="artifacts-") as folder:
-            write_artifacts(Path(folder), record, run_name(record.setting), redacted(configuration))
+            title = run_name(record.setting, record.identity)
+            write_artifacts(Path(folder), record, title, redacted(configuration))
             self.attach(run_id, Path(folder))
         self._log_record(run_id, record, said, model)
         self.close(run_id, "FINISHED")
@@ -111,6 +115,9 @@ class Store:
             metrics += [Metric(name, value, now, epoch) for epoch, value in enumerate(values, start=1)]
         tags = {
             **record.verdict(),
+            **record.identity.tags(),
+            "mlflow.runName": redacted(run_name(record.setting, record.identity)),
+            "tflite_sha256": record.tflite.digest,
             "baseline_key": record.baseline.key or "not trained",
             DESCRIPTION: said,
         }
@@ -144,7 +151,7 @@ class Store:
                 name=NAME,
                 source_run_id=run_id,
                 tags={DESCRIPTION: said},
-                params={name: str(value) for name, value in asdict(record.setting).items()},
+                params={name: str(value) for name, value in described_by(record).items()},
                 model_type="tflite",
             )
         with tempfile.TemporaryDirectory(prefix="model-") as folder:
@@ -158,8 +165,10 @@ class Store:
         return sampled(run_id, self.client.tracking_uri) if self.address.system_metrics else nullcontext()
 
     @explained
-    def fail(self, run_id: str, reason: str, details: str) -> None:
-        """Record why a run failed: one line as a tag, all that is known as an artifact."""
+    def fail(self, run_id: str, reason: str, details: str, identity: Identity | None = None) -> None:
+        """Record why a run failed: one line as a tag, all that is known as an artifact, and what the run was about."""
+        for name, digest in (identity.tags() if identity else {}).items():
+            self.client.set_tag(run_id, name, digest)
         self.client.set_tag(run_id, "error", reason[:TAG_LENGTH])
         self.client.log_text(run_id, details, DETAILS)
         self.close(run_id, "FAILED")
@@ -409,10 +418,15 @@ def _folders(tables: StoreTables) -> Mapping[str, Path | None]:
     return tables.folders()
 
 
-def run_name(setting: Setting) -> str:
-    """What a run is called in MLflow's tables."""
+def run_name(setting: Setting, identity: Identity) -> str:
+    """What a run is called in MLflow's tables; files, whose names say little, with a digest once it is known."""
     extra = f"+{setting.finetune_epochs}" if setting.finetune_epochs else ""
-    return f"{setting.strategy} {setting.model} {setting.dataset} epochs={setting.epochs}{extra} seed={setting.seed}"
+    model, dataset = identity.model_name, identity.dataset_name
+    if model != setting.model:
+        model = with_digest(model, identity.model)
+    if dataset != setting.dataset:
+        dataset = with_digest(dataset, identity.test)
+    return f"{setting.strategy} {model} {dataset} epochs={setting.epochs}{extra} seed={setting.seed}"
 
 
 def _sweep_tag(sweep: str) -> str:
