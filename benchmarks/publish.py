@@ -19,7 +19,7 @@ import pandas as pd
 from benchmarks.studies import RIVAL, STUDIES, Study
 from benchmarks.tables import article, compression, planted, same_file, spread, strategies
 from benchmarks.tables.markdown import markdown
-from experiments.comparison.columns import COLUMNS, WHOLE, frame
+from experiments.comparison.columns import COLUMNS, WHOLE, frame, identified
 from experiments.comparison.compared import compared
 from experiments.comparison.files import FORMS, write_comparison
 from experiments.comparison.people import for_people, note
@@ -84,7 +84,7 @@ def sign(folder: Path, signature: Mapping[str, str]) -> None:
 
 def _read(file: Path) -> pd.DataFrame:
     """A published table; an empty one where there is none."""
-    table = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=list(COLUMNS))
+    table = identified(pd.read_csv(file) if file.exists() else pd.DataFrame(columns=list(COLUMNS)))
     return table.astype(dict.fromkeys((name for name in WHOLE if not (table[name] % 1 > 0).any()), "Int64"))
 
 
