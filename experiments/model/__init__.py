@@ -19,8 +19,6 @@ class Architecture(ABC):
     others get a channel axis for grey images.
     """
 
-    given: ClassVar[bool] = False
-
     given: ClassVar[bool] = False  # whether `build` gives a model with weights of its own, whatever the seed
 
     def check(self) -> None:
