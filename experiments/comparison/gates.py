@@ -4,6 +4,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import pandas as pd
 
@@ -55,7 +56,7 @@ def requirement(text: str, table: pd.DataFrame) -> Requirement:
         bound = float(found["bound"]) if found else None
     except ValueError:
         bound = None
-    if found is None or bound is None:
+    if found is None or bound is None or not isfinite(bound):
         raise UserError(
             f'--require "{text}": a requirement is a column, one of {" ".join(OPERATORS)}, and a number, as in '
             '"tflite_accuracy >= 0.98" or "tflite_bytes <= 200_000".'

@@ -1,16 +1,13 @@
 """What of a comparison is asked for: rows by a condition, their order, and columns by name."""
 
-import re
 from collections.abc import Sequence
-from typing import TypeGuard
 
 import pandas as pd
 
 from experiments.comparison.columns import MODEL, NOUNS, SUBJECTS, TEST, VOID, check_comparable, timed
+from experiments.comparison.condition import holds
 from experiments.comparison.names import titled
-from experiments.errors import UserError, first_line, near
-
-EXAMPLE = "--where \"strategy == 'qat' and epochs >= 5\", names with a dot between backquotes"
+from experiments.errors import UserError, near
 
 
 def where(table: pd.DataFrame, condition: str) -> pd.DataFrame:
@@ -19,29 +16,10 @@ def where(table: pd.DataFrame, condition: str) -> pd.DataFrame:
     Raises:
         UserError: the condition cannot be read, names an unknown column, is no condition, or holds for no row.
     """
-    try:
-        holds = table.eval(condition, engine="python")
-        found = table[holds] if _is_condition(holds) else None
-    except Exception as error:  # pandas, Python's parser and the columns' types each raise their own
-        said = _with_dots(first_line(error))
-        unknown = re.search(r"name '([\w.]+)' is not defined", said)
-        hint = near(unknown[1], map(str, table.columns)) if unknown else f"Write it as in {EXAMPLE}."
-        raise UserError(f"--where {condition!r}: {said}. {hint}") from error
-    if found is None:
-        raise UserError(f"--where {condition!r}: this is a value, not a condition. Write it as in {EXAMPLE}.")
+    found = table[holds(table, condition)]
     if found.empty:
         raise UserError(f"--where {condition!r}: this holds for no run.")
     return found
-
-
-def _with_dots(said: str) -> str:
-    """What pandas says, with the names of columns as they stand between backquotes."""
-    return re.sub(r"BACKTICK_QUOTED_STRING_(\w+)", lambda found: found[1].replace("_DOT_", "."), said)
-
-
-def _is_condition(value: object) -> "TypeGuard[pd.Series[bool]]":
-    """Whether a value says yes or no of each row; a number or a word does not."""
-    return isinstance(value, pd.Series) and pd.api.types.infer_dtype(value, skipna=True) == "boolean"
 
 
 def in_order(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

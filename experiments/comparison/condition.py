@@ -1,0 +1,223 @@
+"""A condition on rows, as pandas' `query` writes it, without what else pandas and Python can do with a text.
+
+The text is parsed by Python's own parser, and only columns, values, comparisons and arithmetic are computed from what
+it finds. Nothing is called, no attribute is looked up, and no name means anything but a column.
+"""
+
+import ast
+import operator
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from functools import reduce
+from typing import Any, TypeGuard
+
+import pandas as pd
+
+from experiments.errors import UserError, near
+
+EXAMPLE = "\"strategy == 'qat' and epochs >= 5\", names with a dot between backquotes"
+LONGEST = 2000  # characters
+DEEPEST = 50  # levels of brackets and operators
+# Texts come first, for what stands in them is no operator; then columns between backquotes; then pandas' & and |.
+TOKENS = re.compile(r"""(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|`(?P<column>[^`]*)`|(?P<operator>[&|])""")
+WORDS = {"&": " and ", "|": " or "}
+COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}  # fmt: skip
+ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,
+}  # fmt: skip
+REFUSED: Mapping[type[ast.AST], str] = {
+    ast.Call: "functions and methods are not called",
+    ast.Attribute: "nothing is looked up in a column",
+    ast.Subscript: "nothing is looked up in a column",
+    ast.Lambda: "functions are not made",
+    ast.IfExp: "there is no if in a condition",
+    ast.JoinedStr: "texts are taken as they stand",
+    ast.NamedExpr: "nothing is assigned; equality is ==",
+}
+
+
+def holds(table: pd.DataFrame, condition: str) -> "pd.Series[bool]":
+    """Whether a condition holds, row by row; an empty cell meets none.
+
+    Raises:
+        UserError: it cannot be read, names an unknown column, compares what cannot be compared, or is no condition.
+    """
+    value = _Condition(table, condition).value()
+    if not _is_condition(value):
+        raise UserError(f"{_given(condition)}: this is a value, not a condition. Write it as in --where {EXAMPLE}.")
+    return value.astype("boolean").fillna(value=False).astype(bool)
+
+
+def _given(condition: str) -> str:
+    short = condition if len(condition) <= 200 else f"{condition[:200]}..."
+    return f"--where {short!r}"
+
+
+def _is_condition(value: object) -> "TypeGuard[pd.Series[bool]]":
+    """Whether a value says yes or no of each row; a number or a word does not."""
+    return isinstance(value, pd.Series) and pd.api.types.infer_dtype(value, skipna=True) == "boolean"
+
+
+class _Condition:
+    """A condition that is being read."""
+
+    def __init__(self, table: pd.DataFrame, text: str) -> None:
+        self._table = table
+        self._text = text
+        self._quoted: dict[str, str] = {}  # columns between backquotes, by the names that stand for them
+
+    def value(self) -> Any:
+        """What the text says of each row."""
+        if len(self._text) > LONGEST:
+            raise self._error(f"this has {len(self._text):,} characters, and {LONGEST:,} are the most")
+        if not self._text.isprintable():
+            raise self._error("this holds characters that cannot be seen")
+        prepared = TOKENS.sub(self._prepared, self._text).strip()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SyntaxWarning)  # of a backslash in a text
+                tree = ast.parse(prepared, mode="eval")
+        except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+            raise self._error(self._why(error)) from error
+        try:
+            return self._of(tree.body, 0)
+        except (ArithmeticError, TypeError, ValueError) as error:
+            raise self._error(f"this cannot be computed ({error})") from error
+
+    def _prepared(self, found: re.Match[str]) -> str:
+        if found["text"] is not None:
+            return found["text"]
+        if found["operator"] is not None:
+            return WORDS[found["operator"]]
+        name = f"_column_{len(self._quoted)}_"
+        self._quoted[name] = found["column"]
+        return f" {name} "
+
+    def _why(self, error: Exception) -> str:
+        if "@" in self._text:
+            return "@ stands for a variable of Python, and there are none here"
+        if re.search(r"(?<![=!<>])=(?!=)", self._text):
+            return "equality is =="
+        return f"this cannot be read ({error.msg if isinstance(error, SyntaxError) else type(error).__name__})"
+
+    def _error(self, why: str, hint: str = f"Write it as in --where {EXAMPLE}.") -> UserError:
+        return UserError(f"{_given(self._text)}: {why}. {hint}")
+
+    def _of(self, node: ast.expr, depth: int) -> Any:
+        """The value of a part of the text: a column, a condition on each row, a number, a text, or a list."""
+        if depth > DEEPEST:
+            raise self._error(f"this is nested more than {DEEPEST} levels deep")
+        if isinstance(node, ast.BoolOp | ast.UnaryOp | ast.BinOp | ast.Compare):
+            return self._operation(node, depth)
+        match node:
+            case ast.Name(id=name):
+                return self._column(self._quoted.get(name, name))
+            case ast.Constant(value=bool() | str() | None as value):
+                return value
+            case ast.Constant(value=int() | float() as value):
+                return float(value)  # whole numbers without an end would take memory without an end
+            case ast.List(elts=elements) | ast.Tuple(elts=elements) | ast.Set(elts=elements):
+                return [self._plain(element, depth) for element in elements]
+        raise self._refusal(node)
+
+    def _operation(self, node: ast.expr, depth: int) -> Any:
+        match node:
+            case ast.BoolOp(op=kind, values=values):
+                joining = operator.and_ if isinstance(kind, ast.And) else operator.or_
+                return reduce(joining, (self._condition(value, depth) for value in values))
+            case ast.UnaryOp(op=ast.Not() | ast.Invert(), operand=operand):
+                return ~self._condition(operand, depth)
+            case ast.UnaryOp(op=sign, operand=operand):
+                number = self._number(operand, depth)
+                return -number if isinstance(sign, ast.USub) else number
+            case ast.BinOp(left=left, op=way, right=right) if type(way) in ARITHMETIC:
+                return ARITHMETIC[type(way)](self._number(left, depth), self._number(right, depth))
+            case ast.Compare(left=left, ops=kinds, comparators=others):
+                return self._compared(left, kinds, others, depth)
+        raise self._refusal(node)
+
+    def _refusal(self, node: ast.expr) -> UserError:
+        if isinstance(node, ast.Attribute) and (name := ast.unparse(node)) in self._table.columns:
+            return self._error(f"{name} has to stand between backquotes, `{name}`")
+        kind = next(
+            (why for kind, why in REFUSED.items() if isinstance(node, kind)), "this is none of what can be asked"
+        )
+        return self._error(
+            f"{ast.unparse(node)[:100]}: {kind}; there are columns, values, comparisons, arithmetic, in, and, or, not"
+        )
+
+    def _plain(self, node: ast.expr, depth: int) -> Any:
+        value = self._of(node, depth + 1)
+        if isinstance(value, pd.Series | list):
+            raise self._error("a list holds numbers and texts")
+        return value
+
+    def _column(self, name: str) -> "pd.Series[Any]":
+        if name not in self._table.columns:
+            raise self._error(f"name {name!r} is not defined", near(name, map(str, self._table.columns)))
+        return self._table[name]
+
+    def _condition(self, node: ast.expr, depth: int) -> "pd.Series[Any]":
+        value = self._of(node, depth + 1)
+        if not _is_condition(value):
+            raise self._error(f"{self._shown(node)} is a value, not a condition")
+        return value.astype("boolean")
+
+    def _number(self, node: ast.expr, depth: int) -> Any:
+        value = self._of(node, depth + 1)
+        if isinstance(value, pd.Series) and pd.api.types.is_numeric_dtype(value) and not _is_condition(value):
+            return value.astype(float)
+        if isinstance(value, float):
+            return value
+        raise self._error(f"{self._shown(node)} is no number, and arithmetic needs numbers")
+
+    def _shown(self, node: ast.expr) -> str:
+        text = ast.unparse(node)
+        for name, column in self._quoted.items():
+            text = text.replace(name, f"`{column}`")
+        return text[:100]
+
+    def _compared(self, left: ast.expr, kinds: list[ast.cmpop], others: list[ast.expr], depth: int) -> Any:
+        """One comparison, or several in a row: 1 < epochs <= 5."""
+        found: Any = None
+        values = [self._of(node, depth + 1) for node in (left, *others)]
+        for kind, before, after in zip(kinds, values, values[1:], strict=False):
+            each = self._comparison(kind, before, after)
+            found = each if found is None else found & each
+        return found
+
+    def _comparison(self, kind: ast.cmpop, before: Any, after: Any) -> Any:
+        if isinstance(before, list) and isinstance(kind, ast.Eq | ast.NotEq):
+            before, after = after, before
+        if isinstance(kind, ast.In | ast.NotIn) or isinstance(after, list):
+            return self._membership(kind, before, after)
+        if type(kind) not in COMPARISONS:
+            raise self._error("equality is ==")
+        if not isinstance(before, pd.Series) and not isinstance(after, pd.Series):
+            raise self._error("a comparison needs a column")
+        if not isinstance(kind, ast.Eq | ast.NotEq) and _kind(before) != _kind(after):
+            raise self._error(f"{_said(before)} and {_said(after)} have no order")
+        return COMPARISONS[type(kind)](before, after).astype("boolean")
+
+    def _membership(self, kind: ast.cmpop, before: Any, after: Any) -> Any:
+        if not isinstance(before, pd.Series) or not isinstance(after, list | pd.Series):
+            raise self._error("in takes a column and a list, as in strategy in ['qat', 'none']")
+        if not isinstance(kind, ast.In | ast.NotIn | ast.Eq | ast.NotEq):
+            raise self._error("a list has no order; a column is in it, or not")
+        found = before.isin(after).astype("boolean")
+        return ~found if isinstance(kind, ast.NotIn | ast.NotEq) else found
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, pd.Series):
+        return "number" if pd.api.types.is_numeric_dtype(value) and not _is_condition(value) else "text"
+    return "text" if isinstance(value, str) else "number" if isinstance(value, float) else "neither"
+
+
+def _said(value: Any) -> str:
+    return f"{value.name} ({_kind(value)}s)" if isinstance(value, pd.Series) else repr(value)

@@ -1,0 +1,153 @@
+"""What --where may say: columns, values, comparisons and arithmetic, and nothing that is run."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.comparison.columns import frame
+from experiments.comparison.condition import holds
+from experiments.comparison.gates import decide, requirement
+from experiments.comparison.query import in_order, known, matrix, only
+from experiments.errors import UserError
+from tests.rows import FAILED, row
+
+RUNS = frame(
+    [
+        row("none", epochs=1, run_id="a", **{"strategy.layers": "a"}),
+        row("qat", epochs=5, run_id="b", speedup=3.0, **{"strategy.layers": "b & c"}),
+        row("ptq_int8", epochs=20, run_id="c", speedup=2.0, **{"strategy.layers": "b | c"}),
+        {**FAILED, "run_id": "d"},
+    ]
+)
+
+
+def those(condition: str) -> str:
+    return "".join(RUNS[holds(RUNS, condition)]["run_id"])
+
+
+@pytest.mark.parametrize(
+    ("condition", "runs"),
+    [
+        ("strategy == 'qat'", "b"),
+        ('strategy != "qat"', "acd"),
+        ("'qat' == strategy", "b"),
+        ("epochs >= 5 and epochs < 20", "b"),
+        ("1 < epochs <= 20", "bc"),
+        ("epochs == 1 & strategy == 'none'", "a"),
+        ("strategy == 'none' | strategy == 'qat' and epochs == 5", "ab"),
+        ("(epochs > 1) & ~(strategy == 'qat')", "c"),
+        ("not strategy == 'none'", "bcd"),
+        ("strategy in ['none', 'qat']", "ab"),
+        ("strategy in ('none', 'qat')", "ab"),
+        ("strategy not in ['none', 'qat']", "cd"),
+        ("strategy == ['none', 'qat']", "ab"),
+        ("epochs in [1, 20] and status == 'FINISHED'", "ac"),
+        ("epochs in [5, -1]", "b"),
+        ("strategy == machine", ""),
+        ("tflite_bytes / 1000 < 599.7 and speedup * 2 - 1 >= 5", "b"),
+        ("epochs % 2 == 1 and epochs ** 2 > 9", "b"),
+        ("epochs // 2 == 10", "c"),
+        ("speedup > -1", "abc"),
+        ("speedup == speedup", "abc"),
+        ("`strategy.layers` == 'b & c'", "b"),
+        ("`strategy.layers` == 'b | c'", "c"),
+        ("tflite_accuracy < 1e9", "abc"),
+        (f"epochs < {10**30}", "abcd"),
+    ],
+)
+def test_a_condition_means_what_it_means_in_pandas(condition: str, runs: str) -> None:
+    assert those(condition) == runs
+
+
+@pytest.mark.parametrize(
+    ("condition", "told"),
+    [
+        ("@pd.read_pickle('evil.pkl')", "@ stands for a variable of Python"),
+        ("@__builtins__", "@ stands for a variable of Python"),
+        ("__import__('os').system('touch mark')", "functions and methods are not called"),
+        ("strategy.str.startswith('q')", "functions and methods are not called"),
+        ("strategy.map(eval) == 1", "functions and methods are not called"),
+        ("strategy.to_csv('mark') == 1", "functions and methods are not called"),
+        ("epochs.__class__ == 1", "nothing is looked up in a column"),
+        ("strategy['x'] == 1", "nothing is looked up in a column"),
+        ("(lambda: 1) == epochs", "functions are not made"),
+        ("[x for x in strategy] == 1", "none of what can be asked"),
+        ("(epochs if epochs else 1) == 1", "no if in a condition"),
+        ("f'{epochs}' == strategy", "texts are taken as they stand"),
+        ("(x := epochs) == 1", "nothing is assigned"),
+        ("epochs == b'x'", "none of what can be asked"),
+        ("epochs == 1j", "none of what can be asked"),
+        ("epochs is None", "equality is =="),
+        ("await epochs", "none of what can be asked"),
+        ("epochs = 5", "equality is =="),
+        ("index == 0", "name 'index' is not defined"),
+        ("strategy.layers == 'x'", "has to stand between backquotes, `strategy.layers`"),
+        ("`strategy.layer` == 'x'", "Did you mean strategy.layers"),
+        ("epochz > 1", "Did you mean epochs"),
+        ("epochs > 'five'", r"epochs \(numbers\) and 'five' have no order"),
+        ("strategy > 5", "have no order"),
+        ("epochs + 'x' > 1", "arithmetic needs numbers"),
+        ("strategy * 9999999999 == 'x'", "arithmetic needs numbers"),
+        ("'x' * 99999999999 == strategy", "arithmetic needs numbers"),
+        ("epochs > 9**9**9", "cannot be computed"),
+        ("epochs > 1 / 0", "cannot be computed"),
+        ("epochs and True", "epochs is a value, not a condition"),
+        ("1 == 1", "a comparison needs a column"),
+        ("'q' in strategy", "in takes a column and a list"),
+        ("epochs < [1, 2]", "a list has no order"),
+        ("epochs in [[1], 2]", "a list holds numbers and texts"),
+        ("(" * 900 + "epochs > 1" + ")" * 900, "cannot be read"),
+        ("-" * 1900 + "epochs > 1", "cannot be read|nested"),
+        ("not " * 200 + "epochs > 1", "nested more than"),
+        ("epochs > 1 or " * 500 + "epochs > 1", "characters, and 2,000 are the most"),
+        ("epochs\0 > 1", "cannot be seen"),
+        ("epochs > 1\nor epochs", "cannot be seen"),
+        ("", "cannot be read"),
+        ("epochs", "this is a value, not a condition"),
+        ("True", "this is a value, not a condition"),
+    ],
+    ids=lambda text: text[:40],
+)
+def test_nothing_else_is_understood(condition: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=told):
+        holds(RUNS, condition)
+    assert not list(tmp_path.iterdir())
+
+
+WORDS = st.sampled_from([*"epochs`'\"&|~()[]<>=!+-*/%@.,: 19_\\#{}", "strategy", "not ", " in ", " and ", "epochs"])
+
+
+@given(st.lists(WORDS).map("".join))
+def test_any_text_is_a_condition_or_a_message(condition: str) -> None:
+    try:
+        assert holds(RUNS, condition).dtype == bool
+    except UserError as error:
+        assert str(error).startswith("--where ")
+
+
+NAMES = ["__class__", "@x", "strategy.str", "strategy; import os", "`strategy`", "=1+1", "strategy or 1", "\x1b]0;x"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_columns_are_looked_up_by_their_names_alone(name: str) -> None:
+    for ask in (
+        lambda: in_order(RUNS, [name]),
+        lambda: only(RUNS, [name]),
+        lambda: matrix(RUNS, name, "epochs", "tflite_accuracy"),
+        lambda: decide(RUNS, [], name, lowest=True),
+        lambda: known(RUNS, name, "--group-by"),
+    ):
+        with pytest.raises(UserError, match="there is no such column"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tflite_accuracy >= __import__('os')", "@x > 1", "tflite_accuracy.__class__ > 1", "tflite_accuracy > 1e999"],
+)
+def test_a_requirement_is_a_column_and_a_number(text: str) -> None:
+    with pytest.raises(UserError, match="--require"):
+        requirement(text, RUNS)
