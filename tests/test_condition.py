@@ -15,9 +15,9 @@ from tests.rows import FAILED, row
 
 RUNS = frame(
     [
-        row("none", epochs=1, run_id="a", **{"strategy.layers": "a"}),
-        row("qat", epochs=5, run_id="b", speedup=3.0, **{"strategy.layers": "b & c"}),
-        row("ptq_int8", epochs=20, run_id="c", speedup=2.0, **{"strategy.layers": "b | c"}),
+        row("none", epochs=1, run_id="a", **{"training.optimizer": "a"}),
+        row("qat", epochs=5, run_id="b", speedup=3.0, **{"training.optimizer": "b & c"}),
+        row("ptq_int8", epochs=20, run_id="c", speedup=2.0, **{"training.optimizer": "b | c"}),
         {**FAILED, "run_id": "d"},
     ]
 )
@@ -51,8 +51,8 @@ def those(condition: str) -> str:
         ("epochs // 2 == 10", "c"),
         ("speedup > -1", "abc"),
         ("speedup == speedup", "abc"),
-        ("`strategy.layers` == 'b & c'", "b"),
-        ("`strategy.layers` == 'b | c'", "c"),
+        ("`training.optimizer` == 'b & c'", "b"),
+        ("`training.optimizer` == 'b | c'", "c"),
         ("tflite_accuracy < 1e9", "abc"),
         (f"epochs < {10**30}", "abcd"),
     ],
@@ -83,8 +83,8 @@ def test_a_condition_means_what_it_means_in_pandas(condition: str, runs: str) ->
         ("await epochs", "none of what can be asked"),
         ("epochs = 5", "equality is =="),
         ("index == 0", "name 'index' is not defined"),
-        ("strategy.layers == 'x'", "has to stand between backquotes, `strategy.layers`"),
-        ("`strategy.layer` == 'x'", "Did you mean strategy.layers"),
+        ("training.optimizer == 'x'", "has to stand between backquotes, `training.optimizer`"),
+        ("`training.optimize` == 'x'", "Did you mean training.optimizer"),
         ("epochz > 1", "Did you mean epochs"),
         ("epochs > 'five'", r"epochs \(numbers\) and 'five' have no order"),
         ("strategy > 5", "have no order"),
