@@ -1,49 +1,91 @@
-"""Sweeps killed at random moments and run again: `python -m benchmarks.killed`; about 20 minutes on two cores.
+"""Sweeps killed at chosen writes and run again: `python -m benchmarks.killed`; about half an hour on two cores.
 
-A sweep is run without interruption. Then twenty times, each in a new folder without a store, the same sweep is started,
-its process killed with SIGKILL at a moment that is drawn evenly from the time the uninterrupted one took, and started
-again; that once or twice, the last start going on to the end. Each must then show the table of the uninterrupted
-sweep, digit for digit, with no two finished runs of the same key and no run or sweep left RUNNING. Only the sweep's
-own process is killed: its children have ten seconds to see it and go. Writes benchmarks/results/killed/, a row a sweep.
+A small sweep is run without interruption, and every change that it makes to its store, its cache and its artifacts is
+counted. Then the same sweep is started in new folders and killed with SIGKILL at chosen ones of these changes: while it
+makes the store, within commits, while it writes the cache, while it writes artifacts; before a write, with half of its
+bytes written, or after it. The places are spread evenly over all changes of their kind. Others are killed at random
+moments, also while nothing is written. Each start that is killed is followed by the next, which goes on in the same
+folder and is killed in its turn, until the last goes on to the end.
+
+That one must end with 0 and show the table of the uninterrupted sweep, digit for digit, with no two finished runs of
+the same key, no run or sweep left RUNNING and no model left PENDING. No process may be alive ten seconds after a kill,
+and nothing may lie in the folder or among the temporary files that the uninterrupted sweep does not leave there: no
+lock, journal, socket, half-written file or temporary folder. A kill takes the sweep's own process and the one that
+writes. Writes benchmarks/results/killed/, a row a folder; a benchmark that is stopped goes on from there.
 """
 
+import json
+import re
 import signal
 import subprocess
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 import psutil
 
 from benchmarks import sweeps
+from benchmarks.harness.kill_at_write import KillAtWrite, When, build, changes
 from benchmarks.results import Results, options
 from benchmarks.tables.killed import AGREEING
+from experiments.errors import UserError
 from experiments.progress import say
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-SWEEPS, KILLS_AT_MOST = 20, 2
+Place = Literal["creation", "commit", "cache", "artifact", "moment"]
+# Which files change there, in the folder of a sweep; a moment is a time.
+FILES: dict[Place, tuple[str, ...]] = {
+    "creation": ("mlflow.db.partial*",),
+    "cache": ("cache/*",),
+    "artifact": ("mlruns/*",),
+    "commit": ("mlflow.db", "mlflow.db-*"),
+    "moment": (),
+}
+KILLS: dict[Place, int] = {"creation": 15, "cache": 15, "artifact": 15, "commit": 21, "moment": 9}
+WHEN: tuple[When, ...] = ("before", "within", "after")
 PATIENCE = 10.0  # seconds that orphans have
+IMAGES, TEMPORARY = "images.npz", "tmp"
 OVERRIDES = (
-    "strategy=none,finetune,qat,annotate", "dataset=mnist", "dataset.train_samples=500",
-    "dataset.test_samples=200", "training.batch_size=50", "epochs=2", "latency.seconds=0.3",
+    "strategy=none,ptq_dynamic", "model=mlp", "dataset=npz", f"dataset.path={IMAGES}", "training.batch_size=50",
+    "latency.seconds=0.1",
 )  # fmt: skip
-SMALL = ("strategy=none,finetune", "dataset=mnist", "dataset.train_samples=500", "dataset.test_samples=100",
-         "training.batch_size=100", "epochs=1", "latency.seconds=0.3")  # fmt: skip
+UNFINISHED = "unfinished.jsonl"  # what a benchmark that is stopped has found
+
+
+@dataclass(frozen=True)
+class Kill:
+    """When a start of a sweep is to be killed."""
+
+    place: Place
+    at: float  # the number of a change there, counted from 1; of a moment, the seconds since the start
+    when: When = "before"  # or within or after that change
+
+    def __str__(self) -> str:
+        return f"moment {self.at:.1f} s" if self.place == "moment" else f"{self.place} {self.at:.0f} {self.when}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one sweep."""
+    """What became of the sweep in one folder."""
 
     sweep: int
     kills: int
-    killed_at_seconds: str  # since each start
+    killed_at: str
+    creation: int  # of these kills, those at that place
+    commit: int
+    cache: int
+    artifact: int
+    moment: int
     gone_after_seconds: float  # from a kill until the last child was gone, the longest
     survivors: int  # processes alive ten seconds after a kill
     exit_code: int  # of the last start
@@ -51,52 +93,166 @@ class Outcome:
     same_table: bool
     duplicates: int
     running: int
+    pending_models: int
+    left_behind: str  # what the uninterrupted sweep does not leave
 
     @property
     def is_well(self) -> bool:
         """Whether nothing deviates."""
-        return self.exit_code == 0 and self.same_table and not (self.duplicates or self.running or self.survivors)
+        odd = self.duplicates or self.running or self.survivors or self.pending_models or self.left_behind
+        return self.exit_code == 0 and self.same_table and not odd
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """The sweep that nobody kills."""
+
+    table: pd.DataFrame
+    seconds: float
+    counts: dict[Place, int]  # changes at each place
+    left: frozenset[str]  # kinds of files that it leaves
+
+
+def undisturbed(library: Path, overrides: Sequence[str]) -> Undisturbed:
+    """Run the sweep, and count what it changes."""
+    folder, counting = new_folder(), sweeps.new_folder()
+    watch = KillAtWrite(library, _patterns(folder, *FILES), log=counting / "log", counter=counting / "count")
+    started = time.perf_counter()
+    code = sweeps.start(folder, overrides, more=_environment(folder, watch)).wait()
+    seconds = time.perf_counter() - started
+    if code != 0:
+        raise UserError(f"The uninterrupted sweep ended with {code}: {folder / sweeps.LOG}.")
+    paths = [str(change.path) for change in changes(counting / "log")]
+    counts = {
+        place: sum(any(fnmatch(path, pattern) for pattern in _patterns(folder, place)) for path in paths)
+        for place in FILES
+    }
+    found = Undisturbed(essence(sweeps.table(folder)), seconds, counts, kinds_left(folder))
+    for each in (folder, counting):
+        sweeps.discard(each)
+    return found
+
+
+def plan(counts: Mapping[Place, int], kills: Mapping[Place, int], seconds: float, seed: int) -> list[list[Kill]]:
+    """The kills of each folder. At each place they are spread evenly over its changes, at random within each part."""
+    rng = np.random.default_rng(seed)
+    queues: dict[Place, list[Kill]] = {}
+    for place, number in kills.items():
+        length = seconds if place == "moment" else counts[place]
+        drawn = [float(length * (part + rng.random()) / number) for part in range(number)]
+        at = drawn if place == "moment" else [float(int(each) + 1) for each in drawn]
+        queue = [Kill(place, each, WHEN[i % len(WHEN)]) for i, each in enumerate(at)]
+        queues[place] = [queue[i] for i in rng.permutation(number)]
+    folders = []
+    while any(queues.values()):  # in the order of FILES: a store is made first, and what is done is not done again
+        folders.append([queue.pop() for queue in queues.values() if queue])
+    return folders
 
 
 def killed(
-    number: int, expected: pd.DataFrame, duration: float, rng: np.random.Generator, overrides: tuple[str, ...]
-) -> Outcome:
-    """Kill a sweep once or twice, then run it to its end; the folder stays where something deviates."""
-    folder = sweeps.new_folder()
-    moments: list[float] = []
-    gone, survivors = 0.0, 0
-    kills = int(rng.integers(1, KILLS_AT_MOST + 1))
-    while len(moments) < kills:
-        moment = float(rng.uniform(0, duration))
-        if _killed_after(moment, sweeps.start(folder, overrides)):
-            moments.append(moment)
-            left, seconds = _orphans(folder)
-            gone, survivors = max(gone, seconds), survivors + left
-        elif moments:  # what was left to do took less time than that: it is done
-            break
-        else:  # it was faster than the uninterrupted one: it has not been killed at all
+    number: int, kills: Sequence[Kill], expected: Undisturbed, library: Path, overrides: Sequence[str]
+) -> list[Outcome]:
+    """Kill a sweep at these places, then run it to its end; a place that it does not come to is tried in a new folder.
+
+    A folder stays where something deviates.
+    """
+    outcomes, left = [], list(kills)
+    while left:
+        folder = new_folder()
+        done, gone, survivors, code = [], 0.0, 0, 0
+        while left and (code := _started(folder, left[0], library, overrides)) == -signal.SIGKILL:
+            done.append(left.pop(0))
+            alive, seconds = _orphans(folder)
+            gone, survivors = max(gone, seconds), survivors + alive
+        if not done and code == 0:  # not even the first start comes to it
+            say(f"never came to {left.pop(0)}")
             sweeps.discard(folder)
-            folder = sweeps.new_folder()
+            continue
+        outcome = _outcome(number, done, gone, survivors, folder, expected, overrides)
+        if code not in (0, -signal.SIGKILL):  # a start that was to be killed has failed by itself
+            outcome, left = replace(outcome, exit_code=code), []
+        outcomes.append(outcome)
+        say(f"{'well' if outcome.is_well else f'DEVIATES, kept in {folder}'}: {outcome}")
+        if outcome.is_well:
+            sweeps.discard(folder)
+    return outcomes
+
+
+def _started(folder: Path, kill: Kill, library: Path, overrides: Sequence[str]) -> int:
+    """Start the sweep to kill it; its exit code, 0 where it does not come to the place."""
+    if kill.place == "moment":
+        return _killed_after(kill.at, sweeps.start(folder, overrides, more=_environment(folder)))
+    counter = sweeps.new_folder()
+    watch = KillAtWrite(
+        library, _patterns(folder, kill.place), int(kill.at), kill.when, whom="first", counter=counter / "count"
+    )
+    try:
+        return sweeps.start(folder, overrides, more=_environment(folder, watch)).wait()
+    finally:
+        sweeps.discard(counter)
+
+
+def _outcome(
+    number: int,
+    done: Sequence[Kill],
+    gone: float,
+    survivors: int,
+    folder: Path,
+    expected: Undisturbed,
+    overrides: Sequence[str],
+) -> Outcome:
     started = time.perf_counter()
-    code = sweeps.start(folder, overrides).wait()
+    code = sweeps.start(folder, overrides, more=_environment(folder)).wait()
     seconds = time.perf_counter() - started
-    outcome = Outcome(
+    at = Counter(kill.place for kill in done)
+    return Outcome(
         sweep=number,
-        kills=len(moments),
-        killed_at_seconds=" ".join(f"{moment:.1f}" for moment in moments),
+        kills=len(done),
+        killed_at="; ".join(map(str, done)),
+        **{place: at[place] for place in FILES},
         gone_after_seconds=round(gone, 2),
         survivors=survivors,
         exit_code=code,
         seconds=round(seconds, 2),
-        same_table=code == 0 and essence(sweeps.table(folder)).equals(expected),
+        same_table=code == 0 and essence(sweeps.table(folder)).equals(expected.table),
         duplicates=_duplicates(folder),
         running=len(_found(folder, "attributes.status = 'RUNNING'")),
+        pending_models=_pending_models(folder),
+        left_behind=" ".join(sorted(kinds_left(folder) - expected.left)),
     )
-    if outcome.is_well:
-        sweeps.discard(folder)
-    else:
-        say(f"kept, to see what happened: {folder}")
-    return outcome
+
+
+def new_folder() -> Path:
+    """A folder with small images to learn from, and a place for temporary files."""
+    folder = sweeps.new_folder()
+    (folder / TEMPORARY).mkdir()
+    rng = np.random.default_rng(0)
+    labels = {"train": rng.integers(0, 2, 200), "test": rng.integers(0, 2, 100)}
+    arrays = {f"x_{part}": rng.integers(0, 128, (len(y), 8, 8), np.uint8) for part, y in labels.items()}
+    for part, y in labels.items():
+        arrays[f"x_{part}"] += (127 * y[:, None, None]).astype(np.uint8)
+    np.savez(folder / IMAGES, allow_pickle=False, **arrays, **{f"y_{part}": y for part, y in labels.items()})
+    return folder
+
+
+def _environment(folder: Path, watch: KillAtWrite | None = None) -> dict[str, str]:
+    return {**(watch.environment({}) if watch else {}), "TMPDIR": str(folder / TEMPORARY)}
+
+
+def _patterns(folder: Path, *places: Place) -> tuple[str, ...]:
+    return tuple(f"{folder}/{pattern}" for place in places for pattern in FILES[place])
+
+
+def kinds_left(folder: Path) -> frozenset[str]:
+    """What kinds of files lie in a sweep's folder and among its temporary files: paths without numbers and ids."""
+    paths = (
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if not path.is_relative_to(folder / "multirun")
+    )
+    kinds = (re.sub(r"[0-9a-f]{8,}|[0-9]+", "#", path) for path in paths)
+    # A run that was killed may have had fewer artifacts; what is looked for is what should have gone.
+    return frozenset(kind for kind in kinds if not kind.startswith("mlruns/"))
 
 
 def essence(table: pd.DataFrame) -> pd.DataFrame:
@@ -105,14 +261,13 @@ def essence(table: pd.DataFrame) -> pd.DataFrame:
     return kept.sort_values(["strategy", "finetune_epochs"]).astype(str).reset_index(drop=True)
 
 
-def _killed_after(seconds: float, process: subprocess.Popen[bytes]) -> bool:
-    """Kill a process after so many seconds; False where it has ended by itself before."""
+def _killed_after(seconds: float, process: subprocess.Popen[bytes]) -> int:
+    """Kill a process after so many seconds, unless it has ended by itself before; its exit code."""
     try:
-        process.wait(seconds)
+        return process.wait(seconds)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
-        return process.wait() == -signal.SIGKILL
-    return False
+        return process.wait()
 
 
 def _orphans(folder: Path) -> tuple[int, float]:
@@ -157,26 +312,58 @@ def _found(folder: Path, query: str) -> "list[Run]":
     return sweeps.store(folder).find(query) if (folder / "mlflow.db").exists() else []
 
 
+def _pending_models(folder: Path) -> int:
+    """How many models were begun and are neither ready nor failed."""
+    if not (folder / "mlflow.db").exists():
+        return 0
+    kept = sweeps.store(folder)
+    return sum(model.status == "PENDING" for model in kept.client.search_logged_models([kept.experiment_id]))
+
+
+def _known(path: Path, commit: str) -> dict[int, list[Outcome]]:
+    """What a benchmark of the same code has found before it was stopped, by folder of the plan."""
+    found: dict[int, list[Outcome]] = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        record = json.loads(line)
+        if record["commit"] == commit:
+            found[record["sweep"]] = [Outcome(**outcome) for outcome in record["outcomes"]]
+    return found
+
+
 def main() -> None:
     """Measure and write."""
     parser = options("benchmarks.killed", __doc__)
-    parser.add_argument("--seed", type=int, default=0, help="of the random moments (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random places and moments (default: 0)")
+    parser.add_argument("--at-once", type=int, default=2, metavar="N", help="sweeps side by side (default: 2)")
     asked = parser.parse_args()
     results = Results("killed")
-    overrides = SMALL if asked.quick else OVERRIDES
-    with sweeps.fresh_folder() as folder:
-        duration = sweeps.sweep(folder, overrides)
-        expected = essence(sweeps.table(folder))
-    say(f"without interruption: {duration:.1f} s, {len(expected)} runs")
-    rng, outcomes = np.random.default_rng(asked.seed), []
-    for number in range(1, 2 if asked.quick else SWEEPS + 1):
-        outcome = killed(number, expected, duration, rng, overrides)
-        outcomes.append(outcome)
-        say(f"{'well' if outcome.is_well else 'DEVIATES'}: {outcome}")
-    table = pd.DataFrame([asdict(outcome) for outcome in outcomes]).assign(uninterrupted_seconds=round(duration, 2))
+    with TemporaryDirectory(prefix="library-") as place:
+        library = build(Path(place))
+        expected = undisturbed(library, OVERRIDES)
+        say(f"without interruption: {expected.seconds:.1f} s, {len(expected.table)} runs, changes: {expected.counts}")
+        folders = plan(expected.counts, KILLS, expected.seconds, asked.seed)
+        numbered = list(enumerate(folders[:1] if asked.quick else folders, start=1))
+        unfinished = results.folder / UNFINISHED
+        known = {} if asked.quick else _known(unfinished, results.stamp["git_commit"])
+
+        def one(number: int, kills: Sequence[Kill]) -> list[Outcome]:
+            if number in known:
+                return known[number]
+            outcomes = killed(number, kills, expected, library, OVERRIDES)
+            if not asked.quick:
+                record = {"commit": results.stamp["git_commit"], "sweep": number, "outcomes": [*map(asdict, outcomes)]}
+                with unfinished.open("a") as file:
+                    file.write(f"{json.dumps(record)}\n")
+            return outcomes
+
+        with ThreadPoolExecutor(asked.at_once) as pool:
+            outcomes = [outcome for some in pool.map(lambda pair: one(*pair), numbered) for outcome in some]
+    unfinished.unlink(missing_ok=True)
+    table = pd.DataFrame([asdict(outcome) for outcome in outcomes])
+    table = table.assign(uninterrupted_seconds=round(expected.seconds, 2))
     deviating = [str(outcome.sweep) for outcome in outcomes if not outcome.is_well]
     failures = [f"sweeps that deviate: {', '.join(deviating)}"] if deviating else []
-    results.finish(table, asked.quick, failures, sweeps.command(overrides), {"uninterrupted.csv": expected})
+    results.finish(table, asked.quick, failures, sweeps.command(OVERRIDES), {"uninterrupted.csv": expected.table})
 
 
 if __name__ == "__main__":

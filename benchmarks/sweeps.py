@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,9 +46,11 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def start(folder: Path, overrides: Sequence[str], log: str = LOG) -> subprocess.Popen[bytes]:
-    """Begin a sweep; what it says goes to the end of the folder's log."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), MARK: str(folder)}
+def start(
+    folder: Path, overrides: Sequence[str], log: str = LOG, more: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Begin a sweep, with `more` in its environment; what it says goes to the end of the folder's log."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), MARK: str(folder), **(more or {})}
     with (folder / log).open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "experiments.run", "-m", *overrides],

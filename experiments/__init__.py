@@ -17,6 +17,7 @@ warnings.filterwarnings("ignore", message=r"(?s)\s*'hydra/launcher/\w+' is valid
 def _without_traceback(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         sys.stderr.write("stopped.\n")
+        sys.exit(130)
     else:
         sys.__excepthook__(kind, error, traceback)
 

@@ -21,7 +21,7 @@ import time
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
 from pydantic import PositiveFloat
 from pydantic.dataclasses import dataclass as card
 from rich import box
@@ -37,8 +36,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.card import CARD
+from experiments.disk import explained
 from experiments.errors import UserError, first_line, mistakes_told
 from experiments.files import UserPath, argument_path
+from experiments.locks import held, held_if_free
 from experiments.progress import CONSOLE, bar, say
 
 Arrays = dict[str, npt.NDArray[np.generic]]
@@ -88,7 +89,7 @@ class Cache:
         folder = self.dir.absolute() / RESULTS
         if (found := _first_intact(folder.glob(f"{key}-*.npz"))) is not None:
             return found
-        with self.claimed(folder / f"{key}.lock"), _gone_after(folder / f"{key}.lock"):
+        with self.claimed(folder / f"{key}.lock", "another process makes the same result"):
             if (found := _first_intact(folder.glob(f"{key}-*.npz"))) is not None:  # made while this process waited
                 return found
             made = make()
@@ -98,28 +99,29 @@ class Cache:
     @contextmanager
     def run(self, key: str) -> Iterator[None]:
         """Held while a run is made, so that several processes make the same run once."""
-        lock = self.dir.absolute() / RUNS / f"{key}.lock"
-        with self.claimed(lock, "another process makes the same run"), _gone_after(lock):
+        with self.claimed(self.dir.absolute() / RUNS / f"{key}.lock", "another process makes the same run"):
             yield
 
     @contextmanager
-    def claimed(self, path: Path, reason: str = "") -> Iterator[None]:
+    def claimed(self, path: Path, reason: str) -> Iterator[None]:
         """The lock at this path; `reason` is said where it has to be waited for."""
-        lock = FileLock(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
             try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                if reason:
-                    say(f"  waiting: {reason}")
-                lock.acquire()
-        except OSError as error:
-            raise self._unwritable(error) from error
-        try:
+                stack.enter_context(held(path, reason))
+            except OSError as error:
+                raise self._unwritable(error) from error
             yield
-        finally:
-            lock.release()
+
+    def remove_what_the_dead_left(self) -> None:
+        """Remove half-written entries and locks of processes that were killed: nobody holds the locks any more."""
+        folder = self.dir.absolute()
+        for place in (folder / RESULTS, folder / RUNS):
+            for key in {path.name.partition(".")[0] for path in (*place.glob("*.lock"), *place.glob("*.partial"))}:
+                _remove_partial(place / f"{key}.lock", f"{key}.*.partial")
+        for trajectory in {
+            path.parent for path in (*folder.glob(f"{TRAINING}/*/*.partial"), *folder.glob(f"{TRAINING}/*/{LOCK}"))
+        }:
+            _remove_partial(trajectory / LOCK, "*.partial")
 
     def keep(self, folder: Path, name: str, arrays: Arrays, about: str) -> None:
         """Write an entry; the file appears under its name only when it is complete."""
@@ -154,7 +156,8 @@ class Cache:
             say(f"cache: dropped {size(dropped)} that were not used for longest (cache.gib={self.gib:g})")
 
     def _unwritable(self, error: OSError) -> UserError:
-        return UserError(f"cache.dir: {self.dir} cannot be written ({error}); give another with cache.dir=FOLDER.")
+        why = explained(error, self.dir)
+        return UserError(f"cache.dir: {self.dir} cannot be written ({why}); give another with cache.dir=FOLDER.")
 
 
 @dataclass(frozen=True)
@@ -210,15 +213,11 @@ class Entry:
     @contextmanager
     def unused(self) -> Iterator[bool]:
         """Whether it belongs to no training under way; none begins as long as the block runs."""
-        lock = FileLock(self.path.parent / LOCK)
         if self.kind == RESULTS:
             yield True
             return
-        try:
-            with lock.acquire(blocking=False):
-                yield True
-        except Timeout:
-            yield False
+        with held_if_free(self.path.parent / LOCK) as free:
+            yield free
 
     @property
     def about(self) -> str:
@@ -242,11 +241,12 @@ def entries_in(folder: Path) -> list[Entry]:
     return found
 
 
-@contextmanager
-def _gone_after(lock: Path) -> Iterator[None]:
-    """Remove the file of a lock under which one thing is made once: whoever waits for it looks for that thing first."""
-    yield
-    lock.unlink(missing_ok=True)
+def _remove_partial(lock: Path, pattern: str) -> None:
+    """Remove what was half written under a lock, unless somebody holds it; the lock itself goes as well."""
+    with suppress(PermissionError), held_if_free(lock) as free:  # another user's is theirs
+        if free:
+            for partial in lock.parent.glob(pattern):
+                partial.unlink(missing_ok=True)
 
 
 def _first_intact(paths: Iterable[Path]) -> Arrays | None:

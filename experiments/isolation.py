@@ -4,6 +4,7 @@ The processes are forks of one that has TensorFlow loaded (Python's fork server)
 many runs there are, and never in the process that keeps the records.
 """
 
+import atexit
 import faulthandler
 import multiprocessing
 import os
@@ -11,32 +12,40 @@ import pickle
 import re
 import signal
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from multiprocessing import connection, forkserver
+from functools import cache
+from multiprocessing import connection, forkserver, resource_tracker
+from multiprocessing.process import BaseProcess, current_process
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from experiments import fork_server
+from experiments.disk import explained
 from experiments.errors import UserError, first_line
 from experiments.identity import Identity
 from experiments.pipeline import Experiment
 from experiments.progress import ADDRESS, flush, shown_here
 from experiments.record import RunRecord
+from experiments.stopping import raise_if_stopped
+from experiments.temporary import own_folder, temporary_folder
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 # What every run needs, in the order in which it can be imported.
 LOADED_ONCE = (
-    "experiments.fork_server", "experiments.tensorflow_quietly", "experiments.strategy.annotation",
-    "experiments.pipeline", "experiments.loaded_once",
+    "experiments.tensorflow_quietly", "experiments.strategy.annotation", "experiments.pipeline",
+    "experiments.loaded_once",
 )  # fmt: skip
 LAST_WORDS = "crash.txt"  # the Python frames of a process that crashed
 PATIENCE = 10.0  # seconds that a process has to end after its last word
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(list(LOADED_ONCE))
+_PROCESSES.set_forkserver_preload(["experiments.fork_server"])
 
 
 @dataclass(frozen=True)
@@ -51,9 +60,14 @@ class Failure:
     @staticmethod
     def of(error: Exception) -> "Failure":
         """What an error says of itself; a mistake of the user in its own words."""
-        told = isinstance(error, UserError)
-        reason = str(error) if told else f"{type(error).__name__}: {first_line(error)}"
-        return Failure(reason, "".join(traceback.format_exception(error)), by_mistake_of_user=told)
+        match error:
+            case UserError():
+                return Failure(str(error), _as_text(error), by_mistake_of_user=True)
+            case OSError():
+                reason = explained(error, Path(tempfile.gettempdir()), Path.cwd())
+            case _:
+                reason = first_line(error)
+        return Failure(f"{type(error).__name__}: {reason}", _as_text(error))
 
 
 class RunFailed(Exception):  # noqa: N818  # it says what happened
@@ -66,47 +80,133 @@ class RunFailed(Exception):  # noqa: N818  # it says what happened
 
 def load_ahead(also: Iterable[str]) -> None:
     """Begin to load TensorFlow, and modules that runs to come will share; this process goes on meanwhile."""
-    _PROCESSES.set_forkserver_preload([*LOADED_ONCE, *also])
-    forkserver.ensure_running()
+    _ALSO[:] = also
+    _start_fork_server()
+
+
+_ALSO: list[str] = []  # what is loaded besides what every run needs
+
+
+def _start_fork_server() -> None:
+    """Start the fork server, unless it runs. Ctrl-C is noticed here at once, and does not end it half-started."""
+    _last_words().unlink(missing_ok=True)
+    resource_tracker.ensure_running()  # it would let Ctrl-C through again
+    settings = {fork_server.MODULES: " ".join([*LOADED_ONCE, *_ALSO]), fork_server.LAST_WORDS: str(_last_words())}
+    os.environ.update(settings)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        for name in settings:
+            os.environ.pop(name, None)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@cache
+def _own_place_for_sockets() -> Path:
+    """Let Python put its sockets where they are removed also when this process is killed."""
+    place = temporary_folder("fork")
+    folder = place.__enter__()
+    atexit.register(place.__exit__, None, None, None)
+    current_process()._config["tempdir"] = str(folder)  # type: ignore[attr-defined]  # as get_temp_dir() would
+    return folder
+
+
+def _last_words() -> Path:
+    """The file of the error that ended the fork server."""
+    return _own_place_for_sockets() / "fork_server.txt"
 
 
 def run_apart(experiment: Experiment) -> RunRecord:
     """Run an experiment in a process of its own.
 
     Raises:
-        RunFailed: the run raised an error, or its process crashed.
+        RunFailed: the run raised an error, or its process crashed or could not be started.
     """
-    with shown_here(), tempfile.TemporaryDirectory(prefix="run-") as folder:
-        last_words = Path(folder) / LAST_WORDS
+    with shown_here(), temporary_folder("run") as folder:
+        last_words = folder / LAST_WORDS
         last_words.touch()  # there may be none
-        ours, theirs = _PROCESSES.Pipe(duplex=False)
-        arguments = (theirs, pickle.dumps(experiment), folder, os.environ[ADDRESS])
-        process = _PROCESSES.Process(target=_run, args=arguments, name="run", daemon=False)
-        process.start()
-        theirs.close()
-        identity: Identity | None = None
+        outcome = _outcome_of(experiment, folder, last_words)
+    if isinstance(outcome, Failure):
+        raise RunFailed(outcome)
+    return outcome
+
+
+def _outcome_of(experiment: Experiment, folder: Path, last_words: Path) -> RunRecord | Failure:
+    """What the process of a run sends, or why it sends nothing."""
+    identity: Identity | None = None
+    with ExitStack() as stack:
         try:
-            while isinstance(outcome := ours.recv(), Identity):
-                identity = outcome
+            ours, theirs = _PROCESSES.Pipe(duplex=False)
+            stack.callback(ours.close)
+            stack.callback(theirs.close)
+            arguments = (theirs, pickle.dumps(experiment), str(folder), os.environ[ADDRESS])
+            process = _PROCESSES.Process(target=_run, args=arguments, name="run", daemon=False)
+            stack.callback(_end, process)
+            raise_if_stopped()
+            _start_fork_server()
+            process.start()
+        except (OSError, EOFError) as error:
+            return _not_started(error)
+        theirs.close()
+        try:
+            outcome = _next(ours)
+            while isinstance(outcome, Identity):
+                identity, outcome = outcome, _next(ours)
+            process.join(PATIENCE)  # it tidies up before it goes
         except (EOFError, OSError):  # nobody is left to send anything, or the rest of it
             process.join()
             outcome = _crashed(process.exitcode, last_words.read_text())
-        except KeyboardInterrupt:
-            process.kill()
-            raise
-        finally:
-            process.join(PATIENCE)  # it tidies up before it goes
-            process.kill()
-            process.join()
-            ours.close()
-    if isinstance(outcome, Failure):
-        raise RunFailed(replace(outcome, identity=identity))
-    assert isinstance(outcome, RunRecord)
-    return outcome
+    return replace(outcome, identity=identity) if isinstance(outcome, Failure) else outcome
+
+
+def _next(ours: "Connection[Any, Any]") -> Identity | RunRecord | Failure:
+    while not ours.poll(1):
+        raise_if_stopped()
+    sent: Identity | RunRecord | Failure = ours.recv()
+    return sent
+
+
+def _end(process: BaseProcess) -> None:
+    """End a process that nobody waits for, if it was started."""
+    if process.pid is not None:
+        process.kill()
+        process.join()
+
+
+def _not_started(error: OSError | EOFError) -> Failure:
+    """Why there is no process for a run: a limit that is reached here, or the end of the fork server."""
+    if not isinstance(error, EOFError | ConnectionError):
+        return Failure(f"No process could be started for this run: {explained(error)}.", _as_text(error))
+    ended = f"The process that loads TensorFlow for all runs {_ending(_exit_code_of_fork_server())}"
+    if not _last_words().exists():
+        return Failure(f"{ended}.", _as_text(error))
+    details = _last_words().read_text(errors="replace")
+    return Failure(f"{ended} ({details.strip().splitlines()[-1]}).", details)
+
+
+def _as_text(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def _exit_code_of_fork_server() -> int | None:
+    """The exit code of a fork server that has just ended, negative for a signal; None where it is not known."""
+    pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # it is known nowhere else
+    deadline = time.monotonic() + PATIENCE
+    while pid and time.monotonic() < deadline:
+        try:
+            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:
+            return None
+        if ended is not None:
+            return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        time.sleep(0.05)
+    return None
 
 
 def _run(theirs: "Connection[Any, Any]", request: bytes, folder: str, address: str) -> None:
     """What happens in the process of the run: its record, or why there is none, is sent back."""
+    own_folder()  # the machine-wide locks stay where they are
     os.environ["TMPDIR"] = tempfile.tempdir = folder  # what it leaves there, as AutoGraph does, goes with the folder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one, and it kills it
     end_with_parent()
@@ -120,6 +220,8 @@ def _run(theirs: "Connection[Any, Any]", request: bytes, folder: str, address: s
 
 
 def _outcome(request: bytes, tell: Callable[[Identity], None]) -> RunRecord | Failure:
+    if fork_server.failure:
+        return Failure(*fork_server.failure)
     from experiments import pipeline
     from experiments.tensorflow_quietly import use_threads
 
@@ -142,15 +244,20 @@ def _end_with(parent: Any) -> None:
 
 
 def _crashed(exit_code: int | None, last_words: str) -> Failure:
-    match exit_code:
-        case int() if exit_code == -signal.SIGKILL:
-            how = "was killed, as the system does when memory runs out"
-        case int() if exit_code < 0:
-            how = f"crashed with {signal.Signals(-exit_code).name} in native code"
-        case _:
-            how = f"ended with exit code {exit_code}"
     crashed_thread = last_words.partition("Current thread")[2].partition("\n\n")[0]
     where = re.search(r'File "[^"]*experiments/([\w/]+\.py)", line (\d+) in (\w+)', crashed_thread)
     place = f", in {where[3]} ({where[1]}:{where[2]})" if where else ""
-    reason = f"The process of this run {how}{place}."
+    reason = f"The process of this run {_ending(exit_code)}{place}."
     return Failure(reason, f"{reason}\n\n{last_words}")
+
+
+def _ending(exit_code: int | None) -> str:
+    match exit_code:
+        case int() if exit_code == -signal.SIGKILL:
+            return "was killed, as the system does when memory runs out"
+        case int() if exit_code < 0:
+            return f"crashed with {signal.Signals(-exit_code).name} in native code"
+        case None:
+            return "ended for an unknown reason"
+        case _:
+            return f"ended with exit code {exit_code}"

@@ -16,6 +16,7 @@ from experiments.pipeline import Experiment
 from experiments.progress import say
 from experiments.record import RunRecord
 from experiments.stamp import CODE_DIGEST, runtimes, stamp, typed
+from experiments.stopping import heard, raise_if_stopped
 from experiments.tracking import DETAILS, Row, Store, await_server, connect, run_name
 from experiments.training import numerics
 
@@ -38,9 +39,21 @@ def perform(request: Request, job: int) -> Row:
         JobError: the run failed, and the store says why; or its result could not be recorded.
         UserError: the store or the cache cannot be used; nothing was run.
     """
+    raise_if_stopped()
     store = connect(request.tracking)
+    try:
+        return _performed(request, store, job)
+    except KeyboardInterrupt:
+        heard()
+        with suppress(UserError):  # a store that is gone takes its runs for killed later on
+            store.close_own()
+        raise
+
+
+def _performed(request: Request, store: Store, job: int) -> Row:
     if not request.sweep:  # a sweep has done it for its runs
         store.close_orphans()
+        request.experiment.cache.remove_what_the_dead_left()
     try:
         key = run_key(request.experiment)
     except UserError as error:  # a file that a card names is gone
@@ -65,16 +78,10 @@ def _called(experiment: Experiment) -> str:
 
 
 def _make(request: Request, store: Store, run_id: str) -> None:
-    """Do the work of an open run, and close it whatever happens."""
-    try:
-        record = _made(request, store, run_id)
-        with at_work():
-            _record(request, store, run_id, record)
-    except KeyboardInterrupt:
-        with suppress(UserError):  # a store that is gone takes it for killed later on
-            store.close(run_id, "KILLED")
-        raise
+    """Do the work of an open run, and record what came out."""
+    record = _made(request, store, run_id)
     with at_work():
+        _record(request, store, run_id, record)
         gc.collect()  # pictures hold their parts in cycles, which would pile up over a sweep
         _spare_what_stays()
 

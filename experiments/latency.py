@@ -11,7 +11,6 @@ Exit codes: 0 well; 2 the command is wrong, or a file cannot be timed; 130 stopp
 
 import argparse
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -29,6 +28,7 @@ from experiments.card import problems
 from experiments.errors import UserError, mistakes_told
 from experiments.files import argument_path
 from experiments.progress import print_whole, say
+from experiments.temporary import temporary_folder
 from experiments.tracking import Row, Store, Tracking, existing
 
 if TYPE_CHECKING:
@@ -170,9 +170,9 @@ def _recorded(
     from experiments.tflite import TFLiteModel
 
     for row in store.chosen(target):
-        with tempfile.TemporaryDirectory(prefix="run-") as folder:
-            model = TFLiteModel(store.fetch(row["run_id"], "model.tflite", Path(folder)).read_bytes())
-            configuration = store.fetch(row["run_id"], "config.yaml", Path(folder)).read_text(encoding="utf-8")
+        with temporary_folder("run") as folder:
+            model = TFLiteModel(store.fetch(row["run_id"], "model.tflite", folder).read_bytes())
+            configuration = store.fetch(row["run_id"], "config.yaml", folder).read_text(encoding="utf-8")
         yield Contestant(_name(row), model, images_of(dataset_of(configuration, modules)), row)
 
 
@@ -341,15 +341,15 @@ def _record(
 
     name = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%S")
     p50: Mapping[str, float] = dict(zip(files["file"], files["latency_p50_us"], strict=True))
-    with tempfile.TemporaryDirectory(prefix="session-") as folder:
-        files.to_csv(Path(folder) / "files.csv", index=False)
-        pairs.to_csv(Path(folder) / "pairs.csv", index=False)
-        save_samples(Path(folder) / "samples.csv.gz", session)
-        (Path(folder) / "stamp.json").write_text(json.dumps(dict(stamp()), indent=2))
+    with temporary_folder("session") as folder:
+        files.to_csv(folder / "files.csv", index=False)
+        pairs.to_csv(folder / "pairs.csv", index=False)
+        save_samples(folder / "samples.csv.gz", session)
+        (folder / "stamp.json").write_text(json.dumps(dict(stamp()), indent=2))
         runs = [contestant for contestant in contestants if contestant.run]
         for contestant in runs:
             assert contestant.run is not None
-            store.add_session(contestant.run["run_id"], name, Path(folder), p50[contestant.name])
+            store.add_session(contestant.run["run_id"], name, folder, p50[contestant.name])
     say(f"recorded with {len(runs)} runs: latency_sessions/{name}/")
 
 

@@ -1,32 +1,33 @@
 """Who may use the machine: runs compute side by side, and one that measures time waits until it is alone.
 
-The locks are the operating system's, so that a process that dies gives them back. They are taken for one piece of work
-at a time, such as an epoch, and never while another lock is waited for.
+The locks are in a folder of the user, so that nobody else can hold them; what other users do shows in the conditions of
+a measurement. They are taken for one piece of work at a time, such as an epoch, and never while another lock is waited
+for.
 """
 
-import fcntl
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-# Where everybody's locks are, also those of a process that has another folder for its temporary files by now.
-LOCKS = Path(tempfile.gettempdir()) / "keras-tflite-quantization-bench"
+from experiments.locks import held, remove_dead_names
+from experiments.temporary import own_folder
+
 IDLE = ("idle", "iowait")
 
 
 @contextmanager
 def at_work() -> Iterator[None]:
-    """Compute, beside others who do; wait while a time is being measured anywhere on this machine."""
+    """Compute, beside others who do; wait while a time is being measured by a process of this user."""
     with ExitStack() as stack:
-        with _held("entrance", fcntl.LOCK_EX):
-            stack.enter_context(_held("work", fcntl.LOCK_SH))
+        with held(_locks() / "entrance", "a time is being measured"):
+            stack.enter_context(held(_locks() / "work", "a time is being measured", shared=True))
         yield
 
 
@@ -34,28 +35,18 @@ def at_work() -> Iterator[None]:
 def alone() -> Iterator[None]:
     """Measure a time: wait for those at work, and keep others from beginning."""
     # Holding the entrance keeps newcomers out, or work without a gap would never let a measurement begin.
-    with _held("entrance", fcntl.LOCK_EX), _held("work", fcntl.LOCK_EX):
+    with (
+        held(_locks() / "entrance", "another time is being measured, or is to be"),
+        held(_locks() / "work", "a time is measured when nothing else computes"),
+    ):
         yield
 
 
-@contextmanager
-def _held(lock: str, kind: int) -> Iterator[None]:
-    descriptor = _opened(LOCKS.with_suffix(f".{lock}"))
-    try:
-        fcntl.flock(descriptor, kind)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _opened(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
-        if os.fstat(descriptor).st_uid == os.getuid():
-            os.fchmod(descriptor, 0o644)  # other users lock it as well, whatever the umask
-        return descriptor
+@cache
+def _locks() -> Path:
+    folder = own_folder()
+    remove_dead_names(folder)
+    return folder
 
 
 def usable_cores() -> int:

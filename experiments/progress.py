@@ -32,6 +32,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from experiments.errors import UserError, first_line
+from experiments.temporary import temporary_folder
+
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
@@ -184,9 +187,9 @@ def shown_here() -> Iterator[None]:
         yield
         return
     key = secrets.token_bytes(32)
-    with tempfile.TemporaryDirectory(prefix="progress-") as folder:
+    with temporary_folder("progress") as folder:
         path = f"{folder}/socket"
-        with Listener(path, "AF_UNIX", backlog=64, authkey=key) as listener:
+        with _listener(path, key) as listener:
             over = Event()
             Thread(target=_listen, args=(listener, over), daemon=True).start()
             os.environ[ADDRESS] = f"{os.getpid()} {path} {key.hex()}"
@@ -195,6 +198,16 @@ def shown_here() -> Iterator[None]:
             finally:
                 over.set()
                 del os.environ[ADDRESS]
+
+
+def _listener(path: str, key: bytes) -> Listener:
+    try:
+        return Listener(path, "AF_UNIX", backlog=64, authkey=key)
+    except OSError as error:  # a path that is too long, for one: the system allows about 100 characters
+        raise UserError(
+            f"TMPDIR={tempfile.gettempdir()}: no socket can be made there ({first_line(error)}: {path}). Give "
+            "another folder, with a short name, such as TMPDIR=/tmp."
+        ) from error
 
 
 def _listen(listener: Listener, over: Event) -> None:

@@ -5,16 +5,18 @@ configuration is wrong, nothing was run; 130 stopped.
 """
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from experiments.card import CONF
+from experiments.disk import explained
 from experiments.errors import UserError, first_line
 from experiments.progress import complain, end_bars
+from experiments.stopping import heard, stop_on_signals
 
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
@@ -37,13 +39,14 @@ def main() -> None:
 
         show()
         return
-    signal.signal(signal.SIGTERM, _stop)
+    stop_on_signals()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises its errors instead of printing them
     try:
         _hydra(sys.argv[1:])
     except UserError as error:
         _quit(str(error), 2)
     except KeyboardInterrupt:
+        heard()
         _quit(f"stopped. {GOES_ON}", 130)
 
 
@@ -57,8 +60,11 @@ def _hydra(arguments: Sequence[str]) -> None:
     from experiments.command_line import check_overrides, readable
     from experiments.refusals import WRONG, told
 
+    begun: list[int] = []
+
     def job(config: DictConfig) -> None:
         whole = HydraConfig.get()
+        begun.append(1)
         try:
             (_job_of_a_sweep if whole.mode == RunMode.MULTIRUN else _one_run)(config, whole)
         except OmegaConfBaseException as error:
@@ -79,9 +85,13 @@ def _hydra(arguments: Sequence[str]) -> None:
             f"hydra/launcher: {first_line(error).rstrip('.')}. Is the cluster running that is named there?"
         ) from error
     except OSError as error:
-        raise UserError(
-            f"{error}. Run in a folder that can be written, or give hydra.run.dir=FOLDER (of a sweep, hydra.sweep.dir)."
-        ) from error
+        refused = (
+            f"Hydra's notes on a run cannot be written ({explained(error, Path.cwd())}). Make room there, run in a "
+            "folder that can be written, or give hydra.run.dir=FOLDER (of a sweep, hydra.sweep.dir)."
+        )
+        if begun:
+            _quit(f"{refused}\n{GOES_ON}", 1)
+        raise UserError(refused) from error
     except Exception as error:
         if type(error).__module__.startswith("submitit."):
             from experiments.slurm import reason
@@ -133,10 +143,6 @@ def _one_run(config: "DictConfig", whole: "HydraConf") -> None:
 def _of_a_launcher(error: Exception) -> bool:
     """Whether joblib or Ray lost a process, as happens when it is killed or memory runs out."""
     return isinstance(error, BrokenExecutor) or type(error).__module__.startswith("ray.")
-
-
-def _stop(_signal: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _quit(message: str, code: int) -> NoReturn:

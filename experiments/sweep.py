@@ -3,7 +3,6 @@
 import atexit
 import socket
 import sys
-import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +25,7 @@ from experiments.compare import illustrate, show_and_write
 from experiments.comparison.compared import Comparison
 from experiments.composition import Composer
 from experiments.configuration import Request, configuration_explained, read
+from experiments.disk import explained
 from experiments.errors import UserError
 from experiments.isolation import load_ahead
 from experiments.machine import usable_cores
@@ -34,6 +34,8 @@ from experiments.progress import advance, bar, flush, say, shown_here
 from experiments.refusals import told
 from experiments.slurm import check_slurm
 from experiments.stamp import stamp, typed
+from experiments.stopping import heard, is_stopped, raise_if_stopped
+from experiments.temporary import own_folder, temporary_folder
 from experiments.tracking import REUSED, Row, Status, Store, Tracking, connect
 from hydra_plugins.checked_sweeper import CheckedSweeper
 
@@ -51,6 +53,7 @@ def _decisive(hook: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(hook)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        raise_if_stopped()
         try:
             hook(*args, **kwargs)
         except (UserError, HydraException, OmegaConfBaseException) as error:
@@ -72,7 +75,6 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         self._sweep = ""
         self._jobs = jobs  # the overrides of each
         self._over = False
-        self._status_if_over_early: Status = "KILLED"
 
     def __reduce__(self) -> tuple[type["SweepCallback"], tuple[Sequence[Sequence[str]]]]:
         """Launchers send the callback to the processes of the jobs, where it tells which job begins and ends."""
@@ -100,13 +102,14 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         if config.hydra.runtime.choices["hydra/launcher"] in LOCAL:  # the files and cores of other nodes are theirs
             check_each_once([request.experiment for request in requests])
             requests[0].experiment.cache.check()
+            requests[0].experiment.cache.remove_what_the_dead_left()
         if config.hydra.runtime.choices["hydra/launcher"] == "basic":  # others have processes of their own
             load_ahead(shared_modules([request.experiment for request in requests]))
         self._store = connect(requests[0].tracking)
+        atexit.register(self._close_if_early)
         self._store.close_orphans()
         name = f"sweep {' '.join(config.hydra.overrides.task)}".strip()[:250]
         self._sweep = self._store.open_sweep(name, {**stamp(), "command": typed()})
-        atexit.register(self._close_if_stopped)
         asked = [request.parameters["threads"] for request in requests]
         threads = threads_of_a_job(config.hydra.launcher, asked, usable_cores())
         with open_dict(config):
@@ -145,9 +148,6 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         try:
             if rows:
                 comparison = self._compare(rows)
-        except Exception:
-            self._status_if_over_early = "FAILED"
-            raise
         finally:
             _list(
                 f"{len(failed)} of {len(rows)} runs failed:",
@@ -180,20 +180,25 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         """A folder whose files become artifacts of the parent run."""
         assert self._store is not None
         try:
-            with tempfile.TemporaryDirectory(prefix=f"{what}-") as folder:
-                yield Path(folder)
-                self._store.attach(self._sweep, Path(folder))
+            with temporary_folder(what) as folder:
+                yield folder
+                self._store.attach(self._sweep, folder)
         except OSError as error:
-            raise UserError(f"The {what} cannot be written ({error}). Make room there, or set TMPDIR.") from error
+            told = explained(error, own_folder())
+            raise UserError(f"The {what} cannot be written ({told}). Make room there, or set TMPDIR.") from error
 
-    def _close_if_stopped(self) -> None:
+    def _close_if_early(self) -> None:
         """A sweep that ends before its time is closed now, with the runs that launchers' processes leave behind."""
         if self._over or self._store is None:
             return
+        status: Status = "KILLED" if is_stopped() else "FAILED"
         with suppress(UserError):  # where the store is what is gone, which has been said, the next sweep closes them
+            heard()
             store = connect(self._store.address, create=False)  # finds out at once, and does not try for a minute
-            store.close_unfinished(self._sweep)
-            store.close(self._sweep, self._status_if_over_early)
+            if self._sweep:
+                store.close_unfinished(self._sweep)
+                store.close(self._sweep, status)
+            store.close_own()
 
 
 def shared_modules(experiments: Iterable[Experiment]) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 from benchmarks import publish, results
 from benchmarks.__main__ import benchmarks, beside, chosen, committed
 from benchmarks.bare import Bare
-from benchmarks.killed import Outcome
+from benchmarks.killed import KILLS, Outcome, Place, kinds_left, plan
 from benchmarks.once import Work, mean_pieces, whole
 from benchmarks.precision import summary
 from benchmarks.reading import equal
@@ -207,7 +207,7 @@ def example(name: str) -> pd.DataFrame:
     parts = {f"{part}_seconds": 0.5 for part in overhead.NOT_OVERHEAD}
     work = Work(("none", "qat"), (1,), 1, ("dataset.train_samples=500",)).described
     ways = [once.SWEEP, once.BARE_BEFORE, once.BARE_AFTER, once.PLAIN_MEASURED]
-    kill = Outcome(1, 2, "3.1 0.4", 0.31, 0, 0, 20.0, same_table=True, duplicates=0, running=0)
+    kill = Outcome(1, 2, "", 1, 1, 0, 0, 0, 0.31, 0, 0, 20.0, True, 0, 0, 0, "")
     start = {"time": 1, "exit_code": 0, "finished_rows": 2, "expected_rows": 2}
     frames = {
         "once": pd.DataFrame({"way": ways, "epochs_trained": 2, "seconds": 9.0, **parts, **work, "runs": 2}),
@@ -256,6 +256,35 @@ def test_results_are_written_as_they_are_published(name: str, tmp_path: Path, mo
     folder = tmp_path / "results" / name
     assert {path.name for path in folder.iterdir()} == {f"{name}.csv", "more.csv", "stamp.json"}
     assert json.loads((folder / "stamp.json").read_text())["sweep"] == "python -m experiments.run -m"
+
+
+def test_kills_are_spread_over_all_changes_and_over_before_within_and_after() -> None:
+    counts: dict[Place, int] = {"creation": 5000, "cache": 45, "artifact": 140, "commit": 780, "moment": 0}
+    folders = plan(counts, KILLS, 40.0, seed=0)
+    kills = [kill for folder in folders for kill in folder]
+    assert len(kills) == sum(KILLS.values())
+    for place, number in KILLS.items():
+        length = 40.0 if place == "moment" else counts[place]
+        parts = sorted(int((kill.at - (place != "moment")) * number / length) for kill in kills if kill.place == place)
+        assert parts == list(range(number))
+        assert {kill.when for kill in kills if kill.place == place} == {"before", "within", "after"}
+
+
+def test_the_store_is_made_before_anything_else_can_be_killed() -> None:
+    folders = plan(dict.fromkeys(KILLS, 100), KILLS, 40.0, seed=1)
+    assert all(kill.place != "creation" for folder in folders for kill in folder[1:])
+
+
+def test_what_a_sweep_leaves_is_known_by_its_kind(tmp_path: Path) -> None:
+    for name in (
+        "cache/results/0123456789abcdef0123456789abcdef-0123456789abcdef.npz",
+        "tmp/fork-123@456-0",
+        "mlruns/1/a",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    left = {"cache", "cache/results", "cache/results/#-#.npz", "tmp", "tmp/fork-#@#-#", "mlruns"}
+    assert kinds_left(tmp_path) == left
 
 
 def test_results_of_a_shared_host_lie_beside_those_of_a_quiet_machine(

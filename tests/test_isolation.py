@@ -151,3 +151,50 @@ def test_the_details_say_where_a_crash_happened(tmp_path: Path) -> None:
 def test_the_number_of_threads_decides_which_training_is_meant(tmp_path: Path) -> None:
     keys = {run_apart(experiment(Tiny(), tmp_path, threads)).baseline.key for threads in (1, 2)}
     assert len(keys) == 2
+
+
+def in_a_fresh_process(code: str, folder: Path, **environment: str) -> str:
+    """What a process says that runs this code, which has `tried` to run an experiment in the folder."""
+    script = (
+        "import os, resource, signal, sys, time\nfrom pathlib import Path\nfrom tests.test_isolation import *\n"
+        "def tried():\n"
+        f"    try:\n        run_apart(experiment(Tiny(), Path({str(folder)!r})))\n        print('it ran')\n"
+        "    except RunFailed as error:\n        print(error)\n"
+        f"{code}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**ENVIRONMENT, **environment},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_module_that_cannot_be_loaded_for_all_runs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken_module.py").write_text("raise ValueError('a broken installation')\n")
+    path = f"{ENVIRONMENT['PYTHONPATH']}{os.pathsep}{tmp_path}"
+    said = in_a_fresh_process("isolation.load_ahead(['broken_module'])\ntried()", tmp_path, PYTHONPATH=path)
+    assert said == "broken_module cannot be imported (ValueError: a broken installation)"
+
+
+def test_a_fork_server_that_is_killed_while_it_loads_is_told(tmp_path: Path) -> None:
+    (tmp_path / "deadly_module.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    path = f"{ENVIRONMENT['PYTHONPATH']}{os.pathsep}{tmp_path}"
+    said = in_a_fresh_process("isolation.load_ahead(['deadly_module'])\ntried()", tmp_path, PYTHONPATH=path)
+    assert said == (
+        "The process that loads TensorFlow for all runs was killed, as the system does when memory runs out."
+    )
+
+
+def test_too_few_file_descriptors_are_told(tmp_path: Path) -> None:
+    code = (
+        "own_limit = len(os.listdir('/proc/self/fd')) + 3\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (own_limit, own_limit))\ntried()"
+    )
+    assert "too many files are open in this process: raise the limit with `ulimit -n 4096`" in in_a_fresh_process(
+        code, tmp_path
+    )

@@ -1,16 +1,17 @@
 """Who may use the machine: any number of runs compute together, and a measurement of time is alone."""
 
-import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from experiments import machine, stamp
-from experiments.machine import LOCKS, Watch, alone, at_work
+from experiments import machine, stamp, temporary
+from experiments.machine import Watch, alone, at_work
 from tests.conftest import ENVIRONMENT
 
 HOLD = """
@@ -23,9 +24,14 @@ with {lock}():
 
 
 @pytest.fixture(autouse=True)
-def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Locks of other tests, which run at the same time, are not these."""
-    monkeypatch.setattr("experiments.machine.LOCKS", tmp_path / LOCKS.name)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for known in (temporary.own_folder, machine._locks):
+        known.cache_clear()
+    yield
+    for known in (temporary.own_folder, machine._locks):
+        known.cache_clear()
 
 
 def holder(lock: str, folder: Path, seconds: float = 60) -> subprocess.Popen[str]:
@@ -89,14 +95,20 @@ def test_what_goes_on_on_cores_that_this_process_may_not_use_is_left_out(monkeyp
     assert busy[1] > busy[0] + 19
 
 
-def test_other_users_can_lock_whatever_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0o077)
-    try:
-        with at_work():
-            pass
-    finally:
-        os.umask(before)
-    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}
+def test_the_locks_lie_in_a_folder_that_only_their_user_can_enter(tmp_path: Path) -> None:
+    with alone():
+        (folder,) = tmp_path.iterdir()
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_long_wait_says_for_whom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("experiments.locks.PATIENCE", 0.1)
+    with holder("at_work", tmp_path, seconds=1) as other, alone():
+        said = capsys.readouterr().out
+    assert f"waiting: a time is measured when nothing else computes: process {other.pid} (" in said
+    assert said.count("waiting") == 1
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ from mlflow.store.entities import PagedList
 
 from experiments.errors import UserError
 from experiments.identity import Identity
+from experiments.processes import alive
 from experiments.record import Setting
 from experiments.tracking import Store, Tracking, await_server, connect, connection
-from experiments.tracking.processes import alive
 
 GONE = Tracking(uri="http://127.0.0.1:9")
 ACTIVE = {"experiment_id": "7", "lifecycle_stage": "active", "artifact_location": "mlflow-artifacts:/7"}

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
 from experiments.dataset import Raw, Source
 from experiments.errors import UserError, first_line
+from experiments.locks import held
 from experiments.progress import say
 
 # What Keras keeps of each. It writes there while it downloads, so that a process that is killed leaves a part of it.
@@ -32,7 +32,7 @@ class KerasDataset(Source):
         """The arrays from Keras' cache, or from its server the first time; one process at a time."""
         folder = _folder()
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{self.name}.lock"):
+        with held(folder / f"{self.name}.lock", "another process fetches the same data"):
             try:
                 return self._load()
             except Exception as error:  # Keras raises a bare Exception for every network failure

@@ -5,7 +5,6 @@ apart at all is seen by a sentinel: a second copy of the reference, which has to
 """
 
 import json
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from experiments.measure.accuracy import input_of, quantized
 from experiments.measure.child import run_child
 from experiments.progress import bar
 from experiments.statistics import Estimate, ratio_of_medians, t_quantiles
+from experiments.temporary import temporary_folder
 from experiments.tflite import TFLiteModel
 
 Verdict = Literal["faster", "slower", "equivalent", "unclear", "void"]
@@ -223,8 +223,7 @@ def time_files(
         "seed": seed,
         "may_fail": may_fail,
     }
-    with tempfile.TemporaryDirectory(prefix="latency-") as name:
-        folder = Path(name)
+    with temporary_folder("latency") as folder:
         for contestant, file in files.items():
             (folder / f"{numbers[contestant]}.tflite").write_bytes(file.content)
             arrays: dict[str, Any] = {str(place): values for place, values in enumerate(file.inputs)}

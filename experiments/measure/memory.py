@@ -2,7 +2,6 @@
 
 import json
 import re
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ from experiments.errors import UserError
 from experiments.measure.accuracy import input_of, quantized
 from experiments.measure.child import run_child
 from experiments.progress import say
+from experiments.temporary import temporary_folder
 from experiments.tflite import TFLiteModel
 
 MEMORY_PROBE = Path(__file__).with_name("memory_probe.py")
@@ -63,8 +63,7 @@ def peak_memory(model: TFLiteModel, images: Images, threads: int) -> Memory:
     Raises:
         UserError: the interpreter ended the process, as it does on files it cannot run.
     """
-    with tempfile.TemporaryDirectory(prefix="memory-") as name:
-        folder = Path(name)
+    with temporary_folder("memory") as folder:
         (folder / "model.tflite").write_bytes(model.content)
         np.save(folder / "inputs.npy", quantized(images[:INFERENCES], input_of(model)))
         (folder / "request.json").write_text(json.dumps({"threads": threads}))
@@ -81,8 +80,7 @@ def arena(model: TFLiteModel) -> Arena | None:
     """
     if find_spec("tflite_micro") is None:
         return None
-    with tempfile.TemporaryDirectory(prefix="arena-") as name:
-        folder = Path(name)
+    with temporary_folder("arena") as folder:
         (folder / "model.tflite").write_bytes(model.content)
         try:
             run_child(MICRO_PROBE, folder)

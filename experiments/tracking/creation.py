@@ -2,17 +2,16 @@
 
 import re
 import sqlite3
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
-
 from experiments.errors import UserError
+from experiments.locks import held
 from experiments.progress import say
+from experiments.temporary import temporary_folder
 from experiments.tracking.address import SQLITE, Tracking
 from experiments.tracking.database import open_for_reading
 from experiments.tracking.failures import failures_explained
@@ -41,24 +40,10 @@ def prepared(tracking: Tracking, database: Path, create: bool) -> Iterator[None]
             f"{database}. Run `python -m experiments.run` here first, or give the folder's database with --uri "
             "sqlite:///PATH/mlflow.db."
         )
-    with _sole_maker(database):
+    with held(Path(f"{database}.lock"), f"another process makes {database}"):
         if not _is_store(tracking, database):
             _make_database(database)
         yield
-
-
-@contextmanager
-def _sole_maker(database: Path) -> Iterator[None]:
-    lock = FileLock(f"{database}.lock")
-    try:
-        lock.acquire(timeout=MAKING_PATIENCE)
-    except Timeout:
-        say(f"waiting: another process makes {database} (it holds {lock.lock_file})")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _is_store(tracking: Tracking, database: Path) -> bool:
@@ -126,8 +111,8 @@ def _opens(database: Path) -> bool:
 
     MLflow keeps what it has opened once, so that the file could not be replaced afterwards in the same process.
     """
-    with tempfile.TemporaryDirectory(prefix="store-") as folder:
-        copy = Path(folder) / database.name
+    with temporary_folder("store") as folder:
+        copy = folder / database.name
         with closing(open_for_reading(database)) as source, closing(sqlite3.connect(copy)) as target:
             source.backup(target)
         try:
@@ -159,7 +144,12 @@ def _make_database(path: Path) -> None:
     partial = path.with_name(f"{path.name}.partial")
     for left in (partial, *leftovers(partial)):
         left.unlink(missing_ok=True)
-    _open(partial)
+    try:
+        _open(partial)
+    except BaseException:  # Ctrl-C as well
+        for left in (partial, *leftovers(partial)):
+            left.unlink(missing_ok=True)
+        raise
     set_aside(path)  # a journal of what was deleted would be written into the new file
     if path.exists() and path.stat().st_size:
         half_made = unused_name(path, "unfinished")

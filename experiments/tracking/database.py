@@ -9,8 +9,8 @@ import sqlite3
 from pathlib import Path
 
 from experiments.errors import UserError
+from experiments.processes import lock_holders
 from experiments.tracking.journal import check_journals, unfinished
-from experiments.tracking.processes import lock_holders
 
 BUSY = 20.0  # seconds that a SQLite file may be held by who writes it; MLflow waits as long
 

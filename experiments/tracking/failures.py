@@ -7,7 +7,9 @@ from functools import wraps
 from http.client import HTTPException
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
+from experiments.disk import is_full, mount_point, state_of
 from experiments.errors import UserError, first_line
+from experiments.stopping import raise_if_stopped
 from experiments.tracking.address import Tracking
 from experiments.tracking.database import BUSY, is_locked, locked
 
@@ -51,10 +53,13 @@ def failures_explained(tracking: Tracking) -> Iterator[None]:
             raise UserError(f"tracking.uri={tracking.shown}: {refusal}") from error
         if tracking.database and is_locked(error):
             raise UserError(f"tracking.uri={tracking.shown}: {locked(tracking.database, BUSY)}") from error
-        raise UserError(
-            f"tracking.uri={tracking.shown}: cannot be used ({_reason(error)}). Give one that can, such as "
-            "tracking.uri=sqlite:////tmp/mlflow.db, or the address of a running MLflow server."
-        ) from error
+        what_to_do = (
+            "Give one that can, such as tracking.uri=sqlite:////tmp/mlflow.db, or the address of a running MLflow "
+            "server."
+        )
+        if tracking.database and is_full(disk := mount_point(tracking.database)):
+            what_to_do = f"T{state_of(disk)[1:]}. Make room there. {what_to_do}"
+        raise UserError(f"tracking.uri={tracking.shown}: cannot be used ({_reason(error)}). {what_to_do}") from error
 
 
 def explained(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
@@ -62,6 +67,7 @@ def explained(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
 
     @wraps(method)
     def wrapped(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        raise_if_stopped()
         with failures_explained(self.address):
             return method(self, *args, **kwargs)
 

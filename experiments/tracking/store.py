@@ -1,7 +1,6 @@
 """An experiment in an MLflow store: runs opened, recorded and closed, found and read."""
 
 import socket
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -14,13 +13,14 @@ from experiments.artifacts import PREDICTIONS, read_predictions, write_artifacts
 from experiments.description import description
 from experiments.errors import UserError, by_beginning, near, redacted
 from experiments.identity import Identity, name_of, with_digest
+from experiments.processes import alive, this_process
 from experiments.progress import bar, say
 from experiments.record import Answers, RunRecord, Setting
 from experiments.stamp import stamp
+from experiments.temporary import temporary_folder
 from experiments.tracking.address import Tracking
 from experiments.tracking.failures import explained, failures_explained
 from experiments.tracking.model import NAME, data_inputs, described_by, measured_on, write_model
-from experiments.tracking.processes import alive, this_process
 from experiments.tracking.registry import DESCRIPTION, Registered, register
 from experiments.tracking.rows import Row, recorded, row_of
 from experiments.tracking.system_metrics import sampled
@@ -97,10 +97,10 @@ class Store:
         """
         said = description(record, f"runs:/{run_id}/{NAME}")
         model = self._log_model(run_id, record, said)
-        with tempfile.TemporaryDirectory(prefix="artifacts-") as folder:
+        with temporary_folder("artifacts") as folder:
             title = run_name(record.setting, record.identity)
-            write_artifacts(Path(folder), record, title, redacted(configuration))
-            self.attach(run_id, Path(folder))
+            write_artifacts(folder, record, title, redacted(configuration))
+            self.attach(run_id, folder)
         self._log_record(run_id, record, said, model)
         self.close(run_id, "FINISHED")
 
@@ -154,10 +154,10 @@ class Store:
                 params={name: str(value) for name, value in described_by(record).items()},
                 model_type="tflite",
             )
-        with tempfile.TemporaryDirectory(prefix="model-") as folder:
-            write_model(Path(folder), record, logged)
+        with temporary_folder("model") as folder:
+            write_model(folder, record, logged)
             with failures_explained(self.address):
-                self.client.log_model_artifacts(logged.model_id, folder)
+                self.client.log_model_artifacts(logged.model_id, str(folder))
         return str(logged.model_id)
 
     def watched(self, run_id: str) -> AbstractContextManager[None]:
@@ -175,8 +175,18 @@ class Store:
 
     @explained
     def close(self, run_id: str, status: Status) -> None:
-        """End a run or a sweep."""
+        """End a run or a sweep; the model of a run that has no result is told to have failed before the run is."""
+        if status != "FINISHED":
+            self._fail_models(f"source_run_id = '{run_id}'")
         self.client.set_terminated(run_id, status)
+
+    def _fail_models(self, query: str) -> None:
+        """A model that says PENDING would do so for ever."""
+        from mlflow.entities import LoggedModelStatus
+
+        for model in self.client.search_logged_models([self.experiment_id], query):
+            if model.status == LoggedModelStatus.PENDING:
+                self.client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
 
     @explained
     def describe(self, run_id: str, text: str) -> None:
@@ -218,8 +228,8 @@ class Store:
             return (folder / artifact).read_bytes() if (folder / artifact).is_file() else None
         if artifact not in {found.path for found in self.client.list_artifacts(run_id)}:
             return None
-        with tempfile.TemporaryDirectory(prefix="artifact-") as copy:
-            return self.fetch(run_id, artifact, Path(copy)).read_bytes()
+        with temporary_folder("artifact") as copy:
+            return self.fetch(run_id, artifact, copy).read_bytes()
 
     def _folder(self, run_id: str) -> Path | None:
         """Where a run's artifacts lie, if that is a folder of this machine."""
@@ -341,6 +351,13 @@ class Store:
     def close_unfinished(self, sweep: str) -> None:
         """When all jobs of a sweep are over, a run of it that still says RUNNING could not be recorded to its end."""
         for run in self.find(f"attributes.status = 'RUNNING' and tags.{_sweep_tag(sweep)} != ''"):
+            self.close(run.info.run_id, "KILLED")
+
+    @explained
+    def close_own(self) -> None:
+        """Close as stopped what this process has open, also where the id of a run never came back from the store."""
+        mine = f"tags.process = '{this_process()}' and tags.host = '{socket.gethostname()}'"
+        for run in self.find(f"attributes.status = 'RUNNING' and {mine}"):
             self.close(run.info.run_id, "KILLED")
 
     @explained

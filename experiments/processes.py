@@ -22,7 +22,7 @@ def alive(process: str) -> bool:
             return False
         # The time of the start is reckoned from the clock, which may have been set since.
         return abs(found.create_time() - float(started)) < CLOCK_TOLERANCE
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, ValueError):  # ValueError: somebody else wrote what started is
         return False
 
 

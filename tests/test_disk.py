@@ -1,0 +1,132 @@
+"""Disks without room: which one, and what to do. Needs root, for small disks in memory are mounted."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.cache import Arrays, Cache
+from experiments.disk import explained, is_full, mount_point
+from experiments.errors import UserError
+from experiments.isolation import Failure
+from experiments.temporary import own_folder, temporary_folder
+from experiments.tracking import Tracking, connect
+from tests.conftest import ENVIRONMENT, save_images
+
+Disk = Callable[[str], Path]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """Makes a small disk, such as of size=64k or nr_inodes=5."""
+    mounted: list[Path] = []
+
+    def mount(size: str) -> Path:
+        path = tmp_path / f"disk{len(mounted)}"
+        path.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", size, "none", str(path)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode != 0:
+            pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+        mounted.append(path)
+        return path
+
+    if os.getuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    yield mount
+    for path in mounted:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def fill(path: Path) -> None:
+    with pytest.raises(OSError, match="No space"), (path / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def test_a_full_disk_is_named_with_what_it_has(disk: Disk) -> None:
+    place = disk("size=64k")
+    fill(place)
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place / "folder" / "file"))
+    assert f"No space left on device: {place}/folder/file; the disk at {place} has 0 KiB free, room for" in explained(
+        error
+    )
+
+
+def test_of_several_disks_the_full_one_is_named(disk: Disk, tmp_path: Path) -> None:
+    place = disk("size=64k")
+    fill(place)
+    said = explained(OSError(errno.ENOSPC, "No space left on device"), tmp_path, place)
+    assert said.endswith(f"the disk at {place} has 0 KiB free, room for {os.statvfs(place).f_favail:,} files")
+
+
+def test_a_disk_without_room_for_another_file_is_full(disk: Disk) -> None:
+    place = disk("size=2m,nr_inodes=2")
+    (place / "last").touch()
+    assert is_full(place)
+    assert not is_full(mount_point(place.parent))
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.EMFILE, "ulimit -n"), (errno.ENOMEM, "no memory left"), (errno.EAGAIN, "ulimit -u")]
+)
+def test_a_limit_is_told_with_what_to_do(number: int, said: str) -> None:
+    assert said in explained(OSError(number, os.strerror(number)))
+
+
+def test_a_full_cache_disk_is_named(disk: Disk) -> None:
+    cache = Cache(dir=disk("size=64k"))
+    made: Arrays = {"logits": np.zeros(100_000, np.float32)}
+    with pytest.raises(UserError, match=rf"cache\.dir: .*the disk at {cache.dir} has .* give another with cache.dir="):
+        cache.remembered("key", lambda: made, "")
+    assert not list(cache.dir.rglob("*.partial"))
+
+
+def test_a_full_disk_of_temporary_files_is_named(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = disk("nr_inodes=2")
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    own_folder.cache_clear()
+    own_folder()
+    with (
+        pytest.raises(UserError, match=rf"the disk at {place} has .*, room for 0 files\. Make room, or set TMPDIR\."),
+        temporary_folder("artifacts"),
+    ):
+        pass
+    own_folder.cache_clear()
+
+
+def test_a_full_disk_that_a_run_meets_is_named(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = disk("size=64k")
+    fill(place)
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    failure = Failure.of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert f"the disk at {place} has 0 KiB free" in failure.reason
+
+
+def test_a_full_disk_of_a_store_is_named(disk: Disk) -> None:
+    place = disk("size=64k")
+    with pytest.raises(UserError, match=rf"The disk at {place} has .* free.*\. Make room there\."):
+        connect(Tracking(uri=f"sqlite:///{place}/mlflow.db"))
+
+
+@pytest.mark.endtoend
+def test_a_disk_that_is_full_between_jobs_ends_the_sweep_in_good_order(disk: Disk, tmp_path: Path) -> None:
+    place = disk("nr_inodes=8")  # enough for Hydra's notes on the sweep and its first job
+    save_images(tmp_path / "images.npz")
+    sweep = ["strategy=none,ptq_dynamic", "model=mlp", "dataset=npz", "dataset.path=images.npz", "latency.seconds=0.1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.run", "-m", *sweep, f"hydra.sweep.dir={place}/notes"],
+        cwd=tmp_path, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert f"the disk at {place} has" in done.stderr
+    runs = connect(Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db"), create=False).find("tags.kind != ''")
+    assert sorted((run.data.tags["kind"], run.info.status) for run in runs) == [
+        ("run", "FINISHED"),
+        ("sweep", "FAILED"),
+    ]

@@ -1,0 +1,198 @@
+"""Locks between processes, and the folder of a user among everybody's temporary files."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from experiments import locks, temporary
+from experiments.errors import UserError
+from experiments.locks import held, held_if_free, holders
+from experiments.temporary import own_folder, temporary_folder
+from tests.conftest import ENVIRONMENT
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Everybody's temporary files, for one test."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    own_folder.cache_clear()
+    yield tmp_path
+    own_folder.cache_clear()
+
+
+def started(code: str, folder: Path) -> subprocess.Popen[str]:
+    """A process that runs this code, once it has printed a line."""
+    environment = {**ENVIRONMENT, "TMPDIR": str(folder)}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "in\n"
+    return process
+
+
+HOLD = """
+import time
+from pathlib import Path
+from experiments.locks import held
+with held(Path({path!r}), "", shared={shared}):
+    print("in", flush=True)
+    time.sleep({seconds})
+"""
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_lock_names_its_holder(tmp_path: Path, shared: bool) -> None:
+    path = tmp_path / "lock"
+    with started(HOLD.format(path=str(path), shared=shared, seconds=60), tmp_path) as other:
+        (holder,) = holders(path)
+        other.kill()
+    assert holder.startswith(f"process {other.pid} ({sys.executable} -c ")
+
+
+def test_a_process_that_was_killed_is_no_holder(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with started(HOLD.format(path=str(path), shared=False, seconds=60), tmp_path) as other:
+        other.kill()
+    assert holders(path) == []
+
+
+def test_a_lock_that_is_given_back_leaves_no_file(tmp_path: Path) -> None:
+    with held(tmp_path / "lock", ""):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_whose_file_is_given_back_meanwhile_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    inside, most = 0, 0
+
+    def work() -> None:
+        nonlocal inside, most
+        for _ in range(30):
+            with held(tmp_path / "lock", ""):
+                inside += 1
+                most = max(most, inside)
+                time.sleep(0.0005)
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+
+
+def test_a_long_wait_is_told_once_and_for_whom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
+    path = tmp_path / "lock"
+    with started(HOLD.format(path=str(path), shared=False, seconds=0.7), tmp_path) as other, held(path, "a reason"):
+        said = capsys.readouterr().out
+    assert f"waiting: a reason: process {other.pid} (" in said
+    assert said.count("waiting") == 1
+
+
+def test_a_lock_that_is_free_is_not_told_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with held(tmp_path / "lock", "a reason"), held_if_free(tmp_path / "lock") as free:
+        assert not free
+    assert capsys.readouterr().out == ""
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to(tmp_path / "target")
+    with pytest.raises(OSError), held(tmp_path / "lock", ""):
+        pass
+    assert not (tmp_path / "target").exists()
+
+
+def test_the_folder_of_a_user_is_closed_to_others(place: Path) -> None:
+    (place / f"quantbench-{os.getuid()}").mkdir(mode=0o777)
+    assert own_folder().stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_what_is_no_folder_in_the_place_of_a_user_s_folder_is_refused(kind: str, place: Path) -> None:
+    path = place / f"quantbench-{os.getuid()}"
+    if kind == "link":
+        (place / "elsewhere").mkdir()
+        path.symlink_to(place / "elsewhere")
+    else:
+        path.touch()
+    with pytest.raises(UserError, match=r"is not a folder of this user.*set TMPDIR to a folder of your own"):
+        own_folder()
+
+
+def test_a_folder_of_somebody_else_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "quantbench-4711").mkdir()
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    if (place / "quantbench-4711").stat().st_uid == 4711:
+        pytest.skip("this user is the other one")
+    with pytest.raises(UserError, match="is not a folder of this user"):
+        own_folder()
+
+
+KEEP = """
+import time
+from experiments.temporary import temporary_folder
+with temporary_folder("artifacts") as folder:
+    (folder / "file").touch()
+    print("in", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(place: Path) -> None:
+    with started(KEEP, place) as killed:
+        killed.kill()
+    assert len(list(place.glob("*/artifacts-*/file"))) == 1
+    own_folder()
+    assert list(place.glob("*/artifacts-*")) == []
+
+
+def test_what_a_living_process_uses_stays(place: Path) -> None:
+    with started(KEEP, place) as other:
+        own_folder()
+        kept = list(place.glob("*/artifacts-*/file"))
+        other.kill()
+    assert len(kept) == 1
+
+
+def test_what_a_process_uses_that_is_not_seen_here_stays(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with started(KEEP, place) as other:  # as one of another container that shares the folder
+        monkeypatch.setattr(temporary, "alive", lambda _: False)
+        own_folder()
+        kept = list(place.glob("*/artifacts-*/file"))
+        other.kill()
+    assert len(kept) == 1
+
+
+def test_what_has_another_name_stays(place: Path) -> None:
+    own = own_folder()
+    (own / "mine").mkdir()
+    (own / "artifacts-99999999@1-x").mkdir()
+    (place / "elsewhere").mkdir()
+    (own / "artifacts-99999999@1-0").symlink_to(place / "elsewhere")
+    temporary.remove_what_the_dead_left(own)
+    assert {path.name for path in own.iterdir()} == {"mine", "artifacts-99999999@1-x", "artifacts-99999999@1-0"}
+    assert (place / "elsewhere").exists()
+
+
+def test_a_temporary_folder_goes_with_its_block() -> None:
+    with temporary_folder("artifacts") as folder:
+        (folder / "file").touch()
+    assert not folder.exists()
+    assert folder.parent == own_folder()
+
+
+def test_temporary_files_of_a_run_lie_in_its_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    with temporary_folder("run") as of_run:
+        monkeypatch.setattr(tempfile, "tempdir", str(of_run))
+        with temporary_folder("latency") as folder:
+            assert folder.parent == of_run

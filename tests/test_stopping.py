@@ -1,0 +1,125 @@
+"""Ctrl-C stops a command at any moment, and whatever is open is closed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from experiments.tracking import Tracking, connect
+from tests.conftest import ENVIRONMENT, save_images
+
+SWALLOWED = """
+import os, signal
+from experiments.stopping import raise_if_stopped, stop_on_signals
+stop_on_signals()
+class Lost:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        sum(range(1000))
+lost = Lost()
+del lost  # Python passes over what a finalizer raises
+print("goes on", flush=True)
+try:
+    raise_if_stopped()
+except KeyboardInterrupt:
+    print("stopped")
+"""
+TWICE = """
+import os, signal
+from experiments.stopping import heard, raise_if_stopped, stop_on_signals
+stop_on_signals()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    sum(range(1000))
+except KeyboardInterrupt:
+    heard()
+    os.kill(os.getpid(), signal.SIGINT)
+    raise_if_stopped()
+    print("closed")
+"""
+
+
+def said_by(code: str) -> str:
+    command = ["env", "--default-signal=INT", sys.executable, "-c", code]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False).stdout
+
+
+def test_a_stop_that_a_finalizer_swallows_is_raised_again() -> None:
+    assert said_by(SWALLOWED) == "goes on\nstopped\n"
+
+
+def test_a_second_signal_does_not_stop_what_closes_things() -> None:
+    assert said_by(TWICE) == "closed\n"
+
+
+def text_in_log(text: str) -> Callable[[Path], bool]:
+    return lambda folder: text in (folder / "log").read_text(errors="replace")
+
+
+def file_in(pattern: str) -> Callable[[Path], bool]:
+    return lambda folder: any(folder.glob(pattern))
+
+
+# When the signal is sent: as soon as this is so, and so many seconds later.
+MOMENTS: dict[str, tuple[Callable[[Path], bool], float]] = {
+    "imports": (lambda folder: True, 0.4),
+    "store": (text_in_log("making"), 0.5),
+    "fork server": (file_in("tmp/*/fork-*/listener-*"), 0.1),
+    "store commits": (file_in("mlflow.db"), 0.05),
+    "training": (file_in("cache/training/*"), 0.0),
+    "conversion": (file_in("cache/results/*.lock"), 0.0),
+    "recording": (file_in("mlruns/*/artifacts"), 0.0),
+}
+
+
+def children_of(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("TMPDIR", "").startswith(str(folder)) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.endtoend
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_stops_a_sweep_and_leaves_nothing_open(moment: str, times: int, tmp_path: Path) -> None:
+    save_images(tmp_path / "images.npz")
+    (tmp_path / "tmp").mkdir()
+    sweep = ["strategy=none,ptq_dynamic", "model=mlp", "dataset=npz", "dataset.path=images.npz", "latency.seconds=0.1"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["env", "--default-signal=INT", sys.executable, "-m", "experiments.run", "-m", *sweep],
+            cwd=tmp_path,
+            env={**ENVIRONMENT, "TMPDIR": str(tmp_path / "tmp")},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    reached, later = MOMENTS[moment]
+    deadline = time.monotonic() + 120
+    while not reached(tmp_path) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(later)
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all processes
+        time.sleep(0.1)
+    code = process.wait(timeout=60)
+    said = (tmp_path / "log").read_text(errors="replace")
+    assert (code, "Traceback" in said) == (130, False), said
+    psutil.wait_procs(children_of(tmp_path), timeout=10)
+    assert children_of(tmp_path) == []
+    assert not list(tmp_path.glob("tmp/*/*-*@*"))
+    if (tmp_path / "mlflow.db").exists():
+        kept = connect(Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db"))
+        assert not kept.find("attributes.status = 'RUNNING'")
