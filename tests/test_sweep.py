@@ -249,3 +249,18 @@ def test_files_for_people_are_utf_8_whatever_the_locale(tmp_path: Path) -> None:
     ascii_only = {**ENVIRONMENT, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=ascii_only, check=True)
     assert all("é" in path.read_text(encoding="utf-8") for path in tmp_path.iterdir())
+
+
+def test_the_model_of_a_run_that_did_not_finish_has_failed(store: Store) -> None:
+    sweep = store.open_sweep("a sweep", {})
+    run_id = store.open_run(Setting("none", "mlp", "mnist", 1, 0, 0), {}, {}, sweep, 0)
+    model = store.client.create_logged_model(store.experiment_id, name="model", source_run_id=run_id)
+    store.close_unfinished(sweep)
+    assert store.client.get_logged_model(model.model_id).status == "FAILED"
+
+
+def test_what_a_process_has_open_is_closed_when_it_is_stopped(store: Store) -> None:
+    sweep = store.open_sweep("a sweep", {})
+    run_id = store.open_run(Setting("none", "mlp", "mnist", 1, 0, 0), {}, {}, None, 0)
+    store.close_own()
+    assert [store.client.get_run(each).info.status for each in (sweep, run_id)] == ["KILLED", "KILLED"]

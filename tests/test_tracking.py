@@ -308,6 +308,9 @@ def test_a_run_whose_sweep_was_deleted_for_good_is_closed() -> None:
         def get_run(self, _: str) -> NoReturn:
             raise gone
 
+        def search_logged_models(self, *_: object) -> list[Any]:
+            return []
+
         def set_terminated(self, run_id: str, status: str) -> None:
             closed.append((run_id, status))
 
