@@ -4,6 +4,7 @@ Python raises KeyboardInterrupt wherever the main thread is. A library that catc
 it there. So it is remembered, and raised again at the next place that asks.
 """
 
+import atexit
 import signal
 import sys
 from types import FrameType
@@ -16,6 +17,12 @@ def stop_on_signals() -> None:
     """Let both signals stop this process; the second one lets it close what is open, and a third one does not."""
     signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
+    atexit.register(_ignore_if_stopped)  # last of all, so that the exit code is that of a stop
+
+
+def _ignore_if_stopped() -> None:
+    if is_stopped():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def raise_if_stopped() -> None:
