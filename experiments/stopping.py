@@ -5,10 +5,12 @@ it there. So it is remembered, and raised again at the next place that asks.
 """
 
 import atexit
+import gc
 import signal
 import sys
 from types import FrameType
 
+SOON = 0.05  # seconds after which a stop that was swallowed is raised again
 _signals = 0
 _heard = False
 
@@ -17,12 +19,9 @@ def stop_on_signals() -> None:
     """Let both signals stop this process; the second one lets it close what is open, and a third one does not."""
     signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
-    atexit.register(_ignore_if_stopped)  # last of all, so that the exit code is that of a stop
-
-
-def _ignore_if_stopped() -> None:
-    if is_stopped():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, _stop_again)
+    sys.unraisablehook = _swallowed
+    atexit.register(_end_quietly)  # last of all
 
 
 def raise_if_stopped() -> None:
@@ -52,3 +51,22 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
     if _signals != 2:
         raise KeyboardInterrupt
     sys.stderr.write("stopping: what is open is closed first; once more to leave it as it is.\n")
+
+
+def _stop_again(_signal: int, _frame: FrameType | None) -> None:
+    raise_if_stopped()
+
+
+def _swallowed(lost: "sys.UnraisableHookArgs") -> None:
+    """What Python does with an error in a finalizer: it says so and goes on. A stop is not lost there."""
+    if lost.exc_type is KeyboardInterrupt:
+        signal.setitimer(signal.ITIMER_REAL, SOON)
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def _end_quietly() -> None:
+    """Python takes apart what was loaded, which takes seconds and helps nobody who has stopped it."""
+    if is_stopped():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the exit code stays that of a stop
+        gc.freeze()

@@ -15,7 +15,7 @@ from experiments.tracking import Tracking, connect
 from tests.conftest import ENVIRONMENT, save_images
 
 SWALLOWED = """
-import os, signal
+import os, signal, time
 from experiments.stopping import raise_if_stopped, stop_on_signals
 stop_on_signals()
 class Lost:
@@ -23,8 +23,22 @@ class Lost:
         os.kill(os.getpid(), signal.SIGINT)
         sum(range(1000))
 lost = Lost()
-del lost  # Python passes over what a finalizer raises
-print("goes on", flush=True)
+try:
+    del lost  # Python passes over what a finalizer raises
+    print("goes on", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+CAUGHT = """
+import os, signal
+from experiments.stopping import raise_if_stopped, stop_on_signals
+stop_on_signals()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    sum(range(1000))
+except BaseException:
+    print("goes on", flush=True)
 try:
     raise_if_stopped()
 except KeyboardInterrupt:
@@ -47,11 +61,17 @@ except KeyboardInterrupt:
 
 def said_by(code: str) -> str:
     command = ["env", "--default-signal=INT", sys.executable, "-c", code]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False).stdout
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    return done.stdout
 
 
 def test_a_stop_that_a_finalizer_swallows_is_raised_again() -> None:
     assert said_by(SWALLOWED) == "goes on\nstopped\n"
+
+
+def test_a_stop_that_a_library_catches_is_raised_again_where_it_is_asked_for() -> None:
+    assert said_by(CAUGHT) == "goes on\nstopped\n"
 
 
 def test_a_second_signal_does_not_stop_what_closes_things() -> None:
