@@ -86,8 +86,8 @@ def _hydra(arguments: Sequence[str]) -> None:
         ) from error
     except OSError as error:
         refused = (
-            f"Hydra's notes on a run cannot be written ({explained(error, Path.cwd())}). Make room there, run in a "
-            "folder that can be written, or give hydra.run.dir=FOLDER (of a sweep, hydra.sweep.dir)."
+            f"{explained(error, Path.cwd())}. Run in a folder that can be written and has room, or give "
+            "hydra.run.dir=FOLDER (of a sweep, hydra.sweep.dir)."
         )
         if begun:
             _quit(f"{refused}\n{GOES_ON}", 1)

@@ -242,3 +242,12 @@ def test_a_keras_data_set_is_read_in_its_own_form(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", cached)
     data = KerasDataset(name="cifar10").load()
     assert (data.input_shape, data.classes) == ((32, 32, 3), 10)
+
+
+def test_data_in_a_folder_that_somebody_else_made_for_keras_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.dataset.keras_datasets._folder", lambda: tmp_path / ".keras" / "datasets")
+    monkeypatch.setattr("os.getuid", lambda: 4711)
+    with pytest.raises(UserError, match=r"which belongs to another user. Give a home that can be written"):
+        KerasDataset(name="cifar10").load()

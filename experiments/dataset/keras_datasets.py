@@ -32,6 +32,11 @@ class KerasDataset(Source):
         """The arrays from Keras' cache, or from its server the first time; one process at a time."""
         folder = _folder()
         folder.mkdir(parents=True, exist_ok=True)
+        if folder.parent.stat().st_uid != os.getuid() and not folder.is_relative_to(Path.home()):
+            raise UserError(  # what Keras reads there can be pickles, which run code
+                f"dataset={self.name}: {Path.home()} cannot be written, so Keras would read {folder.parent}, which "
+                "belongs to another user. Give a home that can be written, with HOME=FOLDER."
+            )
         with held(folder / f"{self.name}.lock", "another process fetches the same data"):
             try:
                 return self._load()
