@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.errors import UserError, first_line
+from experiments.escaping import spreadsheet_text
 from experiments.graph import Op
 from experiments.measure.changes import Changed
 from experiments.measure.fidelity import Gap, OpNoise
@@ -56,7 +57,9 @@ def save_samples(path: Path, session: Session) -> None:
     with gzip.open(path, "wt", newline="") as file:
         file.write(f"{TIMED}\n")
         for name, timings in session.timings.items():
-            csv.writer(file, lineterminator="\n").writerows([name, *sample] for sample in timings.samples.tolist())
+            csv.writer(file, lineterminator="\n").writerows(
+                [spreadsheet_text(name), *sample] for sample in timings.samples.tolist()
+            )
 
 
 def read_samples(content: bytes, run_id: str) -> dict[str, npt.NDArray[np.int64]]:
@@ -128,8 +131,13 @@ def layer_table(ops: Sequence[Op], delegated: Collection[int]) -> str:
 
 def _as_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([header, *rows])
+    csv.writer(table, lineterminator="\n").writerows([[_cell(value) for value in row] for row in (header, *rows)])
     return table.getvalue()
+
+
+def _cell(value: object) -> object:
+    """Layers have the names that their model file gives them."""
+    return spreadsheet_text(value) if isinstance(value, str) else value
 
 
 def _table_of(kind: type, values: Sequence[Any]) -> str:

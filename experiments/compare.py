@@ -27,6 +27,7 @@ from experiments.comparison.query import in_order, matrix, only, where
 from experiments.comparison.regressions import allowance, earlier, regressions, remarks
 from experiments.comparison.terminal import plain, show
 from experiments.errors import UserError, by_beginning, mistakes_told, redacted
+from experiments.escaping import markdown_text
 from experiments.files import argument_path
 from experiments.progress import print_whole, say
 from experiments.report.page import MOST_RUNS, write_report
@@ -305,7 +306,9 @@ def _register(store: Store, decision: Decision, options: argparse.Namespace) -> 
     """Register the model of the run to ship, with the reasons in its description, and say how to load it."""
     assert decision.chosen is not None
     lines = [*(f"required: {text}" for text in options.require), *told(decision, *_objective(options))]
-    version = store.register(decision.chosen["run_id"], options.register, "\n".join(f"- {line}" for line in lines))
+    version = store.register(
+        decision.chosen["run_id"], options.register, "\n".join(f"- {markdown_text(line)}" for line in lines)
+    )
     how = "registered as" if version.new else "was registered already, as"
     say(f"Its model {how} {version.name}, version {version.version}.")
     say(f"Load it with mlflow.pyfunc.load_model({version.uri!r}), or serve it, both without TensorFlow:")

@@ -2,6 +2,7 @@
 
 from dataclasses import astuple
 
+from experiments.escaping import markdown_text
 from experiments.record import RunRecord
 from experiments.rounding import percent, points, three_digits, times
 
@@ -54,11 +55,11 @@ def _speed(record: RunRecord) -> str:
 
 def _file(record: RunRecord) -> str:
     said = record.verdict()
-    sentences = [f"It computes in {said['arithmetic']}."]
+    sentences = [f"It computes in {markdown_text(said['arithmetic'])}."]
     if record.broken:
-        sentences.append(f"**Not what the strategy promises**: {said['broken_promise']}.")
+        sentences.append(f"**Not what the strategy promises**: {markdown_text(said['broken_promise'])}.")
     if said["left_float"]:
-        sentences.append(f"{said['left_float']}.")
+        sentences.append(f"{markdown_text(said['left_float'])}.")
     return " ".join(sentences)
 
 

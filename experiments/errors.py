@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+from experiments.escaping import visible
+
 
 class UserError(Exception):
     """A mistake its reader can mend: shown as one message, never as a traceback."""
@@ -17,7 +19,7 @@ def mistakes_told() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{visible(str(error))}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("stopped.\n")

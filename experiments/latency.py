@@ -25,6 +25,7 @@ from rich import box
 from rich.table import Table
 
 from experiments.card import problems
+from experiments.comparison.files import write_csv
 from experiments.errors import UserError, mistakes_told
 from experiments.files import argument_path
 from experiments.progress import print_whole, say
@@ -326,7 +327,7 @@ def _note(session: "Session") -> str:
 
 def _write(path: Path, pairs: pd.DataFrame) -> None:
     try:
-        pairs.to_csv(path, index=False)
+        write_csv(pairs, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error}).") from error
     say(f"wrote {path}")
@@ -342,8 +343,8 @@ def _record(
     name = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%S")
     p50: Mapping[str, float] = dict(zip(files["file"], files["latency_p50_us"], strict=True))
     with temporary_folder("session") as folder:
-        files.to_csv(folder / "files.csv", index=False)
-        pairs.to_csv(folder / "pairs.csv", index=False)
+        write_csv(files, folder / "files.csv")
+        write_csv(pairs, folder / "pairs.csv")
         save_samples(folder / "samples.csv.gz", session)
         (folder / "stamp.json").write_text(json.dumps(dict(stamp()), indent=2))
         runs = [contestant for contestant in contestants if contestant.run]

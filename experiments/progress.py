@@ -17,9 +17,10 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
+from rich.control import Control
 from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
@@ -30,18 +31,46 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 
 from experiments.errors import UserError, first_line
+from experiments.escaping import visible
 from experiments.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-_STANDARD = Console()
+
+class _Visible:
+    """What is printed, with the control characters in its text written out: names may be a stranger's."""
+
+    def __init__(self, shown: RenderableType) -> None:
+        self._shown = shown
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for text, style, control in console.render(self._shown, options):
+            yield Segment(text if control else visible(text), style, control)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self._shown)
+
+
+class _OnlyVisible(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [each if isinstance(each, Control) else _Visible(each) for each in renderables]
+
+
+def _console(**settings: Any) -> Console:
+    console = Console(**settings)
+    console.push_render_hook(_OnlyVisible())
+    return console
+
+
+_STANDARD = _console()
 WIDEST = 10_000  # characters
 # A log file has no width of its own; tables are not squeezed there.
-CONSOLE = _STANDARD if _STANDARD.is_terminal else Console(width=160)
+CONSOLE = _STANDARD if _STANDARD.is_terminal else _console(width=160)
 
 
 def print_whole(table: Table, console: Console = CONSOLE) -> None:
@@ -49,7 +78,7 @@ def print_whole(table: Table, console: Console = CONSOLE) -> None:
     needed = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
     if needed > console.width:
         terminal, colourless = console.is_terminal, console.no_color
-        console = Console(width=needed, file=console.file, force_terminal=terminal, no_color=colourless)
+        console = _console(width=needed, file=console.file, force_terminal=terminal, no_color=colourless)
     console.print(table)
 
 
@@ -104,7 +133,7 @@ class _Screen:
 
     def complain(self, message: str) -> None:
         with suppress(OSError):
-            sys.stderr.write(f"{message}\n")
+            sys.stderr.write(f"{visible(message)}\n")
 
     def begin(self, bar: str, description: str, total: int | None) -> None:
         with self._lock:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from experiments.card import CONF
 from experiments.disk import explained
 from experiments.errors import UserError, first_line
+from experiments.escaping import visible
 from experiments.progress import complain, end_bars
 from experiments.stopping import heard, stop_on_signals
 
@@ -147,7 +148,7 @@ def _of_a_launcher(error: Exception) -> bool:
 
 def _quit(message: str, code: int) -> NoReturn:
     end_bars()
-    sys.stderr.write(f"{message}\n")
+    sys.stderr.write(f"{visible(message)}\n")
     sys.exit(code)
 
 

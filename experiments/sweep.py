@@ -27,6 +27,7 @@ from experiments.composition import Composer
 from experiments.configuration import Request, configuration_explained, read
 from experiments.disk import explained
 from experiments.errors import UserError
+from experiments.escaping import visible
 from experiments.isolation import load_ahead
 from experiments.machine import usable_cores
 from experiments.pipeline import Experiment
@@ -57,7 +58,7 @@ def _decisive(hook: Callable[P, None]) -> Callable[P, None]:
         try:
             hook(*args, **kwargs)
         except (UserError, HydraException, OmegaConfBaseException) as error:
-            sys.stderr.write(f"{told(error)}\n")
+            sys.stderr.write(f"{visible(told(error))}\n")
             sys.exit(2 if hook.__name__ in FIRST else 1)  # 2 says that nothing was run
         except Exception:  # noqa: BLE001  # whatever it is, it is shown, and the sweep has failed
             traceback.print_exc()
@@ -216,7 +217,7 @@ def _told(row: Row, what: str) -> str:
 def _list(heading: str, items: Sequence[str]) -> None:
     """Say on standard error what did not go well, if anything."""
     if items:
-        sys.stderr.write("\n  ".join([heading, *items]) + "\n")
+        sys.stderr.write(visible("\n  ".join([heading, *items])) + "\n")
 
 
 def check_one_place(places: Sequence[Tracking]) -> None:

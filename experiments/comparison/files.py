@@ -1,5 +1,6 @@
 """A comparison as a file: CSV, JSON, spreadsheet and Parquet with every column; Markdown, HTML and LaTeX for people."""
 
+import html
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,13 +12,25 @@ from experiments.comparison.columns import public
 from experiments.comparison.compared import Comparison
 from experiments.comparison.people import for_people, note
 from experiments.errors import UserError, near
+from experiments.escaping import markdown_text, spreadsheet_text, visible
 from experiments.progress import say
 
 Writer = Callable[[pd.DataFrame, Path], None]
 
 
-def _csv(table: pd.DataFrame, path: Path) -> None:
-    table.to_csv(path, index=False)
+def with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """The same table with every text in it changed, headings as well; numbers and empty cells stay."""
+    texts = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
+    changed = {
+        name: table[name].map(lambda cell: change(cell) if isinstance(cell, str) else cell, na_action="ignore")
+        for name in texts
+    }
+    return table.assign(**changed).rename(columns=lambda name: change(str(name)))
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV; no text in it is a formula where a spreadsheet opens the file."""
+    with_texts(table, spreadsheet_text).to_csv(path, index=False)
 
 
 def as_markdown(table: pd.DataFrame) -> str:
@@ -27,12 +40,13 @@ def as_markdown(table: pd.DataFrame) -> str:
 
 
 def _markdown(table: pd.DataFrame, path: Path) -> None:
-    path.write_text(f"{as_markdown(for_people(table))}\n\n{note(table)}\n", encoding="utf-8")
+    lines = "\n".join(map(markdown_text, note(table).split("\n")))
+    path.write_text(f"{as_markdown(with_texts(for_people(table), markdown_text))}\n\n{lines}\n", encoding="utf-8")
 
 
 def _html(table: pd.DataFrame, path: Path) -> None:
     head = "<!doctype html><meta charset=utf-8><title>Comparison</title>"
-    text = f"{head}\n{for_people(table).to_html(index=False)}\n<p>{note(table)}</p>\n"
+    text = f"{head}\n{for_people(table).to_html(index=False)}\n<p>{html.escape(note(table))}</p>\n"
     path.write_text(text, encoding="utf-8")
 
 
@@ -46,7 +60,14 @@ def _json(table: pd.DataFrame, path: Path) -> None:
 
 
 def _excel(table: pd.DataFrame, path: Path) -> None:
-    table.to_excel(path, index=False, sheet_name="comparison", freeze_panes=(1, 1))
+    with pd.ExcelWriter(path, engine="openpyxl") as writer:
+        shown = with_texts(table, visible)  # the format has no control characters
+        shown.to_excel(writer, index=False, sheet_name="comparison", freeze_panes=(1, 1))
+        for row in writer.sheets["comparison"].iter_rows():
+            for cell in row:
+                if isinstance(cell.value, str):
+                    cell.data_type = "s"  # text also where it begins like a formula, or is one of Excel's error values
+                    cell.quotePrefix = spreadsheet_text(cell.value) != cell.value  # and stays so when it is edited
 
 
 def _parquet(table: pd.DataFrame, path: Path) -> None:
@@ -74,7 +95,7 @@ class Form:
 
 
 FORMS: Mapping[str, Form] = {
-    "csv": Form(".csv", _csv, every_column=True),
+    "csv": Form(".csv", write_csv, every_column=True),
     "markdown": Form(".md", _markdown, every_column=False),
     "html": Form(".html", _html, every_column=False),
     "latex": Form(".tex", _latex, every_column=False),

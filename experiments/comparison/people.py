@@ -22,6 +22,7 @@ from experiments.comparison.columns import (
     several_machines,
 )
 from experiments.comparison.names import titled
+from experiments.escaping import one_line
 from experiments.record import NOT_MEASURED
 from experiments.rounding import percent, three_digits, times, whole
 
@@ -138,7 +139,9 @@ def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY,)) -> str:
         MACHINES: several_machines(table),
         RANK: LATENCY in columns and of_one_float_file(table),
     }
-    return "\n".join([" ".join(text for text, holds in said.items() if holds), *_void(table), *_broken(table)])
+    return "\n".join(
+        [" ".join(text for text, holds in said.items() if holds), *map(one_line, [*_void(table), *_broken(table)])]
+    )
 
 
 def _void(table: pd.DataFrame) -> list[str]:

@@ -22,8 +22,10 @@ from experiments.comparison.columns import (
     timed,
     without_digests,
 )
+from experiments.comparison.files import with_texts
 from experiments.comparison.gates import of_numbers
 from experiments.errors import UserError, first_line
+from experiments.escaping import from_spreadsheet_text
 from experiments.record import is_setting
 
 SETTING = ("strategy", *SUBJECTS, "epochs", "finetune_epochs", "seed")
@@ -77,7 +79,7 @@ def earlier(path: Path) -> pd.DataFrame:
     try:
         names = pd.read_csv(path, nrows=0).columns
         texts = dict.fromkeys((name for name in names if name in WORDS or is_setting(name)), "string")
-        table = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
+        table = with_texts(pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""]), from_spreadsheet_text)
     except (OSError, ValueError) as error:
         raise UserError(f"--against {path}: cannot be read ({first_line(error)}).") from error
     missing = [name for name in (*SETTING, "status") if name not in table.columns]

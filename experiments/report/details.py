@@ -9,6 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
+from experiments.comparison.files import with_texts
+from experiments.escaping import from_spreadsheet_text
 from experiments.measure.changes import Changed
 from experiments.record import Answers
 from experiments.statistics import proportion
@@ -65,7 +67,7 @@ class Details:
 
 def layers_for_people(content: bytes) -> pd.DataFrame:
     """layers.csv with what people ask for."""
-    table = pd.read_csv(io.BytesIO(content))
+    table = with_texts(pd.read_csv(io.BytesIO(content)), from_spreadsheet_text)
     shown = table[list(LAYER_COLUMNS)].rename(columns=LAYER_COLUMNS)
     shown["XNNPACK"] = np.where(table["xnnpack"], "yes", "no")
     for name in ("weights", "bytes", "multiply-accumulates"):
