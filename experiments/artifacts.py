@@ -31,12 +31,15 @@ TIMED = "file,replicate,nanoseconds"  # its columns
 LAYERS = "layers.csv"  # artifact of a run: every op of its file
 CHANGED = "changed.npz"  # artifact of a run: test images whose answer is not that of the float model
 PREDICTIONS = "predictions.csv"  # artifact of a run: what the models say of each test image
+MODEL = "model.tflite"  # artifact of a run: its file
+# What later commands read of a finished run: without one of them it is not finished.
+NEEDED = (MODEL, RECORD, "config.yaml", LAYERS, SAMPLES, CHANGED, PREDICTIONS)
 PREDICTED = "truth,keras,tflite,float_reference"  # its columns
 
 
 def write_artifacts(folder: Path, record: RunRecord, title: str, configuration: str) -> None:
     """The files of a run: the model, the record, what is in the file, raw timings, predictions, configuration."""
-    (folder / "model.tflite").write_bytes(record.tflite.content)
+    (folder / MODEL).write_bytes(record.tflite.content)
     (folder / RECORD).write_text(json.dumps(record.as_json(), indent=2))
     (folder / "config.yaml").write_text(configuration, encoding="utf-8")
     (folder / LAYERS).write_text(layer_table(record.ops, record.delegated), encoding="utf-8")
@@ -120,6 +123,14 @@ def read_predictions(content: bytes, run_id: str) -> Answers:
     except ValueError as error:
         raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read ({first_line(error)}).") from error
     return Answers(truth, keras, tflite, reference)
+
+
+def read_digest(content: bytes) -> str | None:
+    """SHA-256 of a run's TFLite file, from its record; None where that cannot be read."""
+    try:
+        return str(json.loads(content)["tflite_sha256"])
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def layer_table(ops: Sequence[Op], delegated: Collection[int]) -> str:

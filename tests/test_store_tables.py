@@ -16,7 +16,7 @@ from experiments import compare
 from experiments.errors import UserError
 from experiments.tracking import Store, Tracking, connect
 from experiments.tracking.database import open_for_reading
-from experiments.tracking.tables import SCHEMAS, folder_of
+from experiments.tracking.tables import SCHEMAS
 from tests.generated import OTHERS, RUNS, exactly, fill_variously, through_the_api
 
 
@@ -166,26 +166,9 @@ def test_many_runs_come_in_pages_with_a_bar(store: Store, monkeypatch: pytest.Mo
     assert moved == [25, 25, len(runs) - 50]
 
 
-@pytest.mark.parametrize(
-    ("uri", "folder"),
-    [
-        ("file:///data/ml%20runs/1/artifacts", Path("/data/ml runs/1/artifacts")),
-        ("/data/mlruns/1/artifacts", Path("/data/mlruns/1/artifacts")),
-        ("mlruns/1/artifacts", None),
-        ("mlflow-artifacts:/1/artifacts", None),
-        ("s3://bucket/1/artifacts", None),
-        ("file://elsewhere/data/artifacts", None),
-        ("", None),
-    ],
-)
-def test_artifacts_that_are_files_here_are_read_where_they_are(uri: str, folder: Path | None) -> None:
-    assert folder_of(uri) == folder
-
-
 def test_predictions_come_from_the_folder_of_the_run(store: Store) -> None:
     run_id, *_ = [row["run_id"] for row in store.rows("all")]
-    folder = store._folder(run_id)
-    assert folder is not None
+    (folder,) = store._folders(run_id)
     assert store.predictions(run_id) is None
     folder.mkdir(parents=True)
     (folder / "predictions.csv").write_text("truth,keras,tflite,float_reference\n1,1,2,3\n")
@@ -196,6 +179,5 @@ def test_predictions_come_from_the_folder_of_the_run(store: Store) -> None:
 
 def test_the_folder_of_a_run_that_is_new_is_asked_for(store: Store) -> None:
     run_id = store.client.create_run(store.client.create_experiment("later")).info.run_id
-    folder = store._folder(run_id)
-    assert folder is not None
+    folder, *_ = store._folders(run_id)
     assert run_id in folder.parts

@@ -12,14 +12,17 @@ from pydantic import ValidationError
 
 from experiments.card import problems
 from experiments.errors import UserError, near
+from experiments.progress import say
 from experiments.tracking.address import SQLITE, Tracking
 from experiments.tracking.creation import prepared
 from experiments.tracking.failures import failures_explained
+from experiments.tracking.places import Places, folder_of, is_local
+from experiments.tracking.relocation import set_location
 from experiments.tracking.store import Store
-from experiments.tracking.tables import folder_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 SERVER_PATIENCE = 5.0  # seconds until a server counts as one that does not answer
 RESTART_PATIENCE = 60.0  # seconds that a server may be away in mid-sweep
@@ -100,7 +103,7 @@ def _experiment_id(tracking: Tracking, client: "MlflowClient", create: bool) -> 
     found = client.get_experiment_by_name(tracking.experiment)
     if found is not None and found.lifecycle_stage == "active":
         if create:
-            _check_artifacts(tracking, found.artifact_location)
+            _follow_the_database(tracking, found)
         return str(found.experiment_id)
     if found is not None:
         raise UserError(
@@ -113,7 +116,8 @@ def _experiment_id(tracking: Tracking, client: "MlflowClient", create: bool) -> 
         )
     from mlflow.exceptions import MlflowException
 
-    location = (tracking.database.parent / "mlruns").as_uri() if tracking.database else None
+    files = Places(tracking.database).files
+    location = files.as_uri() if files else None
     training_view = {"mlflow.experimentKind": "custom_model_development"}  # how MLflow's pages show the runs
     try:
         return str(client.create_experiment(tracking.experiment, artifact_location=location, tags=training_view))
@@ -123,13 +127,26 @@ def _experiment_id(tracking: Tracking, client: "MlflowClient", create: bool) -> 
         return _experiment_id(tracking, client, create=False)  # another sweep that started now was faster
 
 
-def _check_artifacts(tracking: Tracking, location: str) -> None:
-    """An experiment keeps the folder of its artifacts, also where its database was moved away from there."""
-    folder = folder_of(location)
-    if tracking.database is None or folder is None or folder.exists():
+def _follow_the_database(tracking: Tracking, experiment: "Experiment") -> None:
+    """New runs keep their files beside the database, also where it was moved or copied since the experiment was made.
+
+    Raises:
+        UserError: the experiment's folder is gone, and none takes its place.
+    """
+    location, places = str(experiment.artifact_location), Places(tracking.database)
+    if tracking.database is None or not is_local(location):
         return
-    if folder != tracking.database.parent / "mlruns":
+    recorded, current = folder_of(location), places.current(location)
+    if current is None or not (current.exists() or current.is_relative_to(tracking.database.parent)):
         raise UserError(
-            f"tracking.uri={tracking.uri}: the files of its runs are to be in {folder}, which is not there: was the "
-            "folder moved or renamed? Put it back, or begin another experiment with tracking.experiment=NAME."
+            f"tracking.uri={tracking.uri}: the files of its runs are to be in {recorded or location}, which is not "
+            "there: was the folder moved or renamed? Put it back, or begin another experiment with "
+            "tracking.experiment=NAME."
+        )
+    if current != recorded:
+        set_location(tracking.database, str(experiment.experiment_id), current)
+        say(
+            f"This store was moved or copied here from {recorded.parent if recorded else location}: new runs keep "
+            f"their files in {current}. `python -m experiments.store relocate` mends the addresses of the earlier "
+            "ones for MLflow's pages."
         )

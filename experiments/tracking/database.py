@@ -40,6 +40,12 @@ def open_for_reading(path: Path, patience: float = BUSY) -> sqlite3.Connection:
     return connection
 
 
+def is_store(connection: sqlite3.Connection) -> bool:
+    """Whether a database has the tables that MLflow's stores of every version have."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return {"experiments", "runs", "tags", "latest_metrics"} <= tables
+
+
 def locked(path: Path, patience: float) -> str:
     """What is said of a database that a process has been writing for so many seconds."""
     holders = lock_holders(path.resolve())
@@ -73,8 +79,8 @@ def _reason(path: Path, error: Exception, patience: float) -> str:
         if each.exists() and not os.access(each, os.R_OK):
             return f"{path}: {each} (of {_owner(each)}) may not be read by this user."
     return (
-        f"{path} cannot be read as a database ({error}). If it is to be one, `python -m experiments.store check` says "
-        "what is damaged; otherwise give another file."
+        f"{path} cannot be read as a database ({error}). If it is one, it is damaged: restore a backup, or save what "
+        f"can be read (sqlite3 {file.name} .recover | sqlite3 recovered.db). Otherwise give another file."
     )
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
+from shutil import copytree
 from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.artifacts import PREDICTIONS, read_predictions, write_artifacts
@@ -14,17 +15,20 @@ from experiments.description import description
 from experiments.errors import UserError, by_beginning, near, redacted
 from experiments.identity import Identity, name_of, with_digest
 from experiments.processes import alive, this_process
-from experiments.progress import bar, say
+from experiments.progress import bar, complain, say
 from experiments.record import Answers, RunRecord, Setting
 from experiments.stamp import stamp
 from experiments.temporary import temporary_folder
 from experiments.tracking.address import Tracking
 from experiments.tracking.failures import explained, failures_explained
+from experiments.tracking.intact import missing_in, missing_of
 from experiments.tracking.model import NAME, data_inputs, described_by, measured_on, write_model
+from experiments.tracking.places import Places
 from experiments.tracking.registry import DESCRIPTION, Registered, register
+from experiments.tracking.relocation import model_moved
 from experiments.tracking.rows import Row, recorded, row_of
 from experiments.tracking.system_metrics import sampled
-from experiments.tracking.tables import SCHEMAS, Recorded, StoreTables, folder_of
+from experiments.tracking.tables import SCHEMAS, Recorded, StoreTables
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -79,14 +83,33 @@ class Store:
     @explained
     def reuse(self, key: str, sweep: str | None, job: int) -> Row | None:
         """A finished run of the same key, taken into the sweep; None where there is none."""
-        found = self.find(f"tags.run_key = '{key}' and attributes.status = 'FINISHED'", limit=1)
-        if found and sweep and _sweep_tag(sweep) in found[0].data.tags:  # two of its jobs ask for the same
-            self.client.set_tag(found[0].info.run_id, f"{_sweep_tag(sweep)}_{job:05d}", REUSED)
+        found = self._intact(self.find(f"tags.run_key = '{key}' and attributes.status = 'FINISHED'"))
+        if found and sweep and _sweep_tag(sweep) in found.data.tags:  # two of its jobs ask for the same
+            self.client.set_tag(found.info.run_id, f"{_sweep_tag(sweep)}_{job:05d}", REUSED)
         elif found and sweep:
-            run_id = found[0].info.run_id
+            run_id = found.info.run_id
             self.client.set_tag(run_id, _sweep_tag(sweep), f"{job:05d} {REUSED}")
             self.client.set_tag(run_id, "mlflow.parentRunId", sweep)  # in MLflow's pages it moves to the newest sweep
-        return row_of(recorded(found[0])) if found else None
+        return row_of(recorded(found)) if found else None
+
+    def _intact(self, runs: "Iterable[Run]") -> "Run | None":
+        """The first of these runs whose files are all there; of the others is said what they miss."""
+        for run in runs:
+            missing = self._missing(run)
+            if not missing:
+                return run
+            say(f"  made anew: run {run.info.run_id} is finished, but {missing}")
+        return None
+
+    def _missing(self, run: "Run") -> str:
+        """What a finished run lacks of its files; empty where it lacks nothing."""
+        folders = self._places.candidates(str(run.info.artifact_uri))
+        if not folders:
+            sizes = {file.path: file.file_size for file in self.client.list_artifacts(run.info.run_id)}
+            return missing_of(sizes, run.data.metrics)
+        models = run.outputs.model_outputs if run.outputs else []
+        locations = [str(self.client.get_logged_model(model.model_id).artifact_location) for model in models]
+        return missing_in(folders, run.data.metrics, [self._places.candidates(each) for each in locations])
 
     def finish(self, run_id: str, record: RunRecord, configuration: str) -> None:
         """Write the record and its artifacts, and only then call the run finished.
@@ -198,7 +221,7 @@ class Store:
     @explained
     def attach(self, run_id: str, folder: Path) -> None:
         """Keep a folder's files as artifacts of a run."""
-        self.client.log_artifacts(run_id, str(folder))
+        self._keep(run_id, folder)
 
     @explained
     def stamp(self, run_id: str) -> dict[str, str]:
@@ -224,18 +247,36 @@ class Store:
     @explained
     def content(self, run_id: str, artifact: str) -> bytes | None:
         """What an artifact of a run holds; None where the run has no such artifact (any more)."""
-        if folder := self._folder(run_id):  # MLflow's client would list the folder, and copy the file
-            return (folder / artifact).read_bytes() if (folder / artifact).is_file() else None
+        if folders := self._folders(run_id):  # MLflow's client would list the folder, and copy the file
+            found = next((path for folder in folders if (path := folder / artifact).is_file()), None)
+            if found is None and not any(folder.is_dir() for folder in folders):
+                _say_missing(self.address)
+            return found.read_bytes() if found else None
         if artifact not in {found.path for found in self.client.list_artifacts(run_id)}:
             return None
         with temporary_folder("artifact") as copy:
             return self.fetch(run_id, artifact, copy).read_bytes()
 
-    def _folder(self, run_id: str) -> Path | None:
-        """Where a run's artifacts lie, if that is a folder of this machine."""
+    def _folders(self, run_id: str) -> tuple[Path, ...]:
+        """Where a run's artifacts may lie, in the order of looking; empty where that is not on this machine."""
+        return self._places.candidates(self._recorded_address(run_id))
+
+    def _recorded_address(self, run_id: str) -> str:
         tables = self._tables()
-        known = _folders(tables) if tables else {}
-        return known[run_id] if run_id in known else folder_of(str(self.client.get_run(run_id).info.artifact_uri))
+        known = _addresses(tables) if tables else {}
+        return known[run_id] if run_id in known else str(self.client.get_run(run_id).info.artifact_uri)
+
+    @property
+    def _places(self) -> Places:
+        return Places(self.address.database)
+
+    def _keep(self, run_id: str, files: Path, folder: str = "") -> None:
+        """Make the files of a folder artifacts of a run; beside the database, also where that was moved or copied."""
+        target = self._places.current(self._recorded_address(run_id))
+        if target is None:
+            self.client.log_artifacts(run_id, str(files), folder or None)
+        else:
+            copytree(files, target / folder, dirs_exist_ok=True)
 
     @explained
     def commands(self, run_ids: Iterable[str]) -> list[str]:
@@ -320,7 +361,18 @@ class Store:
 
     @explained
     def fetch(self, run_id: str, artifact: str, folder: Path) -> Path:
-        """An artifact of a run as a file in the folder."""
+        """An artifact of a run as a file: where it lies, or fetched into the folder.
+
+        Raises:
+            UserError: it is not there any more.
+        """
+        if folders := self._folders(run_id):
+            if found := next((path for each in folders if (path := each / artifact).is_file()), None):
+                return found
+            raise UserError(
+                f"Run {run_id}: its {artifact} is missing; looked in {' and '.join(map(str, folders))}. `python -m "
+                "experiments.store check` lists what is missing; the command of the run makes it anew."
+            )
         return Path(self.client.download_artifacts(run_id, artifact, str(folder)))
 
     @explained
@@ -328,14 +380,24 @@ class Store:
         """Make a run's model a version of a registered one; `why`, in Markdown, becomes its description.
 
         Raises:
-            UserError: the name cannot be used, the run has no model, or the store has no registry.
+            UserError: the name cannot be used, the run has no model, its recorded address leads elsewhere, or the
+                store has no registry.
         """
-        return register(self.client, self.client.get_run(run_id), name, why)
+        run = self.client.get_run(run_id)
+        for model in run.outputs.model_outputs if run.outputs else []:
+            location = str(self.client.get_logged_model(model.model_id).artifact_location)
+            if model_moved(self.address.database, location):
+                raise UserError(
+                    f"--register {name}: the model of run {run_id} is recorded in {location}, which is not where it is "
+                    "now, and MLflow believes its records. Mend them first: python -m experiments.store relocate "
+                    f"--uri {self.address.shown}"
+                )
+        return register(self.client, run, name, why)
 
     @explained
     def add_session(self, run_id: str, name: str, folder: Path, p50_us: float) -> None:
         """Keep a latency session that a run took part in; the run's own measurements stay as they are."""
-        self.client.log_artifacts(run_id, str(folder), f"latency_sessions/{name}")
+        self._keep(run_id, folder, f"latency_sessions/{name}")
         self.client.set_tag(run_id, "latency_session", name)
         self.client.log_metric(run_id, "session_latency_p50_us", p50_us)
 
@@ -430,9 +492,18 @@ def _known_tables(address: Tracking, experiment_id: str) -> StoreTables | None:
 
 
 @cache
-def _folders(tables: StoreTables) -> Mapping[str, Path | None]:
+def _addresses(tables: StoreTables) -> Mapping[str, str]:
     """Those of all runs that there were when one was first asked for; the place of a run never changes."""
-    return tables.folders()
+    return tables.addresses()
+
+
+@cache
+def _say_missing(address: Tracking) -> None:
+    """Said once a store, and not of each of thousands of runs."""
+    complain(
+        f"{address.shown}: files of its runs are missing, so that pictures, intervals and differences go without them. "
+        "`python -m experiments.store check` lists what is missing and where it was looked for."
+    )
 
 
 def run_name(setting: Setting, identity: Identity) -> str:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from experiments.tracking.database import open_for_reading
 
@@ -50,7 +48,7 @@ _OTHERS = """
     SELECT count(*) FROM runs LEFT JOIN tags AS kind ON kind.run_uuid = runs.run_uuid AND kind.key = 'kind'
     WHERE kind.value IS NULL AND runs.experiment_id = :experiment AND runs.lifecycle_stage = 'active'
 """
-_FOLDERS = "SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = :experiment"
+_ADDRESSES = "SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = :experiment"
 
 
 @dataclass(frozen=True)
@@ -97,11 +95,11 @@ class StoreTables:
             ((count,),) = _rows(connection, _OTHERS, {"experiment": self.experiment_id})
         return int(count)
 
-    def folders(self) -> dict[str, Path | None]:
-        """The folders with the artifacts of each run, by its id; None where they are not on this machine."""
+    def addresses(self) -> dict[str, str]:
+        """Where the artifacts of each run were recorded to lie, by its id."""
         with self._reading() as connection:
-            found = list(_rows(connection, _FOLDERS, {"experiment": self.experiment_id}))
-        return {run_id: folder_of(uri or "") for run_id, uri in found}
+            found = list(_rows(connection, _ADDRESSES, {"experiment": self.experiment_id}))
+        return {run_id: uri or "" for run_id, uri in found}
 
     @contextmanager
     def _reading(self) -> "Iterator[Connection]":
@@ -136,10 +134,3 @@ def _by_run(found: "Iterator[tuple[str, str, V]]") -> defaultdict[str, dict[str,
     for run_id, key, value in found:
         runs[run_id][key] = value
     return runs
-
-
-def folder_of(uri: str) -> Path | None:
-    """The folder that an address of artifacts means, where it is one of this machine."""
-    parts = urlsplit(uri)
-    path = Path(url2pathname(parts.path)) if parts.scheme == "file" else Path(uri)
-    return path if path.is_absolute() and not parts.netloc else None

@@ -1,0 +1,434 @@
+"""Project folders that were renamed, moved or copied: files are found beside the database, and new ones go there."""
+
+import json
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+from experiments.artifacts import MODEL, NEEDED, RECORD
+from experiments.errors import UserError
+from experiments.store import main
+from experiments.tracking import Store, Tracking, connect
+from experiments.tracking.checking import check
+from experiments.tracking.intact import missing_in, missing_of
+from experiments.tracking.places import Places, folder_of
+from experiments.tracking.relocation import moved, relocate
+
+CONTENT = b"a TFLite file"
+PREDICTIONS = "truth,keras,tflite,float_reference\n1,1,2,3\n"
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder"),
+    [
+        ("file:///data/ml%20runs/1/artifacts", Path("/data/ml runs/1/artifacts")),
+        ("/data/mlruns/1/artifacts", Path("/data/mlruns/1/artifacts")),
+        ("mlruns/1/artifacts", None),
+        ("mlflow-artifacts:/1/artifacts", None),
+        ("s3://bucket/1/artifacts", None),
+        ("file://elsewhere/data/artifacts", None),
+        ("", None),
+    ],
+)
+def test_an_address_of_files_means_a_folder_here_or_none(uri: str, folder: Path | None) -> None:
+    assert folder_of(uri) == folder
+
+
+def files_of_a_run(folder: Path) -> Path:
+    """The artifacts of a finished run."""
+    folder.mkdir(parents=True)
+    for name in NEEDED:
+        (folder / name).write_text(PREDICTIONS if name == "predictions.csv" else name)
+    (folder / MODEL).write_bytes(CONTENT)
+    (folder / RECORD).write_text(json.dumps({"tflite_sha256": sha256(CONTENT).hexdigest()}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with one finished run of the suite, its model, and a registered version of it."""
+    folder = tmp_path_factory.mktemp("before") / "project"
+    folder.mkdir()
+    store = connect(Tracking(uri=f"sqlite:///{folder}/mlflow.db"))
+    client = store.client
+    sweep = store.open_sweep("a sweep", {})
+    tags = {"kind": "run", "run_key": "a key", "mlflow.parentRunId": sweep, f"sweep_{sweep}": "00000"}
+    run_id = client.create_run(store.experiment_id, tags=tags, run_name="none").info.run_id
+    client.log_metric(run_id, "tflite_bytes", len(CONTENT))
+    files_of_a_run(folder / "mlruns" / run_id / "artifacts")
+    model = client.create_logged_model(store.experiment_id, "model", run_id, model_type="tflite")
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    (place := folder / "mlruns" / "models" / model.model_id / "artifacts").mkdir(parents=True)
+    for name in ("MLmodel", MODEL):
+        (place / name).write_bytes(CONTENT)
+    client.create_registered_model("best")
+    client.create_model_version("best", model.artifact_location, run_id)
+    client.set_terminated(run_id)
+    client.set_terminated(sweep)
+    return folder
+
+
+@pytest.fixture
+def project(recorded: Path, tmp_path: Path) -> Path:
+    """The project under its recorded paths, which may be changed and moved."""
+    folder = tmp_path / "project"
+    shutil.copytree(recorded, folder)
+    relocate(folder / "mlflow.db")
+    return folder
+
+
+def opened(folder: Path, create: bool = False) -> Store:
+    return connect(Tracking(uri=f"sqlite:///{folder}/mlflow.db"), create=create)
+
+
+def the_run(store: Store) -> str:
+    (row,) = store.rows("all")
+    return str(row["run_id"])
+
+
+def renamed(folder: Path) -> Path:
+    return folder.rename(folder.with_name("re named # 100%"))
+
+
+def copied(folder: Path) -> Path:
+    return Path(shutil.copytree(folder, folder.with_name("copy")))
+
+
+def files_under(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in sorted((folder / "mlruns").rglob("*")) if path.is_file()}
+
+
+def test_predictions_and_files_are_found_in_a_renamed_folder(project: Path) -> None:
+    here = renamed(project)
+    store = opened(here)
+    run_id = the_run(store)
+    said = store.predictions(run_id)
+    assert said is not None
+    assert list(said.tflite) == [2]
+    assert store.fetch(run_id, MODEL, Path("/nowhere")).is_relative_to(here)
+
+
+def test_of_two_copies_each_reads_its_own_files(project: Path) -> None:
+    here = copied(project)
+    store = opened(here)
+    (here / "mlruns" / the_run(store) / "artifacts" / "predictions.csv").write_text(
+        "truth,keras,tflite,float_reference\n7,7,7,7\n"
+    )
+    assert [list(each.predictions(the_run(each)).tflite) for each in (store, opened(project))] == [[7], [2]]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("move", [renamed, copied])
+def test_new_runs_write_beside_the_database_that_is_open(move: Any, project: Path, tmp_path: Path) -> None:
+    here = move(project)
+    before = files_under(project) if project.exists() else {}
+    store = opened(here, create=True)
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    (files := tmp_path / "files").mkdir()
+    (files / "new.txt").write_text("new")
+    store.attach(run_id, files)
+    model = store.client.create_logged_model(store.experiment_id, "model", run_id)
+    assert (here / "mlruns" / run_id / "artifacts" / "new.txt").read_text() == "new"
+    assert folder_of(str(model.artifact_location)) == here / "mlruns" / "models" / model.model_id / "artifacts"
+    assert (files_under(project) if project.exists() else {}) == before
+
+
+def test_a_latency_session_of_an_old_run_goes_into_the_copy(project: Path, tmp_path: Path) -> None:
+    here = copied(project)
+    before = files_under(project)
+    store = opened(here)
+    (files := tmp_path / "session").mkdir()
+    (files / "files.csv").write_text("times")
+    store.add_session(the_run(store), "now", files, 1.0)
+    assert (here / "mlruns" / the_run(store) / "artifacts" / "latency_sessions" / "now" / "files.csv").exists()
+    assert files_under(project) == before
+
+
+def test_moving_is_said_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here = renamed(project)
+    opened(here, create=True)
+    assert f"was moved or copied here from {project}" in capsys.readouterr().out
+    opened(here, create=True)
+    assert "moved" not in capsys.readouterr().out
+
+
+def test_a_database_that_was_moved_away_from_its_files_goes_on_with_them(project: Path, tmp_path: Path) -> None:
+    (here := tmp_path / "elsewhere").mkdir()
+    (project / "mlflow.db").rename(here / "mlflow.db")
+    store = opened(here, create=True)
+    run = store.client.create_run(store.experiment_id)
+    assert store.predictions(the_run_of(store)) is not None
+    assert str(run.info.artifact_uri).startswith((project / "mlruns").as_uri())
+
+
+def the_run_of(store: Store) -> str:
+    (row,) = [row for row in store.rows("all") if row["status"] == "FINISHED"]
+    return str(row["run_id"])
+
+
+def test_a_copy_of_the_database_alone_reads_the_recorded_files_and_writes_beside_itself(
+    project: Path, tmp_path: Path
+) -> None:
+    (here := tmp_path / "elsewhere").mkdir()
+    shutil.copy(project / "mlflow.db", here / "backup.db")
+    store = connect(Tracking(uri=f"sqlite:///{here}/backup.db"))
+    assert store.predictions(the_run_of(store)) is not None
+    run = store.client.create_run(store.experiment_id)
+    assert str(run.info.artifact_uri).startswith((here / "mlruns").as_uri())
+
+
+def test_a_folder_behind_a_link_is_not_a_moved_one(project: Path, tmp_path: Path) -> None:
+    (link := tmp_path / "link").symlink_to(project)
+    assert moved(link / "mlflow.db") == []
+    store = opened(link, create=True)
+    assert store.client.get_experiment(store.experiment_id).artifact_location == (project / "mlruns").as_uri()
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["file:///C:/Users/me/project/mlruns/{id}/artifacts", r"C:\Users\me\project\mlruns\{id}\artifacts",
+     "mlruns/{id}/artifacts", "./mlruns/{id}/artifacts", "/home/you/mlruns/{id}/artifacts"],
+)  # fmt: skip
+def test_paths_that_another_system_has_recorded_lead_beside_the_database(written: str, tmp_path: Path) -> None:
+    (folder := tmp_path / "mlruns" / "0123" / "artifacts").mkdir(parents=True)
+    places = Places(tmp_path / "mlflow.db")
+    assert places.candidates(written.format(id="0123"))[0] == folder
+    assert places.current(written.format(id="gone")) == tmp_path / "mlruns" / "gone" / "artifacts"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["s3://bucket/mlruns/1/artifacts", "mlflow-artifacts:/1/mlruns/artifacts", "models:/m-1", "runs:/1/model", ""],
+)
+def test_addresses_that_are_no_paths_lead_nowhere_here(uri: str, tmp_path: Path) -> None:
+    assert Places(tmp_path / "mlflow.db").candidates(uri) == ()
+
+
+def test_a_recorded_path_with_steps_upwards_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret" / "artifacts").mkdir(parents=True)
+    places = Places(tmp_path / "project" / "mlflow.db")
+    assert tmp_path / "secret" / "artifacts" not in places.candidates("file:///x/mlruns/../../secret/artifacts")
+
+
+def test_files_in_a_folder_of_another_name_are_found_too(tmp_path: Path) -> None:
+    (folder := tmp_path / "results" / "3" / "0123" / "artifacts").mkdir(parents=True)
+    assert Places(tmp_path / "mlflow.db").current("file:///old/results/3/0123/artifacts") == folder
+
+
+def test_missing_files_are_said_once_with_the_command_that_lists_them(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(project / "mlruns")
+    store = opened(project)
+    assert [store.predictions(the_run(store)) for _ in range(3)] == [None] * 3
+    assert capsys.readouterr().err.count("files of its runs are missing") == 1
+    with pytest.raises(UserError, match=rf"its {MODEL} is missing; looked in {project}/mlruns"):
+        store.fetch(the_run(store), MODEL, project)
+
+
+def recorded_paths(database: Path) -> str:
+    with closing(sqlite3.connect(database)) as connection:
+        return "\n".join(connection.iterdump())
+
+
+def test_relocate_mends_every_address_at_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here = renamed(project)
+    relocate(here / "mlflow.db")
+    assert str(project) not in recorded_paths(here / "mlflow.db")
+    assert moved(here / "mlflow.db") == []
+    store = opened(here, create=True)
+    assert "moved" not in capsys.readouterr().out
+    version = store.client.get_model_version("best", "1")
+    assert (folder_of(str(version.source)) or Path()).is_relative_to(here)
+    assert store.client.list_artifacts(the_run(store))  # as MLflow's own pages find them
+
+
+def test_relocate_leaves_what_is_where_it_was_recorded(project: Path) -> None:
+    before = (project / "mlflow.db").read_bytes()
+    assert relocate(project / "mlflow.db") == []
+    assert (project / "mlflow.db").read_bytes() == before
+
+
+def test_relocate_keeps_addresses_of_files_that_did_not_come_along(project: Path) -> None:
+    here = copied(project)
+    shutil.rmtree(here / "mlruns")
+    before = opened(project)
+    assert not [each for each in moved(here / "mlflow.db") if each.table == "runs" and the_run(before) in each.recorded]
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["store", *arguments])
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_the_commands_end_as_they_say(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = copied(project)
+    uri = f"--uri=sqlite:///{here}/mlflow.db"
+    before = (here / "mlflow.db").read_bytes()
+    assert command(monkeypatch, "relocate", "--dry-run", uri) == 0
+    assert "would be mended" in capsys.readouterr().out
+    assert (here / "mlflow.db").read_bytes() == before
+    assert command(monkeypatch, "check", uri) == 1
+    assert command(monkeypatch, "relocate", uri) == 0
+    assert command(monkeypatch, "check", uri) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["check", "--uri", "http://127.0.0.1:9"], "only SQLite files"),
+        (["check", "--uri", "sqlite:///nothing.db"], "there is no file"),
+        (["relocate", "--uri", "mlflow.db"], "give sqlite:///FILE.db"),
+        (["check", "--dry-run"], "has an effect with relocate only"),
+    ],
+)
+def test_mistakes_are_one_message(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, *arguments) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["check", "relocate"])
+def test_a_database_of_another_program_is_left_alone(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "other.db")) as database:
+        database.execute("CREATE TABLE runs (artifact_uri)")
+        database.commit()
+    assert command(monkeypatch, verb, f"--uri=sqlite:///{tmp_path}/other.db") == 2
+    assert "is no store of MLflow" in capsys.readouterr().err
+
+
+def told_of(folder: Path) -> dict[str, tuple[str, ...]]:
+    return {finding.what: finding.which for finding in check(folder / "mlflow.db")}
+
+
+def test_check_finds_files_that_are_gone(project: Path) -> None:
+    run_id = the_run(opened(project))
+    (project / "mlruns" / run_id / "artifacts" / MODEL).unlink()
+    ((one,),) = told_of(project).values()
+    assert one.startswith(f"{run_id} (none): {MODEL} is missing; looked in {project}")
+
+
+def test_check_finds_what_stopped_processes_have_left(project: Path) -> None:
+    store = opened(project)
+    run_id = store.open_sweep("killed", {})
+    store.client.set_tag(run_id, "process", "999999999@0")
+    model = store.client.create_logged_model(store.experiment_id, "model", model_type="tflite").model_id
+    (orphan := project / "mlruns" / ("0" * 32)).mkdir()
+    (partial := project / "mlflow.db.partial").touch()
+    found = told_of(project)
+    assert found["runs say RUNNING, but their process is gone"] == (f"{run_id} (killed)",)
+    assert found["models say PENDING, and no run will finish them"] == (model,)
+    assert found["folders belong to nothing in the database"] == (str(orphan),)
+    assert found["files were left by processes that were stopped"] == (str(partial),)
+    assert len(found) == 4
+
+
+def test_check_does_not_call_a_run_stuck_that_goes_on_here_or_may_elsewhere(project: Path) -> None:
+    store = opened(project)
+    store.open_sweep("at work", {})
+    elsewhere = store.open_sweep("elsewhere", {})
+    store.client.set_tag(elsewhere, "host", "another-machine")
+    assert told_of(project) == {
+        "runs say RUNNING on another machine, which cannot be seen from here": (
+            f"{elsewhere} (elsewhere), begun on another-machine",
+        )
+    }
+
+
+@pytest.mark.parametrize("page", [5, 60])
+def test_check_finds_a_damaged_database(page: int, project: Path) -> None:
+    with (project / "mlflow.db").open("r+b") as file:
+        file.seek(4096 * page)
+        file.write(os.urandom(4096 * 40))
+    assert list(told_of(project)) == ["the database is damaged"]
+
+
+def test_a_finished_run_with_all_its_files_is_reused(project: Path) -> None:
+    store = opened(project)
+    row = store.reuse("a key", None, 0)
+    assert row is not None
+    assert row["run_id"] == the_run(store)
+
+
+def test_a_finished_run_is_reused_in_a_copy(project: Path) -> None:
+    here = renamed(project)
+    assert opened(here, create=True).reuse("a key", None, 0) is not None
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_a_finished_run_that_lacks_a_file_is_not_reused_and_that_is_said(
+    name: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = opened(project)
+    (project / "mlruns" / the_run(store) / "artifacts" / name).unlink()
+    assert store.reuse("a key", None, 0) is None
+    assert f"made anew: run {the_run(store)} is finished, but {name} is missing" in capsys.readouterr().out
+
+
+def test_a_finished_run_whose_model_was_deleted_is_not_reused(project: Path) -> None:
+    shutil.rmtree(project / "mlruns" / "models")
+    assert opened(project).reuse("a key", None, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"short", "has 5 bytes instead of 13"), (CONTENT[::-1], "is not the file that was recorded")]
+)
+def test_another_file_under_the_name_is_not_taken_for_the_recorded_one(
+    content: bytes, told: str, tmp_path: Path
+) -> None:
+    folder = files_of_a_run(tmp_path / "artifacts")
+    (folder / MODEL).write_bytes(content)
+    assert told in missing_in([folder], {"tflite_bytes": len(CONTENT)})
+
+
+def test_a_record_that_cannot_be_read_is_no_finished_run(tmp_path: Path) -> None:
+    folder = files_of_a_run(tmp_path / "artifacts")
+    (folder / RECORD).write_text("{")
+    assert missing_in([folder], {}) == f"{RECORD} cannot be read"
+
+
+def test_files_on_a_server_are_judged_by_names_and_sizes() -> None:
+    sizes: dict[str, int | None] = dict.fromkeys(NEEDED, 5)
+    assert missing_of(sizes, {"tflite_bytes": 5}) == ""
+    assert missing_of(sizes, {"tflite_bytes": 6}) == f"{MODEL} has 5 bytes instead of 6"
+    assert missing_of({**sizes, MODEL: None}, {"tflite_bytes": 6}) == ""
+    assert missing_of({}, {}).endswith("are missing")
+
+
+def test_files_on_a_server_are_listed_once(tmp_path: Path) -> None:
+    listed = []
+
+    class Client:
+        def list_artifacts(self, run_id: str) -> list[Any]:
+            listed.append(run_id)
+            return [SimpleNamespace(path=name, file_size=5) for name in NEEDED]
+
+    info = SimpleNamespace(artifact_uri="mlflow-artifacts:/1/2/artifacts", run_id="one")
+    run: Any = SimpleNamespace(info=info, data=SimpleNamespace(metrics={"tflite_bytes": 5}))
+    store = Store(Client(), "7", Tracking(uri="http://127.0.0.1:9"))  # type: ignore[arg-type]
+    assert store._missing(run) == ""
+    assert listed == ["one"]
+
+
+def test_a_model_is_registered_only_where_mlflow_will_find_it(project: Path) -> None:
+    here = renamed(project)
+    store = opened(here)
+    with pytest.raises(UserError, match=r"python -m experiments\.store relocate"):
+        store.register(the_run(store), "name", "why")
