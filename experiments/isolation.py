@@ -4,7 +4,6 @@ The processes are forks of one that has TensorFlow loaded (Python's fork server)
 many runs there are, and never in the process that keeps the records.
 """
 
-import atexit
 import faulthandler
 import multiprocessing
 import os
@@ -20,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.process import BaseProcess, current_process
+from multiprocessing.util import Finalize
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from experiments import fork_server
 from experiments.disk import explained
 from experiments.errors import UserError, first_line
 from experiments.identity import Identity
+from experiments.locks import remove_dead_names
 from experiments.pipeline import Experiment
 from experiments.progress import ADDRESS, flush, shown_here
 from experiments.record import RunRecord
@@ -43,6 +44,7 @@ LOADED_ONCE = (
     "experiments.loaded_once",
 )  # fmt: skip
 LAST_WORDS = "crash.txt"  # the Python frames of a process that crashed
+LAST = -1  # of what is done at the end: Python joins its processes before
 PATIENCE = 10.0  # seconds that a process has to end after its last word
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["experiments.fork_server"])
@@ -78,13 +80,13 @@ class RunFailed(Exception):  # noqa: N818  # it says what happened
         self.failure = failure
 
 
+_ALSO: list[str] = []  # what is loaded besides what every run needs
+
+
 def load_ahead(also: Iterable[str]) -> None:
     """Begin to load TensorFlow, and modules that runs to come will share; this process goes on meanwhile."""
     _ALSO[:] = also
     _start_fork_server()
-
-
-_ALSO: list[str] = []  # what is loaded besides what every run needs
 
 
 def _start_fork_server() -> None:
@@ -107,7 +109,7 @@ def _own_place_for_sockets() -> Path:
     """Let Python put its sockets where they are removed also when this process is killed."""
     place = temporary_folder("fork")
     folder = place.__enter__()
-    atexit.register(place.__exit__, None, None, None)
+    Finalize(None, place.__exit__, (None, None, None), exitpriority=LAST)  # also in the processes of launchers
     current_process()._config["tempdir"] = str(folder)  # type: ignore[attr-defined]  # as get_temp_dir() would
     return folder
 
@@ -172,6 +174,7 @@ def _end(process: BaseProcess) -> None:
     if process.pid is not None:
         process.kill()
         process.join()
+        remove_dead_names(own_folder())
 
 
 def _not_started(error: OSError | EOFError) -> Failure:

@@ -47,6 +47,7 @@ def perform(request: Request, job: int) -> Row:
         heard()
         with suppress(UserError):  # a store that is gone takes its runs for killed later on
             store.close_own()
+        request.experiment.cache.remove_what_the_dead_left()
         raise
 
 

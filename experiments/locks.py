@@ -6,6 +6,7 @@ back. Several processes can share a lock; each of them then has a file of its ow
 
 import fcntl
 import json
+import multiprocessing
 import os
 import shlex
 import socket
@@ -64,10 +65,10 @@ def holders(path: Path) -> list[str]:
     for file in (path, *sorted(path.parent.glob(f"{path.name}{SHARED_BY}*"))):
         with suppress(OSError, ValueError, TypeError, KeyError):  # given back meanwhile, or not written yet
             holder = json.loads(file.read_text(errors="replace"))
-            if holder["host"] != socket.gethostname():
-                found.append(f"process {holder['process']} on {holder['host']} ({holder['command']})")
-            elif alive(holder["process"]):
-                found.append(f"process {holder['process'].partition('@')[0]} ({holder['command']})")
+            elsewhere = holder["host"] != socket.gethostname()
+            if elsewhere or alive(holder["process"]):
+                place = f" on {holder['host']}" if elsewhere else ""
+                found.append(f"process {holder['starter']}{place} ({holder['command']})")
     return found
 
 
@@ -122,10 +123,20 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 def _write_holder(path: Path) -> None:
     """Write whose lock it is; where the disk is full it has no name, which harms nobody."""
-    holder = {"process": this_process(), "host": socket.gethostname(), "command": _command()}
+    starter = _starter()
+    holder = {
+        "process": this_process(),
+        "host": socket.gethostname(),
+        "starter": starter.pid,
+        "command": shlex.join(starter.cmdline())[:200],
+    }
     with suppress(OSError):
         path.write_text(json.dumps(holder))
 
 
-def _command() -> str:
-    return shlex.join(psutil.Process().cmdline())[:200]
+def _starter() -> psutil.Process:
+    """The process that a person knows: the one that was started by a command, where this one does its work."""
+    with suppress(psutil.NoSuchProcess):
+        if parent := multiprocessing.parent_process():
+            return psutil.Process(parent.pid)
+    return psutil.Process()
