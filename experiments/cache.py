@@ -243,7 +243,7 @@ def entries_in(folder: Path) -> list[Entry]:
 
 def _remove_partial(lock: Path, pattern: str) -> None:
     """Remove what was half written under a lock, unless somebody holds it; the lock itself goes as well."""
-    with suppress(PermissionError), held_if_free(lock) as free:  # another user's is theirs
+    with suppress(OSError), held_if_free(lock) as free:  # another user's is theirs; a full disk has no room
         if free:
             for partial in lock.parent.glob(pattern):
                 partial.unlink(missing_ok=True)

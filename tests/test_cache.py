@@ -384,3 +384,22 @@ def test_a_command_that_is_stopped_says_so_in_a_line(
     with pytest.raises(SystemExit) as ended:
         cache.main()
     assert (ended.value.code, capsys.readouterr().err) == (130, "stopped.\n")
+
+
+def test_what_killed_processes_were_writing_is_removed(states: Trajectory) -> None:
+    folder = states.cache.dir
+    left = ["results/key.1a2b.partial", "results/key.lock", "runs/key.lock", "training/abc/00009.1a2b.partial"]
+    for name in left:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    states.cache.remove_what_the_dead_left()
+    assert [name for name in left if (folder / name).exists()] == []
+    assert states.latest(9)[0] == 5
+
+
+def test_what_a_living_process_is_writing_stays(states: Trajectory) -> None:
+    partial = states.folder / "00009.1a2b.partial"
+    with states.lock():
+        partial.touch()
+        states.cache.remove_what_the_dead_left()
+        assert partial.exists()
