@@ -84,9 +84,16 @@ _ALSO: list[str] = []  # what is loaded besides what every run needs
 
 
 def load_ahead(also: Iterable[str]) -> None:
-    """Begin to load TensorFlow, and modules that runs to come will share; this process goes on meanwhile."""
+    """Begin to load TensorFlow, and modules that runs to come will share; this process goes on meanwhile.
+
+    Raises:
+        UserError: no process can be started.
+    """
     _ALSO[:] = also
-    _start_fork_server()
+    try:
+        _start_fork_server()
+    except OSError as error:
+        raise UserError(f"No process could be started for the runs: {explained(error)}.") from error
 
 
 def _start_fork_server() -> None:
@@ -212,7 +219,6 @@ def _run(theirs: "Connection[Any, Any]", request: bytes, folder: str, address: s
     own_folder()  # the machine-wide locks stay where they are
     os.environ["TMPDIR"] = tempfile.tempdir = folder  # what it leaves there, as AutoGraph does, goes with the folder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one, and it kills it
-    end_with_parent()
     os.environ[ADDRESS] = address
     with (Path(folder) / LAST_WORDS).open("w") as file:
         faulthandler.enable(file)
@@ -229,6 +235,7 @@ def _outcome(request: bytes, tell: Callable[[Identity], None]) -> RunRecord | Fa
     from experiments.tensorflow_quietly import use_threads
 
     try:
+        end_with_parent()
         experiment: Experiment = pickle.loads(request)
         use_threads(experiment.threads)
         return pipeline.run(experiment, tell)
