@@ -1,4 +1,4 @@
-"""Sweeps killed at chosen writes and run again: `python -m benchmarks.killed`; about half an hour on two cores.
+"""Sweeps killed at chosen writes and run again: `python -m benchmarks.killed`; about 20 minutes on two cores.
 
 A small sweep is run without interruption, and every change that it makes to its store, its cache and its artifacts is
 counted. Then the same sweep is started in new folders and killed with SIGKILL at chosen ones of these changes: while it
@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
+from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
@@ -38,6 +39,8 @@ from benchmarks.results import Results, options
 from benchmarks.tables.killed import AGREEING
 from experiments.errors import UserError
 from experiments.progress import say
+from experiments.tracking import Tracking
+from experiments.tracking.creation import prepared
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -51,7 +54,9 @@ FILES: dict[Place, tuple[str, ...]] = {
     "commit": ("mlflow.db", "mlflow.db-*"),
     "moment": (),
 }
-KILLS: dict[Place, int] = {"creation": 15, "cache": 15, "artifact": 15, "commit": 21, "moment": 9}
+KILLS: dict[Place, int] = {"creation": 14, "cache": 12, "artifact": 12, "commit": 18, "moment": 8}
+EARLY = 0.45  # of all changes, those before the first of the two runs is finished
+CREATIONS_A_FOLDER = 2  # kills while the store is made, which begins anew each time
 WHEN: tuple[When, ...] = ("before", "within", "after")
 PATIENCE = 10.0  # seconds that orphans have
 IMAGES, TEMPORARY = "images.npz", "tmp"
@@ -111,9 +116,10 @@ class Undisturbed:
     seconds: float
     counts: dict[Place, int]  # changes at each place
     left: frozenset[str]  # kinds of files that it leaves
+    empty_store: Path
 
 
-def undisturbed(library: Path, overrides: Sequence[str]) -> Undisturbed:
+def undisturbed(library: Path, place: Path, overrides: Sequence[str]) -> Undisturbed:
     """Run the sweep, and count what it changes."""
     folder, counting = new_folder(), sweeps.new_folder()
     watch = KillAtWrite(library, _patterns(folder, *FILES), log=counting / "log", counter=counting / "count")
@@ -127,25 +133,39 @@ def undisturbed(library: Path, overrides: Sequence[str]) -> Undisturbed:
         place: sum(any(fnmatch(path, pattern) for pattern in _patterns(folder, place)) for path in paths)
         for place in FILES
     }
-    found = Undisturbed(essence(sweeps.table(folder)), seconds, counts, kinds_left(folder))
+    empty = place / "mlflow.db"
+    with prepared(Tracking(uri=f"sqlite:///{empty}"), empty, create=True):
+        pass
+    found = Undisturbed(essence(sweeps.table(folder)), seconds, counts, kinds_left(folder), empty)
     for each in (folder, counting):
         sweeps.discard(each)
     return found
 
 
 def plan(counts: Mapping[Place, int], kills: Mapping[Place, int], seconds: float, seed: int) -> list[list[Kill]]:
-    """The kills of each folder. At each place they are spread evenly over its changes, at random within each part."""
+    """The kills of each folder. At each place they are spread evenly over its changes, at random within each part.
+
+    What is done is not done again, so a late change comes to happen but once in a folder: it is the last kill there.
+    """
     rng = np.random.default_rng(seed)
-    queues: dict[Place, list[Kill]] = {}
+    made: dict[Place, list[Kill]] = {}
+    early, late = [], []
     for place, number in kills.items():
         length = seconds if place == "moment" else counts[place]
         drawn = [float(length * (part + rng.random()) / number) for part in range(number)]
         at = drawn if place == "moment" else [float(int(each) + 1) for each in drawn]
         queue = [Kill(place, each, WHEN[i % len(WHEN)]) for i, each in enumerate(at)]
-        queues[place] = [queue[i] for i in rng.permutation(number)]
-    folders = []
-    while any(queues.values()):  # in the order of FILES: a store is made first, and what is done is not done again
-        folders.append([queue.pop() for queue in queues.values() if queue])
+        made[place] = [queue[i] for i in rng.permutation(number)]
+        if place in ("cache", "artifact", "commit"):
+            early += [kill for kill in made[place] if kill.at <= EARLY * length]
+            late += [kill for kill in made[place] if kill.at > EARLY * length]
+    folders: list[list[Kill]] = [[] for _ in late]
+    for i, kill in enumerate(made["creation"]):
+        folders[i // CREATIONS_A_FOLDER].append(kill)
+    for i, kill in enumerate([*made["moment"], *(early[j] for j in rng.permutation(len(early)))]):
+        folders[-1 - i % len(folders)].append(kill)
+    for folder, j in zip(folders, rng.permutation(len(late)), strict=True):
+        folder.append(late[j])
     return folders
 
 
@@ -159,6 +179,8 @@ def killed(
     outcomes, left = [], list(kills)
     while left:
         folder = new_folder()
+        if left[0].place != "creation":  # a store without runs, made before: that takes longest of all
+            copyfile(expected.empty_store, folder / "mlflow.db")
         done, gone, survivors, code = [], 0.0, 0, 0
         while left and (code := _started(folder, left[0], library, overrides)) == -signal.SIGKILL:
             done.append(left.pop(0))
@@ -339,9 +361,9 @@ def main() -> None:
     results = Results("killed")
     with TemporaryDirectory(prefix="library-") as place:
         library = build(Path(place))
-        expected = undisturbed(library, OVERRIDES)
+        expected = undisturbed(library, Path(place), OVERRIDES)
         say(f"without interruption: {expected.seconds:.1f} s, {len(expected.table)} runs, changes: {expected.counts}")
-        folders = plan(expected.counts, KILLS, expected.seconds, asked.seed)
+        folders = plan(expected.counts, KILLS, 0.8 * expected.seconds, asked.seed)  # most start with a store
         numbered = list(enumerate(folders[:1] if asked.quick else folders, start=1))
         unfinished = results.folder / UNFINISHED
         known = {} if asked.quick else _known(unfinished, results.stamp["git_commit"])

@@ -13,7 +13,7 @@ import pytest
 from benchmarks import publish, results
 from benchmarks.__main__ import benchmarks, beside, chosen, committed
 from benchmarks.bare import Bare
-from benchmarks.killed import KILLS, Outcome, Place, kinds_left, plan
+from benchmarks.killed import EARLY, KILLS, Outcome, Place, kinds_left, plan
 from benchmarks.once import Work, mean_pieces, whole
 from benchmarks.precision import summary
 from benchmarks.reading import equal
@@ -270,9 +270,13 @@ def test_kills_are_spread_over_all_changes_and_over_before_within_and_after() ->
         assert {kill.when for kill in kills if kill.place == place} == {"before", "within", "after"}
 
 
-def test_the_store_is_made_before_anything_else_can_be_killed() -> None:
+def test_the_store_is_made_first_and_a_late_change_comes_last_in_a_folder() -> None:
     folders = plan(dict.fromkeys(KILLS, 100), KILLS, 40.0, seed=1)
-    assert all(kill.place != "creation" for folder in folders for kill in folder[1:])
+    for folder in folders:
+        creations = [kill.place == "creation" for kill in folder]
+        assert creations == sorted(creations, reverse=True)
+        late = [kill.at > EARLY * 100 for kill in folder if kill.place in ("cache", "artifact", "commit")]
+        assert late == [False] * (len(late) - 1) + [True]
 
 
 def test_what_a_sweep_leaves_is_known_by_its_kind(tmp_path: Path) -> None:
