@@ -58,6 +58,8 @@ def _file(record: RunRecord) -> str:
     sentences = [f"It computes in {markdown_text(said['arithmetic'])}."]
     if record.broken:
         sentences.append(f"**Not what the strategy promises**: {markdown_text(said['broken_promise'])}.")
+    if refusal := said.get("xnnpack_refusal"):
+        sentences.append(f"XNNPACK refuses it ({markdown_text(refusal)}), so LiteRT's own kernels ran it.")
     if said["left_float"]:
         sentences.append(f"{markdown_text(said['left_float'])}.")
     return " ".join(sentences)

@@ -316,12 +316,12 @@ def _layer(tensors: Sequence[Any], layers: Collection[str]) -> str:
     """The layer in a tensor's name, MODEL/LAYER/OP, or several such joined by semicolons where ops were fused."""
     for tensor in tensors:
         for path in reversed(str(tensor.name, "utf-8").split(";")):
-            if found := _outermost(path.split("/"), layers):
+            if found := outermost_layer(path.split("/"), layers):
                 return found
     return ""
 
 
-def _outermost(path: Sequence[str], layers: Collection[str]) -> str:
+def outermost_layer(path: Sequence[str], layers: Collection[str]) -> str:
     """The layer nearest to the beginning of a path, behind the model's name: of model/add_1/add it is add_1.
 
     Layers' own names may hold slashes; TFMOT calls a wrapped layer quant_LAYER.

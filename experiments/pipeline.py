@@ -19,6 +19,7 @@ from experiments.machine import at_work
 from experiments.measure.accuracy import Logits
 from experiments.measure.changes import changed_images
 from experiments.measure.fidelity import NOISE_IMAGES, delegated, gaps, op_noise
+from experiments.measure.interpreter import xnnpack_refusal
 from experiments.measure.latency import LatencyProtocol, measure_latency
 from experiments.measure.memory import Arena, Memory, footprint
 from experiments.measure.profile import op_profile
@@ -135,6 +136,9 @@ def run(experiment: Experiment, tell: Callable[[Identity], None] = _nobody) -> R
         reference = known.converted(baseline.model, Float32())
         tflite = known.converted(prepared.model, strategy.scheme, promise.chosen)
         in_float = known.in_float(prepared.model, model)
+    refusal = xnnpack_refusal(tflite)
+    if refusal:
+        say(f"  XNNPACK refuses the file ({refusal}); LiteRT's own kernels run it")
     layers = [layer.name for layer in model.layers]
     ops, float_ops = read_ops(tflite.content, layers), read_ops(in_float.content, layers)
 
@@ -152,7 +156,8 @@ def run(experiment: Experiment, tell: Callable[[Identity], None] = _nobody) -> R
     with spent.on("latency"):
         latency = measure_latency(tflite, reference, data.test.x, experiment.latency, seed)
     with spent.on("profile"):
-        profile = op_profile(tflite, ops, data.test.x, experiment.latency, seed)
+        protocol = replace(experiment.latency, delegate="builtin") if refusal else experiment.latency
+        profile = op_profile(tflite, ops, data.test.x, protocol, seed)
     memory, micro = found.result()
     answers = _answers(data, head, logits)
     return RunRecord(
@@ -176,6 +181,7 @@ def run(experiment: Experiment, tell: Callable[[Identity], None] = _nobody) -> R
         seconds=spent.seconds,
         data=_data(data),
         stamp=stamp(),
+        xnnpack_refusal=refusal,
     )
 
 

@@ -123,6 +123,7 @@ class RunRecord:
     seconds: Mapping[str, float]  # of conversion, evaluation and latency: what this run took for them
     data: Data
     stamp: Mapping[str, str]
+    xnnpack_refusal: str = ""  # why XNNPACK cannot run the file, which is then measured on LiteRT's own kernels
 
     def metrics(self) -> dict[str, float]:
         """The numbers of the run, under the names that MLflow and the tables use; units stand in the names."""
@@ -199,6 +200,7 @@ class RunRecord:
         return {
             "speed": self.latency.verdict,
             "latency_void": self.latency.session.void,
+            "xnnpack_refusal": self.xnnpack_refusal,
             "runs_on_micro": NOT_MEASURED if self.arena is None else self.arena.reason or "yes",
             "arithmetic": arithmetic(self.ops),
             "verified": "false" if self.broken else "true",

@@ -3,15 +3,18 @@
 import gzip
 import hashlib
 import logging
+import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.dataset import Images
-from experiments.errors import UserError, first_line
+from experiments.errors import UserError
 from experiments.exact import only
+from experiments.graph import outermost_layer, read_ops
 from experiments.quiet import native_stderr_silenced
 from experiments.weights import Weights, requantized
 
@@ -22,6 +25,11 @@ Calibration = Callable[[int], Images]  # calibration(n) gives n images of the tr
 Interface = Literal["float32", "int8"]
 Rest = Literal["float", "dynamic", "float16"]
 WEIGHTS_OF_THE_REST: Mapping[Rest, Weights] = {"dynamic": "int8", "float16": "float16"}
+LOOPS = frozenset({"While", "StatelessWhile", "If", "StatelessIf"})  # of TensorFlow
+# In what the converter says: where an op comes from, an op that TFLite lacks, and the line of Python where it was made.
+TRACED = re.compile(r'"([^"@]+/[^"@]+)@')
+MISSING_OP = re.compile(r"'tf\.([\w.]+)' op is neither a custom op nor a flex op")
+PLACE = re.compile(r"^(Could not translate MLIR to FlatBuffer\.)?\s*([^\s:]+:\d+:\d+: )?(error: )?")
 LEAST_DYNAMIC = 1024  # weights that a layer needs for the converter to quantize it dynamically
 
 
@@ -110,7 +118,7 @@ def convert(
     """
     from experiments.tensorflow_quietly import tf
 
-    converter = _converter(model)
+    converter = _converter(model, calibrated=isinstance(scheme, (Int8, Int16x8)))
     match scheme:
         case Float32() | DynamicInt4():
             pass
@@ -134,7 +142,7 @@ def convert(
             # Without this the file keeps float ops between QUANTIZE and DEQUANTIZE: larger and slower than float.
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.inference_input_type = converter.inference_output_type = tf.as_dtype(interface)
-    content = _converted(converter, scheme)
+    content = _converted(converter, model, scheme)
     match scheme:
         case DynamicInt4():
             content = requantized(content, "int4")
@@ -155,24 +163,58 @@ def _exactly_as_annotated(content: bytes, model: "Model") -> bytes:
 
 
 def _in_float(model: "Model") -> bytes:
-    return _converted(_converter(model), Float32())
+    return _converted(_converter(model), model, Float32())
 
 
-def _converter(model: "Model") -> Any:
+def _converter(model: "Model", calibrated: bool = False) -> Any:
     """A converter of the one function that answers, which gives the bytes that the whole model gives.
 
     The converter saves what it is given, and Keras would add functions of every layer, also those for training: most of
     the time of a conversion, for nothing that the file holds.
+
+    The batch stays open, so that a file can be resized, unless the function computes with the batch's size. Then it is
+    converted for a batch of one: ops that compute shapes are folded away, and recurrent layers convert, whose lists of
+    tensors need a known shape.
+
+    Raises:
+        UserError: a loop is to be `calibrated`, which ends the process in native code.
     """
     from experiments.tensorflow_quietly import tf
 
-    images = tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype, name=model.input_names[0])
+    images = model.inputs[0]
     answering = tf.Module()
     answering.weights = model.variables
-    answering.serve = tf.function(
-        lambda images: {model.output_names[0]: model(images, training=False)}, input_signature=[images]
-    )
+
+    def serving(batch: int | None) -> Any:
+        return tf.function(
+            lambda images: {model.output_names[0]: model(images, training=False)},
+            input_signature=[tf.TensorSpec((batch, *images.shape[1:]), images.dtype, name=model.input_names[0])],
+        )
+
+    answering.serve = serving(images.shape[0])
+    kinds = _kinds_of_ops(answering.serve)
+    if images.shape[0] is None and "Shape" in kinds:  # of a shape that is not known when the function is traced
+        answering.serve = serving(1)
+    if calibrated and not kinds.isdisjoint(LOOPS):
+        _refuse_loops(_in_float(model), model)
     return tf.lite.TFLiteConverter.from_keras_model(answering)
+
+
+def _kinds_of_ops(function: Any) -> set[str]:
+    """The TensorFlow ops of a function without arguments of Python, and of all that it calls."""
+    graph = function.get_concrete_function().graph.as_graph_def()
+    return {node.op for node in chain(graph.node, *(inner.node_def for inner in graph.library.function))}
+
+
+def _refuse_loops(in_float: bytes, model: "Model") -> None:
+    """Raise UserError where loops are left in the file: the converter makes one op of an LSTM, and of no other."""
+    layers = [layer.name for layer in model.layers]
+    if loops := [op for op in read_ops(in_float, layers) if op.op in ("WHILE", "IF", "CALL")]:
+        named = ", ".join(dict.fromkeys(op.layer or "a layer" for op in loops))
+        raise UserError(
+            f"{named} is a loop in TFLite, and ranges within a loop cannot be calibrated. Take strategy=ptq_dynamic or "
+            "ptq_float16, or build the model with LSTM layers, or with unroll=True where the series are short."
+        )
 
 
 def is_fake_quantized(model: "Model") -> bool:
@@ -186,14 +228,25 @@ def _is_fake_quantized(layer: Any) -> bool:
     return quantization is not None and type(quantization).__name__ != "OutputOnlyConfig"
 
 
-def _converted(converter: Any, scheme: Scheme) -> bytes:
+def _converted(converter: Any, model: "Model", scheme: Scheme) -> bytes:
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         with native_stderr_silenced(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return bytes(converter.convert())
     except Exception as error:  # the converter raises its own, TensorFlow's and Python's exceptions alike
-        raise UserError(f"The TFLite converter refuses the model under {scheme}: {first_line(error)}") from error
+        said = "\n".join([str(error), *getattr(error, "__notes__", ())])
+        raise UserError(f"The TFLite converter refuses {_refused(said, model)} under {scheme}.") from error
+
+
+def _refused(said: str, model: "Model") -> str:
+    """The layer that the converter's messages are about, where they name one, and what is wrong, in one line."""
+    layers = {getattr(layer, "layer", layer).name for layer in model.layers}
+    paths = (path.split("/") for path in TRACED.findall(said))
+    layer = next(filter(None, (outermost_layer(path, layers) for path in paths)), "")
+    missing = ", ".join(dict.fromkeys(MISSING_OP.findall(said)))
+    reason = f"TFLite has no {missing}" if missing else PLACE.sub("", (said.strip().splitlines() or ["no reason"])[0])
+    return f"{f'the layer {layer}' if layer else 'the model'} ({reason.strip().rstrip('.')})"
 
 
 def _one_by_one(images: Images) -> Callable[[], Iterator[list[Images]]]:

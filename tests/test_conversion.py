@@ -126,7 +126,8 @@ def test_the_file_is_byte_for_byte_what_the_converter_makes_of_the_whole_model(
     from experiments.tensorflow_quietly import tf
 
     _, file, _ = converted(ArticleCNN(), STRATEGIES[name])
-    monkeypatch.setattr("experiments.tflite._converter", tf.lite.TFLiteConverter.from_keras_model)
+    whole = tf.lite.TFLiteConverter.from_keras_model
+    monkeypatch.setattr("experiments.tflite._converter", lambda model, **_: whole(model))
     assert file == converted(ArticleCNN(), STRATEGIES[name])[1]
 
 
@@ -371,3 +372,65 @@ def test_calibrated_ranges_are_what_the_float_model_causes() -> None:
     calibrate_ranges(quantized, calibration(20))
     (greatest,) = [weight for weight in quantized.weights if weight.name == "quant_dense/post_activation_max:0"]
     assert float(greatest) == pytest.approx(model(calibration(20)).numpy().max(), rel=1e-4)
+
+
+def sequence_model(kind: str) -> Any:
+    """A classifier of series: what Keras makes of the layer depends on the size of the batch."""
+    from experiments.tensorflow_quietly import keras
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    series = keras.Input((12, 6), name="series")
+    match kind:
+        case "LSTM" | "GRU" | "SimpleRNN":
+            x = getattr(layers, kind)(4)(series)
+        case "Bidirectional":
+            x = layers.Bidirectional(layers.LSTM(4))(series)
+        case "attention":
+            x = layers.Flatten()(layers.MultiHeadAttention(2, 4)(series, series))
+        case "dense":
+            x = layers.Flatten()(layers.Dense(4, activation="relu")(series))
+    return keras.Model(series, layers.Dense(3, name="head")(x))
+
+
+SEQUENCES = ("LSTM", "GRU", "SimpleRNN", "Bidirectional", "attention", "dense")
+
+
+@pytest.mark.parametrize("kind", SEQUENCES)
+def test_a_layer_that_computes_with_its_batch_s_size_is_converted_for_a_batch_of_one(kind: str) -> None:
+    model = sequence_model(kind)
+    file = convert(model, Float32(), calibration)
+    assert {op.op for op in read_ops(file.content, [])}.isdisjoint({"SHAPE", "PACK", "FILL"})
+    series = np.random.default_rng(0).random((11, 12, 6)).astype(np.float32)
+    assert np.allclose(tflite_logits(file, series), keras_logits(model, series), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["GRU", "SimpleRNN"])
+def test_a_loop_that_cannot_be_calibrated_is_refused_by_name(kind: str) -> None:
+    model = sequence_model(kind)
+    with pytest.raises(UserError, match="ranges within a loop cannot be calibrated"):
+        convert(model, Int8(4), lambda count: np.zeros((count, 12, 6), np.float32))
+
+
+def test_an_op_that_tflite_lacks_is_named_with_its_layer_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    from experiments.tensorflow_quietly import keras, tf
+
+    images = keras.Input((4, 4))
+    model = keras.Model(images, tf.linalg.det(keras.layers.Reshape((4, 4))(images))[:, None])
+    with pytest.raises(
+        UserError, match=r"refuses the layer tf\.linalg\.det.* \(TFLite has no MatrixDet\w+\)"
+    ) as refusal:
+        convert(model, Float32(), calibration)
+    assert "\n" not in str(refusal.value)
+    assert capfd.readouterr().err == ""
+    assert "MatrixDeterminant" in "".join(getattr(refusal.value.__cause__, "__notes__", ()))
+
+
+@pytest.mark.parametrize("architecture", [ArticleCNN(), MLP(), DSCNN(), ResNet8()], ids=lambda a: type(a).__name__)
+def test_the_batch_stays_open_where_no_op_depends_on_its_size(architecture: Architecture) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    _, file, _ = converted(architecture, Nothing())
+    (entry,) = Interpreter(model_content=file.content).get_input_details()
+    assert entry["shape_signature"][0] == -1

@@ -32,7 +32,7 @@ ROOMS = {
     "tensorflow": {"tensorflow_quietly", "strategy.rewritten"},
     "tensorflow_model_optimization": {"strategy.annotation", "strategy.compression", "strategy.rewritten"},
     "ai_edge_litert": {
-        "exact", "graph", "measure.accuracy", "measure.fidelity", "measure.memory_probe", "measure.profile",
+        "exact", "graph", "measure.interpreter", "measure.memory_probe", "measure.profile",
         "measure.stopwatch", "tracking.litert_model", "weights",
     },
     "tflite_micro": {"measure.micro_probe"},

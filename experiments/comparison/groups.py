@@ -150,7 +150,11 @@ def _words(runs: pd.DataFrame) -> dict[str, Any]:
     differing = {name: word for name, word in told.items() if runs[name].nunique() > 1}
     faults = {"verified": "false", "partial": "true"}
     faulty = {name: word for name, word in faults.items() if any(says(verdict, word) for verdict in runs[name])}
-    said = {name: "; ".join(runs[name].dropna().unique()) for name in ("broken_promise", "left_float", "latency_void")}
+    said = {
+        name: "; ".join(runs[name].dropna().unique())
+        for name in ("broken_promise", "left_float", "latency_void", "xnnpack_refusal")
+        if name in runs
+    }
     return {**differing, **faulty, **said}
 
 

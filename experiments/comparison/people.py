@@ -83,7 +83,8 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     if several_machines(table):
         shown["machine"] = table["machine"].fillna("")
     shown["computes in"] = table["arithmetic"].fillna("")
-    facts = zip(table["verified"], table["partial"], table["latency_other_cores"], strict=True)
+    told = ("verified", "partial", "xnnpack_refusal", "latency_other_cores")
+    facts = zip(*(table[name] for name in told), strict=True)
     remarks = [_remark(*fact) for fact in facts]
     if any(remarks):
         shown["remark"] = remarks
@@ -167,11 +168,12 @@ def percents(table: pd.DataFrame, value: str, low: str, high: str, sign: str = "
     return [percent(*cells, sign) for cells in zip(table[value], table[low], table[high], strict=True)]
 
 
-def _remark(verified: object, partial: object, other_cores: float) -> str:
+def _remark(verified: object, partial: object, refusal: object, other_cores: float) -> str:
     """What a reader of a row has to know besides; empty where the run has no result."""
     remarks = {
         "NOT VERIFIED": says(verified, "false"),
         "partial": says(partial, "true"),
+        "not on XNNPACK": isinstance(refusal, str) and bool(refusal),
         "timed while busy": other_cores > DISTURBED,
     }
     return ", ".join(remark for remark, holds in remarks.items() if holds)

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset import Images
+from experiments.errors import UserError
 from experiments.graph import input_details
 from experiments.machine import usable_cores
+from experiments.measure.interpreter import invoke, ready
 from experiments.progress import bar
-from experiments.quiet import native_stderr_silenced
 from experiments.tflite import TFLiteModel
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def tflite_logits(model: TFLiteModel, images: Images, threads: int | None = None
     chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
     workers = min(threads or usable_cores(), len(chunks))
     in_batches = answers_in_batches(model, images)
-    interpreters = [_in_batches(model) if in_batches else _interpreter(model) for _ in range(workers)]
+    interpreters = [ready(model, BATCH if in_batches else None) for _ in range(workers)]
     stopped = Event()
     with bar("TFLite model on the test images", total=len(images)) as advance:
 
@@ -75,29 +76,10 @@ def answers_in_batches(model: TFLiteModel, images: Images) -> bool:
     """Whether several images a call give the same bits as one a call, as far as the first and the last ones show."""
     sample = np.concatenate([images[:BATCH], images[-BATCH:]])
     try:
-        interpreter = _in_batches(model)
-        together = _invoke_in_batches(interpreter, sample)
-    except (RuntimeError, ValueError):  # ops whose shapes are fixed in the file: LiteRT says so here
+        together = _invoke_in_batches(ready(model, BATCH), sample)
+    except (UserError, RuntimeError, ValueError):  # ops whose shapes are fixed in the file: LiteRT says so here
         return False
-    return together.tobytes() == _invoke(_interpreter(model), sample).tobytes()
-
-
-def _in_batches(model: TFLiteModel) -> Any:
-    with native_stderr_silenced():
-        interpreter = _interpreter(model)
-        (entry,) = interpreter.get_input_details()
-        interpreter.resize_tensor_input(entry["index"], (BATCH, *entry["shape"][1:]))
-        interpreter.allocate_tensors()
-    return interpreter
-
-
-def _interpreter(model: TFLiteModel) -> Any:
-    from ai_edge_litert.interpreter import Interpreter
-
-    with native_stderr_silenced():
-        interpreter = Interpreter(model_content=model.content, num_threads=1)
-        interpreter.allocate_tensors()
-    return interpreter
+    return together.tobytes() == _invoke(ready(model), sample).tobytes()
 
 
 def _invoke(interpreter: Any, images: Images) -> Logits:
@@ -105,8 +87,7 @@ def _invoke(interpreter: Any, images: Images) -> Logits:
     (entry,), (exit_,) = interpreter.get_input_details(), interpreter.get_output_details()
     answers = []
     for image in quantized(images, entry):
-        interpreter.set_tensor(entry["index"], image[np.newaxis])
-        interpreter.invoke()
+        invoke(interpreter, image[np.newaxis])
         answers.append(interpreter.get_tensor(exit_["index"])[0])
     return dequantized(np.stack(answers), exit_)
 
@@ -118,8 +99,7 @@ def _invoke_in_batches(interpreter: Any, images: Images) -> Logits:
     full = np.concatenate([values, np.repeat(values[-1:], -len(values) % BATCH, axis=0)])
     answers = []
     for start in range(0, len(full), BATCH):
-        interpreter.set_tensor(entry["index"], full[start : start + BATCH])
-        interpreter.invoke()
+        invoke(interpreter, full[start : start + BATCH])
         answers.append(interpreter.get_tensor(exit_["index"]))
     return dequantized(np.concatenate(answers)[: len(values)], exit_)
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from experiments.dataset import Images
 from experiments.graph import Op
 from experiments.measure.accuracy import Logits, dequantized, quantized
-from experiments.quiet import native_stderr_silenced
+from experiments.measure.interpreter import invoke, keeping_all, ready
 from experiments.task.classification import Head
 from experiments.tflite import TFLiteModel
 
@@ -93,25 +93,9 @@ def _by_name(ops: Sequence[Op]) -> dict[tuple[str, str], Op]:
     }
 
 
-def keeping_all(model: TFLiteModel) -> Any:
-    """An interpreter that keeps what every op puts out, which a delegate would not."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    with native_stderr_silenced():
-        interpreter = Interpreter(
-            model_content=model.content,
-            num_threads=1,
-            experimental_preserve_all_tensors=True,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )
-        interpreter.allocate_tensors()
-    return interpreter
-
-
 def _invoke(interpreter: Any, image: Images) -> None:
     (entry,) = interpreter.get_input_details()
-    interpreter.set_tensor(entry["index"], quantized(image[np.newaxis], entry))
-    interpreter.invoke()
+    invoke(interpreter, quantized(image[np.newaxis], entry))
 
 
 def _output(interpreter: Any, op: Op) -> npt.NDArray[np.float64]:
@@ -125,11 +109,7 @@ def delegated(model: TFLiteModel, ops: Sequence[Op]) -> frozenset[int]:
 
     The interpreter lists each delegated part as one node with its inputs and outputs. What lies between is the part.
     """
-    from ai_edge_litert.interpreter import Interpreter
-
-    with native_stderr_silenced():
-        interpreter = Interpreter(model_content=model.content, num_threads=1)
-        interpreter.allocate_tensors()
+    interpreter = ready(model)
     makers = {tensor: op for op in ops for tensor in op.outputs}
     taken: set[int] = set()
     for node in interpreter._get_ops_details():

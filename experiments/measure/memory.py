@@ -13,6 +13,7 @@ from experiments.dataset import Images
 from experiments.errors import UserError
 from experiments.measure.accuracy import input_of, quantized
 from experiments.measure.child import run_child
+from experiments.measure.interpreter import xnnpack_refusal
 from experiments.progress import say
 from experiments.temporary import temporary_folder
 from experiments.tflite import TFLiteModel
@@ -66,7 +67,8 @@ def peak_memory(model: TFLiteModel, images: Images, threads: int) -> Memory:
     with temporary_folder("memory") as folder:
         (folder / "model.tflite").write_bytes(model.content)
         np.save(folder / "inputs.npy", quantized(images[:INFERENCES], input_of(model)))
-        (folder / "request.json").write_text(json.dumps({"threads": threads}))
+        request = {"threads": threads, "xnnpack": not xnnpack_refusal(model)}
+        (folder / "request.json").write_text(json.dumps(request))
         run_child(MEMORY_PROBE, folder)
         found = json.loads((folder / "memory.json").read_text())
     return Memory(found["peak_kib"], found["model_kib"])

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 STATUS = Path("/proc/self/status")
 RESET = Path("/proc/self/clear_refs")
@@ -24,7 +24,10 @@ def main(folder: Path) -> None:
     forget_peak()
     without_model = peak_kib()
 
-    interpreter = Interpreter(str(folder / "model.tflite"), num_threads=request["threads"])
+    kernels = OpResolverType.AUTO if request["xnnpack"] else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(
+        str(folder / "model.tflite"), num_threads=request["threads"], experimental_op_resolver_type=kernels
+    )
     interpreter.allocate_tensors()
     for values in inputs:
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], values[np.newaxis])

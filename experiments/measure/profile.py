@@ -30,7 +30,7 @@ from experiments.errors import UserError
 from experiments.graph import Op
 from experiments.machine import at_work
 from experiments.measure.accuracy import quantized
-from experiments.measure.fidelity import keeping_all
+from experiments.measure.interpreter import invoke, keeping_all
 from experiments.measure.latency import LatencyProtocol, TimedFile, time_files
 from experiments.tflite import TFLiteModel
 
@@ -159,8 +159,7 @@ def _values(model: TFLiteModel, wanted: Collection[int], images: Images) -> dict
     (entry,) = interpreter.get_input_details()
     held: dict[int, list[npt.NDArray[np.generic]]] = {index: [] for index in wanted}
     for image in quantized(images, entry):
-        interpreter.set_tensor(entry["index"], image[np.newaxis])
-        interpreter.invoke()
+        invoke(interpreter, image[np.newaxis])
         for index in list(held):
             try:
                 held[index].append(interpreter.get_tensor(index))

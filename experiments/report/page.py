@@ -180,6 +180,7 @@ def _facts(row: pd.Series) -> tuple[tuple[str, str], ...]:
         "computing ops that XNNPACK takes, %": percent(row["xnnpack_ops"]),
         "breaks its promise": row["broken_promise"],
         "stays float": row["left_float"],
+        "XNNPACK refuses it, so LiteRT's own kernels run it": row.get("xnnpack_refusal", ""),
         "timing is void": row["latency_void"] if row["speed"] == "void" else "",
         "training, s": whole(row["train_seconds"]),
     }

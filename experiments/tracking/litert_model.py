@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 
 def _load_pyfunc(path: str) -> "LiteRTModel":
@@ -21,8 +21,7 @@ class LiteRTModel:
     """A TFLite file that answers images, one a call as in the run's own evaluation: the answers are the same bits."""
 
     def __init__(self, path: str) -> None:
-        self._interpreter = Interpreter(path, num_threads=1)
-        self._interpreter.allocate_tensors()
+        self._interpreter = _ready(path)
         (self._entry,), (self._exit,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self._one_at_a_time = Lock()  # a server has many threads, and the interpreter one memory
 
@@ -41,10 +40,26 @@ class LiteRTModel:
         answers = np.empty((len(values), *self._exit["shape"][1:]), self._exit["dtype"])
         with self._one_at_a_time:
             for place, image in enumerate(_quantized(values, self._entry)):
+                self._interpreter.reset_all_variables()  # a recurrent layer begins anew with each image
                 self._interpreter.set_tensor(self._entry["index"], image[np.newaxis])
                 self._interpreter.invoke()
                 answers[place] = self._interpreter.get_tensor(self._exit["index"])[0]
         return _dequantized(answers, self._exit)
+
+
+def _ready(path: str) -> Interpreter:
+    """An interpreter that has run once, on LiteRT's own kernels where XNNPACK refuses the file."""
+    for kernels in (OpResolverType.AUTO, OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES):
+        interpreter = Interpreter(path, num_threads=1, experimental_op_resolver_type=kernels)
+        try:
+            interpreter.allocate_tensors()
+            interpreter.invoke()
+        except RuntimeError:
+            if kernels is not OpResolverType.AUTO:
+                raise
+        else:
+            break
+    return interpreter
 
 
 def _quantized(values: npt.NDArray[np.float32], tensor: dict[str, Any]) -> npt.NDArray[np.generic]:
