@@ -13,12 +13,13 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from experiments.comparison.columns import frame, public
-from experiments.comparison.compared import Comparison, compared
+from experiments.comparison.compared import MARGIN, Comparison, compared
 from experiments.comparison.files import ENDINGS, FORMS, Form, form_of, write_comparison, written
 from experiments.comparison.gates import Decision, decide, requirement, told
 from experiments.comparison.pairs import show_pairs
@@ -124,6 +125,8 @@ def _refuse_idle(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     for bound in ("max_drop", "max_growth"):
         if bound in given and not options.against:
             raise UserError(f"--{bound.replace('_', '-')}: since when? Give --against FILE.csv as well.")
+    if "margin" in given and not any(path.suffix == ".html" for path in options.out):
+        raise UserError("--margin: decides in the report alone. Give --out FILE.html as well.")
     if options.by_name and not options.against:
         raise UserError("--by-name: says how runs are matched with earlier ones. Give --against FILE.csv as well.")
 
@@ -186,6 +189,10 @@ def _parser() -> argparse.ArgumentParser:
         help=f"write the form that the ending names, as often as needed: {', '.join(ENDINGS)}; .html is the report",
     )  # fmt: skip
     parser.add_argument(
+        "--margin", type=float, default=100 * MARGIN, metavar="POINTS",
+        help="of accuracy, that the report's answer gives up for size or speed at most (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
         "--plots", type=argument_path, metavar="DIR", help="write pictures there, each as PNG and as SVG"
     )
     parser.add_argument("--seeds-csv", type=argument_path, metavar="FILE", help="write the table over seeds as csv")
@@ -200,6 +207,7 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
     files = _files(options)
     by = _names(options.group_by) if options.group_by else None
     comparison = compared(store, _loaded(store, options.sweep), options.baseline, options.where, by)
+    comparison = replace(comparison, margin=_margin(options))
     if options.sort:
         comparison = comparison.in_order(_names(options.sort))
     if options.seeds_csv and not comparison.pooled:
@@ -225,6 +233,13 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
         sys.exit(4)
     if decision and options.register is not None:
         _register(store, decision, options)
+
+
+def _margin(options: argparse.Namespace) -> float:
+    """What may be lost for size or speed, as a share of the test examples."""
+    if not 0 < options.margin < 100:
+        raise UserError(f"--margin {options.margin:g}: give points of accuracy, more than 0 and fewer than 100: 0.5.")
+    return float(options.margin) / 100
 
 
 def _files(options: argparse.Namespace) -> list[tuple[Path, Form]]:

@@ -3,6 +3,7 @@
 from dataclasses import astuple
 
 from experiments.escaping import markdown_text
+from experiments.measure.latency import SAME_FILE
 from experiments.record import RunRecord
 from experiments.rounding import percent, points, three_digits, times
 
@@ -47,6 +48,8 @@ def _speed(record: RunRecord) -> str:
     if latency.verdict == "void":
         return f"Its timing is void: {latency.session.void}."
     median = three_digits(latency.own.percentile_us(50))
+    if latency.verdict == SAME_FILE:
+        return f"**{median} us** for an image (median): it is that float file, byte for byte."
     return (
         f"**{median} us** for an image (median), {SPEEDS[latency.verdict]} that float file: "
         f"{times(*astuple(latency.speedup))}."

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 CONFIDENCE = 0.95
+SIGNIFICANT = 1 - CONFIDENCE  # p-values below it, corrected for how many were compared, are evidence of a difference
+TINY = 1e-12  # smaller p-values are given as this
 NORMAL_QUANTILE = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 
 
@@ -76,15 +78,27 @@ def mcnemar(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) -> floa
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
-def holm(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def holm(p: npt.NDArray[np.float64], family: int | None = None) -> npt.NDArray[np.float64]:
     """Adjusted p-values in the order given: below 0.05 they are, all together, wrong in 5 % of cases at most.
 
-    Holm's step-down procedure (Scand. J. Stat. 6, 1979), which needs no independence.
+    Holm's step-down procedure (Scand. J. Stat. 6, 1979), which needs no independence. `family` is how many hypotheses
+    there are where these are only some of them, and the others' p-values are not known: it cannot be too small then.
     """
     order = np.argsort(p, kind="stable")
     adjusted = np.empty(len(p))
-    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    left = np.arange(len(p) if family is None else family, 0, -1)[: len(p)]
+    adjusted[order] = np.maximum.accumulate(p[order] * left).clip(max=1)
     return adjusted
+
+
+def pairs_among(rows: int) -> int:
+    """How many pairs there are among so many rows.
+
+    They are the family of a comparison with the best of these rows: it was chosen by the same data, so that any two of
+    them might have been compared. Where 15 models are equally good, comparing each with the best as if it were one of
+    14 comparisons calls some model worse in 13 % of cases, as one of all 105 pairs in 1 % (in simulation).
+    """
+    return rows * (rows - 1) // 2
 
 
 def over_seeds(right: npt.NDArray[np.bool_]) -> Estimate:
@@ -123,13 +137,95 @@ def difference_over_seeds(after: npt.NDArray[np.bool_], before: npt.NDArray[np.b
     return Estimate(crossed.mean, *interval)
 
 
+def difference_p(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) -> float:
+    """Two-sided p-value that two models, each from several seeds, are equally accurate: two arrays (seeds, images).
+
+    For one seed it is McNemar's exact test; for several it is below 0.05 exactly where the interval of
+    `difference_over_seeds` leaves 0 out.
+    """
+    if len(after) == 1 or np.array_equal(after, before):
+        return mcnemar(after[0], before[0])
+    gained, lost = float((after & ~before).mean()), float((before & ~after).mean())
+    crossed = _Crossed.of(after.astype(np.int8) - before.astype(np.int8))
+    low, high = _bonett_price(gained, lost, crossed.informative_images, crossed.quantile)
+    return crossed.p_value(abs(low + high) / (high - low) * crossed.quantile)
+
+
+def examples_needed(gained: float, lost: float, margin: float) -> int:
+    """How many test examples would show that no more than `margin` is lost, if the shares stay as they were seen.
+
+    `gained` and `lost` are the shares of the examples that one model has right and the other wrong, and the reverse.
+    It is the least number with which the interval of `paired_difference` ends above -margin; where more than the margin
+    seems to be lost, with which it ends below. A difference that seems to be the margin itself is never told from it:
+    then it is with which the interval is as narrow as the margin.
+    """
+    room = abs(gained - lost + margin)
+
+    def enough(examples: int) -> bool:
+        low, high = _bonett_price(gained, lost, examples, NORMAL_QUANTILE)
+        if room < margin / 10:
+            return (high - low) / 2 <= margin
+        return low >= -margin if gained - lost > -margin else high < -margin
+
+    few, many = 0, 1
+    while not enough(many):
+        few, many = many, 2 * many
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if enough(middle) else (middle, many)
+    return many
+
+
+def share_p(share: float, end: float, bound: float) -> float:
+    """Two-sided p-value that a share is `bound`, by the score test that Wilson's interval is the inverse of.
+
+    `end` is that of its 95 % interval on the side of the bound, from which the number of cases follows: for a bound at
+    the end itself the p-value is 0.05.
+    """
+    if not 0 < bound < 1 or share == end:
+        return 1.0 if bound <= 0 or bound >= 1 else 0.0
+    scale = np.sqrt(end * (1 - end) / (bound * (1 - bound)))
+    return float(2 * stats.norm.sf(NORMAL_QUANTILE * abs((share - bound) / (share - end)) * scale))
+
+
+def interval_p(low: float, high: float, bound: float, freedom: int | None = None) -> float:
+    """Two-sided p-value that a value with this symmetric 95 % interval is `bound`; for an end of it, it is 0.05.
+
+    `freedom` are the degrees of freedom of an interval by Student's t; None stands for the normal distribution.
+    """
+    if low == high:
+        return float(low == bound)
+    distance = abs(2 * bound - low - high) / (high - low)
+    if freedom is None:
+        return float(2 * stats.norm.sf(distance * NORMAL_QUANTILE))
+    return float(2 * stats.t.sf(distance * stats.t.ppf((1 + CONFIDENCE) / 2, freedom), freedom))
+
+
 @dataclass(frozen=True)
 class _Crossed:
     """The mean of values (seeds, images), and how far it can be trusted where seeds and images are both random."""
 
     mean: float
     informative_images: float  # so many independent images, of one model, would give a mean of the same variance
-    quantile: float
+    weight: float  # of Student's quantile in the one of the interval, beside the normal one
+    freedom: int
+
+    @property
+    def quantile(self) -> float:
+        """Half the width of the 95 % interval, in standard errors."""
+        return self._quantile(CONFIDENCE)
+
+    def _quantile(self, confidence: float) -> float:
+        student = float(special.stdtrit(self.freedom, (1 + confidence) / 2)) if self.weight else 0.0
+        return float(self.weight * student + (1 - self.weight) * special.ndtri((1 + confidence) / 2))
+
+    def p_value(self, errors: float) -> float:
+        """The p-value of a mean that lies so many standard errors from what is tested."""
+        if errors == 0:
+            return 1.0
+        if self._quantile(1 - TINY) < errors:
+            return TINY
+        return float(optimize.brentq(lambda p: self._quantile(1 - p) - errors, TINY, 1.0))
 
     @classmethod
     def of(cls, values: "npt.NDArray[np.bool_] | npt.NDArray[np.int8]") -> "_Crossed":
@@ -148,12 +244,11 @@ class _Crossed:
         covariance = (seeds * of_images.var(ddof=1) - values.var(axis=1, ddof=1).mean()) / (seeds - 1)
         from_seeds, from_images = of_seeds.var(ddof=1) / seeds, max(covariance, 0.0) / images
         variance = from_seeds + from_images
-        weight = (from_seeds / variance) ** 1.5 if variance else 0.0
-        student = float(special.stdtrit(seeds - 1, (1 + CONFIDENCE) / 2))
         return cls(
             mean=float(values.mean()),
             informative_images=float(values.var() / variance) if variance else float(values.size),
-            quantile=float(weight * student + (1 - weight) * NORMAL_QUANTILE),
+            weight=float((from_seeds / variance) ** 1.5) if variance else 0.0,
+            freedom=seeds - 1,
         )
 
 

@@ -17,7 +17,7 @@ from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.files import FORMS, form_of
 from experiments.comparison.names import names
 from experiments.comparison.pairs import Examined, pairs_for_people, table_of_pairs
-from experiments.comparison.people import MACHINES, RANK, for_people, note
+from experiments.comparison.people import MACHINES, RANK, SAME, for_people, note
 from experiments.comparison.terminal import OPTIONAL, narrowed, picture, styled
 from experiments.errors import UserError, by_beginning
 from experiments.tracking import Store, Tracking
@@ -332,6 +332,28 @@ def test_a_pair_is_compared_image_by_image() -> None:
     assert pair["mcnemar_p"] == pytest.approx(2 / 2**6)
     assert pair["low"] < 0.06 < pair["high"]
     assert pair["bootstrap_low"] < 0.06 < pair["bootstrap_high"]
+
+
+def test_what_a_pair_shows_is_said_by_its_corrected_p_value() -> None:
+    runs = [examined("none", 10), examined("qat", 4), examined("again", 10)]
+    assert table_of_pairs(runs[:2])["verdict"].tolist() == ["more accurate"]
+    assert table_of_pairs(runs)["verdict"].tolist() == ["not told apart"] * 3
+
+
+def test_two_runs_with_the_same_file_are_said_to_have_it() -> None:
+    one, other = (Examined(name, "mnist", answers(10), file="f") for name in ("one", "other"))
+    assert pairs_for_people(table_of_pairs([one, other]))["verdict"].tolist() == ["same file"]
+
+
+def test_a_file_that_is_the_float_file_is_said_to_be_it_and_is_never_faster() -> None:
+    table = frame([row("none", speed="same file", speedup=1.2, speedup_low=1.1, speedup_high=1.3), row("qat")])
+    assert styled(table)["faster"][0] == "dim"
+    assert SAME in note(table)
+
+
+def test_of_rows_with_the_same_file_all_are_the_best_or_none() -> None:
+    table = frame([row("a", tflite_sha256="f", latency_p50_us=5.0), row("b", tflite_sha256="f"), row("c")])
+    assert styled(table)["latency p50 us"] == ["bold green", "bold green", ""]
 
 
 def test_several_runs_are_all_their_pairs_with_corrected_p() -> None:

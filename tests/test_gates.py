@@ -1,11 +1,15 @@
 """Rows by a condition, and the run to ship."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 from experiments.comparison.columns import frame
-from experiments.comparison.gates import decide, requirement, told
+from experiments.comparison.gates import Decision, decide, requirement, told
 from experiments.comparison.query import in_order, matrix, only, where
 from experiments.errors import UserError
+from experiments.statistics import proportion
 from tests.rows import FAILED, row
 
 RUNS = frame(
@@ -30,6 +34,54 @@ def test_the_smallest_run_that_meets_all_requirements_is_shipped() -> None:
 
 def test_a_requirement_is_judged_on_the_bad_end_of_the_interval() -> None:
     assert chosen("tflite_accuracy >= 0.98", "tflite_bytes <= 200_000") == "qat"  # ptq_int8 has 0.99, perhaps 0.97
+
+
+def measured(strategy: str, hits: int, images: int = 1000, **changes: Any) -> dict[str, Any]:
+    """A run that has so many images right."""
+    return row(strategy, **proportion(hits, images).columns("tflite_accuracy"), verified="true", **changes)
+
+
+def shipped(rows: list[dict[str, Any]], text: str) -> Decision:
+    table = frame(rows)
+    return decide(table, [requirement(text, table)], "tflite_bytes", lowest=True)
+
+
+def test_one_run_is_judged_by_its_interval_alone_and_of_many_all_together() -> None:
+    barely = [measured(f"s{n}", 989) for n in range(10)]  # its interval ends at 0.9804
+    assert shipped(barely[:1], "tflite_accuracy >= 0.98").chosen is not None
+    decision = shipped(barely, "tflite_accuracy >= 0.98")
+    assert decision.chosen is None
+    assert "met alone, and not at 95 % for all 10 rows together, by Holm" in told(decision, "tflite_bytes", True)[0]
+
+
+def test_what_is_clearly_better_meets_a_requirement_among_many() -> None:
+    rows = [measured("good", 998), *(measured(f"s{n}", 960) for n in range(14))]
+    chosen = shipped(rows, "tflite_accuracy >= 0.98").chosen
+    assert chosen is not None
+    assert chosen["strategy"] == "good"
+
+
+def test_of_many_runs_that_only_just_miss_a_bound_hardly_any_is_shipped() -> None:
+    rng = np.random.default_rng(0)
+    wrong = [
+        shipped([measured(f"s{n}", hits) for n, hits in enumerate(rng.binomial(1000, 0.98, 15))],
+                "tflite_accuracy > 0.98").chosen is not None
+        for _ in range(60)
+    ]  # fmt: skip
+    assert np.mean(wrong) <= 0.1
+
+
+def test_a_speedup_is_judged_on_its_logarithm() -> None:
+    interval = {"speedup": 2.0, "speedup_low": 1.6, "speedup_high": 2.5, "verified": "true", "speed": "faster"}
+    assert shipped([row("qat", **interval)], "speedup >= 1.6").chosen is not None
+    assert shipped([row("qat", **interval)], "speedup >= 1.61").chosen is None
+
+
+def test_other_runs_with_the_file_to_ship_are_named() -> None:
+    decision = shipped([measured(name, 999, tflite_sha256="a") for name in ("one", "two")], "tflite_accuracy > 0.9")
+    assert told(decision, "tflite_bytes", True)[-1].endswith(
+        "The same file, byte for byte: two epochs=1 seed=0 (run-two)."
+    )
 
 
 def test_a_file_that_breaks_its_promise_is_never_shipped() -> None:

@@ -11,18 +11,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import stats
 
 from experiments.statistics import (
+    SIGNIFICANT,
     Estimate,
     difference_over_seeds,
+    difference_p,
     discordant,
+    examples_needed,
     holm,
+    interval_p,
     mcnemar,
     over_seeds,
     paired_bootstrap,
     paired_difference,
+    pairs_among,
     proportion,
     ratio_of_medians,
+    share_p,
     t_test_of_logs,
 )
 
@@ -283,6 +290,76 @@ def test_holm_is_wrong_anywhere_in_at_most_5_percent_under_the_null() -> None:
     several = np.random.default_rng(12).uniform(size=(TRIALS, 6))
     wrong = np.mean([holm(p).min() < 0.05 for p in several])
     assert wrong == pytest.approx(0.05, abs=0.015)
+
+
+def equal_models(rng: np.random.Generator, models: int, images: int = 1000) -> Bools:
+    """Answers (models, images) of models that are equally accurate, and mostly err on the same images."""
+    difficulty = rng.random(images) + rng.normal(0, 0.03, (models, images))
+    return np.asarray(difficulty < 0.95)
+
+
+@pytest.mark.parametrize("models", [3, 15])
+def test_of_equally_good_models_hardly_any_is_called_worse_than_the_best_of_them(models: int) -> None:
+    rng, wrong = np.random.default_rng(13), []
+    for _ in range(400):
+        right = equal_models(rng, models)
+        best = right.sum(axis=1).argmax()
+        p = np.array([mcnemar(each, right[best]) for place, each in enumerate(right) if place != best])
+        wrong.append(holm(p, pairs_among(models)).min() < SIGNIFICANT)
+    assert np.mean(wrong) <= 0.05
+
+
+def test_a_family_of_which_some_are_known_is_corrected_as_strictly_as_the_whole() -> None:
+    p = np.random.default_rng(14).uniform(size=10) / 100
+    assert (holm(p[:4], 10) >= holm(p)[:4]).all()
+    assert holm(p, 10) == pytest.approx(holm(p))
+
+
+@given(st.integers(2, 4), st.integers(0, 2**32 - 1))
+def test_a_difference_over_seeds_is_significant_where_its_interval_leaves_0_out(seeds: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    before = rng.random((seeds, 300)) < 0.9
+    after = before ^ (rng.random((seeds, 300)) < rng.uniform(0, 0.1))
+    interval = difference_over_seeds(after, before)
+    if min(abs(interval.low), abs(interval.high)) > 1e-9:
+        excluded = interval.low > 0 or interval.high < 0
+        one_seed = np.array_equal(after, before)
+        assert one_seed or (difference_p(after, before) < SIGNIFICANT) == excluded
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (20, 20), (30, 10), (20, 22), (20, 30)])
+def test_with_the_examples_needed_and_no_fewer_a_loss_is_told_from_the_margin(gained: int, lost: int) -> None:
+    margin, needed = 0.005, examples_needed(gained / 1000, lost / 1000, 0.005)
+
+    def told(examples: int) -> bool:
+        more, fewer = (round(count / 1000 * examples) for count in (gained, lost))
+        after, before = paired(examples - more - fewer, more, fewer, 0)
+        interval = paired_difference(after, before)
+        return interval.low >= -margin or interval.high < -margin
+
+    assert told(round(needed * 1.02) + 2)
+    assert not told(round(needed * 0.95) - 2)
+
+
+def test_without_a_difference_as_many_examples_are_needed_as_make_the_interval_as_narrow_as_the_margin() -> None:
+    needed = examples_needed(0.02, 0.02, 0.005)
+    differing = round(0.02 * needed)
+    rounded = paired_difference(*paired(needed - 2 * differing, differing, differing, 0))
+    assert (rounded.high - rounded.low) / 2 == pytest.approx(0.005, rel=0.01)
+
+
+@given(st.integers(1, 999), st.floats(0.01, 0.99))
+def test_the_p_value_of_a_share_is_that_of_the_score_test(hits: int, bound: float) -> None:
+    share = proportion(hits, 1000)
+    z = (share.value - bound) / np.sqrt(bound * (1 - bound) / 1000)
+    end = share.low if share.value > bound else share.high
+    assert share_p(share.value, end, bound) == pytest.approx(2 * stats.norm.sf(abs(z)), rel=1e-6)
+
+
+@pytest.mark.parametrize("freedom", [None, 2])
+def test_the_p_value_of_an_interval_s_end_is_5_percent_and_of_its_middle_1(freedom: int | None) -> None:
+    assert interval_p(-1, 3, 3, freedom) == pytest.approx(0.05)
+    assert interval_p(-1, 3, 1, freedom) == pytest.approx(1)
 
 
 def test_one_seed_has_the_intervals_of_one_run() -> None:

@@ -17,6 +17,7 @@ from experiments.comparison.columns import (
     epochs_in_all,
     is_content,
     key_of,
+    same_file,
 )
 from experiments.comparison.groups import Answered
 from experiments.errors import UserError, near
@@ -109,9 +110,14 @@ def _held(run: pd.Series, other: pd.Series | None, answers: Answered) -> Mapping
     return {
         "against_run_id": other["run_id"],
         "size_against": other["tflite_bytes"] / run["tflite_bytes"],
-        **_accuracies(run, other, answers),
-        **_speedups(run, other),
+        **(_of_one_file() if same_file(run, other) else {**_accuracies(run, other, answers), **_speedups(run, other)}),
     }
+
+
+def _of_one_file() -> Mapping[str, float]:
+    """A file differs in nothing from itself, whatever its timings."""
+    none = Estimate(0.0, 0.0, 0.0).columns("accuracy_difference")
+    return {**none, "accuracy_difference_p": 1.0, **Estimate(1.0, 1.0, 1.0).columns("speedup_against")}
 
 
 def _accuracies(run: pd.Series, other: pd.Series, answers: Answered) -> Mapping[str, Any]:

@@ -213,6 +213,12 @@ def as_typed(value: Any) -> str:
     return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
+def same_file(run: pd.Series, other: pd.Series) -> bool:
+    """Whether two runs gave the same TFLite file, byte for byte."""
+    files = (run["tflite_sha256"], other["tflite_sha256"])
+    return bool(pd.notna(files[0]) and pd.notna(files[1]) and files[0] == files[1])
+
+
 def says(verdict: object, word: str) -> bool:
     """Whether a verdict is true or false: a store has it as a word, a CSV as what it means, a failed run has none."""
     return str(verdict).lower() == word

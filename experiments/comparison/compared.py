@@ -16,6 +16,8 @@ from experiments.comparison.query import in_order, known, where
 from experiments.record import Answers
 from experiments.tracking import Store
 
+MARGIN = 0.005  # half a point of accuracy: what may be given up for size or speed, where nothing else is asked for
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -26,6 +28,7 @@ class Comparison:
     answers: Answered
     over_seeds: bool = False  # the rows are groups of runs that differ in their seeds only
     remarks: tuple[str, ...] = ()
+    margin: float = MARGIN  # share of the test examples that a file to ship may lose against the most accurate
 
     @property
     def pooled(self) -> bool:

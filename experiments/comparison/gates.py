@@ -4,18 +4,24 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, log
 
+import numpy as np
 import pandas as pd
 
-from experiments.comparison.columns import TEST, VOID, check_comparable, is_group, label, says, timed
+from experiments.comparison.columns import TEST, VOID, check_comparable, is_group, label, says, sound, timed
 from experiments.comparison.names import titled
 from experiments.comparison.query import known
 from experiments.errors import UserError
+from experiments.statistics import SIGNIFICANT, holm, interval_p, share_p
 
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
+SHARES = ("tflite_accuracy",)
+RATIOS = ("speedup", "speedup_against", "sentinel")
+TOGETHER = " (met alone, and not at 95 % for all {} rows together, by Holm)"
+ROUNDING = 1e-9  # of a p-value
 MOST_NAMES = 20  # in a line of what was excluded
 FORM = re.compile(r"\s*(?P<column>[\w.]+)\s*(?P<operator>>=|<=|>|<)\s*(?P<bound>[-+\d_.eE]+)\s*")
 
@@ -29,12 +35,38 @@ class Requirement:
     bound: float
     text: str
 
+    @property
+    def at_least(self) -> bool:
+        """Whether the bound is one from below."""
+        return self.operator in (">", ">=")
+
     def met_by(self, run: pd.Series) -> bool:
         """Whether a run keeps the bound also at the bad end of its interval; one without a value does not."""
-        value = run[judged(run, self.column, at_least=self.operator in (">", ">="))]
+        value = run[judged(run, self.column, self.at_least)]
         return (
             bool(pd.notna(value)) and OPERATORS[self.operator](float(value), self.bound) and _is_valid(run, self.column)
         )
+
+    def p_value(self, run: pd.Series) -> float | None:
+        """Two-sided p-value that a run does not keep the bound; 0.05 where the bad end of its interval is the bound.
+
+        None where it has no interval, and is judged by its value.
+        """
+        value, low, high = (run.get(f"{self.column}{end}") for end in ("", "_low", "_high"))
+        if pd.isna(value) or pd.isna(low) or pd.isna(high) or not low <= value <= high:
+            return None
+        if not OPERATORS[self.operator](value, self.bound):
+            return 1.0
+        freedom = int(run["seeds"]) - 1 if is_group(run) else None
+        if self.column in RATIOS:
+            if not freedom and pd.notna(run["latency_replicates"]):
+                freedom = int(run["latency_replicates"]) - 1
+            if min(low, self.bound) <= 0:
+                return None
+            return interval_p(log(low), log(high), log(self.bound), freedom or None)
+        if self.column in SHARES and not freedom:
+            return share_p(value, low if self.at_least else high, self.bound)
+        return interval_p(low, high, self.bound, freedom or None)
 
 
 @dataclass(frozen=True)
@@ -43,6 +75,7 @@ class Decision:
 
     chosen: pd.Series | None
     excluded: Mapping[str, tuple[str, ...]]
+    same: tuple[str, ...] = ()  # other runs that are left, whose file is the same
 
 
 def requirement(text: str, table: pd.DataFrame) -> Requirement:
@@ -73,7 +106,8 @@ def judged(run: pd.Series, column: str, at_least: bool) -> str:
 def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: str, lowest: bool) -> Decision:
     """The run that meets every requirement and has the lowest (or highest) value of the objective.
 
-    A run counts only if it is finished and its file is what its strategy promises.
+    A run counts only if it is finished and its file is what its strategy promises. Requirements on what has an interval
+    are judged for all such runs together, so that 95 % stand for the whole comparison (Holm).
 
     Raises:
         UserError: the objective is no column of numbers, times of different machines would decide, or no one file can
@@ -85,21 +119,39 @@ def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: 
         check_comparable(table, column, given)
     _check_one_task(table)
     excluded: dict[str, tuple[str, ...]] = {}
-    left = table
+    left, compared = table, table[sound(table)]
     conditions: dict[str, Callable[[pd.Series], bool]] = {
         "finished": lambda run: bool(run["status"] == "FINISHED"),
         "verified": lambda run: not says(run["verified"], "false"),
-        **{each.text: each.met_by for each in requirements},
+        **{each.text: _met_together(each, compared) for each in requirements},
         f"{objective} is known": lambda run: bool(pd.notna(run[objective])) and _is_valid(run, objective),
     }
     for text, meets in conditions.items():
         meeting = left[[meets(run) for _, run in left.iterrows()]]
         gone = left.drop(index=meeting.index)
-        excluded[text] = tuple(label(run) for _, run in gone.iterrows())
+        alone = next((each.met_by for each in requirements if each.text == text), None)
+        excluded[text] = tuple(
+            label(run) + (TOGETHER.format(len(compared)) if alone and alone(run) else "") for _, run in gone.iterrows()
+        )
         left = meeting
     if left.empty:
         return Decision(None, excluded)
-    return Decision(left.sort_values(objective, ascending=lowest, kind="stable").iloc[0], excluded)
+    chosen = left.sort_values(objective, ascending=lowest, kind="stable").iloc[0]
+    same = left[left["tflite_sha256"].eq(chosen["tflite_sha256"]).fillna(value=False)]
+    return Decision(chosen, excluded, tuple(label(run) for _, run in same.iterrows() if label(run) != label(chosen)))
+
+
+def _met_together(each: Requirement, compared: pd.DataFrame) -> Callable[[pd.Series], bool]:
+    """Whether a run meets a requirement, judged together with all that are compared."""
+    found = {place: p for place, run in compared.iterrows() if (p := each.p_value(run)) is not None}
+    adjusted = dict(zip(found, holm(np.array(list(found.values()))), strict=True))
+    barely = SIGNIFICANT * (1 + ROUNDING)
+
+    def meets(run: pd.Series) -> bool:
+        p = adjusted.get(run.name)
+        return each.met_by(run) if p is None else p <= barely and _is_valid(run, each.column)
+
+    return meets
 
 
 def _check_one_task(table: pd.DataFrame) -> None:
@@ -138,6 +190,8 @@ def told(decision: Decision, objective: str, lowest: bool) -> list[str]:
     shipped = f"Ship {label(run)}: {objective} {run[objective]:,.6g}{interval} is the {how} of those left."
     if is_group(run):  # to choose among the seeds by test accuracy would flatter the file
         shipped += f" The file is that of the lowest seed, run {run['run_id'][:8]}."
+    if decision.same:
+        shipped += f" The same file, byte for byte: {_listed(decision.same)}."
     return [*lines, shipped]
 
 

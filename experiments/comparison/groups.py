@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.artifacts import PREDICTIONS
 from experiments.comparison.columns import GROUPED, VOID, WHOLE, cell_of, label, says, timed
-from experiments.measure.latency import in_words
+from experiments.measure.latency import SAME_FILE, in_words
 from experiments.record import Answers, is_setting
 from experiments.statistics import Estimate, difference_over_seeds, over_seeds, ratio_of_medians
 
@@ -172,7 +172,9 @@ def _speedups(runs: pd.DataFrame, seeds_only: bool) -> dict[str, Any]:
     if len(valid) == 1:  # what is known of the one timing that means something
         own = [f"{name}{end}" for name in SPEEDUPS for end in ("", "_low", "_high") if f"{name}{end}" in valid.columns]
         return {name: valid[name].iloc[0] for name in (*own, "speed")}
-    if seeds_only and "speedup" in found:
+    if (valid["speed"] == SAME_FILE).all():
+        found["speed"] = SAME_FILE
+    elif seeds_only and "speedup" in found:
         found["speed"] = in_words(Estimate(*(found[f"speedup{end}"] for end in ("", "_low", "_high"))))
     return found
 

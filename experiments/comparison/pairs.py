@@ -13,15 +13,17 @@ from experiments.comparison.people import percents
 from experiments.comparison.terminal import picture
 from experiments.errors import UserError
 from experiments.identity import with_digest
+from experiments.measure.latency import SAME_FILE
 from experiments.progress import CONSOLE, print_whole
 from experiments.record import Answers
-from experiments.statistics import discordant, holm, mcnemar, paired_bootstrap, paired_difference
+from experiments.statistics import SIGNIFICANT, discordant, holm, mcnemar, paired_bootstrap, paired_difference
 from experiments.tracking import Row, Store
 
 PAIRS_NOTE = (
     "gained and lost: images that the run's TFLite file has right and the other's wrong, and the reverse. "
     "[low, high]: 95 % intervals over the test images, by Bonett and Price's formula and by resampling images as "
-    "pairs. McNemar p: exact, that both err equally often; Holm p: corrected for so many comparisons."
+    "pairs. McNemar p: exact, that both err equally often; Holm p: corrected for so many comparisons, and what the "
+    "verdict goes by: below 0.05 one is more accurate."
 )
 
 
@@ -33,13 +35,14 @@ class Examined:
     dataset: str
     answers: Answers
     test_digest: str | None = None  # of the images; None where an earlier version recorded the run
+    file: str | None = None  # digest of the TFLite file
 
 
 def _examined(store: Store, row: Row) -> Examined:
     answers = store.predictions(row["run_id"])
     if answers is None:
         raise UserError(f"--pair {row['run_id']}: this run has no {PREDICTIONS} (status {row['status']}).")
-    return Examined(label(row), row["dataset"], answers, row["test_digest"])
+    return Examined(label(row), row["dataset"], answers, row["test_digest"], row["tflite_sha256"])
 
 
 def table_of_pairs(runs: Sequence[Examined]) -> pd.DataFrame:
@@ -51,7 +54,18 @@ def table_of_pairs(runs: Sequence[Examined]) -> pd.DataFrame:
     for run in runs[1:]:
         _check_images(runs[0], run)
     table = pd.DataFrame([_compared(run, against) for against, run in combinations(runs, 2)])
-    return table.assign(holm_p=holm(table["mcnemar_p"].to_numpy()))
+    adjusted = holm(table["mcnemar_p"].to_numpy())
+    verdicts = [
+        SAME_FILE if same else _verdict(difference, p)
+        for same, difference, p in zip(table["same_file"], table["difference"], adjusted, strict=True)
+    ]
+    return table.assign(holm_p=adjusted, verdict=verdicts)
+
+
+def _verdict(difference: float, p: float) -> str:
+    if p >= SIGNIFICANT:
+        return "not told apart"
+    return "more accurate" if difference > 0 else "less accurate"
 
 
 def _check_images(first: Examined, other: Examined) -> None:
@@ -77,6 +91,7 @@ def _compared(run: Examined, against: Examined) -> dict[str, object]:
         "run": run.label, "against": against.label, "images": len(after), "gained": gained, "lost": lost,
         "difference": formula.value, "low": formula.low, "high": formula.high,
         "bootstrap_low": bootstrap.low, "bootstrap_high": bootstrap.high, "mcnemar_p": mcnemar(after, before),
+        "same_file": run.file is not None and run.file == against.file,
     }  # fmt: skip
 
 
@@ -89,6 +104,7 @@ def pairs_for_people(table: pd.DataFrame) -> pd.DataFrame:
     shown["McNemar p"] = [f"{p:.2g}" for p in table["mcnemar_p"]]
     if len(table) > 1:
         shown["Holm p"] = [f"{p:.2g}" for p in table["holm_p"]]
+    shown["verdict"] = table["verdict"]
     return shown
 
 

@@ -23,6 +23,7 @@ from experiments.comparison.columns import (
 )
 from experiments.comparison.names import titled
 from experiments.escaping import one_line
+from experiments.measure.latency import SAME_FILE
 from experiments.record import NOT_MEASURED
 from experiments.rounding import percent, three_digits, times, whole
 
@@ -122,6 +123,7 @@ SPEED = (
     "speed: equivalent is a ratio within 2 % of 1; unclear is an interval too wide to tell; void is a timing that was "
     "disturbed, or in which a file seemed to differ from its own copy."
 )
+SAME = "same file: a row's file is the float file that it was timed with, byte for byte."
 MACHINES = "These rows come from different machines: compare latencies within one machine only."
 RANK = (
     "Each row was timed beside a float file of its own: compare rows by faster, not by latency, and where they differ "
@@ -137,6 +139,7 @@ def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY,)) -> str:
         OF_SEEDS if pooled else OF_RUNS: True,
         NO_EVIDENCE: True,
         SPEED: bool(table["speed"].notna().any()),
+        SAME: bool((table["speed"] == SAME_FILE).any()),
         MACHINES: several_machines(table),
         RANK: LATENCY in columns and of_one_float_file(table),
     }

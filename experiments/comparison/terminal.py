@@ -11,6 +11,7 @@ from rich.text import Text
 
 from experiments.comparison.columns import TASK, VOID, several_machines, sound, timed
 from experiments.comparison.people import Differences, for_people, note
+from experiments.measure.latency import SAME_FILE
 from experiments.progress import CONSOLE, print_whole
 from experiments.record import is_setting
 
@@ -55,7 +56,7 @@ def styled(table: pd.DataFrame) -> Mapping[str, Sequence[str]]:
     """How the cells of a column look: the best ones marked, differences that cannot be told from none dimmed."""
     differences = Differences.of(table)
     never = pd.Series(False, index=table.index)
-    like_float = table["speed"].isin(["equivalent", "unclear", VOID]) & (differences.speedup == "speedup")
+    like_float = table["speed"].isin(["equivalent", "unclear", SAME_FILE, VOID]) & (differences.speedup == "speedup")
     chance = {
         differences.change: _holds(table, differences.accuracy, 0),
         differences.faster: _holds(table, differences.speedup, 1) | like_float,
@@ -81,7 +82,9 @@ def _best(table: pd.DataFrame, column: str, highest: bool) -> pd.Series:
     if timed(column):
         values = values.where((table["speed"] != VOID) & (not several_machines(table)))
     best = values.groupby([table[name] for name in TASK], dropna=False).transform("max" if highest else "min")
-    return values.eq(best).fillna(value=False).astype(bool)
+    found = values.eq(best).fillna(value=False).astype(bool)
+    files = table["tflite_sha256"]  # what is the same file is as good, whatever its timings
+    return found | (files.notna() & files.isin(files[found]) & values.notna())
 
 
 def _holds(table: pd.DataFrame, column: str, nothing: float) -> pd.Series:

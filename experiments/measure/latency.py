@@ -27,7 +27,8 @@ from experiments.statistics import Estimate, ratio_of_medians, t_quantiles
 from experiments.temporary import temporary_folder
 from experiments.tflite import TFLiteModel
 
-Verdict = Literal["faster", "slower", "equivalent", "unclear", "void"]
+Verdict = Literal["faster", "slower", "equivalent", "unclear", "void", "same file"]
+SAME_FILE: Verdict = "same file"  # of two files with the same bytes, of which none is faster
 
 STOPWATCH = Path(__file__).with_name("stopwatch.py")
 SENTINEL = "sentinel"
@@ -154,6 +155,7 @@ class Latency:
     """A run's file and the float reference of its baseline, timed together."""
 
     session: Session
+    same_file: bool = False  # the run's file is the reference, byte for byte
 
     @property
     def own(self) -> Timings:
@@ -167,8 +169,9 @@ class Latency:
 
     @property
     def verdict(self) -> Verdict:
-        """What the speedup means."""
-        return self.session.verdict(self.speedup)
+        """What the speedup means; where both files are the same one, that they are."""
+        verdict = self.session.verdict(self.speedup)
+        return SAME_FILE if self.same_file and verdict != "void" else verdict
 
 
 def measure_latency(
@@ -180,7 +183,8 @@ def measure_latency(
         UserError: the interpreter ended the process, as it does on files it cannot run.
     """
     files = {"reference": reference, "model": model}
-    return Latency(time_together(files, dict.fromkeys(files, images), protocol, [("reference", "model")], seed))
+    session = time_together(files, dict.fromkeys(files, images), protocol, [("reference", "model")], seed)
+    return Latency(session, model.digest == reference.digest)
 
 
 def time_together(

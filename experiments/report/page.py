@@ -20,7 +20,7 @@ from experiments.comparison.terminal import styled
 from experiments.errors import UserError, redacted
 from experiments.plots import as_svg
 from experiments.plots.comparison import Pictures
-from experiments.report.choices import MARGIN, Task, choices, tasks
+from experiments.report.choices import Task, choices, tasks
 from experiments.report.details import (
     Details,
     confusion,
@@ -81,12 +81,12 @@ def report(store: Store, comparison: Comparison, drawn: Pictures, commands: Sequ
     Raises:
         UserError: an artifact of a run is not what a run writes.
     """
-    found = tasks(_competing(comparison), comparison.runs, comparison.answers)
+    found = tasks(_competing(comparison), comparison.runs, comparison.answers, comparison.margin)
     context = {
         "title": _title(comparison.runs),
         "runs": len(comparison.runs),
         "answers": [(task, choices(task)) for task in found],
-        "margin": f"{100 * MARGIN:g}",
+        "margin": f"{100 * comparison.margin:g}",
         "table": table_of(comparison.table, comparison.remarks),
         "control": _control(comparison),
         "pictures": {name: Markup(as_svg(figure, name)) for name, figure in drawn.drawn.items()},
