@@ -25,6 +25,7 @@ from experiments.comparison.files import FORMS, write_comparison
 from experiments.comparison.people import for_people, note
 from experiments.comparison.pictures import drawn
 from experiments.errors import UserError, mistakes_told, near
+from experiments.identity import DIGESTS
 from experiments.plots import save
 from experiments.plots.comparison import Evidence, comparison_pictures
 from experiments.progress import say
@@ -84,7 +85,8 @@ def sign(folder: Path, signature: Mapping[str, str]) -> None:
 
 def _read(file: Path) -> pd.DataFrame:
     """A published table; an empty one where there is none."""
-    table = identified(pd.read_csv(file) if file.exists() else pd.DataFrame(columns=list(COLUMNS)))
+    texts = dict.fromkeys((*DIGESTS, "tflite_sha256"), "string")
+    table = identified(pd.read_csv(file, dtype=texts) if file.exists() else pd.DataFrame(columns=list(COLUMNS)))
     return table.astype(dict.fromkeys((name for name in WHOLE if not (table[name] % 1 > 0).any()), "Int64"))
 
 
@@ -172,7 +174,7 @@ def published(name: str, read: Callable[[str], str] = on_disk) -> str:
 def sweep_table(table: pd.DataFrame) -> str:
     """What `python -m experiments.compare` shows of a sweep."""
     every = list(dict.fromkeys([*COLUMNS, *table.columns]))  # one of an earlier version has fewer
-    table = table.reindex(columns=every)
+    table = identified(table.reindex(columns=every))
     return f"{markdown(for_people(table))}\n{note(table)}\n"
 
 

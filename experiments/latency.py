@@ -63,7 +63,7 @@ def main() -> None:
         store = _store(options)
         contestants = list(_contestants(options, store))
         session = _timed(contestants, options)
-        pairs = pairs_table(session)
+        pairs = pairs_table(session, {contestant.name: contestant.model.digest for contestant in contestants})
         files = files_table(contestants, session, pairs)
         show(files, pairs, session)
         if store:
@@ -248,18 +248,24 @@ def files_table(contestants: Sequence[Contestant], session: "Session", pairs: pd
     return pd.DataFrame(rows)
 
 
-def pairs_table(session: "Session") -> pd.DataFrame:
-    """Every two files: how many times faster the second is, with what can be said of it."""
-    from experiments.measure.latency import SENTINEL
+def pairs_table(session: "Session", digests: Mapping[str, str]) -> pd.DataFrame:
+    """Every two files: how many times faster the second is, with what can be said of it.
+
+    Those with the same digest are one file, of which nothing is tested: whatever their timings, none is faster.
+    """
+    from experiments.measure.latency import SAME_FILE, SENTINEL
     from experiments.statistics import holm, t_test_of_logs
 
     timed = {name: timings.medians for name, timings in session.timings.items() if name != SENTINEL}
     pairs = list(combinations(timed, 2))
-    adjusted = holm(np.array([t_test_of_logs(timed[one], timed[other]) for one, other in pairs]))
+    differing = [(one, other) for one, other in pairs if digests[one] != digests[other]]
+    tested = holm(np.array([t_test_of_logs(timed[one], timed[other]) for one, other in differing]))
+    adjusted = dict(zip(differing, tested, strict=True))
     rows = []
-    for (one, other), p in zip(pairs, adjusted, strict=True):
+    for one, other in pairs:
         ratio = session.ratio(one, other)
-        verdict = session.verdict(ratio)
+        p = adjusted.get((one, other), 1.0)
+        verdict = session.verdict(ratio) if (one, other) in adjusted else SAME_FILE
         unproved = verdict in ("faster", "slower") and p >= SIGNIFICANT
         rows.append(
             {

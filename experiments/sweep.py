@@ -5,7 +5,7 @@ import socket
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from importlib.util import find_spec
@@ -22,7 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.command_line import count_of_jobs
 from experiments.compare import illustrate, show_and_write
+from experiments.comparison.columns import frame
 from experiments.comparison.compared import Comparison
+from experiments.comparison.names import names
 from experiments.composition import Composer
 from experiments.configuration import Request, configuration_explained, read
 from experiments.disk import explained
@@ -145,6 +147,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         lost = [overrides for number, overrides in enumerate(self._jobs) if number not in recorded]
         failed = [row for row in rows if row["status"] != "FINISHED"]
         unverified = [row for row in rows if row["verified"] == "false"]
+        called = _names_of(rows)
         comparison = None
         try:
             if rows:
@@ -152,11 +155,12 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         finally:
             _list(
                 f"{len(failed)} of {len(rows)} runs failed:",
-                [_told(row, row["error"] or row["status"]) for row in failed],
+                [_told(row, called, row["error"] or row["status"]) for row in failed],
             )
             _list(f"{len(lost)} of {len(self._jobs)} jobs left no run:", [" ".join(overrides) for overrides in lost])
             _list(
-                "Files that break their strategy's promise:", [_told(row, row["broken_promise"]) for row in unverified]
+                "Files that break their strategy's promise:",
+                [_told(row, called, row["broken_promise"]) for row in unverified],
             )
         self._store.close(self._sweep, "FAILED" if failed or lost else "FINISHED")
         self._over = True
@@ -210,8 +214,13 @@ def shared_modules(experiments: Iterable[Experiment]) -> list[str]:
     return [module for module, runs in needed.items() if runs > 1]
 
 
-def _told(row: Row, what: str) -> str:
-    return f"{row['strategy']} (run {row['run_id']}): {what}"
+def _names_of(rows: Sequence[Row]) -> Mapping[str, str]:
+    """What runs are called beside one another, with all in which they differ, by their ids."""
+    return dict(zip((row["run_id"] for row in rows), names(frame(rows)), strict=True)) if rows else {}
+
+
+def _told(row: Row, called: Mapping[str, str], what: str) -> str:
+    return f"{called[row['run_id']]} (run {row['run_id']}): {what}"
 
 
 def _list(heading: str, items: Sequence[str]) -> None:

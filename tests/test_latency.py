@@ -16,6 +16,7 @@ from experiments.machine import Conditions
 from experiments.measure.accuracy import answers_in_batches, tflite_logits
 from experiments.measure.latency import (
     SENTINEL,
+    Latency,
     LatencyProtocol,
     Session,
     TimedFile,
@@ -60,13 +61,25 @@ def verdict(timed: Session) -> str:
 def test_what_a_file_is_called_is_corrected_for_the_number_of_pairs() -> None:
     everyone = {name: timings(101.5 if name == "f" else 100, 0.02, seed=n) for n, name in enumerate("abcdef")}
     six = Session({**everyone, SENTINEL: timings(100, 0.02, seed=999)}, IDLE, 1, start_seconds=0.2)
-    contestants = [SimpleNamespace(name=name, model=SimpleNamespace(bytes=1)) for name in everyone]
+    contestants: Any = [SimpleNamespace(name=name, model=SimpleNamespace(bytes=1)) for name in everyone]
 
-    files = latency.files_table(contestants, six, latency.pairs_table(six)).set_index("file")  # type: ignore[arg-type]
+    files = latency.files_table(contestants, six, latency.pairs_table(six, {n: n for n in everyone})).set_index("file")
 
     assert (six.verdict(six.ratio("a", "f")), files.loc["f", "speed"], files.loc["a", "speed"]) == (
         "slower", "unclear", "",
     )  # fmt: skip
+
+
+def test_the_same_file_is_never_faster_than_itself_and_is_no_comparison() -> None:
+    everyone = {"a": timings(100, 0.001, seed=1), "copy": timings(90, 0.001, seed=2), "b": timings(50, 0.001, seed=3)}
+    timed = Session({**everyone, SENTINEL: timings(100, 0.001, seed=4)}, IDLE, 1, start_seconds=0.2)
+    pairs = latency.pairs_table(timed, {"a": "digest", "copy": "digest", "b": "another"})
+    assert pairs["speed"].tolist() == ["same file", "faster", "faster"]
+
+
+def test_a_run_whose_file_is_the_float_file_says_so_unless_its_timing_is_void() -> None:
+    assert Latency(session(model_us=50), same_file=True).verdict == "same file"
+    assert Latency(session(model_us=50, sentinel_us=50), same_file=True).verdict == "void"
 
 
 @pytest.mark.parametrize("name", ["sparse50%.tflite", "a,b.tflite"])

@@ -1,12 +1,14 @@
 """The architectures, and models from files."""
 
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from experiments.errors import UserError
+from experiments.identity import model_digest
 from experiments.model import Architecture
 from experiments.model.article_cnn import ArticleCNN
 from experiments.model.ds_cnn import DSCNN
@@ -51,6 +53,47 @@ def test_a_saved_model_comes_back_with_its_weights(tmp_path: Path, ending: str) 
     card.check()
     loaded = card.build((8, 8, 1), 3)
     assert all((a == b).all() for a, b in zip(loaded.get_weights(), model.get_weights(), strict=True))
+
+
+def digest(architecture: Architecture, seed: int = 0) -> str:
+    from experiments.tensorflow_quietly import keras
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    return model_digest(architecture.build((8, 8, 1), 3), architecture)
+
+
+@pytest.mark.tensorflow
+def test_a_model_that_is_trained_here_is_the_same_for_every_seed_and_another_with_other_settings() -> None:
+    assert digest(MLP(), seed=0) == digest(MLP(), seed=1)
+    assert digest(MLP()) != digest(MLP(units=(8,)))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+def test_a_given_model_is_the_same_wherever_it_lies_and_another_with_other_weights(tmp_path: Path, ending: str) -> None:
+    model = MLP(units=(4,)).build((8, 8, 1), 3)
+    for name in ("one", "copy"):
+        model.save(tmp_path / f"{name}{ending}")
+    model.set_weights([weights + 0.1 for weights in model.get_weights()])
+    model.save(tmp_path / f"retrained{ending}")
+    one, copy, retrained = (
+        digest(KerasFile(path=tmp_path / f"{name}{ending}")) for name in ("one", "copy", "retrained")
+    )
+    assert (one == copy, one == retrained) == (True, False)
+
+
+@pytest.mark.tensorflow
+def test_the_code_of_an_architecture_of_one_s_own_is_part_of_its_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = tmp_path / "of_a_user.py"
+    source.write_text("from experiments.model.mlp import MLP\n\n\nclass Own(MLP):\n    pass\n")
+    own = import_module("of_a_user").Own()
+    before = digest(own)
+    source.write_text(source.read_text() + "# changed\n")
+    assert digest(own) != before
 
 
 def test_a_file_with_a_damaged_directory_is_a_damaged_model(tmp_path: Path) -> None:
