@@ -30,6 +30,7 @@ SAMPLES = "latency_samples.csv.gz"
 TIMED = "file,replicate,nanoseconds"  # its columns
 LAYERS = "layers.csv"  # artifact of a run: every op of its file
 CHANGED = "changed.npz"  # artifact of a run: test images whose answer is not that of the float model
+CLASSES = "classes.csv"  # artifact of a run: which label of the data each class number stands for
 PREDICTIONS = "predictions.csv"  # artifact of a run: what the models say of each test image
 MODEL = "model.tflite"  # artifact of a run: its file
 # What later commands read of a finished run: without one of them it is not finished.
@@ -42,6 +43,8 @@ def write_artifacts(folder: Path, record: RunRecord, title: str, configuration: 
     (folder / MODEL).write_bytes(record.tflite.content)
     (folder / RECORD).write_text(json.dumps(record.as_json(), indent=2))
     (folder / "config.yaml").write_text(configuration, encoding="utf-8")
+    if record.data.labels:
+        (folder / CLASSES).write_text(class_table(record.data.labels), encoding="utf-8")
     (folder / LAYERS).write_text(layer_table(record.ops, record.delegated), encoding="utf-8")
     (folder / "fidelity.csv").write_text(_table_of(Gap, record.gaps), encoding="utf-8")
     (folder / "signal_to_noise.csv").write_text(_table_of(OpNoise, record.op_noise), encoding="utf-8")
@@ -138,6 +141,11 @@ def layer_table(ops: Sequence[Op], delegated: Collection[int]) -> str:
     columns = [field.name for field in fields(Op) if field.name not in ("inputs", "outputs")]
     rows = [[*(getattr(op, name) for name in columns), op.arithmetic, op.index in delegated] for op in ops]
     return _as_csv([*columns, "arithmetic", "xnnpack"], rows)
+
+
+def class_table(labels: Mapping[int, str]) -> str:
+    """Class numbers and their labels as CSV, one line each."""
+    return _as_csv(["class", "label"], sorted(labels.items()))
 
 
 def _as_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -17,8 +17,19 @@ SPEEDS = {
 
 def description(record: RunRecord, address: str) -> str:
     """Markdown: accuracy, size and speed with their intervals, what the file computes in, and how to load it."""
-    sentences = [_accuracy(record), _size(record), _speed(record), _file(record), _loading(record, address)]
+    sentences = [
+        _warnings(record),
+        _accuracy(record),
+        _size(record),
+        _speed(record),
+        _file(record),
+        _loading(record, address),
+    ]
     return "\n\n".join(sentence for sentence in sentences if sentence)
+
+
+def _warnings(record: RunRecord) -> str:
+    return "\n\n".join(f"**Warning**, {warning}" for warning in record.warnings)
 
 
 def _accuracy(record: RunRecord) -> str:

@@ -1,7 +1,7 @@
 """One run, from the data set to the record, top to bottom."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from experiments.cache import Cache
 from experiments.dataset import Dataset, Examples, Source
@@ -22,6 +23,7 @@ from experiments.measure.fidelity import NOISE_IMAGES, delegated, gaps, op_noise
 from experiments.measure.interpreter import xnnpack_refusal
 from experiments.measure.latency import LatencyProtocol, measure_latency
 from experiments.measure.memory import Arena, Memory, footprint
+from experiments.measure.plausibility import doubts_about_answers, doubts_about_input
 from experiments.measure.profile import op_profile
 from experiments.model import Architecture
 from experiments.progress import say, say_once
@@ -128,7 +130,11 @@ def run(experiment: Experiment, tell: Callable[[Identity], None] = _nobody) -> R
         say(f"  partial: {described(promise.left_float)}")
 
     known = Remembered(experiment.cache, data, seed, experiment.threads)
+    warnings = list(_input_doubts(experiment, model, data, head, known))
     baseline = experiment.fit(data, experiment.training, "Training the baseline", head)(model)
+    with spent.on("evaluation"):
+        said = head.answers(known.keras_answers(baseline.model))
+        warnings += _answer_doubts(experiment, said, data, head, explained=bool(warnings))
     further = experiment.fit(data, experiment.finetune, f"Training {experiment.setting.strategy}", head)
     prepared = strategy.prepare(baseline.model, further, known.calibration)
 
@@ -179,10 +185,35 @@ def run(experiment: Experiment, tell: Callable[[Identity], None] = _nobody) -> R
         arena=micro,
         promise=promise,
         seconds=spent.seconds,
-        data=_data(data),
+        data=_data(data, head),
         stamp=stamp(),
         xnnpack_refusal=refusal,
+        warnings=tuple(warnings),
     )
+
+
+def _input_doubts(
+    experiment: Experiment, model: "Model", data: Dataset, head: Head, known: Remembered
+) -> Iterator[str]:
+    """Whether a model that is given gets its input as it was trained on it; said at once, before any training."""
+    if experiment.model.given:
+        with at_work():
+            found = list(doubts_about_input(model, data, head, partial(known.keras_answers_to, model)))
+        yield from _warned(found)
+
+
+def _answer_doubts(
+    experiment: Experiment, said: npt.NDArray[np.int64], data: Dataset, head: Head, explained: bool
+) -> Iterator[str]:
+    """Whether the answers of the baseline can be those of a model that knows its classes; said before the strategy."""
+    epochs = experiment.training.epochs
+    yield from _warned(doubts_about_answers(said, data, head, epochs, explained and epochs == 0))
+
+
+def _warned(warnings: Iterable[str]) -> Iterator[str]:
+    for warning in warnings:
+        say_once(f"  warning: {warning}")
+        yield warning
 
 
 def _answers(data: Dataset, head: Head, logits: Mapping[str, Logits]) -> Answers:
@@ -205,10 +236,10 @@ class Spent:
 
     @contextmanager
     def on(self, part: str) -> Iterator[None]:
-        """Count the block's seconds as those of this part."""
+        """Count the block's seconds among those of this part."""
         started = time.perf_counter()
         yield
-        self.seconds[part] = time.perf_counter() - started
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - started
 
 
 def identified(experiment: Experiment, model: "Model", data: Dataset) -> Identity:
@@ -272,7 +303,7 @@ def _stage(trained: Trained) -> Stage:
     )
 
 
-def _data(data: Dataset) -> Data:
+def _data(data: Dataset, head: Head) -> Data:
     return Data(
         training=len(data.train),
         validation=len(data.validation),
@@ -282,4 +313,6 @@ def _data(data: Dataset) -> Data:
         training_fingerprint=data.training_fingerprint,
         test_fingerprint=data.test_fingerprint,
         fingerprint=data.fingerprint,
+        outputs=head.outputs,
+        labels=data.labels,
     )

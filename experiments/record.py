@@ -1,7 +1,7 @@
 """The result of one run: pure data, and the names under which everybody else reads it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any
 
@@ -97,6 +97,19 @@ class Data:
     training_fingerprint: str  # SHA-256 of the training and validation images and labels
     test_fingerprint: str
     fingerprint: str  # of all
+    outputs: int = 0  # of the model; 0 where they are as many as the classes
+    labels: Mapping[int, str] = field(default_factory=dict)  # what each class number is called in the source
+
+    @property
+    def width(self) -> int:
+        """How many outputs the file has."""
+        return self.outputs or self.classes
+
+    @property
+    def renamed(self) -> dict[str, int]:
+        """The class number of each label, where any label is not that number; else nothing."""
+        named = {label: number for number, label in self.labels.items()}
+        return named if any(label != str(number) for label, number in named.items()) else {}
 
 
 @dataclass(frozen=True)
@@ -124,6 +137,7 @@ class RunRecord:
     data: Data
     stamp: Mapping[str, str]
     xnnpack_refusal: str = ""  # why XNNPACK cannot run the file, which is then measured on LiteRT's own kernels
+    warnings: tuple[str, ...] = ()  # why the baseline cannot be right, each as `remark: text`
 
     def metrics(self) -> dict[str, float]:
         """The numbers of the run, under the names that MLflow and the tables use; units stand in the names."""
@@ -207,6 +221,7 @@ class RunRecord:
             "broken_promise": "; ".join(self.broken),
             "partial": "true" if self.promise.partial else "false",
             "left_float": described(self.promise.left_float),
+            "warnings": "\n".join(self.warnings),
         }
 
     def curves(self) -> dict[str, tuple[float, ...]]:
@@ -227,6 +242,7 @@ class RunRecord:
             "own_training": asdict(self.own_training),
             "tflite_sha256": self.tflite.digest,
             "data_fingerprint": self.data.fingerprint,
+            "labels": {str(number): label for number, label in self.data.labels.items()},
             "gaps": [asdict(gap) for gap in self.gaps],
             "conditions": asdict(self.latency.session.conditions),
             "layers": [asdict(op) for op in self.ops],
@@ -236,6 +252,11 @@ class RunRecord:
 
 def _share(right: npt.NDArray[np.bool_]) -> Estimate:
     return proportion(int(np.count_nonzero(right)), len(right))
+
+
+def remark_of(warning: str) -> str:
+    """The words of a warning that a table has room for."""
+    return warning.partition(": ")[0]
 
 
 def is_setting(name: str) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.cache import Arrays, Cache
-from experiments.dataset import Dataset
+from experiments.dataset import Dataset, Images
 from experiments.machine import at_work
 from experiments.measure.accuracy import Logits, keras_logits, tflite_logits
 from experiments.stamp import CODE_DIGEST, runtimes
@@ -57,6 +57,12 @@ class Remembered:
     def keras_answers(self, model: "Model") -> Logits:
         """Outputs (n, classes) float32 of a Keras model on the test images."""
         return self._answers(digest_of(model), f"Keras {model.name}", lambda: keras_logits(model, self.data.test.x))
+
+    def keras_answers_to(self, model: "Model", images: Images) -> Logits:
+        """Outputs (n, outputs) float32 of a Keras model on other images than those of the test."""
+        inputs = {"model": digest_of(model), "images": hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()}
+        made = self._once(inputs, lambda: {"logits": keras_logits(model, images)}, f"answers: Keras {model.name}")
+        return np.asarray(made["logits"], np.float32)
 
     def tflite_answers(self, file: TFLiteModel) -> Logits:
         """Outputs (n, classes) float32 of a file on the test images."""

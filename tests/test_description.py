@@ -25,6 +25,7 @@ def said(verdict: str = "faster", change: tuple[float, float, float] = (0.0, -0.
         tflite=SimpleNamespace(bytes=156_296),
         reference_bytes=599_796,
         latency=latency,
+        warnings=(),
         broken=tuple(filter(None, [tags["broken_promise"]])),
         verdict=lambda: tags,
         data=SimpleNamespace(test=10_000, example=np.zeros((1, 28, 28, 1), np.float32)),

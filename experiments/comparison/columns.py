@@ -21,7 +21,7 @@ COLUMNS = (
     "speedup", "speedup_low", "speedup_high", "speed", "sentinel", "sentinel_low", "sentinel_high", "latency_void",
     "latency_replicates", "latency_other_cores", "latency_steal_cores", "load_before", "load_after",
     "memory_peak_kib", "memory_model_kib", "arena_bytes", "runs_on_micro",
-    "arithmetic", "verified", "broken_promise", "partial", "left_float", "xnnpack_refusal",
+    "arithmetic", "verified", "broken_promise", "partial", "left_float", "xnnpack_refusal", "warnings",
     "coverage_ops", "coverage_weights", "coverage_macs", "xnnpack_ops", "logit_rmse", "sqnr_min_db",
     "train_seconds", "train_seconds_reused", "epochs_trained", "epochs_reused",
     "conversion_seconds", "evaluation_seconds", "latency_seconds", "profile_seconds", "memory_seconds",
@@ -51,8 +51,8 @@ WHOLE = (
 )
 WORDS = (
     "strategy", "model", "dataset", "speed", "latency_void", "runs_on_micro", "arithmetic", "verified",
-    "broken_promise", "partial", "left_float", "xnnpack_refusal", "machine", "cpu", "git_commit", "model_name",
-    "dataset_name", *DIGESTS, "tflite_sha256", "settings", "run_id", "status", "error",
+    "broken_promise", "partial", "left_float", "xnnpack_refusal", "warnings", "machine", "cpu", "git_commit",
+    "model_name", "dataset_name", *DIGESTS, "tflite_sha256", "settings", "run_id", "status", "error",
 )  # fmt: skip
 NUMBERS = tuple(name for name in COLUMNS if name not in (*WHOLE, *WORDS))
 VOID = "void"  # what `speed` says of a timing that means nothing

@@ -155,7 +155,8 @@ def _words(runs: pd.DataFrame) -> dict[str, Any]:
         for name in ("broken_promise", "left_float", "latency_void", "xnnpack_refusal")
         if name in runs
     }
-    return {**differing, **faulty, **said}
+    lines = [line for text in runs["warnings"].dropna() for line in text.splitlines()] if "warnings" in runs else []
+    return {**differing, **faulty, **said, "warnings": "\n".join(dict.fromkeys(lines))}
 
 
 def _speedups(runs: pd.DataFrame, seeds_only: bool) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from experiments.comparison.columns import (
 from experiments.comparison.names import titled
 from experiments.escaping import one_line
 from experiments.measure.latency import SAME_FILE
-from experiments.record import NOT_MEASURED
+from experiments.record import NOT_MEASURED, remark_of
 from experiments.rounding import percent, three_digits, times, whole
 
 LATENCY = "latency p50 us"  # a heading
@@ -84,7 +84,7 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     if several_machines(table):
         shown["machine"] = table["machine"].fillna("")
     shown["computes in"] = table["arithmetic"].fillna("")
-    told = ("verified", "partial", "xnnpack_refusal", "latency_other_cores")
+    told = ("verified", "partial", "xnnpack_refusal", "latency_other_cores", "warnings")
     facts = zip(*(table[name] for name in told), strict=True)
     remarks = [_remark(*fact) for fact in facts]
     if any(remarks):
@@ -144,7 +144,10 @@ def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY,)) -> str:
         RANK: LATENCY in columns and of_one_float_file(table),
     }
     return "\n".join(
-        [" ".join(text for text, holds in said.items() if holds), *map(one_line, [*_void(table), *_broken(table)])]
+        [
+            " ".join(text for text, holds in said.items() if holds),
+            *map(one_line, [*_void(table), *_broken(table), *_warnings(table)]),
+        ]
     )
 
 
@@ -161,6 +164,18 @@ def _broken(table: pd.DataFrame) -> list[str]:
     return [f"Not verified: {label(run)}, {run['broken_promise']}." for _, run in broken.iterrows()]
 
 
+def _warnings(table: pd.DataFrame) -> list[str]:
+    """Why baselines cannot be right: each warning once, with the runs that it holds for."""
+    runs: dict[str, list[str]] = {}
+    for _, run in table[table["warnings"].notna()].iterrows():
+        for warning in str(run["warnings"]).splitlines():
+            runs.setdefault(warning, []).append(label(run))
+    return [
+        f"Warning, {text} Of {', '.join(labels[:3])}{f' and {len(labels) - 3} more' if len(labels) > 3 else ''}."
+        for text, labels in runs.items()
+    ]
+
+
 def _first(reasons: str) -> str:
     """One reason is enough, where a group of runs has several."""
     return reasons.partition("; ")[0]
@@ -171,10 +186,11 @@ def percents(table: pd.DataFrame, value: str, low: str, high: str, sign: str = "
     return [percent(*cells, sign) for cells in zip(table[value], table[low], table[high], strict=True)]
 
 
-def _remark(verified: object, partial: object, refusal: object, other_cores: float) -> str:
+def _remark(verified: object, partial: object, refusal: object, other_cores: float, warnings: object) -> str:
     """What a reader of a row has to know besides; empty where the run has no result."""
     remarks = {
         "NOT VERIFIED": says(verified, "false"),
+        **{remark_of(line).upper(): True for line in (warnings.splitlines() if isinstance(warnings, str) else ())},
         "partial": says(partial, "true"),
         "not on XNNPACK": isinstance(refusal, str) and bool(refusal),
         "timed while busy": other_cores > DISTURBED,

@@ -1,5 +1,6 @@
 """Labels as people store them, and the class number that each stands for: the index of a model's output."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -16,9 +17,10 @@ RULE = "Labels are one a example, (n,): integers, strings, bool; or one-hot, (n,
 
 
 def read_labels(labels: npt.NDArray[Any], examples: int, part: str) -> npt.NDArray[Any]:
-    """One label for each example, (n,): int64, or str where the labels are strings.
+    """One label for each example, (n,): int64, or str where the labels are words.
 
-    Accepted are integers and bool, floats that hold integers, strings, each also as (n, 1), and one-hot rows.
+    Accepted are integers, bool, floats and strings that hold integers, other strings, each also as (n, 1); and one-hot
+    rows.
 
     Raises:
         UserError: they are none of these, or not as many as there are examples.
@@ -38,9 +40,9 @@ def read_labels(labels: npt.NDArray[Any], examples: int, part: str) -> npt.NDArr
         case "f":
             return _from_floats(labels, name)
         case "U":
-            return labels
+            return _from_strings(labels)
         case "S":
-            return np.char.decode(labels, "utf-8", "replace")
+            return _from_strings(np.char.decode(labels, "utf-8", "replace"))
     raise UserError(f"{name} has the dtype {labels.dtype}. {RULE}.")
 
 
@@ -62,6 +64,11 @@ def _from_rows(labels: npt.NDArray[Any], name: str) -> npt.NDArray[np.int64]:
         f"{name} has the shape {labels.shape}, and its row {odd} is not one-hot (one 1, and 0 elsewhere): "
         f"{labels[odd].tolist()[:SHOWN]}. {RULE}; several classes for one example (multi-label) are not supported."
     )
+
+
+def _from_strings(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Integers where every string is one: '10' would stand before '2' among strings."""
+    return labels.astype(np.int64) if all(re.fullmatch(r"-?\d{1,18}", text) for text in np.unique(labels)) else labels
 
 
 def _from_floats(labels: npt.NDArray[Any], name: str) -> npt.NDArray[np.int64]:

@@ -20,6 +20,7 @@ class Scaling:
 
     divisor: float = 1.0
     symmetric: bool = False
+    integers: bool = False  # whether integers are stored
     assumed: str = ""  # what had to be assumed of the arrays, for the user
 
     def applied(self, stored: Array) -> npt.NDArray[np.float32]:
@@ -77,13 +78,11 @@ def scaling_of(train: Array, test: Array, scale: Scale) -> Scaling:
             "and floats are not, so both need the same. Where their values mean the same: "
             + saving(x="{}.astype(x_train.dtype)")
         )
-    if scale == "none":
-        return Scaling()
     floats = train.dtype.kind == "f"
-    if floats and scale == "auto":
-        return Scaling()
+    if scale == "none" or (floats and scale == "auto"):
+        return Scaling(integers=not floats)
     divisor, assumed = _float_divisor(train, test, scale) if floats else _integer_divisor(train, test)
-    return Scaling(divisor, scale == "symmetric", assumed)
+    return Scaling(divisor, scale == "symmetric", not floats, assumed)
 
 
 def _float_divisor(train: Array, test: Array, scale: Scale) -> tuple[float, str]:

@@ -178,6 +178,7 @@ def _facts(row: pd.Series) -> tuple[tuple[str, str], ...]:
         "weights stored in integers, %": percent(row["coverage_weights"]),
         "multiply-accumulates in integers, %": percent(row["coverage_macs"]),
         "computing ops that XNNPACK takes, %": percent(row["xnnpack_ops"]),
+        "warning": row["warnings"],
         "breaks its promise": row["broken_promise"],
         "stays float": row["left_float"],
         "XNNPACK refuses it, so LiteRT's own kernels run it": row.get("xnnpack_refusal", ""),

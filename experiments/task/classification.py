@@ -104,7 +104,7 @@ def _last_function(tensor: Any) -> str:
         if isinstance(inner, keras.Model):
             tensor = inner.outputs[history.tensor_index]
             continue
-        name = _function_of(inner)
+        name = function_of(inner)
         if name not in KEEPING and not (name == "linear" and type(inner).__name__ == "Activation"):
             return name if name in (*SOFTMAX, *SIGMOID, *OTHER) else ""
         inputs = node.keras_inputs
@@ -120,7 +120,7 @@ def _unwrapped(layer: Any) -> Any:
     return layer
 
 
-def _function_of(layer: Any) -> str:
+def function_of(layer: Any) -> str:
     """What a layer does last, by name: its activation, the op that it stands for, or its own kind."""
     if hasattr(layer, "function") and type(layer).__name__ == "TFOpLambda":
         return str(layer.function.__name__)

@@ -38,7 +38,7 @@ def write_model(folder: Path, record: RunRecord, logged: "LoggedModel") -> None:
         model_id=logged.model_id,
         run_id=logged.source_run_id,
         artifact_path=logged.artifact_location,
-        signature=ModelSignature(_images(record), _any_number_of(np.float32, record.data.classes)),
+        signature=ModelSignature(_images(record), _any_number_of(np.float32, record.data.width)),
         saved_input_example_info={**example, "type": "ndarray"},
         metadata={**described_by(record), "tflite_sha256": record.tflite.digest},
         model_size_bytes=record.tflite.bytes,

@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 # Tags that RunRecord.verdict makes.
 VERDICT = (
     "speed", "latency_void", "runs_on_micro", "arithmetic", "verified", "broken_promise", "partial", "left_float",
-    "xnnpack_refusal",
+    "xnnpack_refusal", "warnings",
 )  # fmt: skip
 
 

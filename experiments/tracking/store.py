@@ -1,5 +1,6 @@
 """An experiment in an MLflow store: runs opened, recorded and closed, found and read."""
 
+import json
 import socket
 import time
 from collections.abc import Iterable, Mapping
@@ -142,6 +143,7 @@ class Store:
             "mlflow.runName": redacted(run_name(record.setting, record.identity)),
             "tflite_sha256": record.tflite.digest,
             "baseline_key": record.baseline.key or "not trained",
+            **({"labels": json.dumps(record.data.renamed)} if record.data.renamed else {}),
             DESCRIPTION: said,
         }
         for start in range(0, len(metrics), METRICS_A_BATCH):

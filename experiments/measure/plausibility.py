@@ -1,0 +1,311 @@
+"""Whether a baseline can be right: what its answers and its input show before anybody believes its figures.
+
+Each warning is one text, `remark: what was seen, and what to type`; tables show the remark.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from experiments.dataset import Dataset, Images
+from experiments.dataset.saving import saving
+from experiments.statistics import mcnemar
+from experiments.task.classification import Head, Outputs, function_of
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+NOT_BETTER = 0.05  # p-value from which on an accuracy is not shown to be better than the most frequent class
+SAMPLE = 200  # training examples on which other forms of the input are tried
+SAMPLE_BYTES = 32 * 2**20  # of them, where each is large
+GOOD = 0.9  # accuracy from which on no other form of the input is tried
+CLEAR = 0.001  # p-value below which another form is clearly better
+LEAST_GAIN = 0.1  # of accuracy, for another form to be worth a word
+FLAT, STEEP = 0.02, 20.0  # standard deviations of a network's input: what lies beyond was scaled twice, or not at all
+SANE = (0.05, 5.0)
+BYTE = np.float32(255)
+
+Answer = Callable[[Images], Outputs]  # a model's outputs (n, outputs) for images
+
+
+def doubts_about_answers(
+    said: npt.NDArray[np.int64], data: Dataset, head: Head, epochs: int, explained: bool = False
+) -> Iterator[str]:
+    """What the baseline's answers (n,) to the test images show; `epochs` are those that it was trained for here.
+
+    Where a doubt about the input explains them, there is no advice.
+    """
+    truth, names = data.test.y, data.labels
+    values = prod(data.input_shape)
+    if head.outputs == values and head.outputs > data.classes:
+        yield (
+            f"no classes: the model has {head.outputs} outputs, as many as its input has values, for {data.classes} "
+            "classes, as an autoencoder has; its largest output is no class, and accuracy and agreement mean nothing. "
+            "Give a classifier with model.path=FILE."
+        )
+        return
+    strangers = [int(number) for number in np.unique(said) if names and int(number) not in names]
+    share = float(np.isin(said, strangers).mean())
+    if share > 0.5:
+        yield (
+            f"no classes: {100 * share:.0f} % of the answers are outputs that no label stands for, such as "
+            f"{strangers[0]} of 0 to {head.classes - 1}, as those of a model that was never trained. Else labels have "
+            "to be indices of its outputs: " + saving(y="np.array([names.index(label) for label in {}])")
+        )
+        return
+    counts = np.bincount(truth)
+    likely, right = int(counts.argmax()), int((said == truth).sum())
+    advice = (
+        "Give the data that it was trained on, scaled as it was (dataset.scale=none, unit or symmetric), with labels "
+        "in the order of its outputs; a model that was never trained needs epochs=20 or so."
+        if epochs == 0
+        else "Train longer (training.epochs) or with another training.learning_rate, and look at the labels."
+    )
+    if explained:
+        advice = "The input explains it."
+    if len(np.unique(said)) == 1 and len(np.unique(truth)) > 1:
+        only = int(said[0])
+        yield (
+            f"one answer: the float model says {_named(only, names)} of every one of the {len(truth)} test examples. "
+            f"{advice}"
+        )
+    elif stats.binom.sf(right - 1, len(truth), counts[likely] / len(truth)) > NOT_BETTER:
+        yield (
+            f"at chance: the float model has {100 * right / len(truth):.1f} % of {len(truth)} test examples right, and "
+            f"always saying {_named(likely, names)} would have {100 * counts[likely] / len(truth):.1f} %. {advice}"
+        )
+
+
+def _named(number: int, names: Mapping[int, str]) -> str:
+    name = names.get(number, str(number))
+    return f"class {number}" if name == str(number) else f"class {number} ({name})"
+
+
+@dataclass(frozen=True)
+class Form:
+    """Another form of the input: how to make it of what the model sees now, and what to type for it."""
+
+    name: str
+    made: Callable[[Images], Images]
+    typed: str
+    what: str = "input scale"
+
+
+AS_IT_COMES = Form("nothing changed", lambda images: images, "")
+
+
+def doubts_about_input(model: "Model", data: Dataset, head: Head, answer: Answer) -> Iterator[str]:
+    """What a given model makes of its input, and of the same input scaled otherwise or with channels reversed.
+
+    Other forms are tried on training examples; the test split has no part in it. A simple form is preferred to one
+    that needs more, unless that is clearly better.
+    """
+    sample = data.train.sample(max(20, min(SAMPLE, SAMPLE_BYTES // max(1, data.train.x[:1].nbytes))))
+
+    def right(images: Images) -> npt.NDArray[np.bool_]:
+        return np.asarray(head.answers(answer(images)) == sample.y)
+
+    now = right(sample.x)
+    if now.mean() >= GOOD:
+        return
+    scales = _scales(data, sample.x)
+    wanted = _wanted(model, sample.x, scales)
+    in_colour = sample.x.ndim == 4 and sample.x.shape[-1] == 3
+    tiers = [
+        scales,
+        [_in_reverse(form) for form in (AS_IT_COMES, *scales)] if in_colour else [],
+        [*(_imagenet(data, sample.x) if in_colour else ()), _standardized(data)],
+    ]
+    best, found, seen = AS_IT_COMES, now, {AS_IT_COMES: now}
+    for forms in tiers:
+        if found.mean() >= GOOD:
+            break
+        for form in forms:
+            seen[form] = right(form.made(sample.x))
+        for form in forms:
+            if _clearly_better(seen[form], found, sample.y) or (best in forms and seen[form].mean() > found.mean()):
+                best, found = form, seen[form]
+    if best is not AS_IT_COMES:
+        why = (
+            f"{_preprocessing(model, sample.x)} for another range, and " if wanted and wanted.name in best.name else ""
+        )
+        yield (
+            f"{best.what}: {why}of {len(sample)} training examples the model has {_percent(now)} right as they come "
+            f"({_range(sample.x)}), and {_percent(found)} with {best.name}. Type: {best.typed}"
+        )
+    elif wanted and not _clearly_better(now, seen[wanted], sample.y):
+        yield (
+            f"input scale: {_preprocessing(model, sample.x)} for another range than that of the images "
+            f"({_range(sample.x)}), and leaves too little difference between them, or too much. Type: {wanted.typed}"
+        )
+
+
+def _clearly_better(right: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_], truth: npt.NDArray[np.int64]) -> bool:
+    """Whether one way of asking is better than another by more than chance, and than a constant answer as well."""
+    share = np.bincount(truth).max() / len(truth)
+    return bool(
+        right.mean() - before.mean() >= LEAST_GAIN
+        and mcnemar(right, before) < CLEAR
+        and stats.binom.sf(int(right.sum()) - 1, len(truth), share) < CLEAR
+    )
+
+
+def _percent(right: npt.NDArray[np.bool_]) -> str:
+    return f"{100 * right.mean():.0f} %"
+
+
+def _range(images: Images) -> str:
+    return f"{images.min():.3g} to {images.max():.3g}"
+
+
+def _scales(data: Dataset, images: Images) -> list[Form]:
+    """The other scales that images may have been meant in."""
+    scaling = data.scaling
+    low, high = _stored_range(data, images)
+    if scaling.integers or (low >= 0 and high <= BYTE):
+        unit = _unit(data, images)
+        plain = Form("dataset.scale=none", scaling.undone, "dataset.scale=none")
+        if not scaling.integers and high <= 1:
+            plain = Form("0..255 instead of 0..1", lambda x: unit(x) * BYTE, saving(x="{} * 255."))
+        forms = [
+            plain,
+            Form("dataset.scale=unit", unit, "dataset.scale=unit"),
+            Form(
+                "dataset.scale=symmetric", lambda x: unit(x) * np.float32(2) - np.float32(1), "dataset.scale=symmetric"
+            ),
+        ]
+    elif low >= -1 and high <= 1:
+        forms = [
+            Form("0..1 instead of -1..1", lambda x: (x + np.float32(1)) / np.float32(2), saving(x="({} + 1) / 2")),
+            Form(
+                "0..255 instead of -1..1",
+                lambda x: (x + np.float32(1)) * BYTE / np.float32(2),
+                saving(x="({} + 1) * 127.5"),
+            ),
+        ]
+    else:
+        forms = []
+    return [form for form in forms if not np.allclose(form.made(images[:8]), images[:8], atol=1e-4)]
+
+
+def _stored_range(data: Dataset, images: Images) -> tuple[float, float]:
+    stored = data.scaling.undone(images)
+    return float(stored.min()), float(stored.max())
+
+
+def _unit(data: Dataset, images: Images) -> Callable[[Images], Images]:
+    """What makes 0..1 of images as a model sees them now, of which these are some."""
+    scaling, (_, high) = data.scaling, _stored_range(data, images)
+    divisor = np.float32(scaling.divisor if scaling.divisor != 1 else BYTE if high > 1 else 1)
+    return lambda x: np.asarray(scaling.undone(x) / divisor, np.float32)
+
+
+def _in_reverse(form: Form) -> Form:
+    """The same with the three channels in reverse."""
+    name = "the three channels in reverse (RGB and BGR)"
+    line = saving(x="{}[..., ::-1]")
+    if form is AS_IT_COMES:
+        return Form(name, lambda x: x[..., ::-1], line, "channel order")
+    both = f"{line} and {form.typed}"
+    if form.typed.startswith("np."):
+        both = f"{form.typed}, with [..., ::-1] behind both of the images"
+    return Form(f"{name} and {form.name}", lambda x: form.made(x)[..., ::-1], both, "channel order")
+
+
+def _imagenet(data: Dataset, images: Images) -> list[Form]:
+    """How models of keras.applications were trained: BGR less a mean, and RGB standardized."""
+    unit, (low, high) = _unit(data, images), _stored_range(data, images)
+    if low < 0 or high > BYTE:
+        return []
+    bgr = np.array([103.939, 116.779, 123.68], np.float32)
+    mean, deviation = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+    as_bytes = "{}.astype(np.float32)" if high > 1 else "({} * 255.)"
+    made: Mapping[str, Callable[[Images], Images]] = {
+        "caffe": lambda x: np.asarray((unit(x) * BYTE)[..., ::-1] - bgr, np.float32),
+        "torch": lambda x: np.asarray((unit(x) - mean) / deviation, np.float32),
+    }
+    return [
+        Form(
+            f"preprocess_input(mode='{mode}')",
+            way,
+            saving(x=f"tf.keras.applications.imagenet_utils.preprocess_input({as_bytes}, mode='{mode}')"),
+        )
+        for mode, way in made.items()
+    ]
+
+
+def _standardized(data: Dataset) -> Form:
+    """Less the mean and over the standard deviation of each channel, or feature, of the training examples."""
+    axes = tuple(range(data.train.x.ndim - 1))
+    mean, deviation = data.train.x.mean(axis=axes), data.train.x.std(axis=axes) + np.float32(1e-7)
+    line = f"({{}} - x_train.mean(axis={axes})) / x_train.std(axis={axes})"
+    return Form("each channel standardized", lambda x: np.asarray((x - mean) / deviation, np.float32), saving(x=line))
+
+
+def _wanted(model: "Model", images: Images, forms: list[Form]) -> Form | None:
+    """The form that what a model does first makes sane values of, where it does not of the images as they come."""
+    if not _preprocessing(model, images) or not images.std() or FLAT <= _spread(model, images) <= STEEP:
+        return None
+    low, high = SANE
+    return next((form for form in forms if low <= _spread(model, form.made(images)) <= high), None)
+
+
+def _spread(model: "Model", images: Images) -> float:
+    """Standard deviation, within channels, of what a model's first layers pass on to those that were trained."""
+    values = _preprocessed(model, images)[1]
+    return float(values.std(axis=tuple(range(values.ndim - 1))).mean())
+
+
+def _preprocessing(model: "Model", images: Images) -> str:
+    """Which layers scale the input of a model before anything that was trained, for a message; empty without any."""
+    names = _preprocessed(model, images[:1])[0]
+    several = f"its first layers ({', '.join(names)}) are made" if len(names) > 1 else ""
+    return several or (f"its first layer ({names[0]}) is made" if names else "")
+
+
+SCALING_LAYERS = ("Rescaling", "Normalization")
+SCALING_OPS = ("truediv", "divide", "multiply", "subtract", "add", "_add_dispatch", "_truediv", "_sub", "_mul_dispatch")
+PASSED_OVER = (
+    "InputLayer",
+    "Resizing",
+    "CenterCrop",
+    "Reshape",
+    "Cast",
+    "cast",
+    "identity",
+    "Dropout",
+    "ZeroPadding2D",
+)
+
+
+def _preprocessed(model: Any, images: Any) -> tuple[list[str], Any]:
+    """Names of the layers that scale a model's input before any other, and what they make of images."""
+    names: list[str] = []
+    last = None
+    for layer in model.layers:
+        if hasattr(layer, "layers"):  # a nested model
+            inner, values = _preprocessed(layer, _up_to(model, last, images))
+            return [*names, *inner], values
+        kind = function_of(layer)
+        scales = kind in SCALING_LAYERS or (type(layer).__name__ == "TFOpLambda" and kind in SCALING_OPS)
+        if not scales and kind not in PASSED_OVER and not kind.startswith("Random"):
+            break
+        if scales:
+            names.append(layer.name)
+        if kind != "InputLayer":
+            last = layer
+    return names, _up_to(model, last, images)
+
+
+def _up_to(model: Any, layer: Any, images: Any) -> Any:
+    """What the layers of a model up to this one make of images; None stands for its input."""
+    if layer is None:
+        return images
+    from experiments.tensorflow_quietly import keras
+
+    return np.asarray(keras.Model(model.inputs, layer.output)(images, training=False))

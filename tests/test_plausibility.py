@@ -1,0 +1,146 @@
+"""A baseline that cannot be right is said aloud: at chance, one answer for all, another scale or channel order."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.dataset import Dataset, Split
+from experiments.dataset.values import Scaling
+from experiments.measure.plausibility import doubts_about_answers, doubts_about_input
+from experiments.record import remark_of
+from experiments.task.classification import Head
+
+HEAD = Head(2, "logits")
+TRUTH = np.arange(200) % 2
+NO_LAYERS: Any = SimpleNamespace(layers=[])
+
+
+def data_of(x: Any, classes: int = 2, **changes: Any) -> Dataset:
+    split = Split(np.asarray(x, np.float32), TRUTH)
+    data = Dataset(split, split, split, classes, labels={number: str(number) for number in range(classes)})
+    return replace(data, **changes)
+
+
+def right(share: float) -> Any:
+    """Answers of which this share is right, in each class alike."""
+    return np.where(np.arange(200) < 200 * share, TRUTH, 1 - TRUTH)
+
+
+FEATURES = np.zeros((200, 5))
+
+
+@pytest.mark.parametrize(
+    ("said", "remarks"),
+    [
+        (right(0.9), []),
+        (right(0.5), ["at chance"]),
+        (right(0.55), ["at chance"]),  # of 200, that may be chance
+        (right(0.6), []),
+        (right(0.1), ["at chance"]),
+        (np.ones(200, int), ["one answer"]),
+        (np.full(200, 7), ["no classes"]),
+    ],
+)
+def test_what_answers_show(said: Any, remarks: list[str]) -> None:
+    found = doubts_about_answers(said, data_of(FEATURES), Head(10, "logits"), 0)
+    assert [remark_of(warning) for warning in found] == remarks
+
+
+def test_an_accuracy_is_held_against_the_most_frequent_class() -> None:
+    often = Split(FEATURES.astype(np.float32), (np.arange(200) < 20).astype(np.int64))
+    said = (np.arange(200) < 4).astype(np.int64)
+    (warning,) = doubts_about_answers(said, data_of(FEATURES, test=often), HEAD, 0)
+    assert "has 92.0 % of 200 test examples right, and always saying class 0 would have 90.0 %" in warning
+
+
+def test_outputs_as_many_as_input_values_are_no_classes() -> None:
+    (warning,) = doubts_about_answers(right(0.5), data_of(FEATURES), Head(5, "sigmoid"), 0)
+    assert warning.startswith("no classes: the model has 5 outputs, as many as its input has values, for 2 classes")
+
+
+def test_a_class_is_called_by_its_label() -> None:
+    (warning,) = doubts_about_answers(np.ones(200, int), data_of(FEATURES, labels={0: "cat", 1: "dog"}), HEAD, 0)
+    assert "says class 1 (dog) of every one of the 200 test examples" in warning
+
+
+@pytest.mark.parametrize(("epochs", "advice"), [(0, "dataset.scale=none, unit or symmetric"), (5, "training.epochs")])
+def test_what_to_do_depends_on_where_the_model_was_trained(epochs: int, advice: str) -> None:
+    (warning,) = doubts_about_answers(right(0.5), data_of(FEATURES), HEAD, epochs)
+    assert advice in warning
+
+
+# Images whose class shows in the first channel, 0..1.
+COLOURS = np.random.default_rng(0).uniform(0.3, 0.6, (200, 4, 4, 3))
+COLOURS[..., 0] += 0.3 * TRUTH[:, None, None] - 0.1
+
+
+def answers_where(trained_on: Any) -> Any:
+    """A model that was trained on these images: it knows each class by the mean of its images, and nothing else."""
+    means = [trained_on[number == TRUTH].mean(axis=0) for number in (0, 1)]
+    far = np.abs(means[1] - means[0]).mean() * 10
+
+    def answer(images: Any) -> Any:
+        distances = np.stack([np.abs(images - mean).mean(axis=(1, 2, 3)) for mean in means], axis=1)
+        return np.where(distances.min(axis=1, keepdims=True) < far, -distances, [1.0, 0.0])
+
+    return answer
+
+
+BYTES = Scaling(255.0, integers=True)
+
+
+@pytest.mark.parametrize(
+    ("seen", "scaling", "trained_on", "remark", "typed"),
+    [
+        (COLOURS, BYTES, COLOURS * 255, "input scale", "Type: dataset.scale=none"),
+        (COLOURS * 255, Scaling(integers=True), COLOURS, "input scale", "Type: dataset.scale=unit"),
+        (COLOURS * 255, Scaling(), COLOURS, "input scale", "Type: dataset.scale=unit"),
+        (COLOURS, Scaling(), COLOURS * 255, "input scale", "x_train=x_train * 255."),
+        (COLOURS, BYTES, COLOURS[..., ::-1], "channel order", "x_train=x_train[..., ::-1]"),
+    ],
+)
+def test_an_input_that_a_model_was_not_trained_on_is_found_on_training_examples(
+    seen: Any, scaling: Scaling, trained_on: Any, remark: str, typed: str
+) -> None:
+    (warning,) = doubts_about_input(NO_LAYERS, data_of(seen, scaling=scaling), HEAD, answers_where(trained_on))
+    assert (remark_of(warning), typed in warning) == (remark, True), warning
+
+
+def test_an_input_as_it_was_trained_on_needs_no_word() -> None:
+    assert list(doubts_about_input(NO_LAYERS, data_of(COLOURS, scaling=BYTES), HEAD, answers_where(COLOURS))) == []
+
+
+def test_a_model_that_knows_nothing_gets_no_advice_on_its_input() -> None:
+    def guess(images: Any) -> Any:
+        return np.random.default_rng(int(images.sum()) % 1000).random((len(images), 2))
+
+    assert list(doubts_about_input(NO_LAYERS, data_of(COLOURS, scaling=BYTES), HEAD, guess)) == []
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("kind", ["Rescaling", "Normalization", "ops"])
+def test_a_first_layer_that_scales_what_is_scaled_already_is_named(kind: str, nested: bool) -> None:
+    from experiments.tensorflow_quietly import keras
+
+    entry = keras.Input((4, 4, 3))
+    first = {
+        "Rescaling": lambda: keras.layers.Rescaling(1 / 127.5, offset=-1, name="first")(entry),
+        "Normalization": lambda: keras.layers.Normalization(mean=[128, 120, 90], variance=[60**2] * 3, name="first")(
+            entry
+        ),
+        "ops": lambda: keras.applications.mobilenet_v2.preprocess_input(entry),
+    }[kind]()
+    head = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(2)])
+    model = keras.Model(entry, head(first))
+    if nested:
+        model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.RandomFlip(), model])
+    (warning,) = doubts_about_input(
+        model, data_of(COLOURS, scaling=BYTES), HEAD, lambda images: np.zeros((len(images), 2), np.float32)
+    )
+    names = "(tf.math.truediv" if kind == "ops" else "(first)"
+    assert names in warning
+    assert warning.endswith("Type: dataset.scale=none")
