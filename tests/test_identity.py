@@ -194,6 +194,13 @@ def test_a_model_that_was_replaced_is_not_held_against_the_earlier_one(previous:
         regressions(previous, now, growth(now))
 
 
+def test_matching_by_name_is_offered_only_where_it_finds_a_partner(previous: pd.DataFrame) -> None:
+    now = frame([of("none", model=B, seed=7)])
+    with pytest.raises(UserError) as refused:
+        regressions(previous, now, growth(now))
+    assert "--by-name" not in str(refused.value)
+
+
 def test_a_model_that_was_replaced_is_held_against_the_earlier_one_by_name_where_that_is_asked_for(
     previous: pd.DataFrame,
 ) -> None:

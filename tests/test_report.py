@@ -110,6 +110,12 @@ def test_the_float_file_is_no_answer_for_want_of_test_examples(priority: str) ->
     assert "cannot be told from 200 test examples: it takes about 560" in choice.advice
 
 
+def test_the_float_file_is_not_the_fastest_for_want_of_timings_that_count() -> None:
+    choice = found([row("none"), ptq(speed="void")], dict.fromkeys(("run-none", "run-ptq_int8"), 40))["Speed first"]
+    assert (choice.name, choice.undecided) == (UNDECIDED, ("ptq_int8",))
+    assert "resume=false" in choice.advice
+
+
 def test_with_so_many_test_examples_as_were_said_to_be_needed_the_smaller_file_is_the_answer() -> None:
     rows = [row("none", tflite_accuracy=0.98), ptq(tflite_accuracy=0.98)]
     assert found(rows, {"run-none": 40, "run-ptq_int8": 40}, images=560)["Size first"].name == "ptq_int8"

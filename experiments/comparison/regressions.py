@@ -166,7 +166,8 @@ def paired(before: pd.DataFrame, now: pd.DataFrame, by_name: bool = False) -> pd
             pairs = pd.concat([pairs, _pairs(left, unknown, SETTING, by_content=False)], ignore_index=True)
     if pairs.empty:
         replaced = [] if by_name else _replaced(before, now)
-        way_out = "; --by-name compares them all the same" if replaced else ""
+        named = before.merge(now, on=list(SETTING)) if replaced else before.iloc[:0]
+        way_out = "; --by-name compares them all the same" if len(named) else ""
         raise UserError(
             "--against: no run of the earlier comparison has the settings, model and data of one of these"
             f"{': ' if replaced else ''}{'; '.join(replaced)}{way_out}."

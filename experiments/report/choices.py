@@ -40,6 +40,7 @@ from experiments.statistics import (
 WORTH_A_CARD = 0.9  # of the download of the smallest file
 LIKE_FLOAT = 1.01  # times smaller than the float file: up to there nothing is gained in size
 UNDECIDED = "Undecided"  # instead of a name, where no file can be named for want of test examples
+MEASURE_ANEW = "The command of the sweep with resume=false, while nothing else runs, measures anew."
 MOST_NEEDED = 10_000_000  # test examples; where more are, the difference is the margin itself
 
 
@@ -220,7 +221,14 @@ def _fastest(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Seri
     if several_machines(both) or not of_one_float_file(both):
         perhaps = perhaps.iloc[:0]
     chosen = _chosen(task, "Speed first", row, evidence, valid, perhaps, lambda other: ranked and _as_fast(other, row))
-    return _if_more_than_float(task, chosen, perhaps, best, "faster", _is_faster)
+    chosen = _if_more_than_float(task, chosen, perhaps, best, "faster", _is_faster)
+    void = pd.concat([near, unsure]).loc[lambda rows: rows["speed"] == VOID]
+    rivals = tuple(task.named(each) for _, each in void.iterrows() if _is_smaller(each) or each["speedup"] > 1)
+    if not rivals or chosen.run_id != row["run_id"] or _is_faster(row):
+        return chosen
+    evidence = "No file with a timing that counts is faster than float, and the timings of others are void"
+    undecided = tuple(dict.fromkeys((*chosen.undecided, *rivals)))
+    return Choice("Speed first", UNDECIDED, "", evidence, undecided=undecided, advice=MEASURE_ANEW)
 
 
 def _as_fast(row: pd.Series, fastest: pd.Series) -> bool:
@@ -274,7 +282,7 @@ def _if_more_than_float(
     if gains(chosen) or not any(map(gains, rows)):
         return replace(choice, advice=advice)
     evidence = (
-        f"no file that is {gain} than float is shown to lose at most {100 * task.margin:g} points, for want of test "
+        f"No file that is {gain} than float is shown to lose at most {100 * task.margin:g} points, for want of test "
         "examples, which is no reason to ship the float file"
     )
     undecided = tuple(task.named(row) for row in rows if gains(row))
