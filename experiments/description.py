@@ -34,7 +34,9 @@ def _warnings(record: RunRecord) -> str:
 
 def _accuracy(record: RunRecord) -> str:
     change = record.answers.change
-    if change.low > 0:
+    if record.latency.verdict == SAME_FILE:
+        meaning = "the same file as"
+    elif change.low > 0:
         meaning = "more than"
     elif change.high < 0:
         meaning = "less than"

@@ -43,7 +43,7 @@ class Identity:
 
 def name_of(option: str, file: object) -> str:
     """What people call a model or data set: the stem of its file where it has one, else the chosen option."""
-    return (Path(str(file)).stem if file else "") or option
+    return (Path(file).stem if isinstance(file, str | Path) else "") or option
 
 
 def with_digest(name: str, digest: str) -> str:

@@ -55,6 +55,13 @@ def test_a_change_of_accuracy_is_one_only_where_its_interval_leaves_out_0(
     assert words in said(change=change)
 
 
+def test_a_file_that_is_the_float_file_is_said_to_be_it() -> None:
+    text = said(verdict="same file")
+    assert "the same file as the float TFLite model" in text
+    assert "(median): it is that float file, byte for byte." in text
+    assert "faster than" not in text
+
+
 def test_a_void_timing_has_no_numbers() -> None:
     text = said(verdict="void")
     assert "Its timing is void: other work kept 1.5 of 2 cores busy." in text
