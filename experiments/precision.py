@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+from experiments.dataset import Images
+from experiments.errors import UserError, first_line
+from experiments.model.copies import first_difference, kinds_known, other_penalty, take_over_state
 from experiments.progress import say
 from experiments.stamp import stamp
 
@@ -14,17 +17,34 @@ if TYPE_CHECKING:
     from tf_keras import Model
 
 Precision = Literal["float32", "mixed_bfloat16"]
+TOLERANCE = 0.1  # of the greatest output: bfloat16 holds eight bits of each value
 FAST_WITH = ("avx512_bf16", "amx_bf16")  # instructions without which bfloat16 is slower than float32
 
 
 @contextmanager
-def in_precision(model: "Model", precision: Precision) -> Iterator["Model"]:
-    """The model to train, which is `model` itself or a twin in that precision; the twin's weights return to `model`."""
+def in_precision(model: "Model", precision: Precision, images: Images) -> Iterator["Model"]:
+    """The model to train, which is `model` itself or a twin in that precision; the twin's weights return to `model`.
+
+    Raises:
+        UserError: the twin does not answer on these images as the model does.
+    """
     if precision == "float32":
         yield model
         return
     _warn_if_slow()
-    twin = _twin(model, precision)
+    way_out = "Train with training.precision=float32."
+    try:
+        twin = _twin(model, precision)
+        difference = first_difference(twin, model, images, TOLERANCE) or other_penalty(twin, model, TOLERANCE)
+    except TypeError as error:  # a layer that cannot compute in it
+        raise UserError(
+            f"training.precision={precision}: a layer cannot compute in it ({first_line(error)}). {way_out}"
+        ) from error
+    if difference:
+        raise UserError(
+            f"training.precision={precision}: the copy of the model in this precision does not answer as the model "
+            f"itself does: {difference}. Nothing was trained. {way_out}"
+        )
     yield twin
     model.set_weights(twin.get_weights())
 
@@ -33,8 +53,9 @@ def _twin(model: "Model", precision: Precision) -> "Model":
     """The same architecture and weights (float32), its layers but the last computing in `precision`."""
     config = model.get_config()
     _set_precision(config, precision, keep=model.layers[-1].name)
-    twin = type(model).from_config(config)
-    twin.set_weights(model.get_weights())
+    with kinds_known(model):
+        twin = type(model).from_config(config)
+    take_over_state(twin, model)
     return twin
 
 

@@ -28,6 +28,7 @@ class Promise:
     rest: str = "float32"  # types of all other layers
     least_weights: int = 0  # ops with fewer weights than this stay in float
     left_float: Mapping[str, str] = field(default_factory=dict)  # layers that cannot be quantized, and why
+    uncompressed: frozenset[str] = frozenset()  # layers that keep all their weights, as frozen ones do
     sparsity: float = 0.0  # least share of zeros among the weights of all pruned layers together
     clusters: int | None = None  # most distinct weights that a channel may have
     interface: str = "float32"  # type of what goes in and comes out
@@ -91,7 +92,8 @@ def _idle_conversions(ops: Sequence[Op]) -> Iterator[str]:
 
 
 def _wrong_weights(promise: Promise, ops: Sequence[Op]) -> Iterator[str]:
-    with_weights = [op for op in ops if op.weights and op.op not in NEVER_COMPRESSED]
+    compressed = [op for op in ops if op.op not in NEVER_COMPRESSED and op.layer not in promise.uncompressed]
+    with_weights = [op for op in compressed if op.weights]
     zeros = sum(op.sparsity * op.weights for op in with_weights)
     everything = sum(op.weights for op in with_weights)
     if zeros < promise.sparsity * everything - len(with_weights):  # each layer's number of zeros is rounded down

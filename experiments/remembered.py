@@ -17,12 +17,16 @@ from experiments.cache import Arrays, Cache
 from experiments.dataset import Dataset, Images
 from experiments.machine import at_work
 from experiments.measure.accuracy import Logits, keras_logits, tflite_logits
+from experiments.model.copies import first_difference
 from experiments.stamp import CODE_DIGEST, runtimes
 from experiments.tflite import Calibration, Float32, Scheme, TFLiteModel, convert, is_fake_quantized
 from experiments.training import digest_of, numerics
 
 if TYPE_CHECKING:
     from tf_keras import Model
+
+
+CHECKED = 32  # images on which a float copy has to answer like the model it was made from
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,10 @@ class Remembered:
             return self.converted(model, Float32())
         from experiments.strategy.annotation import fake_quantization_off, in_float
 
-        if plain := in_float(model, architecture):  # converted in half the time
-            return self.converted(plain, Float32())
+        plain = in_float(model, architecture)
         with fake_quantization_off():
+            if plain and not first_difference(plain, model, self.calibration(CHECKED)):
+                return self.converted(plain, Float32())  # in half the time
             return self._converted(model, Float32(), None, fake_quantization=False)
 
     def keras_answers(self, model: "Model") -> Logits:

@@ -36,7 +36,12 @@ if TYPE_CHECKING:
     from tf_keras import Model
 
 # What else changes the bits of a training.
-CODE = (Path(__file__), Path(__file__).with_name("precision.py"), Path(classification.__file__))
+CODE = (
+    Path(__file__),
+    *(Path(__file__).parent / name for name in ("precision.py", "model/copies.py")),
+    Path(classification.__file__),
+)
+CHECKED = 32  # images on which a twin in another precision has to answer like the model it was made from
 MOST_EPOCHS = 1_000_000
 History = Mapping[str, tuple[float, ...]]  # "loss", "accuracy", "val_loss", "val_accuracy": one value an epoch
 
@@ -113,7 +118,7 @@ def fit(
         return Trained.untouched(model)
     head = head or head_of(model)
     states = cache.trajectory(trajectory_key(model, data, settings, seed, head))
-    with states.lock(), in_precision(model, settings.precision) as in_training:
+    with states.lock(), in_precision(model, settings.precision, data.train.x[:CHECKED]) as in_training:
         trained = _trained(in_training, callbacks, data, settings, seed, states, title, head)
     return replace(trained, model=model)
 
@@ -143,6 +148,8 @@ def digest_of(model: "Model") -> str:
         digest.update(sha256(source).encode())
     for weights in model.get_weights():
         digest.update(np.ascontiguousarray(weights).tobytes())
+    trained = {id(weights) for weights in model.trainable_weights}
+    digest.update(bytes(id(weights) in trained for weights in model.weights))
     return digest.hexdigest()
 
 

@@ -158,14 +158,17 @@ def test_learned_weights_in_a_plain_model_make_the_file_of_the_model_without_its
 
 
 @pytest.mark.tensorflow
-def test_a_layer_with_several_weights_of_one_name_is_not_made_from_them_by_name() -> None:
+def test_a_layer_with_several_weights_of_one_name_takes_each_of_them() -> None:
     from experiments.strategy.annotation import in_float
     from experiments.tensorflow_quietly import keras
 
     both_ways = keras.layers.Bidirectional(keras.layers.SimpleRNN(2))
     model = keras.Sequential([keras.layers.InputLayer((3, 4)), both_ways])
 
-    assert in_float(model, model) is None
+    plain = in_float(model, model)
+
+    assert plain is not None
+    assert all(np.array_equal(a, b) for a, b in zip(plain.get_weights(), model.get_weights(), strict=True))
 
 
 @pytest.mark.tensorflow

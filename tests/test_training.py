@@ -196,7 +196,7 @@ def test_in_bfloat16_every_layer_but_inputs_and_the_last_computes_in_it(data: Da
     from experiments.model.resnet8 import ResNet8
 
     model = ResNet8().build(data.input_shape, data.classes)
-    with in_precision(model, "mixed_bfloat16") as twin:
+    with in_precision(model, "mixed_bfloat16", data.train.x[:8]) as twin:
         dtypes = [layer.compute_dtype for layer in twin.layers]
     assert set(dtypes[1:-1]) == {"bfloat16"}
     assert dtypes[-1] == "float32"
@@ -209,7 +209,7 @@ def test_a_layer_inside_a_model_inside_a_model_computes_in_bfloat16_too(data: Da
     layers = keras.layers
     inner = keras.Sequential([layers.InputLayer(data.input_shape), layers.Conv2D(2, 3), layers.Flatten()])
     model = keras.Sequential([layers.InputLayer(data.input_shape), inner, layers.Dense(data.classes)])
-    with in_precision(model, "mixed_bfloat16") as twin:
+    with in_precision(model, "mixed_bfloat16", data.train.x[:8]) as twin:
         assert twin.layers[0].layers[0].compute_dtype == "bfloat16"
 
 

@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
 from experiments.promise import Promise
+from experiments.strategy.checked import checked
 from experiments.tflite import LEAST_DYNAMIC, Calibration, Dynamic, Float32, Int8, Interface, Learned, Rest, Scheme
 from experiments.training import Fit, Trained
 
@@ -88,7 +89,7 @@ class QuantizationAware(Strategy):
         quantized = annotated_whole(model) if chosen is None else annotated(model, chosen)
         if self.range_init == "calibrated":
             calibrate_ranges(quantized, calibration(self.calibration_samples))
-        return fit(quantized)
+        return fit(checked(quantized, model, calibration))
 
 
 @card(frozen=True, config=CARD, kw_only=True)
@@ -140,11 +141,12 @@ class CompressingQAT(Strategy):
         refuse_unsupported(model, [layer.name for layer in model.layers])
         return Promise("int8")
 
-    def quantized(self, compressed: Trained, fit: Fit, keep: Collection[str]) -> Trained:
+    def quantized(self, compressed: Trained, fit: Fit, calibration: Calibration, keep: Collection[str]) -> Trained:
         """A compressed model, trained quantization-aware; `keep` is `zeros`, `clusters` or both."""
         from experiments.strategy.compression import to_quantize
 
-        return fit(to_quantize(compressed.model, keep)).after(compressed)
+        copy = checked(to_quantize(compressed.model, keep), compressed.model, calibration)
+        return fit(copy).after(compressed)
 
     @property
     def scheme(self) -> Scheme:

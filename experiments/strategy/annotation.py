@@ -25,6 +25,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer
 from experiments.dataset import Images
 from experiments.errors import UserError, first_line
 from experiments.graph import FLOAT16_WEIGHTS
+from experiments.model.copies import copied, is_wrapper, kinds_known, nodes_of, take_over_state, unwrapped
 from experiments.promise import Promise
 from experiments.strategy.selection import Layer, select
 from experiments.tensorflow_quietly import keras, tf
@@ -129,8 +130,10 @@ def promised(
 
 def annotated_whole(model: "Model") -> "Model":
     """A quantization-aware copy of the model, every layer annotated."""
-    with _refusals_translated(), halves_named():
-        return tfmot.quantization.keras.quantize_model(model)
+    with _refusals_translated(), halves_named(), kinds_known(model):
+        quantized = tfmot.quantization.keras.quantize_model(model)
+    take_over_state(quantized, model)
+    return quantized
 
 
 def annotated(model: "Model", names: Collection[str]) -> "Model":
@@ -139,7 +142,7 @@ def annotated(model: "Model", names: Collection[str]) -> "Model":
     copies: dict[str, KerasLayer] = {}
     values: dict[int, Tensor] = {}
     quantized: dict[int, Tensor] = {}
-    for node in _nodes(model):
+    for node in nodes_of(model):
         if node.is_input:
             original = node.outputs
             values[id(original)] = keras.layers.Input(original.shape[1:], dtype=original.dtype, name=node.layer.name)
@@ -147,15 +150,14 @@ def annotated(model: "Model", names: Collection[str]) -> "Model":
         for tensor in _inputs(node):
             if (id(tensor), id(node)) in quantized_edges and id(tensor) not in quantized:
                 quantized[id(tensor)] = _input_quantizer(tensor)(values[id(tensor)])
-        arguments = {
-            str(id(tensor)): [
-                (quantized if (id(tensor), id(node)) in quantized_edges else values)[id(tensor)] for _ in range(2)
-            ]
-            for tensor in _inputs(node)
-        }
+        arguments: dict[str, list[Tensor]] = {}
+        for tensor in _inputs(node):
+            held = quantized if (id(tensor), id(node)) in quantized_edges else values
+            arguments.setdefault(str(id(tensor)), []).append(held[id(tensor)])
         args, kwargs = node.map_arguments(arguments)
         if node.layer.name not in copies:
-            copies[node.layer.name] = _copy(node.layer, annotate=_is_active(node.layer, names))
+            with kinds_known(model):
+                copies[node.layer.name] = _copy(node.layer, annotate=_is_active(node.layer, names))
         outputs = copies[node.layer.name](*args, **kwargs)
         for original, value in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
             values[id(original)] = value
@@ -165,8 +167,10 @@ def annotated(model: "Model", names: Collection[str]) -> "Model":
             target = copies[layer.name]
             inner = target.layer if _is_active(layer, names) else target
             inner.set_weights(layer.get_weights())
-    with _refusals_translated(), halves_named(), tfmot.quantization.keras.quantize_scope():
-        return tfmot.quantization.keras.quantize_apply(copy)
+    with _refusals_translated(), halves_named(), kinds_known(model), tfmot.quantization.keras.quantize_scope():
+        quantized = tfmot.quantization.keras.quantize_apply(copy)
+    take_over_state(quantized, model)
+    return quantized
 
 
 def calibrate_ranges(quantized: "Model", images: Images) -> None:
@@ -187,12 +191,15 @@ def calibrate_ranges(quantized: "Model", images: Images) -> None:
 def in_float(model: "Model", architecture: "Model") -> "Model | None":
     """A float model of this architecture with the weights of a quantization-aware one; None where layers do not match.
 
-    They do not where TFMOT has split a layer in two, or where a layer holds others, with several weights of one name.
+    They do not where TFMOT has split a layer in two, or where a wrapper has several weights of one name.
     """
-    learned = {layer.layer.name: layer for layer in model.layers if hasattr(layer, "quantize_config")}
-    copy = keras.models.clone_model(architecture)
+    sources = {unwrapped(layer).name: layer for layer in model.layers}
+    copy = copied(architecture)
     for layer in copy.layers:
-        source = learned.get(layer.name) or next((other for other in model.layers if other.name == layer.name), None)
+        source = sources.get(layer.name)
+        if source is not None and not is_wrapper(source):
+            layer.set_weights(source.get_weights())
+            continue
         found = [(weight.name.rpartition("/")[2], weight) for weight in source.weights] if source else []
         wanted = [weight.name.rpartition("/")[2] for weight in layer.weights]
         if any([name for name, _ in found].count(name) != 1 for name in wanted):
@@ -234,9 +241,9 @@ def halves_named() -> Iterator[None]:
 
 def _edges_to_quantize(model: "Model", names: Collection[str]) -> Iterable[tuple[int, int]]:
     """(tensor, consumer node) of each edge on which values for an annotated layer must become int8."""
-    producers = {id(t): node for node in _nodes(model) for t in tf.nest.flatten(node.outputs)}
+    producers = {id(t): node for node in nodes_of(model) for t in tf.nest.flatten(node.outputs)}
     consumers: dict[int, int] = {}
-    for node in _nodes(model):
+    for node in nodes_of(model):
         for tensor in _inputs(node):
             consumers[id(tensor)] = consumers.get(id(tensor), 0) + 1
 
@@ -246,7 +253,7 @@ def _edges_to_quantize(model: "Model", names: Collection[str]) -> Iterable[tuple
             return is_int8(_inputs(producer)[0])
         return _is_active(producer.layer, names)
 
-    for node in _nodes(model):
+    for node in nodes_of(model):
         if node.is_input or not _is_active(node.layer, names):
             continue
         for tensor in _inputs(node):
@@ -259,11 +266,6 @@ def _edges_to_quantize(model: "Model", names: Collection[str]) -> Iterable[tuple
             # TFMOT itself quantizes what comes straight from the model's input.
             if not (producers[id(edge)].is_input and consumer is node):
                 yield id(edge), id(consumer)
-
-
-def _nodes(model: "Model") -> list[Node]:
-    """The calls of the layers, each after those whose results it takes."""
-    return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
 
 
 def _inputs(node: Node) -> list[Tensor]:

@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass as card
 from experiments.card import CARD
 from experiments.promise import Promise
 from experiments.strategy import Compressing
+from experiments.strategy.checked import checked, stripped
 from experiments.tflite import Calibration
 from experiments.training import Fit, Trained
 
@@ -26,14 +27,14 @@ class Cluster(Compressing):
 
     def promise(self, model: "Model") -> Promise:
         """No more distinct weights."""
-        from experiments.strategy.compression import refuse
+        from experiments.strategy.compression import frozen, refuse
 
         refuse(model, cluster=True)
-        return replace(super().promise(model), clusters=self.clusters)
+        return replace(super().promise(model), clusters=self.clusters, uncompressed=frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The clustered model."""
         from experiments.strategy.compression import clustered, to_cluster
 
-        trained = fit(to_cluster(model, self.clusters))
-        return replace(trained, model=clustered(trained.model))
+        trained = fit(checked(to_cluster(model, self.clusters), model, calibration))
+        return replace(trained, model=stripped(clustered(trained.model), trained.model, calibration))

@@ -24,12 +24,12 @@ class ClusterQAT(CompressingQAT):
 
     def promise(self, model: "Model") -> Promise:
         """int8, and no more distinct weights."""
-        from experiments.strategy.compression import refuse
+        from experiments.strategy.compression import frozen, refuse
 
         refuse(model, cluster=True)
-        return replace(super().promise(model), clusters=self.clusters)
+        return replace(super().promise(model), clusters=self.clusters, uncompressed=frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The clustered model, trained quantization-aware."""
         compressed = Cluster(clusters=self.clusters).prepare(model, fit, calibration)
-        return self.quantized(compressed, fit, keep=["clusters"])
+        return self.quantized(compressed, fit, calibration, keep=["clusters"])

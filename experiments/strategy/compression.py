@@ -5,9 +5,12 @@ Masks and centroids are weights of TFMOT's wrappers, so that training can be con
 """
 
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import tensorflow_model_optimization as tfmot
+from tensorflow_model_optimization.python.core.clustering.keras.cluster_wrapper import ClusterWeights
 from tensorflow_model_optimization.python.core.clustering.keras.clustering_registry import ClusteringRegistry
 from tensorflow_model_optimization.python.core.clustering.keras.experimental.cluster import (
     cluster_weights as cluster_weights_and_keep_zeros,
@@ -15,7 +18,8 @@ from tensorflow_model_optimization.python.core.clustering.keras.experimental.clu
 from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
 
 from experiments.errors import UserError
-from experiments.strategy.annotation import halves_named
+from experiments.model.copies import copied, kinds_known, take_over_state
+from experiments.strategy.annotation import fake_quantization_off, halves_named
 from experiments.tensorflow_quietly import keras
 
 if TYPE_CHECKING:
@@ -28,13 +32,6 @@ CLUSTERED_IN_PARTS = (
 PRUNING_EVERY = 1  # training step; with TFMOT's own 100, the first 100 steps of a training prune nothing
 
 
-def copy_of(model: "Model") -> "Model":
-    """A model of the same weights, to be trained without touching this one."""
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    return copy
-
-
 def to_prune(model: "Model", sparsity: float) -> "Model":
     """A copy in whose kernels the share `sparsity` of weights, the smallest, is kept at zero while training.
 
@@ -43,14 +40,16 @@ def to_prune(model: "Model", sparsity: float) -> "Model":
     """
     sparse = tfmot.sparsity.keras
     schedule = sparse.ConstantSparsity(sparsity, begin_step=0, frequency=PRUNING_EVERY)
-    return sparse.prune_low_magnitude(copy_of(model), pruning_schedule=schedule, pruning_policy=_WherePossible())
+    copy = sparse.prune_low_magnitude(copied(model), pruning_schedule=schedule, pruning_policy=_WherePossible())
+    take_over_state(copy, model)
+    return copy
 
 
 class _WherePossible(tfmot.sparsity.keras.PruningPolicy):  # type: ignore[misc]  # TFMOT ships no types
     """Leaves alone what TFMOT does not know, such as Rescaling, instead of refusing the whole model."""
 
     def allow_pruning(self, layer: Any) -> bool:
-        return _prunable(layer)
+        return _prunable(layer) and layer.trainable
 
     def ensure_model_supports_pruning(self, model: "Model") -> None:
         """Checked before any training, by `refuse`."""
@@ -75,6 +74,18 @@ def refuse(model: "Model", prune: bool = False, cluster: bool = False) -> None:
                 f"Layers that cannot be {way}: {', '.join(unable)}. TFMOT does not know their kind; quantize this "
                 "model without compressing it, as with strategy=ptq_int8."
             )
+        kernels = [layer for layer in _leaves(model) if _compressible(layer)]
+        if able and kernels and not any(layer.trainable for layer in kernels):
+            raise UserError(
+                f"No layer can be {way}: all that have kernels are frozen (trainable=False), and stay as they are. Set "
+                "layer.trainable = True for layers that may change, and save the model again; or quantize it after "
+                "training, with strategy=ptq_int8."
+            )
+
+
+def frozen(model: "Model") -> frozenset[str]:
+    """Names of the layers with kernels that stay as they are, since they are not trained (trainable=False)."""
+    return frozenset(layer.name for layer in model.layers if _compressible(layer) and not layer.trainable)
 
 
 def _leaves(model: "Model") -> Iterator[Any]:
@@ -107,15 +118,35 @@ def to_cluster(model: "Model", clusters: int, keep_zeros: bool = False) -> "Mode
     keeping = {"preserve_sparsity": True} if keep_zeros else {}
 
     def wrapped(layer: Any) -> Any:
-        known = _clusterable(layer)
-        return cluster(layer, number_of_clusters=clusters, cluster_centroids_init=start, **keeping) if known else layer
+        if not (_clusterable(layer) and layer.trainable and (layer.trainable_weights or _drops(layer))):
+            return layer
+        return cluster(layer, number_of_clusters=clusters, cluster_centroids_init=start, **keeping)
 
-    return keras.models.clone_model(copy_of(model), clone_function=wrapped)
+    copy = keras.models.clone_model(copied(model), clone_function=wrapped)
+    take_over_state(copy, model)
+    return copy
+
+
+def _drops(layer: Any) -> bool:
+    """Whether it is a Dropout, which drops nothing within TFMOT's wrapper: that tells no layer that it is trained."""
+    return isinstance(layer, (keras.layers.Dropout, keras.layers.SpatialDropout2D))
 
 
 def clustered(trained: "Model") -> "Model":
     """The plain model, after training."""
     return tfmot.clustering.keras.strip_clustering(trained)
+
+
+@contextmanager
+def wrappers_idle() -> Iterator[None]:
+    """Let the wrappers of all these kinds hand on what the layers inside give: no fake quantization, no centroids."""
+
+    def unclustered(wrapper: Any) -> None:
+        for name, weights in wrapper.original_clusterable_weights.items():
+            wrapper.set_weight_to_layer(name, weights)
+
+    with fake_quantization_off(), patch.object(ClusterWeights, "update_clustered_weights_associations", unclustered):
+        yield
 
 
 def to_quantize(model: "Model", keep: Collection[str]) -> "Model":
@@ -126,5 +157,7 @@ def to_quantize(model: "Model", keep: Collection[str]) -> "Model":
     else:
         scheme = combine.Default8BitPrunePreserveQuantizeScheme()
     quantization = tfmot.quantization.keras
-    with halves_named():
-        return quantization.quantize_apply(quantization.quantize_annotate_model(copy_of(model)), scheme)
+    with halves_named(), kinds_known(model):
+        quantized = quantization.quantize_apply(quantization.quantize_annotate_model(copied(model)), scheme)
+    take_over_state(quantized, model)
+    return quantized

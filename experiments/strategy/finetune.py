@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
+from experiments.model.copies import copied
 from experiments.promise import Promise
 from experiments.strategy import Strategy
+from experiments.strategy.checked import checked
 from experiments.tflite import Calibration, Float32, Scheme
 from experiments.training import Fit, Trained
 
@@ -26,11 +28,7 @@ class Finetune(Strategy):
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """A copy of the baseline, trained further."""
-        from experiments.tensorflow_quietly import keras
-
-        copy = keras.models.clone_model(model)
-        copy.set_weights(model.get_weights())
-        return fit(copy)
+        return fit(checked(copied(model), model, calibration))
 
     @property
     def scheme(self) -> Scheme:

@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass as card
 from experiments.card import CARD
 from experiments.promise import Promise
 from experiments.strategy import Compressing
+from experiments.strategy.checked import checked, stripped
 from experiments.tflite import Calibration
 from experiments.training import Fit, Trained
 
@@ -26,14 +27,15 @@ class Prune(Compressing):
 
     def promise(self, model: "Model") -> Promise:
         """At least so many zeros."""
-        from experiments.strategy.compression import refuse
+        from experiments.strategy.compression import frozen, refuse
 
         refuse(model, prune=True)
-        return replace(super().promise(model), sparsity=self.sparsity)
+        return replace(super().promise(model), sparsity=self.sparsity, uncompressed=frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The pruned model."""
         from experiments.strategy.compression import pruned, pruning_callbacks, to_prune
 
-        trained = fit(to_prune(model, self.sparsity), pruning_callbacks())
-        return replace(trained, model=pruned(trained.model))
+        copy = checked(to_prune(model, self.sparsity), model, calibration)
+        trained = fit(copy, pruning_callbacks())
+        return replace(trained, model=stripped(pruned(trained.model), trained.model, calibration))

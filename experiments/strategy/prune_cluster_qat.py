@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass as card
 from experiments.card import CARD
 from experiments.promise import Promise
 from experiments.strategy import CompressingQAT
+from experiments.strategy.checked import checked, stripped
 from experiments.strategy.cluster import Clusters
 from experiments.strategy.prune import Prune, Share
 from experiments.tflite import Calibration
@@ -27,16 +28,19 @@ class PruneClusterQAT(CompressingQAT):
 
     def promise(self, model: "Model") -> Promise:
         """int8, at least so many zeros, and no more distinct weights."""
-        from experiments.strategy.compression import refuse
+        from experiments.strategy.compression import frozen, refuse
 
         refuse(model, prune=True, cluster=True)
-        return replace(super().promise(model), sparsity=self.sparsity, clusters=self.clusters)
+        return replace(
+            super().promise(model), sparsity=self.sparsity, clusters=self.clusters, uncompressed=frozen(model)
+        )
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The pruned and clustered model, trained quantization-aware."""
         from experiments.strategy.compression import clustered, to_cluster
 
         sparse = Prune(sparsity=self.sparsity).prepare(model, fit, calibration)
-        both = fit(to_cluster(sparse.model, self.clusters, keep_zeros=True))
-        compressed = replace(both.after(sparse), model=clustered(both.model))
-        return self.quantized(compressed, fit, keep=["zeros", "clusters"])
+        copy = checked(to_cluster(sparse.model, self.clusters, keep_zeros=True), sparse.model, calibration)
+        both = fit(copy)
+        compressed = replace(both.after(sparse), model=stripped(clustered(both.model), both.model, calibration))
+        return self.quantized(compressed, fit, calibration, keep=["zeros", "clusters"])

@@ -24,12 +24,12 @@ class PruneQAT(CompressingQAT):
 
     def promise(self, model: "Model") -> Promise:
         """int8, and at least so many zeros."""
-        from experiments.strategy.compression import refuse
+        from experiments.strategy.compression import frozen, refuse
 
         refuse(model, prune=True)
-        return replace(super().promise(model), sparsity=self.sparsity)
+        return replace(super().promise(model), sparsity=self.sparsity, uncompressed=frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The pruned model, trained quantization-aware."""
         compressed = Prune(sparsity=self.sparsity).prepare(model, fit, calibration)
-        return self.quantized(compressed, fit, keep=["zeros"])
+        return self.quantized(compressed, fit, calibration, keep=["zeros"])
