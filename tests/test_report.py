@@ -2,21 +2,24 @@
 
 import io
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from experiments import compare
 from experiments.artifacts import CHANGED, LAYERS
 from experiments.comparison.columns import cell_of, frame
 from experiments.comparison.compared import Comparison
 from experiments.comparison.groups import grouped
 from experiments.errors import UserError
 from experiments.measure.changes import EACH, LONGEST, changed_images
-from experiments.plots.comparison import Evidence, comparison_pictures
+from experiments.plots.comparison import Evidence, Pictures, comparison_pictures
 from experiments.record import Answers
 from experiments.report.choices import UNDECIDED, Choice, choices, tasks
 from experiments.report.details import confusion, worst_classes
@@ -372,3 +375,32 @@ def test_a_page_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
     drawn = comparison_pictures(Evidence(table))
     with pytest.raises(UserError, match="cannot be written"):
         write_report(Recorded({}), comparison, drawn, (), tmp_path / "no" / "report.html")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--margin", "1"], "--margin: decides in the report alone"),
+        (["--margin", "1", "--pivot", "strategy", "epochs", "tflite_bytes"], "--margin: has no effect with --pivot"),
+        (["--margin", "-1", "--out", "report.html"], "--margin -1: give points of accuracy"),
+        (["--margin", "nan", "--out", "report.html"], "--margin nan: give points of accuracy"),
+        (["--by-name"], "--by-name: says how runs are matched with earlier ones"),
+    ],
+)
+def test_a_setting_of_the_comparison_that_decides_nothing_is_refused(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = SimpleNamespace(rows=lambda _: [row("none")], predictions=lambda _: None)
+    monkeypatch.setattr(compare, "existing", lambda *_: store)
+    monkeypatch.setattr(sys, "argv", ["compare", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        compare.main()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_page_names_the_margin_that_it_goes_by() -> None:
+    table = frame([row("none"), ptq()])
+    comparison = Comparison(table, table, Recorded({"run-none": 40, "run-ptq_int8": 40}).predictions, margin=0.02)
+    page = report(Recorded({}), comparison, Pictures({}, {}), [])  # type: ignore[arg-type]
+    assert "lose at most 2 points" in page
