@@ -45,7 +45,8 @@ def against(table: pd.DataFrame, strategy: str, answers: Answered) -> pd.DataFra
     trains = bool((table.loc[table["strategy"] == strategy, "finetune_epochs"] > 0).any())
     settings = [name for name in table.columns if is_setting(name) and not is_content(name)]
     same = [*SAME, *(name for name in settings if not name.startswith(OWN))]
-    candidates = {key_of(key): group for key, group in others.groupby(same, dropna=False)}
+    newest = others.drop_duplicates([*cell_of(others), "seed"], keep="last")
+    candidates = {key_of(key): group for key, group in newest.groupby(same, dropna=False)}
     rows = [
         _held(run, _fitting(run, candidates.get(key_of(run[same])), trains), answers) for _, run in table.iterrows()
     ]
@@ -94,7 +95,6 @@ def _fitting(run: pd.Series, others: pd.DataFrame | None, trains: bool) -> pd.Se
     """The one run that this run is compared with, of those with its settings; `trains`: whether their strategy does."""
     if others is None:
         return None
-    others = others.drop_duplicates([*cell_of(others), "seed"], keep="last")
     if len(others) > 1 or (trains and run["finetune_epochs"] > 0):
         as_long = others[epochs_in_all(others) == run["epochs_trained"] + run["epochs_reused"]]
         others = others[others["finetune_epochs"] == run["finetune_epochs"]] if as_long.empty else as_long

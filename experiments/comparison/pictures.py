@@ -7,7 +7,7 @@ from experiments.comparison.compared import Comparison
 from experiments.errors import UserError
 from experiments.plots import save
 from experiments.plots.bars import with_timings
-from experiments.plots.comparison import Evidence, Pictures, comparison_pictures
+from experiments.plots.comparison import Evidence, Pictures, comparison_pictures, too_many
 from experiments.plots.histories import trainings
 from experiments.progress import say
 from experiments.tracking import Store
@@ -18,6 +18,8 @@ ENDINGS = (".png", ".svg")
 def evidence(store: Store, comparison: Comparison) -> Evidence:
     """A comparison with the training curves and timings of those of its runs that pictures show."""
     table = comparison.runs
+    if too_many(table):
+        return Evidence(table)
     trained = [run_id for each in trainings(table) for run_id in each.run_ids]
     records = {run_id: store.content(run_id, RECORD) for run_id in trained}
     samples = {run_id: store.content(run_id, SAMPLES) for run_id in with_timings(table)["run_id"]}

@@ -45,8 +45,20 @@ PICTURES: "Mapping[str, Callable[[Evidence], Figure]]" = {
 }
 
 
+MOST_DRAWN = 500  # runs
+
+
+def too_many(table: pd.DataFrame) -> str:
+    """Why so many runs are not drawn; empty where they can be."""
+    if len(table) <= MOST_DRAWN:
+        return ""
+    return f"{len(table):,} runs are more than a picture can show ({MOST_DRAWN:,}); choose some of them with --where"
+
+
 def comparison_pictures(evidence: Evidence) -> Pictures:
     """Draw what there is to draw."""
+    if reason := too_many(evidence.table):
+        return Pictures({}, dict.fromkeys(PICTURES, reason))
     drawn, left_out = {}, {}
     with in_one_style():
         for name, draw in PICTURES.items():
