@@ -4,13 +4,14 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from itertools import groupby
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
+from typing import Any, Protocol, TypeVar
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from experiments.measure.fidelity import Gap, OpNoise
 from experiments.measure.latency import Session
 from experiments.measure.profile import OpTime
 from experiments.plots.run import save_noise, save_profile
+from experiments.progress import complain_once
 from experiments.record import Answers, RunRecord
 
 RECORD = "record.json"
@@ -36,6 +38,14 @@ MODEL = "model.tflite"  # artifact of a run: its file
 # What later commands read of a finished run: without one of them it is not finished.
 NEEDED = (MODEL, RECORD, "config.yaml", LAYERS, SAMPLES, CHANGED, PREDICTIONS)
 PREDICTED = "truth,keras,tflite,float_reference"  # its columns
+
+OF_OPS = tuple(field.name for field in fields(Op) if field.name not in ("inputs", "outputs"))
+LAYER_COLUMNS = (*OF_OPS, "arithmetic", "xnnpack")
+SHOWN = ("layer", "op", "arithmetic", "weights", "weights_bytes", "macs", "xnnpack")  # of them, in a report
+MOST_BYTES = 2**28  # of a file that is unpacked; those of a run are a thousandth of it
+LARGEST = 1e300  # of a loss
+BROKEN_ARCHIVE = (BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, zlib.error)
+T = TypeVar("T")
 
 
 def write_artifacts(folder: Path, record: RunRecord, title: str, configuration: str) -> None:
@@ -75,13 +85,25 @@ def read_samples(content: bytes, run_id: str) -> dict[str, npt.NDArray[np.int64]
         UserError: the file is cut, or another one.
     """
     try:
-        header, _, lines = gzip.decompress(content).decode().partition("\n")
+        header, _, lines = _unpacked(content).decode().partition("\n")
         files = groupby(lines.splitlines(), key=lambda line: line.partition(",")[0])
         if header != TIMED:
             raise UserError(f"Run {run_id}: its {SAMPLES} cannot be read (it does not begin with {TIMED}).")
-        return {name: np.array([line.rpartition(",")[2] for line in own], np.int64) for name, own in files}
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+        timed = {name: np.array([line.rpartition(",")[2] for line in own], np.int64) for name, own in files}
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
         raise UserError(f"Run {run_id}: its {SAMPLES} cannot be read ({first_line(error)}).") from error
+    if any((nanoseconds <= 0).any() for nanoseconds in timed.values()):
+        raise UserError(f"Run {run_id}: its {SAMPLES} cannot be read (a time is not above 0).")
+    return timed
+
+
+def _unpacked(content: bytes) -> bytes:
+    """The content of a gzip file that is whole and of a size that a run writes."""
+    unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    unpacked = unpacking.decompress(content, MOST_BYTES)
+    if not unpacking.eof:
+        raise ValueError("it is cut, or larger than a run writes it")
+    return unpacked
 
 
 def read_curves(content: bytes, run_id: str) -> Mapping[str, tuple[float, ...]]:
@@ -93,9 +115,19 @@ def read_curves(content: bytes, run_id: str) -> Mapping[str, tuple[float, ...]]:
     try:
         record = json.loads(content)
         stages = {"baseline": record["baseline"]["history"], "finetune": record["own_training"]["history"]}
-        return {f"{stage}/{name}": tuple(values) for stage, curves in stages.items() for name, values in curves.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return {
+            f"{stage}/{name}": tuple(_finite(value) for value in values)
+            for stage, curves in stages.items()
+            for name, values in curves.items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"Run {run_id}: its {RECORD} cannot be read ({first_line(error)}).") from error
+
+
+def _finite(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
+        raise ValueError(f"{value!r:.40} is no number of a training")
+    return float(value)
 
 
 def read_changed(content: bytes, run_id: str) -> Changed:
@@ -105,10 +137,20 @@ def read_changed(content: bytes, run_id: str) -> Changed:
         UserError: the file is cut, or another one.
     """
     try:
+        with ZipFile(io.BytesIO(content)) as packed:
+            if sum(part.file_size for part in packed.infolist()) > MOST_BYTES:
+                raise ValueError("it is larger than a run writes it")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return Changed(arrays["places"], arrays["images"])
-    except (BadZipFile, ValueError, KeyError, OSError, EOFError) as error:
+            changed = Changed(np.asarray(arrays["places"]), np.asarray(arrays["images"]))
+    except (*BROKEN_ARCHIVE, KeyError, EOFError, MemoryError) as error:
         raise UserError(f"Run {run_id}: its {CHANGED} cannot be read ({first_line(error)}).") from error
+    places, images = changed.places, changed.images
+    is_whole = places.ndim == 1 and places.dtype.kind in "iu" and not (places < 0).any()
+    if not is_whole or images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise UserError(f"Run {run_id}: its {CHANGED} cannot be read (it holds other arrays than a run writes).")
+    if len(images) and 0 in images.shape:
+        raise UserError(f"Run {run_id}: its {CHANGED} cannot be read (its images are empty).")
+    return changed
 
 
 def read_predictions(content: bytes, run_id: str) -> Answers:
@@ -117,15 +159,62 @@ def read_predictions(content: bytes, run_id: str) -> Answers:
     Raises:
         UserError: the file is cut, or another one.
     """
-    if content.partition(b"\n")[0] != PREDICTED.encode():
+    header, _, lines = content.partition(b"\n")
+    if header != PREDICTED.encode() or not lines:
         raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read (it does not begin with {PREDICTED}).")
     try:
         truth, keras, tflite, reference = np.loadtxt(
             io.BytesIO(content), np.int64, delimiter=",", skiprows=1, ndmin=2
         ).T
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read ({first_line(error)}).") from error
+    if not truth.size or min(each.min() for each in (truth, keras, tflite, reference)) < 0:
+        raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read (it is empty, or a class is below 0).")
     return Answers(truth, keras, tflite, reference)
+
+
+def read_layers(content: bytes, run_id: str) -> list[dict[str, str]]:
+    """The ops of a file, as `write_artifacts` wrote them: the cells of each line by their columns.
+
+    Raises:
+        UserError: the file is cut, or another one.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"Run {run_id}: its {LAYERS} cannot be read ({first_line(error)}).") from error
+    if not rows or any(not {*SHOWN} <= row.keys() or None in row or None in row.values() for row in rows):
+        raise UserError(f"Run {run_id}: its {LAYERS} cannot be read (it has other columns than a run writes).")
+    for row in rows:
+        if not all(re.fullmatch(r"[0-9]{0,18}", row[name]) for name in ("weights", "weights_bytes", "macs")):
+            raise UserError(f"Run {run_id}: its {LAYERS} cannot be read (a number in it is none).")
+    return rows
+
+
+def or_left_out(read: Callable[[], T | None]) -> T | None:
+    """What is read of a run; None where there is nothing, or it is damaged or out of reach, which is said once."""
+    try:
+        return read()
+    except UserError as error:
+        complain_once(f"{error} What is made of it is left out.")
+        return None
+
+
+class Contents(Protocol):
+    """Where the files of runs are."""
+
+    def content(self, run_id: str, artifact: str) -> bytes | None:
+        """What a file of a run holds; None where there is none."""
+
+
+def detail(store: Contents, run_id: str, artifact: str, read: Callable[[bytes, str], T]) -> T | None:
+    """What a file of a run says; None where there is none, or it is damaged or out of reach, which is said once."""
+
+    def found() -> T | None:
+        content = store.content(run_id, artifact)
+        return None if content is None else read(content, run_id)
+
+    return or_left_out(found)
 
 
 def read_digest(content: bytes) -> str | None:
@@ -138,9 +227,8 @@ def read_digest(content: bytes) -> str | None:
 
 def layer_table(ops: Sequence[Op], delegated: Collection[int]) -> str:
     """The ops of a file as CSV, one line each; `delegated` are the positions of those that XNNPACK takes."""
-    columns = [field.name for field in fields(Op) if field.name not in ("inputs", "outputs")]
-    rows = [[*(getattr(op, name) for name in columns), op.arithmetic, op.index in delegated] for op in ops]
-    return _as_csv([*columns, "arithmetic", "xnnpack"], rows)
+    rows = [[*(getattr(op, name) for name in OF_OPS), op.arithmetic, op.index in delegated] for op in ops]
+    return _as_csv(LAYER_COLUMNS, rows)
 
 
 def class_table(labels: Mapping[int, str]) -> str:

@@ -1,6 +1,7 @@
 """Which process writes a run, and whether it is still there; which one has locked a file."""
 
 import os
+import re
 import shlex
 from pathlib import Path
 
@@ -18,7 +19,10 @@ def alive(process: str) -> bool:
     """Whether a process of this machine, as `this_process` names it, is still there."""
     number, _, started = process.partition("@")
     try:
-        if not number.isdigit() or (found := psutil.Process(int(number))).status() == psutil.STATUS_ZOMBIE:
+        if (
+            not re.fullmatch(r"[0-9]{1,9}", number)
+            or (found := psutil.Process(int(number))).status() == psutil.STATUS_ZOMBIE
+        ):
             return False
         # The time of the start is reckoned from the clock, which may have been set since.
         return abs(found.create_time() - float(started)) < CLOCK_TOLERANCE

@@ -311,6 +311,12 @@ def complain(message: str) -> None:
     _display().complain(message)
 
 
+@cache
+def complain_once(message: str) -> None:
+    """One line on standard error, however often the same is found."""
+    complain(message)
+
+
 def flush() -> None:
     """Wait until all that this process had to show is shown, wherever that is."""
     _display().flush()

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from experiments.artifacts import or_left_out
 from experiments.comparison.baseline import against, trained_less, unmatched
 from experiments.comparison.columns import MODEL, TASK, TEST, TRAINING, without_digests
 from experiments.comparison.groups import Answered, grouped, seeds_to_pool
@@ -64,7 +65,7 @@ def compared(
     Raises:
         UserError: no run has this strategy, the condition holds for none, or there is no such column.
     """
-    answers = _remembered(store.predictions)
+    answers = _remembered(lambda run_id: or_left_out(partial(store.predictions, run_id)))
     every = against(runs, baseline, answers) if baseline else runs
     runs = where(every, condition) if condition else every
     remarks = _known_by_names(runs)

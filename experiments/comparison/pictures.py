@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments.artifacts import RECORD, SAMPLES, read_curves, read_samples
+from experiments.artifacts import RECORD, SAMPLES, detail, read_curves, read_samples
 from experiments.comparison.compared import Comparison
 from experiments.errors import UserError
 from experiments.plots import save
@@ -21,13 +21,14 @@ def evidence(store: Store, comparison: Comparison) -> Evidence:
     if too_many(table):
         return Evidence(table)
     trained = [run_id for each in trainings(table) for run_id in each.run_ids]
-    records = {run_id: store.content(run_id, RECORD) for run_id in trained}
-    samples = {run_id: store.content(run_id, SAMPLES) for run_id in with_timings(table)["run_id"]}
+    timed = with_timings(table)["run_id"]
+    curves = {run_id: detail(store, run_id, RECORD, read_curves) for run_id in trained}
+    samples = {run_id: detail(store, run_id, SAMPLES, read_samples) for run_id in timed}
     return Evidence(
         table,
         comparison.of_seeds,
-        {run_id: read_curves(content, run_id) for run_id, content in records.items() if content is not None},
-        {run_id: read_samples(content, run_id) for run_id, content in samples.items() if content is not None},
+        {run_id: found for run_id, found in curves.items() if found is not None},
+        {run_id: found for run_id, found in samples.items() if found is not None},
     )
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from experiments.comparison.columns import TASK, VOID, several_machines, sound, timed
 from experiments.comparison.people import Differences, for_people, note
 from experiments.measure.latency import SAME_FILE
-from experiments.progress import CONSOLE, print_whole
+from experiments.progress import CONSOLE, print_whole, say
 from experiments.record import is_setting
 
 # What a narrow terminal does without, the first first; every column is in the CSV.
@@ -20,6 +20,7 @@ OPTIONAL = (
     "micro arena, bytes", "agreement %", "Keras accuracy %", "latency p50 us", "smaller", "computes in", "speed",
     "faster",
 )  # fmt: skip
+MOST_ROWS = 1000  # on a terminal
 EDGE = 1  # characters of a picture's width that belong to no column
 # Of which columns the highest, and of which the lowest value is the best.
 HIGHEST = (
@@ -32,7 +33,9 @@ TEXTS = ("strategy", "model", "dataset", "speed", "machine", "computes in", "rem
 def show(table: pd.DataFrame) -> None:
     """Print a table and what its columns mean: the best of each column and task marked, what may be chance dimmed."""
     shown = narrowed(for_people(table), CONSOLE.width)
-    print_whole(picture(shown, styled(table)), CONSOLE)
+    print_whole(picture(shown.head(MOST_ROWS), styled(table)), CONSOLE)
+    if len(shown) > MOST_ROWS:
+        say(f"{len(shown) - MOST_ROWS:,} further rows are not shown. --csv FILE writes all; --where chooses.")
     CONSOLE.print(note(table, list(shown.columns)), style="dim", markup=False, highlight=False)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from experiments.comparison.files import with_texts
 from experiments.escaping import from_spreadsheet_text
-from experiments.measure.changes import Changed
+from experiments.measure.changes import EACH, Changed
 from experiments.record import Answers
 from experiments.statistics import proportion
 
@@ -65,14 +66,14 @@ class Details:
     pictures: tuple[Picture, ...]
 
 
-def layers_for_people(content: bytes) -> pd.DataFrame:
-    """layers.csv with what people ask for."""
-    table = with_texts(pd.read_csv(io.BytesIO(content)), from_spreadsheet_text)
+def layers_for_people(rows: Sequence[Mapping[str, str]]) -> pd.DataFrame:
+    """The ops of a file, with what people ask for."""
+    table = with_texts(pd.DataFrame(rows, dtype=str), from_spreadsheet_text)
     shown = table[list(LAYER_COLUMNS)].rename(columns=LAYER_COLUMNS)
-    shown["XNNPACK"] = np.where(table["xnnpack"], "yes", "no")
+    shown["XNNPACK"] = np.where(table["xnnpack"] == "True", "yes", "no")
     for name in ("weights", "bytes", "multiply-accumulates"):
-        shown[name] = [f"{value:,}" for value in shown[name]]
-    return shown.fillna("")
+        shown[name] = [f"{int(value or 0):,}" for value in shown[name]]
+    return shown
 
 
 def confusion(answers: Answers) -> Matrix | None:
@@ -111,7 +112,8 @@ def pictures(changed: Changed, answers: Answers) -> tuple[Picture, ...]:
             int(answers.reference[place]),
             int(answers.tflite[place]),
         )
-        for place, image in zip(changed.places, changed.images, strict=False)
+        for place, image in zip(changed.places[: 2 * EACH], changed.images, strict=False)
+        if place < len(answers.truth)
     )
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from experiments.artifacts import CHANGED, LAYERS, read_changed
+from experiments.artifacts import CHANGED, LAYERS, detail, read_changed, read_layers
 from experiments.comparison.baseline import against, trained_less, unmatched
 from experiments.comparison.columns import is_group
 from experiments.comparison.compared import Comparison
@@ -33,6 +33,7 @@ from experiments.tracking import Store
 
 MOST_ROWS = 500  # of a table in the page
 MOST_RUNS = 24  # with details
+MOST_HELD = 2000  # runs, of which each is held against the control
 CONTROL = "finetune"
 CLASSES = {"bold green": "best", "dim": "chance"}  # of cells, by how the terminal shows them
 
@@ -89,6 +90,7 @@ def report(store: Store, comparison: Comparison, drawn: Pictures, commands: Sequ
         "margin": f"{100 * comparison.margin:g}",
         "table": table_of(comparison.table, comparison.remarks),
         "control": _control(comparison),
+        "most_held": f"{MOST_HELD:,}" if len(comparison.runs) > MOST_HELD else "",
         "pictures": {name: Markup(as_svg(figure, name)) for name, figure in drawn.drawn.items()},
         "left_out": drawn.left_out,
         "details": list(_details(store, comparison, found)),
@@ -132,7 +134,7 @@ def _control(comparison: Comparison) -> Table | None:
     """Rows that were trained against the control, where that was run: what quantization does, and not more epochs."""
     runs = comparison.runs
     strategies = set(runs.loc[runs["status"] == "FINISHED", "strategy"])
-    if CONTROL not in strategies or strategies == {CONTROL} or "against" in runs.columns:
+    if CONTROL not in strategies or strategies == {CONTROL} or "against" in runs.columns or len(runs) > MOST_HELD:
         return None
     trained = against(runs, CONTROL, comparison.answers).loc[lambda held: held["finetune_epochs"] > 0]
     held = trained[trained["against_run_id"].notna()]
@@ -154,7 +156,9 @@ def _details(store: Store, comparison: Comparison, found: list[Task]) -> Iterato
 def _details_of(store: Store, comparison: Comparison, row: pd.Series, name: str) -> Details:
     run_id = row["run_id"]
     run = comparison.runs.loc[comparison.runs["run_id"] == run_id].iloc[0]
-    answers, layers, changed = comparison.answers(run_id), store.content(run_id, LAYERS), store.content(run_id, CHANGED)
+    answers = comparison.answers(run_id)
+    layers = detail(store, run_id, LAYERS, read_layers)
+    changed = detail(store, run_id, CHANGED, read_changed)
     return Details(
         run_id=run_id,
         name=name,
@@ -163,7 +167,7 @@ def _details_of(store: Store, comparison: Comparison, row: pd.Series, name: str)
         layers=None if layers is None else layers_for_people(layers),
         matrix=confusion(answers) if answers else None,
         worst=worst_classes(answers) if answers else (),
-        pictures=pictures(read_changed(changed, run_id), answers) if answers and changed is not None else (),
+        pictures=pictures(changed, answers) if answers and changed else (),
     )
 
 

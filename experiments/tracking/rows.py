@@ -1,11 +1,14 @@
 """Runs as rows: what a store holds of one, under the names that tables have."""
 
-from collections.abc import Mapping
-from dataclasses import fields
+import re
+from collections.abc import Iterable, Mapping
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from experiments.errors import UserError
 from experiments.identity import DIGESTS
-from experiments.record import Setting, is_setting
+from experiments.progress import complain_once
+from experiments.record import is_setting
 from experiments.tracking.tables import Recorded
 
 if TYPE_CHECKING:
@@ -19,6 +22,17 @@ VERDICT = (
     "xnnpack_refusal", "warnings",
 )  # fmt: skip
 
+# Metrics of every finished run; without one of them there is nothing to compare.
+NEEDED = ("keras_accuracy", "tflite_accuracy", "tflite_bytes")
+SHARES = ("keras_accuracy", "tflite_accuracy", "agreement", "coverage_ops", "coverage_weights", "coverage_macs")
+COUNTS = (
+    "tflite_bytes", "tflite_gzip_bytes", "latency_replicates", "arena_bytes", "epochs_trained", "epochs_reused",
+)  # fmt: skip
+# Those that are never without a value; ends of intervals may be.
+TOLD = (*SHARES, *COUNTS, "size_ratio", "speedup", "latency_p50_us", "latency_p90_us", "latency_p99_us")
+LARGEST, WHOLE_BELOW = 1e300, 2**53
+NAMED = 10  # runs that are left out and named
+
 
 def recorded(run: "Run") -> Recorded:
     """A run that MLflow's API gives."""
@@ -26,15 +40,22 @@ def recorded(run: "Run") -> Recorded:
 
 
 def row_of(run: Recorded) -> Row:
-    """A run as a row."""
+    """A run as a row, without the metrics that can be none, which is said.
+
+    Raises:
+        UserError: it is no run that this suite finished: a setting or, where it is finished, a result is missing.
+    """
     tags = run.tags
-    whole = ("epochs", "finetune_epochs", "seed")
-    setting = {field.name: tags.get(field.name) for field in fields(Setting)}
+    setting = {name: _text(run, name) for name in ("strategy", "model", "dataset")}
+    whole = {name: _whole(run, name) for name in ("epochs", "finetune_epochs", "seed")}
+    metrics = _metrics(run)
+    if missing := [name for name in NEEDED if name not in metrics and run.status == "FINISHED"]:
+        raise UserError(f"{_named(run)} is finished without {' and '.join(missing)}.")
     return {
         **{name: value for name, value in run.params.items() if is_setting(name) and "_target_" not in name},
         **setting,
-        **{name: int(tags[name]) for name in whole if name in tags},
-        **run.metrics,
+        **whole,
+        **metrics,
         **{name: tags.get(name) for name in VERDICT},
         **{name: tags.get(name) for name in (*DIGESTS, "tflite_sha256")},
         "machine": tags.get("machine"),
@@ -44,3 +65,52 @@ def row_of(run: Recorded) -> Row:
         "status": run.status,
         "error": tags.get("error"),
     }
+
+
+def rows_of(runs: Iterable[Recorded]) -> list[Row]:
+    """Runs as rows, without those that can be none: each is named once, with the reason."""
+    rows, reasons = [], []
+    for run in runs:
+        try:
+            rows.append(row_of(run))
+        except UserError as error:
+            reasons.append(f"{error} It is left out.")
+    for reason in reasons[:NAMED]:
+        complain_once(reason)
+    if len(reasons) > NAMED:
+        complain_once(f"{len(reasons) - NAMED:,} further runs are left out for such reasons.")
+    return rows
+
+
+def _text(run: Recorded, name: str) -> str:
+    if not (value := run.tags.get(name)):
+        raise UserError(f"{_named(run)} has no tag {name}.")
+    return value
+
+
+def _whole(run: Recorded, name: str) -> int:
+    value = _text(run, name)
+    if not re.fullmatch(r"[0-9]{1,18}", value):
+        raise UserError(f"{_named(run)} has the tag {name}={value[:40]!r}, which is no whole number.")
+    return int(value)
+
+
+def _metrics(run: Recorded) -> dict[str, float]:
+    """The metrics that are numbers; of those that a table needs, what they are not is said."""
+    kept = {name: value for name, value in run.metrics.items() if _is_sound(name, value)}
+    for name in sorted((run.metrics.keys() - kept.keys()) & {*TOLD}):
+        complain_once(f"{_named(run)} has {name}={run.metrics[name]:g}, which is left out.")
+    return kept
+
+
+def _is_sound(name: str, value: float) -> bool:
+    """Whether a metric can be what it says: MLflow writes the largest number there is for one that is infinite."""
+    if not isfinite(value) or abs(value) >= LARGEST:
+        return False
+    if name in SHARES:
+        return 0 <= value <= 1
+    return name not in COUNTS or (value >= 0 and value == int(value) and value < WHOLE_BELOW)
+
+
+def _named(run: Recorded) -> str:
+    return f"Run {run.run_id}"

@@ -1,6 +1,7 @@
 """An experiment in an MLflow store: runs opened, recorded and closed, found and read."""
 
 import json
+import re
 import socket
 import time
 from collections.abc import Iterable, Mapping
@@ -10,10 +11,12 @@ from functools import cache
 from pathlib import Path
 from shutil import copytree
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from experiments.artifacts import PREDICTIONS, read_predictions, write_artifacts
 from experiments.description import description
-from experiments.errors import UserError, by_beginning, near, redacted
+from experiments.errors import UserError, by_beginning, first_line, near, redacted
+from experiments.files import check_regular
 from experiments.identity import Identity, name_of, with_digest
 from experiments.processes import alive, this_process
 from experiments.progress import bar, complain, say
@@ -27,7 +30,7 @@ from experiments.tracking.model import NAME, data_inputs, described_by, measured
 from experiments.tracking.places import Places
 from experiments.tracking.registry import DESCRIPTION, Registered, register
 from experiments.tracking.relocation import model_moved
-from experiments.tracking.rows import Row, recorded, row_of
+from experiments.tracking.rows import Row, recorded, row_of, rows_of
 from experiments.tracking.system_metrics import sampled
 from experiments.tracking.tables import SCHEMAS, Recorded, StoreTables
 
@@ -248,16 +251,29 @@ class Store:
 
     @explained
     def content(self, run_id: str, artifact: str) -> bytes | None:
-        """What an artifact of a run holds; None where the run has no such artifact (any more)."""
+        """What an artifact of a run holds; None where the run has no such artifact (any more).
+
+        Raises:
+            UserError: it cannot be read, or the storage that it is on cannot be reached.
+        """
         if folders := self._folders(run_id):  # MLflow's client would list the folder, and copy the file
             found = next((path for folder in folders if (path := folder / artifact).is_file()), None)
             if found is None and not any(folder.is_dir() for folder in folders):
                 _say_missing(self.address)
-            return found.read_bytes() if found else None
-        if artifact not in {found.path for found in self.client.list_artifacts(run_id)}:
-            return None
-        with temporary_folder("artifact") as copy:
-            return self.fetch(run_id, artifact, copy).read_bytes()
+            return _read(found, run_id) if found else None
+        storage = urlsplit(self._recorded_address(run_id))._replace(path="", query="", fragment="").geturl()
+        if storage in _OUT_OF_REACH:  # each run would wait as long again
+            raise UserError(_OUT_OF_REACH[storage])
+        try:
+            if artifact not in {found.path for found in self.client.list_artifacts(run_id)}:
+                return None
+            with temporary_folder("artifact") as copy:
+                return self.fetch(run_id, artifact, copy).read_bytes()
+        except Exception as error:  # clients of storage raise every kind
+            reason = first_line(error).rstrip(".")
+            where = redacted(storage) or "the storage of the store"
+            _OUT_OF_REACH[storage] = f"Files of runs in {where} cannot be read ({reason})."
+            raise UserError(_OUT_OF_REACH[storage]) from error
 
     def _folders(self, run_id: str) -> tuple[Path, ...]:
         """Where a run's artifacts may lie, in the order of looking; empty where that is not on this machine."""
@@ -309,7 +325,7 @@ class Store:
             UserError: the store holds no such sweep.
         """
         if sweep == "all":
-            return [row_of(run) for run in reversed(self._tagged("kind", "run"))]
+            return rows_of(reversed(self._tagged("kind", "run")))
         sweeps = [run.run_id for run in self._tagged("kind", "sweep")]
         if sweep == "latest":
             if not sweeps:
@@ -320,7 +336,8 @@ class Store:
             raise UserError(f"--sweep {sweep}: not in {where}. Give latest, all, or an id. {near(sweep, sweeps)}")
         tag = _sweep_tag(sweep)
         runs = sorted(self._tagged(tag), key=lambda run: run.tags[tag])
-        return [{**row_of(run), REUSED: run.tags[tag].endswith(REUSED)} for run in runs]
+        reused = {run.run_id: run.tags[tag].endswith(REUSED) for run in runs}
+        return [{**row, REUSED: reused[row["run_id"]]} for row in rows_of(runs)]
 
     @explained
     def chosen(self, target: str) -> list[Row]:
@@ -409,7 +426,8 @@ class Store:
         own = _sweep_tag(sweep)
         tags = [run.tags for run in self._tagged(own)]
         shared = [name.removeprefix(f"{own}_") for names in tags for name in names if name.startswith(f"{own}_")]
-        return {int(number) for number in [*(names[own].split()[0] for names in tags), *shared]}
+        numbers = [*(names[own].partition(" ")[0] for names in tags), *shared]
+        return {int(number) for number in numbers if re.fullmatch(r"[0-9]{1,9}", number)}
 
     @explained
     def close_unfinished(self, sweep: str) -> None:
@@ -476,6 +494,14 @@ class Store:
         return self.client.search_runs(
             [self.experiment_id], query, max_results=size, page_token=token, order_by=newest_first
         )
+
+
+_OUT_OF_REACH: dict[str, str] = {}  # storage that this process has tried in vain, and the reason
+
+
+def _read(path: Path, run_id: str) -> bytes:
+    check_regular(path, f"Run {run_id}: its {path.name}")
+    return path.read_bytes()
 
 
 @cache
