@@ -34,7 +34,11 @@ def fill_variously(store: Store) -> None:
         own = {
             "kind": "run",
             "strategy": name,
+            "model": "mlp",
+            "dataset": "mnist",
             "epochs": "1",
+            "finetune_epochs": "0",
+            "seed": "0",
             "mlflow.parentRunId": sweep,
             f"sweep_{sweep}": f"{job:05d}",
         }

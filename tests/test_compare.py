@@ -271,7 +271,10 @@ def recorded(parameters: dict[str, str]) -> dict[str, Any]:
 
     class Client:
         def get_run(self, run_id: str) -> Any:
-            data = SimpleNamespace(tags=row("qat"), params=parameters, metrics={})
+            values = row("qat")
+            metrics = {name: value for name, value in values.items() if isinstance(value, float)}
+            tags = {name: str(value) for name, value in values.items() if name not in metrics}
+            data = SimpleNamespace(tags=tags, params=parameters, metrics=metrics)
             return SimpleNamespace(info=SimpleNamespace(run_id=run_id, status="FINISHED"), data=data)
 
     return dict(Store(Client(), "7", Tracking()).row("a run"))  # type: ignore[arg-type]

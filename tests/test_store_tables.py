@@ -67,11 +67,17 @@ def test_a_sweep_has_its_runs_in_the_order_of_its_jobs(store: Store) -> None:
 
 
 def test_values_that_are_no_numbers_are_as_the_api_has_them(store: Store) -> None:
-    _, strange, _ = store.rows("latest")
+    (strange,) = (run.metrics for run in store._tagged("kind", "run") if run.tags["strategy"] == "strange")
     assert math.isnan(strange["sqnr_min_db"])
     assert strange["speedup"] == -strange["logit_rmse"] == sys.float_info.max  # how MLflow keeps what is infinite
     assert strange["baseline/loss"] == 0.7
     assert "size_ratio" not in strange
+
+
+def test_a_row_has_the_numbers_of_a_run_alone(store: Store) -> None:
+    _, strange, _ = store.rows("latest")
+    assert not {"sqnr_min_db", "speedup", "logit_rmse"} & strange.keys()
+    assert strange["train_seconds"] == 5e-324
 
 
 def test_a_sweep_and_a_run_mean_the_same_in_both_ways(store: Store) -> None:
