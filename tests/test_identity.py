@@ -255,6 +255,13 @@ def test_failed_runs_of_two_files_of_one_name_are_told_apart() -> None:
     assert table["dataset.path"].tolist() == ["a/data.npz", "b/data.npz"]
 
 
+def test_an_early_failure_among_finished_runs_is_called_by_its_file() -> None:
+    failed = {**FAILED, "strategy": "none", "dataset": "npz", "dataset.path": "b/data.npz", "model.path": "my.keras"}
+    assert names(frame([of("none"), {**failed, "model": "keras_file", "finetune_epochs": 0}])) == [
+        "none, path=data.npz", "none, path=b/data.npz",
+    ]  # fmt: skip
+
+
 def test_a_run_is_called_by_the_files_that_it_uses_and_their_digests() -> None:
     setting = Setting("qat", "keras_file", "npz", 0, 1, 0)
     assert run_name(setting, Identity("my", "data", A, A, B)) == "qat my (3f2a91) data (9be044) epochs=0+1 seed=0"

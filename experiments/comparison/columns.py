@@ -161,7 +161,7 @@ def _varied(table: pd.DataFrame) -> list[str]:
 
     In any other, such as the images that they are trained on, runs of one task may differ whatever their strategy.
     """
-    hidden = [name for name in FILES if name in table and table.loc[table[NAMED] != "", name].nunique() < 2]
+    hidden = FILES if (table[NAMED] == "").all() else ()  # where digests are known, names say enough
     settings = [name for name in table.columns if is_setting(name) and not name.startswith((*NOT_DECISIVE, *hidden))]
     of_all = [name for name in settings if not name.startswith(STRATEGY) and not name.endswith(".epochs")]
     further = [name for name in of_all if name.startswith(FINETUNE)]
