@@ -25,7 +25,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from experiments import fork_server
-from experiments.disk import explained
+from experiments.disk import NO_ROOM, explained
 from experiments.errors import UserError, first_line
 from experiments.identity import Identity
 from experiments.locks import remove_dead_names
@@ -67,6 +67,8 @@ class Failure:
                 return Failure(str(error), _as_text(error), by_mistake_of_user=True)
             case OSError():
                 reason = explained(error, Path(tempfile.gettempdir()), Path.cwd())
+                if error.errno in NO_ROOM:
+                    reason += ". Make room there, or name another disk: TMPDIR=FOLDER, cache.dir=FOLDER"
             case _:
                 reason = first_line(error)
         return Failure(f"{type(error).__name__}: {reason}", _as_text(error))

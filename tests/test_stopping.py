@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -109,18 +110,25 @@ def children_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose path is short enough for sockets to lie in it."""
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 @pytest.mark.endtoend
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_stops_a_sweep_and_leaves_nothing_open(moment: str, times: int, tmp_path: Path) -> None:
-    save_images(tmp_path / "images.npz")
-    (tmp_path / "tmp").mkdir()
+def test_ctrl_c_stops_a_sweep_and_leaves_nothing_open(moment: str, times: int, short: Path) -> None:
+    save_images(short / "images.npz")
+    (short / "tmp").mkdir()
     sweep = ["strategy=none,ptq_dynamic", "model=mlp", "dataset=npz", "dataset.path=images.npz", "latency.seconds=0.1"]
-    with (tmp_path / "log").open("wb") as log:
+    with (short / "log").open("wb") as log:
         process = subprocess.Popen(
             ["env", "--default-signal=INT", sys.executable, "-m", "experiments.run", "-m", *sweep],
-            cwd=tmp_path,
-            env={**ENVIRONMENT, "TMPDIR": str(tmp_path / "tmp")},
+            cwd=short,
+            env={**ENVIRONMENT, "TMPDIR": str(short / "tmp")},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -128,18 +136,18 @@ def test_ctrl_c_stops_a_sweep_and_leaves_nothing_open(moment: str, times: int, t
         )
     reached, later = MOMENTS[moment]
     deadline = time.monotonic() + 120
-    while not reached(tmp_path) and process.poll() is None and time.monotonic() < deadline:
+    while not reached(short) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(later)
     for _ in range(times):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all processes
         time.sleep(0.1)
     code = process.wait(timeout=60)
-    said = (tmp_path / "log").read_text(errors="replace")
+    said = (short / "log").read_text(errors="replace")
     assert (code, "Traceback" in said) == (130, False), said
-    psutil.wait_procs(children_of(tmp_path), timeout=10)
-    assert children_of(tmp_path) == []
-    assert not list(tmp_path.glob("tmp/*/*-*@*"))
-    if (tmp_path / "mlflow.db").exists():
-        kept = connect(Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db"))
+    psutil.wait_procs(children_of(short), timeout=10)
+    assert children_of(short) == []
+    assert not list(short.glob("tmp/*/*-*@*"))
+    if (short / "mlflow.db").exists():
+        kept = connect(Tracking(uri=f"sqlite:///{short}/mlflow.db"))
         assert not kept.find("attributes.status = 'RUNNING'")
