@@ -2,10 +2,12 @@
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from experiments.errors import first_line
 
+RESERVED = 2**18  # bytes; SQLite needs a tenth of it to say that a run has ended
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 # What to do about what a process may not have more of.
 LIMITS = {
@@ -42,6 +44,16 @@ def is_full(mount: Path) -> bool:
     """Whether a disk has no room for a small file."""
     status = os.statvfs(mount)
     return status.f_bavail * status.f_frsize < 2**20 or (status.f_files > 0 and status.f_favail == 0)
+
+
+def reserve(path: Path) -> None:
+    """Take some room on the disk of a path, to be given back when the last thing has to be written on a full disk."""
+    with suppress(OSError):  # a disk that has no room for it is met soon enough
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, RESERVED)
+        finally:
+            os.close(descriptor)
 
 
 def mount_point(path: Path) -> Path:

@@ -17,7 +17,7 @@ from experiments.progress import say
 from experiments.record import RunRecord
 from experiments.stamp import CODE_DIGEST, runtimes, stamp, typed
 from experiments.stopping import heard, raise_if_stopped
-from experiments.tracking import DETAILS, Row, Store, await_server, connect, run_name
+from experiments.tracking import DETAILS, Row, Status, Store, await_server, connect, run_name
 from experiments.training import numerics
 
 
@@ -41,14 +41,28 @@ def perform(request: Request, job: int) -> Row:
     """
     raise_if_stopped()
     store = connect(request.tracking)
+    if not request.sweep:  # a sweep has done it for its runs
+        store.reserve_room()
     try:
         return _performed(request, store, job)
     except KeyboardInterrupt:
         heard()
-        with suppress(UserError):  # a store that is gone takes its runs for killed later on
-            store.close_own()
+        _close(store, "KILLED")
         request.experiment.cache.remove_what_the_dead_left()
         raise
+    except StoreGoneError:  # perhaps only its disk is full
+        _close(store, "FAILED")
+        raise
+    finally:
+        if not request.sweep:
+            store.give_room_back()
+
+
+def _close(store: Store, status: Status) -> None:
+    """Close what this process has open, with the room that was reserved for it."""
+    store.give_room_back()
+    with suppress(UserError):  # a store that is gone takes its runs for killed later on
+        store.close_own(status)
 
 
 def _performed(request: Request, store: Store, job: int) -> Row:

@@ -34,6 +34,7 @@ from rich.progress import (
 from rich.segment import Segment
 from rich.table import Table
 
+from experiments.disk import explained
 from experiments.errors import UserError, first_line
 from experiments.escaping import visible
 from experiments.temporary import temporary_folder
@@ -232,8 +233,10 @@ def shown_here() -> Iterator[None]:
 def _listener(path: str, key: bytes) -> Listener:
     try:
         return Listener(path, "AF_UNIX", backlog=64, authkey=key)
-    except OSError as error:  # a path that is too long, for one: the system allows about 100 characters
-        raise UserError(
+    except OSError as error:
+        if error.errno:
+            raise UserError(f"No socket can be made as {path}: {explained(error, Path(path))}.") from error
+        raise UserError(  # a path that is too long: the system allows about 100 characters
             f"TMPDIR={tempfile.gettempdir()}: no socket can be made there ({first_line(error)}: {path}). Give "
             "another folder, with a short name, such as TMPDIR=/tmp."
         ) from error

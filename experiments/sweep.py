@@ -111,6 +111,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         self._store = connect(requests[0].tracking)
         atexit.register(self._close_if_early)
         self._store.close_orphans()
+        self._store.reserve_room()
         name = f"sweep {' '.join(config.hydra.overrides.task)}".strip()[:250]
         self._sweep = self._store.open_sweep(name, {**stamp(), "command": typed()})
         asked = [request.parameters["threads"] for request in requests]
@@ -141,6 +142,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         """Show the comparison, keep it with the parent run, and list what failed: then the exit code is 1."""
         self._open.close()
         assert self._store is not None
+        self._store.give_room_back()
         self._store.close_unfinished(self._sweep)
         rows = self._store.rows(self._sweep)
         recorded = self._store.jobs(self._sweep)
@@ -197,6 +199,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         if self._over or self._store is None:
             return
         status: Status = "KILLED" if is_stopped() else "FAILED"
+        self._store.give_room_back()
         with suppress(UserError):  # where the store is what is gone, which has been said, the next sweep closes them
             heard()
             store = connect(self._store.address, create=False)  # finds out at once, and does not try for a minute

@@ -130,3 +130,19 @@ def test_a_disk_that_is_full_between_jobs_ends_the_sweep_in_good_order(disk: Dis
         ("run", "FINISHED"),
         ("sweep", "FAILED"),
     ]
+
+
+@pytest.mark.endtoend
+def test_a_sweep_whose_whole_folder_is_on_a_full_disk_is_closed(disk: Disk) -> None:
+    place = disk("size=1600k")  # enough for the store and the first run
+    save_images(place / "images.npz")
+    sweep = ["strategy=none,ptq_dynamic", "model=mlp", "dataset=npz", "dataset.path=images.npz", "latency.seconds=0.1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.run", "-m", *sweep],
+        cwd=place, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert f"he disk at {place} has" in done.stderr
+    runs = connect(Tracking(uri=f"sqlite:///{place}/mlflow.db"), create=False).find("tags.kind != ''")
+    assert {run.info.status for run in runs if run.data.tags["kind"] == "sweep"} == {"FAILED"}
+    assert "RUNNING" not in {run.info.status for run in runs}

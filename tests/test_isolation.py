@@ -159,7 +159,7 @@ def in_a_fresh_process(code: str, folder: Path, **environment: str) -> str:
         "import os, resource, signal, sys, time\nfrom pathlib import Path\nfrom tests.test_isolation import *\n"
         "def tried():\n"
         f"    try:\n        run_apart(experiment(Tiny(), Path({str(folder)!r})))\n        print('it ran')\n"
-        "    except RunFailed as error:\n        print(error)\n"
+        "    except (RunFailed, UserError) as error:\n        print(error)\n"
         f"{code}"
     )
     done = subprocess.run(

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from experiments import progress
+from experiments.errors import UserError
+from experiments.progress import shown_here
+from experiments.temporary import own_folder
 from tests.conftest import ENVIRONMENT
 
 CHILD = """
@@ -92,3 +95,17 @@ def test_a_terminal_shows_the_bars_of_child_processes(tmp_path: Path) -> None:
     assert "work" in shown
     assert "1/2" in shown
     assert "from the child" in shown
+
+
+def test_a_folder_whose_name_is_too_long_for_sockets_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / ("long" * 20)
+    place.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    monkeypatch.delenv("QUANTIZATION_PROGRESS", raising=False)
+    own_folder.cache_clear()
+    with (
+        pytest.raises(UserError, match=r"no socket can be made there .* with a short name, such as TMPDIR=/tmp"),
+        shown_here(),
+    ):
+        pass
+    own_folder.cache_clear()

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from experiments.artifacts import PREDICTIONS, read_predictions, write_artifacts
 from experiments.description import description
+from experiments.disk import reserve
 from experiments.errors import UserError, by_beginning, first_line, near, redacted
 from experiments.files import check_regular
 from experiments.identity import Identity, name_of, with_digest
@@ -435,12 +436,31 @@ class Store:
         for run in self.find(f"attributes.status = 'RUNNING' and tags.{_sweep_tag(sweep)} != ''"):
             self.close(run.info.run_id, "KILLED")
 
+    def reserve_room(self) -> None:
+        """Take room beside a database, so that what is open can be closed when its disk is full.
+
+        What killed processes have reserved there is given back.
+        """
+        if database := self.address.database:
+            for left in database.parent.glob(f".{database.name}.room-*"):
+                if not alive(left.name.rpartition("-")[2]):
+                    left.unlink(missing_ok=True)
+            reserve(self._reserved(database))
+
+    def give_room_back(self) -> None:
+        """Let the database have the room that this process has reserved."""
+        if database := self.address.database:
+            self._reserved(database).unlink(missing_ok=True)
+
+    def _reserved(self, database: Path) -> Path:
+        return database.with_name(f".{database.name}.room-{this_process()}")
+
     @explained
-    def close_own(self) -> None:
-        """Close as stopped what this process has open, also where the id of a run never came back from the store."""
+    def close_own(self, status: Status = "KILLED") -> None:
+        """Close what this process has open, also where the id of a run never came back from the store."""
         mine = f"tags.process = '{this_process()}' and tags.host = '{socket.gethostname()}'"
         for run in self.find(f"attributes.status = 'RUNNING' and {mine}"):
-            self.close(run.info.run_id, "KILLED")
+            self.close(run.info.run_id, status)
 
     @explained
     def close_orphans(self) -> None:
