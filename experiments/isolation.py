@@ -135,19 +135,19 @@ def run_apart(experiment: Experiment) -> RunRecord:
         RunFailed: the run raised an error, or its process crashed or could not be started.
     """
     with shown_here(), temporary_folder("run") as folder:
-        last_words = folder / LAST_WORDS
-        last_words.touch()  # there may be none
-        outcome = _outcome_of(experiment, folder, last_words)
+        outcome = _outcome_of(experiment, folder)
     if isinstance(outcome, Failure):
         raise RunFailed(outcome)
     return outcome
 
 
-def _outcome_of(experiment: Experiment, folder: Path, last_words: Path) -> RunRecord | Failure:
+def _outcome_of(experiment: Experiment, folder: Path) -> RunRecord | Failure:
     """What the process of a run sends, or why it sends nothing."""
     identity: Identity | None = None
+    last_words = folder / LAST_WORDS
     with ExitStack() as stack:
         try:
+            last_words.touch()  # there may be none
             ours, theirs = _PROCESSES.Pipe(duplex=False)
             stack.callback(ours.close)
             stack.callback(theirs.close)

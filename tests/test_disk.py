@@ -116,7 +116,7 @@ def test_a_full_disk_of_a_store_is_named(disk: Disk) -> None:
 
 @pytest.mark.endtoend
 def test_a_disk_that_is_full_between_jobs_ends_the_sweep_in_good_order(disk: Disk, tmp_path: Path) -> None:
-    place = disk("nr_inodes=8")  # enough for Hydra's notes on the sweep and its first job
+    place = disk("nr_inodes=9")  # enough for Hydra's notes on the sweep and its first job
     save_images(tmp_path / "images.npz")
     sweep = ["strategy=none,ptq_dynamic", "model=mlp", "dataset=npz", "dataset.path=images.npz", "latency.seconds=0.1"]
     done = subprocess.run(
