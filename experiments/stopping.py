@@ -69,4 +69,5 @@ def _end_quietly() -> None:
     """Python takes apart what was loaded, which takes seconds and helps nobody who has stopped it."""
     if is_stopped():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the exit code stays that of a stop
+        exec("")  # Python remembers a stop within exec, and would end by its signal; it forgets that with the next one
         gc.freeze()

@@ -79,6 +79,16 @@ def test_a_second_signal_does_not_stop_what_closes_things() -> None:
     assert said_by(TWICE) == "closed\n"
 
 
+def test_a_stop_within_what_a_library_executes_has_the_exit_code_of_a_stop(tmp_path: Path) -> None:
+    (tmp_path / "stopped_module.py").write_text(
+        "import sys\nfrom experiments.stopping import stop_on_signals\nstop_on_signals()\n"
+        "try:\n    exec('import os, signal; os.kill(os.getpid(), signal.SIGINT); sum(range(1000))')\n"
+        "except KeyboardInterrupt:\n    sys.exit(130)"
+    )
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "stopped_module"]
+    assert subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, check=False).returncode == 130
+
+
 def text_in_log(text: str) -> Callable[[Path], bool]:
     return lambda folder: text in (folder / "log").read_text(errors="replace")
 
@@ -89,7 +99,7 @@ def file_in(pattern: str) -> Callable[[Path], bool]:
 
 # When the signal is sent: as soon as this is so, and so many seconds later.
 MOMENTS: dict[str, tuple[Callable[[Path], bool], float]] = {
-    "imports": (lambda folder: True, 0.4),
+    "imports": (lambda folder: any("pydantic_core" in maps_of(process) for process in children_of(folder)), 0.0),
     "store": (text_in_log("making"), 0.5),
     "fork server": (file_in("tmp/*/fork-*/listener-*"), 0.1),
     "store commits": (file_in("mlflow.db"), 0.05),
@@ -108,6 +118,14 @@ def children_of(folder: Path) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+def maps_of(process: psutil.Process) -> str:
+    """Which libraries a process has loaded, among other things."""
+    try:
+        return Path(f"/proc/{process.pid}/maps").read_text()
+    except OSError:
+        return ""
 
 
 @pytest.fixture
