@@ -28,6 +28,7 @@ from rich.table import Table
 
 from experiments.card import CARD, problems
 from experiments.errors import UserError, mistakes_told
+from experiments.escaping import spreadsheet_text
 from experiments.machine import at_work
 from experiments.progress import CONSOLE, bar, say
 from experiments.rounding import points
@@ -332,11 +333,13 @@ def write(findings: Findings, options: Options) -> None:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             for kind, files in (("alone in int8", findings.alone), ("alone in float", findings.spared)):
-                writer.writerows([unit, kind, *_values(measured)] for unit, measured in files.items())
+                writer.writerows([spreadsheet_text(unit), kind, *_values(measured)] for unit, measured in files.items())
             writer.writerow(["everything", "in int8", *_values(findings.everything)])
             writer.writerow(["everything", "in float", *_values(findings.none)])
             writer.writerow(["logits", "rounded to int8", *_values(findings.rounded)])
-            writer.writerow([",".join(findings.proposal.chosen), proposed_within, *_values(findings.proposal)])
+            writer.writerow(
+                [spreadsheet_text(",".join(findings.proposal.chosen)), proposed_within, *_values(findings.proposal)]
+            )
         save_sensitivity(
             folder / "sensitivity.png",
             {unit: findings.alone[unit].rms_logit_error for unit in findings.units},

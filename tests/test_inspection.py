@@ -240,6 +240,14 @@ def test_a_group_that_holds_itself_is_looked_at_once(tmp_path: Path) -> None:
     inspect(path)
 
 
+def test_an_hdf5_file_of_keras_3_is_told_as_one(tmp_path: Path) -> None:
+    path = save(model(dense()), tmp_path / "model.h5")
+    with h5py.File(path, "a") as file:
+        file.attrs["keras_version"] = "3.15.1"
+    with pytest.raises(UserError, match=r"saved by Keras 3\.15\.1.*rebuild the model with tf_keras"):
+        KerasFile(path=path).check()
+
+
 def test_weights_alone_are_no_model(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "model.h5", "w") as file:
         file["kernel"] = np.zeros(3)

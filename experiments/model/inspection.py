@@ -91,6 +91,22 @@ def inspect(path: Path, provided: Collection[str] = (), trust: bool = False) -> 
         raise UserError(f"model.path={path}: a damaged Keras model ({first_line(error)}).") from error
 
 
+def version_of_hdf5(path: Path) -> str:
+    """The version of Keras that an HDF5 file says it was written with; 2.0 where it says none.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            version = file.attrs.get("keras_version", "2.0")
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"model.path={path}: a damaged Keras model ({first_line(error)}).") from error
+    return version.decode(errors="replace") if isinstance(version, bytes) else str(version)
+
+
 def is_archive(path: Path) -> bool:
     """Whether Keras takes a file for its zip format: by its name and its end, whatever it begins with."""
     return str(path).endswith(".keras") and zipfile.is_zipfile(path)

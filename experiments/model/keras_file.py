@@ -11,7 +11,7 @@ from experiments.dataset.shapes import shape_for
 from experiments.errors import UserError, first_line
 from experiments.files import UserPath
 from experiments.model import Architecture
-from experiments.model.inspection import inspect
+from experiments.model.inspection import inspect, version_of_hdf5
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -57,6 +57,7 @@ class KerasFile(Architecture):
     def _check_format(self) -> None:
         """Tell what it is from its first bytes and its metadata."""
         if beginning(self.path, "model.path") == b"\x89HDF\r\n\x1a\n":
+            self._check_version(version_of_hdf5(self.path))
             return
         if not zipfile.is_zipfile(self.path):
             raise UserError(f"model.path={self.path}: no Keras model, or a truncated one. {RULE}.")
@@ -68,7 +69,10 @@ class KerasFile(Architecture):
                     version = str(json.loads(metadata.read(MOST_METADATA))["keras_version"])
         except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise UserError(f"model.path={self.path}: a damaged Keras model ({first_line(error)}). {RULE}.") from error
-        if not version.startswith("2."):
+        self._check_version(version)
+
+    def _check_version(self, version: str) -> None:
+        if not version.startswith(("1.", "2.")):
             raise UserError(
                 f"model.path={self.path}: saved by Keras {version}, and TensorFlow Model Optimization takes Keras 2 "
                 f"only. {RULE}: rebuild the model with tf_keras, take over the weights "
