@@ -327,7 +327,7 @@ def _register(store: Store, decision: Decision, options: argparse.Namespace) -> 
     how = "registered as" if version.new else "was registered already, as"
     say(f"Its model {how} {version.name}, version {version.version}.")
     say(f"Load it with mlflow.pyfunc.load_model({version.uri!r}), or serve it, both without TensorFlow:")
-    address = redacted(store.client.tracking_uri)
+    address = shlex.quote(redacted(store.client.tracking_uri))
     say(f"MLFLOW_TRACKING_URI={address} mlflow models serve -m {shlex.quote(version.uri)} --env-manager local")
 
 

@@ -16,7 +16,7 @@ from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from experiments.artifacts import MODEL, NEEDED, RECORD
 from experiments.errors import UserError
 from experiments.store import main
-from experiments.tracking import Store, Tracking, connect
+from experiments.tracking import Store, Tracking, connect, rows
 from experiments.tracking.checking import check
 from experiments.tracking.intact import missing_in, missing_of
 from experiments.tracking.places import Places, folder_of
@@ -60,9 +60,18 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = connect(Tracking(uri=f"sqlite:///{folder}/mlflow.db"))
     client = store.client
     sweep = store.open_sweep("a sweep", {})
-    tags = {"kind": "run", "run_key": "a key", "mlflow.parentRunId": sweep, f"sweep_{sweep}": "00000"}
+    setting = {
+        "strategy": "none",
+        "model": "mlp",
+        "dataset": "mnist",
+        "epochs": "1",
+        "finetune_epochs": "0",
+        "seed": "0",
+    }
+    tags = {"kind": "run", "run_key": "a key", "mlflow.parentRunId": sweep, f"sweep_{sweep}": "00000", **setting}
     run_id = client.create_run(store.experiment_id, tags=tags, run_name="none").info.run_id
-    client.log_metric(run_id, "tflite_bytes", len(CONTENT))
+    for name in rows.NEEDED:
+        client.log_metric(run_id, name, len(CONTENT) if name == "tflite_bytes" else 0.5)
     files_of_a_run(folder / "mlruns" / run_id / "artifacts")
     model = client.create_logged_model(store.experiment_id, "model", run_id, model_type="tflite")
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
@@ -380,6 +389,13 @@ def test_a_finished_run_that_lacks_a_file_is_not_reused_and_that_is_said(
     (project / "mlruns" / the_run(store) / "artifacts" / name).unlink()
     assert store.reuse("a key", None, 0) is None
     assert f"made anew: run {the_run(store)} is finished, but {name} is missing" in capsys.readouterr().out
+
+
+def test_a_finished_run_without_its_results_is_not_reused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = opened(project)
+    store.client.delete_tag(the_run(store), "strategy")
+    assert store.reuse("a key", None, 0) is None
+    assert "has no tag strategy" in capsys.readouterr().out
 
 
 def test_a_finished_run_whose_model_was_deleted_is_not_reused(project: Path) -> None:

@@ -164,7 +164,7 @@ def test_an_old_server_that_cannot_count_runs_of_other_programs_says_nothing_of_
 
 
 def test_a_server_that_refuses_for_another_reason_is_heard() -> None:
-    with pytest.raises(UserError, match="cannot be used"):
+    with pytest.raises(UserError, match="does not allow this to the user"):
         Store(Refusing("PERMISSION_DENIED"), "7", GONE).others()  # type: ignore[arg-type]
 
 

@@ -98,12 +98,16 @@ class Store:
         return row_of(recorded(found)) if found else None
 
     def _intact(self, runs: "Iterable[Run]") -> "Run | None":
-        """The first of these runs whose files are all there; of the others is said what they miss."""
+        """The first of these runs whose results and files are all there; of the others is said what they miss."""
         for run in runs:
-            missing = self._missing(run)
-            if not missing:
+            try:
+                row_of(recorded(run))
+                problem = self._missing(run)
+            except UserError as error:
+                problem = str(error)
+            if not problem:
                 return run
-            say(f"  made anew: run {run.info.run_id} is finished, but {missing}")
+            say(f"  made anew: run {run.info.run_id} is finished, but {problem}")
         return None
 
     def _missing(self, run: "Run") -> str:
