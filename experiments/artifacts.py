@@ -35,8 +35,9 @@ CHANGED = "changed.npz"  # artifact of a run: test images whose answer is not th
 CLASSES = "classes.csv"  # artifact of a run: which label of the data each class number stands for
 PREDICTIONS = "predictions.csv"  # artifact of a run: what the models say of each test image
 MODEL = "model.tflite"  # artifact of a run: its file
+CONFIGURATION = "config.yaml"  # artifact of a run: what it was asked for
 # What later commands read of a finished run: without one of them it is not finished.
-NEEDED = (MODEL, RECORD, "config.yaml", LAYERS, SAMPLES, CHANGED, PREDICTIONS)
+NEEDED = (MODEL, RECORD, CONFIGURATION, LAYERS, SAMPLES, CHANGED, PREDICTIONS)
 PREDICTED = "truth,keras,tflite,float_reference"  # its columns
 
 OF_OPS = tuple(field.name for field in fields(Op) if field.name not in ("inputs", "outputs"))
@@ -52,7 +53,7 @@ def write_artifacts(folder: Path, record: RunRecord, title: str, configuration: 
     """The files of a run: the model, the record, what is in the file, raw timings, predictions, configuration."""
     (folder / MODEL).write_bytes(record.tflite.content)
     (folder / RECORD).write_text(json.dumps(record.as_json(), indent=2))
-    (folder / "config.yaml").write_text(configuration, encoding="utf-8")
+    (folder / CONFIGURATION).write_text(configuration, encoding="utf-8")
     if record.data.labels:
         (folder / CLASSES).write_text(class_table(record.data.labels), encoding="utf-8")
     (folder / LAYERS).write_text(layer_table(record.ops, record.delegated), encoding="utf-8")

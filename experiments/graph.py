@@ -152,7 +152,7 @@ def input_details(content: bytes) -> Mapping[str, Any]:
         raise UserError("This is no TFLite file: bytes 4 to 8 of one read TFL3.")
     try:
         graph = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0)).subgraphs[0]
-    except (struct.error, IndexError, TypeError) as error:  # its offsets lead nowhere
+    except (struct.error, IndexError, TypeError, ValueError, MemoryError) as error:  # its offsets lead nowhere
         raise UserError(f"The TFLite file is damaged ({first_line(error)}).") from error
     if len(graph.inputs) != 1:
         raise UserError(f"The file takes {len(graph.inputs)} inputs; one that takes images has one.")
@@ -160,7 +160,12 @@ def input_details(content: bytes) -> Mapping[str, Any]:
     scale = (
         (float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])) if _scales(tensor) else (0.0, 0)
     )
-    return {"shape": tuple(int(n) for n in tensor.shape), "dtype": np.dtype(_type(tensor)).type, "quantization": scale}
+    try:
+        dtype = np.dtype(_type(tensor)).type
+    except TypeError as error:  # string, resource, variant: none that NumPy has
+        raise UserError(f"The file takes {_type(tensor)} values; one that takes images takes numbers.") from error
+    shape = () if tensor.shape is None else tensor.shape
+    return {"shape": tuple(int(n) for n in shape), "dtype": dtype, "quantization": scale}
 
 
 def output_levels(content: bytes) -> npt.NDArray[np.float64]:

@@ -12,11 +12,13 @@ Exit codes: 0 well; 2 the command is wrong, or a file cannot be timed; 130 stopp
 import argparse
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from itertools import combinations
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -24,10 +26,11 @@ from pydantic import ValidationError
 from rich import box
 from rich.table import Table
 
+from experiments.artifacts import CONFIGURATION, MODEL, or_left_out
 from experiments.card import problems
 from experiments.comparison.files import write_csv
 from experiments.errors import UserError, mistakes_told
-from experiments.files import argument_path
+from experiments.files import argument_path, check_regular
 from experiments.progress import print_whole, say
 from experiments.temporary import temporary_folder
 from experiments.tracking import Row, Store, Tracking, existing
@@ -42,6 +45,8 @@ SIGNIFICANT = 0.05
 PAIRS_SHOWN = 15  # all pairs of six files; the CSV holds every pair
 PAIR_COLUMNS = ["file", "against", "speedup", "speedup_low", "speedup_high", "p_holm", "speed"]
 RANDOM_IMAGES = 100
+MOST_BYTES = 2**31  # of random images
+BRIEF = 0.1  # seconds, for a file that may not run at all
 
 
 @dataclass(frozen=True)
@@ -138,9 +143,11 @@ def _plain(target: str, options: argparse.Namespace, images_of: "Callable[[Sourc
     from experiments.measure.accuracy import input_of
     from experiments.tflite import TFLiteModel
 
+    path = argument_path(target)
+    check_regular(path, target)
     try:
-        model = TFLiteModel(Path(target).read_bytes())
-        shape = input_of(model)["shape"][1:]
+        model = TFLiteModel(path.read_bytes())
+        shape = _checked_shape(input_of(model))
     except OSError as error:
         raise UserError(f"{target}: cannot be read ({error.strerror}).") from error
     except UserError as error:
@@ -148,6 +155,25 @@ def _plain(target: str, options: argparse.Namespace, images_of: "Callable[[Sourc
     if options.dataset:
         return Contestant(target, model, images_of(composed([f"dataset={options.dataset}"]).experiment.dataset))
     return Contestant(target, model, np.random.default_rng(options.seed).random((RANDOM_IMAGES, *shape), np.float32))
+
+
+def _checked_shape(tensor: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape of one image, of which RANDOM_IMAGES can be made.
+
+    Raises:
+        UserError: the file takes values that no image has, of no fixed size, or of one that memory cannot hold.
+    """
+    shape, dtype = tuple(tensor["shape"]), np.dtype(tensor["dtype"])
+    if dtype.kind not in "iuf" or (dtype.kind in "iu" and not tensor["quantization"][0] > 0):
+        raise UserError(f"The file takes {dtype.name} values; one that takes images takes floats or quantized ones.")
+    if not shape or any(size < 1 for size in shape):
+        raise UserError(f"The file takes images of the shape {shape}, whose size is not fixed. Convert it with one.")
+    if (needed := 4.0 * RANDOM_IMAGES * prod(map(float, shape[1:]))) > MOST_BYTES:
+        raise UserError(
+            f"The file takes images of the shape {shape}: {RANDOM_IMAGES} of them are {needed / 2**30:,.0f} GiB, and "
+            f"{MOST_BYTES / 2**30:.0f} GiB are the most."
+        )
+    return shape[1:]
 
 
 def images_once() -> "Callable[[Source], Images]":
@@ -170,11 +196,24 @@ def _recorded(
     from experiments.configuration import dataset_of
     from experiments.tflite import TFLiteModel
 
-    for row in store.chosen(target):
-        with temporary_folder("run") as folder:
-            model = TFLiteModel(store.fetch(row["run_id"], "model.tflite", folder).read_bytes())
-            configuration = store.fetch(row["run_id"], "config.yaml", folder).read_text(encoding="utf-8")
-        yield Contestant(_name(row), model, images_of(dataset_of(configuration, modules)), row)
+    def contestant(row: Row) -> Contestant:
+        run_id = row["run_id"]
+        content, configuration = (store.content(run_id, name) for name in (MODEL, CONFIGURATION))
+        if not content or not configuration:
+            raise UserError(f"Run {run_id} has no {CONFIGURATION if content else MODEL} (any more), or an empty one.")
+        try:
+            source = dataset_of(configuration.decode(errors="replace"), modules)
+            made = Contestant(_name(row), TFLiteModel(content), images_of(source), row)
+            _check_shape(made)
+        except UserError as error:
+            raise UserError(f"Run {run_id}: {error}") from error
+        return made
+
+    rows = store.chosen(target)
+    made = [contestant(row) if len(rows) == 1 else or_left_out(partial(contestant, row)) for row in rows]
+    if not any(made):
+        raise UserError(f"{target}: none of its {len(rows)} runs can be timed.")
+    yield from filter(None, made)
 
 
 def _name(row: Row) -> str:
@@ -191,14 +230,30 @@ def _timed(contestants: Sequence[Contestant], options: argparse.Namespace) -> "S
         raise UserError(f"--seed {options.seed}: give 0 or more.")
     protocol = _protocol(LatencyProtocol, options, len(contestants))
     protocol.check()
-    names = [contestant.name for contestant in contestants]
-    return time_together(
-        {contestant.name: contestant.model for contestant in contestants},
-        {contestant.name: contestant.images for contestant in contestants},
-        protocol,
-        list(combinations(names, 2)),
-        options.seed,
-    )
+
+    def together(some: Sequence[Contestant], protocol: LatencyProtocol) -> "Session":
+        return time_together(
+            {each.name: each.model for each in some},
+            {each.name: each.images for each in some},
+            protocol,
+            list(combinations([each.name for each in some], 2)),
+            options.seed,
+        )
+
+    try:
+        return together(contestants, protocol)
+    except UserError:
+        for contestant in contestants:
+            _name_failure(contestant, lambda alone: together([alone], replace(protocol, seconds=BRIEF)))
+        raise
+
+
+def _name_failure(contestant: Contestant, timed: "Callable[[Contestant], Session]") -> None:
+    """Time a file by itself, so that the one that cannot be run is named."""
+    try:
+        timed(contestant)
+    except UserError as error:
+        raise UserError(f"{contestant.name}: {error}") from error
 
 
 def _protocol(kind: "type[LatencyProtocol]", options: argparse.Namespace, files: int) -> "LatencyProtocol":

@@ -1,6 +1,7 @@
 """Starts clean processes: a script in an interpreter that holds nothing of ours, such as TensorFlow or the data."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,8 @@ def run_child(script: Path, folder: Path, hear: Callable[[str], None] | None = N
         if code != 0:
             complaints.seek(0)
             last = (complaints.read().decode(errors="replace").strip().splitlines() or ["no message"])[-1]
-            raise UserError(f"The model could not be run: {script.name} ended with {ending(code)} ({last}).")
+            reason = re.sub(r"See instructions: \S+ ", "", last).rstrip(".")  # of LiteRT, on how it would be extended
+            raise UserError(f"The model could not be run: {script.name} ended with {ending(code)} ({reason}).")
 
 
 def _listened_to(command: list[str], stdin: int, stderr: int, hear: Callable[[str], None] | None) -> int:

@@ -1,0 +1,84 @@
+"""Files given to the latency command: the one that cannot be timed is named, with the reason, before any is."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from experiments import latency
+from experiments.errors import UserError
+from tests.conftest import run
+from tests.tiny import _file, dense_file
+
+
+def changed(change: Callable[[Any], None]) -> bytes:
+    """A file of one dense layer whose input tensor was changed."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(dense_file().content, 0))
+    change(model.subgraphs[0].tensors[0])
+    return _file(model).content
+
+
+def shaped(*shape: int) -> bytes:
+    return changed(lambda tensor: setattr(tensor, "shape", np.array(shape, np.int32)))
+
+
+def typed(kind: int) -> bytes:
+    return changed(lambda tensor: setattr(tensor, "type", kind))
+
+
+def with_an_op_of_its_own() -> bytes:
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(dense_file().content, 0))
+    (code,) = model.operatorCodes
+    code.builtinCode = schema.BuiltinOperator.CUSTOM
+    code.deprecatedBuiltinCode, code.customCode = schema.BuiltinOperator.CUSTOM, "OpOfMine"
+    return _file(model).content
+
+
+FILES = {
+    "empty": (b"", "no TFLite file"),
+    "text": (b"not a model at all", "no TFLite file"),
+    "cut": (dense_file().content[:60], "damaged"),
+    "offsets": (b"\xff\xff\xff\x7fTFL3" + bytes(40), "damaged"),
+    "string": (typed(schema.TensorType.STRING), "takes string values; one that takes images takes numbers"),
+    "complex": (typed(schema.TensorType.COMPLEX64), "takes complex64 values"),
+    "bool": (typed(schema.TensorType.BOOL), "takes bool values"),
+    "index": (typed(schema.TensorType.INT64), "takes int64 values; one that takes images takes floats or quantized"),
+    "dynamic": (shaped(1, -1), r"shape \(1, -1\), whose size is not fixed"),
+    "nothing": (shaped(1, 0), "whose size is not fixed"),
+    "scalar": (shaped(), "whose size is not fixed"),
+    "huge": (shaped(1, 2**31 - 1, 2**31 - 1, 2**31 - 1), "GiB are the most"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_takes_no_images_is_named(name: str, tmp_path: Path) -> None:
+    content, reason = FILES[name]
+    path = tmp_path / f"{name}.tflite"
+    path.write_bytes(content)
+    options = latency._parser().parse_args([str(path)])
+    with pytest.raises(UserError, match=rf"{name}.tflite: .*{reason}"):
+        list(latency._contestants(options, None))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "absent"])
+def test_what_is_no_file_is_named(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{kind}.tflite"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    options = latency._parser().parse_args([str(path)])
+    with pytest.raises(UserError, match=rf"{kind}.tflite: cannot be read"):
+        list(latency._contestants(options, None))
+
+
+def test_of_several_files_the_one_that_no_interpreter_takes_is_named(tmp_path: Path) -> None:
+    (tmp_path / "good.tflite").write_bytes(dense_file().content)
+    (tmp_path / "bad.tflite").write_bytes(with_an_op_of_its_own())
+    done = run(tmp_path, "experiments.latency", "good.tflite", "bad.tflite", "--seconds", "0.2")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert done.stderr.startswith("bad.tflite: ")
