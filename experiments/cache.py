@@ -32,7 +32,6 @@ import numpy.typing as npt
 from pydantic import PositiveFloat
 from pydantic.dataclasses import dataclass as card
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from experiments.card import CARD
@@ -326,7 +325,7 @@ def show(folder: Path) -> None:
     for (kind, _), entries in sorted(groups.items(), key=lambda group: -max(entry.used for entry in group[1])):
         epochs = str(len(entries)) if kind == TRAINING else ""
         used = datetime.fromtimestamp(max(entry.used for entry in entries)).strftime("%Y-%m-%d %H:%M")
-        table.add_row(kind, escape(entries[-1].about), epochs, size(sum(entry.bytes for entry in entries)), used)
+        table.add_row(kind, entries[-1].about, epochs, size(sum(entry.bytes for entry in entries)), used)
     CONSOLE.print(table)
     say(f"{folder}: {size(sum(entry.bytes for group in groups.values() for entry in group))}")
 

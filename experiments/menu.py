@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 
 from experiments.card import CONF
@@ -26,7 +25,7 @@ USAGE = """\
 
 def show() -> None:
     """Print the usage, every card of every group, and every other setting with its default."""
-    CONSOLE.print(USAGE)
+    CONSOLE.print(USAGE, markup=True)
     for group, meaning in GROUPS.items():
         prefix = "+" if group == "suite" else ""
         table = Table(
@@ -37,9 +36,9 @@ def show() -> None:
             pad_edge=True,
         )
         for path in sorted((CONF / group).glob("*.yaml")):
-            table.add_row(f"  {path.stem}", escape(first_comment(path)), style="default")
+            table.add_row(f"  {path.stem}", first_comment(path), style="default")
         CONSOLE.print(table, "")
-    CONSOLE.print("[italic]settings and their defaults[/]  (those of a card: see its file in conf/)")
+    CONSOLE.print("[italic]settings and their defaults[/]  (those of a card: see its file in conf/)", markup=True)
     CONSOLE.print(_settings(CONF / "config.yaml"), highlight=False)
     CONSOLE.print(
         "Exit codes: 0 well; 1 a run failed; 2 wrong command or configuration; 130 stopped.\n"

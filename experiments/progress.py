@@ -63,7 +63,8 @@ class _OnlyVisible(RenderHook):
 
 
 def _console(**settings: Any) -> Console:
-    console = Console(**settings)
+    """A console that shows texts as they are; markup is asked for where it is meant (markup=True)."""
+    console = Console(markup=False, emoji=False, **settings)
     console.push_render_hook(_OnlyVisible())
     return console
 
@@ -85,7 +86,7 @@ def print_whole(table: Table, console: Console = CONSOLE) -> None:
 
 # A terminal shows one live display at a time, and the bars of a sweep, its jobs and their steps share it.
 _BARS = Progress(
-    TextColumn("{task.description}"),
+    TextColumn("{task.description}", markup=False),
     BarColumn(),
     MofNCompleteColumn(),
     TimeElapsedColumn(),

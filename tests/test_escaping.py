@@ -6,13 +6,14 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.table import Table
 
 from experiments.comparison.columns import frame
 from experiments.comparison.files import FORMS, write_csv
 from experiments.comparison.regressions import earlier
 from experiments.errors import UserError, mistakes_told
 from experiments.escaping import from_spreadsheet_text, markdown_text, spreadsheet_text, visible
-from experiments.progress import CONSOLE, complain, say
+from experiments.progress import CONSOLE, complain, print_whole, say
 from tests.rows import row
 
 FORMULAS = (
@@ -137,3 +138,14 @@ def test_a_message_tells_a_terminal_nothing_either(capsys: pytest.CaptureFixture
     err = capsys.readouterr().err
     assert "\\x1b]0;owned" in err
     assert not any(sign in err for sign in "\x1b\x07\x9b\b\r\u202e")
+
+
+def test_a_name_is_no_markup_of_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "[link=http://evil]x[/link] [red]y[/] :skull:"
+    monkeypatch.setattr(CONSOLE, "_file", None)
+    picture = Table("[bold]file")
+    picture.add_row(name)
+    print_whole(picture, CONSOLE)
+    out = capsys.readouterr().out
+    assert name in out
+    assert "[bold]file" in out
