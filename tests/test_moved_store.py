@@ -334,6 +334,16 @@ def test_check_finds_files_that_are_gone(project: Path) -> None:
     assert one.startswith(f"{run_id} (none): {MODEL} is missing; looked in {project}")
 
 
+def test_check_does_not_miss_the_files_of_a_run_that_was_made_anew(project: Path) -> None:
+    store = opened(project)
+    run_id = the_run(store)
+    again = store.client.create_run(store.experiment_id, tags={"kind": "run", "run_key": "a key"}).info.run_id
+    store.client.set_terminated(again)
+    files_of_a_run(project / "mlruns" / again / "artifacts")
+    (project / "mlruns" / run_id / "artifacts" / MODEL).unlink()
+    assert told_of(project) == {}
+
+
 def test_check_finds_what_stopped_processes_have_left(project: Path) -> None:
     store = opened(project)
     run_id = store.open_sweep("killed", {})

@@ -93,15 +93,21 @@ def _of_runs(connection: sqlite3.Connection, database: Path) -> Iterator[Finding
     tags = {
         (run_id, key): value
         for run_id, key, value in connection.execute(
-            "SELECT run_uuid, key, value FROM tags WHERE key IN ('host', 'process')"
+            "SELECT run_uuid, key, value FROM tags WHERE key IN ('host', 'process', 'run_key')"
         )
     }
-    gone, stuck, unknown = [], [], []
+    gone: list[tuple[str, str]] = []
+    intact: set[str] = set()
+    stuck, unknown = [], []
     finished = connection.execute(_OUR_RUNS.format(condition="AND kind.value = 'run'")).fetchall()
     for run_id, name, status, address in finished:
-        folders = places.candidates(address or "")
-        if status == "FINISHED" and folders and (missing := missing_in(folders, metrics.get(run_id, {}))):
-            gone.append(f"{run_id} ({name}): {missing}; looked in {' and '.join(map(str, folders))}")
+        folders, key = places.candidates(address or ""), tags.get((run_id, "run_key"), "")
+        if status != "FINISHED" or not folders:
+            continue
+        if missing := missing_in(folders, metrics.get(run_id, {})):
+            gone.append((key, f"{run_id} ({name}): {missing}; looked in {' and '.join(map(str, folders))}"))
+        elif key:
+            intact.add(key)
     for run_id, name, status, _ in connection.execute(_OUR_RUNS.format(condition="")):
         if status == "RUNNING":
             host, process = (tags.get((run_id, key), "") for key in ("host", "process"))
@@ -110,7 +116,9 @@ def _of_runs(connection: sqlite3.Connection, database: Path) -> Iterator[Finding
             elif not alive(process):
                 stuck.append(f"{run_id} ({name})")
     yield Finding(
-        "finished runs miss files", tuple(gone), "Put the files back, or repeat the command: it makes these runs anew."
+        "finished runs miss files",
+        tuple(line for key, line in gone if not key or key not in intact),  # the others were made anew
+        "Put the files back, or repeat the command: it makes these runs anew.",
     )
     yield Finding(
         "runs say RUNNING, but their process is gone", tuple(stuck), "The next `experiments.run` here closes them."
