@@ -1,12 +1,18 @@
 """What a user is told: one message that names the value, the rule and the alternatives."""
 
+import errno
+import io
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 
 from experiments.escaping import visible
+
+LAST_STREAM = 2  # the number of standard error
+OF_OUTPUT = (errno.ENOSPC, errno.EIO, errno.EBADF)  # of a disk that is full, a terminal that is gone
 
 
 class UserError(Exception):
@@ -16,14 +22,43 @@ class UserError(Exception):
 @contextmanager
 def mistakes_told() -> Iterator[None]:
     """What a command does with a mistake of its user: one message, exit code 2, no traceback; with Ctrl-C, code 130."""
+    steady_streams()
     try:
         yield
+        sys.stdout.flush()
     except UserError as error:
-        sys.stderr.write(f"{visible(str(error))}\n")
+        tell(visible(str(error)))
         sys.exit(2)
+    except OSError as error:
+        if error.filename is not None or error.errno not in OF_OUTPUT:
+            raise
+        tell(f"The output cannot be written ({error.strerror}).")
+        sys.exit(1)
     except KeyboardInterrupt:
-        sys.stderr.write("stopped.\n")
+        tell("stopped.")
         sys.exit(130)
+
+
+def steady_streams() -> None:
+    """Give a command the streams that it was started without, and let them show what their encoding cannot.
+
+    The next file that is opened would take the number of a stream that is closed, and have in it what is shown.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= LAST_STREAM:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
+
+
+def tell(message: str) -> None:
+    """One line on standard error; where that cannot be written, the exit code alone says it."""
+    with suppress(OSError):
+        sys.stderr.write(f"{message}\n")
+        sys.stderr.flush()
 
 
 def redacted(text: str) -> str:

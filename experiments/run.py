@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from experiments.card import CONF
 from experiments.disk import explained
-from experiments.errors import UserError, first_line
+from experiments.errors import UserError, first_line, mistakes_told, steady_streams, tell
 from experiments.escaping import visible
 from experiments.progress import complain, end_bars
 from experiments.stopping import heard, stop_on_signals
@@ -38,8 +38,10 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         from experiments.menu import show
 
-        show()
+        with mistakes_told():
+            show()
         return
+    steady_streams()
     stop_on_signals()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises its errors instead of printing them
     try:
@@ -148,7 +150,7 @@ def _of_a_launcher(error: Exception) -> bool:
 
 def _quit(message: str, code: int) -> NoReturn:
     end_bars()
-    sys.stderr.write(f"{visible(message)}\n")
+    tell(visible(message))
     sys.exit(code)
 
 

@@ -1,0 +1,58 @@
+"""Commands in odd surroundings: without streams, on a full disk, in another locale; the exit code is always right."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ENVIRONMENT
+
+ELSEWHERE = {
+    "closed": "exec >&- 2>&- <&-",
+    "full": "exec >/dev/full 2>/dev/full",
+    "ascii": "export LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 TERM=dumb; unset HOME",
+}
+COMMANDS = {
+    "experiments.run seed=x": 2,
+    "experiments.compare": 2,
+    "experiments.latency 'modèle.tflite'": 2,
+    "experiments.sensitivity epochs=x": 2,
+    "experiments.cache list": 2,
+}
+
+
+def done(folder: Path, before: str, command: str) -> subprocess.CompletedProcess[bytes]:
+    script = f"{before}; exec {sys.executable} -m {command}"
+    return subprocess.run(["bash", "-c", script], cwd=folder, env=ENVIRONMENT, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("surroundings", ELSEWHERE)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_wrong_command_ends_with_2(command: str, surroundings: str, tmp_path: Path) -> None:
+    ended = done(tmp_path, ELSEWHERE[surroundings], command)
+    assert (ended.returncode, b"Traceback" in ended.stderr) == (COMMANDS[command], False)
+
+
+def test_help_is_shown_where_letters_are_ascii(tmp_path: Path) -> None:
+    ended = done(tmp_path, ELSEWHERE["ascii"], "experiments.run --help")
+    assert (ended.returncode, ended.stderr, b"strategy=" in ended.stdout) == (0, b"", True)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_help_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
+    ended = done(tmp_path, "exec >/dev/full", "experiments.run --help")
+    assert (ended.returncode, ended.stderr) == (1, b"The output cannot be written (No space left on device).\n")
+
+
+def test_a_file_that_is_opened_has_no_stream_s_number(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from experiments.errors import mistakes_told\n"
+        "with mistakes_told():\n"
+        "    with Path('data').open('w') as file:\n"
+        "        Path('number').write_text(str(file.fileno()))\n"
+    )
+    script = f'exec >&- 2>&- <&-; exec {sys.executable} -c "{code}"'
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env={**os.environ, **ENVIRONMENT}, check=True)
+    assert int((tmp_path / "number").read_text()) > 2
