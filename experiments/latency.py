@@ -153,7 +153,8 @@ def _plain(target: str, options: argparse.Namespace, images_of: "Callable[[Sourc
     except UserError as error:
         raise UserError(f"{target}: {error}") from error
     if options.dataset:
-        return Contestant(target, model, images_of(composed([f"dataset={options.dataset}"]).experiment.dataset))
+        images = images_of(composed([f"dataset={options.dataset}"]).experiment.dataset)
+        return Contestant(target, model, _as_taken(model, images))
     return Contestant(target, model, np.random.default_rng(options.seed).random((RANDOM_IMAGES, *shape), np.float32))
 
 
@@ -177,14 +178,14 @@ def _checked_shape(tensor: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def images_once() -> "Callable[[Source], Images]":
-    """What gives the test images of a data set that files are timed on, and reads each once, however many have it."""
+    """What gives the test images of a data set that files are timed on, as they are stored; each is read once."""
     from experiments.measure.latency import IMAGES
 
     known: dict[str, Images] = {}  # by the card, since users' own cards may hold lists, which cannot be hashed
 
     def images_of(source: "Source") -> "Images":
         if repr(source) not in known:
-            known[repr(source)] = source.load().test.x[:IMAGES].copy()  # a view would keep all of them
+            known[repr(source)] = source.examples().test.x[:IMAGES].copy()  # a view would keep all of them
         return known[repr(source)]
 
     return images_of
@@ -203,7 +204,8 @@ def _recorded(
             raise UserError(f"Run {run_id} has no {CONFIGURATION if content else MODEL} (any more), or an empty one.")
         try:
             source = dataset_of(configuration.decode(errors="replace"), modules)
-            made = Contestant(_name(row), TFLiteModel(content), images_of(source), row)
+            model = TFLiteModel(content)
+            made = Contestant(_name(row), model, _as_taken(model, images_of(source)), row)
             _check_shape(made)
         except UserError as error:
             raise UserError(f"Run {run_id}: {error}") from error
@@ -214,6 +216,16 @@ def _recorded(
     if not any(made):
         raise UserError(f"{target}: none of its {len(rows)} runs can be timed.")
     yield from filter(None, made)
+
+
+def _as_taken(model: "TFLiteModel", images: "Images") -> "Images":
+    """Stored images in the shape that a file takes; where none fits, as architectures that are built here take them."""
+    from experiments.dataset.shapes import fitting, image_shape
+    from experiments.measure.accuracy import input_of
+
+    stored = images.shape[1:]
+    shape = fitting(tuple(int(length) for length in input_of(model)["shape"][1:]), stored)
+    return images.reshape(-1, *(image_shape(stored) if shape is None else shape))
 
 
 def _name(row: Row) -> str:

@@ -252,9 +252,14 @@ class Counted:
     name: str
     read: list[str] = field(default_factory=list, repr=False)
 
-    def load(self) -> Any:
+    def examples(self) -> Any:
         self.read.append(self.name)
         return SimpleNamespace(test=SimpleNamespace(x=np.zeros((1000, 4), np.float32)))
+
+
+@pytest.mark.parametrize("stored", [(4, 4), (4, 4, 1), (16,)])
+def test_images_are_timed_in_the_shape_that_a_file_takes(stored: tuple[int, ...]) -> None:
+    assert latency._as_taken(dense_file(inputs=16), np.zeros((5, *stored), np.float32)).shape == (5, 16)
 
 
 def test_runs_on_the_same_data_read_it_once_and_keep_only_the_images_that_are_timed() -> None:

@@ -22,18 +22,22 @@ def shape_for(wanted: tuple[int | None, ...], stored: Shape) -> Shape:
     Raises:
         UserError: it takes none of these.
     """
+    if (shape := fitting(wanted, stored)) is not None:
+        return shape
+    raise UserError(
+        f"model.path: takes images of the shape {wanted}, but those of the data set have {stored}. "
+        f"{_mended(stored, wanted)}"
+    )
+
+
+def fitting(wanted: tuple[int | None, ...], stored: Shape) -> Shape | None:
+    """See shape_for; None where a model takes them in no form."""
     forms = [stored, (*stored, 1)]
     if len(stored) > 1 and stored[-1] == 1:
         forms.append(stored[:-1])
     if len(wanted) == 1:
         forms.append((prod(stored),))
-    for form in forms:
-        if _fits(form, wanted):
-            return form
-    raise UserError(
-        f"model.path: takes images of the shape {wanted}, but those of the data set have {stored}. "
-        f"{_mended(stored, wanted)}"
-    )
+    return next((form for form in forms if _fits(form, wanted)), None)
 
 
 def _fits(shape: Shape, wanted: tuple[int | None, ...]) -> bool:
