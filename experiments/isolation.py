@@ -138,11 +138,24 @@ def run_apart(experiment: Experiment) -> RunRecord:
         outcome = _outcome_of(experiment, folder)
     if isinstance(outcome, Failure):
         raise RunFailed(outcome)
+    assert outcome is not None
     return outcome
 
 
-def _outcome_of(experiment: Experiment, folder: Path) -> RunRecord | Failure:
-    """What the process of a run sends, or why it sends nothing."""
+def check_apart(experiment: Experiment) -> None:
+    """Load a model that is given in a process of its own; what is no mistake of the user is left for the run to meet.
+
+    Raises:
+        UserError: the model cannot be loaded, or does not take the data.
+    """
+    with shown_here(), temporary_folder("check") as folder:
+        outcome = _outcome_of(experiment, folder, only_check=True)
+    if isinstance(outcome, Failure) and outcome.by_mistake_of_user:
+        raise UserError(outcome.reason)
+
+
+def _outcome_of(experiment: Experiment, folder: Path, only_check: bool = False) -> RunRecord | Failure | None:
+    """What the process of a run sends, or why it sends nothing; of a check that finds nothing wrong, None."""
     identity: Identity | None = None
     last_words = folder / LAST_WORDS
     with ExitStack() as stack:
@@ -151,7 +164,7 @@ def _outcome_of(experiment: Experiment, folder: Path) -> RunRecord | Failure:
             ours, theirs = _PROCESSES.Pipe(duplex=False)
             stack.callback(ours.close)
             stack.callback(theirs.close)
-            arguments = (theirs, pickle.dumps(experiment), str(folder), os.environ[ADDRESS])
+            arguments = (theirs, pickle.dumps((experiment, only_check)), str(folder), os.environ[ADDRESS])
             process = _PROCESSES.Process(target=_run, args=arguments, name="run", daemon=False)
             stack.callback(_end, process)
             raise_if_stopped()
@@ -171,10 +184,10 @@ def _outcome_of(experiment: Experiment, folder: Path) -> RunRecord | Failure:
     return replace(outcome, identity=identity) if isinstance(outcome, Failure) else outcome
 
 
-def _next(ours: "Connection[Any, Any]") -> Identity | RunRecord | Failure:
+def _next(ours: "Connection[Any, Any]") -> Identity | RunRecord | Failure | None:
     while not ours.poll(1):
         raise_if_stopped()
-    sent: Identity | RunRecord | Failure = ours.recv()
+    sent: Identity | RunRecord | Failure | None = ours.recv()
     return sent
 
 
@@ -230,7 +243,7 @@ def _run(theirs: "Connection[Any, Any]", request: bytes, folder: str, address: s
         faulthandler.disable()
 
 
-def _outcome(request: bytes, tell: Callable[[Identity], None]) -> RunRecord | Failure:
+def _outcome(request: bytes, tell: Callable[[Identity], None]) -> RunRecord | Failure | None:
     if fork_server.failure:
         return Failure(*fork_server.failure)
     from experiments import pipeline
@@ -238,11 +251,14 @@ def _outcome(request: bytes, tell: Callable[[Identity], None]) -> RunRecord | Fa
 
     try:
         end_with_parent()
-        experiment: Experiment = pickle.loads(request)
+        experiment, only_check = pickle.loads(request)
         use_threads(experiment.threads)
-        return pipeline.run(experiment, tell)
+        if not only_check:
+            return pipeline.run(experiment, tell)
+        pipeline.check_given(experiment)
     except Exception as error:  # noqa: BLE001  # whatever it is, it is told to the process that keeps the records
         return Failure.of(error)
+    return None
 
 
 def end_with_parent() -> None:

@@ -269,6 +269,15 @@ def fitted(experiment: Experiment, examples: Examples) -> tuple["Model", Dataset
     return model, data, head_of(model, data.train.sample(SAMPLE).x)
 
 
+def check_given(experiment: Experiment) -> None:
+    """Whether a model that is given can be loaded, and takes the data.
+
+    Raises:
+        UserError: it cannot, or does not.
+    """
+    fitted(experiment, experiment.dataset.examples())
+
+
 def built(experiment: Experiment, data: Dataset | Examples) -> "Model":
     """The untrained model, its random weights drawn from the seed; models of earlier runs are let go."""
     from experiments.tensorflow_quietly import keras

@@ -30,7 +30,7 @@ from experiments.configuration import Request, configuration_explained, read
 from experiments.disk import explained
 from experiments.errors import UserError
 from experiments.escaping import visible
-from experiments.isolation import load_ahead
+from experiments.isolation import check_apart, load_ahead
 from experiments.machine import usable_cores
 from experiments.pipeline import Experiment
 from experiments.progress import advance, bar, flush, say, shown_here
@@ -91,6 +91,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
             request = read(settings, config.hydra.runtime.choices)
         request.experiment.check()
         request.experiment.cache.check()
+        check_given_models([request.experiment])
 
     @_decisive
     def on_multirun_start(self, config: DictConfig, config_name: str, **_: Any) -> None:
@@ -108,6 +109,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
             requests[0].experiment.cache.remove_what_the_dead_left()
         if config.hydra.runtime.choices["hydra/launcher"] == "basic":  # others have processes of their own
             load_ahead(shared_modules([request.experiment for request in requests]))
+        if config.hydra.runtime.choices["hydra/launcher"] in LOCAL:
+            check_given_models([request.experiment for request in requests])
         self._store = connect(requests[0].tracking)
         atexit.register(self._close_if_early)
         self._store.close_orphans()
@@ -366,6 +369,17 @@ def _requests(jobs: Sequence[Sequence[str]], composer: Composer) -> list[Request
             requests.append(composer.request(overrides))
             advance(1)
     return requests
+
+
+def check_given_models(experiments: Sequence[Experiment]) -> None:
+    """Load each model that is given once, with the data that it is to take, before anything is run.
+
+    Raises:
+        UserError: one of them cannot be loaded, or does not take the data.
+    """
+    given = {(id(each.dataset), id(each.model)): each for each in experiments if each.model.given}
+    for each in given.values():
+        check_apart(each)
 
 
 def check_each_once(experiments: Sequence[Experiment]) -> None:

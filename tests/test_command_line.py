@@ -13,7 +13,7 @@ from experiments.command_line import MOST_JOBS, cannot_be_read, check_overrides,
 from experiments.configuration import composed
 from experiments.errors import UserError
 from experiments.files import check_regular
-from tests.conftest import ENVIRONMENT, run
+from tests.conftest import ENVIRONMENT, run, save_images
 
 NAMES = (
     "epoch=12-val_acc=0.97.keras", "model (1).keras", "my model.keras", "it's.keras", 'say "hi".keras', "a,b.keras",
@@ -225,3 +225,18 @@ def test_nothing_is_made_where_a_single_run_is_refused(tmp_path: Path) -> None:
 
 def test_settings_that_hydra_merges_one_by_one_are_left_to_it() -> None:
     check_overrides(["training={epochs:5}", "+suite=smoke", "strategy=none,qat", "strategy=glob(*)", "~cache"])
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    "arguments", [["strategy=none"], ["-m", "strategy=none,ptq_dynamic,ptq_int8"]], ids=["one", "sweep"]
+)
+def test_a_model_file_that_cannot_be_loaded_is_refused_once_and_nothing_is_made(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    save_images(tmp_path / "data.npz")
+    (tmp_path / "mine.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500))
+    given = ["model=keras_file", "model.path=mine.h5", "dataset=npz", "dataset.path=data.npz", "epochs=0"]
+    done = run(tmp_path, "experiments.run", *arguments, *given)
+    assert (done.returncode, done.stderr.count("model.path=mine.h5")) == (2, 1)
+    assert not {"mlflow.db", "outputs", "multirun"} & {path.name for path in tmp_path.iterdir()}

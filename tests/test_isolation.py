@@ -17,7 +17,7 @@ from experiments.cache import Cache
 from experiments.card import CARD
 from experiments.dataset.npz import Npz
 from experiments.errors import UserError
-from experiments.isolation import RunFailed, run_apart
+from experiments.isolation import RunFailed, check_apart, run_apart
 from experiments.measure.latency import LatencyProtocol
 from experiments.model import Architecture
 from experiments.pipeline import Experiment
@@ -198,3 +198,14 @@ def test_too_few_file_descriptors_are_told(tmp_path: Path) -> None:
     assert "too many files are open in this process: raise the limit with `ulimit -n 4096`" in in_a_fresh_process(
         code, tmp_path
     )
+
+
+@pytest.mark.parametrize("way", ["bug", "SIGSEGV"])
+def test_a_check_leaves_what_is_no_mistake_of_the_user_to_the_run(way: str, tmp_path: Path) -> None:
+    check_apart(experiment(Hostile(way=way), tmp_path))
+
+
+def test_a_check_finds_what_the_user_can_mend(tmp_path: Path) -> None:
+    check_apart(experiment(Tiny(), tmp_path))
+    with pytest.raises(UserError, match="a mistake that its reader can mend"):
+        check_apart(experiment(Hostile(way="mistake"), tmp_path))
