@@ -18,7 +18,7 @@ from experiments.comparison.files import FORMS, form_of
 from experiments.comparison.names import names
 from experiments.comparison.pairs import Examined, pairs_for_people, table_of_pairs
 from experiments.comparison.people import MACHINES, RANK, SAME, for_people, note
-from experiments.comparison.terminal import OPTIONAL, narrowed, picture, styled
+from experiments.comparison.terminal import MOST_ROWS, OPTIONAL, narrowed, picture, show, styled
 from experiments.errors import UserError, by_beginning
 from experiments.tracking import Store, Tracking
 from tests.rows import FAILED, ROWS, answers, row, seeds
@@ -448,3 +448,10 @@ def test_runs_behind_a_table_over_seeds_are_in_the_order_that_is_asked_for() -> 
     pooled = held(rows, "none", "tflite_bytes > 0")
     in_order = pooled.in_order(["tflite_bytes", "-runs"])
     assert list(in_order.runs["strategy"]) == ["none", "none", "qat", "qat"]
+
+
+def test_thousands_of_rows_are_cut_on_a_terminal_and_the_rest_is_counted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show(frame([row("none", seed=number, run_id=f"run {number}") for number in range(MOST_ROWS + 200)]))
+    assert "200 further rows are not shown. --csv FILE writes all; --where chooses." in capsys.readouterr().out

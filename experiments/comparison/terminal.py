@@ -33,7 +33,8 @@ TEXTS = ("strategy", "model", "dataset", "speed", "machine", "computes in", "rem
 def show(table: pd.DataFrame) -> None:
     """Print a table and what its columns mean: the best of each column and task marked, what may be chance dimmed."""
     shown = narrowed(for_people(table), CONSOLE.width)
-    print_whole(picture(shown.head(MOST_ROWS), styled(table)), CONSOLE)
+    looks = {name: each[:MOST_ROWS] for name, each in styled(table).items()}
+    print_whole(picture(shown.head(MOST_ROWS), looks), CONSOLE)
     if len(shown) > MOST_ROWS:
         say(f"{len(shown) - MOST_ROWS:,} further rows are not shown. --csv FILE writes all; --where chooses.")
     CONSOLE.print(note(table, list(shown.columns)), style="dim", markup=False, highlight=False)
