@@ -14,6 +14,7 @@ from experiments.card import CONF
 from experiments.comparison.columns import frame
 from experiments.comparison.files import FORMS
 from experiments.configuration import composed
+from experiments.disk import RESERVED
 from experiments.errors import UserError
 from experiments.record import Setting
 from experiments.sweep import (
@@ -264,3 +265,16 @@ def test_what_a_process_has_open_is_closed_when_it_is_stopped(store: Store) -> N
     run_id = store.open_run(Setting("none", "mlp", "mnist", 1, 0, 0), {}, {}, None, 0)
     store.close_own()
     assert [store.client.get_run(each).info.status for each in (sweep, run_id)] == ["KILLED", "KILLED"]
+
+
+def test_room_is_kept_beside_a_database_and_what_a_killed_process_kept_is_given_back(store: Store) -> None:
+    assert store.address.database
+    folder = store.address.database.parent
+    left = folder / ".mlflow.db.room-99999999@1"
+    left.touch()
+    store.reserve_room()
+    (own,) = folder.glob(".mlflow.db.room-*")
+    assert own != left
+    assert own.stat().st_blocks * 512 >= RESERVED
+    store.give_room_back()
+    assert not own.exists()
