@@ -54,7 +54,7 @@ FILES: dict[Place, tuple[str, ...]] = {
     "commit": ("mlflow.db", "mlflow.db-*"),
     "moment": (),
 }
-KILLS: dict[Place, int] = {"creation": 14, "cache": 12, "artifact": 12, "commit": 18, "moment": 8}
+KILLS: dict[Place, int] = {"creation": 14, "cache": 12, "artifact": 12, "commit": 26, "moment": 7}
 EARLY = 0.45  # of all changes, those before the first of the two runs is finished
 CREATIONS_A_FOLDER = 2  # kills while the store is made, which begins anew each time
 WHEN: tuple[When, ...] = ("before", "within", "after")
