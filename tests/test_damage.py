@@ -168,7 +168,7 @@ def test_a_sound_file_is_read(name: str) -> None:
     READERS[name](SOUND[name], "r")
 
 
-@pytest.mark.parametrize(("name", "content"), BROKEN, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("name", "content"), BROKEN, ids=[f"{name} {n}" for n, (name, _) in enumerate(BROKEN)])
 def test_a_file_that_is_none_of_a_run_is_named_with_its_run(name: str, content: bytes) -> None:
     with pytest.raises(UserError, match=rf"Run some-run: its {name} cannot be read"):
         READERS[name](content, "some-run")
