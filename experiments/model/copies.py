@@ -67,6 +67,12 @@ def take_over_state(copy: "Model", model: "Model") -> None:
                 _apply_to_wrapper(target, inner)
 
 
+def take_over_layer(target: KerasLayer, layer: KerasLayer) -> None:
+    """Give a layer of the same kind what another one holds, and whether it is frozen."""
+    _take_over_trainable(target, layer)
+    _take_over_saved(target, layer)
+
+
 def finalize_state(layer: KerasLayer) -> None:
     """Let layers compute with the state that they hold, which Keras leaves out for some when it loads a file."""
     for part in layer._flatten_layers():

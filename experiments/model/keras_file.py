@@ -11,6 +11,7 @@ from experiments.dataset.shapes import shape_for
 from experiments.errors import UserError, first_line
 from experiments.files import UserPath
 from experiments.model import Architecture
+from experiments.model.flattening import plain
 from experiments.model.inspection import inspect, version_of_hdf5
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ class KerasFile(Architecture):
         except Exception as error:  # Keras raises every kind of exception for files it cannot read
             raise UserError(f"model.path={self.path}: Keras cannot load it ({first_line(error)}). {RULE}.") from error
         self._check_kind(model)
-        shape = shape_for(tuple(model.inputs[0].shape[1:]), input_shape)
-        return model if None not in model.inputs[0].shape[1:] else _of_one_size(model, shape)
+        return plain(model, shape_for(tuple(model.inputs[0].shape[1:]), input_shape), f"model.path={self.path}")
 
     def check(self) -> None:
         """The file has to be a Keras model, one of Keras 2, and safe to load; seen without loading it."""
@@ -97,12 +97,3 @@ class KerasFile(Architecture):
                 f"model.path={self.path}: gives outputs of the shape {answer}, and a classifier gives (n, classes). "
                 "Where the other axes are 1: keras.Sequential([model, keras.layers.Flatten()]).save('flat.keras')"
             )
-
-
-def _of_one_size(model: "Model", input_shape: tuple[int, ...]) -> "Model":
-    """The same model for images of this shape alone: a TFLite file has to know how large its tensors are."""
-    from experiments.tensorflow_quietly import keras
-
-    fixed = keras.models.clone_model(model, input_tensors=keras.Input(input_shape))
-    fixed.set_weights(model.get_weights())
-    return fixed

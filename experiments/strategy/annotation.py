@@ -284,7 +284,9 @@ def _copy(layer: KerasLayer, annotate: bool) -> KerasLayer:
 def _input_quantizer(tensor: Tensor) -> KerasLayer:
     """The quantizer that TFMOT gives activations: 8 bits, asymmetric, ranges by moving average."""
     quantizer = quantizers.MovingAverageQuantizer(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
-    return QuantizeLayer(quantizer, name=f"input_quantizer_{tensor.node.layer.name}")
+    layer = tensor.node.layer
+    call = layer.inbound_nodes.index(tensor.node)
+    return QuantizeLayer(quantizer, name=f"input_quantizer_{layer.name}{f'_{call}' if call else ''}")
 
 
 def _group(layer: KerasLayer) -> list[KerasLayer]:

@@ -45,11 +45,11 @@ Patterns = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(checke
 def select(layers: Sequence[Layer], patterns: Sequence[str]) -> tuple[str, ...]:
     """Names of the layers that any of the patterns chooses, in the order of the model.
 
-    A pattern that is the name or the class name of a layer means just that; else it is `first:n` or `last:n`, or a
-    regular expression that a layer's whole name matches.
+    A pattern that is the name or the class name of a layer means just that; else it is `first:n` or `last:n`, the last
+    part of one name (conv1 of backbone/conv1), or a regular expression that a layer's whole name matches.
 
     Raises:
-        UserError: a pattern chooses nothing, or counts more layers than there are.
+        UserError: a pattern chooses nothing, is the last part of several names, or counts more layers than there are.
     """
     names = {name for pattern in patterns for name in _chosen(layers, pattern)}
     return tuple(layer.name for layer in layers if layer.name in names)
@@ -61,7 +61,10 @@ def _chosen(layers: Sequence[Layer], pattern: str) -> list[str]:
         return exact
     if position := POSITION.fullmatch(pattern):
         return _by_position(layers, pattern, position[1], int(position[2]))
-    matched = [layer.name for layer in layers if re.fullmatch(pattern, layer.name)]
+    inside = [layer.name for layer in layers if layer.name.rpartition("/")[2] == pattern]
+    if len(inside) > 1:
+        raise UserError(f"strategy.layers: {pattern!r} is the name of several layers: {', '.join(inside)}.")
+    matched = inside or [layer.name for layer in layers if re.fullmatch(pattern, layer.name)]
     if not matched:
         known = [layer.name for layer in layers] + [layer.kind for layer in layers]
         raise UserError(
