@@ -61,6 +61,10 @@ def test_what_was_stored_can_be_told_from_what_a_model_sees(tmp_path: Path) -> N
     [
         (BYTES, "x_train holds int64 from 0 to 255: taken for 8 bits and divided by 255"),
         (BYTES > 100, "x_train holds bool: taken as 0 and 1"),
+        (
+            BYTES.reshape(3, 4, 1).astype(np.float32),
+            "x_train holds floats from 0 to 255: taken as they are; dataset.scale=unit divides them by 255",
+        ),
         (np.minimum(BYTES, 1), "x_train holds int64 of 0 and 1 only: taken as they are"),
         (
             np.minimum(BYTES, 1).astype(np.uint8),

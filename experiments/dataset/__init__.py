@@ -143,7 +143,12 @@ class Examples:
         train, validation, test = (
             split.arranged(shape).numbered(table) for split in (self.train, self.validation, self.test)
         )
-        notes = (self.scaling.assumed, renumbering(numbers))
+        in_a_row = f"the model takes images {self.input_shape} in one row of {shape[0]} values"
+        notes = (
+            self.scaling.assumed,
+            in_a_row if len(shape) == 1 < len(self.input_shape) else "",
+            renumbering(numbers),
+        )
         return Dataset(
             train,
             validation,

@@ -79,10 +79,22 @@ def scaling_of(train: Array, test: Array, scale: Scale) -> Scaling:
             + saving(x="{}.astype(x_train.dtype)")
         )
     floats = train.dtype.kind == "f"
-    if scale == "none" or (floats and scale == "auto"):
+    if floats and scale == "auto":
+        return Scaling(assumed=_unscaled(train, test))
+    if scale == "none":
         return Scaling(integers=not floats)
     divisor, assumed = _float_divisor(train, test, scale) if floats else _integer_divisor(train, test)
     return Scaling(divisor, scale == "symmetric", not floats, assumed)
+
+
+def _unscaled(train: Array, test: Array) -> str:
+    """What is said of floats that look like bytes: as they are, most models learn badly from them."""
+    if train.ndim < 3 or len(train) == 0:
+        return ""
+    low, high = _range(train, test)
+    if low < 0 or not BYTE / 2 < high <= BYTE:
+        return ""
+    return f"x_train holds floats from {low:g} to {high:g}: taken as they are; dataset.scale=unit divides them by 255"
 
 
 def _float_divisor(train: Array, test: Array, scale: Scale) -> tuple[float, str]:
