@@ -130,8 +130,10 @@ def _taken_as_it_stands(argument: str, sweeps: bool) -> str:
     parsed, is_name = _parsed(argument), key.endswith(NAMES)
     if parsed is None:
         return _with_quotes(argument, key, value, sweeps) if is_name or value[:1] not in "[{\"'" else argument
-    if not is_name or not value or "${" in value or isinstance(parsed._value, QuotedString):
+    if not is_name or not value or isinstance(parsed._value, QuotedString):
         return argument
+    if "${" in value:  # the value of another setting, unless a file has this name
+        return f"{key}={quoted(value)}" if _is_there(value) else argument
     if parsed.is_sweep_override():
         return f"{key}={quoted(value)}" if _is_there(value) else argument
     return argument if parsed.value() == value else f"{key}={quoted(value)}"
