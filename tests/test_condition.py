@@ -144,6 +144,15 @@ def test_columns_are_looked_up_by_their_names_alone(name: str) -> None:
             ask()
 
 
+def test_columns_that_rows_are_matched_by_are_neither_found_nor_proposed() -> None:
+    table = RUNS.assign(_model="digest")
+    for ask in (lambda: known(table, "_model", "--sort"), lambda: holds(table, "_model == 'digest'")):
+        with pytest.raises(UserError) as error:
+            ask()
+        assert "Known: _" not in str(error.value)
+        assert ", _" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     "text",
     ["tflite_accuracy >= __import__('os')", "@x > 1", "tflite_accuracy.__class__ > 1", "tflite_accuracy > 1e999"],

@@ -68,6 +68,11 @@ TASK = [MODEL, TEST]  # what a file has to do: only files of one task compete
 CELL = ("strategy", *KEYS, "epochs", "finetune_epochs")
 
 
+def names_of(table: pd.DataFrame) -> list[str]:
+    """The columns that can be asked for by name: those that a file holds, too."""
+    return [str(name) for name in table.columns if name not in KEYS]
+
+
 def ends(row: Any, name: str) -> tuple[Any, Any, Any]:
     """A value of a row and the ends of its interval."""
     return getattr(row, name), getattr(row, f"{name}_low"), getattr(row, f"{name}_high")

@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 
 import pandas as pd
 
+from experiments.comparison.columns import names_of
 from experiments.errors import UserError, near
 
 EXAMPLE = "\"strategy == 'qat' and epochs >= 5\", names with a dot between backquotes"
@@ -158,8 +159,8 @@ class _Condition:
         return value
 
     def _column(self, name: str) -> "pd.Series[Any]":
-        if name not in self._table.columns:
-            raise self._error(f"name {name!r} is not defined", near(name, map(str, self._table.columns)))
+        if name not in (names := names_of(self._table)):
+            raise self._error(f"name {name!r} is not defined", near(name, names))
         return self._table[name]
 
     def _condition(self, node: ast.expr, depth: int) -> "pd.Series[Any]":

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from experiments.comparison.columns import MODEL, NOUNS, SUBJECTS, TEST, VOID, check_comparable, timed
+from experiments.comparison.columns import MODEL, NOUNS, SUBJECTS, TEST, VOID, check_comparable, names_of, timed
 from experiments.comparison.condition import holds
 from experiments.comparison.names import titled
 from experiments.errors import UserError, near
@@ -88,6 +88,6 @@ def known(table: pd.DataFrame, name: str, option: str) -> str:
     Raises:
         UserError: there is none of this name.
     """
-    if name not in table.columns:
-        raise UserError(f"{option} {name}: there is no such column. {near(name, map(str, table.columns))}")
+    if name not in (names := names_of(table)):
+        raise UserError(f"{option} {name}: there is no such column. {near(name, names)}")
     return name
