@@ -18,7 +18,7 @@ from benchmarks.once import Work, mean_pieces, whole
 from benchmarks.precision import summary
 from benchmarks.reading import equal
 from benchmarks.studies import STUDIES, Study
-from benchmarks.tables import choices, memory, once, overhead, precision, reading, strategies
+from benchmarks.tables import choices, memory, once, overhead, precision, reading, starting, strategies
 from benchmarks.trajectories import (
     BASELINE,
     TRAININGS,
@@ -146,6 +146,9 @@ def times_of_reading(**seconds: list[float]) -> pd.DataFrame:
         "searched_seconds": [0.5, 4.0, 20.0],
         "loaded_seconds": [0.1, 0.3, 1.5],
         "printed_seconds": [4.0, 5.0, 12.0],
+        "written_seconds": [4.0, 5.0, 13.0],
+        "reported_seconds": [5.0, 9.0, 30.0],
+        "reported_mib": [300.0, 350.0, 600.0],
     }
     return pd.DataFrame({"store": "SQLite", "runs": [100, 1000, 5000], "equal": True, **usual, **seconds})
 
@@ -156,6 +159,23 @@ def test_reading_is_to_be_fast_linear_and_right() -> None:
     (grown,) = reading.failures(times_of_reading(printed_seconds=[4.0, 5.0, 100.0]))
     assert "printed_seconds" in grown
     assert reading.failures(times_of_reading().assign(equal=[True, False, True])) == ["SQLite, 1,000 runs: unequal"]
+
+
+def test_a_report_is_to_be_fast_and_small() -> None:
+    slow, *_ = reading.failures(times_of_reading(reported_seconds=[5.0, 9.0, 61.0]))
+    assert slow == "SQLite, 5,000 runs: reported_seconds 61.0 s"
+    (large,) = reading.failures(times_of_reading(reported_mib=[300.0, 350.0, 1100.0]))
+    assert large == "SQLite, 5,000 runs: reported_mib 1100.0 MiB"
+
+
+def test_a_way_of_reading_that_was_left_out_is_an_empty_cell() -> None:
+    table = times_of_reading(searched_seconds=[0.5, 4.0, ""])  # type: ignore[list-item]  # as a CSV has it
+    assert "|                           |" in reading.published_table(table)
+
+
+def test_a_sweep_is_to_start_soon() -> None:
+    table = pd.DataFrame({"jobs": [30, 300, 1000], "seconds": [5.0, 21.0, 60.0]})
+    assert starting.failures(table) == ["300 jobs: started after 21.0 s"]
 
 
 SEARCHED = pd.DataFrame(
@@ -216,6 +236,7 @@ def example(name: str) -> pd.DataFrame:
         "overhead": pd.DataFrame({"strategy": ["none"], "seconds": 9.0, **parts, "sweep_seconds": 12.0}),
         "memory": pd.DataFrame({"job": range(60), "main_mib": 300.0, "children_mib": 1500.0}),
         "reading": times_of_reading(),
+        "starting": pd.DataFrame({"jobs": [30, 300], "seconds": [5.0, 9.0]}),
         "choices": pd.DataFrame(CHOICES),
         "epoch": pd.DataFrame({"images": 9000, "plain_seconds": [10.3, 8.0], "here_seconds": [8.0, 8.1]}),
         "precision": summary(*EPOCHS_OF_TWO_PRECISIONS),
@@ -238,7 +259,7 @@ def example(name: str) -> pd.DataFrame:
 
 WRITTEN = [
     "choices", "epoch", "fresh_store", "killed", "memory", "once", "overhead", "precision", "profile", "reading",
-    "sizes",
+    "sizes", "starting",
 ]  # fmt: skip
 
 
