@@ -251,3 +251,35 @@ def test_data_in_a_folder_that_somebody_else_made_for_keras_is_not_read(
     monkeypatch.setattr("os.getuid", lambda: 4711)
     with pytest.raises(UserError, match=r"which belongs to another user. Give a home that can be written"):
         KerasDataset(name="cifar10").load()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"x_train": np.full((6, 4, 4), 1e60)},
+            r"x_train holds values up to 1e\+60, and models take float32.*Scale them",
+        ),
+        ({"y_train": np.arange(2**64 - 6, 2**64, dtype=np.uint64)}, r"holds the label 18446744073709551615.*2\*\*63"),
+        ({"y_train": np.full(6, 1e30)}, r"labels are smaller than 2\*\*63. Number the classes"),
+        (
+            {"x_train": np.zeros((6, 2, 2, 2, 1)), "x_test": np.zeros((2, 2, 2, 2, 1))},
+            r"shape \(2, 2, 2, 1\).*keras_file",
+        ),
+    ],
+    ids=["beyond float32", "beyond int64", "floats beyond int64", "five axes"],
+)
+def test_what_models_cannot_take_is_refused_before_anything_is_run(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    arrays = {
+        "x_train": np.zeros((6, 4, 4)),
+        "y_train": np.arange(6) % 2,
+        "x_test": np.zeros((2, 4, 4)),
+        "y_test": [0, 1],
+    }
+    np.savez(tmp_path / "data.npz", **{**arrays, **changes})
+    source = Npz(path=tmp_path / "data.npz")
+    with pytest.raises(UserError, match=message):
+        source.check()
+        source.check_for_new_model()

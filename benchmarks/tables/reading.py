@@ -18,6 +18,7 @@ MEASURED = (
 
 def published_table(table: pd.DataFrame) -> str:
     """What benchmarks.reading found; a store that was not read in some way has an empty cell."""
+    table = table.reindex(columns=[*dict.fromkeys([*table.columns, *MEASURED])])  # an earlier version measured less
     table = table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in MEASURED})
     ratio = table["searched_seconds"] / table["loaded_seconds"]
     shown = pd.DataFrame(
@@ -29,7 +30,7 @@ def published_table(table: pd.DataFrame) -> str:
             "times faster": [_seconds(value) for value in ratio],
             "equal values": ["yes" if true(value) else "no" for value in table["equal"]],
             "`experiments.compare --sweep all`, s": [f"{value:.1f}" for value in table["printed_seconds"]],
-            "with `--csv`, s": [f"{value:.1f}" for value in table["written_seconds"]],
+            "with `--csv`, s": [_seconds(value) for value in table["written_seconds"]],
             "with `--out report.html`, s": [_seconds(value) for value in table["reported_seconds"]],
             "its memory, MiB": [_seconds(value, 0) for value in table["reported_mib"]],
         }

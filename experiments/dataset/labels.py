@@ -12,6 +12,7 @@ from experiments.dataset.saving import saving
 from experiments.errors import UserError
 
 Label: TypeAlias = int | str
+BEYOND = 2**63  # what int64 does not hold
 SHOWN = 8  # labels that a message lists
 RULE = "Labels are one a example, (n,): integers, strings, bool; or one-hot, (n, classes)"
 
@@ -36,6 +37,7 @@ def read_labels(labels: npt.NDArray[Any], examples: int, part: str) -> npt.NDArr
         return _from_rows(labels, name)
     match labels.dtype.kind:
         case "b" | "i" | "u":
+            _check_range(labels, name)
             return labels.astype(np.int64)
         case "f":
             return _from_floats(labels, name)
@@ -78,7 +80,16 @@ def _from_floats(labels: npt.NDArray[Any], name: str) -> npt.NDArray[np.int64]:
             f"{name} has the dtype {labels.dtype} and holds {labels[broken[0]]:g}: a class has no fraction. {RULE}; "
             "targets of a regression are not supported."
         )
+    _check_range(labels, name)
     return labels.astype(np.int64)
+
+
+def _check_range(labels: npt.NDArray[Any], name: str) -> None:
+    if labels.size and (largest := max(int(labels.max()), -int(labels.min()))) >= BEYOND:
+        raise UserError(
+            f"{name} holds the label {largest}, and labels are smaller than 2**63. Number the classes: "
+            f"{saving(y='np.searchsorted(np.unique(y_train), {})')}"
+        )
 
 
 def class_numbers(train: Sequence[Label], test: Sequence[Label]) -> Mapping[Label, int]:

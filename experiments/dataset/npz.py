@@ -10,6 +10,7 @@ from experiments.card import CARD, beginning
 from experiments.dataset import Raw, Source
 from experiments.dataset.archive import archive_bytes, read_archive
 from experiments.dataset.labels import Label, class_numbers
+from experiments.dataset.shapes import image_shape
 from experiments.errors import UserError
 from experiments.files import UserPath
 
@@ -33,6 +34,7 @@ class Npz(Source):
     def check_for_new_model(self) -> None:
         """The labels, where the arrays are read ahead."""
         if labels := self._examined():
+            image_shape(labels.shape)
             class_numbers(labels.of_training, labels.of_test)
 
     def _examined(self) -> "_Labels | None":
@@ -46,7 +48,9 @@ class Npz(Source):
 
 @dataclass(frozen=True)
 class _Labels:
-    """The distinct labels of both parts."""
+    """The distinct labels of both parts, and the shape of an example."""
+
+    shape: tuple[int, ...]
 
     of_training: tuple[Label, ...]
     of_test: tuple[Label, ...]
@@ -58,7 +62,7 @@ def _examined(source: Npz, _modified: int, _size: int) -> _Labels | None:
     if archive_bytes(source.path, KEY) > READ_AHEAD:
         return None
     examples = source.examples()
-    return _Labels(examples.of_training, examples.of_test)
+    return _Labels(examples.input_shape, examples.of_training, examples.of_test)
 
 
 def _a_folder(path: Path) -> str:

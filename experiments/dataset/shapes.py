@@ -7,10 +7,21 @@ from experiments.dataset.saving import saving
 from experiments.errors import UserError
 
 Shape = tuple[int, ...]
+IMAGE_AXES = 3
 
 
 def image_shape(stored: Shape) -> Shape:
-    """What architectures that are built to fit take: grey images (height, width) get a channel axis."""
+    """What architectures that are built to fit take: grey images (height, width) get a channel axis.
+
+    Raises:
+        UserError: the examples have more axes than images have.
+    """
+    if len(stored) > IMAGE_AXES:
+        raise UserError(
+            f"x_train holds examples of the shape {stored}, and the architectures here are built for images, (height, "
+            f"width, channels). Give a model of your own for them, with model=keras_file model.path=..., or make one "
+            f"image of each: {saving(x=f'{{}}.reshape{(-1, *stored[:2], prod(stored[2:]))}')}"
+        )
     return (*stored, 1) if len(stored) == 2 else stored
 
 

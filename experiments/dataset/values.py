@@ -61,6 +61,11 @@ def check_images(images: Array, part: str) -> None:
             f"{name} holds values that are not finite (NaN or infinity). Where 0 can stand for them: "
             f"{saving(x='np.nan_to_num({}, posinf=0, neginf=0)')}"
         )
+    if images.dtype.kind == "f" and (large := float(np.abs(images).max(initial=0))) > np.finfo(np.float32).max:
+        raise UserError(
+            f"{name} holds values up to {large:g}, and models take float32, up to {np.finfo(np.float32).max:g}. Scale "
+            f"them: {saving(x=f'{{}} / {large:g}')}"
+        )
 
 
 def scaling_of(train: Array, test: Array, scale: Scale) -> Scaling:
