@@ -20,6 +20,8 @@ Kind = TypeVar("Kind")
 TARGET = "_target_"
 DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 SPECIAL = re.compile(r"_.*_")  # keys by which Hydra calls what is named, _target_, _partial_ and so on
+# What PyYAML raises for a damaged text, and for values that are none of the kind that their tag says, as !!bool x is.
+UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
 MOST_TEXT = 2**20  # characters of a recorded configuration; a thousand would do
 
 
@@ -98,7 +100,7 @@ def recorded_card(text: str, key: str, modules: Collection[str]) -> dict[str, An
     """
     try:
         configuration = yaml.load(text[: MOST_TEXT + 1], _Plain) if len(text) <= MOST_TEXT else None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         raise UserError(f"the recorded config.yaml cannot be read ({first_line(error)}).") from error
     card = configuration.get(key) if isinstance(configuration, dict) else None
     if not isinstance(card, dict):

@@ -89,7 +89,7 @@ def test_interpolations_of_a_recorded_configuration_are_texts(text: str) -> None
     "text",
     [
         "", "[]", "dataset: 5", "{", "a: &a [1]\ndataset: *a", "dataset: !!python/object/apply:os.system [ls]",
-        "x: 1\n" * 10**6,
+        "x: 1\n" * 10**6, "dataset: !!bool x", "dataset: !!timestamp x", "dataset: !!int ''",
     ],
     ids=lambda text: text[:20],
 )  # fmt: skip
