@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.own_code import own_sources, sha256
+from experiments.own_code import own_sources, sha256, sources_of
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -60,7 +60,7 @@ def model_digest(model: "Model", architecture: "Architecture") -> str:
     described = json.loads(model.to_json())
     described.pop("keras_version", None)  # a newer Keras makes no other model
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    for source in sorted({file for kind in {type(part) for part in model.submodules} for file in own_sources(kind)}):
+    for source in sources_of(model):
         digest.update(sha256(source).encode())
     if architecture.given:
         for weights in model.get_weights():
@@ -79,7 +79,7 @@ def contents_of(card: Any) -> Mapping[str, Any]:
     """
     return {
         "class": type(card).__qualname__,
-        "source": [sha256(path) for path in own_sources(type(card))],
+        "source": [sha256(path) for path in (*own_sources(type(card)), *getattr(card, "sources", tuple)())],
         "values": {name: content_of(value) for name, value in asdict(card).items()},
     }
 

@@ -25,7 +25,7 @@ from experiments.cache import Arrays, Cache, Trajectory
 from experiments.card import CARD
 from experiments.dataset import Dataset, Images, Labels
 from experiments.machine import at_work, usable_cores
-from experiments.own_code import own_sources, sha256
+from experiments.own_code import sha256, sources_of
 from experiments.precision import Precision, in_precision
 from experiments.progress import Advance, bar
 from experiments.stamp import stamp
@@ -143,8 +143,7 @@ def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int,
 def digest_of(model: "Model") -> str:
     """SHA-256 of a model's architecture and weights, and of the code of layers that are a user's own."""
     digest = hashlib.sha256(model.to_json().encode())
-    kinds = {type(part) for part in model.submodules}
-    for source in sorted({file for kind in kinds for file in own_sources(kind)}):
+    for source in sources_of(model):
         digest.update(sha256(source).encode())
     for weights in model.get_weights():
         digest.update(np.ascontiguousarray(weights).tobytes())

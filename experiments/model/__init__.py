@@ -1,6 +1,8 @@
 """Architectures: each file builds one, for any image shape and number of classes."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic.dataclasses import dataclass as card
@@ -23,6 +25,10 @@ class Architecture(ABC):
 
     def check(self) -> None:
         """Raise UserError where the model cannot be built; called before TensorFlow is imported."""
+
+    def sources(self) -> Sequence[Path]:
+        """Files of a user's own code that it runs, which a result depends on as on this class."""
+        return ()
 
     @abstractmethod
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
-from experiments.errors import UserError, first_line
+from experiments.errors import UserError, first_line, near
 from experiments.model.known_names import (
     ACTIVATIONS,
     CLASSES_BY_MODULE,
@@ -53,19 +53,34 @@ RULE = (
     "For layers and functions of your own, give the file that defines them, model.module=FILE.py; a file that you made "
     "yourself can be taken as it is, with the code inside it, by model.trust=true."
 )
+RULE_FOR_CODE = (
+    "Write what it does as a layer with get_config in a Python file, build the model with that layer, take over the "
+    "weights (new.set_weights(old.get_weights())), save it again, and give model.module=FILE.py. A file that you made "
+    "yourself can be taken as it is, and the code inside it is then run, by model.trust=true."
+)
+HOLDS_CODE = frozenset({"Lambda", "__lambda__"})
 
 
 class _Refused(Exception):  # noqa: N818  # why a file is refused, without its name
     """Something in a file that nobody may hand to Keras."""
 
 
-def inspect(path: Path, provided: Collection[str] = (), trust: bool = False) -> None:
+class _NotProvided(_Refused):
+    """A name in a file that is neither Keras' own nor provided by the user's module."""
+
+    def __init__(self, what: str, name: str) -> None:
+        super().__init__(f"it names {what}. {RULE_FOR_CODE if name in HOLDS_CODE else RULE}")
+        self.what, self.name = what, name
+
+
+def inspect(path: Path, provided: Collection[str] = (), trust: bool = False, module: str = "") -> None:
     """Look at a model file, .keras or HDF5, without making anything of it.
 
     Args:
         path: The file.
         provided: Names of the user's own layers and functions, which the file may use.
         trust: The file is the user's own: names are not looked at, but damage and references to other files are.
+        module: What the user typed to provide these names; empty where no module was given.
 
     Raises:
         UserError: it names what is neither Keras' own nor provided, holds what only an attack needs, or is damaged.
@@ -81,6 +96,14 @@ def inspect(path: Path, provided: Collection[str] = (), trust: bool = False) -> 
                 configuration = _of_hdf5(file, path.stat().st_size)
         if not trust:
             _Names(frozenset(provided)).check(configuration)
+    except _NotProvided as refusal:
+        if not module or refusal.name in HOLDS_CODE:
+            raise UserError(f"model.path={path}: {refusal}") from refusal
+        own = [name for name in provided if not name.startswith("_")]
+        raise UserError(
+            f"model.path={path}: it names {refusal.what}, which model.module={module} does not define. "
+            f"{near(refusal.name, own)}"
+        ) from refusal
     except _Refused as refusal:
         raise UserError(f"model.path={path}: {refusal}") from refusal
     except RecursionError as error:
@@ -308,7 +331,7 @@ class _Names:
             return  # Keras looks there first
         known = FUNCTIONS_WITHOUT_MODULE if module is None else FUNCTIONS_BY_MODULE.get(module, frozenset())
         if name not in known or registered not in (None, "function", name):
-            raise _refused(f"the function {_dotted(module, name)}", layer)
+            raise _refused(f"the function {_dotted(module, name)}", layer, name)
 
     def _check_class(self, name: str, module: str | None, registered: str | None, is_new: bool, layer: str) -> None:
         """A class as both generations write it: files of the new one say its module, and what it is registered as."""
@@ -317,7 +340,7 @@ class _Names:
             return
         known = CLASSES_WITHOUT_MODULE if module is None else CLASSES_BY_MODULE.get(module, frozenset())
         if name not in known or registered not in (None, name):
-            raise _refused(_shown(name, module, registered), layer)
+            raise _refused(_shown(name, module, registered), layer, name)
 
     def _check_operation(self, value: Mapping[str, Any], layer: str) -> None:
         config = value.get("config")
@@ -328,7 +351,7 @@ class _Names:
     def _check_text(self, text: str, key: str, layer: str) -> None:
         known = next((names for end, names in NAMED_BY_KEY.items() if key == end or key.endswith(f"_{end}")), None)
         if known is not None and text not in known | self.provided:
-            raise _refused(f"{key}={_short(text)}", layer)
+            raise _refused(f"{key}={_short(text)}", layer, text)
 
 
 def _check_vocabulary(value: Any, place: _Place) -> None:
@@ -371,6 +394,6 @@ def _short(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def _refused(what: str, layer: str) -> _Refused:
-    where = f", in layer {_short(layer)!r}" if layer else ""
-    return _Refused(f"it names {what}{where}. {RULE}")
+def _refused(what: str, layer: str, name: Any = "") -> _Refused:
+    where = f" in layer {_short(layer)!r}" if layer else ""
+    return _NotProvided(f"{what}{where}", str(name))

@@ -2,6 +2,8 @@
 
 import json
 import zipfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic.dataclasses import dataclass as card
@@ -13,6 +15,7 @@ from experiments.files import UserPath
 from experiments.model import Architecture
 from experiments.model.flattening import plain
 from experiments.model.inspection import inspect, version_of_hdf5
+from experiments.model.user_module import UserModule, find, names_in
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -25,37 +28,66 @@ MOST_METADATA = 10_000  # bytes; Keras writes a hundred
 class KerasFile(Architecture):
     """The model at `path`; epochs=0 takes it as it is.
 
-    What the file names is looked at before Keras sees it, so that a file of a stranger runs no code. With `trust`, for
-    files of one's own, Keras makes whatever it names, Python code inside the file included.
+    What the file names is looked at before Keras sees it, so that a file of a stranger runs no code. Layers and
+    functions of a user's own come from `module`. With `trust`, for files of one's own, Keras makes whatever the file
+    names, Python code inside the file included.
     """
 
     given: ClassVar[bool] = True
 
     path: UserPath
+    module: str | None = None  # a Python file, or a module as in `import`
     trust: bool = False
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
         """The model as it was saved, once it is seen to fit the data set; raises UserError where it does not."""
-        from tf_keras.src.saving.serialization_lib import SafeModeScope
-
-        inspect(self.path, trust=self.trust)
         from experiments.tensorflow_quietly import keras
 
+        user_module = find(self.module) if self.module else None
+        objects = user_module.load() if user_module else {}
+        inspect(self.path, objects, self.trust, self.module or "")
+        from tf_keras.src.saving.serialization_lib import SafeModeScope
+
+        keras.saving.get_custom_objects().update(objects)  # for copies of the model too; a run has its own process
         try:
             with SafeModeScope(safe_mode=not self.trust):  # load_model's own switch leaves .h5 files out
                 model = keras.models.load_model(self.path, compile=False)
         except Exception as error:  # Keras raises every kind of exception for files it cannot read
-            raise UserError(f"model.path={self.path}: Keras cannot load it ({first_line(error)}). {RULE}.") from error
+            raise self._not_loaded(error, user_module) from error
         self._check_kind(model)
         return plain(model, shape_for(tuple(model.inputs[0].shape[1:]), input_shape), f"model.path={self.path}")
 
     def check(self) -> None:
         """The file has to be a Keras model, one of Keras 2, and safe to load; seen without loading it."""
         self._check_format()
-        inspect(self.path, trust=self.trust)
+        module = find(self.module) if self.module else None
+        names = names_in(module) if module else frozenset[str]()
+        # Names that only show when the module is run are checked then.
+        inspect(self.path, names or (), self.trust or names is None, self.module or "")
+
+    def sources(self) -> Sequence[Path]:
+        """The module of the user, and what it imports."""
+        return find(self.module).sources if self.module else ()
+
+    def _not_loaded(self, error: Exception, module: UserModule | None) -> UserError:
+        """What is wrong, in the words of its first cause: Keras puts advice of its own around it."""
+        cause: BaseException = error
+        while before := cause.__cause__ or cause.__context__:
+            cause = before
+        said = f"{type(cause).__name__}: {first_line(cause)}"
+        if module and (line := module.line_of(error)):
+            return UserError(
+                f"model.path={self.path}: model.module={module.given} fails while it is loaded, in {line} ({said})."
+            )
+        return UserError(f"model.path={self.path}: Keras cannot load it ({said}). {RULE}.")
 
     def _check_format(self) -> None:
         """Tell what it is from its first bytes and its metadata."""
+        if (self.path / "saved_model.pb").is_file():
+            raise UserError(
+                f"model.path={self.path}: a SavedModel, which is a folder. {RULE}: save it again, with "
+                f"tf_keras.models.load_model({str(self.path)!r}).save({f'{self.path.name}.keras'!r})."
+            )
         if beginning(self.path, "model.path") == b"\x89HDF\r\n\x1a\n":
             self._check_version(version_of_hdf5(self.path))
             return

@@ -1,0 +1,287 @@
+"""The module in which a user defines layers and functions of a model file: found and read before it is ever run."""
+
+import ast
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from experiments.errors import UserError, first_line
+from experiments.files import check_regular, expanded
+from experiments.own_code import is_own, with_imports
+
+REGISTER = "register_keras_serializable"
+CHANGES_NAMES = frozenset({REGISTER, "get_custom_objects", "setattr", "globals", "exec"})
+HARMLESS = frozenset({"numpy", "scipy"})  # installed packages that register nothing with Keras
+
+
+@dataclass(frozen=True)
+class UserModule:
+    """A Python file, or a package, of a user."""
+
+    given: str  # what the user typed, by which messages call it
+    file: Path
+    name: str  # under which it is imported
+    folder: Path  # in which Python finds this name
+
+    @property
+    def sources(self) -> list[Path]:
+        """Its file, and the user's own files that it imports."""
+        return with_imports([self.file])
+
+    def load(self) -> Mapping[str, Any]:
+        """Run it: its classes and functions by their names, and by those under which Keras has them registered.
+
+        Raises:
+            UserError: it cannot be imported, or its layers are those of Keras 3.
+        """
+        from experiments.tensorflow_quietly import keras
+
+        with self._explained(), _first_on_path(self.folder):
+            module = self._run()
+        defined = {name: value for name, value in vars(module).items() if _is_object(value)}
+        registered = {name: value for name, value in keras.saving.get_custom_objects().items() if _is_object(value)}
+        objects = {**defined, **registered}
+        for name, value in objects.items():
+            if isinstance(value, type) and any(_is_of_keras_3(base) for base in value.__mro__):
+                raise UserError(
+                    f"model.module={self.given}: {name} is of Keras 3, and the model file of Keras 2. Import it by "
+                    "'import tf_keras as keras' or 'from tensorflow import keras' instead of 'import keras'."
+                )
+        return objects
+
+    def _run(self) -> ModuleType:
+        importlib.invalidate_caches()
+        if "." in self.name or self.file.name == "__init__.py":
+            return importlib.import_module(self.name)
+        name = self.name
+        loaded = sys.modules.get(name)
+        if not is_own(name) or (loaded and getattr(loaded, "__file__", None) != str(self.file)):
+            name = f"own_{name}"  # it is called as a module of others
+        spec = importlib.util.spec_from_file_location(name, self.file)
+        assert spec and spec.loader
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        return module
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:
+            place = self.line_of(error)
+            where = f"{place}: " if place else ""
+            raise UserError(
+                f"model.module={self.given}: cannot be imported ({where}{type(error).__name__}: {first_line(error)})."
+            ) from error
+
+    def line_of(self, error: BaseException) -> str:
+        """The innermost line of the user's own code that an error passed, or that caused it; empty where none did."""
+        sources = {str(file): file for file in self.sources}
+        while error:
+            frames = traceback.extract_tb(error.__traceback__)
+            if isinstance(error, SyntaxError) and error.filename in sources:
+                return f"line {error.lineno} of {sources[error.filename].name}"
+            for frame in reversed(frames):
+                if frame.filename in sources:
+                    return f"line {frame.lineno} of {sources[frame.filename].name}"
+            if not (before := error.__cause__ or error.__context__):
+                break
+            error = before
+        return ""
+
+
+def find(given: str) -> UserModule:
+    """The module that a user named: a Python file, or a module as in `import`, from the working directory on.
+
+    Raises:
+        UserError: there is none, or its text is no Python.
+    """
+    module = _by_path(given) if given.endswith(".py") or "/" in given or given.startswith("~") else _by_name(given)
+    _parsed(module)
+    return module
+
+
+def _by_path(given: str) -> UserModule:
+    path = expanded(given).absolute()
+    if (path / "__init__.py").is_file():
+        return UserModule(given, path / "__init__.py", path.name, path.parent)
+    if not path.exists():
+        raise _missing(given, f"there is no such file{_near(path.name, _python_files(path.parent))}")
+    check_regular(path, f"model.module={given}")
+    return UserModule(given, path, path.stem, path.parent)
+
+
+def _by_name(given: str) -> UserModule:
+    parts = given.split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise _missing(given, "neither a Python file nor the name of a module")
+    folders = [Path.cwd(), *(Path(entry) for entry in sys.path if entry)]
+    for folder in folders:
+        place = folder.joinpath(*parts)
+        for file in (place / "__init__.py", place.with_suffix(".py")):
+            if file.is_file():
+                return UserModule(given, file, given, folder)
+    raise _missing(given, f"there is no such module{_near(given, [name[:-3] for name in _python_files(Path.cwd())])}")
+
+
+def _missing(given: str, reason: str) -> UserError:
+    return UserError(
+        f"model.module={given}: {reason}. Give the Python file that defines the layers and functions of the model, as "
+        "in model.module=mylayers.py, or a module that is found in the working directory or on PYTHONPATH."
+    )
+
+
+def _python_files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.py"))
+
+
+def _near(name: str, known: Collection[str]) -> str:
+    close = get_close_matches(name, known, n=3)
+    return f". Did you mean {' or '.join(close)}?".removesuffix(".") if close else ""
+
+
+def _parsed(module: UserModule) -> ast.Module:
+    try:
+        return ast.parse(module.file.read_bytes(), module.file.name)
+    except SyntaxError as error:
+        line = f"line {error.lineno}: " if error.lineno else ""
+        text = f": {error.text.strip()}" if error.text else ""
+        raise UserError(f"model.module={module.given}: {line}{error.msg}{text}") from error
+    except ValueError as error:
+        raise UserError(f"model.module={module.given}: no Python file ({first_line(error)}).") from error
+    except OSError as error:
+        raise UserError(f"model.module={module.given}: cannot be read ({error.strerror}).") from error
+
+
+def names_in(module: UserModule) -> frozenset[str] | None:
+    """What a module provides, as far as its text shows without being run; None where it can be more than that.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    names: set[str] = set()
+    for source in module.sources:
+        own = source == module.file
+        try:
+            tree = ast.parse(source.read_bytes())
+        except (SyntaxError, ValueError, OSError):
+            return None
+        if _changes_names(tree, {each.stem for each in module.sources} | {each.parent.name for each in module.sources}):
+            return None
+        for node in _statements(tree.body):
+            if own:
+                names |= set(_bound(node))
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                for decorator in node.decorator_list:
+                    if _called(decorator) == REGISTER:
+                        if (registered := _registered(decorator, node.name)) is None:
+                            return None
+                        names.add(registered)
+    return frozenset(names)
+
+
+def _changes_names(tree: ast.Module, local: Collection[str]) -> bool:
+    """Whether names may come from elsewhere: from packages that register theirs, from stars, or from calls."""
+    decorators = {
+        id(part)
+        for node in _statements(tree.body)
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+        for decorator in node.decorator_list
+        for part in ast.walk(decorator)
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                packages = [alias.name for alias in names]
+            case ast.ImportFrom(module=str(package), names=names, level=level):
+                if any(alias.name == "*" for alias in names):
+                    return True
+                packages = [package] if not level else []
+            case ast.Call() if id(node) not in decorators and _called(node) in CHANGES_NAMES:
+                return True
+            case _:
+                continue
+        tops = {package.partition(".")[0] for package in packages}
+        if any(is_own(top) for top in tops - HARMLESS - set(local)):
+            return True
+    return False
+
+
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Those at the top of a module, inside `if` and `try` as well."""
+    for node in body:
+        yield node
+        for part in ("body", "orelse", "finalbody"):
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                yield from _statements(getattr(node, part, []))
+        for handler in getattr(node, "handlers", []):
+            yield from _statements(handler.body)
+
+
+def _bound(node: ast.stmt) -> Iterator[str]:
+    match node:
+        case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+            yield name
+        case ast.Import(names=names) | ast.ImportFrom(names=names):
+            yield from (alias.asname or alias.name.partition(".")[0] for alias in names)
+        case ast.Assign(targets=targets):
+            yield from (part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name))
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            yield name
+
+
+def _called(node: ast.expr) -> str:
+    """The last part of the name of what is called, or of what a decorator is."""
+    called = node.func if isinstance(node, ast.Call) else node
+    match called:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return ""
+
+
+def _registered(decorator: ast.expr, defined: str) -> str | None:
+    """The name under which a decorator registers something; None where it is computed."""
+    if not isinstance(decorator, ast.Call):
+        return None
+    given = dict(zip(("package", "name"), decorator.args, strict=False))
+    given |= {keyword.arg: keyword.value for keyword in decorator.keywords if keyword.arg}
+    values = {key: value.value for key, value in given.items() if isinstance(value, ast.Constant)}
+    package, name = values.get("package", "Custom"), values.get("name") or defined
+    if values.keys() != given.keys() or not isinstance(package, str) or not isinstance(name, str):
+        return None
+    return f"{package}>{name}"
+
+
+@contextmanager
+def _first_on_path(folder: Path) -> Iterator[None]:
+    """Let modules in the folder be found: before all others while one is imported, and after them from then on."""
+    entry = str(folder)
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        sys.path.remove(entry)
+        if entry not in sys.path:
+            sys.path.append(entry)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, type | FunctionType) and is_own(value.__module__)
+
+
+def _is_of_keras_3(base: type) -> bool:
+    return base.__module__.partition(".")[0] == "keras"
