@@ -32,7 +32,8 @@ def own_sources(kind: type) -> list[Path]:
 def sources_of(model: "Model") -> list[Path]:
     """The files outside this package that decide what a model does: of its layers, and of their functions."""
     parts = list(model.submodules)
-    values = [value for part in parts for value in vars(part).values()]
+    held = [value for part in parts for value in vars(part).values()]
+    values = [getattr(value, "python_function", value) for value in held]  # inside what tf.function makes of it
     functions = {value.__module__ for value in values if isinstance(value, FunctionType)}
     kinds = {type(each) for each in [*parts, *values] if hasattr(each, "get_config")}
     return with_imports(_files_of({*functions, *(each.__module__ for kind in kinds for each in kind.__mro__)}))

@@ -84,9 +84,10 @@ class UserModule:
         except (Exception, SystemExit) as error:
             place = self.line_of(error)
             where = f"{place}: " if place else ""
-            raise UserError(
-                f"model.module={self.given}: cannot be imported ({where}{type(error).__name__}: {first_line(error)})."
-            ) from error
+            said = f"{type(error).__name__}: {first_line(error)}"
+            if isinstance(error, ModuleNotFoundError) and error.name:
+                said = f"it needs the module {error.name}, which is not installed"
+            raise UserError(f"model.module={self.given}: cannot be imported ({where}{said}).") from error
 
     def line_of(self, error: BaseException) -> str:
         """The innermost line of the user's own code that an error passed, or that caused it; empty where none did."""
@@ -151,7 +152,7 @@ def _python_files(folder: Path) -> list[str]:
 
 def _near(name: str, known: Collection[str]) -> str:
     close = get_close_matches(name, known, n=3)
-    return f". Did you mean {' or '.join(close)}?".removesuffix(".") if close else ""
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 def _parsed(module: UserModule) -> ast.Module:
@@ -236,8 +237,8 @@ def _bound(node: ast.stmt) -> Iterator[str]:
     match node:
         case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
             yield name
-        case ast.Import(names=names) | ast.ImportFrom(names=names):
-            yield from (alias.asname or alias.name.partition(".")[0] for alias in names)
+        case ast.ImportFrom(names=names, module=package, level=level) if level or is_own(package or ""):
+            yield from (alias.asname or alias.name for alias in names)
         case ast.Assign(targets=targets):
             yield from (part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name))
         case ast.AnnAssign(target=ast.Name(id=name)):
@@ -280,7 +281,8 @@ def _first_on_path(folder: Path) -> Iterator[None]:
 
 
 def _is_object(value: Any) -> bool:
-    return isinstance(value, type | FunctionType) and is_own(value.__module__)
+    function = getattr(value, "python_function", value)  # inside what tf.function makes of it
+    return isinstance(function, type | FunctionType) and is_own(function.__module__)
 
 
 def _is_of_keras_3(base: type) -> bool:
