@@ -72,6 +72,13 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def first_cause(error: BaseException) -> BaseException:
+    """The error that others were raised for: libraries put their own advice around it."""
+    while before := error.__cause__ or error.__context__:
+        error = before
+    return error
+
+
 def near(value: str, known: Iterable[str]) -> str:
     """The known names, the nearest ones first and marked, for the end of a message."""
     names = sorted(set(known))

@@ -97,7 +97,7 @@ def test_what_is_no_text_is_refused(folder: Path) -> None:
 
 def test_names_are_read_without_running_the_module(folder: Path) -> None:
     write(folder / "layers.py", LAYERS.format(package="tensorflow") + "\n    raise SystemExit")
-    assert names_in(find("layers.py")) == {"Registered", "mine>Registered", "Scale", "squareplus"}
+    assert names_in(find("layers.py")) == frozenset({"Registered", "mine>Registered", "Scale", "squareplus"})
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.errors import UserError, first_line
+from experiments.errors import UserError, first_cause, first_line
 from experiments.model.copies import finalize_state, first_difference, kinds_known, nodes_of, take_over_layer
-from experiments.progress import say
+from experiments.progress import say_once
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -43,7 +43,7 @@ def plain(model: "Model", input_shape: tuple[int, ...], name: str) -> "Model":
     Raises:
         UserError: it cannot be built anew, or would not answer as the model of the file does.
     """
-    from experiments.tensorflow_quietly import keras, tf
+    from experiments.tensorflow_quietly import keras
 
     for layer in model._flatten_layers():
         finalize_state(layer)
@@ -57,17 +57,22 @@ def plain(model: "Model", input_shape: tuple[int, ...], name: str) -> "Model":
             outputs = building.call(model, [images], "", is_trained=bool(model._trainable), training=None)
         built = keras.Model(images, outputs, name=model.name)
         difference = _difference(built, model, input_shape)
-    except (TypeError, ValueError, AttributeError, tf.errors.OpError) as error:
+    except Exception as error:  # layers of a user's own may raise every kind of exception
         raise UserError(
-            f"{name}: cannot be built anew, which is needed for {reasons[0]} ({first_line(error)}). Build the model in "
-            "this way with tf_keras, take over the weights (new.set_weights(old.get_weights())) and save it again."
+            f"{name}: cannot be built anew, which is needed for {reasons[0]} ({first_line(first_cause(error))}). Build "
+            "the model in this way with tf_keras, take over the weights (new.set_weights(old.get_weights())) and save "
+            "it again."
         ) from error
     if difference:
         raise UserError(f"{name}: built anew for {reasons[0]}, it does not answer as it was saved: {difference}.")
+    if halves := sorted({_policy(layer) for layer in model._flatten_layers()} & ROUNDING.keys()):
+        say_once(f"  {name}: was saved in {' and '.join(halves)}, and computes in float32")
+    if (batch := model.inputs[0].shape[0]) is not None:
+        say_once(f"  {name}: takes batches of any size, though it was saved for batches of {batch}")
     if building.stateless:
-        say(f"  {name}: begins anew with each batch, though it was saved as stateful: {_few(building.stateless)}")
+        say_once(f"  {name}: begins anew with each batch, though it was saved as stateful: {_few(building.stateless)}")
     if building.fixed:
-        say(f"  {name}: called with training=False, and so not trained: {_few(building.fixed)}")
+        say_once(f"  {name}: called with training=False, and so not trained: {_few(building.fixed)}")
     return built
 
 

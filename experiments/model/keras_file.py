@@ -2,22 +2,24 @@
 
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD, beginning
 from experiments.dataset.shapes import shape_for
-from experiments.errors import UserError, first_line
+from experiments.errors import UserError, first_cause, first_line
 from experiments.files import UserPath
 from experiments.model import Architecture
 from experiments.model.flattening import plain
-from experiments.model.inspection import inspect, version_of_hdf5
+from experiments.model.inspection import inspect, is_archive, version_of_hdf5
 from experiments.model.user_module import UserModule, find, names_in
 
 if TYPE_CHECKING:
+    import h5py
     from tf_keras import Model
 
 RULE = "model.path takes a model saved by Keras 2 (tf_keras) as .keras or .h5"
@@ -50,8 +52,9 @@ class KerasFile(Architecture):
 
         keras.saving.get_custom_objects().update(objects)  # for copies of the model too; a run has its own process
         try:
-            with SafeModeScope(safe_mode=not self.trust):  # load_model's own switch leaves .h5 files out
-                model = keras.models.load_model(self.path, compile=False)
+            # The switch of load_model itself leaves .h5 files out.
+            with SafeModeScope(safe_mode=not self.trust), self._readable() as file:
+                model = keras.models.load_model(file, compile=False)
         except Exception as error:  # Keras raises every kind of exception for files it cannot read
             raise self._not_loaded(error, user_module) from error
         self._check_kind(model)
@@ -71,15 +74,32 @@ class KerasFile(Architecture):
 
     def _not_loaded(self, error: Exception, module: UserModule | None) -> UserError:
         """What is wrong, in the words of its first cause: Keras puts advice of its own around it."""
-        cause: BaseException = error
-        while before := cause.__cause__ or cause.__context__:
-            cause = before
+        cause = first_cause(error)
         said = f"{type(cause).__name__}: {first_line(cause)}"
         if module and (line := module.line_of(error)):
             return UserError(
                 f"model.path={self.path}: model.module={module.given} fails while it is loaded, in {line} ({said})."
             )
         return UserError(f"model.path={self.path}: Keras cannot load it ({said}). {RULE}.")
+
+    @contextmanager
+    def _readable(self) -> Iterator["Path | h5py.File"]:
+        """The file, or a copy in memory: Keras writes functions into HDF5 files in a form that it cannot read."""
+        import h5py
+
+        if is_archive(self.path):
+            yield self.path
+            return
+        with h5py.File(self.path, "r") as saved, h5py.File("copy", "w", driver="core", backing_store=False) as copy:
+            config = json.loads(saved.attrs["model_config"])
+            if (readable := _functions_by_name(config)) == config:
+                yield self.path
+                return
+            for name in saved:
+                saved.copy(name, copy)
+            for name, value in saved.attrs.items():
+                copy.attrs[name] = json.dumps(readable) if name == "model_config" else value
+            yield copy
 
     def _check_format(self) -> None:
         """Tell what it is from its first bytes and its metadata."""
@@ -129,3 +149,15 @@ class KerasFile(Architecture):
                 f"model.path={self.path}: gives outputs of the shape {answer}, and a classifier gives (n, classes). "
                 "Where the other axes are 1: keras.Sequential([model, keras.layers.Flatten()]).save('flat.keras')"
             )
+
+
+def _functions_by_name(value: Any) -> Any:
+    """A configuration in which functions are names, as those of Keras are."""
+    match value:
+        case {"class_name": "function", "config": str(name)}:
+            return name
+        case dict():
+            return {key: _functions_by_name(each) for key, each in value.items()}
+        case list():
+            return [_functions_by_name(each) for each in value]
+    return value

@@ -47,8 +47,8 @@ class UserModule:
         with self._explained(), _first_on_path(self.folder):
             module = self._run()
         defined = {name: value for name, value in vars(module).items() if _is_object(value)}
-        registered = {name: value for name, value in keras.saving.get_custom_objects().items() if _is_object(value)}
-        objects = {**defined, **registered}
+        known = keras.saving.get_custom_objects().items()
+        objects = {**defined, **{name: value for name, value in known if ">" in name and _is_object(value)}}
         for name, value in objects.items():
             if isinstance(value, type) and any(_is_of_keras_3(base) for base in value.__mro__):
                 raise UserError(
