@@ -24,9 +24,12 @@ INSTALLED = frozenset({"site-packages", "dist-packages"})  # folders of packages
 def own_sources(kind: type) -> list[Path]:
     """The files outside this package that decide what a class does.
 
-    They are those of the class and of the classes that it is built on, and the user's modules that these import.
+    They are those of the class and of the classes that it is built on, the modules that stand beside its own one, and
+    the user's modules that these import.
     """
-    return with_imports(_files_of(each.__module__ for each in kind.__mro__))
+    files = _files_of(each.__module__ for each in kind.__mro__)
+    own = _file_of(kind.__module__)
+    return with_imports([*files, *own.parent.glob("*.py")] if own and own in files else files)
 
 
 def sources_of(model: "Model") -> list[Path]:
@@ -41,7 +44,7 @@ def sources_of(model: "Model") -> list[Path]:
 
 def _files_of(modules: Iterable[str]) -> list[Path]:
     named = (_file_of(module) for module in modules if is_own(module))
-    return [file for file in named if file]
+    return [file for file in named if file and not file.is_relative_to(PACKAGE)]
 
 
 def is_own(module: str) -> bool:
