@@ -82,7 +82,10 @@ def first_cause(error: BaseException) -> BaseException:
 def near(value: str, known: Iterable[str]) -> str:
     """The known names, the nearest ones first and marked, for the end of a message."""
     names = sorted(set(known))
-    close = get_close_matches(value, names, n=3, cutoff=0.6)
+    lower = {name.lower(): name for name in names}
+    close = get_close_matches(value, names, n=3, cutoff=0.6) or [
+        lower[name] for name in get_close_matches(value.lower(), lower, n=3, cutoff=0.6)
+    ]
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     return f"{hint}Known: {', '.join(names) or 'none'}."
 

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.configuration import composed
-from experiments.errors import UserError
+from experiments.errors import UserError, near
 
 
 @pytest.mark.parametrize(("overrides", "threads"), [([], None), (["threads=2"], 2)])
@@ -37,3 +37,7 @@ def test_threads_are_asked_for_only_where_somebody_does(overrides: list[str], th
 def test_a_mistake_is_a_message_that_says_what_is_right(overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         composed(overrides)
+
+
+def test_a_name_is_proposed_whatever_its_case() -> None:
+    assert near("QAT", ["none", "qat"]).startswith("Did you mean qat?")
