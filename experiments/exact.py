@@ -24,7 +24,7 @@ from ai_edge_litert.tools.flatbuffer_utils import (
 )
 
 from experiments.errors import UserError
-from experiments.graph import OP_NAMES, SCALE_KEEPING, VALUE_KEEPING, Op, read_ops
+from experiments.graph import OP_NAMES, SCALE_KEEPING, VALUE_KEEPING, Op, idle_conversions, read_ops
 
 OpKey = tuple[str, str]  # the layer an op came from, and what it is
 Bytes = npt.NDArray[np.uint8]
@@ -35,22 +35,32 @@ VERSIONS = {schema.BuiltinOperator.QUANTIZE: 1, schema.BuiltinOperator.DEQUANTIZ
 
 
 def surplus(ops: Collection[Op], spared: Collection[str]) -> list[Op]:
-    """The ops that run in integers though their layers were to be spared."""
+    """The ops that run in integers, or with weights in integers, though their layers were to be spared."""
     return [
         op
         for op in ops
-        if op.computes and op.op not in SCALE_KEEPING and op.arithmetic == "integer" and op.layer in spared
+        if op.computes and op.op not in SCALE_KEEPING and op.arithmetic != "float" and op.layer in spared
     ]
+
+
+def halves(ops: Collection[Op]) -> list[Op]:
+    """Ops with float weights and float results that the converter gave int8 values, which no kernel takes.
+
+    It forgets the DEQUANTIZE before a dense layer on three axes whose values are read as int8 as well.
+    """
+    return [op for op in ops if op.computes and op.output_type == "float32" and op.types in ("int8", "int16")]
 
 
 def only(content: bytes, in_float: Callable[[], bytes], layers: Sequence[str], chosen: Collection[str]) -> bytes:
     """The file with exactly the chosen layers in integers; `in_float` makes the same model without any, if needed."""
     ops = read_ops(content, layers)
     too_many = surplus(ops, [layer for layer in layers if layer not in chosen])
-    if not too_many:
-        return content
-    plain = in_float()
-    return put_back_to_float(content, held_in_float(too_many, ops, float_constants(plain, read_ops(plain, layers))))
+    half = [op.index for op in halves(ops)]
+    constants: dict[int, Held] = {}
+    if too_many:
+        plain = in_float()
+        constants = held_in_float(too_many, ops, float_constants(plain, read_ops(plain, layers)))
+    return without_detours(put_back_to_float(content, constants, half) if too_many or half else content)
 
 
 def held_in_float(
@@ -74,11 +84,14 @@ def held_in_float(
     return found
 
 
-def put_back_to_float(content: bytes, constants: Mapping[int, Held]) -> bytes:
-    """The file with the ops at these positions in float32, between DEQUANTIZE and QUANTIZE only where needed."""
+def put_back_to_float(content: bytes, constants: Mapping[int, Held], half: Collection[int] = ()) -> bytes:
+    """The file with the ops at these positions in float32, between DEQUANTIZE and QUANTIZE only where needed.
+
+    Those at the positions `half` have float constants already.
+    """
     model = read_model_from_bytearray(content)
     graph = model.subgraphs[0]
-    in_float = dict(constants)
+    in_float: dict[int, Held] = {**constants, **{i: [None] * len(graph.operators[i].inputs) for i in half}}
     in_float |= {i: [None] * len(graph.operators[i].inputs) for i in _between_floats(model, graph, in_float)}
     floats: dict[int, int] = {}  # of an int8 tensor, the one that holds its values in float
     conversions: dict[int, Any] = {}  # of a tensor, the QUANTIZE or DEQUANTIZE that makes it, written when needed
@@ -122,8 +135,9 @@ def put_back_to_float(content: bytes, constants: Mapping[int, Held]) -> bytes:
             operator.inputs = [as_float(i, value) for i, value in zip(operator.inputs, in_float[index], strict=True)]
             operator.outputs = [as_float(i) for i in quantized]
             for before, after in zip(operator.outputs, quantized, strict=True):
-                conversions.pop(before)
-                conversions[after] = _conversion(model, "QUANTIZE", before, after)
+                if before != after:  # conditions, and what is float already, stay what they are
+                    conversions.pop(before)
+                    conversions[after] = _conversion(model, "QUANTIZE", before, after)
         if not _is_dequantize(model, operator):
             write(operator)
     for index in graph.outputs:
@@ -132,6 +146,107 @@ def put_back_to_float(content: bytes, constants: Mapping[int, Held]) -> bytes:
     graph.operators = _without_idle_quantize(model, graph, operators)
     _drop_unused(model)
     return bytes(convert_object_to_bytearray(model))
+
+
+def without_detours(content: bytes) -> bytes:
+    """The file without conversions that only undo others: values are taken from before both of them.
+
+    Ops between that hand values on, such as RESHAPE, hand on those of the other type as well, where both are wanted.
+    """
+    idle = idle_conversions(read_ops(content, ()))
+    if not idle:
+        return content
+    model = read_model_from_bytearray(bytearray(content))
+    graph = model.subgraphs[0]
+    for last in [graph.operators[op.index] for op in idle]:
+        source = _Before(model, "QUANTIZE" if _is_dequantize(model, last) else "DEQUANTIZE").twin(last.inputs[0])
+        if source is not None:
+            _read_instead(model, last, source)
+    _drop_unread(graph)
+    _drop_unused(model)
+    return bytes(convert_object_to_bytearray(model))
+
+
+class _Before:
+    """Finds, and makes where needed, tensors that hold the values from before conversions that are undone."""
+
+    def __init__(self, model: Any, undone: str) -> None:
+        self._model, self._undone, self._graph = model, undone, model.subgraphs[0]
+        self._makers = {int(i): operator for operator in self._graph.operators for i in operator.outputs}
+        self._twins: dict[int, int] = {}
+
+    def twin(self, index: int) -> int | None:
+        """The tensor with the values that this one has, of the type before the conversion; None where none can be."""
+        operator = self._makers.get(int(index))
+        if operator is None or index in self._twins:
+            return self._twins.get(index)
+        name = _name(self._model, operator)
+        if name == self._undone and _is_float(self._graph.tensors[operator.inputs[0]]) == (name == "QUANTIZE"):
+            return int(operator.inputs[0])
+        if name == "QUANTIZE":  # from one scale to another
+            return self.twin(operator.inputs[0])
+        values = [i for i in operator.inputs if i >= 0 and not _is_shape(self._graph.tensors[i])]
+        found = {i: other for i in values if (other := self.twin(i)) is not None}
+        sources = [self._graph.tensors[i] for i in found.values()]
+        if len(found) < len(values) or not all(_same_scale(sources[0], each) for each in sources):
+            return None
+        self._repeat(operator, found)
+        return self._twins[index]
+
+    def _repeat(self, operator: Any, values: Mapping[int, int]) -> None:
+        """Hand the other values on as well, right behind where it is done with these."""
+        like = self._graph.tensors[next(iter(values.values()))]
+        other = copy(operator)
+        other.inputs = [values.get(i, i) for i in operator.inputs]
+        other.outputs = []
+        for index in operator.outputs:
+            tensor = copy(self._graph.tensors[index])
+            tensor.type, tensor.quantization = like.type, like.quantization
+            tensor.name += b"/direct"
+            self._graph.tensors.append(tensor)
+            other.outputs.append(len(self._graph.tensors) - 1)
+            self._twins[int(index)] = other.outputs[-1]
+        place = next(i for i, each in enumerate(self._graph.operators) if each is operator)
+        self._graph.operators.insert(place + 1, other)
+
+
+def _read_instead(model: Any, last: Any, source: int) -> None:
+    """Let whoever reads what a conversion makes read this tensor, through a change of scale where that is needed."""
+    graph, made = model.subgraphs[0], last.outputs[0]
+    if not _same_scale(graph.tensors[source], graph.tensors[made]):
+        last.inputs = [source]
+        return
+    for holder in graph.operators:
+        holder.inputs = [source if i == made else i for i in holder.inputs]
+    graph.outputs = [source if i == made else i for i in graph.outputs]
+    for signature in model.signatureDefs or []:
+        for entry in signature.outputs:
+            entry.tensorIndex = source if entry.tensorIndex == made else entry.tensorIndex
+
+
+def _same_scale(one: Any, other: Any) -> bool:
+    if not (_is_quantized(one) and _is_quantized(other)):
+        return True
+    a, b = one.quantization, other.quantization
+    return bool(np.array_equal(a.scale, b.scale) and np.array_equal(a.zeroPoint, b.zeroPoint))
+
+
+def _is_shape(tensor: Any) -> bool:
+    return tensor.type in (schema.TensorType.INT32, schema.TensorType.INT64)
+
+
+def _is_float(tensor: Any) -> bool:
+    return bool(tensor.type == schema.TensorType.FLOAT32)
+
+
+def _drop_unread(graph: Any) -> None:
+    """Drop the ops whose results nobody reads any more."""
+    while True:
+        read = {index for operator in graph.operators for index in operator.inputs} | {*graph.outputs}
+        kept = [operator for operator in graph.operators if not read.isdisjoint(operator.outputs)]
+        if len(kept) == len(graph.operators):
+            return
+        graph.operators = kept
 
 
 def float_constants(content: bytes, ops: Collection[Op]) -> dict[OpKey, list[Held]]:

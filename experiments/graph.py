@@ -38,6 +38,10 @@ CHANNELS_LAST = frozenset({"DEPTHWISE_CONV_2D", "CONV_3D"})  # of the kernel's a
 FLOAT16_WEIGHTS = "float32 with float16 weights"
 SHAPE_TYPES = frozenset({"int32", "int64"})
 INTEGER_TYPES = frozenset({"INT4", "INT8", "UINT8", "INT16", "INT32"})
+# Of the inputs of these ops, the first one that holds values: others take shapes, kernels or conditions before them.
+VALUES_AT = {"TRANSPOSE_CONV": 2, "SELECT": 1, "SELECT_V2": 1}
+LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
+LSTM_KERNELS = slice(1, 9)  # of its inputs: four for the values, four for the state
 
 OP_NAMES: dict[int, str] = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")
@@ -70,12 +74,13 @@ class Op:
     @property
     def computes(self) -> bool:
         """Whether the op computes the model's own values, instead of moving or re-typing them or finding a shape."""
-        return self.op not in MOVING and self.input_type not in SHAPE_TYPES
+        return self.op not in MOVING and self.input_type not in (*SHAPE_TYPES, "bool")
 
     @property
     def arithmetic(self) -> Arithmetic:
         """How the op computes: on integers, on floats, or hybrid (int weights, values quantized on the fly)."""
-        integer_values = self.input_type.upper() in INTEGER_TYPES and self.output_type.upper() in INTEGER_TYPES
+        gives = INTEGER_TYPES | {"BOOL"}  # comparisons
+        integer_values = self.input_type.upper() in INTEGER_TYPES and self.output_type.upper() in gives
         match integer_values, self.weights_type.upper() in INTEGER_TYPES or not self.weights_type:
             case True, True:
                 return "integer"
@@ -239,11 +244,12 @@ def _op(model: Any, graph: Any, index: int, layers: Collection[str]) -> Op:
     name = _op_name(model.operatorCodes[operator.opcodeIndex])
     inputs = [graph.tensors[i] if i >= 0 else None for i in operator.inputs]
     output = graph.tensors[operator.outputs[0]]
-    kernel = _kernel(name, inputs, model, graph)
-    values = inputs[2 if name == "TRANSPOSE_CONV" else 0]  # it takes (output shape, kernel, values)
-    count = _size(kernel.shape) if kernel is not None else 0
-    kernel_type = _type(kernel) if kernel is not None else ""
-    content = _content(kernel, model, name)
+    kernels = _kernels(name, inputs, model, graph)
+    kernel = kernels[0] if kernels else None
+    values = inputs[VALUES_AT.get(name, 0)]
+    count = sum(_size(one.shape) for one in kernels)
+    kernel_type = max((_type(one) for one in kernels), key=_bits, default="")
+    contents = [_content(one, model, name) for one in kernels]
     return Op(
         index=index,
         op=name,
@@ -253,10 +259,10 @@ def _op(model: Any, graph: Any, index: int, layers: Collection[str]) -> Op:
         output_type=_type(output),
         per_channel=kernel is not None and _scales(kernel) > 1,
         weights=count,
-        weights_bytes=-(-count * _TYPE_BITS.get(kernel_type.upper(), 32) // 8),
-        macs=_macs(name, kernel, values, output),
-        sparsity=_sparsity(content),
-        clusters=_clusters(content),
+        weights_bytes=-(-sum(_size(one.shape) * _bits(_type(one)) for one in kernels) // 8),
+        macs=_macs(name, kernels, values, output),
+        sparsity=_sparsity(contents),
+        clusters=max(map(_clusters, contents), default=0),
         inputs=tuple(int(i) for i in operator.inputs if i >= 0),
         outputs=tuple(int(i) for i in operator.outputs),
     )
@@ -268,19 +274,23 @@ def _op_name(code: Any) -> str:
     return OP_NAMES[number] if number != schema.BuiltinOperator.CUSTOM else str(code.customCode, "utf-8")
 
 
-def _kernel(name: str, inputs: Sequence[Any], model: Any, graph: Any) -> Any | None:
-    """The weights of an op, as they are stored: float16 weights stand behind a DEQUANTIZE; None where it has none.
+def _kernels(name: str, inputs: Sequence[Any], model: Any, graph: Any) -> list[Any]:
+    """The weights of an op, as they are stored: float16 weights stand behind a DEQUANTIZE; empty where it has none.
 
     What comes out of another op is no weight: the second input of a BATCH_MATMUL is often computed.
     """
-    if name not in WITH_KERNEL:
-        return None
+    places = {LSTM: LSTM_KERNELS, **dict.fromkeys(WITH_KERNEL, slice(1, 2))}.get(name, slice(0))
+    stored = inputs[places]
+    return [found for one in stored if one is not None and (found := _stored(one, model, graph)) is not None]
+
+
+def _stored(tensor: Any, model: Any, graph: Any) -> Any | None:
     for operator in graph.operators:
         packed = graph.tensors[operator.inputs[0]]
-        if graph.tensors[operator.outputs[0]] is inputs[1] and _type(packed) == "float16":
+        if graph.tensors[operator.outputs[0]] is tensor and _type(packed) == "float16":
             return packed
-    held = model.buffers[inputs[1].buffer].data
-    return inputs[1] if held is not None and len(held) else None
+    held = model.buffers[tensor.buffer].data
+    return tensor if held is not None and len(held) else None
 
 
 def _type(tensor: Any) -> str:
@@ -308,8 +318,13 @@ def _content(kernel: Any | None, model: Any, op: str) -> npt.NDArray[np.generic]
     return values.reshape(kernel.shape[0], -1)
 
 
-def _sparsity(rows: npt.NDArray[np.generic]) -> float:
-    return float(np.mean(rows == 0)) if rows.size else 0.0
+def _bits(type_name: str) -> int:
+    return _TYPE_BITS.get(type_name.upper(), 32)
+
+
+def _sparsity(kernels: Sequence[npt.NDArray[np.generic]]) -> float:
+    values = sum(rows.size for rows in kernels)
+    return float(sum(np.count_nonzero(rows == 0) for rows in kernels) / values) if values else 0.0
 
 
 def _clusters(rows: npt.NDArray[np.generic]) -> int:
@@ -340,10 +355,11 @@ def outermost_layer(path: Sequence[str], layers: Collection[str]) -> str:
     return ""
 
 
-def _macs(name: str, kernel: Any | None, values: Any, output: Any) -> int:
+def _macs(name: str, kernels: Sequence[Any], values: Any, output: Any) -> int:
     """Multiply-accumulates for one image."""
-    if kernel is None:
+    if not kernels:
         return 0
+    kernel = kernels[0]
     match name:
         case "CONV_2D":  # kernel (out, height, width, in): each output value takes one filter
             return _size(output.shape[1:]) * _size(kernel.shape[1:])
@@ -353,8 +369,8 @@ def _macs(name: str, kernel: Any | None, values: Any, output: Any) -> int:
             return _size(output.shape[1:]) * _size(kernel.shape[1:3])
         case "TRANSPOSE_CONV":  # each input position is spread over the whole kernel
             return _size(values.shape[1:3]) * _size(kernel.shape)
-        case _:
-            return _size(kernel.shape) * _size(output.shape[1:-1])
+        case _:  # at each place, or step, the whole kernel, or all of those that an LSTM has
+            return sum(_size(one.shape) for one in kernels) * _size(output.shape[1:-1])
 
 
 def _size(shape: Sequence[int]) -> int:

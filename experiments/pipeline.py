@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from experiments import trial
 from experiments.cache import Cache
 from experiments.dataset import Dataset, Examples, Source
 from experiments.errors import UserError, first_line
@@ -37,6 +38,9 @@ from experiments.training import Fit, Trained, Training, fit
 
 if TYPE_CHECKING:
     from tf_keras import Model
+
+
+NAMED = 3  # layers that the terminal names of each reason why they stay float; the record has all
 
 
 @dataclass(frozen=True)
@@ -126,17 +130,22 @@ def run(experiment: Experiment, tell: Callable[[Identity], None] = _nobody) -> R
         identity = identified(experiment, model, data)
         tell(identity)
         promise = replace(strategy.promise(model), interface=interface_of(strategy.scheme))
-    if promise.partial:
-        say(f"  partial: {described(promise.left_float)}")
-
     known = Remembered(experiment.cache, data, seed, experiment.threads)
+    final = experiment.training.epochs == 0 and not strategy.trains
+    promise, tried = trial.remembered(known, strategy, promise, model, identity.model, final)
+    if promise.partial:
+        say(f"  partial: {described(promise.left_float, most=NAMED)}")
+    if tried:  # the trial has drawn random numbers and numbered layers; whether it was made must not show
+        with at_work():
+            model = built(experiment, examples if experiment.model.given else data)
+
     warnings = list(_input_doubts(experiment, model, data, head, known))
     baseline = experiment.fit(data, experiment.training, "Training the baseline", head)(model)
     with spent.on("evaluation"):
         said = head.answers(known.keras_answers(baseline.model))
         warnings += _answer_doubts(experiment, said, data, head, explained=bool(warnings))
     further = experiment.fit(data, experiment.finetune, f"Training {experiment.setting.strategy}", head)
-    prepared = strategy.prepare(baseline.model, further, known.calibration)
+    prepared = strategy.apply(promise, baseline.model, further, known.calibration)
 
     with spent.on("conversion"):
         reference = known.converted(baseline.model, Float32())

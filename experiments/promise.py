@@ -1,19 +1,20 @@
 """The truth gate: what a strategy promises of its file, and whether the file keeps it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from experiments.graph import FLOAT16_WEIGHTS, SCALE_KEEPING, Op, idle_conversions
 
 # Types that only weights can have: an op without weights stays float32 beside them.
 WEIGHT_TYPES = frozenset({FLOAT16_WEIGHTS, "hybrid int8", "hybrid int4"})
-# Ops that hold weights, or whole graphs, which are not looked into: in which types they compute is not known.
+# Ops that hold whole graphs, or weights in places that are not looked into: in which types they compute is unknown.
 NOT_READ = frozenset(
     {
-        "LSTM", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM",
+        "LSTM", "RNN", "SVDF", "BIDIRECTIONAL_SEQUENCE_LSTM",
         "UNIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_RNN", "WHILE", "IF", "CALL",
     }
 )  # fmt: skip
+UNKNOWN = "unknown"  # in which types they compute
 # Kernels that pruning and clustering leave alone.
 NEVER_COMPRESSED = frozenset({"DEPTHWISE_CONV_2D"})
 
@@ -27,8 +28,9 @@ class Promise:
     kernels: frozenset[str] = frozenset()  # those of the chosen that have weights: each must show in the file
     rest: str = "float32"  # types of all other layers
     least_weights: int = 0  # ops with fewer weights than this stay in float
-    left_float: Mapping[str, str] = field(default_factory=dict)  # layers that cannot be quantized, and why
+    left_float: Mapping[str, str] = field(default_factory=dict)  # what cannot be quantized, and why
     uncompressed: frozenset[str] = frozenset()  # layers that keep all their weights, as frozen ones do
+    exempt: frozenset[tuple[str, str]] = frozenset()  # (layer, op): TFLite has no kernel for them in these types
     sparsity: float = 0.0  # least share of zeros among the weights of all pruned layers together
     clusters: int | None = None  # most distinct weights that a channel may have
     interface: str = "float32"  # type of what goes in and comes out
@@ -39,14 +41,46 @@ class Promise:
         return bool(self.left_float)
 
 
-def broken(promise: Promise, ops: Sequence[Op]) -> tuple[str, ...]:
-    """Each difference between a promise and the ops of a file, in words; empty where the file keeps it."""
+@dataclass(frozen=True)
+class Difference:
+    """Where a file is not what was promised, in words; `layer`, `op` and `types` where it is about one op's types."""
+
+    said: str
+    layer: str = ""
+    op: str = ""
+    types: str = ""
+
+
+def differences(promise: Promise, ops: Sequence[Op]) -> tuple[Difference, ...]:
+    """Each difference between a promise and the ops of a file; empty where the file keeps it."""
+    missing = sorted(promise.kernels - {op.layer for op in ops})
     return (
         *_wrong_types(promise, ops),
-        *(f"{name} is not in the file" for name in sorted(promise.kernels - {op.layer for op in ops})),
+        *(Difference(f"{name} is not in the file", layer=name) for name in missing),
         *_idle_conversions(ops),
-        *_wrong_weights(promise, ops),
+        *(Difference(said) for said in _wrong_weights(promise, ops)),
     )
+
+
+def broken(promise: Promise, ops: Sequence[Op]) -> tuple[str, ...]:
+    """The differences in words alone."""
+    return tuple(difference.said for difference in differences(promise, ops))
+
+
+def without_float_ops(promise: Promise, found: Sequence[Difference]) -> Promise:
+    """The promise but for ops that the converter leaves in float; the same where anything else breaks it."""
+    ops = {(each.layer, each.op) for each in found}
+    if promise.types == "float32" or not all(each.op and each.types in ("float32", UNKNOWN) for each in found):
+        return promise
+    why = {
+        f"{each.op} of {each.layer or 'the model'}": (
+            "the ops of a loop or another graph are not looked into"
+            if each.types == UNKNOWN
+            else f"the converter leaves it, for TFLite has no {promise.types} kernel"
+        )
+        for each in found
+    }
+    return replace(promise, exempt=promise.exempt | ops, left_float={**promise.left_float, **why})
 
 
 def wrong_interface(promise: Promise, taken: str, given: str) -> tuple[str, ...]:
@@ -59,13 +93,18 @@ def wrong_interface(promise: Promise, taken: str, given: str) -> tuple[str, ...]
     )
 
 
-def _wrong_types(promise: Promise, ops: Sequence[Op]) -> Iterator[str]:
+def _wrong_types(promise: Promise, ops: Sequence[Op]) -> Iterator[Difference]:
     for op in ops:
+        if (op.layer, op.op) in promise.exempt and (op.op in NOT_READ or op.types == "float32"):
+            continue
         expected = _expected(promise, op)
         if op.op in NOT_READ and (types := _promised(promise, op)) != "float32":
-            yield f"{op.layer or 'the output'} ({op.op}) is not looked into, and was to compute in {types}"
+            said = f"{op.layer or 'the output'} ({op.op}) is not looked into, and was to compute in {types}"
+            yield Difference(said, op.layer, op.op, UNKNOWN)
         elif op.computes and op.types not in expected:
-            yield f"{op.layer or 'a layer without a name'} ({op.op}) computes in {op.types} instead of {expected[0]}"
+            name = op.layer or "a layer without a name"
+            said = f"{name} ({op.op}) computes in {op.types} instead of {expected[0]}"
+            yield Difference(said, op.layer, op.op, op.types)
 
 
 def _expected(promise: Promise, op: Op) -> tuple[str, ...]:
@@ -84,11 +123,12 @@ def _promised(promise: Promise, op: Op) -> str:
     return promise.types if promise.chosen is None or op.layer in promise.chosen else promise.rest
 
 
-def _idle_conversions(ops: Sequence[Op]) -> Iterator[str]:
+def _idle_conversions(ops: Sequence[Op]) -> Iterator[Difference]:
     idle = idle_conversions(ops)
     if idle:
         behind = idle[0].layer or "the input"
-        yield f"types change for nothing {len(idle)} times, first until the {idle[0].op} behind {behind}"
+        said = f"types change for nothing {len(idle)} times, first until the {idle[0].op} behind {behind}"
+        yield Difference(said, idle[0].layer)
 
 
 def _wrong_weights(promise: Promise, ops: Sequence[Op]) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The result of one run: pure data, and the names under which everybody else reads it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any
@@ -264,6 +264,18 @@ def is_setting(name: str) -> bool:
     return "." in name or name == "threads"
 
 
-def described(left_float: Mapping[str, str]) -> str:
-    """Which layers stay float, and why, in one line; empty where none does."""
-    return "; ".join(f"{layer} stays float ({reason})" for layer, reason in left_float.items())
+def described(left_float: Mapping[str, str], most: int | None = None) -> str:
+    """Which layers stay float, and why, in one line; empty where none does. `most` are named of each reason."""
+    layers: dict[str, list[str]] = {}
+    for layer, reason in left_float.items():
+        layers.setdefault(reason, []).append(layer)
+    return "; ".join(
+        f"{_listed(names, most)} {'stays' if len(names) == 1 else 'stay'} float ({reason})"
+        for reason, names in layers.items()
+    )
+
+
+def _listed(names: Sequence[str], most: int | None) -> str:
+    if most is None or len(names) <= most + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most} others"

@@ -66,7 +66,7 @@ class Remembered:
     def keras_answers_to(self, model: "Model", images: Images) -> Logits:
         """Outputs (n, outputs) float32 of a Keras model on other images than those of the test."""
         inputs = {"model": digest_of(model), "images": hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()}
-        made = self._once(inputs, lambda: {"logits": keras_logits(model, images)}, f"answers: Keras {model.name}")
+        made = self.once(inputs, lambda: {"logits": keras_logits(model, images)}, f"answers: Keras {model.name}")
         return np.asarray(made["logits"], np.float32)
 
     def tflite_answers(self, file: TFLiteModel) -> Logits:
@@ -89,15 +89,17 @@ class Remembered:
             file = convert(model, scheme, self.calibration, chosen)
             return {"content": np.frombuffer(file.content, np.uint8)}
 
-        made = self._once(inputs, make, f"conversion: {model.name}, {scheme}")
+        made = self.once(inputs, make, f"conversion: {model.name}, {scheme}")
         return TFLiteModel(made["content"].tobytes())
 
     def _answers(self, model: str, about: str, answer: Callable[[], Logits]) -> Logits:
         inputs = {"model": model, "images": self.data.test_fingerprint}
-        made = self._once(inputs, lambda: {"logits": answer()}, f"answers: {about}")
+        made = self.once(inputs, lambda: {"logits": answer()}, f"answers: {about}")
         return np.asarray(made["logits"], np.float32)
 
-    def _once(self, inputs: Mapping[str, object], make: Callable[[], Arrays], about: str) -> Arrays:
+    def once(self, inputs: Mapping[str, object], make: Callable[[], Arrays], about: str) -> Arrays:
+        """What `make` gives, taken from the cache where these inputs were met before; `about` is for people."""
+
         def alongside_others() -> Arrays:
             with at_work():
                 return make()

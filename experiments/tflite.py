@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.dataset import Images
 from experiments.errors import UserError
-from experiments.exact import only
+from experiments.exact import only, without_detours
 from experiments.graph import outermost_layer, read_ops
 from experiments.quiet import native_stderr_silenced
 from experiments.weights import Weights, requantized
@@ -30,6 +30,7 @@ LOOPS = frozenset({"While", "StatelessWhile", "If", "StatelessIf"})  # of Tensor
 TRACED = re.compile(r'"([^"@]+/[^"@]+)@')
 MISSING_OP = re.compile(r"'tf\.([\w.]+)' op is neither a custom op nor a flex op")
 PLACE = re.compile(r"^(Could not translate MLIR to FlatBuffer\.)?\s*([^\s:]+:\d+:\d+: )?(error: )?")
+NO_INT16 = "Quantization to 16x8-bit not yet supported for op"
 LEAST_DYNAMIC = 1024  # weights that a layer needs for the converter to quantize it dynamically
 
 
@@ -148,6 +149,8 @@ def convert(
             content = requantized(content, "int4")
         case Int8() if chosen is not None:
             content = only(content, partial(_in_float, model), [layer.name for layer in model.layers], chosen)
+        case Int8() | Int16x8():
+            content = without_detours(content)
         case Learned(rest=rest):
             content = _exactly_as_annotated(content, model)
             if rest != "float":
@@ -233,10 +236,23 @@ def _converted(converter: Any, model: "Model", scheme: Scheme) -> bytes:
     try:
         with native_stderr_silenced(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return bytes(converter.convert())
+            return _converted_where_possible(converter)
     except Exception as error:  # the converter raises its own, TensorFlow's and Python's exceptions alike
         said = "\n".join([str(error), *getattr(error, "__notes__", ())])
         raise UserError(f"The TFLite converter refuses {_refused(said, model)} under {scheme}.") from error
+
+
+def _converted_where_possible(converter: Any) -> bytes:
+    """The file; ops that have no kernel for int16 values stay float, in a model that has any."""
+    from experiments.tensorflow_quietly import tf
+
+    try:
+        return bytes(converter.convert())
+    except RuntimeError as error:
+        if NO_INT16 not in str(error):
+            raise
+        converter.target_spec.supported_ops = [*converter.target_spec.supported_ops, tf.lite.OpsSet.TFLITE_BUILTINS]
+        return bytes(converter.convert())
 
 
 def _refused(said: str, model: "Model") -> str:

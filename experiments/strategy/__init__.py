@@ -1,14 +1,14 @@
 """Strategies: what is done to the baseline, and the converter scheme that goes with it. One file per kind."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
-from experiments.promise import Promise
+from experiments.promise import Difference, Promise, without_float_ops
 from experiments.strategy.checked import checked
 from experiments.tflite import LEAST_DYNAMIC, Calibration, Dynamic, Float32, Int8, Interface, Learned, Rest, Scheme
 from experiments.training import Fit, Trained
@@ -47,6 +47,22 @@ class Strategy(ABC):
     def scheme(self) -> Scheme:
         """What the converter is asked for."""
 
+    def apply(self, promise: Promise, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
+        """What `prepare` does, for a promise that `within` may have narrowed."""
+        return self.prepare(model, fit, calibration)
+
+    def untrained(self, promise: Promise, model: "Model", calibration: Calibration) -> "Model | None":
+        """The model to convert as it is before any training, on which the promise is tried; None: no trial."""
+        return None
+
+    def within(self, promise: Promise, model: "Model", found: Sequence[Difference]) -> Promise:
+        """A promise that can be kept by a model which was seen to break this one; the same one where there is none.
+
+        Raises:
+            UserError: the strategy cannot work without the layers that break it.
+        """
+        return promise
+
 
 @card(frozen=True, config=CARD, kw_only=True)
 class PostTraining(Strategy):
@@ -58,6 +74,14 @@ class PostTraining(Strategy):
     def promise(self, model: "Model") -> Promise:
         """The same for every layer."""
         return Promise(self.types, least_weights=self.least_weights)
+
+    def untrained(self, promise: Promise, model: "Model", calibration: Calibration) -> "Model | None":
+        """The baseline itself."""
+        return model
+
+    def within(self, promise: Promise, model: "Model", found: Sequence[Difference]) -> Promise:
+        """Without the ops that the converter leaves in float."""
+        return without_float_ops(promise, found)
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The baseline itself."""
@@ -83,13 +107,21 @@ class QuantizationAware(Strategy):
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The annotated model, trained."""
+        return self.apply(self.promise(model), model, fit, calibration)
+
+    def apply(self, promise: Promise, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
+        """The layers that the promise names, trained quantization-aware."""
         from experiments.strategy.annotation import annotated, annotated_whole, calibrate_ranges
 
-        chosen = self.promise(model).chosen
+        chosen = promise.chosen
         quantized = annotated_whole(model) if chosen is None else annotated(model, chosen)
         if self.range_init == "calibrated":
             calibrate_ranges(quantized, calibration(self.calibration_samples))
         return fit(checked(quantized, model, calibration))
+
+    def untrained(self, promise: Promise, model: "Model", calibration: Calibration) -> "Model | None":
+        """The annotated model."""
+        return self.apply(promise, model, Trained.untouched, calibration).model
 
 
 @card(frozen=True, config=CARD, kw_only=True)
@@ -111,6 +143,14 @@ class Compressing(Strategy):
                 return Promise("hybrid int8", least_weights=LEAST_DYNAMIC)
             case "int8":
                 return Promise("int8")
+
+    def untrained(self, promise: Promise, model: "Model", calibration: Calibration) -> "Model | None":
+        """The model before it is compressed, which changes no type."""
+        return model
+
+    def within(self, promise: Promise, model: "Model", found: Sequence[Difference]) -> Promise:
+        """Without the ops that the converter leaves in float."""
+        return without_float_ops(promise, found)
 
     @property
     def scheme(self) -> Scheme:
@@ -140,6 +180,19 @@ class CompressingQAT(Strategy):
 
         refuse_unsupported(model, [layer.name for layer in model.layers])
         return Promise("int8")
+
+    def untrained(self, promise: Promise, model: "Model", calibration: Calibration) -> "Model | None":
+        """The annotated model before it is compressed, which changes no type."""
+        from experiments.strategy.annotation import annotated_whole
+
+        return annotated_whole(model)
+
+    def within(self, promise: Promise, model: "Model", found: Sequence[Difference]) -> Promise:
+        """Everything is quantized, or the strategy refuses."""
+        from experiments.strategy.annotation import breaking, refuse
+
+        refuse(model, breaking(promise, model, found))
+        return promise
 
     def quantized(self, compressed: Trained, fit: Fit, calibration: Calibration, keep: Collection[str]) -> Trained:
         """A compressed model, trained quantization-aware; `keep` is `zeros`, `clusters` or both."""

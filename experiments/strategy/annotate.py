@@ -1,11 +1,12 @@
 """Per-layer annotation: quantization-aware training of the chosen layers, the others stay float."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
-from experiments.promise import Promise
+from experiments.promise import Difference, Promise
 from experiments.strategy import QuantizationAware
 from experiments.strategy.selection import Patterns
 from experiments.tflite import Learned, Scheme
@@ -30,6 +31,13 @@ class Annotate(QuantizationAware):
         names = chosen(model, self.layers)
         refuse_unsupported(model, names)
         return promised(model, names, self.rest)
+
+    def within(self, promise: Promise, model: "Model", found: Sequence[Difference]) -> Promise:
+        """Layers that were chosen by name are quantized, or the strategy refuses."""
+        from experiments.strategy.annotation import breaking, refuse
+
+        refuse(model, breaking(promise, model, found))
+        return promise
 
     @property
     def scheme(self) -> Scheme:

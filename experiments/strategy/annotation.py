@@ -26,7 +26,7 @@ from experiments.dataset import Images
 from experiments.errors import UserError, first_line
 from experiments.graph import FLOAT16_WEIGHTS
 from experiments.model.copies import copied, is_wrapper, kinds_known, nodes_of, take_over_state, unwrapped
-from experiments.promise import Promise
+from experiments.promise import Difference, Promise
 from experiments.strategy.selection import Layer, select
 from experiments.tensorflow_quietly import keras, tf
 from experiments.tflite import Rest
@@ -80,11 +80,16 @@ def units_of(model: "Model") -> dict[str, tuple[str, ...]]:
 
 def refuse_unsupported(model: "Model", names: Collection[str]) -> None:
     """Raise UserError that names every layer among `names` that TFMOT cannot train quantization-aware, and why."""
-    reasons = {name: reason for name, reason in unsupported(model).items() if name in names}
+    refuse(model, {name: reason for name, reason in unsupported(model).items() if name in names})
+
+
+def refuse(model: "Model", reasons: Mapping[str, str]) -> None:
+    """Raise UserError that names layers that cannot be trained quantization-aware, and why; none: nothing happens."""
     if not reasons:
         return
     listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
-    possible = [name for name in supported(model) if _has_kernel(model.get_layer(name))]
+    able = [name for name in supported(model) if name not in reasons]
+    possible = [name for name in able if _has_kernel(model.get_layer(name))]
     others = f"Annotate others, as in strategy=annotate 'strategy.layers=[{','.join(possible)}]', or quantize"
     raise UserError(
         f"Layers that cannot be trained quantization-aware: {listed}. {others if possible else 'Quantize'} after "
@@ -113,6 +118,54 @@ def unsupported(model: "Model") -> dict[str, str]:
         elif obstacle:
             reasons[layer.name] = f"is one op with {obstacle}, which cannot be"
     return reasons
+
+
+def breaking(promise: Promise, model: "Model", found: Sequence[Difference]) -> dict[str, str]:
+    """The quantized layers because of which a file is not what was promised, and why: each with what is one op with it.
+
+    They are those whose ops compute in other types; where there are none, those beside an op that is not as it should
+    be.
+
+    Raises:
+        UserError: no quantized layer has to do with it.
+    """
+    chosen = promise.chosen if promise.chosen is not None else frozenset(supported(model))
+    ops: dict[str, list[str]] = {}
+    for each in found:
+        if each.layer in chosen and each.op:
+            ops.setdefault(each.layer, []).append(each.op)
+    reasons = {name: f"the converter leaves its {', '.join(dict.fromkeys(its))} in float" for name, its in ops.items()}
+    reasons = reasons or {each.layer: each.said for each in found if each.layer in chosen}
+    if not reasons:
+        beside = {name: each for each in found if each.layer for name in _neighbours(model, each.layer)}
+        reasons = {name: f"beside it, {each.said}" for name, each in beside.items() if name in chosen}
+    if not reasons:
+        said = "; ".join(difference.said for difference in found)
+        raise UserError(
+            f"The file of this model cannot be what was asked for: {said}. Quantize after training, with "
+            "strategy=ptq_int8."
+        )
+    for name in list(reasons):
+        for member in _group(model.get_layer(name)):
+            if member.name in chosen:
+                reasons.setdefault(member.name, f"is one op with {name}, which stays float")
+    return {layer.name: reasons[layer.name] for layer in model.layers if layer.name in reasons}
+
+
+def _neighbours(model: "Model", name: str) -> set[str]:
+    """The layers whose values a layer takes, and that take its values."""
+    found = set()
+    for node in nodes_of(model):
+        before = {_producer(tensor).name for tensor in _inputs(node)}
+        if node.layer.name == name:
+            found |= before
+        if name in before:
+            found.add(node.layer.name)
+    return found
+
+
+def _producer(tensor: Tensor) -> KerasLayer:
+    return tensor.node.layer
 
 
 def promised(

@@ -1,11 +1,12 @@
 """Quantization-aware training of the whole model, or of all of it that can be quantized."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as card
 
 from experiments.card import CARD
-from experiments.promise import Promise
+from experiments.promise import Difference, Promise
 from experiments.strategy import QuantizationAware
 from experiments.tflite import Interface, Learned, Scheme
 
@@ -31,6 +32,16 @@ class QAT(QuantizationAware):
         if self.unsupported == "error" or not chosen:
             refuse_unsupported(model, left_float)
         return promised(model, chosen, self.rest, left_float)
+
+    def within(self, promise: Promise, model: "Model", found: Sequence[Difference]) -> Promise:
+        """Without the layers that the converter does not quantize as they were trained."""
+        from experiments.strategy.annotation import breaking, promised, refuse, supported
+
+        reasons = breaking(promise, model, found)
+        chosen = promise.chosen if promise.chosen is not None else frozenset(supported(model))
+        if self.unsupported == "error" or not chosen - reasons.keys():
+            refuse(model, {**promise.left_float, **reasons})
+        return promised(model, chosen - reasons.keys(), self.rest, {**promise.left_float, **reasons})
 
     @property
     def scheme(self) -> Scheme:

@@ -1,0 +1,162 @@
+"""What cannot be quantized is known before training: the untrained model's file is judged as the final one will be."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.cache import Cache
+from experiments.dataset import Images
+from experiments.dataset.mnist import Mnist
+from experiments.errors import UserError
+from experiments.graph import read_ops
+from experiments.measure.accuracy import tflite_logits
+from experiments.promise import Promise, broken
+from experiments.remembered import Remembered
+from experiments.strategy import Strategy
+from experiments.strategy.annotate import Annotate
+from experiments.strategy.prune_qat import PruneQAT
+from experiments.strategy.ptq_int8 import PTQInt8
+from experiments.strategy.ptq_int16x8 import PTQInt16x8
+from experiments.strategy.qat import QAT
+from experiments.tflite import TFLiteModel, convert
+from experiments.training import Trained
+from experiments.trial import kept, remembered
+
+pytestmark = pytest.mark.tensorflow
+
+
+def images(count: int) -> Images:
+    return np.random.default_rng(0).random((min(count, 8), 16, 16, 3)).astype(np.float32)
+
+
+def model_of(body: Callable[[Any, Any], Any]) -> Any:
+    """A small classifier around a body, whose weights are not those of the start: biases are other than 0."""
+    from experiments.tensorflow_quietly import keras
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    image = keras.Input((16, 16, 3), name="image")
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name="stem")(image)
+    x = layers.GlobalAveragePooling2D(name="pool")(body(layers, x))
+    model = keras.Model(image, layers.Dense(4, name="head")(x))
+    rng = np.random.default_rng(0)
+    model.set_weights([w + rng.uniform(0, 0.1, w.shape).astype(w.dtype) for w in model.get_weights()])
+    return model
+
+
+def mobilenet_v3(layers: Any, x: Any) -> Any:
+    """A block of MobileNetV3: hard-swish as x + 3, ReLU6 and products, squeeze and excitation, an addition."""
+    y = layers.BatchNormalization(name="norm")(layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x))
+    y = layers.Multiply(name="swish")([y, layers.ReLU(6.0, name="relu6")(y + 3.0) * (1.0 / 6.0)])
+    s = layers.GlobalAveragePooling2D(keepdims=True, name="squeeze_pool")(y)
+    s = layers.Conv2D(8, 1, name="excite")(layers.Conv2D(4, 1, activation="relu", name="squeeze")(s))
+    y = layers.Multiply(name="scale")([y, layers.ReLU(6.0, name="gate")(s + 3.0) * (1.0 / 6.0)])
+    return layers.Add(name="add")([x, layers.Conv2D(8, 1, name="project")(y)])
+
+
+def squeeze_and_excitation(layers: Any, x: Any) -> Any:
+    s = layers.Reshape((1, 1, 8), name="reshape")(layers.GlobalAveragePooling2D(name="squeeze_pool")(x))
+    s = layers.Dense(8, activation="sigmoid", name="excite")(layers.Dense(4, activation="swish", name="squeeze")(s))
+    return layers.Conv2D(8, 3, name="conv")(layers.Multiply(name="scale")([x, s]))
+
+
+def transformer(layers: Any, x: Any) -> Any:
+    x = layers.Dense(8, name="embed")(layers.Reshape((64, 8), name="tokens")(x))
+    x = layers.Add(name="add")([x, layers.MultiHeadAttention(2, 4, name="attention")(x, x)])
+    y = layers.LayerNormalization(name="norm")(x)
+    y = y + layers.Dense(8, name="mlp_2")(layers.Dense(16, activation="gelu", name="mlp_1")(y))
+    return layers.Reshape((8, 8, 8), name="map")(y)
+
+
+def swish_within(layers: Any, x: Any) -> Any:
+    return layers.Conv2D(8, 3, name="after")(layers.Conv2D(8, 3, activation="swish", name="swish")(x))
+
+
+def elu(layers: Any, x: Any) -> Any:
+    return layers.Conv2D(8, 3, name="after")(layers.ELU(name="elu")(layers.Conv2D(8, 3, name="before")(x)))
+
+
+def transposed_without_bias(layers: Any, x: Any) -> Any:
+    return layers.Conv2DTranspose(8, 3, use_bias=False, activation="relu", name="up")(x)
+
+
+BODIES = (mobilenet_v3, squeeze_and_excitation, transformer, swish_within, elu, transposed_without_bias)
+
+
+def tried(strategy: Strategy, model: Any) -> Promise:
+    return kept(strategy, strategy.promise(model), model, images)
+
+
+def file_of(strategy: Strategy, promise: Promise, model: Any) -> TFLiteModel:
+    parent = strategy.apply(promise, model, Trained.untouched, images).model
+    return convert(parent, strategy.scheme, images, promise.chosen)
+
+
+@pytest.mark.parametrize("strategy", [QAT(), PTQInt8(calibration_samples=8)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
+def test_what_the_trial_leaves_of_a_promise_the_file_keeps(body: Callable[[Any, Any], Any], strategy: Strategy) -> None:
+    model = model_of(body)
+    promise = tried(strategy, model)
+    file = file_of(strategy, promise, model)
+    assert broken(promise, read_ops(file.content, [layer.name for layer in model.layers])) == ()
+    assert np.isfinite(tflite_logits(file, images(2))).all()
+
+
+@pytest.mark.parametrize(
+    ("body", "layer", "reason"),
+    [
+        (mobilenet_v3, "relu6", "the converter leaves its ADD in float"),
+        (swish_within, "swish", "the converter leaves its CONV_2D, LOGISTIC, MUL in float"),
+    ],
+)
+def test_a_layer_that_the_converter_would_leave_in_float_is_not_annotated(
+    body: Callable[[Any, Any], Any], layer: str, reason: str
+) -> None:
+    promise = tried(QAT(), model_of(body))
+    assert promise.left_float[layer] == reason
+    assert promise.chosen is not None and layer not in promise.chosen
+
+
+@pytest.mark.parametrize("strategy", [PTQInt8(calibration_samples=8), PTQInt16x8(calibration_samples=8)])
+def test_an_op_without_an_integer_kernel_is_named_where_all_else_is_quantized(strategy: Strategy) -> None:
+    promise = tried(strategy, model_of(elu))
+    assert list(promise.left_float) == ["ELU of elu"]
+    assert "no int" in promise.left_float["ELU of elu"]
+
+
+@pytest.mark.parametrize(
+    "strategy", [Annotate(layers=("swish",)), QAT(unsupported="error"), PruneQAT()], ids=lambda s: type(s).__name__
+)
+def test_layers_that_must_be_quantized_and_cannot_be_are_an_error_with_what_to_type(strategy: Strategy) -> None:
+    with pytest.raises(UserError, match=r"swish \(the converter leaves.*'strategy\.layers=\[stem,after,head\]'"):
+        tried(strategy, model_of(swish_within))
+
+
+def test_a_file_in_which_nothing_would_be_quantized_is_refused() -> None:
+    from experiments.tensorflow_quietly import keras
+
+    image = keras.Input((16, 16, 3))
+    model = keras.Model(image, keras.layers.Flatten()(keras.layers.ELU(name="elu")(image)))
+    with pytest.raises(UserError, match="leaves every op of this model in float, and none in int8"):
+        tried(PTQInt8(), model)
+
+
+def test_the_trial_leaves_the_weights_as_they_were() -> None:
+    model = model_of(mobilenet_v3)
+    before = model.get_weights()
+    tried(QAT(), model)
+    assert all(np.array_equal(one, other) for one, other in zip(before, model.get_weights(), strict=True))
+
+
+def test_a_trial_is_made_once_for_a_model_and_a_strategy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Mnist(train_samples=200, test_samples=10).load()
+    known, strategy, model = Remembered(Cache(dir=tmp_path), data, 0, 1), QAT(), model_of(swish_within)
+    monkeypatch.setattr(Remembered, "calibration", property(lambda _: images))
+    first, made = remembered(known, strategy, strategy.promise(model), model, "digest", final=False)
+    again, made_again = remembered(known, strategy, strategy.promise(model), model, "digest", final=False)
+    assert (made, made_again) == (True, False)
+    assert again == first
