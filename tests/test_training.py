@@ -227,11 +227,11 @@ def test_another_code_of_a_layer_of_ones_own_is_another_model(
 ) -> None:
     from experiments.tensorflow_quietly import keras
 
-    (tmp_path / "own_layers.py").write_text(OWN_LAYER)
+    (tmp_path / "layers_of_a_training.py").write_text(OWN_LAYER)
     monkeypatch.syspath_prepend(tmp_path)
-    own = import_module("own_layers").Doubled(name="doubled")
+    own = import_module("layers_of_a_training").Doubled(name="doubled")
     model = keras.Sequential([keras.Input(data.input_shape), keras.layers.Flatten(), own, keras.layers.Dense(10)])
     before = digest_of(model)
     assert digest_of(model) == before
-    (tmp_path / "own_layers.py").write_text(OWN_LAYER.replace("2 *", "3 *"))
+    (tmp_path / "layers_of_a_training.py").write_text(OWN_LAYER.replace("2 *", "3 *"))
     assert digest_of(model) != before
