@@ -122,6 +122,12 @@ def with_random_images() -> Any:
     return sequential(*ending(*layers))
 
 
+def with_a_lambda() -> Any:
+    from experiments.tensorflow_quietly import keras
+
+    return sequential(keras.layers.Lambda(lambda x: 2 * x), *ending(keras.layers.Conv2D(4, 3)))
+
+
 def with_penalties() -> Any:
     from experiments.tensorflow_quietly import keras
 
@@ -141,7 +147,8 @@ def with_a_frozen_trunk() -> Any:
 
 KINDS = (
     with_a_normalization, with_a_normalization_within_a_model, with_bins, with_a_mask, with_batchnorm_statistics,
-    with_a_spectral_norm, with_a_layer_called_twice, with_random_images, with_penalties, with_a_frozen_trunk,
+    with_a_spectral_norm, with_a_layer_called_twice, with_random_images, with_a_lambda, with_penalties,
+    with_a_frozen_trunk,
 )  # fmt: skip
 
 

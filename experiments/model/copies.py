@@ -7,7 +7,7 @@ penalties on outputs are no weights. What Keras would save of a layer is taken o
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +34,19 @@ def copied(model: "Model") -> "Model":
     return copy
 
 
-def kinds_known(model: "Model") -> AbstractContextManager[None]:
-    """Within it, layers of these kinds can be made from their configurations, also where Keras has no list of them."""
+@contextmanager
+def kinds_known(model: "Model") -> Iterator[None]:
+    """Within it, layers of these kinds can be made from their configurations, also where Keras has no list of them.
+
+    Keras' safe mode is off: the configurations are those of a model in memory, whose code has been let in before.
+    """
+    from tf_keras.src.saving.serialization_lib import SafeModeScope
+
     from experiments.tensorflow_quietly import keras
 
     kinds = {type(layer).__name__: type(layer) for layer in model._flatten_layers() if not is_wrapper(layer)}
-    scope: AbstractContextManager[None] = keras.utils.custom_object_scope(kinds)
-    return scope
+    with keras.utils.custom_object_scope(kinds), SafeModeScope(safe_mode=False):
+        yield
 
 
 def take_over_state(copy: "Model", model: "Model") -> None:
