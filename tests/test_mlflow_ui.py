@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from tests.conftest import bare, run, save_images
 
 pytestmark = pytest.mark.endtoend
 
-RUNS = ("none mlp npz epochs=1 seed=0", "ptq_int8 mlp npz epochs=1 seed=0")
+RUNS = ("none mlp images epochs=1 seed=0", "ptq_int8 mlp images epochs=1 seed=0")
 # Artifacts of a sweep that MLflow shows, and a text in each.
 SHOWN = {
     "comparison.csv": "tflite_accuracy",
@@ -112,7 +113,7 @@ def test_the_models_of_the_sweep_are_listed_with_the_registered_one(pages: Pages
 
 def test_a_registered_model_says_why_it_was_chosen(store: Store) -> None:
     version = store.client.get_model_version("shipped", "1")
-    assert "required: tflite_bytes < 1e6" in str(version.description)
+    assert "required: tflite_bytes < 1e6" in unescape(str(version.description))
     assert "% accuracy**" in str(version.description)
     assert version.tags["strategy"] == "ptq_int8"
 
@@ -160,7 +161,7 @@ def test_a_registered_model_is_served_without_tensorflow(folder: Path, store: St
 def test_runs_say_what_data_they_used(store: Store, sweep: str) -> None:
     inputs = [store.client.get_run(row["run_id"]).inputs for row in store.rows(sweep)]
     used = {(use.dataset.name, use.tags[0].value) for each in inputs if each for use in each.dataset_inputs}
-    assert used == {("npz", "training"), ("npz", "testing")}
+    assert used == {("images", "training"), ("images", "testing")}
 
 
 def test_the_load_of_the_machine_is_recorded_where_that_is_asked_for(store: Store, sweep: str) -> None:
