@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -119,7 +119,10 @@ def convert(
     """
     from experiments.tensorflow_quietly import tf
 
-    converter = _converter(model, calibrated=isinstance(scheme, (Int8, Int16x8)))
+    traced = _traced(model)
+    if isinstance(scheme, (Int8, Int16x8)):
+        traced.refuse_loops()
+    converter = tf.lite.TFLiteConverter.from_keras_model(traced.module)
     match scheme:
         case Float32() | DynamicInt4():
             pass
@@ -148,29 +151,56 @@ def convert(
         case DynamicInt4():
             content = requantized(content, "int4")
         case Int8() if chosen is not None:
-            content = only(content, partial(_in_float, model), [layer.name for layer in model.layers], chosen)
+            content = only(content, traced.in_float, [layer.name for layer in model.layers], chosen)
         case Int8() | Int16x8():
             content = without_detours(content)
         case Learned(rest=rest):
-            content = _exactly_as_annotated(content, model)
+            content = _exactly_as_annotated(content, traced)
             if rest != "float":
                 content = requantized(content, WEIGHTS_OF_THE_REST[rest])
     return TFLiteModel(content)
 
 
-def _exactly_as_annotated(content: bytes, model: "Model") -> bytes:
+def _exactly_as_annotated(content: bytes, traced: "_Traced") -> bytes:
     """The file with those layers back in float that carry no fake quantization, yet were quantized."""
-    layers = {getattr(layer, "layer", layer).name: _is_fake_quantized(layer) for layer in model.layers}
+    layers = {getattr(layer, "layer", layer).name: _is_fake_quantized(layer) for layer in traced.model.layers}
     chosen = [name for name, quantized in layers.items() if quantized]
-    return only(content, partial(_in_float, model), list(layers), chosen)
+    return only(content, traced.in_float, list(layers), chosen)
 
 
-def _in_float(model: "Model") -> bytes:
-    return _converted(_converter(model), model, Float32())
+@dataclass(frozen=True)
+class _Traced:
+    """A model's answers as one function, which is traced once for all conversions that are made of it."""
+
+    model: "Model"
+    module: Any  # with the function, as the converter takes it
+    ops: frozenset[str]  # TensorFlow's names of them
+
+    def in_float(self) -> bytes:
+        """The file without any quantization."""
+        from experiments.tensorflow_quietly import tf
+
+        return _converted(tf.lite.TFLiteConverter.from_keras_model(self.module), self.model, Float32())
+
+    def refuse_loops(self) -> None:
+        """Raise UserError where loops are left in the file: calibrating them ends the process in native code.
+
+        Of an LSTM's loop the converter makes one op, and of no other.
+        """
+        if self.ops.isdisjoint(LOOPS):
+            return
+        ops = read_ops(self.in_float(), [layer.name for layer in self.model.layers])
+        if loops := [op for op in ops if op.op in ("WHILE", "IF", "CALL")]:
+            named = ", ".join(dict.fromkeys(op.layer or "a layer" for op in loops))
+            raise UserError(
+                f"{named} is a loop in TFLite, and ranges within a loop cannot be calibrated. Take "
+                "strategy=ptq_dynamic or ptq_float16, or build the model with LSTM layers, or with unroll=True where "
+                "the series are short."
+            )
 
 
-def _converter(model: "Model", calibrated: bool = False) -> Any:
-    """A converter of the one function that answers, which gives the bytes that the whole model gives.
+def _traced(model: "Model") -> _Traced:
+    """The one function that answers, of which the converter makes the bytes that it makes of the whole model.
 
     The converter saves what it is given, and Keras would add functions of every layer, also those for training: most of
     the time of a conversion, for nothing that the file holds.
@@ -178,15 +208,12 @@ def _converter(model: "Model", calibrated: bool = False) -> Any:
     The batch stays open, so that a file can be resized, unless the function computes with the batch's size. Then it is
     converted for a batch of one: ops that compute shapes are folded away, and recurrent layers convert, whose lists of
     tensors need a known shape.
-
-    Raises:
-        UserError: a loop is to be `calibrated`, which ends the process in native code.
     """
     from experiments.tensorflow_quietly import tf
 
     images = model.inputs[0]
-    answering = tf.Module()
-    answering.weights = model.variables
+    module = tf.Module()
+    module.weights = model.variables
 
     def serving(batch: int | None) -> Any:
         return tf.function(
@@ -194,30 +221,20 @@ def _converter(model: "Model", calibrated: bool = False) -> Any:
             input_signature=[tf.TensorSpec((batch, *images.shape[1:]), images.dtype, name=model.input_names[0])],
         )
 
-    answering.serve = serving(images.shape[0])
-    kinds = _kinds_of_ops(answering.serve)
-    if images.shape[0] is None and "Shape" in kinds:  # of a shape that is not known when the function is traced
-        answering.serve = serving(1)
-    if calibrated and not kinds.isdisjoint(LOOPS):
-        _refuse_loops(_in_float(model), model)
-    return tf.lite.TFLiteConverter.from_keras_model(answering)
+    with native_stderr_silenced(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module.serve = serving(images.shape[0])
+        ops = _kinds_of_ops(module.serve)
+        if images.shape[0] is None and "Shape" in ops:  # of a shape that is not known when the function is traced
+            module.serve = serving(1)
+            _kinds_of_ops(module.serve)  # traces it
+    return _Traced(model, module, ops)
 
 
-def _kinds_of_ops(function: Any) -> set[str]:
+def _kinds_of_ops(function: Any) -> frozenset[str]:
     """The TensorFlow ops of a function without arguments of Python, and of all that it calls."""
     graph = function.get_concrete_function().graph.as_graph_def()
-    return {node.op for node in chain(graph.node, *(inner.node_def for inner in graph.library.function))}
-
-
-def _refuse_loops(in_float: bytes, model: "Model") -> None:
-    """Raise UserError where loops are left in the file: the converter makes one op of an LSTM, and of no other."""
-    layers = [layer.name for layer in model.layers]
-    if loops := [op for op in read_ops(in_float, layers) if op.op in ("WHILE", "IF", "CALL")]:
-        named = ", ".join(dict.fromkeys(op.layer or "a layer" for op in loops))
-        raise UserError(
-            f"{named} is a loop in TFLite, and ranges within a loop cannot be calibrated. Take strategy=ptq_dynamic or "
-            "ptq_float16, or build the model with LSTM layers, or with unroll=True where the series are short."
-        )
+    return frozenset(node.op for node in chain(graph.node, *(inner.node_def for inner in graph.library.function)))
 
 
 def is_fake_quantized(model: "Model") -> bool:

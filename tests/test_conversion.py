@@ -38,7 +38,7 @@ from experiments.strategy.ptq_int4 import PTQInt4
 from experiments.strategy.ptq_int8 import PTQInt8
 from experiments.strategy.ptq_int16x8 import PTQInt16x8
 from experiments.strategy.qat import QAT
-from experiments.tflite import Float32, Int8, Rest, TFLiteModel, convert
+from experiments.tflite import Float32, Int8, Rest, TFLiteModel, _Traced, convert
 from experiments.training import Trained
 
 pytestmark = pytest.mark.tensorflow
@@ -123,11 +123,8 @@ def test_conversion_gives_the_same_bytes_every_time() -> None:
 def test_the_file_is_byte_for_byte_what_the_converter_makes_of_the_whole_model(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    from experiments.tensorflow_quietly import tf
-
     _, file, _ = converted(ArticleCNN(), STRATEGIES[name])
-    whole = tf.lite.TFLiteConverter.from_keras_model
-    monkeypatch.setattr("experiments.tflite._converter", lambda model, **_: whole(model))
+    monkeypatch.setattr("experiments.tflite._traced", lambda model: _Traced(model, model, frozenset()))
     assert file == converted(ArticleCNN(), STRATEGIES[name])[1]
 
 
