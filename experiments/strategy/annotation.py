@@ -53,6 +53,9 @@ PASSING = (
 )
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 FOLDED = (keras.layers.BatchNormalization, keras.layers.ReLU, keras.layers.Activation)
+# Without a range before it, the converter leaves a layer with the activation swish in float: x * sigmoid(x) is two ops,
+# which both take x. TFMOT learns one behind it only.
+QuantizeAwareActivation._PRE_QUANT_ACTIVATIONS |= {"swish"}
 ACTIVATIONS = QuantizeAwareActivation._PRE_QUANT_ACTIVATIONS | QuantizeAwareActivation._POST_QUANT_ACTIVATIONS
 
 
