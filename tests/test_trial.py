@@ -155,6 +155,16 @@ def test_a_file_in_which_nothing_would_be_quantized_is_refused() -> None:
         tried(PTQInt8(), model)
 
 
+@pytest.mark.parametrize("strategy", [QAT(), PruneQAT()], ids=lambda s: type(s).__name__)
+def test_small_weights_are_not_all_zero_in_the_trial(strategy: Strategy) -> None:
+    """Layers with the same kernel share it in the file, under the name of one of them."""
+    model = model_of(swish_within)
+    model.set_weights([weights / 100 for weights in model.get_weights()])
+    untrained = strategy.untrained(strategy.promise(model), model, images)
+    file = convert(untrained, strategy.scheme, images)
+    assert all(op.sparsity < 1 for op in read_ops(file.content, []) if op.weights)
+
+
 def test_the_trial_leaves_the_weights_as_they_were() -> None:
     model = model_of(mobilenet_v3)
     before = model.get_weights()

@@ -121,7 +121,11 @@ class QuantizationAware(Strategy):
 
     def untrained(self, promise: Promise, model: "Model", calibration: Calibration) -> "Model | None":
         """The annotated model."""
-        return self.apply(promise, model, Trained.untouched, calibration).model
+        from experiments.strategy.annotation import fit_weight_ranges
+
+        quantized = self.apply(promise, model, Trained.untouched, calibration).model
+        fit_weight_ranges(quantized)
+        return quantized
 
 
 @card(frozen=True, config=CARD, kw_only=True)
@@ -183,9 +187,11 @@ class CompressingQAT(Strategy):
 
     def untrained(self, promise: Promise, model: "Model", calibration: Calibration) -> "Model | None":
         """The annotated model before it is compressed, which changes no type."""
-        from experiments.strategy.annotation import annotated_whole
+        from experiments.strategy.annotation import annotated_whole, fit_weight_ranges
 
-        return annotated_whole(model)
+        quantized = annotated_whole(model)
+        fit_weight_ranges(quantized)
+        return quantized
 
     def within(self, promise: Promise, model: "Model", found: Sequence[Difference]) -> Promise:
         """Everything is quantized, or the strategy refuses."""

@@ -244,6 +244,19 @@ def calibrate_ranges(quantized: "Model", images: Images) -> None:
         quantized(images, training=False)
 
 
+def fit_weight_ranges(quantized: "Model") -> None:
+    """Give weights the ranges that the first step of a training gives them.
+
+    With those of -6 and 6 that TFMOT starts from, small weights are all zero, and the converter keeps one kernel for
+    all layers of a shape.
+    """
+    for layer in quantized.layers:
+        for weight, _, limits in getattr(layer, "_weight_vars", ()):
+            most = tf.reduce_max(tf.abs(weight))
+            limits["min_var"].assign(tf.fill(limits["min_var"].shape, -most))
+            limits["max_var"].assign(tf.fill(limits["max_var"].shape, most))
+
+
 def in_float(model: "Model", architecture: "Model") -> "Model | None":
     """A float model of this architecture with the weights of a quantization-aware one; None where layers do not match.
 
