@@ -12,10 +12,11 @@ Exit codes: 0 well; 2 the command is wrong, or a file cannot be timed; 130 stopp
 import argparse
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,12 +32,13 @@ from experiments.card import problems
 from experiments.comparison.files import write_csv
 from experiments.errors import UserError, mistakes_told
 from experiments.files import argument_path, check_regular
+from experiments.identity import DIGITS, SHOWN
 from experiments.progress import print_whole, say
 from experiments.temporary import temporary_folder
 from experiments.tracking import Row, Store, Tracking, existing
 
 if TYPE_CHECKING:
-    from experiments.dataset import Images, Source
+    from experiments.dataset import Dataset, Examples, Images, Source
     from experiments.measure.latency import LatencyProtocol, Session
     from experiments.tflite import TFLiteModel
 
@@ -123,14 +125,26 @@ def _store(options: argparse.Namespace) -> Store | None:
     return existing(options.uri, options.experiment)
 
 
+@dataclass(frozen=True)
+class Tests:
+    """Test images of a data set that files are timed on, as they are stored.
+
+    `digests` are those that all of its test examples can have in the record of a run: of a model that was built for
+    them, and of one that was given, which numbers the labels.
+    """
+
+    images: "Images"
+    digests: frozenset[str]
+
+
 def _contestants(options: argparse.Namespace, store: Store | None) -> Iterator[Contestant]:
     """The files that the targets mean, each once."""
-    seen, images_of = set(), images_once()
+    seen, tests_of = set(), tests_once()
     for target in options.targets:
         for contestant in (
-            [_plain(target, options, images_of)]
+            [_plain(target, options, tests_of)]
             if store is None or _is_file(target)
-            else _recorded(target, store, options.module, images_of)
+            else _recorded(target, store, options.module, tests_of)
         ):
             identity = contestant.run["run_id"] if contestant.run else contestant.name
             if identity not in seen:
@@ -138,7 +152,7 @@ def _contestants(options: argparse.Namespace, store: Store | None) -> Iterator[C
                 yield contestant
 
 
-def _plain(target: str, options: argparse.Namespace, images_of: "Callable[[Source], Images]") -> Contestant:
+def _plain(target: str, options: argparse.Namespace, tests_of: "Callable[[Source, TFLiteModel], Tests]") -> Contestant:
     from experiments.configuration import composed
     from experiments.measure.accuracy import input_of
     from experiments.tflite import TFLiteModel
@@ -153,8 +167,8 @@ def _plain(target: str, options: argparse.Namespace, images_of: "Callable[[Sourc
     except UserError as error:
         raise UserError(f"{target}: {error}") from error
     if options.dataset:
-        images = images_of(composed([f"dataset={options.dataset}"]).experiment.dataset)
-        return Contestant(target, model, _as_taken(model, images))
+        tests = tests_of(composed([f"dataset={options.dataset}"]).experiment.dataset, model)
+        return Contestant(target, model, _as_taken(model, tests.images))
     return Contestant(target, model, np.random.default_rng(options.seed).random((RANDOM_IMAGES, *shape), np.float32))
 
 
@@ -177,22 +191,56 @@ def _checked_shape(tensor: Mapping[str, Any]) -> tuple[int, ...]:
     return shape[1:]
 
 
-def images_once() -> "Callable[[Source], Images]":
-    """What gives the test images of a data set that files are timed on, as they are stored; each is read once."""
+def tests_once() -> "Callable[[Source, TFLiteModel], Tests]":
+    """What gives the test images of a data set for a file; it is read once for all files of the same shapes."""
+    from experiments.measure.accuracy import input_of
     from experiments.measure.latency import IMAGES
 
-    known: dict[str, Images] = {}  # by the card, since users' own cards may hold lists, which cannot be hashed
+    known: dict[str, Tests] = {}  # by the card, since users' own cards may hold lists, which cannot be hashed
 
-    def images_of(source: "Source") -> "Images":
-        if repr(source) not in known:
-            known[repr(source)] = source.examples().test.x[:IMAGES].copy()  # a view would keep all of them
-        return known[repr(source)]
+    def tests_of(source: "Source", model: "TFLiteModel") -> Tests:
+        taken = tuple(int(length) for length in input_of(model)["shape"][1:])
+        name = f"{source!r} {taken}"
+        if name not in known:
+            examples = source.examples()
+            images = examples.test.x[:IMAGES].copy()  # a view would keep all of them
+            known[name] = Tests(images, frozenset(_digests(examples, taken)))
+        return known[name]
 
-    return images_of
+    return tests_of
+
+
+def _digests(examples: "Examples", taken: tuple[int, ...]) -> Iterator[str]:
+    """Of all test examples: as new models have them, and as given ones do that take them in this shape or as stored.
+
+    How a given model numbers the labels depends on how many outputs it has.
+    """
+    whole = [label for label in examples.labels if isinstance(label, int)]
+    outputs = {examples.classes, *(number for label in whole[-1:] for number in (label, label + 1))}
+    shapes = (taken, examples.input_shape)
+    of_given = [partial(examples.for_model, shape, count) for shape, count in product(shapes, outputs)]
+    forms: list[Callable[[], Dataset]] = [examples.for_new_model, *of_given]
+    for data in forms:
+        with suppress(UserError):  # no model takes them so
+            yield data().test_fingerprint[:DIGITS]
+
+
+def _check_unchanged(source: "Source", tests: Tests, recorded: str | None) -> None:
+    """Whether a data set holds the test examples that a run was tested on; of earlier versions' runs it is not known.
+
+    Raises:
+        UserError: it holds others.
+    """
+    if recorded and recorded not in tests.digests:
+        file = getattr(source, "path", None)
+        raise UserError(
+            f"{f'dataset.path={file}' if file else 'its data set'} holds other test examples than when the run was "
+            f"made (digest {recorded[:SHOWN]} then). Put the earlier ones back, or make the run anew."
+        )
 
 
 def _recorded(
-    target: str, store: Store, modules: Sequence[str], images_of: "Callable[[Source], Images]"
+    target: str, store: Store, modules: Sequence[str], tests_of: "Callable[[Source, TFLiteModel], Tests]"
 ) -> Iterator[Contestant]:
     from experiments.configuration import dataset_of
     from experiments.tflite import TFLiteModel
@@ -205,7 +253,9 @@ def _recorded(
         try:
             source = dataset_of(configuration.decode(errors="replace"), modules)
             model = TFLiteModel(content)
-            made = Contestant(_name(row), model, _as_taken(model, images_of(source)), row)
+            tests = tests_of(source, model)
+            _check_unchanged(source, tests, row["test_digest"])
+            made = Contestant(_name(row), model, _as_taken(model, tests.images), row)
             _check_shape(made)
         except UserError as error:
             raise UserError(f"Run {run_id}: {error}") from error

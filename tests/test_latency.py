@@ -1,6 +1,6 @@
 """Latency: what a session of timings allows to say, and what it must not; and the command that times files."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +11,10 @@ import pytest
 
 from experiments import latency
 from experiments.artifacts import save_samples
+from experiments.dataset import Raw, Source
+from experiments.dataset.npz import Npz
 from experiments.errors import UserError
+from experiments.identity import DIGITS
 from experiments.machine import Conditions
 from experiments.measure.accuracy import answers_in_batches, tflite_logits
 from experiments.measure.latency import (
@@ -25,7 +28,7 @@ from experiments.measure.latency import (
 )
 from experiments.measure.stopwatch import REPLICATES_AT_LEAST, REPLICATES_OF_SLOW_FILES, enter, finished, widest
 from experiments.statistics import ratio_of_medians, t_quantiles
-from tests.conftest import run
+from tests.conftest import run, save_images
 from tests.tiny import dense_file
 
 IDLE = Conditions(cores=2, other_cores=0.1, steal_cores=0.0, load_before=0.1, load_after=0.1)
@@ -246,15 +249,18 @@ def test_a_damaged_file_is_told_as_what_it_is(tmp_path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Counted:
+class Counted(Source):
     """A data set that counts how often it is read."""
 
-    name: str
-    read: list[str] = field(default_factory=list, repr=False)
+    name: str = ""
+    last: int = 0
+    read_so_far: list[str] = field(default_factory=list, repr=False)
 
-    def examples(self) -> Any:
-        self.read.append(self.name)
-        return SimpleNamespace(test=SimpleNamespace(x=np.zeros((1000, 4), np.float32)))
+    def read(self) -> Raw:
+        self.read_so_far.append(self.name)
+        x, y = np.zeros((200, 4), np.float32), np.arange(200) % 2
+        x[-1] = self.last
+        return Raw(x, y, x, y)
 
 
 @pytest.mark.parametrize("stored", [(4, 4), (4, 4, 1), (16,)])
@@ -264,7 +270,27 @@ def test_images_are_timed_in_the_shape_that_a_file_takes(stored: tuple[int, ...]
 
 def test_runs_on_the_same_data_read_it_once_and_keep_only_the_images_that_are_timed() -> None:
     read: list[str] = []
-    images_of = latency.images_once()
-    found = [images_of(Counted(name, read)) for name in ("one", "one", "other")]  # type: ignore[arg-type]
+    tests_of, file = latency.tests_once(), dense_file(inputs=4)
+    found = [tests_of(Counted(name=name, read_so_far=read), file).images for name in ("one", "one", "other")]
     assert read == ["one", "other"]
     assert {(len(images), images.base is None) for images in found} == {(100, True)}
+
+
+@pytest.mark.parametrize(("shift", "shape"), [(0, (4,)), (1, (4,)), (5, (4,)), (0, (4, 1))])
+def test_the_data_of_a_run_are_known_again_however_its_model_took_them(shift: int, shape: tuple[int, ...]) -> None:
+    source = Counted(name="one", train_samples=100)
+    examples = replace(source.examples(), labels=(shift, shift + 1), of_training=(shift, shift + 1))
+    examples = replace(examples, of_test=examples.of_training)
+    digests = set(latency._digests(examples, shape))
+    assert examples.for_model(shape, 2 + shift).test_fingerprint[:DIGITS] in digests
+    assert examples.for_new_model().test_fingerprint[:DIGITS] in digests
+
+
+def test_a_data_set_that_has_changed_since_a_run_is_named_before_anything_is_timed(tmp_path: Path) -> None:
+    path = save_images(tmp_path / "images.npz")
+    source = Npz(path=path)
+    recorded = source.load().test_fingerprint[:DIGITS]
+    latency._check_unchanged(source, latency.tests_once()(source, dense_file(inputs=64)), recorded)
+    save_images(path, test=41)
+    with pytest.raises(UserError, match=r"images\.npz holds other test examples than when the run was made"):
+        latency._check_unchanged(source, latency.tests_once()(source, dense_file(inputs=64)), recorded)
