@@ -32,7 +32,7 @@ from experiments.escaping import markdown_text
 from experiments.files import argument_path
 from experiments.progress import print_whole, say
 from experiments.report.page import MOST_RUNS, write_report
-from experiments.tracking import Row, Store, Tracking, existing
+from experiments.tracking import REUSED, Row, Store, Tracking, existing
 
 REPORT = "report.html"  # artifact of a sweep
 # Forms with an option of their own; every form has --out.
@@ -45,14 +45,36 @@ def load(uri: str = Tracking.uri, experiment: str = Tracking.experiment, sweep: 
     Raises:
         UserError: there is no such store, experiment or sweep, or no run in it.
     """
-    return public(_loaded(existing(uri, experiment), sweep))
+    return public(frame(newest(_rows(existing(uri, experiment), sweep))))
 
 
-def _loaded(store: Store, sweep: str) -> pd.DataFrame:
+def _rows(store: Store, sweep: str) -> list[Row]:
     rows = store.rows(sweep)
     if not rows:
         raise UserError(f"--sweep {sweep}: no run in {store.address.shown}, experiment {store.address.experiment}.")
-    return frame(rows)
+    return rows
+
+
+def _loaded(store: Store, sweep: str) -> pd.DataFrame:
+    rows = _rows(store, sweep)
+    kept = newest(rows)
+    if made_anew := len(rows) - len(kept):
+        say(
+            f"Left out, for the same runs were made anew since: {made_anew:,} finished runs. --sweep ID shows those of "
+            "a sweep."
+        )
+    return frame(kept)
+
+
+def newest(rows: Sequence[Row]) -> list[Row]:
+    """Of all runs, oldest first, those that count: of finished ones with one key, the last.
+
+    A key stands for all that decides a result, seed, code and machine among it. Runs of a sweep are what was asked for.
+    """
+    finished = [row for row in rows if row["status"] == "FINISHED" and row.get("run_key") and REUSED not in row]
+    last = {row["run_key"]: row["run_id"] for row in finished}
+    replaced = {row["run_id"] for row in finished if last[row["run_key"]] != row["run_id"]}
+    return [row for row in rows if row["run_id"] not in replaced]
 
 
 def show_rows(rows: Sequence[Row]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 from rich.measure import Measurement
 
+from experiments.compare import newest
 from experiments.comparison import terminal
 from experiments.comparison.columns import COLUMNS, NUMBERS, WHOLE, frame, label
 from experiments.comparison.compared import Comparison, compared
@@ -56,6 +57,43 @@ def test_a_void_timing_is_told_with_its_reason() -> None:
 def test_a_broken_promise_is_told_in_words() -> None:
     table = frame([row("none"), row("qat", verified="false", broken_promise="dense computes in float32")])
     assert note(table).endswith("Not verified: qat epochs=1 seed=0 (run-qat), dense computes in float32.")
+
+
+WARNED = "input scale: too dark. Type: dataset.scale=none"
+
+
+def test_what_a_warning_says_to_type_ends_its_line() -> None:
+    table = frame([row("none", warnings=WARNED), row("qat", warnings=f"{WARNED}\nat chance: train. Type: epochs=5")])
+    assert note(table).splitlines()[-2:] == [
+        f"Warning, none epochs=1 seed=0 (run-none), qat epochs=1 seed=0 (run-qat): {WARNED}",
+        "Warning, qat epochs=1 seed=0 (run-qat): at chance: train. Type: epochs=5",
+    ]
+
+
+@pytest.mark.parametrize(("form", "end"), [("markdown", "\n\n"), ("html", "</p>")])
+def test_what_a_warning_says_to_type_ends_a_paragraph_of_a_file(form: str, end: str, tmp_path: Path) -> None:
+    table = frame([row("none", warnings=f"{WARNED}\nat chance: train."), row("qat")])
+    FORMS[form].write(table, tmp_path / "table")
+    assert f"Type: dataset.scale=none{end}" in (tmp_path / "table").read_text()
+
+
+def test_runs_of_several_models_are_noted_with_their_model() -> None:
+    table = frame([row("none"), row("qat", model="mlp", verified="false", broken_promise="dense computes in float32")])
+    assert note(table).endswith("Not verified: qat mlp epochs=1 seed=0 (run-qat), dense computes in float32.")
+
+
+def made(run_id: str, key: str | None = "k", **changes: Any) -> dict[str, Any]:
+    return row("none", run_id=run_id, run_key=key, **changes)
+
+
+def test_of_finished_runs_that_were_made_anew_the_newest_counts() -> None:
+    rows = [made("old"), made("failed", status="FAILED"), made("other", "other key"), made("new"), made("early", None)]
+    assert [each["run_id"] for each in newest(rows)] == ["failed", "other", "new", "early"]
+
+
+def test_the_runs_of_a_sweep_are_those_that_were_asked_for() -> None:
+    rows = [made("one", reused=False), made("two", reused=False)]
+    assert newest(rows) == rows
 
 
 def test_a_file_that_breaks_its_promise_is_never_the_best() -> None:

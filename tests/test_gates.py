@@ -84,6 +84,15 @@ def test_other_runs_with_the_file_to_ship_are_named() -> None:
     )
 
 
+def test_runs_of_several_models_are_named_with_their_model() -> None:
+    table = frame([measured("qat", 999), measured("qat", 900, model="mlp", run_id="other")])
+    lines = told(
+        decide(table, [requirement("tflite_accuracy > 0.95", table)], "tflite_bytes", True), "tflite_bytes", True
+    )
+    assert lines[0] == "not tflite_accuracy > 0.95: qat mlp epochs=1 seed=0 (other)"
+    assert lines[1].startswith("Ship qat article_cnn epochs=1 seed=0 (run-qat): ")
+
+
 def test_a_file_that_breaks_its_promise_is_never_shipped() -> None:
     assert chosen(minimize="latency_p50_us") != "annotate"
 

@@ -268,8 +268,9 @@ def is_group(run: Mapping[str, Any] | pd.Series) -> bool:
     return "runs" in run and bool(run["runs"] > 1)
 
 
-def label(run: Mapping[str, Any] | pd.Series) -> str:
-    """A run in a few words, and the beginning of its id; or a group of runs."""
+def label(run: Mapping[str, Any] | pd.Series, *subjects: str) -> str:
+    """A run in a few words, and the beginning of its id; or a group of runs. `subjects` name its model and data set."""
+    named = " ".join([str(run["strategy"]), *subjects, f"epochs={run['epochs']}"])
     if is_group(run):
-        return f"{run['strategy']} epochs={run['epochs']} ({run['runs']} runs)"
-    return f"{run['strategy']} epochs={run['epochs']} seed={run['seed']} ({str(run['run_id'])[:8]})"
+        return f"{named} ({run['runs']} runs)"
+    return f"{named} seed={run['seed']} ({str(run['run_id'])[:8]})"

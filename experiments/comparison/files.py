@@ -40,13 +40,14 @@ def as_markdown(table: pd.DataFrame) -> str:
 
 
 def _markdown(table: pd.DataFrame, path: Path) -> None:
-    lines = "\n".join(map(markdown_text, note(table).split("\n")))
+    lines = "\n\n".join(map(markdown_text, note(table).split("\n")))  # a single line break would join them
     path.write_text(f"{as_markdown(with_texts(for_people(table), markdown_text))}\n\n{lines}\n", encoding="utf-8")
 
 
 def _html(table: pd.DataFrame, path: Path) -> None:
     head = "<!doctype html><meta charset=utf-8><title>Comparison</title>"
-    text = f"{head}\n{for_people(table).to_html(index=False)}\n<p>{html.escape(note(table))}</p>\n"
+    lines = "".join(f"<p>{html.escape(line)}</p>\n" for line in note(table).split("\n"))
+    text = f"{head}\n{for_people(table).to_html(index=False)}\n{lines}"
     path.write_text(text, encoding="utf-8")
 
 

@@ -9,8 +9,8 @@ from math import isfinite, log
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.columns import TEST, VOID, check_comparable, is_group, label, says, sound, timed
-from experiments.comparison.names import titled
+from experiments.comparison.columns import TEST, VOID, check_comparable, is_group, says, sound, timed
+from experiments.comparison.names import labels, titled
 from experiments.comparison.query import known
 from experiments.errors import UserError
 from experiments.statistics import SIGNIFICANT, holm, interval_p, share_p
@@ -75,6 +75,7 @@ class Decision:
 
     chosen: pd.Series | None
     excluded: Mapping[str, tuple[str, ...]]
+    called: str = ""  # what the run to ship is called among the others
     same: tuple[str, ...] = ()  # other runs that are left, whose file is the same
 
 
@@ -119,7 +120,7 @@ def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: 
         check_comparable(table, column, given)
     _check_one_task(table)
     excluded: dict[str, tuple[str, ...]] = {}
-    left, compared = table, table[sound(table)]
+    left, compared, called = table, table[sound(table)], dict(zip(table.index, labels(table), strict=True))
     conditions: dict[str, Callable[[pd.Series], bool]] = {
         "finished": lambda run: bool(run["status"] == "FINISHED"),
         "verified": lambda run: not says(run["verified"], "false"),
@@ -131,14 +132,16 @@ def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: 
         gone = left.drop(index=meeting.index)
         alone = next((each.met_by for each in requirements if each.text == text), None)
         excluded[text] = tuple(
-            label(run) + (TOGETHER.format(len(compared)) if alone and alone(run) else "") for _, run in gone.iterrows()
+            called[place] + (TOGETHER.format(len(compared)) if alone and alone(run) else "")
+            for place, run in gone.iterrows()
         )
         left = meeting
     if left.empty:
         return Decision(None, excluded)
     chosen = left.sort_values(objective, ascending=lowest, kind="stable").iloc[0]
     same = left[left["tflite_sha256"].eq(chosen["tflite_sha256"]).fillna(value=False)]
-    return Decision(chosen, excluded, tuple(label(run) for _, run in same.iterrows() if label(run) != label(chosen)))
+    others = tuple(called[place] for place in same.index if place != chosen.name)
+    return Decision(chosen, excluded, called[chosen.name], others)
 
 
 def _met_together(each: Requirement, compared: pd.DataFrame) -> Callable[[pd.Series], bool]:
@@ -165,10 +168,10 @@ def _check_one_task(table: pd.DataFrame) -> None:
             f"Which run to ship: these are for several data sets ({listed}), and a file is for one. Choose it with "
             f"--where \"{column} == '{sets[column].iloc[0]}'\"."
         )
-    mixed = table[[is_group(run) and _is_mixture(run) for _, run in table.iterrows()]]
+    mixed = labels(table)[[is_group(run) and _is_mixture(run) for _, run in table.iterrows()]]
     if len(mixed):
         raise UserError(
-            f"Which run to ship: {label(mixed.iloc[0])} stands for runs that differ in more than their seeds, and the "
+            f"Which run to ship: {mixed.iloc[0]} stands for runs that differ in more than their seeds, and the "
             "mean of several files is none that could be shipped. Leave --group-by out."
         )
 
@@ -187,7 +190,7 @@ def told(decision: Decision, objective: str, lowest: bool) -> list[str]:
     bad_end = judged(run, objective, at_least=not lowest)
     interval = f" (at worst {run[bad_end]:,.6g})" if bad_end != objective else ""
     how = "lowest" if lowest else "highest"
-    shipped = f"Ship {label(run)}: {objective} {run[objective]:,.6g}{interval} is the {how} of those left."
+    shipped = f"Ship {decision.called}: {objective} {run[objective]:,.6g}{interval} is the {how} of those left."
     if is_group(run):  # to choose among the seeds by test accuracy would flatter the file
         shipped += f" The file is that of the lowest seed, run {run['run_id'][:8]}."
     if decision.same:

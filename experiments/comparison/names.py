@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.comparison.columns import FILES, NOUNS, SUBJECTS, TASK, as_typed, further_epochs, is_content
+from experiments.comparison.columns import FILES, NOUNS, SUBJECTS, TASK, as_typed, further_epochs, is_content, label
 from experiments.identity import SHOWN, with_digest
 from experiments.record import is_setting
 
@@ -38,6 +38,13 @@ def names(runs: pd.DataFrame, without: Iterable[str] = ()) -> list[str]:
         parts += [f"seed {run['seed']}"] if seeds and pd.notna(run["seed"]) else []
         found.append(", ".join(parts))
     return found
+
+
+def labels(table: pd.DataFrame) -> pd.Series:
+    """Each run or group in a few words, with its model and data set where the table holds several."""
+    subjects = [titles for kind in SUBJECTS if (titles := titled(table, kind)).nunique() > 1]
+    rows = zip(table.iterrows(), zip(*subjects, strict=True) if subjects else [()] * len(table), strict=True)
+    return pd.Series([label(run, *filter(None, titles)) for (_, run), titles in rows], table.index, object)
 
 
 def titled(table: pd.DataFrame, kind: str) -> pd.Series:

@@ -16,12 +16,11 @@ from experiments.comparison.columns import (
     VOID,
     as_typed,
     ends,
-    label,
     of_one_float_file,
     says,
     several_machines,
 )
-from experiments.comparison.names import titled
+from experiments.comparison.names import labels, titled
 from experiments.escaping import one_line
 from experiments.measure.latency import SAME_FILE
 from experiments.record import NOT_MEASURED, remark_of
@@ -154,25 +153,31 @@ def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY,)) -> str:
 def _void(table: pd.DataFrame) -> list[str]:
     """Why the timings of runs mean nothing, for those that do not."""
     void = table[table["speed"] == VOID]
-    lines = [f"Void: {label(run)}, {_first(run['latency_void'])}." for _, run in void.iterrows()]
+    named = zip(labels(table)[void.index], void["latency_void"], strict=True)
+    lines = [f"Void: {name}, {_first(reason)}." for name, reason in named]
     return [*lines, "The same command with resume=false measures anew."] if lines else []
 
 
 def _broken(table: pd.DataFrame) -> list[str]:
     """What files are not that their strategies promise."""
     broken = table[table["verified"].map(lambda verified: says(verified, "false"))]
-    return [f"Not verified: {label(run)}, {run['broken_promise']}." for _, run in broken.iterrows()]
+    named = zip(labels(table)[broken.index], broken["broken_promise"], strict=True)
+    return [f"Not verified: {name}, {what}." for name, what in named]
 
 
 def _warnings(table: pd.DataFrame) -> list[str]:
-    """Why baselines cannot be right: each warning once, with the runs that it holds for."""
+    """Why baselines cannot be right: each warning once, after the runs that it holds for.
+
+    A warning may end with what to type, so nothing may follow it on its line.
+    """
     runs: dict[str, list[str]] = {}
-    for _, run in table[table["warnings"].notna()].iterrows():
-        for warning in str(run["warnings"]).splitlines():
-            runs.setdefault(warning, []).append(label(run))
+    warned = table["warnings"].dropna()
+    for name, warnings in zip(labels(table)[warned.index], warned, strict=True):
+        for warning in str(warnings).splitlines():
+            runs.setdefault(warning, []).append(name)
     return [
-        f"Warning, {text} Of {', '.join(labels[:3])}{f' and {len(labels) - 3} more' if len(labels) > 3 else ''}."
-        for text, labels in runs.items()
+        f"Warning, {', '.join(named[:3])}{f' and {len(named) - 3} more' if len(named) > 3 else ''}: {text}"
+        for text, named in runs.items()
     ]
 
 

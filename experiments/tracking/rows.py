@@ -61,6 +61,7 @@ def row_of(run: Recorded) -> Row:
         "machine": tags.get("machine"),
         "cpu": tags.get("cpu"),
         "git_commit": tags.get("git_commit"),
+        "run_key": tags.get("run_key"),
         "run_id": run.run_id,
         "status": run.status,
         "error": tags.get("error"),
