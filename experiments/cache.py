@@ -16,7 +16,6 @@ import os
 import re
 import secrets
 import sys
-import tempfile
 import time
 import zipfile
 from collections import defaultdict
@@ -35,7 +34,7 @@ from rich import box
 from rich.table import Table
 
 from experiments.card import CARD
-from experiments.disk import explained
+from experiments.disk import check_writable, explained
 from experiments.errors import UserError, first_line, mistakes_told
 from experiments.files import UserPath, argument_path
 from experiments.locks import held, held_if_free
@@ -67,11 +66,9 @@ class Cache:
     gib: PositiveFloat = 10
 
     def check(self) -> None:
-        """Raise UserError where the folder cannot be written."""
+        """Raise UserError where the folder cannot be written; it is made by the first run that needs it."""
         try:
-            self.dir.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.dir):
-                pass
+            check_writable(self.dir)
         except OSError as error:
             raise self._unwritable(error) from error
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import ConfigDict, ValidationError
 
-from experiments.errors import UserError, redacted
+from experiments.errors import UserError, redacted, spelled
 from experiments.files import check_regular
 
 _HERE = Path(__file__).parent
@@ -44,5 +44,5 @@ def problems(key: str, error: ValidationError) -> str:
         rule = problem["msg"].removeprefix("Value error, ")
         for words, plain in PLAIN.items():
             rule = rule.replace(words, plain)
-        lines.append(f"{name}={redacted(str(problem['input']))}: {rule[0].lower()}{rule[1:]}")
+        lines.append(f"{name}={redacted(spelled(problem['input']))}: {rule[0].lower()}{rule[1:]}")
     return "\n".join(lines)

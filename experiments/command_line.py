@@ -45,8 +45,14 @@ def readable(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         _check_text(argument)
     options = [each for each in arguments if not _is_override(each)]
-    if moved := next((each for each in options if each.startswith(("-cp", "--config-path"))), None):
+    if moved := next((each for each in options if each.startswith(("-cp", "--config-p"))), None):
         raise UserError(f"{moved}: the suite has its own configuration. Add cards of yours with --config-dir FOLDER.")
+    if named := next((each for each in options if each.startswith(("-cn", "--config-n"))), None):
+        raise UserError(
+            f"{named}: the suite has its own configuration, of which cards are chosen one by one, as in model=mlp. "
+            "Add cards of yours with --config-dir FOLDER; a file FOLDER/suite/NAME.yaml of several settings is taken "
+            "with +suite=NAME."
+        )
     sweeps = bool({"-m", "--multirun"} & set(options))
     return [*options, *(_taken_as_it_stands(each, sweeps) for each in arguments if _is_override(each))]
 
@@ -132,8 +138,9 @@ def _taken_as_it_stands(argument: str, sweeps: bool) -> str:
         return _with_quotes(argument, key, value, sweeps) if is_name or value[:1] not in "[{\"'" else argument
     if not is_name or not value or isinstance(parsed._value, QuotedString):
         return argument
-    if "${" in value:  # the value of another setting, unless a file has this name
-        return f"{key}={quoted(value)}" if _is_there(value) else argument
+    if "${" in value:  # the value of another setting, unless a file has this name, or each of several files its own
+        names = [value] if _is_there(value) or not sweeps else value.split(",")
+        return f"{key}={','.join(map(quoted, names))}" if all(map(_is_there, names)) else argument
     if parsed.is_sweep_override():
         return f"{key}={quoted(value)}" if _is_there(value) else argument
     return argument if parsed.value() == value else f"{key}={quoted(value)}"

@@ -15,13 +15,13 @@ from experiments.cache import Cache
 from experiments.card import CARD, CONF, problems
 from experiments.command_line import check_overrides, readable
 from experiments.dataset import Source
-from experiments.errors import UserError, near
+from experiments.errors import UserError, near, spelled
 from experiments.machine import usable_cores
 from experiments.measure.latency import LatencyProtocol
 from experiments.model import Architecture
 from experiments.pipeline import Experiment
 from experiments.record import Setting
-from experiments.refusals import WRONG, flat, known_settings, told
+from experiments.refusals import flat, is_wrong, known_settings, told
 from experiments.strategy import Strategy
 from experiments.targets import make, recorded_card
 from experiments.tracking import Tracking
@@ -155,8 +155,10 @@ def configuration_explained() -> Iterator[None]:
     """Whatever is wrong with a configuration becomes one message."""
     try:
         yield
-    except WRONG as error:
-        raise UserError(told(error)) from error
+    except Exception as error:
+        if is_wrong(error):
+            raise UserError(told(error)) from error
+        raise
 
 
 def _refuse_strangers(settings: Mapping[str, Any]) -> None:
@@ -168,7 +170,9 @@ def _refuse_strangers(settings: Mapping[str, Any]) -> None:
         raise UserError(f"{key}: this setting was taken away, and nothing runs without it.")
     for key in CARDS:
         if not isinstance(settings[key], dict):
-            raise UserError(f"{key}={settings[key]}: a card is needed here. See python -m experiments.run --help.")
+            raise UserError(
+                f"{key}={spelled(settings[key])}: a card is needed here. See python -m experiments.run --help."
+            )
 
 
 def _known_or_made(key: str, settings: Mapping[str, Any], known: dict[str, Any]) -> Any:
@@ -184,7 +188,7 @@ def _check_numbers(key: str, settings: Mapping[str, Any], made: Any) -> None:
     for name, given in settings.items():
         held, where = getattr(made, name, given), f"{key}.{name}".strip(".")
         if isinstance(given, bool) and not isinstance(held, bool) and isinstance(held, int | float):
-            raise UserError(f"{where}={str(given).lower()}: a number is needed.")
+            raise UserError(f"{where}={spelled(given)}: a number is needed.")
         if isinstance(given, float) and isinstance(held, int):
             raise UserError(f"{where}={given}: a whole number is needed, as in {held}.")
         if isinstance(held, int) and abs(held) >= WHOLE_BELOW:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +31,23 @@ def explained(error: OSError, *places: Path) -> str:
     disks = {mount_point(place): place for place in reversed([*named, *places])}
     told = [state_of(mount) for mount in disks] if len(disks) == 1 else [state_of(m) for m in disks if is_full(m)]
     return f"{said}; {'; '.join(told)}" if told else said
+
+
+def check_writable(folder: Path) -> None:
+    """Whether files can be written into a folder, which is made for that, and removed where it was not there.
+
+    Raises:
+        OSError: they cannot.
+    """
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    finally:
+        for path in missing:
+            with suppress(OSError):  # it was not made, or somebody has put something into it
+                path.rmdir()
 
 
 def state_of(mount: Path) -> str:

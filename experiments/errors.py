@@ -67,6 +67,21 @@ def redacted(text: str) -> str:
     return re.sub(r"([?&](?:password|passwd|pwd|token|odbc_connect)=)[^&\s]+", r"\1***", text, flags=re.IGNORECASE)
 
 
+def spelled(value: object) -> str:
+    """A value as it is typed: null, true, [a,1]."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case list() | tuple():
+            return f"[{','.join(map(spelled, value))}]"
+        case dict():
+            return f"{{{','.join(f'{spelled(key)}:{spelled(each)}' for key, each in value.items())}}}"
+        case _:
+            return str(value)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message; its kind where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

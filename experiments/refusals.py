@@ -4,12 +4,13 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import MarkedYAMLError, YAMLError
+from yaml import MarkedYAMLError, Node, ScalarNode, YAMLError
 
 from experiments.card import CONF
 from experiments.command_line import NAMES, cannot_be_read, command, quoted
@@ -17,6 +18,11 @@ from experiments.errors import first_line, near
 
 # What Hydra and its parts raise for a configuration that cannot be meant.
 WRONG = (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError)
+
+
+def is_wrong(error: Exception) -> bool:
+    """Whether an error says that a configuration cannot be meant; of what PyYAML's constructors raise, any does."""
+    return isinstance(error, WRONG) or _refused_node(error) is not None
 
 
 def told(error: Exception) -> str:
@@ -28,9 +34,11 @@ def told(error: Exception) -> str:
             return _missing(error.missing_cfg_file or "''", error.options or ())
         case OverrideParseException():
             return cannot_be_read(error.override, sys.argv[1:])
-        case RecursionError() | YAMLError() | UnicodeDecodeError():
+        case Exception() if _is_of_yaml(error):
             return _no_yaml(error)
     message = str(error).strip()
+    if not message and isinstance(error.__cause__, Exception):  # Hydra passes some refusals of OmegaConf on so
+        return told(error.__cause__)
     found = ((re.search(pattern, message), said) for pattern, said in OF_HYDRA.items())
     return next((said(match[1], error) for match, said in found if match), message)
 
@@ -64,7 +72,7 @@ def _several(argument: str) -> str:
     return f"{said}. One name that holds commas is quoted within the argument:\n{right}"
 
 
-def _no_yaml(error: RecursionError | YAMLError | UnicodeDecodeError) -> str:
+def _no_yaml(error: Exception) -> str:
     """A file of settings that cannot be read."""
     match error:
         case RecursionError():
@@ -73,7 +81,31 @@ def _no_yaml(error: RecursionError | YAMLError | UnicodeDecodeError) -> str:
             return f"{_first_without_text() or 'A card'}: no text in UTF-8 ({error.reason}, byte {error.start})."
         case MarkedYAMLError() if mark := error.problem_mark:
             return f"{mark.name}, line {mark.line + 1}: cannot be read as YAML ({error.problem})."
+        case _ if not isinstance(error, YAMLError) and (node := _refused_node(error)):
+            return _no_value(node)
     return f"A card cannot be read as YAML ({first_line(error)})."
+
+
+def _is_of_yaml(error: Exception) -> bool:
+    return isinstance(error, RecursionError | YAMLError | UnicodeDecodeError) or _refused_node(error) is not None
+
+
+def _refused_node(error: Exception) -> Node | None:
+    """The part of a YAML file of which no value could be made, where that is why the error was raised.
+
+    PyYAML's constructors raise whatever Python does: a KeyError for !!bool x, an AttributeError for !!timestamp x.
+    """
+    nodes = [frame.f_locals.get("node") for frame, _ in walk_tb(error.__traceback__)]
+    return next((node for node in reversed(nodes) if isinstance(node, Node)), None)
+
+
+def _no_value(node: Node) -> str:
+    tag, mark = node.tag.replace("tag:yaml.org,2002:", "!!"), node.start_mark
+    value = str(node.value)[:80] if isinstance(node, ScalarNode) else "what stands here"
+    return (
+        f"{mark.name}, line {mark.line + 1}: cannot be read as YAML ({value or 'an empty text'} is no {tag}). Write a "
+        "text in quotes, without a tag."
+    )
 
 
 def _first_without_text() -> Path | None:

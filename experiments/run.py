@@ -61,7 +61,7 @@ def _hydra(arguments: Sequence[str]) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     from experiments.command_line import check_overrides, readable
-    from experiments.refusals import WRONG, told
+    from experiments.refusals import WRONG, is_wrong, told
 
     begun: list[int] = []
 
@@ -96,6 +96,8 @@ def _hydra(arguments: Sequence[str]) -> None:
             _quit(f"{refused}\n{GOES_ON}", 1)
         raise UserError(refused) from error
     except Exception as error:
+        if is_wrong(error):
+            raise UserError(told(error)) from error
         if type(error).__module__.startswith("submitit."):
             from experiments.slurm import reason
 

@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.command_line import count_of_jobs
@@ -27,7 +27,7 @@ from experiments.comparison.compared import Comparison
 from experiments.comparison.names import names
 from experiments.composition import Composer
 from experiments.configuration import Request, configuration_explained, read
-from experiments.disk import explained
+from experiments.disk import check_writable, explained
 from experiments.errors import UserError
 from experiments.escaping import visible
 from experiments.isolation import check_apart, load_ahead
@@ -39,7 +39,7 @@ from experiments.slurm import check_slurm
 from experiments.stamp import stamp, typed
 from experiments.stopping import heard, is_stopped, raise_if_stopped
 from experiments.temporary import own_folder, temporary_folder
-from experiments.tracking import REUSED, Row, Status, Store, Tracking, connect
+from experiments.tracking import REUSED, Row, Status, Store, Tracking, check_answer, connect
 from hydra_plugins.checked_sweeper import CheckedSweeper
 
 P = ParamSpec("P")
@@ -90,7 +90,9 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         with configuration_explained():
             request = read(settings, config.hydra.runtime.choices)
         request.experiment.check()
+        check_folder("hydra.run.dir", config.hydra.run.dir)
         request.experiment.cache.check()
+        check_answer(request.tracking)
         check_given_models([request.experiment])
 
     @_decisive
@@ -101,8 +103,9 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
             self._jobs = _jobs_of(config)
         self._open.enter_context(shown_here())
         atexit.register(self._open.close)  # also when the sweep ends before its time
-        requests = _requests(self._jobs, Composer(config_name, config.hydra.overrides.hydra))
+        requests = _requests(self._jobs, Composer(config_name, _as_given(config.hydra.overrides.hydra)))
         check_one_place([request.tracking for request in requests])
+        check_folder("hydra.sweep.dir", config.hydra.sweep.dir)
         if config.hydra.runtime.choices["hydra/launcher"] in LOCAL:  # the files and cores of other nodes are theirs
             check_each_once([request.experiment for request in requests])
             requests[0].experiment.cache.check()
@@ -249,6 +252,21 @@ def check_one_place(places: Sequence[Tracking]) -> None:
         )
 
 
+def check_folder(setting: str, folder: object) -> None:
+    """Whether Hydra can make the folder of a run or a sweep, where it writes the configuration.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        check_writable(Path(str(folder)))
+    except OSError as error:
+        raise UserError(
+            f"{setting}={folder}: this folder cannot be written ({explained(error)}). Run in a folder that can be "
+            f"written and has room, or give {setting}=FOLDER."
+        ) from error
+
+
 def check_launcher(launcher: DictConfig) -> None:
     """Whether a launcher can do its work, asked before anything is run.
 
@@ -348,7 +366,7 @@ def _jobs_of(config: DictConfig) -> list[list[str]]:
     """
     arguments = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    overrides = parser.parse_overrides([*arguments, *config.hydra.overrides.task])
+    overrides = parser.parse_overrides([*arguments, *_as_given(config.hydra.overrides.task)])
     if not count_of_jobs(overrides):
         empty = [each.input_line for each in overrides if each.is_sweep_override() and not count_of_jobs([each])]
         raise UserError(
@@ -357,6 +375,13 @@ def _jobs_of(config: DictConfig) -> list[list[str]]:
         )
     (jobs,) = CheckedSweeper.split_arguments(overrides, max_batch_size=None)
     return list(jobs)
+
+
+def _as_given(overrides: ListConfig) -> list[str]:
+    r"""Overrides as Hydra gives them to its sweeper: each job resolves what is in them, and \${ is no reference."""
+    given = OmegaConf.to_container(overrides, resolve=False)
+    assert isinstance(given, list)
+    return given
 
 
 def _requests(jobs: Sequence[Sequence[str]], composer: Composer) -> list[Request]:

@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from experiments.card import CONF, problems
-from experiments.errors import UserError, first_line, near
+from experiments.errors import UserError, first_line, near, spelled
 
 Kind = TypeVar("Kind")
 TARGET = "_target_"
@@ -33,7 +33,7 @@ def make(key: str, settings: Mapping[str, Any], kind: type[Kind]) -> Kind:
     """
     named = settings.get(TARGET)
     if not isinstance(named, str) or not DOTTED.fullmatch(named):
-        said = "which it lacks" if named is None else repr(named)
+        said = "which it lacks" if named is None else spelled(named)
         raise UserError(f"{key}: the _target_ of this card, {said}, does not make a {_name(kind)}.")
     values = {name: value for name, value in settings.items() if name != TARGET}
     for place in _special(values, key):

@@ -13,7 +13,7 @@ from experiments.command_line import MOST_JOBS, cannot_be_read, check_overrides,
 from experiments.configuration import composed
 from experiments.errors import UserError
 from experiments.files import check_regular
-from tests.conftest import ENVIRONMENT, run, save_images
+from tests.conftest import run, save_images
 
 NAMES = (
     "epoch=12-val_acc=0.97.keras", "model (1).keras", "my model.keras", "it's.keras", 'say "hi".keras', "a,b.keras",
@@ -48,6 +48,15 @@ def test_the_command_that_is_proposed_gives_the_name_through_a_shell(name: str) 
 def test_a_sweep_over_files_takes_each_as_it_stands() -> None:
     _, argument = readable(["-m", "model.path=epoch=1.keras,epoch=2.keras"])
     assert argument == 'model.path="epoch=1.keras","epoch=2.keras"'
+
+
+def test_a_sweep_over_files_takes_names_that_look_like_references_as_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a${x}.keras", "b.keras"):
+        Path(name).touch()
+    assert readable(["-m", "model.path=a${x}.keras,b.keras"])[1] == r'model.path="a\${x}.keras","b.keras"'
 
 
 @pytest.mark.parametrize(
@@ -97,6 +106,16 @@ def test_the_home_folder_of_a_store_is_found(tmp_path: Path, monkeypatch: pytest
         (["strategy.layers=" + 9_000 * "["], "this cannot be read as KEY=VALUE"),
         (["model.path=a\udcff.keras"], r"no text in UTF-8"),
         (["seed=true"], "seed=true: a number is needed"),
+        (["seed=null"], "seed=null: input should be a valid integer"),
+        (["resume=null"], "resume=null: input should be a valid boolean"),
+        (["+training.warm=true"], "training.warm=true: there is no such setting"),
+        (
+            ["strategy=annotate", "strategy.layers=[null,true]"],
+            "strategy.layers.0=null: input should be a valid string",
+        ),
+        (["model._target_=true"], "the _target_ of this card, true, does not make a"),
+        (["--config-name", "model/mlp"], "--config-name: the suite has its own configuration.*as in model=mlp"),
+        (["--config-name=model/mlp"], "--config-name=model/mlp: the suite has its own configuration"),
         (["seed=1.0"], "seed=1.0: a whole number is needed, as in 1"),
         (["seed=1e3"], "seed=1000.0: a whole number is needed, as in 1000"),
         (["latency.seconds=true"], "latency.seconds=true: a number is needed"),
@@ -175,6 +194,8 @@ def cards(tmp_path: Path) -> Path:
     (folder / "broken.yaml").write_text("a: [1\n b: {")
     (folder / "twice.yaml").write_text("bits: 1\nbits: 2\n")
     (folder / "code.yaml").write_text('!!python/object/apply:os.system ["echo"]\n')
+    (folder / "tag.yaml").write_text("bits: !!bool x\n")
+    (folder / "set.yaml").write_text("bits: !!set {a, b}\n")
     (folder / "itself.yaml").write_text("x: &a [*a]\n")
     return folder.parent
 
@@ -187,6 +208,8 @@ def cards(tmp_path: Path) -> Path:
         ("twice", "twice.yaml, line 2: cannot be read as YAML (found duplicate key bits)."),
         ("code", "code.yaml, line 1: cannot be read as YAML (could not determine a constructor"),
         ("itself", "The configuration contains itself"),
+        ("tag", "tag.yaml, line 1: cannot be read as YAML (x is no !!bool). Write a text in quotes, without a tag."),
+        ("set", "bits: Value 'set' is not a supported primitive type"),
     ],
 )
 def test_a_card_that_is_no_yaml_is_named(name: str, message: str, cards: Path) -> None:
@@ -216,10 +239,25 @@ def test_a_file_that_memory_cannot_hold_is_refused(tmp_path: Path) -> None:
         check_regular(path, "model.path=hollow")
 
 
-def test_nothing_is_made_where_a_single_run_is_refused(tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "experiments.run", "model=keras_file", "model.path=nowhere (1).keras"]
-    done = subprocess.run(arguments, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert done.stderr == "model.path=nowhere (1).keras: cannot be read (No such file or directory).\n"
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ["model=keras_file", "model.path=nowhere (1).keras"],
+            "model.path=nowhere (1).keras: cannot be read (No such file or directory).",
+        ),
+        (["--config-name", "model/mlp"], "--config-name: the suite has its own configuration"),
+        (["hydra.run.dir=/dev/null/x"], "hydra.run.dir=/dev/null/x: this folder cannot be written"),
+        (["-m", "hydra.sweep.dir=/dev/null/x"], "hydra.sweep.dir=/dev/null/x: this folder cannot be written"),
+        (["cache.dir=/dev/null/x"], "cache.dir: /dev/null/x cannot be written"),
+        (["tracking.uri=http://127.0.0.1:1"], "tracking.uri=http://127.0.0.1:1: cannot be used, for nothing answers"),
+        (["-m", "tracking.uri=http://127.0.0.1:1"], "tracking.uri=http://127.0.0.1:1: cannot be used, for nothing"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_that_is_refused_leaves_nothing(arguments: list[str], told: str, tmp_path: Path) -> None:
+    done = run(tmp_path, "experiments.run", *arguments)
+    assert done.stderr.startswith(told)
     assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
 
 

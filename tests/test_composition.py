@@ -13,9 +13,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import open_dict
 
 from experiments.card import CONF
+from experiments.command_line import readable
 from experiments.composition import Composer
 from experiments.configuration import read
 from experiments.errors import UserError
+from experiments.sweep import _jobs_of
 from hydra_plugins.checked_sweeper import CheckedSweeper
 
 STRATEGIES = [path.stem for path in sorted((CONF / "strategy").glob("*.yaml"))]
@@ -56,6 +58,18 @@ def test_each_job_asks_for_what_hydra_would_compose(strategy: str, composer: Com
 )
 def test_unusual_jobs_as_well(job: list[str], composer: Composer) -> None:
     assert composer.request(job) == composed_by_hydra(job)
+
+
+@pytest.mark.parametrize("key", ["model.path", "dataset.path"])
+def test_a_name_that_looks_like_a_reference_is_the_same_in_each_job(
+    key: str, composer: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a${x}.y").touch()
+    given = readable(["-m", "model=keras_file", "model.path=b", "dataset=npz", "dataset.path=c", f"{key}=a${{x}}.y"])
+    config = compose("config", given[1:], return_hydra_config=True)
+    (job,) = _jobs_of(config)
+    assert getattr(composer.request(job).experiment, key.partition(".")[0]).path == Path("a${x}.y")
 
 
 def test_a_value_of_one_job_is_none_of_the_next(composer: Composer) -> None:

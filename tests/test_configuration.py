@@ -1,8 +1,11 @@
 """What a command asks for, and what is said of a configuration that cannot be meant, before anything is run."""
 
-import pytest
+from pathlib import Path
 
-from experiments.configuration import composed
+import pytest
+from omegaconf import OmegaConf
+
+from experiments.configuration import composed, configuration_explained
 from experiments.errors import UserError, near
 
 
@@ -41,3 +44,33 @@ def test_a_mistake_is_a_message_that_says_what_is_right(overrides: list[str], me
 
 def test_a_name_is_proposed_whatever_its_case() -> None:
     assert near("QAT", ["none", "qat"]).startswith("Did you mean qat?")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("!!bool x", "x is no !!bool"),
+        ("!!int abc", "abc is no !!int"),
+        ("!!int ''", "an empty text is no !!int"),
+        ("!!float x", "x is no !!float"),
+        ("!!timestamp x", "x is no !!timestamp"),
+        ("!!timestamp 2020-13-45", "2020-13-45 is no !!timestamp"),
+        ("0x_", "0x_ is no !!int"),
+        ("!!python/object/apply:pathlib.Path [1]", "what stands here is no !!python/object/apply:pathlib.Path"),
+        ("!!python/object:os.System {}", "could not determine a constructor"),
+    ],
+)
+def test_a_value_of_which_yaml_can_make_nothing_is_named_with_its_file_and_line(
+    value: str, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text(f"first: 1\nsecond: {value}\n")
+    with (
+        pytest.raises(UserError, match=rf"mine\.yaml, line 2: cannot be read as YAML \({told}"),
+        configuration_explained(),
+    ):
+        OmegaConf.load(tmp_path / "mine.yaml")
+
+
+def test_a_fault_in_the_code_is_no_wrong_configuration() -> None:
+    with pytest.raises(KeyError), configuration_explained():
+        dict[str, int]()["x"]

@@ -1,5 +1,6 @@
 """What tracking does where a server is gone, or somebody else uses it at the same moment."""
 
+import re
 import sqlite3
 import subprocess
 import time
@@ -47,6 +48,22 @@ class Rival:
 
 def test_an_experiment_that_somebody_else_makes_at_the_same_moment_is_shared() -> None:
     assert connection._experiment_id(GONE, Rival("RESOURCE_ALREADY_EXISTS"), create=True) == "7"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("http://127.0.0.1:9", r"\(Connection refused\)\. Start an MLflow server at this address, `mlflow server "
+         r"--host 127\.0\.0\.1 --port 9`, or keep runs in a file: tracking\.uri=sqlite:///mlflow\.db"),
+        ("http://me:secret@127.0.0.1:9", r"^tracking\.uri=http://\*\*\*@127\.0\.0\.1:9: (?!.*secret)"),
+        ("http://nowhere.invalid", r"Start an MLflow server at this address, or keep runs in a file"),
+    ],
+)  # fmt: skip
+def test_an_address_at_which_nothing_answers_is_told_with_what_to_type(address: str, told: str) -> None:
+    with pytest.raises(UserError, match=told) as refused:
+        connect(Tracking(uri=address), create=False)
+    assert "for nothing answers there" in str(refused.value)
+    assert not re.search("HTTPConnectionPool|urllib3|retries", str(refused.value))
 
 
 def test_an_experiment_that_is_not_there_is_told_without_the_password() -> None:

@@ -1,7 +1,7 @@
 """MLflow, and the only room that knows it: open a run, write its record, load runs as rows."""
 
 from experiments.tracking.address import Tracking
-from experiments.tracking.connection import await_server, connect, existing
+from experiments.tracking.connection import await_server, check_answer, connect, existing
 from experiments.tracking.rows import Row
 from experiments.tracking.store import DETAILS, REUSED, Status, Store, run_name
 
@@ -13,6 +13,7 @@ __all__ = [
     "Store",
     "Tracking",
     "await_server",
+    "check_answer",
     "connect",
     "existing",
     "run_name",

@@ -60,6 +60,17 @@ def existing(uri: str = Tracking.uri, experiment: str = Tracking.experiment) -> 
         raise UserError(problems("tracking", error)) from error
 
 
+def check_answer(tracking: Tracking) -> None:
+    """Whether a server is there, asked before anything is made.
+
+    Raises:
+        UserError: nothing answers at its address.
+    """
+    if tracking.uri.startswith("http"):
+        with failures_explained(tracking):
+            _ask_server(tracking)
+
+
 def await_server(tracking: Tracking) -> None:
     """Give a server that is being restarted in mid-sweep a minute; one that took longer is not waited for again."""
     if not tracking.uri.startswith("http"):

@@ -6,9 +6,12 @@ from contextlib import contextmanager
 from functools import wraps
 from http.client import HTTPException
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import requests
 
 from experiments.disk import is_full, mount_point, state_of
-from experiments.errors import UserError, first_line
+from experiments.errors import UserError, first_cause, first_line, redacted
 from experiments.stopping import raise_if_stopped
 from experiments.tracking.address import Tracking
 from experiments.tracking.database import BUSY, is_locked, locked
@@ -53,6 +56,12 @@ def failures_explained(tracking: Tracking) -> Iterator[None]:
             raise UserError(f"tracking.uri={tracking.shown}: {refusal}") from error
         if tracking.database and is_locked(error):
             raise UserError(f"tracking.uri={tracking.shown}: {locked(tracking.database, BUSY)}") from error
+        if tracking.uri.startswith("http") and (silence := _silence(error)):
+            raise UserError(
+                f"tracking.uri={tracking.shown}: cannot be used, for nothing answers there ({silence}). Start an "
+                f"MLflow server at this address{_server_at(tracking)}, or keep runs in a file: "
+                "tracking.uri=sqlite:///mlflow.db (--uri sqlite:///mlflow.db of other commands than experiments.run)."
+            ) from error
         what_to_do = (
             "Give one that can, such as tracking.uri=sqlite:////tmp/mlflow.db, or the address of a running MLflow "
             "server."
@@ -72,6 +81,25 @@ def explained(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
             return method(self, *args, **kwargs)
 
     return wrapped
+
+
+def _silence(error: BaseException) -> str:
+    """Why a server gave no answer, in the system's words; empty where it gave one, or was never asked."""
+    found: BaseException | None = error
+    while found and not isinstance(found, requests.ConnectionError | requests.Timeout):
+        found = found.__cause__ or found.__context__
+    if found is None or isinstance(found, requests.exceptions.SSLError):
+        return ""
+    cause = first_cause(found)
+    return (isinstance(cause, OSError) and cause.strerror) or redacted(first_line(cause))
+
+
+def _server_at(tracking: Tracking) -> str:
+    """The command that starts a server at an address, for a message; empty where that is another machine's."""
+    address = urlsplit(tracking.uri)
+    if address.hostname not in ("127.0.0.1", "localhost"):
+        return ""
+    return f", `mlflow server --host {address.hostname} --port {address.port or 80}`"
 
 
 def _reason(error: BaseException) -> str:
