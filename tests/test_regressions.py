@@ -43,6 +43,13 @@ def test_a_growth_is_allowed_up_to_its_share(latency: float, worse: int) -> None
     assert len(regressions(BEFORE, now, [growth("latency_p50_us=10%")])) == worse
 
 
+def test_a_regression_of_one_of_several_models_is_told_with_its_model() -> None:
+    before, now = (frame([row("qat", run_id="a"), row("qat", model="mlp", run_id="b", tflite_accuracy=accuracy)])
+                   for accuracy in (0.98, 0.9))  # fmt: skip
+    (line,) = regressions(before, now, [drop("tflite_accuracy=0.005")])
+    assert line.startswith("qat mlp epochs=1 seed=0: tflite_accuracy was 0.98")
+
+
 def test_a_regression_is_told_with_both_values() -> None:
     now = frame([row("qat", tflite_accuracy=0.9)])
     assert regressions(BEFORE, now, [drop("tflite_accuracy=0.005")]) == [

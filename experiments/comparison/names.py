@@ -42,9 +42,14 @@ def names(runs: pd.DataFrame, without: Iterable[str] = ()) -> list[str]:
 
 def labels(table: pd.DataFrame) -> pd.Series:
     """Each run or group in a few words, with its model and data set where the table holds several."""
-    subjects = [titles for kind in SUBJECTS if (titles := titled(table, kind)).nunique() > 1]
-    rows = zip(table.iterrows(), zip(*subjects, strict=True) if subjects else [()] * len(table), strict=True)
-    return pd.Series([label(run, *filter(None, titles)) for (_, run), titles in rows], table.index, object)
+    rows = zip(table.iterrows(), several_subjects(table), strict=True)
+    return pd.Series([label(run, *titles) for (_, run), titles in rows], table.index, object)
+
+
+def several_subjects(table: pd.DataFrame) -> list[list[str]]:
+    """What the model and the data set of each row are called, where the table holds several."""
+    titles = [found for kind in SUBJECTS if (found := titled(table, kind)).nunique() > 1]
+    return [[each[place] for each in titles if each[place]] for place in table.index]
 
 
 def titled(table: pd.DataFrame, kind: str) -> pd.Series:

@@ -24,6 +24,7 @@ from experiments.comparison.columns import (
 )
 from experiments.comparison.files import with_texts
 from experiments.comparison.gates import of_numbers
+from experiments.comparison.names import several_subjects
 from experiments.errors import UserError, first_line
 from experiments.escaping import from_spreadsheet_text
 from experiments.record import is_setting
@@ -112,7 +113,8 @@ def regressions(
         _check_numbers(before, each.column)
         if timed(each.column):
             _check_machines(pairs, each)
-        found += [_worse(run, each) for _, run in pairs.iterrows() if _is_worse(run, each)]
+        called = _labels(pairs)
+        found += [f"{called[at]}: {_worse(run, each)}" for at, run in pairs.iterrows() if _is_worse(run, each)]
     return found
 
 
@@ -136,13 +138,13 @@ def remarks(
         "the earlier timing is void, so times are not judged": void,
         "it was asked for with other settings than the earlier one; the config.yaml of both runs has them": changed,
     }
-    every = len(_newest(before))
+    every, called = len(_newest(before)), _labels(pairs)
     alone = [f"{len(pairs)} of {every} earlier runs were compared; the others have none of their settings here."]
     return [
         *(["One of the two comparisons has no digests of models and data: runs are matched by names."] * names_only),
         *(alone if len(pairs) < every else []),
         *([] if names_only else [f"{line}." for line in _replaced(before, now)]),
-        *(f"{_label(run)}: {told}." for told, runs in lines.items() for _, run in runs.iterrows()),
+        *(f"{called[place]}: {told}." for told, runs in lines.items() for place in runs.index),
     ]
 
 
@@ -247,7 +249,7 @@ def _worse(run: pd.Series, allowed: Allowance) -> str:
     limit = f"allowed is a {allowed.direction} of {allowed.text.partition('=')[2]}"
     if _means_nothing(run, allowed, "now"):
         said = "not known, for the timing is void"
-    return f"{_label(run)}: {allowed.column} was {float(before):,.6g} and is {said}; {limit}"
+    return f"{allowed.column} was {float(before):,.6g} and is {said}; {limit}"
 
 
 def _means_nothing(run: pd.Series, allowed: Allowance, when: Literal["before", "now"]) -> bool:
@@ -255,8 +257,16 @@ def _means_nothing(run: pd.Series, allowed: Allowance, when: Literal["before", "
     return timed(allowed.column) and says(run.get(f"speed_{when}"), VOID)
 
 
-def _label(run: pd.Series) -> str:
-    return f"{run['strategy']} epochs={run['epochs']} seed={run['seed']}"
+def _labels(pairs: pd.DataFrame) -> dict[Any, str]:
+    """Each pair in a few words, with its model and data set where there are several."""
+    now = pairs[[name for name in pairs.columns if not name.endswith("_before")]].rename(
+        columns=lambda name: name.removesuffix("_now")
+    )
+    rows = zip(pairs.index, now.to_dict("records"), several_subjects(now), strict=True)
+    return {
+        place: " ".join([run["strategy"], *subjects, f"epochs={run['epochs']}", f"seed={run['seed']}"])
+        for place, run, subjects in rows
+    }
 
 
 def _check_machines(pairs: pd.DataFrame, allowed: Allowance) -> None:
