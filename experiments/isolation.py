@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import resource
 import signal
 import tempfile
 import time
@@ -44,6 +45,7 @@ LOADED_ONCE = (
     "experiments.loaded_once",
 )  # fmt: skip
 LAST_WORDS = "crash.txt"  # the Python frames of a process that crashed
+NO_MEMORY = re.compile("MemoryError|[Cc]annot allocate|failed to map")  # in what Python and the loader say
 LAST = -1  # of what is done at the end: Python joins its processes before
 PATIENCE = 10.0  # seconds that a process has to end after its last word
 _PROCESSES = multiprocessing.get_context("forkserver")
@@ -69,6 +71,8 @@ class Failure:
                 reason = explained(error, Path(tempfile.gettempdir()), Path.cwd())
                 if error.errno in NO_ROOM:
                     reason += ". Make room there, or name another disk: TMPDIR=FOLDER, cache.dir=FOLDER"
+            case MemoryError():
+                reason = f"{first_line(error)}.{_memory_limit()}"
             case _:
                 reason = first_line(error)
         return Failure(f"{type(error).__name__}: {reason}", _as_text(error))
@@ -205,9 +209,9 @@ def _not_started(error: OSError | EOFError) -> Failure:
         return Failure(f"No process could be started for this run: {explained(error)}.", _as_text(error))
     ended = f"The process that loads TensorFlow for all runs {_ending(_exit_code_of_fork_server())}"
     if not _last_words().exists():
-        return Failure(f"{ended}.", _as_text(error))
+        return Failure(f"{ended}.{_memory_limit()}", _as_text(error))
     details = _last_words().read_text(errors="replace")
-    return Failure(f"{ended} ({details.strip().splitlines()[-1]}).", details)
+    return Failure(f"{ended} ({details.strip().splitlines()[-1]}).{_memory_limit()}", details)
 
 
 def _as_text(error: BaseException) -> str:
@@ -245,7 +249,9 @@ def _run(theirs: "Connection[Any, Any]", request: bytes, folder: str, address: s
 
 def _outcome(request: bytes, tell: Callable[[Identity], None]) -> RunRecord | Failure | None:
     if fork_server.failure:
-        return Failure(*fork_server.failure)
+        reason, details = fork_server.failure
+        limit = _memory_limit() if NO_MEMORY.search(details) else ""
+        return Failure(f"{reason}{'.' * bool(limit)}{limit}", details)
     from experiments import pipeline
     from experiments.tensorflow_quietly import use_threads
 
@@ -275,7 +281,7 @@ def _crashed(exit_code: int | None, last_words: str) -> Failure:
     crashed_thread = last_words.partition("Current thread")[2].partition("\n\n")[0]
     where = re.search(r'File "[^"]*experiments/([\w/]+\.py)", line (\d+) in (\w+)', crashed_thread)
     place = f", in {where[3]} ({where[1]}:{where[2]})" if where else ""
-    reason = f"The process of this run {_ending(exit_code)}{place}."
+    reason = f"The process of this run {_ending(exit_code)}{place}.{_memory_limit()}"
     return Failure(reason, f"{reason}\n\n{last_words}")
 
 
@@ -289,3 +295,14 @@ def _ending(exit_code: int | None) -> str:
             return "ended for an unknown reason"
         case _:
             return f"ended with exit code {exit_code}"
+
+
+def _memory_limit() -> str:
+    """The limit that a shell has set on the memory of a process, for a message; empty where there is none."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return ""
+    return (
+        f" A process may have no more than {limit / 2**30:.1f} GiB of memory here, and TensorFlow may not get what it "
+        "needs: raise the limit of the shell with `ulimit -v unlimited`, or ask whoever set it."
+    )

@@ -1,6 +1,7 @@
 """A run in a process of its own: whatever happens there, the process that keeps the records goes on."""
 
 import os
+import resource
 import signal
 import struct
 import subprocess
@@ -188,6 +189,22 @@ def test_a_fork_server_that_is_killed_while_it_loads_is_told(tmp_path: Path) -> 
     assert said == (
         "The process that loads TensorFlow for all runs was killed, as the system does when memory runs out."
     )
+
+
+def test_a_limit_of_the_shell_on_memory_is_told_where_a_process_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (2**31, 2**31))
+    assert "no more than 2.0 GiB of memory here" in isolation._crashed(1, "").reason
+    assert "no more than 2.0 GiB of memory here" in isolation.Failure.of(MemoryError()).reason
+
+
+def test_where_no_shell_limits_memory_nothing_is_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+    assert isolation._crashed(1, "").reason == "The process of this run ended with exit code 1."
+
+
+def test_memory_that_a_shell_does_not_allow_is_told(tmp_path: Path) -> None:
+    code = "resource.setrlimit(resource.RLIMIT_AS, (5 * 2**28, 5 * 2**28))\ntried()"
+    assert "raise the limit of the shell with `ulimit -v unlimited`" in in_a_fresh_process(code, tmp_path)
 
 
 def test_too_few_file_descriptors_are_told(tmp_path: Path) -> None:
