@@ -214,6 +214,7 @@ def test_a_file_that_was_renamed_is_held_against_itself(previous: pd.DataFrame) 
     assert len(regressions(previous, now, growth(now))) == 1
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_run_that_fails_early_now_is_worse_than_the_earlier_one_of_its_name(previous: pd.DataFrame) -> None:
     failed = {**of("qat", status="FAILED", tflite_bytes=None), **dict.fromkeys(DIGESTS)}
     now = frame([of("none"), failed])

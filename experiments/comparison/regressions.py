@@ -257,11 +257,16 @@ def _means_nothing(run: pd.Series, allowed: Allowance, when: Literal["before", "
     return timed(allowed.column) and says(run.get(f"speed_{when}"), VOID)
 
 
+def _now(pairs: pd.DataFrame, name: str) -> pd.Series:
+    """A column of the newer runs: one that pairs were matched by has no suffix, and not all need be matched alike."""
+    first, *other = (pairs[each] for each in (name, f"{name}_now") if each in pairs)
+    return first.where(first.notna(), other[0]) if other else first
+
+
 def _labels(pairs: pd.DataFrame) -> dict[Any, str]:
     """Each pair in a few words, with its model and data set where there are several."""
-    now = pairs[[name for name in pairs.columns if not name.endswith("_before")]].rename(
-        columns=lambda name: name.removesuffix("_now")
-    )
+    names = dict.fromkeys(name.removesuffix("_now") for name in pairs.columns if not name.endswith("_before"))
+    now = pd.DataFrame({name: _now(pairs, name) for name in names})
     rows = zip(pairs.index, now.to_dict("records"), several_subjects(now), strict=True)
     return {
         place: " ".join([run["strategy"], *subjects, f"epochs={run['epochs']}", f"seed={run['seed']}"])
