@@ -18,8 +18,8 @@ from rich.table import Table
 
 from benchmarks.publish import HERE, on_disk, published, tables_of
 from benchmarks.studies import RUN, STUDIES
-from experiments.errors import UserError, mistakes_told, near
-from experiments.progress import CONSOLE, say
+from experiments.system.errors import UserError, reporting_user_errors, suggestion
+from experiments.system.progress import CONSOLE, say
 
 ABOUT = re.compile(r"(?P<shows>.+?): `python -m benchmarks\.(?P<name>\w+)`; (?P<takes>[^.]+)\.")
 
@@ -103,7 +103,7 @@ def chosen(names: Sequence[str], every: dict[str, Benchmark]) -> list[Benchmark]
     """
     for name in names:
         if name not in every and name != "all":
-            raise UserError(f"{name}: no such benchmark. {near(name, every)}")
+            raise UserError(f"{name}: no such benchmark. {suggestion(name, every)}")
     return list(every.values()) if "all" in names else [every[name] for name in dict.fromkeys(names)]
 
 
@@ -114,7 +114,7 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to repeat; `all` for all; none lists them")
     options = parser.parse_args()
-    with mistakes_told():
+    with reporting_user_errors():
         every = benchmarks()
         if not options.names:
             CONSOLE.print(listed(list(every.values())))

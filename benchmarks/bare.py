@@ -16,18 +16,22 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.trajectories import BASELINE, Cell, Piece, stations
-from experiments.configuration import composed
 from experiments.dataset import Dataset
-from experiments.isolation import end_with_parent
-from experiments.pipeline import Experiment
-from experiments.training import Fit, Trained
+from experiments.runs.configuration import composed
+from experiments.runs.pipeline import Experiment
+from experiments.runs.worker import end_with_parent
+from experiments.training.loop import Fit, Trained
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
 
 # TensorFlow and TFMOT: any script that does this work has to import them once, and so does a sweep.
-LOADED_FIRST = ("experiments.tensorflow_quietly", "experiments.strategy.annotation", "experiments.strategy.compression")
+LOADED_FIRST = (
+    "experiments.system.tensorflow",
+    "experiments.quantization.annotation",
+    "experiments.quantization.compression",
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def _all(cells: Sequence[Cell], overrides: Sequence[str], shared: bool) -> Bare:
     started = time.perf_counter()
     for module in LOADED_FIRST:
         import_module(module)
-    from experiments.tensorflow_quietly import keras, use_threads
+    from experiments.system.tensorflow import keras, use_threads
 
     experiments = {cell.name: _composed(cell, overrides) for cell in cells}
     use_threads(experiments[cells[0].name].threads)
@@ -100,13 +104,13 @@ class _ByHand:
     def _model_and_file(self, cell: Cell, baseline: "Model", data: Dataset) -> "Model":
         """The Keras model of a cell, its file converted and evaluated."""
         from experiments.measure.accuracy import tflite_logits
-        from experiments.tflite import convert
+        from experiments.tflite.conversion import convert
 
         experiment = self._experiments[cell.name]
         strategy, calibration = experiment.strategy, partial(data.calibration, seed=0)
         trajectories = list(cell.trajectories())[1:]
         done, started = len(self._pieces), time.perf_counter()
-        chosen = strategy.promise(baseline).chosen
+        chosen = strategy.expectation(baseline).chosen
         model = strategy.prepare(baseline, self._fit(data, experiment, trajectories), calibration).model
         if trajectories:
             raise ValueError(f"TRAININGS names more than strategy={cell.strategy} trains: {trajectories}")
@@ -173,8 +177,8 @@ class _ByHand:
 
 
 def _compile(model: "Model", learning_rate: float) -> None:
-    from experiments.tensorflow_quietly import keras
-    from experiments.training import ends_in_softmax
+    from experiments.system.tensorflow import keras
+    from experiments.training.loop import ends_in_softmax
 
     model.compile(
         keras.optimizers.Adam(learning_rate),

@@ -14,8 +14,8 @@ from benchmarks.results import Results, options
 from benchmarks.tables.choices import FLOAT, WHOLE
 from experiments.dataset import Dataset
 from experiments.measure.latency import LatencyProtocol, Session, time_together
-from experiments.progress import bar
-from experiments.tflite import TFLiteModel
+from experiments.system.progress import bar
+from experiments.tflite.conversion import TFLiteModel
 
 SESSIONS = 3
 SECONDS_A_FILE = 5.0

@@ -18,8 +18,8 @@ from benchmarks.trained import article_cnn
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
 from experiments.model.article_cnn import ArticleCNN
-from experiments.progress import bar
-from experiments.training import Training
+from experiments.system.progress import bar
+from experiments.training.loop import Training
 
 PAIRS = 8
 
@@ -32,7 +32,7 @@ def here(data: Dataset, seed: int) -> float:
 
 def plain(data: Dataset, seed: int) -> float:
     """Seconds of an epoch by model.fit."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)

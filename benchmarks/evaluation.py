@@ -30,18 +30,18 @@ from experiments.measure.accuracy import (
 from experiments.model import Architecture
 from experiments.model.article_cnn import ArticleCNN
 from experiments.model.ds_cnn import DSCNN
-from experiments.progress import bar
-from experiments.tflite import Dynamic, Float16, Float32, Int8, Scheme, TFLiteModel, convert
+from experiments.system.progress import bar
+from experiments.tflite.conversion import Dynamic, Float16, Float32, Int8, Scheme, TFLiteModel, convert
 
 MODELS: Mapping[str, Architecture] = {"article_cnn": ArticleCNN(), "ds_cnn": DSCNN()}
 SCHEMES: Mapping[str, Scheme] = {
     "none": Float32(), "ptq_dynamic": Dynamic(), "ptq_float16": Float16(), "ptq_int8": Int8(calibration_samples=100),
 }  # fmt: skip
 TIMES = 3
-Answers = npt.NDArray[np.float32]
+Predictions = npt.NDArray[np.float32]
 
 
-def tutorial_loop(model: TFLiteModel, images: Images) -> Answers:
+def tutorial_loop(model: TFLiteModel, images: Images) -> Predictions:
     """What TensorFlow's tutorials show, with logits instead of classes."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -56,7 +56,7 @@ def tutorial_loop(model: TFLiteModel, images: Images) -> Answers:
     return np.stack(answers)
 
 
-def in_turns(ways: Mapping[str, Callable[[], Answers]]) -> tuple[dict[str, list[float]], dict[str, Answers]]:
+def in_turns(ways: Mapping[str, Callable[[], Predictions]]) -> tuple[dict[str, list[float]], dict[str, Predictions]]:
     """The seconds that each way took, so many times in turns, and the answers."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     answers = {}
@@ -68,13 +68,18 @@ def in_turns(ways: Mapping[str, Callable[[], Answers]]) -> tuple[dict[str, list[
     return seconds, answers
 
 
-def bare_loop(forward: Callable[[Images], Any], images: Images) -> Answers:
+def bare_loop(forward: Callable[[Images], Any], images: Images) -> Predictions:
     """The forward pass of a Keras model and nothing else."""
     return np.concatenate([forward(images[i : i + KERAS_BATCH]).numpy() for i in range(0, len(images), KERAS_BATCH)])
 
 
 def compared(
-    model: str, what: str, loop: Callable[[], Answers], suite: Callable[[], Answers], in_batches: bool, images: int
+    model: str,
+    what: str,
+    loop: Callable[[], Predictions],
+    suite: Callable[[], Predictions],
+    in_batches: bool,
+    images: int,
 ) -> dict[str, object]:
     """A row of the figures."""
     seconds, answers = in_turns({"loop": loop, "suite": suite})
@@ -91,7 +96,7 @@ def compared(
 
 def rows_of(name: str, data: Dataset) -> Iterator[dict[str, object]]:
     """The untrained Keras model, and its file under every scheme."""
-    from experiments.tensorflow_quietly import keras, tf
+    from experiments.system.tensorflow import keras, tf
 
     images = data.test.x
     keras.utils.set_random_seed(0)

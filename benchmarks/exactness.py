@@ -15,12 +15,12 @@ import pandas as pd
 
 from benchmarks.results import Results, options
 from experiments.dataset.mnist import Mnist
-from experiments.graph import read_ops
 from experiments.model.article_cnn import ArticleCNN
-from experiments.progress import bar
 from experiments.strategy.annotate import Annotate
-from experiments.tflite import convert
-from experiments.training import Trained
+from experiments.system.progress import bar
+from experiments.tflite.conversion import convert
+from experiments.tflite.graph import read_ops
+from experiments.training.loop import Trained
 
 LAYERS = ("conv2d", "conv2d_1", "conv2d_2", "dense")
 COLUMNS = ("chosen", "int8_usual_way", "bytes_usual_way", "int8_here", "bytes_here")
@@ -30,7 +30,7 @@ def usual_way(model: Any, chosen: Sequence[str]) -> bytes:
     """The file that TFMOT's guide leads to."""
     import tensorflow_model_optimization as tfmot
 
-    from experiments.tensorflow_quietly import keras, tf
+    from experiments.system.tensorflow import keras, tf
 
     def annotated(layer: Any) -> Any:
         return tfmot.quantization.keras.quantize_annotate_layer(layer) if layer.name in chosen else layer
@@ -56,7 +56,7 @@ def in_int8(content: bytes) -> str:
 
 def main() -> None:
     """Measure, write, publish."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     asked = options("benchmarks.exactness", __doc__).parse_args()
     results = Results("exactness")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
-from experiments.tflite import Calibration, Float32, Int8, Scheme, TFLiteModel, convert
+from experiments.tflite.conversion import Calibration, Float32, Int8, Scheme, TFLiteModel, convert
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -42,7 +42,7 @@ def article_choices(data: Dataset, sizes: range) -> Mapping[tuple[str, ...], TFL
 def article_model(data: Dataset) -> "Model":
     """The article's network, untrained."""
     from experiments.model.article_cnn import ArticleCNN
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.utils.set_random_seed(0)
     return ArticleCNN().build(data.input_shape, data.classes)
@@ -50,7 +50,7 @@ def article_model(data: Dataset) -> "Model":
 
 def padded(data: Dataset, layers: int) -> TFLiteModel:
     """An int8 file with so many equal convolutions in a row: of 100, three more are 3 % more work."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.utils.set_random_seed(0)
     entry = values = keras.layers.Input(data.input_shape)

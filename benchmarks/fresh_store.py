@@ -12,7 +12,7 @@ import pandas as pd
 
 from benchmarks import sweeps
 from benchmarks.results import Results, options
-from experiments.progress import say
+from experiments.system.progress import say
 
 TIMES, AT_ONCE = 10, 4
 STRATEGIES = ("none", "ptq_dynamic")

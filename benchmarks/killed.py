@@ -37,8 +37,8 @@ from benchmarks import sweeps
 from benchmarks.harness.kill_at_write import KillAtWrite, When, build, changes
 from benchmarks.results import Results, options
 from benchmarks.tables.killed import AGREEING
-from experiments.errors import UserError
-from experiments.progress import say
+from experiments.system.errors import UserError
+from experiments.system.progress import say
 from experiments.tracking import Tracking
 from experiments.tracking.creation import prepared
 

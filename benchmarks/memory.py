@@ -16,8 +16,8 @@ import psutil
 from benchmarks import sweeps
 from benchmarks.results import Results, options
 from benchmarks.tables.memory import COMPARED, by_job, is_flat, memory_ends
-from experiments.errors import UserError
 from experiments.plots import BLUE, ORANGE
+from experiments.system.errors import UserError
 
 MIB = 2**20
 INTERVAL = 1.0  # seconds

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.loopback import LOOPBACK, free_port, wait_until
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

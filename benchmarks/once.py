@@ -40,8 +40,8 @@ from benchmarks.tables.once import (
     plain_ratio,
 )
 from benchmarks.trajectories import Cell, Piece, least_epochs, plain_pieces
-from experiments.card import CONF
-from experiments.progress import say
+from experiments.system.options import CONF
+from experiments.system.progress import say
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from benchmarks import files
 from benchmarks.results import Results, timing_options
 from benchmarks.tables.planted import FOUND_AT_LEAST, failures
 from benchmarks.trial import trial
-from experiments.progress import bar
+from experiments.system.progress import bar
 
 TRIALS = 50
 

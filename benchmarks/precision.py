@@ -19,9 +19,9 @@ from benchmarks.trained import article_cnn
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
 from experiments.measure.accuracy import keras_logits
-from experiments.precision import Precision
-from experiments.statistics import difference_over_seeds, over_seeds, ratio_of_medians
-from experiments.training import Trained
+from experiments.statistics.estimates import difference_over_seeds, over_seeds, ratio_of_medians
+from experiments.training.loop import Trained
+from experiments.training.precision import Precision
 
 PRECISIONS: tuple[Precision, Precision] = ("float32", "mixed_bfloat16")
 SEEDS, EPOCHS = 6, 3

@@ -13,18 +13,16 @@ import pandas as pd
 
 from benchmarks.results import Results, options
 from experiments.dataset.mnist import Mnist
-from experiments.graph import read_ops
 from experiments.measure.latency import LatencyProtocol
-from experiments.measure.profile import op_profile
+from experiments.measure.op_profile import op_profile
 from experiments.model.article_cnn import ArticleCNN
 from experiments.plots.run import save_profile
-from experiments.progress import bar
 from experiments.strategy import Strategy
 from experiments.strategy.none import Nothing
-from experiments.strategy.ptq_dynamic import PTQDynamic
-from experiments.strategy.ptq_float16 import PTQFloat16
-from experiments.strategy.ptq_int8 import PTQInt8
-from experiments.tflite import convert
+from experiments.strategy.post_training import PTQDynamic, PTQFloat16, PTQInt8
+from experiments.system.progress import bar
+from experiments.tflite.conversion import convert
+from experiments.tflite.graph import read_ops
 
 STRATEGIES: Mapping[str, Strategy] = {
     "none": Nothing(),
@@ -37,7 +35,7 @@ TIMES = 5
 
 def main() -> None:
     """Measure, write, publish."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     asked = options("benchmarks.profile", __doc__).parse_args()
     times = 1 if asked.quick else TIMES

@@ -21,16 +21,16 @@ from benchmarks.tables import article, compression, planted, same_file, spread, 
 from benchmarks.tables.markdown import markdown
 from experiments.comparison.columns import COLUMNS, WHOLE, frame, identified
 from experiments.comparison.compared import compared
+from experiments.comparison.display import display_table, note
 from experiments.comparison.files import FORMS, write_comparison
-from experiments.comparison.people import for_people, note
-from experiments.comparison.pictures import drawn
-from experiments.errors import UserError, mistakes_told, near
-from experiments.identity import DIGESTS
 from experiments.plots import save
 from experiments.plots.comparison import Evidence, comparison_pictures
-from experiments.progress import say
+from experiments.plots.export import drawn
+from experiments.record.identity import DIGESTS
 from experiments.report.page import write_report
-from experiments.stamp import stamp
+from experiments.system.errors import UserError, reporting_user_errors, suggestion
+from experiments.system.progress import say
+from experiments.system.stamp import stamp
 from experiments.tracking import Row, Store, Tracking, existing
 
 HERE = Path(__file__).parent
@@ -106,7 +106,7 @@ def study_of(name: str) -> Study:
         UserError: there is none.
     """
     if name not in STUDIES:
-        raise UserError(f"{name}: no such study. {near(name, STUDIES)}")
+        raise UserError(f"{name}: no such study. {suggestion(name, STUDIES)}")
     return STUDIES[name]
 
 
@@ -175,7 +175,7 @@ def sweep_table(table: pd.DataFrame) -> str:
     """What `python -m experiments.compare` shows of a sweep."""
     every = list(dict.fromkeys([*COLUMNS, *table.columns]))  # one of an earlier version has fewer
     table = identified(table.reindex(columns=every))
-    return f"{markdown(for_people(table))}\n{note(table)}\n"
+    return f"{markdown(display_table(table))}\n{note(table)}\n"
 
 
 def own_table(name: str) -> Callable[[pd.DataFrame], str]:
@@ -236,7 +236,7 @@ def main() -> None:
         "--redraw", action="store_true", help="only draw those pictures again that need no more than the published CSV"
     )
     options = parser.parse_args()
-    with mistakes_told():
+    with reporting_user_errors():
         if options.redraw:
             redraw(options.name)
         else:

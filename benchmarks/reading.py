@@ -31,12 +31,20 @@ from sqlalchemy import create_engine, insert
 from benchmarks import postgres, sweeps
 from benchmarks.results import Results, options
 from benchmarks.tables.reading import failures
-from experiments.artifacts import PREDICTED, PREDICTIONS
 from experiments.compare import load
-from experiments.progress import say
+from experiments.record.artifacts import PREDICTED, PREDICTIONS
+from experiments.system.progress import say
 from experiments.tracking import Row, Store, Tracking, connect
 
 SIZES, QUICK_SIZES = (100, 1000, 5000, 20_000), (100, 300)
+# Runs a command, and says last what it took at most. A process begins with the peak of the one that it was forked from,
+# and this benchmark holds gigabytes: so a small process stands between the two.
+WATCHED = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:]).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
+sys.exit(code)
+"""
 SEARCHED = REPORTED = 5000  # runs: MLflow's own way takes minutes for more, and nobody reads a report of more
 IMAGES, CLASSES, WRONG = 10_000, 10, 0.02  # of the answers of each run
 TIMES = 3  # of each way; the median counts
@@ -174,14 +182,12 @@ class Filled:
         """Run the command to its end; MiB of memory that it took at most."""
         command = [sys.executable, "-m", "experiments.compare", "--uri", self.uri, "--sweep", "all", *options]
         environment = {**os.environ, "PYTHONPATH": str(sweeps.ROOT)}
-        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as shown:
-            process = subprocess.Popen(command, cwd=folder, env=environment, stdout=shown, stderr=subprocess.STDOUT)
-            _, status, used = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode:
-                shown.seek(0)
-                raise RuntimeError(f"{command} ended with {process.returncode}: {shown.read().decode()[-2000:]}")
-        return used.ru_maxrss / 1024  # KiB on Linux
+        with tempfile.TemporaryDirectory() as folder:
+            watched = [sys.executable, "-c", WATCHED, *command]
+            done = subprocess.run(watched, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{command} ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
+        return int(done.stderr.split()[-1]) / 1024  # KiB on Linux
 
     def ways(self) -> "list[Callable[[], object]]":
         """How this store is read, each of which is timed."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.publish import HERE, SHARED_HOST, own_table, renew_pages, sign
-from experiments.progress import say
-from experiments.stamp import stamp
+from experiments.system.progress import say
+from experiments.system.stamp import stamp
 
 
 def options(module: str, description: str | None) -> argparse.ArgumentParser:

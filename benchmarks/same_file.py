@@ -17,7 +17,7 @@ from benchmarks import files
 from benchmarks.results import Results, timing_options
 from benchmarks.tables.same_file import BUSY, QUIET, failures
 from benchmarks.trial import trial
-from experiments.progress import bar
+from experiments.system.progress import bar
 
 TRIALS = 200
 ENDLESS = "while True: pass"

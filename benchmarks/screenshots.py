@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.mlflow_pages import browsed, opened, served
 from benchmarks.publish import HERE, SCREENSHOTS
-from experiments.errors import UserError, mistakes_told
+from experiments.system.errors import UserError, reporting_user_errors
 from experiments.tracking import Store, Tracking, existing
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("name", help="folder in benchmarks/results")
     parser.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
     options = parser.parse_args()
-    with mistakes_told():
+    with reporting_user_errors():
         store = existing(options.uri)
         folder = HERE / "results" / options.name
         of_mlflow, of_report = (folder / name for name in SCREENSHOTS)

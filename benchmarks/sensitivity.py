@@ -5,7 +5,7 @@ benchmarks/results/sensitivity/ and its table in docs/. The baseline is kept in 
 """
 
 from benchmarks.results import Results
-from experiments.configuration import composed
+from experiments.runs.configuration import composed
 from experiments.sensitivity import Options, find, write
 
 

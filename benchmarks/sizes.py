@@ -18,12 +18,12 @@ from experiments.dataset import Images
 from experiments.model import Architecture
 from experiments.model.ds_cnn import DSCNN
 from experiments.model.resnet8 import ResNet8
-from experiments.tflite import Float32, Int8, convert
+from experiments.tflite.conversion import Float32, Int8, convert
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A network of MLPerf Tiny, the architecture card that is meant to be the same, and the reference files' bytes."""
+    """A network of MLPerf Tiny, our architecture that is meant to be the same, and the reference files' bytes."""
 
     architecture: Architecture
     input_shape: tuple[int, int, int]
@@ -42,7 +42,7 @@ SAMPLES = 10
 
 def measured(name: str, reference: Reference) -> dict[str, object]:
     """A row of the figures."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.utils.set_random_seed(0)
     model = reference.architecture.build(reference.input_shape, reference.classes)

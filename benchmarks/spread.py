@@ -25,11 +25,11 @@ from benchmarks import files
 from benchmarks.results import Results, timing_options
 from benchmarks.tables.spread import LITERT, LONG_LOOP, LOOP, SUITE, failures
 from experiments.dataset import Images
-from experiments.errors import UserError
 from experiments.measure.latency import LatencyProtocol, measure_latency
-from experiments.progress import bar
-from experiments.quiet import native_stderr_silenced
-from experiments.tflite import TFLiteModel
+from experiments.system.errors import UserError
+from experiments.system.progress import bar
+from experiments.system.silence import native_stderr_silenced
+from experiments.tflite.conversion import TFLiteModel
 
 REPETITIONS = 10
 WARM_UP, TIMED = 5, 50

@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.compare import load
-from experiments.errors import UserError
-from experiments.progress import say
+from experiments.system.errors import UserError
+from experiments.system.progress import say
 from experiments.tracking import Store, existing
 
 ROOT = Path(__file__).parent.parent

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from experiments.cache import Cache
 from experiments.dataset import Dataset
 from experiments.model.article_cnn import ArticleCNN
-from experiments.precision import Precision
-from experiments.training import Trained, Training, fit
+from experiments.system.cache import Cache
+from experiments.training.loop import Trained, Training, fit
+from experiments.training.precision import Precision
 
 
 def article_cnn(data: Dataset, cache: Path, seed: int, epochs: int = 1, precision: Precision = "float32") -> Trained:
     """The network after so many epochs, of which those that the cache holds are not trained again."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)

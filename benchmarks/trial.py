@@ -4,7 +4,7 @@ import time
 
 from experiments.dataset import Images
 from experiments.measure.latency import LatencyProtocol, measure_latency
-from experiments.tflite import TFLiteModel
+from experiments.tflite.conversion import TFLiteModel
 
 
 def trial(file: TFLiteModel, reference: TFLiteModel, images: Images, seed: int) -> dict[str, object]:

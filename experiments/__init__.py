@@ -10,7 +10,7 @@ from types import TracebackType
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# Launchers' cards bear the names of the plugins they configure, whose schemas they are checked against: this is meant.
+# Launchers' options have the names of the plugins they configure, whose schemas they are checked against.
 warnings.filterwarnings("ignore", message=r"(?s)\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
 

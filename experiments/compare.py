@@ -12,112 +12,45 @@ Exit codes: 0 well; 2 the command is wrong, or there is nothing to compare; 3 no
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from experiments.comparison.columns import frame, public
 from experiments.comparison.compared import MARGIN, Comparison, compared
-from experiments.comparison.files import ENDINGS, FORMS, Form, form_of, write_comparison, written
+from experiments.comparison.files import ENDINGS, FORMS, Form, form_of, written
 from experiments.comparison.gates import Decision, decide, requirement, told
+from experiments.comparison.loading import load, loaded, show_comparison
 from experiments.comparison.pairs import show_pairs
-from experiments.comparison.pictures import drawn, tell, write_pictures
 from experiments.comparison.query import in_order, matrix, only, where
 from experiments.comparison.regressions import allowance, earlier, regressions, remarks
-from experiments.comparison.terminal import plain, show
-from experiments.errors import UserError, by_beginning, mistakes_told, redacted
-from experiments.escaping import markdown_text
-from experiments.files import argument_path
-from experiments.progress import print_whole, say
+from experiments.comparison.terminal import plain
+from experiments.plots.export import drawn, tell, write_pictures
 from experiments.report.page import MOST_RUNS, write_report
-from experiments.tracking import REUSED, Row, Store, Tracking, existing
+from experiments.system.errors import UserError, by_prefix, redacted, reporting_user_errors
+from experiments.system.escaping import markdown_text
+from experiments.system.files import argument_path
+from experiments.system.progress import print_whole, say
+from experiments.tracking import Store, Tracking, existing
 
-REPORT = "report.html"  # artifact of a sweep
 # Forms with an option of their own; every form has --out.
 TEXT_FORMS = ("csv", "markdown", "html", "latex", "json")
 
 
-def load(uri: str = Tracking.uri, experiment: str = Tracking.experiment, sweep: str = "latest") -> pd.DataFrame:
-    """The runs of a sweep (`latest`, `all`, or its id), one a row, with the columns of COLUMNS.
-
-    Raises:
-        UserError: there is no such store, experiment or sweep, or no run in it.
-    """
-    return public(frame(newest(_rows(existing(uri, experiment), sweep))))
-
-
-def _rows(store: Store, sweep: str) -> list[Row]:
-    rows = store.rows(sweep)
-    if not rows:
-        raise UserError(f"--sweep {sweep}: no run in {store.address.shown}, experiment {store.address.experiment}.")
-    return rows
-
-
-def _loaded(store: Store, sweep: str) -> pd.DataFrame:
-    rows = _rows(store, sweep)
-    kept = newest(rows)
-    if made_anew := len(rows) - len(kept):
-        say(
-            f"Left out, for the same runs were made anew since: {made_anew:,} finished runs. --sweep ID shows those of "
-            "a sweep."
-        )
-    return frame(kept)
-
-
-def newest(rows: Sequence[Row]) -> list[Row]:
-    """Of all runs, oldest first, those that count: of finished ones with one key, the last.
-
-    A key stands for all that decides a result, seed, code and machine among it. Runs of a sweep are what was asked for.
-    """
-    finished = [row for row in rows if row["status"] == "FINISHED" and row.get("run_key") and REUSED not in row]
-    last = {row["run_key"]: row["run_id"] for row in finished}
-    replaced = {row["run_id"] for row in finished if last[row["run_key"]] != row["run_id"]}
-    return [row for row in rows if row["run_id"] not in replaced]
-
-
-def show_rows(rows: Sequence[Row]) -> None:
-    """Print the table for people."""
-    show(frame(rows))
-
-
-def show_and_write(store: Store, rows: Sequence[Row], folder: Path) -> Comparison:
-    """Print the comparison of a sweep, and write its tables into the folder."""
-    comparison = compared(store, frame(rows))
-    _show(comparison)
-    write_comparison(comparison, folder)
-    return comparison
-
-
-def illustrate(store: Store, comparison: Comparison, command: str, folder: Path) -> None:
-    """Write the pictures and the report of a sweep into the folder."""
-    pictures = drawn(store, comparison)
-    write_pictures(pictures, folder / "plots")
-    write_report(store, comparison, pictures, [command], folder / REPORT)
-
-
-def _show(comparison: Comparison, columns: Sequence[str] = ()) -> None:
-    """Print the table for people, or these columns as they are; and what has to be said of it."""
-    if columns:
-        print_whole(plain(only(comparison.table, columns)))
-    else:
-        show(comparison.table)
-    for remark in comparison.remarks:
-        say(remark)
+__all__ = ["load", "main"]
 
 
 def main() -> None:
     """The command line."""
     parser = _parser()
     options = parser.parse_args()
-    with mistakes_told():
+    with reporting_user_errors():
         _refuse_idle(parser, options)
         store = existing(options.uri, options.experiment)
         if options.pair:
             _compare_runs(store, options)
         elif options.pivot:
-            _show_matrix(_loaded(store, options.sweep), options)
+            _show_matrix(loaded(store, options.sweep), options)
         else:
             _compare_sweep(store, options)
 
@@ -228,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
 def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
     files = _files(options)
     by = _names(options.group_by) if options.group_by else None
-    comparison = compared(store, _loaded(store, options.sweep), options.baseline, options.where, by)
+    comparison = compared(store, loaded(store, options.sweep), options.baseline, options.where, by)
     comparison = replace(comparison, margin=_margin(options))
     if options.sort:
         comparison = comparison.in_order(_names(options.sort))
@@ -239,7 +172,7 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
     decision = _decided(comparison.table, options)
     worse, verdict = _became_worse(comparison.runs, options) if options.against else (False, [])
     # What was asked for is right by now: from here on it is done.
-    _show(comparison, columns)
+    show_comparison(comparison, columns)
     if others := store.others():
         say(f"Left out, for other programs recorded them in experiment {store.address.experiment}: {others} runs.")
     for path, form in files:
@@ -355,7 +288,7 @@ def _register(store: Store, decision: Decision, options: argparse.Namespace) -> 
 
 def _compare_runs(store: Store, options: argparse.Namespace) -> None:
     rows = {row["run_id"]: row for row in store.rows("all")}
-    run_ids = list(dict.fromkeys(by_beginning(given, list(rows)) for given in options.pair))
+    run_ids = list(dict.fromkeys(by_prefix(given, list(rows)) for given in options.pair))
     if len(run_ids) < 2:
         raise UserError(f"--pair {' '.join(options.pair)}: give two or more different runs.")
     show_pairs(store, [rows[run_id] for run_id in run_ids])

@@ -27,20 +27,20 @@ from pydantic import ValidationError
 from rich import box
 from rich.table import Table
 
-from experiments.artifacts import CONFIGURATION, MODEL, or_left_out
-from experiments.card import problems
 from experiments.comparison.files import write_csv
-from experiments.errors import UserError, mistakes_told
-from experiments.files import argument_path, check_regular
-from experiments.identity import DIGITS, SHOWN
-from experiments.progress import print_whole, say
-from experiments.temporary import temporary_folder
+from experiments.record.artifacts import CONFIGURATION, MODEL, or_left_out
+from experiments.record.identity import DIGITS, SHOWN
+from experiments.system.errors import UserError, reporting_user_errors
+from experiments.system.files import argument_path, check_regular
+from experiments.system.options import problems
+from experiments.system.progress import print_whole, say
+from experiments.system.temporary import temporary_folder
 from experiments.tracking import Row, Store, Tracking, existing
 
 if TYPE_CHECKING:
     from experiments.dataset import Dataset, Examples, Images, Source
     from experiments.measure.latency import LatencyProtocol, Session
-    from experiments.tflite import TFLiteModel
+    from experiments.tflite.conversion import TFLiteModel
 
 SECONDS_A_FILE = 5.0
 SIGNIFICANT = 0.05
@@ -65,7 +65,7 @@ def main() -> None:
     """The command line."""
     parser = _parser()
     options = parser.parse_args()
-    with mistakes_told():
+    with reporting_user_errors():
         _refuse_idle(parser, options)
         store = _store(options)
         contestants = list(_contestants(options, store))
@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", type=float, default=0.01, help="that is narrow enough (default: %(default)s)")
     parser.add_argument("--seconds", type=float, help=f"for all of it, at most (default: {SECONDS_A_FILE:g} a file)")
     parser.add_argument("--seed", type=int, default=0, help="of the random order (default: %(default)s)")
-    parser.add_argument("--dataset", help="a card of conf/dataset, whose test images plain files are timed on")
+    parser.add_argument("--dataset", help="an option of conf/dataset, whose test images plain files are timed on")
     parser.add_argument(
         "--module", action="append", default=[], metavar="NAME",
         help="a module of your own that the data set of a recorded run may come from",
@@ -153,9 +153,9 @@ def _contestants(options: argparse.Namespace, store: Store | None) -> Iterator[C
 
 
 def _plain(target: str, options: argparse.Namespace, tests_of: "Callable[[Source, TFLiteModel], Tests]") -> Contestant:
-    from experiments.configuration import composed
     from experiments.measure.accuracy import input_of
-    from experiments.tflite import TFLiteModel
+    from experiments.runs.configuration import composed
+    from experiments.tflite.conversion import TFLiteModel
 
     path = argument_path(target)
     check_regular(path, target)
@@ -196,7 +196,7 @@ def tests_once() -> "Callable[[Source, TFLiteModel], Tests]":
     from experiments.measure.accuracy import input_of
     from experiments.measure.latency import IMAGES
 
-    known: dict[str, Tests] = {}  # by the card, since users' own cards may hold lists, which cannot be hashed
+    known: dict[str, Tests] = {}  # by the option, since users' own options may hold lists, which cannot be hashed
 
     def tests_of(source: "Source", model: "TFLiteModel") -> Tests:
         taken = tuple(int(length) for length in input_of(model)["shape"][1:])
@@ -242,8 +242,8 @@ def _check_unchanged(source: "Source", tests: Tests, recorded: str | None) -> No
 def _recorded(
     target: str, store: Store, modules: Sequence[str], tests_of: "Callable[[Source, TFLiteModel], Tests]"
 ) -> Iterator[Contestant]:
-    from experiments.configuration import dataset_of
-    from experiments.tflite import TFLiteModel
+    from experiments.runs.configuration import dataset_of
+    from experiments.tflite.conversion import TFLiteModel
 
     def contestant(row: Row) -> Contestant:
         run_id = row["run_id"]
@@ -371,7 +371,7 @@ def pairs_table(session: "Session", digests: Mapping[str, str]) -> pd.DataFrame:
     Those with the same digest are one file, of which nothing is tested: whatever their timings, none is faster.
     """
     from experiments.measure.latency import SAME_FILE, SENTINEL
-    from experiments.statistics import holm, t_test_of_logs
+    from experiments.statistics.estimates import holm, t_test_of_logs
 
     timed = {name: timings.medians for name, timings in session.timings.items() if name != SENTINEL}
     pairs = list(combinations(timed, 2))
@@ -460,8 +460,8 @@ def _record(
     store: Store, contestants: Iterable[Contestant], session: "Session", files: pd.DataFrame, pairs: pd.DataFrame
 ) -> None:
     """Keep the session with every run that took part."""
-    from experiments.artifacts import save_samples
-    from experiments.stamp import stamp
+    from experiments.record.artifacts import save_samples
+    from experiments.system.stamp import stamp
 
     name = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%S")
     p50: Mapping[str, float] = dict(zip(files["file"], files["latency_p50_us"], strict=True))

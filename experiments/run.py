@@ -12,12 +12,12 @@ from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from experiments.card import CONF
-from experiments.disk import explained
-from experiments.errors import UserError, first_line, mistakes_told, steady_streams, tell
-from experiments.escaping import visible
-from experiments.progress import complain, end_bars
-from experiments.stopping import heard, stop_on_signals
+from experiments.system.disk import explained
+from experiments.system.errors import UserError, first_line, reporting_user_errors, robust_streams, tell
+from experiments.system.escaping import visible
+from experiments.system.options import CONF
+from experiments.system.progress import end_bars, warn
+from experiments.system.stopping import stop_handled, stop_on_signals
 
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
@@ -36,12 +36,12 @@ class FaultError(Exception):
 def main() -> None:
     """Show the menu, or hand over to Hydra and turn what goes wrong into one message and an exit code."""
     if {"-h", "--help"} & set(sys.argv[1:]):
-        from experiments.menu import show
+        from experiments.runs.menu import show
 
-        with mistakes_told():
+        with reporting_user_errors():
             show()
         return
-    steady_streams()
+    robust_streams()
     stop_on_signals()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises its errors instead of printing them
     try:
@@ -49,7 +49,7 @@ def main() -> None:
     except UserError as error:
         _quit(str(error), 2)
     except KeyboardInterrupt:
-        heard()
+        stop_handled()
         _quit(f"stopped. {GOES_ON}", 130)
 
 
@@ -60,8 +60,8 @@ def _hydra(arguments: Sequence[str]) -> None:
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from experiments.command_line import check_overrides, readable
-    from experiments.refusals import WRONG, is_wrong, told
+    from experiments.runs.command_line import check_overrides, readable
+    from experiments.runs.refusals import WRONG, is_wrong, told
 
     begun: list[int] = []
 
@@ -99,7 +99,7 @@ def _hydra(arguments: Sequence[str]) -> None:
         if is_wrong(error):
             raise UserError(told(error)) from error
         if type(error).__module__.startswith("submitit."):
-            from experiments.slurm import reason
+            from experiments.runs.slurm import reason
 
             _quit(f"hydra/launcher: Slurm ended the sweep ({reason(str(error))})\n{GOES_ON}", 1)
         if not _of_a_launcher(error):
@@ -110,8 +110,8 @@ def _hydra(arguments: Sequence[str]) -> None:
 
 
 def _job_of_a_sweep(config: "DictConfig", whole: "HydraConf") -> None:
-    from experiments.configuration import read
-    from experiments.job import JobError, StoreGoneError, perform
+    from experiments.runs.configuration import read
+    from experiments.runs.job import JobError, StoreGoneError, perform
     from experiments.tracking import await_server
 
     try:
@@ -121,15 +121,15 @@ def _job_of_a_sweep(config: "DictConfig", whole: "HydraConf") -> None:
     except (StoreGoneError, UserError) as error:  # the configuration was checked: it is the store that is gone
         if whole.runtime.choices["hydra/launcher"] == "basic":
             _quit(f"{error}\n{GOES_ON}", 1)  # whatever ran on could not be recorded
-        complain(str(error))  # from another process, a sweep is told at its end that there is no run
+        warn(str(error))  # from another process, a sweep is told at its end that there is no run
     except JobError as failure:
-        complain(str(failure))  # the sweep goes on, and ends with a list of what failed
+        warn(str(failure))  # the sweep goes on, and ends with a list of what failed
 
 
 def _one_run(config: "DictConfig", whole: "HydraConf") -> None:
-    from experiments.compare import show_rows
-    from experiments.configuration import read
-    from experiments.job import JobError, StoreGoneError, perform
+    from experiments.comparison.loading import show_rows
+    from experiments.runs.configuration import read
+    from experiments.runs.job import JobError, StoreGoneError, perform
 
     try:
         request = read(config, whole.runtime.choices)

@@ -22,29 +22,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from pydantic import NonNegativeFloat, PositiveInt, ValidationError
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 from rich import box
 from rich.table import Table
 
-from experiments.card import CARD, problems
-from experiments.errors import UserError, mistakes_told
-from experiments.escaping import spreadsheet_text
-from experiments.machine import at_work
-from experiments.progress import CONSOLE, bar, say
-from experiments.rounding import points
-from experiments.statistics import Estimate, paired_difference
+from experiments.statistics.estimates import Estimate, paired_difference
+from experiments.statistics.rounding import points
+from experiments.system.errors import UserError, reporting_user_errors
+from experiments.system.escaping import spreadsheet_text
+from experiments.system.machine import compute_lock
+from experiments.system.options import OPTION, problems
+from experiments.system.progress import CONSOLE, bar, say
 
 if TYPE_CHECKING:
-    from experiments.pipeline import Experiment
+    from experiments.runs.pipeline import Experiment
     from experiments.task.classification import Head
-    from experiments.tflite import TFLiteModel
+    from experiments.tflite.conversion import TFLiteModel
 
 Chosen = tuple[str, ...]
 Logits = npt.NDArray[np.float32]
 EXHAUSTIVE_UP_TO = 6  # layers: 64 files
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class Options:
     """What this command knows beside the settings of experiments.run."""
 
@@ -123,10 +123,10 @@ def find(experiment: "Experiment", options: Options) -> Findings:
     Raises:
         UserError: the data have no validation images, or the model no layer that can be chosen.
     """
-    from experiments.graph import output_levels
     from experiments.measure.accuracy import tflite_logits
-    from experiments.pipeline import fitted
-    from experiments.tflite import Float32, Int8, TFLiteModel, convert
+    from experiments.runs.pipeline import fitted
+    from experiments.tflite.conversion import Float32, Int8, TFLiteModel, convert
+    from experiments.tflite.graph import output_levels
 
     experiment.dataset.check()
     experiment.model.check()
@@ -134,7 +134,7 @@ def find(experiment: "Experiment", options: Options) -> Findings:
     if not len(data.validation):
         raise UserError("The data set has no validation images; layers are chosen on them, never on the test split.")
     # TFMOT imports TensorFlow, which has to have come in quietly.
-    from experiments.strategy.annotation import units_of, unsupported
+    from experiments.quantization.annotation import units_of, unsupported
 
     units = units_of(model)
     if not units:
@@ -179,17 +179,17 @@ def _measure(
     score: Callable[[Chosen, int, Logits], Measured],
 ) -> Measure:
     """How to measure a choice of layers; what was measured once is remembered."""
-    from experiments.exact import only
-    from experiments.graph import read_ops
-    from experiments.promise import Promise, broken
-    from experiments.tflite import TFLiteModel
+    from experiments.tflite.conversion import TFLiteModel
+    from experiments.tflite.expectation import Expectation, broken
+    from experiments.tflite.graph import read_ops
+    from experiments.tflite.selective import only
 
     @cache
     def measured(chosen: Chosen) -> Measured:
         members = frozenset(name for unit in chosen for name in units[unit])
-        with at_work():
+        with compute_lock():
             content = only(in_int8, lambda: in_float, layers, members) if members else in_float
-            difference = broken(Promise("int8", chosen=members), read_ops(content, layers))
+            difference = broken(Expectation("int8", chosen=members), read_ops(content, layers))
             if difference:
                 raise UserError(f"The layers of this model cannot be told apart in its file: {'; '.join(difference)}.")
             return score(chosen, len(content), answers(TFLiteModel(content)))
@@ -257,12 +257,12 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         sys.stdout.write(f"{__doc__}\n")
         return
-    with mistakes_told():
-        from experiments.configuration import composed
+    with reporting_user_errors():
+        from experiments.runs.configuration import composed
 
         own, others = _split(sys.argv[1:])
         options, experiment = _options(own), composed(others).experiment
-        from experiments.tensorflow_quietly import use_threads
+        from experiments.system.tensorflow import use_threads
 
         use_threads(experiment.threads)
         findings = find(experiment, options)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from experiments.card import problems
-from experiments.errors import UserError, mistakes_told
-from experiments.progress import say
+from experiments.system.errors import UserError, reporting_user_errors
+from experiments.system.options import problems
+from experiments.system.progress import say
 from experiments.tracking import Tracking
 from experiments.tracking.checking import check
 from experiments.tracking.relocation import moved, relocate
@@ -39,7 +39,7 @@ def main() -> None:
         "--dry-run", action="store_true", help="relocate: show what would be mended, and change nothing"
     )
     options = parser.parse_args()
-    with mistakes_told():
+    with reporting_user_errors():
         if options.dry_run and options.verb != "relocate":
             raise UserError("--dry-run: has an effect with relocate only; check changes nothing.")
         database = _database(options.uri)

@@ -11,7 +11,7 @@ class CheckedSweeper(BasicSweeper):
     """Hydra's sweeper, for jobs that were checked before: it would compose all of them once more before the first."""
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Nothing: `experiments.composition.Composer` has made a request of each."""
+        """Nothing: `experiments.runs.composition.Composer` has made a request of each."""
 
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:

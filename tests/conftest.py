@@ -31,10 +31,10 @@ def save_images(path: Path, train: int = 200, test: int = 40) -> Path:
     return path
 
 
-def own_card(folder: Path, card: str, kind: str, code: str) -> None:
-    """A user's own card in folder/cards, such as strategy/mine, and the module with the class `kind` behind it."""
-    module = Path(card).name
-    path = folder / "cards" / f"{card}.yaml"
+def own_option(folder: Path, option: str, kind: str, code: str) -> None:
+    """A user's own option in folder/options, such as strategy/mine, and the module with the class `kind` behind it."""
+    module = Path(option).name
+    path = folder / "options" / f"{option}.yaml"
     path.parent.mkdir(parents=True)
     path.write_text(f"# made by a user\n_target_: {module}.{kind}\n")
     (folder / f"{module}.py").write_text(code)

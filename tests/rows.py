@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from experiments.comparison.columns import SUBJECTS
-from experiments.identity import DIGESTS, DIGITS
-from experiments.record import Answers
+from experiments.record.identity import DIGESTS, DIGITS
+from experiments.record.run_record import Predictions
 
 
 def digests(model: str = "article_cnn", dataset: str = "mnist", **settings: Any) -> dict[str, str]:
@@ -48,12 +48,12 @@ FAILED = {"strategy": "annotate", "model": "article_cnn", "dataset": "mnist", "e
           "seed": 0, "run_id": "run-annotate", "status": "FAILED", "error": "no such layer"}  # fmt: skip
 
 
-def answers(wrong: int, wrong_reference: int = 0, images: int = 100, truth: int = 1) -> Answers:
+def answers(wrong: int, wrong_reference: int = 0, images: int = 100, truth: int = 1) -> Predictions:
     """Answers of a file that errs on the first images, and of a reference that errs on the last."""
     true = np.full(images, truth)
     place = np.arange(images)
     tflite, reference = np.where(place < wrong, 9, true), np.where(place >= images - wrong_reference, 9, true)
-    return Answers(true, true, tflite, reference)
+    return Predictions(true, true, tflite, reference)
 
 
 def seeds(strategy: str, count: int, **changes: Any) -> list[dict[str, Any]]:

@@ -11,18 +11,18 @@ from benchmarks.tables.article import answers, by_epochs, by_model, seed_by_seed
 from tests.rows import row
 
 
-def held(strategy: str, difference: float, **changes: Any) -> dict[str, Any]:
+def measured(strategy: str, difference: float, **changes: Any) -> dict[str, Any]:
     """A row that is held against the control."""
     ends = {"accuracy_difference_low": difference - 0.001, "accuracy_difference_high": difference + 0.001}
     return {**row(strategy, **changes), "accuracy_difference": difference, **ends, "arena_bytes": np.nan}
 
 
 STUDY = [
-    held("none", -0.0006, keras_accuracy=0.9891, runs_on_micro="yes") | {"arena_bytes": 303_000},
-    held("finetune", 0.0, accuracy_change=0.0006, runs_on_micro="yes") | {"arena_bytes": 303_000},
-    held("ptq_dynamic", -0.0007, runs_on_micro="no: hybrid kernels"),
-    held("ptq_int8", -0.0008, size_ratio=3.84, tflite_bytes=156_296, runs_on_micro="not measured"),
-    held("qat", 0.0002, accuracy_change=0.0008, size_ratio=3.82, tflite_bytes=156_896, speedup=3.3)
+    measured("none", -0.0006, keras_accuracy=0.9891, runs_on_micro="yes") | {"arena_bytes": 303_000},
+    measured("finetune", 0.0, accuracy_change=0.0006, runs_on_micro="yes") | {"arena_bytes": 303_000},
+    measured("ptq_dynamic", -0.0007, runs_on_micro="no: hybrid kernels"),
+    measured("ptq_int8", -0.0008, size_ratio=3.84, tflite_bytes=156_296, runs_on_micro="not measured"),
+    measured("qat", 0.0002, accuracy_change=0.0008, size_ratio=3.82, tflite_bytes=156_896, speedup=3.3)
     | {"accuracy_change_p": 0.25},
 ]
 
@@ -43,7 +43,7 @@ def column_of(table: str, name: str) -> list[str]:
     return [row[heading.index(name)] for row in rows]
 
 
-AGAINST_RIVAL = [held("qat", 0.0001), held("finetune", -0.0001)]
+AGAINST_RIVAL = [measured("qat", 0.0001), measured("finetune", -0.0001)]
 
 
 def answer(study: pd.DataFrame) -> str:
@@ -123,7 +123,7 @@ def test_a_strategy_that_one_seed_lacks_is_not_compared_over_seeds() -> None:
     ]
 
 
-WHOLE = [*STUDY, held("annotate", 0.0), held("finetune_ptq_int8", 0.0)]
+WHOLE = [*STUDY, measured("annotate", 0.0), measured("finetune_ptq_int8", 0.0)]
 
 
 def test_each_number_of_epochs_has_its_row() -> None:
@@ -153,10 +153,10 @@ def test_each_model_and_seed_has_its_row(column: str, shown: list[str]) -> None:
 
 COMPRESSED = [
     row("none", tflite_gzip_bytes=550_000.0),
-    held("finetune", 0.0, finetune_epochs=20, epochs=20, epochs_trained=40.0, tflite_gzip_bytes=551_000.0),
-    held("prune", -0.001, finetune_epochs=20, epochs=20, epochs_trained=40.0, tflite_gzip_bytes=50_000.0)
+    measured("finetune", 0.0, finetune_epochs=20, epochs=20, epochs_trained=40.0, tflite_gzip_bytes=551_000.0),
+    measured("prune", -0.001, finetune_epochs=20, epochs=20, epochs_trained=40.0, tflite_gzip_bytes=50_000.0)
     | {"strategy.quantization": "int8"},
-    held("prune_qat", 0.001, finetune_epochs=20, epochs=20, epochs_trained=60.0, tflite_gzip_bytes=55_000.0),
+    measured("prune_qat", 0.001, finetune_epochs=20, epochs=20, epochs_trained=60.0, tflite_gzip_bytes=55_000.0),
 ]  # fmt: skip
 
 

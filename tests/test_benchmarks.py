@@ -28,10 +28,10 @@ from benchmarks.trajectories import (
     plain_pieces,
     stations,
 )
-from experiments.errors import UserError
-from experiments.precision import Precision
-from experiments.record import Setting
+from experiments.record.run_record import Setting
+from experiments.system.errors import UserError
 from experiments.tracking import Store, Tracking, connect
+from experiments.training.precision import Precision
 
 
 def cells(*strategies: str, epochs: tuple[int, ...] = (1, 2, 4), baseline: int = 10) -> list[Cell]:
@@ -62,7 +62,7 @@ def test_the_smallest_number_for_every_strategy() -> None:
 
 
 def test_every_strategy_that_trains_says_what() -> None:
-    from experiments.configuration import composed
+    from experiments.runs.configuration import composed
 
     every = whole(baseline_epochs=1).strategies
     assert {name for name in every if composed([f"strategy={name}"]).experiment.strategy.trains} == TRAININGS.keys()

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments import cache
-from experiments.cache import GIB, Arrays, Cache, Trajectory, entries_in
-from experiments.errors import UserError
+from experiments import cache as command_line
+from experiments.system import cache
+from experiments.system.cache import GIB, Arrays, Cache, Trajectory, entries_in
+from experiments.system.errors import UserError
 from tests.conftest import ENVIRONMENT, Done, run
 
 
@@ -101,7 +102,7 @@ def test_entries_that_cannot_be_removed_are_told(
     monkeypatch.setattr(Path, "unlink", _forbidden)
     monkeypatch.setattr(sys, "argv", ["cache", "clear", "--dir", str(states.cache.dir)])
     with pytest.raises(SystemExit) as ended:
-        cache.main()
+        command_line.main()
     assert (ended.value.code, "Permission denied" in capsys.readouterr().err) == (2, True)
 
 
@@ -240,7 +241,7 @@ MAKE_SLOWLY = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from experiments.cache import Cache
+from experiments.system.cache import Cache
 def make():
     print("made", flush=True)
     time.sleep({seconds})
@@ -379,10 +380,10 @@ def test_a_command_that_is_stopped_says_so_in_a_line(
     def stopped(_: Path) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cache, "show", stopped)
+    monkeypatch.setattr(command_line, "show", stopped)
     monkeypatch.setattr(sys, "argv", ["cache", "--dir", str(states.cache.dir)])
     with pytest.raises(SystemExit) as ended:
-        cache.main()
+        command_line.main()
     assert (ended.value.code, capsys.readouterr().err) == (130, "stopped.\n")
 
 
@@ -392,7 +393,7 @@ def test_what_killed_processes_were_writing_is_removed(states: Trajectory) -> No
     for name in left:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    states.cache.remove_what_the_dead_left()
+    states.cache.remove_leftovers()
     assert [name for name in left if (folder / name).exists()] == []
     assert states.latest(9)[0] == 5
 
@@ -401,5 +402,5 @@ def test_what_a_living_process_is_writing_stays(states: Trajectory) -> None:
     partial = states.folder / "00009.1a2b.partial"
     with states.lock():
         partial.touch()
-        states.cache.remove_what_the_dead_left()
+        states.cache.remove_leftovers()
         assert partial.exists()

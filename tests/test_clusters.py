@@ -10,8 +10,8 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.compare import load
-from experiments.errors import UserError
-from experiments.slurm import check_slurm, reason
+from experiments.runs.slurm import check_slurm, reason
+from experiments.system.errors import UserError
 from experiments.tracking import Tracking, connect
 from tests.conftest import ENVIRONMENT, Done, save_images
 from tests.support import slurm

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from experiments.command_line import MOST_JOBS, cannot_be_read, check_overrides, count_of_jobs, readable
-from experiments.configuration import composed
-from experiments.errors import UserError
-from experiments.files import check_regular
+from experiments.runs.command_line import MOST_JOBS, cannot_be_read, check_overrides, count_of_jobs, readable
+from experiments.runs.configuration import composed
+from experiments.system.errors import UserError
+from experiments.system.files import check_regular
 from tests.conftest import run, save_images
 
 NAMES = (
@@ -75,8 +75,8 @@ def test_options_may_follow_settings() -> None:
 def test_the_home_folder_is_found(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     group = key.partition(".")[0]
-    card = {"model": ["model=keras_file"], "dataset": ["dataset=npz"], "cache": []}[group]
-    made = composed([*card, f"{key}=~/mine (1)"]).experiment
+    option = {"model": ["model=keras_file"], "dataset": ["dataset=npz"], "cache": []}[group]
+    made = composed([*option, f"{key}=~/mine (1)"]).experiment
     assert getattr(getattr(made, group), key.partition(".")[2]) == tmp_path / "mine (1)"
 
 
@@ -88,13 +88,13 @@ def test_the_home_folder_of_a_store_is_found(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["strategy={}"], r"strategy=\{\}: the name of a card is needed\. Known: annotate"),
-        (["strategy={prune:1}"], "the name of a card is needed"),
+        (["strategy={}"], r"strategy=\{\}: the name of an option is needed\. Known: annotate"),
+        (["strategy={prune:1}"], "the name of an option is needed"),
         (["strategy=[none,qat]"], "A sweep over several is strategy=none,qat, with -m"),
-        (["strategy=qat.yaml"], "strategy=qat.yaml: the name of a card is needed. Did you mean qat"),
-        (["strategy=../strategy/qat"], "the name of a card is needed"),
-        (["model=null"], "model=null: the name of a card is needed. Known: article_cnn"),
-        (["dataset=5"], "dataset=5: the name of a card is needed"),
+        (["strategy=qat.yaml"], "strategy=qat.yaml: the name of an option is needed. Did you mean qat"),
+        (["strategy=../strategy/qat"], "the name of an option is needed"),
+        (["model=null"], "model=null: the name of an option is needed. Known: article_cnn"),
+        (["dataset=5"], "dataset=5: the name of an option is needed"),
         (["training={}"], r"training=\{\}: a setting is needed.*training.NAME=VALUE"),
         (["~hydra.callbacks.sweep"], "hydra.callbacks belongs to the suite"),
         (["hydra.sweeper.max_batch_size=0"], "hydra.sweeper belongs to the suite"),
@@ -113,7 +113,7 @@ def test_the_home_folder_of_a_store_is_found(tmp_path: Path, monkeypatch: pytest
             ["strategy=annotate", "strategy.layers=[null,true]"],
             "strategy.layers.0=null: input should be a valid string",
         ),
-        (["model._target_=true"], "the _target_ of this card, true, does not make a"),
+        (["model._target_=true"], "the _target_ of this option, true, does not make a"),
         (["--config-name", "model/mlp"], "--config-name: the suite has its own configuration.*as in model=mlp"),
         (["--config-name=model/mlp"], "--config-name=model/mlp: the suite has its own configuration"),
         (["seed=1.0"], "seed=1.0: a whole number is needed, as in 1"),
@@ -187,8 +187,8 @@ def test_a_sweep_without_bound_is_refused_before_its_jobs_are_made(swept: list[s
 
 
 @pytest.fixture
-def cards(tmp_path: Path) -> Path:
-    folder = tmp_path / "cards" / "strategy"
+def options(tmp_path: Path) -> Path:
+    folder = tmp_path / "options" / "strategy"
     folder.mkdir(parents=True)
     (folder / "binary.yaml").write_bytes(b"\x00\x01\xff\xfe")
     (folder / "broken.yaml").write_text("a: [1\n b: {")
@@ -212,13 +212,13 @@ def cards(tmp_path: Path) -> Path:
         ("set", "bits: Value 'set' is not a supported primitive type"),
     ],
 )
-def test_a_card_that_is_no_yaml_is_named(name: str, message: str, cards: Path) -> None:
-    for other in (cards / "strategy").glob("*.yaml"):
+def test_a_card_that_is_no_yaml_is_named(name: str, message: str, options: Path) -> None:
+    for other in (options / "strategy").glob("*.yaml"):
         if other.stem != name:
             other.unlink()
-    done = run(cards.parent, "experiments.run", "--config-dir", str(cards), f"strategy={name}")
+    done = run(options.parent, "experiments.run", "--config-dir", str(options), f"strategy={name}")
     assert (done.returncode, message in done.stderr, "Traceback" in done.stderr) == (2, True, False)
-    assert [path.name for path in cards.parent.iterdir()] == ["cards"]
+    assert [path.name for path in options.parent.iterdir()] == ["options"]
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/stdin", "pipe", "."], ids=["device", "stdin", "pipe", "folder"])

@@ -11,16 +11,16 @@ import pytest
 from rich.console import Console
 from rich.measure import Measurement
 
-from experiments.compare import newest
 from experiments.comparison import terminal
 from experiments.comparison.columns import COLUMNS, NUMBERS, WHOLE, frame, label
 from experiments.comparison.compared import Comparison, compared
+from experiments.comparison.display import MACHINES, RANK, SAME, display_table, note
 from experiments.comparison.files import FORMS, form_of
+from experiments.comparison.loading import newest
 from experiments.comparison.names import names
-from experiments.comparison.pairs import Examined, pairs_for_people, table_of_pairs
-from experiments.comparison.people import MACHINES, RANK, SAME, for_people, note
+from experiments.comparison.pairs import Examined, display_pairs, table_of_pairs
 from experiments.comparison.terminal import MOST_ROWS, OPTIONAL, narrowed, picture, show, styled
-from experiments.errors import UserError, by_beginning
+from experiments.system.errors import UserError, by_prefix
 from experiments.tracking import Store, Tracking
 from tests.rows import FAILED, ROWS, answers, row, seeds
 
@@ -108,7 +108,7 @@ def test_a_difference_without_an_interval_may_be_chance() -> None:
 
 def test_rows_of_several_machines_say_so() -> None:
     table = frame([row("none", machine="a"), row("qat", machine="b")])
-    assert list(for_people(table)["machine"]) == ["a", "b"]
+    assert list(display_table(table)["machine"]) == ["a", "b"]
     assert MACHINES in note(table)
 
 
@@ -145,7 +145,7 @@ def test_none_is_the_fastest_where_machines_differ() -> None:
 
 def test_rows_of_one_machine_do_not_name_it() -> None:
     table = frame([row("none", machine="a"), row("qat", machine="a")])
-    assert "machine" not in for_people(table)
+    assert "machine" not in display_table(table)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_rows_of_one_machine_do_not_name_it() -> None:
 )
 def test_what_a_microcontroller_needs_is_a_number_no_or_not_measured(facts: dict[str, Any], shown: str) -> None:
     measured = row("none", arena_bytes=303760.0, runs_on_micro="yes")
-    assert for_people(frame([measured, row("qat", **facts)]))["micro arena, bytes"].iloc[1] == shown
+    assert display_table(frame([measured, row("qat", **facts)]))["micro arena, bytes"].iloc[1] == shown
 
 
 def test_the_csv_holds_every_column_in_full_precision(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_sizes_and_epochs_are_whole_numbers_in_the_csv(tmp_path: Path) -> None:
 
 
 def test_a_failed_run_keeps_its_row_and_has_empty_cells() -> None:
-    shown = for_people(frame([*ROWS, FAILED]))
+    shown = display_table(frame([*ROWS, FAILED]))
     last = shown.iloc[-1]
     assert (last["strategy"], last["bytes"], last["status"]) == ("annotate", "", "FAILED")
 
@@ -221,14 +221,14 @@ def test_numbers_have_the_types_that_are_documented_whatever_is_missing(rows: li
 
 
 def test_a_setting_that_varies_becomes_a_column() -> None:
-    shown = for_people(frame([*ROWS, row("none", epochs=5)]))
+    shown = display_table(frame([*ROWS, row("none", epochs=5)]))
     assert list(shown["epochs"]) == ["1", "1", "5"]
     assert "seed" not in shown.columns
 
 
 def test_runs_that_differ_in_one_setting_only_are_told_apart() -> None:
     rows = [row("qat", **{"finetune.epochs": n, "tracking.uri": f"sqlite:///{n}.db"}) for n in ("1", "5")]
-    shown = for_people(frame(rows))
+    shown = display_table(frame(rows))
     assert list(shown["finetune.epochs"]) == ["1", "5"]
     assert "tracking.uri" not in shown.columns
 
@@ -238,7 +238,7 @@ IMAGES = ({"dataset.train_samples": "2000"}, {"dataset.train_samples": "None"})
 
 def test_a_setting_in_which_only_runs_of_other_strategies_differ_becomes_a_column() -> None:
     table = frame([row(strategy, **images) for strategy, images in zip(("finetune", "qat"), IMAGES, strict=True)])
-    assert list(for_people(table)["dataset.train_samples"]) == ["2000", "None"]
+    assert list(display_table(table)["dataset.train_samples"]) == ["2000", "None"]
 
 
 def test_what_strategies_do_is_their_own() -> None:
@@ -289,7 +289,7 @@ def test_a_setting_that_varies_is_numbers_where_every_value_is_one_and_shown_as_
 ) -> None:
     table = frame([row("cluster", run_id=str(n), **{"strategy.clusters": each}) for n, each in enumerate(values)])
     assert str(table["strategy.clusters"].dtype) == dtype
-    assert list(for_people(table)["strategy.clusters"]) == [each or "" for each in values]
+    assert list(display_table(table)["strategy.clusters"]) == [each or "" for each in values]
 
 
 def test_a_setting_of_numbers_names_runs_as_it_is_typed() -> None:
@@ -299,7 +299,7 @@ def test_a_setting_of_numbers_names_runs_as_it_is_typed() -> None:
 
 def test_threads_that_vary_are_shown_as_they_are_recorded() -> None:
     rows = [recorded({"threads": threads, "resume": "True", "epochs": "1"}) for threads in ("None", "2")]
-    shown = for_people(frame([{**row("qat"), **each} for each in rows]))
+    shown = display_table(frame([{**row("qat"), **each} for each in rows]))
     assert list(shown["threads"]) == ["None", "2"]
     assert "resume" not in shown.columns
 
@@ -334,12 +334,12 @@ def test_what_a_table_does_not_show_is_not_explained_below_it() -> None:
 
 @pytest.mark.parametrize(("value", "shown"), [(11718.4, "11,718"), (110.2, "110"), (53.04, "53.0"), (2.345, "2.35")])
 def test_a_latency_keeps_three_digits(value: float, shown: str) -> None:
-    assert for_people(frame([row("qat", latency_p50_us=value)]))["latency p50 us"].iloc[0] == shown
+    assert display_table(frame([row("qat", latency_p50_us=value)]))["latency p50 us"].iloc[0] == shown
 
 
 @pytest.mark.parametrize("width", [200, 120, 100, 80])
 def test_a_narrow_terminal_does_without_some_columns_and_with_no_more_than_it_must(width: int) -> None:
-    shown = for_people(frame([*ROWS, row("qat", arithmetic="4 int8, 1 float32"), FAILED]))
+    shown = display_table(frame([*ROWS, row("qat", arithmetic="4 int8, 1 float32"), FAILED]))
     kept = narrowed(shown, width)
     gone = [name for name in OPTIONAL if name in shown.columns and name not in kept.columns]
     assert drawn_width(kept) <= width
@@ -383,7 +383,7 @@ def test_what_a_pair_shows_is_said_by_its_corrected_p_value() -> None:
 
 def test_two_runs_with_the_same_file_are_said_to_have_it() -> None:
     one, other = (Examined(name, "mnist", answers(10), file="f") for name in ("one", "other"))
-    assert pairs_for_people(table_of_pairs([one, other]))["verdict"].tolist() == ["same file"]
+    assert display_pairs(table_of_pairs([one, other]))["verdict"].tolist() == ["same file"]
 
 
 def test_a_file_that_is_the_float_file_is_said_to_be_it_and_is_never_faster() -> None:
@@ -405,11 +405,11 @@ def test_several_runs_are_all_their_pairs_with_corrected_p() -> None:
         ("ptq_int8", "qat"),
     ]
     assert list(table["holm_p"]) == pytest.approx([2 * 2 / 2**6, 3 * 2 / 2**7, 1])
-    assert list(pairs_for_people(table)["Holm p"]) == ["0.062", "0.047", "1"]
+    assert list(display_pairs(table)["Holm p"]) == ["0.062", "0.047", "1"]
 
 
 def test_a_single_pair_needs_no_correction() -> None:
-    shown = pairs_for_people(table_of_pairs([examined("none", 10), examined("qat", 4)]))
+    shown = display_pairs(table_of_pairs([examined("none", 10), examined("qat", 4)]))
     assert "Holm p" not in shown.columns
     assert shown["difference, points"].iloc[0].startswith("+6.00 [+")
 
@@ -424,8 +424,8 @@ def test_runs_on_different_images_are_not_compared(other: Examined) -> None:
 
 def test_a_run_is_known_by_a_beginning_of_its_id() -> None:
     known = ["abc123", "abd456", "abd4567"]
-    assert by_beginning("abc", known) == "abc123"
-    assert by_beginning("abd456", known) == "abd456"
+    assert by_prefix("abc", known) == "abc123"
+    assert by_prefix("abd456", known) == "abd456"
 
 
 @pytest.mark.parametrize(
@@ -438,14 +438,14 @@ def test_a_run_is_known_by_a_beginning_of_its_id() -> None:
 )
 def test_a_wrong_run_id_names_those_that_are_near(given: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        by_beginning(given, ["abc123", "abd456"])
+        by_prefix(given, ["abc123", "abd456"])
 
 
 def test_a_label_says_what_a_run_is() -> None:
     assert label(row("qat", run_id="0123456789abcdef")) == "qat epochs=1 seed=0 (01234567)"
 
 
-def held(rows: list[dict[str, Any]], strategy: str, condition: str) -> Comparison:
+def relative(rows: list[dict[str, Any]], strategy: str, condition: str) -> Comparison:
     """Rows as compared with a strategy, of which those that a condition chooses; nothing is known of their answers."""
 
     class Kept:
@@ -457,22 +457,22 @@ def held(rows: list[dict[str, Any]], strategy: str, condition: str) -> Compariso
 
 def test_what_was_chosen_is_held_against_runs_that_were_not() -> None:
     rows = [row("finetune"), row("qat", tflite_accuracy=0.98)]
-    (qat,) = held(rows, "finetune", "strategy == 'qat'").table.to_dict("records")
+    (qat,) = relative(rows, "finetune", "strategy == 'qat'").table.to_dict("records")
     assert qat["against"] == "finetune"
     assert qat["accuracy_difference"] == pytest.approx(0.0035)
 
 
 def test_where_no_run_shown_has_a_partner_the_table_says_so() -> None:
-    comparison = held([row("qat"), row("none", epochs=5)], "qat", "epochs == 5")
-    assert for_people(comparison.table)["against qat, points"].tolist() == [""]
+    comparison = relative([row("qat"), row("none", epochs=5)], "qat", "epochs == 5")
+    assert display_table(comparison.table)["against qat, points"].tolist() == [""]
     (line,) = comparison.remarks
     assert line.startswith("1 of 1 runs have no run of qat of the same model, data and settings")
 
 
 def test_seeds_of_which_some_have_no_partner_are_pooled() -> None:
     rows = [row("finetune"), *seeds("qat", 2, tflite_accuracy=0.98)]
-    comparison = held(rows, "finetune", "strategy == 'qat'")
-    assert for_people(comparison.table)["against finetune, points"].tolist() == ["+0.35"]
+    comparison = relative(rows, "finetune", "strategy == 'qat'")
+    assert display_table(comparison.table)["against finetune, points"].tolist() == ["+0.35"]
 
 
 def test_a_comparison_is_in_order_by_what_it_is_held_against() -> None:
@@ -483,7 +483,7 @@ def test_a_comparison_is_in_order_by_what_it_is_held_against() -> None:
 
 def test_runs_behind_a_table_over_seeds_are_in_the_order_that_is_asked_for() -> None:
     rows = [*seeds("qat", 2, tflite_bytes=9.0), *seeds("none", 2, tflite_bytes=5.0)]
-    pooled = held(rows, "none", "tflite_bytes > 0")
+    pooled = relative(rows, "none", "tflite_bytes > 0")
     in_order = pooled.in_order(["tflite_bytes", "-runs"])
     assert list(in_order.runs["strategy"]) == ["none", "none", "qat", "qat"]
 

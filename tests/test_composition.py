@@ -1,4 +1,4 @@
-"""Jobs of a sweep, composed once for each choice of cards, ask for what Hydra would compose for each of them."""
+"""Jobs of a sweep, composed once for each choice of options, ask for what Hydra would compose for each of them."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -12,12 +12,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import open_dict
 
-from experiments.card import CONF
-from experiments.command_line import readable
-from experiments.composition import Composer
-from experiments.configuration import read
-from experiments.errors import UserError
-from experiments.sweep import _jobs_of
+from experiments.runs.command_line import readable
+from experiments.runs.composition import Composer
+from experiments.runs.configuration import read
+from experiments.runs.sweep import _jobs_of
+from experiments.system.errors import UserError
+from experiments.system.options import CONF
 from hydra_plugins.checked_sweeper import CheckedSweeper
 
 STRATEGIES = [path.stem for path in sorted((CONF / "strategy").glob("*.yaml"))]
@@ -97,8 +97,8 @@ def test_hydra_reads_the_files_once_for_each_choice_of_cards(
     ("job", "message"),
     [
         (["seed=x"], r"seed=x: input should be a valid integer"),
-        (["strategy=nope"], "there is no such card in conf/strategy"),
-        (["strategy=none", "strategy.layers=[a]"], "strategy.layers: this setting is one of strategy=annotate"),
+        (["strategy=nope"], "there is no such option in conf/strategy"),
+        (["strategy=none", "strategy.layers=[a]"], "strategy.layers: this setting belongs to strategy=annotate"),
     ],
 )
 def test_the_job_that_is_refused_is_named(job: list[str], message: str, composer: Composer) -> None:

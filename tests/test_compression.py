@@ -6,15 +6,11 @@ from typing import Any
 
 import pytest
 
-from experiments.cache import Cache
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
-from experiments.errors import UserError
-from experiments.graph import Op, read_ops
 from experiments.model import Architecture
 from experiments.model.article_cnn import ArticleCNN
 from experiments.model.ds_cnn import DSCNN
-from experiments.promise import Promise, broken
 from experiments.strategy import Strategy
 from experiments.strategy.cluster import Cluster
 from experiments.strategy.cluster_qat import ClusterQAT
@@ -23,8 +19,12 @@ from experiments.strategy.prune import Prune
 from experiments.strategy.prune_cluster_qat import PruneClusterQAT
 from experiments.strategy.prune_qat import PruneQAT
 from experiments.strategy.qat import QAT
-from experiments.tflite import TFLiteModel, convert
-from experiments.training import Training, fit
+from experiments.system.cache import Cache
+from experiments.system.errors import UserError
+from experiments.tflite.conversion import TFLiteModel, convert
+from experiments.tflite.expectation import Expectation, broken
+from experiments.tflite.graph import Op, read_ops
+from experiments.training.loop import Training, fit
 
 pytestmark = pytest.mark.tensorflow
 
@@ -46,7 +46,7 @@ def data() -> Dataset:
 
 
 def built(architecture: Architecture) -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
@@ -67,7 +67,7 @@ def file_of(strategy: Strategy, model: Any, cache: Path) -> tuple[TFLiteModel, t
 @pytest.mark.parametrize("name", COMPRESSING)
 def test_the_file_keeps_the_promised_zeros_and_clusters(name: str, architecture: Architecture, tmp_path: Path) -> None:
     strategy, model = COMPRESSING[name], built(architecture)
-    assert broken(strategy.promise(model), file_of(strategy, model, tmp_path)[1]) == ()
+    assert broken(strategy.expectation(model), file_of(strategy, model, tmp_path)[1]) == ()
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_plain_qat_of_a_pruned_model_loses_the_zeros_and_the_gate_says_so(tmp_pa
     settings = Training(epochs=1, batch_size=50)
     training = partial(fit, data=data(), settings=settings, seed=0, cache=Cache(dir=tmp_path), title="training")
     sparse = Prune().prepare(model, training, partial(data().calibration, seed=0)).model
-    (difference,) = broken(Promise("int8", sparsity=0.8), file_of(QAT(), sparse, tmp_path)[1])
+    (difference,) = broken(Expectation("int8", sparsity=0.8), file_of(QAT(), sparse, tmp_path)[1])
     assert difference.endswith("of the weights are zero instead of 80.0%")
 
 
@@ -110,33 +110,33 @@ def test_trainings_one_after_the_other_count_as_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("strategy", [Prune(), Cluster()], ids=lambda strategy: type(strategy).__name__)
 def test_layers_without_kernels_that_are_unknown_are_left_alone(strategy: Strategy, tmp_path: Path) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     layers = keras.layers
     model = keras.Sequential(
         [layers.InputLayer((28, 28, 1)), layers.Rescaling(2.0), layers.Flatten(), layers.PReLU(), layers.Dense(10)]
     )
-    assert broken(strategy.promise(model), file_of(strategy, model, tmp_path)[1]) == ()
+    assert broken(strategy.expectation(model), file_of(strategy, model, tmp_path)[1]) == ()
 
 
 @pytest.mark.parametrize(
     ("strategy", "way"), [(Prune(), "pruned"), (Cluster(), "clustered"), (PruneQAT(), "pruned")], ids=str
 )
 def test_layers_whose_kernels_cannot_be_compressed_are_refused_by_name(strategy: Strategy, way: str) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     class Own(keras.layers.Dense):  # type: ignore[misc]
         pass
 
     model = keras.Sequential([keras.layers.InputLayer((8,)), Own(4, name="mine")])
     with pytest.raises(UserError, match=f"Layers that cannot be {way}: mine"):
-        strategy.promise(model)
+        strategy.expectation(model)
 
 
 def test_layers_that_cannot_be_quantized_are_refused_by_name() -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     layers = keras.layers
     model = keras.Sequential([layers.InputLayer((8, 8, 1)), layers.Flatten(), layers.LayerNormalization(name="norm")])
     with pytest.raises(UserError, match=r"norm \(LayerNormalization is not supported\)"):
-        PruneQAT().promise(model)
+        PruneQAT().expectation(model)

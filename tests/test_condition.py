@@ -10,7 +10,7 @@ from experiments.comparison.columns import frame
 from experiments.comparison.condition import holds
 from experiments.comparison.gates import decide, requirement
 from experiments.comparison.query import in_order, known, matrix, only
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 from tests.rows import FAILED, row
 
 RUNS = frame(

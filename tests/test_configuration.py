@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.configuration import composed, configuration_explained
-from experiments.errors import UserError, near
+from experiments.runs.configuration import composed, configuration_explained
+from experiments.system.errors import UserError, suggestion
 
 
 @pytest.mark.parametrize(("overrides", "threads"), [([], None), (["threads=2"], 2)])
@@ -19,11 +19,11 @@ def test_threads_are_asked_for_only_where_somebody_does(overrides: list[str], th
     [
         (["suite=smoke"], r"with a plus: \+suite=NAME"),
         (["hydra.launcher.n_jobs=4"], "Choose another, as in hydra/launcher=joblib"),
-        (["~strategy._target_"], "strategy: the _target_ of this card, which it lacks, does not make a"),
+        (["~strategy._target_"], "strategy: the _target_ of this option, which it lacks, does not make a"),
         (["strategy._target_=experiments.model.mlp.MLP"], "does not make a experiments.strategy.Strategy"),
         (
             ["model.path=my.keras"],
-            "model.path: this setting is one of model=keras_file, and not of the card chosen here",
+            "model.path: this setting belongs to model=keras_file, and not to the option chosen here",
         ),
         (["training.learning_rate=inf"], "training.learning_rate=inf: input should be a finite number"),
         (["tracking.uri=postgres://me:secret@host/db"], r"tracking.uri=postgres://\*\*\*@host/db: give"),
@@ -43,7 +43,7 @@ def test_a_mistake_is_a_message_that_says_what_is_right(overrides: list[str], me
 
 
 def test_a_name_is_proposed_whatever_its_case() -> None:
-    assert near("QAT", ["none", "qat"]).startswith("Did you mean qat?")
+    assert suggestion("QAT", ["none", "qat"]).startswith("Did you mean qat?")
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,12 @@ import pytest
 
 from experiments.dataset import Dataset, Images
 from experiments.dataset.mnist import Mnist
-from experiments.errors import UserError
-from experiments.exact import OpKey, float_constants
-from experiments.graph import Op, arithmetic, coverage, read_ops
 from experiments.measure.accuracy import keras_logits, tflite_logits
 from experiments.model import Architecture
 from experiments.model.article_cnn import ArticleCNN
 from experiments.model.ds_cnn import DSCNN
 from experiments.model.mlp import MLP
 from experiments.model.resnet8 import ResNet8
-from experiments.promise import broken
 from experiments.strategy import Strategy
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.cluster import Cluster
@@ -29,17 +25,17 @@ from experiments.strategy.cluster_qat import ClusterQAT
 from experiments.strategy.finetune import Finetune
 from experiments.strategy.finetune_ptq_int8 import FinetunePTQInt8
 from experiments.strategy.none import Nothing
+from experiments.strategy.post_training import PTQDynamic, PTQFloat16, PTQInt4, PTQInt8, PTQInt16x8
 from experiments.strategy.prune import Prune
 from experiments.strategy.prune_cluster_qat import PruneClusterQAT
 from experiments.strategy.prune_qat import PruneQAT
-from experiments.strategy.ptq_dynamic import PTQDynamic
-from experiments.strategy.ptq_float16 import PTQFloat16
-from experiments.strategy.ptq_int4 import PTQInt4
-from experiments.strategy.ptq_int8 import PTQInt8
-from experiments.strategy.ptq_int16x8 import PTQInt16x8
 from experiments.strategy.qat import QAT
-from experiments.tflite import Float32, Int8, Rest, TFLiteModel, _Traced, convert
-from experiments.training import Trained
+from experiments.system.errors import UserError
+from experiments.tflite.conversion import Float32, Int8, Rest, TFLiteModel, _Traced, convert
+from experiments.tflite.expectation import broken
+from experiments.tflite.graph import Op, arithmetic, coverage, read_ops
+from experiments.tflite.selective import OpKey, float_constants
+from experiments.training.loop import Trained
 
 pytestmark = pytest.mark.tensorflow
 
@@ -75,7 +71,7 @@ def calibration(count: int) -> Images:
 
 def built(architecture: Architecture) -> Any:
     """The untrained model."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
@@ -90,7 +86,7 @@ def converted(architecture: Architecture, strategy: Strategy) -> tuple[Any, TFLi
 def made_of(model: Any, strategy: Strategy) -> tuple[Any, TFLiteModel, tuple[Op, ...]]:
     """The same of a model that is there."""
     parent = strategy.prepare(model, Trained.untouched, calibration).model
-    file = convert(parent, strategy.scheme, calibration, strategy.promise(model).chosen)
+    file = convert(parent, strategy.scheme, calibration, strategy.expectation(model).chosen)
     return parent, file, read_ops(file.content, [layer.name for layer in model.layers])
 
 
@@ -124,7 +120,7 @@ def test_the_file_is_byte_for_byte_what_the_converter_makes_of_the_whole_model(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     _, file, _ = converted(ArticleCNN(), STRATEGIES[name])
-    monkeypatch.setattr("experiments.tflite._traced", lambda model: _Traced(model, model, frozenset()))
+    monkeypatch.setattr("experiments.tflite.conversion._traced", lambda model: _Traced(model, model, frozenset()))
     assert file == converted(ArticleCNN(), STRATEGIES[name])[1]
 
 
@@ -174,7 +170,7 @@ def assert_exact(architecture: Architecture, strategy: str, chosen: tuple[str, .
     choice = CHOOSING[strategy](layers=chosen)
     _, file, ops = converted(architecture, choice)
     assert integer_layers(ops) == set(chosen)
-    assert broken(choice.promise(built(architecture)), ops) == ()
+    assert broken(choice.expectation(built(architecture)), ops) == ()
     assert np.isfinite(tflite_logits(file, data().test.x[:5])).all()
 
 
@@ -230,7 +226,7 @@ def test_beside_the_chosen_layer_all_is_as_in_the_float_file(chosen: str) -> Non
 
 
 def test_a_convolution_in_three_dimensions_takes_one_filter_for_each_value() -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()
     layers = [keras.Input((6, 6, 6, 1)), keras.layers.Conv3D(8, 3, name="conv3d"), keras.layers.Flatten()]
@@ -242,7 +238,7 @@ def test_a_convolution_in_three_dimensions_takes_one_filter_for_each_value() -> 
 
 def twice_the_same_convolution() -> Any:
     """A model in a model: both convolutions of the inner one are of one layer, and their kernels have one shape."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     inner = keras.Sequential([keras.layers.Conv2D(4, 3, padding="same", name=f"conv_{n}") for n in "ab"], name="inner")
     return keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Conv2D(4, 3, padding="same", name="outer"), inner,
@@ -258,7 +254,7 @@ def test_ops_of_one_kind_in_a_layer_get_back_their_own_constants() -> None:
 
 def default_names() -> Any:
     """A model of a user who names no layer: Keras calls the first Add `add`, as every Add calls its own op."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
@@ -280,13 +276,13 @@ def default_names() -> Any:
 def test_layers_of_default_names_are_told_apart(strategy: str, chosen: tuple[str, ...]) -> None:
     choice, model = CHOOSING[strategy](layers=chosen), default_names()
     _, _, ops = made_of(model, choice)
-    assert broken(choice.promise(model), ops) == ()
+    assert broken(choice.expectation(model), ops) == ()
     assert integer_layers(ops) == set(chosen)
 
 
 def ending_in(last: str) -> Any:
     """A model whose last op has no kernel, and so no name but that of the model's output."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()
     layers = keras.layers
@@ -308,7 +304,7 @@ def test_the_op_that_makes_the_output_is_of_the_last_layer(last: str) -> None:
 def test_a_convolution_alone_is_chosen_whatever_the_model_ends_in(strategy: str, last: str) -> None:
     choice, model = CHOOSING[strategy](layers=("conv2d",)), ending_in(last)
     _, _, ops = made_of(model, choice)
-    assert broken(choice.promise(model), ops) == ()
+    assert broken(choice.expectation(model), ops) == ()
 
 
 @pytest.mark.parametrize("rest", ["dynamic", "float16"])
@@ -316,7 +312,7 @@ def test_a_convolution_alone_is_chosen_whatever_the_model_ends_in(strategy: str,
 def test_the_rest_has_smaller_weights_and_the_chosen_layers_stay_exact(chosen: tuple[str, ...], rest: Rest) -> None:
     strategy = Annotate(layers=chosen, rest=rest)
     _, file, ops = converted(ArticleCNN(), strategy)
-    assert broken(strategy.promise(built(ArticleCNN())), ops) == ()
+    assert broken(strategy.expectation(built(ArticleCNN())), ops) == ()
     assert np.isfinite(tflite_logits(file, data().test.x[:5])).all()
 
 
@@ -335,7 +331,7 @@ def test_annotation_leaves_the_baseline_as_it_is() -> None:
 def test_a_pattern_that_matches_nothing_is_found_before_training() -> None:
     model = ArticleCNN().build(data().input_shape, data().classes)
     with pytest.raises(UserError, match=r"'LSTM' chooses no layer"):
-        Annotate(layers=("LSTM",)).promise(model)
+        Annotate(layers=("LSTM",)).expectation(model)
 
 
 # Ranges that are learned need training: test_pipeline has those.
@@ -362,7 +358,7 @@ def test_one_image_a_call_on_all_cores_gives_the_answers_of_the_plain_loop() -> 
 
 
 def test_calibrated_ranges_are_what_the_float_model_causes() -> None:
-    from experiments.strategy.annotation import annotated_whole, calibrate_ranges
+    from experiments.quantization.annotation import annotated_whole, calibrate_ranges
 
     model = built(ArticleCNN())
     quantized = annotated_whole(model)
@@ -373,7 +369,7 @@ def test_calibrated_ranges_are_what_the_float_model_causes() -> None:
 
 def sequence_model(kind: str) -> Any:
     """A classifier of series: what Keras makes of the layer depends on the size of the batch."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
@@ -411,7 +407,7 @@ def test_a_loop_that_cannot_be_calibrated_is_refused_by_name(kind: str) -> None:
 
 
 def test_an_op_that_tflite_lacks_is_named_with_its_layer_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
-    from experiments.tensorflow_quietly import keras, tf
+    from experiments.system.tensorflow import keras, tf
 
     images = keras.Input((4, 4))
     model = keras.Model(images, tf.linalg.det(keras.layers.Reshape((4, 4))(images))[:, None])

@@ -6,12 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.errors import UserError
-from experiments.graph import read_ops
 from experiments.model import copies
 from experiments.model.copies import first_difference, unwrapped
-from experiments.precision import in_precision
-from experiments.promise import broken
 from experiments.strategy import Strategy
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.cluster import Cluster
@@ -21,8 +17,12 @@ from experiments.strategy.prune import Prune
 from experiments.strategy.prune_cluster_qat import PruneClusterQAT
 from experiments.strategy.prune_qat import PruneQAT
 from experiments.strategy.qat import QAT
-from experiments.tflite import Float32, convert
-from experiments.training import Trained
+from experiments.system.errors import UserError
+from experiments.tflite.conversion import Float32, convert
+from experiments.tflite.expectation import broken
+from experiments.tflite.graph import read_ops
+from experiments.training.loop import Trained
+from experiments.training.precision import in_precision
 
 pytestmark = pytest.mark.tensorflow
 
@@ -46,14 +46,14 @@ WHOLE: dict[str, Strategy] = {
 
 
 def sequential(*layers: Any) -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     return keras.Sequential([keras.layers.InputLayer(SHAPE), *layers])
 
 
 def ending(*layers: Any) -> list[Any]:
     """These layers, and a head of three classes behind them."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     return [*layers, keras.layers.Flatten(), keras.layers.Dense(3, name="head")]
 
@@ -64,27 +64,27 @@ def adapted(layer: Any, values: Any = IMAGES) -> Any:
 
 
 def with_a_normalization() -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     normalization = adapted(keras.layers.Normalization(name="normalization"), 200 * IMAGES)
     return sequential(*ending(normalization, keras.layers.Conv2D(4, 3, activation="relu")))
 
 
 def with_a_normalization_within_a_model() -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     return sequential(sequential(adapted(keras.layers.Normalization(), 200 * IMAGES)), *ending())
 
 
 def with_bins() -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     layers = [keras.layers.Flatten(), adapted(keras.layers.Discretization(num_bins=4)), keras.layers.Embedding(5, 2)]
     return sequential(*ending(*layers))
 
 
 def with_a_mask() -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     bins = adapted(keras.layers.Discretization(num_bins=4))
     layers = [keras.layers.Flatten(), bins, keras.layers.Embedding(5, 2, mask_zero=True), keras.layers.Dense(4)]
@@ -92,7 +92,7 @@ def with_a_mask() -> Any:
 
 
 def with_batchnorm_statistics() -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     model = sequential(*ending(keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization(), keras.layers.ReLU()))
     model.layers[1].moving_mean.assign([0.3, -0.2, 0.1, 0.5])
@@ -100,7 +100,7 @@ def with_batchnorm_statistics() -> Any:
 
 
 def with_a_spectral_norm() -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     return sequential(*ending(keras.layers.Conv2D(4, 3, activation="relu")), keras.layers.SpectralNormalization(
         keras.layers.Dense(3)
@@ -108,7 +108,7 @@ def with_a_spectral_norm() -> Any:
 
 
 def with_a_layer_called_twice() -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     images, same = keras.Input(SHAPE), keras.layers.Conv2D(1, 3, padding="same", name="same")
     values = keras.layers.Flatten()(same(keras.layers.ReLU()(same(images))))
@@ -116,27 +116,27 @@ def with_a_layer_called_twice() -> Any:
 
 
 def with_random_images() -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     layers = [keras.layers.RandomFlip(), keras.layers.GaussianNoise(0.1), keras.layers.Conv2D(4, 3)]
     return sequential(*ending(*layers))
 
 
 def with_a_lambda() -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     return sequential(keras.layers.Lambda(lambda x: 2 * x), *ending(keras.layers.Conv2D(4, 3)))
 
 
 def with_penalties() -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     layers = [keras.layers.Conv2D(4, 3, kernel_regularizer="l2", activity_regularizer="l2")]
     return sequential(*ending(*layers, keras.layers.ActivityRegularization(0.1)))
 
 
 def with_a_frozen_trunk() -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     trunk = [keras.layers.Conv2D(4, 3, name="trunk"), keras.layers.BatchNormalization(name="bn"), keras.layers.ReLU()]
     model = sequential(*ending(*trunk))
@@ -153,7 +153,7 @@ KINDS = (
 
 
 def built(kind: Callable[[], Any]) -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
@@ -165,7 +165,7 @@ def calibration(count: int) -> Any:
 
 
 def one_epoch(model: Any, callbacks: Sequence[Any] = ()) -> Trained:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(IMAGES, LABELS, batch_size=20, epochs=1, verbose=0, callbacks=list(callbacks))
@@ -233,7 +233,7 @@ def test_the_file_of_a_compressed_model_with_frozen_layers_is_as_expected(strate
     trained = WHOLE[strategy].prepare(model, one_epoch, calibration)
     file = convert(trained.model, Float32(), calibration)
     ops = read_ops(file.content, [layer.name for layer in model.layers])
-    assert broken(WHOLE[strategy].promise(model), ops) == ()
+    assert broken(WHOLE[strategy].expectation(model), ops) == ()
 
 
 @pytest.mark.parametrize("strategy", [Prune(), Cluster()], ids=lambda strategy: type(strategy).__name__)
@@ -241,7 +241,7 @@ def test_a_model_whose_kernels_are_all_frozen_cannot_be_compressed(strategy: Str
     model = built(with_a_frozen_trunk)
     model.trainable = False
     with pytest.raises(UserError, match="all that have kernels are frozen"):
-        strategy.promise(model)
+        strategy.expectation(model)
 
 
 def test_a_twin_in_bfloat16_has_the_state_of_the_model() -> None:

@@ -14,19 +14,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments import artifacts
-from experiments.artifacts import CHANGED, LAYERS, PREDICTIONS, RECORD, SAMPLES
 from experiments.comparison.columns import frame
 from experiments.comparison.compared import compared
+from experiments.comparison.display import display_table
 from experiments.comparison.files import write_comparison
-from experiments.comparison.people import for_people
-from experiments.comparison.pictures import drawn
-from experiments.errors import UserError
 from experiments.plots.comparison import Pictures
-from experiments.processes import alive
-from experiments.progress import complain_once
-from experiments.record import Answers
+from experiments.plots.export import drawn
+from experiments.record import artifacts
+from experiments.record.artifacts import CHANGED, LAYERS, PREDICTIONS, RECORD, SAMPLES
+from experiments.record.run_record import Predictions
 from experiments.report.page import report
+from experiments.system.errors import UserError
+from experiments.system.processes import alive
+from experiments.system.progress import warn_once
 from experiments.tracking.rows import row_of, rows_of
 from experiments.tracking.tables import Recorded
 from tests.rows import row
@@ -49,7 +49,7 @@ def recorded(strategy: str = "none", **changes: Any) -> Recorded:
 
 @pytest.fixture(autouse=True)
 def _each_is_said_again() -> None:
-    complain_once.cache_clear()
+    warn_once.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ class InMemory:
             raise UserError("Files of runs in s3://gone cannot be read (no route).")
         return self.files.get((run_id, artifact), SOUND.get(artifact))
 
-    def predictions(self, run_id: str) -> Answers | None:
+    def predictions(self, run_id: str) -> Predictions | None:
         content = self.content(run_id, PREDICTIONS)
         return None if content is None else artifacts.read_predictions(content, run_id)
 
@@ -239,7 +239,7 @@ def test_whatever_a_store_holds_becomes_tables(tmp_path_factory: pytest.TempPath
     comparison = compared(InMemory({}), frame(rows_of([*SOUND_RUNS, *runs])))  # type: ignore[arg-type]
     write_comparison(comparison, tmp_path_factory.mktemp("files"))
     assert {"4none", "3qat", "8finetune"} <= {*comparison.runs["run_id"]}
-    assert len(for_people(comparison.table))
+    assert len(display_table(comparison.table))
 
 
 @settings(max_examples=40, **ALIKE)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from experiments.dataset.archive import read_archive
 from experiments.dataset.keras_datasets import KerasDataset
 from experiments.dataset.mnist import FILE, Mnist
 from experiments.dataset.npz import Npz
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 
 ARRAYS: dict[str, Any] = {
     "x_train": np.zeros((20, 4, 4), np.uint8),
@@ -168,7 +168,7 @@ def test_more_images_than_there_are_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.tensorflow
 def test_a_download_that_fails_says_how_to_give_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     def offline() -> None:
         raise Exception("URL fetch failure")  # noqa: TRY002  # as Keras does
@@ -180,7 +180,7 @@ def test_a_download_that_fails_says_how_to_give_a_file(monkeypatch: pytest.Monke
 
 @pytest.mark.tensorflow
 def test_what_a_killed_download_has_left_is_fetched_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     left = tmp_path / ".keras" / "datasets" / "fashion-mnist" / "train-images-idx3-ubyte.gz"
     left.parent.mkdir(parents=True)
@@ -200,7 +200,7 @@ def test_what_a_killed_download_has_left_is_fetched_anew(monkeypatch: pytest.Mon
 def test_what_cannot_be_read_and_not_fetched_anew_stays_where_it_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     kept = tmp_path / ".keras" / "datasets" / "fashion-mnist" / "train-images-idx3-ubyte.gz"
     kept.parent.mkdir(parents=True)
@@ -233,7 +233,7 @@ def test_a_sample_of_all_is_all_in_its_order() -> None:
 
 @pytest.mark.tensorflow
 def test_a_keras_data_set_is_read_in_its_own_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     def cached() -> Any:
         x, y = np.zeros((10, 32, 32, 3), np.uint8), np.arange(10).reshape(10, 1)

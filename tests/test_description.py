@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.description import description
-from experiments.statistics import Estimate
+from experiments.record.description import description
+from experiments.statistics.estimates import Estimate
 
 
 def said(verdict: str = "faster", change: tuple[float, float, float] = (0.0, -0.001, 0.001), **words: str) -> str:

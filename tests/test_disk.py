@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.cache import Arrays, Cache
-from experiments.disk import explained, is_full, mount_point
-from experiments.errors import UserError
-from experiments.isolation import Failure
-from experiments.temporary import own_folder, temporary_folder
+from experiments.runs.worker import Failure
+from experiments.system.cache import Arrays, Cache
+from experiments.system.disk import explained, is_full, mount_point
+from experiments.system.errors import UserError
+from experiments.system.temporary import own_folder, temporary_folder
 from experiments.tracking import Tracking, connect
 from tests.conftest import ENVIRONMENT, save_images
 

@@ -15,11 +15,11 @@ import psutil
 import pytest
 
 from benchmarks.publish import pages
-from experiments.card import CONF
 from experiments.compare import load
 from experiments.comparison.columns import COLUMNS
+from experiments.system.options import CONF
 from experiments.tracking import Store, Tracking, connect
-from tests.conftest import ENVIRONMENT, Done, own_card, run, save_images
+from tests.conftest import ENVIRONMENT, Done, own_option, run, save_images
 
 pytestmark = pytest.mark.endtoend
 
@@ -283,13 +283,13 @@ def test_a_user_s_architecture_is_one_card(folder: Path) -> None:
         "class Mine(Architecture):\n"
         "    units: int = 4\n"
         "    def build(self, input_shape, classes):\n"
-        "        from experiments.tensorflow_quietly import keras\n"
+        "        from experiments.system.tensorflow import keras\n"
         "        layers = [keras.layers.InputLayer(input_shape), keras.layers.Flatten(), keras.layers.Dense(classes)]\n"
         "        return keras.Sequential(layers)\n"
     )
-    (folder / "cards" / "model").mkdir(parents=True)
-    (folder / "cards" / "model" / "mine.yaml").write_text("# mine\n_target_: mine.Mine\nunits: 8\n")
-    done = run(folder, "experiments.run", "--config-dir", "cards", "model=mine", "strategy=ptq_int8", *SMALL[1:])
+    (folder / "options" / "model").mkdir(parents=True)
+    (folder / "options" / "model" / "mine.yaml").write_text("# mine\n_target_: mine.Mine\nunits: 8\n")
+    done = run(folder, "experiments.run", "--config-dir", "options", "model=mine", "strategy=ptq_int8", *SMALL[1:])
     assert done.returncode == 0, done.stderr
     assert table(folder)["model"].iloc[0] == "mine"
 
@@ -308,8 +308,8 @@ def test_the_pages_notebook_example_works_as_it_stands(sweep: tuple[Path, Done])
 
 
 def test_the_pages_own_strategy_works_as_it_stands(folder: Path) -> None:
-    own_card(folder, "strategy/mine", "FinetuneThenInt16", example("class FinetuneThenInt16"))
-    done = run(folder, "experiments.run", "--config-dir", "cards", "strategy=mine", *SMALL)
+    own_option(folder, "strategy/mine", "FinetuneThenInt16", example("class FinetuneThenInt16"))
+    done = run(folder, "experiments.run", "--config-dir", "options", "strategy=mine", *SMALL)
     assert done.returncode == 0, done.stderr
     row = table(folder).iloc[0]
     assert (row["strategy"], row["finetune_epochs"], row["arithmetic"]) == ("mine", 1, "3 int16x8")
@@ -326,14 +326,14 @@ def test_an_own_tracking_address_is_used(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["strategy=qatt"], "strategy=qatt: there is no such card in conf/strategy. Did you mean qat?"),
-        (["-m", "strategy=none,qatt"], "strategy=qatt: there is no such card"),
+        (["strategy=qatt"], "strategy=qatt: there is no such option in conf/strategy. Did you mean qat?"),
+        (["-m", "strategy=none,qatt"], "strategy=qatt: there is no such option"),
         (["model=resnet"], "Did you mean resnet8?"),
         (["dataset=minst"], "Did you mean mnist?"),
         (["epohcs=3"], "epohcs: there is no such setting. Did you mean epochs?"),
         (["-m", "epohcs=3,4"], "epohcs: there is no such setting. Did you mean epochs?"),
         (["strategy=annotate", "strategy.layer=[a]"], "Did you mean strategy.layers"),
-        (["-m", "strategy=none,annotate", "strategy.layers=[Dense]"], "with two plusses: ++strategy.layers=VALUE"),
+        (["-m", "strategy=none,annotate", "strategy.layers=[Dense]"], "with two plus signs: ++strategy.layers=VALUE"),
         (["epochs=-1"], "training.epochs=-1: input should be greater than or equal to 0"),
         (["-m", "epochs=1,-1"], "nothing was run"),
         (["-m", "strategy=glob(ptq_int9*)"], "strategy=glob(ptq_int9*): this sweep has no job"),
@@ -343,7 +343,7 @@ def test_an_own_tracking_address_is_used(folder: Path) -> None:
         (["seed=4294967296"], "seed=4294967296: input should be less than 4294967296"),
         (["+epohcs=3"], "epohcs: there is no such setting. Did you mean epochs?"),
         (["~latency"], "latency: this setting was taken away"),
-        (["strategy=null"], "strategy=null: the name of a card is needed. Did you mean none?"),
+        (["strategy=null"], "strategy=null: the name of an option is needed. Did you mean none?"),
         (["cache.dir="], "cache.dir=: the name of a file or folder is needed"),
         (["tracking=server", "tracking.uri=http://host:port"], "http://host:port: cannot be used"),
         (["tracking.uri=postgresql://me:secret@127.0.0.1:9/db"], "postgresql://***@127.0.0.1:9/db: cannot be used"),
@@ -433,8 +433,8 @@ def test_a_crash_in_native_code_is_a_failed_run_and_not_the_end_of_the_sweep(fol
         "    def prepare(self, model, fit, calibration):\n"
         "        os.kill(os.getpid(), signal.SIGSEGV)\n"
     )
-    own_card(folder, "strategy/hostile", "Hostile", crash)
-    done = run(folder, "experiments.run", "--config-dir", "cards", "-m", "strategy=hostile,none", *SMALL)
+    own_option(folder, "strategy/hostile", "Hostile", crash)
+    done = run(folder, "experiments.run", "--config-dir", "options", "-m", "strategy=hostile,none", *SMALL)
     assert done.returncode == 1
     assert "crashed with SIGSEGV in native code" in done.stderr
     assert list(table(folder)["status"]) == ["FAILED", "FINISHED"]
@@ -477,15 +477,15 @@ def test_an_output_file_that_cannot_be_written_is_exit_code_2(sweep: tuple[Path,
 
 def test_a_file_that_breaks_its_strategy_s_promise_is_marked_and_is_an_error(folder: Path) -> None:
     lie = (
-        "from experiments.promise import Promise\n"
+        "from experiments.tflite.expectation import Promise\n"
         "from experiments.strategy.none import Nothing\n"
         "class Liar(Nothing):\n"
         "    def promise(self, model):\n"
-        "        return Promise('int8')\n"
+        "        return Promise('float32', sparsity=0.9)\n"
     )
-    own_card(folder, "strategy/liar", "Liar", lie)
-    done = run(folder, "experiments.run", "--config-dir", "cards", "-m", "strategy=none,liar", *SMALL)
+    own_option(folder, "strategy/liar", "Liar", lie)
+    done = run(folder, "experiments.run", "--config-dir", "options", "-m", "strategy=none,liar", *SMALL)
     assert done.returncode == 1
     assert "NOT VERIFIED" in done.stdout
-    assert "computes in float32 instead of int8" in done.stderr
+    assert "of the weights are zero instead of 90.0%" in done.stderr
     assert list(table(folder)["verified"]) == ["true", "false"]

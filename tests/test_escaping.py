@@ -11,9 +11,9 @@ from rich.table import Table
 from experiments.comparison.columns import frame
 from experiments.comparison.files import FORMS, write_csv
 from experiments.comparison.regressions import earlier
-from experiments.errors import UserError, mistakes_told
-from experiments.escaping import from_spreadsheet_text, markdown_text, spreadsheet_text, visible
-from experiments.progress import CONSOLE, complain, print_whole, say
+from experiments.system.errors import UserError, reporting_user_errors
+from experiments.system.escaping import from_spreadsheet_text, markdown_text, spreadsheet_text, visible
+from experiments.system.progress import CONSOLE, print_whole, say, warn
 from tests.rows import row
 
 FORMULAS = (
@@ -132,8 +132,8 @@ def test_a_terminal_is_told_nothing_by_a_name(
 
 
 def test_a_message_tells_a_terminal_nothing_either(capsys: pytest.CaptureFixture[str]) -> None:
-    complain(TERMINAL)
-    with pytest.raises(SystemExit), mistakes_told():
+    warn(TERMINAL)
+    with pytest.raises(SystemExit), reporting_user_errors():
         raise UserError(f"--sweep: Known: {TERMINAL}")
     err = capsys.readouterr().err
     assert "\\x1b]0;owned" in err

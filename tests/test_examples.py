@@ -11,7 +11,7 @@ from experiments.dataset.archive import read_archive
 from experiments.dataset.npz import Npz
 from experiments.dataset.shapes import image_shape, shape_for
 from experiments.dataset.values import Scale
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 
 BYTES = np.array([0, 51, 255]).reshape(3, 1) * np.ones((1, 4), int)
 UNIT = [0.0, 51 / 255, 1.0]

@@ -13,7 +13,6 @@ from hypothesis.extra.numpy import arrays
 
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
-from experiments.graph import Op, read_ops
 from experiments.measure.accuracy import Logits, tflite_logits
 from experiments.measure.fidelity import OpNoise, decibel, delegated, gaps, op_noise
 from experiments.model import Architecture
@@ -22,7 +21,7 @@ from experiments.model.resnet8 import ResNet8
 from experiments.plots.run import COLOURS, save_noise
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.qat import QAT
-from experiments.tflite import (
+from experiments.tflite.conversion import (
     Dynamic,
     DynamicInt4,
     Float16,
@@ -34,7 +33,8 @@ from experiments.tflite import (
     TFLiteModel,
     convert,
 )
-from experiments.training import Trained
+from experiments.tflite.graph import Op, read_ops
+from experiments.training.loop import Trained
 
 # One more than the strategies promise; what an op can carry, the extremes among it.
 TYPES = (*COLOURS, "uint8")
@@ -82,7 +82,7 @@ def data() -> Dataset:
 
 def built() -> Any:
     """The untrained model."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
@@ -119,7 +119,7 @@ def test_float16_weights_are_more_faithful_than_int8() -> None:
 
 @pytest.mark.tensorflow
 def test_float_layers_before_an_annotated_one_are_exact() -> None:
-    from experiments.strategy.annotation import fake_quantization_off
+    from experiments.quantization.annotation import fake_quantization_off
 
     model = built()
     layers = [layer.name for layer in model.layers]
@@ -135,12 +135,12 @@ def test_float_layers_before_an_annotated_one_are_exact() -> None:
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("architecture", [ArticleCNN(), ResNet8()], ids=lambda card: type(card).__name__)
+@pytest.mark.parametrize("architecture", [ArticleCNN(), ResNet8()], ids=lambda option: type(option).__name__)
 def test_learned_weights_in_a_plain_model_make_the_file_of_the_model_without_its_fake_quantization(
     architecture: Architecture,
 ) -> None:
-    from experiments.strategy.annotation import fake_quantization_off, in_float
-    from experiments.tensorflow_quietly import keras
+    from experiments.quantization.annotation import fake_quantization_off, in_float
+    from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()
     model = architecture.build(data().input_shape, data().classes)
@@ -159,8 +159,8 @@ def test_learned_weights_in_a_plain_model_make_the_file_of_the_model_without_its
 
 @pytest.mark.tensorflow
 def test_a_layer_with_several_weights_of_one_name_takes_each_of_them() -> None:
-    from experiments.strategy.annotation import in_float
-    from experiments.tensorflow_quietly import keras
+    from experiments.quantization.annotation import in_float
+    from experiments.system.tensorflow import keras
 
     both_ways = keras.layers.Bidirectional(keras.layers.SimpleRNN(2))
     model = keras.Sequential([keras.layers.InputLayer((3, 4)), both_ways])

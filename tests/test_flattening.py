@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.errors import UserError
-from experiments.graph import read_ops
 from experiments.model.copies import first_difference
 from experiments.model.flattening import plain
-from experiments.promise import broken
 from experiments.strategy.annotate import Annotate
-from experiments.strategy.ptq_int8 import PTQInt8
-from experiments.tflite import Float32, convert
-from experiments.training import Trained
+from experiments.strategy.post_training import PTQInt8
+from experiments.system.errors import UserError
+from experiments.tflite.conversion import Float32, convert
+from experiments.tflite.expectation import broken
+from experiments.tflite.graph import read_ops
+from experiments.training.loop import Trained
 
 pytestmark = pytest.mark.tensorflow
 
@@ -24,13 +24,13 @@ IMAGES = np.random.default_rng(0).random((8, *SHAPE), np.float32)
 
 
 def sequential(*layers: Any, name: str | None = None, batch: int | None = None) -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     return keras.Sequential([keras.layers.InputLayer(SHAPE, batch_size=batch), *layers], name=name)
 
 
 def trunk() -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     model = sequential(
         keras.layers.Conv2D(1, 3, padding="same", name="conv"), keras.layers.BatchNormalization(name="bn"), name="trunk"
@@ -40,7 +40,7 @@ def trunk() -> Any:
 
 
 def head() -> list[Any]:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     return [keras.layers.Flatten(name="flatten"), keras.layers.Dense(3, name="head")]
 
@@ -50,7 +50,7 @@ def within_a_sequential() -> Any:
 
 
 def alone() -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     model = keras.Sequential([sequential(*head(), name="trunk")])
     model(IMAGES)
@@ -62,7 +62,7 @@ def within_a_model_within_a_model() -> Any:
 
 
 def with_branches() -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     images = keras.Input(SHAPE)
     values = [keras.layers.Conv2D(1, 3, name=name)(images) for name in "ab"]
@@ -70,7 +70,7 @@ def with_branches() -> Any:
 
 
 def called_twice() -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     images, same = keras.Input(SHAPE), trunk()
     both = keras.layers.Concatenate()([same(images), same(2 * images)])
@@ -87,7 +87,7 @@ NAMES = {
 
 
 def built(kind: Callable[[], Any]) -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
@@ -125,8 +125,8 @@ def test_the_ops_of_a_file_are_those_of_the_layers(kind: Callable[[], Any]) -> N
 
 @pytest.mark.parametrize("pattern", ["trunk/conv", "conv", "Conv2D", "trunk/.*"])
 def test_layers_within_models_are_chosen(pattern: str) -> None:
-    promise = PTQInt8(layers=(pattern,)).promise(plain(built(within_a_sequential), SHAPE, "a model"))
-    assert promise.chosen == frozenset({"trunk/conv", "trunk/bn"})
+    expectation = PTQInt8(layers=(pattern,)).expectation(plain(built(within_a_sequential), SHAPE, "a model"))
+    assert expectation.chosen == frozenset({"trunk/conv", "trunk/bn"})
 
 
 def test_layers_within_models_are_trained_quantization_aware() -> None:
@@ -135,7 +135,7 @@ def test_layers_within_models_are_trained_quantization_aware() -> None:
     trained = strategy.prepare(model, Trained.untouched, lambda count: IMAGES[:count])
     file = convert(trained.model, strategy.scheme, lambda count: IMAGES[:count])
     ops = read_ops(file.content, [layer.name for layer in model.layers])
-    assert broken(strategy.promise(model), ops) == ()
+    assert broken(strategy.expectation(model), ops) == ()
 
 
 def test_a_frozen_trunk_stays_frozen() -> None:
@@ -146,7 +146,7 @@ def test_a_frozen_trunk_stays_frozen() -> None:
 
 
 def test_batchnorm_called_with_training_false_keeps_its_statistics(capsys: pytest.CaptureFixture[str]) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     def fixed() -> Any:
         images = keras.Input(SHAPE)
@@ -160,7 +160,7 @@ def test_batchnorm_called_with_training_false_keeps_its_statistics(capsys: pytes
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "float64"])
 def test_other_floats_become_float32_within_models_too(policy: str) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.mixed_precision.set_global_policy(policy)
     try:
@@ -179,7 +179,7 @@ def test_a_batch_size_in_the_input_is_set_free(batch: int) -> None:
 
 
 def test_a_model_that_computes_with_its_batch_size_is_refused() -> None:
-    from experiments.tensorflow_quietly import keras, tf
+    from experiments.system.tensorflow import keras, tf
 
     images = keras.Input(SHAPE, batch_size=4)
     model = keras.Model(images, keras.layers.Dense(3)(tf.reshape(images, [4, 36])))
@@ -188,7 +188,7 @@ def test_a_model_that_computes_with_its_batch_size_is_refused() -> None:
 
 
 def test_a_stateful_layer_begins_anew_with_each_batch(capsys: pytest.CaptureFixture[str]) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     layers = [keras.layers.Reshape((6, 6)), keras.layers.GRU(3, stateful=True, name="gru")]
     model = plain(built(lambda: sequential(*layers, batch=2)), SHAPE, "a model")
@@ -197,7 +197,7 @@ def test_a_stateful_layer_begins_anew_with_each_batch(capsys: pytest.CaptureFixt
 
 
 def test_the_words_that_a_lookup_has_learned_are_in_its_configuration() -> None:
-    from experiments.tensorflow_quietly import keras, tf
+    from experiments.system.tensorflow import keras, tf
 
     lookup = keras.layers.IntegerLookup(name="lookup")
     lookup.adapt(np.array([4, 4, 2]))
@@ -208,7 +208,7 @@ def test_the_words_that_a_lookup_has_learned_are_in_its_configuration() -> None:
 
 
 def test_bins_that_keras_leaves_out_when_it_loads_a_file_are_there(tmp_path: Path) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     bins = keras.layers.Discretization(num_bins=4, name="bins")
     bins.adapt(IMAGES)

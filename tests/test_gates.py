@@ -8,8 +8,8 @@ import pytest
 from experiments.comparison.columns import frame
 from experiments.comparison.gates import Decision, decide, requirement, told
 from experiments.comparison.query import in_order, matrix, only, where
-from experiments.errors import UserError
-from experiments.statistics import proportion
+from experiments.statistics.estimates import proportion
+from experiments.system.errors import UserError
 from tests.rows import FAILED, row
 
 RUNS = frame(

@@ -6,19 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.artifacts import class_table
-from experiments.cache import Cache
 from experiments.dataset.npz import Npz
 from experiments.dataset.values import Scale
 from experiments.measure.latency import LatencyProtocol
 from experiments.model.keras_file import KerasFile
-from experiments.pipeline import Experiment, run
-from experiments.record import RunRecord, Setting, remark_of
+from experiments.record.artifacts import class_table
+from experiments.record.run_record import RunRecord, Setting, remark_of
+from experiments.runs.pipeline import Experiment, run
 from experiments.strategy import Strategy
 from experiments.strategy.none import Nothing
-from experiments.strategy.ptq_int8 import PTQInt8
+from experiments.strategy.post_training import PTQInt8
 from experiments.strategy.qat import QAT
-from experiments.training import Training
+from experiments.system.cache import Cache
+from experiments.training.loop import Training
 
 pytestmark = pytest.mark.tensorflow
 
@@ -56,7 +56,7 @@ def record_of(
 
 
 def trained(layers: list[Any], x: Any, y: Any, loss: Any, shape: tuple[int, ...]) -> Any:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input(shape), *layers])
@@ -68,7 +68,7 @@ def trained(layers: list[Any], x: Any, y: Any, loss: Any, shape: tuple[int, ...]
 @pytest.mark.parametrize("strategy", [PTQInt8(), QAT()], ids=["ptq_int8", "qat"])
 @pytest.mark.parametrize("activation", ["sigmoid", "linear"])
 def test_one_output_tells_two_classes_apart(activation: str, strategy: Strategy, tmp_path: Path) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     train, test = (bright(n, 2, (8, 8), n) for n in (300, 100))
     loss = keras.losses.BinaryCrossentropy(from_logits=activation == "linear")
@@ -83,7 +83,7 @@ def test_one_output_tells_two_classes_apart(activation: str, strategy: Strategy,
 
 
 def test_series_keep_their_axes_for_a_conv1d(tmp_path: Path) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     train, test = (bright(n, 4, (32, 3), n) for n in (300, 100))
     layers = [
@@ -97,7 +97,7 @@ def test_series_keep_their_axes_for_a_conv1d(tmp_path: Path) -> None:
 
 
 def test_a_model_that_rescales_its_input_itself_is_warned_of_and_right_without_scaling(tmp_path: Path) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     train, test = (bright(n, 2, (8, 8, 1), n) for n in (300, 100))
     layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(2)]
@@ -110,7 +110,7 @@ def test_a_model_that_rescales_its_input_itself_is_warned_of_and_right_without_s
 
 
 def test_labels_of_some_of_the_outputs_stay_indices_of_the_outputs(tmp_path: Path) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     train, test = (bright(n, 2, (8, 8), n) for n in (300, 100))
     arrays = (train[0], train[1] * 90 + 5, test[0], test[1] * 90 + 5)
@@ -122,7 +122,7 @@ def test_labels_of_some_of_the_outputs_stay_indices_of_the_outputs(tmp_path: Pat
 
 
 def test_words_stand_for_outputs_in_sorted_order_and_are_recorded(tmp_path: Path) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     train, test = (bright(n, 2, (8, 8), n) for n in (300, 100))
     layers = [keras.layers.Flatten(), keras.layers.Dense(1, activation="sigmoid")]

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 
 from experiments.comparison.baseline import against, trained_less, unmatched
 from experiments.comparison.columns import COLUMNS, GROUPED, cell_of, frame, public
+from experiments.comparison.display import OF_RUNS, OF_SEEDS, TO_FLOAT, TO_STRATEGY, display_table, note
 from experiments.comparison.gates import decide, told
 from experiments.comparison.groups import grouped, seeds_to_pool
 from experiments.comparison.names import names
-from experiments.comparison.people import OF_RUNS, OF_SEEDS, TO_FLOAT, TO_STRATEGY, for_people, note
 from experiments.comparison.terminal import styled
-from experiments.errors import UserError
-from experiments.record import Answers
-from experiments.statistics import Estimate, ratio_of_speedups
+from experiments.record.run_record import Predictions
+from experiments.statistics.estimates import Estimate, ratio_of_speedups
+from experiments.system.errors import UserError
 from tests.rows import FAILED, ROWS, answers, digests, row, seeds
 
 
-def known(wrong: Mapping[str, int], **changes: Any) -> Callable[[str], Answers | None]:
+def known(wrong: Mapping[str, int], **changes: Any) -> Callable[[str], Predictions | None]:
     """What runs say: they err on so many images, by the beginning of their id."""
     return lambda run_id: next((answers(n, **changes) for begin, n in wrong.items() if run_id.startswith(begin)), None)
 
@@ -51,7 +51,11 @@ def test_a_group_has_the_columns_of_runs_and_its_counts() -> None:
 def test_a_run_alone_keeps_its_own_row() -> None:
     table = pooled([*seeds("none", 2), row("qat", speedup=3.3)], {"none": 5, "qat": 3})
     alone = table.iloc[1]
-    assert (alone["tflite_accuracy_low"], alone["speedup"], alone["run_id"]) == (0.9734, 3.3, "run-qat")
+    assert (alone["tflite_accuracy_low"], alone["speedup"], alone["run_id"]) == (
+        0.9734,
+        3.3,
+        "run-qat",
+    )
 
 
 def test_a_speedup_over_seeds_is_a_geometric_mean_with_an_interval() -> None:
@@ -96,7 +100,7 @@ def test_a_fault_of_one_run_is_a_fault_of_its_group() -> None:
 
 def test_other_epochs_or_settings_are_other_groups() -> None:
     rows = [*seeds("qat", 2), *seeds("qat", 2, epochs=5), *seeds("qat", 2, **{"strategy.ranges": "calibrated"})]
-    shown = for_people(pooled([{**each, "run_id": f"qat-{n}"} for n, each in enumerate(rows)], {"qat": 5}))
+    shown = display_table(pooled([{**each, "run_id": f"qat-{n}"} for n, each in enumerate(rows)], {"qat": 5}))
     assert list(shown["epochs"]) == ["1", "5", "1"]
     assert list(shown["strategy.ranges"]) == ["", "", "calibrated"]
     assert list(shown["seeds"]) == [2, 2, 2]
@@ -129,7 +133,7 @@ def test_a_failed_run_is_no_seed_and_is_told() -> None:
 
 
 def test_a_group_of_failed_runs_keeps_a_row_with_empty_cells() -> None:
-    shown = for_people(pooled([*seeds("qat", 2), FAILED], {"qat": 3}))
+    shown = display_table(pooled([*seeds("qat", 2), FAILED], {"qat": 3}))
     assert shown.iloc[-1][["strategy", "bytes", "status"]].tolist() == ["annotate", "", "FAILED"]
 
 
@@ -146,19 +150,19 @@ def test_runs_without_answers_or_on_other_images_are_left_out_with_a_note() -> N
 
 def test_a_group_that_differs_in_more_than_seeds_has_means_without_intervals() -> None:
     rows = [row("qat", epochs=n, run_id=f"qat-{n}", tflite_accuracy=0.9 + n / 100) for n in (1, 3)]
-    shown = for_people(grouped(frame(rows), ["strategy"], known({"qat": 3})).table)
+    shown = display_table(grouped(frame(rows), ["strategy"], known({"qat": 3})).table)
     assert shown["TFLite accuracy %"].tolist() == ["92.00"]
     assert shown["runs"].tolist() == [2]
 
 
 def test_a_group_of_several_strategies_says_so() -> None:
-    shown = for_people(grouped(frame([row("none"), row("finetune")]), ["arithmetic"], known({})).table)
+    shown = display_table(grouped(frame([row("none"), row("finetune")]), ["arithmetic"], known({})).table)
     assert shown["strategy"].tolist() == ["several"]
 
 
 def test_grouping_by_run_id_leaves_every_run_as_it_is() -> None:
     table = frame(seeds("qat", 3))
-    assert for_people(grouped(table, ["run_id"], known({})).table)["seed"].tolist() == ["0", "1", "2"]
+    assert display_table(grouped(table, ["run_id"], known({})).table)["seed"].tolist() == ["0", "1", "2"]
 
 
 def test_what_is_below_a_table_of_groups_speaks_of_seeds() -> None:
@@ -181,7 +185,7 @@ def test_of_a_group_the_run_of_the_lowest_seed_is_shipped() -> None:
     assert told(decision, "tflite_bytes", lowest=True)[-1].endswith("The file is that of the lowest seed, run qat-0.")
 
 
-def held(
+def relative(
     rows: list[dict[str, Any]], strategy: str = "finetune", wrong: Mapping[str, int] | None = None
 ) -> pd.DataFrame:
     return against(frame(rows), strategy, known({"": 5} if wrong is None else wrong))
@@ -189,12 +193,12 @@ def held(
 
 def test_a_run_is_held_against_the_baseline_of_its_epochs_and_seed() -> None:
     rows = [row("none", seed=n, epochs=e, run_id=f"none-{n}-{e}") for n in (0, 1) for e in (1, 5)]
-    table = held([*rows, row("qat", seed=1, epochs=5, finetune_epochs=5)], "none")
+    table = relative([*rows, row("qat", seed=1, epochs=5, finetune_epochs=5)], "none")
     assert table["against_run_id"].tolist() == [*(each["run_id"] for each in rows), "none-1-5"]
 
 
 def test_a_difference_is_that_of_the_same_images() -> None:
-    table = held([row("finetune"), row("qat")], wrong={"run-fine": 10, "run-qat": 4})
+    table = relative([row("finetune"), row("qat")], wrong={"run-fine": 10, "run-qat": 4})
     qat = table.iloc[1]
     assert qat["accuracy_difference"] == pytest.approx(0.06)
     assert qat["accuracy_difference_low"] < 0.06 < qat["accuracy_difference_high"]
@@ -202,19 +206,19 @@ def test_a_difference_is_that_of_the_same_images() -> None:
 
 
 def test_a_difference_without_answers_has_no_interval() -> None:
-    table = held([row("finetune", tflite_accuracy=0.97), row("qat", tflite_accuracy=0.98)], wrong={})
-    assert for_people(table)["against finetune, points"].tolist() == ["+0.00", "+1.00"]
+    table = relative([row("finetune", tflite_accuracy=0.97), row("qat", tflite_accuracy=0.98)], wrong={})
+    assert display_table(table)["against finetune, points"].tolist() == ["+0.00", "+1.00"]
 
 
 def test_sizes_and_speeds_are_ratios_to_the_baseline() -> None:
     rows = [row("finetune", tflite_bytes=600.0, speedup=1.0), row("qat", tflite_bytes=150.0, speedup=3.0)]
-    qat = held(rows).iloc[1]
+    qat = relative(rows).iloc[1]
     assert (qat["size_against"], qat["speedup_against"]) == (4.0, 3.0)
 
 
 def test_a_run_that_trains_is_held_against_as_many_epochs() -> None:
     rows = [row("finetune", finetune_epochs=n, run_id=f"finetune-{n}") for n in (1, 4)]
-    table = held([*rows, row("qat", finetune_epochs=4), row("ptq_int8")])
+    table = relative([*rows, row("qat", finetune_epochs=4), row("ptq_int8")])
     assert table["against_run_id"].tolist()[2] == "finetune-4"
     assert pd.isna(table["against_run_id"].iloc[3])
     (line,) = unmatched(table, "finetune")
@@ -224,7 +228,7 @@ def test_a_run_that_trains_is_held_against_as_many_epochs() -> None:
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
 def test_a_run_that_trains_is_never_held_against_other_epochs(status: str) -> None:
     others = [row("finetune"), row("finetune", finetune_epochs=4, status=status)]
-    table = held([*others[status == "FINISHED" :], row("qat", finetune_epochs=1)])
+    table = relative([*others[status == "FINISHED" :], row("qat", finetune_epochs=1)])
     assert pd.isna(table["against_run_id"].iloc[-1])
 
 
@@ -237,20 +241,20 @@ CONTROLS = [further("finetune", n, n, run_id=f"finetune-{n}") for n in (2, 4)]
 
 
 def test_a_strategy_that_trains_twice_is_held_against_as_many_epochs_in_all() -> None:
-    table = held([*CONTROLS, further("qat", 2, 2), further("prune_qat", 4, 2)])
+    table = relative([*CONTROLS, further("qat", 2, 2), further("prune_qat", 4, 2)])
     assert table["against_run_id"].tolist()[2:] == ["finetune-2", "finetune-4"]
     assert trained_less(table, table, "finetune") == []
 
 
 def test_a_strategy_that_trains_longer_than_any_control_is_told_which_one_it_needs() -> None:
-    table = held([CONTROLS[0], further("qat", 2, 2), further("prune_qat", 4, 2), further("cluster_qat", 4, 2)])
+    table = relative([CONTROLS[0], further("qat", 2, 2), further("prune_qat", 4, 2), further("cluster_qat", 4, 2)])
     (line,) = trained_less(table, table, "finetune")
     assert line.startswith("prune_qat and cluster_qat trained for more epochs")
     assert line.endswith("add strategy=finetune finetune.epochs=4.")
 
 
 def test_that_a_baseline_trains_less_than_what_follows_needs_no_saying() -> None:
-    table = held([row("none"), further("qat", 2, 2)], "none")
+    table = relative([row("none"), further("qat", 2, 2)], "none")
     assert trained_less(table, table, "none") == []
 
 
@@ -258,25 +262,25 @@ def test_of_several_controls_the_one_of_the_same_further_training_fits() -> None
     rates = ("0.001", "0.0001")
     rows = [further(name, 1, 1, run_id=f"{name}-{rate}", **{"finetune.learning_rate": rate})
             for name in ("finetune", "qat") for rate in rates]  # fmt: skip
-    assert held(rows)["against_run_id"].tolist() == [f"finetune-{rate}" for rate in rates] * 2
+    assert relative(rows)["against_run_id"].tolist() == [f"finetune-{rate}" for rate in rates] * 2
 
 
 def test_runs_on_other_images_are_not_held_against_one_another() -> None:
-    table = held(
+    table = relative(
         [row("finetune", **{"dataset.train_samples": "2000"}), row("qat", **{"dataset.train_samples": "None"})]
     )
     assert pd.isna(table["against_run_id"].iloc[1])
 
 
 def test_a_run_that_does_not_train_is_held_against_the_only_epochs_there_are() -> None:
-    table = held([row("finetune", finetune_epochs=4), row("ptq_int8")])
+    table = relative([row("finetune", finetune_epochs=4), row("ptq_int8")])
     assert table["against_run_id"].iloc[-1] == "run-finetune"
 
 
 def test_a_setting_of_numbers_is_no_measurement_to_be_averaged() -> None:
     rows = [row("cluster", run_id=n, **{"strategy.clusters": n}) for n in ("8", "16")]
     table = frame([*rows, row("cluster_qat", **{"strategy.clusters": "4"}), row("none")])
-    shown = for_people(grouped(table, ["strategy"], known({})).table)
+    shown = display_table(grouped(table, ["strategy"], known({})).table)
     assert shown["strategy.clusters"].tolist() == ["", "4", ""]
 
 
@@ -296,7 +300,7 @@ def test_a_setting_is_kept_over_seeds_whatever_its_name_ends_in() -> None:
 
 
 def test_over_seeds_nothing_is_held_against_answers_to_other_images() -> None:
-    runs = held([*seeds("finetune", 2), *seeds("qat", 2)])
+    runs = relative([*seeds("finetune", 2), *seeds("qat", 2)])
     answers = known({"finetune": 8, "qat": 3})
 
     def asked(run_id: str) -> Any:
@@ -312,29 +316,29 @@ def test_runs_on_other_threads_are_no_seeds_of_one_setting() -> None:
 
 
 def test_one_run_of_another_machine_leaves_the_others_their_ratios() -> None:
-    table = held([row("finetune", machine="a"), row("qat", machine="a"), row("prune", machine="b")])
+    table = relative([row("finetune", machine="a"), row("qat", machine="a"), row("prune", machine="b")])
     assert table["speedup_against"].notna().tolist() == [True, True, False]
 
 
 def test_times_of_other_machines_give_no_ratio() -> None:
-    table = held([row("finetune", machine="a"), row("qat", machine="b")])
+    table = relative([row("finetune", machine="a"), row("qat", machine="b")])
     assert pd.isna(table["speedup_against"].iloc[1])
 
 
 def test_a_baseline_that_was_not_run_is_refused_with_those_that_were() -> None:
     with pytest.raises(UserError, match=r"--baseline finetun: no finished run of it here.*Did you mean finetune"):
-        held([row("finetune")], "finetun")
+        relative([row("finetune")], "finetun")
 
 
 def test_over_seeds_the_difference_to_a_strategy_has_an_interval_for_new_seeds() -> None:
-    runs = held([*seeds("finetune", 3), *seeds("qat", 3)], wrong={"finetune": 8, "qat": 3})
+    runs = relative([*seeds("finetune", 3), *seeds("qat", 3)], wrong={"finetune": 8, "qat": 3})
     qat = grouped(runs, cell_of(runs), known({"finetune": 8, "qat": 3})).table.iloc[1]
     assert (qat["seeds"], qat["accuracy_difference"]) == (3, pytest.approx(0.05))
     assert qat["accuracy_difference_low"] < 0.05 < qat["accuracy_difference_high"]
 
 
 def test_the_note_says_against_what() -> None:
-    assert TO_STRATEGY in note(held([row("finetune"), row("qat")]))
+    assert TO_STRATEGY in note(relative([row("finetune"), row("qat")]))
     assert TO_FLOAT in note(frame(ROWS))
 
 

@@ -35,7 +35,7 @@ def test_models_of_one_output_agree_where_they_are_on_the_same_side_of_the_thres
 
 def endings() -> dict[str, tuple[Callable[[Any], Any], Head]]:
     """Ways in which classifiers end, from logits on, and what their outputs mean."""
-    from experiments.tensorflow_quietly import keras, tf
+    from experiments.system.tensorflow import keras, tf
 
     layers = keras.layers
     softmax, sigmoid = Head(10, "softmax"), Head(10, "sigmoid")
@@ -71,7 +71,7 @@ IMAGES = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
 
 
 def ending(name: str) -> tuple[Any, Head]:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.utils.set_random_seed(0)
     entry = keras.Input((6,))
@@ -89,7 +89,7 @@ def test_what_outputs_mean_is_told_from_the_model(name: str) -> None:
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("name", ["activation", "layer", "reshape", "one sigmoid", "sigmoid"])
 def test_the_copy_with_fake_quantization_means_the_same(name: str) -> None:
-    from experiments.strategy.annotation import annotated_whole
+    from experiments.quantization.annotation import annotated_whole
 
     model, head = ending(name)
     assert head_of(annotated_whole(model), IMAGES) == head
@@ -98,7 +98,7 @@ def test_the_copy_with_fake_quantization_means_the_same(name: str) -> None:
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("name", NAMES)
 def test_training_uses_the_loss_that_fits_without_a_warning(name: str) -> None:
-    from experiments.training import Training, _compile
+    from experiments.training.loop import Training, _compile
 
     model, head = ending(name)
     labels = np.arange(64) % head.classes
@@ -123,7 +123,7 @@ def test_training_uses_the_loss_that_fits_without_a_warning(name: str) -> None:
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("name", ["sigmoid", "one logit", "one sigmoid"])
 def test_the_accuracy_that_training_shows_is_that_of_the_answers(name: str) -> None:
-    from experiments.training import Training, _compile
+    from experiments.training.loop import Training, _compile
 
     model, head = ending(name)
     labels = np.arange(64) % head.classes

@@ -10,19 +10,19 @@ import pytest
 from experiments.comparison.baseline import against
 from experiments.comparison.columns import cell_of, frame, public
 from experiments.comparison.compared import compared
+from experiments.comparison.display import display_table
 from experiments.comparison.files import FORMS
 from experiments.comparison.gates import decide
 from experiments.comparison.groups import grouped, seeds_to_pool
 from experiments.comparison.names import names, subjects_of, task_titles, titled
 from experiments.comparison.pairs import Examined, table_of_pairs
-from experiments.comparison.people import for_people
 from experiments.comparison.query import matrix
 from experiments.comparison.regressions import allowance, earlier, regressions, remarks
 from experiments.comparison.terminal import styled
-from experiments.errors import UserError
-from experiments.identity import DIGESTS, Identity, name_of
-from experiments.record import Answers, Setting
+from experiments.record.identity import DIGESTS, Identity, name_of
+from experiments.record.run_record import Predictions, Setting
 from experiments.report.choices import tasks
+from experiments.system.errors import UserError
 from experiments.tracking import run_name
 from tests.rows import FAILED, answers, row
 
@@ -46,7 +46,7 @@ def early(strategy: str, **changes: Any) -> dict[str, Any]:
     return {**row(strategy, **changes), **dict.fromkeys(DIGESTS)}
 
 
-def said(wrong: int = 5) -> Callable[[str], Answers | None]:
+def said(wrong: int = 5) -> Callable[[str], Predictions | None]:
     return lambda _: answers(wrong)
 
 
@@ -116,7 +116,7 @@ def test_where_a_setting_tells_contents_apart_no_digest_is_shown() -> None:
 
 
 def test_a_table_for_people_shows_the_digest_of_files_that_share_a_name() -> None:
-    shown = for_people(frame([of("none"), of("none", model=B)]))
+    shown = display_table(frame([of("none"), of("none", model=B)]))
     assert shown["model"].tolist() == ["my (3f2a91)", "my (9be044)"]
     assert not {"model.path", "dataset.path", "dataset"} & set(shown.columns)
 
@@ -126,7 +126,7 @@ def test_a_run_that_failed_before_its_content_was_known_is_listed_and_not_pooled
     table = frame([of("qat", seed=0), of("qat", seed=2, run_id="other"), unknown])
     pooled = grouped(table, cell_of(table), said()).table
     assert pooled[["seeds", "status"]].to_numpy().tolist() == [[2, "FINISHED"], [1, "FAILED"]]
-    assert for_people(pooled)["status"].tolist() == ["FINISHED", "FAILED"]
+    assert display_table(pooled)["status"].tolist() == ["FINISHED", "FAILED"]
 
 
 def test_the_best_is_marked_for_each_content() -> None:

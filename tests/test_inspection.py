@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
-from experiments.errors import UserError
 from experiments.model import known_names
 from experiments.model.inspection import inspect
 from experiments.model.keras_file import KerasFile
+from experiments.system.errors import UserError
 from tests.hostile import attacks, dense, hdf5, model, of_new_format, save, save_archive
 
 ROUTES = attacks(Path("mark"))
@@ -294,7 +294,7 @@ def test_nothing_is_made_of_how_a_model_was_trained(tmp_path: Path, monkeypatch:
 def test_every_class_on_the_list_is_one_of_keras_that_computes() -> None:
     from tensorflow.python.util.tf_export import get_symbol_from_name
 
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     kinds = (
         keras.layers.Layer, keras.initializers.Initializer, keras.regularizers.Regularizer,
@@ -356,7 +356,7 @@ TimeDistributed(k.Dense(3)) Conv1D(3,3) Masking()"""
 )
 @pytest.mark.filterwarnings("ignore")
 def test_common_layers_pass(tmp_path: Path, layer: str, shape: tuple[int, ...], ending: str) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     made = eval(f"k.{layer}", {"k": keras.layers})  # the text above
     net = keras.Sequential([keras.Input(shape), made])
@@ -369,7 +369,7 @@ def test_common_layers_pass(tmp_path: Path, layer: str, shape: tuple[int, ...], 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.filterwarnings("ignore")
 def test_arithmetic_on_tensors_passes(tmp_path: Path, ending: str) -> None:
-    from experiments.tensorflow_quietly import keras, tf
+    from experiments.system.tensorflow import keras, tf
 
     x = inputs = keras.Input((8, 8, 3))
     x = tf.nn.relu6(x * 2 + 1) / 3 - tf.reduce_mean(x, [1, 2], keepdims=True)
@@ -387,7 +387,7 @@ def test_arithmetic_on_tensors_passes(tmp_path: Path, ending: str) -> None:
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_a_model_of_mixed_precision_passes(tmp_path: Path, precision: str) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     policy = keras.mixed_precision.Policy(precision)
     net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, dtype=policy)])
@@ -411,7 +411,7 @@ def test_the_nets_that_keras_brings_along_pass(tmp_path: Path, name: str) -> Non
     """Their configurations, as both formats hold them: the weights would take gigabytes."""
     from tf_keras.src.saving.serialization_lib import serialize_keras_object
 
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     net = getattr(keras.applications, name)(weights=None)
     inspect(save(json.dumps(serialize_keras_object(net)), tmp_path / "model.keras"))

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from experiments.dataset import Images
-from experiments.graph import read_ops
 from experiments.measure.accuracy import tflite_logits
 from experiments.measure.fidelity import delegated
 from experiments.measure.interpreter import xnnpack_refusal
 from experiments.measure.latency import LatencyProtocol, measure_latency
 from experiments.measure.memory import peak_memory
-from experiments.tflite import Float32, Int8, TFLiteModel, convert
+from experiments.tflite.conversion import Float32, Int8, TFLiteModel, convert
+from experiments.tflite.graph import read_ops
 from experiments.tracking.litert_model import LiteRTModel
 from tests.tiny import dense_file
 
@@ -27,7 +27,7 @@ def images(count: int = 8) -> Images:
 @cache
 def refused() -> TFLiteModel:
     """An int8 file in which one convolution makes values near 1e-12, and the next makes them large again."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Conv2D(4, 3), keras.layers.Conv2D(4, 3)]
@@ -66,7 +66,7 @@ def test_the_model_in_mlflow_runs_it_too(tmp_path: Path) -> None:
 
 
 def test_an_lstm_begins_anew_with_each_image() -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((12, 6)), keras.layers.LSTM(4), keras.layers.Dense(3)])

@@ -11,26 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments import isolation
-from experiments.cache import Cache
-from experiments.card import CARD
 from experiments.dataset.npz import Npz
-from experiments.errors import UserError
-from experiments.isolation import RunFailed, check_apart, run_apart
 from experiments.measure.latency import LatencyProtocol
 from experiments.model import Architecture
-from experiments.pipeline import Experiment
-from experiments.record import Setting
+from experiments.record.run_record import Setting
+from experiments.runs import worker as isolation
+from experiments.runs.pipeline import Experiment
+from experiments.runs.worker import RunFailed, check_apart, run_apart
 from experiments.strategy.none import Nothing
-from experiments.training import Training
+from experiments.system.cache import Cache
+from experiments.system.errors import UserError
+from experiments.system.options import OPTION
+from experiments.training.loop import Training
 from tests.conftest import ENVIRONMENT, REPOSITORY, save_images
 
 pytestmark = pytest.mark.tensorflow
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class Hostile(Architecture):
     """A model that ends the process it is built in, or raises."""
 
@@ -47,10 +47,10 @@ class Hostile(Architecture):
         os.kill(os.getpid(), getattr(signal, self.way))
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class Tiny(Architecture):
     def build(self, input_shape: tuple[int, ...], classes: int) -> Any:
-        from experiments.tensorflow_quietly import keras
+        from experiments.system.tensorflow import keras
 
         layers = [keras.layers.InputLayer(input_shape), keras.layers.Flatten(), keras.layers.Dense(classes)]
         return keras.Sequential(layers)

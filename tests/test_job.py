@@ -7,13 +7,13 @@ from typing import Any, NoReturn
 
 import pytest
 
-from experiments import job
-from experiments.configuration import Request, composed
-from experiments.errors import UserError
-from experiments.identity import content_of
-from experiments.isolation import Failure, RunFailed
-from experiments.job import JobError, StoreGoneError, perform
-from experiments.stamp import runtimes
+from experiments.record.identity import content_of
+from experiments.runs import job
+from experiments.runs.configuration import Request, composed
+from experiments.runs.job import JobError, StoreGoneError, perform
+from experiments.runs.worker import Failure, RunFailed
+from experiments.system.errors import UserError
+from experiments.system.stamp import runtimes
 from experiments.tracking import DETAILS, Row, Store, connect
 
 
@@ -27,6 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def asked(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
     """A run that ends well, in an experiment of its own."""
     monkeypatch.setattr(job, "run_apart", lambda experiment: None)
+    monkeypatch.setattr(job, "write_files", lambda *_: None)
     address = (f"tracking.uri=sqlite:///{folder / 'mlflow.db'}", f"tracking.experiment={tmp_path.name}")
     return composed([*address, f"cache.dir={tmp_path / 'cache'}"])
 
@@ -88,7 +89,7 @@ def test_a_run_of_its_own_says_how_it_was_made(asked: Request, monkeypatch: pyte
 
 @dataclass(frozen=True)
 class Folder:
-    """A card that names a folder, as one of a user's own may."""
+    """An option that names a folder, as one of a user's own may."""
 
     images: Path
 

@@ -9,7 +9,7 @@ import pytest
 from experiments.dataset import Dataset
 from experiments.dataset.labels import class_numbers, output_numbers, read_labels, renumbering
 from experiments.dataset.npz import Npz
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 
 TRUE = np.arange(20) % 3
 

@@ -10,12 +10,8 @@ import pandas as pd
 import pytest
 
 from experiments import latency
-from experiments.artifacts import save_samples
 from experiments.dataset import Raw, Source
 from experiments.dataset.npz import Npz
-from experiments.errors import UserError
-from experiments.identity import DIGITS
-from experiments.machine import Conditions
 from experiments.measure.accuracy import answers_in_batches, tflite_logits
 from experiments.measure.latency import (
     SENTINEL,
@@ -27,7 +23,11 @@ from experiments.measure.latency import (
     measure_latency,
 )
 from experiments.measure.stopwatch import REPLICATES_AT_LEAST, REPLICATES_OF_SLOW_FILES, enter, finished, widest
-from experiments.statistics import ratio_of_medians, t_quantiles
+from experiments.record.artifacts import save_samples
+from experiments.record.identity import DIGITS
+from experiments.statistics.estimates import ratio_of_medians, t_quantiles
+from experiments.system.errors import UserError
+from experiments.system.machine import Conditions
 from tests.conftest import run, save_images
 from tests.tiny import dense_file
 

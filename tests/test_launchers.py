@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from experiments.compare import load
-from experiments.machine import usable_cores
+from experiments.system.machine import usable_cores
 from experiments.tracking import Tracking, connect, existing
-from tests.conftest import ENVIRONMENT, own_card, run, save_images
+from tests.conftest import ENVIRONMENT, own_option, run, save_images
 
 pytestmark = pytest.mark.endtoend
 
@@ -93,8 +93,8 @@ def test_a_process_of_jobs_that_is_killed_is_one_message(folder: Path) -> None:
         "if 'loky' in pathlib.Path('/proc/self/cmdline').read_text():\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    own_card(folder, "strategy/deadly", "Deadly", end)
-    done = run(folder, "experiments.run", "--config-dir", "cards", *JOBLIB, "strategy=none,deadly")
+    own_option(folder, "strategy/deadly", "Deadly", end)
+    done = run(folder, "experiments.run", "--config-dir", "options", *JOBLIB, "strategy=none,deadly")
     assert done.returncode == 1, done.stderr
     assert "a process that ran jobs is gone" in done.stderr
     assert "the same command goes on from there" in done.stderr
@@ -120,7 +120,7 @@ def test_ray_runs_every_job_and_the_table_is_in_their_order(folder: Path) -> Non
             marks=needs_ray,
         ),
         (["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0: give how many jobs"),
-        (["hydra/launcher=jobllib"], "there is no such card in conf/hydra/launcher. Did you mean joblib"),
+        (["hydra/launcher=jobllib"], "there is no such option in conf/hydra/launcher. Did you mean joblib"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

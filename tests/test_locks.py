@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import locks, temporary
-from experiments.errors import UserError
-from experiments.locks import held, held_if_free, holders
-from experiments.temporary import own_folder, temporary_folder
+from experiments.system import locks, temporary
+from experiments.system.errors import UserError
+from experiments.system.locks import file_lock, file_lock_if_free, holders
+from experiments.system.temporary import own_folder, temporary_folder
 from tests.conftest import ENVIRONMENT
 
 
@@ -39,8 +39,8 @@ def started(code: str, folder: Path) -> subprocess.Popen[str]:
 HOLD = """
 import time
 from pathlib import Path
-from experiments.locks import held
-with held(Path({path!r}), "", shared={shared}):
+from experiments.system.locks import file_lock
+with file_lock(Path({path!r}), "", shared={shared}):
     print("in", flush=True)
     time.sleep({seconds})
 """
@@ -63,7 +63,7 @@ def test_a_process_that_was_killed_is_no_holder(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_is_given_back_leaves_no_file(tmp_path: Path) -> None:
-    with held(tmp_path / "lock", ""):
+    with file_lock(tmp_path / "lock", ""):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -74,7 +74,7 @@ def test_a_lock_whose_file_is_given_back_meanwhile_is_held_by_one_at_a_time(tmp_
     def work() -> None:
         nonlocal inside, most
         for _ in range(30):
-            with held(tmp_path / "lock", ""):
+            with file_lock(tmp_path / "lock", ""):
                 inside += 1
                 most = max(most, inside)
                 time.sleep(0.0005)
@@ -93,21 +93,24 @@ def test_a_long_wait_is_told_once_and_for_whom(
 ) -> None:
     monkeypatch.setattr(locks, "PATIENCE", 0.1)
     path = tmp_path / "lock"
-    with started(HOLD.format(path=str(path), shared=False, seconds=0.7), tmp_path) as other, held(path, "a reason"):
+    with (
+        started(HOLD.format(path=str(path), shared=False, seconds=0.7), tmp_path) as other,
+        file_lock(path, "a reason"),
+    ):
         said = capsys.readouterr().out
     assert f"waiting: a reason: process {other.pid} (" in said
     assert said.count("waiting") == 1
 
 
 def test_a_lock_that_is_free_is_not_told_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with held(tmp_path / "lock", "a reason"), held_if_free(tmp_path / "lock") as free:
+    with file_lock(tmp_path / "lock", "a reason"), file_lock_if_free(tmp_path / "lock") as free:
         assert not free
     assert capsys.readouterr().out == ""
 
 
 def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "lock").symlink_to(tmp_path / "target")
-    with pytest.raises(OSError), held(tmp_path / "lock", ""):
+    with pytest.raises(OSError), file_lock(tmp_path / "lock", ""):
         pass
     assert not (tmp_path / "target").exists()
 
@@ -140,7 +143,7 @@ def test_a_folder_of_somebody_else_is_refused(place: Path, monkeypatch: pytest.M
 
 KEEP = """
 import time
-from experiments.temporary import temporary_folder
+from experiments.system.temporary import temporary_folder
 with temporary_folder("artifacts") as folder:
     (folder / "file").touch()
     print("in", flush=True)
@@ -179,7 +182,7 @@ def test_what_has_another_name_stays(place: Path) -> None:
     (own / "artifacts-99999999@1-x").mkdir()
     (place / "elsewhere").mkdir()
     (own / "artifacts-99999999@1-0").symlink_to(place / "elsewhere")
-    temporary.remove_what_the_dead_left(own)
+    temporary.remove_leftovers(own)
     assert {path.name for path in own.iterdir()} == {"mine", "artifacts-99999999@1-x", "artifacts-99999999@1-0"}
     assert (place / "elsewhere").exists()
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from experiments import machine, stamp, temporary
-from experiments.machine import Watch, alone, at_work
+from experiments.system import machine, stamp, temporary
+from experiments.system.machine import Watch, compute_lock, timing_lock
 from tests.conftest import ENVIRONMENT
 
 HOLD = """
 import time
-from experiments.machine import {lock}
+from experiments.system.machine import {lock}
 with {lock}():
     print("in", flush=True)
     time.sleep({seconds})
@@ -50,29 +50,34 @@ def seeker(lock: str, folder: Path, seconds: float) -> subprocess.Popen[str]:
 
 
 def test_runs_compute_side_by_side(tmp_path: Path) -> None:
-    with holder("at_work", tmp_path) as other, at_work():
+    with holder("compute_lock", tmp_path) as other, compute_lock():
         assert other.poll() is None
         other.kill()
 
 
-@pytest.mark.parametrize(("other", "own"), [("at_work", alone), ("alone", at_work), ("alone", alone)])
+@pytest.mark.parametrize(
+    ("other", "own"), [("compute_lock", timing_lock), ("timing_lock", compute_lock), ("timing_lock", timing_lock)]
+)
 def test_a_measurement_and_anything_else_wait_for_one_another(other: str, own: type, tmp_path: Path) -> None:
     with holder(other, tmp_path, seconds=0.5) as process, own():
         assert process.wait(timeout=5) == 0  # it gave the lock back before this block began
 
 
-@pytest.mark.parametrize("lock", ["at_work", "alone"])
+@pytest.mark.parametrize("lock", ["compute_lock", "timing_lock"])
 def test_a_process_that_was_killed_gives_its_lock_back(lock: str, tmp_path: Path) -> None:
     with holder(lock, tmp_path) as process:
         process.kill()
-    with alone():
+    with timing_lock():
         pass
 
 
 def test_a_waiting_measurement_keeps_newcomers_out(tmp_path: Path) -> None:
-    with holder("at_work", tmp_path, seconds=2) as working, seeker("alone", tmp_path, seconds=0.5) as measuring:
+    with (
+        holder("compute_lock", tmp_path, seconds=2) as working,
+        seeker("timing_lock", tmp_path, seconds=0.5) as measuring,
+    ):
         time.sleep(1)  # by now it waits at the entrance
-        with at_work():
+        with compute_lock():
             assert working.poll() == 0
         assert measuring.wait(timeout=5) == 0
 
@@ -81,22 +86,22 @@ def test_own_work_is_not_the_work_of_others(monkeypatch: pytest.MonkeyPatch) -> 
     busy, own = iter([100.0, 103.0]), iter([10.0, 12.5])
     monkeypatch.setattr(machine, "_busy_seconds", lambda: next(busy))
     monkeypatch.setattr(machine, "_own_seconds", lambda: next(own))
-    monkeypatch.setattr("experiments.machine.time.perf_counter", iter([0.0, 2.0]).__next__)
+    monkeypatch.setattr("experiments.system.machine.time.perf_counter", iter([0.0, 2.0]).__next__)
     assert Watch().conditions().other_cores == pytest.approx(0.25)
 
 
 def test_what_goes_on_on_cores_that_this_process_may_not_use_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     cores = [psutil.cpu_times()._replace(user=float(user)) for user in (1, 20)]
-    monkeypatch.setattr("experiments.machine.psutil.cpu_times", lambda percpu: cores)
+    monkeypatch.setattr("experiments.system.machine.psutil.cpu_times", lambda percpu: cores)
     busy = []
     for usable in ({0}, {0, 1}):
-        monkeypatch.setattr("experiments.machine.os.sched_getaffinity", lambda _, usable=usable: usable)
+        monkeypatch.setattr("experiments.system.machine.os.sched_getaffinity", lambda _, usable=usable: usable)
         busy.append(machine._busy_seconds())
     assert busy[1] > busy[0] + 19
 
 
 def test_the_locks_lie_in_a_folder_that_only_their_user_can_enter(tmp_path: Path) -> None:
-    with alone():
+    with timing_lock():
         (folder,) = tmp_path.iterdir()
         assert folder.stat().st_mode & 0o777 == 0o700
 
@@ -104,8 +109,8 @@ def test_the_locks_lie_in_a_folder_that_only_their_user_can_enter(tmp_path: Path
 def test_a_long_wait_says_for_whom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("experiments.locks.PATIENCE", 0.1)
-    with holder("at_work", tmp_path, seconds=1) as other, alone():
+    monkeypatch.setattr("experiments.system.locks.PATIENCE", 0.1)
+    with holder("compute_lock", tmp_path, seconds=1) as other, timing_lock():
         said = capsys.readouterr().out
     assert f"waiting: a time is measured when nothing else computes: process {other.pid} (" in said
     assert said.count("waiting") == 1
@@ -127,6 +132,6 @@ def test_a_commit_is_no_longer_what_ran_once_code_or_cards_have_changed(
         (tmp_path / name).write_text("before\n")
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
         subprocess.run([*git, *command], check=True)
-    monkeypatch.setattr("experiments.stamp._HERE", tmp_path / "experiments")
+    monkeypatch.setattr("experiments.system.stamp.PACKAGE", tmp_path / "experiments")
     (tmp_path / touched).write_text("after\n")
     assert stamp.is_changed() == changed

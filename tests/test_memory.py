@@ -16,13 +16,23 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from experiments.dataset.mnist import Mnist
-from experiments.errors import UserError
 from experiments.measure import memory
 from experiments.measure.child import ending, run_child
 from experiments.measure.memory import Arena, arena, peak_memory
-from experiments.measure.profile import next_to_nothing, packed
+from experiments.measure.op_profile import next_to_nothing, packed
 from experiments.model.article_cnn import ArticleCNN
-from experiments.tflite import Dynamic, DynamicInt4, Float16, Float32, Int8, Int16x8, Scheme, TFLiteModel, convert
+from experiments.system.errors import UserError
+from experiments.tflite.conversion import (
+    Dynamic,
+    DynamicInt4,
+    Float16,
+    Float32,
+    Int8,
+    Int16x8,
+    Scheme,
+    TFLiteModel,
+    convert,
+)
 from tests.conftest import ENVIRONMENT
 
 NEGATION = TFLiteModel(next_to_nothing().content)
@@ -191,7 +201,7 @@ DEQUANTIZES = "DEQUANTIZE (op 0): it demands that input type is int8 or input ty
     ids=str,
 )
 def test_what_microcontrollers_make_of_the_articles_network(scheme: Scheme, reason: str) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     pytest.importorskip("tflite_micro")
     data = Mnist(train_samples=50, test_samples=1).load()

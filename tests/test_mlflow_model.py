@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from experiments.dataset import Images
-from experiments.errors import UserError
-from experiments.identity import Identity
 from experiments.measure.accuracy import tflite_logits
-from experiments.record import Data, Setting
-from experiments.tflite import TFLiteModel
+from experiments.record.identity import Identity
+from experiments.record.run_record import Data, Setting
+from experiments.system.errors import UserError
+from experiments.tflite.conversion import TFLiteModel
 from experiments.tracking.litert_model import LiteRTModel
 from experiments.tracking.model import data_inputs, write_model
 from experiments.tracking.registry import register

@@ -17,7 +17,7 @@ import pytest
 from benchmarks.loopback import free_port
 from benchmarks.mlflow_pages import Pages, await_answer, chromium, end, opened, served
 from experiments.measure.accuracy import tflite_logits
-from experiments.tflite import TFLiteModel
+from experiments.tflite.conversion import TFLiteModel
 from experiments.tracking import Store, Tracking, connect
 from tests.conftest import bare, run, save_images
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.errors import UserError
-from experiments.identity import model_digest
 from experiments.model import Architecture
 from experiments.model.article_cnn import ArticleCNN
 from experiments.model.ds_cnn import DSCNN
 from experiments.model.keras_file import KerasFile
 from experiments.model.mlp import MLP
 from experiments.model.resnet8 import ResNet8
+from experiments.record.identity import model_digest
+from experiments.system.errors import UserError
 
 ARCHITECTURES = (ArticleCNN(), MLP(), DSCNN(), ResNet8())
 
@@ -49,14 +49,14 @@ def test_layers_have_the_same_names_however_often_a_model_is_built(architecture:
 def test_a_saved_model_comes_back_with_its_weights(tmp_path: Path, ending: str) -> None:
     model = MLP().build((8, 8, 1), 3)
     model.save(tmp_path / f"model{ending}")
-    card = KerasFile(path=tmp_path / f"model{ending}")
-    card.check()
-    loaded = card.build((8, 8, 1), 3)
+    option = KerasFile(path=tmp_path / f"model{ending}")
+    option.check()
+    loaded = option.build((8, 8, 1), 3)
     assert all((a == b).all() for a, b in zip(loaded.get_weights(), model.get_weights(), strict=True))
 
 
 def digest(architecture: Architecture, seed: int = 0) -> str:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -107,7 +107,7 @@ def test_a_file_with_a_damaged_directory_is_a_damaged_model(tmp_path: Path) -> N
 
 @pytest.mark.tensorflow
 def test_a_model_that_takes_whole_numbers_is_refused(tmp_path: Path) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     layers = [keras.Input((8, 8, 1), dtype="uint8"), keras.layers.Rescaling(1 / 255), keras.layers.Flatten()]
     keras.Sequential([*layers, keras.layers.Dense(3)]).save(tmp_path / "model.keras")
@@ -118,7 +118,7 @@ def test_a_model_that_takes_whole_numbers_is_refused(tmp_path: Path) -> None:
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("ending", [".keras", ".h5"])
 def test_code_in_a_model_file_is_run_only_where_the_file_is_trusted(tmp_path: Path, ending: str) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     inputs = keras.Input((8, 8, 1))
     output = keras.layers.Lambda(lambda x: x[:, 0, :3, 0])(inputs)
@@ -138,7 +138,7 @@ def test_a_model_for_other_images_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.tensorflow
 def test_a_model_for_images_of_any_size_is_made_one_for_those_of_the_data_set(tmp_path: Path) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     layers = [keras.layers.Conv2D(3, 3, name="conv"), keras.layers.GlobalAveragePooling2D(name="pool")]
     saved = keras.Sequential([keras.Input((None, None, 1)), *layers])

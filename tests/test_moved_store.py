@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
-from experiments.artifacts import MODEL, NEEDED, RECORD
-from experiments.errors import UserError
+from experiments.record.artifacts import MODEL, NEEDED, RECORD
 from experiments.store import main
+from experiments.system.errors import UserError
 from experiments.tracking import Store, Tracking, connect, rows
 from experiments.tracking.checking import check
 from experiments.tracking.intact import missing_in, missing_of

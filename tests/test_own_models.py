@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.errors import UserError
-from experiments.identity import contents_of, model_digest
 from experiments.model.keras_file import KerasFile
 from experiments.model.user_module import find, names_in
-from experiments.own_code import with_imports
+from experiments.record.identity import contents_of, model_digest
+from experiments.system.errors import UserError
+from experiments.system.user_code import with_imports
 from tests.conftest import run, save_images
 from tests.hostile import dense, layer, model, save
 
@@ -143,12 +143,12 @@ def test_the_key_of_a_run_holds_the_module_and_what_it_imports(folder: Path) -> 
     write(folder / "layers.py", "import inner")
     write(folder / "inner.py", "x = 1")
     write(folder / "script.py", "x = 1")
-    card = KerasFile(path=save(model(dense()), folder / "model.h5"), module="layers.py")
-    before = contents_of(card)
+    option = KerasFile(path=save(model(dense()), folder / "model.h5"), module="layers.py")
+    before = contents_of(option)
     (folder / "script.py").write_text("x = 2")
-    assert contents_of(card) == before
+    assert contents_of(option) == before
     (folder / "inner.py").write_text("x = 2")
-    assert contents_of(card) != before
+    assert contents_of(option) != before
 
 
 def test_imports_are_followed_through_packages(folder: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_saved_model_folder_is_refused_with_the_line_that_saves_it_again(tmp_p
 
 def saved(path: Path, *layers: Any) -> Any:
     """A model of these layers and a classifier behind them, saved to `path`."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     outputs = [keras.layers.Flatten(), keras.layers.Dense(3, name="logits")]
     made = keras.Sequential([keras.layers.InputLayer((8, 8, 1)), *layers, *outputs])
@@ -194,7 +194,7 @@ def objects(path: Path) -> dict[str, Any]:
 def test_a_model_with_code_of_one_s_own_answers_as_it_was_saved(
     folder: Path, kind: str, imported: str, ending: str
 ) -> None:
-    from experiments.tensorflow_quietly import keras, tf
+    from experiments.system.tensorflow import keras, tf
 
     code = LAYERS.format(package="tensorflow").replace("from tensorflow import keras", imported)
     own = objects(write(folder / "layers.py", code))
@@ -209,7 +209,7 @@ def test_a_model_with_code_of_one_s_own_answers_as_it_was_saved(
 @pytest.fixture(scope="module")
 def own_model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A layer and an activation of a user's own, between two convolutions."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     folder = tmp_path_factory.mktemp("own")
     own = objects(write(folder / "my_layers.py"))
@@ -226,7 +226,7 @@ def own_model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_layers_of_one_s_own_stay_float_and_the_reason_is_known_before_training(own_model: KerasFile) -> None:
     from experiments.strategy.qat import QAT
 
-    left_float = QAT().promise(own_model.build((8, 8, 1), 3)).left_float
+    left_float = QAT().expectation(own_model.build((8, 8, 1), 3)).left_float
     assert left_float["scale"].startswith("Scale is not supported")
     assert left_float["second"].startswith("Conv2D with activation squareplus")
     assert "first" not in left_float
@@ -238,7 +238,7 @@ def test_choosing_a_layer_of_one_s_own_is_refused_by_name(own_model: KerasFile, 
     from experiments.strategy.annotate import Annotate
 
     with pytest.raises(UserError, match=f"Layers that cannot be trained.*{name} .*ptq_int8"):
-        Annotate(layers=(name,)).promise(own_model.build((8, 8, 1), 3))
+        Annotate(layers=(name,)).expectation(own_model.build((8, 8, 1), 3))
 
 
 @pytest.mark.tensorflow
@@ -253,17 +253,17 @@ def test_copies_of_a_model_with_code_of_one_s_own_answer_like_it(own_model: Kera
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("kind", ["Scale", "squareplus"])
 def test_what_a_model_is_and_what_it_is_trained_under_hold_the_code_of_one_s_own(folder: Path, kind: str) -> None:
-    from experiments.tensorflow_quietly import keras
-    from experiments.training import digest_of
+    from experiments.system.tensorflow import keras
+    from experiments.training.loop import digest_of
 
     own = objects(write(folder / "layers.py"))
     saved(folder / "model.h5", own["Scale"]() if kind == "Scale" else keras.layers.Dense(2, activation=own[kind]))
-    card = KerasFile(path=folder / "model.h5", module="layers.py")
-    made = card.build((8, 8, 1), 3)
-    before = model_digest(made, card), digest_of(made)
+    option = KerasFile(path=folder / "model.h5", module="layers.py")
+    made = option.build((8, 8, 1), 3)
+    before = model_digest(made, option), digest_of(made)
     with (folder / "layers.py").open("a") as file:
         file.write("\n# another comment")
-    assert all(was != now for was, now in zip(before, (model_digest(made, card), digest_of(made)), strict=True))
+    assert all(was != now for was, now in zip(before, (model_digest(made, option), digest_of(made)), strict=True))
 
 
 @pytest.mark.tensorflow
@@ -288,10 +288,10 @@ def test_an_error_while_the_module_is_imported_is_one_message(folder: Path, code
 def test_an_object_that_only_shows_to_be_absent_when_the_module_is_run_is_named(folder: Path) -> None:
     write(folder / "other.py", "class Scaled: pass")
     write(folder / "layers.py", "from other import *")
-    card = KerasFile(path=save(model(layer("Scale", name="scale")), folder / "model.h5"), module="layers.py")
-    card.check()
+    option = KerasFile(path=save(model(layer("Scale", name="scale")), folder / "model.h5"), module="layers.py")
+    option.check()
     with pytest.raises(UserError, match=r"which model\.module=layers\.py does not define. Did you mean Scaled"):
-        card.build((4,), 2)
+        option.build((4,), 2)
 
 
 @pytest.mark.tensorflow
@@ -327,7 +327,7 @@ def test_a_module_called_like_one_of_python_s_own_is_not_mixed_up_with_it(folder
 @pytest.mark.endtoend
 def test_a_model_with_a_layer_of_one_s_own_is_trained_quantization_aware_as_far_as_it_can_be(folder: Path) -> None:
     from experiments.compare import load
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     own = objects(write(folder / "my_layers.py"))
     convolutions = [keras.layers.Conv2D(4, 3, activation="relu", name=name) for name in ("first", "second")]
@@ -340,5 +340,5 @@ def test_a_model_with_a_layer_of_one_s_own_is_trained_quantization_aware_as_far_
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     (row,) = load(f"sqlite:///{os.fspath(folder)}/mlflow.db").to_dict("records")
-    assert (row["status"], row["verified"]) == ("FINISHED", "true")
-    assert "scale" in row["partial"]
+    assert (row["status"], row["verified"], row["partial"]) == ("FINISHED", "true", "true")
+    assert "scale" in row["left_float"]

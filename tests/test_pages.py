@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.publish import README, pages, published
-from experiments.card import CONF
+from experiments.system.options import CONF
 from tests.conftest import REPOSITORY
 
 TEXTS = {str(page.relative_to(REPOSITORY)): page.read_text() for page in pages()}
@@ -35,9 +35,9 @@ def test_the_readme_begins_with_a_published_table() -> None:
 
 
 def test_the_tree_names_every_room() -> None:
-    rooms = [path for path in (REPOSITORY / "experiments").rglob("*.py") if path.name != "__init__.py"]
-    missing = [path.name for path in rooms if path.stem not in ARCHITECTURE]
-    assert not missing
+    rooms = [path.parent.name for path in (REPOSITORY / "experiments").glob("*/__init__.py")]
+    commands = [path.name for path in (REPOSITORY / "experiments").glob("*.py") if path.name != "__init__.py"]
+    assert [name for name in (*(f"{room}/" for room in rooms), *commands) if name not in ARCHITECTURE] == []
 
 
 @pytest.mark.parametrize("group", ["dataset", "model", "strategy", "suite"])

@@ -7,28 +7,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.cache import Cache
 from experiments.dataset.mnist import Mnist
-from experiments.errors import UserError
 from experiments.measure.latency import LatencyProtocol
 from experiments.model.article_cnn import ArticleCNN
-from experiments.pipeline import Experiment, built, run
-from experiments.record import RunRecord, Setting
+from experiments.record.run_record import RunRecord, Setting
+from experiments.runs.pipeline import Experiment, built, run
 from experiments.strategy import Strategy
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.cluster import Cluster
 from experiments.strategy.cluster_qat import ClusterQAT
 from experiments.strategy.none import Nothing
+from experiments.strategy.post_training import PTQDynamic, PTQFloat16, PTQInt4, PTQInt8, PTQInt16x8
 from experiments.strategy.prune import Prune
 from experiments.strategy.prune_cluster_qat import PruneClusterQAT
 from experiments.strategy.prune_qat import PruneQAT
-from experiments.strategy.ptq_dynamic import PTQDynamic
-from experiments.strategy.ptq_float16 import PTQFloat16
-from experiments.strategy.ptq_int4 import PTQInt4
-from experiments.strategy.ptq_int8 import PTQInt8
-from experiments.strategy.ptq_int16x8 import PTQInt16x8
 from experiments.strategy.qat import QAT
-from experiments.training import Training
+from experiments.system.cache import Cache
+from experiments.system.errors import UserError
+from experiments.training.loop import Training
 
 CONTRACT = {
     "keras_accuracy", "tflite_accuracy", "agreement", "tflite_bytes", "tflite_gzip_bytes", "latency_p50_us",

@@ -9,8 +9,8 @@ import pytest
 
 from experiments.dataset import Dataset, Split
 from experiments.dataset.values import Scaling
-from experiments.measure.plausibility import doubts_about_answers, doubts_about_input
-from experiments.record import remark_of
+from experiments.measure.plausibility import input_warnings, output_warnings
+from experiments.record.run_record import remark_of
 from experiments.task.classification import Head
 
 HEAD = Head(2, "logits")
@@ -45,30 +45,30 @@ FEATURES = np.zeros((200, 5))
     ],
 )
 def test_what_answers_show(said: Any, remarks: list[str]) -> None:
-    found = doubts_about_answers(said, data_of(FEATURES), Head(10, "logits"), 0)
+    found = output_warnings(said, data_of(FEATURES), Head(10, "logits"), 0)
     assert [remark_of(warning) for warning in found] == remarks
 
 
 def test_an_accuracy_is_held_against_the_most_frequent_class() -> None:
     often = Split(FEATURES.astype(np.float32), (np.arange(200) < 20).astype(np.int64))
     said = (np.arange(200) < 4).astype(np.int64)
-    (warning,) = doubts_about_answers(said, data_of(FEATURES, test=often), HEAD, 0)
+    (warning,) = output_warnings(said, data_of(FEATURES, test=often), HEAD, 0)
     assert "has 92.0 % of 200 test examples right, and always saying class 0 would have 90.0 %" in warning
 
 
 def test_outputs_as_many_as_input_values_are_no_classes() -> None:
-    (warning,) = doubts_about_answers(right(0.5), data_of(FEATURES), Head(5, "sigmoid"), 0)
+    (warning,) = output_warnings(right(0.5), data_of(FEATURES), Head(5, "sigmoid"), 0)
     assert warning.startswith("no classes: the model has 5 outputs, as many as its input has values, for 2 classes")
 
 
 def test_a_class_is_called_by_its_label() -> None:
-    (warning,) = doubts_about_answers(np.ones(200, int), data_of(FEATURES, labels={0: "cat", 1: "dog"}), HEAD, 0)
+    (warning,) = output_warnings(np.ones(200, int), data_of(FEATURES, labels={0: "cat", 1: "dog"}), HEAD, 0)
     assert "says class 1 (dog) of every one of the 200 test examples" in warning
 
 
 @pytest.mark.parametrize(("epochs", "advice"), [(0, "dataset.scale=none, unit or symmetric"), (5, "training.epochs")])
 def test_what_to_do_depends_on_where_the_model_was_trained(epochs: int, advice: str) -> None:
-    (warning,) = doubts_about_answers(right(0.5), data_of(FEATURES), HEAD, epochs)
+    (warning,) = output_warnings(right(0.5), data_of(FEATURES), HEAD, epochs)
     assert advice in warning
 
 
@@ -105,26 +105,26 @@ BYTES = Scaling(255.0, integers=True)
 def test_an_input_that_a_model_was_not_trained_on_is_found_on_training_examples(
     seen: Any, scaling: Scaling, trained_on: Any, remark: str, typed: str
 ) -> None:
-    (warning,) = doubts_about_input(NO_LAYERS, data_of(seen, scaling=scaling), HEAD, answers_where(trained_on))
+    (warning,) = input_warnings(NO_LAYERS, data_of(seen, scaling=scaling), HEAD, answers_where(trained_on))
     assert (remark_of(warning), typed in warning) == (remark, True), warning
 
 
 def test_an_input_as_it_was_trained_on_needs_no_word() -> None:
-    assert list(doubts_about_input(NO_LAYERS, data_of(COLOURS, scaling=BYTES), HEAD, answers_where(COLOURS))) == []
+    assert list(input_warnings(NO_LAYERS, data_of(COLOURS, scaling=BYTES), HEAD, answers_where(COLOURS))) == []
 
 
 def test_a_model_that_knows_nothing_gets_no_advice_on_its_input() -> None:
     def guess(images: Any) -> Any:
         return np.random.default_rng(int(images.sum()) % 1000).random((len(images), 2))
 
-    assert list(doubts_about_input(NO_LAYERS, data_of(COLOURS, scaling=BYTES), HEAD, guess)) == []
+    assert list(input_warnings(NO_LAYERS, data_of(COLOURS, scaling=BYTES), HEAD, guess)) == []
 
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("kind", ["Rescaling", "Normalization", "ops"])
 def test_a_first_layer_that_scales_what_is_scaled_already_is_named(kind: str, nested: bool) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     entry = keras.Input((4, 4, 3))
     first = {
@@ -138,7 +138,7 @@ def test_a_first_layer_that_scales_what_is_scaled_already_is_named(kind: str, ne
     model = keras.Model(entry, head(first))
     if nested:
         model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.RandomFlip(), model])
-    (warning,) = doubts_about_input(
+    (warning,) = input_warnings(
         model, data_of(COLOURS, scaling=BYTES), HEAD, lambda images: np.zeros((len(images), 2), np.float32)
     )
     names = "(tf.math.truediv" if kind == "ops" else "(first)"

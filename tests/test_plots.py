@@ -17,21 +17,21 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from experiments import compare
-from experiments.artifacts import RECORD, SAMPLES, read_curves, read_samples
-from experiments.card import CONF
 from experiments.comparison.columns import CELL, frame
 from experiments.comparison.compared import Comparison
-from experiments.comparison.pictures import drawn as drawn_from_store
-from experiments.errors import UserError
 from experiments.plots import INK, as_svg, in_one_style, save
 from experiments.plots.bars import coverage, latency_distributions
 from experiments.plots.comparison import PICTURES, Evidence, Pictures, comparison_pictures
 from experiments.plots.epochs import accuracy_epochs
+from experiments.plots.export import drawn as drawn_from_store
 from experiments.plots.histories import trainings
 from experiments.plots.labels import spread
 from experiments.plots.points import frontier, points
 from experiments.plots.strategies import MARKS, mark
 from experiments.plots.tradeoffs import MOST_LABELS, accuracy_latency, accuracy_size
+from experiments.record.artifacts import RECORD, SAMPLES, read_curves, read_samples
+from experiments.system.errors import UserError
+from experiments.system.options import CONF
 from tests.rows import FAILED, row
 
 SIX = ("none", "finetune", "ptq_dynamic", "ptq_int8", "qat", "annotate")

@@ -11,11 +11,10 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
-from experiments.graph import Op, read_ops
-from experiments.measure import profile as module
+from experiments.measure import op_profile as module
 from experiments.measure.fidelity import delegated
 from experiments.measure.latency import LatencyProtocol, TimedFile
-from experiments.measure.profile import (
+from experiments.measure.op_profile import (
     WITH_ITS_READER,
     OpTime,
     Profile,
@@ -29,7 +28,18 @@ from experiments.model.article_cnn import ArticleCNN
 from experiments.model.ds_cnn import DSCNN
 from experiments.model.resnet8 import ResNet8
 from experiments.plots.run import COLOURS, save_profile
-from experiments.tflite import Dynamic, DynamicInt4, Float16, Float32, Int8, Int16x8, Scheme, TFLiteModel, convert
+from experiments.tflite.conversion import (
+    Dynamic,
+    DynamicInt4,
+    Float16,
+    Float32,
+    Int8,
+    Int16x8,
+    Scheme,
+    TFLiteModel,
+    convert,
+)
+from experiments.tflite.graph import Op, read_ops
 
 NEGATION = TFLiteModel(next_to_nothing().content)
 NUMBERS = np.arange(3, dtype=np.float32).reshape(3, 1)
@@ -118,7 +128,7 @@ def data() -> Dataset:
 @cache
 def converted(architecture: Architecture, scheme: Scheme) -> tuple[TFLiteModel, tuple[Op, ...]]:
     """The file of an untrained model."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)

@@ -8,25 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from experiments import progress
-from experiments.errors import UserError
-from experiments.progress import shown_here
-from experiments.temporary import own_folder
+from experiments.system import progress
+from experiments.system.errors import UserError
+from experiments.system.progress import shown_here
+from experiments.system.temporary import own_folder
 from tests.conftest import ENVIRONMENT
 
 CHILD = """
 import time
-from experiments.progress import bar, complain, flush, say
+from experiments.system.progress import bar, warn, flush, say
 with bar("work", total=2) as advance:
     advance(1)
     say("from the child")
     time.sleep(0.3)  # long enough to be drawn
-complain("a failure of the child")
+warn("a failure of the child")
 flush()
 """
 PARENT = f"""
 import os, subprocess, sys
-from experiments.progress import ADDRESS, shown_here
+from experiments.system.progress import ADDRESS, shown_here
 with shown_here():
     subprocess.run([sys.executable, "-c", {CHILD!r}], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
 """
@@ -34,7 +34,7 @@ with shown_here():
 
 RUDE = f"""
 import os, socket, subprocess, sys
-from experiments.progress import ADDRESS, shown_here
+from experiments.system.progress import ADDRESS, shown_here
 with shown_here():
     for word in (b"", b"nonsense", bytes([0, 0, 0, 4]) + b"nope"):
         rude = socket.socket(socket.AF_UNIX)
@@ -58,7 +58,7 @@ def test_lines_of_a_child_process_are_printed_by_its_starter() -> None:
 
 @pytest.mark.parametrize("how", ["OSError(28, 'No space left on device')", "SystemExit(1)"])
 def test_a_line_that_cannot_be_written_is_lost_and_holds_nobody_up(how: str) -> None:
-    broken = f"import experiments.progress as p\ndef say(_): raise {how}\np._SCREEN.say = say\n{PARENT}"
+    broken = f"import experiments.system.progress as p\ndef say(_): raise {how}\np._SCREEN.say = say\n{PARENT}"
     assert script(broken).stderr == "a failure of the child\n"
 
 

@@ -10,7 +10,7 @@ from experiments import compare
 from experiments.comparison.columns import frame
 from experiments.comparison.files import FORMS
 from experiments.comparison.regressions import Allowance, allowance, earlier, regressions, remarks
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 from tests.rows import FAILED, row
 
 BEFORE = frame([row("none", machine="a"), row("qat", machine="a", tflite_accuracy=0.98, latency_p50_us=100.0)])

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 
 from experiments import compare
-from experiments.artifacts import CHANGED, LAYERS
 from experiments.comparison.columns import cell_of, frame
 from experiments.comparison.compared import Comparison
 from experiments.comparison.groups import grouped
-from experiments.errors import UserError
 from experiments.measure.changes import EACH, LONGEST, changed_images
 from experiments.plots.comparison import Evidence, Pictures, comparison_pictures
-from experiments.record import Answers
+from experiments.record.artifacts import CHANGED, LAYERS
+from experiments.record.run_record import Predictions
 from experiments.report.choices import UNDECIDED, Choice, choices, tasks
 from experiments.report.details import confusion, worst_classes
 from experiments.report.page import MOST_RUNS, report, write_report
+from experiments.system.errors import UserError
 from tests.rows import FAILED, ROWS, answers, row, seeds
 
 LAYER_TABLE = (
@@ -39,7 +39,7 @@ class Recorded:
     wrong: Mapping[str, int]
     images: int = 2000
 
-    def predictions(self, run_id: str) -> Answers | None:
+    def predictions(self, run_id: str) -> Predictions | None:
         return answers(self.wrong[run_id], images=self.images) if run_id in self.wrong else None
 
     def content(self, run_id: str, artifact: str) -> bytes | None:
@@ -228,20 +228,20 @@ def test_a_setting_that_varies_is_part_of_the_name() -> None:
 
 
 def test_a_confusion_matrix_counts_answers_by_true_class() -> None:
-    matrix = confusion(Answers(*(np.array(each) for each in ([0, 0, 1], [0, 0, 1], [0, 1, 1], [0, 0, 1]))))
+    matrix = confusion(Predictions(*(np.array(each) for each in ([0, 0, 1], [0, 0, 1], [0, 1, 1], [0, 0, 1]))))
     assert matrix is not None
     assert matrix.counts.tolist() == [[1, 1], [0, 1]]
 
 
 def test_more_classes_than_can_be_read_have_no_matrix() -> None:
     many = np.arange(100)
-    assert confusion(Answers(many, many, many, many)) is None
+    assert confusion(Predictions(many, many, many, many)) is None
 
 
 def test_the_worst_class_is_told_with_what_it_is_taken_for() -> None:
     truth = np.repeat([0, 1], 50)
     said = np.where(np.arange(100) < 10, 1, truth)
-    (line,) = worst_classes(Answers(truth, said, said, truth))
+    (line,) = worst_classes(Predictions(truth, said, said, truth))
     assert line.startswith("class 0: 80.0 % [")
     assert line.endswith("most often taken for 1 (10 of 50)")
 

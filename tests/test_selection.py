@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.errors import UserError
-from experiments.strategy.selection import Layer, checked, select
+from experiments.quantization.selection import Layer, checked, select
+from experiments.system.errors import UserError
 
 LAYERS = [
     Layer("conv2d", "Conv2D", True),

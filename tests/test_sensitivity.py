@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.errors import UserError
 from experiments.model import Architecture
 from experiments.sensitivity import Measure, Measured, Options, _split, nearest, smallest_within
-from experiments.statistics import Estimate
+from experiments.statistics.estimates import Estimate
+from experiments.system.errors import UserError
 from tests.conftest import ENVIRONMENT, run, save_images
 
 FEW = ("a", "b", "c")
@@ -27,7 +27,7 @@ class Nothing(Architecture):
     """A model that computes nothing."""
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> Any:
-        from experiments.tensorflow_quietly import keras
+        from experiments.system.tensorflow import keras
 
         return keras.Sequential([keras.layers.InputLayer(input_shape), keras.layers.Flatten()])
 
@@ -95,7 +95,7 @@ def test_values_are_rounded_to_the_nearest_level_and_stay_where_there_is_none() 
 
 @pytest.mark.tensorflow
 def test_every_layer_of_a_network_with_branches_is_measured_alone() -> None:
-    from experiments.configuration import composed
+    from experiments.runs.configuration import composed
     from experiments.sensitivity import find
 
     overrides = ["model=resnet8", "epochs=0", "dataset.train_samples=300", "dataset.test_samples=10"]
@@ -108,7 +108,7 @@ def test_every_layer_of_a_network_with_branches_is_measured_alone() -> None:
 
 @pytest.mark.tensorflow
 def test_a_model_without_a_layer_to_choose_is_refused() -> None:
-    from experiments.configuration import composed
+    from experiments.runs.configuration import composed
     from experiments.sensitivity import find
 
     asked = composed(["dataset.train_samples=20", "dataset.test_samples=10"]).experiment
@@ -122,7 +122,7 @@ def test_the_threads_that_are_asked_for_are_those_that_train() -> None:
     script = (
         "import sys\nfrom experiments import sensitivity\n"
         "def find(*_):\n"
-        "    from experiments.training import _threads\n"
+        "    from experiments.training.loop import _threads\n"
         "    sys.exit(f'{_threads()} threads')\n"
         "sensitivity.find = find\nsensitivity.main()"
     )
@@ -174,7 +174,7 @@ def test_the_command_prints_a_proposal_and_writes_a_table_and_a_picture(tmp_path
         ("max_drop=much", "max_drop=much"),
         ("images=0", "images=0"),
         ("strategy=qat", "no strategy is chosen here"),
-        ("model=resnet", "model=resnet: there is no such card"),
+        ("model=resnet", "model=resnet: there is no such option"),
     ],
 )
 def test_a_wrong_setting_is_told_in_a_line(argument: str, said: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from experiments.statistics import (
+from experiments.statistics.estimates import (
     SIGNIFICANT,
     Estimate,
     difference_over_seeds,

@@ -17,7 +17,7 @@ from tests.conftest import ENVIRONMENT, save_images
 
 SWALLOWED = """
 import os, signal, time
-from experiments.stopping import raise_if_stopped, stop_on_signals
+from experiments.system.stopping import raise_if_stopped, stop_on_signals
 stop_on_signals()
 class Lost:
     def __del__(self):
@@ -33,7 +33,7 @@ except KeyboardInterrupt:
 """
 CAUGHT = """
 import os, signal
-from experiments.stopping import raise_if_stopped, stop_on_signals
+from experiments.system.stopping import raise_if_stopped, stop_on_signals
 stop_on_signals()
 try:
     os.kill(os.getpid(), signal.SIGINT)
@@ -47,13 +47,13 @@ except KeyboardInterrupt:
 """
 TWICE = """
 import os, signal
-from experiments.stopping import heard, raise_if_stopped, stop_on_signals
+from experiments.system.stopping import stop_handled, raise_if_stopped, stop_on_signals
 stop_on_signals()
 try:
     os.kill(os.getpid(), signal.SIGINT)
     sum(range(1000))
 except KeyboardInterrupt:
-    heard()
+    stop_handled()
     os.kill(os.getpid(), signal.SIGINT)
     raise_if_stopped()
     print("closed")
@@ -81,7 +81,7 @@ def test_a_second_signal_does_not_stop_what_closes_things() -> None:
 
 def test_a_stop_within_what_a_library_executes_has_the_exit_code_of_a_stop(tmp_path: Path) -> None:
     (tmp_path / "stopped_module.py").write_text(
-        "import sys\nfrom experiments.stopping import stop_on_signals\nstop_on_signals()\n"
+        "import sys\nfrom experiments.system.stopping import stop_on_signals\nstop_on_signals()\n"
         "try:\n    exec('import os, signal; os.kill(os.getpid(), signal.SIGINT); sum(range(1000))')\n"
         "except KeyboardInterrupt:\n    sys.exit(130)"
     )

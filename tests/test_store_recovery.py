@@ -18,7 +18,7 @@ import pytest
 
 from benchmarks.harness.kill_at_write import KillAtWrite, When, build, changes, has_compiler
 from benchmarks.reading import fill
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 from experiments.tracking import Store, Tracking, connect, creation, existing
 from experiments.tracking.database import open_for_reading
 

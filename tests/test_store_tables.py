@@ -13,7 +13,7 @@ from mlflow.store.db.utils import _get_alembic_config
 
 from benchmarks.reading import METRICS, PARAMETERS
 from experiments import compare
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 from experiments.tracking import Store, Tracking, connect
 from experiments.tracking.database import open_for_reading
 from experiments.tracking.tables import SCHEMAS

@@ -48,8 +48,8 @@ def test_help_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
 
 def test_a_file_that_is_opened_has_no_stream_s_number(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from experiments.errors import mistakes_told\n"
-        "with mistakes_told():\n"
+        "from pathlib import Path; from experiments.system.errors import reporting_user_errors\n"
+        "with reporting_user_errors():\n"
         "    with Path('data').open('w') as file:\n"
         "        Path('number').write_text(str(file.fileno()))\n"
     )

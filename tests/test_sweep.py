@@ -9,30 +9,30 @@ from typing import Any, NoReturn
 import pytest
 from omegaconf import OmegaConf
 
-from experiments import sweep
-from experiments.card import CONF
 from experiments.comparison.columns import frame
 from experiments.comparison.files import FORMS
-from experiments.configuration import composed
-from experiments.disk import RESERVED
-from experiments.errors import UserError
-from experiments.record import Setting
-from experiments.sweep import (
+from experiments.record.run_record import Setting
+from experiments.runs import sweep
+from experiments.runs.configuration import composed
+from experiments.runs.sweep import (
     SweepCallback,
     check_launcher,
     check_one_place,
+    duration_text,
     shared_modules,
-    spoken,
     threads_of_a_job,
     training_totals,
 )
+from experiments.system.disk import RESERVED
+from experiments.system.errors import UserError
+from experiments.system.options import CONF
 from experiments.tracking import Store, Tracking, connect
 from tests import rows
 from tests.conftest import ENVIRONMENT
 
 
-def launcher(card: str, *changes: str) -> Any:
-    loaded = OmegaConf.load(CONF / "hydra" / "launcher" / f"{card}.yaml")
+def launcher(option: str, *changes: str) -> Any:
+    loaded = OmegaConf.load(CONF / "hydra" / "launcher" / f"{option}.yaml")
     return OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(changes)))
 
 
@@ -54,9 +54,9 @@ def test_joblib_s_jobs_share_the_cores(n_jobs: int, jobs: int, cores: int, threa
     assert threads_of_a_job(launcher("joblib", f"n_jobs={n_jobs}"), [None] * jobs, cores) == threads
 
 
-@pytest.mark.parametrize(("card", "asks"), [("ray", "ray.remote.num_cpus"), ("submitit", "cpus_per_task")])
-def test_a_job_on_a_cluster_has_what_it_asks_of_its_node(card: str, asks: str) -> None:
-    assert threads_of_a_job(launcher(card, f"{asks}=3"), [None] * 100, cores=2) == 3
+@pytest.mark.parametrize(("option", "asks"), [("ray", "ray.remote.num_cpus"), ("submitit", "cpus_per_task")])
+def test_a_job_on_a_cluster_has_what_it_asks_of_its_node(option: str, asks: str) -> None:
+    assert threads_of_a_job(launcher(option, f"{asks}=3"), [None] * 100, cores=2) == 3
 
 
 def test_one_job_after_another_has_no_number_of_its_own() -> None:
@@ -103,7 +103,8 @@ def test_whether_the_load_is_watched_may_differ_within_a_sweep() -> None:
 
 FAULT = """
 import sys
-from experiments import job, run
+from experiments import run
+from experiments.runs import job
 def perform(*_, **__):
     raise ValueError("shape mismatch")
 job.perform = perform
@@ -145,7 +146,7 @@ def test_what_failed_runs_trained_is_said_not_to_be_counted() -> None:
 
 @pytest.mark.parametrize(("seconds", "said"), [(8.4, "8 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")])
 def test_times_are_told_as_people_tell_them(seconds: float, said: str) -> None:
-    assert spoken(seconds) == said
+    assert duration_text(seconds) == said
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_times_are_told_as_people_tell_them(seconds: float, said: str) -> None:
     [
         (["qat"], []),
         (["qat", "none"], ["experiments.dataset.mnist_loaded"]),
-        (["qat", "prune_qat"], ["experiments.dataset.mnist_loaded", "experiments.strategy.rewritten"]),
+        (["qat", "prune_qat"], ["experiments.dataset.mnist_loaded", "experiments.quantization.rewritten"]),
     ],
 )
 def test_what_several_runs_need_is_loaded_once_for_them(strategies: list[str], shared: list[str]) -> None:

@@ -2,16 +2,19 @@
 
 import pickle
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from experiments.configuration import composed, dataset_of
 from experiments.dataset import Source
 from experiments.dataset.npz import Npz
-from experiments.errors import UserError
-from experiments.targets import make
+from experiments.runs.configuration import KINDS, composed, dataset_of
+from experiments.runs.targets import EARLIER, make
+from experiments.system.cache import Cache
+from experiments.system.errors import UserError
+from experiments.training.loop import Training
 
 EVIL = "import pathlib\npathlib.Path({mark!r}).touch()\nclass Data: pass\n"
 RECORDED = "dataset:\n  _target_: experiments.dataset.npz.Npz\n  path: my.npz\n"
@@ -50,7 +53,7 @@ def test_a_recorded_data_set_comes_back() -> None:
     "target",
     [
         "pandas.read_pickle", "evil.Data", "os.system", "builtins.eval", "hydra.utils.instantiate",
-        "experiments.run.main", "experiments.isolation.run_child", "experiments.dataset.mnist_loaded.x", "''",
+        "experiments.run.main", "experiments.runs.worker.run_child", "experiments.dataset.mnist_loaded.x", "''",
         "'a b.c'",
     ],
 )  # fmt: skip
@@ -68,14 +71,14 @@ def test_whatever_else_a_recorded_configuration_names_is_refused_and_not_run(mar
     ],
 )  # fmt: skip
 def test_a_class_inside_a_value_is_refused(mark: Path, value: str) -> None:
-    with pytest.raises(UserError, match=r"dataset\.path.*: a card holds plain values"):
+    with pytest.raises(UserError, match=r"dataset\.path.*: an option holds plain values"):
         dataset_of(recorded("experiments.dataset.npz.Npz", path=value))
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("key", ["_args_", "_partial_", "_recursive_", "_convert_"])
 def test_hydra_s_special_keys_are_refused(key: str) -> None:
-    with pytest.raises(UserError, match=rf"dataset\.{key}: a card holds plain values"):
+    with pytest.raises(UserError, match=rf"dataset\.{key}: an option holds plain values"):
         dataset_of(recorded("experiments.dataset.npz.Npz", path="x.npz", **{key: "true"}))
 
 
@@ -106,7 +109,7 @@ def test_a_module_of_the_user_s_own_is_imported_when_it_is_named(mark: Path) -> 
 
 @pytest.mark.parametrize("target", ["os.system", "subprocess.Popen", "pandas.read_pickle", "builtins.eval"])
 def test_what_a_command_names_is_of_the_right_kind_before_it_is_called(mark: Path, target: str) -> None:
-    with pytest.raises(UserError, match=rf"dataset: the _target_ of this card, {target}, does not make a"):
+    with pytest.raises(UserError, match=rf"dataset: the _target_ of this option, {target}, does not make a"):
         composed([f"dataset._target_={target}", f"+dataset.args=touch {mark}"])
     assert not mark.exists()
 
@@ -125,3 +128,12 @@ def test_what_a_command_names_is_of_the_right_kind_before_it_is_called(mark: Pat
 def test_a_class_that_cannot_be_used_is_a_message(target: Any, told: str) -> None:
     with pytest.raises(UserError, match=told):
         make("dataset", {"_target_": target}, Source)  # type: ignore[type-abstract]
+
+
+@pytest.mark.parametrize("earlier", EARLIER)
+def test_a_class_that_moved_is_made_by_the_name_that_users_options_still_hold(earlier: str) -> None:
+    module, _, name = EARLIER[earlier].rpartition(".")
+    moved = getattr(import_module(module), name)
+    kind = next(each for each in KINDS.values() if issubclass(moved, each))
+    values = {"dir": "cache"} if kind is Cache else {"epochs": 1} if kind is Training else {}
+    assert type(make("option", {"_target_": earlier, **values}, kind)) is moved

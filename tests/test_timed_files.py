@@ -10,7 +10,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from experiments import latency
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 from tests.conftest import run
 from tests.tiny import _file, dense_file
 

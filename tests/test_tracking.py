@@ -21,10 +21,10 @@ from mlflow.entities import Dataset, DatasetInput
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.store.entities import PagedList
 
-from experiments.errors import UserError
-from experiments.identity import Identity
-from experiments.processes import alive
-from experiments.record import Setting
+from experiments.record.identity import Identity
+from experiments.record.run_record import Setting
+from experiments.system.errors import UserError
+from experiments.system.processes import alive
 from experiments.tracking import Store, Tracking, await_server, connect, connection
 
 GONE = Tracking(uri="http://127.0.0.1:9")
@@ -215,20 +215,25 @@ def nothing(*_: Any) -> None:
 RECORD: Any = SimpleNamespace(setting=Setting("none", "mlp", "mnist", 1, 0, 0), identity=Identity("mlp", "mnist"))
 
 
-@pytest.mark.parametrize("step", ["write_model", "write_artifacts"])
 @pytest.mark.parametrize(
     ("write", "error"), [(full, OSError), (nothing, UserError)], ids=["no room for files", "none in the store"]
 )
 def test_a_full_disk_is_laid_to_the_store_only_where_it_is_the_store_s(
-    step: str, write: Any, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+    write: Any, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("experiments.tracking.store.description", lambda *_: "")
-    monkeypatch.setattr("experiments.tracking.store.write_model", nothing)
-    if step == "write_artifacts":
-        monkeypatch.setattr(Store, "_log_model", lambda *_: "a model")
-    monkeypatch.setattr(f"experiments.tracking.store.{step}", write)
+    monkeypatch.setattr("experiments.tracking.store.write_model", write)
     with pytest.raises(error, match="No space left on device"):
-        Store(Crammed(), "7", GONE).finish("a run", RECORD, "")  # type: ignore[arg-type]
+        Store(Crammed(), "7", GONE).finish("a run", RECORD, Path())  # type: ignore[arg-type]
+
+
+def test_a_full_disk_of_the_store_is_named_when_the_files_of_a_run_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.tracking.store.description", lambda *_: "")
+    monkeypatch.setattr(Store, "_log_model", lambda *_: "a model")
+    with pytest.raises(UserError, match="No space left on device"):
+        Store(Crammed(), "7", GONE).finish("a run", RECORD, tmp_path)  # type: ignore[arg-type]
 
 
 def foreign(path: Path) -> Path:

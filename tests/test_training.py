@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import training
-from experiments.cache import Cache
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
-from experiments.precision import Precision, in_precision
-from experiments.training import Trained, Training, digest_of, fit, trajectory_key
+from experiments.system.cache import Cache
+from experiments.training import loop
+from experiments.training.loop import Trained, Training, digest_of, fit, trajectory_key
+from experiments.training.precision import Precision, in_precision
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.tensorflow
@@ -33,9 +33,9 @@ def start(kind: str, data: Dataset, seed: int = 0) -> Any:
     """An untrained model with dropout or BatchNorm, float or quantization-aware."""
     from experiments.model.article_cnn import ArticleCNN
     from experiments.model.ds_cnn import DSCNN
-    from experiments.strategy.annotation import annotated_whole
-    from experiments.strategy.compression import clustered, to_cluster, to_prune, to_quantize
-    from experiments.tensorflow_quietly import keras
+    from experiments.quantization.annotation import annotated_whole
+    from experiments.quantization.compression import clustered, to_cluster, to_prune, to_quantize
+    from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -56,7 +56,7 @@ def start(kind: str, data: Dataset, seed: int = 0) -> Any:
 def trained(
     kind: str, epochs: int, data: Dataset, cache: Path, seed: int = 0, precision: Precision = "float32"
 ) -> Trained:
-    from experiments.strategy.compression import pruning_callbacks
+    from experiments.quantization.compression import pruning_callbacks
 
     settings = Training(epochs=epochs, **SETTINGS, precision=precision)
     callbacks = pruning_callbacks() if kind.endswith("pruning") else []
@@ -110,12 +110,12 @@ def test_so_it_does_in_bfloat16(kind: str, data: Dataset, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("kind", ["article", "ds_cnn_with_qat"])
 def test_an_epoch_has_the_bits_of_keras_own_pass_over_the_arrays(kind: str, data: Dataset, tmp_path: Path) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     plain, settings = start(kind, data), Training(epochs=1, **SETTINGS)
-    training._compile(plain, settings)
+    loop._compile(plain, settings)
     order = np.random.default_rng([0, 0]).permutation(len(data.train))
-    keras.utils.set_random_seed(training._mixed(0, 0))
+    keras.utils.set_random_seed(loop._mixed(0, 0))
     validation = (data.validation.x, data.validation.y)
     x, y = data.train.x[order], data.train.y[order]
     plain.fit(x, y, settings.batch_size, shuffle=False, verbose=0, validation_data=validation)
@@ -204,7 +204,7 @@ def test_in_bfloat16_every_layer_but_inputs_and_the_last_computes_in_it(data: Da
 
 
 def test_a_layer_inside_a_model_inside_a_model_computes_in_bfloat16_too(data: Dataset) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     layers = keras.layers
     inner = keras.Sequential([layers.InputLayer(data.input_shape), layers.Conv2D(2, 3), layers.Flatten()])
@@ -214,7 +214,7 @@ def test_a_layer_inside_a_model_inside_a_model_computes_in_bfloat16_too(data: Da
 
 
 OWN_LAYER = """
-from experiments.tensorflow_quietly import keras
+from experiments.system.tensorflow import keras
 
 class Doubled(keras.layers.Layer):
     def call(self, values):
@@ -225,7 +225,7 @@ class Doubled(keras.layers.Layer):
 def test_another_code_of_a_layer_of_ones_own_is_another_model(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     (tmp_path / "layers_of_a_training.py").write_text(OWN_LAYER)
     monkeypatch.syspath_prepend(tmp_path)

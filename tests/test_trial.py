@@ -7,23 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.cache import Cache
 from experiments.dataset import Images
 from experiments.dataset.mnist import Mnist
-from experiments.errors import UserError
-from experiments.graph import read_ops
 from experiments.measure.accuracy import tflite_logits
-from experiments.promise import Promise, broken
-from experiments.remembered import Remembered
+from experiments.runs.result_cache import ResultCache
+from experiments.runs.trial import kept, remembered
 from experiments.strategy import Strategy
 from experiments.strategy.annotate import Annotate
+from experiments.strategy.post_training import PTQInt8, PTQInt16x8
 from experiments.strategy.prune_qat import PruneQAT
-from experiments.strategy.ptq_int8 import PTQInt8
-from experiments.strategy.ptq_int16x8 import PTQInt16x8
 from experiments.strategy.qat import QAT
-from experiments.tflite import TFLiteModel, convert
-from experiments.training import Trained
-from experiments.trial import kept, remembered
+from experiments.system.cache import Cache
+from experiments.system.errors import UserError
+from experiments.tflite.conversion import TFLiteModel, convert
+from experiments.tflite.expectation import Expectation, broken
+from experiments.tflite.graph import read_ops
+from experiments.training.loop import Trained
 
 pytestmark = pytest.mark.tensorflow
 
@@ -34,7 +33,7 @@ def images(count: int) -> Images:
 
 def model_of(body: Callable[[Any, Any], Any]) -> Any:
     """A small classifier around a body, whose weights are not those of the start: biases are other than 0."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
@@ -93,22 +92,22 @@ def transposed_without_bias(layers: Any, x: Any) -> Any:
 BODIES = (mobilenet_v3, squeeze_and_excitation, transformer, swish_within, leaky_relu6, elu, transposed_without_bias)
 
 
-def tried(strategy: Strategy, model: Any) -> Promise:
-    return kept(strategy, strategy.promise(model), model, images)
+def tried(strategy: Strategy, model: Any) -> Expectation:
+    return kept(strategy, strategy.expectation(model), model, images)
 
 
-def file_of(strategy: Strategy, promise: Promise, model: Any) -> TFLiteModel:
-    parent = strategy.apply(promise, model, Trained.untouched, images).model
-    return convert(parent, strategy.scheme, images, promise.chosen)
+def file_of(strategy: Strategy, expectation: Expectation, model: Any) -> TFLiteModel:
+    parent = strategy.apply(expectation, model, Trained.untouched, images).model
+    return convert(parent, strategy.scheme, images, expectation.chosen)
 
 
 @pytest.mark.parametrize("strategy", [QAT(), PTQInt8(calibration_samples=8)], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
 def test_what_the_trial_leaves_of_a_promise_the_file_keeps(body: Callable[[Any, Any], Any], strategy: Strategy) -> None:
     model = model_of(body)
-    promise = tried(strategy, model)
-    file = file_of(strategy, promise, model)
-    assert broken(promise, read_ops(file.content, [layer.name for layer in model.layers])) == ()
+    expectation = tried(strategy, model)
+    file = file_of(strategy, expectation, model)
+    assert broken(expectation, read_ops(file.content, [layer.name for layer in model.layers])) == ()
     assert np.isfinite(tflite_logits(file, images(2))).all()
 
 
@@ -122,16 +121,16 @@ def test_what_the_trial_leaves_of_a_promise_the_file_keeps(body: Callable[[Any, 
 def test_a_layer_that_the_converter_would_leave_in_float_is_not_annotated(
     body: Callable[[Any, Any], Any], layer: str, reason: str
 ) -> None:
-    promise = tried(QAT(), model_of(body))
-    assert promise.left_float[layer] == reason
-    assert promise.chosen is not None and layer not in promise.chosen
+    expectation = tried(QAT(), model_of(body))
+    assert expectation.left_float[layer] == reason
+    assert expectation.chosen is not None and layer not in expectation.chosen
 
 
 @pytest.mark.parametrize("strategy", [PTQInt8(calibration_samples=8), PTQInt16x8(calibration_samples=8)])
 def test_an_op_without_an_integer_kernel_is_named_where_all_else_is_quantized(strategy: Strategy) -> None:
-    promise = tried(strategy, model_of(elu))
-    assert list(promise.left_float) == ["ELU of elu"]
-    assert "no int" in promise.left_float["ELU of elu"]
+    expectation = tried(strategy, model_of(elu))
+    assert list(expectation.left_float) == ["ELU of elu"]
+    assert "no int" in expectation.left_float["ELU of elu"]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +146,7 @@ def test_a_layer_with_swish_is_quantized_and_so_is_what_follows() -> None:
 
 
 def test_a_file_in_which_nothing_would_be_quantized_is_refused() -> None:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     image = keras.Input((16, 16, 3))
     model = keras.Model(image, keras.layers.Flatten()(keras.layers.ELU(name="elu")(image)))
@@ -160,7 +159,7 @@ def test_small_weights_are_not_all_zero_in_the_trial(strategy: Strategy) -> None
     """Layers with the same kernel share it in the file, under the name of one of them."""
     model = model_of(swish_within)
     model.set_weights([weights / 100 for weights in model.get_weights()])
-    untrained = strategy.untrained(strategy.promise(model), model, images)
+    untrained = strategy.untrained(strategy.expectation(model), model, images)
     file = convert(untrained, strategy.scheme, images)
     assert all(op.sparsity < 1 for op in read_ops(file.content, []) if op.weights)
 
@@ -174,9 +173,9 @@ def test_the_trial_leaves_the_weights_as_they_were() -> None:
 
 def test_a_trial_is_made_once_for_a_model_and_a_strategy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = Mnist(train_samples=200, test_samples=10).load()
-    known, strategy, model = Remembered(Cache(dir=tmp_path), data, 0, 1), QAT(), model_of(leaky_relu6)
-    monkeypatch.setattr(Remembered, "calibration", property(lambda _: images))
-    first, made = remembered(known, strategy, strategy.promise(model), model, "digest", final=False)
-    again, made_again = remembered(known, strategy, strategy.promise(model), model, "digest", final=False)
+    known, strategy, model = ResultCache(Cache(dir=tmp_path), data, 0, 1), QAT(), model_of(leaky_relu6)
+    monkeypatch.setattr(ResultCache, "calibration", property(lambda _: images))
+    first, made = remembered(known, strategy, strategy.expectation(model), model, "digest", final=False)
+    again, made_again = remembered(known, strategy, strategy.expectation(model), model, "digest", final=False)
     assert (made, made_again) == (True, False)
     assert again == first

@@ -6,7 +6,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from experiments.tflite import TFLiteModel
+from experiments.tflite.conversion import TFLiteModel
 
 
 def dense_file(inputs: int = 16, outputs: int = 4, layers: int = 1) -> TFLiteModel:

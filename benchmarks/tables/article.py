@@ -11,7 +11,7 @@ from scipy import stats
 from benchmarks.studies import CONTROL, RIVAL
 from benchmarks.tables.markdown import each_seed_alone, markdown, seeds_of, spoken_of, tested
 from experiments.comparison.columns import ends
-from experiments.rounding import percent, times, whole
+from experiments.statistics.rounding import percent, times, whole
 
 IMAGES = 10_000
 FLOAT, AWARE = 0.9893, 0.9900  # Keras

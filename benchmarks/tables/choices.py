@@ -3,7 +3,7 @@
 import pandas as pd
 
 from benchmarks.tables.markdown import markdown
-from experiments.rounding import times
+from experiments.statistics.rounding import times
 
 FLOAT, WHOLE = "none, the float file", "all four"
 

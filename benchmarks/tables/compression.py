@@ -5,7 +5,7 @@ import pandas as pd
 from benchmarks.studies import CONTROL
 from benchmarks.tables.markdown import each_seed_alone, markdown, spoken_of, tested
 from experiments.comparison.columns import ends, further_epochs
-from experiments.rounding import percent, times, whole
+from experiments.statistics.rounding import percent, times, whole
 
 QUANTIZATION = "strategy.quantization"  # what follows prune and cluster, after training
 

@@ -3,8 +3,8 @@
 import pandas as pd
 
 from benchmarks.tables.markdown import markdown
-from experiments.rounding import times, whole
-from experiments.statistics import Estimate, ratio_of_medians
+from experiments.statistics.estimates import Estimate, ratio_of_medians
+from experiments.statistics.rounding import times, whole
 
 
 def published_table(table: pd.DataFrame) -> str:

@@ -4,7 +4,7 @@ import pandas as pd
 
 from experiments.comparison.columns import ends
 from experiments.comparison.files import as_markdown
-from experiments.rounding import percent
+from experiments.statistics.rounding import percent
 
 
 def markdown(table: pd.DataFrame) -> str:

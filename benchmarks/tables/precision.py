@@ -4,7 +4,7 @@ import pandas as pd
 
 from benchmarks.tables.markdown import markdown
 from experiments.comparison.columns import ends
-from experiments.rounding import percent, times
+from experiments.statistics.rounding import percent, times
 
 EQUIVALENT_WITHIN = 0.003  # of accuracy, between baselines of two precisions
 

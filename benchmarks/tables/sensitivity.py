@@ -3,9 +3,9 @@
 import pandas as pd
 
 from benchmarks.tables.markdown import markdown
-from experiments.rounding import points
 from experiments.sensitivity import advice
-from experiments.statistics import Estimate
+from experiments.statistics.estimates import Estimate
+from experiments.statistics.rounding import points
 
 IN_INT8 = {
     "alone in int8": "{} alone",

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from benchmarks.tables.markdown import markdown
-from experiments.rounding import whole
+from experiments.statistics.rounding import whole
 
 
 def published_table(table: pd.DataFrame) -> str:

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from benchmarks.tables.markdown import markdown
-from experiments.rounding import times, whole
+from experiments.statistics.rounding import times, whole
 
 
 def published_table(table: pd.DataFrame) -> str:

@@ -19,17 +19,17 @@ from experiments.comparison.columns import (
     key_of,
     same_file,
 )
-from experiments.comparison.groups import Answered
-from experiments.errors import UserError, near
-from experiments.record import is_setting
-from experiments.statistics import Estimate, mcnemar, paired_difference, ratio_of_speedups
+from experiments.comparison.groups import ReadPredictions
+from experiments.record.run_record import is_setting
+from experiments.statistics.estimates import Estimate, mcnemar, paired_difference, ratio_of_speedups
+from experiments.system.errors import UserError, suggestion
 
 SAME = (*KEYS, "epochs", "seed")
 # Settings of what a strategy does; the runs of two strategies need not agree in them.
 OWN = (STRATEGY, FINETUNE)
 
 
-def against(table: pd.DataFrame, strategy: str, answers: Answered) -> pd.DataFrame:
+def against(table: pd.DataFrame, strategy: str, answers: ReadPredictions) -> pd.DataFrame:
     """The table with the columns AGAINST: each run against the newest finished run of this strategy and its settings.
 
     Where both strategies train, a run is compared with the one that was trained for as many epochs in all, and where
@@ -41,7 +41,9 @@ def against(table: pd.DataFrame, strategy: str, answers: Answered) -> pd.DataFra
     """
     others = table[(table["strategy"] == strategy) & (table["status"] == "FINISHED")]
     if others.empty:
-        raise UserError(f"--baseline {strategy}: no finished run of it here. {near(strategy, _strategies(table))}")
+        raise UserError(
+            f"--baseline {strategy}: no finished run of it here. {suggestion(strategy, _strategies(table))}"
+        )
     trains = bool((table.loc[table["strategy"] == strategy, "finetune_epochs"] > 0).any())
     settings = [name for name in table.columns if is_setting(name) and not is_content(name)]
     same = [*SAME, *(name for name in settings if not name.startswith(OWN))]
@@ -104,7 +106,7 @@ def _fitting(run: pd.Series, others: pd.DataFrame | None, trains: bool) -> pd.Se
     return others.iloc[0] if len(others) == 1 else None
 
 
-def _held(run: pd.Series, other: pd.Series | None, answers: Answered) -> Mapping[str, Any]:
+def _held(run: pd.Series, other: pd.Series | None, answers: ReadPredictions) -> Mapping[str, Any]:
     if other is None or run["status"] != "FINISHED":
         return {}
     return {
@@ -120,7 +122,7 @@ def _of_one_file() -> Mapping[str, float]:
     return {**none, "accuracy_difference_p": 1.0, **Estimate(1.0, 1.0, 1.0).columns("speedup_against")}
 
 
-def _accuracies(run: pd.Series, other: pd.Series, answers: Answered) -> Mapping[str, Any]:
+def _accuracies(run: pd.Series, other: pd.Series, answers: ReadPredictions) -> Mapping[str, Any]:
     """Image by image; without an interval where what the models said is lost, or said of other images."""
     after, before = answers(run["run_id"]), answers(other["run_id"])
     if after is None or before is None or not np.array_equal(after.truth, before.truth):

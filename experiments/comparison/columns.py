@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.errors import UserError
-from experiments.identity import DIGESTS, name_of
-from experiments.record import is_setting
+from experiments.record.identity import DIGESTS, name_of
+from experiments.record.run_record import is_setting
+from experiments.system.errors import UserError
 from experiments.tracking import Row
 
 # What a file holds, in this order; what a store holds beyond it is left out.
@@ -34,7 +34,7 @@ AGAINST = (
     "accuracy_difference_p", "size_against", "speedup_against", "speedup_against_low", "speedup_against_high",
 )  # fmt: skip
 GROUPED = ("runs", "seeds", "images")
-STRATEGY, FINETUNE = "strategy.", "finetune."  # settings of the strategy's card, and of its training
+STRATEGY, FINETUNE = "strategy.", "finetune."  # settings of the strategy's option, and of its training
 # Settings that say where a run is kept, not what it is.
 NOT_DECISIVE = ("tracking.", "cache.")
 FILES = ("model.path", "dataset.path")

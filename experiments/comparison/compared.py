@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from experiments.artifacts import or_left_out
 from experiments.comparison.baseline import against, trained_less, unmatched
 from experiments.comparison.columns import MODEL, TASK, TEST, TRAINING, without_digests
-from experiments.comparison.groups import Answered, grouped, seeds_to_pool
+from experiments.comparison.groups import ReadPredictions, grouped, seeds_to_pool
 from experiments.comparison.query import in_order, known, where
-from experiments.record import Answers
+from experiments.record.artifacts import or_left_out
+from experiments.record.run_record import Predictions
 from experiments.tracking import Store
 
 MARGIN = 0.005  # half a point of accuracy: what may be given up for size or speed, where nothing else is asked for
@@ -26,7 +26,7 @@ class Comparison:
 
     runs: pd.DataFrame
     table: pd.DataFrame
-    answers: Answered
+    answers: ReadPredictions
     over_seeds: bool = False  # the rows are groups of runs that differ in their seeds only
     remarks: tuple[str, ...] = ()
     margin: float = MARGIN  # share of the test examples that a file to ship may lose against the most accurate
@@ -108,17 +108,17 @@ def _is_of(key: str, table: pd.DataFrame) -> bool:
     return key.removeprefix("-") in table.columns
 
 
-def _remembered(read: Answered) -> Answered:
+def _remembered(read: ReadPredictions) -> ReadPredictions:
     """What runs say, read when it is needed and once; kept in few bytes, for of thousands of runs it is gigabytes."""
 
     @cache
-    def kept(run_id: str) -> Answers | None:
+    def kept(run_id: str) -> Predictions | None:
         said = read(run_id)
-        return said and Answers(*(_small(getattr(said, each.name)) for each in fields(said)))
+        return said and Predictions(*(_small(getattr(said, each.name)) for each in fields(said)))
 
-    def widened(run_id: str) -> Answers | None:
+    def widened(run_id: str) -> Predictions | None:
         said = kept(run_id)
-        return said and Answers(*(getattr(said, each.name).astype(np.int64) for each in fields(said)))
+        return said and Predictions(*(getattr(said, each.name).astype(np.int64) for each in fields(said)))
 
     return widened
 

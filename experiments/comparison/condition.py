@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 import pandas as pd
 
 from experiments.comparison.columns import names_of
-from experiments.errors import UserError, near
+from experiments.system.errors import UserError, suggestion
 
 EXAMPLE = "\"strategy == 'qat' and epochs >= 5\", names with a dot between backquotes"
 LONGEST = 2000  # characters
@@ -160,7 +160,7 @@ class _Condition:
 
     def _column(self, name: str) -> "pd.Series[Any]":
         if name not in (names := names_of(self._table)):
-            raise self._error(f"name {name!r} is not defined", near(name, names))
+            raise self._error(f"name {name!r} is not defined", suggestion(name, names))
         return self._table[name]
 
     def _condition(self, node: ast.expr, depth: int) -> "pd.Series[Any]":

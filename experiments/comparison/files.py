@@ -10,10 +10,10 @@ import pandas as pd
 
 from experiments.comparison.columns import public
 from experiments.comparison.compared import Comparison
-from experiments.comparison.people import for_people, note
-from experiments.errors import UserError, near
-from experiments.escaping import markdown_text, spreadsheet_text, visible
-from experiments.progress import say
+from experiments.comparison.display import display_table, note
+from experiments.system.errors import UserError, suggestion
+from experiments.system.escaping import markdown_text, spreadsheet_text, visible
+from experiments.system.progress import say
 
 Writer = Callable[[pd.DataFrame, Path], None]
 
@@ -41,18 +41,18 @@ def as_markdown(table: pd.DataFrame) -> str:
 
 def _markdown(table: pd.DataFrame, path: Path) -> None:
     lines = "\n\n".join(map(markdown_text, note(table).split("\n")))  # a single line break would join them
-    path.write_text(f"{as_markdown(with_texts(for_people(table), markdown_text))}\n\n{lines}\n", encoding="utf-8")
+    path.write_text(f"{as_markdown(with_texts(display_table(table), markdown_text))}\n\n{lines}\n", encoding="utf-8")
 
 
 def _html(table: pd.DataFrame, path: Path) -> None:
     head = "<!doctype html><meta charset=utf-8><title>Comparison</title>"
     lines = "".join(f"<p>{html.escape(line)}</p>\n" for line in note(table).split("\n"))
-    text = f"{head}\n{for_people(table).to_html(index=False)}\n{lines}"
+    text = f"{head}\n{display_table(table).to_html(index=False)}\n{lines}"
     path.write_text(text, encoding="utf-8")
 
 
 def _latex(table: pd.DataFrame, path: Path) -> None:
-    path.write_text(for_people(table).to_latex(index=False, escape=True), encoding="utf-8")
+    path.write_text(display_table(table).to_latex(index=False, escape=True), encoding="utf-8")
 
 
 def _json(table: pd.DataFrame, path: Path) -> None:
@@ -115,7 +115,9 @@ def form_of(path: Path) -> Form:
     """
     found = [form for form in FORMS.values() if form.ending == path.suffix]
     if not found:
-        raise UserError(f"--out {path}: the ending says the form, and is one of these. {near(path.suffix, ENDINGS)}")
+        raise UserError(
+            f"--out {path}: the ending says the form, and is one of these. {suggestion(path.suffix, ENDINGS)}"
+        )
     return found[0]
 
 

@@ -12,8 +12,8 @@ import pandas as pd
 from experiments.comparison.columns import TEST, VOID, check_comparable, is_group, says, sound, timed
 from experiments.comparison.names import labels, titled
 from experiments.comparison.query import known
-from experiments.errors import UserError
-from experiments.statistics import SIGNIFICANT, holm, interval_p, share_p
+from experiments.statistics.estimates import SIGNIFICANT, holm, interval_p, share_p
+from experiments.system.errors import UserError
 
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.artifacts import PREDICTIONS
 from experiments.comparison.columns import GROUPED, VOID, WHOLE, cell_of, label, says, timed
 from experiments.measure.latency import SAME_FILE, in_words
-from experiments.record import Answers, is_setting
-from experiments.statistics import Estimate, difference_over_seeds, over_seeds, ratio_of_medians
+from experiments.record.artifacts import PREDICTIONS
+from experiments.record.run_record import Predictions, is_setting
+from experiments.statistics.estimates import Estimate, difference_over_seeds, over_seeds, ratio_of_medians
 
-Answered = Callable[[str], Answers | None]  # what a run's models say, by its id; None where that is lost
+ReadPredictions = Callable[[str], Predictions | None]  # what a run's models say, by its id; None where that is lost
 SPEEDUPS = ("speedup", "speedup_against")
 
 
@@ -32,7 +32,7 @@ class Groups:
     left_out: tuple[str, ...]
 
 
-def grouped(table: pd.DataFrame, by: Sequence[str], answers: Answered) -> Groups:
+def grouped(table: pd.DataFrame, by: Sequence[str], answers: ReadPredictions) -> Groups:
     """One row for each group of runs with equal values in these columns; the columns are those of runs, and GROUPED.
 
     Numbers are means, speedups geometric ones; settings in which the runs differ are empty. Runs that differ in their
@@ -53,7 +53,7 @@ def grouped(table: pd.DataFrame, by: Sequence[str], answers: Answered) -> Groups
     return Groups(pooled.assign(**counts).astype(kinds), left_out)
 
 
-def _left_out(group: "_Group", answers: Answered) -> list[str]:
+def _left_out(group: "_Group", answers: ReadPredictions) -> list[str]:
     uncounted = group.runs.drop(index=group.counted.index)
     void = group.counted[group.counted["speed"] == VOID] if len(group.counted) > 1 else uncounted.iloc[:0]
     return [
@@ -62,7 +62,7 @@ def _left_out(group: "_Group", answers: Answered) -> list[str]:
     ]
 
 
-def _reason(run: pd.Series, answers: Answered) -> str:
+def _reason(run: pd.Series, answers: ReadPredictions) -> str:
     if run["status"] != "FINISHED":
         return f"it is {run['status']}"
     if answers(run["run_id"]) is None:
@@ -80,7 +80,7 @@ class _Group:
     alike: Sequence[str]  # the columns in which all that are pooled are alike
 
 
-def _groups(table: pd.DataFrame, by: Sequence[str], answers: Answered) -> Iterator[_Group]:
+def _groups(table: pd.DataFrame, by: Sequence[str], answers: ReadPredictions) -> Iterator[_Group]:
     """The groups of a table. What can be found for all of them at once is, for there may be thousands."""
     groups = table.groupby(list(by), dropna=False, sort=False)
     cells = table.groupby(cell_of(table), dropna=False, sort=False).ngroup()
@@ -98,7 +98,7 @@ def _groups(table: pd.DataFrame, by: Sequence[str], answers: Answered) -> Iterat
         yield _Group(runs, counted, seeds_only, alike)
 
 
-def _counted(finished: pd.DataFrame, seeds_only: bool, answers: Answered) -> pd.DataFrame:
+def _counted(finished: pd.DataFrame, seeds_only: bool, answers: ReadPredictions) -> pd.DataFrame:
     """Those runs of a group that were tested on the same images, where it matters."""
     if len(finished) < 2 or not seeds_only:
         return finished
@@ -110,7 +110,7 @@ def _counted(finished: pd.DataFrame, seeds_only: bool, answers: Answered) -> pd.
     return finished[finished["run_id"].isin(alike)]
 
 
-def _pooled(group: _Group, floats: pd.DataFrame, answers: Answered) -> dict[str, Any]:
+def _pooled(group: _Group, floats: pd.DataFrame, answers: ReadPredictions) -> dict[str, Any]:
     """The row of a group; `floats` are the numbers of its runs."""
     runs = group.counted
     counts = {"runs": len(runs), "seeds": runs["seed"].nunique()}
@@ -180,7 +180,7 @@ def _speedups(runs: pd.DataFrame, seeds_only: bool) -> dict[str, Any]:
     return found
 
 
-def _over_seeds(runs: pd.DataFrame, answers: Answered) -> dict[str, Any]:
+def _over_seeds(runs: pd.DataFrame, answers: ReadPredictions) -> dict[str, Any]:
     """Accuracy and its differences over the seeds, from what each model says of each image."""
     said = [answers(run_id) for run_id in runs["run_id"]]
     known = [each for each in said if each is not None]

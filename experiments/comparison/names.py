@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 
 from experiments.comparison.columns import FILES, NOUNS, SUBJECTS, TASK, as_typed, further_epochs, is_content, label
-from experiments.identity import SHOWN, with_digest
-from experiments.record import is_setting
+from experiments.record.identity import SHOWN, with_digest
+from experiments.record.run_record import is_setting
 
 
-def epochs_told(epochs: object) -> str:
+def epochs_text(epochs: object) -> str:
     """1 epoch, 5 epochs, 1+5 epochs."""
     return f"{epochs} epoch" if str(epochs) in ("1", "+1") else f"{epochs} epochs"
 
@@ -33,7 +33,7 @@ def names(runs: pd.DataFrame, without: Iterable[str] = ()) -> list[str]:
         parts = [str(run["strategy"]), *(titles[place] for titles in models if titles[place])]
         trained = str(run["epochs"]) if epochs else ""
         trained += f"+{own_epochs}" if own and own_epochs else ""
-        parts += [epochs_told(trained)] if trained else []
+        parts += [epochs_text(trained)] if trained else []
         parts += [f"{told_as}={value}" for name, told_as in varied.items() if (value := as_typed(run[name]))]
         parts += [f"seed {run['seed']}"] if seeds and pd.notna(run["seed"]) else []
         found.append(", ".join(parts))
@@ -69,7 +69,7 @@ def titled(table: pd.DataFrame, kind: str) -> pd.Series:
         if each:
             sharing[own].add(each)
     titles = [
-        with_digest(name, _told_apart(each, sharing[own])) if each else name
+        with_digest(name, _distinguished(each, sharing[own])) if each else name
         for name, each, own in zip(names, contents, called, strict=True)
     ]
     return pd.Series(titles, table.index, object)
@@ -80,7 +80,7 @@ def _values(table: pd.DataFrame, columns: list[str]) -> list[tuple[Any, ...]]:
     return list(zip(*(table[name] for name in columns), strict=True)) if columns else [()] * len(table)
 
 
-def _told_apart(own: tuple[str, ...], others: Collection[tuple[str, ...]]) -> str:
+def _distinguished(own: tuple[str, ...], others: Collection[tuple[str, ...]]) -> str:
     """The first of its digests that tells a content from these, or all of them; empty where there are no others."""
     if len(others) < 2:
         return ""

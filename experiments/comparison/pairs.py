@@ -7,16 +7,16 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from experiments.artifacts import PREDICTIONS
 from experiments.comparison.columns import label
-from experiments.comparison.people import percents
+from experiments.comparison.display import percents
 from experiments.comparison.terminal import picture
-from experiments.errors import UserError
-from experiments.identity import with_digest
 from experiments.measure.latency import SAME_FILE
-from experiments.progress import CONSOLE, print_whole
-from experiments.record import Answers
-from experiments.statistics import SIGNIFICANT, discordant, holm, mcnemar, paired_bootstrap, paired_difference
+from experiments.record.artifacts import PREDICTIONS
+from experiments.record.identity import with_digest
+from experiments.record.run_record import Predictions
+from experiments.statistics.estimates import SIGNIFICANT, discordant, holm, mcnemar, paired_bootstrap, paired_difference
+from experiments.system.errors import UserError
+from experiments.system.progress import CONSOLE, print_whole
 from experiments.tracking import Row, Store
 
 PAIRS_NOTE = (
@@ -33,7 +33,7 @@ class Examined:
 
     label: str
     dataset: str
-    answers: Answers
+    answers: Predictions
     test_digest: str | None = None  # of the images; None where an earlier version recorded the run
     file: str | None = None  # digest of the TFLite file
 
@@ -95,7 +95,7 @@ def _compared(run: Examined, against: Examined) -> dict[str, object]:
     }  # fmt: skip
 
 
-def pairs_for_people(table: pd.DataFrame) -> pd.DataFrame:
+def display_pairs(table: pd.DataFrame) -> pd.DataFrame:
     """Differences in points, with both intervals; p-values are corrected where there are several."""
     narrow = {column: table[column].str.replace(" (", "\n(", regex=False) for column in ("run", "against")}
     shown = table[["run", "against", "images", "gained", "lost"]].assign(**narrow)
@@ -110,6 +110,6 @@ def pairs_for_people(table: pd.DataFrame) -> pd.DataFrame:
 
 def show_pairs(store: Store, rows: Sequence[Row]) -> None:
     """Print each two of these runs, compared on the same images."""
-    shown = pairs_for_people(table_of_pairs([_examined(store, row) for row in rows]))
+    shown = display_pairs(table_of_pairs([_examined(store, row) for row in rows]))
     print_whole(picture(shown, {}))
     CONSOLE.print(PAIRS_NOTE, style="dim", markup=False, highlight=False)

@@ -7,7 +7,7 @@ import pandas as pd
 from experiments.comparison.columns import MODEL, NOUNS, SUBJECTS, TEST, VOID, check_comparable, names_of, timed
 from experiments.comparison.condition import holds
 from experiments.comparison.names import titled
-from experiments.errors import UserError, near
+from experiments.system.errors import UserError, suggestion
 
 
 def where(table: pd.DataFrame, condition: str) -> pd.DataFrame:
@@ -89,5 +89,5 @@ def known(table: pd.DataFrame, name: str, option: str) -> str:
         UserError: there is none of this name.
     """
     if name not in (names := names_of(table)):
-        raise UserError(f"{option} {name}: there is no such column. {near(name, names)}")
+        raise UserError(f"{option} {name}: there is no such column. {suggestion(name, names)}")
     return name

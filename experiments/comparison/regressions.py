@@ -25,9 +25,9 @@ from experiments.comparison.columns import (
 from experiments.comparison.files import with_texts
 from experiments.comparison.gates import of_numbers
 from experiments.comparison.names import several_subjects
-from experiments.errors import UserError, first_line
-from experiments.escaping import from_spreadsheet_text
-from experiments.record import is_setting
+from experiments.record.run_record import is_setting
+from experiments.system.errors import UserError, first_line
+from experiments.system.escaping import from_spreadsheet_text
 
 SETTING = ("strategy", *SUBJECTS, "epochs", "finetune_epochs", "seed")
 BY_CONTENT = (*CELL, "seed")

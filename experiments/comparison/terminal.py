@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.comparison.columns import TASK, VOID, several_machines, sound, timed
-from experiments.comparison.people import Differences, for_people, note
+from experiments.comparison.display import Differences, display_table, note
 from experiments.measure.latency import SAME_FILE
-from experiments.progress import CONSOLE, print_whole, say
-from experiments.record import is_setting
+from experiments.record.run_record import is_setting
+from experiments.system.progress import CONSOLE, print_whole, say
 
 # What a narrow terminal does without, the first first; every column is in the CSV.
 OPTIONAL = (
@@ -32,7 +32,7 @@ TEXTS = ("strategy", "model", "dataset", "speed", "machine", "computes in", "rem
 
 def show(table: pd.DataFrame) -> None:
     """Print a table and what its columns mean: the best of each column and task marked, what may be chance dimmed."""
-    shown = narrowed(for_people(table), CONSOLE.width)
+    shown = narrowed(display_table(table), CONSOLE.width)
     looks = {name: each[:MOST_ROWS] for name, each in styled(table).items()}
     print_whole(picture(shown.head(MOST_ROWS), looks), CONSOLE)
     if len(shown) > MOST_ROWS:

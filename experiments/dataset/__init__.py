@@ -1,4 +1,4 @@
-"""Data sets: labelled images, split three ways, and one card for each place they come from.
+"""Data sets: labelled images, split three ways, and one option for each place they come from.
 
 The test split is touched by the measurements only; calibration samples come from the training split.
 """
@@ -13,14 +13,14 @@ from typing import Annotated, ClassVar
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, NonNegativeInt, PositiveInt
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments.card import CARD
 from experiments.dataset.labels import Label, class_numbers, output_numbers, read_labels, renumbering, unseen
 from experiments.dataset.saving import saving
 from experiments.dataset.shapes import Shape, image_shape, shape_for
 from experiments.dataset.values import Scale, Scaling, check_images, scaling_of
-from experiments.errors import UserError
+from experiments.system.errors import UserError
+from experiments.system.options import OPTION
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -170,9 +170,9 @@ class Raw:
     y_test: npt.NDArray[np.generic]
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class Source(ABC):
-    """What all data set cards have in common; a new kind of source defines `read`."""
+    """What all data set options have in common; a new kind of source defines `read`."""
 
     loads_once: ClassVar[tuple[str, ...]] = ()  # modules that several runs share when they are loaded before
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from experiments.dataset import Raw
 from experiments.dataset.saving import saving
-from experiments.errors import UserError, first_line
+from experiments.system.errors import UserError, first_line
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 FORM = f"A data set is a NumPy archive, made by numpy.savez(path, {', '.join(f'{name}=...' for name in ARRAYS)})."

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments.card import CARD
 from experiments.dataset import Raw, Source
-from experiments.errors import UserError, first_line
-from experiments.locks import held
-from experiments.progress import say
+from experiments.system.errors import UserError, first_line
+from experiments.system.locks import file_lock
+from experiments.system.options import OPTION
+from experiments.system.progress import say
 
 # What Keras keeps of each. It writes there while it downloads, so that a process that is killed leaves a part of it.
 KEPT: Mapping[str, tuple[str, ...]] = {
@@ -22,7 +22,7 @@ KEPT: Mapping[str, tuple[str, ...]] = {
 }
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class KerasDataset(Source):
     """A data set of `tf.keras.datasets`, by its name there."""
 
@@ -37,7 +37,7 @@ class KerasDataset(Source):
                 f"dataset={self.name}: {Path.home()} cannot be written, so Keras would read {folder.parent}, which "
                 "belongs to another user. Give a home that can be written, with HOME=FOLDER."
             )
-        with held(folder / f"{self.name}.lock", "another process fetches the same data"):
+        with file_lock(folder / f"{self.name}.lock", "another process fetches the same data"):
             try:
                 return self._load()
             except Exception as error:  # Keras raises a bare Exception for every network failure
@@ -52,7 +52,7 @@ class KerasDataset(Source):
                     raise self._refused(error, "Keras' copy cannot be read") from error
 
     def _load(self) -> Raw:
-        from experiments.tensorflow_quietly import keras
+        from experiments.system.tensorflow import keras
 
         if not any((_folder() / name).exists() for name in KEPT[self.name]):
             say(f"dataset={self.name}: fetched once, and kept in {_folder()}.")

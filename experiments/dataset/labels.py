@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset.saving import saving
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 
 Label: TypeAlias = int | str
 BEYOND = 2**63  # what int64 does not hold

@@ -5,18 +5,18 @@ from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments.card import CARD
 from experiments.dataset import Raw, Source
 from experiments.dataset.archive import read_archive
-from experiments.errors import UserError
+from experiments.system.errors import UserError
+from experiments.system.options import OPTION
 
 FILE = Path(__file__).with_name("mnist.npz")
 SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class Mnist(Source):
     """Handwritten digits: 60,000 + 10,000 grey images of 28 x 28, 10 classes."""
 

@@ -1,7 +1,7 @@
 """MNIST in memory: the fork server loads this, and all runs of a sweep share the arrays that it has unpacked."""
 
 from experiments.dataset.mnist import bundled
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 
 try:
     bundled()

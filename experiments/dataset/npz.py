@@ -4,21 +4,21 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments.card import CARD, beginning
 from experiments.dataset import Raw, Source
 from experiments.dataset.archive import archive_bytes, read_archive
 from experiments.dataset.labels import Label, class_numbers
 from experiments.dataset.shapes import image_shape
-from experiments.errors import UserError
-from experiments.files import UserPath
+from experiments.system.errors import UserError
+from experiments.system.files import UserPath
+from experiments.system.options import OPTION, first_bytes
 
 READ_AHEAD = 64 * 2**20  # bytes of arrays: up to there, all of them are checked before anything is run
 KEY = "dataset.path"
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class Npz(Source):
     """x_train, y_train, x_test, y_test of images, series or features; see docs/data.md for what is accepted."""
 
@@ -28,7 +28,7 @@ class Npz(Source):
         """The file has to be there, and its arrays to be images with labels; of a large file, its kind is all."""
         if self.path.is_dir():
             raise UserError(_a_folder(self.path))
-        beginning(self.path, KEY)
+        first_bytes(self.path, KEY)
         self._examined()
 
     def check_for_new_model(self) -> None:

@@ -4,7 +4,7 @@ from itertools import permutations
 from math import prod
 
 from experiments.dataset.saving import saving
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 
 Shape = tuple[int, ...]
 IMAGE_AXES = 3

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset.saving import saving
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 
 Scale = Literal["auto", "none", "unit", "symmetric"]
 Array = npt.NDArray[Any]

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset import Images
-from experiments.errors import UserError
-from experiments.graph import input_details
-from experiments.machine import usable_cores
 from experiments.measure.interpreter import invoke, ready
-from experiments.progress import bar
-from experiments.tflite import TFLiteModel
+from experiments.system.errors import UserError
+from experiments.system.machine import usable_cores
+from experiments.system.progress import bar
+from experiments.tflite.conversion import TFLiteModel
+from experiments.tflite.graph import input_details
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -29,7 +29,7 @@ CHUNK = 10 * BATCH  # images that a thread takes at a time: small enough for a s
 
 def keras_logits(model: "Model", images: Images) -> Logits:
     """Outputs (n, classes) float32 of the Keras model, whose `predict` gives the same bits and takes longer."""
-    from experiments.tensorflow_quietly import tf
+    from experiments.system.tensorflow import tf
 
     forward = tf.function(partial(model, training=False))
     batches = [images[i : i + KERAS_BATCH] for i in range(0, len(images), KERAS_BATCH)]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from signal import Signals
 
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 
 ENTRANCE = Path(__file__).with_name("child_entrance.py")
 

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset import Images
-from experiments.graph import Op
 from experiments.measure.accuracy import Logits, dequantized, quantized
 from experiments.measure.interpreter import invoke, keeping_all, ready
 from experiments.task.classification import Head
-from experiments.tflite import TFLiteModel
+from experiments.tflite.conversion import TFLiteModel
+from experiments.tflite.graph import Op
 
 NOISE_IMAGES = 50  # test images from which the noise of each op is measured
 

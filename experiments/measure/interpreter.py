@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from experiments.errors import UserError, first_line
-from experiments.quiet import native_stderr_silenced
-from experiments.tflite import TFLiteModel
+from experiments.system.errors import UserError, first_line
+from experiments.system.silence import native_stderr_silenced
+from experiments.tflite.conversion import TFLiteModel
 
 
 def ready(model: TFLiteModel, batch: int | None = None) -> Any:

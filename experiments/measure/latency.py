@@ -14,18 +14,18 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, PositiveInt
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments.card import CARD
 from experiments.dataset import Images
-from experiments.errors import UserError
-from experiments.machine import Conditions, Watch, alone, usable_cores
 from experiments.measure.accuracy import input_of, quantized
 from experiments.measure.child import run_child
-from experiments.progress import bar
-from experiments.statistics import Estimate, ratio_of_medians, t_quantiles
-from experiments.temporary import temporary_folder
-from experiments.tflite import TFLiteModel
+from experiments.statistics.estimates import Estimate, ratio_of_medians, t_quantiles
+from experiments.system.errors import UserError
+from experiments.system.machine import Conditions, Watch, timing_lock, usable_cores
+from experiments.system.options import OPTION
+from experiments.system.progress import bar
+from experiments.system.temporary import temporary_folder
+from experiments.tflite.conversion import TFLiteModel
 
 Verdict = Literal["faster", "slower", "equivalent", "unclear", "void", "same file"]
 SAME_FILE: Verdict = "same file"  # of two files with the same bytes, of which none is faster
@@ -39,7 +39,7 @@ LONGEST = 7 * 24 * 60 * 60  # seconds
 TOLERANCE = 0.2  # cores: so much of what the timed threads need may be busy with something else
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class LatencyProtocol:
     """How to measure: interpreter threads, the kernels, and the seconds that all of it may take."""
 
@@ -233,7 +233,7 @@ def time_files(
             arrays: dict[str, Any] = {str(place): values for place, values in enumerate(file.inputs)}
             np.savez(folder / f"{numbers[contestant]}.npz", **arrays)
         (folder / "request.json").write_text(json.dumps(request))
-        with alone():
+        with timing_lock():
             watch = Watch()
             start_seconds = _run(folder)
             conditions = watch.conditions()

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from experiments.dataset import Images
-from experiments.errors import UserError
 from experiments.measure.accuracy import input_of, quantized
 from experiments.measure.child import run_child
 from experiments.measure.interpreter import xnnpack_refusal
-from experiments.progress import say
-from experiments.temporary import temporary_folder
-from experiments.tflite import TFLiteModel
+from experiments.system.errors import UserError
+from experiments.system.progress import say
+from experiments.system.temporary import temporary_folder
+from experiments.tflite.conversion import TFLiteModel
 
 MEMORY_PROBE = Path(__file__).with_name("memory_probe.py")
 MICRO_PROBE = Path(__file__).with_name("micro_probe.py")

@@ -14,7 +14,7 @@ from scipy import stats
 
 from experiments.dataset import Dataset, Images
 from experiments.dataset.saving import saving
-from experiments.statistics import mcnemar
+from experiments.statistics.estimates import mcnemar
 from experiments.task.classification import Head, Outputs, function_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ BYTE = np.float32(255)
 Answer = Callable[[Images], Outputs]  # a model's outputs (n, outputs) for images
 
 
-def doubts_about_answers(
+def output_warnings(
     said: npt.NDArray[np.int64], data: Dataset, head: Head, epochs: int, explained: bool = False
 ) -> Iterator[str]:
     """What the baseline's answers (n,) to the test images show; `epochs` are those that it was trained for here.
@@ -99,7 +99,7 @@ class Form:
 AS_IT_COMES = Form("nothing changed", lambda images: images, "")
 
 
-def doubts_about_input(model: "Model", data: Dataset, head: Head, answer: Answer) -> Iterator[str]:
+def input_warnings(model: "Model", data: Dataset, head: Head, answer: Answer) -> Iterator[str]:
     """What a given model makes of its input, and of the same input scaled otherwise or with channels reversed.
 
     Other forms are tried on training examples; the test split has no part in it. A simple form is preferred to one
@@ -306,6 +306,6 @@ def _up_to(model: Any, layer: Any, images: Any) -> Any:
     """What the layers of a model up to this one make of images; None stands for its input."""
     if layer is None:
         return images
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     return np.asarray(keras.Model(model.inputs, layer.output)(images, training=False))

@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments.card import CARD
+from experiments.system.options import OPTION
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class Architecture(ABC):
-    """What a model card is: something that builds a Keras model. A new architecture defines `build`.
+    """What a model option is: something that builds a Keras model. A new architecture defines `build`.
 
     One that is given, and not built to fit, takes images as they are stored where its input has their number of axes;
     others get a channel axis for grey images.

@@ -2,22 +2,22 @@
 
 from typing import TYPE_CHECKING
 
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments.card import CARD
 from experiments.model import Architecture
+from experiments.system.options import OPTION
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class ArticleCNN(Architecture):
     """Three 3x3 convolutions with dropout between them, and one dense layer."""
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
         """See Architecture.build."""
-        from experiments.tensorflow_quietly import keras
+        from experiments.system.tensorflow import keras
 
         layers = keras.layers
         conv = {"kernel_size": 3, "padding": "same", "activation": "relu"}

@@ -26,7 +26,7 @@ TOLERANCE = 1e-4  # of the greatest output: float32 added up in another order di
 
 def copied(model: "Model") -> "Model":
     """A model with the same architecture and state, which can be trained without touching this one."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     with kinds_known(model):
         copy = keras.models.clone_model(model)
@@ -42,7 +42,7 @@ def kinds_known(model: "Model") -> Iterator[None]:
     """
     from tf_keras.src.saving.serialization_lib import SafeModeScope
 
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     kinds = {type(layer).__name__: type(layer) for layer in model._flatten_layers() if not is_wrapper(layer)}
     with keras.utils.custom_object_scope(kinds), SafeModeScope(safe_mode=False):
@@ -119,14 +119,14 @@ def other_penalty(copy: "Model", model: "Model", tolerance: float = TOLERANCE) -
 
 
 def _outputs(model: "Model", images: Images) -> list[Any]:
-    from experiments.tensorflow_quietly import tf
+    from experiments.system.tensorflow import tf
 
     return [np.asarray(output, np.float64) for output in tf.nest.flatten(model(images, training=False))]
 
 
 def _penalty(model: "Model") -> float:
     """The sum of what regularization adds to the loss; layers keep symbols of graphs that they were once part of."""
-    from experiments.tensorflow_quietly import tf
+    from experiments.system.tensorflow import tf
 
     return float(sum(float(loss) for loss in model.losses if not tf.is_symbolic_tensor(loss)))
 
@@ -157,7 +157,7 @@ def _first_layer(copy: "Model", model: "Model", images: Images, tolerance: float
 
 def _values_by_layer(model: "Model", images: Images) -> Iterator[tuple[tuple[str, int], Any]]:
     """What each call of a layer gives, under the layer's name and the number of the call."""
-    from experiments.tensorflow_quietly import keras, tf
+    from experiments.system.tensorflow import keras, tf
 
     calls: dict[str, int] = {}
     tensors: dict[tuple[str, int], Any] = {}

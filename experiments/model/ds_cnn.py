@@ -3,17 +3,17 @@
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, PositiveInt
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments.card import CARD
 from experiments.model import Architecture
+from experiments.system.options import OPTION
 
 if TYPE_CHECKING:
     from tf_keras import Model
     from tf_keras.layers import Layer
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class DSCNN(Architecture):
     """A strided convolution, then blocks of depthwise and pointwise convolution, each with BatchNorm and ReLU.
 
@@ -28,7 +28,7 @@ class DSCNN(Architecture):
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
         """See Architecture.build."""
-        from experiments.tensorflow_quietly import keras
+        from experiments.system.tensorflow import keras
 
         layers = keras.layers
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.errors import UserError, first_cause, first_line
 from experiments.model.copies import finalize_state, first_difference, kinds_known, nodes_of, take_over_layer
-from experiments.progress import say_once
+from experiments.system.errors import UserError, first_cause, first_line
+from experiments.system.progress import say_once
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -43,7 +43,7 @@ def plain(model: "Model", input_shape: tuple[int, ...], name: str) -> "Model":
     Raises:
         UserError: it cannot be built anew, or would not answer as the model of the file does.
     """
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     for layer in model._flatten_layers():
         finalize_state(layer)
@@ -116,7 +116,7 @@ class _Building:
 
         `is_trained` is whether no model around this one is frozen, `training` how the model was called.
         """
-        from experiments.tensorflow_quietly import tf
+        from experiments.system.tensorflow import tf
 
         values = {id(tensor): value for tensor, value in zip(model.inputs, inputs, strict=True)}
         for node in nodes_of(model):
@@ -170,7 +170,7 @@ class _Building:
 
         TFMOT's wrappers would take what they are told for themselves, and learn no ranges.
         """
-        from experiments.tensorflow_quietly import keras
+        from experiments.system.tensorflow import keras
 
         random = (keras.layers.Dropout, keras.layers.SpatialDropout2D, keras.layers.GaussianNoise)
         return _is_batchnorm(layer) or isinstance(layer, random)
@@ -190,7 +190,7 @@ def _is_graph(layer: KerasLayer) -> bool:
 
 
 def _is_batchnorm(layer: KerasLayer) -> bool:
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     return isinstance(layer, keras.layers.BatchNormalization)
 

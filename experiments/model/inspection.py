@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
-from experiments.errors import UserError, first_line, near
 from experiments.model.known_names import (
     ACTIVATIONS,
     CLASSES_BY_MODULE,
@@ -27,6 +26,7 @@ from experiments.model.known_names import (
     REGISTERED,
     REGULARIZERS,
 )
+from experiments.system.errors import UserError, first_line, suggestion
 
 if TYPE_CHECKING:
     import h5py
@@ -102,7 +102,7 @@ def inspect(path: Path, provided: Collection[str] = (), trust: bool = False, mod
         own = [name for name in provided if not name.startswith("_")]
         raise UserError(
             f"model.path={path}: it names {refusal.what}, which model.module={module} does not define. "
-            f"{near(refusal.name, own)}"
+            f"{suggestion(refusal.name, own)}"
         ) from refusal
     except _Refused as refusal:
         raise UserError(f"model.path={path}: {refusal}") from refusal
@@ -267,7 +267,7 @@ class _Place:
     key: str = ""
     layer: str = ""  # with those of the models around it, outermost first
     depth: int = 0
-    is_own: bool = False  # in the configuration of one of the user's own classes, whose keys mean what they like
+    is_user_code: bool = False  # in the configuration of one of the user's own classes, whose keys mean what they like
 
 
 TOP = _Place()
@@ -289,13 +289,13 @@ class _Names:
                 self._check_object(value, place.layer)
                 for key, each in value.items():
                     inside = replace(place, key=key, depth=place.depth + 1)
-                    if key in FROM_FILES and not place.is_own:
+                    if key in FROM_FILES and not place.is_user_code:
                         _check_vocabulary(each, inside)
                     self.check(each, inside)
             case list():
                 for each in value:
                     self.check(each, replace(place, depth=place.depth + 1))
-            case str() if not place.is_own:
+            case str() if not place.is_user_code:
                 self._check_text(value, place.key, place.layer)
 
     def _place_of(self, value: Mapping[str, Any], outer: "_Place") -> "_Place":
@@ -305,8 +305,8 @@ class _Names:
         config = value.get("config")
         name = config.get("name") if isinstance(config, dict) else None
         layer = f"{outer.layer}/{name}".strip("/") if isinstance(name, str) else outer.layer
-        is_own = bool({value["class_name"], value.get("registered_name")} & self.provided)
-        return replace(outer, layer=layer, is_own=is_own)
+        is_user_code = bool({value["class_name"], value.get("registered_name")} & self.provided)
+        return replace(outer, layer=layer, is_user_code=is_user_code)
 
     def _check_object(self, value: Mapping[str, Any], layer: str) -> None:
         if "_TYPE" in value:

@@ -7,16 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments.card import CARD, beginning
 from experiments.dataset.shapes import shape_for
-from experiments.errors import UserError, first_cause, first_line
-from experiments.files import UserPath
 from experiments.model import Architecture
 from experiments.model.flattening import plain
 from experiments.model.inspection import inspect, is_archive, version_of_hdf5
 from experiments.model.user_module import UserModule, find, names_in
+from experiments.system.errors import UserError, first_cause, first_line
+from experiments.system.files import UserPath
+from experiments.system.options import OPTION, first_bytes
 
 if TYPE_CHECKING:
     import h5py
@@ -26,7 +26,7 @@ RULE = "model.path takes a model saved by Keras 2 (tf_keras) as .keras or .h5"
 MOST_METADATA = 10_000  # bytes; Keras writes a hundred
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class KerasFile(Architecture):
     """The model at `path`; epochs=0 takes it as it is.
 
@@ -43,7 +43,7 @@ class KerasFile(Architecture):
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
         """The model as it was saved, once it is seen to fit the data set; raises UserError where it does not."""
-        from experiments.tensorflow_quietly import keras
+        from experiments.system.tensorflow import keras
 
         user_module = find(self.module) if self.module else None
         objects = user_module.load() if user_module else {}
@@ -108,7 +108,7 @@ class KerasFile(Architecture):
                 f"model.path={self.path}: a SavedModel, which is a folder. {RULE}: save it again, with "
                 f"tf_keras.models.load_model({str(self.path)!r}).save({f'{self.path.name}.keras'!r})."
             )
-        if beginning(self.path, "model.path") == b"\x89HDF\r\n\x1a\n":
+        if first_bytes(self.path, "model.path") == b"\x89HDF\r\n\x1a\n":
             self._check_version(version_of_hdf5(self.path))
             return
         if not zipfile.is_zipfile(self.path):

@@ -3,16 +3,16 @@
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, PositiveInt
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments.card import CARD
 from experiments.model import Architecture
+from experiments.system.options import OPTION
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class MLP(Architecture):
     """Dense layers of the given units, ReLU between them."""
 
@@ -20,7 +20,7 @@ class MLP(Architecture):
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
         """See Architecture.build."""
-        from experiments.tensorflow_quietly import keras
+        from experiments.system.tensorflow import keras
 
         layers = keras.layers
         hidden = [layers.Dense(n, activation="relu", name=f"dense_{i}") for i, n in enumerate(self.units)]

@@ -3,16 +3,16 @@
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, PositiveInt
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments.card import CARD
 from experiments.model import Architecture
+from experiments.system.options import OPTION
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class ResNet8(Architecture):
     """Three residual stacks of two 3x3 convolutions with BatchNorm; the later ones halve the image."""
 
@@ -22,7 +22,7 @@ class ResNet8(Architecture):
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
         """See Architecture.build."""
-        from experiments.tensorflow_quietly import keras
+        from experiments.system.tensorflow import keras
 
         layers = keras.layers
         conv = {

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from experiments.errors import UserError, first_line
-from experiments.files import check_regular, expanded
-from experiments.own_code import is_own, with_imports
+from experiments.system.errors import UserError, first_line
+from experiments.system.files import check_regular, expanded
+from experiments.system.user_code import is_user_code, with_imports
 
 REGISTER = "register_keras_serializable"
 CHANGES_NAMES = frozenset({REGISTER, "get_custom_objects", "setattr", "globals", "exec"})
@@ -42,7 +42,7 @@ class UserModule:
         Raises:
             UserError: it cannot be imported, or its layers are those of Keras 3.
         """
-        from experiments.tensorflow_quietly import keras
+        from experiments.system.tensorflow import keras
 
         with self._explained(), _first_on_path(self.folder):
             module = self._run()
@@ -63,7 +63,7 @@ class UserModule:
             return importlib.import_module(self.name)
         name = self.name
         loaded = sys.modules.get(name)
-        if not is_own(name) or (loaded and getattr(loaded, "__file__", None) != str(self.file)):
+        if not is_user_code(name) or (loaded and getattr(loaded, "__file__", None) != str(self.file)):
             name = f"own_{name}"  # it is called as a module of others
         spec = importlib.util.spec_from_file_location(name, self.file)
         assert spec and spec.loader
@@ -217,7 +217,7 @@ def _changes_names(tree: ast.Module, local: Collection[str]) -> bool:
             case _:
                 continue
         tops = {package.partition(".")[0] for package in packages}
-        if any(is_own(top) for top in tops - HARMLESS - set(local)):
+        if any(is_user_code(top) for top in tops - HARMLESS - set(local)):
             return True
     return False
 
@@ -237,7 +237,7 @@ def _bound(node: ast.stmt) -> Iterator[str]:
     match node:
         case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
             yield name
-        case ast.ImportFrom(names=names, module=package, level=level) if level or is_own(package or ""):
+        case ast.ImportFrom(names=names, module=package, level=level) if level or is_user_code(package or ""):
             yield from (alias.asname or alias.name for alias in names)
         case ast.Assign(targets=targets):
             yield from (part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name))
@@ -282,7 +282,7 @@ def _first_on_path(folder: Path) -> Iterator[None]:
 
 def _is_object(value: Any) -> bool:
     function = getattr(value, "python_function", value)  # inside what tf.function makes of it
-    return isinstance(function, type | FunctionType) and is_own(function.__module__)
+    return isinstance(function, type | FunctionType) and is_user_code(function.__module__)
 
 
 def _is_of_keras_3(base: type) -> bool:

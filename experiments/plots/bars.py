@@ -12,7 +12,7 @@ from experiments.comparison.names import names, subjects_of
 from experiments.plots import GREY, NoPictureError, say_around, settle, sheet, short
 from experiments.plots.points import left_out, measured, void_left_out
 from experiments.plots.strategies import mark
-from experiments.rounding import three_digits
+from experiments.statistics.rounding import three_digits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.comparison.columns import TASK, further_epochs
-from experiments.comparison.names import epochs_told, names, task_titles
+from experiments.comparison.names import epochs_text, names, task_titles
 from experiments.plots import NoPictureError, say_around, settle, sheet
 from experiments.plots.points import setting_of
 from experiments.plots.strategies import mark
@@ -58,7 +58,7 @@ def _longest(name: str, group: pd.DataFrame) -> Trainings:
     alike = group[(group[length] == most[length]).all(axis=1)].drop_duplicates("seed").head(MOST_SEEDS)
     own = f"+{most['finetune_epochs']}" if most["finetune_epochs"] else ""
     strategy = str(most["strategy"]) if most["finetune_epochs"] else "none"  # the baseline itself
-    return Trainings(f"{name}: {epochs_told(str(most['epochs']) + own)}", strategy, tuple(alike["run_id"]))
+    return Trainings(f"{name}: {epochs_text(str(most['epochs']) + own)}", strategy, tuple(alike["run_id"]))
 
 
 def training_histories(table: pd.DataFrame, histories: Mapping[str, Curves]) -> "Figure":

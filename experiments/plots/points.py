@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from experiments.comparison.columns import VOID, cell_of, key_of, sound
-from experiments.comparison.names import epochs_told, names, subjects_of
+from experiments.comparison.names import epochs_text, names, subjects_of
 from experiments.plots import NoPictureError
 
 Numbers = npt.NDArray[np.float64]
@@ -85,7 +85,7 @@ def setting_of(runs: pd.DataFrame) -> str:
     """What all of these runs have in common, in words: article_cnn on mnist, 1 epoch, seed 0."""
     said = [subjects_of(runs)]
     if runs["epochs"].nunique() == 1:
-        said.append(epochs_told(runs["epochs"].iloc[0]))
+        said.append(epochs_text(runs["epochs"].iloc[0]))
     seeds = runs["seed"].nunique()
     said.append(f"seed {runs['seed'].iloc[0]}" if seeds == 1 else f"{seeds} seeds")
     return ", ".join(said)

@@ -7,10 +7,10 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from experiments.graph import FLOAT16_WEIGHTS
 from experiments.measure.fidelity import OpNoise
-from experiments.measure.profile import WITH_ITS_READER, OpTime, Profile
+from experiments.measure.op_profile import WITH_ITS_READER, OpTime, Profile
 from experiments.plots import BLUE, GREEN, GREY, INK, ORANGE, PINK, RED, SKY, in_one_style, save
+from experiments.tflite.graph import FLOAT16_WEIGHTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,6 +36,12 @@ class Bar:
     types: str
     hatched: bool = False
     ink: str = INK
+
+
+def save_pictures(folder: Path, noise: Sequence[OpNoise], profile: Profile, title: str) -> None:
+    """Both pictures of a run, as files in the folder."""
+    save_noise(folder / "signal_to_noise.png", noise, title)
+    save_profile(folder / "profile.png", profile, title)
 
 
 def save_noise(path: Path, noise: Sequence[OpNoise], title: str) -> None:

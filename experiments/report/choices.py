@@ -22,11 +22,10 @@ from experiments.comparison.columns import (
     sound,
 )
 from experiments.comparison.compared import MARGIN
-from experiments.comparison.groups import Answered
+from experiments.comparison.groups import ReadPredictions
 from experiments.comparison.names import names, task_titles
 from experiments.measure.latency import in_words
-from experiments.rounding import percent, points, three_digits, times, whole
-from experiments.statistics import (
+from experiments.statistics.estimates import (
     SIGNIFICANT,
     Estimate,
     difference_over_seeds,
@@ -36,6 +35,7 @@ from experiments.statistics import (
     pairs_among,
     ratio_of_speedups,
 )
+from experiments.statistics.rounding import percent, points, three_digits, times, whole
 
 WORTH_A_CARD = 0.9  # of the download of the smallest file
 LIKE_FLOAT = 1.01  # times smaller than the float file: up to there nothing is gained in size
@@ -69,7 +69,7 @@ class Task:
     title: str
     rows: pd.DataFrame
     runs: pd.DataFrame
-    answers: Answered
+    answers: ReadPredictions
     margin: float  # share of the test examples that is given up for size or speed, at most
 
     def difference(self, row: pd.Series, other: pd.Series) -> Estimate | None:
@@ -128,7 +128,7 @@ class Task:
         return dict(zip(self.rows["run_id"], names(self.rows), strict=True))
 
 
-def tasks(table: pd.DataFrame, runs: pd.DataFrame, answers: Answered, margin: float = MARGIN) -> list[Task]:
+def tasks(table: pd.DataFrame, runs: pd.DataFrame, answers: ReadPredictions, margin: float = MARGIN) -> list[Task]:
     """One for each model and test set, with the rows that may be shipped: finished, and as their strategy promises."""
     good = table[sound(table) & table["tflite_accuracy"].notna() & table["tflite_bytes"].notna()]
     titles = task_titles(good)
@@ -139,13 +139,13 @@ def choices(task: Task) -> list[Choice]:
     """What to ship if accuracy, size, speed, or a microcontroller's memory comes first."""
     best = task.rows.sort_values("tflite_accuracy", ascending=False, kind="stable").iloc[0]
     standing = pd.Series([_standing(task, row, best) for _, row in task.rows.iterrows()], index=task.rows.index)
-    near, unsure = task.rows[standing == "near"], task.rows[standing == "unsure"]
+    suggestion, unsure = task.rows[standing == "near"], task.rows[standing == "unsure"]
     found = [
         _most_accurate(task, best),
-        _smallest(task, near, unsure, best),
-        _smallest_download(task, near, unsure, best),
-        _fastest(task, near, unsure, best),
-        _on_micro(task, near, unsure, best),
+        _smallest(task, suggestion, unsure, best),
+        _smallest_download(task, suggestion, unsure, best),
+        _fastest(task, suggestion, unsure, best),
+        _on_micro(task, suggestion, unsure, best),
     ]
     return [choice for choice in found if choice]
 
@@ -175,13 +175,15 @@ def _most_accurate(task: Task, best: pd.Series) -> Choice:
     return Choice("Accuracy first", task.named(best), best["run_id"], evidence, _same(task, best), equals)
 
 
-def _smallest(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Series) -> Choice:
-    row = _by_size(near).iloc[0]
+def _smallest(task: Task, suggestion: pd.DataFrame, unsure: pd.DataFrame, best: pd.Series) -> Choice:
+    row = _by_size(suggestion).iloc[0]
     evidence = (
         f"{whole(row['tflite_bytes'])} bytes, {times(row['size_ratio'])} smaller than float; {_cost(task, row, best)}"
     )
     size = row["tflite_bytes"]
-    chosen = _chosen(task, "Size first", row, evidence, near, unsure, lambda other: bool(other["tflite_bytes"] <= size))
+    chosen = _chosen(
+        task, "Size first", row, evidence, suggestion, unsure, lambda other: bool(other["tflite_bytes"] <= size)
+    )
     return _if_more_than_float(task, chosen, unsure, best, "smaller", _is_smaller)
 
 
@@ -190,14 +192,14 @@ def _by_size(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values(["tflite_bytes", "tflite_accuracy"], ascending=[True, False], kind="stable")
 
 
-def _smallest_download(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Series) -> Choice | None:
+def _smallest_download(task: Task, suggestion: pd.DataFrame, unsure: pd.DataFrame, best: pd.Series) -> Choice | None:
     """Only where it is not nearly that of the smallest file already, as it is unless something is compressed."""
-    known, perhaps = (rows[rows["tflite_gzip_bytes"].notna()] for rows in (near, unsure))
+    known, perhaps = (rows[rows["tflite_gzip_bytes"].notna()] for rows in (suggestion, unsure))
     if known.empty:
         return None
     row = known.sort_values(["tflite_gzip_bytes", "tflite_accuracy"], ascending=[True, False], kind="stable").iloc[0]
     size = float(row["tflite_gzip_bytes"])
-    if size >= WORTH_A_CARD * _by_size(near).iloc[0]["tflite_gzip_bytes"]:
+    if size >= WORTH_A_CARD * _by_size(suggestion).iloc[0]["tflite_gzip_bytes"]:
         return None
     evidence = f"{whole(size)} bytes after gzip, of {whole(row['tflite_bytes'])}; {_cost(task, row, best)}"
     chosen = _chosen(
@@ -206,9 +208,9 @@ def _smallest_download(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, bes
     return _if_more_than_float(task, chosen, perhaps, best, "smaller", lambda _: True)
 
 
-def _fastest(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Series) -> Choice | None:
+def _fastest(task: Task, suggestion: pd.DataFrame, unsure: pd.DataFrame, best: pd.Series) -> Choice | None:
     """By the ratio to the float file; where rows have float files that differ, by time, and none is called an equal."""
-    valid, perhaps = (rows[(rows["speed"] != VOID) & rows["speedup"].notna()] for rows in (near, unsure))
+    valid, perhaps = (rows[(rows["speed"] != VOID) & rows["speedup"].notna()] for rows in (suggestion, unsure))
     if valid.empty or several_machines(valid):
         return None
     ranked = of_one_float_file(valid)
@@ -222,7 +224,7 @@ def _fastest(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Seri
         perhaps = perhaps.iloc[:0]
     chosen = _chosen(task, "Speed first", row, evidence, valid, perhaps, lambda other: ranked and _as_fast(other, row))
     chosen = _if_more_than_float(task, chosen, perhaps, best, "faster", _is_faster)
-    void = pd.concat([near, unsure]).loc[lambda rows: rows["speed"] == VOID]
+    void = pd.concat([suggestion, unsure]).loc[lambda rows: rows["speed"] == VOID]
     rivals = tuple(task.named(each) for _, each in void.iterrows() if _is_smaller(each) or each["speedup"] > 1)
     if not rivals or chosen.run_id != row["run_id"] or _is_faster(row):
         return chosen
@@ -240,8 +242,10 @@ def _as_fast(row: pd.Series, fastest: pd.Series) -> bool:
     return in_words(ratio_of_speedups(*both)) != "slower"
 
 
-def _on_micro(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Series) -> Choice | None:
-    able, perhaps = (rows[(rows["runs_on_micro"] == "yes") & rows["arena_bytes"].notna()] for rows in (near, unsure))
+def _on_micro(task: Task, suggestion: pd.DataFrame, unsure: pd.DataFrame, best: pd.Series) -> Choice | None:
+    able, perhaps = (
+        rows[(rows["runs_on_micro"] == "yes") & rows["arena_bytes"].notna()] for rows in (suggestion, unsure)
+    )
     if able.empty:
         return None
     row = able.loc[able.apply(_needs, axis=1).sort_values(kind="stable").index[0]]
@@ -261,12 +265,12 @@ def _chosen(
     priority: str,
     row: pd.Series,
     evidence: str,
-    near: pd.DataFrame,
+    suggestion: pd.DataFrame,
     unsure: pd.DataFrame,
     as_good: Callable[[pd.Series], bool],
 ) -> Choice:
     """The choice of a row, beside those at least as good: near ones equal it, of unsure ones it is undecided."""
-    equals, undecided = (_others(task, rows, row, as_good) for rows in (near, unsure))
+    equals, undecided = (_others(task, rows, row, as_good) for rows in (suggestion, unsure))
     return Choice(priority, task.named(row), row["run_id"], evidence, _same(task, row), equals, undecided)
 
 

@@ -11,10 +11,10 @@ import pandas as pd
 from PIL import Image
 
 from experiments.comparison.files import with_texts
-from experiments.escaping import from_spreadsheet_text
 from experiments.measure.changes import EACH, Changed
-from experiments.record import Answers
-from experiments.statistics import proportion
+from experiments.record.run_record import Predictions
+from experiments.statistics.estimates import proportion
+from experiments.system.escaping import from_spreadsheet_text
 
 MOST_CLASSES = 20  # a confusion matrix of more cannot be read
 WORST = 3
@@ -66,7 +66,7 @@ class Details:
     pictures: tuple[Picture, ...]
 
 
-def layers_for_people(rows: Sequence[Mapping[str, str]]) -> pd.DataFrame:
+def display_layers(rows: Sequence[Mapping[str, str]]) -> pd.DataFrame:
     """The ops of a file, with what people ask for."""
     table = with_texts(pd.DataFrame(rows, dtype=str), from_spreadsheet_text)
     shown = table[list(LAYER_COLUMNS)].rename(columns=LAYER_COLUMNS)
@@ -76,7 +76,7 @@ def layers_for_people(rows: Sequence[Mapping[str, str]]) -> pd.DataFrame:
     return shown
 
 
-def confusion(answers: Answers) -> Matrix | None:
+def confusion(answers: Predictions) -> Matrix | None:
     """Counts of true classes by answers of the file; None for more classes than can be read."""
     classes = int(max(answers.truth.max(), answers.tflite.max())) + 1
     if classes > MOST_CLASSES:
@@ -86,14 +86,14 @@ def confusion(answers: Answers) -> Matrix | None:
     return Matrix(counts)
 
 
-def worst_classes(answers: Answers) -> tuple[str, ...]:
+def worst_classes(answers: Predictions) -> tuple[str, ...]:
     """The classes of which fewest images are right, with the interval and what they are most often taken for."""
     right = answers.tflite == answers.truth
     shares = sorted((float(right[answers.truth == each].mean()), int(each)) for each in np.unique(answers.truth))
     return tuple(_told(each, answers) for share, each in shares[:WORST] if share < 1)
 
 
-def _told(label: int, answers: Answers) -> str:
+def _told(label: int, answers: Predictions) -> str:
     said = answers.tflite[answers.truth == label]
     share = proportion(int((said == label).sum()), len(said))
     wrong, counts = np.unique(said[said != label], return_counts=True)
@@ -102,7 +102,7 @@ def _told(label: int, answers: Answers) -> str:
     return f"class {label}: {interval}, most often taken for {most} ({counts.max()} of {len(said)})"
 
 
-def pictures(changed: Changed, answers: Answers) -> tuple[Picture, ...]:
+def pictures(changed: Changed, answers: Predictions) -> tuple[Picture, ...]:
     """The images that have changed, those that became wrong first."""
     return tuple(
         Picture(

@@ -9,28 +9,30 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from experiments.artifacts import CHANGED, LAYERS, detail, read_changed, read_layers
 from experiments.comparison.baseline import against, trained_less, unmatched
 from experiments.comparison.columns import is_group
 from experiments.comparison.compared import Comparison
+from experiments.comparison.display import display_table, note
 from experiments.comparison.groups import grouped, seeds_to_pool
 from experiments.comparison.names import subjects_of
-from experiments.comparison.people import for_people, note
 from experiments.comparison.terminal import styled
-from experiments.errors import UserError, redacted
 from experiments.plots import as_svg
 from experiments.plots.comparison import Pictures
+from experiments.plots.export import drawn, write_pictures
+from experiments.record.artifacts import CHANGED, LAYERS, detail, read_changed, read_layers
 from experiments.report.choices import Task, choices, tasks
 from experiments.report.details import (
     Details,
     confusion,
-    layers_for_people,
+    display_layers,
     pictures,
     worst_classes,
 )
-from experiments.rounding import percent, whole
+from experiments.statistics.rounding import percent, whole
+from experiments.system.errors import UserError, redacted
 from experiments.tracking import Store
 
+REPORT = "report.html"  # artifact of a sweep
 MOST_ROWS = 500  # of a table in the page
 MOST_RUNS = 24  # with details
 MOST_HELD = 2000  # runs, of which each is held against the control
@@ -60,7 +62,7 @@ class Cell:
 
 def table_of(comparison: pd.DataFrame, remarks: Sequence[str]) -> Table:
     """A comparison as people read it, with what is to be said of it besides."""
-    shown, looks = for_people(comparison), styled(comparison)
+    shown, looks = display_table(comparison), styled(comparison)
     rows = tuple(
         tuple(
             _cell(str(value), CLASSES.get(looks[name][i], "") if name in looks else "")
@@ -76,7 +78,7 @@ def _cell(text: str, look: str) -> Cell:
     return Cell(value, f"[{interval}" if interval else "", look)
 
 
-def report(store: Store, comparison: Comparison, drawn: Pictures, commands: Sequence[str]) -> str:
+def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequence[str]) -> str:
     """The page of a comparison; `commands` are what has to be typed to repeat it.
 
     Raises:
@@ -91,8 +93,8 @@ def report(store: Store, comparison: Comparison, drawn: Pictures, commands: Sequ
         "table": table_of(comparison.table, comparison.remarks),
         "control": _control(comparison),
         "most_held": f"{MOST_HELD:,}" if len(comparison.runs) > MOST_HELD else "",
-        "pictures": {name: Markup(as_svg(figure, name)) for name, figure in drawn.drawn.items()},
-        "left_out": drawn.left_out,
+        "pictures": {name: Markup(as_svg(figure, name)) for name, figure in shown.drawn.items()},
+        "left_out": shown.left_out,
         "details": list(_details(store, comparison, found)),
         "most_details": MOST_RUNS,
         "rows": len(comparison.table),
@@ -106,16 +108,23 @@ def report(store: Store, comparison: Comparison, drawn: Pictures, commands: Sequ
     return environment.get_template("page.html").render(context)
 
 
-def write_report(store: Store, comparison: Comparison, drawn: Pictures, commands: Sequence[str], path: Path) -> None:
+def write_report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequence[str], path: Path) -> None:
     """Write the page.
 
     Raises:
         UserError: the file cannot be written.
     """
     try:
-        path.write_text(report(store, comparison, drawn, commands), encoding="utf-8")
+        path.write_text(report(store, comparison, shown, commands), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error}).") from error
+
+
+def illustrate(store: Store, comparison: Comparison, command: str, folder: Path) -> None:
+    """Write the pictures and the report of a sweep into the folder."""
+    pictures = drawn(store, comparison)
+    write_pictures(pictures, folder / "plots")
+    write_report(store, comparison, pictures, [command], folder / REPORT)
 
 
 def _competing(comparison: Comparison) -> pd.DataFrame:
@@ -164,7 +173,7 @@ def _details_of(store: Store, comparison: Comparison, row: pd.Series, name: str)
         name=name,
         seed=str(run["seed"]) if is_group(row) else "",
         facts=_facts(run),
-        layers=None if layers is None else layers_for_people(layers),
+        layers=None if layers is None else display_layers(layers),
         matrix=confusion(answers) if answers else None,
         worst=worst_classes(answers) if answers else (),
         pictures=pictures(changed, answers) if answers and changed else (),

@@ -5,13 +5,23 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import PositiveInt
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments.card import CARD
-from experiments.promise import Difference, Promise, without_float_ops
-from experiments.strategy.checked import checked
-from experiments.tflite import LEAST_DYNAMIC, Calibration, Dynamic, Float32, Int8, Interface, Learned, Rest, Scheme
-from experiments.training import Fit, Trained
+from experiments.quantization.checked import checked
+from experiments.system.options import OPTION
+from experiments.tflite.conversion import (
+    LEAST_DYNAMIC,
+    Calibration,
+    Dynamic,
+    Float32,
+    Int8,
+    Interface,
+    Learned,
+    Rest,
+    Scheme,
+)
+from experiments.tflite.expectation import Difference, Expectation, without_float_ops
+from experiments.training.loop import Fit, Trained
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -19,16 +29,16 @@ if TYPE_CHECKING:
 RangeInit = Literal["calibrated", "tfmot"]
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class Strategy(ABC):
-    """What a strategy card is; a new kind defines `promise`, `prepare` and `scheme`."""
+    """What a strategy option is; a new kind defines `promise`, `prepare` and `scheme`."""
 
     trains: ClassVar[bool] = False  # whether finetune.* has any part in the result
     needs_epochs: ClassVar[bool] = False  # whether it makes no sense without at least one epoch
     loads_once: ClassVar[tuple[str, ...]] = ()  # modules that several runs share when they are loaded before
 
     @abstractmethod
-    def promise(self, model: "Model") -> Promise:
+    def expectation(self, model: "Model") -> Expectation:
         """What the file will compute in, layer by layer; the file itself is compared with it in the end.
 
         Raises:
@@ -47,48 +57,48 @@ class Strategy(ABC):
     def scheme(self) -> Scheme:
         """What the converter is asked for."""
 
-    def apply(self, promise: Promise, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
+    def apply(self, expectation: Expectation, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """What `prepare` does, for a promise that `within` may have narrowed."""
         return self.prepare(model, fit, calibration)
 
-    def untrained(self, promise: Promise, model: "Model", calibration: Calibration) -> "Model | None":
+    def untrained(self, expectation: Expectation, model: "Model", calibration: Calibration) -> "Model | None":
         """The model to convert as it is before any training, on which the promise is tried; None: no trial."""
         return None
 
-    def within(self, promise: Promise, model: "Model", found: Sequence[Difference]) -> Promise:
+    def within(self, expectation: Expectation, model: "Model", found: Sequence[Difference]) -> Expectation:
         """A promise that can be kept by a model which was seen to break this one; the same one where there is none.
 
         Raises:
             UserError: the strategy cannot work without the layers that break it.
         """
-        return promise
+        return expectation
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class PostTraining(Strategy):
     """A strategy that leaves the model to the converter; a new kind defines `types` and `scheme`."""
 
     types: ClassVar[str]  # what every layer computes in, in the words of Op.types
     least_weights: ClassVar[int] = 0  # smaller layers stay float
 
-    def promise(self, model: "Model") -> Promise:
+    def expectation(self, model: "Model") -> Expectation:
         """The same for every layer."""
-        return Promise(self.types, least_weights=self.least_weights)
+        return Expectation(self.types, least_weights=self.least_weights)
 
-    def untrained(self, promise: Promise, model: "Model", calibration: Calibration) -> "Model | None":
+    def untrained(self, expectation: Expectation, model: "Model", calibration: Calibration) -> "Model | None":
         """The baseline itself."""
         return model
 
-    def within(self, promise: Promise, model: "Model", found: Sequence[Difference]) -> Promise:
+    def within(self, expectation: Expectation, model: "Model", found: Sequence[Difference]) -> Expectation:
         """Without the ops that the converter leaves in float."""
-        return without_float_ops(promise, found)
+        return without_float_ops(expectation, found)
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The baseline itself."""
         return Trained.untouched(model)
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class QuantizationAware(Strategy):
     """Training with fake quantization, by which int8 ranges are learned; a new kind defines `promise`.
 
@@ -99,7 +109,7 @@ class QuantizationAware(Strategy):
 
     trains: ClassVar[bool] = True
     needs_epochs: ClassVar[bool] = True
-    loads_once: ClassVar[tuple[str, ...]] = ("experiments.strategy.rewritten",)
+    loads_once: ClassVar[tuple[str, ...]] = ("experiments.quantization.rewritten",)
 
     rest: Rest = "float"
     range_init: RangeInit = "tfmot"
@@ -107,28 +117,28 @@ class QuantizationAware(Strategy):
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The annotated model, trained."""
-        return self.apply(self.promise(model), model, fit, calibration)
+        return self.apply(self.expectation(model), model, fit, calibration)
 
-    def apply(self, promise: Promise, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
+    def apply(self, expectation: Expectation, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The layers that the promise names, trained quantization-aware."""
-        from experiments.strategy.annotation import annotated, annotated_whole, calibrate_ranges
+        from experiments.quantization.annotation import annotated, annotated_whole, calibrate_ranges
 
-        chosen = promise.chosen
+        chosen = expectation.chosen
         quantized = annotated_whole(model) if chosen is None else annotated(model, chosen)
         if self.range_init == "calibrated":
             calibrate_ranges(quantized, calibration(self.calibration_samples))
         return fit(checked(quantized, model, calibration))
 
-    def untrained(self, promise: Promise, model: "Model", calibration: Calibration) -> "Model | None":
+    def untrained(self, expectation: Expectation, model: "Model", calibration: Calibration) -> "Model | None":
         """The annotated model."""
-        from experiments.strategy.annotation import fit_weight_ranges
+        from experiments.quantization.annotation import fit_weight_ranges
 
-        quantized = self.apply(promise, model, Trained.untouched, calibration).model
+        quantized = self.apply(expectation, model, Trained.untouched, calibration).model
         fit_weight_ranges(quantized)
         return quantized
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class Compressing(Strategy):
     """Training that leaves weights which pack better; `quantization` is what follows, after training."""
 
@@ -138,23 +148,23 @@ class Compressing(Strategy):
     quantization: Literal["none", "dynamic", "int8"] = "none"
     calibration_samples: PositiveInt = 500
 
-    def promise(self, model: "Model") -> Promise:
+    def expectation(self, model: "Model") -> Expectation:
         """What the quantization that follows makes of every layer."""
         match self.quantization:
             case "none":
-                return Promise("float32")
+                return Expectation("float32")
             case "dynamic":
-                return Promise("hybrid int8", least_weights=LEAST_DYNAMIC)
+                return Expectation("hybrid int8", least_weights=LEAST_DYNAMIC)
             case "int8":
-                return Promise("int8")
+                return Expectation("int8")
 
-    def untrained(self, promise: Promise, model: "Model", calibration: Calibration) -> "Model | None":
+    def untrained(self, expectation: Expectation, model: "Model", calibration: Calibration) -> "Model | None":
         """The model before it is compressed, which changes no type."""
         return model
 
-    def within(self, promise: Promise, model: "Model", found: Sequence[Difference]) -> Promise:
+    def within(self, expectation: Expectation, model: "Model", found: Sequence[Difference]) -> Expectation:
         """Without the ops that the converter leaves in float."""
-        return without_float_ops(promise, found)
+        return without_float_ops(expectation, found)
 
     @property
     def scheme(self) -> Scheme:
@@ -168,41 +178,41 @@ class Compressing(Strategy):
                 return Int8(self.calibration_samples)
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class CompressingQAT(Strategy):
     """Compression, then quantization-aware training of the whole model that keeps it."""
 
     trains: ClassVar[bool] = True
     needs_epochs: ClassVar[bool] = True
-    loads_once: ClassVar[tuple[str, ...]] = ("experiments.strategy.rewritten",)
+    loads_once: ClassVar[tuple[str, ...]] = ("experiments.quantization.rewritten",)
 
     interface: Interface = "float32"
 
-    def promise(self, model: "Model") -> Promise:
+    def expectation(self, model: "Model") -> Expectation:
         """Everything in int8: a layer that cannot be is refused."""
-        from experiments.strategy.annotation import refuse_unsupported
+        from experiments.quantization.annotation import refuse_unsupported
 
         refuse_unsupported(model, [layer.name for layer in model.layers])
-        return Promise("int8")
+        return Expectation("int8")
 
-    def untrained(self, promise: Promise, model: "Model", calibration: Calibration) -> "Model | None":
+    def untrained(self, expectation: Expectation, model: "Model", calibration: Calibration) -> "Model | None":
         """The annotated model before it is compressed, which changes no type."""
-        from experiments.strategy.annotation import annotated_whole, fit_weight_ranges
+        from experiments.quantization.annotation import annotated_whole, fit_weight_ranges
 
         quantized = annotated_whole(model)
         fit_weight_ranges(quantized)
         return quantized
 
-    def within(self, promise: Promise, model: "Model", found: Sequence[Difference]) -> Promise:
+    def within(self, expectation: Expectation, model: "Model", found: Sequence[Difference]) -> Expectation:
         """Everything is quantized, or the strategy refuses."""
-        from experiments.strategy.annotation import breaking, refuse
+        from experiments.quantization.annotation import breaking, refuse
 
-        refuse(model, breaking(promise, model, found))
-        return promise
+        refuse(model, breaking(expectation, model, found))
+        return expectation
 
     def quantized(self, compressed: Trained, fit: Fit, calibration: Calibration, keep: Collection[str]) -> Trained:
         """A compressed model, trained quantization-aware; `keep` is `zeros`, `clusters` or both."""
-        from experiments.strategy.compression import to_quantize
+        from experiments.quantization.compression import to_quantize
 
         copy = checked(to_quantize(compressed.model, keep), compressed.model, calibration)
         return fit(copy).after(compressed)

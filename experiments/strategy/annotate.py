@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments.card import CARD
-from experiments.promise import Difference, Promise
+from experiments.quantization.selection import Patterns
 from experiments.strategy import QuantizationAware
-from experiments.strategy.selection import Patterns
-from experiments.tflite import Learned, Scheme
+from experiments.system.options import OPTION
+from experiments.tflite.conversion import Learned, Scheme
+from experiments.tflite.expectation import Difference, Expectation
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class Annotate(QuantizationAware):
     """`layers`: names, class names, regular expressions, first:n or last:n of the layers with weights.
 
@@ -24,20 +24,20 @@ class Annotate(QuantizationAware):
 
     layers: Patterns = ("Dense",)
 
-    def promise(self, model: "Model") -> Promise:
+    def expectation(self, model: "Model") -> Expectation:
         """Exactly the chosen layers in int8: every pattern has to choose one, and each has to be supported."""
-        from experiments.strategy.annotation import chosen, promised, refuse_unsupported
+        from experiments.quantization.annotation import chosen, expected, refuse_unsupported
 
         names = chosen(model, self.layers)
         refuse_unsupported(model, names)
-        return promised(model, names, self.rest)
+        return expected(model, names, self.rest)
 
-    def within(self, promise: Promise, model: "Model", found: Sequence[Difference]) -> Promise:
+    def within(self, expectation: Expectation, model: "Model", found: Sequence[Difference]) -> Expectation:
         """Layers that were chosen by name are quantized, or the strategy refuses."""
-        from experiments.strategy.annotation import breaking, refuse
+        from experiments.quantization.annotation import breaking, refuse
 
-        refuse(model, breaking(promise, model, found))
-        return promise
+        refuse(model, breaking(expectation, model, found))
+        return expectation
 
     @property
     def scheme(self) -> Scheme:

@@ -2,29 +2,29 @@
 
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments.card import CARD
 from experiments.model.copies import copied
-from experiments.promise import Promise
+from experiments.quantization.checked import checked
 from experiments.strategy import Strategy
-from experiments.strategy.checked import checked
-from experiments.tflite import Calibration, Float32, Scheme
-from experiments.training import Fit, Trained
+from experiments.system.options import OPTION
+from experiments.tflite.conversion import Calibration, Float32, Scheme
+from experiments.tflite.expectation import Expectation
+from experiments.training.loop import Fit, Trained
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class Finetune(Strategy):
     """More training and no quantization: what the extra epochs alone are worth."""
 
     trains: ClassVar[bool] = True
 
-    def promise(self, model: "Model") -> Promise:
+    def expectation(self, model: "Model") -> Expectation:
         """Everything in float."""
-        return Promise("float32")
+        return Expectation("float32")
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """A copy of the baseline, trained further."""

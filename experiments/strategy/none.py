@@ -2,14 +2,14 @@
 
 from typing import ClassVar
 
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments.card import CARD
 from experiments.strategy import PostTraining
-from experiments.tflite import Float32, Scheme
+from experiments.system.options import OPTION
+from experiments.tflite.conversion import Float32, Scheme
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class Nothing(PostTraining):
     """No quantization."""
 

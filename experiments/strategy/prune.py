@@ -4,14 +4,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments.card import CARD
-from experiments.promise import Promise
+from experiments.quantization.checked import checked, stripped
 from experiments.strategy import Compressing
-from experiments.strategy.checked import checked, stripped
-from experiments.tflite import Calibration
-from experiments.training import Fit, Trained
+from experiments.system.options import OPTION
+from experiments.tflite.conversion import Calibration
+from experiments.tflite.expectation import Expectation
+from experiments.training.loop import Fit, Trained
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class Prune(Compressing):
     """`sparsity` is the share of each kernel's weights that become zero: smaller after gzip, not in the file."""
 
     sparsity: Share = 0.8
 
-    def promise(self, model: "Model") -> Promise:
+    def expectation(self, model: "Model") -> Expectation:
         """At least so many zeros."""
-        from experiments.strategy.compression import frozen, refuse
+        from experiments.quantization.compression import frozen, refuse
 
         refuse(model, prune=True)
-        return replace(super().promise(model), sparsity=self.sparsity, uncompressed=frozen(model))
+        return replace(super().expectation(model), sparsity=self.sparsity, uncompressed=frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The pruned model."""
-        from experiments.strategy.compression import pruned, pruning_callbacks, to_prune
+        from experiments.quantization.compression import pruned, pruning_callbacks, to_prune
 
         copy = checked(to_prune(model, self.sparsity), model, calibration)
         trained = fit(copy, pruning_callbacks())

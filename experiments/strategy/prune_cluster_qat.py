@@ -4,40 +4,40 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments.card import CARD
-from experiments.promise import Promise
+from experiments.quantization.checked import checked, stripped
 from experiments.strategy import CompressingQAT
-from experiments.strategy.checked import checked, stripped
 from experiments.strategy.cluster import Clusters
 from experiments.strategy.prune import Prune, Share
-from experiments.tflite import Calibration
-from experiments.training import Fit, Trained
+from experiments.system.options import OPTION
+from experiments.tflite.conversion import Calibration
+from experiments.tflite.expectation import Expectation
+from experiments.training.loop import Fit, Trained
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class PruneClusterQAT(CompressingQAT):
     """Trains finetune.epochs three times: pruning, clustering, quantization-aware."""
 
     sparsity: Share = 0.8
     clusters: Annotated[Clusters, Field(ge=3)] = 16  # one of them is zero
 
-    def promise(self, model: "Model") -> Promise:
+    def expectation(self, model: "Model") -> Expectation:
         """int8, at least so many zeros, and no more distinct weights."""
-        from experiments.strategy.compression import frozen, refuse
+        from experiments.quantization.compression import frozen, refuse
 
         refuse(model, prune=True, cluster=True)
         return replace(
-            super().promise(model), sparsity=self.sparsity, clusters=self.clusters, uncompressed=frozen(model)
+            super().expectation(model), sparsity=self.sparsity, clusters=self.clusters, uncompressed=frozen(model)
         )
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The pruned and clustered model, trained quantization-aware."""
-        from experiments.strategy.compression import clustered, to_cluster
+        from experiments.quantization.compression import clustered, to_cluster
 
         sparse = Prune(sparsity=self.sparsity).prepare(model, fit, calibration)
         copy = checked(to_cluster(sparse.model, self.clusters, keep_zeros=True), sparse.model, calibration)

@@ -3,31 +3,31 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments.card import CARD
-from experiments.promise import Promise
 from experiments.strategy import CompressingQAT
 from experiments.strategy.prune import Prune, Share
-from experiments.tflite import Calibration
-from experiments.training import Fit, Trained
+from experiments.system.options import OPTION
+from experiments.tflite.conversion import Calibration
+from experiments.tflite.expectation import Expectation
+from experiments.training.loop import Fit, Trained
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class PruneQAT(CompressingQAT):
     """Trains finetune.epochs twice: once pruning, once quantization-aware."""
 
     sparsity: Share = 0.8
 
-    def promise(self, model: "Model") -> Promise:
+    def expectation(self, model: "Model") -> Expectation:
         """int8, and at least so many zeros."""
-        from experiments.strategy.compression import frozen, refuse
+        from experiments.quantization.compression import frozen, refuse
 
         refuse(model, prune=True)
-        return replace(super().promise(model), sparsity=self.sparsity, uncompressed=frozen(model))
+        return replace(super().expectation(model), sparsity=self.sparsity, uncompressed=frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The pruned model, trained quantization-aware."""

@@ -92,7 +92,7 @@ def _meaning(outputs: Outputs) -> Meaning:
 
 def _last_function(tensor: Any) -> str:
     """The name of the function that last changed the values of a symbolic output; empty where that is not known."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     while True:
         history = getattr(tensor, "_keras_history", None)
@@ -133,7 +133,7 @@ def function_of(layer: Any) -> str:
 
 def loss_of(head: Head) -> Any:
     """The loss for labels (n,) of class numbers: cross-entropy of the classes, or binary of each output by itself."""
-    from experiments.tensorflow_quietly import keras, tf
+    from experiments.system.tensorflow import keras, tf
 
     if head.outputs == 1:
         return keras.losses.BinaryCrossentropy(from_logits=head.meaning == "logits")
@@ -149,7 +149,7 @@ def loss_of(head: Head) -> Any:
 
 def accuracy_of(head: Head) -> Any:
     """The metric `accuracy` by which training is followed; Keras chooses it but for one output of logits."""
-    from experiments.tensorflow_quietly import keras
+    from experiments.system.tensorflow import keras
 
     if head.outputs == 1 and head.meaning == "logits":
         return keras.metrics.BinaryAccuracy(name="accuracy", threshold=head.threshold)

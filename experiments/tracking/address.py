@@ -1,18 +1,18 @@
-"""Where runs are kept: the card of an MLflow store."""
+"""Where runs are kept: the option of an MLflow store."""
 
 from pathlib import Path
 
 from pydantic import field_validator
-from pydantic.dataclasses import dataclass as card
+from pydantic.dataclasses import dataclass as option
 
-from experiments.card import CARD
-from experiments.errors import redacted
-from experiments.files import expanded
+from experiments.system.errors import redacted
+from experiments.system.files import expanded
+from experiments.system.options import OPTION
 
 SQLITE = "sqlite:///"
 
 
-@card(frozen=True, config=CARD, kw_only=True)
+@option(frozen=True, config=OPTION, kw_only=True)
 class Tracking:
     """Where runs are kept: an MLflow tracking address, and the name of the experiment there."""
 

@@ -8,8 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.errors import UserError
-from experiments.processes import alive
+from experiments.system.errors import UserError
+from experiments.system.processes import alive
 from experiments.tracking.database import open_for_reading
 from experiments.tracking.intact import missing_in
 from experiments.tracking.journal import leftovers, unfinished

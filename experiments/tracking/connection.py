@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import requests
 from pydantic import ValidationError
 
-from experiments.card import problems
-from experiments.errors import UserError, near
-from experiments.progress import say
+from experiments.system.errors import UserError, suggestion
+from experiments.system.options import problems
+from experiments.system.progress import say
 from experiments.tracking.address import SQLITE, Tracking
 from experiments.tracking.creation import prepared
 from experiments.tracking.failures import failures_explained
@@ -123,7 +123,8 @@ def _experiment_id(tracking: Tracking, client: "MlflowClient", create: bool) -> 
     if not create:
         known = [experiment.name for experiment in client.search_experiments()]
         raise UserError(
-            f"tracking.experiment={tracking.experiment}: not in {tracking.shown}. {near(tracking.experiment, known)}"
+            f"tracking.experiment={tracking.experiment}: not in {tracking.shown}. "
+            f"{suggestion(tracking.experiment, known)}"
         )
     from mlflow.exceptions import MlflowException
 

@@ -8,10 +8,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
-from experiments.errors import UserError
-from experiments.locks import held
-from experiments.progress import say
-from experiments.temporary import temporary_folder
+from experiments.system.errors import UserError
+from experiments.system.locks import file_lock
+from experiments.system.progress import say
+from experiments.system.temporary import temporary_folder
 from experiments.tracking.address import SQLITE, Tracking
 from experiments.tracking.database import open_for_reading
 from experiments.tracking.failures import failures_explained
@@ -40,7 +40,7 @@ def prepared(tracking: Tracking, database: Path, create: bool) -> Iterator[None]
             f"{database}. Run `python -m experiments.run` here first, or give the folder's database with --uri "
             "sqlite:///PATH/mlflow.db."
         )
-    with held(Path(f"{database}.lock"), f"another process makes {database}"):
+    with file_lock(Path(f"{database}.lock"), f"another process makes {database}"):
         if not _is_store(tracking, database):
             _make_database(database)
         yield

@@ -8,8 +8,8 @@ import os
 import sqlite3
 from pathlib import Path
 
-from experiments.errors import UserError
-from experiments.processes import lock_holders
+from experiments.system.errors import UserError
+from experiments.system.processes import lock_holders
 from experiments.tracking.journal import check_journals, unfinished
 
 BUSY = 20.0  # seconds that a SQLite file may be held by who writes it; MLflow waits as long

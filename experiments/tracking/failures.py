@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import requests
 
-from experiments.disk import is_full, mount_point, state_of
-from experiments.errors import UserError, first_cause, first_line, redacted
-from experiments.stopping import raise_if_stopped
+from experiments.system.disk import is_full, mount_point, state_of
+from experiments.system.errors import UserError, first_cause, first_line, redacted
+from experiments.system.stopping import raise_if_stopped
 from experiments.tracking.address import Tracking
 from experiments.tracking.database import BUSY, is_locked, locked
 

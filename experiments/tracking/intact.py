@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from experiments.artifacts import MODEL, NEEDED, RECORD, read_digest
+from experiments.record.artifacts import MODEL, NEEDED, RECORD, read_digest
 
 BYTES = "tflite_bytes"  # metric: the size of a run's TFLite file
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.errors import UserError
-from experiments.progress import say
+from experiments.system.errors import UserError
+from experiments.system.progress import say
 
 SUFFIXES = ("-journal", "-wal", "-shm")
 _DATABASE, _JOURNAL = b"SQLite format 3\x00", bytes.fromhex("d9d505f920a163d7")  # what the files begin with

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.dataset import Images
-from experiments.record import RunRecord
+from experiments.record.run_record import RunRecord
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, LoggedModel

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from experiments.errors import UserError, first_line
-from experiments.identity import DIGESTS
-from experiments.record import Setting
+from experiments.record.identity import DIGESTS
+from experiments.record.run_record import Setting
+from experiments.system.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

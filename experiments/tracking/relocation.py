@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 from experiments.tracking.database import BUSY, is_locked, is_store, locked, open_for_reading
 from experiments.tracking.places import Places, folder_of
 

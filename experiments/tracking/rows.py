@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from experiments.errors import UserError
-from experiments.identity import DIGESTS
-from experiments.progress import complain_once
-from experiments.record import is_setting
+from experiments.record.identity import DIGESTS
+from experiments.record.run_record import is_setting
+from experiments.system.errors import UserError
+from experiments.system.progress import warn_once
 from experiments.tracking.tables import Recorded
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ def rows_of(runs: Iterable[Recorded]) -> list[Row]:
         except UserError as error:
             reasons.append(f"{error} It is left out.")
     for reason in reasons[:NAMED]:
-        complain_once(reason)
+        warn_once(reason)
     if len(reasons) > NAMED:
-        complain_once(f"{len(reasons) - NAMED:,} further runs are left out for such reasons.")
+        warn_once(f"{len(reasons) - NAMED:,} further runs are left out for such reasons.")
     return rows
 
 
@@ -100,7 +100,7 @@ def _metrics(run: Recorded) -> dict[str, float]:
     """The metrics that are numbers; of those that a table needs, what they are not is said."""
     kept = {name: value for name, value in run.metrics.items() if _is_sound(name, value)}
     for name in sorted((run.metrics.keys() - kept.keys()) & {*TOLD}):
-        complain_once(f"{_named(run)} has {name}={run.metrics[name]:g}, which is left out.")
+        warn_once(f"{_named(run)} has {name}={run.metrics[name]:g}, which is left out.")
     return kept
 
 

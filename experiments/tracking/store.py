@@ -13,17 +13,17 @@ from shutil import copytree
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from experiments.artifacts import PREDICTIONS, read_predictions, write_artifacts
-from experiments.description import description
-from experiments.disk import reserve
-from experiments.errors import UserError, by_beginning, first_line, near, redacted
-from experiments.files import check_regular
-from experiments.identity import Identity, name_of, with_digest
-from experiments.processes import alive, this_process
-from experiments.progress import bar, complain, say
-from experiments.record import Answers, RunRecord, Setting
-from experiments.stamp import stamp
-from experiments.temporary import temporary_folder
+from experiments.record.artifacts import PREDICTIONS, read_predictions
+from experiments.record.description import description
+from experiments.record.identity import Identity, name_of, with_digest
+from experiments.record.run_record import Predictions, RunRecord, Setting
+from experiments.system.disk import reserve
+from experiments.system.errors import UserError, by_prefix, first_line, redacted, suggestion
+from experiments.system.files import check_regular
+from experiments.system.processes import alive, this_process
+from experiments.system.progress import bar, say, warn
+from experiments.system.stamp import stamp
+from experiments.system.temporary import temporary_folder
 from experiments.tracking.address import Tracking
 from experiments.tracking.failures import explained, failures_explained
 from experiments.tracking.intact import missing_in, missing_of
@@ -120,8 +120,8 @@ class Store:
         locations = [str(self.client.get_logged_model(model.model_id).artifact_location) for model in models]
         return missing_in(folders, run.data.metrics, [self._places.candidates(each) for each in locations])
 
-    def finish(self, run_id: str, record: RunRecord, configuration: str) -> None:
-        """Write the record and its artifacts, and only then call the run finished.
+    def finish(self, run_id: str, record: RunRecord, files: Path) -> None:
+        """Keep the record and its files, all that lie in this folder, and only then call the run finished.
 
         Raises:
             UserError: the store does not take them.
@@ -129,10 +129,7 @@ class Store:
         """
         said = description(record, f"runs:/{run_id}/{NAME}")
         model = self._log_model(run_id, record, said)
-        with temporary_folder("artifacts") as folder:
-            title = run_name(record.setting, record.identity)
-            write_artifacts(folder, record, title, redacted(configuration))
-            self.attach(run_id, folder)
+        self.attach(run_id, files)
         self._log_record(run_id, record, said, model)
         self.close(run_id, "FINISHED")
 
@@ -245,7 +242,7 @@ class Store:
         return row_of(recorded(self.client.get_run(run_id)))
 
     @explained
-    def predictions(self, run_id: str) -> Answers | None:
+    def predictions(self, run_id: str) -> Predictions | None:
         """What a run's models said of each test image; None where the run has no such artifact (any more).
 
         Raises:
@@ -338,7 +335,7 @@ class Store:
             sweep = sweeps[0]
         if sweep not in sweeps:
             where = self.address.shown
-            raise UserError(f"--sweep {sweep}: not in {where}. Give latest, all, or an id. {near(sweep, sweeps)}")
+            raise UserError(f"--sweep {sweep}: not in {where}. Give latest, all, or an id. {suggestion(sweep, sweeps)}")
         tag = _sweep_tag(sweep)
         runs = sorted(self._tagged(tag), key=lambda run: run.tags[tag])
         reused = {run.run_id: run.tags[tag].endswith(REUSED) for run in runs}
@@ -357,7 +354,7 @@ class Store:
                 raise UserError(f"{target}: no finished run in it.")
             return finished
         runs = {run.run_id: run for run in reversed(self._tagged("kind", "run")) if run.status == "FINISHED"}
-        return [row_of(runs[by_beginning(target, list(runs))])]
+        return [row_of(runs[by_prefix(target, list(runs))])]
 
     @explained
     def others(self) -> str:
@@ -552,7 +549,7 @@ def _addresses(tables: StoreTables) -> Mapping[str, str]:
 @cache
 def _say_missing(address: Tracking) -> None:
     """Said once a store, and not of each of thousands of runs."""
-    complain(
+    warn(
         f"{address.shown}: files of its runs are missing, so that pictures, intervals and differences go without them. "
         "`python -m experiments.store check` lists what is missing and where it was looked for."
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 
-from experiments.machine import at_work
+from experiments.system.machine import compute_lock
 
 INTERVAL = 5.0  # seconds between two samples
 
@@ -35,7 +35,7 @@ def _sample(run_id: str, uri: str, ended: Event) -> None:
         over = False
         while not over:
             over = ended.wait(monitor.sampling_interval)  # MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL has its say
-            with at_work():  # which waits while a time is measured anywhere on this machine
+            with compute_lock():  # which waits while a time is measured anywhere on this machine
                 monitor.collect_metrics()
                 monitor.publish_metrics(monitor.aggregate_metrics())
         monitor.mlflow_logger.flush()

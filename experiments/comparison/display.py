@@ -1,0 +1,211 @@
+"""The table for people: rounded, with units in the headings and uncertainty in the cells, and how to read it."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from experiments.comparison.columns import (
+    AGAINST,
+    COLUMNS,
+    GROUPED,
+    KEYS,
+    SETTINGS,
+    SUBJECTS,
+    VOID,
+    as_typed,
+    ends,
+    of_one_float_file,
+    says,
+    several_machines,
+)
+from experiments.comparison.names import labels, titled
+from experiments.measure.latency import SAME_FILE
+from experiments.record.run_record import NOT_MEASURED, remark_of
+from experiments.statistics.rounding import percent, three_digits, times, whole
+from experiments.system.escaping import one_line
+
+LATENCY = "latency p50 us"  # a heading
+DISTURBED = 0.2  # cores that others kept busy: from there on a time is said to have been disturbed
+
+
+@dataclass(frozen=True)
+class Differences:
+    """The columns that say what a run gains and loses, and against what."""
+
+    accuracy: str
+    size: str
+    speedup: str
+    change: str  # headings for people
+    smaller: str
+    faster: str
+
+    @staticmethod
+    def of(table: pd.DataFrame) -> "Differences":
+        """Against the float TFLite model of the same baseline, or against the strategy that was asked for."""
+        if "against" not in table.columns:
+            return Differences("accuracy_change", "size_ratio", "speedup", "change, points", "smaller", "faster")
+        other = table["against"].dropna().iloc[0]
+        headings = (f"against {other}, points", f"smaller than {other}", f"faster than {other}")
+        return Differences("accuracy_difference", "size_against", "speedup_against", *headings)
+
+
+def display_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns that answer the question, rounded, with units in the headings and uncertainty in the cells."""
+    differences = Differences.of(table)
+    shown = pd.DataFrame({"strategy": table["strategy"]})
+    for name in SETTINGS:
+        values = titled(table, name) if name in SUBJECTS else table[name]
+        if values.nunique(dropna=False) > 1:
+            shown[name] = values.astype("string").fillna("")
+    for name in [name for name in table.columns if name not in (*COLUMNS, *AGAINST, *GROUPED, *KEYS)]:
+        shown[name] = [as_typed(value) for value in table[name]]
+    if "runs" in table.columns:
+        pooled = "seeds" if table["runs"].equals(table["seeds"]) else "runs"
+        shown[pooled] = table[pooled]
+    shown["Keras accuracy %"] = _cells(table, lambda row: percent(row.keras_accuracy))
+    shown["TFLite accuracy %"] = _cells(
+        table,
+        lambda row: percent(*ends(row, "tflite_accuracy")),
+    )
+    shown[differences.change] = _cells(table, lambda row: percent(*ends(row, differences.accuracy), sign="+"))
+    shown["agreement %"] = _cells(table, lambda row: percent(row.agreement))
+    shown["bytes"] = _cells(table, lambda row: whole(row.tflite_bytes))
+    shown[differences.smaller] = _cells(table, lambda row: times(getattr(row, differences.size)))
+    shown[LATENCY] = _cells(table, lambda row: three_digits(row.latency_p50_us))
+    shown[differences.faster] = _cells(table, lambda row: times(*ends(row, differences.speedup)))
+    if table["arena_bytes"].notna().any():
+        arenas = zip(table["arena_bytes"], table["runs_on_micro"], strict=True)
+        shown["micro arena, bytes"] = [_arena(*facts) for facts in arenas]
+    if table["speed"].notna().any():  # tables of older runs have no such words
+        shown["speed"] = table["speed"].fillna("")
+    if several_machines(table):
+        shown["machine"] = table["machine"].fillna("")
+    shown["computes in"] = table["arithmetic"].fillna("")
+    told = ("verified", "partial", "xnnpack_refusal", "latency_other_cores", "warnings")
+    facts = zip(*(table[name] for name in told), strict=True)
+    remarks = [_remark(*fact) for fact in facts]
+    if any(remarks):
+        shown["remark"] = remarks
+    if (table["status"] != "FINISHED").any():
+        shown["status"] = table["status"]
+    return shown
+
+
+def _arena(arena: Any, runs: Any) -> str:
+    """What a microcontroller needs beside the file; `no` where its runtime refuses the file."""
+    if pd.notna(arena):
+        return whole(arena)
+    return "" if pd.isna(runs) else str(runs) if runs == NOT_MEASURED else "no"
+
+
+TO_FLOAT = (
+    "change, smaller and faster: against the float TFLite model of the same baseline, on the same images, timed in "
+    "turns in the same process."
+)
+TO_STRATEGY = (
+    "against, smaller than and faster than: against the run of that strategy with the same model, data set, epochs and "
+    "seed, trained as long in all where there is one, on the same images; each was timed in turns with its own float "
+    "model."
+)
+OF_RUNS = (
+    "[low, high]: 95 % interval, over the test images for accuracies and over replicates with fresh interpreters for "
+    "times of one session."
+)
+OF_SEEDS = (
+    "Means over runs. [low, high]: 95 % interval for new seeds and new test images alike, and over runs for times; of "
+    "groups that differ in more than their seeds there is none. From two seeds it is a rough one; take three or more."
+)
+NO_EVIDENCE = "A change whose interval holds 0 is no evidence of a difference."
+SPEED = (
+    "speed: equivalent is a ratio within 2 % of 1; unclear is an interval too wide to tell; void is a timing that was "
+    "disturbed, or in which a file seemed to differ from its own copy."
+)
+SAME = "same file: a row's file is the float file that it was timed with, byte for byte."
+MACHINES = "These rows come from different machines: compare latencies within one machine only."
+RANK = (
+    "Each row was timed beside a float file of its own: compare rows by faster, not by latency, and where they differ "
+    "by a few percent only, time them together (python -m experiments.latency)."
+)
+
+
+def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY,)) -> str:
+    """What stands below a table: how to read its columns, of which a narrow terminal may lack the latency."""
+    pooled = "runs" in table.columns and bool((table["runs"] > 1).any())
+    said = {
+        TO_STRATEGY if "against" in table.columns else TO_FLOAT: True,
+        OF_SEEDS if pooled else OF_RUNS: True,
+        NO_EVIDENCE: True,
+        SPEED: bool(table["speed"].notna().any()),
+        SAME: bool((table["speed"] == SAME_FILE).any()),
+        MACHINES: several_machines(table),
+        RANK: LATENCY in columns and of_one_float_file(table),
+    }
+    return "\n".join(
+        [
+            " ".join(text for text, holds in said.items() if holds),
+            *map(one_line, [*_void(table), *_broken(table), *_warnings(table)]),
+        ]
+    )
+
+
+def _void(table: pd.DataFrame) -> list[str]:
+    """Why the timings of runs mean nothing, for those that do not."""
+    void = table[table["speed"] == VOID]
+    named = zip(labels(table)[void.index], void["latency_void"], strict=True)
+    lines = [f"Void: {name}, {_first(reason)}." for name, reason in named]
+    return [*lines, "The same command with resume=false measures anew."] if lines else []
+
+
+def _broken(table: pd.DataFrame) -> list[str]:
+    """What files are not that their strategies promise."""
+    broken = table[table["verified"].map(lambda verified: says(verified, "false"))]
+    named = zip(labels(table)[broken.index], broken["broken_promise"], strict=True)
+    return [f"Not verified: {name}, {what}." for name, what in named]
+
+
+def _warnings(table: pd.DataFrame) -> list[str]:
+    """Why baselines cannot be right: each warning once, after the runs that it holds for.
+
+    A warning may end with what to type, so nothing may follow it on its line.
+    """
+    runs: dict[str, list[str]] = {}
+    warned = table["warnings"].dropna()
+    for name, warnings in zip(labels(table)[warned.index], warned, strict=True):
+        for warning in str(warnings).splitlines():
+            runs.setdefault(warning, []).append(name)
+    return [
+        f"Warning, {', '.join(named[:3])}{f' and {len(named) - 3} more' if len(named) > 3 else ''}: {text}"
+        for text, named in runs.items()
+    ]
+
+
+def _first(reasons: str) -> str:
+    """One reason is enough, where a group of runs has several."""
+    return reasons.partition("; ")[0]
+
+
+def percents(table: pd.DataFrame, value: str, low: str, high: str, sign: str = "") -> list[str]:
+    """The same of each row, from these columns."""
+    return [percent(*cells, sign) for cells in zip(table[value], table[low], table[high], strict=True)]
+
+
+def _remark(verified: object, partial: object, refusal: object, other_cores: float, warnings: object) -> str:
+    """What a reader of a row has to know besides; empty where the run has no result."""
+    remarks = {
+        "NOT VERIFIED": says(verified, "false"),
+        **{remark_of(line).upper(): True for line in (warnings.splitlines() if isinstance(warnings, str) else ())},
+        "partial": says(partial, "true"),
+        "not on XNNPACK": isinstance(refusal, str) and bool(refusal),
+        "timed while busy": other_cores > DISTURBED,
+    }
+    return ", ".join(remark for remark, holds in remarks.items() if holds)
+
+
+def _cells(table: pd.DataFrame, text: Callable[..., str]) -> list[str]:
+    """Text of each row, empty where the run has no measurements."""
+    return [
+        text(row) if measured else ""
+        for row, measured in zip(table.itertuples(), table["tflite_bytes"].notna(), strict=True)
+    ]

@@ -1,0 +1,60 @@
+"""The pictures of recorded runs: what they need is read from the store, and they are written as files."""
+
+from pathlib import Path
+
+from experiments.comparison.compared import Comparison
+from experiments.plots import save
+from experiments.plots.bars import with_timings
+from experiments.plots.comparison import Evidence, Pictures, comparison_pictures, too_many
+from experiments.plots.histories import trainings
+from experiments.record.artifacts import RECORD, SAMPLES, detail, read_curves, read_samples
+from experiments.system.errors import UserError
+from experiments.system.progress import say
+from experiments.tracking import Store
+
+ENDINGS = (".png", ".svg")
+
+
+def evidence(store: Store, comparison: Comparison) -> Evidence:
+    """A comparison with the training curves and timings of those of its runs that pictures show."""
+    table = comparison.runs
+    if too_many(table):
+        return Evidence(table)
+    trained = [run_id for each in trainings(table) for run_id in each.run_ids]
+    timed = with_timings(table)["run_id"]
+    curves = {run_id: detail(store, run_id, RECORD, read_curves) for run_id in trained}
+    samples = {run_id: detail(store, run_id, SAMPLES, read_samples) for run_id in timed}
+    return Evidence(
+        table,
+        comparison.of_seeds,
+        {run_id: found for run_id, found in curves.items() if found is not None},
+        {run_id: found for run_id, found in samples.items() if found is not None},
+    )
+
+
+def drawn(store: Store, comparison: Comparison) -> Pictures:
+    """The pictures of a comparison."""
+    return comparison_pictures(evidence(store, comparison))
+
+
+def write_pictures(pictures: Pictures, folder: Path) -> None:
+    """Write each picture into the folder as PNG and as SVG.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in pictures.drawn.items():
+            for ending in ENDINGS:
+                save(figure, folder / f"{name}{ending}")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error}).") from error
+
+
+def tell(pictures: Pictures, folder: Path) -> None:
+    """Say what was written, and what was not."""
+    for name in pictures.drawn:
+        say(f"wrote {' and '.join(str(folder / f'{name}{ending}') for ending in ENDINGS)}")
+    for name, reason in pictures.left_out.items():
+        say(f"left out {name}: {reason}")

@@ -1,0 +1,1 @@
+"""Training with fake quantization, pruning and clustering, by TensorFlow Model Optimization."""

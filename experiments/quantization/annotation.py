@@ -1,0 +1,438 @@
+"""Quantization-aware models with TensorFlow Model Optimization (TFMOT): the whole model, or exactly some layers.
+
+TFMOT's own annotation of single layers leaves a layer float when a layer without a quantizer of its own (Dropout,
+Flatten, pooling, ...) stands before it, because nothing quantizes its input (model-optimization issue #523).
+`annotated` puts the missing quantizer on that edge.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import tensorflow_model_optimization as tfmot
+from tensorflow_model_optimization.python.core.quantization.keras import quant_ops, quantizers
+from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
+    default_8bit_quantize_registry,
+    default_8bit_transforms,
+)
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_aware_activation import (
+    QuantizeAwareActivation,
+)
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
+
+from experiments.dataset import Images
+from experiments.model.copies import copied, is_wrapper, kinds_known, nodes_of, take_over_state, unwrapped
+from experiments.quantization.selection import Layer, select
+from experiments.system.errors import UserError, first_line
+from experiments.system.tensorflow import keras, tf
+from experiments.tflite.conversion import Rest
+from experiments.tflite.expectation import Difference, Expectation
+from experiments.tflite.graph import FLOAT16_WEIGHTS
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+KerasLayer = Any
+Tensor = Any
+Node = Any
+
+# Layers that pass values on as they are, so that a quantizer may stand before them as well as behind.
+# Dropout is among them for another reason: it scales while training, so the range must be learned before it.
+PASSING = (
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout2D,
+    keras.layers.Flatten,
+    keras.layers.Reshape,
+    keras.layers.Permute,
+    keras.layers.MaxPooling2D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.ZeroPadding2D,
+    keras.layers.Cropping2D,
+)
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
+FOLDED = (keras.layers.BatchNormalization, keras.layers.ReLU, keras.layers.Activation)
+# Without a range before it, the converter leaves a layer with the activation swish in float: x * sigmoid(x) is two ops,
+# which both take x. TFMOT learns one behind it only.
+QuantizeAwareActivation._PRE_QUANT_ACTIVATIONS |= {"swish"}
+ACTIVATIONS = QuantizeAwareActivation._PRE_QUANT_ACTIVATIONS | QuantizeAwareActivation._POST_QUANT_ACTIVATIONS
+
+
+def chosen(model: "Model", patterns: Sequence[str]) -> tuple[str, ...]:
+    """Names of the layers that the patterns choose, and of the BatchNorm and activation layers folded into them."""
+    candidates = [layer for layer in model.layers if not isinstance(layer, (keras.layers.InputLayer, *PASSING))]
+    named = select(
+        [Layer(layer.name, type(layer).__name__, _has_kernel(layer)) for layer in candidates],
+        patterns,
+    )
+    groups = [_group(model.get_layer(name)) for name in named]
+    together = {layer.name for group in groups for layer in group}
+    return tuple(layer.name for layer in candidates if layer.name in together)
+
+
+def units_of(model: "Model") -> dict[str, tuple[str, ...]]:
+    """What can be quantized one by one, from the input on: each layer that computes, with those folded into its op."""
+    units: dict[str, tuple[str, ...]] = {}
+    for layer in model.layers:
+        if not isinstance(layer, (keras.layers.InputLayer, *PASSING)):
+            group = _group(layer)
+            units[group[0].name] = tuple(member.name for member in group)
+    return units
+
+
+def refuse_unsupported(model: "Model", names: Collection[str]) -> None:
+    """Raise UserError that names every layer among `names` that TFMOT cannot train quantization-aware, and why."""
+    refuse(model, {name: reason for name, reason in unsupported(model).items() if name in names})
+
+
+def refuse(model: "Model", reasons: Mapping[str, str]) -> None:
+    """Raise UserError that names layers that cannot be trained quantization-aware, and why; none: nothing happens."""
+    if not reasons:
+        return
+    listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
+    able = [name for name in supported(model) if name not in reasons]
+    possible = [name for name in able if _has_kernel(model.get_layer(name))]
+    others = f"Annotate others, as in strategy=annotate 'strategy.layers=[{','.join(possible)}]', or quantize"
+    raise UserError(
+        f"Layers that cannot be trained quantization-aware: {listed}. {others if possible else 'Quantize'} after "
+        "training, with strategy=ptq_int8."
+    )
+
+
+def supported(model: "Model") -> tuple[str, ...]:
+    """Names of the layers that can be trained quantization-aware and would compute in int8."""
+    obstacles = unsupported(model)
+    return tuple(
+        layer.name
+        for layer in model.layers
+        if layer.name not in obstacles and not isinstance(layer, (keras.layers.InputLayer, *PASSING))
+    )
+
+
+def unsupported(model: "Model") -> dict[str, str]:
+    """The layers that have to stay float, and why: their own kind, or one that is folded into the same op."""
+    own = {layer.name: reason for layer in model.layers if (reason := _obstacle(layer))}
+    reasons = {}
+    for layer in model.layers:
+        obstacle = next((member.name for member in _group(layer) if member.name in own), None)
+        if layer.name in own:
+            reasons[layer.name] = own[layer.name]
+        elif obstacle:
+            reasons[layer.name] = f"is one op with {obstacle}, which cannot be"
+    return reasons
+
+
+def breaking(expectation: Expectation, model: "Model", found: Sequence[Difference]) -> dict[str, str]:
+    """The quantized layers because of which a file is not what was promised, and why: each with what is one op with it.
+
+    They are those whose ops compute in other types; where there are none, those beside an op that is not as it should
+    be.
+
+    Raises:
+        UserError: no quantized layer has to do with it.
+    """
+    chosen = expectation.chosen if expectation.chosen is not None else frozenset(supported(model))
+    ops: dict[str, list[str]] = {}
+    for each in found:
+        if each.layer in chosen and each.op:
+            ops.setdefault(each.layer, []).append(each.op)
+    reasons = {name: f"the converter leaves its {', '.join(dict.fromkeys(its))} in float" for name, its in ops.items()}
+    reasons = reasons or {each.layer: each.said for each in found if each.layer in chosen}
+    if not reasons:
+        beside = {name: each for each in found if each.layer for name in _neighbours(model, each.layer)}
+        reasons = {name: f"beside it, {each.said}" for name, each in beside.items() if name in chosen}
+    if not reasons:
+        said = "; ".join(difference.said for difference in found)
+        raise UserError(
+            f"The file of this model cannot be what was asked for: {said}. Quantize after training, with "
+            "strategy=ptq_int8."
+        )
+    for name in list(reasons):
+        for member in _group(model.get_layer(name)):
+            if member.name in chosen:
+                reasons.setdefault(member.name, f"is one op with {name}, which stays float")
+    return {layer.name: reasons[layer.name] for layer in model.layers if layer.name in reasons}
+
+
+def _neighbours(model: "Model", name: str) -> set[str]:
+    """The layers whose values a layer takes, and that take its values."""
+    found = set()
+    for node in nodes_of(model):
+        before = {_producer(tensor).name for tensor in _inputs(node)}
+        if node.layer.name == name:
+            found |= before
+        if name in before:
+            found.add(node.layer.name)
+    return found
+
+
+def _producer(tensor: Tensor) -> KerasLayer:
+    return tensor.node.layer
+
+
+def expected(
+    model: "Model", names: Collection[str], rest: Rest, left_float: Mapping[str, str] | None = None
+) -> Expectation:
+    """Exactly the named layers in int8, all others as `rest` says."""
+    return Expectation(
+        "int8",
+        chosen=frozenset(names),
+        kernels=frozenset(name for name in names if _has_kernel(model.get_layer(name))),
+        rest={"float": "float32", "dynamic": "hybrid int8", "float16": FLOAT16_WEIGHTS}[rest],
+        left_float=left_float or {},
+    )
+
+
+def annotated_whole(model: "Model") -> "Model":
+    """A quantization-aware copy of the model, every layer annotated."""
+    with _refusals_translated(), halves_named(), kinds_known(model):
+        quantized = tfmot.quantization.keras.quantize_model(model)
+    take_over_state(quantized, model)
+    return quantized
+
+
+def annotated(model: "Model", names: Collection[str]) -> "Model":
+    """A quantization-aware copy of the model, in which exactly the named layers carry fake quantization."""
+    quantized_edges = set(_edges_to_quantize(model, names))
+    copies: dict[str, KerasLayer] = {}
+    values: dict[int, Tensor] = {}
+    quantized: dict[int, Tensor] = {}
+    for node in nodes_of(model):
+        if node.is_input:
+            original = node.outputs
+            values[id(original)] = keras.layers.Input(original.shape[1:], dtype=original.dtype, name=node.layer.name)
+            continue
+        for tensor in _inputs(node):
+            if (id(tensor), id(node)) in quantized_edges and id(tensor) not in quantized:
+                quantized[id(tensor)] = _input_quantizer(tensor)(values[id(tensor)])
+        arguments: dict[str, list[Tensor]] = {}
+        for tensor in _inputs(node):
+            held = quantized if (id(tensor), id(node)) in quantized_edges else values
+            arguments.setdefault(str(id(tensor)), []).append(held[id(tensor)])
+        args, kwargs = node.map_arguments(arguments)
+        if node.layer.name not in copies:
+            with kinds_known(model):
+                copies[node.layer.name] = _copy(node.layer, annotate=_is_active(node.layer, names))
+        outputs = copies[node.layer.name](*args, **kwargs)
+        for original, value in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
+            values[id(original)] = value
+    copy = keras.Model([values[id(t)] for t in model.inputs], [values[id(t)] for t in model.outputs], name=model.name)
+    for layer in model.layers:
+        if layer.weights:
+            target = copies[layer.name]
+            inner = target.layer if _is_active(layer, names) else target
+            inner.set_weights(layer.get_weights())
+    with _refusals_translated(), halves_named(), kinds_known(model), tfmot.quantization.keras.quantize_scope():
+        quantized = tfmot.quantization.keras.quantize_apply(copy)
+    take_over_state(quantized, model)
+    return quantized
+
+
+def calibrate_ranges(quantized: "Model", images: Images) -> None:
+    """Start the ranges of all activations at the least and greatest values that the images cause.
+
+    TFMOT starts them at -6 and 6 and moves them by a thousandth a step.
+    """
+
+    def remember(_self: Any, values: Tensor, _training: Any, weights: Mapping[str, Any], **_: Any) -> Tensor:
+        weights["min_var"].assign(tf.minimum(0.0, tf.reduce_min(values)))
+        weights["max_var"].assign(tf.maximum(0.0, tf.reduce_max(values)))
+        return values
+
+    with fake_quantization_off(), patch.object(quantizers.MovingAverageQuantizer, "__call__", remember):
+        quantized(images, training=False)
+
+
+def fit_weight_ranges(quantized: "Model") -> None:
+    """Give weights the ranges that the first step of a training gives them.
+
+    With those of -6 and 6 that TFMOT starts from, small weights are all zero, and the converter keeps one kernel for
+    all layers of a shape.
+    """
+    for layer in quantized.layers:
+        for weight, _, limits in getattr(layer, "_weight_vars", ()):
+            most = tf.reduce_max(tf.abs(weight))
+            limits["min_var"].assign(tf.fill(limits["min_var"].shape, -most))
+            limits["max_var"].assign(tf.fill(limits["max_var"].shape, most))
+
+
+def in_float(model: "Model", architecture: "Model") -> "Model | None":
+    """A float model of this architecture with the weights of a quantization-aware one; None where layers do not match.
+
+    They do not where TFMOT has split a layer in two, or where a wrapper has several weights of one name.
+    """
+    sources = {unwrapped(layer).name: layer for layer in model.layers}
+    copy = copied(architecture)
+    for layer in copy.layers:
+        source = sources.get(layer.name)
+        if source is not None and not is_wrapper(source):
+            layer.set_weights(source.get_weights())
+            continue
+        found = [(weight.name.rpartition("/")[2], weight) for weight in source.weights] if source else []
+        wanted = [weight.name.rpartition("/")[2] for weight in layer.weights]
+        if any([name for name, _ in found].count(name) != 1 for name in wanted):
+            return None
+        values = dict(found)
+        layer.set_weights([values[name].numpy() for name in wanted])
+    return copy
+
+
+@contextmanager
+def fake_quantization_off() -> Iterator[None]:
+    """Let values and weights pass TFMOT's quantizers as they are: a model converted meanwhile is float."""
+
+    def let_pass(values: Tensor, *_: Any, **__: Any) -> Tensor:
+        return values
+
+    with patch.object(quant_ops, "_FakeQuantWithMinMaxVars", let_pass):
+        yield
+
+
+@contextmanager
+def halves_named() -> Iterator[None]:
+    """Let the two layers that TFMOT splits a SeparableConv2D into have its name, for the ops in the file take theirs.
+
+    TFMOT numbers them as new layers, such as conv2d_1, which another layer of the model may be called.
+    """
+    split = default_8bit_transforms.SeparableConvQuantize.replacement
+
+    def named(transform: Any, match: Any) -> Any:
+        pointwise = split(transform, match)
+        (depthwise,) = pointwise.input_layers
+        for half, node in (("depthwise", depthwise), ("pointwise", pointwise)):
+            node.layer["name"] = node.layer["config"]["name"] = f"{match.layer['config']['name']}/{half}"
+        return pointwise
+
+    with patch.object(default_8bit_transforms.SeparableConvQuantize, "replacement", named):
+        yield
+
+
+def _edges_to_quantize(model: "Model", names: Collection[str]) -> Iterable[tuple[int, int]]:
+    """(tensor, consumer node) of each edge on which values for an annotated layer must become int8."""
+    producers = {id(t): node for node in nodes_of(model) for t in tf.nest.flatten(node.outputs)}
+    consumers: dict[int, int] = {}
+    for node in nodes_of(model):
+        for tensor in _inputs(node):
+            consumers[id(tensor)] = consumers.get(id(tensor), 0) + 1
+
+    def is_int8(tensor: Tensor) -> bool:
+        producer = producers[id(tensor)]
+        if isinstance(producer.layer, PASSING):
+            return is_int8(_inputs(producer)[0])
+        return _is_active(producer.layer, names)
+
+    for node in nodes_of(model):
+        if node.is_input or not _is_active(node.layer, names):
+            continue
+        for tensor in _inputs(node):
+            if is_int8(tensor):
+                continue
+            consumer, edge = node, tensor
+            while isinstance(producers[id(edge)].layer, PASSING) and consumers[id(edge)] == 1:
+                consumer = producers[id(edge)]
+                edge = _inputs(consumer)[0]
+            # TFMOT itself quantizes what comes straight from the model's input.
+            if not (producers[id(edge)].is_input and consumer is node):
+                yield id(edge), id(consumer)
+
+
+def _inputs(node: Node) -> list[Tensor]:
+    return list(tf.nest.flatten(node.keras_inputs))
+
+
+def _is_active(layer: KerasLayer, names: Collection[str]) -> bool:
+    return layer.name in names and not isinstance(layer, (keras.layers.InputLayer, *PASSING))
+
+
+def _copy(layer: KerasLayer, annotate: bool) -> KerasLayer:
+    copy = type(layer).from_config(layer.get_config())
+    return tfmot.quantization.keras.quantize_annotate_layer(copy) if annotate else copy
+
+
+def _input_quantizer(tensor: Tensor) -> KerasLayer:
+    """The quantizer that TFMOT gives activations: 8 bits, asymmetric, ranges by moving average."""
+    quantizer = quantizers.MovingAverageQuantizer(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
+    layer = tensor.node.layer
+    call = layer.inbound_nodes.index(tensor.node)
+    return QuantizeLayer(quantizer, name=f"input_quantizer_{layer.name}{f'_{call}' if call else ''}")
+
+
+def _group(layer: KerasLayer) -> list[KerasLayer]:
+    """The layers that become one op: one with a kernel or an addition, and BatchNorm and activation behind it."""
+    group = [_head(layer)]
+    if not (_has_kernel(group[0]) or isinstance(group[0], keras.layers.Add)):
+        return [layer]
+    while _is_linear(group[-1]) and (follower := _only_follower(group[-1])) and isinstance(follower, FOLDED):
+        group.append(follower)
+    return group
+
+
+def _head(layer: KerasLayer) -> KerasLayer:
+    """The layer that a BatchNorm or activation is folded into; any other layer itself."""
+    while isinstance(layer, FOLDED):
+        before = layer.inbound_nodes[0].inbound_layers
+        if isinstance(before, list) or not _is_linear(before) or _only_follower(before) is not layer:
+            break
+        layer = before
+    return layer
+
+
+def _only_follower(layer: KerasLayer) -> KerasLayer | None:
+    followers = layer._outbound_nodes
+    return followers[0].layer if len(followers) == 1 else None
+
+
+def _is_linear(layer: KerasLayer) -> bool:
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return True
+    return not isinstance(layer, keras.layers.ReLU) and _activation(layer) in (None, "linear")
+
+
+def _activation(layer: KerasLayer) -> str | None:
+    activation = getattr(layer, "activation", None)
+    return None if activation is None else str(getattr(activation, "__name__", activation))
+
+
+def _has_kernel(layer: KerasLayer) -> bool:
+    return bool(layer.weights) and not isinstance(layer, keras.layers.BatchNormalization)
+
+
+@cache
+def _registry() -> Any:
+    return default_8bit_quantize_registry.Default8BitQuantizeRegistry()
+
+
+def _obstacle(layer: KerasLayer) -> str | None:
+    """Why TFMOT cannot train this layer quantization-aware; None where it can."""
+    kind = type(layer).__name__
+    if isinstance(layer, keras.layers.InputLayer):
+        return None
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return _batchnorm_obstacle(layer)
+    if not (_registry().supports(layer) or isinstance(layer, keras.layers.SeparableConv2D)):
+        return f"{kind} is not supported"
+    activation = _activation(layer)
+    if activation not in (None, *ACTIVATIONS):
+        return f"{kind} with activation {activation}; supported: {', '.join(sorted(ACTIVATIONS))}"
+    return None
+
+
+def _batchnorm_obstacle(layer: KerasLayer) -> str | None:
+    before = layer.inbound_nodes[0].inbound_layers
+    alone = isinstance(before, list) or not (
+        isinstance(before, CONVOLUTIONS)  # TFMOT also accepts a dense layer there, and leaves it float
+        and not isinstance(before, keras.layers.Conv2DTranspose)  # a Conv2D to Keras, and not to TFMOT
+        and _is_linear(before)
+        and _only_follower(before) is layer
+    )
+    return "BatchNormalization that does not directly follow a linear convolution" if alone else None
+
+
+@contextmanager
+def _refusals_translated() -> Iterator[None]:
+    """TFMOT refuses with RuntimeError, ValueError or AttributeError: whichever it is, say it in one message."""
+    try:
+        yield
+    except (RuntimeError, ValueError, AttributeError) as error:
+        raise UserError(f"TFMOT cannot annotate the model: {first_line(error)}") from error

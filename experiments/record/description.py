@@ -1,0 +1,89 @@
+"""What a run found, in the few sentences that MLflow shows above it."""
+
+from dataclasses import astuple
+
+from experiments.measure.latency import SAME_FILE
+from experiments.record.run_record import RunRecord
+from experiments.statistics.rounding import percent, points, three_digits, times
+from experiments.system.escaping import markdown_text
+
+SPEEDS = {
+    "faster": "faster than",
+    "slower": "slower than",
+    "equivalent": "within 2 % as fast as",
+    "unclear": "not shown to be faster or slower than",
+}
+
+
+def description(record: RunRecord, address: str) -> str:
+    """Markdown: accuracy, size and speed with their intervals, what the file computes in, and how to load it."""
+    sentences = [
+        _warnings(record),
+        _accuracy(record),
+        _size(record),
+        _speed(record),
+        _file(record),
+        _loading(record, address),
+    ]
+    return "\n\n".join(sentence for sentence in sentences if sentence)
+
+
+def _warnings(record: RunRecord) -> str:
+    return "\n\n".join(f"**Warning**, {warning}" for warning in record.warnings)
+
+
+def _accuracy(record: RunRecord) -> str:
+    change = record.answers.change
+    if record.latency.verdict == SAME_FILE:
+        meaning = "the same file as"
+    elif change.low > 0:
+        meaning = "more than"
+    elif change.high < 0:
+        meaning = "less than"
+    else:
+        meaning = "no evidence of a difference from"
+    accuracy = percent(*astuple(record.answers.tflite_accuracy))
+    return (
+        f"**{accuracy} % accuracy** on {record.data.test:,} test images: {meaning} the float "
+        f"TFLite model of the same baseline ({points(change)} points). It gives the same answer as its Keras "
+        f"model on {100 * record.answers.agreement:.2f} % of them."
+    )
+
+
+def _size(record: RunRecord) -> str:
+    file = record.tflite
+    smaller = times(record.reference_bytes / file.bytes)
+    return f"**{file.bytes:,} bytes** instead of that float file's {record.reference_bytes:,}: {smaller} smaller."
+
+
+def _speed(record: RunRecord) -> str:
+    latency = record.latency
+    if latency.verdict == "void":
+        return f"Its timing is void: {latency.session.void}."
+    median = three_digits(latency.own.percentile_us(50))
+    if latency.verdict == SAME_FILE:
+        return f"**{median} us** for an image (median): it is that float file, byte for byte."
+    return (
+        f"**{median} us** for an image (median), {SPEEDS[latency.verdict]} that float file: "
+        f"{times(*astuple(latency.speedup))}."
+    )
+
+
+def _file(record: RunRecord) -> str:
+    said = record.verdict()
+    sentences = [f"It computes in {markdown_text(said['arithmetic'])}."]
+    if record.broken:
+        sentences.append(f"**Not what the strategy promises**: {markdown_text(said['broken_promise'])}.")
+    if refusal := said.get("xnnpack_refusal"):
+        sentences.append(f"XNNPACK refuses it ({markdown_text(refusal)}), so LiteRT's own kernels ran it.")
+    if said["left_float"]:
+        sentences.append(f"{markdown_text(said['left_float'])}.")
+    return " ".join(sentences)
+
+
+def _loading(record: RunRecord, address: str) -> str:
+    shape = ", ".join(str(length) for length in record.data.example.shape[1:])
+    return (
+        f'Load it, without TensorFlow, with `mlflow.pyfunc.load_model("{address}")`: its `predict` takes images (n, '
+        f"{shape}) float32."
+    )

@@ -1,0 +1,284 @@
+"""The result of one run: pure data, and the names under which everybody else reads it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from math import isfinite
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.measure.changes import Changed
+from experiments.measure.fidelity import Gap, OpNoise
+from experiments.measure.latency import Latency
+from experiments.measure.memory import Arena, Memory
+from experiments.measure.op_profile import Profile
+from experiments.record.identity import Identity
+from experiments.statistics.estimates import Estimate, mcnemar, paired_difference, proportion
+from experiments.tflite.conversion import TFLiteModel
+from experiments.tflite.expectation import Expectation, broken, wrong_interface
+from experiments.tflite.graph import Coverage, Op, arithmetic, coverage, interface
+from experiments.training.loop import History
+
+# The models between which accuracy can be lost.
+BASELINE, AFTER = "Keras baseline", "Keras after the strategy"
+REFERENCE, FINAL = "float TFLite of the baseline", "final TFLite"
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What was run: the options' names, and the numbers that tables are grouped by."""
+
+    strategy: str
+    model: str
+    dataset: str
+    epochs: int  # of the baseline
+    finetune_epochs: int  # of the strategy itself: 0 where it trains nothing
+    seed: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one training was: the baseline's, or the strategy's own."""
+
+    key: str  # of the trajectory in the cache
+    history: History
+    epochs_trained: int  # in this run
+    epochs_reused: int  # from the cache
+    seconds: float  # for all of these epochs, whenever they were trained
+    seconds_reused: float  # of them, those for epochs from the cache
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the models say of each test image: class numbers (n,) int64, and the true ones."""
+
+    truth: npt.NDArray[np.int64]
+    keras: npt.NDArray[np.int64]
+    tflite: npt.NDArray[np.int64]
+    reference: npt.NDArray[np.int64]  # the float TFLite model of the same baseline
+
+    @property
+    def keras_accuracy(self) -> Estimate:
+        """Share of the images that the Keras model has right."""
+        return _share(self.keras == self.truth)
+
+    @property
+    def tflite_accuracy(self) -> Estimate:
+        """Share of the images that the file has right."""
+        return _share(self.tflite == self.truth)
+
+    @property
+    def change(self) -> Estimate:
+        """Accuracy of the file less that of its float reference, on the same images."""
+        return paired_difference(self.tflite == self.truth, self.reference == self.truth)
+
+    @property
+    def change_p(self) -> float:
+        """McNemar's exact test, that both err equally often."""
+        return mcnemar(self.tflite == self.truth, self.reference == self.truth)
+
+    @property
+    def agreement(self) -> float:
+        """Share of the images for which the file and its Keras model say the same."""
+        return float(np.mean(self.keras == self.tflite))
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run was trained and tested on: figures, and an image for whoever tries the model."""
+
+    training: int  # images
+    validation: int
+    test: int
+    classes: int
+    example: npt.NDArray[np.float32]  # (1, ...): the first test image
+    training_fingerprint: str  # SHA-256 of the training and validation images and labels
+    test_fingerprint: str
+    fingerprint: str  # of all
+    outputs: int = 0  # of the model; 0 where they are as many as the classes
+    labels: Mapping[int, str] = field(default_factory=dict)  # what each class number is called in the source
+
+    @property
+    def width(self) -> int:
+        """How many outputs the file has."""
+        return self.outputs or self.classes
+
+    @property
+    def renamed(self) -> dict[str, int]:
+        """The class number of each label, where any label is not that number; else nothing."""
+        named = {label: number for number, label in self.labels.items()}
+        return named if any(label != str(number) for label, number in named.items()) else {}
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """All that one run found out."""
+
+    setting: Setting
+    identity: Identity
+    baseline: Stage
+    own_training: Stage
+    tflite: TFLiteModel
+    reference_bytes: int
+    answers: Predictions
+    changed: Changed  # images on which the file and its float reference differ
+    latency: Latency
+    ops: tuple[Op, ...]
+    gaps: tuple[Gap, ...]  # between each two of the four models
+    op_noise: tuple[OpNoise, ...]
+    delegated: frozenset[int]  # positions of the ops that XNNPACK takes
+    profile: Profile
+    memory: Memory
+    arena: Arena | None  # None where the runtime for microcontrollers is not installed
+    expectation: Expectation
+    seconds: Mapping[str, float]  # of conversion, evaluation and latency: what this run took for them
+    data: Data
+    stamp: Mapping[str, str]
+    xnnpack_refusal: str = ""  # why XNNPACK cannot run the file, which is then measured on LiteRT's own kernels
+    warnings: tuple[str, ...] = ()  # why the baseline cannot be right, each as `remark: text`
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers of the run, under the names that MLflow and the tables use; units stand in the names."""
+        return {
+            "keras_accuracy": self.answers.keras_accuracy.value,
+            **self.answers.tflite_accuracy.columns("tflite_accuracy"),
+            **self.answers.change.columns("accuracy_change"),
+            "accuracy_change_p": self.answers.change_p,
+            "agreement": self.answers.agreement,
+            "tflite_bytes": float(self.tflite.bytes),
+            "tflite_gzip_bytes": float(self.tflite.gzip_bytes),
+            "size_ratio": self.reference_bytes / self.tflite.bytes,
+            **self._latency(),
+            "memory_peak_kib": self.memory.peak_kib,
+            "memory_model_kib": self.memory.model_kib,
+            **({"arena_bytes": float(self.arena.bytes)} if self.arena and self.arena.bytes is not None else {}),
+            "coverage_ops": self.coverage.ops,
+            "coverage_weights": self.coverage.weights,
+            "coverage_macs": self.coverage.macs,
+            "xnnpack_ops": self.xnnpack_ops,
+            "logit_rmse": self._gap(AFTER, FINAL).rms_logit_error,
+            **self._least_sqnr(),
+            "train_seconds": self.baseline.seconds + self.own_training.seconds,
+            "train_seconds_reused": self.baseline.seconds_reused + self.own_training.seconds_reused,
+            **{f"{part}_seconds": seconds for part, seconds in self.seconds.items()},
+            "epochs_trained": float(self.baseline.epochs_trained + self.own_training.epochs_trained),
+            "epochs_reused": float(self.baseline.epochs_reused + self.own_training.epochs_reused),
+        }
+
+    def _latency(self) -> dict[str, float]:
+        own, session = self.latency.own, self.latency.session
+        return {
+            "latency_p50_us": own.percentile_us(50),
+            "latency_p90_us": own.percentile_us(90),
+            "latency_p99_us": own.percentile_us(99),
+            "latency_min_us": own.min_us,
+            "latency_first_us": own.first_us,
+            "latency_load_us": own.load_us,
+            "latency_replicates": float(len(own.medians)),
+            **self.latency.speedup.columns("speedup"),
+            **session.sentinel.columns("sentinel"),
+            "latency_other_cores": session.conditions.other_cores,
+            "latency_steal_cores": session.conditions.steal_cores,
+            "load_before": session.conditions.load_before,
+            "load_after": session.conditions.load_after,
+        }
+
+    @property
+    def coverage(self) -> Coverage:
+        """How much of the file runs in integers."""
+        return coverage(self.ops)
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Where the file differs from what its strategy promises, in words."""
+        return (
+            *broken(self.expectation, self.ops),
+            *wrong_interface(self.expectation, *interface(self.tflite.content)),
+        )
+
+    @property
+    def xnnpack_ops(self) -> float:
+        """Share of the computing ops that XNNPACK takes."""
+        computing = [op.index in self.delegated for op in self.ops if op.computes]
+        return sum(computing) / len(computing) if computing else 0.0
+
+    def _least_sqnr(self) -> dict[str, float]:
+        """A file without any noise has none."""
+        finite = [op.sqnr_db for op in self.op_noise if isfinite(op.sqnr_db)]
+        return {"sqnr_min_db": min(finite)} if finite else {}
+
+    def _gap(self, first: str, second: str) -> Gap:
+        return next(gap for gap in self.gaps if (gap.first, gap.second) == (first, second))
+
+    def verdict(self) -> dict[str, str]:
+        """What was found in words: what the speedup means, and whether the file is what the strategy promises."""
+        return {
+            "speed": self.latency.verdict,
+            "latency_void": self.latency.session.void,
+            "xnnpack_refusal": self.xnnpack_refusal,
+            "runs_on_micro": NOT_MEASURED if self.arena is None else self.arena.reason or "yes",
+            "arithmetic": arithmetic(self.ops),
+            "verified": "false" if self.broken else "true",
+            "broken_promise": "; ".join(self.broken),
+            "partial": "true" if self.expectation.partial else "false",
+            "left_float": described(self.expectation.left_float),
+            "warnings": "\n".join(self.warnings),
+        }
+
+    def curves(self) -> dict[str, tuple[float, ...]]:
+        """Training curves: one value for each epoch, as baseline/loss, finetune/val_accuracy and so on."""
+        stages = {"baseline": self.baseline, "finetune": self.own_training}
+        return {
+            f"{stage}/{name}": values for stage, training in stages.items() for name, values in training.history.items()
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """The whole record for a JSON file, without the arrays and bytes, which are files of their own."""
+        return {
+            "setting": asdict(self.setting),
+            **self.identity.tags(),
+            "metrics": self.metrics(),
+            **self.verdict(),
+            "baseline": asdict(self.baseline),
+            "own_training": asdict(self.own_training),
+            "tflite_sha256": self.tflite.digest,
+            "data_fingerprint": self.data.fingerprint,
+            "labels": {str(number): label for number, label in self.data.labels.items()},
+            "gaps": [asdict(gap) for gap in self.gaps],
+            "conditions": asdict(self.latency.session.conditions),
+            "layers": [asdict(op) for op in self.ops],
+            "stamp": dict(self.stamp),
+        }
+
+
+def _share(right: npt.NDArray[np.bool_]) -> Estimate:
+    return proportion(int(np.count_nonzero(right)), len(right))
+
+
+def remark_of(warning: str) -> str:
+    """The words of a warning that a table has room for."""
+    return warning.partition(": ")[0]
+
+
+def is_setting(name: str) -> bool:
+    """Whether a recorded parameter, or a column, is a setting that runs may differ in: strategy.layers, threads."""
+    return "." in name or name == "threads"
+
+
+def described(left_float: Mapping[str, str], most: int | None = None) -> str:
+    """Which layers stay float, and why, in one line; empty where none does. `most` are named of each reason."""
+    layers: dict[str, list[str]] = {}
+    for layer, reason in left_float.items():
+        layers.setdefault(reason, []).append(layer)
+    return "; ".join(
+        f"{_listed(names, most)} {'stays' if len(names) == 1 else 'stay'} float ({reason})"
+        for reason, names in layers.items()
+    )
+
+
+def _listed(names: Sequence[str], most: int | None) -> str:
+    if most is None or len(names) <= most + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most} others"

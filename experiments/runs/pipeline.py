@@ -1,0 +1,347 @@
+"""One run, from the data set to the record, top to bottom."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.dataset import Dataset, Examples, Source
+from experiments.measure.accuracy import Logits
+from experiments.measure.changes import changed_images
+from experiments.measure.fidelity import NOISE_IMAGES, delegated, gaps, op_noise
+from experiments.measure.interpreter import xnnpack_refusal
+from experiments.measure.latency import LatencyProtocol, measure_latency
+from experiments.measure.memory import Arena, Memory, footprint
+from experiments.measure.op_profile import op_profile
+from experiments.measure.plausibility import input_warnings, output_warnings
+from experiments.model import Architecture
+from experiments.record.identity import DIGITS, Identity, model_digest, name_of
+from experiments.record.run_record import (
+    AFTER,
+    BASELINE,
+    FINAL,
+    REFERENCE,
+    Data,
+    Predictions,
+    RunRecord,
+    Setting,
+    Stage,
+    described,
+)
+from experiments.runs import trial
+from experiments.runs.result_cache import ResultCache
+from experiments.strategy import Strategy
+from experiments.system.cache import Cache
+from experiments.system.errors import UserError, first_line
+from experiments.system.machine import compute_lock
+from experiments.system.progress import say, say_once
+from experiments.system.stamp import stamp
+from experiments.task.classification import SAMPLE, Head, head_of
+from experiments.tflite.conversion import Float32, TFLiteModel, interface_of
+from experiments.tflite.graph import read_ops
+from experiments.training.loop import Fit, Trained, Training, fit
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+
+NAMED = 3  # layers that the terminal names of each reason why they stay float; the record has all
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that decides a run, as typed objects; what the configuration becomes at the door."""
+
+    setting: Setting
+    dataset: Source
+    model: Architecture
+    strategy: Strategy
+    training: Training
+    finetune: Training
+    latency: LatencyProtocol
+    cache: Cache
+    threads: int  # of TensorFlow, and of the evaluation of TFLite files
+
+    def __post_init__(self) -> None:
+        if self.strategy.needs_epochs and self.finetune.epochs == 0:
+            raise UserError(
+                f"finetune.epochs=0: strategy={self.setting.strategy} learns its ranges while it trains; give "
+                "finetune.epochs=1 or more, or quantize after training with strategy=ptq_int8."
+            )
+        if self.finetune.precision != "float32":
+            raise UserError(
+                f"finetune.precision={self.finetune.precision}: only the baseline can train in another precision, with "
+                f"training.precision={self.finetune.precision}; fake quantization, and the control that it is compared "
+                "with, are float32."
+            )
+
+    @property
+    def identity(self) -> Identity:
+        """What the model and the data are called; their digests are known once they are loaded."""
+        files = (getattr(self.model, "path", None), getattr(self.dataset, "path", None))
+        return Identity(name_of(self.setting.model, files[0]), name_of(self.setting.dataset, files[1]))
+
+    def check(self) -> None:
+        """Whether this machine can do it, as far as that shows without TensorFlow.
+
+        Raises:
+            UserError: a file of the data or the model is missing or is none, or more threads are asked for than there
+                are cores.
+        """
+        self.dataset.check()
+        if not self.model.given:
+            self.dataset.check_for_new_model()
+        self.model.check()
+        self.latency.check()
+
+    def fit(self, data: Dataset, settings: Training, title: str, head: Head | None = None) -> Fit:
+        """Training on this data with these settings, for whoever has a model to train; see training.fit for the head.
+
+        Raises:
+            UserError: it gave a model that answers nothing, as training does that diverges.
+        """
+        train = partial(
+            fit, data=data, settings=settings, seed=self.setting.seed, cache=self.cache, title=title, head=head
+        )
+        key = "finetune" if settings is self.finetune else "training"
+
+        def trained(model: "Model", callbacks: Sequence[Any] = ()) -> Trained:
+            result = train(model, callbacks)
+            if not all(np.isfinite(weights).all() for weights in result.model.get_weights()):
+                raise UserError(_not_finite(settings, key))
+            return result
+
+        return trained
+
+
+def _nobody(_: Identity) -> None:
+    """Nobody is told."""
+
+
+def run(experiment: Experiment, tell: Callable[[Identity], None] = _nobody) -> RunRecord:
+    """Train or reuse the baseline, apply the strategy, convert, and measure.
+
+    `tell` is called with what the run is about as soon as that is known, since a run may fail later.
+
+    Raises:
+        UserError: the data, the model or the strategy cannot work together, found before any training; or training
+            diverged, or converter or interpreter refuse the model.
+    """
+    seed, strategy, spent = experiment.setting.seed, experiment.strategy, Spent()
+    experiment.check()
+    examples = experiment.dataset.examples()
+    with compute_lock():
+        model, data, head = fitted(experiment, examples)
+        identity = identified(experiment, model, data)
+        tell(identity)
+        expectation = replace(strategy.expectation(model), interface=interface_of(strategy.scheme))
+    known = ResultCache(experiment.cache, data, seed, experiment.threads)
+    final = experiment.training.epochs == 0 and not strategy.trains
+    expectation, tried = trial.remembered(known, strategy, expectation, model, identity.model, final)
+    if expectation.partial:
+        say(f"  partial: {described(expectation.left_float, most=NAMED)}")
+    if tried:  # the trial has drawn random numbers and numbered layers; whether it was made must not show
+        with compute_lock():
+            model = built(experiment, examples if experiment.model.given else data)
+
+    warnings = list(_input_doubts(experiment, model, data, head, known))
+    baseline = experiment.fit(data, experiment.training, "Training the baseline", head)(model)
+    with spent.on("evaluation"):
+        said = head.answers(known.keras_answers(baseline.model))
+        warnings += _answer_doubts(experiment, said, data, head, explained=bool(warnings))
+    further = experiment.fit(data, experiment.finetune, f"Training {experiment.setting.strategy}", head)
+    prepared = strategy.apply(expectation, baseline.model, further, known.calibration)
+
+    with spent.on("conversion"):
+        reference = known.converted(baseline.model, Float32())
+        tflite = known.converted(prepared.model, strategy.scheme, expectation.chosen)
+        in_float = known.in_float(prepared.model, model)
+    refusal = xnnpack_refusal(tflite)
+    if refusal:
+        say(f"  XNNPACK refuses the file ({refusal}); LiteRT's own kernels run it")
+    layers = [layer.name for layer in model.layers]
+    ops, float_ops = read_ops(tflite.content, layers), read_ops(in_float.content, layers)
+
+    # Its processes mostly wait for their own start, and what they find does not depend on who computes beside them.
+    with ThreadPoolExecutor(1) as beside, spent.on("evaluation"):
+        found = beside.submit(_footprint, tflite, data, experiment.latency, spent)
+        logits = {
+            BASELINE: known.keras_answers(baseline.model),
+            AFTER: known.keras_answers(prepared.model),
+            REFERENCE: known.tflite_answers(reference),
+            FINAL: known.tflite_answers(tflite),
+        }
+        with compute_lock():
+            noise = op_noise(tflite, ops, in_float, float_ops, data.test.sample(NOISE_IMAGES).x)
+    with spent.on("latency"):
+        latency = measure_latency(tflite, reference, data.test.x, experiment.latency, seed)
+    with spent.on("profile"):
+        protocol = replace(experiment.latency, delegate="builtin") if refusal else experiment.latency
+        profile = op_profile(tflite, ops, data.test.x, protocol, seed)
+    memory, micro = found.result()
+    answers = _answers(data, head, logits)
+    return RunRecord(
+        setting=experiment.setting,
+        identity=identity,
+        baseline=_stage(baseline),
+        own_training=_stage(prepared),
+        tflite=tflite,
+        reference_bytes=reference.bytes,
+        answers=answers,
+        changed=changed_images(data.test.x, answers.truth, answers.reference, answers.tflite),
+        latency=latency,
+        ops=ops,
+        gaps=gaps(logits, head),
+        op_noise=noise,
+        delegated=delegated(tflite, ops),
+        profile=profile,
+        memory=memory,
+        arena=micro,
+        expectation=expectation,
+        seconds=spent.seconds,
+        data=_data(data, head),
+        stamp=stamp(),
+        xnnpack_refusal=refusal,
+        warnings=tuple(warnings),
+    )
+
+
+def _input_doubts(
+    experiment: Experiment, model: "Model", data: Dataset, head: Head, known: ResultCache
+) -> Iterator[str]:
+    """Whether a model that is given gets its input as it was trained on it; said at once, before any training."""
+    if experiment.model.given:
+        with compute_lock():
+            found = list(input_warnings(model, data, head, partial(known.keras_answers_to, model)))
+        yield from _warned(found)
+
+
+def _answer_doubts(
+    experiment: Experiment, said: npt.NDArray[np.int64], data: Dataset, head: Head, explained: bool
+) -> Iterator[str]:
+    """Whether the answers of the baseline can be those of a model that knows its classes; said before the strategy."""
+    epochs = experiment.training.epochs
+    yield from _warned(output_warnings(said, data, head, epochs, explained and epochs == 0))
+
+
+def _warned(warnings: Iterable[str]) -> Iterator[str]:
+    for warning in warnings:
+        say_once(f"  warning: {warning}")
+        yield warning
+
+
+def _answers(data: Dataset, head: Head, logits: Mapping[str, Logits]) -> Predictions:
+    said = {model: head.answers(outputs) for model, outputs in logits.items()}
+    return Predictions(truth=data.test.y, keras=said[AFTER], tflite=said[FINAL], reference=said[REFERENCE])
+
+
+def _footprint(
+    tflite: TFLiteModel, data: Dataset, protocol: LatencyProtocol, spent: "Spent"
+) -> tuple[Memory, Arena | None]:
+    with spent.on("memory"), compute_lock():
+        return footprint(tflite, data.test.x, protocol.threads)
+
+
+class Spent:
+    """Wall time of the parts of a run."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def on(self, part: str) -> Iterator[None]:
+        """Count the block's seconds among those of this part."""
+        started = time.perf_counter()
+        yield
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - started
+
+
+def identified(experiment: Experiment, model: "Model", data: Dataset) -> Identity:
+    """What a run is about, by content: the untrained model, and the examples as it takes them."""
+    return replace(
+        experiment.identity,
+        model=model_digest(model, experiment.model),
+        training=data.training_fingerprint[:DIGITS],
+        test=data.test_fingerprint[:DIGITS],
+    )
+
+
+def fitted(experiment: Experiment, examples: Examples) -> tuple["Model", Dataset, Head]:
+    """The untrained model and the data, each as the other needs it, and what the model's outputs mean.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    if experiment.model.given:
+        model = built(experiment, examples)
+        data = examples.for_model(tuple(model.inputs[0].shape[1:]), int(model.outputs[0].shape[-1]))
+    else:
+        data = examples.for_new_model()
+        model = built(experiment, data)
+    for note in data.notes:
+        say_once(f"  {note}")
+    return model, data, head_of(model, data.train.sample(SAMPLE).x)
+
+
+def check_given(experiment: Experiment) -> None:
+    """Whether a model that is given can be loaded, and takes the data.
+
+    Raises:
+        UserError: it cannot, or does not.
+    """
+    fitted(experiment, experiment.dataset.examples())
+
+
+def built(experiment: Experiment, data: Dataset | Examples) -> "Model":
+    """The untrained model, its random weights drawn from the seed; models of earlier runs are let go."""
+    from experiments.system.tensorflow import keras
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(experiment.setting.seed)
+    try:
+        return experiment.model.build(data.input_shape, data.classes)
+    except ValueError as error:
+        raise UserError(
+            f"model={experiment.setting.model} cannot be built for images of the shape {data.input_shape}: "
+            f"{first_line(error)}"
+        ) from error
+
+
+def _not_finite(settings: Training, key: str) -> str:
+    what = "weights are not finite (NaN or infinity)"
+    if settings.epochs == 0:
+        return f"model: its {what}. Give a model that was trained well."
+    rate = f"{key}.learning_rate={settings.learning_rate:g}"
+    return f"{rate}: training diverged, its {what}. Give a lower one, or another {key}.optimizer."
+
+
+def _stage(trained: Trained) -> Stage:
+    return Stage(
+        key=trained.key,
+        history=trained.history,
+        epochs_trained=trained.epochs_trained,
+        epochs_reused=trained.epochs_reused,
+        seconds=trained.seconds,
+        seconds_reused=trained.seconds_reused,
+    )
+
+
+def _data(data: Dataset, head: Head) -> Data:
+    return Data(
+        training=len(data.train),
+        validation=len(data.validation),
+        test=len(data.test),
+        classes=data.classes,
+        example=data.test.x[:1].copy(),  # a view would take all test images along
+        training_fingerprint=data.training_fingerprint,
+        test_fingerprint=data.test_fingerprint,
+        fingerprint=data.fingerprint,
+        outputs=head.outputs,
+        labels=data.labels,
+    )

@@ -1,0 +1,115 @@
+"""Conversions and evaluations of one run, each done once however many runs ask for it.
+
+Both are functions of their inputs: a model's weights, a scheme and the calibration samples give a file; a model and the
+test images give answers. What they gave is kept in the cache, since all strategies of a setting share a baseline.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from experiments.dataset import Dataset, Images
+from experiments.measure.accuracy import Logits, keras_logits, tflite_logits
+from experiments.model.copies import first_difference
+from experiments.system.cache import Arrays, Cache
+from experiments.system.machine import compute_lock
+from experiments.system.stamp import CODE_DIGEST, runtimes
+from experiments.tflite.conversion import Calibration, Float32, Scheme, TFLiteModel, convert, is_fake_quantized
+from experiments.training.loop import digest_of, numerics
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+
+CHECKED = 32  # images on which a float copy has to answer like the model it was made from
+
+
+@dataclass(frozen=True)
+class ResultCache:
+    """Converts and evaluates models for one setting."""
+
+    cache: Cache
+    data: Dataset
+    seed: int
+    threads: int
+
+    @property
+    def calibration(self) -> Calibration:
+        """Images for the converter."""
+        return partial(self.data.calibration, seed=self.seed)
+
+    def converted(self, model: "Model", scheme: Scheme, chosen: Collection[str] | None = None) -> TFLiteModel:
+        """See tflite.convert."""
+        return self._converted(model, scheme, chosen, fake_quantization=True)
+
+    def in_float(self, model: "Model", architecture: "Model") -> TFLiteModel:
+        """The float file of a model's weights, without the fake quantization that they were trained under."""
+        if not is_fake_quantized(model):
+            return self.converted(model, Float32())
+        from experiments.quantization.annotation import fake_quantization_off, in_float
+
+        plain = in_float(model, architecture)
+        with fake_quantization_off():
+            if plain and not first_difference(plain, model, self.calibration(CHECKED)):
+                return self.converted(plain, Float32())  # in half the time
+            return self._converted(model, Float32(), None, fake_quantization=False)
+
+    def keras_answers(self, model: "Model") -> Logits:
+        """Outputs (n, classes) float32 of a Keras model on the test images."""
+        return self._answers(digest_of(model), f"Keras {model.name}", lambda: keras_logits(model, self.data.test.x))
+
+    def keras_answers_to(self, model: "Model", images: Images) -> Logits:
+        """Outputs (n, outputs) float32 of a Keras model on other images than those of the test."""
+        inputs = {"model": digest_of(model), "images": hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()}
+        made = self.once(inputs, lambda: {"logits": keras_logits(model, images)}, f"answers: Keras {model.name}")
+        return np.asarray(made["logits"], np.float32)
+
+    def tflite_answers(self, file: TFLiteModel) -> Logits:
+        """Outputs (n, classes) float32 of a file on the test images."""
+        about = f"TFLite {file.bytes:,} bytes"
+        return self._answers(file.digest, about, lambda: tflite_logits(file, self.data.test.x, self.threads))
+
+    def _converted(
+        self, model: "Model", scheme: Scheme, chosen: Collection[str] | None, fake_quantization: bool
+    ) -> TFLiteModel:
+        inputs = {
+            "model": digest_of(model),
+            "scheme": repr(scheme),
+            "chosen": sorted(chosen) if chosen is not None else None,
+            "fake_quantization": str(fake_quantization),
+            "calibration": [self.data.training_fingerprint, self.seed],
+        }
+
+        def make() -> Arrays:
+            file = convert(model, scheme, self.calibration, chosen)
+            return {"content": np.frombuffer(file.content, np.uint8)}
+
+        made = self.once(inputs, make, f"conversion: {model.name}, {scheme}")
+        return TFLiteModel(made["content"].tobytes())
+
+    def _answers(self, model: str, about: str, answer: Callable[[], Logits]) -> Logits:
+        inputs = {"model": model, "images": self.data.test_fingerprint}
+        made = self.once(inputs, lambda: {"logits": answer()}, f"answers: {about}")
+        return np.asarray(made["logits"], np.float32)
+
+    def once(self, inputs: Mapping[str, object], make: Callable[[], Arrays], about: str) -> Arrays:
+        """What `make` gives, taken from the cache where these inputs were met before; `about` is for people."""
+
+        def alongside_others() -> Arrays:
+            with compute_lock():
+                return make()
+
+        decisive = {
+            **inputs,
+            "code": CODE_DIGEST,
+            "platform": dict(numerics()),
+            "runtimes": dict(runtimes()),
+            "threads": self.threads,
+        }
+        key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
+        return self.cache.remembered(key, alongside_others, about)

@@ -1,0 +1,1 @@
+"""Estimates with their intervals, tests of differences, and how many digits of them are shown."""

@@ -1,0 +1,47 @@
+"""What every option shares: where the files are, and a frozen dataclass whose fields are checked when they are read."""
+
+from pathlib import Path
+
+from pydantic import ConfigDict, ValidationError
+
+from experiments.system.errors import UserError, redacted, spelled
+from experiments.system.files import PACKAGE, check_regular
+
+CONF = next(each for each in (PACKAGE / "conf", PACKAGE.parent / "conf") if each.is_dir())  # a wheel, or a checkout
+
+OPTION = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=True, allow_inf_nan=False)
+
+
+def first_bytes(path: Path, key: str) -> bytes:
+    """The first bytes of a file that an option names, by which its kind is told; `key` is the setting.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    check_regular(path, f"{key}={path}")
+    try:
+        with path.open("rb") as file:
+            return file.read(8)
+    except OSError as error:
+        raise UserError(f"{key}={path}: cannot be read ({error.strerror}).") from error
+
+
+# Words of pydantic, and those of somebody who types settings.
+PLAIN = {
+    "a valid tuple": "a list, as in [a,b]",
+    "tuple should": "the list should",
+    " after validation": "",
+    "Unexpected keyword argument": "there is no such setting",
+}
+
+
+def problems(key: str, error: ValidationError) -> str:
+    """Each wrong value with its rule."""
+    lines = []
+    for problem in error.errors():
+        name = ".".join([key, *(str(part) for part in problem["loc"])]).strip(".")
+        rule = problem["msg"].removeprefix("Value error, ")
+        for words, plain in PLAIN.items():
+            rule = rule.replace(words, plain)
+        lines.append(f"{name}={redacted(spelled(problem['input']))}: {rule[0].lower()}{rule[1:]}")
+    return "\n".join(lines)

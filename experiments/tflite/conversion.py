@@ -1,0 +1,290 @@
+"""From a Keras model to a TFLite file: what can be asked of the converter, and the conversion."""
+
+import gzip
+import hashlib
+import logging
+import re
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal
+
+from experiments.dataset import Images
+from experiments.system.errors import UserError
+from experiments.system.silence import native_stderr_silenced
+from experiments.tflite.graph import outermost_layer, read_ops
+from experiments.tflite.selective import only, without_detours
+from experiments.tflite.weights import Weights, requantized
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+Calibration = Callable[[int], Images]  # calibration(n) gives n images of the training split
+Interface = Literal["float32", "int8"]
+Rest = Literal["float", "dynamic", "float16"]
+WEIGHTS_OF_THE_REST: Mapping[Rest, Weights] = {"dynamic": "int8", "float16": "float16"}
+LOOPS = frozenset({"While", "StatelessWhile", "If", "StatelessIf"})  # of TensorFlow
+# In what the converter says: where an op comes from, an op that TFLite lacks, and the line of Python where it was made.
+TRACED = re.compile(r'"([^"@]+/[^"@]+)@')
+MISSING_OP = re.compile(r"'tf\.([\w.]+)' op is neither a custom op nor a flex op")
+PLACE = re.compile(r"^(Could not translate MLIR to FlatBuffer\.)?\s*([^\s:]+:\d+:\d+: )?(error: )?")
+NO_INT16 = "Quantization to 16x8-bit not yet supported for op"
+LEAST_DYNAMIC = 1024  # weights that a layer needs for the converter to quantize it dynamically
+
+
+@dataclass(frozen=True)
+class Float32:
+    """No quantization."""
+
+
+@dataclass(frozen=True)
+class Dynamic:
+    """int8 weights; activations stay float in the file, and the kernels quantize them on the fly."""
+
+
+@dataclass(frozen=True)
+class DynamicInt4:
+    """int4 weights; activations stay float in the file, and the kernels quantize them on the fly."""
+
+
+@dataclass(frozen=True)
+class Float16:
+    """float16 weights, converted to float32 when the model is loaded."""
+
+
+@dataclass(frozen=True)
+class Int8:
+    """int8 weights and activations; the ranges of the activations come from calibration samples."""
+
+    calibration_samples: int
+    interface: Interface = "float32"
+
+
+@dataclass(frozen=True)
+class Int16x8:
+    """int8 weights and int16 activations; the ranges of the activations come from calibration samples."""
+
+    calibration_samples: int
+
+
+@dataclass(frozen=True)
+class Learned:
+    """int8 where the model carries fake quantization, with the ranges it learned; `rest` is for all other layers."""
+
+    interface: Interface = "float32"
+    rest: Rest = "float"
+
+
+Scheme = Float32 | Dynamic | DynamicInt4 | Float16 | Int8 | Int16x8 | Learned
+
+
+def interface_of(scheme: Scheme) -> Interface:
+    """The type of what goes into a file and comes out of it."""
+    return scheme.interface if isinstance(scheme, (Int8, Learned)) else "float32"
+
+
+@dataclass(frozen=True)
+class TFLiteModel:
+    """A TFLite file's content."""
+
+    content: bytes
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file in bytes."""
+        return len(self.content)
+
+    @cached_property
+    def gzip_bytes(self) -> int:
+        """Size in bytes after gzip -9, which is what travels in an app package."""
+        return len(gzip.compress(self.content, compresslevel=9, mtime=0))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content; conversion is deterministic, so equal models give equal digests."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+def convert(
+    model: "Model", scheme: Scheme, calibration: Calibration, chosen: Collection[str] | None = None
+) -> TFLiteModel:
+    """Convert a Keras model; calibration images are taken where the scheme needs them.
+
+    `chosen` are the layers that Int8 quantizes, all others stay float; None stands for every layer.
+
+    Raises:
+        UserError: the converter refuses the model.
+    """
+    from experiments.system.tensorflow import tf
+
+    traced = _traced(model)
+    if isinstance(scheme, (Int8, Int16x8)):
+        traced.refuse_loops()
+    converter = tf.lite.TFLiteConverter.from_keras_model(traced.module)
+    match scheme:
+        case Float32() | DynamicInt4():
+            pass
+        case Dynamic():
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        case Float16():
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_types = [tf.float16]
+        case Int8(calibration_samples=samples, interface=interface):
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = _one_by_one(calibration(samples))
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = converter.inference_output_type = tf.as_dtype(interface)
+        case Int16x8(samples):
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = _one_by_one(calibration(samples))
+            converter.target_spec.supported_ops = [
+                tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+            ]
+        case Learned(interface=interface):
+            # Without this the file keeps float ops between QUANTIZE and DEQUANTIZE: larger and slower than float.
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.inference_input_type = converter.inference_output_type = tf.as_dtype(interface)
+    content = _converted(converter, model, scheme)
+    match scheme:
+        case DynamicInt4():
+            content = requantized(content, "int4")
+        case Int8() if chosen is not None:
+            content = only(content, traced.in_float, [layer.name for layer in model.layers], chosen)
+        case Int8() | Int16x8():
+            content = without_detours(content)
+        case Learned(rest=rest):
+            content = _exactly_as_annotated(content, traced)
+            if rest != "float":
+                content = requantized(content, WEIGHTS_OF_THE_REST[rest])
+    return TFLiteModel(content)
+
+
+def _exactly_as_annotated(content: bytes, traced: "_Traced") -> bytes:
+    """The file with those layers back in float that carry no fake quantization, yet were quantized."""
+    layers = {getattr(layer, "layer", layer).name: _is_fake_quantized(layer) for layer in traced.model.layers}
+    chosen = [name for name, quantized in layers.items() if quantized]
+    return only(content, traced.in_float, list(layers), chosen)
+
+
+@dataclass(frozen=True)
+class _Traced:
+    """A model's answers as one function, which is traced once for all conversions that are made of it."""
+
+    model: "Model"
+    module: Any  # with the function, as the converter takes it
+    ops: frozenset[str]  # TensorFlow's names of them
+
+    def in_float(self) -> bytes:
+        """The file without any quantization."""
+        from experiments.system.tensorflow import tf
+
+        return _converted(tf.lite.TFLiteConverter.from_keras_model(self.module), self.model, Float32())
+
+    def refuse_loops(self) -> None:
+        """Raise UserError where loops are left in the file: calibrating them ends the process in native code.
+
+        Of an LSTM's loop the converter makes one op, and of no other.
+        """
+        if self.ops.isdisjoint(LOOPS):
+            return
+        ops = read_ops(self.in_float(), [layer.name for layer in self.model.layers])
+        if loops := [op for op in ops if op.op in ("WHILE", "IF", "CALL")]:
+            named = ", ".join(dict.fromkeys(op.layer or "a layer" for op in loops))
+            raise UserError(
+                f"{named} is a loop in TFLite, and ranges within a loop cannot be calibrated. Take "
+                "strategy=ptq_dynamic or ptq_float16, or build the model with LSTM layers, or with unroll=True where "
+                "the series are short."
+            )
+
+
+def _traced(model: "Model") -> _Traced:
+    """The one function that answers, of which the converter makes the bytes that it makes of the whole model.
+
+    The converter saves what it is given, and Keras would add functions of every layer, also those for training: most of
+    the time of a conversion, for nothing that the file holds.
+
+    The batch stays open, so that a file can be resized, unless the function computes with the batch's size. Then it is
+    converted for a batch of one: ops that compute shapes are folded away, and recurrent layers convert, whose lists of
+    tensors need a known shape.
+    """
+    from experiments.system.tensorflow import tf
+
+    images = model.inputs[0]
+    module = tf.Module()
+    module.weights = model.variables
+
+    def serving(batch: int | None) -> Any:
+        return tf.function(
+            lambda images: {model.output_names[0]: model(images, training=False)},
+            input_signature=[tf.TensorSpec((batch, *images.shape[1:]), images.dtype, name=model.input_names[0])],
+        )
+
+    with native_stderr_silenced(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module.serve = serving(images.shape[0])
+        ops = _kinds_of_ops(module.serve)
+        if images.shape[0] is None and "Shape" in ops:  # of a shape that is not known when the function is traced
+            module.serve = serving(1)
+            _kinds_of_ops(module.serve)  # traces it
+    return _Traced(model, module, ops)
+
+
+def _kinds_of_ops(function: Any) -> frozenset[str]:
+    """The TensorFlow ops of a function without arguments of Python, and of all that it calls."""
+    graph = function.get_concrete_function().graph.as_graph_def()
+    return frozenset(node.op for node in chain(graph.node, *(inner.node_def for inner in graph.library.function)))
+
+
+def is_fake_quantized(model: "Model") -> bool:
+    """Whether TFMOT has wrapped any of a model's layers to learn its ranges."""
+    return any(hasattr(layer, "quantize_config") for layer in model.layers)
+
+
+def _is_fake_quantized(layer: Any) -> bool:
+    """Whether TFMOT wrapped the layer to quantize what it computes, and not just to hand on a quantized output."""
+    quantization = getattr(layer, "quantize_config", None)
+    return quantization is not None and type(quantization).__name__ != "OutputOnlyConfig"
+
+
+def _converted(converter: Any, model: "Model", scheme: Scheme) -> bytes:
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        with native_stderr_silenced(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _converted_where_possible(converter)
+    except Exception as error:  # the converter raises its own, TensorFlow's and Python's exceptions alike
+        said = "\n".join([str(error), *getattr(error, "__notes__", ())])
+        raise UserError(f"The TFLite converter refuses {_refused(said, model)} under {scheme}.") from error
+
+
+def _converted_where_possible(converter: Any) -> bytes:
+    """The file; ops that have no kernel for int16 values stay float, in a model that has any."""
+    from experiments.system.tensorflow import tf
+
+    try:
+        return bytes(converter.convert())
+    except RuntimeError as error:
+        if NO_INT16 not in str(error):
+            raise
+        converter.target_spec.supported_ops = [*converter.target_spec.supported_ops, tf.lite.OpsSet.TFLITE_BUILTINS]
+        return bytes(converter.convert())
+
+
+def _refused(said: str, model: "Model") -> str:
+    """The layer that the converter's messages are about, where they name one, and what is wrong, in one line."""
+    layers = {getattr(layer, "layer", layer).name for layer in model.layers}
+    paths = (path.split("/") for path in TRACED.findall(said))
+    layer = next(filter(None, (outermost_layer(path, layers) for path in paths)), "")
+    missing = ", ".join(dict.fromkeys(MISSING_OP.findall(said)))
+    reason = f"TFLite has no {missing}" if missing else PLACE.sub("", (said.strip().splitlines() or ["no reason"])[0])
+    return f"{f'the layer {layer}' if layer else 'the model'} ({reason.strip().rstrip('.')})"
+
+
+def _one_by_one(images: Images) -> Callable[[], Iterator[list[Images]]]:
+    def samples() -> Iterator[list[Images]]:
+        for i in range(len(images)):
+            yield [images[i : i + 1]]
+
+    return samples

@@ -1,0 +1,144 @@
+"""The truth gate: what a strategy promises of its file, and whether the file keeps it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from experiments.tflite.graph import FLOAT16_WEIGHTS, SCALE_KEEPING, Op, idle_conversions
+
+# Types that only weights can have: an op without weights stays float32 beside them.
+WEIGHT_TYPES = frozenset({FLOAT16_WEIGHTS, "hybrid int8", "hybrid int4"})
+# Ops that hold whole graphs, or weights in places that are not looked into: in which types they compute is unknown.
+NOT_READ = frozenset(
+    {
+        "LSTM", "RNN", "SVDF", "BIDIRECTIONAL_SEQUENCE_LSTM",
+        "UNIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_RNN", "WHILE", "IF", "CALL",
+    }
+)  # fmt: skip
+UNKNOWN = "unknown"  # in which types they compute
+# Kernels that pruning and clustering leave alone.
+NEVER_COMPRESSED = frozenset({"DEPTHWISE_CONV_2D"})
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a strategy says that its file computes in, in the words of Op.types, and what it keeps of the weights."""
+
+    types: str  # of the chosen layers
+    chosen: frozenset[str] | None = None  # layers; None: all
+    kernels: frozenset[str] = frozenset()  # those of the chosen that have weights: each must show in the file
+    rest: str = "float32"  # types of all other layers
+    least_weights: int = 0  # ops with fewer weights than this stay in float
+    left_float: Mapping[str, str] = field(default_factory=dict)  # what cannot be quantized, and why
+    uncompressed: frozenset[str] = frozenset()  # layers that keep all their weights, as frozen ones do
+    exempt: frozenset[tuple[str, str]] = frozenset()  # (layer, op): TFLite has no kernel for them in these types
+    sparsity: float = 0.0  # least share of zeros among the weights of all pruned layers together
+    clusters: int | None = None  # most distinct weights that a channel may have
+    interface: str = "float32"  # type of what goes in and comes out
+
+    @property
+    def partial(self) -> bool:
+        """Whether layers were left float that the strategy would have quantized."""
+        return bool(self.left_float)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where a file is not what was promised, in words; `layer`, `op` and `types` where it is about one op's types."""
+
+    said: str
+    layer: str = ""
+    op: str = ""
+    types: str = ""
+
+
+def differences(expectation: Expectation, ops: Sequence[Op]) -> tuple[Difference, ...]:
+    """Each difference between a promise and the ops of a file; empty where the file keeps it."""
+    missing = sorted(expectation.kernels - {op.layer for op in ops})
+    return (
+        *_wrong_types(expectation, ops),
+        *(Difference(f"{name} is not in the file", layer=name) for name in missing),
+        *_idle_conversions(ops),
+        *(Difference(said) for said in _wrong_weights(expectation, ops)),
+    )
+
+
+def broken(expectation: Expectation, ops: Sequence[Op]) -> tuple[str, ...]:
+    """The differences in words alone."""
+    return tuple(difference.said for difference in differences(expectation, ops))
+
+
+def without_float_ops(expectation: Expectation, found: Sequence[Difference]) -> Expectation:
+    """The promise but for ops that the converter leaves in float; the same where anything else breaks it."""
+    ops = {(each.layer, each.op) for each in found}
+    if expectation.types == "float32" or not all(each.op and each.types in ("float32", UNKNOWN) for each in found):
+        return expectation
+    why = {
+        f"{each.op} of {each.layer or 'the model'}": (
+            "the ops of a loop or another graph are not looked into"
+            if each.types == UNKNOWN
+            else f"the converter leaves it, for TFLite has no {expectation.types} kernel"
+        )
+        for each in found
+    }
+    return replace(expectation, exempt=expectation.exempt | ops, left_float={**expectation.left_float, **why})
+
+
+def wrong_interface(expectation: Expectation, taken: str, given: str) -> tuple[str, ...]:
+    """Where the types that a file takes and gives are others than promised, in words."""
+    found = {"takes": taken, "gives": given}
+    return tuple(
+        f"the file {does} {each} instead of {expectation.interface}"
+        for does, each in found.items()
+        if each != expectation.interface
+    )
+
+
+def _wrong_types(expectation: Expectation, ops: Sequence[Op]) -> Iterator[Difference]:
+    for op in ops:
+        if (op.layer, op.op) in expectation.exempt and (op.op in NOT_READ or op.types == "float32"):
+            continue
+        expected = _expected(expectation, op)
+        if op.op in NOT_READ and (types := _promised(expectation, op)) != "float32":
+            said = f"{op.layer or 'the output'} ({op.op}) is not looked into, and was to compute in {types}"
+            yield Difference(said, op.layer, op.op, UNKNOWN)
+        elif op.computes and op.types not in expected:
+            name = op.layer or "a layer without a name"
+            said = f"{name} ({op.op}) computes in {op.types} instead of {expected[0]}"
+            yield Difference(said, op.layer, op.op, op.types)
+
+
+def _expected(expectation: Expectation, op: Op) -> tuple[str, ...]:
+    """The types that keep the promise for this op, the first one for the message."""
+    types = _promised(expectation, op)
+    if types in WEIGHT_TYPES and op.weights < max(1, expectation.least_weights):
+        types = "float32"
+    if not op.weights:
+        types = types.removesuffix("x8")  # int16x8 is int16 values and int8 weights
+    if expectation.chosen is not None and op.op in SCALE_KEEPING:
+        return (types, expectation.types, "float32")  # between integers it is one, whoever chose what
+    return (types,)
+
+
+def _promised(expectation: Expectation, op: Op) -> str:
+    return expectation.types if expectation.chosen is None or op.layer in expectation.chosen else expectation.rest
+
+
+def _idle_conversions(ops: Sequence[Op]) -> Iterator[Difference]:
+    idle = idle_conversions(ops)
+    if idle:
+        behind = idle[0].layer or "the input"
+        said = f"types change for nothing {len(idle)} times, first until the {idle[0].op} behind {behind}"
+        yield Difference(said, idle[0].layer)
+
+
+def _wrong_weights(expectation: Expectation, ops: Sequence[Op]) -> Iterator[str]:
+    compressed = [op for op in ops if op.op not in NEVER_COMPRESSED and op.layer not in expectation.uncompressed]
+    with_weights = [op for op in compressed if op.weights]
+    zeros = sum(op.sparsity * op.weights for op in with_weights)
+    everything = sum(op.weights for op in with_weights)
+    if zeros < expectation.sparsity * everything - len(with_weights):  # each layer's number of zeros is rounded down
+        yield f"{zeros / everything:.1%} of the weights are zero instead of {expectation.sparsity:.1%}"
+    for op in with_weights:
+        if expectation.clusters is not None and op.clusters > expectation.clusters:
+            most = expectation.clusters
+            yield f"{op.layer} has {op.clusters} distinct weights in a channel instead of {most} at most"

@@ -1,0 +1,377 @@
+"""What a TFLite file really holds, read from the flatbuffer: each op, its types, and the Keras layer it came from.
+
+A strategy says what it asked the converter for. Only the file says what became of it.
+"""
+
+import struct
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
+
+from experiments.system.errors import UserError, first_line
+
+Arithmetic = Literal["integer", "hybrid", "float"]
+
+# Ops that move or re-type values and compute nothing of the model's own.
+MOVING = frozenset(
+    {
+        "QUANTIZE", "DEQUANTIZE", "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "SHAPE", "PACK", "UNPACK",
+        "SLICE", "STRIDED_SLICE", "CONCATENATION", "SPLIT", "SPLIT_V", "GATHER", "PAD", "PADV2", "MIRROR_PAD",
+        "BROADCAST_TO", "FILL", "TILE",
+    }
+)  # fmt: skip
+# Ops that compute, yet hand values on in the same scale.
+SCALE_KEEPING = frozenset({"MAX_POOL_2D", "REDUCE_MAX"})
+# Ops that hand values on in whatever type they come.
+VALUE_KEEPING = (MOVING - {"QUANTIZE", "DEQUANTIZE", "CAST", "SHAPE", "FILL"}) | SCALE_KEEPING
+# Ops whose second input is a kernel.
+WITH_KERNEL = frozenset(
+    {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_3D", "BATCH_MATMUL", "TRANSPOSE_CONV"}
+)
+CHANNELS_LAST = frozenset({"DEPTHWISE_CONV_2D", "CONV_3D"})  # of the kernel's axes, the output channels
+FLOAT16_WEIGHTS = "float32 with float16 weights"
+SHAPE_TYPES = frozenset({"int32", "int64"})
+INTEGER_TYPES = frozenset({"INT4", "INT8", "UINT8", "INT16", "INT32"})
+# Of the inputs of these ops, the first one that holds values: others take shapes, kernels or conditions before them.
+VALUES_AT = {"TRANSPOSE_CONV": 2, "SELECT": 1, "SELECT_V2": 1}
+LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
+LSTM_KERNELS = slice(1, 9)  # of its inputs: four for the values, four for the state
+
+OP_NAMES: dict[int, str] = {
+    value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")
+}
+_TYPE_NAMES: dict[int, str] = {
+    value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")
+}
+_TYPE_BITS = {"INT2": 2, "INT4": 4, "INT8": 8, "UINT8": 8, "BOOL": 8, "INT16": 16, "FLOAT16": 16, "INT64": 64}
+
+
+@dataclass(frozen=True)
+class Op:
+    """One op of the file. Types are the flatbuffer's names in lower case, such as int8 and float32."""
+
+    index: int
+    op: str
+    layer: str  # the Keras layer it came from; empty where the file's names do not tell
+    input_type: str
+    weights_type: str  # empty where the op has no weights
+    output_type: str
+    per_channel: bool  # whether the weights have a scale for each channel
+    weights: int  # number of weights, without biases
+    weights_bytes: int
+    macs: int  # multiply-accumulates for one image
+    sparsity: float  # share of the weights that are zero
+    clusters: int  # number of distinct weights, in the channel that has most of them
+    inputs: tuple[int, ...]  # tensors of the file
+    outputs: tuple[int, ...]
+
+    @property
+    def computes(self) -> bool:
+        """Whether the op computes the model's own values, instead of moving or re-typing them or finding a shape."""
+        return self.op not in MOVING and self.input_type not in (*SHAPE_TYPES, "bool")
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """How the op computes: on integers, on floats, or hybrid (int weights, values quantized on the fly)."""
+        gives = INTEGER_TYPES | {"BOOL"}  # comparisons
+        integer_values = self.input_type.upper() in INTEGER_TYPES and self.output_type.upper() in gives
+        match integer_values, self.weights_type.upper() in INTEGER_TYPES or not self.weights_type:
+            case True, True:
+                return "integer"
+            case False, True if self.weights_type:
+                return "hybrid"
+            case _:
+                return "float"
+
+    @property
+    def types(self) -> str:
+        """The types that tell how it computes: int8, int16x8, hybrid int8, float32, or float32 with float16 weights."""
+        match self.arithmetic:
+            case "integer" if self.weights_type not in ("", self.input_type):
+                return f"{self.input_type}x{self.weights_type.removeprefix('int')}"
+            case "hybrid":
+                return f"hybrid {self.weights_type}"
+            case "float" if self.weights_type == "float16":
+                return FLOAT16_WEIGHTS
+            case _:
+                return self.input_type
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which share of a file is integers, each from 0 to 1: of what it computes, and of the weights that it holds.
+
+    A hybrid op holds integers and computes on floats that it quantizes on the fly: it counts among the weights only.
+    """
+
+    ops: float  # of the computing ops, those that run on integers
+    weights: float  # of the weights, those stored as integers
+    macs: float  # of the multiply-accumulates, those on integers
+
+
+def read_ops(content: bytes, layers: Sequence[str]) -> tuple[Op, ...]:
+    """The ops of a TFLite file in execution order; `layers` are the names of the Keras model's layers, in its order."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    graph = model.subgraphs[0]
+    known = frozenset(layers)
+    ops = [_op(model, graph, index, known) for index in range(len(graph.operators))]
+    return tuple(_named_by_place(ops, {int(tensor) for tensor in graph.outputs}, layers))
+
+
+def _named_by_place(ops: Sequence[Op], outputs: set[int], layers: Sequence[str]) -> list[Op]:
+    """The ops, with one that makes the model's output and has no layer's name as one of the last layer.
+
+    The converter calls the output by a name of its own, StatefulPartitionedCall:0.
+    """
+    named = []
+    for op in reversed(ops):
+        if outputs.isdisjoint(op.outputs):
+            named.append(op)
+        elif op.computes:
+            named.append(op if op.layer or not layers else replace(op, layer=layers[-1]))
+        else:
+            named.append(op)
+            outputs = outputs | set(op.inputs)
+    return named[::-1]
+
+
+def interface(content: bytes) -> tuple[str, str]:
+    """The types of what a file takes and of what it gives."""
+    graph = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0)).subgraphs[0]
+    return _type(graph.tensors[graph.inputs[0]]), _type(graph.tensors[graph.outputs[0]])
+
+
+def input_details(content: bytes) -> Mapping[str, Any]:
+    """The shape, dtype and (scale, zero point) of a file's input, under the names that LiteRT's interpreter uses.
+
+    Raises:
+        UserError: it is no TFLite file, or has not one input.
+    """
+    if content[4:8] != b"TFL3":
+        raise UserError("This is no TFLite file: bytes 4 to 8 of one read TFL3.")
+    try:
+        graph = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0)).subgraphs[0]
+    except (struct.error, IndexError, TypeError, ValueError, MemoryError) as error:  # its offsets lead nowhere
+        raise UserError(f"The TFLite file is damaged ({first_line(error)}).") from error
+    if len(graph.inputs) != 1:
+        raise UserError(f"The file takes {len(graph.inputs)} inputs; one that takes images has one.")
+    tensor = graph.tensors[graph.inputs[0]]
+    scale = (
+        (float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])) if _scales(tensor) else (0.0, 0)
+    )
+    try:
+        dtype = np.dtype(_type(tensor)).type
+    except TypeError as error:  # string, resource, variant: none that NumPy has
+        raise UserError(f"The file takes {_type(tensor)} values; one that takes images takes numbers.") from error
+    shape = () if tensor.shape is None else tensor.shape
+    return {"shape": tuple(int(n) for n in shape), "dtype": dtype, "quantization": scale}
+
+
+def output_levels(content: bytes) -> npt.NDArray[np.float64]:
+    """Every value that the file's output can take, in rising order; empty where a float op makes it."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    graph = model.subgraphs[0]
+    output = graph.outputs[0]
+    for operator in graph.operators:
+        if operator.outputs[0] == output and _op_name(model.operatorCodes[operator.opcodeIndex]) == "DEQUANTIZE":
+            output = operator.inputs[0]
+    tensor = graph.tensors[output]
+    if _type(tensor) not in ("int8", "int16"):
+        return np.empty(0)
+    stored = np.iinfo(_type(tensor))
+    steps = np.arange(stored.min, stored.max + 1) - int(tensor.quantization.zeroPoint[0])
+    return np.asarray(steps * float(tensor.quantization.scale[0]), np.float64)
+
+
+def coverage(ops: Sequence[Op]) -> Coverage:
+    """The shares of ops and multiply-accumulates that compute in integers, and of weights that are held as integers."""
+    computing = [op for op in ops if op.computes]
+    integer = [op for op in computing if op.arithmetic == "integer"]
+    return Coverage(
+        ops=_share(len(integer), len(computing)),
+        weights=_share(sum(op.weights for op in computing if op.arithmetic != "float"), sum(op.weights for op in ops)),
+        macs=_share(sum(op.macs for op in integer), sum(op.macs for op in computing)),
+    )
+
+
+def arithmetic(ops: Sequence[Op]) -> str:
+    """What computes in which types, in a few words, as in '3 float32, 1 int8'."""
+    counts = Counter(op.types for op in ops if op.computes)
+    return ", ".join(f"{count} {types}" for types, count in sorted(counts.items()))
+
+
+def idle_conversions(ops: Sequence[Op]) -> list[Op]:
+    """Each QUANTIZE or DEQUANTIZE that only undoes conversions before it: nothing has computed between them."""
+    makers = {tensor: op for op in ops for tensor in op.outputs if op.output_type not in SHAPE_TYPES}
+    undone = {"QUANTIZE": "DEQUANTIZE", "DEQUANTIZE": "QUANTIZE"}
+
+    def sources(op: Op) -> list[Op]:
+        """The conversions and computing ops whose values reach this op."""
+        before = [makers[tensor] for tensor in op.inputs if tensor in makers]
+        return [source for maker in before for source in (sources(maker) if _hands_on(maker) else [maker])]
+
+    return [
+        op
+        for op in ops
+        if op.op in undone and not _hands_on(op) and (found := sources(op))
+        if all(source.op == undone[op.op] for source in found)
+    ]
+
+
+def _hands_on(op: Op) -> bool:
+    """Whether the op hands values on in the type they have."""
+    if op.op == "QUANTIZE":
+        return not _floating(op.input_type)  # from one scale to another
+    return op.op in VALUE_KEEPING
+
+
+def _floating(type_name: str) -> bool:
+    return type_name.startswith("float")
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def _op(model: Any, graph: Any, index: int, layers: Collection[str]) -> Op:
+    operator = graph.operators[index]
+    name = _op_name(model.operatorCodes[operator.opcodeIndex])
+    inputs = [graph.tensors[i] if i >= 0 else None for i in operator.inputs]
+    output = graph.tensors[operator.outputs[0]]
+    kernels = _kernels(name, inputs, model, graph)
+    kernel = kernels[0] if kernels else None
+    values = inputs[VALUES_AT.get(name, 0)]
+    count = sum(_size(one.shape) for one in kernels)
+    kernel_type = max((_type(one) for one in kernels), key=_bits, default="")
+    contents = [_content(one, model, name) for one in kernels]
+    return Op(
+        index=index,
+        op=name,
+        layer=_layer([*([kernel] if kernel is not None else []), output], layers),
+        input_type=_type(values),
+        weights_type=kernel_type,
+        output_type=_type(output),
+        per_channel=kernel is not None and _scales(kernel) > 1,
+        weights=count,
+        weights_bytes=-(-sum(_size(one.shape) * _bits(_type(one)) for one in kernels) // 8),
+        macs=_macs(name, kernels, values, output),
+        sparsity=_sparsity(contents),
+        clusters=max(map(_clusters, contents), default=0),
+        inputs=tuple(int(i) for i in operator.inputs if i >= 0),
+        outputs=tuple(int(i) for i in operator.outputs),
+    )
+
+
+def _op_name(code: Any) -> str:
+    # Codes above 127 stand in the newer field only; the other one then holds a placeholder.
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    return OP_NAMES[number] if number != schema.BuiltinOperator.CUSTOM else str(code.customCode, "utf-8")
+
+
+def _kernels(name: str, inputs: Sequence[Any], model: Any, graph: Any) -> list[Any]:
+    """The weights of an op, as they are stored: float16 weights stand behind a DEQUANTIZE; empty where it has none.
+
+    What comes out of another op is no weight: the second input of a BATCH_MATMUL is often computed.
+    """
+    places = {LSTM: LSTM_KERNELS, **dict.fromkeys(WITH_KERNEL, slice(1, 2))}.get(name, slice(0))
+    stored = inputs[places]
+    return [found for one in stored if one is not None and (found := _stored(one, model, graph)) is not None]
+
+
+def _stored(tensor: Any, model: Any, graph: Any) -> Any | None:
+    for operator in graph.operators:
+        packed = graph.tensors[operator.inputs[0]]
+        if graph.tensors[operator.outputs[0]] is tensor and _type(packed) == "float16":
+            return packed
+    held = model.buffers[tensor.buffer].data
+    return tensor if held is not None and len(held) else None
+
+
+def _type(tensor: Any) -> str:
+    return _TYPE_NAMES[tensor.type].lower()
+
+
+def _scales(tensor: Any) -> int:
+    return 0 if tensor.quantization is None or tensor.quantization.scale is None else len(tensor.quantization.scale)
+
+
+def _content(kernel: Any | None, model: Any, op: str) -> npt.NDArray[np.generic]:
+    """The weights as they are stored, one row for each output channel; empty where they are computed."""
+    held = model.buffers[kernel.buffer].data if kernel is not None else None
+    if kernel is None or held is None or not len(held):
+        return np.empty((0, 0), np.int8)
+    stored = np.asarray(held, np.uint8)
+    values: npt.NDArray[np.generic]
+    if _type(kernel) == "int4":  # two in a byte, the lower half first
+        halves = np.stack([stored & 15, stored >> 4], axis=1).ravel()[: _size(kernel.shape)]
+        values = np.where(halves > 7, halves.astype(np.int8) - 16, halves).astype(np.int8)
+    else:
+        values = stored.view(_type(kernel))
+    if op in CHANNELS_LAST:
+        return values.reshape(-1, kernel.shape[-1]).T
+    return values.reshape(kernel.shape[0], -1)
+
+
+def _bits(type_name: str) -> int:
+    return _TYPE_BITS.get(type_name.upper(), 32)
+
+
+def _sparsity(kernels: Sequence[npt.NDArray[np.generic]]) -> float:
+    values = sum(rows.size for rows in kernels)
+    return float(sum(np.count_nonzero(rows == 0) for rows in kernels) / values) if values else 0.0
+
+
+def _clusters(rows: npt.NDArray[np.generic]) -> int:
+    """Distinct weights in the channel with most: a BatchNorm that is folded in, or a scale, sets channels apart."""
+    return max((len(np.unique(row)) for row in rows), default=0)
+
+
+def _layer(tensors: Sequence[Any], layers: Collection[str]) -> str:
+    """The layer in a tensor's name, MODEL/LAYER/OP, or several such joined by semicolons where ops were fused."""
+    for tensor in tensors:
+        for path in reversed(str(tensor.name, "utf-8").split(";")):
+            if found := outermost_layer(path.split("/"), layers):
+                return found
+    return ""
+
+
+def outermost_layer(path: Sequence[str], layers: Collection[str]) -> str:
+    """The layer nearest to the beginning of a path, behind the model's name: of model/add_1/add it is add_1.
+
+    Layers' own names may hold slashes; TFMOT calls a wrapped layer quant_LAYER.
+    """
+    for start in range(1, len(path)):
+        for end in range(len(path), start, -1):
+            part = "/".join(path[start:end])
+            for name in (part, part.removeprefix("quant_")):
+                if name in layers:
+                    return name
+    return ""
+
+
+def _macs(name: str, kernels: Sequence[Any], values: Any, output: Any) -> int:
+    """Multiply-accumulates for one image."""
+    if not kernels:
+        return 0
+    kernel = kernels[0]
+    match name:
+        case "CONV_2D":  # kernel (out, height, width, in): each output value takes one filter
+            return _size(output.shape[1:]) * _size(kernel.shape[1:])
+        case "CONV_3D":  # kernel (depth, height, width, in, out)
+            return _size(output.shape[1:]) * _size(kernel.shape[:-1])
+        case "DEPTHWISE_CONV_2D":  # kernel (1, height, width, out)
+            return _size(output.shape[1:]) * _size(kernel.shape[1:3])
+        case "TRANSPOSE_CONV":  # each input position is spread over the whole kernel
+            return _size(values.shape[1:3]) * _size(kernel.shape)
+        case _:  # at each place, or step, the whole kernel, or all of those that an LSTM has
+            return sum(_size(one.shape) for one in kernels) * _size(output.shape[1:-1])
+
+
+def _size(shape: Sequence[int]) -> int:
+    return prod(int(axis) for axis in shape)

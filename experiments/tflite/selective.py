@@ -1,0 +1,353 @@
+"""A TFLite file in which exactly the annotated layers run in integers, also where the converter would quantize more.
+
+The converter quantizes every op whose inputs and outputs both carry a range, so a layer that nobody chose becomes int8
+when it stands between chosen ones. No option of the converter stops it. Here such an op is put back to float:
+
+    chosen int8 -> DEQUANTIZE -> float op with its float constants -> QUANTIZE -> chosen int8
+
+which is what the Keras model computes. Between two such ops the values stay float, also through ops that only hand them
+on (Flatten, pooling, padding). The float constants, BatchNorm folded, come from a second conversion of the same
+model without quantization, which gives the same ops for the same layers.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.tools.flatbuffer_utils import (
+    convert_object_to_bytearray,
+    get_builtin_code_from_operator_code,
+    read_model_from_bytearray,
+)
+
+from experiments.system.errors import UserError
+from experiments.tflite.graph import OP_NAMES, SCALE_KEEPING, VALUE_KEEPING, Op, idle_conversions, read_ops
+
+OpKey = tuple[str, str]  # the layer an op came from, and what it is
+Bytes = npt.NDArray[np.uint8]
+Held = list[Bytes | None]  # by the inputs of an op: the content of constants, None for values that are computed
+
+# The least version of the op that knows int8.
+VERSIONS = {schema.BuiltinOperator.QUANTIZE: 1, schema.BuiltinOperator.DEQUANTIZE: 2}
+
+
+def surplus(ops: Collection[Op], spared: Collection[str]) -> list[Op]:
+    """The ops that run in integers, or with weights in integers, though their layers were to be spared."""
+    return [
+        op
+        for op in ops
+        if op.computes and op.op not in SCALE_KEEPING and op.arithmetic != "float" and op.layer in spared
+    ]
+
+
+def halves(ops: Collection[Op]) -> list[Op]:
+    """Ops with float weights and float results that the converter gave int8 values, which no kernel takes.
+
+    It forgets the DEQUANTIZE before a dense layer on three axes whose values are read as int8 as well.
+    """
+    return [op for op in ops if op.computes and op.output_type == "float32" and op.types in ("int8", "int16")]
+
+
+def only(content: bytes, in_float: Callable[[], bytes], layers: Sequence[str], chosen: Collection[str]) -> bytes:
+    """The file with exactly the chosen layers in integers; `in_float` makes the same model without any, if needed."""
+    ops = read_ops(content, layers)
+    too_many = surplus(ops, [layer for layer in layers if layer not in chosen])
+    half = [op.index for op in halves(ops)]
+    constants: dict[int, Held] = {}
+    if too_many:
+        plain = in_float()
+        constants = held_in_float(too_many, ops, float_constants(plain, read_ops(plain, layers)))
+    return without_detours(put_back_to_float(content, constants, half) if too_many or half else content)
+
+
+def held_in_float(
+    too_many: Sequence[Op], ops: Sequence[Op], constants: Mapping[OpKey, Sequence[Held]]
+) -> dict[int, Held]:
+    """By position, what the ops that are too many hold in the float file: of several alike in a layer, in their order.
+
+    Raises:
+        UserError: the float file has another number of them, so that nothing says which is which.
+    """
+    found = {}
+    for op in too_many:
+        alike = [each.index for each in ops if (each.layer, each.op) == (op.layer, op.op)]
+        held = constants.get((op.layer, op.op), ())
+        if len(held) != len(alike):
+            raise UserError(
+                f"strategy.layers: {op.layer} cannot be left in float, for of its {op.op} the converter makes "
+                f"{len(alike)} with and {len(held)} without quantization. Choose this layer as well, or none beside it."
+            )
+        found[op.index] = held[alike.index(op.index)]
+    return found
+
+
+def put_back_to_float(content: bytes, constants: Mapping[int, Held], half: Collection[int] = ()) -> bytes:
+    """The file with the ops at these positions in float32, between DEQUANTIZE and QUANTIZE only where needed.
+
+    Those at the positions `half` have float constants already.
+    """
+    model = read_model_from_bytearray(content)
+    graph = model.subgraphs[0]
+    in_float: dict[int, Held] = {**constants, **{i: [None] * len(graph.operators[i].inputs) for i in half}}
+    in_float |= {i: [None] * len(graph.operators[i].inputs) for i in _between_floats(model, graph, in_float)}
+    floats: dict[int, int] = {}  # of an int8 tensor, the one that holds its values in float
+    conversions: dict[int, Any] = {}  # of a tensor, the QUANTIZE or DEQUANTIZE that makes it, written when needed
+    operators: list[Any] = []
+
+    def add_tensor(like: int, buffer: int = 0) -> int:
+        tensor = copy(graph.tensors[like])
+        tensor.type, tensor.quantization, tensor.buffer = schema.TensorType.FLOAT32, None, buffer
+        tensor.name += b"/float"
+        graph.tensors.append(tensor)
+        return len(graph.tensors) - 1
+
+    def as_float(index: int, constant: Bytes | None = None) -> int:
+        if index < 0 or not _is_quantized(graph.tensors[index]):
+            return index
+        if index in floats:
+            return floats[index]
+        if model.buffers[graph.tensors[index].buffer].data is not None:
+            model.buffers.append(schema.BufferT(data=constant))
+            floats[index] = add_tensor(index, len(model.buffers) - 1)
+        else:
+            floats[index] = add_tensor(index)
+            conversions[floats[index]] = _conversion(model, "DEQUANTIZE", index, floats[index])
+        return floats[index]
+
+    def write(operator: Any) -> None:
+        for index in operator.inputs:
+            if index in conversions:
+                write(conversions.pop(index))
+        operators.append(operator)
+
+    for operator in graph.operators:
+        if _is_dequantize(model, operator):
+            floats[operator.inputs[0]] = operator.outputs[0]
+            conversions[operator.outputs[0]] = operator
+        elif _is_quantize_of_floats(model, graph, operator):
+            floats[operator.outputs[0]] = operator.inputs[0]
+    for index, operator in enumerate(graph.operators):
+        if index in in_float:
+            quantized = operator.outputs
+            operator.inputs = [as_float(i, value) for i, value in zip(operator.inputs, in_float[index], strict=True)]
+            operator.outputs = [as_float(i) for i in quantized]
+            for before, after in zip(operator.outputs, quantized, strict=True):
+                if before != after:  # conditions, and what is float already, stay what they are
+                    conversions.pop(before)
+                    conversions[after] = _conversion(model, "QUANTIZE", before, after)
+        if not _is_dequantize(model, operator):
+            write(operator)
+    for index in graph.outputs:
+        if index in conversions:
+            write(conversions.pop(index))
+    graph.operators = _without_idle_quantize(model, graph, operators)
+    _drop_unused(model)
+    return bytes(convert_object_to_bytearray(model))
+
+
+def without_detours(content: bytes) -> bytes:
+    """The file without conversions that only undo others: values are taken from before both of them.
+
+    Ops between that hand values on, such as RESHAPE, hand on those of the other type as well, where both are wanted.
+    """
+    idle = idle_conversions(read_ops(content, ()))
+    if not idle:
+        return content
+    model = read_model_from_bytearray(bytearray(content))
+    graph = model.subgraphs[0]
+    for last in [graph.operators[op.index] for op in idle]:
+        source = _Before(model, "QUANTIZE" if _is_dequantize(model, last) else "DEQUANTIZE").twin(last.inputs[0])
+        if source is not None:
+            _read_instead(model, last, source)
+    _drop_unread(graph)
+    _drop_unused(model)
+    return bytes(convert_object_to_bytearray(model))
+
+
+class _Before:
+    """Finds, and makes where needed, tensors that hold the values from before conversions that are undone."""
+
+    def __init__(self, model: Any, undone: str) -> None:
+        self._model, self._undone, self._graph = model, undone, model.subgraphs[0]
+        self._makers = {int(i): operator for operator in self._graph.operators for i in operator.outputs}
+        self._twins: dict[int, int] = {}
+
+    def twin(self, index: int) -> int | None:
+        """The tensor with the values that this one has, of the type before the conversion; None where none can be."""
+        operator = self._makers.get(int(index))
+        if operator is None or index in self._twins:
+            return self._twins.get(index)
+        name = _name(self._model, operator)
+        if name == self._undone and _is_float(self._graph.tensors[operator.inputs[0]]) == (name == "QUANTIZE"):
+            return int(operator.inputs[0])
+        if name == "QUANTIZE":  # from one scale to another
+            return self.twin(operator.inputs[0])
+        values = [i for i in operator.inputs if i >= 0 and not _is_shape(self._graph.tensors[i])]
+        found = {i: other for i in values if (other := self.twin(i)) is not None}
+        sources = [self._graph.tensors[i] for i in found.values()]
+        if len(found) < len(values) or not all(_same_scale(sources[0], each) for each in sources):
+            return None
+        self._repeat(operator, found)
+        return self._twins[index]
+
+    def _repeat(self, operator: Any, values: Mapping[int, int]) -> None:
+        """Hand the other values on as well, right behind where it is done with these."""
+        like = self._graph.tensors[next(iter(values.values()))]
+        other = copy(operator)
+        other.inputs = [values.get(i, i) for i in operator.inputs]
+        other.outputs = []
+        for index in operator.outputs:
+            tensor = copy(self._graph.tensors[index])
+            tensor.type, tensor.quantization = like.type, like.quantization
+            tensor.name += b"/direct"
+            self._graph.tensors.append(tensor)
+            other.outputs.append(len(self._graph.tensors) - 1)
+            self._twins[int(index)] = other.outputs[-1]
+        place = next(i for i, each in enumerate(self._graph.operators) if each is operator)
+        self._graph.operators.insert(place + 1, other)
+
+
+def _read_instead(model: Any, last: Any, source: int) -> None:
+    """Let whoever reads what a conversion makes read this tensor, through a change of scale where that is needed."""
+    graph, made = model.subgraphs[0], last.outputs[0]
+    if not _same_scale(graph.tensors[source], graph.tensors[made]):
+        last.inputs = [source]
+        return
+    for holder in graph.operators:
+        holder.inputs = [source if i == made else i for i in holder.inputs]
+    graph.outputs = [source if i == made else i for i in graph.outputs]
+    for signature in model.signatureDefs or []:
+        for entry in signature.outputs:
+            entry.tensorIndex = source if entry.tensorIndex == made else entry.tensorIndex
+
+
+def _same_scale(one: Any, other: Any) -> bool:
+    if not (_is_quantized(one) and _is_quantized(other)):
+        return True
+    a, b = one.quantization, other.quantization
+    return bool(np.array_equal(a.scale, b.scale) and np.array_equal(a.zeroPoint, b.zeroPoint))
+
+
+def _is_shape(tensor: Any) -> bool:
+    return tensor.type in (schema.TensorType.INT32, schema.TensorType.INT64)
+
+
+def _is_float(tensor: Any) -> bool:
+    return bool(tensor.type == schema.TensorType.FLOAT32)
+
+
+def _drop_unread(graph: Any) -> None:
+    """Drop the ops whose results nobody reads any more."""
+    while True:
+        read = {index for operator in graph.operators for index in operator.inputs} | {*graph.outputs}
+        kept = [operator for operator in graph.operators if not read.isdisjoint(operator.outputs)]
+        if len(kept) == len(graph.operators):
+            return
+        graph.operators = kept
+
+
+def float_constants(content: bytes, ops: Collection[Op]) -> dict[OpKey, list[Held]]:
+    """What the inputs of a file's ops hold; of several alike in a layer, in their order."""
+    model = read_model_from_bytearray(content)
+    graph = model.subgraphs[0]
+    held = [model.buffers[tensor.buffer].data for tensor in graph.tensors]
+    found: dict[OpKey, list[Held]] = {}
+    for op in ops:
+        inputs = [held[i] if i >= 0 else None for i in graph.operators[op.index].inputs]
+        found.setdefault((op.layer, op.op), []).append(inputs)
+    return found
+
+
+def _is_dequantize(model: Any, operator: Any) -> bool:
+    return _builtin(model, operator) == int(schema.BuiltinOperator.DEQUANTIZE)
+
+
+def _is_quantize_of_floats(model: Any, graph: Any, operator: Any) -> bool:
+    is_quantize = _builtin(model, operator) == int(schema.BuiltinOperator.QUANTIZE)
+    return is_quantize and bool(graph.tensors[operator.inputs[0]].type == schema.TensorType.FLOAT32)
+
+
+def _between_floats(model: Any, graph: Any, in_float: Collection[int]) -> set[int]:
+    """Positions of the ops that only hand values on, from ops in float to ops that take floats.
+
+    Left in int8, such an op would stand between QUANTIZE and DEQUANTIZE that serve nobody.
+    """
+    wanted = {i for position in in_float for i in graph.operators[position].inputs}
+    wanted |= {operator.inputs[0] for operator in graph.operators if _is_dequantize(model, operator)}
+    between: set[int] = set()
+    for position in reversed(_behind_floats(model, graph, in_float)):
+        operator = graph.operators[position]
+        if not wanted.isdisjoint(operator.outputs):
+            between.add(position)
+            wanted |= set(operator.inputs)
+    return between
+
+
+def _behind_floats(model: Any, graph: Any, in_float: Collection[int]) -> list[int]:
+    """Positions of the ops that only hand values on, all of which come from ops in float."""
+    made_in_float = {i for position in in_float for i in graph.operators[position].outputs}
+    behind = []
+    for position, operator in enumerate(graph.operators):
+        values = [i for i in operator.inputs if i >= 0 and _is_quantized(graph.tensors[i])]
+        hands_on = _name(model, operator) in VALUE_KEEPING and values and made_in_float.issuperset(values)
+        if hands_on:
+            behind.append(position)
+        if hands_on or _is_quantize_of_floats(model, graph, operator):
+            made_in_float |= set(operator.outputs)
+    return behind
+
+
+def _is_quantized(tensor: Any) -> bool:
+    return tensor.quantization is not None and tensor.quantization.scale is not None
+
+
+def _without_idle_quantize(model: Any, graph: Any, operators: Sequence[Any]) -> list[Any]:
+    """A QUANTIZE whose values are taken in float by now has nobody left to quantize for."""
+    read = {index for operator in operators for index in operator.inputs} | {*graph.outputs}
+    return [
+        operator
+        for operator in operators
+        if operator.outputs[0] in read or not _is_quantize_of_floats(model, graph, operator)
+    ]
+
+
+def _name(model: Any, operator: Any) -> str:
+    return OP_NAMES[_builtin(model, operator)]
+
+
+def _builtin(model: Any, operator: Any) -> int:
+    return int(get_builtin_code_from_operator_code(model.operatorCodes[operator.opcodeIndex]))
+
+
+def _conversion(model: Any, name: str, source: int, target: int) -> Any:
+    """A QUANTIZE or DEQUANTIZE from one tensor to another."""
+    builtin = getattr(schema.BuiltinOperator, name)
+    codes = [get_builtin_code_from_operator_code(code) for code in model.operatorCodes]
+    if builtin not in codes:
+        model.operatorCodes.append(
+            schema.OperatorCodeT(builtinCode=builtin, deprecatedBuiltinCode=builtin, version=VERSIONS[builtin])
+        )
+        codes.append(builtin)
+    return schema.OperatorT(opcodeIndex=codes.index(builtin), inputs=[source], outputs=[target])
+
+
+def _drop_unused(model: Any) -> None:
+    """Drop the tensors that no op touches any more, and the content of their buffers."""
+    graph = model.subgraphs[0]
+    touched = {i for operator in graph.operators for i in (*operator.inputs, *operator.outputs)}
+    kept = sorted((touched | {*graph.inputs, *graph.outputs}) - {-1})
+    place = {old: new for new, old in enumerate(kept)} | {-1: -1}
+    graph.tensors = [graph.tensors[i] for i in kept]
+    for holder in (graph, *graph.operators):
+        holder.inputs = [place[i] for i in holder.inputs]
+        holder.outputs = [place[i] for i in holder.outputs]
+    for signature in model.signatureDefs or []:
+        for entry in (*signature.inputs, *signature.outputs):
+            entry.tensorIndex = place[entry.tensorIndex]
+    used = {tensor.buffer for tensor in graph.tensors} | {metadata.buffer for metadata in model.metadata or []}
+    for index, buffer in enumerate(model.buffers):
+        if index not in used:
+            buffer.data = None

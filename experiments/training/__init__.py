@@ -1,0 +1,1 @@
+"""Training of a model, epoch by epoch, kept and continued to the bit."""

@@ -1,0 +1,289 @@
+"""The only place that trains: `fit`, whose result is remembered on disk and can be continued bit by bit.
+
+What `fit` returns is a function of the starting model, the training data, the settings, the seed, and the versions and
+cores that change floating-point results. All of them make up the key under which the state after each epoch is kept.
+The number of epochs is not part of the key: 1, 5 and 20 epochs are stations of one trajectory.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+import numpy as np
+from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass as option
+
+from experiments.dataset import Dataset, Images, Labels
+from experiments.system.cache import Arrays, Cache, Trajectory
+from experiments.system.files import PACKAGE
+from experiments.system.machine import compute_lock, usable_cores
+from experiments.system.options import OPTION
+from experiments.system.progress import Advance, bar
+from experiments.system.stamp import stamp
+from experiments.system.user_code import sha256, sources_of
+from experiments.task.classification import Head, accuracy_of, head_of, loss_of
+from experiments.training.precision import Precision, in_precision
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+# What else changes the bits of a training.
+CODE = (
+    *sorted((PACKAGE / "training").glob("*.py")),
+    *(PACKAGE / name for name in ("model/copies.py", "task/classification.py")),
+)
+CHECKED = 32  # images on which a twin in another precision has to answer like the model it was made from
+MOST_EPOCHS = 1_000_000
+History = Mapping[str, tuple[float, ...]]  # "loss", "accuracy", "val_loss", "val_accuracy": one value an epoch
+
+
+@option(frozen=True, config=OPTION, kw_only=True)
+class Training:
+    """How long and how to train; the article: 20 epochs, batches of 500, Adam with its usual rate."""
+
+    epochs: Annotated[int, Field(ge=0, le=MOST_EPOCHS)]
+    batch_size: PositiveInt = 500
+    optimizer: Literal["adam", "sgd", "rmsprop"] = "adam"
+    learning_rate: PositiveFloat = 0.001
+    precision: Precision = "float32"  # of the computation; the weights, and so the model, stay float32
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model after training, and what the training was."""
+
+    model: "Model"
+    key: str  # of the trajectory, whatever the number of epochs; empty where nothing was trained
+    history: History
+    epochs_trained: int  # by this call
+    epochs_reused: int  # taken from the cache
+    seconds: float  # of training for all these epochs, including those that were reused
+    seconds_reused: float  # of them, those for the epochs that were reused
+
+    def after(self, first: "Trained") -> "Trained":
+        """This training and the one before it as one."""
+        names = [*first.history, *(name for name in self.history if name not in first.history)]
+        return replace(
+            self,
+            history={name: (*first.history.get(name, ()), *self.history.get(name, ())) for name in names},
+            epochs_trained=first.epochs_trained + self.epochs_trained,
+            epochs_reused=first.epochs_reused + self.epochs_reused,
+            seconds=first.seconds + self.seconds,
+            seconds_reused=first.seconds_reused + self.seconds_reused,
+        )
+
+    @staticmethod
+    def untouched(model: "Model", callbacks: Sequence[Any] = ()) -> "Trained":  # it is a Fit as well
+        """A model as it is, without any training."""
+        return Trained(model, "", {}, 0, 0, 0.0, 0.0)
+
+
+class Fit(Protocol):
+    """Training on the data, with the settings and the seed of a run, for whoever has a model to train."""
+
+    def __call__(self, model: "Model", callbacks: Sequence[Any] = ()) -> Trained:
+        """Train the model in place; whatever the callbacks do has to follow from the model's own configuration."""
+
+
+def fit(
+    model: "Model",
+    callbacks: Sequence[Any] = (),
+    *,
+    data: Dataset,
+    settings: Training,
+    seed: int,
+    cache: Cache,
+    title: str,
+    head: Head | None = None,
+) -> Trained:
+    """Train `model` in place for `settings.epochs` epochs, or take up the state that an earlier call left.
+
+    The loss is the one that fits `head`, which is told from the layers where it is not given. Every epoch reseeds the
+    random numbers from (seed, epoch) and draws its own order of the images, so that continuing after epoch n gives the
+    same bits as never having stopped.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    if settings.epochs == 0:
+        return Trained.untouched(model)
+    head = head or head_of(model)
+    states = cache.trajectory(trajectory_key(model, data, settings, seed, head))
+    with states.lock(), in_precision(model, settings.precision, data.train.x[:CHECKED]) as in_training:
+        trained = _trained(in_training, callbacks, data, settings, seed, states, title, head)
+    return replace(trained, model=model)
+
+
+def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int, head: Head | None = None) -> str:
+    """The name of all that decides the weights after each epoch."""
+    decisive = {
+        "model": digest_of(model),
+        "head": asdict(head or head_of(model)),
+        "data": data.training_fingerprint,
+        "batch_size": settings.batch_size,
+        "optimizer": settings.optimizer,
+        "learning_rate": settings.learning_rate,
+        "precision": settings.precision,
+        "seed": seed,
+        "platform": numerics(),
+        "threads": _threads(),
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def digest_of(model: "Model") -> str:
+    """SHA-256 of a model's architecture and weights, and of the code of layers that are a user's own."""
+    digest = hashlib.sha256(model.to_json().encode())
+    for source in sources_of(model):
+        digest.update(sha256(source).encode())
+    for weights in model.get_weights():
+        digest.update(np.ascontiguousarray(weights).tobytes())
+    trained = {id(weights) for weights in model.trainable_weights}
+    digest.update(bytes(id(weights) in trained for weights in model.weights))
+    return digest.hexdigest()
+
+
+def _threads() -> int:
+    from experiments.system.tensorflow import tf
+
+    return int(tf.config.threading.get_intra_op_parallelism_threads()) or usable_cores()
+
+
+@cache
+def numerics() -> Mapping[str, str]:
+    """What changes the bits of a result, apart from its inputs and the number of threads."""
+    packages = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "numpy")
+    return {
+        **{package: version(package) for package in packages},
+        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1"),
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "all"),
+        "cpu_flags": f"{platform.machine()} {stamp()['cpu_flags']}",
+        "code": hashlib.sha256(b"".join(path.read_bytes() for path in CODE)).hexdigest(),
+    }
+
+
+def _trained(
+    model: "Model",
+    callbacks: Sequence[Any],
+    data: Dataset,
+    settings: Training,
+    seed: int,
+    states: Trajectory,
+    title: str,
+    head: Head,
+) -> Trained:
+    from experiments.system.tensorflow import keras
+
+    _compile(model, settings, head)
+    done, state = states.latest(settings.epochs)
+    if done:
+        _restore(model, state)
+    history = {name[len("history/") :]: list(values) for name, values in state.items() if name.startswith("history/")}
+    seconds = float(state.get("seconds", np.float64(0)))
+    steps = -(-len(data.train) // settings.batch_size)
+    about = f"{title}: {model.name}, {len(data.train):,} images, {_described(settings)}, seed {seed}"
+    with bar(title, total=steps * (settings.epochs - done)) as advance:
+        moving = _after_each_batch(advance)
+        for epoch in range(done, settings.epochs):
+            with compute_lock():
+                started = time.perf_counter()
+                for name, value in _one_epoch(model, [*callbacks, moving], data, settings, seed, epoch).items():
+                    history.setdefault(name, []).append(value)
+                seconds += time.perf_counter() - started
+            states.keep(epoch + 1, _state(model, history, seconds), about)
+    # What follows draws the same random numbers, whether or not epochs were taken from the cache.
+    keras.utils.set_random_seed(_mixed(seed, settings.epochs))
+    return Trained(
+        model=model,
+        key=states.folder.name,
+        history={name: tuple(float(value) for value in values) for name, values in history.items()},
+        epochs_trained=settings.epochs - done,
+        epochs_reused=done,
+        seconds=seconds,
+        seconds_reused=float(state.get("seconds", np.float64(0))),
+    )
+
+
+def _described(settings: Training) -> str:
+    precision = "" if settings.precision == "float32" else f", {settings.precision}"
+    return f"batches of {settings.batch_size}, {settings.optimizer} {settings.learning_rate:g}{precision}"
+
+
+def _compile(model: "Model", settings: Training, head: Head | None = None) -> None:
+    from experiments.system.tensorflow import keras
+
+    kinds = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD, "rmsprop": keras.optimizers.RMSprop}
+    optimizer = kinds[settings.optimizer](learning_rate=settings.learning_rate)
+    head = head or head_of(model)
+    model.compile(optimizer, loss=loss_of(head), metrics=[accuracy_of(head)])
+    optimizer.build(model.trainable_variables)
+
+
+def ends_in_softmax(model: "Model") -> bool:
+    """Whether the model gives probabilities instead of logits, seen through quantization wrappers."""
+    return head_of(model).meaning == "softmax"
+
+
+def _after_each_batch(advance: Advance) -> Any:
+    from experiments.system.tensorflow import keras
+
+    return keras.callbacks.LambdaCallback(on_train_batch_end=lambda _batch, _logs: advance(1))
+
+
+def _one_epoch(
+    model: "Model", callbacks: Sequence[Any], data: Dataset, settings: Training, seed: int, epoch: int
+) -> dict[str, float]:
+    from experiments.system.tensorflow import keras
+
+    order = np.random.default_rng([seed, epoch]).permutation(len(data.train))
+    keras.utils.set_random_seed(_mixed(seed, epoch))
+    model.make_train_function(force=True)  # a new trace takes up the new seed, in dropout too
+    result = model.fit(
+        _batches(data.train.x[order], data.train.y[order], settings.batch_size),
+        epochs=epoch + 1,
+        initial_epoch=epoch,
+        validation_data=(
+            _batches(data.validation.x, data.validation.y, settings.batch_size) if len(data.validation) else None
+        ),
+        verbose=0,
+        callbacks=list(callbacks),
+    )
+    return {name: float(values[0]) for name, values in result.history.items()}
+
+
+def _batches(images: Images, labels: Labels, size: int) -> Any:
+    """Batches in the order given, as Keras itself would make them from arrays, but that tf.data does not tune itself.
+
+    It has nothing to tune here, and its tuner sleeps twice as long each time; a pass that ends meanwhile waits for it
+    to wake. What that costs: benchmarks.epoch.
+    """
+    from experiments.system.tensorflow import tf
+
+    untuned = tf.data.Options()
+    untuned.autotune.enabled = False
+    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(size).prefetch(1).with_options(untuned)
+
+
+def _mixed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0] & 0x7FFFFFFF)
+
+
+def _state(model: "Model", history: Mapping[str, list[float]], seconds: float) -> Arrays:
+    weights = {f"weight/{i:04d}": value for i, value in enumerate(model.get_weights())}
+    optimizer = {f"optimizer/{i:04d}": value.numpy() for i, value in enumerate(model.optimizer.variables)}
+    curves = {f"history/{name}": np.array(values) for name, values in history.items()}
+    return {**weights, **optimizer, **curves, "seconds": np.array(seconds)}
+
+
+def _restore(model: "Model", state: Arrays) -> None:
+    model.set_weights([state[name] for name in sorted(state) if name.startswith("weight/")])
+    saved = [state[name] for name in sorted(state) if name.startswith("optimizer/")]
+    for variable, value in zip(model.optimizer.variables, saved, strict=True):
+        variable.assign(value)
