@@ -15,7 +15,13 @@ from tests.conftest import REPOSITORY
 PACKAGE = REPOSITORY / "experiments"
 OPTIONS = sorted((REPOSITORY / "conf").glob("*/*.yaml"))
 # Rooms that import a heavy library at their top; everybody else imports them inside functions.
-HEAVY = {"system.tensorflow", "quantization.annotation", "quantization.compression", "quantization.rewritten"}
+HEAVY = {
+    "strategy.annotation",
+    "system.tensorflow",
+    "quantization.annotation",
+    "quantization.compression",
+    "quantization.rewritten",
+}
 
 
 def title(path: Path) -> str:
