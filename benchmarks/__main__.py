@@ -7,6 +7,7 @@ Exit codes: 0 all figures are reached; 1 one is not, or a command failed; 2 no s
 
 import argparse
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -32,6 +33,7 @@ class Benchmark:
     shows: str
     takes: str
     commands: tuple[tuple[str, ...], ...]
+    removed: str = ""  # the setting that its commands need and this version no longer has
 
     @property
     def published(self) -> bool:
@@ -50,7 +52,8 @@ def benchmarks() -> dict[str, Benchmark]:
     for name, study in STUDIES.items():
         runs = [(sys.executable, *RUN, *overrides) for overrides in study.sweeps]
         publish = (sys.executable, "-m", "benchmarks.publish", name)
-        found[name] = Benchmark(name, study.shows, study.takes, (*runs, publish))
+        takes = "archived" if study.removed else study.takes
+        found[name] = Benchmark(name, study.shows, takes, (*runs, publish), study.removed)
     return found
 
 
@@ -96,15 +99,22 @@ def beside(table: str, now: str, was: str) -> str:
 
 
 def chosen(names: Sequence[str], every: dict[str, Benchmark]) -> list[Benchmark]:
-    """The benchmarks of these names; `all` are all.
+    """The benchmarks of these names; `all` are all that this version can repeat.
 
     Raises:
-        UserError: there is none of a name.
+        UserError: there is none of a name, or this version cannot repeat it.
     """
     for name in names:
         if name not in every and name != "all":
             raise UserError(f"{name}: no such benchmark. {suggestion(name, every)}")
-    return list(every.values()) if "all" in names else [every[name] for name in dict.fromkeys(names)]
+        if name != "all" and (setting := every[name].removed):
+            commit = json.loads(on_disk(f"{name}/stamp.json"))["git_commit"]
+            raise UserError(
+                f"{name}: this study is archived, for {setting}, which it needs, was removed. Repeat it with the "
+                f"commit that it was measured with: git checkout {commit}"
+            )
+    repeatable = [each for each in every.values() if not each.removed]
+    return repeatable if "all" in names else [every[name] for name in dict.fromkeys(names)]
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ class Study:
     sweeps: tuple[tuple[str, ...], ...]  # what follows `python -m experiments.run`
     control: str | None = None  # the strategy that the others are held against, image by image
     rival: str | None = None  # another one; kept as against_RIVAL.csv and runs_against_RIVAL.csv
+    removed: str = ""  # the setting that it needs and this version no longer has: it can be repeated at its commit only
 
     @property
     def commands(self) -> list[str]:
@@ -40,6 +41,7 @@ STUDIES: Mapping[str, Study] = {
         "Where the ranges of quantization-aware training should start",
         "a quarter of an hour on two cores",
         (("+suite=ranges",),),
+        removed="strategy.range_init",
     ),
     "layers": Study(
         "What it brings to annotate each layer alone, the first ones, or later ones as the article advises",

@@ -319,6 +319,17 @@ def test_results_of_a_shared_host_lie_beside_those_of_a_quiet_machine(
     assert results.Results("spread", shared_host=True).folder == results.Results("spread").folder / "shared_host"
 
 
+def test_an_archived_study_keeps_its_table_and_names_the_commit_that_can_repeat_it() -> None:
+    archived = [name for name, study in STUDIES.items() if study.removed]
+    assert archived == ["ranges"]
+    commit = json.loads(publish.on_disk("ranges/stamp.json"))["git_commit"]
+    with pytest.raises(UserError, match=rf"strategy.range_init, which it needs, was removed.*checkout {commit}"):
+        chosen(["ranges"], benchmarks())
+    (page,) = [page for page in publish.pages() if publish.OPENING.format("ranges") in page.read_text()]
+    assert commit in page.read_text()
+    assert "calibrated" in publish.published("ranges")
+
+
 def test_every_command_that_publishes_results_is_listed() -> None:
     published = {path.parent.name for path in (publish.HERE / "results").glob("*/stamp.json")}
     assert published <= benchmarks().keys()
@@ -392,7 +403,8 @@ def test_a_benchmark_that_there_is_not_names_those_that_are_near() -> None:
 
 
 def test_all_means_every_benchmark_once() -> None:
-    assert len(chosen(["all", "once"], benchmarks())) == len(benchmarks())
+    every = benchmarks()
+    assert chosen(["all", "once"], every) == [each for each in every.values() if not each.removed]
 
 
 TWO_SWEEPS = Study("two sweeps", "a minute", (("-m", "strategy=none"), ("+suite=smoke", "strategy.layers=[a]")))

@@ -133,6 +133,8 @@ def test_the_home_folder_of_a_store_is_found(tmp_path: Path, monkeypatch: pytest
         (["~nothing"], "~nothing: there is nothing to be taken away"),
         (["+strategy=qat"], "strategy: is chosen already. Leave the plus out"),
         (["+strategy.x=1"], "strategy.x=1: there is no such setting"),
+        (["strategy=qat", "strategy.range_init=tfmot"], "strategy.range_init: this setting was removed.*Delete"),
+        (["strategy=qat", "+strategy.range_init=tfmot"], "strategy.range_init=tfmot: this setting was removed.*Delete"),
         (["seed=range(0,3)"], "several values make a sweep, and a sweep is asked for with -m"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",

@@ -357,16 +357,6 @@ def test_one_image_a_call_on_all_cores_gives_the_answers_of_the_plain_loop() -> 
     assert np.array_equal(tflite_logits(file, data().test.x), np.stack(plain))
 
 
-def test_calibrated_ranges_are_what_the_float_model_causes() -> None:
-    from experiments.quantization.annotation import annotated_whole, calibrate_ranges
-
-    model = built(ArticleCNN())
-    quantized = annotated_whole(model)
-    calibrate_ranges(quantized, calibration(20))
-    (greatest,) = [weight for weight in quantized.weights if weight.name == "quant_dense/post_activation_max:0"]
-    assert float(greatest) == pytest.approx(model(calibration(20)).numpy().max(), rel=1e-4)
-
-
 def sequence_model(kind: str) -> Any:
     """A classifier of series: what Keras makes of the layer depends on the size of the batch."""
     from experiments.system.tensorflow import keras

@@ -192,8 +192,8 @@ def test_times_of_several_sessions_are_drawn_as_ratios_where_the_float_file_is_o
 
 
 def test_lines_of_one_strategy_have_markers_of_their_own() -> None:
-    starts = [{"strategy.range_init": start} for start in ("tfmot", "calibrated")]
-    rows = [quantized("qat", epochs=n, run_id=f"{n}", **each) for n in (1, 5) for each in starts]
+    rests = [{"strategy.rest": rest} for rest in ("float", "dynamic")]
+    rows = [quantized("qat", epochs=n, run_id=f"{n}", **each) for n in (1, 5) for each in rests]
     lines = accuracy_epochs(frame(rows)).axes[0].get_lines()
     assert len({line.get_fillstyle() for line in lines}) == 2
 

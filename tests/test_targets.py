@@ -12,6 +12,7 @@ from experiments.dataset import Source
 from experiments.dataset.npz import Npz
 from experiments.runs.configuration import KINDS, composed, dataset_of
 from experiments.runs.targets import EARLIER, make
+from experiments.strategy import Strategy
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError
 from experiments.training.loop import Training
@@ -137,3 +138,12 @@ def test_a_class_that_moved_is_made_by_the_name_that_users_options_still_hold(ea
     kind = next(each for each in KINDS.values() if issubclass(moved, each))
     values = {"dir": "cache"} if kind is Cache else {"epochs": 1} if kind is Training else {}
     assert type(make("option", {"_target_": earlier, **values}, kind)) is moved
+
+
+def test_an_option_with_settings_of_an_earlier_version_is_told_to_delete_them() -> None:
+    earlier = {"_target_": "experiments.strategy.qat.QAT", "range_init": "tfmot", "calibration_samples": 500}
+    with pytest.raises(UserError) as refusal:
+        make("strategy", earlier, Strategy)  # type: ignore[type-abstract]
+    removed, unused = str(refusal.value).splitlines()
+    assert removed.startswith("strategy.range_init=tfmot: this setting was removed; ")
+    assert unused == "strategy.calibration_samples=500: this strategy does not calibrate. Delete the line"

@@ -22,7 +22,6 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_aware
 )
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
 
-from experiments.dataset import Images
 from experiments.model.copies import copied, is_wrapper, kinds_known, nodes_of, take_over_state, unwrapped
 from experiments.quantization.selection import Layer, select
 from experiments.system.errors import UserError, first_line
@@ -227,21 +226,6 @@ def annotated(model: "Model", names: Collection[str]) -> "Model":
         quantized = tfmot.quantization.keras.quantize_apply(copy)
     take_over_state(quantized, model)
     return quantized
-
-
-def calibrate_ranges(quantized: "Model", images: Images) -> None:
-    """Start the ranges of all activations at the least and greatest values that the images cause.
-
-    TFMOT starts them at -6 and 6 and moves them by a thousandth a step.
-    """
-
-    def remember(_self: Any, values: Tensor, _training: Any, weights: Mapping[str, Any], **_: Any) -> Tensor:
-        weights["min_var"].assign(tf.minimum(0.0, tf.reduce_min(values)))
-        weights["max_var"].assign(tf.maximum(0.0, tf.reduce_max(values)))
-        return values
-
-    with fake_quantization_off(), patch.object(quantizers.MovingAverageQuantizer, "__call__", remember):
-        quantized(images, training=False)
 
 
 def fit_weight_ranges(quantized: "Model") -> None:

@@ -14,7 +14,7 @@ from yaml import MarkedYAMLError, Node, ScalarNode, YAMLError
 
 from experiments.runs.command_line import NAMES, cannot_be_read, command, quoted
 from experiments.system.errors import first_line, suggestion
-from experiments.system.options import CONF
+from experiments.system.options import CONF, REMOVED
 
 # What Hydra and its parts raise for a configuration that cannot be meant.
 WRONG = (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError)
@@ -136,6 +136,8 @@ def _not_here(setting: str) -> str:
     if setting.startswith("hydra.launcher."):
         return f"{setting}: this launcher has no such setting. Choose another, as in hydra/launcher=joblib."
     known = list(known_settings())
+    if setting in REMOVED and setting not in known:
+        return f"{setting}: {REMOVED[setting]}."
     if setting in known:
         return (
             f"{setting}: this setting belongs to {_options_with(group, setting)}, and not to the option chosen here. "

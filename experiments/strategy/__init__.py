@@ -26,8 +26,6 @@ from experiments.training.loop import Fit, Trained
 if TYPE_CHECKING:
     from tf_keras import Model
 
-RangeInit = Literal["calibrated", "tfmot"]
-
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class Strategy(ABC):
@@ -102,8 +100,6 @@ class PostTraining(Strategy):
 class QuantizationAware(Strategy):
     """Training with fake quantization, by which int8 ranges are learned; a new kind defines `promise`.
 
-    `range_init` is where the ranges start: at TFMOT's -6 and 6, or at what calibration images cause. Neither was seen
-    to be better (conf/suite/ranges.yaml).
     `rest` is what becomes of the weights of layers that are not quantized.
     """
 
@@ -112,8 +108,6 @@ class QuantizationAware(Strategy):
     loads_once: ClassVar[tuple[str, ...]] = ("experiments.quantization.rewritten",)
 
     rest: Rest = "float"
-    range_init: RangeInit = "tfmot"
-    calibration_samples: PositiveInt = 500
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The annotated model, trained."""
@@ -121,12 +115,10 @@ class QuantizationAware(Strategy):
 
     def apply(self, expectation: Expectation, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The layers that the promise names, trained quantization-aware."""
-        from experiments.quantization.annotation import annotated, annotated_whole, calibrate_ranges
+        from experiments.quantization.annotation import annotated, annotated_whole
 
         chosen = expectation.chosen
         quantized = annotated_whole(model) if chosen is None else annotated(model, chosen)
-        if self.range_init == "calibrated":
-            calibrate_ranges(quantized, calibration(self.calibration_samples))
         return fit(checked(quantized, model, calibration))
 
     def untrained(self, expectation: Expectation, model: "Model", calibration: Calibration) -> "Model | None":

@@ -34,6 +34,15 @@ PLAIN = {
     "Unexpected keyword argument": "there is no such setting",
 }
 
+# Settings that options had in earlier versions, and what to do where an option of the user's still has them.
+REMOVED = {
+    "strategy.range_init": (
+        "this setting was removed; quantization-aware training starts its ranges at -6 and 6. Delete the line "
+        "(docs/quantization.md, Where ranges start)"
+    ),
+    "strategy.calibration_samples": "this strategy does not calibrate. Delete the line",
+}
+
 
 def problems(key: str, error: ValidationError) -> str:
     """Each wrong value with its rule."""
@@ -41,6 +50,8 @@ def problems(key: str, error: ValidationError) -> str:
     for problem in error.errors():
         name = ".".join([key, *(str(part) for part in problem["loc"])]).strip(".")
         rule = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "unexpected_keyword_argument":
+            rule = REMOVED.get(name, rule)
         for words, plain in PLAIN.items():
             rule = rule.replace(words, plain)
         lines.append(f"{name}={redacted(spelled(problem['input']))}: {rule[0].lower()}{rule[1:]}")
