@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.trajectories import BASELINE, Cell, Piece, stations
 from experiments.dataset import Dataset
-from experiments.runs.configuration import composed
+from experiments.runs.configuration import compose_request
 from experiments.runs.pipeline import Experiment
 from experiments.runs.worker import end_with_parent
 from experiments.training.loop import Fit, Trained
@@ -72,7 +72,9 @@ def _all(cells: Sequence[Cell], overrides: Sequence[str], shared: bool) -> Bare:
 
 
 def _composed(cell: Cell, overrides: Sequence[str]) -> Experiment:
-    return composed([*overrides, f"strategy={cell.strategy}", f"finetune.epochs={cell.finetune_epochs}"]).experiment
+    return compose_request(
+        [*overrides, f"strategy={cell.strategy}", f"finetune.epochs={cell.finetune_epochs}"]
+    ).experiment
 
 
 class _ByHand:

@@ -5,7 +5,7 @@ benchmarks/results/sensitivity/ and its table in docs/. The baseline is kept in 
 """
 
 from benchmarks.results import Results
-from experiments.runs.configuration import composed
+from experiments.runs.configuration import compose_request
 from experiments.sensitivity import Options, find, write
 
 
@@ -13,7 +13,7 @@ def main() -> None:
     """Measure, write, publish."""
     results = Results("sensitivity")
     options = Options(folder=results.folder)
-    write(find(composed([]).experiment, options), options)
+    write(find(compose_request([]).experiment, options), options)
     results.sign()
 
 

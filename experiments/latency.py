@@ -154,7 +154,7 @@ def _contestants(options: argparse.Namespace, store: Store | None) -> Iterator[C
 
 def _plain(target: str, options: argparse.Namespace, tests_of: "Callable[[Source, TFLiteModel], Tests]") -> Contestant:
     from experiments.measure.accuracy import input_of
-    from experiments.runs.configuration import composed
+    from experiments.runs.configuration import compose_request
     from experiments.tflite.conversion import TFLiteModel
 
     path = argument_path(target)
@@ -167,7 +167,7 @@ def _plain(target: str, options: argparse.Namespace, tests_of: "Callable[[Source
     except UserError as error:
         raise UserError(f"{target}: {error}") from error
     if options.dataset:
-        tests = tests_of(composed([f"dataset={options.dataset}"]).experiment.dataset, model)
+        tests = tests_of(compose_request([f"dataset={options.dataset}"]).experiment.dataset, model)
         return Contestant(target, model, _as_taken(model, tests.images))
     return Contestant(target, model, np.random.default_rng(options.seed).random((RANDOM_IMAGES, *shape), np.float32))
 
@@ -242,7 +242,7 @@ def _check_unchanged(source: "Source", tests: Tests, recorded: str | None) -> No
 def _recorded(
     target: str, store: Store, modules: Sequence[str], tests_of: "Callable[[Source, TFLiteModel], Tests]"
 ) -> Iterator[Contestant]:
-    from experiments.runs.configuration import dataset_of
+    from experiments.runs.configuration import read_dataset
     from experiments.tflite.conversion import TFLiteModel
 
     def contestant(row: Row) -> Contestant:
@@ -251,7 +251,7 @@ def _recorded(
         if not content or not configuration:
             raise UserError(f"Run {run_id} has no {CONFIGURATION if content else MODEL} (any more), or an empty one.")
         try:
-            source = dataset_of(configuration.decode(errors="replace"), modules)
+            source = read_dataset(configuration.decode(errors="replace"), modules)
             model = TFLiteModel(content)
             tests = tests_of(source, model)
             _check_unchanged(source, tests, row["test_digest"])

@@ -1,7 +1,7 @@
-"""The door: `python -m experiments.run [-m] KEY=VALUE ...`; `--help` shows the menu.
+"""The main command: `python -m experiments.run [-m] KEY=VALUE ...`; `--help` shows the menu.
 
-Exit codes: 0 all went well; 1 a run failed, or its file is not what its strategy promises; 2 the command or the
-configuration is wrong, nothing was run; 130 stopped.
+Exit codes: 0 success; 1 a run failed, or its file does not match the strategy's expectation; 2 the command or the
+configuration is invalid and nothing was run; 130 interrupted.
 """
 
 import os
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from hydra.conf import HydraConf
     from omegaconf import DictConfig
 
-GOES_ON = "What was finished is kept, and the same command goes on from there."
+RESUME_HINT = "Finished runs are kept; run the same command again to continue."
 
 
-class FaultError(Exception):
-    """An error in a run that is nobody's mistake but the suite's: its text is all that is known of it.
+class InternalError(Exception):
+    """An unexpected error in a run: a bug in the suite. The text holds the traceback.
 
-    A launcher's process hands it over in a pickle, which would lose its cause.
+    Launcher processes pass it on as a pickle, which would lose `__cause__`.
     """
 
 
 def main() -> None:
-    """Show the menu, or hand over to Hydra and turn what goes wrong into one message and an exit code."""
+    """Show the menu, or run Hydra and turn every error into one message and an exit code."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         from experiments.runs.menu import show
 
@@ -50,7 +50,7 @@ def main() -> None:
         _quit(str(error), 2)
     except KeyboardInterrupt:
         stop_handled()
-        _quit(f"stopped. {GOES_ON}", 130)
+        _quit(f"interrupted. {RESUME_HINT}", 130)
 
 
 def _hydra(arguments: Sequence[str]) -> None:
@@ -60,93 +60,93 @@ def _hydra(arguments: Sequence[str]) -> None:
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from experiments.runs.command_line import check_overrides, readable
-    from experiments.runs.refusals import WRONG, is_wrong, told
+    from experiments.runs.command_line import check_overrides, normalize
+    from experiments.runs.refusals import CONFIGURATION_ERRORS, explain, is_configuration_error
 
-    begun: list[int] = []
+    started: list[int] = []
 
     def job(config: DictConfig) -> None:
         whole = HydraConfig.get()
-        begun.append(1)
+        started.append(1)
         try:
             (_job_of_a_sweep if whole.mode == RunMode.MULTIRUN else _one_run)(config, whole)
         except OmegaConfBaseException as error:
-            _quit(told(error), 2)
+            _quit(explain(error), 2)
         except Exception as error:
-            raise FaultError("".join(traceback.format_exception(error))) from error
+            raise InternalError("".join(traceback.format_exception(error))) from error
 
-    sys.argv[1:] = readable(arguments)  # where Hydra takes them from
+    sys.argv[1:] = normalize(arguments)  # Hydra reads its arguments from here
     check_overrides(sys.argv[1:])
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
-    except FaultError as fault:
-        _quit(f"{fault}This is a fault of the suite itself, and not of what was asked for.", 1)
-    except WRONG as error:
-        raise UserError(told(error)) from error
+    except InternalError as error:
+        _quit(f"{error}This is a bug in the suite, not an error in the command. Please report it.", 1)
+    except CONFIGURATION_ERRORS as error:
+        raise UserError(explain(error)) from error
     except ConnectionError as error:
         raise UserError(
-            f"hydra/launcher: {first_line(error).rstrip('.')}. Is the cluster running that is named there?"
+            f"hydra/launcher: {first_line(error).rstrip('.')}. Check that the cluster at this address is running."
         ) from error
     except OSError as error:
-        refused = (
-            f"{explained(error, Path.cwd())}. Run in a folder that can be written and has room, or give "
-            "hydra.run.dir=FOLDER (of a sweep, hydra.sweep.dir)."
+        message = (
+            f"{explained(error, Path.cwd())}. Run in a writable folder with free space, or set hydra.run.dir=FOLDER "
+            "(for a sweep, hydra.sweep.dir=FOLDER)."
         )
-        if begun:
-            _quit(f"{refused}\n{GOES_ON}", 1)
-        raise UserError(refused) from error
+        if started:
+            _quit(f"{message}\n{RESUME_HINT}", 1)
+        raise UserError(message) from error
     except Exception as error:
-        if is_wrong(error):
-            raise UserError(told(error)) from error
+        if is_configuration_error(error):
+            raise UserError(explain(error)) from error
         if type(error).__module__.startswith("submitit."):
             from experiments.runs.slurm import reason
 
-            _quit(f"hydra/launcher: Slurm ended the sweep ({reason(str(error))})\n{GOES_ON}", 1)
+            _quit(f"hydra/launcher: Slurm ended the sweep ({reason(str(error))})\n{RESUME_HINT}", 1)
         if not _of_a_launcher(error):
             if changed := [each for each in arguments if each.lstrip("+~").startswith("hydra")]:
-                raise UserError(f"{' '.join(changed)}: Hydra cannot work with this ({first_line(error)}).") from error
+                raise UserError(f"{' '.join(changed)}: Hydra rejects this value ({first_line(error)}).") from error
             raise
-        _quit(f"hydra/launcher: a process that ran jobs is gone ({first_line(error)})\n{GOES_ON}", 1)
+        _quit(f"hydra/launcher: a worker process died ({first_line(error)})\n{RESUME_HINT}", 1)
 
 
 def _job_of_a_sweep(config: "DictConfig", whole: "HydraConf") -> None:
     from experiments.runs.configuration import read
-    from experiments.runs.job import JobError, StoreGoneError, perform
+    from experiments.runs.job import JobError, StoreUnavailableError, run_job
     from experiments.tracking import await_server
 
     try:
         request = read(config, whole.runtime.choices)
         await_server(request.tracking)
-        perform(request, job=whole.job.num)
-    except (StoreGoneError, UserError) as error:  # the configuration was checked: it is the store that is gone
+        run_job(request, job=whole.job.num)
+    except (StoreUnavailableError, UserError) as error:  # the configuration was checked, so the store is unavailable
         if whole.runtime.choices["hydra/launcher"] == "basic":
-            _quit(f"{error}\n{GOES_ON}", 1)  # whatever ran on could not be recorded
-        warn(str(error))  # from another process, a sweep is told at its end that there is no run
+            _quit(f"{error}\n{RESUME_HINT}", 1)  # later runs could not be recorded either
+        warn(str(error))  # in a worker process; the sweep lists the missing run at its end
     except JobError as failure:
-        warn(str(failure))  # the sweep goes on, and ends with a list of what failed
+        warn(str(failure))  # the sweep continues and lists the failures at its end
 
 
 def _one_run(config: "DictConfig", whole: "HydraConf") -> None:
     from experiments.comparison.loading import show_rows
     from experiments.runs.configuration import read
-    from experiments.runs.job import JobError, StoreGoneError, perform
+    from experiments.runs.job import JobError, StoreUnavailableError, run_job
 
     try:
         request = read(config, whole.runtime.choices)
-        row = perform(request, job=0)
+        row = run_job(request, job=0)
     except UserError as error:
         _quit(str(error), 2)
-    except StoreGoneError as error:
-        _quit(f"{error}\n{GOES_ON}", 1)
+    except StoreUnavailableError as error:
+        _quit(f"{error}\n{RESUME_HINT}", 1)
     except JobError as failure:
         _quit(str(failure), 1)
     show_rows([row])
     if row["verified"] == "false":
-        _quit(f"not verified: the file breaks its strategy's promise: {row['broken_promise']}", 1)
+        _quit(f"not verified: the file does not match its strategy's expectation: {row['broken_promise']}", 1)
 
 
 def _of_a_launcher(error: Exception) -> bool:
-    """Whether joblib or Ray lost a process, as happens when it is killed or memory runs out."""
+    """Whether joblib or Ray lost a worker process, for example because memory ran out."""
     return isinstance(error, BrokenExecutor) or type(error).__module__.startswith("ray.")
 
 

@@ -258,10 +258,10 @@ def main() -> None:
         sys.stdout.write(f"{__doc__}\n")
         return
     with reporting_user_errors():
-        from experiments.runs.configuration import composed
+        from experiments.runs.configuration import compose_request
 
         own, others = _split(sys.argv[1:])
-        options, experiment = _options(own), composed(others).experiment
+        options, experiment = _options(own), compose_request(others).experiment
         from experiments.system.tensorflow import use_threads
 
         use_threads(experiment.threads)

@@ -62,10 +62,12 @@ def test_the_smallest_number_for_every_strategy() -> None:
 
 
 def test_every_strategy_that_trains_says_what() -> None:
-    from experiments.runs.configuration import composed
+    from experiments.runs.configuration import compose_request
 
     every = whole(baseline_epochs=1).strategies
-    assert {name for name in every if composed([f"strategy={name}"]).experiment.strategy.trains} == TRAININGS.keys()
+    assert {
+        name for name in every if compose_request([f"strategy={name}"]).experiment.strategy.trains
+    } == TRAININGS.keys()
 
 
 def test_a_trajectory_is_needed_at_several_stations() -> None:

@@ -112,13 +112,13 @@ def test_settings_that_slurm_would_reject_are_refused_before_the_sweep(
 ) -> None:
     monkeypatch.setenv("SLURM_CONF", cluster["SLURM_CONF"])
     check_slurm(launcher())
-    with pytest.raises(UserError, match=f"Slurm would not run these jobs .*{problem}"):
+    with pytest.raises(UserError, match=f"Slurm would reject these jobs .*{problem}"):
         check_slurm(launcher(**setting))
 
 
 def test_a_machine_without_slurm_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="submitit requires Slurm, and sbatch, srun, scontrol cannot be found"):
+    with pytest.raises(UserError, match="submitit: requires Slurm, but sbatch, srun, scontrol cannot be found"):
         check_slurm(launcher())
 
 

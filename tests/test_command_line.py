@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from experiments.runs.command_line import MOST_JOBS, cannot_be_read, check_overrides, count_of_jobs, readable
-from experiments.runs.configuration import composed
+from experiments.runs.command_line import MAX_JOBS, check_overrides, count_jobs, normalize, parse_error
+from experiments.runs.configuration import compose_request
 from experiments.system.errors import UserError
 from experiments.system.files import check_regular
 from tests.conftest import run, save_images
@@ -32,21 +32,21 @@ def value_of(argument: str) -> object:
 def test_a_file_s_name_is_taken_as_it_stands(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path(name).touch()
-    (argument,) = readable([f"model.path={name}"])
+    (argument,) = normalize([f"model.path={name}"])
     assert value_of(argument) == name.replace("${", r"\${")  # which OmegaConf reads as ${
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_command_that_is_proposed_gives_the_name_through_a_shell(name: str) -> None:
     typed = f"model.path={name}"
-    proposed = cannot_be_read(typed, [typed]).rpartition("\npython -m experiments.run ")[2]
+    proposed = parse_error(typed, [typed]).rpartition("\npython -m experiments.run ")[2]
     script = f"{shlex.quote(sys.executable)} -c 'import sys; print(sys.argv[1], end=str())' {proposed}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert value_of(done.stdout) == name.replace("${", r"\${")  # which OmegaConf reads as ${
 
 
 def test_a_sweep_over_files_takes_each_as_it_stands() -> None:
-    _, argument = readable(["-m", "model.path=epoch=1.keras,epoch=2.keras"])
+    _, argument = normalize(["-m", "model.path=epoch=1.keras,epoch=2.keras"])
     assert argument == 'model.path="epoch=1.keras","epoch=2.keras"'
 
 
@@ -56,7 +56,7 @@ def test_a_sweep_over_files_takes_names_that_look_like_references_as_they_stand(
     monkeypatch.chdir(tmp_path)
     for name in ("a${x}.keras", "b.keras"):
         Path(name).touch()
-    assert readable(["-m", "model.path=a${x}.keras,b.keras"])[1] == r'model.path="a\${x}.keras","b.keras"'
+    assert normalize(["-m", "model.path=a${x}.keras,b.keras"])[1] == r'model.path="a\${x}.keras","b.keras"'
 
 
 @pytest.mark.parametrize(
@@ -64,11 +64,11 @@ def test_a_sweep_over_files_takes_names_that_look_like_references_as_they_stand(
     ["model.path=${oc.env:HOME}/x.keras", "model.path='a b'", "epochs=1,5", "strategy.layers=[conv.*]", "model.path="],
 )
 def test_what_hydra_reads_as_it_is_meant_stays(argument: str) -> None:
-    assert readable([argument]) == [argument]
+    assert normalize([argument]) == [argument]
 
 
 def test_options_may_follow_settings() -> None:
-    assert readable(["epochs=1", "-m", "strategy=none"]) == ["-m", "epochs=1", "strategy=none"]
+    assert normalize(["epochs=1", "-m", "strategy=none"]) == ["-m", "epochs=1", "strategy=none"]
 
 
 @pytest.mark.parametrize("key", ["model.path", "dataset.path", "cache.dir"])
@@ -76,52 +76,52 @@ def test_the_home_folder_is_found(key: str, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("HOME", str(tmp_path))
     group = key.partition(".")[0]
     option = {"model": ["model=keras_file"], "dataset": ["dataset=npz"], "cache": []}[group]
-    made = composed([*option, f"{key}=~/mine (1)"]).experiment
+    made = compose_request([*option, f"{key}=~/mine (1)"]).experiment
     assert getattr(getattr(made, group), key.partition(".")[2]) == tmp_path / "mine (1)"
 
 
 def test_the_home_folder_of_a_store_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert composed(["tracking.uri=sqlite:///~/runs.db"]).tracking.database == tmp_path / "runs.db"
+    assert compose_request(["tracking.uri=sqlite:///~/runs.db"]).tracking.database == tmp_path / "runs.db"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["strategy={}"], r"strategy=\{\}: the name of an option is needed\. Known: annotate"),
-        (["strategy={prune:1}"], "the name of an option is needed"),
-        (["strategy=[none,qat]"], "A sweep over several is strategy=none,qat, with -m"),
-        (["strategy=qat.yaml"], "strategy=qat.yaml: the name of an option is needed. Did you mean qat"),
-        (["strategy=../strategy/qat"], "the name of an option is needed"),
-        (["model=null"], "model=null: the name of an option is needed. Known: article_cnn"),
-        (["dataset=5"], "dataset=5: the name of an option is needed"),
-        (["training={}"], r"training=\{\}: a setting is needed.*training.NAME=VALUE"),
-        (["~hydra.callbacks.sweep"], "hydra.callbacks belongs to the suite"),
-        (["hydra.sweeper.max_batch_size=0"], "hydra.sweeper belongs to the suite"),
-        (["=1"], "=1: this cannot be read as KEY=VALUE"),
-        ([""], "this cannot be read as KEY=VALUE, as in epochs=5"),
-        (["épochs=1"], "this cannot be read as KEY=VALUE"),
-        (["--config-path", "/tmp"], "--config-path: the suite has its own configuration.*--config-dir"),
-        (["epochs=" + 20_000 * "1"], "20,007 characters, and an argument has at most 10,000"),
-        (["strategy.layers=" + 9_000 * "["], "this cannot be read as KEY=VALUE"),
-        (["model.path=a\udcff.keras"], r"no text in UTF-8"),
-        (["seed=true"], "seed=true: a number is needed"),
+        (["strategy={}"], r"strategy=\{\}: strategy requires the name of an option\. Known: annotate"),
+        (["strategy={prune:1}"], "requires the name of an option"),
+        (["strategy=[none,qat]"], "To sweep over several, type -m as the first argument and strategy=none,qat"),
+        (["strategy=qat.yaml"], "strategy=qat.yaml: strategy requires the name of an option. Did you mean qat"),
+        (["strategy=../strategy/qat"], "requires the name of an option"),
+        (["model=null"], "model=null: model requires the name of an option. Known: article_cnn"),
+        (["dataset=5"], "dataset=5: dataset requires the name of an option"),
+        (["training={}"], r"training=\{\}: training requires a setting.*training.NAME=VALUE"),
+        (["~hydra.callbacks.sweep"], "hydra.callbacks is set by the suite"),
+        (["hydra.sweeper.max_batch_size=0"], "hydra.sweeper is set by the suite"),
+        (["=1"], "=1: cannot be parsed as KEY=VALUE"),
+        ([""], "cannot be parsed as KEY=VALUE, as in epochs=5"),
+        (["épochs=1"], "cannot be parsed as KEY=VALUE"),
+        (["--config-path", "/tmp"], "--config-path: cannot be changed in this suite.*--config-dir"),
+        (["epochs=" + 20_000 * "1"], "20,007 characters; an argument has at most 10,000"),
+        (["strategy.layers=" + 9_000 * "["], "cannot be parsed as KEY=VALUE"),
+        (["model.path=a\udcff.keras"], r"not UTF-8 text"),
+        (["seed=true"], "seed=true: requires a number"),
         (["seed=null"], "seed=null: input should be a valid integer"),
         (["resume=null"], "resume=null: input should be a valid boolean"),
-        (["+training.warm=true"], "training.warm=true: there is no such setting"),
+        (["+training.warm=true"], "training.warm=true: unknown setting"),
         (
             ["strategy=annotate", "strategy.layers=[null,true]"],
             "strategy.layers.0=null: input should be a valid string",
         ),
-        (["model._target_=true"], "the _target_ of this option, true, does not make a"),
-        (["--config-name", "model/mlp"], "--config-name: the suite has its own configuration.*as in model=mlp"),
-        (["--config-name=model/mlp"], "--config-name=model/mlp: the suite has its own configuration"),
-        (["seed=1.0"], "seed=1.0: a whole number is needed, as in 1"),
-        (["seed=1e3"], "seed=1000.0: a whole number is needed, as in 1000"),
-        (["latency.seconds=true"], "latency.seconds=true: a number is needed"),
+        (["model._target_=true"], r"_target_ \(true\) requires the name of a subclass"),
+        (["--config-name", "model/mlp"], "--config-name: cannot be changed in this suite.*as in model=mlp"),
+        (["--config-name=model/mlp"], "--config-name=model/mlp: cannot be changed in this suite"),
+        (["seed=1.0"], "seed=1.0: requires an integer, such as 1"),
+        (["seed=1e3"], "seed=1000.0: requires an integer, such as 1000"),
+        (["latency.seconds=true"], "latency.seconds=true: requires a number"),
         (["latency.seconds=1e12"], "latency.seconds=1000000000000.0: input should be less than or equal to 604800"),
         (["epochs=99999999999999999999"], "training.epochs=99999999999999999999: input should be less than"),
-        (["dataset.test_samples=99999999999999999999"], r"whole numbers are smaller than 2\*\*63"),
+        (["dataset.test_samples=99999999999999999999"], r"requires an integer below 2\*\*63"),
         (["threads=1000000"], "threads=1000000: input should be less than or equal to 1024"),
         (["cache.dir="], "cache.dir=: the name of a file or folder is needed"),
         (["model=keras_file", "model.path=~nobody-of-this-name/x"], "there is no such home folder"),
@@ -129,19 +129,19 @@ def test_the_home_folder_of_a_store_is_found(tmp_path: Path, monkeypatch: pytest
         (["tracking.uri=sqlite:///"], "runs are kept in a file"),
         (["tracking.experiment="], "the name of an experiment is needed"),
         (["hydra.launcher.nothing=1"], "this launcher has no such setting"),
-        (["+seed=1"], r"\+seed: is there already. Leave the plus out: seed=VALUE"),
-        (["~nothing"], "~nothing: there is nothing to be taken away"),
-        (["+strategy=qat"], "strategy: is chosen already. Leave the plus out"),
-        (["+strategy.x=1"], "strategy.x=1: there is no such setting"),
+        (["+seed=1"], r"\+seed: already set. Type seed=VALUE, without the \+"),
+        (["~nothing"], "~nothing: not set, so it cannot be removed"),
+        (["+strategy=qat"], r"\+strategy: already chosen. Type strategy=NAME, without the \+"),
+        (["+strategy.x=1"], "strategy.x=1: unknown setting"),
         (["strategy=qat", "strategy.range_init=tfmot"], "strategy.range_init: this setting was removed.*Delete"),
         (["strategy=qat", "+strategy.range_init=tfmot"], "strategy.range_init=tfmot: this setting was removed.*Delete"),
-        (["seed=range(0,3)"], "several values make a sweep, and a sweep is asked for with -m"),
+        (["seed=range(0,3)"], "several values require a sweep. Type -m"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
 def test_what_cannot_be_meant_is_one_message(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        composed(arguments)
+        compose_request(arguments)
 
 
 def test_several_values_of_a_name_are_refused_with_the_command_that_makes_them_one(
@@ -150,7 +150,7 @@ def test_several_values_of_a_name_are_refused_with_the_command_that_makes_them_o
     typed = ["model=keras_file", "model.path=a,b.keras"]
     monkeypatch.setattr(sys, "argv", ["run", *typed])
     with pytest.raises(UserError, match=r"\npython -m experiments.run model=keras_file 'model.path=\"a,b.keras\"'$"):
-        composed(typed)
+        compose_request(typed)
 
 
 @pytest.mark.parametrize(
@@ -163,29 +163,29 @@ def test_several_values_of_a_name_are_refused_with_the_command_that_makes_them_o
         (["seed=range(5,1)"], 0),
         (["seed=shuffle(range(0,4))"], 4),
         (["seed=choice(1,2,3)", "epochs=1"], 3),
-        ([f"seed=range(0,{MOST_JOBS})"], MOST_JOBS),
+        ([f"seed=range(0,{MAX_JOBS})"], MAX_JOBS),
     ],
 )
 def test_jobs_are_counted_without_being_made(swept: list[str], count: int) -> None:
-    assert count_of_jobs(OverridesParser.create().parse_overrides(swept)) == count
+    assert count_jobs(OverridesParser.create().parse_overrides(swept)) == count
 
 
 @pytest.mark.parametrize(
     ("swept", "message"),
     [
-        (["seed=range(0,10000000)"], "10,000,000 jobs, and a sweep has at most 10,000"),
+        (["seed=range(0,10000000)"], "10,000,000 jobs; a sweep has at most 10,000"),
         (["seed=range(0,3000)", "epochs=range(0,3000)"], r"9,000,000 jobs \(3,000 x 3,000\)"),
         (["seed=range(0,1,1e-9)"], "1,000,000,000 jobs"),
-        (["seed=range(0,1,0)"], "this range has no end"),
-        (["seed=range(0,1.0,0.0)"], "this range has no end"),
-        (["seed=range(0,inf)"], "this range has no end"),
-        (["seed=range(nan,1)"], "this range has no end"),
-        (["seed=interval(0,1)"], "an interval has no values to run"),
+        (["seed=range(0,1,0)"], "the range is infinite"),
+        (["seed=range(0,1.0,0.0)"], "the range is infinite"),
+        (["seed=range(0,inf)"], "the range is infinite"),
+        (["seed=range(nan,1)"], "the range is infinite"),
+        (["seed=interval(0,1)"], "an interval has no single values"),
     ],
 )
 def test_a_sweep_without_bound_is_refused_before_its_jobs_are_made(swept: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        count_of_jobs(OverridesParser.create().parse_overrides(swept))
+        count_jobs(OverridesParser.create().parse_overrides(swept))
 
 
 @pytest.fixture
@@ -205,12 +205,12 @@ def options(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("binary", "binary.yaml: no text in UTF-8 (invalid start byte, byte 2)."),
-        ("broken", "broken.yaml, line 2: cannot be read as YAML (expected ',' or ']', but got ':')."),
-        ("twice", "twice.yaml, line 2: cannot be read as YAML (found duplicate key bits)."),
-        ("code", "code.yaml, line 1: cannot be read as YAML (could not determine a constructor"),
+        ("binary", "binary.yaml: not UTF-8 text (invalid start byte, byte 2)."),
+        ("broken", "broken.yaml, line 2: invalid YAML (expected ',' or ']', but got ':')."),
+        ("twice", "twice.yaml, line 2: invalid YAML (found duplicate key bits)."),
+        ("code", "code.yaml, line 1: invalid YAML (could not determine a constructor"),
         ("itself", "The configuration contains itself"),
-        ("tag", "tag.yaml, line 1: cannot be read as YAML (x is no !!bool). Write a text in quotes, without a tag."),
+        ("tag", "tag.yaml, line 1: invalid YAML (x is not a valid !!bool). For text, use quotes and no tag."),
         ("set", "bits: Value 'set' is not a supported primitive type"),
     ],
 )
@@ -248,9 +248,9 @@ def test_a_file_that_memory_cannot_hold_is_refused(tmp_path: Path) -> None:
             ["model=keras_file", "model.path=nowhere (1).keras"],
             "model.path=nowhere (1).keras: cannot be read (No such file or directory).",
         ),
-        (["--config-name", "model/mlp"], "--config-name: the suite has its own configuration"),
-        (["hydra.run.dir=/dev/null/x"], "hydra.run.dir=/dev/null/x: this folder cannot be written"),
-        (["-m", "hydra.sweep.dir=/dev/null/x"], "hydra.sweep.dir=/dev/null/x: this folder cannot be written"),
+        (["--config-name", "model/mlp"], "--config-name: cannot be changed in this suite"),
+        (["hydra.run.dir=/dev/null/x"], "hydra.run.dir=/dev/null/x: the folder is not writable"),
+        (["-m", "hydra.sweep.dir=/dev/null/x"], "hydra.sweep.dir=/dev/null/x: the folder is not writable"),
         (["cache.dir=/dev/null/x"], "cache.dir: /dev/null/x cannot be written"),
         (["tracking.uri=http://127.0.0.1:1"], "tracking.uri=http://127.0.0.1:1: cannot be used, for nothing answers"),
         (["-m", "tracking.uri=http://127.0.0.1:1"], "tracking.uri=http://127.0.0.1:1: cannot be used, for nothing"),

@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import open_dict
 
-from experiments.runs.command_line import readable
+from experiments.runs.command_line import normalize
 from experiments.runs.composition import Composer
 from experiments.runs.configuration import read
 from experiments.runs.sweep import _jobs_of
@@ -66,7 +66,7 @@ def test_a_name_that_looks_like_a_reference_is_the_same_in_each_job(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a${x}.y").touch()
-    given = readable(["-m", "model=keras_file", "model.path=b", "dataset=npz", "dataset.path=c", f"{key}=a${{x}}.y"])
+    given = normalize(["-m", "model=keras_file", "model.path=b", "dataset=npz", "dataset.path=c", f"{key}=a${{x}}.y"])
     config = compose("config", given[1:], return_hydra_config=True)
     (job,) = _jobs_of(config)
     assert getattr(composer.request(job).experiment, key.partition(".")[0]).path == Path("a${x}.y")
@@ -97,12 +97,12 @@ def test_hydra_reads_the_files_once_for_each_choice_of_cards(
     ("job", "message"),
     [
         (["seed=x"], r"seed=x: input should be a valid integer"),
-        (["strategy=nope"], "there is no such option in conf/strategy"),
-        (["strategy=none", "strategy.layers=[a]"], "strategy.layers: this setting belongs to strategy=annotate"),
+        (["strategy=nope"], "unknown option in conf/strategy"),
+        (["strategy=none", "strategy.layers=[a]"], "strategy.layers: requires strategy=annotate"),
     ],
 )
 def test_the_job_that_is_refused_is_named(job: list[str], message: str, composer: Composer) -> None:
-    with pytest.raises(UserError, match=rf"{message}(.|\n)*\(in the run .*; nothing was run\)"):
+    with pytest.raises(UserError, match=rf"{message}(.|\n)*\(in the run .*; no run was started\)"):
         composer.request(job)
 
 

@@ -5,33 +5,36 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.runs.configuration import composed, configuration_explained
+from experiments.runs.configuration import compose_request, explaining_errors
 from experiments.system.errors import UserError, suggestion
 
 
 @pytest.mark.parametrize(("overrides", "threads"), [([], None), (["threads=2"], 2)])
 def test_threads_are_asked_for_only_where_somebody_does(overrides: list[str], threads: int | None) -> None:
-    assert composed(overrides).parameters["threads"] == threads
+    assert compose_request(overrides).parameters["threads"] == threads
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["suite=smoke"], r"with a plus: \+suite=NAME"),
-        (["hydra.launcher.n_jobs=4"], "Choose another, as in hydra/launcher=joblib"),
-        (["~strategy._target_"], "strategy: the _target_ of this option, which it lacks, does not make a"),
-        (["strategy._target_=experiments.model.mlp.MLP"], "does not make a experiments.strategy.Strategy"),
+        (["suite=smoke"], r"requires a plus. Type \+suite=NAME"),
+        (["hydra.launcher.n_jobs=4"], "Choose another launcher, as in hydra/launcher=joblib"),
+        (["~strategy._target_"], r"strategy: _target_ \(missing\) requires the name of a subclass of"),
+        (
+            ["strategy._target_=experiments.model.mlp.MLP"],
+            "a subclass of experiments.strategy.Strategy",
+        ),
         (
             ["model.path=my.keras"],
-            "model.path: this setting belongs to model=keras_file, and not to the option chosen here",
+            "model.path: requires model=keras_file; the option chosen here does not have it",
         ),
         (["training.learning_rate=inf"], "training.learning_rate=inf: input should be a finite number"),
         (["tracking.uri=postgres://me:secret@host/db"], r"tracking.uri=postgres://\*\*\*@host/db: give"),
         (["training=5"], "training"),
         (["epochs=${nothing}"], "nothing"),
-        (["strategy=[qat"], r"strategy=\[qat: this cannot be read as KEY=VALUE"),
-        (["strategy"], "strategy: this cannot be read as KEY=VALUE"),
-        (["epochs=1,5"], "epochs=1,5: several values make a sweep, and a sweep is asked for with -m"),
+        (["strategy=[qat"], r"strategy=\[qat: cannot be parsed as KEY=VALUE"),
+        (["strategy"], "strategy: cannot be parsed as KEY=VALUE"),
+        (["epochs=1,5"], "epochs=1,5: several values require a sweep. Type -m"),
         (["strategy=annotate", "strategy.layers=3"], r"strategy.layers=3: input should be a list, as in \[a,b\]"),
         (["strategy=prune_cluster_qat", "strategy.clusters=2"], "strategy.clusters=2: input should be greater than or"),
     ],
@@ -39,7 +42,7 @@ def test_threads_are_asked_for_only_where_somebody_does(overrides: list[str], th
 )
 def test_a_mistake_is_a_message_that_says_what_is_right(overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        composed(overrides)
+        compose_request(overrides)
 
 
 def test_a_name_is_proposed_whatever_its_case() -> None:
@@ -49,14 +52,14 @@ def test_a_name_is_proposed_whatever_its_case() -> None:
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        ("!!bool x", "x is no !!bool"),
-        ("!!int abc", "abc is no !!int"),
-        ("!!int ''", "an empty text is no !!int"),
-        ("!!float x", "x is no !!float"),
-        ("!!timestamp x", "x is no !!timestamp"),
-        ("!!timestamp 2020-13-45", "2020-13-45 is no !!timestamp"),
-        ("0x_", "0x_ is no !!int"),
-        ("!!python/object/apply:pathlib.Path [1]", "what stands here is no !!python/object/apply:pathlib.Path"),
+        ("!!bool x", "x is not a valid !!bool"),
+        ("!!int abc", "abc is not a valid !!int"),
+        ("!!int ''", "an empty text is not a valid !!int"),
+        ("!!float x", "x is not a valid !!float"),
+        ("!!timestamp x", "x is not a valid !!timestamp"),
+        ("!!timestamp 2020-13-45", "2020-13-45 is not a valid !!timestamp"),
+        ("0x_", "0x_ is not a valid !!int"),
+        ("!!python/object/apply:pathlib.Path [1]", "this value is not a valid !!python/object/apply:pathlib.Path"),
         ("!!python/object:os.System {}", "could not determine a constructor"),
     ],
 )
@@ -65,12 +68,12 @@ def test_a_value_of_which_yaml_can_make_nothing_is_named_with_its_file_and_line(
 ) -> None:
     (tmp_path / "mine.yaml").write_text(f"first: 1\nsecond: {value}\n")
     with (
-        pytest.raises(UserError, match=rf"mine\.yaml, line 2: cannot be read as YAML \({told}"),
-        configuration_explained(),
+        pytest.raises(UserError, match=rf"mine\.yaml, line 2: invalid YAML \({told}"),
+        explaining_errors(),
     ):
         OmegaConf.load(tmp_path / "mine.yaml")
 
 
 def test_a_fault_in_the_code_is_no_wrong_configuration() -> None:
-    with pytest.raises(KeyError), configuration_explained():
+    with pytest.raises(KeyError), explaining_errors():
         dict[str, int]()["x"]

@@ -19,7 +19,7 @@ from experiments.model import Architecture
 from experiments.record.run_record import Setting
 from experiments.runs import worker as isolation
 from experiments.runs.pipeline import Experiment
-from experiments.runs.worker import RunFailed, check_apart, run_apart
+from experiments.runs.worker import RunFailed, check_in_process, run_in_process
 from experiments.strategy.none import Nothing
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError
@@ -71,7 +71,7 @@ def experiment(model: Architecture, folder: Path, threads: int = 1) -> Experimen
 
 
 def test_the_record_of_a_run_comes_back(tmp_path: Path) -> None:
-    record = run_apart(experiment(Tiny(), tmp_path))
+    record = run_in_process(experiment(Tiny(), tmp_path))
     assert record.metrics()["epochs_trained"] == 1
 
 
@@ -79,7 +79,7 @@ def test_tensorflow_stays_out_of_the_process_that_keeps_the_records(tmp_path: Pa
     # Other tests of this process may have imported it, so a fresh one is asked.
     script = (
         "from pathlib import Path\nfrom tests.test_isolation import *\n"
-        f"run_apart(experiment(Tiny(), Path({str(tmp_path)!r})))\nprint('tensorflow' in sys.modules)"
+        f"run_in_process(experiment(Tiny(), Path({str(tmp_path)!r})))\nprint('tensorflow' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], env=ENVIRONMENT, cwd=REPOSITORY, capture_output=True, text=True, check=False
@@ -89,7 +89,7 @@ def test_tensorflow_stays_out_of_the_process_that_keeps_the_records(tmp_path: Pa
 
 def test_what_a_run_leaves_in_its_temporary_folder_goes_with_it(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    run_apart(experiment(Tiny(), tmp_path))
+    run_in_process(experiment(Tiny(), tmp_path))
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(("__autograph", "run-"))]
 
 
@@ -116,7 +116,7 @@ def test_tfmot_s_functions_are_not_rewritten_again_by_each_run_of_a_sweep() -> N
     [
         ("SIGSEGV", "crashed with SIGSEGV in native code, in built (pipeline.py"),
         ("SIGABRT", "crashed with SIGABRT in native code"),
-        ("SIGKILL", "was killed, as the system does when memory runs out"),
+        ("SIGKILL", "was killed, probably because memory ran out"),
         ("exit", "ended with exit code 7"),
         ("bug", "ZeroDivisionError: a bug"),
         ("mistake", "a mistake that its reader can mend"),
@@ -124,7 +124,7 @@ def test_tfmot_s_functions_are_not_rewritten_again_by_each_run_of_a_sweep() -> N
 )
 def test_a_run_that_ends_badly_is_told_in_a_line(way: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(RunFailed) as failure:
-        run_apart(experiment(Hostile(way=way), tmp_path))
+        run_in_process(experiment(Hostile(way=way), tmp_path))
     assert said in failure.value.failure.reason
     assert "\n" not in failure.value.failure.reason
 
@@ -138,19 +138,19 @@ def test_a_run_that_is_killed_while_it_hands_its_record_over_is_told_in_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(isolation, "_run", killed_while_it_tells)
-    with pytest.raises(RunFailed, match="was killed, as the system does when memory runs out"):
-        run_apart(experiment(Tiny(), tmp_path))
+    with pytest.raises(RunFailed, match="was killed, probably because memory ran out"):
+        run_in_process(experiment(Tiny(), tmp_path))
 
 
 def test_the_details_say_where_a_crash_happened(tmp_path: Path) -> None:
     with pytest.raises(RunFailed) as failure:
-        run_apart(experiment(Hostile(way="SIGSEGV"), tmp_path))
+        run_in_process(experiment(Hostile(way="SIGSEGV"), tmp_path))
     assert "Segmentation fault" in failure.value.failure.details
     assert "in build" in failure.value.failure.details
 
 
 def test_the_number_of_threads_decides_which_training_is_meant(tmp_path: Path) -> None:
-    keys = {run_apart(experiment(Tiny(), tmp_path, threads)).baseline.key for threads in (1, 2)}
+    keys = {run_in_process(experiment(Tiny(), tmp_path, threads)).baseline.key for threads in (1, 2)}
     assert len(keys) == 2
 
 
@@ -159,7 +159,7 @@ def in_a_fresh_process(code: str, folder: Path, **environment: str) -> str:
     script = (
         "import os, resource, signal, sys, time\nfrom pathlib import Path\nfrom tests.test_isolation import *\n"
         "def tried():\n"
-        f"    try:\n        run_apart(experiment(Tiny(), Path({str(folder)!r})))\n        print('it ran')\n"
+        f"    try:\n        run_in_process(experiment(Tiny(), Path({str(folder)!r})))\n        print('it ran')\n"
         "    except (RunFailed, UserError) as error:\n        print(error)\n"
         f"{code}"
     )
@@ -186,25 +186,23 @@ def test_a_fork_server_that_is_killed_while_it_loads_is_told(tmp_path: Path) -> 
     (tmp_path / "deadly_module.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     path = f"{ENVIRONMENT['PYTHONPATH']}{os.pathsep}{tmp_path}"
     said = in_a_fresh_process("isolation.load_ahead(['deadly_module'])\ntried()", tmp_path, PYTHONPATH=path)
-    assert said == (
-        "The process that loads TensorFlow for all runs was killed, as the system does when memory runs out."
-    )
+    assert said == ("The process that loads TensorFlow for all runs was killed, probably because memory ran out.")
 
 
 def test_a_limit_of_the_shell_on_memory_is_told_where_a_process_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resource.getrlimit", lambda _: (2**31, 2**31))
-    assert "no more than 2.0 GiB of memory here" in isolation._crashed(1, "").reason
+    assert "no more than 2.0 GiB of memory here" in isolation._explain_crash(1, "").reason
     assert "no more than 2.0 GiB of memory here" in isolation.Failure.of(MemoryError()).reason
 
 
 def test_where_no_shell_limits_memory_nothing_is_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resource.getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
-    assert isolation._crashed(1, "").reason == "The process of this run ended with exit code 1."
+    assert isolation._explain_crash(1, "").reason == "The process of this run ended with exit code 1."
 
 
 def test_memory_that_a_shell_does_not_allow_is_told(tmp_path: Path) -> None:
     code = "resource.setrlimit(resource.RLIMIT_AS, (5 * 2**28, 5 * 2**28))\ntried()"
-    assert "raise the limit of the shell with `ulimit -v unlimited`" in in_a_fresh_process(code, tmp_path)
+    assert "Raise the limit with `ulimit -v unlimited`" in in_a_fresh_process(code, tmp_path)
 
 
 def test_too_few_file_descriptors_are_told(tmp_path: Path) -> None:
@@ -219,10 +217,10 @@ def test_too_few_file_descriptors_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["bug", "SIGSEGV"])
 def test_a_check_leaves_what_is_no_mistake_of_the_user_to_the_run(way: str, tmp_path: Path) -> None:
-    check_apart(experiment(Hostile(way=way), tmp_path))
+    check_in_process(experiment(Hostile(way=way), tmp_path))
 
 
 def test_a_check_finds_what_the_user_can_mend(tmp_path: Path) -> None:
-    check_apart(experiment(Tiny(), tmp_path))
+    check_in_process(experiment(Tiny(), tmp_path))
     with pytest.raises(UserError, match="a mistake that its reader can mend"):
-        check_apart(experiment(Hostile(way="mistake"), tmp_path))
+        check_in_process(experiment(Hostile(way="mistake"), tmp_path))

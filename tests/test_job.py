@@ -9,8 +9,8 @@ import pytest
 
 from experiments.record.identity import content_of
 from experiments.runs import job
-from experiments.runs.configuration import Request, composed
-from experiments.runs.job import JobError, StoreGoneError, perform
+from experiments.runs.configuration import Request, compose_request
+from experiments.runs.job import JobError, StoreUnavailableError, run_job
 from experiments.runs.worker import Failure, RunFailed
 from experiments.system.errors import UserError
 from experiments.system.stamp import runtimes
@@ -26,10 +26,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def asked(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
     """A run that ends well, in an experiment of its own."""
-    monkeypatch.setattr(job, "run_apart", lambda experiment: None)
+    monkeypatch.setattr(job, "run_in_process", lambda experiment: None)
     monkeypatch.setattr(job, "write_files", lambda *_: None)
     address = (f"tracking.uri=sqlite:///{folder / 'mlflow.db'}", f"tracking.experiment={tmp_path.name}")
-    return composed([*address, f"cache.dir={tmp_path / 'cache'}"])
+    return compose_request([*address, f"cache.dir={tmp_path / 'cache'}"])
 
 
 def raising(error: Exception) -> Any:
@@ -49,7 +49,7 @@ def test_a_result_that_cannot_be_recorded_is_a_failed_run_and_no_mistake_of_the_
 ) -> None:
     monkeypatch.setattr(Store, "finish", raising(UserError("the store is gone")))
     with pytest.raises(JobError, match=r"none.*: its result could not be recorded: the store is gone"):
-        perform(asked, job=0)
+        run_job(asked, job=0)
 
 
 @pytest.mark.parametrize("error", [UserError("no"), OSError(28, "No space left on device"), ZeroDivisionError("a bug")])
@@ -58,7 +58,7 @@ def test_whatever_a_result_cannot_be_recorded_for_the_run_is_closed_and_says_it(
 ) -> None:
     monkeypatch.setattr(Store, "finish", raising(error))
     with pytest.raises(JobError):
-        perform(asked, job=0)
+        run_job(asked, job=0)
     row = recorded(asked)
     assert row["status"] == "FAILED"
     assert row["error"].startswith("its result could not be recorded: ")
@@ -72,16 +72,16 @@ def test_a_file_that_is_gone_when_its_run_begins_is_a_failed_run(
 ) -> None:
     monkeypatch.setattr(job, "run_key", raising(UserError("b.npz: cannot be read (Permission denied).")))
     with pytest.raises(JobError, match=r"failed: none.*: b\.npz: cannot be read"):
-        perform(asked, job=0)
+        run_job(asked, job=0)
     row = recorded(asked)
     assert (row["status"], row["error"]) == ("FAILED", "b.npz: cannot be read (Permission denied).")
 
 
 def test_a_run_of_its_own_says_how_it_was_made(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "run_apart", raising(UserError("no")))
+    monkeypatch.setattr(job, "run_in_process", raising(UserError("no")))
     monkeypatch.setattr("sys.argv", ["run.py", "strategy=none", "tracking.uri=postgresql://me:secret@host/db"])
     with pytest.raises(JobError):
-        perform(asked, job=0)
+        run_job(asked, job=0)
     store = connect(asked.tracking, create=False)
     said = "python -m experiments.run strategy=none tracking.uri=postgresql://***@host/db"
     assert store.commands([recorded(asked)["run_id"]]) == [said]
@@ -113,10 +113,10 @@ def test_a_card_s_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch:
 def test_a_run_that_is_stopped_when_its_store_is_gone_is_stopped(
     asked: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "run_apart", raising(KeyboardInterrupt()))  # type: ignore[arg-type]
+    monkeypatch.setattr(job, "run_in_process", raising(KeyboardInterrupt()))  # type: ignore[arg-type]
     monkeypatch.setattr(Store, "close", raising(UserError("gone")))
     with pytest.raises(KeyboardInterrupt):
-        perform(asked, job=0)
+        run_job(asked, job=0)
 
 
 def own_architecture(folder: Path, module: str) -> Any:
@@ -162,19 +162,19 @@ def test_another_version_of_a_runtime_is_another_run(
 
 
 def test_a_run_that_cannot_be_started_is_closed(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "run_apart", raising(FileNotFoundError(2, "No usable temporary directory")))
+    monkeypatch.setattr(job, "run_in_process", raising(FileNotFoundError(2, "No usable temporary directory")))
     with pytest.raises(JobError, match="No usable temporary directory"):
-        perform(asked, job=0)
+        run_job(asked, job=0)
     assert recorded(asked)["status"] == "FAILED"
 
 
 def test_a_failure_whose_details_find_no_room_is_recorded_without_them(
     asked: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "run_apart", raising(RunFailed(Failure("it broke", "how"))))
+    monkeypatch.setattr(job, "run_in_process", raising(RunFailed(Failure("it broke", "how"))))
     monkeypatch.setattr(Store, "fail", raising(UserError("no room")))
     with pytest.raises(JobError, match=r"it broke\n\(its details could not be recorded: no room\)"):
-        perform(asked, job=0)
+        run_job(asked, job=0)
     assert recorded(asked)["status"] == "FAILED"
 
 
@@ -183,6 +183,6 @@ def test_a_failure_that_a_store_is_gone_for_says_both(asked: Request, monkeypatc
         monkeypatch.setattr(job, "connect", raising(UserError("nobody answers")))
         raise RunFailed(Failure("it broke", "how"))
 
-    monkeypatch.setattr(job, "run_apart", fail_and_take_the_store_along)
-    with pytest.raises(StoreGoneError, match="it broke\nand that could not be recorded: nobody answers"):
-        perform(asked, job=0)
+    monkeypatch.setattr(job, "run_in_process", fail_and_take_the_store_along)
+    with pytest.raises(StoreUnavailableError, match="it broke\nThe failure could not be recorded: nobody answers"):
+        run_job(asked, job=0)

@@ -95,11 +95,11 @@ def test_values_are_rounded_to_the_nearest_level_and_stay_where_there_is_none() 
 
 @pytest.mark.tensorflow
 def test_every_layer_of_a_network_with_branches_is_measured_alone() -> None:
-    from experiments.runs.configuration import composed
+    from experiments.runs.configuration import compose_request
     from experiments.sensitivity import find
 
     overrides = ["model=resnet8", "epochs=0", "dataset.train_samples=300", "dataset.test_samples=10"]
-    findings = find(composed(overrides).experiment, Options(images=20, max_drop=1.0))
+    findings = find(compose_request(overrides).experiment, Options(images=20, max_drop=1.0))
     assert {"stem", "conv_0a", "add_0", "shortcut_1", "pool", "dense"} <= set(findings.alone)
     assert findings.proposal.chosen == findings.units
     assert findings.rounded.rms_logit_error > 0
@@ -108,10 +108,10 @@ def test_every_layer_of_a_network_with_branches_is_measured_alone() -> None:
 
 @pytest.mark.tensorflow
 def test_a_model_without_a_layer_to_choose_is_refused() -> None:
-    from experiments.runs.configuration import composed
+    from experiments.runs.configuration import compose_request
     from experiments.sensitivity import find
 
-    asked = composed(["dataset.train_samples=20", "dataset.test_samples=10"]).experiment
+    asked = compose_request(["dataset.train_samples=20", "dataset.test_samples=10"]).experiment
     with pytest.raises(UserError, match="model=article_cnn: none of its layers computes"):
         find(replace(asked, model=Nothing()), Options())
 
@@ -174,7 +174,7 @@ def test_the_command_prints_a_proposal_and_writes_a_table_and_a_picture(tmp_path
         ("max_drop=much", "max_drop=much"),
         ("images=0", "images=0"),
         ("strategy=qat", "no strategy is chosen here"),
-        ("model=resnet", "model=resnet: there is no such option"),
+        ("model=resnet", "model=resnet: unknown option"),
     ],
 )
 def test_a_wrong_setting_is_told_in_a_line(argument: str, said: str, tmp_path: Path) -> None:

@@ -13,14 +13,14 @@ from experiments.comparison.columns import frame
 from experiments.comparison.files import FORMS
 from experiments.record.run_record import Setting
 from experiments.runs import sweep
-from experiments.runs.configuration import composed
+from experiments.runs.configuration import compose_request
 from experiments.runs.sweep import (
     SweepCallback,
     check_launcher,
-    check_one_place,
-    duration_text,
+    check_same_store,
+    format_duration,
     shared_modules,
-    threads_of_a_job,
+    threads_per_job,
     training_totals,
 )
 from experiments.system.disk import RESERVED
@@ -51,21 +51,21 @@ def launcher(option: str, *changes: str) -> Any:
     ],
 )
 def test_joblib_s_jobs_share_the_cores(n_jobs: int, jobs: int, cores: int, threads: int) -> None:
-    assert threads_of_a_job(launcher("joblib", f"n_jobs={n_jobs}"), [None] * jobs, cores) == threads
+    assert threads_per_job(launcher("joblib", f"n_jobs={n_jobs}"), [None] * jobs, cores) == threads
 
 
 @pytest.mark.parametrize(("option", "asks"), [("ray", "ray.remote.num_cpus"), ("submitit", "cpus_per_task")])
 def test_a_job_on_a_cluster_has_what_it_asks_of_its_node(option: str, asks: str) -> None:
-    assert threads_of_a_job(launcher(option, f"{asks}=3"), [None] * 100, cores=2) == 3
+    assert threads_per_job(launcher(option, f"{asks}=3"), [None] * 100, cores=2) == 3
 
 
 def test_one_job_after_another_has_no_number_of_its_own() -> None:
     basic = OmegaConf.create({"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"})
-    assert threads_of_a_job(basic, [None] * 4, cores=8) is None
+    assert threads_per_job(basic, [None] * 4, cores=8) is None
 
 
 def test_jobs_that_ask_for_threads_have_those_and_no_others() -> None:
-    assert threads_of_a_job(launcher("joblib", "n_jobs=2"), [1, 2], cores=8) is None
+    assert threads_per_job(launcher("joblib", "n_jobs=2"), [1, 2], cores=8) is None
 
 
 @pytest.mark.parametrize(
@@ -87,18 +87,21 @@ def test_launchers_that_are_there_pass() -> None:
 
 def test_more_cores_for_a_job_than_ray_has_are_refused() -> None:
     pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="the extra ray is not installed")
-    with pytest.raises(UserError, match=r"hydra.launcher.ray.remote.num_cpus=3: there are 2 here"):
+    with pytest.raises(UserError, match=r"hydra.launcher.ray.remote.num_cpus=3: requires at most 2"):
         check_launcher(launcher("ray", "ray.init.num_cpus=2", "ray.remote.num_cpus=3"))
     check_launcher(launcher("ray", "ray.init.num_cpus=2", "ray.remote.num_cpus=2"))
 
 
 def test_a_sweep_is_kept_in_one_place() -> None:
-    with pytest.raises(UserError, match=r"would go to sqlite:///mlflow\.db \(a\) and sqlite:///mlflow\.db \(b\)"):
-        check_one_place([Tracking(experiment=name) for name in ("a", "b", "a")])
+    with pytest.raises(
+        UserError,
+        match=r"all of its runs, not sqlite:///mlflow\.db \(a\) and sqlite:///mlflow\.db \(b\)",
+    ):
+        check_same_store([Tracking(experiment=name) for name in ("a", "b", "a")])
 
 
 def test_whether_the_load_is_watched_may_differ_within_a_sweep() -> None:
-    check_one_place([Tracking(), Tracking(system_metrics=True)])
+    check_same_store([Tracking(), Tracking(system_metrics=True)])
 
 
 FAULT = """
@@ -107,7 +110,7 @@ from experiments import run
 from experiments.runs import job
 def perform(*_, **__):
     raise ValueError("shape mismatch")
-job.perform = perform
+job.run_job = perform
 sys.argv = ["experiments.run", *{arguments}]
 run.main()
 """
@@ -121,7 +124,7 @@ def test_a_fault_of_the_suite_is_told_as_one_and_not_as_a_wrong_configuration(
     done = subprocess.run(script, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "ValueError: shape mismatch" in done.stderr
-    assert "This is a fault of the suite itself" in done.stderr
+    assert "This is a bug in the suite" in done.stderr
 
 
 def row(trained: int, from_cache: int, seconds: float, seconds_reused: float, **more: Any) -> dict[str, Any]:
@@ -141,12 +144,12 @@ def test_epochs_of_the_cache_and_of_finished_runs_were_saved() -> None:
 
 def test_what_failed_runs_trained_is_said_not_to_be_counted() -> None:
     rows = [row(2, 0, seconds=20, seconds_reused=0), {"status": "FAILED"}]
-    assert training_totals(rows).endswith("Epochs trained by 1 runs that failed are not counted.")
+    assert training_totals(rows).endswith("The 1 failed runs are not counted.")
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(8.4, "8 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")])
 def test_times_are_told_as_people_tell_them(seconds: float, said: str) -> None:
-    assert duration_text(seconds) == said
+    assert format_duration(seconds) == said
 
 
 @pytest.mark.parametrize(
@@ -158,7 +161,7 @@ def test_times_are_told_as_people_tell_them(seconds: float, said: str) -> None:
     ],
 )
 def test_what_several_runs_need_is_loaded_once_for_them(strategies: list[str], shared: list[str]) -> None:
-    experiments = [composed([f"strategy={name}"]).experiment for name in strategies]
+    experiments = [compose_request([f"strategy={name}"]).experiment for name in strategies]
     assert shared_modules(experiments) == shared
 
 
@@ -186,7 +189,7 @@ def test_a_sweep_of_which_no_run_was_recorded_lists_its_jobs_and_has_failed(
     with pytest.raises(SystemExit) as ended:
         callback.on_multirun_end()
     assert ended.value.code == 1
-    assert capsys.readouterr().err == "2 of 2 jobs left no run:\n  strategy=none seed=1\n  strategy=qat seed=1\n"
+    assert capsys.readouterr().err == "2 of 2 jobs recorded no run:\n  strategy=none seed=1\n  strategy=qat seed=1\n"
     assert store.client.get_run(callback._sweep).info.status == "FAILED"
 
 
@@ -213,7 +216,7 @@ def test_a_comparison_that_finds_no_room_is_one_message_after_the_list_of_what_f
     assert said[0] == "1 of 1 runs failed:"
     (refused,) = said[2:]
     assert refused.startswith("The comparison cannot be written ([Errno 28] No space left on device; the disk at /")
-    assert refused.endswith("). Make room there, or set TMPDIR.")
+    assert refused.endswith("). Free space there, or set TMPDIR.")
 
 
 @pytest.mark.usefixtures("no_room")
@@ -222,7 +225,7 @@ def test_a_sweep_whose_comparison_finds_no_room_has_failed_and_was_not_killed(st
     failed_run(store, callback._sweep)
     with pytest.raises(SystemExit):
         callback.on_multirun_end()
-    callback._close_if_early()
+    callback._close_early()
     assert store.client.get_run(callback._sweep).info.status == "FAILED"
 
 

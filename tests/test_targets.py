@@ -10,7 +10,7 @@ import pytest
 
 from experiments.dataset import Source
 from experiments.dataset.npz import Npz
-from experiments.runs.configuration import KINDS, composed, dataset_of
+from experiments.runs.configuration import KINDS, compose_request, read_dataset
 from experiments.runs.targets import EARLIER, make
 from experiments.strategy import Strategy
 from experiments.system.cache import Cache
@@ -47,7 +47,7 @@ def recorded(target: str, **values: Any) -> str:
 
 
 def test_a_recorded_data_set_comes_back() -> None:
-    assert dataset_of(RECORDED) == Npz(path=Path("my.npz"))
+    assert read_dataset(RECORDED) == Npz(path=Path("my.npz"))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_recorded_data_set_comes_back() -> None:
 )  # fmt: skip
 def test_whatever_else_a_recorded_configuration_names_is_refused_and_not_run(mark: Path, target: str) -> None:
     with pytest.raises(UserError, match=r"dataset: the recorded config\.yaml names .*--module"):
-        dataset_of(recorded(target, filepath_or_buffer=mark.with_name("evil.pkl")))
+        read_dataset(recorded(target, filepath_or_buffer=mark.with_name("evil.pkl")))
     assert not mark.exists()
 
 
@@ -72,20 +72,20 @@ def test_whatever_else_a_recorded_configuration_names_is_refused_and_not_run(mar
     ],
 )  # fmt: skip
 def test_a_class_inside_a_value_is_refused(mark: Path, value: str) -> None:
-    with pytest.raises(UserError, match=r"dataset\.path.*: an option holds plain values"):
-        dataset_of(recorded("experiments.dataset.npz.Npz", path=value))
+    with pytest.raises(UserError, match=r"dataset\.path.*: an option requires plain values"):
+        read_dataset(recorded("experiments.dataset.npz.Npz", path=value))
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("key", ["_args_", "_partial_", "_recursive_", "_convert_"])
 def test_hydra_s_special_keys_are_refused(key: str) -> None:
-    with pytest.raises(UserError, match=rf"dataset\.{key}: an option holds plain values"):
-        dataset_of(recorded("experiments.dataset.npz.Npz", path="x.npz", **{key: "true"}))
+    with pytest.raises(UserError, match=rf"dataset\.{key}: an option requires plain values"):
+        read_dataset(recorded("experiments.dataset.npz.Npz", path="x.npz", **{key: "true"}))
 
 
 @pytest.mark.parametrize("text", ["${oc.env:HOME}/x.npz", "${oc.decode:'1'}", "${now:%Y}", "${tracking.uri}"])
 def test_interpolations_of_a_recorded_configuration_are_texts(text: str) -> None:
-    made = dataset_of(recorded("experiments.dataset.npz.Npz", path=f'"{text}"'))
+    made = read_dataset(recorded("experiments.dataset.npz.Npz", path=f'"{text}"'))
     assert made == Npz(path=Path(text))
 
 
@@ -99,31 +99,31 @@ def test_interpolations_of_a_recorded_configuration_are_texts(text: str) -> None
 )  # fmt: skip
 def test_a_text_that_is_no_recorded_configuration_is_one_message(text: str) -> None:
     with pytest.raises(UserError, match=r"the recorded config\.yaml"):
-        dataset_of(text)
+        read_dataset(text)
 
 
 def test_a_module_of_the_user_s_own_is_imported_when_it_is_named(mark: Path) -> None:
-    with pytest.raises(UserError, match=r"evil\.Data, does not make a experiments\.dataset\.Source"):
-        dataset_of(recorded("evil.Data"), modules=["evil"])
+    with pytest.raises(UserError, match=r"\(evil\.Data\) requires the name of a subclass of .*\.dataset\.Source"):
+        read_dataset(recorded("evil.Data"), modules=["evil"])
     assert mark.exists()
 
 
 @pytest.mark.parametrize("target", ["os.system", "subprocess.Popen", "pandas.read_pickle", "builtins.eval"])
 def test_what_a_command_names_is_of_the_right_kind_before_it_is_called(mark: Path, target: str) -> None:
-    with pytest.raises(UserError, match=rf"dataset: the _target_ of this option, {target}, does not make a"):
-        composed([f"dataset._target_={target}", f"+dataset.args=touch {mark}"])
+    with pytest.raises(UserError, match=rf"dataset: _target_ \({target}\) requires the name of a subclass of"):
+        compose_request([f"dataset._target_={target}", f"+dataset.args=touch {mark}"])
     assert not mark.exists()
 
 
 @pytest.mark.parametrize(
     ("target", "told"),
     [
-        ("nowhere.Data", "there is no module nowhere"),
-        ("experiments.dataset.nowhere.Data", r"there is no module experiments\.dataset\.nowhere"),
-        ("experiments.dataset.Source", "does not define read"),
-        ("experiments.dataset.npz.Missing", "does not make a"),
-        ("NPZ", "does not make a"),
-        (7, "does not make a"),
+        ("nowhere.Data", "requires the module nowhere"),
+        ("experiments.dataset.nowhere.Data", r"requires the module experiments\.dataset\.nowhere"),
+        ("experiments.dataset.Source", "must define read"),
+        ("experiments.dataset.npz.Missing", "requires the name of a subclass"),
+        ("NPZ", "requires the name of a subclass"),
+        (7, "requires the name of a subclass"),
     ],
 )
 def test_a_class_that_cannot_be_used_is_a_message(target: Any, told: str) -> None:

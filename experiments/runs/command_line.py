@@ -1,4 +1,4 @@
-"""Command-line arguments as Hydra reads them: names of files are taken as they stand, whatever characters they hold."""
+"""Command-line arguments in the form that Hydra reads; file names are taken literally, whatever they contain."""
 
 import re
 import shlex
@@ -23,94 +23,94 @@ from experiments.system.errors import UserError, suggestion
 from experiments.system.options import CONF
 
 COMMAND = ("python", "-m", "experiments.run")
-MOST_JOBS = 10_000
-LONGEST = 10_000  # characters of an argument; Hydra's parser is recursive
+MAX_JOBS = 10_000
+MAX_LENGTH = 10_000  # characters of an argument; Hydra's parser is recursive
 SETTING = re.compile(r"(\+{0,2}[A-Za-z_]\w*(?:\.\w+)+)=(.*)", re.DOTALL)
-# Settings whose values are names: `true` or `12` is a file like any other.
+# Settings whose values are names: `true` or `12` is a valid file name.
 NAMES = (".path", ".dir", ".uri", ".experiment", ".module")
 QUOTING = (
-    "A value with characters that mean something (= , : ( ) [ ] { } # ~ quotes, accents) is put in double quotes, and "
-    "the whole argument in single ones for the shell, as in 'strategy.layers=[\"conv(1)\"]'."
+    "A value with special characters (= , : ( ) [ ] { } # ~ quotes, accents) requires double quotes, and the whole "
+    "argument single quotes for the shell, as in 'strategy.layers=[\"conv(1)\"]'."
 )
 SINGLE = ("training", "finetune", "latency", "cache", "tracking")
-OWN = ("hydra.callbacks", "hydra.sweeper", "hydra/sweeper")
+RESERVED = ("hydra.callbacks", "hydra.sweeper", "hydra/sweeper")
 
 
-def readable(arguments: Sequence[str]) -> list[str]:
-    """The arguments in an order and a form that Hydra understands.
+def normalize(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments in an order and a form that Hydra accepts.
 
     Raises:
-        UserError: one of them is no text, or would hide the suite's own configuration.
+        UserError: an argument is not UTF-8 text, or would hide the suite's own configuration.
     """
     for argument in arguments:
         _check_text(argument)
     options = [each for each in arguments if not _is_override(each)]
-    if moved := next((each for each in options if each.startswith(("-cp", "--config-p"))), None):
-        raise UserError(f"{moved}: the suite has its own configuration. Add options of yours with --config-dir FOLDER.")
-    if named := next((each for each in options if each.startswith(("-cn", "--config-n"))), None):
+    if own_path := next((each for each in options if each.startswith(("-cp", "--config-p"))), None):
+        raise UserError(f"{own_path}: cannot be changed in this suite. Add your own options with --config-dir FOLDER.")
+    if own_name := next((each for each in options if each.startswith(("-cn", "--config-n"))), None):
         raise UserError(
-            f"{named}: the suite has its own configuration, of which options are chosen one by one, as in model=mlp. "
-            "Add options of yours with --config-dir FOLDER; a file FOLDER/suite/NAME.yaml of several settings is taken "
-            "with +suite=NAME."
+            f"{own_name}: cannot be changed in this suite. Choose options one by one, as in model=mlp. Add your own "
+            "options with --config-dir FOLDER; for several settings at once, write FOLDER/suite/NAME.yaml and type "
+            "+suite=NAME."
         )
     sweeps = bool({"-m", "--multirun"} & set(options))
-    return [*options, *(_taken_as_it_stands(each, sweeps) for each in arguments if _is_override(each))]
+    return [*options, *(_literal(each, sweeps) for each in arguments if _is_override(each))]
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
-    """Refuse values that Hydra would accept and make nothing of.
+    """Reject values that Hydra would accept but could not use.
 
     Raises:
-        UserError: a group of options is given something else than a name, or a part of Hydra is changed that the suite
-            needs.
+        UserError: a config group is given a value that is not an option's name, or a part of Hydra's configuration that
+            the suite needs is changed.
     """
     for argument in filter(_is_override, arguments):
         override = _parsed(argument)
         if override is None or not override.key_or_group:
-            raise UserError(cannot_be_read(argument, arguments))
-        _check_own(override)
+            raise UserError(parse_error(argument, arguments))
+        _check_reserved(override)
         _check_choice(override)
 
 
-def cannot_be_read(argument: str, arguments: Sequence[str] = ()) -> str:
-    """What is said of an argument that Hydra's grammar refuses, with the command that quotes it."""
+def parse_error(argument: str, arguments: Sequence[str] = ()) -> str:
+    """Return the message for an argument that Hydra's grammar rejects, with the command that quotes it."""
     key, equals, value = argument.partition("=")
-    said = f"{argument}: this cannot be read as KEY=VALUE"
+    problem = f"{argument}: cannot be parsed as KEY=VALUE"
     if not equals or not re.fullmatch(r"[+~]{0,2}[\w./@-]+", key):
-        return f"{said}, as in epochs=5 or strategy=qat."
+        return f"{problem}, as in epochs=5 or strategy=qat."
     right = f"{key}={_quoted_value(value)}"
     if "." not in key or _parsed(right) is None:
-        return f"{said}. Close every bracket and quote. {QUOTING}"
-    return f"{said}. {QUOTING} To give this value as it stands:\n{command(arguments, argument, right)}"
+        return f"{problem}. Close every bracket and quote. {QUOTING}"
+    return f"{problem}. {QUOTING} To use this value literally, type:\n{command(arguments, argument, right)}"
 
 
 def command(arguments: Sequence[str], wrong: str = "", right: str = "", *options: str) -> str:
-    """The command to type in a shell, with one argument replaced; or that argument alone, where no command is known."""
+    """Return the shell command with one argument replaced, or only that argument if the command is not known."""
     if wrong not in arguments:
         return shlex.quote(right)
     return shlex.join([*COMMAND, *options, *(right if each == wrong else each for each in arguments)])
 
 
-def count_of_jobs(overrides: Sequence[Override]) -> int:
-    """How many jobs a sweep has, without making them.
+def count_jobs(overrides: Sequence[Override]) -> int:
+    """Return the number of jobs of a sweep, without creating them.
 
     Raises:
-        UserError: they are more than MOST_JOBS, or a range has no end.
+        UserError: the sweep has more than MOST_JOBS, or a range is infinite.
     """
     swept = [each for each in overrides if each.is_sweep_override()]
     counts = [_count(each) for each in swept]
-    if prod(counts) > MOST_JOBS:
+    if prod(counts) > MAX_JOBS:
         each = " x ".join(f"{count:,}" for count in counts)
         product = f" ({each})" if len(counts) > 1 else ""
         raise UserError(
-            f"{' '.join(str(each.input_line) for each in swept)}: {prod(counts):,} jobs{product}, and a sweep has at "
-            f"most {MOST_JOBS:,}. Give shorter ranges, or several sweeps."
+            f"{' '.join(str(each.input_line) for each in swept)}: {prod(counts):,} jobs{product}; a sweep has at "
+            f"most {MAX_JOBS:,}. Use shorter ranges, or several sweeps."
         )
     return prod(counts)
 
 
-def quoted(text: str) -> str:
-    """A text as a quoted value of Hydra's grammar, whatever it holds."""
+def quote(text: str) -> str:
+    """Quote a text for Hydra's grammar, whatever characters it has."""
     return str(QuotedString(text.replace("${", r"\${"), Quote.double).with_quotes())
 
 
@@ -119,17 +119,17 @@ def _check_text(argument: str) -> None:
         argument.encode()
     except UnicodeEncodeError as error:
         shown = argument.encode(errors="backslashreplace").decode()
-        raise UserError(f"{shown}: this is no text in UTF-8. Rename the file that is meant.") from error
-    if len(argument) > LONGEST:
-        raise UserError(f"{argument[:60]}...: {len(argument):,} characters, and an argument has at most {LONGEST:,}.")
+        raise UserError(f"{shown}: not UTF-8 text. If this is a file name, rename the file.") from error
+    if len(argument) > MAX_LENGTH:
+        raise UserError(f"{argument[:60]}...: {len(argument):,} characters; an argument has at most {MAX_LENGTH:,}.")
 
 
 def _is_override(argument: str) -> bool:
     return argument[:1] != "-" and ("=" in argument or argument[:1] == "~")
 
 
-def _taken_as_it_stands(argument: str, sweeps: bool) -> str:
-    """An override of a setting with a dot in its name; where Hydra would not read what was typed, quoted for it."""
+def _literal(argument: str, sweeps: bool) -> str:
+    """Return an override of a setting with a dot in its name, quoted if Hydra would not read it as typed."""
     if not (setting := SETTING.fullmatch(argument)):
         return argument
     key, value = setting.groups()
@@ -139,21 +139,21 @@ def _taken_as_it_stands(argument: str, sweeps: bool) -> str:
     if not is_name or not value or isinstance(parsed._value, QuotedString):
         return argument
     if "${" in value:  # the value of another setting, unless a file has this name, or each of several files its own
-        names = [value] if _is_there(value) or not sweeps else value.split(",")
-        return f"{key}={','.join(map(quoted, names))}" if all(map(_is_there, names)) else argument
+        names = [value] if _exists(value) or not sweeps else value.split(",")
+        return f"{key}={','.join(map(quote, names))}" if all(map(_exists, names)) else argument
     if parsed.is_sweep_override():
-        return f"{key}={quoted(value)}" if _is_there(value) else argument
-    return argument if parsed.value() == value else f"{key}={quoted(value)}"
+        return f"{key}={quote(value)}" if _exists(value) else argument
+    return argument if parsed.value() == value else f"{key}={quote(value)}"
 
 
 def _with_quotes(argument: str, key: str, value: str, sweeps: bool) -> str:
-    """In a sweep, commas part values, unless the whole is a file that is there."""
-    parts = value.split(",") if sweeps and not _is_there(value) else [value]
-    whole = f"{key}={','.join(quoted(part) for part in parts)}"
+    """Quote the value; in a sweep, commas separate values, unless the whole is an existing file."""
+    parts = value.split(",") if sweeps and not _exists(value) else [value]
+    whole = f"{key}={','.join(quote(part) for part in parts)}"
     return whole if _parsed(whole) else argument
 
 
-def _is_there(path: str) -> bool:
+def _exists(path: str) -> bool:
     try:
         return Path(path).expanduser().exists()
     except (OSError, RuntimeError, ValueError):
@@ -161,28 +161,28 @@ def _is_there(path: str) -> bool:
 
 
 def _quoted_value(value: str) -> str:
-    """A value with its texts quoted; a list stays one."""
+    """Quote a value, or each item of a list."""
     if len(value) > 1 and value[0] == "[" and value[-1] == "]":
-        return f"[{','.join(quoted(item.strip()) for item in value[1:-1].split(','))}]"
-    return quoted(value)
+        return f"[{','.join(quote(item.strip()) for item in value[1:-1].split(','))}]"
+    return quote(value)
 
 
 def _parsed(argument: str) -> Override | None:
-    """None where Hydra's grammar does not take it."""
+    """Parse an override; None if Hydra's grammar rejects it."""
     try:
         return OverridesParser.create().parse_override(argument)
     except (HydraException, RecursionError, ValueError):
         return None
 
 
-def _check_own(override: Override) -> None:
-    for part in OWN:
+def _check_reserved(override: Override) -> None:
+    for part in RESERVED:
         if override.key_or_group == part or override.key_or_group.startswith(f"{part}."):
-            raise UserError(f"{override.input_line}: {part} belongs to the suite, and cannot be changed.")
+            raise UserError(f"{override.input_line}: {part} is set by the suite and cannot be changed.")
 
 
 def _check_choice(override: Override) -> None:
-    """A group of options takes the name of one; Hydra would merge a dict into the option that is chosen by default."""
+    """A config group requires an option's name; Hydra would merge a dict into the default option."""
     key = override.key_or_group
     options = _options(key)
     if override.is_delete() or not (options or key in SINGLE):
@@ -192,15 +192,15 @@ def _check_choice(override: Override) -> None:
             case str() if options and not ("/" in value or value.endswith(".yaml")):
                 continue
             case dict() if value and not options:
-                continue  # training={epochs:5} is another way to say training.epochs=5
+                continue  # training={epochs:5} is the same as training.epochs=5
             case list() if options and all(isinstance(each, str) for each in value):
-                ways = f"A sweep over several is {key}={','.join(value)}, with -m as the first argument."
+                hint = f"To sweep over several, type -m as the first argument and {key}={','.join(value)}."
             case _ if options:
-                ways = suggestion(Path(str(value)).stem, options)
+                hint = suggestion(Path(str(value)).stem, options)
             case _:
-                ways = f"Give its settings one by one, as in {key}.NAME=VALUE. See python -m experiments.run --help."
+                hint = f"Give settings one by one, as in {key}.NAME=VALUE. See python -m experiments.run --help."
         raise UserError(
-            f"{override.input_line}: {'the name of an option' if options else 'a setting'} is needed. {ways}"
+            f"{override.input_line}: {key} requires {'the name of an option' if options else 'a setting'}. {hint}"
         )
 
 
@@ -209,7 +209,7 @@ def _options(group: str) -> list[str]:
 
 
 def _values(override: Override) -> Iterator[object]:
-    """The value, or each that is swept over."""
+    """Yield the value, or each value of a sweep."""
     match override.value():
         case ChoiceSweep(list=several):
             yield from (Override._convert_value(each) for each in several)
@@ -228,18 +228,18 @@ def _count(override: Override) -> int:
         case RangeSweep(start=start, stop=stop, step=step):
             return _steps(override, start, stop, step)
         case _ if override.value_type is ValueType.INTERVAL_SWEEP:
-            raise UserError(f"{override.input_line}: an interval has no values to run. Give a range, or a list.")
+            raise UserError(f"{override.input_line}: an interval has no single values. Use a range or a list.")
         case _:
             return sum(1 for _ in override.sweep_string_iterator())
 
 
 def _steps(override: Override, start: float | None, stop: float | None, step: float | None) -> int:
-    """The length of a range, as Hydra counts it: in decimals."""
+    """Return the length of a range, counted in decimals as Hydra does."""
     try:
         begin, end, by = (Decimal(str(each)) for each in (start, stop, 1 if step is None else step))
         return max(0, ceil((end - begin) / by))
     except (InvalidOperation, ZeroDivisionError, OverflowError, ValueError) as error:
         raise UserError(
-            f"{override.input_line}: this range has no end. Give range(START,STOP) or range(START,STOP,STEP) with "
+            f"{override.input_line}: the range is infinite. Use range(START,STOP) or range(START,STOP,STEP) with "
             "finite numbers and a step other than 0."
         ) from error

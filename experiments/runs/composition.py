@@ -1,4 +1,4 @@
-"""Configurations of the jobs of a sweep: composed by Hydra once for each choice of options, not once a job."""
+"""Configurations of a sweep's jobs: Hydra composes one for each choice of options, not one for each job."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -11,12 +11,12 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
-from experiments.runs.configuration import Request, configuration_explained, read
+from experiments.runs.configuration import Request, explaining_errors, read
 from experiments.system.errors import UserError
 
 
 class Composer:
-    """What the jobs of a sweep ask for; `always` are the overrides that all of them have, of Hydra itself."""
+    """Makes the requests of a sweep's jobs; `always` holds the overrides of Hydra's own settings, for all jobs."""
 
     def __init__(self, config_name: str, always: Sequence[str] = ()) -> None:
         self._config_name, self._always = config_name, tuple(always)
@@ -27,16 +27,16 @@ class Composer:
         self._options: dict[str, Any] = {}
 
     def request(self, overrides: Sequence[str]) -> Request:
-        """What `python -m experiments.run` would make of these overrides.
+        """Return the request that `python -m experiments.run` would make from these overrides.
 
         Raises:
-            UserError: Hydra or an option refuses them; the message names the run.
+            UserError: Hydra or an option rejects them; the message names the run.
         """
         try:
-            with configuration_explained():
+            with explaining_errors():
                 return self._request([self._read(override) for override in overrides])
         except UserError as error:
-            raise UserError(f"{error}\n(in the run {' '.join(overrides)}; nothing was run)") from error
+            raise UserError(f"{error}\n(in the run {' '.join(overrides)}; no run was started)") from error
 
     def _request(self, overrides: Sequence[Override]) -> Request:
         values = [each for each in overrides if self._sets_a_value(each)]
@@ -46,7 +46,7 @@ class Composer:
         return read(config, choices, self._options)
 
     def _base(self, overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
-        """The configuration of these options, with the values that they have by themselves."""
+        """Return the configuration of these options with their default values."""
         if overrides not in self._composed:
             config = _loader().load_configuration(self._config_name, [*self._always, *overrides], RunMode.RUN)
             choices = {str(group): option for group, option in config.hydra.runtime.choices.items()}
@@ -61,7 +61,7 @@ class Composer:
         return self._parsed[override]
 
     def _sets_a_value(self, override: Override) -> bool:
-        """Whether an override gives a setting another value, which changes nothing else of what Hydra composes."""
+        """Whether an override only sets a value, and does not change what else Hydra composes."""
         key = override.key_or_group
         if key not in self._groups:
             self._groups[key] = bool(_loader().get_group_options(key))

@@ -1,4 +1,4 @@
-"""From Hydra's configuration to typed objects, once, at the door; and what a user is told when it does not work."""
+"""Hydra's configuration as typed objects, converted and checked once."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,9 +15,9 @@ from experiments.dataset import Source
 from experiments.measure.latency import LatencyProtocol
 from experiments.model import Architecture
 from experiments.record.run_record import Setting
-from experiments.runs.command_line import check_overrides, readable
+from experiments.runs.command_line import check_overrides, normalize
 from experiments.runs.pipeline import Experiment
-from experiments.runs.refusals import flat, is_wrong, known_settings, told
+from experiments.runs.refusals import explain, flatten, is_configuration_error, known_settings
 from experiments.runs.targets import make, recorded_option
 from experiments.strategy import Strategy
 from experiments.system.cache import Cache
@@ -27,7 +27,7 @@ from experiments.system.options import CONF, OPTION, problems
 from experiments.tracking import Tracking
 from experiments.training.loop import Training
 
-# What each option makes.
+# The class of each option.
 KINDS: Mapping[str, type] = {
     "dataset": Source,
     "model": Architecture,
@@ -40,34 +40,34 @@ KINDS: Mapping[str, type] = {
 }
 GROUPS = tuple(KINDS)
 SWITCHES = ("seed", "threads", "resume", "sweep")
-MOST_THREADS = 1024
-WHOLE_BELOW = 2**63  # what databases and arrays hold
+MAX_THREADS = 1024
+INTEGER_LIMIT = 2**63  # the range of integers in databases and arrays
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class Switches:
-    """The settings that stand in config.yaml by themselves."""
+    """The settings in config.yaml that are in no group."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy takes as a seed
-    threads: Annotated[int, Field(gt=0, le=MOST_THREADS)] | None
+    seed: Annotated[int, Field(ge=0, lt=2**32)]  # NumPy's range of seeds
+    threads: Annotated[int, Field(gt=0, le=MAX_THREADS)] | None
     resume: bool
     sweep: str | None
 
 
 @dataclass(frozen=True)
 class Request:
-    """What one command, or one job of a sweep, asks for."""
+    """The typed configuration of one run or of one job of a sweep."""
 
     experiment: Experiment
     tracking: Tracking
     resume: bool
     sweep: str | None  # id of the parent run
-    settings: Mapping[str, Any]  # the configuration: groups of settings, and settings
+    settings: Mapping[str, Any]  # the configuration: values, and nested groups of them
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """The configuration, flattened: dataset.train_samples and so on."""
-        return dict(flat(self.settings))
+        """The flattened configuration, with keys such as dataset.train_samples."""
+        return dict(flatten(self.settings))
 
     @property
     def text(self) -> str:
@@ -76,23 +76,23 @@ class Request:
 
 
 def read(config: DictConfig, choices: Mapping[str, str], made: dict[str, Any] | None = None) -> Request:
-    """The typed form of a composed configuration; `choices` are the options' names by group.
+    """Convert a composed configuration to a request; `choices` holds the names of the chosen options by group.
 
-    Jobs of a sweep share most of their options: `made` holds those that were made before, and gets the new ones.
+    Jobs of a sweep share most of their options: `made` caches them, and is extended with new ones.
 
     Raises:
-        UserError: a value is missing, of the wrong kind, or out of range.
+        UserError: a value is missing, has the wrong type, or is out of range.
     """
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         key = error.full_key
-        raise UserError(f"{key} is missing: give it on the command line, as in {key}=...") from error
+        raise UserError(f"{key}: requires a value. Type it as {key}=VALUE.") from error
     assert isinstance(plain, dict)
     settings: dict[str, Any] = {str(key): value for key, value in plain.items() if key != "hydra"}
-    _refuse_strangers(settings)
-    options = {key: _known_or_made(key, settings[key], {} if made is None else made) for key in GROUPS}
-    switches = _checked_switches({key: settings[key] for key in SWITCHES})
+    _check_keys(settings)
+    options = {key: _make_once(key, settings[key], {} if made is None else made) for key in GROUPS}
+    switches = _read_switches({key: settings[key] for key in SWITCHES})
     strategy = options["strategy"]
     setting = Setting(
         strategy=choices["strategy"],
@@ -121,28 +121,28 @@ def read(config: DictConfig, choices: Mapping[str, str], made: dict[str, Any] | 
     )
 
 
-def dataset_of(text: str, modules: Collection[str] = ()) -> Source:
-    """The data set of a run, from its configuration as it was recorded, by whomever.
+def read_dataset(text: str, modules: Collection[str] = ()) -> Source:
+    """Return the data set of a run from its recorded configuration, which may come from anyone.
 
     Args:
         text: The configuration, YAML.
-        modules: Modules of the user's own that it may name, besides the classes of the options in conf/dataset.
+        modules: User modules that it may name, in addition to the classes of the options in conf/dataset.
 
     Raises:
-        UserError: it names another class, or this version knows not these settings.
+        UserError: it names another class, or this version does not know its settings.
     """
     return make("dataset", recorded_option(text, "dataset", modules), Source)  # type: ignore[type-abstract]
 
 
-def composed(arguments: Sequence[str]) -> Request:
-    """What `python -m experiments.run` would make of these arguments.
+def compose_request(arguments: Sequence[str]) -> Request:
+    """Return the request that `python -m experiments.run` would make from these arguments.
 
     Raises:
-        UserError: Hydra or an option refuses them.
+        UserError: Hydra or an option rejects them.
     """
-    overrides = readable(arguments)
+    overrides = normalize(arguments)
     check_overrides(overrides)
-    with configuration_explained(), initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
+    with explaining_errors(), initialize_config_dir(str(CONF.absolute()), version_base="1.3"):
         config = compose("config", overrides, return_hydra_config=True)
         choices = config.hydra.runtime.choices
         with open_dict(config):
@@ -151,31 +151,31 @@ def composed(arguments: Sequence[str]) -> Request:
 
 
 @contextmanager
-def configuration_explained() -> Iterator[None]:
-    """Whatever is wrong with a configuration becomes one message."""
+def explaining_errors() -> Iterator[None]:
+    """Turn every configuration error into a UserError with one message."""
     try:
         yield
     except Exception as error:
-        if is_wrong(error):
-            raise UserError(told(error)) from error
+        if is_configuration_error(error):
+            raise UserError(explain(error)) from error
         raise
 
 
-def _refuse_strangers(settings: Mapping[str, Any]) -> None:
-    """Hydra lets +key=value add anything and ~key take anything away."""
+def _check_keys(settings: Mapping[str, Any]) -> None:
+    """Reject unknown and removed settings: Hydra lets +key=value add and ~key remove anything."""
     expected = {*GROUPS, *SWITCHES, "epochs"}
     for key in sorted(settings.keys() - expected):
-        raise UserError(f"{key}: there is no such setting. {suggestion(key, known_settings())}")
+        raise UserError(f"{key}: unknown setting. {suggestion(key, known_settings())}")
     for key in sorted(expected - settings.keys()):
-        raise UserError(f"{key}: this setting was taken away, and nothing runs without it.")
+        raise UserError(f"{key}: this setting is required. Remove ~{key} from the command.")
     for key in GROUPS:
         if not isinstance(settings[key], dict):
             raise UserError(
-                f"{key}={spelled(settings[key])}: an option is needed here. See python -m experiments.run --help."
+                f"{key}={spelled(settings[key])}: {key} requires an option. See python -m experiments.run --help."
             )
 
 
-def _known_or_made(key: str, settings: Mapping[str, Any], known: dict[str, Any]) -> Any:
+def _make_once(key: str, settings: Mapping[str, Any], known: dict[str, Any]) -> Any:
     name = f"{key} {settings}"
     if name not in known:
         known[name] = make(key, settings, KINDS[key])
@@ -184,18 +184,18 @@ def _known_or_made(key: str, settings: Mapping[str, Any], known: dict[str, Any])
 
 
 def _check_numbers(key: str, settings: Mapping[str, Any], made: Any) -> None:
-    """Pydantic takes true for 1 and 1.0 for 1, and whole numbers of any length."""
+    """Reject what Pydantic accepts as an integer: true, 1.0, and numbers of 64 bits or more."""
     for name, given in settings.items():
         held, where = getattr(made, name, given), f"{key}.{name}".strip(".")
         if isinstance(given, bool) and not isinstance(held, bool) and isinstance(held, int | float):
-            raise UserError(f"{where}={spelled(given)}: a number is needed.")
+            raise UserError(f"{where}={spelled(given)}: requires a number.")
         if isinstance(given, float) and isinstance(held, int):
-            raise UserError(f"{where}={given}: a whole number is needed, as in {held}.")
-        if isinstance(held, int) and abs(held) >= WHOLE_BELOW:
-            raise UserError(f"{where}={held}: whole numbers are smaller than 2**63.")
+            raise UserError(f"{where}={given}: requires an integer, such as {held}.")
+        if isinstance(held, int) and abs(held) >= INTEGER_LIMIT:
+            raise UserError(f"{where}={held}: requires an integer below 2**63.")
 
 
-def _checked_switches(values: Mapping[str, Any]) -> Switches:
+def _read_switches(values: Mapping[str, Any]) -> Switches:
     try:
         switches = Switches(**values)
     except ValidationError as error:

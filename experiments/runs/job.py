@@ -1,4 +1,4 @@
-"""One run and its place in the store: opened before the work starts, closed whatever happens."""
+"""One run and its record in the store: opened before the work starts, and always closed."""
 
 import gc
 import hashlib
@@ -14,7 +14,7 @@ from experiments.record.identity import contents_of
 from experiments.record.run_record import RunRecord
 from experiments.runs.configuration import Request
 from experiments.runs.pipeline import Experiment
-from experiments.runs.worker import Failure, RunFailed, run_apart
+from experiments.runs.worker import Failure, RunFailed, run_in_process
 from experiments.system.errors import UserError, redacted
 from experiments.system.machine import compute_lock
 from experiments.system.progress import say
@@ -26,35 +26,35 @@ from experiments.training.loop import numerics
 
 
 class JobError(Exception):
-    """A run that ended without a result; it stands in the store as FAILED."""
+    """A run ended without a result; the store has it as FAILED."""
 
 
-class StoreGoneError(JobError):
-    """A run that ended without a result, of which the store could not be told: no other one can be recorded either."""
+class StoreUnavailableError(JobError):
+    """A run's outcome could not be recorded: the store is unavailable, so later runs cannot be recorded either."""
 
 
 UNRECORDED = "its result could not be recorded"
 
 
-def perform(request: Request, job: int) -> Row:
-    """Run an experiment and record it, or take up the finished run of the same key; `job` is its place in a sweep.
+def run_job(request: Request, job: int) -> Row:
+    """Run an experiment and record it, or reuse the finished run with the same key; `job` is its index in a sweep.
 
     Raises:
-        JobError: the run failed, and the store says why; or its result could not be recorded.
-        UserError: the store or the cache cannot be used; nothing was run.
+        JobError: the run failed, and the store holds the reason; or its result could not be recorded.
+        UserError: the store or the cache is not usable; nothing was run.
     """
     raise_if_stopped()
     store = connect(request.tracking)
-    if not request.sweep:  # a sweep has done it for its runs
+    if not request.sweep:  # for its runs, the sweep has done it
         store.reserve_room()
     try:
-        return _performed(request, store, job)
+        return _run_or_reuse(request, store, job)
     except KeyboardInterrupt:
         stop_handled()
         _close(store, "KILLED")
         request.experiment.cache.remove_leftovers()
         raise
-    except StoreGoneError:  # perhaps only its disk is full
+    except StoreUnavailableError:  # if only its disk is full, the run can still be closed
         _close(store, "FAILED")
         raise
     finally:
@@ -63,55 +63,55 @@ def perform(request: Request, job: int) -> Row:
 
 
 def _close(store: Store, status: Status) -> None:
-    """Close what this process has open, with the room that was reserved for it."""
+    """Close the runs of this process, using the disk space that was reserved for it."""
     store.give_room_back()
-    with suppress(UserError):  # a store that is gone takes its runs for killed later on
+    with suppress(UserError):  # an unavailable store marks its open runs as killed later
         store.close_own(status)
 
 
-def _performed(request: Request, store: Store, job: int) -> Row:
-    if not request.sweep:  # a sweep has done it for its runs
+def _run_or_reuse(request: Request, store: Store, job: int) -> Row:
+    if not request.sweep:  # for its runs, the sweep has done it
         store.close_orphans()
         request.experiment.cache.remove_leftovers()
     try:
         key = run_key(request.experiment)
-    except UserError as error:  # a file that an option names is gone
+    except UserError as error:  # a file that an option names no longer exists
         run_id = store.open_run(request.experiment.setting, request.parameters, stamp(), request.sweep, job)
         raise _failed(request, run_id, Failure.of(error)) from error
     with request.experiment.cache.run(key):
         if request.resume and (row := store.reuse(key, request.sweep, job)):
-            say(f"  reused: {_called(request.experiment)} (run {row['run_id']})")
+            say(f"  reused: {_display_name(request.experiment)} (run {row['run_id']})")
             return row
-        command = {} if request.sweep else {"command": typed()}  # those of a sweep have the sweep's
+        command = {} if request.sweep else {"command": typed()}  # in a sweep, the parent run has the command
         tags = {**stamp(), **command, "run_key": key}
         run_id = store.open_run(request.experiment.setting, request.parameters, tags, request.sweep, job)
-        _make(request, store, run_id)
+        _run_and_record(request, store, run_id)
         try:
             return store.row(run_id)
         except UserError as error:
-            raise StoreGoneError(str(error)) from error
+            raise StoreUnavailableError(str(error)) from error
 
 
-def _called(experiment: Experiment) -> str:
+def _display_name(experiment: Experiment) -> str:
     return run_name(experiment.setting, experiment.identity)
 
 
-def _make(request: Request, store: Store, run_id: str) -> None:
-    """Do the work of an open run, and record what came out."""
-    record = _made(request, store, run_id)
+def _run_and_record(request: Request, store: Store, run_id: str) -> None:
+    """Do the work of an open run and record the result."""
+    record = _run(request, store, run_id)
     with compute_lock():
         _record(request, store, run_id, record)
-        gc.collect()  # pictures hold their parts in cycles, which would pile up over a sweep
-        _spare_what_stays()
+        gc.collect()  # figures are reference cycles, which would accumulate over a sweep
+        _freeze_modules()
 
 
-def _made(request: Request, store: Store, run_id: str) -> RunRecord:
+def _run(request: Request, store: Store, run_id: str) -> RunRecord:
     try:
         with store.watched(run_id):
-            return run_apart(request.experiment)
+            return run_in_process(request.experiment)
     except RunFailed as error:
         failure = error.failure
-    except Exception as error:  # noqa: BLE001  # whatever it is, it is recorded
+    except Exception as error:  # noqa: BLE001  # any error is recorded
         failure = Failure.of(error)
     await_server(request.tracking)
     raise _failed(request, run_id, failure)
@@ -128,40 +128,40 @@ def _record(request: Request, store: Store, run_id: str, record: RunRecord) -> N
 
 
 def write_files(folder: Path, record: RunRecord, configuration: str) -> None:
-    """Write all that is kept of a run into the folder: its file, what was measured, and pictures of it."""
+    """Write a run's artifacts into the folder: its TFLite file, the measurements and plots of them."""
     write_artifacts(folder, record, redacted(configuration))
     save_pictures(folder, record.op_noise, record.profile, run_name(record.setting, record.identity))
 
 
 def _failed(request: Request, run_id: str, failure: Failure) -> JobError:
-    """Record why a run failed, and say so."""
-    message = f"failed: {_called(request.experiment)}: {failure.reason}"
+    """Record why a run failed, and return the error to raise."""
+    message = f"failed: {_display_name(request.experiment)}: {failure.reason}"
     try:
-        store = connect(request.tracking, create=False)  # finds out at once where nobody answers
-        return JobError(f"{message}{_details_kept(store, run_id, failure)}")
+        store = connect(request.tracking, create=False)  # fails at once if no server answers
+        return JobError(f"{message}{_record_details(store, run_id, failure)}")
     except UserError as gone:
         known = failure.reason.startswith(UNRECORDED)
-        return StoreGoneError(message if known else f"{message}\nand that could not be recorded: {gone}")
+        return StoreUnavailableError(message if known else f"{message}\nThe failure could not be recorded: {gone}")
 
 
-def _details_kept(store: Store, run_id: str, failure: Failure) -> str:
-    """Close a run that failed; where more is said of it."""
+def _record_details(store: Store, run_id: str, failure: Failure) -> str:
+    """Close a failed run; returns where its details are."""
     try:
         store.fail(run_id, failure.reason, failure.details, failure.identity)
-    except UserError as error:  # there may be no room for the details, which are a file
+    except UserError as error:  # the disk may be too full for the file with the details
         store.close(run_id, "FAILED")
         return f"\n(its details could not be recorded: {error})"
-    return "" if failure.by_mistake_of_user else f" (more in the artifact {DETAILS} of run {run_id})"
+    return "" if failure.is_user_error else f" (details in the artifact {DETAILS} of run {run_id})"
 
 
 @cache
-def _spare_what_stays() -> None:
-    """What the first run has loaded is there for good; looking through it again after each run takes 0.2 s."""
+def _freeze_modules() -> None:
+    """Exclude the modules that the first run loaded from garbage collection: scanning them takes 0.2 s per run."""
     gc.freeze()
 
 
 def run_key(experiment: Experiment) -> str:
-    """The name of all that decides a run's result: its options, files named there, this code, versions, the machine."""
+    """Return a digest of everything that decides a run's result: options, their files, code, versions, machine."""
     options = {
         "dataset": experiment.dataset,
         "model": experiment.model,

@@ -1,7 +1,7 @@
-"""Conversions and evaluations of one run, each done once however many runs ask for it.
+"""Cached conversions and evaluations: each is computed once, however many runs need it.
 
 Both are functions of their inputs: a model's weights, a scheme and the calibration samples give a file; a model and the
-test images give answers. What they gave is kept in the cache, since all strategies of a setting share a baseline.
+test images give logits. All strategies of a setting share a baseline, so many runs need the same results.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tf_keras import Model
 
 
-CHECKED = 32  # images on which a float copy has to answer like the model it was made from
+CHECKED = 32  # images on which a float copy must give the outputs of its original
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ResultCache:
 
     @property
     def calibration(self) -> Calibration:
-        """Images for the converter."""
+        """Returns calibration images for the converter."""
         return partial(self.data.calibration, seed=self.seed)
 
     def converted(self, model: "Model", scheme: Scheme, chosen: Collection[str] | None = None) -> TFLiteModel:
@@ -48,7 +48,7 @@ class ResultCache:
         return self._converted(model, scheme, chosen, fake_quantization=True)
 
     def in_float(self, model: "Model", architecture: "Model") -> TFLiteModel:
-        """The float file of a model's weights, without the fake quantization that they were trained under."""
+        """Convert a model to float, without the fake quantization that it was trained with."""
         if not is_fake_quantized(model):
             return self.converted(model, Float32())
         from experiments.quantization.annotation import fake_quantization_off, in_float
@@ -60,17 +60,17 @@ class ResultCache:
             return self._converted(model, Float32(), None, fake_quantization=False)
 
     def keras_answers(self, model: "Model") -> Logits:
-        """Outputs (n, classes) float32 of a Keras model on the test images."""
+        """Return the outputs (n, classes) float32 of a Keras model on the test images."""
         return self._answers(digest_of(model), f"Keras {model.name}", lambda: keras_logits(model, self.data.test.x))
 
     def keras_answers_to(self, model: "Model", images: Images) -> Logits:
-        """Outputs (n, outputs) float32 of a Keras model on other images than those of the test."""
+        """Return the outputs (n, outputs) float32 of a Keras model on images outside the test split."""
         inputs = {"model": digest_of(model), "images": hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()}
         made = self.once(inputs, lambda: {"logits": keras_logits(model, images)}, f"answers: Keras {model.name}")
         return np.asarray(made["logits"], np.float32)
 
     def tflite_answers(self, file: TFLiteModel) -> Logits:
-        """Outputs (n, classes) float32 of a file on the test images."""
+        """Return the outputs (n, classes) float32 of a TFLite file on the test images."""
         about = f"TFLite {file.bytes:,} bytes"
         return self._answers(file.digest, about, lambda: tflite_logits(file, self.data.test.x, self.threads))
 
@@ -98,7 +98,7 @@ class ResultCache:
         return np.asarray(made["logits"], np.float32)
 
     def once(self, inputs: Mapping[str, object], make: Callable[[], Arrays], about: str) -> Arrays:
-        """What `make` gives, taken from the cache where these inputs were met before; `about` is for people."""
+        """Return the result of `make`, cached by `inputs`; `about` describes it in the list of the cache."""
 
         def alongside_others() -> Arrays:
             with compute_lock():

@@ -1,7 +1,7 @@
-"""A run in a process of its own: the memory that it took goes back with it, and a crash ends nothing else.
+"""Each run in its own process: its memory is freed when it ends, and a crash affects no other run.
 
-The processes are forks of one that has TensorFlow loaded (Python's fork server), so TensorFlow is imported once however
-many runs there are, and never in the process that keeps the records.
+The processes are forked from a server process that has TensorFlow loaded (Python's fork server). TensorFlow is imported
+once for all runs, and never in the process that records them.
 """
 
 import faulthandler
@@ -39,74 +39,77 @@ from experiments.system.temporary import own_folder, temporary_folder
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-# What every run needs, in the order in which it can be imported.
+# Modules that every run needs, in a valid import order.
 LOADED_ONCE = (
     "experiments.system.tensorflow", "experiments.quantization.annotation", "experiments.runs.pipeline",
     "experiments.runs.preload",
 )  # fmt: skip
-LAST_WORDS = "crash.txt"  # the Python frames of a process that crashed
-NO_MEMORY = re.compile("MemoryError|[Cc]annot allocate|failed to map")  # in what Python and the loader say
-LAST = -1  # of what is done at the end: Python joins its processes before
-PATIENCE = 10.0  # seconds that a process has to end after its last word
+LAST_WORDS = "crash.txt"  # receives the Python frames of a process that crashes
+NO_MEMORY = re.compile("MemoryError|[Cc]annot allocate|failed to map")  # messages of Python and the dynamic loader
+LAST = -1  # exit priority: after Python has joined its processes
+PATIENCE = 10.0  # seconds for a process to end after it sent its result
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["experiments.runs.fork_server"])
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run ended without a record: in one line, and all that is known about it."""
+    """Why a run ended without a record: one line, and all details."""
 
     reason: str
     details: str
-    by_mistake_of_user: bool = False
-    identity: Identity | None = None  # as much as was known of what the run is about
+    is_user_error: bool = False
+    identity: Identity | None = None  # of the model and data, as far as known
 
     @staticmethod
     def of(error: Exception) -> "Failure":
-        """What an error says of itself; a mistake of the user in its own words."""
+        """Describe an error; the message of a UserError is used unchanged."""
         match error:
             case UserError():
-                return Failure(str(error), _as_text(error), by_mistake_of_user=True)
+                return Failure(str(error), _traceback_of(error), is_user_error=True)
             case OSError():
                 reason = explained(error, Path(tempfile.gettempdir()), Path.cwd())
                 if error.errno in NO_ROOM:
-                    reason += ". Make room there, or name another disk: TMPDIR=FOLDER, cache.dir=FOLDER"
+                    reason += ". Free space there, or use another disk: TMPDIR=FOLDER, cache.dir=FOLDER"
             case MemoryError():
                 reason = f"{first_line(error)}.{_memory_limit()}"
             case _:
                 reason = first_line(error)
-        return Failure(f"{type(error).__name__}: {reason}", _as_text(error))
+        return Failure(f"{type(error).__name__}: {reason}", _traceback_of(error))
 
 
-class RunFailed(Exception):  # noqa: N818  # it says what happened
-    """A run that ended without a record."""
+class RunFailed(Exception):  # noqa: N818  # reads better without a suffix
+    """A run ended without a record."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.reason)
         self.failure = failure
 
 
-_ALSO: list[str] = []  # what is loaded besides what every run needs
+_EXTRA_MODULES: list[str] = []  # modules to load in addition to LOADED_ONCE
 
 
-def load_ahead(also: Iterable[str]) -> None:
-    """Begin to load TensorFlow, and modules that runs to come will share; this process goes on meanwhile.
+def preload(extra: Iterable[str]) -> None:
+    """Start to load TensorFlow, and modules that later runs will share, in the background.
 
     Raises:
         UserError: no process can be started.
     """
-    _ALSO[:] = also
+    _EXTRA_MODULES[:] = extra
     try:
         _start_fork_server()
     except OSError as error:
-        raise UserError(f"No process could be started for the runs: {explained(error)}.") from error
+        raise UserError(f"The process for the runs could not be started: {explained(error)}.") from error
 
 
 def _start_fork_server() -> None:
-    """Start the fork server, unless it runs. Ctrl-C is noticed here at once, and does not end it half-started."""
-    _last_words().unlink(missing_ok=True)
-    resource_tracker.ensure_running()  # it would let Ctrl-C through again
-    settings = {fork_server.MODULES: " ".join([*LOADED_ONCE, *_ALSO]), fork_server.LAST_WORDS: str(_last_words())}
+    """Start the fork server, unless it is running. Ctrl-C is blocked, so that it does not end it half-started."""
+    _fork_server_errors().unlink(missing_ok=True)
+    resource_tracker.ensure_running()  # started later, it would unblock Ctrl-C
+    settings = {
+        fork_server.MODULES: " ".join([*LOADED_ONCE, *_EXTRA_MODULES]),
+        fork_server.LAST_WORDS: str(_fork_server_errors()),
+    }
     os.environ.update(settings)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -118,22 +121,22 @@ def _start_fork_server() -> None:
 
 
 @cache
-def _own_place_for_sockets() -> Path:
-    """Let Python put its sockets where they are removed also when this process is killed."""
+def _socket_folder() -> Path:
+    """Let Python create its sockets in a folder that is removed even when this process is killed."""
     place = temporary_folder("fork")
     folder = place.__enter__()
-    Finalize(None, place.__exit__, (None, None, None), exitpriority=LAST)  # also in the processes of launchers
+    Finalize(None, place.__exit__, (None, None, None), exitpriority=LAST)  # also in launchers' worker processes
     current_process()._config["tempdir"] = str(folder)  # type: ignore[attr-defined]  # as get_temp_dir() would
     return folder
 
 
-def _last_words() -> Path:
-    """The file of the error that ended the fork server."""
-    return _own_place_for_sockets() / "fork_server.txt"
+def _fork_server_errors() -> Path:
+    """Return the file for the error that ends the fork server."""
+    return _socket_folder() / "fork_server.txt"
 
 
-def run_apart(experiment: Experiment) -> RunRecord:
-    """Run an experiment in a process of its own.
+def run_in_process(experiment: Experiment) -> RunRecord:
+    """Run an experiment in its own process.
 
     Raises:
         RunFailed: the run raised an error, or its process crashed or could not be started.
@@ -146,81 +149,81 @@ def run_apart(experiment: Experiment) -> RunRecord:
     return outcome
 
 
-def check_apart(experiment: Experiment) -> None:
-    """Load a model that is given in a process of its own; what is no mistake of the user is left for the run to meet.
+def check_in_process(experiment: Experiment) -> None:
+    """Load a model file in its own process, to report user errors early; other errors are left to the run.
 
     Raises:
-        UserError: the model cannot be loaded, or does not take the data.
+        UserError: the model cannot be loaded, or does not accept the data.
     """
     with shown_here(), temporary_folder("check") as folder:
         outcome = _outcome_of(experiment, folder, only_check=True)
-    if isinstance(outcome, Failure) and outcome.by_mistake_of_user:
+    if isinstance(outcome, Failure) and outcome.is_user_error:
         raise UserError(outcome.reason)
 
 
 def _outcome_of(experiment: Experiment, folder: Path, only_check: bool = False) -> RunRecord | Failure | None:
-    """What the process of a run sends, or why it sends nothing; of a check that finds nothing wrong, None."""
+    """Return what the process of a run sends, or why it sends nothing; None for a check without findings."""
     identity: Identity | None = None
     last_words = folder / LAST_WORDS
     with ExitStack() as stack:
         try:
-            last_words.touch()  # there may be none
-            ours, theirs = _PROCESSES.Pipe(duplex=False)
-            stack.callback(ours.close)
-            stack.callback(theirs.close)
-            arguments = (theirs, pickle.dumps((experiment, only_check)), str(folder), os.environ[ADDRESS])
+            last_words.touch()  # the process may never write it
+            receiver, sender = _PROCESSES.Pipe(duplex=False)
+            stack.callback(receiver.close)
+            stack.callback(sender.close)
+            arguments = (sender, pickle.dumps((experiment, only_check)), str(folder), os.environ[ADDRESS])
             process = _PROCESSES.Process(target=_run, args=arguments, name="run", daemon=False)
             stack.callback(_end, process)
             raise_if_stopped()
             _start_fork_server()
             process.start()
         except (OSError, EOFError) as error:
-            return _not_started(error)
-        theirs.close()
+            return _explain_start_failure(error)
+        sender.close()
         try:
-            outcome = _next(ours)
+            outcome = _next(receiver)
             while isinstance(outcome, Identity):
-                identity, outcome = outcome, _next(ours)
-            process.join(PATIENCE)  # it tidies up before it goes
-        except (EOFError, OSError):  # nobody is left to send anything, or the rest of it
+                identity, outcome = outcome, _next(receiver)
+            process.join(PATIENCE)  # it cleans up before it exits
+        except (EOFError, OSError):  # the process died before or while it sent its result
             process.join()
-            outcome = _crashed(process.exitcode, last_words.read_text())
+            outcome = _explain_crash(process.exitcode, last_words.read_text())
     return replace(outcome, identity=identity) if isinstance(outcome, Failure) else outcome
 
 
-def _next(ours: "Connection[Any, Any]") -> Identity | RunRecord | Failure | None:
-    while not ours.poll(1):
+def _next(receiver: "Connection[Any, Any]") -> Identity | RunRecord | Failure | None:
+    while not receiver.poll(1):
         raise_if_stopped()
-    sent: Identity | RunRecord | Failure | None = ours.recv()
+    sent: Identity | RunRecord | Failure | None = receiver.recv()
     return sent
 
 
 def _end(process: BaseProcess) -> None:
-    """End a process that nobody waits for, if it was started."""
+    """Kill a process if it was started."""
     if process.pid is not None:
         process.kill()
         process.join()
         remove_dead_names(own_folder())
 
 
-def _not_started(error: OSError | EOFError) -> Failure:
-    """Why there is no process for a run: a limit that is reached here, or the end of the fork server."""
+def _explain_start_failure(error: OSError | EOFError) -> Failure:
+    """Explain why the process of a run could not be started: a limit of the system, or a dead fork server."""
     if not isinstance(error, EOFError | ConnectionError):
-        return Failure(f"No process could be started for this run: {explained(error)}.", _as_text(error))
-    ended = f"The process that loads TensorFlow for all runs {_ending(_exit_code_of_fork_server())}"
-    if not _last_words().exists():
-        return Failure(f"{ended}.{_memory_limit()}", _as_text(error))
-    details = _last_words().read_text(errors="replace")
+        return Failure(f"The process of this run could not be started: {explained(error)}.", _traceback_of(error))
+    ended = f"The process that loads TensorFlow for all runs {_describe_exit(_exit_code_of_fork_server())}"
+    if not _fork_server_errors().exists():
+        return Failure(f"{ended}.{_memory_limit()}", _traceback_of(error))
+    details = _fork_server_errors().read_text(errors="replace")
     return Failure(f"{ended} ({details.strip().splitlines()[-1]}).{_memory_limit()}", details)
 
 
-def _as_text(error: BaseException) -> str:
+def _traceback_of(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
 def _exit_code_of_fork_server() -> int | None:
-    """The exit code of a fork server that has just ended, negative for a signal; None where it is not known."""
-    pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # it is known nowhere else
+    """Return the exit code of a fork server that has just ended, negative for a signal; None if unknown."""
+    pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # there is no public way
     deadline = time.monotonic() + PATIENCE
     while pid and time.monotonic() < deadline:
         try:
@@ -233,17 +236,17 @@ def _exit_code_of_fork_server() -> int | None:
     return None
 
 
-def _run(theirs: "Connection[Any, Any]", request: bytes, folder: str, address: str) -> None:
-    """What happens in the process of the run: its record, or why there is none, is sent back."""
-    own_folder()  # the machine-wide locks stay where they are
-    os.environ["TMPDIR"] = tempfile.tempdir = folder  # what it leaves there, as AutoGraph does, goes with the folder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one, and it kills it
+def _run(sender: "Connection[Any, Any]", request: bytes, folder: str, address: str) -> None:
+    """Entry point of the run's process: send back its record, or why there is none."""
+    own_folder()  # before TMPDIR changes, since the machine-wide locks are there
+    os.environ["TMPDIR"] = tempfile.tempdir = folder  # what AutoGraph leaves there is removed with the folder
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and kills this process
     os.environ[ADDRESS] = address
     with (Path(folder) / LAST_WORDS).open("w") as file:
         faulthandler.enable(file)
-        outcome = _outcome(request, theirs.send)
+        outcome = _outcome(request, sender.send)
         flush()
-        theirs.send(outcome)
+        sender.send(outcome)
         faulthandler.disable()
 
 
@@ -262,13 +265,13 @@ def _outcome(request: bytes, tell: Callable[[Identity], None]) -> RunRecord | Fa
         if not only_check:
             return pipeline.run(experiment, tell)
         pipeline.check_given(experiment)
-    except Exception as error:  # noqa: BLE001  # whatever it is, it is told to the process that keeps the records
+    except Exception as error:  # noqa: BLE001  # any error is sent to the process that records the runs
         return Failure.of(error)
     return None
 
 
 def end_with_parent() -> None:
-    """Nobody waits for work whose starter was killed; it must not hold locks and cores any longer."""
+    """Kill this process when its parent dies, so that it does not keep locks and cores."""
     Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
 
 
@@ -277,18 +280,18 @@ def _end_with(parent: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _crashed(exit_code: int | None, last_words: str) -> Failure:
+def _explain_crash(exit_code: int | None, last_words: str) -> Failure:
     crashed_thread = last_words.partition("Current thread")[2].partition("\n\n")[0]
     where = re.search(r'File "[^"]*experiments/([\w/]+\.py)", line (\d+) in (\w+)', crashed_thread)
     place = f", in {where[3]} ({where[1]}:{where[2]})" if where else ""
-    reason = f"The process of this run {_ending(exit_code)}{place}.{_memory_limit()}"
+    reason = f"The process of this run {_describe_exit(exit_code)}{place}.{_memory_limit()}"
     return Failure(reason, f"{reason}\n\n{last_words}")
 
 
-def _ending(exit_code: int | None) -> str:
+def _describe_exit(exit_code: int | None) -> str:
     match exit_code:
         case int() if exit_code == -signal.SIGKILL:
-            return "was killed, as the system does when memory runs out"
+            return "was killed, probably because memory ran out"
         case int() if exit_code < 0:
             return f"crashed with {signal.Signals(-exit_code).name} in native code"
         case None:
@@ -298,11 +301,11 @@ def _ending(exit_code: int | None) -> str:
 
 
 def _memory_limit() -> str:
-    """The limit that a shell has set on the memory of a process, for a message; empty where there is none."""
+    """Return a sentence about the shell's limit on memory, for a message; empty if there is none."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit == resource.RLIM_INFINITY:
         return ""
     return (
-        f" A process may have no more than {limit / 2**30:.1f} GiB of memory here, and TensorFlow may not get what it "
-        "needs: raise the limit of the shell with `ulimit -v unlimited`, or ask whoever set it."
+        f" The shell limits each process to {limit / 2**30:.1f} GiB of memory, which may be too little for TensorFlow. "
+        "Raise the limit with `ulimit -v unlimited`, or ask your administrator."
     )

@@ -31,7 +31,7 @@ PLAIN = {
     "a valid tuple": "a list, as in [a,b]",
     "tuple should": "the list should",
     " after validation": "",
-    "Unexpected keyword argument": "there is no such setting",
+    "Unexpected keyword argument": "unknown setting",
 }
 
 # Settings that options had in earlier versions, and what to do where an option of the user's still has them.
