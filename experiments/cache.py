@@ -18,6 +18,7 @@ from rich.table import Table
 from experiments.system.cache import DAY, HOUR, LOCK, RESULTS, TRAINING, Entry, entries_in, size
 from experiments.system.errors import UserError, reporting_user_errors
 from experiments.system.files import argument_path
+from experiments.system.program import program
 from experiments.system.progress import CONSOLE, bar, say
 
 
@@ -103,8 +104,22 @@ def _days(text: str) -> float:
 
 def main() -> None:
     """The command line."""
+    arguments = parser()
+    options = arguments.parse_args()
+    with reporting_user_errors():
+        for name, verb in USED_BY.items():
+            if getattr(options, name) != arguments.get_default(name) and options.verb != verb:
+                raise UserError(f"--{name.replace('_', '-')}: has no effect with {options.verb}, only with {verb}.")
+        try:
+            _obey(options)
+        except OSError as error:
+            raise UserError(f"--dir {options.dir}: {error}.") from error
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of this command."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.cache",
+        prog=program("cache"),
         description="What was trained, converted and evaluated, and is kept.",
         epilog="Exit codes: 0 well; 1 damaged entries were found; 2 the command is wrong; 130 stopped.",
     )
@@ -115,15 +130,7 @@ def main() -> None:
     parser.add_argument("--remove", action="store_true", help="verify: remove the damaged entries")
     parser.add_argument("--kind", choices=("all", TRAINING, RESULTS), default="all", help="clear: only these entries")
     parser.add_argument("--unused-for", type=_days, metavar="DAYS", default=0.0, help="clear: only what is that old")
-    options = parser.parse_args()
-    with reporting_user_errors():
-        for name, verb in USED_BY.items():
-            if getattr(options, name) != parser.get_default(name) and options.verb != verb:
-                raise UserError(f"--{name.replace('_', '-')}: has no effect with {options.verb}, only with {verb}.")
-        try:
-            _obey(options)
-        except OSError as error:
-            raise UserError(f"--dir {options.dir}: {error}.") from error
+    return parser
 
 
 def _obey(options: argparse.Namespace) -> None:

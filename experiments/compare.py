@@ -30,6 +30,7 @@ from experiments.report.page import MOST_RUNS, write_report
 from experiments.system.errors import UserError, by_prefix, redacted, reporting_user_errors
 from experiments.system.escaping import markdown_text
 from experiments.system.files import argument_path
+from experiments.system.program import program
 from experiments.system.progress import print_whole, say
 from experiments.tracking import Store, Tracking, existing
 
@@ -42,10 +43,11 @@ __all__ = ["load", "main"]
 
 def main() -> None:
     """The command line."""
-    parser = _parser()
-    options = parser.parse_args()
+    arguments = parser()
+    options = arguments.parse_args()
     with reporting_user_errors():
-        _refuse_idle(parser, options)
+        _refuse_idle(arguments, options)
+        _files(options)  # a form that cannot be written is refused before the store is read
         store = existing(options.uri, options.experiment)
         if options.pair:
             _compare_runs(store, options)
@@ -86,9 +88,10 @@ def _refuse_idle(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         raise UserError("--by-name: says how runs are matched with earlier ones. Give --against FILE.csv as well.")
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The options of this command."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.compare",
+        prog=program("compare"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -221,7 +224,7 @@ def _commands(store: Store, comparison: Comparison) -> list[str]:
     """What was typed for the runs shown, and for this report."""
     return [
         *store.commands(comparison.runs["run_id"].head(MOST_RUNS)),
-        shlex.join(["python", "-m", "experiments.compare", *sys.argv[1:]]),
+        shlex.join([*program("compare").split(), *sys.argv[1:]]),
     ]
 
 

@@ -33,6 +33,7 @@ from experiments.record.identity import DIGITS, SHOWN
 from experiments.system.errors import UserError, reporting_user_errors
 from experiments.system.files import argument_path, check_regular
 from experiments.system.options import problems
+from experiments.system.program import program
 from experiments.system.progress import print_whole, say
 from experiments.system.temporary import temporary_folder
 from experiments.tracking import Row, Store, Tracking, existing
@@ -63,10 +64,10 @@ class Contestant:
 
 def main() -> None:
     """The command line."""
-    parser = _parser()
-    options = parser.parse_args()
+    arguments = parser()
+    options = arguments.parse_args()
     with reporting_user_errors():
-        _refuse_idle(parser, options)
+        _refuse_idle(arguments, options)
         store = _store(options)
         contestants = list(_contestants(options, store))
         session = _timed(contestants, options)
@@ -79,9 +80,10 @@ def main() -> None:
             _write(options.csv, pairs)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The options of this command."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.latency",
+        prog=program("latency"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from experiments.system.errors import UserError, reporting_user_errors
 from experiments.system.options import problems
+from experiments.system.program import program
 from experiments.system.progress import say
 from experiments.tracking import Tracking
 from experiments.tracking.checking import check
@@ -30,15 +31,7 @@ SHOWN = 20  # of each kind
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.store", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("verb", choices=("check", "relocate"))
-    parser.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="relocate: show what would be mended, and change nothing"
-    )
-    options = parser.parse_args()
+    options = parser().parse_args()
     with reporting_user_errors():
         if options.dry_run and options.verb != "relocate":
             raise UserError("--dry-run: has an effect with relocate only; check changes nothing.")
@@ -46,6 +39,19 @@ def main() -> None:
         if options.verb == "check":
             sys.exit(1 if _show_findings(database) else 0)
         _relocate(database, options.dry_run)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = argparse.ArgumentParser(
+        prog=program("store"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("verb", choices=("check", "relocate"))
+    parser.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="relocate: show what would be mended, and change nothing"
+    )
+    return parser
 
 
 def _database(uri: str) -> Path:

@@ -1,6 +1,5 @@
 """How a sweep divides the machine, what it says of launchers that cannot work, what it was spared, and how it ends."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,17 +67,10 @@ def test_jobs_that_ask_for_threads_have_those_and_no_others() -> None:
     assert threads_per_job(launcher("joblib", "n_jobs=2"), [1, 2], cores=8) is None
 
 
-@pytest.mark.parametrize(
-    ("module", "words"),
-    [
-        ("hydra_plugins.hydra_missing_launcher.core", "hydra-missing-launcher"),
-        ("hydra_plugins.hydra_joblib_launcher.missing", "hydra-joblib-launcher"),
-        ("hydra_plugins.hydra_submitit_launcher.missing", "'.[slurm]'"),
-    ],
-)
-def test_a_plugin_that_is_not_installed_is_named(module: str, words: str) -> None:
-    with pytest.raises(UserError, match=re.escape(words)):
-        check_launcher(OmegaConf.create({"_target_": f"{module}.Launcher"}))
+def test_a_plugin_that_is_not_installed_is_named() -> None:
+    missing = {"_target_": "hydra_plugins.hydra_missing_launcher.core.Launcher"}
+    with pytest.raises(UserError, match=r"hydra_missing_launcher\.core is not installed.*hydra-missing-launcher"):
+        check_launcher(OmegaConf.create(missing))
 
 
 def test_launchers_that_are_there_pass() -> None:

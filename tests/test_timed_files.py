@@ -59,7 +59,7 @@ def test_a_file_that_takes_no_images_is_named(name: str, tmp_path: Path) -> None
     content, reason = FILES[name]
     path = tmp_path / f"{name}.tflite"
     path.write_bytes(content)
-    options = latency._parser().parse_args([str(path)])
+    options = latency.parser().parse_args([str(path)])
     with pytest.raises(UserError, match=rf"{name}.tflite: .*{reason}"):
         list(latency._contestants(options, None))
 
@@ -71,7 +71,7 @@ def test_what_is_no_file_is_named(kind: str, tmp_path: Path) -> None:
         os.mkfifo(path)
     elif kind == "folder":
         path.mkdir()
-    options = latency._parser().parse_args([str(path)])
+    options = latency.parser().parse_args([str(path)])
     with pytest.raises(UserError, match=rf"{kind}.tflite: cannot be read"):
         list(latency._contestants(options, None))
 

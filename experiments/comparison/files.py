@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from rich.cells import cell_len
 
 from experiments.comparison.columns import public
 from experiments.comparison.compared import Comparison
 from experiments.comparison.display import display_table, note
 from experiments.system.errors import UserError, suggestion
 from experiments.system.escaping import markdown_text, spreadsheet_text, visible
+from experiments.system.extras import require
 from experiments.system.progress import say
 
 Writer = Callable[[pd.DataFrame, Path], None]
@@ -36,7 +38,15 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 def as_markdown(table: pd.DataFrame) -> str:
     """A table of text as Markdown; a bar in a cell, as in a regular expression, does not end it."""
     text = table.astype(str).replace(r"\|", r"\\|", regex=True)
-    return str(text.to_markdown(index=False, disable_numparse=True))
+    columns = [[str(name), *map(str.strip, text[name])] for name in text.columns]
+    # As wide as the longest cell, and two wider than the heading, which leaves room for a mark at each of its ends.
+    widths = [max(cell_len(cells[0]) + 2, *map(cell_len, cells)) for cells in columns]
+    rule = "|".join(f":{'-' * (width + 1)}" for width in widths)
+    first, *rest = [
+        " | ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
+        for row in zip(*columns, strict=True)
+    ]
+    return "\n".join([f"| {first} |", f"|{rule}|", *(f"| {row} |" for row in rest)])
 
 
 def _markdown(table: pd.DataFrame, path: Path) -> None:
@@ -82,6 +92,7 @@ class Form:
     ending: str
     writer: Writer
     every_column: bool
+    extra: str | None = None  # the one that brings the package which writes it
 
     def write(self, table: pd.DataFrame, path: Path) -> None:
         """Write a table to a file.
@@ -101,8 +112,8 @@ FORMS: Mapping[str, Form] = {
     "html": Form(".html", _html, every_column=False),
     "latex": Form(".tex", _latex, every_column=False),
     "json": Form(".json", _json, every_column=True),
-    "excel": Form(".xlsx", _excel, every_column=True),
-    "parquet": Form(".parquet", _parquet, every_column=True),
+    "excel": Form(".xlsx", _excel, every_column=True, extra="excel"),
+    "parquet": Form(".parquet", _parquet, every_column=True, extra="parquet"),
 }
 ENDINGS = tuple(form.ending for form in FORMS.values())
 
@@ -111,14 +122,17 @@ def form_of(path: Path) -> Form:
     """The form that the ending of a file's name says.
 
     Raises:
-        UserError: no form has this ending.
+        UserError: no form has this ending, or its package is not installed.
     """
     found = [form for form in FORMS.values() if form.ending == path.suffix]
     if not found:
         raise UserError(
             f"--out {path}: the ending says the form, and is one of these. {suggestion(path.suffix, ENDINGS)}"
         )
-    return found[0]
+    (form,) = found
+    if form.extra:
+        require(form.extra, f"--out {path}")
+    return form
 
 
 def written(table: pd.DataFrame, path: Path, form: Form) -> None:

@@ -21,8 +21,8 @@ from hydra.errors import HydraException
 
 from experiments.system.errors import UserError, suggestion
 from experiments.system.options import CONF
+from experiments.system.program import program
 
-COMMAND = ("python", "-m", "experiments.run")
 MAX_JOBS = 10_000
 MAX_LENGTH = 10_000  # characters of an argument; Hydra's parser is recursive
 SETTING = re.compile(r"(\+{0,2}[A-Za-z_]\w*(?:\.\w+)+)=(.*)", re.DOTALL)
@@ -88,7 +88,7 @@ def command(arguments: Sequence[str], wrong: str = "", right: str = "", *options
     """Return the shell command with one argument replaced, or only that argument if the command is not known."""
     if wrong not in arguments:
         return shlex.quote(right)
-    return shlex.join([*COMMAND, *options, *(right if each == wrong else each for each in arguments)])
+    return shlex.join([*program("run").split(), *options, *(right if each == wrong else each for each in arguments)])
 
 
 def count_jobs(overrides: Sequence[Override]) -> int:

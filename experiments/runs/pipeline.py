@@ -39,11 +39,12 @@ from experiments.runs.result_cache import ResultCache
 from experiments.strategy import Strategy
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError, first_line
+from experiments.system.extras import require
 from experiments.system.machine import compute_lock
 from experiments.system.progress import say, say_once
 from experiments.system.stamp import stamp
 from experiments.task.classification import SAMPLE, Head, head_of
-from experiments.tflite.conversion import Float32, TFLiteModel, interface_of
+from experiments.tflite.conversion import Float32, TFLiteModel, interface_of, is_requantized
 from experiments.tflite.graph import read_ops
 from experiments.training.loop import Fit, Trained, Training, fit
 
@@ -91,9 +92,12 @@ class Experiment:
         """Whether this machine can do it, as far as that shows without TensorFlow.
 
         Raises:
-            UserError: a file of the data or the model is missing or is none, or more threads are asked for than there
-                are cores.
+            UserError: a file of the data or the model is missing or is none, more threads are asked for than there are
+                cores, or the strategy requires a package that is not installed.
         """
+        if is_requantized(self.strategy.scheme):
+            rest = getattr(self.strategy, "rest", None)
+            require("int4", f"strategy={self.setting.strategy}{f' strategy.rest={rest}' if rest else ''}")
         self.dataset.check()
         if not self.model.given:
             self.dataset.check_for_new_model()

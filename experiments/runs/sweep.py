@@ -35,6 +35,7 @@ from experiments.runs.worker import check_in_process, preload
 from experiments.system.disk import check_writable, explained
 from experiments.system.errors import UserError
 from experiments.system.escaping import visible
+from experiments.system.extras import require
 from experiments.system.machine import usable_cores
 from experiments.system.progress import advance, bar, flush, say, shown_here
 from experiments.system.stamp import stamp, typed
@@ -49,7 +50,12 @@ FIRST = ("on_run_start", "on_multirun_start")  # hooks before anything is run
 ANNOUNCED_FROM = 20  # from this number of jobs on, the configuration check is announced
 CLUSTER_PATIENCE = 5.0  # seconds
 LOCAL = ("basic", "joblib")  # launchers whose jobs run on this machine
-EXTRAS = {"hydra_ray_launcher": "ray", "hydra_submitit_launcher": "slurm"}  # pip extra of each plugin
+# The launcher that each plugin makes, and the extra that brings it.
+EXTRAS = {
+    "hydra_joblib_launcher": ("joblib", "joblib"),
+    "hydra_ray_launcher": ("ray", "ray"),
+    "hydra_submitit_launcher": ("submitit", "slurm"),
+}
 
 
 def _ends_sweep_on_error(hook: Callable[P, None]) -> Callable[P, None]:
@@ -278,16 +284,18 @@ def check_launcher(launcher: DictConfig) -> None:
             missing or rejects the jobs.
     """
     module = str(launcher._target_).rpartition(".")[0]
+    plugin = module.partition("hydra_plugins.")[2].partition(".")[0]
+    if plugin in EXTRAS:
+        name, extra = EXTRAS[plugin]
+        require(extra, f"hydra/launcher={name}")
     try:
         found = find_spec(module)
     except ModuleNotFoundError:
         found = None
     if found is None:
-        plugin = module.split(".")[1]
-        package = f"'.[{EXTRAS[plugin]}]'" if plugin in EXTRAS else plugin.replace("_", "-")
         raise UserError(
-            f"hydra/launcher: the plugin {plugin} is not installed. Type `pip install -c constraints.txt "
-            f"-e {package}`, or use hydra/launcher=basic or hydra/launcher=joblib."
+            f"hydra/launcher: the plugin module {module} is not installed. Install the package that provides it (such "
+            f"as {(plugin or module).replace('_', '-')}), or use hydra/launcher=basic."
         )
     if launcher.get("n_jobs") == 0:
         raise UserError("hydra.launcher.n_jobs=0: requires the number of jobs to run at once, or -1 for one per core.")

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from experiments.system.files import PACKAGE
+from experiments.system.program import program
 
 PACKAGES = (
     "tensorflow", "tf-keras", "tensorflow-model-optimization", "mlflow", "hydra-core", "numpy",
@@ -106,7 +107,7 @@ def _cpu() -> tuple[str, frozenset[str]]:
 
 def typed() -> str:
     """The command that makes a run or a sweep, as a shell takes it."""
-    return shlex.join(["python", "-m", "experiments.run", *sys.argv[1:]])
+    return shlex.join([*program("run").split(), *sys.argv[1:]])
 
 
 def is_changed() -> bool:

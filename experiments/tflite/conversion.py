@@ -80,6 +80,11 @@ class Learned:
 Scheme = Float32 | Dynamic | DynamicInt4 | Float16 | Int8 | Int16x8 | Learned
 
 
+def is_requantized(scheme: Scheme) -> bool:
+    """Whether LiteRT's quantizer takes part, which is a package of its own."""
+    return isinstance(scheme, DynamicInt4) or (isinstance(scheme, Learned) and scheme.rest != "float")
+
+
 def interface_of(scheme: Scheme) -> Interface:
     """The type of what goes into a file and comes out of it."""
     return scheme.interface if isinstance(scheme, (Int8, Learned)) else "float32"

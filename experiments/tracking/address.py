@@ -6,10 +6,12 @@ from pydantic import field_validator
 from pydantic.dataclasses import dataclass as option
 
 from experiments.system.errors import redacted
+from experiments.system.extras import missing
 from experiments.system.files import expanded
 from experiments.system.options import OPTION
 
 SQLITE = "sqlite:///"
+OF_PSYCOPG2 = ("postgresql", "postgresql+psycopg2")  # the driver that the extra brings, which is also the default
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
@@ -30,6 +32,8 @@ class Tracking:
             )
         if uri.startswith(SQLITE):
             return _of_a_file(uri)
+        if uri.partition("://")[0] in OF_PSYCOPG2 and (rule := missing("postgres")):
+            raise ValueError(rule)
         return uri
 
     @field_validator("experiment")

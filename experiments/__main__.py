@@ -1,0 +1,60 @@
+"""The console command `tqb`: `tqb NAME ...` is `python -m experiments.NAME ...`."""
+
+import sys
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+from experiments.system.errors import suggestion, tell
+from experiments.system.program import DISTRIBUTION, PROGRAM
+
+COMMANDS = {
+    "run": "train, quantize, convert and measure: one run, or a sweep",
+    "compare": "show recorded runs as tables, write a report, decide which file to ship",
+    "latency": "time files together: which are faster",
+    "sensitivity": "find the layers that bear quantization",
+    "cache": "list, verify or clear what is kept of earlier runs",
+    "store": "check or repair a store of runs",
+}
+
+
+def main() -> None:
+    """Show the menu, or start the command that is named; nothing is imported but that command."""
+    try:
+        match sys.argv[1:]:
+            case [] | ["-h" | "--help", *_]:
+                sys.stdout.write(_menu())
+            case ["--version", *_]:
+                sys.stdout.write(f"{PROGRAM} {_version()}\n")
+            case [name, *arguments] if name in COMMANDS:
+                sys.argv = [f"{PROGRAM} {name}", *arguments]
+                import_module(f"experiments.{name}").main()
+            case [name, *_]:
+                tell(f"{name}: {PROGRAM} has no such command. {suggestion(name, COMMANDS)}")
+                sys.exit(2)
+    except KeyboardInterrupt:  # commands handle it themselves, once they are imported
+        tell("stopped.")
+        sys.exit(130)
+
+
+def _menu() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {PROGRAM} {name:<{width}}  {purpose}" for name, purpose in COMMANDS.items()]
+    return "\n".join([
+        "Which quantization of a Keras model to ship as TFLite, with the evidence.",
+        "",
+        *lines,
+        "",
+        f"{PROGRAM} COMMAND --help shows the options of a command; {PROGRAM} --version shows the version.",
+        "",
+    ])  # fmt: skip
+
+
+def _version() -> str:
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    main()

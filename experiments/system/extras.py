@@ -1,0 +1,38 @@
+"""Optional packages: the extra that brings each, and what to type where one is missing."""
+
+from importlib.util import find_spec
+
+from experiments.system.errors import UserError
+from experiments.system.files import PACKAGE
+from experiments.system.program import DISTRIBUTION
+
+# The module by which each extra of pyproject.toml is recognized.
+MODULES = {
+    "joblib": "hydra_plugins.hydra_joblib_launcher",
+    "ray": "hydra_plugins.hydra_ray_launcher",
+    "slurm": "hydra_plugins.hydra_submitit_launcher",
+    "excel": "openpyxl",
+    "parquet": "pyarrow",
+    "int4": "litert_quantizer",
+    "postgres": "psycopg2",
+    "micro": "tflite_micro",
+}
+
+
+def require(extra: str, asked: str) -> None:
+    """Refuse what `asked` names where the packages of an extra are not installed.
+
+    Raises:
+        UserError: they are not.
+    """
+    if rule := missing(extra):
+        raise UserError(f"{asked} {rule}")
+
+
+def missing(extra: str) -> str:
+    """The rule that is broken, with what to type; empty where the packages of an extra are installed."""
+    if find_spec(MODULES[extra]) is not None:
+        return ""
+    in_checkout = (PACKAGE.parent / "pyproject.toml").is_file()
+    what = f"-c constraints.txt -e '.[{extra}]'" if in_checkout else f"'{DISTRIBUTION}[{extra}]'"
+    return f"requires the extra '{extra}': pip install {what}"

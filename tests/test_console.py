@@ -1,0 +1,81 @@
+"""The console command: a menu, a version, and every command by its name, none of which loads a heavy library."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from experiments.__main__ import COMMANDS
+from experiments.system import program
+from experiments.system.program import DISTRIBUTION, PROGRAM
+from tests.conftest import ENVIRONMENT, REPOSITORY, Done
+
+# What the script does that an installer makes, and then says which heavy libraries it has loaded.
+SCRIPT = f"""
+import atexit, sys
+atexit.register(lambda: print("loaded:", *{{"tensorflow", "mlflow", "pandas", "hydra"}} & sys.modules.keys()))
+sys.argv[0] = "/somewhere/bin/{PROGRAM}"
+from experiments.__main__ import main
+main()
+"""
+
+
+def tqb(folder: Path, *arguments: str) -> Done:
+    """Run the console command in a folder."""
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_the_menu_names_every_command(arguments: list[str], tmp_path: Path) -> None:
+    done = tqb(tmp_path, *arguments)
+    assert done.returncode == 0
+    assert all(f"{PROGRAM} {name} " in done.stdout for name in COMMANDS)
+    assert done.stdout.endswith("\nloaded:\n")
+
+
+def test_the_version_is_the_distribution_s(tmp_path: Path) -> None:
+    done = tqb(tmp_path, "--version")
+    assert (done.returncode, done.stdout) == (0, f"{PROGRAM} {version(DISTRIBUTION)}\nloaded:\n")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_loads_neither_tensorflow_nor_mlflow(name: str, tmp_path: Path) -> None:
+    done = tqb(tmp_path, name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    loaded = done.stdout.rpartition("loaded:")[2].split()
+    assert not {"tensorflow", "mlflow"} & set(loaded)
+
+
+def test_a_name_that_is_no_command_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
+    done = tqb(tmp_path, "comapre")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"comapre: {PROGRAM} has no such command. Did you mean compare?")
+
+
+def test_a_command_is_called_in_its_usage_as_it_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "usage: tqb store" in tqb(tmp_path, "store", "--help").stdout
+    monkeypatch.setattr(sys, "argv", ["experiments/store.py"])
+    assert program.program("store") == "python -m experiments.store"
+
+
+def test_a_command_gets_its_arguments_and_its_exit_code_is_the_program_s(tmp_path: Path) -> None:
+    done = tqb(tmp_path, "run", "stratgy=qat")
+    assert done.returncode == 2
+    assert "stratgy" in done.stderr
+    assert "Did you mean" in done.stderr
+
+
+def test_every_command_can_be_started_by_its_module_as_well() -> None:
+    for name in COMMANDS:
+        assert re.search(r'^if __name__ == "__main__":', (REPOSITORY / "experiments" / f"{name}.py").read_text(), re.M)
