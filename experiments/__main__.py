@@ -14,6 +14,7 @@ COMMANDS = {
     "sensitivity": "find the layers that bear quantization",
     "cache": "list, verify or clear what is kept of earlier runs",
     "store": "check or repair a store of runs",
+    "completion": "print the script that completes this command in bash, zsh or fish",
 }
 
 

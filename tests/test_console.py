@@ -1,6 +1,7 @@
 """The console command: a menu, a version, and every command by its name, none of which loads a heavy library."""
 
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import COMMANDS
+from experiments.completion import SCRIPTS, words_of_commands
 from experiments.system import program
 from experiments.system.program import DISTRIBUTION, PROGRAM
 from tests.conftest import ENVIRONMENT, REPOSITORY, Done
@@ -79,3 +81,53 @@ def test_a_command_gets_its_arguments_and_its_exit_code_is_the_program_s(tmp_pat
 def test_every_command_can_be_started_by_its_module_as_well() -> None:
     for name in COMMANDS:
         assert re.search(r'^if __name__ == "__main__":', (REPOSITORY / "experiments" / f"{name}.py").read_text(), re.M)
+
+
+# What readline does when somebody presses Tab: the words are parted at "=" as well.
+TAB = r"""
+COMP_LINE=$1 COMP_POINT=${#1} COMP_WORDBREAKS=$' \t\n"\'><=;|&(:'
+shift
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+_tqb
+printf '%s|' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("completion") / "tqb.bash"
+    path.write_text(SCRIPTS["bash"](words_of_commands()) + TAB)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("typed", "proposed"),
+    [
+        ("tqb com", ["compare ", "completion "]),
+        ("tqb run strategy=q", ["qat"]),
+        ("tqb run -m strategy=none,ptq_i", ["none,ptq_int16x8", "none,ptq_int4", "none,ptq_int8"]),
+        ("tqb run +suite=sm", ["smoke"]),
+        ("tqb run hydra/launcher=", ["basic", "joblib", "ray", "submitit"]),
+        ("tqb run dataset.te", ["dataset.test_samples="]),
+        ("tqb run --mul", ["--multirun "]),
+        ("tqb sensitivity max", ["max_drop="]),
+        ("tqb compare --mark", ["--markdown "]),
+        ("tqb cache clear --kind tr", ["training "]),
+        ("tqb store re", ["relocate "]),
+        ("tqb run model.path=my", [""]),  # names of files are the shell's own matter
+    ],
+)
+def test_bash_completes_commands_options_and_settings(typed: str, proposed: list[str], script: Path) -> None:
+    words = re.sub(r"([=:])", r" \1 ", typed).split()
+    done = subprocess.run(["bash", script, typed, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.split("|")[:-1] == proposed
+
+
+@pytest.mark.parametrize("shell", SCRIPTS)
+def test_a_shell_reads_its_script(shell: str, tmp_path: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    path = tmp_path / "script"
+    path.write_text(SCRIPTS[shell](words_of_commands()))
+    done = subprocess.run([shell, "-n", path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
