@@ -3,6 +3,11 @@
 Exit codes: 0 well; 1 damaged entries were found; 2 the command is wrong; 130 stopped.
 """
 
+from experiments.system.startup import stop_without_traceback
+
+if __name__ == "__main__":
+    stop_without_traceback()  # what follows takes seconds
+
 import argparse
 import math
 import sys

@@ -9,6 +9,11 @@ Exit codes: 0 well; 2 the command is wrong, or there is nothing to compare; 3 no
 4 the sweep is worse than the earlier one; 130 stopped.
 """
 
+from experiments.system.startup import stop_without_traceback
+
+if __name__ == "__main__":
+    stop_without_traceback()  # what follows takes seconds
+
 import argparse
 import shlex
 import sys

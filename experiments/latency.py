@@ -9,6 +9,11 @@ are timed on test images of their own data set; plain files on random images, or
 Exit codes: 0 well; 2 the command is wrong, or a file cannot be timed; 130 stopped.
 """
 
+from experiments.system.startup import stop_without_traceback
+
+if __name__ == "__main__":
+    stop_without_traceback()  # what follows takes seconds
+
 import argparse
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

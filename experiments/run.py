@@ -4,9 +4,15 @@ Exit codes: 0 success; 1 a run failed, or its file does not match the strategy's
 configuration is invalid and nothing was run; 130 interrupted.
 """
 
+from experiments.system.startup import stop_without_traceback
+
+if __name__ == "__main__":
+    stop_without_traceback()  # what follows takes seconds
+
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
@@ -43,6 +49,8 @@ def main() -> None:
         return
     robust_streams()
     stop_on_signals()
+    # Launchers' options have the names of the plugins they configure, whose schemas they are checked against.
+    warnings.filterwarnings("ignore", message=r"(?s)\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises its errors instead of printing them
     try:
         _hydra(sys.argv[1:])

@@ -9,6 +9,11 @@ baseline has: dataset, model, epochs, training, seed, threads, cache.
 Exit codes: 0 well; 2 the command or the configuration is wrong; 130 stopped.
 """
 
+from experiments.system.startup import stop_without_traceback
+
+if __name__ == "__main__":
+    stop_without_traceback()  # what follows takes seconds
+
 import csv
 import re
 import sys

@@ -11,6 +11,11 @@ Both are for SQLite files. Exit codes: 0 well; 1 check found something; 2 the co
 used; 130 stopped.
 """
 
+from experiments.system.startup import stop_without_traceback
+
+if __name__ == "__main__":
+    stop_without_traceback()  # what follows takes seconds
+
 import argparse
 import sys
 from collections import Counter

@@ -11,6 +11,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from experiments.system.tensorflow import keras, tf  # first: it chooses Keras 2
+
+# isort: split
 import tensorflow_model_optimization as tfmot
 from tensorflow_model_optimization.python.core.quantization.keras import quant_ops, quantizers
 from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
@@ -25,7 +28,6 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer
 from experiments.model.copies import copied, is_wrapper, kinds_known, nodes_of, take_over_state, unwrapped
 from experiments.quantization.selection import Layer, select
 from experiments.system.errors import UserError, first_line
-from experiments.system.tensorflow import keras, tf
 from experiments.tflite.conversion import Rest
 from experiments.tflite.expectation import Difference, Expectation
 from experiments.tflite.graph import FLOAT16_WEIGHTS

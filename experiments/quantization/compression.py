@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from experiments.system.tensorflow import keras  # first: it chooses Keras 2
+
+# isort: split
 import tensorflow_model_optimization as tfmot
 from tensorflow_model_optimization.python.core.clustering.keras.cluster_wrapper import ClusterWeights
 from tensorflow_model_optimization.python.core.clustering.keras.clustering_registry import ClusteringRegistry
@@ -20,7 +23,6 @@ from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry imp
 from experiments.model.copies import copied, kinds_known, take_over_state
 from experiments.quantization.annotation import fake_quantization_off, halves_named
 from experiments.system.errors import UserError
-from experiments.system.tensorflow import keras
 
 if TYPE_CHECKING:
     from tf_keras import Model

@@ -10,6 +10,9 @@ from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
+import experiments.system.tensorflow  # noqa: F401  # first: it chooses Keras 2
+
+# isort: split
 from tensorflow.python.autograph.core import converter
 from tensorflow.python.autograph.impl import api
 from tensorflow_model_optimization.python.core.keras import compat, utils

@@ -14,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from experiments.system.errors import UserError, first_line, spelled, suggestion
+from experiments.system.keras_version import choose_keras_2
 from experiments.system.options import CONF, problems
 
 Kind = TypeVar("Kind")
@@ -64,6 +65,7 @@ def make(key: str, settings: Mapping[str, Any], kind: type[Kind]) -> Kind:
 def _class(key: str, named: str, kind: type[Kind]) -> type[Kind]:
     """Import the class of this name and check that it is a concrete subclass of `kind`."""
     module, _, name = EARLIER.get(named, named).rpartition(".")
+    choose_keras_2()  # a module of the user's own may import TensorFlow
     try:
         found = getattr(import_module(module), name, None)
     except ModuleNotFoundError as error:
