@@ -32,6 +32,7 @@ from pydantic import ValidationError
 from rich import box
 from rich.table import Table
 
+from experiments.comparison.display import shown_speed
 from experiments.comparison.files import write_csv
 from experiments.record.artifacts import CONFIGURATION, MODEL, or_left_out
 from experiments.record.identity import DIGITS, SHOWN
@@ -414,7 +415,9 @@ def show(files: pd.DataFrame, pairs: pd.DataFrame, session: "Session") -> None:
 
 
 def _files_picture(files: pd.DataFrame) -> Table:
-    picture = _table("file", "bytes", "p50\nus", "p90\nus", "p99\nus", "min\nus", "first\nus", "load\nus", "faster", "")
+    picture = _table(
+        "file", "bytes", *(f"{what}\n(µs)" for what in ("p50", "p90", "p99", "min", "first", "load")), "speedup", ""
+    )  # fmt: skip
     for row in files.itertuples():
         times = (getattr(row, f"latency_{what}_us") for what in ("p50", "p90", "p99", "min", "first", "load"))
         ratio = f"{row.speedup:.3f}x\n[{row.speedup_low:.3f}, {row.speedup_high:.3f}]"
@@ -423,16 +426,16 @@ def _files_picture(files: pd.DataFrame) -> Table:
             f"{row.bytes:,}",
             *(f"{value:,.3g}" if value < 100 else f"{value:,.0f}" for value in times),
             ratio if row.speed else "1",
-            str(row.speed),
+            shown_speed(row.speed),
         )
     return picture
 
 
 def _pairs_picture(pairs: pd.DataFrame) -> Table:
-    picture = _table("file", "against", "faster", "p (Holm)", "")
+    picture = _table("file", "against", "speedup", "p (Holm)", "")
     for row in pairs.itertuples():
         ratio = f"{row.speedup:.3f}x [{row.speedup_low:.3f}, {row.speedup_high:.3f}]"
-        picture.add_row(str(row.file), str(row.against), ratio, f"{row.p_holm:.2g}", str(row.speed))
+        picture.add_row(str(row.file), str(row.against), ratio, f"{row.p_holm:.2g}", shown_speed(row.speed))
     return picture
 
 
@@ -446,7 +449,7 @@ def _table(*headings: str) -> Table:
 def _note(session: "Session") -> str:
     first, sentinel = next(iter(session.timings)), session.sentinel
     replicates = len(session.timings[first].medians)
-    void = f"VOID: {session.void}. " if session.void else ""
+    void = f"INVALID: {session.void}. " if session.void else ""
     return (
         f"{void}{replicates} replicates with fresh interpreters, {session.threads} thread(s); [low, high]: 95 % "
         f"interval over replicates. {first} against a copy of itself: {sentinel.value:.3f}x [{sentinel.low:.3f}, "

@@ -295,9 +295,9 @@ def _options(given: dict[str, str]) -> Options:
 
 def _show(findings: Findings, options: Options) -> None:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("layer", "alone in int8:\naccuracy, points", "logit error\nRMS", "bytes\nsaved"):
+    for heading in ("layer", "alone in int8:\nΔ accuracy (pp)", "logit error\nRMS", "bytes\nsaved"):
         table.add_column(heading, justify="left" if heading == "layer" else "right")
-    for heading in ("alone in float:\naccuracy, points", "logit error\nRMS", "bytes\nadded"):
+    for heading in ("alone in float:\nΔ accuracy (pp)", "logit error\nRMS", "bytes\nadded"):
         table.add_column(heading, justify="right")
     ranked = sorted(findings.units, key=lambda unit: -findings.alone[unit].rms_logit_error)
     for unit in ranked:

@@ -59,9 +59,9 @@ def answer(study: pd.DataFrame) -> str:
         ("as many further epochs in float, less the first file", "not asked", "+0.06 [-0.03, +0.03] (p = 1.00)"),
         ("quantization-aware, less that control", "not asked", "+0.02 [-0.08, +0.12]"),
         ("quantization-aware, less that control in int8 after training", "not asked", "+0.01 [-0.09, +0.11]"),
-        ("the second file: smaller", "four times", "3.82x, 156,896 bytes"),
-        ("the second file: faster", "not asked", "3.30x [0.99, 1.01]"),
-        ("int8 after training, without a further epoch: smaller, faster", "not asked", "3.84x, 1.00x [0.99, 1.01]"),
+        ("the second file: size ratio", "four times", "3.82x, 156,896 bytes"),
+        ("the second file: speedup", "not asked", "3.30x [0.99, 1.01]"),
+        ("int8 after training, without a further epoch: size ratio, speedup", "not asked", "3.84x, 1.00x [0.99, 1.01]"),
     ],
 )  # fmt: skip
 def test_a_claim_stands_beside_what_was_found(question: str, article: str, here: str) -> None:
@@ -144,7 +144,7 @@ SEVERAL = pd.DataFrame(
         ("seed", ["0", "1", "0", "1"]),
         ("qat less finetune", ["+0.02 [-0.08, +0.12]"] * 4),
         ("qat less finetune_ptq_int8", ["+0.01 [-0.08, +0.12]"] * 4),
-        ("qat: smaller, faster", ["3.82x, 3.30x [0.99, 1.01]"] * 4),
+        ("qat: size ratio, speedup", ["3.82x, 3.30x [0.99, 1.01]"] * 4),
     ],
 )
 def test_each_model_and_seed_has_its_row(column: str, shown: list[str]) -> None:
@@ -167,7 +167,7 @@ COMPRESSED = [
         ("further epochs", ["20", "40", "0", "20"]),
         ("against finetune of as many epochs",
          ["-0.10 [-0.20, +0.00]", "+0.10 [+0.00, +0.20]", "", "+0.00 [-0.10, +0.10]"]),
-        ("download smaller", ["11.00x", "10.00x", "1.00x", "1.00x"]),
+        ("download size ratio", ["11.00x", "10.00x", "1.00x", "1.00x"]),
     ],
 )  # fmt: skip
 def test_what_compression_saves_and_costs_is_told_smallest_download_first(column: str, shown: list[str]) -> None:
@@ -188,7 +188,7 @@ FURTHER_SEEDS = [
         ("further epochs", ["20", "20"]),
         ("seed 0", ["-0.10 [-0.20, +0.00] (p = 0.50)", "+0.00 [-0.03, +0.03] (p = 1.00)"]),
         ("seed 2", ["-0.10 [-0.20, +0.00] (p = 0.50)", "+0.00 [-0.03, +0.03] (p = 1.00)"]),
-        ("download smaller", ["10.00x to 11.00x", "1.00x to 1.00x"]),
+        ("download size ratio", ["10.00x to 11.00x", "1.00x to 1.00x"]),
     ],
 )
 def test_what_every_seed_has_is_told_seed_by_seed(column: str, shown: list[str]) -> None:

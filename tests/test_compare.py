@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from experiments.comparison import terminal
 from experiments.comparison.columns import COLUMNS, NUMBERS, WHOLE, frame, label
 from experiments.comparison.compared import Comparison, compared
-from experiments.comparison.display import MACHINES, RANK, SAME, display_table, note
+from experiments.comparison.display import MACHINES, RANK, SAME, Differences, display_table, note
 from experiments.comparison.files import FORMS, form_of
 from experiments.comparison.loading import newest
 from experiments.comparison.names import names
@@ -22,6 +22,7 @@ from experiments.comparison.pairs import Examined, display_pairs, table_of_pairs
 from experiments.comparison.terminal import MOST_ROWS, OPTIONAL, narrowed, picture, show, styled
 from experiments.system.errors import UserError, by_prefix
 from experiments.tracking import Store, Tracking
+from experiments.tracking.schema import heading
 from tests.rows import FAILED, ROWS, answers, row, seeds
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -49,7 +50,7 @@ def test_the_printed_table_is_the_golden_one(width: int, name: str, monkeypatch:
 def test_a_void_timing_is_told_with_its_reason() -> None:
     table = frame([row("none"), row("qat", speed="void", speedup=9.0, latency_void="other work kept 2 cores busy")])
     assert note(table).endswith(
-        "Void: qat epochs=1 seed=0 (run-qat), other work kept 2 cores busy.\n"
+        "Invalid timing: qat epochs=1 seed=0 (run-qat), other work kept 2 cores busy.\n"
         "The same command with resume=false measures anew."
     )
 
@@ -103,7 +104,7 @@ def test_a_file_that_breaks_its_promise_is_never_the_best() -> None:
 
 def test_a_difference_without_an_interval_may_be_chance() -> None:
     nothing = {"accuracy_change": 0.01, "accuracy_change_low": None, "accuracy_change_high": None}
-    assert styled(frame([row("none"), row("qat", **nothing)]))["change, points"] == ["dim", "dim"]
+    assert styled(frame([row("none"), row("qat", **nothing)]))["Δ accuracy (pp)"] == ["dim", "dim"]
 
 
 def test_rows_of_several_machines_say_so() -> None:
@@ -120,7 +121,7 @@ def test_a_void_timing_is_never_the_fastest() -> None:
             row("ptq_int8", speed="faster", speedup=3.0, speedup_low=2.9),
         ]
     )
-    assert styled(table)["faster"] == ["dim", "dim", "bold green"]
+    assert styled(table)["speedup"] == ["dim", "dim", "bold green"]
 
 
 def test_the_best_of_each_column_is_marked() -> None:
@@ -128,8 +129,8 @@ def test_the_best_of_each_column_is_marked() -> None:
     marked = {name: [style == "bold green" for style in styles].index(True) for name, styles in styled(table).items()
               if "bold green" in styles}  # fmt: skip
     assert marked == {
-        "Keras accuracy %": 2, "TFLite accuracy %": 1, "agreement %": 0, "bytes": 1, "smaller": 1, "latency p50 us": 1,
-        "faster": 1, "micro arena, bytes": 2,
+        "Keras accuracy (%)": 2, "TFLite accuracy (%)": 1, "agreement (%)": 0, "bytes": 1, "size ratio": 1,
+        "latency p50 (µs)": 1, "speedup": 1, "micro arena (bytes)": 2,
     }  # fmt: skip
 
 
@@ -140,7 +141,7 @@ def test_only_files_of_one_model_and_data_set_compete_for_the_mark() -> None:
 
 def test_none_is_the_fastest_where_machines_differ() -> None:
     table = frame([row("none", machine="a"), row("qat", machine="b", speedup=3.0, speed="faster")])
-    assert "bold green" not in styled(table)["faster"]
+    assert "bold green" not in styled(table)["speedup"]
 
 
 def test_rows_of_one_machine_do_not_name_it() -> None:
@@ -158,7 +159,7 @@ def test_rows_of_one_machine_do_not_name_it() -> None:
 )
 def test_what_a_microcontroller_needs_is_a_number_no_or_not_measured(facts: dict[str, Any], shown: str) -> None:
     measured = row("none", arena_bytes=303760.0, runs_on_micro="yes")
-    assert display_table(frame([measured, row("qat", **facts)]))["micro arena, bytes"].iloc[1] == shown
+    assert display_table(frame([measured, row("qat", **facts)]))["micro arena (bytes)"].iloc[1] == shown
 
 
 def test_the_csv_holds_every_column_in_full_precision(tmp_path: Path) -> None:
@@ -329,19 +330,20 @@ def test_rows_are_ranked_by_their_speedup_where_these_have_one_denominator(chang
 
 
 def test_what_a_table_does_not_show_is_not_explained_below_it() -> None:
-    assert RANK not in note(frame(ROWS), ["strategy", "faster"])
+    assert RANK not in note(frame(ROWS), ["strategy", "speedup"])
 
 
 @pytest.mark.parametrize(("value", "shown"), [(11718.4, "11,718"), (110.2, "110"), (53.04, "53.0"), (2.345, "2.35")])
 def test_a_latency_keeps_three_digits(value: float, shown: str) -> None:
-    assert display_table(frame([row("qat", latency_p50_us=value)]))["latency p50 us"].iloc[0] == shown
+    assert display_table(frame([row("qat", latency_p50_us=value)]))["latency p50 (µs)"].iloc[0] == shown
 
 
 @pytest.mark.parametrize("width", [200, 120, 100, 80])
 def test_a_narrow_terminal_does_without_some_columns_and_with_no_more_than_it_must(width: int) -> None:
-    shown = display_table(frame([*ROWS, row("qat", arithmetic="4 int8, 1 float32"), FAILED]))
-    kept = narrowed(shown, width)
-    gone = [name for name in OPTIONAL if name in shown.columns and name not in kept.columns]
+    table = frame([*ROWS, row("qat", arithmetic="4 int8, 1 float32"), FAILED])
+    shown = display_table(table)
+    kept = narrowed(shown, width, Differences.of(table))
+    gone = [each for each in map(heading, OPTIONAL) if each in shown.columns and each not in kept.columns]
     assert drawn_width(kept) <= width
     assert not gone or drawn_width(shown.drop(columns=gone[:-1])) > width
 
@@ -388,13 +390,13 @@ def test_two_runs_with_the_same_file_are_said_to_have_it() -> None:
 
 def test_a_file_that_is_the_float_file_is_said_to_be_it_and_is_never_faster() -> None:
     table = frame([row("none", speed="same file", speedup=1.2, speedup_low=1.1, speedup_high=1.3), row("qat")])
-    assert styled(table)["faster"][0] == "dim"
+    assert styled(table)["speedup"][0] == "dim"
     assert SAME in note(table)
 
 
 def test_of_rows_with_the_same_file_all_are_the_best_or_none() -> None:
     table = frame([row("a", tflite_sha256="f", latency_p50_us=5.0), row("b", tflite_sha256="f"), row("c")])
-    assert styled(table)["latency p50 us"] == ["bold green", "bold green", ""]
+    assert styled(table)["latency p50 (µs)"] == ["bold green", "bold green", ""]
 
 
 def test_several_runs_are_all_their_pairs_with_corrected_p() -> None:
@@ -411,7 +413,7 @@ def test_several_runs_are_all_their_pairs_with_corrected_p() -> None:
 def test_a_single_pair_needs_no_correction() -> None:
     shown = display_pairs(table_of_pairs([examined("none", 10), examined("qat", 4)]))
     assert "Holm p" not in shown.columns
-    assert shown["difference, points"].iloc[0].startswith("+6.00 [+")
+    assert shown["Δ accuracy (pp)"].iloc[0].startswith("+6.00 [+")
 
 
 @pytest.mark.parametrize(
@@ -464,7 +466,7 @@ def test_what_was_chosen_is_held_against_runs_that_were_not() -> None:
 
 def test_where_no_run_shown_has_a_partner_the_table_says_so() -> None:
     comparison = relative([row("qat"), row("none", epochs=5)], "qat", "epochs == 5")
-    assert display_table(comparison.table)["against qat, points"].tolist() == [""]
+    assert display_table(comparison.table)["Δ accuracy vs qat (pp)"].tolist() == [""]
     (line,) = comparison.remarks
     assert line.startswith("1 of 1 runs have no run of qat of the same model, data and settings")
 
@@ -472,7 +474,7 @@ def test_where_no_run_shown_has_a_partner_the_table_says_so() -> None:
 def test_seeds_of_which_some_have_no_partner_are_pooled() -> None:
     rows = [row("finetune"), *seeds("qat", 2, tflite_accuracy=0.98)]
     comparison = relative(rows, "finetune", "strategy == 'qat'")
-    assert display_table(comparison.table)["against finetune, points"].tolist() == ["+0.35"]
+    assert display_table(comparison.table)["Δ accuracy vs finetune (pp)"].tolist() == ["+0.35"]
 
 
 def test_a_comparison_is_in_order_by_what_it_is_held_against() -> None:

@@ -37,7 +37,7 @@ def test_a_description_has_what_the_table_has_in_sentences() -> None:
     text = said()
     assert "**95.70 [95.20, 96.10] % accuracy** on 10,000 test images" in text
     assert "**156,296 bytes** instead of that float file's 599,796: 3.84x smaller." in text
-    assert "**47.4 us** for an image (median), faster than that float file: 3.34x [3.33, 3.35]." in text
+    assert "**47.4 µs** for an image (median), faster than that float file: 3.34x [3.33, 3.35]." in text
     assert 'mlflow.pyfunc.load_model("runs:/ID/model")' in text
 
 
@@ -64,7 +64,7 @@ def test_a_file_that_is_the_float_file_is_said_to_be_it() -> None:
 
 def test_a_void_timing_has_no_numbers() -> None:
     text = said(verdict="void")
-    assert "Its timing is void: other work kept 1.5 of 2 cores busy." in text
+    assert "Its timing is invalid: other work kept 1.5 of 2 cores busy." in text
     assert "us**" not in text
 
 

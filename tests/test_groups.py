@@ -81,7 +81,7 @@ def test_of_one_timing_that_is_not_void_the_interval_and_the_verdict_are_its_own
 def test_a_void_timing_that_is_not_pooled_is_told() -> None:
     table = frame([*seeds("qat", 2), row("qat", seed=2, run_id="qat-2", speed="void")])
     assert grouped(table, cell_of(table), known({"qat": 3})).left_out == (
-        "qat epochs=1 seed=2 (qat-2): its timing is void, and left out of its group",
+        "qat epochs=1 seed=2 (qat-2): its timing is invalid, and left out of its group",
     )
 
 
@@ -151,7 +151,7 @@ def test_runs_without_answers_or_on_other_images_are_left_out_with_a_note() -> N
 def test_a_group_that_differs_in_more_than_seeds_has_means_without_intervals() -> None:
     rows = [row("qat", epochs=n, run_id=f"qat-{n}", tflite_accuracy=0.9 + n / 100) for n in (1, 3)]
     shown = display_table(grouped(frame(rows), ["strategy"], known({"qat": 3})).table)
-    assert shown["TFLite accuracy %"].tolist() == ["92.00"]
+    assert shown["TFLite accuracy (%)"].tolist() == ["92.00"]
     assert shown["runs"].tolist() == [2]
 
 
@@ -207,7 +207,7 @@ def test_a_difference_is_that_of_the_same_images() -> None:
 
 def test_a_difference_without_answers_has_no_interval() -> None:
     table = relative([row("finetune", tflite_accuracy=0.97), row("qat", tflite_accuracy=0.98)], wrong={})
-    assert display_table(table)["against finetune, points"].tolist() == ["+0.00", "+1.00"]
+    assert display_table(table)["Δ accuracy vs finetune (pp)"].tolist() == ["+0.00", "+1.00"]
 
 
 def test_sizes_and_speeds_are_ratios_to_the_baseline() -> None:
@@ -344,8 +344,8 @@ def test_the_note_says_against_what() -> None:
 
 def test_differences_that_may_be_chance_are_dimmed() -> None:
     table = frame([*ROWS, row("ptq_int8", speed="unclear", speedup_low=0.9)])
-    assert styled(table)["change, points"] == ["dim", "", "dim"]
-    assert styled(table)["faster"] == ["dim", "bold green", "dim"]
+    assert styled(table)["Δ accuracy (pp)"] == ["dim", "", "dim"]
+    assert styled(table)["speedup"] == ["dim", "bold green", "dim"]
 
 
 @given(st.floats(0.1, 10), st.floats(0.1, 10), st.floats(1, 2), st.floats(1, 2))

@@ -93,5 +93,5 @@ def test_a_process_that_already_uses_keras_3_is_told_what_to_do() -> None:
         "try:\n    import experiments.system.tensorflow\nexcept UserError as error:\n    print(error)"
     )
     told = output_of(code)
-    assert "already loaded in this process with Keras 3." in told
+    assert "already loaded in this process with Keras 3, and" in told
     assert "Set TF_USE_LEGACY_KERAS=1 in the environment before Python starts" in told

@@ -158,7 +158,7 @@ LATENCY = growth("latency_p50_us=10%")
 def test_a_timing_that_is_void_now_is_worse_than_one_that_was_not() -> None:
     before, now = frame([row("none", machine="a")]), frame([row("none", machine="a", speed="void")])
     (line,) = regressions(before, now, [LATENCY])
-    assert "is not known, for the timing is void" in line
+    assert "is not known, for the timing is invalid" in line
 
 
 def test_an_earlier_timing_that_is_void_judges_nothing_and_is_named() -> None:
@@ -166,7 +166,7 @@ def test_an_earlier_timing_that_is_void_judges_nothing_and_is_named() -> None:
     now = frame([row("none", machine="a", latency_p50_us=9000.0)])
     assert regressions(before, now, [LATENCY]) == []
     assert remarks(before, now, [LATENCY]) == [
-        "none epochs=1 seed=0: the earlier timing is void, so times are not judged."
+        "none epochs=1 seed=0: the earlier timing is invalid, so times are not judged."
     ]
 
 

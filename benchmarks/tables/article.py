@@ -40,7 +40,7 @@ def answers(table: pd.DataFrame, against_rival: pd.DataFrame) -> str:
         f"{markdown(shown)}\n"
         f"Accuracies in %, changes in points. [low, high]: 95 % interval ({spoken_of(table)}). A change whose interval "
         f"holds 0 is no evidence of one. p: {ours}of the article's figures, which do not say which images were right, "
-        "Fisher's exact test. smaller, faster: than the float file of the same baseline.\n"
+        "Fisher's exact test. size ratio, speedup: against the float file of the same baseline.\n"
     )
 
 
@@ -102,7 +102,7 @@ def by_model(runs: pd.DataFrame, against_rival: pd.DataFrame) -> str:
         }
         for (model, seed), rows in groups.items()
     ]
-    return f"{markdown(pd.DataFrame(shown))}\n{IN_SHORT} smaller, faster: than the float file of the same baseline.\n"
+    return f"{markdown(pd.DataFrame(shown))}\n{IN_SHORT} size ratio, speedup: against the float file of the same baseline.\n"
 
 
 def _in_short(rows: Rows) -> dict[str, str]:
@@ -118,10 +118,10 @@ def _in_short(rows: Rows) -> dict[str, str]:
 
 
 def _saved(rows: Rows) -> dict[str, str]:
-    return {f"{strategy}: smaller, faster": _smaller_and_faster(rows[strategy]) for strategy in ("ptq_int8", "qat")}
+    return {f"{strategy}: size ratio, speedup": _size_and_speed(rows[strategy]) for strategy in ("ptq_int8", "qat")}
 
 
-def _smaller_and_faster(row: pd.Series) -> str:
+def _size_and_speed(row: pd.Series) -> str:
     return f"{times(row['size_ratio'])}, {times(*ends(row, 'speedup'))}"
 
 
@@ -142,8 +142,8 @@ def claims(rows: Rows, against_rival: Rows) -> Iterator[Claim]:
     gain, p = percent(AWARE_FILE - FLOAT_FILE, sign="+"), unpaired_p(AWARE_FILE, FLOAT_FILE)
     yield "the second file less the first", f"{gain} (p = {p:.2f})", tested(aware, "accuracy_change")
     size = f"{times(aware['size_ratio'])}, {whole(aware['tflite_bytes'])} bytes"
-    yield "the second file: smaller", "four times", size
-    yield "the second file: faster", NOT_ASKED, times(*ends(aware, "speedup"))
+    yield "the second file: size ratio", "four times", size
+    yield "the second file: speedup", NOT_ASKED, times(*ends(aware, "speedup"))
     yield "as many further epochs in float, less the first file", NOT_ASKED, tested(control, "accuracy_change")
     yield "quantization-aware, less that control", NOT_ASKED, percent(*ends(aware, "accuracy_difference"), "+")
     rival = percent(*ends(against_rival["qat"], "accuracy_difference"), "+")
@@ -152,7 +152,7 @@ def claims(rows: Rows, against_rival: Rows) -> Iterator[Claim]:
         if strategy in rows:
             row = rows[strategy]
             yield f"{told}, less the first file", NOT_ASKED, tested(row, "accuracy_change")
-            yield f"{told}: smaller, faster", NOT_ASKED, _smaller_and_faster(row)
+            yield f"{told}: size ratio, speedup", NOT_ASKED, _size_and_speed(row)
 
 
 def unpaired_p(one: float, other: float) -> float:

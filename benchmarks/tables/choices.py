@@ -18,8 +18,8 @@ def published_table(table: pd.DataFrame) -> str:
             {
                 "in int8": choice,
                 "bytes": f"{by_choice[choice]['bytes'].iloc[0]:,}",
-                "faster than float": _scatter(by_choice[choice]["speedup"]),
-                "than all four in int8": _scatter(by_choice[choice]["against_whole"]),
+                "speedup vs float": _scatter(by_choice[choice]["speedup"]),
+                "speedup vs all four in int8": _scatter(by_choice[choice]["against_whole"]),
                 "that, in each session": "; ".join(_intervals(by_choice[choice])),
             }
             for choice in fastest_first
@@ -27,7 +27,7 @@ def published_table(table: pd.DataFrame) -> str:
     )
     sessions, void = table["session"].nunique(), table.loc[table["void"] != "", "session"].nunique()
     return (
-        f"{markdown(shown)}\nSessions in which all these files were timed together: {sessions}, of which void: {void}. "
+        f"{markdown(shown)}\nSessions in which all these files were timed together: {sessions}, of which invalid: {void}. "
         "The median of the sessions, and in brackets the least and the most; then 95 % intervals.\n"
     )
 

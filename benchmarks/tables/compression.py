@@ -6,6 +6,7 @@ from benchmarks.studies import CONTROL
 from benchmarks.tables.markdown import each_seed_alone, markdown, spoken_of, tested
 from experiments.comparison.columns import ends, further_epochs
 from experiments.statistics.rounding import percent, times, whole
+from experiments.tracking.schema import heading
 
 QUANTIZATION = "strategy.quantization"  # what follows prune and cluster, after training
 
@@ -18,20 +19,20 @@ def published_table(table: pd.DataFrame) -> str:
         {
             "strategy": [_name(row) for _, row in table.iterrows()],
             "further epochs": further_epochs(table).map(whole),
-            "TFLite accuracy %": [percent(*ends(row, "tflite_accuracy")) for _, row in table.iterrows()],
-            "against finetune of as many epochs": [
+            heading("tflite_accuracy"): [percent(*ends(row, "tflite_accuracy")) for _, row in table.iterrows()],
+            "Δ accuracy vs finetune of as many epochs (pp)": [
                 percent(*ends(row, "accuracy_difference"), "+") for _, row in table.iterrows()
             ],
             "bytes": table["tflite_bytes"].map(whole),
             "after gzip -9": table["tflite_gzip_bytes"].map(whole),
-            "download smaller": (float_gzip / table["tflite_gzip_bytes"]).map(times),
-            "faster": [times(*ends(row, "speedup")) for _, row in table.iterrows()],
+            "download size ratio": (float_gzip / table["tflite_gzip_bytes"]).map(times),
+            heading("speedup"): [times(*ends(row, "speedup")) for _, row in table.iterrows()],
         }
     )
     return (
         f"{markdown(shown)}\n"
-        f"Changes in points. [low, high]: 95 % interval ({spoken_of(table)}). A change whose interval holds 0 is no "
-        "evidence of one. download smaller: the float file after gzip over this one after gzip. faster: than the "
+        f"[low, high]: 95 % interval ({spoken_of(table)}). A change whose interval holds 0 is no "
+        "evidence of one. download size ratio: the float file after gzip over this one after gzip. speedup: over the "
         "float file.\n"
     )
 
@@ -59,7 +60,7 @@ def seed_by_seed(first: pd.DataFrame, further: pd.DataFrame) -> str:
     return (
         f"{markdown(shown)}\n"
         f"Points, of TFLite files, against {CONTROL} of as many epochs and the same seed, but for the last rows. "
-        f"{each_seed_alone(runs['seed'].nunique() * len(shown))} download smaller: the float file of that seed after "
+        f"{each_seed_alone(runs['seed'].nunique() * len(shown))} download size ratio: the float file of that seed after "
         "gzip over this one after gzip, the least and the most of the seeds.\n"
     )
 
@@ -69,7 +70,7 @@ def _across_seeds(rows: pd.DataFrame, name: str, column: str) -> dict[str, str]:
         "strategy": name,
         "further epochs": rows["further epochs"].iloc[0],
         **{f"seed {row['seed']}": tested(row, column) for _, row in rows.iterrows()},
-        "download smaller": f"{times(rows['saved'].min())} to {times(rows['saved'].max())}",
+        "download size ratio": f"{times(rows['saved'].min())} to {times(rows['saved'].max())}",
     }
 
 

@@ -17,7 +17,7 @@ def published_table(table: pd.DataFrame) -> str:
             "`model.fit`, s": [_range(table["plain_seconds"])],
             "here, s": [_range(table["here_seconds"])],
             "`model.fit` a tenth slower": [f"in {(table['plain_seconds'] > 1.1 * table['here_seconds']).sum()} pairs"],
-            "faster": [times(ratio.value, ratio.low, ratio.high)],
+            "speedup": [times(ratio.value, ratio.low, ratio.high)],
         }
     )
     return f"{markdown(shown)}\nMedian (least to most). [low, high]: 95 % interval over the pairs.\n"

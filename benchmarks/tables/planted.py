@@ -4,6 +4,7 @@ import pandas as pd
 
 from benchmarks.tables.markdown import markdown
 from benchmarks.tables.same_file import VERDICTS
+from experiments.comparison.display import shown_speed
 
 FOUND_AT_LEAST = {3.0: 0.80, 5.0: 0.95, 10.0: 0.99}  # share of the trials, by percent of work added
 
@@ -19,7 +20,7 @@ def published_table(table: pd.DataFrame) -> str:
             {
                 "work added": f"{added:g} %",
                 "trials": str(len(trials)),
-                **{verdict: str(counts.get(verdict, 0)) for verdict in VERDICTS},
+                **{shown_speed(verdict): str(counts.get(verdict, 0)) for verdict in VERDICTS},
                 "found": f"{100 * (trials['speed'] == 'slower').mean():.0f} %",
                 "to be": f"{100 * FOUND_AT_LEAST[added]:.0f} %",
                 "slower by, median": f"{slowdown.median():.2f} %",

@@ -15,9 +15,9 @@ def published_table(table: pd.DataFrame) -> str:
         {
             "training.precision": table["precision"],
             "an epoch, s": [f"{value:.1f}" for value in table["epoch_seconds"]],
-            "faster": [times(*ends(row, "faster")) for row in table.itertuples()],
-            "accuracy %": [percent(*ends(row, "accuracy")) for row in table.itertuples()],
-            "against float32, points": [percent(*ends(row, "difference"), sign="+") for row in table.itertuples()],
+            "speedup": [times(*ends(row, "faster")) for row in table.itertuples()],
+            "accuracy (%)": [percent(*ends(row, "accuracy")) for row in table.itertuples()],
+            "Δ accuracy vs float32 (pp)": [percent(*ends(row, "difference"), sign="+") for row in table.itertuples()],
         }
     )
     row = table.iloc[0]

@@ -21,9 +21,9 @@ def published_table(table: pd.DataFrame) -> str:
             {
                 "strategy": shown.index,
                 "times": shown["times"].astype(str),
-                "whole file, us": [f"{value:.1f}" for value in shown["whole"]],
-                "its ops and one call, us": [f"{value:.1f}" for value in shown["together"]],
-                "a call, us": [f"{value:.1f}" for value in shown["call"]],
+                "whole file (µs)": [f"{value:.1f}" for value in shown["whole"]],
+                "its ops and one call (µs)": [f"{value:.1f}" for value in shown["together"]],
+                "a call (µs)": [f"{value:.1f}" for value in shown["call"]],
                 "sum / whole": [f"{value:.3f}" for value in shown["ratio"]],
                 "least and most": [
                     f"{least:.3f} to {most:.3f}" for least, most in zip(shown["least"], shown["most"], strict=True)

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from benchmarks.tables.markdown import markdown
+from experiments.comparison.display import shown_speed
 
 VERDICTS = ("faster", "slower", "equivalent", "unclear", "void")
 QUIET, BUSY = "nothing", "one busy core"
@@ -18,7 +19,7 @@ def published_table(table: pd.DataFrame) -> str:
             {
                 "beside it": load,
                 "comparisons": str(len(trials)),
-                **{verdict: str(counts.get(verdict, 0)) for verdict in VERDICTS},
+                **{shown_speed(verdict): str(counts.get(verdict, 0)) for verdict in VERDICTS},
                 "width of the interval, median": f"{100 * _width(trials).median():.2f} %",
                 "interval holds 1": f"{100 * _covers(trials).mean():.1f} %",
                 "seconds each, median": f"{trials['seconds'].median():.1f}",

@@ -6,6 +6,7 @@ from benchmarks.tables.markdown import markdown
 from experiments.sensitivity import advice
 from experiments.statistics.estimates import Estimate
 from experiments.statistics.rounding import points
+from experiments.tracking.schema import heading
 
 IN_INT8 = {
     "alone in int8": "{} alone",
@@ -22,7 +23,7 @@ def published_table(table: pd.DataFrame) -> str:
     shown = pd.DataFrame(
         {
             "in int8": [IN_INT8[file["what"]].format(file["layer"]) for file in files],
-            "accuracy change, points": [
+            heading("accuracy_change"): [
                 points(Estimate(file["accuracy_change"], file["low"], file["high"])) for file in files
             ],
             "logit error, RMS": [f"{file['rms_logit_error']:.4f}" for file in files],

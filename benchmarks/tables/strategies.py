@@ -4,6 +4,7 @@ import pandas as pd
 
 from benchmarks.tables.markdown import markdown
 from experiments.statistics.rounding import times, whole
+from experiments.tracking.schema import heading
 
 
 def published_table(table: pd.DataFrame) -> str:
@@ -15,9 +16,9 @@ def published_table(table: pd.DataFrame) -> str:
             "strategy": table["strategy"],
             "bytes": table["tflite_bytes"].map(whole),
             "after gzip -9": table["tflite_gzip_bytes"].map(whole),
-            "smaller": table["size_ratio"].map(times),
-            "computes in": table["arithmetic"],
-            "arena, bytes": table["arena_bytes"].map(whole),
+            heading("size_ratio"): table["size_ratio"].map(times),
+            heading("arithmetic"): table["arithmetic"],
+            heading("arena_bytes"): table["arena_bytes"].map(whole),
             "TensorFlow Lite Micro": table["runs_on_micro"],
         }
     )

@@ -10,52 +10,20 @@ from experiments.record.identity import DIGESTS, name_of
 from experiments.record.run_record import is_setting
 from experiments.system.errors import UserError
 from experiments.tracking import Row
+from experiments.tracking.schema import SCHEMA, names
 
 # What a file holds, in this order; what a store holds beyond it is left out.
-COLUMNS = (
-    "strategy", "model", "dataset", "epochs", "finetune_epochs", "seed",
-    "keras_accuracy", "tflite_accuracy", "tflite_accuracy_low", "tflite_accuracy_high",
-    "accuracy_change", "accuracy_change_low", "accuracy_change_high", "accuracy_change_p", "agreement",
-    "tflite_bytes", "tflite_gzip_bytes", "size_ratio",
-    "latency_p50_us", "latency_p90_us", "latency_p99_us", "latency_min_us", "latency_first_us", "latency_load_us",
-    "speedup", "speedup_low", "speedup_high", "speed", "sentinel", "sentinel_low", "sentinel_high", "latency_void",
-    "latency_replicates", "latency_other_cores", "latency_steal_cores", "load_before", "load_after",
-    "memory_peak_kib", "memory_model_kib", "arena_bytes", "runs_on_micro",
-    "arithmetic", "verified", "broken_promise", "partial", "left_float", "xnnpack_refusal", "warnings",
-    "coverage_ops", "coverage_weights", "coverage_macs", "xnnpack_ops", "logit_rmse", "sqnr_min_db",
-    "train_seconds", "train_seconds_reused", "epochs_trained", "epochs_reused",
-    "conversion_seconds", "evaluation_seconds", "latency_seconds", "profile_seconds", "memory_seconds",
-    "machine", "cpu", "git_commit", "model_name", "dataset_name", *DIGESTS, "tflite_sha256", "settings", "run_id",
-    "status", "error",
-)  # fmt: skip
+COLUMNS = names("setting", "metric", "verdict", "tag", "run", "derived")
 # Further columns of a table that is held against the runs of one strategy, and of one whose rows are groups of runs.
-AGAINST = (
-    "against", "against_run_id", "accuracy_difference", "accuracy_difference_low", "accuracy_difference_high",
-    "accuracy_difference_p", "size_against", "speedup_against", "speedup_against_low", "speedup_against_high",
-)  # fmt: skip
-GROUPED = ("runs", "seeds", "images")
+AGAINST, GROUPED = names("comparison"), names("group")
 STRATEGY, FINETUNE = "strategy.", "finetune."  # settings of the strategy's option, and of its training
 # Settings that say where a run is kept, not what it is.
 NOT_DECISIVE = ("tracking.", "cache.")
 FILES = ("model.path", "dataset.path")
-WHOLE = (
-    "epochs",
-    "finetune_epochs",
-    "seed",
-    "tflite_bytes",
-    "tflite_gzip_bytes",
-    "latency_replicates",
-    "arena_bytes",
-    "epochs_trained",
-    "epochs_reused",
-)
-WORDS = (
-    "strategy", "model", "dataset", "speed", "latency_void", "runs_on_micro", "arithmetic", "verified",
-    "broken_promise", "partial", "left_float", "xnnpack_refusal", "warnings", "machine", "cpu", "git_commit",
-    "model_name", "dataset_name", *DIGESTS, "tflite_sha256", "settings", "run_id", "status", "error",
-)  # fmt: skip
+WHOLE = tuple(name for name in names(kinds=("count",)) if name in COLUMNS)
+WORDS = tuple(name for name in names(kinds=("text",)) if name in COLUMNS)
 NUMBERS = tuple(name for name in COLUMNS if name not in (*WHOLE, *WORDS))
-VOID = "void"  # what `speed` says of a timing that means nothing
+VOID, INVALID = "void", "invalid"  # what `speed` says of a timing that does not count, and what people read
 # Columns that a table for people shows only where they differ between its rows.
 SETTINGS = ("model", "dataset", "epochs", "seed")
 NOUNS = {"model": "models", "dataset": "data sets"}
@@ -247,7 +215,7 @@ def of_one_float_file(table: pd.DataFrame) -> bool:
 
 def timed(column: str) -> bool:
     """Whether a column holds times of inference, or ratios of them."""
-    return column.startswith("speedup") or (column.startswith("latency_") and column.endswith("_us"))
+    return column in SCHEMA and SCHEMA[column].timing
 
 
 def check_comparable(table: pd.DataFrame, column: str, option: str) -> None:

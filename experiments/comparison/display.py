@@ -1,6 +1,6 @@
 """The table for people: rounded, with units in the headings and uncertainty in the cells, and how to read it."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,12 @@ from experiments.comparison.columns import (
     AGAINST,
     COLUMNS,
     GROUPED,
+    INVALID,
     KEYS,
     SETTINGS,
     SUBJECTS,
     VOID,
     as_typed,
-    ends,
     of_one_float_file,
     says,
     several_machines,
@@ -23,10 +23,11 @@ from experiments.comparison.columns import (
 from experiments.comparison.names import labels, titled
 from experiments.measure.latency import SAME_FILE
 from experiments.record.run_record import NOT_MEASURED, remark_of
-from experiments.statistics.rounding import percent, three_digits, times, whole
+from experiments.statistics.rounding import percent, whole
 from experiments.system.escaping import one_line
+from experiments.tracking.schema import SCHEMA, Column, heading
 
-LATENCY = "latency p50 us"  # a heading
+LATENCY = heading("latency_p50_us")
 DISTURBED = 0.2  # cores that others kept busy: from there on a time is said to have been disturbed
 
 
@@ -37,18 +38,19 @@ class Differences:
     accuracy: str
     size: str
     speedup: str
-    change: str  # headings for people
-    smaller: str
-    faster: str
+    other: str = ""  # the strategy that runs are compared with
+
+    def heading(self, name: str) -> str:
+        """What people read above one of these columns."""
+        return heading(name, self.other)
 
     @staticmethod
     def of(table: pd.DataFrame) -> "Differences":
         """Against the float TFLite model of the same baseline, or against the strategy that was asked for."""
         if "against" not in table.columns:
-            return Differences("accuracy_change", "size_ratio", "speedup", "change, points", "smaller", "faster")
-        other = table["against"].dropna().iloc[0]
-        headings = (f"against {other}, points", f"smaller than {other}", f"faster than {other}")
-        return Differences("accuracy_difference", "size_against", "speedup_against", *headings)
+            return Differences("accuracy_change", "size_ratio", "speedup")
+        other = str(table["against"].dropna().iloc[0])
+        return Differences("accuracy_difference", "size_against", "speedup_against", other)
 
 
 def display_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -64,25 +66,19 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
     if "runs" in table.columns:
         pooled = "seeds" if table["runs"].equals(table["seeds"]) else "runs"
         shown[pooled] = table[pooled]
-    shown["Keras accuracy %"] = _cells(table, lambda row: percent(row.keras_accuracy))
-    shown["TFLite accuracy %"] = _cells(
-        table,
-        lambda row: percent(*ends(row, "tflite_accuracy")),
-    )
-    shown[differences.change] = _cells(table, lambda row: percent(*ends(row, differences.accuracy), sign="+"))
-    shown["agreement %"] = _cells(table, lambda row: percent(row.agreement))
-    shown["bytes"] = _cells(table, lambda row: whole(row.tflite_bytes))
-    shown[differences.smaller] = _cells(table, lambda row: times(getattr(row, differences.size)))
-    shown[LATENCY] = _cells(table, lambda row: three_digits(row.latency_p50_us))
-    shown[differences.faster] = _cells(table, lambda row: times(*ends(row, differences.speedup)))
+    for name in (
+        "keras_accuracy", "tflite_accuracy", differences.accuracy, "agreement", "tflite_bytes", differences.size,
+        "latency_p50_us", differences.speedup,
+    ):  # fmt: skip
+        shown[differences.heading(name)] = _cells(table, SCHEMA[name])
     if table["arena_bytes"].notna().any():
         arenas = zip(table["arena_bytes"], table["runs_on_micro"], strict=True)
-        shown["micro arena, bytes"] = [_arena(*facts) for facts in arenas]
+        shown[heading("arena_bytes")] = [_arena(*facts) for facts in arenas]
     if table["speed"].notna().any():  # tables of older runs have no such words
-        shown["speed"] = table["speed"].fillna("")
+        shown[heading("speed")] = [shown_speed(speed) for speed in table["speed"]]
     if several_machines(table):
-        shown["machine"] = table["machine"].fillna("")
-    shown["computes in"] = table["arithmetic"].fillna("")
+        shown[heading("machine")] = table["machine"].fillna("")
+    shown[heading("arithmetic")] = table["arithmetic"].fillna("")
     told = ("verified", "partial", "xnnpack_refusal", "latency_other_cores", "warnings")
     facts = zip(*(table[name] for name in told), strict=True)
     remarks = [_remark(*fact) for fact in facts]
@@ -93,6 +89,11 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
+def shown_speed(speed: Any) -> str:
+    """A verdict on a timing as people read it: stores say void of one that does not count."""
+    return "" if pd.isna(speed) else INVALID if speed == VOID else str(speed)
+
+
 def _arena(arena: Any, runs: Any) -> str:
     """What a microcontroller needs beside the file; `no` where its runtime refuses the file."""
     if pd.notna(arena):
@@ -101,12 +102,12 @@ def _arena(arena: Any, runs: Any) -> str:
 
 
 TO_FLOAT = (
-    "change, smaller and faster: against the float TFLite model of the same baseline, on the same images, timed in "
-    "turns in the same process."
+    "Δ accuracy, size ratio and speedup: against the float TFLite model of the same baseline, on the same images, "
+    "timed in turns in the same process."
 )
 TO_STRATEGY = (
-    "against, smaller than and faster than: against the run of that strategy with the same model, data set, epochs and "
-    "seed, trained as long in all where there is one, on the same images; each was timed in turns with its own float "
+    "Δ accuracy, size ratio and speedup vs a strategy: against its run with the same model, data set, epochs and seed, "
+    "trained as long in all where there is one, on the same images; each was timed in turns with its own float "
     "model."
 )
 OF_RUNS = (
@@ -117,15 +118,15 @@ OF_SEEDS = (
     "Means over runs. [low, high]: 95 % interval for new seeds and new test images alike, and over runs for times; of "
     "groups that differ in more than their seeds there is none. From two seeds it is a rough one; take three or more."
 )
-NO_EVIDENCE = "A change whose interval holds 0 is no evidence of a difference."
+NO_EVIDENCE = "A Δ accuracy whose interval holds 0 is no evidence of a difference."
 SPEED = (
-    "speed: equivalent is a ratio within 2 % of 1; unclear is an interval too wide to tell; void is a timing that was "
-    "disturbed, or in which a file seemed to differ from its own copy."
+    "speed: equivalent is a ratio within 2 % of 1; unclear is an interval too wide to tell; invalid is a timing that "
+    "was disturbed, or in which a file seemed to differ from its own copy."
 )
 SAME = "same file: a row's file is the float file that it was timed with, byte for byte."
 MACHINES = "These rows come from different machines: compare latencies within one machine only."
 RANK = (
-    "Each row was timed beside a float file of its own: compare rows by faster, not by latency, and where they differ "
+    "Each row was timed beside a float file of its own: compare rows by speedup, not by latency, and where they differ "
     "by a few percent only, time them together (python -m experiments.latency)."
 )
 
@@ -145,16 +146,16 @@ def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY,)) -> str:
     return "\n".join(
         [
             " ".join(text for text, holds in said.items() if holds),
-            *map(one_line, [*_void(table), *_broken(table), *_warnings(table)]),
+            *map(one_line, [*_invalid(table), *_broken(table), *_warnings(table)]),
         ]
     )
 
 
-def _void(table: pd.DataFrame) -> list[str]:
-    """Why the timings of runs mean nothing, for those that do not."""
+def _invalid(table: pd.DataFrame) -> list[str]:
+    """Why timings do not count, for those that do not."""
     void = table[table["speed"] == VOID]
     named = zip(labels(table)[void.index], void["latency_void"], strict=True)
-    lines = [f"Void: {name}, {_first(reason)}." for name, reason in named]
+    lines = [f"Invalid timing: {name}, {_first(reason)}." for name, reason in named]
     return [*lines, "The same command with resume=false measures anew."] if lines else []
 
 
@@ -203,9 +204,11 @@ def _remark(verified: object, partial: object, refusal: object, other_cores: flo
     return ", ".join(remark for remark, holds in remarks.items() if holds)
 
 
-def _cells(table: pd.DataFrame, text: Callable[..., str]) -> list[str]:
-    """Text of each row, empty where the run has no measurements."""
+def _cells(table: pd.DataFrame, column: Column) -> list[str]:
+    """A column as people read it, with the ends of its interval; empty where the run has no measurements."""
+    ends = [f"{column.name}_low", f"{column.name}_high"] if column.interval else []
+    rows = zip(*(table[name] for name in (column.name, *ends)), strict=True)
     return [
-        text(row) if measured else ""
-        for row, measured in zip(table.itertuples(), table["tflite_bytes"].notna(), strict=True)
+        column.formatter(*values) if measured else ""
+        for values, measured in zip(rows, table["tflite_bytes"].notna(), strict=True)
     ]

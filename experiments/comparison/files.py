@@ -62,7 +62,8 @@ def _html(table: pd.DataFrame, path: Path) -> None:
 
 
 def _latex(table: pd.DataFrame, path: Path) -> None:
-    path.write_text(display_table(table).to_latex(index=False, escape=True), encoding="utf-8")
+    text = display_table(table).to_latex(index=False, escape=True)
+    path.write_text(text.replace("Δ", r"$\Delta$").replace("µ", r"$\mu$"), encoding="utf-8")
 
 
 def _json(table: pd.DataFrame, path: Path) -> None:

@@ -14,12 +14,13 @@ from experiments.comparison.names import labels, titled
 from experiments.comparison.query import known
 from experiments.statistics.estimates import SIGNIFICANT, holm, interval_p, share_p
 from experiments.system.errors import UserError
+from experiments.tracking.schema import names
 
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
-SHARES = ("tflite_accuracy",)
-RATIOS = ("speedup", "speedup_against", "sentinel")
+SHARES = names(kinds=("share",), interval=True)
+RATIOS = names(kinds=("speedup", "ratio"), interval=True)
 TOGETHER = " (met alone, and not at 95 % for all {} rows together, by Holm)"
 ROUNDING = 1e-9  # of a p-value
 MOST_NAMES = 20  # in a line of what was excluded

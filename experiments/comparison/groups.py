@@ -12,9 +12,10 @@ from experiments.measure.latency import SAME_FILE, in_words
 from experiments.record.artifacts import PREDICTIONS
 from experiments.record.run_record import Predictions, is_setting
 from experiments.statistics.estimates import Estimate, difference_over_seeds, over_seeds, ratio_of_medians
+from experiments.tracking.schema import names
 
 ReadPredictions = Callable[[str], Predictions | None]  # what a run's models say, by its id; None where that is lost
-SPEEDUPS = ("speedup", "speedup_against")
+SPEEDUPS = names(kinds=("speedup",), interval=True)
 
 
 def seeds_to_pool(table: pd.DataFrame) -> list[str]:
@@ -58,7 +59,7 @@ def _left_out(group: "_Group", answers: ReadPredictions) -> list[str]:
     void = group.counted[group.counted["speed"] == VOID] if len(group.counted) > 1 else uncounted.iloc[:0]
     return [
         *(f"{label(run)}: left out of its group, for {_reason(run, answers)}" for _, run in uncounted.iterrows()),
-        *(f"{label(run)}: its timing is void, and left out of its group" for _, run in void.iterrows()),
+        *(f"{label(run)}: its timing is invalid, and left out of its group" for _, run in void.iterrows()),
     ]
 
 

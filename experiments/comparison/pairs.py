@@ -99,8 +99,8 @@ def display_pairs(table: pd.DataFrame) -> pd.DataFrame:
     """Differences in points, with both intervals; p-values are corrected where there are several."""
     narrow = {column: table[column].str.replace(" (", "\n(", regex=False) for column in ("run", "against")}
     shown = table[["run", "against", "images", "gained", "lost"]].assign(**narrow)
-    shown["difference, points"] = percents(table, "difference", "low", "high", sign="+")
-    shown["bootstrap, points"] = percents(table, "difference", "bootstrap_low", "bootstrap_high", sign="+")
+    shown["Δ accuracy (pp)"] = percents(table, "difference", "low", "high", sign="+")
+    shown["bootstrap (pp)"] = percents(table, "difference", "bootstrap_low", "bootstrap_high", sign="+")
     shown["McNemar p"] = [f"{p:.2g}" for p in table["mcnemar_p"]]
     if len(table) > 1:
         shown["Holm p"] = [f"{p:.2g}" for p in table["holm_p"]]

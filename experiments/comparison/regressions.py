@@ -135,7 +135,7 @@ def remarks(
     if "settings" in before.columns and "settings" in now.columns and not (names_only or by_name):
         changed = pairs[(pairs["settings_before"] != pairs["settings_now"]).fillna(value=False)]
     lines = {
-        "the earlier timing is void, so times are not judged": void,
+        "the earlier timing is invalid, so times are not judged": void,
         "it was asked for with other settings than the earlier one; the config.yaml of both runs has them": changed,
     }
     every, called = len(_newest(before)), _labels(pairs)
@@ -248,7 +248,7 @@ def _worse(run: pd.Series, allowed: Allowance) -> str:
     said = "nothing" if pd.isna(now) else f"{float(now):,.6g}"
     limit = f"allowed is a {allowed.direction} of {allowed.text.partition('=')[2]}"
     if _means_nothing(run, allowed, "now"):
-        said = "not known, for the timing is void"
+        said = "not known, for the timing is invalid"
     return f"{allowed.column} was {float(before):,.6g} and is {said}; {limit}"
 
 

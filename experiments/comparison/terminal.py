@@ -14,25 +14,23 @@ from experiments.comparison.display import Differences, display_table, note
 from experiments.measure.latency import SAME_FILE
 from experiments.record.run_record import is_setting
 from experiments.system.progress import CONSOLE, print_whole, say
+from experiments.tracking.schema import SCHEMA, heading
 
 # What a narrow terminal does without, the first first; every column is in the CSV.
 OPTIONAL = (
-    "micro arena, bytes", "agreement %", "Keras accuracy %", "latency p50 us", "smaller", "computes in", "speed",
-    "faster",
+    "arena_bytes", "agreement", "keras_accuracy", "latency_p50_us", "size_ratio", "arithmetic", "speed", "speedup",
 )  # fmt: skip
+AGAINST = {"size_ratio": "size_against", "speedup": "speedup_against"}  # in whose place these stand
 MOST_ROWS = 1000  # on a terminal
 EDGE = 1  # characters of a picture's width that belong to no column
-# Of which columns the highest, and of which the lowest value is the best.
-HIGHEST = (
-    ("Keras accuracy %", "keras_accuracy"), ("TFLite accuracy %", "tflite_accuracy"), ("agreement %", "agreement"),
-)  # fmt: skip
-LOWEST = (("bytes", "tflite_bytes"), ("latency p50 us", "latency_p50_us"), ("micro arena, bytes", "arena_bytes"))
-TEXTS = ("strategy", "model", "dataset", "speed", "machine", "computes in", "remark", "status", "run", "against")
+MARKED = ("keras_accuracy", "tflite_accuracy", "agreement", "tflite_bytes", "latency_p50_us", "arena_bytes")
+# Headings of columns of words; the first three are in no file.
+TEXTS = ("remark", "run", "against", *(each.heading for each in SCHEMA.values() if not each.numeric and each.heading))
 
 
 def show(table: pd.DataFrame) -> None:
     """Print a table and what its columns mean: the best of each column and task marked, what may be chance dimmed."""
-    shown = narrowed(display_table(table), CONSOLE.width)
+    shown = narrowed(display_table(table), CONSOLE.width, Differences.of(table))
     looks = {name: each[:MOST_ROWS] for name, each in styled(table).items()}
     print_whole(picture(shown.head(MOST_ROWS), looks), CONSOLE)
     if len(shown) > MOST_ROWS:
@@ -40,13 +38,14 @@ def show(table: pd.DataFrame) -> None:
     CONSOLE.print(note(table, list(shown.columns)), style="dim", markup=False, highlight=False)
 
 
-def narrowed(shown: pd.DataFrame, width: int) -> pd.DataFrame:
+def narrowed(shown: pd.DataFrame, width: int, differences: Differences) -> pd.DataFrame:
     """The table without as many of the OPTIONAL columns as have to go for its picture to fit; never without others."""
     widths = {name: _width(name, shown[name]) for name in shown.columns}
     for dropped in OPTIONAL:
         if sum(widths.values()) + EDGE <= width:
             break
-        widths = {name: each for name, each in widths.items() if dropped not in (name, name.partition(" than")[0])}
+        name = AGAINST.get(dropped, dropped) if differences.other else dropped
+        widths.pop(differences.heading(name), None)
     return shown[list(widths)]
 
 
@@ -62,30 +61,24 @@ def styled(table: pd.DataFrame) -> Mapping[str, Sequence[str]]:
     never = pd.Series(False, index=table.index)
     like_float = table["speed"].isin(["equivalent", "unclear", SAME_FILE, VOID]) & (differences.speedup == "speedup")
     chance = {
-        differences.change: _holds(table, differences.accuracy, 0),
-        differences.faster: _holds(table, differences.speedup, 1) | like_float,
+        differences.heading(differences.accuracy): _holds(table, differences.accuracy, 0),
+        differences.heading(differences.speedup): _holds(table, differences.speedup, 1) | like_float,
     }
-    best = {
-        name: _best(table, column, highest=True)
-        for name, column in (
-            *HIGHEST,
-            (differences.smaller, differences.size),
-            (differences.faster, differences.speedup),
-        )
-    }
-    best |= {name: _best(table, column, highest=False) for name, column in LOWEST}
+    best = {differences.heading(name): _best(table, name) for name in (*MARKED, differences.size, differences.speedup)}
     return {name: _styles(best.get(name, never), chance.get(name, never)) for name in {**best, **chance}}
 
 
-def _best(table: pd.DataFrame, column: str, highest: bool) -> pd.Series:
-    """The highest or lowest value of each task, among files that keep their promise.
+def _best(table: pd.DataFrame, column: str) -> pd.Series:
+    """The best value of each task, among files that keep their promise.
 
     Of times, only of those that mean something, on one machine.
     """
     values = table[column].where(sound(table))
     if timed(column):
         values = values.where((table["speed"] != VOID) & (not several_machines(table)))
-    best = values.groupby([table[name] for name in TASK], dropna=False).transform("max" if highest else "min")
+    best = values.groupby([table[name] for name in TASK], dropna=False).transform(
+        "max" if SCHEMA[column].better == "higher" else "min"
+    )
     found = values.eq(best).fillna(value=False).astype(bool)
     files = table["tflite_sha256"]  # what is the same file is as good, whatever its timings
     return found | (files.notna() & files.isin(files[found]) & values.notna())
@@ -126,7 +119,7 @@ def _heading(name: str) -> str:
 
 
 def _on_lines(name: str, cell: object) -> str:
-    return str(cell).replace(" [", "\n[").replace(", ", ",\n" if name == "computes in" else ", ")
+    return str(cell).replace(" [", "\n[").replace(", ", ",\n" if name == heading("arithmetic") else ", ")
 
 
 def plain(table: pd.DataFrame) -> Table:

@@ -84,7 +84,7 @@ def latency_distributions(table: pd.DataFrame, timings: Mapping[str, Timed]) -> 
     runs = with_timings(table)
     runs = runs[runs["run_id"].isin([run_id for run_id, timed in timings.items() if "model" in timed])]
     if runs.empty:
-        raise NoPictureError("no finished run has raw timings that are not void")
+        raise NoPictureError("no finished run has raw timings that count")
     machines = [group for _, group in runs.groupby("machine", dropna=False, sort=False)]
     most = max(map(len, machines))
     figure, sheets = sheet(len(machines), (8.2, 1.5 * ROW * most + 0.6), columns=1)
@@ -113,13 +113,13 @@ def _distributions(axes: "Axes", runs: pd.DataFrame, timings: Mapping[str, Timed
         if "reference" in timed:
             _box(axes, timed["reference"], place + 0.2, GREY)
         median = float(np.median(timed["model"])) / 1000
-        said = f"{three_digits(median)} us"
+        said = f"{three_digits(median)} µs"
         axes.annotate(said, (1.01, place - 0.18), xycoords=axes.get_yaxis_transform(), va="center")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("one inference in us")
+    axes.set_xlabel("one inference (µs)")
     axes.set_yticks(range(len(runs)), list(map(short, runs["_label"])))
     axes.set_ylim(len(runs) - 0.4, -0.6)
     axes.grid(visible=True, axis="x")

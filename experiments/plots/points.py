@@ -64,7 +64,7 @@ def left_out(table: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
 def void_left_out(timed: pd.DataFrame) -> list[str]:
     """Whose timings mean nothing and are not drawn, in a sentence; none where all of them mean something."""
     strategies = timed.loc[timed["speed"] == VOID, "strategy"].unique()
-    return [f"Left out: void timings of {', '.join(strategies)}."] if len(strategies) else []
+    return [f"Left out: invalid timings of {', '.join(strategies)}."] if len(strategies) else []
 
 
 def panels(runs: pd.DataFrame, by: list[str]) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:

@@ -72,7 +72,7 @@ def save_profile(path: Path, profile: Profile, title: str) -> None:
     decimals = 0 if longest >= 1000 else 1 if longest >= 10 else 2
     below = (
         "microseconds, and share of all ops\n"
-        f"the ops and one call take {profile.sum_us:,.0f} us, the whole file takes {profile.whole_us:,.0f} us"
+        f"the ops and one call take {profile.sum_us:,.0f} µs, the whole file takes {profile.whole_us:,.0f} µs"
     )
     with in_one_style():
         figure = _bars([_time_bar(op, decimals) for op in ops], 1.25 * longest, title, below)
@@ -82,7 +82,7 @@ def save_profile(path: Path, profile: Profile, title: str) -> None:
 
 def _time_bar(op: OpTime, decimals: int) -> Bar:
     length, name = op.microseconds or 0.0, f"{op.layer} ({op.op})" if op.layer else op.op
-    beside = f"{length:,.{decimals}f} us, {100 * op.share:.0f} %" if op.share is not None else shorten(op.remark, 65)
+    beside = f"{length:,.{decimals}f} µs, {100 * op.share:.0f} %" if op.share is not None else shorten(op.remark, 65)
     return Bar(name, length, beside, op.types, ink="dimgrey" if op.remark else INK)
 
 
@@ -114,5 +114,5 @@ def _say_types(figure: "Figure", types: Sequence[str]) -> None:
 
     handles = [Patch(color=_colour(name), label=name) for name in dict.fromkeys(types)]
     figure.legend(
-        handles=handles, loc="outside lower left", ncols=min(len(handles), 4) or 1, title="computes in", frameon=False
+        handles=handles, loc="outside lower left", ncols=min(len(handles), 4) or 1, title="compute dtype", frameon=False
     )

@@ -75,12 +75,12 @@ def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
     """Accuracy of the TFLite files against their latency, a panel a model, data set and machine; void ones left out.
 
     Raises:
-        NoPictureError: no run has both, or every timing is void.
+        NoPictureError: no run has both, or every timing is invalid.
     """
     timed = measured(table, "tflite_accuracy", "latency_p50_us")
     runs = timed[timed["speed"] != VOID]
     if runs.empty:
-        raise NoPictureError("every timing is void")
+        raise NoPictureError("every timing is invalid")
     by = [*TASK, "machine"]
     machines = runs["machine"].nunique(dropna=False)
     groups = panels(runs, by)
@@ -103,7 +103,7 @@ def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
         *panels_left_out(runs, by),
     ]
     title = f"Accuracy and latency of the files: {setting_of(runs)}"
-    what = "latency in % of the float file's, timed beside it" if relative else "latency of one inference in us, median"
+    what = "latency in % of the float file's, timed beside it" if relative else "latency of one inference (µs), median"
     return _drawn(shown, what, title, " ".join(caption))
 
 

@@ -59,12 +59,12 @@ def _size(record: RunRecord) -> str:
 def _speed(record: RunRecord) -> str:
     latency = record.latency
     if latency.verdict == "void":
-        return f"Its timing is void: {latency.session.void}."
+        return f"Its timing is invalid: {latency.session.void}."
     median = three_digits(latency.own.percentile_us(50))
     if latency.verdict == SAME_FILE:
-        return f"**{median} us** for an image (median): it is that float file, byte for byte."
+        return f"**{median} µs** for an image (median): it is that float file, byte for byte."
     return (
-        f"**{median} us** for an image (median), {SPEEDS[latency.verdict]} that float file: "
+        f"**{median} µs** for an image (median), {SPEEDS[latency.verdict]} that float file: "
         f"{times(*astuple(latency.speedup))}."
     )
 

@@ -218,7 +218,7 @@ def _fastest(task: Task, suggestion: pd.DataFrame, unsure: pd.DataFrame, best: p
     row = valid.sort_values(order, ascending=[not ranked, False], kind="stable").iloc[0]
     ratio = times(*ends(row, "speedup"))
     latency = three_digits(row["latency_p50_us"])
-    evidence = f"{ratio} as fast as float, {latency} us an inference here; {_cost(task, row, best)}"
+    evidence = f"{ratio} as fast as float, {latency} µs an inference here; {_cost(task, row, best)}"
     both = pd.concat([valid, perhaps])
     if several_machines(both) or not of_one_float_file(both):
         perhaps = perhaps.iloc[:0]
@@ -228,7 +228,7 @@ def _fastest(task: Task, suggestion: pd.DataFrame, unsure: pd.DataFrame, best: p
     rivals = tuple(task.named(each) for _, each in void.iterrows() if _is_smaller(each) or each["speedup"] > 1)
     if not rivals or chosen.run_id != row["run_id"] or _is_faster(row):
         return chosen
-    evidence = "No file with a timing that counts is faster than float, and the timings of others are void"
+    evidence = "No file with a timing that counts is faster than float, and the timings of others are invalid"
     undecided = tuple(dict.fromkeys((*chosen.undecided, *rivals)))
     return Choice("Speed first", UNDECIDED, "", evidence, undecided=undecided, advice=MEASURE_ANEW)
 

@@ -19,7 +19,7 @@ from experiments.system.escaping import from_spreadsheet_text
 MOST_CLASSES = 20  # a confusion matrix of more cannot be read
 WORST = 3
 LAYER_COLUMNS = {
-    "layer": "layer", "op": "op", "arithmetic": "computes in", "weights": "weights", "weights_bytes": "bytes",
+    "layer": "layer", "op": "op", "arithmetic": "compute dtype", "weights": "weights", "weights_bytes": "bytes",
     "macs": "multiply-accumulates", "xnnpack": "XNNPACK",
 }  # fmt: skip
 

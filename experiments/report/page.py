@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from experiments.comparison.baseline import against, trained_less, unmatched
-from experiments.comparison.columns import is_group
+from experiments.comparison.columns import VOID, is_group
 from experiments.comparison.compared import Comparison
 from experiments.comparison.display import display_table, note
 from experiments.comparison.groups import grouped, seeds_to_pool
@@ -183,20 +183,20 @@ def _details_of(store: Store, comparison: Comparison, row: pd.Series, name: str)
 def _facts(row: pd.Series) -> tuple[tuple[str, str], ...]:
     """What the table has no room for."""
     facts: Mapping[str, Any] = {
-        "latency p50, p90, p99, us": " / ".join(
+        "latency p50, p90, p99 (µs)": " / ".join(
             f"{row[f'latency_p{n}_us']:,.1f}" for n in (50, 90, 99) if pd.notna(row[f"latency_p{n}_us"])
         ),
         "bytes after gzip": whole(row["tflite_gzip_bytes"]),
-        "peak memory of a process with this file, KiB": whole(row["memory_peak_kib"]),
-        "weights stored in integers, %": percent(row["coverage_weights"]),
-        "multiply-accumulates in integers, %": percent(row["coverage_macs"]),
-        "computing ops that XNNPACK takes, %": percent(row["xnnpack_ops"]),
+        "peak memory of a process with this file (KiB)": whole(row["memory_peak_kib"]),
+        "weights stored in integers (%)": percent(row["coverage_weights"]),
+        "multiply-accumulates in integers (%)": percent(row["coverage_macs"]),
+        "computing ops that XNNPACK takes (%)": percent(row["xnnpack_ops"]),
         "warning": row["warnings"],
         "breaks its promise": row["broken_promise"],
         "stays float": row["left_float"],
         "XNNPACK refuses it, so LiteRT's own kernels run it": row.get("xnnpack_refusal", ""),
-        "timing is void": row["latency_void"] if row["speed"] == "void" else "",
-        "training, s": whole(row["train_seconds"]),
+        "timing is invalid": row["latency_void"] if row["speed"] == VOID else "",
+        "training (s)": whole(row["train_seconds"]),
     }
     return tuple((name, str(value)) for name, value in facts.items() if value and pd.notna(value))
 

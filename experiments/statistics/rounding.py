@@ -14,9 +14,14 @@ def percent(value: Any, low: Any = None, high: Any = None, sign: str = "") -> st
     return f"{100 * value:{sign}.2f}{interval}"
 
 
+def signed_percent(value: Any, low: Any = None, high: Any = None) -> str:
+    """Hundredths of a difference, with its sign."""
+    return percent(value, low, high, sign="+")
+
+
 def points(change: Estimate) -> str:
     """A change of accuracy in points."""
-    return percent(change.value, change.low, change.high, sign="+")
+    return signed_percent(change.value, change.low, change.high)
 
 
 def times(value: Any, low: Any = None, high: Any = None) -> str:

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from experiments.record.identity import DIGESTS
 from experiments.record.run_record import is_setting
 from experiments.system.errors import UserError
 from experiments.system.progress import warn_once
+from experiments.tracking.schema import SCHEMA, names
 from experiments.tracking.tables import Recorded
 
 if TYPE_CHECKING:
@@ -16,20 +16,9 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
-# Tags that RunRecord.verdict makes.
-VERDICT = (
-    "speed", "latency_void", "runs_on_micro", "arithmetic", "verified", "broken_promise", "partial", "left_float",
-    "xnnpack_refusal", "warnings",
-)  # fmt: skip
-
 # Metrics of every finished run; without one of them there is nothing to compare.
 NEEDED = ("keras_accuracy", "tflite_accuracy", "tflite_bytes")
-SHARES = ("keras_accuracy", "tflite_accuracy", "agreement", "coverage_ops", "coverage_weights", "coverage_macs")
-COUNTS = (
-    "tflite_bytes", "tflite_gzip_bytes", "latency_replicates", "arena_bytes", "epochs_trained", "epochs_reused",
-)  # fmt: skip
-# Those that are never without a value; ends of intervals may be.
-TOLD = (*SHARES, *COUNTS, "size_ratio", "speedup", "latency_p50_us", "latency_p90_us", "latency_p99_us")
+MEASURED = {name: SCHEMA[name] for name in names("metric") if not SCHEMA[name].of}  # ends of intervals may be missing
 LARGEST, WHOLE_BELOW = 1e300, 2**53
 NAMED = 10  # runs that are left out and named
 
@@ -56,15 +45,11 @@ def row_of(run: Recorded) -> Row:
         **setting,
         **whole,
         **metrics,
-        **{name: tags.get(name) for name in VERDICT},
-        **{name: tags.get(name) for name in (*DIGESTS, "tflite_sha256")},
-        "machine": tags.get("machine"),
-        "cpu": tags.get("cpu"),
-        "git_commit": tags.get("git_commit"),
+        **{name: tags.get(name) for name in names("verdict")},
+        **{name: tags.get(name) for name in names("tag")},
         "run_key": tags.get("run_key"),
         "run_id": run.run_id,
         "status": run.status,
-        "error": tags.get("error"),
     }
 
 
@@ -99,7 +84,7 @@ def _whole(run: Recorded, name: str) -> int:
 def _metrics(run: Recorded) -> dict[str, float]:
     """The metrics that are numbers; of those that a table needs, what they are not is said."""
     kept = {name: value for name, value in run.metrics.items() if _is_sound(name, value)}
-    for name in sorted((run.metrics.keys() - kept.keys()) & {*TOLD}):
+    for name in sorted((run.metrics.keys() - kept.keys()) & MEASURED.keys()):
         warn_once(f"{_named(run)} has {name}={run.metrics[name]:g}, which is left out.")
     return kept
 
@@ -108,9 +93,13 @@ def _is_sound(name: str, value: float) -> bool:
     """Whether a metric can be what it says: MLflow writes the largest number there is for one that is infinite."""
     if not isfinite(value) or abs(value) >= LARGEST:
         return False
-    if name in SHARES:
-        return 0 <= value <= 1
-    return name not in COUNTS or (value >= 0 and value == int(value) and value < WHOLE_BELOW)
+    match MEASURED[name].kind if name in MEASURED else "":
+        case "share":
+            return 0 <= value <= 1
+        case "count":
+            return value >= 0 and value == int(value) and value < WHOLE_BELOW
+        case _:
+            return True
 
 
 def _named(run: Recorded) -> str:

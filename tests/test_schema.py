@@ -1,0 +1,98 @@
+"""One table of columns: all that a run records has a column, and what a column says of itself holds."""
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.comparison.columns import COLUMNS, NUMBERS, WHOLE, WORDS, frame, timed
+from experiments.comparison.display import display_table
+from experiments.measure.latency import SAME_FILE
+from experiments.record.identity import Identity
+from experiments.record.run_record import AFTER, FINAL, Predictions, RunRecord, Setting
+from experiments.statistics.estimates import Estimate
+from experiments.system.machine import Conditions
+from experiments.tflite.expectation import Expectation
+from experiments.tracking.schema import SCHEMA, heading, names
+from tests.rows import row
+
+
+def record() -> RunRecord:
+    """A record that has every measurement, of things that have no more than it reads."""
+    ones = np.zeros(4, np.int64)
+    ratio = Estimate(1.0, 0.9, 1.1)
+    timings = SimpleNamespace(percentile_us=float, min_us=1.0, first_us=1.0, load_us=1.0, medians=[1.0])
+    session = SimpleNamespace(sentinel=ratio, conditions=Conditions(1, 0.0, 0.0, 0.0, 0.0), void="")
+    stage = SimpleNamespace(seconds=1.0, seconds_reused=0.0, epochs_trained=1, epochs_reused=0)
+    found: Any = object.__new__(RunRecord)
+    found.__dict__.update(
+        answers=Predictions(ones, ones, ones, ones),
+        tflite=SimpleNamespace(bytes=10, gzip_bytes=5, content=b""),
+        reference_bytes=20,
+        latency=SimpleNamespace(own=timings, session=session, speedup=ratio, verdict=SAME_FILE),
+        memory=SimpleNamespace(peak_kib=1.0, model_kib=1.0),
+        arena=SimpleNamespace(bytes=1, reason=""),
+        ops=(),
+        delegated=frozenset(),
+        gaps=(SimpleNamespace(first=AFTER, second=FINAL, rms_logit_error=0.0),),
+        op_noise=(SimpleNamespace(sqnr_db=30.0),),
+        baseline=stage,
+        own_training=stage,
+        seconds=dict.fromkeys(("conversion", "evaluation", "latency", "profile", "memory"), 1.0),
+        expectation=Expectation("float32"),
+        xnnpack_refusal="",
+        warnings=(),
+    )
+    return found  # type: ignore[no-any-return]
+
+
+def test_every_metric_that_a_run_records_has_a_column_and_the_other_way_round() -> None:
+    assert set(record().metrics()) == set(names("metric"))
+
+
+def test_every_verdict_that_a_run_records_has_a_column_and_the_other_way_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunRecord, "broken", ())
+    assert set(record().verdict()) == set(names("verdict"))
+
+
+def test_every_setting_and_digest_of_a_run_has_a_column() -> None:
+    assert set(names("setting")) == set(Setting.__dataclass_fields__)
+    assert set(Identity("model", "data", "m", "t", "e").tags()) >= {
+        name for name in names("tag") if name.endswith("_digest")
+    }
+
+
+def test_a_column_is_a_number_a_whole_number_or_a_word() -> None:
+    assert sorted([*WHOLE, *WORDS, *NUMBERS]) == sorted(COLUMNS)
+
+
+def test_units_of_names_are_those_of_the_columns() -> None:
+    units = {"_us": "µs", "_bytes": "bytes", "_kib": "KiB", "_seconds": "s", "_seconds_reused": "s", "_db": "dB"}
+    for name, column in SCHEMA.items():
+        for ending, unit in units.items():
+            assert not name.endswith(ending) or column.unit == unit, name
+
+
+def test_intervals_belong_to_the_column_whose_kind_they_have() -> None:
+    for column in SCHEMA.values():
+        if column.of and not column.name.endswith("_p"):
+            assert (column.kind, column.unit) == (SCHEMA[column.of].kind, SCHEMA[column.of].unit)
+    assert timed("speedup_low")
+    assert not timed("size_ratio")
+
+
+def test_every_column_says_what_it_is() -> None:
+    assert all(re.fullmatch(r"[A-Z].+\.", column.doc) for column in SCHEMA.values())
+
+
+def test_headings_name_the_strategy_that_runs_are_compared_with() -> None:
+    assert heading("accuracy_change") == "Δ accuracy (pp)"
+    assert heading("speedup_against", "finetune") == "speedup vs finetune"
+    headings = [heading(name, "other") for name in SCHEMA if SCHEMA[name].heading]
+    assert len(set(headings)) == len(headings)
+
+
+def test_a_timing_that_does_not_count_is_shown_as_invalid() -> None:
+    assert display_table(frame([row("qat", speed="void")]))["speed"].tolist() == ["invalid"]
