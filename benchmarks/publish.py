@@ -2,11 +2,13 @@
 
 Writes benchmarks/results/NAME/ (comparison.csv, comparison.md, seeds.csv over several seeds, the pictures, report.html,
 stamp.json) from the store, and puts the table between its marks in README.md or a page of docs/. So no figure there is
-typed by hand, and a test sees that the two agree. `--redraw` draws pictures again where the store is gone.
+typed by hand, and a test sees that the two agree. `--redraw` draws pictures again where the store is gone; `--pages`
+makes the tables of all pages again from what is published.
 """
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -35,6 +37,7 @@ from experiments.tracking import Row, Store, Tracking, existing
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
+MARK = re.compile(r"<!-- table (\w+) -->")
 OPENING, CLOSING = "<!-- table {} -->", "<!-- end of table {} -->"
 SHARED_HOST = "shared_host"  # in the results of a benchmark: what it found where others use the host, too
 SCREENSHOTS = ("mlflow.png", "report.png")  # made afterwards, by benchmarks.screenshots
@@ -145,6 +148,13 @@ def renew_pages(name: str) -> None:
             say(f"Neither README.md nor a page of docs/ has a place for a table {table}.")
 
 
+def renew_all_pages() -> None:
+    """Put every published table into the pages again, as its CSV and what makes tables of it are now."""
+    for page in pages():
+        for name in MARK.findall(page.read_text()):
+            page.write_text(with_table(page, name))
+
+
 def with_table(page: Path, name: str) -> str:
     """The page's text with the published table of this name between its marks."""
     opening, closing = f"{OPENING.format(name)}\n", CLOSING.format(name)
@@ -230,14 +240,24 @@ DERIVED: Mapping[str, Derived] = {
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description=__doc__.partition("\n")[0])
-    parser.add_argument("name", help="one of the studies; its folder in benchmarks/results, and its mark in a page")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        default="",
+        help="one of the studies; its folder in benchmarks/results, and its mark in a page",
+    )
     parser.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
     parser.add_argument(
         "--redraw", action="store_true", help="only draw those pictures again that need no more than the published CSV"
     )
+    parser.add_argument(
+        "--pages", action="store_true", help="only make the tables of all pages again, from the published CSVs"
+    )
     options = parser.parse_args()
     with reporting_user_errors():
-        if options.redraw:
+        if options.pages:
+            renew_all_pages()
+        elif options.redraw:
             redraw(options.name)
         else:
             publish(options.name, options.uri)

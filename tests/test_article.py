@@ -165,7 +165,7 @@ COMPRESSED = [
     [
         ("strategy", ["prune, then int8", "prune_qat", "none", "finetune"]),
         ("further epochs", ["20", "40", "0", "20"]),
-        ("against finetune of as many epochs",
+        ("Δ accuracy vs finetune of as many epochs (pp)",
          ["-0.10 [-0.20, +0.00]", "+0.10 [+0.00, +0.20]", "", "+0.00 [-0.10, +0.10]"]),
         ("download size ratio", ["11.00x", "10.00x", "1.00x", "1.00x"]),
     ],

@@ -25,7 +25,7 @@ FURTHER = {
     "annotate": "the last layer alone annotated",
 }
 IN_SHORT = (
-    "Accuracy in %, changes in points, of TFLite files. [low, high]: 95 % interval, over the test images. A change "
+    "Accuracy in %, changes in pp, of TFLite files. [low, high]: 95 % interval, over the test images. A change "
     "whose interval holds 0 is no evidence of one."
 )
 Rows = Mapping[str, pd.Series]  # by strategy
@@ -38,7 +38,7 @@ def answers(table: pd.DataFrame, against_rival: pd.DataFrame) -> str:
     ours = "McNemar's exact test, image by image; " if seeds_of(table) == 1 else ""
     return (
         f"{markdown(shown)}\n"
-        f"Accuracies in %, changes in points. [low, high]: 95 % interval ({spoken_of(table)}). A change whose interval "
+        f"Accuracies in %, changes in pp. [low, high]: 95 % interval ({spoken_of(table)}). A change whose interval "
         f"holds 0 is no evidence of one. p: {ours}of the article's figures, which do not say which images were right, "
         "Fisher's exact test. size ratio, speedup: against the float file of the same baseline.\n"
     )
@@ -55,7 +55,7 @@ def seed_by_seed(runs: pd.DataFrame, against_rival: pd.DataFrame) -> str:
     ]
     return (
         f"{markdown(pd.DataFrame(shown))}\n"
-        f"Points, of TFLite files; the first file is the float one. {each_seed_alone(len(shown) * len(seeds))}\n"
+        f"In pp, of TFLite files; the first file is the float one. {each_seed_alone(len(shown) * len(seeds))}\n"
     )
 
 
@@ -102,7 +102,8 @@ def by_model(runs: pd.DataFrame, against_rival: pd.DataFrame) -> str:
         }
         for (model, seed), rows in groups.items()
     ]
-    return f"{markdown(pd.DataFrame(shown))}\n{IN_SHORT} size ratio, speedup: against the float file of the same baseline.\n"
+    saved = "size ratio, speedup: against the float file of the same baseline."
+    return f"{markdown(pd.DataFrame(shown))}\n{IN_SHORT} {saved}\n"
 
 
 def _in_short(rows: Rows) -> dict[str, str]:

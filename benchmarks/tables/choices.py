@@ -27,8 +27,8 @@ def published_table(table: pd.DataFrame) -> str:
     )
     sessions, void = table["session"].nunique(), table.loc[table["void"] != "", "session"].nunique()
     return (
-        f"{markdown(shown)}\nSessions in which all these files were timed together: {sessions}, of which invalid: {void}. "
-        "The median of the sessions, and in brackets the least and the most; then 95 % intervals.\n"
+        f"{markdown(shown)}\nSessions in which all these files were timed together: {sessions}, of which invalid: "
+        f"{void}. The median of the sessions, and in brackets the least and the most; then 95 % intervals.\n"
     )
 
 

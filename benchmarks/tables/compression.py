@@ -59,9 +59,9 @@ def seed_by_seed(first: pd.DataFrame, further: pd.DataFrame) -> str:
     )
     return (
         f"{markdown(shown)}\n"
-        f"Points, of TFLite files, against {CONTROL} of as many epochs and the same seed, but for the last rows. "
-        f"{each_seed_alone(runs['seed'].nunique() * len(shown))} download size ratio: the float file of that seed after "
-        "gzip over this one after gzip, the least and the most of the seeds.\n"
+        f"In pp, of TFLite files, against {CONTROL} of as many epochs and the same seed, but for the last rows. "
+        f"{each_seed_alone(runs['seed'].nunique() * len(shown))} download size ratio: the float file of that seed "
+        "after gzip over this one after gzip, the least and the most of the seeds.\n"
     )
 
 
