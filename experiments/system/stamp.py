@@ -19,10 +19,10 @@ from experiments.system.program import program
 PACKAGES = (
     "tensorflow", "tf-keras", "tensorflow-model-optimization", "mlflow", "hydra-core", "numpy",
 )  # fmt: skip
-# The rooms whose code decides what a run records. Whoever edits a picture, a table or a command measures nothing anew.
-DECISIVE_ROOMS = (
+# The code that decides what a run records. Whoever edits a picture, a table or a command measures nothing anew.
+DECISIVE = (
     "dataset", "task", "model", "quantization", "strategy", "tflite", "training", "measure", "statistics", "record",
-    "runs",
+    "runs", "system/tensorflow.py",
 )  # fmt: skip
 COMMITTED = (":/experiments", ":/conf")  # new files too, for a strategy of one's own is one
 # Virtual machines shorten the name of a CPU; these tell generations apart, the first three on x86, the others on ARM.
@@ -83,15 +83,17 @@ def _governor() -> str:
     return path.read_text().strip() if path.exists() else "unknown"
 
 
-def _sha256_of_source() -> str:
-    files = sorted(path for room in DECISIVE_ROOMS for path in (PACKAGE / room).rglob("*.py"))
+def code_digest(package: Path) -> str:
+    """The digest of the code in this folder of the package that decides results."""
+    decisive = [package / name for name in DECISIVE]
+    files = sorted(file for path in decisive for file in ([path] if path.is_file() else path.rglob("*.py")))
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 # Of the code that is loaded now, not of what it may become while a sweep runs: results of other code are not results
 # of this one.
-CODE_DIGEST = _sha256_of_source()
+CODE_DIGEST = code_digest(PACKAGE)
 
 
 def _cpu() -> tuple[str, frozenset[str]]:

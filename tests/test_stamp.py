@@ -1,0 +1,61 @@
+"""The digest of the code changes with what decides results, and with nothing else: so do the keys of runs."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from experiments.runs import job
+from experiments.runs.configuration import compose_request
+from experiments.system.stamp import CODE_DIGEST, code_digest
+from tests.conftest import REPOSITORY
+
+PACKAGE = REPOSITORY / "experiments"
+DECIDES_NOTHING = [
+    "plots/labels.py", "plots/tradeoffs.py", "comparison/display.py", "comparison/terminal.py", "tracking/schema.py",
+    "report/page.py", "report/page.html", "tracking/store.py", "compare.py", "run.py", "system/errors.py",
+]  # fmt: skip
+DECIDES = [
+    "strategy/qat.py", "training/loop.py", "tflite/conversion.py", "measure/latency.py", "dataset/mnist.py",
+    "quantization/annotation.py", "model/mlp.py", "runs/pipeline.py", "system/tensorflow.py",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package somewhere else, to be edited."""
+    folder = tmp_path_factory.mktemp("code") / "experiments"
+    shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def digest_with_edit(copy: Path, file: str) -> str:
+    path = copy / file
+    before = path.read_bytes()
+    path.write_bytes(before + b"\n# edited\n")
+    try:
+        return code_digest(copy)
+    finally:
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize("file", DECIDES_NOTHING)
+def test_editing_what_is_shown_changes_no_digest(copy: Path, file: str) -> None:
+    assert digest_with_edit(copy, file) == CODE_DIGEST
+
+
+@pytest.mark.parametrize("file", DECIDES)
+def test_editing_what_decides_results_changes_the_digest(copy: Path, file: str) -> None:
+    assert digest_with_edit(copy, file) != CODE_DIGEST
+
+
+@pytest.mark.parametrize(
+    ("file", "same"), [("plots/labels.py", True), ("compare.py", True), ("strategy/qat.py", False)]
+)
+def test_a_finished_run_is_found_again_unless_what_decides_results_was_edited(
+    copy: Path, file: str, same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = compose_request(["model=mlp"]).experiment
+    before = job.run_key(experiment)
+    monkeypatch.setattr(job, "CODE_DIGEST", digest_with_edit(copy, file))
+    assert (job.run_key(experiment) == before) == same
