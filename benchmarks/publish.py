@@ -19,7 +19,7 @@ from typing import cast
 import pandas as pd
 
 from benchmarks.studies import RIVAL, STUDIES, Study
-from benchmarks.tables import article, compression, planted, same_file, spread, strategies
+from benchmarks.tables import article, compression, front, planted, same_file, spread, strategies
 from benchmarks.tables.markdown import markdown
 from experiments.comparison.columns import COLUMNS, WHOLE, frame, identified
 from experiments.comparison.compared import compared
@@ -40,7 +40,7 @@ README = HERE.parent / "README.md"
 MARK = re.compile(r"<!-- table (\w+) -->")
 OPENING, CLOSING = "<!-- table {} -->", "<!-- end of table {} -->"
 SHARED_HOST = "shared_host"  # in the results of a benchmark: what it found where others use the host, too
-SCREENSHOTS = ("mlflow.png", "report.png")  # made afterwards, by benchmarks.screenshots
+SCREENSHOTS = ("mlflow.png", "report.png", "answer.png")  # made afterwards, by benchmarks.screenshots
 
 
 def publish(name: str, uri: str) -> None:
@@ -130,7 +130,7 @@ def runs_of(study: Study, store: Store) -> pd.DataFrame:
 
 def pages() -> list[Path]:
     """The README and the pages behind it: all that shows published tables."""
-    return [README, *sorted((README.parent / "docs").glob("*.md"))]
+    return [README, *sorted((README.parent / "docs").rglob("*.md"))]
 
 
 def tables_of(name: str) -> list[str]:
@@ -222,6 +222,7 @@ def on_shared_host(benchmark: str) -> tuple[str, ...]:
 
 
 DERIVED: Mapping[str, Derived] = {
+    "front": Derived(front.published_table, (runs_in("first_sweep"),)),
     "answer": Derived(article.answers, (compared_in("article"), (f"article/against_{RIVAL}.csv",))),
     "seeds": Derived(article.seed_by_seed, (runs_in("article"), (f"article/runs_against_{RIVAL}.csv",))),
     "compression": Derived(compression.published_table, (compared_in("compression"),)),

@@ -1,7 +1,8 @@
 """Pictures of a published sweep's pages: `python -m benchmarks.screenshots NAME`, in the folder where it was run.
 
 Starts `mlflow ui` on the store there, opens the page of the newest sweep in Chromium, then the published report, and
-writes mlflow.png and report.png in benchmarks/results/NAME/.
+writes mlflow.png, report.png and answer.png in benchmarks/results/NAME/. With `--report-only` no store is needed, and
+the picture of MLflow's page stays as it is.
 """
 
 import argparse
@@ -37,18 +38,37 @@ def photograph_report(report: Path, path: Path) -> None:
         page.screenshot(path=path)
 
 
+# Of a report, the answer and the first picture: accuracy against size.
+ANSWER_ONLY = """
+nav, #table, #table ~ *:not(#accuracy_size), main > p.soft { display: none }
+main { padding: 1rem }
+#answer { margin-top: 1rem }
+figure#accuracy_size { margin: 1rem auto; width: fit-content }
+"""
+
+
+def photograph_answer(report: Path, path: Path) -> None:
+    """What a report recommends, above its picture of accuracy against size, as a PNG."""
+    with browsed() as page:
+        page.goto(report.as_uri())
+        page.add_style_tag(content=ANSWER_ONLY)
+        page.locator("main").screenshot(path=path)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.screenshots", description=__doc__.partition("\n")[0])
     parser.add_argument("name", help="folder in benchmarks/results")
     parser.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
+    parser.add_argument("--report-only", action="store_true", help="leave out MLflow's page, which needs the store")
     options = parser.parse_args()
     with reporting_user_errors():
-        store = existing(options.uri)
         folder = HERE / "results" / options.name
-        of_mlflow, of_report = (folder / name for name in SCREENSHOTS)
-        photograph(store, of_mlflow)
+        of_mlflow, of_report, of_answer = (folder / name for name in SCREENSHOTS)
+        if not options.report_only:
+            photograph(existing(options.uri), of_mlflow)
         photograph_report(folder / "report.html", of_report)
+        photograph_answer(folder / "report.html", of_answer)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""The README and the pages of docs/ say what is so."""
+"""The README and the pages of docs/ agree with the results, the options, the commands and each other."""
 
 import re
+import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -9,17 +11,25 @@ from benchmarks.publish import README, pages, published
 from experiments.system.options import CONF
 from tests.conftest import REPOSITORY
 
+DOCS = REPOSITORY / "docs"
 TEXTS = {str(page.relative_to(REPOSITORY)): page.read_text() for page in pages()}
-ARCHITECTURE = TEXTS["docs/architecture.md"]
+FIGURE = re.compile(r"[+-]?\d+\.\d+x?(?: \[[^]]+\])?")  # with its interval, where it has one
 
 
 def found(pattern: str) -> list[tuple[str, str]]:
-    """Each page with what it has of a pattern."""
+    """Each page with each match of a pattern."""
     return [(page, each) for page, text in TEXTS.items() for each in sorted(set(re.findall(pattern, text)))]
 
 
+def commands(name: str) -> list[tuple[str, list[str]]]:
+    """Each page with the arguments of each `python -m experiments.NAME` that it shows, in a block or in a line."""
+    shown = re.compile(rf"python -m experiments\.{name}\b([^`\n]*)")
+    texts = [(page, text.replace("\\\n", " ")) for page, text in TEXTS.items()]
+    return [(page, shlex.split(line, comments=True)) for page, text in texts for line in shown.findall(text)]
+
+
 def headings(page: Path) -> set[str]:
-    """The places of a page that a link can lead to."""
+    """The anchors of a page that a link can lead to."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
@@ -30,31 +40,63 @@ def test_a_table_is_the_published_one(page: str, name: str) -> None:
     assert shown == published(name)
 
 
-def test_the_readme_begins_with_a_published_table() -> None:
-    assert "<!-- table first_sweep -->" in TEXTS["README.md"].split("\n## ")[0]
+def test_every_published_table_has_a_page() -> None:
+    folders = {path.parent.name for path in (REPOSITORY / "benchmarks" / "results").glob("*/stamp.json")}
+    shown = {name for _, name in found(r"<!-- table (\w+) -->")}
+    assert folders - shown == set()
 
 
-def test_the_tree_names_every_room() -> None:
-    rooms = [path.parent.name for path in (REPOSITORY / "experiments").glob("*/__init__.py")]
-    commands = [path.name for path in (REPOSITORY / "experiments").glob("*.py") if path.name != "__init__.py"]
-    assert [name for name in (*(f"{room}/" for room in rooms), *commands) if name not in ARCHITECTURE] == []
+def test_the_finding_of_the_readme_has_the_figures_of_the_published_answer() -> None:
+    finding = TEXTS["README.md"].split("## What it found")[1].split("\n## ")[0]
+    figures = FIGURE.findall(finding)
+    assert len(figures) >= 7
+    assert [figure for figure in figures if figure not in published("answer")] == []
+
+
+def test_the_readme_is_a_front_page() -> None:
+    assert len(TEXTS["README.md"].splitlines()) <= 150
 
 
 @pytest.mark.parametrize("group", ["dataset", "model", "strategy", "suite"])
-def test_every_card_is_named(group: str) -> None:
-    missing = [path.stem for path in (CONF / group).glob("*.yaml") if f"`{path.stem}`" not in TEXTS["README.md"]]
-    assert not missing
+def test_every_option_is_named_on_the_page_of_strategies(group: str) -> None:
+    named = TEXTS["docs/strategies.md"]
+    assert [path.stem for path in (CONF / group).glob("*.yaml") if f"`{path.stem}`" not in named] == []
 
 
 @pytest.mark.parametrize(("page", "link"), found(r"\]\(([^)]+)\)"))
 def test_links_lead_somewhere(page: str, link: str) -> None:
     if not link.startswith("https://"):
-        file, _, place = link.partition("#")
+        file, _, anchor = link.partition("#")
         target = (REPOSITORY / page).parent / file if file else REPOSITORY / page
         assert target.exists()
-        assert not place or place in headings(target)
+        assert not anchor or anchor in headings(target)
 
 
-def test_the_readme_leads_to_every_page() -> None:
-    missing = [page.name for page in pages() if page != README and f"](docs/{page.name}" not in README.read_text()]
-    assert not missing
+def test_every_page_is_in_the_menu_of_the_site() -> None:
+    menu = (REPOSITORY / "mkdocs.yml").read_text()
+    missing = [page for page in pages() if page != README and str(page.relative_to(DOCS)) not in menu]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", ["compare", "latency", "cache", "store"])
+def test_every_option_that_the_pages_type_is_one_of_the_command(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", [name, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        import_module(f"experiments.{name}").main()
+    options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    typed = {word.partition("=")[0] for _, words in commands(name) for word in words if word.startswith("--")}
+    assert typed - options == set()
+
+
+def test_every_choice_that_the_pages_type_is_an_option_of_its_group() -> None:
+    choices = {
+        (page, group, choice)
+        for page, words in commands("run")
+        for group, _, values in (word.lstrip("+").partition("=") for word in words)
+        for choice in values.split(",")
+        if (CONF / group).is_dir() and not choice.startswith(("glob", "NAME"))
+    }
+    assert len(choices) > 20
+    assert [each for each in choices if not (CONF / each[1] / f"{each[2]}.yaml").exists()] == []
