@@ -1,6 +1,6 @@
 """For mkdocs: files of the repository that a page links to, such as results, become files of the site.
 
-On GitHub the links of a page lead through the repository; the site has docs/ alone. So each file outside of docs/ that a
+On GitHub the links of a page lead through the repository; the site has only docs/. So each file outside docs/ that a
 page links to is published under repository/, and the links are turned there. The README is the site's own first page.
 """
 

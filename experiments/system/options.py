@@ -38,7 +38,7 @@ PLAIN = {
 REMOVED = {
     "strategy.range_init": (
         "this setting was removed; quantization-aware training starts its ranges at -6 and 6. Delete the line "
-        "(docs/quantization.md, Where ranges start)"
+        "(docs/results/ranges.md)"
     ),
     "strategy.calibration_samples": "this strategy does not calibrate. Delete the line",
 }
