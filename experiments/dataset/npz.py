@@ -20,7 +20,7 @@ KEY = "dataset.path"
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class Npz(Source):
-    """x_train, y_train, x_test, y_test of images, series or features; see docs/how-to/own-data.md for what is accepted."""
+    """x_train, y_train, x_test, y_test of images, series or features; docs/how-to/own-data.md says what is accepted."""
 
     path: UserPath
 
