@@ -1,13 +1,24 @@
 """What tests share: small data, and the real command line in a folder of its own."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+from benchmarks import postgres
+from benchmarks.postgres import Database
+from experiments.system.locks import file_lock
+from experiments.tracking import creation
+from tests.support.commands import Commands
+from tests.support.mlflow_server import Server
 
 REPOSITORY = Path(__file__).parent.parent
 # Runs of different tests need not wait for one another's timings, as runs of a user do: the locks lie in this folder.
@@ -17,6 +28,10 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["TMPDIR"] = tempfile.tempdir = str(_own_folder)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 Done = subprocess.CompletedProcess[str]
+commands = Commands()
+# How many examples a property is tried on.
+settings.register_profile("usual", max_examples=30)
+settings.register_profile("nightly", max_examples=500)
 
 
 def save_images(path: Path, train: int = 200, test: int = 40) -> Path:
@@ -50,7 +65,12 @@ def bare(folder: Path) -> dict[str, str]:
 
 
 def run(folder: Path, module: str, *arguments: str) -> Done:
-    """Run `python -m MODULE ARGUMENTS` in a folder, as a user would."""
+    """Run `python -m MODULE ARGUMENTS` in a folder, as a user would, without the time that imports take."""
+    return Done([module, *arguments], *commands.run(folder, module, arguments, ENVIRONMENT))
+
+
+def run_from_scratch(folder: Path, module: str, *arguments: str) -> Done:
+    """The same by an interpreter of its own, for what depends on how a command is imported."""
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=folder,
@@ -62,9 +82,93 @@ def run(folder: Path, module: str, *arguments: str) -> Done:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The fast tier first, so that what is cheap to find is found first."""
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests of the fast tier never wait for an import of TensorFlow."""
+    commands.with_tensorflow = tier(item) > 0
+
+
+def pytest_sessionfinish() -> None:
+    """End what ran the commands."""
+    commands.end()
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without any run, made once for all workers: MLflow takes seconds to make its tables."""
+    own = tmp_path_factory.getbasetemp()
+    path = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "mlflow.db"
+    with file_lock(path.with_suffix(".lock"), "another worker makes it"):
+        if not path.exists():
+            creation._make_database(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, empty_store: Path) -> Path:
+    """A folder with small data and an empty store."""
+    save_images(tmp_path / "images.npz")
+    shutil.copy(empty_store, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[Database]:
+    """A PostgreSQL, where it is installed."""
+    if lacks := postgres.missing():
+        pytest.skip(lacks)
+    with postgres.running() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An MLflow server, on PostgreSQL where it is installed; the tests that ask for it are one group."""
+    place = tmp_path_factory.mktemp("server")
+    if postgres.missing():
+        shutil.copy(request.getfixturevalue("empty_store"), place)
+        backend = f"sqlite:///{place}/mlflow.db"
+    else:
+        backend = request.getfixturevalue("database").fresh("tracking")
+    server = Server(backend, place / "artifacts")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--nightly", action="store_true", help="also rare seeds and many repetitions")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """As many examples of a property as there is time for; the test modules are imported after this."""
+    settings.load_profile("nightly" if config.getoption("nightly") else "usual")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The fast tier first, so that what is cheap to find is found first; rare seeds only where they are asked for."""
     items.sort(key=tier)
+    for item in items:
+        if group := shared_with(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+    if not config.getoption("nightly"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("nightly")])
+        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
+
+
+def shared_with(item: pytest.Item) -> str:
+    """The group of tests that one worker does: those of a server; those of a file, for they share what it prepares.
+
+    Tests of the command line that share nothing go to whoever is free.
+    """
+    if item.get_closest_marker("xdist_group"):
+        return ""
+    prepared: dict[str, Any] = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
+    if "server" in prepared:
+        return "server"
+    shares = any(definitions[-1].scope == "module" for definitions in prepared.values())
+    return item.path.name if shares or tier(item) < 2 else ""
 
 
 def tier(item: pytest.Item) -> int:

@@ -1,5 +1,6 @@
 """Slurm with one node, Ray with two, two machines on one server, and a server that asks for a password: on loopback."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -63,17 +64,6 @@ def sweep(folder: Path, server: Server, *arguments: str, **environment: str) -> 
     process = start_sweep(folder, server, *arguments, **environment)
     output, errors = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("server")
-    server = Server(f"sqlite:///{folder}/mlflow.db", folder / "artifacts")
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture(scope="module")
@@ -162,9 +152,10 @@ def test_two_machines_that_reuse_a_run_at_the_same_moment_both_have_it(server: S
 
 @needs_auth
 @pytest.mark.endtoend
-def test_a_server_with_a_password_is_used_with_it_and_refuses_without(tmp_path: Path) -> None:
+def test_a_server_with_a_password_is_used_with_it_and_refuses_without(tmp_path: Path, empty_store: Path) -> None:
     place = tmp_path / "server"
     place.mkdir()
+    shutil.copy(empty_store, place)
     settings = place / "auth.ini"
     settings.write_text(
         f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///{place}/auth.db\n"

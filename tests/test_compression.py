@@ -1,5 +1,6 @@
 """Pruning and clustering on a little of real MNIST: what is promised of the weights is in the file."""
 
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -63,11 +64,21 @@ def file_of(strategy: Strategy, model: Any, cache: Path) -> tuple[TFLiteModel, t
     return file, read_ops(file.content, [layer.name for layer in model.layers])
 
 
+FileOf = Callable[[Strategy, Architecture], tuple[TFLiteModel, tuple[Op, ...]]]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> FileOf:
+    """The file of a strategy and an architecture and its ops, made once; trainings that strategies share, too."""
+    folder = tmp_path_factory.mktemp("cache")
+    return cache(lambda strategy, architecture: file_of(strategy, built(architecture), folder))
+
+
 @pytest.mark.parametrize("architecture", [ArticleCNN(), DSCNN(filters=16, blocks=1)], ids=lambda a: type(a).__name__)
 @pytest.mark.parametrize("name", COMPRESSING)
-def test_the_file_keeps_the_promised_zeros_and_clusters(name: str, architecture: Architecture, tmp_path: Path) -> None:
-    strategy, model = COMPRESSING[name], built(architecture)
-    assert broken(strategy.expectation(model), file_of(strategy, model, tmp_path)[1]) == ()
+def test_the_file_keeps_the_promised_zeros_and_clusters(name: str, architecture: Architecture, file: FileOf) -> None:
+    strategy = COMPRESSING[name]
+    assert broken(strategy.expectation(built(architecture)), file(strategy, architecture)[1]) == ()
 
 
 @pytest.mark.parametrize(
@@ -76,18 +87,16 @@ def test_the_file_keeps_the_promised_zeros_and_clusters(name: str, architecture:
     ids=lambda strategy: type(strategy).__name__,
 )
 def test_compression_makes_a_smaller_download_of_a_file_of_the_same_size(
-    strategy: Strategy, plain: Strategy, tmp_path: Path
+    strategy: Strategy, plain: Strategy, file: FileOf
 ) -> None:
-    compressed, _ = file_of(strategy, built(ArticleCNN()), tmp_path)
-    ordinary, _ = file_of(plain, built(ArticleCNN()), tmp_path)
+    (compressed, _), (ordinary, _) = file(strategy, ArticleCNN()), file(plain, ArticleCNN())
     assert compressed.bytes == pytest.approx(ordinary.bytes, rel=0.01)
     assert compressed.gzip_bytes < 0.7 * ordinary.gzip_bytes
 
 
-def test_both_together_are_the_smallest_download(tmp_path: Path) -> None:
+def test_both_together_are_the_smallest_download(file: FileOf) -> None:
     both, pruned, clustered = (
-        file_of(strategy, built(ArticleCNN()), tmp_path)[0].gzip_bytes
-        for strategy in (PruneClusterQAT(), PruneQAT(), ClusterQAT())
+        file(strategy, ArticleCNN())[0].gzip_bytes for strategy in (PruneClusterQAT(), PruneQAT(), ClusterQAT())
     )
     assert both < min(pruned, clustered)
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from functools import cache, partial
-from itertools import combinations, product
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,9 @@ def built(architecture: Architecture) -> Any:
     return architecture.build(data().input_shape, data().classes)
 
 
+@cache
 def converted(architecture: Architecture, strategy: Strategy) -> tuple[Any, TFLiteModel, tuple[Op, ...]]:
-    """The Keras parent, the file and its ops, without training."""
+    """The Keras parent, the file and its ops, without training; made once for all tests."""
     return made_of(built(architecture), strategy)
 
 
@@ -112,7 +113,8 @@ def test_the_size_of_each_strategy_is_the_golden_one(name: str) -> None:
 
 
 def test_conversion_gives_the_same_bytes_every_time() -> None:
-    assert converted(ArticleCNN(), PTQInt8())[1].digest == converted(ArticleCNN(), PTQInt8())[1].digest
+    first, second = (made_of(built(ArticleCNN()), PTQInt8())[1].digest for _ in range(2))
+    assert first == second
 
 
 @pytest.mark.parametrize("name", ["none", "ptq_int8", "annotate", "cluster_qat"])
@@ -121,7 +123,7 @@ def test_the_file_is_byte_for_byte_what_the_converter_makes_of_the_whole_model(
 ) -> None:
     _, file, _ = converted(ArticleCNN(), STRATEGIES[name])
     monkeypatch.setattr("experiments.tflite.conversion._traced", lambda model: _Traced(model, model, frozenset()))
-    assert file == converted(ArticleCNN(), STRATEGIES[name])[1]
+    assert file == made_of(built(ArticleCNN()), STRATEGIES[name])[1]
 
 
 @pytest.mark.parametrize("architecture", [ArticleCNN(), MLP(), DSCNN(), ResNet8()], ids=lambda a: type(a).__name__)
@@ -194,7 +196,16 @@ CHOICES: dict[str, tuple[Architecture, tuple[str, ...]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("strategy", "seed"), [*product(["annotate"], range(20)), *product(["ptq_int8"], range(5))])
+# Seeds of every night, and how many of them there is time for at each change.
+SEEDS = {"annotate": (20, 3), "ptq_int8": (5, 2)}
+DRAWN = [
+    pytest.param(strategy, seed, marks=[] if seed < usual else pytest.mark.nightly)
+    for strategy, (all_of_them, usual) in SEEDS.items()
+    for seed in range(all_of_them)
+]
+
+
+@pytest.mark.parametrize(("strategy", "seed"), DRAWN)
 @pytest.mark.parametrize("name", CHOICES)
 def test_random_subsets_of_networks_with_branches_and_batchnorm_are_exact(name: str, strategy: str, seed: int) -> None:
     architecture, layers = CHOICES[name]

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from experiments.compare import load
 from experiments.comparison.columns import COLUMNS
 from experiments.system.options import CONF
 from experiments.tracking import Store, Tracking, connect
-from tests.conftest import ENVIRONMENT, Done, own_option, run, save_images
+from tests.conftest import ENVIRONMENT, Done, own_option, run, run_from_scratch, save_images
 
 pytestmark = pytest.mark.endtoend
 
@@ -38,23 +37,6 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     folder = tmp_path_factory.mktemp("sweep")
     save_images(folder / "images.npz")
     return folder, run(folder, "experiments.run", "-m", "strategy=glob(*)", *SMALL)
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables and no experiment, for making one takes seconds."""
-    from mlflow import MlflowClient
-
-    database = tmp_path_factory.mktemp("database") / "mlflow.db"
-    MlflowClient(f"sqlite:///{database}").search_experiments()
-    return database
-
-
-@pytest.fixture
-def folder(tmp_path: Path, empty_database: Path) -> Path:
-    save_images(tmp_path / "images.npz")
-    shutil.copy(empty_database, tmp_path)
-    return tmp_path
 
 
 def store(folder: Path) -> Store:
@@ -410,7 +392,7 @@ def test_help_lists_every_card_without_importing_anything_heavy() -> None:
 def test_ctrl_c_while_a_command_is_still_imported_shows_no_traceback(module: str, tmp_path: Path) -> None:
     (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt\n")  # found before the library
 
-    done = run(tmp_path, module)
+    done = run_from_scratch(tmp_path, module)
 
     assert done.stderr.startswith("stopped.") and done.stderr.count("\n") == 1
     assert done.returncode in {130, -signal.SIGINT}

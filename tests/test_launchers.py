@@ -31,12 +31,6 @@ needs_ray = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    save_images(tmp_path / "images.npz")
-    return tmp_path
-
-
 def table(folder: Path) -> pd.DataFrame:
     return load(f"sqlite:///{folder}/mlflow.db")
 
@@ -124,9 +118,10 @@ def test_ray_runs_every_job_and_the_table_is_in_their_order(folder: Path) -> Non
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_launcher_that_cannot_work_is_one_message(arguments: list[str], message: str, folder: Path) -> None:
-    done = run(folder, "experiments.run", "-m", *arguments, *SMALL)
+def test_a_launcher_that_cannot_work_is_one_message(arguments: list[str], message: str, tmp_path: Path) -> None:
+    save_images(tmp_path / "images.npz")
+    done = run(tmp_path, "experiments.run", "-m", *arguments, *SMALL)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (folder / "mlflow.db").exists()
+    assert not (tmp_path / "mlflow.db").exists()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -35,9 +36,10 @@ SECONDS_TO_SHOW = 60.0
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """Where a sweep was run, and its best model registered."""
     folder = tmp_path_factory.mktemp("sweep")
+    shutil.copy(empty_store, folder)
     save_images(folder / "images.npz")
     small = ("model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.1")
     swept = run(folder, "experiments.run", "-m", "strategy=none,ptq_int8", "tracking.system_metrics=true", *small)

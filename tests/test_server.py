@@ -11,14 +11,14 @@ import pytest
 from sqlalchemy.exc import InternalError
 
 from benchmarks.loopback import wait_until
-from benchmarks.postgres import Database, missing, running
+from benchmarks.postgres import Database
 from experiments.compare import load
 from experiments.tracking import Store, Tracking, connect
 from tests.conftest import ENVIRONMENT, bare, run, save_images
 from tests.generated import OTHERS, exactly, fill_variously, through_the_api
 from tests.support.mlflow_server import Server
 
-pytestmark = pytest.mark.endtoend
+pytestmark = [pytest.mark.endtoend, pytest.mark.xdist_group("server"), pytest.mark.usefixtures("database")]
 
 SMALL = (
     "model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.1",
@@ -28,28 +28,10 @@ Begin = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[Database]:
-    if lacks := missing():
-        pytest.skip(lacks)
-    with running() as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
 def filled(database: Database) -> Store:
     store = connect(Tracking(uri=database.fresh("filled")))
     fill_variously(store)
     return store
-
-
-@pytest.fixture(scope="module")
-def server(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(database.fresh("tracking"), tmp_path_factory.mktemp("server") / "artifacts")
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture
@@ -104,7 +86,7 @@ def test_nothing_can_be_written_where_tables_are_read(filled: Store) -> None:
         connection.exec_driver_sql("DELETE FROM tags")
 
 
-# The first test that knows the server, while its database holds no experiment.
+# The first test that knows the server by this name of an experiment, which is not there yet.
 def test_two_sweeps_that_start_at_once_on_an_empty_server_both_succeed(server: Server, begin: Begin) -> None:
     sweeps = [begin(f"strategy={strategy}") for strategy in ("none", "ptq_dynamic")]
     outcomes = [(sweep.communicate()[1], sweep.returncode) for sweep in sweeps]

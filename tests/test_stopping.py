@@ -136,8 +136,16 @@ def short() -> Iterator[Path]:
 
 
 @pytest.mark.endtoend
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    ("times", "moment"),
+    [
+        *((1, moment) for moment in MOMENTS),
+        *(
+            (2, moment) if moment == "training" else pytest.param(2, moment, marks=pytest.mark.nightly)
+            for moment in MOMENTS
+        ),
+    ],
+)
 def test_ctrl_c_stops_a_sweep_and_leaves_nothing_open(moment: str, times: int, short: Path) -> None:
     save_images(short / "images.npz")
     (short / "tmp").mkdir()
