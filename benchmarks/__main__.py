@@ -5,56 +5,24 @@ this folder (so that it goes on where it stopped) and published. Then its tables
 Exit codes: 0 all figures are reached; 1 one is not, or a command failed; 2 no such benchmark.
 """
 
+from experiments.system.startup import stop_without_traceback
+
+if __name__ == "__main__":
+    stop_without_traceback()  # what follows takes seconds
+
 import argparse
-import ast
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
 
 from benchmarks.publish import HERE, on_disk, published, tables_of
-from benchmarks.studies import RUN, STUDIES
+from benchmarks.registry import BENCHMARKS, Benchmark
 from experiments.system.errors import UserError, reporting_user_errors, suggestion
 from experiments.system.progress import CONSOLE, say
-
-ABOUT = re.compile(r"(?P<shows>.+?): `python -m benchmarks\.(?P<name>\w+)`; (?P<takes>[^.]+)\.")
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A claim and the commands that show it, one after another."""
-
-    name: str
-    shows: str
-    takes: str
-    commands: tuple[tuple[str, ...], ...]
-    removed: str = ""  # the setting that its commands need and this version no longer has
-
-    @property
-    def published(self) -> bool:
-        """Whether the repository holds its results."""
-        return bool(on_disk(f"{self.name}/stamp.json"))
-
-
-def benchmarks() -> dict[str, Benchmark]:
-    """All of them: what each shows and how long it takes stands in the first line of its file, or of its study."""
-    found = {}
-    for path in sorted(HERE.glob("*.py")):
-        about = ABOUT.match(" ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split()))
-        if about and about["name"] == path.stem:
-            command = (sys.executable, "-m", f"benchmarks.{path.stem}")
-            found[path.stem] = Benchmark(path.stem, about["shows"], about["takes"], (command,))
-    for name, study in STUDIES.items():
-        runs = [(sys.executable, *RUN, *overrides) for overrides in study.sweeps]
-        publish = (sys.executable, "-m", "benchmarks.publish", name)
-        takes = "archived" if study.removed else study.takes
-        found[name] = Benchmark(name, study.shows, takes, (*runs, publish), study.removed)
-    return found
 
 
 def listed(every: Sequence[Benchmark]) -> Table:
@@ -63,7 +31,7 @@ def listed(every: Sequence[Benchmark]) -> Table:
     for heading in ("name", "shows", "takes", "published"):
         table.add_column(heading, overflow="fold")
     for benchmark in every:
-        table.add_row(benchmark.name, benchmark.shows, benchmark.takes, "yes" if benchmark.published else "")
+        table.add_row(benchmark.name, benchmark.title, benchmark.duration, "yes" if benchmark.published else "")
     return table
 
 
@@ -77,7 +45,7 @@ def committed(file: str) -> str:
 def repeated(benchmark: Benchmark) -> bool:
     """Run a benchmark, show what it made of its tables beside what is committed, and say whether all went well."""
     before = {table: published(table, committed) for table in tables_of(benchmark.name)}
-    say(f"{benchmark.name}: {benchmark.shows} ({benchmark.takes})")
+    say(f"{benchmark.name}: {benchmark.title} ({benchmark.duration})")
     for command in benchmark.commands:
         if subprocess.run(command, check=False).returncode != 0:
             say(f"{benchmark.name}: not as it should be")
@@ -125,7 +93,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to repeat; `all` for all; none lists them")
     options = parser.parse_args()
     with reporting_user_errors():
-        every = benchmarks()
+        every = BENCHMARKS
         if not options.names:
             CONSOLE.print(listed(list(every.values())))
             return

@@ -1,4 +1,4 @@
-"""Which layers in int8 make the fastest file: `python -m benchmarks.choices`; five minutes on two cores.
+"""Which layers in int8 make the fastest file: `python -m benchmarks.choices`.
 
 All 15 choices among the layers of the article's network, quantized after training, timed together with the float file;
 in three sessions, since what slows a machine for a while can strike some files more than others. Nothing is trained:

@@ -1,4 +1,4 @@
-"""What an epoch takes here, and by Keras' own model.fit on arrays: `python -m benchmarks.epoch`; three minutes.
+"""What an epoch takes here, and by Keras' own model.fit on arrays: `python -m benchmarks.epoch`.
 
 The article's network on 10,000 images of MNIST, a tenth of them for validation, in turns, eight pairs of epochs. Given
 the same order of images, both give the same weights bit for bit (tests/test_training.py). Keras' pass over arrays is

@@ -1,4 +1,4 @@
-"""How fast a file is evaluated: `python -m benchmarks.evaluation`; three minutes on two cores.
+"""How fast a file is evaluated: `python -m benchmarks.evaluation`.
 
 The suite's pass over the 10,000 test images of MNIST against the loop of TensorFlow's tutorials (one image a call, one
 thread), in turns, three times each; the logits have to be the same bit for bit. The Keras model is held against a bare

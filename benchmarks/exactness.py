@@ -1,4 +1,4 @@
-"""What annotation makes of all 15 subsets of the article's layers: `python -m benchmarks.exactness`; two minutes.
+"""What annotation makes of all 15 subsets of the article's layers: `python -m benchmarks.exactness`.
 
 Each subset is annotated the usual way (TFMOT's quantize_annotate_layer on the chosen layers, Optimize.DEFAULT) and by
 `strategy=annotate`; what runs in int8 is read from the files. Nothing is trained: types do not depend on it, and sizes

@@ -1,4 +1,4 @@
-"""Sweeps that start at once where there is no store yet: `python -m benchmarks.fresh_store`; ten minutes on two cores.
+"""Sweeps that start at once where there is no store yet: `python -m benchmarks.fresh_store`.
 
 Ten times, four processes start the same small sweep at the same moment in a new folder. Each must end with 0, and its
 table must hold every run, finished. Writes benchmarks/results/fresh_store/, a row a sweep.

@@ -1,4 +1,4 @@
-"""Sweeps killed at chosen writes and run again: `python -m benchmarks.killed`; about 20 minutes on two cores.
+"""Sweeps killed at chosen writes and run again: `python -m benchmarks.killed`.
 
 A small sweep is run without interruption, and every change that it makes to its store, its cache and its artifacts is
 counted. Then the same sweep is started in new folders and killed with SIGKILL at chosen ones of these changes: while it

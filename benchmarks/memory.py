@@ -1,4 +1,4 @@
-"""Whether a long sweep stays flat in memory: `python -m benchmarks.memory`; about ten minutes on two cores.
+"""Whether a long sweep stays flat in memory: `python -m benchmarks.memory`.
 
 A sweep of 50 small jobs. Once a second the resident memory of the sweep's own process is read, and that of all its
 children together (memory that they share is counted in each of them). Compared is the most in the first ten jobs with

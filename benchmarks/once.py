@@ -1,4 +1,4 @@
-"""What training once is worth: `python -m benchmarks.once`; about 40 minutes on two cores.
+"""What training once is worth: `python -m benchmarks.once`.
 
 A sweep of all strategies with finetune.epochs=1,2,4 on a fixed baseline, 10,000 training images of MNIST:
 

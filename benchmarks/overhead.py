@@ -1,4 +1,4 @@
-"""What a job costs beyond its work: `python -m benchmarks.overhead`; three minutes on two cores.
+"""What a job costs beyond its work: `python -m benchmarks.overhead`.
 
 A sweep of eight jobs on the article's network. Overhead of a job: from the start to the end of its MLflow run, less its
 own training, conversion, evaluation and latency. The jobs' sum leaves out what happens before the first and after the

@@ -1,4 +1,4 @@
-"""Whether a known difference is found: `python -m benchmarks.planted`; a quarter of an hour on two cores.
+"""Whether a known difference is found: `python -m benchmarks.planted`.
 
 A network of 100 equal convolutions in int8 is compared with the same network of 103, 105 and 110, which are 3, 5 and
 10 % more work; 50 trials each by the default protocol. Writes benchmarks/results/planted/.

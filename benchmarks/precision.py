@@ -1,4 +1,4 @@
-"""What training a baseline in bfloat16 saves and costs: `python -m benchmarks.precision`; half an hour.
+"""What training a baseline in bfloat16 saves and costs: `python -m benchmarks.precision`.
 
 The article's network on all of MNIST, in float32 and with training.precision=mixed_bfloat16, from the same initial
 weights and with the same images in the same order: six seeds, three epochs each, in turns epoch by epoch. The seconds

@@ -1,4 +1,4 @@
-"""Whether the ops of a file add up to the whole: `python -m benchmarks.profile`; a minute.
+"""Whether the ops of a file add up to the whole: `python -m benchmarks.profile`.
 
 Each file of the article's network is profiled several times; the time of its ops, each cut out into a file of its own,
 and of one call of the interpreter is set against the time of the whole file, measured in the same turns. Nothing is

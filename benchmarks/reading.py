@@ -1,4 +1,4 @@
-"""Reading many runs: `python -m benchmarks.reading`; a quarter of an hour on two cores.
+"""Reading many runs: `python -m benchmarks.reading`.
 
 Fills stores with 100 to 20,000 runs of 30 metrics and 30 parameters: SQLite files and, where PostgreSQL is installed,
 databases of a server of its own. Reads all runs of each with `mlflow.search_runs` and as the comparison does, sees

@@ -1,4 +1,4 @@
-"""Whether a file is called different from itself: `python -m benchmarks.same_file`; half an hour on two cores.
+"""Whether a file is called different from itself: `python -m benchmarks.same_file`.
 
 200 comparisons of a file with itself by the default protocol, half of them with the article's network in float, half in
 int8; and as many while another process keeps one core busy. Each ends when the ratio is known to 1 %, or after the

@@ -1,4 +1,4 @@
-"""Which layers of the article's network bear quantization: `python -m benchmarks.sensitivity`; two minutes.
+"""Which layers of the article's network bear quantization: `python -m benchmarks.sensitivity`.
 
 What `python -m experiments.sensitivity` finds on all of MNIST, after a baseline of one epoch. Writes
 benchmarks/results/sensitivity/ and its table in docs/. The baseline is kept in cache/ where the command runs.

@@ -1,4 +1,4 @@
-"""Files as large as MLPerf Tiny's reference files of the same networks: `python -m benchmarks.sizes`; a minute.
+"""Files as large as MLPerf Tiny's reference files of the same networks: `python -m benchmarks.sizes`.
 
 The networks are built for the reference's inputs and converted, untrained, since sizes do not depend on weights: once
 in float, once in int8 with an int8 interface, as the reference files have it. The sizes of the reference files are

@@ -1,4 +1,4 @@
-"""How far a speedup scatters from one measurement to the next: `python -m benchmarks.spread`; two minutes on two cores.
+"""How far a speedup scatters from one measurement to the next: `python -m benchmarks.spread`.
 
 How many times faster the article's network is in int8 than in float, measured ten times by each of four, in turns:
 this suite; LiteRT's own benchmark (litert-benchmark with its defaults, once for each file, ratio of the average

@@ -1,4 +1,4 @@
-"""How long a sweep checks its jobs before it starts the first: `python -m benchmarks.starting`; a few minutes.
+"""How long a sweep checks its jobs before it starts the first: `python -m benchmarks.starting`.
 
 Starts sweeps of 30, 100, 300 and 1,000 jobs, each in a new folder, until the first run is announced, and stops them
 there. Writes benchmarks/results/starting/, a row a sweep.

@@ -11,8 +11,8 @@ RUN = ("-m", "experiments.run")
 class Study:
     """Sweeps of the real command line whose runs make one table."""
 
-    shows: str
-    takes: str
+    title: str
+    minutes: int  # about, on two cores
     sweeps: tuple[tuple[str, ...], ...]  # what follows `python -m experiments.run`
     control: str | None = None  # the strategy that the others are held against, image by image
     rival: str | None = None  # another one; kept as against_RIVAL.csv and runs_against_RIVAL.csv
@@ -34,18 +34,18 @@ TWO_MORE_SEEDS = ("seed=1,2", "threads=1")  # a thread each, so that seeds can b
 STUDIES: Mapping[str, Study] = {
     "first_sweep": Study(
         "What the first command of the README prints",
-        "four to eight minutes on two cores",
+        8,
         (("-m", "strategy=none,finetune,ptq_dynamic,ptq_int8,finetune_ptq_int8,qat,annotate"),),
     ),
     "ranges": Study(
         "Where the ranges of quantization-aware training should start",
-        "a quarter of an hour on two cores",
+        15,
         (("+suite=ranges",),),
         removed="strategy.range_init",
     ),
     "layers": Study(
         "What it brings to annotate each layer alone, the first ones, or later ones as the article advises",
-        "half an hour on two cores",
+        30,
         (
             ("-m", "strategy=none,finetune,finetune_ptq_int8,qat", "training.epochs=5", "finetune.epochs=2"),
             ("+suite=layers",),
@@ -54,14 +54,14 @@ STUDIES: Mapping[str, Study] = {
     ),
     "article": Study(
         "The article's protocol, three seeds: 20 epochs, then 20 more; controls, int8 after training, qat and annotate",
-        "four hours on two cores",
+        240,
         (("+suite=article", f"strategy={ARTICLE}", "seed=0,1,2"),),
         control=CONTROL,
         rival=RIVAL,
     ),
     "compression": Study(
         "Pruning and clustering by the article's protocol, alone, with int8 after training, or before qat",
-        "three and a half hours on two cores",
+        210,
         (
             ("+suite=article", f"strategy={COMPRESSION}"),
             ("+suite=article", "strategy=prune,cluster", "strategy.quantization=none,int8"),
@@ -71,7 +71,7 @@ STUDIES: Mapping[str, Study] = {
     ),
     "compression_seeds": Study(
         "Pruning and clustering as in compression, with two more seeds",
-        "eight hours on two cores, or five and a half where the seeds are trained side by side",
+        480,
         (
             ("+suite=article", f"strategy={COMPRESSION_SEEDS}", *TWO_MORE_SEEDS),
             ("+suite=article", "strategy=prune,cluster", "strategy.quantization=none,int8", *TWO_MORE_SEEDS),
@@ -81,13 +81,13 @@ STUDIES: Mapping[str, Study] = {
     ),
     "epochs": Study(
         "Epoch counts by strategy: 1, 2, 5, 10 and 20 after a baseline of as many",
-        "two hours on two cores",
+        120,
         (("+suite=epochs",),),
         control=CONTROL,
     ),
     "architectures": Study(
         "The article's question for ResNet8 and DS-CNN: 5 epochs, then 5 more, two seeds",
-        "an hour on two cores",
+        60,
         (("+suite=architectures",),),
         control=CONTROL,
         rival=RIVAL,

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 
 from benchmarks import publish, results
-from benchmarks.__main__ import benchmarks, beside, chosen, committed
+from benchmarks.__main__ import beside, chosen, committed
 from benchmarks.bare import Bare
 from benchmarks.killed import EARLY, KILLS, Outcome, Place, kinds_left, plan
 from benchmarks.once import Work, mean_pieces, whole
 from benchmarks.precision import summary
 from benchmarks.reading import equal
+from benchmarks.registry import BENCHMARKS, HOUR
 from benchmarks.studies import STUDIES, Study
 from benchmarks.tables import choices, memory, once, overhead, precision, reading, starting, strategies
 from benchmarks.trajectories import (
@@ -326,7 +327,7 @@ def test_an_archived_study_keeps_its_table_and_names_the_commit_that_can_repeat_
     assert archived == ["ranges"]
     commit = json.loads(publish.on_disk("ranges/stamp.json"))["git_commit"]
     with pytest.raises(UserError, match=rf"strategy.range_init, which it needs, was removed.*checkout {commit}"):
-        chosen(["ranges"], benchmarks())
+        chosen(["ranges"], BENCHMARKS)
     (page,) = [page for page in publish.pages() if publish.OPENING.format("ranges") in page.read_text()]
     assert commit in page.read_text()
     assert "calibrated" in publish.published("ranges")
@@ -334,18 +335,21 @@ def test_an_archived_study_keeps_its_table_and_names_the_commit_that_can_repeat_
 
 def test_every_command_that_publishes_results_is_listed() -> None:
     published = {path.parent.name for path in (publish.HERE / "results").glob("*/stamp.json")}
-    assert published <= benchmarks().keys()
+    assert published <= BENCHMARKS.keys()
 
 
-def test_every_file_that_says_how_to_run_it_is_listed() -> None:
-    runnable = {
-        path.stem for path in publish.HERE.glob("*.py") if f"`python -m benchmarks.{path.stem}`" in path.read_text()
-    }
-    assert runnable == benchmarks().keys() - STUDIES.keys()
+def test_every_module_that_measures_and_publishes_is_listed() -> None:
+    tables = {path.stem for path in (publish.HERE / "tables").glob("*.py")}
+    runnable = {path.stem for path in publish.HERE.glob("*.py") if "def main(" in path.read_text()}
+    assert runnable & tables == BENCHMARKS.keys() - STUDIES.keys()
+
+
+def test_every_benchmark_says_what_it_shows_and_for_how_long_it_runs() -> None:
+    assert all(each.title and 1 <= each.minutes <= 12 * HOUR for each in BENCHMARKS.values())
 
 
 def test_the_results_of_every_benchmark_have_a_table() -> None:
-    assert all(callable(publish.own_table(name)) for name in benchmarks().keys() - STUDIES.keys())
+    assert all(callable(publish.own_table(name)) for name in BENCHMARKS.keys() - STUDIES.keys())
 
 
 def test_the_files_of_strategies_are_those_of_the_longest_training_and_the_smallest_first() -> None:
@@ -401,15 +405,15 @@ def test_what_is_committed_is_shown_as_a_page_shows_it() -> None:
 
 def test_a_benchmark_that_there_is_not_names_those_that_are_near() -> None:
     with pytest.raises(UserError, match=r"onc: no such benchmark. Did you mean once"):
-        chosen(["onc"], benchmarks())
+        chosen(["onc"], BENCHMARKS)
 
 
 def test_all_means_every_benchmark_once() -> None:
-    every = benchmarks()
+    every = BENCHMARKS
     assert chosen(["all", "once"], every) == [each for each in every.values() if not each.removed]
 
 
-TWO_SWEEPS = Study("two sweeps", "a minute", (("-m", "strategy=none"), ("+suite=smoke", "strategy.layers=[a]")))
+TWO_SWEEPS = Study("two sweeps", 1, (("-m", "strategy=none"), ("+suite=smoke", "strategy.layers=[a]")))
 
 
 @pytest.fixture
