@@ -1,6 +1,7 @@
 """The menu that --help shows: every option with the line it opens with, read from the files in conf/."""
 
 from pathlib import Path
+from textwrap import indent
 
 from rich.table import Table
 
@@ -39,7 +40,7 @@ def show() -> None:
             table.add_row(f"  {path.stem}", first_comment(path), style="default")
         CONSOLE.print(table, "")
     CONSOLE.print("[italic]settings and their defaults[/]  (those of an option: see its file in conf/)", markup=True)
-    CONSOLE.print(_settings(CONF / "config.yaml"), highlight=False)
+    CONSOLE.print(indent(settings_text(), "  "), highlight=False)
     CONSOLE.print(
         "Exit codes: 0 well; 1 a run failed; 2 wrong command or configuration; 130 stopped.\n"
         "Hydra's own help: --hydra-help"
@@ -52,8 +53,8 @@ def first_comment(path: Path) -> str:
     return next(line for line in lines if not line.startswith("@"))
 
 
-def _settings(path: Path) -> str:
-    """config.yaml between its defaults list and Hydra's own part."""
-    text = path.read_text()
-    start, end = text.index("# Epochs of the baseline"), text.index("\nhydra:")
-    return "\n".join(f"  {line}" for line in text[start:end].splitlines() if "_target_" not in line)
+def settings_text() -> str:
+    """The settings that belong to no option, with their defaults: config.yaml without its defaults list and Hydra."""
+    _, _, rest = (CONF / "config.yaml").read_text().partition("\ndefaults:\n")
+    settings = rest[rest.index("\n\n") : rest.index("\nhydra:")]
+    return "\n".join(line for line in settings.strip().splitlines() if "_target_" not in line)

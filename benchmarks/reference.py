@@ -1,0 +1,152 @@
+"""The pages of docs/reference/, from what they are about: `python -m benchmarks.reference` writes them.
+
+columns.md is the schema of columns, commands.md the parsers of the commands and the options in conf/, benchmarks.md the
+registry of benchmarks. A test holds that the committed pages are what this writes.
+"""
+
+import argparse
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from benchmarks.registry import BENCHMARKS
+from experiments import cache, compare, completion, latency, run, sensitivity, store
+from experiments.runs.menu import GROUPS, first_comment, settings_text
+from experiments.system.options import CONF
+from experiments.system.progress import say
+from experiments.tracking.schema import SCHEMA, Column
+
+FOLDER = Path(__file__).parent.parent / "docs" / "reference"
+GENERATED = "<!-- Written by `python -m benchmarks.reference`; edits here are lost. -->"
+PARSERS = {
+    "compare": compare.parser, "latency": latency.parser, "cache": cache.parser, "store": store.parser,
+    "completion": completion.parser,
+}  # fmt: skip
+SOURCES = {
+    "setting": "What was asked for",
+    "metric": "What was measured (MLflow metrics)",
+    "verdict": "What was found, in words (MLflow tags)",
+    "tag": "Where and with what (MLflow tags)",
+    "run": "The run",
+    "derived": "Made from several of these",
+    "comparison": "With `--baseline`: compared with the runs of one strategy",
+    "group": "Where rows stand for several runs",
+}
+
+
+def columns() -> str:
+    """The page of all columns."""
+    parts = [
+        GENERATED,
+        "# Columns",
+        "`python -m experiments.compare --csv FILE` writes these columns; metrics and tags have the same names in "
+        "MLflow. Of a column with an interval, `NAME_low` and `NAME_high` are the ends of the 95 % interval; of one "
+        "with a p-value, `NAME_p` is that of McNemar's exact test. Settings in which runs differ, such as "
+        "`strategy.layers`, have columns of their own. What the numbers mean, and what they do not: "
+        "[numbers](../numbers.md).",
+    ]
+    for source, title in SOURCES.items():
+        rows = [_row_of(each) for each in SCHEMA.values() if each.source == source and not each.of]
+        parts += [f"## {title}", _table(("column", "heading", "kind", "unit", "better", "meaning"), rows)]
+    return _page(parts)
+
+
+def _row_of(column: Column) -> list[str]:
+    further = [text for text, holds in (("interval", column.interval), ("p-value", column.p_value)) if holds]
+    kind = ", ".join([column.kind, *further])
+    heading = column.heading.format("STRATEGY")
+    return [f"`{column.name}`", heading, kind, column.unit, column.better, column.doc]
+
+
+def commands() -> str:
+    """The page of all commands."""
+    parts = [
+        GENERATED,
+        "# Commands",
+        "Each is `python -m experiments.NAME`, and `tqb NAME` where the package is installed.",
+        "## run",
+        _text(run.__doc__),
+        "Settings are given as `KEY=VALUE`; with `-m`, `KEY=V1,V2` makes a sweep of every combination.",
+    ]
+    for group, meaning in GROUPS.items():
+        prefix = "+" if group == "suite" else ""
+        files = sorted((CONF / group).glob("*.yaml"))
+        options = [[f"`{prefix}{group}={path.stem}`", first_comment(path)] for path in files]
+        parts += [f"### {prefix}{group}: {meaning}", _table(("option", "what it is"), options)]
+    parts += ["### Settings and their defaults", f"```yaml\n{settings_text()}\n```"]
+    for name, parser in PARSERS.items():
+        parts += [f"## {name}", *_of_parser(name, parser)]
+    own = [[f"`{each.name}`", f"`{each.default}`"] for each in dataclasses.fields(sensitivity.Options)]
+    parts += ["## sensitivity", _text(sensitivity.__doc__), _table(("setting", "default"), own)]
+    return _page(parts)
+
+
+def _of_parser(name: str, make: Callable[[], argparse.ArgumentParser]) -> list[str]:
+    parser = make()
+    rows = []
+    for action in parser._actions:  # argparse has no public list of them
+        if action.dest == "help":
+            continue
+        spelled = ", ".join(f"`{each}`" for each in action.option_strings) or f"`{_metavar(action)}`"
+        if action.option_strings and action.nargs != 0:
+            spelled += f" `{_metavar(action)}`"
+        meaning = (action.help or "") % {**vars(action), "prog": f"python -m experiments.{name}"}
+        rows.append([spelled, meaning])
+    return [_text(parser.description), _table(("argument", "meaning"), rows)]
+
+
+def _metavar(action: argparse.Action) -> str:
+    if action.choices is not None and action.metavar is None:
+        return "|".join(map(str, action.choices))
+    shown = action.metavar or action.dest.upper()
+    return " ".join(shown) if isinstance(shown, tuple) else shown
+
+
+def benchmarks() -> str:
+    """The page of all benchmarks."""
+    rows = [
+        [f"`{each.name}`", each.title, each.duration, "yes" if each.published else ""] for each in BENCHMARKS.values()
+    ]
+    return _page([
+        GENERATED,
+        "# Benchmarks",
+        "`python -m benchmarks NAME` repeats one, renews its table on its page, and shows the committed one beside it. "
+        "Durations are about those on two cores; an archived one needs the code of its commit.",
+        _table(("name", "what it shows", "takes", "published"), rows),
+    ])  # fmt: skip
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "columns.md": columns, "commands.md": commands, "benchmarks.md": benchmarks,
+}  # fmt: skip
+
+
+def _page(parts: Iterable[str]) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _text(doc: str | None) -> str:
+    return inspect.cleandoc(doc or "")
+
+
+def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [[*headings], ["---" for _ in headings], *rows]
+    return "\n".join("| " + " | ".join(_cell(each) for each in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|")
+
+
+def main() -> None:
+    """The command line."""
+    argparse.ArgumentParser(prog="python -m benchmarks.reference", description=__doc__).parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, make in PAGES.items():
+        (FOLDER / name).write_text(make(), encoding="utf-8")
+        say(f"wrote {FOLDER / name}")
+
+
+if __name__ == "__main__":
+    main()
