@@ -44,7 +44,7 @@ def columns() -> str:
         "MLflow. Of a column with an interval, `NAME_low` and `NAME_high` are the ends of the 95 % interval; of one "
         "with a p-value, `NAME_p` is that of McNemar's exact test. Settings in which runs differ, such as "
         "`strategy.layers`, have columns of their own. What the numbers mean, and what they do not: "
-        "[numbers](../numbers.md).",
+        "[numbers](../explanation/numbers.md).",
     ]
     for source, title in SOURCES.items():
         rows = [_row_of(each) for each in SCHEMA.values() if each.source == source and not each.of]
