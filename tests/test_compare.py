@@ -359,6 +359,13 @@ def test_every_form_of_text_is_written(form: str, tmp_path: Path) -> None:
     assert "qat" in (tmp_path / "table").read_text()
 
 
+def test_latex_writes_the_signs_of_headings_as_commands(tmp_path: Path) -> None:
+    FORMS["latex"].write(frame(ROWS), tmp_path / "table.tex")
+    text = (tmp_path / "table.tex").read_text()
+    assert r"$\Delta$ accuracy (pp)" in text
+    assert text.isascii()
+
+
 def test_html_shows_what_users_named_as_text(tmp_path: Path) -> None:
     FORMS["html"].write(frame([row("<script>")]), tmp_path / "table.html")
     assert "<script>" not in (tmp_path / "table.html").read_text()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.publish import README, pages, published
+from benchmarks.studies import STUDIES
 from experiments.system.options import CONF
 from tests.conftest import REPOSITORY
 
@@ -100,3 +101,17 @@ def test_every_choice_that_the_pages_type_is_an_option_of_its_group() -> None:
     }
     assert len(choices) > 20
     assert [each for each in choices if not (CONF / each[1] / f"{each[2]}.yaml").exists()] == []
+
+
+def block_after(mark: str) -> str:
+    """The command in the README below a mark."""
+    (found,) = re.findall(rf"<!-- {mark} -->\n```bash\n(.+)\n```", TEXTS["README.md"])
+    return str(found)
+
+
+def test_the_commands_of_the_readme_are_those_of_the_published_sweep_and_of_the_checks() -> None:
+    install, _, sweep = block_after("first command").partition("-e . && .venv/bin/")
+    assert sweep == STUDIES["first_sweep"].commands[0]
+    *_, checks = (REPOSITORY / ".ci" / "test").read_text().splitlines()
+    assert block_after("second command") == checks.removesuffix(' "$@"')
+    assert checks.startswith(install)
