@@ -12,7 +12,6 @@ if __name__ == "__main__":
 import os
 import sys
 import traceback
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
@@ -23,6 +22,7 @@ from experiments.system.errors import UserError, first_line, reporting_user_erro
 from experiments.system.escaping import visible
 from experiments.system.options import CONF
 from experiments.system.progress import end_bars, warn
+from experiments.system.silence import ignore_schemas_of_launchers
 from experiments.system.stopping import stop_handled, stop_on_signals
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ def main() -> None:
         return
     robust_streams()
     stop_on_signals()
-    # Launchers' options have the names of the plugins they configure, whose schemas they are checked against.
-    warnings.filterwarnings("ignore", message=r"(?s)\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
+    ignore_schemas_of_launchers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises its errors instead of printing them
     try:
         _hydra(sys.argv[1:])

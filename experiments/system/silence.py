@@ -1,8 +1,9 @@
-"""Silence for native code that writes to standard error whatever one asks of it."""
+"""Silence for what says more than anybody can use: native code on standard error, and a warning of Hydra."""
 
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,3 +31,8 @@ def native_stderr_silenced() -> Iterator[None]:
             sys.stderr.flush()
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def ignore_schemas_of_launchers() -> None:
+    """Ignore that a launcher's option has the name of its plugin, whose schema Hydra checks it against."""
+    warnings.filterwarnings("ignore", message=r"(?s)\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
