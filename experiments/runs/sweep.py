@@ -42,7 +42,6 @@ from experiments.system.stamp import stamp, typed
 from experiments.system.stopping import is_stopped, raise_if_stopped, stop_handled
 from experiments.system.temporary import own_folder, temporary_folder
 from experiments.tracking import REUSED, Row, Status, Store, Tracking, check_answer, connect
-from hydra_plugins.checked_sweeper import CheckedSweeper
 
 P = ParamSpec("P")
 SWEEP_BAR = "Sweep"
@@ -384,6 +383,8 @@ def _jobs_of(config: DictConfig) -> list[list[str]]:
             f"{', '.join(empty)}: the sweep has no job, since the glob matches no option or the range is empty. For "
             "the options, type python -m experiments.run --help."
         )
+    from hydra_plugins.checked_sweeper import CheckedSweeper  # sets a warning filter, as Hydra needs it
+
     (jobs,) = CheckedSweeper.split_arguments(overrides, max_batch_size=None)
     return list(jobs)
 
