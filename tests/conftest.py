@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from benchmarks import postgres
 from benchmarks.postgres import Database
@@ -29,6 +30,8 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 Done = subprocess.CompletedProcess[str]
 commands = Commands()
+GROUPS = {"test_clusters.py": "server", "test_server.py": "server"}  # of files that share a server
+APART = ("test_launchers.py", "test_stopping.py")  # files whose tests share nothing: whoever is free takes the next one
 # How many examples a property is tried on.
 settings.register_profile("usual", max_examples=30)
 settings.register_profile("nightly", max_examples=500)
@@ -64,9 +67,9 @@ def bare(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(place), "PYTHONSAFEPATH": "1"}
 
 
-def run(folder: Path, module: str, *arguments: str) -> Done:
+def run(folder: Path, module: str, *arguments: str, **environment: str) -> Done:
     """Run `python -m MODULE ARGUMENTS` in a folder, as a user would, without the time that imports take."""
-    return Done([module, *arguments], *commands.run(folder, module, arguments, ENVIRONMENT))
+    return Done([module, *arguments], *commands.run(folder, module, arguments, {**ENVIRONMENT, **environment}))
 
 
 def run_from_scratch(folder: Path, module: str, *arguments: str) -> Done:
@@ -149,26 +152,25 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The fast tier first, so that what is cheap to find is found first; rare seeds only where they are asked for."""
     items.sort(key=tier)
-    for item in items:
-        if group := shared_with(item):
-            item.add_marker(pytest.mark.xdist_group(group))
     if not config.getoption("nightly"):
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("nightly")])
         items[:] = [item for item in items if not item.get_closest_marker("nightly")]
 
 
-def shared_with(item: pytest.Item) -> str:
-    """The group of tests that one worker does: those of a server; those of a file, for they share what it prepares.
+class InGroups(LoadScopeScheduling):  # type: ignore[misc]  # the plugin has no types
+    """Tests of a file go to one worker, for they share what it prepares; but see GROUPS and APART.
 
-    Tests of the command line that share nothing go to whoever is free.
+    The marker xdist_group would do, were it not without effect with pytest 9.2 and pytest-xdist 3.8.
     """
-    if item.get_closest_marker("xdist_group"):
-        return ""
-    prepared: dict[str, Any] = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
-    if "server" in prepared:
-        return "server"
-    shares = any(definitions[-1].scope == "module" for definitions in prepared.values())
-    return item.path.name if shares or tier(item) < 2 else ""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        name = Path(file).name
+        return nodeid if name in APART else GROUPS.get(name, file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> InGroups:
+    return InGroups(config, log)
 
 
 def tier(item: pytest.Item) -> int:

@@ -14,7 +14,7 @@ from experiments.compare import load
 from experiments.runs.slurm import check_slurm, reason
 from experiments.system.errors import UserError
 from experiments.tracking import Tracking, connect
-from tests.conftest import ENVIRONMENT, Done, save_images
+from tests.conftest import ENVIRONMENT, Done, run, save_images
 from tests.support import slurm
 from tests.support.mlflow_server import Server
 
@@ -52,18 +52,19 @@ def launcher(**settings: object) -> DictConfig:
     return OmegaConf.create({"_target_": f"{module}.SlurmLauncher", "cpus_per_task": 1, **settings})
 
 
-def start_sweep(folder: Path, server: Server, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "experiments.run", "-m", "tracking=server", f"tracking.uri={server.uri}"]
+def sweep_at(server: Server, *arguments: str) -> tuple[str, ...]:
+    return ("-m", "tracking=server", f"tracking.uri={server.uri}", *SMALL, *arguments)
+
+
+def start_sweep(folder: Path, server: Server, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [*command, *SMALL, *arguments], cwd=folder, env={**ENVIRONMENT, **environment},
+        [sys.executable, "-m", "experiments.run", *sweep_at(server, *arguments)], cwd=folder, env=ENVIRONMENT,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
 def sweep(folder: Path, server: Server, *arguments: str, **environment: str) -> Done:
-    process = start_sweep(folder, server, *arguments, **environment)
-    output, errors = process.communicate()
-    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+    return run(folder, "experiments.run", *sweep_at(server, *arguments), **environment)
 
 
 @pytest.fixture(scope="module")

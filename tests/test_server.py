@@ -18,7 +18,7 @@ from tests.conftest import ENVIRONMENT, bare, run, save_images
 from tests.generated import OTHERS, exactly, fill_variously, through_the_api
 from tests.support.mlflow_server import Server
 
-pytestmark = [pytest.mark.endtoend, pytest.mark.xdist_group("server"), pytest.mark.usefixtures("database")]
+pytestmark = [pytest.mark.endtoend, pytest.mark.usefixtures("database")]
 
 SMALL = (
     "model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.1",

@@ -27,7 +27,7 @@ from experiments.system.errors import UserError
 from experiments.system.options import CONF
 from experiments.tracking import Store, Tracking, connect
 from tests import rows
-from tests.conftest import ENVIRONMENT
+from tests.conftest import ENVIRONMENT, run
 
 
 def launcher(option: str, *changes: str) -> Any:
@@ -97,13 +97,11 @@ def test_whether_the_load_is_watched_may_differ_within_a_sweep() -> None:
 
 
 FAULT = """
-import sys
 from experiments import run
 from experiments.runs import job
 def perform(*_, **__):
     raise ValueError("shape mismatch")
 job.run_job = perform
-sys.argv = ["experiments.run", *{arguments}]
 run.main()
 """
 
@@ -112,8 +110,8 @@ run.main()
 def test_a_fault_of_the_suite_is_told_as_one_and_not_as_a_wrong_configuration(
     arguments: list[str], tmp_path: Path
 ) -> None:
-    script = [sys.executable, "-c", FAULT.format(arguments=arguments)]
-    done = subprocess.run(script, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    (tmp_path / "faulty.py").write_text(FAULT)
+    done = run(tmp_path, "faulty", *arguments)
     assert done.returncode == 1
     assert "ValueError: shape mismatch" in done.stderr
     assert "This is a bug in the suite" in done.stderr
