@@ -6,10 +6,6 @@ from collections.abc import Sequence
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
-from experiments.system.silence import ignore_schemas_of_launchers
-
-ignore_schemas_of_launchers()  # the processes that launchers start load this module before they compose a job
-
 
 class CheckedSweeper(BasicSweeper):
     """Hydra's sweeper, for jobs that were checked before: it would compose all of them once more before the first."""

@@ -38,10 +38,12 @@ from experiments.system.escaping import visible
 from experiments.system.extras import require
 from experiments.system.machine import usable_cores
 from experiments.system.progress import advance, bar, flush, say, shown_here
+from experiments.system.silence import ignore_schemas_of_launchers
 from experiments.system.stamp import stamp, typed
 from experiments.system.stopping import is_stopped, raise_if_stopped, stop_handled
 from experiments.system.temporary import own_folder, temporary_folder
 from experiments.tracking import REUSED, Row, Status, Store, Tracking, check_answer, connect
+from hydra_plugins.checked_sweeper import CheckedSweeper
 
 P = ParamSpec("P")
 SWEEP_BAR = "Sweep"
@@ -79,6 +81,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
     """Hydra's hooks around a sweep and its jobs."""
 
     def __init__(self, jobs: Sequence[Sequence[str]] = ()) -> None:
+        ignore_schemas_of_launchers()  # a launcher's process composes its jobs after this callback has reached it
         self._open = ExitStack()
         self._store: Store | None = None
         self._sweep = ""
@@ -383,8 +386,6 @@ def _jobs_of(config: DictConfig) -> list[list[str]]:
             f"{', '.join(empty)}: the sweep has no job, since the glob matches no option or the range is empty. For "
             "the options, type python -m experiments.run --help."
         )
-    from hydra_plugins.checked_sweeper import CheckedSweeper  # sets a warning filter, as Hydra needs it
-
     (jobs,) = CheckedSweeper.split_arguments(overrides, max_batch_size=None)
     return list(jobs)
 
