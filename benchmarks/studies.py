@@ -1,4 +1,4 @@
-"""Sweeps whose tables are published: what each shows, how long it takes, and what it is asked for."""
+"""Sweeps whose tables are published: what each shows, how long it takes, and its commands."""
 
 import shlex
 from collections.abc import Mapping

@@ -206,7 +206,7 @@ def _listed(runs: Sequence[str]) -> str:
 
 
 def _is_valid(run: pd.Series, column: str) -> bool:
-    """Times of a void timing say nothing."""
+    """Times of an invalid timing say nothing."""
     return not (timed(column) and run["speed"] == VOID)
 
 

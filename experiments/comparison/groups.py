@@ -38,7 +38,7 @@ def grouped(table: pd.DataFrame, by: Sequence[str], answers: ReadPredictions) ->
 
     Numbers are means, speedups geometric ones; settings in which the runs differ are empty. Runs that differ in their
     seeds only have intervals for new seeds and new test images alike; groups that differ in more have none. `run_id`
-    is that of the lowest seed. Times of several machines, and void timings, are not pooled. Failed runs count only
+    is that of the lowest seed. Times of several machines, and invalid timings, are not pooled. Failed runs count only
     where a group has no other.
     """
     numbers = [name for name in table.select_dtypes("number").columns if name not in (*cell_of(table), "seed")]

@@ -45,7 +45,7 @@ def only(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 def matrix(table: pd.DataFrame, rows: str, columns: str, value: str) -> pd.DataFrame:
     """A value by two settings, such as accuracy by strategy and epochs; of several runs in a cell, the mean.
 
-    Void timings do not count; a run that has no such setting stands under an empty one.
+    Invalid timings do not count; a run that has no such setting stands under an empty one.
 
     Raises:
         UserError: there is no such column, or the value is no number.

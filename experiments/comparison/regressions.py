@@ -123,7 +123,7 @@ def remarks(
 ) -> list[str]:
     """What keeps a verdict from being sure, in words.
 
-    That is: runs without a partner, void timings, settings that have changed, and files that hold something else.
+    That is: runs without a partner, invalid timings, settings that have changed, and files that hold something else.
 
     Raises:
         UserError: runs cannot be paired.
@@ -236,7 +236,7 @@ def _pairs(before: pd.DataFrame, now: pd.DataFrame, setting: Sequence[str], by_c
 
 
 def _is_worse(run: pd.Series, allowed: Allowance) -> bool:
-    """A value that was there and is not any more is worse than any; so is a timing that is void now."""
+    """A value that was there and is not any more is worse than any; so is a timing that is invalid now."""
     before, now = run[f"{allowed.column}_before"], run[f"{allowed.column}_now"]
     if pd.isna(before) or _means_nothing(run, allowed, "before"):
         return False
@@ -253,7 +253,7 @@ def _worse(run: pd.Series, allowed: Allowance) -> str:
 
 
 def _means_nothing(run: pd.Series, allowed: Allowance, when: Literal["before", "now"]) -> bool:
-    """Whether a value is a time of a void timing."""
+    """Whether a value is a time of an invalid timing."""
     return timed(allowed.column) and says(run.get(f"speed_{when}"), VOID)
 
 

@@ -67,7 +67,7 @@ def coverage(table: pd.DataFrame) -> "Figure":
 
 
 def with_timings(table: pd.DataFrame) -> pd.DataFrame:
-    """The runs whose timings are shown, with their labels in `_label`: of each setting the first that is not void."""
+    """The runs whose timings are shown, with their labels in `_label`: of each setting the first that counts."""
     runs = table[(table["status"] == "FINISHED") & table["latency_p50_us"].notna() & (table["speed"] != VOID)]
     named = runs.assign(_label=names(runs, ["epochs", "finetune_epochs", "seed"]))
     return named.drop_duplicates(["_label", "machine"]).head(MOST_TIMED)

@@ -72,7 +72,7 @@ def _by_size(table: pd.DataFrame, of_seeds: pd.DataFrame, column: str, what: str
 
 
 def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
-    """Accuracy of the TFLite files against their latency, a panel a model, data set and machine; void ones left out.
+    """Accuracy of the TFLite files against their latency, a panel a model, data set and machine; invalid ones left out.
 
     Raises:
         NoPictureError: no run has both, or every timing is invalid.
