@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-import requests
+import requests  # the HTTP client of MLflow, which brings it
 from pydantic import ValidationError
 
 from experiments.system.errors import UserError, suggestion

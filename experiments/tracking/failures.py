@@ -8,7 +8,7 @@ from http.client import HTTPException
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-import requests
+import requests  # the HTTP client of MLflow, which brings it
 
 from experiments.system.disk import is_full, mount_point, state_of
 from experiments.system.errors import UserError, first_cause, first_line, redacted
