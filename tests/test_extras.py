@@ -77,6 +77,6 @@ def test_what_requires_no_extra_runs_without_any(overrides: list[str], monkeypat
 
 def test_every_extra_for_users_is_recognized_by_a_module_and_all_holds_each() -> None:
     assert PROJECT["name"] == DISTRIBUTION
-    assert set(extras.MODULES) == set(EXTRAS) - {"all", "test"}
+    assert set(extras.MODULES) == set(EXTRAS) - {"all", "docs", "test"}
     (everything,) = EXTRAS["all"]
     assert everything == f"{DISTRIBUTION}[{','.join(name for name in EXTRAS if name in extras.MODULES)}]"
