@@ -147,3 +147,16 @@ def test_an_option_with_settings_of_an_earlier_version_is_told_to_delete_them() 
     removed, unused = str(refusal.value).splitlines()
     assert removed.startswith("strategy.range_init=tfmot: this setting was removed; ")
     assert unused == "strategy.calibration_samples=500: this strategy does not calibrate. Delete the line"
+
+
+def test_a_module_of_the_user_that_imports_tensorflow_finds_keras_2_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "chosen.py").write_text(
+        "import os\nfrom experiments.dataset import Source\nKERAS_2 = os.environ['TF_USE_LEGACY_KERAS']\n"
+        "class Data(Source):\n    def read(self): ...\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", "0")
+    make("dataset", {"_target_": "chosen.Data"}, Source)  # type: ignore[type-abstract]
+    assert import_module("chosen").KERAS_2 == "1"
