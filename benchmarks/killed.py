@@ -40,7 +40,7 @@ from benchmarks.tables.killed import AGREEING
 from experiments.system.errors import UserError
 from experiments.system.progress import say
 from experiments.tracking import Tracking
-from experiments.tracking.creation import prepared
+from experiments.tracking.creation import ensure_database
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -134,7 +134,7 @@ def undisturbed(library: Path, place: Path, overrides: Sequence[str]) -> Undistu
         for place in FILES
     }
     empty = place / "mlflow.db"
-    with prepared(Tracking(uri=f"sqlite:///{empty}"), empty, create=True):
+    with ensure_database(Tracking(uri=f"sqlite:///{empty}"), empty, create=True):
         pass
     found = Undisturbed(essence(sweeps.table(folder)), seconds, counts, kinds_left(folder), empty)
     for each in (folder, counting):

@@ -33,7 +33,7 @@ from experiments.report.page import write_report
 from experiments.system.errors import UserError, reporting_user_errors, suggestion
 from experiments.system.progress import say
 from experiments.system.stamp import stamp
-from experiments.tracking import Row, Store, Tracking, existing
+from experiments.tracking import Row, Store, Tracking, open_existing
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -46,7 +46,7 @@ SCREENSHOTS = ("mlflow.png", "report.png", "answer.png")  # made afterwards, by 
 def publish(name: str, uri: str) -> None:
     """Write the results of a study and renew the tables made from them."""
     study = study_of(name)
-    store = existing(uri)
+    store = open_existing(uri)
     table = runs_of(study, store)
     stamps = [store.stamp(run_id) for run_id in table["run_id"]]
     if any(stamp != stamps[0] for stamp in stamps):

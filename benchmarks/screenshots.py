@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.mlflow_pages import browsed, opened, served
 from benchmarks.publish import HERE, SCREENSHOTS
 from experiments.system.errors import UserError, reporting_user_errors
-from experiments.tracking import Store, Tracking, existing
+from experiments.tracking import Store, Tracking, open_existing
 
 
 def photograph(store: Store, path: Path) -> None:
@@ -66,7 +66,7 @@ def main() -> None:
         folder = HERE / "results" / options.name
         of_mlflow, of_report, of_answer = (folder / name for name in SCREENSHOTS)
         if not options.report_only:
-            photograph(existing(options.uri), of_mlflow)
+            photograph(open_existing(options.uri), of_mlflow)
         photograph_report(folder / "report.html", of_report)
         photograph_answer(folder / "report.html", of_answer)
 

@@ -6,14 +6,14 @@ benchmarks/results/sensitivity/ and its table in docs/. The baseline is kept in 
 
 from benchmarks.results import Results
 from experiments.runs.configuration import compose_request
-from experiments.sensitivity import Options, find, write
+from experiments.sensitivity import Options, measure_layers, write
 
 
 def main() -> None:
     """Measure, write, publish."""
     results = Results("sensitivity")
     options = Options(folder=results.folder)
-    write(find(compose_request([]).experiment, options), options)
+    write(measure_layers(compose_request([]).experiment, options), options)
     results.sign()
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from experiments.compare import load
 from experiments.system.errors import UserError
 from experiments.system.progress import say
-from experiments.tracking import Store, existing
+from experiments.tracking import Store, open_existing
 
 ROOT = Path(__file__).parent.parent
 LOG = "log.txt"
@@ -88,7 +88,7 @@ def table(folder: Path, which: str = "latest") -> pd.DataFrame:
 
 def store(folder: Path) -> Store:
     """The runs in this folder."""
-    return existing(_uri(folder))
+    return open_existing(_uri(folder))
 
 
 def _uri(folder: Path) -> str:

@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from experiments.system.errors import suggestion, tell
+from experiments.system.errors import print_error, suggestion
 from experiments.system.program import DISTRIBUTION, PROGRAM
 
 COMMANDS = {
@@ -30,10 +30,10 @@ def main() -> None:
                 sys.argv = [f"{PROGRAM} {name}", *arguments]
                 import_module(f"experiments.{name}").main()
             case [name, *_]:
-                tell(f"{name}: {PROGRAM} has no such command. {suggestion(name, COMMANDS)}")
+                print_error(f"{name}: {PROGRAM} has no such command. {suggestion(name, COMMANDS)}")
                 sys.exit(2)
     except KeyboardInterrupt:  # commands handle it themselves, once they are imported
-        tell("stopped.")
+        print_error("stopped.")
         sys.exit(130)
 
 

@@ -1,6 +1,6 @@
-"""What was computed once and is kept: `python -m experiments.cache [list|verify|clear] [--dir cache]`.
+"""The cache of trainings, conversions and evaluations: `python -m experiments.cache [list|verify|clear] [--dir cache]`.
 
-Exit codes: 0 well; 1 damaged entries were found; 2 the command is wrong; 130 stopped.
+Exit codes: 0 success; 1 damaged entries were found; 2 invalid command; 130 interrupted.
 """
 
 from experiments.system.startup import stop_without_traceback
@@ -28,7 +28,7 @@ from experiments.system.progress import CONSOLE, bar, say
 
 
 def show(folder: Path) -> None:
-    """Print what the cache holds, what was used last first."""
+    """Print the entries of the cache, most recently used first."""
     groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in entries_in(folder):
         place = entry.path.parent.name if entry.kind == TRAINING else entry.path.name
@@ -46,7 +46,7 @@ def show(folder: Path) -> None:
 
 
 def verify(folder: Path, remove: bool) -> bool:
-    """Read every entry; report the damaged ones, and remove them if asked to. True where none is left."""
+    """Read every entry and report damaged ones; remove them if `remove`. Returns whether no damaged entry is left."""
     entries = entries_in(folder)
     with bar("Reading", total=len(entries)) as advance:
         damaged: list[tuple[Entry, str]] = []
@@ -63,7 +63,7 @@ def verify(folder: Path, remove: bool) -> bool:
 
 
 def clear(folder: Path, kind: str, days: float) -> None:
-    """Remove the entries of a kind that were not used for so many days, and what killed processes have left."""
+    """Remove the entries of a kind that were unused for this many days, and partial files of killed processes."""
     now = time.time()
     cut = now - days * DAY
     freed: list[int] = []
@@ -83,18 +83,18 @@ def clear(folder: Path, kind: str, days: float) -> None:
             if partial.stat().st_mtime <= min(cut, now - HOUR):
                 partial.unlink()
     for trajectory in sorted(left_alone):
-        say(f"left alone, since it is being trained: {trajectory}")
+        say(f"kept, in use by a training: {trajectory}")
     say(f"Removed {len(freed)} entries, {size(sum(freed))}.")
 
 
 def _remove_if_empty(trajectory: Path) -> None:
-    """Remove a folder that holds nothing but its lock, which this process has."""
+    """Remove a folder that has only its lock file, which this process holds."""
     if [path.name for path in trajectory.iterdir()] == [LOCK]:
         (trajectory / LOCK).unlink()
         trajectory.rmdir()
 
 
-USED_BY = {"remove": "verify", "kind": "clear", "unused_for": "clear"}  # options that only one verb heeds
+USED_BY = {"remove": "verify", "kind": "clear", "unused_for": "clear"}  # options of a single verb
 
 
 def _days(text: str) -> float:
@@ -103,45 +103,47 @@ def _days(text: str) -> float:
     except ValueError:
         days = math.nan
     if not 0 <= days < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: give a number of days, 0 or more")
+        raise argparse.ArgumentTypeError(f"{text}: requires a number of days, at least 0")
     return days
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = parser()
     options = arguments.parse_args()
     with reporting_user_errors():
         for name, verb in USED_BY.items():
             if getattr(options, name) != arguments.get_default(name) and options.verb != verb:
-                raise UserError(f"--{name.replace('_', '-')}: has no effect with {options.verb}, only with {verb}.")
+                raise UserError(f"--{name.replace('_', '-')}: requires {verb}; it has no effect with {options.verb}.")
         try:
-            _obey(options)
+            _run(options)
         except OSError as error:
             raise UserError(f"--dir {options.dir}: {error}.") from error
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of this command."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(
         prog=program("cache"),
-        description="What was trained, converted and evaluated, and is kept.",
-        epilog="Exit codes: 0 well; 1 damaged entries were found; 2 the command is wrong; 130 stopped.",
+        description="List, verify or clear the cache of trainings, conversions and evaluations.",
+        epilog="Exit codes: 0 success; 1 damaged entries were found; 2 invalid command; 130 interrupted.",
     )
     parser.add_argument("verb", nargs="?", choices=("list", "verify", "clear"), default="list")
     parser.add_argument(
         "--dir", type=argument_path, default=Path("cache"), help="the cache folder (default: %(default)s)"
     )
-    parser.add_argument("--remove", action="store_true", help="verify: remove the damaged entries")
+    parser.add_argument("--remove", action="store_true", help="verify: remove damaged entries")
     parser.add_argument("--kind", choices=("all", TRAINING, RESULTS), default="all", help="clear: only these entries")
-    parser.add_argument("--unused-for", type=_days, metavar="DAYS", default=0.0, help="clear: only what is that old")
+    parser.add_argument(
+        "--unused-for", type=_days, metavar="DAYS", default=0.0, help="clear: only entries unused for this many days"
+    )
     return parser
 
 
-def _obey(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> None:
     if not any((options.dir / kind).is_dir() for kind in (TRAINING, RESULTS)):
         raise UserError(
-            f"--dir {options.dir}: there is no cache. Give the folder that cache.dir names, by default cache/ in the "
+            f"--dir {options.dir}: no cache in this folder. Give the value of cache.dir; its default is cache/ in the "
             "folder where experiments.run was started."
         )
     match options.verb:

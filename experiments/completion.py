@@ -51,7 +51,7 @@ def words_of_commands() -> dict[str, Words]:
     of_a_baseline = {
         name: values
         for name, values in settings.items()
-        if name.lstrip("+").partition(".")[0] in sensitivity.COUNTING or name in sensitivity.COUNTING
+        if name.lstrip("+").partition(".")[0] in sensitivity.EFFECTIVE or name in sensitivity.EFFECTIVE
     }
     return {
         "run": _of_settings(settings, OPTIONS_OF_RUN),

@@ -1,12 +1,17 @@
-"""Which files are faster, timed together: `python -m experiments.latency SWEEP|RUN|FILE.tflite ...`.
+"""Time TFLite files together: `python -m experiments.latency SWEEP|RUN|FILE.tflite ...`.
 
-All files are timed in one session, in random order of short blocks, with a second copy of the first one as sentinel.
-Prints what each took, and the ratio of every two with its 95 % interval; p-values are corrected for the number of pairs
-(Holm). Recorded runs get the session as an artifact, latency_sessions/TIME/.
+All files are timed in one session, in short blocks in random order, with a
+second copy of the first file as a control (the sentinel). Prints the latency of
+each file and the ratio of every pair with its 95 % interval; p-values are
+corrected for the number of pairs (Holm). The session is stored with every
+recorded run, as the artifact latency_sessions/TIME/.
 
-SWEEP is latest, or the id of a sweep, and stands for its finished runs; RUN is the id of a run, or its beginning. Runs
-are timed on test images of their own data set; plain files on random images, or on those of --dataset.
-Exit codes: 0 well; 2 the command is wrong, or a file cannot be timed; 130 stopped.
+SWEEP is latest or the id of a sweep, and stands for its finished runs. RUN is
+the id of a run or a prefix of it. Runs are timed on test images of their own
+data set, plain files on random images or on those of --dataset.
+
+Exit codes: 0 success; 2 invalid command, or a file cannot be timed;
+130 interrupted.
 """
 
 from experiments.system.startup import stop_without_traceback
@@ -38,11 +43,11 @@ from experiments.record.artifacts import CONFIGURATION, MODEL, or_left_out
 from experiments.record.identity import DIGITS, SHOWN
 from experiments.system.errors import UserError, reporting_user_errors
 from experiments.system.files import argument_path, check_regular
-from experiments.system.options import problems
+from experiments.system.options import describe_errors
 from experiments.system.program import program
 from experiments.system.progress import print_whole, say
 from experiments.system.temporary import temporary_folder
-from experiments.tracking import Row, Store, Tracking, existing
+from experiments.tracking import Row, Store, Tracking, open_existing
 
 if TYPE_CHECKING:
     from experiments.dataset import Dataset, Examples, Images, Source
@@ -55,12 +60,12 @@ PAIRS_SHOWN = 15  # all pairs of six files; the CSV holds every pair
 PAIR_COLUMNS = ["file", "against", "speedup", "speedup_low", "speedup_high", "p_holm", "speed"]
 RANDOM_IMAGES = 100
 MOST_BYTES = 2**31  # of random images
-BRIEF = 0.1  # seconds, for a file that may not run at all
+RETRY_SECONDS = 0.1  # seconds of timing to find out which file fails
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A file to be timed, on these images (n, ...) float32; `run` is its recorded run, where it has one."""
+    """A file to time on these images (n, ...) float32; `run` is its recorded run, if it has one."""
 
     name: str
     model: "TFLiteModel"
@@ -69,14 +74,14 @@ class Contestant:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = parser()
     options = arguments.parse_args()
     with reporting_user_errors():
-        _refuse_idle(arguments, options)
+        _check_used(arguments, options)
         store = _store(options)
         contestants = list(_contestants(options, store))
-        session = _timed(contestants, options)
+        session = _time(contestants, options)
         pairs = pairs_table(session, {contestant.name: contestant.model.digest for contestant in contestants})
         files = files_table(contestants, session, pairs)
         show(files, pairs, session)
@@ -87,26 +92,33 @@ def main() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of this command."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(
         prog=program("latency"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("targets", nargs="+", metavar="TARGET", help="latest, a sweep, a run, or a .tflite file")
+    parser.add_argument("targets", nargs="+", metavar="TARGET", help="latest, a sweep id, a run id, or a .tflite file")
     parser.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
-    parser.add_argument("--experiment", default=Tracking.experiment, help="experiment there (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of the interpreter (default: %(default)s)")
-    parser.add_argument("--delegate", default="xnnpack", help="xnnpack or builtin (default: %(default)s)")
-    parser.add_argument("--precision", type=float, default=0.01, help="that is narrow enough (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, help=f"for all of it, at most (default: {SECONDS_A_FILE:g} a file)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random order (default: %(default)s)")
-    parser.add_argument("--dataset", help="an option of conf/dataset, whose test images plain files are timed on")
+    parser.add_argument("--experiment", default=Tracking.experiment, help="MLflow experiment (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="interpreter threads (default: %(default)s)")
+    parser.add_argument(
+        "--delegate", default="xnnpack", help="xnnpack, or builtin: LiteRT's own kernels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--precision", type=float, default=0.01,
+        help="stop when half of every ratio's interval is at most this share of the ratio (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seconds", type=float, help=f"time limit of the session (default: {SECONDS_A_FILE:g} per file)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random order (default: %(default)s)")
+    parser.add_argument("--dataset", help="an option of conf/dataset: time plain files on its test images")
     parser.add_argument(
         "--module", action="append", default=[], metavar="NAME",
-        help="a module of your own that the data set of a recorded run may come from",
+        help="a module that you trust, which the data set of a recorded run may name; repeatable",
     )  # fmt: skip
-    parser.add_argument("--csv", type=argument_path, metavar="FILE", help="write the ratio of every two files")
+    parser.add_argument("--csv", type=argument_path, metavar="FILE", help="write the ratio of every pair of files")
     return parser
 
 
@@ -114,31 +126,33 @@ def _is_file(target: str) -> bool:
     return target.endswith(".tflite")
 
 
-def _refuse_idle(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """An option that would have no effect is a mistake."""
+def _check_used(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Reject options that would have no effect."""
     files = [_is_file(target) for target in options.targets]
-    idle = {
-        "dataset": "runs are timed on the images that they were tested on" if not any(files) else "",
-        **dict.fromkeys(("uri", "experiment", "module"), "these files are no recorded runs" if all(files) else ""),
+    unused = {
+        "dataset": "requires a .tflite file; recorded runs are timed on their own test images"
+        if not any(files)
+        else "",
+        **dict.fromkeys(("uri", "experiment", "module"), "requires a recorded run" if all(files) else ""),
     }
-    for name, reason in idle.items():
-        if reason and getattr(options, name) != parser.get_default(name):
-            raise UserError(f"--{name}: has no effect here, for {reason}.")
+    for name, rule in unused.items():
+        if rule and getattr(options, name) != parser.get_default(name):
+            raise UserError(f"--{name}: {rule}. Omit --{name}.")
 
 
 def _store(options: argparse.Namespace) -> Store | None:
-    """Where the runs are; None where only plain files are to be timed."""
+    """Return the store of the runs; None if all targets are plain files."""
     if all(_is_file(target) for target in options.targets):
         return None
-    return existing(options.uri, options.experiment)
+    return open_existing(options.uri, options.experiment)
 
 
 @dataclass(frozen=True)
 class Tests:
-    """Test images of a data set that files are timed on, as they are stored.
+    """Test images of a data set, as stored.
 
-    `digests` are those that all of its test examples can have in the record of a run: of a model that was built for
-    them, and of one that was given, which numbers the labels.
+    `digests` are all digests that a run can have recorded for these test examples: they depend on the image shape and
+    label numbering of its model.
     """
 
     images: "Images"
@@ -146,13 +160,13 @@ class Tests:
 
 
 def _contestants(options: argparse.Namespace, store: Store | None) -> Iterator[Contestant]:
-    """The files that the targets mean, each once."""
-    seen, tests_of = set(), tests_once()
+    """Yield the files of the targets, each once."""
+    seen, tests_of = set(), load_tests_once()
     for target in options.targets:
         for contestant in (
-            [_plain(target, options, tests_of)]
+            [_load_plain(target, options, tests_of)]
             if store is None or _is_file(target)
-            else _recorded(target, store, options.module, tests_of)
+            else _load_recorded(target, store, options.module, tests_of)
         ):
             identity = contestant.run["run_id"] if contestant.run else contestant.name
             if identity not in seen:
@@ -160,7 +174,9 @@ def _contestants(options: argparse.Namespace, store: Store | None) -> Iterator[C
                 yield contestant
 
 
-def _plain(target: str, options: argparse.Namespace, tests_of: "Callable[[Source, TFLiteModel], Tests]") -> Contestant:
+def _load_plain(
+    target: str, options: argparse.Namespace, tests_of: "Callable[[Source, TFLiteModel], Tests]"
+) -> Contestant:
     from experiments.measure.accuracy import input_of
     from experiments.runs.configuration import compose_request
     from experiments.tflite.conversion import TFLiteModel
@@ -176,78 +192,78 @@ def _plain(target: str, options: argparse.Namespace, tests_of: "Callable[[Source
         raise UserError(f"{target}: {error}") from error
     if options.dataset:
         tests = tests_of(compose_request([f"dataset={options.dataset}"]).experiment.dataset, model)
-        return Contestant(target, model, _as_taken(model, tests.images))
+        return Contestant(target, model, _reshape(model, tests.images))
     return Contestant(target, model, np.random.default_rng(options.seed).random((RANDOM_IMAGES, *shape), np.float32))
 
 
 def _checked_shape(tensor: Mapping[str, Any]) -> tuple[int, ...]:
-    """The shape of one image, of which RANDOM_IMAGES can be made.
+    """Return the shape of one input image, after checking that RANDOM_IMAGES of them can be generated.
 
     Raises:
-        UserError: the file takes values that no image has, of no fixed size, or of one that memory cannot hold.
+        UserError: the file's input is not an image, has no fixed size, or is too large for memory.
     """
     shape, dtype = tuple(tensor["shape"]), np.dtype(tensor["dtype"])
     if dtype.kind not in "iuf" or (dtype.kind in "iu" and not tensor["quantization"][0] > 0):
-        raise UserError(f"The file takes {dtype.name} values; one that takes images takes floats or quantized ones.")
+        raise UserError(f"The input is {dtype.name}; a timing requires float or quantized images.")
     if not shape or any(size < 1 for size in shape):
-        raise UserError(f"The file takes images of the shape {shape}, whose size is not fixed. Convert it with one.")
+        raise UserError(f"The input shape {shape} is not fixed. Convert the model with a fixed shape.")
     if (needed := 4.0 * RANDOM_IMAGES * prod(map(float, shape[1:]))) > MOST_BYTES:
         raise UserError(
-            f"The file takes images of the shape {shape}: {RANDOM_IMAGES} of them are {needed / 2**30:,.0f} GiB, and "
-            f"{MOST_BYTES / 2**30:.0f} GiB are the most."
+            f"The input shape {shape} is too large: {RANDOM_IMAGES} images take {needed / 2**30:,.0f} GiB, and at most "
+            f"{MOST_BYTES / 2**30:.0f} GiB are allowed."
         )
     return shape[1:]
 
 
-def tests_once() -> "Callable[[Source, TFLiteModel], Tests]":
-    """What gives the test images of a data set for a file; it is read once for all files of the same shapes."""
+def load_tests_once() -> "Callable[[Source, TFLiteModel], Tests]":
+    """Return a function that loads test images for a file; a data set is read once for all files of the same shape."""
     from experiments.measure.accuracy import input_of
     from experiments.measure.latency import IMAGES
 
-    known: dict[str, Tests] = {}  # by the option, since users' own options may hold lists, which cannot be hashed
+    known: dict[str, Tests] = {}  # by repr, since users' options may hold lists, which are not hashable
 
     def tests_of(source: "Source", model: "TFLiteModel") -> Tests:
-        taken = tuple(int(length) for length in input_of(model)["shape"][1:])
-        name = f"{source!r} {taken}"
+        input_shape = tuple(int(length) for length in input_of(model)["shape"][1:])
+        name = f"{source!r} {input_shape}"
         if name not in known:
             examples = source.examples()
             images = examples.test.x[:IMAGES].copy()  # a view would keep all of them
-            known[name] = Tests(images, frozenset(_digests(examples, taken)))
+            known[name] = Tests(images, frozenset(_digests(examples, input_shape)))
         return known[name]
 
     return tests_of
 
 
-def _digests(examples: "Examples", taken: tuple[int, ...]) -> Iterator[str]:
-    """Of all test examples: as new models have them, and as given ones do that take them in this shape or as stored.
+def _digests(examples: "Examples", input_shape: tuple[int, ...]) -> Iterator[str]:
+    """Yield the digests of all test examples: as new models get them, and as model files with this shape get them.
 
-    How a given model numbers the labels depends on how many outputs it has.
+    The label numbering of a model file depends on its number of outputs.
     """
     whole = [label for label in examples.labels if isinstance(label, int)]
     outputs = {examples.classes, *(number for label in whole[-1:] for number in (label, label + 1))}
-    shapes = (taken, examples.input_shape)
+    shapes = (input_shape, examples.input_shape)
     of_given = [partial(examples.for_model, shape, count) for shape, count in product(shapes, outputs)]
     forms: list[Callable[[], Dataset]] = [examples.for_new_model, *of_given]
     for data in forms:
-        with suppress(UserError):  # no model takes them so
+        with suppress(UserError):  # not a valid form of these examples
             yield data().test_fingerprint[:DIGITS]
 
 
 def _check_unchanged(source: "Source", tests: Tests, recorded: str | None) -> None:
-    """Whether a data set holds the test examples that a run was tested on; of earlier versions' runs it is not known.
+    """Check that a data set still has the test examples of a run; runs of earlier versions recorded no digest.
 
     Raises:
-        UserError: it holds others.
+        UserError: the test examples have changed.
     """
     if recorded and recorded not in tests.digests:
         file = getattr(source, "path", None)
         raise UserError(
-            f"{f'dataset.path={file}' if file else 'its data set'} holds other test examples than when the run was "
-            f"made (digest {recorded[:SHOWN]} then). Put the earlier ones back, or make the run anew."
+            f"the test examples of {f'dataset.path={file}' if file else 'its data set'} have changed since the run "
+            f"(digest {recorded[:SHOWN]} then). Restore them, or repeat the run."
         )
 
 
-def _recorded(
+def _load_recorded(
     target: str, store: Store, modules: Sequence[str], tests_of: "Callable[[Source, TFLiteModel], Tests]"
 ) -> Iterator[Contestant]:
     from experiments.runs.configuration import read_dataset
@@ -257,13 +273,13 @@ def _recorded(
         run_id = row["run_id"]
         content, configuration = (store.content(run_id, name) for name in (MODEL, CONFIGURATION))
         if not content or not configuration:
-            raise UserError(f"Run {run_id} has no {CONFIGURATION if content else MODEL} (any more), or an empty one.")
+            raise UserError(f"Run {run_id}: the artifact {CONFIGURATION if content else MODEL} is missing or empty.")
         try:
             source = read_dataset(configuration.decode(errors="replace"), modules)
             model = TFLiteModel(content)
             tests = tests_of(source, model)
             _check_unchanged(source, tests, row["test_digest"])
-            made = Contestant(_name(row), model, _as_taken(model, tests.images), row)
+            made = Contestant(_name(row), model, _reshape(model, tests.images), row)
             _check_shape(made)
         except UserError as error:
             raise UserError(f"Run {run_id}: {error}") from error
@@ -272,12 +288,12 @@ def _recorded(
     rows = store.chosen(target)
     made = [contestant(row) if len(rows) == 1 else or_left_out(partial(contestant, row)) for row in rows]
     if not any(made):
-        raise UserError(f"{target}: none of its {len(rows)} runs can be timed.")
+        raise UserError(f"{target}: none of the {len(rows)} runs can be timed.")
     yield from filter(None, made)
 
 
-def _as_taken(model: "TFLiteModel", images: "Images") -> "Images":
-    """Stored images in the shape that a file takes; where none fits, as architectures that are built here take them."""
+def _reshape(model: "TFLiteModel", images: "Images") -> "Images":
+    """Reshape stored images for a file; if no shape fits, use the shape for the bundled architectures."""
     from experiments.dataset.shapes import fitting, image_shape
     from experiments.measure.accuracy import input_of
 
@@ -291,13 +307,13 @@ def _name(row: Row) -> str:
     return f"{row['strategy']}{epochs} {row['run_id'][:6]}"
 
 
-def _timed(contestants: Sequence[Contestant], options: argparse.Namespace) -> "Session":
+def _time(contestants: Sequence[Contestant], options: argparse.Namespace) -> "Session":
     from experiments.measure.latency import LatencyProtocol, time_together
 
     for contestant in contestants:
         _check_shape(contestant)
     if options.seed < 0:
-        raise UserError(f"--seed {options.seed}: give 0 or more.")
+        raise UserError(f"--seed {options.seed}: requires an integer of at least 0.")
     protocol = _protocol(LatencyProtocol, options, len(contestants))
     protocol.check()
 
@@ -314,12 +330,12 @@ def _timed(contestants: Sequence[Contestant], options: argparse.Namespace) -> "S
         return together(contestants, protocol)
     except UserError:
         for contestant in contestants:
-            _name_failure(contestant, lambda alone: together([alone], replace(protocol, seconds=BRIEF)))
+            _name_failure(contestant, lambda alone: together([alone], replace(protocol, seconds=RETRY_SECONDS)))
         raise
 
 
 def _name_failure(contestant: Contestant, timed: "Callable[[Contestant], Session]") -> None:
-    """Time a file by itself, so that the one that cannot be run is named."""
+    """Time a file alone, so that the error names the file that cannot be run."""
     try:
         timed(contestant)
     except UserError as error:
@@ -335,7 +351,7 @@ def _protocol(kind: "type[LatencyProtocol]", options: argparse.Namespace, files:
             precision=options.precision,
         )
     except ValidationError as error:
-        raise UserError(problems("", error)) from error
+        raise UserError(describe_errors("", error)) from error
 
 
 def _check_shape(contestant: Contestant) -> None:
@@ -344,13 +360,13 @@ def _check_shape(contestant: Contestant) -> None:
     expected = tuple(input_of(contestant.model)["shape"][1:])
     if contestant.images.shape[1:] != expected:
         raise UserError(
-            f"{contestant.name} takes images of the shape {expected}, and these have {contestant.images.shape[1:]}; "
-            "give --dataset with images that fit, or leave it out for random ones."
+            f"{contestant.name}: requires images of shape {expected}, not {contestant.images.shape[1:]}. Use another "
+            "--dataset, or omit it for random images."
         )
 
 
 def files_table(contestants: Sequence[Contestant], session: "Session", pairs: pd.DataFrame) -> pd.DataFrame:
-    """What each file took, a row a file; speedup is the latency of the first file over its own, as `pairs` has it."""
+    """Return one row per file with its latency; speedup is the latency of the first file divided by its own."""
     first, rows = contestants[0].name, []
     speeds = pairs[pairs["against"] == first].set_index("file")["speed"]
     for contestant in contestants:
@@ -374,9 +390,9 @@ def files_table(contestants: Sequence[Contestant], session: "Session", pairs: pd
 
 
 def pairs_table(session: "Session", digests: Mapping[str, str]) -> pd.DataFrame:
-    """Every two files: how many times faster the second is, with what can be said of it.
+    """Return one row per pair of files with the speedup of the second one, its interval, p-value and verdict.
 
-    Those with the same digest are one file, of which nothing is tested: whatever their timings, none is faster.
+    Two files with the same digest are not tested: neither is faster, whatever the timings.
     """
     from experiments.measure.latency import SAME_FILE, SENTINEL
     from experiments.statistics.estimates import holm, t_test_of_logs
@@ -405,45 +421,45 @@ def pairs_table(session: "Session", digests: Mapping[str, str]) -> pd.DataFrame:
 
 
 def show(files: pd.DataFrame, pairs: pd.DataFrame, session: "Session") -> None:
-    """Print both tables, and how to read them."""
-    print_whole(_files_picture(files))
+    """Print both tables and a note on how to read them."""
+    print_whole(_files_display(files))
     if 1 < len(pairs) <= PAIRS_SHOWN:
-        print_whole(_pairs_picture(pairs))
+        print_whole(_pairs_display(pairs))
     elif len(pairs) > PAIRS_SHOWN:
-        say(f"{len(pairs)} pairs: --csv FILE writes them.")
+        say(f"{len(pairs)} pairs are not shown. Type --csv FILE to write them.")
     say(_note(session))
 
 
-def _files_picture(files: pd.DataFrame) -> Table:
-    picture = _table(
+def _files_display(files: pd.DataFrame) -> Table:
+    display = _table(
         "file", "bytes", *(f"{what}\n(µs)" for what in ("p50", "p90", "p99", "min", "first", "load")), "speedup", ""
     )  # fmt: skip
     for row in files.itertuples():
         times = (getattr(row, f"latency_{what}_us") for what in ("p50", "p90", "p99", "min", "first", "load"))
         ratio = f"{row.speedup:.3f}x\n[{row.speedup_low:.3f}, {row.speedup_high:.3f}]"
-        picture.add_row(
+        display.add_row(
             str(row.file),
             f"{row.bytes:,}",
             *(f"{value:,.3g}" if value < 100 else f"{value:,.0f}" for value in times),
             ratio if row.speed else "1",
             shown_speed(row.speed),
         )
-    return picture
+    return display
 
 
-def _pairs_picture(pairs: pd.DataFrame) -> Table:
-    picture = _table("file", "against", "speedup", "p (Holm)", "")
+def _pairs_display(pairs: pd.DataFrame) -> Table:
+    display = _table("file", "against", "speedup", "p (Holm)", "")
     for row in pairs.itertuples():
         ratio = f"{row.speedup:.3f}x [{row.speedup_low:.3f}, {row.speedup_high:.3f}]"
-        picture.add_row(str(row.file), str(row.against), ratio, f"{row.p_holm:.2g}", shown_speed(row.speed))
-    return picture
+        display.add_row(str(row.file), str(row.against), ratio, f"{row.p_holm:.2g}", shown_speed(row.speed))
+    return display
 
 
 def _table(*headings: str) -> Table:
-    picture = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    display = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in headings:
-        picture.add_column(heading, justify="left" if heading in ("file", "against", "") else "right", no_wrap=True)
-    return picture
+        display.add_column(heading, justify="left" if heading in ("file", "against", "") else "right", no_wrap=True)
+    return display
 
 
 def _note(session: "Session") -> str:
@@ -451,10 +467,10 @@ def _note(session: "Session") -> str:
     replicates = len(session.timings[first].medians)
     void = f"INVALID: {session.void}. " if session.void else ""
     return (
-        f"{void}{replicates} replicates with fresh interpreters, {session.threads} thread(s); [low, high]: 95 % "
-        f"interval over replicates. {first} against a copy of itself: {sentinel.value:.3f}x [{sentinel.low:.3f}, "
-        f"{sentinel.high:.3f}]. Other work kept {session.conditions.other_cores:.1f} of {session.conditions.cores} "
-        "cores busy."
+        f"{void}{replicates} replicates with fresh interpreters, {session.threads} thread(s). [low, high]: 95 % "
+        f"interval over replicates. Control, {first} against its own copy: {sentinel.value:.3f}x "
+        f"[{sentinel.low:.3f}, {sentinel.high:.3f}]. Other processes used {session.conditions.other_cores:.1f} of "
+        f"{session.conditions.cores} cores."
     )
 
 
@@ -469,7 +485,7 @@ def _write(path: Path, pairs: pd.DataFrame) -> None:
 def _record(
     store: Store, contestants: Iterable[Contestant], session: "Session", files: pd.DataFrame, pairs: pd.DataFrame
 ) -> None:
-    """Keep the session with every run that took part."""
+    """Store the session with every timed run."""
     from experiments.record.artifacts import save_samples
     from experiments.system.stamp import stamp
 
@@ -484,7 +500,7 @@ def _record(
         for contestant in runs:
             assert contestant.run is not None
             store.add_session(contestant.run["run_id"], name, folder, p50[contestant.name])
-    say(f"recorded with {len(runs)} runs: latency_sessions/{name}/")
+    say(f"recorded as artifact latency_sessions/{name}/ of {len(runs)} runs")
 
 
 if __name__ == "__main__":

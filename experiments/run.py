@@ -17,9 +17,9 @@ from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from experiments.system.disk import explained
-from experiments.system.errors import UserError, first_line, reporting_user_errors, robust_streams, tell
-from experiments.system.escaping import visible
+from experiments.system.disk import explain_os_error
+from experiments.system.errors import UserError, first_line, print_error, reporting_user_errors, robust_streams
+from experiments.system.escaping import escape_control
 from experiments.system.options import CONF
 from experiments.system.progress import end_bars, warn
 from experiments.system.silence import ignore_schemas_of_launchers
@@ -96,8 +96,8 @@ def _hydra(arguments: Sequence[str]) -> None:
         ) from error
     except OSError as error:
         message = (
-            f"{explained(error, Path.cwd())}. Run in a writable folder with free space, or set hydra.run.dir=FOLDER "
-            "(for a sweep, hydra.sweep.dir=FOLDER)."
+            f"{explain_os_error(error, Path.cwd())}. Run in a writable folder with free space, or set "
+            "hydra.run.dir=FOLDER (for a sweep, hydra.sweep.dir=FOLDER)."
         )
         if started:
             _quit(f"{message}\n{RESUME_HINT}", 1)
@@ -159,7 +159,7 @@ def _of_a_launcher(error: Exception) -> bool:
 
 def _quit(message: str, code: int) -> NoReturn:
     end_bars()
-    tell(visible(message))
+    print_error(escape_control(message))
     sys.exit(code)
 
 

@@ -1,12 +1,16 @@
-"""Which layers bear quantization: `python -m experiments.sensitivity model=... dataset=... [max_drop=0.002]`.
+"""Quantization sensitivity of layers: `python -m experiments.sensitivity model=... dataset=... [max_drop=0.002]`.
 
-Every layer is quantized alone, and left in float alone, after training, and each such file is measured: accuracy,
-logit error, bytes. Then the smallest file whose accuracy stays within `max_drop` of the float file is proposed as
-`strategy.layers`. Choices are made on the validation split, so that the test split stays unseen.
+For every layer, two files are measured after training: one with only this layer
+in int8, and one with only this layer in float. The table shows accuracy, logit
+error and bytes. Then the smallest file whose accuracy stays within max_drop of
+the float file is proposed as strategy.layers. All choices are made on the
+validation split; the test split is not used.
 
-Other settings: images=2000 (validation images), folder=sensitivity (output), and those of experiments.run that a
-baseline has: dataset, model, epochs, training, seed, threads, cache.
-Exit codes: 0 well; 2 the command or the configuration is wrong; 130 stopped.
+Other settings: images=2000 (validation images), folder=sensitivity (output),
+and the settings of experiments.run that a baseline has: dataset, model, epochs,
+training, seed, threads, cache.
+
+Exit codes: 0 success; 2 invalid command or configuration; 130 interrupted.
 """
 
 from experiments.system.startup import stop_without_traceback
@@ -36,7 +40,7 @@ from experiments.statistics.rounding import points
 from experiments.system.errors import UserError, reporting_user_errors
 from experiments.system.escaping import spreadsheet_text
 from experiments.system.machine import compute_lock
-from experiments.system.options import OPTION, problems
+from experiments.system.options import OPTION, describe_errors
 from experiments.system.progress import CONSOLE, bar, say
 
 if TYPE_CHECKING:
@@ -51,7 +55,7 @@ EXHAUSTIVE_UP_TO = 6  # layers: 64 files
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class Options:
-    """What this command knows beside the settings of experiments.run."""
+    """The settings of this command, in addition to those of experiments.run."""
 
     max_drop: NonNegativeFloat = 0.002  # of accuracy, as a share
     images: PositiveInt = 2000
@@ -60,7 +64,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Measured:
-    """What exactly the chosen layers in int8 make of the float file, on the same images."""
+    """A file with exactly the chosen layers in int8, compared with the float file on the same images."""
 
     chosen: Chosen
     bytes: int
@@ -71,35 +75,35 @@ class Measured:
 
 @dataclass(frozen=True)
 class Findings:
-    """What one model bears."""
+    """The measurements of one model."""
 
-    units: Chosen  # the layers that can be chosen, from the input on
+    units: Chosen  # the layers that can be chosen, in order from the input
     none: Measured  # everything in float
-    rounded: Measured  # the same, its logits rounded to the levels of the int8 file, as the last layer must in any case
+    rounded: Measured  # everything in float, with logits rounded to the int8 file's output levels
     everything: Measured  # everything in int8
     alone: dict[str, Measured]  # the layer in int8, all others in float
     spared: dict[str, Measured]  # the layer in float, all others in int8
     proposal: Measured
-    untrainable: dict[str, str]  # layers that can be quantized after training only, and why
+    untrainable: dict[str, str]  # layers that can only be quantized after training, and why
 
 
 OWN = tuple(Options.__dataclass_fields__)  # settings that are not for Hydra
-COUNTING = ("dataset", "model", "epochs", "training", "seed", "threads", "cache")  # of those that are
+EFFECTIVE = ("dataset", "model", "epochs", "training", "seed", "threads", "cache")  # Hydra's that have an effect
 WITHOUT_EFFECT = {
-    "strategy": "no strategy is chosen here; what is found out is which layers to give it",
-    "finetune": "nothing is trained here after the baseline",
-    "latency": "nothing is timed here",
-    **dict.fromkeys(("tracking", "resume", "sweep"), "nothing is recorded here as a run"),
+    "strategy": "this command chooses layers, not a strategy",
+    "finetune": "this command trains only the baseline",
+    "latency": "this command times nothing",
+    **dict.fromkeys(("tracking", "resume", "sweep"), "this command records no run"),
 }
 
 Measure = Callable[[Collection[str]], Measured]
 
 
-def smallest_within(units: Chosen, measure: Measure, max_drop: float) -> Measured:
-    """The smallest file whose accuracy is at most `max_drop` below the float file's.
+def find_smallest(units: Chosen, measure: Measure, max_drop: float) -> Measured:
+    """Return the smallest file whose accuracy is at most `max_drop` below the float file's.
 
-    Of every subset where there are few layers. Else from everything in int8, step by step, the layer goes back to float
-    that regains the most accuracy for its bytes (logit error decides among equals), until the bound is kept.
+    With few layers, the search is exhaustive. Otherwise it is greedy: starting from everything in int8, each step moves
+    the layer to float that regains the most accuracy per byte (logit error breaks ties), until the bound holds.
     """
     if len(units) <= EXHAUSTIVE_UP_TO:
         subsets = chain.from_iterable(combinations(units, size) for size in range(len(units) + 1))
@@ -113,7 +117,7 @@ def smallest_within(units: Chosen, measure: Measure, max_drop: float) -> Measure
 
 
 def _within(file: Measured, max_drop: float) -> bool:
-    """Whether a file loses no more than that; exactly that is allowed, whatever floating-point numbers make of it."""
+    """Whether a file loses at most `max_drop`; the tolerance is for floating-point rounding."""
     return -file.change.value <= max_drop + 1e-9
 
 
@@ -122,11 +126,11 @@ def _worth(before: Measured, after: Measured) -> tuple[float, float]:
     return (after.accuracy - before.accuracy) / added, (before.rms_logit_error - after.rms_logit_error) / added
 
 
-def find(experiment: "Experiment", options: Options) -> Findings:
-    """Measure every layer of the experiment's baseline, which is trained or taken from the cache.
+def measure_layers(experiment: "Experiment", options: Options) -> Findings:
+    """Measure every layer of the experiment's baseline, which is trained or loaded from the cache.
 
     Raises:
-        UserError: the data have no validation images, or the model no layer that can be chosen.
+        UserError: the data set has no validation images, or the model has no layer that can be chosen.
     """
     from experiments.measure.accuracy import tflite_logits
     from experiments.runs.pipeline import fitted
@@ -137,13 +141,13 @@ def find(experiment: "Experiment", options: Options) -> Findings:
     experiment.model.check()
     model, data, head = fitted(experiment, experiment.dataset.examples())
     if not len(data.validation):
-        raise UserError("The data set has no validation images; layers are chosen on them, never on the test split.")
-    # TFMOT imports TensorFlow, which has to have come in quietly.
+        raise UserError("dataset: requires validation images; layers are never chosen on the test split.")
+    # TFMOT imports TensorFlow, which must be imported through system.tensorflow first.
     from experiments.quantization.annotation import units_of, unsupported
 
     units = units_of(model)
     if not units:
-        raise UserError(f"model={experiment.setting.model}: none of its layers computes, so none can be quantized.")
+        raise UserError(f"model={experiment.setting.model}: requires a layer with weights; there is none to quantize.")
     baseline = experiment.fit(data, experiment.training, "Training the baseline", head)(model).model
     calibration = partial(data.calibration, seed=experiment.setting.seed)
     in_float = convert(baseline, Float32(), calibration).content
@@ -166,11 +170,11 @@ def find(experiment: "Experiment", options: Options) -> Findings:
         return Findings(
             tuple(units),
             none=measure([]),
-            rounded=score((), len(in_float), nearest(in_float_logits, output_levels(in_int8))),
+            rounded=score((), len(in_float), round_to_levels(in_float_logits, output_levels(in_int8))),
             everything=measure(list(units)),
             alone=each(lambda unit: [unit]),
             spared=each(lambda unit: [other for other in units if other != unit]),
-            proposal=smallest_within(tuple(units), measure, options.max_drop),
+            proposal=find_smallest(tuple(units), measure, options.max_drop),
             untrainable={unit: reason for unit, reason in unsupported(model).items() if unit in units},
         )
 
@@ -183,7 +187,7 @@ def _measure(
     answers: Callable[["TFLiteModel"], Logits],
     score: Callable[[Chosen, int, Logits], Measured],
 ) -> Measure:
-    """How to measure a choice of layers; what was measured once is remembered."""
+    """Return a function that measures a choice of layers and memoizes the results."""
     from experiments.tflite.conversion import TFLiteModel
     from experiments.tflite.expectation import Expectation, broken
     from experiments.tflite.graph import read_ops
@@ -196,7 +200,7 @@ def _measure(
             content = only(in_int8, lambda: in_float, layers, members) if members else in_float
             difference = broken(Expectation("int8", chosen=members), read_ops(content, layers))
             if difference:
-                raise UserError(f"The layers of this model cannot be told apart in its file: {'; '.join(difference)}.")
+                raise UserError(f"The file does not distinguish the layers of this model: {'; '.join(difference)}.")
             return score(chosen, len(content), answers(TFLiteModel(content)))
 
     return lambda chosen: measured(tuple(unit for unit in units if unit in chosen))
@@ -205,46 +209,47 @@ def _measure(
 def _score(
     head: "Head", in_float: Logits, y: npt.NDArray[np.int64], chosen: Chosen, size: int, logits: Logits
 ) -> Measured:
-    """Logits against those of the float file."""
+    """Compare logits with those of the float file."""
     right, right_before = head.answers(logits) == y, head.answers(in_float) == y
     error = logits.astype(np.float64) - in_float
     change = paired_difference(right, right_before)
     return Measured(chosen, size, float(right.mean()), change, float(np.sqrt(np.mean(error**2))))
 
 
-def nearest(values: Logits, levels: npt.NDArray[np.float64]) -> Logits:
-    """Each value, or the level next to it where there are levels."""
+def round_to_levels(values: Logits, levels: npt.NDArray[np.float64]) -> Logits:
+    """Round each value to the nearest level; unchanged if there are no levels."""
     if not levels.size:
         return values
     middles = (levels[1:] + levels[:-1]) / 2
     return levels[np.searchsorted(middles, values)].astype(np.float32)
 
 
-def advice(cost: Mapping[str, float], rounding: float) -> str:
-    """Whether the article's advice holds.
+def describe_advice(cost: Mapping[str, float], rounding: float) -> str:
+    """Return a sentence about whether the article's advice holds.
 
-    `cost` is the RMS logit error of each layer alone, from the input on, and `rounding` that of rounding the logits.
+    `cost` holds the RMS logit error of each layer alone, in order from the input; `rounding` is that of rounding the
+    logits.
     """
     units = list(cost)
     first, last = units[0], units[-1]
     verdict = "holds" if cost[first] > cost[last] else "does not hold"
     return (
-        f"By logit error, the article's advice, to quantize later layers rather than the first, {verdict} here: "
-        f"{first} alone moves the logits by {cost[first]:.3g} (RMS), {last} alone by {cost[last]:.3g}; rounding the "
-        f"float logits to int8, and nothing else, moves them by {rounding:.3g}."
+        f"The article's advice, to quantize later layers rather than the first, {verdict} here by logit error (RMS): "
+        f"{cost[first]:.3g} for {first} alone, {cost[last]:.3g} for {last} alone. Rounding the float logits to int8 "
+        f"alone gives {rounding:.3g}."
     )
 
 
-def proposed(findings: Findings, options: Options) -> str:
-    """What to paste into a sweep: strategy=annotate only where each of the layers can be trained quantization-aware."""
+def describe_proposal(findings: Findings, options: Options) -> str:
+    """Return the proposal to paste into a sweep; strategy=annotate only if all of its layers can be trained."""
     file = findings.proposal
     if not file.chosen:
         return f"No layer can be quantized within max_drop={options.max_drop}: ship the float file."
     layers = f"'strategy.layers=[{','.join(file.chosen)}]'"
-    how = "of every choice" if len(findings.units) <= EXHAUSTIVE_UP_TO else "found step by step"
+    how = "exhaustive search" if len(findings.units) <= EXHAUSTIVE_UP_TO else "greedy search"
     return (
-        f"Smallest file within max_drop={options.max_drop}, {how}: {file.bytes:,} bytes, "
-        f"accuracy {points(file.change)} points against float.\n"
+        f"Smallest file within max_drop={options.max_drop} ({how}): {file.bytes:,} bytes, "
+        f"accuracy {points(file.change)} points against float. Type one of:\n"
         f"  strategy=ptq_int8 {layers}\n  {_annotating(findings, layers)}"
     )
 
@@ -253,12 +258,12 @@ def _annotating(findings: Findings, layers: str) -> str:
     reasons = findings.untrainable
     refused = [f"{unit} ({reasons[unit]})" for unit in findings.proposal.chosen if unit in reasons]
     if refused:
-        return f"(strategy=annotate cannot train quantization-aware: {'; '.join(refused)})"
+        return f"(strategy=annotate is not possible: {'; '.join(refused)})"
     return f"strategy=annotate {layers}"
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         sys.stdout.write(f"{__doc__}\n")
         return
@@ -270,19 +275,19 @@ def main() -> None:
         from experiments.system.tensorflow import use_threads
 
         use_threads(experiment.threads)
-        findings = find(experiment, options)
+        findings = measure_layers(experiment, options)
         _show(findings, options)
         write(findings, options)
 
 
 def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Our own settings, and those that are for Hydra."""
+    """Split the arguments into this command's settings and those for Hydra."""
     own = {name: value for name, _, value in (argument.partition("=") for argument in arguments) if name in OWN}
     others = [argument for argument in arguments if argument.partition("=")[0] not in OWN]
     for argument in others:
         group = re.split(r"[.=@]", argument.lstrip("+~"))[0]
         if reason := WITHOUT_EFFECT.get(group):
-            raise UserError(f"{argument}: {reason}. What counts: {', '.join([*COUNTING, *OWN])}.")
+            raise UserError(f"{argument}: has no effect; {reason}. Known: {', '.join([*EFFECTIVE, *OWN])}.")
     return own, others
 
 
@@ -290,7 +295,7 @@ def _options(given: dict[str, str]) -> Options:
     try:
         return Options(**given)  # type: ignore[arg-type]  # pydantic reads text
     except ValidationError as error:
-        raise UserError(problems("", error)) from error
+        raise UserError(describe_errors("", error)) from error
 
 
 def _show(findings: Findings, options: Options) -> None:
@@ -310,7 +315,7 @@ def _show(findings: Findings, options: Options) -> None:
     everything = findings.everything
     say(
         f"float: {findings.none.bytes:,} bytes, accuracy {100 * findings.none.accuracy:.2f} % on at most "
-        f"{options.images} validation images; changes are against it, with paired 95 % intervals. "
+        f"{options.images} validation images. Changes are relative to it, with paired 95 % intervals. "
         "The most sensitive layer comes first."
     )
     say(
@@ -318,15 +323,15 @@ def _show(findings: Findings, options: Options) -> None:
         f"{everything.rms_logit_error:.4f}"
     )
     cost = {unit: findings.alone[unit].rms_logit_error for unit in findings.units}
-    say(advice(cost, findings.rounded.rms_logit_error))
-    say(proposed(findings, options))
+    say(describe_advice(cost, findings.rounded.rms_logit_error))
+    say(describe_proposal(findings, options))
 
 
 def write(findings: Findings, options: Options) -> None:
-    """Put the table, sensitivity.csv, and the picture, sensitivity.png, into the folder.
+    """Write the table sensitivity.csv and the plot sensitivity.png into the folder.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder is not writable.
     """
     from experiments.plots.sensitivity import save_sensitivity
 

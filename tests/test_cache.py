@@ -63,7 +63,7 @@ def test_a_half_written_state_does_not_count(states: Trajectory) -> None:
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    refusal = r"cache\.dir: .*file/x cannot be written.*give another with cache\.dir="
+    refusal = r"cache\.dir=.*file/x: the folder is not writable.*Use another: cache\.dir="
     with pytest.raises(UserError, match=refusal), Cache(dir=tmp_path / "file" / "x").trajectory("abc").lock():
         pass
 
@@ -87,7 +87,7 @@ def test_a_state_that_another_user_keeps_to_themselves_is_named(
     states: Trajectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "read_bytes", _forbidden)
-    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\); give cache.dir=FOLDER"):
+    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\). Use another folder: cache.dir=FOLDER"):
         states.latest(20)
 
 
@@ -223,7 +223,7 @@ def test_an_entry_of_an_earlier_version_is_made_again(tmp_path: Path, capsys: py
     cache = Cache(dir=tmp_path)
     without_key(entry(cache, "key", 7))
     assert cache.remembered("key", lambda: state(8), "")["weight/0000"][0] == 8
-    assert "does not say what it was made for, as entries of earlier versions did not" in capsys.readouterr().out
+    assert "has no key, like entries of earlier versions" in capsys.readouterr().out
 
 
 def test_a_folder_with_the_name_of_an_entry_is_passed_over(states: Trajectory) -> None:
@@ -342,7 +342,7 @@ def test_clearing_removes_what_is_asked_for(states: Trajectory) -> None:
 
 def test_clearing_leaves_a_training_under_way_alone(states: Trajectory) -> None:
     with states.lock():
-        assert "being trained" in command(states, "clear").stdout
+        assert "in use by a training" in command(states, "clear").stdout
     assert states.latest(5)[0] == 5
 
 
@@ -361,10 +361,10 @@ def test_an_emptied_training_leaves_nothing_behind(states: Trajectory) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--dir", "nowhere"], "there is no cache"),
+        (["--dir", "nowhere"], "no cache in this folder"),
         (["lits"], "invalid choice: 'lits'"),
-        (["list", "--remove"], "--remove: has no effect with list, only with verify"),
-        (["verify", "--unused-for", "3"], "--unused-for: has no effect with verify, only with clear"),
+        (["list", "--remove"], "--remove: requires verify; it has no effect with list"),
+        (["verify", "--unused-for", "3"], "--unused-for: requires clear; it has no effect with verify"),
         (["clear", "--unused-for", "-1"], "-1: give a number of days, 0 or more"),
     ],
 )
@@ -384,7 +384,7 @@ def test_a_command_that_is_stopped_says_so_in_a_line(
     monkeypatch.setattr(sys, "argv", ["cache", "--dir", str(states.cache.dir)])
     with pytest.raises(SystemExit) as ended:
         command_line.main()
-    assert (ended.value.code, capsys.readouterr().err) == (130, "stopped.\n")
+    assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted.\n")
 
 
 def test_what_killed_processes_were_writing_is_removed(states: Trajectory) -> None:

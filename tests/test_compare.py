@@ -20,7 +20,7 @@ from experiments.comparison.loading import newest
 from experiments.comparison.names import names
 from experiments.comparison.pairs import Examined, display_pairs, table_of_pairs
 from experiments.comparison.terminal import MOST_ROWS, OPTIONAL, narrowed, picture, show, styled
-from experiments.system.errors import UserError, by_prefix
+from experiments.system.errors import UserError, find_by_prefix
 from experiments.tracking import Store, Tracking
 from experiments.tracking.schema import heading
 from tests.rows import FAILED, ROWS, answers, row, seeds
@@ -433,8 +433,8 @@ def test_runs_on_different_images_are_not_compared(other: Examined) -> None:
 
 def test_a_run_is_known_by_a_beginning_of_its_id() -> None:
     known = ["abc123", "abd456", "abd4567"]
-    assert by_prefix("abc", known) == "abc123"
-    assert by_prefix("abd456", known) == "abd456"
+    assert find_by_prefix("abc", known) == "abc123"
+    assert find_by_prefix("abd456", known) == "abd456"
 
 
 @pytest.mark.parametrize(
@@ -447,7 +447,7 @@ def test_a_run_is_known_by_a_beginning_of_its_id() -> None:
 )
 def test_a_wrong_run_id_names_those_that_are_near(given: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        by_prefix(given, ["abc123", "abd456"])
+        find_by_prefix(given, ["abc123", "abd456"])
 
 
 def test_a_label_says_what_a_run_is() -> None:

@@ -25,9 +25,9 @@ from experiments.record.artifacts import CHANGED, LAYERS, PREDICTIONS, RECORD, S
 from experiments.record.run_record import Predictions
 from experiments.report.page import report
 from experiments.system.errors import UserError
-from experiments.system.processes import alive
+from experiments.system.processes import is_running
 from experiments.system.progress import warn_once
-from experiments.tracking.rows import row_of, rows_of
+from experiments.tracking.rows import to_row, to_rows
 from experiments.tracking.tables import Recorded
 from tests.rows import row
 from tests.test_report import LAYER_TABLE
@@ -55,10 +55,10 @@ def _each_is_said_again() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"tags": {"epochs": "many"}}, "has the tag epochs='many', which is no whole number"),
-        ({"tags": {"seed": "-1"}}, "has the tag seed='-1', which is no whole number"),
-        ({"tags": {"epochs": "9" * 30}}, "which is no whole number"),
-        ({"tags": {"epochs": "²"}}, "which is no whole number"),
+        ({"tags": {"epochs": "many"}}, "has the tag epochs='many', which is not an integer"),
+        ({"tags": {"seed": "-1"}}, "has the tag seed='-1', which is not an integer"),
+        ({"tags": {"epochs": "9" * 30}}, "which is not an integer"),
+        ({"tags": {"epochs": "²"}}, "which is not an integer"),
         ({"tags": {"strategy": None}}, "has no tag strategy"),
         ({"tags": {"model": ""}}, "has no tag model"),
         ({"metrics": {"tflite_accuracy": None}}, "is finished without tflite_accuracy"),
@@ -72,7 +72,7 @@ def _each_is_said_again() -> None:
 def test_a_run_that_can_be_no_row_is_left_out_and_named(
     changes: dict[str, Any], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = rows_of([recorded("none"), recorded("qat", **changes)])
+    rows = to_rows([recorded("none"), recorded("qat", **changes)])
     said = capsys.readouterr().err.splitlines()
     assert [each["strategy"] for each in rows] == ["none"]
     assert said[-1].startswith("Run 3qat ")
@@ -81,29 +81,29 @@ def test_a_run_that_can_be_no_row_is_left_out_and_named(
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1.7976931348623157e308], ids=str)
 def test_a_metric_that_is_no_number_is_left_out_and_named(value: float, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "speedup" not in row_of(recorded(metrics={"speedup": value}))
-    assert capsys.readouterr().err == f"Run 4none has speedup={value:g}, which is left out.\n"
+    assert "speedup" not in to_row(recorded(metrics={"speedup": value}))
+    assert capsys.readouterr().err == f"Run 4none has speedup={value:g}, which is invalid and omitted.\n"
 
 
 def test_an_interval_without_an_end_is_nothing_to_be_told(capsys: pytest.CaptureFixture[str]) -> None:
-    row_of(recorded(metrics={"speedup_low": float("nan")}))
+    to_row(recorded(metrics={"speedup_low": float("nan")}))
     assert capsys.readouterr().err == ""
 
 
 def test_many_runs_that_are_left_out_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     broken = [Recorded(str(number), "FINISHED", {}, {}, {}) for number in range(500)]
-    assert rows_of(broken) == []
+    assert to_rows(broken) == []
     said = capsys.readouterr().err.splitlines()
     assert (len(said), said[-1]) == (11, "490 further runs are left out for such reasons.")
 
 
 def test_a_failed_run_needs_no_metrics() -> None:
-    assert row_of(recorded(status="FAILED", metrics={"tflite_accuracy": None}))["status"] == "FAILED"
+    assert to_row(recorded(status="FAILED", metrics={"tflite_accuracy": None}))["status"] == "FAILED"
 
 
 @pytest.mark.parametrize("process", ["", "x", "1", "²@1", "1@", "1@x", "1@nan", f"{10**30}@1", "-1@1", "1@1e999"])
 def test_a_process_that_nobody_can_have_is_not_there(process: str) -> None:
-    assert not alive(process)
+    assert not is_running(process)
 
 
 def zipped(**parts: bytes) -> bytes:
@@ -236,7 +236,7 @@ SOUND_RUNS = [recorded("none"), recorded("qat"), recorded("finetune")]
 @settings(max_examples=60, **ALIKE)  # type: ignore[arg-type]
 @given(st.lists(damaged(), min_size=1, max_size=6))
 def test_whatever_a_store_holds_becomes_tables(tmp_path_factory: pytest.TempPathFactory, runs: list[Recorded]) -> None:
-    comparison = compared(InMemory({}), frame(rows_of([*SOUND_RUNS, *runs])))  # type: ignore[arg-type]
+    comparison = compared(InMemory({}), frame(to_rows([*SOUND_RUNS, *runs])))  # type: ignore[arg-type]
     write_comparison(comparison, tmp_path_factory.mktemp("files"))
     assert {"4none", "3qat", "8finetune"} <= {*comparison.runs["run_id"]}
     assert len(display_table(comparison.table))
@@ -245,7 +245,7 @@ def test_whatever_a_store_holds_becomes_tables(tmp_path_factory: pytest.TempPath
 @settings(max_examples=40, **ALIKE)  # type: ignore[arg-type]
 @given(st.lists(damaged(), min_size=1, max_size=2), st.data())
 def test_whatever_a_store_holds_becomes_a_report(runs: list[Recorded], data: st.DataObject) -> None:
-    rows = rows_of([*SOUND_RUNS, *runs])
+    rows = to_rows([*SOUND_RUNS, *runs])
     wanted = st.tuples(st.sampled_from([each["run_id"] for each in rows]), st.sampled_from([*SOUND, "unreachable"]))
     store: Any = InMemory(data.draw(st.dictionaries(wanted, FILES, max_size=6)))
     comparison = compared(store, frame(rows))
@@ -256,7 +256,7 @@ def test_whatever_a_store_holds_becomes_a_report(runs: list[Recorded], data: st.
 @given(st.lists(damaged(), min_size=2, max_size=3), st.data())
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_whatever_a_store_holds_is_drawn(runs: list[Recorded], data: st.DataObject) -> None:
-    rows = rows_of([*SOUND_RUNS, *runs])
+    rows = to_rows([*SOUND_RUNS, *runs])
     wanted = st.tuples(st.sampled_from([each["run_id"] for each in rows]), st.sampled_from([RECORD, SAMPLES]))
     store: Any = InMemory(data.draw(st.dictionaries(wanted, FILES, max_size=4)))
     assert drawn(store, compared(store, frame(rows))).drawn

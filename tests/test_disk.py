@@ -12,9 +12,9 @@ import pytest
 
 from experiments.runs.worker import Failure
 from experiments.system.cache import Arrays, Cache
-from experiments.system.disk import explained, is_full, mount_point
+from experiments.system.disk import explain_os_error, is_full, mount_point
 from experiments.system.errors import UserError
-from experiments.system.temporary import own_folder, temporary_folder
+from experiments.system.temporary import temporary_folder, user_folder
 from experiments.tracking import Tracking, connect
 from tests.conftest import ENVIRONMENT, save_images
 
@@ -53,16 +53,14 @@ def test_a_full_disk_is_named_with_what_it_has(disk: Disk) -> None:
     place = disk("size=64k")
     fill(place)
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place / "folder" / "file"))
-    assert f"No space left on device: {place}/folder/file; the disk at {place} has 0 KiB free, room for" in explained(
-        error
-    )
+    assert f"No space left on device: {place}/folder/file; the disk at {place} has 0 KiB and" in explain_os_error(error)
 
 
 def test_of_several_disks_the_full_one_is_named(disk: Disk, tmp_path: Path) -> None:
     place = disk("size=64k")
     fill(place)
-    said = explained(OSError(errno.ENOSPC, "No space left on device"), tmp_path, place)
-    assert said.endswith(f"the disk at {place} has 0 KiB free, room for {os.statvfs(place).f_favail:,} files")
+    said = explain_os_error(OSError(errno.ENOSPC, "No space left on device"), tmp_path, place)
+    assert said.endswith(f"the disk at {place} has 0 KiB and {os.statvfs(place).f_favail:,} inodes free")
 
 
 def test_a_disk_without_room_for_another_file_is_full(disk: Disk) -> None:
@@ -73,16 +71,16 @@ def test_a_disk_without_room_for_another_file_is_full(disk: Disk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(errno.EMFILE, "ulimit -n"), (errno.ENOMEM, "no memory left"), (errno.EAGAIN, "ulimit -u")]
+    ("number", "said"), [(errno.EMFILE, "ulimit -n"), (errno.ENOMEM, "out of memory"), (errno.EAGAIN, "ulimit -u")]
 )
 def test_a_limit_is_told_with_what_to_do(number: int, said: str) -> None:
-    assert said in explained(OSError(number, os.strerror(number)))
+    assert said in explain_os_error(OSError(number, os.strerror(number)))
 
 
 def test_a_full_cache_disk_is_named(disk: Disk) -> None:
     cache = Cache(dir=disk("size=64k"))
     made: Arrays = {"logits": np.zeros(100_000, np.float32)}
-    with pytest.raises(UserError, match=rf"cache\.dir: .*the disk at {cache.dir} has .* give another with cache.dir="):
+    with pytest.raises(UserError, match=rf"cache\.dir=.*the disk at {cache.dir} has .* Use another: cache.dir="):
         cache.remembered("key", lambda: made, "")
     assert not list(cache.dir.rglob("*.partial"))
 
@@ -90,14 +88,16 @@ def test_a_full_cache_disk_is_named(disk: Disk) -> None:
 def test_a_full_disk_of_temporary_files_is_named(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     place = disk("nr_inodes=2")
     monkeypatch.setattr("tempfile.tempdir", str(place))
-    own_folder.cache_clear()
-    own_folder()
+    user_folder.cache_clear()
+    user_folder()
     with (
-        pytest.raises(UserError, match=rf"the disk at {place} has .*, room for 0 files\. Make room, or set TMPDIR\."),
+        pytest.raises(
+            UserError, match=rf"the disk at {place} has .* and 0 inodes free\. Free space there, or set TMPDIR\."
+        ),
         temporary_folder("artifacts"),
     ):
         pass
-    own_folder.cache_clear()
+    user_folder.cache_clear()
 
 
 def test_a_full_disk_that_a_run_meets_is_named(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_a_full_disk_that_a_run_meets_is_named(disk: Disk, monkeypatch: pytest.M
 
 def test_a_full_disk_of_a_store_is_named(disk: Disk) -> None:
     place = disk("size=64k")
-    with pytest.raises(UserError, match=rf"The disk at {place} has .* free.*\. Make room there\."):
+    with pytest.raises(UserError, match=rf"The disk at {place} has .* free.*\. Free space there\."):
         connect(Tracking(uri=f"sqlite:///{place}/mlflow.db"))
 
 

@@ -103,7 +103,7 @@ def test_predictions_give_the_recorded_accuracy(sweep: tuple[Path, Done]) -> Non
         (["--where", "strategy == 'none'", "--require", "tflite_accuracy > 1"], 3, "No run meets all requirements."),
         (["--where", "strateg == 'none'"], 2, "Did you mean strategy"),
         (["--max-drop", "tflite_accuracy=0.1"], 2, "--max-drop: since when?"),
-        (["--minimize", ""], 2, "--minimize: nothing is given for it"),
+        (["--minimize", ""], 2, "--minimize: requires a value"),
         (["--require", "speed >= 1", "--csv", "never.csv"], 2, "holds words"),
         (["--columns", "strategy, tflite_bytes"], 0, "tflite_bytes"),
         (["--csv", "-"], 2, "give the name of a file"),
@@ -327,8 +327,8 @@ def test_an_own_tracking_address_is_used(folder: Path) -> None:
         (["~latency"], "latency: this setting was taken away"),
         (["strategy=null"], "strategy=null: the name of an option is needed. Did you mean none?"),
         (["cache.dir="], "cache.dir=: the name of a file or folder is needed"),
-        (["tracking=server", "tracking.uri=http://host:port"], "http://host:port: cannot be used"),
-        (["tracking.uri=postgresql://me:secret@127.0.0.1:9/db"], "postgresql://***@127.0.0.1:9/db: cannot be used"),
+        (["tracking=server", "tracking.uri=http://host:port"], "http://host:port: not usable"),
+        (["tracking.uri=postgresql://me:secret@127.0.0.1:9/db"], "postgresql://***@127.0.0.1:9/db: not usable"),
         (["strategy=qat", "epochs=0"], "finetune.epochs=0: strategy=qat learns its ranges while it trains"),
         (["training.precision=bfloat16"], "training.precision=bfloat16"),
         (["+finetune.precision=mixed_bfloat16"], "only the baseline can train in another precision"),
@@ -340,10 +340,10 @@ def test_an_own_tracking_address_is_used(folder: Path) -> None:
         (["-m", "dataset=npz", "dataset.path=nothing.npz"], "dataset.path=nothing.npz: cannot be read (No such file"),
         (["model=keras_file", "model.path=nothing.keras"], "model.path=nothing.keras: cannot be read (No such file"),
         (["dataset.validation_split=1"], "dataset.validation_split=1: input should be less than 1"),
-        (["tracking.uri=mlflow.db"], "give sqlite:///FILE.db, http://HOST:PORT"),
-        (["tracking=server", "tracking.uri=http://127.0.0.1:9"], "http://127.0.0.1:9: cannot be used"),
-        (["-m", "tracking=server", "tracking.uri=http://127.0.0.1:9"], "http://127.0.0.1:9: cannot be used"),
-        (["tracking.uri=sqlite:////dev/null/mlflow.db"], "sqlite:////dev/null/mlflow.db: cannot be used"),
+        (["tracking.uri=mlflow.db"], "requires sqlite:///FILE.db, http://HOST:PORT"),
+        (["tracking=server", "tracking.uri=http://127.0.0.1:9"], "http://127.0.0.1:9: no server answers"),
+        (["-m", "tracking=server", "tracking.uri=http://127.0.0.1:9"], "http://127.0.0.1:9: no server answers"),
+        (["tracking.uri=sqlite:////dev/null/mlflow.db"], "sqlite:////dev/null/mlflow.db: not usable"),
         (["strategy"], "strategy"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -403,7 +403,7 @@ def test_a_cache_that_cannot_be_written_is_found_before_anything_runs(mode: list
     (folder / "file").write_text("not a folder")
     done = run(folder, "experiments.run", *mode, "cache.dir=file/cache", *SMALL)
     assert done.returncode == 2
-    assert "give another with cache.dir=FOLDER" in done.stderr
+    assert "Use another: cache.dir=FOLDER" in done.stderr
     assert not (folder / "mlruns").exists()
 
 
@@ -434,9 +434,9 @@ def test_two_sweeps_that_start_at_once_without_a_store_both_succeed_and_share_th
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "there is no file"),
-        (["--uri", "mlflow.db"], "give sqlite:///FILE.db"),
-        (["--uri", "http://127.0.0.1:9"], "cannot be used"),
+        ([], "no file "),
+        (["--uri", "mlflow.db"], "requires sqlite:///FILE.db"),
+        (["--uri", "http://127.0.0.1:9"], "no server answers"),
     ],
 )
 def test_comparing_nothing_is_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:

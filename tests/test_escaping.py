@@ -12,7 +12,7 @@ from experiments.comparison.columns import frame
 from experiments.comparison.files import FORMS, write_csv
 from experiments.comparison.regressions import earlier
 from experiments.system.errors import UserError, reporting_user_errors
-from experiments.system.escaping import from_spreadsheet_text, markdown_text, spreadsheet_text, visible
+from experiments.system.escaping import escape_control, from_spreadsheet_text, markdown_text, spreadsheet_text
 from experiments.system.progress import CONSOLE, print_whole, say, warn
 from tests.rows import row
 
@@ -43,7 +43,7 @@ def test_numbers_stay_numbers(tmp_path: Path) -> None:
 
 @given(st.text(), st.sampled_from(["", "'", "''", "=", "'=", "-", "@"]))
 def test_a_text_comes_back_from_a_cell(text: str, beginning: str) -> None:
-    assert from_spreadsheet_text(spreadsheet_text(beginning + text)) == visible(beginning + text)
+    assert from_spreadsheet_text(spreadsheet_text(beginning + text)) == escape_control(beginning + text)
 
 
 @pytest.mark.parametrize("text", FORMULAS)
@@ -69,7 +69,7 @@ def test_a_cell_of_a_spreadsheet_is_text(tmp_path: Path, text: str) -> None:
     sheet = openpyxl.load_workbook(tmp_path / "table.xlsx").active
     assert sheet is not None
     cell = sheet["A3"]
-    assert (cell.data_type, cell.value, cell.hyperlink) == ("s", visible(text), None)
+    assert (cell.data_type, cell.value, cell.hyperlink) == ("s", escape_control(text), None)
     assert isinstance(sheet["F3"].value, int)
 
 

@@ -15,7 +15,7 @@ from experiments.system import extras
 from experiments.system.errors import UserError
 from experiments.system.options import CONF
 from experiments.system.program import DISTRIBUTION
-from experiments.tracking import existing
+from experiments.tracking import open_existing
 from tests.conftest import REPOSITORY
 
 if sys.version_info >= (3, 11):
@@ -47,7 +47,7 @@ def configured(*overrides: str) -> Callable[[], object]:
         ("parquet", "--out table.parquet", lambda: form_of(Path("table.parquet"))),
         ("int4", "strategy=ptq_int4", configured("strategy=ptq_int4")),
         ("int4", "strategy=qat strategy.rest=dynamic", configured("strategy=qat", "strategy.rest=dynamic")),
-        ("postgres", "tracking.uri=postgresql://host/runs:", lambda: existing("postgresql://host/runs")),
+        ("postgres", "tracking.uri=postgresql://host/runs:", lambda: open_existing("postgresql://host/runs")),
         ("postgres", "tracking.uri=postgresql://host/runs:", configured("tracking.uri=postgresql://host/runs")),
     ],
 )  # fmt: skip

@@ -210,7 +210,7 @@ def test_too_few_file_descriptors_are_told(tmp_path: Path) -> None:
         "own_limit = len(os.listdir('/proc/self/fd')) + 3\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (own_limit, own_limit))\ntried()"
     )
-    assert "too many files are open in this process: raise the limit with `ulimit -n 4096`" in in_a_fresh_process(
+    assert "too many open files in this process: raise the limit with `ulimit -n 4096`" in in_a_fresh_process(
         code, tmp_path
     )
 

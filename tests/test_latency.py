@@ -222,14 +222,14 @@ def test_one_file_alone_has_its_times_and_no_pair(tmp_path: Path) -> None:
         (["good.tflite", "--threads", "1000"], "latency.threads=1000"),
         (["good.tflite", "--seconds", "0"], "seconds=0.0: input should be greater than 0"),
         (["good.tflite", "--delegate", "gpu"], "delegate=gpu"),
-        (["good.tflite", "--dataset", "mnist"], "takes images of the shape (16,)"),
+        (["good.tflite", "--dataset", "mnist"], "requires images of shape (16,)"),
         (["good.tflite", "--dataset", "minst"], "Did you mean mnist?"),
         (
             ["good.tflite", "--uri", "sqlite:///my.db"],
-            "--uri: has no effect here, for these files are no recorded runs",
+            "--uri: requires a recorded run. Omit --uri.",
         ),
-        (["latest", "--dataset", "mnist"], "--dataset: has no effect here, for runs are timed on the images that"),
-        (["latest"], "there is no file"),
+        (["latest", "--dataset", "mnist"], "--dataset: requires a .tflite file; recorded runs are timed on"),
+        (["latest"], "no file "),
         (["latest", "--uri", "mlflow.db"], "tracking.uri=mlflow.db"),
     ],
 )
@@ -265,12 +265,12 @@ class Counted(Source):
 
 @pytest.mark.parametrize("stored", [(4, 4), (4, 4, 1), (16,)])
 def test_images_are_timed_in_the_shape_that_a_file_takes(stored: tuple[int, ...]) -> None:
-    assert latency._as_taken(dense_file(inputs=16), np.zeros((5, *stored), np.float32)).shape == (5, 16)
+    assert latency._reshape(dense_file(inputs=16), np.zeros((5, *stored), np.float32)).shape == (5, 16)
 
 
 def test_runs_on_the_same_data_read_it_once_and_keep_only_the_images_that_are_timed() -> None:
     read: list[str] = []
-    tests_of, file = latency.tests_once(), dense_file(inputs=4)
+    tests_of, file = latency.load_tests_once(), dense_file(inputs=4)
     found = [tests_of(Counted(name=name, read_so_far=read), file).images for name in ("one", "one", "other")]
     assert read == ["one", "other"]
     assert {(len(images), images.base is None) for images in found} == {(100, True)}
@@ -290,7 +290,7 @@ def test_a_data_set_that_has_changed_since_a_run_is_named_before_anything_is_tim
     path = save_images(tmp_path / "images.npz")
     source = Npz(path=path)
     recorded = source.load().test_fingerprint[:DIGITS]
-    latency._check_unchanged(source, latency.tests_once()(source, dense_file(inputs=64)), recorded)
+    latency._check_unchanged(source, latency.load_tests_once()(source, dense_file(inputs=64)), recorded)
     save_images(path, test=41)
-    with pytest.raises(UserError, match=r"images\.npz holds other test examples than when the run was made"):
-        latency._check_unchanged(source, latency.tests_once()(source, dense_file(inputs=64)), recorded)
+    with pytest.raises(UserError, match=r"images\.npz have changed since the run"):
+        latency._check_unchanged(source, latency.load_tests_once()(source, dense_file(inputs=64)), recorded)

@@ -13,7 +13,7 @@ import pytest
 
 from experiments.compare import load
 from experiments.system.machine import usable_cores
-from experiments.tracking import Tracking, connect, existing
+from experiments.tracking import Tracking, connect, open_existing
 from tests.conftest import ENVIRONMENT, own_option, run, save_images
 
 pytestmark = pytest.mark.endtoend
@@ -43,7 +43,7 @@ def test_joblib_runs_every_job_and_the_table_is_in_their_order(folder: Path) -> 
     assert set(rows["status"]) == {"FINISHED"}
     assert rows["epochs_trained"].sum() == 2  # jobs that need the same training wait for the one that does it
     share = str(max(1, usable_cores() // 2))
-    assert {row["threads"] for row in existing(f"sqlite:///{folder}/mlflow.db").rows("all")} == {share}
+    assert {row["threads"] for row in open_existing(f"sqlite:///{folder}/mlflow.db").rows("all")} == {share}
     assert all(f"{number}/3 strategy=" in done.stdout for number in (1, 2, 3))
 
 

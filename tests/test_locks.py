@@ -14,7 +14,7 @@ import pytest
 from experiments.system import locks, temporary
 from experiments.system.errors import UserError
 from experiments.system.locks import file_lock, file_lock_if_free, holders
-from experiments.system.temporary import own_folder, temporary_folder
+from experiments.system.temporary import temporary_folder, user_folder
 from tests.conftest import ENVIRONMENT
 
 
@@ -22,9 +22,9 @@ from tests.conftest import ENVIRONMENT
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Everybody's temporary files, for one test."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    own_folder.cache_clear()
+    user_folder.cache_clear()
     yield tmp_path
-    own_folder.cache_clear()
+    user_folder.cache_clear()
 
 
 def started(code: str, folder: Path) -> subprocess.Popen[str]:
@@ -117,7 +117,7 @@ def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
 
 def test_the_folder_of_a_user_is_closed_to_others(place: Path) -> None:
     (place / f"quantbench-{os.getuid()}").mkdir(mode=0o777)
-    assert own_folder().stat().st_mode & 0o777 == 0o700
+    assert user_folder().stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("kind", ["link", "file"])
@@ -128,8 +128,8 @@ def test_what_is_no_folder_in_the_place_of_a_user_s_folder_is_refused(kind: str,
         path.symlink_to(place / "elsewhere")
     else:
         path.touch()
-    with pytest.raises(UserError, match=r"is not a folder of this user.*set TMPDIR to a folder of your own"):
-        own_folder()
+    with pytest.raises(UserError, match=r"require a folder that belongs to you.*set TMPDIR to your own folder"):
+        user_folder()
 
 
 def test_a_folder_of_somebody_else_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,8 +137,8 @@ def test_a_folder_of_somebody_else_is_refused(place: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "getuid", lambda: 4711)
     if (place / "quantbench-4711").stat().st_uid == 4711:
         pytest.skip("this user is the other one")
-    with pytest.raises(UserError, match="is not a folder of this user"):
-        own_folder()
+    with pytest.raises(UserError, match="require a folder that belongs to you"):
+        user_folder()
 
 
 KEEP = """
@@ -155,13 +155,13 @@ def test_what_a_killed_process_left_is_removed_by_the_next(place: Path) -> None:
     with started(KEEP, place) as killed:
         killed.kill()
     assert len(list(place.glob("*/artifacts-*/file"))) == 1
-    own_folder()
+    user_folder()
     assert list(place.glob("*/artifacts-*")) == []
 
 
 def test_what_a_living_process_uses_stays(place: Path) -> None:
     with started(KEEP, place) as other:
-        own_folder()
+        user_folder()
         kept = list(place.glob("*/artifacts-*/file"))
         other.kill()
     assert len(kept) == 1
@@ -170,14 +170,14 @@ def test_what_a_living_process_uses_stays(place: Path) -> None:
 def test_what_a_process_uses_that_is_not_seen_here_stays(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with started(KEEP, place) as other:  # as one of another container that shares the folder
         monkeypatch.setattr(temporary, "alive", lambda _: False)
-        own_folder()
+        user_folder()
         kept = list(place.glob("*/artifacts-*/file"))
         other.kill()
     assert len(kept) == 1
 
 
 def test_what_has_another_name_stays(place: Path) -> None:
-    own = own_folder()
+    own = user_folder()
     (own / "mine").mkdir()
     (own / "artifacts-99999999@1-x").mkdir()
     (place / "elsewhere").mkdir()
@@ -191,7 +191,7 @@ def test_a_temporary_folder_goes_with_its_block() -> None:
     with temporary_folder("artifacts") as folder:
         (folder / "file").touch()
     assert not folder.exists()
-    assert folder.parent == own_folder()
+    assert folder.parent == user_folder()
 
 
 def test_temporary_files_of_a_run_lie_in_its_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:

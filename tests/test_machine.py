@@ -27,10 +27,10 @@ with {lock}():
 def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Locks of other tests, which run at the same time, are not these."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    for known in (temporary.own_folder, machine._locks):
+    for known in (temporary.user_folder, machine._locks):
         known.cache_clear()
     yield
-    for known in (temporary.own_folder, machine._locks):
+    for known in (temporary.user_folder, machine._locks):
         known.cache_clear()
 
 
@@ -112,7 +112,7 @@ def test_a_long_wait_says_for_whom(
     monkeypatch.setattr("experiments.system.locks.PATIENCE", 0.1)
     with holder("compute_lock", tmp_path, seconds=1) as other, timing_lock():
         said = capsys.readouterr().out
-    assert f"waiting: a time is measured when nothing else computes: process {other.pid} (" in said
+    assert f"waiting: latency is measured when nothing else computes: process {other.pid} (" in said
     assert said.count("waiting") == 1
 
 

@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     assert (swept.returncode, swept.stderr) == (0, "")
     shipped = run(folder, "experiments.compare", "--require", "tflite_bytes < 1e6", "--register", "shipped")
     assert shipped.returncode == 0, shipped.stderr
-    assert "Its model registered as shipped, version 1." in shipped.stdout
+    assert "Model registered as shipped, version 1." in shipped.stdout
     return folder
 
 
@@ -124,7 +124,7 @@ def test_a_registered_model_says_why_it_was_chosen(store: Store) -> None:
 
 def test_the_same_run_is_registered_once(folder: Path) -> None:
     again = run(folder, "experiments.compare", "--register", "shipped")
-    assert "Its model was registered already, as shipped, version 1." in again.stdout
+    assert "Model already registered as shipped, version 1." in again.stdout
 
 
 def test_nothing_is_registered_where_no_run_meets_the_requirements(folder: Path, store: Store) -> None:

@@ -20,7 +20,7 @@ from experiments.tracking import Store, Tracking, connect, rows
 from experiments.tracking.checking import check
 from experiments.tracking.intact import missing_in, missing_of
 from experiments.tracking.places import Places, folder_of
-from experiments.tracking.relocation import moved, relocate
+from experiments.tracking.relocation import find_moved, relocate
 
 CONTENT = b"a TFLite file"
 PREDICTIONS = "truth,keras,tflite,float_reference\n1,1,2,3\n"
@@ -164,7 +164,7 @@ def test_a_latency_session_of_an_old_run_goes_into_the_copy(project: Path, tmp_p
 def test_moving_is_said_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here = renamed(project)
     opened(here, create=True)
-    assert f"was moved or copied here from {project}" in capsys.readouterr().out
+    assert f"was moved or copied from {project}" in capsys.readouterr().out
     opened(here, create=True)
     assert "moved" not in capsys.readouterr().out
 
@@ -196,7 +196,7 @@ def test_a_copy_of_the_database_alone_reads_the_recorded_files_and_writes_beside
 
 def test_a_folder_behind_a_link_is_not_a_moved_one(project: Path, tmp_path: Path) -> None:
     (link := tmp_path / "link").symlink_to(project)
-    assert moved(link / "mlflow.db") == []
+    assert find_moved(link / "mlflow.db") == []
     store = opened(link, create=True)
     assert store.client.get_experiment(store.experiment_id).artifact_location == (project / "mlruns").as_uri()
 
@@ -238,8 +238,8 @@ def test_missing_files_are_said_once_with_the_command_that_lists_them(
     shutil.rmtree(project / "mlruns")
     store = opened(project)
     assert [store.predictions(the_run(store)) for _ in range(3)] == [None] * 3
-    assert capsys.readouterr().err.count("files of its runs are missing") == 1
-    with pytest.raises(UserError, match=rf"its {MODEL} is missing; looked in {project}/mlruns"):
+    assert capsys.readouterr().err.count("files of runs are missing") == 1
+    with pytest.raises(UserError, match=rf"its {MODEL} is missing; searched {project}/mlruns"):
         store.fetch(the_run(store), MODEL, project)
 
 
@@ -252,7 +252,7 @@ def test_relocate_mends_every_address_at_once(project: Path, capsys: pytest.Capt
     here = renamed(project)
     relocate(here / "mlflow.db")
     assert str(project) not in recorded_paths(here / "mlflow.db")
-    assert moved(here / "mlflow.db") == []
+    assert find_moved(here / "mlflow.db") == []
     store = opened(here, create=True)
     assert "moved" not in capsys.readouterr().out
     version = store.client.get_model_version("best", "1")
@@ -270,7 +270,9 @@ def test_relocate_keeps_addresses_of_files_that_did_not_come_along(project: Path
     here = copied(project)
     shutil.rmtree(here / "mlruns")
     before = opened(project)
-    assert not [each for each in moved(here / "mlflow.db") if each.table == "runs" and the_run(before) in each.recorded]
+    assert not [
+        each for each in find_moved(here / "mlflow.db") if each.table == "runs" and the_run(before) in each.recorded
+    ]
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -289,7 +291,7 @@ def test_the_commands_end_as_they_say(
     uri = f"--uri=sqlite:///{here}/mlflow.db"
     before = (here / "mlflow.db").read_bytes()
     assert command(monkeypatch, "relocate", "--dry-run", uri) == 0
-    assert "would be mended" in capsys.readouterr().out
+    assert "would be updated" in capsys.readouterr().out
     assert (here / "mlflow.db").read_bytes() == before
     assert command(monkeypatch, "check", uri) == 1
     assert command(monkeypatch, "relocate", uri) == 0
@@ -299,10 +301,10 @@ def test_the_commands_end_as_they_say(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["check", "--uri", "http://127.0.0.1:9"], "only SQLite files"),
-        (["check", "--uri", "sqlite:///nothing.db"], "there is no file"),
-        (["relocate", "--uri", "mlflow.db"], "give sqlite:///FILE.db"),
-        (["check", "--dry-run"], "has an effect with relocate only"),
+        (["check", "--uri", "http://127.0.0.1:9"], "requires an SQLite file"),
+        (["check", "--uri", "sqlite:///nothing.db"], "no file "),
+        (["relocate", "--uri", "mlflow.db"], "requires sqlite:///FILE.db"),
+        (["check", "--dry-run"], "requires relocate"),
     ],
 )
 def test_mistakes_are_one_message(
@@ -320,7 +322,7 @@ def test_a_database_of_another_program_is_left_alone(
         database.execute("CREATE TABLE runs (artifact_uri)")
         database.commit()
     assert command(monkeypatch, verb, f"--uri=sqlite:///{tmp_path}/other.db") == 2
-    assert "is no store of MLflow" in capsys.readouterr().err
+    assert "is not an MLflow store" in capsys.readouterr().err
 
 
 def told_of(folder: Path) -> dict[str, tuple[str, ...]]:
@@ -331,7 +333,7 @@ def test_check_finds_files_that_are_gone(project: Path) -> None:
     run_id = the_run(opened(project))
     (project / "mlruns" / run_id / "artifacts" / MODEL).unlink()
     ((one,),) = told_of(project).values()
-    assert one.startswith(f"{run_id} (none): {MODEL} is missing; looked in {project}")
+    assert one.startswith(f"{run_id} (none): {MODEL} is missing; searched {project}")
 
 
 def test_check_does_not_miss_the_files_of_a_run_that_was_made_anew(project: Path) -> None:
@@ -352,10 +354,10 @@ def test_check_finds_what_stopped_processes_have_left(project: Path) -> None:
     (orphan := project / "mlruns" / ("0" * 32)).mkdir()
     (partial := project / "mlflow.db.partial").touch()
     found = told_of(project)
-    assert found["runs say RUNNING, but their process is gone"] == (f"{run_id} (killed)",)
-    assert found["models say PENDING, and no run will finish them"] == (model,)
-    assert found["folders belong to nothing in the database"] == (str(orphan),)
-    assert found["files were left by processes that were stopped"] == (str(partial),)
+    assert found["runs marked RUNNING whose process has ended"] == (f"{run_id} (killed)",)
+    assert found["models marked PENDING whose run has ended"] == (model,)
+    assert found["folders of unknown runs or models"] == (str(orphan),)
+    assert found["files left by killed processes"] == (str(partial),)
     assert len(found) == 4
 
 
@@ -365,7 +367,7 @@ def test_check_does_not_call_a_run_stuck_that_goes_on_here_or_may_elsewhere(proj
     elsewhere = store.open_sweep("elsewhere", {})
     store.client.set_tag(elsewhere, "host", "another-machine")
     assert told_of(project) == {
-        "runs say RUNNING on another machine, which cannot be seen from here": (
+        "runs marked RUNNING on another machine, which cannot be checked from here": (
             f"{elsewhere} (elsewhere), begun on another-machine",
         )
     }
@@ -398,7 +400,7 @@ def test_a_finished_run_that_lacks_a_file_is_not_reused_and_that_is_said(
     store = opened(project)
     (project / "mlruns" / the_run(store) / "artifacts" / name).unlink()
     assert store.reuse("a key", None, 0) is None
-    assert f"made anew: run {the_run(store)} is finished, but {name} is missing" in capsys.readouterr().out
+    assert f"repeated: run {the_run(store)} is finished, but {name} is missing" in capsys.readouterr().out
 
 
 def test_a_finished_run_without_its_results_is_not_reused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -414,7 +416,7 @@ def test_a_finished_run_whose_model_was_deleted_is_not_reused(project: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [(b"short", "has 5 bytes instead of 13"), (CONTENT[::-1], "is not the file that was recorded")]
+    ("content", "told"), [(b"short", "has 5 bytes instead of 13"), (CONTENT[::-1], "has changed since it was recorded")]
 )
 def test_another_file_under_the_name_is_not_taken_for_the_recorded_one(
     content: bytes, told: str, tmp_path: Path

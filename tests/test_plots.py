@@ -308,7 +308,7 @@ class Kept:
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(compare, "existing", lambda *_: Kept())
+    monkeypatch.setattr(compare, "open_existing", lambda *_: Kept())
     monkeypatch.setattr(sys, "argv", ["compare", *arguments])
     compare.main()
 

@@ -11,7 +11,7 @@ import pytest
 from experiments.system import progress
 from experiments.system.errors import UserError
 from experiments.system.progress import shown_here
-from experiments.system.temporary import own_folder
+from experiments.system.temporary import user_folder
 from tests.conftest import ENVIRONMENT
 
 CHILD = """
@@ -102,10 +102,10 @@ def test_a_folder_whose_name_is_too_long_for_sockets_is_named(tmp_path: Path, mo
     place.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(place))
     monkeypatch.delenv("QUANTIZATION_PROGRESS", raising=False)
-    own_folder.cache_clear()
+    user_folder.cache_clear()
     with (
-        pytest.raises(UserError, match=r"no socket can be made there .* with a short name, such as TMPDIR=/tmp"),
+        pytest.raises(UserError, match=r"a socket requires a shorter path .* such as TMPDIR=/tmp"),
         shown_here(),
     ):
         pass
-    own_folder.cache_clear()
+    user_folder.cache_clear()

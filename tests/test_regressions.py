@@ -202,7 +202,7 @@ def test_what_a_gate_refuses_is_not_registered(
 ) -> None:
     FORMS["csv"].write(frame([row("none", tflite_bytes=9.0)]), tmp_path / "previous.csv")
     gates = ["--require", required, "--against", str(tmp_path / "previous.csv"), "--max-growth", "tflite_bytes=0"]
-    monkeypatch.setattr(compare, "existing", lambda *_: Kept())
+    monkeypatch.setattr(compare, "open_existing", lambda *_: Kept())
     monkeypatch.setattr(sys, "argv", ["compare", "--register", "shipped", *gates])
 
     with pytest.raises(SystemExit) as ended:

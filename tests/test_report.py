@@ -380,18 +380,18 @@ def test_a_page_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--margin", "1"], "--margin: decides in the report alone"),
+        (["--margin", "1"], "--margin: requires the report"),
         (["--margin", "1", "--pivot", "strategy", "epochs", "tflite_bytes"], "--margin: has no effect with --pivot"),
-        (["--margin", "-1", "--out", "report.html"], "--margin -1: give points of accuracy"),
-        (["--margin", "nan", "--out", "report.html"], "--margin nan: give points of accuracy"),
-        (["--by-name"], "--by-name: says how runs are matched with earlier ones"),
+        (["--margin", "-1", "--out", "report.html"], "--margin -1: requires points of accuracy"),
+        (["--margin", "nan", "--out", "report.html"], "--margin nan: requires points of accuracy"),
+        (["--by-name"], "--by-name: requires an earlier comparison"),
     ],
 )
 def test_a_setting_of_the_comparison_that_decides_nothing_is_refused(
     arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = SimpleNamespace(rows=lambda _: [row("none")], predictions=lambda _: None)
-    monkeypatch.setattr(compare, "existing", lambda *_: store)
+    monkeypatch.setattr(compare, "open_existing", lambda *_: store)
     monkeypatch.setattr(sys, "argv", ["compare", *arguments])
     with pytest.raises(SystemExit) as ended:
         compare.main()

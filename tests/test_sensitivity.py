@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.model import Architecture
-from experiments.sensitivity import Measure, Measured, Options, _split, nearest, smallest_within
+from experiments.sensitivity import Measure, Measured, Options, _split, find_smallest, round_to_levels
 from experiments.statistics.estimates import Estimate
 from experiments.system.errors import UserError
 from tests.conftest import ENVIRONMENT, run, save_images
@@ -45,14 +45,14 @@ def measure_with(drops: dict[str, float], sizes: dict[str, int]) -> Measure:
 
 def test_everything_is_quantized_where_nothing_is_lost() -> None:
     measure = measure_with(dict.fromkeys(MANY, 0.0), dict.fromkeys(MANY, 10))
-    assert smallest_within(MANY, measure, 0.0).chosen == MANY
+    assert find_smallest(MANY, measure, 0.0).chosen == MANY
 
 
 @pytest.mark.parametrize("units", [FEW, MANY], ids=["every choice", "step by step"])
 def test_the_layer_that_costs_too_much_stays_float(units: tuple[str, ...]) -> None:
     drops = {unit: 0.1 if unit == "b" else 0.0 for unit in units}
     measure = measure_with(drops, dict.fromkeys(units, 10))
-    assert set(smallest_within(units, measure, 0.01).chosen) == set(units) - {"b"}
+    assert set(find_smallest(units, measure, 0.01).chosen) == set(units) - {"b"}
 
 
 IMAGES = 2000
@@ -69,13 +69,13 @@ def images_lost(file: Measured) -> int:
     LOST,
 )
 def test_a_proposal_keeps_the_bound(drops: dict[str, float], sizes: dict[str, int], max_drop: float) -> None:
-    assert images_lost(smallest_within(MANY, measure_with(drops, sizes), max_drop)) <= round(max_drop * IMAGES)
+    assert images_lost(find_smallest(MANY, measure_with(drops, sizes), max_drop)) <= round(max_drop * IMAGES)
 
 
 @given(st.fixed_dictionaries(dict.fromkeys(FEW, LOST)), LOST)
 def test_of_few_layers_no_smaller_choice_keeps_the_bound(drops: dict[str, float], max_drop: float) -> None:
     measure = measure_with(drops, {"a": 1, "b": 2, "c": 4})
-    proposed = smallest_within(FEW, measure, max_drop)
+    proposed = find_smallest(FEW, measure, max_drop)
     smaller = [measure(set(FEW) - {unit}) for unit in FEW] + [measure(FEW)]
     assert not [
         file for file in smaller if file.bytes < proposed.bytes and images_lost(file) <= round(max_drop * IMAGES)
@@ -84,22 +84,22 @@ def test_of_few_layers_no_smaller_choice_keeps_the_bound(drops: dict[str, float]
 
 def test_a_file_that_loses_exactly_as_much_as_is_allowed_is_within() -> None:
     measure = measure_with({"a": 1 - 0.998, "b": 0.0, "c": 0.0}, {"a": 1, "b": 2, "c": 4})  # a little over 0.002
-    assert smallest_within(FEW, measure, 0.002).chosen == FEW
+    assert find_smallest(FEW, measure, 0.002).chosen == FEW
 
 
 def test_values_are_rounded_to_the_nearest_level_and_stay_where_there_is_none() -> None:
     values = np.array([[-9.0, 0.4, 0.6, 9.0]], np.float32)
-    assert nearest(values, np.array([-1.0, 0.0, 1.0])).tolist() == [[-1.0, 0.0, 1.0, 1.0]]
-    assert nearest(values, np.empty(0)) is values
+    assert round_to_levels(values, np.array([-1.0, 0.0, 1.0])).tolist() == [[-1.0, 0.0, 1.0, 1.0]]
+    assert round_to_levels(values, np.empty(0)) is values
 
 
 @pytest.mark.tensorflow
 def test_every_layer_of_a_network_with_branches_is_measured_alone() -> None:
     from experiments.runs.configuration import compose_request
-    from experiments.sensitivity import find
+    from experiments.sensitivity import measure_layers
 
     overrides = ["model=resnet8", "epochs=0", "dataset.train_samples=300", "dataset.test_samples=10"]
-    findings = find(compose_request(overrides).experiment, Options(images=20, max_drop=1.0))
+    findings = measure_layers(compose_request(overrides).experiment, Options(images=20, max_drop=1.0))
     assert {"stem", "conv_0a", "add_0", "shortcut_1", "pool", "dense"} <= set(findings.alone)
     assert findings.proposal.chosen == findings.units
     assert findings.rounded.rms_logit_error > 0
@@ -109,11 +109,11 @@ def test_every_layer_of_a_network_with_branches_is_measured_alone() -> None:
 @pytest.mark.tensorflow
 def test_a_model_without_a_layer_to_choose_is_refused() -> None:
     from experiments.runs.configuration import compose_request
-    from experiments.sensitivity import find
+    from experiments.sensitivity import measure_layers
 
     asked = compose_request(["dataset.train_samples=20", "dataset.test_samples=10"]).experiment
-    with pytest.raises(UserError, match="model=article_cnn: none of its layers computes"):
-        find(replace(asked, model=Nothing()), Options())
+    with pytest.raises(UserError, match="model=article_cnn: requires a layer with weights"):
+        measure_layers(replace(asked, model=Nothing()), Options())
 
 
 @pytest.mark.tensorflow
@@ -124,7 +124,7 @@ def test_the_threads_that_are_asked_for_are_those_that_train() -> None:
         "def find(*_):\n"
         "    from experiments.training.loop import _threads\n"
         "    sys.exit(f'{_threads()} threads')\n"
-        "sensitivity.find = find\nsensitivity.main()"
+        "sensitivity.measure_layers = find\nsensitivity.main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, "threads=7"], env=ENVIRONMENT, capture_output=True, text=True, check=False
@@ -135,13 +135,13 @@ def test_the_threads_that_are_asked_for_are_those_that_train() -> None:
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
-        ("strategy=qat", "no strategy is chosen here"),
-        ("strategy.layers=[Dense]", "no strategy is chosen here"),
-        ("latency.seconds=1", "nothing is timed here"),
-        ("finetune.epochs=3", "nothing is trained here after the baseline"),
-        ("tracking=server", "nothing is recorded here"),
-        ("+tracking.uri=sqlite:///mlflow.db", "nothing is recorded here"),
-        ("resume=false", "nothing is recorded here"),
+        ("strategy=qat", "this command chooses layers, not a strategy"),
+        ("strategy.layers=[Dense]", "this command chooses layers, not a strategy"),
+        ("latency.seconds=1", "this command times nothing"),
+        ("finetune.epochs=3", "this command trains only the baseline"),
+        ("tracking=server", "this command records no run"),
+        ("+tracking.uri=sqlite:///mlflow.db", "this command records no run"),
+        ("resume=false", "this command records no run"),
     ],
 )
 def test_a_setting_without_effect_is_refused_and_those_that_count_are_named(argument: str, said: str) -> None:
@@ -173,7 +173,7 @@ def test_the_command_prints_a_proposal_and_writes_a_table_and_a_picture(tmp_path
     [
         ("max_drop=much", "max_drop=much"),
         ("images=0", "images=0"),
-        ("strategy=qat", "no strategy is chosen here"),
+        ("strategy=qat", "this command chooses layers, not a strategy"),
         ("model=resnet", "model=resnet: unknown option"),
     ],
 )

@@ -19,7 +19,7 @@ import pytest
 from benchmarks.harness.kill_at_write import KillAtWrite, When, build, changes, has_compiler
 from benchmarks.reading import fill
 from experiments.system.errors import UserError
-from experiments.tracking import Store, Tracking, connect, creation, existing
+from experiments.tracking import Store, Tracking, connect, creation, open_existing
 from experiments.tracking.database import open_for_reading
 
 needs_compiler = pytest.mark.skipif(
@@ -80,7 +80,7 @@ def journal_of(path: Path) -> Path:
 
 
 def opened(path: Path) -> Store:
-    return existing(f"sqlite:///{path}")
+    return open_existing(f"sqlite:///{path}")
 
 
 def rows_of(path: Path) -> list[tuple[object, ...]]:
@@ -153,7 +153,7 @@ def test_a_journal_without_its_database_does_not_get_into_a_new_one(
     copied.unlink()
     store = connect(Tracking(uri=f"sqlite:///{copied}"))
     assert store.rows("all") == []
-    assert "was left by a database that is gone: moved to" in capsys.readouterr().out
+    assert "belongs to a deleted database: moved to" in capsys.readouterr().out
     assert len(list(copied.parent.glob("*.left-behind"))) == 1
 
 
@@ -207,8 +207,8 @@ def test_an_unfinished_change_that_cannot_be_undone_here_names_the_file_and_the_
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
     of_another_user.chmod(0o755)
-    assert "mlflow.db-journal holds what it takes to undo that, but" in done.stderr
-    assert f"{path} (of {path.owner()}) may not be written by this user" in done.stderr
+    assert "To roll back its change from mlflow.db-journal" in done.stderr
+    assert f"requires write access to {path}, which belongs to {path.owner()}" in done.stderr
 
 
 def test_a_store_that_may_not_be_written_is_read(filled: Path, of_another_user: Path) -> None:
@@ -248,13 +248,13 @@ def half_made(empty: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Pa
 
 def test_a_half_made_store_is_made_anew_by_a_run(half_made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert connect(Tracking(uri=f"sqlite:///{half_made}")).rows("all") == []
-    assert "was the beginning of a store without any run" in capsys.readouterr().out
+    assert "was an incomplete store without runs" in capsys.readouterr().out
     assert half_made.with_name("mlflow.db.unfinished").exists()
 
 
 def test_a_half_made_store_is_said_to_be_one_where_it_is_only_read(half_made: Path) -> None:
     before = half_made.read_bytes()
-    with pytest.raises(UserError, match=r"there is no finished store in .*Run `python -m experiments\.run`"):
+    with pytest.raises(UserError, match=r"there is no finished store in .*Type `python -m experiments\.run`"):
         opened(half_made)
     assert half_made.read_bytes() == before
 

@@ -132,13 +132,13 @@ def test_tables_that_nobody_has_looked_at_are_left_to_the_api(
     opened = connect(unknown, create=False)
     assert exactly(opened.rows("all")) == exactly(store.rows("all"))
     assert opened.others() == str(OTHERS)
-    assert capsys.readouterr().out.count("runs are read through MLflow's API") == 1
+    assert capsys.readouterr().out.count("Runs are read through MLflow's API") == 1
 
 
 def test_a_store_that_mlflow_itself_refuses_is_one_message(copied: Path) -> None:
     with sqlite3.connect(copied) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
-    with pytest.raises(UserError, match=r"copied\.db: cannot be used .*451aebb31d03.*mlflow db upgrade"):
+    with pytest.raises(UserError, match=r"copied\.db: not usable .*451aebb31d03.*mlflow db upgrade"):
         connect(Tracking(uri=f"sqlite:///{copied}"), create=False)
 
 

@@ -44,13 +44,13 @@ FILES = {
     "cut": (dense_file().content[:60], "damaged"),
     "offsets": (b"\xff\xff\xff\x7fTFL3" + bytes(40), "damaged"),
     "string": (typed(schema.TensorType.STRING), "takes string values; one that takes images takes numbers"),
-    "complex": (typed(schema.TensorType.COMPLEX64), "takes complex64 values"),
-    "bool": (typed(schema.TensorType.BOOL), "takes bool values"),
-    "index": (typed(schema.TensorType.INT64), "takes int64 values; one that takes images takes floats or quantized"),
-    "dynamic": (shaped(1, -1), r"shape \(1, -1\), whose size is not fixed"),
-    "nothing": (shaped(1, 0), "whose size is not fixed"),
-    "scalar": (shaped(), "whose size is not fixed"),
-    "huge": (shaped(1, 2**31 - 1, 2**31 - 1, 2**31 - 1), "GiB are the most"),
+    "complex": (typed(schema.TensorType.COMPLEX64), "The input is complex64"),
+    "bool": (typed(schema.TensorType.BOOL), "The input is bool"),
+    "index": (typed(schema.TensorType.INT64), "The input is int64; a timing requires float or quantized"),
+    "dynamic": (shaped(1, -1), r"shape \(1, -1\) is not fixed"),
+    "nothing": (shaped(1, 0), "is not fixed"),
+    "scalar": (shaped(), "is not fixed"),
+    "huge": (shaped(1, 2**31 - 1, 2**31 - 1, 2**31 - 1), "GiB are allowed"),
 }
 
 

@@ -24,7 +24,7 @@ from mlflow.store.entities import PagedList
 from experiments.record.identity import Identity
 from experiments.record.run_record import Setting
 from experiments.system.errors import UserError
-from experiments.system.processes import alive
+from experiments.system.processes import is_running
 from experiments.tracking import Store, Tracking, await_server, connect, connection
 
 GONE = Tracking(uri="http://127.0.0.1:9")
@@ -62,7 +62,7 @@ def test_an_experiment_that_somebody_else_makes_at_the_same_moment_is_shared() -
 def test_an_address_at_which_nothing_answers_is_told_with_what_to_type(address: str, told: str) -> None:
     with pytest.raises(UserError, match=told) as refused:
         connect(Tracking(uri=address), create=False)
-    assert "for nothing answers there" in str(refused.value)
+    assert "no server answers" in str(refused.value)
     assert not re.search("HTTPConnectionPool|urllib3|retries", str(refused.value))
 
 
@@ -181,7 +181,7 @@ def test_an_old_server_that_cannot_count_runs_of_other_programs_says_nothing_of_
 
 
 def test_a_server_that_refuses_for_another_reason_is_heard() -> None:
-    with pytest.raises(UserError, match="does not allow this to the user"):
+    with pytest.raises(UserError, match="requires more permissions for the user"):
         Store(Refusing("PERMISSION_DENIED"), "7", GONE).others()  # type: ignore[arg-type]
 
 
@@ -257,7 +257,7 @@ def a_folder(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("made", "told"),
     [
-        (foreign, "is no store of MLflow"),
+        (foreign, "is not an MLflow store"),
         (no_database, "cannot be read as a database"),
         (a_folder, "cannot be read as"),
     ],
@@ -275,7 +275,7 @@ def test_what_is_no_store_is_refused_and_left_as_it_is(
 @pytest.mark.parametrize("name", ["a?b", "a%20b"])
 def test_a_path_that_an_address_cannot_hold_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()
-    with pytest.raises(UserError, match="means something else in an address"):
+    with pytest.raises(UserError, match="a special meaning in an address"):
         connect(Tracking(uri=f"sqlite:///{tmp_path / name}/mlflow.db"))
 
 
@@ -338,4 +338,4 @@ def test_a_process_that_nobody_has_buried_is_not_alive() -> None:
         started = psutil.Process(process.pid).create_time()
         while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.01)
-        assert not alive(f"{process.pid}@{started:.0f}")
+        assert not is_running(f"{process.pid}@{started:.0f}")

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from benchmarks.tables.markdown import markdown
-from experiments.sensitivity import advice
+from experiments.sensitivity import describe_advice
 from experiments.statistics.estimates import Estimate
 from experiments.statistics.rounding import points
 from experiments.tracking.schema import heading
@@ -33,6 +33,6 @@ def published_table(table: pd.DataFrame) -> str:
     cost = {file["layer"]: file["rms_logit_error"] for file in files if file["what"] == "alone in int8"}
     (rounding,) = [file["rms_logit_error"] for file in files if file["what"] == "rounded to int8"]
     return (
-        f"{markdown(shown)}\n{advice(cost, rounding)}\n"
+        f"{markdown(shown)}\n{describe_advice(cost, rounding)}\n"
         f"{proposal['what'].capitalize()}: `strategy.layers=[{proposal['layer']}]`, {proposal['bytes']:,} bytes.\n"
     )

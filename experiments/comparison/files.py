@@ -13,7 +13,7 @@ from experiments.comparison.columns import public
 from experiments.comparison.compared import Comparison
 from experiments.comparison.display import display_table, note
 from experiments.system.errors import UserError, suggestion
-from experiments.system.escaping import markdown_text, spreadsheet_text, visible
+from experiments.system.escaping import escape_control, markdown_text, spreadsheet_text
 from experiments.system.extras import require
 from experiments.system.progress import say
 
@@ -73,7 +73,7 @@ def _json(table: pd.DataFrame, path: Path) -> None:
 
 def _excel(table: pd.DataFrame, path: Path) -> None:
     with pd.ExcelWriter(path, engine="openpyxl") as writer:
-        shown = with_texts(table, visible)  # the format has no control characters
+        shown = with_texts(table, escape_control)  # the format has no control characters
         shown.to_excel(writer, index=False, sheet_name="comparison", freeze_panes=(1, 1))
         for row in writer.sheets["comparison"].iter_rows():
             for cell in row:

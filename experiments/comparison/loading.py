@@ -12,7 +12,7 @@ from experiments.comparison.query import only
 from experiments.comparison.terminal import plain, show
 from experiments.system.errors import UserError
 from experiments.system.progress import print_whole, say
-from experiments.tracking import REUSED, Row, Store, Tracking, existing
+from experiments.tracking import REUSED, Row, Store, Tracking, open_existing
 
 
 def load(uri: str = Tracking.uri, experiment: str = Tracking.experiment, sweep: str = "latest") -> pd.DataFrame:
@@ -21,7 +21,7 @@ def load(uri: str = Tracking.uri, experiment: str = Tracking.experiment, sweep: 
     Raises:
         UserError: there is no such store, experiment or sweep, or no run in it.
     """
-    return public(frame(newest(_rows(existing(uri, experiment), sweep))))
+    return public(frame(newest(_rows(open_existing(uri, experiment), sweep))))
 
 
 def loaded(store: Store, sweep: str) -> pd.DataFrame:

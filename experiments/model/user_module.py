@@ -14,7 +14,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from experiments.system.errors import UserError, first_line
-from experiments.system.files import check_regular, expanded
+from experiments.system.files import check_regular, expand_path
 from experiments.system.user_code import is_user_code, with_imports
 
 REGISTER = "register_keras_serializable"
@@ -117,7 +117,7 @@ def find(given: str) -> UserModule:
 
 
 def _by_path(given: str) -> UserModule:
-    path = expanded(given).absolute()
+    path = expand_path(given).absolute()
     if (path / "__init__.py").is_file():
         return UserModule(given, path / "__init__.py", path.name, path.parent)
     if not path.exists():

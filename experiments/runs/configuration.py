@@ -21,9 +21,9 @@ from experiments.runs.refusals import explain, flatten, is_configuration_error, 
 from experiments.runs.targets import make, recorded_option
 from experiments.strategy import Strategy
 from experiments.system.cache import Cache
-from experiments.system.errors import UserError, spelled, suggestion
+from experiments.system.errors import UserError, format_value, suggestion
 from experiments.system.machine import usable_cores
-from experiments.system.options import CONF, OPTION, problems
+from experiments.system.options import CONF, OPTION, describe_errors
 from experiments.tracking import Tracking
 from experiments.training.loop import Training
 
@@ -171,7 +171,7 @@ def _check_keys(settings: Mapping[str, Any]) -> None:
     for key in GROUPS:
         if not isinstance(settings[key], dict):
             raise UserError(
-                f"{key}={spelled(settings[key])}: {key} requires an option. See python -m experiments.run --help."
+                f"{key}={format_value(settings[key])}: {key} requires an option. See python -m experiments.run --help."
             )
 
 
@@ -188,7 +188,7 @@ def _check_numbers(key: str, settings: Mapping[str, Any], made: Any) -> None:
     for name, given in settings.items():
         held, where = getattr(made, name, given), f"{key}.{name}".strip(".")
         if isinstance(given, bool) and not isinstance(held, bool) and isinstance(held, int | float):
-            raise UserError(f"{where}={spelled(given)}: requires a number.")
+            raise UserError(f"{where}={format_value(given)}: requires a number.")
         if isinstance(given, float) and isinstance(held, int):
             raise UserError(f"{where}={given}: requires an integer, such as {held}.")
         if isinstance(held, int) and abs(held) >= INTEGER_LIMIT:
@@ -199,6 +199,6 @@ def _read_switches(values: Mapping[str, Any]) -> Switches:
     try:
         switches = Switches(**values)
     except ValidationError as error:
-        raise UserError(problems("", error)) from error
+        raise UserError(describe_errors("", error)) from error
     _check_numbers("", values, switches)
     return switches

@@ -107,7 +107,7 @@ def _run_and_record(request: Request, store: Store, run_id: str) -> None:
 
 def _run(request: Request, store: Store, run_id: str) -> RunRecord:
     try:
-        with store.watched(run_id):
+        with store.recording_system_metrics(run_id):
             return run_in_process(request.experiment)
     except RunFailed as error:
         failure = error.failure

@@ -32,16 +32,16 @@ from experiments.runs.pipeline import Experiment
 from experiments.runs.refusals import explain
 from experiments.runs.slurm import check_slurm
 from experiments.runs.worker import check_in_process, preload
-from experiments.system.disk import check_writable, explained
+from experiments.system.disk import check_writable, explain_os_error
 from experiments.system.errors import UserError
-from experiments.system.escaping import visible
+from experiments.system.escaping import escape_control
 from experiments.system.extras import require
 from experiments.system.machine import usable_cores
 from experiments.system.progress import advance, bar, flush, say, shown_here
 from experiments.system.silence import ignore_schemas_of_launchers
 from experiments.system.stamp import stamp, typed
 from experiments.system.stopping import is_stopped, raise_if_stopped, stop_handled
-from experiments.system.temporary import own_folder, temporary_folder
+from experiments.system.temporary import temporary_folder, user_folder
 from experiments.tracking import REUSED, Row, Status, Store, Tracking, check_answer, connect
 from hydra_plugins.checked_sweeper import CheckedSweeper
 
@@ -68,7 +68,7 @@ def _ends_sweep_on_error(hook: Callable[P, None]) -> Callable[P, None]:
         try:
             hook(*args, **kwargs)
         except (UserError, HydraException, OmegaConfBaseException) as error:
-            sys.stderr.write(f"{visible(explain(error))}\n")
+            sys.stderr.write(f"{escape_control(explain(error))}\n")
             sys.exit(2 if hook.__name__ in FIRST else 1)  # 2: nothing was run
         except Exception:  # noqa: BLE001  # any error is shown and fails the sweep
             traceback.print_exc()
@@ -208,7 +208,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
                 yield folder
                 self._store.attach(self._sweep, folder)
         except OSError as error:
-            reason = explained(error, own_folder())
+            reason = explain_os_error(error, user_folder())
             raise UserError(f"The {what} cannot be written ({reason}). Free space there, or set TMPDIR.") from error
 
     def _close_early(self) -> None:
@@ -246,7 +246,7 @@ def _run_line(row: Row, run_names: Mapping[str, str], text: str) -> str:
 def _print_list(heading: str, items: Sequence[str]) -> None:
     """Print a list on standard error, if it has items."""
     if items:
-        sys.stderr.write(visible("\n  ".join([heading, *items])) + "\n")
+        sys.stderr.write(escape_control("\n  ".join([heading, *items])) + "\n")
 
 
 def check_same_store(places: Sequence[Tracking]) -> None:
@@ -273,8 +273,8 @@ def check_folder(setting: str, folder: object) -> None:
         check_writable(Path(str(folder)))
     except OSError as error:
         raise UserError(
-            f"{setting}={folder}: the folder is not writable ({explained(error)}). Run in a writable folder with free "
-            f"space, or set {setting}=FOLDER."
+            f"{setting}={folder}: the folder is not writable ({explain_os_error(error)}). Run in a writable "
+            f"folder with free space, or set {setting}=FOLDER."
         ) from error
 
 

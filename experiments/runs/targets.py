@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from experiments.system.errors import UserError, first_line, spelled, suggestion
+from experiments.system.errors import UserError, first_line, format_value, suggestion
 from experiments.system.keras_version import choose_keras_2
-from experiments.system.options import CONF, problems
+from experiments.system.options import CONF, describe_errors
 
 Kind = TypeVar("Kind")
 TARGET = "_target_"
@@ -44,7 +44,7 @@ def make(key: str, settings: Mapping[str, Any], kind: type[Kind]) -> Kind:
     """
     named = settings.get(TARGET)
     if not isinstance(named, str) or not DOTTED.fullmatch(named):
-        given = "missing" if named is None else spelled(named)
+        given = "missing" if named is None else format_value(named)
         raise UserError(f"{key}: _target_ ({given}) requires the name of a subclass of {_name(kind)}.")
     values = {name: value for name, value in settings.items() if name != TARGET}
     for place in _special(values, key):
@@ -53,7 +53,7 @@ def make(key: str, settings: Mapping[str, Any], kind: type[Kind]) -> Kind:
     try:
         return made(**values)
     except ValidationError as error:
-        raise UserError(problems(key, error)) from error
+        raise UserError(describe_errors(key, error)) from error
     except UserError:
         raise
     except Exception as error:  # the class may be a user's own

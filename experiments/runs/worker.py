@@ -29,12 +29,12 @@ from experiments.record.identity import Identity
 from experiments.record.run_record import RunRecord
 from experiments.runs import fork_server
 from experiments.runs.pipeline import Experiment
-from experiments.system.disk import NO_ROOM, explained
+from experiments.system.disk import NO_SPACE, explain_os_error
 from experiments.system.errors import UserError, first_line
 from experiments.system.locks import remove_dead_names
 from experiments.system.progress import ADDRESS, flush, shown_here
 from experiments.system.stopping import raise_if_stopped
-from experiments.system.temporary import own_folder, temporary_folder
+from experiments.system.temporary import temporary_folder, user_folder
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -68,8 +68,8 @@ class Failure:
             case UserError():
                 return Failure(str(error), _traceback_of(error), is_user_error=True)
             case OSError():
-                reason = explained(error, Path(tempfile.gettempdir()), Path.cwd())
-                if error.errno in NO_ROOM:
+                reason = explain_os_error(error, Path(tempfile.gettempdir()), Path.cwd())
+                if error.errno in NO_SPACE:
                     reason += ". Free space there, or use another disk: TMPDIR=FOLDER, cache.dir=FOLDER"
             case MemoryError():
                 reason = f"{first_line(error)}.{_memory_limit()}"
@@ -99,7 +99,7 @@ def preload(extra: Iterable[str]) -> None:
     try:
         _start_fork_server()
     except OSError as error:
-        raise UserError(f"The process for the runs could not be started: {explained(error)}.") from error
+        raise UserError(f"The process for the runs could not be started: {explain_os_error(error)}.") from error
 
 
 def _start_fork_server() -> None:
@@ -203,13 +203,15 @@ def _end(process: BaseProcess) -> None:
     if process.pid is not None:
         process.kill()
         process.join()
-        remove_dead_names(own_folder())
+        remove_dead_names(user_folder())
 
 
 def _explain_start_failure(error: OSError | EOFError) -> Failure:
     """Explain why the process of a run could not be started: a limit of the system, or a dead fork server."""
     if not isinstance(error, EOFError | ConnectionError):
-        return Failure(f"The process of this run could not be started: {explained(error)}.", _traceback_of(error))
+        return Failure(
+            f"The process of this run could not be started: {explain_os_error(error)}.", _traceback_of(error)
+        )
     ended = f"The process that loads TensorFlow for all runs {_describe_exit(_exit_code_of_fork_server())}"
     if not _fork_server_errors().exists():
         return Failure(f"{ended}.{_memory_limit()}", _traceback_of(error))
@@ -238,7 +240,7 @@ def _exit_code_of_fork_server() -> int | None:
 
 def _run(sender: "Connection[Any, Any]", request: bytes, folder: str, address: str) -> None:
     """Entry point of the run's process: send back its record, or why there is none."""
-    own_folder()  # before TMPDIR changes, since the machine-wide locks are there
+    user_folder()  # before TMPDIR changes, since the machine-wide locks are there
     os.environ["TMPDIR"] = tempfile.tempdir = folder  # what AutoGraph leaves there is removed with the folder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and kills this process
     os.environ[ADDRESS] = address

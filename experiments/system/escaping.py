@@ -1,18 +1,18 @@
-"""Text from elsewhere, made harmless for what shows it: names in a store and in a model file may be anybody's.
+"""Escaping of untrusted text for the program that shows it: names in stores and model files may come from anyone.
 
-Each form has its own function, for one program runs what another one shows.
+Each output format has its own function, since programs interpret different characters.
 """
 
 import re
 
-# What a terminal obeys instead of showing it, and what reverses the direction in which text is read; lines may break.
-_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-# A cell that a spreadsheet takes for a formula: https://owasp.org/www-community/attacks/CSV_Injection names the signs,
-# of which there are wide forms too. The mark may be there already, so that what is taken off is what was put on.
+# Control characters of terminals, and characters that change the text direction; line breaks are allowed.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# A cell that a spreadsheet takes for a formula: https://owasp.org/www-community/attacks/CSV_Injection lists the signs,
+# which have full-width forms too. Existing marks are included, so that removing one mark always restores the text.
 MARK = "'"
 _FORMULA = re.compile(rf"{MARK}*[=+\-@\t\n＝＋－＠]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-# What Markdown makes more of than text: HTML, entities, code, links and images, and addresses that become links.
+# Markdown syntax: HTML, entities, code, links and images, and addresses that become links.
 _MARKDOWN = (
     (re.compile(r"\\"), r"\\\\"),
     (re.compile(r"&(?=#?\w+;)"), "&amp;"),
@@ -26,30 +26,30 @@ _MARKDOWN = (
 )
 
 
-def visible(text: str) -> str:
-    r"""The text as a terminal may have it: its control characters written out, as \x1b."""
-    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+def escape_control(text: str) -> str:
+    r"""Escape control characters for a terminal, as \x1b."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks, which end a row, a cell or a paragraph."""
+    """Replace line breaks, which would end a row, a cell or a paragraph, by spaces."""
     return re.sub(r"\s*[\r\n]\s*", " ", text)
 
 
 def spreadsheet_text(text: str) -> str:
-    """A cell of a CSV file that no spreadsheet takes for a formula; numbers stay numbers."""
-    text = visible(text)  # some programs end a row at a carriage return
+    """Escape a CSV cell so that no spreadsheet takes it for a formula; numbers stay numbers."""
+    text = escape_control(text)  # some programs end a row at a carriage return
     return f"{MARK}{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
 def from_spreadsheet_text(text: str) -> str:
-    """The text of which `spreadsheet_text` made a cell; control characters stay written out."""
+    """Undo `spreadsheet_text`, except for escaped control characters."""
     return text.removeprefix(MARK) if _FORMULA.match(text) else text
 
 
 def markdown_text(text: str) -> str:
-    """Text for a line or a cell of Markdown that shows it as it is: no HTML, no links, no images, no code."""
-    text = visible(one_line(text))
+    """Escape text for a line or cell of Markdown, so that it is shown literally."""
+    text = escape_control(one_line(text))
     for special, harmless in _MARKDOWN:
         text = special.sub(harmless, text)
     return text

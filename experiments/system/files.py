@@ -1,4 +1,4 @@
-"""Files that users name: `~` is the home folder, and only regular files of a size that memory can hold are read."""
+"""Files that users name: `~` is expanded, and only regular files that fit into memory are read."""
 
 import stat
 from argparse import ArgumentTypeError
@@ -20,11 +20,11 @@ KINDS = {
 }
 
 
-def expanded(path: Any) -> Path:
-    """A path as it was typed, with `~` expanded.
+def expand_path(path: Any) -> Path:
+    """Expand `~` in a typed path.
 
     Raises:
-        ValueError: it is empty, or names the home folder of a user that there is not.
+        ValueError: the path is empty, or names the home folder of an unknown user.
     """
     match path:
         case Path():
@@ -32,30 +32,30 @@ def expanded(path: Any) -> Path:
         case str() if path.strip():
             named = Path(path)
         case _:
-            raise ValueError("the name of a file or folder is needed")
+            raise ValueError("requires the name of a file or folder")
     try:
         return named.expanduser()
     except RuntimeError as error:
-        raise ValueError("there is no such home folder; give the whole path") from error
+        raise ValueError("unknown home folder; give the full path") from error
 
 
 # A field of an option that names a file or folder.
-UserPath = Annotated[Path, BeforeValidator(expanded)]
+UserPath = Annotated[Path, BeforeValidator(expand_path)]
 
 
 def argument_path(text: str) -> Path:
-    """The type of an option of a command that names a file or folder."""
+    """Convert a command-line argument to a path; for use as argparse's `type`."""
     try:
-        return expanded(text)
+        return expand_path(text)
     except ValueError as error:
         raise ArgumentTypeError(f"{text!r}: {error}") from error
 
 
 def check_regular(path: Path, name: str) -> None:
-    """Whether there is a file to be read; `name` is what the message begins with, such as model.path=my.keras.
+    """Check that a file can be read; `name` is the start of the message, such as model.path=my.keras.
 
     Raises:
-        UserError: there is none, it is no regular file (a pipe or device may never end), or it is larger than memory.
+        UserError: the file does not exist, is not regular (reading a pipe or device may never end), or exceeds memory.
     """
     try:
         found = path.stat()
@@ -64,9 +64,9 @@ def check_regular(path: Path, name: str) -> None:
         raise UserError(f"{redacted(name)}: cannot be read ({reason}).") from error
     if not stat.S_ISREG(found.st_mode):
         kind = next((words for test, words in KINDS.items() if test(found.st_mode)), "something else")
-        raise UserError(f"{redacted(name)}: cannot be read, for it is {kind}. Give a file.")
+        raise UserError(f"{redacted(name)}: requires a file, not {kind}.")
     if found.st_size > (memory := psutil.virtual_memory().total):
         raise UserError(
-            f"{redacted(name)}: holds {found.st_size / 2**30:,.0f} GiB, and this machine has {memory / 2**30:.0f} GiB "
-            "of memory."
+            f"{redacted(name)}: the file has {found.st_size / 2**30:,.0f} GiB, but this machine has only "
+            f"{memory / 2**30:.0f} GiB of memory."
         )

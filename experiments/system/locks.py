@@ -1,7 +1,7 @@
-"""Locks between processes: the operating system gives them back when their holder dies, and who waits is told for whom.
+"""Locks between processes: the operating system releases them when the holder dies, and a waiting process names it.
 
-A lock is a file that its holder has locked (flock). It holds the name of its holder, and goes away when it is given
-back. Several processes can share a lock; each of them then has a file of its own beside it for its name.
+A lock is a file that its holder has locked with flock. The file contains the name of the holder and is removed when the
+lock is released. Several processes can share a lock; each then writes its name to its own file beside the lock.
 """
 
 import fcntl
@@ -18,37 +18,37 @@ from threading import Timer
 
 import psutil
 
-from experiments.system.processes import alive, this_process
+from experiments.system.processes import is_running, this_process
 from experiments.system.progress import say
 
-PATIENCE = 5.0  # seconds after which a wait is told
-SHARED_BY = ".shared-by-"  # between the name of a lock and that of a process that shares it
+PATIENCE = 5.0  # seconds after which a wait is reported
+SHARED_BY = ".shared-by-"  # separates the name of a lock and that of a process that shares it
 _NUMBERS = count()
 
 
 @contextmanager
 def file_lock(path: Path, reason: str, shared: bool = False) -> Iterator[None]:
-    """Hold the lock at this path, alone or with others; a long wait is told as `waiting: REASON`, and for whom.
+    """Hold the lock at this path, exclusive or shared; a long wait is reported as `waiting: REASON: HOLDER`.
 
     Raises:
-        OSError: the file cannot be made or locked.
+        OSError: the file cannot be created or locked.
     """
-    descriptor = _taken(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, reason)
+    descriptor = _acquire(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, reason)
     own = path.with_name(f"{path.name}{SHARED_BY}{this_process()}-{next(_NUMBERS)}") if shared else path
     try:
         _write_holder(own)
         yield
     finally:
-        with suppress(FileNotFoundError, PermissionError):  # in a folder of another user it stays
+        with suppress(FileNotFoundError, PermissionError):  # in another user's folder it cannot be removed
             own.unlink()
         os.close(descriptor)
 
 
 @contextmanager
 def file_lock_if_free(path: Path) -> Iterator[bool]:
-    """Hold a lock that nobody has while the block runs; False where somebody has it."""
+    """Hold a lock while the block runs if it is free; yields False if another process holds it."""
     try:
-        descriptor = _taken(path, fcntl.LOCK_EX | fcntl.LOCK_NB, "")
+        descriptor = _acquire(path, fcntl.LOCK_EX | fcntl.LOCK_NB, "")
     except BlockingIOError:
         yield False
         return
@@ -60,33 +60,33 @@ def file_lock_if_free(path: Path) -> Iterator[bool]:
 
 
 def holders(path: Path) -> list[str]:
-    """The living processes that hold a lock, for people: their number and command, and the host where it is another."""
+    """Return the running processes that hold a lock: pid and command, and the host if it is another one."""
     found = []
     for file in (path, *sorted(path.parent.glob(f"{path.name}{SHARED_BY}*"))):
-        with suppress(OSError, ValueError, TypeError, KeyError):  # given back meanwhile, or not written yet
+        with suppress(OSError, ValueError, TypeError, KeyError):  # released meanwhile, or not written yet
             holder = json.loads(file.read_text(errors="replace"))
             elsewhere = holder["host"] != socket.gethostname()
-            if elsewhere or alive(holder["process"]):
+            if elsewhere or is_running(holder["process"]):
                 place = f" on {holder['host']}" if elsewhere else ""
                 found.append(f"process {holder['starter']}{place} ({holder['command']})")
     return found
 
 
 def remove_dead_names(folder: Path) -> None:
-    """Remove the names that killed processes left beside the locks that they shared."""
+    """Remove the name files that killed processes left beside shared locks."""
     for file in folder.glob(f"*{SHARED_BY}*"):
-        if not alive(file.name.partition(SHARED_BY)[2].rpartition("-")[0]):
+        if not is_running(file.name.partition(SHARED_BY)[2].rpartition("-")[0]):
             file.unlink(missing_ok=True)
 
 
-def _taken(path: Path, kind: int, reason: str) -> int:
-    """A descriptor that has the lock. A file that was given back while it was waited for is a lock no more."""
+def _acquire(path: Path, kind: int, reason: str) -> int:
+    """Return a descriptor that has the lock; retries if the file was removed by its holder during the wait."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             _lock(descriptor, kind, path, reason)
-            if _is_at(path, descriptor):
+            if _is_same_file(path, descriptor):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -100,21 +100,21 @@ def _lock(descriptor: int, kind: int, path: Path, reason: str) -> None:
     except BlockingIOError:
         if kind & fcntl.LOCK_NB:
             raise
-        told = Timer(PATIENCE, _tell_wait, (path, reason))
-        told.daemon = True
-        told.start()
+        timer = Timer(PATIENCE, _report_wait, (path, reason))
+        timer.daemon = True
+        timer.start()
         try:
             fcntl.flock(descriptor, kind)
         finally:
-            told.cancel()
+            timer.cancel()
 
 
-def _tell_wait(path: Path, reason: str) -> None:
-    whom = ", ".join(holders(path)) or f"whoever holds {path}"
-    say(f"  waiting: {reason}: {whom}")
+def _report_wait(path: Path, reason: str) -> None:
+    names = ", ".join(holders(path)) or f"an unknown holder of {path}"
+    say(f"  waiting: {reason}: {names}")
 
 
-def _is_at(path: Path, descriptor: int) -> bool:
+def _is_same_file(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
@@ -122,7 +122,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 def _write_holder(path: Path) -> None:
-    """Write whose lock it is; where the disk is full it has no name, which harms nobody."""
+    """Write the name of the holder; on a full disk it is missing, which does no harm."""
     starter = _starter()
     holder = {
         "process": this_process(),
@@ -135,7 +135,7 @@ def _write_holder(path: Path) -> None:
 
 
 def _starter() -> psutil.Process:
-    """The process that a person knows: the one that was started by a command, where this one does its work."""
+    """Return the process that the user started, if this one is its child."""
     with suppress(psutil.NoSuchProcess):
         if parent := multiprocessing.parent_process():
             return psutil.Process(parent.pid)

@@ -1,10 +1,10 @@
-"""What every option shares: where the files are, and a frozen dataclass whose fields are checked when they are read."""
+"""What all options share: their folder, and the configuration of dataclasses with checked fields."""
 
 from pathlib import Path
 
 from pydantic import ConfigDict, ValidationError
 
-from experiments.system.errors import UserError, redacted, spelled
+from experiments.system.errors import UserError, format_value, redacted
 from experiments.system.files import PACKAGE, check_regular
 
 CONF = next(each for each in (PACKAGE / "conf", PACKAGE.parent / "conf") if each.is_dir())  # a wheel, or a checkout
@@ -13,10 +13,10 @@ OPTION = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_defau
 
 
 def first_bytes(path: Path, key: str) -> bytes:
-    """The first bytes of a file that an option names, by which its kind is told; `key` is the setting.
+    """Return the first bytes of a file, which identify its format; `key` is the setting that names the file.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     check_regular(path, f"{key}={path}")
     try:
@@ -26,8 +26,8 @@ def first_bytes(path: Path, key: str) -> bytes:
         raise UserError(f"{key}={path}: cannot be read ({error.strerror}).") from error
 
 
-# Words of pydantic, and those of somebody who types settings.
-PLAIN = {
+# Replacements for pydantic's terms, in the terms of the command line.
+REPLACEMENTS = {
     "a valid tuple": "a list, as in [a,b]",
     "tuple should": "the list should",
     " after validation": "",
@@ -44,15 +44,15 @@ REMOVED = {
 }
 
 
-def problems(key: str, error: ValidationError) -> str:
-    """Each wrong value with its rule."""
+def describe_errors(key: str, error: ValidationError) -> str:
+    """Return one line per invalid value, with its rule."""
     lines = []
     for problem in error.errors():
         name = ".".join([key, *(str(part) for part in problem["loc"])]).strip(".")
         rule = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "unexpected_keyword_argument":
             rule = REMOVED.get(name, rule)
-        for words, plain in PLAIN.items():
+        for words, plain in REPLACEMENTS.items():
             rule = rule.replace(words, plain)
-        lines.append(f"{name}={redacted(spelled(problem['input']))}: {rule[0].lower()}{rule[1:]}")
+        lines.append(f"{name}={redacted(format_value(problem['input']))}: {rule[0].lower()}{rule[1:]}")
     return "\n".join(lines)

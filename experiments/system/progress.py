@@ -1,7 +1,7 @@
-"""What a person sees of long work: bars with the time left on a terminal, plain lines elsewhere.
+"""Progress output: bars with the remaining time on a terminal, plain lines elsewhere.
 
-A terminal can show the bars of one process only. So the process that a person started shows its own and, while
-`shown_here` lasts, those of its child processes, which tell it over a socket what there is to show.
+A terminal can show the bars of only one process. So the process that the user started shows its own bars and, within
+`shown_here`, those of its child processes, which send them over a socket.
 """
 
 import atexit
@@ -34,9 +34,9 @@ from rich.progress import (
 from rich.segment import Segment
 from rich.table import Table
 
-from experiments.system.disk import explained
+from experiments.system.disk import explain_os_error
 from experiments.system.errors import UserError, first_line
-from experiments.system.escaping import visible
+from experiments.system.escaping import escape_control
 from experiments.system.temporary import temporary_folder
 
 if TYPE_CHECKING:
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
 
 
 class _Visible:
-    """What is printed, with the control characters in its text written out: names may be a stranger's."""
+    """A renderable with control characters escaped: names may come from untrusted files."""
 
     def __init__(self, shown: RenderableType) -> None:
         self._shown = shown
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for text, style, control in console.render(self._shown, options):
-            yield Segment(text if control else visible(text), style, control)
+            yield Segment(text if control else escape_control(text), style, control)
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         return Measurement.get(console, options, self._shown)
@@ -63,7 +63,7 @@ class _OnlyVisible(RenderHook):
 
 
 def _console(**settings: Any) -> Console:
-    """A console that shows texts as they are; markup is asked for where it is meant (markup=True)."""
+    """Return a console without markup, so that brackets in texts are shown literally."""
     console = Console(markup=False, emoji=False, **settings)
     console.push_render_hook(_OnlyVisible())
     return console
@@ -71,12 +71,12 @@ def _console(**settings: Any) -> Console:
 
 _STANDARD = _console()
 WIDEST = 10_000  # characters
-# A log file has no width of its own; tables are not squeezed there.
+# A log file has no width; a wide console keeps tables from being squeezed.
 CONSOLE = _STANDARD if _STANDARD.is_terminal else _console(width=160)
 
 
 def print_whole(table: Table, console: Console = CONSOLE) -> None:
-    """Print a table, wider than the terminal where it does not fit: lines that fold can be read, cut numbers cannot."""
+    """Print a table in its full width, even if the terminal wraps it: truncated numbers would be unreadable."""
     needed = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
     if needed > console.width:
         terminal, colourless = console.is_terminal, console.no_color
@@ -84,7 +84,7 @@ def print_whole(table: Table, console: Console = CONSOLE) -> None:
     console.print(table)
 
 
-# A terminal shows one live display at a time, and the bars of a sweep, its jobs and their steps share it.
+# A terminal shows one live display at a time, so the bars of a sweep, its jobs and their steps share it.
 _BARS = Progress(
     TextColumn("{task.description}", markup=False),
     BarColumn(),
@@ -96,14 +96,14 @@ _BARS = Progress(
     transient=True,
     disable=not CONSOLE.is_terminal,
 )
-# In the environment of child processes: who shows things, the socket that leads there, and the key that opens it.
+# Environment variable for child processes: the pid of the process with the display, its socket and the socket's key.
 ADDRESS = "QUANTIZATION_PROGRESS"
 
 Advance = Callable[[int], None]
 
 
 class _Display(Protocol):
-    """Where lines and bars go; a bar is known by a name that no other bar has."""
+    """Receives lines and bars; each bar has a unique name."""
 
     def say(self, message: str) -> None: ...
     def say_once(self, message: str) -> None: ...
@@ -119,23 +119,23 @@ class _Screen:
 
     def __init__(self) -> None:
         self._tasks: dict[str, TaskID] = {}
-        self._said: set[str] = set()
+        self._shown: set[str] = set()
         self._lock = Lock()
 
     def say(self, message: str) -> None:
-        with suppress(OSError):  # a full disk, a reader that is gone: no reason to stop the work
+        with suppress(OSError):  # a full disk or a closed pipe must not stop the work
             CONSOLE.print(message, highlight=False, markup=False, soft_wrap=True)
 
     def say_once(self, message: str) -> None:
         with self._lock:
-            if message in self._said:
+            if message in self._shown:
                 return
-            self._said.add(message)
+            self._shown.add(message)
         self.say(message)
 
     def warn(self, message: str) -> None:
         with suppress(OSError):
-            sys.stderr.write(f"{visible(message)}\n")
+            sys.stderr.write(f"{escape_control(message)}\n")
 
     def begin(self, bar: str, description: str, total: int | None) -> None:
         with self._lock:
@@ -144,7 +144,7 @@ class _Screen:
             self._tasks[bar] = _BARS.add_task(description, total=total)
 
     def advance(self, bar: str, steps: int) -> None:
-        if bar in self._tasks:  # that of a sweep is on the screen of the machine that started it
+        if bar in self._tasks:  # a sweep's bar is on the machine that started the sweep
             _BARS.advance(self._tasks[bar], steps)
 
     def end(self, bar: str) -> None:
@@ -154,40 +154,40 @@ class _Screen:
                 _BARS.stop()
 
     def flush(self) -> None:
-        """Everything is shown at once here."""
+        """Do nothing: output here is immediate."""
 
 
 class _Messenger:
-    """The screen of another process, which hears of everything over a socket."""
+    """Sends everything to the screen of another process over a socket."""
 
     def __init__(self, connection: "Connection[tuple[object, ...], bool]") -> None:
         self._connection = connection
         self._lock = Lock()
 
     def say(self, message: str) -> None:
-        self._tell("say", message)
+        self._send("say", message)
 
     def say_once(self, message: str) -> None:
-        self._tell("say_once", message)
+        self._send("say_once", message)
 
     def warn(self, message: str) -> None:
-        self._tell("warn", message)
+        self._send("warn", message)
 
     def begin(self, bar: str, description: str, total: int | None) -> None:
-        self._tell("begin", bar, description, total)
+        self._send("begin", bar, description, total)
 
     def advance(self, bar: str, steps: int) -> None:
-        self._tell("advance", bar, steps)
+        self._send("advance", bar, steps)
 
     def end(self, bar: str) -> None:
-        self._tell("end", bar)
+        self._send("end", bar)
 
     def flush(self) -> None:
-        with self._lock, suppress(OSError, EOFError):  # nobody shows anything any more
+        with self._lock, suppress(OSError, EOFError):  # the other process has ended
             self._connection.send(("flush",))
             self._connection.recv()
 
-    def _tell(self, *message: object) -> None:
+    def _send(self, *message: object) -> None:
         with self._lock, suppress(OSError):
             self._connection.send(message)
 
@@ -204,7 +204,7 @@ def _display() -> _Display:
 
 @cache
 def _connected(address: str, _process: str) -> _Display:
-    """The way to the process that shows things; this one's own screen where that one runs on another machine."""
+    """Connect to the process with the display; use this process's own screen if that one is on another machine."""
     path, _, key = address.partition(" ")
     if not Path(path).exists():
         return _SCREEN
@@ -213,7 +213,7 @@ def _connected(address: str, _process: str) -> _Display:
 
 @contextmanager
 def shown_here() -> Iterator[None]:
-    """Show what child processes have to show, too, unless another process does so already."""
+    """Show the output of child processes too, unless another process already does."""
     if ADDRESS in os.environ:
         yield
         return
@@ -221,13 +221,13 @@ def shown_here() -> Iterator[None]:
     with temporary_folder("progress") as folder:
         path = f"{folder}/socket"
         with _listener(path, key) as listener:
-            over = Event()
-            Thread(target=_listen, args=(listener, over), daemon=True).start()
+            ended = Event()
+            Thread(target=_listen, args=(listener, ended), daemon=True).start()
             os.environ[ADDRESS] = f"{os.getpid()} {path} {key.hex()}"
             try:
                 yield
             finally:
-                over.set()
+                ended.set()
                 del os.environ[ADDRESS]
 
 
@@ -236,56 +236,56 @@ def _listener(path: str, key: bytes) -> Listener:
         return Listener(path, "AF_UNIX", backlog=64, authkey=key)
     except OSError as error:
         if error.errno:
-            raise UserError(f"No socket can be made as {path}: {explained(error, Path(path))}.") from error
-        raise UserError(  # a path that is too long: the system allows about 100 characters
-            f"TMPDIR={tempfile.gettempdir()}: no socket can be made there ({first_line(error)}: {path}). Give "
-            "another folder, with a short name, such as TMPDIR=/tmp."
+            raise UserError(f"The socket {path} cannot be created: {explain_os_error(error, Path(path))}.") from error
+        raise UserError(  # the system limits a socket's path to about 100 characters
+            f"TMPDIR={tempfile.gettempdir()}: a socket requires a shorter path ({first_line(error)}: {path}). Use "
+            "another folder, such as TMPDIR=/tmp."
         ) from error
 
 
-def _listen(listener: Listener, over: Event) -> None:
-    while not over.is_set():
+def _listen(listener: Listener, ended: Event) -> None:
+    while not ended.is_set():
         try:
             connection = listener.accept()
-        except (OSError, EOFError, AuthenticationError):  # closed; or a process has died while it introduced itself
+        except (OSError, EOFError, AuthenticationError):  # closed, or a process died while connecting
             continue
-        Thread(target=_hear, args=(connection,), daemon=True).start()
+        Thread(target=_receive, args=(connection,), daemon=True).start()
 
 
-def _hear(connection: "Connection[bool, tuple[str, ...]]") -> None:
-    """Show what one process tells until it ends, and take away the bars that it leaves behind."""
+def _receive(connection: "Connection[bool, tuple[str, ...]]") -> None:
+    """Show what one process sends until it ends, then remove the bars that it left."""
     bars: set[str] = set()
     while True:
         try:
-            what, *details = connection.recv()
-            if what == "flush":
+            kind, *details = connection.recv()
+            if kind == "flush":
                 connection.send(True)
                 continue
-        except (EOFError, OSError):  # it has ended, perhaps in the middle of a word
+        except (EOFError, OSError):  # it has ended, perhaps within a message
             break
-        _show(what, *details)
-        if what == "begin":
+        _show(kind, *details)
+        if kind == "begin":
             bars.add(details[0])
-        elif what == "end":
+        elif kind == "end":
             bars.discard(details[0])
     for bar in bars:
         _show("end", bar)
 
 
-def _show(what: str, *details: str) -> None:
-    """Show what a process tells; where that cannot be written, the line is lost, and not the run that waits for us.
+def _show(kind: str, *details: str) -> None:
+    """Show a message of a process; on a write error the line is lost, but the run that waits for us continues.
 
-    The disk of a log file may be full, or its reader gone, which rich answers with SystemExit.
+    The disk of a log file may be full, or its pipe closed, for which rich raises SystemExit.
     """
     with suppress(OSError, SystemExit):
-        getattr(_SCREEN, what)(*details)
+        getattr(_SCREEN, kind)(*details)
 
 
 @contextmanager
 def bar(description: str, total: int | None, name: str = "") -> Iterator[Advance]:
-    """A progress bar while the block runs; what it yields moves the bar forward by so many steps.
+    """Show a progress bar while the block runs; yields a function that advances it by a number of steps.
 
-    Other processes can move it by its name. A total of None is one that is not known before the end.
+    Other processes can advance it by its name. With a total of None the number of steps is unknown.
     """
     display, name = _display(), name or f"{os.getpid()}-{next(_NUMBERS)}"
     display.begin(name, description, total)
@@ -296,38 +296,38 @@ def bar(description: str, total: int | None, name: str = "") -> Iterator[Advance
 
 
 def advance(name: str, steps: int) -> None:
-    """Move a bar of any process forward."""
+    """Advance a bar of any process."""
     _display().advance(name, steps)
 
 
 def say(message: str) -> None:
-    """One line that stays on the screen, above the bars."""
+    """Print one line above the bars."""
     _display().say(message)
 
 
 def say_once(message: str) -> None:
-    """A line that several jobs of a sweep may have to say, and that is shown for the first of them."""
+    """Print a line once, even if several jobs of a sweep send it."""
     _display().say_once(message)
 
 
 def warn(message: str) -> None:
-    """One line on standard error, above the bars."""
+    """Print one line on standard error, above the bars."""
     _display().warn(message)
 
 
 @cache
 def warn_once(message: str) -> None:
-    """One line on standard error, however often the same is found."""
+    """Print a line on standard error once per process."""
     warn(message)
 
 
 def flush() -> None:
-    """Wait until all that this process had to show is shown, wherever that is."""
+    """Wait until all output of this process is shown."""
     _display().flush()
 
 
 def end_bars() -> None:
-    """Take every bar off the screen and give the cursor back, however the program ends."""
+    """Remove all bars from the screen and restore the cursor."""
     if _BARS.live.is_started:
         _BARS.stop()
 

@@ -1,4 +1,4 @@
-"""Silence for what says more than anybody can use: native code on standard error, and a warning of Hydra."""
+"""Suppression of output that has no setting to turn it off: native code on standard error, and a Hydra warning."""
 
 import os
 import sys
@@ -7,24 +7,24 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-MOST = 100_000  # characters of it that are kept
+MAX_BYTES = 100_000  # bytes of the output to keep
 
 
 @contextmanager
 def native_stderr_silenced() -> Iterator[None]:
-    """Keep what native code writes to standard error off the screen; where the block raises, it is a note of the error.
+    """Suppress what native code writes to standard error; if the block raises, add it to the error as a note.
 
-    So it stands in the error's traceback, and never in a terminal that shows the error's message alone.
+    The note is part of the traceback, but not of the message that a user sees.
     """
     sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as swallowed:
-        os.dup2(swallowed.fileno(), 2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         except Exception as error:
-            swallowed.seek(0)
-            if written := swallowed.read(MOST).decode(errors="replace").strip():
+            captured.seek(0)
+            if written := captured.read(MAX_BYTES).decode(errors="replace").strip():
                 error.add_note(written)
             raise
         finally:

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM stop a command at any moment, also where a library swallows the exception, and in good order.
+"""Orderly stop on Ctrl-C and SIGTERM at any moment, even if a library swallows the exception.
 
 Python raises KeyboardInterrupt wherever the main thread is. A library that catches everything, or a finalizer, can lose
-it there. So it is remembered, and raised again at the next place that asks.
+it. So the signal is recorded, and the exception is raised again at the next check.
 """
 
 import atexit
@@ -10,27 +10,27 @@ import signal
 import sys
 from types import FrameType
 
-SOON = 0.05  # seconds after which a stop that was swallowed is raised again
+SOON = 0.05  # seconds after which a lost KeyboardInterrupt is raised again
 _signals = 0
-_heard = False
+_handled = False
 
 
 def stop_on_signals() -> None:
-    """Let both signals stop this process; the second one lets it close what is open, and a third one does not."""
+    """Install the handlers: a second signal still lets the process close its runs, a third one does not."""
     signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGALRM, _stop_again)
-    sys.unraisablehook = _swallowed
-    atexit.register(_end_quietly)  # last of all
+    signal.signal(signal.SIGALRM, _raise_again)
+    sys.unraisablehook = _on_unraisable
+    atexit.register(_skip_cleanup)  # registered first, so it runs last
 
 
 def raise_if_stopped() -> None:
-    """Stop here where a signal has come that nobody has heard of.
+    """Stop here if a signal came whose exception was lost.
 
     Raises:
-        KeyboardInterrupt: one has.
+        KeyboardInterrupt: a signal was not handled yet.
     """
-    if _signals and not _heard:
+    if _signals and not _handled:
         raise KeyboardInterrupt
 
 
@@ -40,9 +40,9 @@ def is_stopped() -> bool:
 
 
 def stop_handled() -> None:
-    """Called where a stop is dealt with: what is done to close things is not stopped again."""
-    global _heard  # noqa: PLW0603  # there is one process to stop
-    _heard = True
+    """Mark the stop as handled, so that the code that closes runs is not interrupted again."""
+    global _handled  # noqa: PLW0603  # there is one process to stop
+    _handled = True
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
@@ -50,24 +50,24 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
     _signals += 1
     if _signals != 2:
         raise KeyboardInterrupt
-    sys.stderr.write("stopping: what is open is closed first; once more to leave it as it is.\n")
+    sys.stderr.write("stopping: closing open runs first. Press Ctrl-C again to quit at once.\n")
 
 
-def _stop_again(_signal: int, _frame: FrameType | None) -> None:
+def _raise_again(_signal: int, _frame: FrameType | None) -> None:
     raise_if_stopped()
 
 
-def _swallowed(lost: "sys.UnraisableHookArgs") -> None:
-    """What Python does with an error in a finalizer: it says so and goes on. A stop is not lost there."""
+def _on_unraisable(lost: "sys.UnraisableHookArgs") -> None:
+    """Python prints errors in finalizers and continues; a KeyboardInterrupt is raised again instead."""
     if lost.exc_type is KeyboardInterrupt:
         signal.setitimer(signal.ITIMER_REAL, SOON)
     else:
         sys.__unraisablehook__(lost)
 
 
-def _end_quietly() -> None:
-    """Python takes apart what was loaded, which takes seconds and helps nobody who has stopped it."""
+def _skip_cleanup() -> None:
+    """Skip Python's cleanup of loaded modules after a stop, which would take seconds."""
     if is_stopped():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the exit code stays that of a stop
-        exec("")  # Python remembers a stop within exec, and would end by its signal; it forgets that with the next one
+        exec("")  # clears Python's record of a KeyboardInterrupt within exec, which would end it by the signal
         gc.freeze()

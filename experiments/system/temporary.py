@@ -1,6 +1,6 @@
-"""A user's own folder among everybody's temporary files: machine-wide locks, and what goes away with its process.
+"""A private folder of the user in the temporary directory: machine-wide locks, and files of running processes.
 
-What processes that were killed have left there is removed by the next process that needs the folder.
+Files of killed processes are removed by the next process that needs the folder.
 """
 
 import fcntl
@@ -16,22 +16,22 @@ from itertools import count
 from multiprocessing.util import Finalize
 from pathlib import Path
 
-from experiments.system.disk import explained
+from experiments.system.disk import explain_os_error
 from experiments.system.errors import UserError
-from experiments.system.processes import alive, this_process
+from experiments.system.processes import is_running, this_process
 
-NAME = "quantbench"  # all names are short, since a socket's path has room for about 100 characters
-TEMPORARY = re.compile(r"[a-z]+-(\d+@\d+)-\d+")  # what it is for, the process, and which one of that process
-AT_EXIT = -1  # of what Python does at the end of a process: it joins its own processes before
+NAME = "quantbench"  # names are short, since a socket's path is limited to about 100 characters
+TEMPORARY = re.compile(r"[a-z]+-(\d+@\d+)-\d+")  # purpose, process, and number within the process
+AT_EXIT = -1  # exit priority: after Python has joined its processes
 _NUMBERS = count()
 
 
 @cache
-def own_folder() -> Path:
-    """The folder, which nobody else can write to or read; it stays where it is when TMPDIR changes.
+def user_folder() -> Path:
+    """Return the folder, which only this user can read and write; a later change of TMPDIR does not move it.
 
     Raises:
-        UserError: it cannot be made, or somebody else has made it.
+        UserError: the folder cannot be created, or belongs to another user.
     """
     try:
         path = Path(tempfile.gettempdir()) / f"{NAME}-{os.getuid()}"
@@ -40,28 +40,30 @@ def own_folder() -> Path:
         status = path.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
             raise UserError(
-                f"{path}: is not a folder of this user, so it is not used for locks and temporary files. Have it "
-                "removed, or set TMPDIR to a folder of your own."
+                f"{path}: locks and temporary files require a folder that belongs to you. Remove this one, or set "
+                "TMPDIR to your own folder."
             )
         if status.st_mode & 0o077:
             path.chmod(0o700)
     except OSError as error:
-        raise UserError(f"No temporary files can be made: {explained(error)}. Make room, or set TMPDIR.") from error
+        raise UserError(
+            f"Temporary files cannot be created: {explain_os_error(error)}. Free space there, or set TMPDIR."
+        ) from error
     remove_leftovers(path)
     return path
 
 
 @contextmanager
 def temporary_folder(what: str) -> Iterator[Path]:
-    """A folder for as long as the block runs; in the process of a run it lies in the folder of that run.
+    """Yield a folder that exists while the block runs; within a run's process it is in the folder of that run.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: the folder cannot be created.
     """
-    own, chosen = own_folder(), Path(tempfile.gettempdir())
+    own, chosen = user_folder(), Path(tempfile.gettempdir())
     place = chosen if own in chosen.parents else own
     folder = place / f"{what}-{this_process()}-{next(_NUMBERS)}"
-    # A signal may stop this function at any place, also within what removes the folder.
+    # A signal may interrupt this function at any point, even while the folder is removed.
     removal = Finalize(None, shutil.rmtree, (folder, True), exitpriority=AT_EXIT)
     try:
         folder.mkdir(mode=0o700)
@@ -69,10 +71,11 @@ def temporary_folder(what: str) -> Iterator[Path]:
     except OSError as error:
         removal()
         raise UserError(
-            f"No temporary files can be made in {place}: {explained(error, place)}. Make room, or set TMPDIR."
+            f"Temporary files cannot be created in {place}: {explain_os_error(error, place)}. Free space there, or "
+            "set TMPDIR."
         ) from error
     try:
-        # Held as long as the process lives, also for processes elsewhere that see this folder and not this process.
+        # Held as long as the process lives; on other hosts that share this folder, it shows that the process runs.
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield folder
     finally:
@@ -82,17 +85,17 @@ def temporary_folder(what: str) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary folders of processes that are gone."""
+    """Remove the temporary folders of processes that have ended."""
     for path in folder.iterdir():
         found = TEMPORARY.fullmatch(path.name)
-        if found and not path.is_symlink() and path.is_dir() and not alive(found[1]) and not _is_locked(path):
+        if found and not path.is_symlink() and path.is_dir() and not is_running(found[1]) and not _is_locked(path):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_locked(folder: Path) -> bool:
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:  # gone meanwhile
+    except OSError:  # removed meanwhile
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Code that is not of this suite: the files of a user that decide what an option or a layer does."""
+"""The user's own source files that decide what an option or a layer does."""
 
 import ast
 import hashlib
@@ -14,17 +14,19 @@ from experiments.system.files import PACKAGE, check_regular
 if TYPE_CHECKING:
     from tf_keras import Model
 
-BLOCK = 2**20  # bytes that are read at a time
-# Where other classes come from: of each of these packages, a key holds the version.
-KNOWN = frozenset({"keras", "tensorflow", "tensorflow_model_optimization", "tf_keras", *sys.stdlib_module_names})
-INSTALLED = frozenset({"site-packages", "dist-packages"})  # folders of packages that nobody edits
+BLOCK = 2**20  # bytes to read at a time
+# Packages whose versions are part of every key, so that their files are not.
+KEYED_PACKAGES = frozenset(
+    {"keras", "tensorflow", "tensorflow_model_optimization", "tf_keras", *sys.stdlib_module_names}
+)
+INSTALLED = frozenset({"site-packages", "dist-packages"})  # imports of packages here are not followed
 
 
 def user_sources(kind: type) -> list[Path]:
-    """The files outside this package that decide what a class does.
+    """Return the files outside this package that decide what a class does.
 
-    They are those of the class and of the classes that it is built on, the modules that stand beside its own one, and
-    the user's modules that these import.
+    These are the files of the class and its base classes, the modules in the same folder, and the user's modules that
+    they import.
     """
     files = _files_of(each.__module__ for each in kind.__mro__)
     own = _file_of(kind.__module__)
@@ -32,10 +34,10 @@ def user_sources(kind: type) -> list[Path]:
 
 
 def sources_of(model: "Model") -> list[Path]:
-    """The files outside this package that decide what a model does: of its layers, and of their functions."""
+    """Return the files outside this package that decide what a model does: those of its layers and their functions."""
     parts = list(model.submodules)
     held = [value for part in parts for value in vars(part).values()]
-    values = [getattr(value, "python_function", value) for value in held]  # inside what tf.function makes of it
+    values = [getattr(value, "python_function", value) for value in held]  # unwrap tf.function
     functions = {value.__module__ for value in values if isinstance(value, FunctionType)}
     kinds = {type(each) for each in [*parts, *values] if hasattr(each, "get_config")}
     return with_imports(_files_of({*functions, *(each.__module__ for kind in kinds for each in kind.__mro__)}))
@@ -47,8 +49,8 @@ def _files_of(modules: Iterable[str]) -> list[Path]:
 
 
 def is_user_code(module: str) -> bool:
-    """Whether a module may be of a user: one of Keras, TensorFlow or Python is not."""
-    return module.partition(".")[0] not in KNOWN
+    """Whether a module may be the user's: it is not part of Keras, TensorFlow or Python."""
+    return module.partition(".")[0] not in KEYED_PACKAGES
 
 
 def _file_of(module: str) -> Path | None:
@@ -57,9 +59,9 @@ def _file_of(module: str) -> Path | None:
 
 
 def with_imports(files: Iterable[Path]) -> list[Path]:
-    """These files, and the modules in their folders, packages and the working directory that they import, at any depth.
+    """Add the modules that these files import, recursively, from their folders, packages and the working directory.
 
-    What a file imports is read from its text: nothing is run.
+    Imports are found by parsing; no code is run.
     """
     found: set[Path] = set()
     waiting = list(files)
@@ -76,7 +78,7 @@ def _imports(file: Path) -> Iterator[Path]:
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError):
-        return  # whoever loads it says so
+        return  # the error is reported when the file is loaded
     package = file.parent
     while (package / "__init__.py").exists():
         package = package.parent
@@ -93,7 +95,7 @@ def _imports(file: Path) -> Iterator[Path]:
 
 
 def _modules(name: str, folders: Iterable[Path]) -> Iterator[Path]:
-    """The files of a dotted name, its packages included, in the first folder that has any; what is no file is left."""
+    """Yield the files of a dotted name, with its packages, from the first folder that has any."""
     for folder in folders:
         found, place = [], folder
         for part in name.split("."):
@@ -105,10 +107,10 @@ def _modules(name: str, folders: Iterable[Path]) -> Iterator[Path]:
 
 
 def sha256(path: Path) -> str:
-    """The digest of a file.
+    """Return the SHA-256 digest of a file.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     check_regular(path, str(path))
     try:

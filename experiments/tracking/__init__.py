@@ -1,7 +1,7 @@
-"""MLflow, and the only room that knows it: open a run, write its record, load runs as rows."""
+"""Access to MLflow, in this package only: open a run, write its record, load runs as rows."""
 
 from experiments.tracking.address import Tracking
-from experiments.tracking.connection import await_server, check_answer, connect, existing
+from experiments.tracking.connection import await_server, check_answer, connect, open_existing
 from experiments.tracking.rows import Row
 from experiments.tracking.store import DETAILS, REUSED, Status, Store, run_name
 
@@ -15,6 +15,6 @@ __all__ = [
     "await_server",
     "check_answer",
     "connect",
-    "existing",
+    "open_existing",
     "run_name",
 ]

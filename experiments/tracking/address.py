@@ -1,4 +1,4 @@
-"""Where runs are kept: the option of an MLflow store."""
+"""The option for the MLflow store of the runs."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from pydantic.dataclasses import dataclass as option
 
 from experiments.system.errors import redacted
 from experiments.system.extras import missing
-from experiments.system.files import expanded
+from experiments.system.files import expand_path
 from experiments.system.options import OPTION
 
 SQLITE = "sqlite:///"
@@ -16,52 +16,52 @@ OF_PSYCOPG2 = ("postgresql", "postgresql+psycopg2")  # the driver that the extra
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class Tracking:
-    """Where runs are kept: an MLflow tracking address, and the name of the experiment there."""
+    """The store of the runs: an MLflow tracking address and the name of the experiment."""
 
     uri: str = "sqlite:///mlflow.db"
     experiment: str = "quantization"
-    system_metrics: bool = False  # the machine's load, memory, disk and network while a run goes on
+    system_metrics: bool = False  # record the machine's load, memory, disk and network during a run
 
     @field_validator("uri")
     @classmethod
-    def _known_kind(cls, uri: str) -> str:
+    def _check_kind(cls, uri: str) -> str:
         if not uri.startswith((SQLITE, "postgresql", "mysql", "mssql", "http://", "https://")):
             raise ValueError(
-                "give sqlite:///FILE.db, http://HOST:PORT, or a database address that MLflow knows (postgresql://, "
-                "mysql://, mssql://)"
+                "requires sqlite:///FILE.db, http://HOST:PORT, or a database address that MLflow supports "
+                "(postgresql://, mysql://, mssql://)"
             )
         if uri.startswith(SQLITE):
-            return _of_a_file(uri)
+            return _sqlite_uri(uri)
         if uri.partition("://")[0] in OF_PSYCOPG2 and (rule := missing("postgres")):
             raise ValueError(rule)
         return uri
 
     @field_validator("experiment")
     @classmethod
-    def _named(cls, experiment: str) -> str:
+    def _check_name(cls, experiment: str) -> str:
         if not experiment.strip():
-            raise ValueError("the name of an experiment is needed")
+            raise ValueError("requires the name of an experiment")
         return experiment
 
     @property
     def database(self) -> Path | None:
-        """The SQLite file, where there is one."""
+        """The SQLite file; None for other stores."""
         return Path(self.uri.removeprefix(SQLITE)).absolute() if self.uri.startswith(SQLITE) else None
 
     @property
     def tables(self) -> Path | str | None:
-        """Where the database is whose tables are read; a server has none to show, and other kinds were not tried."""
+        """The SQLite or PostgreSQL database whose tables can be read directly; None for other stores."""
         return self.database or (self.uri if self.uri.startswith("postgresql") else None)
 
     @property
     def shown(self) -> str:
-        """The address as it may be shown."""
+        """The address without user names and passwords."""
         return redacted(self.uri)
 
 
-def _of_a_file(uri: str) -> str:
-    """The address of a SQLite file, with `~` expanded."""
+def _sqlite_uri(uri: str) -> str:
+    """Check the address of a SQLite file, and expand `~`."""
     path = uri.removeprefix(SQLITE)
     if not path.strip() or path.startswith((":memory:", "file:")):
-        raise ValueError("runs are kept in a file; give sqlite:///FILE.db")
-    return f"{SQLITE}{expanded(path)}" if path.startswith("~") else uri
+        raise ValueError("requires a file: sqlite:///FILE.db")
+    return f"{SQLITE}{expand_path(path)}" if path.startswith("~") else uri

@@ -1,4 +1,4 @@
-"""A SQLite store and the folder of its files, looked through for what does not belong together."""
+"""Consistency check of a SQLite store and the folder of its files."""
 
 import re
 import socket
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.system.errors import UserError
-from experiments.system.processes import alive
+from experiments.system.processes import is_running
 from experiments.tracking.database import open_for_reading
 from experiments.tracking.intact import missing_in
-from experiments.tracking.journal import leftovers, unfinished
+from experiments.tracking.journal import find_unfinished, leftovers
 from experiments.tracking.places import Places
-from experiments.tracking.relocation import moved
+from experiments.tracking.relocation import find_moved
 
-_RUN, _MODEL = re.compile("[0-9a-f]{32}"), re.compile("m-[0-9a-f]{32}")  # what MLflow names their folders
-_PENDING = 1  # MLflow's number of the status
+_RUN, _MODEL = re.compile("[0-9a-f]{32}"), re.compile("m-[0-9a-f]{32}")  # MLflow's folder names
+_PENDING = 1  # MLflow's code of the status
 _METRICS = """
     SELECT runs.run_uuid, latest_metrics.key, latest_metrics.value FROM runs JOIN latest_metrics
     ON latest_metrics.run_uuid = runs.run_uuid AND latest_metrics.key = 'tflite_bytes'
@@ -31,7 +31,7 @@ _OUR_RUNS = """
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong in a store, of which things, and what to do."""
+    """A problem in a store, the affected items, and what to do."""
 
     what: str
     which: tuple[str, ...]
@@ -39,12 +39,12 @@ class Finding:
 
 
 def check(database: Path) -> list[Finding]:
-    """What is wrong in a store; the worst comes first.
+    """Return the problems of a store, the most severe first.
 
     Raises:
-        UserError: the database cannot be read at all.
+        UserError: the database cannot be read.
     """
-    interrupted = unfinished(database)
+    interrupted = find_unfinished(database)
     try:
         connection = open_for_reading(database)
     except UserError as error:
@@ -52,40 +52,44 @@ def check(database: Path) -> list[Finding]:
             return [Finding("the database is damaged", (str(error.__cause__),), _REPAIR.format(name=database.name))]
         raise
     with closing(connection):
-        if damages := _damages(connection):
+        if damages := _find_damage(connection):
             return [Finding("the database is damaged", damages, _REPAIR.format(name=database.name))]
         elsewhere = tuple(
-            f"{each.table}.{each.column}: {each.recorded} is now {each.current}" for each in moved(database)
+            f"{each.table}.{each.column}: {each.recorded} is now {each.current}" for each in find_moved(database)
         )
         findings = [
             Finding(
-                "a change was left unfinished, and was undone or completed now",
+                "unfinished transactions, which are now rolled back or completed",
                 (str(interrupted),) if interrupted and not interrupted.exists() else (),
-                "Nothing has to be done.",
+                "No action is required.",
             ),
-            *_of_runs(connection, database),
-            *_of_models(connection, Places(database)),
-            Finding("folders belong to nothing in the database", tuple(_orphans(connection, database)), _ORPHANS),
-            Finding("recorded addresses do not lead to the files", elsewhere, "python -m experiments.store relocate"),
-            Finding("files were left by processes that were stopped", tuple(_left(database)), _LEFT),
+            *_check_runs(connection, database),
+            *_check_models(connection, Places(database)),
+            Finding("folders of unknown runs or models", tuple(_orphans(connection, database)), _ORPHANS),
+            Finding(
+                "recorded addresses of files that are elsewhere",
+                elsewhere,
+                "Type python -m experiments.store relocate.",
+            ),
+            Finding("files left by killed processes", tuple(_leftover_files(database)), _LEFT),
         ]
     return [finding for finding in findings if finding.which]
 
 
-_REPAIR = "Restore a backup, or save what can be read: sqlite3 {name} .recover | sqlite3 recovered.db"
+_REPAIR = "Restore a backup, or recover readable data: sqlite3 {name} .recover | sqlite3 recovered.db"
 _ORPHANS = "Delete them if no other database uses this folder."
 _LEFT = "Delete them when no command is running here."
 
 
-def _damages(connection: sqlite3.Connection) -> tuple[str, ...]:
-    """What SQLite finds wrong in its file."""
+def _find_damage(connection: sqlite3.Connection) -> tuple[str, ...]:
+    """Return the problems that SQLite's integrity check finds."""
     try:
         return tuple(row[0] for row in connection.execute("PRAGMA integrity_check(20)") if row[0] != "ok")
     except sqlite3.DatabaseError as error:
         return (str(error),)
 
 
-def _of_runs(connection: sqlite3.Connection, database: Path) -> Iterator[Finding]:
+def _check_runs(connection: sqlite3.Connection, database: Path) -> Iterator[Finding]:
     places = Places(database)
     metrics: dict[str, Mapping[str, float]] = {
         run_id: {key: value} for run_id, key, value in connection.execute(_METRICS)
@@ -96,7 +100,7 @@ def _of_runs(connection: sqlite3.Connection, database: Path) -> Iterator[Finding
             "SELECT run_uuid, key, value FROM tags WHERE key IN ('host', 'process', 'run_key')"
         )
     }
-    gone: list[tuple[str, str]] = []
+    missing_files: list[tuple[str, str]] = []
     intact: set[str] = set()
     stuck, unknown = [], []
     finished = connection.execute(_OUR_RUNS.format(condition="AND kind.value = 'run'")).fetchall()
@@ -105,33 +109,33 @@ def _of_runs(connection: sqlite3.Connection, database: Path) -> Iterator[Finding
         if status != "FINISHED" or not folders:
             continue
         if missing := missing_in(folders, metrics.get(run_id, {})):
-            gone.append((key, f"{run_id} ({name}): {missing}; looked in {' and '.join(map(str, folders))}"))
+            missing_files.append((key, f"{run_id} ({name}): {missing}; searched {' and '.join(map(str, folders))}"))
         elif key:
             intact.add(key)
     for run_id, name, status, _ in connection.execute(_OUR_RUNS.format(condition="")):
         if status == "RUNNING":
             host, process = (tags.get((run_id, key), "") for key in ("host", "process"))
             if host != socket.gethostname():
-                unknown.append(f"{run_id} ({name}), begun on {host or 'an unknown machine'}")
-            elif not alive(process):
+                unknown.append(f"{run_id} ({name}), started on {host or 'an unknown machine'}")
+            elif not is_running(process):
                 stuck.append(f"{run_id} ({name})")
     yield Finding(
-        "finished runs miss files",
-        tuple(line for key, line in gone if not key or key not in intact),  # the others were made anew
-        "Put the files back, or repeat the command: it makes these runs anew.",
+        "finished runs with missing files",
+        tuple(line for key, line in missing_files if not key or key not in intact),  # the others were repeated since
+        "Restore the files, or type the command of the runs again to repeat them.",
     )
     yield Finding(
-        "runs say RUNNING, but their process is gone", tuple(stuck), "The next `experiments.run` here closes them."
+        "runs marked RUNNING whose process has ended", tuple(stuck), "The next `experiments.run` here closes them."
     )
     yield Finding(
-        "runs say RUNNING on another machine, which cannot be seen from here",
+        "runs marked RUNNING on another machine, which cannot be checked from here",
         tuple(unknown),
-        "If nothing runs there, `experiments.run` on that machine closes them.",
+        "If they have ended, `experiments.run` on that machine closes them.",
     )
 
 
-def _of_models(connection: sqlite3.Connection, places: Places) -> Iterator[Finding]:
-    if not _has(connection, "logged_models"):  # MLflow before 3
+def _check_models(connection: sqlite3.Connection, places: Places) -> Iterator[Finding]:
+    if not _has_table(connection, "logged_models"):  # MLflow before 3
         return
     models = connection.execute(
         "SELECT logged_models.model_id, logged_models.status, logged_models.artifact_location, runs.status FROM "
@@ -139,36 +143,36 @@ def _of_models(connection: sqlite3.Connection, places: Places) -> Iterator[Findi
         "WHERE logged_models.lifecycle_stage = 'active' AND logged_models.model_type = 'tflite'"
     ).fetchall()
     yield Finding(
-        "models say PENDING, and no run will finish them",
+        "models marked PENDING whose run has ended",
         tuple(model for model, status, _, run in models if status == _PENDING and run != "RUNNING"),
-        "They do no harm; delete them in MLflow's pages.",
+        "They do no harm; you can delete them in MLflow's pages.",
     )
-    gone = [
-        f"{model}; looked in {' and '.join(map(str, folders))}"
+    missing_files = [
+        f"{model}; searched {' and '.join(map(str, folders))}"
         for model, _, location, run in models
         if run == "FINISHED"
         and (folders := places.candidates(location))
         and not any((folder / "MLmodel").is_file() for folder in folders)
     ]
-    yield Finding("models miss their files", tuple(gone), "Repeat the command of the run: it is made anew.")
+    yield Finding("models with missing files", tuple(missing_files), "Type the command of the run again to repeat it.")
 
 
 def _orphans(connection: sqlite3.Connection, database: Path) -> Iterator[str]:
-    """Folders among the files of the runs that have the name of a run or a model, and none is there."""
+    """Yield folders that are named like a run or a model that is not in the database."""
     files = Places(database).files
     assert files is not None
     known = {run_id for (run_id,) in connection.execute("SELECT run_uuid FROM runs")}
-    if _has(connection, "logged_models"):
+    if _has_table(connection, "logged_models"):
         known |= {model for (model,) in connection.execute("SELECT model_id FROM logged_models")}
     for path in sorted([*files.glob("*"), *files.glob("*/*"), *files.glob("*/models/*")]):
         if (_RUN.fullmatch(path.name) or _MODEL.fullmatch(path.name)) and path.is_dir() and path.name not in known:
             yield str(path)
 
 
-def _left(database: Path) -> Iterator[str]:
+def _leftover_files(database: Path) -> Iterator[str]:
     partial = database.with_name(f"{database.name}.partial")
     yield from (str(path) for path in (partial, *leftovers(partial)) if path.exists())
 
 
-def _has(connection: sqlite3.Connection, table: str) -> bool:
+def _has_table(connection: sqlite3.Connection, table: str) -> bool:
     return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone())

@@ -1,4 +1,4 @@
-"""Stores opened: a server asked whether it is there, an experiment found or made."""
+"""Open a store: check that a server answers, find or create the experiment."""
 
 import logging
 import os
@@ -11,11 +11,11 @@ import requests  # the HTTP client of MLflow, which brings it
 from pydantic import ValidationError
 
 from experiments.system.errors import UserError, suggestion
-from experiments.system.options import problems
+from experiments.system.options import describe_errors
 from experiments.system.progress import say
 from experiments.tracking.address import SQLITE, Tracking
-from experiments.tracking.creation import prepared
-from experiments.tracking.failures import failures_explained
+from experiments.tracking.creation import ensure_database
+from experiments.tracking.failures import explaining_failures
 from experiments.tracking.places import Places, folder_of, is_local
 from experiments.tracking.relocation import set_location
 from experiments.tracking.store import Store
@@ -24,55 +24,55 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-SERVER_PATIENCE = 5.0  # seconds until a server counts as one that does not answer
-RESTART_PATIENCE = 60.0  # seconds that a server may be away in mid-sweep
-# MLflow's client would try for four minutes. So many times, waiting twice as long each time, are about one.
+SERVER_PATIENCE = 5.0  # seconds to wait for an answer of a server
+RESTART_PATIENCE = 60.0  # seconds to wait for a server that restarts during a sweep
+# MLflow's client would retry for four minutes; five retries with exponential backoff take about one.
 RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
-# MLflow's client would draw bars of its own for files that it fetches, and print the address of every run.
+# MLflow's client would show its own bars for downloads, and print the address of every run.
 SILENT = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
-_GIVEN_UP: set[str] = set()  # servers that this process has waited for in vain
+_GIVEN_UP: set[str] = set()  # servers that did not answer within RESTART_PATIENCE
 
 
 def connect(tracking: Tracking, create: bool = True) -> Store:
-    """An open store; `create` makes the database and the experiment where they are missing.
+    """Open a store; with `create`, a missing database or experiment is created.
 
     Raises:
-        UserError: the address does not answer, cannot be written, or holds no such experiment.
+        UserError: the address does not answer, is not writable, or has no such experiment.
     """
     for name, value in {**RETRIES, **SILENT}.items():
         os.environ.setdefault(name, value)
-    with failures_explained(tracking), _prepared(tracking, create):
+    with explaining_failures(tracking), _ensure_store(tracking, create):
         from mlflow import MlflowClient
 
         client = MlflowClient(f"{SQLITE}{tracking.database}" if tracking.database else tracking.uri)
         return Store(client, _experiment_id(tracking, client, create), tracking)
 
 
-def existing(uri: str = Tracking.uri, experiment: str = Tracking.experiment) -> Store:
-    """The store at an address that somebody typed, to be read.
+def open_existing(uri: str = Tracking.uri, experiment: str = Tracking.experiment) -> Store:
+    """Open an existing store for reading, at an address from the command line.
 
     Raises:
-        UserError: it is no address, it does not answer, or there is no such store or experiment.
+        UserError: the address is invalid or does not answer, or there is no such store or experiment.
     """
     try:
         return connect(Tracking(uri=uri, experiment=experiment), create=False)
     except ValidationError as error:
-        raise UserError(problems("tracking", error)) from error
+        raise UserError(describe_errors("tracking", error)) from error
 
 
 def check_answer(tracking: Tracking) -> None:
-    """Whether a server is there, asked before anything is made.
+    """Check that a server answers, before anything is created.
 
     Raises:
-        UserError: nothing answers at its address.
+        UserError: no server answers at the address.
     """
     if tracking.uri.startswith("http"):
-        with failures_explained(tracking):
+        with explaining_failures(tracking):
             _ask_server(tracking)
 
 
 def await_server(tracking: Tracking) -> None:
-    """Give a server that is being restarted in mid-sweep a minute; one that took longer is not waited for again."""
+    """Wait up to a minute for a server that restarts during a sweep; after a failure, do not wait again."""
     if not tracking.uri.startswith("http"):
         return
     patience = 0.0 if tracking.uri in _GIVEN_UP else RESTART_PATIENCE
@@ -83,7 +83,7 @@ def await_server(tracking: Tracking) -> None:
         except OSError:
             if time.monotonic() > deadline:
                 _GIVEN_UP.add(tracking.uri)
-                return  # what needs the server says what is wrong
+                return  # the next request reports the error
             time.sleep(1)
         else:
             _GIVEN_UP.discard(tracking.uri)
@@ -91,22 +91,22 @@ def await_server(tracking: Tracking) -> None:
 
 
 def _ask_server(tracking: Tracking) -> None:
-    """Any answer will do: a server behind a login refuses this page, and MLflow's settings say which ones to trust."""
+    """Send a request; any answer counts, since a server may require a login or a certificate that MLflow knows."""
     with suppress(requests.exceptions.SSLError):
         requests.get(f"{tracking.uri.rstrip('/')}/health", timeout=SERVER_PATIENCE)
 
 
 @contextmanager
-def _prepared(tracking: Tracking, create: bool) -> Iterator[None]:
-    """A database is there, or made; a server has to answer at all."""
+def _ensure_store(tracking: Tracking, create: bool) -> Iterator[None]:
+    """Ensure that the database exists, or that the server answers."""
     for noisy in ("alembic", "mlflow", "urllib3"):
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)  # what goes wrong is told once, in one message
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)  # errors are reported once, by this suite
     if tracking.uri.startswith("http"):
-        _ask_server(tracking)  # MLflow's client would try for a minute
+        _ask_server(tracking)  # MLflow's client would retry for a minute
     if tracking.database is None:
         yield
     else:
-        with prepared(tracking, tracking.database, create):
+        with ensure_database(tracking, tracking.database, create):
             yield
 
 
@@ -114,11 +114,11 @@ def _experiment_id(tracking: Tracking, client: "MlflowClient", create: bool) -> 
     found = client.get_experiment_by_name(tracking.experiment)
     if found is not None and found.lifecycle_stage == "active":
         if create:
-            _follow_the_database(tracking, found)
+            _update_location(tracking, found)
         return str(found.experiment_id)
     if found is not None:
         raise UserError(
-            f"tracking.experiment={tracking.experiment}: was deleted in MLflow. Restore it there, or give another name."
+            f"tracking.experiment={tracking.experiment}: deleted in MLflow. Restore it there, or use another name."
         )
     if not create:
         known = [experiment.name for experiment in client.search_experiments()]
@@ -130,20 +130,20 @@ def _experiment_id(tracking: Tracking, client: "MlflowClient", create: bool) -> 
 
     files = Places(tracking.database).files
     location = files.as_uri() if files else None
-    training_view = {"mlflow.experimentKind": "custom_model_development"}  # how MLflow's pages show the runs
+    training_view = {"mlflow.experimentKind": "custom_model_development"}  # selects the view of runs in MLflow's pages
     try:
         return str(client.create_experiment(tracking.experiment, artifact_location=location, tags=training_view))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        return _experiment_id(tracking, client, create=False)  # another sweep that started now was faster
+        return _experiment_id(tracking, client, create=False)  # another process has just created it
 
 
-def _follow_the_database(tracking: Tracking, experiment: "Experiment") -> None:
-    """New runs keep their files beside the database, also where it was moved or copied since the experiment was made.
+def _update_location(tracking: Tracking, experiment: "Experiment") -> None:
+    """Let new runs keep their files beside the database, even if it was moved or copied.
 
     Raises:
-        UserError: the experiment's folder is gone, and none takes its place.
+        UserError: the experiment's folder no longer exists, and there is no replacement.
     """
     location, places = str(experiment.artifact_location), Places(tracking.database)
     if tracking.database is None or not is_local(location):
@@ -151,14 +151,13 @@ def _follow_the_database(tracking: Tracking, experiment: "Experiment") -> None:
     recorded, current = folder_of(location), places.current(location)
     if current is None or not (current.exists() or current.is_relative_to(tracking.database.parent)):
         raise UserError(
-            f"tracking.uri={tracking.uri}: the files of its runs are to be in {recorded or location}, which is not "
-            "there: was the folder moved or renamed? Put it back, or begin another experiment with "
-            "tracking.experiment=NAME."
+            f"tracking.uri={tracking.uri}: the folder of its files, {recorded or location}, does not exist. If it was "
+            "moved or renamed, move it back. Otherwise start a new experiment with tracking.experiment=NAME."
         )
     if current != recorded:
         set_location(tracking.database, str(experiment.experiment_id), current)
         say(
-            f"This store was moved or copied here from {recorded.parent if recorded else location}: new runs keep "
-            f"their files in {current}. `python -m experiments.store relocate` mends the addresses of the earlier "
-            "ones for MLflow's pages."
+            f"This store was moved or copied from {recorded.parent if recorded else location}. New runs keep their "
+            f"files in {current}. To update the addresses of earlier runs for MLflow's pages, type `python -m "
+            "experiments.store relocate`."
         )

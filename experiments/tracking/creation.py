@@ -1,4 +1,4 @@
-"""SQLite files as stores of MLflow: made where there is none, and made anew where that was interrupted."""
+"""Create the SQLite file of an MLflow store, and create it again if that was interrupted."""
 
 import re
 import sqlite3
@@ -14,58 +14,57 @@ from experiments.system.progress import say
 from experiments.system.temporary import temporary_folder
 from experiments.tracking.address import SQLITE, Tracking
 from experiments.tracking.database import open_for_reading
-from experiments.tracking.failures import failures_explained
+from experiments.tracking.failures import explaining_failures
 from experiments.tracking.journal import leftovers, set_aside, unused_name
 from experiments.tracking.tables import SCHEMAS
 
-MAKING_PATIENCE = 10.0  # seconds without a change, after which whoever was making a store is gone
-MADE_FIRST = {"experiments", "_alembic_tmp_experiments"}  # tables that a store of MLflow has from its beginning
+MAKING_PATIENCE = 10.0  # seconds without a change, after which the process that creates a store counts as dead
+FIRST_TABLES = {"experiments", "_alembic_tmp_experiments"}  # the first tables of a new MLflow store
 
 Content = Literal["store", "without runs", "nothing"]
 
 
 @contextmanager
-def prepared(tracking: Tracking, database: Path, create: bool) -> Iterator[None]:
-    """The file holds a store; it is made where it is missing, by one process at a time.
+def ensure_database(tracking: Tracking, database: Path, create: bool) -> Iterator[None]:
+    """Ensure that the file is a store; a missing one is created, by one process at a time.
 
     Raises:
-        UserError: it is another database, or is missing and is not to be made.
+        UserError: the file is another database, or is missing and `create` is false.
     """
     if _is_store(tracking, database) and not create:
         yield
         return
     if not create:
         raise UserError(
-            f"tracking.uri={tracking.uri}: there is no {'file' if not database.exists() else 'finished store in'} "
-            f"{database}. Run `python -m experiments.run` here first, or give the folder's database with --uri "
+            f"tracking.uri={tracking.uri}: no {'file' if not database.exists() else 'complete store in'} "
+            f"{database}. Type `python -m experiments.run` here first, or give an existing database: --uri "
             "sqlite:///PATH/mlflow.db."
         )
-    with file_lock(Path(f"{database}.lock"), f"another process makes {database}"):
+    with file_lock(Path(f"{database}.lock"), f"another process is creating {database}"):
         if not _is_store(tracking, database):
             _make_database(database)
         yield
 
 
 def _is_store(tracking: Tracking, database: Path) -> bool:
-    """Whether the file holds a store, and not nothing at all, or one of which the making was interrupted.
+    """Whether the file is a complete store; false if it is missing, empty or incomplete.
 
     Raises:
-        UserError: it is another database, or cannot be read as one.
+        UserError: the file is another database, or cannot be read.
     """
     if re.search(r"[?]|%[0-9a-fA-F]{2}", str(database)):
         path, _, query = tracking.uri.partition("?")
         raise UserError(
-            f"tracking.uri={tracking.uri}: settings behind a ? are for drivers of database servers, and have no "
-            f"meaning here. Give {path}."
+            f"tracking.uri={tracking.uri}: an SQLite file has no settings behind a ?. Type {path}."
             if "=" in query
-            else f"tracking.uri={tracking.uri}: the path {database} has a sign that means something else in an address "
-            "(? or %20). Work in another folder, or give another file."
+            else f"tracking.uri={tracking.uri}: the path {database} has a character with a special meaning in an "
+            "address (? or %20). Use another folder or file."
         )
     found = _content(tracking, database)
-    while found == "without runs" and not _opens(database):
+    while found == "without runs" and not _can_open(database):
         if _settled(database):
             return False
-        say(f"waiting: another process is making {database}")
+        say(f"waiting: another process is creating {database}")
         while not _settled(database):
             time.sleep(0.5)
         found = _content(tracking, database)
@@ -73,7 +72,7 @@ def _is_store(tracking: Tracking, database: Path) -> bool:
 
 
 def _content(tracking: Tracking, database: Path) -> Content:
-    """What is in a file."""
+    """Return what a file contains."""
     if not database.exists() or (database.is_file() and not database.stat().st_size):
         return "nothing"
     try:
@@ -85,31 +84,31 @@ def _content(tracking: Tracking, database: Path) -> Content:
         raise UserError(f"tracking.uri={tracking.uri}: {database} cannot be read ({error}).") from error
     if found is None:
         raise UserError(
-            f"tracking.uri={tracking.uri}: {database} is no store of MLflow, and is left as it is. Give another file."
+            f"tracking.uri={tracking.uri}: {database} is not an MLflow store. It is left unchanged. Use another file."
         )
     return found
 
 
 def _content_of(connection: sqlite3.Connection) -> Content | None:
-    """What is in a database; None where it is no store of MLflow, and none was begun there."""
+    """Return what a database contains; None if it is not a complete or incomplete MLflow store."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables:
         return "nothing"
-    if not tables & MADE_FIRST:
+    if not tables & FIRST_TABLES:
         return None
     versions = connection.execute("SELECT version_num FROM alembic_version") if "alembic_version" in tables else ()
     if SCHEMAS[-1] in {version for (version,) in versions}:
         return "store"
     for table, own in (("runs", "1"), ("experiments", "experiment_id != 0")):
         if table in tables and connection.execute(f"SELECT 1 FROM {table} WHERE {own} LIMIT 1").fetchone():
-            return "store"  # of an older or newer MLflow, which is for MLflow to say
+            return "store"  # of an older or newer MLflow, which MLflow itself reports
     return "without runs"
 
 
-def _opens(database: Path) -> bool:
-    """Whether MLflow can open a store, also by going on where its making was interrupted; tried on a copy.
+def _can_open(database: Path) -> bool:
+    """Whether MLflow can open a store, or complete an interrupted creation; tried on a copy.
 
-    MLflow keeps what it has opened once, so that the file could not be replaced afterwards in the same process.
+    MLflow keeps opened databases in memory, so the original could not be replaced later in the same process.
     """
     with temporary_folder("store") as folder:
         copy = folder / database.name
@@ -123,24 +122,24 @@ def _opens(database: Path) -> bool:
 
 
 def _open(database: Path) -> None:
-    """Let MLflow make its tables, where they are not there."""
+    """Let MLflow create missing tables."""
     from mlflow import MlflowClient
 
     address = Tracking(uri=f"{SQLITE}{database}")
-    with failures_explained(address):
+    with explaining_failures(address):
         MlflowClient(address.uri).search_experiments()
 
 
 def _settled(database: Path) -> bool:
-    """Whether nobody has written the file, or its journal, for some time."""
+    """Whether neither the file nor its journal was written for MAKING_PATIENCE."""
     files = [database, *leftovers(database)]
     written = max((path.stat().st_mtime for path in files if path.exists()), default=0.0)
     return abs(time.time() - written) > MAKING_PATIENCE
 
 
 def _make_database(path: Path) -> None:
-    """An empty store; it appears under its name only when it is complete, for MLflow cannot mend a half-made one."""
-    say(f"making {path}")
+    """Create an empty store; the file gets its name only when complete, since MLflow cannot repair a partial one."""
+    say(f"creating {path}")
     partial = path.with_name(f"{path.name}.partial")
     for left in (partial, *leftovers(partial)):
         left.unlink(missing_ok=True)
@@ -150,9 +149,9 @@ def _make_database(path: Path) -> None:
         for left in (partial, *leftovers(partial)):
             left.unlink(missing_ok=True)
         raise
-    set_aside(path)  # a journal of what was deleted would be written into the new file
+    set_aside(path)  # SQLite would write the journal of a deleted database into the new file
     if path.exists() and path.stat().st_size:
         half_made = unused_name(path, "unfinished")
         path.rename(half_made)
-        say(f"{path} was the beginning of a store without any run, and nobody could open it: moved to {half_made.name}")
+        say(f"{path} was an incomplete store without runs, and could not be opened: moved to {half_made.name}")
     partial.replace(path)

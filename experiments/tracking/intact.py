@@ -1,4 +1,4 @@
-"""Whether the files of a finished run are still there."""
+"""Check that the files of a finished run still exist."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -6,11 +6,11 @@ from pathlib import Path
 
 from experiments.record.artifacts import MODEL, NEEDED, RECORD, read_digest
 
-BYTES = "tflite_bytes"  # metric: the size of a run's TFLite file
+BYTES = "tflite_bytes"  # metric with the size of a run's TFLite file
 
 
 def missing_of(sizes: Mapping[str, int | None], metrics: Mapping[str, float]) -> str:
-    """What is wrong with artifacts of which names and sizes are known; empty where nothing is."""
+    """Describe the problem of artifacts with these sizes by name; empty if there is none."""
     if absent := [name for name in NEEDED if name not in sizes]:
         return f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing"
     size = sizes[MODEL]
@@ -20,9 +20,10 @@ def missing_of(sizes: Mapping[str, int | None], metrics: Mapping[str, float]) ->
 
 
 def missing_in(folders: Iterable[Path], metrics: Mapping[str, float], models: Iterable[Iterable[Path]] = ()) -> str:
-    """What is wrong with the artifacts of a run in these folders, of which the first that has a file counts.
+    """Describe the problem of a run's artifacts in these folders; empty if there is none.
 
-    `models` are the folders of the models that the run logged. The file has to be the one that was recorded.
+    The first folder that has a file counts. `models` holds the folders of the run's logged models. The TFLite file must
+    have the recorded digest.
     """
     files = {name: path for name in NEEDED if (path := _first(folders, name))}
     problem = missing_of({name: path.stat().st_size for name, path in files.items()}, metrics)
@@ -33,10 +34,10 @@ def missing_in(folders: Iterable[Path], metrics: Mapping[str, float], models: It
     if recorded is None:
         return f"{RECORD} cannot be read"
     if digest != recorded:
-        return f"{MODEL} is not the file that was recorded (SHA-256 {digest[:8]} instead of {recorded[:8]})"
+        return f"{MODEL} has changed since it was recorded (SHA-256 {digest[:8]} instead of {recorded[:8]})"
     for places in models:
         if not all(_first(places, name) for name in ("MLmodel", MODEL)):
-            return f"its MLflow model is missing; looked in {' and '.join(map(str, places))}"
+            return f"its MLflow model is missing; searched {' and '.join(map(str, places))}"
     return ""
 
 

@@ -1,7 +1,7 @@
-"""What SQLite leaves beside a database whose writer was killed, and whether it belongs to that database.
+"""SQLite's journal of a killed writer, and the check that it belongs to the database beside it.
 
-SQLite completes or undoes the change when the file is next opened for writing. It believes any journal of the right
-name: one that another database has left there would be written over this one. Formats: https://sqlite.org/fileformat.
+SQLite completes or rolls back the transaction when the file is next opened for writing. It trusts any journal with the
+right name, so the journal of another database would overwrite this one. Formats: https://sqlite.org/fileformat.html.
 """
 
 import os
@@ -15,25 +15,25 @@ from experiments.system.errors import UserError
 from experiments.system.progress import say
 
 SUFFIXES = ("-journal", "-wal", "-shm")
-_DATABASE, _JOURNAL = b"SQLite format 3\x00", bytes.fromhex("d9d505f920a163d7")  # what the files begin with
+_DATABASE, _JOURNAL = b"SQLite format 3\x00", bytes.fromhex("d9d505f920a163d7")  # magic numbers
 _HEADER = 100  # bytes
 _RECORD_EXTRA = 8  # bytes around a page in a journal: its number, a checksum
-_ALL_THAT_FOLLOW = 0xFFFFFFFF  # a count of records
+_ALL_REMAINING = 0xFFFFFFFF  # a count of records
 _TRIES, _PAUSE = 3, 0.05  # seconds
 
 
 @dataclass(frozen=True)
 class _Header:
-    """What the first page of a database says."""
+    """The header in the first page of a database."""
 
     page_size: int  # bytes
     read_version: int  # 1: rollback journal, 2: write-ahead log
     changes: int  # counts transactions
-    pages: int  # 0 where an old SQLite did not write it
+    pages: int  # 0 if an old SQLite did not write it
 
     @classmethod
     def of(cls, page: bytes) -> "_Header | None":
-        """The header; None where these bytes are no first page."""
+        """Parse a header; None if these bytes are not a first page."""
         if len(page) < _HEADER or not page.startswith(_DATABASE):
             return None
         size, _, version, changes, pages = struct.unpack_from(">HBB4xII", page, 16)
@@ -43,22 +43,22 @@ class _Header:
 
 @dataclass(frozen=True)
 class _Journal:
-    """A rollback journal that would be written back."""
+    """A rollback journal that SQLite would apply."""
 
     page_size: int
-    pages: int  # that the database had before
-    first_page: _Header | None  # as it was before, where it was changed
-    super_journal: str  # the file that decides for several databases; empty where one alone was changed
+    pages: int  # of the database before the transaction
+    first_page: _Header | None  # before the transaction, if it was changed
+    super_journal: str  # the file of a transaction over several databases; empty for a single one
 
 
 def leftovers(database: Path) -> list[Path]:
-    """The journal files beside a database, or beside where it was."""
+    """Return the journal files beside the path of a database, which need not exist."""
     file = database.resolve()
     return [path for suffix in SUFFIXES if (path := file.with_name(file.name + suffix)).exists()]
 
 
-def unfinished(database: Path) -> Path | None:
-    """The journal or log that holds a change which is not all in the database; also while a process writes it."""
+def find_unfinished(database: Path) -> Path | None:
+    """Return the journal or log with a transaction that is not complete; it may be in progress."""
     for path in leftovers(database):
         if path.name.endswith("-journal") and _read_journal(path) is not None:
             return path
@@ -68,13 +68,13 @@ def unfinished(database: Path) -> Path | None:
 
 
 def check_journals(database: Path) -> None:
-    """Refuse a journal of another database before SQLite writes it into this one.
+    """Reject the journal of another database before SQLite writes it into this one.
 
     Raises:
-        UserError: which file it is, and what to do.
+        UserError: such a journal exists; the message names it and says what to do.
     """
     problem = ""
-    for _ in range(_TRIES):  # a writer at work may change both files between two looks
+    for _ in range(_TRIES):  # an active writer may change both files between two reads
         before = _state(database)
         problem = _problem(database.resolve())
         if not problem:
@@ -87,19 +87,19 @@ def check_journals(database: Path) -> None:
 
 
 def set_aside(database: Path) -> None:
-    """Move journals away from where a new database will be: SQLite would write them into it."""
-    held = unfinished(database)
+    """Move old journals away before a database is created: SQLite would write them into it."""
+    held = find_unfinished(database)
     for path in leftovers(database):
         if path != held:
             path.unlink()
             continue
         target = unused_name(path, "left-behind")
         path.rename(target)
-        say(f"{path} was left by a database that is gone: moved to {target.name}")
+        say(f"{path} belongs to a deleted database: moved to {target.name}")
 
 
 def unused_name(path: Path, ending: str) -> Path:
-    """A name beside a file that nothing has yet: FILE.ENDING, or with a number."""
+    """Return an unused name beside a file: FILE.ENDING, or with a number."""
     names = (path.with_name(f"{path.name}.{ending}{'' if n == 1 else n}") for n in range(1, 10_000))
     return next(name for name in names if not name.exists())
 
@@ -116,7 +116,7 @@ def _state(database: Path) -> list[tuple[str, int, int, int]]:
 
 
 def _problem(file: Path) -> str:
-    """Why a journal beside this file is not to be believed; empty where all is well, or is for SQLite to judge."""
+    """Describe why a journal beside this file must not be applied; empty if there is no such problem."""
     with file.open("rb") as opened:
         header = _Header.of(opened.read(_HEADER))
     if header is None:
@@ -128,39 +128,39 @@ def _problem(file: Path) -> str:
     journal = _read_journal(path)
     if journal is None:
         return ""
-    if not _fits(journal, header):
+    if not _matches(journal, header):
         return _foreign(file, path)
     if journal.super_journal and not Path(journal.super_journal).exists():
         here = file.with_name(Path(journal.super_journal).name)
         if here.exists():
             return (
-                f"{file}: was moved while a change of several databases was unfinished. Put the folder back, so that "
-                f"{here.name} is {journal.super_journal} again, and run the command there once."
+                f"{file}: moved during an unfinished transaction of several databases. Move the folder back, so that "
+                f"{here.name} is at {journal.super_journal} again, and run the command there once."
             )
     return ""
 
 
 def _foreign(file: Path, path: Path) -> str:
     return (
-        f"{file}: {path.name} beside it belongs to another database, or to another version of this one; SQLite would "
-        f"write it into {file.name}, and so damage it. If {file.name} was put there on purpose, move the other file "
-        f"away: mv '{path}' '{path}.old'. Otherwise put the {file.name} back that it belongs to."
+        f"{file}: {path.name} beside it belongs to another database, or to another version of this one. SQLite would "
+        f"write it into {file.name} and damage it. If {file.name} is the right database, move the journal away: "
+        f"mv '{path}' '{path}.old'. Otherwise restore the {file.name} that the journal belongs to."
     )
 
 
-def _fits(journal: _Journal, header: _Header) -> bool:
-    """Whether the database is as before the journal's transaction, or as after it."""
-    if journal.pages == 0:  # it was made by that transaction
+def _matches(journal: _Journal, header: _Header) -> bool:
+    """Whether the database has the state before or after the journal's transaction."""
+    if journal.pages == 0:  # the transaction created the database
         return header.changes <= 1
     if journal.page_size != header.page_size:
         return False
-    if journal.first_page is None:  # then the first page was not changed, which counts the pages
+    if journal.first_page is None:  # the page count is in the first page, so it did not change
         return header.pages in (0, journal.pages)
     return (header.changes - journal.first_page.changes) % 2**32 in (0, 1)
 
 
 def _size_of_log_pages(path: Path) -> int:
-    """Bytes of a page in a write-ahead log; 0 where there is none, or nothing in it."""
+    """Return the page size in bytes of a write-ahead log; 0 if it is missing or empty."""
     try:
         with path.open("rb") as opened:
             start = opened.read(12)
@@ -171,7 +171,7 @@ def _size_of_log_pages(path: Path) -> int:
 
 
 def _read_journal(path: Path) -> _Journal | None:
-    """The journal; None where there is none, or SQLite will not look at it: empty, or its header zeroed."""
+    """Read a journal; None if it is missing, or SQLite would ignore it: empty, or with a zeroed header."""
     try:
         with path.open("rb") as opened:
             content = os.pread(opened.fileno(), 28, 0)
@@ -190,12 +190,12 @@ def _read_journal(path: Path) -> _Journal | None:
 
 
 def _records(file: int, size: int, sector: int, page_size: int) -> Iterator[int]:
-    """Where the records begin that SQLite would write back; they lie in parts with a header each."""
+    """Yield the offsets of the records that SQLite would apply; they are in segments, each with a header."""
     record, place = page_size + _RECORD_EXTRA, 0
     while sector and page_size and (header := os.pread(file, 12, place)).startswith(_JOURNAL) and len(header) == 12:
         (number,) = struct.unpack_from(">I", header, 8)
         start = place + sector
-        if number == _ALL_THAT_FOLLOW:
+        if number == _ALL_REMAINING:
             number = (size - start) // record
         if not number:
             return

@@ -1,4 +1,4 @@
-"""A run's TFLite file as an MLflow model, and its data as MLflow knows data sets."""
+"""A run's TFLite file as an MLflow model, and its data as MLflow data sets."""
 
 import json
 import platform
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 NAME = "model"  # runs:/RUN/model
 FLAVOR = Path(__file__).with_name("litert_model.py")
-NEEDED = ("mlflow", "ai-edge-litert", "numpy")  # by whoever loads the model
-DIGEST = 8  # characters, as in MLflow's own digests of data sets; it has room for 36
+NEEDED = ("mlflow", "ai-edge-litert", "numpy")  # packages to load the model
+DIGEST = 8  # characters, as in MLflow's own digests of data sets; MLflow allows 36
 
 
 def described_by(record: RunRecord) -> dict[str, object]:
-    """The setting of a model, with its files as people call them, and the digests of what it was made of."""
+    """Return the setting of a model with display names of its files, and the digests of model and data."""
     names = {"model": record.identity.model_name, "dataset": record.identity.dataset_name}
     return {**asdict(record.setting), **names, **record.identity.tags()}
 
 
 def write_model(folder: Path, record: RunRecord, logged: "LoggedModel") -> None:
-    """The folder of a model, written here file by file: MLflow's save_model would load it to find what it imports."""
+    """Write the folder of an MLflow model; MLflow's save_model would load the model to find its imports."""
     from mlflow.models import Model, ModelSignature
 
     example = {"artifact_path": "input_example.json", "serving_input_path": "serving_input_example.json"}
@@ -38,7 +38,7 @@ def write_model(folder: Path, record: RunRecord, logged: "LoggedModel") -> None:
         model_id=logged.model_id,
         run_id=logged.source_run_id,
         artifact_path=logged.artifact_location,
-        signature=ModelSignature(_images(record), _any_number_of(np.float32, record.data.width)),
+        signature=ModelSignature(_images(record), _batch_schema(np.float32, record.data.width)),
         saved_input_example_info={**example, "type": "ndarray"},
         metadata={**described_by(record), "tflite_sha256": record.tflite.digest},
         model_size_bytes=record.tflite.bytes,
@@ -59,30 +59,30 @@ def write_model(folder: Path, record: RunRecord, logged: "LoggedModel") -> None:
     # JSON is YAML.
     env = {"python": platform.python_version(), "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
     (folder / "python_env.yaml").write_text(json.dumps(env))
-    images = _in_few_digits(record.data.example)
+    images = _short_decimals(record.data.example)
     (folder / example["artifact_path"]).write_text(json.dumps(images))
     (folder / example["serving_input_path"]).write_text(json.dumps({"inputs": images}))
 
 
 def _images(record: RunRecord) -> "Schema":
-    return _any_number_of(np.float32, *record.data.example.shape[1:])
+    return _batch_schema(np.float32, *record.data.example.shape[1:])
 
 
-def _any_number_of(dtype: type, *shape: int) -> "Schema":
+def _batch_schema(dtype: type, *shape: int) -> "Schema":
     from mlflow.types import Schema, TensorSpec
 
     return Schema([TensorSpec(np.dtype(dtype), (-1, *shape))])
 
 
-def _in_few_digits(images: Images) -> list[object]:
-    """The same float32 values in as few digits as they need."""
+def _short_decimals(images: Images) -> list[object]:
+    """Return float32 values as nested lists with the shortest exact decimals."""
     values = [float(str(value)) for value in images.ravel()]
     nested: list[object] = np.array(values).reshape(images.shape).tolist()
     return nested
 
 
 def data_inputs(record: RunRecord) -> "list[DatasetInput]":
-    """What the run was trained on, and what its accuracies hold for."""
+    """Return the run's training and test data as MLflow data sets."""
     data = record.data
     return [
         _input(
@@ -93,7 +93,7 @@ def data_inputs(record: RunRecord) -> "list[DatasetInput]":
 
 
 def measured_on(record: RunRecord) -> dict[str, str]:
-    """What MLflow's metrics say of the data set that they hold for."""
+    """Return the fields of MLflow's metrics that name their data set."""
     return {"dataset_name": record.identity.dataset_name, "dataset_digest": record.data.test_fingerprint[:DIGEST]}
 
 
@@ -101,7 +101,7 @@ def _input(record: RunRecord, context: str, fingerprint: str, images: dict[str, 
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     data = record.data
-    schema = {"features": _images(record).to_json(), "targets": _any_number_of(np.int64).to_json()}
+    schema = {"features": _images(record).to_json(), "targets": _batch_schema(np.int64).to_json()}
     source = {"tags": {"mlflow.source.type": "LOCAL", "mlflow.source.name": f"dataset={record.setting.dataset}"}}
     profile = {"images": images, "shape": list(data.example.shape[1:]), "classes": data.classes, "sha256": fingerprint}
     dataset = Dataset(

@@ -1,6 +1,6 @@
-"""Where recorded files lie today: MLflow records absolute paths, and a project may be renamed, moved or copied.
+"""Current places of recorded files: MLflow records absolute paths, but a project may be renamed, moved or copied.
 
-So files of a SQLite store are looked for beside its database first, and under the recorded path after that.
+So the files of a SQLite store are searched beside its database first, and then under the recorded path.
 """
 
 from dataclasses import dataclass
@@ -8,25 +8,25 @@ from pathlib import Path, PureWindowsPath
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-FILES = "mlruns"  # the folder beside a database that holds the files of its runs
+FILES = "mlruns"  # the folder beside a database with the files of its runs
 
 
 @dataclass(frozen=True)
 class Places:
-    """The files of a store; `database` is its SQLite file, None where it is a server or a database of another kind."""
+    """The files of a store; `database` is its SQLite file, or None for other stores."""
 
     database: Path | None
 
     @property
     def files(self) -> Path | None:
-        """The folder for the files of new runs, where that is one of this machine."""
+        """The folder for the files of new runs; None if it is not on this machine."""
         return self.database.parent / FILES if self.database else None
 
     def current(self, uri: str) -> Path | None:
-        """The folder that an address of files means today, to write there; None where it is none of this machine.
+        """Return the current folder of an artifact address, for writing; None if it is not on this machine.
 
-        It is the one beside the database, also where it is not there yet, unless the database alone was moved: then the
-        recorded folder is still there, and no other database beside it that it would belong to.
+        It is the folder beside the database, even if it does not exist yet, unless only the database was moved: then
+        the recorded folder still exists, and no other database beside it can own it.
         """
         recorded, parts = folder_of(uri), _parts(uri)
         if self.database is None or not parts:
@@ -34,22 +34,22 @@ class Places:
         roots = dict.fromkeys((self.database.parent, self.database.resolve().parent))
         if recorded and any(recorded.is_relative_to(root) for root in roots):
             return recorded
-        tail = _from_files_on(parts)
+        tail = _tail_from_files(parts)
         beside = [root / tail for root in roots] if tail else []
-        # The last two parts of the folder of a run or a model are its id and a word that all share.
+        # The last two parts of the folder of a run or a model are its id and a common name.
         ends = [root.joinpath(*parts[start:]) for root in roots for start in range(len(parts) - 1)]
         if found := next((path for path in (*beside, *ends) if path.is_dir()), None):
             return recorded if recorded and recorded.is_dir() and recorded.samefile(found) else found
-        if recorded is None or (beside and not (recorded.is_dir() and self._moved_alone(recorded, tail))):
+        if recorded is None or (beside and not (recorded.is_dir() and self._only_database_moved(recorded, tail))):
             return beside[0] if beside else None
         return recorded
 
     def candidates(self, uri: str) -> tuple[Path, ...]:
-        """The folders in which files may lie that were recorded under this address, in the order of looking."""
+        """Return the folders that may have the files of this address, in search order."""
         return tuple(dict.fromkeys(path for path in (self.current(uri), folder_of(uri)) if path))
 
-    def _moved_alone(self, recorded: Path, tail: Path | None) -> bool:
-        """Whether the recorded folder belongs to this database still, and not to one that this is a copy of."""
+    def _only_database_moved(self, recorded: Path, tail: Path | None) -> bool:
+        """Whether the recorded folder still belongs to this database, and not to one that this is a copy of."""
         assert self.database is not None
         assert tail is not None
         before = Path(*recorded.parts[: len(recorded.parts) - len(tail.parts)])
@@ -58,19 +58,19 @@ class Places:
 
 
 def folder_of(uri: str) -> Path | None:
-    """The folder that an address of files means, where it is one of this machine."""
+    """Return the folder of an artifact address; None if it is not on this machine."""
     parts = urlsplit(uri)
     path = Path(url2pathname(parts.path)) if parts.scheme == "file" else Path(uri)
     return path if path.is_absolute() and not parts.netloc else None
 
 
 def is_local(uri: str) -> bool:
-    """Whether an address of files is a path, of this machine or of another one."""
+    """Whether an artifact address is a path, on this machine or another one."""
     return bool(folder_of(uri) or _parts(uri))
 
 
 def _parts(uri: str) -> tuple[str, ...]:
-    """The parts of a recorded path, also of one that another system wrote; none where it is no path of a file."""
+    """Split a recorded path of any operating system into parts; empty if the address is not a path."""
     split = urlsplit(uri)
     is_drive = len(split.scheme) == 1  # C:\...
     if split.netloc or (split.scheme not in ("", "file") and not is_drive):
@@ -81,7 +81,7 @@ def _parts(uri: str) -> tuple[str, ...]:
     return () if ".." in named else named
 
 
-def _from_files_on(parts: tuple[str, ...]) -> Path | None:
-    """The end of a path from the folder of all runs on; None where there is no such folder in it."""
+def _tail_from_files(parts: tuple[str, ...]) -> Path | None:
+    """Return the end of a path from the folder `mlruns` on; None if there is no such folder."""
     places = [place for place, part in enumerate(parts) if part == FILES]
     return Path(*parts[places[-1] :]) if places else None

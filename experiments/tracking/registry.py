@@ -1,4 +1,4 @@
-"""MLflow's model registry: the model of a run as a version of a registered one, with the reasons for it."""
+"""MLflow's model registry: register the model of a run, with the reasons in its description."""
 
 import json
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
     from mlflow.entities.model_registry import ModelVersion
 
-# What a version says of its run beside its setting, as tags that can be searched for.
+# Metrics of the run that a version has as searchable tags, in addition to the setting.
 EVIDENCE = (
     "tflite_accuracy", "tflite_accuracy_low", "tflite_accuracy_high", "accuracy_change", "tflite_bytes", "size_ratio",
     "latency_p50_us", "speedup", "speedup_low", "speedup_high",
 )  # fmt: skip
-IN_WORDS = ("speed", "arithmetic", "git_commit", *(field.name for field in fields(Setting)), *DIGESTS)
-DESCRIPTION = "mlflow.note.content"  # tag: what MLflow shows above a run
-FORBIDDEN = "/:'\""  # characters that MLflow takes in no name, or not in a search for it
-VERSIONS = "mlflow.modelVersions"  # tag of a model: the versions of registered models that it is
+COPIED_TAGS = ("speed", "arithmetic", "git_commit", *(field.name for field in fields(Setting)), *DIGESTS)
+DESCRIPTION = "mlflow.note.content"  # tag with the description that MLflow shows above a run
+FORBIDDEN = "/:'\""  # characters that MLflow rejects in names, or in a search for them
+VERSIONS = "mlflow.modelVersions"  # tag of a model with its registered versions
 
 
 @dataclass(frozen=True)
@@ -32,31 +32,31 @@ class Registered:
 
     name: str
     version: int
-    new: bool  # made now, and not found there
+    new: bool  # created by this command
 
     @property
     def uri(self) -> str:
-        """What MLflow loads and serves it by."""
+        """The address by which MLflow loads and serves it."""
         return f"models:/{self.name}/{self.version}"
 
 
 def register(client: "MlflowClient", run: "Run", name: str, why: str) -> Registered:
-    """Make the model of a run a version of a registered one, which is made where it is missing.
+    """Register the model of a run under a name, which is created if missing.
 
-    A run has one version under a name: where it is there already, only its description becomes `why`.
+    A run has one version per name: if it exists, only its description is updated to `why`.
 
     Raises:
-        UserError: the name cannot be used, the run has no model, or the store has no registry.
+        UserError: the name is invalid, the run has no model, or the store has no registry.
     """
     from mlflow.exceptions import MlflowException
 
     if not name.strip() or any(character in name for character in FORBIDDEN):
-        raise UserError(f"--register {name}: a name has one or more characters, and none of {' '.join(FORBIDDEN)}")
+        raise UserError(f"--register {name}: requires a name without the characters {' '.join(FORBIDDEN)}")
     run_id = run.info.run_id
     if run.outputs is None or not run.outputs.model_outputs:
         raise UserError(
-            f"--register {name}: run {run_id} has no MLflow model, as an earlier version recorded it. Run its command "
-            "again with this one."
+            f"--register {name}: run {run_id} of an earlier version has no MLflow model. Run its command again with "
+            "this version."
         )
     try:
         model = client.get_logged_model(run.outputs.model_outputs[0].model_id)
@@ -68,20 +68,20 @@ def register(client: "MlflowClient", run: "Run", name: str, why: str) -> Registe
             client.set_model_version_tag(name, version.version, key, value)
     except MlflowException as error:
         raise UserError(
-            f"--register {name}: refused by MLflow ({first_line(error)}). It takes a run whose model was not deleted, "
-            "and a store with a model registry, such as --uri sqlite:///mlflow.db."
+            f"--register {name}: rejected by MLflow ({first_line(error)}). It requires a run whose model was not "
+            "deleted, and a store with a model registry, such as --uri sqlite:///mlflow.db."
         ) from error
     return Registered(name, int(version.version), new=not known)
 
 
 def _new_version(client: "MlflowClient", name: str, model: "LoggedModel") -> "ModelVersion":
-    with _already_there_is_well():
+    with _ignoring_existing():
         client.create_registered_model(name)
-    # Its source is where the files are: MLflow's client would look for models:/ID in the store of its environment.
+    # The source is the path of the files: MLflow's client would search models:/ID in its default store.
     version = client.create_model_version(
         name, model.artifact_location, model.source_run_id, model_id=model.model_id, await_creation_for=0
     )
-    # MLflow's server does so by itself, its client does not: then the page of the model names its versions.
+    # The tag lets the page of the model list its versions; MLflow's server sets it, but its client does not.
     own = {"name": name, "version": version.version}
     versions = [each for each in json.loads(model.tags.get(VERSIONS, "[]")) if each != own]
     client.set_logged_model_tags(model.model_id, {VERSIONS: json.dumps([*versions, own])})
@@ -89,7 +89,7 @@ def _new_version(client: "MlflowClient", name: str, model: "LoggedModel") -> "Mo
 
 
 @contextmanager
-def _already_there_is_well() -> Iterator[None]:
+def _ignoring_existing() -> Iterator[None]:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -100,5 +100,5 @@ def _already_there_is_well() -> Iterator[None]:
 
 
 def _tags(run: "Run") -> dict[str, str]:
-    words = {name: run.data.tags[name] for name in IN_WORDS if name in run.data.tags}
+    words = {name: run.data.tags[name] for name in COPIED_TAGS if name in run.data.tags}
     return words | {name: f"{run.data.metrics[name]:.6g}" for name in EVIDENCE if name in run.data.metrics}

@@ -1,4 +1,4 @@
-"""Recorded paths of a SQLite store that was moved or copied, mended for those who believe them: MLflow's own pages."""
+"""Update the recorded paths of a SQLite store that was moved or copied, for MLflow's own pages."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.system.errors import UserError
-from experiments.tracking.database import BUSY, is_locked, is_store, locked, open_for_reading
+from experiments.tracking.database import BUSY, is_locked, is_store, locked_message, open_for_reading
 from experiments.tracking.places import Places, folder_of
 
-# Where MLflow's tables hold addresses of files: table, column, and which of its rows.
+# Columns of MLflow's tables with artifact addresses: table, column, condition on the rows.
 ADDRESSES = (
     ("experiments", "artifact_location", "1"),
     ("experiments", "trace_archival_location", "1"),
@@ -25,7 +25,7 @@ ADDRESSES = (
 
 @dataclass(frozen=True)
 class Moved:
-    """A recorded address, and where its files lie today."""
+    """A recorded address, and the current place of its files."""
 
     table: str
     column: str
@@ -33,8 +33,8 @@ class Moved:
     current: str
 
 
-def moved(database: Path) -> list[Moved]:
-    """The addresses that do not lead to where the files are, in the order of ADDRESSES.
+def find_moved(database: Path) -> list[Moved]:
+    """Return the addresses whose files are elsewhere, in the order of ADDRESSES.
 
     Raises:
         UserError: the database cannot be read.
@@ -43,18 +43,18 @@ def moved(database: Path) -> list[Moved]:
         return list(_moved(connection, Places(database)))
 
 
-def model_moved(database: Path | None, location: str) -> bool:
-    """Whether MLflow would look for a model elsewhere than where its files are."""
+def is_model_moved(database: Path | None, location: str) -> bool:
+    """Whether the files of a model are not where MLflow would search."""
     return Places(database).current(location) != folder_of(location)
 
 
 def relocate(database: Path) -> list[Moved]:
-    """Mend them all in one transaction; what was mended.
+    """Update all addresses in one transaction; returns what was updated.
 
     Raises:
         UserError: the database cannot be read or written.
     """
-    open_for_reading(database).close()  # says what is wrong with it
+    open_for_reading(database).close()  # reports a damaged or locked database
     with writing(database) as connection:
         found = list(_moved(connection, Places(database)))
         for each in found:
@@ -65,7 +65,7 @@ def relocate(database: Path) -> list[Moved]:
 
 
 def set_location(database: Path, experiment_id: str, folder: Path) -> None:
-    """Let the runs of an experiment that begin from now on keep their files in this folder."""
+    """Set the folder for the files of an experiment's new runs."""
     with writing(database) as connection:
         connection.execute(
             "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (folder.as_uri(), experiment_id)
@@ -74,10 +74,10 @@ def set_location(database: Path, experiment_id: str, folder: Path) -> None:
 
 @contextmanager
 def writing(database: Path) -> Iterator[sqlite3.Connection]:
-    """One transaction that may write; whoever else writes is waited for as long as MLflow waits.
+    """Open a transaction for writing; waits for other writers as long as MLflow does.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the database is not writable.
     """
     with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY)) as connection:
         connection.isolation_level = None
@@ -87,13 +87,13 @@ def writing(database: Path) -> Iterator[sqlite3.Connection]:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             if is_locked(error):
-                raise UserError(locked(database, BUSY)) from error
+                raise UserError(locked_message(database, BUSY)) from error
             raise UserError(f"{database} cannot be written ({error}).") from error
 
 
 def _moved(connection: sqlite3.Connection, places: Places) -> Iterator[Moved]:
     if not is_store(connection):
-        raise UserError(f"{places.database} is no store of MLflow, and is left as it is. Give another file.")
+        raise UserError(f"{places.database} is not an MLflow store. It is left unchanged. Use another file.")
     for table, column, condition in ADDRESSES:
         if column not in {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}:
             continue  # of another version of MLflow

@@ -1,4 +1,4 @@
-"""Runs as rows: what a store holds of one, under the names that tables have."""
+"""Runs as rows: the recorded values of a run, under the column names of the tables."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -18,28 +18,28 @@ Row = Mapping[str, Any]
 
 # Metrics of every finished run; without one of them there is nothing to compare.
 NEEDED = ("keras_accuracy", "tflite_accuracy", "tflite_bytes")
-MEASURED = {name: SCHEMA[name] for name in names("metric") if not SCHEMA[name].of}  # ends of intervals may be missing
+MEASURED = {name: SCHEMA[name] for name in names("metric") if not SCHEMA[name].of}  # bounds of intervals may be missing
 LARGEST, WHOLE_BELOW = 1e300, 2**53
-NAMED = 10  # runs that are left out and named
+NAMED = 10  # omitted runs to list by name
 
 
-def recorded(run: "Run") -> Recorded:
-    """A run that MLflow's API gives."""
+def from_mlflow(run: "Run") -> Recorded:
+    """Convert a run of MLflow's API."""
     return Recorded(run.info.run_id, run.info.status, run.data.tags, run.data.params, run.data.metrics)
 
 
-def row_of(run: Recorded) -> Row:
-    """A run as a row, without the metrics that can be none, which is said.
+def to_row(run: Recorded) -> Row:
+    """Convert a run to a row; invalid metrics are omitted with a warning.
 
     Raises:
-        UserError: it is no run that this suite finished: a setting or, where it is finished, a result is missing.
+        UserError: a setting or, in a finished run, a result is missing, so this suite did not record the run.
     """
     tags = run.tags
     setting = {name: _text(run, name) for name in ("strategy", "model", "dataset")}
-    whole = {name: _whole(run, name) for name in ("epochs", "finetune_epochs", "seed")}
+    whole = {name: _integer(run, name) for name in ("epochs", "finetune_epochs", "seed")}
     metrics = _metrics(run)
     if missing := [name for name in NEEDED if name not in metrics and run.status == "FINISHED"]:
-        raise UserError(f"{_named(run)} is finished without {' and '.join(missing)}.")
+        raise UserError(f"{_named(run)} is finished, but has no {' or '.join(missing)}.")
     return {
         **{name: value for name, value in run.params.items() if is_setting(name) and "_target_" not in name},
         **setting,
@@ -53,18 +53,18 @@ def row_of(run: Recorded) -> Row:
     }
 
 
-def rows_of(runs: Iterable[Recorded]) -> list[Row]:
-    """Runs as rows, without those that can be none: each is named once, with the reason."""
+def to_rows(runs: Iterable[Recorded]) -> list[Row]:
+    """Convert runs to rows; invalid runs are omitted, each with one warning."""
     rows, reasons = [], []
     for run in runs:
         try:
-            rows.append(row_of(run))
+            rows.append(to_row(run))
         except UserError as error:
-            reasons.append(f"{error} It is left out.")
+            reasons.append(f"{error} It is omitted.")
     for reason in reasons[:NAMED]:
         warn_once(reason)
     if len(reasons) > NAMED:
-        warn_once(f"{len(reasons) - NAMED:,} further runs are left out for such reasons.")
+        warn_once(f"{len(reasons) - NAMED:,} more runs are omitted for similar reasons.")
     return rows
 
 
@@ -74,23 +74,23 @@ def _text(run: Recorded, name: str) -> str:
     return value
 
 
-def _whole(run: Recorded, name: str) -> int:
+def _integer(run: Recorded, name: str) -> int:
     value = _text(run, name)
     if not re.fullmatch(r"[0-9]{1,18}", value):
-        raise UserError(f"{_named(run)} has the tag {name}={value[:40]!r}, which is no whole number.")
+        raise UserError(f"{_named(run)} has the tag {name}={value[:40]!r}, which is not an integer.")
     return int(value)
 
 
 def _metrics(run: Recorded) -> dict[str, float]:
-    """The metrics that are numbers; of those that a table needs, what they are not is said."""
-    kept = {name: value for name, value in run.metrics.items() if _is_sound(name, value)}
+    """Return the valid metrics; warns about invalid ones that a table needs."""
+    kept = {name: value for name, value in run.metrics.items() if _is_valid(name, value)}
     for name in sorted((run.metrics.keys() - kept.keys()) & MEASURED.keys()):
-        warn_once(f"{_named(run)} has {name}={run.metrics[name]:g}, which is left out.")
+        warn_once(f"{_named(run)} has {name}={run.metrics[name]:g}, which is invalid and omitted.")
     return kept
 
 
-def _is_sound(name: str, value: float) -> bool:
-    """Whether a metric can be what it says: MLflow writes the largest number there is for one that is infinite."""
+def _is_valid(name: str, value: float) -> bool:
+    """Whether a metric's value is valid: MLflow records infinity as the largest float."""
     if not isfinite(value) or abs(value) >= LARGEST:
         return False
     match MEASURED[name].kind if name in MEASURED else "":

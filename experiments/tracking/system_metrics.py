@@ -1,4 +1,4 @@
-"""The load of the machine while a run goes on, as MLflow's system metrics; never sampled while a time is measured."""
+"""The load of the machine during a run, as MLflow's system metrics; not sampled while latency is measured."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,8 +13,8 @@ INTERVAL = 5.0  # seconds between two samples
 
 
 @contextmanager
-def sampled(run_id: str, uri: str) -> Iterator[None]:
-    """Sample processors, memory, disk and network (and GPUs) of the whole machine into a run during the block."""
+def record_system_metrics(run_id: str, uri: str) -> Iterator[None]:
+    """Record the machine's CPU, memory, disk, network and GPU load with a run while the block runs."""
     ended = Event()
     sampler = Thread(target=_sample, args=(run_id, uri, ended), name="system metrics", daemon=True)
     sampler.start()
@@ -30,12 +30,12 @@ def _sample(run_id: str, uri: str, ended: Event) -> None:
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     monitor: Any = SystemMetricsMonitor(run_id, INTERVAL, tracking_uri=uri)  # type: ignore[no-untyped-call]
-    with suppress(MlflowException):  # the store is gone: the run itself, which needs it, says so
-        psutil.cpu_percent()  # later samples count from here on; the first of a process is always 0
+    with suppress(MlflowException):  # if the store is unavailable, the run itself reports it
+        psutil.cpu_percent()  # the first call returns 0, and starts the interval of the next one
         over = False
         while not over:
-            over = ended.wait(monitor.sampling_interval)  # MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL has its say
-            with compute_lock():  # which waits while a time is measured anywhere on this machine
+            over = ended.wait(monitor.sampling_interval)  # MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL can change it
+            with compute_lock():  # waits while latency is measured on this machine
                 monitor.collect_metrics()
                 monitor.publish_metrics(monitor.aggregate_metrics())
         monitor.mlflow_logger.flush()

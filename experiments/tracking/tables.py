@@ -1,6 +1,6 @@
-"""Runs read from the tables of an MLflow database: four queries for all of them, where its API builds run after run.
+"""Read runs from the tables of an MLflow database: four queries for all runs, which is faster than MLflow's API.
 
-Nothing is ever written. MLflow promises its API and not its tables, so they are read in the schemas of SCHEMAS only.
+Nothing is written. MLflow's tables are not a stable interface, so only databases with a schema in SCHEMAS are read.
 """
 
 from collections import defaultdict
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 V = TypeVar("V", str, float)
 
-# Revisions of MLflow's schema in their order, the last that of MLflow 3.17. None of their migrations touches `runs`,
-# `tags`, `params` or `latest_metrics`; a test sees to it when another one is added.
+# Revisions of MLflow's schema in order; the last is that of MLflow 3.17. None of their migrations changes `runs`,
+# `tags`, `params` or `latest_metrics`; a test checks this for new revisions.
 SCHEMAS = (
     "1b5f0d9ad7c1", "e1f2a3b4c5d6", "76601a5f987d", "c3d6457b6d8a", "a5b4c3d2e1f0", "ae8bbe7743c9", "7d34483879f0",
     "da6fb0208061", "89d3d66ed43f", "b7e4c1a90f23", "a8b9c0d1e2f3", "c1d2e3f4a5b6", "c3d9e7f1a2b4", "6f8d9c3b2a1e",
     "1971f2d9a75b", "17e22815139b", "b7e2c1a4d9f3", "75868b020152", "dc11669786a5",
 )  # fmt: skip
 
-# Runs that a tag selects. An empty value stands for any that is not empty.
-_CHOSEN = """
+# Runs with a value of a tag. An empty value selects all values that are not empty.
+_SELECTED = """
     FROM tags AS chosen JOIN runs ON runs.run_uuid = chosen.run_uuid {joined}
     WHERE chosen.key = :tag AND (chosen.value = :value OR (:value = '' AND chosen.value != ''))
     AND runs.experiment_id = :experiment AND runs.lifecycle_stage = 'active'
 """
-_RUNS = f"SELECT runs.run_uuid, runs.status {_CHOSEN.format(joined='')}"
-# As MLflow's API orders them: the newest first.
+_RUNS = f"SELECT runs.run_uuid, runs.status {_SELECTED.format(joined='')}"
+# The order of MLflow's API: newest first.
 _IN_ORDER = "ORDER BY CASE WHEN runs.start_time IS NULL THEN 1 ELSE 0 END, runs.start_time DESC, runs.run_uuid"
 _TAGS, _PARAMS, _METRICS = (
     f"SELECT of_run.run_uuid, of_run.key, {value} "
-    + _CHOSEN.format(joined=f"JOIN {table} AS of_run ON of_run.run_uuid = runs.run_uuid")
+    + _SELECTED.format(joined=f"JOIN {table} AS of_run ON of_run.run_uuid = runs.run_uuid")
     for table, value in (
         ("tags", "of_run.value"),
         ("params", "of_run.value"),
@@ -53,7 +53,7 @@ _ADDRESSES = "SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = :exp
 
 @dataclass(frozen=True)
 class Recorded:
-    """A run as a store holds it; of each metric, its latest value."""
+    """A run in a store, with the latest value of each metric."""
 
     run_id: str
     status: str
@@ -64,46 +64,48 @@ class Recorded:
 
 @dataclass(frozen=True)
 class StoreTables:
-    """The tables of an MLflow database, of which those runs are read that belong to one experiment.
+    """Reads the runs of one experiment from the tables of an MLflow database.
 
-    `address` is that of a PostgreSQL database, or the path of a SQLite file. Every method raises SQLAlchemy's errors,
-    and UserError where a SQLite file cannot be opened.
+    `address` is the address of a PostgreSQL database, or the path of a SQLite file. Every method raises SQLAlchemy's
+    errors, and UserError if a SQLite file cannot be opened.
     """
 
     address: str | Path
     experiment_id: int
 
     def schema(self) -> str:
-        """The revision of MLflow's schema that the database has."""
+        """Return the revision of the database's schema."""
         with self._reading() as connection:
             return str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar())
 
     def chosen(self, tag: str, value: str = "") -> list[Recorded]:
-        """The runs with this value of a tag, or with any at all, the newest first; without those that are deleted."""
-        asked = {"tag": tag, "value": value, "experiment": self.experiment_id}
+        """Return the active runs with this value of a tag, or with any value, newest first."""
+        parameters = {"tag": tag, "value": value, "experiment": self.experiment_id}
         with self._reading() as connection:
-            runs = [(str(run_id), str(status)) for run_id, status in _rows(connection, f"{_RUNS} {_IN_ORDER}", asked)]
-            tags = _by_run(_rows(connection, _TAGS, asked))
-            params = _by_run(_rows(connection, _PARAMS, asked))
-            values = _rows(connection, _METRICS, asked)
+            runs = [
+                (str(run_id), str(status)) for run_id, status in _rows(connection, f"{_RUNS} {_IN_ORDER}", parameters)
+            ]
+            tags = _by_run(_rows(connection, _TAGS, parameters))
+            params = _by_run(_rows(connection, _PARAMS, parameters))
+            values = _rows(connection, _METRICS, parameters)
             metrics = _by_run((run_id, name, nan if value is None else value) for run_id, name, value in values)
         return [Recorded(run_id, status, tags[run_id], params[run_id], metrics[run_id]) for run_id, status in runs]
 
     def others(self) -> int:
-        """How many runs of other programs the experiment holds: those without the tag `kind`."""
+        """Return the number of runs of other programs in the experiment: those without the tag `kind`."""
         with self._reading() as connection:
             ((count,),) = _rows(connection, _OTHERS, {"experiment": self.experiment_id})
         return int(count)
 
     def addresses(self) -> dict[str, str]:
-        """Where the artifacts of each run were recorded to lie, by its id."""
+        """Return the recorded artifact address of each run, by its id."""
         with self._reading() as connection:
             found = list(_rows(connection, _ADDRESSES, {"experiment": self.experiment_id}))
         return {run_id: uri or "" for run_id, uri in found}
 
     @contextmanager
     def _reading(self) -> "Iterator[Connection]":
-        """One transaction that cannot write, so that all its queries see the same runs."""
+        """Open a read-only transaction, so that all queries see the same runs."""
         engine = _engine(self.address)
         try:
             with engine.connect() as connection:
@@ -129,7 +131,7 @@ def _rows(connection: "Connection", query: str, parameters: Mapping[str, Any]) -
 
 
 def _by_run(found: "Iterator[tuple[str, str, V]]") -> defaultdict[str, dict[str, V]]:
-    """Names and values of each run, from rows of all of them."""
+    """Group names and values by run."""
     runs: defaultdict[str, dict[str, V]] = defaultdict(dict)
     for run_id, key, value in found:
         runs[run_id][key] = value
