@@ -21,10 +21,10 @@ from experiments.dataset import Dataset, Images
 from experiments.dataset.mnist import Mnist
 from experiments.measure.accuracy import (
     KERAS_BATCH,
-    answers_in_batches,
-    dequantized,
+    can_batch,
+    dequantize,
     keras_logits,
-    quantized,
+    quantize,
     tflite_logits,
 )
 from experiments.model import Architecture
@@ -50,9 +50,9 @@ def tutorial_loop(model: TFLiteModel, images: Images) -> Predictions:
     entry, exit_ = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     answers = []
     for image in images:
-        interpreter.set_tensor(entry["index"], quantized(image[np.newaxis], entry))
+        interpreter.set_tensor(entry["index"], quantize(image[np.newaxis], entry))
         interpreter.invoke()
-        answers.append(dequantized(interpreter.get_tensor(exit_["index"])[0], exit_))
+        answers.append(dequantize(interpreter.get_tensor(exit_["index"])[0], exit_))
     return np.stack(answers)
 
 
@@ -107,7 +107,7 @@ def rows_of(name: str, data: Dataset) -> Iterator[dict[str, object]]:
     for strategy, scheme in SCHEMES.items():
         file = convert(model, scheme, partial(data.calibration, seed=0))
         ways = (partial(tutorial_loop, file, images), partial(tflite_logits, file, images))
-        yield compared(name, strategy, *ways, in_batches=answers_in_batches(file, images), images=len(images))
+        yield compared(name, strategy, *ways, in_batches=can_batch(file, images), images=len(images))
 
 
 def main() -> None:

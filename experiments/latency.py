@@ -39,7 +39,7 @@ from rich.table import Table
 
 from experiments.comparison.display import shown_speed
 from experiments.comparison.files import write_csv
-from experiments.record.artifacts import CONFIGURATION, MODEL, or_left_out
+from experiments.record.artifacts import CONFIGURATION, MODEL, or_none
 from experiments.record.identity import DIGITS, SHOWN
 from experiments.system.errors import UserError, reporting_user_errors
 from experiments.system.files import argument_path, check_regular
@@ -286,7 +286,7 @@ def _load_recorded(
         return made
 
     rows = store.chosen(target)
-    made = [contestant(row) if len(rows) == 1 else or_left_out(partial(contestant, row)) for row in rows]
+    made = [contestant(row) if len(rows) == 1 else or_none(partial(contestant, row)) for row in rows]
     if not any(made):
         raise UserError(f"{target}: none of the {len(rows)} runs can be timed.")
     yield from filter(None, made)

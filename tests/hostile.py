@@ -242,9 +242,9 @@ def attacks(mark: Path) -> dict[str, tuple[Config, str]]:
         "feature columns": (
             model(layer("DenseFeatures", name="f", feature_columns=[])), "DenseFeatures",
         ),
-        "tensor of a kind of its own": (
+        "custom tensor type": (
             model(dense(), inbound={"dense": constant([{"_TYPE": "COMPOSITE"}, "{}"])}),
-            "a tensor of a kind of its own",
+            "a custom tensor type",
         ),
         "vocabulary": (
             model(layer("StringLookup", name="s", vocabulary="/etc/passwd")),

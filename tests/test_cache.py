@@ -163,7 +163,7 @@ def test_results_that_were_swapped_are_made_again(tmp_path: Path, capsys: pytest
     two.unlink()
     assert len(contents) == len(entries_in(tmp_path))
     assert cache.remembered("one", lambda: state(3), "")["weight/0000"][0] == 3
-    assert "was made for another key, results/two" in capsys.readouterr().out
+    assert "has another key, results/two" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("link", [False, True], ids=["copied", "hard link"])
@@ -365,7 +365,7 @@ def test_an_emptied_training_leaves_nothing_behind(states: Trajectory) -> None:
         (["lits"], "invalid choice: 'lits'"),
         (["list", "--remove"], "--remove: requires verify; it has no effect with list"),
         (["verify", "--unused-for", "3"], "--unused-for: requires clear; it has no effect with verify"),
-        (["clear", "--unused-for", "-1"], "-1: give a number of days, 0 or more"),
+        (["clear", "--unused-for", "-1"], "-1: requires a number of days, at least 0"),
     ],
 )
 def test_a_wrong_command_is_exit_code_2(arguments: list[str], said: str, tmp_path: Path) -> None:

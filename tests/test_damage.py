@@ -61,11 +61,11 @@ def _each_is_said_again() -> None:
         ({"tags": {"epochs": "²"}}, "which is not an integer"),
         ({"tags": {"strategy": None}}, "has no tag strategy"),
         ({"tags": {"model": ""}}, "has no tag model"),
-        ({"metrics": {"tflite_accuracy": None}}, "is finished without tflite_accuracy"),
-        ({"metrics": {"tflite_accuracy": float("nan")}}, "is finished without tflite_accuracy"),
-        ({"metrics": {"tflite_bytes": 1.7976931348623157e308}}, "is finished without tflite_bytes"),
-        ({"metrics": {"tflite_bytes": 0.5}}, "is finished without tflite_bytes"),
-        ({"metrics": {"keras_accuracy": 98.0}}, "is finished without keras_accuracy"),
+        ({"metrics": {"tflite_accuracy": None}}, "is finished, but has no tflite_accuracy"),
+        ({"metrics": {"tflite_accuracy": float("nan")}}, "is finished, but has no tflite_accuracy"),
+        ({"metrics": {"tflite_bytes": 1.7976931348623157e308}}, "is finished, but has no tflite_bytes"),
+        ({"metrics": {"tflite_bytes": 0.5}}, "is finished, but has no tflite_bytes"),
+        ({"metrics": {"keras_accuracy": 98.0}}, "is finished, but has no keras_accuracy"),
     ],
     ids=lambda value: str(value)[:60] if isinstance(value, dict) else "",
 )
@@ -76,7 +76,7 @@ def test_a_run_that_can_be_no_row_is_left_out_and_named(
     said = capsys.readouterr().err.splitlines()
     assert [each["strategy"] for each in rows] == ["none"]
     assert said[-1].startswith("Run 3qat ")
-    assert said[-1].endswith(f"{reason}. It is left out.")
+    assert said[-1].endswith(f"{reason}. It is omitted.")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1.7976931348623157e308], ids=str)
@@ -94,7 +94,7 @@ def test_many_runs_that_are_left_out_are_counted(capsys: pytest.CaptureFixture[s
     broken = [Recorded(str(number), "FINISHED", {}, {}, {}) for number in range(500)]
     assert to_rows(broken) == []
     said = capsys.readouterr().err.splitlines()
-    assert (len(said), said[-1]) == (11, "490 further runs are left out for such reasons.")
+    assert (len(said), said[-1]) == (11, "490 more runs are omitted for similar reasons.")
 
 
 def test_a_failed_run_needs_no_metrics() -> None:
@@ -265,5 +265,5 @@ def test_whatever_a_store_holds_is_drawn(runs: list[Recorded], data: st.DataObje
 def test_a_file_of_a_run_that_never_ends_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store: Any = InMemory({("4none", "unreachable"): b""})
     for artifact, read in READERS.items():
-        assert artifacts.detail(store, "4none", artifact, read) is None
+        assert artifacts.read_artifact(store, "4none", artifact, read) is None
     assert capsys.readouterr().err.count("Files of runs in s3://gone cannot be read (no route).") == 1

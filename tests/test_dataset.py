@@ -92,7 +92,7 @@ def test_float_images_are_used_as_they_are(tmp_path: Path) -> None:
         ({"y_test": np.full(6, 7)}, "y_test holds the label 7, but the training labels run from 0 to 1"),
         ({"y_train": np.eye(20)[:, :2]}, r"y_train has the shape \(20, 2\), and its row 2 is not one-hot"),
         ({"y_train": np.full((20, 2), 0.5)}, r"y_train=y_train\.argmax\(axis=1\)"),
-        ({"y_train": np.zeros((20, 4, 4), int)}, "a label for each pixel or step is none"),
+        ({"y_train": np.zeros((20, 4, 4), int)}, "Labels per pixel or step are not supported"),
         ({"y_train": np.linspace(0, 1, 20)}, r"y_train has the dtype float64 and holds 0\.0526.*regression"),
         ({"y_train": np.arange(20) % 3 - 1, "y_test": np.zeros(6, int)}, r"keep = y_train >= 0"),
         ({"y_test": np.full(6, "a")}, r"y_train holds numbers such as 0, and y_test strings such as a"),
@@ -100,10 +100,10 @@ def test_float_images_are_used_as_they_are(tmp_path: Path) -> None:
         ({"x_train": np.full((20, 4, 4), -5)}, r"dataset\.scale=none.*x_train=x_train\.astype\(np\.float32\) / 5"),
         ({"x_train": np.full((20, 4, 4), 4095)}, r"x_train=x_train\.astype\(np\.float32\) / 4095"),
         ({"x_train": np.zeros((20, 4, 4), complex)}, "has the dtype complex128"),
-        ({"x_train": np.zeros((20, 4, 4), np.uint8), "x_test": np.zeros((6, 4, 4))}, "both need the same"),
+        ({"x_train": np.zeros((20, 4, 4), np.uint8), "x_test": np.zeros((6, 4, 4))}, "Both require the same"),
         ({"x_train": np.zeros(20)}, r"x_train has the shape \(20,\)"),
-        ({"x_test": np.zeros((6, 4, 5), np.uint8)}, "both need the same"),
-        ({"x_test": np.zeros((0, 4, 4), np.uint8), "y_test": np.zeros(0, int)}, "x_test holds no image"),
+        ({"x_test": np.zeros((6, 4, 5), np.uint8)}, "require images of the same shape"),
+        ({"x_test": np.zeros((0, 4, 4), np.uint8), "y_test": np.zeros(0, int)}, "x_test has no image"),
         ({"x_train": np.array([None] * 20, object)}, r"x_train=np\.stack\(list\(x_train\)\)"),
         ({"y_train": np.array([None] * 20, object)}, r"y_train=np\.array\(\[str\(label\) for label in y_train\]\)"),
     ],
@@ -249,7 +249,7 @@ def test_data_in_a_folder_that_somebody_else_made_for_keras_is_not_read(
 ) -> None:
     monkeypatch.setattr("experiments.dataset.keras_datasets._folder", lambda: tmp_path / ".keras" / "datasets")
     monkeypatch.setattr("os.getuid", lambda: 4711)
-    with pytest.raises(UserError, match=r"which belongs to another user. Give a home that can be written"):
+    with pytest.raises(UserError, match=r"which belongs to another user. Set HOME to a writable folder"):
         KerasDataset(name="cifar10").load()
 
 
@@ -261,7 +261,7 @@ def test_data_in_a_folder_that_somebody_else_made_for_keras_is_not_read(
             r"x_train holds values up to 1e\+60, and models take float32.*Scale them",
         ),
         ({"y_train": np.arange(2**64 - 6, 2**64, dtype=np.uint64)}, r"holds the label 18446744073709551615.*2\*\*63"),
-        ({"y_train": np.full(6, 1e30)}, r"labels are smaller than 2\*\*63. Number the classes"),
+        ({"y_train": np.full(6, 1e30)}, r"labels require values below 2\*\*63. Number the classes"),
         (
             {"x_train": np.zeros((6, 2, 2, 2, 1)), "x_test": np.zeros((2, 2, 2, 2, 1))},
             r"shape \(2, 2, 2, 1\).*keras_file",

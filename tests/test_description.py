@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.record.description import description
+from experiments.record.description import describe
 from experiments.statistics.estimates import Estimate
 
 
@@ -30,7 +30,7 @@ def said(verdict: str = "faster", change: tuple[float, float, float] = (0.0, -0.
         verdict=lambda: tags,
         data=SimpleNamespace(test=10_000, example=np.zeros((1, 28, 28, 1), np.float32)),
     )
-    return description(record, "runs:/ID/model")
+    return describe(record, "runs:/ID/model")
 
 
 def test_a_description_has_what_the_table_has_in_sentences() -> None:
@@ -58,7 +58,7 @@ def test_a_change_of_accuracy_is_one_only_where_its_interval_leaves_out_0(
 def test_a_file_that_is_the_float_file_is_said_to_be_it() -> None:
     text = said(verdict="same file")
     assert "the same file as the float TFLite model" in text
-    assert "(median): it is that float file, byte for byte." in text
+    assert "(median): the file is identical to the float file." in text
     assert "faster than" not in text
 
 

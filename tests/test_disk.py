@@ -105,7 +105,7 @@ def test_a_full_disk_that_a_run_meets_is_named(disk: Disk, monkeypatch: pytest.M
     fill(place)
     monkeypatch.setattr("tempfile.tempdir", str(place))
     failure = Failure.of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    assert f"the disk at {place} has 0 KiB free" in failure.reason
+    assert f"the disk at {place} has 0 KiB and" in failure.reason
 
 
 def test_a_full_disk_of_a_store_is_named(disk: Disk) -> None:

@@ -53,14 +53,14 @@ def test_what_a_model_sees_of_stored_values(tmp_path: Path, stored: Any, scale: 
 
 def test_what_was_stored_can_be_told_from_what_a_model_sees(tmp_path: Path) -> None:
     data = loaded(tmp_path, BYTES.astype(np.uint8), "symmetric")
-    assert data.scaling.undone(data.train.x) == pytest.approx(BYTES, abs=1e-3)
+    assert data.scaling.undo(data.train.x) == pytest.approx(BYTES, abs=1e-3)
 
 
 @pytest.mark.parametrize(
     ("stored", "note"),
     [
         (BYTES, "x_train holds int64 from 0 to 255: taken for 8 bits and divided by 255"),
-        (BYTES > 100, "x_train holds bool: taken as 0 and 1"),
+        (BYTES > 100, "x_train has bool, used as 0 and 1"),
         (
             BYTES.reshape(3, 4, 1).astype(np.float32),
             "x_train holds floats from 0 to 255: taken as they are; dataset.scale=unit divides them by 255",
@@ -118,7 +118,7 @@ def test_architectures_that_are_built_get_grey_images_with_a_channel_axis() -> N
         ((28, 28, 3), (28, 28), "x_train=np.repeat(x_train[..., None], 3, axis=-1)"),
         ((28, 28, 1), (28, 28, 3), "x_train=x_train.mean(axis=-1, keepdims=True).astype(x_train.dtype)"),
         ((96, 96, 3), (32, 32, 3), "x_train=tf.image.resize(x_train, (96, 96)).numpy()"),
-        ((30,), (31,), "Give the data set that the model was trained on"),
+        ((30,), (31,), "Use the data set that the model was trained on"),
     ],
 )
 def test_a_shape_that_does_not_fit_is_refused_with_the_line_of_code_that_mends_it(
@@ -149,7 +149,7 @@ def test_arrays_under_other_names_are_refused_with_the_line_that_renames_them(
 
 def test_a_folder_is_refused_with_the_line_that_makes_a_file_of_it(tmp_path: Path) -> None:
     (tmp_path / "train" / "cat").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"a folder, and a \.npz file is needed.*image_dataset_from_directory"):
+    with pytest.raises(UserError, match=r"requires a \.npz file, not a folder.*image_dataset_from_directory"):
         Npz(path=tmp_path).check()
 
 

@@ -11,7 +11,7 @@ from experiments.dataset.values import Scale
 from experiments.measure.latency import LatencyProtocol
 from experiments.model.keras_file import KerasFile
 from experiments.record.artifacts import class_table
-from experiments.record.run_record import RunRecord, Setting, remark_of
+from experiments.record.run_record import RunRecord, Setting, short_warning
 from experiments.runs.pipeline import Experiment, run
 from experiments.strategy import Strategy
 from experiments.strategy.none import Nothing
@@ -104,7 +104,7 @@ def test_a_model_that_rescales_its_input_itself_is_warned_of_and_right_without_s
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model = trained(layers, train[0].astype(np.float32), train[1], loss, (8, 8, 1))
     twice, once = (record_of(tmp_path, model, (*train, *test), scale=scale) for scale in ("auto", "none"))
-    assert remark_of(twice.warnings[0]) == "input scale"
+    assert short_warning(twice.warnings[0]) == "input scale"
     assert twice.verdict()["warnings"].splitlines()[0].endswith("Type: dataset.scale=none")
     assert (once.warnings, once.answers.tflite_accuracy.value > 0.95) == ((), True)
 

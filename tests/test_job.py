@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from experiments.record.identity import content_of
+from experiments.record.identity import digest_value
 from experiments.runs import job
 from experiments.runs.configuration import Request, compose_request
 from experiments.runs.job import JobError, StoreUnavailableError, run_job
@@ -107,7 +107,7 @@ def test_a_card_s_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch:
     (tmp_path / "images").touch()
     monkeypatch.setattr(Path, "open", raising(PermissionError(13, "Permission denied")))
     with pytest.raises(UserError, match=r"images: cannot be read \(Permission denied\)"):
-        content_of(tmp_path / "images")
+        digest_value(tmp_path / "images")
 
 
 def test_a_run_that_is_stopped_when_its_store_is_gone_is_stopped(

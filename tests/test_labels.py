@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.dataset import Dataset
-from experiments.dataset.labels import class_numbers, output_numbers, read_labels, renumbering
+from experiments.dataset.labels import class_numbers, describe_renumbering, output_numbers, read_labels
 from experiments.dataset.npz import Npz
 from experiments.system.errors import UserError
 
@@ -63,7 +63,7 @@ def test_labels_that_are_renumbered_are_said(tmp_path: Path) -> None:
 
 
 def test_labels_that_are_class_numbers_need_no_word() -> None:
-    assert renumbering({0: 0, 1: 1}) == ""
+    assert describe_renumbering({0: 0, 1: 1}) == ""
 
 
 @pytest.mark.parametrize(
@@ -87,10 +87,10 @@ def test_labels_stand_for_outputs_of_a_given_model(labels: Any, outputs: int, nu
     ("labels", "outputs", "message"),
     [
         ([0, 1, 2], 2, "has 2 outputs, but the data set has 3 classes"),
-        ([0, 1, 2], 1, "one output, which tells two classes apart, but the data set has 3 classes"),
-        (["cat", "dog"], 3, r"which output does each stand for\?.*names\.index\(label\) for label in y_train"),
-        ([7, 30], 3, "which output does each stand for"),
-        ([1], 3, "with one class every answer is right"),
+        ([0, 1, 2], 1, "one output, for two classes, but the data set has 3 classes"),
+        (["cat", "dog"], 3, r"the assignment is unknown\..*names\.index\(label\) for label in y_train"),
+        ([7, 30], 3, "the assignment is unknown"),
+        ([1], 3, "Classification requires two or more classes"),
     ],
 )
 def test_labels_that_cannot_stand_for_outputs_are_refused(labels: Any, outputs: int, message: str) -> None:

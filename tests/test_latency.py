@@ -12,7 +12,7 @@ import pytest
 from experiments import latency
 from experiments.dataset import Raw, Source
 from experiments.dataset.npz import Npz
-from experiments.measure.accuracy import answers_in_batches, tflite_logits
+from experiments.measure.accuracy import can_batch, tflite_logits
 from experiments.measure.latency import (
     SENTINEL,
     Latency,
@@ -22,7 +22,7 @@ from experiments.measure.latency import (
     Timings,
     measure_latency,
 )
-from experiments.measure.stopwatch import REPLICATES_AT_LEAST, REPLICATES_OF_SLOW_FILES, enter, finished, widest
+from experiments.measure.stopwatch import REPLICATES_AT_LEAST, REPLICATES_OF_SLOW_FILES, finished, load, widest
 from experiments.record.artifacts import save_samples
 from experiments.record.identity import DIGITS
 from experiments.statistics.estimates import ratio_of_medians, t_quantiles
@@ -185,14 +185,14 @@ def test_more_threads_than_cores_are_refused() -> None:
 def test_a_file_is_timed_on_the_kernels_that_are_asked_for(delegate: str, delegated: bool, tmp_path: Path) -> None:
     file = TimedFile.given(dense_file(), IMAGES)
     (tmp_path / "file.tflite").write_bytes(file.content)
-    entered = enter(tmp_path / "file.tflite", list(file.inputs), {"threads": 1, "delegate": delegate})
+    entered = load(tmp_path / "file.tflite", list(file.inputs), {"threads": 1, "delegate": delegate})
     ops = {op["op_name"] for op in entered.interpreter._get_ops_details()}
     assert ("DELEGATE" in ops) == delegated
 
 
 def test_batches_give_the_bits_of_the_plain_loop() -> None:
     file = dense_file()
-    assert answers_in_batches(file, IMAGES)
+    assert can_batch(file, IMAGES)
     assert len(tflite_logits(file, IMAGES[:33])) == 33
 
 

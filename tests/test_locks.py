@@ -169,7 +169,7 @@ def test_what_a_living_process_uses_stays(place: Path) -> None:
 
 def test_what_a_process_uses_that_is_not_seen_here_stays(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with started(KEEP, place) as other:  # as one of another container that shares the folder
-        monkeypatch.setattr(temporary, "alive", lambda _: False)
+        monkeypatch.setattr(temporary, "is_running", lambda _: False)
         user_folder()
         kept = list(place.glob("*/artifacts-*/file"))
         other.kill()

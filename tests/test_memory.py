@@ -19,7 +19,7 @@ from experiments.dataset.mnist import Mnist
 from experiments.measure import memory
 from experiments.measure.child import ending, run_child
 from experiments.measure.memory import Arena, arena, peak_memory
-from experiments.measure.op_profile import next_to_nothing, packed
+from experiments.measure.op_profile import call_only_file, serialize
 from experiments.model.article_cnn import ArticleCNN
 from experiments.system.errors import UserError
 from experiments.tflite.conversion import (
@@ -35,7 +35,7 @@ from experiments.tflite.conversion import (
 )
 from tests.conftest import ENVIRONMENT
 
-NEGATION = TFLiteModel(next_to_nothing().content)
+NEGATION = TFLiteModel(call_only_file().content)
 MIB = 1 << 20
 
 
@@ -49,7 +49,7 @@ def one_op(name: str, constant: npt.NDArray[np.float32] | None = None, values: i
     buffers = [schema.BufferT()] + ([] if constant is None else [schema.BufferT(data=constant.view(np.uint8))])
     operator = schema.OperatorT(opcodeIndex=0, inputs=[0] if constant is None else [0, 2], outputs=[1])
     code = schema.OperatorCodeT(builtinCode=builtin, deprecatedBuiltinCode=min(builtin, 127), version=1)
-    return TFLiteModel(packed([operator], [code], tensors, buffers, [0]))
+    return TFLiteModel(serialize([operator], [code], tensors, buffers, [0]))
 
 
 def larger(count: int) -> TFLiteModel:

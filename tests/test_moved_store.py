@@ -239,7 +239,7 @@ def test_missing_files_are_said_once_with_the_command_that_lists_them(
     store = opened(project)
     assert [store.predictions(the_run(store)) for _ in range(3)] == [None] * 3
     assert capsys.readouterr().err.count("files of runs are missing") == 1
-    with pytest.raises(UserError, match=rf"its {MODEL} is missing; searched {project}/mlruns"):
+    with pytest.raises(UserError, match=rf"the artifact {MODEL} is missing; searched {project}/mlruns"):
         store.fetch(the_run(store), MODEL, project)
 
 
@@ -368,7 +368,7 @@ def test_check_does_not_call_a_run_stuck_that_goes_on_here_or_may_elsewhere(proj
     store.client.set_tag(elsewhere, "host", "another-machine")
     assert told_of(project) == {
         "runs marked RUNNING on another machine, which cannot be checked from here": (
-            f"{elsewhere} (elsewhere), begun on another-machine",
+            f"{elsewhere} (elsewhere), started on another-machine",
         )
     }
 

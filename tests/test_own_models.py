@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.model.keras_file import KerasFile
-from experiments.model.user_module import find, names_in
+from experiments.model.user_module import find_module, provided_names
 from experiments.record.identity import contents_of, model_digest
 from experiments.system.errors import UserError
 from experiments.system.user_code import with_imports
@@ -60,44 +60,46 @@ def test_a_module_is_found_by_its_path_or_its_name_from_the_working_directory_on
     (folder / "package").mkdir()
     for place in (folder, folder / "package"):
         write(place / "layers.py")
-    assert find(given).file.samefile(folder / ("package/layers.py" if "package" in given else "layers.py"))
+    assert find_module(given).file.samefile(folder / ("package/layers.py" if "package" in given else "layers.py"))
 
 
 def test_a_package_is_found_by_its_folder(folder: Path) -> None:
     (folder / "package").mkdir()
     write(folder / "package" / "__init__.py")
-    assert find("./package").name == find("package").name == "package"
+    assert find_module("./package").name == find_module("package").name == "package"
 
 
 def test_the_home_folder_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder))
     written = write(folder / "layers.py")
-    assert find("~/layers.py").file == written
+    assert find_module("~/layers.py").file == written
 
 
 @pytest.mark.parametrize("given", ["layer.py", "layer"])
 def test_a_module_that_there_is_not_is_refused_with_the_near_ones(folder: Path, given: str) -> None:
     write(folder / "layers.py")
     with pytest.raises(UserError, match=f"model.module={given}: there is no such .*did you mean layers.*PYTHONPATH"):
-        find(given)
+        find_module(given)
 
 
 @pytest.mark.parametrize("code", ["x = 1\ndef f(:\n", "x = 1\ndef\n"])
 def test_what_is_no_python_is_refused_with_the_line(folder: Path, code: str) -> None:
     (folder / "layers.py").write_text(code)
     with pytest.raises(UserError, match=r"model\.module=layers\.py: line 2: .*def"):
-        find("layers.py")
+        find_module("layers.py")
 
 
 def test_what_is_no_text_is_refused(folder: Path) -> None:
     (folder / "layers.py").write_bytes(b"\x00\xff\xfe")
     with pytest.raises(UserError, match=r"model\.module=layers\.py"):
-        find("layers.py")
+        find_module("layers.py")
 
 
 def test_names_are_read_without_running_the_module(folder: Path) -> None:
     write(folder / "layers.py", LAYERS.format(package="tensorflow") + "\n    raise SystemExit")
-    assert names_in(find("layers.py")) == frozenset({"Registered", "mine>Registered", "Scale", "squareplus"})
+    assert provided_names(find_module("layers.py")) == frozenset(
+        {"Registered", "mine>Registered", "Scale", "squareplus"}
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_names_are_read_without_running_the_module(folder: Path) -> None:
 )
 def test_names_that_show_only_when_the_module_is_run_are_left_until_then(folder: Path, code: str) -> None:
     write(folder / "layers.py", code)
-    assert names_in(find("layers.py")) is None
+    assert provided_names(find_module("layers.py")) is None
 
 
 @pytest.mark.parametrize("ending", ["keras", "h5"])
@@ -184,7 +186,7 @@ def saved(path: Path, *layers: Any) -> Any:
 
 def objects(path: Path) -> dict[str, Any]:
     """What the module in this file defines, for building a model with it."""
-    return dict(find(str(path)).load())
+    return dict(find_module(str(path)).load())
 
 
 @pytest.mark.tensorflow

@@ -10,7 +10,7 @@ import pytest
 from experiments.dataset import Dataset, Split
 from experiments.dataset.values import Scaling
 from experiments.measure.plausibility import input_warnings, output_warnings
-from experiments.record.run_record import remark_of
+from experiments.record.run_record import short_warning
 from experiments.task.classification import Head
 
 HEAD = Head(2, "logits")
@@ -46,7 +46,7 @@ FEATURES = np.zeros((200, 5))
 )
 def test_what_answers_show(said: Any, remarks: list[str]) -> None:
     found = output_warnings(said, data_of(FEATURES), Head(10, "logits"), 0)
-    assert [remark_of(warning) for warning in found] == remarks
+    assert [short_warning(warning) for warning in found] == remarks
 
 
 def test_an_accuracy_is_held_against_the_most_frequent_class() -> None:
@@ -106,7 +106,7 @@ def test_an_input_that_a_model_was_not_trained_on_is_found_on_training_examples(
     seen: Any, scaling: Scaling, trained_on: Any, remark: str, typed: str
 ) -> None:
     (warning,) = input_warnings(NO_LAYERS, data_of(seen, scaling=scaling), HEAD, answers_where(trained_on))
-    assert (remark_of(warning), typed in warning) == (remark, True), warning
+    assert (short_warning(warning), typed in warning) == (remark, True), warning
 
 
 def test_an_input_as_it_was_trained_on_needs_no_word() -> None:

@@ -18,10 +18,10 @@ from experiments.measure.op_profile import (
     WITH_ITS_READER,
     OpTime,
     Profile,
+    call_only_file,
     cut_out,
-    next_to_nothing,
     op_profile,
-    packed,
+    serialize,
 )
 from experiments.model import Architecture
 from experiments.model.article_cnn import ArticleCNN
@@ -41,7 +41,7 @@ from experiments.tflite.conversion import (
 )
 from experiments.tflite.graph import Op, read_ops
 
-NEGATION = TFLiteModel(next_to_nothing().content)
+NEGATION = TFLiteModel(call_only_file().content)
 NUMBERS = np.arange(3, dtype=np.float32).reshape(3, 1)
 SCHEMES: list[Scheme] = [Float32(), Dynamic(), DynamicInt4(), Float16(), Int8(20), Int8(20, "int8"), Int16x8(20)]
 
@@ -70,7 +70,7 @@ def with_an_op_of_constants() -> TFLiteModel:
         schema.BufferT(data=np.array([2], np.float32).view(np.uint8)),
     ]
     operators, codes = zip(operator("FILL", [1, 2], [3], 0), operator("NEG", [0], [4], 1), strict=True)
-    return TFLiteModel(packed(operators, codes, tensors, buffers, [0]))
+    return TFLiteModel(serialize(operators, codes, tensors, buffers, [0]))
 
 
 def profiled(model: TFLiteModel, **options: Any) -> Profile:
@@ -89,12 +89,12 @@ def test_the_only_op_has_the_whole_share(threads: int) -> None:
 def test_an_op_that_takes_no_values_has_no_time() -> None:
     filling, negating = profiled(with_an_op_of_constants()).ops
     assert (filling.op, filling.microseconds, filling.share) == ("FILL", None, None)
-    assert filling.remark == "cannot be run alone: it takes no values"
+    assert filling.remark == "cannot be run alone: it has no inputs"
     assert negating.microseconds is not None
 
 
 def test_an_op_that_cannot_be_run_alone_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = {0: TimedFile(b"not a file", next_to_nothing().inputs)}
+    broken = {0: TimedFile(b"not a file", call_only_file().inputs)}
     monkeypatch.setattr(module, "cut_out", lambda *_: (broken, {}))
     found = profiled(NEGATION)
     (op,) = found.ops

@@ -171,7 +171,7 @@ def test_a_writer_is_waited_for_and_then_named(writer: sqlite3.Connection, copie
     )
     done = subprocess.run([sys.executable, "-c", code, str(copied)], capture_output=True, text=True, check=False)
     assert f"(process {os.getpid()}: " in done.stderr
-    assert "has been writing it for more than 0.3 s" in done.stderr
+    assert "has been writing to it for more than 0.3 s" in done.stderr
 
 
 def test_a_writer_that_ends_meanwhile_is_no_obstacle(copied: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_half_made_store_is_made_anew_by_a_run(half_made: Path, capsys: pytest
 
 def test_a_half_made_store_is_said_to_be_one_where_it_is_only_read(half_made: Path) -> None:
     before = half_made.read_bytes()
-    with pytest.raises(UserError, match=r"there is no finished store in .*Type `python -m experiments\.run`"):
+    with pytest.raises(UserError, match=r"no complete store in .*Type `python -m experiments\.run`"):
         opened(half_made)
     assert half_made.read_bytes() == before
 
@@ -268,7 +268,7 @@ def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("create", [True, False])
 def test_an_address_with_settings_behind_it_names_the_one_without(create: bool, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"Give sqlite:///{tmp_path}/mlflow\.db\."):
+    with pytest.raises(UserError, match=rf"Type sqlite:///{tmp_path}/mlflow\.db\."):
         connect(Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db?timeout=60"), create=create)
 
 

@@ -118,7 +118,7 @@ def test_the_comparison_says_how_many_runs_are_not_its_own(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["compare", "--uri", f"sqlite:///{filled}", "--columns", "strategy"])
     compare.main()
-    assert f"other programs recorded them in experiment quantization: {OTHERS} runs" in capsys.readouterr().out
+    assert f"Omitted {OTHERS} runs of other programs in experiment quantization" in capsys.readouterr().out
 
 
 def test_nothing_can_be_written_where_tables_are_read(filled: Path) -> None:

@@ -54,9 +54,9 @@ def test_an_experiment_that_somebody_else_makes_at_the_same_moment_is_shared() -
     ("address", "told"),
     [
         ("http://127.0.0.1:9", r"\(Connection refused\)\. Start an MLflow server at this address, `mlflow server "
-         r"--host 127\.0\.0\.1 --port 9`, or keep runs in a file: tracking\.uri=sqlite:///mlflow\.db"),
+         r"--host 127\.0\.0\.1 --port 9`, or use a file: tracking\.uri=sqlite:///mlflow\.db"),
         ("http://me:secret@127.0.0.1:9", r"^tracking\.uri=http://\*\*\*@127\.0\.0\.1:9: (?!.*secret)"),
-        ("http://nowhere.invalid", r"Start an MLflow server at this address, or keep runs in a file"),
+        ("http://nowhere.invalid", r"Start an MLflow server at this address, or use a file"),
     ],
 )  # fmt: skip
 def test_an_address_at_which_nothing_answers_is_told_with_what_to_type(address: str, told: str) -> None:

@@ -13,7 +13,7 @@ from experiments.comparison.baseline import against, trained_less, unmatched
 from experiments.comparison.columns import MODEL, TASK, TEST, TRAINING, without_digests
 from experiments.comparison.groups import ReadPredictions, grouped, seeds_to_pool
 from experiments.comparison.query import in_order, known, where
-from experiments.record.artifacts import or_left_out
+from experiments.record.artifacts import or_none
 from experiments.record.run_record import Predictions
 from experiments.tracking import Store
 
@@ -65,7 +65,7 @@ def compared(
     Raises:
         UserError: no run has this strategy, the condition holds for none, or there is no such column.
     """
-    answers = _remembered(lambda run_id: or_left_out(partial(store.predictions, run_id)))
+    answers = _remembered(lambda run_id: or_none(partial(store.predictions, run_id)))
     every = against(runs, baseline, answers) if baseline else runs
     runs = where(every, condition) if condition else every
     remarks = _known_by_names(runs)

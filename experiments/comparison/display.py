@@ -22,7 +22,7 @@ from experiments.comparison.columns import (
 )
 from experiments.comparison.names import labels, titled
 from experiments.measure.latency import SAME_FILE
-from experiments.record.run_record import NOT_MEASURED, remark_of
+from experiments.record.run_record import NOT_MEASURED, short_warning
 from experiments.statistics.rounding import percent, whole
 from experiments.system.escaping import one_line
 from experiments.tracking.schema import SCHEMA, Column, heading
@@ -196,7 +196,7 @@ def _remark(verified: object, partial: object, refusal: object, other_cores: flo
     """What a reader of a row has to know besides; empty where the run has no result."""
     remarks = {
         "NOT VERIFIED": says(verified, "false"),
-        **{remark_of(line).upper(): True for line in (warnings.splitlines() if isinstance(warnings, str) else ())},
+        **{short_warning(line).upper(): True for line in (warnings.splitlines() if isinstance(warnings, str) else ())},
         "partial": says(partial, "true"),
         "not on XNNPACK": isinstance(refusal, str) and bool(refusal),
         "timed while busy": other_cores > DISTURBED,

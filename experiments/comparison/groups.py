@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.comparison.columns import GROUPED, VOID, WHOLE, cell_of, label, says, timed
-from experiments.measure.latency import SAME_FILE, in_words
+from experiments.measure.latency import SAME_FILE, verdict_of
 from experiments.record.artifacts import PREDICTIONS
 from experiments.record.run_record import Predictions, is_setting
 from experiments.statistics.estimates import Estimate, difference_over_seeds, over_seeds, ratio_of_medians
@@ -177,7 +177,7 @@ def _speedups(runs: pd.DataFrame, seeds_only: bool) -> dict[str, Any]:
     if (valid["speed"] == SAME_FILE).all():
         found["speed"] = SAME_FILE
     elif seeds_only and "speedup" in found:
-        found["speed"] = in_words(Estimate(*(found[f"speedup{end}"] for end in ("", "_low", "_high"))))
+        found["speed"] = verdict_of(Estimate(*(found[f"speedup{end}"] for end in ("", "_low", "_high"))))
     return found
 
 

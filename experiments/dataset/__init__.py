@@ -1,6 +1,6 @@
-"""Data sets: labelled images, split three ways, and one option for each place they come from.
+"""Data sets: labelled images in three splits, and one option for each source.
 
-The test split is touched by the measurements only; calibration samples come from the training split.
+Only measurements use the test split; calibration samples come from the training split.
 """
 
 import hashlib
@@ -15,8 +15,15 @@ import numpy.typing as npt
 from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass as option
 
-from experiments.dataset.labels import Label, class_numbers, output_numbers, read_labels, renumbering, unseen
-from experiments.dataset.saving import saving
+from experiments.dataset.labels import (
+    Label,
+    class_numbers,
+    describe_renumbering,
+    describe_unseen,
+    output_numbers,
+    read_labels,
+)
+from experiments.dataset.saving import save_line
 from experiments.dataset.shapes import Shape, image_shape, shape_for
 from experiments.dataset.values import Scale, Scaling, check_images, scaling_of
 from experiments.system.errors import UserError
@@ -25,7 +32,7 @@ from experiments.system.options import OPTION
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
-# Which images a subset holds must not depend on the run's seed: seeds are compared on the same data.
+# Subsets do not depend on the run's seed: seeds are compared on the same data.
 SUBSET_SEED = 0
 
 
@@ -40,19 +47,19 @@ class Split:
         return len(self.y)
 
     def take(self, index: npt.NDArray[np.int64]) -> "Split":
-        """The images at these positions, in this order."""
+        """Return the images at these positions, in this order."""
         return Split(self.x[index], self.y[index])
 
-    def arranged(self, shape: Shape) -> "Split":
-        """The same images with an axis of 1 more or less, or in one row: (n, *shape)."""
+    def reshape(self, shape: Shape) -> "Split":
+        """Return the same images in another shape, (n, *shape)."""
         return Split(self.x.reshape(len(self), *shape), self.y)
 
-    def numbered(self, numbers: Labels) -> "Split":
-        """The same images, their labels (n,) exchanged: label i becomes numbers[i]."""
+    def renumber(self, numbers: Labels) -> "Split":
+        """Return the same images with label i replaced by numbers[i]."""
         return Split(self.x, numbers[self.y])
 
     def sample(self, size: int) -> "Split":
-        """So many images, the same whenever it is asked; of all classes, also where the file holds them in turn."""
+        """Return a random sample of at most `size` images, always the same one."""
         if size >= len(self):
             return self
         return self.take(np.random.default_rng(SUBSET_SEED).permutation(len(self))[:size])
@@ -60,15 +67,15 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A classification task: three splits that share no image."""
+    """A classification data set for one model: three disjoint splits."""
 
     train: Split
     validation: Split
     test: Split
     classes: int  # labels run from 0 to classes - 1
-    labels: Mapping[int, str] = field(default_factory=dict)  # what each class is called where the data come from
-    scaling: Scaling = field(default_factory=Scaling)  # of what is stored
-    notes: tuple[str, ...] = ()  # what was assumed of the arrays, for the user
+    labels: Mapping[int, str] = field(default_factory=dict)  # the name of each class in the source
+    scaling: Scaling = field(default_factory=Scaling)  # of the stored values
+    notes: tuple[str, ...] = ()  # assumptions about the arrays, for the user
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -77,62 +84,62 @@ class Dataset:
 
     @cached_property
     def training_fingerprint(self) -> str:
-        """SHA-256 of all that training sees; the test split has no part in it."""
+        """SHA-256 of the training and validation splits."""
         return _digest(self.train, self.validation)
 
     @cached_property
     def test_fingerprint(self) -> str:
-        """SHA-256 of what accuracies are measured on."""
+        """SHA-256 of the test split."""
         return _digest(self.test)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 that stands for all three splits."""
+        """SHA-256 of all three splits."""
         return hashlib.sha256(f"{self.training_fingerprint} {self.test_fingerprint}".encode()).hexdigest()
 
     def calibration(self, samples: int, seed: int) -> Images:
-        """A random sample of the training images, for the converter's calibration: at most `samples`."""
+        """Return a random sample of at most `samples` training images for the converter's calibration."""
         order = np.random.default_rng([seed, 1]).permutation(len(self.train))
         return self.train.x[order[:samples]]
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Three splits before a model is known: images in the shape that is stored; `y` are positions in `labels`."""
+    """Three splits, independent of a model: images in their stored shape; `y` are indices into `labels`."""
 
     train: Split
     validation: Split
     test: Split
     labels: tuple[Label, ...]  # of both parts of the source, sorted
-    of_training: tuple[Label, ...]  # those of all its training examples
+    of_training: tuple[Label, ...]  # of all training examples of the source
     of_test: tuple[Label, ...]
     scaling: Scaling
-    missing: str  # what is said of test labels that no training example has; empty where there are none
+    missing: str  # note about test labels that no training example has; empty if there are none
 
     @property
     def input_shape(self) -> Shape:
-        """Shape of one example as it is stored."""
+        """Stored shape of one example."""
         return self.train.x.shape[1:]
 
     @property
     def classes(self) -> int:
-        """How many labels there are."""
+        """Number of distinct labels."""
         return len(self.labels)
 
     def for_new_model(self) -> Dataset:
-        """For a model that is built for this shape and these classes.
+        """Return the data set for a model that is built for this shape and these classes.
 
         Raises:
-            UserError: a test label that no training example has, or one class only.
+            UserError: a test label has no training example, or there is only one class.
         """
         numbers = class_numbers(self.of_training, self.of_test)
         return self._as(image_shape(self.input_shape), numbers, len(numbers))
 
     def for_model(self, input_shape: tuple[int | None, ...], outputs: int) -> Dataset:
-        """For a model that is given, as it takes images and with labels that index its outputs.
+        """Return the data set for an existing model: images in its input shape, labels as indices of its outputs.
 
         Raises:
-            UserError: images or labels do not fit.
+            UserError: the images or labels do not fit the model.
         """
         numbers = output_numbers(self.of_training, self.of_test, outputs)
         data = self._as(shape_for(input_shape, self.input_shape), numbers, len(self.labels))
@@ -141,13 +148,13 @@ class Examples:
     def _as(self, shape: Shape, numbers: Mapping[Label, int], classes: int) -> Dataset:
         table = np.array([numbers.get(label, 0) for label in self.labels], np.int64)
         train, validation, test = (
-            split.arranged(shape).numbered(table) for split in (self.train, self.validation, self.test)
+            split.reshape(shape).renumber(table) for split in (self.train, self.validation, self.test)
         )
-        in_a_row = f"the model takes images {self.input_shape} in one row of {shape[0]} values"
+        flattened = f"images of shape {self.input_shape} are flattened to {shape[0]} values for the model"
         notes = (
             self.scaling.assumed,
-            in_a_row if len(shape) == 1 < len(self.input_shape) else "",
-            renumbering(numbers),
+            flattened if len(shape) == 1 < len(self.input_shape) else "",
+            describe_renumbering(numbers),
         )
         return Dataset(
             train,
@@ -162,7 +169,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Raw:
-    """What a source holds, as it stands there: images and labels of any dtype that `Source` accepts."""
+    """The unprocessed arrays of a source: images and labels of any dtype that `Source` accepts."""
 
     x_train: npt.NDArray[np.generic]
     y_train: npt.NDArray[np.generic]
@@ -172,34 +179,34 @@ class Raw:
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class Source(ABC):
-    """What all data set options have in common; a new kind of source defines `read`."""
+    """The base class of all data set options; a new kind of source defines `read`."""
 
-    loads_once: ClassVar[tuple[str, ...]] = ()  # modules that several runs share when they are loaded before
+    loads_once: ClassVar[tuple[str, ...]] = ()  # modules to load once for several runs
 
     train_samples: PositiveInt | None = None
     test_samples: PositiveInt | None = None
     validation_split: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    scale: Scale = "auto"  # what becomes of the values of images: see values.scaling_of
+    scale: Scale = "auto"  # the scaling of image values, see values.scaling_of
 
     def check(self) -> None:
-        """Raise UserError where the images cannot be had; called before TensorFlow is imported, where a run is made."""
+        """Raise UserError if the images are not available; called before TensorFlow is imported."""
 
     def check_for_new_model(self) -> None:
-        """Raise UserError where the labels cannot be those of a model that is built for them, as far as that shows."""
+        """Raise UserError if a model cannot be built for these labels, as far as this is known without reading all."""
 
     @abstractmethod
     def read(self) -> Raw:
-        """All images and labels of the source; raises UserError where they cannot be had."""
+        """Return all images and labels of the source; raises UserError if they are not available."""
 
     def load(self) -> Dataset:
-        """The checked data set for a model that is built to fit it; see `examples` and Examples.for_new_model."""
+        """Return the checked data set for a new model; see `examples` and Examples.for_new_model."""
         return self.examples().for_new_model()
 
     def examples(self) -> Examples:
-        """What the source holds, checked, scaled and cut to `train_samples` and `test_samples`; validation held out.
+        """Return checked and scaled examples, at most `train_samples` and `test_samples`, with a validation split.
 
         Raises:
-            UserError: the arrays cannot be had, or are no images with labels.
+            UserError: the arrays are not available, or are not images with labels.
         """
         raw = self.read()
         x_train, x_test = raw.x_train, raw.x_test
@@ -207,69 +214,68 @@ class Source(ABC):
         check_images(x_test, "test")
         if x_train.shape[1:] != x_test.shape[1:]:
             raise UserError(
-                f"Images of x_train have the shape {x_train.shape[1:]}, those of x_test {x_test.shape[1:]}: "
-                "both need the same."
+                f"x_train and x_test: require images of the same shape, not {x_train.shape[1:]} and {x_test.shape[1:]}."
             )
         y_train = read_labels(raw.y_train, len(x_train), "train")
         y_test = read_labels(raw.y_test, len(x_test), "test")
         scaling = scaling_of(x_train, x_test, self.scale)
         of_training, of_test = (tuple(np.unique(y).tolist()) for y in (y_train, y_test))
-        labels = _together(y_train, y_test)
+        labels = _distinct_labels(y_train, y_test)
         places = [np.searchsorted(labels, y).astype(np.int64) for y in (y_train, y_test)]
         train = _subset(x_train, places[0], self.train_samples, "train", scaling)
         test = _subset(x_test, places[1], self.test_samples, "test", scaling)
         return Examples(
-            *_held_out(train, self.validation_split),
+            *_hold_out(train, self.validation_split),
             test,
             tuple(labels.tolist()),
             of_training,
             of_test,
             scaling,
-            unseen(of_training, y_test),
+            describe_unseen(of_training, y_test),
         )
 
 
-def _together(train: npt.NDArray[np.generic], test: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """The distinct labels of both parts, sorted.
+def _distinct_labels(train: npt.NDArray[np.generic], test: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Return the distinct labels of both parts, sorted.
 
     Raises:
-        UserError: one part holds strings, and the other numbers.
+        UserError: one part has strings, and the other numbers.
     """
     if train.dtype.kind != test.dtype.kind:
         kinds = {"U": "strings", "i": "numbers"}
         raise UserError(
-            f"y_train holds {kinds[train.dtype.kind]} such as {train[0]}, and y_test {kinds[test.dtype.kind]} such as "
-            f"{test[0]}: both need the same labels. {saving(y='{}.astype(str)')}"
+            f"y_train and y_test: require labels of the same type, not {kinds[train.dtype.kind]} such as {train[0]} "
+            f"and {kinds[test.dtype.kind]} such as {test[0]}. {save_line(y='{}.astype(str)')}"
         )
     return np.unique(np.concatenate([np.unique(train), np.unique(test)]))
 
 
 def _subset(images: npt.NDArray[np.generic], labels: Labels, samples: int | None, part: str, scaling: Scaling) -> Split:
-    """The first step that computes with images: those that are not taken cost nothing."""
+    """Select and scale images; images that are not selected are not scaled."""
     if samples is None:
-        return Split(scaling.applied(images), labels)
+        return Split(scaling.apply(images), labels)
     if samples > len(labels):
         raise UserError(
-            f"dataset.{part}_samples={samples}: the data set holds {len(labels)} images; give at most that, or null "
-            "for all."
+            f"dataset.{part}_samples={samples}: requires at most {len(labels)}, the number of images in the data set, "
+            "or null for all."
         )
-    taken = _choice(samples, len(labels))
-    return Split(scaling.applied(images[taken]), labels[taken])
+    chosen = _choice(samples, len(labels))
+    return Split(scaling.apply(images[chosen]), labels[chosen])
 
 
-def _held_out(train: Split, share: float) -> tuple[Split, Split]:
+def _hold_out(train: Split, share: float) -> tuple[Split, Split]:
     held = np.zeros(len(train), bool)
     held[_choice(round(len(train) * share), len(train))] = True
     if held.all():
         raise UserError(
-            f"dataset.validation_split={share} of {len(train)} training images leaves none to train on; "
-            "give a smaller share or more dataset.train_samples."
+            f"dataset.validation_split={share}: leaves none of {len(train)} images for training. Use a smaller share, "
+            "or more dataset.train_samples."
         )
     return train.take(np.flatnonzero(~held)), train.take(np.flatnonzero(held))
 
 
 def _choice(samples: NonNegativeInt, total: int) -> npt.NDArray[np.int64]:
-    """`samples` positions of `total`, drawn without replacement, always the same, in the order of the file."""
+    """Draw `samples` positions of `total` without replacement, always the same ones, sorted."""
     return np.sort(np.random.default_rng(SUBSET_SEED).permutation(total)[:samples])
 
 

@@ -1,4 +1,4 @@
-"""NumPy archives of four arrays: read without ever unpickling, and with each thing that can be wrong named."""
+"""NumPy archives of four arrays: read without unpickling, with a message for every kind of damage."""
 
 import re
 import zipfile
@@ -11,28 +11,29 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset import Raw
-from experiments.dataset.saving import saving
+from experiments.dataset.saving import save_line
 from experiments.system.errors import UserError, first_line
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-FORM = f"A data set is a NumPy archive, made by numpy.savez(path, {', '.join(f'{name}=...' for name in ARRAYS)})."
+FORM = f"A data set is a NumPy archive: numpy.savez(path, {', '.join(f'{name}=...' for name in ARRAYS)})."
 
 
 def read_archive(path: Path, key: str) -> Raw:
-    """The four arrays of a .npz file; `key` is the setting that named it, for the messages.
+    """Read the four arrays of a .npz file; `key` is the setting that names it, for the messages.
 
     Raises:
-        UserError: the file cannot be read, is no archive, is damaged, holds pickled objects, or lacks an array.
+        UserError: the file cannot be read, is not an archive, is damaged, has pickled objects, or lacks an array.
     """
     try:
-        with path.open("rb") as file:  # by its name, one that cannot be read would pass for one that is no archive
+        with path.open("rb") as file:  # is_zipfile(path) would return False for an unreadable file
             if not zipfile.is_zipfile(file):
                 raise UserError(f"{key}={path}: not a .npz file, or a truncated one. {FORM}")
         with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in ARRAYS if name not in archive]
             if missing:
                 raise UserError(
-                    f"{key}={path}: lacks {_described(missing, archive.files)}. {_renamed(path, archive.files)}"
+                    f"{key}={path}: requires {_list_missing(missing, archive.files)}. "
+                    f"{_suggest_rename(path, archive.files)}"
                 )
             return Raw(**{name: _array(archive, name, f"{key}={path}") for name in ARRAYS})
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
@@ -44,44 +45,44 @@ def read_archive(path: Path, key: str) -> Raw:
 
 
 def archive_bytes(path: Path, key: str) -> int:
-    """How much memory the four arrays of an archive take; `key` is the setting that named it.
+    """Return the size in bytes of the four arrays in memory; `key` is the setting that names the file.
 
     Raises:
-        UserError: it is no archive.
+        UserError: the file is not an archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             return sum(member.file_size for member in archive.infolist() if Path(member.filename).stem in ARRAYS)
     except (zipfile.BadZipFile, OSError):
-        read_archive(path, key)  # says what is wrong
+        read_archive(path, key)  # raises a UserError with the reason
         raise
 
 
 def _array(archive: Any, name: str, where: str) -> npt.NDArray[np.generic]:
-    """One array; those of Python objects are not unpickled, since that would run code from the file."""
+    """Read one array; arrays of Python objects are rejected, since unpickling would run code from the file."""
     try:
         array: npt.NDArray[np.generic] = archive[name]
     except ValueError as error:
         if "Object arrays" not in str(error):
             raise
         images = name.startswith("x_")
-        line = saving(x="np.stack(list({}))") if images else saving(y="np.array([str(label) for label in {}])")
-        why = "as arrays do whose images differ in size" if images else "as arrays of labels of several types do"
+        line = save_line(x="np.stack(list({}))") if images else save_line(y="np.array([str(label) for label in {}])")
+        why = "its images may differ in size" if images else "its labels may have several types"
         raise UserError(
-            f"{where}: {name} holds Python objects, {why}. Arrays of Python objects are refused: unpickling them would "
-            f"run code from the file. {line}"
+            f"{where}: {name} has Python objects ({why}), which are rejected: unpickling them would run code from the "
+            f"file. {line}"
         ) from error
     return array
 
 
-def _described(missing: list[str], present: list[str]) -> str:
-    """The arrays that are not there, with those whose names are like theirs."""
+def _list_missing(missing: list[str], present: list[str]) -> str:
+    """List the missing arrays, each with existing ones of similar names."""
     parts = []
     for name in missing:
-        like = [other for other in present if other.lower() == name or _meaning(other) == _meaning(name)]
+        like = [other for other in present if other.lower() == name or _parse_name(other) == _parse_name(name)]
         like = like or get_close_matches(name, set(present) - set(ARRAYS), n=2, cutoff=0.6)
         parts.append(f"the array {name} (did you mean {' or '.join(like)}?)" if like else f"the array {name}")
-    return f"{', '.join(parts)}; it holds {', '.join(present) or 'none'}"
+    return f"{', '.join(parts)}; the file has {', '.join(present) or 'none'}"
 
 
 KINDS = {
@@ -94,8 +95,8 @@ PARTS = {
 }
 
 
-def _meaning(name: str) -> tuple[str, str]:
-    """What the name of an array says, as in trainImages, X_val or ytest: ('x', 'train'); '' for what it leaves out."""
+def _parse_name(name: str) -> tuple[str, str]:
+    """Parse the name of an array, such as trainImages, X_val or ytest, to ('x', 'train'); '' for what is missing."""
     words = set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
     words |= {part for word in words for part in re.findall(r"^[xy](?=t|v)|(?<=^[xy])[a-z]+$", word)}
     kind = next((kind for kind, known in KINDS.items() if words & known), "")
@@ -104,14 +105,14 @@ def _meaning(name: str) -> tuple[str, str]:
 
 
 def _found(present: list[str], kind: str, part: str) -> str:
-    """The first array whose name says this, `x_train` before `images_train`; empty where none does."""
-    alike = [name for name in present if _meaning(name) == (kind, part)]
+    """Return the array with this meaning, preferring `x_train` to `images_train`; empty if there is none."""
+    alike = [name for name in present if _parse_name(name) == (kind, part)]
     return min(alike, key=lambda name: name != f"{kind}_{part}", default="")
 
 
-def _renamed(path: Path, present: list[str]) -> str:
-    """The line that saves the arrays under the right names, where they are there under others."""
-    found = {name: _found(present, *_meaning(name)) for name in ARRAYS}
+def _suggest_rename(path: Path, present: list[str]) -> str:
+    """Return the line of code that saves the arrays under the required names, if they exist under others."""
+    found = {name: _found(present, *_parse_name(name)) for name in ARRAYS}
     if all(found.values()):
         arrays = ", ".join(f"{name}=a[{other!r}]" for name, other in found.items())
         return f"Save them under these names: a = np.load({str(path)!r}); np.savez('data.npz', {arrays})"

@@ -1,4 +1,4 @@
-"""Real MNIST, bundled with the package; mnist.md beside it names its source and licence."""
+"""MNIST, bundled with the package; mnist.md in this folder names its source and licence."""
 
 import hashlib
 from functools import cache
@@ -23,15 +23,15 @@ class Mnist(Source):
     loads_once: ClassVar[tuple[str, ...]] = ("experiments.dataset.mnist_loaded",)
 
     def read(self) -> Raw:
-        """The bundled arrays, once their digest is seen to be right."""
+        """Return the bundled arrays after checking their digest."""
         return bundled()
 
 
 def bundled() -> Raw:
-    """MNIST, unpacked once a process.
+    """Return MNIST, unpacked once per process.
 
     Raises:
-        UserError: the file is not the one that was bundled.
+        UserError: the bundled file has changed.
     """
     return _unpacked(FILE)
 
@@ -40,5 +40,5 @@ def bundled() -> Raw:
 def _unpacked(path: Path) -> Raw:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != SHA256:
-        raise UserError(f"dataset=mnist: {path} has the SHA-256 {found}, not {SHA256}; install the package again.")
+        raise UserError(f"dataset=mnist: {path} has the SHA-256 {found}, not {SHA256}. Install the package again.")
     return read_archive(path, "dataset")

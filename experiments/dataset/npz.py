@@ -14,7 +14,7 @@ from experiments.system.errors import UserError
 from experiments.system.files import UserPath
 from experiments.system.options import OPTION, first_bytes
 
-READ_AHEAD = 64 * 2**20  # bytes of arrays: up to there, all of them are checked before anything is run
+READ_AHEAD = 64 * 2**20  # bytes; arrays up to this size are checked before anything is run
 KEY = "dataset.path"
 
 
@@ -25,24 +25,24 @@ class Npz(Source):
     path: UserPath
 
     def check(self) -> None:
-        """The file has to be there, and its arrays to be images with labels; of a large file, its kind is all."""
+        """Check that the file exists and has images with labels; of a large file, only check the format."""
         if self.path.is_dir():
-            raise UserError(_a_folder(self.path))
+            raise UserError(_folder_message(self.path))
         first_bytes(self.path, KEY)
-        self._examined()
+        self._read_labels()
 
     def check_for_new_model(self) -> None:
-        """The labels, where the arrays are read ahead."""
-        if labels := self._examined():
+        """Check the labels, if the arrays are small enough to be read early."""
+        if labels := self._read_labels():
             image_shape(labels.shape)
             class_numbers(labels.of_training, labels.of_test)
 
-    def _examined(self) -> "_Labels | None":
+    def _read_labels(self) -> "_Labels | None":
         status = self.path.stat()
-        return _examined(self, status.st_mtime_ns, status.st_size)
+        return _read_labels(self, status.st_mtime_ns, status.st_size)
 
     def read(self) -> Raw:
-        """The arrays of the file at `path`."""
+        """Return the arrays of the file at `path`."""
         return read_archive(self.path, KEY)
 
 
@@ -57,22 +57,22 @@ class _Labels:
 
 
 @cache
-def _examined(source: Npz, _modified: int, _size: int) -> _Labels | None:
-    """The labels of arrays that are seen to be right; once for all jobs of a sweep, and again for another file."""
+def _read_labels(source: Npz, _modified: int, _size: int) -> _Labels | None:
+    """Check the arrays and return their labels; cached for all jobs of a sweep until the file changes."""
     if archive_bytes(source.path, KEY) > READ_AHEAD:
         return None
     examples = source.examples()
     return _Labels(examples.input_shape, examples.of_training, examples.of_test)
 
 
-def _a_folder(path: Path) -> str:
-    """What is said of a folder: how to make a file of one that holds a folder of images for each class."""
+def _folder_message(path: Path) -> str:
+    """Return the message for a folder, with code that converts a folder of images per class."""
     parts = sorted(part.name for part in path.iterdir() if part.is_dir())
     train = next((part for part in ("train", "training") if part in parts), "train")
     test = next((part for part in ("test", "val", "validation", "valid") if part in parts), "test")
     return (
-        f"{KEY}={path}: a folder, and a .npz file is needed. Of folders {path / train} and {path / test} with a folder "
-        "of images for each class, make one: load = lambda part: map(np.array, zip(*tf.keras.utils."
+        f"{KEY}={path}: requires a .npz file, not a folder. To convert {path / train} and {path / test}, each with one "
+        "folder of images per class: load = lambda part: map(np.array, zip(*tf.keras.utils."
         f"image_dataset_from_directory(f'{path}/{{part}}', image_size=(96, 96), batch_size=None)"
         f".as_numpy_iterator())); (x_train, y_train), (x_test, y_test) = load('{train}'), load('{test}'); "
         "np.savez('data.npz', x_train=x_train.astype(np.uint8), y_train=y_train, x_test=x_test.astype(np.uint8), "

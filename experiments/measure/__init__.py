@@ -1,1 +1,1 @@
-"""Measurements of a TFLite file: what it answers, how large it is, how long it takes."""
+"""Measurements of a TFLite file: accuracy, fidelity, latency, memory."""

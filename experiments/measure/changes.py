@@ -1,4 +1,4 @@
-"""Test images whose answer is not that of the float model any more, small enough to be looked at in a report."""
+"""Test images whose prediction differs from the float model's, reduced for a report."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ import numpy.typing as npt
 
 from experiments.dataset import Images
 
-EACH = 12  # images that were lost, and as many that were gained
-LONGEST = 96  # pixels of an edge; larger images lose rows and columns
+EACH = 12  # maximum of images that became wrong, and of those that became right
+LONGEST = 96  # pixels of an edge; larger images are subsampled
 
 Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Changed:
-    """Places (n,) in the test split, those lost before those gained; and the images (n, height, width, 1 or 3) uint8.
+    """Indices (n,) in the test split, first those that became wrong; and the images (n, height, width, 1 or 3) uint8.
 
-    There are no images where the data are not pictures.
+    There are no images if the data are not images.
     """
 
     places: npt.NDArray[np.int64]
@@ -25,7 +25,7 @@ class Changed:
 
 
 def changed_images(images: Images, truth: Labels, before: Labels, after: Labels) -> Changed:
-    """The first images that quantization has made wrong, and the first that it has made right."""
+    """Return the first images that became wrong by quantization, and the first that became right."""
     lost = np.flatnonzero((before == truth) & (after != truth))[:EACH]
     gained = np.flatnonzero((before != truth) & (after == truth))[:EACH]
     places = np.concatenate([lost, gained])
@@ -33,7 +33,7 @@ def changed_images(images: Images, truth: Labels, before: Labels, after: Labels)
 
 
 def _pictures(images: Images) -> npt.NDArray[np.uint8]:
-    """Values of 0 to 1 become 0 to 255, others are stretched to that."""
+    """Convert values in 0..1 to 0..255; other ranges are stretched to it."""
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
         return np.empty((0, 0, 0, 1), np.uint8)
     step = -(-max(images.shape[1:3]) // LONGEST)

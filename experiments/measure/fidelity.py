@@ -1,4 +1,4 @@
-"""Where accuracy goes: how far answers move from the Keras baseline to the final file, and the noise of each op."""
+"""Where accuracy is lost: differences between the models from baseline to final file, and the noise of each op."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset import Images
-from experiments.measure.accuracy import Logits, dequantized, quantized
-from experiments.measure.interpreter import invoke, keeping_all, ready
+from experiments.measure.accuracy import Logits, dequantize, quantize
+from experiments.measure.interpreter import invoke, load_interpreter, load_preserving_interpreter
 from experiments.task.classification import Head
 from experiments.tflite.conversion import TFLiteModel
 from experiments.tflite.graph import Op
@@ -20,7 +20,7 @@ NOISE_IMAGES = 50  # test images from which the noise of each op is measured
 
 @dataclass(frozen=True)
 class Gap:
-    """How far the answers of two models are from one another, on the same images."""
+    """The difference between the outputs of two models on the same images."""
 
     first: str
     second: str
@@ -31,18 +31,18 @@ class Gap:
 
 @dataclass(frozen=True)
 class OpNoise:
-    """What quantization does to the output of one op of a file."""
+    """The quantization noise in the output of one op."""
 
     layer: str
     op: str
     types: str
-    sqnr_db: float  # signal-to-quantization-noise ratio; inf where no bit differs
+    sqnr_db: float  # signal-to-quantization-noise ratio; inf without noise
 
 
 def gaps(models: Mapping[str, Logits], head: Head | None = None) -> tuple[Gap, ...]:
-    """Every pair of models, in their order; outputs (n, outputs) float32 by name, the largest of which is the answer.
+    """Compare every pair of models by their outputs (n, outputs) float32, by name.
 
-    With a head, the answers are what it makes of the outputs.
+    Predictions are those of the head, or the index of the largest output.
     """
     answers = {name: head.answers(outputs) if head else outputs.argmax(axis=1) for name, outputs in models.items()}
     return tuple(
@@ -52,7 +52,7 @@ def gaps(models: Mapping[str, Logits], head: Head | None = None) -> tuple[Gap, .
 
 
 def _errors(a: Logits, b: Logits) -> tuple[float, float]:
-    """Root mean square and largest difference of outputs."""
+    """Return the root mean square and the maximum of the differences."""
     error = np.abs(a.astype(np.float64) - b)
     return float(np.sqrt(np.mean(error**2))), float(error.max())
 
@@ -60,15 +60,15 @@ def _errors(a: Logits, b: Logits) -> tuple[float, float]:
 def op_noise(
     model: TFLiteModel, ops: Sequence[Op], in_float: TFLiteModel, float_ops: Sequence[Op], images: Images
 ) -> tuple[OpNoise, ...]:
-    """The noise that each computing op of a file carries, against the same op of the float file of the same weights.
+    """Measure the noise of each computing op against the same op of the float file with the same weights.
 
-    Ops are the same when they came from the same layer and are of the same kind; one without a partner is left out.
+    Ops are matched by layer and type; an op without a match is omitted.
     """
     partners = _by_name(float_ops)
     pairs = {op: partners[name] for name, op in _by_name(ops).items() if name in partners}
     signal = dict.fromkeys(pairs, 0.0)
     noise = dict.fromkeys(pairs, 0.0)
-    interpreter, reference = keeping_all(model), keeping_all(in_float)
+    interpreter, reference = load_preserving_interpreter(model), load_preserving_interpreter(in_float)
     for image in images:
         _invoke(interpreter, image)
         _invoke(reference, image)
@@ -80,7 +80,7 @@ def op_noise(
 
 
 def decibel(signal: float, noise: float) -> float:
-    """10 log10 of the ratio of two powers; inf without noise, -inf where there is noise without a signal."""
+    """Return 10 log10(signal / noise); inf without noise, -inf for noise without a signal."""
     if noise == 0:
         return float("inf")
     return float(10 * np.log10(signal / noise)) if signal else float("-inf")
@@ -95,21 +95,21 @@ def _by_name(ops: Sequence[Op]) -> dict[tuple[str, str], Op]:
 
 def _invoke(interpreter: Any, image: Images) -> None:
     (entry,) = interpreter.get_input_details()
-    invoke(interpreter, quantized(image[np.newaxis], entry))
+    invoke(interpreter, quantize(image[np.newaxis], entry))
 
 
 def _output(interpreter: Any, op: Op) -> npt.NDArray[np.float64]:
     index = op.outputs[0]
     values = interpreter.get_tensor(index)
-    return dequantized(values, interpreter.get_tensor_details()[index]).astype(np.float64)
+    return dequantize(values, interpreter.get_tensor_details()[index]).astype(np.float64)
 
 
 def delegated(model: TFLiteModel, ops: Sequence[Op]) -> frozenset[int]:
-    """Positions of the ops that XNNPACK, LiteRT's default delegate for CPUs, takes; the others run on plain kernels.
+    """Return the positions of the ops that XNNPACK, LiteRT's default CPU delegate, runs.
 
-    The interpreter lists each delegated part as one node with its inputs and outputs. What lies between is the part.
+    The interpreter lists each delegated partition as one node with inputs and outputs; the ops between belong to it.
     """
-    interpreter = ready(model)
+    interpreter = load_interpreter(model)
     makers = {tensor: op for op in ops for tensor in op.outputs}
     taken: set[int] = set()
     for node in interpreter._get_ops_details():

@@ -1,4 +1,4 @@
-"""LiteRT's interpreter in this process: on XNNPACK, or on LiteRT's own kernels for a file that XNNPACK refuses."""
+"""LiteRT's interpreter in this process: with XNNPACK, or LiteRT's own kernels for a file that XNNPACK rejects."""
 
 from typing import Any
 
@@ -10,51 +10,51 @@ from experiments.system.silence import native_stderr_silenced
 from experiments.tflite.conversion import TFLiteModel
 
 
-def ready(model: TFLiteModel, batch: int | None = None) -> Any:
-    """An interpreter with one thread that has run once, for so many images a call where the file can be resized.
+def load_interpreter(model: TFLiteModel, batch: int | None = None) -> Any:
+    """Return an interpreter with one thread, after a first run; `batch` resizes the input.
 
     Raises:
-        UserError: LiteRT cannot run the file, on its own kernels either, or not with this batch.
+        UserError: LiteRT cannot run the file, even on its own kernels, or not with this batch size.
     """
     try:
-        return _tried(model, batch, builtin=False)
-    except (RuntimeError, ValueError):  # the file, or the delegate alone
+        return _load(model, batch, builtin=False)
+    except (RuntimeError, ValueError):  # perhaps only the delegate fails
         try:
-            return _tried(model, batch, builtin=True)
+            return _load(model, batch, builtin=True)
         except (RuntimeError, ValueError) as error:
             raise UserError(f"LiteRT cannot run the file: {one_line(error)}") from error
 
 
-def keeping_all(model: TFLiteModel) -> Any:
-    """An interpreter that keeps what every op puts out, which a delegate would not."""
+def load_preserving_interpreter(model: TFLiteModel) -> Any:
+    """Return an interpreter that keeps the outputs of every op, which a delegate would not."""
     try:
-        return _tried(model, None, builtin=True, experimental_preserve_all_tensors=True)
+        return _load(model, None, builtin=True, experimental_preserve_all_tensors=True)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"LiteRT cannot run the file: {one_line(error)}") from error
 
 
 def xnnpack_refusal(model: TFLiteModel) -> str:
-    """Why XNNPACK, LiteRT's default delegate for CPUs, cannot run a file; empty where it can."""
+    """Return why XNNPACK, LiteRT's default CPU delegate, cannot run a file; empty if it can."""
     try:
-        _tried(model, None, builtin=False)
+        _load(model, None, builtin=False)
     except (RuntimeError, ValueError) as error:
         return one_line(error)
     return ""
 
 
 def invoke(interpreter: Any, values: npt.NDArray[np.generic]) -> None:
-    """Run the file on values for its one input; a recurrent layer begins anew, and not where the last image left it."""
+    """Run the file on values for its input, after resetting the state of recurrent layers."""
     interpreter.reset_all_variables()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], values)
     interpreter.invoke()
 
 
 def one_line(error: BaseException) -> str:
-    """What LiteRT says, without a line break; it puts its sentences one behind another."""
+    """Return LiteRT's message as one line; LiteRT puts no space between its sentences."""
     return first_line(error).replace(".Node number", ". Node number")
 
 
-def _tried(model: TFLiteModel, batch: int | None, builtin: bool, **options: Any) -> Any:
+def _load(model: TFLiteModel, batch: int | None, builtin: bool, **options: Any) -> Any:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if builtin else OpResolverType.AUTO
@@ -66,5 +66,5 @@ def _tried(model: TFLiteModel, batch: int | None, builtin: bool, **options: Any)
             (entry,) = interpreter.get_input_details()
             interpreter.resize_tensor_input(entry["index"], (batch, *entry["shape"][1:]))
         interpreter.allocate_tensors()
-        interpreter.invoke()  # the delegate may refuse as late as here
+        interpreter.invoke()  # the delegate may fail only here
     return interpreter

@@ -1,7 +1,7 @@
-"""How long one inference takes: files timed side by side, what can be said of their ratios, and what cannot.
+"""Latency of one inference: files timed together, with the ratios of their latencies.
 
-A ratio is given with its 95 % interval over replicates, and in words (`Verdict`). Whether the session could tell files
-apart at all is seen by a sentinel: a second copy of the reference, which has to come out as fast as the first.
+A ratio has a 95 % interval over replicates, and a `Verdict`. A control (the sentinel), a second copy of the reference,
+must be as fast as the reference; otherwise the session is invalid.
 """
 
 import json
@@ -17,7 +17,7 @@ from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass as option
 
 from experiments.dataset import Images
-from experiments.measure.accuracy import input_of, quantized
+from experiments.measure.accuracy import input_of, quantize
 from experiments.measure.child import run_child
 from experiments.statistics.estimates import Estimate, ratio_of_medians, t_quantiles
 from experiments.system.errors import UserError
@@ -28,20 +28,20 @@ from experiments.system.temporary import temporary_folder
 from experiments.tflite.conversion import TFLiteModel
 
 Verdict = Literal["faster", "slower", "equivalent", "unclear", "void", "same file"]
-SAME_FILE: Verdict = "same file"  # of two files with the same bytes, of which none is faster
+SAME_FILE: Verdict = "same file"  # two files with the same bytes
 
 STOPWATCH = Path(__file__).with_name("stopwatch.py")
 SENTINEL = "sentinel"
-IMAGES = 100  # test images that take turns as input
-EQUIVALENT = 1.02  # a ratio between 1 / this and this is too small to matter
-PRECISION = 0.01  # half of an interval's width, as a share of the ratio, that is narrow enough to stop
+IMAGES = 100  # test images, used as inputs in turn
+EQUIVALENT = 1.02  # ratios between 1 / EQUIVALENT and EQUIVALENT do not matter in practice
+PRECISION = 0.01  # stop when half of the interval's width is at most this share of the ratio
 LONGEST = 7 * 24 * 60 * 60  # seconds
-TOLERANCE = 0.2  # cores: so much of what the timed threads need may be busy with something else
+TOLERANCE = 0.2  # cores that other processes may use of those for the timed threads
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class LatencyProtocol:
-    """How to measure: interpreter threads, the kernels, and the seconds that all of it may take."""
+    """How to measure: interpreter threads, kernels, time limit in seconds, and precision."""
 
     threads: PositiveInt = 1
     delegate: Literal["xnnpack", "builtin"] = "xnnpack"
@@ -49,36 +49,36 @@ class LatencyProtocol:
     precision: Annotated[float, Field(gt=0, lt=1)] = PRECISION
 
     def check(self) -> None:
-        """Raises UserError where this machine has fewer cores than threads are asked for."""
+        """Raise UserError if this machine has fewer cores than `threads`."""
         if self.threads > usable_cores():
             raise UserError(
-                f"latency.threads={self.threads}: this machine has {usable_cores()} cores, and threads that wait for "
-                "one another measure nothing."
+                f"latency.threads={self.threads}: requires at most {usable_cores()}, the number of usable cores; more "
+                "threads would wait for each other."
             )
 
 
 @dataclass(frozen=True)
 class TimedFile:
-    """A file to be timed, and what it is given: for each of its inputs, values (n, ...) that take turns."""
+    """A file to time; for each of its inputs, values (n, ...) that are used in turn."""
 
     content: bytes
     inputs: Sequence[npt.NDArray[np.generic]]
 
     @staticmethod
     def given(model: TFLiteModel, images: Images) -> "TimedFile":
-        """A file that takes images, one an inference, in its own type."""
-        return TimedFile(model.content, [quantized(images, input_of(model))[:, np.newaxis]])
+        """Make a file to time with one image per inference, in its input type."""
+        return TimedFile(model.content, [quantize(images, input_of(model))[:, np.newaxis]])
 
 
 @dataclass(frozen=True)
 class Timings:
-    """What one file took: `samples` (n, 2) int64 are (replicate, nanoseconds) of each inference with one image."""
+    """The timings of one file: `samples` (n, 2) int64 are (replicate, nanoseconds) of each inference of one image."""
 
     samples: npt.NDArray[np.int64]
-    loads: npt.NDArray[np.int64]  # (replicates, 2): nanoseconds to load the file, and of its first inference
+    loads: npt.NDArray[np.int64]  # (replicates, 2): nanoseconds of loading and of the first inference
 
     def percentile_us(self, percent: float) -> float:
-        """Microseconds that `percent` of all timed inferences stayed below."""
+        """Return a percentile of the latency in microseconds."""
         return float(np.percentile(self.samples[:, 1], percent) / 1000)
 
     @property
@@ -88,7 +88,7 @@ class Timings:
 
     @property
     def load_us(self) -> float:
-        """Microseconds to read the file and make it ready: median over replicates."""
+        """Microseconds to load the file: median over replicates."""
         return float(np.median(self.loads[:, 0]) / 1000)
 
     @property
@@ -110,39 +110,39 @@ class Session:
     timings: Mapping[str, Timings]
     conditions: Conditions
     threads: int
-    start_seconds: float  # until the process that times was ready
-    failed: Mapping[str, str] = field(default_factory=dict)  # why files could not be run
+    start_seconds: float  # start-up time of the timing process
+    failed: Mapping[str, str] = field(default_factory=dict)  # reasons of files that could not be run
 
     def ratio(self, one: str, other: str) -> Estimate:
-        """How many times as long `one` takes as `other`: above 1, `other` is faster."""
+        """Return the latency of `one` divided by that of `other`: above 1, `other` is faster."""
         return ratio_of_medians(self.timings[one].medians, self.timings[other].medians)
 
     @property
     def sentinel(self) -> Estimate:
-        """The first file against its own copy: whatever is not 1 here is error."""
+        """The ratio of the first file to its own copy; any difference from 1 is error."""
         return self.ratio(next(iter(self.timings)), SENTINEL)
 
     @property
     def void(self) -> str:
-        """Why nothing can be said of these timings; empty where something can."""
+        """Why these timings are invalid; empty if they are valid."""
         free = self.conditions.cores - self.conditions.other_cores
         if free < self.threads - TOLERANCE:
             return (
-                f"other work kept {self.conditions.other_cores:.1f} of {self.conditions.cores} cores busy, and "
-                f"{self.threads} had to be free"
+                f"other processes used {self.conditions.other_cores:.1f} of {self.conditions.cores} cores, but "
+                f"{self.threads} must be free"
             )
-        if in_words(self.sentinel) in ("faster", "slower"):
+        if verdict_of(self.sentinel) in ("faster", "slower"):
             value, low, high = self.sentinel.value, self.sentinel.low, self.sentinel.high
-            return f"a file and its own copy seemed to differ: {value:.3f}x [{low:.3f}, {high:.3f}]"
+            return f"a file and its own copy differ: {value:.3f}x [{low:.3f}, {high:.3f}]"
         return ""
 
     def verdict(self, ratio: Estimate) -> Verdict:
-        """What a ratio of this session means."""
-        return "void" if self.void else in_words(ratio)
+        """Return the verdict for a ratio of this session."""
+        return "void" if self.void else verdict_of(ratio)
 
 
-def in_words(ratio: Estimate) -> Verdict:
-    """What a ratio of latencies means, where the timing is not void."""
+def verdict_of(ratio: Estimate) -> Verdict:
+    """Return the verdict for a ratio of latencies of a valid session."""
     if ratio.low > 1 / EQUIVALENT and ratio.high < EQUIVALENT:
         return "equivalent"
     if ratio.low > 1:
@@ -155,11 +155,11 @@ class Latency:
     """A run's file and the float reference of its baseline, timed together."""
 
     session: Session
-    same_file: bool = False  # the run's file is the reference, byte for byte
+    same_file: bool = False  # the run's file equals the reference
 
     @property
     def own(self) -> Timings:
-        """Those of the run's file."""
+        """Timings of the run's file."""
         return self.session.timings["model"]
 
     @property
@@ -169,7 +169,7 @@ class Latency:
 
     @property
     def verdict(self) -> Verdict:
-        """What the speedup means; where both files are the same one, that they are."""
+        """The verdict for the speedup; SAME_FILE if both files are equal."""
         verdict = self.session.verdict(self.speedup)
         return SAME_FILE if self.same_file and verdict != "void" else verdict
 
@@ -180,7 +180,7 @@ def measure_latency(
     """Time a model, its float reference and a copy of the reference in one clean process.
 
     Raises:
-        UserError: the interpreter ended the process, as it does on files it cannot run.
+        UserError: the interpreter crashed, as it does for some files that it cannot run.
     """
     files = {"reference": reference, "model": model}
     session = time_together(files, dict.fromkeys(files, images), protocol, [("reference", "model")], seed)
@@ -194,9 +194,9 @@ def time_together(
     pairs: Sequence[tuple[str, str]],
     seed: int,
 ) -> Session:
-    """Time files, and a copy of the first.
+    """Time files, and a copy of the first one.
 
-    It ends when the ratios of these pairs are known to `protocol.precision`, or `protocol.seconds` are spent.
+    Stops when the ratios of these pairs reach `protocol.precision`, or after `protocol.seconds`.
     """
     first = next(iter(files))
     ready = {name: TimedFile.given(file, images[name][:IMAGES]) for name, file in files.items()}
@@ -210,10 +210,10 @@ def time_files(
     seed: int,
     may_fail: bool = False,
 ) -> Session:
-    """Time files in one clean process, while no other run computes here; where it is allowed, some may fail to run.
+    """Time files in one clean process, while no other run computes; with `may_fail`, failing files are reported.
 
     Raises:
-        UserError: the process ended, as the interpreter makes it on files that it cannot run.
+        UserError: the interpreter crashed, as it does for some files that it cannot run.
     """
     numbers = {name: str(i) for i, name in enumerate(files)}
     request = {
@@ -251,14 +251,14 @@ def _timings(arrays: Any, number: str) -> Timings:
 
 
 def _run(folder: Path) -> float:
-    """Let the stopwatch run; how many seconds it took to start."""
-    heard: list[tuple[float, int]] = []  # when, and percent of the budget
+    """Run the stopwatch process; returns its start-up time in seconds."""
+    progress: list[tuple[float, int]] = []  # time, and percent of the budget
     started = time.perf_counter()
     with bar("Latency", total=100) as advance:
 
-        def hear(share: str) -> None:
-            heard.append((time.perf_counter(), int(100 * float(share))))
-            advance(heard[-1][1] - heard[max(0, len(heard) - 2)][1])
+        def report(share: str) -> None:
+            progress.append((time.perf_counter(), int(100 * float(share))))
+            advance(progress[-1][1] - progress[max(0, len(progress) - 2)][1])
 
-        run_child(STOPWATCH, folder, hear)
-    return heard[0][0] - started
+        run_child(STOPWATCH, folder, report)
+    return progress[0][0] - started

@@ -1,4 +1,4 @@
-"""How much memory a file needs: in LiteRT, and in the arena of the runtime for microcontrollers."""
+"""Memory of a file: in LiteRT, and in the arena of TensorFlow Lite Micro (TFLM)."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.dataset import Images
-from experiments.measure.accuracy import input_of, quantized
+from experiments.measure.accuracy import input_of, quantize
 from experiments.measure.child import run_child
 from experiments.measure.interpreter import xnnpack_refusal
 from experiments.system.errors import UserError
@@ -26,47 +26,47 @@ ARENA_TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
 SOURCE_FILE = re.compile(r"^\S+\.(cc|h)(:\d+)?:? ")
 FAILED_OP = re.compile(r"^Node (\w+) \(number (\d+)\) failed", re.MULTILINE)
 UNTRUE = " was not true."
-# From C++ to words, for the conditions that kernels set.
+# Replacements of C++ operators in the conditions of kernels.
 WORDS = {"->": " ", "==": "is", "!=": "is not", "||": "or", "&&": "and"}
 TYPE = re.compile(r"kTfLite(\w+)")
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident memory of a process that runs nothing but the model, KiB."""
+    """Resident memory in KiB of a process that only runs the model."""
 
-    peak_kib: float  # of the whole process, with Python, numpy and LiteRT
-    model_kib: float  # what loading and running the model added to it
+    peak_kib: float  # of the whole process, with Python, NumPy and LiteRT
+    model_kib: float  # increase by loading and running the model
 
 
 @dataclass(frozen=True)
 class Arena:
-    """What the runtime for microcontrollers (TFLM) makes of a file."""
+    """The arena of a file in TFLM."""
 
-    # In use after an inference, None where it does not run; the file itself is not counted, as it stays in flash.
+    # In use after an inference; None if the file does not run. Excludes the file itself, which stays in flash.
     bytes: int | None
-    reason: str  # why it does not run; empty where it does
+    reason: str  # why the file does not run; empty if it does
 
 
 def footprint(model: TFLiteModel, images: Images, threads: int) -> tuple[Memory, Arena | None]:
-    """What `peak_memory` and `arena` find, in two processes side by side."""
+    """Measure `peak_memory` and `arena` in two parallel processes."""
     with ThreadPoolExecutor(2) as pool:
         memory, micro = pool.submit(peak_memory, model, images, threads), pool.submit(arena, model)
         return memory.result(), micro.result()
 
 
 def peak_memory(model: TFLiteModel, images: Images, threads: int) -> Memory:
-    """The memory that a file takes in a clean process with LiteRT and numpy, on a few images.
+    """Measure the memory of a file in a clean process with LiteRT and NumPy, on a few images.
 
-    `model_kib` counts the pages of the file (the interpreter maps it), the weights as XNNPACK packs them, the
-    activations, and what of LiteRT's own code is needed for the first time: 3 MiB even for a model of a few neurons.
+    `model_kib` includes the mapped pages of the file, the weights as packed by XNNPACK, the activations, and LiteRT
+    code that is loaded on first use: 3 MiB even for a tiny model.
 
     Raises:
-        UserError: the interpreter ended the process, as it does on files it cannot run.
+        UserError: the interpreter crashed, as it does for some files that it cannot run.
     """
     with temporary_folder("memory") as folder:
         (folder / "model.tflite").write_bytes(model.content)
-        np.save(folder / "inputs.npy", quantized(images[:INFERENCES], input_of(model)))
+        np.save(folder / "inputs.npy", quantize(images[:INFERENCES], input_of(model)))
         request = {"threads": threads, "xnnpack": not xnnpack_refusal(model)}
         (folder / "request.json").write_text(json.dumps(request))
         run_child(MEMORY_PROBE, folder)
@@ -75,10 +75,10 @@ def peak_memory(model: TFLiteModel, images: Images, threads: int) -> Memory:
 
 
 def arena(model: TFLiteModel) -> Arena | None:
-    """Whether the file runs on microcontrollers, and in how large an arena; None where tflite-micro cannot tell.
+    """Measure the arena of a file in TFLM; None if tflite-micro is not installed or not usable.
 
-    The bytes are the total that TFLM reports. While it allocates, it needs a few hundred more for a moment; and a
-    32-bit device needs fewer for its records, since pointers are half as long there.
+    The bytes are the total that TFLM reports. During allocation it needs a few hundred more; a 32-bit device needs
+    fewer, since its pointers are half as long.
     """
     if find_spec("tflite_micro") is None:
         return None
@@ -87,30 +87,30 @@ def arena(model: TFLiteModel) -> Arena | None:
         try:
             run_child(MICRO_PROBE, folder)
         except UserError as error:
-            if not (folder / "said.txt").exists():  # made by the probe once tflite-micro is loaded
+            if not (folder / "said.txt").exists():  # the probe creates it after loading tflite-micro
                 say(f"  micro arena not measured: {error}")
                 return None
             return Arena(None, _reason(folder / "said.txt") or str(error))
         return Arena(_total((folder / "said.txt").read_text(errors="replace")), "")
 
 
-def _total(said: str) -> int:
-    found = ARENA_TOTAL.search(said)
+def _total(output: str) -> int:
+    found = ARENA_TOTAL.search(output)
     if found is None:
-        raise UserError(f"This version of tflite-micro reports no arena. It said: {said.strip() or 'nothing'}")
+        raise UserError(f"This version of tflite-micro reports no arena. Its output: {output.strip() or 'none'}")
     return int(found[1])
 
 
-def _reason(said: Path) -> str:
-    """What the interpreter cannot do, and with which op; empty where it said nothing."""
-    text = said.read_text(errors="replace") if said.exists() else ""
+def _reason(output: Path) -> str:
+    """Return why the interpreter failed, and the op; empty if it printed nothing."""
+    text = output.read_text(errors="replace") if output.exists() else ""
     native, _, python = text.partition("Traceback")
     first = next((line.strip() for line in native.splitlines() if line.strip()), "")
     if not first:
         return (python.strip().splitlines() or [""])[-1]
     reason = SOURCE_FILE.sub("", first)
     if reason.endswith(UNTRUE):
-        reason = f"it demands that {_in_words(reason.removesuffix(UNTRUE))}"
+        reason = f"requires that {_in_words(reason.removesuffix(UNTRUE))}"
     op = FAILED_OP.search(native)
     return f"{op[1]} (op {op[2]}): {reason}" if op else reason
 

@@ -1,6 +1,6 @@
-"""Measures the memory of a TFLite file in a process that holds nothing but LiteRT and numpy.
+"""Measure the memory of a TFLite file in a process with only LiteRT and NumPy.
 
-Run with FOLDER; FOLDER holds model.tflite, inputs.npy and request.json, and memory.json receives KiB.
+Run with FOLDER, which has model.tflite, inputs.npy and request.json; memory.json receives the result in KiB.
 """
 
 import json
@@ -17,11 +17,11 @@ RESET = Path("/proc/self/clear_refs")
 
 
 def main(folder: Path) -> None:
-    """Load the file, run it on each input, and write how high memory rose before and because of it."""
+    """Load the file, run it on each input, and write the peak memory and the increase by the model."""
     request = json.loads((folder / "request.json").read_text())
     inputs = np.load(folder / "inputs.npy", allow_pickle=False)
     imports = peak_kib()
-    forget_peak()
+    reset_peak()
     without_model = peak_kib()
 
     kernels = OpResolverType.AUTO if request["xnnpack"] else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -38,19 +38,19 @@ def main(folder: Path) -> None:
     (folder / "memory.json").write_text(json.dumps(found))
 
 
-def forget_peak() -> None:
-    """Let the peak begin anew at what is resident now, where the system can: Linux, if we may write there."""
+def reset_peak() -> None:
+    """Reset the peak to the current resident memory, which only Linux supports, if /proc is writable."""
     try:
         RESET.write_text("5")
     except OSError:
-        return  # the peak of the imports stands, which lies little above what they leave resident
+        return  # the peak of the imports remains, which is slightly higher
 
 
 def peak_kib() -> float:
-    """The most memory that was resident so far, KiB."""
+    """Return the peak resident memory in KiB."""
     if STATUS.exists() and (found := re.search(r"^VmHWM:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)):
         return float(found[1])
-    # Not on Linux, where this number begins with the memory of the process that started this one.
+    # Not used on Linux, where this number includes the memory of the parent process.
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / 1024 if sys.platform == "darwin" else float(most)
 

@@ -1,6 +1,6 @@
-"""Runs a TFLite file once in the interpreter for microcontrollers, which may well end the process.
+"""Run a TFLite file once in TensorFlow Lite Micro, which may crash the process.
 
-Run with FOLDER; FOLDER holds model.tflite, said.txt receives what the interpreter says.
+Run with FOLDER, which has model.tflite; said.txt receives the output of the interpreter.
 """
 
 import os
@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from tflite_micro.python.tflite_micro import runtime
 
-# More than any microcontroller has, so that no model fails for it. What is not touched costs nothing.
+# More than any microcontroller has, so that the size never limits a model. Untouched pages cost nothing.
 ARENA = 1 << 28
 
 
 def main(folder: Path) -> None:
-    """One inference with zeros, and the allocations that it needed."""
+    """Run one inference with zeros, and print the allocations."""
     with (folder / "said.txt").open("wb") as said:
         os.dup2(said.fileno(), 2)  # native code writes there
     interpreter = runtime.Interpreter.from_file(str(folder / "model.tflite"), arena_size=ARENA)

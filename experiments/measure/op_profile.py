@@ -1,18 +1,18 @@
-"""Where time goes: how long each op of a file takes, cut out of it into a file of its own.
+"""Latency of each op of a file, measured in a file with only this op.
 
-LiteRT's Python interpreter times no ops, so each becomes a file: the op with its constants, which is given the values
-that reach it in the whole file. The same interpreter with the same delegate runs it, in turns with the whole file.
+LiteRT's Python interpreter does not time ops. So each op becomes a file with its constants, which gets the values that
+reach the op in the whole file. The same interpreter and delegate run it, interleaved with the whole file.
 
-What the ops take should add up to what the whole file takes. It does so only about, for known reasons:
+The times of the ops should add up to that of the whole file. This holds only approximately, for known reasons:
 
-- A call of the interpreter costs a few microseconds whatever it computes, and the cut ops pay for it once each. It is
-  measured with a file that negates a single number, taken off every op, and counted once in the sum. It is real for
-  the whole file as well, and an op that takes less is lost in its noise.
-- Input and output of a cut op pass the border of the delegate, which within the whole file they may not.
-- A cut op finds its weights and inputs in the processor's cache more often than it does between the others.
-- XNNPACK may merge neighbours of the whole file, such as PAD and the convolution after it. Cut ops it cannot merge.
+- A call of the interpreter takes a few microseconds, which every extracted op pays. The call is measured with a file
+  that negates one number, subtracted from every op, and counted once in the sum. An op faster than that is lost in the
+  noise.
+- Inputs and outputs of an extracted op cross the boundary of the delegate, which they may not do in the whole file.
+- An extracted op finds its weights and inputs in the CPU cache more often.
+- XNNPACK may fuse ops of the whole file, such as PAD and the following convolution, but not extracted ones.
 
-`Profile.sum_us` beside `Profile.whole_us` says how far a file is from adding up; benchmarks/profile.py has figures.
+Compare `Profile.sum_us` and `Profile.whole_us` to see the difference; benchmarks/profile.py has figures.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -26,8 +26,8 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools.flatbuffer_utils import convert_object_to_bytearray, read_model_from_bytearray
 
 from experiments.dataset import Images
-from experiments.measure.accuracy import quantized
-from experiments.measure.interpreter import invoke, keeping_all
+from experiments.measure.accuracy import quantize
+from experiments.measure.interpreter import invoke, load_preserving_interpreter
 from experiments.measure.latency import LatencyProtocol, TimedFile, time_files
 from experiments.system.errors import UserError
 from experiments.system.machine import compute_lock
@@ -36,55 +36,54 @@ from experiments.tflite.graph import Op
 
 Inputs = Sequence[npt.NDArray[np.generic]]  # for each input of a file, values (n, ...)
 
-IMAGES = 10  # test images whose values take turns as inputs
+IMAGES = 10  # test images, used as inputs in turn
 SHARE_OF_BUDGET = 0.2
 WHOLE, CALL = "whole", "call"
-WITH_ITS_READER = "unpacks constants once, when the file is loaded; part of the op that uses them"
+WITH_ITS_READER = "unpacks constants when the file is loaded; part of the op that uses them"
 
 
 @dataclass(frozen=True)
 class OpTime:
-    """How long one op of a file takes."""
+    """The latency of one op of a file."""
 
     index: int  # its position in the file
     op: str
     layer: str
     types: str
-    microseconds: float | None  # median, without the cost of a call; None where the op has no time of its own
-    share: float | None  # of what all ops take together
-    remark: str  # why there is no time; else empty
+    microseconds: float | None  # median, without the cost of a call; None if the op has no time of its own
+    share: float | None  # of the sum over all ops
+    remark: str  # why there is no time; empty if there is
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The time of each op in order of execution, and what they are to add up to."""
+    """The latency of each op in order of execution, and of the whole file."""
 
     ops: tuple[OpTime, ...]
-    whole_us: float  # median of the whole file, measured in turns with the ops
-    call_us: float  # what a call of the interpreter costs that computes next to nothing
+    whole_us: float  # median of the whole file, interleaved with the ops
+    call_us: float  # cost of a call of the interpreter
 
     @property
     def sum_us(self) -> float:
-        """What the ops take together, and one call."""
+        """Sum of the ops and one call."""
         return sum(op.microseconds or 0.0 for op in self.ops) + self.call_us
 
 
 def op_profile(
     model: TFLiteModel, ops: Sequence[Op], images: Images, protocol: LatencyProtocol, seed: int = 0
 ) -> Profile:
-    """Time every op of a file in a clean process, while no other run computes here.
+    """Time every op of a file in a clean process, while no other run computes.
 
-    It takes a fifth of the seconds that the protocol allows, and longer with a file so slow that its ops cannot all
-    have their turns in that. An op that cannot be run alone, such as one that calls another graph of the file, is
-    listed without a time.
+    It takes a fifth of the protocol's seconds, or longer for a slow file. An op that cannot be run alone, such as one
+    that calls another subgraph, has no time.
 
     Raises:
-        UserError: the interpreter ended the process, as it does on files it cannot run.
+        UserError: the interpreter crashed, as it does for some files that it cannot run.
     """
     images = images[:IMAGES]
     with compute_lock():
         cuts, remarks = cut_out(model, ops, images)
-    files = {WHOLE: TimedFile.given(model, images), CALL: next_to_nothing()}
+    files = {WHOLE: TimedFile.given(model, images), CALL: call_only_file()}
     files |= {str(index): cut for index, cut in cuts.items()}
     session = time_files(files, replace(protocol, seconds=protocol.seconds * SHARE_OF_BUDGET), [], seed, may_fail=True)
     if reason := session.failed.get(WHOLE, session.failed.get(CALL)):
@@ -102,12 +101,12 @@ def _op_time(op: Op, microseconds: Mapping[int, float], remarks: Mapping[int, st
 
 
 def _last_line(message: str) -> str:
-    """Where LiteRT names the op and the step that failed."""
+    """Return the last line of LiteRT's message, which names the op and the step that failed."""
     return (message.strip().splitlines() or ["no message"])[-1]
 
 
 def cut_out(model: TFLiteModel, ops: Sequence[Op], images: Images) -> tuple[dict[int, TimedFile], dict[int, str]]:
-    """By position, a file of each op that has a time of its own, and remarks on those that have none."""
+    """Extract each op to a file, by position; also returns remarks on ops that cannot be extracted."""
     whole = read_model_from_bytearray(bytearray(model.content))
     graph = whole.subgraphs[0]
     unpacking = _unpacking(whole)
@@ -120,9 +119,9 @@ def cut_out(model: TFLiteModel, ops: Sequence[Op], images: Images) -> tuple[dict
         if operator in unpacking.values():
             remarks[op.index] = WITH_ITS_READER
         elif not inputs:
-            remarks[op.index] = "cannot be run alone: it takes no values"
+            remarks[op.index] = "cannot be run alone: it has no inputs"
         elif missing := [i for i in inputs if i not in seen]:
-            remarks[op.index] = f"cannot be run alone: LiteRT does not show tensor {missing[0]}, which it takes"
+            remarks[op.index] = f"cannot be run alone: LiteRT does not expose its input tensor {missing[0]}"
         else:
             before = dict.fromkeys(unpacking[i] for i in operator.inputs if i in unpacking)
             content = one_op_file(whole, [*before, operator], {i: seen[i].shape[1:] for i in inputs})
@@ -131,7 +130,7 @@ def cut_out(model: TFLiteModel, ops: Sequence[Op], images: Images) -> tuple[dict
 
 
 def _unpacking(model: Any) -> dict[int, Any]:
-    """By the tensor that it makes, each DEQUANTIZE of a constant."""
+    """Return each DEQUANTIZE op of a constant, by its output tensor."""
     graph = model.subgraphs[0]
     codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
     return {
@@ -147,31 +146,31 @@ def _constant(model: Any, index: int) -> bool:
 
 
 def _computed(model: Any, index: int, unpacking: Collection[int]) -> bool:
-    """Whether a tensor holds values that come from other ops, being no constant, no state and not left out (-1)."""
+    """Whether a tensor is computed by other ops: not a constant, a state, or missing (-1)."""
     return not (
         index < 0 or index in unpacking or model.subgraphs[0].tensors[index].isVariable or _constant(model, index)
     )
 
 
 def _values(model: TFLiteModel, wanted: Collection[int], images: Images) -> dict[int, npt.NDArray[np.generic]]:
-    """What tensors of a file hold on each image, (n, ...); those that LiteRT does not show are left out."""
-    interpreter = keeping_all(model)
+    """Return the values (n, ...) of tensors for each image; tensors that LiteRT does not expose are omitted."""
+    interpreter = load_preserving_interpreter(model)
     (entry,) = interpreter.get_input_details()
     held: dict[int, list[npt.NDArray[np.generic]]] = {index: [] for index in wanted}
-    for image in quantized(images, entry):
+    for image in quantize(images, entry):
         invoke(interpreter, image[np.newaxis])
         for index in list(held):
             try:
                 held[index].append(interpreter.get_tensor(index))
-            except ValueError:  # strings, resources, and what no memory was given to
+            except ValueError:  # strings, resources, and tensors without memory
                 del held[index]
     return {
         index: np.stack(values) for index, values in held.items() if len({one.shape for one in values}) == 1
-    }  # one whose shape changes with the image has no file
+    }  # a tensor whose shape depends on the image is omitted
 
 
 def one_op_file(model: Any, operators: Sequence[Any], inputs: Mapping[int, tuple[int, ...]]) -> bytes:
-    """A file of these operators of a model with the constants that they use; `inputs` are tensors with their shapes."""
+    """Build a file of these operators with their constants; `inputs` holds the shapes of the input tensors."""
     graph = model.subgraphs[0]
     kept = sorted({int(i) for operator in operators for i in (*operator.inputs, *operator.outputs)} - {-1})
     place = {old: new for new, old in enumerate(kept)} | {-1: -1}
@@ -184,37 +183,37 @@ def one_op_file(model: Any, operators: Sequence[Any], inputs: Mapping[int, tuple
         if tensor.buffer:
             buffers.append(model.buffers[graph.tensors[index].buffer])
         tensors.append(tensor)
-    moved = [_moved(operator, place) for operator in operators]
-    return packed(moved, model.operatorCodes, tensors, buffers, [place[i] for i in inputs])
+    moved = [_renumber(operator, place) for operator in operators]
+    return serialize(moved, model.operatorCodes, tensors, buffers, [place[i] for i in inputs])
 
 
-def _moved(operator: Any, place: Mapping[int, int]) -> Any:
-    """The operator with its tensors at other places."""
+def _renumber(operator: Any, place: Mapping[int, int]) -> Any:
+    """Return a copy of the operator with renumbered tensors."""
     other = copy(operator)
     other.inputs = [place[int(i)] for i in operator.inputs]
     other.outputs = [place[int(i)] for i in operator.outputs]
     return other
 
 
-def next_to_nothing() -> TimedFile:
-    """A file that negates one float: what it takes is what a call costs."""
+def call_only_file() -> TimedFile:
+    """Build a file that negates one float, to measure the cost of a call."""
     builtin = schema.BuiltinOperator.NEG
     code = schema.OperatorCodeT(builtinCode=builtin, deprecatedBuiltinCode=builtin, version=1)
     tensors = [
         schema.TensorT(name=name, shape=[1, 1], type=schema.TensorType.FLOAT32, buffer=0) for name in (b"in", b"out")
     ]
     operator = schema.OperatorT(opcodeIndex=0, inputs=[0], outputs=[1])
-    return TimedFile(packed([operator], [code], tensors, [schema.BufferT()], [0]), [np.ones((1, 1, 1), np.float32)])
+    return TimedFile(serialize([operator], [code], tensors, [schema.BufferT()], [0]), [np.ones((1, 1, 1), np.float32)])
 
 
-def packed(
+def serialize(
     operators: Sequence[Any],
     codes: Sequence[Any],
     tensors: Sequence[Any],
     buffers: Sequence[Any],
     inputs: Sequence[int],
 ) -> bytes:
-    """A file of these operators; what the last of them makes goes out."""
+    """Serialize a file of these operators, with the outputs of the last one."""
     graph = schema.SubGraphT(
         name=b"cut", tensors=tensors, inputs=inputs, outputs=operators[-1].outputs, operators=operators
     )

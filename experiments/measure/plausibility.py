@@ -1,6 +1,6 @@
-"""Whether a baseline can be right: what its answers and its input show before anybody believes its figures.
+"""Plausibility of a baseline, checked by its predictions and its input.
 
-Each warning is one text, `remark: what was seen, and what to type`; tables show the remark.
+Each warning is one text, `remark: finding, and what to type`; tables show the remark.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,20 +13,20 @@ import numpy.typing as npt
 from scipy import stats
 
 from experiments.dataset import Dataset, Images
-from experiments.dataset.saving import saving
+from experiments.dataset.saving import save_line
 from experiments.statistics.estimates import mcnemar
 from experiments.task.classification import Head, Outputs, function_of
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
-NOT_BETTER = 0.05  # p-value from which on an accuracy is not shown to be better than the most frequent class
-SAMPLE = 200  # training examples on which other forms of the input are tried
-SAMPLE_BYTES = 32 * 2**20  # of them, where each is large
-GOOD = 0.9  # accuracy from which on no other form of the input is tried
-CLEAR = 0.001  # p-value below which another form is clearly better
-LEAST_GAIN = 0.1  # of accuracy, for another form to be worth a word
-FLAT, STEEP = 0.02, 20.0  # standard deviations of a network's input: what lies beyond was scaled twice, or not at all
+NOT_BETTER = 0.05  # above this p-value, an accuracy is not significantly better than predicting the largest class
+SAMPLE = 200  # training examples to test other forms of the input
+SAMPLE_BYTES = 32 * 2**20  # limit for large examples
+GOOD = 0.9  # from this accuracy on, no other form of the input is tested
+CLEAR = 0.001  # below this p-value, another form is clearly better
+LEAST_GAIN = 0.1  # minimum gain of accuracy to report another form
+FLAT, STEEP = 0.02, 20.0  # standard deviations of a network's input; outside, it was scaled twice or not at all
 SANE = (0.05, 5.0)
 BYTE = np.float32(255)
 
@@ -34,50 +34,49 @@ Answer = Callable[[Images], Outputs]  # a model's outputs (n, outputs) for image
 
 
 def output_warnings(
-    said: npt.NDArray[np.int64], data: Dataset, head: Head, epochs: int, explained: bool = False
+    predictions: npt.NDArray[np.int64], data: Dataset, head: Head, epochs: int, explained: bool = False
 ) -> Iterator[str]:
-    """What the baseline's answers (n,) to the test images show; `epochs` are those that it was trained for here.
+    """Yield warnings about the baseline's predictions (n,) for the test images; `epochs` is its training here.
 
-    Where a doubt about the input explains them, there is no advice.
+    If a warning about the input explains them, they have no advice.
     """
     truth, names = data.test.y, data.labels
     values = prod(data.input_shape)
     if head.outputs == values and head.outputs > data.classes:
         yield (
-            f"no classes: the model has {head.outputs} outputs, as many as its input has values, for {data.classes} "
-            "classes, as an autoencoder has; its largest output is no class, and accuracy and agreement mean nothing. "
-            "Give a classifier with model.path=FILE."
+            f"no classes: the model has {head.outputs} outputs for {data.classes} classes, as many as its input has "
+            "values, like an autoencoder. Accuracy and agreement have no meaning. Use a classifier: model.path=FILE."
         )
         return
-    strangers = [int(number) for number in np.unique(said) if names and int(number) not in names]
-    share = float(np.isin(said, strangers).mean())
+    unlabelled = [int(number) for number in np.unique(predictions) if names and int(number) not in names]
+    share = float(np.isin(predictions, unlabelled).mean())
     if share > 0.5:
         yield (
-            f"no classes: {100 * share:.0f} % of the answers are outputs that no label stands for, such as "
-            f"{strangers[0]} of 0 to {head.classes - 1}, as those of a model that was never trained. Else labels have "
-            "to be indices of its outputs: " + saving(y="np.array([names.index(label) for label in {}])")
+            f"no classes: {100 * share:.0f} % of the predictions are outputs without a label, such as {unlabelled[0]} "
+            f"of 0 to {head.classes - 1}. Either the model was never trained, or the labels are not indices of its "
+            "outputs. Save indices: " + save_line(y="np.array([names.index(label) for label in {}])")
         )
         return
     counts = np.bincount(truth)
-    likely, right = int(counts.argmax()), int((said == truth).sum())
+    likely, right = int(counts.argmax()), int((predictions == truth).sum())
     advice = (
-        "Give the data that it was trained on, scaled as it was (dataset.scale=none, unit or symmetric), with labels "
-        "in the order of its outputs; a model that was never trained needs epochs=20 or so."
+        "Use the data that it was trained on, with the same scale (dataset.scale=none, unit or symmetric) and labels "
+        "in the order of its outputs. A model that was never trained requires training, such as epochs=20."
         if epochs == 0
-        else "Train longer (training.epochs) or with another training.learning_rate, and look at the labels."
+        else "Train longer (training.epochs) or with another training.learning_rate, and check the labels."
     )
     if explained:
-        advice = "The input explains it."
-    if len(np.unique(said)) == 1 and len(np.unique(truth)) > 1:
-        only = int(said[0])
+        advice = "The warning about the input explains it."
+    if len(np.unique(predictions)) == 1 and len(np.unique(truth)) > 1:
+        only = int(predictions[0])
         yield (
-            f"one answer: the float model says {_named(only, names)} of every one of the {len(truth)} test examples. "
-            f"{advice}"
+            f"one answer: the float model predicts {_named(only, names)} for all {len(truth)} test examples. {advice}"
         )
     elif stats.binom.sf(right - 1, len(truth), counts[likely] / len(truth)) > NOT_BETTER:
         yield (
-            f"at chance: the float model has {100 * right / len(truth):.1f} % of {len(truth)} test examples right, and "
-            f"always saying {_named(likely, names)} would have {100 * counts[likely] / len(truth):.1f} %. {advice}"
+            f"at chance: the accuracy of the float model is {100 * right / len(truth):.1f} % on {len(truth)} test "
+            f"examples; always predicting {_named(likely, names)} would give "
+            f"{100 * counts[likely] / len(truth):.1f} %. {advice}"
         )
 
 
@@ -88,7 +87,7 @@ def _named(number: int, names: Mapping[int, str]) -> str:
 
 @dataclass(frozen=True)
 class Form:
-    """Another form of the input: how to make it of what the model sees now, and what to type for it."""
+    """Another form of the input: the conversion from the current form, and what to type for it."""
 
     name: str
     made: Callable[[Images], Images]
@@ -96,14 +95,14 @@ class Form:
     what: str = "input scale"
 
 
-AS_IT_COMES = Form("nothing changed", lambda images: images, "")
+UNCHANGED = Form("nothing changed", lambda images: images, "")
 
 
 def input_warnings(model: "Model", data: Dataset, head: Head, answer: Answer) -> Iterator[str]:
-    """What a given model makes of its input, and of the same input scaled otherwise or with channels reversed.
+    """Yield a warning if an existing model is clearly better with another scale or channel order of its input.
 
-    Other forms are tried on training examples; the test split has no part in it. A simple form is preferred to one
-    that needs more, unless that is clearly better.
+    Other forms are tested on training examples, never on the test split. A simple form is preferred to a complex one,
+    unless the latter is clearly better.
     """
     sample = data.train.sample(max(20, min(SAMPLE, SAMPLE_BYTES // max(1, data.train.x[:1].nbytes))))
 
@@ -114,14 +113,14 @@ def input_warnings(model: "Model", data: Dataset, head: Head, answer: Answer) ->
     if now.mean() >= GOOD:
         return
     scales = _scales(data, sample.x)
-    wanted = _wanted(model, sample.x, scales)
+    wanted = _expected_form(model, sample.x, scales)
     in_colour = sample.x.ndim == 4 and sample.x.shape[-1] == 3
     tiers = [
         scales,
-        [_in_reverse(form) for form in (AS_IT_COMES, *scales)] if in_colour else [],
+        [_reversed_channels(form) for form in (UNCHANGED, *scales)] if in_colour else [],
         [*(_imagenet(data, sample.x) if in_colour else ()), _standardized(data)],
     ]
-    best, found, seen = AS_IT_COMES, now, {AS_IT_COMES: now}
+    best, found, seen = UNCHANGED, now, {UNCHANGED: now}
     for forms in tiers:
         if found.mean() >= GOOD:
             break
@@ -130,23 +129,23 @@ def input_warnings(model: "Model", data: Dataset, head: Head, answer: Answer) ->
         for form in forms:
             if _clearly_better(seen[form], found, sample.y) or (best in forms and seen[form].mean() > found.mean()):
                 best, found = form, seen[form]
-    if best is not AS_IT_COMES:
+    if best is not UNCHANGED:
         why = (
             f"{_preprocessing(model, sample.x)} for another range, and " if wanted and wanted.name in best.name else ""
         )
         yield (
-            f"{best.what}: {why}of {len(sample)} training examples the model has {_percent(now)} right as they come "
-            f"({_range(sample.x)}), and {_percent(found)} with {best.name}. Type: {best.typed}"
+            f"{best.what}: {why}the accuracy on {len(sample)} training examples is {_percent(now)} with the current "
+            f"input ({_range(sample.x)}), and {_percent(found)} with {best.name}. Type: {best.typed}"
         )
     elif wanted and not _clearly_better(now, seen[wanted], sample.y):
         yield (
             f"input scale: {_preprocessing(model, sample.x)} for another range than that of the images "
-            f"({_range(sample.x)}), and leaves too little difference between them, or too much. Type: {wanted.typed}"
+            f"({_range(sample.x)}). Type: {wanted.typed}"
         )
 
 
 def _clearly_better(right: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_], truth: npt.NDArray[np.int64]) -> bool:
-    """Whether one way of asking is better than another by more than chance, and than a constant answer as well."""
+    """Whether one form is significantly better than another, and than a constant prediction."""
     share = np.bincount(truth).max() / len(truth)
     return bool(
         right.mean() - before.mean() >= LEAST_GAIN
@@ -164,14 +163,14 @@ def _range(images: Images) -> str:
 
 
 def _scales(data: Dataset, images: Images) -> list[Form]:
-    """The other scales that images may have been meant in."""
+    """Return the other scales that the model may expect."""
     scaling = data.scaling
     low, high = _stored_range(data, images)
     if scaling.integers or (low >= 0 and high <= BYTE):
         unit = _unit(data, images)
-        plain = Form("dataset.scale=none", scaling.undone, "dataset.scale=none")
+        plain = Form("dataset.scale=none", scaling.undo, "dataset.scale=none")
         if not scaling.integers and high <= 1:
-            plain = Form("0..255 instead of 0..1", lambda x: unit(x) * BYTE, saving(x="{} * 255."))
+            plain = Form("0..255 instead of 0..1", lambda x: unit(x) * BYTE, save_line(x="{} * 255."))
         forms = [
             plain,
             Form("dataset.scale=unit", unit, "dataset.scale=unit"),
@@ -181,11 +180,11 @@ def _scales(data: Dataset, images: Images) -> list[Form]:
         ]
     elif low >= -1 and high <= 1:
         forms = [
-            Form("0..1 instead of -1..1", lambda x: (x + np.float32(1)) / np.float32(2), saving(x="({} + 1) / 2")),
+            Form("0..1 instead of -1..1", lambda x: (x + np.float32(1)) / np.float32(2), save_line(x="({} + 1) / 2")),
             Form(
                 "0..255 instead of -1..1",
                 lambda x: (x + np.float32(1)) * BYTE / np.float32(2),
-                saving(x="({} + 1) * 127.5"),
+                save_line(x="({} + 1) * 127.5"),
             ),
         ]
     else:
@@ -194,22 +193,22 @@ def _scales(data: Dataset, images: Images) -> list[Form]:
 
 
 def _stored_range(data: Dataset, images: Images) -> tuple[float, float]:
-    stored = data.scaling.undone(images)
+    stored = data.scaling.undo(images)
     return float(stored.min()), float(stored.max())
 
 
 def _unit(data: Dataset, images: Images) -> Callable[[Images], Images]:
-    """What makes 0..1 of images as a model sees them now, of which these are some."""
+    """Return a function that converts the current input to 0..1."""
     scaling, (_, high) = data.scaling, _stored_range(data, images)
     divisor = np.float32(scaling.divisor if scaling.divisor != 1 else BYTE if high > 1 else 1)
-    return lambda x: np.asarray(scaling.undone(x) / divisor, np.float32)
+    return lambda x: np.asarray(scaling.undo(x) / divisor, np.float32)
 
 
-def _in_reverse(form: Form) -> Form:
-    """The same with the three channels in reverse."""
+def _reversed_channels(form: Form) -> Form:
+    """Return the form with the three channels reversed."""
     name = "the three channels in reverse (RGB and BGR)"
-    line = saving(x="{}[..., ::-1]")
-    if form is AS_IT_COMES:
+    line = save_line(x="{}[..., ::-1]")
+    if form is UNCHANGED:
         return Form(name, lambda x: x[..., ::-1], line, "channel order")
     both = f"{line} and {form.typed}"
     if form.typed.startswith("np."):
@@ -218,7 +217,7 @@ def _in_reverse(form: Form) -> Form:
 
 
 def _imagenet(data: Dataset, images: Images) -> list[Form]:
-    """How models of keras.applications were trained: BGR less a mean, and RGB standardized."""
+    """Return the input forms of keras.applications: BGR minus a mean, and standardized RGB."""
     unit, (low, high) = _unit(data, images), _stored_range(data, images)
     if low < 0 or high > BYTE:
         return []
@@ -233,22 +232,24 @@ def _imagenet(data: Dataset, images: Images) -> list[Form]:
         Form(
             f"preprocess_input(mode='{mode}')",
             way,
-            saving(x=f"tf.keras.applications.imagenet_utils.preprocess_input({as_bytes}, mode='{mode}')"),
+            save_line(x=f"tf.keras.applications.imagenet_utils.preprocess_input({as_bytes}, mode='{mode}')"),
         )
         for mode, way in made.items()
     ]
 
 
 def _standardized(data: Dataset) -> Form:
-    """Less the mean and over the standard deviation of each channel, or feature, of the training examples."""
+    """Return the form with each channel or feature standardized over the training examples."""
     axes = tuple(range(data.train.x.ndim - 1))
     mean, deviation = data.train.x.mean(axis=axes), data.train.x.std(axis=axes) + np.float32(1e-7)
     line = f"({{}} - x_train.mean(axis={axes})) / x_train.std(axis={axes})"
-    return Form("each channel standardized", lambda x: np.asarray((x - mean) / deviation, np.float32), saving(x=line))
+    return Form(
+        "each channel standardized", lambda x: np.asarray((x - mean) / deviation, np.float32), save_line(x=line)
+    )
 
 
-def _wanted(model: "Model", images: Images, forms: list[Form]) -> Form | None:
-    """The form that what a model does first makes sane values of, where it does not of the images as they come."""
+def _expected_form(model: "Model", images: Images, forms: list[Form]) -> Form | None:
+    """Return the form for which the model's scaling layers give a reasonable range; None if the current input does."""
     if not _preprocessing(model, images) or not images.std() or FLAT <= _spread(model, images) <= STEEP:
         return None
     low, high = SANE
@@ -256,13 +257,13 @@ def _wanted(model: "Model", images: Images, forms: list[Form]) -> Form | None:
 
 
 def _spread(model: "Model", images: Images) -> float:
-    """Standard deviation, within channels, of what a model's first layers pass on to those that were trained."""
+    """Return the standard deviation, within channels, of the output of a model's scaling layers."""
     values = _preprocessed(model, images)[1]
     return float(values.std(axis=tuple(range(values.ndim - 1))).mean())
 
 
 def _preprocessing(model: "Model", images: Images) -> str:
-    """Which layers scale the input of a model before anything that was trained, for a message; empty without any."""
+    """Describe the layers that scale a model's input before its trained layers; empty if there are none."""
     names = _preprocessed(model, images[:1])[0]
     several = f"its first layers ({', '.join(names)}) are made" if len(names) > 1 else ""
     return several or (f"its first layer ({names[0]}) is made" if names else "")
@@ -284,7 +285,7 @@ PASSED_OVER = (
 
 
 def _preprocessed(model: Any, images: Any) -> tuple[list[str], Any]:
-    """Names of the layers that scale a model's input before any other, and what they make of images."""
+    """Return the names of the layers that scale a model's input first, and their output for images."""
     names: list[str] = []
     last = None
     for layer in model.layers:
@@ -303,7 +304,7 @@ def _preprocessed(model: Any, images: Any) -> tuple[list[str], Any]:
 
 
 def _up_to(model: Any, layer: Any, images: Any) -> Any:
-    """What the layers of a model up to this one make of images; None stands for its input."""
+    """Return the output of a layer for images; None stands for the model's input."""
     if layer is None:
         return images
     from experiments.system.tensorflow import keras

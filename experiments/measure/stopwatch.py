@@ -1,12 +1,12 @@
-"""Times TFLite files side by side in a process that holds nothing but LiteRT and numpy.
+"""Time TFLite files together in a process with only LiteRT and NumPy.
 
-Run with FOLDER; FOLDER/request.json says what to do, FOLDER/timings.npz receives the timings, FOLDER/failed.json the
-reasons why files cannot be run, and standard output the share of the budget that is spent, a line a replicate.
+Run with FOLDER. FOLDER/request.json has the request, FOLDER/timings.npz receives the timings, FOLDER/failed.json the
+reasons of files that cannot be run, and standard output the used share of the time budget, one line per replicate.
 
-One replicate makes fresh interpreters of every file, since two interpreters of one file truly differ (memory layout),
-warms them up, and times blocks of invocations in random order, so that a slow moment of the machine hits all files
-alike (randomised multiple interleaved trials: Abedi and Brecht, ICPE 2017). It ends when every ratio that is asked for
-is known well enough, which is decided on the width of its interval alone: to look at its place would favour findings.
+Each replicate creates new interpreters of every file, since two interpreters of one file differ (memory layout), warms
+them up, and times blocks of invocations in random order, so that a slow phase of the machine affects all files equally
+(randomised multiple interleaved trials: Abedi and Brecht, ICPE 2017). It stops when every requested ratio is precise
+enough. Only the width of the interval decides this: stopping by its position would favour significant results.
 """
 
 import gc
@@ -27,28 +27,28 @@ Inputs = list[npt.NDArray[np.generic]]  # for each input of a file, values (n, .
 Timings = Mapping[str, list[list[int]]]  # nanoseconds of every invocation, a list a replicate, by file
 
 RESOLVERS = {"xnnpack": OpResolverType.AUTO, "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
-WARM_UP = 10  # invocations, the first apart; or as many as fit into a tenth of a replicate's time
-BLOCK_NS = 1_000_000  # one file's turn takes at least so long
+WARM_UP = 10  # invocations after the first; fewer if they take more than a tenth of a replicate's time
+BLOCK_NS = 1_000_000  # minimum duration of a block
 REPLICATES_IN_BUDGET = 40
 REPLICATES_AT_LEAST = 10
-REPLICATES_OF_SLOW_FILES = 3  # where ten would take longer than the budget
-MOST_IMAGES = 1000  # a block begins with any of them, and those of a file take turns
-PADDING = 2**20  # bytes at most between two interpreters, so that each replicate has another memory layout
+REPLICATES_OF_SLOW_FILES = 3  # if ten would exceed the budget
+MOST_IMAGES = 1000  # bound of the random start index of a block
+PADDING = 2**20  # maximum bytes between two interpreters, which vary the memory layout
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A file ready to be timed."""
+    """A loaded file."""
 
     name: str
     interpreter: Any
     indices: list[int]  # of its inputs
     inputs: Inputs
-    load_ns: int  # to read the file and to make it ready
+    load_ns: int  # time to load the file
     first_ns: int  # the first invocation
 
     def time(self, first: int, invocations: int) -> list[int]:
-        """Nanoseconds of inferences in a row; setting the inputs is not part of them."""
+        """Return the nanoseconds of consecutive inferences, excluding the time to set the inputs."""
         set_tensor, invoke, clock = self.interpreter.set_tensor, self.interpreter.invoke, time.perf_counter_ns
         nanoseconds = []
         for i in range(first, first + invocations):
@@ -61,7 +61,7 @@ class Contestant:
 
 
 def main(folder: Path) -> None:
-    """Time the requested files and write what each took."""
+    """Time the requested files and write the timings."""
     request = json.loads((folder / "request.json").read_text())
     rng = np.random.default_rng(request["seed"])
     inputs = {name: inputs_of(folder / f"{name}.npz") for name in request["names"]}
@@ -71,7 +71,7 @@ def main(folder: Path) -> None:
     print(0.0, flush=True)  # ready
     started = time.perf_counter()
     while not finished(samples, time.perf_counter() - started, request):
-        contestants, _padding = enter_all(folder, inputs, failed, request, rng)
+        contestants, _padding = load_all(folder, inputs, failed, request, rng)
         if not contestants:
             break
         for name, nanoseconds in one_replicate(contestants, request["seconds"] / REPLICATES_IN_BUDGET, rng).items():
@@ -79,20 +79,20 @@ def main(folder: Path) -> None:
         for contestant in contestants:
             loads[contestant.name].append((contestant.load_ns, contestant.first_ns))
         print(min(1.0, (time.perf_counter() - started) / request["seconds"]), flush=True)
-    arrays: dict[str, Any] = {f"{name}.samples": as_rows(replicates) for name, replicates in samples.items()}
+    arrays: dict[str, Any] = {f"{name}.samples": to_rows(replicates) for name, replicates in samples.items()}
     arrays |= {f"{name}.loads": np.array(pairs, np.int64) for name, pairs in loads.items()}
     np.savez(folder / "timings.npz", **arrays)
     (folder / "failed.json").write_text(json.dumps(failed))
 
 
 def inputs_of(path: Path) -> Inputs:
-    """What a file is given, in the order of its inputs."""
+    """Load the values of a file's inputs, in order."""
     with np.load(path, allow_pickle=False) as arrays:
         return [arrays[str(place)] for place in range(len(arrays.files))]
 
 
 def finished(samples: Timings, seconds: float, request: Mapping[str, Any]) -> bool:
-    """Whether every ratio is known well enough, or the budget is spent."""
+    """Whether every ratio is precise enough, or the budget is used up."""
     replicates = len(next(iter(samples.values()), []))
     if replicates < REPLICATES_OF_SLOW_FILES:
         return False
@@ -102,9 +102,9 @@ def finished(samples: Timings, seconds: float, request: Mapping[str, Any]) -> bo
 
 
 def widest(samples: Timings, request: Mapping[str, Any]) -> float:
-    """Half the width of the widest 95 % interval of the ratios that are asked for, as a share of the ratio.
+    """Return half the width of the widest 95 % interval of the requested ratios, relative to the ratio.
 
-    Where none is asked for, there is never enough, and the budget is spent.
+    Without requested ratios it is infinite, so the whole budget is used.
     """
     if not request["pairs"]:
         return float("inf")
@@ -115,22 +115,22 @@ def widest(samples: Timings, request: Mapping[str, Any]) -> float:
     return float(np.expm1(critical * max(errors) / np.sqrt(replicates)))
 
 
-def enter_all(
+def load_all(
     folder: Path,
     inputs: Mapping[str, Inputs],
     failed: dict[str, str],
     request: Mapping[str, Any],
     rng: np.random.Generator,
 ) -> tuple[list[Contestant], list[Any]]:
-    """Fresh interpreters of all files, in random order, and what lies between them.
+    """Create new interpreters of all files in random order; returns them and the padding between them.
 
-    A file that cannot be run joins `failed` where that is allowed.
+    With `may_fail`, a file that cannot be run is added to `failed`.
     """
     contestants, padding = [], []
     for name in rng.permutation([name for name in inputs if name not in failed]):
         padding.append(np.ones(int(rng.integers(1, PADDING)), np.uint8))
         try:
-            contestants.append(enter(folder / f"{name}.tflite", inputs[name], request))
+            contestants.append(load(folder / f"{name}.tflite", inputs[name], request))
         except (ValueError, RuntimeError) as error:
             if not request["may_fail"]:
                 raise
@@ -138,18 +138,18 @@ def enter_all(
     return contestants, padding
 
 
-def enter(path: Path, inputs: Inputs, request: Mapping[str, Any]) -> Contestant:
-    """A fresh interpreter of a file, which has answered once; LiteRT's own kernels run what XNNPACK refuses."""
+def load(path: Path, inputs: Inputs, request: Mapping[str, Any]) -> Contestant:
+    """Create an interpreter and run it once; falls back to LiteRT's own kernels if XNNPACK rejects the file."""
     try:
-        return enter_on(request["delegate"], path, inputs, request["threads"])
+        return load_with(request["delegate"], path, inputs, request["threads"])
     except (ValueError, RuntimeError):
         if request["delegate"] == "builtin":
             raise
-        return enter_on("builtin", path, inputs, request["threads"])
+        return load_with("builtin", path, inputs, request["threads"])
 
 
-def enter_on(delegate: str, path: Path, inputs: Inputs, threads: int) -> Contestant:
-    """A fresh interpreter of a file on these kernels, which has answered once."""
+def load_with(delegate: str, path: Path, inputs: Inputs, threads: int) -> Contestant:
+    """Create an interpreter with these kernels, and run it once."""
     started = time.perf_counter_ns()
     interpreter = Interpreter(str(path), num_threads=threads, experimental_op_resolver_type=RESOLVERS[delegate])
     interpreter.allocate_tensors()
@@ -160,7 +160,7 @@ def enter_on(delegate: str, path: Path, inputs: Inputs, threads: int) -> Contest
 
 
 def one_replicate(contestants: Sequence[Contestant], seconds: float, rng: np.random.Generator) -> dict[str, list[int]]:
-    """Nanoseconds of invocations in random order of blocks, for about so long; one of each file at the least."""
+    """Time blocks in random order for about `seconds`, at least one per file; returns nanoseconds by file."""
     blocks = [block_size(contestant, seconds / 10 / len(contestants)) for contestant in contestants]
     timings: dict[str, list[int]] = {contestant.name: [] for contestant in contestants}
     started = time.perf_counter()
@@ -174,18 +174,18 @@ def one_replicate(contestants: Sequence[Contestant], seconds: float, rng: np.ran
 
 
 def block_size(contestant: Contestant, seconds: float) -> int:
-    """Warm a file up; how many of its invocations make a block."""
+    """Warm a file up; returns the number of invocations per block."""
     fastest, started = contestant.first_ns, time.perf_counter()
     for i in range(WARM_UP):
-        known = i > 0 or fastest > BLOCK_NS  # the first invocation alone says little of a fast file
+        known = i > 0 or fastest > BLOCK_NS  # the first invocation of a fast file is not representative
         if known and time.perf_counter() - started + fastest / 1e9 > seconds:
             break
         fastest = min(fastest, *contestant.time(i, 1))
     return -(-BLOCK_NS // max(fastest, 1))
 
 
-def as_rows(replicates: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
-    """(replicate, nanoseconds) of every invocation."""
+def to_rows(replicates: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+    """Convert lists per replicate to rows (replicate, nanoseconds)."""
     numbers = np.repeat(np.arange(len(replicates)), [len(replicate) for replicate in replicates])
     return np.stack([numbers, np.concatenate(replicates)], axis=1).astype(np.int64)
 

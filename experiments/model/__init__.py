@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class Architecture(ABC):
-    """What a model option is: something that builds a Keras model. A new architecture defines `build`.
+    """The base class of all model options, which build a Keras model. A new architecture defines `build`.
 
-    One that is given, and not built to fit, takes images as they are stored where its input has their number of axes;
-    others get a channel axis for grey images.
+    An existing model (`given`) gets images in their stored shape if it fits its input; a new one gets a channel axis
+    for grey images.
     """
 
-    given: ClassVar[bool] = False  # whether `build` gives a model with weights of its own, whatever the seed
+    given: ClassVar[bool] = False  # whether `build` returns an existing model with its weights, whatever the seed
 
     def check(self) -> None:
-        """Raise UserError where the model cannot be built; called before TensorFlow is imported."""
+        """Raise UserError if the model cannot be built; called before TensorFlow is imported."""
 
     def sources(self) -> Sequence[Path]:
-        """Files of a user's own code that it runs, which a result depends on as on this class."""
+        """Return the files of user code that decide a result, in addition to the file of this class."""
         return ()
 
     @abstractmethod
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
-        """A Keras model from images (n, *input_shape) float32 to logits (n, classes) float32.
+        """Return a Keras model from images (n, *input_shape) float32 to logits (n, classes) float32.
 
-        The layers carry fixed names, so that a selection of layers means the same in every run.
+        The layers have fixed names, so that a selection of layers means the same in every run.
         """

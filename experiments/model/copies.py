@@ -1,8 +1,8 @@
-"""Copies of a model that answer as it does.
+"""Exact copies of a model.
 
-Weights alone do not make a copy: an adapted Normalization, the vocabulary of a lookup, layers that are frozen and
-penalties on outputs are no weights. What Keras would save of a layer is taken over as Keras itself would load it, and
-`first_difference` tells whether the copy answers as the model does.
+Copying the weights is not enough: the state of an adapted Normalization, the vocabulary of a lookup, frozen layers and
+activity regularizers are not weights. So the state is copied as Keras would save and load it, and `first_difference`
+checks that the copy gives the same outputs.
 """
 
 import tempfile
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 Node = Any
 KerasLayer = Any
 
-TOLERANCE = 1e-4  # of the greatest output: float32 added up in another order differs by far less
+TOLERANCE = 1e-4  # relative to the largest output; another order of float32 additions differs by far less
 
 
 def copied(model: "Model") -> "Model":
-    """A model with the same architecture and state, which can be trained without touching this one."""
+    """Return a copy with the same architecture and state, which can be trained independently."""
     from experiments.system.tensorflow import keras
 
     with kinds_known(model):
@@ -36,9 +36,9 @@ def copied(model: "Model") -> "Model":
 
 @contextmanager
 def kinds_known(model: "Model") -> Iterator[None]:
-    """Within it, layers of these kinds can be made from their configurations, also where Keras has no list of them.
+    """Register the model's layer classes with Keras while the block runs, so that layers can be made from configs.
 
-    Keras' safe mode is off: the configurations are those of a model in memory, whose code has been let in before.
+    Keras' safe mode is off: the configs are those of a model in memory, whose code was accepted before.
     """
     from tf_keras.src.saving.serialization_lib import SafeModeScope
 
@@ -50,10 +50,10 @@ def kinds_known(model: "Model") -> Iterator[None]:
 
 
 def take_over_state(copy: "Model", model: "Model") -> None:
-    """Give a copy what the layers of the model hold, whatever wrappers the copy has around its own.
+    """Copy the state of the model's layers to a copy, whose layers may be wrapped.
 
-    Layers correspond by name. Weights inside a wrapper are the business of whoever wrapped them; of a wrapped layer
-    this takes over whether it is frozen and the penalty on its outputs, both of which TFMOT's wrappers lose.
+    Layers correspond by name. The weights of a wrapped layer are left to the code that wrapped it; this function copies
+    whether it is frozen and its activity regularizer, both of which TFMOT's wrappers lose.
     """
     copy._trainable = model._trainable
     counterparts: dict[str, list[KerasLayer]] = {}
@@ -63,56 +63,56 @@ def take_over_state(copy: "Model", model: "Model") -> None:
     for layer in model.layers:
         for target in counterparts.get(layer.name, ()):
             inner = unwrapped(target)
-            if inner.name != layer.name:  # one of the two halves that TFMOT makes of a SeparableConv2D
+            if inner.name != layer.name:  # TFMOT splits a SeparableConv2D into two layers
                 inner._trainable = layer._trainable
             else:
-                _take_over_trainable(inner, layer)
+                _copy_trainable(inner, layer)
             if target is inner and inner.name == layer.name:
-                _take_over_saved(target, layer)
+                _copy_saved_state(target, layer)
             elif target is not inner:
                 _apply_to_wrapper(target, inner)
 
 
-def take_over_layer(target: KerasLayer, layer: KerasLayer) -> None:
-    """Give a layer of the same kind what another one holds, and whether it is frozen."""
-    _take_over_trainable(target, layer)
-    _take_over_saved(target, layer)
+def copy_layer_state(target: KerasLayer, layer: KerasLayer) -> None:
+    """Copy the state of a layer, and whether it is frozen, to a layer of the same class."""
+    _copy_trainable(target, layer)
+    _copy_saved_state(target, layer)
 
 
 def finalize_state(layer: KerasLayer) -> None:
-    """Let layers compute with the state that they hold, which Keras leaves out for some when it loads a file."""
+    """Call finalize_state for all parts of a layer, which Keras omits for some when it loads a file."""
     for part in layer._flatten_layers():
         part.finalize_state()
 
 
 def unwrapped(layer: KerasLayer) -> KerasLayer:
-    """The layer inside a wrapper of TFMOT; any other layer itself."""
+    """Return the layer inside a TFMOT wrapper; other layers are returned unchanged."""
     return layer.layer if is_wrapper(layer) else layer
 
 
 def is_wrapper(layer: KerasLayer) -> bool:
-    """Whether TFMOT has put this layer around another one."""
+    """Whether a layer is a TFMOT wrapper around another one."""
     return type(layer).__module__.startswith("tensorflow_model_optimization") and hasattr(layer, "layer")
 
 
 def nodes_of(model: "Model") -> list[Node]:
-    """The calls of the layers, each after those whose results it takes."""
+    """Return the calls of the layers in topological order."""
     return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
 
 
 def first_difference(copy: "Model", model: "Model", images: Images, tolerance: float = TOLERANCE) -> str | None:
-    """Where a copy answers differently from the model on these images, in words; None where it answers alike.
+    """Describe the first layer of a copy whose outputs differ on these images; None if the final outputs are equal.
 
-    Outputs are alike where they differ by no more than `tolerance` times the greatest absolute output of the model.
+    Outputs are equal if they differ by at most `tolerance` times the largest absolute output of the model.
     """
     pairs = zip(_outputs(copy, images), _outputs(model, images), strict=True)
-    if all(_alike(own, wanted, tolerance) for own, wanted in pairs):
+    if all(_equal(own, wanted, tolerance) for own, wanted in pairs):
         return None
     return _first_layer(copy, model, images, tolerance)
 
 
 def other_penalty(copy: "Model", model: "Model", tolerance: float = TOLERANCE) -> str | None:
-    """Where regularization adds other values to the loss than the model's, both just called on the same images."""
+    """Describe a difference of the regularization losses, after both models were called on the same images."""
     own, wanted = _penalty(copy), _penalty(model)
     alike = np.isclose(own, wanted, rtol=tolerance, atol=1e-6)
     return None if alike else f"regularization adds {own:.6g} to its loss instead of {wanted:.6g}"
@@ -125,13 +125,13 @@ def _outputs(model: "Model", images: Images) -> list[Any]:
 
 
 def _penalty(model: "Model") -> float:
-    """The sum of what regularization adds to the loss; layers keep symbols of graphs that they were once part of."""
+    """Return the sum of regularization losses, without symbolic tensors that layers keep from earlier graphs."""
     from experiments.system.tensorflow import tf
 
     return float(sum(float(loss) for loss in model.losses if not tf.is_symbolic_tensor(loss)))
 
 
-def _alike(own: Any, wanted: Any, tolerance: float) -> bool:
+def _equal(own: Any, wanted: Any, tolerance: float) -> bool:
     if own.shape != wanted.shape:
         return False
     finite = wanted[np.isfinite(wanted)]
@@ -140,23 +140,21 @@ def _alike(own: Any, wanted: Any, tolerance: float) -> bool:
 
 
 def _first_layer(copy: "Model", model: "Model", images: Images, tolerance: float) -> str:
-    """The first layer whose outputs differ, in the order in which the model calls its layers."""
+    """Describe the first layer whose outputs differ, in the order of the model's calls."""
     own_values = dict(_values_by_layer(copy, images))
     for call, wanted in _values_by_layer(model, images):
         own = own_values.get(call)
-        if own is not None and not _alike(own, wanted, tolerance):
+        if own is not None and not _equal(own, wanted, tolerance):
             if own.shape != wanted.shape:
-                return f"layer {call[0]} gives outputs of the shape {own.shape} instead of {wanted.shape}"
+                return f"layer {call[0]} has outputs of shape {own.shape} instead of {wanted.shape}"
             difference = float(np.nanmax(np.abs(own - wanted)))
             scale = float(np.nanmax(np.abs(wanted)))
-            return (
-                f"layer {call[0]} gives outputs that differ by up to {difference:.3g} where the greatest is {scale:.3g}"
-            )
+            return f"outputs of layer {call[0]} differ by up to {difference:.3g} (the largest is {scale:.3g})"
     return f"the output of layer {model.layers[-1].name} differs"
 
 
 def _values_by_layer(model: "Model", images: Images) -> Iterator[tuple[tuple[str, int], Any]]:
-    """What each call of a layer gives, under the layer's name and the number of the call."""
+    """Yield the output of each call of a layer, with the layer's name and the number of the call."""
     from experiments.system.tensorflow import keras, tf
 
     calls: dict[str, int] = {}
@@ -174,14 +172,14 @@ def _values_by_layer(model: "Model", images: Images) -> Iterator[tuple[tuple[str
             yield call, np.asarray(value, np.float64)
 
 
-def _take_over_trainable(target: KerasLayer, layer: KerasLayer) -> None:
-    """Which layers are frozen, those inside a layer too: a setter would make them all alike."""
+def _copy_trainable(target: KerasLayer, layer: KerasLayer) -> None:
+    """Copy which parts of a layer are frozen; the public setter would set all of them to the same value."""
     for own, wanted in zip(target._flatten_layers(), layer._flatten_layers(), strict=True):
         own._trainable = wanted._trainable
 
 
-def _take_over_saved(target: KerasLayer, layer: KerasLayer) -> None:
-    """What Keras saves of a layer: its weights, and what no weight holds, such as vocabularies."""
+def _copy_saved_state(target: KerasLayer, layer: KerasLayer) -> None:
+    """Copy what Keras saves of a layer: weights, and other state such as vocabularies."""
     from tf_keras.src.saving import saving_lib
 
     weights = _Memory()
@@ -193,42 +191,42 @@ def _take_over_saved(target: KerasLayer, layer: KerasLayer) -> None:
 
 
 def _apply_to_wrapper(wrapper: KerasLayer, inner: KerasLayer) -> None:
-    """Let a wrapper do what Keras does for the layer inside, which the wrapper calls past Keras."""
+    """Copy to a wrapper what Keras handles in `__call__`, which the wrapper bypasses for its inner layer."""
     wrapper._activity_regularizer = inner._activity_regularizer
-    inner._losses.clear()  # those of graphs that it once was part of
+    inner._losses.clear()  # from earlier graphs
     wrapper._call_spec.expects_mask_arg = inner._call_spec.expects_mask_arg
     wrapper._supports_masking, wrapper.compute_mask = inner._supports_masking, inner.compute_mask
-    if not inner.trainable:  # it has listed the weights as its own, and trainable
+    if not inner.trainable:  # the wrapper lists the weights as its own trainable ones
         wrapper._non_trainable_weights[:0] = wrapper._trainable_weights
         wrapper._trainable_weights.clear()
 
 
 class _Memory:
-    """Where Keras puts the arrays that it saves, and finds them again."""
+    """In-memory store for arrays, with the interface of Keras' H5IOStore."""
 
     def __init__(self) -> None:
         self.held: dict[str, dict[str, Any]] = {}
 
     def make(self, path: str) -> dict[str, Any]:
-        """A new place."""
+        """Return a new entry."""
         return self.held.setdefault(path, {})
 
     def get(self, path: str) -> dict[str, Any]:
-        """The place that was made, or an empty one."""
+        """Return an existing entry, or an empty one."""
         return self.held.get(path, {})
 
 
 class _Folder:
-    """Where Keras puts the files that it saves, and finds them again."""
+    """Store for files, with the interface of Keras' DiskIOStore."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def make(self, path: str) -> str:
-        """A new folder."""
+        """Return a new folder."""
         (self.folder / path).mkdir(parents=True, exist_ok=True)
         return str(self.folder / path)
 
     def get(self, path: str) -> str | None:
-        """The folder that was made, if it was."""
+        """Return the folder, if it exists."""
         return str(self.folder / path) if (self.folder / path).exists() else None

@@ -1,8 +1,7 @@
-"""A model as the strategies need it: one graph of layers, free in its batch, in float32.
+"""A model in the form that strategies require: one flat graph of layers, any batch size, float32.
 
-What people save is often a model within a model, computes in float16, or was made for batches of one size. `plain`
-builds the same network anew where that is so. A layer of a model that is a layer itself gets the names of both, as in
-backbone/conv1; what was shared stays shared, and what was frozen stays frozen.
+Saved models are often nested, compute in float16, or have a fixed batch size. `plain` rebuilds such a model. The layer
+conv1 of a nested model backbone is named backbone/conv1; shared layers stay shared, and frozen layers stay frozen.
 """
 
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.model.copies import finalize_state, first_difference, kinds_known, nodes_of, take_over_layer
+from experiments.model.copies import copy_layer_state, finalize_state, first_difference, kinds_known, nodes_of
 from experiments.system.errors import UserError, first_cause, first_line
 from experiments.system.progress import say_once
 
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
 KerasLayer = Any
 Tensor = Any
 
-# Names of policies under which layers compute, or keep their weights, in another float than float32; and how far their
-# answers may lie from those in float32, as a share of the greatest output.
+# Dtype policies other than float32, and the tolerance of their outputs against float32, relative to the largest output.
 ROUNDING = {
     "float16": 0.02,
     "half": 0.02,
@@ -32,22 +30,22 @@ ROUNDING = {
     "float64": 1e-4,
     "double": 1e-4,
 }
-BATCH = 3  # images by which a model of any batch size is tried
+BATCH = 3  # images to test a model of any batch size
 
 
 def plain(model: "Model", input_shape: tuple[int, ...], name: str) -> "Model":
-    """The same model for images of the shape (n, *input_shape); itself where it already is as the strategies need it.
+    """Return an equal model in the required form for images (n, *input_shape); the same object if nothing changes.
 
-    `name` is what messages begin with, such as model.path=my.keras.
+    `name` is the start of messages, such as model.path=my.keras.
 
     Raises:
-        UserError: it cannot be built anew, or would not answer as the model of the file does.
+        UserError: the model cannot be rebuilt, or the rebuilt model gives other outputs.
     """
     from experiments.system.tensorflow import keras
 
     for layer in model._flatten_layers():
         finalize_state(layer)
-    reasons = _reasons(model)
+    reasons = _missing_requirements(model)
     if not reasons:
         return model
     images = keras.Input(input_shape, name=model.input_names[0])
@@ -57,64 +55,66 @@ def plain(model: "Model", input_shape: tuple[int, ...], name: str) -> "Model":
             outputs = building.call(model, [images], "", is_trained=bool(model._trainable), training=None)
         built = keras.Model(images, outputs, name=model.name)
         difference = _difference(built, model, input_shape)
-    except Exception as error:  # layers of a user's own may raise every kind of exception
+    except Exception as error:  # user layers may raise errors of any type
         raise UserError(
-            f"{name}: cannot be built anew, which is needed for {reasons[0]} ({first_line(first_cause(error))}). Build "
-            "the model in this way with tf_keras, take over the weights (new.set_weights(old.get_weights())) and save "
-            "it again."
+            f"{name}: requires {reasons[0]}, but cannot be rebuilt for that ({first_line(first_cause(error))}). Build "
+            "the model in this form with tf_keras, copy the weights (new.set_weights(old.get_weights())) and save it "
+            "again."
         ) from error
     if difference:
-        raise UserError(f"{name}: built anew for {reasons[0]}, it does not answer as it was saved: {difference}.")
-    if halves := sorted({_policy(layer) for layer in model._flatten_layers()} & ROUNDING.keys()):
-        say_once(f"  {name}: was saved in {' and '.join(halves)}, and computes in float32")
+        raise UserError(f"{name}: requires {reasons[0]}, but the rebuilt model gives other outputs: {difference}.")
+    if policies_found := sorted({_policy(layer) for layer in model._flatten_layers()} & ROUNDING.keys()):
+        say_once(f"  {name}: saved in {' and '.join(policies_found)}; computes in float32 here")
     if (batch := model.inputs[0].shape[0]) is not None:
-        say_once(f"  {name}: takes batches of any size, though it was saved for batches of {batch}")
+        say_once(f"  {name}: saved for batches of {batch}; accepts any batch size here")
     if building.stateless:
-        say_once(f"  {name}: begins anew with each batch, though it was saved as stateful: {_few(building.stateless)}")
+        say_once(
+            f"  {name}: saved as stateful; its state is reset for each batch here: {_list_names(building.stateless)}"
+        )
     if building.fixed:
-        say_once(f"  {name}: called with training=False, and so not trained: {_few(building.fixed)}")
+        say_once(f"  {name}: called with training=False, so not trained: {_list_names(building.fixed)}")
     return built
 
 
-def _few(names: Sequence[str]) -> str:
-    """The first names, and how many others there are."""
+def _list_names(names: Sequence[str]) -> str:
+    """List the first names and the number of others."""
     others = f" and {len(names) - 3} others" if len(names) > 4 else ""
     return f"{', '.join(names[:3] if others else names)}{others}"
 
 
-def _reasons(model: "Model") -> list[str]:
-    """Why a model has to be built anew, in words."""
+def _missing_requirements(model: "Model") -> list[str]:
+    """Return what the strategies require and the model does not have."""
     layers = list(model._flatten_layers(include_self=False))
     entry = model.inputs[0]
     found = {
-        "layers within a model that is a layer": any(_is_graph(layer) for layer in layers),
-        "images of one size": None in entry.shape[1:],
+        "layers that are not nested": any(_is_graph(layer) for layer in layers),
+        "images of a fixed size": None in entry.shape[1:],
         "batches of any size": entry.shape[0] is not None,
         "float32": any(_policy(layer) in ROUNDING for layer in layers) or entry.dtype.name != "float32",
         "no state between batches": any(getattr(layer, "stateful", False) for layer in layers),
-        "training that is not decided beforehand": any(
+        "layers without a fixed training argument": any(
             node.call_kwargs.get("training") is not None for node in nodes_of(model)
         ),
-        "vocabularies in its configuration": any(_has_learned_words(layer) for layer in layers),
+        "vocabularies in its configuration": any(_has_adapted_vocabulary(layer) for layer in layers),
     }
     return [reason for reason, holds in found.items() if holds]
 
 
 @dataclass
 class _Building:
-    """The layers of a model that is built anew; each is made once, however often it is called."""
+    """Builds the layers of a model again; a layer with several calls is built once."""
 
-    made: dict[int, KerasLayer] = field(default_factory=dict)  # by the id of the layer in the model of the file
+    made: dict[int, KerasLayer] = field(default_factory=dict)  # by the id of the original layer
     names: set[str] = field(default_factory=set)
-    stateless: list[str] = field(default_factory=list)  # layers whose state would be kept between batches
+    stateless: list[str] = field(default_factory=list)  # layers that were stateful
     fixed: list[str] = field(default_factory=list)  # BatchNorm layers that the model calls with training=False
 
     def call(
         self, model: "Model", inputs: list[Tensor], prefix: str, is_trained: bool, training: bool | None
     ) -> list[Tensor]:
-        """The outputs of a model for these inputs, from new layers whose names begin with `prefix`.
+        """Return the outputs of a model for these inputs, from new layers whose names start with `prefix`.
 
-        `is_trained` is whether no model around this one is frozen, `training` how the model was called.
+        `is_trained` is false if an enclosing model is frozen; `training` is the argument of the model's call.
         """
         from experiments.system.tensorflow import tf
 
@@ -144,18 +144,18 @@ class _Building:
     def _layer(
         self, layer: KerasLayer, prefix: str, is_trained: bool, training: bool | None, args: Any, kwargs: Any
     ) -> Any:
-        """What the new layer gives; it is made, and given the state of the old one, where that has not been done."""
+        """Call the new layer; the first call builds it and copies the state of the original."""
         if id(layer) in self.made:
             return self.made[id(layer)](*args, **kwargs)
         config = _in_float32(layer.get_config())
         config["name"] = self._free_name(f"{prefix}{layer.name}")
-        if _has_learned_words(layer):
-            config["vocabulary"] = _words(layer)
+        if _has_adapted_vocabulary(layer):
+            config["vocabulary"] = _vocabulary(layer)
         if training is False:
             config |= {key: 0.0 for key in ("rate", "stddev") if key in config and self._can_be_fixed(layer)}
         new = self.made[id(layer)] = type(layer).from_config(config)
         outputs = new(*args, **kwargs)
-        take_over_layer(new, layer)
+        copy_layer_state(new, layer)
         if any(getattr(part, "stateful", False) for part in layer._flatten_layers()):
             self.stateless.append(new.name)
         if not is_trained:
@@ -166,9 +166,9 @@ class _Building:
         return outputs
 
     def _can_be_fixed(self, layer: KerasLayer) -> bool:
-        """Whether it can be made to do the same in training and out of it, without being told at each call.
+        """Whether a layer can be configured to ignore the training mode, so that no training argument is needed.
 
-        TFMOT's wrappers would take what they are told for themselves, and learn no ranges.
+        TFMOT's wrappers would apply that argument to themselves, and learn no ranges.
         """
         from experiments.system.tensorflow import keras
 
@@ -185,7 +185,7 @@ class _Building:
 
 
 def _is_graph(layer: KerasLayer) -> bool:
-    """Whether a layer is a model of which the layers and their calls are known."""
+    """Whether a layer is a functional or sequential model."""
     return getattr(layer, "_is_graph_network", False) and type(layer).call.__module__.startswith("tf_keras.")
 
 
@@ -203,18 +203,20 @@ def _policy(layer: KerasLayer) -> str:
     return str(layer.dtype_policy.name)
 
 
-def _has_learned_words(layer: KerasLayer) -> bool:
-    """Whether it looks words up that it has learned, and were not given when it was made."""
-    return hasattr(layer, "get_vocabulary") and layer.get_config().get("vocabulary") is None and bool(_words(layer))
+def _has_adapted_vocabulary(layer: KerasLayer) -> bool:
+    """Whether a layer has a vocabulary that was adapted, and is not in its config."""
+    return (
+        hasattr(layer, "get_vocabulary") and layer.get_config().get("vocabulary") is None and bool(_vocabulary(layer))
+    )
 
 
-def _words(layer: KerasLayer) -> list[Any]:
+def _vocabulary(layer: KerasLayer) -> list[Any]:
     words = layer.get_vocabulary(include_special_tokens=False)
     return [word.item() if isinstance(word, np.generic) else word for word in words]
 
 
 def _in_float32(value: Any, key: str = "") -> Any:
-    """A layer's configuration, and of those within it, for float32, any batch size and no state between batches."""
+    """Change a config, including nested ones, to float32, any batch size and no state between batches."""
     match value:
         case {"class_name": "Policy", "config": {"name": str(name)}} if key == "dtype" and name in ROUNDING:
             return "float32"
@@ -230,12 +232,12 @@ def _in_float32(value: Any, key: str = "") -> Any:
 
 
 def _difference(built: "Model", model: "Model", input_shape: tuple[int, ...]) -> str | None:
-    """Where the model that was built anew answers differently from that of the file, in words."""
+    """Describe where the rebuilt model differs from the original; None if it does not."""
     fixed = model.inputs[0].shape[0]
     images = np.random.default_rng(0).random((fixed or BATCH, *input_shape), np.float32)
     if any(getattr(layer, "stateful", False) for layer in model._flatten_layers()):
         model.reset_states()
-    built(images[:1], training=False)  # whoever computes with the size of its batch fails here
+    built(images[:1], training=False)  # layers that depend on the batch size fail here
     policies = {_policy(layer) for layer in model._flatten_layers()}
     tolerance = max([1e-4, *(ROUNDING[policy] for policy in policies if policy in ROUNDING)])
     return first_difference(built, model, images, tolerance)

@@ -1,8 +1,8 @@
-"""What is inside a model file, looked at before Keras sees it: a file of a stranger must not run code or open files.
+"""Inspection of a model file before Keras loads it: an untrusted file must not run code or open other files.
 
-Keras makes objects of whatever a configuration names, by importing modules if need be, and its safe mode looks at
-Python lambdas only. So the configuration is read as data and everything in it that Keras could turn into an object is
-held against the names of known_names.py. TensorFlow is not imported for it.
+Keras creates whatever objects a configuration names, and imports modules for them; its safe mode rejects only Python
+lambdas. So the configuration is read as data, and every name that Keras could turn into an object is checked against
+known_names.py. TensorFlow is not imported.
 """
 
 import json
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     import h5py
 
 CONFIGURATION, WEIGHTS = "config.json", "model.weights.h5"
-MOST_CONFIGURATION = 64 * 2**20  # bytes; EfficientNetB7 has one MB
-EXPANSION = 100  # how many times larger than the file its unpacked content may be
-SLACK = 2**20  # bytes that small files may unpack to besides
-DEEPEST = 200  # levels of lists and objects in a configuration; nested models take ten each
-FILTERS = frozenset({1, 2, 3, 4, 5, 6, 32000})  # of HDF5: its own ones, and LZF, which h5py brings along
-# What Keras writes for values that are no objects of a class.
+MAX_CONFIGURATION = 64 * 2**20  # bytes; EfficientNetB7 has one MB
+EXPANSION = 100  # maximum ratio of unpacked content to file size
+SLACK = 2**20  # bytes that small files may unpack to in addition
+MAX_DEPTH = 200  # nesting levels of a configuration; each nested model takes ten
+FILTERS = frozenset({1, 2, 3, 4, 5, 6, 32000})  # HDF5's own filters, and LZF of h5py
+# Keras' markers for values that are not objects of a class.
 VALUES = frozenset({"__bytes__", "__ellipsis__", "__numpy__", "__tensor__", "__tuple__", "TensorShape"})
-# By the end of a key, what its text may name.
+# The names that are allowed as a value, by the suffix of the key.
 NAMED_BY_KEY: Mapping[str, frozenset[str]] = {
     "activation": ACTIVATIONS,
     "initializer": INITIALIZERS,
@@ -47,26 +47,26 @@ NAMED_BY_KEY: Mapping[str, frozenset[str]] = {
     "constraint": CONSTRAINTS,
     "fn": FUNCTIONS_WITHOUT_MODULE,
 }
-FROM_FILES = frozenset({"idf_weights", "vocabulary"})  # what lookup layers take as values, or as the name of a file
+FROM_FILES = frozenset({"idf_weights", "vocabulary"})  # lookup layers accept these as values or as a file name
 RULE = (
-    "A model file may name the layers of Keras and TensorFlow's arithmetic, for whatever else it names would be run. "
-    "For layers and functions of your own, give the file that defines them, model.module=FILE.py; a file that you made "
-    "yourself can be taken as it is, with the code inside it, by model.trust=true."
+    "A model file may only name Keras layers and TensorFlow arithmetic, since other names could run code. For your own "
+    "layers and functions, type model.module=FILE.py with the file that defines them. If you trust the model file, "
+    "type model.trust=true to load it with the code inside."
 )
 RULE_FOR_CODE = (
-    "Write what it does as a layer with get_config in a Python file, build the model with that layer, take over the "
-    "weights (new.set_weights(old.get_weights())), save it again, and give model.module=FILE.py. A file that you made "
-    "yourself can be taken as it is, and the code inside it is then run, by model.trust=true."
+    "Write it as a layer with get_config in a Python file, build the model with that layer, copy the weights "
+    "(new.set_weights(old.get_weights())), save it again, and type model.module=FILE.py. If you trust the model file, "
+    "type model.trust=true to run the code inside."
 )
 HOLDS_CODE = frozenset({"Lambda", "__lambda__"})
 
 
-class _Refused(Exception):  # noqa: N818  # why a file is refused, without its name
-    """Something in a file that nobody may hand to Keras."""
+class _Refused(Exception):  # noqa: N818  # internal; becomes a UserError with the name of the file
+    """A file has content that must not be loaded."""
 
 
 class _NotProvided(_Refused):
-    """A name in a file that is neither Keras' own nor provided by the user's module."""
+    """A file has a name that is neither Keras' own nor provided by the user's module."""
 
     def __init__(self, what: str, name: str) -> None:
         super().__init__(f"it names {what}. {RULE_FOR_CODE if name in HOLDS_CODE else RULE}")
@@ -74,34 +74,34 @@ class _NotProvided(_Refused):
 
 
 def inspect(path: Path, provided: Collection[str] = (), trust: bool = False, module: str = "") -> None:
-    """Look at a model file, .keras or HDF5, without making anything of it.
+    """Check a model file, .keras or HDF5, without loading it.
 
     Args:
         path: The file.
         provided: Names of the user's own layers and functions, which the file may use.
-        trust: The file is the user's own: names are not looked at, but damage and references to other files are.
-        module: What the user typed to provide these names; empty where no module was given.
+        trust: Skip the check of names; damage and references to other files are still checked.
+        module: The module that the user typed, for messages; empty if none.
 
     Raises:
-        UserError: it names what is neither Keras' own nor provided, holds what only an attack needs, or is damaged.
+        UserError: the file has a name that is neither Keras' own nor provided, is malicious, or is damaged.
     """
     import h5py
 
     try:
         if is_archive(path):
             with zipfile.ZipFile(path) as archive:
-                configuration = _of_archive(archive, path.stat().st_size)
+                configuration = _check_archive(archive, path.stat().st_size)
         else:
             with h5py.File(path, "r") as file:
-                configuration = _of_hdf5(file, path.stat().st_size)
+                configuration = _check_hdf5(file, path.stat().st_size)
         if not trust:
-            _Names(frozenset(provided)).check(configuration)
+            _NameCheck(frozenset(provided)).check(configuration)
     except _NotProvided as refusal:
         if not module or refusal.name in HOLDS_CODE:
             raise UserError(f"model.path={path}: {refusal}") from refusal
         own = [name for name in provided if not name.startswith("_")]
         raise UserError(
-            f"model.path={path}: it names {refusal.what}, which model.module={module} does not define. "
+            f"model.path={path}: names {refusal.what}, which model.module={module} does not define. "
             f"{suggestion(refusal.name, own)}"
         ) from refusal
     except _Refused as refusal:
@@ -115,10 +115,10 @@ def inspect(path: Path, provided: Collection[str] = (), trust: bool = False, mod
 
 
 def version_of_hdf5(path: Path) -> str:
-    """The version of Keras that an HDF5 file says it was written with; 2.0 where it says none.
+    """Return the Keras version that an HDF5 file was written with; 2.0 if it is not recorded.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     import h5py
 
@@ -131,12 +131,12 @@ def version_of_hdf5(path: Path) -> str:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether Keras takes a file for its zip format: by its name and its end, whatever it begins with."""
+    """Whether Keras would open a file as a zip archive: it checks the suffix and the end of the file."""
     return str(path).endswith(".keras") and zipfile.is_zipfile(path)
 
 
-def _of_archive(archive: zipfile.ZipFile, size: int) -> Any:
-    """The configuration in a .keras file, once nothing else in it can do harm."""
+def _check_archive(archive: zipfile.ZipFile, size: int) -> Any:
+    """Return the configuration of a .keras file, after checking everything else in it."""
     import h5py
 
     _check_members(archive.infolist(), size)
@@ -146,7 +146,7 @@ def _of_archive(archive: zipfile.ZipFile, size: int) -> Any:
 
 
 def _check_members(members: Sequence[zipfile.ZipInfo], size: int) -> None:
-    """Keras reads members by name, and unpacks all of them where there are assets."""
+    """Check the members of an archive: Keras reads them by name, and unpacks all if there are assets."""
     seen: set[str] = set()
     for member in members:
         name, shown = member.filename, repr(member.filename)
@@ -156,24 +156,22 @@ def _check_members(members: Sequence[zipfile.ZipInfo], size: int) -> None:
         if path.is_absolute() or ".." in path.parts or ":" in name:
             raise _Refused(f"the archive has a member outside of itself, {shown}. {_DAMAGED}")
         if name in seen:
-            raise _Refused(
-                f"the archive has several members {shown}, and programs differ in which they read. {_DAMAGED}"
-            )
+            raise _Refused(f"the archive has several members named {shown}. {_DAMAGED}")
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise _Refused(f"the archive has a member that is no file, {shown}. {_DAMAGED}")
+            raise _Refused(f"the archive has a member that is not a file, {shown}. {_DAMAGED}")
         if member.flag_bits & 1:
-            raise _Refused(f"the archive has a member that is encrypted, {shown}. {_DAMAGED}")
+            raise _Refused(f"the archive has an encrypted member, {shown}. {_DAMAGED}")
         seen.add(name)
     if "model.weights.npz" in seen:
-        raise _Refused(f"the weights are no HDF5 file. {_DAMAGED}")
+        raise _Refused(f"the weights are not an HDF5 file. {_DAMAGED}")
     for name in (CONFIGURATION, WEIGHTS):
         if name not in seen:
             raise _Refused(f"the archive lacks {name}. {_DAMAGED}")
     _check_expansion(sum(member.file_size for member in members), size)
 
 
-_DAMAGED = "Keras writes no such file; save the model again with model.save."
+_DAMAGED = "Keras does not write such files. Save the model again with model.save."
 
 
 def _check_expansion(unpacked: int, size: int) -> None:
@@ -183,27 +181,27 @@ def _check_expansion(unpacked: int, size: int) -> None:
 
 def _read(member: IO[bytes]) -> bytes:
     with member:
-        content = member.read(MOST_CONFIGURATION + 1)
-    if len(content) > MOST_CONFIGURATION:
-        raise _Refused(f"its configuration is larger than {MOST_CONFIGURATION:,} bytes. {_DAMAGED}")
+        content = member.read(MAX_CONFIGURATION + 1)
+    if len(content) > MAX_CONFIGURATION:
+        raise _Refused(f"its configuration is larger than {MAX_CONFIGURATION:,} bytes. {_DAMAGED}")
     return content
 
 
-def _of_hdf5(file: "h5py.File", size: int) -> Any:
-    """The configuration in an HDF5 file, once nothing else in it can do harm."""
+def _check_hdf5(file: "h5py.File", size: int) -> Any:
+    """Return the configuration of an HDF5 file, after checking everything else in it."""
     _check_contents(file, size)
     configuration = file.attrs.get("model_config")
     if configuration is None:
-        raise _Refused("holds weights, and no model. Save the whole model, with model.save instead of save_weights.")
+        raise _Refused("the file has weights only. Save the whole model with model.save, not save_weights.")
     if not isinstance(configuration, str | bytes):
-        raise _Refused(f"its configuration is no text. {_DAMAGED}")
-    if len(configuration) > MOST_CONFIGURATION:
-        raise _Refused(f"its configuration is larger than {MOST_CONFIGURATION:,} bytes. {_DAMAGED}")
+        raise _Refused(f"its configuration is not text. {_DAMAGED}")
+    if len(configuration) > MAX_CONFIGURATION:
+        raise _Refused(f"its configuration is larger than {MAX_CONFIGURATION:,} bytes. {_DAMAGED}")
     return _parsed(configuration)
 
 
 def _check_contents(file: "h5py.File", size: int) -> None:
-    """An HDF5 file can take data from any other file on the disk, and can hold little that unpacks to very much."""
+    """Reject HDF5 files that read data from other files on the disk, or unpack to a huge size."""
     import h5py
 
     unpacked = 0
@@ -211,21 +209,21 @@ def _check_contents(file: "h5py.File", size: int) -> None:
         for key in group:
             shown = f"{name}/{key}"
             if not isinstance(group.get(key, getlink=True), h5py.HardLink | h5py.SoftLink):
-                raise _Refused(f"it takes {shown} from another file on the disk. {_DAMAGED}")
+                raise _Refused(f"it reads {shown} from another file on the disk. {_DAMAGED}")
             item = group.get(key) if isinstance(group.get(key, getlink=True), h5py.HardLink) else None
             if not isinstance(item, h5py.Dataset):
                 continue
             if item.is_virtual or item.external:
-                raise _Refused(f"it takes the values of {shown} from another file on the disk. {_DAMAGED}")
+                raise _Refused(f"it reads the values of {shown} from another file on the disk. {_DAMAGED}")
             layout = item.id.get_create_plist()
             if {layout.get_filter(n)[0] for n in range(layout.get_nfilters())} - FILTERS:
-                raise _Refused(f"{shown} is packed in a way that needs a program from elsewhere. {_DAMAGED}")
+                raise _Refused(f"{shown} requires an HDF5 plugin to unpack. {_DAMAGED}")
             unpacked += item.size * item.dtype.itemsize if item.size else 0
     _check_expansion(unpacked, size)
 
 
 def _groups(file: "h5py.File") -> Iterator[tuple[str, "h5py.Group"]]:
-    """Every group of a file with its name, each once; links to elsewhere are not followed."""
+    """Yield every group of a file with its name, once; external links are not followed."""
     import h5py
 
     seen: set[int] = set()
@@ -245,43 +243,43 @@ def _groups(file: "h5py.File") -> Iterator[tuple[str, "h5py.Group"]]:
 
 
 def _parsed(text: str | bytes) -> Any:
-    configuration = json.loads(text, object_pairs_hook=_once_each)
+    configuration = json.loads(text, object_pairs_hook=_unique_keys)
     if not isinstance(configuration, dict):
-        raise _Refused(f"its configuration is no object. {_DAMAGED}")
-    configuration.pop("compile_config", None)  # how it was trained: Keras makes nothing of it, see KerasFile.build
+        raise _Refused(f"its configuration is not an object. {_DAMAGED}")
+    configuration.pop("compile_config", None)  # not used, since KerasFile.build loads with compile=False
     return configuration
 
 
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Keras would look at each of several values under one key, before the last one counts."""
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Reject duplicate keys: only the last value would be checked."""
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise _Refused(f"its configuration gives a key twice. {_DAMAGED}")
+        raise _Refused(f"its configuration has a duplicate key. {_DAMAGED}")
     return values
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a value stands in a configuration."""
+    """The position of a value in a configuration."""
 
     key: str = ""
-    layer: str = ""  # with those of the models around it, outermost first
+    layer: str = ""  # with the names of enclosing models, outermost first
     depth: int = 0
-    is_user_code: bool = False  # in the configuration of one of the user's own classes, whose keys mean what they like
+    is_user_code: bool = False  # inside the config of a user's class, whose keys have no known meaning
 
 
 TOP = _Place()
 
 
 @dataclass(frozen=True)
-class _Names:
-    """Everything in a configuration that Keras could turn into an object, against what may be named."""
+class _NameCheck:
+    """Checks every name in a configuration that Keras could turn into an object."""
 
     provided: frozenset[str]
 
     def check(self, value: Any, place: "_Place" = TOP) -> None:
-        """Look at a value, and at all that it holds."""
-        if place.depth > DEEPEST:
+        """Check a value and everything inside."""
+        if place.depth > MAX_DEPTH:
             raise _Refused(f"its configuration is nested too deeply. {_DAMAGED}")
         match value:
             case dict():
@@ -299,7 +297,7 @@ class _Names:
                 self._check_text(value, place.key, place.layer)
 
     def _place_of(self, value: Mapping[str, Any], outer: "_Place") -> "_Place":
-        """Where the values of an object stand: in its layer, or in that of the model around it."""
+        """Return the position of the values inside an object."""
         if "class_name" not in value:
             return outer
         config = value.get("config")
@@ -310,7 +308,7 @@ class _Names:
 
     def _check_object(self, value: Mapping[str, Any], layer: str) -> None:
         if "_TYPE" in value:
-            raise _refused("a tensor of a kind of its own", layer)
+            raise _refused("a custom tensor type", layer)
         if "class_name" not in value:
             return
         name, module, registered = value["class_name"], value.get("module"), value.get("registered_name")
@@ -328,14 +326,14 @@ class _Names:
     def _check_function(self, value: Mapping[str, Any], module: str | None, registered: str | None, layer: str) -> None:
         name = value.get("config")
         if isinstance(name, str) and name in self.provided:
-            return  # Keras looks there first
+            return  # Keras searches the provided objects first
         known = FUNCTIONS_WITHOUT_MODULE if module is None else FUNCTIONS_BY_MODULE.get(module, frozenset())
         if name not in known or registered not in (None, "function", name):
             raise _refused(f"the function {_dotted(module, name)}", layer, name)
 
     def _check_class(self, name: str, module: str | None, registered: str | None, is_new: bool, layer: str) -> None:
-        """A class as both generations write it: files of the new one say its module, and what it is registered as."""
-        # What is registered comes first, whatever the module; only then is the module imported.
+        """Check a class; new files also record its module and registered name, old ones do not."""
+        # Keras searches registered names first, whatever the module; only then it imports the module.
         if (registered if is_new else name) in self.provided | REGISTERED:
             return
         known = CLASSES_WITHOUT_MODULE if module is None else CLASSES_BY_MODULE.get(module, frozenset())
@@ -355,26 +353,25 @@ class _Names:
 
 
 def _check_vocabulary(value: Any, place: _Place) -> None:
-    """Lookup layers read what is a text here from the file of this name."""
+    """Reject a vocabulary that is a file name, which lookup layers would read."""
     if isinstance(value, dict) and value.get("class_name") == "__tuple__":
         value = value.get("items")
     is_list = isinstance(value, list) and all(isinstance(each, str | int | float) for each in value)
     if value is not None and not is_list:
         raise _Refused(
-            f"layer {_short(place.layer)!r} reads its {place.key} from a file of its choice, {_short(value)}. Save the "
-            "model with the words themselves (layer.set_vocabulary), or take a file that you made yourself by "
-            "model.trust=true."
+            f"layer {_short(place.layer)!r} reads its {place.key} from the file {_short(value)}. Save the model with "
+            "the words themselves (layer.set_vocabulary), or type model.trust=true if you trust the file."
         )
 
 
 WHY: Mapping[str, str] = {
-    "Lambda": "a Lambda layer holds Python code",
-    "__lambda__": "it holds Python code",
-    "TensorFlowOpLayer": "it can call every operation of TensorFlow, those that write files included",
-    "ClassMethod": "it calls methods by their names",
-    "InstanceMethod": "it calls methods by their names",
-    "InstanceProperty": "it reads attributes by their names",
-    "TFSMLayer": "it runs a SavedModel from a place of its choice",
+    "Lambda": "a Lambda layer contains Python code",
+    "__lambda__": "it contains Python code",
+    "TensorFlowOpLayer": "it can call any TensorFlow operation, including ones that write files",
+    "ClassMethod": "it calls methods by name",
+    "InstanceMethod": "it calls methods by name",
+    "InstanceProperty": "it reads attributes by name",
+    "TFSMLayer": "it runs a SavedModel from any path",
 }
 
 

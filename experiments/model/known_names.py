@@ -1,6 +1,6 @@
-"""What a model file may name: Keras' own objects that compute, and TensorFlow's arithmetic.
+"""The names that a model file may use: Keras objects that compute, and TensorFlow's arithmetic.
 
-Left out on purpose are objects that read files, import modules, take Python code, or look up attributes by name:
+Deliberately excluded are objects that read files, import modules, run Python code, or look up attributes by name:
 Lambda, ClassMethod, InstanceMethod, InstanceProperty, TensorFlowOpLayer, TFSMLayer, FeatureSpace, the feature columns
 (DenseFeatures, SequenceFeatures, LinearModel, WideDeepModel) and the cell wrappers with functions.
 """
@@ -15,7 +15,7 @@ _SPATIAL = (
 )  # fmt: skip
 _DIMENSIONAL = {
     name.format(f"{n}D") if "{}" in name else f"{name}{n}D" for name in _SPATIAL for n in (1, 2, 3)
-}  # names that Keras lacks do no harm: it refuses them itself
+}  # names that Keras does not have do no harm: Keras rejects them
 LAYERS = frozenset(
     {
         "Activation", "ActivityRegularization", "Add", "AdditiveAttention", "AlphaDropout", "Attention", "Average",

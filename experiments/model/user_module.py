@@ -1,4 +1,4 @@
-"""The module in which a user defines layers and functions of a model file: found and read before it is ever run."""
+"""The user's module with the layers and functions of a model file: found and parsed before it is run."""
 
 import ast
 import importlib
@@ -24,23 +24,23 @@ HARMLESS = frozenset({"numpy", "scipy"})  # installed packages that register not
 
 @dataclass(frozen=True)
 class UserModule:
-    """A Python file, or a package, of a user."""
+    """A Python file or package of the user."""
 
-    given: str  # what the user typed, by which messages call it
+    given: str  # as typed by the user, for messages
     file: Path
-    name: str  # under which it is imported
-    folder: Path  # in which Python finds this name
+    name: str  # the name to import
+    folder: Path  # the folder on sys.path with this name
 
     @property
     def sources(self) -> list[Path]:
-        """Its file, and the user's own files that it imports."""
+        """The module's file and the user's files that it imports."""
         return with_imports([self.file])
 
     def load(self) -> Mapping[str, Any]:
-        """Run it: its classes and functions by their names, and by those under which Keras has them registered.
+        """Import the module; returns its classes and functions by their own and by their registered names.
 
         Raises:
-            UserError: it cannot be imported, or its layers are those of Keras 3.
+            UserError: the module cannot be imported, or uses Keras 3.
         """
         from experiments.system.tensorflow import keras
 
@@ -52,8 +52,8 @@ class UserModule:
         for name, value in objects.items():
             if isinstance(value, type) and any(_is_of_keras_3(base) for base in value.__mro__):
                 raise UserError(
-                    f"model.module={self.given}: {name} is of Keras 3, and the model file of Keras 2. Import it by "
-                    "'import tf_keras as keras' or 'from tensorflow import keras' instead of 'import keras'."
+                    f"model.module={self.given}: {name} is a Keras 3 class, but the model file requires Keras 2. "
+                    "Replace 'import keras' by 'import tf_keras as keras' or 'from tensorflow import keras'."
                 )
         return objects
 
@@ -64,7 +64,7 @@ class UserModule:
         name = self.name
         loaded = sys.modules.get(name)
         if not is_user_code(name) or (loaded and getattr(loaded, "__file__", None) != str(self.file)):
-            name = f"own_{name}"  # it is called as a module of others
+            name = f"own_{name}"  # the name of another package
         spec = importlib.util.spec_from_file_location(name, self.file)
         assert spec and spec.loader
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
@@ -84,13 +84,13 @@ class UserModule:
         except (Exception, SystemExit) as error:
             place = self.line_of(error)
             where = f"{place}: " if place else ""
-            said = f"{type(error).__name__}: {first_line(error)}"
+            reason = f"{type(error).__name__}: {first_line(error)}"
             if isinstance(error, ModuleNotFoundError) and error.name:
-                said = f"it needs the module {error.name}, which is not installed"
-            raise UserError(f"model.module={self.given}: cannot be imported ({where}{said}).") from error
+                reason = f"it requires the module {error.name}, which is not installed"
+            raise UserError(f"model.module={self.given}: cannot be imported ({where}{reason}).") from error
 
     def line_of(self, error: BaseException) -> str:
-        """The innermost line of the user's own code that an error passed, or that caused it; empty where none did."""
+        """Return the innermost line of the user's code in an error's traceback or causes; empty if there is none."""
         sources = {str(file): file for file in self.sources}
         while error:
             frames = traceback.extract_tb(error.__traceback__)
@@ -105,11 +105,11 @@ class UserModule:
         return ""
 
 
-def find(given: str) -> UserModule:
-    """The module that a user named: a Python file, or a module as in `import`, from the working directory on.
+def find_module(given: str) -> UserModule:
+    """Find the module that a user named: a Python file, or a module in the working directory or on sys.path.
 
     Raises:
-        UserError: there is none, or its text is no Python.
+        UserError: the module does not exist, or is not valid Python.
     """
     module = _by_path(given) if given.endswith(".py") or "/" in given or given.startswith("~") else _by_name(given)
     _parsed(module)
@@ -121,7 +121,7 @@ def _by_path(given: str) -> UserModule:
     if (path / "__init__.py").is_file():
         return UserModule(given, path / "__init__.py", path.name, path.parent)
     if not path.exists():
-        raise _missing(given, f"there is no such file{_near(path.name, _python_files(path.parent))}")
+        raise _not_found(given, f"no such file{_suggest(path.name, _python_files(path.parent))}")
     check_regular(path, f"model.module={given}")
     return UserModule(given, path, path.stem, path.parent)
 
@@ -129,20 +129,20 @@ def _by_path(given: str) -> UserModule:
 def _by_name(given: str) -> UserModule:
     parts = given.split(".")
     if not all(part.isidentifier() for part in parts):
-        raise _missing(given, "neither a Python file nor the name of a module")
+        raise _not_found(given, "neither a Python file nor the name of a module")
     folders = [Path.cwd(), *(Path(entry) for entry in sys.path if entry)]
     for folder in folders:
         place = folder.joinpath(*parts)
         for file in (place / "__init__.py", place.with_suffix(".py")):
             if file.is_file():
                 return UserModule(given, file, given, folder)
-    raise _missing(given, f"there is no such module{_near(given, [name[:-3] for name in _python_files(Path.cwd())])}")
+    raise _not_found(given, f"no such module{_suggest(given, [name[:-3] for name in _python_files(Path.cwd())])}")
 
 
-def _missing(given: str, reason: str) -> UserError:
+def _not_found(given: str, reason: str) -> UserError:
     return UserError(
-        f"model.module={given}: {reason}. Give the Python file that defines the layers and functions of the model, as "
-        "in model.module=mylayers.py, or a module that is found in the working directory or on PYTHONPATH."
+        f"model.module={given}: {reason}. Give the Python file that defines the model's layers and functions, as in "
+        "model.module=mylayers.py, or a module in the working directory or on PYTHONPATH."
     )
 
 
@@ -150,7 +150,7 @@ def _python_files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.py"))
 
 
-def _near(name: str, known: Collection[str]) -> str:
+def _suggest(name: str, known: Collection[str]) -> str:
     close = get_close_matches(name, known, n=3)
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
@@ -163,16 +163,16 @@ def _parsed(module: UserModule) -> ast.Module:
         text = f": {error.text.strip()}" if error.text else ""
         raise UserError(f"model.module={module.given}: {line}{error.msg}{text}") from error
     except ValueError as error:
-        raise UserError(f"model.module={module.given}: no Python file ({first_line(error)}).") from error
+        raise UserError(f"model.module={module.given}: not a Python file ({first_line(error)}).") from error
     except OSError as error:
         raise UserError(f"model.module={module.given}: cannot be read ({error.strerror}).") from error
 
 
-def names_in(module: UserModule) -> frozenset[str] | None:
-    """What a module provides, as far as its text shows without being run; None where it can be more than that.
+def provided_names(module: UserModule) -> frozenset[str] | None:
+    """Return the names that a module provides, by parsing it; None if it may provide others when run.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     names: set[str] = set()
     for source in module.sources:
@@ -188,15 +188,15 @@ def names_in(module: UserModule) -> frozenset[str] | None:
                 names |= set(_bound(node))
             if isinstance(node, ast.ClassDef | ast.FunctionDef):
                 for decorator in node.decorator_list:
-                    if _called(decorator) == REGISTER:
-                        if (registered := _registered(decorator, node.name)) is None:
+                    if _called_name(decorator) == REGISTER:
+                        if (registered := _registered_name(decorator, node.name)) is None:
                             return None
                         names.add(registered)
     return frozenset(names)
 
 
 def _changes_names(tree: ast.Module, local: Collection[str]) -> bool:
-    """Whether names may come from elsewhere: from packages that register theirs, from stars, or from calls."""
+    """Whether a module may get names from packages that register classes, from star imports, or from calls."""
     decorators = {
         id(part)
         for node in _statements(tree.body)
@@ -212,7 +212,7 @@ def _changes_names(tree: ast.Module, local: Collection[str]) -> bool:
                 if any(alias.name == "*" for alias in names):
                     return True
                 packages = [package] if not level else []
-            case ast.Call() if id(node) not in decorators and _called(node) in CHANGES_NAMES:
+            case ast.Call() if id(node) not in decorators and _called_name(node) in CHANGES_NAMES:
                 return True
             case _:
                 continue
@@ -223,7 +223,7 @@ def _changes_names(tree: ast.Module, local: Collection[str]) -> bool:
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Those at the top of a module, inside `if` and `try` as well."""
+    """Yield the top-level statements of a module, including those inside `if` and `try`."""
     for node in body:
         yield node
         for part in ("body", "orelse", "finalbody"):
@@ -245,8 +245,8 @@ def _bound(node: ast.stmt) -> Iterator[str]:
             yield name
 
 
-def _called(node: ast.expr) -> str:
-    """The last part of the name of what is called, or of what a decorator is."""
+def _called_name(node: ast.expr) -> str:
+    """Return the last part of the name of a called function or a decorator."""
     called = node.func if isinstance(node, ast.Call) else node
     match called:
         case ast.Name(id=name) | ast.Attribute(attr=name):
@@ -254,8 +254,8 @@ def _called(node: ast.expr) -> str:
     return ""
 
 
-def _registered(decorator: ast.expr, defined: str) -> str | None:
-    """The name under which a decorator registers something; None where it is computed."""
+def _registered_name(decorator: ast.expr, defined: str) -> str | None:
+    """Return the name under which a decorator registers a class or function; None if it is computed."""
     if not isinstance(decorator, ast.Call):
         return None
     given = dict(zip(("package", "name"), decorator.args, strict=False))
@@ -269,7 +269,7 @@ def _registered(decorator: ast.expr, defined: str) -> str | None:
 
 @contextmanager
 def _first_on_path(folder: Path) -> Iterator[None]:
-    """Let modules in the folder be found: before all others while one is imported, and after them from then on."""
+    """Put a folder first on sys.path while the block runs, and last from then on."""
     entry = str(folder)
     sys.path.insert(0, entry)
     try:
@@ -281,7 +281,7 @@ def _first_on_path(folder: Path) -> Iterator[None]:
 
 
 def _is_object(value: Any) -> bool:
-    function = getattr(value, "python_function", value)  # inside what tf.function makes of it
+    function = getattr(value, "python_function", value)  # unwrap tf.function
     return isinstance(function, type | FunctionType) and is_user_code(function.__module__)
 
 

@@ -7,7 +7,7 @@ from experiments.plots import save
 from experiments.plots.bars import with_timings
 from experiments.plots.comparison import Evidence, Pictures, comparison_pictures, too_many
 from experiments.plots.histories import trainings
-from experiments.record.artifacts import RECORD, SAMPLES, detail, read_curves, read_samples
+from experiments.record.artifacts import RECORD, SAMPLES, read_artifact, read_curves, read_samples
 from experiments.system.errors import UserError
 from experiments.system.progress import say
 from experiments.tracking import Store
@@ -22,8 +22,8 @@ def evidence(store: Store, comparison: Comparison) -> Evidence:
         return Evidence(table)
     trained = [run_id for each in trainings(table) for run_id in each.run_ids]
     timed = with_timings(table)["run_id"]
-    curves = {run_id: detail(store, run_id, RECORD, read_curves) for run_id in trained}
-    samples = {run_id: detail(store, run_id, SAMPLES, read_samples) for run_id in timed}
+    curves = {run_id: read_artifact(store, run_id, RECORD, read_curves) for run_id in trained}
+    samples = {run_id: read_artifact(store, run_id, SAMPLES, read_samples) for run_id in timed}
     return Evidence(
         table,
         comparison.of_seeds,

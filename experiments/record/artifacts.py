@@ -1,4 +1,4 @@
-"""The files of a run: written when it is finished, and read again by whoever compares runs."""
+"""The artifacts of a run: written when it finishes, and read when runs are compared."""
 
 import csv
 import gzip
@@ -29,27 +29,27 @@ from experiments.tflite.graph import Op
 RECORD = "record.json"
 SAMPLES = "latency_samples.csv.gz"
 TIMED = "file,replicate,nanoseconds"  # its columns
-LAYERS = "layers.csv"  # artifact of a run: every op of its file
-CHANGED = "changed.npz"  # artifact of a run: test images whose answer is not that of the float model
-CLASSES = "classes.csv"  # artifact of a run: which label of the data each class number stands for
-PREDICTIONS = "predictions.csv"  # artifact of a run: what the models say of each test image
-MODEL = "model.tflite"  # artifact of a run: its file
-CONFIGURATION = "config.yaml"  # artifact of a run: what it was asked for
-# What later commands read of a finished run: without one of them it is not finished.
+LAYERS = "layers.csv"  # every op of the TFLite file
+CHANGED = "changed.npz"  # test images whose prediction differs from that of the float model
+CLASSES = "classes.csv"  # the label of each class number
+PREDICTIONS = "predictions.csv"  # the models' predictions for each test image
+MODEL = "model.tflite"
+CONFIGURATION = "config.yaml"
+# Artifacts that later commands read; a run without one of them is incomplete.
 NEEDED = (MODEL, RECORD, CONFIGURATION, LAYERS, SAMPLES, CHANGED, PREDICTIONS)
 PREDICTED = "truth,keras,tflite,float_reference"  # its columns
 
 OF_OPS = tuple(field.name for field in fields(Op) if field.name not in ("inputs", "outputs"))
 LAYER_COLUMNS = (*OF_OPS, "arithmetic", "xnnpack")
-SHOWN = ("layer", "op", "arithmetic", "weights", "weights_bytes", "macs", "xnnpack")  # of them, in a report
-MOST_BYTES = 2**28  # of a file that is unpacked; those of a run are a thousandth of it
-LARGEST = 1e300  # of a loss
+SHOWN = ("layer", "op", "arithmetic", "weights", "weights_bytes", "macs", "xnnpack")  # columns in a report
+MOST_BYTES = 2**28  # unpacked size; real files are a thousand times smaller
+LARGEST = 1e300  # bound of a loss
 BROKEN_ARCHIVE = (BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, zlib.error)
 T = TypeVar("T")
 
 
 def write_artifacts(folder: Path, record: RunRecord, configuration: str) -> None:
-    """The files of a run: the model, the record, what is in the file, raw timings, predictions, configuration."""
+    """Write the artifacts of a run: model, record, ops, raw timings, predictions and configuration."""
     (folder / MODEL).write_bytes(record.tflite.content)
     (folder / RECORD).write_text(json.dumps(record.as_json(), indent=2))
     (folder / CONFIGURATION).write_text(configuration, encoding="utf-8")
@@ -67,7 +67,7 @@ def write_artifacts(folder: Path, record: RunRecord, configuration: str) -> None
 
 
 def save_samples(path: Path, session: Session) -> None:
-    """Every timed inference of a session, as compressed CSV: file, replicate, nanoseconds."""
+    """Write every timed inference of a session as compressed CSV: file, replicate, nanoseconds."""
     with gzip.open(path, "wt", newline="") as file:
         file.write(f"{TIMED}\n")
         for name, timings in session.timings.items():
@@ -77,16 +77,16 @@ def save_samples(path: Path, session: Session) -> None:
 
 
 def read_samples(content: bytes, run_id: str) -> dict[str, npt.NDArray[np.int64]]:
-    """Nanoseconds of every timed inference (n,), by file, as `save_samples` wrote them.
+    """Return the nanoseconds (n,) of every timed inference by file, as written by `save_samples`.
 
     Raises:
-        UserError: the file is cut, or another one.
+        UserError: the file is truncated or has another format.
     """
     try:
         header, _, lines = _unpacked(content).decode().partition("\n")
         files = groupby(lines.splitlines(), key=lambda line: line.partition(",")[0])
         if header != TIMED:
-            raise UserError(f"Run {run_id}: its {SAMPLES} cannot be read (it does not begin with {TIMED}).")
+            raise UserError(f"Run {run_id}: its {SAMPLES} cannot be read (it does not start with {TIMED}).")
         timed = {name: np.array([line.rpartition(",")[2] for line in own], np.int64) for name, own in files}
     except (OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
         raise UserError(f"Run {run_id}: its {SAMPLES} cannot be read ({first_line(error)}).") from error
@@ -96,19 +96,19 @@ def read_samples(content: bytes, run_id: str) -> dict[str, npt.NDArray[np.int64]
 
 
 def _unpacked(content: bytes) -> bytes:
-    """The content of a gzip file that is whole and of a size that a run writes."""
+    """Unpack a gzip file, after checking that it is complete and not too large."""
     unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     unpacked = unpacking.decompress(content, MOST_BYTES)
     if not unpacking.eof:
-        raise ValueError("it is cut, or larger than a run writes it")
+        raise ValueError("it is truncated or too large")
     return unpacked
 
 
 def read_curves(content: bytes, run_id: str) -> Mapping[str, tuple[float, ...]]:
-    """Training curves by the names of `RunRecord.curves`, as `write_artifacts` wrote them.
+    """Return training curves by the names of `RunRecord.curves`, as written by `write_artifacts`.
 
     Raises:
-        UserError: the file is cut, or another one.
+        UserError: the file is truncated or has another format.
     """
     try:
         record = json.loads(content)
@@ -124,20 +124,20 @@ def read_curves(content: bytes, run_id: str) -> Mapping[str, tuple[float, ...]]:
 
 def _finite(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
-        raise ValueError(f"{value!r:.40} is no number of a training")
+        raise ValueError(f"{value!r:.40} is not a finite number")
     return float(value)
 
 
 def read_changed(content: bytes, run_id: str) -> Changed:
-    """The images that `write_artifacts` wrote.
+    """Return the images written by `write_artifacts`.
 
     Raises:
-        UserError: the file is cut, or another one.
+        UserError: the file is truncated or has another format.
     """
     try:
         with ZipFile(io.BytesIO(content)) as packed:
             if sum(part.file_size for part in packed.infolist()) > MOST_BYTES:
-                raise ValueError("it is larger than a run writes it")
+                raise ValueError("it is too large")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             changed = Changed(np.asarray(arrays["places"]), np.asarray(arrays["images"]))
     except (*BROKEN_ARCHIVE, KeyError, EOFError, MemoryError) as error:
@@ -145,21 +145,21 @@ def read_changed(content: bytes, run_id: str) -> Changed:
     places, images = changed.places, changed.images
     is_whole = places.ndim == 1 and places.dtype.kind in "iu" and not (places < 0).any()
     if not is_whole or images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise UserError(f"Run {run_id}: its {CHANGED} cannot be read (it holds other arrays than a run writes).")
+        raise UserError(f"Run {run_id}: its {CHANGED} cannot be read (unexpected arrays).")
     if len(images) and 0 in images.shape:
         raise UserError(f"Run {run_id}: its {CHANGED} cannot be read (its images are empty).")
     return changed
 
 
 def read_predictions(content: bytes, run_id: str) -> Predictions:
-    """The answers that `write_artifacts` wrote.
+    """Return the predictions written by `write_artifacts`.
 
     Raises:
-        UserError: the file is cut, or another one.
+        UserError: the file is truncated or has another format.
     """
     header, _, lines = content.partition(b"\n")
     if header != PREDICTED.encode() or not lines:
-        raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read (it does not begin with {PREDICTED}).")
+        raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read (it does not start with {PREDICTED}).")
     try:
         truth, keras, tflite, reference = np.loadtxt(
             io.BytesIO(content), np.int64, delimiter=",", skiprows=1, ndmin=2
@@ -167,56 +167,56 @@ def read_predictions(content: bytes, run_id: str) -> Predictions:
     except (ValueError, OverflowError) as error:
         raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read ({first_line(error)}).") from error
     if not truth.size or min(each.min() for each in (truth, keras, tflite, reference)) < 0:
-        raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read (it is empty, or a class is below 0).")
+        raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read (it is empty, or has a negative class).")
     return Predictions(truth, keras, tflite, reference)
 
 
 def read_layers(content: bytes, run_id: str) -> list[dict[str, str]]:
-    """The ops of a file, as `write_artifacts` wrote them: the cells of each line by their columns.
+    """Return the ops written by `write_artifacts`: for each row, the cells by column.
 
     Raises:
-        UserError: the file is cut, or another one.
+        UserError: the file is truncated or has another format.
     """
     try:
         rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
     except (ValueError, csv.Error) as error:
         raise UserError(f"Run {run_id}: its {LAYERS} cannot be read ({first_line(error)}).") from error
     if not rows or any(not {*SHOWN} <= row.keys() or None in row or None in row.values() for row in rows):
-        raise UserError(f"Run {run_id}: its {LAYERS} cannot be read (it has other columns than a run writes).")
+        raise UserError(f"Run {run_id}: its {LAYERS} cannot be read (unexpected columns).")
     for row in rows:
         if not all(re.fullmatch(r"[0-9]{0,18}", row[name]) for name in ("weights", "weights_bytes", "macs")):
-            raise UserError(f"Run {run_id}: its {LAYERS} cannot be read (a number in it is none).")
+            raise UserError(f"Run {run_id}: its {LAYERS} cannot be read (a number is invalid).")
     return rows
 
 
-def or_left_out(read: Callable[[], T | None]) -> T | None:
-    """What is read of a run; None where there is nothing, or it is damaged or out of reach, which is said once."""
+def or_none(read: Callable[[], T | None]) -> T | None:
+    """Return the result of `read`; on a UserError, warn once and return None."""
     try:
         return read()
     except UserError as error:
-        warn_once(f"{error} What is made of it is left out.")
+        warn_once(f"{error} Results that require it are omitted.")
         return None
 
 
 class Contents(Protocol):
-    """Where the files of runs are."""
+    """Reads artifacts of runs."""
 
     def content(self, run_id: str, artifact: str) -> bytes | None:
-        """What a file of a run holds; None where there is none."""
+        """Return the content of a run's artifact; None if it is missing."""
 
 
-def detail(store: Contents, run_id: str, artifact: str, read: Callable[[bytes, str], T]) -> T | None:
-    """What a file of a run says; None where there is none, or it is damaged or out of reach, which is said once."""
+def read_artifact(store: Contents, run_id: str, artifact: str, read: Callable[[bytes, str], T]) -> T | None:
+    """Read an artifact of a run; None if it is missing, or, with one warning, if it is damaged or unreachable."""
 
     def found() -> T | None:
         content = store.content(run_id, artifact)
         return None if content is None else read(content, run_id)
 
-    return or_left_out(found)
+    return or_none(found)
 
 
 def read_digest(content: bytes) -> str | None:
-    """SHA-256 of a run's TFLite file, from its record; None where that cannot be read."""
+    """Return the SHA-256 of a run's TFLite file from its record; None if the record cannot be read."""
     try:
         return str(json.loads(content)["tflite_sha256"])
     except (ValueError, TypeError, KeyError):
@@ -224,13 +224,13 @@ def read_digest(content: bytes) -> str | None:
 
 
 def layer_table(ops: Sequence[Op], delegated: Collection[int]) -> str:
-    """The ops of a file as CSV, one line each; `delegated` are the positions of those that XNNPACK takes."""
+    """Return the ops of a file as CSV; `delegated` holds the positions of those that XNNPACK runs."""
     rows = [[*(getattr(op, name) for name in OF_OPS), op.arithmetic, op.index in delegated] for op in ops]
     return _as_csv(LAYER_COLUMNS, rows)
 
 
 def class_table(labels: Mapping[int, str]) -> str:
-    """Class numbers and their labels as CSV, one line each."""
+    """Return class numbers and their labels as CSV."""
     return _as_csv(["class", "label"], sorted(labels.items()))
 
 
@@ -241,10 +241,10 @@ def _as_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _cell(value: object) -> object:
-    """Layers have the names that their model file gives them."""
+    """Escape text, since layer names come from model files."""
     return spreadsheet_text(value) if isinstance(value, str) else value
 
 
 def _table_of(kind: type, values: Sequence[Any]) -> str:
-    """Dataclasses of one kind as CSV."""
+    """Return dataclasses of one type as CSV."""
     return _as_csv([field.name for field in fields(kind)], [list(asdict(value).values()) for value in values])

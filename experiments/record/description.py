@@ -1,4 +1,4 @@
-"""What a run found, in the few sentences that MLflow shows above it."""
+"""A run's result in a few sentences, for MLflow's page of the run."""
 
 from dataclasses import astuple
 
@@ -15,8 +15,8 @@ SPEEDS = {
 }
 
 
-def description(record: RunRecord, address: str) -> str:
-    """Markdown: accuracy, size and speed with their intervals, what the file computes in, and how to load it."""
+def describe(record: RunRecord, address: str) -> str:
+    """Return Markdown with accuracy, size and speed with their intervals, compute dtype, and how to load the file."""
     sentences = [
         _warnings(record),
         _accuracy(record),
@@ -45,7 +45,7 @@ def _accuracy(record: RunRecord) -> str:
     accuracy = percent(*astuple(record.answers.tflite_accuracy))
     return (
         f"**{accuracy} % accuracy** on {record.data.test:,} test images: {meaning} the float "
-        f"TFLite model of the same baseline ({points(change)} points). It gives the same answer as its Keras "
+        f"TFLite model of the same baseline ({points(change)} points). Its prediction equals that of its Keras "
         f"model on {100 * record.answers.agreement:.2f} % of them."
     )
 
@@ -53,7 +53,7 @@ def _accuracy(record: RunRecord) -> str:
 def _size(record: RunRecord) -> str:
     file = record.tflite
     smaller = times(record.reference_bytes / file.bytes)
-    return f"**{file.bytes:,} bytes** instead of that float file's {record.reference_bytes:,}: {smaller} smaller."
+    return f"**{file.bytes:,} bytes**; the float file has {record.reference_bytes:,}: {smaller} smaller."
 
 
 def _speed(record: RunRecord) -> str:
@@ -62,9 +62,9 @@ def _speed(record: RunRecord) -> str:
         return f"Its timing is invalid: {latency.session.void}."
     median = three_digits(latency.own.percentile_us(50))
     if latency.verdict == SAME_FILE:
-        return f"**{median} µs** for an image (median): it is that float file, byte for byte."
+        return f"**{median} µs** per image (median): the file is identical to the float file."
     return (
-        f"**{median} µs** for an image (median), {SPEEDS[latency.verdict]} that float file: "
+        f"**{median} µs** per image (median), {SPEEDS[latency.verdict]} the float file: "
         f"{times(*astuple(latency.speedup))}."
     )
 
@@ -73,9 +73,9 @@ def _file(record: RunRecord) -> str:
     said = record.verdict()
     sentences = [f"It computes in {markdown_text(said['arithmetic'])}."]
     if record.broken:
-        sentences.append(f"**Not what the strategy promises**: {markdown_text(said['broken_promise'])}.")
+        sentences.append(f"**Does not match the strategy's expectation**: {markdown_text(said['broken_promise'])}.")
     if refusal := said.get("xnnpack_refusal"):
-        sentences.append(f"XNNPACK refuses it ({markdown_text(refusal)}), so LiteRT's own kernels ran it.")
+        sentences.append(f"XNNPACK rejects it ({markdown_text(refusal)}), so LiteRT's own kernels ran it.")
     if said["left_float"]:
         sentences.append(f"{markdown_text(said['left_float'])}.")
     return " ".join(sentences)
@@ -84,6 +84,6 @@ def _file(record: RunRecord) -> str:
 def _loading(record: RunRecord, address: str) -> str:
     shape = ", ".join(str(length) for length in record.data.example.shape[1:])
     return (
-        f'Load it, without TensorFlow, with `mlflow.pyfunc.load_model("{address}")`: its `predict` takes images (n, '
+        f'Load it with `mlflow.pyfunc.load_model("{address}")`, without TensorFlow. Its `predict` takes images (n, '
         f"{shape}) float32."
     )

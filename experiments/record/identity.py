@@ -1,7 +1,7 @@
-"""What a run is about, by content: digests of the model and of the examples, and the names that people know them by.
+"""The identity of a run's model and data: digests of their content, and display names.
 
-Whatever is compared, pooled or answered for goes by these digests. A name says where something was found, and two
-files that stand under one name, at two places or one after the other, are two things.
+Runs are compared and pooled by these digests. A name only says where a file was found: two files with the same name, in
+two places or at two times, are different.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
     from experiments.model import Architecture
 
-DIGITS = 16  # hexadecimal, of a digest that is recorded
-SHOWN = 6  # of them, where people read them
+DIGITS = 16  # hexadecimal digits of a recorded digest
+SHOWN = 6  # digits to display
 DIGESTS = ("model_digest", "training_digest", "test_digest")  # tags of a run, and columns
 
 
 @dataclass(frozen=True)
 class Identity:
-    """The digests are empty until they are known: a run may fail before."""
+    """Names and digests of model and data; a digest is empty until it is known, since a run may fail earlier."""
 
     model_name: str
     dataset_name: str
@@ -36,29 +36,29 @@ class Identity:
     test: str = ""
 
     def tags(self) -> dict[str, str]:
-        """The digests that are known, under their recorded names."""
+        """Return the known digests by tag name."""
         known = zip(DIGESTS, (self.model, self.training, self.test), strict=True)
         return {name: digest for name, digest in known if digest}
 
 
 def name_of(option: str, file: object) -> str:
-    """What people call a model or data set: the stem of its file where it has one, else the chosen option."""
+    """Return the display name of a model or data set: the stem of its file if it has one, else the option."""
     return (Path(file).stem if isinstance(file, str | Path) else "") or option
 
 
 def with_digest(name: str, digest: str) -> str:
-    """A name that several things share: my (3f2a91)."""
+    """Append a short digest to an ambiguous name: my (3f2a91)."""
     return f"{name} ({digest if '/' in digest else digest[:SHOWN]})" if digest else name
 
 
 def model_digest(model: "Model", architecture: "Architecture") -> str:
-    """A given model by its architecture and weights; one that is trained here by its architecture and settings.
+    """Return the digest of an existing model (architecture and weights) or a new one (architecture and options).
 
-    The random weights that a training starts from are left out, so that it is the same for every seed. The code of
-    users' own layers and architectures counts.
+    Random initial weights are excluded, so that the digest is the same for every seed. The code of users' own layers
+    and architectures is included.
     """
     described = json.loads(model.to_json())
-    described.pop("keras_version", None)  # a newer Keras makes no other model
+    described.pop("keras_version", None)  # the version does not change the model
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for source in sources_of(model):
         digest.update(sha256(source).encode())
@@ -72,20 +72,20 @@ def model_digest(model: "Model", architecture: "Architecture") -> str:
 
 
 def contents_of(option: Any) -> Mapping[str, Any]:
-    """All of a configured object that decides a result: its class, code of a user's own, and its values by content.
+    """Return everything about an option that decides a result: class, user code, and values by content.
 
     Raises:
-        UserError: a file that it names cannot be read.
+        UserError: a file that the option names cannot be read.
     """
     return {
         "class": type(option).__qualname__,
         "source": [sha256(path) for path in (*user_sources(type(option)), *getattr(option, "sources", tuple)())],
-        "values": {name: content_of(value) for name, value in asdict(option).items()},
+        "values": {name: digest_value(value) for name, value in asdict(option).items()},
     }
 
 
-def content_of(value: Any) -> Any:
-    """A value as a result depends on it: files by what they hold, folders by their files."""
+def digest_value(value: Any) -> Any:
+    """Replace a file by its digest, and a folder by the list of its files."""
     match value:
         case Path() if value.is_file():
             return sha256(value)
@@ -93,5 +93,5 @@ def content_of(value: Any) -> Any:
             files = sorted(path for path in value.rglob("*") if path.is_file())
             return [(str(path.relative_to(value)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
         case list() | tuple():
-            return [content_of(each) for each in value]
+            return [digest_value(each) for each in value]
     return value

@@ -1,4 +1,4 @@
-"""The result of one run: pure data, and the names under which everybody else reads it."""
+"""The result of one run as pure data, and the names of its metrics and tags."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,31 +28,31 @@ NOT_MEASURED = "not measured"
 
 @dataclass(frozen=True)
 class Setting:
-    """What was run: the options' names, and the numbers that tables are grouped by."""
+    """The setting of a run: names of the options, and the numbers by which tables are grouped."""
 
     strategy: str
     model: str
     dataset: str
     epochs: int  # of the baseline
-    finetune_epochs: int  # of the strategy itself: 0 where it trains nothing
+    finetune_epochs: int  # of the strategy; 0 if it does not train
     seed: int
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What one training was: the baseline's, or the strategy's own."""
+    """A training: of the baseline, or of the strategy."""
 
     key: str  # of the trajectory in the cache
     history: History
     epochs_trained: int  # in this run
     epochs_reused: int  # from the cache
-    seconds: float  # for all of these epochs, whenever they were trained
-    seconds_reused: float  # of them, those for epochs from the cache
+    seconds: float  # training time of all epochs, including reused ones
+    seconds_reused: float  # training time of the reused epochs
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the models say of each test image: class numbers (n,) int64, and the true ones."""
+    """The models' predictions for each test image: class numbers (n,) int64, and the true ones."""
 
     truth: npt.NDArray[np.int64]
     keras: npt.NDArray[np.int64]
@@ -61,33 +61,33 @@ class Predictions:
 
     @property
     def keras_accuracy(self) -> Estimate:
-        """Share of the images that the Keras model has right."""
+        """Accuracy of the Keras model."""
         return _share(self.keras == self.truth)
 
     @property
     def tflite_accuracy(self) -> Estimate:
-        """Share of the images that the file has right."""
+        """Accuracy of the TFLite file."""
         return _share(self.tflite == self.truth)
 
     @property
     def change(self) -> Estimate:
-        """Accuracy of the file less that of its float reference, on the same images."""
+        """Accuracy of the file minus that of its float reference, on the same images."""
         return paired_difference(self.tflite == self.truth, self.reference == self.truth)
 
     @property
     def change_p(self) -> float:
-        """McNemar's exact test, that both err equally often."""
+        """P-value of McNemar's exact test that both have the same error rate."""
         return mcnemar(self.tflite == self.truth, self.reference == self.truth)
 
     @property
     def agreement(self) -> float:
-        """Share of the images for which the file and its Keras model say the same."""
+        """Share of the images for which the file and its Keras model predict the same class."""
         return float(np.mean(self.keras == self.tflite))
 
 
 @dataclass(frozen=True)
 class Data:
-    """What a run was trained and tested on: figures, and an image for whoever tries the model."""
+    """A run's training and test data: sizes, digests, and an example image for MLflow's model."""
 
     training: int  # images
     validation: int
@@ -97,24 +97,24 @@ class Data:
     training_fingerprint: str  # SHA-256 of the training and validation images and labels
     test_fingerprint: str
     fingerprint: str  # of all
-    outputs: int = 0  # of the model; 0 where they are as many as the classes
-    labels: Mapping[int, str] = field(default_factory=dict)  # what each class number is called in the source
+    outputs: int = 0  # of the model; 0 if equal to the number of classes
+    labels: Mapping[int, str] = field(default_factory=dict)  # the label of each class number in the source
 
     @property
     def width(self) -> int:
-        """How many outputs the file has."""
+        """Number of outputs of the file."""
         return self.outputs or self.classes
 
     @property
     def renamed(self) -> dict[str, int]:
-        """The class number of each label, where any label is not that number; else nothing."""
+        """The class number of each label; empty if all labels equal their class numbers."""
         named = {label: number for number, label in self.labels.items()}
         return named if any(label != str(number) for label, number in named.items()) else {}
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """All that one run found out."""
+    """All results of one run."""
 
     setting: Setting
     identity: Identity
@@ -128,19 +128,19 @@ class RunRecord:
     ops: tuple[Op, ...]
     gaps: tuple[Gap, ...]  # between each two of the four models
     op_noise: tuple[OpNoise, ...]
-    delegated: frozenset[int]  # positions of the ops that XNNPACK takes
+    delegated: frozenset[int]  # positions of the ops that XNNPACK runs
     profile: Profile
     memory: Memory
-    arena: Arena | None  # None where the runtime for microcontrollers is not installed
+    arena: Arena | None  # None if tflite-micro is not installed
     expectation: Expectation
-    seconds: Mapping[str, float]  # of conversion, evaluation and latency: what this run took for them
+    seconds: Mapping[str, float]  # duration of conversion, evaluation and latency measurement in this run
     data: Data
     stamp: Mapping[str, str]
-    xnnpack_refusal: str = ""  # why XNNPACK cannot run the file, which is then measured on LiteRT's own kernels
-    warnings: tuple[str, ...] = ()  # why the baseline cannot be right, each as `remark: text`
+    xnnpack_refusal: str = ""  # why XNNPACK rejects the file, which is then measured on LiteRT's own kernels
+    warnings: tuple[str, ...] = ()  # why the baseline is implausible, each as `remark: text`
 
     def metrics(self) -> dict[str, float]:
-        """The numbers of the run, under the names that MLflow and the tables use; units stand in the names."""
+        """Return the numbers of the run by metric name; names include units."""
         return {
             "keras_accuracy": self.answers.keras_accuracy.value,
             **self.answers.tflite_accuracy.columns("tflite_accuracy"),
@@ -187,12 +187,12 @@ class RunRecord:
 
     @property
     def coverage(self) -> Coverage:
-        """How much of the file runs in integers."""
+        """Share of the file that runs in integers."""
         return coverage(self.ops)
 
     @property
     def broken(self) -> tuple[str, ...]:
-        """Where the file differs from what its strategy promises, in words."""
+        """Differences between the file and its strategy's expectation."""
         return (
             *broken(self.expectation, self.ops),
             *wrong_interface(self.expectation, *interface(self.tflite.content)),
@@ -200,12 +200,12 @@ class RunRecord:
 
     @property
     def xnnpack_ops(self) -> float:
-        """Share of the computing ops that XNNPACK takes."""
+        """Share of the computing ops that XNNPACK runs."""
         computing = [op.index in self.delegated for op in self.ops if op.computes]
         return sum(computing) / len(computing) if computing else 0.0
 
     def _least_sqnr(self) -> dict[str, float]:
-        """A file without any noise has none."""
+        """Return the lowest signal-to-noise ratio; empty for a file without noise."""
         finite = [op.sqnr_db for op in self.op_noise if isfinite(op.sqnr_db)]
         return {"sqnr_min_db": min(finite)} if finite else {}
 
@@ -213,7 +213,7 @@ class RunRecord:
         return next(gap for gap in self.gaps if (gap.first, gap.second) == (first, second))
 
     def verdict(self) -> dict[str, str]:
-        """What was found in words: what the speedup means, and whether the file is what the strategy promises."""
+        """Return the findings as tags: what the speedup means, and whether the file matches its expectation."""
         return {
             "speed": self.latency.verdict,
             "latency_void": self.latency.session.void,
@@ -223,19 +223,19 @@ class RunRecord:
             "verified": "false" if self.broken else "true",
             "broken_promise": "; ".join(self.broken),
             "partial": "true" if self.expectation.partial else "false",
-            "left_float": described(self.expectation.left_float),
+            "left_float": describe_float_layers(self.expectation.left_float),
             "warnings": "\n".join(self.warnings),
         }
 
     def curves(self) -> dict[str, tuple[float, ...]]:
-        """Training curves: one value for each epoch, as baseline/loss, finetune/val_accuracy and so on."""
+        """Return training curves, one value per epoch, by names such as baseline/loss and finetune/val_accuracy."""
         stages = {"baseline": self.baseline, "finetune": self.own_training}
         return {
             f"{stage}/{name}": values for stage, training in stages.items() for name, values in training.history.items()
         }
 
     def as_json(self) -> dict[str, Any]:
-        """The whole record for a JSON file, without the arrays and bytes, which are files of their own."""
+        """Return the record for a JSON file, without arrays and bytes, which have their own files."""
         return {
             "setting": asdict(self.setting),
             **self.identity.tags(),
@@ -257,18 +257,18 @@ def _share(right: npt.NDArray[np.bool_]) -> Estimate:
     return proportion(int(np.count_nonzero(right)), len(right))
 
 
-def remark_of(warning: str) -> str:
-    """The words of a warning that a table has room for."""
+def short_warning(warning: str) -> str:
+    """Return the short form of a warning, for tables."""
     return warning.partition(": ")[0]
 
 
 def is_setting(name: str) -> bool:
-    """Whether a recorded parameter, or a column, is a setting that runs may differ in: strategy.layers, threads."""
+    """Whether a parameter or column is a setting in which runs may differ: strategy.layers, threads."""
     return "." in name or name == "threads"
 
 
-def described(left_float: Mapping[str, str], most: int | None = None) -> str:
-    """Which layers stay float, and why, in one line; empty where none does. `most` are named of each reason."""
+def describe_float_layers(left_float: Mapping[str, str], most: int | None = None) -> str:
+    """Describe the layers that stay float, and why, in one line; lists at most `most` names per reason."""
     layers: dict[str, list[str]] = {}
     for layer, reason in left_float.items():
         layers.setdefault(reason, []).append(layer)

@@ -24,7 +24,7 @@ from experiments.comparison.columns import (
 from experiments.comparison.compared import MARGIN
 from experiments.comparison.groups import ReadPredictions
 from experiments.comparison.names import names, task_titles
-from experiments.measure.latency import in_words
+from experiments.measure.latency import verdict_of
 from experiments.statistics.estimates import (
     SIGNIFICANT,
     Estimate,
@@ -239,7 +239,7 @@ def _as_fast(row: pd.Series, fastest: pd.Series) -> bool:
     both = [Estimate(*ends(each, "speedup")) for each in (row, fastest)]
     if any(np.isnan(speedup.low) for speedup in both):
         return False
-    return in_words(ratio_of_speedups(*both)) != "slower"
+    return verdict_of(ratio_of_speedups(*both)) != "slower"
 
 
 def _on_micro(task: Task, suggestion: pd.DataFrame, unsure: pd.DataFrame, best: pd.Series) -> Choice | None:

@@ -19,7 +19,7 @@ from experiments.comparison.terminal import styled
 from experiments.plots import as_svg
 from experiments.plots.comparison import Pictures
 from experiments.plots.export import drawn, write_pictures
-from experiments.record.artifacts import CHANGED, LAYERS, detail, read_changed, read_layers
+from experiments.record.artifacts import CHANGED, LAYERS, read_artifact, read_changed, read_layers
 from experiments.report.choices import Task, choices, tasks
 from experiments.report.details import (
     Details,
@@ -166,8 +166,8 @@ def _details_of(store: Store, comparison: Comparison, row: pd.Series, name: str)
     run_id = row["run_id"]
     run = comparison.runs.loc[comparison.runs["run_id"] == run_id].iloc[0]
     answers = comparison.answers(run_id)
-    layers = detail(store, run_id, LAYERS, read_layers)
-    changed = detail(store, run_id, CHANGED, read_changed)
+    layers = read_artifact(store, run_id, LAYERS, read_layers)
+    changed = read_artifact(store, run_id, CHANGED, read_changed)
     return Details(
         run_id=run_id,
         name=name,

@@ -32,7 +32,7 @@ from experiments.record.run_record import (
     RunRecord,
     Setting,
     Stage,
-    described,
+    describe_float_layers,
 )
 from experiments.runs import trial
 from experiments.runs.result_cache import ResultCache
@@ -149,7 +149,7 @@ def run(experiment: Experiment, tell: Callable[[Identity], None] = _nobody) -> R
     final = experiment.training.epochs == 0 and not strategy.trains
     expectation, tried = trial.remembered(known, strategy, expectation, model, identity.model, final)
     if expectation.partial:
-        say(f"  partial: {described(expectation.left_float, most=NAMED)}")
+        say(f"  partial: {describe_float_layers(expectation.left_float, most=NAMED)}")
     if tried:  # the trial has drawn random numbers and numbered layers; whether it was made must not show
         with compute_lock():
             model = built(experiment, examples if experiment.model.given else data)

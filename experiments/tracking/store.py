@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from experiments.record.artifacts import PREDICTIONS, read_predictions
-from experiments.record.description import description
+from experiments.record.description import describe
 from experiments.record.identity import Identity, name_of, with_digest
 from experiments.record.run_record import Predictions, RunRecord, Setting
 from experiments.system.disk import reserve
@@ -127,7 +127,7 @@ class Store:
             UserError: the store does not accept them.
             OSError: temporary files cannot be written.
         """
-        text = description(record, f"runs:/{run_id}/{NAME}")
+        text = describe(record, f"runs:/{run_id}/{NAME}")
         model = self._log_model(run_id, record, text)
         self.attach(run_id, files)
         self._log_record(run_id, record, text, model)
