@@ -1,4 +1,4 @@
-"""Runs as comparison tables: `python -m experiments.compare [--sweep latest|all|ID] [--csv FILE] ...`.
+"""Compare recorded runs in tables: `python -m experiments.compare [OPTION ...]`.
 
 Differences are to the float TFLite model of the same baseline, measured in the
 same run, or with --baseline STRATEGY to the run of that strategy. Runs that

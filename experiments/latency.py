@@ -1,4 +1,4 @@
-"""Time TFLite files together: `python -m experiments.latency SWEEP|RUN|FILE.tflite ...`.
+"""Time TFLite files together: `python -m experiments.latency TARGET ...`.
 
 All files are timed in one session, in short blocks in random order, with a
 second copy of the first file as a control (the sentinel). Prints the latency of

@@ -1,4 +1,4 @@
-"""Quantization sensitivity of layers: `python -m experiments.sensitivity model=... dataset=... [max_drop=0.002]`.
+"""Sensitivity of layers: `python -m experiments.sensitivity KEY=VALUE ...`.
 
 For every layer, two files are measured after training: one with only this layer
 in int8, and one with only this layer in float. The table shows accuracy, logit
@@ -6,9 +6,9 @@ error and bytes. Then the smallest file whose accuracy stays within max_drop of
 the float file is proposed as strategy.layers. All choices are made on the
 validation split; the test split is not used.
 
-Other settings: images=2000 (validation images), folder=sensitivity (output),
-and the settings of experiments.run that a baseline has: dataset, model, epochs,
-training, seed, threads, cache.
+Settings: max_drop=0.002 (share of accuracy), images=2000 (validation images),
+folder=sensitivity (output), and those of experiments.run that a baseline has:
+dataset, model, epochs, training, seed, threads, cache.
 
 Exit codes: 0 success; 2 invalid command or configuration; 130 interrupted.
 """

@@ -1,4 +1,4 @@
-"""Check or relocate a store of runs: `python -m experiments.store check|relocate [--uri U] [--dry-run]`.
+"""Check or relocate a store: `python -m experiments.store check|relocate`.
 
 check reports problems: a damaged database, finished runs with missing files,
 runs marked RUNNING that are not, incomplete models, orphaned folders, and

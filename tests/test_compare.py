@@ -440,9 +440,9 @@ def test_a_run_is_known_by_a_beginning_of_its_id() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("ab", "2 run ids begin so"),
+        ("ab", "2 run ids have this prefix"),
         ("abx123", "Did you mean abc123"),
-        ("zzz", "no run has this id. The newest: abc123"),
+        ("zzz", "no run has this id. Newest: abc123"),
     ],
 )
 def test_a_wrong_run_id_names_those_that_are_near(given: str, message: str) -> None:

@@ -36,7 +36,7 @@ def said(verdict: str = "faster", change: tuple[float, float, float] = (0.0, -0.
 def test_a_description_has_what_the_table_has_in_sentences() -> None:
     text = said()
     assert "**95.70 [95.20, 96.10] % accuracy** on 10,000 test images" in text
-    assert "**156,296 bytes** instead of that float file's 599,796: 3.84x smaller." in text
+    assert "**156,296 bytes**; the float file has 599,796: 3.84x smaller." in text
     assert "**47.4 µs** for an image (median), faster than that float file: 3.34x [3.33, 3.35]." in text
     assert 'mlflow.pyfunc.load_model("runs:/ID/model")' in text
 
@@ -70,5 +70,5 @@ def test_a_void_timing_has_no_numbers() -> None:
 
 def test_a_broken_promise_and_layers_left_in_float_are_told() -> None:
     text = said(broken_promise="conv computes in float32", left_float="conv stays float (no recipe)")
-    assert "**Not what the strategy promises**: conv computes in float32." in text
+    assert "**Does not match the strategy's expectation**: conv computes in float32." in text
     assert "conv stays float (no recipe)." in text

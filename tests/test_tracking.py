@@ -221,7 +221,7 @@ RECORD: Any = SimpleNamespace(setting=Setting("none", "mlp", "mnist", 1, 0, 0), 
 def test_a_full_disk_is_laid_to_the_store_only_where_it_is_the_store_s(
     write: Any, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("experiments.tracking.store.description", lambda *_: "")
+    monkeypatch.setattr("experiments.tracking.store.describe", lambda *_: "")
     monkeypatch.setattr("experiments.tracking.store.write_model", write)
     with pytest.raises(error, match="No space left on device"):
         Store(Crammed(), "7", GONE).finish("a run", RECORD, Path())  # type: ignore[arg-type]
@@ -230,7 +230,7 @@ def test_a_full_disk_is_laid_to_the_store_only_where_it_is_the_store_s(
 def test_a_full_disk_of_the_store_is_named_when_the_files_of_a_run_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("experiments.tracking.store.description", lambda *_: "")
+    monkeypatch.setattr("experiments.tracking.store.describe", lambda *_: "")
     monkeypatch.setattr(Store, "_log_model", lambda *_: "a model")
     with pytest.raises(UserError, match="No space left on device"):
         Store(Crammed(), "7", GONE).finish("a run", RECORD, tmp_path)  # type: ignore[arg-type]

@@ -11,16 +11,18 @@ from experiments.system.progress import CONSOLE
 GROUPS = {
     "dataset": "images and labels",
     "model": "the architecture",
-    "strategy": "what is done to the trained model",
-    "tracking": "where runs are kept",
-    "suite": "ready-made sweeps",
-    "hydra/launcher": "where the runs of a sweep take place; basic: one after another, here",
+    "strategy": "how the trained model is quantized or compressed",
+    "tracking": "the store of the runs",
+    "suite": "predefined sweeps",
+    "hydra/launcher": "how a sweep executes its runs; basic: one after another on this machine",
 }
 USAGE = """\
-[bold]python -m experiments.run[/] [KEY=VALUE ...]       one run
-[bold]python -m experiments.run -m[/] KEY=V1,V2 ...      a sweep: every combination; 'strategy=glob(*)' takes all
-[bold]python -m experiments.run +suite=NAME[/]          a ready-made sweep
-[bold]python -m experiments.compare[/]                   the table of the latest sweep; --csv, --markdown, ...
+[bold]python -m experiments.run[/] [KEY=VALUE ...]   one run
+[bold]python -m experiments.run -m[/] KEY=V1,V2 ...  a sweep: every combination of values
+[bold]python -m experiments.run +suite=NAME[/]       a predefined sweep
+[bold]python -m experiments.compare[/]               the tables of the latest sweep
+
+'strategy=glob(*)' stands for all strategies in a sweep.
 """
 
 
@@ -39,11 +41,11 @@ def show() -> None:
         for path in sorted((CONF / group).glob("*.yaml")):
             table.add_row(f"  {path.stem}", first_comment(path), style="default")
         CONSOLE.print(table, "")
-    CONSOLE.print("[italic]settings and their defaults[/]  (those of an option: see its file in conf/)", markup=True)
+    CONSOLE.print("[italic]settings and their defaults[/]  (settings of an option: see conf/)", markup=True)
     CONSOLE.print(indent(settings_text(), "  "), highlight=False)
     CONSOLE.print(
-        "Exit codes: 0 well; 1 a run failed; 2 wrong command or configuration; 130 stopped.\n"
-        "Hydra's own help: --hydra-help"
+        "Exit codes: 0 success; 1 a run failed; 2 invalid command or configuration;\n"
+        "130 interrupted. Hydra's own help: --hydra-help"
     )
 
 
