@@ -6,10 +6,11 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from experiments.__main__ import COMMANDS
+from experiments.__main__ import COMMANDS, main
 from experiments.completion import SCRIPTS, words_of_commands
 from experiments.system import program
 from experiments.system.program import DISTRIBUTION, PROGRAM
@@ -76,6 +77,19 @@ def test_a_command_gets_its_arguments_and_its_exit_code_is_the_program_s(tmp_pat
     assert done.returncode == 2
     assert "stratgy" in done.stderr
     assert "Did you mean" in done.stderr
+
+
+def test_ctrl_c_while_a_command_is_imported_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_name: str) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", [PROGRAM, "compare"])
+    monkeypatch.setattr("experiments.__main__.import_module", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "stopped.\n")
 
 
 def test_every_command_can_be_started_by_its_module_as_well() -> None:
