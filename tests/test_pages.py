@@ -64,6 +64,13 @@ def test_every_option_is_named_on_the_page_of_strategies(group: str) -> None:
     assert [path.stem for path in (CONF / group).glob("*.yaml") if f"`{path.stem}`" not in named] == []
 
 
+def test_the_readme_counts_and_names_every_strategy() -> None:
+    strategies = [path.stem for path in (CONF / "strategy").glob("*.yaml")]
+    assert [name for name in strategies if f"`{name}`" not in TEXTS["README.md"]] == []
+    assert len(strategies) == 15
+    assert "in fifteen ways" in " ".join(TEXTS["README.md"].split())
+
+
 @pytest.mark.parametrize(("page", "link"), found(r"\]\(([^)]+)\)"))
 def test_links_lead_somewhere(page: str, link: str) -> None:
     if not link.startswith("https://"):
