@@ -248,15 +248,15 @@ def attacks(mark: Path) -> dict[str, tuple[Config, str]]:
         ),
         "vocabulary": (
             model(layer("StringLookup", name="s", vocabulary="/etc/passwd")),
-            "vocabulary from a file of its choice, /etc/passwd",
+            "vocabulary requires a list, not /etc/passwd",
         ),
         "vocabulary in an object": (
             model({"class_name": "TextVectorization", "config": {
                 "name": "s", "vocabulary": {"class_name": "__tensor__", "config": {"value": "/etc/passwd"}},
-            }}), "vocabulary from a file of its choice",
+            }}), "vocabulary requires a list",
         ),
         "weights of words": (
             model(layer("IntegerLookup", name="s", idf_weights="/etc/passwd")),
-            "idf_weights from a file of its choice",
+            "idf_weights requires a list",
         ),
     }  # fmt: skip

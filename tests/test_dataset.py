@@ -85,17 +85,17 @@ def test_float_images_are_used_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"y_test": None}, "lacks the array y_test; it holds x_train, y_train, x_test"),
-        ({"y_train": np.arange(19)}, "x_train holds 20 images and y_train 19 labels"),
-        ({"y_train": np.full(20, -1)}, "y_train holds the label -1"),
-        ({"y_train": np.zeros(20, int), "y_test": np.zeros(6, int)}, "y_train holds the label 0 only"),
-        ({"y_test": np.full(6, 7)}, "y_test holds the label 7, but the training labels run from 0 to 1"),
-        ({"y_train": np.eye(20)[:, :2]}, r"y_train has the shape \(20, 2\), and its row 2 is not one-hot"),
+        ({"y_test": None}, "requires the array y_test; the file has x_train, y_train, x_test"),
+        ({"y_train": np.arange(19)}, "x_train has 20 images, but y_train has 19 labels"),
+        ({"y_train": np.full(20, -1)}, "y_train has only the label -1"),
+        ({"y_train": np.zeros(20, int), "y_test": np.zeros(6, int)}, "y_train has only the label 0"),
+        ({"y_test": np.full(6, 7)}, "y_test has the label 7, but the training labels are from 0 to 1"),
+        ({"y_train": np.eye(20)[:, :2]}, r"y_train has the shape \(20, 2\), but its row 2 is not one-hot"),
         ({"y_train": np.full((20, 2), 0.5)}, r"y_train=y_train\.argmax\(axis=1\)"),
         ({"y_train": np.zeros((20, 4, 4), int)}, "Labels per pixel or step are not supported"),
-        ({"y_train": np.linspace(0, 1, 20)}, r"y_train has the dtype float64 and holds 0\.0526.*regression"),
+        ({"y_train": np.linspace(0, 1, 20)}, r"y_train has the dtype float64 and the value 0\.0526.*Regression"),
         ({"y_train": np.arange(20) % 3 - 1, "y_test": np.zeros(6, int)}, r"keep = y_train >= 0"),
-        ({"y_test": np.full(6, "a")}, r"y_train holds numbers such as 0, and y_test strings such as a"),
+        ({"y_test": np.full(6, "a")}, r"not numbers such as 0 and strings such as a"),
         ({"x_train": np.full((20, 4, 4), np.nan)}, "not finite"),
         ({"x_train": np.full((20, 4, 4), -5)}, r"dataset\.scale=none.*x_train=x_train\.astype\(np\.float32\) / 5"),
         ({"x_train": np.full((20, 4, 4), 4095)}, r"x_train=x_train\.astype\(np\.float32\) / 4095"),
@@ -162,7 +162,7 @@ def test_a_changed_mnist_file_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_more_images_than_there_are_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"dataset\.train_samples=21: the data set holds 20 images"):
+    with pytest.raises(UserError, match=r"dataset\.train_samples=21: requires at most 20"):
         Npz(path=saved(tmp_path), train_samples=21).load()
 
 
@@ -258,9 +258,9 @@ def test_data_in_a_folder_that_somebody_else_made_for_keras_is_not_read(
     [
         (
             {"x_train": np.full((6, 4, 4), 1e60)},
-            r"x_train holds values up to 1e\+60, and models take float32.*Scale them",
+            r"x_train has values up to 1e\+60; models require float32.*Scale them",
         ),
-        ({"y_train": np.arange(2**64 - 6, 2**64, dtype=np.uint64)}, r"holds the label 18446744073709551615.*2\*\*63"),
+        ({"y_train": np.arange(2**64 - 6, 2**64, dtype=np.uint64)}, r"has the label 18446744073709551615.*2\*\*63"),
         ({"y_train": np.full(6, 1e30)}, r"labels require values below 2\*\*63. Number the classes"),
         (
             {"x_train": np.zeros((6, 2, 2, 2, 1)), "x_test": np.zeros((2, 2, 2, 2, 1))},

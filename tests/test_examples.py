@@ -59,16 +59,16 @@ def test_what_was_stored_can_be_told_from_what_a_model_sees(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("stored", "note"),
     [
-        (BYTES, "x_train holds int64 from 0 to 255: taken for 8 bits and divided by 255"),
+        (BYTES, "x_train has int64 from 0 to 255, divided by 255 like 8-bit images"),
         (BYTES > 100, "x_train has bool, used as 0 and 1"),
         (
             BYTES.reshape(3, 4, 1).astype(np.float32),
-            "x_train holds floats from 0 to 255: taken as they are; dataset.scale=unit divides them by 255",
+            "x_train has floats from 0 to 255, used unscaled; dataset.scale=unit divides them by 255",
         ),
-        (np.minimum(BYTES, 1), "x_train holds int64 of 0 and 1 only: taken as they are"),
+        (np.minimum(BYTES, 1), "x_train has int64 of 0 and 1 only, used unscaled"),
         (
             np.minimum(BYTES, 1).astype(np.uint8),
-            "x_train holds uint8 of 0 and 1 only, and is divided by 255: dataset.scale=none leaves it as it is",
+            "x_train has uint8 of 0 and 1 only, divided by 255; type dataset.scale=none to use them unscaled",
         ),
     ],
 )
@@ -82,7 +82,7 @@ def test_how_images_are_scaled_is_part_of_the_data_s_digest(tmp_path: Path) -> N
 
 
 def test_floats_that_a_scale_does_not_fit_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"dataset\.scale=unit: .* floats from -100 to 155.*dataset\.scale=none"):
+    with pytest.raises(UserError, match=r"dataset\.scale=unit: .* floats .* -100 to 155.*dataset\.scale=none"):
         loaded(tmp_path, (BYTES - 100).astype(float), "unit")
 
 

@@ -165,14 +165,14 @@ def _of_numpy(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "told"),
     [
-        (_twice, "several members 'config.json'"),
+        (_twice, "several members named 'config.json'"),
         (_with("assets/../../evil.py"), "outside of itself"),
         (_with("/etc/cron.d/evil"), "outside of itself"),
         (_with("C:evil"), "outside of itself"),
         (_with("assets\\evil"), "unusual name"),
         (_with("config.json\0.txt"), "unusual name|several members"),
         (_with("assets/\x1b]0;evil"), "unusual name"),
-        (_with("assets/words.txt", "/etc/passwd", stat.S_IFLNK | 0o777), "no file"),
+        (_with("assets/words.txt", "/etc/passwd", stat.S_IFLNK | 0o777), "not a file"),
         (_bomb, "would unpack to"),
         (_without_weights, "lacks model.weights.h5"),
         (_of_numpy, "not an HDF5 file"),
@@ -213,8 +213,8 @@ def _never_written(file: h5py.File) -> None:
 @pytest.mark.parametrize(
     ("fill", "told"),
     [
-        (_external_link, r"takes /.*vars from another file"),
-        (_deep_external_link, r"takes /.*a/b/c from another file"),
+        (_external_link, r"reads /.*vars from another file"),
+        (_deep_external_link, r"reads /.*a/b/c from another file"),
         (_external_storage, "values of .*kernel from another file"),
         (_virtual, "values of .*kernel from another file"),
         (_never_written, "would unpack to"),

@@ -86,7 +86,7 @@ def test_labels_stand_for_outputs_of_a_given_model(labels: Any, outputs: int, nu
 @pytest.mark.parametrize(
     ("labels", "outputs", "message"),
     [
-        ([0, 1, 2], 2, "has 2 outputs, but the data set has 3 classes"),
+        ([0, 1, 2], 2, "has 2 outputs but the data set has 3 classes"),
         ([0, 1, 2], 1, "one output, for two classes, but the data set has 3 classes"),
         (["cat", "dog"], 3, r"the assignment is unknown\..*names\.index\(label\) for label in y_train"),
         ([7, 30], 3, "the assignment is unknown"),
@@ -99,7 +99,7 @@ def test_labels_that_cannot_stand_for_outputs_are_refused(labels: Any, outputs: 
 
 
 def test_test_labels_that_training_lacks_are_refused_with_the_line_that_leaves_them_out() -> None:
-    with pytest.raises(UserError, match=r"y_test holds the label 2, .*keep = np\.isin\(y_test, y_train\)"):
+    with pytest.raises(UserError, match=r"y_test has the label 2, .*keep = np\.isin\(y_test, y_train\)"):
         class_numbers([0, 1], [0, 2])
 
 

@@ -177,7 +177,7 @@ def test_a_budget_that_is_too_short_ends_after_the_fewest_replicates() -> None:
 
 
 def test_more_threads_than_cores_are_refused() -> None:
-    with pytest.raises(UserError, match=r"latency\.threads=1000: this machine has \d+ cores"):
+    with pytest.raises(UserError, match=r"latency\.threads=1000: requires at most \d+"):
         LatencyProtocol(threads=1000).check()
 
 

@@ -78,7 +78,7 @@ def test_the_home_folder_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("given", ["layer.py", "layer"])
 def test_a_module_that_there_is_not_is_refused_with_the_near_ones(folder: Path, given: str) -> None:
     write(folder / "layers.py")
-    with pytest.raises(UserError, match=f"model.module={given}: there is no such .*did you mean layers.*PYTHONPATH"):
+    with pytest.raises(UserError, match=f"model.module={given}: no such .*did you mean layers.*PYTHONPATH"):
         find_module(given)
 
 

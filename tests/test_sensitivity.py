@@ -147,7 +147,7 @@ def test_the_threads_that_are_asked_for_are_those_that_train() -> None:
 def test_a_setting_without_effect_is_refused_and_those_that_count_are_named(argument: str, said: str) -> None:
     with pytest.raises(UserError) as refusal:
         _split([argument])
-    assert str(refusal.value).startswith(f"{argument}: {said}")
+    assert str(refusal.value).startswith(f"{argument}: has no effect; {said}")
     assert "dataset, model, epochs, training, seed, threads, cache, max_drop, images, folder" in str(refusal.value)
 
 

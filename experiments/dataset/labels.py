@@ -32,7 +32,9 @@ def read_labels(labels: npt.NDArray[Any], examples: int, part: str) -> npt.NDArr
     if labels.ndim == 0 or labels.ndim > 2:
         raise UserError(f"{name} has the shape {labels.shape}. {RULE}. Labels per pixel or step are not supported.")
     if len(labels) != examples:
-        raise UserError(f"x_{part} has {examples} images, but y_{part} has {len(labels)} labels. Both require as many.")
+        raise UserError(
+            f"x_{part} has {examples} images, but y_{part} has {len(labels)} labels. Both require the same number."
+        )
     if labels.ndim == 2:
         return _from_rows(labels, name)
     match labels.dtype.kind:

@@ -353,13 +353,13 @@ class _NameCheck:
 
 
 def _check_vocabulary(value: Any, place: _Place) -> None:
-    """Reject a vocabulary that is a file name, which lookup layers would read."""
+    """Reject a vocabulary that is not a list: lookup layers would read a file of this name."""
     if isinstance(value, dict) and value.get("class_name") == "__tuple__":
         value = value.get("items")
     is_list = isinstance(value, list) and all(isinstance(each, str | int | float) for each in value)
     if value is not None and not is_list:
         raise _Refused(
-            f"layer {_short(place.layer)!r} reads its {place.key} from the file {_short(value)}. Save the model with "
+            f"layer {_short(place.layer)!r}: its {place.key} requires a list, not {_short(value)}. Save the model with "
             "the words themselves (layer.set_vocabulary), or type model.trust=true if you trust the file."
         )
 
