@@ -184,7 +184,7 @@ def test_a_copy_that_lost_state_is_refused_before_training_and_names_the_layer(
 ) -> None:
     model = built(with_a_normalization)
     monkeypatch.setattr(copies, "_take_over_saved", lambda target, _: _forget(target))
-    with pytest.raises(UserError, match=r"layer normalization gives outputs that differ .* Nothing was trained"):
+    with pytest.raises(UserError, match=r"outputs of layer normalization differ .* Nothing was trained"):
         PARTLY[strategy].prepare(model, Trained.untouched, calibration)
 
 

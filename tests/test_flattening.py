@@ -155,7 +155,7 @@ def test_batchnorm_called_with_training_false_keeps_its_statistics(capsys: pytes
     model = plain(built(fixed), SHAPE, "a model")
     model(5 + IMAGES, training=True)
     assert np.asarray(model.get_layer("trunk/bn").moving_mean) == pytest.approx([0.3])
-    assert "called with training=False, and so not trained: trunk/bn" in capsys.readouterr().out
+    assert "called with training=False, so not trained: trunk/bn" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "float64"])
@@ -183,7 +183,7 @@ def test_a_model_that_computes_with_its_batch_size_is_refused() -> None:
 
     images = keras.Input(SHAPE, batch_size=4)
     model = keras.Model(images, keras.layers.Dense(3)(tf.reshape(images, [4, 36])))
-    with pytest.raises(UserError, match=r"^a model: cannot be built anew, which is needed for batches of any size"):
+    with pytest.raises(UserError, match=r"^a model: requires batches of any size, but cannot be rebuilt"):
         plain(model, SHAPE, "a model")
 
 
@@ -193,7 +193,7 @@ def test_a_stateful_layer_begins_anew_with_each_batch(capsys: pytest.CaptureFixt
     layers = [keras.layers.Reshape((6, 6)), keras.layers.GRU(3, stateful=True, name="gru")]
     model = plain(built(lambda: sequential(*layers, batch=2)), SHAPE, "a model")
     assert np.array_equal(model(IMAGES), model(IMAGES))
-    assert "begins anew with each batch, though it was saved as stateful: gru" in capsys.readouterr().out
+    assert "saved as stateful; its state is reset for each batch here: gru" in capsys.readouterr().out
 
 
 def test_the_words_that_a_lookup_has_learned_are_in_its_configuration() -> None:

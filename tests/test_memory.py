@@ -183,7 +183,7 @@ def test_an_op_that_microcontrollers_lack_is_named() -> None:
 
 
 HYBRID = "CONV_2D (op {}): Hybrid models are not supported on TFLite Micro."
-DEQUANTIZES = "DEQUANTIZE (op 0): it demands that input type is int8 or input type is int16 or input type is uint8"
+DEQUANTIZES = "DEQUANTIZE (op 0): requires that input type is int8 or input type is int16 or input type is uint8"
 
 
 @pytest.mark.tensorflow

@@ -274,7 +274,7 @@ def test_what_a_model_is_and_what_it_is_trained_under_hold_the_code_of_one_s_own
     [
         ("x = 1\n1 / 0", r"cannot be imported \(line 2 of layers\.py: ZeroDivisionError: division by zero\)"),
         ("import sys\nsys.exit(3)", r"cannot be imported \(line 2 of layers\.py: SystemExit: 3\)"),
-        ("import absent_package", r"cannot be imported \(.*needs the module absent_package, which is not installed"),
+        ("import absent_package", r"cannot be imported \(.*requires the module absent_package, which is not installed"),
         ("import inner", r"cannot be imported \(line 1 of inner\.py: SyntaxError"),
     ],
 )
@@ -312,7 +312,7 @@ def test_a_layer_that_fails_is_told_by_its_own_line_and_not_in_keras_words(folde
 def test_a_layer_of_keras_3_is_refused_with_the_import_to_write(folder: Path) -> None:
     write(folder / "layers.py", "import keras\nclass Scale(keras.layers.Layer): pass")
     path = save(model(layer("Scale", name="scale")), folder / "model.h5")
-    with pytest.raises(UserError, match=r"Scale is of Keras 3.*import tf_keras as keras"):
+    with pytest.raises(UserError, match=r"Scale is a Keras 3 class.*import tf_keras as keras"):
         KerasFile(path=path, module="layers.py").build((4,), 2)
 
 

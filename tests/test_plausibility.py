@@ -53,17 +53,17 @@ def test_an_accuracy_is_held_against_the_most_frequent_class() -> None:
     often = Split(FEATURES.astype(np.float32), (np.arange(200) < 20).astype(np.int64))
     said = (np.arange(200) < 4).astype(np.int64)
     (warning,) = output_warnings(said, data_of(FEATURES, test=often), HEAD, 0)
-    assert "has 92.0 % of 200 test examples right, and always saying class 0 would have 90.0 %" in warning
+    assert "is 92.0 % on 200 test examples; always predicting class 0 would give 90.0 %" in warning
 
 
 def test_outputs_as_many_as_input_values_are_no_classes() -> None:
     (warning,) = output_warnings(right(0.5), data_of(FEATURES), Head(5, "sigmoid"), 0)
-    assert warning.startswith("no classes: the model has 5 outputs, as many as its input has values, for 2 classes")
+    assert warning.startswith("no classes: the model has 5 outputs for 2 classes, as many as its input has values")
 
 
 def test_a_class_is_called_by_its_label() -> None:
     (warning,) = output_warnings(np.ones(200, int), data_of(FEATURES, labels={0: "cat", 1: "dog"}), HEAD, 0)
-    assert "says class 1 (dog) of every one of the 200 test examples" in warning
+    assert "predicts class 1 (dog) for all 200 test examples" in warning
 
 
 @pytest.mark.parametrize(("epochs", "advice"), [(0, "dataset.scale=none, unit or symmetric"), (5, "training.epochs")])
