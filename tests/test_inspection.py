@@ -162,6 +162,7 @@ def _of_numpy(path: Path) -> None:
     save_archive(path, {**PLAIN, "model.weights.npz": b""}, weights=False)
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")  # of zipfile, which writes what Keras would not
 @pytest.mark.parametrize(
     ("write", "told"),
     [

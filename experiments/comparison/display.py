@@ -77,8 +77,8 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
     if table["speed"].notna().any():  # tables of older runs have no such words
         shown[heading("speed")] = [shown_speed(speed) for speed in table["speed"]]
     if several_machines(table):
-        shown[heading("machine")] = table["machine"].fillna("")
-    shown[heading("arithmetic")] = table["arithmetic"].fillna("")
+        shown[heading("machine")] = table["machine"].astype("string").fillna("")
+    shown[heading("arithmetic")] = table["arithmetic"].astype("string").fillna("")
     told = ("verified", "partial", "xnnpack_refusal", "latency_other_cores", "warnings")
     facts = zip(*(table[name] for name in told), strict=True)
     remarks = [_remark(*fact) for fact in facts]

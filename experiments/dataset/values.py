@@ -61,7 +61,7 @@ def check_images(images: Array, part: str) -> None:
             f"{name} has values that are not finite (NaN or infinity). To replace them by 0: "
             f"{save_line(x='np.nan_to_num({}, posinf=0, neginf=0)')}"
         )
-    if images.dtype.kind == "f" and (large := float(np.abs(images).max(initial=0))) > np.finfo(np.float32).max:
+    if images.dtype.kind == "f" and (large := float(np.abs(images).max(initial=0))) > float(np.finfo(np.float32).max):
         raise UserError(
             f"{name} has values up to {large:g}; models require float32, up to {np.finfo(np.float32).max:g}. Scale "
             f"them: {save_line(x=f'{{}} / {large:g}')}"
