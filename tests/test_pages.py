@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from tests.conftest import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
 TEXTS = {str(page.relative_to(REPOSITORY)): page.read_text() for page in pages()}
+BESIDE = {page.name: page.read_text() for page in sorted(REPOSITORY.glob("*.md"))}  # CONTRIBUTING.md and the like
 FIGURE = re.compile(r"[+-]?\d+\.\d+x?(?: \[[^]]+\])?")  # with its interval, where it has one
 
 
-def found(pattern: str) -> list[tuple[str, str]]:
+def found(pattern: str, texts: Mapping[str, str] = TEXTS) -> list[tuple[str, str]]:
     """Each page with each match of a pattern."""
-    return [(page, each) for page, text in TEXTS.items() for each in sorted(set(re.findall(pattern, text)))]
+    return [(page, each) for page, text in texts.items() for each in sorted(set(re.findall(pattern, text)))]
 
 
 def commands(name: str) -> list[tuple[str, list[str]]]:
@@ -77,7 +79,7 @@ def test_the_readme_counts_and_names_every_strategy() -> None:
     assert "in fifteen ways" in " ".join(TEXTS["README.md"].split())
 
 
-@pytest.mark.parametrize(("page", "link"), found(r"\]\(([^)]+)\)"))
+@pytest.mark.parametrize(("page", "link"), found(r"\]\(([^)]+)\)", {**TEXTS, **BESIDE}))
 def test_links_lead_somewhere(page: str, link: str) -> None:
     if not link.startswith("https://"):
         file, _, anchor = link.partition("#")
