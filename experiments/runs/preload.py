@@ -1,6 +1,6 @@
 """Loaded last by the fork server: what a run says of its code and versions is what was loaded, and keys its results.
 
-Read from the disk by each run, it would be what somebody has installed or edited while a sweep goes on.
+Otherwise each run would read it from disk, and could see files that were installed or edited during a sweep.
 """
 
 from experiments.system.stamp import runtimes, stamp

@@ -20,17 +20,17 @@ MODULES = {
 
 
 def require(extra: str, asked: str) -> None:
-    """Refuse what `asked` names where the packages of an extra are not installed.
+    """Check that the packages of an extra are installed; `asked` is the setting or option that requires it.
 
     Raises:
-        UserError: they are not.
+        UserError: they are not installed.
     """
     if rule := missing(extra):
         raise UserError(f"{asked} {rule}")
 
 
 def missing(extra: str) -> str:
-    """The rule that is broken, with what to type; empty where the packages of an extra are installed."""
+    """Return the rule and what to type; empty if the packages of an extra are installed."""
     if find_spec(MODULES[extra]) is not None:
         return ""
     in_checkout = (PACKAGE.parent / "pyproject.toml").is_file()

@@ -1,4 +1,4 @@
-"""The names of this program: of its distribution, and of the command that somebody typed."""
+"""The names of the distribution and of its console command."""
 
 import sys
 
@@ -7,6 +7,6 @@ PROGRAM = "tqb"
 
 
 def program(command: str) -> str:
-    """How a command was started: `tqb run`, or `python -m experiments.run`."""
+    """Return how a command was started: `tqb run`, or `python -m experiments.run`."""
     started = f"{PROGRAM} {command}"
     return started if sys.argv[0] == started else f"python -m experiments.{command}"

@@ -34,5 +34,5 @@ def native_stderr_silenced() -> Iterator[None]:
 
 
 def ignore_schemas_of_launchers() -> None:
-    """Ignore that a launcher's option has the name of its plugin, whose schema Hydra checks it against."""
+    """Ignore Hydra's warning that a launcher option has the same name as the schema of its plugin."""
     warnings.filterwarnings("ignore", message=r"(?s)\s*'hydra/launcher/\w+' is validated against ConfigStore schema")

@@ -9,7 +9,7 @@ from types import TracebackType
 
 
 def stop_without_traceback() -> None:
-    """Let Ctrl-C end this program with one word; what its main function then does with it comes first."""
+    """Let Ctrl-C end this program with one word, unless its main function handles it."""
     sys.excepthook = _without_traceback
 
 
