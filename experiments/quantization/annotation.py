@@ -9,23 +9,20 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 from experiments.system.tensorflow import keras, tf  # first: it chooses Keras 2
 
 # isort: split
 import tensorflow_model_optimization as tfmot
 from tensorflow_model_optimization.python.core.quantization.keras import quant_ops, quantizers
-from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
-    default_8bit_quantize_registry,
-    default_8bit_transforms,
-)
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_aware_activation import (
     QuantizeAwareActivation,
 )
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
 
 from experiments.model.copies import copied, is_wrapper, kinds_known, nodes_of, take_over_state, unwrapped
+from experiments.quantization.replaced import replaced
+from experiments.quantization.schemes import quantization_aware
 from experiments.quantization.selection import Layer, select
 from experiments.system.errors import UserError, first_line
 from experiments.tflite.conversion import Rest
@@ -187,8 +184,10 @@ def expected(
 
 def annotated_whole(model: "Model") -> "Model":
     """A quantization-aware copy of the model, every layer annotated."""
-    with _refusals_translated(), halves_named(), kinds_known(model):
-        quantized = tfmot.quantization.keras.quantize_model(model)
+    with _refusals_translated():
+        with kinds_known(model):
+            annotated = tfmot.quantization.keras.quantize_annotate_model(model)
+        quantized = quantization_aware(annotated, model)
     take_over_state(quantized, model)
     return quantized
 
@@ -224,8 +223,8 @@ def annotated(model: "Model", names: Collection[str]) -> "Model":
             target = copies[layer.name]
             inner = target.layer if _is_active(layer, names) else target
             inner.set_weights(layer.get_weights())
-    with _refusals_translated(), halves_named(), kinds_known(model), tfmot.quantization.keras.quantize_scope():
-        quantized = tfmot.quantization.keras.quantize_apply(copy)
+    with _refusals_translated():
+        quantized = quantization_aware(copy, model)
     take_over_state(quantized, model)
     return quantized
 
@@ -271,26 +270,8 @@ def fake_quantization_off() -> Iterator[None]:
     def let_pass(values: Tensor, *_: Any, **__: Any) -> Tensor:
         return values
 
-    with patch.object(quant_ops, "_FakeQuantWithMinMaxVars", let_pass):
-        yield
-
-
-@contextmanager
-def halves_named() -> Iterator[None]:
-    """Let the two layers that TFMOT splits a SeparableConv2D into have its name, for the ops in the file take theirs.
-
-    TFMOT numbers them as new layers, such as conv2d_1, which another layer of the model may be called.
-    """
-    split = default_8bit_transforms.SeparableConvQuantize.replacement
-
-    def named(transform: Any, match: Any) -> Any:
-        pointwise = split(transform, match)
-        (depthwise,) = pointwise.input_layers
-        for half, node in (("depthwise", depthwise), ("pointwise", pointwise)):
-            node.layer["name"] = node.layer["config"]["name"] = f"{match.layer['config']['name']}/{half}"
-        return pointwise
-
-    with patch.object(default_8bit_transforms.SeparableConvQuantize, "replacement", named):
+    # All of TFMOT's quantizers end in this function; quantizers of our own would not reach those that keep clusters.
+    with replaced(quant_ops, "_FakeQuantWithMinMaxVars", let_pass):
         yield
 
 
@@ -386,7 +367,7 @@ def _has_kernel(layer: KerasLayer) -> bool:
 
 @cache
 def _registry() -> Any:
-    return default_8bit_quantize_registry.Default8BitQuantizeRegistry()
+    return tfmot.quantization.keras.default_8bit.Default8BitQuantizeRegistry()
 
 
 def _obstacle(layer: KerasLayer) -> str | None:

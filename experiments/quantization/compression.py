@@ -7,7 +7,6 @@ Masks and centroids are weights of TFMOT's wrappers, so that training can be con
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 from experiments.system.tensorflow import keras  # first: it chooses Keras 2
 
@@ -21,7 +20,9 @@ from tensorflow_model_optimization.python.core.clustering.keras.experimental.clu
 from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
 
 from experiments.model.copies import copied, kinds_known, take_over_state
-from experiments.quantization.annotation import fake_quantization_off, halves_named
+from experiments.quantization.annotation import fake_quantization_off
+from experiments.quantization.replaced import replaced
+from experiments.quantization.schemes import quantization_aware
 from experiments.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -147,19 +148,15 @@ def wrappers_idle() -> Iterator[None]:
         for name, weights in wrapper.original_clusterable_weights.items():
             wrapper.set_weight_to_layer(name, weights)
 
-    with fake_quantization_off(), patch.object(ClusterWeights, "update_clustered_weights_associations", unclustered):
+    # The wrapper looks weights up among its centroids whenever it is called, and no argument stops it.
+    with fake_quantization_off(), replaced(ClusterWeights, "update_clustered_weights_associations", unclustered):
         yield
 
 
 def to_quantize(model: "Model", keep: Collection[str]) -> "Model":
     """A quantization-aware copy that keeps `zeros`, `clusters` or both in the weights while training."""
-    combine = tfmot.experimental.combine
-    if "clusters" in keep:
-        scheme = combine.Default8BitClusterPreserveQuantizeScheme(preserve_sparsity="zeros" in keep)
-    else:
-        scheme = combine.Default8BitPrunePreserveQuantizeScheme()
-    quantization = tfmot.quantization.keras
-    with halves_named(), kinds_known(model):
-        quantized = quantization.quantize_apply(quantization.quantize_annotate_model(copied(model)), scheme)
+    with kinds_known(model):
+        annotated = tfmot.quantization.keras.quantize_annotate_model(copied(model))
+    quantized = quantization_aware(annotated, model, keep)
     take_over_state(quantized, model)
     return quantized

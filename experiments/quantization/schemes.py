@@ -1,0 +1,79 @@
+"""TFMOT's 8-bit schemes, with one change: the two layers that a SeparableConv2D is split into keep its name.
+
+TFMOT numbers them as new layers, such as conv2d_1, which another layer of the model may be called, and ops in the file
+take their layers from these names.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from experiments.system.tensorflow import keras  # first: it chooses Keras 2
+
+# isort: split
+import tensorflow_model_optimization as tfmot
+
+from experiments.model.copies import kinds_known
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+default_8bit = tfmot.quantization.keras.default_8bit
+model_transformer = tfmot.quantization.keras.graph_transformations.model_transformer
+
+
+class _SplitByName(default_8bit.default_8bit_transforms.SeparableConvQuantize):  # type: ignore[misc]  # TFMOT ships no types
+    """The halves of the layer NAME are NAME/depthwise and NAME/pointwise."""
+
+    def replacement(self, match_layer: Any) -> Any:
+        pointwise = super().replacement(match_layer)
+        (depthwise,) = pointwise.input_layers
+        for half, node in (("depthwise", depthwise), ("pointwise", pointwise)):
+            node.layer["name"] = node.layer["config"]["name"] = f"{match_layer.layer['config']['name']}/{half}"
+        return pointwise
+
+
+class _Layout(default_8bit.Default8BitQuantizeLayoutTransform):  # type: ignore[misc]
+    """Splits these layers first, so that TFMOT's own transforms find none."""
+
+    def apply(self, model: "Model", layer_quantize_map: Mapping[str, Any]) -> tuple["Model", Mapping[str, Any]]:
+        if any(isinstance(layer, keras.layers.SeparableConv2D) for layer in model.layers):
+            annotated = set(layer_quantize_map)
+            splitting = model_transformer.ModelTransformer(model, [_SplitByName()], annotated, layer_quantize_map)
+            model, layer_quantize_map = splitting.transform()
+        return super().apply(model, layer_quantize_map)
+
+
+class _NamesKept:
+    """A scheme with this layout."""
+
+    def get_layout_transformer(self) -> _Layout:
+        return _Layout()
+
+
+class _Default(_NamesKept, default_8bit.Default8BitQuantizeScheme):  # type: ignore[misc]
+    """Training with fake quantization."""
+
+
+class _KeepingZeros(_NamesKept, tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme):  # type: ignore[misc]
+    """The same, where weights that are zero stay zero."""
+
+
+class _KeepingClusters(_NamesKept, tfmot.experimental.combine.Default8BitClusterPreserveQuantizeScheme):  # type: ignore[misc]
+    """The same, where equal weights stay equal."""
+
+
+def quantization_aware(annotated: "Model", like: "Model", keep: Collection[str] = ()) -> "Model":
+    """An annotated copy of the model `like` with fake quantization; `keep` is `zeros`, `clusters`, both or none.
+
+    Raises:
+        RuntimeError, ValueError, AttributeError: TFMOT cannot quantize a layer.
+    """
+    match "zeros" in keep, "clusters" in keep:
+        case zeros, True:
+            scheme = _KeepingClusters(preserve_sparsity=zeros)
+        case True, False:
+            scheme = _KeepingZeros()
+        case _:
+            scheme = _Default()
+    with kinds_known(like), tfmot.quantization.keras.quantize_scope():
+        return tfmot.quantization.keras.quantize_apply(annotated, scheme)
