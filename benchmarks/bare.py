@@ -112,14 +112,13 @@ class _ByHand:
         strategy, calibration = experiment.strategy, partial(data.calibration, seed=0)
         trajectories = list(cell.trajectories())[1:]
         done, started = len(self._pieces), time.perf_counter()
-        chosen = strategy.expectation(baseline).chosen
         model = strategy.prepare(baseline, self._fit(data, experiment, trajectories), calibration).model
         if trajectories:
             raise ValueError(f"TRAININGS names more than strategy={cell.strategy} trains: {trajectories}")
         trained = sum(piece.seconds for piece in self._pieces[done:])
         self._pieces.append(Piece("building", cell.name, 0, time.perf_counter() - started - trained))
         with self._timed("conversion", cell.name):
-            file = convert(model, strategy.scheme, calibration, chosen)
+            file = convert(model, strategy.scheme(baseline), calibration)
         with self._timed("tflite_evaluation", cell.name):
             (tflite_logits(file, data.test.x).argmax(axis=1) == data.test.y).mean()
         return model

@@ -45,7 +45,7 @@ def here(model: Any, chosen: Sequence[str], calibration: Any) -> bytes:
     """The file of strategy=annotate."""
     strategy = Annotate(layers=tuple(chosen))
     prepared = strategy.prepare(model, Trained.untouched, calibration).model
-    return convert(prepared, strategy.scheme, calibration).content
+    return convert(prepared, strategy.scheme(model), calibration).content
 
 
 def in_int8(content: bytes) -> str:

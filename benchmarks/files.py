@@ -1,6 +1,7 @@
 """The files that latency is measured on: of untrained models, for what the weights are does not change the time."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from tf_keras import Model
 
 FLOAT, INT8 = "float32", "int8"
-SCHEMES: Mapping[str, Scheme] = {FLOAT: Float32(), INT8: Int8(calibration_samples=100)}
+INT8_SCHEME = Int8(calibration_samples=100)
+SCHEMES: Mapping[str, Scheme] = {FLOAT: Float32(), INT8: INT8_SCHEME}
 PADDABLE_LAYERS = 100
 
 
@@ -33,7 +35,7 @@ def article_choices(data: Dataset, sizes: range) -> Mapping[tuple[str, ...], TFL
     model = article_model(data)
     layers = [layer.name for layer in model.layers if layer.weights]
     return {
-        chosen: convert(model, SCHEMES[INT8], _calibration(data), chosen)
+        chosen: convert(model, replace(INT8_SCHEME, layers=chosen), _calibration(data))
         for size in sizes
         for chosen in combinations(layers, size)
     }

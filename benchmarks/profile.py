@@ -45,7 +45,7 @@ def main() -> None:
     model = ArticleCNN().build(data.input_shape, data.classes)
     layers = [layer.name for layer in model.layers]
     files = {
-        name: convert(model, strategy.scheme, partial(data.calibration, seed=0))
+        name: convert(model, strategy.scheme(model), partial(data.calibration, seed=0))
         for name, strategy in STRATEGIES.items()
     }
     rows, ops = [], []

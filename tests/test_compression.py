@@ -60,7 +60,7 @@ def file_of(strategy: Strategy, model: Any, cache: Path) -> tuple[TFLiteModel, t
     training = partial(fit, data=data(), settings=settings, seed=0, cache=Cache(dir=cache), title="training")
     calibration = partial(data().calibration, seed=0)
     trained = strategy.prepare(model, training, lambda count: calibration(min(count, 20)))
-    file = convert(trained.model, strategy.scheme, lambda count: calibration(min(count, 20)))
+    file = convert(trained.model, strategy.scheme(model), lambda count: calibration(min(count, 20)))
     return file, read_ops(file.content, [layer.name for layer in model.layers])
 
 

@@ -87,7 +87,7 @@ def converted(architecture: Architecture, strategy: Strategy) -> tuple[Any, TFLi
 def made_of(model: Any, strategy: Strategy) -> tuple[Any, TFLiteModel, tuple[Op, ...]]:
     """The same of a model that is there."""
     parent = strategy.prepare(model, Trained.untouched, calibration).model
-    file = convert(parent, strategy.scheme, calibration, strategy.expectation(model).chosen)
+    file = convert(parent, strategy.scheme(model), calibration)
     return parent, file, read_ops(file.content, [layer.name for layer in model.layers])
 
 
@@ -219,7 +219,7 @@ def test_with_every_layer_back_in_float_the_answers_are_the_float_file_s_bit_for
     architecture: Architecture,
 ) -> None:
     model, in_float, _ = converted(architecture, Nothing())
-    file = convert(model, Int8(20), calibration, chosen=())
+    file = convert(model, Int8(20, layers=()), calibration)
     assert np.array_equal(tflite_logits(file, data().test.x), tflite_logits(in_float, data().test.x))
 
 
@@ -258,8 +258,8 @@ def twice_the_same_convolution() -> Any:
 
 def test_ops_of_one_kind_in_a_layer_get_back_their_own_constants() -> None:
     model = twice_the_same_convolution()
-    in_float = convert(model, Nothing().scheme, calibration)
-    file = convert(model, Int8(20), calibration, chosen=())
+    in_float = convert(model, Float32(), calibration)
+    file = convert(model, Int8(20, layers=()), calibration)
     assert np.array_equal(tflite_logits(file, data().test.x), tflite_logits(in_float, data().test.x))
 
 

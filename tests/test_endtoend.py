@@ -459,11 +459,12 @@ def test_an_output_file_that_cannot_be_written_is_exit_code_2(sweep: tuple[Path,
 
 def test_a_file_that_breaks_its_strategy_s_promise_is_marked_and_is_an_error(folder: Path) -> None:
     lie = (
-        "from experiments.tflite.expectation import Promise\n"
-        "from experiments.strategy.none import Nothing\n"
-        "class Liar(Nothing):\n"
-        "    def promise(self, model):\n"
-        "        return Promise('float32', sparsity=0.9)\n"
+        "from experiments.strategy import Compression, Float32, Strategy\n"
+        "class Liar(Strategy):\n"
+        "    def scheme(self, model):\n"
+        "        return Float32()\n"
+        "    def compression(self, model):\n"
+        "        return Compression(sparsity=0.9)\n"
     )
     own_option(folder, "strategy/liar", "Liar", lie)
     done = run(folder, "experiments.run", "--config-dir", "options", "-m", "strategy=none,liar", *SMALL)

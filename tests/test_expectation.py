@@ -12,7 +12,7 @@ from experiments.dataset.mnist import Mnist
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.qat import QAT
 from experiments.system.errors import UserError
-from experiments.tflite.conversion import Learned, convert, interface_of
+from experiments.tflite.conversion import Learned, convert
 from experiments.tflite.expectation import Expectation, broken, wrong_interface
 from experiments.tflite.graph import Op, interface, read_ops
 from experiments.tflite.selective import held_in_float
@@ -155,9 +155,9 @@ def test_an_interface_that_the_converter_leaves_in_float_is_caught() -> None:
         ]
     )  # fmt: skip
     strategy = QAT(interface="int8")
-    file = convert(strategy.prepare(model, Trained.untouched, calibration).model, strategy.scheme, calibration)
-    expectation = replace(strategy.expectation(model), interface=interface_of(strategy.scheme))
-    assert "takes float32 instead of int8" in "; ".join(wrong_interface(expectation, *interface(file.content)))
+    file = convert(strategy.prepare(model, Trained.untouched, calibration).model, strategy.scheme(model), calibration)
+    differences = wrong_interface(strategy.expectation(model), *interface(file.content))
+    assert "takes float32 instead of int8" in "; ".join(differences)
 
 
 @pytest.mark.tensorflow
@@ -287,7 +287,9 @@ def separable() -> Any:
 def test_both_ops_of_a_separable_convolution_are_told_by_its_name(chosen: tuple[str, ...]) -> None:
     model, strategy = separable(), Annotate(layers=chosen)
     trained = strategy.prepare(model, Trained.untouched, calibration).model
-    assert found(convert(trained, strategy.scheme, calibration).content, strategy.expectation(model), model) == ""
+    assert (
+        found(convert(trained, strategy.scheme(model), calibration).content, strategy.expectation(model), model) == ""
+    )
 
 
 @pytest.mark.tensorflow

@@ -133,7 +133,7 @@ def test_layers_within_models_are_trained_quantization_aware() -> None:
     model = plain(built(within_a_sequential), SHAPE, "a model")
     strategy = Annotate(layers=("conv",))
     trained = strategy.prepare(model, Trained.untouched, lambda count: IMAGES[:count])
-    file = convert(trained.model, strategy.scheme, lambda count: IMAGES[:count])
+    file = convert(trained.model, strategy.scheme(model), lambda count: IMAGES[:count])
     ops = read_ops(file.content, [layer.name for layer in model.layers])
     assert broken(strategy.expectation(model), ops) == ()
 

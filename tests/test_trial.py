@@ -11,7 +11,7 @@ from experiments.dataset import Images
 from experiments.dataset.mnist import Mnist
 from experiments.measure.accuracy import tflite_logits
 from experiments.runs.result_cache import ResultCache
-from experiments.runs.trial import kept, remembered
+from experiments.runs.trial import remembered, tried
 from experiments.strategy import Strategy
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.post_training import PTQInt8, PTQInt16x8
@@ -19,7 +19,7 @@ from experiments.strategy.prune_qat import PruneQAT
 from experiments.strategy.qat import QAT
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError
-from experiments.tflite.conversion import TFLiteModel, convert
+from experiments.tflite.conversion import convert
 from experiments.tflite.expectation import Expectation, broken
 from experiments.tflite.graph import read_ops
 from experiments.training.loop import Trained
@@ -92,21 +92,16 @@ def transposed_without_bias(layers: Any, x: Any) -> Any:
 BODIES = (mobilenet_v3, squeeze_and_excitation, transformer, swish_within, leaky_relu6, elu, transposed_without_bias)
 
 
-def tried(strategy: Strategy, model: Any) -> Expectation:
-    return kept(strategy, strategy.expectation(model), model, images)
-
-
-def file_of(strategy: Strategy, expectation: Expectation, model: Any) -> TFLiteModel:
-    parent = strategy.apply(expectation, model, Trained.untouched, images).model
-    return convert(parent, strategy.scheme, images, expectation.chosen)
+def expected_after_trial(strategy: Strategy, model: Any) -> Expectation:
+    return tried(strategy, strategy.scheme(model), model, images)[1]
 
 
 @pytest.mark.parametrize("strategy", [QAT(), PTQInt8(calibration_samples=8)], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
 def test_what_the_trial_leaves_of_a_promise_the_file_keeps(body: Callable[[Any, Any], Any], strategy: Strategy) -> None:
     model = model_of(body)
-    expectation = tried(strategy, model)
-    file = file_of(strategy, expectation, model)
+    scheme, expectation = tried(strategy, strategy.scheme(model), model, images)
+    file = convert(strategy.apply(scheme, model, Trained.untouched, images).model, scheme, images)
     assert broken(expectation, read_ops(file.content, [layer.name for layer in model.layers])) == ()
     assert np.isfinite(tflite_logits(file, images(2))).all()
 
@@ -121,14 +116,14 @@ def test_what_the_trial_leaves_of_a_promise_the_file_keeps(body: Callable[[Any, 
 def test_a_layer_that_the_converter_would_leave_in_float_is_not_annotated(
     body: Callable[[Any, Any], Any], layer: str, reason: str
 ) -> None:
-    expectation = tried(QAT(), model_of(body))
+    expectation = expected_after_trial(QAT(), model_of(body))
     assert expectation.left_float[layer] == reason
     assert expectation.chosen is not None and layer not in expectation.chosen
 
 
 @pytest.mark.parametrize("strategy", [PTQInt8(calibration_samples=8), PTQInt16x8(calibration_samples=8)])
 def test_an_op_without_an_integer_kernel_is_named_where_all_else_is_quantized(strategy: Strategy) -> None:
-    expectation = tried(strategy, model_of(elu))
+    expectation = expected_after_trial(strategy, model_of(elu))
     assert list(expectation.left_float) == ["ELU of elu"]
     assert "no int" in expectation.left_float["ELU of elu"]
 
@@ -138,11 +133,11 @@ def test_an_op_without_an_integer_kernel_is_named_where_all_else_is_quantized(st
 )
 def test_layers_that_must_be_quantized_and_cannot_be_are_an_error_with_what_to_type(strategy: Strategy) -> None:
     with pytest.raises(UserError, match=r"before \(the converter leaves.*'strategy\.layers=\[stem,after,head\]'"):
-        tried(strategy, model_of(leaky_relu6))
+        expected_after_trial(strategy, model_of(leaky_relu6))
 
 
 def test_a_layer_with_swish_is_quantized_and_so_is_what_follows() -> None:
-    assert not tried(QAT(), model_of(swish_within)).partial
+    assert not expected_after_trial(QAT(), model_of(swish_within)).partial
 
 
 def test_a_file_in_which_nothing_would_be_quantized_is_refused() -> None:
@@ -151,7 +146,7 @@ def test_a_file_in_which_nothing_would_be_quantized_is_refused() -> None:
     image = keras.Input((16, 16, 3))
     model = keras.Model(image, keras.layers.Flatten()(keras.layers.ELU(name="elu")(image)))
     with pytest.raises(UserError, match="leaves every op of this model in float, and none in int8"):
-        tried(PTQInt8(), model)
+        expected_after_trial(PTQInt8(), model)
 
 
 @pytest.mark.parametrize("strategy", [QAT(), PruneQAT()], ids=lambda s: type(s).__name__)
@@ -159,15 +154,15 @@ def test_small_weights_are_not_all_zero_in_the_trial(strategy: Strategy) -> None
     """Layers with the same kernel share it in the file, under the name of one of them."""
     model = model_of(swish_within)
     model.set_weights([weights / 100 for weights in model.get_weights()])
-    untrained = strategy.untrained(strategy.expectation(model), model, images)
-    file = convert(untrained, strategy.scheme, images)
+    scheme = strategy.scheme(model)
+    file = convert(strategy.untrained(scheme, model, images), scheme, images)
     assert all(op.sparsity < 1 for op in read_ops(file.content, []) if op.weights)
 
 
 def test_the_trial_leaves_the_weights_as_they_were() -> None:
     model = model_of(mobilenet_v3)
     before = model.get_weights()
-    tried(QAT(), model)
+    expected_after_trial(QAT(), model)
     assert all(np.array_equal(one, other) for one, other in zip(before, model.get_weights(), strict=True))
 
 
@@ -175,7 +170,8 @@ def test_a_trial_is_made_once_for_a_model_and_a_strategy(tmp_path: Path, monkeyp
     data = Mnist(train_samples=200, test_samples=10).load()
     known, strategy, model = ResultCache(Cache(dir=tmp_path), data, 0, 1), QAT(), model_of(leaky_relu6)
     monkeypatch.setattr(ResultCache, "calibration", property(lambda _: images))
-    first, made = remembered(known, strategy, strategy.expectation(model), model, "digest", final=False)
-    again, made_again = remembered(known, strategy, strategy.expectation(model), model, "digest", final=False)
+    scheme = strategy.scheme(model)
+    *first, made = remembered(known, strategy, scheme, model, "digest", final=False)
+    *again, made_again = remembered(known, strategy, scheme, model, "digest", final=False)
     assert (made, made_again) == (True, False)
-    assert again == first
+    assert again == first == list(tried(strategy, scheme, model, images))

@@ -25,9 +25,7 @@ from experiments.quantization.replaced import replaced
 from experiments.quantization.schemes import quantization_aware
 from experiments.quantization.selection import Layer, select
 from experiments.system.errors import UserError, first_line
-from experiments.tflite.conversion import Rest
-from experiments.tflite.expectation import Difference, Expectation
-from experiments.tflite.graph import FLOAT16_WEIGHTS
+from experiments.tflite.expectation import Difference
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -121,16 +119,16 @@ def unsupported(model: "Model") -> dict[str, str]:
     return reasons
 
 
-def breaking(expectation: Expectation, model: "Model", found: Sequence[Difference]) -> dict[str, str]:
-    """The quantized layers because of which a file is not what was promised, and why: each with what is one op with it.
+def breaking(layers: Collection[str] | None, model: "Model", found: Sequence[Difference]) -> dict[str, str]:
+    """The quantized layers because of which a file is not as expected, and why: each with what is one op with it.
 
-    They are those whose ops compute in other types; where there are none, those beside an op that is not as it should
-    be.
+    `layers` are the quantized ones; None stands for all that can be. The reasons are those whose ops compute in other
+    types; where there are none, those beside an op that is not as it should be.
 
     Raises:
         UserError: no quantized layer has to do with it.
     """
-    chosen = expectation.chosen if expectation.chosen is not None else frozenset(supported(model))
+    chosen = frozenset(supported(model) if layers is None else layers)
     ops: dict[str, list[str]] = {}
     for each in found:
         if each.layer in chosen and each.op:
@@ -167,19 +165,6 @@ def _neighbours(model: "Model", name: str) -> set[str]:
 
 def _producer(tensor: Tensor) -> KerasLayer:
     return tensor.node.layer
-
-
-def expected(
-    model: "Model", names: Collection[str], rest: Rest, left_float: Mapping[str, str] | None = None
-) -> Expectation:
-    """Exactly the named layers in int8, all others as `rest` says."""
-    return Expectation(
-        "int8",
-        chosen=frozenset(names),
-        kernels=frozenset(name for name in names if _has_kernel(model.get_layer(name))),
-        rest={"float": "float32", "dynamic": "hybrid int8", "float16": FLOAT16_WEIGHTS}[rest],
-        left_float=left_float or {},
-    )
 
 
 def annotated_whole(model: "Model") -> "Model":

@@ -11,14 +11,13 @@ from experiments.system.tensorflow import keras  # first: it chooses Keras 2
 
 # isort: split
 import tensorflow_model_optimization as tfmot
+from tensorflow_model_optimization.python.core.api.quantization.keras import default_8bit
+from tensorflow_model_optimization.python.core.api.quantization.keras.graph_transformations import model_transformer
 
 from experiments.model.copies import kinds_known
 
 if TYPE_CHECKING:
     from tf_keras import Model
-
-default_8bit = tfmot.quantization.keras.default_8bit
-model_transformer = tfmot.quantization.keras.graph_transformations.model_transformer
 
 
 class _SplitByName(default_8bit.default_8bit_transforms.SeparableConvQuantize):  # type: ignore[misc]  # TFMOT ships no types
@@ -40,7 +39,8 @@ class _Layout(default_8bit.Default8BitQuantizeLayoutTransform):  # type: ignore[
             annotated = set(layer_quantize_map)
             splitting = model_transformer.ModelTransformer(model, [_SplitByName()], annotated, layer_quantize_map)
             model, layer_quantize_map = splitting.transform()
-        return super().apply(model, layer_quantize_map)
+        transformed: tuple[Model, Mapping[str, Any]] = super().apply(model, layer_quantize_map)
+        return transformed
 
 
 class _NamesKept:

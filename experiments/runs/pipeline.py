@@ -44,7 +44,7 @@ from experiments.system.machine import compute_lock
 from experiments.system.progress import say, say_once
 from experiments.system.stamp import stamp
 from experiments.task.classification import SAMPLE, Head, head_of
-from experiments.tflite.conversion import Float32, TFLiteModel, interface_of, is_requantized
+from experiments.tflite.conversion import Float32, TFLiteModel
 from experiments.tflite.graph import read_ops
 from experiments.training.loop import Fit, Trained, Training, fit
 
@@ -95,9 +95,9 @@ class Experiment:
             UserError: a file of the data or the model is missing or is none, more threads are asked for than there are
                 cores, or the strategy requires a package that is not installed.
         """
-        if is_requantized(self.strategy.scheme):
+        for extra in self.strategy.extras:
             rest = getattr(self.strategy, "rest", None)
-            require("int4", f"strategy={self.setting.strategy}{f' strategy.rest={rest}' if rest else ''}")
+            require(extra, f"strategy={self.setting.strategy}{f' strategy.rest={rest}' if rest else ''}")
         self.dataset.check()
         if not self.model.given:
             self.dataset.check_for_new_model()
@@ -144,10 +144,10 @@ def run(experiment: Experiment, tell: Callable[[Identity], None] = _nobody) -> R
         model, data, head = fitted(experiment, examples)
         identity = identified(experiment, model, data)
         tell(identity)
-        expectation = replace(strategy.expectation(model), interface=interface_of(strategy.scheme))
+        scheme = strategy.scheme(model)
     known = ResultCache(experiment.cache, data, seed, experiment.threads)
     final = experiment.training.epochs == 0 and not strategy.trains
-    expectation, tried = trial.remembered(known, strategy, expectation, model, identity.model, final)
+    scheme, expectation, tried = trial.remembered(known, strategy, scheme, model, identity.model, final)
     if expectation.partial:
         say(f"  partial: {describe_float_layers(expectation.left_float, most=NAMED)}")
     if tried:  # the trial has drawn random numbers and numbered layers; whether it was made must not show
@@ -160,11 +160,11 @@ def run(experiment: Experiment, tell: Callable[[Identity], None] = _nobody) -> R
         said = head.answers(known.keras_answers(baseline.model))
         warnings += _answer_doubts(experiment, said, data, head, explained=bool(warnings))
     further = experiment.fit(data, experiment.finetune, f"Training {experiment.setting.strategy}", head)
-    prepared = strategy.apply(expectation, baseline.model, further, known.calibration)
+    prepared = strategy.apply(scheme, baseline.model, further, known.calibration)
 
     with spent.on("conversion"):
         reference = known.converted(baseline.model, Float32())
-        tflite = known.converted(prepared.model, strategy.scheme, expectation.chosen)
+        tflite = known.converted(prepared.model, scheme)
         in_float = known.in_float(prepared.model, model)
     refusal = xnnpack_refusal(tflite)
     if refusal:

@@ -6,8 +6,8 @@ test images give logits. All strategies of a setting share a baseline, so many r
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -43,9 +43,9 @@ class ResultCache:
         """Returns calibration images for the converter."""
         return partial(self.data.calibration, seed=self.seed)
 
-    def converted(self, model: "Model", scheme: Scheme, chosen: Collection[str] | None = None) -> TFLiteModel:
+    def converted(self, model: "Model", scheme: Scheme) -> TFLiteModel:
         """See tflite.convert."""
-        return self._converted(model, scheme, chosen, fake_quantization=True)
+        return self._converted(model, scheme, fake_quantization=True)
 
     def in_float(self, model: "Model", architecture: "Model") -> TFLiteModel:
         """Convert a model to float, without the fake quantization that it was trained with."""
@@ -57,7 +57,7 @@ class ResultCache:
         with fake_quantization_off():
             if plain and not first_difference(plain, model, self.calibration(CHECKED)):
                 return self.converted(plain, Float32())  # in half the time
-            return self._converted(model, Float32(), None, fake_quantization=False)
+            return self._converted(model, Float32(), fake_quantization=False)
 
     def keras_answers(self, model: "Model") -> Logits:
         """Return the outputs (n, classes) float32 of a Keras model on the test images."""
@@ -74,19 +74,16 @@ class ResultCache:
         about = f"TFLite {file.bytes:,} bytes"
         return self._answers(file.digest, about, lambda: tflite_logits(file, self.data.test.x, self.threads))
 
-    def _converted(
-        self, model: "Model", scheme: Scheme, chosen: Collection[str] | None, fake_quantization: bool
-    ) -> TFLiteModel:
+    def _converted(self, model: "Model", scheme: Scheme, fake_quantization: bool) -> TFLiteModel:
         inputs = {
             "model": digest_of(model),
-            "scheme": repr(scheme),
-            "chosen": sorted(chosen) if chosen is not None else None,
+            "scheme": [type(scheme).__name__, asdict(scheme)],
             "fake_quantization": str(fake_quantization),
             "calibration": [self.data.training_fingerprint, self.seed],
         }
 
         def make() -> Arrays:
-            file = convert(model, scheme, self.calibration, chosen)
+            file = convert(model, scheme, self.calibration)
             return {"content": np.frombuffer(file.content, np.uint8)}
 
         made = self.once(inputs, make, f"conversion: {model.name}, {scheme}")

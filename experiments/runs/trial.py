@@ -1,13 +1,14 @@
-"""What a strategy can promise of a model's file, seen before any training: a conversion of the untrained model.
+"""What a strategy can ask of a model's file, seen before any training: a conversion of the untrained model.
 
 The types in a file follow from the architecture, and not from what the weights are trained to. So the file of the
-untrained model is judged as the final one will be, and what breaks the promise is left out of it, with the reason.
+untrained model is judged as the final one will be. Where they differ, layers that would learn ranges are left out of
+the scheme, and ops that the converter leaves in float are no longer expected to be quantized, with the reason.
 """
 
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from experiments.runs.result_cache import ResultCache
 from experiments.strategy import Strategy
 from experiments.system.cache import Arrays
 from experiments.system.errors import UserError
-from experiments.tflite.conversion import Calibration, Float32, convert
-from experiments.tflite.expectation import Expectation, differences
+from experiments.tflite.conversion import Calibration, Float32, Learned, Scheme, convert
+from experiments.tflite.expectation import Expectation, differences, expected, without_float_ops
 from experiments.tflite.graph import Op, read_ops
 
 if TYPE_CHECKING:
@@ -31,66 +32,74 @@ SAMPLES = 4  # images to calibrate with: ranges are needed, and need not be good
 
 
 def remembered(
-    known: ResultCache, strategy: Strategy, expectation: Expectation, model: "Model", digest: str, final: bool
-) -> tuple[Expectation, bool]:
-    """What `kept` finds for the model of this digest, and whether it was found out now, and the model been used.
+    known: ResultCache, strategy: Strategy, scheme: Scheme, model: "Model", digest: str, final: bool
+) -> tuple[Scheme, Expectation, bool]:
+    """What `tried` finds for the model of this digest, and whether it was found out now, and the model been used.
 
     Raises:
-        UserError: see `kept`.
+        UserError: see `tried`.
     """
+    compression = strategy.compression(model)
     made = []
 
     def make() -> Arrays:
-        made.append(kept(strategy, expectation, model, known.calibration, final))
-        return {"expectation": np.array(json.dumps(asdict(made[0]), default=sorted))}
+        made.append(tried(strategy, scheme, model, known.calibration, final))
+        narrowed, expectation = made[0]
+        layers = narrowed.layers if isinstance(narrowed, Learned) else None
+        found = {"layers": layers, "left_float": expectation.left_float, "exempt": sorted(expectation.exempt)}
+        return {"found": np.array(json.dumps(found))}
 
     inputs = {"trial": dict(contents_of(strategy)), "model": digest, "final": final}
-    found = json.loads(str(known.once(inputs, make, f"trial: {model.name}, {type(strategy).__name__}")["expectation"]))
-    narrowed = {field: found[field] for field in ("types", "rest", "left_float")}
-    chosen = None if found["chosen"] is None else frozenset(found["chosen"])
+    kept = known.once(inputs, make, f"trial: {model.name}, {type(strategy).__name__}")
+    found = json.loads(str(kept["found"]))
+    if isinstance(scheme, Learned) and found["layers"] is not None:
+        scheme = replace(scheme, layers=tuple(found["layers"]), left_float=found["left_float"])
     exempt = frozenset((layer, op) for layer, op in found["exempt"])
-    return (
-        replace(expectation, **narrowed, chosen=chosen, kernels=frozenset(found["kernels"]), exempt=exempt),
-        bool(made),
-    )
+    expectation = replace(expected(scheme, model, compression), left_float=found["left_float"], exempt=exempt)
+    return scheme, expectation, bool(made)
 
 
-def kept(
-    strategy: Strategy, expectation: Expectation, model: "Model", calibration: Calibration, final: bool = False
-) -> Expectation:
-    """The strategy's promise, as far as the converter can keep it for this model, whose weights are as before then.
+def tried(
+    strategy: Strategy, scheme: Scheme, model: "Model", calibration: Calibration, final: bool = False
+) -> tuple[Scheme, Expectation]:
+    """The strategy's scheme, as far as the converter can do it for this model, and what the file will hold then.
 
-    `final` are weights that will not be trained any more.
+    The weights of the model are afterwards as before; `final` are weights that will not be trained any more.
 
     Raises:
-        UserError: it refuses the model, or the strategy cannot do without what breaks the promise.
+        UserError: the converter refuses the model, or the strategy cannot do without what it leaves in float.
     """
 
     def few(count: int) -> Images:
         return calibration(min(count, SAMPLES))
 
+    expectation = expected(scheme, model)
     with nullcontext() if final else _constants_varied(model):
         for _ in range(ROUNDS):
-            ops = _ops(strategy, expectation, model, few)
-            found = differences(replace(expectation, sparsity=0.0, clusters=None), ops) if ops else ()
-            narrower = strategy.within(expectation, model, found) if found else expectation
-            if narrower == expectation:
+            before = scheme, expectation
+            ops = _ops(strategy, scheme, model, few)
+            found = differences(expectation, ops) if ops else ()
+            if found and isinstance(scheme, Learned):
+                scheme = strategy.narrowed(scheme, model, found)
+                expectation = expected(scheme, model)
+            elif found:
+                expectation = without_float_ops(expectation, found)
+            if (scheme, expectation) == before:
                 _refuse_nothing(expectation, ops)
-                return expectation
-            expectation = narrower
+                return before
     raise UserError(
         f"No choice of layers was found for which the file is what it should be: {'; '.join(d.said for d in found)}. "
         "Quantize after training, with strategy=ptq_int8."
     )
 
 
-def _ops(strategy: Strategy, expectation: Expectation, model: "Model", calibration: Calibration) -> tuple[Op, ...]:
+def _ops(strategy: Strategy, scheme: Scheme, model: "Model", calibration: Calibration) -> tuple[Op, ...]:
     """The ops of the untrained file; none of a strategy that makes no trial, whose float reference has to convert."""
-    untrained = strategy.untrained(expectation, model, calibration)
+    untrained = strategy.untrained(scheme, model, calibration)
     if untrained is None:
         convert(model, Float32(), calibration)
         return ()
-    file = convert(untrained, strategy.scheme, calibration, expectation.chosen)
+    file = convert(untrained, scheme, calibration)
     return read_ops(file.content, [layer.name for layer in model.layers])
 
 

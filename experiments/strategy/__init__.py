@@ -1,4 +1,7 @@
-"""Strategies: what is done to the baseline, and the converter scheme that goes with it. One file per kind."""
+"""Strategies: what is done to the baseline, and the converter scheme that goes with it. One file per kind.
+
+A strategy of one's own imports all it needs from here; see docs/architecture.md.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
@@ -7,98 +10,118 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass as option
 
+from experiments.model.copies import copied
 from experiments.quantization.checked import checked
 from experiments.system.options import OPTION
 from experiments.tflite.conversion import (
-    LEAST_DYNAMIC,
     Calibration,
     Dynamic,
+    DynamicInt4,
+    Float16,
     Float32,
     Int8,
+    Int16x8,
     Interface,
     Learned,
     Rest,
     Scheme,
 )
-from experiments.tflite.expectation import Difference, Expectation, without_float_ops
+from experiments.tflite.expectation import Compression, Difference, Expectation, expected
 from experiments.training.loop import Fit, Trained
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
+__all__ = [
+    "OPTION",
+    "Calibration",
+    "Compressing",
+    "CompressingQAT",
+    "Compression",
+    "Difference",
+    "Dynamic",
+    "DynamicInt4",
+    "Expectation",
+    "Fit",
+    "Float16",
+    "Float32",
+    "Int8",
+    "Int16x8",
+    "Interface",
+    "Learned",
+    "QuantizationAware",
+    "Rest",
+    "Scheme",
+    "Strategy",
+    "Trained",
+    "copied",
+    "option",
+]  # fmt: skip
+
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class Strategy(ABC):
-    """What a strategy option is; a new kind defines `promise`, `prepare` and `scheme`."""
+    """What a strategy option is; a new kind defines `scheme`, and `prepare` where it changes the model."""
 
     trains: ClassVar[bool] = False  # whether finetune.* has any part in the result
     needs_epochs: ClassVar[bool] = False  # whether it makes no sense without at least one epoch
     loads_once: ClassVar[tuple[str, ...]] = ()  # modules that several runs share when they are loaded before
 
     @abstractmethod
-    def expectation(self, model: "Model") -> Expectation:
-        """What the file will compute in, layer by layer; the file itself is compared with it in the end.
+    def scheme(self, model: "Model") -> Scheme:
+        """What the converter is asked for, and for which layers.
 
         Raises:
             UserError: the strategy cannot work on this architecture; called before any training.
         """
 
-    @abstractmethod
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The optional dependencies of this package that it requires: `int4`, LiteRT's quantizer, for one."""
+        return ()
+
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
-        """The model to convert, made from the baseline, which stays as it is.
+        """The model to convert, made from the baseline, which stays as it is: here the baseline itself.
 
         `fit` trains a model in place; `calibration(n)` gives n training images.
         """
+        return Trained.untouched(model)
 
-    @property
-    @abstractmethod
-    def scheme(self) -> Scheme:
-        """What the converter is asked for."""
-
-    def apply(self, expectation: Expectation, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
-        """What `prepare` does, for a promise that `within` may have narrowed."""
+    def apply(self, scheme: Scheme, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
+        """What `prepare` does, for a scheme that `narrowed` may have changed."""
         return self.prepare(model, fit, calibration)
 
-    def untrained(self, expectation: Expectation, model: "Model", calibration: Calibration) -> "Model | None":
-        """The model to convert as it is before any training, on which the promise is tried; None: no trial."""
-        return None
-
-    def within(self, expectation: Expectation, model: "Model", found: Sequence[Difference]) -> Expectation:
-        """A promise that can be kept by a model which was seen to break this one; the same one where there is none.
+    def compression(self, model: "Model") -> Compression:
+        """What the training makes of the weights.
 
         Raises:
-            UserError: the strategy cannot work without the layers that break it.
+            UserError: it cannot be made of these; called before any training.
         """
-        return expectation
-
-
-@option(frozen=True, config=OPTION, kw_only=True)
-class PostTraining(Strategy):
-    """A strategy that leaves the model to the converter; a new kind defines `types` and `scheme`."""
-
-    types: ClassVar[str]  # what every layer computes in, in the words of Op.types
-    least_weights: ClassVar[int] = 0  # smaller layers stay float
+        return Compression()
 
     def expectation(self, model: "Model") -> Expectation:
-        """The same for every layer."""
-        return Expectation(self.types, least_weights=self.least_weights)
+        """What the file is judged by; it follows from the scheme, and nothing obeys it."""
+        return expected(self.scheme(model), model, self.compression(model))
 
-    def untrained(self, expectation: Expectation, model: "Model", calibration: Calibration) -> "Model | None":
-        """The baseline itself."""
-        return model
+    def untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
+        """The model to convert as it is before any training, for the trial; None: no trial.
 
-    def within(self, expectation: Expectation, model: "Model", found: Sequence[Difference]) -> Expectation:
-        """Without the ops that the converter leaves in float."""
-        return without_float_ops(expectation, found)
+        It is the baseline, unless layers learn ranges: a strategy that changes the architecture gives its own.
+        """
+        return None if isinstance(scheme, Learned) else model
 
-    def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
-        """The baseline itself."""
-        return Trained.untouched(model)
+    def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
+        """A scheme for fewer layers, where the trial's file was seen to differ from what was expected.
+
+        Raises:
+            UserError: the strategy cannot work without the layers because of which it differs.
+        """
+        return scheme
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class QuantizationAware(Strategy):
-    """Training with fake quantization, by which int8 ranges are learned; a new kind defines `promise`.
+    """Training with fake quantization, by which int8 ranges are learned; a new kind defines `scheme`.
 
     `rest` is what becomes of the weights of layers that are not quantized.
     """
@@ -109,25 +132,37 @@ class QuantizationAware(Strategy):
 
     rest: Rest = "float"
 
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """See Strategy.extras."""
+        return () if self.rest == "float" else ("int4",)
+
+    @abstractmethod
+    def scheme(self, model: "Model") -> Learned:
+        """See Strategy.scheme."""
+
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The annotated model, trained."""
-        return self.apply(self.expectation(model), model, fit, calibration)
+        return self.apply(self.scheme(model), model, fit, calibration)
 
-    def apply(self, expectation: Expectation, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
-        """The layers that the promise names, trained quantization-aware."""
-        from experiments.quantization.annotation import annotated, annotated_whole
+    def apply(self, scheme: Scheme, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
+        """The layers of the scheme, trained quantization-aware."""
+        return fit(checked(_annotated(scheme, model), model, calibration))
 
-        chosen = expectation.chosen
-        quantized = annotated_whole(model) if chosen is None else annotated(model, chosen)
-        return fit(checked(quantized, model, calibration))
-
-    def untrained(self, expectation: Expectation, model: "Model", calibration: Calibration) -> "Model | None":
+    def untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
         """The annotated model."""
         from experiments.quantization.annotation import fit_weight_ranges
 
-        quantized = self.apply(expectation, model, Trained.untouched, calibration).model
+        quantized = checked(_annotated(scheme, model), model, calibration)
         fit_weight_ranges(quantized)
         return quantized
+
+
+def _annotated(scheme: Scheme, model: "Model") -> "Model":
+    from experiments.quantization.annotation import annotated, annotated_whole
+
+    assert isinstance(scheme, Learned)
+    return annotated_whole(model) if scheme.layers is None else annotated(model, scheme.layers)
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
@@ -140,27 +175,8 @@ class Compressing(Strategy):
     quantization: Literal["none", "dynamic", "int8"] = "none"
     calibration_samples: PositiveInt = 500
 
-    def expectation(self, model: "Model") -> Expectation:
-        """What the quantization that follows makes of every layer."""
-        match self.quantization:
-            case "none":
-                return Expectation("float32")
-            case "dynamic":
-                return Expectation("hybrid int8", least_weights=LEAST_DYNAMIC)
-            case "int8":
-                return Expectation("int8")
-
-    def untrained(self, expectation: Expectation, model: "Model", calibration: Calibration) -> "Model | None":
-        """The model before it is compressed, which changes no type."""
-        return model
-
-    def within(self, expectation: Expectation, model: "Model", found: Sequence[Difference]) -> Expectation:
-        """Without the ops that the converter leaves in float."""
-        return without_float_ops(expectation, found)
-
-    @property
-    def scheme(self) -> Scheme:
-        """See Strategy.scheme."""
+    def scheme(self, model: "Model") -> Scheme:
+        """The quantization that follows."""
         match self.quantization:
             case "none":
                 return Float32()
@@ -180,14 +196,14 @@ class CompressingQAT(Strategy):
 
     interface: Interface = "float32"
 
-    def expectation(self, model: "Model") -> Expectation:
+    def scheme(self, model: "Model") -> Learned:
         """Everything in int8: a layer that cannot be is refused."""
         from experiments.quantization.annotation import refuse_unsupported
 
         refuse_unsupported(model, [layer.name for layer in model.layers])
-        return Expectation("int8")
+        return Learned(self.interface)
 
-    def untrained(self, expectation: Expectation, model: "Model", calibration: Calibration) -> "Model | None":
+    def untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
         """The annotated model before it is compressed, which changes no type."""
         from experiments.quantization.annotation import annotated_whole, fit_weight_ranges
 
@@ -195,12 +211,12 @@ class CompressingQAT(Strategy):
         fit_weight_ranges(quantized)
         return quantized
 
-    def within(self, expectation: Expectation, model: "Model", found: Sequence[Difference]) -> Expectation:
+    def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
         """Everything is quantized, or the strategy refuses."""
         from experiments.quantization.annotation import breaking, refuse
 
-        refuse(model, breaking(expectation, model, found))
-        return expectation
+        refuse(model, breaking(scheme.layers, model, found))
+        return scheme
 
     def quantized(self, compressed: Trained, fit: Fit, calibration: Calibration, keep: Collection[str]) -> Trained:
         """A compressed model, trained quantization-aware; `keep` is `zeros`, `clusters` or both."""
@@ -208,8 +224,3 @@ class CompressingQAT(Strategy):
 
         copy = checked(to_quantize(compressed.model, keep), compressed.model, calibration)
         return fit(copy).after(compressed)
-
-    @property
-    def scheme(self) -> Scheme:
-        """See Strategy.scheme."""
-        return Learned(self.interface)

@@ -3,13 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pydantic.dataclasses import dataclass as option
-
 from experiments.quantization.selection import Patterns
-from experiments.strategy import QuantizationAware
-from experiments.system.options import OPTION
-from experiments.tflite.conversion import Learned, Scheme
-from experiments.tflite.expectation import Difference, Expectation
+from experiments.strategy import OPTION, Difference, Learned, QuantizationAware, option
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -24,22 +19,17 @@ class Annotate(QuantizationAware):
 
     layers: Patterns = ("Dense",)
 
-    def expectation(self, model: "Model") -> Expectation:
+    def scheme(self, model: "Model") -> Learned:
         """Exactly the chosen layers in int8: every pattern has to choose one, and each has to be supported."""
-        from experiments.quantization.annotation import chosen, expected, refuse_unsupported
+        from experiments.quantization.annotation import chosen, refuse_unsupported
 
         names = chosen(model, self.layers)
         refuse_unsupported(model, names)
-        return expected(model, names, self.rest)
+        return Learned(rest=self.rest, layers=names)
 
-    def within(self, expectation: Expectation, model: "Model", found: Sequence[Difference]) -> Expectation:
+    def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
         """Layers that were chosen by name are quantized, or the strategy refuses."""
         from experiments.quantization.annotation import breaking, refuse
 
-        refuse(model, breaking(expectation, model, found))
-        return expectation
-
-    @property
-    def scheme(self) -> Scheme:
-        """See Strategy.scheme."""
-        return Learned(rest=self.rest)
+        refuse(model, breaking(scheme.layers, model, found))
+        return scheme

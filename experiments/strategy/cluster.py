@@ -10,7 +10,7 @@ from experiments.quantization.checked import checked, stripped
 from experiments.strategy import Compressing
 from experiments.system.options import OPTION
 from experiments.tflite.conversion import Calibration
-from experiments.tflite.expectation import Expectation
+from experiments.tflite.expectation import Compression
 from experiments.training.loop import Fit, Trained
 
 if TYPE_CHECKING:
@@ -25,12 +25,12 @@ class Cluster(Compressing):
 
     clusters: Clusters = 16
 
-    def expectation(self, model: "Model") -> Expectation:
+    def compression(self, model: "Model") -> Compression:
         """No more distinct weights."""
         from experiments.quantization.compression import frozen, refuse
 
         refuse(model, cluster=True)
-        return replace(super().expectation(model), clusters=self.clusters, uncompressed=frozen(model))
+        return Compression(clusters=self.clusters, uncompressed=frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The clustered model."""

@@ -1,6 +1,5 @@
 """Weight clustering, then quantization-aware training that keeps the clusters."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as option
@@ -9,7 +8,7 @@ from experiments.strategy import CompressingQAT
 from experiments.strategy.cluster import Cluster, Clusters
 from experiments.system.options import OPTION
 from experiments.tflite.conversion import Calibration
-from experiments.tflite.expectation import Expectation
+from experiments.tflite.expectation import Compression
 from experiments.training.loop import Fit, Trained
 
 if TYPE_CHECKING:
@@ -22,12 +21,12 @@ class ClusterQAT(CompressingQAT):
 
     clusters: Clusters = 16
 
-    def expectation(self, model: "Model") -> Expectation:
-        """int8, and no more distinct weights."""
+    def compression(self, model: "Model") -> Compression:
+        """No more distinct weights."""
         from experiments.quantization.compression import frozen, refuse
 
         refuse(model, cluster=True)
-        return replace(super().expectation(model), clusters=self.clusters, uncompressed=frozen(model))
+        return Compression(clusters=self.clusters, uncompressed=frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The clustered model, trained quantization-aware."""

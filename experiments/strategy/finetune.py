@@ -2,15 +2,8 @@
 
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic.dataclasses import dataclass as option
-
-from experiments.model.copies import copied
 from experiments.quantization.checked import checked
-from experiments.strategy import Strategy
-from experiments.system.options import OPTION
-from experiments.tflite.conversion import Calibration, Float32, Scheme
-from experiments.tflite.expectation import Expectation
-from experiments.training.loop import Fit, Trained
+from experiments.strategy import OPTION, Calibration, Fit, Float32, Scheme, Strategy, Trained, copied, option
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -22,15 +15,10 @@ class Finetune(Strategy):
 
     trains: ClassVar[bool] = True
 
-    def expectation(self, model: "Model") -> Expectation:
-        """Everything in float."""
-        return Expectation("float32")
-
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """A copy of the baseline, trained further."""
         return fit(checked(copied(model), model, calibration))
 
-    @property
-    def scheme(self) -> Scheme:
+    def scheme(self, model: "Model") -> Scheme:
         """See Strategy.scheme."""
         return Float32()

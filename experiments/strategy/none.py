@@ -1,21 +1,17 @@
 """The float32 TFLite model of the baseline: what every other strategy is compared with."""
 
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
-from pydantic.dataclasses import dataclass as option
+from experiments.strategy import OPTION, Float32, Scheme, Strategy, option
 
-from experiments.strategy import PostTraining
-from experiments.system.options import OPTION
-from experiments.tflite.conversion import Float32, Scheme
+if TYPE_CHECKING:
+    from tf_keras import Model
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
-class Nothing(PostTraining):
+class Nothing(Strategy):
     """No quantization."""
 
-    types: ClassVar[str] = "float32"
-
-    @property
-    def scheme(self) -> Scheme:
+    def scheme(self, model: "Model") -> Scheme:
         """See Strategy.scheme."""
         return Float32()

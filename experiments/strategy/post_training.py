@@ -1,15 +1,12 @@
 """Post-training quantization: the converter makes the file from the float model as it is."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import PositiveInt
-from pydantic.dataclasses import dataclass as option
 
 from experiments.quantization.selection import Patterns
-from experiments.strategy import PostTraining
-from experiments.system.options import OPTION
-from experiments.tflite.conversion import (
-    LEAST_DYNAMIC,
+from experiments.strategy import (
+    OPTION,
     Dynamic,
     DynamicInt4,
     Float16,
@@ -17,87 +14,72 @@ from experiments.tflite.conversion import (
     Int16x8,
     Interface,
     Scheme,
+    Strategy,
+    option,
 )
-from experiments.tflite.expectation import Expectation
-from experiments.tflite.graph import FLOAT16_WEIGHTS
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
-class PTQDynamic(PostTraining):
+class PTQDynamic(Strategy):
     """int8 weights, float activations; no calibration."""
 
-    types: ClassVar[str] = "hybrid int8"
-    least_weights: ClassVar[int] = LEAST_DYNAMIC
-
-    @property
-    def scheme(self) -> Scheme:
+    def scheme(self, model: "Model") -> Scheme:
         """See Strategy.scheme."""
         return Dynamic()
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
-class PTQFloat16(PostTraining):
+class PTQFloat16(Strategy):
     """Half the size, float32 arithmetic."""
 
-    types: ClassVar[str] = FLOAT16_WEIGHTS
-
-    @property
-    def scheme(self) -> Scheme:
+    def scheme(self, model: "Model") -> Scheme:
         """See Strategy.scheme."""
         return Float16()
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
-class PTQInt8(PostTraining):
+class PTQInt8(Strategy):
     """int8 weights and activations, calibrated on training images; `interface` is what goes in and out.
 
     `layers` chooses as in annotate; the other layers stay float. Null stands for all.
     """
 
-    types: ClassVar[str] = "int8"
-
     calibration_samples: PositiveInt = 500
     interface: Interface = "float32"
     layers: Patterns | None = None
 
-    def expectation(self, model: "Model") -> Expectation:
+    def scheme(self, model: "Model") -> Scheme:
         """Exactly the chosen layers in int8."""
         if self.layers is None:
-            return super().expectation(model)
-        from experiments.quantization.annotation import chosen, expected
+            return Int8(self.calibration_samples, self.interface)
+        from experiments.quantization.annotation import chosen
 
-        return expected(model, chosen(model, self.layers), rest="float")
-
-    @property
-    def scheme(self) -> Scheme:
-        """See Strategy.scheme."""
-        return Int8(self.calibration_samples, self.interface)
+        return Int8(self.calibration_samples, self.interface, chosen(model, self.layers))
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
-class PTQInt16x8(PostTraining):
+class PTQInt16x8(Strategy):
     """int16 activations, int8 weights, calibrated on training images; reference kernels, so slow on CPUs."""
-
-    types: ClassVar[str] = "int16x8"
 
     calibration_samples: PositiveInt = 500
 
-    @property
-    def scheme(self) -> Scheme:
+    def scheme(self, model: "Model") -> Scheme:
         """See Strategy.scheme."""
         return Int16x8(self.calibration_samples)
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
-class PTQInt4(PostTraining):
+class PTQInt4(Strategy):
     """int4 weights with a scale for each channel, float activations; no calibration, so none that could clip."""
 
-    types: ClassVar[str] = "hybrid int4"
-
     @property
-    def scheme(self) -> Scheme:
+    def extras(self) -> tuple[str, ...]:
+        """See Strategy.extras."""
+        return ("int4",)
+
+    def scheme(self, model: "Model") -> Scheme:
         """See Strategy.scheme."""
         return DynamicInt4()

@@ -10,7 +10,7 @@ from experiments.quantization.checked import checked, stripped
 from experiments.strategy import Compressing
 from experiments.system.options import OPTION
 from experiments.tflite.conversion import Calibration
-from experiments.tflite.expectation import Expectation
+from experiments.tflite.expectation import Compression
 from experiments.training.loop import Fit, Trained
 
 if TYPE_CHECKING:
@@ -25,12 +25,12 @@ class Prune(Compressing):
 
     sparsity: Share = 0.8
 
-    def expectation(self, model: "Model") -> Expectation:
+    def compression(self, model: "Model") -> Compression:
         """At least so many zeros."""
         from experiments.quantization.compression import frozen, refuse
 
         refuse(model, prune=True)
-        return replace(super().expectation(model), sparsity=self.sparsity, uncompressed=frozen(model))
+        return Compression(sparsity=self.sparsity, uncompressed=frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The pruned model."""

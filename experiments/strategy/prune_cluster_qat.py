@@ -12,7 +12,7 @@ from experiments.strategy.cluster import Clusters
 from experiments.strategy.prune import Prune, Share
 from experiments.system.options import OPTION
 from experiments.tflite.conversion import Calibration
-from experiments.tflite.expectation import Expectation
+from experiments.tflite.expectation import Compression
 from experiments.training.loop import Fit, Trained
 
 if TYPE_CHECKING:
@@ -26,14 +26,12 @@ class PruneClusterQAT(CompressingQAT):
     sparsity: Share = 0.8
     clusters: Annotated[Clusters, Field(ge=3)] = 16  # one of them is zero
 
-    def expectation(self, model: "Model") -> Expectation:
-        """int8, at least so many zeros, and no more distinct weights."""
+    def compression(self, model: "Model") -> Compression:
+        """At least so many zeros, and no more distinct weights."""
         from experiments.quantization.compression import frozen, refuse
 
         refuse(model, prune=True, cluster=True)
-        return replace(
-            super().expectation(model), sparsity=self.sparsity, clusters=self.clusters, uncompressed=frozen(model)
-        )
+        return Compression(sparsity=self.sparsity, clusters=self.clusters, uncompressed=frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The pruned and clustered model, trained quantization-aware."""

@@ -1,6 +1,5 @@
 """Pruning, then quantization-aware training that keeps the zeros."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as option
@@ -9,7 +8,7 @@ from experiments.strategy import CompressingQAT
 from experiments.strategy.prune import Prune, Share
 from experiments.system.options import OPTION
 from experiments.tflite.conversion import Calibration
-from experiments.tflite.expectation import Expectation
+from experiments.tflite.expectation import Compression
 from experiments.training.loop import Fit, Trained
 
 if TYPE_CHECKING:
@@ -22,12 +21,12 @@ class PruneQAT(CompressingQAT):
 
     sparsity: Share = 0.8
 
-    def expectation(self, model: "Model") -> Expectation:
-        """int8, and at least so many zeros."""
+    def compression(self, model: "Model") -> Compression:
+        """At least so many zeros."""
         from experiments.quantization.compression import frozen, refuse
 
         refuse(model, prune=True)
-        return replace(super().expectation(model), sparsity=self.sparsity, uncompressed=frozen(model))
+        return Compression(sparsity=self.sparsity, uncompressed=frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The pruned model, trained quantization-aware."""

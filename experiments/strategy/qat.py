@@ -1,14 +1,10 @@
 """Quantization-aware training of the whole model, or of all of it that can be quantized."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from pydantic.dataclasses import dataclass as option
-
-from experiments.strategy import QuantizationAware
-from experiments.system.options import OPTION
-from experiments.tflite.conversion import Interface, Learned, Scheme
-from experiments.tflite.expectation import Difference, Expectation
+from experiments.strategy import OPTION, Difference, Interface, Learned, QuantizationAware, option
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -21,29 +17,25 @@ class QAT(QuantizationAware):
     unsupported: Literal["annotate", "error"] = "annotate"
     interface: Interface = "float32"
 
-    def expectation(self, model: "Model") -> Expectation:
+    def scheme(self, model: "Model") -> Learned:
         """Everything in int8, but for layers that cannot be."""
-        from experiments.quantization.annotation import expected, refuse_unsupported, supported, unsupported
+        from experiments.quantization.annotation import refuse_unsupported, supported, unsupported
 
         left_float = unsupported(model)
         if not left_float:
-            return Expectation("int8")
-        chosen = supported(model)
-        if self.unsupported == "error" or not chosen:
+            return Learned(self.interface, self.rest)
+        layers = supported(model)
+        if self.unsupported == "error" or not layers:
             refuse_unsupported(model, left_float)
-        return expected(model, chosen, self.rest, left_float)
+        return Learned(self.interface, self.rest, layers, left_float)
 
-    def within(self, expectation: Expectation, model: "Model", found: Sequence[Difference]) -> Expectation:
+    def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
         """Without the layers that the converter does not quantize as they were trained."""
-        from experiments.quantization.annotation import breaking, expected, refuse, supported
+        from experiments.quantization.annotation import breaking, refuse, supported
 
-        reasons = breaking(expectation, model, found)
-        chosen = expectation.chosen if expectation.chosen is not None else frozenset(supported(model))
-        if self.unsupported == "error" or not chosen - reasons.keys():
-            refuse(model, {**expectation.left_float, **reasons})
-        return expected(model, chosen - reasons.keys(), self.rest, {**expectation.left_float, **reasons})
-
-    @property
-    def scheme(self) -> Scheme:
-        """See Strategy.scheme."""
-        return Learned(self.interface, self.rest)
+        reasons = breaking(scheme.layers, model, found)
+        before = supported(model) if scheme.layers is None else scheme.layers
+        layers = tuple(name for name in before if name not in reasons)
+        if self.unsupported == "error" or not layers:
+            refuse(model, {**scheme.left_float, **reasons})
+        return replace(scheme, layers=layers, left_float={**scheme.left_float, **reasons})

@@ -5,8 +5,8 @@ import hashlib
 import logging
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
@@ -60,6 +60,7 @@ class Int8:
 
     calibration_samples: int
     interface: Interface = "float32"
+    layers: tuple[str, ...] | None = field(default=None, repr=False)  # all others stay float; None: every layer
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,11 @@ class Learned:
 
     interface: Interface = "float32"
     rest: Rest = "float"
+    layers: tuple[str, ...] | None = field(default=None, repr=False)  # those that carry it; None: every layer
+    left_float: Mapping[str, str] = field(default_factory=dict, repr=False)  # layers that cannot carry it, and why
 
 
 Scheme = Float32 | Dynamic | DynamicInt4 | Float16 | Int8 | Int16x8 | Learned
-
-
-def is_requantized(scheme: Scheme) -> bool:
-    """Whether LiteRT's quantizer takes part, which is a package of its own."""
-    return isinstance(scheme, DynamicInt4) or (isinstance(scheme, Learned) and scheme.rest != "float")
 
 
 def interface_of(scheme: Scheme) -> Interface:
@@ -112,12 +110,8 @@ class TFLiteModel:
         return hashlib.sha256(self.content).hexdigest()
 
 
-def convert(
-    model: "Model", scheme: Scheme, calibration: Calibration, chosen: Collection[str] | None = None
-) -> TFLiteModel:
+def convert(model: "Model", scheme: Scheme, calibration: Calibration) -> TFLiteModel:
     """Convert a Keras model; calibration images are taken where the scheme needs them.
-
-    `chosen` are the layers that Int8 quantizes, all others stay float; None stands for every layer.
 
     Raises:
         UserError: the converter refuses the model.
@@ -155,8 +149,8 @@ def convert(
     match scheme:
         case DynamicInt4():
             content = requantized(content, "int4")
-        case Int8() if chosen is not None:
-            content = only(content, traced.in_float, [layer.name for layer in model.layers], chosen)
+        case Int8(layers=tuple() as layers):
+            content = only(content, traced.in_float, [layer.name for layer in model.layers], layers)
         case Int8() | Int16x8():
             content = without_detours(content)
         case Learned(rest=rest):

@@ -1,9 +1,26 @@
-"""The truth gate: what a strategy promises of its file, and whether the file keeps it."""
+"""What a file is expected to compute in, from the scheme and the model; and whether the file does."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
+from experiments.tflite.conversion import (
+    LEAST_DYNAMIC,
+    Dynamic,
+    DynamicInt4,
+    Float16,
+    Float32,
+    Int8,
+    Int16x8,
+    Learned,
+    Rest,
+    Scheme,
+    interface_of,
+)
 from experiments.tflite.graph import FLOAT16_WEIGHTS, SCALE_KEEPING, Op, idle_conversions
+
+if TYPE_CHECKING:
+    from tf_keras import Model
 
 # Types that only weights can have: an op without weights stays float32 beside them.
 WEIGHT_TYPES = frozenset({FLOAT16_WEIGHTS, "hybrid int8", "hybrid int4"})
@@ -14,6 +31,7 @@ NOT_READ = frozenset(
         "UNIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_RNN", "WHILE", "IF", "CALL",
     }
 )  # fmt: skip
+TYPES_OF_THE_REST: Mapping[Rest, str] = {"float": "float32", "dynamic": "hybrid int8", "float16": FLOAT16_WEIGHTS}
 UNKNOWN = "unknown"  # in which types they compute
 # Kernels that pruning and clustering leave alone.
 NEVER_COMPRESSED = frozenset({"DEPTHWISE_CONV_2D"})
@@ -21,7 +39,7 @@ NEVER_COMPRESSED = frozenset({"DEPTHWISE_CONV_2D"})
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a strategy says that its file computes in, in the words of Op.types, and what it keeps of the weights."""
+    """What a file computes in, in the words of Op.types, and what it keeps of the weights; nothing obeys it."""
 
     types: str  # of the chosen layers
     chosen: frozenset[str] | None = None  # layers; None: all
@@ -39,6 +57,54 @@ class Expectation:
     def partial(self) -> bool:
         """Whether layers were left float that the strategy would have quantized."""
         return bool(self.left_float)
+
+
+@dataclass(frozen=True)
+class Compression:
+    """What a training has made of the weights; `uncompressed` are layers that keep all of theirs."""
+
+    sparsity: float = 0.0
+    clusters: int | None = None
+    uncompressed: frozenset[str] = frozenset()
+
+
+# By scheme, what every layer computes in.
+OF_EVERY_LAYER: Mapping[type[Scheme], Expectation] = {
+    Float32: Expectation("float32"),
+    Dynamic: Expectation("hybrid int8", least_weights=LEAST_DYNAMIC),
+    DynamicInt4: Expectation("hybrid int4"),
+    Float16: Expectation(FLOAT16_WEIGHTS),
+    Int8: Expectation("int8"),
+    Int16x8: Expectation("int16x8"),
+    Learned: Expectation("int8"),
+}
+
+
+def expected(scheme: Scheme, model: "Model", compression: Compression | None = None) -> Expectation:
+    """What the file of a model is expected to hold that is converted by this scheme."""
+    made = compression or Compression()
+    expectation = replace(
+        OF_EVERY_LAYER[type(scheme)],
+        interface=interface_of(scheme),
+        sparsity=made.sparsity,
+        clusters=made.clusters,
+        uncompressed=made.uncompressed,
+    )
+    if isinstance(scheme, Int8 | Learned) and scheme.layers is not None:
+        kernels = _with_kernels(model, scheme.layers)
+        expectation = replace(expectation, chosen=frozenset(scheme.layers), kernels=kernels)
+        if isinstance(scheme, Learned):
+            expectation = replace(expectation, rest=TYPES_OF_THE_REST[scheme.rest], left_float=scheme.left_float)
+    return expectation
+
+
+def _with_kernels(model: "Model", layers: Iterable[str]) -> frozenset[str]:
+    """Those of the layers that have weights which show in the file; those of BatchNorm are folded away."""
+    from experiments.system.tensorflow import keras
+
+    named = [model.get_layer(name) for name in layers]
+    with_weights = [layer for layer in named if layer.weights]
+    return frozenset(each.name for each in with_weights if not isinstance(each, keras.layers.BatchNormalization))
 
 
 @dataclass(frozen=True)
@@ -68,7 +134,7 @@ def broken(expectation: Expectation, ops: Sequence[Op]) -> tuple[str, ...]:
 
 
 def without_float_ops(expectation: Expectation, found: Sequence[Difference]) -> Expectation:
-    """The promise but for ops that the converter leaves in float; the same where anything else breaks it."""
+    """The expectation but for ops that the converter leaves in float; the same where anything else differs."""
     ops = {(each.layer, each.op) for each in found}
     if expectation.types == "float32" or not all(each.op and each.types in ("float32", UNKNOWN) for each in found):
         return expectation
