@@ -19,7 +19,7 @@ from benchmarks.trajectories import BASELINE, Cell, Piece, stations
 from experiments.dataset import Dataset
 from experiments.runs.configuration import compose_request
 from experiments.runs.pipeline import Experiment
-from experiments.runs.worker import end_with_parent
+from experiments.system.die_with_parent import die_with_parent
 from experiments.training.loop import Fit, Trained
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Bare:
 
 def in_own_process(cells: Sequence[Cell], overrides: Sequence[str], shared: bool) -> Bare:
     """Do the work of all cells in a process of its own, each piece once, or each cell for itself."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=die_with_parent) as pool:
         return pool.submit(_all, cells, overrides, shared).result()
 
 

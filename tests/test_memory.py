@@ -19,7 +19,7 @@ from experiments.dataset.mnist import Mnist
 from experiments.measure import memory
 from experiments.measure.child import ending, run_child
 from experiments.measure.memory import Arena, arena, peak_memory
-from experiments.measure.op_profile import call_only_file, serialize
+from experiments.measure.op_profile import call_only_file
 from experiments.model.article_cnn import ArticleCNN
 from experiments.system.errors import UserError
 from experiments.tflite.conversion import (
@@ -33,6 +33,7 @@ from experiments.tflite.conversion import (
     TFLiteModel,
     convert,
 )
+from experiments.tflite.flatbuffer import one_graph_file, operator_code
 from tests.conftest import ENVIRONMENT
 
 NEGATION = TFLiteModel(call_only_file().content)
@@ -41,15 +42,13 @@ MIB = 1 << 20
 
 def one_op(name: str, constant: npt.NDArray[np.float32] | None = None, values: int = 1) -> TFLiteModel:
     """A file of one op on so many float32 values, and on constants."""
-    builtin = getattr(schema.BuiltinOperator, name)
     tensors = [
         schema.TensorT(name=b"tensor", shape=[1, values], type=schema.TensorType.FLOAT32, buffer=buffer)
         for buffer in ((0, 0) if constant is None else (0, 0, 1))
     ]
     buffers = [schema.BufferT()] + ([] if constant is None else [schema.BufferT(data=constant.view(np.uint8))])
     operator = schema.OperatorT(opcodeIndex=0, inputs=[0] if constant is None else [0, 2], outputs=[1])
-    code = schema.OperatorCodeT(builtinCode=builtin, deprecatedBuiltinCode=min(builtin, 127), version=1)
-    return TFLiteModel(serialize([operator], [code], tensors, buffers, [0]))
+    return TFLiteModel(one_graph_file([operator], [operator_code(name)], tensors, buffers, [0]))
 
 
 def larger(count: int) -> TFLiteModel:

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from experiments.dataset import Images
-from experiments.measure.accuracy import tflite_logits
+from experiments.measure.accuracy import dequantized, quantized, tflite_logits
 from experiments.record.identity import Identity
 from experiments.record.run_record import Data, Setting
 from experiments.system.errors import UserError
 from experiments.tflite.conversion import TFLiteModel
+from experiments.tracking import litert_model
 from experiments.tracking.litert_model import LiteRTModel
 from experiments.tracking.model import data_inputs, write_model
 from experiments.tracking.registry import register
@@ -54,6 +55,15 @@ def test_a_loaded_model_answers_as_the_interpreter_does_bit_for_bit(tmp_path: Pa
     done = subprocess.run(command, cwd=tmp_path, env=bare(tmp_path), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert np.load(tmp_path / "answers.npy").tobytes() == tflite_logits(file, IMAGES, threads=1).tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int8, np.int16])
+def test_the_copy_that_travels_with_a_model_quantizes_as_the_evaluation_does(dtype: Any) -> None:
+    tensor = {"dtype": dtype, "quantization": (0.037, -5)}
+    values = 10 * IMAGES
+    integers = quantized(values, tensor)
+    assert np.array_equal(litert_model._quantized(values, tensor), integers)
+    assert np.array_equal(litert_model._dequantized(integers, tensor), dequantized(integers, tensor))
 
 
 def test_an_int8_interface_is_what_it_says() -> None:

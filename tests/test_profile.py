@@ -21,7 +21,6 @@ from experiments.measure.op_profile import (
     call_only_file,
     cut_out,
     op_profile,
-    serialize,
 )
 from experiments.model import Architecture
 from experiments.model.article_cnn import ArticleCNN
@@ -39,6 +38,7 @@ from experiments.tflite.conversion import (
     TFLiteModel,
     convert,
 )
+from experiments.tflite.flatbuffer import one_graph_file, operator_code
 from experiments.tflite.graph import Op, read_ops
 
 NEGATION = TFLiteModel(call_only_file().content)
@@ -47,11 +47,7 @@ SCHEMES: list[Scheme] = [Float32(), Dynamic(), DynamicInt4(), Float16(), Int8(20
 
 
 def operator(name: str, inputs: list[int], outputs: list[int], code: int) -> tuple[Any, Any]:
-    builtin = getattr(schema.BuiltinOperator, name)
-    return (
-        schema.OperatorT(opcodeIndex=code, inputs=inputs, outputs=outputs),
-        schema.OperatorCodeT(builtinCode=builtin, deprecatedBuiltinCode=builtin, version=1),
-    )
+    return schema.OperatorT(opcodeIndex=code, inputs=inputs, outputs=outputs), operator_code(name)
 
 
 def with_an_op_of_constants() -> TFLiteModel:
@@ -70,7 +66,7 @@ def with_an_op_of_constants() -> TFLiteModel:
         schema.BufferT(data=np.array([2], np.float32).view(np.uint8)),
     ]
     operators, codes = zip(operator("FILL", [1, 2], [3], 0), operator("NEG", [0], [4], 1), strict=True)
-    return TFLiteModel(serialize(operators, codes, tensors, buffers, [0]))
+    return TFLiteModel(one_graph_file(operators, codes, tensors, buffers, [0]))
 
 
 def profiled(model: TFLiteModel, **options: Any) -> Profile:

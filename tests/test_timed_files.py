@@ -11,15 +11,16 @@ from ai_edge_litert import schema_py_generated as schema
 
 from experiments import latency
 from experiments.system.errors import UserError
+from experiments.tflite.flatbuffer import packed, parsed
 from tests.conftest import run
-from tests.tiny import _file, dense_file
+from tests.tiny import dense_file
 
 
 def changed(change: Callable[[Any], None]) -> bytes:
     """A file of one dense layer whose input tensor was changed."""
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(dense_file().content, 0))
+    model = parsed(dense_file().content)
     change(model.subgraphs[0].tensors[0])
-    return _file(model).content
+    return packed(model)
 
 
 def shaped(*shape: int) -> bytes:
@@ -31,11 +32,11 @@ def typed(kind: int) -> bytes:
 
 
 def with_an_op_of_its_own() -> bytes:
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(dense_file().content, 0))
+    model = parsed(dense_file().content)
     (code,) = model.operatorCodes
     code.builtinCode = schema.BuiltinOperator.CUSTOM
     code.deprecatedBuiltinCode, code.customCode = schema.BuiltinOperator.CUSTOM, "OpOfMine"
-    return _file(model).content
+    return packed(model)
 
 
 FILES = {

@@ -2,18 +2,18 @@
 
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from experiments.tflite.conversion import TFLiteModel
+from experiments.tflite.flatbuffer import operator_code, packed, parsed
 
 
 def dense_file(inputs: int = 16, outputs: int = 4, layers: int = 1) -> TFLiteModel:
     """A float file for images of the shape (inputs,): so many dense layers in a row, all but the last as wide."""
     model, graph = schema.ModelT(), schema.SubGraphT()
     model.version, model.subgraphs, model.buffers = 3, [graph], [_buffer()]
-    model.operatorCodes = [_code(schema.BuiltinOperator.FULLY_CONNECTED)]
+    model.operatorCodes = [operator_code("FULLY_CONNECTED")]
     graph.tensors, graph.operators = [_tensor("input", (1, inputs), 0)], []
     rng = np.random.default_rng(0)
     for layer in range(layers):
@@ -23,27 +23,27 @@ def dense_file(inputs: int = 16, outputs: int = 4, layers: int = 1) -> TFLiteMod
         graph.tensors.append(_tensor(f"model/dense_{layer}/MatMul", (1, width), 0))
         graph.operators.append(_dense(len(graph.tensors) - 3, len(graph.tensors) - 2, len(graph.tensors) - 1))
     graph.inputs, graph.outputs = [0], [len(graph.tensors) - 1]
-    return _file(model)
+    return TFLiteModel(packed(model))
 
 
 def product_file(size: int = 64) -> TFLiteModel:
     """A float file that multiplies what two dense layers put out, as attention does."""
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(dense_file(size, size, layers=2).content, 0))
+    model = parsed(dense_file(size, size, layers=2).content)
     graph = model.subgraphs[0]
-    model.operatorCodes.append(_code(schema.BuiltinOperator.BATCH_MATMUL))
+    model.operatorCodes.append(operator_code("BATCH_MATMUL"))
     graph.tensors.append(_tensor("model/attention/MatMul", (1, size), 0))
     product = schema.OperatorT()
     product.opcodeIndex, product.inputs, product.outputs = 1, [2, 4], [len(graph.tensors) - 1]
     graph.operators.append(product)
     graph.outputs = product.outputs
-    return _file(model)
+    return TFLiteModel(packed(model))
 
 
 def int8_interface(file: TFLiteModel) -> TFLiteModel:
     """The same file with an input and an output of int8, a step of which is 1/64 and 1/32."""
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(file.content, 0))
+    model = parsed(file.content)
     graph = model.subgraphs[0]
-    model.operatorCodes += [_code(schema.BuiltinOperator.DEQUANTIZE), _code(schema.BuiltinOperator.QUANTIZE)]
+    model.operatorCodes += [operator_code("DEQUANTIZE"), operator_code("QUANTIZE")]
     inside, outside = (graph.inputs[0], graph.outputs[0]), []
     for place, scale, zero in zip(inside, (1 / 64, 1 / 32), (-20, 3), strict=True):
         tensor = _tensor("int8", graph.tensors[place].shape, 0)
@@ -54,20 +54,7 @@ def int8_interface(file: TFLiteModel) -> TFLiteModel:
     graph.operators.insert(0, _converting(1, outside[0], inside[0]))
     graph.operators.append(_converting(2, inside[1], outside[1]))
     graph.inputs, graph.outputs = outside[:1], outside[1:]
-    return _file(model)
-
-
-def _file(model: Any) -> TFLiteModel:
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return TFLiteModel(bytes(builder.Output()))
-
-
-def _code(operator: int) -> Any:
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = operator
-    code.version = 1
-    return code
+    return TFLiteModel(packed(model))
 
 
 def _buffer(values: Any = None) -> Any:

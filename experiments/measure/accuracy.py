@@ -114,7 +114,10 @@ def input_of(model: TFLiteModel) -> Mapping[str, Any]:
 
 
 def quantize(values: Images, tensor: Mapping[str, Any]) -> npt.NDArray[np.generic]:
-    """Quantize values to the tensor's type: q = round(x / scale) + zero point, saturated."""
+    """Quantize values to the tensor's type: q = round(x / scale) + zero point, saturated.
+
+    tracking/litert_model.py has a copy of this function and of the next, for it is copied into the folders of models.
+    """
     if not np.issubdtype(tensor["dtype"], np.integer):
         return values
     scale, zero = tensor["quantization"]

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from signal import Signals
 
+from experiments.system import die_with_parent
 from experiments.system.errors import UserError
-
-ENTRANCE = Path(__file__).with_name("child_entrance.py")
 
 
 def run_child(script: Path, folder: Path, hear: Callable[[str], None] | None = None) -> None:
@@ -21,7 +20,7 @@ def run_child(script: Path, folder: Path, hear: Callable[[str], None] | None = N
         UserError: the process failed, as native code does that ends the process on a file it cannot run.
     """
     alive, ours = os.pipe()  # closed when this process ends: then nobody waits for what the child finds
-    command = [sys.executable, str(ENTRANCE), str(script), str(folder)]
+    command = [sys.executable, str(die_with_parent.__file__), str(script), str(folder)]
     with tempfile.TemporaryFile() as complaints:
         try:
             code = _listened_to(command, alive, complaints.fileno(), hear)

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.tools.flatbuffer_utils import convert_object_to_bytearray, read_model_from_bytearray
 
 from experiments.dataset import Images
 from experiments.measure.accuracy import quantize
@@ -32,6 +31,7 @@ from experiments.measure.latency import LatencyProtocol, TimedFile, time_files
 from experiments.system.errors import UserError
 from experiments.system.machine import compute_lock
 from experiments.tflite.conversion import TFLiteModel
+from experiments.tflite.flatbuffer import editable, is_constant, one_graph_file, op_name, operator_code
 from experiments.tflite.graph import Op
 
 Inputs = Sequence[npt.NDArray[np.generic]]  # for each input of a file, values (n, ...)
@@ -107,7 +107,7 @@ def _last_line(message: str) -> str:
 
 def cut_out(model: TFLiteModel, ops: Sequence[Op], images: Images) -> tuple[dict[int, TimedFile], dict[int, str]]:
     """Extract each op to a file, by position; also returns remarks on ops that cannot be extracted."""
-    whole = read_model_from_bytearray(bytearray(model.content))
+    whole = editable(model.content)
     graph = whole.subgraphs[0]
     unpacking = _unpacking(whole)
     seen = _values(model, {i for op in ops for i in op.inputs if _computed(whole, i, unpacking)}, images)
@@ -132,24 +132,19 @@ def cut_out(model: TFLiteModel, ops: Sequence[Op], images: Images) -> tuple[dict
 def _unpacking(model: Any) -> dict[int, Any]:
     """Return each DEQUANTIZE op of a constant, by its output tensor."""
     graph = model.subgraphs[0]
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
     return {
         int(operator.outputs[0]): operator
         for operator in graph.operators
-        if codes[operator.opcodeIndex] == schema.BuiltinOperator.DEQUANTIZE and _constant(model, operator.inputs[0])
+        if op_name(model, operator) == "DEQUANTIZE" and is_constant(model, graph.tensors[operator.inputs[0]])
     }
-
-
-def _constant(model: Any, index: int) -> bool:
-    data = model.buffers[model.subgraphs[0].tensors[index].buffer].data
-    return data is not None and len(data) > 0
 
 
 def _computed(model: Any, index: int, unpacking: Collection[int]) -> bool:
     """Whether a tensor is computed by other ops: not a constant, a state, or missing (-1)."""
-    return not (
-        index < 0 or index in unpacking or model.subgraphs[0].tensors[index].isVariable or _constant(model, index)
-    )
+    if index < 0 or index in unpacking:
+        return False
+    tensor = model.subgraphs[0].tensors[index]
+    return not (tensor.isVariable or is_constant(model, tensor))
 
 
 def _values(model: TFLiteModel, wanted: Collection[int], images: Images) -> dict[int, npt.NDArray[np.generic]]:
@@ -179,12 +174,12 @@ def one_op_file(model: Any, operators: Sequence[Any], inputs: Mapping[int, tuple
         tensor = copy(graph.tensors[index])
         tensor.shape = [*inputs.get(index, tensor.shape)]
         tensor.shapeSignature = None
-        tensor.buffer = len(buffers) if _constant(model, index) else 0
+        tensor.buffer = len(buffers) if is_constant(model, graph.tensors[index]) else 0
         if tensor.buffer:
             buffers.append(model.buffers[graph.tensors[index].buffer])
         tensors.append(tensor)
     moved = [_renumber(operator, place) for operator in operators]
-    return serialize(moved, model.operatorCodes, tensors, buffers, [place[i] for i in inputs])
+    return one_graph_file(moved, model.operatorCodes, tensors, buffers, [place[i] for i in inputs])
 
 
 def _renumber(operator: Any, place: Mapping[int, int]) -> Any:
@@ -197,25 +192,9 @@ def _renumber(operator: Any, place: Mapping[int, int]) -> Any:
 
 def call_only_file() -> TimedFile:
     """Build a file that negates one float, to measure the cost of a call."""
-    builtin = schema.BuiltinOperator.NEG
-    code = schema.OperatorCodeT(builtinCode=builtin, deprecatedBuiltinCode=builtin, version=1)
     tensors = [
         schema.TensorT(name=name, shape=[1, 1], type=schema.TensorType.FLOAT32, buffer=0) for name in (b"in", b"out")
     ]
     operator = schema.OperatorT(opcodeIndex=0, inputs=[0], outputs=[1])
-    return TimedFile(serialize([operator], [code], tensors, [schema.BufferT()], [0]), [np.ones((1, 1, 1), np.float32)])
-
-
-def serialize(
-    operators: Sequence[Any],
-    codes: Sequence[Any],
-    tensors: Sequence[Any],
-    buffers: Sequence[Any],
-    inputs: Sequence[int],
-) -> bytes:
-    """Serialize a file of these operators, with the outputs of the last one."""
-    graph = schema.SubGraphT(
-        name=b"cut", tensors=tensors, inputs=inputs, outputs=operators[-1].outputs, operators=operators
-    )
-    model = schema.ModelT(version=3, operatorCodes=codes, subgraphs=[graph], buffers=buffers, description=b"one op")
-    return bytes(convert_object_to_bytearray(model))
+    content = one_graph_file([operator], [operator_code("NEG")], tensors, [schema.BufferT()], [0])
+    return TimedFile(content, [np.ones((1, 1, 1), np.float32)])

@@ -4,7 +4,6 @@ Python's own fork server looks for its starter only when everything is loaded; p
 ends without a word at any other error.
 """
 
-import ctypes
 import os
 import signal
 import sys
@@ -13,7 +12,8 @@ from collections.abc import Callable
 from importlib import import_module
 from types import TracebackType
 
-PR_SET_PDEATHSIG = 1  # from Linux' sys/prctl.h
+from experiments.system.die_with_parent import die_with_parent_by_kernel
+
 # Environment variables: the modules that are to be loaded, and the file for the error that ends the fork server.
 MODULES, LAST_WORDS = "QUANTIZATION_BENCH_MODULES", "QUANTIZATION_BENCH_LAST_WORDS"
 failure: tuple[str, str] | None = None  # why a module could not be loaded, in one line and as a traceback
@@ -45,7 +45,6 @@ def _keep(path: str) -> Callable[..., None]:
 if modules := os.environ.pop(MODULES, ""):  # only in the fork server
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked until it could be ignored
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent_by_kernel()
     sys.excepthook = _keep(os.environ.pop(LAST_WORDS))
     load(modules.split())

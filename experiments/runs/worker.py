@@ -18,17 +18,17 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
-from multiprocessing import connection, forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess, current_process
 from multiprocessing.util import Finalize
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from experiments.record.identity import Identity
 from experiments.record.run_record import RunRecord
 from experiments.runs import fork_server
 from experiments.runs.pipeline import Experiment
+from experiments.system.die_with_parent import die_with_parent
 from experiments.system.disk import NO_SPACE, explain_os_error
 from experiments.system.errors import UserError, first_line
 from experiments.system.locks import remove_dead_names
@@ -261,7 +261,7 @@ def _outcome(request: bytes, tell: Callable[[Identity], None]) -> RunRecord | Fa
     from experiments.system.tensorflow import use_threads
 
     try:
-        end_with_parent()
+        die_with_parent()
         experiment, only_check = pickle.loads(request)
         use_threads(experiment.threads)
         if not only_check:
@@ -270,16 +270,6 @@ def _outcome(request: bytes, tell: Callable[[Identity], None]) -> RunRecord | Fa
     except Exception as error:  # noqa: BLE001  # any error is sent to the process that records the runs
         return Failure.of(error)
     return None
-
-
-def end_with_parent() -> None:
-    """Kill this process when its parent dies, so that it does not keep locks and cores."""
-    Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
-
-
-def _end_with(parent: Any) -> None:
-    connection.wait([parent.sentinel])
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _explain_crash(exit_code: int | None, last_words: str) -> Failure:

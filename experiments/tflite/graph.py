@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from ai_edge_litert import schema_py_generated as schema
 
 from experiments.system.errors import UserError, first_line
+from experiments.tflite.flatbuffer import is_constant, op_name, parsed, type_name
 
 Arithmetic = Literal["integer", "hybrid", "float"]
 
@@ -43,12 +43,6 @@ VALUES_AT = {"TRANSPOSE_CONV": 2, "SELECT": 1, "SELECT_V2": 1}
 LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 LSTM_KERNELS = slice(1, 9)  # of its inputs: four for the values, four for the state
 
-OP_NAMES: dict[int, str] = {
-    value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")
-}
-_TYPE_NAMES: dict[int, str] = {
-    value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")
-}
 _TYPE_BITS = {"INT2": 2, "INT4": 4, "INT8": 8, "UINT8": 8, "BOOL": 8, "INT16": 16, "FLOAT16": 16, "INT64": 64}
 
 
@@ -117,7 +111,7 @@ class Coverage:
 
 def read_ops(content: bytes, layers: Sequence[str]) -> tuple[Op, ...]:
     """The ops of a TFLite file in execution order; `layers` are the names of the Keras model's layers, in its order."""
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    model = parsed(content)
     graph = model.subgraphs[0]
     known = frozenset(layers)
     ops = [_op(model, graph, index, known) for index in range(len(graph.operators))]
@@ -143,8 +137,8 @@ def _named_by_place(ops: Sequence[Op], outputs: set[int], layers: Sequence[str])
 
 def interface(content: bytes) -> tuple[str, str]:
     """The types of what a file takes and of what it gives."""
-    graph = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0)).subgraphs[0]
-    return _type(graph.tensors[graph.inputs[0]]), _type(graph.tensors[graph.outputs[0]])
+    graph = parsed(content).subgraphs[0]
+    return type_name(graph.tensors[graph.inputs[0]]), type_name(graph.tensors[graph.outputs[0]])
 
 
 def input_details(content: bytes) -> Mapping[str, Any]:
@@ -156,7 +150,7 @@ def input_details(content: bytes) -> Mapping[str, Any]:
     if content[4:8] != b"TFL3":
         raise UserError("This is no TFLite file: bytes 4 to 8 of one read TFL3.")
     try:
-        graph = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0)).subgraphs[0]
+        graph = parsed(content).subgraphs[0]
     except (struct.error, IndexError, TypeError, ValueError, MemoryError) as error:  # its offsets lead nowhere
         raise UserError(f"The TFLite file is damaged ({first_line(error)}).") from error
     if len(graph.inputs) != 1:
@@ -166,25 +160,25 @@ def input_details(content: bytes) -> Mapping[str, Any]:
         (float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])) if _scales(tensor) else (0.0, 0)
     )
     try:
-        dtype = np.dtype(_type(tensor)).type
+        dtype = np.dtype(type_name(tensor)).type
     except TypeError as error:  # string, resource, variant: none that NumPy has
-        raise UserError(f"The file takes {_type(tensor)} values; one that takes images takes numbers.") from error
+        raise UserError(f"The file takes {type_name(tensor)} values; one that takes images takes numbers.") from error
     shape = () if tensor.shape is None else tensor.shape
     return {"shape": tuple(int(n) for n in shape), "dtype": dtype, "quantization": scale}
 
 
 def output_levels(content: bytes) -> npt.NDArray[np.float64]:
     """Every value that the file's output can take, in rising order; empty where a float op makes it."""
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    model = parsed(content)
     graph = model.subgraphs[0]
     output = graph.outputs[0]
     for operator in graph.operators:
-        if operator.outputs[0] == output and _op_name(model.operatorCodes[operator.opcodeIndex]) == "DEQUANTIZE":
+        if operator.outputs[0] == output and op_name(model, operator) == "DEQUANTIZE":
             output = operator.inputs[0]
     tensor = graph.tensors[output]
-    if _type(tensor) not in ("int8", "int16"):
+    if type_name(tensor) not in ("int8", "int16"):
         return np.empty(0)
-    stored = np.iinfo(_type(tensor))
+    stored = np.iinfo(type_name(tensor))
     steps = np.arange(stored.min, stored.max + 1) - int(tensor.quantization.zeroPoint[0])
     return np.asarray(steps * float(tensor.quantization.scale[0]), np.float64)
 
@@ -241,37 +235,31 @@ def _share(part: int, whole: int) -> float:
 
 def _op(model: Any, graph: Any, index: int, layers: Collection[str]) -> Op:
     operator = graph.operators[index]
-    name = _op_name(model.operatorCodes[operator.opcodeIndex])
+    name = op_name(model, operator)
     inputs = [graph.tensors[i] if i >= 0 else None for i in operator.inputs]
     output = graph.tensors[operator.outputs[0]]
     kernels = _kernels(name, inputs, model, graph)
     kernel = kernels[0] if kernels else None
     values = inputs[VALUES_AT.get(name, 0)]
     count = sum(_size(one.shape) for one in kernels)
-    kernel_type = max((_type(one) for one in kernels), key=_bits, default="")
+    kernel_type = max((type_name(one) for one in kernels), key=_bits, default="")
     contents = [_content(one, model, name) for one in kernels]
     return Op(
         index=index,
         op=name,
         layer=_layer([*([kernel] if kernel is not None else []), output], layers),
-        input_type=_type(values),
+        input_type=type_name(values),
         weights_type=kernel_type,
-        output_type=_type(output),
+        output_type=type_name(output),
         per_channel=kernel is not None and _scales(kernel) > 1,
         weights=count,
-        weights_bytes=-(-sum(_size(one.shape) * _bits(_type(one)) for one in kernels) // 8),
+        weights_bytes=-(-sum(_size(one.shape) * _bits(type_name(one)) for one in kernels) // 8),
         macs=_macs(name, kernels, values, output),
         sparsity=_sparsity(contents),
         clusters=max(map(_clusters, contents), default=0),
         inputs=tuple(int(i) for i in operator.inputs if i >= 0),
         outputs=tuple(int(i) for i in operator.outputs),
     )
-
-
-def _op_name(code: Any) -> str:
-    # Codes above 127 stand in the newer field only; the other one then holds a placeholder.
-    number = max(code.builtinCode, code.deprecatedBuiltinCode)
-    return OP_NAMES[number] if number != schema.BuiltinOperator.CUSTOM else str(code.customCode, "utf-8")
 
 
 def _kernels(name: str, inputs: Sequence[Any], model: Any, graph: Any) -> list[Any]:
@@ -287,14 +275,9 @@ def _kernels(name: str, inputs: Sequence[Any], model: Any, graph: Any) -> list[A
 def _stored(tensor: Any, model: Any, graph: Any) -> Any | None:
     for operator in graph.operators:
         packed = graph.tensors[operator.inputs[0]]
-        if graph.tensors[operator.outputs[0]] is tensor and _type(packed) == "float16":
+        if graph.tensors[operator.outputs[0]] is tensor and type_name(packed) == "float16":
             return packed
-    held = model.buffers[tensor.buffer].data
-    return tensor if held is not None and len(held) else None
-
-
-def _type(tensor: Any) -> str:
-    return _TYPE_NAMES[tensor.type].lower()
+    return tensor if is_constant(model, tensor) else None
 
 
 def _scales(tensor: Any) -> int:
@@ -303,16 +286,15 @@ def _scales(tensor: Any) -> int:
 
 def _content(kernel: Any | None, model: Any, op: str) -> npt.NDArray[np.generic]:
     """The weights as they are stored, one row for each output channel; empty where they are computed."""
-    held = model.buffers[kernel.buffer].data if kernel is not None else None
-    if kernel is None or held is None or not len(held):
+    if kernel is None or not is_constant(model, kernel):
         return np.empty((0, 0), np.int8)
-    stored = np.asarray(held, np.uint8)
+    stored = np.asarray(model.buffers[kernel.buffer].data, np.uint8)
     values: npt.NDArray[np.generic]
-    if _type(kernel) == "int4":  # two in a byte, the lower half first
+    if type_name(kernel) == "int4":  # two in a byte, the lower half first
         halves = np.stack([stored & 15, stored >> 4], axis=1).ravel()[: _size(kernel.shape)]
         values = np.where(halves > 7, halves.astype(np.int8) - 16, halves).astype(np.int8)
     else:
-        values = stored.view(_type(kernel))
+        values = stored.view(type_name(kernel))
     if op in CHANNELS_LAST:
         return values.reshape(-1, kernel.shape[-1]).T
     return values.reshape(kernel.shape[0], -1)

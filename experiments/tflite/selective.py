@@ -17,21 +17,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.tools.flatbuffer_utils import (
-    convert_object_to_bytearray,
-    get_builtin_code_from_operator_code,
-    read_model_from_bytearray,
-)
 
 from experiments.system.errors import UserError
-from experiments.tflite.graph import OP_NAMES, SCALE_KEEPING, VALUE_KEEPING, Op, idle_conversions, read_ops
+from experiments.tflite.flatbuffer import (
+    editable,
+    is_constant,
+    is_quantized,
+    name_of_code,
+    op_name,
+    operator_code,
+    packed,
+)
+from experiments.tflite.graph import SCALE_KEEPING, VALUE_KEEPING, Op, idle_conversions, read_ops
 
 OpKey = tuple[str, str]  # the layer an op came from, and what it is
 Bytes = npt.NDArray[np.uint8]
 Held = list[Bytes | None]  # by the inputs of an op: the content of constants, None for values that are computed
-
-# The least version of the op that knows int8.
-VERSIONS = {schema.BuiltinOperator.QUANTIZE: 1, schema.BuiltinOperator.DEQUANTIZE: 2}
 
 
 def surplus(ops: Collection[Op], spared: Collection[str]) -> list[Op]:
@@ -89,7 +90,7 @@ def put_back_to_float(content: bytes, constants: Mapping[int, Held], half: Colle
 
     Those at the positions `half` have float constants already.
     """
-    model = read_model_from_bytearray(content)
+    model = editable(content)
     graph = model.subgraphs[0]
     in_float: dict[int, Held] = {**constants, **{i: [None] * len(graph.operators[i].inputs) for i in half}}
     in_float |= {i: [None] * len(graph.operators[i].inputs) for i in _between_floats(model, graph, in_float)}
@@ -105,11 +106,11 @@ def put_back_to_float(content: bytes, constants: Mapping[int, Held], half: Colle
         return len(graph.tensors) - 1
 
     def as_float(index: int, constant: Bytes | None = None) -> int:
-        if index < 0 or not _is_quantized(graph.tensors[index]):
+        if index < 0 or not is_quantized(graph.tensors[index]):
             return index
         if index in floats:
             return floats[index]
-        if model.buffers[graph.tensors[index].buffer].data is not None:
+        if is_constant(model, graph.tensors[index]):
             model.buffers.append(schema.BufferT(data=constant))
             floats[index] = add_tensor(index, len(model.buffers) - 1)
         else:
@@ -145,7 +146,7 @@ def put_back_to_float(content: bytes, constants: Mapping[int, Held], half: Colle
             write(conversions.pop(index))
     graph.operators = _without_idle_quantize(model, graph, operators)
     _drop_unused(model)
-    return bytes(convert_object_to_bytearray(model))
+    return packed(model)
 
 
 def without_detours(content: bytes) -> bytes:
@@ -156,7 +157,7 @@ def without_detours(content: bytes) -> bytes:
     idle = idle_conversions(read_ops(content, ()))
     if not idle:
         return content
-    model = read_model_from_bytearray(bytearray(content))
+    model = editable(content)
     graph = model.subgraphs[0]
     for last in [graph.operators[op.index] for op in idle]:
         source = _Before(model, "QUANTIZE" if _is_dequantize(model, last) else "DEQUANTIZE").twin(last.inputs[0])
@@ -164,7 +165,7 @@ def without_detours(content: bytes) -> bytes:
             _read_instead(model, last, source)
     _drop_unread(graph)
     _drop_unused(model)
-    return bytes(convert_object_to_bytearray(model))
+    return packed(model)
 
 
 class _Before:
@@ -180,7 +181,7 @@ class _Before:
         operator = self._makers.get(int(index))
         if operator is None or index in self._twins:
             return self._twins.get(index)
-        name = _name(self._model, operator)
+        name = op_name(self._model, operator)
         if name == self._undone and _is_float(self._graph.tensors[operator.inputs[0]]) == (name == "QUANTIZE"):
             return int(operator.inputs[0])
         if name == "QUANTIZE":  # from one scale to another
@@ -225,7 +226,7 @@ def _read_instead(model: Any, last: Any, source: int) -> None:
 
 
 def _same_scale(one: Any, other: Any) -> bool:
-    if not (_is_quantized(one) and _is_quantized(other)):
+    if not (is_quantized(one) and is_quantized(other)):
         return True
     a, b = one.quantization, other.quantization
     return bool(np.array_equal(a.scale, b.scale) and np.array_equal(a.zeroPoint, b.zeroPoint))
@@ -251,7 +252,7 @@ def _drop_unread(graph: Any) -> None:
 
 def float_constants(content: bytes, ops: Collection[Op]) -> dict[OpKey, list[Held]]:
     """What the inputs of a file's ops hold; of several alike in a layer, in their order."""
-    model = read_model_from_bytearray(content)
+    model = editable(content)
     graph = model.subgraphs[0]
     held = [model.buffers[tensor.buffer].data for tensor in graph.tensors]
     found: dict[OpKey, list[Held]] = {}
@@ -262,12 +263,11 @@ def float_constants(content: bytes, ops: Collection[Op]) -> dict[OpKey, list[Hel
 
 
 def _is_dequantize(model: Any, operator: Any) -> bool:
-    return _builtin(model, operator) == int(schema.BuiltinOperator.DEQUANTIZE)
+    return op_name(model, operator) == "DEQUANTIZE"
 
 
 def _is_quantize_of_floats(model: Any, graph: Any, operator: Any) -> bool:
-    is_quantize = _builtin(model, operator) == int(schema.BuiltinOperator.QUANTIZE)
-    return is_quantize and bool(graph.tensors[operator.inputs[0]].type == schema.TensorType.FLOAT32)
+    return op_name(model, operator) == "QUANTIZE" and _is_float(graph.tensors[operator.inputs[0]])
 
 
 def _between_floats(model: Any, graph: Any, in_float: Collection[int]) -> set[int]:
@@ -291,17 +291,13 @@ def _behind_floats(model: Any, graph: Any, in_float: Collection[int]) -> list[in
     made_in_float = {i for position in in_float for i in graph.operators[position].outputs}
     behind = []
     for position, operator in enumerate(graph.operators):
-        values = [i for i in operator.inputs if i >= 0 and _is_quantized(graph.tensors[i])]
-        hands_on = _name(model, operator) in VALUE_KEEPING and values and made_in_float.issuperset(values)
+        values = [i for i in operator.inputs if i >= 0 and is_quantized(graph.tensors[i])]
+        hands_on = op_name(model, operator) in VALUE_KEEPING and values and made_in_float.issuperset(values)
         if hands_on:
             behind.append(position)
         if hands_on or _is_quantize_of_floats(model, graph, operator):
             made_in_float |= set(operator.outputs)
     return behind
-
-
-def _is_quantized(tensor: Any) -> bool:
-    return tensor.quantization is not None and tensor.quantization.scale is not None
 
 
 def _without_idle_quantize(model: Any, graph: Any, operators: Sequence[Any]) -> list[Any]:
@@ -314,24 +310,13 @@ def _without_idle_quantize(model: Any, graph: Any, operators: Sequence[Any]) -> 
     ]
 
 
-def _name(model: Any, operator: Any) -> str:
-    return OP_NAMES[_builtin(model, operator)]
-
-
-def _builtin(model: Any, operator: Any) -> int:
-    return int(get_builtin_code_from_operator_code(model.operatorCodes[operator.opcodeIndex]))
-
-
 def _conversion(model: Any, name: str, source: int, target: int) -> Any:
     """A QUANTIZE or DEQUANTIZE from one tensor to another."""
-    builtin = getattr(schema.BuiltinOperator, name)
-    codes = [get_builtin_code_from_operator_code(code) for code in model.operatorCodes]
-    if builtin not in codes:
-        model.operatorCodes.append(
-            schema.OperatorCodeT(builtinCode=builtin, deprecatedBuiltinCode=builtin, version=VERSIONS[builtin])
-        )
-        codes.append(builtin)
-    return schema.OperatorT(opcodeIndex=codes.index(builtin), inputs=[source], outputs=[target])
+    names = [name_of_code(code) for code in model.operatorCodes]
+    if name not in names:
+        model.operatorCodes.append(operator_code(name))
+        names.append(name)
+    return schema.OperatorT(opcodeIndex=names.index(name), inputs=[source], outputs=[target])
 
 
 def _drop_unused(model: Any) -> None:

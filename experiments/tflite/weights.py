@@ -7,6 +7,7 @@ from contextlib import redirect_stdout
 from typing import Literal
 
 from experiments.system.silence import native_stderr_silenced
+from experiments.tflite.flatbuffer import parsed
 from experiments.tflite.graph import read_ops
 
 Weights = Literal["int8", "int4", "float16"]
@@ -41,8 +42,6 @@ def requantized(content: bytes, weights: Weights) -> bytes:
 
 def _outputs_of_float_ops(content: bytes) -> list[str]:
     """Names of the tensors that float ops with weights make."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    graph = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0)).subgraphs[0]
+    graph = parsed(content).subgraphs[0]
     float_ops = [op for op in read_ops(content, ()) if op.weights and op.arithmetic == "float"]
     return [str(graph.tensors[op.outputs[0]].name, "utf-8") for op in float_ops]

@@ -62,6 +62,7 @@ def _load_interpreter(path: str) -> Interpreter:
     return interpreter
 
 
+# These two are those of measure/accuracy.py, which is not there where this file is.
 def _quantized(values: npt.NDArray[np.float32], tensor: dict[str, Any]) -> npt.NDArray[np.generic]:
     """Quantize values to the tensor's type: q = round(x / scale) + zero point, saturated."""
     if not np.issubdtype(tensor["dtype"], np.integer):
