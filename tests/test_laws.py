@@ -19,6 +19,7 @@ HEAVY = {
     "strategy.annotation",
     "system.tensorflow",
     "quantization.annotation",
+    "quantization.schemes",
     "quantization.compression",
     "quantization.rewritten",
 }
