@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.dataset import Images
-from experiments.measure.accuracy import dequantized, quantized, tflite_logits
+from experiments.measure.accuracy import dequantize, quantize, tflite_logits
 from experiments.record.identity import Identity
 from experiments.record.run_record import Data, Setting
 from experiments.system.errors import UserError
@@ -61,9 +61,9 @@ def test_a_loaded_model_answers_as_the_interpreter_does_bit_for_bit(tmp_path: Pa
 def test_the_copy_that_travels_with_a_model_quantizes_as_the_evaluation_does(dtype: Any) -> None:
     tensor = {"dtype": dtype, "quantization": (0.037, -5)}
     values = 10 * IMAGES
-    integers = quantized(values, tensor)
+    integers = quantize(values, tensor)
     assert np.array_equal(litert_model._quantized(values, tensor), integers)
-    assert np.array_equal(litert_model._dequantized(integers, tensor), dequantized(integers, tensor))
+    assert np.array_equal(litert_model._dequantized(integers, tensor), dequantize(integers, tensor))
 
 
 def test_an_int8_interface_is_what_it_says() -> None:
