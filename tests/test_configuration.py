@@ -29,7 +29,7 @@ def test_threads_are_asked_for_only_where_somebody_does(overrides: list[str], th
             "model.path: requires model=keras_file; the option chosen here does not have it",
         ),
         (["training.learning_rate=inf"], "training.learning_rate=inf: input should be a finite number"),
-        (["tracking.uri=postgres://me:secret@host/db"], r"tracking.uri=postgres://\*\*\*@host/db: give"),
+        (["tracking.uri=postgres://me:secret@host/db"], r"tracking.uri=postgres://\*\*\*@host/db: requires"),
         (["training=5"], "training"),
         (["epochs=${nothing}"], "nothing"),
         (["strategy=[qat"], r"strategy=\[qat: cannot be parsed as KEY=VALUE"),
