@@ -122,7 +122,7 @@ def test_a_configuration_that_is_none_is_damage(tmp_path: Path, text: str, endin
         path = save(text, tmp_path / f"model{ending}")
     except UnicodeEncodeError:
         pytest.skip("cannot be written in this format")
-    with pytest.raises(UserError, match=r"model\.path=.*(damaged|nested|no object|configuration)"):
+    with pytest.raises(UserError, match=r"model\.path=.*(damaged|nested|not an object|configuration)"):
         inspect(path)
 
 

@@ -192,8 +192,8 @@ def test_a_fork_server_that_is_killed_while_it_loads_is_told(tmp_path: Path) -> 
 
 def test_a_limit_of_the_shell_on_memory_is_told_where_a_process_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resource.getrlimit", lambda _: (2**31, 2**31))
-    assert "no more than 2.0 GiB of memory here" in isolation._explain_crash(1, "").reason
-    assert "no more than 2.0 GiB of memory here" in isolation.Failure.of(MemoryError()).reason
+    assert "limits each process to 2.0 GiB of memory" in isolation._explain_crash(1, "").reason
+    assert "limits each process to 2.0 GiB of memory" in isolation.Failure.of(MemoryError()).reason
 
 
 def test_where_no_shell_limits_memory_nothing_is_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
