@@ -20,11 +20,13 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_aware
 )
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
 
+from experiments.dataset import Images
 from experiments.model.copies import copied, is_wrapper, kinds_known, nodes_of, take_over_state, unwrapped
 from experiments.quantization.replaced import replaced
 from experiments.quantization.schemes import quantization_aware
 from experiments.quantization.selection import Layer, select
 from experiments.system.errors import UserError, first_line
+from experiments.system.progress import say
 from experiments.tflite.expectation import Difference
 
 if TYPE_CHECKING:
@@ -212,6 +214,40 @@ def annotated(model: "Model", names: Collection[str]) -> "Model":
         quantized = quantization_aware(copy, model)
     take_over_state(quantized, model)
     return quantized
+
+
+def start_ranges(quantized: "Model", model: "Model", images: Images) -> None:
+    """Start the ranges of activations at the values that these images cause, where the usual start loses the input.
+
+    TFMOT starts them at -6 and 6, in steps of 0.05, and moves them by a thousandth a training step. Where activations
+    are much smaller than a step, as behind an input that is scaled twice, all become zero: every image gets one output,
+    and gradients overflow. Anywhere else the model stays as it was.
+    """
+    before = quantized.get_weights()
+    fit_weight_ranges(quantized)
+    _set_ranges(quantized, images, quantizers.AllValuesQuantizer)  # both as the first training step does
+    if not _is_constant(quantized(images, training=False)) or _is_constant(model(images, training=False)):
+        quantized.set_weights(before)
+        return
+    _set_ranges(quantized, images, quantizers.MovingAverageQuantizer)
+    say("  ranges start at the values of training images, for between -6 and 6 every image gives the same output")
+
+
+def _set_ranges(quantized: "Model", images: Images, kind: type) -> None:
+    """Give the quantizers of a kind the ranges of the values that images cause in float."""
+
+    def remember(_self: Any, values: Tensor, _training: Any, weights: Mapping[str, Any], **_: Any) -> Tensor:
+        weights["min_var"].assign(tf.minimum(0.0, tf.reduce_min(values)))
+        weights["max_var"].assign(tf.maximum(0.0, tf.reduce_max(values)))
+        return values
+
+    with fake_quantization_off(), replaced(kind, "__call__", remember):
+        quantized(images, training=False)
+
+
+def _is_constant(outputs: Tensor) -> bool:
+    """Whether a model gives the same output for each of several images."""
+    return len(outputs) > 1 and bool(tf.reduce_all(outputs == outputs[:1]))
 
 
 def fit_weight_ranges(quantized: "Model") -> None:

@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass as option
 
 from experiments.model.copies import copied
-from experiments.quantization.checked import checked
+from experiments.quantization.checked import IMAGES, checked
 from experiments.system.options import OPTION
 from experiments.tflite.conversion import (
     Calibration,
@@ -147,7 +147,11 @@ class QuantizationAware(Strategy):
 
     def apply(self, scheme: Scheme, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The layers of the scheme, trained quantization-aware."""
-        return fit(checked(_annotated(scheme, model), model, calibration))
+        from experiments.quantization.annotation import start_ranges
+
+        copy = checked(_annotated(scheme, model), model, calibration)
+        start_ranges(copy, model, calibration(IMAGES))
+        return fit(copy)
 
     def untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
         """The annotated model."""
