@@ -109,9 +109,9 @@ class WithoutRegistry:
 @pytest.mark.parametrize(
     ("run", "name", "said"),
     [
-        (run_with("m-1"), "a/b", "--register a/b: a name has one or more characters, and none of"),
-        (run_with(), "good", "run a run has no MLflow model"),
-        (run_with("m-1"), "good", "refused by MLflow .no such endpoint.. It takes a run whose model was not deleted"),
+        (run_with("m-1"), "a/b", "--register a/b: requires a name without the characters"),
+        (run_with(), "good", "run a run of an earlier version has no MLflow model"),
+        (run_with("m-1"), "good", "rejected by MLflow .no such endpoint.. It requires a run whose model was not deleted"),
     ],
 )
 def test_what_cannot_be_registered_is_one_message(run: Any, name: str, said: str) -> None:
