@@ -115,7 +115,7 @@ def test_tfmot_s_functions_are_not_rewritten_again_by_each_run_of_a_sweep() -> N
 @pytest.mark.parametrize(
     ("way", "said"),
     [
-        ("SIGSEGV", "crashed with SIGSEGV in native code, in built (pipeline.py"),
+        ("SIGSEGV", "crashed with SIGSEGV in native code, in built (runs/pipeline.py"),
         ("SIGABRT", "crashed with SIGABRT in native code"),
         ("SIGKILL", "was killed, probably because memory ran out"),
         ("exit", "ended with exit code 7"),
@@ -179,14 +179,14 @@ def in_a_fresh_process(code: str, folder: Path, **environment: str) -> str:
 def test_a_module_that_cannot_be_loaded_for_all_runs_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken_module.py").write_text("raise ValueError('a broken installation')\n")
     path = f"{ENVIRONMENT['PYTHONPATH']}{os.pathsep}{tmp_path}"
-    said = in_a_fresh_process("isolation.load_ahead(['broken_module'])\ntried()", tmp_path, PYTHONPATH=path)
+    said = in_a_fresh_process("isolation.preload(['broken_module'])\ntried()", tmp_path, PYTHONPATH=path)
     assert said == "broken_module cannot be imported (ValueError: a broken installation)"
 
 
 def test_a_fork_server_that_is_killed_while_it_loads_is_told(tmp_path: Path) -> None:
     (tmp_path / "deadly_module.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     path = f"{ENVIRONMENT['PYTHONPATH']}{os.pathsep}{tmp_path}"
-    said = in_a_fresh_process("isolation.load_ahead(['deadly_module'])\ntried()", tmp_path, PYTHONPATH=path)
+    said = in_a_fresh_process("isolation.preload(['deadly_module'])\ntried()", tmp_path, PYTHONPATH=path)
     assert said == ("The process that loads TensorFlow for all runs was killed, probably because memory ran out.")
 
 

@@ -110,7 +110,7 @@ def test_ray_runs_every_job_and_the_table_is_in_their_order(folder: Path) -> Non
     [
         pytest.param(
             ["hydra/launcher=ray", "hydra.launcher.ray.init.address=127.0.0.1:9"],
-            "hydra.launcher.ray.init.address=127.0.0.1:9: no Ray cluster answers there",
+            "hydra.launcher.ray.init.address=127.0.0.1:9: no Ray cluster answers at this address",
             marks=needs_ray,
         ),
         (["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0: requires the number of jobs"),

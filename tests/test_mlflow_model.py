@@ -111,7 +111,11 @@ class WithoutRegistry:
     [
         (run_with("m-1"), "a/b", "--register a/b: requires a name without the characters"),
         (run_with(), "good", "run a run of an earlier version has no MLflow model"),
-        (run_with("m-1"), "good", "rejected by MLflow .no such endpoint.. It requires a run whose model was not deleted"),
+        (
+            run_with("m-1"),
+            "good",
+            "rejected by MLflow .no such endpoint.. It requires a run whose model was not deleted",
+        ),
     ],
 )
 def test_what_cannot_be_registered_is_one_message(run: Any, name: str, said: str) -> None:

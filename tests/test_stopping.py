@@ -100,7 +100,7 @@ def file_in(pattern: str) -> Callable[[Path], bool]:
 # When the signal is sent: as soon as this is so, and so many seconds later.
 MOMENTS: dict[str, tuple[Callable[[Path], bool], float]] = {
     "imports": (lambda folder: any("pydantic_core" in maps_of(process) for process in children_of(folder)), 0.0),
-    "store": (text_in_log("making"), 0.5),
+    "store": (text_in_log("creating"), 0.5),
     "fork server": (file_in("tmp/*/fork-*/listener-*"), 0.1),
     "store commits": (file_in("mlflow.db"), 0.05),
     "training": (file_in("cache/training/*"), 0.0),

@@ -25,7 +25,9 @@ COMMANDS = {
 
 def done(folder: Path, before: str, command: str) -> subprocess.CompletedProcess[bytes]:
     script = f"{before}; exec {sys.executable} -m {command}"
-    return subprocess.run(["bash", "-c", script], cwd=folder, env=ENVIRONMENT, capture_output=True, check=False)
+    # Streams are buffered, as a user's are.
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(["bash", "-c", script], cwd=folder, env=environment, capture_output=True, check=False)
 
 
 @pytest.mark.parametrize(

@@ -177,14 +177,14 @@ def test_a_trial_is_made_once_for_a_model_and_a_strategy(tmp_path: Path, monkeyp
     assert again == first == list(tried(strategy, scheme, model, images))
 
 
-def of_all_brightness() -> Images:
-    return images(8) * np.linspace(0.1, 4, 8, dtype=np.float32)[:, None, None, None]
+def of_all_brightness(most: float = 4.0) -> Images:
+    return images(8) * np.linspace(0.02 * most, most, 8, dtype=np.float32)[:, None, None, None]
 
 
 def test_images_that_the_first_ranges_would_make_alike_are_told_apart_before_training() -> None:
     from experiments.quantization.annotation import annotated_whole, start_ranges
 
-    model, scaled_twice = model_of(lambda layers, x: x), of_all_brightness() / 255**2
+    model, scaled_twice = model_of(lambda layers, x: x), of_all_brightness(most=4 / 255**2)
     quantized = annotated_whole(model)
     start_ranges(quantized, model, scaled_twice)
     assert np.ptp(quantized(scaled_twice, training=False), axis=0).max() > 0

@@ -101,7 +101,8 @@ class Strategy(ABC):
 
     def expectation(self, model: "Model") -> Expectation:
         """What the file is judged by; it follows from the scheme, and nothing obeys it."""
-        return expected(self.scheme(model), model, self.compression(model))
+        compression = self.compression(model)  # first: what cannot be compressed is refused for that
+        return expected(self.scheme(model), model, compression)
 
     def untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
         """The model to convert as it is before any training, for the trial; None: no trial.

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
+from typing import TextIO
 
 from experiments.system.escaping import escape_control
 
@@ -58,7 +59,19 @@ def print_error(message: str) -> None:
     """Print one line on standard error; if that fails, only the exit code reports the error."""
     with suppress(OSError):
         sys.stderr.write(f"{message}\n")
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        _discard_unwritable(stream)
+
+
+def _discard_unwritable(stream: TextIO) -> None:
+    """Discard what a stream cannot write: Python would try again at exit, and then end with its own exit code."""
+    try:
+        stream.flush()
+    except OSError:
+        with suppress(OSError, ValueError):  # ValueError: the stream is not a file
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
 
 
 def redacted(text: str) -> str:
