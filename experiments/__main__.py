@@ -33,7 +33,7 @@ def main() -> None:
                 print_error(f"{name}: {PROGRAM} has no such command. {suggestion(name, COMMANDS)}")
                 sys.exit(2)
     except KeyboardInterrupt:  # commands handle it themselves, once they are imported
-        print_error("stopped.")
+        print_error("interrupted.")
         sys.exit(130)
 
 

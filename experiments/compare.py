@@ -27,7 +27,7 @@ import pandas as pd
 
 from experiments.comparison.compared import MARGIN, Comparison, compared
 from experiments.comparison.files import ENDINGS, FORMS, Form, form_of, written
-from experiments.comparison.gates import Decision, decide, requirement, told
+from experiments.comparison.gates import Decision, decide, decision_lines, requirement
 from experiments.comparison.loading import load, loaded, show_comparison
 from experiments.comparison.pairs import show_pairs
 from experiments.comparison.query import in_order, matrix, only, where
@@ -190,7 +190,7 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
     if options.seeds_csv:
         written(comparison.table, options.seeds_csv, FORMS["csv"])
     _illustrate(store, comparison, options)
-    for line in [*(told(decision, *_objective(options)) if decision else []), *verdict]:
+    for line in [*(decision_lines(decision, *_objective(options)) if decision else []), *verdict]:
         say(line)
     if decision and decision.chosen is None:
         sys.exit(3)
@@ -287,7 +287,7 @@ def _objective(options: argparse.Namespace) -> tuple[str, bool]:
 def _register(store: Store, decision: Decision, options: argparse.Namespace) -> None:
     """Register the model of the run to ship, with the reasons in its description, and print how to load it."""
     assert decision.chosen is not None
-    lines = [*(f"required: {text}" for text in options.require), *told(decision, *_objective(options))]
+    lines = [*(f"required: {text}" for text in options.require), *decision_lines(decision, *_objective(options))]
     version = store.register(
         decision.chosen["run_id"], options.register, "\n".join(f"- {markdown_text(line)}" for line in lines)
     )

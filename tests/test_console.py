@@ -89,7 +89,7 @@ def test_ctrl_c_while_a_command_is_imported_is_one_line(
     monkeypatch.setattr("experiments.__main__.import_module", interrupted)
     with pytest.raises(SystemExit) as ended:
         main()
-    assert (ended.value.code, capsys.readouterr().err) == (130, "stopped.\n")
+    assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted.\n")
 
 
 def test_every_command_can_be_started_by_its_module_as_well() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.comparison.columns import frame
-from experiments.comparison.gates import Decision, decide, requirement, told
+from experiments.comparison.gates import Decision, decide, decision_lines, requirement
 from experiments.comparison.query import in_order, matrix, only, where
 from experiments.statistics.estimates import proportion
 from experiments.system.errors import UserError
@@ -51,7 +51,10 @@ def test_one_run_is_judged_by_its_interval_alone_and_of_many_all_together() -> N
     assert shipped(barely[:1], "tflite_accuracy >= 0.98").chosen is not None
     decision = shipped(barely, "tflite_accuracy >= 0.98")
     assert decision.chosen is None
-    assert "met alone, and not at 95 % for all 10 rows together, by Holm" in told(decision, "tflite_bytes", True)[0]
+    assert (
+        "met alone, and not at 95 % for all 10 rows together, by Holm"
+        in decision_lines(decision, "tflite_bytes", True)[0]
+    )
 
 
 def test_what_is_clearly_better_meets_a_requirement_among_many() -> None:
@@ -79,14 +82,14 @@ def test_a_speedup_is_judged_on_its_logarithm() -> None:
 
 def test_other_runs_with_the_file_to_ship_are_named() -> None:
     decision = shipped([measured(name, 999, tflite_sha256="a") for name in ("one", "two")], "tflite_accuracy > 0.9")
-    assert told(decision, "tflite_bytes", True)[-1].endswith(
+    assert decision_lines(decision, "tflite_bytes", True)[-1].endswith(
         "The same file, byte for byte: two epochs=1 seed=0 (run-two)."
     )
 
 
 def test_runs_of_several_models_are_named_with_their_model() -> None:
     table = frame([measured("qat", 999), measured("qat", 900, model="mlp", run_id="other")])
-    lines = told(
+    lines = decision_lines(
         decide(table, [requirement("tflite_accuracy > 0.95", table)], "tflite_bytes", True), "tflite_bytes", True
     )
     assert lines[0] == "not tflite_accuracy > 0.95: qat mlp epochs=1 seed=0 (other)"
@@ -125,7 +128,7 @@ def test_files_of_one_card_that_hold_other_images_do_not_compete() -> None:
 
 def test_a_decision_is_told_with_what_was_excluded() -> None:
     decision = decide(RUNS, [requirement("tflite_accuracy >= 0.98", RUNS)], "latency_p50_us", lowest=True)
-    assert told(decision, "latency_p50_us", lowest=True) == [
+    assert decision_lines(decision, "latency_p50_us", lowest=True) == [
         "not finished: annotate epochs=1 seed=0 (run-anno)",
         "not verified: annotate epochs=1 seed=0 (run-anno)",
         "not tflite_accuracy >= 0.98: ptq_int8 epochs=1 seed=0 (run-ptq_)",
@@ -135,7 +138,7 @@ def test_a_decision_is_told_with_what_was_excluded() -> None:
 
 def test_of_many_excluded_runs_the_first_are_named_and_the_others_counted() -> None:
     table = frame([row("none", run_id=f"{n:08d}") for n in range(25)])
-    (line, _) = told(
+    (line, _) = decision_lines(
         decide(table, [requirement("tflite_accuracy >= 1", table)], "tflite_bytes", True), "tflite_bytes", True
     )
     assert line.count("none epochs=1") == 20
@@ -233,7 +236,7 @@ def test_what_has_no_interval_is_judged_by_its_value(text: str) -> None:
     table = frame([row("qat", **dict.fromkeys(ends, float("nan")))])
     decision = decide(table, [requirement(text, table)], "tflite_bytes", lowest=True)
     assert decision.chosen is not None
-    assert not any("nan" in line for line in told(decision, "speedup", lowest=False))
+    assert not any("nan" in line for line in decision_lines(decision, "speedup", lowest=False))
 
 
 @pytest.mark.parametrize(

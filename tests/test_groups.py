@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from experiments.comparison.baseline import against, trained_less, unmatched
 from experiments.comparison.columns import COLUMNS, GROUPED, cell_of, frame, public
 from experiments.comparison.display import OF_RUNS, OF_SEEDS, TO_FLOAT, TO_STRATEGY, display_table, note
-from experiments.comparison.gates import decide, told
+from experiments.comparison.gates import decide, decision_lines
 from experiments.comparison.groups import grouped, seeds_to_pool
 from experiments.comparison.names import names
 from experiments.comparison.terminal import styled
@@ -181,8 +181,12 @@ def test_a_gate_judges_a_group_by_its_interval_over_seeds() -> None:
 
 def test_of_a_group_the_run_of_the_lowest_seed_is_shipped() -> None:
     decision = decide(pooled(seeds("qat", 3), {"qat": 3}), [], "tflite_bytes", lowest=True)
-    assert told(decision, "tflite_bytes", lowest=True)[-1].startswith("Ship qat epochs=1 (3 runs): tflite_bytes")
-    assert told(decision, "tflite_bytes", lowest=True)[-1].endswith("The file is that of the lowest seed, run qat-0.")
+    assert decision_lines(decision, "tflite_bytes", lowest=True)[-1].startswith(
+        "Ship qat epochs=1 (3 runs): tflite_bytes"
+    )
+    assert decision_lines(decision, "tflite_bytes", lowest=True)[-1].endswith(
+        "The file is that of the lowest seed, run qat-0."
+    )
 
 
 def relative(

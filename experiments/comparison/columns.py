@@ -198,7 +198,7 @@ def says(verdict: object, word: str) -> bool:
 
 
 def sound(table: pd.DataFrame) -> pd.Series:
-    """Which rows may be shipped: finished, and what their strategy promises."""
+    """Which rows may be shipped: finished, and verified."""
     return (table["status"] == "FINISHED") & ~table["verified"].map(lambda verified: says(verified, "false"))
 
 

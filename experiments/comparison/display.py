@@ -160,7 +160,7 @@ def _invalid(table: pd.DataFrame) -> list[str]:
 
 
 def _broken(table: pd.DataFrame) -> list[str]:
-    """What files are not that their strategies promise."""
+    """Where files differ from what their strategies are expected to give."""
     broken = table[table["verified"].map(lambda verified: says(verified, "false"))]
     named = zip(labels(table)[broken.index], broken["broken_promise"], strict=True)
     return [f"Not verified: {name}, {what}." for name, what in named]

@@ -108,7 +108,7 @@ def judged(run: pd.Series, column: str, at_least: bool) -> str:
 def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: str, lowest: bool) -> Decision:
     """The run that meets every requirement and has the lowest (or highest) value of the objective.
 
-    A run counts only if it is finished and its file is what its strategy promises. Requirements on what has an interval
+    A run counts only if it is finished and its file is verified. Requirements on what has an interval
     are judged for all such runs together, so that 95 % stand for the whole comparison (Holm).
 
     Raises:
@@ -182,7 +182,7 @@ def _is_mixture(group: pd.Series) -> bool:
     return bool(group["strategy"] == "several" or pd.isna(group["settings"]) or group["runs"] != group["seeds"])
 
 
-def told(decision: Decision, objective: str, lowest: bool) -> list[str]:
+def decision_lines(decision: Decision, objective: str, lowest: bool) -> list[str]:
     """A decision in words: what each requirement excluded, and the run to ship with its evidence."""
     lines = [f"not {text}: {_listed(runs)}" for text, runs in decision.excluded.items() if runs]
     run = decision.chosen

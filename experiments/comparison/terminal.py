@@ -69,7 +69,7 @@ def styled(table: pd.DataFrame) -> Mapping[str, Sequence[str]]:
 
 
 def _best(table: pd.DataFrame, column: str) -> pd.Series:
-    """The best value of each task, among files that keep their promise.
+    """The best value of each task, among verified files.
 
     Of times, only of those that mean something, on one machine.
     """

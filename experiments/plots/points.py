@@ -43,7 +43,7 @@ def frontier(x: Numbers, y: Numbers) -> npt.NDArray[np.bool_]:
 
 
 def measured(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """The finished runs that have all of these numbers, and files that keep their promise.
+    """The finished runs that have all of these numbers, and files that match the expectation of their strategy.
 
     Raises:
         NoPictureError: there is none.
@@ -57,7 +57,7 @@ def measured(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
 def left_out(table: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
     """How many runs a picture lacks, in a sentence; none where it has them all."""
     missing = len(table) - len(shown)
-    why = "which did not finish, break their promise, or lack these numbers"
+    why = "which did not finish, do not match their expectation, or lack these numbers"
     return [f"Left out: {missing} of {len(table)} runs, {why}."] if missing else []
 
 

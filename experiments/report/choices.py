@@ -129,7 +129,7 @@ class Task:
 
 
 def tasks(table: pd.DataFrame, runs: pd.DataFrame, answers: ReadPredictions, margin: float = MARGIN) -> list[Task]:
-    """One for each model and test set, with the rows that may be shipped: finished, and as their strategy promises."""
+    """One for each model and test set, with the rows that may be shipped: finished, and verified."""
     good = table[sound(table) & table["tflite_accuracy"].notna() & table["tflite_bytes"].notna()]
     titles = task_titles(good)
     return [Task(titles[rows.index[0]], rows, runs, answers, margin) for _, rows in good.groupby(TASK, sort=False)]

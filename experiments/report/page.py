@@ -158,7 +158,7 @@ def _details(store: Store, comparison: Comparison, found: list[Task]) -> Iterato
     names = {row["run_id"]: task.named(row) for task in found for _, row in task.rows.iterrows()}
     for _, row in comparison.table.head(MOST_RUNS).iterrows():
         if row["status"] == "FINISHED":
-            # One that breaks its promise cannot be shipped, and takes part in no task.
+            # A run whose file does not match the expectation cannot be shipped, and takes part in no task.
             yield _details_of(store, comparison, row, names.get(row["run_id"], str(row["strategy"])))
 
 

@@ -104,7 +104,7 @@ def _ops(strategy: Strategy, scheme: Scheme, model: "Model", calibration: Calibr
 
 
 def _refuse_nothing(expectation: Expectation, ops: Sequence[Op]) -> None:
-    """Raise UserError where so much is left in float that nothing is as promised."""
+    """Raise UserError where so much is left in float that nothing is as expected."""
     computing = [op for op in ops if op.computes]
     if expectation.exempt and all((op.layer, op.op) in expectation.exempt for op in computing):
         raise UserError(

@@ -109,7 +109,7 @@ def _with_kernels(model: "Model", layers: Iterable[str]) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Difference:
-    """Where a file is not what was promised, in words; `layer`, `op` and `types` where it is about one op's types."""
+    """How a file differs from the expectation, in words; `layer`, `op`, `types` where it is about one op's types."""
 
     said: str
     layer: str = ""
@@ -118,7 +118,7 @@ class Difference:
 
 
 def differences(expectation: Expectation, ops: Sequence[Op]) -> tuple[Difference, ...]:
-    """Each difference between a promise and the ops of a file; empty where the file keeps it."""
+    """Each difference between an expectation and the ops of a file; empty where there is none."""
     missing = sorted(expectation.kernels - {op.layer for op in ops})
     return (
         *_wrong_types(expectation, ops),
@@ -150,7 +150,7 @@ def without_float_ops(expectation: Expectation, found: Sequence[Difference]) -> 
 
 
 def wrong_interface(expectation: Expectation, taken: str, given: str) -> tuple[str, ...]:
-    """Where the types that a file takes and gives are others than promised, in words."""
+    """Where the types of a file's input and output differ from the expectation, in words."""
     found = {"takes": taken, "gives": given}
     return tuple(
         f"the file {does} {each} instead of {expectation.interface}"
@@ -164,7 +164,7 @@ def _wrong_types(expectation: Expectation, ops: Sequence[Op]) -> Iterator[Differ
         if (op.layer, op.op) in expectation.exempt and (op.op in NOT_READ or op.types == "float32"):
             continue
         expected = _expected(expectation, op)
-        if op.op in NOT_READ and (types := _promised(expectation, op)) != "float32":
+        if op.op in NOT_READ and (types := _expected_types(expectation, op)) != "float32":
             said = f"{op.layer or 'the output'} ({op.op}) is not looked into, and was to compute in {types}"
             yield Difference(said, op.layer, op.op, UNKNOWN)
         elif op.computes and op.types not in expected:
@@ -174,8 +174,8 @@ def _wrong_types(expectation: Expectation, ops: Sequence[Op]) -> Iterator[Differ
 
 
 def _expected(expectation: Expectation, op: Op) -> tuple[str, ...]:
-    """The types that keep the promise for this op, the first one for the message."""
-    types = _promised(expectation, op)
+    """The types that meet the expectation for this op, the first one for the message."""
+    types = _expected_types(expectation, op)
     if types in WEIGHT_TYPES and op.weights < max(1, expectation.least_weights):
         types = "float32"
     if not op.weights:
@@ -185,7 +185,7 @@ def _expected(expectation: Expectation, op: Op) -> tuple[str, ...]:
     return (types,)
 
 
-def _promised(expectation: Expectation, op: Op) -> str:
+def _expected_types(expectation: Expectation, op: Op) -> str:
     return expectation.types if expectation.chosen is None or op.layer in expectation.chosen else expectation.rest
 
 
