@@ -230,7 +230,7 @@ def start_ranges(quantized: "Model", model: "Model", images: Images) -> None:
         quantized.set_weights(before)
         return
     _set_ranges(quantized, images, quantizers.MovingAverageQuantizer)
-    say("  ranges start at the values of training images, for between -6 and 6 every image gives the same output")
+    say("  ranges start from training images: with the usual -6 to 6, all images give the same output")
 
 
 def _set_ranges(quantized: "Model", images: Images, kind: type) -> None:
