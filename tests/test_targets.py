@@ -160,3 +160,20 @@ def test_a_module_of_the_user_that_imports_tensorflow_finds_keras_2_chosen(
     monkeypatch.setenv("TF_USE_LEGACY_KERAS", "0")
     make("dataset", {"_target_": "chosen.Data"}, Source)  # type: ignore[type-abstract]
     assert import_module("chosen").KERAS_2 == "1"
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    ["    @property\n    def scheme(self): return Float32()\n", "    def promise(self, model): return None\n"],
+    ids=["scheme was a property", "promise"],
+)
+def test_a_strategy_of_an_earlier_version_is_refused_with_what_to_define(
+    earlier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "of_earlier.py").write_text(
+        f"from experiments.strategy import Float32, Strategy\nclass Mine(Strategy):\n{earlier}"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "of_earlier", raising=False)
+    with pytest.raises(UserError, match=r"Mine is a strategy of an earlier version.*scheme\(self, model\)"):
+        make("strategy", {"_target_": "of_earlier.Mine"}, Strategy)  # type: ignore[type-abstract]

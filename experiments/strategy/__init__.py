@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass as option
 
 from experiments.model.copies import copied
 from experiments.quantization.checked import IMAGES, checked
+from experiments.system.errors import UserError
 from experiments.system.options import OPTION
 from experiments.tflite.conversion import (
     Calibration,
@@ -66,6 +67,15 @@ class Strategy(ABC):
     trains: ClassVar[bool] = False  # whether finetune.* has any part in the result
     needs_epochs: ClassVar[bool] = False  # whether it makes no sense without at least one epoch
     loads_once: ClassVar[tuple[str, ...]] = ()  # modules that several runs share when they are loaded before
+
+    def __init_subclass__(cls) -> None:
+        """Refuse a strategy that was written for an earlier version: its class would fail in the middle of a run."""
+        super().__init_subclass__()
+        if isinstance(vars(cls).get("scheme"), property) or "promise" in vars(cls):
+            raise UserError(
+                f"{cls.__name__} is a strategy of an earlier version. A strategy defines the method scheme(self, "
+                "model), not a property, and no promise: see docs/architecture.md, A strategy of your own."
+            )
 
     @abstractmethod
     def scheme(self, model: "Model") -> Scheme:
