@@ -30,11 +30,15 @@ TEXTS = ("remark", "run", "against", *(each.heading for each in SCHEMA.values() 
 
 def show(table: pd.DataFrame) -> None:
     """Print a table and what its columns mean: the best of each column and task marked, what may be chance dimmed."""
-    shown = narrowed(display_table(table), CONSOLE.width, Differences.of(table))
+    every = display_table(table)
+    shown = narrowed(every, CONSOLE.width, Differences.of(table))
     looks = {name: each[:MOST_ROWS] for name, each in styled(table).items()}
     print_whole(picture(shown.head(MOST_ROWS), looks), CONSOLE)
     if len(shown) > MOST_ROWS:
         say(f"{len(shown) - MOST_ROWS:,} further rows are not shown. --csv FILE writes all; --where chooses.")
+    if left_out := [name for name in every.columns if name not in shown.columns]:
+        hint = f"Not shown in {CONSOLE.width} columns: {', '.join(left_out)}. Widen the terminal, or give --csv FILE."
+        CONSOLE.print(hint, markup=False, highlight=False)
     CONSOLE.print(note(table, list(shown.columns)), style="dim", markup=False, highlight=False)
 
 
