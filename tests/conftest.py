@@ -75,8 +75,13 @@ def run(folder: Path, module: str, *arguments: str, **environment: str) -> Done:
 
 def run_from_scratch(folder: Path, module: str, *arguments: str) -> Done:
     """The same by an interpreter of its own, for what depends on how a command is imported."""
+    return run_interpreter(folder, "-m", module, *arguments)
+
+
+def run_interpreter(folder: Path, *arguments: str) -> Done:
+    """Run Python in a folder."""
     return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
+        [sys.executable, *arguments],
         cwd=folder,
         env=ENVIRONMENT,
         stdin=subprocess.DEVNULL,

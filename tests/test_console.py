@@ -14,7 +14,7 @@ from experiments.__main__ import COMMANDS, main
 from experiments.completion import SCRIPTS, words_of_commands
 from experiments.system import program
 from experiments.system.program import DISTRIBUTION, PROGRAM
-from tests.conftest import ENVIRONMENT, REPOSITORY, Done
+from tests.conftest import REPOSITORY, Done, run_interpreter
 
 # What the script does that an installer makes, and then says which heavy libraries it has loaded.
 SCRIPT = f"""
@@ -28,15 +28,7 @@ main()
 
 def tqb(folder: Path, *arguments: str) -> Done:
     """Run the console command in a folder."""
-    return subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments],
-        cwd=folder,
-        env=ENVIRONMENT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_interpreter(folder, "-c", SCRIPT, *arguments)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])

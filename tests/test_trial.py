@@ -190,6 +190,16 @@ def test_images_that_the_first_ranges_would_make_alike_are_told_apart_before_tra
     assert np.ptp(quantized(scaled_twice, training=False), axis=0).max() > 0
 
 
+def test_a_model_that_keeps_zeros_starts_from_such_ranges_as_well() -> None:
+    from experiments.quantization.annotation import start_ranges
+    from experiments.quantization.compression import to_quantize
+
+    model, scaled_twice = model_of(lambda layers, x: x), of_all_brightness(most=4 / 255**2)
+    quantized = to_quantize(model, ["zeros"])
+    start_ranges(quantized, model, scaled_twice)
+    assert np.ptp(quantized(scaled_twice, training=False), axis=0).max() > 0
+
+
 def test_a_model_whose_images_are_told_apart_starts_as_tfmot_made_it() -> None:
     from experiments.quantization.annotation import annotated_whole, start_ranges
 

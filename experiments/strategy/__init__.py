@@ -158,11 +158,7 @@ class QuantizationAware(Strategy):
 
     def apply(self, scheme: Scheme, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The layers of the scheme, trained quantization-aware."""
-        from experiments.quantization.annotation import start_ranges
-
-        copy = checked(_annotated(scheme, model), model, calibration)
-        start_ranges(copy, model, calibration(IMAGES))
-        return fit(copy)
+        return fit(_ready(_annotated(scheme, model), model, calibration))
 
     def untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
         """The annotated model."""
@@ -171,6 +167,15 @@ class QuantizationAware(Strategy):
         quantized = checked(_annotated(scheme, model), model, calibration)
         fit_weight_ranges(quantized)
         return quantized
+
+
+def _ready(quantized: "Model", model: "Model", calibration: Calibration) -> "Model":
+    """A quantization-aware copy of the model, checked, and with ranges from which it can be trained."""
+    from experiments.quantization.annotation import start_ranges
+
+    copy = checked(quantized, model, calibration)
+    start_ranges(copy, model, calibration(IMAGES))
+    return copy
 
 
 def _annotated(scheme: Scheme, model: "Model") -> "Model":
@@ -237,5 +242,5 @@ class CompressingQAT(Strategy):
         """A compressed model, trained quantization-aware; `keep` is `zeros`, `clusters` or both."""
         from experiments.quantization.compression import to_quantize
 
-        copy = checked(to_quantize(compressed.model, keep), compressed.model, calibration)
+        copy = _ready(to_quantize(compressed.model, keep), compressed.model, calibration)
         return fit(copy).after(compressed)
