@@ -1,10 +1,12 @@
-"""TensorFlow and its Keras 2, imported once and without the start-up noise.
+"""TensorFlow with Keras 2, and Keras 3 beside it, imported once and without the start-up noise.
 
 Modules that import TensorFlow Model Optimization import this one first.
 """
 
+from typing import Any
+
 from experiments.system.errors import UserError
-from experiments.system.keras_version import choose_keras_2
+from experiments.system.keras_version import Version, choose_keras_2, version_of
 from experiments.system.silence import native_stderr_silenced
 
 choose_keras_2()
@@ -23,10 +25,32 @@ if not keras.Model.__module__.startswith("tf_keras."):  # it was used before, an
     )
 
 
+def keras_3() -> Any:
+    """Keras 3, which is imported only where a model requires it: that takes a second."""
+    import keras as keras_3
+
+    if keras_3.backend.backend() != "tensorflow":  # imported before, and Keras decides only once
+        raise UserError(
+            f"Keras 3 is already loaded in this process with the backend {keras_3.backend.backend()}, and TFLite files "
+            "require tensorflow. Set KERAS_BACKEND=tensorflow in the environment before Python starts."
+        )
+    return keras_3
+
+
+def keras_version(version: Version) -> Any:
+    """The package of this version of Keras."""
+    return keras if version == 2 else keras_3()
+
+
+def keras_of(value: Any) -> Any:
+    """The Keras that a model or a layer belongs to: Keras 2, which is `keras` here, or Keras 3."""
+    return keras_version(version_of(value))
+
+
 def use_threads(count: int) -> None:
     """Let TensorFlow compute on so many threads; possible before its first computation only."""
     tf.config.threading.set_intra_op_parallelism_threads(count)
     tf.config.threading.set_inter_op_parallelism_threads(count)
 
 
-__all__ = ["keras", "tf", "use_threads"]
+__all__ = ["keras", "keras_3", "keras_of", "keras_version", "tf", "use_threads"]
