@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 # TensorFlow and TFMOT: any script that does this work has to import them once, and so does a sweep.
 LOADED_FIRST = (
     "experiments.system.tensorflow",
-    "experiments.quantization.annotation",
-    "experiments.quantization.compression",
+    "experiments.quantization.tfmot.annotation",
+    "experiments.quantization.tfmot.compression",
 )
 
 

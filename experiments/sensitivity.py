@@ -133,6 +133,7 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
         UserError: the data set has no validation images, or the model has no layer that can be chosen.
     """
     from experiments.measure.accuracy import tflite_logits
+    from experiments.quantization.engines import engine_of
     from experiments.runs.pipeline import fitted
     from experiments.tflite.conversion import Float32, Int8, TFLiteModel, convert
     from experiments.tflite.graph import output_levels
@@ -142,10 +143,8 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
     model, data, head = fitted(experiment, experiment.dataset.examples())
     if not len(data.validation):
         raise UserError("dataset: requires validation images; layers are never chosen on the test split.")
-    # TFMOT imports TensorFlow, which must be imported through system.tensorflow first.
-    from experiments.quantization.annotation import units_of, unsupported
-
-    units = units_of(model)
+    survey = engine_of(model).survey(model)
+    units = survey.units
     if not units:
         raise UserError(f"model={experiment.setting.model}: requires a layer with weights; there is none to quantize.")
     baseline = experiment.fit(data, experiment.training, "Training the baseline", head)(model).model
@@ -175,7 +174,7 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
             alone=each(lambda unit: [unit]),
             spared=each(lambda unit: [other for other in units if other != unit]),
             proposal=find_smallest(tuple(units), measure, options.max_drop),
-            untrainable={unit: reason for unit, reason in unsupported(model).items() if unit in units},
+            untrainable={unit: reason for unit, reason in survey.unsupported.items() if unit in units},
         )
 
 

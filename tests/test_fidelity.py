@@ -119,7 +119,7 @@ def test_float16_weights_are_more_faithful_than_int8() -> None:
 
 @pytest.mark.tensorflow
 def test_float_layers_before_an_annotated_one_are_exact() -> None:
-    from experiments.quantization.annotation import fake_quantization_off
+    from experiments.quantization.tfmot.annotation import fake_quantization_off
 
     model = built()
     layers = [layer.name for layer in model.layers]
@@ -139,7 +139,7 @@ def test_float_layers_before_an_annotated_one_are_exact() -> None:
 def test_learned_weights_in_a_plain_model_make_the_file_of_the_model_without_its_fake_quantization(
     architecture: Architecture,
 ) -> None:
-    from experiments.quantization.annotation import fake_quantization_off, in_float
+    from experiments.quantization.tfmot.annotation import fake_quantization_off, in_float
     from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()
@@ -159,7 +159,7 @@ def test_learned_weights_in_a_plain_model_make_the_file_of_the_model_without_its
 
 @pytest.mark.tensorflow
 def test_a_layer_with_several_weights_of_one_name_takes_each_of_them() -> None:
-    from experiments.quantization.annotation import in_float
+    from experiments.quantization.tfmot.annotation import in_float
     from experiments.system.tensorflow import keras
 
     both_ways = keras.layers.Bidirectional(keras.layers.SimpleRNN(2))

@@ -89,7 +89,7 @@ def test_what_outputs_mean_is_told_from_the_model(name: str) -> None:
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("name", ["activation", "layer", "reshape", "one sigmoid", "sigmoid"])
 def test_the_copy_with_fake_quantization_means_the_same(name: str) -> None:
-    from experiments.quantization.annotation import annotated_whole
+    from experiments.quantization.tfmot.annotation import annotated_whole
 
     model, head = ending(name)
     assert head_of(annotated_whole(model), IMAGES) == head

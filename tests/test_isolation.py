@@ -97,7 +97,7 @@ def test_tfmot_s_functions_are_not_rewritten_again_by_each_run_of_a_sweep() -> N
     # AutoGraph keeps what it has rewritten for the whole process, so a fresh one is asked.
     script = (
         "from tensorflow.python.autograph.impl.api import _TRANSPILER\n"
-        "from experiments.quantization import annotation, rewritten\n"
+        "from experiments.quantization.tfmot import annotation, rewritten\n"
         "from experiments.model.article_cnn import ArticleCNN\n"
         "known = set(_TRANSPILER._cache._cache)\n"
         "model = ArticleCNN().build((28, 28, 1), 10)\n"

@@ -18,10 +18,10 @@ OPTIONS = sorted((REPOSITORY / "conf").glob("*/*.yaml"))
 HEAVY = {
     "strategy.annotation",
     "system.tensorflow",
-    "quantization.annotation",
-    "quantization.schemes",
-    "quantization.compression",
-    "quantization.rewritten",
+    "quantization.tfmot.annotation",
+    "quantization.tfmot.schemes",
+    "quantization.tfmot.compression",
+    "quantization.tfmot.rewritten",
 }
 
 

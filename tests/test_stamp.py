@@ -17,7 +17,7 @@ DECIDES_NOTHING = [
 ]  # fmt: skip
 DECIDES = [
     "strategy/qat.py", "training/loop.py", "tflite/conversion.py", "measure/latency.py", "dataset/mnist.py",
-    "quantization/annotation.py", "model/mlp.py", "runs/pipeline.py", "system/tensorflow.py",
+    "quantization/tfmot/annotation.py", "model/mlp.py", "runs/pipeline.py", "system/tensorflow.py",
 ]  # fmt: skip
 
 

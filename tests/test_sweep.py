@@ -147,7 +147,7 @@ def test_times_are_told_as_people_tell_them(seconds: float, said: str) -> None:
     [
         (["qat"], []),
         (["qat", "none"], ["experiments.dataset.mnist_loaded"]),
-        (["qat", "prune_qat"], ["experiments.dataset.mnist_loaded", "experiments.quantization.rewritten"]),
+        (["qat", "prune_qat"], ["experiments.dataset.mnist_loaded", "experiments.quantization.tfmot.rewritten"]),
     ],
 )
 def test_what_several_runs_need_is_loaded_once_for_them(strategies: list[str], shared: list[str]) -> None:

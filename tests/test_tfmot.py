@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from experiments.quantization.replaced import replaced
+from experiments.quantization.tfmot.replaced import replaced
 
 pytestmark = pytest.mark.tensorflow
 
@@ -38,8 +38,8 @@ def test_the_private_names_of_tfmot_that_are_replaced_are_those_that_it_calls() 
 
 
 def test_the_halves_of_a_separable_convolution_have_its_name() -> None:
-    from experiments.quantization.annotation import annotated_whole
-    from experiments.quantization.compression import to_quantize
+    from experiments.quantization.tfmot.annotation import annotated_whole
+    from experiments.quantization.tfmot.compression import to_quantize
     from experiments.system.tensorflow import keras
 
     layers = [keras.layers.InputLayer((8, 8, 1)), keras.layers.SeparableConv2D(2, 3, name="separable")]
@@ -53,7 +53,7 @@ def test_the_halves_of_a_separable_convolution_have_its_name() -> None:
 def test_rewriting_ahead_can_be_switched_off_and_is_left_out_where_a_name_is_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from experiments.quantization import rewritten
+    from experiments.quantization.tfmot import rewritten
 
     def renamed() -> Any:
         raise AttributeError("module has no attribute _FakeQuantWithMinMaxVars")

@@ -33,8 +33,8 @@ def start(kind: str, data: Dataset, seed: int = 0) -> Any:
     """An untrained model with dropout or BatchNorm, float or quantization-aware."""
     from experiments.model.article_cnn import ArticleCNN
     from experiments.model.ds_cnn import DSCNN
-    from experiments.quantization.annotation import annotated_whole
-    from experiments.quantization.compression import clustered, to_cluster, to_prune, to_quantize
+    from experiments.quantization.tfmot.annotation import annotated_whole
+    from experiments.quantization.tfmot.compression import clustered, to_cluster, to_prune, to_quantize
     from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()
@@ -56,7 +56,7 @@ def start(kind: str, data: Dataset, seed: int = 0) -> Any:
 def trained(
     kind: str, epochs: int, data: Dataset, cache: Path, seed: int = 0, precision: Precision = "float32"
 ) -> Trained:
-    from experiments.quantization.compression import pruning_callbacks
+    from experiments.quantization.tfmot.compression import pruning_callbacks
 
     settings = Training(epochs=epochs, **SETTINGS, precision=precision)
     callbacks = pruning_callbacks() if kind.endswith("pruning") else []

@@ -182,7 +182,7 @@ def of_all_brightness(most: float = 4.0) -> Images:
 
 
 def test_images_that_the_first_ranges_would_make_alike_are_told_apart_before_training() -> None:
-    from experiments.quantization.annotation import annotated_whole, start_ranges
+    from experiments.quantization.tfmot.annotation import annotated_whole, start_ranges
 
     model, scaled_twice = model_of(lambda layers, x: x), of_all_brightness(most=4 / 255**2)
     quantized = annotated_whole(model)
@@ -191,8 +191,8 @@ def test_images_that_the_first_ranges_would_make_alike_are_told_apart_before_tra
 
 
 def test_a_model_that_keeps_zeros_starts_from_such_ranges_as_well() -> None:
-    from experiments.quantization.annotation import start_ranges
-    from experiments.quantization.compression import to_quantize
+    from experiments.quantization.tfmot.annotation import start_ranges
+    from experiments.quantization.tfmot.compression import to_quantize
 
     model, scaled_twice = model_of(lambda layers, x: x), of_all_brightness(most=4 / 255**2)
     quantized = to_quantize(model, ["zeros"])
@@ -201,7 +201,7 @@ def test_a_model_that_keeps_zeros_starts_from_such_ranges_as_well() -> None:
 
 
 def test_a_model_whose_images_are_told_apart_starts_as_tfmot_made_it() -> None:
-    from experiments.quantization.annotation import annotated_whole, start_ranges
+    from experiments.quantization.tfmot.annotation import annotated_whole, start_ranges
 
     model = model_of(lambda layers, x: x)
     quantized = annotated_whole(model)

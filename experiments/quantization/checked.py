@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from experiments.model.copies import first_difference, is_wrapper, other_penalty
+from experiments.quantization.engines import engine_of
 from experiments.system.errors import UserError
 from experiments.tflite.conversion import Calibration
 
@@ -37,13 +38,13 @@ def stripped(plain: "Model", trained: "Model", calibration: Calibration) -> "Mod
         UserError: it answers differently; the message names the first layer that does.
     """
     if difference := first_difference(plain, trained, calibration(IMAGES)):
-        raise UserError(f"The model without TFMOT's wrappers does not answer as the trained one does: {difference}.")
+        raise UserError(
+            f"The model without the wrappers of the training does not answer as the trained one does: {difference}."
+        )
     return plain
 
 
 def _wrappers_idle(copy: "Model") -> AbstractContextManager[None]:
     if not any(is_wrapper(layer) for layer in copy.layers):
-        return nullcontext()  # it can do without TFMOT
-    from experiments.quantization.compression import wrappers_idle
-
-    return wrappers_idle()
+        return nullcontext()  # no engine has to be loaded
+    return engine_of(copy).wrappers_idle()

@@ -16,6 +16,7 @@ import numpy as np
 from experiments.dataset import Dataset, Images
 from experiments.measure.accuracy import Logits, keras_logits, tflite_logits
 from experiments.model.copies import first_difference
+from experiments.quantization.engines import engine_of
 from experiments.system.cache import Arrays, Cache
 from experiments.system.machine import compute_lock
 from experiments.system.stamp import CODE_DIGEST, runtimes
@@ -51,10 +52,9 @@ class ResultCache:
         """Convert a model to float, without the fake quantization that it was trained with."""
         if not is_fake_quantized(model):
             return self.converted(model, Float32())
-        from experiments.quantization.annotation import fake_quantization_off, in_float
-
-        plain = in_float(model, architecture)
-        with fake_quantization_off():
+        engine = engine_of(model)
+        plain = engine.in_float(model, architecture)
+        with engine.fake_quantization_off():
             if plain and not first_difference(plain, model, self.calibration(CHECKED)):
                 return self.converted(plain, Float32())  # in half the time
             return self._converted(model, Float32(), fake_quantization=False)

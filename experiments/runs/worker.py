@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 # Modules that every run needs, in a valid import order.
 LOADED_ONCE = (
-    "experiments.system.tensorflow", "experiments.quantization.annotation", "experiments.runs.pipeline",
+    "experiments.system.tensorflow", "experiments.quantization.tfmot.annotation", "experiments.runs.pipeline",
     "experiments.runs.preload",
 )  # fmt: skip
 LAST_WORDS = "crash.txt"  # receives the Python frames of a process that crashes

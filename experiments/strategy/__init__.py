@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass as option
 
 from experiments.model.copies import copied
 from experiments.quantization.checked import IMAGES, checked
+from experiments.quantization.engines import engine_of
 from experiments.system.errors import UserError
 from experiments.system.options import OPTION
 from experiments.tflite.conversion import (
@@ -139,7 +140,7 @@ class QuantizationAware(Strategy):
 
     trains: ClassVar[bool] = True
     needs_epochs: ClassVar[bool] = True
-    loads_once: ClassVar[tuple[str, ...]] = ("experiments.quantization.rewritten",)
+    loads_once: ClassVar[tuple[str, ...]] = ("experiments.quantization.tfmot.rewritten",)
 
     rest: Rest = "float"
 
@@ -162,27 +163,21 @@ class QuantizationAware(Strategy):
 
     def untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
         """The annotated model."""
-        from experiments.quantization.annotation import fit_weight_ranges
-
         quantized = checked(_annotated(scheme, model), model, calibration)
-        fit_weight_ranges(quantized)
+        engine_of(model).fit_ranges(quantized, calibration(IMAGES))
         return quantized
 
 
 def _ready(quantized: "Model", model: "Model", calibration: Calibration) -> "Model":
     """A quantization-aware copy of the model, checked, and with ranges from which it can be trained."""
-    from experiments.quantization.annotation import start_ranges
-
     copy = checked(quantized, model, calibration)
-    start_ranges(copy, model, calibration(IMAGES))
+    engine_of(model).start_ranges(copy, model, calibration(IMAGES))
     return copy
 
 
 def _annotated(scheme: Scheme, model: "Model") -> "Model":
-    from experiments.quantization.annotation import annotated, annotated_whole
-
     assert isinstance(scheme, Learned)
-    return annotated_whole(model) if scheme.layers is None else annotated(model, scheme.layers)
+    return engine_of(model).annotated(model, scheme.layers)
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
@@ -212,35 +207,29 @@ class CompressingQAT(Strategy):
 
     trains: ClassVar[bool] = True
     needs_epochs: ClassVar[bool] = True
-    loads_once: ClassVar[tuple[str, ...]] = ("experiments.quantization.rewritten",)
+    loads_once: ClassVar[tuple[str, ...]] = ("experiments.quantization.tfmot.rewritten",)
 
     interface: Interface = "float32"
 
     def scheme(self, model: "Model") -> Learned:
         """Everything in int8: a layer that cannot be is refused."""
-        from experiments.quantization.annotation import refuse_unsupported
-
-        refuse_unsupported(model, [layer.name for layer in model.layers])
+        engine_of(model).survey(model).refuse_unsupported([layer.name for layer in model.layers])
         return Learned(self.interface)
 
     def untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
         """The annotated model before it is compressed, which changes no type."""
-        from experiments.quantization.annotation import annotated_whole, fit_weight_ranges
-
-        quantized = annotated_whole(model)
-        fit_weight_ranges(quantized)
+        quantized = engine_of(model).annotated(model, None)
+        engine_of(model).fit_ranges(quantized, calibration(IMAGES))
         return quantized
 
     def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
         """Everything is quantized, or the strategy refuses."""
-        from experiments.quantization.annotation import breaking, refuse
-
-        refuse(model, breaking(scheme.layers, model, found))
+        survey = engine_of(model).survey(model)
+        survey.refuse(survey.breaking(scheme.layers, found))
         return scheme
 
     def quantized(self, compressed: Trained, fit: Fit, calibration: Calibration, keep: Collection[str]) -> Trained:
         """A compressed model, trained quantization-aware; `keep` is `zeros`, `clusters` or both."""
-        from experiments.quantization.compression import to_quantize
-
-        copy = _ready(to_quantize(compressed.model, keep), compressed.model, calibration)
+        quantized = engine_of(compressed.model).to_quantize(compressed.model, keep)
+        copy = _ready(quantized, compressed.model, calibration)
         return fit(copy).after(compressed)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from experiments.quantization.engines import engine_of
 from experiments.quantization.selection import Patterns
 from experiments.strategy import OPTION, Difference, Learned, QuantizationAware, option
 
@@ -21,15 +22,13 @@ class Annotate(QuantizationAware):
 
     def scheme(self, model: "Model") -> Learned:
         """Exactly the chosen layers in int8: every pattern has to choose one, and each has to be supported."""
-        from experiments.quantization.annotation import chosen, refuse_unsupported
-
-        names = chosen(model, self.layers)
-        refuse_unsupported(model, names)
+        survey = engine_of(model).survey(model)
+        names = survey.chosen(self.layers)
+        survey.refuse_unsupported(names)
         return Learned(rest=self.rest, layers=names)
 
     def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
         """Layers that were chosen by name are quantized, or the strategy refuses."""
-        from experiments.quantization.annotation import breaking, refuse
-
-        refuse(model, breaking(scheme.layers, model, found))
+        survey = engine_of(model).survey(model)
+        survey.refuse(survey.breaking(scheme.layers, found))
         return scheme

@@ -7,6 +7,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as option
 
 from experiments.quantization.checked import checked, stripped
+from experiments.quantization.engines import engine_of
 from experiments.strategy import Compressing
 from experiments.system.options import OPTION
 from experiments.tflite.conversion import Calibration
@@ -27,14 +28,12 @@ class Cluster(Compressing):
 
     def compression(self, model: "Model") -> Compression:
         """No more distinct weights."""
-        from experiments.quantization.compression import frozen, refuse
-
-        refuse(model, cluster=True)
-        return Compression(clusters=self.clusters, uncompressed=frozen(model))
+        engine = engine_of(model)
+        engine.refuse(model, cluster=True)
+        return Compression(clusters=self.clusters, uncompressed=engine.frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The clustered model."""
-        from experiments.quantization.compression import clustered, to_cluster
-
-        trained = fit(checked(to_cluster(model, self.clusters), model, calibration))
-        return replace(trained, model=stripped(clustered(trained.model), trained.model, calibration))
+        engine = engine_of(model)
+        trained = fit(checked(engine.to_cluster(model, self.clusters), model, calibration))
+        return replace(trained, model=stripped(engine.clustered(trained.model), trained.model, calibration))

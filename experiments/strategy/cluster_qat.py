@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as option
 
+from experiments.quantization.engines import engine_of
 from experiments.strategy import CompressingQAT
 from experiments.strategy.cluster import Cluster, Clusters
 from experiments.system.options import OPTION
@@ -23,10 +24,9 @@ class ClusterQAT(CompressingQAT):
 
     def compression(self, model: "Model") -> Compression:
         """No more distinct weights."""
-        from experiments.quantization.compression import frozen, refuse
-
-        refuse(model, cluster=True)
-        return Compression(clusters=self.clusters, uncompressed=frozen(model))
+        engine = engine_of(model)
+        engine.refuse(model, cluster=True)
+        return Compression(clusters=self.clusters, uncompressed=engine.frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The clustered model, trained quantization-aware."""

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import PositiveInt
 
+from experiments.quantization.engines import engine_of
 from experiments.quantization.selection import Patterns
 from experiments.strategy import (
     OPTION,
@@ -55,9 +56,8 @@ class PTQInt8(Strategy):
         """Exactly the chosen layers in int8."""
         if self.layers is None:
             return Int8(self.calibration_samples, self.interface)
-        from experiments.quantization.annotation import chosen
-
-        return Int8(self.calibration_samples, self.interface, chosen(model, self.layers))
+        layers = engine_of(model).survey(model).chosen(self.layers)
+        return Int8(self.calibration_samples, self.interface, layers)
 
 
 @option(frozen=True, config=OPTION, kw_only=True)

@@ -7,6 +7,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as option
 
 from experiments.quantization.checked import checked, stripped
+from experiments.quantization.engines import engine_of
 from experiments.strategy import Compressing
 from experiments.system.options import OPTION
 from experiments.tflite.conversion import Calibration
@@ -27,15 +28,13 @@ class Prune(Compressing):
 
     def compression(self, model: "Model") -> Compression:
         """At least so many zeros."""
-        from experiments.quantization.compression import frozen, refuse
-
-        refuse(model, prune=True)
-        return Compression(sparsity=self.sparsity, uncompressed=frozen(model))
+        engine = engine_of(model)
+        engine.refuse(model, prune=True)
+        return Compression(sparsity=self.sparsity, uncompressed=engine.frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The pruned model."""
-        from experiments.quantization.compression import pruned, pruning_callbacks, to_prune
-
-        copy = checked(to_prune(model, self.sparsity), model, calibration)
-        trained = fit(copy, pruning_callbacks())
-        return replace(trained, model=stripped(pruned(trained.model), trained.model, calibration))
+        engine = engine_of(model)
+        copy = checked(engine.to_prune(model, self.sparsity), model, calibration)
+        trained = fit(copy, engine.pruning_callbacks())
+        return replace(trained, model=stripped(engine.pruned(trained.model), trained.model, calibration))

@@ -7,6 +7,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as option
 
 from experiments.quantization.checked import checked, stripped
+from experiments.quantization.engines import engine_of
 from experiments.strategy import CompressingQAT
 from experiments.strategy.cluster import Clusters
 from experiments.strategy.prune import Prune, Share
@@ -28,17 +29,15 @@ class PruneClusterQAT(CompressingQAT):
 
     def compression(self, model: "Model") -> Compression:
         """At least so many zeros, and no more distinct weights."""
-        from experiments.quantization.compression import frozen, refuse
-
-        refuse(model, prune=True, cluster=True)
-        return Compression(sparsity=self.sparsity, clusters=self.clusters, uncompressed=frozen(model))
+        engine = engine_of(model)
+        engine.refuse(model, prune=True, cluster=True)
+        return Compression(sparsity=self.sparsity, clusters=self.clusters, uncompressed=engine.frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The pruned and clustered model, trained quantization-aware."""
-        from experiments.quantization.compression import clustered, to_cluster
-
+        engine = engine_of(model)
         sparse = Prune(sparsity=self.sparsity).prepare(model, fit, calibration)
-        copy = checked(to_cluster(sparse.model, self.clusters, keep_zeros=True), sparse.model, calibration)
+        copy = checked(engine.to_cluster(sparse.model, self.clusters, keep_zeros=True), sparse.model, calibration)
         both = fit(copy)
-        compressed = replace(both.after(sparse), model=stripped(clustered(both.model), both.model, calibration))
+        compressed = replace(both.after(sparse), model=stripped(engine.clustered(both.model), both.model, calibration))
         return self.quantized(compressed, fit, calibration, keep=["zeros", "clusters"])

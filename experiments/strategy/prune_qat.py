@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as option
 
+from experiments.quantization.engines import engine_of
 from experiments.strategy import CompressingQAT
 from experiments.strategy.prune import Prune, Share
 from experiments.system.options import OPTION
@@ -23,10 +24,9 @@ class PruneQAT(CompressingQAT):
 
     def compression(self, model: "Model") -> Compression:
         """At least so many zeros."""
-        from experiments.quantization.compression import frozen, refuse
-
-        refuse(model, prune=True)
-        return Compression(sparsity=self.sparsity, uncompressed=frozen(model))
+        engine = engine_of(model)
+        engine.refuse(model, prune=True)
+        return Compression(sparsity=self.sparsity, uncompressed=engine.frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """The pruned model, trained quantization-aware."""

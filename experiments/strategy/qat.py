@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from experiments.quantization.engines import engine_of
 from experiments.strategy import OPTION, Difference, Interface, Learned, QuantizationAware, option
 
 if TYPE_CHECKING:
@@ -19,23 +20,21 @@ class QAT(QuantizationAware):
 
     def scheme(self, model: "Model") -> Learned:
         """Everything in int8, but for layers that cannot be."""
-        from experiments.quantization.annotation import refuse_unsupported, supported, unsupported
-
-        left_float = unsupported(model)
+        survey = engine_of(model).survey(model)
+        left_float = survey.unsupported
         if not left_float:
             return Learned(self.interface, self.rest)
-        layers = supported(model)
+        layers = survey.supported
         if self.unsupported == "error" or not layers:
-            refuse_unsupported(model, left_float)
+            survey.refuse(left_float)
         return Learned(self.interface, self.rest, layers, left_float)
 
     def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
         """Without the layers that the converter does not quantize as they were trained."""
-        from experiments.quantization.annotation import breaking, refuse, supported
-
-        reasons = breaking(scheme.layers, model, found)
-        before = supported(model) if scheme.layers is None else scheme.layers
+        survey = engine_of(model).survey(model)
+        reasons = survey.breaking(scheme.layers, found)
+        before = survey.supported if scheme.layers is None else scheme.layers
         layers = tuple(name for name in before if name not in reasons)
         if self.unsupported == "error" or not layers:
-            refuse(model, {**scheme.left_float, **reasons})
+            survey.refuse({**scheme.left_float, **reasons})
         return replace(scheme, layers=layers, left_float={**scheme.left_float, **reasons})

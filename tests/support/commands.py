@@ -30,7 +30,11 @@ COMMANDS = ("run", "compare", "latency", "sensitivity", "cache", "store")
 IMPORTED = ("hydra.main", "hydra._internal.hydra", "mlflow", "matplotlib.pyplot", "experiments.runs.sweep",
             "experiments.runs.job", "experiments.runs.menu", "experiments.runs.slurm")  # fmt: skip
 # Of what the fork server of runs imports, all but the module that looks at the machine.
-IMPORTED_BY_RUNS = ("experiments.system.tensorflow", "experiments.quantization.annotation", "experiments.runs.pipeline")
+IMPORTED_BY_RUNS = (
+    "experiments.system.tensorflow",
+    "experiments.quantization.tfmot.annotation",
+    "experiments.runs.pipeline",
+)
 FIRST_FREE = 700  # a number for files beyond those that a process has open
 
 

@@ -5,7 +5,7 @@ Flatten, pooling, ...) stands before it, because nothing quantizes its input (mo
 `annotated` puts the missing quantizer on that edge.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -22,12 +22,11 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer
 
 from experiments.dataset import Images
 from experiments.model.copies import copied, is_wrapper, kinds_known, nodes_of, take_over_state, unwrapped
-from experiments.quantization.replaced import replaced
-from experiments.quantization.schemes import quantization_aware
-from experiments.quantization.selection import Layer, select
+from experiments.quantization.survey import Survey, SurveyedLayer
+from experiments.quantization.tfmot.replaced import replaced
+from experiments.quantization.tfmot.schemes import quantization_aware
 from experiments.system.errors import UserError, first_line
 from experiments.system.progress import say
-from experiments.tflite.expectation import Difference
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -57,116 +56,29 @@ QuantizeAwareActivation._PRE_QUANT_ACTIVATIONS |= {"swish"}
 ACTIVATIONS = QuantizeAwareActivation._PRE_QUANT_ACTIVATIONS | QuantizeAwareActivation._POST_QUANT_ACTIVATIONS
 
 
-def chosen(model: "Model", patterns: Sequence[str]) -> tuple[str, ...]:
-    """Names of the layers that the patterns choose, and of the BatchNorm and activation layers folded into them."""
-    candidates = [layer for layer in model.layers if not isinstance(layer, (keras.layers.InputLayer, *PASSING))]
-    named = select(
-        [Layer(layer.name, type(layer).__name__, _has_kernel(layer)) for layer in candidates],
-        patterns,
-    )
-    groups = [_group(model.get_layer(name)) for name in named]
-    together = {layer.name for group in groups for layer in group}
-    return tuple(layer.name for layer in candidates if layer.name in together)
-
-
-def units_of(model: "Model") -> dict[str, tuple[str, ...]]:
-    """What can be quantized one by one, from the input on: each layer that computes, with those folded into its op."""
-    units: dict[str, tuple[str, ...]] = {}
-    for layer in model.layers:
-        if not isinstance(layer, (keras.layers.InputLayer, *PASSING)):
-            group = _group(layer)
-            units[group[0].name] = tuple(member.name for member in group)
-    return units
-
-
-def refuse_unsupported(model: "Model", names: Collection[str]) -> None:
-    """Raise UserError that names every layer among `names` that TFMOT cannot train quantization-aware, and why."""
-    refuse(model, {name: reason for name, reason in unsupported(model).items() if name in names})
-
-
-def refuse(model: "Model", reasons: Mapping[str, str]) -> None:
-    """Raise UserError that names layers that cannot be trained quantization-aware, and why; none: nothing happens."""
-    if not reasons:
-        return
-    listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
-    able = [name for name in supported(model) if name not in reasons]
-    possible = [name for name in able if _has_kernel(model.get_layer(name))]
-    others = f"Annotate others, as in strategy=annotate 'strategy.layers=[{','.join(possible)}]', or quantize"
-    raise UserError(
-        f"Layers that cannot be trained quantization-aware: {listed}. {others if possible else 'Quantize'} after "
-        "training, with strategy=ptq_int8."
-    )
-
-
-def supported(model: "Model") -> tuple[str, ...]:
-    """Names of the layers that can be trained quantization-aware and would compute in int8."""
-    obstacles = unsupported(model)
-    return tuple(
-        layer.name
-        for layer in model.layers
-        if layer.name not in obstacles and not isinstance(layer, (keras.layers.InputLayer, *PASSING))
-    )
-
-
-def unsupported(model: "Model") -> dict[str, str]:
-    """The layers that have to stay float, and why: their own kind, or one that is folded into the same op."""
-    own = {layer.name: reason for layer in model.layers if (reason := _obstacle(layer))}
-    reasons = {}
-    for layer in model.layers:
-        obstacle = next((member.name for member in _group(layer) if member.name in own), None)
-        if layer.name in own:
-            reasons[layer.name] = own[layer.name]
-        elif obstacle:
-            reasons[layer.name] = f"is one op with {obstacle}, which cannot be"
-    return reasons
-
-
-def breaking(layers: Collection[str] | None, model: "Model", found: Sequence[Difference]) -> dict[str, str]:
-    """The quantized layers because of which a file is not as expected, and why: each with what is one op with it.
-
-    `layers` are the quantized ones; None stands for all that can be. The reasons are those whose ops compute in other
-    types; where there are none, those beside an op that is not as it should be.
-
-    Raises:
-        UserError: no quantized layer has to do with it.
-    """
-    chosen = frozenset(supported(model) if layers is None else layers)
-    ops: dict[str, list[str]] = {}
-    for each in found:
-        if each.layer in chosen and each.op:
-            ops.setdefault(each.layer, []).append(each.op)
-    reasons = {name: f"the converter leaves its {', '.join(dict.fromkeys(its))} in float" for name, its in ops.items()}
-    reasons = reasons or {each.layer: each.said for each in found if each.layer in chosen}
-    if not reasons:
-        beside = {name: each for each in found if each.layer for name in _neighbours(model, each.layer)}
-        reasons = {name: f"beside it, {each.said}" for name, each in beside.items() if name in chosen}
-    if not reasons:
-        said = "; ".join(difference.said for difference in found)
-        raise UserError(
-            f"The file of this model cannot be what was asked for: {said}. Quantize after training, with "
-            "strategy=ptq_int8."
-        )
-    for name in list(reasons):
-        for member in _group(model.get_layer(name)):
-            if member.name in chosen:
-                reasons.setdefault(member.name, f"is one op with {name}, which stays float")
-    return {layer.name: reasons[layer.name] for layer in model.layers if layer.name in reasons}
-
-
-def _neighbours(model: "Model", name: str) -> set[str]:
-    """The layers whose values a layer takes, and that take its values."""
-    found = set()
+def survey(model: "Model") -> Survey:
+    """What TFMOT can quantize in a model, layer by layer."""
+    before: dict[str, set[str]] = {layer.name: set() for layer in model.layers}
+    after: dict[str, set[str]] = {layer.name: set() for layer in model.layers}
     for node in nodes_of(model):
-        before = {_producer(tensor).name for tensor in _inputs(node)}
-        if node.layer.name == name:
-            found |= before
-        if name in before:
-            found.add(node.layer.name)
-    return found
-
-
-def _producer(tensor: Tensor) -> KerasLayer:
-    return tensor.node.layer
+        for tensor in _inputs(node):
+            before[node.layer.name].add(tensor.node.layer.name)
+            after[tensor.node.layer.name].add(node.layer.name)
+    return Survey(
+        tuple(
+            SurveyedLayer(
+                name=layer.name,
+                kind=type(layer).__name__,
+                weighted=_has_kernel(layer),
+                passing=isinstance(layer, PASSING),
+                obstacle=_obstacle(layer),
+                group=tuple(member.name for member in _group(layer)),
+                neighbours=frozenset(before[layer.name] | after[layer.name]),
+            )
+            for layer in model.layers
+            if not isinstance(layer, keras.layers.InputLayer)
+        )
+    )
 
 
 def annotated_whole(model: "Model") -> "Model":
@@ -179,8 +91,10 @@ def annotated_whole(model: "Model") -> "Model":
     return quantized
 
 
-def annotated(model: "Model", names: Collection[str]) -> "Model":
-    """A quantization-aware copy of the model, in which exactly the named layers carry fake quantization."""
+def annotated(model: "Model", names: Collection[str] | None) -> "Model":
+    """A quantization-aware copy of the model, in which exactly the named layers carry fake quantization; None: all."""
+    if names is None:
+        return annotated_whole(model)
     quantized_edges = set(_edges_to_quantize(model, names))
     copies: dict[str, KerasLayer] = {}
     values: dict[int, Tensor] = {}
@@ -214,6 +128,11 @@ def annotated(model: "Model", names: Collection[str]) -> "Model":
         quantized = quantization_aware(copy, model)
     take_over_state(quantized, model)
     return quantized
+
+
+def fit_ranges(quantized: "Model", images: Images) -> None:
+    """Give weights the ranges of a first training step; those of activations convert as TFMOT starts them."""
+    fit_weight_ranges(quantized)
 
 
 def start_ranges(quantized: "Model", model: "Model", images: Images) -> None:

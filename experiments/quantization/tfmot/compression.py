@@ -20,9 +20,9 @@ from tensorflow_model_optimization.python.core.clustering.keras.experimental.clu
 from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
 
 from experiments.model.copies import copied, kinds_known, take_over_state
-from experiments.quantization.annotation import fake_quantization_off
-from experiments.quantization.replaced import replaced
-from experiments.quantization.schemes import quantization_aware
+from experiments.quantization.tfmot.annotation import fake_quantization_off
+from experiments.quantization.tfmot.replaced import replaced
+from experiments.quantization.tfmot.schemes import quantization_aware
 from experiments.system.errors import UserError
 
 if TYPE_CHECKING:

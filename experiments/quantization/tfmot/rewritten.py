@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import experiments.system.tensorflow  # noqa: F401  # it chooses Keras 2, before TFMOT is imported
-from experiments.quantization.replaced import replaced
+from experiments.quantization.tfmot.replaced import replaced
 from experiments.system.errors import first_line
 
 SWITCH = "QUANTIZATION_BENCH_REWRITE"

@@ -1,0 +1,125 @@
+"""What an engine knows about the layers of a model, and what follows from it. Pure data: TensorFlow is not imported."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from experiments.quantization.selection import Layer, select
+from experiments.system.errors import UserError
+from experiments.tflite.expectation import Difference
+
+
+@dataclass(frozen=True)
+class SurveyedLayer:
+    """One layer of a model, as an engine for quantization-aware training sees it."""
+
+    name: str
+    kind: str  # its class name
+    weighted: bool = False  # whether it has weights of its own, and is no BatchNorm
+    passing: bool = False  # whether it hands values on (pooling, Flatten, Dropout, ...) and is never quantized itself
+    obstacle: str | None = None  # why it cannot be trained quantization-aware
+    group: tuple[str, ...] = ()  # the layers that become one op with it, itself included
+    neighbours: frozenset[str] = frozenset()  # the layers whose outputs it takes, and those that take its outputs
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The layers that become one op, from the first on."""
+        return self.group or (self.name,)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The layers of a model, in its order; its inputs are not among them."""
+
+    layers: tuple[SurveyedLayer, ...]
+
+    def chosen(self, patterns: Sequence[str]) -> tuple[str, ...]:
+        """Names of the layers that the patterns choose, and of the BatchNorm and activation layers folded into them.
+
+        Raises:
+            UserError: a pattern chooses no layer.
+        """
+        named = select([Layer(each.name, each.kind, each.weighted) for each in self._computing], patterns)
+        together = {member for each in self._computing if each.name in named for member in each.members}
+        return tuple(each.name for each in self._computing if each.name in together)
+
+    @property
+    def units(self) -> dict[str, tuple[str, ...]]:
+        """What can be quantized separately, from the input on: each layer that computes, with those folded into it."""
+        return {each.members[0]: each.members for each in self._computing}
+
+    @property
+    def supported(self) -> tuple[str, ...]:
+        """Names of the layers that can be trained quantization-aware and would compute in integers."""
+        return tuple(each.name for each in self._computing if each.name not in self.unsupported)
+
+    @property
+    def unsupported(self) -> dict[str, str]:
+        """The layers that have to stay float, and why: an obstacle of their own, or of a layer of the same op."""
+        obstacles = {each.name: each.obstacle for each in self.layers if each.obstacle}
+        reasons = {}
+        for each in self.layers:
+            obstructed = next((member for member in each.members if member in obstacles), None)
+            if each.name in obstacles:
+                reasons[each.name] = obstacles[each.name]
+            elif obstructed:
+                reasons[each.name] = f"is one op with {obstructed}, which cannot be"
+        return reasons
+
+    @property
+    def _computing(self) -> tuple[SurveyedLayer, ...]:
+        return tuple(each for each in self.layers if not each.passing)
+
+    def refuse_unsupported(self, names: Collection[str]) -> None:
+        """Raise UserError that names every layer among `names` that cannot be trained quantization-aware, and why."""
+        self.refuse({name: reason for name, reason in self.unsupported.items() if name in names})
+
+    def refuse(self, reasons: Mapping[str, str]) -> None:
+        """Raise UserError that names layers that cannot be trained quantization-aware, and why; none: return."""
+        if not reasons:
+            return
+        listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
+        weighted = {each.name for each in self.layers if each.weighted}
+        possible = [name for name in self.supported if name not in reasons and name in weighted]
+        others = f"Annotate others, as in strategy=annotate 'strategy.layers=[{','.join(possible)}]', or quantize"
+        raise UserError(
+            f"Layers that cannot be trained quantization-aware: {listed}. {others if possible else 'Quantize'} after "
+            "training, with strategy=ptq_int8."
+        )
+
+    def breaking(self, layers: Collection[str] | None, found: Sequence[Difference]) -> dict[str, str]:
+        """The quantized layers because of which a file differs from its expectation, and why.
+
+        `layers` are the quantized ones; None stands for all that can be. The reasons name the ops that compute in
+        other types; where there are none, the layers beside an op that differs. Each layer brings along those that
+        are one op with it.
+
+        Raises:
+            UserError: no quantized layer has to do with the differences.
+        """
+        chosen = frozenset(self.supported if layers is None else layers)
+        ops: dict[str, list[str]] = {}
+        for each in found:
+            if each.layer in chosen and each.op:
+                ops.setdefault(each.layer, []).append(each.op)
+        reasons = {
+            name: f"the converter leaves its {', '.join(dict.fromkeys(its))} in float" for name, its in ops.items()
+        }
+        reasons = reasons or {each.layer: each.said for each in found if each.layer in chosen}
+        if not reasons:
+            beside = {name: each for each in found if each.layer for name in self._neighbours(each.layer)}
+            reasons = {name: f"beside it, {each.said}" for name, each in beside.items() if name in chosen}
+        if not reasons:
+            said = "; ".join(difference.said for difference in found)
+            raise UserError(
+                f"The file of this model cannot meet the expectation: {said}. Quantize after training, with "
+                "strategy=ptq_int8."
+            )
+        members = {each.name: each.members for each in self.layers}
+        for name in list(reasons):
+            for member in members[name]:
+                if member in chosen:
+                    reasons.setdefault(member, f"is one op with {name}, which stays float")
+        return {each.name: reasons[each.name] for each in self.layers if each.name in reasons}
+
+    def _neighbours(self, name: str) -> frozenset[str]:
+        return next((each.neighbours for each in self.layers if each.name == name), frozenset())
