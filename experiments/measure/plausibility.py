@@ -307,6 +307,6 @@ def _up_to(model: Any, layer: Any, images: Any) -> Any:
     """Return the output of a layer for images; None stands for the model's input."""
     if layer is None:
         return images
-    from experiments.system.tensorflow import keras
+    from experiments.system.tensorflow import keras_of
 
-    return np.asarray(keras.Model(model.inputs, layer.output)(images, training=False))
+    return np.asarray(keras_of(model).Model(model.inputs, layer.output)(images, training=False))

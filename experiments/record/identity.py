@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments.model.configuration import configuration_of
 from experiments.system.user_code import sha256, sources_of, user_sources
 
 if TYPE_CHECKING:
@@ -57,9 +58,7 @@ def model_digest(model: "Model", architecture: "Architecture") -> str:
     Random initial weights are excluded, so that the digest is the same for every seed. The code of users' own layers
     and architectures is included.
     """
-    described = json.loads(model.to_json())
-    described.pop("keras_version", None)  # the version does not change the model
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(configuration_of(model), sort_keys=True).encode())
     for source in sources_of(model):
         digest.update(sha256(source).encode())
     if architecture.given:

@@ -304,9 +304,9 @@ def check_given(experiment: Experiment) -> None:
 
 def built(experiment: Experiment, data: Dataset | Examples) -> "Model":
     """The untrained model, its random weights drawn from the seed; models of earlier runs are let go."""
-    from experiments.system.tensorflow import keras
+    from experiments.system.tensorflow import clear_session, keras
 
-    keras.backend.clear_session()
+    clear_session()
     keras.utils.set_random_seed(experiment.setting.seed)
     try:
         return experiment.model.build(data.input_shape, data.classes)

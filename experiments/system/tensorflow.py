@@ -3,6 +3,7 @@
 Modules that import TensorFlow Model Optimization import this one first.
 """
 
+import sys
 from typing import Any
 
 from experiments.system.errors import UserError
@@ -47,10 +48,17 @@ def keras_of(value: Any) -> Any:
     return keras_version(version_of(value))
 
 
+def clear_session() -> None:
+    """Let models of earlier runs go, and number layers without a name from the start, in each Keras that is loaded."""
+    keras.backend.clear_session()
+    if "keras" in sys.modules:
+        keras_3().backend.clear_session()
+
+
 def use_threads(count: int) -> None:
     """Let TensorFlow compute on so many threads; possible before its first computation only."""
     tf.config.threading.set_intra_op_parallelism_threads(count)
     tf.config.threading.set_inter_op_parallelism_threads(count)
 
 
-__all__ = ["keras", "keras_3", "keras_of", "keras_version", "tf", "use_threads"]
+__all__ = ["clear_session", "keras", "keras_3", "keras_of", "keras_version", "tf", "use_threads"]

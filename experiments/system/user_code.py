@@ -35,7 +35,7 @@ def user_sources(kind: type) -> list[Path]:
 
 def sources_of(model: "Model") -> list[Path]:
     """Return the files outside this package that decide what a model does: those of its layers and their functions."""
-    parts = list(model.submodules)
+    parts = list(model.submodules if hasattr(model, "submodules") else model._flatten_layers())  # of Keras 2, or 3
     held = [value for part in parts for value in vars(part).values()]
     values = [getattr(value, "python_function", value) for value in held]  # unwrap tf.function
     functions = {value.__module__ for value in values if isinstance(value, FunctionType)}

@@ -92,22 +92,22 @@ def _meaning(outputs: Outputs) -> Meaning:
 
 def _last_function(tensor: Any) -> str:
     """The name of the function that last changed the values of a symbolic output; empty where that is not known."""
-    from experiments.system.tensorflow import keras
+    from experiments.system.tensorflow import keras_of
 
     while True:
         history = getattr(tensor, "_keras_history", None)
         if history is None:
             return ""
-        layer = history.layer
-        node = layer.inbound_nodes[history.node_index]
+        layer, node_index, tensor_index = history  # of Keras 3, an operation that may be no layer
+        node = (layer.inbound_nodes if hasattr(layer, "inbound_nodes") else layer._inbound_nodes)[node_index]
         inner = _unwrapped(layer)
-        if isinstance(inner, keras.Model):
-            tensor = inner.outputs[history.tensor_index]
+        if isinstance(inner, keras_of(inner).Model):
+            tensor = inner.outputs[tensor_index]
             continue
         name = function_of(inner)
         if name not in KEEPING and not (name == "linear" and type(inner).__name__ == "Activation"):
             return name if name in (*SOFTMAX, *SIGMOID, *OTHER) else ""
-        inputs = node.keras_inputs
+        inputs = node.keras_inputs if hasattr(node, "keras_inputs") else node.input_tensors
         if len(inputs) != 1:
             return ""
         tensor = inputs[0]
@@ -131,9 +131,12 @@ def function_of(layer: Any) -> str:
     return str(getattr(activation, "__name__", type(activation).__name__))
 
 
-def loss_of(head: Head) -> Any:
-    """The loss for labels (n,) of class numbers: cross-entropy of the classes, or binary of each output by itself."""
-    from experiments.system.tensorflow import keras, tf
+def loss_of(head: Head, keras: Any) -> Any:
+    """The loss for labels (n,) of class numbers: cross-entropy of the classes, or binary of each output by itself.
+
+    `keras` is the Keras that the model belongs to.
+    """
+    from experiments.system.tensorflow import tf
 
     if head.outputs == 1:
         return keras.losses.BinaryCrossentropy(from_logits=head.meaning == "logits")
@@ -147,10 +150,8 @@ def loss_of(head: Head) -> Any:
     return binary_crossentropy_of_classes
 
 
-def accuracy_of(head: Head) -> Any:
+def accuracy_of(head: Head, keras: Any) -> Any:
     """The metric `accuracy` by which training is followed; Keras chooses it but for one output of logits."""
-    from experiments.system.tensorflow import keras
-
     if head.outputs == 1 and head.meaning == "logits":
         return keras.metrics.BinaryAccuracy(name="accuracy", threshold=head.threshold)
     return "accuracy"

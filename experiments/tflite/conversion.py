@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.dataset import Images
 from experiments.system.errors import UserError
+from experiments.system.keras_version import version_of
 from experiments.system.silence import native_stderr_silenced
 from experiments.tflite.graph import outermost_layer, read_ops
 from experiments.tflite.selective import only, without_detours
@@ -211,13 +212,14 @@ def _traced(model: "Model") -> _Traced:
     from experiments.system.tensorflow import tf
 
     images = model.inputs[0]
+    taken, given, variables = _interface(model)
     module = tf.Module()
-    module.weights = model.variables
+    module.weights = variables
 
     def serving(batch: int | None) -> Any:
         return tf.function(
-            lambda images: {model.output_names[0]: model(images, training=False)},
-            input_signature=[tf.TensorSpec((batch, *images.shape[1:]), images.dtype, name=model.input_names[0])],
+            lambda images: {given: model(images, training=False)},
+            input_signature=[tf.TensorSpec((batch, *images.shape[1:]), images.dtype, name=taken)],
         )
 
     with native_stderr_silenced(), warnings.catch_warnings():
@@ -230,6 +232,13 @@ def _traced(model: "Model") -> _Traced:
     return _Traced(model, module, ops)
 
 
+def _interface(model: "Model") -> tuple[str, str, list[Any]]:
+    """The names of what a model takes and gives, and the TensorFlow variables that it holds."""
+    if version_of(model) == 2:
+        return model.input_names[0], model.output_names[0], model.variables
+    return model.inputs[0].name, model.outputs[0]._keras_history[0].name, [each.value for each in model.variables]
+
+
 def _kinds_of_ops(function: Any) -> frozenset[str]:
     """The TensorFlow ops of a function without arguments of Python, and of all that it calls."""
     graph = function.get_concrete_function().graph.as_graph_def()
@@ -237,12 +246,14 @@ def _kinds_of_ops(function: Any) -> frozenset[str]:
 
 
 def is_fake_quantized(model: "Model") -> bool:
-    """Whether TFMOT has wrapped any of a model's layers to learn its ranges."""
-    return any(hasattr(layer, "quantize_config") for layer in model.layers)
+    """Whether any of a model's layers is wrapped to learn its ranges."""
+    return any(hasattr(layer, "quantize_config") or hasattr(layer, "quantizes") for layer in model.layers)
 
 
 def _is_fake_quantized(layer: Any) -> bool:
-    """Whether TFMOT wrapped the layer to quantize what it computes, and not just to hand on a quantized output."""
+    """Whether the layer is wrapped to quantize what it computes, and not just to hand on a quantized output."""
+    if hasattr(layer, "quantizes"):  # by our own engine
+        return bool(layer.quantizes)
     quantization = getattr(layer, "quantize_config", None)
     return quantization is not None and type(quantization).__name__ != "OutputOnlyConfig"
 

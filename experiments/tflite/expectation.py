@@ -100,11 +100,11 @@ def expected(scheme: Scheme, model: "Model", compression: Compression | None = N
 
 def _with_kernels(model: "Model", layers: Iterable[str]) -> frozenset[str]:
     """Those of the layers that have weights which show in the file; those of BatchNorm are folded away."""
-    from experiments.system.tensorflow import keras
+    from experiments.system.tensorflow import keras_of
 
+    folded = keras_of(model).layers.BatchNormalization
     named = [model.get_layer(name) for name in layers]
-    with_weights = [layer for layer in named if layer.weights]
-    return frozenset(each.name for each in with_weights if not isinstance(each, keras.layers.BatchNormalization))
+    return frozenset(layer.name for layer in named if layer.weights and not isinstance(layer, folded))
 
 
 @dataclass(frozen=True)

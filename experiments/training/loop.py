@@ -21,8 +21,10 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as option
 
 from experiments.dataset import Dataset, Images, Labels
+from experiments.model.configuration import configuration_of
 from experiments.system.cache import Arrays, Cache, Trajectory
 from experiments.system.files import PACKAGE
+from experiments.system.keras_version import version_of
 from experiments.system.machine import compute_lock, usable_cores
 from experiments.system.options import OPTION
 from experiments.system.progress import Advance, bar
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 # What else changes the bits of a training.
 CODE = (
     *sorted((PACKAGE / "training").glob("*.py")),
-    *(PACKAGE / name for name in ("model/copies.py", "task/classification.py")),
+    *(PACKAGE / name for name in ("model/copies.py", "model/configuration.py", "task/classification.py")),
 )
 CHECKED = 32  # images on which a twin in another precision has to answer like the model it was made from
 MOST_EPOCHS = 1_000_000
@@ -140,7 +142,7 @@ def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int,
 
 def digest_of(model: "Model") -> str:
     """SHA-256 of a model's architecture and weights, and of the code of layers that are a user's own."""
-    digest = hashlib.sha256(model.to_json().encode())
+    digest = hashlib.sha256(json.dumps(configuration_of(model), sort_keys=True).encode())
     for source in sources_of(model):
         digest.update(sha256(source).encode())
     for weights in model.get_weights():
@@ -159,7 +161,7 @@ def _threads() -> int:
 @cache
 def numerics() -> Mapping[str, str]:
     """What changes the bits of a result, apart from its inputs and the number of threads."""
-    packages = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "numpy")
+    packages = ("tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "numpy")
     return {
         **{package: version(package) for package in packages},
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1"),
@@ -190,7 +192,7 @@ def _trained(
     steps = -(-len(data.train) // settings.batch_size)
     about = f"{title}: {model.name}, {len(data.train):,} images, {_described(settings)}, seed {seed}"
     with bar(title, total=steps * (settings.epochs - done)) as advance:
-        moving = _after_each_batch(advance)
+        moving = _after_each_batch(model, advance)
         for epoch in range(done, settings.epochs):
             with compute_lock():
                 started = time.perf_counter()
@@ -217,12 +219,15 @@ def _described(settings: Training) -> str:
 
 
 def _compile(model: "Model", settings: Training, head: Head | None = None) -> None:
-    from experiments.system.tensorflow import keras
+    from experiments.system.tensorflow import keras_of
 
+    keras = keras_of(model)
     kinds = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD, "rmsprop": keras.optimizers.RMSprop}
     optimizer = kinds[settings.optimizer](learning_rate=settings.learning_rate)
     head = head or head_of(model)
-    model.compile(optimizer, loss=loss_of(head), metrics=[accuracy_of(head)])
+    # On a CPU, the just-in-time compiler that Keras 3 would choose makes a training several times slower.
+    compiler = {} if version_of(model) == 2 else {"jit_compile": False}
+    model.compile(optimizer, loss=loss_of(head, keras), metrics=[accuracy_of(head, keras)], **compiler)
     optimizer.build(model.trainable_variables)
 
 
@@ -231,20 +236,17 @@ def ends_in_softmax(model: "Model") -> bool:
     return head_of(model).meaning == "softmax"
 
 
-def _after_each_batch(advance: Advance) -> Any:
-    from experiments.system.tensorflow import keras
+def _after_each_batch(model: "Model", advance: Advance) -> Any:
+    from experiments.system.tensorflow import keras_of
 
-    return keras.callbacks.LambdaCallback(on_train_batch_end=lambda _batch, _logs: advance(1))
+    return keras_of(model).callbacks.LambdaCallback(on_train_batch_end=lambda _batch, _logs: advance(1))
 
 
 def _one_epoch(
     model: "Model", callbacks: Sequence[Any], data: Dataset, settings: Training, seed: int, epoch: int
 ) -> dict[str, float]:
-    from experiments.system.tensorflow import keras
-
     order = np.random.default_rng([seed, epoch]).permutation(len(data.train))
-    keras.utils.set_random_seed(_mixed(seed, epoch))
-    model.make_train_function(force=True)  # a new trace takes up the new seed, in dropout too
+    _seed(model, _mixed(seed, epoch))
     result = model.fit(
         _batches(data.train.x[order], data.train.y[order], settings.batch_size),
         epochs=epoch + 1,
@@ -256,6 +258,26 @@ def _one_epoch(
         callbacks=list(callbacks),
     )
     return {name: float(values[0]) for name, values in result.history.items()}
+
+
+def _seed(model: "Model", seed: int) -> None:
+    """Let all that is random in an epoch, such as Dropout, follow from this seed."""
+    from experiments.system.tensorflow import keras
+
+    keras.utils.set_random_seed(seed)  # of Python, NumPy and TensorFlow
+    if version_of(model) == 2:
+        model.make_train_function(force=True)  # a new trace takes up the new seed
+        return
+    for number, state in enumerate(_generators(model)):
+        state.assign(np.random.SeedSequence([seed, number]).generate_state(2).astype(state.dtype))
+
+
+def _generators(model: "Model") -> list[Any]:
+    """The states of the random generators that a Keras 3 model uses: they are variables, and no weights."""
+    from keras.src.random.seed_generator import global_seed_generator
+
+    weights = {id(weight) for weight in model.weights}
+    return [*(each for each in model.variables if id(each) not in weights), global_seed_generator().state]
 
 
 def _batches(images: Images, labels: Labels, size: int) -> Any:
@@ -277,7 +299,7 @@ def _mixed(seed: int, epoch: int) -> int:
 
 def _state(model: "Model", history: Mapping[str, list[float]], seconds: float) -> Arrays:
     weights = {f"weight/{i:04d}": value for i, value in enumerate(model.get_weights())}
-    optimizer = {f"optimizer/{i:04d}": value.numpy() for i, value in enumerate(model.optimizer.variables)}
+    optimizer = {f"optimizer/{i:04d}": np.asarray(value) for i, value in enumerate(model.optimizer.variables)}
     curves = {f"history/{name}": np.array(values) for name, values in history.items()}
     return {**weights, **optimizer, **curves, "seconds": np.array(seconds)}
 
