@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
-from benchmarks.publish import HERE, on_disk, published, tables_of
-from benchmarks.registry import BENCHMARKS, Benchmark
+from benchmarks.harness.benchmark import Benchmark, Study
+from benchmarks.harness.pages import RESULTS, on_disk
+from benchmarks.registry import BENCHMARKS, tables_from
 from experiments.system.errors import UserError, reporting_user_errors, suggestion
 from experiments.system.progress import CONSOLE, say
 
@@ -37,21 +38,21 @@ def listed(every: Sequence[Benchmark]) -> Table:
 
 def committed(file: str) -> str:
     """A file of the results as git has it; empty where it has none."""
-    show = ["git", "-C", str(HERE), "show", f"HEAD:./results/{file}"]
+    show = ["git", "-C", str(RESULTS), "show", f"HEAD:./{file}"]
     done = subprocess.run(show, capture_output=True, text=True, check=False)
     return done.stdout if done.returncode == 0 else ""
 
 
 def repeated(benchmark: Benchmark) -> bool:
     """Run a benchmark, show what it made of its tables beside what is committed, and say whether all went well."""
-    before = {table: published(table, committed) for table in tables_of(benchmark.name)}
+    before = {table.name: (table, table.published(committed)) for table in tables_from(benchmark.name)}
     say(f"{benchmark.name}: {benchmark.title} ({benchmark.duration})")
     for command in benchmark.commands:
         if subprocess.run(command, check=False).returncode != 0:
             say(f"{benchmark.name}: not as it should be")
             return False
-    for table, was in before.items():
-        say(beside(table, published(table), was))
+    for name, (table, was) in before.items():
+        say(beside(name, table.published(), was))
     return True
 
 
@@ -75,14 +76,19 @@ def chosen(names: Sequence[str], every: dict[str, Benchmark]) -> list[Benchmark]
     for name in names:
         if name not in every and name != "all":
             raise UserError(f"{name}: no such benchmark. {suggestion(name, every)}")
-        if name != "all" and (setting := every[name].removed):
+        if name != "all" and (setting := _removed(every[name])):
             commit = json.loads(on_disk(f"{name}/stamp.json"))["git_commit"]
             raise UserError(
                 f"{name}: this study is archived, for {setting}, which it needs, was removed. Repeat it with the "
                 f"commit that it was measured with: git checkout {commit}"
             )
-    repeatable = [each for each in every.values() if not each.removed]
+    repeatable = [each for each in every.values() if not _removed(each)]
     return repeatable if "all" in names else [every[name] for name in dict.fromkeys(names)]
+
+
+def _removed(benchmark: Benchmark) -> str:
+    """The setting that a benchmark needs and this version no longer has."""
+    return benchmark.removed if isinstance(benchmark, Study) else ""
 
 
 def main() -> None:

@@ -9,14 +9,18 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from benchmarks import files
-from benchmarks.results import Results, options
-from benchmarks.tables.choices import FLOAT, WHOLE
+from benchmarks.harness import files
+from benchmarks.harness.benchmark import Benchmark
+from benchmarks.harness.markdown import filled, markdown
+from benchmarks.harness.pages import own
+from benchmarks.harness.results import Results, options
 from experiments.dataset import Dataset
 from experiments.measure.latency import LatencyProtocol, Session, time_together
+from experiments.statistics.rounding import times
 from experiments.system.progress import bar
 from experiments.tflite.conversion import TFLiteModel
 
+FLOAT, WHOLE = "none, the float file", "all four"
 SESSIONS = 3
 SECONDS_A_FILE = 5.0
 
@@ -41,10 +45,54 @@ def rows_of(session: Session, number: int, made: Mapping[str, TFLiteModel]) -> I
         }
 
 
+def published_table(table: pd.DataFrame) -> str:
+    """What benchmarks.choices found, fastest first."""
+    invalid = filled(table["void"])
+    valid = table[~invalid]
+    by_choice = {str(choice): rows for choice, rows in valid.groupby("choice")}
+    fastest_first = sorted(by_choice, key=lambda choice: -by_choice[choice]["speedup"].median())
+    shown = pd.DataFrame(
+        [
+            {
+                "in int8": choice,
+                "bytes": f"{by_choice[choice]['bytes'].iloc[0]:,}",
+                "speedup vs float": _scatter(by_choice[choice]["speedup"]),
+                "speedup vs all four in int8": _scatter(by_choice[choice]["against_whole"]),
+                "that, in each session": "; ".join(_intervals(by_choice[choice])),
+            }
+            for choice in fastest_first
+        ]
+    )
+    sessions, void = table["session"].nunique(), table.loc[invalid, "session"].nunique()
+    return (
+        f"{markdown(shown)}\nSessions in which all these files were timed together: {sessions}, of which invalid: "
+        f"{void}. The median of the sessions, and in brackets the least and the most; then 95 % intervals.\n"
+    )
+
+
+def _scatter(ratios: pd.Series) -> str:
+    return times(ratios.median(), ratios.min(), ratios.max())
+
+
+def _intervals(rows: pd.DataFrame) -> list[str]:
+    return [
+        f"{low:.3f} to {high:.3f}"
+        for low, high in zip(rows["against_whole_low"], rows["against_whole_high"], strict=True)
+    ]
+
+
+BENCHMARK = Benchmark(
+    name="choices",
+    title="Which layers in int8 make the fastest file",
+    minutes=5,
+    tables=(own("choices", published_table),),
+)
+
+
 def main() -> None:
     """Measure, write, publish."""
-    asked = options("benchmarks.choices", __doc__).parse_args()
-    results = Results("choices")
+    asked = options(BENCHMARK, __doc__).parse_args()
+    results = Results(BENCHMARK)
     data = files.images()
     made = choices(data, range(3, 4) if asked.quick else range(1, 4))
     protocol = LatencyProtocol(seconds=SECONDS_A_FILE * len(made))

@@ -15,24 +15,22 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmarks.results import Results, options
-from benchmarks.tables.evaluation import KERAS, failures
+from benchmarks.harness.benchmark import Benchmark
+from benchmarks.harness.markdown import markdown, true
+from benchmarks.harness.pages import own
+from benchmarks.harness.results import Results, options
 from experiments.dataset import Dataset, Images
 from experiments.dataset.mnist import Mnist
-from experiments.measure.accuracy import (
-    KERAS_BATCH,
-    can_batch,
-    dequantize,
-    keras_logits,
-    quantize,
-    tflite_logits,
-)
+from experiments.measure.accuracy import KERAS_BATCH, can_batch, dequantize, keras_logits, quantize, tflite_logits
 from experiments.model import Architecture
 from experiments.model.article_cnn import ArticleCNN
 from experiments.model.ds_cnn import DSCNN
 from experiments.system.progress import bar
 from experiments.tflite.conversion import Dynamic, Float16, Float32, Int8, Scheme, TFLiteModel, convert
 
+KERAS = "Keras model"
+KERAS_EVALUATION_AT_LEAST = 0.9  # times the throughput of a bare loop
+FLOAT_EVALUATION_AT_LEAST = 1.8  # times the throughput of one image a call on one thread, on two cores
 MODELS: Mapping[str, Architecture] = {"article_cnn": ArticleCNN(), "ds_cnn": DSCNN()}
 SCHEMES: Mapping[str, Scheme] = {
     "none": Float32(), "ptq_dynamic": Dynamic(), "ptq_float16": Float16(), "ptq_int8": Int8(calibration_samples=100),
@@ -110,10 +108,48 @@ def rows_of(name: str, data: Dataset) -> Iterator[dict[str, object]]:
         yield compared(name, strategy, *ways, in_batches=can_batch(file, images), images=len(images))
 
 
+def published_table(table: pd.DataFrame) -> str:
+    """What benchmarks.evaluation found."""
+    shown = table[["model", "strategy"]].assign(
+        **{
+            "loop, images/s": [f"{value:,.0f}" for value in table["loop_images_per_second"]],
+            "here, images/s": [f"{value:,.0f}" for value in table["images_per_second"]],
+            "times": [f"{value:.2f}x" for value in _times(table)],
+            "several images a call": ["yes" if true(value) else "no" for value in table["in_batches"]],
+            "same bits": ["yes" if true(value) else "NO" for value in table["same_bits"]],
+        }
+    )
+    return markdown(shown)
+
+
+def _times(table: pd.DataFrame) -> pd.Series:
+    return table["images_per_second"] / table["loop_images_per_second"]
+
+
+def failures(table: pd.DataFrame) -> list[str]:
+    """What is not as it should be."""
+    float_file = (table["model"] == "article_cnn") & (table["strategy"] == "none")
+    times = float(_times(table)[float_file].iloc[0])
+    of_keras = _times(table)[table["strategy"] == KERAS]
+    return [
+        *(f"{row.model!s} {row.strategy!s}: other bits" for row in table.itertuples() if not true(row.same_bits)),
+        *([f"float model: {times:.2f} times the loop"] if times < FLOAT_EVALUATION_AT_LEAST else []),
+        *(f"Keras model: {each:.2f} times the loop" for each in of_keras if each < KERAS_EVALUATION_AT_LEAST),
+    ]
+
+
+BENCHMARK = Benchmark(
+    name="evaluation",
+    title="How fast a file is evaluated",
+    minutes=3,
+    tables=(own("evaluation", published_table),),
+)
+
+
 def main() -> None:
     """Measure and write."""
-    asked = options("benchmarks.evaluation", __doc__).parse_args()
-    results = Results("evaluation")
+    asked = options(BENCHMARK, __doc__).parse_args()
+    results = Results(BENCHMARK)
     data = Mnist(train_samples=1000, test_samples=500 if asked.quick else None).load()
     rows = []
     with bar("Models and files", total=len(MODELS) * (1 + len(SCHEMES))) as advance:

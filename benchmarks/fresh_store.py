@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import sweeps
-from benchmarks.results import Results, options
+from benchmarks.harness import sweeps
+from benchmarks.harness.benchmark import Benchmark
+from benchmarks.harness.markdown import markdown
+from benchmarks.harness.pages import own
+from benchmarks.harness.results import Results, options
 from experiments.system.progress import say
 
 TIMES, AT_ONCE = 10, 4
@@ -61,10 +64,32 @@ def is_well(row: dict[str, object]) -> bool:
     return row["exit_code"] == 0 and row["finished_rows"] == row["expected_rows"]
 
 
+def published_table(table: pd.DataFrame) -> str:
+    """What benchmarks.fresh_store found."""
+    well = (table["exit_code"] == 0) & (table["finished_rows"] == table["expected_rows"])
+    shown = pd.DataFrame(
+        {
+            "times": [table["time"].nunique()],
+            "sweeps at once": [table.groupby("time").size().max()],
+            "succeeded, with complete tables": [f"{well.sum()} of {len(table)}"],
+            "seconds of a sweep": [f"{table['seconds'].min():.0f} to {table['seconds'].max():.0f}"],
+        }
+    )
+    return markdown(shown)
+
+
+BENCHMARK = Benchmark(
+    name="fresh_store",
+    title="Sweeps that start at once where there is no store yet",
+    minutes=10,
+    tables=(own("fresh_store", published_table),),
+)
+
+
 def main() -> None:
     """Measure and write."""
-    asked = options("benchmarks.fresh_store", __doc__).parse_args()
-    results = Results("fresh_store")
+    asked = options(BENCHMARK, __doc__).parse_args()
+    results = Results(BENCHMARK)
     rows: list[dict[str, object]] = []
     for number in range(1, 2 if asked.quick else TIMES + 1):
         these = at_once(number, 2 if asked.quick else AT_ONCE)

@@ -33,10 +33,12 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from benchmarks import sweeps
+from benchmarks.harness import sweeps
+from benchmarks.harness.benchmark import Benchmark
 from benchmarks.harness.kill_at_write import KillAtWrite, When, build, changes
-from benchmarks.results import Results, options
-from benchmarks.tables.killed import AGREEING
+from benchmarks.harness.markdown import filled, markdown, true
+from benchmarks.harness.pages import own
+from benchmarks.harness.results import Results, options
 from experiments.system.errors import UserError
 from experiments.system.progress import say
 from experiments.tracking import Tracking
@@ -45,6 +47,14 @@ from experiments.tracking.creation import ensure_database
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+AGREEING = ("keras_accuracy", "tflite_accuracy", "tflite_bytes")  # columns that no interruption may change
+PLACES = {
+    "creation": "while the store was made",
+    "commit": "within commits",
+    "cache": "while the cache was written",
+    "artifact": "while artifacts were written",
+    "moment": "at a random moment",
+}
 Place = Literal["creation", "commit", "cache", "artifact", "moment"]
 # Which files change there, in the folder of a sweep; a moment is a time.
 FILES: dict[Place, tuple[str, ...]] = {
@@ -352,13 +362,39 @@ def _known(path: Path, commit: str) -> dict[int, list[Outcome]]:
     return found
 
 
+def published_table(table: pd.DataFrame) -> str:
+    """What benchmarks.killed found."""
+    shown = {
+        "kills": table["kills"].sum(),
+        **{f"of them {where}": table[place].sum() for place, where in PLACES.items()},
+        "sweeps, most of them killed several times": len(table),
+        "sweeps that ended well": (table["exit_code"] == 0).sum(),
+        "sweeps with the same accuracies and bytes": table["same_table"].map(true).sum(),
+        "runs made twice": table["duplicates"].sum(),
+        "runs left RUNNING": table["running"].sum(),
+        "models left PENDING": table["pending_models"].sum(),
+        "files, locks or temporary folders left behind": filled(table["left_behind"]).sum(),
+        "processes alive 10 s after a kill": table["survivors"].sum(),
+        "last process gone after": f"{table['gone_after_seconds'].max():.1f} s",
+    }
+    return markdown(pd.DataFrame({"": list(shown), "found": [str(value) for value in shown.values()]}))
+
+
+BENCHMARK = Benchmark(
+    name="killed",
+    title="Sweeps killed at chosen writes and run again",
+    minutes=20,
+    tables=(own("killed", published_table),),
+)
+
+
 def main() -> None:
     """Measure and write."""
-    parser = options("benchmarks.killed", __doc__)
+    parser = options(BENCHMARK, __doc__)
     parser.add_argument("--seed", type=int, default=0, help="of the random places and moments (default: 0)")
     parser.add_argument("--at-once", type=int, default=2, metavar="N", help="sweeps side by side (default: 2)")
     asked = parser.parse_args()
-    results = Results("killed")
+    results = Results(BENCHMARK)
     with TemporaryDirectory(prefix="library-") as place:
         library = build(Path(place))
         expected = undisturbed(library, Path(place), OVERRIDES)

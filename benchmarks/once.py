@@ -24,24 +24,24 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import pandas as pd
 
-from benchmarks import sweeps
-from benchmarks.bare import Bare, in_own_process
-from benchmarks.results import Results, options
-from benchmarks.tables.once import (
-    BARE_AFTER,
-    BARE_AT_MOST,
-    BARE_BEFORE,
-    PLAIN,
-    PLAIN_AT_LEAST,
-    PLAIN_MEASURED,
-    PLAIN_RECKONED,
-    SWEEP,
-    bare_ratio,
-    plain_ratio,
-)
-from benchmarks.trajectories import Cell, Piece, least_epochs, plain_pieces
+from benchmarks.harness import sweeps
+from benchmarks.harness.bare import Bare, in_own_process
+from benchmarks.harness.benchmark import Benchmark
+from benchmarks.harness.markdown import markdown
+from benchmarks.harness.pages import Table, compared_in, own
+from benchmarks.harness.results import Results, options
+from benchmarks.harness.trajectories import Cell, Piece, least_epochs, plain_pieces
+from benchmarks.overhead import NOT_OVERHEAD
+from experiments.statistics.rounding import times, whole
 from experiments.system.options import CONF
 from experiments.system.progress import say
+from experiments.tracking.schema import heading
+
+SWEEP, BARE = "the sweep", "bare"
+BARE_BEFORE, BARE_AFTER = f"{BARE}, before the sweep", f"{BARE}, after the sweep"
+PLAIN = "the plain way"
+PLAIN_RECKONED, PLAIN_MEASURED = f"{PLAIN}, reckoned from the pieces done bare", f"{PLAIN}, measured"
+PLAIN_AT_LEAST, BARE_AT_MOST = 4.0, 1.15  # times
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Work:
         return [f"strategy={strategies}", f"finetune.epochs={epochs}", *self.common]
 
 
-def whole(baseline_epochs: int) -> Work:
+def full_work(baseline_epochs: int) -> Work:
     """What the figures are about."""
     return Work(
         strategies=tuple(sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))),
@@ -98,7 +98,7 @@ def whole(baseline_epochs: int) -> Work:
     )
 
 
-def quick() -> Work:
+def small_work() -> Work:
     """Enough to see that it works."""
     samples = ("dataset.train_samples=500", "dataset.test_samples=100")
     return Work(("none", "prune", "prune_qat"), (1, 2), 1, ("dataset=mnist", *samples, "latency.seconds=0.3"))
@@ -144,15 +144,92 @@ def pieces_table(bares: Sequence[Bare]) -> pd.DataFrame:
     )
 
 
+def failures(table: pd.DataFrame) -> list[str]:
+    """What is not as it should be."""
+    bare, plain, least = bare_ratio(table), plain_ratio(table), table["least_epochs"].iloc[0]
+    once = table[~table["way"].str.startswith(PLAIN)]
+    return [
+        *(f"{row.way}: {row.epochs_trained} epochs" for row in once.itertuples() if row.epochs_trained != least),
+        *([f"sweep / bare {bare:.3f}"] if bare > BARE_AT_MOST else []),
+        *([f"plain / sweep {plain:.2f}"] if plain < PLAIN_AT_LEAST else []),
+    ]
+
+
+def bare_ratio(table: pd.DataFrame) -> float:
+    """The sweep's time over that of the same work done bare, as often as that was measured."""
+    seconds = _seconds(table)
+    return float(seconds[SWEEP] / np.mean([value for way, value in seconds.items() if way.startswith(BARE)]))
+
+
+def plain_ratio(table: pd.DataFrame) -> float:
+    """The time of the plain way over the sweep's."""
+    seconds = _seconds(table)
+    return next(value for way, value in seconds.items() if way.startswith(PLAIN)) / seconds[SWEEP]
+
+
+def _seconds(table: pd.DataFrame) -> dict[str, float]:
+    return {str(way): float(value) for way, value in zip(table["way"], table["seconds"], strict=True)}
+
+
+def published_table(table: pd.DataFrame) -> str:
+    """What benchmarks.once found."""
+    rest = table["seconds"] - sum(table[f"{part}_seconds"] for part in NOT_OVERHEAD)
+    shown = pd.DataFrame({"": table["way"], "epochs trained": table["epochs_trained"].astype(str)})
+    for name, values in (
+        ("seconds", table["seconds"]),
+        *((f"of it {part}", table[f"{part}_seconds"]) for part in NOT_OVERHEAD),
+        ("the rest", rest),
+    ):
+        shown[name] = [f"{value:,.0f}" for value in values]
+    row, missed = table.iloc[0], ", which is missed" if bare_ratio(table) > BARE_AT_MOST else ""
+    return (
+        f"{markdown(shown)}\n"
+        f"sweep / bare: {bare_ratio(table):.3f} (at most {BARE_AT_MOST:g}{missed}); "
+        f"plain / sweep: {plain_ratio(table):.1f} (at least {PLAIN_AT_LEAST:g}); "
+        f"the smallest number of epochs possible: {row['least_epochs']}. "
+        f"{row['cells']} cells: {row['strategies']} strategies with finetune.epochs={row['finetune_epochs']} after a "
+        f"baseline of {row['baseline_epochs']} epochs ({row['settings']}), which are {row['runs']} distinct runs.\n"
+    )
+
+
+def files_of_strategies(table: pd.DataFrame) -> str:
+    """What the file of each strategy is like, apart from its accuracy: of the longest training, the smallest first."""
+    trained = table["finetune_epochs"] == table["finetune_epochs"].max()
+    table = table[trained | (table["finetune_epochs"] == 0)].sort_values(["tflite_bytes", "tflite_gzip_bytes"])
+    shown = pd.DataFrame(
+        {
+            "strategy": table["strategy"],
+            "bytes": table["tflite_bytes"].map(whole),
+            "after gzip -9": table["tflite_gzip_bytes"].map(whole),
+            heading("size_ratio"): table["size_ratio"].map(times),
+            heading("arithmetic"): table["arithmetic"],
+            heading("arena_bytes"): table["arena_bytes"].map(whole),
+            "TensorFlow Lite Micro": table["runs_on_micro"],
+        }
+    )
+    return markdown(shown)
+
+
+BENCHMARK = Benchmark(
+    name="once",
+    title="What training once is worth",
+    minutes=40,
+    tables=(
+        own("once", published_table),
+        Table("strategies", files_of_strategies, (compared_in("once"),)),
+    ),
+)
+
+
 def main() -> None:
     """Measure and write."""
-    parser = options("benchmarks.once", __doc__)
+    parser = options(BENCHMARK, __doc__)
     parser.add_argument("--baseline-epochs", type=int, default=10, metavar="N", help="of the baseline (default: 10)")
     parser.add_argument("--bare-once", action="store_true", help="measure the bare work before the sweep only")
     parser.add_argument("--in-full", action="store_true", help="do the plain way instead of reckoning it: hours")
     asked = parser.parse_args()
-    results = Results("once")
-    work = quick() if asked.quick else whole(asked.baseline_epochs)
+    results = Results(BENCHMARK)
+    work = small_work() if asked.quick else full_work(asked.baseline_epochs)
 
     say(f"the work of {len(work.cells)} cells done bare, for the first time")
     bares = [in_own_process(work.cells, work.common, shared=True)]
@@ -179,17 +256,6 @@ def main() -> None:
     table = pd.DataFrame(rows).assign(**work.described, runs=len(comparison))
     more = {"pieces.csv": pieces_table(bares), "comparison.csv": comparison}
     results.finish(table, asked.quick, failures(table), sweeps.command(work.overrides), more)
-
-
-def failures(table: pd.DataFrame) -> list[str]:
-    """What is not as it should be."""
-    bare, plain, least = bare_ratio(table), plain_ratio(table), table["least_epochs"].iloc[0]
-    once = table[~table["way"].str.startswith(PLAIN)]
-    return [
-        *(f"{row.way}: {row.epochs_trained} epochs" for row in once.itertuples() if row.epochs_trained != least),
-        *([f"sweep / bare {bare:.3f}"] if bare > BARE_AT_MOST else []),
-        *([f"plain / sweep {plain:.2f}"] if plain < PLAIN_AT_LEAST else []),
-    ]
 
 
 if __name__ == "__main__":

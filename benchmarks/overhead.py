@@ -8,10 +8,14 @@ Writes benchmarks/results/overhead/.
 
 import pandas as pd
 
-from benchmarks import sweeps
-from benchmarks.results import Results, options
-from benchmarks.tables.overhead import OVERHEAD_AT_MOST, overhead_with_starting, with_overhead
+from benchmarks.harness import sweeps
+from benchmarks.harness.benchmark import Benchmark
+from benchmarks.harness.markdown import markdown
+from benchmarks.harness.pages import own
+from benchmarks.harness.results import Results, options
 
+NOT_OVERHEAD = ("training", "conversion", "evaluation", "latency")  # parts of a job, in columns like training_seconds
+OVERHEAD_AT_MOST = 6.0  # seconds a job
 STRATEGIES = ("none", "ptq_dynamic", "ptq_float16", "ptq_int8", "finetune", "qat", "annotate", "prune")
 SETTINGS = ("model=article_cnn", "dataset=mnist", "dataset.train_samples=2000", "latency.seconds=0.5")
 SMALL = ("dataset.test_samples=200",)
@@ -32,10 +36,43 @@ def measured(overrides: list[str]) -> pd.DataFrame:
     )
 
 
+def with_overhead(jobs: pd.DataFrame) -> pd.DataFrame:
+    """Jobs with what each took beyond its parts."""
+    return jobs.assign(overhead_seconds=jobs["seconds"] - sum(jobs[f"{part}_seconds"] for part in NOT_OVERHEAD))
+
+
+def overhead_with_starting(jobs: pd.DataFrame) -> float:
+    """Seconds a job beyond its parts, of the whole sweep, from the command to its end."""
+    parts = sum(jobs[f"{part}_seconds"].sum() for part in NOT_OVERHEAD)
+    return float((jobs["sweep_seconds"].iloc[0] - parts) / len(jobs))
+
+
+def published_table(table: pd.DataFrame) -> str:
+    """What benchmarks.overhead found."""
+    parts = (*NOT_OVERHEAD, "overhead")
+    jobs = with_overhead(table)
+    shown = pd.DataFrame({"strategy": jobs["strategy"], "job, s": [f"{value:.1f}" for value in jobs["seconds"]]})
+    for part in parts:
+        shown[f"{part}, s"] = [f"{value:.1f}" for value in jobs[f"{part}_seconds"]]
+    return (
+        f"{markdown(shown)}\nOverhead of a job: {jobs['overhead_seconds'].mean():.1f} s on average, "
+        f"{jobs['overhead_seconds'].max():.1f} s at most; with the sweep's start and end, "
+        f"{overhead_with_starting(jobs):.1f} s a job (at most {OVERHEAD_AT_MOST:g}).\n"
+    )
+
+
+BENCHMARK = Benchmark(
+    name="overhead",
+    title="What a job costs beyond its work",
+    minutes=3,
+    tables=(own("overhead", published_table),),
+)
+
+
 def main() -> None:
     """Measure and write."""
-    asked = options("benchmarks.overhead", __doc__).parse_args()
-    results = Results("overhead")
+    asked = options(BENCHMARK, __doc__).parse_args()
+    results = Results(BENCHMARK)
     strategies = STRATEGIES[:2] if asked.quick else STRATEGIES
     overrides = [f"strategy={','.join(strategies)}", *SETTINGS, *(SMALL if asked.quick else ())]
     jobs = measured(overrides)

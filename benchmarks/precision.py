@@ -13,16 +13,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmarks.results import Results, options
-from benchmarks.tables.precision import failures
-from benchmarks.trained import article_cnn
+from benchmarks.harness.benchmark import Benchmark
+from benchmarks.harness.markdown import markdown
+from benchmarks.harness.pages import own
+from benchmarks.harness.results import Results, options
+from benchmarks.harness.trained import article_cnn
+from experiments.comparison.columns import ends
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
 from experiments.measure.accuracy import keras_logits
 from experiments.statistics.estimates import difference_over_seeds, over_seeds, ratio_of_medians
+from experiments.statistics.rounding import percent, times
 from experiments.training.loop import Trained
 from experiments.training.precision import Precision
 
+EQUIVALENT_WITHIN = 0.003  # of accuracy, between baselines of two precisions
 PRECISIONS: tuple[Precision, Precision] = ("float32", "mixed_bfloat16")
 SEEDS, EPOCHS = 6, 3
 
@@ -70,10 +75,47 @@ def summary(seconds: pd.DataFrame, answers: dict[Precision, npt.NDArray[np.bool_
     return pd.DataFrame(rows)
 
 
+def published_table(table: pd.DataFrame) -> str:
+    """What benchmarks.precision found."""
+    shown = pd.DataFrame(
+        {
+            "training.precision": table["precision"],
+            "an epoch, s": [f"{value:.1f}" for value in table["epoch_seconds"]],
+            "speedup": [times(*ends(row, "faster")) for row in table.itertuples()],
+            "accuracy (%)": [percent(*ends(row, "accuracy")) for row in table.itertuples()],
+            "Δ accuracy vs float32 (pp)": [percent(*ends(row, "difference"), sign="+") for row in table.itertuples()],
+        }
+    )
+    row = table.iloc[0]
+    return f"{markdown(shown)}\n{row['seeds']} seeds, {row['epochs']} epochs. [low, high]: 95 % interval.\n"
+
+
+def failures(table: pd.DataFrame) -> list[str]:
+    """Precisions that are not faster, or whose accuracy may differ by more than EQUIVALENT_WITHIN."""
+    shorter = table[table["precision"] != "float32"]
+    slow = shorter[shorter["faster_low"] <= 1]
+    worse = shorter[shorter[["difference_low", "difference_high"]].abs().max(axis=1) > EQUIVALENT_WITHIN]
+    return [
+        *(f"{name}: not faster than float32" for name in slow["precision"]),
+        *(
+            f"{name}: accuracy may differ by more than {percent(EQUIVALENT_WITHIN)} points"
+            for name in worse["precision"]
+        ),
+    ]
+
+
+BENCHMARK = Benchmark(
+    name="precision",
+    title="What training a baseline in bfloat16 saves and costs",
+    minutes=30,
+    tables=(own("precision", published_table),),
+)
+
+
 def main() -> None:
     """Measure and write."""
-    asked = options("benchmarks.precision", __doc__).parse_args()
-    results = Results("precision")
+    asked = options(BENCHMARK, __doc__).parse_args()
+    results = Results(BENCHMARK)
     data = Mnist(train_samples=1000, test_samples=500).load() if asked.quick else Mnist().load()
     seconds, answers = in_turns(data, SEEDS, 2 if asked.quick else EPOCHS)
     table = summary(seconds, answers)

@@ -11,7 +11,10 @@ from functools import partial
 
 import pandas as pd
 
-from benchmarks.results import Results, options
+from benchmarks.harness.benchmark import Benchmark
+from benchmarks.harness.markdown import markdown
+from benchmarks.harness.pages import own
+from benchmarks.harness.results import Results, options
 from experiments.dataset.mnist import Mnist
 from experiments.measure.latency import LatencyProtocol
 from experiments.measure.op_profile import op_profile
@@ -33,13 +36,49 @@ STRATEGIES: Mapping[str, Strategy] = {
 TIMES = 5
 
 
+def published_table(table: pd.DataFrame) -> str:
+    """What benchmarks.profile found."""
+    shown = table.groupby("strategy", sort=False).agg(
+        times=("time", "count"),
+        whole=("whole_us", "median"),
+        together=("sum_us", "median"),
+        call=("call_us", "median"),
+        ratio=("ratio", "median"),
+        least=("ratio", "min"),
+        most=("ratio", "max"),
+    )
+    return markdown(
+        pd.DataFrame(
+            {
+                "strategy": shown.index,
+                "times": shown["times"].astype(str),
+                "whole file (µs)": [f"{value:.1f}" for value in shown["whole"]],
+                "its ops and one call (µs)": [f"{value:.1f}" for value in shown["together"]],
+                "a call (µs)": [f"{value:.1f}" for value in shown["call"]],
+                "sum / whole": [f"{value:.3f}" for value in shown["ratio"]],
+                "least and most": [
+                    f"{least:.3f} to {most:.3f}" for least, most in zip(shown["least"], shown["most"], strict=True)
+                ],
+            }
+        )
+    )
+
+
+BENCHMARK = Benchmark(
+    name="profile",
+    title="Whether the ops of a file add up to the whole",
+    minutes=1,
+    tables=(own("profile", published_table),),
+)
+
+
 def main() -> None:
     """Measure, write, publish."""
     from experiments.system.tensorflow import keras
 
-    asked = options("benchmarks.profile", __doc__).parse_args()
+    asked = options(BENCHMARK, __doc__).parse_args()
     times = 1 if asked.quick else TIMES
-    results = Results("profile")
+    results = Results(BENCHMARK)
     data = Mnist(train_samples=100, test_samples=100).load()
     keras.utils.set_random_seed(0)
     model = ArticleCNN().build(data.input_shape, data.classes)

@@ -8,22 +8,16 @@ makes the tables of all pages again from what is published.
 
 import argparse
 import json
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib import import_module
-from io import StringIO
 from pathlib import Path
-from typing import cast
 
 import pandas as pd
 
-from benchmarks.studies import RIVAL, STUDIES, Study
-from benchmarks.tables import article, compression, front, planted, same_file, spread, strategies
-from benchmarks.tables.markdown import markdown
+from benchmarks.harness import pages
+from benchmarks.harness.benchmark import Study
+from benchmarks.harness.results import sign
+from benchmarks.registry import STUDIES, TABLES, tables_from
 from experiments.comparison.columns import COLUMNS, WHOLE, frame, identified
 from experiments.comparison.compared import compared
-from experiments.comparison.display import display_table, note
 from experiments.comparison.files import FORMS, write_comparison
 from experiments.plots import save
 from experiments.plots.comparison import Evidence, comparison_pictures
@@ -35,11 +29,6 @@ from experiments.system.progress import say
 from experiments.system.stamp import stamp
 from experiments.tracking import Row, Store, Tracking, open_existing
 
-HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
-MARK = re.compile(r"<!-- table (\w+) -->")
-OPENING, CLOSING = "<!-- table {} -->", "<!-- end of table {} -->"
-SHARED_HOST = "shared_host"  # in the results of a benchmark: what it found where others use the host, too
 SCREENSHOTS = ("mlflow.png", "report.png", "answer.png")  # made afterwards, by benchmarks.screenshots
 
 
@@ -55,7 +44,7 @@ def publish(name: str, uri: str) -> None:
         )
     comparison = compared(store, table, study.control)
     pictures = drawn(store, comparison)
-    folder = emptied(HERE / "results" / name)
+    folder = emptied(pages.RESULTS / name)
     write_comparison(comparison, folder)
     if study.rival:
         against = compared(store, table, study.rival)
@@ -63,15 +52,15 @@ def publish(name: str, uri: str) -> None:
         FORMS["csv"].write(against.runs, folder / f"runs_against_{study.rival}.csv")
     for picture, figure in pictures.drawn.items():
         save(figure, folder / f"{picture}.png")
-    write_report(store, comparison, pictures, study.commands, folder / "report.html")
-    sign(folder, {**stamps[0], "command": " && ".join(study.commands)})
-    renew_pages(name)
+    write_report(store, comparison, pictures, study.typed, folder / "report.html")
+    sign(folder, {**stamps[0], "command": " && ".join(study.typed)})
+    pages.renew(tables_from(name))
 
 
 def redraw(name: str) -> None:
     """Draw those pictures of a published study again that need no more than its tables, and say so in its stamp."""
     study_of(name)
-    folder = HERE / "results" / name
+    folder = pages.RESULTS / name
     runs, seeds = (_read(folder / file) for file in ("comparison.csv", "seeds.csv"))
     for picture, figure in comparison_pictures(Evidence(runs, seeds, {}, {})).drawn.items():
         save(figure, folder / f"{picture}.png")
@@ -79,11 +68,6 @@ def redraw(name: str) -> None:
     signed = json.loads((folder / "stamp.json").read_text())
     drawn_by = {"pictures": f"python -m benchmarks.publish {name} --redraw", "pictures_commit": stamp()["git_commit"]}
     sign(folder, {**signed, **drawn_by})
-
-
-def sign(folder: Path, signature: Mapping[str, str]) -> None:
-    """Write the stamp beside results, with the command that made them."""
-    (folder / "stamp.json").write_text(json.dumps(signature, indent=2) + "\n")
 
 
 def _read(file: Path) -> pd.DataFrame:
@@ -120,122 +104,12 @@ def runs_of(study: Study, store: Store) -> pd.DataFrame:
         UserError: no sweep of a command has finished here.
     """
     rows: list[Row] = []
-    for command in study.commands:
+    for command in study.typed:
         sweep = store.newest_sweep(command)
         if not sweep:
             raise UserError(f"{store.address.shown} holds no finished sweep of this command; run it: {command}")
         rows += store.rows(sweep)
     return frame(rows)
-
-
-def pages() -> list[Path]:
-    """The README and the pages behind it: all that shows published tables."""
-    return [README, *sorted((README.parent / "docs").rglob("*.md"))]
-
-
-def tables_of(name: str) -> list[str]:
-    """The tables of the pages that are made from what was published under this name."""
-    return list(dict.fromkeys((name, *(table for table, each in DERIVED.items() if name in each.sources))))
-
-
-def renew_pages(name: str) -> None:
-    """Put what was published under this name, and the tables derived from it, where the pages have a place for it."""
-    for table in tables_of(name):
-        places = [page for page in pages() if OPENING.format(table) in page.read_text()]
-        for page in places:
-            page.write_text(with_table(page, table))
-        if not places:
-            say(f"Neither README.md nor a page of docs/ has a place for a table {table}.")
-
-
-def renew_all_pages() -> None:
-    """Put every published table into the pages again, as its CSV and what makes tables of it are now."""
-    for page in pages():
-        for name in MARK.findall(page.read_text()):
-            page.write_text(with_table(page, name))
-
-
-def with_table(page: Path, name: str) -> str:
-    """The page's text with the published table of this name between its marks."""
-    opening, closing = f"{OPENING.format(name)}\n", CLOSING.format(name)
-    before, _, rest = page.read_text().partition(opening)
-    _, found, after = rest.partition(closing)
-    if not found:
-        raise UserError(f"{page.name}: the table {name} has no end; after {opening.strip()} there must be {closing}.")
-    return f"{before}{opening}{published(name)}{closing}{after}"
-
-
-def on_disk(file: str) -> str:
-    """A file of the results, such as planted/planted.csv; empty where there is none."""
-    path = HERE / "results" / file
-    return path.read_text() if path.exists() else ""
-
-
-def published(name: str, read: Callable[[str], str] = on_disk) -> str:
-    """The published table as Markdown, made from its CSV alone; empty where `read` finds none."""
-    if name not in STUDIES and name not in DERIVED:
-        figures = read(f"{name}/{name}.csv")
-        return own_table(name)(pd.read_csv(StringIO(figures), keep_default_na=False)) if figures else ""
-    derived = DERIVED.get(name, Derived(sweep_table, (compared_in(name),)))
-    tables = [next(filter(None, map(read, files)), "") for files in derived.files]
-    return derived.make(*(pd.read_csv(StringIO(table)) for table in tables)) if all(tables) else ""
-
-
-def sweep_table(table: pd.DataFrame) -> str:
-    """What `python -m experiments.compare` shows of a sweep."""
-    every = list(dict.fromkeys([*COLUMNS, *table.columns]))  # one of an earlier version has fewer
-    table = identified(table.reindex(columns=every))
-    return f"{markdown(display_table(table))}\n{note(table)}\n"
-
-
-def own_table(name: str) -> Callable[[pd.DataFrame], str]:
-    """What makes the table of a benchmark from its CSV: benchmarks/tables/NAME.py."""
-    return cast("Callable[[pd.DataFrame], str]", import_module(f"benchmarks.tables.{name}").published_table)
-
-
-@dataclass(frozen=True)
-class Derived:
-    """A table that is made from what was published: of each tuple of files in results/, the first that there is."""
-
-    make: Callable[..., str]
-    files: tuple[tuple[str, ...], ...]
-
-    @property
-    def sources(self) -> set[str]:
-        """The studies and benchmarks whose results these are."""
-        return {file.partition("/")[0] for files in self.files for file in files}
-
-
-def runs_in(study: str) -> tuple[str, ...]:
-    """The file that has the runs of a study."""
-    return (f"{study}/comparison.csv",)
-
-
-def compared_in(study: str) -> tuple[str, ...]:
-    """The file that has what `compare` shows of a study: its means over seeds, or its runs."""
-    return (f"{study}/seeds.csv", *runs_in(study))
-
-
-def on_shared_host(benchmark: str) -> tuple[str, ...]:
-    """The file that has what a benchmark found on a host that others use."""
-    return (f"{benchmark}/{SHARED_HOST}/{benchmark}.csv",)
-
-
-DERIVED: Mapping[str, Derived] = {
-    "front": Derived(front.published_table, (runs_in("first_sweep"),)),
-    "answer": Derived(article.answers, (compared_in("article"), (f"article/against_{RIVAL}.csv",))),
-    "seeds": Derived(article.seed_by_seed, (runs_in("article"), (f"article/runs_against_{RIVAL}.csv",))),
-    "compression": Derived(compression.published_table, (compared_in("compression"),)),
-    "compression_seeds": Derived(compression.seed_by_seed, (runs_in("compression"), runs_in("compression_seeds"))),
-    "epochs": Derived(article.by_epochs, (compared_in("epochs"),)),
-    "architectures": Derived(
-        article.by_model, (runs_in("architectures"), (f"architectures/runs_against_{RIVAL}.csv",))
-    ),
-    "strategies": Derived(strategies.published_table, (compared_in("once"),)),
-    "same_file_shared_host": Derived(same_file.published_table, (on_shared_host("same_file"),)),
-    "planted_shared_host": Derived(planted.published_table, (on_shared_host("planted"),)),
-    "spread_shared_host": Derived(spread.published_table, (on_shared_host("spread"),)),
-}
 
 
 def main() -> None:
@@ -257,7 +131,7 @@ def main() -> None:
     options = parser.parse_args()
     with reporting_user_errors():
         if options.pages:
-            renew_all_pages()
+            pages.renew_all(TABLES)
         elif options.redraw:
             redraw(options.name)
         else:

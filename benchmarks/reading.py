@@ -13,29 +13,34 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import nan
 from pathlib import Path
 from statistics import median
-from typing import Any
-from uuid import uuid4
 
-import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.entities import Experiment
-from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlParam, SqlRun, SqlTag
-from sqlalchemy import create_engine, insert
 
-from benchmarks import postgres, sweeps
-from benchmarks.results import Results, options
-from benchmarks.tables.reading import failures
+from benchmarks.harness import postgres, sweeps
+from benchmarks.harness.benchmark import Benchmark
+from benchmarks.harness.generated_runs import METRICS, PARAMETERS, fill
+from benchmarks.harness.markdown import markdown, true
+from benchmarks.harness.pages import own
+from benchmarks.harness.results import Results, options
 from experiments.compare import load
 from experiments.record.artifacts import PREDICTED, PREDICTIONS
 from experiments.system.progress import say
 from experiments.tracking import Row, Store, Tracking, connect
 
+READ_AT_MOST, READ_RUNS = 3.0, 5000  # seconds for so many runs
+WRITTEN_AT_MOST, WRITTEN_RUNS = 30.0, 20_000  # seconds of the command that prints and writes so many
+REPORTED_AT_MOST, REPORTED_MIB, REPORTED_RUNS = 60.0, 1024.0, 5000
+GROWTH_OF_READING = 1.5  # times the seconds a run that a store with fewer runs takes: from there on it is not linear
+MEASURED = (
+    "searched_seconds", "loaded_seconds", "printed_seconds", "written_seconds", "reported_seconds", "reported_mib",
+)  # fmt: skip
 SIZES, QUICK_SIZES = (100, 1000, 5000, 20_000), (100, 300)
 # Runs a command, and says last what it took at most. A process begins with the peak of the one that it was forked from,
 # and this benchmark holds gigabytes: so a small process stands between the two.
@@ -49,72 +54,6 @@ SEARCHED = REPORTED = 5000  # runs: MLflow's own way takes minutes for more, and
 IMAGES, CLASSES, WRONG = 10_000, 10, 0.02  # of the answers of each run
 TIMES = 3  # of each way; the median counts
 RUNS = "tags.kind = 'run'"
-STRATEGIES = ("none", "finetune", "ptq_dynamic", "ptq_float16", "ptq_int8", "qat", "annotate", "prune", "cluster")
-WHOLE = ("tflite_bytes", "tflite_gzip_bytes", "arena_bytes", "epochs_trained", "epochs_reused")
-METRICS = (
-    *WHOLE, "keras_accuracy", "tflite_accuracy", "tflite_accuracy_low", "tflite_accuracy_high", "accuracy_change",
-    "accuracy_change_low", "accuracy_change_high", "agreement", "size_ratio", "latency_p50_us", "latency_p90_us",
-    "latency_p99_us", "speedup", "speedup_low", "speedup_high", "sentinel", "memory_peak_kib", "coverage_ops",
-    "coverage_weights", "logit_rmse", "train_seconds", "conversion_seconds", "evaluation_seconds", "latency_seconds",
-    "profile_seconds",
-)  # fmt: skip
-PARAMETERS = 30
-BEGIN, SECOND = 1_750_000_000_000, 1000  # milliseconds
-FAILING = 50  # every so manieth run failed, and has no metric
-A_BATCH = 250  # runs that are written together
-
-
-def fill(store: Store, runs: int) -> None:
-    """Put runs into a store as MLflow would have written them, but many at once; one in FAILING failed."""
-    database = store.address.tables
-    engine = create_engine(f"sqlite:///{database}" if isinstance(database, Path) else str(database))
-    experiment, sweep = store.client.get_experiment(store.experiment_id), store.open_sweep("generated", {})
-    with engine.begin() as connection:
-        for first in range(0, runs, A_BATCH):
-            batch = [_generated(number, experiment, sweep) for number in range(first, min(first + A_BATCH, runs))]
-            for table in (SqlRun, SqlTag, SqlParam, SqlMetric, SqlLatestMetric):
-                connection.execute(insert(table), [row for run in batch for row in run[table]])
-    engine.dispose()
-    store.close(sweep, "FINISHED")
-
-
-def _generated(number: int, experiment: Experiment, sweep: str) -> Mapping[type, list[dict[str, Any]]]:
-    """What the tables hold of one run, of which no other has the same settings."""
-    run_id, failed, start = uuid4().hex, number % FAILING == FAILING - 1, BEGIN + number * SECOND
-    others, strategy = number // len(STRATEGIES), STRATEGIES[number % len(STRATEGIES)]
-    tags = {
-        "strategy": strategy, "model": "article_cnn", "dataset": "mnist", "epochs": str(1 + others % 10),
-        "finetune_epochs": "1", "seed": "0", "kind": "run", "machine": "0a1b2c3d", "cpu": "a CPU",
-        "git_commit": 40 * "0", "mlflow.runName": f"{strategy} {number}", "mlflow.parentRunId": sweep,
-        f"sweep_{sweep}": f"{number:05d}", "process": "1@1", "host": "somewhere", "python": "3.11.7", "run_key": run_id,
-        **({"error": "it failed"} if failed else {"verified": "true", "partial": "false", "arithmetic": "4 int8"}),
-    }  # fmt: skip
-    varied = {"training.learning_rate": f"0.{others // 10 + 1:04d}", "finetune.epochs": tags["epochs"]}
-    params = {**{f"setting.number_{i}": str(i) for i in range(PARAMETERS - len(varied))}, **varied}
-    metrics = {} if failed else {name: _value(name, number, place) for place, name in enumerate(METRICS, start=1)}
-    values = [
-        {"run_uuid": run_id, "key": key, "value": value, "timestamp": start, "step": 0, "is_nan": False}
-        for key, value in metrics.items()
-    ]
-    run = {
-        "run_uuid": run_id, "name": tags["mlflow.runName"], "source_type": "UNKNOWN", "source_name": "",
-        "entry_point_name": "", "user_id": "unknown", "status": "FAILED" if failed else "FINISHED",
-        "start_time": start, "end_time": start + SECOND, "source_version": "", "lifecycle_stage": "active",
-        "experiment_id": int(experiment.experiment_id),
-        "artifact_uri": f"{experiment.artifact_location}/{run_id}/artifacts",
-    }  # fmt: skip
-    return {
-        SqlRun: [run],
-        SqlTag: [{"run_uuid": run_id, "key": key, "value": value} for key, value in tags.items()],
-        SqlParam: [{"run_uuid": run_id, "key": key, "value": value} for key, value in params.items()],
-        SqlMetric: values,
-        SqlLatestMetric: values,
-    }
-
-
-def _value(name: str, number: int, place: int) -> float:
-    """Some value with many digits; a whole one of what is counted."""
-    return float(1000 * place + number) if name in WHOLE else (number * 7919 % 1000 + place) / 1033
 
 
 def _give_answers(store: Store, file: Path) -> None:
@@ -159,6 +98,8 @@ class Filled:
 
     def searched(self) -> pd.DataFrame:
         """As MLflow reads them."""
+        import mlflow
+
         mlflow.set_tracking_uri(self.uri)
         return mlflow.search_runs([self.store.experiment_id], RUNS, max_results=10 * self.runs)
 
@@ -247,10 +188,78 @@ def _same(given: pd.Series, expected: pd.Series) -> bool:
     return bool((given.eq(expected) | (given.isna() & expected.isna())).all())
 
 
+def published_table(table: pd.DataFrame) -> str:
+    """What benchmarks.reading found; a store that was not read in some way has an empty cell."""
+    table = table.reindex(columns=[*dict.fromkeys([*table.columns, *MEASURED])])  # an earlier version measured less
+    table = table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in MEASURED})
+    ratio = table["searched_seconds"] / table["loaded_seconds"]
+    shown = pd.DataFrame(
+        {
+            "store": table["store"],
+            "runs": [f"{runs:,}" for runs in table["runs"]],
+            "`mlflow.search_runs`, s": [_seconds(value, 2) for value in table["searched_seconds"]],
+            "`compare.load`, s": [f"{value:.2f}" for value in table["loaded_seconds"]],
+            "times faster": [_seconds(value) for value in ratio],
+            "equal values": ["yes" if true(value) else "no" for value in table["equal"]],
+            "`experiments.compare --sweep all`, s": [f"{value:.1f}" for value in table["printed_seconds"]],
+            "with `--csv`, s": [_seconds(value) for value in table["written_seconds"]],
+            "with `--out report.html`, s": [_seconds(value) for value in table["reported_seconds"]],
+            "its memory, MiB": [_seconds(value, 0) for value in table["reported_mib"]],
+        }
+    )
+    return markdown(shown)
+
+
+def _seconds(value: float, digits: int = 1) -> str:
+    return "" if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def failures(table: pd.DataFrame) -> list[str]:
+    """Stores that are read too slowly, or wrongly; and kinds of store where many runs take more than their share."""
+    slow = [
+        f"{row['store']}, {row['runs']:,} runs: read in {row['loaded_seconds']:.1f} s"
+        for row in table.to_dict("records")
+        if row["loaded_seconds"] > READ_AT_MOST * max(1.0, row["runs"] / READ_RUNS)
+    ]
+    limits = (
+        ("written_seconds", WRITTEN_AT_MOST, WRITTEN_RUNS, "s"),
+        ("reported_seconds", REPORTED_AT_MOST, REPORTED_RUNS, "s"),
+        ("reported_mib", REPORTED_MIB, REPORTED_RUNS, "MiB"),
+    )
+    for column, at_most, runs, unit in limits:
+        over = table[(table["runs"] <= runs) & (table[column] > at_most)]
+        slow += [
+            f"{row['store']}, {row['runs']:,} runs: {column} {row[column]:.1f} {unit}" for _, row in over.iterrows()
+        ]
+    for way in ("loaded_seconds", "printed_seconds", "written_seconds", "reported_seconds"):
+        each = (
+            table.assign(each=table[way] / table["runs"])
+            .dropna(subset="each")
+            .sort_values("runs")
+            .groupby("store", sort=False)["each"]
+        )
+        slow += [f"{store}: {way} grow faster than the runs" for store, of in each if _grows(of.tolist())]
+    unequal = table[~table["equal"].map(true)]
+    return slow + [f"{row['store']}, {row['runs']:,} runs: unequal" for row in unequal.to_dict("records")]
+
+
+def _grows(each: list[float]) -> bool:
+    """Whether a run takes longer among many than among fewer; a start that all runs share makes it less."""
+    return any(later > GROWTH_OF_READING * earlier for earlier, later in pairwise(each))
+
+
+BENCHMARK = Benchmark(
+    name="reading",
+    title="Reading many runs",
+    minutes=15,
+    tables=(own("reading", published_table),),
+)
+
+
 def main() -> None:
     """Measure and write."""
-    asked = options("benchmarks.reading", __doc__).parse_args()
-    results = Results("reading")
+    asked = options(BENCHMARK, __doc__).parse_args()
+    results = Results(BENCHMARK)
     sizes = QUICK_SIZES if asked.quick else SIZES
     rows: list[dict[str, object]] = []
     with sweeps.fresh_folder() as folder:

@@ -8,8 +8,9 @@ the picture of MLflow's page stays as it is.
 import argparse
 from pathlib import Path
 
-from benchmarks.mlflow_pages import browsed, opened, served
-from benchmarks.publish import HERE, SCREENSHOTS
+from benchmarks.harness.mlflow_pages import browsed, opened, served
+from benchmarks.harness.pages import RESULTS
+from benchmarks.publish import SCREENSHOTS
 from experiments.system.errors import UserError, reporting_user_errors
 from experiments.tracking import Store, Tracking, open_existing
 
@@ -63,7 +64,7 @@ def main() -> None:
     parser.add_argument("--report-only", action="store_true", help="leave out MLflow's page, which needs the store")
     options = parser.parse_args()
     with reporting_user_errors():
-        folder = HERE / "results" / options.name
+        folder = RESULTS / options.name
         of_mlflow, of_report, of_answer = (folder / name for name in SCREENSHOTS)
         if not options.report_only:
             photograph(open_existing(options.uri), of_mlflow)

@@ -13,11 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from benchmarks.results import Results, options
+from benchmarks.harness.benchmark import Benchmark
+from benchmarks.harness.markdown import markdown
+from benchmarks.harness.pages import own
+from benchmarks.harness.results import Results, options
 from experiments.dataset import Images
 from experiments.model import Architecture
 from experiments.model.ds_cnn import DSCNN
 from experiments.model.resnet8 import ResNet8
+from experiments.statistics.rounding import whole
 from experiments.tflite.conversion import Float32, Int8, convert
 
 
@@ -60,10 +64,29 @@ def measured(name: str, reference: Reference) -> dict[str, object]:
     }
 
 
+def published_table(table: pd.DataFrame) -> str:
+    """What benchmarks.sizes found."""
+    shown = pd.DataFrame({"model": table["model"], "parameters": [whole(value) for value in table["parameters"]]})
+    for kind in ("float", "int8"):
+        here, reference = table[f"{kind}_bytes"], table[f"reference_{kind}_bytes"]
+        shown[f"{kind}, bytes"] = [whole(value) for value in here]
+        shown[f"reference, {kind}, bytes"] = [whole(value) for value in reference]
+        shown[f"here / reference, {kind}"] = [f"{ratio:.3f}" for ratio in here / reference]
+    return markdown(shown)
+
+
+BENCHMARK = Benchmark(
+    name="sizes",
+    title="Files as large as MLPerf Tiny's reference files of the same networks",
+    minutes=1,
+    tables=(own("sizes", published_table),),
+)
+
+
 def main() -> None:
     """Measure and write."""
-    asked = options("benchmarks.sizes", __doc__).parse_args()
-    results = Results("sizes")
+    asked = options(BENCHMARK, __doc__).parse_args()
+    results = Results(BENCHMARK)
     table = pd.DataFrame([measured(name, reference) for name, reference in REFERENCES.items()])
     results.finish(table, asked.quick, [])
 

@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import sweeps
-from benchmarks.results import Results, options
-from benchmarks.tables.starting import failures
+from benchmarks.harness import sweeps
+from benchmarks.harness.benchmark import Benchmark
+from benchmarks.harness.markdown import markdown
+from benchmarks.harness.pages import own
+from benchmarks.harness.results import Results, options
 
+AT_MOST, JOBS = 20.0, 300  # seconds for so many jobs
 STRATEGIES = ("none", "ptq_dynamic", "ptq_int8", "annotate", "qat")
 SIZES, QUICK_SIZES = (30, 100, 300, 1000), (10,)
 PATIENCE = 600  # seconds
@@ -53,10 +56,36 @@ def measured(sizes: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def published_table(table: pd.DataFrame) -> str:
+    """What benchmarks.starting found."""
+    shown = pd.DataFrame(
+        {
+            "jobs": [f"{jobs:,}" for jobs in table["jobs"]],
+            "until the first starts, s": [f"{seconds:.1f}" for seconds in table["seconds"]],
+            "a job, ms": [f"{1000 * each:.0f}" for each in table["seconds"] / table["jobs"]],
+        }
+    )
+    return markdown(shown)
+
+
+def failures(table: pd.DataFrame) -> list[str]:
+    """Sweeps that start too late."""
+    late = table[(table["jobs"] <= JOBS) & (table["seconds"] > AT_MOST)]
+    return [f"{row['jobs']:.0f} jobs: started after {row['seconds']:.1f} s" for _, row in late.iterrows()]
+
+
+BENCHMARK = Benchmark(
+    name="starting",
+    title="How long a sweep checks its jobs before it starts the first",
+    minutes=3,
+    tables=(own("starting", published_table),),
+)
+
+
 def main() -> None:
     """Measure and write."""
-    asked = options("benchmarks.starting", __doc__).parse_args()
-    results = Results("starting")
+    asked = options(BENCHMARK, __doc__).parse_args()
+    results = Results(BENCHMARK)
     table = measured(QUICK_SIZES if asked.quick else SIZES)
     results.finish(table, asked.quick, failures(table))
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
-from benchmarks import postgres
-from benchmarks.postgres import Database
+from benchmarks.harness import postgres
+from benchmarks.harness.postgres import Database
 from experiments.system.locks import file_lock
 from experiments.tracking import creation
 from tests.support.commands import Commands

@@ -6,7 +6,7 @@ from math import inf, nan
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from benchmarks.reading import FAILING, fill
+from benchmarks.harness.generated_runs import FAILING, fill
 from experiments.tracking import Row, Store
 from experiments.tracking.tables import StoreTables
 

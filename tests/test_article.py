@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.tables import compression
-from benchmarks.tables.article import answers, by_epochs, by_model, seed_by_seed, unpaired_p
+from benchmarks import architectures, compression, compression_seeds, epochs
+from benchmarks.article import answers, seed_by_seed, unpaired_p
 from tests.rows import row
 
 
@@ -127,7 +127,7 @@ WHOLE = [*STUDY, measured("annotate", 0.0), measured("finetune_ptq_int8", 0.0)]
 
 
 def test_each_number_of_epochs_has_its_row() -> None:
-    table = by_epochs(pd.DataFrame([{**run, "epochs": epochs} for epochs in (1, 10) for run in WHOLE]))
+    table = epochs.published_table(pd.DataFrame([{**run, "epochs": epochs} for epochs in (1, 10) for run in WHOLE]))
 
     assert column_of(table, "epochs") == ["1, then 1", "10, then 10"]
 
@@ -148,7 +148,9 @@ SEVERAL = pd.DataFrame(
     ],
 )
 def test_each_model_and_seed_has_its_row(column: str, shown: list[str]) -> None:
-    assert column_of(by_model(SEVERAL, SEVERAL.assign(accuracy_difference=0.0001)), column) == shown
+    assert (
+        column_of(architectures.published_table(SEVERAL, SEVERAL.assign(accuracy_difference=0.0001)), column) == shown
+    )
 
 
 COMPRESSED = [
@@ -194,7 +196,7 @@ FURTHER_SEEDS = [
 def test_what_every_seed_has_is_told_seed_by_seed(column: str, shown: list[str]) -> None:
     first, further = (pd.DataFrame(runs).assign(accuracy_difference_p=0.5) for runs in (COMPRESSED, FURTHER_SEEDS))
 
-    assert column_of(compression.seed_by_seed(first, further), column) == shown
+    assert column_of(compression_seeds.seed_by_seed(first, further), column) == shown
 
 
 def test_a_difference_of_seven_images_is_no_evidence() -> None:

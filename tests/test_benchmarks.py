@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,17 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import publish, results
+from benchmarks import choices, memory, once, overhead, precision, publish, reading, starting
 from benchmarks.__main__ import beside, chosen, committed
-from benchmarks.bare import Bare
-from benchmarks.killed import EARLY, KILLS, Outcome, Place, kinds_left, plan
-from benchmarks.once import Work, mean_pieces, whole
-from benchmarks.precision import summary
-from benchmarks.reading import equal
-from benchmarks.registry import BENCHMARKS, HOUR
-from benchmarks.studies import STUDIES, Study
-from benchmarks.tables import choices, memory, once, overhead, precision, reading, starting, strategies
-from benchmarks.trajectories import (
+from benchmarks.harness import pages
+from benchmarks.harness.bare import Bare
+from benchmarks.harness.benchmark import HOUR, Study
+from benchmarks.harness.results import Results
+from benchmarks.harness.trajectories import (
     BASELINE,
     TRAININGS,
     Cell,
@@ -29,10 +27,16 @@ from benchmarks.trajectories import (
     plain_pieces,
     stations,
 )
+from benchmarks.killed import EARLY, KILLS, Outcome, Place, kinds_left, plan
+from benchmarks.once import Work, full_work, mean_pieces
+from benchmarks.precision import summary
+from benchmarks.reading import equal
+from benchmarks.registry import BENCHMARKS, STUDIES, TABLES, published, tables_from
 from experiments.record.run_record import Setting
 from experiments.system.errors import UserError
 from experiments.tracking import Store, Tracking, connect
 from experiments.training.precision import Precision
+from tests.conftest import ENVIRONMENT, REPOSITORY
 
 
 def cells(*strategies: str, epochs: tuple[int, ...] = (1, 2, 4), baseline: int = 10) -> list[Cell]:
@@ -57,7 +61,7 @@ def test_the_smallest_number_of_epochs(strategies: list[str], least: int) -> Non
 
 
 def test_the_smallest_number_for_every_strategy() -> None:
-    work = whole(baseline_epochs=10)
+    work = full_work(baseline_epochs=10)
     assert len(work.cells) == 3 * 15
     assert least_epochs(work.cells) == 10 + 5 * 4 + (1 + 2 + 4) + (1 + 2 + 4) + 2 * (1 + 2 + 4)
 
@@ -65,7 +69,7 @@ def test_the_smallest_number_for_every_strategy() -> None:
 def test_every_strategy_that_trains_says_what() -> None:
     from experiments.runs.configuration import compose_request
 
-    every = whole(baseline_epochs=1).strategies
+    every = full_work(baseline_epochs=1).strategies
     assert {
         name for name in every if compose_request([f"strategy={name}"]).experiment.strategy.trains
     } == TRAININGS.keys()
@@ -105,7 +109,7 @@ def test_pieces_of_two_passes_are_averaged() -> None:
 
 
 def test_the_sweep_over_everything_is_asked_for_as_a_person_would() -> None:
-    assert whole(baseline_epochs=3).overrides[:2] == ["strategy=glob(*)", "finetune.epochs=1,2,4"]
+    assert full_work(baseline_epochs=3).overrides[:2] == ["strategy=glob(*)", "finetune.epochs=1,2,4"]
     assert Work(("none", "qat"), (1,), 1, ()).overrides == [
         "strategy=none,qat",
         "finetune.epochs=1",
@@ -268,15 +272,16 @@ WRITTEN = [
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_results_are_written_as_they_are_published(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (publish, results):
-        monkeypatch.setattr(module, "HERE", tmp_path)
+    monkeypatch.setattr(pages, "RESULTS", tmp_path / "results")
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n<!-- table {name} -->\n<!-- end of table {name} -->\nafter\n")
-    monkeypatch.setattr(publish, "README", readme)
+    monkeypatch.setattr(pages, "README", readme)
 
-    results.Results(name).write(example(name), "python -m experiments.run -m", {"more.csv": pd.DataFrame({"a": [1]})})
+    Results(BENCHMARKS[name]).write(
+        example(name), "python -m experiments.run -m", {"more.csv": pd.DataFrame({"a": [1]})}
+    )
 
-    assert publish.own_table(name)(example(name)) in readme.read_text()
+    assert BENCHMARKS[name].tables[0].make(example(name)) in readme.read_text()
     folder = tmp_path / "results" / name
     assert {path.name for path in folder.iterdir()} == {f"{name}.csv", "more.csv", "stamp.json"}
     assert json.loads((folder / "stamp.json").read_text())["sweep"] == "python -m experiments.run -m"
@@ -318,38 +323,45 @@ def test_what_a_sweep_leaves_is_known_by_its_kind(tmp_path: Path) -> None:
 def test_results_of_a_shared_host_lie_beside_those_of_a_quiet_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "HERE", tmp_path)
-    assert results.Results("spread", shared_host=True).folder == results.Results("spread").folder / "shared_host"
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    spread = BENCHMARKS["spread"]
+    assert Results(spread, shared_host=True).folder == Results(spread).folder / "shared_host"
 
 
 def test_an_archived_study_keeps_its_table_and_names_the_commit_that_can_repeat_it() -> None:
     archived = [name for name, study in STUDIES.items() if study.removed]
     assert archived == ["ranges"]
-    commit = json.loads(publish.on_disk("ranges/stamp.json"))["git_commit"]
+    commit = json.loads(pages.on_disk("ranges/stamp.json"))["git_commit"]
     with pytest.raises(UserError, match=rf"strategy.range_init, which it needs, was removed.*checkout {commit}"):
         chosen(["ranges"], BENCHMARKS)
-    (page,) = [page for page in publish.pages() if publish.OPENING.format("ranges") in page.read_text()]
+    (page,) = [page for page in pages.pages() if pages.OPENING.format("ranges") in page.read_text()]
     assert commit in page.read_text()
-    assert "calibrated" in publish.published("ranges")
+    assert "calibrated" in published("ranges")
 
 
-def test_every_command_that_publishes_results_is_listed() -> None:
-    published = {path.parent.name for path in (publish.HERE / "results").glob("*/stamp.json")}
-    assert published <= BENCHMARKS.keys()
+def test_every_result_belongs_to_a_benchmark() -> None:
+    assert {path.parent.name for path in pages.RESULTS.glob("*/stamp.json")} <= BENCHMARKS.keys()
 
 
-def test_every_module_that_measures_and_publishes_is_listed() -> None:
-    tables = {path.stem for path in (publish.HERE / "tables").glob("*.py")}
-    runnable = {path.stem for path in publish.HERE.glob("*.py") if "def main(" in path.read_text()}
-    assert runnable & tables == BENCHMARKS.keys() - STUDIES.keys()
+def test_every_module_with_a_benchmark_is_listed_by_its_name() -> None:
+    modules = pages.RESULTS.parent.glob("*.py")
+    assert {path.stem for path in modules if "\nBENCHMARK = " in path.read_text()} == BENCHMARKS.keys()
 
 
 def test_every_benchmark_says_what_it_shows_and_for_how_long_it_runs() -> None:
     assert all(each.title and 1 <= each.minutes <= 12 * HOUR for each in BENCHMARKS.values())
 
 
-def test_the_results_of_every_benchmark_have_a_table() -> None:
-    assert all(callable(publish.own_table(name)) for name in BENCHMARKS.keys() - STUDIES.keys())
+def test_no_two_tables_have_the_same_name() -> None:
+    assert sum(len(each.tables) for each in BENCHMARKS.values()) == len(TABLES)
+
+
+def test_published_tables_are_made_without_tensorflow_and_without_mlflow() -> None:
+    code = (
+        "import sys; from benchmarks.registry import TABLES; [table.published() for table in TABLES.values()]; "
+        "assert not {'tensorflow', 'mlflow'} & sys.modules.keys()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=ENVIRONMENT, check=False).returncode == 0
 
 
 def test_the_files_of_strategies_are_those_of_the_longest_training_and_the_smallest_first() -> None:
@@ -359,7 +371,7 @@ def test_the_files_of_strategies_are_those_of_the_longest_training_and_the_small
         | {"speedup": 1.0, "speedup_low": 0.99, "speedup_high": 1.01}
         | {"arena_bytes": [np.nan, 8, 9, 9], "runs_on_micro": ["no: hybrid", "yes", "yes", "yes"]}
     )
-    rows = [line.split("|") for line in strategies.published_table(runs).splitlines()[2:]]
+    rows = [line.split("|") for line in once.files_of_strategies(runs).splitlines()[2:]]
     assert [(row[1].strip(), row[3].strip()) for row in rows] == [("qat", "120"), ("prune", "100"), ("none", "500")]
 
 
@@ -400,7 +412,7 @@ def test_a_table_is_shown_beside_what_was_committed(now: str, was: str, said: st
 
 
 def test_what_is_committed_is_shown_as_a_page_shows_it() -> None:
-    assert any(publish.published("planted", committed).strip() in page.read_text() for page in publish.pages())
+    assert any(published("spread", committed).strip() in page.read_text() for page in pages.pages())
 
 
 def test_a_benchmark_that_there_is_not_names_those_that_are_near() -> None:
@@ -410,10 +422,13 @@ def test_a_benchmark_that_there_is_not_names_those_that_are_near() -> None:
 
 def test_all_means_every_benchmark_once() -> None:
     every = BENCHMARKS
-    assert chosen(["all", "once"], every) == [each for each in every.values() if not each.removed]
+    assert chosen(["all", "once"], every) == [each for each in every.values() if each.name != "ranges"]
 
 
-TWO_SWEEPS = Study("two sweeps", 1, (("-m", "strategy=none"), ("+suite=smoke", "strategy.layers=[a]")))
+TWO_SWEEPS = Study(
+    name="two", title="two sweeps", minutes=1, tables=(),
+    sweeps=(("-m", "strategy=none"), ("+suite=smoke", "strategy.layers=[a]")),
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -428,14 +443,14 @@ def sweep_of(store: Store, command: str, strategy: str, *, finished: bool = True
 
 
 def test_a_study_has_the_runs_of_the_newest_sweep_of_each_of_its_commands(store: Store) -> None:
-    first, second = TWO_SWEEPS.commands
+    first, second = TWO_SWEEPS.typed
     for command, strategy in ((first, "of before"), (second, "annotate"), (first, "none"), ("another", "qat")):
         sweep_of(store, command, strategy)
     assert publish.runs_of(TWO_SWEEPS, store)["strategy"].tolist() == ["none", "annotate"]
 
 
 def test_a_sweep_that_lost_runs_is_no_part_of_a_study(store: Store) -> None:
-    first, second = TWO_SWEEPS.commands
+    first, second = TWO_SWEEPS.typed
     sweep_of(store, first, "none")
     sweep_of(store, second, "annotate")
     sweep_of(store, second, "half of it", finished=False)
@@ -449,27 +464,27 @@ def test_a_table_that_is_derived_from_results_is_renewed_with_them(
     readme.write_text(
         "".join(f"<!-- table {name} -->\n<!-- end of table {name} -->\n" for name in ("once", "strategies"))
     )
-    monkeypatch.setattr(publish, "README", readme)
-    publish.renew_pages("once")
-    assert publish.published("strategies") in readme.read_text()
+    monkeypatch.setattr(pages, "README", readme)
+    pages.renew(tables_from("once"))
+    assert published("strategies") in readme.read_text()
 
 
 def test_a_page_behind_the_readme_is_renewed_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "docs" / "latency.md"
     page.parent.mkdir()
-    page.write_text("before\n<!-- table planted -->\n<!-- end of table planted -->\nafter\n")
+    page.write_text("before\n<!-- table spread -->\n<!-- end of table spread -->\nafter\n")
     (tmp_path / "README.md").write_text("no table\n")
-    monkeypatch.setattr(publish, "README", tmp_path / "README.md")
-    publish.renew_pages("planted")
-    assert publish.published("planted") in page.read_text()
+    monkeypatch.setattr(pages, "README", tmp_path / "README.md")
+    pages.renew([TABLES["spread"]])
+    assert published("spread") in page.read_text()
 
 
 def test_a_published_study_is_drawn_again_without_its_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "results" / "compression"
     folder.mkdir(parents=True)
     for name in ("comparison.csv", "stamp.json"):
-        shutil.copy(publish.HERE / "results" / "compression" / name, folder)
-    monkeypatch.setattr(publish, "HERE", tmp_path)
+        shutil.copy(pages.RESULTS / "compression" / name, folder)
+    monkeypatch.setattr(pages, "RESULTS", tmp_path / "results")
     publish.redraw("compression")
     assert {"accuracy_size.png", "accuracy_download.png", "coverage.png"} <= {path.name for path in folder.iterdir()}
     signed = json.loads((folder / "stamp.json").read_text())
@@ -478,18 +493,18 @@ def test_a_published_study_is_drawn_again_without_its_store(tmp_path: Path, monk
 
 def test_a_table_without_an_end_names_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text("<!-- table planted -->\n")
-    monkeypatch.setattr(publish, "README", readme)
-    with pytest.raises(UserError, match=r"README.md: the table planted has no end"):
-        publish.renew_pages("planted")
+    readme.write_text("<!-- table spread -->\n")
+    monkeypatch.setattr(pages, "README", readme)
+    with pytest.raises(UserError, match=r"README.md: the table spread has no end"):
+        pages.renew([TABLES["spread"]])
 
 
 def test_a_table_of_two_studies_is_renewed_with_either() -> None:
-    assert publish.DERIVED["compression_seeds"].sources == {"compression", "compression_seeds"}
+    assert TABLES["compression_seeds"].sources == {"compression", "compression_seeds"}
 
 
 def test_a_study_that_was_not_run_to_its_end_names_the_command_that_is_missing(store: Store) -> None:
-    sweep_of(store, TWO_SWEEPS.commands[0], "none")
+    sweep_of(store, TWO_SWEEPS.typed[0], "none")
     with pytest.raises(UserError, match=r"run it: python -m experiments.run \+suite=smoke 'strategy.layers=\[a\]'"):
         publish.runs_of(TWO_SWEEPS, store)
 
@@ -501,16 +516,16 @@ def test_a_study_that_there_is_not_names_those_that_are_near() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    sorted((publish.HERE / "results").rglob("stamp.json")),
-    ids=lambda path: str(path.parent.relative_to(publish.HERE / "results")),
+    sorted(pages.RESULTS.rglob("stamp.json")),
+    ids=lambda path: str(path.parent.relative_to(pages.RESULTS)),
 )
 def test_every_stamp_names_its_command_and_a_clean_commit(path: Path) -> None:
-    name, stamp = path.relative_to(publish.HERE / "results").parts[0], json.loads(path.read_text())
-    own = f"python -m benchmarks.{name}"
-    assert stamp["command"] == " && ".join(STUDIES[name].commands) if name in STUDIES else own in stamp["command"]
+    name, stamp = path.relative_to(pages.RESULTS).parts[0], json.loads(path.read_text())
+    own = f"python -m benchmarks.{BENCHMARKS[name].former_name or name}"
+    assert stamp["command"] == " && ".join(STUDIES[name].typed) if name in STUDIES else own in stamp["command"]
     assert stamp["git_dirty"] == "false"
 
 
 def test_every_result_has_a_stamp() -> None:
-    folders = {path for path in (publish.HERE / "results").rglob("*") if path.is_dir()}
-    assert folders == {path.parent for path in (publish.HERE / "results").rglob("stamp.json")}
+    folders = {path for path in pages.RESULTS.rglob("*") if path.is_dir()}
+    assert folders == {path.parent for path in pages.RESULTS.rglob("stamp.json")}

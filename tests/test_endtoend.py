@@ -13,7 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from benchmarks.publish import pages
+from benchmarks.harness.pages import pages
 from experiments.compare import load
 from experiments.comparison.columns import COLUMNS
 from experiments.system.options import CONF

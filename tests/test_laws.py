@@ -21,6 +21,7 @@ HEAVY = {
     "quantization.tfmot.annotation",
     "quantization.tfmot.schemes",
     "quantization.tfmot.compression",
+    "quantization.tfmot.engine",
     "quantization.tfmot.rewritten",
 }
 

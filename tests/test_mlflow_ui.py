@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.loopback import free_port
-from benchmarks.mlflow_pages import Pages, await_answer, chromium, end, opened, served
+from benchmarks.harness.loopback import free_port
+from benchmarks.harness.mlflow_pages import Pages, await_answer, chromium, end, opened, served
 from experiments.measure.accuracy import tflite_logits
 from experiments.tflite.conversion import TFLiteModel
 from experiments.tracking import Store, Tracking, connect

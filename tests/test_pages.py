@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.publish import README, pages, published
-from benchmarks.studies import STUDIES
+from benchmarks.harness.pages import README, pages
+from benchmarks.registry import STUDIES, published
 from experiments.system.options import CONF
 from tests.conftest import REPOSITORY
 
@@ -126,7 +126,7 @@ def block_after(mark: str) -> str:
 
 def test_the_commands_of_the_readme_are_those_of_the_published_sweep_and_of_the_checks() -> None:
     install, _, sweep = block_after("first command").partition("-e . && .venv/bin/")
-    assert sweep == STUDIES["first_sweep"].commands[0]
+    assert sweep == STUDIES["first_sweep"].typed[0]
     *_, checks = (REPOSITORY / ".ci" / "test").read_text().splitlines()
     assert block_after("second command") == checks.removesuffix(' "$@"')
     assert checks.startswith(install)

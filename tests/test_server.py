@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from sqlalchemy.exc import InternalError
 
-from benchmarks.loopback import wait_until
-from benchmarks.postgres import Database
+from benchmarks.harness.loopback import wait_until
+from benchmarks.harness.postgres import Database
 from experiments.compare import load
 from experiments.tracking import Store, Tracking, connect
 from tests.conftest import ENVIRONMENT, bare, run, save_images

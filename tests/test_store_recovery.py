@@ -16,8 +16,8 @@ from typing import get_args
 
 import pytest
 
+from benchmarks.harness.generated_runs import fill
 from benchmarks.harness.kill_at_write import KillAtWrite, When, build, changes, has_compiler
-from benchmarks.reading import fill
 from experiments.system.errors import UserError
 from experiments.tracking import Store, Tracking, connect, creation, open_existing
 from experiments.tracking.database import open_for_reading

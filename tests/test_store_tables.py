@@ -11,7 +11,7 @@ import pytest
 from alembic.script import ScriptDirectory
 from mlflow.store.db.utils import _get_alembic_config
 
-from benchmarks.reading import METRICS, PARAMETERS
+from benchmarks.harness.generated_runs import METRICS, PARAMETERS
 from experiments import compare
 from experiments.system.errors import UserError
 from experiments.tracking import Store, Tracking, connect

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.loopback import LOOPBACK, free_port, wait_until
+from benchmarks.harness.loopback import LOOPBACK, free_port, wait_until
 
 # Without the processes that would do MLflow's own jobs, each of which imports all of it.
 QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}

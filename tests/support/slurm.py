@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.loopback import LOOPBACK, free_port, wait_until
+from benchmarks.harness.loopback import LOOPBACK, free_port, wait_until
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 CLIENTS = ("sbatch", "sinfo")

@@ -17,8 +17,8 @@ def seeds_of(table: pd.DataFrame) -> int:
     return int(table["seeds"].max()) if "seeds" in table else 1
 
 
-def spoken_of(table: pd.DataFrame) -> str:
-    """What the intervals of a table speak of."""
+def scope_of(table: pd.DataFrame) -> str:
+    """What the intervals of a table hold for."""
     seeds = seeds_of(table)
     return (
         f"means of {seeds} seeds, for new seeds and new test images" if seeds > 1 else "one seed, for new test images"
@@ -32,7 +32,7 @@ def tested(row: pd.Series, column: str) -> str:
 
 
 def each_seed_alone(tests: int) -> str:
-    """What the intervals of a table with a column for each seed speak of, and what so many tests find by chance."""
+    """What the intervals of a table with a column for each seed hold for, and what so many tests find by chance."""
     return (
         "[low, high]: 95 % interval for new test images, with the models of that seed as they are. p: McNemar's exact "
         f"test, image by image. By chance alone up to one test in twenty is below 0.05; these are {tests}."
@@ -42,3 +42,8 @@ def each_seed_alone(tests: int) -> str:
 def true(value: object) -> bool:
     """Whether a cell says so; it may be a word, for a CSV has no types."""
     return str(value) == "True"
+
+
+def filled(cells: pd.Series) -> pd.Series:
+    """Which cells hold a text; an empty one is read from a CSV as missing."""
+    return cells.notna() & (cells != "")

@@ -1,13 +1,15 @@
-"""The table of the README: the first sweep in as few columns as answer the question."""
+"""What the first command of the README prints: a sweep, and the README's table of it in fewer columns."""
 
 import pandas as pd
 
-from benchmarks.tables.markdown import markdown
+from benchmarks.harness.benchmark import Study, swept
+from benchmarks.harness.markdown import markdown
+from benchmarks.harness.pages import Table, runs_in
 from experiments.comparison.columns import ends
 from experiments.statistics.rounding import percent, times, whole
 
 
-def published_table(table: pd.DataFrame) -> str:
+def front_table(table: pd.DataFrame) -> str:
     """A row for each strategy: accuracy, size and speed of its file."""
     rows = [row for _, row in table.iterrows()]
     shown = pd.DataFrame(
@@ -21,3 +23,12 @@ def published_table(table: pd.DataFrame) -> str:
         }
     )
     return markdown(shown)
+
+
+BENCHMARK = Study(
+    name="first_sweep",
+    title="What the first command of the README prints",
+    minutes=8,
+    tables=(swept("first_sweep"), Table("front", front_table, (runs_in("first_sweep"),))),
+    sweeps=(("-m", "strategy=none,finetune,ptq_dynamic,ptq_int8,finetune_ptq_int8,qat,annotate"),),
+)

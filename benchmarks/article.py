@@ -1,4 +1,4 @@
-"""The article's claims beside what the study of its protocol found: the published table, made from the study's CSV.
+"""The article's protocol, and its claims beside what was found: a sweep, and its tables.
 
 The article's figures are those of one run: accuracies over 10,000 test images.
 """
@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 import pandas as pd
 from scipy import stats
 
-from benchmarks.studies import CONTROL, RIVAL
-from benchmarks.tables.markdown import each_seed_alone, markdown, seeds_of, spoken_of, tested
+from benchmarks.harness.benchmark import CONTROL, RIVAL, Study, swept
+from benchmarks.harness.markdown import each_seed_alone, markdown, scope_of, seeds_of, tested
+from benchmarks.harness.pages import Table, compared_in, runs_in
 from experiments.comparison.columns import ends
 from experiments.statistics.rounding import percent, times, whole
 
@@ -34,11 +35,11 @@ Claim = tuple[str, str, str]  # what is asked, what the article says, what was f
 
 def answers(table: pd.DataFrame, against_rival: pd.DataFrame) -> str:
     """The claims, from the rows of the study: one a strategy, held against the control, and against the rival."""
-    shown = pd.DataFrame(claims(_by_strategy(table), _by_strategy(against_rival)), columns=["", "the article", "here"])
+    shown = pd.DataFrame(claims(by_strategy(table), by_strategy(against_rival)), columns=["", "the article", "here"])
     ours = "McNemar's exact test, image by image; " if seeds_of(table) == 1 else ""
     return (
         f"{markdown(shown)}\n"
-        f"Accuracies in %, changes in pp. [low, high]: 95 % interval ({spoken_of(table)}). A change whose interval "
+        f"Accuracies in %, changes in pp. [low, high]: 95 % interval ({scope_of(table)}). A change whose interval "
         f"holds 0 is no evidence of one. p: {ours}of the article's figures, which do not say which images were right, "
         "Fisher's exact test. size ratio, speedup: against the float file of the same baseline.\n"
     )
@@ -47,7 +48,7 @@ def answers(table: pd.DataFrame, against_rival: pd.DataFrame) -> str:
 def seed_by_seed(runs: pd.DataFrame, against_rival: pd.DataFrame) -> str:
     """The changes seed by seed, each with McNemar's p-value: from runs held against the control, and the rival."""
     runs = _with_rival(runs, against_rival)
-    seeds = {f"seed {seed}": _by_strategy(table) for seed, table in runs.groupby("seed")}
+    seeds = {f"seed {seed}": by_strategy(table) for seed, table in runs.groupby("seed")}
     shown = [
         {"": told, **{seed: tested(rows[strategy], column) for seed, rows in seeds.items()}}
         for told, strategy, column in _changes()
@@ -77,36 +78,8 @@ def _changes() -> Iterator[tuple[str, str, str]]:
         yield f"{told}, less the first file", strategy, "accuracy_change"
 
 
-def by_epochs(table: pd.DataFrame) -> str:
-    """The article's question for each number of epochs: from rows of a study of several, held against the control."""
-    shown = [
-        {"epochs": f"{epochs}, then {epochs}", **_in_short(_by_strategy(rows))}
-        for epochs, rows in table.groupby("epochs")
-    ]
-    return f"{markdown(pd.DataFrame(shown))}\n{IN_SHORT}\n"
-
-
-def by_model(runs: pd.DataFrame, against_rival: pd.DataFrame) -> str:
-    """The article's question for each model and seed, with what is saved: from runs of a study of several models."""
-    groups, rivals = (
-        {group: _by_strategy(rows) for group, rows in table.groupby(["model", "seed"], sort=False)}
-        for table in (runs, against_rival)
-    )
-    shown = [
-        {
-            "model": model,
-            "seed": seed,
-            **_in_short(rows),
-            f"qat less {RIVAL}": percent(*ends(rivals[model, seed]["qat"], "accuracy_difference"), "+"),
-            **_saved(rows),
-        }
-        for (model, seed), rows in groups.items()
-    ]
-    saved = "size ratio, speedup: against the float file of the same baseline."
-    return f"{markdown(pd.DataFrame(shown))}\n{IN_SHORT} {saved}\n"
-
-
-def _in_short(rows: Rows) -> dict[str, str]:
+def in_short(rows: Rows) -> dict[str, str]:
+    """The article's question in six columns."""
     return {
         "none": percent(*ends(rows["none"], "tflite_accuracy")),
         f"{CONTROL} less none": percent(*ends(rows[CONTROL], "accuracy_change"), "+"),
@@ -118,15 +91,13 @@ def _in_short(rows: Rows) -> dict[str, str]:
     }
 
 
-def _saved(rows: Rows) -> dict[str, str]:
-    return {f"{strategy}: size ratio, speedup": _size_and_speed(rows[strategy]) for strategy in ("ptq_int8", "qat")}
-
-
-def _size_and_speed(row: pd.Series) -> str:
+def size_and_speed(row: pd.Series) -> str:
+    """What a file saves."""
     return f"{times(row['size_ratio'])}, {times(*ends(row, 'speedup'))}"
 
 
-def _by_strategy(table: pd.DataFrame) -> Rows:
+def by_strategy(table: pd.DataFrame) -> Rows:
+    """The rows of a table by their strategy."""
     return {str(row["strategy"]): row for _, row in table.iterrows()}
 
 
@@ -153,7 +124,7 @@ def claims(rows: Rows, against_rival: Rows) -> Iterator[Claim]:
         if strategy in rows:
             row = rows[strategy]
             yield f"{told}, less the first file", NOT_ASKED, tested(row, "accuracy_change")
-            yield f"{told}: size ratio, speedup", NOT_ASKED, _size_and_speed(row)
+            yield f"{told}: size ratio, speedup", NOT_ASKED, size_and_speed(row)
 
 
 def unpaired_p(one: float, other: float) -> float:
@@ -163,3 +134,22 @@ def unpaired_p(one: float, other: float) -> float:
     """
     hits = [round(share * IMAGES) for share in (one, other)]
     return float(stats.fisher_exact([[right, IMAGES - right] for right in hits]).pvalue)
+
+
+# Of the suite's strategies, those of the article's question; those that compress as well are a study of their own.
+STRATEGIES = "none,finetune,ptq_dynamic,ptq_float16,ptq_int4,ptq_int8,ptq_int16x8,finetune_ptq_int8,qat,annotate"
+BENCHMARK = Study(
+    name="article",
+    title=(
+        "The article's protocol, three seeds: 20 epochs, then 20 more; controls, int8 after training, qat and annotate"
+    ),
+    minutes=240,
+    tables=(
+        swept("article"),
+        Table("answer", answers, (compared_in("article"), (f"article/against_{RIVAL}.csv",))),
+        Table("seeds", seed_by_seed, (runs_in("article"), (f"article/runs_against_{RIVAL}.csv",))),
+    ),
+    sweeps=(("+suite=article", f"strategy={STRATEGIES}", "seed=0,1,2"),),
+    control=CONTROL,
+    rival=RIVAL,
+)

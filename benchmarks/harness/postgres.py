@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlalchemy import Engine, NullPool, create_engine
 from sqlalchemy.exc import OperationalError
 
-from benchmarks.loopback import LOOPBACK, free_port, wait_until
+from benchmarks.harness.loopback import LOOPBACK, free_port, wait_until
 
 OWNER = "postgres"  # PostgreSQL refuses to run as root; Debian's package brings this user
 

@@ -18,7 +18,7 @@ from experiments.system.errors import UserError
 from experiments.system.progress import say
 from experiments.tracking import Store, open_existing
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LOG = "log.txt"
 # In the environment of a sweep and, since they inherit it, of all its children: whose they are, even as orphans.
 MARK = "QUANTIZATION_BENCHMARK"

@@ -15,7 +15,7 @@ from importlib import import_module
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.trajectories import BASELINE, Cell, Piece, stations
+from benchmarks.harness.trajectories import BASELINE, Cell, Piece, stations
 from experiments.dataset import Dataset
 from experiments.runs.configuration import compose_request
 from experiments.runs.pipeline import Experiment

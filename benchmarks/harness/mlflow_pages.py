@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.loopback import LOOPBACK, free_port, wait_until
+from benchmarks.harness.loopback import LOOPBACK, free_port, wait_until
 from experiments.system.errors import UserError
 
 if TYPE_CHECKING:
