@@ -116,13 +116,13 @@ def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_a_user_is_closed_to_others(place: Path) -> None:
-    (place / f"quantbench-{os.getuid()}").mkdir(mode=0o777)
+    (place / f"tqb-{os.getuid()}").mkdir(mode=0o777)
     assert user_folder().stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("kind", ["link", "file"])
 def test_what_is_no_folder_in_the_place_of_a_user_s_folder_is_refused(kind: str, place: Path) -> None:
-    path = place / f"quantbench-{os.getuid()}"
+    path = place / f"tqb-{os.getuid()}"
     if kind == "link":
         (place / "elsewhere").mkdir()
         path.symlink_to(place / "elsewhere")
@@ -133,9 +133,9 @@ def test_what_is_no_folder_in_the_place_of_a_user_s_folder_is_refused(kind: str,
 
 
 def test_a_folder_of_somebody_else_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (place / "quantbench-4711").mkdir()
+    (place / "tqb-4711").mkdir()
     monkeypatch.setattr(os, "getuid", lambda: 4711)
-    if (place / "quantbench-4711").stat().st_uid == 4711:
+    if (place / "tqb-4711").stat().st_uid == 4711:
         pytest.skip("this user is the other one")
     with pytest.raises(UserError, match="require a folder that belongs to you"):
         user_folder()

@@ -25,6 +25,7 @@ from experiments.measure.latency import SAME_FILE
 from experiments.record.run_record import NOT_MEASURED, short_warning
 from experiments.statistics.rounding import percent, whole
 from experiments.system.escaping import one_line
+from experiments.system.program import program
 from experiments.tracking.schema import SCHEMA, Column, heading
 
 LATENCY = heading("latency_p50_us")
@@ -127,7 +128,7 @@ SAME = "same file: a row's file is the float file that it was timed with, byte f
 MACHINES = "These rows come from different machines: compare latencies within one machine only."
 RANK = (
     "Each row was timed beside a float file of its own: compare rows by speedup, not by latency, and where they differ "
-    "by a few percent only, time them together (python -m experiments.latency)."
+    "by a few percent only, time them together ({latency})."
 )
 
 
@@ -141,7 +142,7 @@ def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY,)) -> str:
         SPEED: bool(table["speed"].notna().any()),
         SAME: bool((table["speed"] == SAME_FILE).any()),
         MACHINES: several_machines(table),
-        RANK: LATENCY in columns and of_one_float_file(table),
+        RANK.format(latency=program("latency")): LATENCY in columns and of_one_float_file(table),
     }
     return "\n".join(
         [

@@ -198,7 +198,7 @@ def _check_choice(override: Override) -> None:
             case _ if options:
                 hint = suggestion(Path(str(value)).stem, options)
             case _:
-                hint = f"Give settings one by one, as in {key}.NAME=VALUE. See python -m experiments.run --help."
+                hint = f"Give settings one by one, as in {key}.NAME=VALUE. See {program('run')} --help."
         raise UserError(
             f"{override.input_line}: {key} requires {'the name of an option' if options else 'a setting'}. {hint}"
         )

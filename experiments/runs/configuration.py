@@ -24,6 +24,7 @@ from experiments.system.cache import Cache
 from experiments.system.errors import UserError, format_value, suggestion
 from experiments.system.machine import usable_cores
 from experiments.system.options import CONF, OPTION, describe_errors
+from experiments.system.program import program
 from experiments.tracking import Tracking
 from experiments.training.loop import Training
 
@@ -171,7 +172,7 @@ def _check_keys(settings: Mapping[str, Any]) -> None:
     for key in GROUPS:
         if not isinstance(settings[key], dict):
             raise UserError(
-                f"{key}={format_value(settings[key])}: {key} requires an option. See python -m experiments.run --help."
+                f"{key}={format_value(settings[key])}: {key} requires an option. See {program('run')} --help."
             )
 
 

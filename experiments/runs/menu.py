@@ -6,6 +6,7 @@ from textwrap import indent
 from rich.table import Table
 
 from experiments.system.options import CONF
+from experiments.system.program import program
 from experiments.system.progress import CONSOLE
 
 GROUPS = {
@@ -17,10 +18,10 @@ GROUPS = {
     "hydra/launcher": "how a sweep executes its runs; basic: one after another on this machine",
 }
 USAGE = """\
-[bold]python -m experiments.run[/] [KEY=VALUE ...]   one run
-[bold]python -m experiments.run -m[/] KEY=V1,V2 ...  a sweep: every combination of values
-[bold]python -m experiments.run +suite=NAME[/]       a predefined sweep
-[bold]python -m experiments.compare[/]               the tables of the latest sweep
+[bold]{run}[/] [KEY=VALUE ...]   one run
+[bold]{run} -m[/] KEY=V1,V2 ...  a sweep: every combination of values
+[bold]{run} +suite=NAME[/]       a predefined sweep
+[bold]{compare}[/]               the tables of the latest sweep
 
 'strategy=glob(*)' stands for all strategies in a sweep.
 """
@@ -28,7 +29,8 @@ USAGE = """\
 
 def show() -> None:
     """Print the usage, every option of every group, and every other setting with its default."""
-    CONSOLE.print(USAGE, markup=True)
+    run, compare = program("run"), program("compare")
+    CONSOLE.print(USAGE.format(run=run, compare=compare), markup=True)
     for group, meaning in GROUPS.items():
         prefix = "+" if group == "suite" else ""
         table = Table(

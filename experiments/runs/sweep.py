@@ -37,6 +37,7 @@ from experiments.system.errors import UserError
 from experiments.system.escaping import escape_control
 from experiments.system.extras import require
 from experiments.system.machine import usable_cores
+from experiments.system.program import program
 from experiments.system.progress import advance, bar, flush, say, shown_here
 from experiments.system.silence import ignore_schemas_of_launchers
 from experiments.system.stamp import stamp, typed
@@ -384,7 +385,7 @@ def _jobs_of(config: DictConfig) -> list[list[str]]:
         empty = [each.input_line for each in overrides if each.is_sweep_override() and not count_jobs([each])]
         raise UserError(
             f"{', '.join(empty)}: the sweep has no job, since the glob matches no option or the range is empty. For "
-            "the options, type python -m experiments.run --help."
+            f"the options, type {program('run')} --help."
         )
     (jobs,) = CheckedSweeper.split_arguments(overrides, max_batch_size=None)
     return list(jobs)

@@ -2,11 +2,11 @@
 
 import sys
 
-DISTRIBUTION = "keras-tflite-quantization-bench"
+DISTRIBUTION = "tflite-quantization-bench"
 PROGRAM = "tqb"
 
 
 def program(command: str) -> str:
-    """Return how a command was started: `tqb run`, or `python -m experiments.run`."""
-    started = f"{PROGRAM} {command}"
-    return started if sys.argv[0] == started else f"python -m experiments.{command}"
+    """Return how a command is typed by whoever started this one: `tqb run`, or `python -m experiments.run`."""
+    by_console_command = sys.argv[0].startswith(f"{PROGRAM} ")
+    return f"{PROGRAM} {command}" if by_console_command else f"python -m experiments.{command}"

@@ -19,8 +19,8 @@ from pathlib import Path
 from experiments.system.disk import explain_os_error
 from experiments.system.errors import UserError
 from experiments.system.processes import is_running, this_process
+from experiments.system.program import PROGRAM
 
-NAME = "quantbench"  # names are short, since a socket's path is limited to about 100 characters
 TEMPORARY = re.compile(r"[a-z]+-(\d+@\d+)-\d+")  # purpose, process, and number within the process
 AT_EXIT = -1  # exit priority: after Python has joined its processes
 _NUMBERS = count()
@@ -34,7 +34,8 @@ def user_folder() -> Path:
         UserError: the folder cannot be created, or belongs to another user.
     """
     try:
-        path = Path(tempfile.gettempdir()) / f"{NAME}-{os.getuid()}"
+        # A short name, since the path of a socket is limited to about 100 characters.
+        path = Path(tempfile.gettempdir()) / f"{PROGRAM}-{os.getuid()}"
         with suppress(FileExistsError):
             path.mkdir(mode=0o700)
         status = path.lstat()

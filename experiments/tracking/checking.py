@@ -10,6 +10,7 @@ from pathlib import Path
 
 from experiments.system.errors import UserError
 from experiments.system.processes import is_running
+from experiments.system.program import program
 from experiments.tracking.database import open_for_reading
 from experiments.tracking.intact import missing_in
 from experiments.tracking.journal import find_unfinished, leftovers
@@ -69,7 +70,7 @@ def check(database: Path) -> list[Finding]:
             Finding(
                 "recorded addresses of files that are elsewhere",
                 elsewhere,
-                "Type python -m experiments.store relocate.",
+                f"Type {program('store')} relocate.",
             ),
             Finding("files left by killed processes", tuple(_leftover_files(database)), _LEFT),
         ]

@@ -10,6 +10,7 @@ from typing import Literal
 
 from experiments.system.errors import UserError
 from experiments.system.locks import file_lock
+from experiments.system.program import program
 from experiments.system.progress import say
 from experiments.system.temporary import temporary_folder
 from experiments.tracking.address import SQLITE, Tracking
@@ -37,7 +38,7 @@ def ensure_database(tracking: Tracking, database: Path, create: bool) -> Iterato
     if not create:
         raise UserError(
             f"tracking.uri={tracking.uri}: no {'file' if not database.exists() else 'complete store in'} "
-            f"{database}. Type `python -m experiments.run` here first, or give an existing database: --uri "
+            f"{database}. Type `{program('run')}` here first, or give an existing database: --uri "
             "sqlite:///PATH/mlflow.db."
         )
     with file_lock(Path(f"{database}.lock"), f"another process is creating {database}"):

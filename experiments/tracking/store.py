@@ -21,6 +21,7 @@ from experiments.system.disk import reserve
 from experiments.system.errors import UserError, find_by_prefix, first_line, redacted, suggestion
 from experiments.system.files import check_regular
 from experiments.system.processes import is_running, this_process
+from experiments.system.program import program
 from experiments.system.progress import bar, say, warn
 from experiments.system.stamp import stamp
 from experiments.system.temporary import temporary_folder
@@ -392,7 +393,7 @@ class Store:
                 return found
             raise UserError(
                 f"Run {run_id}: the artifact {artifact} is missing; searched {' and '.join(map(str, folders))}. Type "
-                "`python -m experiments.store check` to list missing files, or the command of the run to repeat it."
+                f"`{program('store')} check` to list missing files, or the command of the run to repeat it."
             )
         return Path(self.client.download_artifacts(run_id, artifact, str(folder)))
 
@@ -410,7 +411,7 @@ class Store:
             if is_model_moved(self.address.database, location):
                 raise UserError(
                     f"--register {name}: the recorded address of run {run_id}'s model, {location}, is outdated. Update "
-                    f"it first: python -m experiments.store relocate --uri {self.address.shown}"
+                    f"it first: {program('store')} relocate --uri {self.address.shown}"
                 )
         return register(self.client, run, name, why)
 
@@ -547,7 +548,7 @@ def _warn_missing(address: Tracking) -> None:
     """Warn once per store, not for each of thousands of runs."""
     warn(
         f"{address.shown}: files of runs are missing, so plots, intervals and differences are incomplete. Type "
-        "`python -m experiments.store check` to list them."
+        f"`{program('store')} check` to list them."
     )
 
 
