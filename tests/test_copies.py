@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.model import copies
+from experiments.model import copies, keras2
 from experiments.model.copies import first_difference, unwrapped
 from experiments.strategy import Strategy
 from experiments.strategy.annotate import Annotate
@@ -183,7 +183,7 @@ def test_a_copy_that_lost_state_is_refused_before_training_and_names_the_layer(
     strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = built(with_a_normalization)
-    monkeypatch.setattr(copies, "_copy_saved_state", lambda target, _: _forget(target))
+    monkeypatch.setattr(keras2.copies, "copy_saved_state", lambda target, _: _forget(target))
     with pytest.raises(UserError, match=r"outputs of layer normalization differ .* Nothing was trained"):
         PARTLY[strategy].prepare(model, Trained.untouched, calibration)
 

@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from experiments.model import known_names
 from experiments.model.inspection import inspect
+from experiments.model.keras2 import known_names
 from experiments.model.keras_file import KerasFile
 from experiments.system.errors import UserError
 from tests.hostile import attacks, dense, hdf5, model, of_new_format, save, save_archive

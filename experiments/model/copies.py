@@ -2,18 +2,20 @@
 
 Copying the weights is not enough: the state of an adapted Normalization, the vocabulary of a lookup, frozen layers and
 activity regularizers are not weights. So the state is copied as Keras would save and load it, and `first_difference`
-checks that the copy gives the same outputs.
+checks that the copy gives the same outputs. What differs between Keras 2 and Keras 3 is in keras2/ and keras3/.
 """
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from experiments.dataset import Images
+from experiments.model.keras2 import copies as keras2
+from experiments.model.keras3 import copies as keras3
+from experiments.system.keras_version import version_of
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -24,80 +26,75 @@ KerasLayer = Any
 TOLERANCE = 1e-4  # relative to the largest output; another order of float32 additions differs by far less
 
 
+def _of(value: Any) -> ModuleType:
+    return keras2 if version_of(value) == 2 else keras3
+
+
 def copied(model: "Model") -> "Model":
     """Return a copy with the same architecture and state, which can be trained independently."""
-    from experiments.system.tensorflow import keras
-
     with kinds_known(model):
-        copy = keras.models.clone_model(model)
+        copy = _of(model).cloned(model)
     take_over_state(copy, model)
     return copy
 
 
-@contextmanager
-def kinds_known(model: "Model") -> Iterator[None]:
+def kinds_known(model: "Model") -> AbstractContextManager[None]:
     """Register the model's layer classes with Keras while the block runs, so that layers can be made from configs.
 
     Keras' safe mode is off: the configs are those of a model in memory, whose code was accepted before.
     """
-    from tf_keras.src.saving.serialization_lib import SafeModeScope
-
-    from experiments.system.tensorflow import keras
-
-    kinds = {type(layer).__name__: type(layer) for layer in model._flatten_layers() if not is_wrapper(layer)}
-    with keras.utils.custom_object_scope(kinds), SafeModeScope(safe_mode=False):
-        yield
+    known: AbstractContextManager[None] = _of(model).kinds_known(model)
+    return known
 
 
 def take_over_state(copy: "Model", model: "Model") -> None:
     """Copy the state of the model's layers to a copy, whose layers may be wrapped.
 
     Layers correspond by name. The weights of a wrapped layer are left to the code that wrapped it; this function copies
-    whether it is frozen and its activity regularizer, both of which TFMOT's wrappers lose.
+    whether it is frozen, and what wrappers lose of a layer.
     """
-    copy._trainable = model._trainable
-    counterparts: dict[str, list[KerasLayer]] = {}
-    for layer in copy.layers:
-        for name in {unwrapped(layer).name, unwrapped(layer).name.rpartition("/")[0]}:
-            counterparts.setdefault(name, []).append(layer)
-    for layer in model.layers:
-        for target in counterparts.get(layer.name, ()):
-            inner = unwrapped(target)
-            if inner.name != layer.name:  # TFMOT splits a SeparableConv2D into two layers
-                inner._trainable = layer._trainable
-            else:
-                _copy_trainable(inner, layer)
-            if target is inner and inner.name == layer.name:
-                _copy_saved_state(target, layer)
-            elif target is not inner:
-                _apply_to_wrapper(target, inner)
+    _of(model).take_over_state(copy, model)
 
 
 def copy_layer_state(target: KerasLayer, layer: KerasLayer) -> None:
     """Copy the state of a layer, and whether it is frozen, to a layer of the same class."""
-    _copy_trainable(target, layer)
-    _copy_saved_state(target, layer)
+    _of(layer).copy_trainable(target, layer)
+    _of(layer).copy_saved_state(target, layer)
 
 
-def finalize_state(layer: KerasLayer) -> None:
-    """Call finalize_state for all parts of a layer, which Keras omits for some when it loads a file."""
-    for part in layer._flatten_layers():
-        part.finalize_state()
+def state_of(model: "Model") -> Sequence[Any]:
+    """Return copies of all variables that decide the outputs and the further training, as NumPy arrays.
+
+    They are the weights, and for Keras 3 also the states of the seed generators, from which dropout draws.
+    """
+    state: Sequence[Any] = _of(model).state_of(model)
+    return state
+
+
+def set_state(model: "Model", state: Sequence[Any]) -> None:
+    """Set the variables of a model to the values that `state_of` returned for this model or a copy."""
+    _of(model).set_state(model, list(state))
 
 
 def unwrapped(layer: KerasLayer) -> KerasLayer:
-    """Return the layer inside a TFMOT wrapper; other layers are returned unchanged."""
-    return layer.layer if is_wrapper(layer) else layer
+    """Return the layer inside a quantization or compression wrapper; other layers are returned unchanged."""
+    return _of(layer).unwrapped(layer)
 
 
 def is_wrapper(layer: KerasLayer) -> bool:
-    """Whether a layer is a TFMOT wrapper around another one."""
-    return type(layer).__module__.startswith("tensorflow_model_optimization") and hasattr(layer, "layer")
+    """Whether a layer is a quantization or compression wrapper, of TFMOT or our own, around another one."""
+    return bool(_of(layer).is_wrapper(layer))
 
 
 def nodes_of(model: "Model") -> list[Node]:
-    """Return the calls of the layers in topological order."""
-    return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+    """Return the calls of the layers in topological order; in Keras 3, those of `keras.ops` among them."""
+    nodes: list[Node] = _of(model).nodes_of(model)
+    return nodes
+
+
+def layer_of(node: Node) -> KerasLayer:
+    """Return the layer that a node calls; in Keras 3, it may be an operation of `keras.ops`."""
+    return node.layer if hasattr(node, "layer") else node.operation
 
 
 def first_difference(copy: "Model", model: "Model", images: Images, tolerance: float = TOLERANCE) -> str | None:
@@ -155,78 +152,18 @@ def _first_layer(copy: "Model", model: "Model", images: Images, tolerance: float
 
 def _values_by_layer(model: "Model", images: Images) -> Iterator[tuple[tuple[str, int], Any]]:
     """Yield the output of each call of a layer, with the layer's name and the number of the call."""
-    from experiments.system.tensorflow import keras, tf
+    from experiments.system.tensorflow import keras_of, tf
 
     calls: dict[str, int] = {}
     tensors: dict[tuple[str, int], Any] = {}
     for node in nodes_of(model):
         if not node.is_input:
-            name = unwrapped(node.layer).name
+            name = unwrapped(layer_of(node)).name
             calls[name] = calls.get(name, -1) + 1
             tensors[name, calls[name]] = tf.nest.flatten(node.outputs)[0]
     for name in [name for name, _ in tensors if name.endswith("/pointwise")]:
         tensors.setdefault((name.removesuffix("/pointwise"), 0), tensors[name, 0])
-    values = keras.Model(model.inputs, list(tensors.values()))(images, training=False)
+    values = keras_of(model).Model(model.inputs, list(tensors.values()))(images, training=False)
     for call, value in zip(tensors, tf.nest.flatten(values), strict=True):
         if value.dtype.is_floating or value.dtype.is_integer:
             yield call, np.asarray(value, np.float64)
-
-
-def _copy_trainable(target: KerasLayer, layer: KerasLayer) -> None:
-    """Copy which parts of a layer are frozen; the public setter would set all of them to the same value."""
-    for own, wanted in zip(target._flatten_layers(), layer._flatten_layers(), strict=True):
-        own._trainable = wanted._trainable
-
-
-def _copy_saved_state(target: KerasLayer, layer: KerasLayer) -> None:
-    """Copy what Keras saves of a layer: weights, and other state such as vocabularies."""
-    from tf_keras.src.saving import saving_lib
-
-    weights = _Memory()
-    with tempfile.TemporaryDirectory(prefix="state-") as folder:
-        assets = _Folder(Path(folder))
-        saving_lib._save_state(layer, weights, assets, inner_path="", visited_trackables=set())
-        saving_lib._load_state(target, weights, assets, inner_path="", visited_trackables=set())
-    finalize_state(target)
-
-
-def _apply_to_wrapper(wrapper: KerasLayer, inner: KerasLayer) -> None:
-    """Copy to a wrapper what Keras handles in `__call__`, which the wrapper bypasses for its inner layer."""
-    wrapper._activity_regularizer = inner._activity_regularizer
-    inner._losses.clear()  # from earlier graphs
-    wrapper._call_spec.expects_mask_arg = inner._call_spec.expects_mask_arg
-    wrapper._supports_masking, wrapper.compute_mask = inner._supports_masking, inner.compute_mask
-    if not inner.trainable:  # the wrapper lists the weights as its own trainable ones
-        wrapper._non_trainable_weights[:0] = wrapper._trainable_weights
-        wrapper._trainable_weights.clear()
-
-
-class _Memory:
-    """In-memory store for arrays, with the interface of Keras' H5IOStore."""
-
-    def __init__(self) -> None:
-        self.held: dict[str, dict[str, Any]] = {}
-
-    def make(self, path: str) -> dict[str, Any]:
-        """Return a new entry."""
-        return self.held.setdefault(path, {})
-
-    def get(self, path: str) -> dict[str, Any]:
-        """Return an existing entry, or an empty one."""
-        return self.held.get(path, {})
-
-
-class _Folder:
-    """Store for files, with the interface of Keras' DiskIOStore."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def make(self, path: str) -> str:
-        """Return a new folder."""
-        (self.folder / path).mkdir(parents=True, exist_ok=True)
-        return str(self.folder / path)
-
-    def get(self, path: str) -> str | None:
-        """Return the folder, if it exists."""
-        return str(self.folder / path) if (self.folder / path).exists() else None

@@ -1,17 +1,22 @@
 """A model in the form that strategies require: one flat graph of layers, any batch size, float32.
 
 Saved models are often nested, compute in float16, or have a fixed batch size. `plain` rebuilds such a model. The layer
-conv1 of a nested model backbone is named backbone/conv1; shared layers stay shared, and frozen layers stay frozen.
+conv1 of a nested model backbone is named backbone/conv1 in Keras 2 and backbone.conv1 in Keras 3; shared layers stay
+shared, and frozen layers stay frozen.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.model.copies import copy_layer_state, finalize_state, first_difference, kinds_known, nodes_of
+from experiments.model.copies import copy_layer_state, first_difference, kinds_known, layer_of, nodes_of
+from experiments.model.keras2 import graphs as keras2
+from experiments.model.keras3 import graphs as keras3
 from experiments.system.errors import UserError, first_cause, first_line
+from experiments.system.keras_version import version_of
 from experiments.system.progress import say_once
 
 if TYPE_CHECKING:
@@ -41,29 +46,30 @@ def plain(model: "Model", input_shape: tuple[int, ...], name: str) -> "Model":
     Raises:
         UserError: the model cannot be rebuilt, or the rebuilt model gives other outputs.
     """
-    from experiments.system.tensorflow import keras
+    from experiments.system.tensorflow import keras_of
 
-    for layer in model._flatten_layers():
-        finalize_state(layer)
+    graphs, keras = _of(model), keras_of(model)
+    graphs.complete(model)
     reasons = _missing_requirements(model)
     if not reasons:
         return model
-    images = keras.Input(input_shape, name=model.input_names[0])
-    building = _Building()
+    images = keras.Input(input_shape, name=graphs.entry_name(model))
+    building = _Building(graphs)
     try:
         with kinds_known(model):
             outputs = building.call(model, [images], "", is_trained=bool(model._trainable), training=None)
-        built = keras.Model(images, outputs, name=model.name)
+        built = keras.Model(images, outputs if graphs is keras2 else outputs[0], name=model.name)
         difference = _difference(built, model, input_shape)
     except Exception as error:  # user layers may raise errors of any type
+        package = "tf_keras" if graphs is keras2 else "keras"
         raise UserError(
             f"{name}: requires {reasons[0]}, but cannot be rebuilt for that ({first_line(first_cause(error))}). Build "
-            "the model in this form with tf_keras, copy the weights (new.set_weights(old.get_weights())) and save it "
-            "again."
+            f"the model in this form with {package}, copy the weights (new.set_weights(old.get_weights())) and save "
+            "it again."
         ) from error
     if difference:
         raise UserError(f"{name}: requires {reasons[0]}, but the rebuilt model gives other outputs: {difference}.")
-    if policies_found := sorted({_policy(layer) for layer in model._flatten_layers()} & ROUNDING.keys()):
+    if policies_found := sorted(_policies(model) & ROUNDING.keys()):
         say_once(f"  {name}: saved in {' and '.join(policies_found)}; computes in float32 here")
     if (batch := model.inputs[0].shape[0]) is not None:
         say_once(f"  {name}: saved for batches of {batch}; accepts any batch size here")
@@ -76,6 +82,10 @@ def plain(model: "Model", input_shape: tuple[int, ...], name: str) -> "Model":
     return built
 
 
+def _of(value: Any) -> ModuleType:
+    return keras2 if version_of(value) == 2 else keras3
+
+
 def _list_names(names: Sequence[str]) -> str:
     """List the first names and the number of others."""
     others = f" and {len(names) - 3} others" if len(names) > 4 else ""
@@ -84,16 +94,19 @@ def _list_names(names: Sequence[str]) -> str:
 
 def _missing_requirements(model: "Model") -> list[str]:
     """Return what the strategies require and the model does not have."""
-    layers = list(model._flatten_layers(include_self=False))
+    graphs, layers = _of(model), list(model._flatten_layers(include_self=False))
+    inside = (
+        layers if graphs is keras2 else [layer for layer in layers if layer is not model.__dict__.get("_functional")]
+    )
     entry = model.inputs[0]
     found = {
-        "layers that are not nested": any(_is_graph(layer) for layer in layers),
+        "layers that are not nested": any(graphs.is_graph(layer) for layer in inside),
         "images of a fixed size": None in entry.shape[1:],
         "batches of any size": entry.shape[0] is not None,
-        "float32": any(_policy(layer) in ROUNDING for layer in layers) or entry.dtype.name != "float32",
+        "float32": bool(_policies(model) & ROUNDING.keys()) or getattr(entry.dtype, "name", entry.dtype) != "float32",
         "no state between batches": any(getattr(layer, "stateful", False) for layer in layers),
         "layers without a fixed training argument": any(
-            node.call_kwargs.get("training") is not None for node in nodes_of(model)
+            graphs.fixed_training(node) is not None for node in nodes_of(model)
         ),
         "vocabularies in its configuration": any(_has_adapted_vocabulary(layer) for layer in layers),
     }
@@ -104,6 +117,7 @@ def _missing_requirements(model: "Model") -> list[str]:
 class _Building:
     """Builds the layers of a model again; a layer with several calls is built once."""
 
+    graphs: ModuleType  # of the version of Keras
     made: dict[int, KerasLayer] = field(default_factory=dict)  # by the id of the original layer
     names: set[str] = field(default_factory=set)
     stateless: list[str] = field(default_factory=list)  # layers that were stateful
@@ -118,23 +132,20 @@ class _Building:
         """
         from experiments.system.tensorflow import tf
 
+        graphs = self.graphs
         values = {id(tensor): value for tensor, value in zip(model.inputs, inputs, strict=True)}
         for node in nodes_of(model):
             if node.is_input:
                 continue
-            held: dict[str, list[Tensor]] = {}
-            for tensor in tf.nest.flatten(node.keras_inputs):
-                held.setdefault(str(id(tensor)), []).append(values[id(tensor)])
-            args, kwargs = node.map_arguments(held)
+            args, kwargs = graphs.arguments_of(node, values)
             own = kwargs.pop("training", None)
             mode = training if own is None else bool(own)
-            layer = node.layer
-            if _is_graph(layer) and not [each for each in kwargs.values() if each is not None]:
-                outputs = self.call(
-                    layer, tf.nest.flatten(args), f"{prefix}{layer.name}/", is_trained and layer._trainable, mode
-                )
+            layer = layer_of(node)
+            if graphs.is_graph(layer) and not [each for each in kwargs.values() if each is not None]:
+                prefix_inside = f"{prefix}{layer.name}{graphs.SEPARATOR}"
+                outputs = self.call(layer, tf.nest.flatten(args), prefix_inside, is_trained and layer._trainable, mode)
             else:
-                if mode is not None and not self._can_be_fixed(layer) and _takes_training(layer):
+                if mode is not None and not _can_be_fixed(layer) and graphs.takes_training(layer):
                     kwargs["training"] = mode
                 outputs = self._layer(layer, prefix, is_trained, mode, args, kwargs)
             for tensor, value in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
@@ -148,14 +159,17 @@ class _Building:
         if id(layer) in self.made:
             return self.made[id(layer)](*args, **kwargs)
         config = _in_float32(layer.get_config())
-        config["name"] = self._free_name(f"{prefix}{layer.name}")
         if _has_adapted_vocabulary(layer):
             config["vocabulary"] = _vocabulary(layer)
-        if training is False:
-            config |= {key: 0.0 for key in ("rate", "stddev") if key in config and self._can_be_fixed(layer)}
-        new = self.made[id(layer)] = type(layer).from_config(config)
+        is_off = training is False and _is_random(layer)
+        if is_off:
+            config |= {key: 0.0 for key in ("rate", "stddev") if key in config}
+        new = self.made[id(layer)] = self.graphs.renewed(layer, config, self._free_name(f"{prefix}{layer.name}"))
         outputs = new(*args, **kwargs)
-        copy_layer_state(new, layer)
+        if not hasattr(layer, "_flatten_layers"):  # an operation of Keras 3, which has no state
+            return outputs
+        if not is_off:
+            copy_layer_state(new, layer)
         if any(getattr(part, "stateful", False) for part in layer._flatten_layers()):
             self.stateless.append(new.name)
         if not is_trained:
@@ -164,16 +178,6 @@ class _Building:
             self.fixed.append(new.name)
             new.trainable = False
         return outputs
-
-    def _can_be_fixed(self, layer: KerasLayer) -> bool:
-        """Whether a layer can be configured to ignore the training mode, so that no training argument is needed.
-
-        TFMOT's wrappers would apply that argument to themselves, and learn no ranges.
-        """
-        from experiments.system.tensorflow import keras
-
-        random = (keras.layers.Dropout, keras.layers.SpatialDropout2D, keras.layers.GaussianNoise)
-        return _is_batchnorm(layer) or isinstance(layer, random)
 
     def _free_name(self, name: str) -> str:
         free, number = name, 0
@@ -184,23 +188,30 @@ class _Building:
         return free
 
 
-def _is_graph(layer: KerasLayer) -> bool:
-    """Whether a layer is a functional or sequential model."""
-    return getattr(layer, "_is_graph_network", False) and type(layer).call.__module__.startswith("tf_keras.")
+def _can_be_fixed(layer: KerasLayer) -> bool:
+    """Whether a layer can be configured to ignore the training mode, so that no training argument is needed.
+
+    TFMOT's wrappers would apply that argument to themselves, and learn no ranges.
+    """
+    return _is_batchnorm(layer) or _is_random(layer)
+
+
+def _is_random(layer: KerasLayer) -> bool:
+    from experiments.system.tensorflow import keras_of
+
+    layers = keras_of(layer).layers
+    return isinstance(layer, (layers.Dropout, layers.SpatialDropout2D, layers.GaussianNoise))
 
 
 def _is_batchnorm(layer: KerasLayer) -> bool:
-    from experiments.system.tensorflow import keras
+    from experiments.system.tensorflow import keras_of
 
-    return isinstance(layer, keras.layers.BatchNormalization)
-
-
-def _takes_training(layer: KerasLayer) -> bool:
-    return bool(layer._call_spec.expects_training_arg)
+    return isinstance(layer, keras_of(layer).layers.BatchNormalization)
 
 
-def _policy(layer: KerasLayer) -> str:
-    return str(layer.dtype_policy.name)
+def _policies(model: "Model") -> set[str]:
+    """Return the names of the dtype policies of all layers; a map of Keras 3 counts with its default."""
+    return {str(layer.dtype_policy.name).removeprefix("map_") for layer in model._flatten_layers()}
 
 
 def _has_adapted_vocabulary(layer: KerasLayer) -> bool:
@@ -218,11 +229,9 @@ def _vocabulary(layer: KerasLayer) -> list[Any]:
 def _in_float32(value: Any, key: str = "") -> Any:
     """Change a config, including nested ones, to float32, any batch size and no state between batches."""
     match value:
-        case {"class_name": "Policy", "config": {"name": str(name)}} if key == "dtype" and name in ROUNDING:
+        case str(name) | {"config": {"name": str(name)}} if key == "dtype" and name in ROUNDING:
             return "float32"
-        case str(name) if key == "dtype" and name in ROUNDING:
-            return "float32"
-        case list() | tuple() if key == "batch_input_shape":
+        case list() | tuple() if key in ("batch_input_shape", "batch_shape"):
             return (None, *value[1:])
         case dict():
             return {each: _in_float32(held, each) for each, held in value.items()}
@@ -236,8 +245,7 @@ def _difference(built: "Model", model: "Model", input_shape: tuple[int, ...]) ->
     fixed = model.inputs[0].shape[0]
     images = np.random.default_rng(0).random((fixed or BATCH, *input_shape), np.float32)
     if any(getattr(layer, "stateful", False) for layer in model._flatten_layers()):
-        model.reset_states()
+        _of(model).reset_state(model)
     built(images[:1], training=False)  # layers that depend on the batch size fail here
-    policies = {_policy(layer) for layer in model._flatten_layers()}
-    tolerance = max([1e-4, *(ROUNDING[policy] for policy in policies if policy in ROUNDING)])
+    tolerance = max([1e-4, *(ROUNDING[policy] for policy in _policies(model) if policy in ROUNDING)])
     return first_difference(built, model, images, tolerance)

@@ -1,8 +1,9 @@
 """Inspection of a model file before Keras loads it: an untrusted file must not run code or open other files.
 
-Keras creates whatever objects a configuration names, and imports modules for them; its safe mode rejects only Python
-lambdas. So the configuration is read as data, and every name that Keras could turn into an object is checked against
-known_names.py. TensorFlow is not imported.
+Keras creates whatever objects a configuration names, and imports modules for them; its safe mode rejects little more
+than Python lambdas. So the configuration is read as data, and every name that Keras could turn into an object is
+checked against the list for the version that loads the file, keras2/known_names.py or keras3/known_names.py. TensorFlow
+is not imported.
 """
 
 import json
@@ -13,40 +14,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
-from experiments.model.known_names import (
-    ACTIVATIONS,
-    CLASSES_BY_MODULE,
-    CLASSES_WITHOUT_MODULE,
-    CONSTRAINTS,
-    FUNCTIONS_BY_MODULE,
-    FUNCTIONS_WITHOUT_MODULE,
-    INITIALIZERS,
-    OPERATIONS,
-    OPERATIONS_AS_LAYERS,
-    REGISTERED,
-    REGULARIZERS,
-)
+from experiments.model.keras2 import known_names as keras2
+from experiments.model.keras3 import known_names as keras3
+from experiments.model.known_names import KnownNames
 from experiments.system.errors import UserError, first_line, suggestion
+from experiments.system.keras_version import Version
 
 if TYPE_CHECKING:
     import h5py
 
-CONFIGURATION, WEIGHTS = "config.json", "model.weights.h5"
+METADATA, CONFIGURATION, WEIGHTS = "metadata.json", "config.json", "model.weights.h5"
+MAX_METADATA = 10_000  # bytes; Keras writes about a hundred
 MAX_CONFIGURATION = 64 * 2**20  # bytes; EfficientNetB7 has one MB
 EXPANSION = 100  # maximum ratio of unpacked content to file size
 SLACK = 2**20  # bytes that small files may unpack to in addition
 MAX_DEPTH = 200  # nesting levels of a configuration; each nested model takes ten
 FILTERS = frozenset({1, 2, 3, 4, 5, 6, 32000})  # HDF5's own filters, and LZF of h5py
 # Keras' markers for values that are not objects of a class.
-VALUES = frozenset({"__bytes__", "__ellipsis__", "__numpy__", "__tensor__", "__tuple__", "TensorShape"})
-# The names that are allowed as a value, by the suffix of the key.
-NAMED_BY_KEY: Mapping[str, frozenset[str]] = {
-    "activation": ACTIVATIONS,
-    "initializer": INITIALIZERS,
-    "regularizer": REGULARIZERS,
-    "constraint": CONSTRAINTS,
-    "fn": FUNCTIONS_WITHOUT_MODULE,
-}
+VALUES = frozenset(
+    {
+        "__bytes__", "__ellipsis__", "__keras_tensor__", "__numpy__", "__slice__", "__tensor__", "__tuple__",
+        "TensorShape",
+    }
+)  # fmt: skip
 FROM_FILES = frozenset({"idf_weights", "vocabulary"})  # lookup layers accept these as values or as a file name
 RULE = (
     "A model file may only name Keras layers and TensorFlow arithmetic, since other names could run code. For your own "
@@ -58,7 +48,17 @@ RULE_FOR_CODE = (
     "(new.set_weights(old.get_weights())), save it again, and type model.module=FILE.py. If you trust the model file, "
     "type model.trust=true to run the code inside."
 )
+RULE_FOR_BACKENDS = (
+    "A TFLite file requires layers that compute with TensorFlow. Rebuild this part of the model from layers of "
+    "keras.layers and functions of keras.ops, and copy its weights."
+)
+RULE_FOR_QUANTIZED = "The strategies quantize a float model. Save the model before model.quantize(...)."
 HOLDS_CODE = frozenset({"Lambda", "__lambda__"})
+RULES: Mapping[str, str] = {
+    **dict.fromkeys(HOLDS_CODE, RULE_FOR_CODE),
+    **dict.fromkeys(keras3.OTHER_BACKENDS, RULE_FOR_BACKENDS),
+    **dict.fromkeys(keras3.QUANTIZED, RULE_FOR_QUANTIZED),
+}
 
 
 class _Refused(Exception):  # noqa: N818  # internal; becomes a UserError with the name of the file
@@ -69,11 +69,13 @@ class _NotProvided(_Refused):
     """A file has a name that is neither Keras' own nor provided by the user's module."""
 
     def __init__(self, what: str, name: str) -> None:
-        super().__init__(f"it names {what}. {RULE_FOR_CODE if name in HOLDS_CODE else RULE}")
+        super().__init__(f"it names {what}. {RULES.get(name, RULE)}")
         self.what, self.name = what, name
 
 
-def inspect(path: Path, provided: Collection[str] = (), trust: bool = False, module: str = "") -> None:
+def inspect(
+    path: Path, provided: Collection[str] = (), trust: bool = False, module: str = "", version: Version = 2
+) -> None:
     """Check a model file, .keras or HDF5, without loading it.
 
     Args:
@@ -81,6 +83,7 @@ def inspect(path: Path, provided: Collection[str] = (), trust: bool = False, mod
         provided: Names of the user's own layers and functions, which the file may use.
         trust: Skip the check of names; damage and references to other files are still checked.
         module: The module that the user typed, for messages; empty if none.
+        version: The version of Keras that will load the file.
 
     Raises:
         UserError: the file has a name that is neither Keras' own nor provided, is malicious, or is damaged.
@@ -95,9 +98,10 @@ def inspect(path: Path, provided: Collection[str] = (), trust: bool = False, mod
             with h5py.File(path, "r") as file:
                 configuration = _check_hdf5(file, path.stat().st_size)
         if not trust:
-            _NameCheck(frozenset(provided)).check(configuration)
+            names = keras2.NAMES if version == 2 else keras3.NAMES
+            _NameCheck(frozenset(provided), names).check(configuration)
     except _NotProvided as refusal:
-        if not module or refusal.name in HOLDS_CODE:
+        if not module or refusal.name in RULES:
             raise UserError(f"model.path={path}: {refusal}") from refusal
         own = [name for name in provided if not name.startswith("_")]
         raise UserError(
@@ -114,18 +118,24 @@ def inspect(path: Path, provided: Collection[str] = (), trust: bool = False, mod
         raise UserError(f"model.path={path}: a damaged Keras model ({first_line(error)}).") from error
 
 
-def version_of_hdf5(path: Path) -> str:
-    """Return the Keras version that an HDF5 file was written with; 2.0 if it is not recorded.
+def written_by(path: Path) -> str:
+    """Return the Keras version that a file records, such as 3.15.1; 2.0 for an HDF5 file that does not record it.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or a zip file that is no Keras model.
     """
     import h5py
 
     try:
+        if is_archive(path):
+            with zipfile.ZipFile(path) as archive:
+                if METADATA not in archive.namelist():
+                    raise UserError(f"model.path={path}: a zip file, but not a Keras model.")
+                with archive.open(METADATA) as metadata:
+                    return str(json.loads(metadata.read(MAX_METADATA))["keras_version"])
         with h5py.File(path, "r") as file:
             version = file.attrs.get("keras_version", "2.0")
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
         raise UserError(f"model.path={path}: a damaged Keras model ({first_line(error)}).") from error
     return version.decode(errors="replace") if isinstance(version, bytes) else str(version)
 
@@ -192,7 +202,10 @@ def _check_hdf5(file: "h5py.File", size: int) -> Any:
     _check_contents(file, size)
     configuration = file.attrs.get("model_config")
     if configuration is None:
-        raise _Refused("the file has weights only. Save the whole model with model.save, not save_weights.")
+        raise _Refused(
+            "the file has weights only, and no architecture. Save the whole model with model.save('my.keras'), not "
+            "save_weights."
+        )
     if not isinstance(configuration, str | bytes):
         raise _Refused(f"its configuration is not text. {_DAMAGED}")
     if len(configuration) > MAX_CONFIGURATION:
@@ -276,6 +289,7 @@ class _NameCheck:
     """Checks every name in a configuration that Keras could turn into an object."""
 
     provided: frozenset[str]
+    names: KnownNames
 
     def check(self, value: Any, place: "_Place" = TOP) -> None:
         """Check a value and everything inside."""
@@ -303,7 +317,7 @@ class _NameCheck:
         config = value.get("config")
         name = config.get("name") if isinstance(config, dict) else None
         layer = f"{outer.layer}/{name}".strip("/") if isinstance(name, str) else outer.layer
-        is_user_code = bool({value["class_name"], value.get("registered_name")} & self.provided)
+        is_user_code = _looked_up(value) <= self.provided
         return replace(outer, layer=layer, is_user_code=is_user_code)
 
     def _check_object(self, value: Mapping[str, Any], layer: str) -> None:
@@ -319,37 +333,52 @@ class _NameCheck:
         if name == "function":
             self._check_function(value, module, registered, layer)
             return
-        self._check_class(name, module, registered, "module" in value or "registered_name" in value, layer)
-        if name in OPERATIONS_AS_LAYERS:
+        self._check_class(value, name, module, registered, layer)
+        if name in self.names.operations_as_layers:
             self._check_operation(value, layer)
 
     def _check_function(self, value: Mapping[str, Any], module: str | None, registered: str | None, layer: str) -> None:
         name = value.get("config")
         if isinstance(name, str) and name in self.provided:
             return  # Keras searches the provided objects first
-        known = FUNCTIONS_WITHOUT_MODULE if module is None else FUNCTIONS_BY_MODULE.get(module, frozenset())
+        known = self.names.functions_without_module
+        known = known if module is None else self.names.functions.get(module, frozenset())
         if name not in known or registered not in (None, "function", name):
             raise _refused(f"the function {_dotted(module, name)}", layer, name)
 
-    def _check_class(self, name: str, module: str | None, registered: str | None, is_new: bool, layer: str) -> None:
+    def _check_class(
+        self, value: Mapping[str, Any], name: str, module: str | None, registered: str | None, layer: str
+    ) -> None:
         """Check a class; new files also record its module and registered name, old ones do not."""
         # Keras searches registered names first, whatever the module; only then it imports the module.
-        if (registered if is_new else name) in self.provided | REGISTERED:
+        if _looked_up(value) <= self.provided | self.names.registered:
             return
-        known = CLASSES_WITHOUT_MODULE if module is None else CLASSES_BY_MODULE.get(module, frozenset())
+        known = self.names.classes_without_module
+        known = known if module is None else self.names.classes.get(module, frozenset())
         if name not in known or registered not in (None, name):
             raise _refused(_shown(name, module, registered), layer, name)
 
     def _check_operation(self, value: Mapping[str, Any], layer: str) -> None:
         config = value.get("config")
         operation = config.get("function") if isinstance(config, dict) else None
-        if not isinstance(operation, str) or operation.removeprefix("compat.v1.") not in OPERATIONS:
+        if not isinstance(operation, str) or operation.removeprefix("compat.v1.") not in self.names.operations:
             raise _refused(f"the function {operation} of TensorFlow", layer)
 
     def _check_text(self, text: str, key: str, layer: str) -> None:
-        known = next((names for end, names in NAMED_BY_KEY.items() if key == end or key.endswith(f"_{end}")), None)
+        known = next((names for end, names in self.names.by_key.items() if key == end or key.endswith(f"_{end}")), None)
         if known is not None and text not in known | self.provided:
             raise _refused(f"{key}={_short(text)}", layer, text)
+
+
+def _looked_up(value: Mapping[str, Any]) -> set[Any]:
+    """Return the names under which Keras may look up a class before it imports a module.
+
+    It takes the registered name if there is one. But the loaders of older formats take the class name, and they are
+    used where there is no module.
+    """
+    name = value["class_name"]
+    registered = value.get("registered_name", name)
+    return {registered} if "module" in value else {name, name if registered is None else registered}
 
 
 def _check_vocabulary(value: Any, place: _Place) -> None:
@@ -372,6 +401,8 @@ WHY: Mapping[str, str] = {
     "InstanceMethod": "it calls methods by name",
     "InstanceProperty": "it reads attributes by name",
     "TFSMLayer": "it runs a SavedModel from any path",
+    **dict.fromkeys(keras3.OTHER_BACKENDS, "it computes with another backend of Keras"),
+    **dict.fromkeys(keras3.QUANTIZED, "the model is quantized already"),
 }
 
 

@@ -1,4 +1,4 @@
-"""A user's own trained model, from a .keras or .h5 file of Keras 2."""
+"""A user's own trained model, from a .keras or .h5 file of Keras 2 or 3."""
 
 import json
 import zipfile
@@ -12,18 +12,18 @@ from pydantic.dataclasses import dataclass as option
 from experiments.dataset.shapes import shape_for
 from experiments.model import Architecture
 from experiments.model.flattening import plain
-from experiments.model.inspection import inspect, is_archive, version_of_hdf5
+from experiments.model.inspection import inspect, is_archive, written_by
 from experiments.model.user_module import UserModule, find_module, provided_names
 from experiments.system.errors import UserError, first_cause, first_line
 from experiments.system.files import UserPath
+from experiments.system.keras_version import Version
 from experiments.system.options import OPTION, first_bytes
 
 if TYPE_CHECKING:
     import h5py
     from tf_keras import Model
 
-RULE = "model.path requires a model saved by Keras 2 (tf_keras) as .keras or .h5"
-MAX_METADATA = 10_000  # bytes; Keras writes about a hundred
+RULE = "model.path requires a model that Keras 2 or 3 saved as .keras or .h5"
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
@@ -42,30 +42,28 @@ class KerasFile(Architecture):
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
         """Load the model and check that it fits the data set; raises UserError if it does not."""
-        from experiments.system.tensorflow import keras
+        from experiments.system.tensorflow import keras_version
 
+        version = self._version()
         user_module = find_module(self.module) if self.module else None
-        objects = user_module.load() if user_module else {}
-        inspect(self.path, objects, self.trust, self.module or "")
-        from tf_keras.src.saving.serialization_lib import SafeModeScope
-
-        keras.saving.get_custom_objects().update(objects)  # also needed to copy the model; a run has its own process
+        objects = user_module.load(version) if user_module else {}
+        inspect(self.path, objects, self.trust, self.module or "", version)
+        keras_version(version).saving.get_custom_objects().update(objects)  # also needed to copy the model
         try:
-            # load_model's own safe_mode argument does not apply to .h5 files.
-            with SafeModeScope(safe_mode=not self.trust), self._readable() as file:
-                model = keras.models.load_model(file, compile=False)
+            model = self._load_keras_2() if version == 2 else self._load_keras_3()
         except Exception as error:  # Keras raises errors of any type for files it cannot read
             raise self._loading_error(error, user_module) from error
         self._check_kind(model)
         return plain(model, shape_for(tuple(model.inputs[0].shape[1:]), input_shape), f"model.path={self.path}")
 
     def check(self) -> None:
-        """Check, without loading it, that the file is a safe Keras 2 model."""
+        """Check, without loading it, that the file is a safe Keras model."""
         self._check_format()
+        version = self._version()
         module = find_module(self.module) if self.module else None
         names = provided_names(module) if module else frozenset[str]()
         # Names that are known only after running the module are checked in `build`.
-        inspect(self.path, names or (), self.trust or names is None, self.module or "")
+        inspect(self.path, names or (), self.trust or names is None, self.module or "", version)
 
     def sources(self) -> Sequence[Path]:
         """Return the user's module and the files that it imports."""
@@ -80,6 +78,24 @@ class KerasFile(Architecture):
                 f"model.path={self.path}: model.module={module.given} fails to load the model, in {line} ({reason})."
             )
         return UserError(f"model.path={self.path}: Keras cannot load the file ({reason}). {RULE}.")
+
+    def _load_keras_2(self) -> "Model":
+        from tf_keras.src.saving.serialization_lib import SafeModeScope
+
+        from experiments.system.tensorflow import keras
+
+        # load_model's own safe_mode argument does not apply to .h5 files.
+        with SafeModeScope(safe_mode=not self.trust), self._readable() as file:
+            return keras.models.load_model(file, compile=False)
+
+    def _load_keras_3(self) -> "Model":
+        from keras.src.legacy.saving.legacy_h5_format import load_model_from_hdf5
+
+        from experiments.system.tensorflow import keras_3
+
+        if is_archive(self.path):
+            return keras_3().saving.load_model(self.path, compile=False, safe_mode=not self.trust)
+        return load_model_from_hdf5(str(self.path), compile=False, safe_mode=not self.trust)  # whatever its name
 
     @contextmanager
     def _readable(self) -> Iterator["Path | h5py.File"]:
@@ -107,28 +123,27 @@ class KerasFile(Architecture):
                 f"model.path={self.path}: a SavedModel folder. {RULE}. Convert it: "
                 f"tf_keras.models.load_model({str(self.path)!r}).save({f'{self.path.name}.keras'!r})."
             )
+        if (self.path / "config.json").is_file():
+            raise UserError(
+                f"model.path={self.path}: an unzipped Keras model. {RULE}. Save it again with model.save('my.keras')."
+            )
         if first_bytes(self.path, "model.path") == b"\x89HDF\r\n\x1a\n":
-            self._check_version(version_of_hdf5(self.path))
             return
         if not zipfile.is_zipfile(self.path):
             raise UserError(f"model.path={self.path}: not a Keras model, or a truncated one. {RULE}.")
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                if "metadata.json" not in archive.namelist():
-                    raise UserError(f"model.path={self.path}: a zip file, but not a Keras model. {RULE}.")
-                with archive.open("metadata.json") as metadata:
-                    version = str(json.loads(metadata.read(MAX_METADATA))["keras_version"])
-        except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise UserError(f"model.path={self.path}: a damaged Keras model ({first_line(error)}). {RULE}.") from error
-        self._check_version(version)
-
-    def _check_version(self, version: str) -> None:
-        if not version.startswith(("1.", "2.")):
+        if not is_archive(self.path):
             raise UserError(
-                f"model.path={self.path}: saved by Keras {version}, but TensorFlow Model Optimization requires Keras "
-                f"2. {RULE}. Rebuild the model with tf_keras, copy the weights "
-                "(new.set_weights(old.get_weights())) and save it again."
+                f"model.path={self.path}: a zip file that is not named .keras. If it is a Keras model, rename it."
             )
+
+    def _version(self) -> Version:
+        """Return the version of Keras that loads the file: the one that saved it, as the file records."""
+        written = written_by(self.path)
+        if written.startswith(("1.", "2.")):
+            return 2
+        if written.startswith("3."):
+            return 3
+        raise UserError(f"model.path={self.path}: saved by Keras {written}, which is not supported. {RULE}.")
 
     def _check_kind(self, model: "Model") -> None:
         inputs, outputs = model.inputs or [], model.outputs or []  # empty for a model that was never built
@@ -137,10 +152,10 @@ class KerasFile(Architecture):
                 f"model.path={self.path}: requires one input and one output; the model has {len(inputs)} inputs and "
                 f"{len(outputs)} outputs."
             )
-        if not model.inputs[0].dtype.is_floating:
+        taken = getattr(model.inputs[0].dtype, "name", model.inputs[0].dtype)  # Keras 3 has names only
+        if "float" not in taken:
             raise UserError(
-                f"model.path={self.path}: requires a float input, not {model.inputs[0].dtype.name}. Save the model "
-                "with a float input."
+                f"model.path={self.path}: requires a float input, not {taken}. Save the model with a float input."
             )
         answer = tuple(model.outputs[0].shape)
         if len(answer) != 2:

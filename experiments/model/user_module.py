@@ -15,6 +15,7 @@ from typing import Any
 
 from experiments.system.errors import UserError, first_line
 from experiments.system.files import check_regular, expand_path
+from experiments.system.keras_version import Version
 from experiments.system.user_code import is_user_code, with_imports
 
 REGISTER = "register_keras_serializable"
@@ -36,25 +37,22 @@ class UserModule:
         """The module's file and the user's files that it imports."""
         return with_imports([self.file])
 
-    def load(self) -> Mapping[str, Any]:
+    def load(self, version: Version = 2) -> Mapping[str, Any]:
         """Import the module; returns its classes and functions by their own and by their registered names.
 
         Raises:
-            UserError: the module cannot be imported, or uses Keras 3.
+            UserError: the module cannot be imported, or its classes are of another version of Keras.
         """
-        from experiments.system.tensorflow import keras
+        from experiments.system.tensorflow import keras_version
 
         with self._explained(), _first_on_path(self.folder):
             module = self._run()
         defined = {name: value for name, value in vars(module).items() if _is_object(value)}
-        known = keras.saving.get_custom_objects().items()
+        known = keras_version(version).saving.get_custom_objects().items()
         objects = {**defined, **{name: value for name, value in known if ">" in name and _is_object(value)}}
         for name, value in objects.items():
-            if isinstance(value, type) and any(_is_of_keras_3(base) for base in value.__mro__):
-                raise UserError(
-                    f"model.module={self.given}: {name} is a Keras 3 class, but the model file requires Keras 2. "
-                    "Replace 'import keras' by 'import tf_keras as keras' or 'from tensorflow import keras'."
-                )
+            if isinstance(value, type) and (other := _other_keras(value, version)):
+                raise UserError(f"model.module={self.given}: {name} is a {other}")
         return objects
 
     def _run(self) -> ModuleType:
@@ -285,5 +283,17 @@ def _is_object(value: Any) -> bool:
     return isinstance(function, type | FunctionType) and is_user_code(function.__module__)
 
 
-def _is_of_keras_3(base: type) -> bool:
-    return base.__module__.partition(".")[0] == "keras"
+def _other_keras(kind: type, version: Version) -> str | None:
+    """Say what to change if a class is one of the other version of Keras."""
+    packages = {base.__module__.partition(".")[0] for base in kind.__mro__}
+    if version == 2 and "keras" in packages:
+        return (
+            "Keras 3 class, but the model file requires Keras 2. Replace 'import keras' by 'import tf_keras as keras' "
+            "or 'from tensorflow import keras'."
+        )
+    if version == 3 and "tf_keras" in packages:
+        return (
+            "Keras 2 class, but the model file requires Keras 3. Replace 'import tf_keras as keras' or 'from "
+            "tensorflow import keras' by 'import keras': tf.keras is Keras 2 here."
+        )
+    return None

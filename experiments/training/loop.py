@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 # What else changes the bits of a training.
 CODE = (
     *sorted((PACKAGE / "training").glob("*.py")),
-    *(PACKAGE / name for name in ("model/copies.py", "model/configuration.py", "task/classification.py")),
+    *sorted((PACKAGE / "model").rglob("copies.py")),
+    *(PACKAGE / name for name in ("model/configuration.py", "task/classification.py")),
 )
 CHECKED = 32  # images on which a twin in another precision has to answer like the model it was made from
 MOST_EPOCHS = 1_000_000

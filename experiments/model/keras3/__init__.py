@@ -1,0 +1,1 @@
+"""What models of Keras 3 require, and models of Keras 2 do not."""

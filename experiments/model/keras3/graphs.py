@@ -1,0 +1,61 @@
+"""What `flattening` has to know of a Keras 3 model: its layers, its calls, its data types."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras import Model
+
+Node = Any
+KerasLayer = Any
+Tensor = Any
+
+SEPARATOR = "."  # Keras 3 allows no slash in the name of a layer
+
+
+def complete(model: "Model") -> None:
+    """Do nothing: Keras 3 finalizes the state of layers when it loads a file."""
+
+
+def entry_name(model: "Model") -> str:
+    """Return the name of the input."""
+    return str(model.inputs[0].name)
+
+
+def is_graph(layer: KerasLayer) -> bool:
+    """Whether a layer is a functional or sequential model."""
+    from keras.src.models.functional import Functional
+
+    from experiments.system.tensorflow import keras_3
+
+    return isinstance(layer, (Functional, keras_3().Sequential)) and type(layer).call.__module__.startswith("keras.")
+
+
+def arguments_of(node: Node, values: Mapping[int, Tensor]) -> tuple[Any, dict[str, Any]]:
+    """Return the arguments of a call, with the tensors replaced by `values`, which are held by the ids of tensors."""
+    args, kwargs = node.arguments.fill_in(values)
+    return args, dict(kwargs)
+
+
+def fixed_training(node: Node) -> Any:
+    """Return the training argument of a call; None if it has none."""
+    return node.arguments.kwargs.get("training")
+
+
+def takes_training(layer: KerasLayer) -> bool:
+    """Whether calls of a layer may have a training argument; operations have none."""
+    return bool(getattr(layer, "_call_has_training_arg", False))
+
+
+def renewed(layer: KerasLayer, config: dict[str, Any], name: str) -> KerasLayer:
+    """Return a new layer, or operation, of this config and name."""
+    new = type(layer).from_config({key: value for key, value in config.items() if key != "name"})
+    new.name = name  # not every operation takes a name
+    return new
+
+
+def reset_state(model: "Model") -> None:
+    """Set the states of stateful layers to zero."""
+    for layer in model._flatten_layers():
+        if getattr(layer, "stateful", False):
+            layer.reset_state()
