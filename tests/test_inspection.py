@@ -4,6 +4,7 @@ import json
 import stat
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from experiments.model.inspection import inspect
 from experiments.model.keras2 import known_names
 from experiments.model.keras_file import KerasFile
 from experiments.system.errors import UserError
-from tests.hostile import attacks, dense, hdf5, model, of_new_format, save, save_archive
+from tests.hostile import attacks, dense, hdf5, layer, model, of_new_format, save, save_archive
 
 ROUTES = attacks(Path("mark"))
 ENDINGS = (".keras", ".h5")
@@ -243,11 +244,20 @@ def test_a_group_that_holds_itself_is_looked_at_once(tmp_path: Path) -> None:
     inspect(path)
 
 
-def test_an_hdf5_file_of_keras_3_is_told_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "passes"), [("3.15.1", True), ("2.19.0", False)])
+def test_the_version_in_a_file_decides_which_names_it_may_use(tmp_path: Path, version: str, passes: bool) -> None:
+    path = save(model(layer("RMSNormalization", name="only_in_keras_3")), tmp_path / "model.h5")
+    with h5py.File(path, "a") as file:
+        file.attrs["keras_version"] = version
+    with nullcontext() if passes else pytest.raises(UserError, match="RMSNormalization"):
+        KerasFile(path=path).check()
+
+
+def test_a_version_of_keras_that_is_not_known_is_refused(tmp_path: Path) -> None:
     path = save(model(dense()), tmp_path / "model.h5")
     with h5py.File(path, "a") as file:
-        file.attrs["keras_version"] = "3.15.1"
-    with pytest.raises(UserError, match=r"saved by Keras 3\.15\.1.*Rebuild the model with tf_keras"):
+        file.attrs["keras_version"] = "4.0.0"
+    with pytest.raises(UserError, match=r"saved by Keras 4\.0\.0, which is not supported\. model\.path requires"):
         KerasFile(path=path).check()
 
 

@@ -149,13 +149,6 @@ def test_a_model_for_images_of_any_size_is_made_one_for_those_of_the_data_set(tm
     assert np.array_equal(model(images), saved(images))
 
 
-def test_a_model_of_keras_3_is_told_from_its_metadata(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
-        archive.writestr("metadata.json", '{"keras_version": "3.15.1"}')
-    with pytest.raises(UserError, match=r"saved by Keras 3\.15\.1.*Rebuild the model with tf_keras"):
-        KerasFile(path=tmp_path / "model.keras").check()
-
-
 def test_a_zip_file_that_is_no_model_is_told_so(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
         archive.writestr("x_train.npy", "")

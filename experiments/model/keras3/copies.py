@@ -14,7 +14,10 @@ KerasLayer = Any
 
 def cloned(model: "Model") -> "Model":
     """Return a model of the same architecture, with a state of its own; it is not compiled, unlike Keras' clones."""
-    return type(model).from_config(model.get_config())
+    copy = type(model).from_config(model.get_config())
+    for own, wanted in zip(nodes_of(copy), nodes_of(model), strict=True):
+        own.operation.name = wanted.operation.name  # Keras numbers the operations of masks anew
+    return copy
 
 
 @contextmanager
