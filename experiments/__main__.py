@@ -9,17 +9,17 @@ from experiments.system.program import DISTRIBUTION, PROGRAM
 
 COMMANDS = {
     "run": "train, quantize, convert and measure: one run, or a sweep",
-    "compare": "show recorded runs as tables, write a report, decide which file to ship",
-    "latency": "time files together: which are faster",
-    "sensitivity": "find the layers that bear quantization",
-    "cache": "list, verify or clear what is kept of earlier runs",
-    "store": "check or repair a store of runs",
-    "completion": "print the script that completes this command in bash, zsh or fish",
+    "compare": "show recorded runs as tables, write a report, choose which file to ship",
+    "latency": "time files together and compare their latencies",
+    "sensitivity": "find the layers that lose little accuracy when quantized",
+    "cache": "list, verify or clear cached trainings, conversions and evaluations",
+    "store": "check a store of runs, or update the addresses of its files",
+    "completion": "print the shell completion script for bash, zsh or fish",
 }
 
 
 def main() -> None:
-    """Show the menu, or start the command that is named; nothing is imported but that command."""
+    """Show the list of commands, or import and run one of them."""
     try:
         match sys.argv[1:]:
             case [] | ["-h" | "--help", *_]:
@@ -41,7 +41,7 @@ def _menu() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {PROGRAM} {name:<{width}}  {purpose}" for name, purpose in COMMANDS.items()]
     return "\n".join([
-        "Which quantization of a Keras model to ship as TFLite, with the evidence.",
+        "Find out which quantization of a Keras model to ship as TFLite, with the evidence.",
         "",
         *lines,
         "",

@@ -4,7 +4,8 @@ bash: tqb completion bash > ~/.local/share/bash-completion/completions/tqb
 zsh:  tqb completion zsh > ~/.tqb.zsh, and `source ~/.tqb.zsh` in ~/.zshrc
 fish: tqb completion fish > ~/.config/fish/completions/tqb.fish
 
-The script holds every word that it proposes and starts no Python. After an update of this package, print it again.
+The script contains all words that it proposes, and does not start Python. After an update of this package, print it
+again.
 """
 
 import argparse
@@ -16,26 +17,26 @@ from dataclasses import dataclass, field
 from experiments.system.options import CONF
 from experiments.system.program import PROGRAM, program
 
-# What Hydra's own command line has, apart from KEY=VALUE.
-OPTIONS_OF_RUN = ("--config-dir", "--help", "--multirun", "-m")
+# Options of Hydra's command line, in addition to KEY=VALUE.
+HYDRA_OPTIONS = ("--config-dir", "--help", "--multirun", "-m")
 
 
 @dataclass(frozen=True)
 class Words:
-    """What may follow a command: words, and the values of those that take one of a few."""
+    """Completions after a command: words, and for some of them a list of values."""
 
     words: tuple[str, ...] = ()
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by option (--kind) or setting (strategy)
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     options = parser().parse_args()
     sys.stdout.write(SCRIPTS[options.shell](words_of_commands()))
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of this command."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(
         prog=program("completion"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -44,20 +45,20 @@ def parser() -> argparse.ArgumentParser:
 
 
 def words_of_commands() -> dict[str, Words]:
-    """The words of each command, from its parser or from the files in conf/."""
+    """Return the words of each command, from its parser or from the files in conf/."""
     from experiments import cache, compare, latency, sensitivity, store
 
     settings = _settings()
-    of_a_baseline = {
+    baseline_settings = {
         name: values
         for name, values in settings.items()
         if name.lstrip("+").partition(".")[0] in sensitivity.EFFECTIVE or name in sensitivity.EFFECTIVE
     }
     return {
-        "run": _of_settings(settings, OPTIONS_OF_RUN),
+        "run": _of_settings(settings, HYDRA_OPTIONS),
         "compare": _of_parser(compare.parser()),
         "latency": _of_parser(latency.parser()),
-        "sensitivity": _of_settings({**of_a_baseline, **dict.fromkeys(sensitivity.OWN, ())}, ("--help",)),
+        "sensitivity": _of_settings({**baseline_settings, **dict.fromkeys(sensitivity.OWN, ())}, ("--help",)),
         "cache": _of_parser(cache.parser()),
         "store": _of_parser(store.parser()),
         "completion": _of_parser(parser()),
@@ -65,12 +66,12 @@ def words_of_commands() -> dict[str, Words]:
 
 
 def _settings() -> dict[str, tuple[str, ...]]:
-    """Every setting; the names of the options where it is a group."""
+    """Return every setting, with the names of its options if it is a group."""
     from experiments.runs.menu import GROUPS
     from experiments.runs.refusals import known_settings
 
     settings: dict[str, tuple[str, ...]] = dict.fromkeys(known_settings(), ())
-    del settings["sweep"]  # which a sweep sets for its runs
+    del settings["sweep"]  # set by sweeps for their runs, not by users
     for group in GROUPS:
         names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
         match group:
@@ -94,7 +95,7 @@ def _of_parser(parser: argparse.ArgumentParser) -> Words:
     for action in parser._actions:  # argparse has no public list of them
         choices = tuple(map(str, action.choices or ()))
         long = [option for option in action.option_strings if option.startswith("--")]
-        words += long or choices  # choices without an option are those of a positional argument
+        words += long or choices  # choices without an option belong to a positional argument
         values |= dict.fromkeys(long, choices) if choices else {}
     return Words(tuple(words), values)
 
@@ -118,7 +119,7 @@ _PROGRAM() {
     elif [[ $typed == *=* ]]; then
         head=${typed%"${typed##*[=,]}"}  # of several values, those before the last one
         words=$(_PROGRAM_values "$command" "${typed%%=*}")
-        # bash has made the value a word by itself, and puts the answer in its place
+        # bash treats the value as a word of its own, and replaces only this word
         [[ ${COMP_WORDBREAKS-} == *=* ]] && broken=${typed%%=*}=
     else
         words=$(_PROGRAM_values "$command" "${COMP_WORDS[$((COMP_CWORD - 1))]}")
@@ -151,7 +152,7 @@ def _case(pattern: str, words: tuple[str, ...]) -> str:
 
 
 def _zsh(commands: Mapping[str, Words]) -> str:
-    """The script for bash, by the functions that zsh has for such scripts."""
+    """Return the script for bash, with zsh's functions that run such scripts."""
     return f"autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n{_bash(commands)}"
 
 

@@ -1,14 +1,14 @@
 """Time TFLite files together: `python -m experiments.latency TARGET ...`.
 
 All files are timed in one session, in short blocks in random order, with a
-second copy of the first file as a control (the sentinel). Prints the latency of
-each file and the ratio of every pair with its 95 % interval; p-values are
-corrected for the number of pairs (Holm). The session is stored with every
-recorded run, as the artifact latency_sessions/TIME/.
+second copy of the first file as a control (the sentinel). The command prints the
+latency of each file and the ratio of every pair with its 95 % interval;
+p-values are adjusted for the number of pairs (Holm). The session is stored with
+every timed run, as the artifact latency_sessions/TIME/.
 
-SWEEP is latest or the id of a sweep, and stands for its finished runs. RUN is
-the id of a run or a prefix of it. Runs are timed on test images of their own
-data set, plain files on random images or on those of --dataset.
+A TARGET is a .tflite file, the id of a run or a prefix of it, or a sweep (latest
+or its id), which selects its finished runs. Runs are timed on test images of
+their own data set, plain files on random images or on those of --dataset.
 
 Exit codes: 0 success; 2 invalid command, or a file cannot be timed;
 130 interrupted.
@@ -54,18 +54,18 @@ if TYPE_CHECKING:
     from experiments.measure.latency import LatencyProtocol, Session
     from experiments.tflite.conversion import TFLiteModel
 
-SECONDS_A_FILE = 5.0
+SECONDS_PER_FILE = 5.0
 SIGNIFICANT = 0.05
-PAIRS_SHOWN = 15  # all pairs of six files; the CSV holds every pair
+MOST_PAIRS = 15  # pairs to print: those of six files; the CSV has every pair
 PAIR_COLUMNS = ["file", "against", "speedup", "speedup_low", "speedup_high", "p_holm", "speed"]
 RANDOM_IMAGES = 100
 MOST_BYTES = 2**31  # of random images
-RETRY_SECONDS = 0.1  # seconds of timing to find out which file fails
+RETRY_SECONDS = 0.1  # time limit of each file to find out which one fails
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """A file to time on these images (n, ...) float32; `run` is its recorded run, if it has one."""
+class Candidate:
+    """A file to time on these images (n, ...) float32, and its recorded run, if it has one."""
 
     name: str
     model: "TFLiteModel"
@@ -80,13 +80,13 @@ def main() -> None:
     with reporting_user_errors():
         _check_used(arguments, options)
         store = _store(options)
-        contestants = list(_contestants(options, store))
-        session = _time(contestants, options)
-        pairs = pairs_table(session, {contestant.name: contestant.model.digest for contestant in contestants})
-        files = files_table(contestants, session, pairs)
+        candidates = list(_candidates(options, store))
+        session = _time(candidates, options)
+        pairs = pairs_table(session, {candidate.name: candidate.model.digest for candidate in candidates})
+        files = files_table(candidates, session, pairs)
         show(files, pairs, session)
         if store:
-            _record(store, contestants, session, files, pairs)
+            _record(store, candidates, session, files, pairs)
         if options.csv:
             _write(options.csv, pairs)
 
@@ -110,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
         help="stop when half of every ratio's interval is at most this share of the ratio (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--seconds", type=float, help=f"time limit of the session (default: {SECONDS_A_FILE:g} per file)"
+        "--seconds", type=float, help=f"time limit of the session (default: {SECONDS_PER_FILE:g} per file)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the random order (default: %(default)s)")
     parser.add_argument("--dataset", help="an option of conf/dataset: time plain files on its test images")
@@ -149,34 +149,34 @@ def _store(options: argparse.Namespace) -> Store | None:
 
 @dataclass(frozen=True)
 class Tests:
-    """Test images of a data set, as stored.
+    """Test images of a data set, in their stored shape.
 
-    `digests` are all digests that a run can have recorded for these test examples: they depend on the image shape and
-    label numbering of its model.
+    `digests` are all digests that a run may have recorded for these test examples: a digest depends on the image shape
+    and label numbering of the model.
     """
 
     images: "Images"
     digests: frozenset[str]
 
 
-def _contestants(options: argparse.Namespace, store: Store | None) -> Iterator[Contestant]:
+def _candidates(options: argparse.Namespace, store: Store | None) -> Iterator[Candidate]:
     """Yield the files of the targets, each once."""
     seen, tests_of = set(), load_tests_once()
     for target in options.targets:
-        for contestant in (
+        for candidate in (
             [_load_plain(target, options, tests_of)]
             if store is None or _is_file(target)
             else _load_recorded(target, store, options.module, tests_of)
         ):
-            identity = contestant.run["run_id"] if contestant.run else contestant.name
+            identity = candidate.run["run_id"] if candidate.run else candidate.name
             if identity not in seen:
                 seen.add(identity)
-                yield contestant
+                yield candidate
 
 
 def _load_plain(
     target: str, options: argparse.Namespace, tests_of: "Callable[[Source, TFLiteModel], Tests]"
-) -> Contestant:
+) -> Candidate:
     from experiments.measure.accuracy import input_of
     from experiments.runs.configuration import compose_request
     from experiments.tflite.conversion import TFLiteModel
@@ -192,8 +192,8 @@ def _load_plain(
         raise UserError(f"{target}: {error}") from error
     if options.dataset:
         tests = tests_of(compose_request([f"dataset={options.dataset}"]).experiment.dataset, model)
-        return Contestant(target, model, _reshape(model, tests.images))
-    return Contestant(target, model, np.random.default_rng(options.seed).random((RANDOM_IMAGES, *shape), np.float32))
+        return Candidate(target, model, _reshape(model, tests.images))
+    return Candidate(target, model, np.random.default_rng(options.seed).random((RANDOM_IMAGES, *shape), np.float32))
 
 
 def _checked_shape(tensor: Mapping[str, Any]) -> tuple[int, ...]:
@@ -220,30 +220,30 @@ def load_tests_once() -> "Callable[[Source, TFLiteModel], Tests]":
     from experiments.measure.accuracy import input_of
     from experiments.measure.latency import IMAGES
 
-    known: dict[str, Tests] = {}  # by repr, since users' options may hold lists, which are not hashable
+    loaded: dict[str, Tests] = {}  # by repr, since users' options may have lists, which are not hashable
 
     def tests_of(source: "Source", model: "TFLiteModel") -> Tests:
         input_shape = tuple(int(length) for length in input_of(model)["shape"][1:])
         name = f"{source!r} {input_shape}"
-        if name not in known:
+        if name not in loaded:
             examples = source.examples()
             images = examples.test.x[:IMAGES].copy()  # a view would keep all of them
-            known[name] = Tests(images, frozenset(_digests(examples, input_shape)))
-        return known[name]
+            loaded[name] = Tests(images, frozenset(_digests(examples, input_shape)))
+        return loaded[name]
 
     return tests_of
 
 
 def _digests(examples: "Examples", input_shape: tuple[int, ...]) -> Iterator[str]:
-    """Yield the digests of all test examples: as new models get them, and as model files with this shape get them.
+    """Yield the digests of the test examples in all forms: for new models, and for model files with this input shape.
 
-    The label numbering of a model file depends on its number of outputs.
+    The label numbering for a model file depends on its number of outputs.
     """
-    whole = [label for label in examples.labels if isinstance(label, int)]
-    outputs = {examples.classes, *(number for label in whole[-1:] for number in (label, label + 1))}
+    integers = [label for label in examples.labels if isinstance(label, int)]
+    outputs = {examples.classes, *(number for label in integers[-1:] for number in (label, label + 1))}
     shapes = (input_shape, examples.input_shape)
-    of_given = [partial(examples.for_model, shape, count) for shape, count in product(shapes, outputs)]
-    forms: list[Callable[[], Dataset]] = [examples.for_new_model, *of_given]
+    for_files = [partial(examples.for_model, shape, count) for shape, count in product(shapes, outputs)]
+    forms: list[Callable[[], Dataset]] = [examples.for_new_model, *for_files]
     for data in forms:
         with suppress(UserError):  # not a valid form of these examples
             yield data().test_fingerprint[:DIGITS]
@@ -265,11 +265,11 @@ def _check_unchanged(source: "Source", tests: Tests, recorded: str | None) -> No
 
 def _load_recorded(
     target: str, store: Store, modules: Sequence[str], tests_of: "Callable[[Source, TFLiteModel], Tests]"
-) -> Iterator[Contestant]:
+) -> Iterator[Candidate]:
     from experiments.runs.configuration import read_dataset
     from experiments.tflite.conversion import TFLiteModel
 
-    def contestant(row: Row) -> Contestant:
+    def load(row: Row) -> Candidate:
         run_id = row["run_id"]
         content, configuration = (store.content(run_id, name) for name in (MODEL, CONFIGURATION))
         if not content or not configuration:
@@ -279,17 +279,17 @@ def _load_recorded(
             model = TFLiteModel(content)
             tests = tests_of(source, model)
             _check_unchanged(source, tests, row["test_digest"])
-            made = Contestant(_name(row), model, _reshape(model, tests.images), row)
-            _check_shape(made)
+            loaded = Candidate(_name(row), model, _reshape(model, tests.images), row)
+            _check_shape(loaded)
         except UserError as error:
             raise UserError(f"Run {run_id}: {error}") from error
-        return made
+        return loaded
 
     rows = store.chosen(target)
-    made = [contestant(row) if len(rows) == 1 else or_none(partial(contestant, row)) for row in rows]
-    if not any(made):
+    found = [load(row) if len(rows) == 1 else or_none(partial(load, row)) for row in rows]
+    if not any(found):
         raise UserError(f"{target}: none of the {len(rows)} runs can be timed.")
-    yield from filter(None, made)
+    yield from filter(None, found)
 
 
 def _reshape(model: "TFLiteModel", images: "Images") -> "Images":
@@ -307,17 +307,17 @@ def _name(row: Row) -> str:
     return f"{row['strategy']}{epochs} {row['run_id'][:6]}"
 
 
-def _time(contestants: Sequence[Contestant], options: argparse.Namespace) -> "Session":
+def _time(candidates: Sequence[Candidate], options: argparse.Namespace) -> "Session":
     from experiments.measure.latency import LatencyProtocol, time_together
 
-    for contestant in contestants:
-        _check_shape(contestant)
+    for candidate in candidates:
+        _check_shape(candidate)
     if options.seed < 0:
         raise UserError(f"--seed {options.seed}: requires an integer of at least 0.")
-    protocol = _protocol(LatencyProtocol, options, len(contestants))
+    protocol = _protocol(LatencyProtocol, options, len(candidates))
     protocol.check()
 
-    def together(some: Sequence[Contestant], protocol: LatencyProtocol) -> "Session":
+    def time(some: Sequence[Candidate], protocol: LatencyProtocol) -> "Session":
         return time_together(
             {each.name: each.model for each in some},
             {each.name: each.images for each in some},
@@ -327,19 +327,19 @@ def _time(contestants: Sequence[Contestant], options: argparse.Namespace) -> "Se
         )
 
     try:
-        return together(contestants, protocol)
+        return time(candidates, protocol)
     except UserError:
-        for contestant in contestants:
-            _name_failure(contestant, lambda alone: together([alone], replace(protocol, seconds=RETRY_SECONDS)))
+        for candidate in candidates:
+            _name_failure(candidate, lambda single: time([single], replace(protocol, seconds=RETRY_SECONDS)))
         raise
 
 
-def _name_failure(contestant: Contestant, timed: "Callable[[Contestant], Session]") -> None:
-    """Time a file alone, so that the error names the file that cannot be run."""
+def _name_failure(candidate: Candidate, time: "Callable[[Candidate], Session]") -> None:
+    """Time a file alone, to raise an error that names the file that cannot be run."""
     try:
-        timed(contestant)
+        time(candidate)
     except UserError as error:
-        raise UserError(f"{contestant.name}: {error}") from error
+        raise UserError(f"{candidate.name}: {error}") from error
 
 
 def _protocol(kind: "type[LatencyProtocol]", options: argparse.Namespace, files: int) -> "LatencyProtocol":
@@ -347,34 +347,34 @@ def _protocol(kind: "type[LatencyProtocol]", options: argparse.Namespace, files:
         return kind(
             threads=options.threads,
             delegate=options.delegate,
-            seconds=SECONDS_A_FILE * files if options.seconds is None else options.seconds,
+            seconds=SECONDS_PER_FILE * files if options.seconds is None else options.seconds,
             precision=options.precision,
         )
     except ValidationError as error:
         raise UserError(describe_errors("", error)) from error
 
 
-def _check_shape(contestant: Contestant) -> None:
+def _check_shape(candidate: Candidate) -> None:
     from experiments.measure.accuracy import input_of
 
-    expected = tuple(input_of(contestant.model)["shape"][1:])
-    if contestant.images.shape[1:] != expected:
+    expected = tuple(input_of(candidate.model)["shape"][1:])
+    if candidate.images.shape[1:] != expected:
         raise UserError(
-            f"{contestant.name}: requires images of shape {expected}, not {contestant.images.shape[1:]}. Use another "
+            f"{candidate.name}: requires images of shape {expected}, not {candidate.images.shape[1:]}. Use another "
             "--dataset, or omit it for random images."
         )
 
 
-def files_table(contestants: Sequence[Contestant], session: "Session", pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per file with its latency; speedup is the latency of the first file divided by its own."""
-    first, rows = contestants[0].name, []
+def files_table(candidates: Sequence[Candidate], session: "Session", pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per file with its latency; `speedup` is the latency of the first file divided by it."""
+    first, rows = candidates[0].name, []
     speeds = pairs[pairs["against"] == first].set_index("file")["speed"]
-    for contestant in contestants:
-        timings, ratio = session.timings[contestant.name], session.ratio(first, contestant.name)
+    for candidate in candidates:
+        timings, ratio = session.timings[candidate.name], session.ratio(first, candidate.name)
         rows.append(
             {
-                "file": contestant.name,
-                "bytes": contestant.model.bytes,
+                "file": candidate.name,
+                "bytes": candidate.model.bytes,
                 "latency_p50_us": timings.percentile_us(50),
                 "latency_p90_us": timings.percentile_us(90),
                 "latency_p99_us": timings.percentile_us(99),
@@ -382,7 +382,7 @@ def files_table(contestants: Sequence[Contestant], session: "Session", pairs: pd
                 "latency_first_us": timings.first_us,
                 "latency_load_us": timings.load_us,
                 **ratio.columns("speedup"),
-                "speed": speeds.get(contestant.name, ""),
+                "speed": speeds.get(candidate.name, ""),
                 "latency_void": session.void,
             }
         )
@@ -407,14 +407,14 @@ def pairs_table(session: "Session", digests: Mapping[str, str]) -> pd.DataFrame:
         ratio = session.ratio(one, other)
         p = adjusted.get((one, other), 1.0)
         verdict = session.verdict(ratio) if (one, other) in adjusted else SAME_FILE
-        unproved = verdict in ("faster", "slower") and p >= SIGNIFICANT
+        insignificant = verdict in ("faster", "slower") and p >= SIGNIFICANT
         rows.append(
             {
                 "file": other,
                 "against": one,
                 **ratio.columns("speedup"),
                 "p_holm": float(p),
-                "speed": "unclear" if unproved else verdict,
+                "speed": "unclear" if insignificant else verdict,
             }
         )
     return pd.DataFrame(rows, columns=PAIR_COLUMNS)
@@ -423,9 +423,9 @@ def pairs_table(session: "Session", digests: Mapping[str, str]) -> pd.DataFrame:
 def show(files: pd.DataFrame, pairs: pd.DataFrame, session: "Session") -> None:
     """Print both tables and a note on how to read them."""
     print_whole(_files_display(files))
-    if 1 < len(pairs) <= PAIRS_SHOWN:
+    if 1 < len(pairs) <= MOST_PAIRS:
         print_whole(_pairs_display(pairs))
-    elif len(pairs) > PAIRS_SHOWN:
+    elif len(pairs) > MOST_PAIRS:
         say(f"{len(pairs)} pairs are not shown. Type --csv FILE to write them.")
     say(_note(session))
 
@@ -467,7 +467,7 @@ def _note(session: "Session") -> str:
     replicates = len(session.timings[first].medians)
     void = f"INVALID: {session.void}. " if session.void else ""
     return (
-        f"{void}{replicates} replicates with fresh interpreters, {session.threads} thread(s). [low, high]: 95 % "
+        f"{void}{replicates} replicates with new interpreters, {session.threads} thread(s). [low, high]: 95 % "
         f"interval over replicates. Control, {first} against its own copy: {sentinel.value:.3f}x "
         f"[{sentinel.low:.3f}, {sentinel.high:.3f}]. Other processes used {session.conditions.other_cores:.1f} of "
         f"{session.conditions.cores} cores."
@@ -483,7 +483,7 @@ def _write(path: Path, pairs: pd.DataFrame) -> None:
 
 
 def _record(
-    store: Store, contestants: Iterable[Contestant], session: "Session", files: pd.DataFrame, pairs: pd.DataFrame
+    store: Store, candidates: Iterable[Candidate], session: "Session", files: pd.DataFrame, pairs: pd.DataFrame
 ) -> None:
     """Store the session with every timed run."""
     from experiments.record.artifacts import save_samples
@@ -496,10 +496,10 @@ def _record(
         write_csv(pairs, folder / "pairs.csv")
         save_samples(folder / "samples.csv.gz", session)
         (folder / "stamp.json").write_text(json.dumps(dict(stamp()), indent=2))
-        runs = [contestant for contestant in contestants if contestant.run]
-        for contestant in runs:
-            assert contestant.run is not None
-            store.add_session(contestant.run["run_id"], name, folder, p50[contestant.name])
+        runs = [candidate for candidate in candidates if candidate.run]
+        for candidate in runs:
+            assert candidate.run is not None
+            store.add_session(candidate.run["run_id"], name, folder, p50[candidate.name])
     say(f"recorded as artifact latency_sessions/{name}/ of {len(runs)} runs")
 
 

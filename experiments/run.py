@@ -1,4 +1,4 @@
-"""The main command: `python -m experiments.run [-m] KEY=VALUE ...`; `--help` shows the menu.
+"""Run one configuration or a sweep: `python -m experiments.run [-m] KEY=VALUE ...`; `--help` lists the options.
 
 Exit codes: 0 success; 1 a run failed, or its file does not match the strategy's expectation; 2 the command or the
 configuration is invalid and nothing was run; 130 interrupted.
@@ -33,14 +33,14 @@ RESUME_HINT = "Finished runs are kept; run the same command again to continue."
 
 
 class InternalError(Exception):
-    """An unexpected error in a run: a bug in the suite. The text holds the traceback.
+    """An unexpected error in a run: a bug in the suite. Its text is the traceback.
 
-    Launcher processes pass it on as a pickle, which would lose `__cause__`.
+    `__cause__` would be lost when a launcher pickles the error in a worker process.
     """
 
 
 def main() -> None:
-    """Show the menu, or run Hydra and turn every error into one message and an exit code."""
+    """Show the options, or run Hydra; every error becomes one message and an exit code."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         from experiments.runs.menu import show
 
@@ -73,10 +73,10 @@ def _hydra(arguments: Sequence[str]) -> None:
     started: list[int] = []
 
     def job(config: DictConfig) -> None:
-        whole = HydraConfig.get()
+        hydra_config = HydraConfig.get()
         started.append(1)
         try:
-            (_job_of_a_sweep if whole.mode == RunMode.MULTIRUN else _one_run)(config, whole)
+            (_sweep_job if hydra_config.mode == RunMode.MULTIRUN else _single_run)(config, hydra_config)
         except OmegaConfBaseException as error:
             _quit(explain(error), 2)
         except Exception as error:
@@ -109,37 +109,37 @@ def _hydra(arguments: Sequence[str]) -> None:
             from experiments.runs.slurm import reason
 
             _quit(f"hydra/launcher: Slurm ended the sweep ({reason(str(error))})\n{RESUME_HINT}", 1)
-        if not _of_a_launcher(error):
+        if not _is_launcher_error(error):
             if changed := [each for each in arguments if each.lstrip("+~").startswith("hydra")]:
                 raise UserError(f"{' '.join(changed)}: Hydra rejects this value ({first_line(error)}).") from error
             raise
         _quit(f"hydra/launcher: a worker process died ({first_line(error)})\n{RESUME_HINT}", 1)
 
 
-def _job_of_a_sweep(config: "DictConfig", whole: "HydraConf") -> None:
+def _sweep_job(config: "DictConfig", hydra_config: "HydraConf") -> None:
     from experiments.runs.configuration import read
     from experiments.runs.job import JobError, StoreUnavailableError, run_job
     from experiments.tracking import await_server
 
     try:
-        request = read(config, whole.runtime.choices)
+        request = read(config, hydra_config.runtime.choices)
         await_server(request.tracking)
-        run_job(request, job=whole.job.num)
+        run_job(request, job=hydra_config.job.num)
     except (StoreUnavailableError, UserError) as error:  # the configuration was checked, so the store is unavailable
-        if whole.runtime.choices["hydra/launcher"] == "basic":
+        if hydra_config.runtime.choices["hydra/launcher"] == "basic":
             _quit(f"{error}\n{RESUME_HINT}", 1)  # later runs could not be recorded either
         warn(str(error))  # in a worker process; the sweep lists the missing run at its end
     except JobError as failure:
         warn(str(failure))  # the sweep continues and lists the failures at its end
 
 
-def _one_run(config: "DictConfig", whole: "HydraConf") -> None:
+def _single_run(config: "DictConfig", hydra_config: "HydraConf") -> None:
     from experiments.comparison.loading import show_rows
     from experiments.runs.configuration import read
     from experiments.runs.job import JobError, StoreUnavailableError, run_job
 
     try:
-        request = read(config, whole.runtime.choices)
+        request = read(config, hydra_config.runtime.choices)
         row = run_job(request, job=0)
     except UserError as error:
         _quit(str(error), 2)
@@ -152,7 +152,7 @@ def _one_run(config: "DictConfig", whole: "HydraConf") -> None:
         _quit(f"not verified: the file does not match its strategy's expectation: {row['broken_promise']}", 1)
 
 
-def _of_a_launcher(error: Exception) -> bool:
+def _is_launcher_error(error: Exception) -> bool:
     """Whether joblib or Ray lost a worker process, for example because memory ran out."""
     return isinstance(error, BrokenExecutor) or type(error).__module__.startswith("ray.")
 

@@ -1,13 +1,13 @@
 """Sensitivity of layers: `python -m experiments.sensitivity KEY=VALUE ...`.
 
-For every layer, two files are measured after training: one with only this layer
-in int8, and one with only this layer in float. The table shows accuracy, logit
-error and bytes. Then the smallest file whose accuracy stays within max_drop of
-the float file is proposed as strategy.layers. All choices are made on the
-validation split; the test split is not used.
+For every layer, the command measures two files after training: one with only
+this layer in int8, and one with only this layer in float. The table shows
+accuracy, logit error and bytes. Then it proposes strategy.layers: the smallest
+file whose accuracy is at most max_drop below that of the float file. All choices
+are made on the validation split; the test split is not used.
 
 Settings: max_drop=0.002 (share of accuracy), images=2000 (validation images),
-folder=sensitivity (output), and those of experiments.run that a baseline has:
+folder=sensitivity (output), and these of experiments.run, for the baseline:
 dataset, model, epochs, training, seed, threads, cache.
 
 Exit codes: 0 success; 2 invalid command or configuration; 130 interrupted.
@@ -77,7 +77,7 @@ class Measured:
 class Findings:
     """The measurements of one model."""
 
-    units: Chosen  # the layers that can be chosen, in order from the input
+    units: Chosen  # the layers to choose from, in order from the input
     none: Measured  # everything in float
     rounded: Measured  # everything in float, with logits rounded to the int8 file's output levels
     everything: Measured  # everything in int8
@@ -92,7 +92,7 @@ EFFECTIVE = ("dataset", "model", "epochs", "training", "seed", "threads", "cache
 WITHOUT_EFFECT = {
     "strategy": "this command chooses layers, not a strategy",
     "finetune": "this command trains only the baseline",
-    "latency": "this command times nothing",
+    "latency": "this command does not measure latency",
     **dict.fromkeys(("tracking", "resume", "sweep"), "this command records no run"),
 }
 
@@ -112,7 +112,7 @@ def find_smallest(units: Chosen, measure: Measure, max_drop: float) -> Measured:
     best = measure(units)
     while not _within(best, max_drop) and best.chosen:
         steps = [measure([unit for unit in best.chosen if unit != spared]) for spared in best.chosen]
-        best = max(steps, key=partial(_worth, best))
+        best = max(steps, key=partial(_gain_per_byte, best))
     return best
 
 
@@ -121,7 +121,7 @@ def _within(file: Measured, max_drop: float) -> bool:
     return -file.change.value <= max_drop + 1e-9
 
 
-def _worth(before: Measured, after: Measured) -> tuple[float, float]:
+def _gain_per_byte(before: Measured, after: Measured) -> tuple[float, float]:
     added = max(1, after.bytes - before.bytes)
     return (after.accuracy - before.accuracy) / added, (before.rms_logit_error - after.rms_logit_error) / added
 
@@ -153,13 +153,13 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
     in_int8 = convert(baseline, Int8(500), calibration).content
     chosen = data.validation.sample(options.images)
     x, y = chosen.x, chosen.y
-    answers = partial(tflite_logits, images=x, threads=experiment.threads)
-    in_float_logits = answers(TFLiteModel(in_float))
+    predict = partial(tflite_logits, images=x, threads=experiment.threads)
+    in_float_logits = predict(TFLiteModel(in_float))
     score = partial(_score, head, in_float_logits, y)
-    measure = _measure(in_float, in_int8, units, [layer.name for layer in model.layers], answers, score)
+    measure = _measure(in_float, in_int8, units, [layer.name for layer in model.layers], predict, score)
     with bar("Layers", total=2 * len(units)) as advance:
 
-        def each(chosen: Callable[[str], Iterable[str]]) -> dict[str, Measured]:
+        def measure_each(chosen: Callable[[str], Iterable[str]]) -> dict[str, Measured]:
             found = {}
             for unit in units:
                 found[unit] = measure(list(chosen(unit)))
@@ -171,8 +171,8 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
             none=measure([]),
             rounded=score((), len(in_float), round_to_levels(in_float_logits, output_levels(in_int8))),
             everything=measure(list(units)),
-            alone=each(lambda unit: [unit]),
-            spared=each(lambda unit: [other for other in units if other != unit]),
+            alone=measure_each(lambda unit: [unit]),
+            spared=measure_each(lambda unit: [other for other in units if other != unit]),
             proposal=find_smallest(tuple(units), measure, options.max_drop),
             untrainable={unit: reason for unit, reason in survey.unsupported.items() if unit in units},
         )
@@ -183,7 +183,7 @@ def _measure(
     in_int8: bytes,
     units: dict[str, Chosen],
     layers: Sequence[str],
-    answers: Callable[["TFLiteModel"], Logits],
+    predict: Callable[["TFLiteModel"], Logits],
     score: Callable[[Chosen, int, Logits], Measured],
 ) -> Measure:
     """Return a function that measures a choice of layers and memoizes the results."""
@@ -200,7 +200,7 @@ def _measure(
             difference = broken(Expectation("int8", chosen=members), read_ops(content, layers))
             if difference:
                 raise UserError(f"The file does not distinguish the layers of this model: {'; '.join(difference)}.")
-            return score(chosen, len(content), answers(TFLiteModel(content)))
+            return score(chosen, len(content), predict(TFLiteModel(content)))
 
     return lambda chosen: measured(tuple(unit for unit in units if unit in chosen))
 
@@ -209,10 +209,10 @@ def _score(
     head: "Head", in_float: Logits, y: npt.NDArray[np.int64], chosen: Chosen, size: int, logits: Logits
 ) -> Measured:
     """Compare logits with those of the float file."""
-    right, right_before = head.answers(logits) == y, head.answers(in_float) == y
+    correct, correct_in_float = head.answers(logits) == y, head.answers(in_float) == y
     error = logits.astype(np.float64) - in_float
-    change = paired_difference(right, right_before)
-    return Measured(chosen, size, float(right.mean()), change, float(np.sqrt(np.mean(error**2))))
+    change = paired_difference(correct, correct_in_float)
+    return Measured(chosen, size, float(correct.mean()), change, float(np.sqrt(np.mean(error**2))))
 
 
 def round_to_levels(values: Logits, levels: npt.NDArray[np.float64]) -> Logits:
@@ -233,9 +233,9 @@ def describe_advice(cost: Mapping[str, float], rounding: float) -> str:
     first, last = units[0], units[-1]
     verdict = "holds" if cost[first] > cost[last] else "does not hold"
     return (
-        f"The article's advice, to quantize later layers rather than the first, {verdict} here by logit error (RMS): "
-        f"{cost[first]:.3g} for {first} alone, {cost[last]:.3g} for {last} alone. Rounding the float logits to int8 "
-        f"alone gives {rounding:.3g}."
+        f"The article's advice, to quantize later layers rather than the first, {verdict} here by RMS logit error: "
+        f"{cost[first]:.3g} with only {first} in int8, {cost[last]:.3g} with only {last}. Rounding the float logits to "
+        f"int8 adds an error of {rounding:.3g}."
     )
 
 
@@ -299,9 +299,9 @@ def _options(given: dict[str, str]) -> Options:
 
 def _show(findings: Findings, options: Options) -> None:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("layer", "alone in int8:\nΔ accuracy (pp)", "logit error\nRMS", "bytes\nsaved"):
+    for heading in ("layer", "only this in int8:\nΔ accuracy (pp)", "logit error\nRMS", "bytes\nsaved"):
         table.add_column(heading, justify="left" if heading == "layer" else "right")
-    for heading in ("alone in float:\nΔ accuracy (pp)", "logit error\nRMS", "bytes\nadded"):
+    for heading in ("only this in float:\nΔ accuracy (pp)", "logit error\nRMS", "bytes\nadded"):
         table.add_column(heading, justify="right")
     ranked = sorted(findings.units, key=lambda unit: -findings.alone[unit].rms_logit_error)
     for unit in ranked:
@@ -318,7 +318,7 @@ def _show(findings: Findings, options: Options) -> None:
         "The most sensitive layer comes first."
     )
     say(
-        f"everything in int8: {everything.bytes:,} bytes, {points(everything.change)} points, logit error "
+        f"all layers in int8: {everything.bytes:,} bytes, {points(everything.change)} points, logit error "
         f"{everything.rms_logit_error:.4f}"
     )
     cost = {unit: findings.alone[unit].rms_logit_error for unit in findings.units}

@@ -108,7 +108,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "mlflow.db"
     with file_lock(path.with_suffix(".lock"), "another worker makes it"):
         if not path.exists():
-            creation._make_database(path)
+            creation._create_database(path)
     return path
 
 

@@ -64,9 +64,9 @@ def verdict(timed: Session) -> str:
 def test_what_a_file_is_called_is_corrected_for_the_number_of_pairs() -> None:
     everyone = {name: timings(101.5 if name == "f" else 100, 0.02, seed=n) for n, name in enumerate("abcdef")}
     six = Session({**everyone, SENTINEL: timings(100, 0.02, seed=999)}, IDLE, 1, start_seconds=0.2)
-    contestants: Any = [SimpleNamespace(name=name, model=SimpleNamespace(bytes=1)) for name in everyone]
+    candidates: Any = [SimpleNamespace(name=name, model=SimpleNamespace(bytes=1)) for name in everyone]
 
-    files = latency.files_table(contestants, six, latency.pairs_table(six, {n: n for n in everyone})).set_index("file")
+    files = latency.files_table(candidates, six, latency.pairs_table(six, {n: n for n in everyone})).set_index("file")
 
     assert (six.verdict(six.ratio("a", "f")), files.loc["f", "speed"], files.loc["a", "speed"]) == (
         "slower", "unclear", "",
@@ -183,7 +183,7 @@ def test_more_threads_than_cores_are_refused() -> None:
 
 @pytest.mark.parametrize(("delegate", "delegated"), [("xnnpack", True), ("builtin", False)])
 def test_a_file_is_timed_on_the_kernels_that_are_asked_for(delegate: str, delegated: bool, tmp_path: Path) -> None:
-    file = TimedFile.given(dense_file(), IMAGES)
+    file = TimedFile.of(dense_file(), IMAGES)
     (tmp_path / "file.tflite").write_bytes(file.content)
     entered = load(tmp_path / "file.tflite", list(file.inputs), {"threads": 1, "delegate": delegate})
     ops = {op["op_name"] for op in entered.interpreter._get_ops_details()}
@@ -279,8 +279,8 @@ def test_runs_on_the_same_data_read_it_once_and_keep_only_the_images_that_are_ti
 @pytest.mark.parametrize(("shift", "shape"), [(0, (4,)), (1, (4,)), (5, (4,)), (0, (4, 1))])
 def test_the_data_of_a_run_are_known_again_however_its_model_took_them(shift: int, shape: tuple[int, ...]) -> None:
     source = Counted(name="one", train_samples=100)
-    examples = replace(source.examples(), labels=(shift, shift + 1), of_training=(shift, shift + 1))
-    examples = replace(examples, of_test=examples.of_training)
+    examples = replace(source.examples(), labels=(shift, shift + 1), training_labels=(shift, shift + 1))
+    examples = replace(examples, test_labels=examples.training_labels)
     digests = set(latency._digests(examples, shape))
     assert examples.for_model(shape, 2 + shift).test_fingerprint[:DIGITS] in digests
     assert examples.for_new_model().test_fingerprint[:DIGITS] in digests

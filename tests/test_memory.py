@@ -17,7 +17,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from experiments.dataset.mnist import Mnist
 from experiments.measure import memory
-from experiments.measure.child import ending, run_child
+from experiments.measure.child import describe_exit, run_child
 from experiments.measure.memory import Arena, arena, peak_memory
 from experiments.measure.op_profile import call_only_file
 from experiments.model.article_cnn import ArticleCNN
@@ -81,13 +81,13 @@ def test_a_child_finds_the_standard_library_and_nothing_of_ours(tmp_path: Path) 
         ("raise ValueError('no such op')", r"exit code 1 \(ValueError: no such op\)"),
     ],
 )
-def test_a_failed_child_is_told_with_its_ending(tmp_path: Path, code: str, message: str) -> None:
+def test_the_error_of_a_failed_child_says_how_it_ended(tmp_path: Path, code: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         run_child(script(tmp_path, code), tmp_path)
 
 
 def test_endings() -> None:
-    assert [ending(code) for code in (0, 2, -9, -63)] == ["exit code 0", "exit code 2", "SIGKILL", "signal 63"]
+    assert [describe_exit(code) for code in (0, 2, -9, -63)] == ["exit code 0", "exit code 2", "SIGKILL", "signal 63"]
 
 
 SLEEPING = """

@@ -400,7 +400,7 @@ def test_a_finished_run_that_lacks_a_file_is_not_reused_and_that_is_said(
     store = opened(project)
     (project / "mlruns" / the_run(store) / "artifacts" / name).unlink()
     assert store.reuse("a key", None, 0) is None
-    assert f"repeated: run {the_run(store)} is finished, but {name} is missing" in capsys.readouterr().out
+    assert f"run {the_run(store)} is finished, but {name} is missing; it is repeated" in capsys.readouterr().out
 
 
 def test_a_finished_run_without_its_results_is_not_reused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

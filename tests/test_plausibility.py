@@ -40,7 +40,7 @@ FEATURES = np.zeros((200, 5))
         (right(0.55), ["at chance"]),  # of 200, that may be chance
         (right(0.6), []),
         (right(0.1), ["at chance"]),
-        (np.ones(200, int), ["one answer"]),
+        (np.ones(200, int), ["one class"]),
         (np.full(200, 7), ["no classes"]),
     ],
 )

@@ -19,7 +19,7 @@ from experiments.measure.op_profile import (
     OpTime,
     Profile,
     call_only_file,
-    cut_out,
+    extract_ops,
     op_profile,
 )
 from experiments.model import Architecture
@@ -91,7 +91,7 @@ def test_an_op_that_takes_no_values_has_no_time() -> None:
 
 def test_an_op_that_cannot_be_run_alone_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = {0: TimedFile(b"not a file", call_only_file().inputs)}
-    monkeypatch.setattr(module, "cut_out", lambda *_: (broken, {}))
+    monkeypatch.setattr(module, "extract_ops", lambda *_: (broken, {}))
     found = profiled(NEGATION)
     (op,) = found.ops
     assert (op.microseconds, op.share) == (None, None)
@@ -152,7 +152,7 @@ def answer(cut: TimedFile, image: int) -> Any:
 @pytest.mark.parametrize("architecture", [ArticleCNN(), ResNet8(), DSCNN()], ids=lambda it: type(it).__name__)
 def test_a_cut_op_answers_as_in_the_whole_file(architecture: Architecture, scheme: Scheme) -> None:
     file, ops = converted(architecture, scheme)
-    cuts, _ = cut_out(file, ops, data().test.x)
+    cuts, _ = extract_ops(file, ops, data().test.x)
     makers = {tensor: op.index for op in ops for tensor in op.outputs}
     outputs = module._values(file, makers, data().test.x)
     assert {op.index for op in ops if op.computes} <= cuts.keys()
@@ -166,7 +166,7 @@ def test_a_cut_op_answers_as_in_the_whole_file(architecture: Architecture, schem
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_the_delegate_takes_the_cut_ops_that_it_takes_in_the_whole_file(scheme: Scheme) -> None:
     file, ops = converted(ArticleCNN(), scheme)
-    cuts, _ = cut_out(file, ops, data().test.x)
+    cuts, _ = extract_ops(file, ops, data().test.x)
     taken = delegated(file, ops)
     for index, cut in cuts.items():
         alone = TFLiteModel(cut.content)

@@ -137,7 +137,7 @@ def test_the_threads_that_are_asked_for_are_those_that_train() -> None:
     [
         ("strategy=qat", "this command chooses layers, not a strategy"),
         ("strategy.layers=[Dense]", "this command chooses layers, not a strategy"),
-        ("latency.seconds=1", "this command times nothing"),
+        ("latency.seconds=1", "this command does not measure latency"),
         ("finetune.epochs=3", "this command trains only the baseline"),
         ("tracking=server", "this command records no run"),
         ("+tracking.uri=sqlite:///mlflow.db", "this command records no run"),

@@ -60,7 +60,7 @@ def copied(filled: Path, tmp_path: Path) -> Path:
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of MLflow without any run or experiment."""
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    creation._make_database(path)
+    creation._create_database(path)
     return path
 
 
@@ -153,7 +153,7 @@ def test_a_journal_without_its_database_does_not_get_into_a_new_one(
     copied.unlink()
     store = connect(Tracking(uri=f"sqlite:///{copied}"))
     assert store.rows("all") == []
-    assert "belongs to a deleted database: moved to" in capsys.readouterr().out
+    assert "belongs to a deleted database. Moved it to" in capsys.readouterr().out
     assert len(list(copied.parent.glob("*.left-behind"))) == 1
 
 
@@ -207,7 +207,7 @@ def test_an_unfinished_change_that_cannot_be_undone_here_names_the_file_and_the_
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
     of_another_user.chmod(0o755)
-    assert "To roll back its change from mlflow.db-journal" in done.stderr
+    assert "Rolling back its change from mlflow.db-journal" in done.stderr
     assert f"requires write access to {path}, which belongs to {path.owner()}" in done.stderr
 
 
@@ -234,7 +234,7 @@ def a_version_behind_its_tables(database: sqlite3.Connection) -> None:
 
 
 @pytest.fixture(params=[no_version, a_version_behind_its_tables])
-def half_made(empty: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+def incomplete(empty: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """What is left where MLflow was killed while it made its tables: its next migration finds them there already."""
     path = Path(shutil.copy(empty, tmp_path / "mlflow.db"))
     spoil: Callable[[sqlite3.Connection], None] = request.param
@@ -246,17 +246,17 @@ def half_made(empty: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Pa
     return path
 
 
-def test_a_half_made_store_is_made_anew_by_a_run(half_made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert connect(Tracking(uri=f"sqlite:///{half_made}")).rows("all") == []
+def test_a_run_replaces_an_incomplete_store(incomplete: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert connect(Tracking(uri=f"sqlite:///{incomplete}")).rows("all") == []
     assert "was an incomplete store without runs" in capsys.readouterr().out
-    assert half_made.with_name("mlflow.db.unfinished").exists()
+    assert incomplete.with_name("mlflow.db.unfinished").exists()
 
 
-def test_a_half_made_store_is_said_to_be_one_where_it_is_only_read(half_made: Path) -> None:
-    before = half_made.read_bytes()
+def test_reading_an_incomplete_store_reports_it(incomplete: Path) -> None:
+    before = incomplete.read_bytes()
     with pytest.raises(UserError, match=r"no complete store in .*Type `python -m experiments\.run`"):
-        opened(half_made)
-    assert half_made.read_bytes() == before
+        opened(incomplete)
+    assert incomplete.read_bytes() == before
 
 
 @pytest.mark.usefixtures("made_at_once")

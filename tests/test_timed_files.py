@@ -62,7 +62,7 @@ def test_a_file_that_takes_no_images_is_named(name: str, tmp_path: Path) -> None
     path.write_bytes(content)
     options = latency.parser().parse_args([str(path)])
     with pytest.raises(UserError, match=rf"{name}.tflite: .*{reason}"):
-        list(latency._contestants(options, None))
+        list(latency._candidates(options, None))
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "absent"])
@@ -74,7 +74,7 @@ def test_what_is_no_file_is_named(kind: str, tmp_path: Path) -> None:
         path.mkdir()
     options = latency.parser().parse_args([str(path)])
     with pytest.raises(UserError, match=rf"{kind}.tflite: (requires a file, not a|cannot be read)"):
-        list(latency._contestants(options, None))
+        list(latency._candidates(options, None))
 
 
 def test_of_several_files_the_one_that_no_interpreter_takes_is_named(tmp_path: Path) -> None:

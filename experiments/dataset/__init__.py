@@ -1,4 +1,4 @@
-"""Data sets: labelled images in three splits, and one option for each source.
+"""Data sets: labeled images in three splits, and one option for each source.
 
 Only measurements use the test split; calibration samples come from the training split.
 """
@@ -111,8 +111,8 @@ class Examples:
     validation: Split
     test: Split
     labels: tuple[Label, ...]  # of both parts of the source, sorted
-    of_training: tuple[Label, ...]  # of all training examples of the source
-    of_test: tuple[Label, ...]
+    training_labels: tuple[Label, ...]  # of all training examples of the source
+    test_labels: tuple[Label, ...]
     scaling: Scaling
     missing: str  # note about test labels that no training example has; empty if there are none
 
@@ -132,7 +132,7 @@ class Examples:
         Raises:
             UserError: a test label has no training example, or there is only one class.
         """
-        numbers = class_numbers(self.of_training, self.of_test)
+        numbers = class_numbers(self.training_labels, self.test_labels)
         return self._as(image_shape(self.input_shape), numbers, len(numbers))
 
     def for_model(self, input_shape: tuple[int | None, ...], outputs: int) -> Dataset:
@@ -141,7 +141,7 @@ class Examples:
         Raises:
             UserError: the images or labels do not fit the model.
         """
-        numbers = output_numbers(self.of_training, self.of_test, outputs)
+        numbers = output_numbers(self.training_labels, self.test_labels, outputs)
         data = self._as(shape_for(input_shape, self.input_shape), numbers, len(self.labels))
         return replace(data, notes=(*data.notes, self.missing)) if self.missing else data
 
@@ -192,11 +192,11 @@ class Source(ABC):
         """Raise UserError if the images are not available; called before TensorFlow is imported."""
 
     def check_for_new_model(self) -> None:
-        """Raise UserError if a model cannot be built for these labels, as far as this is known without reading all."""
+        """Raise UserError if no model can be built for these labels; may skip data that take long to read."""
 
     @abstractmethod
     def read(self) -> Raw:
-        """Return all images and labels of the source; raises UserError if they are not available."""
+        """Return all images and labels of the source; raise UserError if they are not available."""
 
     def load(self) -> Dataset:
         """Return the checked data set for a new model; see `examples` and Examples.for_new_model."""
@@ -219,7 +219,7 @@ class Source(ABC):
         y_train = read_labels(raw.y_train, len(x_train), "train")
         y_test = read_labels(raw.y_test, len(x_test), "test")
         scaling = scaling_of(x_train, x_test, self.scale)
-        of_training, of_test = (tuple(np.unique(y).tolist()) for y in (y_train, y_test))
+        training_labels, test_labels = (tuple(np.unique(y).tolist()) for y in (y_train, y_test))
         labels = _distinct_labels(y_train, y_test)
         places = [np.searchsorted(labels, y).astype(np.int64) for y in (y_train, y_test)]
         train = _subset(x_train, places[0], self.train_samples, "train", scaling)
@@ -228,10 +228,10 @@ class Source(ABC):
             *_hold_out(train, self.validation_split),
             test,
             tuple(labels.tolist()),
-            of_training,
-            of_test,
+            training_labels,
+            test_labels,
             scaling,
-            describe_unseen(of_training, y_test),
+            describe_unseen(training_labels, y_test),
         )
 
 

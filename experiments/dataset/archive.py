@@ -1,4 +1,4 @@
-"""NumPy archives of four arrays: read without unpickling, with a message for every kind of damage."""
+"""Read NumPy archives of four arrays, without unpickling, and explain every kind of damage."""
 
 import re
 import zipfile
@@ -15,7 +15,7 @@ from experiments.dataset.saving import save_line
 from experiments.system.errors import UserError, first_line
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-FORM = f"A data set is a NumPy archive: numpy.savez(path, {', '.join(f'{name}=...' for name in ARRAYS)})."
+FORMAT = f"A data set is a NumPy archive: numpy.savez(path, {', '.join(f'{name}=...' for name in ARRAYS)})."
 
 
 def read_archive(path: Path, key: str) -> Raw:
@@ -27,7 +27,7 @@ def read_archive(path: Path, key: str) -> Raw:
     try:
         with path.open("rb") as file:  # is_zipfile(path) would return False for an unreadable file
             if not zipfile.is_zipfile(file):
-                raise UserError(f"{key}={path}: not a .npz file, or a truncated one. {FORM}")
+                raise UserError(f"{key}={path}: not a .npz file, or a truncated one. {FORMAT}")
         with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in ARRAYS if name not in archive]
             if missing:
@@ -37,9 +37,9 @@ def read_archive(path: Path, key: str) -> Raw:
                 )
             return Raw(**{name: _array(archive, name, f"{key}={path}") for name in ARRAYS})
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{key}={path}: damaged ({error}). {FORM}") from error
+        raise UserError(f"{key}={path}: damaged ({error}). {FORMAT}") from error
     except ValueError as error:
-        raise UserError(f"{key}={path}: cannot be read ({first_line(error)}). {FORM}") from error
+        raise UserError(f"{key}={path}: cannot be read ({first_line(error)}). {FORMAT}") from error
     except OSError as error:
         raise UserError(f"{key}={path}: cannot be read ({error}).") from error
 
@@ -76,12 +76,12 @@ def _array(archive: Any, name: str, where: str) -> npt.NDArray[np.generic]:
 
 
 def _list_missing(missing: list[str], present: list[str]) -> str:
-    """List the missing arrays, each with existing ones of similar names."""
+    """List the missing arrays, each with existing arrays of similar names."""
     parts = []
     for name in missing:
-        like = [other for other in present if other.lower() == name or _parse_name(other) == _parse_name(name)]
-        like = like or get_close_matches(name, set(present) - set(ARRAYS), n=2, cutoff=0.6)
-        parts.append(f"the array {name} (did you mean {' or '.join(like)}?)" if like else f"the array {name}")
+        similar = [other for other in present if other.lower() == name or _parse_name(other) == _parse_name(name)]
+        similar = similar or get_close_matches(name, set(present) - set(ARRAYS), n=2, cutoff=0.6)
+        parts.append(f"the array {name} (did you mean {' or '.join(similar)}?)" if similar else f"the array {name}")
     return f"{', '.join(parts)}; the file has {', '.join(present) or 'none'}"
 
 
@@ -99,28 +99,28 @@ def _parse_name(name: str) -> tuple[str, str]:
     """Parse the name of an array, such as trainImages, X_val or ytest, to ('x', 'train'); '' for what is missing."""
     words = set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
     words |= {part for word in words for part in re.findall(r"^[xy](?=t|v)|(?<=^[xy])[a-z]+$", word)}
-    kind = next((kind for kind, known in KINDS.items() if words & known), "")
-    part = next((part for part, known in PARTS.items() if words & known), "")
+    kind = next((kind for kind, names in KINDS.items() if words & names), "")
+    part = next((part for part, names in PARTS.items() if words & names), "")
     return kind, part
 
 
-def _found(present: list[str], kind: str, part: str) -> str:
+def _find_array(present: list[str], kind: str, part: str) -> str:
     """Return the array with this meaning, preferring `x_train` to `images_train`; empty if there is none."""
-    alike = [name for name in present if _parse_name(name) == (kind, part)]
-    return min(alike, key=lambda name: name != f"{kind}_{part}", default="")
+    matching = [name for name in present if _parse_name(name) == (kind, part)]
+    return min(matching, key=lambda name: name != f"{kind}_{part}", default="")
 
 
 def _suggest_rename(path: Path, present: list[str]) -> str:
     """Return the line of code that saves the arrays under the required names, if they exist under others."""
-    found = {name: _found(present, *_parse_name(name)) for name in ARRAYS}
+    found = {name: _find_array(present, *_parse_name(name)) for name in ARRAYS}
     if all(found.values()):
         arrays = ", ".join(f"{name}=a[{other!r}]" for name, other in found.items())
         return f"Save them under these names: a = np.load({str(path)!r}); np.savez('data.npz', {arrays})"
-    x, y = (found[f"{kind}_train"] or _found(present, kind, "") for kind in ("x", "y"))
+    x, y = (found[f"{kind}_train"] or _find_array(present, kind, "") for kind in ("x", "y"))
     if x and y:
         return (
             f"Without test images, hold a fifth out: a = np.load({str(path)!r}); test = np.random.default_rng(0)."
             f"permutation(len(a[{y!r}])) < len(a[{y!r}]) // 5; np.savez('data.npz', x_train=a[{x!r}][~test], "
             f"y_train=a[{y!r}][~test], x_test=a[{x!r}][test], y_test=a[{y!r}][test])"
         )
-    return FORM
+    return FORMAT

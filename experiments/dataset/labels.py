@@ -63,10 +63,10 @@ def _from_rows(labels: npt.NDArray[Any], name: str) -> npt.NDArray[np.int64]:
             f"{name} has rows of probabilities, {labels.shape}; accuracy requires one class per example. Use the most "
             f"likely one: {save_line(y='{}.argmax(axis=1)')}"
         )
-    odd = int(np.flatnonzero((ones.sum(axis=1) != 1) | ~np.all(ones | (labels == 0), axis=1))[0])
+    invalid = int(np.flatnonzero((ones.sum(axis=1) != 1) | ~np.all(ones | (labels == 0), axis=1))[0])
     raise UserError(
-        f"{name} has the shape {labels.shape}, but its row {odd} is not one-hot (one 1, all others 0): "
-        f"{labels[odd].tolist()[:SHOWN]}. {RULE}. Several classes per example (multi-label) are not supported."
+        f"{name} has the shape {labels.shape}, but its row {invalid} is not one-hot (one 1, all others 0): "
+        f"{labels[invalid].tolist()[:SHOWN]}. {RULE}. Several classes per example (multi-label) are not supported."
     )
 
 
@@ -111,9 +111,9 @@ def class_numbers(train: Sequence[Label], test: Sequence[Label]) -> Mapping[Labe
             f"make them a class: {save_line(y=f'{{}} + {-train[0]}')}"
         )
     if unknown := [label for label in test if label not in set(train)]:
-        known = f"from {train[0]} to {train[-1]}" if isinstance(train[0], int) else f"{list_labels(train)}"
+        valid = f"from {train[0]} to {train[-1]}" if isinstance(train[0], int) else f"{list_labels(train)}"
         raise UserError(
-            f"y_test has the label {list_labels(unknown)}, but the training labels are {known} ({len(train)} classes). "
+            f"y_test has the label {list_labels(unknown)}, but the training labels are {valid} ({len(train)} classes). "
             "Every test label requires training examples. Remove the others: keep = np.isin(y_test, y_train); "
             "np.savez('data.npz', x_train=x_train, y_train=y_train, x_test=x_test[keep], y_test=y_test[keep])"
         )

@@ -20,7 +20,7 @@ KEY = "dataset.path"
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class Npz(Source):
-    """x_train, y_train, x_test, y_test of images, series or features; docs/how-to/own-data.md says what is accepted."""
+    """x_train, y_train, x_test, y_test of images, series or features; docs/how-to/own-data.md lists the formats."""
 
     path: UserPath
 
@@ -35,7 +35,7 @@ class Npz(Source):
         """Check the labels, if the arrays are small enough to be read early."""
         if labels := self._read_labels():
             image_shape(labels.shape)
-            class_numbers(labels.of_training, labels.of_test)
+            class_numbers(labels.training_labels, labels.test_labels)
 
     def _read_labels(self) -> "_Labels | None":
         status = self.path.stat()
@@ -51,9 +51,8 @@ class _Labels:
     """The distinct labels of both parts, and the shape of an example."""
 
     shape: tuple[int, ...]
-
-    of_training: tuple[Label, ...]
-    of_test: tuple[Label, ...]
+    training_labels: tuple[Label, ...]
+    test_labels: tuple[Label, ...]
 
 
 @cache
@@ -62,7 +61,7 @@ def _read_labels(source: Npz, _modified: int, _size: int) -> _Labels | None:
     if archive_bytes(source.path, KEY) > READ_AHEAD:
         return None
     examples = source.examples()
-    return _Labels(examples.input_shape, examples.of_training, examples.of_test)
+    return _Labels(examples.input_shape, examples.training_labels, examples.test_labels)
 
 
 def _folder_message(path: Path) -> str:

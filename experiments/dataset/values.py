@@ -1,4 +1,4 @@
-"""Scaling of stored image values to the float32 values for models."""
+"""Scale stored image values to float32 values for models."""
 
 from dataclasses import dataclass
 from typing import Any, Literal

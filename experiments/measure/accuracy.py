@@ -1,4 +1,4 @@
-"""Outputs of a Keras model and of a TFLite file on images."""
+"""The outputs of Keras models and TFLite files for images."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
 Logits = npt.NDArray[np.float32]
 
 KERAS_BATCH = 500
-BATCH = 8  # images per call, if that gives the same bits; larger batches are not faster
+BATCH = 8  # images per call, if the outputs are bit-identical; larger batches are not faster
 CHUNK = 10 * BATCH  # images per task of a thread; small enough for a smooth progress bar
 
 
 def keras_logits(model: "Model", images: Images) -> Logits:
-    """Return the outputs (n, classes) float32 of a Keras model; `predict` gives the same bits, but is slower."""
+    """Return the outputs (n, classes) float32 of a Keras model; bit-identical to `predict`, but faster."""
     from experiments.system.tensorflow import tf
 
     forward = tf.function(partial(model, training=False))
     batches = [images[i : i + KERAS_BATCH] for i in range(0, len(images), KERAS_BATCH)]
-    answers = []
+    outputs = []
     with bar("Keras model on the test images", total=len(batches)) as advance:
         for batch in batches:
-            answers.append(forward(batch).numpy())
+            outputs.append(forward(batch).numpy())
             advance(1)
-    return np.concatenate(answers).astype(np.float32, copy=False)
+    return np.concatenate(outputs).astype(np.float32, copy=False)
 
 
 def tflite_logits(model: TFLiteModel, images: Images, threads: int | None = None) -> Logits:
-    """Return the outputs (n, classes) float32 of a file in LiteRT, bit for bit those of one image per call.
+    """Return the outputs (n, classes) float32 of a file in LiteRT, bit-identical to those of one image per call.
 
     Each of `threads` (default: one per core) has its own interpreter. It runs several images per call if the file
-    allows it and a sample of images gives the same bits as one by one.
+    allows it and the outputs for a sample of images are bit-identical.
     """
     chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
     workers = min(threads or usable_cores(), len(chunks))
@@ -54,18 +54,18 @@ def tflite_logits(model: TFLiteModel, images: Images, threads: int | None = None
     stopped = Event()
     with bar("TFLite model on the test images", total=len(images)) as advance:
 
-        def answer(worker: int) -> list[Logits]:
-            answers: list[Logits] = []
+        def run_worker(worker: int) -> list[Logits]:
+            outputs: list[Logits] = []
             for chunk in chunks[worker::workers]:
                 if stopped.is_set():
                     break
-                answers.append((_invoke_in_batches if in_batches else _invoke)(interpreters[worker], chunk))
+                outputs.append((_invoke_in_batches if in_batches else _invoke)(interpreters[worker], chunk))
                 advance(len(chunk))
-            return answers
+            return outputs
 
         with ThreadPoolExecutor(workers) as pool:
             try:
-                shares = list(pool.map(answer, range(workers)))
+                shares = list(pool.map(run_worker, range(workers)))
             except BaseException:
                 stopped.set()  # otherwise Ctrl-C would wait for all images
                 raise
@@ -73,7 +73,7 @@ def tflite_logits(model: TFLiteModel, images: Images, threads: int | None = None
 
 
 def can_batch(model: TFLiteModel, images: Images) -> bool:
-    """Whether several images per call give the same bits as one per call, tested on the first and last images."""
+    """Whether batches give bit-identical outputs to single images, tested on the first and last images."""
     sample = np.concatenate([images[:BATCH], images[-BATCH:]])
     try:
         together = _invoke_in_batches(load_interpreter(model, BATCH), sample)
@@ -84,24 +84,24 @@ def can_batch(model: TFLiteModel, images: Images) -> bool:
 
 def _invoke(interpreter: Any, images: Images) -> Logits:
     """Run images one by one; quantizes inputs and dequantizes outputs if the file requires it."""
-    (entry,), (exit_,) = interpreter.get_input_details(), interpreter.get_output_details()
-    answers = []
-    for image in quantize(images, entry):
+    (input_,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    outputs = []
+    for image in quantize(images, input_):
         invoke(interpreter, image[np.newaxis])
-        answers.append(interpreter.get_tensor(exit_["index"])[0])
-    return dequantize(np.stack(answers), exit_)
+        outputs.append(interpreter.get_tensor(output["index"])[0])
+    return dequantize(np.stack(outputs), output)
 
 
 def _invoke_in_batches(interpreter: Any, images: Images) -> Logits:
     """Run BATCH images per call; the last batch is padded with copies."""
-    (entry,), (exit_,) = interpreter.get_input_details(), interpreter.get_output_details()
-    values = quantize(images, entry)
+    (input_,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    values = quantize(images, input_)
     full = np.concatenate([values, np.repeat(values[-1:], -len(values) % BATCH, axis=0)])
-    answers = []
+    outputs = []
     for start in range(0, len(full), BATCH):
         invoke(interpreter, full[start : start + BATCH])
-        answers.append(interpreter.get_tensor(exit_["index"]))
-    return dequantize(np.concatenate(answers)[: len(values)], exit_)
+        outputs.append(interpreter.get_tensor(output["index"]))
+    return dequantize(np.concatenate(outputs)[: len(values)], output)
 
 
 def input_of(model: TFLiteModel) -> Mapping[str, Any]:
@@ -116,7 +116,7 @@ def input_of(model: TFLiteModel) -> Mapping[str, Any]:
 def quantize(values: Images, tensor: Mapping[str, Any]) -> npt.NDArray[np.generic]:
     """Quantize values to the tensor's type: q = round(x / scale) + zero point, saturated.
 
-    tracking/litert_model.py has a copy of this function and of the next, for it is copied into the folders of models.
+    tracking/litert_model.py has copies of this function and the next, since it must run without this package.
     """
     if not np.issubdtype(tensor["dtype"], np.integer):
         return values

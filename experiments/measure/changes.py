@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from experiments.dataset import Images
 
-EACH = 12  # maximum of images that became wrong, and of those that became right
-LONGEST = 96  # pixels of an edge; larger images are subsampled
+EACH = 12  # of those that became wrong, and of those that became correct
+LONGEST = 96  # of an edge; larger images are subsampled
 
 Labels = npt.NDArray[np.int64]
 
@@ -25,14 +25,14 @@ class Changed:
 
 
 def changed_images(images: Images, truth: Labels, before: Labels, after: Labels) -> Changed:
-    """Return the first images that became wrong by quantization, and the first that became right."""
+    """Return the first images that quantization made wrong, and the first that it made correct."""
     lost = np.flatnonzero((before == truth) & (after != truth))[:EACH]
     gained = np.flatnonzero((before != truth) & (after == truth))[:EACH]
     places = np.concatenate([lost, gained])
-    return Changed(places, _pictures(images[places]))
+    return Changed(places, _to_bytes(images[places]))
 
 
-def _pictures(images: Images) -> npt.NDArray[np.uint8]:
+def _to_bytes(images: Images) -> npt.NDArray[np.uint8]:
     """Convert values in 0..1 to 0..255; other ranges are stretched to it."""
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
         return np.empty((0, 0, 0, 1), np.uint8)

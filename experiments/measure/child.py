@@ -1,4 +1,4 @@
-"""Starts clean processes: a script in an interpreter that holds nothing of ours, such as TensorFlow or the data."""
+"""Run scripts in clean processes, without TensorFlow or the data of this process."""
 
 import os
 import re
@@ -13,42 +13,44 @@ from experiments.system import die_with_parent
 from experiments.system.errors import UserError
 
 
-def run_child(script: Path, folder: Path, hear: Callable[[str], None] | None = None) -> None:
-    """Run `python SCRIPT FOLDER` to its end, which comes early when this process dies; `hear` is given what it prints.
+def run_child(script: Path, folder: Path, on_line: Callable[[str], None] | None = None) -> None:
+    """Run `python SCRIPT FOLDER` and wait; calls `on_line` with each line of its output.
+
+    The child is killed when this process ends.
 
     Raises:
-        UserError: the process failed, as native code does that ends the process on a file it cannot run.
+        UserError: the process failed; native code aborts it for some files that it cannot run.
     """
-    alive, ours = os.pipe()  # closed when this process ends: then nobody waits for what the child finds
+    read_end, write_end = os.pipe()  # the system closes write_end when this process ends, which ends the child
     command = [sys.executable, str(die_with_parent.__file__), str(script), str(folder)]
-    with tempfile.TemporaryFile() as complaints:
+    with tempfile.TemporaryFile() as errors:
         try:
-            code = _listened_to(command, alive, complaints.fileno(), hear)
+            code = _run(command, read_end, errors.fileno(), on_line)
         finally:
-            os.close(alive)
-            os.close(ours)
+            os.close(read_end)
+            os.close(write_end)
         if code != 0:
-            complaints.seek(0)
-            last = (complaints.read().decode(errors="replace").strip().splitlines() or ["no message"])[-1]
-            reason = re.sub(r"See instructions: \S+ ", "", last).rstrip(".")  # of LiteRT, on how it would be extended
-            raise UserError(f"The model could not be run: {script.name} ended with {ending(code)} ({reason}).")
+            errors.seek(0)
+            last = (errors.read().decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+            reason = re.sub(r"See instructions: \S+ ", "", last).rstrip(".")  # LiteRT's hint for developers
+            raise UserError(f"The model could not be run: {script.name} ended with {describe_exit(code)} ({reason}).")
 
 
-def _listened_to(command: list[str], stdin: int, stderr: int, hear: Callable[[str], None] | None) -> int:
+def _run(command: list[str], stdin: int, stderr: int, on_line: Callable[[str], None] | None) -> int:
     with subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                if hear:
-                    hear(line.strip())
+                if on_line:
+                    on_line(line.strip())
         except BaseException:
-            process.kill()  # it ends with us, on Ctrl-C for one
+            process.kill()  # for example on Ctrl-C
             raise
     return process.returncode
 
 
-def ending(code: int) -> str:
-    """How a process ended, in words: exit code 3, or SIGABRT."""
+def describe_exit(code: int) -> str:
+    """Describe how a process ended: exit code 3, or SIGABRT."""
     if code >= 0:
         return f"exit code {code}"
     return Signals(-code).name if -code in set(Signals) else f"signal {-code}"

@@ -44,9 +44,14 @@ def gaps(models: Mapping[str, Logits], head: Head | None = None) -> tuple[Gap, .
 
     Predictions are those of the head, or the index of the largest output.
     """
-    answers = {name: head.answers(outputs) if head else outputs.argmax(axis=1) for name, outputs in models.items()}
+    predictions = {name: head.answers(outputs) if head else outputs.argmax(axis=1) for name, outputs in models.items()}
     return tuple(
-        Gap(first, second, float(np.mean(answers[first] == answers[second])), *_errors(models[first], models[second]))
+        Gap(
+            first,
+            second,
+            float(np.mean(predictions[first] == predictions[second])),
+            *_errors(models[first], models[second]),
+        )
         for first, second in combinations(models, 2)
     )
 
@@ -94,8 +99,8 @@ def _by_name(ops: Sequence[Op]) -> dict[tuple[str, str], Op]:
 
 
 def _invoke(interpreter: Any, image: Images) -> None:
-    (entry,) = interpreter.get_input_details()
-    invoke(interpreter, quantize(image[np.newaxis], entry))
+    (input_,) = interpreter.get_input_details()
+    invoke(interpreter, quantize(image[np.newaxis], input_))
 
 
 def _output(interpreter: Any, op: Op) -> npt.NDArray[np.float64]:
@@ -110,16 +115,16 @@ def delegated(model: TFLiteModel, ops: Sequence[Op]) -> frozenset[int]:
     The interpreter lists each delegated partition as one node with inputs and outputs; the ops between belong to it.
     """
     interpreter = load_interpreter(model)
-    makers = {tensor: op for op in ops for tensor in op.outputs}
-    taken: set[int] = set()
+    producers = {tensor: op for op in ops for tensor in op.outputs}
+    found: set[int] = set()
     for node in interpreter._get_ops_details():
         if node["op_name"] != "DELEGATE":
             continue
-        given = {int(tensor) for tensor in node["inputs"]}
-        wanted = [int(tensor) for tensor in node["outputs"]]
-        while wanted:
-            tensor = wanted.pop()
-            if tensor not in given and tensor in makers and makers[tensor].index not in taken:
-                taken.add(makers[tensor].index)
-                wanted += makers[tensor].inputs
-    return frozenset(taken)
+        inputs = {int(tensor) for tensor in node["inputs"]}
+        pending = [int(tensor) for tensor in node["outputs"]]
+        while pending:
+            tensor = pending.pop()
+            if tensor not in inputs and tensor in producers and producers[tensor].index not in found:
+                found.add(producers[tensor].index)
+                pending += producers[tensor].inputs
+    return frozenset(found)

@@ -11,7 +11,7 @@ from experiments.tflite.conversion import TFLiteModel
 
 
 def load_interpreter(model: TFLiteModel, batch: int | None = None) -> Any:
-    """Return an interpreter with one thread, after a first run; `batch` resizes the input.
+    """Return a single-threaded interpreter that has run once; `batch` resizes the input.
 
     Raises:
         UserError: LiteRT cannot run the file, even on its own kernels, or not with this batch size.
@@ -26,7 +26,7 @@ def load_interpreter(model: TFLiteModel, batch: int | None = None) -> Any:
 
 
 def load_preserving_interpreter(model: TFLiteModel) -> Any:
-    """Return an interpreter that keeps the outputs of every op, which a delegate would not."""
+    """Return an interpreter that keeps the outputs of every op; it has no delegate, which would not keep them."""
     try:
         return _load(model, None, builtin=True, experimental_preserve_all_tensors=True)
     except (RuntimeError, ValueError) as error:
@@ -63,8 +63,8 @@ def _load(model: TFLiteModel, batch: int | None, builtin: bool, **options: Any) 
             model_content=model.content, num_threads=1, experimental_op_resolver_type=kernels, **options
         )
         if batch is not None:
-            (entry,) = interpreter.get_input_details()
-            interpreter.resize_tensor_input(entry["index"], (batch, *entry["shape"][1:]))
+            (input_,) = interpreter.get_input_details()
+            interpreter.resize_tensor_input(input_["index"], (batch, *input_["shape"][1:]))
         interpreter.allocate_tensors()
-        interpreter.invoke()  # the delegate may fail only here
+        interpreter.invoke()  # some delegate errors occur only here
     return interpreter

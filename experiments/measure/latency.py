@@ -1,7 +1,7 @@
 """Latency of one inference: files timed together, with the ratios of their latencies.
 
-A ratio has a 95 % interval over replicates, and a `Verdict`. A control (the sentinel), a second copy of the reference,
-must be as fast as the reference; otherwise the session is invalid.
+A ratio has a 95 % interval over replicates, and a `Verdict`. The control is a second copy of the reference (the
+sentinel): if it is not as fast as the reference, the session is invalid.
 """
 
 import json
@@ -32,11 +32,11 @@ SAME_FILE: Verdict = "same file"  # two files with the same bytes
 
 STOPWATCH = Path(__file__).with_name("stopwatch.py")
 SENTINEL = "sentinel"
-IMAGES = 100  # test images, used as inputs in turn
-EQUIVALENT = 1.02  # ratios between 1 / EQUIVALENT and EQUIVALENT do not matter in practice
+IMAGES = 100  # test images to cycle through
+EQUIVALENT = 1.02  # ratios between 1 / EQUIVALENT and EQUIVALENT are negligible in practice
 PRECISION = 0.01  # stop when half of the interval's width is at most this share of the ratio
 LONGEST = 7 * 24 * 60 * 60  # seconds
-TOLERANCE = 0.2  # cores that other processes may use of those for the timed threads
+TOLERANCE = 0.2  # of the cores for the timed threads that other processes may use
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
@@ -59,14 +59,14 @@ class LatencyProtocol:
 
 @dataclass(frozen=True)
 class TimedFile:
-    """A file to time; for each of its inputs, values (n, ...) that are used in turn."""
+    """A file to time; for each of its inputs, values (n, ...) to cycle through."""
 
     content: bytes
     inputs: Sequence[npt.NDArray[np.generic]]
 
     @staticmethod
-    def given(model: TFLiteModel, images: Images) -> "TimedFile":
-        """Make a file to time with one image per inference, in its input type."""
+    def of(model: TFLiteModel, images: Images) -> "TimedFile":
+        """Return a file to time with one image per inference, in its input type."""
         return TimedFile(model.content, [quantize(images, input_of(model))[:, np.newaxis]])
 
 
@@ -164,7 +164,7 @@ class Latency:
 
     @property
     def speedup(self) -> Estimate:
-        """Latency of the float reference over this file's: above 1 is faster."""
+        """Latency of the float reference divided by that of the run's file: above 1 is faster."""
         return self.session.ratio("reference", "model")
 
     @property
@@ -199,7 +199,7 @@ def time_together(
     Stops when the ratios of these pairs reach `protocol.precision`, or after `protocol.seconds`.
     """
     first = next(iter(files))
-    ready = {name: TimedFile.given(file, images[name][:IMAGES]) for name, file in files.items()}
+    ready = {name: TimedFile.of(file, images[name][:IMAGES]) for name, file in files.items()}
     return time_files({**ready, SENTINEL: ready[first]}, protocol, [*pairs, (first, SENTINEL)], seed)
 
 
@@ -210,7 +210,7 @@ def time_files(
     seed: int,
     may_fail: bool = False,
 ) -> Session:
-    """Time files in one clean process, while no other run computes; with `may_fail`, failing files are reported.
+    """Time files in one clean process, while no other run computes; with `may_fail`, failures are in `Session.failed`.
 
     Raises:
         UserError: the interpreter crashed, as it does for some files that it cannot run.
@@ -228,10 +228,10 @@ def time_files(
         "may_fail": may_fail,
     }
     with temporary_folder("latency") as folder:
-        for contestant, file in files.items():
-            (folder / f"{numbers[contestant]}.tflite").write_bytes(file.content)
+        for name, file in files.items():
+            (folder / f"{numbers[name]}.tflite").write_bytes(file.content)
             arrays: dict[str, Any] = {str(place): values for place, values in enumerate(file.inputs)}
-            np.savez(folder / f"{numbers[contestant]}.npz", **arrays)
+            np.savez(folder / f"{numbers[name]}.npz", **arrays)
         (folder / "request.json").write_text(json.dumps(request))
         with timing_lock():
             watch = Watch()

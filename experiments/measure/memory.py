@@ -87,11 +87,11 @@ def arena(model: TFLiteModel) -> Arena | None:
         try:
             run_child(MICRO_PROBE, folder)
         except UserError as error:
-            if not (folder / "said.txt").exists():  # the probe creates it after loading tflite-micro
+            if not (folder / "output.txt").exists():  # the probe creates it after loading tflite-micro
                 say(f"  micro arena not measured: {error}")
                 return None
-            return Arena(None, _reason(folder / "said.txt") or str(error))
-        return Arena(_total((folder / "said.txt").read_text(errors="replace")), "")
+            return Arena(None, _reason(folder / "output.txt") or str(error))
+        return Arena(_total((folder / "output.txt").read_text(errors="replace")), "")
 
 
 def _total(output: str) -> int:

@@ -1,6 +1,6 @@
 """Run a TFLite file once in TensorFlow Lite Micro, which may crash the process.
 
-Run with FOLDER, which has model.tflite; said.txt receives the output of the interpreter.
+Run with FOLDER, which has model.tflite; output.txt receives the output of the interpreter.
 """
 
 import os
@@ -16,11 +16,11 @@ ARENA = 1 << 28
 
 def main(folder: Path) -> None:
     """Run one inference with zeros, and print the allocations."""
-    with (folder / "said.txt").open("wb") as said:
-        os.dup2(said.fileno(), 2)  # native code writes there
+    with (folder / "output.txt").open("wb") as output:
+        os.dup2(output.fileno(), 2)  # native code writes there
     interpreter = runtime.Interpreter.from_file(str(folder / "model.tflite"), arena_size=ARENA)
-    entry = interpreter.get_input_details(0)
-    interpreter.set_input(np.zeros(entry["shape"], entry["dtype"]), 0)
+    details = interpreter.get_input_details(0)
+    interpreter.set_input(np.zeros(details["shape"], details["dtype"]), 0)
     interpreter.invoke()
     interpreter.print_allocations()
 

@@ -1,18 +1,18 @@
 """Latency of each op of a file, measured in a file with only this op.
 
-LiteRT's Python interpreter does not time ops. So each op becomes a file with its constants, which gets the values that
-reach the op in the whole file. The same interpreter and delegate run it, interleaved with the whole file.
+LiteRT's Python interpreter does not time ops. Therefore each op is extracted to a file with its constants. The file is
+run on the values that the op has as inputs in the whole file, by the same interpreter and delegate, interleaved with
+the whole file.
 
 The times of the ops should add up to that of the whole file. This holds only approximately, for known reasons:
 
 - A call of the interpreter takes a few microseconds, which every extracted op pays. The call is measured with a file
-  that negates one number, subtracted from every op, and counted once in the sum. An op faster than that is lost in the
-  noise.
-- Inputs and outputs of an extracted op cross the boundary of the delegate, which they may not do in the whole file.
+  that negates one number, subtracted from every op, and counted once in the sum. Faster ops are lost in the noise.
+- Inputs and outputs of an extracted op cross the boundary of the delegate; in the whole file they may not.
 - An extracted op finds its weights and inputs in the CPU cache more often.
 - XNNPACK may fuse ops of the whole file, such as PAD and the following convolution, but not extracted ones.
 
-Compare `Profile.sum_us` and `Profile.whole_us` to see the difference; benchmarks/profile.py has figures.
+Compare `Profile.sum_us` with `Profile.whole_us` to see the difference; benchmarks/profile.py measures it.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -36,7 +36,7 @@ from experiments.tflite.graph import Op
 
 Inputs = Sequence[npt.NDArray[np.generic]]  # for each input of a file, values (n, ...)
 
-IMAGES = 10  # test images, used as inputs in turn
+IMAGES = 10  # test images to cycle through
 SHARE_OF_BUDGET = 0.2
 WHOLE, CALL = "whole", "call"
 WITH_ITS_READER = "unpacks constants when the file is loaded; part of the op that uses them"
@@ -82,22 +82,22 @@ def op_profile(
     """
     images = images[:IMAGES]
     with compute_lock():
-        cuts, remarks = cut_out(model, ops, images)
-    files = {WHOLE: TimedFile.given(model, images), CALL: call_only_file()}
-    files |= {str(index): cut for index, cut in cuts.items()}
+        extracted, remarks = extract_ops(model, ops, images)
+    files = {WHOLE: TimedFile.of(model, images), CALL: call_only_file()}
+    files |= {str(index): file for index, file in extracted.items()}
     session = time_files(files, replace(protocol, seconds=protocol.seconds * SHARE_OF_BUDGET), [], seed, may_fail=True)
     if reason := session.failed.get(WHOLE, session.failed.get(CALL)):
         raise UserError(f"The interpreter could not run the model: {reason}")
     remarks |= {int(name): f"cannot be run alone: {_last_line(reason)}" for name, reason in session.failed.items()}
     medians = {name: timings.percentile_us(50) for name, timings in session.timings.items()}
-    alone_us = {index: max(medians[str(index)] - medians[CALL], 0.0) for index in cuts if index not in remarks}
-    return Profile(tuple(_op_time(op, alone_us, remarks) for op in ops), medians[WHOLE], medians[CALL])
+    op_us = {index: max(medians[str(index)] - medians[CALL], 0.0) for index in extracted if index not in remarks}
+    return Profile(tuple(_op_time(op, op_us, remarks) for op in ops), medians[WHOLE], medians[CALL])
 
 
 def _op_time(op: Op, microseconds: Mapping[int, float], remarks: Mapping[int, str]) -> OpTime:
-    taken, together = microseconds.get(op.index), sum(microseconds.values())
-    share = None if taken is None else taken / together if together else 0.0
-    return OpTime(op.index, op.op, op.layer, op.types, taken, share, remarks.get(op.index, ""))
+    own, total = microseconds.get(op.index), sum(microseconds.values())
+    share = None if own is None else own / total if total else 0.0
+    return OpTime(op.index, op.op, op.layer, op.types, own, share, remarks.get(op.index, ""))
 
 
 def _last_line(message: str) -> str:
@@ -105,13 +105,13 @@ def _last_line(message: str) -> str:
     return (message.strip().splitlines() or ["no message"])[-1]
 
 
-def cut_out(model: TFLiteModel, ops: Sequence[Op], images: Images) -> tuple[dict[int, TimedFile], dict[int, str]]:
-    """Extract each op to a file, by position; also returns remarks on ops that cannot be extracted."""
+def extract_ops(model: TFLiteModel, ops: Sequence[Op], images: Images) -> tuple[dict[int, TimedFile], dict[int, str]]:
+    """Extract each op to a file, by position; also returns why other ops cannot be extracted."""
     whole = editable(model.content)
     graph = whole.subgraphs[0]
     unpacking = _unpacking(whole)
-    seen = _values(model, {i for op in ops for i in op.inputs if _computed(whole, i, unpacking)}, images)
-    cuts: dict[int, TimedFile] = {}
+    values = _values(model, {i for op in ops for i in op.inputs if _computed(whole, i, unpacking)}, images)
+    extracted: dict[int, TimedFile] = {}
     remarks: dict[int, str] = {}
     for op in ops:
         operator = graph.operators[op.index]
@@ -120,13 +120,13 @@ def cut_out(model: TFLiteModel, ops: Sequence[Op], images: Images) -> tuple[dict
             remarks[op.index] = WITH_ITS_READER
         elif not inputs:
             remarks[op.index] = "cannot be run alone: it has no inputs"
-        elif missing := [i for i in inputs if i not in seen]:
+        elif missing := [i for i in inputs if i not in values]:
             remarks[op.index] = f"cannot be run alone: LiteRT does not expose its input tensor {missing[0]}"
         else:
             before = dict.fromkeys(unpacking[i] for i in operator.inputs if i in unpacking)
-            content = one_op_file(whole, [*before, operator], {i: seen[i].shape[1:] for i in inputs})
-            cuts[op.index] = TimedFile(content, [seen[i] for i in inputs])
-    return cuts, remarks
+            content = one_op_file(whole, [*before, operator], {i: values[i].shape[1:] for i in inputs})
+            extracted[op.index] = TimedFile(content, [values[i] for i in inputs])
+    return extracted, remarks
 
 
 def _unpacking(model: Any) -> dict[int, Any]:
@@ -150,17 +150,17 @@ def _computed(model: Any, index: int, unpacking: Collection[int]) -> bool:
 def _values(model: TFLiteModel, wanted: Collection[int], images: Images) -> dict[int, npt.NDArray[np.generic]]:
     """Return the values (n, ...) of tensors for each image; tensors that LiteRT does not expose are omitted."""
     interpreter = load_preserving_interpreter(model)
-    (entry,) = interpreter.get_input_details()
-    held: dict[int, list[npt.NDArray[np.generic]]] = {index: [] for index in wanted}
-    for image in quantize(images, entry):
+    (input_,) = interpreter.get_input_details()
+    values: dict[int, list[npt.NDArray[np.generic]]] = {index: [] for index in wanted}
+    for image in quantize(images, input_):
         invoke(interpreter, image[np.newaxis])
-        for index in list(held):
+        for index in list(values):
             try:
-                held[index].append(interpreter.get_tensor(index))
+                values[index].append(interpreter.get_tensor(index))
             except ValueError:  # strings, resources, and tensors without memory
-                del held[index]
+                del values[index]
     return {
-        index: np.stack(values) for index, values in held.items() if len({one.shape for one in values}) == 1
+        index: np.stack(arrays) for index, arrays in values.items() if len({array.shape for array in arrays}) == 1
     }  # a tensor whose shape depends on the image is omitted
 
 

@@ -1,6 +1,6 @@
-"""Plausibility of a baseline, checked by its predictions and its input.
+"""Check whether a baseline is plausible, from its predictions and its input.
 
-Each warning is one text, `remark: finding, and what to type`; tables show the remark.
+Each warning is a text `remark: finding, and what to type`; tables show only the remark.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -24,21 +24,21 @@ NOT_BETTER = 0.05  # above this p-value, an accuracy is not significantly better
 SAMPLE = 200  # training examples to test other forms of the input
 SAMPLE_BYTES = 32 * 2**20  # limit for large examples
 GOOD = 0.9  # from this accuracy on, no other form of the input is tested
-CLEAR = 0.001  # below this p-value, another form is clearly better
+CLEAR = 0.001  # below this p-value, another input form is clearly better
 LEAST_GAIN = 0.1  # minimum gain of accuracy to report another form
-FLAT, STEEP = 0.02, 20.0  # standard deviations of a network's input; outside, it was scaled twice or not at all
-SANE = (0.05, 5.0)
+SUSPICIOUS = (0.02, 20.0)  # standard deviations of a network's input; outside, it was scaled twice or not at all
+PLAUSIBLE = (0.05, 5.0)  # standard deviations that another form must give
 BYTE = np.float32(255)
 
-Answer = Callable[[Images], Outputs]  # a model's outputs (n, outputs) for images
+Predict = Callable[[Images], Outputs]  # returns a model's outputs (n, outputs) for images
 
 
 def output_warnings(
     predictions: npt.NDArray[np.int64], data: Dataset, head: Head, epochs: int, explained: bool = False
 ) -> Iterator[str]:
-    """Yield warnings about the baseline's predictions (n,) for the test images; `epochs` is its training here.
+    """Yield warnings about the baseline's predictions (n,) for the test images; `epochs` counts its training here.
 
-    If a warning about the input explains them, they have no advice.
+    If they are `explained` by a warning about the input, they refer to it instead of giving advice.
     """
     truth, names = data.test.y, data.labels
     values = prod(data.input_shape)
@@ -58,7 +58,7 @@ def output_warnings(
         )
         return
     counts = np.bincount(truth)
-    likely, right = int(counts.argmax()), int((predictions == truth).sum())
+    most_frequent, correct = int(counts.argmax()), int((predictions == truth).sum())
     advice = (
         "Use the data that it was trained on, with the same scale (dataset.scale=none, unit or symmetric) and labels "
         "in the order of its outputs. A model that was never trained requires training, such as epochs=20."
@@ -66,17 +66,17 @@ def output_warnings(
         else "Train longer (training.epochs) or with another training.learning_rate, and check the labels."
     )
     if explained:
-        advice = "The warning about the input explains it."
+        advice = "The warning about the input explains this."
     if len(np.unique(predictions)) == 1 and len(np.unique(truth)) > 1:
         only = int(predictions[0])
         yield (
-            f"one answer: the float model predicts {_named(only, names)} for all {len(truth)} test examples. {advice}"
+            f"one class: the float model predicts {_named(only, names)} for all {len(truth)} test examples. {advice}"
         )
-    elif stats.binom.sf(right - 1, len(truth), counts[likely] / len(truth)) > NOT_BETTER:
+    elif stats.binom.sf(correct - 1, len(truth), counts[most_frequent] / len(truth)) > NOT_BETTER:
         yield (
-            f"at chance: the accuracy of the float model is {100 * right / len(truth):.1f} % on {len(truth)} test "
-            f"examples; always predicting {_named(likely, names)} would give "
-            f"{100 * counts[likely] / len(truth):.1f} %. {advice}"
+            f"at chance: the accuracy of the float model is {100 * correct / len(truth):.1f} % on {len(truth)} test "
+            f"examples; always predicting {_named(most_frequent, names)} would give "
+            f"{100 * counts[most_frequent] / len(truth):.1f} %. {advice}"
         )
 
 
@@ -87,18 +87,18 @@ def _named(number: int, names: Mapping[int, str]) -> str:
 
 @dataclass(frozen=True)
 class Form:
-    """Another form of the input: the conversion from the current form, and what to type for it."""
+    """A form of the input: the conversion from the current form, and what to type to use it."""
 
     name: str
-    made: Callable[[Images], Images]
-    typed: str
-    what: str = "input scale"
+    convert: Callable[[Images], Images]
+    command: str
+    remark: str = "input scale"
 
 
 UNCHANGED = Form("nothing changed", lambda images: images, "")
 
 
-def input_warnings(model: "Model", data: Dataset, head: Head, answer: Answer) -> Iterator[str]:
+def input_warnings(model: "Model", data: Dataset, head: Head, predict: Predict) -> Iterator[str]:
     """Yield a warning if an existing model is clearly better with another scale or channel order of its input.
 
     Other forms are tested on training examples, never on the test split. A simple form is preferred to a complex one,
@@ -106,56 +106,59 @@ def input_warnings(model: "Model", data: Dataset, head: Head, answer: Answer) ->
     """
     sample = data.train.sample(max(20, min(SAMPLE, SAMPLE_BYTES // max(1, data.train.x[:1].nbytes))))
 
-    def right(images: Images) -> npt.NDArray[np.bool_]:
-        return np.asarray(head.answers(answer(images)) == sample.y)
+    def correct_with(images: Images) -> npt.NDArray[np.bool_]:
+        return np.asarray(head.answers(predict(images)) == sample.y)
 
-    now = right(sample.x)
-    if now.mean() >= GOOD:
+    current = correct_with(sample.x)
+    if current.mean() >= GOOD:
         return
     scales = _scales(data, sample.x)
-    wanted = _expected_form(model, sample.x, scales)
-    in_colour = sample.x.ndim == 4 and sample.x.shape[-1] == 3
+    expected = _expected_form(model, sample.x, scales)
+    has_colors = sample.x.ndim == 4 and sample.x.shape[-1] == 3
     tiers = [
         scales,
-        [_reversed_channels(form) for form in (UNCHANGED, *scales)] if in_colour else [],
-        [*(_imagenet(data, sample.x) if in_colour else ()), _standardized(data)],
+        [_reversed_channels(form) for form in (UNCHANGED, *scales)] if has_colors else [],
+        [*(_imagenet(data, sample.x) if has_colors else ()), _standardized(data)],
     ]
-    best, found, seen = UNCHANGED, now, {UNCHANGED: now}
+    best, correct = UNCHANGED, {UNCHANGED: current}
     for forms in tiers:
-        if found.mean() >= GOOD:
+        if correct[best].mean() >= GOOD:
             break
         for form in forms:
-            seen[form] = right(form.made(sample.x))
+            correct[form] = correct_with(form.convert(sample.x))
         for form in forms:
-            if _clearly_better(seen[form], found, sample.y) or (best in forms and seen[form].mean() > found.mean()):
-                best, found = form, seen[form]
+            higher = correct[form].mean() > correct[best].mean()
+            if _clearly_better(correct[form], correct[best], sample.y) or (best in forms and higher):
+                best = form
     if best is not UNCHANGED:
         why = (
-            f"{_preprocessing(model, sample.x)} for another range, and " if wanted and wanted.name in best.name else ""
+            f"{_preprocessing(model, sample.x)} for another range, and "
+            if expected and expected.name in best.name
+            else ""
         )
         yield (
-            f"{best.what}: {why}the accuracy on {len(sample)} training examples is {_percent(now)} with the current "
-            f"input ({_range(sample.x)}), and {_percent(found)} with {best.name}. Type: {best.typed}"
+            f"{best.remark}: {why}the accuracy on {len(sample)} training examples is {_percent(current)} with the "
+            f"current input ({_range(sample.x)}), and {_percent(correct[best])} with {best.name}. Type: {best.command}"
         )
-    elif wanted and not _clearly_better(now, seen[wanted], sample.y):
+    elif expected and not _clearly_better(current, correct[expected], sample.y):
         yield (
             f"input scale: {_preprocessing(model, sample.x)} for another range than that of the images "
-            f"({_range(sample.x)}). Type: {wanted.typed}"
+            f"({_range(sample.x)}). Type: {expected.command}"
         )
 
 
-def _clearly_better(right: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_], truth: npt.NDArray[np.int64]) -> bool:
-    """Whether one form is significantly better than another, and than a constant prediction."""
+def _clearly_better(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_], truth: npt.NDArray[np.int64]) -> bool:
+    """Whether one form is significantly better than another, and better than a constant prediction."""
     share = np.bincount(truth).max() / len(truth)
     return bool(
-        right.mean() - before.mean() >= LEAST_GAIN
-        and mcnemar(right, before) < CLEAR
-        and stats.binom.sf(int(right.sum()) - 1, len(truth), share) < CLEAR
+        one.mean() - other.mean() >= LEAST_GAIN
+        and mcnemar(one, other) < CLEAR
+        and stats.binom.sf(int(one.sum()) - 1, len(truth), share) < CLEAR
     )
 
 
-def _percent(right: npt.NDArray[np.bool_]) -> str:
-    return f"{100 * right.mean():.0f} %"
+def _percent(correct: npt.NDArray[np.bool_]) -> str:
+    return f"{100 * correct.mean():.0f} %"
 
 
 def _range(images: Images) -> str:
@@ -189,7 +192,7 @@ def _scales(data: Dataset, images: Images) -> list[Form]:
         ]
     else:
         forms = []
-    return [form for form in forms if not np.allclose(form.made(images[:8]), images[:8], atol=1e-4)]
+    return [form for form in forms if not np.allclose(form.convert(images[:8]), images[:8], atol=1e-4)]
 
 
 def _stored_range(data: Dataset, images: Images) -> tuple[float, float]:
@@ -206,14 +209,14 @@ def _unit(data: Dataset, images: Images) -> Callable[[Images], Images]:
 
 def _reversed_channels(form: Form) -> Form:
     """Return the form with the three channels reversed."""
-    name = "the three channels in reverse (RGB and BGR)"
+    name = "the three channels reversed (RGB and BGR)"
     line = save_line(x="{}[..., ::-1]")
     if form is UNCHANGED:
         return Form(name, lambda x: x[..., ::-1], line, "channel order")
-    both = f"{line} and {form.typed}"
-    if form.typed.startswith("np."):
-        both = f"{form.typed}, with [..., ::-1] behind both of the images"
-    return Form(f"{name} and {form.name}", lambda x: form.made(x)[..., ::-1], both, "channel order")
+    both = f"{line} and {form.command}"
+    if form.command.startswith("np."):
+        both = f"{form.command}, with [..., ::-1] after both image arrays"
+    return Form(f"{name} and {form.name}", lambda x: form.convert(x)[..., ::-1], both, "channel order")
 
 
 def _imagenet(data: Dataset, images: Images) -> list[Form]:
@@ -224,17 +227,17 @@ def _imagenet(data: Dataset, images: Images) -> list[Form]:
     bgr = np.array([103.939, 116.779, 123.68], np.float32)
     mean, deviation = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
     as_bytes = "{}.astype(np.float32)" if high > 1 else "({} * 255.)"
-    made: Mapping[str, Callable[[Images], Images]] = {
+    conversions: Mapping[str, Callable[[Images], Images]] = {
         "caffe": lambda x: np.asarray((unit(x) * BYTE)[..., ::-1] - bgr, np.float32),
         "torch": lambda x: np.asarray((unit(x) - mean) / deviation, np.float32),
     }
     return [
         Form(
             f"preprocess_input(mode='{mode}')",
-            way,
+            convert,
             save_line(x=f"tf.keras.applications.imagenet_utils.preprocess_input({as_bytes}, mode='{mode}')"),
         )
-        for mode, way in made.items()
+        for mode, convert in conversions.items()
     ]
 
 
@@ -249,11 +252,14 @@ def _standardized(data: Dataset) -> Form:
 
 
 def _expected_form(model: "Model", images: Images, forms: list[Form]) -> Form | None:
-    """Return the form for which the model's scaling layers give a reasonable range; None if the current input does."""
-    if not _preprocessing(model, images) or not images.std() or FLAT <= _spread(model, images) <= STEEP:
+    """Return the form for which the model's scaling layers give a plausible range; None if the current input does."""
+    if not _preprocessing(model, images) or not images.std():
         return None
-    low, high = SANE
-    return next((form for form in forms if low <= _spread(model, form.made(images)) <= high), None)
+    low, high = SUSPICIOUS
+    if low <= _spread(model, images) <= high:
+        return None
+    low, high = PLAUSIBLE
+    return next((form for form in forms if low <= _spread(model, form.convert(images)) <= high), None)
 
 
 def _spread(model: "Model", images: Images) -> float:
@@ -265,13 +271,14 @@ def _spread(model: "Model", images: Images) -> float:
 def _preprocessing(model: "Model", images: Images) -> str:
     """Describe the layers that scale a model's input before its trained layers; empty if there are none."""
     names = _preprocessed(model, images[:1])[0]
-    several = f"its first layers ({', '.join(names)}) are made" if len(names) > 1 else ""
-    return several or (f"its first layer ({names[0]}) is made" if names else "")
+    if len(names) > 1:
+        return f"its first layers ({', '.join(names)}) are made"
+    return f"its first layer ({names[0]}) is made" if names else ""
 
 
 SCALING_LAYERS = ("Rescaling", "Normalization")
 SCALING_OPS = ("truediv", "divide", "multiply", "subtract", "add", "_add_dispatch", "_truediv", "_sub", "_mul_dispatch")
-PASSED_OVER = (
+IGNORED_LAYERS = (
     "InputLayer",
     "Resizing",
     "CenterCrop",
@@ -294,7 +301,7 @@ def _preprocessed(model: Any, images: Any) -> tuple[list[str], Any]:
             return [*names, *inner], values
         kind = function_of(layer)
         scales = kind in SCALING_LAYERS or (type(layer).__name__ == "TFOpLambda" and kind in SCALING_OPS)
-        if not scales and kind not in PASSED_OVER and not kind.startswith("Random"):
+        if not scales and kind not in IGNORED_LAYERS and not kind.startswith("Random"):
             break
         if scales:
             names.append(layer.name)

@@ -1,7 +1,7 @@
 """Time TFLite files together in a process with only LiteRT and NumPy.
 
 Run with FOLDER. FOLDER/request.json has the request, FOLDER/timings.npz receives the timings, FOLDER/failed.json the
-reasons of files that cannot be run, and standard output the used share of the time budget, one line per replicate.
+errors of files that cannot be run, and standard output the used share of the time budget, one line per replicate.
 
 Each replicate creates new interpreters of every file, since two interpreters of one file differ (memory layout), warms
 them up, and times blocks of invocations in random order, so that a slow phase of the machine affects all files equally
@@ -24,7 +24,7 @@ import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 Inputs = list[npt.NDArray[np.generic]]  # for each input of a file, values (n, ...)
-Timings = Mapping[str, list[list[int]]]  # nanoseconds of every invocation, a list a replicate, by file
+Timings = Mapping[str, list[list[int]]]  # nanoseconds of every invocation by file, a list per replicate
 
 RESOLVERS = {"xnnpack": OpResolverType.AUTO, "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
 WARM_UP = 10  # invocations after the first; fewer if they take more than a tenth of a replicate's time
@@ -37,8 +37,8 @@ PADDING = 2**20  # maximum bytes between two interpreters, which vary the memory
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """A loaded file."""
+class LoadedFile:
+    """A file with its interpreter."""
 
     name: str
     interpreter: Any
@@ -71,13 +71,13 @@ def main(folder: Path) -> None:
     print(0.0, flush=True)  # ready
     started = time.perf_counter()
     while not finished(samples, time.perf_counter() - started, request):
-        contestants, _padding = load_all(folder, inputs, failed, request, rng)
-        if not contestants:
+        files, _padding = load_all(folder, inputs, failed, request, rng)
+        if not files:
             break
-        for name, nanoseconds in one_replicate(contestants, request["seconds"] / REPLICATES_IN_BUDGET, rng).items():
+        for name, nanoseconds in one_replicate(files, request["seconds"] / REPLICATES_IN_BUDGET, rng).items():
             samples[name].append(nanoseconds)
-        for contestant in contestants:
-            loads[contestant.name].append((contestant.load_ns, contestant.first_ns))
+        for file in files:
+            loads[file.name].append((file.load_ns, file.first_ns))
         print(min(1.0, (time.perf_counter() - started) / request["seconds"]), flush=True)
     arrays: dict[str, Any] = {f"{name}.samples": to_rows(replicates) for name, replicates in samples.items()}
     arrays |= {f"{name}.loads": np.array(pairs, np.int64) for name, pairs in loads.items()}
@@ -121,24 +121,24 @@ def load_all(
     failed: dict[str, str],
     request: Mapping[str, Any],
     rng: np.random.Generator,
-) -> tuple[list[Contestant], list[Any]]:
+) -> tuple[list[LoadedFile], list[Any]]:
     """Create new interpreters of all files in random order; returns them and the padding between them.
 
     With `may_fail`, a file that cannot be run is added to `failed`.
     """
-    contestants, padding = [], []
+    files, padding = [], []
     for name in rng.permutation([name for name in inputs if name not in failed]):
         padding.append(np.ones(int(rng.integers(1, PADDING)), np.uint8))
         try:
-            contestants.append(load(folder / f"{name}.tflite", inputs[name], request))
+            files.append(load(folder / f"{name}.tflite", inputs[name], request))
         except (ValueError, RuntimeError) as error:
             if not request["may_fail"]:
                 raise
             failed[str(name)] = str(error)
-    return contestants, padding
+    return files, padding
 
 
-def load(path: Path, inputs: Inputs, request: Mapping[str, Any]) -> Contestant:
+def load(path: Path, inputs: Inputs, request: Mapping[str, Any]) -> LoadedFile:
     """Create an interpreter and run it once; falls back to LiteRT's own kernels if XNNPACK rejects the file."""
     try:
         return load_with(request["delegate"], path, inputs, request["threads"])
@@ -148,39 +148,39 @@ def load(path: Path, inputs: Inputs, request: Mapping[str, Any]) -> Contestant:
         return load_with("builtin", path, inputs, request["threads"])
 
 
-def load_with(delegate: str, path: Path, inputs: Inputs, threads: int) -> Contestant:
+def load_with(delegate: str, path: Path, inputs: Inputs, threads: int) -> LoadedFile:
     """Create an interpreter with these kernels, and run it once."""
     started = time.perf_counter_ns()
     interpreter = Interpreter(str(path), num_threads=threads, experimental_op_resolver_type=RESOLVERS[delegate])
     interpreter.allocate_tensors()
     loaded = time.perf_counter_ns()
-    indices = [entry["index"] for entry in interpreter.get_input_details()]
-    contestant = Contestant(path.stem, interpreter, indices, inputs, loaded - started, 0)
-    return replace(contestant, first_ns=contestant.time(0, 1)[0])
+    indices = [details["index"] for details in interpreter.get_input_details()]
+    file = LoadedFile(path.stem, interpreter, indices, inputs, loaded - started, 0)
+    return replace(file, first_ns=file.time(0, 1)[0])
 
 
-def one_replicate(contestants: Sequence[Contestant], seconds: float, rng: np.random.Generator) -> dict[str, list[int]]:
+def one_replicate(files: Sequence[LoadedFile], seconds: float, rng: np.random.Generator) -> dict[str, list[int]]:
     """Time blocks in random order for about `seconds`, at least one per file; returns nanoseconds by file."""
-    blocks = [block_size(contestant, seconds / 10 / len(contestants)) for contestant in contestants]
-    timings: dict[str, list[int]] = {contestant.name: [] for contestant in contestants}
+    blocks = [block_size(file, seconds / 10 / len(files)) for file in files]
+    timings: dict[str, list[int]] = {file.name: [] for file in files}
     started = time.perf_counter()
     gc.disable()
-    while not timings[contestants[0].name] or time.perf_counter() - started < seconds:
+    while not timings[files[0].name] or time.perf_counter() - started < seconds:
         image = int(rng.integers(MOST_IMAGES))
-        for i in rng.permutation(len(contestants)):
-            timings[contestants[i].name] += contestants[i].time(image, blocks[i])
+        for i in rng.permutation(len(files)):
+            timings[files[i].name] += files[i].time(image, blocks[i])
     gc.enable()
     return timings
 
 
-def block_size(contestant: Contestant, seconds: float) -> int:
-    """Warm a file up; returns the number of invocations per block."""
-    fastest, started = contestant.first_ns, time.perf_counter()
+def block_size(file: LoadedFile, seconds: float) -> int:
+    """Warm up a file; returns the number of invocations per block."""
+    fastest, started = file.first_ns, time.perf_counter()
     for i in range(WARM_UP):
-        known = i > 0 or fastest > BLOCK_NS  # the first invocation of a fast file is not representative
-        if known and time.perf_counter() - started + fastest / 1e9 > seconds:
+        is_representative = i > 0 or fastest > BLOCK_NS  # the first invocation of a fast file is not
+        if is_representative and time.perf_counter() - started + fastest / 1e9 > seconds:
             break
-        fastest = min(fastest, *contestant.time(i, 1))
+        fastest = min(fastest, *file.time(i, 1))
     return -(-BLOCK_NS // max(fastest, 1))
 
 

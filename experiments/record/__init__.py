@@ -1,1 +1,1 @@
-"""What is kept of a run: its values, its files, its identity, and its description in words."""
+"""The record of a run: its values, its files, its identity, and a description."""

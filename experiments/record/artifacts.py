@@ -28,22 +28,22 @@ from experiments.tflite.graph import Op
 
 RECORD = "record.json"
 SAMPLES = "latency_samples.csv.gz"
-TIMED = "file,replicate,nanoseconds"  # its columns
+SAMPLE_COLUMNS = "file,replicate,nanoseconds"
 LAYERS = "layers.csv"  # every op of the TFLite file
 CHANGED = "changed.npz"  # test images whose prediction differs from that of the float model
 CLASSES = "classes.csv"  # the label of each class number
 PREDICTIONS = "predictions.csv"  # the models' predictions for each test image
 MODEL = "model.tflite"
 CONFIGURATION = "config.yaml"
-# Artifacts that later commands read; a run without one of them is incomplete.
+# Artifacts that later commands read; without any of them a run is incomplete.
 NEEDED = (MODEL, RECORD, CONFIGURATION, LAYERS, SAMPLES, CHANGED, PREDICTIONS)
-PREDICTED = "truth,keras,tflite,float_reference"  # its columns
+PREDICTED = "truth,keras,tflite,float_reference"
 
-OF_OPS = tuple(field.name for field in fields(Op) if field.name not in ("inputs", "outputs"))
-LAYER_COLUMNS = (*OF_OPS, "arithmetic", "xnnpack")
+OP_FIELDS = tuple(field.name for field in fields(Op) if field.name not in ("inputs", "outputs"))
+LAYER_COLUMNS = (*OP_FIELDS, "arithmetic", "xnnpack")
 SHOWN = ("layer", "op", "arithmetic", "weights", "weights_bytes", "macs", "xnnpack")  # columns in a report
 MOST_BYTES = 2**28  # unpacked size; real files are a thousand times smaller
-LARGEST = 1e300  # bound of a loss
+LARGEST = 1e300  # larger losses are invalid
 BROKEN_ARCHIVE = (BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, zlib.error)
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ def write_artifacts(folder: Path, record: RunRecord, configuration: str) -> None
 def save_samples(path: Path, session: Session) -> None:
     """Write every timed inference of a session as compressed CSV: file, replicate, nanoseconds."""
     with gzip.open(path, "wt", newline="") as file:
-        file.write(f"{TIMED}\n")
+        file.write(f"{SAMPLE_COLUMNS}\n")
         for name, timings in session.timings.items():
             csv.writer(file, lineterminator="\n").writerows(
                 [spreadsheet_text(name), *sample] for sample in timings.samples.tolist()
@@ -85,8 +85,8 @@ def read_samples(content: bytes, run_id: str) -> dict[str, npt.NDArray[np.int64]
     try:
         header, _, lines = _unpacked(content).decode().partition("\n")
         files = groupby(lines.splitlines(), key=lambda line: line.partition(",")[0])
-        if header != TIMED:
-            raise UserError(f"Run {run_id}: its {SAMPLES} cannot be read (it does not start with {TIMED}).")
+        if header != SAMPLE_COLUMNS:
+            raise UserError(f"Run {run_id}: its {SAMPLES} cannot be read (it does not start with {SAMPLE_COLUMNS}).")
         timed = {name: np.array([line.rpartition(",")[2] for line in own], np.int64) for name, own in files}
     except (OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
         raise UserError(f"Run {run_id}: its {SAMPLES} cannot be read ({first_line(error)}).") from error
@@ -143,8 +143,8 @@ def read_changed(content: bytes, run_id: str) -> Changed:
     except (*BROKEN_ARCHIVE, KeyError, EOFError, MemoryError) as error:
         raise UserError(f"Run {run_id}: its {CHANGED} cannot be read ({first_line(error)}).") from error
     places, images = changed.places, changed.images
-    is_whole = places.ndim == 1 and places.dtype.kind in "iu" and not (places < 0).any()
-    if not is_whole or images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+    are_indices = places.ndim == 1 and places.dtype.kind in "iu" and not (places < 0).any()
+    if not are_indices or images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise UserError(f"Run {run_id}: its {CHANGED} cannot be read (unexpected arrays).")
     if len(images) and 0 in images.shape:
         raise UserError(f"Run {run_id}: its {CHANGED} cannot be read (its images are empty).")
@@ -190,7 +190,7 @@ def read_layers(content: bytes, run_id: str) -> list[dict[str, str]]:
 
 
 def or_none(read: Callable[[], T | None]) -> T | None:
-    """Return the result of `read`; on a UserError, warn once and return None."""
+    """Return the result of `read`, or None, with one warning, if it raises UserError."""
     try:
         return read()
     except UserError as error:
@@ -225,7 +225,7 @@ def read_digest(content: bytes) -> str | None:
 
 def layer_table(ops: Sequence[Op], delegated: Collection[int]) -> str:
     """Return the ops of a file as CSV; `delegated` holds the positions of those that XNNPACK runs."""
-    rows = [[*(getattr(op, name) for name in OF_OPS), op.arithmetic, op.index in delegated] for op in ops]
+    rows = [[*(getattr(op, name) for name in OP_FIELDS), op.arithmetic, op.index in delegated] for op in ops]
     return _as_csv(LAYER_COLUMNS, rows)
 
 

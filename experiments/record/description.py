@@ -1,4 +1,4 @@
-"""A run's result in a few sentences, for MLflow's page of the run."""
+"""A summary of a run in a few sentences, which MLflow shows on the page of the run."""
 
 from dataclasses import astuple
 
@@ -70,14 +70,14 @@ def _speed(record: RunRecord) -> str:
 
 
 def _file(record: RunRecord) -> str:
-    said = record.verdict()
-    sentences = [f"It computes in {markdown_text(said['arithmetic'])}."]
+    verdict = record.verdict()
+    sentences = [f"It computes in {markdown_text(verdict['arithmetic'])}."]
     if record.broken:
-        sentences.append(f"**Does not match the strategy's expectation**: {markdown_text(said['broken_promise'])}.")
-    if refusal := said.get("xnnpack_refusal"):
+        sentences.append(f"**Does not match the strategy's expectation**: {markdown_text(verdict['broken_promise'])}.")
+    if refusal := verdict.get("xnnpack_refusal"):
         sentences.append(f"XNNPACK rejects it ({markdown_text(refusal)}), so LiteRT's own kernels ran it.")
-    if said["left_float"]:
-        sentences.append(f"{markdown_text(said['left_float'])}.")
+    if verdict["left_float"]:
+        sentences.append(f"{markdown_text(verdict['left_float'])}.")
     return " ".join(sentences)
 
 

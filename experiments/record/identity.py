@@ -1,7 +1,7 @@
 """The identity of a run's model and data: digests of their content, and display names.
 
-Runs are compared and pooled by these digests. A name only says where a file was found: two files with the same name, in
-two places or at two times, are different.
+Runs are compared and pooled by these digests, never by names: the same file name may refer to different files, in two
+folders or at two times.
 """
 
 import hashlib
@@ -38,8 +38,8 @@ class Identity:
 
     def tags(self) -> dict[str, str]:
         """Return the known digests by tag name."""
-        known = zip(DIGESTS, (self.model, self.training, self.test), strict=True)
-        return {name: digest for name, digest in known if digest}
+        digests = zip(DIGESTS, (self.model, self.training, self.test), strict=True)
+        return {name: digest for name, digest in digests if digest}
 
 
 def name_of(option: str, file: object) -> str:
@@ -71,7 +71,7 @@ def model_digest(model: "Model", architecture: "Architecture") -> str:
 
 
 def contents_of(option: Any) -> Mapping[str, Any]:
-    """Return everything about an option that decides a result: class, user code, and values by content.
+    """Return everything about an option that can change a result: class, user code, and values by content.
 
     Raises:
         UserError: a file that the option names cannot be read.

@@ -1,4 +1,4 @@
-"""The result of one run as pure data, and the names of its metrics and tags."""
+"""The result of a run as plain data, and the names of its metrics and tags."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -126,7 +126,7 @@ class RunRecord:
     changed: Changed  # images on which the file and its float reference differ
     latency: Latency
     ops: tuple[Op, ...]
-    gaps: tuple[Gap, ...]  # between each two of the four models
+    gaps: tuple[Gap, ...]  # between each pair of the four models
     op_noise: tuple[OpNoise, ...]
     delegated: frozenset[int]  # positions of the ops that XNNPACK runs
     profile: Profile
@@ -137,7 +137,7 @@ class RunRecord:
     data: Data
     stamp: Mapping[str, str]
     xnnpack_refusal: str = ""  # why XNNPACK rejects the file, which is then measured on LiteRT's own kernels
-    warnings: tuple[str, ...] = ()  # why the baseline is implausible, each as `remark: text`
+    warnings: tuple[str, ...] = ()  # why the baseline is implausible, each as `remark: explanation`
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers of the run by metric name; names include units."""
@@ -253,8 +253,8 @@ class RunRecord:
         }
 
 
-def _share(right: npt.NDArray[np.bool_]) -> Estimate:
-    return proportion(int(np.count_nonzero(right)), len(right))
+def _share(correct: npt.NDArray[np.bool_]) -> Estimate:
+    return proportion(int(np.count_nonzero(correct)), len(correct))
 
 
 def short_warning(warning: str) -> str:

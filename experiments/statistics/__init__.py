@@ -1,1 +1,1 @@
-"""Estimates with their intervals, tests of differences, and how many digits of them are shown."""
+"""Estimates with confidence intervals, significance tests, and the formatting of numbers."""

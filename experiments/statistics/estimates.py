@@ -1,4 +1,4 @@
-"""Intervals and paired tests, on plain arrays. Every interval is at 95 %."""
+"""Confidence intervals, always at 95 %, and paired tests, on plain arrays."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ import numpy.typing as npt
 from scipy import optimize, special, stats
 
 CONFIDENCE = 0.95
-SIGNIFICANT = 1 - CONFIDENCE  # p-values below it, corrected for how many were compared, are evidence of a difference
-TINY = 1e-12  # smaller p-values are given as this
+SIGNIFICANT = 1 - CONFIDENCE  # p-values below it, adjusted for multiple comparisons, are evidence of a difference
+TINY = 1e-12  # lower bound of reported p-values
 NORMAL_QUANTILE = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 
 
@@ -21,21 +21,22 @@ class Estimate:
     high: float
 
     def columns(self, name: str) -> dict[str, float]:
-        """The three numbers as tables and MLflow call them: `name`, `name_low`, `name_high`."""
+        """Return the numbers by column: `name`, `name_low`, `name_high`."""
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
 def proportion(hits: int, trials: int) -> Estimate:
-    """A share of successes with Wilson's score interval (Wilson, JASA 22, 1927)."""
+    """Return the share of successes with Wilson's score interval (Wilson, JASA 22, 1927)."""
     interval = stats.binomtest(hits, trials).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(hits / trials, float(interval.low), float(interval.high))
 
 
 def paired_difference(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) -> Estimate:
-    """The difference of two shares seen on the same cases: mean(after) - mean(before).
+    """Return the difference of two paired proportions, mean(after) - mean(before), with its interval.
 
     The interval is Bonett and Price's adjusted Wald interval (J. Educ. Behav. Stat. 37, 2012), which Fagerland,
-    Lydersen and Laake recommend for paired proportions (Stat. Med. 33, 2014). It stays open when the two never differ.
+    Lydersen and Laake recommend for paired proportions (Stat. Med. 33, 2014). Its width is positive even if no pair
+    differs.
     """
     gained, lost = discordant(after, before)
     interval = _bonett_price(gained / len(after), lost / len(after), len(after), NORMAL_QUANTILE)
@@ -45,17 +46,18 @@ def paired_difference(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_
 def paired_bootstrap(
     after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_], seed: int = 0, resamples: int = 9999
 ) -> Estimate:
-    """The difference of two shares seen on the same cases, with a bootstrap interval that resamples cases as pairs.
+    """Return the difference of two paired proportions with a bootstrap interval, which resamples pairs.
 
-    The percentile interval (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13), from counts: a
-    pair is gained, lost or alike, so resampling pairs is drawing from a multinomial. Resampling just what was observed
-    gives an interval of no width where no pair differs, and covers 73 % where two are expected to. So one imaginary
-    gained and one lost pair are resampled with the rest, as in Bonett and Price's interval, and each resample is moved
-    at random within half a pair (the smoothed bootstrap: Silverman and Young, Biometrika 74, 1987).
+    This is the percentile interval (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). A pair
+    is gained, lost or unchanged, so resampling pairs means drawing from a multinomial distribution. If only the
+    observed pairs were resampled, the interval would have zero width when no pair differs, and a coverage of 73 % when
+    two pairs are expected to differ. Therefore one pseudo-observation each of a gained and a lost pair is added, as in
+    Bonett and Price's interval, and uniform noise of half a pair is added to each resample (the smoothed bootstrap:
+    Silverman and Young, Biometrika 74, 1987).
 
-    In simulation it covers 95 % +- 1.5 points where 30 or more pairs are expected to differ. Where fewer are, it is
-    too wide rather than too narrow, up to 100 %. Tables show `paired_difference`, which takes no resampling; this
-    interval rests on no formula for the variance, and so is a check of that one.
+    In simulations its coverage is 95 % +- 1.5 points if 30 or more pairs are expected to differ, and higher, up to
+    100 %, if fewer are. Tables show `paired_difference`, which requires no resampling; this interval validates it
+    without a variance formula.
     """
     gained, lost = (count + 1 for count in discordant(after, before))
     cases = len(after) + 2
@@ -68,21 +70,21 @@ def paired_bootstrap(
 
 
 def discordant(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) -> tuple[int, int]:
-    """How many cases were gained, and how many lost."""
+    """Return the numbers of cases that were gained and lost."""
     return int(np.count_nonzero(after & ~before)), int(np.count_nonzero(before & ~after))
 
 
 def mcnemar(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) -> float:
-    """Exact two-sided p-value of McNemar's test that two classifiers err equally often on the same cases."""
+    """Return the two-sided p-value of McNemar's exact test that two classifiers have the same error rate."""
     gained, lost = discordant(after, before)
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def holm(p: npt.NDArray[np.float64], family: int | None = None) -> npt.NDArray[np.float64]:
-    """Adjusted p-values in the order given: below 0.05 they are, all together, wrong in 5 % of cases at most.
+    """Return p-values adjusted by Holm's step-down procedure (Scand. J. Stat. 6, 1979), in the same order.
 
-    Holm's step-down procedure (Scand. J. Stat. 6, 1979), which needs no independence. `family` is how many hypotheses
-    there are where these are only some of them, and the others' p-values are not known: it cannot be too small then.
+    If adjusted values below 0.05 are called significant, the family-wise error rate is at most 5 %; the tests need not
+    be independent. `family` is the total number of hypotheses if the p-values of some are unknown (default: len(p)).
     """
     order = np.argsort(p, kind="stable")
     adjusted = np.empty(len(p))
@@ -92,95 +94,95 @@ def holm(p: npt.NDArray[np.float64], family: int | None = None) -> npt.NDArray[n
 
 
 def pairs_among(rows: int) -> int:
-    """How many pairs there are among so many rows.
+    """Return the number of pairs of rows, which is the number of hypotheses when each row is compared with the best.
 
-    They are the family of a comparison with the best of these rows: it was chosen by the same data, so that any two of
-    them might have been compared. Where 15 models are equally good, comparing each with the best as if it were one of
-    14 comparisons calls some model worse in 13 % of cases, as one of all 105 pairs in 1 % (in simulation).
+    The best row is selected with the same data, so any pair might have been compared. In simulations with 15 equally
+    good models, counting only the 14 comparisons with the best finds a false difference in 13 % of cases; counting all
+    105 pairs, in 1 %.
     """
     return rows * (rows - 1) // 2
 
 
 def over_seeds(right: npt.NDArray[np.bool_]) -> Estimate:
-    """The mean accuracy of models trained from several seeds, all tested on the same images: `right` (seeds, images).
+    """Return the mean accuracy over seeds, tested on the same images: `right` (seeds, images).
 
-    The interval speaks of new seeds and of new images: both are random, and crossed. It is Wilson's, with the number
-    of images that would be as informative if nothing else varied, and a wider quantile (as Franco, Little, Louis and
-    Slud do for surveys, J. Surv. Stat. Methodol. 7, 2019); see `_Crossed`. Where every answer is the same, and for
-    one seed, it is the interval of `proportion`, which speaks of the images only.
+    The interval generalizes to new seeds and new images, which are crossed random effects. It is Wilson's interval
+    with the effective number of images and a wider quantile, like that of Franco, Little, Louis and Slud for surveys
+    (J. Surv. Stat. Methodol. 7, 2019); see `_Crossed`. For a single seed, or if all predictions are right or all are
+    wrong, it is the interval of `proportion`, which generalizes to new images only.
 
-    In simulation it covers 95 % +- 1.5 points from three seeds on: 2,000 to 10,000 images, accuracies of 0.95 to 0.99,
-    standard deviations between seeds of 0 to 0.5 points. Two seeds tell too little of how seeds scatter: with them it
-    covers between 91 % (seeds scatter far more than images explain) and 97 %.
+    In simulations its coverage is 95 % +- 1.5 points for three or more seeds: 2,000 to 10,000 images, accuracies of
+    0.95 to 0.99, standard deviations between seeds of 0 to 0.5 points. Two seeds are too few to estimate the variance
+    between seeds: the coverage is between 91 %, if that variance dominates, and 97 %.
     """
     if len(right) == 1 or right.all() or not right.any():
         return proportion(int(np.count_nonzero(right[0])), right.shape[1])
     crossed = _Crossed.of(right)
-    return Estimate(crossed.mean, *_wilson(crossed.mean, crossed.informative_images, crossed.quantile))
+    return Estimate(crossed.mean, *_wilson(crossed.mean, crossed.effective_images, crossed.quantile))
 
 
 def difference_over_seeds(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) -> Estimate:
-    """The mean difference of two accuracies over several seeds, on the same images: two arrays (seeds, images).
+    """Return the mean difference of two accuracies over seeds, on the same images: two arrays (seeds, images).
 
-    The interval speaks of new seeds and of new images, as that of `over_seeds` does, and is Bonett and Price's with
-    as many images as are as informative. For one seed it is the interval of `paired_difference`, which speaks of the
-    images only, and so it is where no answer of any seed differs.
+    The interval generalizes to new seeds and new images, like that of `over_seeds`, and is Bonett and Price's with the
+    effective number of images. For a single seed, or if no prediction differs, it is the interval of
+    `paired_difference`, which generalizes to new images only.
 
-    In simulation it covers 95 % +- 1.5 points from three seeds on, where 20 or more images are expected to differ in
-    each seed, and more where fewer do. With two seeds it is as rough as that of `over_seeds`.
+    In simulations its coverage is 95 % +- 1.5 points for three or more seeds if 20 or more images are expected to
+    differ in each seed, and higher if fewer are. With two seeds it is as inaccurate as that of `over_seeds`.
     """
     if len(after) == 1 or np.array_equal(after, before):
         return paired_difference(after[0], before[0])
     gained, lost = float((after & ~before).mean()), float((before & ~after).mean())
     crossed = _Crossed.of(after.astype(np.int8) - before.astype(np.int8))
-    interval = _bonett_price(gained, lost, crossed.informative_images, crossed.quantile)
+    interval = _bonett_price(gained, lost, crossed.effective_images, crossed.quantile)
     return Estimate(crossed.mean, *interval)
 
 
 def difference_p(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) -> float:
-    """Two-sided p-value that two models, each from several seeds, are equally accurate: two arrays (seeds, images).
+    """Return the two-sided p-value of equal mean accuracy over seeds: two arrays (seeds, images).
 
-    For one seed it is McNemar's exact test; for several it is below 0.05 exactly where the interval of
-    `difference_over_seeds` leaves 0 out.
+    For a single seed it is that of McNemar's exact test. For several seeds it is below 0.05 if and only if the
+    interval of `difference_over_seeds` excludes 0.
     """
     if len(after) == 1 or np.array_equal(after, before):
         return mcnemar(after[0], before[0])
     gained, lost = float((after & ~before).mean()), float((before & ~after).mean())
     crossed = _Crossed.of(after.astype(np.int8) - before.astype(np.int8))
-    low, high = _bonett_price(gained, lost, crossed.informative_images, crossed.quantile)
+    low, high = _bonett_price(gained, lost, crossed.effective_images, crossed.quantile)
     return crossed.p_value(abs(low + high) / (high - low) * crossed.quantile)
 
 
 def examples_needed(gained: float, lost: float, margin: float) -> int:
-    """How many test examples would show that no more than `margin` is lost, if the shares stay as they were seen.
+    """Return the number of test examples that would show whether more than `margin` is lost.
 
-    `gained` and `lost` are the shares of the examples that one model has right and the other wrong, and the reverse.
-    It is the least number with which the interval of `paired_difference` ends above -margin; where more than the margin
-    seems to be lost, with which it ends below. A difference that seems to be the margin itself is never told from it:
-    then it is with which the interval is as narrow as the margin.
+    `gained` and `lost` are the observed shares of examples that only the first, or only the second model classifies
+    correctly; they are assumed to stay the same. With the returned number, the interval of `paired_difference` is
+    just entirely above -margin or, if the observed loss exceeds the margin, below it. No number of examples can
+    separate a loss from an equal margin, so if they are close, half the width of the interval is `margin` instead.
     """
-    room = abs(gained - lost + margin)
+    distance = abs(gained - lost + margin)
 
-    def enough(examples: int) -> bool:
+    def is_enough(examples: int) -> bool:
         low, high = _bonett_price(gained, lost, examples, NORMAL_QUANTILE)
-        if room < margin / 10:
+        if distance < margin / 10:
             return (high - low) / 2 <= margin
         return low >= -margin if gained - lost > -margin else high < -margin
 
-    few, many = 0, 1
-    while not enough(many):
-        few, many = many, 2 * many
-    while many - few > 1:
-        middle = (few + many) // 2
-        few, many = (few, middle) if enough(middle) else (middle, many)
-    return many
+    too_few, enough = 0, 1
+    while not is_enough(enough):
+        too_few, enough = enough, 2 * enough
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        too_few, enough = (too_few, middle) if is_enough(middle) else (middle, enough)
+    return enough
 
 
 def share_p(share: float, end: float, bound: float) -> float:
-    """Two-sided p-value that a share is `bound`, by the score test that Wilson's interval is the inverse of.
+    """Return the two-sided p-value of the score test that a share equals `bound`.
 
-    `end` is that of its 95 % interval on the side of the bound, from which the number of cases follows: for a bound at
-    the end itself the p-value is 0.05.
+    Wilson's interval is the inverse of this test. `end` is the end of the share's 95 % interval on the side of
+    `bound`; it determines the number of cases. The p-value is 0.05 if `bound` equals `end`.
     """
     if not 0 < bound < 1 or share == end:
         return 1.0 if bound <= 0 or bound >= 1 else 0.0
@@ -189,9 +191,10 @@ def share_p(share: float, end: float, bound: float) -> float:
 
 
 def interval_p(low: float, high: float, bound: float, freedom: int | None = None) -> float:
-    """Two-sided p-value that a value with this symmetric 95 % interval is `bound`; for an end of it, it is 0.05.
+    """Return the two-sided p-value that a value with this symmetric 95 % interval equals `bound`.
 
-    `freedom` are the degrees of freedom of an interval by Student's t; None stands for the normal distribution.
+    The p-value is 0.05 if `bound` is an end of the interval. `freedom` are the degrees of freedom of a t-interval;
+    None means the normal distribution.
     """
     if low == high:
         return float(low == bound)
@@ -203,12 +206,12 @@ def interval_p(low: float, high: float, bound: float, freedom: int | None = None
 
 @dataclass(frozen=True)
 class _Crossed:
-    """The mean of values (seeds, images), and how far it can be trusted where seeds and images are both random."""
+    """The mean of values (seeds, images), and its uncertainty with seeds and images as crossed random effects."""
 
     mean: float
-    informative_images: float  # so many independent images, of one model, would give a mean of the same variance
-    weight: float  # of Student's quantile in the one of the interval, beside the normal one
-    freedom: int
+    effective_images: float  # independent images for which the mean of a single model has the same variance
+    weight: float  # of Student's quantile; the rest is that of the normal quantile
+    freedom: int  # degrees of freedom
 
     @property
     def quantile(self) -> float:
@@ -220,7 +223,7 @@ class _Crossed:
         return float(self.weight * student + (1 - self.weight) * special.ndtri((1 + confidence) / 2))
 
     def p_value(self, errors: float) -> float:
-        """The p-value of a mean that lies so many standard errors from what is tested."""
+        """Return the p-value of a mean at a distance of `errors` standard errors from the hypothesis."""
         if errors == 0:
             return 1.0
         if self._quantile(1 - TINY) < errors:
@@ -229,15 +232,16 @@ class _Crossed:
 
     @classmethod
     def of(cls, values: "npt.NDArray[np.bool_] | npt.NDArray[np.int8]") -> "_Crossed":
-        """The variance of the mean has two parts, as in Cameron, Gelbach and Miller (J. Bus. Econ. Stat. 29, 2011).
+        """Estimate both parts of the mean's variance (Cameron, Gelbach and Miller, J. Bus. Econ. Stat. 29, 2011).
 
-        One is seen in how the seeds' means scatter, with seeds - 1 degrees of freedom. The other, of images that are
-        hard for every seed, is the covariance of two seeds' answers, and well known. The quantile lies between
-        Student's and the normal one, as Cochran and Cox have it (Experimental Designs, 1950): the nearer to Student's,
-        the larger the seeds' share of the variance. Weighted by that share, as there, the interval covers up to 97 %
-        with three seeds; with its power of 1.5, found by numerical integration, it is nearest to 95 % at any number.
-        Satterthwaite's degrees of freedom, (seeds - 1) / share**2, take the estimated share for the true one, and
-        cover down to 92 % with three seeds and 87 % with two.
+        The first part is the variance between the means of seeds, with seeds - 1 degrees of freedom. The second part
+        comes from images that are hard for every seed: the covariance between seeds, which is estimated precisely.
+        The quantile is a weighted mean of Student's and the normal quantile, as proposed by Cochran and Cox
+        (Experimental Designs, 1950); the larger the share of the variance between seeds, the closer it is to
+        Student's. With their weight, which is that share, the coverage is up to 97 % for three seeds. The power of 1.5
+        of it was found by numerical integration; its coverage is closest to 95 % for any number of seeds.
+        Satterthwaite's degrees of freedom, (seeds - 1) / share**2, ignore the error of the estimated share; their
+        coverage is as low as 92 % for three seeds and 87 % for two.
         """
         seeds, images = values.shape
         of_seeds, of_images = values.mean(axis=1), values.mean(axis=0)
@@ -246,7 +250,7 @@ class _Crossed:
         variance = from_seeds + from_images
         return cls(
             mean=float(values.mean()),
-            informative_images=float(values.var() / variance) if variance else float(values.size),
+            effective_images=float(values.var() / variance) if variance else float(values.size),
             weight=float((from_seeds / variance) ** 1.5) if variance else 0.0,
             freedom=seeds - 1,
         )
@@ -260,7 +264,7 @@ def _wilson(share: float, cases: float, quantile: float) -> tuple[float, float]:
 
 
 def _bonett_price(gained: float, lost: float, cases: float, quantile: float) -> tuple[float, float]:
-    """From the shares of cases that were gained and lost; one of each is imagined."""
+    """Return the interval from the shares of gained and lost cases, after adding a pseudo-observation of each."""
     gained, lost = (gained * cases + 1) / (cases + 2), (lost * cases + 1) / (cases + 2)
     centre = gained - lost
     half = quantile * np.sqrt((gained + lost - centre**2) / (cases + 2))
@@ -268,9 +272,9 @@ def _bonett_price(gained: float, lost: float, cases: float, quantile: float) -> 
 
 
 def ratio_of_medians(numerators: npt.NDArray[np.float64], denominators: npt.NDArray[np.float64]) -> Estimate:
-    """The typical ratio of pairs, one pair a replicate: geometric mean with a t-interval over the replicates' logs.
+    """Return the geometric mean of the ratios of pairs, with a t-interval of their logarithms; a pair per replicate.
 
-    Replicates, not single timings, are what varies independently (Kalibera and Jones, ISMM 2013).
+    Replicates are independent, single timings are not (Kalibera and Jones, ISMM 2013).
     """
     mean, error, freedom = _of_logs(numerators, denominators)
     half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error if freedom else np.inf
@@ -278,9 +282,9 @@ def ratio_of_medians(numerators: npt.NDArray[np.float64], denominators: npt.NDAr
 
 
 def ratio_of_speedups(one: Estimate, other: Estimate) -> Estimate:
-    """How many times faster one file is than another, each timed together with a float file of the same ops.
+    """Return the speedup of one file over another, from their speedups over float files with the same ops.
 
-    The two timings are independent, so the half-widths of the logs add as squares.
+    The two timings are independent, so the squares of the logarithmic half-widths add up.
     """
     value = one.value / other.value
     half = np.sqrt(sum((np.log(each.high / each.low) / 2) ** 2 for each in (one, other)))
@@ -288,18 +292,18 @@ def ratio_of_speedups(one: Estimate, other: Estimate) -> Estimate:
 
 
 def t_quantiles(most: int) -> list[float]:
-    """Half-widths of 95 % t-intervals in standard errors, for 1, 2, ... `most` degrees of freedom.
+    """Return the 97.5 % quantiles of Student's t-distribution for 1, 2, ... `most` degrees of freedom.
 
-    Student, Biometrika 6, 1908.
+    They are the half-widths of 95 % intervals in standard errors (Student, Biometrika 6, 1908).
     """
     quantiles: list[float] = stats.t.ppf((1 + CONFIDENCE) / 2, np.arange(1, most + 1)).tolist()
     return quantiles
 
 
 def t_test_of_logs(numerators: npt.NDArray[np.float64], denominators: npt.NDArray[np.float64]) -> float:
-    """Two-sided p-value of Student's t-test (Biometrika 6, 1908), on the logs, that the typical ratio of pairs is 1.
+    """Return the two-sided p-value of Student's t-test that the geometric mean of the ratios of pairs is 1.
 
-    It is below 0.05 exactly where the interval of `ratio_of_medians` leaves 1 out. One pair is evidence of nothing: 1.
+    It is below 0.05 if and only if the interval of `ratio_of_medians` excludes 1. For a single pair it is 1.
     """
     mean, error, freedom = _of_logs(numerators, denominators)
     if not freedom:
@@ -310,6 +314,6 @@ def t_test_of_logs(numerators: npt.NDArray[np.float64], denominators: npt.NDArra
 
 
 def _of_logs(numerators: npt.NDArray[np.float64], denominators: npt.NDArray[np.float64]) -> tuple[float, float, int]:
-    """Mean of the logs of the ratios, its standard error (0 for a single pair) and degrees of freedom."""
+    """Return the mean logarithm of the ratios, its standard error (0 for a single pair) and degrees of freedom."""
     logs = np.log(numerators / denominators)
     return float(logs.mean()), float(stats.sem(logs)) if len(logs) > 1 else 0.0, len(logs) - 1

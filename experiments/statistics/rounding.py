@@ -1,4 +1,4 @@
-"""Numbers as people read them: rounded, with their interval where there is one; nothing where there is no number."""
+"""Numbers rounded for display, with their interval if they have one; a missing number gives an empty text."""
 
 from math import isnan
 from typing import Any
@@ -7,7 +7,7 @@ from experiments.statistics.estimates import Estimate
 
 
 def percent(value: Any, low: Any = None, high: Any = None, sign: str = "") -> str:
-    """Hundredths; `sign="+"` for differences."""
+    """Format a share in percent; `sign="+"` for differences."""
     if _missing(value):
         return ""
     interval = "" if _missing(low) else f" [{100 * low:{sign}.2f}, {100 * high:{sign}.2f}]"
@@ -15,29 +15,29 @@ def percent(value: Any, low: Any = None, high: Any = None, sign: str = "") -> st
 
 
 def signed_percent(value: Any, low: Any = None, high: Any = None) -> str:
-    """Hundredths of a difference, with its sign."""
+    """Format a difference of shares in percentage points, with its sign."""
     return percent(value, low, high, sign="+")
 
 
 def points(change: Estimate) -> str:
-    """A change of accuracy in points."""
+    """Format a change of accuracy in percentage points."""
     return signed_percent(change.value, change.low, change.high)
 
 
 def times(value: Any, low: Any = None, high: Any = None) -> str:
-    """A ratio."""
+    """Format a ratio."""
     if _missing(value):
         return ""
     return f"{value:.2f}x" if _missing(low) else f"{value:.2f}x [{low:.2f}, {high:.2f}]"
 
 
 def whole(value: Any) -> str:
-    """A count or a size."""
+    """Format a count or a size."""
     return "" if _missing(value) else f"{value:,.0f}"
 
 
 def three_digits(value: Any) -> str:
-    """Three digits that count, and never fewer than all before the point."""
+    """Format with three significant digits, but never round the integer part."""
     if _missing(value):
         return ""
     decimals = 0 if value >= 100 else 1 if value >= 10 else 2

@@ -1,1 +1,1 @@
-"""What any command needs of the machine: files, locks, processes, progress, messages, the stamp."""
+"""Services for all commands: files, locks, processes, progress output, error messages, the cache and the stamp."""

@@ -65,8 +65,8 @@ class Cache:
         """Return the states of one training."""
         return Trajectory(self, self.dir.absolute() / TRAINING / key)
 
-    def remembered(self, key: str, make: Callable[[], Arrays], about: str) -> Arrays:
-        """Return the result of `make` for this key, computed once across all processes; `about` describes it.
+    def remembered(self, key: str, compute: Callable[[], Arrays], about: str) -> Arrays:
+        """Return the result of `compute` for this key, computed once across all processes; `about` describes it.
 
         Raises:
             UserError: the folder is not writable.
@@ -77,9 +77,9 @@ class Cache:
         with self.claimed(folder / f"{key}.lock", "another process is computing the same result"):
             if (found := _first_intact(folder.glob(f"{key}-*.npz"))) is not None:  # computed while this process waited
                 return found
-            made = make()
-            self.keep(folder, key, made, about)
-            return made
+            computed = compute()
+            self.keep(folder, key, computed, about)
+            return computed
 
     @contextmanager
     def run(self, key: str) -> Iterator[None]:

@@ -1,7 +1,7 @@
-"""Ends a process with the one that started it, also where that was killed: nobody waits for what it finds any more.
+"""Kill a process when its parent ends, even if the parent was killed: its result is no longer needed.
 
-It imports nothing but the standard library. `python die_with_parent.py SCRIPT FOLDER` runs `SCRIPT FOLDER` for as long
-as its starter holds its standard input open; neither may such a script import anything of ours.
+`python die_with_parent.py SCRIPT FOLDER` runs `SCRIPT FOLDER` while the parent keeps the other end of its standard
+input open. This module uses only the standard library, and SCRIPT must not import this package either.
 """
 
 import ctypes
@@ -18,14 +18,14 @@ PR_SET_PDEATHSIG = 1  # from Linux' sys/prctl.h
 
 
 def die_with_parent() -> None:
-    """For a process of `multiprocessing`, whose parent is the one that asked for it, and not the server that forks."""
+    """Kill this `multiprocessing` process when its parent ends: the process that requested it, not the fork server."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     _die_after(lambda: connection.wait([parent.sentinel]))
 
 
 def die_with_parent_by_kernel() -> None:
-    """For a process that loads native code for a long time, in which no thread of Python gets its turn; Linux only."""
+    """Let the kernel kill this process with its parent: long native calls block Python's threads. Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -35,7 +35,7 @@ def _die_with_standard_input() -> None:
 
 
 def _die_after(wait: Callable[[], object]) -> None:
-    """Kill this process as soon as `wait` returns; it must not hold locks and cores any longer."""
+    """Kill this process as soon as `wait` returns, which releases its locks and cores."""
 
     def wait_and_die() -> None:
         wait()
@@ -46,6 +46,6 @@ def _die_after(wait: Callable[[], object]) -> None:
 
 if __name__ == "__main__":
     _die_with_standard_input()
-    sys.path.pop(0)  # this folder, whose modules would hide others of the same name
+    sys.path.pop(0)  # this folder, whose modules would shadow others of the same name
     sys.argv.pop(0)
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -20,7 +20,7 @@ LIMITS = {
 
 
 def explain_os_error(error: OSError, *places: Path) -> str:
-    """Describe an error, with the full disks among those of its file and of `places`, or the limit reached."""
+    """Describe an error, with the limit that was reached, or which disks are full: of its file or of `places`."""
     if error.errno in LIMITS:
         return f"{LIMITS[error.errno]} ({error.strerror})"
     text = f"[Errno {error.errno}] {error.strerror}" if error.errno else first_line(error)
@@ -69,7 +69,7 @@ def is_full(mount: Path) -> bool:
 
 
 def reserve(path: Path) -> None:
-    """Reserve disk space at a path, to be freed when the end of a run must be recorded on a full disk."""
+    """Reserve disk space at a path; freeing it lets the end of a run be recorded even if the disk is full."""
     with suppress(OSError):  # if the disk is full already, the next write reports it
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:

@@ -107,9 +107,9 @@ def first_cause(error: BaseException) -> BaseException:
     return error
 
 
-def suggestion(value: str, known: Iterable[str]) -> str:
+def suggestion(value: str, valid: Iterable[str]) -> str:
     """Return 'Did you mean ...? Known: ...' for the end of a message."""
-    names = sorted(set(known))
+    names = sorted(set(valid))
     lower = {name.lower(): name for name in names}
     close = get_close_matches(value, names, n=3, cutoff=0.6) or [
         lower[name] for name in get_close_matches(value.lower(), lower, n=3, cutoff=0.6)
@@ -118,18 +118,18 @@ def suggestion(value: str, known: Iterable[str]) -> str:
     return f"{hint}Known: {', '.join(names) or 'none'}."
 
 
-def find_by_prefix(given: str, ids: Sequence[str]) -> str:
-    """Return the run id that equals `given`, or the only one with this prefix; `ids` is sorted by age, oldest first.
+def find_by_prefix(prefix: str, ids: Sequence[str]) -> str:
+    """Return the run id that equals `prefix`, or the only one that starts with it; `ids` is sorted, oldest first.
 
     Raises:
         UserError: no id has this prefix, or several have it.
     """
-    found = [run_id for run_id in ids if run_id.startswith(given)]
-    if given in found or len(found) == 1:
-        return given if given in found else found[0]
+    found = [run_id for run_id in ids if run_id.startswith(prefix)]
+    if prefix in found or len(found) == 1:
+        return prefix if prefix in found else found[0]
     if found:
-        raise UserError(f"{given}: {len(found)} run ids have this prefix. Give a longer one: {', '.join(found[:5])}.")
-    beginnings = {run_id[: len(given)]: run_id for run_id in ids}
-    close = get_close_matches(given, beginnings, n=3, cutoff=0.6)
-    hint = f"Did you mean {' or '.join(beginnings[each] for each in close)}? " if close else ""
-    raise UserError(f"{given}: no run has this id. {hint}Newest: {', '.join(ids[-5:]) or 'none'}.")
+        raise UserError(f"{prefix}: {len(found)} run ids have this prefix. Give a longer one: {', '.join(found[:5])}.")
+    prefixes = {run_id[: len(prefix)]: run_id for run_id in ids}
+    close = get_close_matches(prefix, prefixes, n=3, cutoff=0.6)
+    hint = f"Did you mean {' or '.join(prefixes[each] for each in close)}? " if close else ""
+    raise UserError(f"{prefix}: no run has this id. {hint}Newest: {', '.join(ids[-5:]) or 'none'}.")

@@ -7,8 +7,8 @@ import re
 
 # Control characters of terminals, and characters that change the text direction; line breaks are allowed.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-# A cell that a spreadsheet takes for a formula: https://owasp.org/www-community/attacks/CSV_Injection lists the signs,
-# which have full-width forms too. Existing marks are included, so that removing one mark always restores the text.
+# A cell that a spreadsheet evaluates as a formula: https://owasp.org/www-community/attacks/CSV_Injection lists the
+# characters, which have full-width forms too. Existing marks are included, so that removing one restores the text.
 MARK = "'"
 _FORMULA = re.compile(rf"{MARK}*[=+\-@\t\n＝＋－＠]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -37,7 +37,7 @@ def one_line(text: str) -> str:
 
 
 def spreadsheet_text(text: str) -> str:
-    """Escape a CSV cell so that no spreadsheet takes it for a formula; numbers stay numbers."""
+    """Escape a CSV cell so that no spreadsheet evaluates it as a formula; numbers are not changed."""
     text = escape_control(text)  # some programs end a row at a carriage return
     return f"{MARK}{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 

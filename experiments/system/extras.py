@@ -1,4 +1,4 @@
-"""Optional packages: the extra that brings each, and what to type where one is missing."""
+"""Optional packages: the extra that installs each, and the command to type if it is missing."""
 
 from importlib.util import find_spec
 
@@ -6,7 +6,7 @@ from experiments.system.errors import UserError
 from experiments.system.files import PACKAGE
 from experiments.system.program import DISTRIBUTION
 
-# The module by which each extra of pyproject.toml is recognized.
+# A module of each extra of pyproject.toml, which shows whether the extra is installed.
 MODULES = {
     "joblib": "hydra_plugins.hydra_joblib_launcher",
     "ray": "hydra_plugins.hydra_ray_launcher",
@@ -19,18 +19,18 @@ MODULES = {
 }
 
 
-def require(extra: str, asked: str) -> None:
-    """Check that the packages of an extra are installed; `asked` is the setting or option that requires it.
+def require(extra: str, setting: str) -> None:
+    """Check that the packages of an extra are installed; `setting` is the setting or option that requires it.
 
     Raises:
         UserError: they are not installed.
     """
     if rule := missing(extra):
-        raise UserError(f"{asked} {rule}")
+        raise UserError(f"{setting} {rule}")
 
 
 def missing(extra: str) -> str:
-    """Return the rule and what to type; empty if the packages of an extra are installed."""
+    """Return the rest of a message: the missing extra and the command that installs it; empty if it is installed."""
     if find_spec(MODULES[extra]) is not None:
         return ""
     in_checkout = (PACKAGE.parent / "pyproject.toml").is_file()

@@ -1,8 +1,8 @@
-"""Which Keras TensorFlow takes as `tf.keras`: the second, whose models TensorFlow Model Optimization requires.
+"""Make `tf.keras` Keras 2, which TensorFlow Model Optimization requires, and tell Keras 2 from Keras 3 objects.
 
-TensorFlow reads the choice from the environment, when it is imported and when `tf.keras` is first used. So it is made
-before TensorFlow, or code of a user that may import it, is loaded; never by importing this package. Keras 3 is the
-package `keras` whatever is chosen here, and both are used in one process.
+TensorFlow reads the version from the environment, when it is imported and when `tf.keras` is first used. So it must be
+set before TensorFlow, or user code that may import it, is loaded; importing this package does not set it. The package
+`keras` is always Keras 3; one process can use both.
 """
 
 import os
@@ -13,14 +13,14 @@ Version = Literal[2, 3]
 
 
 def choose_keras_2() -> None:
-    """Let `tf.keras` be Keras 2, and Keras 3 compute with TensorFlow, in this process and its children."""
+    """Make `tf.keras` Keras 2 and TensorFlow the backend of Keras 3, in this process and its children."""
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def version_of(value: Any) -> Version:
-    """The version of Keras that a model, a layer, or a class of one, belongs to."""
+    """Return the Keras version of a model, a layer, or one of their classes."""
     return 2 if "tf_keras" in _packages(value) else 3
 
 

@@ -1,4 +1,4 @@
-"""Locks between processes: the operating system releases them when the holder dies, and a waiting process names it.
+"""Locks between processes: released by the operating system when the holder dies, and named while others wait.
 
 A lock is a file that its holder has locked with flock. The file contains the name of the holder and is removed when the
 lock is released. Several processes can share a lock; each then writes its name to its own file beside the lock.
@@ -60,7 +60,7 @@ def file_lock_if_free(path: Path) -> Iterator[bool]:
 
 
 def holders(path: Path) -> list[str]:
-    """Return the running processes that hold a lock: pid and command, and the host if it is another one."""
+    """Return the running processes that hold a lock: pid and command, and the host if it is not this one."""
     found = []
     for file in (path, *sorted(path.parent.glob(f"{path.name}{SHARED_BY}*"))):
         with suppress(OSError, ValueError, TypeError, KeyError):  # released meanwhile, or not written yet
@@ -122,7 +122,7 @@ def _is_same_file(path: Path, descriptor: int) -> bool:
 
 
 def _write_holder(path: Path) -> None:
-    """Write the name of the holder; on a full disk it is missing, which does no harm."""
+    """Write the name of the holder; without it, as on a full disk, only the message of waiting processes is vaguer."""
     starter = _starter()
     holder = {
         "process": this_process(),

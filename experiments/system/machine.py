@@ -1,7 +1,7 @@
-"""Machine-wide locks: runs compute side by side, but a latency measurement waits until nothing else computes.
+"""Machine-wide locks: runs compute in parallel, but latency is measured only while nothing else computes.
 
-The locks are in a folder of the user, so that other users cannot hold them; what others do shows in the conditions of a
-measurement. A lock is held for one piece of work at a time, such as an epoch, and never while waiting for another.
+The locks are in a folder of the user, so that other users cannot hold them; the load by other users is recorded in the
+conditions of a measurement. A lock is held for one step, such as an epoch, and never while waiting for another.
 """
 
 import os
@@ -23,7 +23,7 @@ IDLE = ("idle", "iowait")
 
 @contextmanager
 def compute_lock() -> Iterator[None]:
-    """Compute beside other runs; wait while another process of this user measures latency."""
+    """Compute in parallel with other runs; waits while another process of this user measures latency."""
     with ExitStack() as stack:
         with file_lock(_locks() / "entrance", "latency is being measured"):
             stack.enter_context(file_lock(_locks() / "work", "latency is being measured", shared=True))
@@ -32,7 +32,7 @@ def compute_lock() -> Iterator[None]:
 
 @contextmanager
 def timing_lock() -> Iterator[None]:
-    """Measure latency: wait for running computations, and keep others from starting."""
+    """Measure latency: waits for running computations, and prevents others from starting."""
     # The entrance lock keeps new computations out; otherwise a measurement might wait forever.
     with (
         file_lock(_locks() / "entrance", "another latency measurement is running or waiting"),
@@ -65,7 +65,7 @@ class Conditions:
 
 
 class Watch:
-    """Observes the load of the machine from its creation on."""
+    """Observes the load of the machine, starting when it is created."""
 
     def __init__(self) -> None:
         self._started, self._load = time.perf_counter(), _load()
@@ -89,12 +89,12 @@ def _load() -> float:
 
 
 def _stolen_seconds() -> float:
-    return float(sum(getattr(core, "steal", 0.0) for core in _usable()))  # known on Linux only
+    return float(sum(getattr(core, "steal", 0.0) for core in _usable()))  # Linux only
 
 
 def _busy_seconds() -> float:
-    left_out = (*IDLE, "guest", "guest_nice")  # guest time is also counted as user time
-    return float(sum(value for core in _usable() for name, value in core._asdict().items() if name not in left_out))
+    omitted = (*IDLE, "guest", "guest_nice")  # guest time is also counted as user time
+    return float(sum(value for core in _usable() for name, value in core._asdict().items() if name not in omitted))
 
 
 def _usable() -> list[Any]:

@@ -1,4 +1,4 @@
-"""What all options share: their folder, and the configuration of dataclasses with checked fields."""
+"""Shared by all options: their folder, the configuration of their dataclasses, and messages for invalid values."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ REPLACEMENTS = {
     "Unexpected keyword argument": "unknown setting",
 }
 
-# Settings that options had in earlier versions, and what to do where an option of the user's still has them.
+# Settings of earlier versions, and what to do if a user's option still has them.
 REMOVED = {
     "strategy.range_init": (
         "this setting was removed; quantization-aware training starts its ranges at -6 and 6. Delete the line "

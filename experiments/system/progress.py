@@ -63,7 +63,7 @@ class _OnlyVisible(RenderHook):
 
 
 def _console(**settings: Any) -> Console:
-    """Return a console without markup, so that brackets in texts are shown literally."""
+    """Return a console without markup, so that brackets in text are shown literally."""
     console = Console(markup=False, emoji=False, **settings)
     console.push_render_hook(_OnlyVisible())
     return console
@@ -273,7 +273,7 @@ def _receive(connection: "Connection[bool, tuple[str, ...]]") -> None:
 
 
 def _show(kind: str, *details: str) -> None:
-    """Show a message of a process; on a write error the line is lost, but the run that waits for us continues.
+    """Show a message of a process; on a write error the line is lost, but the waiting process continues.
 
     The disk of a log file may be full, or its pipe closed, for which rich raises SystemExit.
     """

@@ -1,4 +1,4 @@
-"""Where and with what a result was made: what a reader needs to judge it, and to make it again."""
+"""The provenance of a result: machine, versions, commit and command, with which it can be judged and reproduced."""
 
 import hashlib
 import os
@@ -19,21 +19,22 @@ from experiments.system.program import program
 PACKAGES = (
     "tensorflow", "tf-keras", "tensorflow-model-optimization", "mlflow", "hydra-core", "numpy",
 )  # fmt: skip
-# The code that decides what a run records. Whoever edits a picture, a table or a command measures nothing anew.
-DECISIVE = (
+# The code that decides the results of a run. Changes elsewhere, such as in plots and tables, invalidate no results.
+RESULT_CODE = (
     "dataset", "task", "model", "quantization", "strategy", "tflite", "training", "measure", "statistics", "record",
     "runs", "system/tensorflow.py",
 )  # fmt: skip
-COMMITTED = (":/experiments", ":/conf")  # new files too, for a strategy of one's own is one
-# Virtual machines shorten the name of a CPU; these tell generations apart, the first three on x86, the others on ARM.
-KIND = ("cpu family", "model", "stepping", "CPU implementer", "CPU variant", "CPU part", "CPU revision")
-# The instructions that int8 and bfloat16 kernels look for.
-DECISIVE_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
+COMMITTED = (":/experiments", ":/conf")  # includes untracked files, such as a new strategy
+# Virtual machines abbreviate the name of the CPU; these fields identify its generation, the first three on x86, the
+# others on ARM.
+CPU_FIELDS = ("cpu family", "model", "stepping", "CPU implementer", "CPU variant", "CPU part", "CPU revision")
+# Instruction sets that int8 and bfloat16 kernels check for.
+KERNEL_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
 
 
 @cache
 def stamp() -> Mapping[str, str]:
-    """The machine, versions and git commit, as short texts; `machine` stands for all that decides latencies."""
+    """Return machine, versions and git commit as text; `machine` is a digest of everything that affects latency."""
     machine = _machine()
     return {
         **machine,
@@ -46,13 +47,13 @@ def stamp() -> Mapping[str, str]:
     }
 
 
-# What converts and runs files beside TensorFlow; the last one where the extra `micro` is installed.
+# Packages other than TensorFlow that convert or run files; the last one requires the extra `micro`.
 RUNTIMES = ("ai-edge-litert", "litert-quantizer", "tflite-micro")
 
 
 @cache
 def runtimes() -> Mapping[str, str]:
-    """The versions of what converts and runs files beside TensorFlow; empty where it is not installed."""
+    """Return the versions of RUNTIMES; empty for packages that are not installed."""
     return {name: _installed(name) for name in RUNTIMES}
 
 
@@ -64,11 +65,11 @@ def _installed(package: str) -> str:
 
 
 def _machine() -> dict[str, str]:
-    """What decides how long an inference takes. Latencies of machines that differ here are never compared."""
+    """Return the properties that affect latency; latencies of machines that differ in one are never compared."""
     model, flags = _cpu()
     return {
         "cpu": model,
-        "cpu_flags": " ".join(flag for flag in DECISIVE_FLAGS if flag in flags) or "none known",
+        "cpu_flags": " ".join(flag for flag in KERNEL_FLAGS if flag in flags) or "none known",
         "cores": str(os.cpu_count()),
         "governor": _governor(),
         "memory_gib": f"{psutil.virtual_memory().total / 2**30:.0f}",
@@ -78,21 +79,20 @@ def _machine() -> dict[str, str]:
 
 
 def _governor() -> str:
-    """What decides the clock rate of the first core; virtual machines do not tell."""
+    """Return the frequency governor of the first core; unknown on virtual machines."""
     path = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     return path.read_text().strip() if path.exists() else "unknown"
 
 
 def code_digest(package: Path) -> str:
-    """The digest of the code in this folder of the package that decides results."""
-    decisive = [package / name for name in DECISIVE]
-    files = sorted(file for path in decisive for file in ([path] if path.is_file() else path.rglob("*.py")))
+    """Return the digest of the code that decides results, in a folder of the package."""
+    paths = [package / name for name in RESULT_CODE]
+    files = sorted(file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py")))
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-# Of the code that is loaded now, not of what it may become while a sweep runs: results of other code are not results
-# of this one.
+# Computed at import: if the files change during a sweep, the loaded code still has produced its results.
 CODE_DIGEST = code_digest(PACKAGE)
 
 
@@ -102,25 +102,25 @@ def _cpu() -> tuple[str, frozenset[str]]:
         return platform.processor() or platform.machine(), frozenset()
     lines = [line.partition(":") for line in cpuinfo.read_text().splitlines()]
     fields = {key.strip(): value.strip() for key, _, value in reversed(lines)}
-    kind = [f"{key} {fields[key]}" for key in KIND if key in fields]
-    name = ", ".join([fields.get("model name", platform.machine()), *kind])
+    details = [f"{key} {fields[key]}" for key in CPU_FIELDS if key in fields]
+    name = ", ".join([fields.get("model name", platform.machine()), *details])
     return name, frozenset(fields.get("flags", fields.get("Features", "")).split())
 
 
 def typed() -> str:
-    """The command that makes a run or a sweep, as a shell takes it."""
+    """Return the command that started this process, quoted for a shell."""
     return shlex.join([*program("run").split(), *sys.argv[1:]])
 
 
 def is_changed() -> bool:
-    """Whether what decides a result is no longer, or not yet, what the commit has; False where there is no commit."""
+    """Whether the code or the options differ from the commit; False without a repository."""
     return bool(_git("status", "--porcelain", "--", *COMMITTED))
 
 
 def _git(*arguments: str) -> str:
-    """What git says of the checkout that this package lies in; empty where it is installed without one."""
+    """Return git's output for the checkout with this package; empty if it was installed without one."""
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             ["git", "-C", str(PACKAGE), *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -129,4 +129,4 @@ def _git(*arguments: str) -> str:
         )
     except FileNotFoundError:
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return result.stdout.strip() if result.returncode == 0 else ""

@@ -1,7 +1,7 @@
-"""Ctrl-C while a command still imports what it needs, which takes seconds: `interrupted.` and exit code 130.
+"""Ctrl-C while a command imports its modules, which takes seconds: prints `interrupted.`, with exit code 130.
 
-It imports nothing but the standard library. Commands call it before their other imports, and only where they are the
-program; a process that imports a command from Python keeps its own hook.
+This module imports only the standard library. A command calls it before its other imports, but only if it is the main
+program; a process that imports a command keeps its own exception hook.
 """
 
 import sys
@@ -9,7 +9,7 @@ from types import TracebackType
 
 
 def stop_without_traceback() -> None:
-    """Let Ctrl-C end this program with one word, unless its main function handles it."""
+    """Let Ctrl-C end this program without a traceback, unless its main function handles it."""
     sys.excepthook = _without_traceback
 
 

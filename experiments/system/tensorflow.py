@@ -18,7 +18,7 @@ with native_stderr_silenced():
     tf.config.experimental.enable_op_determinism()
 
 keras = tf.keras
-if not keras.Model.__module__.startswith("tf_keras."):  # it was used before, and TensorFlow decides only once
+if not keras.Model.__module__.startswith("tf_keras."):  # TensorFlow chooses the version at the first use of tf.keras
     raise UserError(
         "TensorFlow is already loaded in this process with Keras 3, and TensorFlow Model Optimization requires "
         "Keras 2. Set TF_USE_LEGACY_KERAS=1 in the environment before Python starts, or import "
@@ -27,10 +27,10 @@ if not keras.Model.__module__.startswith("tf_keras."):  # it was used before, an
 
 
 def keras_3() -> Any:
-    """Keras 3, which is imported only where a model requires it: that takes a second."""
+    """Return Keras 3, which is imported only if a model requires it, since that takes a second."""
     import keras as keras_3
 
-    if keras_3.backend.backend() != "tensorflow":  # imported before, and Keras decides only once
+    if keras_3.backend.backend() != "tensorflow":  # Keras chooses its backend when it is imported
         raise UserError(
             f"Keras 3 is already loaded in this process with the backend {keras_3.backend.backend()}, and TFLite files "
             "require tensorflow. Set KERAS_BACKEND=tensorflow in the environment before Python starts."
@@ -39,12 +39,12 @@ def keras_3() -> Any:
 
 
 def keras_version(version: Version) -> Any:
-    """The package of this version of Keras."""
+    """Return the package of a Keras version."""
     return keras if version == 2 else keras_3()
 
 
 def keras_of(value: Any) -> Any:
-    """The Keras that a model or a layer belongs to: Keras 2, which is `keras` here, or Keras 3."""
+    """Return the Keras package of a model or a layer: Keras 2, which is `keras` here, or Keras 3."""
     return keras_version(version_of(value))
 
 
@@ -56,7 +56,7 @@ def clear_session() -> None:
 
 
 def use_threads(count: int) -> None:
-    """Let TensorFlow compute on so many threads; possible before its first computation only."""
+    """Set the number of TensorFlow's threads; possible only before its first computation."""
     tf.config.threading.set_intra_op_parallelism_threads(count)
     tf.config.threading.set_inter_op_parallelism_threads(count)
 

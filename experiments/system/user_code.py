@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tf_keras import Model
 
 BLOCK = 2**20  # bytes to read at a time
-# Packages whose versions are part of every key, so that their files are not.
+# Packages whose versions are part of every key; their files are therefore not included.
 KEYED_PACKAGES = frozenset(
     {"keras", "tensorflow", "tensorflow_model_optimization", "tf_keras", *sys.stdlib_module_names}
 )

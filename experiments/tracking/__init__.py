@@ -1,4 +1,4 @@
-"""Access to MLflow, in this package only: open a run, write its record, load runs as rows."""
+"""The only package that uses MLflow: opens runs, writes their records, and loads runs as rows."""
 
 from experiments.tracking.address import Tracking
 from experiments.tracking.connection import await_server, check_answer, connect, open_existing

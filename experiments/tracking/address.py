@@ -1,4 +1,4 @@
-"""The option for the MLflow store of the runs."""
+"""The option for the MLflow store of runs."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from experiments.system.files import expand_path
 from experiments.system.options import OPTION
 
 SQLITE = "sqlite:///"
-OF_PSYCOPG2 = ("postgresql", "postgresql+psycopg2")  # the driver that the extra brings, which is also the default
+OF_PSYCOPG2 = ("postgresql", "postgresql+psycopg2")  # both use the driver that the extra installs
 
 
 @option(frozen=True, config=OPTION, kw_only=True)

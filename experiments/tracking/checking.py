@@ -68,7 +68,7 @@ def check(database: Path) -> list[Finding]:
             *_check_models(connection, Places(database)),
             Finding("folders of unknown runs or models", tuple(_orphans(connection, database)), _ORPHANS),
             Finding(
-                "recorded addresses of files that are elsewhere",
+                "recorded addresses whose files are elsewhere",
                 elsewhere,
                 f"Type {program('store')} relocate.",
             ),
@@ -79,7 +79,7 @@ def check(database: Path) -> list[Finding]:
 
 _REPAIR = "Restore a backup, or recover readable data: sqlite3 {name} .recover | sqlite3 recovered.db"
 _ORPHANS = "Delete them if no other database uses this folder."
-_LEFT = "Delete them when no command is running here."
+_LEFT = "Delete them while no command is running here."
 
 
 def _find_damage(connection: sqlite3.Connection) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ def _check_runs(connection: sqlite3.Connection, database: Path) -> Iterator[Find
                 stuck.append(f"{run_id} ({name})")
     yield Finding(
         "finished runs with missing files",
-        tuple(line for key, line in missing_files if not key or key not in intact),  # the others were repeated since
+        tuple(line for key, line in missing_files if not key or key not in intact),  # the others were repeated later
         "Restore the files, or type the command of the runs again to repeat them.",
     )
     yield Finding(

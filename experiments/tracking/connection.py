@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-import requests  # the HTTP client of MLflow, which brings it
+import requests  # a dependency of MLflow, which uses it as HTTP client
 from pydantic import ValidationError
 
 from experiments.system.errors import UserError, suggestion
@@ -140,7 +140,7 @@ def _experiment_id(tracking: Tracking, client: "MlflowClient", create: bool) -> 
 
 
 def _update_location(tracking: Tracking, experiment: "Experiment") -> None:
-    """Let new runs keep their files beside the database, even if it was moved or copied.
+    """Make new runs store their files beside the database, even if it was moved or copied.
 
     Raises:
         UserError: the experiment's folder no longer exists, and there is no replacement.
@@ -158,6 +158,6 @@ def _update_location(tracking: Tracking, experiment: "Experiment") -> None:
         set_location(tracking.database, str(experiment.experiment_id), current)
         say(
             f"This store was moved or copied from {recorded.parent if recorded else location}. New runs keep their "
-            f"files in {current}. To update the addresses of earlier runs for MLflow's pages, type `python -m "
+            f"files in {current}. To update the addresses of earlier runs for MLflow's own pages, type `python -m "
             "experiments.store relocate`."
         )

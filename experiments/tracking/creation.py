@@ -1,4 +1,4 @@
-"""Create the SQLite file of an MLflow store, and create it again if that was interrupted."""
+"""Create the SQLite file of an MLflow store, or replace one whose creation was interrupted."""
 
 import re
 import sqlite3
@@ -16,10 +16,10 @@ from experiments.system.temporary import temporary_folder
 from experiments.tracking.address import SQLITE, Tracking
 from experiments.tracking.database import open_for_reading
 from experiments.tracking.failures import explaining_failures
-from experiments.tracking.journal import leftovers, set_aside, unused_name
+from experiments.tracking.journal import leftovers, move_aside, unused_name
 from experiments.tracking.tables import SCHEMAS
 
-MAKING_PATIENCE = 10.0  # seconds without a change, after which the process that creates a store counts as dead
+CREATION_PATIENCE = 10.0  # seconds without a change, after which the process that creates a store is assumed dead
 FIRST_TABLES = {"experiments", "_alembic_tmp_experiments"}  # the first tables of a new MLflow store
 
 Content = Literal["store", "without runs", "nothing"]
@@ -43,7 +43,7 @@ def ensure_database(tracking: Tracking, database: Path, create: bool) -> Iterato
         )
     with file_lock(Path(f"{database}.lock"), f"another process is creating {database}"):
         if not _is_store(tracking, database):
-            _make_database(database)
+            _create_database(database)
         yield
 
 
@@ -56,7 +56,7 @@ def _is_store(tracking: Tracking, database: Path) -> bool:
     if re.search(r"[?]|%[0-9a-fA-F]{2}", str(database)):
         path, _, query = tracking.uri.partition("?")
         raise UserError(
-            f"tracking.uri={tracking.uri}: an SQLite file has no settings behind a ?. Type {path}."
+            f"tracking.uri={tracking.uri}: an SQLite address has no query (?...). Type {path}."
             if "=" in query
             else f"tracking.uri={tracking.uri}: the path {database} has a character with a special meaning in an "
             "address (? or %20). Use another folder or file."
@@ -73,7 +73,7 @@ def _is_store(tracking: Tracking, database: Path) -> bool:
 
 
 def _content(tracking: Tracking, database: Path) -> Content:
-    """Return what a file contains."""
+    """Return the kind of content of a file."""
     if not database.exists() or (database.is_file() and not database.stat().st_size):
         return "nothing"
     try:
@@ -91,7 +91,7 @@ def _content(tracking: Tracking, database: Path) -> Content:
 
 
 def _content_of(connection: sqlite3.Connection) -> Content | None:
-    """Return what a database contains; None if it is not a complete or incomplete MLflow store."""
+    """Return the kind of content of a database; None if it is not an MLflow store, complete or not."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables:
         return "nothing"
@@ -132,13 +132,13 @@ def _open(database: Path) -> None:
 
 
 def _settled(database: Path) -> bool:
-    """Whether neither the file nor its journal was written for MAKING_PATIENCE."""
+    """Whether neither the file nor its journal was written for CREATION_PATIENCE."""
     files = [database, *leftovers(database)]
     written = max((path.stat().st_mtime for path in files if path.exists()), default=0.0)
-    return abs(time.time() - written) > MAKING_PATIENCE
+    return abs(time.time() - written) > CREATION_PATIENCE
 
 
-def _make_database(path: Path) -> None:
+def _create_database(path: Path) -> None:
     """Create an empty store; the file gets its name only when complete, since MLflow cannot repair a partial one."""
     say(f"creating {path}")
     partial = path.with_name(f"{path.name}.partial")
@@ -150,9 +150,9 @@ def _make_database(path: Path) -> None:
         for left in (partial, *leftovers(partial)):
             left.unlink(missing_ok=True)
         raise
-    set_aside(path)  # SQLite would write the journal of a deleted database into the new file
+    move_aside(path)  # SQLite would write the journal of a deleted database into the new file
     if path.exists() and path.stat().st_size:
-        half_made = unused_name(path, "unfinished")
-        path.rename(half_made)
-        say(f"{path} was an incomplete store without runs, and could not be opened: moved to {half_made.name}")
+        incomplete = unused_name(path, "unfinished")
+        path.rename(incomplete)
+        say(f"{path} was an incomplete store without runs that could not be opened. Moved it to {incomplete.name}.")
     partial.replace(path)

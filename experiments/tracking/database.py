@@ -27,7 +27,7 @@ def open_for_reading(path: Path, patience: float = BUSY) -> sqlite3.Connection:
     connection = None
     try:
         check_journals(path)
-        # mode=rw creates no file; SQLite falls back to reading if the file is not writable.
+        # mode=rw does not create a missing file; SQLite falls back to read-only if the file is not writable.
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=patience)
         connection.isolation_level = None
         connection.execute("PRAGMA query_only = ON")
@@ -70,7 +70,7 @@ def _reason(path: Path, error: Exception, patience: float) -> str:
         closed = [each for each in (file, journal, folder) if not os.access(each, os.R_OK | os.W_OK)]
         if closed:
             return (
-                f"{path}: a process was killed while it wrote. To roll back its change from {journal.name} requires "
+                f"{path}: a process was killed while writing. Rolling back its change from {journal.name} requires "
                 f"write access to {closed[0]}, which belongs to {_owner(closed[0])}. Run this once as {_owner(file)}, "
                 f"or copy {file.name} and {journal.name} together into a writable folder, and use the copy: --uri "
                 "sqlite:////PATH/mlflow.db (tracking.uri=... for a run)."

@@ -1,4 +1,4 @@
-"""Messages for the errors of a store."""
+"""Converts errors of a store to messages for users."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from http.client import HTTPException
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-import requests  # the HTTP client of MLflow, which brings it
+import requests  # a dependency of MLflow, which uses it as HTTP client
 
 from experiments.system.disk import describe_space, is_full, mount_point
 from experiments.system.errors import UserError, first_cause, first_line, redacted

@@ -10,7 +10,7 @@ BYTES = "tflite_bytes"  # metric with the size of a run's TFLite file
 
 
 def missing_of(sizes: Mapping[str, int | None], metrics: Mapping[str, float]) -> str:
-    """Describe the problem of artifacts with these sizes by name; empty if there is none."""
+    """Describe a problem with the artifacts, given their sizes by name; empty if there is none."""
     if absent := [name for name in NEEDED if name not in sizes]:
         return f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing"
     size = sizes[MODEL]
@@ -20,10 +20,10 @@ def missing_of(sizes: Mapping[str, int | None], metrics: Mapping[str, float]) ->
 
 
 def missing_in(folders: Iterable[Path], metrics: Mapping[str, float], models: Iterable[Iterable[Path]] = ()) -> str:
-    """Describe the problem of a run's artifacts in these folders; empty if there is none.
+    """Describe a problem with a run's artifacts in these folders; empty if there is none.
 
-    The first folder that has a file counts. `models` holds the folders of the run's logged models. The TFLite file must
-    have the recorded digest.
+    Each file is taken from the first folder that has it. The TFLite file must have the recorded digest. `models` holds
+    the folders of the run's logged models.
     """
     files = {name: path for name in NEEDED if (path := _first(folders, name))}
     problem = missing_of({name: path.stat().st_size for name, path in files.items()}, metrics)

@@ -86,7 +86,7 @@ def check_journals(database: Path) -> None:
         raise UserError(problem)
 
 
-def set_aside(database: Path) -> None:
+def move_aside(database: Path) -> None:
     """Move old journals away before a database is created: SQLite would write them into it."""
     held = find_unfinished(database)
     for path in leftovers(database):
@@ -95,7 +95,7 @@ def set_aside(database: Path) -> None:
             continue
         target = unused_name(path, "left-behind")
         path.rename(target)
-        say(f"{path} belongs to a deleted database: moved to {target.name}")
+        say(f"{path} belongs to a deleted database. Moved it to {target.name}.")
 
 
 def unused_name(path: Path, ending: str) -> Path:

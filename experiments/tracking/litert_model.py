@@ -37,18 +37,18 @@ class LiteRTModel:
             raise ValueError(
                 f"The model requires images of shape (n, {', '.join(map(str, shape))}), not {values.shape}."
             )
-        answers = np.empty((len(values), *self._exit["shape"][1:]), self._exit["dtype"])
+        outputs = np.empty((len(values), *self._exit["shape"][1:]), self._exit["dtype"])
         with self._one_at_a_time:
             for place, image in enumerate(_quantized(values, self._entry)):
                 self._interpreter.reset_all_variables()  # clears the state of recurrent layers
                 self._interpreter.set_tensor(self._entry["index"], image[np.newaxis])
                 self._interpreter.invoke()
-                answers[place] = self._interpreter.get_tensor(self._exit["index"])[0]
-        return _dequantized(answers, self._exit)
+                outputs[place] = self._interpreter.get_tensor(self._exit["index"])[0]
+        return _dequantized(outputs, self._exit)
 
 
 def _load_interpreter(path: str) -> Interpreter:
-    """Return an interpreter after a first run; uses LiteRT's own kernels if XNNPACK rejects the file."""
+    """Return an interpreter that has run once; uses LiteRT's own kernels if XNNPACK rejects the file."""
     for kernels in (OpResolverType.AUTO, OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES):
         interpreter = Interpreter(path, num_threads=1, experimental_op_resolver_type=kernels)
         try:
@@ -62,7 +62,7 @@ def _load_interpreter(path: str) -> Interpreter:
     return interpreter
 
 
-# These two are those of measure/accuracy.py, which is not there where this file is.
+# Copies of the functions in measure/accuracy.py, since this file must run without the package.
 def _quantized(values: npt.NDArray[np.float32], tensor: dict[str, Any]) -> npt.NDArray[np.generic]:
     """Quantize values to the tensor's type: q = round(x / scale) + zero point, saturated."""
     if not np.issubdtype(tensor["dtype"], np.integer):

@@ -23,8 +23,8 @@ NEEDED = ("mlflow", "ai-edge-litert", "numpy")  # packages to load the model
 DIGEST = 8  # characters, as in MLflow's own digests of data sets; MLflow allows 36
 
 
-def described_by(record: RunRecord) -> dict[str, object]:
-    """Return the setting of a model with display names of its files, and the digests of model and data."""
+def model_parameters(record: RunRecord) -> dict[str, object]:
+    """Return the setting of a run with display names of model and data, and their digests."""
     names = {"model": record.identity.model_name, "dataset": record.identity.dataset_name}
     return {**asdict(record.setting), **names, **record.identity.tags()}
 
@@ -40,7 +40,7 @@ def write_model(folder: Path, record: RunRecord, logged: "LoggedModel") -> None:
         artifact_path=logged.artifact_location,
         signature=ModelSignature(_images(record), _batch_schema(np.float32, record.data.width)),
         saved_input_example_info={**example, "type": "ndarray"},
-        metadata={**described_by(record), "tflite_sha256": record.tflite.digest},
+        metadata={**model_parameters(record), "tflite_sha256": record.tflite.digest},
         model_size_bytes=record.tflite.bytes,
     )
     model.add_flavor(
@@ -92,8 +92,8 @@ def data_inputs(record: RunRecord) -> "list[DatasetInput]":
     ]
 
 
-def measured_on(record: RunRecord) -> dict[str, str]:
-    """Return the fields of MLflow's metrics that name their data set."""
+def metric_dataset(record: RunRecord) -> dict[str, str]:
+    """Return the fields of MLflow's metrics that name the data set they were measured on."""
     return {"dataset_name": record.identity.dataset_name, "dataset_digest": record.data.test_fingerprint[:DIGEST]}
 
 

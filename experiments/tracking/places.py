@@ -1,6 +1,6 @@
-"""Current places of recorded files: MLflow records absolute paths, but a project may be renamed, moved or copied.
+"""Current paths of recorded files: MLflow records absolute paths, but a project may be renamed, moved or copied.
 
-So the files of a SQLite store are searched beside its database first, and then under the recorded path.
+Therefore the files of a SQLite store are searched beside its database first, and then at the recorded path.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class Places:
         return tuple(dict.fromkeys(path for path in (self.current(uri), folder_of(uri)) if path))
 
     def _only_database_moved(self, recorded: Path, tail: Path | None) -> bool:
-        """Whether the recorded folder still belongs to this database, and not to one that this is a copy of."""
+        """Whether the recorded folder belongs to this database, and not to another one that this is a copy of."""
         assert self.database is not None
         assert tail is not None
         before = Path(*recorded.parts[: len(recorded.parts) - len(tail.parts)])

@@ -40,10 +40,10 @@ class Registered:
         return f"models:/{self.name}/{self.version}"
 
 
-def register(client: "MlflowClient", run: "Run", name: str, why: str) -> Registered:
+def register(client: "MlflowClient", run: "Run", name: str, reasons: str) -> Registered:
     """Register the model of a run under a name, which is created if missing.
 
-    A run has one version per name: if it exists, only its description is updated to `why`.
+    A run has one version per name: if it exists, only its description is updated to `reasons`.
 
     Raises:
         UserError: the name is invalid, the run has no model, or the store has no registry.
@@ -60,9 +60,9 @@ def register(client: "MlflowClient", run: "Run", name: str, why: str) -> Registe
         )
     try:
         model = client.get_logged_model(run.outputs.model_outputs[0].model_id)
-        known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-        version = known[0] if known else _new_version(client, name, model)
-        description = f"{why}\n\n{run.data.tags.get(DESCRIPTION, '')}"
+        existing = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+        version = existing[0] if existing else _new_version(client, name, model)
+        description = f"{reasons}\n\n{run.data.tags.get(DESCRIPTION, '')}"
         client.update_model_version(name, version.version, description=description)
         for key, value in _tags(run).items():
             client.set_model_version_tag(name, version.version, key, value)
@@ -71,7 +71,7 @@ def register(client: "MlflowClient", run: "Run", name: str, why: str) -> Registe
             f"--register {name}: rejected by MLflow ({first_line(error)}). It requires a run whose model was not "
             "deleted, and a store with a model registry, such as --uri sqlite:///mlflow.db."
         ) from error
-    return Registered(name, int(version.version), new=not known)
+    return Registered(name, int(version.version), new=not existing)
 
 
 def _new_version(client: "MlflowClient", name: str, model: "LoggedModel") -> "ModelVersion":
@@ -100,5 +100,5 @@ def _ignoring_existing() -> Iterator[None]:
 
 
 def _tags(run: "Run") -> dict[str, str]:
-    words = {name: run.data.tags[name] for name in COPIED_TAGS if name in run.data.tags}
-    return words | {name: f"{run.data.metrics[name]:.6g}" for name in EVIDENCE if name in run.data.metrics}
+    texts = {name: run.data.tags[name] for name in COPIED_TAGS if name in run.data.tags}
+    return texts | {name: f"{run.data.metrics[name]:.6g}" for name in EVIDENCE if name in run.data.metrics}

@@ -56,12 +56,12 @@ def relocate(database: Path) -> list[Moved]:
     """
     open_for_reading(database).close()  # reports a damaged or locked database
     with writing(database) as connection:
-        found = list(_moved(connection, Places(database)))
-        for each in found:
+        moved = list(_moved(connection, Places(database)))
+        for each in moved:
             connection.execute(
                 f"UPDATE {each.table} SET {each.column} = ? WHERE {each.column} = ?", (each.current, each.recorded)
             )
-    return found
+    return moved
 
 
 def set_location(database: Path, experiment_id: str, folder: Path) -> None:

@@ -19,8 +19,8 @@ Row = Mapping[str, Any]
 # Metrics of every finished run; without one of them there is nothing to compare.
 NEEDED = ("keras_accuracy", "tflite_accuracy", "tflite_bytes")
 MEASURED = {name: SCHEMA[name] for name in names("metric") if not SCHEMA[name].of}  # bounds of intervals may be missing
-LARGEST, WHOLE_BELOW = 1e300, 2**53
-NAMED = 10  # omitted runs to list by name
+LARGEST, INTEGER_LIMIT = 1e300, 2**53  # larger floats are not valid; floats up to 2**53 are exact integers
+LISTED = 10  # omitted runs to report one by one
 
 
 def from_mlflow(run: "Run") -> Recorded:
@@ -36,14 +36,14 @@ def to_row(run: Recorded) -> Row:
     """
     tags = run.tags
     setting = {name: _text(run, name) for name in ("strategy", "model", "dataset")}
-    whole = {name: _integer(run, name) for name in ("epochs", "finetune_epochs", "seed")}
+    integers = {name: _integer(run, name) for name in ("epochs", "finetune_epochs", "seed")}
     metrics = _metrics(run)
     if missing := [name for name in NEEDED if name not in metrics and run.status == "FINISHED"]:
         raise UserError(f"{_named(run)} is finished, but has no {' or '.join(missing)}.")
     return {
         **{name: value for name, value in run.params.items() if is_setting(name) and "_target_" not in name},
         **setting,
-        **whole,
+        **integers,
         **metrics,
         **{name: tags.get(name) for name in names("verdict")},
         **{name: tags.get(name) for name in names("tag")},
@@ -61,10 +61,10 @@ def to_rows(runs: Iterable[Recorded]) -> list[Row]:
             rows.append(to_row(run))
         except UserError as error:
             reasons.append(f"{error} It is omitted.")
-    for reason in reasons[:NAMED]:
+    for reason in reasons[:LISTED]:
         warn_once(reason)
-    if len(reasons) > NAMED:
-        warn_once(f"{len(reasons) - NAMED:,} more runs are omitted for similar reasons.")
+    if len(reasons) > LISTED:
+        warn_once(f"{len(reasons) - LISTED:,} more runs are omitted for similar reasons.")
     return rows
 
 
@@ -97,7 +97,7 @@ def _is_valid(name: str, value: float) -> bool:
         case "share":
             return 0 <= value <= 1
         case "count":
-            return value >= 0 and value == int(value) and value < WHOLE_BELOW
+            return value >= 0 and value == int(value) and value < INTEGER_LIMIT
         case _:
             return True
 

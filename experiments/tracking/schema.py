@@ -1,7 +1,7 @@
-"""The columns of a table of runs: what each is, in which unit, what people read above it, and when it is better.
+"""The schema of the columns: name, kind, unit, heading, which direction is better, and a description.
 
-Whoever needs to know which columns are shares, counts, times or texts asks here: what reads a store, tables, gates, the
-report, and the page docs/reference/columns.md. The names are those of MLflow's metrics and tags.
+Readers of stores, tables, gates, the report and the page docs/reference/columns.md all use this schema. The names are
+those of MLflow's metrics and tags.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,11 +11,11 @@ from typing import Literal
 from experiments.record.identity import DIGESTS
 from experiments.statistics.rounding import percent, signed_percent, three_digits, times, whole
 
-# share: 0 to 1. change: of a share. count: a whole number. ratio: of two measurements. speedup: a ratio of times of
-# inference. time: of an inference. number: anything else that can be computed with.
+# share: 0 to 1. change: a difference of shares. count: an integer. ratio: of two measurements. speedup: a ratio of
+# latencies. time: a latency. number: any other number.
 Kind = Literal["text", "count", "share", "change", "ratio", "speedup", "time", "number"]
-# setting, metric, verdict, tag, run: what a store holds of a run, and where. derived: made from several of these.
-# comparison: of a table whose runs are compared with those of one strategy. group: of one whose rows are several runs.
+# setting, metric, verdict, tag, run: recorded in the store. derived: computed from several of these. comparison: in
+# tables that compare runs with those of one strategy. group: in tables whose rows combine several runs.
 Source = Literal["setting", "metric", "verdict", "tag", "run", "derived", "comparison", "group"]
 Better = Literal["higher", "lower", ""]
 ENDS = {"_low": "Lower end of the 95 % interval of", "_high": "Upper end of the 95 % interval of"}
@@ -23,39 +23,39 @@ ENDS = {"_low": "Lower end of the 95 % interval of", "_high": "Upper end of the 
 
 @dataclass(frozen=True)
 class Column:
-    """A column. Only those with a heading stand in tables for people, each by its formatter."""
+    """A column. Printed tables show only columns with a heading."""
 
     name: str
     kind: Kind
     source: Source
     doc: str
     unit: str = ""
-    heading: str = ""  # with a place {} for the strategy that the runs are compared with
+    heading: str = ""  # {} stands for the strategy that the runs are compared with
     better: Better = ""
-    formatter: Callable[..., str] = str  # of the value and, where it has an interval, of its ends
-    interval: bool = False  # whether NAME_low and NAME_high are columns, too
-    p_value: bool = False  # whether NAME_p is
-    of: str = ""  # the column whose interval or p-value this belongs to
+    formatter: Callable[..., str] = str  # takes the value and, if it has an interval, both ends
+    interval: bool = False  # whether the columns NAME_low and NAME_high exist
+    p_value: bool = False  # whether the column NAME_p exists
+    of: str = ""  # for an end of an interval or a p-value, its column
 
     @property
     def numeric(self) -> bool:
-        """Whether it holds numbers."""
+        """Whether the values are numbers."""
         return self.kind != "text"
 
     @property
     def timing(self) -> bool:
-        """Whether it holds times of inference, or ratios of them: these mean nothing between machines."""
+        """Whether the values are latencies or ratios of them, which are not comparable between machines."""
         return self.kind in ("time", "speedup")
 
-    def with_its_own(self) -> Iterator["Column"]:
-        """The column, the ends of its interval, and its p-value."""
+    def expand(self) -> Iterator["Column"]:
+        """Yield the column, the ends of its interval, and its p-value."""
         yield self
         plain = replace(self, heading="", interval=False, p_value=False, of=self.name)
         if self.interval:
             for end, doc in ENDS.items():
                 yield replace(plain, name=f"{self.name}{end}", doc=f"{doc} {self.name}.")
         if self.p_value:
-            doc = f"McNemar's exact test of {self.name}: how likely so large a difference is by chance."
+            doc = f"P-value of McNemar's exact test that {self.name} is 0."
             yield replace(plain, name=f"{self.name}_p", kind="number", unit="", better="", doc=doc)
 
 
@@ -103,102 +103,107 @@ def _change(source: Source, name: str, doc: str, heading: str) -> Column:
 
 
 _DECLARED = (
-    _text("setting", "strategy", "What is done to the baseline, and how it is converted.", "strategy"),
+    _text("setting", "strategy", "What is done to the baseline, and how the result is converted.", "strategy"),
     _text("setting", "model", "The option of the model.", "model"),
     _text("setting", "dataset", "The option of the data set.", "dataset"),
     _count("setting", "epochs", "Epochs of the baseline.", heading="epochs"),
-    _count("setting", "finetune_epochs", "Further epochs by the strategy; 0 where it trains nothing."),
-    _count("setting", "seed", "Seed of the initial weights, the order of the examples and the split.", heading="seed"),
+    _count("setting", "finetune_epochs", "Further epochs of the strategy; 0 if it does not train."),
+    _count("setting", "seed", "Seed of initial weights, shuffling, dropout and calibration samples.", heading="seed"),
     _share("keras_accuracy", "Accuracy of the Keras model after the strategy.", "Keras accuracy (%)", "higher"),
     _share(
-        "tflite_accuracy", "Accuracy of the file.", "TFLite accuracy (%)", "higher", interval=True
+        "tflite_accuracy", "Accuracy of the TFLite file.", "TFLite accuracy (%)", "higher", interval=True
     ),
     _change(
         "metric", "accuracy_change",
         "Accuracy of the file minus that of the float TFLite model of the same baseline, on the same examples.",
         "Δ accuracy (pp)",
     ),
-    _share("agreement", "Test examples for which the file and its Keras model give the same class.", "agreement (%)",
-           "higher"),
+    _share("agreement", "Share of test examples for which the file and its Keras model predict the same class.",
+           "agreement (%)", "higher"),
     _count("metric", "tflite_bytes", "Size of the file.", "bytes", "bytes", "lower"),
     _count("metric", "tflite_gzip_bytes", "Size of the file after gzip.", "bytes", better="lower"),
-    _ratio("ratio", "metric", "size_ratio", "Size of the float file over that of this one.", "size ratio",
+    _ratio("ratio", "metric", "size_ratio", "Size of the float file divided by that of this file.", "size ratio",
            interval=False),
-    _latency("latency_p50_us", "Median time of one inference.", "latency p50 (µs)"),
-    _latency("latency_p90_us", "The 90th percentile of the time of one inference."),
-    _latency("latency_p99_us", "The 99th percentile of the time of one inference."),
-    _latency("latency_min_us", "Shortest inference."),
-    _latency("latency_first_us", "First inference of a fresh interpreter."),
-    _latency("latency_load_us", "Making an interpreter of the file."),
+    _latency("latency_p50_us", "Median latency of one inference.", "latency p50 (µs)"),
+    _latency("latency_p90_us", "90th percentile of the latency."),
+    _latency("latency_p99_us", "99th percentile of the latency."),
+    _latency("latency_min_us", "Latency of the fastest inference."),
+    _latency("latency_first_us", "Latency of the first inference of a new interpreter: median over replicates."),
+    _latency("latency_load_us", "Time to create an interpreter for the file: median over replicates."),
     _ratio("speedup", "metric", "speedup",
-           "Latency of the float file over that of this one, timed in turns in the same process.", "speedup"),
+           "Latency of the float file divided by that of this file, interleaved in the same process.", "speedup"),
     _text("verdict", "speed",
-          "What the speedup means: faster, slower, equivalent (within 2 %), unclear, same file; void is shown as "
-          "invalid.", "speed"),
-    _ratio("ratio", "metric", "sentinel", "Latency of the float file over that of a copy of itself: 1 but for noise.",
-           better=""),
-    _text("verdict", "latency_void", "Why the timing is invalid; empty where it counts."),
-    _count("metric", "latency_replicates", "Fresh interpreters that were timed."),
-    _number("latency_other_cores", "Cores that other processes kept busy meanwhile.", "cores"),
-    _number("latency_steal_cores", "Cores that the hypervisor gave to others meanwhile.", "cores"),
-    _number("load_before", "Load average when timing began."),
-    _number("load_after", "Load average when timing ended."),
+          "Verdict on the speedup: faster, slower, equivalent (within 2 %), unclear, same file, or void, which tables "
+          "show as invalid.", "speed"),
+    _ratio("ratio", "metric", "sentinel",
+           "Latency of the float file divided by that of its own copy; differs from 1 only by noise.", better=""),
+    _text("verdict", "latency_void", "Why the timing is invalid; empty if it is valid."),
+    _count("metric", "latency_replicates", "Replicates: how often the timing was repeated with new interpreters."),
+    _number("latency_other_cores", "Cores used by other processes during the timing, on average.", "cores"),
+    _number("latency_steal_cores", "Part of it that the hypervisor gave to other virtual machines.", "cores"),
+    _number("load_before", "Load average before the timing."),
+    _number("load_after", "Load average after the timing."),
     _number("memory_peak_kib", "Peak memory of a process that runs the file with LiteRT.", "KiB", "lower"),
-    _number("memory_model_kib", "Of that, what the file took.", "KiB", "lower"),
-    _count("metric", "arena_bytes", "Arena that LiteRT for microcontrollers needs.", "bytes", "micro arena (bytes)",
-           "lower"),
-    _text("verdict", "runs_on_micro", "Whether LiteRT for microcontrollers runs the file: yes, or why not."),
-    _text("verdict", "arithmetic", "How many computing ops compute in which types.", "compute dtype"),
-    _text("verdict", "verified", "Whether the file computes in the types that the strategy says: true or false."),
-    _text("verdict", "broken_promise", "Where the file differs from what the strategy says."),
-    _text("verdict", "partial", "Whether layers stay float that the strategy would quantize: true or false."),
-    _text("verdict", "left_float", "Which layers stay float, and why."),
-    _text("verdict", "xnnpack_refusal", "Why XNNPACK cannot run the file; LiteRT's own kernels did."),
-    _text("verdict", "warnings", "Why the baseline cannot be right."),
-    _share("coverage_ops", "Computing ops that compute in integers.", better="higher"),
-    _share("coverage_weights", "Weights stored in integers.", better="higher"),
-    _share("coverage_macs", "Multiply-accumulates computed in integers.", better="higher"),
-    _share("xnnpack_ops", "Computing ops that XNNPACK takes.", better="higher"),
-    _number("logit_rmse", "Root mean square difference of the logits of the file and its Keras model.", "logit",
+    _number("memory_model_kib", "Increase of memory by loading and running the file.", "KiB", "lower"),
+    _count("metric", "arena_bytes", "Arena in TensorFlow Lite Micro, without the file itself.", "bytes",
+           "micro arena (bytes)", "lower"),
+    _text("verdict", "runs_on_micro",
+          "Whether TensorFlow Lite Micro runs the file: yes, the reason why not, or not measured."),
+    _text("verdict", "arithmetic", "Number of computing ops by the types that they compute in.", "compute dtype"),
+    _text("verdict", "verified", "Whether the file computes in the types that the strategy requires: true or false."),
+    _text("verdict", "broken_promise", "Differences between the file and the strategy's expectation."),
+    _text("verdict", "partial",
+          "Whether some layers stay float although the strategy quantizes the whole model: true or false."),
+    _text("verdict", "left_float", "Layers that stay float, with the reasons."),
+    _text("verdict", "xnnpack_refusal",
+          "Why XNNPACK cannot run the file, which is then measured on LiteRT's own kernels."),
+    _text("verdict", "warnings", "Why the baseline is implausible."),
+    _share("coverage_ops", "Share of computing ops that compute in integers.", better="higher"),
+    _share("coverage_weights", "Share of weights stored as integers.", better="higher"),
+    _share("coverage_macs", "Share of multiply-accumulates computed in integers.", better="higher"),
+    _share("xnnpack_ops", "Share of computing ops that XNNPACK runs.", better="higher"),
+    _number("logit_rmse", "Root mean square difference between the logits of the file and of its Keras model.", "logit",
             "lower"),
-    _number("sqnr_min_db", "Least signal-to-quantization-noise ratio of any op.", "dB", "higher"),
-    _seconds("train_seconds", "Training of baseline and strategy, whenever it was done."),
-    _seconds("train_seconds_reused", "Of that, epochs taken from the cache."),
+    _number("sqnr_min_db", "Lowest signal-to-quantization-noise ratio of an op.", "dB", "higher"),
+    _seconds("train_seconds", "Duration of training, baseline and strategy, including epochs from the cache."),
+    _seconds("train_seconds_reused", "Part of it for epochs from the cache."),
     _count("metric", "epochs_trained", "Epochs trained by this run."),
-    _count("metric", "epochs_reused", "Epochs taken from the cache."),
-    _seconds("conversion_seconds", "Conversion to TFLite."),
-    _seconds("evaluation_seconds", "Accuracy and fidelity."),
-    _seconds("latency_seconds", "Timing."),
-    _seconds("profile_seconds", "Timing of single ops."),
-    _seconds("memory_seconds", "Measuring memory."),
-    _text("tag", "machine", "Digest of all that decides latencies: CPU, cores, system, LiteRT.", "machine"),
-    _text("tag", "cpu", "The CPU."),
+    _count("metric", "epochs_reused", "Epochs from the cache."),
+    _seconds("conversion_seconds", "Duration of the conversion to TFLite."),
+    _seconds("evaluation_seconds", "Duration of measuring accuracy and fidelity."),
+    _seconds("latency_seconds", "Duration of measuring latency."),
+    _seconds("profile_seconds", "Duration of measuring the latency of each op."),
+    _seconds("memory_seconds", "Duration of measuring memory."),
+    _text("tag", "machine", "Digest of everything that affects latency: CPU, cores, operating system, LiteRT.",
+          "machine"),
+    _text("tag", "cpu", "CPU of the machine."),
     _text("tag", "git_commit", "Commit of the code."),
-    _text("derived", "model_name", "What the model is called: its option, or its file."),
-    _text("derived", "dataset_name", "What the data set is called: its option, or its file."),
+    _text("derived", "model_name", "Display name of the model: its option or its file."),
+    _text("derived", "dataset_name", "Display name of the data set: its option or its file."),
     *(_text("tag", name, f"Digest of the {what}.")
       for name, what in zip(DIGESTS, ("model", "training data", "test data"), strict=True)),
     _text("tag", "tflite_sha256", "SHA-256 of the file."),
-    _text("derived", "settings", "Digest of all settings but the seed and places."),
-    _text("run", "run_id", "MLflow's id of the run."),
+    _text("derived", "settings", "Digest of all settings except the seed and paths."),
+    _text("run", "run_id", "MLflow's run id."),
     _text("run", "status", "FINISHED, FAILED, RUNNING or KILLED.", "status"),
     _text("tag", "error", "Why the run failed."),
-    _text("comparison", "against", "The strategy whose run this one is compared with."),
-    _text("comparison", "against_run_id", "The run that this one is compared with."),
-    _change("comparison", "accuracy_difference", "Accuracy of the file minus that of the other run's, on the same "
-            "examples.", "Δ accuracy vs {} (pp)"),
-    _ratio("ratio", "comparison", "size_against", "Size of the other run's file over that of this one.",
+    _text("comparison", "against", "Strategy of the run that this run is compared with."),
+    _text("comparison", "against_run_id", "Id of the run that this run is compared with."),
+    _change("comparison", "accuracy_difference", "Accuracy of the file minus that of the other run's file, on the "
+            "same examples.", "Δ accuracy vs {} (pp)"),
+    _ratio("ratio", "comparison", "size_against", "Size of the other run's file divided by that of this file.",
            "size ratio vs {}", interval=False),
-    _ratio("speedup", "comparison", "speedup_against", "Speedup of this run over that of the other.", "speedup vs {}"),
-    _count("group", "runs", "Runs that the row stands for.", heading="runs"),
-    _count("group", "seeds", "Different seeds among them.", heading="seeds"),
-    _count("group", "images", "Test examples of each."),
+    _ratio("speedup", "comparison", "speedup_against", "Speedup of this run divided by that of the other run.",
+           "speedup vs {}"),
+    _count("group", "runs", "Number of runs in the row.", heading="runs"),
+    _count("group", "seeds", "Number of different seeds.", heading="seeds"),
+    _count("group", "images", "Test examples of each run."),
 )  # fmt: skip
-SCHEMA = {column.name: column for declared in _DECLARED for column in declared.with_its_own()}
+SCHEMA = {column.name: column for declared in _DECLARED for column in declared.expand()}
 
 
 def names(*sources: Source, kinds: tuple[Kind, ...] = (), interval: bool | None = None) -> tuple[str, ...]:
-    """The columns of these sources and kinds, in their order; `interval` leaves those with, or without, one."""
+    """Return the columns of these sources and kinds, in order; `interval` selects those with or without one."""
     return tuple(
         column.name
         for column in SCHEMA.values()
@@ -209,5 +214,5 @@ def names(*sources: Source, kinds: tuple[Kind, ...] = (), interval: bool | None 
 
 
 def heading(name: str, other: str = "") -> str:
-    """What stands above a column in a table for people; `other` is the strategy that runs are compared with."""
+    """Return the heading of a column in printed tables; `other` is the strategy that runs are compared with."""
     return SCHEMA[name].heading.format(other)

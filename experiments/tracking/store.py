@@ -28,7 +28,7 @@ from experiments.system.temporary import temporary_folder
 from experiments.tracking.address import Tracking
 from experiments.tracking.failures import explaining_failures, explains_failures
 from experiments.tracking.intact import missing_in, missing_of
-from experiments.tracking.model import NAME, data_inputs, described_by, measured_on, write_model
+from experiments.tracking.model import NAME, data_inputs, metric_dataset, model_parameters, write_model
 from experiments.tracking.places import Places
 from experiments.tracking.registry import DESCRIPTION, Registered, register
 from experiments.tracking.relocation import is_model_moved
@@ -49,7 +49,7 @@ DETAILS = "traceback.txt"  # artifact of a failed run
 NOTE_LENGTH = 7500  # characters; MLflow truncates tags at 8000 without a warning
 METRICS_A_BATCH = 1000  # MLflow's limit
 RUNS_A_PAGE = 1000
-COUNTED = 100  # the API has no count, and returns whole runs, so counting stops here
+MOST_COUNTED = 100  # counting stops here, since the API has no count and returns whole runs
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,11 @@ class Store:
         job: int,
     ) -> str:
         """Open a run before its work starts, so that a failure can be recorded; returns its id."""
-        belongs = {"mlflow.parentRunId": sweep, _sweep_tag(sweep): f"{job:05d}"} if sweep else {}
+        parent = {"mlflow.parentRunId": sweep, _sweep_tag(sweep): f"{job:05d}"} if sweep else {}
         own = {field.name: str(getattr(setting, field.name)) for field in fields(setting)}
         files = (parameters.get("model.path"), parameters.get("dataset.path"))
         identity = Identity(name_of(setting.model, files[0]), name_of(setting.dataset, files[1]))
-        run_id = self._open(run_name(setting, identity), {**tags, **own, **belongs, "kind": "run"})
+        run_id = self._open(run_name(setting, identity), {**tags, **own, **parent, "kind": "run"})
         from mlflow.entities import Param
 
         params = [Param(key, redacted(str(value))) for key, value in parameters.items()]
@@ -90,12 +90,12 @@ class Store:
     def reuse(self, key: str, sweep: str | None, job: int) -> Row | None:
         """Add the finished run of the same key to the sweep and return it; None if there is none."""
         found = self._intact(self.find(f"tags.run_key = '{key}' and attributes.status = 'FINISHED'"))
-        if found and sweep and _sweep_tag(sweep) in found.data.tags:  # two jobs of the sweep are equal
+        if found and sweep and _sweep_tag(sweep) in found.data.tags:  # two jobs of the sweep are identical
             self.client.set_tag(found.info.run_id, f"{_sweep_tag(sweep)}_{job:05d}", REUSED)
         elif found and sweep:
             run_id = found.info.run_id
             self.client.set_tag(run_id, _sweep_tag(sweep), f"{job:05d} {REUSED}")
-            self.client.set_tag(run_id, "mlflow.parentRunId", sweep)  # in MLflow's pages it moves to the newest sweep
+            self.client.set_tag(run_id, "mlflow.parentRunId", sweep)  # MLflow's pages show it in the newest sweep
         return to_row(from_mlflow(found)) if found else None
 
     def _intact(self, runs: "Iterable[Run]") -> "Run | None":
@@ -108,7 +108,7 @@ class Store:
                 problem = str(error)
             if not problem:
                 return run
-            say(f"  repeated: run {run.info.run_id} is finished, but {problem}")
+            say(f"  run {run.info.run_id} is finished, but {problem}; it is repeated")
         return None
 
     def _missing(self, run: "Run") -> str:
@@ -139,8 +139,8 @@ class Store:
         """Log the metrics and tags of a run, its data sets and its model."""
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, RunTag
 
-        now, whose = int(time.time() * 1000), {"model_id": model, **measured_on(record)}
-        metrics = [Metric(name, value, now, 0, **whose) for name, value in record.metrics().items()]
+        now, owner = int(time.time() * 1000), {"model_id": model, **metric_dataset(record)}
+        metrics = [Metric(name, value, now, 0, **owner) for name, value in record.metrics().items()]
         for name, values in record.curves().items():
             metrics += [Metric(name, value, now, epoch) for epoch, value in enumerate(values, start=1)]
         tags = {
@@ -182,7 +182,7 @@ class Store:
                 name=NAME,
                 source_run_id=run_id,
                 tags={DESCRIPTION: text},
-                params={name: str(value) for name, value in described_by(record).items()},
+                params={name: str(value) for name, value in model_parameters(record).items()},
                 model_type="tflite",
             )
         with temporary_folder("model") as folder:
@@ -284,8 +284,8 @@ class Store:
 
     def _recorded_address(self, run_id: str) -> str:
         tables = self._tables()
-        known = _addresses(tables) if tables else {}
-        return known[run_id] if run_id in known else str(self.client.get_run(run_id).info.artifact_uri)
+        addresses = _addresses(tables) if tables else {}
+        return addresses[run_id] if run_id in addresses else str(self.client.get_run(run_id).info.artifact_uri)
 
     @property
     def _places(self) -> Places:
@@ -303,8 +303,8 @@ class Store:
     def commands(self, run_ids: Iterable[str]) -> list[str]:
         """Return the commands of these runs, or of their sweeps."""
         parents = {run_id: self.client.get_run(run_id).data.tags.get("mlflow.parentRunId") for run_id in run_ids}
-        makers = dict.fromkeys(parent or run_id for run_id, parent in parents.items())
-        tags = (self.client.get_run(maker).data.tags for maker in makers)
+        started = dict.fromkeys(parent or run_id for run_id, parent in parents.items())
+        tags = (self.client.get_run(run_id).data.tags for run_id in started)
         return [found["command"] for found in tags if "command" in found]
 
     @explains_failures
@@ -314,7 +314,7 @@ class Store:
         return next((run.run_id for run in sweeps if run.status == "FINISHED"), None)
 
     def browse(self, run_id: str) -> str:
-        """Return how to open a run in MLflow's pages."""
+        """Return the address of a run in MLflow's pages, with the command that starts them for a database."""
         page = f"#/experiments/{self.experiment_id}/runs/{run_id}"
         if self.address.uri.startswith("http"):
             return f"{self.address.shown.rstrip('/')}/{page}"
@@ -359,18 +359,18 @@ class Store:
 
     @explains_failures
     def others(self) -> str:
-        """Return the number of runs of other programs in the experiment, which are omitted; empty if there are none."""
+        """Return the number of runs by other programs in the experiment, as text; empty if there are none."""
         if tables := self._tables():
             return f"{count:,}" if (count := tables.others()) else ""
         from mlflow.exceptions import MlflowException
 
         try:
-            count = len(self._page("tags.kind IS NULL", COUNTED))
+            count = len(self._page("tags.kind IS NULL", MOST_COUNTED))
         except MlflowException as error:
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
             return ""  # servers before MLflow 3.11 cannot search for a missing tag
-        return f"{count:,}{' or more' if count == COUNTED else ''}" if count else ""
+        return f"{count:,}{' or more' if count == MOST_COUNTED else ''}" if count else ""
 
     def _tagged(self, tag: str, value: str = "") -> list[Recorded]:
         """Return the runs with this value of a tag, or with any value, newest first; from the tables if supported."""
@@ -398,8 +398,8 @@ class Store:
         return Path(self.client.download_artifacts(run_id, artifact, str(folder)))
 
     @explains_failures
-    def register(self, run_id: str, name: str, why: str) -> Registered:
-        """Register a run's model under a name; `why`, in Markdown, becomes the description.
+    def register(self, run_id: str, name: str, reasons: str) -> Registered:
+        """Register a run's model under a name; `reasons`, in Markdown, becomes the description.
 
         Raises:
             UserError: the name is invalid, the run has no model, its recorded address is outdated, or the store has no
@@ -413,18 +413,18 @@ class Store:
                     f"--register {name}: the recorded address of run {run_id}'s model, {location}, is outdated. Update "
                     f"it first: {program('store')} relocate --uri {self.address.shown}"
                 )
-        return register(self.client, run, name, why)
+        return register(self.client, run, name, reasons)
 
     @explains_failures
     def add_session(self, run_id: str, name: str, folder: Path, p50_us: float) -> None:
-        """Store a latency session with a run; the run's own measurements do not change."""
+        """Store a latency session with a run; the run's own measurements are kept."""
         self._keep(run_id, folder, f"latency_sessions/{name}")
         self.client.set_tag(run_id, "latency_session", name)
         self.client.log_metric(run_id, "session_latency_p50_us", p50_us)
 
     @explains_failures
     def jobs(self, sweep: str) -> set[int]:
-        """Return the numbers of a sweep's jobs, from 0, that have a run, which equal jobs share."""
+        """Return the numbers, from 0, of a sweep's jobs that have a run; identical jobs share one."""
         own = _sweep_tag(sweep)
         tags = [run.tags for run in self._tagged(own)]
         shared = [name.removeprefix(f"{own}_") for names in tags for name in names if name.startswith(f"{own}_")]
@@ -433,12 +433,12 @@ class Store:
 
     @explains_failures
     def close_unfinished(self, sweep: str) -> None:
-        """Close the runs of a finished sweep that are still marked RUNNING: their end could not be recorded."""
+        """Close the runs of a finished sweep that are still marked RUNNING because their end could not be recorded."""
         for run in self.find(f"attributes.status = 'RUNNING' and tags.{_sweep_tag(sweep)} != ''"):
             self.close(run.info.run_id, "KILLED")
 
     def reserve_room(self) -> None:
-        """Reserve disk space beside a database, so that open runs can be closed when the disk is full.
+        """Reserve disk space beside a database, so that open runs can be closed even if the disk is full.
 
         Space that killed processes reserved is freed.
         """
@@ -459,13 +459,13 @@ class Store:
     @explains_failures
     def close_own(self, status: Status = "KILLED") -> None:
         """Close the open runs of this process, even if the store never returned their ids."""
-        mine = f"tags.process = '{this_process()}' and tags.host = '{socket.gethostname()}'"
-        for run in self.find(f"attributes.status = 'RUNNING' and {mine}"):
+        own = f"tags.process = '{this_process()}' and tags.host = '{socket.gethostname()}'"
+        for run in self.find(f"attributes.status = 'RUNNING' and {own}"):
             self.close(run.info.run_id, status)
 
     @explains_failures
     def close_orphans(self) -> None:
-        """Mark runs as killed that are RUNNING although their process here, or their sweep elsewhere, has ended."""
+        """Mark runs as KILLED if they are RUNNING but their process here, or their sweep elsewhere, has ended."""
         elsewhere = []
         for run in self.find("attributes.status = 'RUNNING' and tags.kind != ''"):  # not those of other programs
             tags = run.data.tags
@@ -517,7 +517,7 @@ class Store:
         )
 
 
-_UNREACHABLE: dict[str, str] = {}  # the reason by storage that was not reachable
+_UNREACHABLE: dict[str, str] = {}  # messages by storage
 
 
 def _read(path: Path, run_id: str) -> bytes:

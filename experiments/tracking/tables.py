@@ -26,7 +26,7 @@ SCHEMAS = (
     "1971f2d9a75b", "17e22815139b", "b7e2c1a4d9f3", "75868b020152", "dc11669786a5",
 )  # fmt: skip
 
-# Runs with a value of a tag. An empty value selects all values that are not empty.
+# Runs with this value of a tag; an empty value selects runs with any value.
 _SELECTED = """
     FROM tags AS chosen JOIN runs ON runs.run_uuid = chosen.run_uuid {joined}
     WHERE chosen.key = :tag AND (chosen.value = :value OR (:value = '' AND chosen.value != ''))
