@@ -57,7 +57,7 @@ def test_the_finding_of_the_readme_has_the_figures_of_the_published_answer() -> 
 
 
 def test_the_difference_that_the_tutorial_quotes_is_the_published_one() -> None:
-    (figure,) = re.findall(r"`qat` less `finetune` is (\S+ \[[^]]+\]) points", TEXTS["docs/tutorial.md"])
+    (figure,) = re.findall(r"`qat` minus `finetune` is (\S+ \[[^]]+\]) points", TEXTS["docs/tutorial.md"])
     one_epoch = next(line for line in published("epochs").splitlines() if line.startswith("| 1, then 1 "))
     assert f"| {figure} |" in one_epoch
 
