@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from experiments.comparison import terminal
 from experiments.comparison.columns import COLUMNS, NUMBERS, WHOLE, frame, label
 from experiments.comparison.compared import Comparison, compared
-from experiments.comparison.display import MACHINES, SAME, Differences, display_table, note
+from experiments.comparison.display import MACHINES, SAME, display_table, note
 from experiments.comparison.files import FORMS, form_of
 from experiments.comparison.loading import newest
 from experiments.comparison.names import names
@@ -343,10 +343,28 @@ def test_a_latency_keeps_three_digits(value: float, shown: str) -> None:
 def test_a_narrow_terminal_does_without_some_columns_and_with_no_more_than_it_must(width: int) -> None:
     table = frame([*ROWS, row("qat", arithmetic="4 int8, 1 float32"), FAILED])
     shown = display_table(table)
-    kept = narrowed(shown, width, Differences.of(table))
+    kept = narrowed(shown, width)
     gone = [each for each in map(heading, OPTIONAL) if each in shown.columns and each not in kept.columns]
     assert drawn_width(kept) <= width
     assert not gone or drawn_width(shown.drop(columns=gone[:-1])) > width
+
+
+def test_the_narrowest_table_still_says_what_a_file_gains() -> None:
+    rows = [row("finetune_ptq_int8", partial="true", runs_on_micro="yes", arena_bytes=78_304.0), *ROWS]
+    kept = narrowed(display_table(frame(rows)), 80)
+    assert drawn_width(kept) <= 80
+    assert {"strategy", "Δ accuracy (pp)", "size ratio", "speedup"} <= set(kept.columns)
+    against = frame(rows).assign(against="finetune", accuracy_difference=0.0, size_against=1.0, speedup_against=1.0)
+    ends = {f"{name}_{end}": 1.0 for name in ("accuracy_difference", "speedup_against") for end in ("low", "high")}
+    kept = narrowed(display_table(against.assign(**ends)), 80)
+    assert {"size ratio vs finetune", "speedup vs finetune"} <= set(kept.columns)
+
+
+def test_a_note_says_nothing_of_columns_that_are_not_shown() -> None:
+    table = frame([row("none", speed="same file"), *ROWS])
+    shown = note(table, list(narrowed(display_table(table), 80).columns))
+    assert "speed: " not in shown
+    assert SAME not in shown
 
 
 def drawn_width(shown: pd.DataFrame) -> int:

@@ -16,11 +16,12 @@ from experiments.record.run_record import is_setting
 from experiments.system.progress import CONSOLE, print_whole, say
 from experiments.tracking.schema import SCHEMA, heading
 
-# What a narrow terminal does without, the first first; every column is in the CSV.
+# What a narrow terminal does without, the first first; every column is in the CSV. What a file gains, its size ratio and
+# its speedup, always stays: the bytes are in the one, and the accuracy, if it has to go, in the difference beside it.
 OPTIONAL = (
-    "arena_bytes", "agreement", "keras_accuracy", "latency_p50_us", "size_ratio", "arithmetic", "speed", "speedup",
+    "arena_bytes", "agreement", "keras_accuracy", "latency_p50_us", "arithmetic", "speed", "tflite_bytes",
+    "tflite_accuracy",
 )  # fmt: skip
-AGAINST = {"size_ratio": "size_against", "speedup": "speedup_against"}  # in whose place these stand
 MOST_ROWS = 1000  # on a terminal
 EDGE = 1  # characters of a picture's width that belong to no column
 MARKED = ("keras_accuracy", "tflite_accuracy", "agreement", "tflite_bytes", "latency_p50_us", "arena_bytes")
@@ -31,7 +32,7 @@ TEXTS = ("remark", "run", "against", *(each.heading for each in SCHEMA.values() 
 def show(table: pd.DataFrame) -> None:
     """Print a table and what its columns mean: the best of each column and task marked, what may be chance dimmed."""
     every = display_table(table)
-    shown = narrowed(every, CONSOLE.width, Differences.of(table))
+    shown = narrowed(every, CONSOLE.width)
     looks = {name: each[:MOST_ROWS] for name, each in styled(table).items()}
     print_whole(picture(shown.head(MOST_ROWS), looks), CONSOLE)
     if len(shown) > MOST_ROWS:
@@ -42,14 +43,13 @@ def show(table: pd.DataFrame) -> None:
     CONSOLE.print(note(table, list(shown.columns)), style="dim", markup=False, highlight=False)
 
 
-def narrowed(shown: pd.DataFrame, width: int, differences: Differences) -> pd.DataFrame:
+def narrowed(shown: pd.DataFrame, width: int) -> pd.DataFrame:
     """The table without as many of the OPTIONAL columns as have to go for its picture to fit; never without others."""
     widths = {name: _width(name, shown[name]) for name in shown.columns}
     for dropped in OPTIONAL:
         if sum(widths.values()) + EDGE <= width:
             break
-        name = AGAINST.get(dropped, dropped) if differences.other else dropped
-        widths.pop(differences.heading(name), None)
+        widths.pop(heading(dropped), None)
     return shown[list(widths)]
 
 
@@ -123,7 +123,7 @@ def _heading(name: str) -> str:
 
 
 def _on_lines(name: str, cell: object) -> str:
-    return str(cell).replace(" [", "\n[").replace(", ", ",\n" if name == heading("arithmetic") else ", ")
+    return str(cell).replace(" [", "\n[").replace(", ", ",\n" if name in (heading("arithmetic"), "remark") else ", ")
 
 
 def plain(table: pd.DataFrame) -> Table:
