@@ -129,10 +129,7 @@ def test_the_best_of_each_column_is_marked() -> None:
     table = frame([*ROWS, row("ptq_float16", keras_accuracy=0.99, arena_bytes=5.0, agreement=0.9)])
     marked = {name: [style == "bold green" for style in styles].index(True) for name, styles in styled(table).items()
               if "bold green" in styles}  # fmt: skip
-    assert marked == {
-        "Keras accuracy (%)": 2, "TFLite accuracy (%)": 1, "agreement (%)": 0, "bytes": 1, "size ratio": 1,
-        "latency p50 (µs)": 1, "speedup": 1, "micro arena (bytes)": 2,
-    }  # fmt: skip
+    assert marked == {"TFLite accuracy (%)": 0, "bytes": 1, "size ratio": 1, "speedup": 1, "micro arena (bytes)": 2}
 
 
 def test_only_files_of_one_model_and_data_set_compete_for_the_mark() -> None:
@@ -421,8 +418,18 @@ def test_a_file_that_is_the_float_file_is_said_to_be_it_and_is_never_faster() ->
 
 
 def test_of_rows_with_the_same_file_all_are_the_best_or_none() -> None:
-    table = frame([row("a", tflite_sha256="f", latency_p50_us=5.0), row("b", tflite_sha256="f"), row("c")])
-    assert styled(table)["latency p50 (µs)"] == ["bold green", "bold green", ""]
+    fast = {"speedup": 3.0, "speedup_low": 2.9, "speedup_high": 3.1, "speed": "faster"}
+    rows = [row("a", tflite_sha256="f", **fast), row("b", tflite_sha256="f", speed="faster"), row("c")]
+    rows[1] |= {"speedup": 2.0, "speedup_low": 1.9, "speedup_high": 2.1}  # another session timed the same file
+    assert styled(frame(rows))["speedup"] == ["bold green", "bold green", "dim"]
+
+
+def test_what_no_test_tells_from_the_best_is_marked_with_it() -> None:
+    best = {"tflite_accuracy": 0.98, "tflite_accuracy_low": 0.975, "tflite_accuracy_high": 0.985}
+    tied = {"tflite_accuracy": 0.978, "tflite_accuracy_low": 0.973, "tflite_accuracy_high": 0.983}
+    worse = {"tflite_accuracy": 0.9, "tflite_accuracy_low": 0.89, "tflite_accuracy_high": 0.91}
+    table = frame([row("a", **best), row("b", **tied), row("c", **worse)])
+    assert styled(table)["TFLite accuracy (%)"] == ["bold green", "bold green", ""]
 
 
 def test_several_runs_are_all_their_pairs_with_corrected_p() -> None:

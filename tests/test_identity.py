@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from experiments.comparison.baseline import against
+from experiments.comparison.choices import tasks
 from experiments.comparison.columns import cell_of, frame, public
-from experiments.comparison.compared import compared
+from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.display import display_table
 from experiments.comparison.files import FORMS
 from experiments.comparison.gates import decide
@@ -21,7 +22,6 @@ from experiments.comparison.regressions import allowance, earlier, regressions, 
 from experiments.comparison.terminal import styled
 from experiments.record.identity import DIGESTS, Identity, name_of
 from experiments.record.run_record import Predictions, Setting
-from experiments.report.choices import tasks
 from experiments.system.errors import UserError
 from experiments.tracking import run_name
 from tests.rows import FAILED, answers, row
@@ -87,7 +87,7 @@ def test_the_settings_of_two_contents_under_one_path_differ_and_those_of_one_und
 
 def test_two_data_sets_of_one_name_are_two_tasks_with_an_answer_each() -> None:
     table = frame([of("none"), of("qat"), of("none", test=B, training=B), of("qat", test=B, training=B)])
-    found = tasks(table, table, said())
+    found = tasks(Comparison(table, table, said()))
     assert [(task.title, len(task.rows)) for task in found] == [
         ("my on data (3f2a91)", 2), ("my on data (9be044)", 2),
     ]  # fmt: skip
@@ -95,7 +95,7 @@ def test_two_data_sets_of_one_name_are_two_tasks_with_an_answer_each() -> None:
 
 def test_models_of_two_trainings_on_the_same_test_examples_compete() -> None:
     table = frame([of("none"), of("none", training=B)])
-    (task,) = tasks(table, table, said())
+    (task,) = tasks(Comparison(table, table, said()))
     assert [task.named(each) for _, each in task.rows.iterrows()] == ["none, data (3f2a91)", "none, data (9be044)"]
 
 
