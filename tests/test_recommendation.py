@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.recommendation import answers as simulated_answers
+from benchmarks.recommendation import outcome
 from experiments.comparison.choices import answer_lines, choices, headline, recommended, tasks
 from experiments.comparison.columns import frame
 from experiments.comparison.compared import Comparison
@@ -243,3 +246,14 @@ def test_over_seeds_the_tests_over_seeds_decide() -> None:
     table = grouped(runs, cell_of(runs), read).table
     (task,) = tasks(Comparison(runs, table, read, over_seeds=True))
     assert (headline(task).name, headline(task).tied) == ("none", ("qat",))
+
+
+@pytest.mark.parametrize(("points", "at_least", "at_most"), [(0.0, 0, 8), (3.0, 57, 60)])
+def test_equal_settings_have_no_winner_and_a_plainly_better_one_is_named(
+    points: float, at_least: int, at_most: int
+) -> None:
+    """60 simulated sweeps of five settings and 2,000 test images; python -m benchmarks recommendation does many more."""
+    rng = np.random.default_rng(0)
+    said = [outcome(simulated_answers(rng, equal=4, points=points, images=2000)) for _ in range(60)]
+    assert at_least <= said.count("named") <= at_most
+    assert said.count("wrong") <= (8 if points == 0 else 0)
