@@ -252,7 +252,7 @@ def test_over_seeds_the_tests_over_seeds_decide() -> None:
 def test_equal_settings_have_no_winner_and_a_plainly_better_one_is_named(
     points: float, at_least: int, at_most: int
 ) -> None:
-    """60 simulated sweeps of five settings and 2,000 test images; python -m benchmarks recommendation does many more."""
+    """60 simulated sweeps of five settings and 2,000 test images; benchmarks.recommendation does many more."""
     rng = np.random.default_rng(0)
     said = [outcome(simulated_answers(rng, equal=4, points=points, images=2000)) for _ in range(60)]
     assert at_least <= said.count("named") <= at_most
