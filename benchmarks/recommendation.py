@@ -95,9 +95,9 @@ def published_table(table: pd.DataFrame) -> str:
         )
     trials = int(table["trials"].iloc[0])
     return (
-        f"{markdown(pd.DataFrame(rows))}\nIn % of {trials} simulated sweeps each: the better setting is named alone / it "
-        "is tied with others / another is named alone, or it is not among the tied. given up: on average, by shipping "
-        "the simplest of those that are tied.\n"
+        f"{markdown(pd.DataFrame(rows))}\nIn % of {trials} simulated sweeps each: the better setting is named alone / "
+        "it is tied with others / another is named alone, or it is not among the tied. given up: on average, by "
+        "shipping the simplest of those that are tied.\n"
     )
 
 
