@@ -528,3 +528,12 @@ def test_thousands_of_rows_are_cut_on_a_terminal_and_the_rest_is_counted(
 ) -> None:
     show(frame([row("none", seed=number, run_id=f"run {number}") for number in range(MOST_ROWS + 200)]))
     assert "200 further rows are not shown. --csv FILE writes all; --where chooses." in capsys.readouterr().out
+
+
+def test_runs_of_two_engines_are_told_apart_in_the_table() -> None:
+    table = frame([row("none"), row("qat", engine="TFMOT"), row("qat", model="keras3", engine="own")])
+    assert list(display_table(table)["engine"]) == ["", "TFMOT", "own"]
+
+
+def test_one_engine_needs_no_column() -> None:
+    assert "engine" not in display_table(frame([row("none"), row("qat", engine="TFMOT")]))

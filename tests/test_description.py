@@ -19,6 +19,7 @@ def said(verdict: str = "faster", change: tuple[float, float, float] = (0.0, -0.
     )
     tags = {"arithmetic": "4 int8", "left_float": "", "broken_promise": "", **words}
     record: Any = SimpleNamespace(
+        engine=words.pop("engine", ""),
         answers=SimpleNamespace(
             tflite_accuracy=Estimate(0.957, 0.952, 0.961), change=Estimate(*change), agreement=0.9981
         ),
@@ -72,3 +73,11 @@ def test_a_broken_promise_and_layers_left_in_float_are_told() -> None:
     text = said(broken_promise="conv computes in float32", left_float="conv stays float (no recipe)")
     assert "**Does not match the strategy's expectation**: conv computes in float32." in text
     assert "conv stays float (no recipe)." in text
+
+
+def test_the_engine_of_a_training_is_named() -> None:
+    assert "Engine of the training: this package's own (Keras 3)." in said(engine="own")
+
+
+def test_no_engine_is_named_where_none_was_used() -> None:
+    assert "Engine" not in said()

@@ -77,6 +77,8 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
         shown[heading("arena_bytes")] = [_arena(*facts) for facts in arenas]
     if table["speed"].notna().any():  # tables of older runs have no such words
         shown[heading("speed")] = [shown_speed(speed) for speed in table["speed"]]
+    if table["engine"].replace("", None).nunique() > 1:
+        shown[heading("engine")] = table["engine"].astype("string").fillna("")
     if several_machines(table):
         shown[heading("machine")] = table["machine"].astype("string").fillna("")
     shown[heading("arithmetic")] = table["arithmetic"].astype("string").fillna("")

@@ -14,6 +14,8 @@ SPEEDS = {
     "unclear": "not shown to be faster or slower than",
 }
 
+ENGINES = {"TFMOT": "TensorFlow Model Optimization (Keras 2)", "own": "this package's own (Keras 3)"}
+
 
 def describe(record: RunRecord, address: str) -> str:
     """Return Markdown with accuracy, size and speed with their intervals, compute dtype, and how to load the file."""
@@ -72,6 +74,8 @@ def _speed(record: RunRecord) -> str:
 def _file(record: RunRecord) -> str:
     verdict = record.verdict()
     sentences = [f"It computes in {markdown_text(verdict['arithmetic'])}."]
+    if record.engine:
+        sentences.append(f"Engine of the training: {ENGINES[record.engine]}.")
     if record.broken:
         sentences.append(f"**Does not match the strategy's expectation**: {markdown_text(verdict['broken_promise'])}.")
     if refusal := verdict.get("xnnpack_refusal"):
