@@ -45,9 +45,9 @@ def test_a_description_has_what_the_table_has_in_sentences() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ((0.0, -0.001, 0.001), "no evidence of a difference from the float TFLite model"),
-        ((0.02, 0.017, 0.023), "more than the float TFLite model"),
-        ((-0.02, -0.023, -0.017), "less than the float TFLite model"),
+        ((0.0, -0.001, 0.001), "not significantly different from that of the float TFLite model"),
+        ((0.02, 0.017, 0.023), "higher than that of the float TFLite model"),
+        ((-0.02, -0.023, -0.017), "lower than that of the float TFLite model"),
     ],
 )
 def test_a_change_of_accuracy_is_one_only_where_its_interval_leaves_out_0(
