@@ -1,0 +1,1 @@
+"""Training of Keras 3 models with fake quantization, pruning and clustering."""
