@@ -5,6 +5,7 @@ Flatten, pooling, ...) stands before it, because nothing quantizes its input (mo
 `annotated` puts the missing quantizer on that edge.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -58,8 +59,9 @@ ACTIVATIONS = QuantizeAwareActivation._PRE_QUANT_ACTIVATIONS | QuantizeAwareActi
 
 def survey(model: "Model") -> Survey:
     """What TFMOT can quantize in a model, layer by layer."""
-    before: dict[str, set[str]] = {layer.name: set() for layer in model.layers}
-    after: dict[str, set[str]] = {layer.name: set() for layer in model.layers}
+    # A sequential model does not list the layer of its input.
+    before: dict[str, set[str]] = defaultdict(set)
+    after: dict[str, set[str]] = defaultdict(set)
     for node in nodes_of(model):
         for tensor in _inputs(node):
             before[node.layer.name].add(tensor.node.layer.name)
