@@ -71,14 +71,14 @@ def _inside(value: Any) -> Any:
     return value
 
 
-def save(config: Config | str, path: Path, **besides: Any) -> Path:
+def save(config: Config | str, path: Path, version: str = "2.19.0", **besides: Any) -> Path:
     """A model file with this configuration: .keras or .h5, as the name says; `besides` are further attributes."""
     text = config if isinstance(config, str) else json.dumps(config)
     if path.suffix == ".keras":
-        return save_archive(path, {"metadata.json": '{"keras_version": "2.19.0"}', "config.json": text})
+        return save_archive(path, {"metadata.json": json.dumps({"keras_version": version}), "config.json": text})
     with h5py.File(path, "w") as file:
         file.attrs["model_config"] = text
-        file.attrs["keras_version"], file.attrs["backend"] = "2.19.0", "tensorflow"
+        file.attrs["keras_version"], file.attrs["backend"] = version, "tensorflow"
         for name, value in besides.items():
             file.attrs[name] = json.dumps(value)
         file.create_group("model_weights").attrs["layer_names"] = np.array([], "S1")

@@ -138,7 +138,8 @@ class _Building:
             if node.is_input:
                 continue
             args, kwargs = graphs.arguments_of(node, values)
-            own = kwargs.pop("training", None)
+            kwargs.pop("training", None)
+            own = graphs.fixed_training(node)
             mode = training if own is None else bool(own)
             layer = layer_of(node)
             if graphs.is_graph(layer) and not [each for each in kwargs.values() if each is not None]:

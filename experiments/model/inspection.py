@@ -53,6 +53,9 @@ RULE_FOR_BACKENDS = (
     "keras.layers and functions of keras.ops, and copy its weights."
 )
 RULE_FOR_QUANTIZED = "The strategies quantize a float model. Save the model before model.quantize(...)."
+ONLY_IN_ARCHIVES = (
+    "Keras loads operations of keras.ops from .keras files only. Save the model with model.save('my.keras')."
+)
 HOLDS_CODE = frozenset({"Lambda", "__lambda__"})
 RULES: Mapping[str, str] = {
     **dict.fromkeys(HOLDS_CODE, RULE_FOR_CODE),
@@ -355,6 +358,10 @@ class _NameCheck:
             return
         known = self.names.classes_without_module
         known = known if module is None else self.names.classes.get(module, frozenset())
+        if module is None and name in self.names.only_with_module:
+            raise _Refused(
+                f"it names {_shown(name, module, registered)} in layer {_short(layer)!r}. {ONLY_IN_ARCHIVES}"
+            )
         if name not in known or registered not in (None, name):
             raise _refused(_shown(name, module, registered), layer, name)
 

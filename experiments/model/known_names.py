@@ -16,3 +16,4 @@ class KnownNames:
     registered: frozenset[str] = frozenset()  # names under which Keras registers classes of its own
     operations: frozenset[str] = frozenset()  # functions of TensorFlow that layers of operations may call
     operations_as_layers: frozenset[str] = frozenset()
+    only_with_module: frozenset[str] = frozenset()  # classes that files without modules cannot hold

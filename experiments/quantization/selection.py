@@ -46,7 +46,8 @@ def select(layers: Sequence[Layer], patterns: Sequence[str]) -> tuple[str, ...]:
     """Names of the layers that any of the patterns chooses, in the order of the model.
 
     A pattern that is the name or the class name of a layer means just that; else it is `first:n` or `last:n`, the last
-    part of one name (conv1 of backbone/conv1), or a regular expression that a layer's whole name matches.
+    part of one name (conv1 of backbone/conv1 or backbone.conv1), or a regular expression that a layer's whole name
+    matches.
 
     Raises:
         UserError: a pattern chooses nothing, is the last part of several names, or counts more layers than there are.
@@ -61,7 +62,7 @@ def _chosen(layers: Sequence[Layer], pattern: str) -> list[str]:
         return exact
     if position := POSITION.fullmatch(pattern):
         return _by_position(layers, pattern, position[1], int(position[2]))
-    inside = [layer.name for layer in layers if layer.name.rpartition("/")[2] == pattern]
+    inside = [layer.name for layer in layers if re.split(r"[/.]", layer.name)[-1] == pattern]
     if len(inside) > 1:
         raise UserError(f"strategy.layers: {pattern!r} is the name of several layers: {', '.join(inside)}.")
     matched = inside or [layer.name for layer in layers if re.fullmatch(pattern, layer.name)]

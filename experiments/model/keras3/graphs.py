@@ -14,7 +14,13 @@ SEPARATOR = "."  # Keras 3 allows no slash in the name of a layer
 
 
 def complete(model: "Model") -> None:
-    """Do nothing: Keras 3 finalizes the state of layers when it loads a file."""
+    """Finalize what adapted layers have learned, which Keras omits for nested models when it loads an .h5 file."""
+    from experiments.system.tensorflow import keras_3
+
+    layers = keras_3().layers
+    for layer in model._flatten_layers():
+        if isinstance(layer, (layers.Normalization, layers.Discretization)):
+            layer.finalize_state()
 
 
 def entry_name(model: "Model") -> str:
@@ -37,14 +43,8 @@ def arguments_of(node: Node, values: Mapping[int, Tensor]) -> tuple[Any, dict[st
     return args, dict(kwargs)
 
 
-def fixed_training(node: Node) -> Any:
-    """Return the training argument of a call; None if it has none."""
-    return node.arguments.kwargs.get("training")
-
-
-def takes_training(layer: KerasLayer) -> bool:
-    """Whether calls of a layer may have a training argument; operations have none."""
-    return bool(getattr(layer, "_call_has_training_arg", False))
+def fixed_training(_: Node) -> None:
+    """Return None: Keras 3 ignores the training argument of a call within a model while the model is trained."""
 
 
 def renewed(layer: KerasLayer, config: dict[str, Any], name: str) -> KerasLayer:

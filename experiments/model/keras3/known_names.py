@@ -119,12 +119,11 @@ _CLASSES: Mapping[str, frozenset[str]] = {
     "keras.src.quantizers.quantizers": frozenset({"FakeQuantWithMinMaxVars"}),
     **OPERATIONS,
 }
+# Of .h5 files, whose layers have no module.
+_WITHOUT_MODULE = frozenset().union(*(names for module, names in _CLASSES.items() if module not in OPERATIONS))
 NAMES = KnownNames(
     classes=_CLASSES,
-    # Of .h5 files, whose layers have no module.
-    classes_without_module=frozenset().union(
-        *(names for module, names in _CLASSES.items() if not module.startswith("keras.src.ops"))
-    ),
+    classes_without_module=_WITHOUT_MODULE,
     functions={
         "builtins": ACTIVATION_FUNCTIONS | _METRIC_FUNCTIONS,
         "keras.activations": ACTIVATION_FUNCTIONS,
@@ -140,4 +139,5 @@ NAMES = KnownNames(
         "constraint": keras2.CONSTRAINTS,
         "fn": ACTIVATION_FUNCTIONS | _METRIC_FUNCTIONS,
     },
+    only_with_module=frozenset().union(*OPERATIONS.values()) - _WITHOUT_MODULE,
 )
