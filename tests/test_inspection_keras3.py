@@ -47,7 +47,13 @@ def hidden(mark: Path) -> dict[str, dict[str, Any]]:
     """Return attacks that only the format of Keras 3 knows; all would make the file `mark` if the file were loaded."""
     function = {"class_name": "function", "config": "get_file", "module": "keras.utils", "registered_name": "get_file"}
     lambda_ = {"class_name": "__lambda__", "config": {"value": ["4wAA", None, None]}}
-    typespec = {"class_name": "__typespec__", "spec_name": "X", "module": "evil", "config": [], "registered_name": None}
+    typespec: dict[str, Any] = {
+        "class_name": "__typespec__",
+        "spec_name": "X",
+        "module": "evil",
+        "config": [],
+        "registered_name": None,
+    }
     plain = {"name": "x", "units": 2}
     own = {"class_name": "TFSMLayer", "registered_name": OWN, "config": {"name": "x", "filepath": str(mark)}}
     return {
