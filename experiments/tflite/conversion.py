@@ -218,7 +218,7 @@ def _traced(model: "Model") -> _Traced:
 
     def serving(batch: int | None) -> Any:
         return tf.function(
-            lambda images: {given: model(images, training=False)},
+            lambda images: {given: _answers(model, images)},
             input_signature=[tf.TensorSpec((batch, *images.shape[1:]), images.dtype, name=taken)],
         )
 
@@ -237,6 +237,29 @@ def _interface(model: "Model") -> tuple[str, str, list[Any]]:
     if version_of(model) == 2:
         return model.input_names[0], model.output_names[0], model.variables
     return model.inputs[0].name, model.outputs[0]._keras_history[0].name, [each.value for each in model.variables]
+
+
+def _answers(model: "Model", images: Any) -> Any:
+    """What the model gives, each layer of Keras 3 in a scope of its own name, by which its ops are found in the file.
+
+    Keras 3 enters the scope of a layer twice, and TensorFlow numbers it: conv2d is conv2d_1, as another layer may be.
+    """
+    if version_of(model) == 2:
+        return model(images, training=False)
+    from experiments.system.tensorflow import tf
+
+    def named(operation: Any) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            training = (
+                {"training": False} if hasattr(operation, "trainable") else {}
+            )  # operations take no such argument
+            with tf.name_scope(f"{model.name}/{operation.name}/"):
+                return operation(*args, **{**kwargs, **training})
+
+        return call
+
+    graph = getattr(model, "_functional", None) or model  # a Sequential keeps its graph in a model of its own
+    return graph._run_through_graph([images], operation_fn=named)
 
 
 def _kinds_of_ops(function: Any) -> frozenset[str]:

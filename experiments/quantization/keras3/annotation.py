@@ -1,0 +1,166 @@
+"""Quantization-aware copies of Keras 3 models, in which exactly the layers that are named carry fake quantization."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from experiments.dataset import Images
+from experiments.model.copies import copy_layer_state, kinds_known, unwrapped
+from experiments.model.keras3.graphs import renewed
+from experiments.quantization.keras3.fake_quantization import (
+    ActivationBits,
+    WeightBits,
+    fake_quantization_off,
+    ranges_watched,
+)
+from experiments.quantization.keras3.graph import Graph, obstacle_of
+from experiments.quantization.keras3.kind import FUSED, Operation, activation_of
+from experiments.quantization.keras3.kinds import kind_of
+from experiments.quantization.keras3.wrapper import Arguments, Bits, Quantized, Quantizer
+from experiments.system.errors import UserError
+from experiments.system.tensorflow import keras_3
+
+if TYPE_CHECKING:
+    from keras import Model
+
+__all__ = ["annotated", "fake_quantization_off", "in_float", "is_fake_quantized_layer", "start_ranges"]
+
+keras = keras_3()
+
+Node = Any
+Tensor = Any
+
+
+def annotated(
+    model: "Model",
+    names: Collection[str] | None = None,
+    weight_bits: WeightBits = 8,
+    activation_bits: ActivationBits = 8,
+) -> "Model":
+    """A copy of a flat model in which exactly the named layers carry fake quantization; None: all that can.
+
+    Raises:
+        UserError: the model is not functional or has models within, or a named layer cannot carry it.
+    """
+    graph = Graph(model)
+    return _rebuilt(model, graph, _active(graph, names), Bits(weight_bits, activation_bits))
+
+
+def start_ranges(quantized: "Model", images: Images) -> None:
+    """Start the ranges of activations at the values that these images cause in float."""
+    with ranges_watched():
+        quantized(images, training=False)
+
+
+def in_float(quantized: "Model", architecture: "Model") -> "Model":
+    """A float model of this architecture with the weights of a quantization-aware copy of it."""
+    copy = _rebuilt(architecture, Graph(architecture), frozenset(), Bits())
+    sources = {unwrapped(layer).name: unwrapped(layer) for layer in quantized.layers}
+    for layer in copy.layers:
+        if layer.name in sources:
+            copy_layer_state(layer, sources[layer.name])
+    return copy
+
+
+def is_fake_quantized_layer(layer: Any) -> bool:
+    """Whether a layer of a model quantizes what a layer of the original computes."""
+    return bool(getattr(layer, "quantizes", False))
+
+
+def _active(graph: Graph, names: Collection[str] | None) -> frozenset[str]:
+    """The operations that are to carry fake quantization."""
+    obstacles = {each.name: obstacle for each in graph.operations if (obstacle := obstacle_of(each))}
+    computing = [each.name for each in graph.operations if not ((kind := kind_of(each)) and kind.passing)]
+    if names is None:
+        return frozenset(name for name in computing if not any(member in obstacles for member in graph.groups[name]))
+    refused = [f"{name} ({obstacles[name]})" for name in names if name in obstacles]
+    if refused:
+        raise UserError(f"Layers that cannot be trained quantization-aware: {'; '.join(refused)}.")
+    return frozenset(name for name in computing if name in names)
+
+
+def _rebuilt(model: "Model", graph: Graph, active: Collection[str], bits: Bits) -> "Model":
+    """A copy of the model, with quantized layers for the active ones and quantizers on the way to them."""
+    edges = [(tensor, id(node)) for tensor, node in graph.edges_to_quantize(active)]
+    to_quantize = {(id(tensor), node) for tensor, node in edges}
+    copies: dict[str, Operation] = {}
+    values: dict[int, Tensor] = {}
+    quantized: dict[int, Tensor] = {}
+    done: dict[str, int] = {}
+
+    def value(tensor: Tensor, node: Node) -> Tensor:
+        if (id(tensor), id(node)) not in to_quantize:
+            return values[id(tensor)]
+        if id(tensor) not in quantized:
+            quantizer = Quantizer(bits, name=_quantizer_name(graph, tensor))
+            quantized[id(tensor)] = quantizer(values[id(tensor)])
+        return quantized[id(tensor)]
+
+    with kinds_known(model):
+        for node in graph.nodes:
+            if node.is_input:
+                (tensor,) = node.outputs
+                values[id(tensor)] = keras.Input(
+                    batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=node.operation.name
+                )
+                continue
+            name = node.operation.name
+            if name not in copies:
+                make = _quantized if name in active else _copied
+                copies[name] = make(node.operation, graph, active, bits)
+            given = {id(tensor): value(tensor, node) for tensor in node.input_tensors}
+            if name in active:
+                outputs = _call_quantized(copies[name], node, list(given.values()), done.get(name, 0))
+            else:
+                args, kwargs = node.arguments.fill_in(given)
+                outputs = copies[name](*args, **kwargs)
+            done[name] = done.get(name, 0) + 1
+            for tensor, output in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
+                values[id(tensor)] = output
+    original = graph.functional
+    inputs, outputs = (
+        keras.tree.map_structure(lambda tensor: values[id(tensor)], ends) for ends in (original.input, original.output)
+    )
+    copy = keras.Model(inputs, outputs, name=model.name)
+    copy.output_names = list(original.output_names)
+    for operation in graph.operations:
+        if isinstance(operation, keras.layers.Layer):
+            copy_layer_state(unwrapped(copies[operation.name]), operation)
+    copy._trainable = model._trainable
+    return copy
+
+
+def _call_quantized(wrapper: Quantized, node: Node, tensors: list[Tensor], call: int) -> Any:
+    """The outputs of a quantized layer for a call of the original one."""
+    training = {name: value for name, value in node.arguments.kwargs.items() if name == "training"}
+    number = {"call": call} if len(wrapper.calls) > 1 else {}
+    return wrapper(tensors[0] if len(tensors) == 1 else tensors, **number, **training)
+
+
+def _quantized(operation: Operation, graph: Graph, active: Collection[str], bits: Bits) -> Quantized:
+    kind = kind_of(operation)
+    assert kind is not None
+    group = graph.groups[operation.name]
+    behind = group[group.index(operation.name) + 1 :]
+    calls = [Arguments.of(node) for node in graph.calls[operation.name]]
+    ranged = not (behind and behind[0] in active)
+    if kind.splits_activation and activation_of(operation) not in FUSED:
+        linear = _copied(operation, graph, active, bits, activation="linear")
+        return Quantized(linear, kind, bits, calls, ranged, operation.activation)
+    return Quantized(_copied(operation, graph, active, bits), kind, bits, calls, ranged)
+
+
+def _copied(operation: Operation, _graph: Graph, _active: Collection[str], _bits: Bits, **changes: Any) -> Operation:
+    """A copy of a layer or another operation, with weights where it has any, but not yet their values."""
+    copy = renewed(operation, {**operation.get_config(), **changes}, operation.name)
+    if isinstance(copy, keras.layers.Layer) and operation.built and not copy.built:
+        copy.build_from_config(operation.get_build_config())
+        copy.built = True
+    return copy
+
+
+def _quantizer_name(graph: Graph, tensor: Tensor) -> str:
+    node = graph.producers[id(tensor)]
+    name = node.operation.name
+    call = 0 if node.is_input else graph.calls[name].index(node)
+    output = [id(each) for each in node.outputs].index(id(tensor))
+    return f"quantize_{name}" + (f"_call{call}" if call else "") + (f"_output{output}" if output else "")

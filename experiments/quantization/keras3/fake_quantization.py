@@ -1,0 +1,104 @@
+"""Fake quantization: values rounded to what an integer type can hold, in float, as the converter reads them.
+
+Weights are symmetric, in a narrow range, with limits that follow from the weights themselves. Activations are
+asymmetric, with limits that are learned: a moving average of the least and the greatest value of each batch (Jacob et
+al., arXiv:1712.05877, section 3).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal
+
+from experiments.system.tensorflow import tf
+
+Tensor = Any
+WeightBits = Literal[4, 8]
+ActivationBits = Literal[8, 16]
+Limits = tuple[float, float]
+
+# What happens to values that pass a quantizer: they are rounded, they pass as they are, or they pass and set its range.
+_MODE: ContextVar[Literal["round", "pass", "watch"]] = ContextVar("fake quantization", default="round")
+
+# Share of the largest weight of a kernel below which a channel's range does not shrink: with the scale of a channel
+# whose weights are all zero, its bias would not fit into 32 bits.
+LEAST_CHANNEL = 1e-5
+LEAST_RANGE = 1e-6
+
+
+@contextmanager
+def fake_quantization_off() -> Iterator[None]:
+    """Let values and weights pass all quantizers as they are.
+
+    It holds for what is called eagerly or traced while the block runs; functions that were traced before keep theirs.
+    """
+    token = _MODE.set("pass")
+    try:
+        yield
+    finally:
+        _MODE.reset(token)
+
+
+@contextmanager
+def ranges_watched() -> Iterator[None]:
+    """The same, and give each range the limits of the values that pass it; for eager calls."""
+    token = _MODE.set("watch")
+    try:
+        yield
+    finally:
+        _MODE.reset(token)
+
+
+def quantized_weight(weight: Tensor, bits: int, axis: int | None) -> Tensor:
+    """A weight as integers of so many bits hold it: with a scale for each index of the axis, or one for all (None)."""
+    if _MODE.get() != "round":
+        return tf.convert_to_tensor(weight)
+    weight = tf.convert_to_tensor(weight)
+    sizes = tf.abs(tf.stop_gradient(weight))
+    most = tf.reduce_max(sizes)
+    if axis is None:
+        limit = tf.maximum(most, LEAST_RANGE)
+        return tf.quantization.fake_quant_with_min_max_vars(weight, -limit, limit, num_bits=bits, narrow_range=True)
+    last = len(weight.shape) - 1
+    order = list(range(last + 1))
+    order[axis], order[last] = order[last], order[axis]
+    if order != sorted(order):
+        weight, sizes = tf.transpose(weight, order), tf.transpose(sizes, order)
+    limits = tf.maximum(tf.reduce_max(sizes, axis=list(range(last))), tf.maximum(LEAST_CHANNEL * most, LEAST_RANGE))
+    rounded = tf.quantization.fake_quant_with_min_max_vars_per_channel(
+        weight, -limits, limits, num_bits=bits, narrow_range=True
+    )
+    return rounded if order == sorted(order) else tf.transpose(rounded, order)
+
+
+def quantized_values(values: Tensor, limits: tuple[Tensor, Tensor], bits: int) -> Tensor:
+    """Values as integers of so many bits hold them, between these limits."""
+    if _MODE.get() != "round":
+        return values
+    return tf.quantization.fake_quant_with_min_max_vars(values, *limits, num_bits=bits)
+
+
+class Range:
+    """The limits of the values at one place of a model, which are learned."""
+
+    def __init__(self, low: Any, high: Any, bits: int) -> None:
+        self.low, self.high, self.bits = low, high, bits
+
+    def __call__(self, values: Tensor, decay: float, training: bool) -> Tensor:
+        """The values, rounded to what the range can hold; in training it moves towards their own first."""
+        if _MODE.get() == "watch":
+            self._set(*_limits(values))
+        elif training and _MODE.get() == "round":
+            low, high = _limits(values)
+            self._set(decay * self.low + (1 - decay) * low, decay * self.high + (1 - decay) * high)
+        return quantized_values(values, (self.low.value, self.high.value), self.bits)
+
+    def _set(self, low: Tensor, high: Tensor) -> None:
+        self.low.assign(low)
+        self.high.assign(high)
+
+
+def _limits(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the greatest of the values; zero lies between them, for padding is made of it."""
+    values = tf.stop_gradient(values)
+    return tf.minimum(tf.reduce_min(values), 0.0), tf.maximum(tf.reduce_max(values), 0.0)

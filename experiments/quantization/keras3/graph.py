@@ -1,0 +1,162 @@
+"""What there is to quantize in a Keras 3 model, and where values have to become integers on the way."""
+
+from collections.abc import Collection, Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from experiments.quantization.keras3.kind import Kind, Operation, Role, activation_of
+from experiments.quantization.keras3.kinds import kind_of
+from experiments.system.errors import UserError
+from experiments.system.tensorflow import keras_3
+
+if TYPE_CHECKING:
+    from keras import Model
+
+    from experiments.quantization.survey import SurveyedLayer
+
+Node = Any
+Tensor = Any
+
+
+class Graph:
+    """The calls of a model's layers, and of other operations of Keras, from the inputs on."""
+
+    def __init__(self, model: "Model") -> None:
+        keras = keras_3()
+        functional = model._functional if isinstance(model, keras.Sequential) else model
+        if not hasattr(functional, "_nodes_by_depth"):
+            raise UserError(
+                f"The model {model.name} is neither functional nor a Sequential with an input shape. Training "
+                "quantization-aware requires one of both: build it from keras.Input."
+            )
+        depths = functional._nodes_by_depth
+        self.nodes: list[Node] = [node for depth in sorted(depths, reverse=True) for node in depths[depth]]
+        self.functional = functional
+        self.outputs = {id(tensor) for tensor in functional.outputs}
+        self.producers: dict[int, Node] = {id(tensor): node for node in self.nodes for tensor in node.outputs}
+        self.consumers: dict[int, list[Node]] = {}
+        for node in self.nodes:
+            for tensor in _distinct(node.input_tensors):
+                self.consumers.setdefault(id(tensor), []).append(node)
+        self.calls: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            if not node.is_input:
+                self.calls.setdefault(node.operation.name, []).append(node)
+        self.operations: list[Operation] = [
+            operation for operation in functional.operations if operation.name in self.calls
+        ]
+        for operation in self.operations:
+            if isinstance(operation, keras.Model):
+                raise UserError(
+                    f"The layer {operation.name} is a model of its own. Training quantization-aware requires a flat "
+                    "model, whose layers can be quantized one by one."
+                )
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """By operation, those that become one op with it, from the first on; itself alone where there are none."""
+        found: dict[str, tuple[str, ...]] = {}
+        for operation in self.operations:
+            if operation.name in found:
+                continue
+            group = [operation]
+            kind = kind_of(operation)
+            fuses = kind.fuses if kind and activation_of(operation) == "linear" else frozenset[Role]()
+            while (follower := self._only_follower(group[-1])) is not None and (role := _role(follower)) in fuses:
+                group.append(follower)
+                fuses = fuses - {"batchnorm"} if role == "batchnorm" else frozenset()
+            names = tuple(member.name for member in group)
+            found.update(dict.fromkeys(names, names))
+        return found
+
+    def _only_follower(self, operation: Operation) -> Operation | None:
+        """The operation that takes all values of this one, call by call, and that alone."""
+        calls = self.calls[operation.name]
+        takers = [self.consumers.get(id(tensor), []) for node in calls for tensor in node.outputs]
+        if any(id(tensor) in self.outputs for node in calls for tensor in node.outputs):
+            return None
+        if not all(len(each) == 1 for each in takers):
+            return None
+        followers = {id(each[0].operation): each[0].operation for each in takers}
+        (follower,) = followers.values() if len(followers) == 1 else (None,)
+        return follower if follower is not None and len(self.calls[follower.name]) == len(calls) else None
+
+    def neighbours(self, operation: Operation) -> frozenset[str]:
+        """Names of the operations before and behind one."""
+        calls = self.calls[operation.name]
+        before = [self.producers[id(tensor)] for node in calls for tensor in node.input_tensors]
+        behind = [taker for node in calls for tensor in node.outputs for taker in self.consumers.get(id(tensor), [])]
+        return frozenset(node.operation.name for node in (*before, *behind) if not node.is_input)
+
+    def edges_to_quantize(self, active: Collection[str]) -> Iterable[tuple[Tensor, Node]]:
+        """Each edge, as a tensor and who takes it, on which values for an active operation must become integers."""
+
+        def is_integer(tensor: Tensor) -> bool:
+            producer = self.producers[id(tensor)]
+            if tensor.dtype != "float32":
+                return True
+            if _is_passing(producer):
+                return is_integer(producer.input_tensors[0])
+            return producer.operation.name in active
+
+        for node in self.nodes:
+            if node.is_input or node.operation.name not in active:
+                continue
+            for tensor in _distinct(node.input_tensors):
+                if is_integer(tensor):
+                    continue
+                consumer, edge = node, tensor
+                while _is_passing(self.producers[id(edge)]) and len(self.consumers[id(edge)]) == 1:
+                    consumer = self.producers[id(edge)]
+                    edge = consumer.input_tensors[0]
+                yield edge, consumer
+
+
+def survey_layers(model: "Model") -> "tuple[SurveyedLayer, ...]":
+    """What can be quantized of a flat model, in its order: its layers, and other operations of Keras.
+
+    Raises:
+        UserError: the model is not functional, or has models within.
+    """
+    from experiments.quantization.survey import SurveyedLayer
+
+    keras = keras_3()
+    graph = Graph(model)
+    surveyed = []
+    for operation in graph.operations:
+        kind = kind_of(operation)
+        weights = isinstance(operation, keras.layers.Layer) and bool(operation.weights)
+        surveyed.append(
+            SurveyedLayer(
+                name=operation.name,
+                kind=type(operation).__name__,
+                weighted=weights and not isinstance(operation, keras.layers.BatchNormalization),
+                passing=kind is not None and kind.passing,
+                obstacle=obstacle_of(operation),
+                group=graph.groups[operation.name],
+                neighbours=graph.neighbours(operation),
+            )
+        )
+    return tuple(surveyed)
+
+
+def obstacle_of(operation: Operation) -> str | None:
+    """Why an operation cannot be trained quantization-aware; None where it can, or hands values on."""
+    kind = kind_of(operation)
+    if kind is None:
+        return f"{type(operation).__name__} is not supported"
+    return kind.obstacle(operation)
+
+
+def _role(operation: Operation) -> Role | None:
+    kind: Kind | None = kind_of(operation)
+    return kind.role(operation) if kind else None
+
+
+def _is_passing(node: Node) -> bool:
+    kind = None if node.is_input else kind_of(node.operation)
+    return kind is not None and kind.passing
+
+
+def _distinct(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return list({id(tensor): tensor for tensor in tensors}.values())

@@ -1,0 +1,72 @@
+"""What quantization-aware training needs to know of a kind of layer. Kinds are registered by the files in kinds/."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from experiments.quantization.keras3.wrapper import Run
+
+Operation = Any  # a layer of Keras 3, or another operation of its functional graphs
+Role = Literal["batchnorm", "relu"]
+
+# Activations that the op before them applies itself.
+FUSED = ("linear", "relu", "relu6")
+
+
+def _none(_operation: Operation) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of layer that can be trained quantization-aware, or that just hands values on.
+
+    `compute(run, *args, **kwargs)` gives what the layer gives, with fake quantization where the ops of the TFLite file
+    have it, and hands its result to `run.output`. `batchnorm` is done to a BatchNorm by the layer's own op, `relu` to a
+    ReLU; a layer says by `role` which of these it is to the one before it.
+    """
+
+    compute: "Callable[..., Any] | None" = None  # None: it hands values on, as pooling and Flatten do
+    obstacle: Callable[[Operation], str | None] = _none  # why this layer of the kind cannot be
+    role: Callable[[Operation], Role | None] = _none
+    fuses: frozenset[Role] = frozenset()
+    splits_activation: bool = False  # whether its activation is an op of its own unless it is among FUSED
+
+    @property
+    def passing(self) -> bool:
+        """Whether it hands values on."""
+        return self.compute is None
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What computes it; of a kind that computes."""
+        assert self.compute is not None
+        return self.compute
+
+
+PASSING = Kind()
+_KINDS: dict[type, Kind] = {}
+
+
+def register(kind: Kind, *classes: type) -> None:
+    """Let layers of these classes be of this kind."""
+    _KINDS.update(dict.fromkeys(classes, kind))
+
+
+def registered(operation: Operation) -> Kind | None:
+    """The kind of a layer: that of its class, or of one whose `call` it inherits."""
+    bases: tuple[Any, ...] = type(operation).__mro__
+    base = next((each for each in bases if each in _KINDS), None)
+    return _KINDS[base] if base is not None and type(operation).call is base.call else None
+
+
+def activation_of(operation: Operation) -> str:
+    """The name of a layer's activation; `linear` where it has none."""
+    activation = getattr(operation, "activation", None)
+    return "linear" if activation is None else str(getattr(activation, "__name__", type(activation).__name__))
+
+
+def compute_plain(run: "Run", *args: Any, **kwargs: Any) -> Any:
+    """What the layer itself computes, with a range behind it."""
+    return run.output(run.inner(*args, **kwargs))

@@ -1,0 +1,13 @@
+"""The kinds of layers that can be trained quantization-aware, by theme. A new file here is a new theme."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from experiments.quantization.keras3.kind import Kind, Operation, registered
+
+
+def kind_of(operation: Operation) -> Kind | None:
+    """The kind of a layer, or of another operation of a functional graph; None where it is not supported."""
+    for module in iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")
+    return registered(operation)

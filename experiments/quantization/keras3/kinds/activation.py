@@ -1,0 +1,88 @@
+"""Activations: those that the op before applies itself, and those that are ops of their own, between two ranges."""
+
+from collections.abc import Callable
+from typing import Any
+
+from experiments.quantization.keras3.kind import FUSED, Kind, Role, activation_of, compute_plain, register
+from experiments.quantization.keras3.wrapper import Run
+from experiments.system.tensorflow import keras_3, tf
+
+keras = keras_3()
+layers = keras.layers
+
+Tensor = Any
+
+
+def activated(run: Run, values: Tensor, activation: Any) -> Tensor:
+    """What an activation makes of values, in the range that TFLite prescribes for it or in one that is learned."""
+    return _ACTIVATIONS[activation.__name__](run, values, activation)
+
+
+def activation_obstacle(layer: Any) -> str | None:
+    """Why the activation of a layer keeps it in float."""
+    name = activation_of(layer)
+    if name in (*FUSED, *_ACTIVATIONS) and _is_keras_own(layer):
+        return None
+    return f"{type(layer).__name__} with activation {name}; supported: {', '.join(sorted((*FUSED, *_ACTIVATIONS)))}"
+
+
+def _is_keras_own(layer: Any) -> bool:
+    activation = getattr(layer, "activation", None)
+    return activation is None or activation is keras.activations.get(activation.__name__)
+
+
+def _sigmoid(run: Run, values: Tensor, activation: Any) -> Tensor:
+    return run.fixed(activation(values), 0.0, 255 / 256)
+
+
+def _tanh(run: Run, values: Tensor, activation: Any) -> Tensor:
+    return run.fixed(activation(values), -1.0, 127 / 128)
+
+
+def _learned(run: Run, values: Tensor, activation: Any) -> Tensor:
+    return run.range(activation(values), "output")
+
+
+def _swish(run: Run, values: Tensor, _: Any) -> Tensor:
+    return run.range(values * run.fixed(tf.sigmoid(values), 0.0, 255 / 256), "output")
+
+
+def _hard_swish(run: Run, values: Tensor, _: Any) -> Tensor:
+    return run.range(values * tf.nn.relu6(values + 3.0) * (1 / 6), "output")  # which the converter makes one op of
+
+
+_ACTIVATIONS: dict[str, Callable[[Run, Tensor, Any], Tensor]] = {
+    "sigmoid": _sigmoid,
+    "softmax": _sigmoid,
+    "tanh": _tanh,
+    "leaky_relu": _learned,
+    "silu": _swish,
+    "hard_silu": _hard_swish,
+}
+
+
+def _activation(run: Run, values: Tensor) -> Tensor:
+    if activation_of(run.layer) in FUSED:
+        return run.output(run.inner(values))
+    return activated(run, values, run.layer.activation)
+
+
+def _role_of_activation(layer: Any) -> Role | None:
+    return "relu" if activation_of(layer) in FUSED else None
+
+
+def _role_of_relu(layer: Any) -> Role | None:
+    return "relu" if layer.max_value in (None, 6) and not layer.negative_slope and not layer.threshold else None
+
+
+def _relu_obstacle(layer: Any) -> str | None:
+    if layer.threshold or (layer.max_value not in (None, 6) and not layer.negative_slope):
+        return f"ReLU with threshold {layer.threshold} and largest value {layer.max_value}; supported: none, or 6"
+    if layer.max_value is not None and layer.negative_slope:
+        return "ReLU with both a slope for negative values and a largest value"
+    return None
+
+
+register(Kind(_activation, activation_obstacle, _role_of_activation), layers.Activation)
+register(Kind(compute_plain, _relu_obstacle, _role_of_relu), layers.ReLU)
+register(Kind(compute_plain), layers.LeakyReLU)
