@@ -25,6 +25,7 @@ from benchmarks import (
     profile,
     ranges,
     reading,
+    recommendation,
     sensitivity,
     sizes,
     spread,
@@ -35,7 +36,7 @@ from benchmarks.harness.pages import Table, on_disk
 
 _MEASURED = (
     choices, detection_rate, epoch, evaluation, exactness, false_positives, fresh_store, killed, memory, once, overhead,
-    precision, profile, reading, sensitivity, sizes, spread, starting,
+    precision, profile, reading, recommendation, sensitivity, sizes, spread, starting,
 )  # fmt: skip
 _SWEPT = (first_sweep, ranges, layers, article, compression, compression_seeds, epochs, architectures)
 

@@ -67,7 +67,7 @@ def clear(folder: Path, kind: str, days: float) -> None:
     now = time.time()
     cut = now - days * DAY
     freed: list[int] = []
-    left_alone: set[Path] = set()
+    in_use: set[Path] = set()
     for entry in entries_in(folder):
         if kind not in ("all", entry.kind) or entry.used > cut:
             continue
@@ -77,12 +77,12 @@ def clear(folder: Path, kind: str, days: float) -> None:
                 freed.append(entry.bytes)
                 _remove_if_empty(entry.path.parent)
             else:
-                left_alone.add(entry.path.parent)
+                in_use.add(entry.path.parent)
     for partial in (*folder.glob(f"{TRAINING}/*/*.partial"), *folder.glob(f"{RESULTS}/*.partial")):
         with suppress(FileNotFoundError):
             if partial.stat().st_mtime <= min(cut, now - HOUR):
                 partial.unlink()
-    for trajectory in sorted(left_alone):
+    for trajectory in sorted(in_use):
         say(f"kept, in use by a training: {trajectory}")
     say(f"Removed {len(freed)} entries, {size(sum(freed))}.")
 

@@ -25,12 +25,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.comparison.compared import MARGIN, Comparison, compared
+from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.files import ENDINGS, FORMS, Form, form_of, written
 from experiments.comparison.gates import Decision, decide, decision_lines, requirement
-from experiments.comparison.loading import load, loaded, show_comparison
+from experiments.comparison.loading import load, loaded, show_answer, show_comparison
 from experiments.comparison.pairs import show_pairs
 from experiments.comparison.query import in_order, matrix, only, where
+from experiments.comparison.recommendation import MARGIN, ORDER, order_of
 from experiments.comparison.regressions import allowance, earlier, regressions, remarks
 from experiments.comparison.terminal import plain
 from experiments.plots.export import drawn, tell, write_pictures
@@ -90,8 +91,6 @@ def _check_used(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
     for bound in ("max_drop", "max_growth"):
         if bound in given and not options.against:
             raise UserError(f"--{bound.replace('_', '-')}: requires an earlier comparison. Add --against FILE.csv.")
-    if "margin" in given and not any(path.suffix == ".html" for path in options.out):
-        raise UserError("--margin: requires the report. Add --out FILE.html.")
     if options.by_name and not options.against:
         raise UserError("--by-name: requires an earlier comparison. Add --against FILE.csv.")
 
@@ -157,7 +156,11 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--margin", type=float, default=100 * MARGIN, metavar="POINTS",
-        help="accuracy that the report's answer may give up for size or speed, in points (default: %(default)g)",
+        help="accuracy that a file may give up for size or speed, in points (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--prefer", default=",".join(ORDER), metavar="CRITERION,...",
+        help="order in which one of several tied settings is chosen (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--plots", type=argument_path, metavar="DIR", help="write plots, each as PNG and SVG")
     parser.add_argument("--seeds-csv", type=argument_path, metavar="FILE", help="write the table over seeds as csv")
@@ -172,17 +175,19 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
     files = _files(options)
     by = _split_names(options.group_by) if options.group_by else None
     comparison = compared(store, loaded(store, options.sweep), options.baseline, options.where, by)
-    comparison = replace(comparison, margin=_margin(options))
+    comparison = replace(comparison, margin=_margin(options), order=order_of(options.prefer))
     if options.sort:
         comparison = comparison.in_order(_split_names(options.sort))
     if options.seeds_csv and not comparison.pooled:
         raise UserError(f"--seeds-csv {options.seeds_csv}: requires runs that differ only in their seeds.")
     columns = _split_names(options.columns) if options.columns else []
     only(comparison.table, columns)  # rejects unknown columns
-    decision = _decide(comparison.table, options)
+    decision = _decide(comparison, options)
     worse, verdict = _find_regressions(comparison.runs, options) if options.against else (False, [])
     # All arguments are checked; from here on there is output.
     show_comparison(comparison, columns)
+    if not decision and not columns:
+        show_answer(comparison)
     if others := store.others():
         say(f"Omitted {others} runs of other programs in experiment {store.address.experiment}.")
     for path, form in files:
@@ -271,12 +276,13 @@ def _show_matrix(table: pd.DataFrame, options: argparse.Namespace) -> None:
         written(headed, path, form)
 
 
-def _decide(table: pd.DataFrame, options: argparse.Namespace) -> Decision | None:
+def _decide(comparison: Comparison, options: argparse.Namespace) -> Decision | None:
     """Return the decision about the run to ship; None if none is requested."""
+    table = comparison.table
     if not (options.require or options.minimize or options.maximize or options.register is not None):
         return None
     requirements = [requirement(text, table) for text in options.require]
-    return decide(table, requirements, *_objective(options))
+    return decide(table, requirements, *_objective(options), comparison)
 
 
 def _objective(options: argparse.Namespace) -> tuple[str, bool]:

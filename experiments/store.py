@@ -103,7 +103,7 @@ def _relocate(database: Path, dry_run: bool) -> None:
     if len(found) > SHOWN:
         say(f"and {len(found) - SHOWN} more")
     if not found:
-        say(f"{database}: every address is correct, as far as its files exist.")
+        say(f"{database}: no address has to be updated. Addresses whose files do not exist are not checked.")
         return
     counts = Counter(f"{each.table}.{each.column}" for each in found)
     listed = ", ".join(f"{count} in {place}" for place, count in counts.items())

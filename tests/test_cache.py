@@ -1,4 +1,4 @@
-"""What is kept on disk: what is damaged or half-written is never used, and what is old makes room."""
+"""The cache: damaged and partial entries are never used, and old entries are removed to make room."""
 
 import os
 import signal
@@ -33,12 +33,12 @@ def states(tmp_path: Path) -> Trajectory:
     return states
 
 
-def test_the_latest_state_within_the_wanted_epochs_is_taken(states: Trajectory) -> None:
+def test_latest_state_within_the_epochs_is_used(states: Trajectory) -> None:
     epoch, found = states.latest(4)
     assert (epoch, found["weight/0000"][0]) == (2, 2.0)
 
 
-def test_a_state_is_what_was_kept_and_nothing_else(states: Trajectory) -> None:
+def test_state_is_read_as_written(states: Trajectory) -> None:
     assert states.latest(1)[1].keys() == state(1).keys()
 
 
@@ -46,7 +46,7 @@ def test_without_a_state_training_starts_at_the_beginning(tmp_path: Path) -> Non
     assert Cache(dir=tmp_path).trajectory("new").latest(3) == (0, {})
 
 
-def test_a_damaged_state_is_thrown_away_and_an_earlier_one_taken(
+def test_damaged_state_is_removed_and_an_earlier_one_used(
     states: Trajectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (newest,) = states.folder.glob("00005-*.npz")
@@ -56,19 +56,19 @@ def test_a_damaged_state_is_thrown_away_and_an_earlier_one_taken(
     assert "damaged" in capsys.readouterr().out
 
 
-def test_a_half_written_state_does_not_count(states: Trajectory) -> None:
+def test_partial_state_is_ignored(states: Trajectory) -> None:
     (states.folder / "00009.1a2b.partial").write_bytes(b"PK")
     assert states.latest(20)[0] == 5
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_unwritable_cache_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     refusal = r"cache\.dir=.*file/x: the folder is not writable.*Use another: cache\.dir="
     with pytest.raises(UserError, match=refusal), Cache(dir=tmp_path / "file" / "x").trajectory("abc").lock():
         pass
 
 
-def test_a_full_disk_leaves_no_half_written_state(states: Trajectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_no_partial_state(states: Trajectory, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Path, content: bytes) -> int:
         self.touch()
         raise OSError(28, "No space left on device")
@@ -83,9 +83,7 @@ def _forbidden(*_: object, **__: object) -> NoReturn:
     raise PermissionError(13, "Permission denied")
 
 
-def test_a_state_that_another_user_keeps_to_themselves_is_named(
-    states: Trajectory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_state_of_another_user_is_reported(states: Trajectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_bytes", _forbidden)
     with pytest.raises(UserError, match=r"cannot be read \(Permission denied\). Use another folder: cache.dir=FOLDER"):
         states.latest(20)
@@ -96,7 +94,7 @@ def test_a_state_of_another_user_is_used(states: Trajectory, monkeypatch: pytest
     assert states.latest(20)[0] == 5
 
 
-def test_entries_that_cannot_be_removed_are_told(
+def test_entries_that_cannot_be_removed_are_reported(
     states: Trajectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Path, "unlink", _forbidden)
@@ -106,7 +104,7 @@ def test_entries_that_cannot_be_removed_are_told(
     assert (ended.value.code, "Permission denied" in capsys.readouterr().err) == (2, True)
 
 
-def test_a_result_is_made_once(tmp_path: Path) -> None:
+def test_result_is_computed_once(tmp_path: Path) -> None:
     made: list[int] = []
 
     def make() -> Arrays:
@@ -118,7 +116,7 @@ def test_a_result_is_made_once(tmp_path: Path) -> None:
     assert made == [1]
 
 
-def test_a_damaged_result_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_result_is_computed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache = Cache(dir=tmp_path)
     cache.remembered("key", lambda: state(7), "a result")
     (path,) = tmp_path.glob("results/*.npz")
@@ -155,7 +153,7 @@ def entry(cache: Cache, key: str, value: float) -> Path:
     return path
 
 
-def test_results_that_were_swapped_are_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_swapped_results_are_computed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache = Cache(dir=tmp_path)
     one, two = entry(cache, "one", 1), entry(cache, "two", 2)
     contents = {under_name_of(one, two): one.read_bytes(), under_name_of(two, one): two.read_bytes()}
@@ -167,7 +165,7 @@ def test_results_that_were_swapped_are_made_again(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize("link", [False, True], ids=["copied", "hard link"])
-def test_a_result_under_the_name_of_another_is_found_by_verify(tmp_path: Path, link: bool) -> None:
+def test_verify_finds_a_result_with_the_name_of_another(tmp_path: Path, link: bool) -> None:
     cache = Cache(dir=tmp_path / "cache")
     one, two = entry(cache, "one", 1), entry(cache, "two", 2)
     moved = under_name_of(one, two, link)
@@ -177,14 +175,14 @@ def test_a_result_under_the_name_of_another_is_found_by_verify(tmp_path: Path, l
     assert (one.exists(), moved.exists()) == (True, False)
 
 
-def test_a_state_under_the_name_of_another_epoch_is_not_taken(states: Trajectory) -> None:
+def test_state_with_the_name_of_another_epoch_is_not_used(states: Trajectory) -> None:
     (second,), (fifth,) = states.folder.glob("00002-*.npz"), states.folder.glob("00005-*.npz")
     under_name_of(second, fifth)
     fifth.unlink()
     assert states.latest(5)[0] == 2
 
 
-def test_a_state_of_another_training_is_not_taken(states: Trajectory) -> None:
+def test_state_of_another_training_is_not_used(states: Trajectory) -> None:
     other = states.cache.trajectory("other")
     with other.lock():
         other.keep(1, state(9), "")
@@ -210,7 +208,7 @@ def test_a_result_is_no_state(states: Trajectory) -> None:
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "no archive"])
-def test_a_state_that_is_no_whole_archive_is_not_taken(states: Trajectory, damage: str) -> None:
+def test_truncated_state_is_not_used(states: Trajectory, damage: str) -> None:
     (fifth,) = states.folder.glob("00005-*.npz")
     whole = fifth.read_bytes()
     content = {"empty": b"", "truncated": whole[: len(whole) // 2], "no archive": b"no archive"}[damage]
@@ -219,14 +217,14 @@ def test_a_state_that_is_no_whole_archive_is_not_taken(states: Trajectory, damag
     assert states.latest(5)[0] == 2
 
 
-def test_an_entry_of_an_earlier_version_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_entry_of_an_earlier_version_is_computed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache = Cache(dir=tmp_path)
     without_key(entry(cache, "key", 7))
     assert cache.remembered("key", lambda: state(8), "")["weight/0000"][0] == 8
     assert "has no key, like entries of earlier versions" in capsys.readouterr().out
 
 
-def test_a_folder_with_the_name_of_an_entry_is_passed_over(states: Trajectory) -> None:
+def test_folder_with_the_name_of_an_entry_is_ignored(states: Trajectory) -> None:
     (states.folder / f"00009-{'0' * cache.DIGEST}.npz").mkdir()
     assert states.latest(9)[0] == 5
     assert len(entries_in(states.cache.dir)) == 3
@@ -257,14 +255,14 @@ def maker(folder: Path, seconds: float) -> subprocess.Popen[str]:
     )
 
 
-def test_processes_that_want_the_same_result_make_it_once(tmp_path: Path) -> None:
+def test_concurrent_processes_compute_a_result_once(tmp_path: Path) -> None:
     processes = [maker(tmp_path, seconds=1) for _ in range(3)]
     said = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert sorted(said) == ["", "", "made\n"]
 
 
-def test_what_a_killed_process_was_making_is_made_by_the_next(tmp_path: Path) -> None:
+def test_result_of_a_killed_process_is_computed_by_the_next(tmp_path: Path) -> None:
     with maker(tmp_path, seconds=60) as killed:
         assert killed.stdout is not None
         killed.stdout.readline()
@@ -283,7 +281,7 @@ def keep_in_order(cache: Cache, sizes: list[int]) -> list[int]:
 
 @given(sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=6), bound=st.integers(2000, 20000))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
-def test_what_was_not_used_for_longest_makes_room(
+def test_least_recently_used_entry_is_removed(
     sizes: list[int], bound: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     cache = Cache(dir=tmp_path_factory.mktemp("cache"), gib=bound / GIB)
@@ -293,7 +291,7 @@ def test_what_was_not_used_for_longest_makes_room(
     assert held <= bound or len(left) == 1
 
 
-def test_what_is_used_again_stays(tmp_path: Path) -> None:
+def test_used_entry_is_kept(tmp_path: Path) -> None:
     cache = Cache(dir=tmp_path, gib=3000 / GIB)
     keep_in_order(cache, [200, 200])
     cache.remembered("000", lambda: state(0), "")  # used now
@@ -301,7 +299,7 @@ def test_what_is_used_again_stays(tmp_path: Path) -> None:
     assert sorted(path.name[:3] for path in tmp_path.glob("results/*.npz")) == ["000", "002"]
 
 
-def test_a_training_of_another_process_is_left_alone(tmp_path: Path) -> None:
+def test_training_of_another_process_is_kept(tmp_path: Path) -> None:
     cache = Cache(dir=tmp_path, gib=1000 / GIB)
     training = cache.trajectory("abc")
     with training.lock():
@@ -316,14 +314,14 @@ def command(states: Trajectory, *arguments: str) -> Done:
     return run(states.cache.dir.parent, "experiments.cache", *arguments)
 
 
-def test_the_list_tells_what_is_there(states: Trajectory) -> None:
+def test_list_shows_the_entries(states: Trajectory) -> None:
     states.cache.remembered("key", lambda: state(1), "conversion: a model")
     shown = command(states).stdout
     assert "Training the baseline: a model" in shown
     assert "conversion: a model" in shown
 
 
-def test_verifying_finds_damage_and_removes_it_when_asked_to(states: Trajectory) -> None:
+def test_verify_finds_damage_and_removes_it_on_request(states: Trajectory) -> None:
     (newest,) = states.folder.glob("00005-*.npz")
     newest.write_bytes(b"damaged")
     found = command(states, "verify")
@@ -333,27 +331,27 @@ def test_verifying_finds_damage_and_removes_it_when_asked_to(states: Trajectory)
     assert not newest.exists()
 
 
-def test_clearing_removes_what_is_asked_for(states: Trajectory) -> None:
+def test_clear_removes_the_selected_entries(states: Trajectory) -> None:
     states.cache.remembered("key", lambda: state(1), "conversion: a model")
     assert command(states, "clear", "--unused-for", "1").stdout.startswith("Removed 0 entries")
     assert command(states, "clear", "--kind", "results").stdout.startswith("Removed 1 entries")
     assert command(states, "clear").stdout.startswith("Removed 3 entries")
 
 
-def test_clearing_leaves_a_training_under_way_alone(states: Trajectory) -> None:
+def test_clear_keeps_a_running_training(states: Trajectory) -> None:
     with states.lock():
         assert "in use by a training" in command(states, "clear").stdout
     assert states.latest(5)[0] == 5
 
 
-def test_what_is_none_of_its_own_is_neither_used_nor_removed(states: Trajectory) -> None:
+def test_other_files_are_neither_used_nor_removed(states: Trajectory) -> None:
     np.savez(states.folder / "my-notes.npz", mine=np.arange(3))
     assert states.latest(9)[0] == 5
     command(states, "clear")
     assert [path.name for path in states.folder.iterdir() if path.name != "lock"] == ["my-notes.npz"]
 
 
-def test_an_emptied_training_leaves_nothing_behind(states: Trajectory) -> None:
+def test_cleared_training_leaves_no_folder(states: Trajectory) -> None:
     command(states, "clear")
     assert not states.folder.exists()
 
@@ -368,13 +366,13 @@ def test_an_emptied_training_leaves_nothing_behind(states: Trajectory) -> None:
         (["clear", "--unused-for", "-1"], "-1: requires a number of days, at least 0"),
     ],
 )
-def test_a_wrong_command_is_exit_code_2(arguments: list[str], said: str, tmp_path: Path) -> None:
+def test_invalid_command_has_exit_code_2(arguments: list[str], said: str, tmp_path: Path) -> None:
     done = run(tmp_path, "experiments.cache", *arguments)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert said in done.stderr
 
 
-def test_a_command_that_is_stopped_says_so_in_a_line(
+def test_interrupted_command_prints_one_line(
     states: Trajectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stopped(_: Path) -> NoReturn:
@@ -387,7 +385,7 @@ def test_a_command_that_is_stopped_says_so_in_a_line(
     assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted.\n")
 
 
-def test_what_killed_processes_were_writing_is_removed(states: Trajectory) -> None:
+def test_partial_files_of_killed_processes_are_removed(states: Trajectory) -> None:
     folder = states.cache.dir
     left = ["results/key.1a2b.partial", "results/key.lock", "runs/key.lock", "training/abc/00009.1a2b.partial"]
     for name in left:
@@ -398,7 +396,7 @@ def test_what_killed_processes_were_writing_is_removed(states: Trajectory) -> No
     assert states.latest(9)[0] == 5
 
 
-def test_what_a_living_process_is_writing_stays(states: Trajectory) -> None:
+def test_partial_file_of_a_running_process_is_kept(states: Trajectory) -> None:
     partial = states.folder / "00009.1a2b.partial"
     with states.lock():
         partial.touch()

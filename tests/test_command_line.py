@@ -1,4 +1,4 @@
-"""What somebody types, as Hydra reads it: names of files as they stand, and what cannot be meant refused at once."""
+"""The command line as Hydra reads it: file names are literal, and ambiguous arguments are rejected at once."""
 
 import os
 import shlex
@@ -29,7 +29,7 @@ def value_of(argument: str) -> object:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_file_s_name_is_taken_as_it_stands(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_name_is_literal(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path(name).touch()
     (argument,) = normalize([f"model.path={name}"])
@@ -37,7 +37,7 @@ def test_a_file_s_name_is_taken_as_it_stands(name: str, tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_command_that_is_proposed_gives_the_name_through_a_shell(name: str) -> None:
+def test_proposed_command_passes_the_name_through_a_shell(name: str) -> None:
     typed = f"model.path={name}"
     proposed = parse_error(typed, [typed]).rpartition("\npython -m experiments.run ")[2]
     script = f"{shlex.quote(sys.executable)} -c 'import sys; print(sys.argv[1], end=str())' {proposed}"
@@ -45,14 +45,12 @@ def test_the_command_that_is_proposed_gives_the_name_through_a_shell(name: str) 
     assert value_of(done.stdout) == name.replace("${", r"\${")  # which OmegaConf reads as ${
 
 
-def test_a_sweep_over_files_takes_each_as_it_stands() -> None:
+def test_file_names_in_a_sweep_are_literal() -> None:
     _, argument = normalize(["-m", "model.path=epoch=1.keras,epoch=2.keras"])
     assert argument == 'model.path="epoch=1.keras","epoch=2.keras"'
 
 
-def test_a_sweep_over_files_takes_names_that_look_like_references_as_they_stand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_names_like_interpolations_are_literal_in_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a${x}.keras", "b.keras"):
         Path(name).touch()
@@ -63,7 +61,7 @@ def test_a_sweep_over_files_takes_names_that_look_like_references_as_they_stand(
     "argument",
     ["model.path=${oc.env:HOME}/x.keras", "model.path='a b'", "epochs=1,5", "strategy.layers=[conv.*]", "model.path="],
 )
-def test_what_hydra_reads_as_it_is_meant_stays(argument: str) -> None:
+def test_other_arguments_are_not_changed(argument: str) -> None:
     assert normalize([argument]) == [argument]
 
 
@@ -72,7 +70,7 @@ def test_options_may_follow_settings() -> None:
 
 
 @pytest.mark.parametrize("key", ["model.path", "dataset.path", "cache.dir"])
-def test_the_home_folder_is_found(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tilde_is_the_home_folder(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     group = key.partition(".")[0]
     option = {"model": ["model=keras_file"], "dataset": ["dataset=npz"], "cache": []}[group]
@@ -80,7 +78,7 @@ def test_the_home_folder_is_found(key: str, tmp_path: Path, monkeypatch: pytest.
     assert getattr(getattr(made, group), key.partition(".")[2]) == tmp_path / "mine (1)"
 
 
-def test_the_home_folder_of_a_store_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tilde_is_the_home_folder_in_store_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert compose_request(["tracking.uri=sqlite:///~/runs.db"]).tracking.database == tmp_path / "runs.db"
 
@@ -139,12 +137,12 @@ def test_the_home_folder_of_a_store_is_found(tmp_path: Path, monkeypatch: pytest
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
-def test_what_cannot_be_meant_is_one_message(arguments: list[str], message: str) -> None:
+def test_invalid_argument_causes_one_message(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         compose_request(arguments)
 
 
-def test_several_values_of_a_name_are_refused_with_the_command_that_makes_them_one(
+def test_split_file_name_is_rejected_with_the_correct_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     typed = ["model=keras_file", "model.path=a,b.keras"]
@@ -166,7 +164,7 @@ def test_several_values_of_a_name_are_refused_with_the_command_that_makes_them_o
         ([f"seed=range(0,{MAX_JOBS})"], MAX_JOBS),
     ],
 )
-def test_jobs_are_counted_without_being_made(swept: list[str], count: int) -> None:
+def test_jobs_are_counted_without_creating_them(swept: list[str], count: int) -> None:
     assert count_jobs(OverridesParser.create().parse_overrides(swept)) == count
 
 
@@ -183,7 +181,7 @@ def test_jobs_are_counted_without_being_made(swept: list[str], count: int) -> No
         (["seed=interval(0,1)"], "an interval has no single values"),
     ],
 )
-def test_a_sweep_without_bound_is_refused_before_its_jobs_are_made(swept: list[str], message: str) -> None:
+def test_unbounded_sweep_is_rejected_before_creating_jobs(swept: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         count_jobs(OverridesParser.create().parse_overrides(swept))
 
@@ -214,7 +212,7 @@ def options(tmp_path: Path) -> Path:
         ("set", "bits: Value 'set' is not a supported primitive type"),
     ],
 )
-def test_a_card_that_is_no_yaml_is_named(name: str, message: str, options: Path) -> None:
+def test_option_that_is_not_yaml_is_named(name: str, message: str, options: Path) -> None:
     for other in (options / "strategy").glob("*.yaml"):
         if other.stem != name:
             other.unlink()
@@ -233,7 +231,7 @@ def test_only_regular_files_are_read(path: str, tmp_path: Path, monkeypatch: pyt
         check_regular(Path(path), "x=1")
 
 
-def test_a_file_that_memory_cannot_hold_is_refused(tmp_path: Path) -> None:
+def test_file_larger_than_memory_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "hollow"
     with path.open("wb") as file:
         file.truncate(2**43)
@@ -257,13 +255,13 @@ def test_a_file_that_memory_cannot_hold_is_refused(tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_command_that_is_refused_leaves_nothing(arguments: list[str], told: str, tmp_path: Path) -> None:
+def test_rejected_command_leaves_no_files(arguments: list[str], told: str, tmp_path: Path) -> None:
     done = run(tmp_path, "experiments.run", *arguments)
     assert done.stderr.startswith(told)
     assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
 
 
-def test_settings_that_hydra_merges_one_by_one_are_left_to_it() -> None:
+def test_mergeable_settings_are_left_to_hydra() -> None:
     check_overrides(["training={epochs:5}", "+suite=smoke", "strategy=none,qat", "strategy=glob(*)", "~cache"])
 
 
@@ -271,9 +269,7 @@ def test_settings_that_hydra_merges_one_by_one_are_left_to_it() -> None:
 @pytest.mark.parametrize(
     "arguments", [["strategy=none"], ["-m", "strategy=none,ptq_dynamic,ptq_int8"]], ids=["one", "sweep"]
 )
-def test_a_model_file_that_cannot_be_loaded_is_refused_once_and_nothing_is_made(
-    arguments: list[str], tmp_path: Path
-) -> None:
+def test_unloadable_model_file_is_rejected_once_before_any_run(arguments: list[str], tmp_path: Path) -> None:
     save_images(tmp_path / "data.npz")
     (tmp_path / "mine.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500))
     given = ["model=keras_file", "model.path=mine.h5", "dataset=npz", "dataset.path=data.npz", "epochs=0"]

@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from experiments.comparison import terminal
 from experiments.comparison.columns import COLUMNS, NUMBERS, WHOLE, frame, label
 from experiments.comparison.compared import Comparison, compared
-from experiments.comparison.display import MACHINES, SAME, Differences, display_table, note
+from experiments.comparison.display import MACHINES, SAME, display_table, note
 from experiments.comparison.files import FORMS, form_of
 from experiments.comparison.loading import newest
 from experiments.comparison.names import names
@@ -129,10 +129,7 @@ def test_the_best_of_each_column_is_marked() -> None:
     table = frame([*ROWS, row("ptq_float16", keras_accuracy=0.99, arena_bytes=5.0, agreement=0.9)])
     marked = {name: [style == "bold green" for style in styles].index(True) for name, styles in styled(table).items()
               if "bold green" in styles}  # fmt: skip
-    assert marked == {
-        "Keras accuracy (%)": 2, "TFLite accuracy (%)": 1, "agreement (%)": 0, "bytes": 1, "size ratio": 1,
-        "latency p50 (µs)": 1, "speedup": 1, "micro arena (bytes)": 2,
-    }  # fmt: skip
+    assert marked == {"TFLite accuracy (%)": 0, "bytes": 1, "size ratio": 1, "speedup": 1, "micro arena (bytes)": 2}
 
 
 def test_only_files_of_one_model_and_data_set_compete_for_the_mark() -> None:
@@ -343,10 +340,28 @@ def test_a_latency_keeps_three_digits(value: float, shown: str) -> None:
 def test_a_narrow_terminal_does_without_some_columns_and_with_no_more_than_it_must(width: int) -> None:
     table = frame([*ROWS, row("qat", arithmetic="4 int8, 1 float32"), FAILED])
     shown = display_table(table)
-    kept = narrowed(shown, width, Differences.of(table))
+    kept = narrowed(shown, width)
     gone = [each for each in map(heading, OPTIONAL) if each in shown.columns and each not in kept.columns]
     assert drawn_width(kept) <= width
     assert not gone or drawn_width(shown.drop(columns=gone[:-1])) > width
+
+
+def test_the_narrowest_table_still_says_what_a_file_gains() -> None:
+    rows = [row("finetune_ptq_int8", partial="true", runs_on_micro="yes", arena_bytes=78_304.0), *ROWS]
+    kept = narrowed(display_table(frame(rows)), 80)
+    assert drawn_width(kept) <= 80
+    assert {"strategy", "Δ accuracy (pp)", "size ratio", "speedup"} <= set(kept.columns)
+    against = frame(rows).assign(against="finetune", accuracy_difference=0.0, size_against=1.0, speedup_against=1.0)
+    ends = {f"{name}_{end}": 1.0 for name in ("accuracy_difference", "speedup_against") for end in ("low", "high")}
+    kept = narrowed(display_table(against.assign(**ends)), 80)
+    assert {"size ratio vs finetune", "speedup vs finetune"} <= set(kept.columns)
+
+
+def test_a_note_says_nothing_of_columns_that_are_not_shown() -> None:
+    table = frame([row("none", speed="same file"), *ROWS])
+    shown = note(table, list(narrowed(display_table(table), 80).columns))
+    assert "speed: " not in shown
+    assert SAME not in shown
 
 
 def drawn_width(shown: pd.DataFrame) -> int:
@@ -403,8 +418,18 @@ def test_a_file_that_is_the_float_file_is_said_to_be_it_and_is_never_faster() ->
 
 
 def test_of_rows_with_the_same_file_all_are_the_best_or_none() -> None:
-    table = frame([row("a", tflite_sha256="f", latency_p50_us=5.0), row("b", tflite_sha256="f"), row("c")])
-    assert styled(table)["latency p50 (µs)"] == ["bold green", "bold green", ""]
+    fast = {"speedup": 3.0, "speedup_low": 2.9, "speedup_high": 3.1, "speed": "faster"}
+    rows = [row("a", tflite_sha256="f", **fast), row("b", tflite_sha256="f", speed="faster"), row("c")]
+    rows[1] |= {"speedup": 2.0, "speedup_low": 1.9, "speedup_high": 2.1}  # another session timed the same file
+    assert styled(frame(rows))["speedup"] == ["bold green", "bold green", "dim"]
+
+
+def test_what_no_test_tells_from_the_best_is_marked_with_it() -> None:
+    best = {"tflite_accuracy": 0.98, "tflite_accuracy_low": 0.975, "tflite_accuracy_high": 0.985}
+    tied = {"tflite_accuracy": 0.978, "tflite_accuracy_low": 0.973, "tflite_accuracy_high": 0.983}
+    worse = {"tflite_accuracy": 0.9, "tflite_accuracy_low": 0.89, "tflite_accuracy_high": 0.91}
+    table = frame([row("a", **best), row("b", **tied), row("c", **worse)])
+    assert styled(table)["TFLite accuracy (%)"] == ["bold green", "bold green", ""]
 
 
 def test_several_runs_are_all_their_pairs_with_corrected_p() -> None:
@@ -503,3 +528,12 @@ def test_thousands_of_rows_are_cut_on_a_terminal_and_the_rest_is_counted(
 ) -> None:
     show(frame([row("none", seed=number, run_id=f"run {number}") for number in range(MOST_ROWS + 200)]))
     assert "200 further rows are not shown. --csv FILE writes all; --where chooses." in capsys.readouterr().out
+
+
+def test_runs_of_two_engines_are_told_apart_in_the_table() -> None:
+    table = frame([row("none"), row("qat", engine="TFMOT"), row("qat", model="keras3", engine="own")])
+    assert list(display_table(table)["engine"]) == ["", "TFMOT", "own"]
+
+
+def test_one_engine_needs_no_column() -> None:
+    assert "engine" not in display_table(frame([row("none"), row("qat", engine="TFMOT")]))

@@ -1,4 +1,4 @@
-"""The console command: a menu, a version, and every command by its name, none of which loads a heavy library."""
+"""The console command: its list of commands, its version, and every command, without loading heavy libraries."""
 
 import re
 import shutil
@@ -39,7 +39,7 @@ def test_the_menu_names_every_command(arguments: list[str], tmp_path: Path) -> N
     assert done.stdout.endswith("\nloaded:\n")
 
 
-def test_the_version_is_the_distribution_s(tmp_path: Path) -> None:
+def test_version_is_that_of_the_distribution(tmp_path: Path) -> None:
     done = tqb(tmp_path, "--version")
     assert (done.returncode, done.stdout) == (0, f"{PROGRAM} {version(DISTRIBUTION)}\nloaded:\n")
 
@@ -52,26 +52,26 @@ def test_the_help_of_a_command_loads_neither_tensorflow_nor_mlflow(name: str, tm
     assert not {"tensorflow", "mlflow"} & set(loaded)
 
 
-def test_a_name_that_is_no_command_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
+def test_unknown_command_is_rejected_with_a_suggestion(tmp_path: Path) -> None:
     done = tqb(tmp_path, "comapre")
     assert done.returncode == 2
     assert done.stderr.startswith(f"comapre: {PROGRAM} has no such command. Did you mean compare?")
 
 
-def test_a_command_is_called_in_its_usage_as_it_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usage_names_the_command_as_it_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "usage: tqb store" in tqb(tmp_path, "store", "--help").stdout
     monkeypatch.setattr(sys, "argv", ["experiments/store.py"])
     assert program.program("store") == "python -m experiments.store"
 
 
-def test_a_command_gets_its_arguments_and_its_exit_code_is_the_program_s(tmp_path: Path) -> None:
+def test_command_receives_arguments_and_returns_its_exit_code(tmp_path: Path) -> None:
     done = tqb(tmp_path, "run", "stratgy=qat")
     assert done.returncode == 2
     assert "stratgy" in done.stderr
     assert "Did you mean" in done.stderr
 
 
-def test_ctrl_c_while_a_command_is_imported_is_one_line(
+def test_ctrl_c_during_import_prints_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(_name: str) -> NoReturn:
@@ -84,7 +84,7 @@ def test_ctrl_c_while_a_command_is_imported_is_one_line(
     assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted.\n")
 
 
-def test_every_command_can_be_started_by_its_module_as_well() -> None:
+def test_every_command_can_be_started_as_a_module() -> None:
     for name in COMMANDS:
         assert re.search(r'^if __name__ == "__main__":', (REPOSITORY / "experiments" / f"{name}.py").read_text(), re.M)
 
@@ -130,7 +130,7 @@ def test_bash_completes_commands_options_and_settings(typed: str, proposed: list
 
 
 @pytest.mark.parametrize("shell", SCRIPTS)
-def test_a_shell_reads_its_script(shell: str, tmp_path: Path) -> None:
+def test_shell_accepts_its_script(shell: str, tmp_path: Path) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     path = tmp_path / "script"

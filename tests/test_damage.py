@@ -1,4 +1,4 @@
-"""Runs of others and broken ones: each is left out, or what is broken of it, with a line; never a traceback."""
+"""Damaged and foreign runs: omitted, entirely or in part, with a message and without a traceback."""
 
 import gzip
 import io
@@ -69,7 +69,7 @@ def _each_is_said_again() -> None:
     ],
     ids=lambda value: str(value)[:60] if isinstance(value, dict) else "",
 )
-def test_a_run_that_can_be_no_row_is_left_out_and_named(
+def test_run_that_cannot_become_a_row_is_omitted_with_a_message(
     changes: dict[str, Any], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = to_rows([recorded("none"), recorded("qat", **changes)])
@@ -80,17 +80,17 @@ def test_a_run_that_can_be_no_row_is_left_out_and_named(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1.7976931348623157e308], ids=str)
-def test_a_metric_that_is_no_number_is_left_out_and_named(value: float, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_metric_is_omitted_with_a_message(value: float, capsys: pytest.CaptureFixture[str]) -> None:
     assert "speedup" not in to_row(recorded(metrics={"speedup": value}))
     assert capsys.readouterr().err == f"Run 4none has speedup={value:g}, which is invalid and omitted.\n"
 
 
-def test_an_interval_without_an_end_is_nothing_to_be_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_end_of_an_interval_causes_no_message(capsys: pytest.CaptureFixture[str]) -> None:
     to_row(recorded(metrics={"speedup_low": float("nan")}))
     assert capsys.readouterr().err == ""
 
 
-def test_many_runs_that_are_left_out_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_omitted_runs_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     broken = [Recorded(str(number), "FINISHED", {}, {}, {}) for number in range(500)]
     assert to_rows(broken) == []
     said = capsys.readouterr().err.splitlines()
@@ -102,7 +102,7 @@ def test_a_failed_run_needs_no_metrics() -> None:
 
 
 @pytest.mark.parametrize("process", ["", "x", "1", "²@1", "1@", "1@x", "1@nan", f"{10**30}@1", "-1@1", "1@1e999"])
-def test_a_process_that_nobody_can_have_is_not_there(process: str) -> None:
+def test_impossible_process_is_not_running(process: str) -> None:
     assert not is_running(process)
 
 
@@ -164,12 +164,12 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_sound_file_is_read(name: str) -> None:
+def test_intact_file_is_read(name: str) -> None:
     READERS[name](SOUND[name], "r")
 
 
 @pytest.mark.parametrize(("name", "content"), BROKEN, ids=[f"{name} {n}" for n, (name, _) in enumerate(BROKEN)])
-def test_a_file_that_is_none_of_a_run_is_named_with_its_run(name: str, content: bytes) -> None:
+def test_invalid_artifact_is_reported_with_its_run(name: str, content: bytes) -> None:
     with pytest.raises(UserError, match=rf"Run some-run: its {name} cannot be read"):
         READERS[name](content, "some-run")
 
@@ -235,7 +235,7 @@ SOUND_RUNS = [recorded("none"), recorded("qat"), recorded("finetune")]
 
 @settings(max_examples=60, **ALIKE)  # type: ignore[arg-type]
 @given(st.lists(damaged(), min_size=1, max_size=6))
-def test_whatever_a_store_holds_becomes_tables(tmp_path_factory: pytest.TempPathFactory, runs: list[Recorded]) -> None:
+def test_random_stores_become_tables(tmp_path_factory: pytest.TempPathFactory, runs: list[Recorded]) -> None:
     comparison = compared(InMemory({}), frame(to_rows([*SOUND_RUNS, *runs])))  # type: ignore[arg-type]
     write_comparison(comparison, tmp_path_factory.mktemp("files"))
     assert {"4none", "3qat", "8finetune"} <= {*comparison.runs["run_id"]}
@@ -244,7 +244,7 @@ def test_whatever_a_store_holds_becomes_tables(tmp_path_factory: pytest.TempPath
 
 @settings(max_examples=40, **ALIKE)  # type: ignore[arg-type]
 @given(st.lists(damaged(), min_size=1, max_size=2), st.data())
-def test_whatever_a_store_holds_becomes_a_report(runs: list[Recorded], data: st.DataObject) -> None:
+def test_random_stores_become_reports(runs: list[Recorded], data: st.DataObject) -> None:
     rows = to_rows([*SOUND_RUNS, *runs])
     wanted = st.tuples(st.sampled_from([each["run_id"] for each in rows]), st.sampled_from([*SOUND, "unreachable"]))
     store: Any = InMemory(data.draw(st.dictionaries(wanted, FILES, max_size=6)))
@@ -255,14 +255,14 @@ def test_whatever_a_store_holds_becomes_a_report(runs: list[Recorded], data: st.
 @settings(max_examples=6, **ALIKE)  # type: ignore[arg-type]
 @given(st.lists(damaged(), min_size=2, max_size=3), st.data())
 @pytest.mark.filterwarnings("ignore:Glyph")
-def test_whatever_a_store_holds_is_drawn(runs: list[Recorded], data: st.DataObject) -> None:
+def test_random_stores_are_plotted(runs: list[Recorded], data: st.DataObject) -> None:
     rows = to_rows([*SOUND_RUNS, *runs])
     wanted = st.tuples(st.sampled_from([each["run_id"] for each in rows]), st.sampled_from([RECORD, SAMPLES]))
     store: Any = InMemory(data.draw(st.dictionaries(wanted, FILES, max_size=4)))
     assert drawn(store, compared(store, frame(rows))).drawn
 
 
-def test_a_file_of_a_run_that_never_ends_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_artifact_that_is_a_pipe_is_omitted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store: Any = InMemory({("4none", "unreachable"): b""})
     for artifact, read in READERS.items():
         assert artifacts.read_artifact(store, "4none", artifact, read) is None

@@ -1,4 +1,4 @@
-"""Data sets: what is read, how it is split, and what bad files are told."""
+"""Data sets: reading, splits, and the messages for invalid files."""
 
 import io
 import pickle
@@ -29,7 +29,7 @@ def saved(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def test_mnist_is_the_real_one() -> None:
+def test_bundled_mnist_is_the_original() -> None:
     data = Mnist(validation_split=0).load()
     assert (len(data.train), len(data.test), data.input_shape, data.classes) == (60_000, 10_000, (28, 28, 1), 10)
 
@@ -40,7 +40,7 @@ def test_images_are_scaled_to_one() -> None:
     assert (data.test.x.min(), data.test.x.max()) == (0, 1)
 
 
-def test_the_article_holds_out_a_tenth_of_the_training_images() -> None:
+def test_default_validation_split_is_that_of_the_article() -> None:
     data = Mnist(train_samples=1000, test_samples=10).load()
     assert (len(data.train), len(data.validation)) == (900, 100)
 
@@ -61,23 +61,23 @@ def test_calibration_samples_are_training_images(tmp_path: Path) -> None:
     assert set(data.calibration(8, seed=3).ravel()) <= set(data.train.x.ravel())
 
 
-def test_a_subset_is_the_same_every_time_and_not_just_the_beginning() -> None:
+def test_subset_is_random_but_reproducible() -> None:
     first, second = (Mnist(train_samples=50, test_samples=10).load() for _ in range(2))
     beginning = Mnist(test_samples=10).load().train.take(np.arange(45))
     assert np.array_equal(first.train.x, second.train.x)
     assert not np.array_equal(first.train.x, beginning.x)
 
 
-def test_a_subset_that_lacks_a_class_still_knows_how_many_there_are() -> None:
+def test_subset_without_a_class_has_all_classes() -> None:
     assert Mnist(train_samples=3, test_samples=3).load().classes == 10
 
 
-def test_colour_images_of_any_shape_are_taken(tmp_path: Path) -> None:
+def test_color_images_of_any_shape_are_accepted(tmp_path: Path) -> None:
     path = saved(tmp_path, x_train=np.zeros((20, 5, 7, 3), np.uint8), x_test=np.zeros((6, 5, 7, 3), np.uint8))
     assert Npz(path=path).load().input_shape == (5, 7, 3)
 
 
-def test_float_images_are_used_as_they_are(tmp_path: Path) -> None:
+def test_float_images_are_not_scaled(tmp_path: Path) -> None:
     path = saved(tmp_path, x_train=np.full((20, 4, 4, 1), -3.5), x_test=np.zeros((6, 4, 4, 1)))
     assert Npz(path=path).load().train.x[0, 0, 0, 0] == np.float32(-3.5)
 
@@ -108,22 +108,20 @@ def test_float_images_are_used_as_they_are(tmp_path: Path) -> None:
         ({"y_train": np.array([None] * 20, object)}, r"y_train=np\.array\(\[str\(label\) for label in y_train\]\)"),
     ],
 )
-def test_bad_arrays_are_told_apart(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_invalid_arrays_have_specific_messages(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     path = saved(tmp_path, **changes)
     with pytest.raises(UserError, match=message):
         Npz(path=path).load()
 
 
-def test_a_truncated_file_is_told_so(tmp_path: Path) -> None:
+def test_truncated_file_is_reported(tmp_path: Path) -> None:
     path = saved(tmp_path)
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(UserError, match=r"not a \.npz file, or a truncated one"):
         Npz(path=path).load()
 
 
-def test_a_file_that_cannot_be_read_is_not_called_another_kind_of_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_file_is_not_reported_as_another_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: object, **__: object) -> NoReturn:
         raise PermissionError(13, "Permission denied")
 
@@ -132,7 +130,7 @@ def test_a_file_that_cannot_be_read_is_not_called_another_kind_of_file(
         read_archive(tmp_path / "data.npz", "dataset.path")
 
 
-def test_a_damaged_file_is_told_so(tmp_path: Path) -> None:
+def test_damaged_file_is_reported(tmp_path: Path) -> None:
     path = saved(tmp_path)
     content = bytearray(path.read_bytes())
     content[150] ^= 0xFF
@@ -148,7 +146,7 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
         Npz(path=path).load()
 
 
-def test_a_missing_file_is_found_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_missing_file_is_reported_before_loading(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"dataset.path=.*nothing.npz: cannot be read \(No such file or directory\)"):
         Npz(path=tmp_path / "nothing.npz").check()
 
@@ -161,13 +159,13 @@ def test_a_changed_mnist_file_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
         Mnist().load()
 
 
-def test_more_images_than_there_are_is_refused(tmp_path: Path) -> None:
+def test_more_samples_than_images_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"dataset\.train_samples=21: requires at most 20"):
         Npz(path=saved(tmp_path), train_samples=21).load()
 
 
 @pytest.mark.tensorflow
-def test_a_download_that_fails_says_how_to_give_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_download_explains_how_to_use_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     from experiments.system.tensorflow import keras
 
     def offline() -> None:
@@ -179,7 +177,7 @@ def test_a_download_that_fails_says_how_to_give_a_file(monkeypatch: pytest.Monke
 
 
 @pytest.mark.tensorflow
-def test_what_a_killed_download_has_left_is_fetched_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_partial_download_is_downloaded_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from experiments.system.tensorflow import keras
 
     left = tmp_path / ".keras" / "datasets" / "fashion-mnist" / "train-images-idx3-ubyte.gz"
@@ -197,9 +195,7 @@ def test_what_a_killed_download_has_left_is_fetched_anew(monkeypatch: pytest.Mon
 
 
 @pytest.mark.tensorflow
-def test_what_cannot_be_read_and_not_fetched_anew_stays_where_it_is(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_unreadable_copy_is_kept_if_the_download_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from experiments.system.tensorflow import keras
 
     kept = tmp_path / ".keras" / "datasets" / "fashion-mnist" / "train-images-idx3-ubyte.gz"
@@ -219,20 +215,20 @@ def test_what_cannot_be_read_and_not_fetched_anew_stays_where_it_is(
 SQUARES = np.zeros((10, 28, 28), np.uint8)
 
 
-def test_a_sample_holds_every_class_of_a_file_that_holds_them_in_turn() -> None:
+def test_sample_of_a_sorted_file_has_every_class() -> None:
     labels = np.repeat(np.arange(10), 100)
     split = Split(np.zeros((1000, 1), np.float32), labels)
     assert set(split.sample(100).y) == set(range(10))
     assert np.array_equal(split.sample(100).y, split.sample(100).y)
 
 
-def test_a_sample_of_all_is_all_in_its_order() -> None:
+def test_sample_of_all_images_keeps_their_order() -> None:
     split = Split(np.zeros((3, 1), np.float32), np.array([2, 0, 1]))
     assert split.sample(5).y.tolist() == [2, 0, 1]
 
 
 @pytest.mark.tensorflow
-def test_a_keras_data_set_is_read_in_its_own_form(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keras_data_set_is_read_in_its_stored_form(monkeypatch: pytest.MonkeyPatch) -> None:
     from experiments.system.tensorflow import keras
 
     def cached() -> Any:
@@ -244,9 +240,7 @@ def test_a_keras_data_set_is_read_in_its_own_form(monkeypatch: pytest.MonkeyPatc
     assert (data.input_shape, data.classes) == ((32, 32, 3), 10)
 
 
-def test_data_in_a_folder_that_somebody_else_made_for_keras_is_not_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keras_cache_of_another_user_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.dataset.keras_datasets._folder", lambda: tmp_path / ".keras" / "datasets")
     monkeypatch.setattr("os.getuid", lambda: 4711)
     with pytest.raises(UserError, match=r"which belongs to another user. Set HOME to a writable folder"):
@@ -269,9 +263,7 @@ def test_data_in_a_folder_that_somebody_else_made_for_keras_is_not_read(
     ],
     ids=["beyond float32", "beyond int64", "floats beyond int64", "five axes"],
 )
-def test_what_models_cannot_take_is_refused_before_anything_is_run(
-    tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
+def test_unsupported_arrays_are_rejected_before_the_run(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     arrays = {
         "x_train": np.zeros((6, 4, 4)),
         "y_train": np.arange(6) % 2,

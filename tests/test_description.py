@@ -1,4 +1,4 @@
-"""What a run says of itself above its numbers in MLflow."""
+"""The description of a run in MLflow."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,7 @@ def said(verdict: str = "faster", change: tuple[float, float, float] = (0.0, -0.
     )
     tags = {"arithmetic": "4 int8", "left_float": "", "broken_promise": "", **words}
     record: Any = SimpleNamespace(
+        engine=words.pop("engine", ""),
         answers=SimpleNamespace(
             tflite_accuracy=Estimate(0.957, 0.952, 0.961), change=Estimate(*change), agreement=0.9981
         ),
@@ -33,7 +34,7 @@ def said(verdict: str = "faster", change: tuple[float, float, float] = (0.0, -0.
     return describe(record, "runs:/ID/model")
 
 
-def test_a_description_has_what_the_table_has_in_sentences() -> None:
+def test_description_has_the_values_of_the_table() -> None:
     text = said()
     assert "**95.70 [95.20, 96.10] % accuracy** on 10,000 test images" in text
     assert "**156,296 bytes**; the float file has 599,796: 3.84x smaller." in text
@@ -44,31 +45,37 @@ def test_a_description_has_what_the_table_has_in_sentences() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ((0.0, -0.001, 0.001), "no evidence of a difference from the float TFLite model"),
-        ((0.02, 0.017, 0.023), "more than the float TFLite model"),
-        ((-0.02, -0.023, -0.017), "less than the float TFLite model"),
+        ((0.0, -0.001, 0.001), "not significantly different from that of the float TFLite model"),
+        ((0.02, 0.017, 0.023), "higher than that of the float TFLite model"),
+        ((-0.02, -0.023, -0.017), "lower than that of the float TFLite model"),
     ],
 )
-def test_a_change_of_accuracy_is_one_only_where_its_interval_leaves_out_0(
-    change: tuple[float, float, float], words: str
-) -> None:
+def test_accuracy_differs_only_if_the_interval_excludes_0(change: tuple[float, float, float], words: str) -> None:
     assert words in said(change=change)
 
 
-def test_a_file_that_is_the_float_file_is_said_to_be_it() -> None:
+def test_identical_file_is_described_as_such() -> None:
     text = said(verdict="same file")
     assert "the same file as the float TFLite model" in text
     assert "(median): the file is identical to the float file." in text
     assert "faster than" not in text
 
 
-def test_a_void_timing_has_no_numbers() -> None:
+def test_void_timing_has_no_numbers() -> None:
     text = said(verdict="void")
     assert "Its timing is invalid: other work kept 1.5 of 2 cores busy." in text
     assert "us**" not in text
 
 
-def test_a_broken_promise_and_layers_left_in_float_are_told() -> None:
+def test_unmet_expectation_and_float_layers_are_described() -> None:
     text = said(broken_promise="conv computes in float32", left_float="conv stays float (no recipe)")
     assert "**Does not match the strategy's expectation**: conv computes in float32." in text
     assert "conv stays float (no recipe)." in text
+
+
+def test_the_engine_of_a_training_is_named() -> None:
+    assert "Engine of the training: this package's own (Keras 3)." in said(engine="own")
+
+
+def test_no_engine_is_named_where_none_was_used() -> None:
+    assert "Engine" not in said()

@@ -1,4 +1,4 @@
-"""A process ends with the one that started it, also where that was killed and could say nothing."""
+"""A process ends with its parent, even if the parent is killed."""
 
 import signal
 import subprocess
@@ -29,7 +29,7 @@ STARTERS = {
 
 
 @pytest.mark.parametrize("program", STARTERS.values(), ids=STARTERS)
-def test_a_process_whose_starter_is_killed_ends(program: str, tmp_path: Path) -> None:
+def test_process_ends_when_its_parent_is_killed(program: str, tmp_path: Path) -> None:
     (tmp_path / "waits.py").write_text(WAITS)
     number = tmp_path / "number"
     command = [sys.executable, "-c", program, str(number), str(tmp_path / "waits.py")]

@@ -1,4 +1,4 @@
-"""Disks without room: which one, and what to do. Needs root, for small disks in memory are mounted."""
+"""Full disks: the message says which, and what to do. Requires root, to mount small disks in memory."""
 
 import errno
 import os
@@ -49,7 +49,7 @@ def fill(path: Path) -> None:
             file.write(bytes(4096))
 
 
-def test_a_full_disk_is_named_with_what_it_has(disk: Disk) -> None:
+def test_full_disk_is_named_with_its_free_space(disk: Disk) -> None:
     place = disk("size=64k")
     fill(place)
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place / "folder" / "file"))
@@ -73,7 +73,7 @@ def test_a_disk_without_room_for_another_file_is_full(disk: Disk) -> None:
 @pytest.mark.parametrize(
     ("number", "said"), [(errno.EMFILE, "ulimit -n"), (errno.ENOMEM, "out of memory"), (errno.EAGAIN, "ulimit -u")]
 )
-def test_a_limit_is_told_with_what_to_do(number: int, said: str) -> None:
+def test_system_limit_is_reported_with_a_remedy(number: int, said: str) -> None:
     assert said in explain_os_error(OSError(number, os.strerror(number)))
 
 
@@ -100,7 +100,7 @@ def test_a_full_disk_of_temporary_files_is_named(disk: Disk, monkeypatch: pytest
     user_folder.cache_clear()
 
 
-def test_a_full_disk_that_a_run_meets_is_named(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_that_fills_during_a_run_is_named(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     place = disk("size=64k")
     fill(place)
     monkeypatch.setattr("tempfile.tempdir", str(place))
@@ -115,7 +115,7 @@ def test_a_full_disk_of_a_store_is_named(disk: Disk) -> None:
 
 
 @pytest.mark.endtoend
-def test_a_disk_that_is_full_between_jobs_ends_the_sweep_in_good_order(disk: Disk, tmp_path: Path) -> None:
+def test_disk_that_fills_between_jobs_ends_the_sweep_orderly(disk: Disk, tmp_path: Path) -> None:
     place = disk("nr_inodes=9")  # enough for Hydra's notes on the sweep and its first job
     save_images(tmp_path / "images.npz")
     sweep = ["strategy=none,ptq_dynamic", "model=mlp", "dataset=npz", "dataset.path=images.npz", "latency.seconds=0.1"]
@@ -133,7 +133,7 @@ def test_a_disk_that_is_full_between_jobs_ends_the_sweep_in_good_order(disk: Dis
 
 
 @pytest.mark.endtoend
-def test_a_sweep_whose_whole_folder_is_on_a_full_disk_is_closed(disk: Disk) -> None:
+def test_sweep_in_a_folder_on_a_full_disk_is_closed(disk: Disk) -> None:
     place = disk("size=1600k")  # enough for the store and the first run
     save_images(place / "images.npz")
     sweep = ["strategy=none,ptq_dynamic", "model=mlp", "dataset=npz", "dataset.path=images.npz", "latency.seconds=0.1"]

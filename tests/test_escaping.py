@@ -1,4 +1,4 @@
-"""Text from elsewhere is harmless for spreadsheets, web pages, Markdown and terminals."""
+"""Text from untrusted sources is harmless in spreadsheets, web pages, Markdown and terminals."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def table(name: str) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("text", FORMULAS)
-def test_a_cell_of_csv_is_no_formula(tmp_path: Path, text: str) -> None:
+def test_csv_cell_is_never_a_formula(tmp_path: Path, text: str) -> None:
     write_csv(table(text), tmp_path / "table.csv")
     cells = pd.read_csv(tmp_path / "table.csv", dtype=str, keep_default_na=False)
     assert cells["strategy"][1] == f"'{text}"
@@ -42,12 +42,12 @@ def test_numbers_stay_numbers(tmp_path: Path) -> None:
 
 
 @given(st.text(), st.sampled_from(["", "'", "''", "=", "'=", "-", "@"]))
-def test_a_text_comes_back_from_a_cell(text: str, beginning: str) -> None:
+def test_csv_escaping_is_reversible(text: str, beginning: str) -> None:
     assert from_spreadsheet_text(spreadsheet_text(beginning + text)) == escape_control(beginning + text)
 
 
 @pytest.mark.parametrize("text", FORMULAS)
-def test_an_earlier_comparison_has_the_names_that_it_was_written_with(tmp_path: Path, text: str) -> None:
+def test_names_of_an_earlier_comparison_are_unescaped(tmp_path: Path, text: str) -> None:
     write_csv(table(text), tmp_path / "table.csv")
     read = earlier(tmp_path / "table.csv")
     assert read["strategy"][1] == text
@@ -58,13 +58,13 @@ def test_a_name_does_not_end_a_row(tmp_path: Path) -> None:
     assert len(earlier(tmp_path / "table.csv")) == 2
 
 
-def test_headings_are_no_formulas_either(tmp_path: Path) -> None:
+def test_csv_headings_are_never_formulas(tmp_path: Path) -> None:
     write_csv(pd.DataFrame({"=a.b": ["x"]}), tmp_path / "table.csv")
     assert (tmp_path / "table.csv").read_text().startswith("'=a.b")
 
 
 @pytest.mark.parametrize("text", [*FORMULAS[:5], FORMULAS[-3], "#REF!", "http://evil", TERMINAL])
-def test_a_cell_of_a_spreadsheet_is_text(tmp_path: Path, text: str) -> None:
+def test_spreadsheet_cell_is_text(tmp_path: Path, text: str) -> None:
     FORMS["excel"].write(table(text), tmp_path / "table.xlsx")
     sheet = openpyxl.load_workbook(tmp_path / "table.xlsx").active
     assert sheet is not None
@@ -111,7 +111,7 @@ def test_markdown_shows_text(text: str, shown: str) -> None:
     assert markdown_text(text) == shown
 
 
-def test_a_table_of_markdown_has_a_line_for_each_run(tmp_path: Path) -> None:
+def test_markdown_table_has_one_line_per_run(tmp_path: Path) -> None:
     broken = row("a\n| b | [x](http://evil)", verified="false", broken_promise="</p><img src=x>\n# x")
     FORMS["markdown"].write(frame([row("none"), broken]), tmp_path / "table.md")
     text = (tmp_path / "table.md").read_text()
@@ -120,7 +120,7 @@ def test_a_table_of_markdown_has_a_line_for_each_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("print_text", [say, CONSOLE.print])
-def test_a_terminal_is_told_nothing_by_a_name(
+def test_names_cannot_control_the_terminal(
     print_text: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert callable(print_text)
@@ -131,7 +131,7 @@ def test_a_terminal_is_told_nothing_by_a_name(
     assert not any(sign in out for sign in "\x1b\x07\x9b\b\r\u202e")
 
 
-def test_a_message_tells_a_terminal_nothing_either(capsys: pytest.CaptureFixture[str]) -> None:
+def test_messages_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     warn(TERMINAL)
     with pytest.raises(SystemExit), reporting_user_errors():
         raise UserError(f"--sweep: Known: {TERMINAL}")
@@ -140,7 +140,7 @@ def test_a_message_tells_a_terminal_nothing_either(capsys: pytest.CaptureFixture
     assert not any(sign in err for sign in "\x1b\x07\x9b\b\r\u202e")
 
 
-def test_a_name_is_no_markup_of_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_are_not_markup_in_tables(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     name = "[link=http://evil]x[/link] [red]y[/] :skull:"
     monkeypatch.setattr(CONSOLE, "_file", None)
     picture = Table("[bold]file")

@@ -1,4 +1,4 @@
-"""Images, series and features as people store them: their values scaled, their shape made that of the model."""
+"""Images, series and features in their stored forms: scaled values, shapes that fit the model."""
 
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,13 @@ def loaded(folder: Path, x: Any, scale: Scale = "auto") -> Dataset:
         (np.array([-2, 0.5, 3]).reshape(3, 1).astype(np.float16), "auto", [-2, 0.5, 3]),
     ],
 )
-def test_what_a_model_sees_of_stored_values(tmp_path: Path, stored: Any, scale: Scale, seen: list[float]) -> None:
+def test_stored_values_are_scaled_for_the_model(tmp_path: Path, stored: Any, scale: Scale, seen: list[float]) -> None:
     x = loaded(tmp_path, stored, scale).train.x
     assert x.dtype == np.float32
     assert x[:, 0].tolist() == pytest.approx(seen, abs=1e-6)
 
 
-def test_what_was_stored_can_be_told_from_what_a_model_sees(tmp_path: Path) -> None:
+def test_scaling_can_be_undone(tmp_path: Path) -> None:
     data = loaded(tmp_path, BYTES.astype(np.uint8), "symmetric")
     assert data.scaling.undo(data.train.x) == pytest.approx(BYTES, abs=1e-3)
 
@@ -72,16 +72,16 @@ def test_what_was_stored_can_be_told_from_what_a_model_sees(tmp_path: Path) -> N
         ),
     ],
 )
-def test_what_is_assumed_of_values_is_said(tmp_path: Path, stored: Any, note: str) -> None:
+def test_assumptions_about_values_are_reported(tmp_path: Path, stored: Any, note: str) -> None:
     assert loaded(tmp_path, stored).notes == (note,)
 
 
-def test_how_images_are_scaled_is_part_of_the_data_s_digest(tmp_path: Path) -> None:
+def test_scaling_is_part_of_the_data_digest(tmp_path: Path) -> None:
     scaled, plain = (loaded(tmp_path, BYTES.astype(np.uint8), scale) for scale in ("auto", "none"))
     assert scaled.test_fingerprint != plain.test_fingerprint
 
 
-def test_floats_that_a_scale_does_not_fit_are_refused(tmp_path: Path) -> None:
+def test_floats_outside_a_scale_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"dataset\.scale=unit: .* floats .* -100 to 155.*dataset\.scale=none"):
         loaded(tmp_path, (BYTES - 100).astype(float), "unit")
 
@@ -100,11 +100,11 @@ def test_floats_that_a_scale_does_not_fit_are_refused(tmp_path: Path) -> None:
         ((3, 32, 32), (3, 32, 32), (3, 32, 32)),  # channels first
     ],
 )
-def test_examples_take_the_shape_of_a_given_model(wanted: Any, stored: Any, taken: tuple[int, ...]) -> None:
+def test_examples_are_reshaped_for_an_existing_model(wanted: Any, stored: Any, taken: tuple[int, ...]) -> None:
     assert shape_for(wanted, stored) == taken
 
 
-def test_architectures_that_are_built_get_grey_images_with_a_channel_axis() -> None:
+def test_bundled_architectures_get_grey_images_with_a_channel_axis() -> None:
     assert (image_shape((28, 28)), image_shape((28, 28, 3)), image_shape((30,))) == ((28, 28, 1), (28, 28, 3), (30,))
 
 
@@ -121,9 +121,7 @@ def test_architectures_that_are_built_get_grey_images_with_a_channel_axis() -> N
         ((30,), (31,), "Use the data set that the model was trained on"),
     ],
 )
-def test_a_shape_that_does_not_fit_is_refused_with_the_line_of_code_that_mends_it(
-    wanted: Any, stored: Any, line: str
-) -> None:
+def test_unsuitable_shape_is_rejected_with_code_to_convert_it(wanted: Any, stored: Any, line: str) -> None:
     with pytest.raises(UserError) as refusal:
         shape_for(wanted, stored)
     assert line in str(refusal.value)
@@ -138,7 +136,7 @@ def test_a_shape_that_does_not_fit_is_refused_with_the_line_of_code_that_mends_i
         (["images", "labels"], "x_train=a['images'][~test], y_train=a['labels'][~test], x_test=a['images'][test]"),
     ],
 )
-def test_arrays_under_other_names_are_refused_with_the_line_that_renames_them(
+def test_arrays_with_other_names_are_rejected_with_code_to_rename_them(
     tmp_path: Path, names: list[str], line: str
 ) -> None:
     np.savez(tmp_path / "data.npz", **{name: np.zeros(3) for name in names})  # type: ignore[arg-type]
@@ -147,13 +145,13 @@ def test_arrays_under_other_names_are_refused_with_the_line_that_renames_them(
     assert line in str(refusal.value)
 
 
-def test_a_folder_is_refused_with_the_line_that_makes_a_file_of_it(tmp_path: Path) -> None:
+def test_folder_is_rejected_with_code_to_convert_it(tmp_path: Path) -> None:
     (tmp_path / "train" / "cat").mkdir(parents=True)
     with pytest.raises(UserError, match=r"requires a \.npz file, not a folder.*image_dataset_from_directory"):
         Npz(path=tmp_path).check()
 
 
-def test_arrays_that_are_wrong_are_found_before_anything_is_run(tmp_path: Path) -> None:
+def test_invalid_arrays_are_rejected_before_the_run(tmp_path: Path) -> None:
     y = np.array([0, 1, 1])
     np.savez(tmp_path / "data.npz", x_train=np.full((3, 4), np.nan), y_train=y, x_test=np.zeros((3, 4)), y_test=y)
     with pytest.raises(UserError, match="not finite"):

@@ -1,4 +1,4 @@
-"""Optional packages: where one is missing, its extra is named with what to type, before anything is done."""
+"""Optional packages: if one is missing, the message names the extra and the command, before any work."""
 
 import sys
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def configured(*overrides: str) -> Callable[[], object]:
         ("postgres", "tracking.uri=postgresql://host/runs:", configured("tracking.uri=postgresql://host/runs")),
     ],
 )  # fmt: skip
-def test_what_requires_an_extra_names_it_and_what_to_type(
+def test_missing_extra_is_named_with_the_command(
     extra: str, asked: str, ask: Callable[[], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extras, "find_spec", lambda name: None if name == extras.MODULES[extra] else object())
@@ -61,7 +61,7 @@ def test_what_requires_an_extra_names_it_and_what_to_type(
     assert str(refusal.value) == f"{asked} requires the extra '{extra}': {install}"
 
 
-def test_where_there_is_no_checkout_the_distribution_is_installed(
+def test_without_a_checkout_the_command_installs_the_distribution(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extras, "find_spec", lambda _name: None)
@@ -70,12 +70,12 @@ def test_where_there_is_no_checkout_the_distribution_is_installed(
 
 
 @pytest.mark.parametrize("overrides", [["strategy=ptq_int8"], ["strategy=qat"], ["tracking.uri=http://host:5000"]])
-def test_what_requires_no_extra_runs_without_any(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_else_runs_without_extras(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "find_spec", lambda _name: None)
     compose_request(overrides).experiment.check()
 
 
-def test_every_extra_for_users_is_recognized_by_a_module_and_all_holds_each() -> None:
+def test_every_extra_has_a_module_and_is_part_of_all() -> None:
     assert PROJECT["name"] == DISTRIBUTION
     assert set(extras.MODULES) == set(EXTRAS) - {"all", "docs", "test"}
     (everything,) = EXTRAS["all"]

@@ -1,4 +1,4 @@
-"""Where accuracy goes: gaps between models, the noise of each op, and what XNNPACK takes."""
+"""Fidelity: differences between models, the noise of each op, and the ops that XNNPACK runs."""
 
 from functools import cache, partial
 from math import inf
@@ -48,7 +48,7 @@ def test_a_model_and_itself_have_no_gap(logits: Logits) -> None:
     assert (gap.agreement, gap.rms_logit_error, gap.max_logit_error) == (1, 0, 0)
 
 
-def test_a_gap_is_the_share_of_equal_answers_and_the_error_of_the_logits() -> None:
+def test_gap_has_agreement_and_logit_error() -> None:
     (gap,) = gaps({"a": np.array([[1, 0], [0, 1]], np.float32), "b": np.array([[1, 0], [4, 1]], np.float32)})
     assert (gap.agreement, gap.rms_logit_error, gap.max_logit_error) == (0.5, 2, 4)
 
@@ -69,7 +69,7 @@ def test_decibel(signal: float, noise: float, ratio: float) -> None:
     assert decibel(signal, noise) == ratio
 
 
-def test_a_file_of_many_types_has_a_picture(tmp_path: Path) -> None:
+def test_noise_of_a_file_with_many_types_is_plotted(tmp_path: Path) -> None:
     noise = [OpNoise("conv2d", "CONV_2D", types, ratio) for types, ratio in zip(TYPES, RATIOS, strict=True)]
     save_noise(tmp_path / "noise.png", noise, "many types")
     assert (tmp_path / "noise.png").read_bytes().startswith(b"\x89PNG")
@@ -136,7 +136,7 @@ def test_float_layers_before_an_annotated_one_are_exact() -> None:
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("architecture", [ArticleCNN(), ResNet8()], ids=lambda option: type(option).__name__)
-def test_learned_weights_in_a_plain_model_make_the_file_of_the_model_without_its_fake_quantization(
+def test_weights_copied_to_a_plain_model_give_the_file_without_fake_quantization(
     architecture: Architecture,
 ) -> None:
     from experiments.quantization.tfmot.annotation import fake_quantization_off, in_float
@@ -158,7 +158,7 @@ def test_learned_weights_in_a_plain_model_make_the_file_of_the_model_without_its
 
 
 @pytest.mark.tensorflow
-def test_a_layer_with_several_weights_of_one_name_takes_each_of_them() -> None:
+def test_layer_with_several_weights_of_one_name_gets_each() -> None:
     from experiments.quantization.tfmot.annotation import in_float
     from experiments.system.tensorflow import keras
 
@@ -173,17 +173,17 @@ def test_a_layer_with_several_weights_of_one_name_takes_each_of_them() -> None:
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("scheme", [Float32(), Dynamic(), Float16(), Int8(20)], ids=str)
-def test_xnnpack_takes_every_op(scheme: Scheme) -> None:
+def test_xnnpack_runs_every_op(scheme: Scheme) -> None:
     file, ops = converted(scheme)
     assert delegated(file, ops) == {op.index for op in ops}
 
 
 @pytest.mark.tensorflow
-def test_xnnpack_takes_nothing_of_an_int16_file() -> None:
+def test_xnnpack_runs_no_op_of_an_int16_file() -> None:
     assert delegated(*converted(Int16x8(20))) == frozenset()
 
 
 @pytest.mark.tensorflow
-def test_xnnpack_takes_no_convolution_with_int4_weights() -> None:
+def test_xnnpack_runs_no_convolution_with_int4_weights() -> None:
     file, ops = converted(DynamicInt4())
     assert [op.op for op in ops if op.index in delegated(file, ops)] == ["RESHAPE", "FULLY_CONNECTED"]

@@ -1,4 +1,4 @@
-"""Identity is content: rows are matched, pooled, judged and reported by digests, never by the names of files."""
+"""Identity is content: runs are matched, pooled and gated by digests, never by file names."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from experiments.comparison.baseline import against
+from experiments.comparison.choices import tasks
 from experiments.comparison.columns import cell_of, frame, public
-from experiments.comparison.compared import compared
+from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.display import display_table
 from experiments.comparison.files import FORMS
 from experiments.comparison.gates import decide
@@ -21,7 +22,6 @@ from experiments.comparison.regressions import allowance, earlier, regressions, 
 from experiments.comparison.terminal import styled
 from experiments.record.identity import DIGESTS, Identity, name_of
 from experiments.record.run_record import Predictions, Setting
-from experiments.report.choices import tasks
 from experiments.system.errors import UserError
 from experiments.tracking import run_name
 from tests.rows import FAILED, answers, row
@@ -54,7 +54,7 @@ def held_by(rows: list[dict[str, Any]], strategy: str = "finetune") -> list[Any]
     return against(frame(rows), strategy, said())["against_run_id"].tolist()
 
 
-def test_a_run_is_not_held_against_the_control_of_another_model_of_its_name() -> None:
+def test_control_with_another_model_of_the_same_name_does_not_match() -> None:
     old, new = of("ptq_int8", model=A), of("ptq_int8", model=B)
     found = held_by([old, of("finetune", model=B), new])
     assert pd.isna(found[0])
@@ -62,32 +62,32 @@ def test_a_run_is_not_held_against_the_control_of_another_model_of_its_name() ->
 
 
 @pytest.mark.parametrize("part", ["training", "test"])
-def test_a_control_was_trained_and_tested_on_the_same_examples(part: str) -> None:
+def test_control_has_the_same_training_and_test_examples(part: str) -> None:
     assert pd.isna(held_by([of("finetune"), of("qat", **{part: B})])[1])
 
 
-def test_one_file_under_two_paths_is_one_model() -> None:
+def test_same_file_at_two_paths_is_one_model() -> None:
     found = held_by([of("finetune"), of("qat", **{"model.path": "copies/other.keras", "dataset.path": "d.npz"})])
     assert found[1] == of("finetune")["run_id"]
 
 
-def test_two_models_of_one_name_are_no_two_seeds() -> None:
+def test_models_with_the_same_name_are_not_pooled_as_seeds() -> None:
     assert not seeds_to_pool(frame([of("qat", model=A, seed=0), of("qat", model=B, seed=1)]))
     assert seeds_to_pool(frame([of("qat", seed=0), of("qat", seed=1, **{"model.path": "copy.keras"})]))
 
 
-def test_seeds_are_pooled_on_equal_test_examples_only() -> None:
+def test_seeds_are_pooled_only_with_equal_test_examples() -> None:
     assert not seeds_to_pool(frame([of("qat", test=A, seed=0), of("qat", test=B, seed=1)]))
 
 
-def test_the_settings_of_two_contents_under_one_path_differ_and_those_of_one_under_two_do_not() -> None:
+def test_settings_digest_depends_on_content_not_on_paths() -> None:
     one, other, copy = frame([of("qat"), of("qat", model=B), of("qat", **{"model.path": "copy.keras"})])["settings"]
     assert (one == other, one == copy) == (False, True)
 
 
-def test_two_data_sets_of_one_name_are_two_tasks_with_an_answer_each() -> None:
+def test_data_sets_with_the_same_name_have_separate_answers() -> None:
     table = frame([of("none"), of("qat"), of("none", test=B, training=B), of("qat", test=B, training=B)])
-    found = tasks(table, table, said())
+    found = tasks(Comparison(table, table, said()))
     assert [(task.title, len(task.rows)) for task in found] == [
         ("my on data (3f2a91)", 2), ("my on data (9be044)", 2),
     ]  # fmt: skip
@@ -95,33 +95,33 @@ def test_two_data_sets_of_one_name_are_two_tasks_with_an_answer_each() -> None:
 
 def test_models_of_two_trainings_on_the_same_test_examples_compete() -> None:
     table = frame([of("none"), of("none", training=B)])
-    (task,) = tasks(table, table, said())
+    (task,) = tasks(Comparison(table, table, said()))
     assert [task.named(each) for _, each in task.rows.iterrows()] == ["none, data (3f2a91)", "none, data (9be044)"]
 
 
-def test_a_name_that_is_not_shared_has_no_digest() -> None:
+def test_unique_name_has_no_digest() -> None:
     table = frame([of("none"), of("none", model=B, run_id="other", **{"model.path": "b.keras"})])
     assert titled(table, "model").tolist() == ["my", "b"]
 
 
-def test_copies_of_a_file_are_called_by_one_name() -> None:
+def test_copies_of_a_file_share_a_name() -> None:
     table = frame([of("none"), of("qat", **{"model.path": "copy.keras"})])
     assert titled(table, "model").tolist() == ["my", "my"]
 
 
-def test_where_a_setting_tells_contents_apart_no_digest_is_shown() -> None:
+def test_no_digest_is_shown_if_a_setting_distinguishes_contents() -> None:
     table = frame([row("none", **{"dataset.test_samples": each}, run_id=each) for each in ("100", "200")])
     assert titled(table, "dataset").tolist() == ["mnist", "mnist"]
     assert task_titles(table).tolist() == [f"article_cnn on mnist, test_samples={each}" for each in ("100", "200")]
 
 
-def test_a_table_for_people_shows_the_digest_of_files_that_share_a_name() -> None:
+def test_printed_table_shows_digests_of_files_with_the_same_name() -> None:
     shown = display_table(frame([of("none"), of("none", model=B)]))
     assert shown["model"].tolist() == ["my (3f2a91)", "my (9be044)"]
     assert not {"model.path", "dataset.path", "dataset"} & set(shown.columns)
 
 
-def test_a_run_that_failed_before_its_content_was_known_is_listed_and_not_pooled() -> None:
+def test_run_without_digests_is_listed_but_not_pooled() -> None:
     unknown = {**of("qat", seed=1, status="FAILED", run_id="failed"), **dict.fromkeys(DIGESTS)}
     table = frame([of("qat", seed=0), of("qat", seed=2, run_id="other"), unknown])
     pooled = grouped(table, cell_of(table), said()).table
@@ -129,12 +129,12 @@ def test_a_run_that_failed_before_its_content_was_known_is_listed_and_not_pooled
     assert display_table(pooled)["status"].tolist() == ["FINISHED", "FAILED"]
 
 
-def test_the_best_is_marked_for_each_content() -> None:
+def test_best_value_is_marked_per_content() -> None:
     table = frame([of("none", tflite_bytes=5.0), of("none", test=B, tflite_bytes=9.0)])
     assert styled(table)["bytes"] == ["bold green", "bold green"]
 
 
-def test_a_file_to_ship_is_for_one_set_of_test_examples() -> None:
+def test_gate_requires_one_set_of_test_examples() -> None:
     table = frame([of("none"), of("none", test=B)])
     with pytest.raises(
         UserError, match=rf"several data sets \(data \(3f2a91\), data \(9be044\)\).*test_digest == '{A}'"
@@ -142,14 +142,14 @@ def test_a_file_to_ship_is_for_one_set_of_test_examples() -> None:
         decide(table, [], "tflite_bytes", lowest=True)
 
 
-def test_copies_of_a_data_file_are_one_set_of_test_examples() -> None:
+def test_copies_of_a_data_file_have_the_same_test_examples() -> None:
     table = frame([of("none"), of("qat", **{"dataset.path": "copy.npz"}, tflite_bytes=5.0)])
     chosen = decide(table, [], "tflite_bytes", lowest=True).chosen
     assert chosen is not None
     assert chosen["strategy"] == "qat"
 
 
-def test_a_cell_of_a_matrix_is_no_mean_over_several_data_sets() -> None:
+def test_pivot_does_not_average_over_data_sets() -> None:
     table = frame([of("none"), of("none", test=B, tflite_accuracy=0.5)])
     with pytest.raises(UserError, match="runs of several data sets share a cell"):
         matrix(table, "strategy", "epochs", "tflite_accuracy")
@@ -158,7 +158,7 @@ def test_a_cell_of_a_matrix_is_no_mean_over_several_data_sets() -> None:
 
 
 @pytest.mark.parametrize(("by", "rows"), [(["dataset"], 2), (["model"], 1), (["strategy"], 1)])
-def test_runs_are_grouped_by_the_content_of_what_is_named(by: list[str], rows: int) -> None:
+def test_grouping_by_name_groups_by_content(by: list[str], rows: int) -> None:
     class Kept:
         predictions = staticmethod(said())
 
@@ -171,7 +171,7 @@ def examined(test: str | None, dataset: str = "npz") -> Examined:
     return Examined("a run", dataset, answers(5), test)
 
 
-def test_a_pair_has_the_same_test_examples_whatever_their_file_is_called() -> None:
+def test_pair_requires_equal_test_examples_not_equal_file_names() -> None:
     assert len(table_of_pairs([examined(A), examined(A, "another name")])) == 1
     with pytest.raises(UserError, match="were tested on different images"):
         table_of_pairs([examined(A), examined(B)])
@@ -188,20 +188,20 @@ def growth(table: pd.DataFrame) -> list[Any]:
     return [allowance("tflite_bytes=0", "growth", table)]
 
 
-def test_a_model_that_was_replaced_is_not_held_against_the_earlier_one(previous: pd.DataFrame) -> None:
+def test_replaced_model_is_not_compared_with_the_earlier_one(previous: pd.DataFrame) -> None:
     now = frame([of("none", model=B, tflite_bytes=10.0)])
     with pytest.raises(UserError, match=rf"model my is not the earlier one \(model_digest {A} then, {B} now\); --by"):
         regressions(previous, now, growth(now))
 
 
-def test_matching_by_name_is_offered_only_where_it_finds_a_partner(previous: pd.DataFrame) -> None:
+def test_matching_by_name_is_offered_only_if_it_would_match(previous: pd.DataFrame) -> None:
     now = frame([of("none", model=B, seed=7)])
     with pytest.raises(UserError) as refused:
         regressions(previous, now, growth(now))
     assert "--by-name" not in str(refused.value)
 
 
-def test_a_model_that_was_replaced_is_held_against_the_earlier_one_by_name_where_that_is_asked_for(
+def test_replaced_model_is_compared_by_name_on_request(
     previous: pd.DataFrame,
 ) -> None:
     now = frame([of("none", model=B, tflite_bytes=700_000.0)])
@@ -209,20 +209,20 @@ def test_a_model_that_was_replaced_is_held_against_the_earlier_one_by_name_where
     assert any("is not the earlier one" in line for line in remarks(previous, now, growth(now), by_name=True))
 
 
-def test_a_file_that_was_renamed_is_held_against_itself(previous: pd.DataFrame) -> None:
+def test_renamed_file_is_compared_with_itself(previous: pd.DataFrame) -> None:
     now = frame([of("none", tflite_bytes=700_000.0, **{"model.path": "renamed.keras"})])
     assert len(regressions(previous, now, growth(now))) == 1
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_run_that_fails_early_now_is_worse_than_the_earlier_one_of_its_name(previous: pd.DataFrame) -> None:
+def test_early_failure_is_worse_than_the_earlier_run_of_the_same_name(previous: pd.DataFrame) -> None:
     failed = {**of("qat", status="FAILED", tflite_bytes=None), **dict.fromkeys(DIGESTS)}
     now = frame([of("none"), failed])
     (line,) = regressions(previous, now, growth(now))
     assert "tflite_bytes was 599,620 and is nothing" in line
 
 
-def test_an_earlier_comparison_without_digests_is_matched_by_names_which_is_said_once(tmp_path: Path) -> None:
+def test_earlier_csv_without_digests_is_matched_by_name_with_one_message(tmp_path: Path) -> None:
     old = public(frame([early("none"), early("qat")])).drop(columns=[*DIGESTS, "model_name", "dataset_name"])
     old.to_csv(tmp_path / "old.csv", index=False)
     before, now = earlier(tmp_path / "old.csv"), frame([row("none"), row("qat", tflite_bytes=700_000.0)])
@@ -230,7 +230,7 @@ def test_an_earlier_comparison_without_digests_is_matched_by_names_which_is_said
     assert len([line for line in remarks(before, now, growth(now)) if "by names" in line]) == 1
 
 
-def test_runs_of_an_earlier_version_are_matched_by_names_which_is_said_once() -> None:
+def test_runs_of_earlier_versions_are_matched_by_name_with_one_message() -> None:
     class Kept:
         predictions = staticmethod(said())
 
@@ -243,11 +243,11 @@ def test_runs_of_an_earlier_version_are_matched_by_names_which_is_said_once() ->
     ]
 
 
-def test_a_run_of_an_earlier_version_is_never_matched_with_one_whose_content_is_known() -> None:
+def test_run_without_digests_never_matches_one_with_digests() -> None:
     assert pd.isna(held_by([early("finetune"), row("qat")])[1])
 
 
-def test_failed_runs_of_two_files_of_one_name_are_told_apart() -> None:
+def test_failed_runs_of_two_files_with_the_same_name_are_separate() -> None:
     rows = [
         {**FAILED, "dataset": "npz", "dataset.path": f"{place}/data.npz", "run_id": place, "seed": 0} for place in "ab"
     ]
@@ -256,14 +256,14 @@ def test_failed_runs_of_two_files_of_one_name_are_told_apart() -> None:
     assert table["dataset.path"].tolist() == ["a/data.npz", "b/data.npz"]
 
 
-def test_an_early_failure_among_finished_runs_is_called_by_its_file() -> None:
+def test_early_failure_is_named_by_its_file() -> None:
     failed = {**FAILED, "strategy": "none", "dataset": "npz", "dataset.path": "b/data.npz", "model.path": "my.keras"}
     assert names(frame([of("none"), {**failed, "model": "keras_file", "finetune_epochs": 0}])) == [
         "none, path=data.npz", "none, path=b/data.npz",
     ]  # fmt: skip
 
 
-def test_a_run_is_called_by_the_files_that_it_uses_and_their_digests() -> None:
+def test_run_name_has_files_and_digests() -> None:
     setting = Setting("qat", "keras_file", "npz", 0, 1, 0)
     assert run_name(setting, Identity("my", "data", A, A, B)) == "qat my (3f2a91) data (9be044) epochs=0+1 seed=0"
     assert run_name(setting, Identity("my", "data")) == "qat my data epochs=0+1 seed=0"
@@ -272,13 +272,13 @@ def test_a_run_is_called_by_the_files_that_it_uses_and_their_digests() -> None:
 
 
 @pytest.mark.parametrize(("file", "name"), [(Path("a/my.keras"), "my"), (None, "npz"), ("d.e/x.y.npz", "x.y")])
-def test_the_name_of_a_file_is_its_stem(file: object, name: str) -> None:
+def test_display_name_is_the_file_stem(file: object, name: str) -> None:
     assert name_of("npz", file) == name
 
 
-def test_a_title_names_all_contents() -> None:
+def test_title_names_all_models_and_data_sets() -> None:
     assert subjects_of(frame([of("none"), of("none", test=B)])) == "my on data (3f2a91) and data (9be044)"
 
 
-def test_rows_are_named_with_the_digest_of_what_shares_a_name() -> None:
+def test_row_names_have_digests_of_ambiguous_names() -> None:
     assert names(frame([of("none"), of("none", model=B)])) == ["none, my (3f2a91)", "none, my (9be044)"]

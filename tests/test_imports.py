@@ -1,4 +1,4 @@
-"""Importing the package changes nothing in the importing process; Keras 2 is chosen when TensorFlow is loaded."""
+"""Importing the package changes nothing in the process; Keras 2 is selected when TensorFlow is loaded."""
 
 import ast
 import json
@@ -78,7 +78,7 @@ def test_keras_is_chosen_before_tensorflow_model_optimization_is_imported(path: 
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("before", ["", "import tensorflow"])
-def test_tensorflow_has_keras_2_also_where_somebody_has_imported_it_before(before: str) -> None:
+def test_tensorflow_has_keras_2_even_if_imported_before(before: str) -> None:
     loaded = "from experiments.system.tensorflow import keras, tf"
     code = f"{before}\n{loaded}\nprint(keras.Model.__module__, tf.keras.Model.__module__)"
     first, second = output_of(code).split()
@@ -87,7 +87,7 @@ def test_tensorflow_has_keras_2_also_where_somebody_has_imported_it_before(befor
 
 
 @pytest.mark.tensorflow
-def test_a_process_that_already_uses_keras_3_is_told_what_to_do() -> None:
+def test_process_that_already_uses_keras_3_gets_a_message() -> None:
     code = (
         "import tensorflow as tf\ntf.keras.layers\nfrom experiments.system.errors import UserError\n"
         "try:\n    import experiments.system.tensorflow\nexcept UserError as error:\n    print(error)"

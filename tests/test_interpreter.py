@@ -1,4 +1,4 @@
-"""What runs a file: XNNPACK, or LiteRT's own kernels where XNNPACK refuses it; each image by itself."""
+"""The interpreter: XNNPACK, or LiteRT's own kernels if XNNPACK rejects a file; one image per inference."""
 
 from functools import cache
 from pathlib import Path
@@ -37,35 +37,35 @@ def refused() -> TFLiteModel:
     return convert(model, Int8(8), images)
 
 
-def test_why_xnnpack_refuses_a_file_is_one_line() -> None:
+def test_xnnpack_refusal_is_one_line() -> None:
     assert "XNNPACK" in xnnpack_refusal(refused())
     assert "\n" not in xnnpack_refusal(refused())
 
 
-def test_a_file_that_xnnpack_takes_has_no_refusal() -> None:
+def test_xnnpack_refusal_is_empty_for_a_supported_file() -> None:
     assert xnnpack_refusal(dense_file()) == ""
 
 
-def test_a_file_that_xnnpack_refuses_is_answered_by_litert_s_own_kernels() -> None:
+def test_file_rejected_by_xnnpack_runs_on_builtin_kernels() -> None:
     assert tflite_logits(refused(), images()).shape == (8, 64)
 
 
-def test_none_of_its_ops_is_delegated() -> None:
+def test_file_rejected_by_xnnpack_has_no_delegated_ops() -> None:
     assert delegated(refused(), read_ops(refused().content, [])) == frozenset()
 
 
-def test_it_is_timed_and_its_memory_measured() -> None:
+def test_file_rejected_by_xnnpack_is_timed_and_its_memory_measured() -> None:
     protocol = LatencyProtocol(seconds=0.1)
     assert measure_latency(refused(), refused(), images(), protocol, seed=0).own.min_us > 0
     assert peak_memory(refused(), images(), threads=1).peak_kib > 0
 
 
-def test_the_model_in_mlflow_runs_it_too(tmp_path: Path) -> None:
+def test_mlflow_model_runs_a_file_rejected_by_xnnpack(tmp_path: Path) -> None:
     (tmp_path / "model.tflite").write_bytes(refused().content)
     assert LiteRTModel(str(tmp_path / "model.tflite")).predict(images(2)).shape == (2, 64)
 
 
-def test_an_lstm_begins_anew_with_each_image() -> None:
+def test_lstm_state_is_reset_for_each_image() -> None:
     from experiments.system.tensorflow import keras
 
     keras.utils.set_random_seed(0)

@@ -1,4 +1,4 @@
-"""A run in a process of its own: whatever happens there, the process that keeps the records goes on."""
+"""Each run has its own process: whatever happens there, the process that records it continues."""
 
 import os
 import resource
@@ -70,12 +70,12 @@ def experiment(model: Architecture, folder: Path, threads: int = 1) -> Experimen
     )
 
 
-def test_the_record_of_a_run_comes_back(tmp_path: Path) -> None:
+def test_record_of_a_run_is_returned(tmp_path: Path) -> None:
     record = run_in_process(experiment(Tiny(), tmp_path))
     assert record.metrics()["epochs_trained"] == 1
 
 
-def test_tensorflow_stays_out_of_the_process_that_keeps_the_records(tmp_path: Path) -> None:
+def test_recording_process_does_not_import_tensorflow(tmp_path: Path) -> None:
     # Other tests of this process may have imported it, so a fresh one is asked.
     script = (
         "from pathlib import Path\nfrom tests.test_isolation import *\n"
@@ -87,13 +87,13 @@ def test_tensorflow_stays_out_of_the_process_that_keeps_the_records(tmp_path: Pa
     assert done.stdout.split()[-1] == "False", done.stderr
 
 
-def test_what_a_run_leaves_in_its_temporary_folder_goes_with_it(tmp_path: Path, monkeypatch: Any) -> None:
+def test_temporary_folder_of_a_run_is_removed(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     run_in_process(experiment(Tiny(), tmp_path))
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(("__autograph", "run-"))]
 
 
-def test_tfmot_s_functions_are_not_rewritten_again_by_each_run_of_a_sweep() -> None:
+def test_tfmot_functions_are_rewritten_once_per_sweep() -> None:
     # AutoGraph keeps what it has rewritten for the whole process, so a fresh one is asked.
     script = (
         "from tensorflow.python.autograph.impl.api import _TRANSPILER\n"
@@ -123,7 +123,7 @@ def test_tfmot_s_functions_are_not_rewritten_again_by_each_run_of_a_sweep() -> N
         ("mistake", "a mistake that its reader can mend"),
     ],
 )
-def test_a_run_that_ends_badly_is_told_in_a_line(way: str, said: str, tmp_path: Path) -> None:
+def test_crashed_run_is_reported_in_one_line(way: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(RunFailed) as failure:
         run_in_process(experiment(Hostile(way=way), tmp_path))
     assert said in failure.value.failure.reason
@@ -135,7 +135,7 @@ def killed_while_it_tells(theirs: Any, *_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_run_that_is_killed_while_it_hands_its_record_over_is_told_in_a_line(
+def test_run_killed_while_returning_its_record_is_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(isolation, "_run", killed_while_it_tells)
@@ -143,14 +143,14 @@ def test_a_run_that_is_killed_while_it_hands_its_record_over_is_told_in_a_line(
         run_in_process(experiment(Tiny(), tmp_path))
 
 
-def test_the_details_say_where_a_crash_happened(tmp_path: Path) -> None:
+def test_details_name_the_place_of_a_crash(tmp_path: Path) -> None:
     with pytest.raises(RunFailed) as failure:
         run_in_process(experiment(Hostile(way="SIGSEGV"), tmp_path))
     assert "Segmentation fault" in failure.value.failure.details
     assert "in build" in failure.value.failure.details
 
 
-def test_the_number_of_threads_decides_which_training_is_meant(tmp_path: Path) -> None:
+def test_number_of_threads_is_part_of_the_training_key(tmp_path: Path) -> None:
     keys = {run_in_process(experiment(Tiny(), tmp_path, threads)).baseline.key for threads in (1, 2)}
     assert len(keys) == 2
 
@@ -176,37 +176,37 @@ def in_a_fresh_process(code: str, folder: Path, **environment: str) -> str:
     return done.stdout.strip()
 
 
-def test_a_module_that_cannot_be_loaded_for_all_runs_is_named(tmp_path: Path) -> None:
+def test_module_that_cannot_be_preloaded_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken_module.py").write_text("raise ValueError('a broken installation')\n")
     path = f"{ENVIRONMENT['PYTHONPATH']}{os.pathsep}{tmp_path}"
     said = in_a_fresh_process("isolation.preload(['broken_module'])\ntried()", tmp_path, PYTHONPATH=path)
     assert said == "broken_module cannot be imported (ValueError: a broken installation)"
 
 
-def test_a_fork_server_that_is_killed_while_it_loads_is_told(tmp_path: Path) -> None:
+def test_fork_server_killed_while_loading_is_reported(tmp_path: Path) -> None:
     (tmp_path / "deadly_module.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     path = f"{ENVIRONMENT['PYTHONPATH']}{os.pathsep}{tmp_path}"
     said = in_a_fresh_process("isolation.preload(['deadly_module'])\ntried()", tmp_path, PYTHONPATH=path)
     assert said == ("The process that loads TensorFlow for all runs was killed, probably because memory ran out.")
 
 
-def test_a_limit_of_the_shell_on_memory_is_told_where_a_process_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_limit_of_the_shell_is_reported_after_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resource.getrlimit", lambda _: (2**31, 2**31))
     assert "limits each process to 2.0 GiB of memory" in isolation._explain_crash(1, "").reason
     assert "limits each process to 2.0 GiB of memory" in isolation.Failure.of(MemoryError()).reason
 
 
-def test_where_no_shell_limits_memory_nothing_is_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_memory_limit_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resource.getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
     assert isolation._explain_crash(1, "").reason == "The process of this run ended with exit code 1."
 
 
-def test_memory_that_a_shell_does_not_allow_is_told(tmp_path: Path) -> None:
+def test_allocation_beyond_the_shell_limit_is_reported(tmp_path: Path) -> None:
     code = "resource.setrlimit(resource.RLIMIT_AS, (5 * 2**28, 5 * 2**28))\ntried()"
     assert "Raise the limit with `ulimit -v unlimited`" in in_a_fresh_process(code, tmp_path)
 
 
-def test_too_few_file_descriptors_are_told(tmp_path: Path) -> None:
+def test_too_few_file_descriptors_are_reported(tmp_path: Path) -> None:
     code = (
         "own_limit = len(os.listdir('/proc/self/fd')) + 3\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (own_limit, own_limit))\ntried()"
@@ -217,11 +217,11 @@ def test_too_few_file_descriptors_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["bug", "SIGSEGV"])
-def test_a_check_leaves_what_is_no_mistake_of_the_user_to_the_run(way: str, tmp_path: Path) -> None:
+def test_check_ignores_errors_that_are_not_the_user_s(way: str, tmp_path: Path) -> None:
     check_in_process(experiment(Hostile(way=way), tmp_path))
 
 
-def test_a_check_finds_what_the_user_can_mend(tmp_path: Path) -> None:
+def test_check_reports_errors_of_the_user(tmp_path: Path) -> None:
     check_in_process(experiment(Tiny(), tmp_path))
     with pytest.raises(UserError, match="a mistake that its reader can mend"):
         check_in_process(experiment(Hostile(way="mistake"), tmp_path))

@@ -1,4 +1,4 @@
-"""What becomes of a run that failed, or whose result the store does not take: it is closed, and a message says why."""
+"""Runs that fail, or whose results cannot be recorded, are closed with a message."""
 
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -44,16 +44,14 @@ def recorded(request: Request) -> Row:
     return row
 
 
-def test_a_result_that_cannot_be_recorded_is_a_failed_run_and_no_mistake_of_the_user(
-    asked: Request, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_result_that_cannot_be_recorded_is_a_failed_run(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Store, "finish", raising(UserError("the store is gone")))
     with pytest.raises(JobError, match=r"none.*: its result could not be recorded: the store is gone"):
         run_job(asked, job=0)
 
 
 @pytest.mark.parametrize("error", [UserError("no"), OSError(28, "No space left on device"), ZeroDivisionError("a bug")])
-def test_whatever_a_result_cannot_be_recorded_for_the_run_is_closed_and_says_it(
+def test_any_recording_error_closes_the_run_with_the_reason(
     error: Exception, asked: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Store, "finish", raising(error))
@@ -67,9 +65,7 @@ def test_whatever_a_result_cannot_be_recorded_for_the_run_is_closed_and_says_it(
     assert type(error).__name__ in details.decode()
 
 
-def test_a_file_that_is_gone_when_its_run_begins_is_a_failed_run(
-    asked: Request, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_that_disappears_before_the_run_is_a_failed_run(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "run_key", raising(UserError("b.npz: cannot be read (Permission denied).")))
     with pytest.raises(JobError, match=r"failed: none.*: b\.npz: cannot be read"):
         run_job(asked, job=0)
@@ -77,7 +73,7 @@ def test_a_file_that_is_gone_when_its_run_begins_is_a_failed_run(
     assert (row["status"], row["error"]) == ("FAILED", "b.npz: cannot be read (Permission denied).")
 
 
-def test_a_run_of_its_own_says_how_it_was_made(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_run_records_its_command(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "run_in_process", raising(UserError("no")))
     monkeypatch.setattr("sys.argv", ["run.py", "strategy=none", "tracking.uri=postgresql://me:secret@host/db"])
     with pytest.raises(JobError):
@@ -94,7 +90,7 @@ class Folder:
     images: Path
 
 
-def test_a_card_s_folder_with_another_file_is_another_run(asked: Request, tmp_path: Path) -> None:
+def test_changed_folder_of_an_option_is_another_run(asked: Request, tmp_path: Path) -> None:
     experiment = replace(asked.experiment, model=Folder(tmp_path / "images"))  # type: ignore[arg-type]
     (tmp_path / "images").mkdir()
     before = job.run_key(experiment)
@@ -103,16 +99,14 @@ def test_a_card_s_folder_with_another_file_is_another_run(asked: Request, tmp_pa
     assert job.run_key(experiment) != before
 
 
-def test_a_card_s_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file_of_an_option_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "images").touch()
     monkeypatch.setattr(Path, "open", raising(PermissionError(13, "Permission denied")))
     with pytest.raises(UserError, match=r"images: cannot be read \(Permission denied\)"):
         digest_value(tmp_path / "images")
 
 
-def test_a_run_that_is_stopped_when_its_store_is_gone_is_stopped(
-    asked: Request, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_stopped_without_its_store_is_stopped(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "run_in_process", raising(KeyboardInterrupt()))  # type: ignore[arg-type]
     monkeypatch.setattr(Store, "close", raising(UserError("gone")))
     with pytest.raises(KeyboardInterrupt):
@@ -139,7 +133,7 @@ class Mine(Base): ...
 
 
 @pytest.mark.parametrize("changed", ["mine.py", "beside.py", "elsewhere/base.py"])
-def test_a_user_s_model_with_other_code_is_another_run(
+def test_changed_code_of_a_user_model_is_another_run(
     changed: str, asked: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
@@ -168,9 +162,7 @@ def test_a_run_that_cannot_be_started_is_closed(asked: Request, monkeypatch: pyt
     assert recorded(asked)["status"] == "FAILED"
 
 
-def test_a_failure_whose_details_find_no_room_is_recorded_without_them(
-    asked: Request, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failure_is_recorded_without_details_on_a_full_disk(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "run_in_process", raising(RunFailed(Failure("it broke", "how"))))
     monkeypatch.setattr(Store, "fail", raising(UserError("no room")))
     with pytest.raises(JobError, match=r"it broke\n\(its details could not be recorded: no room\)"):
@@ -178,7 +170,7 @@ def test_a_failure_whose_details_find_no_room_is_recorded_without_them(
     assert recorded(asked)["status"] == "FAILED"
 
 
-def test_a_failure_that_a_store_is_gone_for_says_both(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_without_a_store_reports_both(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail_and_take_the_store_along(_: object) -> NoReturn:
         monkeypatch.setattr(job, "connect", raising(UserError("nobody answers")))
         raise RunFailed(Failure("it broke", "how"))

@@ -1,4 +1,4 @@
-"""Processes that kill themselves at a chosen change of a file, as tests of what survives a kill need them."""
+"""Processes that kill themselves at a chosen write, for tests that must survive a kill."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ def run(code: str, watch: KillAtWrite, folder: Path) -> int:
     return subprocess.run(command, cwd=folder, env=watch.environment(os.environ), check=False).returncode
 
 
-def test_every_change_of_a_matching_file_is_listed_in_its_order(watch: KillAtWrite, tmp_path: Path) -> None:
+def test_every_change_of_a_matching_file_is_listed_in_order(watch: KillAtWrite, tmp_path: Path) -> None:
     assert run(WRITES, replace(watch, log=tmp_path / "log"), tmp_path) == 0
     found = changes(tmp_path / "log")
     assert [change.number for change in found] == list(range(1, len(found) + 1))
@@ -70,7 +70,7 @@ open("a.part", "w").write("by its parent")
 
 
 @pytest.mark.parametrize(("whom", "code"), [("first", -signal.SIGKILL), ("self", 0)])
-def test_the_kill_of_a_child_takes_its_first_ancestor_along_where_asked(
+def test_kill_of_a_child_can_include_its_first_ancestor(
     whom: str, code: int, watch: KillAtWrite, tmp_path: Path
 ) -> None:
     counted = replace(watch, at=2, whom=whom, counter=tmp_path / "count")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Labels as people store them: read, and numbered as the classes of a model."""
+"""Labels in their stored forms, and their class numbers."""
 
 from pathlib import Path
 from typing import Any
@@ -56,13 +56,13 @@ def test_bool_labels_are_two_classes(tmp_path: Path) -> None:
     assert (data.train.y.tolist(), data.classes) == ((TRUE > 0).astype(int).tolist(), 2)
 
 
-def test_labels_that_are_renumbered_are_said(tmp_path: Path) -> None:
+def test_renumbered_labels_are_reported(tmp_path: Path) -> None:
     assert loaded(tmp_path, np.array(["cat", "dog", "owl"])[TRUE]).notes == (
         "labels are numbered as classes: cat = 0, dog = 1, owl = 2 (3 classes)",
     )
 
 
-def test_labels_that_are_class_numbers_need_no_word() -> None:
+def test_labels_equal_to_class_numbers_are_not_reported() -> None:
     assert describe_renumbering({0: 0, 1: 1}) == ""
 
 
@@ -79,7 +79,9 @@ def test_labels_that_are_class_numbers_need_no_word() -> None:
         (["cat", "dog"], 1, {"cat": 0, "dog": 1}),
     ],
 )
-def test_labels_stand_for_outputs_of_a_given_model(labels: Any, outputs: int, numbers: dict[Any, int]) -> None:
+def test_labels_are_assigned_to_outputs_of_an_existing_model(
+    labels: Any, outputs: int, numbers: dict[Any, int]
+) -> None:
     assert output_numbers(labels, labels, outputs) == numbers
 
 
@@ -93,17 +95,17 @@ def test_labels_stand_for_outputs_of_a_given_model(labels: Any, outputs: int, nu
         ([1], 3, "Classification requires two or more classes"),
     ],
 )
-def test_labels_that_cannot_stand_for_outputs_are_refused(labels: Any, outputs: int, message: str) -> None:
+def test_labels_that_cannot_be_assigned_are_rejected(labels: Any, outputs: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
         output_numbers(labels, labels, outputs)
 
 
-def test_test_labels_that_training_lacks_are_refused_with_the_line_that_leaves_them_out() -> None:
+def test_test_labels_missing_in_training_are_rejected_with_code_to_remove_them() -> None:
     with pytest.raises(UserError, match=r"y_test has the label 2, .*keep = np\.isin\(y_test, y_train\)"):
         class_numbers([0, 1], [0, 2])
 
 
-def test_a_stray_label_makes_one_class_and_not_many() -> None:
+def test_stray_label_adds_only_one_class() -> None:
     assert class_numbers([0, 1, 255], [0, 1]) == {0: 0, 1: 1, 255: 2}
 
 

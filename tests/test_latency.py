@@ -1,4 +1,4 @@
-"""Latency: what a session of timings allows to say, and what it must not; and the command that times files."""
+"""Latency: verdicts and their limits, and the command that times files."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -61,7 +61,7 @@ def verdict(timed: Session) -> str:
     return timed.verdict(timed.ratio("reference", "model"))
 
 
-def test_what_a_file_is_called_is_corrected_for_the_number_of_pairs() -> None:
+def test_verdicts_are_adjusted_for_the_number_of_pairs() -> None:
     everyone = {name: timings(101.5 if name == "f" else 100, 0.02, seed=n) for n, name in enumerate("abcdef")}
     six = Session({**everyone, SENTINEL: timings(100, 0.02, seed=999)}, IDLE, 1, start_seconds=0.2)
     candidates: Any = [SimpleNamespace(name=name, model=SimpleNamespace(bytes=1)) for name in everyone]
@@ -73,20 +73,20 @@ def test_what_a_file_is_called_is_corrected_for_the_number_of_pairs() -> None:
     )  # fmt: skip
 
 
-def test_the_same_file_is_never_faster_than_itself_and_is_no_comparison() -> None:
+def test_identical_files_are_not_compared() -> None:
     everyone = {"a": timings(100, 0.001, seed=1), "copy": timings(90, 0.001, seed=2), "b": timings(50, 0.001, seed=3)}
     timed = Session({**everyone, SENTINEL: timings(100, 0.001, seed=4)}, IDLE, 1, start_seconds=0.2)
     pairs = latency.pairs_table(timed, {"a": "digest", "copy": "digest", "b": "another"})
     assert pairs["speed"].tolist() == ["same file", "faster", "faster"]
 
 
-def test_a_run_whose_file_is_the_float_file_says_so_unless_its_timing_is_void() -> None:
+def test_verdict_of_the_float_file_is_same_file_unless_void() -> None:
     assert Latency(session(model_us=50), same_file=True).verdict == "same file"
     assert Latency(session(model_us=50, sentinel_us=50), same_file=True).verdict == "void"
 
 
 @pytest.mark.parametrize("name", ["sparse50%.tflite", "a,b.tflite"])
-def test_every_name_of_a_file_can_stand_before_its_samples(name: str, tmp_path: Path) -> None:
+def test_samples_allow_any_file_name(name: str, tmp_path: Path) -> None:
     timed = Session({name: timings(100), SENTINEL: timings(100)}, IDLE, 1, start_seconds=0.2)
     save_samples(tmp_path / "samples.csv.gz", timed)
     assert set(pd.read_csv(tmp_path / "samples.csv.gz")["file"]) == {name, SENTINEL}
@@ -103,11 +103,11 @@ def test_every_name_of_a_file_can_stand_before_its_samples(name: str, tmp_path: 
         (102, 0.06, "unclear"),
     ],
 )
-def test_what_a_ratio_means(model_us: float, scatter: float, expected: str) -> None:
+def test_verdict_follows_from_the_interval(model_us: float, scatter: float, expected: str) -> None:
     assert verdict(session(model_us, scatter)) == expected
 
 
-def test_nothing_is_said_when_a_file_differs_from_its_own_copy() -> None:
+def test_session_is_void_if_the_sentinel_differs() -> None:
     timed = session(50, sentinel_us=110)
     assert verdict(timed) == "void"
     assert "own copy" in timed.void
@@ -117,7 +117,7 @@ def test_nothing_is_said_when_a_file_differs_from_its_own_copy() -> None:
     ("other_cores", "threads", "void"),
     [(0.9, 1, False), (1.1, 1, False), (1.5, 1, True), (0.1, 2, False), (0.9, 2, True)],
 )
-def test_nothing_is_said_when_others_took_the_cores_it_needed(other_cores: float, threads: int, void: bool) -> None:
+def test_session_is_void_if_cores_were_busy(other_cores: float, threads: int, void: bool) -> None:
     busy = Conditions(cores=2, other_cores=other_cores, steal_cores=0.0, load_before=1.0, load_after=1.0)
     assert bool(session(50, conditions=busy, threads=threads).void) == void
 
@@ -143,13 +143,13 @@ def samples(replicates: int, scatter: float) -> dict[str, list[list[int]]]:
         (3, 0.1, 100, True),
     ],
 )
-def test_a_session_ends_when_it_knows_enough_or_its_budget_is_spent(
+def test_session_ends_at_its_precision_or_time_limit(
     replicates: int, scatter: float, seconds: float, over: bool
 ) -> None:
     assert finished(samples(replicates, scatter), seconds, request()) == over
 
 
-def test_the_width_that_decides_is_that_of_the_interval_in_the_table() -> None:
+def test_stopping_rule_uses_the_interval_of_the_table() -> None:
     drawn = samples(15, 0.02)
     one, other = (np.array(drawn[name], float)[:, 0] for name in ("one", "other"))
     ratio = ratio_of_medians(one, other)
@@ -170,19 +170,19 @@ def test_every_replicate_has_samples_and_a_time_to_load() -> None:
     assert own.first_us > own.min_us > 0
 
 
-def test_a_budget_that_is_too_short_ends_after_the_fewest_replicates() -> None:
+def test_short_budget_has_the_minimum_of_replicates() -> None:
     file = dense_file()
     own = measure_latency(file, file, IMAGES, LatencyProtocol(seconds=1e-6), seed=0).own
     assert len(own.medians) == REPLICATES_OF_SLOW_FILES
 
 
-def test_more_threads_than_cores_are_refused() -> None:
+def test_more_threads_than_cores_are_rejected() -> None:
     with pytest.raises(UserError, match=r"latency\.threads=1000: requires at most \d+"):
         LatencyProtocol(threads=1000).check()
 
 
 @pytest.mark.parametrize(("delegate", "delegated"), [("xnnpack", True), ("builtin", False)])
-def test_a_file_is_timed_on_the_kernels_that_are_asked_for(delegate: str, delegated: bool, tmp_path: Path) -> None:
+def test_file_is_timed_on_the_selected_kernels(delegate: str, delegated: bool, tmp_path: Path) -> None:
     file = TimedFile.of(dense_file(), IMAGES)
     (tmp_path / "file.tflite").write_bytes(file.content)
     entered = load(tmp_path / "file.tflite", list(file.inputs), {"threads": 1, "delegate": delegate})
@@ -190,7 +190,7 @@ def test_a_file_is_timed_on_the_kernels_that_are_asked_for(delegate: str, delega
     assert ("DELEGATE" in ops) == delegated
 
 
-def test_batches_give_the_bits_of_the_plain_loop() -> None:
+def test_batches_are_bit_identical_to_single_images() -> None:
     file = dense_file()
     assert can_batch(file, IMAGES)
     assert len(tflite_logits(file, IMAGES[:33])) == 33
@@ -206,7 +206,7 @@ def test_the_command_times_plain_files_together(tmp_path: Path) -> None:
     assert pair["speedup_low"] > 1
 
 
-def test_one_file_alone_has_its_times_and_no_pair(tmp_path: Path) -> None:
+def test_single_file_has_no_pairs(tmp_path: Path) -> None:
     (tmp_path / "one.tflite").write_bytes(dense_file().content)
     done = run(tmp_path, "experiments.latency", "one.tflite", "--seconds", "0.5", "--csv", "pairs.csv")
     assert done.returncode == 0, done.stderr
@@ -233,7 +233,7 @@ def test_one_file_alone_has_its_times_and_no_pair(tmp_path: Path) -> None:
         (["latest", "--uri", "mlflow.db"], "tracking.uri=mlflow.db"),
     ],
 )
-def test_what_cannot_be_timed_is_refused(tmp_path: Path, arguments: list[str], told: str) -> None:
+def test_files_that_cannot_be_timed_are_rejected(tmp_path: Path, arguments: list[str], told: str) -> None:
     (tmp_path / "good.tflite").write_bytes(dense_file().content)
     (tmp_path / "wrong.tflite").write_bytes(b"no flatbuffer at all")
     done = run(tmp_path, "experiments.latency", *arguments)
@@ -241,7 +241,7 @@ def test_what_cannot_be_timed_is_refused(tmp_path: Path, arguments: list[str], t
     assert told in done.stderr
 
 
-def test_a_damaged_file_is_told_as_what_it_is(tmp_path: Path) -> None:
+def test_damaged_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "cut.tflite").write_bytes(dense_file(64, 10).content[:400])
     done = run(tmp_path, "experiments.latency", "cut.tflite")
     assert done.returncode == 2
@@ -264,11 +264,11 @@ class Counted(Source):
 
 
 @pytest.mark.parametrize("stored", [(4, 4), (4, 4, 1), (16,)])
-def test_images_are_timed_in_the_shape_that_a_file_takes(stored: tuple[int, ...]) -> None:
+def test_images_are_reshaped_for_a_file(stored: tuple[int, ...]) -> None:
     assert latency._reshape(dense_file(inputs=16), np.zeros((5, *stored), np.float32)).shape == (5, 16)
 
 
-def test_runs_on_the_same_data_read_it_once_and_keep_only_the_images_that_are_timed() -> None:
+def test_data_set_is_read_once_and_only_timed_images_are_kept() -> None:
     read: list[str] = []
     tests_of, file = latency.load_tests_once(), dense_file(inputs=4)
     found = [tests_of(Counted(name=name, read_so_far=read), file).images for name in ("one", "one", "other")]
@@ -277,7 +277,7 @@ def test_runs_on_the_same_data_read_it_once_and_keep_only_the_images_that_are_ti
 
 
 @pytest.mark.parametrize(("shift", "shape"), [(0, (4,)), (1, (4,)), (5, (4,)), (0, (4, 1))])
-def test_the_data_of_a_run_are_known_again_however_its_model_took_them(shift: int, shape: tuple[int, ...]) -> None:
+def test_test_digest_is_recognized_in_every_input_form(shift: int, shape: tuple[int, ...]) -> None:
     source = Counted(name="one", train_samples=100)
     examples = replace(source.examples(), labels=(shift, shift + 1), training_labels=(shift, shift + 1))
     examples = replace(examples, test_labels=examples.training_labels)
@@ -286,7 +286,7 @@ def test_the_data_of_a_run_are_known_again_however_its_model_took_them(shift: in
     assert examples.for_new_model().test_fingerprint[:DIGITS] in digests
 
 
-def test_a_data_set_that_has_changed_since_a_run_is_named_before_anything_is_timed(tmp_path: Path) -> None:
+def test_changed_data_set_is_reported_before_timing(tmp_path: Path) -> None:
     path = save_images(tmp_path / "images.npz")
     source = Npz(path=path)
     recorded = source.load().test_fingerprint[:DIGITS]

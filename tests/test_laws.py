@@ -1,4 +1,4 @@
-"""Laws of the house that are read from the source; the rooms and their imports are contracts in pyproject.toml."""
+"""Rules of the code base that are checked in the source; the import contracts are in pyproject.toml."""
 
 import ast
 from collections.abc import Iterator
@@ -50,13 +50,13 @@ def imported_at_the_top(tree: ast.Module) -> Iterator[str]:
             yield from imported(statement)
 
 
-def test_tensorflow_is_imported_only_when_it_is_needed() -> None:
+def test_tensorflow_is_imported_only_in_allowed_modules() -> None:
     doors = {f"experiments.{name}" for name in HEAVY}
     users = {name for name, tree in modules() if doors & set(imported_at_the_top(tree))}
     assert users <= HEAVY
 
 
-def test_imports_go_one_way() -> None:
+def test_imports_have_no_cycles() -> None:
     uses = {
         name: {i.removeprefix("experiments").lstrip(".") for i in imported_at_the_top(tree) if "experiments" in i}
         for name, tree in modules()
@@ -67,18 +67,18 @@ def test_imports_go_one_way() -> None:
 
 
 @pytest.mark.parametrize("path", [option for option in OPTIONS if option.parent.name != "suite"], ids=title)
-def test_a_card_holds_exactly_the_fields_of_its_class(path: Path) -> None:
+def test_option_has_exactly_the_fields_of_its_class(path: Path) -> None:
     option = yaml.safe_load(path.read_text())
     module, _, name = option.pop("_target_").rpartition(".")
     assert set(option) == {field.name for field in fields(getattr(import_module(module), name))}
 
 
 @pytest.mark.parametrize("path", OPTIONS, ids=title)
-def test_a_card_opens_with_the_line_that_the_menu_shows(path: Path) -> None:
+def test_option_starts_with_the_line_for_the_menu(path: Path) -> None:
     assert path.read_text().startswith("# ")
     assert len(first_comment(path)) > 20
 
 
-def test_every_strategy_option_is_made_in_a_file_of_the_room() -> None:
+def test_every_strategy_is_defined_in_the_strategy_package() -> None:
     named = [yaml.safe_load(path.read_text())["_target_"] for path in OPTIONS if path.parent.name == "strategy"]
     assert {each.rpartition(".")[0].rpartition(".")[0] for each in named} == {"experiments.strategy"}

@@ -1,4 +1,4 @@
-"""Locks between processes, and the folder of a user among everybody's temporary files."""
+"""Locks between processes, and the user's folder for temporary files."""
 
 import os
 import subprocess
@@ -55,20 +55,20 @@ def test_a_lock_names_its_holder(tmp_path: Path, shared: bool) -> None:
     assert holder.startswith(f"process {other.pid} ({sys.executable} -c ")
 
 
-def test_a_process_that_was_killed_is_no_holder(tmp_path: Path) -> None:
+def test_killed_process_is_not_a_holder(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with started(HOLD.format(path=str(path), shared=False, seconds=60), tmp_path) as other:
         other.kill()
     assert holders(path) == []
 
 
-def test_a_lock_that_is_given_back_leaves_no_file(tmp_path: Path) -> None:
+def test_released_lock_leaves_no_file(tmp_path: Path) -> None:
     with file_lock(tmp_path / "lock", ""):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lock_whose_file_is_given_back_meanwhile_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+def test_lock_is_exclusive_even_if_its_file_is_replaced(tmp_path: Path) -> None:
     inside, most = 0, 0
 
     def work() -> None:
@@ -88,7 +88,7 @@ def test_a_lock_whose_file_is_given_back_meanwhile_is_held_by_one_at_a_time(tmp_
     assert most == 1
 
 
-def test_a_long_wait_is_told_once_and_for_whom(
+def test_long_wait_is_reported_once_with_the_holder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(locks, "PATIENCE", 0.1)
@@ -102,26 +102,26 @@ def test_a_long_wait_is_told_once_and_for_whom(
     assert said.count("waiting") == 1
 
 
-def test_a_lock_that_is_free_is_not_told_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_free_lock_is_not_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with file_lock(tmp_path / "lock", "a reason"), file_lock_if_free(tmp_path / "lock") as free:
         assert not free
     assert capsys.readouterr().out == ""
 
 
-def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
+def test_symlink_at_the_path_of_a_lock_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "lock").symlink_to(tmp_path / "target")
     with pytest.raises(OSError), file_lock(tmp_path / "lock", ""):
         pass
     assert not (tmp_path / "target").exists()
 
 
-def test_the_folder_of_a_user_is_closed_to_others(place: Path) -> None:
+def test_user_folder_is_not_accessible_to_others(place: Path) -> None:
     (place / f"tqb-{os.getuid()}").mkdir(mode=0o777)
     assert user_folder().stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("kind", ["link", "file"])
-def test_what_is_no_folder_in_the_place_of_a_user_s_folder_is_refused(kind: str, place: Path) -> None:
+def test_file_at_the_path_of_the_user_folder_is_rejected(kind: str, place: Path) -> None:
     path = place / f"tqb-{os.getuid()}"
     if kind == "link":
         (place / "elsewhere").mkdir()
@@ -132,7 +132,7 @@ def test_what_is_no_folder_in_the_place_of_a_user_s_folder_is_refused(kind: str,
         user_folder()
 
 
-def test_a_folder_of_somebody_else_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_of_another_user_is_rejected(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (place / "tqb-4711").mkdir()
     monkeypatch.setattr(os, "getuid", lambda: 4711)
     if (place / "tqb-4711").stat().st_uid == 4711:
@@ -151,7 +151,7 @@ with temporary_folder("artifacts") as folder:
 """
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next(place: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed(place: Path) -> None:
     with started(KEEP, place) as killed:
         killed.kill()
     assert len(list(place.glob("*/artifacts-*/file"))) == 1
@@ -159,7 +159,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(place: Path) -> None:
     assert list(place.glob("*/artifacts-*")) == []
 
 
-def test_what_a_living_process_uses_stays(place: Path) -> None:
+def test_files_of_a_running_process_are_kept(place: Path) -> None:
     with started(KEEP, place) as other:
         user_folder()
         kept = list(place.glob("*/artifacts-*/file"))
@@ -167,7 +167,7 @@ def test_what_a_living_process_uses_stays(place: Path) -> None:
     assert len(kept) == 1
 
 
-def test_what_a_process_uses_that_is_not_seen_here_stays(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_a_process_on_another_host_are_kept(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with started(KEEP, place) as other:  # as one of another container that shares the folder
         monkeypatch.setattr(temporary, "is_running", lambda _: False)
         user_folder()
@@ -176,7 +176,7 @@ def test_what_a_process_uses_that_is_not_seen_here_stays(place: Path, monkeypatc
     assert len(kept) == 1
 
 
-def test_what_has_another_name_stays(place: Path) -> None:
+def test_files_with_other_names_are_kept(place: Path) -> None:
     own = user_folder()
     (own / "mine").mkdir()
     (own / "artifacts-99999999@1-x").mkdir()
@@ -187,14 +187,14 @@ def test_what_has_another_name_stays(place: Path) -> None:
     assert (place / "elsewhere").exists()
 
 
-def test_a_temporary_folder_goes_with_its_block() -> None:
+def test_temporary_folder_is_removed_after_its_block() -> None:
     with temporary_folder("artifacts") as folder:
         (folder / "file").touch()
     assert not folder.exists()
     assert folder.parent == user_folder()
 
 
-def test_temporary_files_of_a_run_lie_in_its_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_temporary_files_of_a_run_are_in_its_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     with temporary_folder("run") as of_run:
         monkeypatch.setattr(tempfile, "tempdir", str(of_run))
         with temporary_folder("latency") as folder:

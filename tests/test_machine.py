@@ -1,4 +1,4 @@
-"""Who may use the machine: any number of runs compute together, and a measurement of time is alone."""
+"""Use of the machine: runs compute in parallel, but latency is measured alone."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ def seeker(lock: str, folder: Path, seconds: float) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def test_runs_compute_side_by_side(tmp_path: Path) -> None:
+def test_runs_compute_in_parallel(tmp_path: Path) -> None:
     with holder("compute_lock", tmp_path) as other, compute_lock():
         assert other.poll() is None
         other.kill()
@@ -58,20 +58,20 @@ def test_runs_compute_side_by_side(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "own"), [("compute_lock", timing_lock), ("timing_lock", compute_lock), ("timing_lock", timing_lock)]
 )
-def test_a_measurement_and_anything_else_wait_for_one_another(other: str, own: type, tmp_path: Path) -> None:
+def test_measurement_and_computation_exclude_each_other(other: str, own: type, tmp_path: Path) -> None:
     with holder(other, tmp_path, seconds=0.5) as process, own():
         assert process.wait(timeout=5) == 0  # it gave the lock back before this block began
 
 
 @pytest.mark.parametrize("lock", ["compute_lock", "timing_lock"])
-def test_a_process_that_was_killed_gives_its_lock_back(lock: str, tmp_path: Path) -> None:
+def test_killed_process_releases_its_lock(lock: str, tmp_path: Path) -> None:
     with holder(lock, tmp_path) as process:
         process.kill()
     with timing_lock():
         pass
 
 
-def test_a_waiting_measurement_keeps_newcomers_out(tmp_path: Path) -> None:
+def test_waiting_measurement_blocks_new_computations(tmp_path: Path) -> None:
     with (
         holder("compute_lock", tmp_path, seconds=2) as working,
         seeker("timing_lock", tmp_path, seconds=0.5) as measuring,
@@ -82,7 +82,7 @@ def test_a_waiting_measurement_keeps_newcomers_out(tmp_path: Path) -> None:
         assert measuring.wait(timeout=5) == 0
 
 
-def test_own_work_is_not_the_work_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_load_is_not_counted_as_load_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     busy, own = iter([100.0, 103.0]), iter([10.0, 12.5])
     monkeypatch.setattr(machine, "_busy_seconds", lambda: next(busy))
     monkeypatch.setattr(machine, "_own_seconds", lambda: next(own))
@@ -90,7 +90,7 @@ def test_own_work_is_not_the_work_of_others(monkeypatch: pytest.MonkeyPatch) -> 
     assert Watch().conditions().other_cores == pytest.approx(0.25)
 
 
-def test_what_goes_on_on_cores_that_this_process_may_not_use_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_on_unusable_cores_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     cores = [psutil.cpu_times()._replace(user=float(user)) for user in (1, 20)]
     monkeypatch.setattr("experiments.system.machine.psutil.cpu_times", lambda percpu: cores)
     busy = []
@@ -100,13 +100,13 @@ def test_what_goes_on_on_cores_that_this_process_may_not_use_is_left_out(monkeyp
     assert busy[1] > busy[0] + 19
 
 
-def test_the_locks_lie_in_a_folder_that_only_their_user_can_enter(tmp_path: Path) -> None:
+def test_locks_are_in_a_private_folder(tmp_path: Path) -> None:
     with timing_lock():
         (folder,) = tmp_path.iterdir()
         assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_long_wait_says_for_whom(
+def test_long_wait_names_the_holder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("experiments.system.locks.PATIENCE", 0.1)
@@ -123,7 +123,7 @@ def test_a_long_wait_says_for_whom(
         ("experiments/run.py", True), ("conf/own.yaml", True),
     ],
 )  # fmt: skip
-def test_a_commit_is_no_longer_what_ran_once_code_or_cards_have_changed(
+def test_stamp_is_dirty_if_code_or_options_have_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, touched: str, changed: bool
 ) -> None:
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]

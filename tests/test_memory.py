@@ -1,4 +1,4 @@
-"""What a file takes in memory, in LiteRT and on microcontrollers, and the clean processes that find out."""
+"""The memory of a file, in LiteRT and on microcontrollers, and the clean processes that measure it."""
 
 import os
 import subprocess
@@ -62,13 +62,13 @@ def script(folder: Path, code: str) -> Path:
     return path
 
 
-def test_a_child_gets_its_folder(tmp_path: Path) -> None:
+def test_child_receives_its_folder(tmp_path: Path) -> None:
     code = "import sys, pathlib; pathlib.Path(sys.argv[1], 'found').write_text(str(len(sys.argv)))"
     run_child(script(tmp_path, code), tmp_path)
     assert (tmp_path / "found").read_text() == "2"
 
 
-def test_a_child_finds_the_standard_library_and_nothing_of_ours(tmp_path: Path) -> None:
+def test_child_does_not_import_this_package(tmp_path: Path) -> None:
     code = "import cProfile, sys; sys.exit(any(name.startswith('experiments') for name in sys.modules))"
     run_child(script(tmp_path, code), tmp_path)
 
@@ -86,7 +86,7 @@ def test_the_error_of_a_failed_child_says_how_it_ended(tmp_path: Path, code: str
         run_child(script(tmp_path, code), tmp_path)
 
 
-def test_endings() -> None:
+def test_exit_codes_and_signals_are_described() -> None:
     assert [describe_exit(code) for code in (0, 2, -9, -63)] == ["exit code 0", "exit code 2", "SIGKILL", "signal 63"]
 
 
@@ -104,7 +104,7 @@ run_child(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-def test_a_child_ends_with_its_starter(tmp_path: Path) -> None:
+def test_child_ends_with_its_parent(tmp_path: Path) -> None:
     child = script(tmp_path, SLEEPING)
     starter = subprocess.Popen([sys.executable, "-c", STARTING, str(child), str(tmp_path)], env=ENVIRONMENT)
     pid = tmp_path / "pid"
@@ -131,7 +131,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_process_takes_more_than_its_model(threads: int) -> None:
+def test_peak_memory_exceeds_the_model(threads: int) -> None:
     found = peak_memory(NEGATION, np.ones((3, 1), np.float32), threads)
     assert found.peak_kib > found.model_kib > 0
 
@@ -143,12 +143,12 @@ def test_weights_and_activations_are_counted() -> None:
     assert 11 * 1024 < more.model_kib - less.model_kib < 18 * 1024
 
 
-def test_without_the_package_there_is_no_arena(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arena_is_none_without_tflite_micro(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "find_spec", lambda _name: None)
     assert arena(NEGATION) is None
 
 
-def test_a_package_that_cannot_be_loaded_measures_nothing_and_says_so(
+def test_broken_tflite_micro_is_reported_and_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(memory, "find_spec", lambda _name: True)
@@ -171,13 +171,13 @@ def test_the_arena_grows_with_activations_and_not_with_weights() -> None:
     assert 8000 - 64 <= large.bytes - small.bytes <= 8000 + 64  # an input and an output, 4 bytes each; aligned
 
 
-def test_a_file_that_is_none_runs_on_no_microcontroller() -> None:
+def test_invalid_file_does_not_run_on_micro() -> None:
     found = in_micro(TFLiteModel(b"no model at all, yet long enough to be read as one"))
     assert found.bytes is None
     assert found.reason
 
 
-def test_an_op_that_microcontrollers_lack_is_named() -> None:
+def test_op_missing_on_micro_is_named() -> None:
     assert in_micro(one_op("GELU")) == Arena(None, "Didn't find op for builtin opcode 'GELU'")
 
 
@@ -199,7 +199,7 @@ DEQUANTIZES = "DEQUANTIZE (op 0): requires that input type is int8 or input type
     ],
     ids=str,
 )
-def test_what_microcontrollers_make_of_the_articles_network(scheme: Scheme, reason: str) -> None:
+def test_article_network_on_micro(scheme: Scheme, reason: str) -> None:
     from experiments.system.tensorflow import keras
 
     pytest.importorskip("tflite_micro")

@@ -1,4 +1,4 @@
-"""The TFLite file of a run as an MLflow model: what it answers where neither TensorFlow nor this package is."""
+"""The TFLite file of a run as an MLflow model, which needs neither TensorFlow nor this package."""
 
 import json
 import subprocess
@@ -48,7 +48,7 @@ def written(folder: Path, file: TFLiteModel) -> Path:
 
 
 @pytest.mark.parametrize("file", [dense_file(), int8_interface(dense_file())], ids=["float", "int8"])
-def test_a_loaded_model_answers_as_the_interpreter_does_bit_for_bit(tmp_path: Path, file: TFLiteModel) -> None:
+def test_loaded_model_is_bit_identical_to_the_interpreter(tmp_path: Path, file: TFLiteModel) -> None:
     np.save(tmp_path / "images.npy", IMAGES)
     model = written(tmp_path / "model", file)
     command = [sys.executable, "-c", ANSWER, str(model)]
@@ -58,7 +58,7 @@ def test_a_loaded_model_answers_as_the_interpreter_does_bit_for_bit(tmp_path: Pa
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int8, np.int16])
-def test_the_copy_that_travels_with_a_model_quantizes_as_the_evaluation_does(dtype: Any) -> None:
+def test_copied_loader_quantizes_like_the_evaluation(dtype: Any) -> None:
     tensor = {"dtype": dtype, "quantization": (0.037, -5)}
     values = 10 * IMAGES
     integers = quantize(values, tensor)
@@ -66,18 +66,18 @@ def test_the_copy_that_travels_with_a_model_quantizes_as_the_evaluation_does(dty
     assert np.array_equal(litert_model._dequantized(integers, tensor), dequantize(integers, tensor))
 
 
-def test_an_int8_interface_is_what_it_says() -> None:
+def test_int8_interface_takes_float_images() -> None:
     steps = tflite_logits(int8_interface(dense_file()), IMAGES, threads=1) * 32
     assert np.array_equal(steps, np.round(steps))
 
 
-def test_images_of_another_shape_are_refused(tmp_path: Path) -> None:
+def test_images_of_another_shape_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "model.tflite").write_bytes(dense_file().content)
     with pytest.raises(ValueError, match=r"shape \(n, 16\), not \(5, 8\)"):
         LiteRTModel(str(tmp_path / "model.tflite")).predict(IMAGES[:, :8])
 
 
-def test_the_folder_says_what_a_server_has_to_install_and_what_it_may_be_sent(tmp_path: Path) -> None:
+def test_model_folder_has_requirements_and_an_input_example(tmp_path: Path) -> None:
     folder = written(tmp_path / "model", dense_file())
     needed = [line.split("==")[0] for line in (folder / "requirements.txt").read_text().splitlines()]
     assert needed == ["mlflow", "ai-edge-litert", "numpy"]
@@ -85,7 +85,7 @@ def test_the_folder_says_what_a_server_has_to_install_and_what_it_may_be_sent(tm
     assert np.array_equal(np.array(sent["inputs"], np.float32), IMAGES[:1])
 
 
-def test_data_sets_say_what_they_were_used_for() -> None:
+def test_data_sets_have_their_context() -> None:
     training, testing = data_inputs(record_of(dense_file()))
     assert [tag.value for use in (training, testing) for tag in use.tags] == ["training", "testing"]
     assert (training.dataset.digest, testing.dataset.digest) == ("training", "testing!")
@@ -118,6 +118,6 @@ class WithoutRegistry:
         ),
     ],
 )
-def test_what_cannot_be_registered_is_one_message(run: Any, name: str, said: str) -> None:
+def test_failed_registration_causes_one_message(run: Any, name: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         register(WithoutRegistry(), run, name, "why")  # type: ignore[arg-type]

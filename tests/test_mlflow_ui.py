@@ -1,4 +1,4 @@
-"""MLflow as a person meets it: the pages in a real browser, the served model, the registry; on a small real sweep."""
+"""MLflow's pages in a real browser, the served model and the registry, on a small sweep."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def shows(pages: Pages, text: str | re.Pattern[str]) -> None:
     until(lambda: any(frame.get_by_text(text).first.is_visible() for frame in pages.page.frames), f"{text!r} is shown")
 
 
-def test_the_runs_of_a_sweep_are_seen_below_it_by_their_names(pages: Pages) -> None:
+def test_runs_are_listed_below_their_sweep(pages: Pages) -> None:
     pages.runs()
     shows(pages, "sweep strategy=none,ptq_int8")
     assert not pages.page.get_by_text(RUNS[0]).count()
@@ -103,7 +103,7 @@ def test_the_artifacts_of_a_sweep_are_shown(pages: Pages, sweep: str, artifact: 
     shows(pages, SHOWN[artifact])
 
 
-def test_the_page_of_a_run_says_what_was_found(pages: Pages, store: Store, sweep: str) -> None:
+def test_page_of_a_run_has_its_description(pages: Pages, store: Store, sweep: str) -> None:
     pages.run(store.rows(sweep)[1]["run_id"])
     shows(pages, "% accuracy")
     shows(pages, "Training")  # the use of a data set
@@ -115,7 +115,7 @@ def test_the_models_of_the_sweep_are_listed_with_the_registered_one(pages: Pages
     shows(pages, "shipped")
 
 
-def test_a_registered_model_says_why_it_was_chosen(store: Store) -> None:
+def test_registered_model_has_the_reasons(store: Store) -> None:
     version = store.client.get_model_version("shipped", "1")
     assert "required: tflite_bytes < 1e6" in unescape(str(version.description))
     assert "% accuracy**" in str(version.description)
@@ -127,7 +127,7 @@ def test_the_same_run_is_registered_once(folder: Path) -> None:
     assert "Model already registered as shipped, version 1." in again.stdout
 
 
-def test_nothing_is_registered_where_no_run_meets_the_requirements(folder: Path, store: Store) -> None:
+def test_nothing_is_registered_if_no_run_meets_the_requirements(folder: Path, store: Store) -> None:
     done = run(folder, "experiments.compare", "--require", "tflite_accuracy > 1", "--register", "never")
     assert done.returncode == 3
     assert not store.client.search_registered_models("name = 'never'")
@@ -162,12 +162,12 @@ def test_a_registered_model_is_served_without_tensorflow(folder: Path, store: St
     assert said.tobytes() == tflite_logits(file, images, threads=1).tobytes()
 
 
-def test_runs_say_what_data_they_used(store: Store, sweep: str) -> None:
+def test_runs_have_their_data_sets(store: Store, sweep: str) -> None:
     inputs = [store.client.get_run(row["run_id"]).inputs for row in store.rows(sweep)]
     used = {(use.dataset.name, use.tags[0].value) for each in inputs if each for use in each.dataset_inputs}
     assert used == {("images", "training"), ("images", "testing")}
 
 
-def test_the_load_of_the_machine_is_recorded_where_that_is_asked_for(store: Store, sweep: str) -> None:
+def test_system_metrics_are_recorded_if_set(store: Store, sweep: str) -> None:
     for row in store.rows(sweep):
         assert row["system/cpu_utilization_percentage"] > 0

@@ -1,4 +1,4 @@
-"""Project folders that were renamed, moved or copied: files are found beside the database, and new ones go there."""
+"""Renamed, moved and copied project folders: files are found and written beside the database."""
 
 import json
 import os
@@ -38,7 +38,7 @@ PREDICTIONS = "truth,keras,tflite,float_reference\n1,1,2,3\n"
         ("", None),
     ],
 )
-def test_an_address_of_files_means_a_folder_here_or_none(uri: str, folder: Path | None) -> None:
+def test_artifact_address_maps_to_a_local_folder_or_none(uri: str, folder: Path | None) -> None:
     assert folder_of(uri) == folder
 
 
@@ -116,7 +116,7 @@ def files_under(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in sorted((folder / "mlruns").rglob("*")) if path.is_file()}
 
 
-def test_predictions_and_files_are_found_in_a_renamed_folder(project: Path) -> None:
+def test_artifacts_are_found_in_a_renamed_folder(project: Path) -> None:
     here = renamed(project)
     store = opened(here)
     run_id = the_run(store)
@@ -126,7 +126,7 @@ def test_predictions_and_files_are_found_in_a_renamed_folder(project: Path) -> N
     assert store.fetch(run_id, MODEL, Path("/nowhere")).is_relative_to(here)
 
 
-def test_of_two_copies_each_reads_its_own_files(project: Path) -> None:
+def test_each_copy_reads_its_own_files(project: Path) -> None:
     here = copied(project)
     store = opened(here)
     (here / "mlruns" / the_run(store) / "artifacts" / "predictions.csv").write_text(
@@ -136,7 +136,7 @@ def test_of_two_copies_each_reads_its_own_files(project: Path) -> None:
 
 
 @pytest.mark.parametrize("move", [renamed, copied])
-def test_new_runs_write_beside_the_database_that_is_open(move: Any, project: Path, tmp_path: Path) -> None:
+def test_new_runs_write_beside_the_open_database(move: Any, project: Path, tmp_path: Path) -> None:
     here = move(project)
     before = files_under(project) if project.exists() else {}
     store = opened(here, create=True)
@@ -150,7 +150,7 @@ def test_new_runs_write_beside_the_database_that_is_open(move: Any, project: Pat
     assert (files_under(project) if project.exists() else {}) == before
 
 
-def test_a_latency_session_of_an_old_run_goes_into_the_copy(project: Path, tmp_path: Path) -> None:
+def test_latency_session_of_an_old_run_is_stored_in_the_copy(project: Path, tmp_path: Path) -> None:
     here = copied(project)
     before = files_under(project)
     store = opened(here)
@@ -161,7 +161,7 @@ def test_a_latency_session_of_an_old_run_goes_into_the_copy(project: Path, tmp_p
     assert files_under(project) == before
 
 
-def test_moving_is_said_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_move_is_reported_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here = renamed(project)
     opened(here, create=True)
     assert f"was moved or copied from {project}" in capsys.readouterr().out
@@ -169,7 +169,7 @@ def test_moving_is_said_once(project: Path, capsys: pytest.CaptureFixture[str]) 
     assert "moved" not in capsys.readouterr().out
 
 
-def test_a_database_that_was_moved_away_from_its_files_goes_on_with_them(project: Path, tmp_path: Path) -> None:
+def test_database_moved_without_its_files_still_uses_them(project: Path, tmp_path: Path) -> None:
     (here := tmp_path / "elsewhere").mkdir()
     (project / "mlflow.db").rename(here / "mlflow.db")
     store = opened(here, create=True)
@@ -183,9 +183,7 @@ def the_run_of(store: Store) -> str:
     return str(row["run_id"])
 
 
-def test_a_copy_of_the_database_alone_reads_the_recorded_files_and_writes_beside_itself(
-    project: Path, tmp_path: Path
-) -> None:
+def test_database_copied_without_its_files_reads_the_originals(project: Path, tmp_path: Path) -> None:
     (here := tmp_path / "elsewhere").mkdir()
     shutil.copy(project / "mlflow.db", here / "backup.db")
     store = connect(Tracking(uri=f"sqlite:///{here}/backup.db"))
@@ -194,7 +192,7 @@ def test_a_copy_of_the_database_alone_reads_the_recorded_files_and_writes_beside
     assert str(run.info.artifact_uri).startswith((here / "mlruns").as_uri())
 
 
-def test_a_folder_behind_a_link_is_not_a_moved_one(project: Path, tmp_path: Path) -> None:
+def test_symlinked_folder_is_not_a_moved_folder(project: Path, tmp_path: Path) -> None:
     (link := tmp_path / "link").symlink_to(project)
     assert find_moved(link / "mlflow.db") == []
     store = opened(link, create=True)
@@ -206,7 +204,7 @@ def test_a_folder_behind_a_link_is_not_a_moved_one(project: Path, tmp_path: Path
     ["file:///C:/Users/me/project/mlruns/{id}/artifacts", r"C:\Users\me\project\mlruns\{id}\artifacts",
      "mlruns/{id}/artifacts", "./mlruns/{id}/artifacts", "/home/you/mlruns/{id}/artifacts"],
 )  # fmt: skip
-def test_paths_that_another_system_has_recorded_lead_beside_the_database(written: str, tmp_path: Path) -> None:
+def test_paths_of_other_systems_map_beside_the_database(written: str, tmp_path: Path) -> None:
     (folder := tmp_path / "mlruns" / "0123" / "artifacts").mkdir(parents=True)
     places = Places(tmp_path / "mlflow.db")
     assert places.candidates(written.format(id="0123"))[0] == folder
@@ -217,24 +215,22 @@ def test_paths_that_another_system_has_recorded_lead_beside_the_database(written
     "uri",
     ["s3://bucket/mlruns/1/artifacts", "mlflow-artifacts:/1/mlruns/artifacts", "models:/m-1", "runs:/1/model", ""],
 )
-def test_addresses_that_are_no_paths_lead_nowhere_here(uri: str, tmp_path: Path) -> None:
+def test_addresses_other_than_paths_map_to_no_folder(uri: str, tmp_path: Path) -> None:
     assert Places(tmp_path / "mlflow.db").candidates(uri) == ()
 
 
-def test_a_recorded_path_with_steps_upwards_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+def test_recorded_path_cannot_escape_the_folder(tmp_path: Path) -> None:
     (tmp_path / "secret" / "artifacts").mkdir(parents=True)
     places = Places(tmp_path / "project" / "mlflow.db")
     assert tmp_path / "secret" / "artifacts" not in places.candidates("file:///x/mlruns/../../secret/artifacts")
 
 
-def test_files_in_a_folder_of_another_name_are_found_too(tmp_path: Path) -> None:
+def test_files_in_a_folder_with_another_name_are_found(tmp_path: Path) -> None:
     (folder := tmp_path / "results" / "3" / "0123" / "artifacts").mkdir(parents=True)
     assert Places(tmp_path / "mlflow.db").current("file:///old/results/3/0123/artifacts") == folder
 
 
-def test_missing_files_are_said_once_with_the_command_that_lists_them(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_files_are_reported_once_with_the_command(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(project / "mlruns")
     store = opened(project)
     assert [store.predictions(the_run(store)) for _ in range(3)] == [None] * 3
@@ -248,7 +244,7 @@ def recorded_paths(database: Path) -> str:
         return "\n".join(connection.iterdump())
 
 
-def test_relocate_mends_every_address_at_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_relocate_updates_all_addresses(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here = renamed(project)
     relocate(here / "mlflow.db")
     assert str(project) not in recorded_paths(here / "mlflow.db")
@@ -260,13 +256,13 @@ def test_relocate_mends_every_address_at_once(project: Path, capsys: pytest.Capt
     assert store.client.list_artifacts(the_run(store))  # as MLflow's own pages find them
 
 
-def test_relocate_leaves_what_is_where_it_was_recorded(project: Path) -> None:
+def test_relocate_keeps_correct_addresses(project: Path) -> None:
     before = (project / "mlflow.db").read_bytes()
     assert relocate(project / "mlflow.db") == []
     assert (project / "mlflow.db").read_bytes() == before
 
 
-def test_relocate_keeps_addresses_of_files_that_did_not_come_along(project: Path) -> None:
+def test_relocate_keeps_addresses_of_missing_files(project: Path) -> None:
     here = copied(project)
     shutil.rmtree(here / "mlruns")
     before = opened(project)
@@ -284,7 +280,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return 0
 
 
-def test_the_commands_end_as_they_say(
+def test_commands_have_the_documented_exit_codes(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = copied(project)
@@ -307,7 +303,7 @@ def test_the_commands_end_as_they_say(
         (["check", "--dry-run"], "requires relocate"),
     ],
 )
-def test_mistakes_are_one_message(
+def test_mistakes_cause_one_message(
     arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(monkeypatch, *arguments) == 2
@@ -315,7 +311,7 @@ def test_mistakes_are_one_message(
 
 
 @pytest.mark.parametrize("verb", ["check", "relocate"])
-def test_a_database_of_another_program_is_left_alone(
+def test_database_of_another_program_is_not_changed(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with closing(sqlite3.connect(tmp_path / "other.db")) as database:
@@ -329,14 +325,14 @@ def told_of(folder: Path) -> dict[str, tuple[str, ...]]:
     return {finding.what: finding.which for finding in check(folder / "mlflow.db")}
 
 
-def test_check_finds_files_that_are_gone(project: Path) -> None:
+def test_check_finds_missing_files(project: Path) -> None:
     run_id = the_run(opened(project))
     (project / "mlruns" / run_id / "artifacts" / MODEL).unlink()
     ((one,),) = told_of(project).values()
     assert one.startswith(f"{run_id} (none): {MODEL} is missing; searched {project}")
 
 
-def test_check_does_not_miss_the_files_of_a_run_that_was_made_anew(project: Path) -> None:
+def test_check_ignores_missing_files_of_repeated_runs(project: Path) -> None:
     store = opened(project)
     run_id = the_run(store)
     again = store.client.create_run(store.experiment_id, tags={"kind": "run", "run_key": "a key"}).info.run_id
@@ -346,7 +342,7 @@ def test_check_does_not_miss_the_files_of_a_run_that_was_made_anew(project: Path
     assert told_of(project) == {}
 
 
-def test_check_finds_what_stopped_processes_have_left(project: Path) -> None:
+def test_check_finds_leftovers_of_killed_processes(project: Path) -> None:
     store = opened(project)
     run_id = store.open_sweep("killed", {})
     store.client.set_tag(run_id, "process", "999999999@0")
@@ -361,7 +357,7 @@ def test_check_finds_what_stopped_processes_have_left(project: Path) -> None:
     assert len(found) == 4
 
 
-def test_check_does_not_call_a_run_stuck_that_goes_on_here_or_may_elsewhere(project: Path) -> None:
+def test_check_does_not_report_runs_that_may_be_running(project: Path) -> None:
     store = opened(project)
     store.open_sweep("at work", {})
     elsewhere = store.open_sweep("elsewhere", {})
@@ -394,7 +390,7 @@ def test_a_finished_run_is_reused_in_a_copy(project: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NEEDED)
-def test_a_finished_run_that_lacks_a_file_is_not_reused_and_that_is_said(
+def test_finished_run_with_a_missing_file_is_repeated_with_a_message(
     name: str, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = opened(project)
@@ -403,14 +399,14 @@ def test_a_finished_run_that_lacks_a_file_is_not_reused_and_that_is_said(
     assert f"run {the_run(store)} is finished, but {name} is missing; it is repeated" in capsys.readouterr().out
 
 
-def test_a_finished_run_without_its_results_is_not_reused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_run_without_results_is_not_reused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = opened(project)
     store.client.delete_tag(the_run(store), "strategy")
     assert store.reuse("a key", None, 0) is None
     assert "has no tag strategy" in capsys.readouterr().out
 
 
-def test_a_finished_run_whose_model_was_deleted_is_not_reused(project: Path) -> None:
+def test_finished_run_with_a_deleted_model_is_not_reused(project: Path) -> None:
     shutil.rmtree(project / "mlruns" / "models")
     assert opened(project).reuse("a key", None, 0) is None
 
@@ -418,21 +414,19 @@ def test_a_finished_run_whose_model_was_deleted_is_not_reused(project: Path) -> 
 @pytest.mark.parametrize(
     ("content", "told"), [(b"short", "has 5 bytes instead of 13"), (CONTENT[::-1], "has changed since it was recorded")]
 )
-def test_another_file_under_the_name_is_not_taken_for_the_recorded_one(
-    content: bytes, told: str, tmp_path: Path
-) -> None:
+def test_replaced_file_is_detected(content: bytes, told: str, tmp_path: Path) -> None:
     folder = files_of_a_run(tmp_path / "artifacts")
     (folder / MODEL).write_bytes(content)
     assert told in missing_in([folder], {"tflite_bytes": len(CONTENT)})
 
 
-def test_a_record_that_cannot_be_read_is_no_finished_run(tmp_path: Path) -> None:
+def test_run_with_an_unreadable_record_is_not_reused(tmp_path: Path) -> None:
     folder = files_of_a_run(tmp_path / "artifacts")
     (folder / RECORD).write_text("{")
     assert missing_in([folder], {}) == f"{RECORD} cannot be read"
 
 
-def test_files_on_a_server_are_judged_by_names_and_sizes() -> None:
+def test_files_on_a_server_are_checked_by_name_and_size() -> None:
     sizes: dict[str, int | None] = dict.fromkeys(NEEDED, 5)
     assert missing_of(sizes, {"tflite_bytes": 5}) == ""
     assert missing_of(sizes, {"tflite_bytes": 6}) == f"{MODEL} has 5 bytes instead of 6"
@@ -455,7 +449,7 @@ def test_files_on_a_server_are_listed_once(tmp_path: Path) -> None:
     assert listed == ["one"]
 
 
-def test_a_model_is_registered_only_where_mlflow_will_find_it(project: Path) -> None:
+def test_model_with_an_outdated_address_is_not_registered(project: Path) -> None:
     here = renamed(project)
     store = opened(here)
     with pytest.raises(UserError, match=r"python -m experiments\.store relocate"):

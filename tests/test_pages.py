@@ -1,4 +1,4 @@
-"""The README and the pages of docs/ agree with the results, the options, the commands and each other."""
+"""README and docs/ agree with the results, the options, the commands and each other."""
 
 import re
 import shlex
@@ -38,7 +38,7 @@ def headings(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(("page", "name"), found(r"<!-- table (\w+) -->"))
-def test_a_table_is_the_published_one(page: str, name: str) -> None:
+def test_table_equals_the_published_one(page: str, name: str) -> None:
     shown = TEXTS[page].split(f"<!-- table {name} -->\n")[1].split(f"<!-- end of table {name} -->")[0]
     assert shown == published(name)
 
@@ -49,20 +49,20 @@ def test_every_published_table_has_a_page() -> None:
     assert folders - shown == set()
 
 
-def test_the_finding_of_the_readme_has_the_figures_of_the_published_answer() -> None:
+def test_findings_of_the_readme_equal_the_published_figures() -> None:
     finding = TEXTS["README.md"].split("## What it found")[1].split("\n## ")[0]
     figures = FIGURE.findall(finding)
     assert len(figures) >= 7
     assert [figure for figure in figures if figure not in published("answer")] == []
 
 
-def test_the_difference_that_the_tutorial_quotes_is_the_published_one() -> None:
+def test_difference_in_the_tutorial_equals_the_published_one() -> None:
     (figure,) = re.findall(r"`qat` minus `finetune` is (\S+ \[[^]]+\]) points", TEXTS["docs/tutorial.md"])
     one_epoch = next(line for line in published("epochs").splitlines() if line.startswith("| 1, then 1 "))
     assert f"| {figure} |" in one_epoch
 
 
-def test_the_readme_is_a_front_page() -> None:
+def test_readme_has_at_most_150_lines() -> None:
     assert len(TEXTS["README.md"].splitlines()) <= 150
 
 
@@ -80,7 +80,7 @@ def test_the_readme_counts_and_names_every_strategy() -> None:
 
 
 @pytest.mark.parametrize(("page", "link"), found(r"\]\(([^)]+)\)", {**TEXTS, **BESIDE}))
-def test_links_lead_somewhere(page: str, link: str) -> None:
+def test_links_have_targets(page: str, link: str) -> None:
     if not link.startswith("https://"):
         file, _, anchor = link.partition("#")
         target = (REPOSITORY / page).parent / file if file else REPOSITORY / page
@@ -95,7 +95,7 @@ def test_every_page_is_in_the_menu_of_the_site() -> None:
 
 
 @pytest.mark.parametrize("name", ["compare", "latency", "cache", "store"])
-def test_every_option_that_the_pages_type_is_one_of_the_command(
+def test_every_option_in_a_page_exists(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", [name, "--help"])
@@ -106,7 +106,7 @@ def test_every_option_that_the_pages_type_is_one_of_the_command(
     assert typed - options == set()
 
 
-def test_every_choice_that_the_pages_type_is_an_option_of_its_group() -> None:
+def test_every_choice_in_a_page_exists() -> None:
     choices = {
         (page, group, choice)
         for page, words in commands("run")
@@ -124,7 +124,7 @@ def block_after(mark: str) -> str:
     return str(found)
 
 
-def test_the_commands_of_the_readme_are_those_of_the_published_sweep_and_of_the_checks() -> None:
+def test_commands_of_the_readme_equal_those_of_sweep_and_checks() -> None:
     install, _, sweep = block_after("first command").partition("-e . && .venv/bin/")
     assert sweep == STUDIES["first_sweep"].typed[0]
     *_, checks = (REPOSITORY / ".ci" / "test").read_text().splitlines()

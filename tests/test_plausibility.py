@@ -1,4 +1,4 @@
-"""A baseline that cannot be right is said aloud: at chance, one answer for all, another scale or channel order."""
+"""Implausible baselines cause a warning: at chance, one class, another scale or channel order."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -44,30 +44,30 @@ FEATURES = np.zeros((200, 5))
         (np.full(200, 7), ["no classes"]),
     ],
 )
-def test_what_answers_show(said: Any, remarks: list[str]) -> None:
+def test_predictions_have_the_expected_remark(said: Any, remarks: list[str]) -> None:
     found = output_warnings(said, data_of(FEATURES), Head(10, "logits"), 0)
     assert [short_warning(warning) for warning in found] == remarks
 
 
-def test_an_accuracy_is_held_against_the_most_frequent_class() -> None:
+def test_accuracy_is_compared_with_the_most_frequent_class() -> None:
     often = Split(FEATURES.astype(np.float32), (np.arange(200) < 20).astype(np.int64))
     said = (np.arange(200) < 4).astype(np.int64)
     (warning,) = output_warnings(said, data_of(FEATURES, test=often), HEAD, 0)
     assert "is 92.0 % on 200 test examples; always predicting class 0 would give 90.0 %" in warning
 
 
-def test_outputs_as_many_as_input_values_are_no_classes() -> None:
+def test_as_many_outputs_as_inputs_are_not_classes() -> None:
     (warning,) = output_warnings(right(0.5), data_of(FEATURES), Head(5, "sigmoid"), 0)
     assert warning.startswith("no classes: the model has 5 outputs for 2 classes, as many as its input has values")
 
 
-def test_a_class_is_called_by_its_label() -> None:
+def test_class_is_named_by_its_label() -> None:
     (warning,) = output_warnings(np.ones(200, int), data_of(FEATURES, labels={0: "cat", 1: "dog"}), HEAD, 0)
     assert "predicts class 1 (dog) for all 200 test examples" in warning
 
 
 @pytest.mark.parametrize(("epochs", "advice"), [(0, "dataset.scale=none, unit or symmetric"), (5, "training.epochs")])
-def test_what_to_do_depends_on_where_the_model_was_trained(epochs: int, advice: str) -> None:
+def test_advice_depends_on_whether_the_model_was_trained_here(epochs: int, advice: str) -> None:
     (warning,) = output_warnings(right(0.5), data_of(FEATURES), HEAD, epochs)
     assert advice in warning
 
@@ -102,18 +102,18 @@ BYTES = Scaling(255.0, integers=True)
         (COLOURS, BYTES, COLOURS[..., ::-1], "channel order", "x_train=x_train[..., ::-1]"),
     ],
 )
-def test_an_input_that_a_model_was_not_trained_on_is_found_on_training_examples(
+def test_wrong_input_form_is_detected_on_training_examples(
     seen: Any, scaling: Scaling, trained_on: Any, remark: str, typed: str
 ) -> None:
     (warning,) = input_warnings(NO_LAYERS, data_of(seen, scaling=scaling), HEAD, answers_where(trained_on))
     assert (short_warning(warning), typed in warning) == (remark, True), warning
 
 
-def test_an_input_as_it_was_trained_on_needs_no_word() -> None:
+def test_correct_input_form_causes_no_warning() -> None:
     assert list(input_warnings(NO_LAYERS, data_of(COLOURS, scaling=BYTES), HEAD, answers_where(COLOURS))) == []
 
 
-def test_a_model_that_knows_nothing_gets_no_advice_on_its_input() -> None:
+def test_untrained_model_causes_no_input_warning() -> None:
     def guess(images: Any) -> Any:
         return np.random.default_rng(int(images.sum()) % 1000).random((len(images), 2))
 
@@ -123,7 +123,7 @@ def test_a_model_that_knows_nothing_gets_no_advice_on_its_input() -> None:
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("kind", ["Rescaling", "Normalization", "ops"])
-def test_a_first_layer_that_scales_what_is_scaled_already_is_named(kind: str, nested: bool) -> None:
+def test_first_layer_that_scales_again_is_named(kind: str, nested: bool) -> None:
     from experiments.system.tensorflow import keras
 
     entry = keras.Input((4, 4, 3))

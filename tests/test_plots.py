@@ -68,7 +68,8 @@ def size_of(rows: list[dict[str, Any]]) -> Figure:
 
 
 def texts(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+    """What stands in a figure; captions without their line breaks."""
+    return [" ".join(text.get_text().split()) for text in figure.findobj(Text) if text.get_text()]
 
 
 NUMBERS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12)
@@ -174,6 +175,15 @@ def test_of_many_points_only_the_frontier_is_named() -> None:
     rows = [quantized("qat", epochs=n, tflite_bytes=1000.0 + n, run_id=str(n)) for n in range(MOST_LABELS + 1)]
     (axes,) = size_of(rows).axes
     assert [label.get_text() for label in axes.texts] == ["qat, 0 epochs"]
+
+
+def test_what_to_ship_is_ringed_and_its_label_bold_and_nothing_else() -> None:
+    with in_one_style():
+        figure = accuracy_size(frame(SWEEP), NO_SEEDS, {"run-ptq_int8"})
+    bold = [text.get_text() for text in figure.axes[0].texts if text.get_fontweight() == "bold"]
+    assert bold == ["ptq_int8"]
+    assert any(text.startswith("Vertical bars") and "what to ship" in text for text in texts(figure))
+    assert not any("what to ship" in text for text in texts(size_of(SWEEP)))
 
 
 def test_points_without_names_are_explained_by_a_legend() -> None:

@@ -1,4 +1,4 @@
-"""Where time goes: ops cut out of a file do what they did in it, and each has its time."""
+"""Latency of each op: ops extracted from a file compute the same as in it, and each is timed."""
 
 from functools import cache, partial
 from pathlib import Path
@@ -82,7 +82,7 @@ def test_the_only_op_has_the_whole_share(threads: int) -> None:
     assert found.call_us > 0
 
 
-def test_an_op_that_takes_no_values_has_no_time() -> None:
+def test_op_without_inputs_has_no_time() -> None:
     filling, negating = profiled(with_an_op_of_constants()).ops
     assert (filling.op, filling.microseconds, filling.share) == ("FILL", None, None)
     assert filling.remark == "cannot be run alone: it has no inputs"
@@ -106,7 +106,7 @@ def test_the_sum_counts_one_call() -> None:
 
 
 @pytest.mark.parametrize("longest", [0.3, 30, 3000])
-def test_a_profile_has_a_picture(tmp_path: Path, longest: float) -> None:
+def test_profile_is_plotted(tmp_path: Path, longest: float) -> None:
     timed = tuple(OpTime(i, "CONV_2D", f"conv{i}", types, longest, 0.1, "") for i, types in enumerate(COLOURS))
     others = (
         OpTime(10, "DEQUANTIZE", "", "float16", None, None, WITH_ITS_READER),
@@ -150,7 +150,7 @@ def answer(cut: TimedFile, image: int) -> Any:
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 @pytest.mark.parametrize("architecture", [ArticleCNN(), ResNet8(), DSCNN()], ids=lambda it: type(it).__name__)
-def test_a_cut_op_answers_as_in_the_whole_file(architecture: Architecture, scheme: Scheme) -> None:
+def test_extracted_op_computes_the_same_as_in_the_file(architecture: Architecture, scheme: Scheme) -> None:
     file, ops = converted(architecture, scheme)
     cuts, _ = extract_ops(file, ops, data().test.x)
     makers = {tensor: op.index for op in ops for tensor in op.outputs}
@@ -164,7 +164,7 @@ def test_a_cut_op_answers_as_in_the_whole_file(architecture: Architecture, schem
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
-def test_the_delegate_takes_the_cut_ops_that_it_takes_in_the_whole_file(scheme: Scheme) -> None:
+def test_delegate_runs_the_same_ops_when_extracted(scheme: Scheme) -> None:
     file, ops = converted(ArticleCNN(), scheme)
     cuts, _ = extract_ops(file, ops, data().test.x)
     taken = delegated(file, ops)
@@ -175,7 +175,7 @@ def test_the_delegate_takes_the_cut_ops_that_it_takes_in_the_whole_file(scheme: 
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
-def test_every_op_is_listed_and_every_computing_one_has_a_time(scheme: Scheme) -> None:
+def test_every_op_is_listed_and_every_computing_op_is_timed(scheme: Scheme) -> None:
     file, ops = converted(ResNet8(), scheme)
     found = op_profile(file, ops, data().test.x, LatencyProtocol(seconds=1))
     assert [(op.index, op.op, op.layer) for op in found.ops] == [(op.index, op.op, op.layer) for op in ops]

@@ -1,4 +1,4 @@
-"""What child processes have to show is shown by the process that a person started."""
+"""The output of child processes is shown by the process that the user started."""
 
 import multiprocessing
 import os
@@ -51,18 +51,18 @@ def script(text: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_lines_of_a_child_process_are_printed_by_its_starter() -> None:
+def test_lines_of_a_child_are_printed_by_its_parent() -> None:
     done = script(PARENT)
     assert (done.stdout, done.stderr) == ("from the child\n", "a failure of the child\n")
 
 
 @pytest.mark.parametrize("how", ["OSError(28, 'No space left on device')", "SystemExit(1)"])
-def test_a_line_that_cannot_be_written_is_lost_and_holds_nobody_up(how: str) -> None:
+def test_line_that_cannot_be_written_is_lost_without_blocking(how: str) -> None:
     broken = f"import experiments.system.progress as p\ndef say(_): raise {how}\np._SCREEN.say = say\n{PARENT}"
     assert script(broken).stderr == "a failure of the child\n"
 
 
-def test_a_process_whose_starter_hears_no_more_goes_on() -> None:
+def test_process_continues_after_its_display_ended() -> None:
     theirs, ours = multiprocessing.Pipe()
     messenger = progress._Messenger(theirs)
     ours.close()
@@ -70,12 +70,12 @@ def test_a_process_whose_starter_hears_no_more_goes_on() -> None:
     messenger.flush()
 
 
-def test_processes_that_die_while_they_introduce_themselves_leave_the_next_one_heard() -> None:
+def test_process_that_dies_while_connecting_does_not_block_others() -> None:
     done = script(RUDE)
     assert (done.stdout, done.stderr) == ("from the child\n", "a failure of the child\n")
 
 
-def test_a_process_whose_starter_is_on_another_machine_prints_itself() -> None:
+def test_process_on_another_machine_prints_its_own_output() -> None:
     done = script(CHILD, QUANTIZATION_PROGRESS=f"1 {os.devnull}.nowhere 00")
     assert (done.stdout, done.stderr) == ("from the child\n", "a failure of the child\n")
 
@@ -97,7 +97,7 @@ def test_a_terminal_shows_the_bars_of_child_processes(tmp_path: Path) -> None:
     assert "from the child" in shown
 
 
-def test_a_folder_whose_name_is_too_long_for_sockets_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_too_long_for_a_socket_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / ("long" * 20)
     place.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(place))

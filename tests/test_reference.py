@@ -1,4 +1,4 @@
-"""The pages of docs/reference/ are what the schema, the parsers and the registry say."""
+"""The pages of docs/reference/ are generated from the schema, the parsers and the registry."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from experiments.tracking.schema import SCHEMA
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_what_the_command_writes(name: str) -> None:
+def test_page_equals_the_output_of_the_command(name: str) -> None:
     assert (FOLDER / name).read_text() == PAGES[name](), "run: python -m benchmarks.reference"
 
 

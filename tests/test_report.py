@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from experiments import compare
+from experiments.comparison.choices import UNDECIDED, Choice, choices, tasks
 from experiments.comparison.columns import cell_of, frame
 from experiments.comparison.compared import Comparison
 from experiments.comparison.groups import grouped
@@ -20,7 +21,6 @@ from experiments.measure.changes import EACH, LONGEST, changed_images
 from experiments.plots.comparison import Evidence, Pictures, comparison_pictures
 from experiments.record.artifacts import CHANGED, LAYERS
 from experiments.record.run_record import Predictions
-from experiments.report.choices import UNDECIDED, Choice, choices, tasks
 from experiments.report.details import confusion, worst_classes
 from experiments.report.page import MOST_RUNS, report, write_report
 from experiments.system.errors import UserError
@@ -67,7 +67,7 @@ def found(
     rows: list[dict[str, Any]], wrong: Mapping[str, int], images: int = 2000, margin: float = 0.005
 ) -> dict[str, Choice]:
     table = frame(rows)
-    (task,) = tasks(table, table, Recorded(wrong, images).predictions, margin)
+    (task,) = tasks(Comparison(table, table, Recorded(wrong, images).predictions, margin=margin))
     return {choice.priority: choice for choice in choices(task)}
 
 
@@ -79,12 +79,12 @@ def test_the_smallest_download_has_a_card_where_it_is_not_that_of_the_smallest_f
     assert "Download first" not in found(rows[:1], wrong)
 
 
-def test_the_most_accurate_is_named_with_those_that_may_be_as_good() -> None:
+def test_the_simplest_of_those_that_are_tied_in_accuracy_is_named_with_the_others() -> None:
     best = found(
         [row("qat", tflite_accuracy=0.98), row("finetune", tflite_accuracy=0.9795), row("none", tflite_accuracy=0.9)],
         {"run-qat": 40, "run-finetune": 41, "run-none": 200},
     )["Accuracy first"]
-    assert (best.name, best.equals) == ("qat", ("finetune",))
+    assert (best.name, best.tied) == ("qat", ("finetune",))
 
 
 def test_the_smallest_counts_among_those_that_lose_half_a_point_at_most() -> None:
@@ -139,15 +139,15 @@ def test_the_margin_is_a_setting_that_decides_and_is_named() -> None:
 def test_rows_with_the_same_file_are_said_to_have_it_and_are_no_rivals() -> None:
     rows = [row("none", tflite_sha256="a"), row("finetune", tflite_sha256="b"), row("again", tflite_sha256="a")]
     best = found(rows, {"run-none": 40, "run-finetune": 41, "run-again": 40})["Accuracy first"]
-    assert (best.same, best.equals) == (("again",), ("finetune",))
+    assert (best.same, best.tied) == (("again",), ("finetune",))
 
 
 def test_what_may_be_as_good_is_what_a_pair_does_not_tell_apart() -> None:
     """Alone, 40 and 47 wrong of 2,000 on nested images differ (p = 0.016); as one of 28 pairs they do not."""
     rows = [row(f"s{n}", tflite_accuracy=0.98 if n == 0 else 0.9765) for n in range(8)]
     best = found(rows, {f"run-s{n}": 40 if n == 0 else 47 for n in range(8)})["Accuracy first"]
-    assert len(best.equals) == 7
-    assert found(rows[:2], {"run-s0": 40, "run-s1": 47})["Accuracy first"].equals == ()
+    assert len(best.tied) == 7
+    assert found(rows[:2], {"run-s0": 40, "run-s1": 47})["Accuracy first"].tied == ()
 
 
 @pytest.mark.parametrize(
@@ -179,14 +179,15 @@ def test_the_fastest_is_no_void_one() -> None:
 
 def test_files_whose_speedups_are_not_told_apart_are_named() -> None:
     rows = [row("none"), ptq(), ptq(strategy="qat", speedup=3.305, run_id="qat")]
-    assert found(rows, dict.fromkeys(("run-none", "run-ptq_int8", "qat"), 40))["Speed first"].equals == ("ptq_int8",)
+    fastest = found(rows, dict.fromkeys(("run-none", "run-ptq_int8", "qat"), 40))["Speed first"]
+    assert (fastest.name, fastest.tied) == ("ptq_int8", ("qat",))
 
 
 def test_of_files_whose_float_files_differ_the_one_that_takes_the_least_time_is_the_fastest() -> None:
     rows = [ptq(run_id="large", latency_p50_us=200.0, speedup=3.31, **{"latency.threads": "2"}),
             ptq(run_id="small", latency_p50_us=100.0, **{"latency.threads": "1"})]  # fmt: skip
     fastest = found(rows, {"large": 40, "small": 40})["Speed first"]
-    assert (fastest.run_id, fastest.equals) == ("small", ())
+    assert (fastest.run_id, fastest.tied) == ("small", ())
 
 
 def test_times_of_several_machines_name_no_fastest() -> None:
@@ -213,18 +214,20 @@ def test_groups_of_runs_are_compared_seed_by_seed() -> None:
     runs = frame([*seeds("none", 3, tflite_accuracy=0.98), *seeds("qat", 3, tflite_accuracy=0.98, tflite_bytes=9.0)])
     store = Recorded({**{f"none-{n}": 40 for n in range(3)}, **{f"qat-{n}": 41 for n in range(3)}})
     table = grouped(runs, cell_of(runs), store.predictions).table
-    (task,) = tasks(table, runs, store.predictions)
-    assert [choice.name for choice in choices(task)[:2]] == ["none", "qat"]
+    (task,) = tasks(Comparison(runs, table, store.predictions, over_seeds=True))
+    assert [choice.name for choice in choices(task)[:2]] == ["qat", "qat"]
+    assert choices(task)[0].tied == ("none",)  # the smaller of two that three seeds do not tell apart
 
 
 def test_each_model_and_data_set_has_an_answer_of_its_own() -> None:
     table = frame([row("none"), row("none", model="mlp", run_id="other")])
-    assert [task.title for task in tasks(table, table, lambda _: None)] == ["article_cnn on mnist", "mlp on mnist"]
+    found = tasks(Comparison(table, table, lambda _: None))
+    assert [task.title for task in found] == ["article_cnn on mnist", "mlp on mnist"]
 
 
 def test_a_setting_that_varies_is_part_of_the_name() -> None:
     rows = [row("none", epochs=n, run_id=f"run-{n}", tflite_accuracy=0.9 + n / 100) for n in (1, 5)]
-    assert found(rows, {})["Accuracy first"].name == "none, 5 epochs"
+    assert found(rows, {"run-1": 180, "run-5": 40})["Accuracy first"].name == "none, 5 epochs"
 
 
 def test_a_confusion_matrix_counts_answers_by_true_class() -> None:
@@ -380,7 +383,8 @@ def test_a_page_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--margin", "1"], "--margin: requires the report"),
+        (["--prefer", "size,sped"], "sped is no criterion; there are training, slower, size, speed, integers"),
+        (["--prefer", "size,size"], "requires each criterion once"),
         (["--margin", "1", "--pivot", "strategy", "epochs", "tflite_bytes"], "--margin: has no effect with --pivot"),
         (["--margin", "-1", "--out", "report.html"], "--margin -1: requires points of accuracy"),
         (["--margin", "nan", "--out", "report.html"], "--margin nan: requires points of accuracy"),

@@ -1,4 +1,4 @@
-"""One table of columns: all that a run records has a column, and what a column says of itself holds."""
+"""The schema of columns: every recorded value has a column, and the column describes it correctly."""
 
 import re
 from types import SimpleNamespace
@@ -48,11 +48,11 @@ def record() -> RunRecord:
     return found  # type: ignore[no-any-return]
 
 
-def test_every_metric_that_a_run_records_has_a_column_and_the_other_way_round() -> None:
+def test_metrics_of_a_run_are_exactly_the_metric_columns() -> None:
     assert set(record().metrics()) == set(names("metric"))
 
 
-def test_every_verdict_that_a_run_records_has_a_column_and_the_other_way_round(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verdicts_of_a_run_are_exactly_the_verdict_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RunRecord, "broken", ())
     assert set(record().verdict()) == set(names("verdict"))
 
@@ -64,18 +64,18 @@ def test_every_setting_and_digest_of_a_run_has_a_column() -> None:
     }
 
 
-def test_a_column_is_a_number_a_whole_number_or_a_word() -> None:
+def test_dtype_of_a_column_follows_from_its_kind() -> None:
     assert sorted([*WHOLE, *WORDS, *NUMBERS]) == sorted(COLUMNS)
 
 
-def test_units_of_names_are_those_of_the_columns() -> None:
+def test_unit_in_the_name_equals_the_unit_of_the_column() -> None:
     units = {"_us": "µs", "_bytes": "bytes", "_kib": "KiB", "_seconds": "s", "_seconds_reused": "s", "_db": "dB"}
     for name, column in SCHEMA.items():
         for ending, unit in units.items():
             assert not name.endswith(ending) or column.unit == unit, name
 
 
-def test_intervals_belong_to_the_column_whose_kind_they_have() -> None:
+def test_interval_ends_have_the_kind_of_their_column() -> None:
     for column in SCHEMA.values():
         if column.of and not column.name.endswith("_p"):
             assert (column.kind, column.unit) == (SCHEMA[column.of].kind, SCHEMA[column.of].unit)
@@ -83,7 +83,7 @@ def test_intervals_belong_to_the_column_whose_kind_they_have() -> None:
     assert not timed("size_ratio")
 
 
-def test_every_column_says_what_it_is() -> None:
+def test_every_column_has_a_description() -> None:
     assert all(re.fullmatch(r"[A-Z].+\.", column.doc) for column in SCHEMA.values())
 
 
@@ -94,5 +94,5 @@ def test_headings_name_the_strategy_that_runs_are_compared_with() -> None:
     assert len(set(headings)) == len(headings)
 
 
-def test_a_timing_that_does_not_count_is_shown_as_invalid() -> None:
+def test_void_timing_is_shown_as_invalid() -> None:
     assert display_table(frame([row("qat", speed="void")]))["speed"].tolist() == ["invalid"]

@@ -1,4 +1,4 @@
-"""Which layers bear quantization, and what is proposed."""
+"""Sensitivity of layers, and the proposed choice of layers."""
 
 import subprocess
 import sys
@@ -43,13 +43,13 @@ def measure_with(drops: dict[str, float], sizes: dict[str, int]) -> Measure:
     return measure
 
 
-def test_everything_is_quantized_where_nothing_is_lost() -> None:
+def test_all_layers_are_quantized_if_nothing_is_lost() -> None:
     measure = measure_with(dict.fromkeys(MANY, 0.0), dict.fromkeys(MANY, 10))
     assert find_smallest(MANY, measure, 0.0).chosen == MANY
 
 
 @pytest.mark.parametrize("units", [FEW, MANY], ids=["every choice", "step by step"])
-def test_the_layer_that_costs_too_much_stays_float(units: tuple[str, ...]) -> None:
+def test_too_sensitive_layer_stays_float(units: tuple[str, ...]) -> None:
     drops = {unit: 0.1 if unit == "b" else 0.0 for unit in units}
     measure = measure_with(drops, dict.fromkeys(units, 10))
     assert set(find_smallest(units, measure, 0.01).chosen) == set(units) - {"b"}
@@ -68,12 +68,12 @@ def images_lost(file: Measured) -> int:
     st.fixed_dictionaries({unit: st.integers(1, 100) for unit in MANY}),
     LOST,
 )
-def test_a_proposal_keeps_the_bound(drops: dict[str, float], sizes: dict[str, int], max_drop: float) -> None:
+def test_proposal_stays_within_max_drop(drops: dict[str, float], sizes: dict[str, int], max_drop: float) -> None:
     assert images_lost(find_smallest(MANY, measure_with(drops, sizes), max_drop)) <= round(max_drop * IMAGES)
 
 
 @given(st.fixed_dictionaries(dict.fromkeys(FEW, LOST)), LOST)
-def test_of_few_layers_no_smaller_choice_keeps_the_bound(drops: dict[str, float], max_drop: float) -> None:
+def test_exhaustive_search_finds_the_smallest_file(drops: dict[str, float], max_drop: float) -> None:
     measure = measure_with(drops, {"a": 1, "b": 2, "c": 4})
     proposed = find_smallest(FEW, measure, max_drop)
     smaller = [measure(set(FEW) - {unit}) for unit in FEW] + [measure(FEW)]
@@ -82,19 +82,19 @@ def test_of_few_layers_no_smaller_choice_keeps_the_bound(drops: dict[str, float]
     ]
 
 
-def test_a_file_that_loses_exactly_as_much_as_is_allowed_is_within() -> None:
+def test_loss_equal_to_max_drop_is_allowed() -> None:
     measure = measure_with({"a": 1 - 0.998, "b": 0.0, "c": 0.0}, {"a": 1, "b": 2, "c": 4})  # a little over 0.002
     assert find_smallest(FEW, measure, 0.002).chosen == FEW
 
 
-def test_values_are_rounded_to_the_nearest_level_and_stay_where_there_is_none() -> None:
+def test_values_are_rounded_to_the_nearest_level() -> None:
     values = np.array([[-9.0, 0.4, 0.6, 9.0]], np.float32)
     assert round_to_levels(values, np.array([-1.0, 0.0, 1.0])).tolist() == [[-1.0, 0.0, 1.0, 1.0]]
     assert round_to_levels(values, np.empty(0)) is values
 
 
 @pytest.mark.tensorflow
-def test_every_layer_of_a_network_with_branches_is_measured_alone() -> None:
+def test_every_layer_of_a_network_with_branches_is_measured() -> None:
     from experiments.runs.configuration import compose_request
     from experiments.sensitivity import measure_layers
 
@@ -107,7 +107,7 @@ def test_every_layer_of_a_network_with_branches_is_measured_alone() -> None:
 
 
 @pytest.mark.tensorflow
-def test_a_model_without_a_layer_to_choose_is_refused() -> None:
+def test_model_without_layers_to_choose_is_rejected() -> None:
     from experiments.runs.configuration import compose_request
     from experiments.sensitivity import measure_layers
 
@@ -117,7 +117,7 @@ def test_a_model_without_a_layer_to_choose_is_refused() -> None:
 
 
 @pytest.mark.tensorflow
-def test_the_threads_that_are_asked_for_are_those_that_train() -> None:
+def test_threads_setting_applies_to_training() -> None:
     # TensorFlow takes them once a process, so a fresh one is asked.
     script = (
         "import sys\nfrom experiments import sensitivity\n"
@@ -144,20 +144,20 @@ def test_the_threads_that_are_asked_for_are_those_that_train() -> None:
         ("resume=false", "this command records no run"),
     ],
 )
-def test_a_setting_without_effect_is_refused_and_those_that_count_are_named(argument: str, said: str) -> None:
+def test_setting_without_effect_is_rejected_with_alternatives(argument: str, said: str) -> None:
     with pytest.raises(UserError) as refusal:
         _split([argument])
     assert str(refusal.value).startswith(f"{argument}: has no effect; {said}")
     assert "dataset, model, epochs, training, seed, threads, cache, max_drop, images, folder" in str(refusal.value)
 
 
-def test_settings_that_count_pass() -> None:
+def test_effective_settings_are_accepted() -> None:
     others = ["model=mlp", "training.batch_size=20", "threads=1", "+dataset.train_samples=9", "cache.dir=x"]
     assert _split(["images=9", *others]) == ({"images": "9"}, others)
 
 
 @pytest.mark.endtoend
-def test_the_command_prints_a_proposal_and_writes_a_table_and_a_picture(tmp_path: Path) -> None:
+def test_command_prints_a_proposal_and_writes_table_and_plot(tmp_path: Path) -> None:
     images = save_images(tmp_path / "images.npz")
     data = ["dataset=npz", f"dataset.path={images}", "training.batch_size=20"]
     done = run(tmp_path, "experiments.sensitivity", "model=mlp", *data, "max_drop=0.5", "images=20")
@@ -177,7 +177,7 @@ def test_the_command_prints_a_proposal_and_writes_a_table_and_a_picture(tmp_path
         ("model=resnet", "model=resnet: unknown option"),
     ],
 )
-def test_a_wrong_setting_is_told_in_a_line(argument: str, said: str, tmp_path: Path) -> None:
+def test_invalid_setting_is_reported_in_one_line(argument: str, said: str, tmp_path: Path) -> None:
     done = run(tmp_path, "experiments.sensitivity", argument)
     assert done.returncode == 2
     assert said in done.stderr

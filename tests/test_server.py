@@ -1,4 +1,4 @@
-"""A real PostgreSQL on loopback, read directly; and an MLflow server on it: parallel sweeps, a race, its death."""
+"""PostgreSQL read directly, and an MLflow server on it: parallel sweeps, a race, a crash."""
 
 import subprocess
 import sys
@@ -79,7 +79,7 @@ def test_runs_of_other_programs_are_counted(filled: Store) -> None:
     assert filled.others() == through_the_api(filled).others() == str(OTHERS)
 
 
-def test_nothing_can_be_written_where_tables_are_read(filled: Store) -> None:
+def test_tables_are_read_only(filled: Store) -> None:
     tables = filled._tables()
     assert tables is not None
     with tables._reading() as connection, pytest.raises(InternalError, match="read-only transaction"):
@@ -127,9 +127,7 @@ def test_a_parallel_sweep_keeps_everything_on_the_server(server: Server, folder:
     assert list(pd.read_csv(folder / "table.csv")["strategy"]) == ["none", "ptq_int8"]
 
 
-def test_a_server_that_goes_away_in_mid_sweep_is_one_message_and_nothing_is_lost(
-    server: Server, folder: Path, begin: Begin
-) -> None:
+def test_server_crash_during_a_sweep_causes_one_message_and_no_loss(server: Server, folder: Path, begin: Begin) -> None:
     arguments = ("strategy=none", "epochs=12", "seed=2")
     sweep = begin(*arguments, MLFLOW_HTTP_REQUEST_MAX_RETRIES="2")
     wait_until(lambda: bool(list(folder.glob("cache/training/*/00002-*.npz"))), "two epochs are trained")
@@ -149,7 +147,7 @@ def test_a_server_that_goes_away_in_mid_sweep_is_one_message_and_nothing_is_lost
     assert not store(server).find("attributes.status = 'RUNNING'")
 
 
-def test_a_server_that_is_restarted_in_mid_sweep_is_no_failure(server: Server, folder: Path, begin: Begin) -> None:
+def test_server_restart_during_a_sweep_is_tolerated(server: Server, folder: Path, begin: Begin) -> None:
     sweep = begin("strategy=none,ptq_dynamic", "seed=3", "epochs=4")
     wait_until(lambda: bool(list(folder.glob("cache/training/*/00001-*.npz"))), "an epoch is trained")
     server.kill()

@@ -1,4 +1,4 @@
-"""The digest of the code changes with what decides results, and with nothing else: so do the keys of runs."""
+"""The digest of the code, and the keys of runs, change only with code that decides results."""
 
 import shutil
 from pathlib import Path
@@ -40,19 +40,19 @@ def digest_with_edit(copy: Path, file: str) -> str:
 
 
 @pytest.mark.parametrize("file", DECIDES_NOTHING)
-def test_editing_what_is_shown_changes_no_digest(copy: Path, file: str) -> None:
+def test_editing_display_code_keeps_the_digest(copy: Path, file: str) -> None:
     assert digest_with_edit(copy, file) == CODE_DIGEST
 
 
 @pytest.mark.parametrize("file", DECIDES)
-def test_editing_what_decides_results_changes_the_digest(copy: Path, file: str) -> None:
+def test_editing_result_code_changes_the_digest(copy: Path, file: str) -> None:
     assert digest_with_edit(copy, file) != CODE_DIGEST
 
 
 @pytest.mark.parametrize(
     ("file", "same"), [("plots/labels.py", True), ("compare.py", True), ("strategy/qat.py", False)]
 )
-def test_a_finished_run_is_found_again_unless_what_decides_results_was_edited(
+def test_finished_run_is_reused_unless_result_code_was_edited(
     copy: Path, file: str, same: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = compose_request(["model=mlp"]).experiment

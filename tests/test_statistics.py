@@ -1,4 +1,4 @@
-"""Intervals and tests against known tables, by simulation, and by their properties."""
+"""Intervals and tests, checked against published tables, by simulation, and by their properties."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -50,18 +50,18 @@ def paired(both: int, gained: int, lost: int, neither: int) -> tuple[Bools, Bool
     ("hits", "trials", "low", "high"),
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
-def test_wilson_intervals_of_known_tables(hits: int, trials: int, low: float, high: float) -> None:
+def test_wilson_interval_of_published_tables(hits: int, trials: int, low: float, high: float) -> None:
     # Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
     estimate = proportion(hits, trials)
     assert (round(estimate.low, 4), round(estimate.high, 4)) == (low, high)
 
 
-def test_mcnemar_of_a_known_table() -> None:
+def test_mcnemar_of_a_published_table() -> None:
     # Exact two-sided binomial on 1 and 9 discordant pairs: 2 * (1 + 10) / 2**10.
     assert mcnemar(*paired(50, 1, 9, 40)) == pytest.approx(22 / 1024)
 
 
-def test_mcnemar_of_equal_answers_finds_nothing() -> None:
+def test_mcnemar_of_equal_predictions_is_not_significant() -> None:
     assert mcnemar(*paired(10, 0, 0, 2)) == 1.0
 
 
@@ -98,31 +98,31 @@ def test_holm_of_worked_examples(p: list[float], adjusted: list[float]) -> None:
     assert list(holm(np.array(p))) == pytest.approx(adjusted)
 
 
-def test_student_s_sleep_data() -> None:
+def test_t_test_of_students_sleep_data() -> None:
     # Student, Biometrika 6 (1908): ten differences in hours of sleep, t = 4.0621, p = 0.002833.
     hours = np.array([1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4])
     assert t_test_of_logs(np.exp(hours), np.ones(10)) == pytest.approx(0.002833, abs=5e-7)
 
 
-def test_student_s_test_of_equal_ratios_and_of_one() -> None:
+def test_t_test_of_equal_ratios_and_of_a_single_ratio() -> None:
     assert t_test_of_logs(np.full(5, 2.0), np.full(5, 2.0)) == 1.0
     assert t_test_of_logs(np.full(4, 2.0), np.full(4, 1.0)) == 0.0
     assert t_test_of_logs(np.array([2.0]), np.array([1.0])) == 1.0
 
 
-def test_an_interval_stays_open_when_two_models_never_differ() -> None:
+def test_interval_has_positive_width_if_two_models_never_differ() -> None:
     for estimate in (paired_difference(*paired(90, 0, 0, 10)), paired_bootstrap(*paired(90, 0, 0, 10))):
         assert estimate.low < 0 < estimate.high
 
 
-def test_the_bootstrap_agrees_with_the_formula_where_many_pairs_differ() -> None:
+def test_bootstrap_agrees_with_the_formula_if_many_pairs_differ() -> None:
     pair = paired(9000, 300, 200, 500)
     formula, bootstrap = paired_difference(*pair), paired_bootstrap(*pair)
     assert bootstrap.value == formula.value == pytest.approx(0.01)
     assert (bootstrap.low, bootstrap.high) == pytest.approx((formula.low, formula.high), abs=0.0002)
 
 
-def test_the_bootstrap_gives_the_same_interval_again() -> None:
+def test_bootstrap_is_reproducible() -> None:
     pair = paired(90, 6, 2, 2)
     assert paired_bootstrap(*pair) == paired_bootstrap(*pair)
     assert paired_bootstrap(*pair, resamples=99) != paired_bootstrap(*pair, seed=1, resamples=99)
@@ -184,13 +184,11 @@ def test_bootstrap_intervals_cover_95_percent_from_30_differing_images_on(differ
 
 @pytest.mark.parametrize("share_gained", [0.5, 0.7, 1.0])
 @pytest.mark.parametrize("differing", [2, 5, 10])
-def test_bootstrap_intervals_are_too_wide_rather_than_too_narrow_where_few_images_differ(
-    differing: int, share_gained: float
-) -> None:
+def test_bootstrap_intervals_are_conservative_if_few_images_differ(differing: int, share_gained: float) -> None:
     assert bootstrap_coverage(differing, share_gained, seed=4) >= 0.935
 
 
-def test_a_bootstrap_of_what_was_observed_would_be_too_narrow_there() -> None:
+def test_bootstrap_without_pseudo_observations_would_be_too_narrow() -> None:
     assert bootstrap_coverage(2, 0.7, seed=5, plain=True) < 0.8
 
 
@@ -237,7 +235,7 @@ def test_intervals_over_seeds_cover_95_percent_of_simulated_cases(
     assert covered == pytest.approx(0.95, abs=0.015)
 
 
-def test_intervals_over_two_seeds_are_rough() -> None:
+def test_intervals_over_two_seeds_are_approximate() -> None:
     alike = coverage_over_seeds((2, 2000), 0.03, 0, 0.7, seed=7)
     scattered = coverage_over_seeds((2, 10000), 0.01, 0.005, 0.7, seed=7)
     assert 0.935 < alike < 0.98
@@ -271,7 +269,7 @@ def test_intervals_of_differences_over_seeds_cover_95_percent_of_simulated_cases
     assert covered == pytest.approx(0.95, abs=0.015)
 
 
-def test_intervals_of_differences_over_seeds_are_too_wide_rather_than_too_narrow_where_few_images_differ() -> None:
+def test_intervals_of_differences_over_seeds_are_conservative_if_few_images_differ() -> None:
     assert difference_coverage((3, 2000), 0.001, 0.0005, 0, 0.5, seed=9) >= 0.935
 
 
@@ -281,12 +279,12 @@ def test_wilson_intervals_cover_95_percent_of_simulated_cases() -> None:
     assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
 
 
-def test_student_s_test_rejects_5_percent_under_the_null() -> None:
+def test_t_test_rejects_5_percent_under_the_null() -> None:
     pairs = np.random.default_rng(11).lognormal(0, 0.02, (TRIALS, 2, 10))
     assert np.mean([t_test_of_logs(*pair) < 0.05 for pair in pairs]) == pytest.approx(0.05, abs=0.015)
 
 
-def test_holm_is_wrong_anywhere_in_at_most_5_percent_under_the_null() -> None:
+def test_holm_keeps_the_family_wise_error_rate_at_5_percent() -> None:
     several = np.random.default_rng(12).uniform(size=(TRIALS, 6))
     wrong = np.mean([holm(p).min() < 0.05 for p in several])
     assert wrong == pytest.approx(0.05, abs=0.015)
@@ -299,7 +297,7 @@ def equal_models(rng: np.random.Generator, models: int, images: int = 1000) -> B
 
 
 @pytest.mark.parametrize("models", [3, 15])
-def test_of_equally_good_models_hardly_any_is_called_worse_than_the_best_of_them(models: int) -> None:
+def test_equally_good_models_are_rarely_worse_than_the_best_after_correction(models: int) -> None:
     rng, wrong = np.random.default_rng(13), []
     for _ in range(400):
         right = equal_models(rng, models)
@@ -309,14 +307,14 @@ def test_of_equally_good_models_hardly_any_is_called_worse_than_the_best_of_them
     assert np.mean(wrong) <= 0.05
 
 
-def test_a_family_of_which_some_are_known_is_corrected_as_strictly_as_the_whole() -> None:
+def test_partial_family_is_corrected_for_its_total_size() -> None:
     p = np.random.default_rng(14).uniform(size=10) / 100
     assert (holm(p[:4], 10) >= holm(p)[:4]).all()
     assert holm(p, 10) == pytest.approx(holm(p))
 
 
 @given(st.integers(2, 4), st.integers(0, 2**32 - 1))
-def test_a_difference_over_seeds_is_significant_where_its_interval_leaves_0_out(seeds: int, seed: int) -> None:
+def test_difference_over_seeds_is_significant_if_its_interval_excludes_0(seeds: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     before = rng.random((seeds, 300)) < 0.9
     after = before ^ (rng.random((seeds, 300)) < rng.uniform(0, 0.1))
@@ -328,7 +326,7 @@ def test_a_difference_over_seeds_is_significant_where_its_interval_leaves_0_out(
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (20, 20), (30, 10), (20, 22), (20, 30)])
-def test_with_the_examples_needed_and_no_fewer_a_loss_is_told_from_the_margin(gained: int, lost: int) -> None:
+def test_examples_needed_is_the_smallest_number_that_separates_loss_and_margin(gained: int, lost: int) -> None:
     margin, needed = 0.005, examples_needed(gained / 1000, lost / 1000, 0.005)
 
     def told(examples: int) -> bool:
@@ -341,7 +339,7 @@ def test_with_the_examples_needed_and_no_fewer_a_loss_is_told_from_the_margin(ga
     assert not told(round(needed * 0.95) - 2)
 
 
-def test_without_a_difference_as_many_examples_are_needed_as_make_the_interval_as_narrow_as_the_margin() -> None:
+def test_examples_needed_for_a_loss_equal_to_the_margin_limits_the_interval_width() -> None:
     needed = examples_needed(0.02, 0.02, 0.005)
     differing = round(0.02 * needed)
     rounded = paired_difference(*paired(needed - 2 * differing, differing, differing, 0))
@@ -349,7 +347,7 @@ def test_without_a_difference_as_many_examples_are_needed_as_make_the_interval_a
 
 
 @given(st.integers(1, 999), st.floats(0.01, 0.99))
-def test_the_p_value_of_a_share_is_that_of_the_score_test(hits: int, bound: float) -> None:
+def test_p_value_of_a_share_is_that_of_the_score_test(hits: int, bound: float) -> None:
     share = proportion(hits, 1000)
     z = (share.value - bound) / np.sqrt(bound * (1 - bound) / 1000)
     end = share.low if share.value > bound else share.high
@@ -357,25 +355,25 @@ def test_the_p_value_of_a_share_is_that_of_the_score_test(hits: int, bound: floa
 
 
 @pytest.mark.parametrize("freedom", [None, 2])
-def test_the_p_value_of_an_interval_s_end_is_5_percent_and_of_its_middle_1(freedom: int | None) -> None:
+def test_p_value_is_5_percent_at_the_interval_end_and_1_at_its_center(freedom: int | None) -> None:
     assert interval_p(-1, 3, 3, freedom) == pytest.approx(0.05)
     assert interval_p(-1, 3, 1, freedom) == pytest.approx(1)
 
 
-def test_one_seed_has_the_intervals_of_one_run() -> None:
+def test_one_seed_has_the_interval_of_a_single_run() -> None:
     after, before = paired(900, 30, 20, 50)
     assert over_seeds(after[None]) == proportion(930, 1000)
     assert difference_over_seeds(after[None], before[None]) == paired_difference(after, before)
 
 
-def test_answers_that_never_differ_leave_the_intervals_of_one_run() -> None:
+def test_equal_predictions_have_the_interval_of_a_single_run() -> None:
     right = np.ones((3, 100), bool)
     assert over_seeds(right) == proportion(100, 100)
     assert over_seeds(~right) == proportion(0, 100)
     assert difference_over_seeds(right, right) == paired_difference(right[0], right[0])
 
 
-def test_seeds_that_give_the_same_answers_are_no_more_than_one() -> None:
+def test_seeds_with_equal_predictions_count_as_one() -> None:
     after, before = paired(9000, 300, 200, 500)
     three_after, three_before = np.stack([after] * 3), np.stack([before] * 3)
     one, three = proportion(9300, 10000), over_seeds(three_after)
@@ -388,7 +386,7 @@ seeds_and_images = hnp.arrays(bool, st.tuples(st.integers(1, 5), st.integers(2, 
 
 
 @given(seeds_and_images)
-def test_a_mean_over_seeds_lies_in_its_interval(right: Bools) -> None:
+def test_mean_over_seeds_is_within_its_interval(right: Bools) -> None:
     estimate = over_seeds(right)
     assert estimate.value == pytest.approx(right.mean())
     assert -1e-9 <= estimate.low <= estimate.value + 1e-9
@@ -403,7 +401,7 @@ def test_the_order_of_seeds_and_of_images_does_not_matter(right: Bools, random: 
 
 
 @given(hnp.arrays(bool, (2, 3, 30)))
-def test_swapping_two_strategies_over_seeds_turns_the_difference_round(both: Bools) -> None:
+def test_swapping_two_strategies_over_seeds_negates_the_difference(both: Bools) -> None:
     there, back = difference_over_seeds(*both), difference_over_seeds(*both[::-1])
     assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
 
@@ -421,7 +419,7 @@ ratios = hnp.arrays(float, st.integers(1, 8), elements=st.floats(0.5, 2))
 
 
 @given(ratios)
-def test_student_s_test_rejects_where_the_interval_leaves_1_out(ratio: Floats) -> None:
+def test_t_test_rejects_if_the_interval_excludes_1(ratio: Floats) -> None:
     ones = np.ones(len(ratio))
     estimate, p = ratio_of_medians(ratio, ones), t_test_of_logs(ratio, ones)
     if abs(p - 0.05) > 1e-9:
@@ -429,13 +427,13 @@ def test_student_s_test_rejects_where_the_interval_leaves_1_out(ratio: Floats) -
 
 
 @given(hnp.arrays(bool, 50), hnp.arrays(bool, 50))
-def test_swapping_two_models_turns_the_difference_round(after: Bools, before: Bools) -> None:
+def test_swapping_two_models_negates_the_difference(after: Bools, before: Bools) -> None:
     there, back = paired_difference(after, before), paired_difference(before, after)
     assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_a_share_lies_in_its_interval(case: tuple[int, int]) -> None:
+def test_share_is_within_its_interval(case: tuple[int, int]) -> None:
     estimate = proportion(*case)
     assert 0 <= estimate.low <= estimate.value + 1e-12
     assert estimate.value - 1e-12 <= estimate.high <= 1

@@ -1,4 +1,4 @@
-"""Ctrl-C stops a command at any moment, and whatever is open is closed."""
+"""Ctrl-C stops a command at any moment, and open runs are closed."""
 
 import os
 import signal
@@ -67,19 +67,19 @@ def said_by(code: str) -> str:
     return done.stdout
 
 
-def test_a_stop_that_a_finalizer_swallows_is_raised_again() -> None:
+def test_stop_lost_in_a_finalizer_is_raised_again() -> None:
     assert said_by(SWALLOWED) == "goes on\nstopped\n"
 
 
-def test_a_stop_that_a_library_catches_is_raised_again_where_it_is_asked_for() -> None:
+def test_stop_caught_by_a_library_is_raised_at_the_next_check() -> None:
     assert said_by(CAUGHT) == "goes on\nstopped\n"
 
 
-def test_a_second_signal_does_not_stop_what_closes_things() -> None:
+def test_second_signal_does_not_interrupt_closing() -> None:
     assert said_by(TWICE) == "closed\n"
 
 
-def test_a_stop_within_what_a_library_executes_has_the_exit_code_of_a_stop(tmp_path: Path) -> None:
+def test_stop_within_exec_has_exit_code_130(tmp_path: Path) -> None:
     (tmp_path / "stopped_module.py").write_text(
         "import sys\nfrom experiments.system.stopping import stop_on_signals\nstop_on_signals()\n"
         "try:\n    exec('import os, signal; os.kill(os.getpid(), signal.SIGINT); sum(range(1000))')\n"
@@ -146,7 +146,7 @@ def short() -> Iterator[Path]:
         ),
     ],
 )
-def test_ctrl_c_stops_a_sweep_and_leaves_nothing_open(moment: str, times: int, short: Path) -> None:
+def test_ctrl_c_stops_a_sweep_and_closes_its_runs(moment: str, times: int, short: Path) -> None:
     save_images(short / "images.npz")
     (short / "tmp").mkdir()
     sweep = ["strategy=none,ptq_dynamic", "model=mlp", "dataset=npz", "dataset.path=images.npz", "latency.seconds=0.1"]

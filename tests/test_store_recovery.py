@@ -1,4 +1,4 @@
-"""Stores whose writer was killed: what can be recovered is, by whoever opens them next; the rest is one message."""
+"""Stores after a writer was killed: recovered when they are next opened, or reported in one message."""
 
 import os
 import shutil
@@ -88,7 +88,7 @@ def rows_of(path: Path) -> list[tuple[object, ...]]:
         return sorted(database.execute("SELECT * FROM tags"))
 
 
-def test_a_store_whose_writer_was_killed_within_a_commit_is_read_as_before_it(copied: Path) -> None:
+def test_interrupted_commit_is_rolled_back(copied: Path) -> None:
     before = rows_of(copied)
     kill_a_writer(copied)
     assert journal_of(copied).stat().st_size
@@ -96,13 +96,13 @@ def test_a_store_whose_writer_was_killed_within_a_commit_is_read_as_before_it(co
     assert rows_of(copied) == before
 
 
-def test_what_was_committed_to_a_write_ahead_log_is_there(copied: Path) -> None:
+def test_committed_write_ahead_log_is_read(copied: Path) -> None:
     kill_a_writer(copied, "wal")
     (version,) = open_for_reading(copied).execute("SELECT version_num FROM alembic_version").fetchone()
     assert version.endswith(" ")
 
 
-def test_readers_that_come_at_once_all_see_the_recovered_store(copied: Path) -> None:
+def test_concurrent_readers_see_the_recovered_store(copied: Path) -> None:
     kill_a_writer(copied)
     code = (
         "import sys; from pathlib import Path; from experiments.tracking.database import open_for_reading;"
@@ -115,15 +115,13 @@ def test_readers_that_come_at_once_all_see_the_recovered_store(copied: Path) -> 
 
 
 @pytest.mark.parametrize("content", [b"", bytes(512), b"\xd9\xd5\x05\xf9", b"no journal at all" * 99])
-def test_a_journal_with_nothing_in_it_is_no_obstacle(content: bytes, copied: Path) -> None:
+def test_empty_journal_is_ignored(content: bytes, copied: Path) -> None:
     journal_of(copied).write_bytes(content)
     assert len(opened(copied).rows("all")) == RUNS
 
 
 @pytest.mark.parametrize("create", [True, False])
-def test_the_journal_of_another_version_of_the_database_is_refused_and_left_as_it_is(
-    create: bool, filled: Path, copied: Path
-) -> None:
+def test_journal_of_another_version_is_rejected_unchanged(create: bool, filled: Path, copied: Path) -> None:
     with closing(sqlite3.connect(copied)) as database:
         database.execute("CREATE TABLE more (a)")
         database.executemany("INSERT INTO more VALUES (?)", [("x" * 900,)] * 99)
@@ -137,7 +135,7 @@ def test_the_journal_of_another_version_of_the_database_is_refused_and_left_as_i
     assert journal_of(copied).exists()
 
 
-def test_the_log_of_another_database_is_refused(filled: Path, copied: Path) -> None:
+def test_log_of_another_database_is_rejected(filled: Path, copied: Path) -> None:
     kill_a_writer(copied, "wal")
     shutil.copy(filled, copied)
     with pytest.raises(UserError, match=r"mlflow\.db-wal beside it belongs to another database"):
@@ -146,7 +144,7 @@ def test_the_log_of_another_database_is_refused(filled: Path, copied: Path) -> N
 
 @pytest.mark.usefixtures("made_at_once")
 @pytest.mark.parametrize("mode", ["delete", "wal"])
-def test_a_journal_without_its_database_does_not_get_into_a_new_one(
+def test_old_journal_is_not_applied_to_a_new_database(
     mode: str, copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kill_a_writer(copied, mode)
@@ -164,7 +162,7 @@ def writer(copied: Path) -> Iterator[sqlite3.Connection]:
         yield database
 
 
-def test_a_writer_is_waited_for_and_then_named(writer: sqlite3.Connection, copied: Path) -> None:
+def test_writer_is_named_after_the_timeout(writer: sqlite3.Connection, copied: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from experiments.tracking.database import open_for_reading;"
         "open_for_reading(Path(sys.argv[1]), 0.3)"
@@ -174,7 +172,7 @@ def test_a_writer_is_waited_for_and_then_named(writer: sqlite3.Connection, copie
     assert "has been writing to it for more than 0.3 s" in done.stderr
 
 
-def test_a_writer_that_ends_meanwhile_is_no_obstacle(copied: Path) -> None:
+def test_writer_that_ends_in_time_is_waited_for(copied: Path) -> None:
     code = (
         "import sqlite3, sys, time; d = sqlite3.connect(sys.argv[1], isolation_level=None);"
         "d.execute('BEGIN EXCLUSIVE'); print('locked', flush=True); time.sleep(0.5)"
@@ -193,9 +191,7 @@ def of_another_user() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_an_unfinished_change_that_cannot_be_undone_here_names_the_file_and_the_way_out(
-    filled: Path, of_another_user: Path
-) -> None:
+def test_change_that_cannot_be_rolled_back_is_explained(filled: Path, of_another_user: Path) -> None:
     path = Path(shutil.copy(filled, of_another_user / "mlflow.db"))
     kill_a_writer(path)
     for each in of_another_user.iterdir():
@@ -211,7 +207,7 @@ def test_an_unfinished_change_that_cannot_be_undone_here_names_the_file_and_the_
     assert f"requires write access to {path}, which belongs to {path.owner()}" in done.stderr
 
 
-def test_a_store_that_may_not_be_written_is_read(filled: Path, of_another_user: Path) -> None:
+def test_read_only_store_is_read(filled: Path, of_another_user: Path) -> None:
     path = Path(shutil.copy(filled, of_another_user / "mlflow.db"))
     path.chmod(0o444)
     of_another_user.chmod(0o555)
@@ -267,7 +263,7 @@ def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("create", [True, False])
-def test_an_address_with_settings_behind_it_names_the_one_without(create: bool, tmp_path: Path) -> None:
+def test_address_with_a_query_is_rejected_with_the_correct_one(create: bool, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"Type sqlite:///{tmp_path}/mlflow\.db\."):
         connect(Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db?timeout=60"), create=create)
 
@@ -314,7 +310,7 @@ def killed(code: str, watch: KillAtWrite, folder: Path) -> int:
 
 @needs_compiler
 @pytest.mark.parametrize("when", get_args(When))
-def test_a_database_is_read_whole_after_a_kill_at_any_of_its_writes(when: When, library: Path, tmp_path: Path) -> None:
+def test_database_is_consistent_after_a_kill_at_any_write(when: When, library: Path, tmp_path: Path) -> None:
     watch = KillAtWrite(library, ("*/a.db*",))
     assert killed(WRITER, replace(watch, log=tmp_path / "log"), tmp_path / "whole") == 0
     found = []
@@ -337,7 +333,7 @@ for statement in ("CREATE TABLE main.numbers (n)", "CREATE TABLE b.numbers (n)",
 
 
 @needs_compiler
-def test_two_databases_changed_together_are_read_alike_after_a_kill_at_any_write(library: Path, tmp_path: Path) -> None:
+def test_two_databases_are_consistent_after_a_kill_at_any_write(library: Path, tmp_path: Path) -> None:
     watch = KillAtWrite(library, ("*/[ab].db*",))
     assert killed(PAIR_WRITER, replace(watch, log=tmp_path / "log"), tmp_path / "whole") == 0
     listed = changes(tmp_path / "log")

@@ -1,4 +1,4 @@
-"""Runs read from the tables of a store are those that MLflow's API gives; it is asked where the tables are unknown."""
+"""Runs read from a store's tables equal those of MLflow's API, which is used for unknown schemas."""
 
 import math
 import re
@@ -51,7 +51,7 @@ def test_rows_from_the_tables_are_those_of_the_api(store: Store, sweep: str) -> 
     assert exactly(store.rows(sweep)) == exactly(through_the_api(store).rows(sweep))
 
 
-def test_every_run_of_the_suite_is_there_and_no_other(store: Store) -> None:
+def test_only_runs_of_the_suite_are_read(store: Store) -> None:
     rows = store.rows("all")
     assert len(rows) == RUNS + 2
     assert {row["status"] for row in rows} == {"FINISHED", "FAILED", "RUNNING"}
@@ -66,7 +66,7 @@ def test_a_sweep_has_its_runs_in_the_order_of_its_jobs(store: Store) -> None:
     ]
 
 
-def test_values_that_are_no_numbers_are_as_the_api_has_them(store: Store) -> None:
+def test_special_values_equal_those_of_the_api(store: Store) -> None:
     (strange,) = (run.metrics for run in store._tagged("kind", "run") if run.tags["strategy"] == "strange")
     assert math.isnan(strange["sqnr_min_db"])
     assert strange["speedup"] == -strange["logit_rmse"] == sys.float_info.max  # how MLflow keeps what is infinite
@@ -74,19 +74,19 @@ def test_values_that_are_no_numbers_are_as_the_api_has_them(store: Store) -> Non
     assert "size_ratio" not in strange
 
 
-def test_a_row_has_the_numbers_of_a_run_alone(store: Store) -> None:
+def test_row_has_only_the_metrics_of_the_run(store: Store) -> None:
     _, strange, _ = store.rows("latest")
     assert not {"sqnr_min_db", "speedup", "logit_rmse"} & strange.keys()
     assert strange["train_seconds"] == 5e-324
 
 
-def test_a_sweep_and_a_run_mean_the_same_in_both_ways(store: Store) -> None:
+def test_targets_select_the_same_runs_both_ways(store: Store) -> None:
     sweep, run_id = store._tagged("kind", "sweep")[-1].run_id, store.rows("all")[5]["run_id"]
     for target in (sweep, run_id[:12]):
         assert exactly(store.chosen(target)) == exactly(through_the_api(store).chosen(target))
 
 
-def test_a_generated_run_is_as_one_that_was_written(store: Store) -> None:
+def test_generated_run_equals_a_recorded_run(store: Store) -> None:
     (generated,) = (run for run in store._tagged("kind", "run") if run.tags["mlflow.runName"] == "none 0")
     assert (len(generated.metrics), len(generated.params)) == (len(METRICS), PARAMETERS) == (30, 30)
     client = store.client
@@ -108,12 +108,12 @@ def test_runs_of_other_programs_are_counted(store: Store) -> None:
     assert store.others() == through_the_api(store).others() == str(OTHERS)
 
 
-def test_a_count_through_the_api_ends_somewhere(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_count_through_the_api_is_limited(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.tracking.store.COUNTED", 2)
     assert through_the_api(store).others() == "2 or more"
 
 
-def test_the_comparison_says_how_many_runs_are_not_its_own(
+def test_comparison_counts_runs_of_other_programs(
     filled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["compare", "--uri", f"sqlite:///{filled}", "--columns", "strategy"])
@@ -121,12 +121,12 @@ def test_the_comparison_says_how_many_runs_are_not_its_own(
     assert f"Omitted {OTHERS} runs of other programs in experiment quantization" in capsys.readouterr().out
 
 
-def test_nothing_can_be_written_where_tables_are_read(filled: Path) -> None:
+def test_tables_are_read_only(filled: Path) -> None:
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         open_for_reading(filled).execute("DELETE FROM runs")
 
 
-def test_tables_that_nobody_has_looked_at_are_left_to_the_api(
+def test_unknown_schema_is_read_through_the_api(
     unknown: Tracking, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened = connect(unknown, create=False)
@@ -135,26 +135,26 @@ def test_tables_that_nobody_has_looked_at_are_left_to_the_api(
     assert capsys.readouterr().out.count("Runs are read through MLflow's API") == 1
 
 
-def test_a_store_that_mlflow_itself_refuses_is_one_message(copied: Path) -> None:
+def test_store_rejected_by_mlflow_causes_one_message(copied: Path) -> None:
     with sqlite3.connect(copied) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
     with pytest.raises(UserError, match=r"copied\.db: not usable .*451aebb31d03.*mlflow db upgrade"):
         connect(Tracking(uri=f"sqlite:///{copied}"), create=False)
 
 
-def test_no_migration_between_the_known_schemas_changes_what_is_read() -> None:
+def test_no_migration_between_known_schemas_changes_the_tables() -> None:
     config = _get_alembic_config("")  # type: ignore[no-untyped-call]
     migrations = {each.revision: each.path for each in ScriptDirectory.from_config(config).walk_revisions()}
     tables = re.compile(r"""["'](runs|tags|params|latest_metrics)["']""")
     assert not [schema for schema in SCHEMAS if tables.search(Path(migrations[schema]).read_text())]
 
 
-def test_a_server_or_a_database_of_another_kind_is_read_through_the_api() -> None:
+def test_other_databases_are_read_through_the_api() -> None:
     assert Tracking(uri="http://127.0.0.1:9").tables is None
     assert Tracking(uri="mysql://somebody@somewhere/mlflow").tables is None
 
 
-def test_many_runs_come_in_pages_with_a_bar(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_runs_are_read_in_pages_with_a_bar(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     moved: list[int] = []
 
     class Bar:
@@ -183,7 +183,7 @@ def test_predictions_come_from_the_folder_of_the_run(store: Store) -> None:
     assert list(said.tflite) == [2]
 
 
-def test_the_folder_of_a_run_that_is_new_is_asked_for(store: Store) -> None:
+def test_folder_of_a_new_run_is_requested_from_the_api(store: Store) -> None:
     run_id = store.client.create_run(store.client.create_experiment("later")).info.run_id
     folder, *_ = store._folders(run_id)
     assert run_id in folder.parts

@@ -1,4 +1,4 @@
-"""Commands in odd surroundings: without streams, on a full disk, in another locale; the exit code is always right."""
+"""Commands with closed or full streams or another locale: the exit code is always correct."""
 
 import os
 import subprocess
@@ -38,23 +38,23 @@ def done(folder: Path, before: str, command: str) -> subprocess.CompletedProcess
         for place, command in enumerate(COMMANDS)
     ],
 )
-def test_a_wrong_command_ends_with_2(command: str, surroundings: str, tmp_path: Path) -> None:
+def test_invalid_command_has_exit_code_2(command: str, surroundings: str, tmp_path: Path) -> None:
     ended = done(tmp_path, ELSEWHERE[surroundings], command)
     assert (ended.returncode, b"Traceback" in ended.stderr) == (COMMANDS[command], False)
 
 
-def test_help_is_shown_where_letters_are_ascii(tmp_path: Path) -> None:
+def test_help_is_shown_in_an_ascii_locale(tmp_path: Path) -> None:
     ended = done(tmp_path, ELSEWHERE["ascii"], "experiments.run --help")
     assert (ended.returncode, ended.stderr, b"strategy=" in ended.stdout) == (0, b"", True)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_help_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
+def test_help_that_cannot_be_written_causes_one_message(tmp_path: Path) -> None:
     ended = done(tmp_path, "exec >/dev/full", "experiments.run --help")
     assert (ended.returncode, ended.stderr) == (1, b"The output cannot be written (No space left on device).\n")
 
 
-def test_a_file_that_is_opened_has_no_stream_s_number(tmp_path: Path) -> None:
+def test_opened_file_never_gets_the_descriptor_of_a_stream(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from experiments.system.errors import reporting_user_errors\n"
         "with reporting_user_errors():\n"

@@ -1,4 +1,4 @@
-"""Files given to the latency command: the one that cannot be timed is named, with the reason, before any is."""
+"""Files of the latency command: one that cannot be timed is reported with the reason, before any timing."""
 
 import os
 from collections.abc import Callable
@@ -56,7 +56,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_takes_no_images_is_named(name: str, tmp_path: Path) -> None:
+def test_file_without_image_input_is_reported(name: str, tmp_path: Path) -> None:
     content, reason = FILES[name]
     path = tmp_path / f"{name}.tflite"
     path.write_bytes(content)
@@ -66,7 +66,7 @@ def test_a_file_that_takes_no_images_is_named(name: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "absent"])
-def test_what_is_no_file_is_named(kind: str, tmp_path: Path) -> None:
+def test_missing_or_invalid_file_is_reported(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"{kind}.tflite"
     if kind == "pipe":
         os.mkfifo(path)
@@ -77,7 +77,7 @@ def test_what_is_no_file_is_named(kind: str, tmp_path: Path) -> None:
         list(latency._candidates(options, None))
 
 
-def test_of_several_files_the_one_that_no_interpreter_takes_is_named(tmp_path: Path) -> None:
+def test_file_that_cannot_be_run_is_named_among_several(tmp_path: Path) -> None:
     (tmp_path / "good.tflite").write_bytes(dense_file().content)
     (tmp_path / "bad.tflite").write_bytes(with_an_op_of_its_own())
     done = run(tmp_path, "experiments.latency", "good.tflite", "bad.tflite", "--seconds", "0.2")

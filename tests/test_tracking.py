@@ -1,4 +1,4 @@
-"""What tracking does where a server is gone, or somebody else uses it at the same moment."""
+"""Tracking with servers that fail, concurrent processes, full disks and invalid stores."""
 
 import re
 import sqlite3
@@ -46,7 +46,7 @@ class Rival:
         raise RestException({"error_code": self.reason, "message": "no"})  # type: ignore[no-untyped-call]
 
 
-def test_an_experiment_that_somebody_else_makes_at_the_same_moment_is_shared() -> None:
+def test_experiment_created_concurrently_is_shared() -> None:
     assert connection._experiment_id(GONE, Rival("RESOURCE_ALREADY_EXISTS"), create=True) == "7"  # type: ignore[arg-type]
 
 
@@ -59,26 +59,26 @@ def test_an_experiment_that_somebody_else_makes_at_the_same_moment_is_shared() -
         ("http://nowhere.invalid", r"Start an MLflow server at this address, or use a file"),
     ],
 )  # fmt: skip
-def test_an_address_at_which_nothing_answers_is_told_with_what_to_type(address: str, told: str) -> None:
+def test_unreachable_address_is_reported_with_a_remedy(address: str, told: str) -> None:
     with pytest.raises(UserError, match=told) as refused:
         connect(Tracking(uri=address), create=False)
     assert "no server answers" in str(refused.value)
     assert not re.search("HTTPConnectionPool|urllib3|retries", str(refused.value))
 
 
-def test_an_experiment_that_is_not_there_is_told_without_the_password() -> None:
+def test_missing_experiment_is_reported_without_the_password() -> None:
     secret = Tracking(uri="postgresql://me:secret@host/db")
     nothing_there: Any = SimpleNamespace(get_experiment_by_name=lambda _: None, search_experiments=list)
     with pytest.raises(UserError, match=r"not in postgresql://\*\*\*@host/db"):
         connection._experiment_id(secret, nothing_there, create=False)
 
 
-def test_another_refusal_is_no_race() -> None:
+def test_other_errors_are_not_treated_as_a_race() -> None:
     with pytest.raises(MlflowException):
         connection._experiment_id(GONE, Rival("PERMISSION_DENIED"), create=True)  # type: ignore[arg-type]
 
 
-def test_runs_that_end_at_the_same_moment_share_their_data_set(tmp_path: Path) -> None:
+def test_concurrent_runs_share_their_data_set(tmp_path: Path) -> None:
     stores = [connect(Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db")) for _ in range(2)]
     runs = [store.client.create_run(store.experiment_id).info.run_id for store in stores]
     data = [DatasetInput(Dataset("mnist", f"{number}", "code", "mnist")) for number in range(20)]
@@ -95,7 +95,7 @@ def test_runs_that_end_at_the_same_moment_share_their_data_set(tmp_path: Path) -
     assert [len(each.dataset_inputs) for each in inputs if each] == [20, 20]
 
 
-def test_a_server_that_is_gone_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_server_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "RESTART_PATIENCE", 1.5)
     monkeypatch.setattr(connection, "_GIVEN_UP", set())
     before = time.monotonic()
@@ -135,7 +135,7 @@ def store_with(content: str | None) -> Store:
     return Store(Keeper(content), "7", GONE)  # type: ignore[arg-type]
 
 
-def test_predictions_are_read_back_by_their_columns() -> None:
+def test_predictions_are_read_by_column() -> None:
     said = store_with("truth,keras,tflite,float_reference\n1,1,2,3\n4,4,4,4\n").predictions("a run")
     assert said is not None
     assert [list(column) for column in (said.truth, said.tflite, said.reference)] == [[1, 4], [2, 4], [3, 4]]
@@ -147,12 +147,12 @@ def test_a_run_without_predictions_has_none() -> None:
 
 
 @pytest.mark.parametrize("content", ["", "truth,keras,tflite,float_reference\n1,1,2\n", "<html>\nno,such,file,here\n"])
-def test_predictions_that_cannot_be_read_are_one_message(content: str) -> None:
+def test_unreadable_predictions_cause_one_message(content: str) -> None:
     with pytest.raises(UserError, match=r"Run abc: its predictions\.csv cannot be read"):
         store_with(content).predictions("abc")
 
 
-def test_an_artifact_in_a_folder_is_read_from_there(tmp_path: Path) -> None:
+def test_local_artifact_is_read_from_its_folder(tmp_path: Path) -> None:
     (tmp_path / "a b").mkdir()
     (tmp_path / "a b" / "record.json").write_text("{}")
     kept = Store(Keeper(None, (tmp_path / "a b").as_uri()), "7", GONE)  # type: ignore[arg-type]
@@ -161,7 +161,7 @@ def test_an_artifact_in_a_folder_is_read_from_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "read"), [("some", b"some"), (None, None)])
-def test_an_artifact_on_a_server_is_fetched_where_there_is_one(content: str | None, read: bytes | None) -> None:
+def test_artifact_on_a_server_is_downloaded(content: str | None, read: bytes | None) -> None:
     kept = Store(Keeper(content, "mlflow-artifacts:/1/2/artifacts"), "7", GONE)  # type: ignore[arg-type]
     assert kept.content("a run", "predictions.csv") == read
 
@@ -176,11 +176,11 @@ class Refusing:
         raise RestException({"error_code": self.reason, "message": "no"})  # type: ignore[no-untyped-call]
 
 
-def test_an_old_server_that_cannot_count_runs_of_other_programs_says_nothing_of_them() -> None:
+def test_old_server_omits_the_count_of_other_runs() -> None:
     assert Store(Refusing("INVALID_PARAMETER_VALUE"), "7", GONE).others() == ""  # type: ignore[arg-type]
 
 
-def test_a_server_that_refuses_for_another_reason_is_heard() -> None:
+def test_other_errors_of_a_server_are_reported() -> None:
     with pytest.raises(UserError, match="requires more permissions for the user"):
         Store(Refusing("PERMISSION_DENIED"), "7", GONE).others()  # type: ignore[arg-type]
 
@@ -218,7 +218,7 @@ RECORD: Any = SimpleNamespace(setting=Setting("none", "mlp", "mnist", 1, 0, 0), 
 @pytest.mark.parametrize(
     ("write", "error"), [(full, OSError), (nothing, UserError)], ids=["no room for files", "none in the store"]
 )
-def test_a_full_disk_is_laid_to_the_store_only_where_it_is_the_store_s(
+def test_full_disk_is_reported_only_if_it_has_the_store(
     write: Any, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("experiments.tracking.store.describe", lambda *_: "")
@@ -227,9 +227,7 @@ def test_a_full_disk_is_laid_to_the_store_only_where_it_is_the_store_s(
         Store(Crammed(), "7", GONE).finish("a run", RECORD, Path())  # type: ignore[arg-type]
 
 
-def test_a_full_disk_of_the_store_is_named_when_the_files_of_a_run_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_is_named_when_artifacts_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.tracking.store.describe", lambda *_: "")
     monkeypatch.setattr(Store, "_log_model", lambda *_: "a model")
     with pytest.raises(UserError, match="No space left on device"):
@@ -262,7 +260,7 @@ def a_folder(path: Path) -> Path:
         (a_folder, "cannot be read as"),
     ],
 )
-def test_what_is_no_store_is_refused_and_left_as_it_is(
+def test_other_database_is_rejected_unchanged(
     made: Callable[[Path], Path], told: str, create: bool, tmp_path: Path
 ) -> None:
     path = made(tmp_path / "other.db")
@@ -273,7 +271,7 @@ def test_what_is_no_store_is_refused_and_left_as_it_is(
 
 
 @pytest.mark.parametrize("name", ["a?b", "a%20b"])
-def test_a_path_that_an_address_cannot_hold_is_refused(name: str, tmp_path: Path) -> None:
+def test_path_with_special_characters_is_rejected(name: str, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()
     with pytest.raises(UserError, match="a special meaning in an address"):
         connect(Tracking(uri=f"sqlite:///{tmp_path / name}/mlflow.db"))
@@ -304,13 +302,13 @@ class Locked(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-def test_a_server_behind_a_login_answers_also_where_its_address_holds_a_name() -> None:
+def test_address_with_a_user_name_is_accepted() -> None:
     with HTTPServer(("127.0.0.1", 0), Locked) as server:
         Thread(target=server.handle_request, daemon=True).start()
         connection._ask_server(Tracking(uri=f"http://me:secret@127.0.0.1:{server.server_port}"))
 
 
-def test_a_run_whose_sweep_was_deleted_for_good_is_closed() -> None:
+def test_run_of_a_deleted_sweep_is_closed() -> None:
     gone = RestException({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no"})  # type: ignore[no-untyped-call]
     tags = {"kind": "run", "host": "elsewhere", "mlflow.parentRunId": "gone"}
     run = SimpleNamespace(info=SimpleNamespace(run_id="orphan"), data=SimpleNamespace(tags=tags))
@@ -333,7 +331,7 @@ def test_a_run_whose_sweep_was_deleted_for_good_is_closed() -> None:
     assert closed == [("orphan", "KILLED")]
 
 
-def test_a_process_that_nobody_has_buried_is_not_alive() -> None:
+def test_zombie_process_is_not_running() -> None:
     with subprocess.Popen(["true"]) as process:
         started = psutil.Process(process.pid).create_time()
         while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:

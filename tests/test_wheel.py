@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it runs the main job from a folder that knows nothing of a checkout."""
+"""The wheel: its content, and that the main job runs from it in any folder."""
 
 import os
 import subprocess
@@ -28,17 +28,17 @@ def names(wheel: Path) -> list[str]:
     return ZipFile(wheel).namelist()
 
 
-def test_a_wheel_holds_the_packages_and_nothing_of_the_benchmarks_and_tests(names: list[str]) -> None:
+def test_wheel_has_the_packages_without_benchmarks_and_tests(names: list[str]) -> None:
     packages = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
     assert packages == {"experiments", "hydra_plugins"}
 
 
-def test_a_wheel_holds_every_option_mnist_and_the_mark_of_types(names: list[str]) -> None:
+def test_wheel_has_all_options_mnist_and_py_typed(names: list[str]) -> None:
     options = {f"experiments/conf/{path.relative_to(CONF)}" for path in CONF.rglob("*.yaml")}
     assert options | {"experiments/dataset/mnist.npz", "experiments/py.typed"} <= set(names)
 
 
-def test_a_wheel_names_the_licences_of_the_program_and_of_mnist_and_holds_both(wheel: Path, names: list[str]) -> None:
+def test_wheel_has_the_licences_of_program_and_mnist(wheel: Path, names: list[str]) -> None:
     (metadata,) = [name for name in names if name.endswith(".dist-info/METADATA")]
     fields = HeaderParser().parsestr(ZipFile(wheel).read(metadata).decode())
     assert fields["License-Expression"] == "Apache-2.0 AND CC-BY-SA-3.0"
@@ -68,7 +68,7 @@ def tqb(installed: Path, folder: Path, *arguments: str) -> Done:
     )
 
 
-def test_an_installed_wheel_says_its_version(installed: Path, wheel: Path, tmp_path: Path) -> None:
+def test_installed_wheel_prints_its_version(installed: Path, wheel: Path, tmp_path: Path) -> None:
     _, version, *_ = wheel.name.split("-")
     assert tqb(installed, tmp_path, "--version").stdout == f"{PROGRAM} {version}\n"
 
@@ -84,5 +84,5 @@ def test_an_installed_wheel_runs_the_main_job_from_any_folder(installed: Path, t
     assert [line.split(",")[0] for line in (tmp_path / "comparison.csv").read_text().splitlines()][1:]
 
 
-def test_the_distribution_is_the_one_that_messages_name(wheel: Path) -> None:
+def test_distribution_name_equals_that_in_messages(wheel: Path) -> None:
     assert wheel.name.startswith(f"{DISTRIBUTION.replace('-', '_')}-")

@@ -13,11 +13,10 @@ from experiments.comparison.baseline import against, trained_less, unmatched
 from experiments.comparison.columns import MODEL, TASK, TEST, TRAINING, without_digests
 from experiments.comparison.groups import ReadPredictions, grouped, seeds_to_pool
 from experiments.comparison.query import in_order, known, where
+from experiments.comparison.recommendation import MARGIN, ORDER, Criterion
 from experiments.record.artifacts import or_none
 from experiments.record.run_record import Predictions
 from experiments.tracking import Store
-
-MARGIN = 0.005  # half a point of accuracy: what may be given up for size or speed, where nothing else is asked for
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class Comparison:
     over_seeds: bool = False  # the rows are groups of runs that differ in their seeds only
     remarks: tuple[str, ...] = ()
     margin: float = MARGIN  # share of the test examples that a file to ship may lose against the most accurate
+    order: tuple[Criterion, ...] = ORDER  # of the criteria by which one of those that are tied is chosen
 
     @property
     def pooled(self) -> bool:

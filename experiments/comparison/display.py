@@ -28,7 +28,7 @@ from experiments.system.escaping import one_line
 from experiments.system.program import program
 from experiments.tracking.schema import SCHEMA, Column, heading
 
-LATENCY = heading("latency_p50_us")
+LATENCY, VERDICT = heading("latency_p50_us"), heading("speed")
 DISTURBED = 0.2  # cores that others kept busy: from there on a time is said to have been disturbed
 
 
@@ -77,6 +77,8 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
         shown[heading("arena_bytes")] = [_arena(*facts) for facts in arenas]
     if table["speed"].notna().any():  # tables of older runs have no such words
         shown[heading("speed")] = [shown_speed(speed) for speed in table["speed"]]
+    if table["engine"].replace("", None).nunique() > 1:
+        shown[heading("engine")] = table["engine"].astype("string").fillna("")
     if several_machines(table):
         shown[heading("machine")] = table["machine"].astype("string").fillna("")
     shown[heading("arithmetic")] = table["arithmetic"].astype("string").fillna("")
@@ -132,15 +134,15 @@ RANK = (
 )
 
 
-def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY,)) -> str:
-    """What stands below a table: how to read its columns, of which a narrow terminal may lack the latency."""
+def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY, VERDICT)) -> str:
+    """What stands below a table: how to read its columns; of these two, a narrow terminal may show neither."""
     pooled = "runs" in table.columns and bool((table["runs"] > 1).any())
     said = {
         TO_STRATEGY if "against" in table.columns else TO_FLOAT: True,
         OF_SEEDS if pooled else OF_RUNS: True,
         NO_EVIDENCE: True,
-        SPEED: bool(table["speed"].notna().any()),
-        SAME: bool((table["speed"] == SAME_FILE).any()),
+        SPEED: VERDICT in columns and bool(table["speed"].notna().any()),
+        SAME: VERDICT in columns and bool((table["speed"] == SAME_FILE).any()),
         MACHINES: several_machines(table),
         RANK.format(latency=program("latency")): LATENCY in columns and of_one_float_file(table),
     }

@@ -3,22 +3,34 @@
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from math import isfinite, log
+from dataclasses import dataclass, replace
+from math import inf, isfinite, log
 
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.columns import TEST, VOID, check_comparable, is_group, says, sound, timed
+from experiments.comparison.choices import Task, why
+from experiments.comparison.columns import TEST, VOID, check_comparable, is_group, same_file, says, sound, timed
+from experiments.comparison.compared import Comparison
 from experiments.comparison.names import labels, titled
 from experiments.comparison.query import known
-from experiments.statistics.estimates import SIGNIFICANT, holm, interval_p, share_p
+from experiments.comparison.recommendation import Candidate, fastest, most_accurate, recommend, smallest
+from experiments.statistics.estimates import (
+    SIGNIFICANT,
+    Estimate,
+    holm,
+    interval_p,
+    share_p,
+    unpaired_difference,
+    unpaired_p,
+)
 from experiments.system.errors import UserError
 from experiments.tracking.schema import names
 
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
+ENDS = ("", "_low", "_high")
 SHARES = names(kinds=("share",), interval=True)
 RATIOS = names(kinds=("speedup", "ratio"), interval=True)
 TOGETHER = " (met alone, and not at 95 % for all {} rows together, by Holm)"
@@ -78,6 +90,9 @@ class Decision:
     excluded: Mapping[str, tuple[str, ...]]
     called: str = ""  # what the run to ship is called among the others
     same: tuple[str, ...] = ()  # other runs that are left, whose file is the same
+    best: pd.Series | None = None  # the run with the lowest (or highest) value
+    tied: tuple[str, ...] = ()  # other runs that are left, and that no test tells from the best
+    why: str = ""  # of those that are tied, the one to ship
 
 
 def requirement(text: str, table: pd.DataFrame) -> Requirement:
@@ -105,8 +120,17 @@ def judged(run: pd.Series, column: str, at_least: bool) -> str:
     return bad_end if pd.notna(run.get(bad_end)) else column
 
 
-def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: str, lowest: bool) -> Decision:
+def decide(
+    table: pd.DataFrame,
+    requirements: Sequence[Requirement],
+    objective: str,
+    lowest: bool,
+    comparison: Comparison | None = None,
+) -> Decision:
     """The run that meets every requirement and has the lowest (or highest) value of the objective.
+
+    Of several that no test tells from that run, it is the simplest (`experiments.comparison.recommendation`). What the
+    runs of the `comparison` answered is the evidence; without one, their intervals are.
 
     A run counts only if it is finished and its file is verified. Requirements on what has an interval
     are judged for all such runs together, so that 95 % stand for the whole comparison (Holm).
@@ -117,8 +141,8 @@ def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: 
     """
     option = "--minimize" if lowest else "--maximize"
     of_numbers(table, objective, option)
-    for given, column in [*(("--require", each.column) for each in requirements), (option, objective)]:
-        check_comparable(table, column, given)
+    for named, column in [*(("--require", each.column) for each in requirements), (option, objective)]:
+        check_comparable(table, column, named)
     _check_one_task(table)
     excluded: dict[str, tuple[str, ...]] = {}
     left, compared, called = table, table[sound(table)], dict(zip(table.index, labels(table), strict=True))
@@ -139,10 +163,57 @@ def decide(table: pd.DataFrame, requirements: Sequence[Requirement], objective: 
         left = meeting
     if left.empty:
         return Decision(None, excluded)
-    chosen = left.sort_values(objective, ascending=lowest, kind="stable").iloc[0]
-    same = left[left["tflite_sha256"].eq(chosen["tflite_sha256"]).fillna(value=False)]
-    others = tuple(called[place] for place in same.index if place != chosen.name)
-    return Decision(chosen, excluded, called[chosen.name], others)
+    given = comparison or Comparison(table, table, lambda _: None)
+    task = Task("", left, given.runs, given.answers, given.margin, given.order)
+    found = recommend(*_best(task, objective, lowest), given.order)
+    chosen = task.row(found.chosen.key)
+    same = [row for _, row in left.iterrows() if row.name != chosen.name and same_file(row, chosen)]
+    tied = [row for each in found.tied if not same_file(row := task.row(each.key), chosen) and row.name != chosen.name]
+    return Decision(
+        chosen,
+        excluded,
+        called[chosen.name],
+        tuple(called[row.name] for row in same),
+        task.row(found.best.key),
+        tuple(called[row.name] for row in tied),
+        why(found),
+    )
+
+
+def _best(task: Task, objective: str, lowest: bool) -> tuple[Candidate, list[Candidate]]:
+    """The run with the lowest (or highest) value, and those that no test tells from it."""
+    rows = task.rows.sort_values(objective, ascending=lowest, kind="stable")
+    candidates, sign = task.candidates(rows), 1 if lowest else -1
+    if objective == "tflite_accuracy" and not lowest:
+        return most_accurate(candidates, task, task.margin)
+    if all(each.speedup for each in candidates) and (objective, lowest) in (
+        ("speedup", False),
+        ("latency_p50_us", True),
+    ):
+        return fastest(candidates, candidates[0])
+    values = {
+        row["run_id"]: Estimate(*(float(row.get(f"{objective}{end}", np.nan)) for end in ENDS))
+        for _, row in rows.iterrows()
+    }
+    if all(each.low <= each.value <= each.high for each in values.values()):
+        ranked = [replace(each, accuracy=-sign * values[each.key].value) for each in candidates]
+        return most_accurate(ranked, _Intervals(values), inf)
+    return smallest(candidates, lambda each: sign * values[each.key].value)
+
+
+@dataclass(frozen=True)
+class _Intervals:
+    """What the intervals of a column say of each two runs."""
+
+    values: Mapping[str, Estimate]
+
+    def p_value(self, one: str, other: str) -> float:
+        """That both values are equal."""
+        return unpaired_p(self.values[one], self.values[other])
+
+    def difference(self, one: str, other: str) -> Estimate:
+        """One value less the other."""
+        return unpaired_difference(self.values[one], self.values[other])
 
 
 def _met_together(each: Requirement, compared: pd.DataFrame) -> Callable[[pd.Series], bool]:
@@ -190,8 +261,13 @@ def decision_lines(decision: Decision, objective: str, lowest: bool) -> list[str
         return [*lines, "No run meets all requirements."]
     bad_end = judged(run, objective, at_least=not lowest)
     interval = f" (at worst {run[bad_end]:,.6g})" if bad_end != objective else ""
-    how = "lowest" if lowest else "highest"
-    shipped = f"Ship {decision.called}: {objective} {run[objective]:,.6g}{interval} is the {how} of those left."
+    how = f"the {'lowest' if lowest else 'highest'} of those left"
+    best = decision.best
+    if best is not None and best[objective] != run[objective]:
+        how = f"not told from {how} ({best['strategy']}, {best[objective]:,.6g})"
+    shipped = f"Ship {decision.called}: {objective} {run[objective]:,.6g}{interval} is {how}."
+    if decision.tied:
+        shipped += f" No winner: it is tied with {_listed(decision.tied)}, and the simplest of them ({decision.why})."
     if is_group(run):  # to choose among the seeds by test accuracy would flatter the file
         shipped += f" The file is that of the lowest seed, run {run['run_id'][:8]}."
     if decision.same:

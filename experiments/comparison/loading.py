@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from experiments.comparison.choices import answer_lines
 from experiments.comparison.columns import frame, public
 from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.files import write_comparison
@@ -68,14 +69,21 @@ def show_comparison(comparison: Comparison, columns: Sequence[str] = ()) -> None
     if columns:
         print_whole(plain(only(comparison.table, columns)))
     else:
-        show(comparison.table)
+        show(comparison.table, comparison)
     for remark in comparison.remarks:
         say(remark)
+
+
+def show_answer(comparison: Comparison) -> None:
+    """Print what to ship."""
+    for line in answer_lines(comparison):
+        say(line)
 
 
 def show_and_write(store: Store, rows: Sequence[Row], folder: Path) -> Comparison:
     """Print the comparison of a sweep, and write its tables into the folder."""
     comparison = compared(store, frame(rows))
     show_comparison(comparison)
+    show_answer(comparison)
     write_comparison(comparison, folder)
     return comparison

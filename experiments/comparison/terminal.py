@@ -9,47 +9,51 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from experiments.comparison.columns import TASK, VOID, several_machines, sound, timed
+from experiments.comparison.choices import MOST_ROWS as MOST_TESTED
+from experiments.comparison.choices import best_of
+from experiments.comparison.columns import VOID
+from experiments.comparison.compared import Comparison
 from experiments.comparison.display import Differences, display_table, note
 from experiments.measure.latency import SAME_FILE
 from experiments.record.run_record import is_setting
 from experiments.system.progress import CONSOLE, print_whole, say
 from experiments.tracking.schema import SCHEMA, heading
 
-# What a narrow terminal does without, the first first; every column is in the CSV.
+# What a narrow terminal does without, the first first; every column is in the CSV. Size ratio, speedup and Δ accuracy
+# always stay: they say what a file gains and loses, without its bytes and its accuracy beside them if need be.
 OPTIONAL = (
-    "arena_bytes", "agreement", "keras_accuracy", "latency_p50_us", "size_ratio", "arithmetic", "speed", "speedup",
+    "arena_bytes", "agreement", "keras_accuracy", "latency_p50_us", "arithmetic", "speed", "tflite_bytes",
+    "tflite_accuracy",
 )  # fmt: skip
-AGAINST = {"size_ratio": "size_against", "speedup": "speedup_against"}  # in whose place these stand
 MOST_ROWS = 1000  # on a terminal
 EDGE = 1  # characters of a picture's width that belong to no column
-MARKED = ("keras_accuracy", "tflite_accuracy", "agreement", "tflite_bytes", "latency_p50_us", "arena_bytes")
+MARKS = "Green: the best, and what is tied with it; dim: a difference that may be chance."
 # Headings of columns of words; the first three are in no file.
 TEXTS = ("remark", "run", "against", *(each.heading for each in SCHEMA.values() if not each.numeric and each.heading))
 
 
-def show(table: pd.DataFrame) -> None:
+def show(table: pd.DataFrame, comparison: Comparison | None = None) -> None:
     """Print a table and what its columns mean: the best of each column and task marked, what may be chance dimmed."""
     every = display_table(table)
-    shown = narrowed(every, CONSOLE.width, Differences.of(table))
-    looks = {name: each[:MOST_ROWS] for name, each in styled(table).items()}
+    shown = narrowed(every, CONSOLE.width)
+    looks = {name: each[:MOST_ROWS] for name, each in styled(table, comparison).items()}
     print_whole(picture(shown.head(MOST_ROWS), looks), CONSOLE)
     if len(shown) > MOST_ROWS:
         say(f"{len(shown) - MOST_ROWS:,} further rows are not shown. --csv FILE writes all; --where chooses.")
     if left_out := [name for name in every.columns if name not in shown.columns]:
         hint = f"Not shown in {CONSOLE.width} columns: {', '.join(left_out)}. Widen the terminal, or give --csv FILE."
         CONSOLE.print(hint, markup=False, highlight=False)
-    CONSOLE.print(note(table, list(shown.columns)), style="dim", markup=False, highlight=False)
+    marks = f"{MARKS} " if CONSOLE.is_terminal and not CONSOLE.no_color else ""
+    CONSOLE.print(f"{marks}{note(table, list(shown.columns))}", style="dim", markup=False, highlight=False)
 
 
-def narrowed(shown: pd.DataFrame, width: int, differences: Differences) -> pd.DataFrame:
+def narrowed(shown: pd.DataFrame, width: int) -> pd.DataFrame:
     """The table without as many of the OPTIONAL columns as have to go for its picture to fit; never without others."""
     widths = {name: _width(name, shown[name]) for name in shown.columns}
     for dropped in OPTIONAL:
         if sum(widths.values()) + EDGE <= width:
             break
-        name = AGAINST.get(dropped, dropped) if differences.other else dropped
-        widths.pop(differences.heading(name), None)
+        widths.pop(heading(dropped), None)
     return shown[list(widths)]
 
 
@@ -59,8 +63,11 @@ def _width(name: str, cells: pd.Series) -> int:
     return max(cell_len(line) for text in texts for line in text.split("\n")) + 2
 
 
-def styled(table: pd.DataFrame) -> Mapping[str, Sequence[str]]:
-    """How the cells of a column look: the best ones marked, differences that cannot be told from none dimmed."""
+def styled(table: pd.DataFrame, comparison: Comparison | None = None) -> Mapping[str, Sequence[str]]:
+    """How the cells of a column look: the best and what is tied with it marked, what may be no difference dimmed.
+
+    What is tied is known by the answers of the comparison; without one, and of many rows, by their intervals.
+    """
     differences = Differences.of(table)
     never = pd.Series(False, index=table.index)
     like_float = table["speed"].isin(["equivalent", "unclear", SAME_FILE, VOID]) & (differences.speedup == "speedup")
@@ -68,24 +75,15 @@ def styled(table: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         differences.heading(differences.accuracy): _holds(table, differences.accuracy, 0),
         differences.heading(differences.speedup): _holds(table, differences.speedup, 1) | like_float,
     }
-    best = {differences.heading(name): _best(table, name) for name in (*MARKED, differences.size, differences.speedup)}
+    tested = comparison if comparison and len(table) <= MOST_TESTED else Comparison(table, table, lambda _: None)
+    found = best_of(tested)
+    in_place = {"tflite_bytes": ("tflite_bytes", differences.size), "speedup": (differences.speedup,)}
+    best = {
+        differences.heading(name): table["run_id"].isin(run_ids)
+        for column, run_ids in found.items()
+        for name in in_place.get(column, (column,))
+    }
     return {name: _styles(best.get(name, never), chance.get(name, never)) for name in {**best, **chance}}
-
-
-def _best(table: pd.DataFrame, column: str) -> pd.Series:
-    """The best value of each task, among verified files.
-
-    Of times, only of those that mean something, on one machine.
-    """
-    values = table[column].where(sound(table))
-    if timed(column):
-        values = values.where((table["speed"] != VOID) & (not several_machines(table)))
-    best = values.groupby([table[name] for name in TASK], dropna=False).transform(
-        "max" if SCHEMA[column].better == "higher" else "min"
-    )
-    found = values.eq(best).fillna(value=False).astype(bool)
-    files = table["tflite_sha256"]  # what is the same file is as good, whatever its timings
-    return found | (files.notna() & files.isin(files[found]) & values.notna())
 
 
 def _holds(table: pd.DataFrame, column: str, nothing: float) -> pd.Series:
@@ -123,7 +121,7 @@ def _heading(name: str) -> str:
 
 
 def _on_lines(name: str, cell: object) -> str:
-    return str(cell).replace(" [", "\n[").replace(", ", ",\n" if name == heading("arithmetic") else ", ")
+    return str(cell).replace(" [", "\n[").replace(", ", ",\n" if name in (heading("arithmetic"), "remark") else ", ")
 
 
 def plain(table: pd.DataFrame) -> Table:

@@ -72,7 +72,7 @@ def scaling_of(train: Array, test: Array, scale: Scale) -> Scaling:
     """Return the scaling of stored values, the same for both parts.
 
     `auto` divides integers by the largest value of their type (255 for 8 bits, and for wider integers within 0..255),
-    and does not change floats and bool; `none` changes nothing; `unit` gives 0..1, `symmetric` -1..1.
+    and does not change floats and bool; `none` changes nothing; `unit` scales to 0..1, `symmetric` to -1..1.
 
     Raises:
         UserError: the range of the values is ambiguous.

@@ -132,9 +132,7 @@ def input_warnings(model: "Model", data: Dataset, head: Head, predict: Predict) 
                 best = form
     if best is not UNCHANGED:
         why = (
-            f"{_preprocessing(model, sample.x)} for another range, and "
-            if expected and expected.name in best.name
-            else ""
+            f"{_preprocessing(model, sample.x)} another range, and " if expected and expected.name in best.name else ""
         )
         yield (
             f"{best.remark}: {why}the accuracy on {len(sample)} training examples is {_percent(current)} with the "
@@ -142,7 +140,7 @@ def input_warnings(model: "Model", data: Dataset, head: Head, predict: Predict) 
         )
     elif expected and not _clearly_better(current, correct[expected], sample.y):
         yield (
-            f"input scale: {_preprocessing(model, sample.x)} for another range than that of the images "
+            f"input scale: {_preprocessing(model, sample.x)} another range than that of the images "
             f"({_range(sample.x)}). Type: {expected.command}"
         )
 
@@ -269,11 +267,11 @@ def _spread(model: "Model", images: Images) -> float:
 
 
 def _preprocessing(model: "Model", images: Images) -> str:
-    """Describe the layers that scale a model's input before its trained layers; empty if there are none."""
+    """Return the beginning of a sentence on the layers that scale a model's input; empty if there are none."""
     names = _preprocessed(model, images[:1])[0]
     if len(names) > 1:
-        return f"its first layers ({', '.join(names)}) are made"
-    return f"its first layer ({names[0]}) is made" if names else ""
+        return f"its first layers ({', '.join(names)}) expect"
+    return f"its first layer ({names[0]}) expects" if names else ""
 
 
 SCALING_LAYERS = ("Rescaling", "Normalization")

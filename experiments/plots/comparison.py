@@ -24,6 +24,7 @@ class Evidence:
     of_seeds: pd.DataFrame = field(default_factory=pd.DataFrame)
     histories: Mapping[str, Curves] = field(default_factory=dict)
     timings: Mapping[str, Timed] = field(default_factory=dict)
+    recommended: frozenset[str] = frozenset()  # ids of the runs to ship
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ class Pictures:
 
 
 PICTURES: "Mapping[str, Callable[[Evidence], Figure]]" = {
-    "accuracy_size": lambda given: accuracy_size(given.table, given.of_seeds),
-    "accuracy_download": lambda given: accuracy_download(given.table, given.of_seeds),
-    "accuracy_latency": lambda given: accuracy_latency(given.table, given.of_seeds),
+    "accuracy_size": lambda given: accuracy_size(given.table, given.of_seeds, given.recommended),
+    "accuracy_download": lambda given: accuracy_download(given.table, given.of_seeds, given.recommended),
+    "accuracy_latency": lambda given: accuracy_latency(given.table, given.of_seeds, given.recommended),
     "accuracy_epochs": lambda given: accuracy_epochs(given.table),
     "training_histories": lambda given: training_histories(given.table, given.histories),
     "coverage": lambda given: coverage(given.table),

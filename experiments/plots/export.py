@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from experiments.comparison.choices import recommended
 from experiments.comparison.compared import Comparison
 from experiments.plots import save
 from experiments.plots.bars import with_timings
@@ -29,6 +30,7 @@ def evidence(store: Store, comparison: Comparison) -> Evidence:
         comparison.of_seeds,
         {run_id: found for run_id, found in curves.items() if found is not None},
         {run_id: found for run_id, found in samples.items() if found is not None},
+        recommended(comparison),
     )
 
 

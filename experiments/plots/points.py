@@ -1,7 +1,7 @@
 """What pictures of a comparison show of its table: finished runs in words, runs of several seeds as one point."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Point:
     low: float
     high: float
     runs: tuple[tuple[float, float], ...] = ()  # (x, accuracy) of each, where the point is their mean
+    recommended: bool = False
 
 
 def frontier(x: Numbers, y: Numbers) -> npt.NDArray[np.bool_]:
@@ -91,7 +92,7 @@ def setting_of(runs: pd.DataFrame) -> str:
     return ", ".join(said)
 
 
-def points(runs: pd.DataFrame, of_seeds: pd.DataFrame, column: str) -> list[Point]:
+def points(runs: pd.DataFrame, of_seeds: pd.DataFrame, column: str, recommended: Collection[str] = ()) -> list[Point]:
     """The runs of a panel as points over a column; where `of_seeds` has their means, runs of several seeds are one."""
     means = dict(_means(of_seeds))
     cells = cell_of(runs)
@@ -99,7 +100,10 @@ def points(runs: pd.DataFrame, of_seeds: pd.DataFrame, column: str) -> list[Poin
     found = []
     for key, group in named.groupby(cells, dropna=False, sort=False):
         mean = means.get(key_of(key)) if len(group) > 1 else None
-        found += [_pooled(group, column, mean)] if mean else list(_single(group, column))
+        points_of_group = [_pooled(group, column, mean)] if mean else list(_single(group, column))
+        shipped = group["run_id"].isin(recommended)
+        chosen = [bool(shipped.any())] if mean else shipped.tolist()
+        found += [replace(point, recommended=each) for point, each in zip(points_of_group, chosen, strict=True)]
     return found
 
 

@@ -1,6 +1,6 @@
 """Accuracy against what it costs: size, and latency."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.comparison.columns import TASK, VOID, of_one_float_file
 from experiments.comparison.names import task_titles
-from experiments.plots import FAINT, GREY, NoPictureError, say_around, settle, sheet
+from experiments.plots import FAINT, GREY, INK, NoPictureError, say_around, settle, sheet
 from experiments.plots.labels import Boxes, Label, place
 from experiments.plots.points import (
     Point,
@@ -36,21 +36,22 @@ OF_TIMES = "the same of the time, known by its ratio to the float file's"
 LARGE_RANGE = 10.0  # from there on an axis is logarithmic
 MOST_SHAPES = 300  # points of a panel that an SVG holds as shapes; more are an image in it
 READ = (
-    "Dashed, with bold labels: the Pareto frontier, on which no other is at least as {} and more accurate; it goes by "
-    "the points, and where bars overlap it is no evidence."
+    "Dashed: the Pareto frontier, on which no other is at least as {} and more accurate; it goes by the points, and "
+    "where bars overlap it is no evidence."
 )
+SHIP = "Ringed, with a bold label: what to ship, the simplest of those that are tied in accuracy."
 
 
-def accuracy_size(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
+def accuracy_size(table: pd.DataFrame, of_seeds: pd.DataFrame, recommended: Collection[str] = ()) -> "Figure":
     """Accuracy of the TFLite files against their size, a panel a model and data set.
 
     Raises:
         NoPictureError: no run has both.
     """
-    return _by_size(table, of_seeds, "tflite_bytes", "size", "file size")
+    return _by_size(table, of_seeds, recommended, "tflite_bytes", "size", "file size")
 
 
-def accuracy_download(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
+def accuracy_download(table: pd.DataFrame, of_seeds: pd.DataFrame, recommended: Collection[str] = ()) -> "Figure":
     """Accuracy of the TFLite files against their size after gzip, which is what pruning and clustering are for.
 
     Raises:
@@ -58,20 +59,30 @@ def accuracy_download(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
     """
     if not any(mark(str(strategy)).marker == COMPRESSING for strategy in table["strategy"].unique()):
         raise NoPictureError("nothing is pruned or clustered")
-    return _by_size(table, of_seeds, "tflite_gzip_bytes", "download", "file size after gzip -9")
+    return _by_size(table, of_seeds, recommended, "tflite_gzip_bytes", "download", "file size after gzip -9")
 
 
-def _by_size(table: pd.DataFrame, of_seeds: pd.DataFrame, column: str, what: str, xlabel: str) -> "Figure":
+def _by_size(
+    table: pd.DataFrame, of_seeds: pd.DataFrame, recommended: Collection[str], column: str, what: str, xlabel: str
+) -> "Figure":
     runs = measured(table, "tflite_accuracy", column)
     runs = runs.assign(kilobytes=runs[column].astype(float) / 1000)
     titles = task_titles(runs)
-    shown = [(titles[group.index[0]], points(group, of_seeds, "kilobytes")) for _, group in panels(runs, TASK)]
-    caption = [_bars(shown), READ.format("small"), *left_out(table, runs), *panels_left_out(runs, TASK)]
+    shown = [
+        (titles[group.index[0]], points(group, of_seeds, "kilobytes", recommended)) for _, group in panels(runs, TASK)
+    ]
+    caption = [
+        _bars(shown),
+        READ.format("small"),
+        *_shipped(shown),
+        *left_out(table, runs),
+        *panels_left_out(runs, TASK),
+    ]
     title = f"Accuracy and {what} of the files: {setting_of(runs)}"
     return _drawn(shown, f"{xlabel} in kB (1,000 bytes)", title, " ".join(caption))
 
 
-def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
+def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame, recommended: Collection[str] = ()) -> "Figure":
     """Accuracy of the TFLite files against their latency, a panel a model, data set and machine; invalid ones left out.
 
     Raises:
@@ -90,13 +101,15 @@ def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame) -> "Figure":
     column = RELATIVE if relative else "latency_p50_us"
     titles = task_titles(runs)
     shown = [
-        (_panel_title(titles[group.index[0]], group, machines), points(group, of_seeds, column)) for _, group in groups
+        (_panel_title(titles[group.index[0]], group, machines), points(group, of_seeds, column, recommended))
+        for _, group in groups
     ]
     caption = [
         _bars(shown),
         f"Horizontal: {OF_RATIOS if relative else OF_TIMES}"
         + ("; of several seeds, least to most." if any(point.runs for _, found in shown for point in found) else "."),
         READ.format("fast"),
+        *_shipped(shown),
         *left_out(table, timed),
         *void_left_out(timed),
         *(["Times of different machines say nothing of one another."] if machines > 1 else []),
@@ -112,6 +125,11 @@ Panels = Sequence[tuple[str, Sequence[Point]]]
 
 def _panel_title(title: str, runs: pd.DataFrame, machines: int) -> str:
     return title if machines == 1 else f"{title}, {runs['cpu'].iloc[0]} (machine {runs['machine'].iloc[0]})"
+
+
+def _shipped(shown: Panels) -> list[str]:
+    """How the setting to ship is marked, in a sentence; none where it is in no panel."""
+    return [SHIP] if any(point.recommended for _, found in shown for point in found) else []
 
 
 def _bars(shown: Panels) -> str:
@@ -157,7 +175,9 @@ def _scatter(axes: "Axes", found: Sequence[Point]) -> None:
         xy = np.array([(point.x, point.accuracy) for point in own])
         axes.scatter(xy[:, 0], xy[:, 1], s=40, zorder=4, label=strategy, **style)
     for point, on_frontier in zip(found, best, strict=True):
-        if on_frontier or len(found) <= MOST_LABELS:
+        if point.recommended:
+            axes.scatter([point.x], [point.accuracy], s=150, facecolors="none", edgecolors=INK, lw=1.4, zorder=5)
+        if on_frontier or point.recommended or len(found) <= MOST_LABELS:
             colour = mark(point.strategy).colour
             axes.plot([point.x] * 2, [point.low, point.high], color=colour, lw=1.2, zorder=3)
             axes.plot([point.x_low, point.x_high], [point.accuracy] * 2, color=colour, lw=1.2, zorder=3)
@@ -197,9 +217,11 @@ def _widen(axes: "Axes", xs: Sequence[float]) -> None:
 def _name(axes: "Axes", found: Sequence[Point]) -> None:
     labels, on_frontier = [], _best(found)
     for point, best in zip(found, on_frontier, strict=True):
-        if best or len(found) <= MOST_LABELS:
-            labels.append(Label(point.label, point.x, point.accuracy, mark(point.strategy).colour, bold=bool(best)))
-    place(axes, labels[:MOST_LABELS], _lines_on_screen(axes, found))
+        if best or point.recommended or len(found) <= MOST_LABELS:
+            colour = mark(point.strategy).colour
+            labels.append(Label(point.label, point.x, point.accuracy, colour, bold=point.recommended))
+    first = sorted(labels, key=lambda label: not label.bold)[:MOST_LABELS]
+    place(axes, [label for label in labels if label in first], _lines_on_screen(axes, found))
 
 
 def _lines_on_screen(axes: "Axes", found: Sequence[Point]) -> Boxes:

@@ -11,7 +11,7 @@ from experiments.system.keras_version import version_of
 if TYPE_CHECKING:
     from tf_keras import Model
 
-TITLES = {2: "TFMOT", 3: "own"}  # by the version of Keras; in runs, tables and reports
+NAMES = {2: "TFMOT", 3: "own"}  # by the version of Keras; in runs, tables and reports
 
 
 class Engine(Protocol):

@@ -10,9 +10,11 @@ from experiments.system.escaping import markdown_text
 SPEEDS = {
     "faster": "faster than",
     "slower": "slower than",
-    "equivalent": "within 2 % as fast as",
-    "unclear": "not shown to be faster or slower than",
+    "equivalent": "within 2 % of the speed of",
+    "unclear": "neither significantly faster nor slower than",
 }
+
+ENGINES = {"TFMOT": "TensorFlow Model Optimization (Keras 2)", "own": "this package's own (Keras 3)"}
 
 
 def describe(record: RunRecord, address: str) -> str:
@@ -37,16 +39,16 @@ def _accuracy(record: RunRecord) -> str:
     if record.latency.verdict == SAME_FILE:
         meaning = "the same file as"
     elif change.low > 0:
-        meaning = "more than"
+        meaning = "higher than that of"
     elif change.high < 0:
-        meaning = "less than"
+        meaning = "lower than that of"
     else:
-        meaning = "no evidence of a difference from"
+        meaning = "not significantly different from that of"
     accuracy = percent(*astuple(record.answers.tflite_accuracy))
     return (
         f"**{accuracy} % accuracy** on {record.data.test:,} test images: {meaning} the float "
         f"TFLite model of the same baseline ({points(change)} points). Its prediction equals that of its Keras "
-        f"model on {100 * record.answers.agreement:.2f} % of them."
+        f"model on {100 * record.answers.agreement:.2f} % of the images."
     )
 
 
@@ -72,6 +74,8 @@ def _speed(record: RunRecord) -> str:
 def _file(record: RunRecord) -> str:
     verdict = record.verdict()
     sentences = [f"It computes in {markdown_text(verdict['arithmetic'])}."]
+    if record.engine:
+        sentences.append(f"Engine of the training: {ENGINES[record.engine]}.")
     if record.broken:
         sentences.append(f"**Does not match the strategy's expectation**: {markdown_text(verdict['broken_promise'])}.")
     if refusal := verdict.get("xnnpack_refusal"):

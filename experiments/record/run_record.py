@@ -137,6 +137,7 @@ class RunRecord:
     data: Data
     stamp: Mapping[str, str]
     xnnpack_refusal: str = ""  # why XNNPACK rejects the file, which is then measured on LiteRT's own kernels
+    engine: str = ""  # what trained with fake quantization or compressed: TFMOT, or own; empty if nothing did
     warnings: tuple[str, ...] = ()  # why the baseline is implausible, each as `remark: explanation`
 
     def metrics(self) -> dict[str, float]:
@@ -219,6 +220,7 @@ class RunRecord:
             "latency_void": self.latency.session.void,
             "xnnpack_refusal": self.xnnpack_refusal,
             "runs_on_micro": NOT_MEASURED if self.arena is None else self.arena.reason or "yes",
+            "engine": self.engine,
             "arithmetic": arithmetic(self.ops),
             "verified": "false" if self.broken else "true",
             "broken_promise": "; ".join(self.broken),

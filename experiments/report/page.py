@@ -10,17 +10,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from experiments.comparison.baseline import against, trained_less, unmatched
+from experiments.comparison.choices import Task, choices, headline, tasks
 from experiments.comparison.columns import VOID, is_group
 from experiments.comparison.compared import Comparison
 from experiments.comparison.display import display_table, note
 from experiments.comparison.groups import grouped, seeds_to_pool
 from experiments.comparison.names import subjects_of
+from experiments.comparison.recommendation import MEANING
 from experiments.comparison.terminal import styled
 from experiments.plots import as_svg
 from experiments.plots.comparison import Pictures
 from experiments.plots.export import drawn, write_pictures
 from experiments.record.artifacts import CHANGED, LAYERS, read_artifact, read_changed, read_layers
-from experiments.report.choices import Task, choices, tasks
 from experiments.report.details import (
     Details,
     confusion,
@@ -60,9 +61,10 @@ class Cell:
     look: str
 
 
-def table_of(comparison: pd.DataFrame, remarks: Sequence[str]) -> Table:
+def table_of(comparison: Comparison) -> Table:
     """A comparison as people read it, with what is to be said of it besides."""
-    shown, looks = display_table(comparison), styled(comparison)
+    table = comparison.table
+    shown, looks = display_table(table), styled(table, comparison)
     rows = tuple(
         tuple(
             _cell(str(value), CLASSES.get(looks[name][i], "") if name in looks else "")
@@ -70,7 +72,7 @@ def table_of(comparison: pd.DataFrame, remarks: Sequence[str]) -> Table:
         )
         for i in range(min(len(shown), MOST_ROWS))
     )
-    return Table(tuple(shown.columns), rows, note(comparison), max(0, len(shown) - MOST_ROWS), tuple(remarks))
+    return Table(tuple(shown.columns), rows, note(table), max(0, len(shown) - MOST_ROWS), comparison.remarks)
 
 
 def _cell(text: str, look: str) -> Cell:
@@ -84,13 +86,14 @@ def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequ
     Raises:
         UserError: an artifact of a run is not what a run writes.
     """
-    found = tasks(_competing(comparison), comparison.runs, comparison.answers, comparison.margin)
+    found = tasks(comparison)
     context = {
         "title": _title(comparison.runs),
         "runs": len(comparison.runs),
-        "answers": [(task, choices(task)) for task in found],
+        "answers": [(task, headline(task), choices(task)) for task in found],
         "margin": f"{100 * comparison.margin:g}",
-        "table": table_of(comparison.table, comparison.remarks),
+        "order": "; then ".join(MEANING[each] for each in comparison.order),
+        "table": table_of(comparison),
         "control": _control(comparison),
         "most_held": f"{MOST_HELD:,}" if len(comparison.runs) > MOST_HELD else "",
         "pictures": {name: Markup(as_svg(figure, name)) for name, figure in shown.drawn.items()},
@@ -127,14 +130,6 @@ def illustrate(store: Store, comparison: Comparison, command: str, folder: Path)
     write_report(store, comparison, pictures, [command], folder / REPORT)
 
 
-def _competing(comparison: Comparison) -> pd.DataFrame:
-    """Runs, or what they are over seeds: of groups that differ in more, none can be shipped."""
-    if comparison.over_seeds or not comparison.pooled:
-        return comparison.table
-    groups = seeds_to_pool(comparison.runs)
-    return grouped(comparison.runs, groups, comparison.answers).table if groups else comparison.runs
-
-
 def _title(runs: pd.DataFrame) -> str:
     return f"Which quantization to ship: {subjects_of(runs)}"
 
@@ -151,7 +146,8 @@ def _control(comparison: Comparison) -> Table | None:
         return None
     groups = seeds_to_pool(held)
     shown = grouped(held, groups, comparison.answers).table if groups else held
-    return table_of(shown, [*unmatched(trained, CONTROL), *trained_less(held, runs, CONTROL)])
+    remarks = (*unmatched(trained, CONTROL), *trained_less(held, runs, CONTROL))
+    return table_of(Comparison(held, shown, comparison.answers, bool(groups), remarks))
 
 
 def _details(store: Store, comparison: Comparison, found: list[Task]) -> Iterator[Details]:

@@ -21,6 +21,7 @@ from experiments.measure.memory import Arena, Memory, footprint
 from experiments.measure.op_profile import op_profile
 from experiments.measure.plausibility import input_warnings, output_warnings
 from experiments.model import Architecture
+from experiments.quantization.engines import NAMES
 from experiments.record.identity import DIGITS, Identity, model_digest, name_of
 from experiments.record.run_record import (
     AFTER,
@@ -40,11 +41,13 @@ from experiments.strategy import Strategy
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError, first_line
 from experiments.system.extras import require
+from experiments.system.keras_version import version_of
 from experiments.system.machine import compute_lock
 from experiments.system.progress import say, say_once
 from experiments.system.stamp import stamp
 from experiments.task.classification import SAMPLE, Head, head_of
-from experiments.tflite.conversion import Float32, TFLiteModel
+from experiments.tflite.conversion import Float32, Learned, Scheme, TFLiteModel
+from experiments.tflite.expectation import Expectation
 from experiments.tflite.graph import read_ops
 from experiments.training.loop import Fit, Trained, Training, fit
 
@@ -212,8 +215,15 @@ def run(experiment: Experiment, tell: Callable[[Identity], None] = _nobody) -> R
         data=_data(data, head),
         stamp=stamp(),
         xnnpack_refusal=refusal,
+        engine=_engine(model, scheme, expectation),
         warnings=tuple(warnings),
     )
+
+
+def _engine(model: "Model", scheme: Scheme, expectation: Expectation) -> str:
+    """Return the name of the engine that trained with fake quantization, pruned or clustered; empty if none did."""
+    uses_engine = isinstance(scheme, Learned) or expectation.sparsity > 0 or expectation.clusters is not None
+    return NAMES[version_of(model)] if uses_engine else ""
 
 
 def _input_doubts(

@@ -153,6 +153,27 @@ def difference_p(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) ->
     return crossed.p_value(abs(low + high) / (high - low) * crossed.quantile)
 
 
+def unpaired_difference(one: Estimate, other: Estimate) -> Estimate:
+    """The difference of two values of which no more is known than their intervals.
+
+    Newcombe's square-and-add interval (method 10; Stat. Med. 17, 1998). Of shares that were seen on the same cases it
+    is wider than that of `paired_difference`, as long as both tend to err on the same cases.
+    """
+    value = one.value - other.value
+    low = np.hypot(one.value - one.low, other.high - other.value)
+    high = np.hypot(one.high - one.value, other.value - other.low)
+    return Estimate(value, float(value - low), float(value + high))
+
+
+def unpaired_p(one: Estimate, other: Estimate) -> float:
+    """Two-sided p-value that two values are equal; it is below 0.05 where `unpaired_difference` leaves 0 out."""
+    difference = unpaired_difference(one, other)
+    towards_none = difference.value - (difference.low if difference.value > 0 else difference.high)
+    if difference.value == 0 or towards_none == 0:
+        return 1.0 if difference.value == 0 else TINY
+    return float(2 * stats.norm.sf(NORMAL_QUANTILE * abs(difference.value / towards_none)))
+
+
 def examples_needed(gained: float, lost: float, margin: float) -> int:
     """Return the number of test examples that would show whether more than `margin` is lost.
 

@@ -1,4 +1,4 @@
-"""Numbers rounded for display, with their interval if they have one; a missing number gives an empty text."""
+"""Numbers rounded for display, with their interval if they have one; a missing number becomes an empty string."""
 
 from math import isnan
 from typing import Any

@@ -49,7 +49,7 @@ class DamagedError(Exception):
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class Cache:
-    """The folder of the cache, and its maximum size in GiB; the least recently used entries are dropped."""
+    """The folder of the cache, and its maximum size in GiB; beyond it, the least recently used entries are removed."""
 
     dir: UserPath
     gib: PositiveFloat = 10
@@ -124,21 +124,21 @@ class Cache:
             raise self._unwritable(error) from error
 
     def _free_space(self, written: Path) -> None:
-        """Drop the least recently used entries until the cache fits its limit; entries in use by others are kept."""
+        """Remove the least recently used entries until the cache is within its limit; entries in use are kept."""
         entries = sorted(entries_in(self.dir.absolute()), key=lambda entry: entry.used)
         excess = sum(entry.bytes for entry in entries) - self.gib * GIB
-        dropped = 0
+        removed = 0
         for entry in entries:
-            if excess <= dropped:
+            if excess <= removed:
                 break
             if entry.path != written:
                 own = entry.path.parent == written.parent
                 with nullcontext(True) if own else entry.unused() as unused:
                     if unused:
                         entry.path.unlink(missing_ok=True)
-                        dropped += entry.bytes
-        if dropped:
-            say(f"cache: dropped {size(dropped)} of least recently used entries (cache.gib={self.gib:g})")
+                        removed += entry.bytes
+        if removed:
+            say(f"cache: removed {size(removed)} of the least recently used entries (cache.gib={self.gib:g})")
 
     def _unwritable(self, error: OSError) -> UserError:
         why = explain_os_error(error, self.dir)

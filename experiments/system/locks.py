@@ -63,7 +63,7 @@ def holders(path: Path) -> list[str]:
     """Return the running processes that hold a lock: pid and command, and the host if it is not this one."""
     found = []
     for file in (path, *sorted(path.parent.glob(f"{path.name}{SHARED_BY}*"))):
-        with suppress(OSError, ValueError, TypeError, KeyError):  # released meanwhile, or not written yet
+        with suppress(OSError, ValueError, TypeError, KeyError):  # released in the meantime, or not written yet
             holder = json.loads(file.read_text(errors="replace"))
             elsewhere = holder["host"] != socket.gethostname()
             if elsewhere or is_running(holder["process"]):

@@ -36,7 +36,7 @@ def lock_holders(file: Path) -> list[str]:
         inode, locks = str(file.stat().st_ino), Path("/proc/locks").read_text()
     except OSError:
         return []
-    # A line: 1: POSIX  ADVISORY  WRITE 1234 08:01:5678 0 EOF. Waiting processes have -> behind the number.
+    # A line: 1: POSIX  ADVISORY  WRITE 1234 08:01:5678 0 EOF. Waiting processes have -> after the number.
     held = [words for line in locks.splitlines() if "->" not in (words := line.split())]
     numbers = {int(words[4]) for words in held if len(words) > 5 and words[5].split(":")[-1] == inode}
     return [f"process {number}: {_command(number)}" for number in sorted(numbers - {os.getpid()}) if number > 0]

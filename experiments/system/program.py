@@ -7,6 +7,6 @@ PROGRAM = "tqb"
 
 
 def program(command: str) -> str:
-    """Return how a command is typed by whoever started this one: `tqb run`, or `python -m experiments.run`."""
+    """Return how to type a command, as this process was started: `tqb run` or `python -m experiments.run`."""
     by_console_command = sys.argv[0].startswith(f"{PROGRAM} ")
     return f"{PROGRAM} {command}" if by_console_command else f"python -m experiments.{command}"

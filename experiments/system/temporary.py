@@ -96,7 +96,7 @@ def remove_leftovers(folder: Path) -> None:
 def _is_locked(folder: Path) -> bool:
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:  # removed meanwhile
+    except OSError:  # removed in the meantime
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,6 +4,7 @@ Modules that import TensorFlow Model Optimization import this one first.
 """
 
 import sys
+import warnings
 from typing import Any
 
 from experiments.system.errors import UserError
@@ -30,6 +31,8 @@ def keras_3() -> Any:
     """Return Keras 3, which is imported only if a model requires it, since that takes a second."""
     import keras as keras_3
 
+    # A model that was loaded or copied expects a list of one input, and takes the input itself as well.
+    warnings.filterwarnings("ignore", message="The structure of `inputs` doesn't match", category=UserWarning)
     if keras_3.backend.backend() != "tensorflow":  # Keras chooses its backend when it is imported
         raise UserError(
             f"Keras 3 is already loaded in this process with the backend {keras_3.backend.backend()}, and TFLite files "

@@ -121,10 +121,10 @@ def _experiment_id(tracking: Tracking, client: "MlflowClient", create: bool) -> 
             f"tracking.experiment={tracking.experiment}: deleted in MLflow. Restore it there, or use another name."
         )
     if not create:
-        known = [experiment.name for experiment in client.search_experiments()]
+        names = [experiment.name for experiment in client.search_experiments()]
         raise UserError(
             f"tracking.experiment={tracking.experiment}: not in {tracking.shown}. "
-            f"{suggestion(tracking.experiment, known)}"
+            f"{suggestion(tracking.experiment, names)}"
         )
     from mlflow.exceptions import MlflowException
 

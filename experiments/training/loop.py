@@ -240,7 +240,7 @@ def ends_in_softmax(model: "Model") -> bool:
 def _after_each_batch(model: "Model", advance: Advance) -> Any:
     from experiments.system.tensorflow import keras_of
 
-    return keras_of(model).callbacks.LambdaCallback(on_train_batch_end=lambda _batch, _logs: advance(1))
+    return keras_of(model).callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: advance(1))
 
 
 def _one_epoch(
@@ -256,6 +256,7 @@ def _one_epoch(
             _batches(data.validation.x, data.validation.y, settings.batch_size) if len(data.validation) else None
         ),
         verbose=0,
+        shuffle=False,
         callbacks=list(callbacks),
     )
     return {name: float(values[0]) for name, values in result.history.items()}
