@@ -2,12 +2,13 @@
 
 Writes benchmarks/results/NAME/ (comparison.csv, comparison.md, seeds.csv over several seeds, the pictures, report.html,
 stamp.json) from the store, and puts the table between its marks in README.md or a page of docs/. So no figure there is
-typed by hand, and a test sees that the two agree. `--redraw` draws pictures again where the store is gone; `--pages`
-makes the tables of all pages again from what is published.
+typed by hand, and a test sees that the two agree. `--redraw` makes pictures and the answer of the report again where
+the store is gone; `--pages` makes the tables of all pages again from what is published.
 """
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -16,14 +17,15 @@ from benchmarks.harness import pages
 from benchmarks.harness.benchmark import Study
 from benchmarks.harness.results import sign
 from benchmarks.registry import STUDIES, TABLES, tables_from
+from experiments.comparison.choices import recommended
 from experiments.comparison.columns import COLUMNS, WHOLE, frame, identified
-from experiments.comparison.compared import compared
+from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.files import FORMS, write_comparison
-from experiments.plots import save
-from experiments.plots.comparison import Evidence, comparison_pictures
+from experiments.plots import as_svg, save
+from experiments.plots.comparison import Evidence, Pictures, comparison_pictures
 from experiments.plots.export import drawn
 from experiments.record.identity import DIGESTS
-from experiments.report.page import write_report
+from experiments.report.page import STYLE, answer, write_report
 from experiments.system.errors import UserError, reporting_user_errors, suggestion
 from experiments.system.progress import say
 from experiments.system.stamp import stamp
@@ -58,22 +60,53 @@ def publish(name: str, uri: str) -> None:
 
 
 def redraw(name: str) -> None:
-    """Draw those pictures of a published study again that need no more than its tables, and say so in its stamp."""
+    """Make the answer, and those pictures, of a published study again that need no more than its tables.
+
+    Its stamp says so. What the models answered is not published, so accuracies are compared by their intervals.
+    """
     study_of(name)
     folder = pages.RESULTS / name
     runs, seeds = (_read(folder / file) for file in ("comparison.csv", "seeds.csv"))
-    for picture, figure in comparison_pictures(Evidence(runs, seeds, {}, {})).drawn.items():
+    pooled = not seeds.empty
+    comparison = Comparison(runs, seeds if pooled else runs, lambda _: None, over_seeds=pooled)
+    pictures = comparison_pictures(Evidence(runs, seeds, {}, {}, recommended(comparison)))
+    for picture, figure in pictures.drawn.items():
         save(figure, folder / f"{picture}.png")
         say(f"wrote {folder / picture}.png")
+    report = folder / "report.html"
+    report.write_text(with_present_answer(report.read_text(encoding="utf-8"), comparison, pictures), encoding="utf-8")
+    say(f"wrote {report}")
     signed = json.loads((folder / "stamp.json").read_text())
     drawn_by = {"pictures": f"python -m benchmarks.publish {name} --redraw", "pictures_commit": stamp()["git_commit"]}
     sign(folder, {**signed, **drawn_by})
 
 
+REMARK = (
+    "This answer and the pictures of accuracy were made again from the published tables. What the models answered is "
+    "not part of them, so accuracies are compared by their intervals. The paired tests tell more settings apart."
+)
+
+
+def with_present_answer(page: str, comparison: Comparison, pictures: Pictures) -> str:
+    """A published report with the answer and the pictures as the present version makes them."""
+    parts = {
+        r"<style>\n.*?</style>": f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>",
+        r'<h2 id="answer">.*?(?=<h2 id="table">)': f"{answer(comparison, REMARK)}\n",
+        **{
+            rf'<figure id="{name}">.*?</figure>': f'<figure id="{name}">{as_svg(figure, name)}</figure>'
+            for name, figure in pictures.drawn.items()
+        },
+    }
+    for pattern, part in parts.items():
+        page = re.sub(pattern, lambda _, part=part: part, page, count=1, flags=re.DOTALL)  # type: ignore[misc]
+    return page
+
+
 def _read(file: Path) -> pd.DataFrame:
-    """A published table; an empty one where there is none."""
+    """A published table; an empty one where there is none. One of an earlier version has fewer columns."""
     texts = dict.fromkeys((*DIGESTS, "tflite_sha256"), "string")
-    table = identified(pd.read_csv(file, dtype=texts) if file.exists() else pd.DataFrame(columns=list(COLUMNS)))
+    found = pd.read_csv(file, dtype=texts) if file.exists() else pd.DataFrame(columns=list(COLUMNS))
+    table = identified(found.reindex(columns=list(dict.fromkeys([*COLUMNS, *found.columns]))))
     return table.astype(dict.fromkeys((name for name in WHOLE if not (table[name] % 1 > 0).any()), "Int64"))
 
 

@@ -383,7 +383,7 @@ def test_a_page_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--prefer", "size,sped"], "sped is no criterion; there are training, slower, size, speed, integers"),
+        (["--prefer", "size,sped"], "sped is no criterion; there are smaller, training, slower, size"),
         (["--prefer", "size,size"], "requires each criterion once"),
         (["--margin", "1", "--pivot", "strategy", "epochs", "tflite_bytes"], "--margin: has no effect with --pivot"),
         (["--margin", "-1", "--out", "report.html"], "--margin -1: requires points of accuracy"),

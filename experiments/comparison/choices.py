@@ -41,7 +41,7 @@ from experiments.comparison.recommendation import (
     recommend,
     smallest,
 )
-from experiments.record.run_record import NOT_MEASURED
+from experiments.record.run_record import NOT_MEASURED, short_warning
 from experiments.statistics.estimates import (
     Estimate,
     difference_over_seeds,
@@ -90,22 +90,24 @@ class Choice:
             return ""
         tied = [self.name, *self.tied]
         simplest = f"Ship the simplest of them: {self.name} ({self.why})"
-        return f"No winner: these {len(tied)} are tied: {_names(tied)}. {simplest}"
+        return f"No winner: these {len(tied)} are tied: {named(tied)}. {simplest}"
 
     @property
     def text(self) -> str:
         """The choice in sentences."""
         evidence = self.evidence if self.verdict or not self.run_id else f"Ship {self.name}: {self.evidence}"
         drawbacks = f"Drawbacks: {'; '.join(self.drawbacks)}" if self.drawbacks else ""
-        same = f"The same file, byte for byte: {_names(self.same)}" if self.same else ""
-        undecided = f"Undecided: {_names(self.undecided)}" if self.undecided else ""
+        same = f"The same file, byte for byte: {named(self.same)}" if self.same else ""
+        undecided = f"Undecided: {named(self.undecided)}" if self.undecided else ""
         said = (self.verdict, evidence, same, drawbacks, undecided)
         return " ".join([*(f"{each}." for each in said if each), *([self.advice] if self.advice else [])])
 
 
-def _names(listed: Sequence[str]) -> str:
+def named(listed: Sequence[str]) -> str:
+    """Names in a sentence; those that have commas in them are parted by semicolons."""
     more = len(listed) - MOST_NAMES
-    return ", ".join(listed[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    comma = "; " if any("," in name for name in listed) else ", "
+    return comma.join(listed[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ class Task:
             Candidate(
                 key=row["run_id"],
                 accuracy=float(row["tflite_accuracy"]),
+                smaller=_is_smaller(row),
                 trains=own > 0,
                 bytes=float(row["tflite_bytes"]),
                 speedup=Estimate(*map(float, ends(row, "speedup"))) if place in ranked else None,
@@ -342,6 +345,10 @@ def _most_accurate(task: Task) -> Choice:
     if found.chosen is not found.best and not found.chosen.same_file(found.best):
         evidence += f", {_cost(task, row, best)}, {task.named(best)}"
     choice = _choice(task, "Accuracy first", found, evidence)
+    difference = task.difference(row["run_id"], best["run_id"])
+    if choice.tied and row["run_id"] != best["run_id"] and difference and difference.high < 0:
+        alone = f"less accurate than {task.named(best)} if these two alone are compared"
+        choice = replace(choice, drawbacks=(*choice.drawbacks, f"{alone}, which among so many is no evidence (Holm)"))
     unsure = _standing(task, row, best) == "unsure"
     return replace(choice, advice=_advice(task, [row], best)) if unsure else choice
 
@@ -448,7 +455,7 @@ def _choice(
 
 def why(found: Recommendation) -> str:
     """By which criteria one of several that are tied was chosen."""
-    return "; ".join(MEANING[each] for each in found.decided_by) or "the first of them"
+    return "; ".join(dict.fromkeys(MEANING[each] for each in found.decided_by)) or "the first of them"
 
 
 def drawbacks(row: pd.Series) -> tuple[str, ...]:
@@ -462,7 +469,9 @@ def drawbacks(row: pd.Series) -> tuple[str, ...]:
         "TensorFlow Lite Micro refuses it": refused,
         "partial: layers stay float that its strategy would quantize": says(row["partial"], "true"),
     }
-    return tuple(text for text, holds in found.items() if holds)
+    warnings = row["warnings"].splitlines() if isinstance(row["warnings"], str) else []
+    suspect = [f"its baseline is suspect ({short_warning(line)})" for line in warnings]
+    return (*(text for text, holds in found.items() if holds), *dict.fromkeys(suspect))
 
 
 def _if_more_than_float(
@@ -490,7 +499,7 @@ def _size(row: pd.Series) -> str:
 
 
 def _is_smaller(row: pd.Series) -> bool:
-    return bool(row["size_ratio"] > LIKE_FLOAT)
+    return bool(pd.notna(row["size_ratio"]) and row["size_ratio"] > LIKE_FLOAT)
 
 
 def _is_faster(row: pd.Series) -> bool:

@@ -16,15 +16,17 @@ from experiments.measure.latency import verdict_of
 from experiments.statistics.estimates import SIGNIFICANT, Estimate, holm, pairs_among, ratio_of_speedups
 from experiments.system.errors import UserError, suggestion
 
-Criterion = Literal["training", "slower", "size", "speed", "integers"]
-# By default: what costs nothing to make, then what is no step back in speed, then what is smallest. `slower` comes
-# before `size`, since int4 weights make the smallest file of all and one that is slower than float on most CPUs.
+Criterion = Literal["smaller", "training", "slower", "size", "speed", "integers"]
+# By default: what gains something over float, then what costs nothing to make, then what is no step back in speed, then
+# what is smallest. `smaller` comes first, or the float file would be the answer wherever all that gains something was
+# trained; `slower` before `size`, since int4 weights make the smallest file of all and a slow one on most CPUs.
 ORDER: tuple[Criterion, ...] = get_args(Criterion)
 MEANING: Mapping[str, str] = {
+    "smaller": "smaller than float",
     "training": "no further training",
-    "slower": "not slower than the float file",
-    "size": "fewest bytes, sizes within 1 % being equal",
-    "speed": "fastest, speedups that their intervals do not tell apart being equal",
+    "slower": "not slower than float",
+    "size": "fewest bytes",
+    "speed": "fastest",
     "integers": "fewest ops outside integers",
     "epochs": "fewest epochs",
     "bytes": "fewest bytes",
@@ -50,6 +52,7 @@ class Candidate:
 
     key: str  # run id
     accuracy: float
+    smaller: bool = False  # than the float file
     trains: bool = False  # beyond the baseline
     bytes: float = inf
     speedup: Estimate | None = None  # over the float file; None: invalid, unknown, or not comparable with the others
@@ -165,6 +168,7 @@ def _fastest_of(left: list[Candidate]) -> list[Candidate]:
 
 
 _KEEP: Mapping[str, Callable[[list[Candidate]], list[Candidate]]] = {
+    "smaller": _least(lambda each: not each.smaller),
     "training": _least(lambda each: each.trains),
     "slower": _least(lambda each: each.slower),
     "size": _least(lambda each: each.bytes, SAME_SIZE),

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from experiments.comparison.baseline import against, trained_less, unmatched
-from experiments.comparison.choices import Task, choices, headline, tasks
+from experiments.comparison.choices import Task, choices, headline, named, tasks
 from experiments.comparison.columns import VOID, is_group
 from experiments.comparison.compared import Comparison
 from experiments.comparison.display import display_table, note
@@ -34,6 +34,7 @@ from experiments.system.errors import UserError, redacted
 from experiments.tracking import Store
 
 REPORT = "report.html"  # artifact of a sweep
+STYLE = Path(__file__).with_name("style.css")
 MOST_ROWS = 500  # of a table in the page
 MOST_RUNS = 24  # with details
 MOST_HELD = 2000  # runs, of which each is held against the control
@@ -88,11 +89,9 @@ def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequ
     """
     found = tasks(comparison)
     context = {
+        **_context_of_answer(comparison, found),
         "title": _title(comparison.runs),
         "runs": len(comparison.runs),
-        "answers": [(task, headline(task), choices(task)) for task in found],
-        "margin": f"{100 * comparison.margin:g}",
-        "order": "; then ".join(MEANING[each] for each in comparison.order),
         "table": table_of(comparison),
         "control": _control(comparison),
         "most_held": f"{MOST_HELD:,}" if len(comparison.runs) > MOST_HELD else "",
@@ -104,11 +103,30 @@ def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequ
         "commands": [redacted(command) for command in commands],
         "stamps": _stamps(store, comparison.runs),
     }
+    return _rendered("page.html", context)
+
+
+def answer(comparison: Comparison, remark: str = "") -> str:
+    """The part of the page that says what to ship; `remark` is what is to be said of it besides."""
+    return _rendered("answer.html", _context_of_answer(comparison, tasks(comparison), remark))
+
+
+def _context_of_answer(comparison: Comparison, found: Sequence[Task], remark: str = "") -> Mapping[str, Any]:
+    return {
+        "answers": [(task, headline(task), choices(task)) for task in found],
+        "margin": f"{100 * comparison.margin:g}",
+        "order": "; then ".join(MEANING[each] for each in comparison.order),
+        "remark": remark,
+        "named": named,
+    }
+
+
+def _rendered(template: str, context: Mapping[str, Any]) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    return environment.get_template("page.html").render(context)
+    return environment.get_template(template).render(context)
 
 
 def write_report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequence[str], path: Path) -> None:
