@@ -30,7 +30,6 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 Done = subprocess.CompletedProcess[str]
 commands = Commands()
-IGNORED_WITH_TENSORFLOW = ("ignore::DeprecationWarning", "ignore::FutureWarning")
 GROUPS = {"test_clusters.py": "server", "test_server.py": "server"}  # of files that share a server
 APART = ("test_launchers.py", "test_stopping.py")  # files whose tests share nothing: whoever is free takes the next one
 # How many examples a property is tried on.
@@ -158,9 +157,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The fast tier first, so that what is cheap to find is found first; rare seeds only where they are asked for."""
     items.sort(key=tier)
-    for item in items:
-        if tier(item):  # TensorFlow, Keras and TFMOT warn of their own ways: that is no error
-            item.add_marker(pytest.mark.filterwarnings("default", *IGNORED_WITH_TENSORFLOW), append=False)
     if not config.getoption("nightly"):
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("nightly")])
         items[:] = [item for item in items if not item.get_closest_marker("nightly")]

@@ -3,7 +3,6 @@
 import errno
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from experiments.system.disk import explain_os_error, is_full, mount_point
 from experiments.system.errors import UserError
 from experiments.system.temporary import temporary_folder, user_folder
 from experiments.tracking import Tracking, connect
-from tests.conftest import ENVIRONMENT, save_images
+from tests.conftest import run, save_images
 
 Disk = Callable[[str], Path]
 
@@ -119,10 +118,7 @@ def test_disk_that_fills_between_jobs_ends_the_sweep_orderly(disk: Disk, tmp_pat
     place = disk("nr_inodes=9")  # enough for Hydra's notes on the sweep and its first job
     save_images(tmp_path / "images.npz")
     sweep = ["strategy=none,ptq_dynamic", "model=mlp", "dataset=npz", "dataset.path=images.npz", "latency.seconds=0.1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.run", "-m", *sweep, f"hydra.sweep.dir={place}/notes"],
-        cwd=tmp_path, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run(tmp_path, "experiments.run", "-m", *sweep, f"hydra.sweep.dir={place}/notes")
     assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
     assert f"the disk at {place} has" in done.stderr
     runs = connect(Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db"), create=False).find("tags.kind != ''")
@@ -137,10 +133,7 @@ def test_sweep_in_a_folder_on_a_full_disk_is_closed(disk: Disk) -> None:
     place = disk("size=1600k")  # enough for the store and the first run
     save_images(place / "images.npz")
     sweep = ["strategy=none,ptq_dynamic", "model=mlp", "dataset=npz", "dataset.path=images.npz", "latency.seconds=0.1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.run", "-m", *sweep],
-        cwd=place, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run(place, "experiments.run", "-m", *sweep)
     assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
     assert f"he disk at {place} has" in done.stderr
     runs = connect(Tracking(uri=f"sqlite:///{place}/mlflow.db"), create=False).find("tags.kind != ''")

@@ -151,7 +151,7 @@ def test_server_restart_during_a_sweep_is_tolerated(server: Server, folder: Path
     sweep = begin("strategy=none,ptq_dynamic", "seed=3", "epochs=4")
     wait_until(lambda: bool(list(folder.glob("cache/training/*/00001-*.npz"))), "an epoch is trained")
     server.kill()
-    time.sleep(5)  # the first run ends meanwhile, and finds nobody to tell
+    time.sleep(3)  # the first run ends meanwhile, and finds nobody to tell
     server.start()
     _, errors = sweep.communicate(timeout=SECONDS_TO_END)
     assert (sweep.returncode, errors) == (0, "")

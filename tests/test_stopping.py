@@ -108,6 +108,9 @@ MOMENTS: dict[str, tuple[Callable[[Path], bool], float]] = {
     "recording": (file_in("mlruns/*/artifacts"), 0.0),
 }
 
+# How many signals at which moment are tried at each change; the others every night.
+EACH_TIME = {(1, "imports"), (1, "fork server"), (1, "recording"), (2, "training")}
+
 
 def children_of(folder: Path) -> list[psutil.Process]:
     found = []
@@ -139,11 +142,9 @@ def short() -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("times", "moment"),
     [
-        *((1, moment) for moment in MOMENTS),
-        *(
-            (2, moment) if moment == "training" else pytest.param(2, moment, marks=pytest.mark.nightly)
-            for moment in MOMENTS
-        ),
+        pytest.param(times, moment, marks=() if (times, moment) in EACH_TIME else pytest.mark.nightly)
+        for times in (1, 2)
+        for moment in MOMENTS
     ],
 )
 def test_ctrl_c_stops_a_sweep_and_closes_its_runs(moment: str, times: int, short: Path) -> None:
