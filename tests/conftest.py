@@ -1,6 +1,7 @@
 """What tests share: small data, and the real command line in a folder of its own."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from benchmarks.harness import postgres
+from benchmarks.harness.pages import pages
 from benchmarks.harness.postgres import Database
 from experiments.system.locks import file_lock
 from experiments.tracking import creation
@@ -31,7 +33,12 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 Done = subprocess.CompletedProcess[str]
 commands = Commands()
 GROUPS = {"test_clusters.py": "server", "test_server.py": "server"}  # of files that share a server
-APART = ("test_launchers.py", "test_stopping.py")  # files whose tests share nothing: whoever is free takes the next one
+# Files whose tests share nothing: whoever is free takes the next one.
+APART = (
+    "test_launchers.py",
+    "test_runs.py",
+    "test_stopping.py",
+)
 # How many examples a property is tried on.
 settings.register_profile("usual", max_examples=30)
 settings.register_profile("nightly", max_examples=500)
@@ -88,6 +95,13 @@ def run_interpreter(folder: Path, *arguments: str) -> Done:
         text=True,
         check=False,
     )
+
+
+def page_example(part: str) -> str:
+    """The Python example of README.md and docs/ with this part."""
+    text = "\n".join(page.read_text() for page in pages())
+    (block,) = (each for each in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if part in each)
+    return str(block)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

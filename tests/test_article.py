@@ -77,7 +77,7 @@ def test_what_the_intervals_speak_of_is_said(columns: dict[str, int], said: str)
     assert said in answer(pd.DataFrame(STUDY).assign(**columns))
 
 
-def test_over_seeds_no_test_of_one_seed_is_spoken_of() -> None:
+def test_over_seeds_no_test_of_one_seed_is_mentioned() -> None:
     pooled = pd.DataFrame(STUDY).assign(seeds=3, accuracy_change_p=np.nan)
 
     assert "McNemar" not in answer(pooled)
@@ -172,7 +172,7 @@ COMPRESSED = [
         ("download size ratio", ["11.00x", "10.00x", "1.00x", "1.00x"]),
     ],
 )  # fmt: skip
-def test_what_compression_saves_and_costs_is_told_smallest_download_first(column: str, shown: list[str]) -> None:
+def test_what_compression_saves_and_costs_is_listed_smallest_download_first(column: str, shown: list[str]) -> None:
     assert column_of(compression.published_table(pd.DataFrame(COMPRESSED)), column) == shown
 
 
@@ -193,7 +193,7 @@ FURTHER_SEEDS = [
         ("download size ratio", ["10.00x to 11.00x", "1.00x to 1.00x"]),
     ],
 )
-def test_what_every_seed_has_is_told_seed_by_seed(column: str, shown: list[str]) -> None:
+def test_what_every_seed_has_is_listed_seed_by_seed(column: str, shown: list[str]) -> None:
     first, further = (pd.DataFrame(runs).assign(accuracy_difference_p=0.5) for runs in (COMPRESSED, FURTHER_SEEDS))
 
     assert column_of(compression_seeds.seed_by_seed(first, further), column) == shown

@@ -390,7 +390,7 @@ CHOICES = [
 ]  # fmt: skip
 
 
-def test_choices_of_layers_are_told_fastest_first_and_without_void_sessions() -> None:
+def test_choices_of_layers_are_listed_fastest_first_and_without_invalid_sessions() -> None:
     rows = [line.split("|") for line in choices.published_table(pd.DataFrame(CHOICES)).splitlines()[2:5]]
     assert [[cell.strip() for cell in row[1:-1]] for row in rows] == [
         ["b", "1,500", "3.60x [3.50, 3.70]", "1.15x [1.10, 1.20]", "1.000 to 1.200; 1.100 to 1.300"],

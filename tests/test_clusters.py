@@ -107,7 +107,7 @@ def test_settings_that_slurm_would_reject_are_refused_before_the_sweep(
         check_slurm(launcher(**setting))
 
 
-def test_a_machine_without_slurm_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_machine_without_slurm_is_refused_as_such(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="submitit: requires Slurm, but sbatch, srun, scontrol cannot be found"):
         check_slurm(launcher())

@@ -77,12 +77,12 @@ def test_a_value_of_one_job_is_none_of_the_next(composer: Composer) -> None:
     assert composer.request(["strategy=qat"]).experiment.training.batch_size == 500
 
 
-def test_cards_that_jobs_share_are_made_once(composer: Composer) -> None:
+def test_options_that_jobs_share_are_made_once(composer: Composer) -> None:
     first, second = (composer.request([f"seed={seed}"]).experiment for seed in (1, 2))
     assert first.model is second.model
 
 
-def test_hydra_reads_the_files_once_for_each_choice_of_cards(
+def test_hydra_reads_the_files_once_for_each_choice_of_options(
     composer: Composer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loader = GlobalHydra.instance().config_loader()

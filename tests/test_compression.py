@@ -76,7 +76,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> FileOf:
 
 @pytest.mark.parametrize("architecture", [ArticleCNN(), DSCNN(filters=16, blocks=1)], ids=lambda a: type(a).__name__)
 @pytest.mark.parametrize("name", COMPRESSING)
-def test_the_file_keeps_the_promised_zeros_and_clusters(name: str, architecture: Architecture, file: FileOf) -> None:
+def test_the_file_keeps_the_expected_zeros_and_clusters(name: str, architecture: Architecture, file: FileOf) -> None:
     strategy = COMPRESSING[name]
     assert broken(strategy.expectation(built(architecture)), file(strategy, architecture)[1]) == ()
 

@@ -284,7 +284,7 @@ def default_names() -> Any:
     ids=",".join,
 )
 @pytest.mark.parametrize("strategy", CHOOSING)
-def test_layers_of_default_names_are_told_apart(strategy: str, chosen: tuple[str, ...]) -> None:
+def test_layers_of_default_names_are_distinguished(strategy: str, chosen: tuple[str, ...]) -> None:
     choice, model = CHOOSING[strategy](layers=chosen), default_names()
     _, _, ops = made_of(model, choice)
     assert broken(choice.expectation(model), ops) == ()

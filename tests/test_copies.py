@@ -192,7 +192,7 @@ def _forget(layer: Any) -> None:
     layer.set_weights([weights + 1 for weights in layer.get_weights()])
 
 
-def test_a_penalty_that_is_lost_is_told() -> None:
+def test_a_penalty_that_is_lost_is_reported() -> None:
     model, other = built(with_penalties), built(with_penalties)
     other.set_weights(model.get_weights())
     other.layers[0]._activity_regularizer = None
@@ -250,7 +250,7 @@ def test_a_twin_in_bfloat16_has_the_state_of_the_model() -> None:
         assert first_difference(twin, model, IMAGES, 0.05) is None
 
 
-def test_a_layer_that_cannot_compute_in_bfloat16_is_told() -> None:
+def test_a_layer_that_cannot_compute_in_bfloat16_is_reported() -> None:
     with (
         pytest.raises(UserError, match=r"a layer cannot compute in it .*training\.precision=float32"),
         in_precision(built(with_bins), "mixed_bfloat16", IMAGES),

@@ -61,7 +61,7 @@ def test_identical_file_is_described_as_such() -> None:
     assert "faster than" not in text
 
 
-def test_void_timing_has_no_numbers() -> None:
+def test_an_invalid_timing_has_no_numbers() -> None:
     text = said(verdict="void")
     assert "Its timing is invalid: other work kept 1.5 of 2 cores busy." in text
     assert "us**" not in text

@@ -45,7 +45,7 @@ POOL = replace(FLOAT, op="MAX_POOL_2D", layer="pool", weights=0, weights_type=""
     ],
     ids=str,
 )
-def test_a_kept_promise_has_no_difference(expectation: Expectation, op: Op) -> None:
+def test_a_file_that_meets_its_expectation_has_no_difference(expectation: Expectation, op: Op) -> None:
     assert broken(expectation, [op]) == ()
 
 
@@ -72,7 +72,7 @@ def test_a_kept_promise_has_no_difference(expectation: Expectation, op: Op) -> N
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_broken_promise_is_said_in_words(expectation: Expectation, op: Op, said: str) -> None:
+def test_a_difference_from_the_expectation_is_described(expectation: Expectation, op: Op, said: str) -> None:
     (difference,) = broken(expectation, [op])
     assert difference.startswith(said)
 
@@ -137,7 +137,7 @@ def found(content: bytes, expectation: Expectation, model: Any) -> str:
         ("int8", "float32", ("the file gives float32 instead of int8",)),
     ],
 )
-def test_the_types_that_go_in_and_out_are_part_of_a_promise(
+def test_the_types_of_input_and_output_are_part_of_an_expectation(
     taken: str, given: str, differences: tuple[str, ...]
 ) -> None:
     assert wrong_interface(Expectation("int8", interface="int8"), taken, given) == differences
@@ -284,7 +284,7 @@ def separable() -> Any:
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("chosen", [("first",), ("second",), ("conv2d", "second"), ("first", "dense")], ids=",".join)
-def test_both_ops_of_a_separable_convolution_are_told_by_its_name(chosen: tuple[str, ...]) -> None:
+def test_both_ops_of_a_separable_convolution_are_found_by_its_name(chosen: tuple[str, ...]) -> None:
     model, strategy = separable(), Annotate(layers=chosen)
     trained = strategy.prepare(model, Trained.untouched, calibration).model
     assert (
@@ -304,7 +304,7 @@ def test_a_chosen_layer_with_batchnorm_behind_a_dense_one_is_refused() -> None:
         Annotate(layers=("d0",)).expectation(behind_dense())
 
 
-def test_ops_that_the_float_file_has_in_another_number_cannot_be_told_apart() -> None:
+def test_ops_that_the_float_file_has_in_another_number_cannot_be_matched() -> None:
     ops = [INT8, replace(INT8, index=1)]
     with pytest.raises(UserError, match=r"conv cannot be left in float.*its CONV_2D the converter makes 2 with and 1"):
         held_in_float(ops, ops, {("conv", "CONV_2D"): [[None, None, None]]})

@@ -187,7 +187,7 @@ def test_a_model_that_computes_with_its_batch_size_is_refused() -> None:
         plain(model, SHAPE, "a model")
 
 
-def test_a_stateful_layer_begins_anew_with_each_batch(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stateful_layer_is_reset_with_each_batch(capsys: pytest.CaptureFixture[str]) -> None:
     from experiments.system.tensorflow import keras
 
     layers = [keras.layers.Reshape((6, 6)), keras.layers.GRU(3, stateful=True, name="gru")]

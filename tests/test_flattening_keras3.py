@@ -170,7 +170,7 @@ def test_a_model_that_computes_with_its_batch_size_is_refused() -> None:
         plain(model, SHAPE, "model.path=x")
 
 
-def test_a_stateful_layer_starts_anew_with_each_batch(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stateful_layer_is_reset_with_each_batch(capsys: pytest.CaptureFixture[str]) -> None:
     layers = keras().layers
     model = sequential(layers.Reshape((6, 6)), layers.LSTM(3, stateful=True, name="lstm"), layers.Dense(3), batch=4)
     flat = plain(model, SHAPE, "model.path=x")

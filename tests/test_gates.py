@@ -123,7 +123,7 @@ def test_of_files_that_no_test_tells_apart_the_gate_ships_the_simplest_and_names
     assert (fastest.chosen["strategy"], len(fastest.tied)) == ("ptq_int8", 2)
 
 
-def test_a_file_that_breaks_its_promise_is_never_shipped() -> None:
+def test_a_file_that_is_not_verified_is_never_shipped() -> None:
     assert chosen(minimize="latency_p50_us") != "annotate"
 
 
@@ -135,7 +135,7 @@ def test_what_is_not_measured_meets_nothing() -> None:
     assert chosen("arena_bytes < 1e9") is None
 
 
-def test_a_void_timing_meets_no_requirement_on_time() -> None:
+def test_an_invalid_timing_meets_no_requirement_on_time() -> None:
     table = frame([row("qat", speed="void", speedup_low=3.0, verified="true")])
     assert decide(table, [requirement("speedup > 2", table)], "tflite_bytes", lowest=True).chosen is None
     assert decide(table, [], "tflite_bytes", lowest=True).chosen is not None
@@ -147,13 +147,13 @@ def test_runs_for_several_data_sets_do_not_compete() -> None:
         decide(table, [], "tflite_bytes", lowest=True)
 
 
-def test_files_of_one_card_that_hold_other_images_do_not_compete() -> None:
+def test_files_of_one_option_with_different_images_do_not_compete() -> None:
     own = [row("qat", run_id=name, **{"dataset.path": name}) for name in ("a.npz", "b.npz")]
     with pytest.raises(UserError, match=r"several data sets \(a, b\)"):
         decide(frame(own), [], "tflite_bytes", lowest=True)
 
 
-def test_a_decision_is_told_with_what_was_excluded() -> None:
+def test_a_decision_lists_what_was_excluded() -> None:
     faster = RUNS["strategy"] == "qat"
     table = RUNS.assign(**{f"speedup{end}": RUNS[f"speedup{end}"].mask(faster, 3.7) for end in ("", "_low", "_high")})
     decision = decide(table, [requirement("tflite_accuracy >= 0.98", table)], "latency_p50_us", lowest=True)
@@ -248,7 +248,7 @@ def test_a_setting_of_numbers_is_compared_and_ordered_by_value() -> None:
     assert list(map(str, columns)) == ["2", "4", "8", "16"]
 
 
-def test_a_void_timing_counts_in_no_mean() -> None:
+def test_an_invalid_timing_counts_in_no_mean() -> None:
     table = frame([row("qat", speedup=3.0), row("qat", seed=1, speedup=50.0, speed="void")])
     assert matrix(table, "strategy", "epochs", "speedup").to_numpy().tolist() == [[3.0]]
 

@@ -66,19 +66,19 @@ def test_a_speedup_over_seeds_is_a_geometric_mean_with_an_interval() -> None:
     assert group["speed"] == "faster"
 
 
-def test_void_timings_are_not_pooled() -> None:
+def test_invalid_timings_are_not_pooled() -> None:
     rows = [*seeds("qat", 2, speedup=3.0), row("qat", seed=2, run_id="qat-2", speedup=9.0, speed="void")]
     assert pooled(rows, {"qat": 3})["speedup"].tolist() == pytest.approx([3.0])
 
 
-def test_of_one_timing_that_is_not_void_the_interval_and_the_verdict_are_its_own() -> None:
+def test_of_one_valid_timing_the_interval_and_the_verdict_are_its_own() -> None:
     lone = row("qat", speedup=3.0, speedup_low=0.5, speedup_high=9.0, speed="unclear")
     void = [row("qat", seed=n, run_id=f"qat-{n}", speed="void") for n in (1, 2)]
     (group,) = pooled([lone, *void], {"": 3}).to_dict("records")
     assert [group[name] for name in ("speedup", "speedup_low", "speedup_high", "speed")] == [3.0, 0.5, 9.0, "unclear"]
 
 
-def test_a_void_timing_that_is_not_pooled_is_told() -> None:
+def test_an_invalid_timing_that_is_not_pooled_is_reported() -> None:
     table = frame([*seeds("qat", 2), row("qat", seed=2, run_id="qat-2", speed="void")])
     assert grouped(table, cell_of(table), known({"qat": 3})).left_out == (
         "qat epochs=1 seed=2 (qat-2): its timing is invalid, and left out of its group",
@@ -123,7 +123,7 @@ def test_the_same_seed_twice_is_one_seed_and_its_newest_run_counts() -> None:
     assert (group["seeds"], group["agreement"]) == (2, pytest.approx(0.85))
 
 
-def test_a_failed_run_is_no_seed_and_is_told() -> None:
+def test_a_failed_run_is_no_seed_and_is_reported() -> None:
     failed = {**FAILED, **digests()}
     table = frame([row("annotate", seed=1, finetune_epochs=1, run_id="other"), failed])
     assert not seeds_to_pool(table)
@@ -250,7 +250,7 @@ def test_a_strategy_that_trains_twice_is_held_against_as_many_epochs_in_all() ->
     assert trained_less(table, table, "finetune") == []
 
 
-def test_a_strategy_that_trains_longer_than_any_control_is_told_which_one_it_needs() -> None:
+def test_a_strategy_that_trains_longer_than_any_control_names_the_one_that_it_needs() -> None:
     table = relative([CONTROLS[0], further("qat", 2, 2), further("prune_qat", 4, 2), further("cluster_qat", 4, 2)])
     (line,) = trained_less(table, table, "finetune")
     assert line.startswith("prune_qat and cluster_qat trained for more epochs")

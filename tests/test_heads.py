@@ -81,7 +81,7 @@ def ending(name: str) -> tuple[Any, Head]:
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("name", NAMES)
-def test_what_outputs_mean_is_told_from_the_model(name: str) -> None:
+def test_what_outputs_mean_is_read_from_the_model(name: str) -> None:
     model, head = ending(name)
     assert head_of(model, IMAGES) == head
 

@@ -80,7 +80,7 @@ def test_identical_files_are_not_compared() -> None:
     assert pairs["speed"].tolist() == ["same file", "faster", "faster"]
 
 
-def test_verdict_of_the_float_file_is_same_file_unless_void() -> None:
+def test_verdict_of_the_float_file_is_same_file_unless_invalid() -> None:
     assert Latency(session(model_us=50), same_file=True).verdict == "same file"
     assert Latency(session(model_us=50, sentinel_us=50), same_file=True).verdict == "void"
 
@@ -107,7 +107,7 @@ def test_verdict_follows_from_the_interval(model_us: float, scatter: float, expe
     assert verdict(session(model_us, scatter)) == expected
 
 
-def test_session_is_void_if_the_sentinel_differs() -> None:
+def test_session_is_invalid_if_the_sentinel_differs() -> None:
     timed = session(50, sentinel_us=110)
     assert verdict(timed) == "void"
     assert "own copy" in timed.void
@@ -117,7 +117,7 @@ def test_session_is_void_if_the_sentinel_differs() -> None:
     ("other_cores", "threads", "void"),
     [(0.9, 1, False), (1.1, 1, False), (1.5, 1, True), (0.1, 2, False), (0.9, 2, True)],
 )
-def test_session_is_void_if_cores_were_busy(other_cores: float, threads: int, void: bool) -> None:
+def test_session_is_invalid_if_cores_were_busy(other_cores: float, threads: int, void: bool) -> None:
     busy = Conditions(cores=2, other_cores=other_cores, steal_cores=0.0, load_before=1.0, load_after=1.0)
     assert bool(session(50, conditions=busy, threads=threads).void) == void
 

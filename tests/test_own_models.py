@@ -297,7 +297,7 @@ def test_an_object_that_only_shows_to_be_absent_when_the_module_is_run_is_named(
 
 
 @pytest.mark.tensorflow
-def test_a_layer_that_fails_is_told_by_its_own_line_and_not_in_keras_words(folder: Path) -> None:
+def test_a_layer_that_fails_is_reported_with_its_own_line_and_not_in_keras_words(folder: Path) -> None:
     own = objects(write(folder / "layers.py"))
     saved(folder / "model.h5", own["Scale"]())
     text = (folder / "layers.py").read_text()

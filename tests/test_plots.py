@@ -208,13 +208,13 @@ def test_lines_of_one_strategy_have_markers_of_their_own() -> None:
     assert len({line.get_fillstyle() for line in lines}) == 2
 
 
-def test_a_void_timing_is_left_out_and_said() -> None:
+def test_an_invalid_timing_is_left_out_and_mentioned() -> None:
     figure = accuracy_latency(frame([*SWEEP, quantized("prune", speed="void")]), NO_SEEDS)
     assert "prune" not in texts(figure)
     assert any("invalid timings of prune" in text for text in texts(figure))
 
 
-def test_a_file_that_breaks_its_promise_is_left_out_and_said() -> None:
+def test_a_file_that_is_not_verified_is_left_out_and_mentioned() -> None:
     figure = accuracy_size(frame([*SWEEP, quantized("prune", verified="false")]), NO_SEEDS)
     assert "prune" not in texts(figure)
     assert any("do not match their expectation" in text for text in texts(figure))

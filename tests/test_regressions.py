@@ -43,14 +43,14 @@ def test_a_growth_is_allowed_up_to_its_share(latency: float, worse: int) -> None
     assert len(regressions(BEFORE, now, [growth("latency_p50_us=10%")])) == worse
 
 
-def test_a_regression_of_one_of_several_models_is_told_with_its_model() -> None:
+def test_a_regression_of_one_of_several_models_names_its_model() -> None:
     before, now = (frame([row("qat", run_id="a"), row("qat", model="mlp", run_id="b", tflite_accuracy=accuracy)])
                    for accuracy in (0.98, 0.9))  # fmt: skip
     (line,) = regressions(before, now, [drop("tflite_accuracy=0.005")])
     assert line.startswith("qat mlp epochs=1 seed=0: tflite_accuracy was 0.98")
 
 
-def test_a_regression_is_told_with_both_values() -> None:
+def test_a_regression_shows_both_values() -> None:
     now = frame([row("qat", tflite_accuracy=0.9)])
     assert regressions(BEFORE, now, [drop("tflite_accuracy=0.005")]) == [
         "qat epochs=1 seed=0: tflite_accuracy was 0.98 and is 0.9; allowed is a drop of 0.005"
@@ -155,13 +155,13 @@ LAYERS = {"['dense']": 200_000.0, "2": 300_000.0}
 LATENCY = growth("latency_p50_us=10%")
 
 
-def test_a_timing_that_is_void_now_is_worse_than_one_that_was_not() -> None:
+def test_a_timing_that_is_invalid_now_is_worse_than_a_valid_one() -> None:
     before, now = frame([row("none", machine="a")]), frame([row("none", machine="a", speed="void")])
     (line,) = regressions(before, now, [LATENCY])
     assert "is not known, for the timing is invalid" in line
 
 
-def test_an_earlier_timing_that_is_void_judges_nothing_and_is_named() -> None:
+def test_an_earlier_timing_that_is_invalid_judges_nothing_and_is_named() -> None:
     before = frame([row("none", machine="a", speed="void")])
     now = frame([row("none", machine="a", latency_p50_us=9000.0)])
     assert regressions(before, now, [LATENCY]) == []
@@ -221,7 +221,7 @@ def test_what_is_no_comparison_is_refused(tmp_path: Path, content: str | None, m
         earlier(path)
 
 
-def test_how_many_earlier_runs_have_no_partner_is_told() -> None:
+def test_earlier_runs_without_a_partner_are_counted() -> None:
     lines = remarks(BEFORE, frame([row("none", machine="a")]), [drop("tflite_accuracy=0.1")])
     assert lines == ["1 of 2 earlier runs were compared; the others have none of their settings here."]
 

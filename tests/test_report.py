@@ -71,7 +71,7 @@ def found(
     return {choice.priority: choice for choice in choices(task)}
 
 
-def test_the_smallest_download_has_a_card_where_it_is_not_that_of_the_smallest_file() -> None:
+def test_the_smallest_download_has_an_entry_where_it_is_not_that_of_the_smallest_file() -> None:
     rows = [ptq(tflite_gzip_bytes=126_000.0), ptq("prune_qat", tflite_bytes=157_000.0, tflite_gzip_bytes=50_000.0)]
     wrong = {"run-ptq_int8": 40, "run-prune_qat": 40}
     choice = found(rows, wrong)["Download first"]
@@ -171,13 +171,13 @@ def test_what_has_lost_too_much_for_sure_is_not_undecided() -> None:
     assert found(rows, {"run-none": 40, "run-ptq_int8": 200})["Size first"].undecided == ()
 
 
-def test_the_fastest_is_no_void_one() -> None:
+def test_the_fastest_is_a_valid_timing() -> None:
     rows = [row("none"), ptq(speedup=9.0, speed="void", run_id="void"), ptq(strategy="qat")]
     fastest = found(rows, {"run-none": 40, "void": 40, "run-qat": 40})["Speed first"]
     assert fastest.name == "qat"
 
 
-def test_files_whose_speedups_are_not_told_apart_are_named() -> None:
+def test_files_whose_speedups_are_not_distinguishable_are_named() -> None:
     rows = [row("none"), ptq(), ptq(strategy="qat", speedup=3.305, run_id="qat")]
     fastest = found(rows, dict.fromkeys(("run-none", "run-ptq_int8", "qat"), 40))["Speed first"]
     assert (fastest.name, fastest.tied) == ("ptq_int8", ("qat",))
@@ -241,7 +241,7 @@ def test_more_classes_than_can_be_read_have_no_matrix() -> None:
     assert confusion(Predictions(many, many, many, many)) is None
 
 
-def test_the_worst_class_is_told_with_what_it_is_taken_for() -> None:
+def test_the_worst_class_is_named_with_what_it_is_taken_for() -> None:
     truth = np.repeat([0, 1], 50)
     said = np.where(np.arange(100) < 10, 1, truth)
     (line,) = worst_classes(Predictions(truth, said, said, truth))
@@ -301,7 +301,7 @@ def test_a_page_keeps_passwords_to_itself() -> None:
     assert "postgresql://***@db/mlflow" in shown
 
 
-def test_a_page_shows_what_a_file_is_not_that_its_strategy_promises() -> None:
+def test_a_page_shows_where_a_file_differs_from_its_strategy() -> None:
     broken = row("qat", verified="false", broken_promise="dense computes in float32 instead of int8")
     assert "<dt>breaks its promise</dt><dd>dense computes in float32 instead of int8</dd>" in page(
         [row("none"), broken], WRONG

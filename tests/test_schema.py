@@ -94,5 +94,5 @@ def test_headings_name_the_strategy_that_runs_are_compared_with() -> None:
     assert len(set(headings)) == len(headings)
 
 
-def test_void_timing_is_shown_as_invalid() -> None:
+def test_a_void_timing_is_shown_as_invalid() -> None:
     assert display_table(frame([row("qat", speed="void")]))["speed"].tolist() == ["invalid"]

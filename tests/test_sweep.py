@@ -107,7 +107,7 @@ run.main()
 
 
 @pytest.mark.parametrize("arguments", [["strategy=none"], ["-m", "strategy=none"]])
-def test_a_fault_of_the_suite_is_told_as_one_and_not_as_a_wrong_configuration(
+def test_a_fault_of_the_suite_is_reported_as_one_and_not_as_a_wrong_configuration(
     arguments: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "faulty.py").write_text(FAULT)
@@ -138,7 +138,7 @@ def test_what_failed_runs_trained_is_said_not_to_be_counted() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(8.4, "8 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")])
-def test_times_are_told_as_people_tell_them(seconds: float, said: str) -> None:
+def test_times_are_shown_in_the_unit_that_fits(seconds: float, said: str) -> None:
     assert format_duration(seconds) == said
 
 

@@ -140,7 +140,7 @@ def test_a_class_that_moved_is_made_by_the_name_that_users_options_still_hold(ea
     assert type(make("option", {"_target_": earlier, **values}, kind)) is moved
 
 
-def test_an_option_with_settings_of_an_earlier_version_is_told_to_delete_them() -> None:
+def test_an_option_with_settings_of_an_earlier_version_is_refused_with_the_advice_to_delete_them() -> None:
     earlier = {"_target_": "experiments.strategy.qat.QAT", "range_init": "tfmot", "calibration_samples": 500}
     with pytest.raises(UserError) as refusal:
         make("strategy", earlier, Strategy)  # type: ignore[type-abstract]

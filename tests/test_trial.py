@@ -98,7 +98,9 @@ def expected_after_trial(strategy: Strategy, model: Any) -> Expectation:
 
 @pytest.mark.parametrize("strategy", [QAT(), PTQInt8(calibration_samples=8)], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
-def test_what_the_trial_leaves_of_a_promise_the_file_keeps(body: Callable[[Any, Any], Any], strategy: Strategy) -> None:
+def test_the_file_meets_the_expectation_that_the_trial_corrected(
+    body: Callable[[Any, Any], Any], strategy: Strategy
+) -> None:
     model = model_of(body)
     scheme, expectation = tried(strategy, strategy.scheme(model), model, images)
     file = convert(strategy.apply(scheme, model, Trained.untouched, images).model, scheme, images)
@@ -181,7 +183,7 @@ def of_all_brightness(most: float = 4.0) -> Images:
     return images(8) * np.linspace(0.02 * most, most, 8, dtype=np.float32)[:, None, None, None]
 
 
-def test_images_that_the_first_ranges_would_make_alike_are_told_apart_before_training() -> None:
+def test_images_that_the_first_ranges_would_make_alike_differ_before_training() -> None:
     from experiments.quantization.tfmot.annotation import annotated_whole, start_ranges
 
     model, scaled_twice = model_of(lambda layers, x: x), of_all_brightness(most=4 / 255**2)
@@ -200,7 +202,7 @@ def test_a_model_that_keeps_zeros_starts_from_such_ranges_as_well() -> None:
     assert np.ptp(quantized(scaled_twice, training=False), axis=0).max() > 0
 
 
-def test_a_model_whose_images_are_told_apart_starts_as_tfmot_made_it() -> None:
+def test_a_model_whose_images_differ_starts_as_tfmot_made_it() -> None:
     from experiments.quantization.tfmot.annotation import annotated_whole, start_ranges
 
     model = model_of(lambda layers, x: x)

@@ -358,5 +358,4 @@ def _data(data: Dataset, head: Head) -> Data:
         fingerprint=data.fingerprint,
         outputs=head.outputs,
         labels=data.labels,
-        scaling=data.scaling,
     )
