@@ -1,17 +1,20 @@
 """The pages of docs/reference/, from what they are about: `python -m benchmarks.reference` writes them.
 
 columns.md is the schema of columns, commands.md the parsers of the commands and the options in conf/, benchmarks.md the
-registry of benchmarks. A test holds that the committed pages are what this writes.
+registry of benchmarks, comparison.schema.json the form of JSON files. A test holds that the committed pages are what
+this writes.
 """
 
 import argparse
 import dataclasses
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from benchmarks.registry import BENCHMARKS
 from experiments import cache, compare, completion, latency, run, sensitivity, store
+from experiments.comparison.files import json_schema
 from experiments.runs.menu import GROUPS, first_comment, settings_text
 from experiments.system.options import CONF
 from experiments.system.progress import say
@@ -117,8 +120,13 @@ def benchmarks() -> str:
     ])  # fmt: skip
 
 
+def form_of_json() -> str:
+    """The JSON Schema of what `compare --json FILE` writes."""
+    return json.dumps(json_schema(), indent=2) + "\n"
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
-    "columns.md": columns, "commands.md": commands, "benchmarks.md": benchmarks,
+    "columns.md": columns, "commands.md": commands, "benchmarks.md": benchmarks, "comparison.schema.json": form_of_json,
 }  # fmt: skip
 
 

@@ -4,9 +4,10 @@ Differences are to the float TFLite model of the same baseline, measured in the
 same run, or with --baseline STRATEGY to the run of that strategy. Runs that
 differ only in their seeds are pooled into one row, with means and intervals;
 --group-by run_id shows each run. --pair RUN RUN compares any two runs.
---require and --minimize select the run to ship. --against FILE.csv reports
-regressions since an earlier comparison. --register NAME adds the selected model
-to MLflow's model registry, unless a requirement or a regression check fails.
+The last line names the run to ship. --require and --minimize select it by other
+rules. --against FILE.csv reports regressions since an earlier comparison.
+--save FILE.tflite writes the file to ship, and --register NAME adds it to
+MLflow's model registry, unless a requirement or a regression check fails.
 
 Exit codes: 0 success; 2 invalid command, or nothing to compare; 3 no run meets
 the requirements; 4 regressions were found; 130 interrupted.
@@ -25,14 +26,17 @@ from pathlib import Path
 
 import pandas as pd
 
+from experiments.comparison.choices import answer_lines
 from experiments.comparison.compared import Comparison, compared
-from experiments.comparison.files import ENDINGS, FORMS, Form, form_of, written
+from experiments.comparison.files import ENDINGS, FORMS, Form, form_of, write_summary, written
 from experiments.comparison.gates import Decision, decide, decision_lines, requirement
-from experiments.comparison.loading import load, loaded, show_answer, show_comparison
+from experiments.comparison.loading import load, loaded, show_comparison
+from experiments.comparison.names import subjects_of
 from experiments.comparison.pairs import show_pairs
 from experiments.comparison.query import in_order, matrix, only, where
 from experiments.comparison.recommendation import MARGIN, ORDER, order_of
 from experiments.comparison.regressions import allowance, earlier, regressions, remarks
+from experiments.comparison.saving import Shipped, check_target, every_file, recommended_file, save
 from experiments.comparison.terminal import plain
 from experiments.plots.export import drawn, tell, write_pictures
 from experiments.report.page import MOST_RUNS, write_report
@@ -91,6 +95,8 @@ def _check_used(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
     for bound in ("max_drop", "max_growth"):
         if bound in given and not options.against:
             raise UserError(f"--{bound.replace('_', '-')}: requires an earlier comparison. Add --against FILE.csv.")
+    if options.overwrite and not (options.save or options.save_all):
+        raise UserError("--overwrite: requires a model file to write. Add --save FILE.tflite or --save-all DIR.")
     if options.by_name and not options.against:
         raise UserError("--by-name: requires an earlier comparison. Add --against FILE.csv.")
 
@@ -147,6 +153,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--register", metavar="NAME", help="register the model of the run to ship as NAME in MLflow's model registry"
     )
+    parser.add_argument(
+        "--save", type=argument_path, metavar="FILE.tflite",
+        help="write the file to ship, and FILE.json beside it: interface, labels, measurements, reasons, how to repeat",
+    )  # fmt: skip
+    parser.add_argument("--save-all", type=argument_path, metavar="DIR", help="write every file so into this folder")
+    parser.add_argument("--overwrite", action="store_true", help="let --save and --save-all replace existing files")
     for name in TEXT_FORMS:
         holds = "all columns in full precision" if FORMS[name].every_column else "the formatted table"
         parser.add_argument(f"--{name}", type=argument_path, metavar="FILE", help=f"write {name}: {holds}")
@@ -161,6 +173,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--prefer", default=",".join(ORDER), metavar="CRITERION,...",
         help="order in which one of several tied settings is chosen (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--summary", type=argument_path, metavar="FILE.md",
+        help="write what was decided, and the table, as Markdown for the page of a CI job: $GITHUB_STEP_SUMMARY",
     )  # fmt: skip
     parser.add_argument("--plots", type=argument_path, metavar="DIR", help="write plots, each as PNG and SVG")
     parser.add_argument("--seeds-csv", type=argument_path, metavar="FILE", help="write the table over seeds as csv")
@@ -183,11 +199,13 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
     columns = _split_names(options.columns) if options.columns else []
     only(comparison.table, columns)  # rejects unknown columns
     decision = _decide(comparison, options)
+    saved = _to_save(comparison, decision, options)
     worse, verdict = _find_regressions(comparison.runs, options) if options.against else (False, [])
     # All arguments are checked; from here on there is output.
     show_comparison(comparison, columns)
-    if not decision and not columns:
-        show_answer(comparison)
+    answers = [] if decision else answer_lines(comparison)
+    for line in [] if columns else answers:
+        say(line)
     if others := store.others():
         say(f"Omitted {others} runs of other programs in experiment {store.address.experiment}.")
     for path, form in files:
@@ -195,14 +213,36 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
     if options.seeds_csv:
         written(comparison.table, options.seeds_csv, FORMS["csv"])
     _illustrate(store, comparison, options)
-    for line in [*(decision_lines(decision, *_objective(options)) if decision else []), *verdict]:
+    decided = decision_lines(decision, *_objective(options)) if decision else []
+    for line in [*decided, *verdict]:
         say(line)
-    if decision and decision.chosen is None:
+    if options.summary:
+        title = f"Which quantization to ship: {subjects_of(comparison.runs)}"
+        write_summary(title, [*answers, *reversed(decided), *verdict], comparison.table, options.summary)
+    if (decision and decision.chosen is None) or (options.save and not saved):
         sys.exit(3)
     if worse:
         sys.exit(4)
+    commands = _commands(store, comparison) if saved else []
+    for shipped in saved:
+        save(store, comparison, shipped, commands)
     if decision and options.register is not None:
         _register(store, decision, options)
+
+
+def _to_save(comparison: Comparison, decision: Decision | None, options: argparse.Namespace) -> list[Shipped]:
+    """Return the files to write: the one that the gates chose or, without gates, the recommended one; and all."""
+    found = every_file(comparison, options.save_all, options.overwrite) if options.save_all else []
+    if not options.save:
+        return found
+    check_target("--save", options.save, options.overwrite)
+    if not decision:
+        recommended = recommended_file(comparison, options.save)
+        return [*([recommended] if recommended else []), *found]
+    if decision.chosen is None:
+        return []
+    lines = [*(f"required: {text}" for text in options.require), *decision_lines(decision, *_objective(options))]
+    return [Shipped(str(decision.chosen["run_id"]), options.save, tuple(lines)), *found]
 
 
 def _margin(options: argparse.Namespace) -> float:

@@ -104,6 +104,8 @@ def test_tilde_is_the_home_folder_in_store_addresses(tmp_path: Path, monkeypatch
         (["strategy.layers=" + 9_000 * "["], "cannot be parsed as KEY=VALUE"),
         (["model.path=a\udcff.keras"], r"not UTF-8 text"),
         (["seed=true"], "seed=true: requires a number"),
+        (["keras=4"], "keras=4: input should be 2 or 3"),
+        (["keras=3", "model=keras_file", "model.path=x.keras"], "keras=3: model=keras_file uses the version of Keras"),
         (["seed=null"], "seed=null: input should be a valid integer"),
         (["resume=null"], "resume=null: input should be a valid boolean"),
         (["+training.warm=true"], "training.warm=true: unknown setting"),

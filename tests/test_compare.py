@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jsonschema
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -23,6 +24,7 @@ from experiments.comparison.terminal import MOST_ROWS, OPTIONAL, narrowed, pictu
 from experiments.system.errors import UserError, find_by_prefix
 from experiments.tracking import Store, Tracking
 from experiments.tracking.schema import heading
+from tests.conftest import REPOSITORY
 from tests.rows import FAILED, ROWS, answers, row, seeds
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -181,8 +183,19 @@ def test_a_file_holds_every_column_in_the_form_that_its_ending_names(tmp_path: P
 
 def test_json_rounds_nothing(tmp_path: Path) -> None:
     FORMS["json"].write(frame([row("qat", accuracy_change_p=3.2e-13)]), tmp_path / "table.json")
-    (kept,) = json.loads((tmp_path / "table.json").read_text())
+    (kept,) = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert (kept["accuracy_change_p"], kept["latency_first_us"], kept["epochs"]) == (3.2e-13, None, 1)
+
+
+def test_the_json_file_has_the_form_that_the_published_schema_says(tmp_path: Path) -> None:
+    rows = [*ROWS, FAILED, row("annotate", **{"strategy.layers": "['dense']"}), row("annotate", run_id="other")]
+    FORMS["json"].write(frame(rows), tmp_path / "table.json")
+    written = json.loads((tmp_path / "table.json").read_text())
+    schema = json.loads((REPOSITORY / "docs" / "reference" / "comparison.schema.json").read_text())
+    jsonschema.validate(written, schema)
+    for broken in ({**written, "schema_version": 2}, {"schema_version": 1, "rows": [{"strategy": "qat"}]}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(broken, schema)
 
 
 def test_a_bar_in_a_cell_does_not_end_it(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from experiments.record.identity import model_digest
 from experiments.system.errors import UserError
 
 ARCHITECTURES = (ArticleCNN(), MLP(), DSCNN(), ResNet8())
+IN_KERAS_3 = (ArticleCNN(keras=3), MLP(keras=3), DSCNN(keras=3), ResNet8(keras=3))
 
 
 @pytest.mark.tensorflow
@@ -30,7 +31,7 @@ def test_resnet8_has_the_parameters_of_mlperf_tiny() -> None:
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, *IN_KERAS_3], ids=str)
 @pytest.mark.parametrize("shape", [(28, 28, 1), (17, 24, 3)])
 def test_every_architecture_takes_any_image(architecture: Architecture, shape: tuple[int, ...]) -> None:
     model = architecture.build(shape, 4)
@@ -38,7 +39,24 @@ def test_every_architecture_takes_any_image(architecture: Architecture, shape: t
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize(("second", "third"), zip(ARCHITECTURES, IN_KERAS_3, strict=True), ids=str)
+def test_an_architecture_has_the_same_layers_in_both_versions_of_keras(
+    second: Architecture, third: Architecture
+) -> None:
+    from experiments.system.keras_version import version_of
+
+    models = [architecture.build((28, 28, 1), 10) for architecture in (second, third)]
+    assert [version_of(model) for model in models] == [2, 3]
+    first, other = (
+        [(layer.name, type(layer).__name__, layer.count_params()) for layer in model.layers if layer.name != "image"]
+        for model in models
+    )
+    assert first == other
+    assert model_digest(models[0], second) != model_digest(models[1], third)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, *IN_KERAS_3], ids=str)
 def test_layers_have_the_same_names_however_often_a_model_is_built(architecture: Architecture) -> None:
     first, second = (architecture.build((28, 28, 1), 10) for _ in range(2))
     assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
@@ -56,9 +74,9 @@ def test_a_saved_model_comes_back_with_its_weights(tmp_path: Path, ending: str) 
 
 
 def digest(architecture: Architecture, seed: int = 0) -> str:
-    from experiments.system.tensorflow import keras
+    from experiments.system.tensorflow import clear_session, keras
 
-    keras.backend.clear_session()
+    clear_session()
     keras.utils.set_random_seed(seed)
     return model_digest(architecture.build((8, 8, 1), 3), architecture)
 
@@ -66,6 +84,7 @@ def digest(architecture: Architecture, seed: int = 0) -> str:
 @pytest.mark.tensorflow
 def test_a_model_that_is_trained_here_is_the_same_for_every_seed_and_another_with_other_settings() -> None:
     assert digest(MLP(), seed=0) == digest(MLP(), seed=1)
+    assert digest(MLP(keras=3), seed=0) == digest(MLP(keras=3), seed=1)
     assert digest(MLP()) != digest(MLP(units=(8,)))
 
 

@@ -2,21 +2,26 @@
 
 import html
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.cells import cell_len
 
-from experiments.comparison.columns import public
+from experiments.comparison.columns import COLUMNS, public
 from experiments.comparison.compared import Comparison
 from experiments.comparison.display import display_table, note
+from experiments.comparison.terminal import narrowed
 from experiments.system.errors import UserError, suggestion
 from experiments.system.escaping import escape_control, markdown_text, spreadsheet_text
 from experiments.system.extras import require
 from experiments.system.progress import say
+from experiments.tracking.schema import SCHEMA
 
+SUMMARY_WIDTH = 120  # characters of the table in a summary
+JSON_VERSION = 1  # of the JSON file; higher if its form changes
 Writer = Callable[[pd.DataFrame, Path], None]
 
 
@@ -54,6 +59,23 @@ def _markdown(table: pd.DataFrame, path: Path) -> None:
     path.write_text(f"{as_markdown(with_texts(display_table(table), markdown_text))}\n\n{lines}\n", encoding="utf-8")
 
 
+def write_summary(title: str, lines: Sequence[str], table: pd.DataFrame, path: Path) -> None:
+    """Write what was decided, in lines, and the table with its main columns, as Markdown for the page of a CI job.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    shown = narrowed(display_table(table), SUMMARY_WIDTH)
+    decided = "\n\n".join(map(markdown_text, lines))
+    read = "\n\n".join(map(markdown_text, note(table, list(shown.columns)).split("\n")))
+    text = f"## {markdown_text(title)}\n\n{decided}\n\n{as_markdown(with_texts(shown, markdown_text))}\n\n{read}\n"
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error}).") from error
+    say(f"wrote {path}")
+
+
 def _html(table: pd.DataFrame, path: Path) -> None:
     head = "<!doctype html><meta charset=utf-8><title>Comparison</title>"
     lines = "".join(f"<p>{html.escape(line)}</p>\n" for line in note(table).split("\n"))
@@ -68,7 +90,37 @@ def _latex(table: pd.DataFrame, path: Path) -> None:
 
 def _json(table: pd.DataFrame, path: Path) -> None:
     cells = table.astype(object).where(table.notna(), None)  # pandas' own writer rounds
-    path.write_text(json.dumps(cells.to_dict("records"), indent=2, allow_nan=False), encoding="utf-8")
+    found = {"schema_version": JSON_VERSION, "rows": cells.to_dict("records")}
+    path.write_text(json.dumps(found, indent=2, allow_nan=False), encoding="utf-8")
+
+
+def json_schema() -> dict[str, Any]:
+    """What the JSON file holds, as a JSON Schema: docs/reference/comparison.schema.json."""
+    kinds = {"text": "string", "count": "number"}
+    columns = {
+        name: {"type": [kinds.get(SCHEMA[name].kind, "number"), "null"], "description": SCHEMA[name].doc}
+        for name in COLUMNS
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A comparison, as `compare --json FILE` writes it",
+        "type": "object",
+        "required": ["schema_version", "rows"],
+        "properties": {
+            "schema_version": {"const": JSON_VERSION},
+            "rows": {
+                "description": "One object for each run, or for each group of runs; settings that vary are added.",
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": columns,
+                    "required": list(columns),
+                    "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+                },
+            },
+        },
+        "additionalProperties": False,
+    }
 
 
 def _excel(table: pd.DataFrame, path: Path) -> None:

@@ -74,16 +74,11 @@ def show_comparison(comparison: Comparison, columns: Sequence[str] = ()) -> None
         say(remark)
 
 
-def show_answer(comparison: Comparison) -> None:
-    """Print what to ship."""
-    for line in answer_lines(comparison):
-        say(line)
-
-
 def show_and_write(store: Store, rows: Sequence[Row], folder: Path) -> Comparison:
     """Print the comparison of a sweep, and write its tables into the folder."""
     comparison = compared(store, frame(rows))
     show_comparison(comparison)
-    show_answer(comparison)
+    for line in answer_lines(comparison):
+        say(line)
     write_comparison(comparison, folder)
     return comparison

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pydantic.dataclasses import dataclass as option
 
 from experiments.model import Architecture
+from experiments.system.keras_version import Version
 from experiments.system.options import OPTION
 
 if TYPE_CHECKING:
@@ -15,10 +16,13 @@ if TYPE_CHECKING:
 class ArticleCNN(Architecture):
     """Three 3x3 convolutions with dropout between them, and one dense layer."""
 
+    keras: Version = 2
+
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
         """See Architecture.build."""
-        from experiments.system.tensorflow import keras
+        from experiments.system.tensorflow import keras_version
 
+        keras = keras_version(self.keras)
         layers = keras.layers
         conv = {"kernel_size": 3, "padding": "same", "activation": "relu"}
         return keras.Sequential(

@@ -6,6 +6,7 @@ from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass as option
 
 from experiments.model import Architecture
+from experiments.system.keras_version import Version
 from experiments.system.options import OPTION
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ class DSCNN(Architecture):
     The reference has a first kernel of 10x4 for spectrograms of 49x10, which `kernel` restores.
     """
 
+    keras: Version = 2
     filters: PositiveInt = 64
     blocks: PositiveInt = 4
     kernel: tuple[PositiveInt, PositiveInt] = (3, 3)
@@ -28,8 +30,9 @@ class DSCNN(Architecture):
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
         """See Architecture.build."""
-        from experiments.system.tensorflow import keras
+        from experiments.system.tensorflow import keras_version
 
+        keras = keras_version(self.keras)
         layers = keras.layers
 
         def normalised(convolution: "Layer") -> list["Layer"]:

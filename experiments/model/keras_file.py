@@ -94,8 +94,14 @@ class KerasFile(Architecture):
         from experiments.system.tensorflow import keras_3
 
         if is_archive(self.path):
-            return keras_3().saving.load_model(self.path, compile=False, safe_mode=not self.trust)
-        return load_model_from_hdf5(str(self.path), compile=False, safe_mode=not self.trust)  # whatever its name
+            model = keras_3().saving.load_model(self.path, compile=False, safe_mode=not self.trust)
+        else:
+            model = load_model_from_hdf5(str(self.path), compile=False, safe_mode=not self.trust)  # whatever its name
+        shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
+        if hasattr(model, "inputs") or len(shapes) != 1:
+            return model
+        images = keras_3().Input(shapes[0][1:])  # a model that is written as a class becomes one layer
+        return keras_3().Model(images, model(images), name=f"{model.name}_model")
 
     @contextmanager
     def _readable(self) -> Iterator["Path | h5py.File"]:
@@ -146,7 +152,8 @@ class KerasFile(Architecture):
         raise UserError(f"model.path={self.path}: saved by Keras {written}, which is not supported. {RULE}.")
 
     def _check_kind(self, model: "Model") -> None:
-        inputs, outputs = model.inputs or [], model.outputs or []  # empty for a model that was never built
+        # Empty for a model that was never built, or whose inputs Keras does not know.
+        inputs, outputs = getattr(model, "inputs", None) or [], getattr(model, "outputs", None) or []
         if len(inputs) != 1 or len(outputs) != 1:
             raise UserError(
                 f"model.path={self.path}: requires one input and one output; the model has {len(inputs)} inputs and "

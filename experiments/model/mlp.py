@@ -6,6 +6,7 @@ from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass as option
 
 from experiments.model import Architecture
+from experiments.system.keras_version import Version
 from experiments.system.options import OPTION
 
 if TYPE_CHECKING:
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
 class MLP(Architecture):
     """Dense layers of the given units, ReLU between them."""
 
+    keras: Version = 2
     units: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (128, 64)
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
         """See Architecture.build."""
-        from experiments.system.tensorflow import keras
+        from experiments.system.tensorflow import keras_version
 
+        keras = keras_version(self.keras)
         layers = keras.layers
         hidden = [layers.Dense(n, activation="relu", name=f"dense_{i}") for i, n in enumerate(self.units)]
         return keras.Sequential(

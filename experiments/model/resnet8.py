@@ -6,6 +6,7 @@ from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass as option
 
 from experiments.model import Architecture
+from experiments.system.keras_version import Version
 from experiments.system.options import OPTION
 
 if TYPE_CHECKING:
@@ -16,14 +17,16 @@ if TYPE_CHECKING:
 class ResNet8(Architecture):
     """Three residual stacks of two 3x3 convolutions with BatchNorm; the later ones halve the image."""
 
+    keras: Version = 2
     filters: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (16, 32, 64)
     # The reference's 0.99 needs thousands of steps before the moving averages mean anything.
     batchnorm_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
         """See Architecture.build."""
-        from experiments.system.tensorflow import keras
+        from experiments.system.tensorflow import keras_version
 
+        keras = keras_version(self.keras)
         layers = keras.layers
         conv = {
             "padding": "same",

@@ -66,7 +66,9 @@ def model_digest(model: "Model", architecture: "Architecture") -> str:
             digest.update(f"{weights.dtype.str}{weights.shape}".encode())
             digest.update(np.ascontiguousarray(weights).tobytes())
     else:
-        digest.update(json.dumps(contents_of(architecture), sort_keys=True, default=str).encode())
+        contents = dict(contents_of(architecture))
+        contents["values"] = {name: value for name, value in contents["values"].items() if name != "keras"}
+        digest.update(json.dumps(contents, sort_keys=True, default=str).encode())  # the version is in the configuration
     return digest.hexdigest()[:DIGITS]
 
 

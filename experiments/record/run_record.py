@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from experiments.dataset.values import Scaling
 from experiments.measure.changes import Changed
 from experiments.measure.fidelity import Gap, OpNoise
 from experiments.measure.latency import Latency
@@ -99,6 +100,7 @@ class Data:
     fingerprint: str  # of all
     outputs: int = 0  # of the model; 0 if equal to the number of classes
     labels: Mapping[int, str] = field(default_factory=dict)  # the label of each class number in the source
+    scaling: Scaling = field(default_factory=Scaling)  # of the stored values
 
     @property
     def width(self) -> int:
@@ -248,6 +250,7 @@ class RunRecord:
             "tflite_sha256": self.tflite.digest,
             "data_fingerprint": self.data.fingerprint,
             "labels": {str(number): label for number, label in self.data.labels.items()},
+            "scaling": {"divisor": self.data.scaling.divisor, "symmetric": self.data.scaling.symmetric},
             "gaps": [asdict(gap) for gap in self.gaps],
             "conditions": asdict(self.latency.session.conditions),
             "layers": [asdict(op) for op in self.ops],

@@ -22,6 +22,7 @@ from experiments.runs.targets import make, recorded_option
 from experiments.strategy import Strategy
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError, format_value, suggestion
+from experiments.system.keras_version import Version
 from experiments.system.machine import usable_cores
 from experiments.system.options import CONF, OPTION, describe_errors
 from experiments.system.program import program
@@ -40,7 +41,7 @@ KINDS: Mapping[str, type] = {
     "cache": Cache,
 }
 GROUPS = tuple(KINDS)
-SWITCHES = ("seed", "threads", "resume", "sweep")
+SWITCHES = ("seed", "keras", "threads", "resume", "sweep")
 MAX_THREADS = 1024
 INTEGER_LIMIT = 2**63  # the range of integers in databases and arrays
 
@@ -50,6 +51,7 @@ class Switches:
     """The settings in config.yaml that are in no group."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]  # NumPy's range of seeds
+    keras: Version
     threads: Annotated[int, Field(gt=0, le=MAX_THREADS)] | None
     resume: bool
     sweep: str | None
@@ -92,8 +94,9 @@ def read(config: DictConfig, choices: Mapping[str, str], made: dict[str, Any] | 
     assert isinstance(plain, dict)
     settings: dict[str, Any] = {str(key): value for key, value in plain.items() if key != "hydra"}
     _check_keys(settings)
-    options = {key: _make_once(key, settings[key], {} if made is None else made) for key in GROUPS}
     switches = _read_switches({key: settings[key] for key in SWITCHES})
+    options = {key: _make_once(key, settings[key], {} if made is None else made) for key in GROUPS}
+    _check_version(switches.keras, options["model"], choices["model"])
     strategy = options["strategy"]
     setting = Setting(
         strategy=choices["strategy"],
@@ -194,6 +197,18 @@ def _check_numbers(key: str, settings: Mapping[str, Any], made: Any) -> None:
             raise UserError(f"{where}={given}: requires an integer, such as {held}.")
         if isinstance(held, int) and abs(held) >= INTEGER_LIMIT:
             raise UserError(f"{where}={held}: requires an integer below 2**63.")
+
+
+def _check_version(version: Version, model: Architecture, name: str) -> None:
+    """Reject a version of Keras that the model option does not take up."""
+    if version == 2 or getattr(model, "keras", 2) == version:
+        return
+    if model.given:
+        raise UserError(f"keras={version}: model={name} uses the version of Keras that saved the file. Remove keras=.")
+    raise UserError(
+        f"keras={version}: model={name} does not take a version of Keras. If its class does, write 'keras: ${{keras}}' "
+        "into its option; bundled architectures take one, such as model=article_cnn."
+    )
 
 
 def _read_switches(values: Mapping[str, Any]) -> Switches:

@@ -358,4 +358,5 @@ def _data(data: Dataset, head: Head) -> Data:
         fingerprint=data.fingerprint,
         outputs=head.outputs,
         labels=data.labels,
+        scaling=data.scaling,
     )

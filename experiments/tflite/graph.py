@@ -147,24 +147,61 @@ def input_details(content: bytes) -> Mapping[str, Any]:
     Raises:
         UserError: it is no TFLite file, or has not one input.
     """
-    if content[4:8] != b"TFL3":
-        raise UserError("This is no TFLite file: bytes 4 to 8 of one read TFL3.")
-    try:
-        graph = parsed(content).subgraphs[0]
-    except (struct.error, IndexError, TypeError, ValueError, MemoryError) as error:  # its offsets lead nowhere
-        raise UserError(f"The TFLite file is damaged ({first_line(error)}).") from error
+    graph = _graph(content)
     if len(graph.inputs) != 1:
         raise UserError(f"The file takes {len(graph.inputs)} inputs; one that takes images has one.")
     tensor = graph.tensors[graph.inputs[0]]
-    scale = (
-        (float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])) if _scales(tensor) else (0.0, 0)
-    )
+    scale = _scale(tensor)
     try:
         dtype = np.dtype(type_name(tensor)).type
     except TypeError as error:  # string, resource, variant: none that NumPy has
         raise UserError(f"The file takes {type_name(tensor)} values; one that takes images takes numbers.") from error
     shape = () if tensor.shape is None else tensor.shape
     return {"shape": tuple(int(n) for n in shape), "dtype": dtype, "quantization": scale}
+
+
+def tensors(content: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What a file takes and what it gives: the name, shape, dtype, scale and zero point of each tensor.
+
+    Scale and zero point are None for a tensor that is not quantized; a size that is not fixed is -1.
+
+    Raises:
+        UserError: it is no TFLite file.
+    """
+    graph = _graph(content)
+    described = [[_described(graph.tensors[place]) for place in places] for places in (graph.inputs, graph.outputs)]
+    return described[0], described[1]
+
+
+def _described(tensor: Any) -> dict[str, Any]:
+    shape = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
+    scale, zero_point = _scale(tensor) if _scales(tensor) else (None, None)
+    return {
+        "name": bytes(tensor.name or b"").decode("utf-8", "replace"),
+        "shape": [] if shape is None else [int(size) for size in shape],
+        "dtype": type_name(tensor),
+        "scale": scale,
+        "zero_point": zero_point,
+    }
+
+
+def _graph(content: bytes) -> Any:
+    """The main graph of a file.
+
+    Raises:
+        UserError: it is no TFLite file.
+    """
+    if content[4:8] != b"TFL3":
+        raise UserError("This is no TFLite file: bytes 4 to 8 of one read TFL3.")
+    try:
+        return parsed(content).subgraphs[0]
+    except (struct.error, IndexError, TypeError, ValueError, MemoryError) as error:  # its offsets lead nowhere
+        raise UserError(f"The TFLite file is damaged ({first_line(error)}).") from error
+
+
+def _scale(tensor: Any) -> tuple[float, int]:
+    """The scale and the zero point of a tensor; zeros where it is not quantized."""
+    return (float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])) if _scales(tensor) else (0.0, 0)
 
 
 def output_levels(content: bytes) -> npt.NDArray[np.float64]:

@@ -1,0 +1,218 @@
+"""The file to ship, written beside a JSON file that says what it is: `compare --save FILE.tflite`."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from experiments.comparison.choices import drawbacks, headline, named, tasks
+from experiments.comparison.columns import WORDS, is_content, sound
+from experiments.comparison.compared import Comparison
+from experiments.comparison.names import names
+from experiments.record.artifacts import CONFIGURATION, MODEL, RECORD
+from experiments.record.identity import DIGESTS
+from experiments.record.run_record import is_setting
+from experiments.system.errors import UserError, first_line, redacted
+from experiments.system.progress import say
+from experiments.tflite.graph import tensors
+from experiments.tracking import Store
+from experiments.tracking.schema import SCHEMA
+from experiments.tracking.schema import names as columns_of
+
+SCHEMA_VERSION = 1  # of the JSON file; higher if a key is renamed, removed, or means something else
+ENDING = ".tflite"
+SETTINGS = ("strategy", "model_name", "dataset_name", "epochs", "finetune_epochs", "seed")
+QUANTIZE = "q = round(x / scale) + zero_point, limited to the range of the dtype"
+# What decides the input of the model: x = stored / divisor, and if symmetric 2 x - 1.
+SCALED = {False: "x = stored / {divisor:g}", True: "x = 2 * stored / {divisor:g} - 1"}
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A run to write: its id, where to, and why it was chosen, in lines."""
+
+    run_id: str
+    path: Path
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def beside(self) -> Path:
+        """The JSON file beside the model."""
+        return self.path.with_suffix(".json")
+
+
+def check_target(option: str, path: Path, overwrite: bool) -> None:
+    """Check that a model can be written to a path, before anything else is done.
+
+    Raises:
+        UserError: the name does not end in .tflite, its folder does not exist, or there is such a file already.
+    """
+    if path.suffix != ENDING:
+        raise UserError(f"{option} {path}: requires a name that ends in {ENDING}, such as {option} model{ENDING}.")
+    if not path.parent.is_dir():
+        raise UserError(f"{option} {path}: the folder {path.parent} does not exist. Create it: mkdir -p {path.parent}")
+    _check_new(option, Shipped("", path), overwrite)
+
+
+def _check_new(option: str, shipped: Shipped, overwrite: bool) -> None:
+    for path in (shipped.path, shipped.beside):
+        if path.exists() and not overwrite:
+            raise UserError(f"{option}: {path} exists already. Add --overwrite to replace it, or give another name.")
+
+
+def every_file(comparison: Comparison, folder: Path, overwrite: bool) -> list[Shipped]:
+    """All files that may be shipped, each named by what its run is called.
+
+    Raises:
+        UserError: one of them exists already.
+    """
+    runs = comparison.runs[sound(comparison.runs) & comparison.runs["tflite_bytes"].notna()]
+    called = [re.sub(r"[^\w.=+-]+", "_", name).strip("_") for name in names(runs)]
+    found = [
+        Shipped(run_id, folder / f"{name if called.count(name) == 1 else f'{name}_{run_id[:8]}'}{ENDING}")
+        for run_id, name in zip(runs["run_id"], called, strict=True)
+    ]
+    for shipped in found:
+        _check_new("--save-all", shipped, overwrite)
+    return found
+
+
+def recommended_file(comparison: Comparison, path: Path) -> Shipped | None:
+    """The file that the headline names, with its reasons; None where nothing can be shipped.
+
+    Raises:
+        UserError: there are several tasks.
+    """
+    found = tasks(comparison)
+    if len(found) > 1:
+        titles = named([each.title for each in found])
+        raise UserError(
+            f"--save {path}: these runs are about several models or data sets ({titles}), and a file is for one. "
+            "Choose it with --where, or write all files with --save-all DIR."
+        )
+    first = headline(found[0]) if found else None
+    return Shipped(first.run_id, path, (first.text,)) if first else None
+
+
+def save(store: Store, comparison: Comparison, shipped: Shipped, commands: Sequence[str]) -> None:
+    """Write the file of a run and the JSON file beside it.
+
+    Raises:
+        UserError: the file is missing in the store, is not the one that was measured, or cannot be written.
+    """
+    content, record = _content(store, shipped.run_id, MODEL), _record(store, shipped.run_id)
+    row = comparison.runs.loc[comparison.runs["run_id"] == shipped.run_id].iloc[0]
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != record["tflite_sha256"]:
+        raise UserError(
+            f"Run {shipped.run_id}: its {MODEL} is not the file that was measured (SHA-256 {digest}, recorded "
+            f"{record['tflite_sha256']}). Repeat the run with resume=false."
+        )
+    configuration = _content(store, shipped.run_id, CONFIGURATION).decode("utf-8", "replace")
+    described = description(row, record, content, shipped, [*map(redacted, commands)], redacted(configuration))
+    text = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        shipped.path.parent.mkdir(parents=True, exist_ok=True)
+        shipped.path.write_bytes(content)
+        shipped.beside.write_text(f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{shipped.path}: cannot be written ({error}).") from error
+    say(f"wrote {shipped.path} ({len(content):,} bytes) and {shipped.beside}")
+
+
+def _content(store: Store, run_id: str, artifact: str) -> bytes:
+    found = store.content(run_id, artifact)
+    if found is None:
+        raise UserError(f"Run {run_id}: its {artifact} is missing. Repeat the run with resume=false.")
+    return found
+
+
+def _record(store: Store, run_id: str) -> Mapping[str, Any]:
+    try:
+        record = json.loads(_content(store, run_id, RECORD))
+        labels = {int(number): str(label) for number, label in record.get("labels", {}).items()}
+        return {**record, "tflite_sha256": str(record["tflite_sha256"]), "labels": labels}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(f"Run {run_id}: its {RECORD} cannot be read ({first_line(error)}).") from error
+
+
+def description(
+    row: pd.Series,
+    record: Mapping[str, Any],
+    content: bytes,
+    shipped: Shipped,
+    commands: Sequence[str],
+    configuration: str,
+) -> dict[str, Any]:
+    """What a file is, for whoever ships it: its interface, its measurements, why it was chosen and how to repeat it.
+
+    Raises:
+        UserError: the content is no TFLite file.
+    """
+    inputs, outputs = tensors(content)
+    labels = record["labels"]
+    quantized = {"quantization": QUANTIZE} if any(each["scale"] for each in inputs) else {}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "file": shipped.path.name,
+        "bytes": len(content),
+        "sha256": record["tflite_sha256"],
+        "run_id": shipped.run_id,
+        "settings": {
+            name: _plain(row[name])
+            for name in (*SETTINGS, *(each for each in row.index if is_setting(each) and not is_content(each)))
+        },
+        "inputs": inputs,
+        "outputs": outputs,
+        "labels": [labels[number] for number in sorted(labels)],
+        "preprocessing": {**_preprocessing(record, configuration), **quantized},
+        "metrics": _metrics(row),
+        "findings": {name: _plain(row[name]) for name in columns_of("verdict") if name in row.index},
+        "reasons": list(shipped.reasons),
+        "drawbacks": list(drawbacks(row)),
+        "digests": {name: _plain(row[name]) for name in (*DIGESTS, "settings")},
+        "repeat": {"commands": list(commands), "configuration": configuration},
+        "stamp": record.get("stamp", {}),
+    }
+
+
+def _preprocessing(record: Mapping[str, Any], configuration: str) -> dict[str, Any]:
+    """How stored values become the model's input; of runs of earlier versions, the setting only."""
+    setting = re.search(r"^ +scale: (\w+)$", configuration, re.MULTILINE)
+    found: dict[str, Any] = {"dataset.scale": setting[1] if setting else None}
+    if scaling := record.get("scaling"):
+        formula = SCALED[bool(scaling["symmetric"])].format(divisor=scaling["divisor"])
+        found |= {"divisor": scaling["divisor"], "symmetric": scaling["symmetric"], "formula": formula}
+    return found
+
+
+def _metrics(row: pd.Series) -> dict[str, Any]:
+    """Each number that was measured, with its unit and, where it has one, its 95 % interval."""
+    found: dict[str, Any] = {}
+    for name in columns_of("metric"):
+        column = SCHEMA[name]
+        if column.of or name in WORDS or pd.isna(row[name]):
+            continue
+        found[name] = {"value": _plain(row[name]), **({"unit": column.unit} if column.unit else {})}
+        for end in ("low", "high", "p"):
+            if f"{name}_{end}" in row.index and pd.notna(row[f"{name}_{end}"]):
+                found[name][end] = _plain(row[f"{name}_{end}"])
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A cell as JSON has it: null where there is none."""
+    if pd.isna(value):
+        return None
+    if isinstance(value, str):
+        return value
+    number = float(value)
+    if not isfinite(number):
+        return None
+    return int(number) if number.is_integer() else number

@@ -1,0 +1,208 @@
+"""`compare --save`: the file to ship, and what stands beside it; and the summary for a CI job."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from experiments import compare
+from experiments.comparison.saving import SCHEMA_VERSION
+from experiments.record.artifacts import CONFIGURATION, MODEL, RECORD
+from experiments.record.run_record import Predictions
+from experiments.tflite.graph import tensors
+from tests.rows import answers, row
+from tests.tiny import dense_file, int8_interface
+
+FILE = int8_interface(dense_file())
+FLOAT = dense_file()
+INT8: dict[str, Any] = {"tflite_bytes": 156_296.0, "size_ratio": 3.84, "coverage_ops": 1.0, "speed": "faster"}
+INT8 |= {"speedup": 3.38, "speedup_low": 3.34, "speedup_high": 3.42}
+ROWS = [
+    row("none", run_id="a" * 32),
+    row("ptq_int8", run_id="b" * 32, **INT8),
+    row("qat", run_id="c" * 32, finetune_epochs=1, **INT8),
+]
+WRONG = {"a" * 32: 118, "b" * 32: 118, "c" * 32: 116}
+SCALING = {"divisor": 255.0, "symmetric": True}
+YAML = "epochs: 1\ndataset:\n  _target_: experiments.dataset.mnist.Mnist\n  scale: symmetric\n"
+
+
+def record(digest: str, **more: Any) -> bytes:
+    labels = {str(number): name for number, name in enumerate(("cat", "dog", "emu", "fox"))}
+    return json.dumps({"tflite_sha256": digest, "labels": labels, "stamp": {"cpu": "a CPU"}, **more}).encode()
+
+
+Contents = Mapping[str, bytes]
+WHOLE: Contents = {MODEL: FILE.content, RECORD: record(FILE.digest, scaling=SCALING), CONFIGURATION: YAML.encode()}
+Compare = Callable[..., int]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compare:
+    """The command, in a folder of its own, on a store in memory; returns its exit code."""
+
+    def compared(*arguments: str, contents: Contents = WHOLE, rows: list[dict[str, Any]] = ROWS) -> int:
+        def predictions(run_id: str) -> Predictions | None:
+            return answers(WRONG[run_id], images=10_000) if run_id in WRONG else None
+
+        store = SimpleNamespace(
+            rows=lambda _: rows,
+            predictions=predictions,
+            others=lambda: "",
+            content=lambda _, artifact: contents.get(artifact),
+            commands=lambda _: ["python -m experiments.run -m strategy=none,ptq_int8,qat"],
+            address=SimpleNamespace(experiment="quantization"),
+        )
+        monkeypatch.setattr(compare, "open_existing", lambda *_: store)
+        monkeypatch.setattr(sys, "argv", ["compare", *arguments])
+        try:
+            compare.main()
+        except SystemExit as ended:
+            return int(str(ended.code))
+        return 0
+
+    monkeypatch.chdir(tmp_path)
+    return compared
+
+
+def beside(path: str) -> dict[str, Any]:
+    return dict(json.loads(Path(path).read_text()))
+
+
+def test_the_recommended_file_is_written_with_what_it_is(run: Compare) -> None:
+    assert run("--save", "model.tflite") == 0
+    assert Path("model.tflite").read_bytes() == FILE.content
+    told = beside("model.json")
+    assert (told["schema_version"], told["run_id"], told["sha256"]) == (SCHEMA_VERSION, "b" * 32, FILE.digest)
+    assert told["settings"]["strategy"] == "ptq_int8"
+    assert told["labels"] == ["cat", "dog", "emu", "fox"]
+    assert told["inputs"] == [{"name": "int8", "shape": [-1, 16], "dtype": "int8", "scale": 1 / 64, "zero_point": -20}]
+    assert told["outputs"][0]["zero_point"] == 3
+    assert told["preprocessing"]["formula"] == "x = 2 * stored / 255 - 1"
+    assert told["preprocessing"]["quantization"].startswith("q = round(x / scale) + zero_point")
+    assert told["metrics"]["speedup"] == {"value": 3.38, "unit": "ratio", "low": 3.34, "high": 3.42}
+    assert told["metrics"]["tflite_bytes"]["value"] == 156_296
+    assert told["reasons"][0].startswith("No winner: these 3 are tied: ptq_int8, none, qat.")
+    assert told["repeat"]["commands"][0].startswith("python -m experiments.run")
+    assert told["repeat"]["configuration"] == YAML
+    assert told["stamp"] == {"cpu": "a CPU"}
+
+
+def test_the_form_of_the_file_beside_a_model_is_fixed(run: Compare) -> None:
+    """A key that is renamed, removed or means something else takes a higher SCHEMA_VERSION, and a line in CHANGELOG."""
+    run("--save", "model.tflite")
+    told = beside("model.json")
+    assert {name: type(value).__name__ for name, value in told.items()} == {
+        "schema_version": "int", "file": "str", "bytes": "int", "sha256": "str", "run_id": "str", "settings": "dict",
+        "inputs": "list", "outputs": "list", "labels": "list", "preprocessing": "dict", "metrics": "dict",
+        "findings": "dict", "reasons": "list", "drawbacks": "list", "digests": "dict", "repeat": "dict",
+        "stamp": "dict",
+    }  # fmt: skip
+    assert SCHEMA_VERSION == 1
+
+
+def test_the_file_that_the_gates_choose_is_written_with_their_reasons(run: Compare) -> None:
+    assert run("--save", "model.tflite", "--require", "tflite_bytes <= 200_000", "--maximize", "tflite_accuracy") == 0
+    told = beside("model.json")
+    assert told["run_id"] == "b" * 32  # as good as the trained one, and simpler
+    assert told["reasons"][0] == "required: tflite_bytes <= 200_000"
+    assert "tied with qat" in told["reasons"][-1]
+
+
+def test_where_no_run_meets_the_requirements_nothing_is_written(run: Compare) -> None:
+    assert run("--save", "model.tflite", "--require", "tflite_bytes <= 1") == 3
+    assert not list(Path().iterdir())
+
+
+def test_an_existing_file_is_kept_unless_it_may_be_replaced(run: Compare, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("model.json").write_text("mine")
+    assert run("--save", "model.tflite") == 2
+    assert "model.json exists already. Add --overwrite" in capsys.readouterr().err
+    assert (Path("model.json").read_text(), Path("model.tflite").exists()) == ("mine", False)
+    assert run("--save", "model.tflite", "--overwrite") == 0
+    assert beside("model.json")["file"] == "model.tflite"
+
+
+def test_every_file_is_written_by_the_name_of_its_run(run: Compare) -> None:
+    rows = [*ROWS, row("annotate", run_id="d" * 32, **{"strategy.layers": "['dense']"}),
+            row("annotate", run_id="e" * 32, **{"strategy.layers": "['conv/1']"}),
+            row("prune", run_id="f" * 32, verified="false")]  # fmt: skip
+    assert run("--save-all", "files", rows=rows) == 0
+    assert {path.name for path in Path("files").glob("*.tflite")} == {
+        "none.tflite", "ptq_int8.tflite", "qat.tflite", "annotate_layers=_dense.tflite",
+        "annotate_layers=_conv_1.tflite",
+    }  # fmt: skip
+    assert run("--save-all", "files", rows=rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({MODEL: FLOAT.content}, "is not the file that was measured"),
+        ({MODEL: None}, "its model.tflite is missing"),
+        ({RECORD: b"{"}, "its record.json cannot be read"),
+        ({RECORD: b"[]"}, "its record.json cannot be read"),
+        ({RECORD: b'{"tflite_sha256": "a", "labels": {"first": "cat"}}'}, "its record.json cannot be read"),
+    ],
+)
+def test_a_file_that_is_not_the_measured_one_is_refused(
+    change: dict[str, Any], said: str, run: Compare, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contents = {name: content for name, content in {**WHOLE, **change}.items() if content is not None}
+    assert run("--save", "model.tflite", contents=contents) == 2
+    assert said in capsys.readouterr().err
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--save", "model.bin"), "requires a name that ends in .tflite"),
+        (("--save", "no/model.tflite"), "the folder no does not exist"),
+        (("--overwrite",), "--overwrite: requires a model file to write"),
+        (("--save", "model.tflite", "--pair", "a", "b"), "--save: has no effect with --pair"),
+    ],
+)
+def test_a_name_that_cannot_be_written_is_refused_before_anything_is_shown(
+    arguments: tuple[str, ...], said: str, run: Compare, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert not shown.out
+
+
+def test_of_several_models_none_is_written_as_the_one(run: Compare, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--save", "model.tflite", rows=[*ROWS, row("none", model="mlp", run_id="m" * 32)]) == 2
+    assert "several models or data sets (article_cnn on mnist, mlp on mnist)" in capsys.readouterr().err
+
+
+def test_a_run_of_an_earlier_version_says_its_setting_of_the_scale(run: Compare) -> None:
+    run("--save", "model.tflite", contents={**WHOLE, RECORD: record(FILE.digest)})
+    assert beside("model.json")["preprocessing"]["dataset.scale"] == "symmetric"
+    assert "formula" not in beside("model.json")["preprocessing"]
+
+
+def test_a_float_file_has_no_scale() -> None:
+    (entry,), (exit_,) = tensors(FLOAT.content)
+    assert (entry["dtype"], entry["scale"], entry["zero_point"], exit_["shape"]) == ("float32", None, None, [-1, 4])
+
+
+def test_a_summary_begins_with_what_was_decided(run: Compare) -> None:
+    assert run("--summary", "summary.md", "--require", "tflite_bytes <= 200_000") == 0
+    title, decided, excluded, heading = Path("summary.md").read_text().split("\n\n")[:4]
+    assert title == "## Which quantization to ship: article_cnn on mnist"
+    assert decided.startswith("Ship ptq_int8 epochs=1 seed=0 (bbbbbbbb): tflite_bytes 156,296")
+    assert excluded.startswith("not tflite_bytes &lt;= 200_000: none")
+    assert heading.startswith("| strategy ")
+
+
+def test_a_summary_is_written_where_the_build_fails_too(run: Compare) -> None:
+    assert run("--summary", "summary.md", "--require", "tflite_bytes <= 1") == 3
+    assert "No run meets all requirements." in Path("summary.md").read_text()
+    assert run("--summary", "summary.md") == 0
+    assert "No winner: these 3 are tied" in Path("summary.md").read_text()
