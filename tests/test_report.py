@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.harness.mlflow_pages import chromium
 from experiments import compare
 from experiments.comparison.choices import UNDECIDED, Choice, choices, tasks
 from experiments.comparison.columns import cell_of, frame
@@ -408,3 +409,23 @@ def test_a_page_names_the_margin_that_it_goes_by() -> None:
     comparison = Comparison(table, table, Recorded({"run-none": 40, "run-ptq_int8": 40}).predictions, margin=0.02)
     page = report(Recorded({}), comparison, Pictures({}, {}), [])  # type: ignore[arg-type]
     assert "lose at most 2 points" in page
+
+
+@pytest.mark.parametrize(("width", "display"), [(1280, "table-row"), (390, "block")])
+def test_a_page_is_as_wide_as_the_screen_and_on_a_phone_its_table_is_cards(
+    width: int, display: str, tmp_path: Path
+) -> None:
+    program = chromium()
+    if program is None:
+        pytest.skip("Chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    long = ptq("a_strategy_with_a_name_that_is_long", warnings="at chance: always the same", arithmetic="4 hybrid int8")
+    (tmp_path / "report.html").write_text(page([*ROWS, long], WRONG), encoding="utf-8")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        shown = browser.new_page(viewport={"width": width, "height": 900})
+        shown.goto((tmp_path / "report.html").as_uri())
+        assert shown.evaluate("document.documentElement.scrollWidth") == width
+        assert shown.evaluate("getComputedStyle(document.querySelector('.sortable tbody tr')).display") == display
+        browser.close()

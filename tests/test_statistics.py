@@ -20,6 +20,7 @@ from experiments.statistics.estimates import (
     difference_p,
     discordant,
     examples_needed,
+    examples_to_tell,
     holm,
     interval_p,
     mcnemar,
@@ -337,6 +338,19 @@ def test_examples_needed_is_the_smallest_number_that_separates_loss_and_margin(g
 
     assert told(round(needed * 1.02) + 2)
     assert not told(round(needed * 0.95) - 2)
+
+
+def test_examples_to_tell_is_the_smallest_number_whose_interval_excludes_0() -> None:
+    needed = examples_to_tell(0.004, 0.001)
+    assert needed is not None
+
+    def excludes_0(examples: int) -> bool:
+        more, fewer = round(0.004 * examples), round(0.001 * examples)
+        return paired_difference(*paired(examples - more - fewer, more, fewer, 0)).low > 0
+
+    assert excludes_0(1000 * (needed // 1000 + 1))
+    assert not excludes_0(1000 * (needed // 1000 - 1))
+    assert examples_to_tell(0.01, 0.01) is None
 
 
 def test_examples_needed_for_a_loss_equal_to_the_margin_limits_the_interval_width() -> None:

@@ -47,6 +47,7 @@ from experiments.statistics.estimates import (
     difference_over_seeds,
     difference_p,
     examples_needed,
+    examples_to_tell,
     unpaired_difference,
     unpaired_p,
 )
@@ -153,6 +154,14 @@ class Task:
             return None
         after, before = right
         return examples_needed(float((after & ~before).mean()), float((before & ~after).mean()), self.margin)
+
+    def examples_to_tell(self, one: str, other: str) -> int | None:
+        """How many test examples would tell two rows apart; None where they err equally often, or without answers."""
+        right = self._right(one, other)
+        if right is None:
+            return None
+        after, before = right
+        return examples_to_tell(float((after & ~before).mean()), float((before & ~after).mean()))
 
     def candidates(self, rows: pd.DataFrame) -> list[Candidate]:
         """Rows of the task as the rule looks at them."""
@@ -349,8 +358,19 @@ def _most_accurate(task: Task) -> Choice:
     if choice.tied and row["run_id"] != best["run_id"] and difference and difference.high < 0:
         alone = f"less accurate than {task.named(best)} if these two alone are compared"
         choice = replace(choice, drawbacks=(*choice.drawbacks, f"{alone}, which among so many is no evidence (Holm)"))
-    unsure = _standing(task, row, best) == "unsure"
-    return replace(choice, advice=_advice(task, [row], best)) if unsure else choice
+    unsure = [_advice(task, [row], best)] if _standing(task, row, best) == "unsure" else []
+    return replace(choice, advice=" ".join([*unsure, *_telling(task, row, best)]))
+
+
+def _telling(task: Task, row: pd.Series, best: pd.Series) -> list[str]:
+    """What would change the answer: how many test examples would tell a row from the most accurate, in a sentence."""
+    needed = task.examples_to_tell(row["run_id"], best["run_id"])
+    if needed is None or needed > MOST_NEEDED:
+        return []
+    return [
+        f"What would change this: about {two_digits(needed)} test examples, or more seeds, would tell it from "
+        f"{task.named(best)}, if answers go on to differ as often."
+    ]
 
 
 def _smallest(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Series) -> Choice:

@@ -1,5 +1,6 @@
 """Confidence intervals, always at 95 %, and paired tests, on plain arrays."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -190,6 +191,27 @@ def examples_needed(gained: float, lost: float, margin: float) -> int:
             return (high - low) / 2 <= margin
         return low >= -margin if gained - lost > -margin else high < -margin
 
+    return _least(is_enough)
+
+
+def examples_to_tell(gained: float, lost: float) -> int | None:
+    """Return the number of test examples that would tell two models apart; None if the two shares are equal.
+
+    The shares are those of `examples_needed`. With the returned number, the interval of `paired_difference` just
+    excludes 0.
+    """
+    if gained == lost:
+        return None
+
+    def is_enough(examples: int) -> bool:
+        low, high = _bonett_price(gained, lost, examples, NORMAL_QUANTILE)
+        return low > 0 or high < 0
+
+    return _least(is_enough)
+
+
+def _least(is_enough: Callable[[int], bool]) -> int:
+    """Return the least number that is enough, where every larger one is, too."""
     too_few, enough = 0, 1
     while not is_enough(enough):
         too_few, enough = enough, 2 * enough
