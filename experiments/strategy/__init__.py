@@ -27,8 +27,10 @@ from experiments.tflite.conversion import (
     Learned,
     Rest,
     Scheme,
+    Static,
 )
 from experiments.tflite.expectation import Compression, Difference, Expectation, expected
+from experiments.tflite.static import Precision, WeightRanges, WeightScales
 from experiments.training.loop import Fit, Trained
 
 if TYPE_CHECKING:
@@ -51,11 +53,15 @@ __all__ = [
     "Int16x8",
     "Interface",
     "Learned",
+    "Precision",
     "QuantizationAware",
     "Rest",
     "Scheme",
+    "Static",
     "Strategy",
     "Trained",
+    "WeightRanges",
+    "WeightScales",
     "copied",
     "option",
 ]  # fmt: skip

@@ -17,13 +17,14 @@ from experiments.system.keras_version import version_of
 from experiments.system.silence import native_stderr_silenced
 from experiments.tflite.graph import outermost_layer, read_ops
 from experiments.tflite.selective import only, without_detours
+from experiments.tflite.static import Precision, quantized_statically
 from experiments.tflite.weights import Weights, requantized
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
 Calibration = Callable[[int], Images]  # calibration(n) gives n images of the training split
-Interface = Literal["float32", "int8"]
+Interface = Literal["float32", "int8", "uint8"]
 Rest = Literal["float", "dynamic", "float16"]
 WEIGHTS_OF_THE_REST: Mapping[Rest, Weights] = {"dynamic": "int8", "float16": "float16"}
 LOOPS = frozenset({"While", "StatelessWhile", "If", "StatelessIf"})  # of TensorFlow
@@ -72,6 +73,17 @@ class Int16x8:
 
 
 @dataclass(frozen=True)
+class Static:
+    """Integers of a chosen precision, made of the float file by LiteRT's quantizer, with calibration samples."""
+
+    calibration_samples: int
+    precision: Precision
+    interface: Literal["float32", "int8"] = "float32"
+    layers: tuple[str, ...] | None = field(default=None, repr=False)  # of this precision; None: every layer
+    rest: Precision | None = None  # of all other layers; None: they stay float
+
+
+@dataclass(frozen=True)
 class Learned:
     """int8 where the model carries fake quantization, with the ranges it learned; `rest` is for all other layers."""
 
@@ -81,12 +93,12 @@ class Learned:
     left_float: Mapping[str, str] = field(default_factory=dict, repr=False)  # layers that cannot carry it, and why
 
 
-Scheme = Float32 | Dynamic | DynamicInt4 | Float16 | Int8 | Int16x8 | Learned
+Scheme = Float32 | Dynamic | DynamicInt4 | Float16 | Int8 | Int16x8 | Static | Learned
 
 
 def interface_of(scheme: Scheme) -> Interface:
     """The type of what goes into a file and comes out of it."""
-    return scheme.interface if isinstance(scheme, (Int8, Learned)) else "float32"
+    return scheme.interface if isinstance(scheme, (Int8, Static, Learned)) else "float32"
 
 
 @dataclass(frozen=True)
@@ -120,11 +132,11 @@ def convert(model: "Model", scheme: Scheme, calibration: Calibration) -> TFLiteM
     from experiments.system.tensorflow import tf
 
     traced = _traced(model)
-    if isinstance(scheme, (Int8, Int16x8)):
+    if isinstance(scheme, (Int8, Int16x8, Static)):
         traced.refuse_loops()
     converter = tf.lite.TFLiteConverter.from_keras_model(traced.module)
     match scheme:
-        case Float32() | DynamicInt4():
+        case Float32() | DynamicInt4() | Static():
             pass
         case Dynamic():
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -147,18 +159,26 @@ def convert(model: "Model", scheme: Scheme, calibration: Calibration) -> TFLiteM
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.inference_input_type = converter.inference_output_type = tf.as_dtype(interface)
     content = _converted(converter, model, scheme)
+    return TFLiteModel(_completed(content, scheme, traced, calibration))
+
+
+def _completed(content: bytes, scheme: Scheme, traced: "_Traced", calibration: Calibration) -> bytes:
+    """Return the converter's file with what the converter cannot do."""
+    layers = [layer.name for layer in traced.model.layers]
     match scheme:
         case DynamicInt4():
-            content = requantized(content, "int4")
-        case Int8(layers=tuple() as layers):
-            content = only(content, traced.in_float, [layer.name for layer in model.layers], layers)
+            return requantized(content, "int4")
+        case Static(samples, precision, interface, chosen, rest):
+            images = calibration(samples)
+            return without_detours(quantized_statically(content, images, precision, interface, layers, chosen, rest))
+        case Int8(layers=tuple() as chosen):
+            return only(content, traced.in_float, layers, chosen)
         case Int8() | Int16x8():
-            content = without_detours(content)
+            return without_detours(content)
         case Learned(rest=rest):
             content = _exactly_as_annotated(content, traced)
-            if rest != "float":
-                content = requantized(content, WEIGHTS_OF_THE_REST[rest])
-    return TFLiteModel(content)
+            return content if rest == "float" else requantized(content, WEIGHTS_OF_THE_REST[rest])
+    return content
 
 
 def _exactly_as_annotated(content: bytes, traced: "_Traced") -> bytes:

@@ -15,9 +15,11 @@ from experiments.tflite.conversion import (
     Learned,
     Rest,
     Scheme,
+    Static,
     interface_of,
 )
 from experiments.tflite.graph import FLOAT16_WEIGHTS, SCALE_KEEPING, Op, idle_conversions
+from experiments.tflite.static import FOUR_BIT
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -76,6 +78,7 @@ OF_EVERY_LAYER: Mapping[type[Scheme], Expectation] = {
     Float16: Expectation(FLOAT16_WEIGHTS),
     Int8: Expectation("int8"),
     Int16x8: Expectation("int16x8"),
+    Static: Expectation("int8"),
     Learned: Expectation("int8"),
 }
 
@@ -90,7 +93,10 @@ def expected(scheme: Scheme, model: "Model", compression: Compression | None = N
         clusters=made.clusters,
         uncompressed=made.uncompressed,
     )
-    if isinstance(scheme, Int8 | Learned) and scheme.layers is not None:
+    if isinstance(scheme, Static):
+        rest = scheme.rest.types if scheme.rest else "float32"
+        expectation = replace(expectation, types=scheme.precision.types, rest=rest)
+    if isinstance(scheme, Int8 | Static | Learned) and scheme.layers is not None:
         kernels = _with_kernels(model, scheme.layers)
         expectation = replace(expectation, chosen=frozenset(scheme.layers), kernels=kernels)
         if isinstance(scheme, Learned):
@@ -178,10 +184,12 @@ def _expected(expectation: Expectation, op: Op) -> tuple[str, ...]:
     types = _expected_types(expectation, op)
     if types in WEIGHT_TYPES and op.weights < max(1, expectation.least_weights):
         types = "float32"
+    if types == "int8x4" and op.op not in FOUR_BIT:
+        types = "int8"
     if not op.weights:
-        types = types.removesuffix("x8")  # int16x8 is int16 values and int8 weights
+        types = types.removesuffix("x8").removesuffix("x4")  # int16x8 is int16 values and int8 weights
     if expectation.chosen is not None and op.op in SCALE_KEEPING:
-        return (types, expectation.types, "float32")  # between integers it is one, whoever chose what
+        return (types, expectation.types.partition("x")[0], "float32")  # between integers it is one, whoever chose what
     return (types,)
 
 

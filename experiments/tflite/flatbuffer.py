@@ -6,6 +6,7 @@ An object is a `ModelT` of the schema, for which there are no types: `model.subg
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools.flatbuffer_utils import convert_object_to_bytearray, read_model_from_bytearray
 
@@ -26,12 +27,27 @@ def parsed(content: bytes) -> Any:
     Raises:
         struct.error, IndexError, TypeError, ValueError, MemoryError: it is damaged.
     """
-    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    for buffer in model.buffers or ():
+        if _is_outside(buffer):
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+    return model
 
 
 def editable(content: bytes) -> Any:
     """A file to be changed: lists instead of arrays, contents that lie outside of the tables within them."""
     return read_model_from_bytearray(bytearray(content))
+
+
+def _is_outside(buffer: Any) -> bool:
+    """Whether the content of a buffer lies behind the tables of the file, as in files with many weights."""
+    return bool(buffer.offset > 1)
+
+
+def with_buffers_inside(content: bytes) -> bytes:
+    """Return the file with all contents within its tables, where every reader finds them; it has less than 2 GiB."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    return packed(editable(content)) if any(_is_outside(buffer) for buffer in model.buffers) else content
 
 
 def packed(model: Any) -> bytes:

@@ -210,7 +210,7 @@ def output_levels(content: bytes) -> npt.NDArray[np.float64]:
     graph = model.subgraphs[0]
     output = graph.outputs[0]
     for operator in graph.operators:
-        if operator.outputs[0] == output and op_name(model, operator) == "DEQUANTIZE":
+        if operator.outputs[0] == output and op_name(model, operator) in ("DEQUANTIZE", "QUANTIZE"):
             output = operator.inputs[0]
     tensor = graph.tensors[output]
     if type_name(tensor) not in ("int8", "int16"):

@@ -7,7 +7,7 @@ from contextlib import redirect_stdout
 from typing import Literal
 
 from experiments.system.silence import native_stderr_silenced
-from experiments.tflite.flatbuffer import parsed
+from experiments.tflite.flatbuffer import parsed, with_buffers_inside
 from experiments.tflite.graph import read_ops
 
 Weights = Literal["int8", "int4", "float16"]
@@ -37,7 +37,7 @@ def requantized(content: bytes, weights: Weights) -> bytes:
         return content
     with native_stderr_silenced(), redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns that the file is partially quantized, which is meant
-        return bytes(work.quantize().quantized_model)
+        return with_buffers_inside(bytes(work.quantize().quantized_model))
 
 
 def _outputs_of_float_ops(content: bytes) -> list[str]:
