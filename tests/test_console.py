@@ -111,7 +111,10 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("tqb com", ["compare ", "completion "]),
         ("tqb run strategy=q", ["qat"]),
-        ("tqb run -m strategy=none,ptq_i", ["none,ptq_int16x8", "none,ptq_int4", "none,ptq_int8"]),
+        (
+            "tqb run -m strategy=none,ptq_i",
+            ["none,ptq_int16x8", "none,ptq_int4", "none,ptq_int4_int8", "none,ptq_int8"],
+        ),
         ("tqb run +suite=sm", ["smoke"]),
         ("tqb run hydra/launcher=", ["basic", "joblib", "ray", "submitit"]),
         ("tqb run dataset.te", ["dataset.test_samples="]),

@@ -25,7 +25,7 @@ from experiments.strategy.cluster_qat import ClusterQAT
 from experiments.strategy.finetune import Finetune
 from experiments.strategy.finetune_ptq_int8 import FinetunePTQInt8
 from experiments.strategy.none import Nothing
-from experiments.strategy.post_training import PTQDynamic, PTQFloat16, PTQInt4, PTQInt8, PTQInt16x8
+from experiments.strategy.post_training import PTQDynamic, PTQFloat16, PTQInt4, PTQInt4Int8, PTQInt8, PTQInt16x8
 from experiments.strategy.prune import Prune
 from experiments.strategy.prune_cluster_qat import PruneClusterQAT
 from experiments.strategy.prune_qat import PruneQAT
@@ -33,6 +33,7 @@ from experiments.strategy.qat import QAT
 from experiments.system.errors import UserError
 from experiments.tflite.conversion import Float32, Int8, Rest, TFLiteModel, _Traced, convert
 from experiments.tflite.expectation import broken
+from experiments.tflite.flatbuffer import packed, parsed, with_buffers_inside
 from experiments.tflite.graph import Op, arithmetic, coverage, read_ops
 from experiments.tflite.selective import OpKey, float_constants
 from experiments.training.loop import Trained
@@ -50,6 +51,12 @@ STRATEGIES: dict[str, Strategy] = {
     "ptq_int8 with int8 interface": PTQInt8(calibration_samples=20, interface="int8"),
     "ptq_int4": PTQInt4(),
     "ptq_int16x8": PTQInt16x8(calibration_samples=20),
+    "ptq_int8 with clipped weights": PTQInt8(calibration_samples=20, weight_ranges="octav"),
+    "ptq_int8 with a scale for each tensor": PTQInt8(calibration_samples=20, weight_scales="tensor", interface="int8"),
+    "ptq_int8 with uint8 interface": PTQInt8(calibration_samples=20, interface="uint8"),
+    "ptq_int4_int8": PTQInt4Int8(calibration_samples=20),
+    "ptq_int4_int8 of one layer": PTQInt4Int8(calibration_samples=20, layers=("conv2d_1",)),
+    "ptq_int16x8 of one layer": PTQInt16x8(calibration_samples=20, layers=("dense",)),
     "qat": QAT(),
     "annotate": Annotate(),
     "prune": Prune(),
@@ -428,3 +435,32 @@ def test_the_batch_stays_open_where_no_op_depends_on_its_size(architecture: Arch
     _, file, _ = converted(architecture, Nothing())
     (entry,) = Interpreter(model_content=file.content).get_input_details()
     assert entry["shape_signature"][0] == -1
+
+
+@pytest.mark.parametrize("layer", ["conv2d", "conv2d_1", "dense"])
+def test_one_layer_has_int4_weights_and_all_others_stay_float(layer: str) -> None:
+    strategy = PTQInt4Int8(calibration_samples=20, layers=(layer,), rest="float")
+    model, _, ops = converted(ArticleCNN(), strategy)
+    assert {op.layer: op.types for op in ops if op.computes and op.types != "float32"} == {layer: "int8x4"}
+    assert not broken(strategy.expectation(model), ops)
+
+
+def test_weights_that_a_file_holds_behind_its_tables_are_read() -> None:
+    _, file, ops = converted(ArticleCNN(), Nothing())
+    model = parsed(file.content)
+    outside = content_outside(model)
+    assert [op.weights for op in read_ops(outside, ["dense"])] == [op.weights for op in ops]
+    assert parsed(with_buffers_inside(outside)).buffers[-1].offset == 0
+
+
+def content_outside(model: Any) -> bytes:
+    """The file of an object with the content of every buffer behind the tables."""
+    contents = [bytes(buffer.data) if buffer.data is not None else b"" for buffer in model.buffers]
+    for buffer, content in zip(model.buffers, contents, strict=True):
+        buffer.data, buffer.offset, buffer.size = None, 2 if content else 0, len(content)
+    start = -(-len(packed(model)) // 16) * 16
+    for buffer, content in zip(model.buffers, contents, strict=True):
+        if content:
+            buffer.offset, start = start, start + len(content)
+    tables = packed(model)
+    return b"".join([tables.ljust(-(-len(tables) // 16) * 16, b"\0"), *contents])

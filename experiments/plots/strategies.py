@@ -30,6 +30,7 @@ MARKS = {
     "ptq_dynamic": Mark(ORANGE, AFTER_TRAINING),
     "ptq_float16": Mark(SKY, AFTER_TRAINING),
     "ptq_int4": Mark(RED, AFTER_TRAINING),
+    "ptq_int4_int8": Mark(PINK, AFTER_TRAINING),
     "ptq_int8": Mark(BLUE, AFTER_TRAINING),
     "ptq_int16x8": Mark(GREEN, AFTER_TRAINING),
     "finetune": Mark(PINK, IN_TRAINING),
