@@ -35,6 +35,7 @@ from pydantic.dataclasses import dataclass as option
 from rich import box
 from rich.table import Table
 
+from experiments.model.configuration import layer_names
 from experiments.statistics.estimates import Estimate, paired_difference
 from experiments.statistics.rounding import points
 from experiments.system.errors import UserError, reporting_user_errors
@@ -156,7 +157,7 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
     predict = partial(tflite_logits, images=x, threads=experiment.threads)
     in_float_logits = predict(TFLiteModel(in_float))
     score = partial(_score, head, in_float_logits, y)
-    measure = _measure(in_float, in_int8, units, [layer.name for layer in model.layers], predict, score)
+    measure = _measure(in_float, in_int8, units, layer_names(model), predict, score)
     with bar("Layers", total=2 * len(units)) as advance:
 
         def measure_each(chosen: Callable[[str], Iterable[str]]) -> dict[str, Measured]:

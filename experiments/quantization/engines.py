@@ -73,4 +73,6 @@ def engine_of(model: "Model") -> Engine:
         from experiments.quantization.tfmot import engine as tfmot
 
         return tfmot
-    raise NotImplementedError
+    from experiments.quantization.keras3 import engine as keras3
+
+    return keras3

@@ -21,6 +21,7 @@ from experiments.measure.memory import Arena, Memory, footprint
 from experiments.measure.op_profile import op_profile
 from experiments.measure.plausibility import input_warnings, output_warnings
 from experiments.model import Architecture
+from experiments.model.configuration import layer_names
 from experiments.quantization.engines import NAMES
 from experiments.record.identity import DIGITS, Identity, model_digest, name_of
 from experiments.record.run_record import (
@@ -172,7 +173,7 @@ def run(experiment: Experiment, tell: Callable[[Identity], None] = _nobody) -> R
     refusal = xnnpack_refusal(tflite)
     if refusal:
         say(f"  XNNPACK refuses the file ({refusal}); LiteRT's own kernels run it")
-    layers = [layer.name for layer in model.layers]
+    layers = layer_names(model)
     ops, float_ops = read_ops(tflite.content, layers), read_ops(in_float.content, layers)
 
     # Its processes mostly wait for their own start, and what they find does not depend on who computes beside them.

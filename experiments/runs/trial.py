@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset import Images
+from experiments.model.configuration import layer_names
 from experiments.record.identity import contents_of
 from experiments.runs.result_cache import ResultCache
 from experiments.strategy import Strategy
@@ -100,7 +101,7 @@ def _ops(strategy: Strategy, scheme: Scheme, model: "Model", calibration: Calibr
         convert(model, Float32(), calibration)
         return ()
     file = convert(untrained, scheme, calibration)
-    return read_ops(file.content, [layer.name for layer in model.layers])
+    return read_ops(file.content, layer_names(model))
 
 
 def _refuse_nothing(expectation: Expectation, ops: Sequence[Op]) -> None:

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.dataset import Images
+from experiments.model.configuration import layer_names
 from experiments.system.errors import UserError
 from experiments.system.keras_version import version_of
 from experiments.system.silence import native_stderr_silenced
@@ -164,7 +165,7 @@ def convert(model: "Model", scheme: Scheme, calibration: Calibration) -> TFLiteM
 
 def _completed(content: bytes, scheme: Scheme, traced: "_Traced", calibration: Calibration) -> bytes:
     """Return the converter's file with what the converter cannot do."""
-    layers = [layer.name for layer in traced.model.layers]
+    layers = layer_names(traced.model)
     match scheme:
         case DynamicInt4():
             return requantized(content, "int4")
@@ -183,7 +184,8 @@ def _completed(content: bytes, scheme: Scheme, traced: "_Traced", calibration: C
 
 def _exactly_as_annotated(content: bytes, traced: "_Traced") -> bytes:
     """The file with those layers back in float that carry no fake quantization, yet were quantized."""
-    layers = {getattr(layer, "layer", layer).name: _is_fake_quantized(layer) for layer in traced.model.layers}
+    operations = getattr(traced.model, "operations", traced.model.layers)  # of Keras 3, some are no layers
+    layers = {getattr(each, "layer", each).name: _is_fake_quantized(each) for each in operations}
     chosen = [name for name, quantized in layers.items() if quantized]
     return only(content, traced.in_float, list(layers), chosen)
 
@@ -209,7 +211,7 @@ class _Traced:
         """
         if self.ops.isdisjoint(LOOPS):
             return
-        ops = read_ops(self.in_float(), [layer.name for layer in self.model.layers])
+        ops = read_ops(self.in_float(), layer_names(self.model))
         if loops := [op for op in ops if op.op in ("WHILE", "IF", "CALL")]:
             named = ", ".join(dict.fromkeys(op.layer or "a layer" for op in loops))
             raise UserError(

@@ -1,0 +1,63 @@
+"""Our own engine, for Keras 3; see quantization.engines.Engine."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from experiments.dataset import Images
+from experiments.quantization.keras3 import annotation
+from experiments.quantization.keras3.annotation import annotated, fake_quantization_off, in_float
+from experiments.quantization.keras3.compression import (
+    clustered,
+    frozen,
+    pruned,
+    pruning_callbacks,
+    refuse,
+    to_cluster,
+    to_prune,
+    to_quantize,
+    wrappers_idle,
+)
+from experiments.quantization.keras3.graph import survey_layers
+from experiments.quantization.survey import Survey
+from experiments.system.errors import UserError
+
+if TYPE_CHECKING:
+    from keras import Model
+
+__all__ = [
+    "annotated",
+    "clustered",
+    "fake_quantization_off",
+    "fit_ranges",
+    "frozen",
+    "in_float",
+    "pruned",
+    "pruning_callbacks",
+    "refuse",
+    "start_ranges",
+    "survey",
+    "to_cluster",
+    "to_prune",
+    "to_quantize",
+    "wrappers_idle",
+]
+
+
+def survey(model: "Model") -> Survey:
+    """Return what this engine can quantize in a model, layer by layer."""
+    return Survey(survey_layers(model))
+
+
+def fit_ranges(quantized: "Model", images: Images) -> None:
+    """Give all activations the ranges that these images cause."""
+    annotation.start_ranges(quantized, images)
+
+
+def start_ranges(quantized: "Model", model: "Model", images: Images) -> None:
+    """Start training from the ranges that calibration samples cause."""
+    annotation.start_ranges(quantized, images)
+
+
+def to_quantize(model: "Model", keep: Collection[str]) -> "Model":
+    """Refuse: quantization-aware training that keeps zeros or clusters requires Keras 2."""
+    raise UserError(f"Quantization-aware training that keeps {' and '.join(keep)} requires a model of Keras 2.")
