@@ -1,6 +1,6 @@
 """Quantization-aware copies of Keras 3 models, in which exactly the layers that are named carry fake quantization."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments.dataset import Images
@@ -15,7 +15,7 @@ from experiments.quantization.keras3.fake_quantization import (
 from experiments.quantization.keras3.graph import Graph, obstacle_of
 from experiments.quantization.keras3.kind import FUSED, Operation, activation_of
 from experiments.quantization.keras3.kinds import kind_of
-from experiments.quantization.keras3.wrapper import Arguments, Bits, Quantized, Quantizer
+from experiments.quantization.keras3.wrapper import Arguments, Bits, Inside, Quantized, Quantizer
 from experiments.system.errors import UserError
 from experiments.system.tensorflow import keras_3
 
@@ -107,6 +107,8 @@ def _rebuilt(model: "Model", graph: Graph, active: Collection[str], bits: Bits) 
             if name not in copies:
                 make = _quantized if name in active else _copied
                 copies[name] = make(node.operation, graph, active, bits)
+                if name in active:
+                    _fold(copies, graph.groups[name], name)
             given = {id(tensor): value(tensor, node) for tensor in node.input_tensors}
             if name in active:
                 outputs = _call_quantized(copies[name], node, list(given.values()), done.get(name, 0))
@@ -147,6 +149,16 @@ def _quantized(operation: Operation, graph: Graph, active: Collection[str], bits
         linear = _copied(operation, graph, active, bits, activation="linear")
         return Quantized(linear, kind, bits, calls, ranged, operation.activation)
     return Quantized(_copied(operation, graph, active, bits), kind, bits, calls, ranged)
+
+
+def _fold(copies: Mapping[str, Operation], group: Sequence[str], name: str) -> None:
+    """Let a BatchNorm be folded into the quantized layer before it, by that layer or by the converter."""
+    place = group.index(name)
+    before = copies[group[place - 1]] if place else None
+    if isinstance(before, Quantized) and isinstance(copies[name].layer, keras.layers.BatchNormalization):
+        copies[name].folded = "before" if before.kind.folds else "by the converter"
+        if before.kind.folds:
+            before.batchnorm = Inside(copies[name].layer)
 
 
 def _copied(operation: Operation, _graph: Graph, _active: Collection[str], _bits: Bits, **changes: Any) -> Operation:

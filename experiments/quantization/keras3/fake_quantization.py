@@ -72,9 +72,15 @@ def quantized_weight(weight: Tensor, bits: int, axis: int | None) -> Tensor:
 
 
 def quantized_values(values: Tensor, limits: tuple[Tensor, Tensor], bits: int) -> Tensor:
-    """Values as integers of so many bits hold them, between these limits."""
+    """Values as integers of so many bits hold them, between these limits.
+
+    TFLite's kernels for 16 bits take ranges with zero in the middle only: these limits are widened to such a one.
+    """
     if _MODE.get() != "round":
         return values
+    if bits == 16:
+        step = tf.maximum(tf.maximum(-limits[0], limits[1]), LEAST_RANGE) / (2**15 - 1)
+        limits = (-(2**15) * step, (2**15 - 1) * step)
     return tf.quantization.fake_quant_with_min_max_vars(values, *limits, num_bits=bits)
 
 
@@ -87,9 +93,9 @@ class Range:
     def __call__(self, values: Tensor, decay: float, training: bool) -> Tensor:
         """The values, rounded to what the range can hold; in training it moves towards their own first."""
         if _MODE.get() == "watch":
-            self._set(*_limits(values))
+            self._set(*limits_of(values))
         elif training and _MODE.get() == "round":
-            low, high = _limits(values)
+            low, high = limits_of(values)
             self._set(decay * self.low + (1 - decay) * low, decay * self.high + (1 - decay) * high)
         return quantized_values(values, (self.low.value, self.high.value), self.bits)
 
@@ -98,7 +104,7 @@ class Range:
         self.high.assign(high)
 
 
-def _limits(values: Tensor) -> tuple[Tensor, Tensor]:
+def limits_of(values: Tensor) -> tuple[Tensor, Tensor]:
     """The least and the greatest of the values; zero lies between them, for padding is made of it."""
     values = tf.stop_gradient(values)
     return tf.minimum(tf.reduce_min(values), 0.0), tf.maximum(tf.reduce_max(values), 0.0)

@@ -31,6 +31,9 @@ class Kind:
     obstacle: Callable[[Operation], str | None] = _none  # why this layer of the kind cannot be
     role: Callable[[Operation], Role | None] = _none
     fuses: frozenset[Role] = frozenset()
+    folds: bool = False  # whether `compute` folds a BatchNorm itself, which the converter cannot
+    int4: bool = True  # whether TFLite has kernels for its weights in 4 bits, if it has any; else they have 8
+    int16: bool = True  # whether TFLite has kernels for its values in 16 bits
     splits_activation: bool = False  # whether its activation is an op of its own unless it is among FUSED
 
     @property

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from experiments.quantization.keras3.fake_quantization import (
     ActivationBits,
     Range,
     WeightBits,
+    limits_of,
     quantized_values,
     quantized_weight,
 )
@@ -21,6 +22,7 @@ Variable = Any
 
 # By how much of its distance to a batch's limits a range moves in one step: 1 - DECAY.
 DECAY = 0.99
+LEAST_FACTOR = 1e-6  # of a BatchNorm: kernels are divided by it
 START = 6.0  # ranges start at -6 and 6, as TFMOT's do, unless they are given those of calibration samples
 
 
@@ -72,6 +74,13 @@ class Arguments:
         return keras.saving.serialize_keras_object(named)
 
 
+@dataclass(frozen=True)
+class Inside:
+    """A layer whose variables belong to another wrapper, out of sight of Keras."""
+
+    layer: Any
+
+
 class _Quantizing(keras.layers.Layer):  # type: ignore[misc, name-defined]  # Keras ships no types
     """A layer with ranges, each of which is a pair of variables."""
 
@@ -111,10 +120,13 @@ class Quantized(_Quantizing):
 
     `calls` are the arguments of each call of the layer in the model: each has ranges of its own. `ranged` says whether
     there is a range behind the layer: not where BatchNorm or a ReLU is folded into its op. `activation` is the layer's
-    own, where that is an op of its own; the layer within is linear then.
+    own, where that is an op of its own; the layer within is linear then. `batchnorm` is the one that is folded into
+    this layer; `folded` says of a BatchNorm by whom it is.
     """
 
     quantizes = True
+    batchnorm: Inside | None = None
+    folded: Literal["", "by the converter", "before"] = ""
 
     def __init__(
         self,
@@ -151,9 +163,25 @@ class Quantized(_Quantizing):
             "activity_regularizer": regularizer and keras.regularizers.serialize(regularizer),
             "calls": [call.config() for call in self.calls],
             "ranged": self.ranged,
+            "batchnorm": self.batchnorm and self.batchnorm.layer.name,
+            "folded": self.folded,
             "bits": {"weights": self.bits.weights, "activations": self.bits.activations},
             "decay": DECAY,
         }
+
+
+def _along(factors: Tensor, axis: int) -> Tensor:
+    """Factors for the indices of an axis that is counted from the end, as -1 is the last."""
+    return tf.reshape(factors, (-1, *(1,) * (-1 - axis)))
+
+
+def batchnorm_as_affine(layer: Any) -> tuple[Tensor, Tensor]:
+    """What a BatchNorm multiplies each channel by, and what it adds, with its moving averages."""
+    factors = tf.math.rsqrt(layer.moving_variance.value + layer.epsilon)
+    if layer.scale:
+        factors = factors * layer.gamma.value
+    shift = -layer.moving_mean.value * factors
+    return factors, shift + layer.beta.value if layer.center else shift
 
 
 @dataclass(frozen=True)
@@ -185,21 +213,53 @@ class Run:
     def weight(self, weight: Any, axis: int | None = None) -> Tensor:
         """A weight, quantized with a scale for each index of the axis, or with one scale."""
         value = weight.value if isinstance(weight, keras.Variable) else weight
-        return quantized_weight(value, self.wrapper.bits.weights, axis)
+        return quantized_weight(value, self.wrapper.bits.weights if self.wrapper.kind.int4 else 8, axis)
+
+    def affine(
+        self, kernel: Tensor, bias: Variable | None, axis: int | None = None, channels: int = -1, fold: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """A kernel as it is quantized, and the bias; BatchNorm folded in along the kernel's axis of output channels.
+
+        In training BatchNorm normalizes by statistics of the batch, behind the layer. Then the kernel is rounded as it
+        will be when it is folded, by the moving averages, and scaled back: as PyTorch's ConvBn does (torch.ao.nn
+        .intrinsic.qat).
+        """
+        offset = None if bias is None else bias.value
+        if not fold or self.wrapper.batchnorm is None:
+            return self.weight(kernel, axis), offset
+        factors, shift = batchnorm_as_affine(self.wrapper.batchnorm.layer)
+        if not self.training:
+            shift = shift if offset is None else offset * factors + shift
+            return self.weight(kernel * _along(factors, channels), axis), shift
+        least = tf.where(factors < 0, -LEAST_FACTOR, LEAST_FACTOR)
+        factors = _along(tf.stop_gradient(tf.where(tf.abs(factors) < LEAST_FACTOR, least, factors)), channels)
+        return self.weight(kernel * factors, axis) / factors, offset
+
+    def fused(self, values: Tensor, bias: Tensor | None) -> Tensor:
+        """Values plus the bias, through the layer's activation: all that one op does."""
+        values = values if bias is None else tf.nn.bias_add(values, bias)
+        return values if self.layer.activation is None else self.layer.activation(values)
 
     def constant(self, value: Any) -> Tensor:
         """A constant that values are added to or multiplied by, quantized as they are."""
         tensor = tf.convert_to_tensor(value, tf.float32)
-        limits = (tf.minimum(tf.reduce_min(tensor), 0.0), tf.maximum(tf.reduce_max(tensor), 0.0))
-        return quantized_values(tensor, limits, self.wrapper.bits.activations)
+        return quantized_values(tensor, limits_of(tensor), self.wrapper.bits.activations)
 
     def range(self, values: Tensor, name: str) -> Tensor:
         """Values between two ops of the layer, in a range of this name that is learned."""
         return self.wrapper.range(f"{name}_{self.call}")(values, DECAY, self.training)
 
-    def fixed(self, values: Tensor, low: float, high: float) -> Tensor:
-        """Values in a range that TFLite prescribes."""
-        return quantized_values(values, (low, high), self.wrapper.bits.activations)
+    def between_0_and_1(self, values: Tensor) -> Tensor:
+        """Values in the range that TFLite prescribes for what sigmoid and softmax give."""
+        eight = self.wrapper.bits.activations == 8
+        return quantized_values(
+            values, (0.0, 255 / 256) if eight else (-1.0, 1.0 - 2**-15), self.wrapper.bits.activations
+        )
+
+    def between_1_and_1(self, values: Tensor) -> Tensor:
+        """Values in the range that TFLite prescribes for what tanh gives."""
+        bits = self.wrapper.bits.activations
+        return quantized_values(values, (-1.0, 1.0 - 2.0 ** (1 - bits)), bits)
 
     def output(self, values: Tensor) -> Tensor:
         """What the layer gives: through its activation where that is an op of its own, in the range behind it."""

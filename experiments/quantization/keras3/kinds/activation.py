@@ -15,15 +15,15 @@ Tensor = Any
 
 def activated(run: Run, values: Tensor, activation: Any) -> Tensor:
     """What an activation makes of values, in the range that TFLite prescribes for it or in one that is learned."""
-    return _ACTIVATIONS[activation.__name__](run, values, activation)
+    return ACTIVATIONS[activation.__name__](run, values, activation)
 
 
 def activation_obstacle(layer: Any) -> str | None:
     """Why the activation of a layer keeps it in float."""
     name = activation_of(layer)
-    if name in (*FUSED, *_ACTIVATIONS) and _is_keras_own(layer):
+    if name in (*FUSED, *ACTIVATIONS) and _is_keras_own(layer):
         return None
-    return f"{type(layer).__name__} with activation {name}; supported: {', '.join(sorted((*FUSED, *_ACTIVATIONS)))}"
+    return f"{type(layer).__name__} with activation {name}; supported: {', '.join(sorted((*FUSED, *ACTIVATIONS)))}"
 
 
 def _is_keras_own(layer: Any) -> bool:
@@ -32,11 +32,11 @@ def _is_keras_own(layer: Any) -> bool:
 
 
 def _sigmoid(run: Run, values: Tensor, activation: Any) -> Tensor:
-    return run.fixed(activation(values), 0.0, 255 / 256)
+    return run.between_0_and_1(activation(values))
 
 
 def _tanh(run: Run, values: Tensor, activation: Any) -> Tensor:
-    return run.fixed(activation(values), -1.0, 127 / 128)
+    return run.between_1_and_1(activation(values))
 
 
 def _learned(run: Run, values: Tensor, activation: Any) -> Tensor:
@@ -44,14 +44,17 @@ def _learned(run: Run, values: Tensor, activation: Any) -> Tensor:
 
 
 def _swish(run: Run, values: Tensor, _: Any) -> Tensor:
-    return run.range(values * run.fixed(tf.sigmoid(values), 0.0, 255 / 256), "output")
+    return run.range(values * run.between_0_and_1(tf.sigmoid(values)), "output")
 
 
 def _hard_swish(run: Run, values: Tensor, _: Any) -> Tensor:
+    if run.wrapper.bits.activations == 16:  # which that op has no kernel for
+        gate = run.range(tf.nn.relu6(values + run.constant(3.0)), "gate")
+        return run.range(run.range(values * gate, "product") * run.constant(1 / 6), "output")
     return run.range(values * tf.nn.relu6(values + 3.0) * (1 / 6), "output")  # which the converter makes one op of
 
 
-_ACTIVATIONS: dict[str, Callable[[Run, Tensor, Any], Tensor]] = {
+ACTIVATIONS: dict[str, Callable[[Run, Tensor, Any], Tensor]] = {
     "sigmoid": _sigmoid,
     "softmax": _sigmoid,
     "tanh": _tanh,
@@ -65,6 +68,14 @@ def _activation(run: Run, values: Tensor) -> Tensor:
     if activation_of(run.layer) in FUSED:
         return run.output(run.inner(values))
     return activated(run, values, run.layer.activation)
+
+
+def _softmax(run: Run, values: Tensor, **kwargs: Any) -> Tensor:
+    return run.between_0_and_1(run.inner(values, **kwargs))
+
+
+def _prelu(run: Run, values: Tensor) -> Tensor:
+    return run.output(run.inner(values))  # the converter makes one op of it, and quantizes the slopes itself
 
 
 def _role_of_activation(layer: Any) -> Role | None:
@@ -86,3 +97,5 @@ def _relu_obstacle(layer: Any) -> str | None:
 register(Kind(_activation, activation_obstacle, _role_of_activation), layers.Activation)
 register(Kind(compute_plain, _relu_obstacle, _role_of_relu), layers.ReLU)
 register(Kind(compute_plain), layers.LeakyReLU)
+register(Kind(_prelu), layers.PReLU)
+register(Kind(_softmax), layers.Softmax)

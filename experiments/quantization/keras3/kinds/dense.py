@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from experiments.quantization.keras3.kind import Kind, register
+from experiments.quantization.keras3.kind import Kind, Role, register
 from experiments.quantization.keras3.kinds.activation import activation_obstacle
 from experiments.quantization.keras3.wrapper import Run
-from experiments.system.tensorflow import keras_3
+from experiments.system.tensorflow import keras_3, tf
 
 layers = keras_3().layers
 
@@ -20,9 +20,14 @@ def _obstacle(layer: Any) -> str | None:
     return activation_obstacle(layer)
 
 
-def _dense(run: Run, inputs: Tensor, **kwargs: Any) -> Tensor:
-    kernel = run.layer.kernel
-    return run.output(run.inner(inputs, weights=[(kernel, run.weight(kernel))], **kwargs))
+def _dense(run: Run, inputs: Tensor) -> Tensor:
+    kernel, bias = run.affine(run.layer.kernel.value, run.layer.bias)
+    *places, width = inputs.shape[1:]
+    if not places:
+        return run.output(run.fused(tf.matmul(inputs, kernel), bias))
+    rows = run.fused(tf.matmul(tf.reshape(inputs, (-1, width)), kernel), bias)
+    return run.output(tf.reshape(rows, (-1, *places, kernel.shape[-1])))
 
 
-register(Kind(_dense, _obstacle, fuses=frozenset({"relu"}), splits_activation=True), layers.Dense)
+FUSES = frozenset[Role]({"batchnorm", "relu"})
+register(Kind(_dense, _obstacle, fuses=FUSES, folds=True, splits_activation=True), layers.Dense)

@@ -1,17 +1,52 @@
 """Layers that average values, and those that hand them on."""
 
+from typing import Any
+
 from experiments.quantization.keras3.kind import PASSING, Kind, compute_plain, register
-from experiments.system.tensorflow import keras_3
+from experiments.quantization.keras3.wrapper import Run
+from experiments.system.tensorflow import keras_3, tf
 
 layers = keras_3().layers
+
+Tensor = Any
+
+
+def _scale_kept(run: Run, inputs: Tensor) -> Tensor:
+    """What the layer computes, in the scale of what it takes: TFLite's op for it gives no other."""
+    return run.inner(inputs)
+
+
+def _upsampling(run: Run, inputs: Tensor) -> Tensor:
+    layer = run.layer
+    if layer.interpolation == "bilinear":
+        return _scale_kept(run, inputs)
+    size = [side * factor for side, factor in zip(inputs.shape[1:3], layer.size, strict=True)]
+    return tf.compat.v1.image.resize_nearest_neighbor(inputs, size)
+
+
+def _upsampling_obstacle(layer: Any) -> str | None:
+    if layer.data_format != "channels_last":
+        return "UpSampling2D with channels first; TFLite requires channels last"
+    if layer.interpolation not in ("nearest", "bilinear"):
+        return f"UpSampling2D with {layer.interpolation} interpolation; supported: nearest, bilinear"
+    return None
+
+
+def _upsampling_1d(run: Run, inputs: Tensor) -> Tensor:
+    size = (1, inputs.shape[1] * run.layer.size)
+    return tf.squeeze(tf.compat.v1.image.resize_nearest_neighbor(tf.expand_dims(inputs, 1), size), 1)
+
 
 # Dropout is among them for another reason: it scales while training, so the range must be learned before it.
 register(
     PASSING,
-    layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D,
-    layers.ActivityRegularization, layers.Identity,
+    layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D, layers.GaussianNoise,
+    layers.GaussianDropout, layers.AlphaDropout, layers.ActivityRegularization, layers.Identity,
     layers.Flatten, layers.Reshape, layers.Permute, layers.RepeatVector,
     layers.MaxPooling1D, layers.MaxPooling2D, layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D,
     layers.ZeroPadding1D, layers.ZeroPadding2D, layers.Cropping1D, layers.Cropping2D,
 )  # fmt: skip
-register(Kind(compute_plain), layers.GlobalAveragePooling2D, layers.AveragePooling2D)
+register(Kind(compute_plain), layers.GlobalAveragePooling2D, layers.GlobalAveragePooling1D)
+register(Kind(_scale_kept), layers.AveragePooling2D, layers.AveragePooling1D)
+register(Kind(_upsampling, _upsampling_obstacle), layers.UpSampling2D)
+register(Kind(_upsampling_1d), layers.UpSampling1D)

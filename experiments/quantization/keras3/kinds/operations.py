@@ -1,0 +1,62 @@
+"""Operations of keras.ops in functional models, as in `x * 0.5 + y` or `keras.ops.relu(x)`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from experiments.quantization.keras3.kind import PASSING, Kind, Operation, Role, compute_plain, register
+from experiments.quantization.keras3.kinds.activation import ACTIVATIONS
+from experiments.quantization.keras3.wrapper import Run
+from experiments.system.tensorflow import keras_3, tf
+
+numpy, nn = keras_3().src.ops.numpy, keras_3().src.ops.nn
+
+Tensor = Any
+
+
+def _binary(run: Run, *values: Any) -> Tensor:
+    """An operation of two values, one of which may be a constant."""
+    return run.output(run.inner(*(value if tf.is_tensor(value) else run.constant(value) for value in values)))
+
+
+def _divided(run: Run, values: Tensor, divisor: Any) -> Tensor:
+    return run.output(values * run.constant(1 / np.asarray(divisor, np.float32)))  # which is how TFLite divides
+
+
+def _divided_obstacle(operation: Operation) -> str | None:
+    if len(operation._inbound_nodes[0].input_tensors) > 1 or not hasattr(
+        operation._inbound_nodes[0].arguments.args[0], "shape"
+    ):
+        return f"{type(operation).__name__} by what is computed, which TFLite has no int8 kernel for"
+    return None
+
+
+def _activation(name: str) -> Callable[..., Tensor]:
+    def compute(run: Run, values: Tensor) -> Tensor:
+        return ACTIVATIONS[name](run, values, run.layer)
+
+    return compute
+
+
+def _softmax(run: Run, values: Tensor) -> Tensor:
+    return run.between_0_and_1(run.inner(values))
+
+
+def _relu(_operation: Operation) -> Role:
+    return "relu"
+
+
+register(Kind(_binary, fuses=frozenset({"relu"})), numpy.Add)
+register(Kind(_binary), numpy.Subtract, numpy.Multiply, numpy.Maximum, numpy.Minimum)
+register(Kind(_divided, _divided_obstacle), numpy.Divide, numpy.TrueDivide)
+register(Kind(compute_plain), numpy.Mean, numpy.Concatenate, nn.LeakyRelu)
+register(Kind(compute_plain, role=_relu), nn.Relu, nn.Relu6)
+register(Kind(_softmax), nn.Softmax)
+for kind, name in ((nn.Sigmoid, "sigmoid"), (numpy.Tanh, "tanh"), (nn.Silu, "silu"), (nn.HardSilu, "hard_silu")):
+    register(Kind(_activation(name)), kind)
+register(
+    PASSING,
+    numpy.Reshape, numpy.Transpose, numpy.Squeeze, numpy.ExpandDims, numpy.Swapaxes, numpy.Moveaxis, numpy.Ravel,
+    numpy.GetItem, numpy.Max, numpy.Amax, nn.MaxPool,
+)  # fmt: skip

@@ -1,0 +1,292 @@
+"""Each kind of layer of Keras 3 that is trained quantization-aware: every op of its file is int8, as its parent is."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.tflite.conversion import Learned, convert
+from experiments.tflite.graph import read_ops
+
+pytestmark = pytest.mark.tensorflow
+
+RNG = np.random.default_rng(0)
+IMAGE, SERIES, ROW = (6, 6, 4), (10, 6), (8,)
+
+
+def keras() -> Any:
+    from experiments.system.tensorflow import keras_3
+
+    return keras_3()
+
+
+def stack(*kinds: tuple[str, dict[str, Any]] | str, shape: tuple[int, ...] = IMAGE) -> Callable[[], Any]:
+    """Layers in a row, each given by its class and arguments."""
+
+    def build() -> Any:
+        layers: list[Any] = []
+        for place, kind in enumerate(kinds):
+            name, arguments = (kind, {}) if isinstance(kind, str) else kind
+            layers.append(getattr(keras().layers, name)(name=f"layer_{place}", **arguments))
+        return keras().Sequential([keras().Input(shape, name="image"), *layers])
+
+    return build
+
+
+def graph(answer: Callable[[Any, Any], Any]) -> Callable[[], Any]:
+    """A function of an image and of what a convolution makes of it."""
+
+    def build() -> Any:
+        image = keras().Input(IMAGE, name="image")
+        return keras().Model(image, answer(image, keras().layers.Conv2D(4, 1, name="conv")(image)))
+
+    return build
+
+
+def layer(name: str, **arguments: Any) -> Any:
+    return getattr(keras().layers, name)(name=name.lower(), **arguments)
+
+
+def ops() -> Any:
+    return keras().ops
+
+
+def conv(**arguments: Any) -> tuple[str, dict[str, Any]]:
+    return "Conv2D", {"filters": 4, "kernel_size": 3, "padding": "same", **arguments}
+
+
+def same(name: str, filters: int | None = 5, **arguments: Any) -> tuple[str, dict[str, Any]]:
+    """A convolution of this class with a kernel of three, that keeps the size."""
+    return name, {**({"filters": filters} if filters else {}), "kernel_size": 3, "padding": "same", **arguments}
+
+
+DENSE = ("Dense", {"units": 3})
+BLOCKS: dict[str, Callable[[], Any]] = {
+    "convolution, dilated, with BatchNorm": stack(conv(dilation_rate=2), "BatchNormalization", "ReLU"),
+    "convolution of a series": stack(same("Conv1D", activation="relu"), shape=SERIES),
+    "causal convolution of a series": stack(
+        ("Conv1D", {"filters": 5, "kernel_size": 3, "padding": "causal", "dilation_rate": 2}), shape=SERIES
+    ),
+    "convolution of a series with BatchNorm": stack(
+        same("Conv1D", strides=2), "BatchNormalization", "ReLU", shape=SERIES
+    ),
+    "depthwise, two for a channel, with BatchNorm": stack(
+        same("DepthwiseConv2D", None, depth_multiplier=2), "BatchNormalization", "ReLU"
+    ),
+    "depthwise of a series with BatchNorm": stack(
+        same("DepthwiseConv1D", None), "BatchNormalization", "ReLU", shape=SERIES
+    ),
+    "separable": stack(same("SeparableConv2D", strides=2, activation="relu")),
+    "separable with BatchNorm": stack(same("SeparableConv2D", depth_multiplier=2), "BatchNormalization", "ReLU"),
+    "separable of a series with BatchNorm": stack(same("SeparableConv1D"), "BatchNormalization", "ReLU", shape=SERIES),
+    "transposed": stack(same("Conv2DTranspose", strides=2, activation="relu")),
+    "transposed with BatchNorm": stack(same("Conv2DTranspose", strides=2), "BatchNormalization", "ReLU"),
+    "transposed of a series": stack(same("Conv1DTranspose", strides=2, activation="relu"), shape=SERIES),
+    "dense with BatchNorm": stack(DENSE, "BatchNormalization", "ReLU", DENSE, shape=ROW),
+    "dense on a series": stack(("Dense", {"units": 3, "activation": "relu"}), shape=SERIES),
+    "BatchNorm alone": stack("BatchNormalization", "ReLU", conv()),
+    "BatchNorm alone, of rows": stack("BatchNormalization", DENSE, shape=ROW),
+    "BatchNorm behind a ReLU": stack(conv(activation="relu"), "BatchNormalization", conv()),
+    "rescaling": stack(("Rescaling", {"scale": 0.5, "offset": -0.5}), conv()),
+    "rescaling by channel": stack(("Rescaling", {"scale": [1.0, 2.0, 3.0, 4.0], "offset": 1.0}), conv()),
+    "normalization": stack(
+        ("Normalization", {"mean": [0.1, 0.2, 0.3, 0.4], "variance": [1.0, 2.0, 0.5, 0.1]}), conv()
+    ),
+    "nearest upsampling": stack(conv(), "UpSampling2D", conv()),
+    "bilinear upsampling": stack(conv(), ("UpSampling2D", {"interpolation": "bilinear"}), conv()),
+    "upsampling of a series": stack("UpSampling1D", same("Conv1D"), shape=SERIES),
+    "mean of places": stack(conv(), ("AveragePooling2D", {"pool_size": 2}), conv()),
+    "mean of all places": stack(conv(), "GlobalAveragePooling2D", DENSE),
+    "mean of a series": stack("GlobalAveragePooling1D", DENSE, shape=SERIES),
+    "greatest of all places": stack(conv(), "GlobalMaxPooling2D", DENSE),
+    "padding, cropping, another shape": stack(
+        "ZeroPadding2D",
+        conv(),
+        ("Cropping2D", {"cropping": 2}),
+        ("Reshape", {"target_shape": (16, 4)}),
+        ("Permute", {"dims": (2, 1)}),
+        DENSE,
+    ),
+    **{
+        f"{name} within a convolution": stack(conv(activation=name), conv())
+        for name in ("relu6", "sigmoid", "tanh", "silu", "hard_silu", "leaky_relu")
+    },
+    **{
+        f"{name} on its own": stack(conv(), ("Activation", {"activation": name}), conv())
+        for name in ("relu6", "sigmoid", "tanh", "silu", "hard_silu", "softmax")
+    },
+    "Softmax": stack(DENSE, "Softmax", shape=ROW),
+    "LeakyReLU": stack(conv(), "LeakyReLU", conv()),
+    "PReLU": stack(conv(), ("PReLU", {"shared_axes": [1, 2]}), conv()),
+    "sum of three, with ReLU": graph(lambda x, y: layer("ReLU")(layer("Add")([x, y, x]))),
+    "product": graph(lambda x, y: layer("Multiply")([x, y])),
+    "difference": graph(lambda x, y: layer("Subtract")([x, y])),
+    "mean of three": graph(lambda x, y: layer("Average")([x, y, x])),
+    "greater": graph(lambda x, y: layer("Maximum")([x, y])),
+    "lesser": graph(lambda x, y: layer("Minimum")([x, y])),
+    "concatenation": graph(lambda x, y: layer("Conv2D", filters=2, kernel_size=1)(layer("Concatenate")([x, y]))),
+    "squeeze and excitation": graph(
+        lambda x, y: layer("Multiply")(
+            [y, layer("Conv2D", filters=4, kernel_size=1, activation="sigmoid")(
+                layer("GlobalAveragePooling2D", keepdims=True)(x)
+            )]
+        )
+    ),
+    "operation: sum and ReLU": graph(lambda x, y: ops().relu(x + y)),
+    "operation: factor and offset": graph(lambda x, y: (x / 2.0 - 1.0) * np.array([1, 2, -3, 4], np.float32) - y),
+    "operation: a constant less values": graph(lambda x, y: 1.0 - y),
+    "operation: mean": graph(lambda x, y: ops().mean(y, axis=(1, 2))),
+    "operation: gates": graph(lambda x, y: ops().sigmoid(x) * ops().tanh(y)),
+    "operation: swish and hard swish": graph(lambda x, y: ops().maximum(ops().silu(x), ops().hard_silu(y))),
+    "operation: concatenation": graph(lambda x, y: ops().concatenate([x, y], axis=-1)),
+    "operation: part of an image": graph(lambda x, y: layer("Conv2D", filters=3, kernel_size=3)(y[:, 1:])),
+}  # fmt: skip
+
+
+def made(build: Callable[[], Any]) -> Any:
+    """A model with weights as after some training."""
+    keras().utils.set_random_seed(0)
+    model = build()
+    for each in model.layers:
+        if isinstance(each, keras().layers.BatchNormalization):
+            channels = each.moving_mean.shape
+            each.moving_mean.assign(0.3 * RNG.normal(size=channels))
+            each.moving_variance.assign(0.2 + 2 * RNG.random(channels))
+            each.gamma.assign(0.3 + RNG.normal(size=channels))
+        elif getattr(each, "use_bias", False):
+            each.bias.assign(0.2 * RNG.normal(size=each.bias.shape))
+        elif isinstance(each, keras().layers.PReLU):
+            each.alpha.assign(0.3 * RNG.random(each.alpha.shape))
+    return model
+
+
+def values(model: Any) -> Any:
+    return RNG.normal(size=(32, *model.inputs[0].shape[1:])).astype(np.float32)
+
+
+def quantized(model: Any, examples: Any, **bits: Any) -> Any:
+    from experiments.quantization.keras3.annotation import annotated, start_ranges
+
+    copy = annotated(model, **bits)
+    start_ranges(copy, examples)
+    return copy
+
+
+def answers(content: bytes, examples: Any) -> Any:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    found = []
+    for example in examples:
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], example[None])
+        interpreter.invoke()
+        found.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0])
+    return np.array(found)
+
+
+def content_of(copy: Any) -> bytes:
+    return convert(copy, Learned(), lambda count: np.zeros(count, np.float32)).content
+
+
+def steps_apart(copy: Any, content: bytes, examples: Any) -> float:
+    """The largest difference between a file and its parent, in steps of an output of 8 bits."""
+    wanted = np.asarray(copy(examples, training=False))
+    return float(np.abs(answers(content, examples) - wanted).max() / np.ptp(wanted) * 255)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_every_op_is_int8_and_computes_what_the_parent_does(name: str) -> None:
+    from experiments.quantization.keras3.annotation import fake_quantization_off
+    from experiments.quantization.keras3.graph import survey_layers
+
+    model = made(BLOCKS[name])
+    examples = values(model)
+    copy = quantized(model, examples)
+    with fake_quantization_off():
+        assert np.asarray(copy(examples)) == pytest.approx(np.asarray(model(examples)), abs=1e-4)
+    surveyed = [each.name for each in survey_layers(model)]
+    content = content_of(copy)
+    found = [op for op in read_ops(content, surveyed) if op.computes]
+    assert [(op.layer, op.op) for op in found if op.types != "int8"] == []
+    assert {op.layer for op in found} <= set(surveyed)
+    assert steps_apart(copy, content, examples) < 4  # of several ops, each of which may round otherwise
+
+
+@pytest.mark.parametrize("name", ["dense with BatchNorm", "separable with BatchNorm", "transposed with BatchNorm"])
+def test_what_is_trained_learns(name: str) -> None:
+    from experiments.system.tensorflow import tf
+
+    model = made(BLOCKS[name])
+    examples = values(model)
+    copy = quantized(model, examples)
+    before = [np.asarray(variable) for variable in copy.non_trainable_variables]
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(copy(examples, training=True) ** 2)
+    gradients = tape.gradient(loss, [variable.value for variable in copy.trainable_variables])
+    assert all(np.any(gradient) for variable, gradient in zip(copy.trainable_variables, gradients, strict=True)
+               if "bias" not in variable.path)  # fmt: skip  # BatchNorm takes the bias away again
+    changed = [not np.array_equal(a, np.asarray(b)) for a, b in zip(before, copy.non_trainable_variables, strict=True)]
+    assert all(changed) or all(
+        changed[place] for place, variable in enumerate(copy.non_trainable_variables) if "moving" in variable.path
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "types"),
+    [
+        ("dense with BatchNorm", {"int8x4"}),
+        ("separable", {"int8x4"}),
+        ("convolution of a series", {"int8x4"}),
+        ("transposed", {"int8"}),
+    ],
+)
+def test_weights_of_4_bits_where_tflite_has_kernels_for_them(name: str, types: set[str]) -> None:
+    model = made(BLOCKS[name])
+    examples = values(model)
+    copy = quantized(model, examples, weight_bits=4)
+    content = content_of(copy)
+    assert {op.types for op in read_ops(content, [each.name for each in model.layers]) if op.computes} == types
+    assert steps_apart(copy, content, examples) < 4
+
+
+def test_calls_of_one_layer_have_ranges_of_their_own_and_one_kernel() -> None:
+    def build() -> Any:
+        image = keras().Input(IMAGE, name="image")
+        shared = [layer("Conv2D", filters=3, kernel_size=3), layer("BatchNormalization"), layer("ReLU")]
+        branches = []
+        for values in (image, 5.0 * image):
+            for each in shared:
+                values = each(values)  # noqa: PLW2901
+            branches.append(values)
+        return keras().Model(image, layer("Subtract")(branches))
+
+    model = made(build)
+    examples = values(model)
+    copy = quantized(model, examples)
+    assert len(copy.trainable_variables) == len(model.trainable_variables)
+    ranges = {each.path: float(np.asarray(each)) for each in copy.get_layer("quant_relu").variables}
+    assert len(ranges) == 4
+    assert len(set(ranges.values())) > 2
+    content = content_of(copy)
+    assert {op.types for op in read_ops(content, [each.name for each in model.layers]) if op.computes} == {"int8"}
+    assert steps_apart(copy, content, examples) < 4
+
+
+def test_several_inputs_and_outputs() -> None:
+    def build() -> Any:
+        one, other = keras().Input(IMAGE, name="one"), keras().Input(ROW, name="other")
+        both = layer("Concatenate")([layer("Flatten")(layer("Conv2D", filters=3, kernel_size=3)(one)), other])
+        return keras().Model(
+            {"one": one, "other": other}, {"first": layer("Dense", units=2)(both), "second": layer("Softmax")(both)}
+        )
+
+    model = made(build)
+    examples = {each.name: RNG.normal(size=(8, *each.shape[1:])).astype(np.float32) for each in model.inputs}
+    copy = quantized(model, examples)
+    found = copy(examples, training=False)
+    assert found.keys() == {"first", "second"}
+    for name, wanted in model(examples, training=False).items():
+        assert np.asarray(found[name]) == pytest.approx(np.asarray(wanted), abs=0.05)
+    assert copy.output_names == model.output_names
