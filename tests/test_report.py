@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from markupsafe import escape
 
 from benchmarks.harness.mlflow_pages import chromium
 from experiments import compare
@@ -25,6 +26,7 @@ from experiments.record.run_record import Predictions
 from experiments.report.details import confusion, worst_classes
 from experiments.report.page import MOST_RUNS, report, write_report
 from experiments.system.errors import UserError
+from experiments.tracking.schema import SCHEMA
 from tests.rows import FAILED, ROWS, answers, row, seeds
 
 LAYER_TABLE = (
@@ -304,9 +306,9 @@ def test_a_page_keeps_passwords_to_itself() -> None:
 
 def test_a_page_shows_where_a_file_differs_from_its_strategy() -> None:
     broken = row("qat", verified="false", broken_promise="dense computes in float32 instead of int8")
-    assert "<dt>breaks its promise</dt><dd>dense computes in float32 instead of int8</dd>" in page(
-        [row("none"), broken], WRONG
-    )
+    label = escape(SCHEMA["broken_promise"].doc.rstrip("."))
+    shown = page([row("none"), broken], WRONG)
+    assert f"<dt>{label}</dt><dd>dense computes in float32 instead of int8</dd>" in shown
 
 
 def test_a_page_shows_the_ops_of_a_run_and_the_images_that_changed() -> None:
@@ -365,7 +367,7 @@ def test_what_is_said_of_the_run_of_one_seed_are_its_own_figures() -> None:
     means = grouped(table, cell_of(table), store.predictions).table
     comparison = Comparison(table, means, store.predictions, over_seeds=True)
     shown = report(store, comparison, comparison_pictures(Evidence(table)), ())  # type: ignore[arg-type]
-    assert "<dt>bytes after gzip</dt><dd>1,000</dd>" in shown
+    assert f"<dt>{SCHEMA['tflite_gzip_bytes'].doc.rstrip('.')} (bytes)</dt><dd>1,000</dd>" in shown
 
 
 def test_details_of_so_many_runs_are_shown_at_most() -> None:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from experiments.comparison.baseline import against, trained_less, unmatched
 from experiments.comparison.choices import Task, choices, headline, named, tasks
-from experiments.comparison.columns import VOID, is_group
+from experiments.comparison.columns import is_group
 from experiments.comparison.compared import Comparison
 from experiments.comparison.display import display_table, note
 from experiments.comparison.groups import grouped, seeds_to_pool
@@ -29,9 +29,9 @@ from experiments.report.details import (
     pictures,
     worst_classes,
 )
-from experiments.statistics.rounding import percent, whole
 from experiments.system.errors import UserError, redacted
 from experiments.tracking import Store
+from experiments.tracking.schema import SCHEMA, Column
 
 REPORT = "report.html"  # artifact of a sweep
 STYLE = Path(__file__).with_name("style.css")
@@ -39,6 +39,12 @@ MOST_ROWS = 500  # of a table in the page
 MOST_RUNS = 24  # with details
 MOST_HELD = 2000  # runs, of which each is held against the control
 CONTROL = "finetune"
+# Columns that are shown of each run with details, where they are filled.
+DETAILS = (
+    "latency_p50_us", "latency_p90_us", "latency_p99_us", "tflite_gzip_bytes", "memory_peak_kib", "coverage_weights",
+    "coverage_macs", "xnnpack_ops", "warnings", "broken_promise", "left_float", "xnnpack_refusal", "latency_void",
+    "train_seconds",
+)  # fmt: skip
 CLASSES = {"bold green": "best", "dim": "chance"}  # of cells, by how the terminal shows them
 
 
@@ -195,24 +201,16 @@ def _details_of(store: Store, comparison: Comparison, row: pd.Series, name: str)
 
 
 def _facts(row: pd.Series) -> tuple[tuple[str, str], ...]:
-    """What the table has no room for."""
-    facts: Mapping[str, Any] = {
-        "latency p50, p90, p99 (µs)": " / ".join(
-            f"{row[f'latency_p{n}_us']:,.1f}" for n in (50, 90, 99) if pd.notna(row[f"latency_p{n}_us"])
-        ),
-        "bytes after gzip": whole(row["tflite_gzip_bytes"]),
-        "peak memory of a process with this file (KiB)": whole(row["memory_peak_kib"]),
-        "weights stored in integers (%)": percent(row["coverage_weights"]),
-        "multiply-accumulates in integers (%)": percent(row["coverage_macs"]),
-        "computing ops that XNNPACK takes (%)": percent(row["xnnpack_ops"]),
-        "warning": row["warnings"],
-        "breaks its promise": row["broken_promise"],
-        "stays float": row["left_float"],
-        "XNNPACK refuses it, so LiteRT's own kernels run it": row.get("xnnpack_refusal", ""),
-        "timing is invalid": row["latency_void"] if row["speed"] == VOID else "",
-        "training (s)": whole(row["train_seconds"]),
-    }
-    return tuple((name, str(value)) for name, value in facts.items() if value and pd.notna(value))
+    """What the table has no room for, labelled and formatted as the schema says."""
+    facts = ((SCHEMA[name], row.get(name)) for name in DETAILS)
+    return tuple(
+        (_label(column), column.formatter(value)) for column, value in facts if pd.notna(value) and value != ""
+    )
+
+
+def _label(column: Column) -> str:
+    unit = "%" if column.kind == "share" else column.unit
+    return column.doc.partition(";")[0].rstrip(".") + (f" ({unit})" if unit else "")
 
 
 def _stamps(store: Store, runs: pd.DataFrame) -> list[Mapping[str, str]]:
