@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import cache
 from math import comb
 from random import Random
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -213,6 +214,11 @@ def answers_of_seeds(
         yield np.repeat(patterns.T, count, axis=1)
 
 
+def nightly(*cases: tuple[float, ...]) -> list[Any]:
+    """Further cases, which are simulated every night."""
+    return [pytest.param(*case, marks=pytest.mark.nightly) for case in cases]
+
+
 def coverage_over_seeds(shape: tuple[int, int], error: float, spread: float, overlap: float, seed: int) -> float:
     trials = TRIALS_OF_SEEDS.get(shape[0], TRIALS)
     wrong = answers_of_seeds(np.random.default_rng(seed), shape, error, spread, overlap, trials)
@@ -222,11 +228,13 @@ def coverage_over_seeds(shape: tuple[int, int], error: float, spread: float, ove
 @pytest.mark.parametrize(
     ("seeds", "images", "error", "spread", "overlap"),
     [
-        (3, 2000, 0.01, 0, 0.5), (3, 2000, 0.05, 0, 0.3), (3, 2000, 0.03, 0.0025, 0.7), (3, 2000, 0.05, 0.005, 0.3),
-        (3, 2000, 0.03, 0.005, 0.1), (3, 10000, 0.01, 0.005, 0.5), (3, 10000, 0.03, 0.001, 0.5),
-        (5, 2000, 0.01, 0, 0.5), (5, 2000, 0.03, 0.0025, 0.3), (5, 2000, 0.01, 0.005, 0.7),
-        (5, 10000, 0.05, 0.005, 0.5),
-        (10, 2000, 0.01, 0, 0.7), (10, 2000, 0.03, 0.0025, 0.3), (10, 2000, 0.05, 0.005, 0.5),
+        (3, 2000, 0.01, 0, 0.5), (3, 2000, 0.05, 0.005, 0.3), (3, 10000, 0.03, 0.001, 0.5),
+        (5, 2000, 0.03, 0.0025, 0.3), (10, 2000, 0.01, 0, 0.7),
+        *nightly(
+            (3, 2000, 0.05, 0, 0.3), (3, 2000, 0.03, 0.0025, 0.7), (3, 2000, 0.03, 0.005, 0.1),
+            (3, 10000, 0.01, 0.005, 0.5), (5, 2000, 0.01, 0, 0.5), (5, 2000, 0.01, 0.005, 0.7),
+            (5, 10000, 0.05, 0.005, 0.5), (10, 2000, 0.03, 0.0025, 0.3), (10, 2000, 0.05, 0.005, 0.5),
+        ),
     ],
 )  # fmt: skip
 def test_intervals_over_seeds_cover_95_percent_of_simulated_cases(
@@ -258,9 +266,11 @@ def difference_coverage(
 @pytest.mark.parametrize(
     ("seeds", "gained", "lost", "spread", "overlap"),
     [
-        (3, 0.02, 0.01, 0, 0.3), (3, 0.01, 0.01, 0.0025, 0.1), (3, 0.02, 0.01, 0.005, 0.5),
-        (5, 0.006, 0.004, 0, 0.3), (5, 0.01, 0.01, 0.0025, 0.1), (5, 0.02, 0.01, 0.005, 0.5),
-        (10, 0.006, 0.004, 0, 0.3), (10, 0.02, 0.01, 0.005, 0.5),
+        (3, 0.02, 0.01, 0, 0.3), (3, 0.01, 0.01, 0.0025, 0.1), (5, 0.02, 0.01, 0.005, 0.5), (10, 0.006, 0.004, 0, 0.3),
+        *nightly(
+            (3, 0.02, 0.01, 0.005, 0.5), (5, 0.006, 0.004, 0, 0.3), (5, 0.01, 0.01, 0.0025, 0.1),
+            (10, 0.02, 0.01, 0.005, 0.5),
+        ),
     ],
 )  # fmt: skip
 def test_intervals_of_differences_over_seeds_cover_95_percent_of_simulated_cases(
