@@ -105,11 +105,11 @@ def test_a_run_of_qat_is_measured_and_its_model_and_file_agree(cache: Path, base
         Annotate(),
         # These spare a layer between two chosen ones, which the converter alone would quantize.
         Annotate(layers=("conv2d", "conv2d_2")),
-        Annotate(layers=("conv2d_1", "dense")),
         Annotate(layers=("conv2d", "conv2d_1", "dense")),
-        Annotate(layers=("conv2d", "conv2d_2", "dense")),
+        pytest.param(Annotate(layers=("conv2d_1", "dense")), marks=pytest.mark.nightly),
+        pytest.param(Annotate(layers=("conv2d", "conv2d_2", "dense")), marks=pytest.mark.nightly),
     ],
-    ids=["dense", "0,2", "1,3", "0,1,3", "0,2,3"],
+    ids=["dense", "0,2", "0,1,3", "1,3", "0,2,3"],
 )
 def test_a_quantization_aware_model_and_its_file_agree(strategy: Strategy, cache: Path, baseline: RunRecord) -> None:
     assert_agreement(run(experiment(strategy, cache)), baseline)

@@ -147,6 +147,7 @@ def test_server_crash_during_a_sweep_causes_one_message_and_no_loss(server: Serv
     assert not store(server).find("attributes.status = 'RUNNING'")
 
 
+@pytest.mark.nightly
 def test_server_restart_during_a_sweep_is_tolerated(server: Server, folder: Path, begin: Begin) -> None:
     sweep = begin("strategy=none,ptq_dynamic", "seed=3", "epochs=4")
     wait_until(lambda: bool(list(folder.glob("cache/training/*/00001-*.npz"))), "an epoch is trained")
