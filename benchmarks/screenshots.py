@@ -41,7 +41,7 @@ def photograph_report(report: Path, path: Path) -> None:
 
 # Of a report, the answer and the first picture: accuracy against size.
 ANSWER_ONLY = """
-nav, #table, #table ~ *:not(#accuracy_size), main > p.soft { display: none }
+nav, .how, #table, #table ~ *:not(#accuracy_size), main > p.soft { display: none }
 main { padding: 1rem }
 #answer { margin-top: 1rem }
 figure#accuracy_size { margin: 1rem auto; width: fit-content }

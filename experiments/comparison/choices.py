@@ -19,7 +19,6 @@ from experiments.comparison.columns import (
     cell_of,
     ends,
     further_epochs,
-    is_group,
     key_of,
     of_one_float_file,
     same_file,
@@ -59,7 +58,7 @@ UNDECIDED = "Undecided"  # instead of a name, where no file can be named for wan
 MEASURE_ANEW = "The command of the sweep with resume=false, while nothing else runs, measures anew."
 MOST_NEEDED = 10_000_000  # test examples; where more are, the difference is the margin itself
 MOST_NAMES = 12  # of tied settings in a sentence
-MOST_ROWS = 200  # of a table below which the answer stands
+MOST_ROWS = 100  # of a table below which the answer stands
 MARKED = ("tflite_accuracy", "tflite_bytes", "speedup", "arena_bytes")  # columns in which the best are marked
 HEADLINE = "What to ship"
 
@@ -166,41 +165,47 @@ class Task:
     def candidates(self, rows: pd.DataFrame) -> list[Candidate]:
         """Rows of the task as the rule looks at them."""
         timed = rows[(rows["speed"] != VOID) & rows["speedup"].notna()]
-        ranked = timed.index if len(timed) and of_one_float_file(timed) else timed.index[:0]
+        ranked = set(timed["run_id"]) if len(timed) and of_one_float_file(timed) else set()
         further = further_epochs(rows).fillna(0).astype(float)
-        epochs = (rows["epochs"].fillna(0) + further).astype(float)
-        return [
-            Candidate(
-                key=row["run_id"],
-                accuracy=float(row["tflite_accuracy"]),
-                smaller=_is_smaller(row),
-                trains=own > 0,
-                bytes=float(row["tflite_bytes"]),
-                speedup=Estimate(*map(float, ends(row, "speedup"))) if place in ranked else None,
-                slower=bool(row["speed"] == "slower"),
-                integers=0.0 if pd.isna(row["coverage_ops"]) else float(row["coverage_ops"]),
-                epochs=in_all,
-                file=str(row["tflite_sha256"]) if pd.notna(row["tflite_sha256"]) else "",
-            )
-            for (place, row), own, in_all in zip(rows.iterrows(), further, epochs, strict=True)
-        ]
+        # By columns: row by row it takes seconds where there are thousands.
+        columns = (
+            rows["run_id"],
+            rows["tflite_accuracy"].astype(float),
+            rows["size_ratio"].astype(float) > LIKE_FLOAT,
+            further > 0,
+            rows["tflite_bytes"].astype(float),
+            map(Estimate, *(rows[f"speedup{end}"].astype(float) for end in ("", "_low", "_high"))),
+            rows["speed"].eq("slower").fillna(value=False),
+            rows["coverage_ops"].astype(float).fillna(0.0),
+            rows["epochs"].fillna(0).astype(float) + further,
+            rows["tflite_sha256"].astype(object).where(rows["tflite_sha256"].notna(), ""),
+        )
+        found = (Candidate(*facts) for facts in zip(*columns, strict=True))
+        return [each if each.key in ranked else replace(each, speedup=None) for each in found]
 
     def row(self, run_id: str) -> pd.Series:
         """The row of a run id."""
-        return self._rows[run_id]
+        return self.rows.iloc[self._places[run_id]]
 
     @cached_property
-    def _rows(self) -> dict[str, pd.Series]:
-        return {row["run_id"]: row for _, row in self.rows.iterrows()}
+    def _places(self) -> dict[str, int]:
+        return {run_id: place for place, run_id in enumerate(self.rows["run_id"])}
+
+    @cached_property
+    def _accuracies(self) -> dict[str, Estimate]:
+        """The accuracies of the rows that have an interval, by run id."""
+        known = self.rows[self.rows["tflite_accuracy_low"].notna() & self.rows["tflite_accuracy_high"].notna()]
+        ends_of = (known[f"tflite_accuracy{end}"].astype(float) for end in ("", "_low", "_high"))
+        return dict(zip(known["run_id"], map(Estimate, *ends_of), strict=True))
 
     def _intervals(self, one: str, other: str) -> tuple[Estimate, Estimate] | None:
         """The accuracies of two rows; None where one has no interval."""
-        found = [Estimate(*map(float, ends(self.row(each), "tflite_accuracy"))) for each in (one, other)]
-        return None if any(np.isnan([each.low, each.high]).any() for each in found) else (found[0], found[1])
+        known = self._accuracies
+        return (known[one], known[other]) if one in known and other in known else None
 
     def _right(self, one: str, other: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None:
         """Which images both have right: two arrays (seeds, images)."""
-        runs, others = self._by_seed(self.row(one)), self._by_seed(self.row(other))
+        runs, others = self._by_seed[one], self._by_seed[other]
         seeds = sorted(runs.keys() & others.keys())
         pairs = [(self.answers(runs[seed]), self.answers(others[seed])) for seed in seeds]
         known = [(after, before) for after, before in pairs if after is not None and before is not None]
@@ -212,11 +217,16 @@ class Task:
         right, other_right = (np.stack([each[i].tflite == each[i].truth for each in same]) for i in (0, 1))
         return right, other_right
 
-    def _by_seed(self, row: pd.Series) -> dict[int, str]:
-        """The runs that a row stands for: their ids by seed."""
-        if not is_group(row):
-            return {int(row["seed"]): row["run_id"]}
-        return self._seeds.get(key_of(row[cell_of(self.runs)]), {})
+    @cached_property
+    def _by_seed(self) -> dict[str, dict[int, str]]:
+        """The runs that each row stands for: their ids by seed, by the row's run id."""
+        groups = self.rows["runs"].gt(1).fillna(value=False) if "runs" in self.rows else self.rows["run_id"].isna()
+        alone = self.rows[~groups & self.rows["seed"].notna()]
+        found = {run_id: {int(seed): run_id} for run_id, seed in zip(alone["run_id"], alone["seed"], strict=True)}
+        cells = cell_of(self.runs)
+        for _, row in self.rows[groups].iterrows():
+            found[row["run_id"]] = self._seeds.get(key_of(row[cells]), {})
+        return {run_id: found.get(run_id, {}) for run_id in self.rows["run_id"]}
 
     @cached_property
     def _seeds(self) -> dict[tuple[Any, ...], dict[int, str]]:
@@ -229,7 +239,11 @@ class Task:
 
     def named(self, row: pd.Series) -> str:
         """A row by its strategy, and by the settings in which rows of this task differ."""
-        return self._names[row["run_id"]]
+        return self.called(row["run_id"])
+
+    def called(self, run_id: str) -> str:
+        """What the row of a run id is named."""
+        return self._names[run_id]
 
     @cached_property
     def _names(self) -> dict[str, str]:
@@ -301,9 +315,8 @@ def headline(task: Task) -> Choice:
     """What to ship where nothing else is asked for: the most accurate, or the simplest of those tied with it."""
     chosen = _most_accurate(task)
     row = task.row(chosen.run_id)
-    others = [
-        each for each in task.rows["run_id"] if each != chosen.run_id and task.named(task.row(each)) not in chosen.same
-    ]
+    same = {chosen.name, *chosen.same}
+    others = [run_id for run_id in task.rows["run_id"] if task.called(run_id) not in same]
     known = sum(task.p_value(each, chosen.run_id) is not None for each in others)
     than = f"each of the {known} others" if known > 1 else "the other"
     won = "" if chosen.tied or not known else f", shown to be more than {than} (Holm, p < 0.05)"
@@ -458,7 +471,7 @@ def _choice(
 ) -> Choice:
     """A recommendation in words; `undecided` are rows as good, if they lose no more than the margin."""
     row = task.row(found.chosen.key)
-    tied = [task.row(each.key) for each in found.tied if each is not found.chosen]
+    tied = [each.key for each in found.tied if each is not found.chosen and not each.same_file(found.chosen)]
     rivals = [] if undecided is None else [each for _, each in undecided.iterrows()]
     return Choice(
         priority,
@@ -466,7 +479,7 @@ def _choice(
         row["run_id"],
         evidence,
         _same(task, row),
-        tuple(task.named(each) for each in tied if not same_file(each, row)),
+        tuple(map(task.called, tied)),
         tuple(task.named(each) for each in rivals if not same_file(each, row)),
         drawbacks=drawbacks(row),
         why=why(found),
@@ -550,8 +563,10 @@ def two_digits(count: int) -> str:
 
 def _same(task: Task, chosen: pd.Series) -> tuple[str, ...]:
     """Other rows with the very file of the chosen one."""
-    rows = (row for _, row in task.rows.iterrows() if row["run_id"] != chosen["run_id"] and same_file(row, chosen))
-    return tuple(map(task.named, rows))
+    if pd.isna(chosen["tflite_sha256"]):
+        return ()
+    copies = task.rows.loc[task.rows["tflite_sha256"].eq(chosen["tflite_sha256"]).fillna(value=False), "run_id"]
+    return tuple(task.called(run_id) for run_id in copies if run_id != chosen["run_id"])
 
 
 def _cost(task: Task, row: pd.Series, best: pd.Series) -> str:
