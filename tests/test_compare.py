@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
+import openpyxl
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -196,6 +197,21 @@ def test_the_json_file_has_the_form_that_the_published_schema_says(tmp_path: Pat
     for broken in ({**written, "schema_version": 2}, {"schema_version": 1, "rows": [{"strategy": "qat"}]}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(broken, schema)
+
+
+def test_spreadsheet_has_a_filter_formats_by_kind_and_the_meaning_of_every_column(tmp_path: Path) -> None:
+    path = tmp_path / "comparison.xlsx"
+    FORMS["excel"].write(frame(ROWS), path)
+    book = openpyxl.load_workbook(path)
+    sheet, meanings = book["comparison"], book["columns"]
+    first = {cells[0].value: cells for cells in sheet.iter_cols()}
+    assert sheet.auto_filter.ref == sheet.dimensions
+    assert [first[name][1].number_format for name in ("tflite_accuracy", "tflite_bytes", "speedup")] == [
+        "0.00%", "#,##0", '0.00"x"',
+    ]  # fmt: skip
+    assert first["tflite_accuracy"][1].value == 0.9765
+    assert 8 < sheet.column_dimensions["A"].width <= 42
+    assert {cell.value for cell in meanings["A"][1:]} == set(COLUMNS)
 
 
 def test_a_bar_in_a_cell_does_not_end_it(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from experiments.system.errors import UserError, suggestion
 from experiments.system.escaping import escape_control, markdown_text, spreadsheet_text
 from experiments.system.extras import require
 from experiments.system.progress import say
-from experiments.tracking.schema import SCHEMA
+from experiments.tracking.schema import SCHEMA, Kind
 
 SUMMARY_WIDTH = 120  # characters of the table in a summary
 JSON_VERSION = 1  # of the JSON file; higher if its form changes
@@ -123,15 +123,41 @@ def json_schema() -> dict[str, Any]:
     }
 
 
+# How a spreadsheet shows numbers of a kind, as Excel writes formats.
+NUMBER_FORMATS: Mapping[Kind, str] = {
+    "count": "#,##0", "share": "0.00%", "change": "+0.00%;-0.00%;0.00%", "ratio": '0.00"x"', "speedup": '0.00"x"',
+    "time": "#,##0.00", "number": "General",
+}  # fmt: skip
+WIDEST, PADDING = 40, 2  # characters of a column of a spreadsheet
+
+
 def _excel(table: pd.DataFrame, path: Path) -> None:
+    """Two sheets: the comparison, with a filter and a format for each kind of number, and what its columns mean."""
+    shown = with_texts(table, escape_control)  # the format has no control characters
+    described = [SCHEMA[name] for name in map(str, table.columns) if name in SCHEMA]
+    meanings = pd.DataFrame(
+        [(each.name, each.unit, each.better, each.doc) for each in described],
+        columns=["column", "unit", "better", "meaning"],
+    )
     with pd.ExcelWriter(path, engine="openpyxl") as writer:
-        shown = with_texts(table, escape_control)  # the format has no control characters
-        shown.to_excel(writer, index=False, sheet_name="comparison", freeze_panes=(1, 1))
-        for row in writer.sheets["comparison"].iter_rows():
-            for cell in row:
-                if isinstance(cell.value, str):
-                    cell.data_type = "s"  # text also where it begins like a formula, or is one of Excel's error values
-                    cell.quotePrefix = spreadsheet_text(cell.value) != cell.value  # and stays so when it is edited
+        for name, content in (("comparison", shown), ("columns", meanings)):
+            content.to_excel(writer, index=False, sheet_name=name, freeze_panes=(1, 1))
+            _settle(writer.sheets[name])
+
+
+def _settle(sheet: Any) -> None:
+    """Set widths, the filter and the formats of a sheet, and keep its texts texts."""
+    sheet.auto_filter.ref = sheet.dimensions
+    for cells in sheet.iter_cols():
+        column = SCHEMA.get(str(cells[0].value))
+        for cell in cells:
+            if isinstance(cell.value, str):
+                cell.data_type = "s"  # text also where it begins like a formula, or is one of Excel's error values
+                cell.quotePrefix = spreadsheet_text(cell.value) != cell.value  # and stays so when it is edited
+            elif column is not None and column.numeric:
+                cell.number_format = NUMBER_FORMATS.get(column.kind, "General")
+        longest = max(len(str(cell.value)) if isinstance(cell.value, str) else 8 for cell in cells)
+        sheet.column_dimensions[cells[0].column_letter].width = min(longest, WIDEST) + PADDING
 
 
 def _parquet(table: pd.DataFrame, path: Path) -> None:
