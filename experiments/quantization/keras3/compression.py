@@ -8,7 +8,7 @@ before the next one. Clustering wraps layers, for the centroids are trained. Nei
 training can be continued bit by bit like any other.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.model.copies import copied, set_state, state_of
+from experiments.quantization.keras3.annotation import annotated, fake_quantization_off, is_fake_quantized_layer
+from experiments.quantization.keras3.wrapper import Substitutes, substituted
 from experiments.system.errors import UserError
 from experiments.system.tensorflow import keras_3, tf
 
@@ -37,6 +39,7 @@ COMPRESSED = {
 DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 SEED_OF_CENTROIDS = 9  # TFMOT's
+MOST_CLUSTERS = 256  # a kernel with more distinct weights has not been clustered
 _idle: ContextVar[bool] = ContextVar("clustering_idle", default=False)
 
 
@@ -97,7 +100,7 @@ class Clustered(keras.layers.Wrapper):  # type: ignore[misc, name-defined]
     def compute_mask(self, inputs: Any, mask: Any = None) -> None:
         """None: where the layer inside gives a mask, its outputs carry it."""
 
-    def values(self) -> list[tuple[Variable, Tensor]]:
+    def values(self) -> Substitutes:
         """Each kernel with its clustered values."""
         pairs = zip(kernels_of(self.layer), self.centroids, strict=True)
         return [(kernel, in_clusters(kernel, centroids, self.keep_zeros)) for kernel, centroids in pairs]
@@ -120,23 +123,6 @@ def in_clusters(kernel: Any, centroids: Any, zeros_stay: bool) -> Tensor:
     borders = tf.stop_gradient((ordered[1:] + ordered[:-1]) / 2)
     nearest = tf.searchsorted(borders, tf.reshape(tf.stop_gradient(kernel), [-1]))
     return tf.reshape(tf.gather(ordered, nearest), kernel.shape) + (kernel - tf.stop_gradient(kernel))
-
-
-@contextmanager
-def substituted(wrapper: KerasLayer, values: Sequence[tuple[Variable, Tensor]]) -> Iterator[None]:
-    """Let the layer inside a wrapper find these values in its variables while the block runs.
-
-    What it assigns meanwhile to others, such as the state of its dropout, and the losses that it adds are kept.
-    """
-    scope = keras.StatelessScope(values, collect_losses=True, initialize_variables=False)
-    with scope:
-        yield
-    replaced = {id(variable) for variable, _ in values}
-    for variable in wrapper.layer.variables:
-        if id(variable) not in replaced and (value := scope.get_current_value(variable)) is not None:
-            variable.assign(value)
-    for loss in scope.losses:
-        wrapper.add_loss(loss)
 
 
 def kernels_of(layer: KerasLayer) -> list[Variable]:
@@ -320,9 +306,40 @@ def _with_layers(model: "Model", change: Callable[[KerasLayer], KerasLayer]) -> 
 
 @contextmanager
 def wrappers_idle() -> Iterator[None]:
-    """Let the wrappers hand on what the layers inside give, with their own kernels."""
+    """Let all wrappers hand on what the layers inside give: no centroids, no fake quantization."""
     before = _idle.set(True)
     try:
-        yield
+        with fake_quantization_off():
+            yield
     finally:
         _idle.reset(before)
+
+
+def to_quantize(model: "Model", keep: Collection[str]) -> "Model":
+    """A quantization-aware copy that keeps `zeros`, `clusters` or both in the weights while training."""
+    copy = annotated(model)
+    for wrapper in copy.layers:
+        if is_fake_quantized_layer(wrapper) and isinstance(wrapper.layer, keras.layers.Layer):
+            _keep(wrapper, "zeros" in keep, "clusters" in keep)
+    return copy
+
+
+def _keep(wrapper: KerasLayer, zeros: bool, clusters: bool) -> None:
+    """Let a quantized layer keep zeros and clusters of the kernels that are trained."""
+    pairs: list[tuple[Variable, Variable | None]] = []
+    for kernel in [kernel for kernel in kernels_of(wrapper.layer) if kernel.trainable]:
+        values, centroids = np.unique(keras.ops.convert_to_numpy(kernel)), None
+        if clusters and len(values) <= MOST_CLUSTERS:
+            centroids = wrapper.add_weight((len(values),), initializer="zeros", name=f"centroids_{len(pairs)}")
+            centroids.assign(values)
+        pairs.append((kernel, centroids))
+
+    def kept() -> Substitutes:
+        return [
+            (kernel, zeros_kept(kernel) if centroids is None else in_clusters(kernel, centroids, zeros))
+            for kernel, centroids in pairs
+            if zeros or centroids is not None
+        ]
+
+    wrapper.kept = kept
+    wrapper.keep = {"zeros": zeros, "clusters": [0 if each is None else each.shape[0] for _, each in pairs]}

@@ -1,7 +1,5 @@
 """Our own engine, for Keras 3; see quantization.engines.Engine."""
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from experiments.dataset import Images
@@ -15,11 +13,11 @@ from experiments.quantization.keras3.compression import (
     refuse,
     to_cluster,
     to_prune,
+    to_quantize,
+    wrappers_idle,
 )
-from experiments.quantization.keras3.compression import wrappers_idle as clustering_idle
 from experiments.quantization.keras3.graph import survey_layers
 from experiments.quantization.survey import Survey
-from experiments.system.errors import UserError
 
 if TYPE_CHECKING:
     from keras import Model
@@ -56,15 +54,3 @@ def fit_ranges(quantized: "Model", images: Images) -> None:
 def start_ranges(quantized: "Model", model: "Model", images: Images) -> None:
     """Start training from the ranges that calibration samples cause."""
     annotation.start_ranges(quantized, images)
-
-
-@contextmanager
-def wrappers_idle() -> Iterator[None]:
-    """Let all wrappers return what the layers inside return: no fake quantization, no centroids."""
-    with fake_quantization_off(), clustering_idle():
-        yield
-
-
-def to_quantize(model: "Model", keep: Collection[str]) -> "Model":
-    """Refuse: quantization-aware training that keeps zeros or clusters requires Keras 2."""
-    raise UserError(f"Quantization-aware training that keeps {' and '.join(keep)} requires a model of Keras 2.")

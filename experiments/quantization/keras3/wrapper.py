@@ -1,6 +1,7 @@
 """Layers that quantize: around a layer of the model, and on the way to one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ keras = keras_3()
 
 Tensor = Any
 Variable = Any
+Substitutes = Sequence[tuple[Variable, Tensor]]
 
 # By how much of its distance to a batch's limits a range moves in one step: 1 - DECAY.
 DECAY = 0.99
@@ -81,6 +83,25 @@ class Inside:
     layer: Any
 
 
+@contextmanager
+def substituted(layer: Any, values: Substitutes) -> Iterator[None]:
+    """Let a layer find these values in its variables while the block runs.
+
+    What it assigns meanwhile to others, such as the averages of BatchNorm, and the losses that it adds are kept.
+    """
+    if not values:
+        yield
+        return
+    with keras.StatelessScope(values, collect_losses=True, initialize_variables=False) as scope:
+        yield
+    replaced = {id(variable) for variable, _ in values}
+    for variable in layer.variables:
+        if id(variable) not in replaced and (value := scope.get_current_value(variable)) is not None:
+            variable.assign(value)
+    for loss in scope.losses:
+        layer.add_loss(loss)
+
+
 class _Quantizing(keras.layers.Layer):  # type: ignore[misc, name-defined]  # Keras ships no types
     """A layer with ranges, each of which is a pair of variables."""
 
@@ -140,6 +161,8 @@ class Quantized(_Quantizing):
         is_layer = isinstance(layer, keras.layers.Layer)
         super().__init__(bits, name=f"quant_{layer.name}")
         self.layer, self.kind, self.calls, self.ranged, self.activation = layer, kind, tuple(calls), ranged, activation
+        self.kept: Callable[[], Substitutes] | None = None  # what stands in place of kernels, to keep zeros or clusters
+        self.keep: Mapping[str, Any] = {}  # what is kept
         self.supports_masking = is_layer and layer.supports_masking
         if is_layer and layer.activity_regularizer is not None:  # it is about what comes out here
             self.activity_regularizer, layer.activity_regularizer = layer.activity_regularizer, None
@@ -147,7 +170,8 @@ class Quantized(_Quantizing):
     def call(self, inputs: Any, call: int = 0, training: bool | None = None) -> Any:
         """What the layer gives in this call of the model."""
         args, kwargs = self.calls[call].filled(inputs if isinstance(inputs, (list, tuple)) else [inputs])
-        return self.kind.function(Run(self, call, bool(training)), *args, **kwargs)
+        with substituted(self, self.kept() if self.kept else ()):
+            return self.kind.function(Run(self, call, bool(training)), *args, **kwargs)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """The mask that the layer gives."""
@@ -165,6 +189,7 @@ class Quantized(_Quantizing):
             "ranged": self.ranged,
             "batchnorm": self.batchnorm and self.batchnorm.layer.name,
             "folded": self.folded,
+            "keep": dict(self.keep),
             "bits": {"weights": self.bits.weights, "activations": self.bits.activations},
             "decay": DECAY,
         }
@@ -197,18 +222,10 @@ class Run:
         """The layer within."""
         return self.wrapper.layer
 
-    def inner(self, *args: Any, weights: Sequence[tuple[Variable, Tensor]] = (), **kwargs: Any) -> Any:
+    def inner(self, *args: Any, weights: Substitutes = (), **kwargs: Any) -> Any:
         """What the layer within computes, with these values in place of those that its variables hold."""
-        if not weights:
+        with substituted(self.layer, weights):
             return self.layer(*args, **kwargs)
-        with keras.StatelessScope(weights) as scope:
-            outputs = self.layer(*args, **kwargs)
-        replaced = {id(variable) for variable, _ in weights}
-        for variable in self.layer.variables:  # what the layer assigned, as BatchNorm does, waits in the scope
-            value = scope.get_current_value(variable)
-            if value is not None and id(variable) not in replaced:
-                variable.assign(value)
-        return outputs
 
     def weight(self, weight: Any, axis: int | None = None) -> Tensor:
         """A weight, quantized with a scale for each index of the axis, or with one scale."""

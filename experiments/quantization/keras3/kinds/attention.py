@@ -1,0 +1,79 @@
+"""Attention: projections, scores and the values that they weigh, each an op in integers."""
+
+from typing import Any
+
+from experiments.quantization.keras3.calls import is_masked, refuse_options, shapes_taken
+from experiments.quantization.keras3.kind import Kind, register
+from experiments.quantization.keras3.wrapper import Run
+from experiments.system.tensorflow import keras_3, tf
+
+layers = keras_3().layers
+
+Tensor = Any
+
+
+def _heads_obstacle(layer: Any) -> str | None:
+    if is_masked(layer):
+        return "MultiHeadAttention with masks, which would widen the range of its scores"
+    if layer._use_gate or layer._sliding_window is not None:
+        return "MultiHeadAttention with a gate or a sliding window"
+    if any(len(shape) != 3 for shape in shapes_taken(layer)):
+        return "MultiHeadAttention along more than one axis"
+    return None
+
+
+def _heads(run: Run, query: Tensor, value: Tensor, key: Tensor | None = None, **options: Any) -> Tensor:
+    """As the layer computes it without masks; heads stand before positions, so that products are those of matrices."""
+    layer = run.layer
+    refuse_options(layer, options)
+    key = value if key is None else key
+    sides = {"query": query, "key": key, "value": value}
+    query, key, value = (_split(run, values, getattr(layer, f"_{side}_dense"), side) for side, values in sides.items())
+    weighed = _weighed(run, query, key, value, layer._inverse_sqrt_key_dim, layer._dropout)
+    joined = tf.reshape(
+        tf.transpose(weighed, (0, 2, 1, 3)), (-1, weighed.shape[2], weighed.shape[1] * weighed.shape[3])
+    )
+    return run.output(_projected(run, joined, layer._output_dense, joined.shape[-1]))
+
+
+def _split(run: Run, values: Tensor, dense: Any, name: str) -> Tensor:
+    """Values as a projection gives them, by head: (batch, heads, positions, size)."""
+    heads, size = dense.kernel.shape[1:]
+    projected = run.range(_projected(run, values, dense, values.shape[-1]), name)
+    return tf.transpose(tf.reshape(projected, (-1, values.shape[1], heads, size)), (0, 2, 1, 3))
+
+
+def _projected(run: Run, values: Tensor, dense: Any, taken: int) -> Tensor:
+    """Values through a projection, whose kernel and bias are taken as those of a dense layer."""
+    kernel = run.weight(tf.reshape(dense.kernel.value, (taken, -1)))
+    products = tf.matmul(values, kernel)
+    return products if dense.bias is None else products + tf.reshape(dense.bias.value, (-1,))
+
+
+def _weighed(run: Run, query: Tensor, key: Tensor, value: Tensor, scale: Any, dropout: float) -> Tensor:
+    """The values, weighed by how well their keys fit the queries."""
+    scores = tf.matmul(query, key, transpose_b=True)
+    if scale is not None:
+        scores = run.range(scores, "products") * run.constant(scale)
+    shares = run.between_0_and_1(tf.nn.softmax(run.range(scores, "scores")))
+    if run.training and dropout:
+        shares = tf.nn.dropout(shares, dropout)
+    return run.range(tf.matmul(shares, value), "weighed")
+
+
+def _attention_obstacle(layer: Any) -> str | None:
+    if is_masked(layer):
+        return f"{type(layer).__name__} with masks, which would widen the range of its scores"
+    if layer.score_mode != "dot":
+        return f"{type(layer).__name__} with score_mode={layer.score_mode}; supported: dot"
+    return None
+
+
+def _attention(run: Run, inputs: Any, **options: Any) -> Tensor:
+    refuse_options(run.layer, options)
+    query, value, *keys = inputs
+    return _weighed(run, query, keys[0] if keys else value, value, run.layer.scale, run.layer.dropout)
+
+
+register(Kind(_heads, _heads_obstacle), layers.MultiHeadAttention)
+register(Kind(_attention, _attention_obstacle), layers.Attention)

@@ -1,0 +1,65 @@
+"""Normalization by the statistics of each example, which the file computes from its integers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.quantization.keras3.calls import shapes_taken
+from experiments.quantization.keras3.kind import Kind, register
+from experiments.quantization.keras3.wrapper import Run
+from experiments.system.tensorflow import keras_3, tf
+
+layers = keras_3().layers
+
+Tensor = Any
+
+
+def _normalized(run: Run, values: Tensor, axes: Sequence[int], centering: bool = True) -> Tensor:
+    """Values less their mean, by their standard deviation."""
+    if centering:
+        values = run.range(values - run.range(tf.reduce_mean(values, axes, keepdims=True), "mean"), "centered")
+    variance = run.range(tf.reduce_mean(run.range(values * values, "squares"), axes, keepdims=True), "variance")
+    shifted = run.range(variance + run.layer.epsilon, "shifted")
+    if (
+        run.training
+    ):  # a small variance can be rounded to zero: of that, the file takes the greatest inverse of its range
+        least = tf.maximum(tf.reduce_max(shifted) / 255, run.layer.epsilon)
+        shifted = tf.where(shifted > 0, shifted, least)
+    return run.range(values * run.range(tf.math.rsqrt(shifted), "inverse"), "normalized")
+
+
+def _scaled(run: Run, values: Tensor, scale: Any, offset: Any) -> Tensor:
+    """Values by a scale and with an offset, where there are any, in the range behind the layer."""
+    if scale is not None:
+        values = run.range(values * run.constant(scale), "scaled")
+    return run.output(values if offset is None else values + run.constant(offset))
+
+
+def _layer(run: Run, values: Tensor) -> Tensor:
+    layer = run.layer
+    axes = [axis % len(values.shape) for axis in keras_3().tree.flatten(layer.axis)]
+    return _scaled(run, _normalized(run, values, axes, not layer.rms_scaling), layer.gamma, layer.beta)
+
+
+def _root_mean_square(run: Run, values: Tensor) -> Tensor:
+    axes = [axis % len(values.shape) for axis in keras_3().tree.flatten(run.layer.axis)]
+    return _scaled(run, _normalized(run, values, axes, centering=False), run.layer.scale, None)
+
+
+def _groups_obstacle(layer: Any) -> str | None:
+    if any(layer.axis not in (-1, len(shape) - 1) or None in shape[1:] for shape in shapes_taken(layer)):
+        return f"{type(layer).__name__} along another axis than the last, or of values of an unknown shape"
+    return None
+
+
+def _groups(run: Run, values: Tensor) -> Tensor:
+    layer = run.layer
+    *others, channels = values.shape[1:]
+    split = tf.reshape(values, (-1, *others, layer.groups, channels // layer.groups))
+    axes = [*range(1, 1 + len(others)), len(others) + 2]
+    normalized = tf.reshape(_normalized(run, split, axes), (-1, *others, channels))
+    return _scaled(run, normalized, layer.gamma, layer.beta)
+
+
+register(Kind(_layer), layers.LayerNormalization)
+register(Kind(_root_mean_square), layers.RMSNormalization)
+register(Kind(_groups, _groups_obstacle), layers.GroupNormalization)
