@@ -62,7 +62,7 @@ def test_the_smallest_number_of_epochs(strategies: list[str], least: int) -> Non
 
 def test_the_smallest_number_for_every_strategy() -> None:
     work = full_work(baseline_epochs=10)
-    assert len(work.cells) == 3 * 15
+    assert len(work.cells) == 3 * len(work.strategies)
     assert least_epochs(work.cells) == 10 + 5 * 4 + (1 + 2 + 4) + (1 + 2 + 4) + 2 * (1 + 2 + 4)
 
 
@@ -482,7 +482,7 @@ def test_a_page_behind_the_readme_is_renewed_as_well(tmp_path: Path, monkeypatch
 def test_a_published_study_is_drawn_again_without_its_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "results" / "compression"
     folder.mkdir(parents=True)
-    for name in ("comparison.csv", "stamp.json"):
+    for name in ("comparison.csv", "report.html", "stamp.json"):
         shutil.copy(pages.RESULTS / "compression" / name, folder)
     monkeypatch.setattr(pages, "RESULTS", tmp_path / "results")
     publish.redraw("compression")

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ENVIRONMENT, REPOSITORY
-from tests.test_laws import HEAVY
+from tests.test_laws import is_heavy
 
 # Libraries whose own import sets filters or variables; the rest of what a module imports must not.
 LIBRARIES = ["numpy", "pandas", "scipy.stats", "matplotlib.pyplot", "pydantic", "rich", "hydra", "mlflow", "sqlalchemy"]
-NEED_TENSORFLOW = {f"experiments.{name}" for name in (*HEAVY, "runs.preload")}
 MODULES = sorted(
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
     for path in (REPOSITORY / "experiments").rglob("*.py")
@@ -40,6 +39,10 @@ for name in modules:
 """
 
 
+def needs_tensorflow(module: str) -> bool:
+    return is_heavy(module) or module == "runs.preload"
+
+
 def output_of(code: str, *arguments: str, **environment: str) -> str:
     inherited = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("TF_")}
     done = subprocess.run(
@@ -51,7 +54,7 @@ def output_of(code: str, *arguments: str, **environment: str) -> str:
 
 
 def test_importing_any_module_changes_nothing_in_the_process() -> None:
-    without_tensorflow = [name for name in MODULES if name not in NEED_TENSORFLOW]
+    without_tensorflow = [name for name in MODULES if not needs_tensorflow(name.removeprefix("experiments."))]
     assert len(without_tensorflow) > 100
     assert output_of(IMPORT_EACH, json.dumps([LIBRARIES, without_tensorflow])) == ""
 
