@@ -16,6 +16,8 @@ from benchmarks import (
     false_positives,
     first_sweep,
     fresh_store,
+    keras3,
+    keras3_epoch,
     killed,
     layers,
     memory,
@@ -35,8 +37,8 @@ from benchmarks.harness.benchmark import Benchmark, Study
 from benchmarks.harness.pages import Table, on_disk
 
 _MEASURED = (
-    choices, detection_rate, epoch, evaluation, exactness, false_positives, fresh_store, killed, memory, once, overhead,
-    precision, profile, reading, recommendation, sensitivity, sizes, spread, starting,
+    choices, detection_rate, epoch, evaluation, exactness, false_positives, fresh_store, keras3, keras3_epoch, killed,
+    memory, once, overhead, precision, profile, reading, recommendation, sensitivity, sizes, spread, starting,
 )  # fmt: skip
 _SWEPT = (first_sweep, ranges, layers, article, compression, compression_seeds, epochs, architectures)
 

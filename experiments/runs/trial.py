@@ -75,7 +75,7 @@ def tried(
         return calibration(min(count, SAMPLES))
 
     expectation = expected(scheme, model)
-    with nullcontext() if final else _constants_varied(model):
+    with nullcontext() if final else constants_varied(model):
         for _ in range(ROUNDS):
             before = scheme, expectation
             ops = _ops(strategy, scheme, model, few)
@@ -115,7 +115,7 @@ def _refuse_nothing(expectation: Expectation, ops: Sequence[Op]) -> None:
 
 
 @contextmanager
-def _constants_varied(model: "Model") -> Iterator[None]:
+def constants_varied(model: "Model") -> Iterator[None]:
     """Let no weights be all alike, as before training biases are zeros: the converter drops ops that change nothing."""
     before = model.get_weights()
     rng = np.random.default_rng(0)
