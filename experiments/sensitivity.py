@@ -141,6 +141,10 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
 
     experiment.dataset.check()
     experiment.model.check()
+    if not experiment.model.trainable:
+        raise UserError(
+            f"model={experiment.setting.model}: requires a Keras model, whose layers can be quantized alone."
+        )
     model, data, head = fitted(experiment, experiment.dataset.examples())
     if not len(data.validation):
         raise UserError("dataset: requires validation images; layers are never chosen on the test split.")

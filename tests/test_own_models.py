@@ -164,13 +164,6 @@ def test_imports_are_followed_through_packages(folder: Path) -> None:
     assert [str(path.relative_to(folder)) for path in found] == names
 
 
-def test_a_saved_model_folder_is_refused_with_the_line_that_saves_it_again(tmp_path: Path) -> None:
-    (tmp_path / "net").mkdir()
-    (tmp_path / "net" / "saved_model.pb").touch()
-    with pytest.raises(UserError, match=r"a SavedModel.*tf_keras\.models\.load_model\('.*net'\)\.save\('net\.keras'\)"):
-        KerasFile(path=tmp_path / "net").check()
-
-
 # With TensorFlow.
 
 

@@ -22,6 +22,12 @@ class Architecture(ABC):
     """
 
     given: ClassVar[bool] = False  # whether `build` returns an existing model with its weights, whatever the seed
+    extras: ClassVar[tuple[str, ...]] = ()  # optional dependencies of this package that quantizing it requires
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the model has Keras layers, which training and selections of layers require."""
+        return True
 
     def check(self) -> None:
         """Raise UserError if the model cannot be built; called before TensorFlow is imported."""

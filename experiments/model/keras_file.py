@@ -13,6 +13,7 @@ from experiments.dataset.shapes import shape_for
 from experiments.model import Architecture
 from experiments.model.flattening import plain
 from experiments.model.inspection import inspect, is_archive, written_by
+from experiments.model.saved_model import GRAPH, SavedModelFolder
 from experiments.model.user_module import UserModule, find_module, provided_names
 from experiments.system.errors import UserError, first_cause, first_line
 from experiments.system.files import UserPath
@@ -40,10 +41,17 @@ class KerasFile(Architecture):
     module: str | None = None  # a Python file, or a module as in `import`
     trust: bool = False
 
+    @property
+    def trainable(self) -> bool:
+        """See Architecture.trainable; a SavedModel, which Keras once wrote by default, is not."""
+        return not (self.path / GRAPH).is_file()
+
     def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
         """Load the model and check that it fits the data set; raises UserError if it does not."""
         from experiments.system.tensorflow import keras_version
 
+        if not self.trainable:
+            return self._as_saved_model().build(input_shape, classes)
         version = self._version()
         user_module = find_module(self.module) if self.module else None
         objects = user_module.load(version) if user_module else {}
@@ -58,6 +66,9 @@ class KerasFile(Architecture):
 
     def check(self) -> None:
         """Check, without loading it, that the file is a safe Keras model."""
+        if not self.trainable:
+            self._as_saved_model().check()
+            return
         self._check_format()
         version = self._version()
         module = find_module(self.module) if self.module else None
@@ -78,6 +89,9 @@ class KerasFile(Architecture):
                 f"model.path={self.path}: model.module={module.given} fails to load the model, in {line} ({reason})."
             )
         return UserError(f"model.path={self.path}: Keras cannot load the file ({reason}). {RULE}.")
+
+    def _as_saved_model(self) -> SavedModelFolder:
+        return SavedModelFolder(path=self.path, trust=self.trust)
 
     def _load_keras_2(self) -> "Model":
         from tf_keras.src.saving.serialization_lib import SafeModeScope
@@ -124,11 +138,6 @@ class KerasFile(Architecture):
 
     def _check_format(self) -> None:
         """Check the format by the first bytes and the metadata."""
-        if (self.path / "saved_model.pb").is_file():
-            raise UserError(
-                f"model.path={self.path}: a SavedModel folder. {RULE}. Convert it: "
-                f"tf_keras.models.load_model({str(self.path)!r}).save({f'{self.path.name}.keras'!r})."
-            )
         if (self.path / "config.json").is_file():
             raise UserError(
                 f"model.path={self.path}: an unzipped Keras model. {RULE}. Save it again with model.save('my.keras')."

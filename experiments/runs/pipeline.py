@@ -74,6 +74,8 @@ class Experiment:
     threads: int  # of TensorFlow, and of the evaluation of TFLite files
 
     def __post_init__(self) -> None:
+        if not self.model.trainable:
+            self._check_untrainable()
         if self.strategy.needs_epochs and self.finetune.epochs == 0:
             raise UserError(
                 f"finetune.epochs=0: strategy={self.setting.strategy} learns its ranges while it trains; give "
@@ -85,6 +87,20 @@ class Experiment:
                 f"training.precision={self.finetune.precision}; fake quantization, and the control that it is compared "
                 "with, are float32."
             )
+
+    def _check_untrainable(self) -> None:
+        """Refuse what requires Keras layers, for a model that is a graph of operations."""
+        strategy, model = f"strategy={self.setting.strategy}", f"model={self.setting.model}"
+        way_out = "or give the Keras model, with model=keras_file model.path=FILE.keras"
+        if self.strategy.trains:
+            raise UserError(
+                f"{strategy}: trains the model, and {model} has operations and no Keras layers. Quantize after "
+                f"training, with strategy=ptq_int8 or another ptq_..., {way_out}."
+            )
+        if getattr(self.strategy, "layers", None) is not None:
+            raise UserError(f"strategy.layers: {model} has no Keras layers to choose. Quantize all of it, {way_out}.")
+        if self.training.epochs:
+            raise UserError(f"training.epochs={self.training.epochs}: {model} cannot be trained. Type epochs=0.")
 
     @property
     def identity(self) -> Identity:
@@ -102,6 +118,8 @@ class Experiment:
         for extra in self.strategy.extras:
             rest = getattr(self.strategy, "rest", None)
             require(extra, f"strategy={self.setting.strategy}{f' strategy.rest={rest}' if rest else ''}")
+        for extra in self.model.extras if self.setting.strategy != "none" else ():
+            require(extra, f"model={self.setting.model} strategy={self.setting.strategy}")
         self.dataset.check()
         if not self.model.given:
             self.dataset.check_for_new_model()

@@ -58,10 +58,37 @@ def clear_session() -> None:
         keras_3().backend.clear_session()
 
 
+def saved_model_graphs(content: bytes) -> list[Any]:
+    """The graphs in the file saved_model.pb, with their functions and objects, without loading any of it."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    held = SavedModel()
+    held.ParseFromString(content)
+    return list(held.meta_graphs)
+
+
+def is_stateful(operation: str) -> bool | None:
+    """Whether TensorFlow's operation of this name has a state or effects; None if TensorFlow has no such operation."""
+    from tensorflow.python.framework import op_def_registry
+
+    definition = op_def_registry.get(operation)
+    return None if definition is None else bool(definition.is_stateful)
+
+
 def use_threads(count: int) -> None:
     """Set the number of TensorFlow's threads; possible only before its first computation."""
     tf.config.threading.set_intra_op_parallelism_threads(count)
     tf.config.threading.set_inter_op_parallelism_threads(count)
 
 
-__all__ = ["clear_session", "keras", "keras_3", "keras_of", "keras_version", "tf", "use_threads"]
+__all__ = [
+    "clear_session",
+    "is_stateful",
+    "keras",
+    "keras_3",
+    "keras_of",
+    "keras_version",
+    "saved_model_graphs",
+    "tf",
+    "use_threads",
+]

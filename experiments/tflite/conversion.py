@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.dataset import Images
 from experiments.model.configuration import layer_names
-from experiments.system.errors import UserError
+from experiments.system.errors import UserError, first_line
 from experiments.system.keras_version import version_of
 from experiments.system.silence import native_stderr_silenced
 from experiments.tflite.graph import outermost_layer, read_ops
@@ -130,6 +130,12 @@ def convert(model: "Model", scheme: Scheme, calibration: Calibration) -> TFLiteM
     Raises:
         UserError: the converter refuses the model.
     """
+    if (content := getattr(model.layers[-1], "float_file", None)) is not None:  # the model is a TFLite file
+        return TFLiteModel(_quantized_file(content, scheme, calibration))
+    return TFLiteModel(_from_keras(model, scheme, calibration))
+
+
+def _from_keras(model: "Model", scheme: Scheme, calibration: Calibration) -> bytes:
     from experiments.system.tensorflow import tf
 
     traced = _traced(model)
@@ -160,7 +166,7 @@ def convert(model: "Model", scheme: Scheme, calibration: Calibration) -> TFLiteM
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.inference_input_type = converter.inference_output_type = tf.as_dtype(interface)
     content = _converted(converter, model, scheme)
-    return TFLiteModel(_completed(content, scheme, traced, calibration))
+    return _completed(content, scheme, traced, calibration)
 
 
 def _completed(content: bytes, scheme: Scheme, traced: "_Traced", calibration: Calibration) -> bytes:
@@ -179,6 +185,31 @@ def _completed(content: bytes, scheme: Scheme, traced: "_Traced", calibration: C
         case Learned(rest=rest):
             content = _exactly_as_annotated(content, traced)
             return content if rest == "float" else requantized(content, WEIGHTS_OF_THE_REST[rest])
+    return content
+
+
+def _quantized_file(content: bytes, scheme: Scheme, calibration: Calibration) -> bytes:
+    """Return a float file as the scheme says, made by LiteRT's quantizer instead of the converter.
+
+    Raises:
+        UserError: the quantizer refuses the file.
+    """
+    try:
+        match scheme:
+            case Dynamic():
+                return requantized(content, "int8", LEAST_DYNAMIC)
+            case DynamicInt4():
+                return requantized(content, "int4")
+            case Float16():
+                return requantized(content, "float16")
+            case Int8() | Int16x8() | Static():
+                whole = Precision(activation_bits=16 if isinstance(scheme, Int16x8) else 8)
+                precision = scheme.precision if isinstance(scheme, Static) else whole
+                return quantized_statically(
+                    content, calibration(scheme.calibration_samples), precision, interface_of(scheme)
+                )
+    except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
+        raise UserError(f"LiteRT's quantizer refuses the file ({first_line(error)}).") from error
     return content
 
 

@@ -14,8 +14,10 @@ Weights = Literal["int8", "int4", "float16"]
 BITS = {"int8": 8, "int4": 4, "float16": 16}
 
 
-def requantized(content: bytes, weights: Weights) -> bytes:
+def requantized(content: bytes, weights: Weights, least: int = 1) -> bytes:
     """The file with these weights in every op that computes in float: int8 and int4 run as hybrid ops.
+
+    Ops with fewer weights than `least` stay as they are.
 
     The quantizer finds ops by a regular expression on the names of their output tensors. A pattern that is made for
     one name by hand matches nothing, or more than was meant; so each op is addressed by its own name in full.
@@ -26,7 +28,7 @@ def requantized(content: bytes, weights: Weights) -> bytes:
 
     every = TFLOperationName.ALL_SUPPORTED
     work = quantizer.Quantizer(bytearray(content))
-    targets = _outputs_of_float_ops(content)
+    targets = _outputs_of_float_ops(content, least)
     for name in targets:
         this = f"^{re.escape(name)};?$"  # the quantizer ends each name with a semicolon
         if weights == "float16":
@@ -40,8 +42,8 @@ def requantized(content: bytes, weights: Weights) -> bytes:
         return with_buffers_inside(bytes(work.quantize().quantized_model))
 
 
-def _outputs_of_float_ops(content: bytes) -> list[str]:
+def _outputs_of_float_ops(content: bytes, least: int) -> list[str]:
     """Names of the tensors that float ops with weights make."""
     graph = parsed(content).subgraphs[0]
-    float_ops = [op for op in read_ops(content, ()) if op.weights and op.arithmetic == "float"]
+    float_ops = [op for op in read_ops(content, ()) if op.weights >= least and op.arithmetic == "float"]
     return [str(graph.tensors[op.outputs[0]].name, "utf-8") for op in float_ops]

@@ -1,0 +1,220 @@
+"""Models that have no Keras layers: SavedModels and TFLite files, for quantization after training."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.model.keras_file import KerasFile
+from experiments.model.saved_model import SavedModelFolder
+from experiments.model.tflite_file import TFLiteFile
+from experiments.runs.configuration import compose_request
+from experiments.strategy.none import Nothing
+from experiments.strategy.post_training import PTQDynamic, PTQFloat16, PTQInt4, PTQInt8, PTQInt16x8
+from experiments.system.errors import UserError
+from experiments.tflite.conversion import TFLiteModel, convert
+from experiments.tflite.expectation import differences, expected
+from experiments.tflite.graph import interface, read_ops
+
+SHAPE = (8, 8, 1)
+IMAGES = np.random.default_rng(0).random((16, *SHAPE), np.float32)
+STRATEGIES = {
+    "none": Nothing(), "ptq_dynamic": PTQDynamic(), "ptq_float16": PTQFloat16(), "ptq_int8": PTQInt8(),
+    "ptq_int16x8": PTQInt16x8(), "ptq_int4": PTQInt4(),
+}  # fmt: skip
+INT8_ENDS = PTQInt8(interface="int8")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A float model as a SavedModel and as a TFLite file, with the outputs that it has."""
+    from experiments.system.tensorflow import keras, tf
+
+    folder = tmp_path_factory.mktemp("files")
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.Flatten(), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.layers.InputLayer(SHAPE), *layers])
+    model.save(folder / "saved", save_format="tf")
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    (folder / "float.tflite").write_bytes(converter.convert())
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([image[None]] for image in IMAGES)
+    (folder / "int8.tflite").write_bytes(converter.convert())
+    np.save(folder / "outputs.npy", model(IMAGES).numpy())
+    yield folder
+
+
+@pytest.mark.tensorflow
+def test_a_saved_model_that_keras_wrote_by_default_is_taken_as_a_keras_file_too(files: Path) -> None:
+    option = KerasFile(path=files / "saved")
+    option.check()
+    assert not option.trainable
+    np.testing.assert_allclose(option.build(SHAPE, 3)(IMAGES), np.load(files / "outputs.npy"), atol=1e-5)
+
+
+def opened(files: Path, name: str) -> Any:
+    option = TFLiteFile(path=files / name) if name.endswith(".tflite") else SavedModelFolder(path=files / name)
+    option.check()
+    return option.build(SHAPE, 3)
+
+
+def converted(model: Any, scheme: Any) -> TFLiteModel:
+    return convert(model, scheme, lambda count: IMAGES[:count])
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("name", ["saved", "float.tflite"])
+def test_the_model_has_the_outputs_of_the_file(files: Path, name: str) -> None:
+    model = opened(files, name)
+    np.testing.assert_allclose(model(IMAGES), np.load(files / "outputs.npy"), atol=1e-5)
+    np.testing.assert_allclose(model.predict(IMAGES, verbose=0), np.load(files / "outputs.npy"), atol=1e-5)
+    assert not model.trainable_weights
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", ["saved", "float.tflite"])
+def test_every_post_training_strategy_makes_the_file_that_is_expected(files: Path, name: str, strategy: str) -> None:
+    model = opened(files, name)
+    scheme = STRATEGIES[strategy].scheme(model)
+    ops = read_ops(converted(model, scheme).content, [layer.name for layer in model.layers])
+    assert not differences(expected(scheme, model), ops)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("name", ["saved", "float.tflite"])
+def test_the_interface_is_that_of_the_strategy(files: Path, name: str) -> None:
+    model = opened(files, name)
+    assert interface(converted(model, INT8_ENDS.scheme(model)).content) == ("int8", "int8")
+    assert interface(converted(model, PTQInt8().scheme(model)).content) == ("float32", "float32")
+
+
+@pytest.mark.tensorflow
+def test_the_float_reference_of_a_tflite_file_is_the_file_itself(files: Path) -> None:
+    assert (
+        converted(opened(files, "float.tflite"), Nothing().scheme(None)).content
+        == (files / "float.tflite").read_bytes()
+    )
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("name", ["saved", "float.tflite"])
+def test_what_a_model_is_follows_from_its_content(files: Path, name: str, tmp_path: Path) -> None:
+    import shutil
+
+    from experiments.record.identity import model_digest
+
+    copy = tmp_path / f"other_{name}"
+    (shutil.copy if (files / name).is_file() else shutil.copytree)(files / name, copy)
+    kind = TFLiteFile if name.endswith(".tflite") else SavedModelFolder
+    options = [kind(path=path) for path in (files / name, copy)]
+    first, second = (model_digest(option.build(SHAPE, 3), option) for option in options)
+    assert first == second
+
+
+@pytest.mark.tensorflow
+def test_a_quantized_file_is_refused_with_its_types(files: Path) -> None:
+    with pytest.raises(UserError, match=r"quantized already \(.*tensors of int8.*give the float32 file"):
+        opened(files, "int8.tflite")
+
+
+@pytest.mark.tensorflow
+def test_a_damaged_file_is_refused_in_one_message(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.tflite").write_bytes((files / "float.tflite").read_bytes()[:300])
+    with pytest.raises(UserError, match="a damaged TFLite file"):
+        opened(tmp_path, "x.tflite")
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"no protocol buffer")
+    with pytest.raises(UserError, match="a damaged SavedModel"):
+        opened(tmp_path, "saved")
+
+
+def module(batch: int | None = None, write: Path | None = None) -> Any:
+    from experiments.system.tensorflow import tf
+
+    class Module(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel = tf.Variable(tf.ones((64, 3)))
+
+        @tf.function(input_signature=[tf.TensorSpec((batch, *SHAPE), tf.float32)])  # type: ignore[untyped-decorator]
+        def serve(self, images: Any) -> Any:
+            if write:
+                tf.io.write_file(str(write), "x")
+            return {"logits": tf.reshape(images, (-1, 64)) @ self.kernel}
+
+    return Module()
+
+
+@pytest.mark.tensorflow
+def test_a_signature_for_batches_of_one_takes_any_number_of_images(tmp_path: Path) -> None:
+    from experiments.system.tensorflow import tf
+
+    made = module(batch=1)
+    tf.saved_model.save(made, str(tmp_path / "one"), signatures=made.serve)
+    model = opened(tmp_path, "one")
+    np.testing.assert_allclose(model.predict(IMAGES, verbose=0)[:, 0], IMAGES.sum((1, 2, 3)), rtol=1e-5)
+    assert read_ops(converted(model, PTQInt8().scheme(model)).content, ())
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("signatures", "told"),
+    [
+        ((), r"has no serving signature\. Export the model with model\.export"),
+        (("first", "second"), r"has several signatures \(first, second\)\. Choose one with model\.signature=NAME"),
+    ],
+)
+def test_signatures_are_missing_or_have_to_be_chosen(tmp_path: Path, signatures: tuple[str, ...], told: str) -> None:
+    from experiments.system.tensorflow import tf
+
+    made = module()
+    tf.saved_model.save(made, str(tmp_path / "saved"), signatures=dict.fromkeys(signatures, made.serve))
+    with pytest.raises(UserError, match=told):
+        opened(tmp_path, "saved")
+    if signatures:
+        assert SavedModelFolder(path=tmp_path / "saved", signature="second").build(SHAPE, 3).output_shape == (None, 3)
+        with pytest.raises(UserError, match=r"model\.signature=third: the SavedModel has first, second"):
+            SavedModelFolder(path=tmp_path / "saved", signature="third").build(SHAPE, 3)
+
+
+@pytest.mark.tensorflow
+def test_operations_that_write_files_are_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+    from experiments.system.tensorflow import tf
+
+    made = module(write=tmp_path / "mark")
+    tf.saved_model.save(made, str(tmp_path / "saved"), signatures=made.serve)
+    with pytest.raises(UserError, match=r"may reach outside of the model: WriteFile\. If you trust.*model\.trust=true"):
+        opened(tmp_path, "saved")
+    assert not (tmp_path / "mark").exists()
+
+
+# Without TensorFlow.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["strategy=qat"], "strategy=qat: trains the model, and model=saved_model has operations.*strategy=ptq_int8.*"),
+        (["strategy=finetune"], "strategy=finetune: trains the model"),
+        (["strategy=ptq_int8", "strategy.layers=[conv]"], "strategy.layers: model=saved_model has no Keras layers"),
+        (["strategy=none", "epochs=1"], "training.epochs=1: model=saved_model cannot be trained. Type epochs=0"),
+    ],
+)
+def test_what_requires_keras_layers_is_refused_with_what_to_give_instead(arguments: list[str], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        compose_request(["model=saved_model", "model.path=x", "epochs=0", *arguments])
+
+
+def test_a_path_of_another_kind_is_refused_with_the_option_for_it(tmp_path: Path) -> None:
+    (tmp_path / "x.tflite").write_bytes(b"PK\x03\x04 and so on")
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").touch()
+    with pytest.raises(UserError, match=r"not a TFLite file.*model=keras_file"):
+        TFLiteFile(path=tmp_path / "x.tflite").check()
+    with pytest.raises(UserError, match=r"a SavedModel is a folder.*model=tflite_file"):
+        SavedModelFolder(path=tmp_path / "x.tflite").check()
+    with pytest.raises(UserError, match="no SavedModel, which is a folder"):
+        SavedModelFolder(path=tmp_path).check()
