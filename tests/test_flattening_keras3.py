@@ -196,7 +196,13 @@ def test_what_a_nested_normalization_has_learned_is_there_in_both_formats(tmp_pa
     assert np.allclose(loaded(IMAGES), model(IMAGES), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["MobileNetV2", "MobileNetV3Small", "EfficientNetB0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MobileNetV3Small",
+        *(pytest.param(each, marks=pytest.mark.nightly) for each in ("MobileNetV2", "EfficientNetB0")),
+    ],
+)
 @pytest.mark.parametrize("version", [2, 3])
 def test_a_net_that_keras_brings_along_is_a_flat_trunk_of_a_new_head(version: Any, name: str, tmp_path: Path) -> None:
     from experiments.system.tensorflow import keras_version
