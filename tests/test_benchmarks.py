@@ -487,6 +487,7 @@ def test_a_published_study_is_drawn_again_without_its_store(tmp_path: Path, monk
     monkeypatch.setattr(pages, "RESULTS", tmp_path / "results")
     publish.redraw("compression")
     assert {"accuracy_size.png", "accuracy_download.png", "coverage.png"} <= {path.name for path in folder.iterdir()}
+    assert "made again from the published tables" in (folder / "report.html").read_text()
     signed = json.loads((folder / "stamp.json").read_text())
     assert signed["pictures"] == "python -m benchmarks.publish compression --redraw"
 

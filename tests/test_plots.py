@@ -186,6 +186,11 @@ def test_what_to_ship_is_ringed_and_its_label_bold_and_nothing_else() -> None:
     assert not any("what to ship" in text for text in texts(size_of(SWEEP)))
 
 
+def test_a_speedup_whose_interval_is_damaged_has_no_bar() -> None:
+    (point,) = points(frame([quantized("qat", speedup_low=0.0, speedup_high=0.0)]), NO_SEEDS, "latency_p50_us")
+    assert (point.x_low, point.x, point.x_high) == (110.2, 110.2, 110.2)
+
+
 def test_points_without_names_are_explained_by_a_legend() -> None:
     names = ("none", "qat")
     rows = [quantized(each, epochs=n, run_id=f"{each}-{n}") for each in names for n in range(MOST_LABELS)]

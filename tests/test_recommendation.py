@@ -167,6 +167,12 @@ def test_the_order_of_the_rows_does_not_decide(candidates: list[Candidate]) -> N
     assert replace(one, key="", accuracy=0.0) == replace(other, key="", accuracy=0.0) or one.bytes == other.bytes
 
 
+@pytest.mark.parametrize("damaged", [{"speedup_low": 0.0}, {"tflite_bytes": -1.0}, {"tflite_accuracy": 5.0}])
+def test_damaged_values_decide_nothing_and_break_nothing(damaged: dict[str, float]) -> None:
+    rows = [row("none"), row("ptq_int8", **INT8, **SPEED), row("qat", **{**INT8, **SPEED, **damaged})]
+    assert answer_lines(comparison(rows, {}))
+
+
 def test_without_answers_two_accuracies_are_compared_by_their_intervals() -> None:
     high, low = Estimate(0.98, 0.97, 0.99), Estimate(0.95, 0.94, 0.96)
     assert unpaired_p(high, low) < 0.05 < unpaired_p(high, Estimate(0.975, 0.965, 0.985))

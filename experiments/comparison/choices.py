@@ -194,9 +194,9 @@ class Task:
     @cached_property
     def _accuracies(self) -> dict[str, Estimate]:
         """The accuracies of the rows that have an interval, by run id."""
-        known = self.rows[self.rows["tflite_accuracy_low"].notna() & self.rows["tflite_accuracy_high"].notna()]
-        ends_of = (known[f"tflite_accuracy{end}"].astype(float) for end in ("", "_low", "_high"))
-        return dict(zip(known["run_id"], map(Estimate, *ends_of), strict=True))
+        intervals = (self.rows[f"tflite_accuracy{end}"].astype(float) for end in ("", "_low", "_high"))
+        found = zip(self.rows["run_id"], map(Estimate, *intervals), strict=True)
+        return {run_id: each for run_id, each in found if 0 <= each.low <= each.value <= each.high <= 1}
 
     def _intervals(self, one: str, other: str) -> tuple[Estimate, Estimate] | None:
         """The accuracies of two rows; None where one has no interval."""

@@ -7,7 +7,7 @@ it, and the next one decides among these.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isnan
+from math import inf
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -146,7 +146,7 @@ def _as_fast(candidate: Candidate, best: Candidate) -> bool:
         return False
     if candidate.speedup.value == best.speedup.value:
         return True
-    if isnan(candidate.speedup.low) or isnan(best.speedup.low):
+    if not all(0 < each.low <= each.high < inf for each in (candidate.speedup, best.speedup)):
         return False
     return verdict_of(ratio_of_speedups(candidate.speedup, best.speedup)) != "slower"
 
@@ -157,8 +157,8 @@ def _speedup(candidate: Candidate) -> float:
 
 def _least(value: Callable[[Candidate], float], factor: float = 1.0) -> Callable[[list[Candidate]], list[Candidate]]:
     def kept(left: list[Candidate]) -> list[Candidate]:
-        bound = factor * min(map(value, left))
-        return [each for each in left if value(each) <= bound]
+        least = min(map(value, left))
+        return [each for each in left if value(each) <= max(least, factor * least)]
 
     return kept
 

@@ -138,6 +138,6 @@ def _single(group: pd.DataFrame, column: str) -> Iterator[Point]:
 def _range(run: pd.Series, column: str) -> tuple[float, float, float]:
     """A time is known as well as its ratio to the float file's, timed in turns with it; a size is exact."""
     x = float(run[column])
-    if not column.startswith("latency") or pd.isna(run["speedup_low"]):
+    if not column.startswith("latency") or not 0 < run["speedup_low"] <= run["speedup_high"]:
         return x, x, x
     return x, x * run["speedup"] / run["speedup_high"], x * run["speedup"] / run["speedup_low"]
