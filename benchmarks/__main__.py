@@ -1,4 +1,6 @@
-"""Every claim of README.md and docs/: `python -m benchmarks` lists them, `python -m benchmarks NAME ...` repeats some.
+"""Benchmarks of all claims in README.md and docs/: `python -m benchmarks [NAME ...]`.
+
+Without a name, the command lists them.
 
 A benchmark writes benchmarks/results/NAME/ with its stamp and renews its table there; a study is a sweep, run in
 this folder (so that it goes on where it stopped) and published. Then its tables are shown, now and as committed.
@@ -79,7 +81,7 @@ def chosen(names: Sequence[str], every: dict[str, Benchmark]) -> list[Benchmark]
         if name != "all" and (setting := _removed(every[name])):
             commit = json.loads(on_disk(f"{name}/stamp.json"))["git_commit"]
             raise UserError(
-                f"{name}: this study is archived, for {setting}, which it needs, was removed. Repeat it with the "
+                f"{name}: this study is archived, since it requires {setting}, which was removed. Repeat it with the "
                 f"commit that it was measured with: git checkout {commit}"
             )
     repeatable = [each for each in every.values() if not _removed(each)]

@@ -65,8 +65,8 @@ def published_table(table: pd.DataFrame) -> str:
     )
     sessions, void = table["session"].nunique(), table.loc[invalid, "session"].nunique()
     return (
-        f"{markdown(shown)}\nSessions in which all these files were timed together: {sessions}, of which invalid: "
-        f"{void}. The median of the sessions, and in brackets the least and the most; then 95 % intervals.\n"
+        f"{markdown(shown)}\nAll files were timed together in {sessions} sessions, of which {void} invalid. Values "
+        "are medians over sessions, with the range in brackets, then 95 % intervals.\n"
     )
 
 
@@ -83,7 +83,7 @@ def _intervals(rows: pd.DataFrame) -> list[str]:
 
 BENCHMARK = Benchmark(
     name="choices",
-    title="Which layers in int8 make the fastest file",
+    title="Which choice of int8 layers is the fastest",
     minutes=5,
     tables=(own("choices", published_table),),
 )

@@ -1,4 +1,4 @@
-"""What pruning and clustering save in a download, and what they cost: three sweeps, and their table."""
+"""Download size and accuracy with pruning and clustering: three sweeps, and their table."""
 
 import pandas as pd
 
@@ -21,7 +21,7 @@ def published_table(table: pd.DataFrame) -> str:
             "strategy": [name_of(row) for _, row in table.iterrows()],
             "further epochs": further_epochs(table).map(whole),
             heading("tflite_accuracy"): [percent(*ends(row, "tflite_accuracy")) for _, row in table.iterrows()],
-            "Δ accuracy vs finetune of as many epochs (pp)": [
+            "Δ accuracy vs finetune with as many epochs (pp)": [
                 percent(*ends(row, "accuracy_difference"), "+") for _, row in table.iterrows()
             ],
             "bytes": table["tflite_bytes"].map(whole),
@@ -32,8 +32,9 @@ def published_table(table: pd.DataFrame) -> str:
     )
     return (
         f"{markdown(shown)}\n"
-        f"[low, high]: 95 % interval ({scope_of(table)}). A change whose interval holds 0 is no "
-        "evidence of one. download size ratio: the float file after gzip over this one after gzip. speedup: over the "
+        f"[low, high]: 95 % interval ({scope_of(table)}). If an interval includes 0, there "
+        "is no evidence of a change. download size ratio: bytes of the float file after gzip, divided by those of this "
+        "file. speedup: over the "
         "float file.\n"
     )
 
@@ -47,7 +48,7 @@ def name_of(row: pd.Series) -> str:
 STRATEGIES = "none,finetune,finetune_ptq_int8,qat,prune_qat,cluster_qat,prune_cluster_qat"
 BENCHMARK = Study(
     name="compression",
-    title="Pruning and clustering by the article's protocol, alone, with int8 after training, or before qat",
+    title="Pruning and clustering with the article's protocol: alone, with int8 after training, or before qat",
     minutes=210,
     tables=(Table("compression", published_table, (compared_in("compression"),)),),
     sweeps=(

@@ -1,4 +1,4 @@
-"""What pruning and clustering save and cost in each of three seeds: the sweeps of `compression` with two more."""
+"""Pruning and clustering in each of three seeds: the sweeps of `compression` with two more seeds."""
 
 import pandas as pd
 
@@ -32,9 +32,9 @@ def seed_by_seed(first: pd.DataFrame, further: pd.DataFrame) -> str:
     )
     return (
         f"{markdown(shown)}\n"
-        f"In pp, of TFLite files, against {CONTROL} of as many epochs and the same seed, but for the last rows. "
-        f"{each_seed_alone(runs['seed'].nunique() * len(shown))} download size ratio: the float file of that seed "
-        "after gzip over this one after gzip, the least and the most of the seeds.\n"
+        f"In pp, of TFLite files, against {CONTROL} with as many epochs and the same seed, except for the last rows. "
+        f"{each_seed_alone(runs['seed'].nunique() * len(shown))} download size ratio: bytes of the float file of "
+        "that seed after gzip, divided by those of this file; range over seeds.\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether a known difference is found: `python -m benchmarks.detection_rate`.
+"""How often a known difference is detected: `python -m benchmarks.detection_rate`.
 
 A network of 100 equal convolutions in int8 is compared with the same network of 103, 105 and 110, which are 3, 5 and
 10 % more work; 50 trials each by the default protocol. Writes benchmarks/results/detection_rate/.
@@ -21,7 +21,7 @@ TRIALS = 50
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.detection_rate found."""
+    """Return the table of the results."""
     rows = []
     for name, trials in table.groupby("added_percent"):
         added = float(str(name))
@@ -54,7 +54,7 @@ def failures(table: pd.DataFrame) -> list[str]:
 
 BENCHMARK = Benchmark(
     name="detection_rate",
-    title="Whether a known difference is found",
+    title="How often a known difference is detected",
     minutes=15,
     tables=(
         own("detection_rate", published_table),
@@ -65,7 +65,7 @@ BENCHMARK = Benchmark(
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and write the results."""
     parser = timing_options(BENCHMARK, __doc__)
     parser.add_argument("--trials", type=int, default=TRIALS, metavar="N", help="of each (default: %(default)s)")
     asked = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What an epoch takes here, and by Keras' own model.fit on arrays: `python -m benchmarks.epoch`.
+"""Duration of an epoch, compared with Keras' model.fit on arrays: `python -m benchmarks.epoch`.
 
 The article's network on 10,000 images of MNIST, a tenth of them for validation, in turns, eight pairs of epochs. Given
 the same order of images, both give the same weights bit for bit (tests/test_training.py). Keras' pass over arrays is
@@ -58,7 +58,7 @@ def plain(data: Dataset, seed: int) -> float:
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.epoch found."""
+    """Return the table of the results."""
     ratio = _plain_over_here(table)
     shown = pd.DataFrame(
         {
@@ -89,14 +89,14 @@ def _range(seconds: pd.Series) -> str:
 
 BENCHMARK = Benchmark(
     name="epoch",
-    title="What an epoch takes here, and by Keras' own model.fit on arrays",
+    title="Duration of an epoch, compared with Keras' model.fit on arrays",
     minutes=3,
     tables=(own("epoch", published_table),),
 )
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and write the results."""
     asked = options(BENCHMARK, __doc__).parse_args()
     results = Results(BENCHMARK)
     data = Mnist(train_samples=1000 if asked.quick else 10_000, test_samples=100).load()

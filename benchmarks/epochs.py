@@ -19,7 +19,7 @@ def published_table(table: pd.DataFrame) -> str:
 
 BENCHMARK = Study(
     name="epochs",
-    title="Epoch counts by strategy: 1, 2, 5, 10 and 20 after a baseline of as many",
+    title="1, 2, 5, 10 and 20 further epochs, after as many epochs of the baseline",
     minutes=120,
     tables=(Table("epochs", published_table, (compared_in("epochs"),)),),
     sweeps=(("+suite=epochs",),),

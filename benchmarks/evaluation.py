@@ -1,4 +1,4 @@
-"""How fast a file is evaluated: `python -m benchmarks.evaluation`.
+"""Speed of evaluating a file: `python -m benchmarks.evaluation`.
 
 The suite's pass over the 10,000 test images of MNIST against the loop of TensorFlow's tutorials (one image a call, one
 thread), in turns, three times each; the logits have to be the same bit for bit. The Keras model is held against a bare
@@ -109,7 +109,7 @@ def rows_of(name: str, data: Dataset) -> Iterator[dict[str, object]]:
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.evaluation found."""
+    """Return the table of the results."""
     shown = table[["model", "strategy"]].assign(
         **{
             "loop, images/s": [f"{value:,.0f}" for value in table["loop_images_per_second"]],
@@ -127,7 +127,7 @@ def _times(table: pd.DataFrame) -> pd.Series:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """What is not as it should be."""
+    """Return the missed targets."""
     float_file = (table["model"] == "article_cnn") & (table["strategy"] == "none")
     times = float(_times(table)[float_file].iloc[0])
     of_keras = _times(table)[table["strategy"] == KERAS]
@@ -140,14 +140,14 @@ def failures(table: pd.DataFrame) -> list[str]:
 
 BENCHMARK = Benchmark(
     name="evaluation",
-    title="How fast a file is evaluated",
+    title="Speed of evaluating a file",
     minutes=3,
     tables=(own("evaluation", published_table),),
 )
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and write the results."""
     asked = options(BENCHMARK, __doc__).parse_args()
     results = Results(BENCHMARK)
     data = Mnist(train_samples=1000, test_samples=500 if asked.quick else None).load()

@@ -1,4 +1,4 @@
-"""What annotation makes of all 15 subsets of the article's layers: `python -m benchmarks.exactness`.
+"""Whether annotation quantizes exactly the chosen layers, for all 15 subsets: `python -m benchmarks.exactness`.
 
 Each subset is annotated the usual way (TFMOT's quantize_annotate_layer on the chosen layers, Optimize.DEFAULT) and by
 `strategy=annotate`; what runs in int8 is read from the files. Nothing is trained: types do not depend on it, and sizes
@@ -58,7 +58,7 @@ def in_int8(content: bytes) -> str:
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.exactness found."""
+    """Return the table of the results."""
     shown = table.rename(columns=lambda name: name.replace("_", " ")).astype({"chosen": "string"})
     for name in ("bytes usual way", "bytes here"):
         shown[name] = [f"{size:,}" for size in shown[name]]
@@ -67,14 +67,14 @@ def published_table(table: pd.DataFrame) -> str:
 
 BENCHMARK = Benchmark(
     name="exactness",
-    title="What annotation makes of all 15 subsets of the article's layers",
+    title="Whether annotation quantizes exactly the chosen layers, for all 15 subsets",
     minutes=2,
     tables=(own("exactness", published_table),),
 )
 
 
 def main() -> None:
-    """Measure, write, publish."""
+    """Measure, write the results, and publish the table."""
     from experiments.system.tensorflow import keras
 
     asked = options(BENCHMARK, __doc__).parse_args()

@@ -1,4 +1,4 @@
-"""Whether a file is called different from itself: `python -m benchmarks.false_positives`.
+"""How often a file is called different from itself: `python -m benchmarks.false_positives`.
 
 200 comparisons of a file with itself by the default protocol, half of them with the article's network in float, half in
 int8; and as many while another process keeps one core busy. Each ends when the ratio is known to 1 %, or after the
@@ -40,7 +40,7 @@ def one_busy_core() -> Iterator[None]:
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.false_positives found."""
+    """Return the table of the results."""
     rows = []
     for load, trials in table.groupby("load", sort=False):
         counts = trials["speed"].value_counts()
@@ -82,7 +82,7 @@ def _covers(trials: pd.DataFrame) -> pd.Series:
 
 BENCHMARK = Benchmark(
     name="false_positives",
-    title="Whether a file is called different from itself",
+    title="How often a file is called different from itself",
     minutes=30,
     tables=(
         own("false_positives", published_table),
@@ -93,7 +93,7 @@ BENCHMARK = Benchmark(
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and write the results."""
     parser = timing_options(BENCHMARK, __doc__)
     parser.add_argument("--trials", type=int, default=TRIALS, metavar="N", help="with each load (default: %(default)s)")
     asked = parser.parse_args()

@@ -27,7 +27,7 @@ def front_table(table: pd.DataFrame) -> str:
 
 BENCHMARK = Study(
     name="first_sweep",
-    title="What the first command of the README prints",
+    title="Output of the README's first command",
     minutes=8,
     tables=(swept("first_sweep"), Table("front", front_table, (runs_in("first_sweep"),))),
     sweeps=(("-m", "strategy=none,finetune,ptq_dynamic,ptq_int8,finetune_ptq_int8,qat,annotate"),),

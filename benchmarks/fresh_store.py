@@ -1,4 +1,4 @@
-"""Sweeps that start at once where there is no store yet: `python -m benchmarks.fresh_store`.
+"""Sweeps that start at the same time without a store: `python -m benchmarks.fresh_store`.
 
 Ten times, four processes start the same small sweep at the same moment in a new folder. Each must end with 0, and its
 table must hold every run, finished. Writes benchmarks/results/fresh_store/, a row a sweep.
@@ -65,7 +65,7 @@ def is_well(row: dict[str, object]) -> bool:
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.fresh_store found."""
+    """Return the table of the results."""
     well = (table["exit_code"] == 0) & (table["finished_rows"] == table["expected_rows"])
     shown = pd.DataFrame(
         {
@@ -80,14 +80,14 @@ def published_table(table: pd.DataFrame) -> str:
 
 BENCHMARK = Benchmark(
     name="fresh_store",
-    title="Sweeps that start at once where there is no store yet",
+    title="Sweeps that start at the same time without a store",
     minutes=10,
     tables=(own("fresh_store", published_table),),
 )
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and write the results."""
     asked = options(BENCHMARK, __doc__).parse_args()
     results = Results(BENCHMARK)
     rows: list[dict[str, object]] = []

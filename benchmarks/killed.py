@@ -1,4 +1,4 @@
-"""Sweeps killed at chosen writes and run again: `python -m benchmarks.killed`.
+"""Sweeps killed at chosen writes, then run again: `python -m benchmarks.killed`.
 
 A small sweep is run without interruption, and every change that it makes to its store, its cache and its artifacts is
 counted. Then the same sweep is started in new folders and killed with SIGKILL at chosen ones of these changes: while it
@@ -363,7 +363,7 @@ def _known(path: Path, commit: str) -> dict[int, list[Outcome]]:
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.killed found."""
+    """Return the table of the results."""
     shown = {
         "kills": table["kills"].sum(),
         **{f"of them {where}": table[place].sum() for place, where in PLACES.items()},
@@ -382,14 +382,14 @@ def published_table(table: pd.DataFrame) -> str:
 
 BENCHMARK = Benchmark(
     name="killed",
-    title="Sweeps killed at chosen writes and run again",
+    title="Sweeps killed at chosen writes, then run again",
     minutes=20,
     tables=(own("killed", published_table),),
 )
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and write the results."""
     parser = options(BENCHMARK, __doc__)
     parser.add_argument("--seed", type=int, default=0, help="of the random places and moments (default: 0)")
     parser.add_argument("--at-once", type=int, default=2, metavar="N", help="sweeps side by side (default: 2)")

@@ -4,7 +4,7 @@ from benchmarks.harness.benchmark import CONTROL, Study, swept
 
 BENCHMARK = Study(
     name="layers",
-    title="What it brings to annotate each layer alone, the first ones, or later ones as the article advises",
+    title="Effect of annotating each layer alone, the first ones, or the last ones as the article advises",
     minutes=30,
     tables=(swept("layers"),),
     sweeps=(

@@ -1,4 +1,4 @@
-"""Whether a long sweep stays flat in memory: `python -m benchmarks.memory`.
+"""Whether memory grows over a long sweep: `python -m benchmarks.memory`.
 
 A sweep of 50 small jobs. Once a second the resident memory of the sweep's own process is read, and that of all its
 children together (memory that they share is counted in each of them). Compared is the most in the first ten jobs with
@@ -108,7 +108,7 @@ def is_flat(ends: pd.Series) -> bool:
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.memory found."""
+    """Return the table of the results."""
     names = {"main_mib": "the sweep's own process", "children_mib": "all its children together"}
     ends = memory_ends(table)
     shown = pd.DataFrame(
@@ -124,14 +124,14 @@ def published_table(table: pd.DataFrame) -> str:
 
 BENCHMARK = Benchmark(
     name="memory",
-    title="Whether a long sweep stays flat in memory",
+    title="Whether memory grows over a long sweep",
     minutes=10,
     tables=(own("memory", published_table),),
 )
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and write the results."""
     parser = options(BENCHMARK, __doc__)
     parser.add_argument("--picture", type=Path, metavar="FILE", help="write the picture there, too")
     asked = parser.parse_args()

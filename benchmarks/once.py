@@ -1,4 +1,4 @@
-"""What training once is worth: `python -m benchmarks.once`.
+"""Time saved by training once: `python -m benchmarks.once`.
 
 A sweep of all strategies with finetune.epochs=1,2,4 on a fixed baseline, 10,000 training images of MNIST:
 
@@ -145,7 +145,7 @@ def pieces_table(bares: Sequence[Bare]) -> pd.DataFrame:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """What is not as it should be."""
+    """Return the missed targets."""
     bare, plain, least = bare_ratio(table), plain_ratio(table), table["least_epochs"].iloc[0]
     once = table[~table["way"].str.startswith(PLAIN)]
     return [
@@ -172,7 +172,7 @@ def _seconds(table: pd.DataFrame) -> dict[str, float]:
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.once found."""
+    """Return the table of the results."""
     rest = table["seconds"] - sum(table[f"{part}_seconds"] for part in NOT_OVERHEAD)
     shown = pd.DataFrame({"": table["way"], "epochs trained": table["epochs_trained"].astype(str)})
     for name, values in (
@@ -186,7 +186,7 @@ def published_table(table: pd.DataFrame) -> str:
         f"{markdown(shown)}\n"
         f"sweep / bare: {bare_ratio(table):.3f} (at most {BARE_AT_MOST:g}{missed}); "
         f"plain / sweep: {plain_ratio(table):.1f} (at least {PLAIN_AT_LEAST:g}); "
-        f"the smallest number of epochs possible: {row['least_epochs']}. "
+        f"smallest possible number of epochs: {row['least_epochs']}. "
         f"{row['cells']} cells: {row['strategies']} strategies with finetune.epochs={row['finetune_epochs']} after a "
         f"baseline of {row['baseline_epochs']} epochs ({row['settings']}), which are {row['runs']} distinct runs.\n"
     )
@@ -212,7 +212,7 @@ def files_of_strategies(table: pd.DataFrame) -> str:
 
 BENCHMARK = Benchmark(
     name="once",
-    title="What training once is worth",
+    title="Time saved by training once",
     minutes=40,
     tables=(
         own("once", published_table),
@@ -222,7 +222,7 @@ BENCHMARK = Benchmark(
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and write the results."""
     parser = options(BENCHMARK, __doc__)
     parser.add_argument("--baseline-epochs", type=int, default=10, metavar="N", help="of the baseline (default: 10)")
     parser.add_argument("--bare-once", action="store_true", help="measure the bare work before the sweep only")

@@ -1,4 +1,4 @@
-"""What a job costs beyond its work: `python -m benchmarks.overhead`.
+"""Overhead of a job: `python -m benchmarks.overhead`.
 
 A sweep of eight jobs on the article's network. Overhead of a job: from the start to the end of its MLflow run, less its
 own training, conversion, evaluation and latency. The jobs' sum leaves out what happens before the first and after the
@@ -48,7 +48,7 @@ def overhead_with_starting(jobs: pd.DataFrame) -> float:
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.overhead found."""
+    """Return the table of the results."""
     parts = (*NOT_OVERHEAD, "overhead")
     jobs = with_overhead(table)
     shown = pd.DataFrame({"strategy": jobs["strategy"], "job, s": [f"{value:.1f}" for value in jobs["seconds"]]})
@@ -57,20 +57,20 @@ def published_table(table: pd.DataFrame) -> str:
     return (
         f"{markdown(shown)}\nOverhead of a job: {jobs['overhead_seconds'].mean():.1f} s on average, "
         f"{jobs['overhead_seconds'].max():.1f} s at most; with the sweep's start and end, "
-        f"{overhead_with_starting(jobs):.1f} s a job (at most {OVERHEAD_AT_MOST:g}).\n"
+        f"{overhead_with_starting(jobs):.1f} s per job (at most {OVERHEAD_AT_MOST:g}).\n"
     )
 
 
 BENCHMARK = Benchmark(
     name="overhead",
-    title="What a job costs beyond its work",
+    title="Overhead of a job",
     minutes=3,
     tables=(own("overhead", published_table),),
 )
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and write the results."""
     asked = options(BENCHMARK, __doc__).parse_args()
     results = Results(BENCHMARK)
     strategies = STRATEGIES[:2] if asked.quick else STRATEGIES

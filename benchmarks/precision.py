@@ -1,4 +1,4 @@
-"""What training a baseline in bfloat16 saves and costs: `python -m benchmarks.precision`.
+"""Time and accuracy of training a baseline in bfloat16: `python -m benchmarks.precision`.
 
 The article's network on all of MNIST, in float32 and with training.precision=mixed_bfloat16, from the same initial
 weights and with the same images in the same order: six seeds, three epochs each, in turns epoch by epoch. The seconds
@@ -76,7 +76,7 @@ def summary(seconds: pd.DataFrame, answers: dict[Precision, npt.NDArray[np.bool_
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.precision found."""
+    """Return the table of the results."""
     shown = pd.DataFrame(
         {
             "training.precision": table["precision"],
@@ -106,14 +106,14 @@ def failures(table: pd.DataFrame) -> list[str]:
 
 BENCHMARK = Benchmark(
     name="precision",
-    title="What training a baseline in bfloat16 saves and costs",
+    title="Time and accuracy of training a baseline in bfloat16",
     minutes=30,
     tables=(own("precision", published_table),),
 )
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and write the results."""
     asked = options(BENCHMARK, __doc__).parse_args()
     results = Results(BENCHMARK)
     data = Mnist(train_samples=1000, test_samples=500).load() if asked.quick else Mnist().load()

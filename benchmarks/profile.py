@@ -1,4 +1,4 @@
-"""Whether the ops of a file add up to the whole: `python -m benchmarks.profile`.
+"""Whether the latencies of ops add up to that of the file: `python -m benchmarks.profile`.
 
 Each file of the article's network is profiled several times; the time of its ops, each cut out into a file of its own,
 and of one call of the interpreter is set against the time of the whole file, measured in the same turns. Nothing is
@@ -37,7 +37,7 @@ TIMES = 5
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.profile found."""
+    """Return the table of the results."""
     shown = table.groupby("strategy", sort=False).agg(
         times=("time", "count"),
         whole=("whole_us", "median"),
@@ -66,14 +66,14 @@ def published_table(table: pd.DataFrame) -> str:
 
 BENCHMARK = Benchmark(
     name="profile",
-    title="Whether the ops of a file add up to the whole",
+    title="Whether the latencies of ops add up to that of the file",
     minutes=1,
     tables=(own("profile", published_table),),
 )
 
 
 def main() -> None:
-    """Measure, write, publish."""
+    """Measure, write the results, and publish the table."""
     from experiments.system.tensorflow import keras
 
     asked = options(BENCHMARK, __doc__).parse_args()

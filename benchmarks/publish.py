@@ -42,7 +42,7 @@ def publish(name: str, uri: str) -> None:
     stamps = [store.stamp(run_id) for run_id in table["run_id"]]
     if any(stamp != stamps[0] for stamp in stamps):
         raise UserError(
-            "The runs were made on different machines, versions or commits; only like is published with like."
+            "The runs come from different machines, versions or commits. A study requires the same for all runs."
         )
     comparison = compared(store, table, study.control)
     pictures = drawn(store, comparison)
@@ -82,8 +82,8 @@ def redraw(name: str) -> None:
 
 
 REMARK = (
-    "This answer and the pictures of accuracy were made again from the published tables. What the models answered is "
-    "not part of them, so accuracies are compared by their intervals. The paired tests tell more settings apart."
+    "This answer and the plots of accuracy were made again from the published tables. These have no predictions, so "
+    "accuracies are compared by their intervals. Paired tests would distinguish more settings."
 )
 
 

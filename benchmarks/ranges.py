@@ -4,7 +4,7 @@ from benchmarks.harness.benchmark import Study, swept
 
 BENCHMARK = Study(
     name="ranges",
-    title="Where the ranges of quantization-aware training should start",
+    title="Initial ranges for quantization-aware training",
     minutes=15,
     tables=(swept("ranges"),),
     sweeps=(("+suite=ranges",),),

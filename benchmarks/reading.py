@@ -1,4 +1,4 @@
-"""Reading many runs: `python -m benchmarks.reading`.
+"""Speed of reading many runs: `python -m benchmarks.reading`.
 
 Fills stores with 100 to 20,000 runs of 30 metrics and 30 parameters: SQLite files and, where PostgreSQL is installed,
 databases of a server of its own. Reads all runs of each with `mlflow.search_runs` and as the comparison does, sees
@@ -250,14 +250,14 @@ def _grows(each: list[float]) -> bool:
 
 BENCHMARK = Benchmark(
     name="reading",
-    title="Reading many runs",
+    title="Speed of reading many runs",
     minutes=15,
     tables=(own("reading", published_table),),
 )
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and write the results."""
     asked = options(BENCHMARK, __doc__).parse_args()
     results = Results(BENCHMARK)
     sizes = QUICK_SIZES if asked.quick else SIZES

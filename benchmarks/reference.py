@@ -27,26 +27,26 @@ PARSERS = {
     "completion": completion.parser,
 }  # fmt: skip
 SOURCES = {
-    "setting": "What was asked for",
-    "metric": "What was measured (MLflow metrics)",
-    "verdict": "What was found, in words (MLflow tags)",
-    "tag": "Where and with what (MLflow tags)",
-    "run": "The run",
-    "derived": "Made from several of these",
-    "comparison": "With `--baseline`: compared with the runs of one strategy",
-    "group": "Where rows stand for several runs",
+    "setting": "Settings",
+    "metric": "Measurements (MLflow metrics)",
+    "verdict": "Findings (MLflow tags)",
+    "tag": "Provenance (MLflow tags)",
+    "run": "Run",
+    "derived": "Derived columns",
+    "comparison": "With `--baseline`: comparison with the runs of one strategy",
+    "group": "In rows that combine several runs",
 }
 
 
 def columns() -> str:
-    """The page of all columns."""
+    """Return the page of all columns."""
     parts = [
         GENERATED,
         "# Columns",
         "`python -m experiments.compare --csv FILE` writes these columns; metrics and tags have the same names in "
-        "MLflow. Of a column with an interval, `NAME_low` and `NAME_high` are the ends of the 95 % interval; of one "
-        "with a p-value, `NAME_p` is that of McNemar's exact test. Settings in which runs differ, such as "
-        "`strategy.layers`, have columns of their own. What the numbers mean, and what they do not: "
+        "MLflow. For a column with an interval, `NAME_low` and `NAME_high` are the ends of the 95 % interval; for one "
+        "with a p-value, `NAME_p` is that of McNemar's exact test. Settings that differ between runs, such as "
+        "`strategy.layers`, have their own columns. For the meaning and the limits of the numbers, see "
         "[numbers](../explanation/numbers.md).",
     ]
     for source, title in SOURCES.items():
@@ -63,20 +63,20 @@ def _row_of(column: Column) -> list[str]:
 
 
 def commands() -> str:
-    """The page of all commands."""
+    """Return the page of all commands."""
     parts = [
         GENERATED,
         "# Commands",
-        "Each is `python -m experiments.NAME`, and `tqb NAME` where the package is installed.",
+        "Type `python -m experiments.NAME` or, if the package is installed, `tqb NAME`.",
         "## run",
         _text(run.__doc__),
-        "Settings are given as `KEY=VALUE`; with `-m`, `KEY=V1,V2` makes a sweep of every combination.",
+        "Settings are typed as `KEY=VALUE`; with `-m`, `KEY=V1,V2` starts a sweep over every combination.",
     ]
     for group, meaning in GROUPS.items():
         prefix = "+" if group == "suite" else ""
         files = sorted((CONF / group).glob("*.yaml"))
         options = [[f"`{prefix}{group}={path.stem}`", first_comment(path)] for path in files]
-        parts += [f"### {prefix}{group}: {meaning}", _table(("option", "what it is"), options)]
+        parts += [f"### {prefix}{group}: {meaning}", _table(("option", "description"), options)]
     parts += ["### Settings and their defaults", f"```yaml\n{settings_text()}\n```"]
     for name, parser in PARSERS.items():
         parts += [f"## {name}", *_of_parser(name, parser)]
@@ -107,16 +107,16 @@ def _metavar(action: argparse.Action) -> str:
 
 
 def benchmarks() -> str:
-    """The page of all benchmarks."""
+    """Return the page of all benchmarks."""
     rows = [
         [f"`{each.name}`", each.title, each.duration, "yes" if each.published else ""] for each in BENCHMARKS.values()
     ]
     return _page([
         GENERATED,
         "# Benchmarks",
-        "`python -m benchmarks NAME` repeats one, renews its table on its page, and shows the committed one beside it. "
-        "Durations are about those on two cores; an archived one needs the code of its commit.",
-        _table(("name", "what it shows", "takes", "published"), rows),
+        "`python -m benchmarks NAME` repeats a benchmark, updates its table in the docs, and shows the committed table "
+        "for comparison. Durations are approximate, on two cores; an archived one requires the code of its commit.",
+        _table(("name", "question", "duration", "published"), rows),
     ])  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     argparse.ArgumentParser(prog="python -m benchmarks.reference", description=__doc__).parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, make in PAGES.items():

@@ -1,4 +1,4 @@
-"""Which layers of the article's network bear quantization: `python -m benchmarks.sensitivity`.
+"""Sensitivity of the layers of the article's network to quantization: `python -m benchmarks.sensitivity`.
 
 What `python -m experiments.sensitivity` finds on all of MNIST, after a baseline of one epoch. Writes
 benchmarks/results/sensitivity/ and its table in docs/. The baseline is kept in cache/ where the command runs.
@@ -26,7 +26,7 @@ IN_INT8 = {
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.sensitivity found."""
+    """Return the table of the results."""
     *files, proposal = table.to_dict("records")
     shown = pd.DataFrame(
         {
@@ -48,14 +48,14 @@ def published_table(table: pd.DataFrame) -> str:
 
 BENCHMARK = Benchmark(
     name="sensitivity",
-    title="Which layers of the article's network bear quantization",
+    title="Sensitivity of the layers of the article's network to quantization",
     minutes=2,
     tables=(own("sensitivity", published_table),),
 )
 
 
 def main() -> None:
-    """Measure, write, publish."""
+    """Measure, write the results, and publish the table."""
     results = Results(BENCHMARK)
     options = Options(folder=results.folder)
     write(measure_layers(compose_request([]).experiment, options), options)

@@ -1,4 +1,4 @@
-"""Files as large as MLPerf Tiny's reference files of the same networks: `python -m benchmarks.sizes`.
+"""File sizes compared with MLPerf Tiny's reference files: `python -m benchmarks.sizes`.
 
 The networks are built for the reference's inputs and converted, untrained, since sizes do not depend on weights: once
 in float, once in int8 with an int8 interface, as the reference files have it. The sizes of the reference files are
@@ -65,7 +65,7 @@ def measured(name: str, reference: Reference) -> dict[str, object]:
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.sizes found."""
+    """Return the table of the results."""
     shown = pd.DataFrame({"model": table["model"], "parameters": [whole(value) for value in table["parameters"]]})
     for kind in ("float", "int8"):
         here, reference = table[f"{kind}_bytes"], table[f"reference_{kind}_bytes"]
@@ -77,14 +77,14 @@ def published_table(table: pd.DataFrame) -> str:
 
 BENCHMARK = Benchmark(
     name="sizes",
-    title="Files as large as MLPerf Tiny's reference files of the same networks",
+    title="File sizes compared with MLPerf Tiny's reference files",
     minutes=1,
     tables=(own("sizes", published_table),),
 )
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and write the results."""
     asked = options(BENCHMARK, __doc__).parse_args()
     results = Results(BENCHMARK)
     table = pd.DataFrame([measured(name, reference) for name, reference in REFERENCES.items()])

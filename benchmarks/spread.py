@@ -1,4 +1,4 @@
-"""How far a speedup scatters from one measurement to the next: `python -m benchmarks.spread`.
+"""Variation of a speedup between measurements: `python -m benchmarks.spread`.
 
 How many times faster the article's network is in int8 than in float, measured ten times by each of four, in turns:
 this suite; LiteRT's own benchmark (litert-benchmark with its defaults, once for each file, ratio of the average
@@ -93,7 +93,7 @@ def timed(measure: Callable[[], float]) -> tuple[float, float]:
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.spread found."""
+    """Return the table of the results."""
     ours = _spread(table, SUITE)
     shown = pd.DataFrame(
         [
@@ -129,7 +129,7 @@ def _spread(table: pd.DataFrame, way: str) -> float:
 
 BENCHMARK = Benchmark(
     name="spread",
-    title="How far a speedup scatters from one measurement to the next",
+    title="Variation of a speedup between measurements",
     minutes=2,
     tables=(
         own("spread", published_table),
@@ -139,7 +139,7 @@ BENCHMARK = Benchmark(
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and write the results."""
     asked = timing_options(BENCHMARK, __doc__).parse_args()
     results = Results(BENCHMARK, asked.shared_host)
     data = files.images()

@@ -1,4 +1,4 @@
-"""How long a sweep checks its jobs before it starts the first: `python -m benchmarks.starting`.
+"""Time to check the jobs of a sweep before the first one starts: `python -m benchmarks.starting`.
 
 Starts sweeps of 30, 100, 300 and 1,000 jobs, each in a new folder, until the first run is announced, and stops them
 there. Writes benchmarks/results/starting/, a row a sweep.
@@ -57,7 +57,7 @@ def measured(sizes: Sequence[int]) -> pd.DataFrame:
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.starting found."""
+    """Return the table of the results."""
     shown = pd.DataFrame(
         {
             "jobs": [f"{jobs:,}" for jobs in table["jobs"]],
@@ -76,14 +76,14 @@ def failures(table: pd.DataFrame) -> list[str]:
 
 BENCHMARK = Benchmark(
     name="starting",
-    title="How long a sweep checks its jobs before it starts the first",
+    title="Time to check the jobs of a sweep before the first one starts",
     minutes=3,
     tables=(own("starting", published_table),),
 )
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and write the results."""
     asked = options(BENCHMARK, __doc__).parse_args()
     results = Results(BENCHMARK)
     table = measured(QUICK_SIZES if asked.quick else SIZES)

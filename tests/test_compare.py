@@ -55,7 +55,7 @@ def test_an_invalid_timing_is_reported_with_its_reason() -> None:
     table = frame([row("none"), row("qat", speed="void", speedup=9.0, latency_void="other work kept 2 cores busy")])
     assert note(table).endswith(
         "Invalid timing: qat epochs=1 seed=0 (run-qat), other work kept 2 cores busy.\n"
-        "The same command with resume=false measures anew."
+        "To repeat the measurements, add resume=false to the same command."
     )
 
 
@@ -432,7 +432,7 @@ def test_a_pair_is_compared_image_by_image() -> None:
 def test_what_a_pair_shows_is_said_by_its_corrected_p_value() -> None:
     runs = [examined("none", 10), examined("qat", 4), examined("again", 10)]
     assert table_of_pairs(runs[:2])["verdict"].tolist() == ["more accurate"]
-    assert table_of_pairs(runs)["verdict"].tolist() == ["not told apart"] * 3
+    assert table_of_pairs(runs)["verdict"].tolist() == ["no significant difference"] * 3
 
 
 def test_two_runs_with_the_same_file_are_said_to_have_it() -> None:
@@ -530,7 +530,7 @@ def test_where_no_run_shown_has_a_partner_the_table_says_so() -> None:
     comparison = relative([row("qat"), row("none", epochs=5)], "qat", "epochs == 5")
     assert display_table(comparison.table)["Δ accuracy vs qat (pp)"].tolist() == [""]
     (line,) = comparison.remarks
-    assert line.startswith("1 of 1 runs have no run of qat of the same model, data and settings")
+    assert line.startswith("1 of 1 runs are not compared: no qat run, or more than one, has the same model, data")
 
 
 def test_seeds_of_which_some_have_no_partner_are_pooled() -> None:
@@ -556,7 +556,7 @@ def test_thousands_of_rows_are_cut_on_a_terminal_and_the_rest_is_counted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     show(frame([row("none", seed=number, run_id=f"run {number}") for number in range(MOST_ROWS + 200)]))
-    assert "200 further rows are not shown. --csv FILE writes all; --where chooses." in capsys.readouterr().out
+    assert "200 more rows are not shown. --csv FILE writes all, --where selects some." in capsys.readouterr().out
 
 
 def test_runs_of_two_engines_are_distinguished_in_the_table() -> None:

@@ -52,7 +52,7 @@ def test_one_run_is_judged_by_its_interval_alone_and_of_many_all_together() -> N
     decision = shipped(barely, "tflite_accuracy >= 0.98")
     assert decision.chosen is None
     assert (
-        "met alone, and not at 95 % for all 10 rows together, by Holm"
+        "met alone, but not at 95 % after Holm's correction for all 10 rows"
         in decision_lines(decision, "tflite_bytes", True)[0]
     )
 
@@ -114,7 +114,8 @@ def test_of_files_that_no_test_tells_apart_the_gate_ships_the_simplest_and_names
     decision = decide(table, [], "tflite_accuracy", lowest=False)
     (line,) = decision_lines(decision, "tflite_accuracy", lowest=False)
     assert line == (
-        "Ship finetune_ptq_int8 epochs=1 seed=0 (run-fine): tflite_accuracy 0.988 (at worst 0.979143) is not told from "
+        "Ship finetune_ptq_int8 epochs=1 seed=0 (run-fine): tflite_accuracy 0.988 (at worst 0.979143) is not "
+        "significantly different from "
         "the highest of those left (qat, 0.989). No winner: it is tied with qat epochs=1 seed=0 (run-qat), and the "
         "simplest of them (fewest bytes)."
     )
@@ -143,13 +144,13 @@ def test_an_invalid_timing_meets_no_requirement_on_time() -> None:
 
 def test_runs_for_several_data_sets_do_not_compete() -> None:
     table = frame([row("qat", verified="true"), row("qat", dataset="cifar10", run_id="other", verified="true")])
-    with pytest.raises(UserError, match=r"several data sets \(mnist, cifar10\), and a file is for one"):
+    with pytest.raises(UserError, match=r"not of several \(mnist, cifar10\)"):
         decide(table, [], "tflite_bytes", lowest=True)
 
 
 def test_files_of_one_option_with_different_images_do_not_compete() -> None:
     own = [row("qat", run_id=name, **{"dataset.path": name}) for name in ("a.npz", "b.npz")]
-    with pytest.raises(UserError, match=r"several data sets \(a, b\)"):
+    with pytest.raises(UserError, match=r"not of several \(a, b\)"):
         decide(frame(own), [], "tflite_bytes", lowest=True)
 
 
@@ -177,10 +178,10 @@ def test_of_many_excluded_runs_the_first_are_named_and_the_others_counted() -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("accuracy above 98", "a requirement is a column"),
+        ("accuracy above 98", "requires a column, one of"),
         ("tflite_acuracy >= 0.98", "Did you mean tflite_accuracy"),
-        ("tflite_accuracy >= 1e", "a requirement is a column"),
-        ("strategy >= 1", "this column holds words"),
+        ("tflite_accuracy >= 1e", "requires a column, one of"),
+        ("strategy >= 1", "requires a numeric column"),
     ],
 )
 def test_a_requirement_that_cannot_be_read_is_refused(text: str, message: str) -> None:
@@ -196,8 +197,8 @@ def test_rows_are_those_of_the_condition() -> None:
     ("condition", "message"),
     [
         ("strateg == 'qat'", "Did you mean strategy"),
-        ("`finetune.epoch` == 1", r"name 'finetune.epoch' is not defined. Did you mean finetune"),
-        ("strategy.layers == 1", "nothing is looked up in a column.*names with a dot between backquotes"),
+        ("`finetune.epoch` == 1", r"no column is named 'finetune.epoch'. Did you mean finetune"),
+        ("strategy.layers == 1", "attributes are not supported.*names with a dot in backquotes"),
         ("strategy ==", "Write it as in"),
         ("epochs > 'five'", "Write it as in"),
         ("1 + 1", "--where"),
@@ -272,7 +273,7 @@ def test_what_has_no_interval_is_judged_by_its_value(text: str) -> None:
     ("asked", "message"),
     [
         (("strategy", "epoch", "tflite_accuracy"), "Did you mean epochs"),
-        (("strategy", "epochs", "arithmetic"), "holds words"),
+        (("strategy", "epochs", "arithmetic"), "requires a numeric"),
         (("epochs", "epochs", "tflite_accuracy"), "three different columns"),
         (("strategy", "epochs", "epochs"), "three different columns"),
     ],
@@ -283,7 +284,7 @@ def test_a_matrix_that_cannot_be_made_is_refused(asked: tuple[str, str, str], me
 
 
 def test_a_matrix_without_any_value_is_refused() -> None:
-    with pytest.raises(UserError, match="no run here has a value of arena_bytes"):
+    with pytest.raises(UserError, match="no run has a value in arena_bytes"):
         matrix(RUNS.assign(arena_bytes=float("nan")), "strategy", "epochs", "arena_bytes")
 
 

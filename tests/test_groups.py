@@ -81,7 +81,7 @@ def test_of_one_valid_timing_the_interval_and_the_verdict_are_its_own() -> None:
 def test_an_invalid_timing_that_is_not_pooled_is_reported() -> None:
     table = frame([*seeds("qat", 2), row("qat", seed=2, run_id="qat-2", speed="void")])
     assert grouped(table, cell_of(table), known({"qat": 3})).left_out == (
-        "qat epochs=1 seed=2 (qat-2): its timing is invalid, and left out of its group",
+        "qat epochs=1 seed=2 (qat-2): its invalid timing is omitted from its group",
     )
 
 
@@ -128,7 +128,7 @@ def test_a_failed_run_is_no_seed_and_is_reported() -> None:
     table = frame([row("annotate", seed=1, finetune_epochs=1, run_id="other"), failed])
     assert not seeds_to_pool(table)
     assert grouped(table, cell_of(table), known({})).left_out == (
-        "annotate epochs=1 seed=0 (run-anno): left out of its group, for it is FAILED",
+        "annotate epochs=1 seed=0 (run-anno): omitted from its group, since it is FAILED",
     )
 
 
@@ -143,9 +143,9 @@ def test_runs_without_answers_or_on_other_images_are_left_out_with_a_note() -> N
     groups = grouped(table, cell_of(table), said.get)
     assert list(groups.table["seeds"]) == [2]
     missing, other, fewer = groups.left_out
-    assert missing == "qat epochs=1 seed=2 (qat-2): left out of its group, for it has no predictions.csv"
+    assert missing == "qat epochs=1 seed=2 (qat-2): omitted from its group, since it has no predictions.csv"
     assert "seed=3" in other
-    assert "its test images are not those of the others" in fewer
+    assert "its test images differ from those of the others" in fewer
 
 
 def test_a_group_that_differs_in_more_than_seeds_has_means_without_intervals() -> None:
@@ -330,7 +330,9 @@ def test_times_of_other_machines_give_no_ratio() -> None:
 
 
 def test_a_baseline_that_was_not_run_is_refused_with_those_that_were() -> None:
-    with pytest.raises(UserError, match=r"--baseline finetun: no finished run of it here.*Did you mean finetune"):
+    with pytest.raises(
+        UserError, match=r"--baseline finetun: no finished run has this strategy.*Did you mean finetune"
+    ):
         relative([row("finetune")], "finetun")
 
 
@@ -380,5 +382,5 @@ def test_a_group_of_seeds_is_not_called_by_a_seed() -> None:
 def test_the_mean_of_several_files_is_none_to_be_shipped(by: list[str]) -> None:
     rows = [row("qat", finetune_epochs=n, run_id=f"qat-{n}", **{"finetune.epochs": str(n)}) for n in (1, 20)]
     table = grouped(frame(rows), by, known({"": 3})).table
-    with pytest.raises(UserError, match="the mean of several files is none that could be shipped"):
+    with pytest.raises(UserError, match="requires rows of a single run"):
         decide(table, [], "tflite_bytes", lowest=True)

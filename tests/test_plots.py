@@ -1,4 +1,4 @@
-"""The pictures of a comparison: what is drawn, what is left out and why, and that it can be read."""
+"""The plots of a comparison: what is drawn, what is omitted and why, and legibility."""
 
 import gzip
 import json
@@ -155,7 +155,7 @@ def test_of_failed_runs_there_is_no_picture_and_every_reason_is_said() -> None:
 
 
 def test_a_failed_run_among_others_is_counted_below() -> None:
-    assert any("Left out: 1 of 7 runs" in text for text in texts(size_of([*SWEEP, FAILED])))
+    assert any("Omitted: 1 of 7 runs" in text for text in texts(size_of([*SWEEP, FAILED])))
 
 
 def test_a_single_run_has_its_pictures() -> None:
@@ -182,8 +182,8 @@ def test_what_to_ship_is_ringed_and_its_label_bold_and_nothing_else() -> None:
         figure = accuracy_size(frame(SWEEP), NO_SEEDS, {"run-ptq_int8"})
     bold = [text.get_text() for text in figure.axes[0].texts if text.get_fontweight() == "bold"]
     assert bold == ["ptq_int8"]
-    assert any(text.startswith("Vertical bars") and "what to ship" in text for text in texts(figure))
-    assert not any("what to ship" in text for text in texts(size_of(SWEEP)))
+    assert any(text.startswith("Vertical bars") and "the file to ship" in text for text in texts(figure))
+    assert not any("the file to ship" in text for text in texts(size_of(SWEEP)))
 
 
 def test_a_speedup_whose_interval_is_damaged_has_no_bar() -> None:
@@ -200,7 +200,9 @@ def test_points_without_names_are_explained_by_a_legend() -> None:
     assert [text.get_text() for text in legends[0].get_texts()] == list(names)
 
 
-@pytest.mark.parametrize(("threads", "shown"), [("1", "latency in % of the float file's"), ("2", "latency of one")])
+@pytest.mark.parametrize(
+    ("threads", "shown"), [("1", "latency in % of that of the float file"), ("2", "latency of one")]
+)
 def test_times_of_several_sessions_are_drawn_as_ratios_where_the_float_file_is_one(threads: str, shown: str) -> None:
     rows = [quantized("none", **{"latency.threads": "1"}), quantized("qat", **{"latency.threads": threads})]
     assert accuracy_latency(frame(rows), NO_SEEDS).axes[0].get_xlabel().startswith(shown)
@@ -222,7 +224,7 @@ def test_an_invalid_timing_is_left_out_and_mentioned() -> None:
 def test_a_file_that_is_not_verified_is_left_out_and_mentioned() -> None:
     figure = accuracy_size(frame([*SWEEP, quantized("prune", verified="false")]), NO_SEEDS)
     assert "prune" not in texts(figure)
-    assert any("do not match their expectation" in text for text in texts(figure))
+    assert any("not finished or verified" in text for text in texts(figure))
 
 
 def test_times_of_several_machines_never_share_a_panel() -> None:
@@ -335,7 +337,7 @@ def test_the_command_line_writes_pictures_and_says_which_not(
     drawn = [name for name in PICTURES if name not in ("accuracy_epochs", "accuracy_download")]
     found = {path.name for path in (tmp_path / "new" / "plots").iterdir()}
     assert found == {f"{name}.{ending}" for name in drawn for ending in ("png", "svg")}
-    assert "left out accuracy_epochs: epochs do not vary" in capsys.readouterr().out
+    assert "not plotted: accuracy_epochs: epochs do not vary" in capsys.readouterr().out
     assert ">qat<" not in (tmp_path / "new" / "plots" / "accuracy_size.svg").read_text()
 
 
@@ -361,8 +363,8 @@ def test_pictures_of_a_pair_or_a_matrix_are_refused(
 def test_weights_that_are_stored_in_integers_are_not_said_to_compute_in_them() -> None:
     with in_one_style():
         said = texts(coverage(frame([quantized("ptq_dynamic", coverage_ops=0.0, coverage_weights=1.0)])))
-    assert "of the weights, stored" in said
-    assert any(text.startswith("What the files hold and compute in integers") for text in said)
+    assert "weights, as stored" in said
+    assert any(text.startswith("Shares of the files in integers") for text in said)
 
 
 def test_a_store_without_artifacts_still_has_the_pictures_of_its_table() -> None:

@@ -53,14 +53,14 @@ def test_a_regression_of_one_of_several_models_names_its_model() -> None:
 def test_a_regression_shows_both_values() -> None:
     now = frame([row("qat", tflite_accuracy=0.9)])
     assert regressions(BEFORE, now, [drop("tflite_accuracy=0.005")]) == [
-        "qat epochs=1 seed=0: tflite_accuracy was 0.98 and is 0.9; allowed is a drop of 0.005"
+        "qat epochs=1 seed=0: tflite_accuracy was 0.98 and is 0.9; the allowed drop is 0.005"
     ]
 
 
 def test_a_value_that_is_gone_is_worse() -> None:
     now = frame([row("none", tflite_accuracy=None)])
     (told,) = regressions(BEFORE, now, [drop("tflite_accuracy=0.5")])
-    assert "and is nothing" in told
+    assert "and is missing" in told
 
 
 def test_latencies_of_different_machines_are_refused() -> None:
@@ -73,7 +73,7 @@ def test_accuracies_of_different_machines_are_compared() -> None:
 
 
 def test_sweeps_without_a_common_setting_are_refused() -> None:
-    with pytest.raises(UserError, match="no run of the earlier comparison"):
+    with pytest.raises(UserError, match="no earlier run has the settings"):
         regressions(BEFORE, frame([FAILED]), [drop("tflite_accuracy=0.005")])
 
 
@@ -82,8 +82,8 @@ def test_sweeps_without_a_common_setting_are_refused() -> None:
     [
         ("tflite_accuracy", "as in tflite_accuracy=0.005"),
         ("accuracy=1", "Did you mean"),
-        ("strategy=1", "holds words"),
-        ("epochs=1", "this is a setting"),
+        ("strategy=1", "requires a numeric column"),
+        ("epochs=1", "is a setting"),
     ],
 )
 def test_an_allowance_that_cannot_be_read_is_refused(text: str, message: str) -> None:
@@ -123,7 +123,9 @@ def test_runs_that_differ_in_a_setting_of_one_side_only_are_refused(earlier_vari
     alone = frame([row("qat")])
     varied = frame([row("qat", **{"latency.threads": threads}) for threads in ("1", "2")])
     before, now = (varied, alone) if earlier_varies else (alone, varied)
-    with pytest.raises(UserError, match=r"latency\.threads varies in one of the two .* --where '`latency\.threads` =="):
+    with pytest.raises(
+        UserError, match=r"latency\.threads varies in only one of the two .* --where '`latency\.threads` =="
+    ):
         regressions(before, now, [growth("latency_p50_us=10%")])
 
 
@@ -158,7 +160,7 @@ LATENCY = growth("latency_p50_us=10%")
 def test_a_timing_that_is_invalid_now_is_worse_than_a_valid_one() -> None:
     before, now = frame([row("none", machine="a")]), frame([row("none", machine="a", speed="void")])
     (line,) = regressions(before, now, [LATENCY])
-    assert "is not known, for the timing is invalid" in line
+    assert "is unknown, since the timing is invalid" in line
 
 
 def test_an_earlier_timing_that_is_invalid_judges_nothing_and_is_named() -> None:
@@ -166,7 +168,7 @@ def test_an_earlier_timing_that_is_invalid_judges_nothing_and_is_named() -> None
     now = frame([row("none", machine="a", latency_p50_us=9000.0)])
     assert regressions(before, now, [LATENCY]) == []
     assert remarks(before, now, [LATENCY]) == [
-        "none epochs=1 seed=0: the earlier timing is invalid, so times are not judged."
+        "none epochs=1 seed=0: the earlier timing is invalid, so latencies are not compared."
     ]
 
 
@@ -212,7 +214,7 @@ def test_what_a_gate_refuses_is_not_registered(
     assert "tflite_bytes was 9 and is 10" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "cannot be read"), ("a,b\n1,2\n", "lacks strategy")])
+@pytest.mark.parametrize(("content", "message"), [(None, "cannot be read"), ("a,b\n1,2\n", "the columns strategy")])
 def test_what_is_no_comparison_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "previous.csv"
     if content:
@@ -223,11 +225,11 @@ def test_what_is_no_comparison_is_refused(tmp_path: Path, content: str | None, m
 
 def test_earlier_runs_without_a_partner_are_counted() -> None:
     lines = remarks(BEFORE, frame([row("none", machine="a")]), [drop("tflite_accuracy=0.1")])
-    assert lines == ["1 of 2 earlier runs were compared; the others have none of their settings here."]
+    assert lines == ["1 of 2 earlier runs were compared; no run here has the settings of the others."]
 
 
 @pytest.mark.parametrize("column", ["seed", "tflite_bytes"])
 def test_text_where_a_number_is_needed_is_named(column: str, tmp_path: Path) -> None:
     BEFORE.assign(**{column: "97%"}).to_csv(tmp_path / "previous.csv", index=False)
-    with pytest.raises(UserError, match=f"{column}=97% of the earlier comparison is no number"):
+    with pytest.raises(UserError, match=f"{column}=97% in the earlier comparison is not a number"):
         regressions(earlier(tmp_path / "previous.csv"), BEFORE, [growth("tflite_bytes=1%")])

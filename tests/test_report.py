@@ -112,8 +112,8 @@ def test_the_float_file_is_no_answer_for_want_of_test_examples(priority: str) ->
     rows = [row("none", tflite_accuracy=0.98), ptq(tflite_accuracy=0.98)]
     choice = found(rows, {"run-none": 40, "run-ptq_int8": 40}, images=200)[priority]
     assert (choice.name, choice.run_id, choice.undecided) == (UNDECIDED, "", ("ptq_int8",))
-    assert "shown to lose at most 0.5 points, for want of test examples" in choice.evidence
-    assert "cannot be told from 200 test examples: it takes about 560" in choice.advice
+    assert "The test set is too small to show that a file" in choice.evidence
+    assert "200 test examples are too few to show whether it loses more than 0.5 points: about 560" in choice.advice
 
 
 def test_the_float_file_is_not_the_fastest_for_want_of_timings_that_count() -> None:
@@ -249,7 +249,7 @@ def test_the_worst_class_is_named_with_what_it_is_taken_for() -> None:
     said = np.where(np.arange(100) < 10, 1, truth)
     (line,) = worst_classes(Predictions(truth, said, said, truth))
     assert line.startswith("class 0: 80.0 % [")
-    assert line.endswith("most often taken for 1 (10 of 50)")
+    assert line.endswith("most often predicted as 1 (10 of 50)")
 
 
 def test_images_that_were_lost_and_gained_are_kept() -> None:
@@ -386,7 +386,7 @@ def test_a_page_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--prefer", "size,sped"], "sped is no criterion; there are smaller, training, slower, size"),
+        (["--prefer", "size,sped"], "sped is not a criterion. Did you mean speed"),
         (["--prefer", "size,size"], "requires each criterion once"),
         (["--margin", "1", "--pivot", "strategy", "epochs", "tflite_bytes"], "--margin: has no effect with --pivot"),
         (["--margin", "-1", "--out", "report.html"], "--margin -1: requires points of accuracy"),

@@ -1,4 +1,4 @@
-"""What a benchmark is: a claim, the commands that test it, and the tables that show what was found."""
+"""Benchmarks: a claim, the commands that test it, and the tables of the results."""
 
 import shlex
 import sys
@@ -19,27 +19,27 @@ RIVAL = "finetune_ptq_int8"  # the same, then int8 after training
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A claim that a module of its own tests."""
+    """A claim, and the module that tests it."""
 
-    name: str  # of the module, and of its folder in results/
+    name: str  # of the module and its folder in results/
     title: str
-    minutes: int  # about, on two cores
-    tables: tuple[Table, ...]  # the first is that of the figures that it writes
-    former_name: str = ""  # by which the stamps of its published results know it
+    minutes: int  # approximate duration on two cores
+    tables: tuple[Table, ...]  # the first is that of its results
+    former_name: str = ""  # name in the stamps of its published results
 
     @property
     def commands(self) -> tuple[tuple[str, ...], ...]:
-        """What repeats it, one after another."""
+        """The commands that repeat it, in order."""
         return ((sys.executable, "-m", f"benchmarks.{self.name}"),)
 
     @property
     def published(self) -> bool:
-        """Whether the repository holds its results."""
+        """Whether its results are in the repository."""
         return bool(on_disk(f"{self.name}/stamp.json"))
 
     @property
     def duration(self) -> str:
-        """How long it takes, in words."""
+        """The duration for display."""
         return f"{self.minutes} min" if self.minutes < HOUR else f"{self.minutes / HOUR:g} h"
 
 
@@ -47,14 +47,14 @@ class Benchmark:
 class Study(Benchmark):
     """Sweeps of the real command line, and their publication."""
 
-    sweeps: tuple[tuple[str, ...], ...]  # what follows `python -m experiments.run`
+    sweeps: tuple[tuple[str, ...], ...]  # arguments of `python -m experiments.run`
     control: str | None = None  # the strategy that the others are compared with, image by image
-    rival: str | None = None  # another one; kept as against_RIVAL.csv and runs_against_RIVAL.csv
-    removed: str = ""  # the setting that it needs and this version no longer has: it can be repeated at its commit only
+    rival: str | None = None  # another one, published as against_RIVAL.csv and runs_against_RIVAL.csv
+    removed: str = ""  # a setting that it requires and that was removed: it can be repeated only at its commit
 
     @property
     def typed(self) -> list[str]:
-        """What a person types, as each sweep records it."""
+        """The commands as typed, which each sweep records."""
         return [shlex.join(["python", *RUN, *overrides]) for overrides in self.sweeps]
 
     @property
@@ -65,17 +65,17 @@ class Study(Benchmark):
 
     @property
     def duration(self) -> str:
-        """How long it takes, in words."""
+        """The duration for display."""
         return "archived" if self.removed else super().duration
 
 
 def swept(study: str) -> Table:
-    """The table of a study as `python -m experiments.compare` shows it."""
+    """Return the table of a study as `python -m experiments.compare` shows it."""
     return Table(study, sweep_table, (compared_in(study),))
 
 
 def sweep_table(table: pd.DataFrame) -> str:
-    """What `python -m experiments.compare` shows of a sweep."""
-    every = list(dict.fromkeys([*COLUMNS, *table.columns]))  # one of an earlier version has fewer
+    """Return the table of a sweep as `python -m experiments.compare` shows it."""
+    every = list(dict.fromkeys([*COLUMNS, *table.columns]))  # earlier versions have fewer columns
     table = identified(table.reindex(columns=every))
     return f"{markdown(display_table(table))}\n{note(table)}\n"

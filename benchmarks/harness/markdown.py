@@ -1,4 +1,4 @@
-"""Tables as the pages hold them, and cells as CSV files hold them."""
+"""Markdown tables for the pages, and cells of CSV files."""
 
 import pandas as pd
 
@@ -8,17 +8,17 @@ from experiments.statistics.rounding import percent
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table whose cells are text."""
+    """Return a table of text as Markdown."""
     return f"{as_markdown(table)}\n"
 
 
 def seeds_of(table: pd.DataFrame) -> int:
-    """Of how many seeds the rows of a table are means; 1 where they are runs."""
+    """Return the number of seeds that the rows are means over; 1 if they are runs."""
     return int(table["seeds"].max()) if "seeds" in table else 1
 
 
 def scope_of(table: pd.DataFrame) -> str:
-    """What the intervals of a table hold for."""
+    """Describe what the intervals of a table generalize to."""
     seeds = seeds_of(table)
     return (
         f"means of {seeds} seeds, for new seeds and new test images" if seeds > 1 else "one seed, for new test images"
@@ -26,24 +26,24 @@ def scope_of(table: pd.DataFrame) -> str:
 
 
 def tested(row: pd.Series, column: str) -> str:
-    """A change in points; with a p-value where it is one of images that both have seen, and not of seeds."""
+    """Format a change in points, with its p-value if it is from a paired test on images."""
     change, p = percent(*ends(row, column), "+"), row.get(f"{column}_p")
     return change if p is None or pd.isna(p) else f"{change} (p = {p:{'.2f' if p >= 0.01 else '.1g'}})"
 
 
 def each_seed_alone(tests: int) -> str:
-    """What the intervals of a table with a column for each seed hold for, and what so many tests find by chance."""
+    """Describe the intervals of a table with a column per seed, and the number of false positives to expect."""
     return (
-        "[low, high]: 95 % interval for new test images, with the models of that seed as they are. p: McNemar's exact "
-        f"test, image by image. By chance alone up to one test in twenty is below 0.05; these are {tests}."
+        "[low, high]: 95 % interval for new test images, for the given models of that seed. p: McNemar's exact test. "
+        f"By chance alone, up to one test in twenty is below 0.05; there are {tests} here."
     )
 
 
 def true(value: object) -> bool:
-    """Whether a cell says so; it may be a word, for a CSV has no types."""
+    """Whether a cell is true; in a CSV file, it may be text."""
     return str(value) == "True"
 
 
 def filled(cells: pd.Series) -> pd.Series:
-    """Which cells hold a text; an empty one is read from a CSV as missing."""
+    """Return which cells have text; empty cells of a CSV file are read as missing."""
     return cells.notna() & (cells != "")

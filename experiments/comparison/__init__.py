@@ -1,1 +1,1 @@
-"""The comparison: runs as a table, for people and for files, and what follows from it."""
+"""The comparison of runs: tables for display and files, selection, gates and regressions."""

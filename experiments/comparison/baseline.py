@@ -1,4 +1,4 @@
-"""Runs held against the run of one strategy, such as the control `finetune`, with the same model, data and seed."""
+"""Compare runs with the run of one strategy, such as the control `finetune`, with the same model, data and seed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,16 +25,16 @@ from experiments.statistics.estimates import Estimate, mcnemar, paired_differenc
 from experiments.system.errors import UserError, suggestion
 
 SAME = (*KEYS, "epochs", "seed")
-# Settings of what a strategy does; the runs of two strategies need not agree in them.
+# Settings of strategies, which may differ between the two runs.
 OWN = (STRATEGY, FINETUNE)
 
 
 def against(table: pd.DataFrame, strategy: str, answers: ReadPredictions) -> pd.DataFrame:
-    """The table with the columns AGAINST: each run against the newest finished run of this strategy and its settings.
+    """Add the columns AGAINST: each run against the newest finished run of this strategy with the same settings.
 
-    Where both strategies train, a run is compared with the one that was trained for as many epochs in all, and where
-    there is none, with the one of the same finetune_epochs; where one does not train, with the only one there is. Of
-    several, the one of the same finetune.* fits. Where none does, the cells are empty but for the strategy's name.
+    If both strategies train, a run is compared with the one that has the same total number of epochs or, if there is
+    none, the same finetune_epochs. If one of them does not train, there must be only one candidate. Among several, the
+    one with the same finetune.* is used. Without a match, all cells but the strategy's name are empty.
 
     Raises:
         UserError: no finished run has this strategy.
@@ -42,7 +42,7 @@ def against(table: pd.DataFrame, strategy: str, answers: ReadPredictions) -> pd.
     others = table[(table["strategy"] == strategy) & (table["status"] == "FINISHED")]
     if others.empty:
         raise UserError(
-            f"--baseline {strategy}: no finished run of it here. {suggestion(strategy, _strategies(table))}"
+            f"--baseline {strategy}: no finished run has this strategy. {suggestion(strategy, _strategies(table))}"
         )
     trains = bool((table.loc[table["strategy"] == strategy, "finetune_epochs"] > 0).any())
     settings = [name for name in table.columns if is_setting(name) and not is_content(name)]
@@ -57,9 +57,9 @@ def against(table: pd.DataFrame, strategy: str, answers: ReadPredictions) -> pd.
 
 
 def trained_less(table: pd.DataFrame, every: pd.DataFrame, strategy: str) -> list[str]:
-    """Which rows of the table are held against a run that was trained for fewer epochs in all, in a line; or none.
+    """Return a line about rows that are compared with a run of fewer total epochs, or no line.
 
-    `every` run is where those that they are held against stand.
+    `every` has all runs, including those to compare with.
     """
     others = every.drop_duplicates("run_id").set_index("run_id").reindex(table["against_run_id"])
     missing = epochs_in_all(table) - epochs_in_all(others).to_numpy()
@@ -69,17 +69,17 @@ def trained_less(table: pd.DataFrame, every: pd.DataFrame, strategy: str) -> lis
     epochs = (others["finetune_epochs"].to_numpy() + missing)[longer].drop_duplicates().sort_values()
     needed = ",".join(f"{number:.0f}" for number in epochs)
     return [
-        f"{_listed(table.loc[longer, 'strategy'])} trained for more epochs in all than the {strategy} that they are "
-        f"held against: add strategy={strategy} finetune.epochs={needed}."
+        f"{_listed(table.loc[longer, 'strategy'])} trained for more epochs in total than the {strategy} run that "
+        f"they are compared with: add strategy={strategy} finetune.epochs={needed}."
     ]
 
 
 def unmatched(table: pd.DataFrame, strategy: str) -> list[str]:
-    """How many runs have nothing to be held against, in a line; none where all have."""
+    """Return a line with the number of runs without a match, or no line."""
     missing = int((table["against_run_id"].isna() & (table["status"] == "FINISHED")).sum())
     line = (
-        f"{missing} of {len(table)} runs have no run of {strategy} of the same model, data and settings, or several, "
-        "to be held against."
+        f"{missing} of {len(table)} runs are not compared: no {strategy} run, or more than one, has the same model, "
+        "data and settings."
     )
     return [line] if missing else []
 
@@ -94,7 +94,7 @@ def _strategies(table: pd.DataFrame) -> list[str]:
 
 
 def _fitting(run: pd.Series, others: pd.DataFrame | None, trains: bool) -> pd.Series | None:
-    """The one run that this run is compared with, of those with its settings; `trains`: whether their strategy does."""
+    """Select the run to compare with among candidates; `trains`: whether their strategy trains."""
     if others is None:
         return None
     if len(others) > 1 or (trains and run["finetune_epochs"] > 0):
@@ -117,13 +117,13 @@ def _held(run: pd.Series, other: pd.Series | None, answers: ReadPredictions) -> 
 
 
 def _of_one_file() -> Mapping[str, float]:
-    """A file differs in nothing from itself, whatever its timings."""
+    """Return no difference, for identical files, whatever their timings."""
     none = Estimate(0.0, 0.0, 0.0).columns("accuracy_difference")
     return {**none, "accuracy_difference_p": 1.0, **Estimate(1.0, 1.0, 1.0).columns("speedup_against")}
 
 
 def _accuracies(run: pd.Series, other: pd.Series, answers: ReadPredictions) -> Mapping[str, Any]:
-    """Image by image; without an interval where what the models said is lost, or said of other images."""
+    """Compare image by image; without an interval if predictions are missing or are for other images."""
     after, before = answers(run["run_id"]), answers(other["run_id"])
     if after is None or before is None or not np.array_equal(after.truth, before.truth):
         return {"accuracy_difference": run["tflite_accuracy"] - other["tflite_accuracy"]}
@@ -135,7 +135,7 @@ def _accuracies(run: pd.Series, other: pd.Series, answers: ReadPredictions) -> M
 
 
 def _speedups(run: pd.Series, other: pd.Series) -> Mapping[str, float]:
-    """None where one timing means nothing, or they are of different machines."""
+    """Return the ratio of speedups; empty if a timing is invalid or the machines differ."""
     if VOID in (run["speed"], other["speed"]) or key_of([run["machine"]]) != key_of([other["machine"]]):
         return {}
     return ratio_of_speedups(*(Estimate(*ends(each, "speedup")) for each in (run, other))).columns("speedup_against")

@@ -1,7 +1,7 @@
-"""What to ship from a table: the headline of each task, and the file for each priority, with evidence and drawbacks.
+"""Which file to ship: for each task, and for each priority, with evidence and drawbacks.
 
-The rule is that of `experiments.comparison.recommendation`; here rows become its candidates, and what it decides is
-said in words.
+`experiments.comparison.recommendation` has the rule; this module converts rows to its candidates, and its decisions to
+text.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,23 +53,23 @@ from experiments.statistics.estimates import (
 from experiments.statistics.rounding import percent, points, three_digits, times, whole
 
 WORTH_A_CARD = 0.9  # of the download of the smallest file
-LIKE_FLOAT = 1.01  # times smaller than the float file: up to there nothing is gained in size
-UNDECIDED = "Undecided"  # instead of a name, where no file can be named for want of test examples
-MEASURE_ANEW = "The command of the sweep with resume=false, while nothing else runs, measures anew."
-MOST_NEEDED = 10_000_000  # test examples; where more are, the difference is the margin itself
+LIKE_FLOAT = 1.01  # size ratios up to this are no gain
+UNDECIDED = "Undecided"  # instead of a name, if there are too few test examples to name a file
+MEASURE_ANEW = "To repeat the timings, run the command of the sweep with resume=false while nothing else runs."
+MOST_NEEDED = 10_000_000  # test examples; if more are needed, the loss is about equal to the margin
 MOST_NAMES = 12  # of tied settings in a sentence
-MOST_ROWS = 100  # of a table below which the answer stands
-MARKED = ("tflite_accuracy", "tflite_bytes", "speedup", "arena_bytes")  # columns in which the best are marked
+MOST_ROWS = 100  # of a table with an answer below it
+MARKED = ("tflite_accuracy", "tflite_bytes", "speedup", "arena_bytes")  # columns whose best values are marked
 HEADLINE = "What to ship"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The row to ship for one priority, its evidence and drawbacks, and which others are tied with it.
+    """The row to ship for one priority, its evidence and drawbacks, and the rows tied with it.
 
-    `same` are rows with the very same file, `tied` others that the evidence does not tell from the best. Of `undecided`
-    it cannot be told whether they lose more than the margin. Where only the float file is left for want of test
-    examples, no row is named: `run_id` is empty, and `advice` says what would do.
+    `same` are rows with an identical file, `tied` those that do not differ significantly from the best, and `undecided`
+    those for which the test set is too small to show whether they lose more than the margin. If for this reason only
+    the float file remains, no row is named: `run_id` is empty, and `advice` says what to do.
     """
 
     priority: str
@@ -81,11 +81,11 @@ class Choice:
     undecided: tuple[str, ...] = ()
     advice: str = ""
     drawbacks: tuple[str, ...] = ()
-    why: str = ""  # of those that are tied, this one
+    why: str = ""  # why this one among the tied rows
 
     @property
     def verdict(self) -> str:
-        """Whether there is a winner, in a sentence; empty where nothing is tied."""
+        """A sentence on the tied rows; empty if there are none."""
         if not self.tied or not self.run_id:
             return ""
         tied = [self.name, *self.tied]
@@ -94,13 +94,13 @@ class Choice:
 
     @property
     def text(self) -> str:
-        """The choice in sentences."""
+        """The choice as text."""
         evidence = self.evidence if self.verdict or not self.run_id else f"Ship {self.name}: {self.evidence}"
         drawbacks = f"Drawbacks: {'; '.join(self.drawbacks)}" if self.drawbacks else ""
         same = f"The same file, byte for byte: {named(self.same)}" if self.same else ""
         undecided = f"Undecided: {named(self.undecided)}" if self.undecided else ""
-        said = (self.verdict, evidence, same, drawbacks, undecided)
-        return " ".join([*(f"{each}." for each in said if each), *([self.advice] if self.advice else [])])
+        sentences = (self.verdict, evidence, same, drawbacks, undecided)
+        return " ".join([*(f"{each}." for each in sentences if each), *([self.advice] if self.advice else [])])
 
 
 def named(listed: Sequence[str]) -> str:
@@ -118,18 +118,18 @@ class Task:
     rows: pd.DataFrame
     runs: pd.DataFrame
     answers: ReadPredictions
-    margin: float = MARGIN  # share of the test examples that is given up for size or speed, at most
-    order: Sequence[str] = ORDER  # of the criteria by which one of those that are tied is chosen
+    margin: float = MARGIN  # share of the test examples that may be lost for size or speed
+    order: Sequence[str] = ORDER  # of the criteria that choose among tied rows
 
     def difference(self, one: str, other: str) -> Estimate | None:
-        """Accuracy of one row less that of another, by their run ids, over the seeds and images that both have.
+        """Return the accuracy of one row minus that of another, over the seeds and images that both have.
 
-        Where the answers of one are lost, it is known by the intervals of both; None where there are none either.
+        If predictions are missing, it is computed from the intervals of both; None if these are missing too.
         """
         return self._compared(one, other)[0]
 
     def p_value(self, one: str, other: str) -> float | None:
-        """That both are equally accurate, by the same evidence as the difference; None without any."""
+        """Return the p-value that both are equally accurate, from the evidence of `difference`; None without any."""
         return self._compared(one, other)[1]
 
     def _compared(self, one: str, other: str) -> tuple[Estimate | None, float | None]:
@@ -147,7 +147,7 @@ class Task:
         return {}
 
     def examples_needed(self, one: str, other: str) -> int | None:
-        """How many test examples would tell whether a row loses more than the margin; None without any answers."""
+        """Return the number of test examples that would show whether a row loses more than the margin, if known."""
         right = self._right(one, other)
         if right is None:
             return None
@@ -163,7 +163,7 @@ class Task:
         return examples_to_tell(float((after & ~before).mean()), float((before & ~after).mean()))
 
     def candidates(self, rows: pd.DataFrame) -> list[Candidate]:
-        """Rows of the task as the rule looks at them."""
+        """Convert rows of the task to candidates of the rule."""
         timed = rows[(rows["speed"] != VOID) & rows["speedup"].notna()]
         ranked = set(timed["run_id"]) if len(timed) and of_one_float_file(timed) else set()
         further = further_epochs(rows).fillna(0).astype(float)
@@ -184,7 +184,7 @@ class Task:
         return [each if each.key in ranked else replace(each, speedup=None) for each in found]
 
     def row(self, run_id: str) -> pd.Series:
-        """The row of a run id."""
+        """Return the row of a run id."""
         return self.rows.iloc[self._places[run_id]]
 
     @cached_property
@@ -199,12 +199,12 @@ class Task:
         return {run_id: each for run_id, each in found if 0 <= each.low <= each.value <= each.high <= 1}
 
     def _intervals(self, one: str, other: str) -> tuple[Estimate, Estimate] | None:
-        """The accuracies of two rows; None where one has no interval."""
+        """Return the accuracies of two rows; None if one has no interval."""
         known = self._accuracies
         return (known[one], known[other]) if one in known and other in known else None
 
     def _right(self, one: str, other: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None:
-        """Which images both have right: two arrays (seeds, images)."""
+        """Return which images each row classifies correctly: two arrays (seeds, images)."""
         runs, others = self._by_seed[one], self._by_seed[other]
         seeds = sorted(runs.keys() & others.keys())
         pairs = [(self.answers(runs[seed]), self.answers(others[seed])) for seed in seeds]
@@ -251,9 +251,9 @@ class Task:
 
 
 def tasks(comparison: Comparison) -> list[Task]:
-    """One for each model and test set, with the rows that may be shipped: finished, and verified.
+    """Return a task for each model and test set, with its finished and verified rows.
 
-    Rows are runs, or what they are over seeds: of groups that differ in more, none can be shipped.
+    Rows are runs, or means over seeds; other groups cannot be shipped.
     """
     if comparison.over_seeds or not comparison.pooled:
         return _tasks(comparison.table, comparison)
@@ -272,12 +272,12 @@ def _tasks(table: pd.DataFrame, comparison: Comparison) -> list[Task]:
 
 
 def recommended(comparison: Comparison) -> frozenset[str]:
-    """The run to ship of each task, by id."""
+    """Return the ids of the runs to ship, one per task."""
     return frozenset(headline(task).run_id for task in tasks(comparison))
 
 
 def answer_lines(comparison: Comparison) -> list[str]:
-    """What to ship, a line for each task; of too many rows it takes long to say, and the report says it."""
+    """Return a line per task on what to ship; none for large tables, for which only the report says it."""
     if len(comparison.table) > MOST_ROWS:
         return []
     found = tasks(comparison)
@@ -286,9 +286,9 @@ def answer_lines(comparison: Comparison) -> list[str]:
 
 
 def best_of(comparison: Comparison) -> dict[str, set[str]]:
-    """Which rows of the table are best in a column, or tied with the best of their task: run ids by column.
+    """Return the run ids of the rows that are best in a column, or tied with the best of their task, by column.
 
-    Of accuracies and speedups those that no test tells from the best; of bytes those that have the fewest.
+    Accuracies and speedups are tied if they do not differ significantly; bytes only if they are equal.
     """
     best: dict[str, set[str]] = {name: set() for name in MARKED}
     for task in _tasks(comparison.table, comparison):
@@ -312,14 +312,14 @@ def _value_of(task: Task, column: str, candidate: Candidate) -> float:
 
 
 def headline(task: Task) -> Choice:
-    """What to ship where nothing else is asked for: the most accurate, or the simplest of those tied with it."""
+    """Return the default choice: the most accurate row, or the simplest of those tied with it."""
     chosen = _most_accurate(task)
     row = task.row(chosen.run_id)
     same = {chosen.name, *chosen.same}
     others = [run_id for run_id in task.rows["run_id"] if task.called(run_id) not in same]
     known = sum(task.p_value(each, chosen.run_id) is not None for each in others)
-    than = f"each of the {known} others" if known > 1 else "the other"
-    won = "" if chosen.tied or not known else f", shown to be more than {than} (Holm, p < 0.05)"
+    others_named = f"each of the {known} others" if known > 1 else "the other"
+    won = "" if chosen.tied or not known else f", significantly more than {others_named} (Holm, p < 0.05)"
     size = _size(row)
     timed = row["speed"] != VOID and pd.notna(row["speedup"])
     speed = f", {times(*ends(row, 'speedup'))} as fast" if timed else ""
@@ -327,7 +327,7 @@ def headline(task: Task) -> Choice:
 
 
 def choices(task: Task) -> list[Choice]:
-    """What to ship if accuracy, size, speed, or a microcontroller's memory comes first."""
+    """Return the choices for the priorities accuracy, size, speed, and memory of a microcontroller."""
     best = task.row(_best(task).key)
     standing = pd.Series([_standing(task, row, best) for _, row in task.rows.iterrows()], index=task.rows.index)
     near, unsure = task.rows[standing == "near"], task.rows[standing == "unsure"]
@@ -346,9 +346,9 @@ def _best(task: Task) -> Candidate:
 
 
 def _standing(task: Task, row: pd.Series, best: pd.Series) -> Literal["near", "unsure", "far"]:
-    """Whether a row gives up at most the margin at the bad end of the interval, at its good end only, or more.
+    """Whether a row loses at most the margin at the worse end of its interval, only at the better end, or more.
 
-    One without any evidence cannot be compared, so nobody can be sure of it.
+    A row that cannot be compared is unsure.
     """
     if row["run_id"] == best["run_id"] or same_file(row, best):
         return "near"
@@ -363,7 +363,7 @@ def _standing(task: Task, row: pd.Series, best: pd.Series) -> Literal["near", "u
 def _most_accurate(task: Task) -> Choice:
     found = recommend(*most_accurate(task.candidates(task.rows), task, task.margin), task.order)
     row, best = task.row(found.chosen.key), task.row(found.best.key)
-    evidence = f"{percent(*ends(row, 'tflite_accuracy'))} % of the test images right"
+    evidence = f"{percent(*ends(row, 'tflite_accuracy'))} % of the test images classified correctly"
     if found.chosen is not found.best and not found.chosen.same_file(found.best):
         evidence += f", {_cost(task, row, best)}, {task.named(best)}"
     choice = _choice(task, "Accuracy first", found, evidence)
@@ -397,7 +397,7 @@ def _smallest(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Ser
 
 
 def _smallest_download(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Series) -> Choice | None:
-    """Only where it is not nearly that of the smallest file already, as it is unless something is compressed."""
+    """Return a choice only if its download is clearly smaller than that of the smallest file: if it is compressed."""
     known = near[near["tflite_gzip_bytes"].notna()]
     if known.empty:
         return None
@@ -413,7 +413,7 @@ def _smallest_download(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, bes
 
 
 def _fastest(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Series) -> Choice | None:
-    """By the ratio to the float file; where rows have float files that differ, by time, and none is called tied."""
+    """Rank by speedup or, if the float files differ, by latency, without ties."""
     valid, perhaps = (rows[(rows["speed"] != VOID) & rows["speedup"].notna()] for rows in (near, unsure))
     if valid.empty or several_machines(valid):
         return None
@@ -438,7 +438,7 @@ def _fastest(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Seri
     untimed = tuple(task.named(each) for _, each in void.iterrows() if _is_smaller(each) or each["speedup"] > 1)
     if not untimed or choice.run_id != row["run_id"] or _is_faster(row):
         return choice
-    evidence = "No file with a timing that counts is faster than float, and the timings of others are invalid"
+    evidence = "No file with a valid timing is faster than float, and the timings of others are invalid"
     undecided = tuple(dict.fromkeys((*choice.undecided, *untimed)))
     return Choice("Speed first", UNDECIDED, "", evidence, undecided=undecided, advice=MEASURE_ANEW)
 
@@ -455,21 +455,21 @@ def _on_micro(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Ser
     found = recommend(*smallest(task.candidates(able), lambda each: _needs(task.row(each.key))), task.order)
     row = task.row(found.chosen.key)
     arena, size = whole(row["arena_bytes"]), whole(row["tflite_bytes"])
-    evidence = f"{arena} bytes of arena beside the file's {size}; {_cost(task, row, best)}"
+    evidence = f"{arena} bytes of arena in addition to the file's {size}; {_cost(task, row, best)}"
     rivals = perhaps[[_needs(each) <= _needs(row) for _, each in perhaps.iterrows()]]
     choice = _choice(task, "For a microcontroller", found, evidence, rivals)
     return _if_more_than_float(task, choice, rivals, best, "smaller", _is_smaller)
 
 
 def _needs(row: pd.Series) -> float:
-    """Bytes on a microcontroller: the file and its arena."""
+    """Return the bytes on a microcontroller: the file and its arena."""
     return float(row["arena_bytes"] + row["tflite_bytes"])
 
 
 def _choice(
     task: Task, priority: str, found: Recommendation, evidence: str, undecided: pd.DataFrame | None = None
 ) -> Choice:
-    """A recommendation in words; `undecided` are rows as good, if they lose no more than the margin."""
+    """Convert a recommendation to text; `undecided` are rows that are as good if they lose no more than the margin."""
     row = task.row(found.chosen.key)
     tied = [each.key for each in found.tied if each is not found.chosen and not each.same_file(found.chosen)]
     rivals = [] if undecided is None else [each for _, each in undecided.iterrows()]
@@ -487,30 +487,30 @@ def _choice(
 
 
 def why(found: Recommendation) -> str:
-    """By which criteria one of several that are tied was chosen."""
+    """Return the criteria that chose among the tied rows."""
     return "; ".join(dict.fromkeys(MEANING[each] for each in found.decided_by)) or "the first of them"
 
 
 def drawbacks(row: pd.Series) -> tuple[str, ...]:
-    """What speaks against shipping a file, whatever it is best in."""
+    """Return the drawbacks of a file."""
     refusal = row["runs_on_micro"]
     refused = isinstance(refusal, str) and refusal not in ("yes", NOT_MEASURED, "differs")
     found = {
         f"slower than the float file ({times(*ends(row, 'speedup'))})": row["speed"] == "slower",
         "its timing is invalid": row["speed"] == VOID,
         "no smaller than the float file": pd.notna(row["size_ratio"]) and not _is_smaller(row),
-        "TensorFlow Lite Micro refuses it": refused,
-        "partial: layers stay float that its strategy would quantize": says(row["partial"], "true"),
+        "TensorFlow Lite Micro does not run it": refused,
+        "partial: some layers stay float": says(row["partial"], "true"),
     }
     warnings = row["warnings"].splitlines() if isinstance(row["warnings"], str) else []
-    suspect = [f"its baseline is suspect ({short_warning(line)})" for line in warnings]
+    suspect = [f"its baseline is implausible ({short_warning(line)})" for line in warnings]
     return (*(text for text, holds in found.items() if holds), *dict.fromkeys(suspect))
 
 
 def _if_more_than_float(
     task: Task, choice: Choice, rivals: pd.DataFrame, best: pd.Series, gain: str, gains: Callable[[pd.Series], bool]
 ) -> Choice:
-    """The choice, unless it gains nothing over float, and rows that do are undecided: then none, and what would do."""
+    """Return the choice, or no row with advice if it is no better than float and better rows are undecided."""
     rows = [row for _, row in rivals.iterrows() if task.named(row) in choice.undecided]
     if not rows:
         return choice
@@ -518,16 +518,16 @@ def _if_more_than_float(
     if gains(task.row(choice.run_id)) or not any(map(gains, rows)):
         return replace(choice, advice=advice)
     evidence = (
-        f"No file that is {gain} than float is shown to lose at most {100 * task.margin:g} points, for want of test "
-        "examples, which is no reason to ship the float file"
+        f"The test set is too small to show that a file {gain} than float loses at most {100 * task.margin:g} points; "
+        "that is no reason to ship the float file"
     )
     undecided = tuple(task.named(row) for row in rows if gains(row))
     return Choice(choice.priority, UNDECIDED, "", evidence, undecided=undecided, advice=advice)
 
 
 def _size(row: pd.Series) -> str:
-    """The bytes of a file, and of how many times as many the float file is."""
-    ratio = f"{times(row['size_ratio'])} smaller than float" if _is_smaller(row) else "as many as float"
+    """Return the bytes of a file, and its size ratio to the float file."""
+    ratio = f"{times(row['size_ratio'])} smaller than float" if _is_smaller(row) else "not smaller than float"
     return f"{whole(row['tflite_bytes'])} bytes, {ratio}"
 
 
@@ -540,29 +540,31 @@ def _is_faster(row: pd.Series) -> bool:
 
 
 def _advice(task: Task, unsure: Sequence[pd.Series], best: pd.Series) -> str:
-    """How many test examples would tell the undecided rows from the margin."""
+    """Return how many test examples would decide the undecided rows."""
     needed = [each for row in unsure if (each := task.examples_needed(row["run_id"], best["run_id"])) is not None]
-    said = task.answers(best["run_id"])
-    if not needed or said is None:
-        return "Their answers are lost: run them again to compare them."
+    predictions = task.answers(best["run_id"])
+    if not needed or predictions is None:
+        return "Their predictions are missing. Repeat the runs to compare them."
     points_lost = f"{100 * task.margin:g} points"
-    there = f"Whether it loses more than {points_lost} cannot be told from {len(said.truth):,} test examples"
+    there = f"{len(predictions.truth):,} test examples are too few to show whether it loses more than {points_lost}"
     within = [each for each in needed if each <= MOST_NEEDED]
     if not within:
-        return f"{there}, nor from many more, for it seems to lose just that: give compare --margin POINTS."
+        return (
+            f"{there}, and so are many more, since the loss is about equal to it. Set another: compare --margin POINTS."
+        )
     least, most = (two_digits(each) for each in (min(within), max(within)))
     needed_in_all = f"about {least}" if least == most else f"about {least} for one of them, {most} for each"
-    return f"{there}: it takes {needed_in_all}, if answers go on to differ as often, or more seeds."
+    return f"{there}: {needed_in_all} would be enough if predictions keep differing as often. Or use more seeds."
 
 
 def two_digits(count: int) -> str:
-    """A count that is not known exactly, in two digits rounded up: 3,400."""
+    """Format an estimated count with two significant digits, rounded up: 3,400."""
     step = 10 ** max(len(str(count)) - 2, 0)
     return f"{-(-count // step) * step:,}"
 
 
 def _same(task: Task, chosen: pd.Series) -> tuple[str, ...]:
-    """Other rows with the very file of the chosen one."""
+    """Return other rows with the same file as the chosen one."""
     if pd.isna(chosen["tflite_sha256"]):
         return ()
     copies = task.rows.loc[task.rows["tflite_sha256"].eq(chosen["tflite_sha256"]).fillna(value=False), "run_id"]
@@ -570,10 +572,10 @@ def _same(task: Task, chosen: pd.Series) -> tuple[str, ...]:
 
 
 def _cost(task: Task, row: pd.Series, best: pd.Series) -> str:
-    """What a row gives up in accuracy."""
+    """Describe the loss of accuracy of a row."""
     if row["run_id"] == best["run_id"] or same_file(row, best):
-        return "no other is more accurate"
+        return "none is more accurate"
     difference = task.difference(row["run_id"], best["run_id"])
     if difference is None:
-        return "not compared with the most accurate, for its answers are lost"
-    return f"{points(difference)} points against the most accurate"
+        return "not compared with the most accurate, since predictions are missing"
+    return f"{points(difference)} points compared with the most accurate"

@@ -1,4 +1,4 @@
-"""A comparison as it is shown: runs held against a strategy, and pooled."""
+"""A comparison: runs, differences from a strategy, and groups of runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -21,23 +21,23 @@ from experiments.tracking import Store
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs, one a row; the table that is shown, whose rows may be groups of them; and what it leaves out, in words."""
+    """Runs, one per row; the table to show, whose rows may be groups of runs; and remarks on what is omitted."""
 
     runs: pd.DataFrame
     table: pd.DataFrame
     answers: ReadPredictions
-    over_seeds: bool = False  # the rows are groups of runs that differ in their seeds only
+    over_seeds: bool = False  # the rows are groups of runs that differ only in their seeds
     remarks: tuple[str, ...] = ()
     margin: float = MARGIN  # share of the test examples that a file to ship may lose against the most accurate
     order: tuple[Criterion, ...] = ORDER  # of the criteria by which one of those that are tied is chosen
 
     @property
     def pooled(self) -> bool:
-        """Whether the rows shown are groups of runs."""
+        """Whether the rows of the table are groups of runs."""
         return "runs" in self.table.columns
 
     def in_order(self, keys: Sequence[str]) -> "Comparison":
-        """The same, its rows by these columns.
+        """Return the comparison sorted by these columns.
 
         Raises:
             UserError: there is no such column.
@@ -47,7 +47,7 @@ class Comparison:
 
     @property
     def of_seeds(self) -> pd.DataFrame:
-        """The table, where it holds means over seeds; an empty one otherwise."""
+        """The table if its rows are means over seeds; otherwise an empty one."""
         return self.table if self.over_seeds else self.table.iloc[:0]
 
 
@@ -58,12 +58,12 @@ def compared(
     condition: str | None = None,
     by: Sequence[str] | None = None,
 ) -> Comparison:
-    """Runs held against a strategy; of them, those that a condition chooses, pooled by these columns.
+    """Compare runs with a strategy, select those that meet a condition, and pool them by these columns.
 
-    Without columns they are pooled over seeds, where there are several.
+    Without columns, they are pooled over seeds if there are several.
 
     Raises:
-        UserError: no run has this strategy, the condition holds for none, or there is no such column.
+        UserError: no run has this strategy or meets the condition, or a column does not exist.
     """
     answers = _remembered(lambda run_id: or_none(partial(store.predictions, run_id)))
     every = against(runs, baseline, answers) if baseline else runs
@@ -79,37 +79,37 @@ def compared(
 
 
 def _asked(runs: pd.DataFrame, by: Sequence[str]) -> list[str]:
-    """The columns to group by: runs of one model or data set are those of one content, whatever its name."""
+    """Return the columns to group by; models and data sets are grouped by content, not only by name."""
     contents = {"model": [MODEL, "model_name"], "dataset": [TRAINING, TEST, "dataset_name"]}
     names = [known(runs, name, "--group-by") for name in by]
     return [column for name in names for column in (name, *contents.get(name.removesuffix("_name"), ()))]
 
 
 def _several_tasks(groups: pd.DataFrame) -> list[str]:
-    """Which rows are means over several models or data sets, in a line; none where no row is."""
+    """Return a line about rows that are means over several models or data sets, or no line."""
     mixed = groups[groups["runs"].gt(1) & groups[TASK].isna().any(axis=1)]
     names = ", ".join(mixed["strategy"].unique())
-    line = f"{len(mixed)} rows are means over runs of several models or data sets ({names}): they rank nothing."
+    line = f"{len(mixed)} rows are means over several models or data sets ({names}) and are not ranked."
     return [line] if len(mixed) else []
 
 
 def _known_by_names(runs: pd.DataFrame) -> list[str]:
-    """That runs of an earlier version are matched by names, in a line; none where all have digests."""
+    """Return a line about runs of earlier versions, which are matched by name, or no line."""
     count = without_digests(runs)
     line = (
-        f"{count} of {len(runs)} runs were recorded without digests of their model and data, by an earlier version: "
-        "they are matched by the names of these, whatever the files held."
+        f"{count} of {len(runs)} runs were recorded by an earlier version without digests of model and data: they are "
+        "matched by the names of model and data, whatever the content of their files."
     )
     return [line] if count else []
 
 
 def _is_of(key: str, table: pd.DataFrame) -> bool:
-    """Whether a table has the column of a key; `runs` is one of groups alone."""
+    """Whether a table has the column of a sort key; only groups have `runs`."""
     return key.removeprefix("-") in table.columns
 
 
 def _remembered(read: ReadPredictions) -> ReadPredictions:
-    """What runs say, read when it is needed and once; kept in few bytes, for of thousands of runs it is gigabytes."""
+    """Return a function that reads predictions once, and caches them compactly: thousands of runs are gigabytes."""
 
     @cache
     def kept(run_id: str) -> Predictions | None:

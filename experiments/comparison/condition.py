@@ -1,7 +1,7 @@
-"""A condition on rows, as pandas' `query` writes it, without what else pandas and Python can do with a text.
+"""Conditions on rows in the syntax of pandas' `query`, but safe for untrusted text.
 
-The text is parsed by Python's own parser, and only columns, values, comparisons and arithmetic are computed from what
-it finds. Nothing is called, no attribute is looked up, and no name means anything but a column.
+The text is parsed by Python's parser, and only columns, values, comparisons and arithmetic are evaluated. No function
+is called, no attribute is looked up, and every name is a column.
 """
 
 import ast
@@ -17,10 +17,10 @@ import pandas as pd
 from experiments.comparison.columns import names_of
 from experiments.system.errors import UserError, suggestion
 
-EXAMPLE = "\"strategy == 'qat' and epochs >= 5\", names with a dot between backquotes"
+EXAMPLE = "\"strategy == 'qat' and epochs >= 5\", put names with a dot in backquotes"
 LONGEST = 2000  # characters
 DEEPEST = 50  # levels of brackets and operators
-# Texts come first, for what stands in them is no operator; then columns between backquotes; then pandas' & and |.
+# Strings are matched first, since they may contain operators; then columns in backquotes; then pandas' & and |.
 TOKENS = re.compile(r"""(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|`(?P<column>[^`]*)`|(?P<operator>[&|])""")
 WORDS = {"&": " and ", "|": " or "}
 COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
@@ -32,21 +32,21 @@ ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,
 }  # fmt: skip
 REFUSED: Mapping[type[ast.AST], str] = {
-    ast.Call: "functions and methods are not called",
-    ast.Attribute: "nothing is looked up in a column",
-    ast.Subscript: "nothing is looked up in a column",
-    ast.Lambda: "functions are not made",
-    ast.IfExp: "there is no if in a condition",
-    ast.JoinedStr: "texts are taken as they stand",
-    ast.NamedExpr: "nothing is assigned; equality is ==",
+    ast.Call: "functions and methods are not supported",
+    ast.Attribute: "attributes are not supported",
+    ast.Subscript: "indexing is not supported",
+    ast.Lambda: "lambda is not supported",
+    ast.IfExp: "if is not supported",
+    ast.JoinedStr: "f-strings are not supported",
+    ast.NamedExpr: "assignment is not supported; use == for equality",
 }
 
 
 def holds(table: pd.DataFrame, condition: str) -> "pd.Series[bool]":
-    """Whether a condition holds, row by row; an empty cell meets none.
+    """Return whether each row meets the condition; missing values never do.
 
     Raises:
-        UserError: it cannot be read, names an unknown column, compares what cannot be compared, or is no condition.
+        UserError: it cannot be parsed, names an unknown column, compares different types, or is not a condition.
     """
     value = _Condition(table, condition).value()
     if not _is_condition(value):
@@ -60,24 +60,24 @@ def _given(condition: str) -> str:
 
 
 def _is_condition(value: object) -> "TypeGuard[pd.Series[bool]]":
-    """Whether a value says yes or no of each row; a number or a word does not."""
+    """Whether a value is a boolean for each row."""
     return isinstance(value, pd.Series) and pd.api.types.infer_dtype(value, skipna=True) == "boolean"
 
 
 class _Condition:
-    """A condition that is being read."""
+    """The evaluation of a condition."""
 
     def __init__(self, table: pd.DataFrame, text: str) -> None:
         self._table = table
         self._text = text
-        self._quoted: dict[str, str] = {}  # columns between backquotes, by the names that stand for them
+        self._quoted: dict[str, str] = {}  # columns in backquotes, by their placeholders
 
     def value(self) -> Any:
-        """What the text says of each row."""
+        """Evaluate the text for each row."""
         if len(self._text) > LONGEST:
-            raise self._error(f"this has {len(self._text):,} characters, and {LONGEST:,} are the most")
+            raise self._error(f"requires at most {LONGEST:,} characters, not {len(self._text):,}")
         if not self._text.isprintable():
-            raise self._error("this holds characters that cannot be seen")
+            raise self._error("requires printable characters")
         prepared = TOKENS.sub(self._prepared, self._text).strip()
         try:
             with warnings.catch_warnings():
@@ -101,9 +101,9 @@ class _Condition:
 
     def _why(self, error: Exception) -> str:
         if "@" in self._text:
-            return "@ stands for a variable of Python, and there are none here"
+            return "@ refers to a Python variable, which is not supported"
         if re.search(r"(?<![=!<>])=(?!=)", self._text):
-            return "equality is =="
+            return "use == for equality"
         return f"this cannot be read ({error.msg if isinstance(error, SyntaxError) else type(error).__name__})"
 
     def _error(self, why: str, hint: str = f"Write it as in --where {EXAMPLE}.") -> UserError:
@@ -121,7 +121,7 @@ class _Condition:
             case ast.Constant(value=bool() | str() | None as value):
                 return value
             case ast.Constant(value=int() | float() as value):
-                return float(value)  # whole numbers without an end would take memory without an end
+                return float(value)  # floats, since unbounded integers could use unbounded memory
             case ast.List(elts=elements) | ast.Tuple(elts=elements) | ast.Set(elts=elements):
                 return [self._plain(element, depth) for element in elements]
         raise self._refusal(node)
@@ -144,23 +144,21 @@ class _Condition:
 
     def _refusal(self, node: ast.expr) -> UserError:
         if isinstance(node, ast.Attribute) and (name := ast.unparse(node)) in self._table.columns:
-            return self._error(f"{name} has to stand between backquotes, `{name}`")
-        kind = next(
-            (why for kind, why in REFUSED.items() if isinstance(node, kind)), "this is none of what can be asked"
-        )
+            return self._error(f"{name} requires backquotes, `{name}`")
+        kind = next((why for kind, why in REFUSED.items() if isinstance(node, kind)), "not supported")
         return self._error(
-            f"{ast.unparse(node)[:100]}: {kind}; there are columns, values, comparisons, arithmetic, in, and, or, not"
+            f"{ast.unparse(node)[:100]}: {kind}; use columns, values, comparisons, arithmetic, in, and, or, not"
         )
 
     def _plain(self, node: ast.expr, depth: int) -> Any:
         value = self._of(node, depth + 1)
         if isinstance(value, pd.Series | list):
-            raise self._error("a list holds numbers and texts")
+            raise self._error("a list requires numbers or texts")
         return value
 
     def _column(self, name: str) -> "pd.Series[Any]":
         if name not in (names := names_of(self._table)):
-            raise self._error(f"name {name!r} is not defined", suggestion(name, names))
+            raise self._error(f"no column is named {name!r}", suggestion(name, names))
         return self._table[name]
 
     def _condition(self, node: ast.expr, depth: int) -> "pd.Series[Any]":
@@ -175,7 +173,7 @@ class _Condition:
             return value.astype(float)
         if isinstance(value, float):
             return value
-        raise self._error(f"{self._shown(node)} is no number, and arithmetic needs numbers")
+        raise self._error(f"{self._shown(node)} is not a number; arithmetic requires numbers")
 
     def _shown(self, node: ast.expr) -> str:
         text = ast.unparse(node)
@@ -184,7 +182,7 @@ class _Condition:
         return text[:100]
 
     def _compared(self, left: ast.expr, kinds: list[ast.cmpop], others: list[ast.expr], depth: int) -> Any:
-        """One comparison, or several in a row: 1 < epochs <= 5."""
+        """Evaluate a comparison, or several in a chain: 1 < epochs <= 5."""
         found: Any = None
         values = [self._of(node, depth + 1) for node in (left, *others)]
         for kind, before, after in zip(kinds, values, values[1:], strict=False):
@@ -198,18 +196,18 @@ class _Condition:
         if isinstance(kind, ast.In | ast.NotIn) or isinstance(after, list):
             return self._membership(kind, before, after)
         if type(kind) not in COMPARISONS:
-            raise self._error("equality is ==")
+            raise self._error("use == for equality")
         if not isinstance(before, pd.Series) and not isinstance(after, pd.Series):
-            raise self._error("a comparison needs a column")
+            raise self._error("a comparison requires a column")
         if not isinstance(kind, ast.Eq | ast.NotEq) and _kind(before) != _kind(after):
-            raise self._error(f"{_said(before)} and {_said(after)} have no order")
+            raise self._error(f"{_described(before)} and {_described(after)} cannot be ordered")
         return COMPARISONS[type(kind)](before, after).astype("boolean")
 
     def _membership(self, kind: ast.cmpop, before: Any, after: Any) -> Any:
         if not isinstance(before, pd.Series) or not isinstance(after, list | pd.Series):
-            raise self._error("in takes a column and a list, as in strategy in ['qat', 'none']")
+            raise self._error("in requires a column and a list, as in strategy in ['qat', 'none']")
         if not isinstance(kind, ast.In | ast.NotIn | ast.Eq | ast.NotEq):
-            raise self._error("a list has no order; a column is in it, or not")
+            raise self._error("a list requires in, not in, == or !=")
         found = before.isin(after).astype("boolean")
         return ~found if isinstance(kind, ast.NotIn | ast.NotEq) else found
 
@@ -220,5 +218,5 @@ def _kind(value: Any) -> str:
     return "text" if isinstance(value, str) else "number" if isinstance(value, float) else "neither"
 
 
-def _said(value: Any) -> str:
+def _described(value: Any) -> str:
     return f"{value.name} ({_kind(value)}s)" if isinstance(value, pd.Series) else repr(value)

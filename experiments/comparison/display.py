@@ -1,4 +1,4 @@
-"""The table for people: rounded, with units in the headings and uncertainty in the cells, and how to read it."""
+"""The formatted table: rounded, with units in the headings and intervals in the cells, and the note below it."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ from experiments.system.program import program
 from experiments.tracking.schema import SCHEMA, Column, heading
 
 LATENCY, VERDICT = heading("latency_p50_us"), heading("speed")
-DISTURBED = 0.2  # cores that others kept busy: from there on a time is said to have been disturbed
+DISTURBED = 0.2  # cores used by other processes; from here on a remark says so
 
 
 @dataclass(frozen=True)
 class Differences:
-    """The columns that say what a run gains and loses, and against what."""
+    """The columns of differences from a reference."""
 
     accuracy: str
     size: str
@@ -42,12 +42,12 @@ class Differences:
     other: str = ""  # the strategy that runs are compared with
 
     def heading(self, name: str) -> str:
-        """What people read above one of these columns."""
+        """Return the heading of one of these columns."""
         return heading(name, self.other)
 
     @staticmethod
     def of(table: pd.DataFrame) -> "Differences":
-        """Against the float TFLite model of the same baseline, or against the strategy that was asked for."""
+        """Return the columns against the float TFLite model of the same baseline, or against the requested strategy."""
         if "against" not in table.columns:
             return Differences("accuracy_change", "size_ratio", "speedup")
         other = str(table["against"].dropna().iloc[0])
@@ -55,7 +55,7 @@ class Differences:
 
 
 def display_table(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns that answer the question, rounded, with units in the headings and uncertainty in the cells."""
+    """Return the main columns, rounded, with units in the headings and intervals in the cells."""
     differences = Differences.of(table)
     shown = pd.DataFrame({"strategy": table["strategy"]})
     for name in SETTINGS:
@@ -75,15 +75,15 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
     if table["arena_bytes"].notna().any():
         arenas = zip(table["arena_bytes"], table["runs_on_micro"], strict=True)
         shown[heading("arena_bytes")] = [_arena(*facts) for facts in arenas]
-    if table["speed"].notna().any():  # tables of older runs have no such words
+    if table["speed"].notna().any():  # runs of earlier versions have no verdict
         shown[heading("speed")] = [shown_speed(speed) for speed in table["speed"]]
     if table["engine"].replace("", None).nunique() > 1:
         shown[heading("engine")] = table["engine"].astype("string").fillna("")
     if several_machines(table):
         shown[heading("machine")] = table["machine"].astype("string").fillna("")
     shown[heading("arithmetic")] = table["arithmetic"].astype("string").fillna("")
-    told = ("verified", "partial", "xnnpack_refusal", "latency_other_cores", "warnings")
-    facts = zip(*(table[name] for name in told), strict=True)
+    sources = ("verified", "partial", "xnnpack_refusal", "latency_other_cores", "warnings")
+    facts = zip(*(table[name] for name in sources), strict=True)
     remarks = [_remark(*fact) for fact in facts]
     if any(remarks):
         shown["remark"] = remarks
@@ -93,12 +93,12 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def shown_speed(speed: Any) -> str:
-    """A verdict on a timing as people read it: stores say void of one that does not count."""
+    """Return a verdict on a timing for display; `void`, as stored, is shown as invalid."""
     return "" if pd.isna(speed) else INVALID if speed == VOID else str(speed)
 
 
 def _arena(arena: Any, runs: Any) -> str:
-    """What a microcontroller needs beside the file; `no` where its runtime refuses the file."""
+    """Return the arena for display; `no` if TensorFlow Lite Micro does not run the file."""
     if pd.notna(arena):
         return whole(arena)
     return "" if pd.isna(runs) else str(runs) if runs == NOT_MEASURED else "no"
@@ -106,38 +106,38 @@ def _arena(arena: Any, runs: Any) -> str:
 
 TO_FLOAT = (
     "Δ accuracy, size ratio and speedup: against the float TFLite model of the same baseline, on the same images, "
-    "timed in turns in the same process."
+    "timed together in the same process."
 )
 TO_STRATEGY = (
-    "Δ accuracy, size ratio and speedup vs a strategy: against its run with the same model, data set, epochs and seed, "
-    "trained as long in all where there is one, on the same images; each was timed in turns with its own float "
-    "model."
+    "Δ accuracy, size ratio and speedup vs a strategy: against its run with the same model, data set, epochs and seed "
+    "and, if there is one, the same total number of epochs, on the same images; each file was timed together with its "
+    "own float model."
 )
 OF_RUNS = (
-    "[low, high]: 95 % interval, over the test images for accuracies and over replicates with fresh interpreters for "
+    "[low, high]: 95 % interval, over the test images for accuracies and over replicates with new interpreters for "
     "times of one session."
 )
 OF_SEEDS = (
-    "Means over runs. [low, high]: 95 % interval for new seeds and new test images alike, and over runs for times; of "
-    "groups that differ in more than their seeds there is none. From two seeds it is a rough one; take three or more."
+    "Means over runs. [low, high]: 95 % interval for new seeds and new test images, and over runs for times; groups "
+    "that differ in more than their seeds have none. With two seeds it is approximate; use three or more."
 )
-NO_EVIDENCE = "A Δ accuracy whose interval holds 0 is no evidence of a difference."
+NO_EVIDENCE = "If the interval of Δ accuracy includes 0, there is no evidence of a difference."
 SPEED = (
-    "speed: equivalent is a ratio within 2 % of 1; unclear is an interval too wide to tell; invalid is a timing that "
-    "was disturbed, or in which a file seemed to differ from its own copy."
+    "speed: equivalent means a ratio within 2 % of 1; unclear, an interval too wide for a verdict; invalid, a timing "
+    "that was disturbed, or in which a file seemed to differ from its own copy."
 )
-SAME = "same file: a row's file is the float file that it was timed with, byte for byte."
-MACHINES = "These rows come from different machines: compare latencies within one machine only."
+SAME = "same file: the file is byte for byte identical to the float file that it was timed with."
+MACHINES = "These rows come from different machines: compare latencies only within one machine."
 RANK = (
-    "Each row was timed beside a float file of its own: compare rows by speedup, not by latency, and where they differ "
-    "by a few percent only, time them together ({latency})."
+    "Each row was timed together with its own float file: compare rows by speedup, not by latency; if they differ by "
+    "only a few percent, time them together ({latency})."
 )
 
 
 def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY, VERDICT)) -> str:
-    """What stands below a table: how to read its columns; of these two, a narrow terminal may show neither."""
+    """Return the note below a table, on how to read it; `columns` has the headings that are shown."""
     pooled = "runs" in table.columns and bool((table["runs"] > 1).any())
-    said = {
+    notes = {
         TO_STRATEGY if "against" in table.columns else TO_FLOAT: True,
         OF_SEEDS if pooled else OF_RUNS: True,
         NO_EVIDENCE: True,
@@ -148,31 +148,31 @@ def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY, VERDICT)) -> 
     }
     return "\n".join(
         [
-            " ".join(text for text, holds in said.items() if holds),
+            " ".join(text for text, applies in notes.items() if applies),
             *map(one_line, [*_invalid(table), *_broken(table), *_warnings(table)]),
         ]
     )
 
 
 def _invalid(table: pd.DataFrame) -> list[str]:
-    """Why timings do not count, for those that do not."""
+    """Return why timings are invalid, one line per run."""
     void = table[table["speed"] == VOID]
     named = zip(labels(table)[void.index], void["latency_void"], strict=True)
     lines = [f"Invalid timing: {name}, {_first(reason)}." for name, reason in named]
-    return [*lines, "The same command with resume=false measures anew."] if lines else []
+    return [*lines, "To repeat the measurements, add resume=false to the same command."] if lines else []
 
 
 def _broken(table: pd.DataFrame) -> list[str]:
-    """Where files differ from what their strategies are expected to give."""
+    """Return the differences between files and their expectations, one line per run."""
     broken = table[table["verified"].map(lambda verified: says(verified, "false"))]
     named = zip(labels(table)[broken.index], broken["broken_promise"], strict=True)
     return [f"Not verified: {name}, {what}." for name, what in named]
 
 
 def _warnings(table: pd.DataFrame) -> list[str]:
-    """Why baselines cannot be right: each warning once, after the runs that it holds for.
+    """Return the warnings about baselines, each once, with its runs.
 
-    A warning may end with what to type, so nothing may follow it on its line.
+    A warning may end with code to type, so it must be at the end of its line.
     """
     runs: dict[str, list[str]] = {}
     warned = table["warnings"].dropna()
@@ -186,17 +186,17 @@ def _warnings(table: pd.DataFrame) -> list[str]:
 
 
 def _first(reasons: str) -> str:
-    """One reason is enough, where a group of runs has several."""
+    """Return the first reason of a group of runs."""
     return reasons.partition("; ")[0]
 
 
 def percents(table: pd.DataFrame, value: str, low: str, high: str, sign: str = "") -> list[str]:
-    """The same of each row, from these columns."""
+    """Format a value with its interval for each row."""
     return [percent(*cells, sign) for cells in zip(table[value], table[low], table[high], strict=True)]
 
 
 def _remark(verified: object, partial: object, refusal: object, other_cores: float, warnings: object) -> str:
-    """What a reader of a row has to know besides; empty where the run has no result."""
+    """Return the remarks on a row; empty if the run has no result."""
     remarks = {
         "NOT VERIFIED": says(verified, "false"),
         **{short_warning(line).upper(): True for line in (warnings.splitlines() if isinstance(warnings, str) else ())},
@@ -204,11 +204,11 @@ def _remark(verified: object, partial: object, refusal: object, other_cores: flo
         "not on XNNPACK": isinstance(refusal, str) and bool(refusal),
         "timed while busy": other_cores > DISTURBED,
     }
-    return ", ".join(remark for remark, holds in remarks.items() if holds)
+    return ", ".join(remark for remark, applies in remarks.items() if applies)
 
 
 def _cells(table: pd.DataFrame, column: Column) -> list[str]:
-    """A column as people read it, with the ends of its interval; empty where the run has no measurements."""
+    """Format a column, with its interval; empty for runs without measurements."""
     ends = [f"{column.name}_low", f"{column.name}_high"] if column.interval else []
     rows = zip(*(table[name] for name in (column.name, *ends)), strict=True)
     return [

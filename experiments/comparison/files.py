@@ -1,4 +1,4 @@
-"""A comparison as a file: CSV, JSON, spreadsheet and Parquet with every column; Markdown, HTML and LaTeX for people."""
+"""Write comparisons: CSV, JSON, Excel and Parquet with every column; Markdown, HTML and LaTeX formatted."""
 
 import html
 import json
@@ -26,7 +26,7 @@ Writer = Callable[[pd.DataFrame, Path], None]
 
 
 def with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
-    """The same table with every text in it changed, headings as well; numbers and empty cells stay."""
+    """Apply a function to every text of a table, including headings; numbers and empty cells are kept."""
     texts = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
     changed = {
         name: table[name].map(lambda cell: change(cell) if isinstance(cell, str) else cell, na_action="ignore")
@@ -36,15 +36,15 @@ def with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFram
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV; no text in it is a formula where a spreadsheet opens the file."""
+    """Write a table as CSV; no text is a formula when a spreadsheet opens the file."""
     with_texts(table, spreadsheet_text).to_csv(path, index=False)
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """A table of text as Markdown; a bar in a cell, as in a regular expression, does not end it."""
+    """Return a table of text as Markdown; vertical bars in cells are escaped."""
     text = table.astype(str).replace(r"\|", r"\\|", regex=True)
     columns = [[str(name), *map(str.strip, text[name])] for name in text.columns]
-    # As wide as the longest cell, and two wider than the heading, which leaves room for a mark at each of its ends.
+    # The width of the longest cell, and at least two more than the heading, for the alignment marks.
     widths = [max(cell_len(cells[0]) + 2, *map(cell_len, cells)) for cells in columns]
     rule = "|".join(f":{'-' * (width + 1)}" for width in widths)
     first, *rest = [
@@ -152,8 +152,8 @@ def _settle(sheet: Any) -> None:
         column = SCHEMA.get(str(cells[0].value))
         for cell in cells:
             if isinstance(cell.value, str):
-                cell.data_type = "s"  # text also where it begins like a formula, or is one of Excel's error values
-                cell.quotePrefix = spreadsheet_text(cell.value) != cell.value  # and stays so when it is edited
+                cell.data_type = "s"  # text, even if it looks like a formula or an error value of Excel
+                cell.quotePrefix = spreadsheet_text(cell.value) != cell.value  # and stays text when edited
             elif column is not None and column.numeric:
                 cell.number_format = NUMBER_FORMATS.get(column.kind, "General")
         longest = max(len(str(cell.value)) if isinstance(cell.value, str) else 8 for cell in cells)
@@ -166,12 +166,12 @@ def _parquet(table: pd.DataFrame, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Form:
-    """A form that a comparison is written in; files with every column in full precision are for programs."""
+    """A file format; with `every_column`, all columns in full precision, for programs."""
 
     ending: str
     writer: Writer
     every_column: bool
-    extra: str | None = None  # the one that brings the package which writes it
+    extra: str | None = None  # that installs the required package
 
     def write(self, table: pd.DataFrame, path: Path) -> None:
         """Write a table to a file.
@@ -198,16 +198,14 @@ ENDINGS = tuple(form.ending for form in FORMS.values())
 
 
 def form_of(path: Path) -> Form:
-    """The form that the ending of a file's name says.
+    """Return the format for the suffix of a file name.
 
     Raises:
-        UserError: no form has this ending, or its package is not installed.
+        UserError: no format has this suffix, or its package is not installed.
     """
     found = [form for form in FORMS.values() if form.ending == path.suffix]
     if not found:
-        raise UserError(
-            f"--out {path}: the ending says the form, and is one of these. {suggestion(path.suffix, ENDINGS)}"
-        )
+        raise UserError(f"--out {path}: requires the suffix of a format. {suggestion(path.suffix, ENDINGS)}")
     (form,) = found
     if form.extra:
         require(form.extra, f"--out {path}")
@@ -215,19 +213,19 @@ def form_of(path: Path) -> Form:
 
 
 def written(table: pd.DataFrame, path: Path, form: Form) -> None:
-    """Write a table to a file, and say so.
+    """Write a table to a file, and print its path.
 
     Raises:
         UserError: the file cannot be written.
     """
     if path.name == "-":
-        raise UserError("-: give the name of a file; for standard output, /dev/stdout with --csv or another form.")
+        raise UserError("-: requires a file name. For standard output, type /dev/stdout with --csv or another format.")
     form.write(table, path)
     say(f"wrote {path}")
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
-    """Write comparison.csv with all columns of the runs, comparison.md, and seeds.csv where runs were pooled.
+    """Write comparison.csv with all columns of the runs, comparison.md and, if runs were pooled, seeds.csv.
 
     Raises:
         UserError: a file cannot be written.

@@ -1,4 +1,4 @@
-"""Which run to ship: requirements, judged on the bad end of a run's intervals, and what should be lowest or highest."""
+"""Gates: requirements, judged at the worse end of intervals, and an objective to minimize or maximize."""
 
 import operator
 import re
@@ -33,15 +33,15 @@ OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
 ENDS = ("", "_low", "_high")
 SHARES = names(kinds=("share",), interval=True)
 RATIOS = names(kinds=("speedup", "ratio"), interval=True)
-TOGETHER = " (met alone, and not at 95 % for all {} rows together, by Holm)"
+TOGETHER = " (met alone, but not at 95 % after Holm's correction for all {} rows)"
 ROUNDING = 1e-9  # of a p-value
-MOST_NAMES = 20  # in a line of what was excluded
+MOST_NAMES = 20  # of excluded runs in a line
 FORM = re.compile(r"\s*(?P<column>[\w.]+)\s*(?P<operator>>=|<=|>|<)\s*(?P<bound>[-+\d_.eE]+)\s*")
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """What a run has to be like: a column of the comparison, and a bound."""
+    """A requirement: a column of the comparison, and a bound."""
 
     column: str
     operator: str
@@ -50,20 +50,20 @@ class Requirement:
 
     @property
     def at_least(self) -> bool:
-        """Whether the bound is one from below."""
+        """Whether it is a lower bound."""
         return self.operator in (">", ">=")
 
     def met_by(self, run: pd.Series) -> bool:
-        """Whether a run keeps the bound also at the bad end of its interval; one without a value does not."""
+        """Whether a run meets the bound at the worse end of its interval; a run without a value does not."""
         value = run[judged(run, self.column, self.at_least)]
         return (
             bool(pd.notna(value)) and OPERATORS[self.operator](float(value), self.bound) and _is_valid(run, self.column)
         )
 
     def p_value(self, run: pd.Series) -> float | None:
-        """Two-sided p-value that a run does not keep the bound; 0.05 where the bad end of its interval is the bound.
+        """Return the two-sided p-value that a run does not meet the bound; 0.05 if its worse interval end is the bound.
 
-        None where it has no interval, and is judged by its value.
+        None if it has no interval, and is judged by its value.
         """
         value, low, high = (run.get(f"{self.column}{end}") for end in ("", "_low", "_high"))
         if pd.isna(value) or pd.isna(low) or pd.isna(high) or not low <= value <= high:
@@ -84,22 +84,22 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Decision:
-    """The run to ship, if there is one, and which runs each requirement has excluded."""
+    """The run to ship, if any, and the runs that each requirement excluded."""
 
     chosen: pd.Series | None
     excluded: Mapping[str, tuple[str, ...]]
-    called: str = ""  # what the run to ship is called among the others
-    same: tuple[str, ...] = ()  # other runs that are left, whose file is the same
+    called: str = ""  # label of the run to ship
+    same: tuple[str, ...] = ()  # other remaining runs with the same file
     best: pd.Series | None = None  # the run with the lowest (or highest) value
-    tied: tuple[str, ...] = ()  # other runs that are left, and that no test tells from the best
-    why: str = ""  # of those that are tied, the one to ship
+    tied: tuple[str, ...] = ()  # other remaining runs that do not differ significantly from the best
+    why: str = ""  # why this one among the tied runs
 
 
 def requirement(text: str, table: pd.DataFrame) -> Requirement:
-    """A requirement as it is written: tflite_accuracy >= 0.98, tflite_bytes <= 200_000.
+    """Parse a requirement: tflite_accuracy >= 0.98, tflite_bytes <= 200_000.
 
     Raises:
-        UserError: it is not of this form, or names no column of numbers.
+        UserError: it does not have this form, or names no numeric column.
     """
     found = FORM.fullmatch(text)
     try:
@@ -108,16 +108,16 @@ def requirement(text: str, table: pd.DataFrame) -> Requirement:
         bound = None
     if found is None or bound is None or not isfinite(bound):
         raise UserError(
-            f'--require "{text}": a requirement is a column, one of {" ".join(OPERATORS)}, and a number, as in '
+            f'--require "{text}": requires a column, one of {" ".join(OPERATORS)}, and a number, as in '
             '"tflite_accuracy >= 0.98" or "tflite_bytes <= 200_000".'
         )
     return Requirement(of_numbers(table, found["column"], "--require"), found["operator"], bound, text.strip())
 
 
 def judged(run: pd.Series, column: str, at_least: bool) -> str:
-    """The column with the bad end of the interval, where the run has one."""
-    bad_end = f"{column}_{'low' if at_least else 'high'}"
-    return bad_end if pd.notna(run.get(bad_end)) else column
+    """Return the column with the worse end of the interval, if the run has one."""
+    worse_end = f"{column}_{'low' if at_least else 'high'}"
+    return worse_end if pd.notna(run.get(worse_end)) else column
 
 
 def decide(
@@ -127,17 +127,18 @@ def decide(
     lowest: bool,
     comparison: Comparison | None = None,
 ) -> Decision:
-    """The run that meets every requirement and has the lowest (or highest) value of the objective.
+    """Return the run that meets every requirement and has the lowest (or highest) value of the objective.
 
-    Of several that no test tells from that run, it is the simplest (`experiments.comparison.recommendation`). What the
-    runs of the `comparison` answered is the evidence; without one, their intervals are.
+    If other runs do not differ significantly from it, it is the simplest of them
+    (`experiments.comparison.recommendation`). The evidence are the predictions of the `comparison`; without one, the
+    intervals.
 
-    A run counts only if it is finished and its file is verified. Requirements on what has an interval
-    are judged for all such runs together, so that 95 % stand for the whole comparison (Holm).
+    Only finished runs with a verified file count. Requirements on columns with an interval are judged for all these
+    runs together, so that the confidence of 95 % holds for the whole comparison (Holm).
 
     Raises:
-        UserError: the objective is no column of numbers, times of different machines would decide, or no one file can
-            do what these are for.
+        UserError: the objective is not numeric, latencies of different machines would decide, or the runs have several
+            sets of test examples.
     """
     option = "--minimize" if lowest else "--maximize"
     of_numbers(table, objective, option)
@@ -150,7 +151,7 @@ def decide(
         "finished": lambda run: bool(run["status"] == "FINISHED"),
         "verified": lambda run: not says(run["verified"], "false"),
         **{each.text: _met_together(each, compared) for each in requirements},
-        f"{objective} is known": lambda run: bool(pd.notna(run[objective])) and _is_valid(run, objective),
+        f"with a valid {objective}": lambda run: bool(pd.notna(run[objective])) and _is_valid(run, objective),
     }
     for text, meets in conditions.items():
         meeting = left[[meets(run) for _, run in left.iterrows()]]
@@ -181,7 +182,7 @@ def decide(
 
 
 def _best(task: Task, objective: str, lowest: bool) -> tuple[Candidate, list[Candidate]]:
-    """The run with the lowest (or highest) value, and those that no test tells from it."""
+    """Return the run with the lowest (or highest) value, and those that do not differ significantly."""
     rows = task.rows.sort_values(objective, ascending=lowest, kind="stable")
     candidates, sign = task.candidates(rows), 1 if lowest else -1
     if objective == "tflite_accuracy" and not lowest:
@@ -203,21 +204,21 @@ def _best(task: Task, objective: str, lowest: bool) -> tuple[Candidate, list[Can
 
 @dataclass(frozen=True)
 class _Intervals:
-    """What the intervals of a column say of each two runs."""
+    """Differences between runs, from the intervals of a column."""
 
     values: Mapping[str, Estimate]
 
     def p_value(self, one: str, other: str) -> float:
-        """That both values are equal."""
+        """Return the p-value that both values are equal."""
         return unpaired_p(self.values[one], self.values[other])
 
     def difference(self, one: str, other: str) -> Estimate:
-        """One value less the other."""
+        """Return one value minus the other."""
         return unpaired_difference(self.values[one], self.values[other])
 
 
 def _met_together(each: Requirement, compared: pd.DataFrame) -> Callable[[pd.Series], bool]:
-    """Whether a run meets a requirement, judged together with all that are compared."""
+    """Return whether a run meets a requirement, after correction for all compared runs."""
     found = {place: p for place, run in compared.iterrows() if (p := each.p_value(run)) is not None}
     adjusted = dict(zip(found, holm(np.array(list(found.values()))), strict=True))
     barely = SIGNIFICANT * (1 + ROUNDING)
@@ -230,31 +231,31 @@ def _met_together(each: Requirement, compared: pd.DataFrame) -> Callable[[pd.Ser
 
 
 def _check_one_task(table: pd.DataFrame) -> None:
-    """One file is shipped: for one set of test examples, and the mean of several files is none of them."""
+    """Check that a single file can be shipped: for one set of test examples, and not a mean over several files."""
     finished = table[table["status"] == "FINISHED"]
     if finished[TEST].nunique() > 1:
         sets = finished.assign(_title=titled(finished, "dataset")).drop_duplicates(TEST)
         listed = ", ".join(sets["_title"].where(sets["test_digest"].notna(), sets[TEST]))
         column = "test_digest" if sets["test_digest"].notna().all() else "dataset"
         raise UserError(
-            f"Which run to ship: these are for several data sets ({listed}), and a file is for one. Choose it with "
+            f"Which run to ship: requires runs of one data set, not of several ({listed}). Select one with "
             f"--where \"{column} == '{sets[column].iloc[0]}'\"."
         )
     mixed = labels(table)[[is_group(run) and _is_mixture(run) for _, run in table.iterrows()]]
     if len(mixed):
         raise UserError(
-            f"Which run to ship: {mixed.iloc[0]} stands for runs that differ in more than their seeds, and the "
-            "mean of several files is none that could be shipped. Leave --group-by out."
+            f"Which run to ship: requires rows of a single run, or of runs that differ only in their seeds; "
+            f"{mixed.iloc[0]} differs in more. Omit --group-by."
         )
 
 
 def _is_mixture(group: pd.Series) -> bool:
-    """Whether a row is made of runs of several settings, or of several of one seed."""
+    """Whether a row combines runs of several settings, or several runs with the same seed."""
     return bool(group["strategy"] == "several" or pd.isna(group["settings"]) or group["runs"] != group["seeds"])
 
 
 def decision_lines(decision: Decision, objective: str, lowest: bool) -> list[str]:
-    """A decision in words: what each requirement excluded, and the run to ship with its evidence."""
+    """Describe a decision: the runs that each requirement excluded, and the run to ship with its evidence."""
     lines = [f"not {text}: {_listed(runs)}" for text, runs in decision.excluded.items() if runs]
     run = decision.chosen
     if run is None:
@@ -264,11 +265,11 @@ def decision_lines(decision: Decision, objective: str, lowest: bool) -> list[str
     how = f"the {'lowest' if lowest else 'highest'} of those left"
     best = decision.best
     if best is not None and best[objective] != run[objective]:
-        how = f"not told from {how} ({best['strategy']}, {best[objective]:,.6g})"
+        how = f"not significantly different from {how} ({best['strategy']}, {best[objective]:,.6g})"
     shipped = f"Ship {decision.called}: {objective} {run[objective]:,.6g}{interval} is {how}."
     if decision.tied:
         shipped += f" No winner: it is tied with {_listed(decision.tied)}, and the simplest of them ({decision.why})."
-    if is_group(run):  # to choose among the seeds by test accuracy would flatter the file
+    if is_group(run):  # choosing among seeds by test accuracy would be biased
         shipped += f" The file is that of the lowest seed, run {run['run_id'][:8]}."
     if decision.same:
         shipped += f" The same file, byte for byte: {_listed(decision.same)}."
@@ -276,22 +277,22 @@ def decision_lines(decision: Decision, objective: str, lowest: bool) -> list[str
 
 
 def _listed(runs: Sequence[str]) -> str:
-    """The first runs by name, and how many more there are."""
+    """List the first runs, and the number of others."""
     more = len(runs) - MOST_NAMES
     return ", ".join(runs[:MOST_NAMES]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _is_valid(run: pd.Series, column: str) -> bool:
-    """Times of an invalid timing say nothing."""
+    """Whether a value is valid; values of an invalid timing are not."""
     return not (timed(column) and run["speed"] == VOID)
 
 
 def of_numbers(table: pd.DataFrame, column: str, option: str) -> str:
-    """The name of a column that there is, and that holds numbers.
+    """Check that a column exists and is numeric; returns its name.
 
     Raises:
-        UserError: there is none of this name, or it holds words.
+        UserError: it does not exist, or has text.
     """
     if not pd.api.types.is_numeric_dtype(table[known(table, column, option)]):
-        raise UserError(f"{option} {column}: this column holds words, and a number is needed.")
+        raise UserError(f"{option} {column}: requires a numeric column; this one has text.")
     return column

@@ -1,4 +1,4 @@
-"""Runs pooled into groups: over seeds where nothing else is asked for, with intervals that speak of new seeds too."""
+"""Pool runs into groups, by default over seeds, with intervals that generalize to new seeds."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from experiments.record.run_record import Predictions, is_setting
 from experiments.statistics.estimates import Estimate, difference_over_seeds, over_seeds, ratio_of_medians
 from experiments.tracking.schema import names
 
-ReadPredictions = Callable[[str], Predictions | None]  # what a run's models say, by its id; None where that is lost
+ReadPredictions = Callable[[str], Predictions | None]  # the predictions of a run's models by its id; None if missing
 SPEEDUPS = names(kinds=("speedup",), interval=True)
 
 
 def seeds_to_pool(table: pd.DataFrame) -> list[str]:
-    """The columns by which runs that differ in their seeds only are alike; none where no two runs do."""
+    """Return the columns that identify runs except for the seed; none if no runs differ only in their seeds."""
     finished = table[table["status"] == "FINISHED"]
     cells = cell_of(table)
     return cells if (finished.groupby(cells, dropna=False)["seed"].nunique() > 1).any() else []
@@ -27,19 +27,18 @@ def seeds_to_pool(table: pd.DataFrame) -> list[str]:
 
 @dataclass(frozen=True)
 class Groups:
-    """A row for each group of runs; and a line for each run that does not count in its group, with the reason."""
+    """A row for each group of runs, and a line for each run that is omitted from its group, with the reason."""
 
     table: pd.DataFrame
     left_out: tuple[str, ...]
 
 
 def grouped(table: pd.DataFrame, by: Sequence[str], answers: ReadPredictions) -> Groups:
-    """One row for each group of runs with equal values in these columns; the columns are those of runs, and GROUPED.
+    """Return one row for each group of runs with equal values in these columns, with the columns of runs and GROUPED.
 
-    Numbers are means, speedups geometric ones; settings in which the runs differ are empty. Runs that differ in their
-    seeds only have intervals for new seeds and new test images alike; groups that differ in more have none. `run_id`
-    is that of the lowest seed. Times of several machines, and invalid timings, are not pooled. Failed runs count only
-    where a group has no other.
+    Numbers are means, speedups geometric means; settings that differ are empty. Runs that differ only in their seeds
+    have intervals for new seeds and new test images; other groups have none. `run_id` is that of the lowest seed.
+    Latencies of several machines, and invalid timings, are not pooled. Failed runs count only if a group has no other.
     """
     numbers = [name for name in table.select_dtypes("number").columns if name not in (*cell_of(table), "seed")]
     floats = table[numbers].astype(float)
@@ -58,8 +57,8 @@ def _left_out(group: "_Group", answers: ReadPredictions) -> list[str]:
     uncounted = group.runs.drop(index=group.counted.index)
     void = group.counted[group.counted["speed"] == VOID] if len(group.counted) > 1 else uncounted.iloc[:0]
     return [
-        *(f"{label(run)}: left out of its group, for {_reason(run, answers)}" for _, run in uncounted.iterrows()),
-        *(f"{label(run)}: its timing is invalid, and left out of its group" for _, run in void.iterrows()),
+        *(f"{label(run)}: omitted from its group, since {_reason(run, answers)}" for _, run in uncounted.iterrows()),
+        *(f"{label(run)}: its invalid timing is omitted from its group" for _, run in void.iterrows()),
     ]
 
 
@@ -68,26 +67,26 @@ def _reason(run: pd.Series, answers: ReadPredictions) -> str:
         return f"it is {run['status']}"
     if answers(run["run_id"]) is None:
         return f"it has no {PREDICTIONS}"
-    return "its test images are not those of the others, or a newer run has its settings"
+    return "its test images differ from those of the others, or a newer run has the same settings"
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Runs with equal values in the columns of a group; those that are pooled, and whether only their seeds differ."""
+    """Runs with equal values in the columns of a group, those that are pooled, and whether only their seeds differ."""
 
     runs: pd.DataFrame
     counted: pd.DataFrame
     seeds_only: bool
-    alike: Sequence[str]  # the columns in which all that are pooled are alike
+    alike: Sequence[str]  # the columns in which all pooled runs are equal
 
 
 def _groups(table: pd.DataFrame, by: Sequence[str], answers: ReadPredictions) -> Iterator[_Group]:
-    """The groups of a table. What can be found for all of them at once is, for there may be thousands."""
+    """Yield the groups of a table; computed for all at once where possible, since there may be thousands."""
     groups = table.groupby(list(by), dropna=False, sort=False)
     cells = table.groupby(cell_of(table), dropna=False, sort=False).ngroup()
     keys = pd.DataFrame({"group": groups.ngroup(), "cell": cells, "seed": table["seed"]})
     finished = keys[table["status"] == "FINISHED"]
-    newest = finished[~finished.duplicated(keep="last")]  # of those that are alike
+    newest = finished[~finished.duplicated(keep="last")]  # of runs with equal settings and seed
     kinds = newest.groupby("group")["cell"].nunique()
     codes = table.apply(lambda column: pd.factorize(column, use_na_sentinel=False)[0])
     for number, (_, runs) in enumerate(groups):
@@ -100,7 +99,7 @@ def _groups(table: pd.DataFrame, by: Sequence[str], answers: ReadPredictions) ->
 
 
 def _counted(finished: pd.DataFrame, seeds_only: bool, answers: ReadPredictions) -> pd.DataFrame:
-    """Those runs of a group that were tested on the same images, where it matters."""
+    """Return the runs of a group that were tested on the same images."""
     if len(finished) < 2 or not seeds_only:
         return finished
     known = {run_id: said for run_id in finished["run_id"] if (said := answers(run_id)) is not None}
@@ -112,7 +111,7 @@ def _counted(finished: pd.DataFrame, seeds_only: bool, answers: ReadPredictions)
 
 
 def _pooled(group: _Group, floats: pd.DataFrame, answers: ReadPredictions) -> dict[str, Any]:
-    """The row of a group; `floats` are the numbers of its runs."""
+    """Return the row of a group; `floats` has the numbers of its runs."""
     runs = group.counted
     counts = {"runs": len(runs), "seeds": runs["seed"].nunique()}
     if len(runs) == 1:
@@ -130,25 +129,25 @@ def _pooled(group: _Group, floats: pd.DataFrame, answers: ReadPredictions) -> di
 
 
 def _of_one_run(name: str) -> bool:
-    """Whether a column says how sure one run is of its value, which the mean of several does not inherit."""
+    """Whether a column is an interval end or p-value of a single run, which does not apply to a mean."""
     return name.endswith(("_low", "_high", "_p")) and not is_setting(name)
 
 
 def _means(runs: pd.DataFrame, floats: pd.DataFrame) -> dict[str, Any]:
-    """The mean of every column of numbers; of times, those that mean something."""
+    """Return the mean of every numeric column; for latencies, over valid timings."""
     means, valid = (rows.mean().to_dict() for rows in (floats, floats.loc[_timed(runs).index]))
     return {str(name): (valid if timed(str(name)) else means)[name] for name in floats.columns}
 
 
 def _timed(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs whose times can be pooled."""
+    """Return the runs whose latencies can be pooled."""
     return runs[runs["speed"] != VOID] if runs["machine"].nunique() <= 1 else runs.iloc[:0]
 
 
 def _words(runs: pd.DataFrame) -> dict[str, Any]:
-    """What is said of every run is said of the group; a fault of one is a fault of the group."""
-    told = {"strategy": "several", "arithmetic": "differs", "runs_on_micro": "differs"}
-    differing = {name: word for name, word in told.items() if runs[name].nunique() > 1}
+    """Return the texts of a group; a problem of one run is a problem of the group."""
+    differing_texts = {"strategy": "several", "arithmetic": "differs", "runs_on_micro": "differs"}
+    differing = {name: word for name, word in differing_texts.items() if runs[name].nunique() > 1}
     faults = {"verified": "false", "partial": "true"}
     faulty = {name: word for name, word in faults.items() if any(says(verdict, word) for verdict in runs[name])}
     said = {
@@ -161,7 +160,7 @@ def _words(runs: pd.DataFrame) -> dict[str, Any]:
 
 
 def _speedups(runs: pd.DataFrame, seeds_only: bool) -> dict[str, Any]:
-    """Geometric means; over seeds with t-intervals, and with what the speedup over float means."""
+    """Return geometric means; over seeds with t-intervals and the verdict on the speedup."""
     valid = _timed(runs)
     if valid.empty:
         return {"speed": VOID} if (runs["speed"] == VOID).all() else {}
@@ -171,7 +170,7 @@ def _speedups(runs: pd.DataFrame, seeds_only: bool) -> dict[str, Any]:
         if len(ratios) > 1:
             mean = ratio_of_medians(ratios, np.ones(len(ratios)))
             found |= mean.columns(name) if seeds_only else {name: mean.value}
-    if len(valid) == 1:  # what is known of the one timing that means something
+    if len(valid) == 1:  # the interval of the only valid timing
         own = [f"{name}{end}" for name in SPEEDUPS for end in ("", "_low", "_high") if f"{name}{end}" in valid.columns]
         return {name: valid[name].iloc[0] for name in (*own, "speed")}
     if (valid["speed"] == SAME_FILE).all():
@@ -182,7 +181,7 @@ def _speedups(runs: pd.DataFrame, seeds_only: bool) -> dict[str, Any]:
 
 
 def _over_seeds(runs: pd.DataFrame, answers: ReadPredictions) -> dict[str, Any]:
-    """Accuracy and its differences over the seeds, from what each model says of each image."""
+    """Return accuracy and its differences over seeds, from the predictions for each image."""
     said = [answers(run_id) for run_id in runs["run_id"]]
     known = [each for each in said if each is not None]
     if len(known) < len(runs):

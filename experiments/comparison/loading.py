@@ -1,4 +1,4 @@
-"""The runs of a sweep as a table: read from a store, shown, and written."""
+"""Load the runs of a sweep as a table, show it, and write it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from experiments.tracking import REUSED, Row, Store, Tracking, open_existing
 
 
 def load(uri: str = Tracking.uri, experiment: str = Tracking.experiment, sweep: str = "latest") -> pd.DataFrame:
-    """The runs of a sweep (`latest`, `all`, or its id), one a row, with the columns of COLUMNS.
+    """Return the runs of a sweep (`latest`, `all`, or its id), one per row, with the columns COLUMNS.
 
     Raises:
         UserError: there is no such store, experiment or sweep, or no run in it.
@@ -26,18 +26,15 @@ def load(uri: str = Tracking.uri, experiment: str = Tracking.experiment, sweep: 
 
 
 def loaded(store: Store, sweep: str) -> pd.DataFrame:
-    """The runs of a sweep with the columns that commands use besides those of `load`; says which are left out.
+    """Return the runs of a sweep, with further internal columns; reports omitted runs.
 
     Raises:
         UserError: there is no such sweep, or no run in it.
     """
     rows = _rows(store, sweep)
     kept = newest(rows)
-    if made_anew := len(rows) - len(kept):
-        say(
-            f"Left out, for the same runs were made anew since: {made_anew:,} finished runs. --sweep ID shows those of "
-            "a sweep."
-        )
+    if repeated := len(rows) - len(kept):
+        say(f"Omitted {repeated:,} finished runs that were repeated later. --sweep ID shows those of one sweep.")
     return frame(kept)
 
 
@@ -49,9 +46,10 @@ def _rows(store: Store, sweep: str) -> list[Row]:
 
 
 def newest(rows: Sequence[Row]) -> list[Row]:
-    """Of all runs, oldest first, those that count: of finished ones with one key, the last.
+    """Return the runs, oldest first, without finished runs that were repeated: those with the same key.
 
-    A key stands for all that decides a result, seed, code and machine among it. Runs of a sweep are what was asked for.
+    The key covers everything that decides a result, including seed, code and machine. Runs of a single sweep are all
+    kept.
     """
     finished = [row for row in rows if row["status"] == "FINISHED" and row.get("run_key") and REUSED not in row]
     last = {row["run_key"]: row["run_id"] for row in finished}
@@ -60,12 +58,12 @@ def newest(rows: Sequence[Row]) -> list[Row]:
 
 
 def show_rows(rows: Sequence[Row]) -> None:
-    """Print the table for people."""
+    """Print the formatted table."""
     show(frame(rows))
 
 
 def show_comparison(comparison: Comparison, columns: Sequence[str] = ()) -> None:
-    """Print the table for people, or these columns as they are; and what has to be said of it."""
+    """Print the formatted table, or only these columns, unformatted; and the remarks."""
     if columns:
         print_whole(plain(only(comparison.table, columns)))
     else:
@@ -75,7 +73,7 @@ def show_comparison(comparison: Comparison, columns: Sequence[str] = ()) -> None
 
 
 def show_and_write(store: Store, rows: Sequence[Row], folder: Path) -> Comparison:
-    """Print the comparison of a sweep, and write its tables into the folder."""
+    """Print the comparison of a sweep, and write its tables to the folder."""
     comparison = compared(store, frame(rows))
     show_comparison(comparison)
     for line in answer_lines(comparison):

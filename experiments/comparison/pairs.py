@@ -1,4 +1,4 @@
-"""Any two runs, image by image."""
+"""Compare any two runs, image by image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,33 +20,35 @@ from experiments.system.progress import CONSOLE, print_whole
 from experiments.tracking import Row, Store
 
 PAIRS_NOTE = (
-    "gained and lost: images that the run's TFLite file has right and the other's wrong, and the reverse. "
-    "[low, high]: 95 % intervals over the test images, by Bonett and Price's formula and by resampling images as "
-    "pairs. McNemar p: exact, that both err equally often; Holm p: corrected for so many comparisons, and what the "
-    "verdict goes by: below 0.05 one is more accurate."
+    "gained and lost: images that only the run's TFLite file classifies correctly, and that only the other's does. "
+    "[low, high]: 95 % intervals over the test images, by Bonett and Price's formula and by a bootstrap over images. "
+    "McNemar p: of the exact test that both have the same error rate. Holm p: corrected for the number of comparisons; "
+    "below 0.05, the verdict is that one file is more accurate."
 )
 
 
 @dataclass(frozen=True)
 class Examined:
-    """What a run's file says of the test images."""
+    """The predictions of a run's file for the test images."""
 
     label: str
     dataset: str
     answers: Predictions
-    test_digest: str | None = None  # of the images; None where an earlier version recorded the run
+    test_digest: str | None = None  # of the images; None for runs of earlier versions
     file: str | None = None  # digest of the TFLite file
 
 
 def _examined(store: Store, row: Row) -> Examined:
     answers = store.predictions(row["run_id"])
     if answers is None:
-        raise UserError(f"--pair {row['run_id']}: this run has no {PREDICTIONS} (status {row['status']}).")
+        raise UserError(
+            f"--pair {row['run_id']}: requires a run with {PREDICTIONS}; this one has none (status {row['status']})."
+        )
     return Examined(label(row), row["dataset"], answers, row["test_digest"], row["tflite_sha256"])
 
 
 def table_of_pairs(runs: Sequence[Examined]) -> pd.DataFrame:
-    """Each two runs on the same images, one a row: the later named against the earlier.
+    """Compare every pair of runs on the same images, one per row: the second against the first.
 
     Raises:
         UserError: two runs were tested on different images.
@@ -64,7 +66,7 @@ def table_of_pairs(runs: Sequence[Examined]) -> pd.DataFrame:
 
 def _verdict(difference: float, p: float) -> str:
     if p >= SIGNIFICANT:
-        return "not told apart"
+        return "no significant difference"
     return "more accurate" if difference > 0 else "less accurate"
 
 
@@ -75,7 +77,7 @@ def _check_images(first: Examined, other: Examined) -> None:
         return
     raise UserError(
         f"--pair: {first.label} and {other.label} were tested on different images ({_images(first)}; "
-        f"{_images(other)}). Answers are paired image by image: give runs of one dataset and dataset.test_samples."
+        f"{_images(other)}). A paired comparison requires the same dataset and dataset.test_samples."
     )
 
 
@@ -96,7 +98,7 @@ def _compared(run: Examined, against: Examined) -> dict[str, object]:
 
 
 def display_pairs(table: pd.DataFrame) -> pd.DataFrame:
-    """Differences in points, with both intervals; p-values are corrected where there are several."""
+    """Format differences in points, with both intervals and p-values, corrected if there are several."""
     narrow = {column: table[column].str.replace(" (", "\n(", regex=False) for column in ("run", "against")}
     shown = table[["run", "against", "images", "gained", "lost"]].assign(**narrow)
     shown["Δ accuracy (pp)"] = percents(table, "difference", "low", "high", sign="+")
@@ -109,7 +111,7 @@ def display_pairs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def show_pairs(store: Store, rows: Sequence[Row]) -> None:
-    """Print each two of these runs, compared on the same images."""
+    """Print the comparison of every pair of these runs on the same images."""
     shown = display_pairs(table_of_pairs([_examined(store, row) for row in rows]))
     print_whole(picture(shown, {}))
     CONSOLE.print(PAIRS_NOTE, style="dim", markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""What of a comparison is asked for: rows by a condition, their order, and columns by name."""
+"""Select rows by a condition, sort them, and select columns by name."""
 
 from collections.abc import Sequence
 
@@ -11,19 +11,19 @@ from experiments.system.errors import UserError, suggestion
 
 
 def where(table: pd.DataFrame, condition: str) -> pd.DataFrame:
-    """The rows for which a condition of pandas' `query` holds; columns with a dot stand between backquotes.
+    """Return the rows that meet a condition in the syntax of pandas' `query`.
 
     Raises:
-        UserError: the condition cannot be read, names an unknown column, is no condition, or holds for no row.
+        UserError: the condition cannot be parsed, names an unknown column, is not a condition, or no row meets it.
     """
     found = table[holds(table, condition)]
     if found.empty:
-        raise UserError(f"--where {condition!r}: this holds for no run.")
+        raise UserError(f"--where {condition!r}: no run meets this condition.")
     return found
 
 
 def in_order(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """The rows by these columns, the first first; `-name` is from the highest down. Empty cells come last.
+    """Sort the rows by these columns; `-name` sorts descending. Empty cells come last.
 
     Raises:
         UserError: there is no such column.
@@ -34,7 +34,7 @@ def in_order(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def only(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """These columns alone, in this order.
+    """Return only these columns, in this order.
 
     Raises:
         UserError: there is no such column.
@@ -43,26 +43,26 @@ def only(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 
 def matrix(table: pd.DataFrame, rows: str, columns: str, value: str) -> pd.DataFrame:
-    """A value by two settings, such as accuracy by strategy and epochs; of several runs in a cell, the mean.
+    """Return a pivot table, such as accuracy by strategy and epochs; a cell with several runs has their mean.
 
-    Invalid timings do not count; a run that has no such setting stands under an empty one.
+    Invalid timings are omitted; a run without the setting is under an empty one.
 
     Raises:
-        UserError: there is no such column, or the value is no number.
+        UserError: a column does not exist, or the value is not numeric.
     """
     for name in (rows, columns, value):
         known(table, name, "--pivot")
     if not pd.api.types.is_numeric_dtype(table[value]):
-        raise UserError(f"--pivot {rows} {columns} {value}: the last of them holds words, and a number is needed.")
+        raise UserError(f"--pivot {rows} {columns} {value}: requires a numeric last column; {value} has text.")
     check_comparable(table, value, "--pivot")
     if len({rows, columns, value}) < 3:
-        raise UserError(f"--pivot {rows} {columns} {value}: rows, columns and value need three different columns.")
+        raise UserError(f"--pivot {rows} {columns} {value}: requires three different columns.")
     if timed(value):
         table = table[table["speed"] != VOID]
     table = table.assign(**{name: titled(table, name) for name in (rows, columns) if name in SUBJECTS})
     table = table[table[value].notna()]
     if table.empty:
-        raise UserError(f"--pivot {rows} {columns} {value}: no run here has a value of {value}.")
+        raise UserError(f"--pivot {rows} {columns} {value}: no run has a value in {value}.")
     _check_one_task_a_cell(table, rows, columns, value)
     named = table.assign(
         **{name: table[name].astype(object).where(table[name].notna(), "") for name in (rows, columns)}
@@ -72,22 +72,22 @@ def matrix(table: pd.DataFrame, rows: str, columns: str, value: str) -> pd.DataF
 
 
 def _check_one_task_a_cell(table: pd.DataFrame, rows: str, columns: str, value: str) -> None:
-    """The mean over several models or data sets is a number of nothing."""
+    """Reject means over several models or data sets."""
     for kind, key in (("model", MODEL), ("dataset", TEST)):
         if (table.groupby([rows, columns], dropna=False)[key].nunique() > 1).any():
             raise UserError(
                 f"--pivot {rows} {columns} {value}: runs of several {NOUNS[kind]} share a cell "
-                f"({', '.join(titled(table, kind).unique()[:3])}), and their mean says nothing. Give {kind} as one of "
-                f"the two columns, or choose the runs of one with --where \"{kind}_name == '...'\" or by its digest."
+                f"({', '.join(titled(table, kind).unique()[:3])}), so their mean is meaningless. Use {kind} as one of "
+                f"the two columns, or select the runs of one with --where \"{kind}_name == '...'\" or by its digest."
             )
 
 
 def known(table: pd.DataFrame, name: str, option: str) -> str:
-    """The name of a column that there is.
+    """Check that a column exists; returns its name.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: it does not exist.
     """
     if name not in (names := names_of(table)):
-        raise UserError(f"{option} {name}: there is no such column. {suggestion(name, names)}")
+        raise UserError(f"{option} {name}: no column has this name. {suggestion(name, names)}")
     return name

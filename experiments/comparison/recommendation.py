@@ -1,8 +1,8 @@
-"""Which setting to ship: the one rule that the report, the terminal, the gates, the tables and the pictures go by.
+"""The rule for which setting to ship, shared by the report, the terminal, the gates, the tables and the plots.
 
-A goal (accuracy, size, speed) names the best setting and all that are tied with it: those that no test tells from it.
-Of the tied ones the simplest is shipped, by an order of criteria. Each criterion keeps the settings that are best by
-it, and the next one decides among these.
+For a goal (accuracy, size, speed), find the best setting and all settings tied with it, which do not differ
+significantly. Of these, ship the simplest, by an ordered list of criteria: each keeps the settings that are best by it,
+and the next one decides among them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +17,8 @@ from experiments.statistics.estimates import SIGNIFICANT, Estimate, holm, pairs_
 from experiments.system.errors import UserError, suggestion
 
 Criterion = Literal["smaller", "training", "slower", "size", "speed", "integers"]
-# By default: what gains something over float, then what costs nothing to make, then what is no step back in speed, then
-# what is smallest. `smaller` comes first, or the float file would be the answer wherever all that gains something was
-# trained; `slower` before `size`, since int4 weights make the smallest file of all and a slow one on most CPUs.
+# The default order. `smaller` comes first, since otherwise the float file would be chosen whenever all smaller files
+# require training; `slower` comes before `size`, since files with int4 weights are the smallest, but slow on most CPUs.
 ORDER: tuple[Criterion, ...] = get_args(Criterion)
 MEANING: Mapping[str, str] = {
     "smaller": "smaller than float",
@@ -31,24 +30,24 @@ MEANING: Mapping[str, str] = {
     "epochs": "fewest epochs",
     "bytes": "fewest bytes",
 }
-LAST = ("epochs", "bytes")  # whatever the order, so that it does not matter in which order settings were run
-SAME_SIZE = 1.01  # times larger: up to there a difference of bytes is no reason to prefer a file
-MARGIN = 0.005  # half a point of accuracy: what may be given up for size or speed, where nothing else is asked for
+LAST = ("epochs", "bytes")  # always the last criteria, so that the order of the runs does not matter
+SAME_SIZE = 1.01  # ratio of sizes; smaller differences do not matter
+MARGIN = 0.005  # half a point of accuracy, which may be lost for size or speed by default
 
 
 class Evidence(Protocol):
-    """What is known of the accuracies of two candidates, by their keys; None where nothing is."""
+    """Evidence on the accuracies of two candidates, by their keys; None if there is none."""
 
     def p_value(self, one: str, other: str) -> float | None:
-        """That both are equally accurate."""
+        """Return the p-value that both are equally accurate."""
 
     def difference(self, one: str, other: str) -> Estimate | None:
-        """Accuracy of the one less that of the other."""
+        """Return the accuracy of one minus that of the other."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A setting as far as the rule looks at it."""
+    """The properties of a setting that the rule uses."""
 
     key: str  # run id
     accuracy: float
@@ -62,27 +61,27 @@ class Candidate:
     file: str = ""  # digest; empty if unknown
 
     def same_file(self, other: "Candidate") -> bool:
-        """Whether both are one file, byte for byte."""
+        """Whether both files are identical, byte for byte."""
         return bool(self.file) and self.file == other.file
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to ship for a goal: the simplest of `tied`, which holds the best by the goal and all not told from it."""
+    """What to ship for a goal: the simplest of `tied`, which are the best and those not significantly different."""
 
     chosen: Candidate
     best: Candidate
     tied: tuple[Candidate, ...]
-    decided_by: tuple[str, ...] = ()  # the criteria that left one of the tied: keys of MEANING
+    decided_by: tuple[str, ...] = ()  # the criteria that excluded some of the tied: keys of MEANING
 
     @property
     def is_won(self) -> bool:
-        """Whether one file is better than all others."""
+        """Whether one file is significantly better than all others."""
         return all(each.key == self.chosen.key or each.same_file(self.chosen) for each in self.tied)
 
 
 def order_of(text: str) -> tuple[Criterion, ...]:
-    """Read an order of criteria: size,speed.
+    """Parse an order of criteria: size,speed.
 
     Raises:
         UserError: a criterion is unknown, or given twice.
@@ -90,16 +89,14 @@ def order_of(text: str) -> tuple[Criterion, ...]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in ORDER:
-            raise UserError(
-                f"--prefer {text}: {name} is no criterion; there are {', '.join(ORDER)}. {suggestion(name, ORDER)}"
-            )
+            raise UserError(f"--prefer {text}: {name} is not a criterion. {suggestion(name, ORDER)}")
     if len(set(names)) < len(names):
         raise UserError(f"--prefer {text}: requires each criterion once, such as --prefer {','.join(ORDER)}.")
     return tuple(each for name in names for each in ORDER if each == name)
 
 
 def recommend(best: Candidate, tied: Sequence[Candidate], order: Sequence[str] = ORDER) -> Recommendation:
-    """The simplest of the tied settings, of which the best is one."""
+    """Return the simplest of the tied settings, which include the best."""
     left, decided_by = list(tied), []
     for criterion in (*order, *LAST):
         kept = _KEEP[criterion](left)
@@ -112,11 +109,12 @@ def recommend(best: Candidate, tied: Sequence[Candidate], order: Sequence[str] =
 def most_accurate(
     candidates: Sequence[Candidate], evidence: Evidence, margin: float = MARGIN
 ) -> tuple[Candidate, list[Candidate]]:
-    """The most accurate, and all that are tied with it.
+    """Return the most accurate candidate, and all that are tied with it.
 
-    Tied is what no test tells from the best: p of 0.05 or more, by Holm for all pairs of candidates, since the best was
-    chosen by the same data; unless its whole 95 % interval lies beyond the margin, as it can among many candidates with
-    few test examples. A copy of the best file is tied with it and no rival. What cannot be compared is not tied.
+    Candidates are tied if they do not differ significantly from the best: p of at least 0.05 after Holm's correction
+    for all pairs, since the best was selected on the same data. They are not tied if their whole 95 % interval is
+    beyond the margin, which can happen with many candidates and few test examples, or if they cannot be compared. An
+    identical file is tied, but does not count as a comparison.
     """
     best = max(candidates, key=lambda each: each.accuracy)
     rivals = [each for each in candidates if each is not best and not each.same_file(best)]
@@ -128,13 +126,13 @@ def most_accurate(
 
 
 def smallest(candidates: Sequence[Candidate], size: Callable[[Candidate], float]) -> tuple[Candidate, list[Candidate]]:
-    """The one with the fewest bytes, and all of the same number: bytes are exact, and need no test."""
+    """Return the candidate with the fewest bytes, and all of equal size; sizes are exact, so there is no test."""
     best = min(candidates, key=size)
     return best, [each for each in candidates if size(each) == size(best)]
 
 
 def fastest(candidates: Sequence[Candidate], best: Candidate | None = None) -> tuple[Candidate, list[Candidate]]:
-    """The one with the highest speedup, or a given one, and all that are not shown to be slower than it."""
+    """Return the candidate with the highest speedup, or `best`, and all that are not significantly slower."""
     best = best or max(candidates, key=_speedup)
     return best, [each for each in candidates if each is best or _as_fast(each, best)]
 

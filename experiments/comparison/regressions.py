@@ -1,4 +1,4 @@
-"""Whether a sweep is worse than an earlier one: the same settings in both, and how much a column may drop or grow."""
+"""Regressions: compare a sweep with an earlier one, run by run, with limits on how much columns may drop or grow."""
 
 import re
 from collections.abc import Sequence
@@ -33,12 +33,12 @@ SETTING = ("strategy", *SUBJECTS, "epochs", "finetune_epochs", "seed")
 BY_CONTENT = (*CELL, "seed")
 FORM = re.compile(r"\s*(?P<column>[\w.]+)\s*=\s*(?P<amount>\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?)\s*(?P<percent>%?)\s*")
 Direction = Literal["drop", "growth"]
-ROUNDING = 1e-12  # of a value: 0.99 - 0.985 is a little more than 0.005
+ROUNDING = 1e-12  # relative tolerance: in floating point, 0.99 - 0.985 exceeds 0.005
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """By how much a column may drop or grow: an amount of its own unit, or a share of the earlier value."""
+    """How much a column may drop or grow: an amount in its unit, or a share of the earlier value."""
 
     column: str
     direction: Direction
@@ -47,35 +47,37 @@ class Allowance:
     text: str
 
     def exceeded(self, before: float, now: float) -> bool:
-        """Whether it has changed by more than that in the bad direction."""
+        """Whether the change in the bad direction exceeds the limit."""
         change = before - now if self.direction == "drop" else now - before
         allowed = self.amount * (abs(before) if self.is_share else 1.0)
         return change > allowed and not isclose(change, allowed, abs_tol=ROUNDING * abs(before))
 
 
 def allowance(text: str, direction: Direction, table: pd.DataFrame) -> Allowance:
-    """An allowance as it is written: tflite_accuracy=0.005, speedup=10%.
+    """Parse an allowance: tflite_accuracy=0.005, speedup=10%.
 
     Raises:
-        UserError: it is not of this form, names no column of numbers, or a setting.
+        UserError: it does not have this form, or names a setting or no numeric column.
     """
     found = FORM.fullmatch(text)
     if found is None:
         raise UserError(
-            f"--max-{direction} {text}: give a column and an amount, as in tflite_accuracy=0.005 or speedup=10%."
+            f"--max-{direction} {text}: requires a column and an amount, as in tflite_accuracy=0.005 or speedup=10%."
         )
     amount = float(found["amount"]) / (100 if found["percent"] else 1)
     column = of_numbers(table, found["column"], f"--max-{direction}")
     if column in SETTING or is_setting(column):
-        raise UserError(f"--max-{direction} {text}: this is a setting, and the same in the runs that are compared.")
+        raise UserError(
+            f"--max-{direction} {text}: requires a result; {column} is a setting, which is equal in compared runs."
+        )
     return Allowance(column, direction, amount, bool(found["percent"]), text.strip())
 
 
 def earlier(path: Path) -> pd.DataFrame:
-    """A comparison that was written as CSV: words and settings are text, as they stand there.
+    """Read a comparison from CSV; texts and settings are read as text.
 
     Raises:
-        UserError: there is no such file, or it is no comparison.
+        UserError: the file cannot be read, or is not a comparison.
     """
     try:
         names = pd.read_csv(path, nrows=0).columns
@@ -85,7 +87,9 @@ def earlier(path: Path) -> pd.DataFrame:
         raise UserError(f"--against {path}: cannot be read ({first_line(error)}).") from error
     missing = [name for name in (*SETTING, "status") if name not in table.columns]
     if missing:
-        raise UserError(f"--against {path}: this is no comparison, for it lacks {', '.join(missing)}.")
+        raise UserError(
+            f"--against {path}: requires the CSV of a comparison; the columns {', '.join(missing)} are missing."
+        )
     for name in ("epochs", "finetune_epochs", "seed"):
         _check_numbers(table, name)
     return identified(table)
@@ -94,13 +98,13 @@ def earlier(path: Path) -> pd.DataFrame:
 def _check_numbers(table: pd.DataFrame, column: str) -> None:
     wrong = table[column][pd.to_numeric(table[column], errors="coerce").isna() & table[column].notna()]
     if len(wrong):
-        raise UserError(f"--against: {column}={wrong.iloc[0]} of the earlier comparison is no number.")
+        raise UserError(f"--against: {column}={wrong.iloc[0]} in the earlier comparison is not a number.")
 
 
 def regressions(
     before: pd.DataFrame, now: pd.DataFrame, allowances: Sequence[Allowance], by_name: bool = False
 ) -> list[str]:
-    """What has become worse by more than is allowed, in words; settings that only one of the two has are left out.
+    """Describe what became worse by more than allowed; settings that only one side has are ignored.
 
     Raises:
         UserError: runs cannot be paired, an earlier column is missing, or latencies come from different machines.
@@ -121,9 +125,9 @@ def regressions(
 def remarks(
     before: pd.DataFrame, now: pd.DataFrame, allowances: Sequence[Allowance], by_name: bool = False
 ) -> list[str]:
-    """What keeps a verdict from being sure, in words.
+    """Return remarks on the limits of the verdict.
 
-    That is: runs without a partner, invalid timings, settings that have changed, and files that hold something else.
+    These are runs without a match, invalid timings, changed settings, and files with changed content.
 
     Raises:
         UserError: runs cannot be paired.
@@ -135,27 +139,27 @@ def remarks(
     if "settings" in before.columns and "settings" in now.columns and not (names_only or by_name):
         changed = pairs[(pairs["settings_before"] != pairs["settings_now"]).fillna(value=False)]
     lines = {
-        "the earlier timing is invalid, so times are not judged": void,
-        "it was asked for with other settings than the earlier one; the config.yaml of both runs has them": changed,
+        "the earlier timing is invalid, so latencies are not compared": void,
+        "its settings differ from the earlier ones; see the config.yaml of both runs": changed,
     }
     every, called = len(_newest(before)), _labels(pairs)
-    alone = [f"{len(pairs)} of {every} earlier runs were compared; the others have none of their settings here."]
+    alone = [f"{len(pairs)} of {every} earlier runs were compared; no run here has the settings of the others."]
     return [
         *(["One of the two comparisons has no digests of models and data: runs are matched by names."] * names_only),
         *(alone if len(pairs) < every else []),
         *([] if names_only else [f"{line}." for line in _replaced(before, now)]),
-        *(f"{called[place]}: {told}." for told, runs in lines.items() for place in runs.index),
+        *(f"{called[place]}: {remark}." for remark, runs in lines.items() for place in runs.index),
     ]
 
 
 def paired(before: pd.DataFrame, now: pd.DataFrame, by_name: bool = False) -> pd.DataFrame:
-    """The newest run of each setting beside the earlier one, their columns as `_before` and `_now`.
+    """Match the newest run of each setting with the earlier one; their columns have the suffixes `_before` and `_now`.
 
-    They are of the same model and data by content; `by_name`, and where one side has no digests, by name. A run that
-    failed before its content was known is held against the one of its names.
+    Model and data are matched by content, or by name if `by_name`, or if one side has no digests. A run that failed
+    before its digests were computed is matched by name.
 
     Raises:
-        UserError: there is none, or several fit.
+        UserError: there is no match, or an ambiguous one.
     """
     earlier_runs, runs = _newest(before), _newest(now)
     if by_name or _names_only(before, now):
@@ -169,34 +173,34 @@ def paired(before: pd.DataFrame, now: pd.DataFrame, by_name: bool = False) -> pd
     if pairs.empty:
         replaced = [] if by_name else _replaced(before, now)
         named = before.merge(now, on=list(SETTING)) if replaced else before.iloc[:0]
-        way_out = "; --by-name compares them all the same" if len(named) else ""
+        way_out = "; --by-name compares them anyway" if len(named) else ""
         raise UserError(
-            "--against: no run of the earlier comparison has the settings, model and data of one of these"
+            "--against: no earlier run has the settings, model and data of a run here"
             f"{': ' if replaced else ''}{'; '.join(replaced)}{way_out}."
         )
     return pairs
 
 
 def _names_only(before: pd.DataFrame, now: pd.DataFrame) -> bool:
-    """Whether one of the two was recorded before there were digests."""
+    """Whether one side was recorded by a version without digests."""
     finished = [int((table["status"] == "FINISHED").sum()) for table in (before, now)]
     return any(without_digests(table) == count for table, count in zip((before, now), finished, strict=True) if count)
 
 
 def _replaced(before: pd.DataFrame, now: pd.DataFrame) -> list[str]:
-    """Which models and data sets hold something else than the earlier ones of their name."""
+    """Describe models and data sets whose content differs from the earlier ones of the same name."""
     lines = []
     for kind, digest in (("model", "model_digest"), ("dataset", "training_digest"), ("dataset", "test_digest")):
         held, holds = ({str(name): set(rows[digest].dropna()) for name, rows in table.groupby(f"{kind}_name")}
                        for table in (before, now))  # fmt: skip
         for name in [name for name in held if held[name] and holds.get(name) and not held[name] & holds[name]]:
             then, today = (", ".join(sorted(each)) for each in (held[name], holds[name]))
-            lines.append(f"the {NOUNS[kind][:-1]} {name} is not the earlier one ({digest} {then} then, {today} now)")
+            lines.append(f"the {NOUNS[kind][:-1]} {name} has changed ({digest} {then} then, {today} now)")
     return lines
 
 
 def _newest(table: pd.DataFrame) -> pd.DataFrame:
-    """The newest run of each setting; one that did not finish counts only where its setting has no other."""
+    """Return the newest run of each setting; unfinished runs count only if there is no other."""
     settings = list(filter(is_setting, table.columns))
     table = table.assign(**{name: table[name].map(_comparable).astype("string") for name in settings})
     in_turn = table.sort_index().sort_values("status", key=lambda status: status == "FINISHED", kind="stable")
@@ -205,7 +209,7 @@ def _newest(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _comparable(value: Any) -> str | None:
-    """A setting as it is compared: the 2 of a table, and the `2` or `2.0` of a file, are the same."""
+    """Normalize a setting for comparison: 2 in a table equals `2` or `2.0` in a file."""
     try:
         return None if pd.isna(value) else str(float(value))
     except ValueError:
@@ -213,7 +217,7 @@ def _comparable(value: Any) -> str | None:
 
 
 def _pairs(before: pd.DataFrame, now: pd.DataFrame, setting: Sequence[str], by_content: bool) -> pd.DataFrame:
-    """Each run beside the earlier one that has its settings."""
+    """Match each run with the earlier one that has the same settings."""
     earlier_settings, settings = (
         {name for name in side.columns if is_setting(name) and not (by_content and is_content(name))}
         for side in (before, now)
@@ -224,19 +228,19 @@ def _pairs(before: pd.DataFrame, now: pd.DataFrame, setting: Sequence[str], by_c
         alone = sorted(earlier_settings ^ settings)
         if not alone:
             raise UserError(
-                "--against: several models or data sets of one name are in one of the two comparisons. Choose the runs "
-                "of one with --where \"test_digest == '...'\" or \"model_digest == '...'\"."
+                "--against: one of the two comparisons has several models or data sets with the same name. Select the "
+                "runs of one with --where \"test_digest == '...'\" or \"model_digest == '...'\"."
             )
         raise UserError(
-            f"--against: {', '.join(alone)} varies in one of the two comparisons only, and several runs there have the "
-            "settings of one run of the other. Choose the runs of one value with --where, here or where the earlier "
-            f"CSV is written, as in --where '`{alone[0]}` == ...'."
+            f"--against: {', '.join(alone)} varies in only one of the two comparisons, so the match is ambiguous. "
+            "Select the runs of one value with --where, here or when writing the earlier CSV, as in"
+            f" --where '`{alone[0]}` == ...'."
         )
     return pairs
 
 
 def _is_worse(run: pd.Series, allowed: Allowance) -> bool:
-    """A value that was there and is not any more is worse than any; so is a timing that is invalid now."""
+    """Whether a value became worse by more than allowed; a missing or invalid value always counts as worse."""
     before, now = run[f"{allowed.column}_before"], run[f"{allowed.column}_now"]
     if pd.isna(before) or _means_nothing(run, allowed, "before"):
         return False
@@ -245,26 +249,26 @@ def _is_worse(run: pd.Series, allowed: Allowance) -> bool:
 
 def _worse(run: pd.Series, allowed: Allowance) -> str:
     before, now = run[f"{allowed.column}_before"], run[f"{allowed.column}_now"]
-    said = "nothing" if pd.isna(now) else f"{float(now):,.6g}"
-    limit = f"allowed is a {allowed.direction} of {allowed.text.partition('=')[2]}"
+    current = "missing" if pd.isna(now) else f"{float(now):,.6g}"
+    limit = f"the allowed {allowed.direction} is {allowed.text.partition('=')[2]}"
     if _means_nothing(run, allowed, "now"):
-        said = "not known, for the timing is invalid"
-    return f"{allowed.column} was {float(before):,.6g} and is {said}; {limit}"
+        current = "unknown, since the timing is invalid"
+    return f"{allowed.column} was {float(before):,.6g} and is {current}; {limit}"
 
 
 def _means_nothing(run: pd.Series, allowed: Allowance, when: Literal["before", "now"]) -> bool:
-    """Whether a value is a time of an invalid timing."""
+    """Whether a value is from an invalid timing."""
     return timed(allowed.column) and says(run.get(f"speed_{when}"), VOID)
 
 
 def _now(pairs: pd.DataFrame, name: str) -> pd.Series:
-    """A column of the newer runs: one that pairs were matched by has no suffix, and not all need be matched alike."""
+    """Return a column of the newer runs; columns that were used for matching have no suffix."""
     first, *other = (pairs[each] for each in (name, f"{name}_now") if each in pairs)
     return first.where(first.notna(), other[0]) if other else first
 
 
 def _labels(pairs: pd.DataFrame) -> dict[Any, str]:
-    """Each pair in a few words, with its model and data set where there are several."""
+    """Return a label for each pair, with model and data set if there are several."""
     names = dict.fromkeys(name.removesuffix("_now") for name in pairs.columns if not name.endswith("_before"))
     now = pd.DataFrame({name: _now(pairs, name) for name in names})
     rows = zip(pairs.index, now.to_dict("records"), several_subjects(now), strict=True)
@@ -277,6 +281,6 @@ def _labels(pairs: pd.DataFrame) -> dict[Any, str]:
 def _check_machines(pairs: pd.DataFrame, allowed: Allowance) -> None:
     if "machine_before" not in pairs or not (pairs["machine_before"] == pairs["machine_now"]).fillna(value=False).all():
         raise UserError(
-            f"--max-{allowed.direction} {allowed.text}: the two comparisons come from different machines, and their "
-            "times say nothing of one another. Run both sweeps on one machine."
+            f"--max-{allowed.direction} {allowed.text}: requires both sweeps on the same machine, since latencies "
+            "of different machines are not comparable."
         )

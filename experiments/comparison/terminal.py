@@ -1,4 +1,4 @@
-"""Tables on the terminal: as wide as it is, the best marked, what may be chance dimmed."""
+"""Tables on the terminal: fitted to its width, best values marked, insignificant differences dimmed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,27 +19,27 @@ from experiments.record.run_record import is_setting
 from experiments.system.progress import CONSOLE, print_whole, say
 from experiments.tracking.schema import SCHEMA, heading
 
-# What a narrow terminal does without, the first first; every column is in the CSV. Size ratio, speedup and Δ accuracy
-# always stay: they say what a file gains and loses, without its bytes and its accuracy beside them if need be.
+# Columns to omit on a narrow terminal, in this order; the CSV has every column. Size ratio, speedup and Δ accuracy are
+# always shown.
 OPTIONAL = (
     "arena_bytes", "agreement", "keras_accuracy", "latency_p50_us", "arithmetic", "speed", "tflite_bytes",
     "tflite_accuracy",
 )  # fmt: skip
 MOST_ROWS = 1000  # on a terminal
-EDGE = 1  # characters of a picture's width that belong to no column
-MARKS = "Green: the best, and what is tied with it; dim: a difference that may be chance."
-# Headings of columns of words; the first three are in no file.
+EDGE = 1  # characters of a table's width that belong to no column
+MARKS = "Green: the best value, and values tied with it; dim: a difference that may be due to chance."
+# Headings of text columns; the first three are not in the schema.
 TEXTS = ("remark", "run", "against", *(each.heading for each in SCHEMA.values() if not each.numeric and each.heading))
 
 
 def show(table: pd.DataFrame, comparison: Comparison | None = None) -> None:
-    """Print a table and what its columns mean: the best of each column and task marked, what may be chance dimmed."""
+    """Print a table and its note: the best values per task are marked, insignificant differences dimmed."""
     every = display_table(table)
     shown = narrowed(every, CONSOLE.width)
     looks = {name: each[:MOST_ROWS] for name, each in styled(table, comparison).items()}
     print_whole(picture(shown.head(MOST_ROWS), looks), CONSOLE)
     if len(shown) > MOST_ROWS:
-        say(f"{len(shown) - MOST_ROWS:,} further rows are not shown. --csv FILE writes all; --where chooses.")
+        say(f"{len(shown) - MOST_ROWS:,} more rows are not shown. --csv FILE writes all, --where selects some.")
     if left_out := [name for name in every.columns if name not in shown.columns]:
         hint = f"Not shown in {CONSOLE.width} columns: {', '.join(left_out)}. Widen the terminal, or give --csv FILE."
         CONSOLE.print(hint, markup=False, highlight=False)
@@ -48,7 +48,7 @@ def show(table: pd.DataFrame, comparison: Comparison | None = None) -> None:
 
 
 def narrowed(shown: pd.DataFrame, width: int) -> pd.DataFrame:
-    """The table without as many of the OPTIONAL columns as have to go for its picture to fit; never without others."""
+    """Remove as many OPTIONAL columns, and no others, as necessary to fit the width."""
     widths = {name: _width(name, shown[name]) for name in shown.columns}
     for dropped in OPTIONAL:
         if sum(widths.values()) + EDGE <= width:
@@ -58,15 +58,15 @@ def narrowed(shown: pd.DataFrame, width: int) -> pd.DataFrame:
 
 
 def _width(name: str, cells: pd.Series) -> int:
-    """How many characters a column of the picture takes: its longest line, a space, and one between columns."""
+    """Return the width of a printed column: its longest line, a space, and one between columns."""
     texts = [_heading(name), *(_on_lines(name, cell) for cell in cells.unique())]
     return max(cell_len(line) for text in texts for line in text.split("\n")) + 2
 
 
 def styled(table: pd.DataFrame, comparison: Comparison | None = None) -> Mapping[str, Sequence[str]]:
-    """How the cells of a column look: the best and what is tied with it marked, what may be no difference dimmed.
+    """Return the style of each cell: best values and ties are marked, insignificant differences dimmed.
 
-    What is tied is known by the answers of the comparison; without one, and of many rows, by their intervals.
+    Ties are determined from the predictions of the comparison; without one, or for many rows, from the intervals.
     """
     differences = Differences.of(table)
     never = pd.Series(False, index=table.index)
@@ -87,19 +87,19 @@ def styled(table: pd.DataFrame, comparison: Comparison | None = None) -> Mapping
 
 
 def _holds(table: pd.DataFrame, column: str, nothing: float) -> pd.Series:
-    """Whether the interval of a difference holds the value that means none; no interval shows that it does not."""
+    """Whether the interval of a difference includes the value of no difference; true without an interval."""
     low, high = table[f"{column}_low"], table[f"{column}_high"]
     return ((low <= nothing) & (high >= nothing)) | low.isna() | high.isna()
 
 
 def _styles(best: pd.Series, chance: pd.Series) -> list[str]:
-    """Chance comes first: what cannot be told from no difference is not marked as the best."""
+    """Return the styles; an insignificant difference is never marked as the best."""
     cells = zip(best, chance, strict=True)
     return ["dim" if may_be_chance else "bold green" if is_best else "" for is_best, may_be_chance in cells]
 
 
 def picture(shown: pd.DataFrame, styles: Mapping[str, Sequence[str]]) -> Table:
-    """The table for a terminal: intervals stand below their values."""
+    """Return a table for a terminal, with intervals below their values."""
     picture = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in shown.columns:
         left = name in TEXTS or is_setting(name)
@@ -125,7 +125,7 @@ def _on_lines(name: str, cell: object) -> str:
 
 
 def plain(table: pd.DataFrame) -> Table:
-    """Any table for a terminal; numbers with six digits that count."""
+    """Return any table for a terminal; numbers have six significant digits."""
     picture = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in table.columns:
         numbers = pd.api.types.is_numeric_dtype(table[name])

@@ -1,4 +1,4 @@
-"""Pictures: what all of them share, and how those of a comparison become files and parts of a page."""
+"""Plots: shared style and layout, and conversion to files and to parts of a page."""
 
 import re
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind people tell apart.
+# Okabe and Ito's palette for colour-blind readers.
 BLUE, SKY, GREEN, ORANGE, RED, PINK, GREY = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#999999"
-INK = "#222222"  # of all text and axes, and of nothing else: a page puts its own colour in its place
-FAINT = 0.35  # how much of what stands behind shows through
+INK = "#222222"  # of all text and axes, and nothing else: in a page, it is replaced by the text colour
+FAINT = 0.35  # opacity of elements in the background
 STYLE: Any = {
     **{f"{part}.color": INK for part in ("text", "xtick", "ytick")},
     "axes.labelcolor": INK,
@@ -31,7 +31,7 @@ STYLE: Any = {
     "grid.color": GREY,
     "grid.alpha": FAINT,
     "grid.linewidth": 0.5,
-    "text.parse_math": False,  # a regular expression in a label is no formula
+    "text.parse_math": False,  # labels may have regular expressions, which are not formulas
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "a comparison",  # the same picture is the same bytes
 }  # fmt: skip
@@ -40,12 +40,12 @@ LONGEST = 44  # characters of a label
 
 
 class NoPictureError(Exception):
-    """Why there is nothing to draw."""
+    """There is nothing to plot; the message says why."""
 
 
 @contextmanager
 def in_one_style() -> Iterator[None]:
-    """Figures that are made, drawn or saved inside look alike."""
+    """Apply the shared style to figures that are created, drawn or saved inside."""
     from matplotlib import rc_context
 
     with rc_context(STYLE):
@@ -55,7 +55,7 @@ def in_one_style() -> Iterator[None]:
 def sheet(
     panels: int, size: tuple[float, float], columns: int = COLUMNS, **shared: Any
 ) -> tuple["Figure", list["Axes"]]:
-    """A figure with so many panels of a size in inches."""
+    """Create a figure with a number of panels, each of this size in inches."""
     from matplotlib.figure import Figure
 
     columns = min(panels, columns)
@@ -68,19 +68,19 @@ def sheet(
 
 
 def say_around(figure: "Figure", title: str, caption: str) -> None:
-    """What is seen, above the panels; how to read it, below."""
+    """Add a title above the panels, and a caption on how to read them below."""
     inches = figure.get_figwidth()
     figure.suptitle(fill(title, int(inches * 11.5)), x=0.01, ha="left", fontsize=12)
     figure.supxlabel(fill(caption, int(inches * 17)), x=0.01, ha="left", fontsize=8)
 
 
 def short(label: str) -> str:
-    """A label that leaves room for the picture."""
+    """Shorten a label."""
     return label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…"
 
 
 def settle(figure: "Figure") -> None:
-    """Lay the panels out, once: what is placed by their size afterwards keeps its place."""
+    """Lay out the panels once, so that elements placed by their size afterwards do not move."""
     engine = figure.get_layout_engine()
     assert engine is not None
     engine.execute(figure)
@@ -88,7 +88,7 @@ def settle(figure: "Figure") -> None:
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """A figure as the file that the ending names, `.png` or `.svg`; the ground of an SVG is clear."""
+    """Save a figure as `.png` or `.svg`; an SVG has a transparent background."""
     if path.suffix == ".svg":
         path.write_text(_svg(figure), encoding="utf-8")
     else:
@@ -97,11 +97,11 @@ def save(figure: "Figure", path: Path) -> None:
 
 
 def as_svg(figure: "Figure", name: str) -> str:
-    """A figure to stand within a page: it takes the page's text colour and width; `name` keeps its ids its own."""
+    """Return a figure to embed in a page, with the page's text colour and width; `name` makes its ids unique."""
     svg = _svg(figure)
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    # As a rule of a style sheet this would hold for the whole page.
+    # As a style sheet rule, this would apply to the whole page.
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
     look = 'role="img" style="max-width:100%;height:auto;stroke-linejoin:round;stroke-linecap:butt"'
     return svg.replace("<svg ", f"<svg {look} ", 1)

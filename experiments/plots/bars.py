@@ -1,4 +1,4 @@
-"""What files hold and compute in integers, and how their timings are distributed: a row a strategy."""
+"""Bar plots of integer shares, and box plots of timings; one row per strategy."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -24,16 +24,16 @@ MOST_ROWS = 30
 MOST_TIMED = 24  # rows
 ROW = 0.3  # inches
 COVERAGES = {
-    "coverage_ops": "of the ops that compute",
-    "coverage_weights": "of the weights, stored",
-    "coverage_macs": "of the multiply-accumulates",
+    "coverage_ops": "computing ops",
+    "coverage_weights": "weights, as stored",
+    "coverage_macs": "multiply-accumulates",
 }
 
 
 def coverage(table: pd.DataFrame) -> "Figure":
-    """The share of ops and multiply-accumulates that each file computes in integers, and of weights that it holds so.
+    """Plot the shares of ops and multiply-accumulates computed in integers, and of weights stored as integers.
 
-    Weights in integers do not make a file compute in them: hybrid ops, as of ptq_dynamic, compute on floats.
+    Integer weights do not imply integer computation: hybrid ops, such as those of ptq_dynamic, compute in float.
 
     Raises:
         NoPictureError: no finished run has these shares.
@@ -57,34 +57,34 @@ def coverage(table: pd.DataFrame) -> "Figure":
     sheets[0].set_ylim(len(shown) - 0.4, -0.6)
     averaged = len(named) > len(rows)
     caption = [
-        *(["Of several runs, the mean."] if averaged else []),
+        *(["Means over runs."] if averaged else []),
         *left_out(table, runs),
         *([f"{len(rows) - MOST_ROWS} more settings are not shown."] if len(rows) > MOST_ROWS else []),
     ]
-    say_around(figure, f"What the files hold and compute in integers: {subjects_of(runs)}", " ".join(caption))
+    say_around(figure, f"Shares of the files in integers: {subjects_of(runs)}", " ".join(caption))
     settle(figure)
     return figure
 
 
 def with_timings(table: pd.DataFrame) -> pd.DataFrame:
-    """The runs whose timings are shown, with their labels in `_label`: of each setting the first that counts."""
+    """Return the runs whose timings are shown, with labels in `_label`: the first valid one of each setting."""
     runs = table[(table["status"] == "FINISHED") & table["latency_p50_us"].notna() & (table["speed"] != VOID)]
     named = runs.assign(_label=names(runs, ["epochs", "finetune_epochs", "seed"]))
     return named.drop_duplicates(["_label", "machine"]).head(MOST_TIMED)
 
 
 def latency_distributions(table: pd.DataFrame, timings: Mapping[str, Timed]) -> "Figure":
-    """How long single inferences took, of each file and of the float file timed in turns with it; a panel a machine.
+    """Plot the distribution of latencies of each file and of its float file; one panel per machine.
 
-    `timings` are the raw ones of the runs of `with_timings`, by run id.
+    `timings` are the raw timings of the runs of `with_timings`, by run id.
 
     Raises:
-        NoPictureError: there are none.
+        NoPictureError: there are no timings.
     """
     runs = with_timings(table)
     runs = runs[runs["run_id"].isin([run_id for run_id, timed in timings.items() if "model" in timed])]
     if runs.empty:
-        raise NoPictureError("no finished run has raw timings that count")
+        raise NoPictureError("no finished run has valid raw timings")
     machines = [group for _, group in runs.groupby("machine", dropna=False, sort=False)]
     most = max(map(len, machines))
     figure, sheets = sheet(len(machines), (8.2, 1.5 * ROW * most + 0.6), columns=1)
@@ -94,12 +94,12 @@ def latency_distributions(table: pd.DataFrame, timings: Mapping[str, Timed]) -> 
         _distributions(axes, group, timings)
     timed = table[table["latency_p50_us"].notna()]
     caption = [
-        "Boxes: the middle half of all timed inferences, with the median; lines: 1 % to 99 %; dots: the slowest.",
-        "In colour the file of the run, in grey the float file timed in turns with it.",
-        *(["Of each setting one run."] if len(runs) < (timed["speed"] != VOID).sum() else []),
+        "Boxes: middle half of all timed inferences, with the median; lines: 1st to 99th percentile; dots: slowest.",
+        "In colour: the file of the run; in grey: the float file timed together with it.",
+        *(["One run of each setting."] if len(runs) < (timed["speed"] != VOID).sum() else []),
         *void_left_out(timed),
     ]
-    say_around(figure, f"How long an inference takes: {subjects_of(runs)}", " ".join(caption))
+    say_around(figure, f"Latency of an inference: {subjects_of(runs)}", " ".join(caption))
     settle(figure)
     return figure
 

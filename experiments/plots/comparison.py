@@ -1,4 +1,4 @@
-"""The pictures of a comparison: which there are, which are drawn, and why the others are not."""
+"""The plots of a comparison, and the reasons why some are not drawn."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is drawn: the table, the one over seeds (perhaps empty), training curves and raw timings by run id."""
+    """Data to plot: the table, the table over seeds (may be empty), training curves and raw timings by run id."""
 
     table: pd.DataFrame
     of_seeds: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -29,7 +29,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Figures by name, and why the others were not drawn."""
+    """Figures by name, and the reasons why others were not drawn."""
 
     drawn: "Mapping[str, Figure]"
     left_out: Mapping[str, str]
@@ -50,14 +50,14 @@ MOST_DRAWN = 500  # runs
 
 
 def too_many(table: pd.DataFrame) -> str:
-    """Why so many runs are not drawn; empty where they can be."""
+    """Return why the runs are too many to plot; empty if they are not."""
     if len(table) <= MOST_DRAWN:
         return ""
-    return f"{len(table):,} runs are more than a picture can show ({MOST_DRAWN:,}); choose some of them with --where"
+    return f"{len(table):,} runs are more than a plot can show ({MOST_DRAWN:,}); select fewer with --where"
 
 
 def comparison_pictures(evidence: Evidence) -> Pictures:
-    """Draw what there is to draw."""
+    """Draw all plots for which there are data."""
     if reason := too_many(evidence.table):
         return Pictures({}, dict.fromkeys(PICTURES, reason))
     drawn, left_out = {}, {}

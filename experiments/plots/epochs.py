@@ -1,4 +1,4 @@
-"""Accuracy of the files over epochs, by strategy."""
+"""Plot accuracy over epochs, by strategy."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
 
-MOST_LINES = 30  # of a panel that have a name
+MOST_LINES = 30  # labeled lines of a panel
 FILLS = ("full", "none", "left", "right")  # of the markers of lines of one strategy, in turn
 LINE_GAP = 11.0  # points from one label to the next
 
 
 def accuracy_epochs(table: pd.DataFrame) -> "Figure":
-    """Accuracy of the TFLite files over the epochs they were trained for, a line a strategy, a band over seeds.
+    """Plot the accuracy of the TFLite files over epochs, with a line per strategy and a band over seeds.
 
     Raises:
         NoPictureError: epochs do not vary.
@@ -50,36 +50,36 @@ def accuracy_epochs(table: pd.DataFrame) -> "Figure":
         ends.append(_lines(axes, group, over))
     seeds = runs["seed"].nunique()
     caption = [
-        "Lines: means over seeds; bands: from the least to the most accurate seed." if seeds > 1 else _one_seed(runs),
+        "Lines: means over seeds; bands: range over seeds." if seeds > 1 else _one_seed(runs),
         KEY,
-        "Lines without marks: those that do not." if over == "finetune_epochs" and _stays(runs) else "",
+        "Lines without markers: strategies that do not train." if over == "finetune_epochs" and _stays(runs) else "",
         *left_out(table, runs),
         *panels_left_out(runs, TASK),
-        f"Only {MOST_LINES} lines have a name." if any(len(names) > MOST_LINES for names in ends) else "",
+        f"Only {MOST_LINES} lines are labeled." if any(len(names) > MOST_LINES for names in ends) else "",
     ]
-    say_around(figure, f"Accuracy of the files over epochs: {setting_of(runs)}", " ".join(filter(None, caption)))
+    say_around(figure, f"Accuracy over epochs: {setting_of(runs)}", " ".join(filter(None, caption)))
     _name(sheets, [names[:MOST_LINES] for names in ends])
     return figure
 
 
 def _one_seed(runs: pd.DataFrame) -> str:
-    """How sure the points are, which bars on every one of them would hide."""
+    """Describe the intervals in the caption, since bars would clutter the plot."""
     widest = 100 * (runs["tflite_accuracy_high"] - runs["tflite_accuracy_low"]).max() / 2
-    return f"One seed. Not drawn: 95 % intervals over the test images, of up to {widest:.2f} points to either side."
+    return f"One seed. Not drawn: 95 % intervals over the test images, up to +-{widest:.2f} points."
 
 
 def _varies(runs: pd.DataFrame, over: str) -> bool:
-    """Whether runs of one strategy and model differ in it."""
+    """Whether runs with the same strategy and model differ in it."""
     return bool((runs.groupby([*TASK, "strategy"])[over].nunique() > 1).any())
 
 
 def _stays(runs: pd.DataFrame) -> bool:
-    """Whether there are strategies that do not train, and so have one accuracy whatever the epochs."""
+    """Whether there are strategies that do not train, whose accuracy does not depend on epochs."""
     return bool((runs.groupby("strategy")["finetune_epochs"].max() == 0).any())
 
 
 def _lines(axes: "Axes", runs: pd.DataFrame, over: str) -> list[Label]:
-    """Draw the lines of a panel; their names, where each of them ends."""
+    """Draw the lines of a panel; returns their labels, at the ends of the lines."""
     told = [over] if over == "epochs" and varies_by_itself(runs) else ["epochs", "finetune_epochs"]
     named = runs.assign(_label=names(runs, [*told, "seed"]))
     values = sorted(int(value) for value in named[over].unique() if value or over == "epochs")
@@ -112,11 +112,11 @@ def _epochs_axis(runs: pd.DataFrame, over: str) -> str:
         return "epochs after the baseline"
     trained = runs[runs["finetune_epochs"] > 0]
     as_many = len(trained) > 0 and bool((trained["finetune_epochs"] == trained["epochs"]).all())
-    return "epochs of the baseline" + (", and as many more where a strategy trains" if as_many else "")
+    return "epochs of the baseline" + (", and as many further ones if the strategy trains" if as_many else "")
 
 
 def _name(sheets: Sequence["Axes"], ends: Sequence[Sequence[Label]]) -> None:
-    """Names right of a panel, moved apart, for lines that reach so far; beside their last points for others."""
+    """Place labels: right of the panel for lines that end there, else near their last points."""
     furthest = [max(label.x for label in names) for names in ends]
     outside = [
         [_outside(axes, label) for label in names if label.x == last]
@@ -134,7 +134,7 @@ def _name(sheets: Sequence["Axes"], ends: Sequence[Sequence[Label]]) -> None:
 
 
 def _outside(axes: "Axes", label: Label) -> "Annotation":
-    """A name right of the panel, with a line to where it belongs."""
+    """Add a label right of the panel, with a leader line."""
     line = {"arrowstyle": "-", "color": label.colour, "lw": 0.7, "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 4}
     return axes.annotate(
         short(label.text), (label.x, label.y), (1.04, label.y), textcoords=axes.get_yaxis_transform(),

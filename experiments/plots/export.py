@@ -1,4 +1,4 @@
-"""The pictures of recorded runs: what they need is read from the store, and they are written as files."""
+"""Read the data of plots from the store, and write plots to files."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ ENDINGS = (".png", ".svg")
 
 
 def evidence(store: Store, comparison: Comparison) -> Evidence:
-    """A comparison with the training curves and timings of those of its runs that pictures show."""
+    """Return a comparison with the training curves and timings of the runs to plot."""
     table = comparison.runs
     if too_many(table):
         return Evidence(table)
@@ -35,12 +35,12 @@ def evidence(store: Store, comparison: Comparison) -> Evidence:
 
 
 def drawn(store: Store, comparison: Comparison) -> Pictures:
-    """The pictures of a comparison."""
+    """Draw the plots of a comparison."""
     return comparison_pictures(evidence(store, comparison))
 
 
 def write_pictures(pictures: Pictures, folder: Path) -> None:
-    """Write each picture into the folder as PNG and as SVG.
+    """Write each plot to the folder, as PNG and SVG.
 
     Raises:
         UserError: the folder cannot be written.
@@ -55,8 +55,8 @@ def write_pictures(pictures: Pictures, folder: Path) -> None:
 
 
 def tell(pictures: Pictures, folder: Path) -> None:
-    """Say what was written, and what was not."""
+    """Print the paths of written plots, and the reasons for others."""
     for name in pictures.drawn:
         say(f"wrote {' and '.join(str(folder / f'{name}{ending}') for ending in ENDINGS)}")
     for name, reason in pictures.left_out.items():
-        say(f"left out {name}: {reason}")
+        say(f"not plotted: {name}: {reason}")

@@ -1,4 +1,4 @@
-"""How trainings went, epoch by epoch."""
+"""Plot training curves."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Curves = Mapping[str, Sequence[float]]  # baseline/accuracy, finetune/val_accuracy, ...: one value an epoch
+Curves = Mapping[str, Sequence[float]]  # baseline/accuracy, finetune/val_accuracy, ...: one value per epoch
 MOST_PANELS = 12
 MOST_SEEDS = 10  # lines of a panel
 COLUMNS = 4
@@ -26,7 +26,7 @@ LINES = {"val_accuracy": "-", "accuracy": ":"}
 
 @dataclass(frozen=True)
 class Trainings:
-    """The trainings of a panel: one setting, a run a seed."""
+    """The trainings of a panel: one setting, with a run per seed."""
 
     name: str
     strategy: str
@@ -34,7 +34,7 @@ class Trainings:
 
 
 def trainings(table: pd.DataFrame) -> list[Trainings]:
-    """What is shown: the longest training of the baseline alone, and of each strategy that trains after it."""
+    """Return the trainings to show: the longest of the baseline, and of each strategy that trains further."""
     runs = table[table["status"] == "FINISHED"]
     runs = runs.assign(finetune_epochs=further_epochs(runs))
     titles = task_titles(runs)
@@ -62,7 +62,7 @@ def _longest(name: str, group: pd.DataFrame) -> Trainings:
 
 
 def training_histories(table: pd.DataFrame, histories: Mapping[str, Curves]) -> "Figure":
-    """Accuracy on training and validation images: of the baseline, then of what trains after it, a panel a strategy.
+    """Plot accuracy on training and validation images, of the baseline and further training; a panel per strategy.
 
     `histories` are the curves of the runs of `trainings`, by run id.
 
@@ -88,12 +88,12 @@ def training_histories(table: pd.DataFrame, histories: Mapping[str, Curves]) -> 
             axes.set_ylabel("accuracy in %")
     several = max(len(curves) for _, curves in shown) > 1
     caption = (
-        "Solid: on validation images; dotted: on training images, as an epoch goes. Up to the line, in "
-        "grey: the baseline; from there on: what the strategy trains after it."
+        "Solid: validation images; dotted: training images, averaged during the epoch. Up to the vertical line, in "
+        "grey: the baseline; after it: further training by the strategy."
         + (" Each line is a seed." if several else "")
-        + (" Shown is the longest training of each." if table["epochs"].nunique() > 1 else "")
+        + (" The longest training of each is shown." if table["epochs"].nunique() > 1 else "")
     )
-    say_around(figure, f"How training went: {setting_of(table)}", caption)
+    say_around(figure, f"Training curves: {setting_of(table)}", caption)
     settle(figure)
     return figure
 
@@ -103,7 +103,7 @@ def _known(each: Trainings, histories: Mapping[str, Curves]) -> Iterator[Curves]
 
 
 def _draw(axes: "Axes", curves: Curves, colour: str, alpha: float) -> None:
-    """The baseline, and from its last epoch on what follows."""
+    """Draw the baseline and, from its last epoch on, further training."""
     before = len(curves.get("baseline/accuracy", ()))
     for name, line in LINES.items():
         baseline = [100 * value for value in curves.get(f"baseline/{name}", ())]

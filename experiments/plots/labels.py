@@ -1,4 +1,4 @@
-"""Labels beside what they name: none on another, none on a point, none outside."""
+"""Place labels near their points without overlaps, within the axes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 Boxes = npt.NDArray[np.float64]  # (n, 4): left, bottom, right, top
 STEPS = (9, 15, 24, 36, 52, 72, 96, 124)  # from a point to its label, in units of the screen
 DIRECTIONS = np.deg2rad(np.arange(0, 360, 15))
-LEADER = 14.0  # from so far on a line leads to the label
-POINT = 5.0  # half of what a point takes
+LEADER = 14.0  # minimum distance for a leader line
+POINT = 5.0  # radius of a point
 
 
 @dataclass(frozen=True)
 class Label:
-    """A text that belongs to a point of the data."""
+    """A text for a data point."""
 
     text: str
     x: float
@@ -31,9 +31,9 @@ class Label:
 
 
 def place(axes: "Axes", labels: Sequence[Label], taken: Boxes) -> None:
-    """Put each label to the nearest free place, the uppermost first; `taken`, in display units, is kept free.
+    """Place each label at the nearest free position, starting at the top; avoids `taken`, in display units.
 
-    The figure has to be settled. Where no place is free, the one is taken on which the least lies.
+    Requires a settled figure. If no position is free, the one with the least overlap is used.
     """
     if not labels:
         return
@@ -66,9 +66,9 @@ def _on_screen(axes: "Axes", labels: Sequence[Label]) -> npt.NDArray[np.float64]
 
 
 def _candidates(anchor: npt.NDArray[np.float64], width: float, height: float) -> tuple[Boxes, npt.NDArray[np.float64]]:
-    """Places for a label around its point, the nearest first, and points (n, 12, 2) of the lines that lead there."""
+    """Return positions for a label around its point, nearest first, and points (n, 12, 2) of their leader lines."""
     directions = np.stack([np.cos(DIRECTIONS), np.sin(DIRECTIONS)], axis=1)
-    # A label touches its direction with the side that looks at the point.
+    # The side of the label that faces the point touches the direction.
     centres = np.concatenate([anchor + directions * (step + np.array([width, height]) / 2) for step in STEPS])
     half = np.array([width, height]) / 2
     boxes = np.concatenate([centres - half, centres + half], axis=1)
@@ -83,17 +83,19 @@ def _costs(
     outside = np.maximum(frame[:2] - boxes[:, :2], 0).sum(axis=1) + np.maximum(boxes[:, 2:] - frame[2:], 0).sum(axis=1)
     length = np.linalg.norm(leaders[:, -1] - leaders[:, 0], axis=1)
     costs = 100 * outside + 10 * _overlaps(boxes, hard) + 2 * _overlaps(boxes, soft) + length
-    return np.asarray(costs + 8 * _crossed(leaders, hard) + 16 * _crossed(leaders, soft))  # on a bar none is seen
+    return np.asarray(
+        costs + 8 * _crossed(leaders, hard) + 16 * _crossed(leaders, soft)
+    )  # leader lines are invisible on bars
 
 
 def _crossed(leaders: npt.NDArray[np.float64], boxes: Boxes) -> npt.NDArray[np.int64]:
-    """How many points of each line lie in boxes, but for those beside its own point."""
+    """Count the points of each line inside boxes, except those next to its own point."""
     inside = (leaders[:, 2:, None, :] > boxes[:, :2]) & (leaders[:, 2:, None, :] < boxes[:, 2:])
     return np.asarray(inside.all(axis=3).sum(axis=(1, 2)))
 
 
 def _overlaps(boxes: Boxes, others: Boxes) -> npt.NDArray[np.float64]:
-    """By how much each box overlaps with others: square roots of areas, added up, with a little for touching."""
+    """Return the overlap of each box with others: sum of the square roots of areas, positive for contact."""
     if not len(others):
         return np.zeros(len(boxes))
     size = np.minimum(boxes[:, None, 2:], others[:, 2:]) - np.maximum(boxes[:, None, :2], others[:, :2])
@@ -102,9 +104,9 @@ def _overlaps(boxes: Boxes, others: Boxes) -> npt.NDArray[np.float64]:
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places moved apart as little as is needed: in the same order, `gap` between neighbours, within the bounds."""
+    """Move positions apart as little as necessary, in the same order, `gap` apart, within bounds."""
     order = sorted(range(len(places)), key=lambda n: places[n])
-    blocks: list[tuple[float, int]] = []  # mean of where its members, side by side, would begin; how many they are
+    blocks: list[tuple[float, int]] = []  # mean start of its members, and their number
     for rank, number in enumerate(order):
         mean, size = places[number] - gap * rank, 1
         while blocks and blocks[-1][0] > mean:

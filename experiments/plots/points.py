@@ -1,4 +1,4 @@
-"""What pictures of a comparison show of its table: finished runs in words, runs of several seeds as one point."""
+"""Convert the table of a comparison to points for plots; runs of several seeds become one point."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ MOST_PANELS = 6
 
 @dataclass(frozen=True)
 class Point:
-    """One setting: accuracies in percent, `x` and its range as the column has it; single runs where it has seeds."""
+    """A setting: accuracies in percent, `x` and its range in the unit of the column, and runs if it has seeds."""
 
     label: str
     strategy: str
@@ -28,12 +28,12 @@ class Point:
     accuracy: float
     low: float
     high: float
-    runs: tuple[tuple[float, float], ...] = ()  # (x, accuracy) of each, where the point is their mean
+    runs: tuple[tuple[float, float], ...] = ()  # (x, accuracy) of each, if the point is their mean
     recommended: bool = False
 
 
 def frontier(x: Numbers, y: Numbers) -> npt.NDArray[np.bool_]:
-    """Which points no other beats: none has as small an x and as high a y, and one of the two better (Pareto)."""
+    """Return which points are on the Pareto frontier of small x and high y."""
     if not len(x):
         return np.zeros(0, bool)
     places, place = np.unique(x, return_inverse=True)
@@ -44,10 +44,10 @@ def frontier(x: Numbers, y: Numbers) -> npt.NDArray[np.bool_]:
 
 
 def measured(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """The finished runs that have all of these numbers, and files that match the expectation of their strategy.
+    """Return the finished and verified runs that have all of these numbers.
 
     Raises:
-        NoPictureError: there is none.
+        NoPictureError: there are none.
     """
     found = table[sound(table) & table[list(columns)].notna().all(axis=1)]
     if found.empty:
@@ -56,20 +56,20 @@ def measured(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
 
 
 def left_out(table: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
-    """How many runs a picture lacks, in a sentence; none where it has them all."""
+    """Return a sentence on the number of omitted runs, or none."""
     missing = len(table) - len(shown)
-    why = "which did not finish, do not match their expectation, or lack these numbers"
-    return [f"Left out: {missing} of {len(table)} runs, {why}."] if missing else []
+    why = "which are not finished or verified, or lack these values"
+    return [f"Omitted: {missing} of {len(table)} runs, {why}."] if missing else []
 
 
 def void_left_out(timed: pd.DataFrame) -> list[str]:
-    """Whose timings mean nothing and are not drawn, in a sentence; none where all of them mean something."""
+    """Return a sentence on strategies with invalid timings, which are not drawn, or none."""
     strategies = timed.loc[timed["speed"] == VOID, "strategy"].unique()
-    return [f"Left out: invalid timings of {', '.join(strategies)}."] if len(strategies) else []
+    return [f"Omitted: invalid timings of {', '.join(strategies)}."] if len(strategies) else []
 
 
 def panels(runs: pd.DataFrame, by: list[str]) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
-    """The runs of each panel; those with the most runs where there are too many panels."""
+    """Return the runs of each panel; if there are too many panels, those with the most runs."""
     groups = [(key, group) for key, group in runs.groupby(by, dropna=False, sort=False)]
     largest = sorted(groups, key=lambda group: -len(group[1]))[:MOST_PANELS]
     kept = [key for key, _ in largest]
@@ -77,13 +77,13 @@ def panels(runs: pd.DataFrame, by: list[str]) -> list[tuple[tuple[Any, ...], pd.
 
 
 def panels_left_out(runs: pd.DataFrame, by: list[str]) -> list[str]:
-    """How many panels `panels` leaves out, in a sentence; none where it has them all."""
+    """Return a sentence on the number of omitted panels, or none."""
     more = runs.groupby(by, dropna=False).ngroups - MOST_PANELS
-    return [f"{more} more groups of runs have no panel; choose runs with --where."] if more > 0 else []
+    return [f"{more} more panels are not shown; select runs with --where."] if more > 0 else []
 
 
 def setting_of(runs: pd.DataFrame) -> str:
-    """What all of these runs have in common, in words: article_cnn on mnist, 1 epoch, seed 0."""
+    """Describe what these runs have in common: article_cnn on mnist, 1 epoch, seed 0."""
     said = [subjects_of(runs)]
     if runs["epochs"].nunique() == 1:
         said.append(epochs_text(runs["epochs"].iloc[0]))
@@ -93,7 +93,7 @@ def setting_of(runs: pd.DataFrame) -> str:
 
 
 def points(runs: pd.DataFrame, of_seeds: pd.DataFrame, column: str, recommended: Collection[str] = ()) -> list[Point]:
-    """The runs of a panel as points over a column; where `of_seeds` has their means, runs of several seeds are one."""
+    """Return the runs of a panel as points over a column; runs of several seeds are one point, with `of_seeds`."""
     means = dict(_means(of_seeds))
     cells = cell_of(runs)
     named = runs.assign(_label=names(runs, ["seed"]))
@@ -136,7 +136,7 @@ def _single(group: pd.DataFrame, column: str) -> Iterator[Point]:
 
 
 def _range(run: pd.Series, column: str) -> tuple[float, float, float]:
-    """A time is known as well as its ratio to the float file's, timed in turns with it; a size is exact."""
+    """Return a value with its range: that of the speedup for a latency; a size is exact."""
     x = float(run[column])
     if not column.startswith("latency") or not 0 < run["speedup_low"] <= run["speedup_high"]:
         return x, x, x

@@ -1,4 +1,4 @@
-"""Pictures of one run: what its ops lose, and what they take."""
+"""Plots of one run: noise and latency of its ops."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from experiments.tflite.graph import FLOAT16_WEIGHTS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Types keep their colour from picture to picture, since those of a sweep are looked at side by side.
+# Types have the same colours in all plots, so that the plots of a sweep can be compared.
 COLOURS = {
     "float32": GREY,
     FLOAT16_WEIGHTS: SKY,
@@ -28,7 +28,7 @@ COLOURS = {
 
 @dataclass(frozen=True)
 class Bar:
-    """One op: how long its bar is, what stands beside it, and what it computes in; one without a length is hatched."""
+    """The bar of an op: its length, the text beside it, and its types; hatched if the length is infinite."""
 
     op: str
     length: float
@@ -39,13 +39,13 @@ class Bar:
 
 
 def save_pictures(folder: Path, noise: Sequence[OpNoise], profile: Profile, title: str) -> None:
-    """Both pictures of a run, as files in the folder."""
+    """Write both plots of a run to the folder."""
     save_noise(folder / "signal_to_noise.png", noise, title)
     save_profile(folder / "profile.png", profile, title)
 
 
 def save_noise(path: Path, noise: Sequence[OpNoise], title: str) -> None:
-    """The signal-to-quantization-noise ratio of each op, from the input down to the output, as a PNG."""
+    """Plot the signal-to-quantization-noise ratio of each op, from input to output, as PNG."""
     longest = max((op.sqnr_db for op in noise if isfinite(op.sqnr_db)), default=0.0)
     longest = max(longest, 10.0)
     below = "signal-to-quantization-noise ratio in dB: higher is better, 6 dB are one bit"
@@ -56,16 +56,16 @@ def save_noise(path: Path, noise: Sequence[OpNoise], title: str) -> None:
 
 
 def _noise_bar(op: OpNoise, longest: float) -> Bar:
-    """An op without any noise has a bar as long as the longest, as no other length would be right."""
+    """Return the bar of an op; without noise, its ratio is infinite, and its bar has the maximum length."""
     exact = op.sqnr_db == float("inf")
     length = longest if exact else max(op.sqnr_db, 0.0) if isfinite(op.sqnr_db) else 0.0
     return Bar(f"{op.layer} ({op.op})", length, "exact" if exact else f"{op.sqnr_db:.1f}", op.types, hatched=exact)
 
 
 def save_profile(path: Path, profile: Profile, title: str) -> None:
-    """How long each op takes, from the input down to the output, as a PNG.
+    """Plot the latency of each op, from input to output, as PNG.
 
-    Ops whose time is that of another are left out; others without a time say why they have none.
+    Ops that are part of another one are omitted; others without a latency have the reason.
     """
     ops = [op for op in profile.ops if op.remark != WITH_ITS_READER]
     longest = max((op.microseconds or 0.0 for op in ops), default=0.0) or 1.0
@@ -87,7 +87,7 @@ def _time_bar(op: OpTime, decimals: int) -> Bar:
 
 
 def _bars(bars: Sequence[Bar], right_end: float, title: str, below: str) -> "Figure":
-    """One bar below the other, with room to the right for what stands beside them."""
+    """Draw horizontal bars, with room for the texts beside them."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 1.9 + 0.32 * len(bars)), layout="constrained")

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def save_sensitivity(path: Path, cost: Mapping[str, float], gain: Mapping[str, float], rounding: float) -> None:
-    """Logit error by layer, from the input down: caused by it alone in int8, and regained by it alone in float.
+    """Plot the logit error that each layer adds as the only one in int8, and removes as the only one in float.
 
-    `rounding` is the error of the logits rounded to int8, and nothing else.
+    `rounding` is the error of rounding only the logits to int8.
     """
     with in_one_style():
         save(_figure(cost, gain, rounding), path)
@@ -25,8 +25,8 @@ def _figure(cost: Mapping[str, float], gain: Mapping[str, float], rounding: floa
     figure = Figure(figsize=(9, 1.6 + 0.36 * len(cost)), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     sides = (
-        (left, cost, BLUE, "caused by this layer alone in int8"),
-        (right, gain, GREEN, "regained by it alone in float"),
+        (left, cost, BLUE, "added with only this layer in int8"),
+        (right, gain, GREEN, "removed with only this layer in float"),
     )
     for axes, values, colour, title in sides:
         axes.barh(range(len(values)), list(values.values()), color=colour)
@@ -45,6 +45,6 @@ def _figure(cost: Mapping[str, float], gain: Mapping[str, float], rounding: floa
     left.set_xlim(min(0.0, *both), 1.25 * max(both) or 1.0)  # room for the longest bar's label
     left.set_yticks(range(len(cost)), list(cost))
     left.invert_yaxis()
-    told = f"RMS logit error on validation images; dotted: of rounding the float logits to int8 alone, {rounding:.4f}"
-    figure.supxlabel(told, fontsize=9)
+    caption = f"RMS logit error on validation images; dotted: rounding only the float logits to int8, {rounding:.4f}"
+    figure.supxlabel(caption, fontsize=9)
     return figure

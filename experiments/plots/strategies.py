@@ -1,4 +1,4 @@
-"""How a strategy is drawn: the same in every picture."""
+"""Colours and markers of strategies, the same in every plot."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,20 +8,20 @@ from experiments.plots import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
 AFTER_TRAINING, IN_TRAINING, COMPRESSING = "o", "s", "^"
 LINES = {AFTER_TRAINING: "-", IN_TRAINING: "--", COMPRESSING: ":"}
 KEY = "Circles: not trained after the baseline; squares: trained further; triangles: pruned or clustered."
-OWN = "DvPX*"  # markers of strategies that are not named here
+OWN = "DvPX*"  # markers of users' strategies
 COLOURS = (BLUE, SKY, GREEN, ORANGE, RED, PINK, GREY)
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A colour and a marker; the pair tells strategies apart, since no palette has colours for all of them."""
+    """A colour and a marker; the pair identifies a strategy, since no palette has enough colours."""
 
     colour: str
     marker: str
 
     @property
     def line(self) -> str:
-        """How its lines are dashed."""
+        """Line style."""
         return LINES.get(self.marker, "-.")
 
 
@@ -46,7 +46,7 @@ MARKS = {
 
 
 def mark(strategy: str) -> Mark:
-    """How a strategy is drawn; one of a user's own gets a mark by its name."""
+    """Return the mark of a strategy; for users' strategies, it is derived from the name."""
     if strategy in MARKS:
         return MARKS[strategy]
     number = int.from_bytes(hashlib.sha256(strategy.encode()).digest()[:4], "big")

@@ -1,4 +1,4 @@
-"""Accuracy against what it costs: size, and latency."""
+"""Plot accuracy against size and latency."""
 
 from collections.abc import Collection, Sequence
 from itertools import pairwise
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_LABELS = 24  # points of a panel that are all labelled; of more, those of the frontier
-ROOMY = 10  # labels from which on a panel alone is larger
-RELATIVE = "latency_relative"  # each to that of its own float file, in %
+MOST_LABELS = 24  # points of a panel to label; of more points, only those on the frontier are labeled
+ROOMY = 10  # labels; a single panel with more is larger
+RELATIVE = "latency_relative"  # to its own float file, in %
 OF_RATIOS = "95 % intervals over replicates of one session"
-OF_TIMES = "the same of the time, known by its ratio to the float file's"
-LARGE_RANGE = 10.0  # from there on an axis is logarithmic
-MOST_SHAPES = 300  # points of a panel that an SVG holds as shapes; more are an image in it
+OF_TIMES = "95 % intervals from those of the speedups"
+LARGE_RANGE = 10.0  # ratio from which on an axis is logarithmic
+MOST_SHAPES = 300  # points of a panel to draw as shapes in an SVG; more are rasterized
 READ = (
-    "Dashed: the Pareto frontier, on which no other is at least as {} and more accurate; it goes by the points, and "
-    "where bars overlap it is no evidence."
+    "Dashed: the Pareto frontier, whose points no other file beats by being at least as {} and more accurate. It "
+    "ignores the intervals; overlapping bars are no evidence of a difference."
 )
-SHIP = "Ringed, with a bold label: what to ship, the simplest of those that are tied in accuracy."
+SHIP = "Circled, with a bold label: the file to ship, the simplest of those tied in accuracy."
 
 
 def accuracy_size(table: pd.DataFrame, of_seeds: pd.DataFrame, recommended: Collection[str] = ()) -> "Figure":
-    """Accuracy of the TFLite files against their size, a panel a model and data set.
+    """Plot the accuracy of the TFLite files against their size, with a panel per model and data set.
 
     Raises:
         NoPictureError: no run has both.
@@ -52,7 +52,7 @@ def accuracy_size(table: pd.DataFrame, of_seeds: pd.DataFrame, recommended: Coll
 
 
 def accuracy_download(table: pd.DataFrame, of_seeds: pd.DataFrame, recommended: Collection[str] = ()) -> "Figure":
-    """Accuracy of the TFLite files against their size after gzip, which is what pruning and clustering are for.
+    """Plot the accuracy of the TFLite files against their size after gzip, which pruning and clustering reduce.
 
     Raises:
         NoPictureError: no run has both, or none is pruned or clustered.
@@ -83,7 +83,7 @@ def _by_size(
 
 
 def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame, recommended: Collection[str] = ()) -> "Figure":
-    """Accuracy of the TFLite files against their latency, a panel a model, data set and machine; invalid ones left out.
+    """Plot the accuracy of the TFLite files against their latency; a panel per model, data set and machine.
 
     Raises:
         NoPictureError: no run has both, or every timing is invalid.
@@ -107,16 +107,20 @@ def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame, recommended: C
     caption = [
         _bars(shown),
         f"Horizontal: {OF_RATIOS if relative else OF_TIMES}"
-        + ("; of several seeds, least to most." if any(point.runs for _, found in shown for point in found) else "."),
+        + ("; with several seeds, their range." if any(point.runs for _, found in shown for point in found) else "."),
         READ.format("fast"),
         *_shipped(shown),
         *left_out(table, timed),
         *void_left_out(timed),
-        *(["Times of different machines say nothing of one another."] if machines > 1 else []),
+        *(["Latencies of different machines are not comparable."] if machines > 1 else []),
         *panels_left_out(runs, by),
     ]
     title = f"Accuracy and latency of the files: {setting_of(runs)}"
-    what = "latency in % of the float file's, timed beside it" if relative else "latency of one inference (µs), median"
+    what = (
+        "latency in % of that of the float file, timed together"
+        if relative
+        else "latency of one inference (µs), median"
+    )
     return _drawn(shown, what, title, " ".join(caption))
 
 
@@ -128,7 +132,7 @@ def _panel_title(title: str, runs: pd.DataFrame, machines: int) -> str:
 
 
 def _shipped(shown: Panels) -> list[str]:
-    """How the setting to ship is marked, in a sentence; none where it is in no panel."""
+    """Return a sentence on how the setting to ship is marked, or none."""
     return [SHIP] if any(point.recommended for _, found in shown for point in found) else []
 
 
@@ -136,11 +140,15 @@ def _bars(shown: Panels) -> str:
     every = [point for _, found in shown for point in found]
     over_images = "Vertical bars: 95 % intervals over the test images."
     if any(len(found) > MOST_LABELS for _, found in shown):
-        over_images += " Of so many points, those of the frontier alone have names and bars."
+        over_images += " Only points on the frontier have labels and bars."
     if not any(point.runs for point in every):
         return over_images
     over_seeds = "Vertical bars: 95 % intervals for new seeds and new test images; faint: the single runs."
-    return over_seeds if all(point.runs for point in every) else f"{over_seeds} Without faint runs: over the images."
+    return (
+        over_seeds
+        if all(point.runs for point in every)
+        else f"{over_seeds} Without faint points: over the test images."
+    )
 
 
 def _drawn(shown: Panels, xlabel: str, title: str, caption: str) -> "Figure":
@@ -165,7 +173,7 @@ def _drawn(shown: Panels, xlabel: str, title: str, caption: str) -> "Figure":
 
 
 def _scatter(axes: "Axes", found: Sequence[Point]) -> None:
-    """The points with their bars, single runs behind them, and the frontier."""
+    """Draw the points with their bars, single runs behind them, and the frontier."""
     best = _best(found)
     for strategy in dict.fromkeys(point.strategy for point in found):
         look, own = mark(strategy), [point for point in found if point.strategy == strategy]
@@ -186,7 +194,7 @@ def _scatter(axes: "Axes", found: Sequence[Point]) -> None:
 
 
 def _steps(axes: "Axes", found: Sequence[Point]) -> Boxes:
-    """The corners (n, 2) of the line from the smallest file of the frontier to the right edge."""
+    """Return the corners (n, 2) of the frontier, from the smallest file to the right edge."""
     line = sorted((point.x, point.accuracy) for point, best in zip(found, _best(found), strict=True) if best)
     ends = [*(x for x, _ in line[1:]), axes.get_xlim()[1]]
     return np.array([corner for (x, y), end in zip(line, ends, strict=True) for corner in ((x, y), (end, y))])
@@ -197,7 +205,7 @@ def _best(found: Sequence[Point]) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
 def _widen(axes: "Axes", xs: Sequence[float]) -> None:
-    """Room at both sides for labels, from 0 on where that is near; a logarithmic axis where sizes differ widely."""
+    """Widen the axis for labels, to 0 if that is near; use a logarithmic axis for a large range."""
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     least, most = min(xs), max(xs)
@@ -225,7 +233,7 @@ def _name(axes: "Axes", found: Sequence[Point]) -> None:
 
 
 def _lines_on_screen(axes: "Axes", found: Sequence[Point]) -> Boxes:
-    """Where bars, single runs and the frontier are (n, 4), which labels had better leave free."""
+    """Return the boxes (n, 4) of bars, single runs and the frontier, which labels should avoid."""
     if len(found) > MOST_SHAPES:
         found = [point for point, best in zip(found, _best(found), strict=True) if best]
     ends = [((point.x, point.low), (point.x, point.high)) for point in found]

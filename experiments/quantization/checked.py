@@ -1,4 +1,4 @@
-"""Whether a copy that a strategy made answers like the model that it was made from, seen before it is trained."""
+"""Check that a strategy's copy of a model gives the same outputs, before it is trained."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
@@ -15,36 +15,36 @@ IMAGES = 32  # of the training split
 
 
 def checked(copy: "Model", model: "Model", calibration: Calibration) -> "Model":
-    """The copy, once it is seen to answer as the model does while fake quantization and clustering are off.
+    """Return the copy if its outputs equal those of the model, with fake quantization and clustering off.
 
     Raises:
-        UserError: it answers differently; the message names the first layer that does.
+        UserError: the outputs differ; the message names the first layer that differs.
     """
     with _wrappers_idle(copy):
         difference = first_difference(copy, model, calibration(IMAGES)) or other_penalty(copy, model)
     if difference:
         raise UserError(
-            f"The copy of the model that this strategy trains does not answer as the model itself does: {difference}. "
-            "Nothing was trained. Quantize the model itself, as with strategy=ptq_int8; or replace the layer by one of "
-            "Keras' own and save the model again."
+            f"The outputs of the copy that this strategy trains differ from those of the model: {difference}. "
+            "Nothing was trained. Quantize the model after training, as with strategy=ptq_int8, or replace the layer "
+            "by one of Keras and save the model again."
         )
     return copy
 
 
 def stripped(plain: "Model", trained: "Model", calibration: Calibration) -> "Model":
-    """The plain model that a trained one was stripped to, once it is seen to answer as that does.
+    """Return the model without wrappers if its outputs equal those of the trained one.
 
     Raises:
-        UserError: it answers differently; the message names the first layer that does.
+        UserError: the outputs differ; the message names the first layer that differs.
     """
     if difference := first_difference(plain, trained, calibration(IMAGES)):
         raise UserError(
-            f"The model without the wrappers of the training does not answer as the trained one does: {difference}."
+            f"The outputs of the model without training wrappers differ from those of the trained model: {difference}."
         )
     return plain
 
 
 def _wrappers_idle(copy: "Model") -> AbstractContextManager[None]:
     if not any(is_wrapper(layer) for layer in copy.layers):
-        return nullcontext()  # no engine has to be loaded
+        return nullcontext()  # avoids loading an engine
     return engine_of(copy).wrappers_idle()

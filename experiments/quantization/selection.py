@@ -1,4 +1,4 @@
-"""Which layers a selection means: names, class names, regular expressions, first:n, last:n. Pure data."""
+"""Select layers by name, class name, regular expression, first:n or last:n; without TensorFlow."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ POSITION = re.compile(r"(first|last):(\d+)")
 
 @dataclass(frozen=True)
 class Layer:
-    """What a selection can see of a layer; `weighted` layers are those that first:n and last:n count."""
+    """A layer as seen by selections; first:n and last:n count `weighted` layers."""
 
     name: str
     kind: str  # its class name
@@ -22,7 +22,7 @@ class Layer:
 
 
 def checked(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """The patterns; ValueError where one of them cannot mean anything, whatever the model."""
+    """Return the patterns; raises ValueError if one is invalid for any model."""
     for pattern in patterns:
         _check(pattern)
     return patterns
@@ -31,26 +31,26 @@ def checked(patterns: tuple[str, ...]) -> tuple[str, ...]:
 def _check(pattern: str) -> None:
     if position := POSITION.fullmatch(pattern):
         if int(position[2]) == 0:
-            raise ValueError(f"{pattern!r} chooses no layer; count from 1, as in {position[1]}:1")
+            raise ValueError(f"{pattern!r} selects no layer; requires at least 1, as in {position[1]}:1")
         return
     try:
         re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression ({error})") from error
+        raise ValueError(f"{pattern!r} is not a valid regular expression ({error})") from error
 
 
 Patterns = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(checked)]
 
 
 def select(layers: Sequence[Layer], patterns: Sequence[str]) -> tuple[str, ...]:
-    """Names of the layers that any of the patterns chooses, in the order of the model.
+    """Return the names of the layers that any of the patterns selects, in the order of the model.
 
-    A pattern that is the name or the class name of a layer means just that; else it is `first:n` or `last:n`, the last
+    A pattern that equals a layer's name or class name selects it; otherwise it is `first:n` or `last:n`, the last
     part of one name (conv1 of backbone/conv1 or backbone.conv1), or a regular expression that a layer's whole name
     matches.
 
     Raises:
-        UserError: a pattern chooses nothing, is the last part of several names, or counts more layers than there are.
+        UserError: a pattern selects nothing, is the last part of several names, or requires more layers than exist.
     """
     names = {name for pattern in patterns for name in _chosen(layers, pattern)}
     return tuple(layer.name for layer in layers if layer.name in names)
@@ -69,8 +69,8 @@ def _chosen(layers: Sequence[Layer], pattern: str) -> list[str]:
     if not matched:
         known = [layer.name for layer in layers] + [layer.kind for layer in layers]
         raise UserError(
-            f"strategy.layers: {pattern!r} chooses no layer of the model; give names, class names, regular "
-            f"expressions, first:n or last:n. {suggestion(pattern, known)}"
+            f"strategy.layers: {pattern!r} selects no layer of the model. Use names, class names, regular expressions, "
+            f"first:n or last:n. {suggestion(pattern, known)}"
         )
     return matched
 
@@ -79,7 +79,7 @@ def _by_position(layers: Sequence[Layer], pattern: str, end: str, count: int) ->
     weighted = [layer.name for layer in layers if layer.weighted]
     if not 1 <= count <= len(weighted):
         raise UserError(
-            f"strategy.layers: {pattern!r} asks for {count} layers, and the model has {len(weighted)} with weights: "
+            f"strategy.layers: {pattern!r} requires {count} layers, but the model has {len(weighted)} with weights: "
             f"{', '.join(weighted)}."
         )
     return weighted[:count] if end == "first" else weighted[-count:]

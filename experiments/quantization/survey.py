@@ -1,4 +1,4 @@
-"""What an engine knows about the layers of a model, and what follows from it. Pure data: TensorFlow is not imported."""
+"""Which layers of a model an engine can quantize, as plain data; TensorFlow is not imported."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,33 +10,35 @@ from experiments.tflite.expectation import Difference
 
 @dataclass(frozen=True)
 class SurveyedLayer:
-    """One layer of a model, as an engine for quantization-aware training sees it."""
+    """The properties of a layer for quantization-aware training."""
 
     name: str
     kind: str  # its class name
-    weighted: bool = False  # whether it has weights of its own, and is no BatchNorm
-    passing: bool = False  # whether it hands values on (pooling, Flatten, Dropout, ...) and is never quantized itself
+    weighted: bool = False  # whether it has weights and is not a BatchNorm
+    passing: bool = (
+        False  # whether it only passes values on (pooling, Flatten, Dropout, ...) and is never quantized itself
+    )
     obstacle: str | None = None  # why it cannot be trained quantization-aware
     group: tuple[str, ...] = ()  # the layers that become one op with it, itself included
-    neighbours: frozenset[str] = frozenset()  # the layers whose outputs it takes, and those that take its outputs
+    neighbours: frozenset[str] = frozenset()  # the layers before and after it
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The layers that become one op, from the first on."""
+        """The layers that become one op, in order."""
         return self.group or (self.name,)
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The layers of a model, in its order; its inputs are not among them."""
+    """The layers of a model in order, without its inputs."""
 
     layers: tuple[SurveyedLayer, ...]
 
     def chosen(self, patterns: Sequence[str]) -> tuple[str, ...]:
-        """Names of the layers that the patterns choose, and of the BatchNorm and activation layers folded into them.
+        """Return the names of the selected layers, with the BatchNorm and activation layers folded into them.
 
         Raises:
-            UserError: a pattern chooses no layer.
+            UserError: a pattern selects no layer.
         """
         named = select([Layer(each.name, each.kind, each.weighted) for each in self._computing], patterns)
         together = {member for each in self._computing if each.name in named for member in each.members}
@@ -44,17 +46,17 @@ class Survey:
 
     @property
     def units(self) -> dict[str, tuple[str, ...]]:
-        """What can be quantized separately, from the input on: each layer that computes, with those folded into it."""
+        """The layers that can be quantized separately, in order, each with the layers folded into it."""
         return {each.members[0]: each.members for each in self._computing}
 
     @property
     def supported(self) -> tuple[str, ...]:
-        """Names of the layers that can be trained quantization-aware and would compute in integers."""
+        """The names of the layers that can be trained quantization-aware."""
         return tuple(each.name for each in self._computing if each.name not in self.unsupported)
 
     @property
     def unsupported(self) -> dict[str, str]:
-        """The layers that have to stay float, and why: an obstacle of their own, or of a layer of the same op."""
+        """The layers that stay float, with the reasons: an obstacle of their own, or of a layer of the same op."""
         obstacles = {each.name: each.obstacle for each in self.layers if each.obstacle}
         reasons = {}
         for each in self.layers:
@@ -62,7 +64,7 @@ class Survey:
             if each.name in obstacles:
                 reasons[each.name] = obstacles[each.name]
             elif obstructed:
-                reasons[each.name] = f"is one op with {obstructed}, which cannot be"
+                reasons[each.name] = f"is one op with {obstructed}, which is not supported"
         return reasons
 
     @property
@@ -70,11 +72,11 @@ class Survey:
         return tuple(each for each in self.layers if not each.passing)
 
     def refuse_unsupported(self, names: Collection[str]) -> None:
-        """Raise UserError that names every layer among `names` that cannot be trained quantization-aware, and why."""
+        """Raise UserError with the layers among `names` that cannot be trained quantization-aware, and the reasons."""
         self.refuse({name: reason for name, reason in self.unsupported.items() if name in names})
 
     def refuse(self, reasons: Mapping[str, str]) -> None:
-        """Raise UserError that names layers that cannot be trained quantization-aware, and why; none: return."""
+        """Raise UserError with layers that cannot be trained quantization-aware, and the reasons, if there are any."""
         if not reasons:
             return
         listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
@@ -87,14 +89,13 @@ class Survey:
         )
 
     def breaking(self, layers: Collection[str] | None, found: Sequence[Difference]) -> dict[str, str]:
-        """The quantized layers because of which a file differs from its expectation, and why.
+        """Return the quantized layers that cause differences between a file and its expectation, with the reasons.
 
-        `layers` are the quantized ones; None stands for all that can be. The reasons name the ops that compute in
-        other types; where there are none, the layers beside an op that differs. Each layer brings along those that
-        are one op with it.
+        `layers` are the quantized ones; None means all supported. The reasons name the ops with other types or, if
+        there are none, neighbours of an op that differs. Layers of the same op are included.
 
         Raises:
-            UserError: no quantized layer has to do with the differences.
+            UserError: no quantized layer causes the differences.
         """
         chosen = frozenset(self.supported if layers is None else layers)
         ops: dict[str, list[str]] = {}
@@ -107,7 +108,7 @@ class Survey:
         reasons = reasons or {each.layer: each.said for each in found if each.layer in chosen}
         if not reasons:
             beside = {name: each for each in found if each.layer for name in self._neighbours(each.layer)}
-            reasons = {name: f"beside it, {each.said}" for name, each in beside.items() if name in chosen}
+            reasons = {name: f"next to it, {each.said}" for name, each in beside.items() if name in chosen}
         if not reasons:
             said = "; ".join(difference.said for difference in found)
             raise UserError(

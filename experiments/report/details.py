@@ -1,4 +1,4 @@
-"""What the report shows of one run: its ops, which classes it mixes up, and images whose answer has changed."""
+"""Details of a run in the report: its ops, a confusion matrix, and images whose prediction changed."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from experiments.record.run_record import Predictions
 from experiments.statistics.estimates import proportion
 from experiments.system.escaping import from_spreadsheet_text
 
-MOST_CLASSES = 20  # a confusion matrix of more cannot be read
+MOST_CLASSES = 20  # a larger confusion matrix is not readable
 WORST = 3
 LAYER_COLUMNS = {
     "layer": "layer", "op": "op", "arithmetic": "compute dtype", "weights": "weights", "weights_bytes": "bytes",
@@ -26,7 +26,7 @@ LAYER_COLUMNS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """An image whose answer has changed, as a data address of a PNG."""
+    """An image whose prediction changed, as a data URL of a PNG."""
 
     source: str
     place: int
@@ -36,18 +36,18 @@ class Picture:
 
     @property
     def lost(self) -> bool:
-        """Whether it was right before."""
+        """Whether the prediction was correct before."""
         return self.before == self.truth
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """How often images of a class (row) were taken for another (column)."""
+    """A confusion matrix: images by true class (row) and predicted class (column)."""
 
     counts: npt.NDArray[np.int64]
 
     def shade(self, truth: int, said: int) -> float:
-        """0 to 1: the share of a class that was taken for this one, on a scale that shows few errors too."""
+        """Return the shade of a cell, 0 to 1: the share of its class, on a scale that shows few errors as well."""
         share = self.counts[truth, said] / max(self.counts[truth].sum(), 1)
         return float(share**0.35)
 
@@ -58,7 +58,7 @@ class Details:
 
     run_id: str
     name: str
-    seed: str  # where the run stands for those of several seeds
+    seed: str  # if the row is a mean over seeds
     facts: tuple[tuple[str, str], ...]
     layers: pd.DataFrame | None
     matrix: Matrix | None
@@ -67,7 +67,7 @@ class Details:
 
 
 def display_layers(rows: Sequence[Mapping[str, str]]) -> pd.DataFrame:
-    """The ops of a file, with what people ask for."""
+    """Return the main columns of a file's ops."""
     table = with_texts(pd.DataFrame(rows, dtype=str), from_spreadsheet_text)
     shown = table[list(LAYER_COLUMNS)].rename(columns=LAYER_COLUMNS)
     shown["XNNPACK"] = np.where(table["xnnpack"] == "True", "yes", "no")
@@ -77,7 +77,7 @@ def display_layers(rows: Sequence[Mapping[str, str]]) -> pd.DataFrame:
 
 
 def confusion(answers: Predictions) -> Matrix | None:
-    """Counts of true classes by answers of the file; None for more classes than can be read."""
+    """Return the confusion matrix of the file; None if there are too many classes."""
     classes = int(max(answers.truth.max(), answers.tflite.max())) + 1
     if classes > MOST_CLASSES:
         return None
@@ -87,23 +87,23 @@ def confusion(answers: Predictions) -> Matrix | None:
 
 
 def worst_classes(answers: Predictions) -> tuple[str, ...]:
-    """The classes of which fewest images are right, with the interval and what they are most often taken for."""
+    """Describe the classes with the lowest accuracy, with interval and most frequent wrong prediction."""
     right = answers.tflite == answers.truth
     shares = sorted((float(right[answers.truth == each].mean()), int(each)) for each in np.unique(answers.truth))
-    return tuple(_told(each, answers) for share, each in shares[:WORST] if share < 1)
+    return tuple(_describe_class(each, answers) for share, each in shares[:WORST] if share < 1)
 
 
-def _told(label: int, answers: Predictions) -> str:
+def _describe_class(label: int, answers: Predictions) -> str:
     said = answers.tflite[answers.truth == label]
     share = proportion(int((said == label).sum()), len(said))
     wrong, counts = np.unique(said[said != label], return_counts=True)
     most = int(wrong[counts.argmax()])
-    interval = f"{100 * share.value:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}] right"
-    return f"class {label}: {interval}, most often taken for {most} ({counts.max()} of {len(said)})"
+    interval = f"{100 * share.value:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}] correct"
+    return f"class {label}: {interval}, most often predicted as {most} ({counts.max()} of {len(said)})"
 
 
 def pictures(changed: Changed, answers: Predictions) -> tuple[Picture, ...]:
-    """The images that have changed, those that became wrong first."""
+    """Return the images whose prediction changed, first those that became wrong."""
     return tuple(
         Picture(
             _as_png(image),

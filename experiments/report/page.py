@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: no network, no other file."""
+"""The report as a self-contained HTML file, without network access."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ REPORT = "report.html"  # artifact of a sweep
 STYLE = Path(__file__).with_name("style.css")
 MOST_ROWS = 500  # of a table in the page
 MOST_RUNS = 24  # with details
-MOST_HELD = 2000  # runs, of which each is held against the control
+MOST_HELD = 2000  # runs to compare with the control
 CONTROL = "finetune"
 # Columns that are shown of each run with details, where they are filled.
 DETAILS = (
@@ -45,7 +45,7 @@ DETAILS = (
     "coverage_macs", "xnnpack_ops", "warnings", "broken_promise", "left_float", "xnnpack_refusal", "latency_void",
     "train_seconds",
 )  # fmt: skip
-CLASSES = {"bold green": "best", "dim": "chance"}  # of cells, by how the terminal shows them
+CLASSES = {"bold green": "best", "dim": "chance"}  # CSS classes by terminal style
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a cell, what stands below it, and how it looks."""
+    """The text of a cell, the interval below it, and its CSS class."""
 
     text: str
     interval: str
@@ -69,7 +69,7 @@ class Cell:
 
 
 def table_of(comparison: Comparison) -> Table:
-    """A comparison as people read it, with what is to be said of it besides."""
+    """Return the formatted table of a comparison, with its note and remarks."""
     table = comparison.table
     shown, looks = display_table(table), styled(table, comparison)
     rows = tuple(
@@ -88,10 +88,10 @@ def _cell(text: str, look: str) -> Cell:
 
 
 def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequence[str]) -> str:
-    """The page of a comparison; `commands` are what has to be typed to repeat it.
+    """Return the page of a comparison; `commands` are those that repeat it.
 
     Raises:
-        UserError: an artifact of a run is not what a run writes.
+        UserError: an artifact of a run is invalid.
     """
     found = tasks(comparison)
     context = {
@@ -113,7 +113,7 @@ def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequ
 
 
 def answer(comparison: Comparison, remark: str = "") -> str:
-    """The part of the page that says what to ship; `remark` is what is to be said of it besides."""
+    """Return the part of the page on what to ship, with an additional remark."""
     return _rendered("answer.html", _context_of_answer(comparison, tasks(comparison), remark))
 
 
@@ -148,7 +148,7 @@ def write_report(store: Store, comparison: Comparison, shown: Pictures, commands
 
 
 def illustrate(store: Store, comparison: Comparison, command: str, folder: Path) -> None:
-    """Write the pictures and the report of a sweep into the folder."""
+    """Write the plots and the report of a sweep to the folder."""
     pictures = drawn(store, comparison)
     write_pictures(pictures, folder / "plots")
     write_report(store, comparison, pictures, [command], folder / REPORT)
@@ -159,7 +159,7 @@ def _title(runs: pd.DataFrame) -> str:
 
 
 def _control(comparison: Comparison) -> Table | None:
-    """Rows that were trained against the control, where that was run: what quantization does, and not more epochs."""
+    """Return the comparison with the control, if there is one: the effect without that of more epochs."""
     runs = comparison.runs
     strategies = set(runs.loc[runs["status"] == "FINISHED", "strategy"])
     if CONTROL not in strategies or strategies == {CONTROL} or "against" in runs.columns or len(runs) > MOST_HELD:
@@ -178,7 +178,7 @@ def _details(store: Store, comparison: Comparison, found: list[Task]) -> Iterato
     names = {row["run_id"]: task.named(row) for task in found for _, row in task.rows.iterrows()}
     for _, row in comparison.table.head(MOST_RUNS).iterrows():
         if row["status"] == "FINISHED":
-            # A run whose file does not match the expectation cannot be shipped, and takes part in no task.
+            # A run whose file does not match the expectation cannot be shipped and belongs to no task.
             yield _details_of(store, comparison, row, names.get(row["run_id"], str(row["strategy"])))
 
 
@@ -201,7 +201,7 @@ def _details_of(store: Store, comparison: Comparison, row: pd.Series, name: str)
 
 
 def _facts(row: pd.Series) -> tuple[tuple[str, str], ...]:
-    """What the table has no room for, labelled and formatted as the schema says."""
+    """Return results that are not in the table, labeled and formatted by the schema."""
     facts = ((SCHEMA[name], row.get(name)) for name in DETAILS)
     return tuple(
         (_label(column), column.formatter(value)) for column, value in facts if pd.notna(value) and value != ""
@@ -214,6 +214,6 @@ def _label(column: Column) -> str:
 
 
 def _stamps(store: Store, runs: pd.DataFrame) -> list[Mapping[str, str]]:
-    """Where and with what the runs were made: the stamps that differ."""
+    """Return the different stamps of the runs: machines, versions and commits."""
     first = runs.drop_duplicates(["machine", "git_commit"])["run_id"].head(5)
     return [store.stamp(run_id) for run_id in first]

@@ -1,1 +1,1 @@
-"""From the configuration to a finished run: the sweep, the job, the worker process, the pipeline."""
+"""From the configuration to a finished run: sweep, job, worker process, pipeline."""

@@ -1,7 +1,7 @@
-"""Loaded first by the fork server: it loads all that runs share, remembers why that failed, and ends with its starter.
+"""Loaded first by the fork server: imports the modules that all runs share, and records errors.
 
-Python's own fork server looks for its starter only when everything is loaded; passes over modules that are missing; and
-ends without a word at any other error.
+Python's own fork server ignores missing modules, ends without a message at any other error, and notices the end of its
+parent only after everything is imported.
 """
 
 import os
@@ -14,37 +14,37 @@ from types import TracebackType
 
 from experiments.system.die_with_parent import die_with_parent_by_kernel
 
-# Environment variables: the modules that are to be loaded, and the file for the error that ends the fork server.
+# Environment variables: the modules to import, and the file for an error that ends the fork server.
 MODULES, LAST_WORDS = "QUANTIZATION_BENCH_MODULES", "QUANTIZATION_BENCH_LAST_WORDS"
-failure: tuple[str, str] | None = None  # why a module could not be loaded, in one line and as a traceback
+failure: tuple[str, str] | None = None  # why a module could not be imported: one line, and the traceback
 
 
 def load(modules: list[str]) -> None:
-    """Import what runs share, until one module cannot be loaded."""
-    global failure  # noqa: PLW0603  # forked processes look here
+    """Import the shared modules, until one fails."""
+    global failure  # noqa: PLW0603  # read by forked processes
     for module in modules:
         try:
             import_module(module)
-        except Exception as error:  # noqa: BLE001  # whatever it is, each run tells it as the reason why it failed
+        except Exception as error:  # noqa: BLE001  # each run reports it as the reason of its failure
             lines = str(error).strip().splitlines()
             reason = f"{module} cannot be imported ({': '.join([type(error).__name__, *lines[:1]])})"
             failure = reason, traceback.format_exc()
             return
 
 
-def _keep(path: str) -> Callable[..., None]:
-    """What to do with an error that ends the fork server: its starter reads it, and tells it in its own way."""
+def _write_to(path: str) -> Callable[..., None]:
+    """Return an exception hook that writes the error to a file, from which the parent reports it."""
 
-    def kept(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+    def write(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
         with open(path, "w") as file:  # noqa: PTH123  # pathlib may be what cannot be imported
             file.write("".join(traceback.format_exception(error)))
 
-    return kept
+    return write
 
 
 if modules := os.environ.pop(MODULES, ""):  # only in the fork server
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked until it could be ignored
     die_with_parent_by_kernel()
-    sys.excepthook = _keep(os.environ.pop(LAST_WORDS))
+    sys.excepthook = _write_to(os.environ.pop(LAST_WORDS))
     load(modules.split())

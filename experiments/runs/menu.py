@@ -1,4 +1,4 @@
-"""The menu that --help shows: every option with the line it opens with, read from the files in conf/."""
+"""The output of --help: every option with its first comment line, read from the files in conf/."""
 
 from pathlib import Path
 from textwrap import indent
@@ -23,7 +23,7 @@ USAGE = """\
 [bold]{run} +suite=NAME[/]       a predefined sweep
 [bold]{compare}[/]               the tables of the latest sweep
 
-'strategy=glob(*)' stands for all strategies in a sweep.
+'strategy=glob(*)' selects all strategies in a sweep.
 """
 
 
@@ -52,13 +52,13 @@ def show() -> None:
 
 
 def first_comment(path: Path) -> str:
-    """The line that an option opens with, without its mark; Hydra's own marks (# @package) come before it."""
+    """Return the first comment line of an option, after Hydra's own comments (# @package)."""
     lines = (line.removeprefix("#").strip() for line in path.read_text().splitlines())
     return next(line for line in lines if not line.startswith("@"))
 
 
 def settings_text() -> str:
-    """The settings that belong to no option, with their defaults: config.yaml without its defaults list and Hydra."""
+    """Return the settings outside options with their defaults: config.yaml without `defaults` and `hydra`."""
     _, _, rest = (CONF / "config.yaml").read_text().partition("\ndefaults:\n")
     settings = rest[rest.index("\n\n") : rest.index("\nhydra:")]
     return "\n".join(line for line in settings.strip().splitlines() if "_target_" not in line)

@@ -1,4 +1,4 @@
-"""One run, from the data set to the record, top to bottom."""
+"""A run, from the data set to the record."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -56,12 +56,12 @@ if TYPE_CHECKING:
     from tf_keras import Model
 
 
-NAMED = 3  # layers that the terminal names of each reason why they stay float; the record has all
+LISTED = 3  # float layers to print per reason; the record has all
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """All that decides a run, as typed objects; what the configuration becomes at the door."""
+    """The typed configuration of a run."""
 
     setting: Setting
     dataset: Source
@@ -78,14 +78,13 @@ class Experiment:
             self._check_untrainable()
         if self.strategy.needs_epochs and self.finetune.epochs == 0:
             raise UserError(
-                f"finetune.epochs=0: strategy={self.setting.strategy} learns its ranges while it trains; give "
-                "finetune.epochs=1 or more, or quantize after training with strategy=ptq_int8."
+                f"finetune.epochs=0: strategy={self.setting.strategy} requires at least 1, since it learns ranges in "
+                "training. Or quantize after training with strategy=ptq_int8."
             )
         if self.finetune.precision != "float32":
             raise UserError(
-                f"finetune.precision={self.finetune.precision}: only the baseline can train in another precision, with "
-                f"training.precision={self.finetune.precision}; fake quantization, and the control that it is compared "
-                "with, are float32."
+                f"finetune.precision={self.finetune.precision}: requires float32, like fake quantization and its "
+                f"control. Only training.precision={self.finetune.precision} is possible."
             )
 
     def _check_untrainable(self) -> None:
@@ -104,16 +103,16 @@ class Experiment:
 
     @property
     def identity(self) -> Identity:
-        """What the model and the data are called; their digests are known once they are loaded."""
+        """The names of model and data; their digests are computed when they are loaded."""
         files = (getattr(self.model, "path", None), getattr(self.dataset, "path", None))
         return Identity(name_of(self.setting.model, files[0]), name_of(self.setting.dataset, files[1]))
 
     def check(self) -> None:
-        """Whether this machine can do it, as far as that shows without TensorFlow.
+        """Check, without TensorFlow, whether this machine can do the run.
 
         Raises:
-            UserError: a file of the data or the model is missing or is none, more threads are asked for than there are
-                cores, or the strategy requires a package that is not installed.
+            UserError: a file of data or model is missing or invalid, more threads than cores are set, or the strategy
+                requires a package that is not installed.
         """
         for extra in self.strategy.extras:
             rest = getattr(self.strategy, "rest", None)
@@ -127,10 +126,10 @@ class Experiment:
         self.latency.check()
 
     def fit(self, data: Dataset, settings: Training, title: str, head: Head | None = None) -> Fit:
-        """Training on this data with these settings, for whoever has a model to train; see training.fit for the head.
+        """Return a function that trains a model on these data with these settings; see training.fit for the head.
 
         Raises:
-            UserError: it gave a model that answers nothing, as training does that diverges.
+            UserError: (of the returned function) training diverged.
         """
         train = partial(
             fit, data=data, settings=settings, seed=self.setting.seed, cache=self.cache, title=title, head=head
@@ -146,18 +145,18 @@ class Experiment:
         return trained
 
 
-def _nobody(_: Identity) -> None:
-    """Nobody is told."""
+def _ignore(_: Identity) -> None:
+    """Do nothing."""
 
 
-def run(experiment: Experiment, tell: Callable[[Identity], None] = _nobody) -> RunRecord:
+def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignore) -> RunRecord:
     """Train or reuse the baseline, apply the strategy, convert, and measure.
 
-    `tell` is called with what the run is about as soon as that is known, since a run may fail later.
+    `on_identity` is called with the digests of model and data as soon as they are known, since a run may fail later.
 
     Raises:
-        UserError: the data, the model or the strategy cannot work together, found before any training; or training
-            diverged, or converter or interpreter refuse the model.
+        UserError: data, model and strategy do not fit together, which is checked before any training; or training
+            diverged, or the converter or the interpreter rejects the model.
     """
     seed, strategy, spent = experiment.setting.seed, experiment.strategy, Spent()
     experiment.check()
@@ -165,14 +164,14 @@ def run(experiment: Experiment, tell: Callable[[Identity], None] = _nobody) -> R
     with compute_lock():
         model, data, head = fitted(experiment, examples)
         identity = identified(experiment, model, data)
-        tell(identity)
+        on_identity(identity)
         scheme = strategy.scheme(model)
     known = ResultCache(experiment.cache, data, seed, experiment.threads)
     final = experiment.training.epochs == 0 and not strategy.trains
     scheme, expectation, tried = trial.remembered(known, strategy, scheme, model, identity.model, final)
     if expectation.partial:
-        say(f"  partial: {describe_float_layers(expectation.left_float, most=NAMED)}")
-    if tried:  # the trial has drawn random numbers and numbered layers; whether it was made must not show
+        say(f"  partial: {describe_float_layers(expectation.left_float, most=LISTED)}")
+    if tried:  # the trial used random numbers and layer numbers, which must not affect the result
         with compute_lock():
             model = built(experiment, examples if experiment.model.given else data)
 
@@ -190,11 +189,11 @@ def run(experiment: Experiment, tell: Callable[[Identity], None] = _nobody) -> R
         in_float = known.in_float(prepared.model, model)
     refusal = xnnpack_refusal(tflite)
     if refusal:
-        say(f"  XNNPACK refuses the file ({refusal}); LiteRT's own kernels run it")
+        say(f"  XNNPACK rejects the file ({refusal}); LiteRT's own kernels run it")
     layers = layer_names(model)
     ops, float_ops = read_ops(tflite.content, layers), read_ops(in_float.content, layers)
 
-    # Its processes mostly wait for their own start, and what they find does not depend on who computes beside them.
+    # These processes mostly wait for their start, and their results do not depend on the load.
     with ThreadPoolExecutor(1) as beside, spent.on("evaluation"):
         found = beside.submit(_footprint, tflite, data, experiment.latency, spent)
         logits = {
@@ -248,7 +247,7 @@ def _engine(model: "Model", scheme: Scheme, expectation: Expectation) -> str:
 def _input_doubts(
     experiment: Experiment, model: "Model", data: Dataset, head: Head, known: ResultCache
 ) -> Iterator[str]:
-    """Whether a model that is given gets its input as it was trained on it; said at once, before any training."""
+    """Yield and print warnings about the input of an existing model, before any training."""
     if experiment.model.given:
         with compute_lock():
             found = list(input_warnings(model, data, head, partial(known.keras_answers_to, model)))
@@ -258,7 +257,7 @@ def _input_doubts(
 def _answer_doubts(
     experiment: Experiment, said: npt.NDArray[np.int64], data: Dataset, head: Head, explained: bool
 ) -> Iterator[str]:
-    """Whether the answers of the baseline can be those of a model that knows its classes; said before the strategy."""
+    """Yield and print warnings about the predictions of the baseline, before the strategy."""
     epochs = experiment.training.epochs
     yield from _warned(output_warnings(said, data, head, epochs, explained and epochs == 0))
 
@@ -282,21 +281,21 @@ def _footprint(
 
 
 class Spent:
-    """Wall time of the parts of a run."""
+    """Measures the wall time of the parts of a run."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def on(self, part: str) -> Iterator[None]:
-        """Count the block's seconds among those of this part."""
+        """Add the duration of the block to this part."""
         started = time.perf_counter()
         yield
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - started
 
 
 def identified(experiment: Experiment, model: "Model", data: Dataset) -> Identity:
-    """What a run is about, by content: the untrained model, and the examples as it takes them."""
+    """Return the identity of a run, with the digests of the untrained model and its examples."""
     return replace(
         experiment.identity,
         model=model_digest(model, experiment.model),
@@ -306,10 +305,10 @@ def identified(experiment: Experiment, model: "Model", data: Dataset) -> Identit
 
 
 def fitted(experiment: Experiment, examples: Examples) -> tuple["Model", Dataset, Head]:
-    """The untrained model and the data, each as the other needs it, and what the model's outputs mean.
+    """Return the untrained model, the data in its input form, and the meaning of its outputs.
 
     Raises:
-        UserError: they do not fit.
+        UserError: model and data do not fit together.
     """
     if experiment.model.given:
         model = built(experiment, examples)
@@ -323,7 +322,7 @@ def fitted(experiment: Experiment, examples: Examples) -> tuple["Model", Dataset
 
 
 def check_given(experiment: Experiment) -> None:
-    """Whether a model that is given can be loaded, and takes the data.
+    """Check that an existing model can be loaded and accepts the data.
 
     Raises:
         UserError: it cannot, or does not.
@@ -332,7 +331,7 @@ def check_given(experiment: Experiment) -> None:
 
 
 def built(experiment: Experiment, data: Dataset | Examples) -> "Model":
-    """The untrained model, its random weights drawn from the seed; models of earlier runs are let go."""
+    """Return the untrained model, with random weights from the seed; frees models of earlier runs."""
     from experiments.system.tensorflow import clear_session, keras
 
     clear_session()
@@ -349,9 +348,9 @@ def built(experiment: Experiment, data: Dataset | Examples) -> "Model":
 def _not_finite(settings: Training, key: str) -> str:
     what = "weights are not finite (NaN or infinity)"
     if settings.epochs == 0:
-        return f"model: its {what}. Give a model that was trained well."
+        return f"model: its {what}. Use a model that was trained successfully."
     rate = f"{key}.learning_rate={settings.learning_rate:g}"
-    return f"{rate}: training diverged, its {what}. Give a lower one, or another {key}.optimizer."
+    return f"{rate}: training diverged: its {what}. Use a lower learning rate, or another {key}.optimizer."
 
 
 def _stage(trained: Trained) -> Stage:
@@ -371,7 +370,7 @@ def _data(data: Dataset, head: Head) -> Data:
         validation=len(data.validation),
         test=len(data.test),
         classes=data.classes,
-        example=data.test.x[:1].copy(),  # a view would take all test images along
+        example=data.test.x[:1].copy(),  # a view would keep all test images
         training_fingerprint=data.training_fingerprint,
         test_fingerprint=data.test_fingerprint,
         fingerprint=data.fingerprint,

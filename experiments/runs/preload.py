@@ -1,6 +1,6 @@
-"""Loaded last by the fork server: what a run says of its code and versions is what was loaded, and keys its results.
+"""Loaded last by the fork server: computes the versions and digests of the code once for all runs.
 
-Otherwise each run would read it from disk, and could see files that were installed or edited during a sweep.
+Otherwise each run would read them from disk, where files may be installed or edited during a sweep.
 """
 
 from experiments.system.stamp import runtimes, stamp

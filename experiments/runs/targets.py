@@ -19,7 +19,7 @@ from experiments.system.options import CONF, describe_errors
 
 Kind = TypeVar("Kind")
 TARGET = "_target_"
-# Former places of classes, which users' own options and recorded configurations may still name.
+# Former names of classes, which users' options and recorded configurations may still have.
 EARLIER = {
     "experiments.cache.Cache": "experiments.system.cache.Cache",
     "experiments.training.Training": "experiments.training.loop.Training",

@@ -1,8 +1,8 @@
-"""What a strategy can ask of a model's file, seen before any training: a conversion of the untrained model.
+"""A trial conversion of the untrained model, which shows before training what the converter can do.
 
-The types in a file follow from the architecture, and not from what the weights are trained to. So the file of the
-untrained model is judged as the final one will be. Where they differ, layers that would learn ranges are left out of
-the scheme, and ops that the converter leaves in float are no longer expected to be quantized, with the reason.
+The types in a file depend on the architecture, not on the values of the weights. Therefore the file of the untrained
+model is checked like the final one. If it differs from the expectation, layers that would learn ranges are removed from
+the scheme, and ops that the converter leaves in float are removed from the expectation, with the reason.
 """
 
 import json
@@ -28,14 +28,14 @@ from experiments.tflite.graph import Op, read_ops
 if TYPE_CHECKING:
     from tf_keras import Model
 
-ROUNDS = 8  # a layer that is left float may change the types of its neighbours
-SAMPLES = 4  # images to calibrate with: ranges are needed, and need not be good
+ROUNDS = 8  # leaving a layer in float may change the types of its neighbours
+SAMPLES = 4  # calibration images; the ranges need not be accurate
 
 
 def remembered(
     known: ResultCache, strategy: Strategy, scheme: Scheme, model: "Model", digest: str, final: bool
 ) -> tuple[Scheme, Expectation, bool]:
-    """What `tried` finds for the model of this digest, and whether it was found out now, and the model been used.
+    """Return the cached result of `tried` for the model with this digest, and whether it was computed now.
 
     Raises:
         UserError: see `tried`.
@@ -63,12 +63,12 @@ def remembered(
 def tried(
     strategy: Strategy, scheme: Scheme, model: "Model", calibration: Calibration, final: bool = False
 ) -> tuple[Scheme, Expectation]:
-    """The strategy's scheme, as far as the converter can do it for this model, and what the file will hold then.
+    """Return the strategy's scheme, reduced to what the converter supports for this model, and the expectation.
 
-    The weights of the model are afterwards as before; `final` are weights that will not be trained any more.
+    The weights of the model are restored; `final`: they will not be trained further.
 
     Raises:
-        UserError: the converter refuses the model, or the strategy cannot do without what it leaves in float.
+        UserError: the converter rejects the model, or the strategy requires a layer that stays float.
     """
 
     def few(count: int) -> Images:
@@ -89,13 +89,13 @@ def tried(
                 _refuse_nothing(expectation, ops)
                 return before
     raise UserError(
-        f"No choice of layers was found for which the file is what it should be: {'; '.join(d.said for d in found)}. "
-        "Quantize after training, with strategy=ptq_int8."
+        f"No choice of layers gives the expected file: {'; '.join(d.said for d in found)}. Quantize after training "
+        "with strategy=ptq_int8."
     )
 
 
 def _ops(strategy: Strategy, scheme: Scheme, model: "Model", calibration: Calibration) -> tuple[Op, ...]:
-    """The ops of the untrained file; none of a strategy that makes no trial, whose float reference has to convert."""
+    """Return the ops of the untrained file; none for a strategy without a trial, which only requires a float file."""
     untrained = strategy.untrained(scheme, model, calibration)
     if untrained is None:
         convert(model, Float32(), calibration)
@@ -105,18 +105,18 @@ def _ops(strategy: Strategy, scheme: Scheme, model: "Model", calibration: Calibr
 
 
 def _refuse_nothing(expectation: Expectation, ops: Sequence[Op]) -> None:
-    """Raise UserError where so much is left in float that nothing is as expected."""
+    """Raise UserError if every op stays float."""
     computing = [op for op in ops if op.computes]
     if expectation.exempt and all((op.layer, op.op) in expectation.exempt for op in computing):
         raise UserError(
-            f"The converter leaves every op of this model in float, and none in {expectation.types}: "
-            f"{', '.join(expectation.left_float)}. Take strategy=ptq_float16 or ptq_dynamic."
+            f"The converter leaves every op of this model in float instead of {expectation.types}: "
+            f"{', '.join(expectation.left_float)}. Use strategy=ptq_float16 or ptq_dynamic."
         )
 
 
 @contextmanager
 def constants_varied(model: "Model") -> Iterator[None]:
-    """Let no weights be all alike, as before training biases are zeros: the converter drops ops that change nothing."""
+    """Make constant weights, such as initial biases of zero, vary: the converter removes ops that change nothing."""
     before = model.get_weights()
     rng = np.random.default_rng(0)
     model.set_weights([_varied(weights, rng) for weights in before])

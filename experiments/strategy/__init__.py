@@ -1,6 +1,6 @@
-"""Strategies: what is done to the baseline, and the converter scheme that goes with it. One file per kind.
+"""Strategies: what is done to the baseline, and the converter scheme. One file per kind.
 
-A strategy of one's own imports all it needs from here; see docs/architecture.md.
+Users' strategies can import everything from here; see docs/architecture.md.
 """
 
 from abc import ABC, abstractmethod
@@ -69,79 +69,81 @@ __all__ = [
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class Strategy(ABC):
-    """What a strategy option is; a new kind defines `scheme`, and `prepare` where it changes the model."""
+    """The base class of strategies; a new kind defines `scheme`, and `prepare` if it changes the model."""
 
-    trains: ClassVar[bool] = False  # whether finetune.* has any part in the result
-    needs_epochs: ClassVar[bool] = False  # whether it makes no sense without at least one epoch
-    loads_once: ClassVar[tuple[str, ...]] = ()  # modules that several runs share when they are loaded before
+    trains: ClassVar[bool] = False  # whether it uses finetune.*
+    needs_epochs: ClassVar[bool] = False  # whether it requires at least one epoch
+    loads_once: ClassVar[tuple[str, ...]] = ()  # modules to load once for several runs
 
     def __init_subclass__(cls) -> None:
-        """Refuse a strategy that was written for an earlier version: its class would fail in the middle of a run."""
+        """Reject a strategy for an earlier version, which would fail in the middle of a run."""
         super().__init_subclass__()
         if isinstance(vars(cls).get("scheme"), property) or "promise" in vars(cls):
             raise UserError(
-                f"{cls.__name__} is a strategy of an earlier version. A strategy defines the method scheme(self, "
-                "model), not a property, and no promise: see docs/architecture.md, A strategy of your own."
+                f"{cls.__name__} is a strategy for an earlier version. A strategy requires the method scheme(self, "
+                "model) instead of a property, and no promise: see docs/architecture.md, A strategy of your own."
             )
 
     @abstractmethod
     def scheme(self, model: "Model") -> Scheme:
-        """What the converter is asked for, and for which layers.
+        """Return the scheme for the converter, including the layers to quantize.
 
         Raises:
-            UserError: the strategy cannot work on this architecture; called before any training.
+            UserError: the strategy does not support this architecture; called before any training.
         """
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """The optional dependencies of this package that it requires: `int4`, LiteRT's quantizer, for one."""
+        """The extras of this package that the strategy requires, such as `int4` for LiteRT's quantizer."""
         return ()
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
-        """The model to convert, made from the baseline, which stays as it is: here the baseline itself.
+        """Return the model to convert, without changing the baseline; by default, the baseline itself.
 
-        `fit` trains a model in place; `calibration(n)` gives n training images.
+        `fit` trains a model in place; `calibration(n)` returns n training images.
         """
         return Trained.untouched(model)
 
     def apply(self, scheme: Scheme, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
-        """What `prepare` does, for a scheme that `narrowed` may have changed."""
+        """Do the same as `prepare`, for a scheme that `narrowed` may have changed."""
         return self.prepare(model, fit, calibration)
 
     def compression(self, model: "Model") -> Compression:
-        """What the training makes of the weights.
+        """Return the compression of the weights by training.
 
         Raises:
-            UserError: it cannot be made of these; called before any training.
+            UserError: the model cannot be compressed like this; called before any training.
         """
         return Compression()
 
     def expectation(self, model: "Model") -> Expectation:
-        """What the file is judged by; it follows from the scheme, and nothing obeys it."""
-        compression = self.compression(model)  # first: what cannot be compressed is refused for that
+        """Return the expectation of the file, derived from scheme and model; it does not affect the conversion."""
+        compression = self.compression(
+            model
+        )  # first, so that models that cannot be compressed are rejected with this reason
         return expected(self.scheme(model), model, compression)
 
     def untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
-        """The model to convert as it is before any training, for the trial; None: no trial.
+        """Return the untrained model for the trial conversion; None for no trial.
 
-        It is the baseline, unless layers learn ranges: a strategy that changes the architecture gives its own.
+        By default the baseline, unless layers learn ranges; a strategy that changes the architecture returns its own.
         """
         return None if isinstance(scheme, Learned) else model
 
     def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
-        """A scheme for fewer layers, where the trial's file was seen to differ from what was expected.
+        """Return a scheme for fewer layers, given differences between the trial's file and the expectation.
 
         Raises:
-            UserError: the strategy cannot work without the layers because of which it differs.
+            UserError: the strategy requires the layers that differ.
         """
         return scheme
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class QuantizationAware(Strategy):
-    """Training with fake quantization, by which int8 ranges are learned; a new kind defines `scheme`.
+    """Training with fake quantization, which learns int8 ranges; a new kind defines `scheme`.
 
-    `rest` is what becomes of the weights of layers that are not quantized.
+    `rest` is the type of the weights of layers that are not quantized.
     """
 
     trains: ClassVar[bool] = True
@@ -160,11 +162,11 @@ class QuantizationAware(Strategy):
         """See Strategy.scheme."""
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
-        """The annotated model, trained."""
+        """Return the annotated model after training."""
         return self.apply(self.scheme(model), model, fit, calibration)
 
     def apply(self, scheme: Scheme, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
-        """The layers of the scheme, trained quantization-aware."""
+        """Return the model after quantization-aware training of the scheme's layers."""
         return fit(_ready(_annotated(scheme, model), model, calibration))
 
     def untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
@@ -175,7 +177,7 @@ class QuantizationAware(Strategy):
 
 
 def _ready(quantized: "Model", model: "Model", calibration: Calibration) -> "Model":
-    """A quantization-aware copy of the model, checked, and with ranges from which it can be trained."""
+    """Check a quantization-aware copy of the model, and initialize its ranges for training."""
     copy = checked(quantized, model, calibration)
     engine_of(model).start_ranges(copy, model, calibration(IMAGES))
     return copy
@@ -188,7 +190,7 @@ def _annotated(scheme: Scheme, model: "Model") -> "Model":
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class Compressing(Strategy):
-    """Training that leaves weights which pack better; `quantization` is what follows, after training."""
+    """Training for weights that compress better; `quantization` is applied after training."""
 
     trains: ClassVar[bool] = True
     needs_epochs: ClassVar[bool] = True
@@ -197,7 +199,7 @@ class Compressing(Strategy):
     calibration_samples: PositiveInt = 500
 
     def scheme(self, model: "Model") -> Scheme:
-        """The quantization that follows."""
+        """Return the scheme of the quantization after training."""
         match self.quantization:
             case "none":
                 return Float32()
@@ -209,7 +211,7 @@ class Compressing(Strategy):
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class CompressingQAT(Strategy):
-    """Compression, then quantization-aware training of the whole model that keeps it."""
+    """Compression, then quantization-aware training of the whole model that preserves it."""
 
     trains: ClassVar[bool] = True
     needs_epochs: ClassVar[bool] = True
@@ -218,24 +220,24 @@ class CompressingQAT(Strategy):
     interface: Interface = "float32"
 
     def scheme(self, model: "Model") -> Learned:
-        """Everything in int8: a layer that cannot be is refused."""
+        """Return int8 for all layers; rejects models with unsupported layers."""
         engine_of(model).survey(model).refuse_unsupported([layer.name for layer in model.layers])
         return Learned(self.interface)
 
     def untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
-        """The annotated model before it is compressed, which changes no type."""
+        """Return the annotated model without compression, which does not affect types."""
         quantized = engine_of(model).annotated(model, None)
         engine_of(model).fit_ranges(quantized, calibration(IMAGES))
         return quantized
 
     def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
-        """Everything is quantized, or the strategy refuses."""
+        """Reject models with layers that cannot be quantized."""
         survey = engine_of(model).survey(model)
         survey.refuse(survey.breaking(scheme.layers, found))
         return scheme
 
     def quantized(self, compressed: Trained, fit: Fit, calibration: Calibration, keep: Collection[str]) -> Trained:
-        """A compressed model, trained quantization-aware; `keep` is `zeros`, `clusters` or both."""
+        """Return a compressed model after quantization-aware training; `keep` is `zeros`, `clusters` or both."""
         quantized = engine_of(compressed.model).to_quantize(compressed.model, keep)
         copy = _ready(quantized, compressed.model, calibration)
         return fit(copy).after(compressed)

@@ -1,4 +1,4 @@
-"""Per-layer annotation: quantization-aware training of the chosen layers, the others stay float."""
+"""Quantization-aware training of chosen layers; the others stay float."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 class Annotate(QuantizationAware):
     """`layers`: names, class names, regular expressions, first:n or last:n of the layers with weights.
 
-    The article's advice is the default: the dense layers.
+    The default is the article's advice: the dense layers.
     """
 
     layers: Patterns = ("Dense",)
 
     def scheme(self, model: "Model") -> Learned:
-        """Exactly the chosen layers in int8: every pattern has to choose one, and each has to be supported."""
+        """Return int8 for exactly the chosen layers, all of which must be supported; every pattern must match."""
         survey = engine_of(model).survey(model)
         names = survey.chosen(self.layers)
         survey.refuse_unsupported(names)
         return Learned(rest=self.rest, layers=names)
 
     def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
-        """Layers that were chosen by name are quantized, or the strategy refuses."""
+        """Reject models in which a chosen layer cannot be quantized."""
         survey = engine_of(model).survey(model)
         survey.refuse(survey.breaking(scheme.layers, found))
         return scheme

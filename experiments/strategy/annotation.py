@@ -1,4 +1,4 @@
-"""Where quantization-aware copies were made in earlier versions: code that measures the suite from outside names it."""
+"""The former module of quantization-aware copies, which external code may still import."""
 
 from experiments.quantization.tfmot.annotation import annotated, annotated_whole
 

@@ -22,18 +22,18 @@ Clusters = Annotated[int, Field(ge=2, le=256)]
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class Cluster(Compressing):
-    """`clusters` is how many distinct weights a kernel may have: smaller after gzip, not in the file."""
+    """`clusters` is the number of distinct weights per kernel: the file is smaller only after gzip."""
 
     clusters: Clusters = 16
 
     def compression(self, model: "Model") -> Compression:
-        """No more distinct weights."""
+        """Return the maximum of distinct weights."""
         engine = engine_of(model)
         engine.refuse(model, cluster=True)
         return Compression(clusters=self.clusters, uncompressed=engine.frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
-        """The clustered model."""
+        """Return the clustered model."""
         engine = engine_of(model)
         trained = fit(checked(engine.to_cluster(model, self.clusters), model, calibration))
         return replace(trained, model=stripped(engine.clustered(trained.model), trained.model, calibration))

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class ClusterQAT(CompressingQAT):
-    """Trains finetune.epochs twice: once clustering, once quantization-aware."""
+    """Trains finetune.epochs twice: with clustering, then quantization-aware."""
 
     clusters: Clusters = 16
 
     def compression(self, model: "Model") -> Compression:
-        """No more distinct weights."""
+        """Return the maximum of distinct weights."""
         engine = engine_of(model)
         engine.refuse(model, cluster=True)
         return Compression(clusters=self.clusters, uncompressed=engine.frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
-        """The clustered model, trained quantization-aware."""
+        """Return the clustered model after quantization-aware training."""
         compressed = Cluster(clusters=self.clusters).prepare(model, fit, calibration)
         return self.quantized(compressed, fit, calibration, keep=["clusters"])

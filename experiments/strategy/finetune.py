@@ -1,4 +1,4 @@
-"""The control: float, trained for the same extra epochs as the quantization-aware strategies."""
+"""The control: trained in float for as many further epochs as the quantization-aware strategies."""
 
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class Finetune(Strategy):
-    """More training and no quantization: what the extra epochs alone are worth."""
+    """Further training without quantization, which shows the effect of the epochs alone."""
 
     trains: ClassVar[bool] = True
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
-        """A copy of the baseline, trained further."""
+        """Return a copy of the baseline after further training."""
         return fit(checked(copied(model), model, calibration))
 
     def scheme(self, model: "Model") -> Scheme:

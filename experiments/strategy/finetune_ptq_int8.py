@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class FinetunePTQInt8(Finetune):
-    """What `qat` has to beat: the same further epochs, in float, and then int8 by calibration on training images."""
+    """The control of `qat`: the same further epochs in float, then int8 with calibration on training images."""
 
     calibration_samples: PositiveInt = 500
     interface: Interface = "float32"

@@ -1,4 +1,4 @@
-"""The float32 TFLite model of the baseline: what every other strategy is compared with."""
+"""The float32 TFLite model of the baseline: the reference for all other strategies."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Post-training quantization: the converter makes the file from the float model as it is."""
+"""Post-training quantization: the converter quantizes the float model."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -48,9 +48,9 @@ class PTQFloat16(Strategy):
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class PTQInt8(Strategy):
-    """int8 weights and activations, calibrated on training images; `interface` is what goes in and out.
+    """int8 weights and activations, calibrated on training images; `interface` is the type of input and output.
 
-    `layers` chooses as in annotate; the other layers stay float. Null stands for all.
+    `layers` chooses as in annotate; the other layers stay float. Null means all layers.
     `weight_ranges` other than min_max, and one scale per tensor, are made by LiteRT's quantizer.
     """
 
@@ -78,7 +78,7 @@ class PTQInt8(Strategy):
         return ("int4",) if self._by_quantizer else ()
 
     def scheme(self, model: "Model") -> Scheme:
-        """Exactly the chosen layers in int8."""
+        """Return int8 for exactly the chosen layers."""
         layers = chosen_layers(model, self.layers)
         if self._by_quantizer:
             precision = Precision(weight_ranges=self.weight_ranges, weight_scales=self.weight_scales)
@@ -142,7 +142,7 @@ class PTQInt16x8(Strategy):
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class PTQInt4(Strategy):
-    """int4 weights with a scale for each channel, float activations; no calibration, so none that could clip."""
+    """int4 weights with a scale per channel, float activations; no calibration, so activations are never clipped."""
 
     @property
     def extras(self) -> tuple[str, ...]:

@@ -22,18 +22,18 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class Prune(Compressing):
-    """`sparsity` is the share of each kernel's weights that become zero: smaller after gzip, not in the file."""
+    """`sparsity` is the share of each kernel's weights that become zero: the file is smaller only after gzip."""
 
     sparsity: Share = 0.8
 
     def compression(self, model: "Model") -> Compression:
-        """At least so many zeros."""
+        """Return the minimum share of zeros."""
         engine = engine_of(model)
         engine.refuse(model, prune=True)
         return Compression(sparsity=self.sparsity, uncompressed=engine.frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
-        """The pruned model."""
+        """Return the pruned model."""
         engine = engine_of(model)
         copy = checked(engine.to_prune(model, self.sparsity), model, calibration)
         trained = fit(copy, engine.pruning_callbacks())

@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class PruneClusterQAT(CompressingQAT):
-    """Trains finetune.epochs three times: pruning, clustering, quantization-aware."""
+    """Trains finetune.epochs three times: with pruning, with clustering, then quantization-aware."""
 
     sparsity: Share = 0.8
     clusters: Annotated[Clusters, Field(ge=3)] = 16  # one of them is zero
 
     def compression(self, model: "Model") -> Compression:
-        """At least so many zeros, and no more distinct weights."""
+        """Return the minimum share of zeros and the maximum of distinct weights."""
         engine = engine_of(model)
         engine.refuse(model, prune=True, cluster=True)
         return Compression(sparsity=self.sparsity, clusters=self.clusters, uncompressed=engine.frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
-        """The pruned and clustered model, trained quantization-aware."""
+        """Return the pruned and clustered model after quantization-aware training."""
         engine = engine_of(model)
         sparse = Prune(sparsity=self.sparsity).prepare(model, fit, calibration)
         copy = checked(engine.to_cluster(sparse.model, self.clusters, keep_zeros=True), sparse.model, calibration)

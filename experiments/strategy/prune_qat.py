@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class PruneQAT(CompressingQAT):
-    """Trains finetune.epochs twice: once pruning, once quantization-aware."""
+    """Trains finetune.epochs twice: with pruning, then quantization-aware."""
 
     sparsity: Share = 0.8
 
     def compression(self, model: "Model") -> Compression:
-        """At least so many zeros."""
+        """Return the minimum share of zeros."""
         engine = engine_of(model)
         engine.refuse(model, prune=True)
         return Compression(sparsity=self.sparsity, uncompressed=engine.frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
-        """The pruned model, trained quantization-aware."""
+        """Return the pruned model after quantization-aware training."""
         compressed = Prune(sparsity=self.sparsity).prepare(model, fit, calibration)
         return self.quantized(compressed, fit, calibration, keep=["zeros"])

@@ -1,4 +1,4 @@
-"""Quantization-aware training of the whole model, or of all of it that can be quantized."""
+"""Quantization-aware training of the whole model, or of all layers that support it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class QAT(QuantizationAware):
-    """Every layer that can be; `unsupported` is what to do about the others: `annotate` the rest, or `error`."""
+    """All layers; `unsupported` says what to do if some cannot be trained: `annotate` all others, or `error`."""
 
     unsupported: Literal["annotate", "error"] = "annotate"
     interface: Interface = "float32"
 
     def scheme(self, model: "Model") -> Learned:
-        """Everything in int8, but for layers that cannot be."""
+        """Return int8 for all supported layers."""
         survey = engine_of(model).survey(model)
         left_float = survey.unsupported
         if not left_float:
@@ -30,7 +30,7 @@ class QAT(QuantizationAware):
         return Learned(self.interface, self.rest, layers, left_float)
 
     def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
-        """Without the layers that the converter does not quantize as they were trained."""
+        """Return the scheme without the layers that the converter would not quantize as expected."""
         survey = engine_of(model).survey(model)
         reasons = survey.breaking(scheme.layers, found)
         before = survey.supported if scheme.layers is None else scheme.layers

@@ -1,1 +1,1 @@
-"""What is asked of a model: how its outputs become answers, and which loss fits them."""
+"""The task of a model: how its outputs become predictions, and which loss fits them."""

@@ -1,4 +1,4 @@
-"""One class for each example: what a classifier's outputs mean, the class that they name, and the loss that fits."""
+"""Classification: the meaning of a classifier's outputs, the predicted class, and the loss that fits."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 Outputs = npt.NDArray[np.float32]  # (n, outputs)
 Meaning = Literal["logits", "softmax", "sigmoid"]
 
-SAMPLE = 64  # examples from which the meaning of outputs is told where the layers do not show it
-ROUNDING = 1e-2  # how far it takes probabilities and their sums, in float16 too
+SAMPLE = 64  # examples to infer the meaning of outputs from, if the layers do not show it
+ROUNDING = 1e-2  # tolerance for probabilities and their sums, which is enough for float16
 SOFTMAX = ("softmax", "softmax_v2", "Softmax")
 SIGMOID = ("sigmoid", "hard_sigmoid")
 OTHER = (
@@ -40,10 +40,10 @@ KEEPING = (
 
 @dataclass(frozen=True)
 class Head:
-    """A classifier's outputs: how many there are, and what they mean.
+    """A classifier's outputs: their number and their meaning.
 
-    `softmax`: probabilities that sum to 1; `sigmoid`: each output in 0..1 by itself; `logits`: any numbers. One output
-    alone tells two classes apart.
+    `softmax`: probabilities that sum to 1; `sigmoid`: independent outputs in 0..1; `logits`: any numbers. A single
+    output distinguishes two classes.
     """
 
     outputs: int
@@ -51,26 +51,26 @@ class Head:
 
     @property
     def classes(self) -> int:
-        """How many classes the outputs tell apart."""
+        """Number of classes that the outputs distinguish."""
         return max(self.outputs, 2)
 
     @property
     def threshold(self) -> float:
-        """Of one output alone: above it, the answer is class 1."""
+        """Threshold of a single output for class 1."""
         return 0.0 if self.meaning == "logits" else 0.5
 
     def answers(self, outputs: Outputs) -> npt.NDArray[np.int64]:
-        """The class (n,) that each row of outputs (n, outputs) names: the largest; of one output, by threshold."""
+        """Return the predicted class (n,) of outputs (n, outputs): the largest, or for one output by threshold."""
         if self.outputs == 1:
             return (outputs[:, 0] > self.threshold).astype(np.int64)
         return np.asarray(outputs.argmax(axis=1), np.int64)
 
 
 def head_of(model: "Model", images: Images | None = None) -> Head:
-    """The head of a classifier with outputs (n, outputs), told from its layers; and from what it makes of images.
+    """Infer the head of a classifier with outputs (n, outputs) from its layers, and from its outputs for images.
 
-    The output is traced back through layers that keep values. Where it ends at a layer of unknown kind, or in a
-    softmax, the outputs for a sample of images decide whether they are probabilities.
+    The output is traced back through layers that keep values. If this ends at an unknown layer or a softmax, the
+    outputs for a sample of images show whether they are probabilities.
     """
     function = _last_function(model.outputs[0])
     outputs = int(model.outputs[0].shape[-1])
@@ -84,21 +84,21 @@ def head_of(model: "Model", images: Images | None = None) -> Head:
 
 
 def _meaning(outputs: Outputs) -> Meaning:
-    """What numbers show: those of probabilities are unlike any logits."""
+    """Infer the meaning of outputs from their values."""
     if outputs.min() < -ROUNDING or outputs.max() > 1 + ROUNDING:
         return "logits"
     return "softmax" if outputs.shape[1] > 1 and np.allclose(outputs.sum(axis=1), 1, atol=ROUNDING) else "sigmoid"
 
 
 def _last_function(tensor: Any) -> str:
-    """The name of the function that last changed the values of a symbolic output; empty where that is not known."""
+    """Return the name of the last function that changed the values of a symbolic output; empty if unknown."""
     from experiments.system.tensorflow import keras_of
 
     while True:
         history = getattr(tensor, "_keras_history", None)
         if history is None:
             return ""
-        layer, node_index, tensor_index = history  # of Keras 3, an operation that may be no layer
+        layer, node_index, tensor_index = history  # in Keras 3, an operation, which may not be a layer
         node = (layer.inbound_nodes if hasattr(layer, "inbound_nodes") else layer._inbound_nodes)[node_index]
         inner = _unwrapped(layer)
         if isinstance(inner, keras_of(inner).Model):
@@ -114,14 +114,14 @@ def _last_function(tensor: Any) -> str:
 
 
 def _unwrapped(layer: Any) -> Any:
-    """The layer within TFMOT's wrappers, or Keras' own."""
+    """Return the layer inside wrappers of TFMOT or Keras."""
     while hasattr(layer, "layer"):
         layer = layer.layer
     return layer
 
 
 def function_of(layer: Any) -> str:
-    """What a layer does last, by name: its activation, the op that it stands for, or its own kind."""
+    """Return the name of the last function of a layer: its activation, its op, or its class."""
     if hasattr(layer, "function") and type(layer).__name__ == "TFOpLambda":
         return str(layer.function.__name__)
     activation = getattr(layer, "activation", None)
@@ -132,9 +132,9 @@ def function_of(layer: Any) -> str:
 
 
 def loss_of(head: Head, keras: Any) -> Any:
-    """The loss for labels (n,) of class numbers: cross-entropy of the classes, or binary of each output by itself.
+    """Return the loss for class numbers (n,): cross-entropy, or binary cross-entropy of each output.
 
-    `keras` is the Keras that the model belongs to.
+    `keras` is the Keras package of the model.
     """
     from experiments.system.tensorflow import tf
 
@@ -151,7 +151,7 @@ def loss_of(head: Head, keras: Any) -> Any:
 
 
 def accuracy_of(head: Head, keras: Any) -> Any:
-    """The metric `accuracy` by which training is followed; Keras chooses it but for one output of logits."""
+    """Return the metric `accuracy` for training; Keras chooses it, except for a single logit."""
     if head.outputs == 1 and head.meaning == "logits":
         return keras.metrics.BinaryAccuracy(name="accuracy", threshold=head.threshold)
     return "accuracy"

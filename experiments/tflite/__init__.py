@@ -1,1 +1,1 @@
-"""TFLite files: conversion, reading, selective quantization, and what a file is expected to compute in."""
+"""TFLite files: conversion, reading, selective quantization, and the expectation of a file."""

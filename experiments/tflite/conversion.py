@@ -1,4 +1,4 @@
-"""From a Keras model to a TFLite file: what can be asked of the converter, and the conversion."""
+"""Conversion of Keras models to TFLite files, and the schemes of the converter."""
 
 import gzip
 import hashlib
@@ -24,17 +24,17 @@ from experiments.tflite.weights import Weights, requantized
 if TYPE_CHECKING:
     from tf_keras import Model
 
-Calibration = Callable[[int], Images]  # calibration(n) gives n images of the training split
+Calibration = Callable[[int], Images]  # calibration(n) returns n images of the training split
 Interface = Literal["float32", "int8", "uint8"]
 Rest = Literal["float", "dynamic", "float16"]
 WEIGHTS_OF_THE_REST: Mapping[Rest, Weights] = {"dynamic": "int8", "float16": "float16"}
 LOOPS = frozenset({"While", "StatelessWhile", "If", "StatelessIf"})  # of TensorFlow
-# In what the converter says: where an op comes from, an op that TFLite lacks, and the line of Python where it was made.
+# In the converter's messages: the origin of an op, an op that TFLite lacks, and the line of Python that created it.
 TRACED = re.compile(r'"([^"@]+/[^"@]+)@')
 MISSING_OP = re.compile(r"'tf\.([\w.]+)' op is neither a custom op nor a flex op")
 PLACE = re.compile(r"^(Could not translate MLIR to FlatBuffer\.)?\s*([^\s:]+:\d+:\d+: )?(error: )?")
 NO_INT16 = "Quantization to 16x8-bit not yet supported for op"
-LEAST_DYNAMIC = 1024  # weights that a layer needs for the converter to quantize it dynamically
+LEAST_DYNAMIC = 1024  # minimum number of weights for which the converter quantizes a layer dynamically
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Float32:
 
 @dataclass(frozen=True)
 class Dynamic:
-    """int8 weights; activations stay float in the file, and the kernels quantize them on the fly."""
+    """int8 weights; activations are float in the file, and quantized by the kernels at run time."""
 
 
 @dataclass(frozen=True)
 class DynamicInt4:
-    """int4 weights; activations stay float in the file, and the kernels quantize them on the fly."""
+    """int4 weights; activations are float in the file, and quantized by the kernels at run time."""
 
 
 @dataclass(frozen=True)
@@ -86,25 +86,27 @@ class Static:
 
 @dataclass(frozen=True)
 class Learned:
-    """int8 where the model carries fake quantization, with the ranges it learned; `rest` is for all other layers."""
+    """int8 for layers with fake quantization, with the learned ranges; `rest` applies to all other layers."""
 
     interface: Interface = "float32"
     rest: Rest = "float"
-    layers: tuple[str, ...] | None = field(default=None, repr=False)  # those that carry it; None: every layer
-    left_float: Mapping[str, str] = field(default_factory=dict, repr=False)  # layers that cannot carry it, and why
+    layers: tuple[str, ...] | None = field(default=None, repr=False)  # those with fake quantization; None: every layer
+    left_float: Mapping[str, str] = field(
+        default_factory=dict, repr=False
+    )  # layers that do not support it, with the reasons
 
 
 Scheme = Float32 | Dynamic | DynamicInt4 | Float16 | Int8 | Int16x8 | Static | Learned
 
 
 def interface_of(scheme: Scheme) -> Interface:
-    """The type of what goes into a file and comes out of it."""
+    """Return the type of a file's input and output."""
     return scheme.interface if isinstance(scheme, (Int8, Static, Learned)) else "float32"
 
 
 @dataclass(frozen=True)
 class TFLiteModel:
-    """A TFLite file's content."""
+    """The content of a TFLite file."""
 
     content: bytes
 
@@ -115,20 +117,20 @@ class TFLiteModel:
 
     @cached_property
     def gzip_bytes(self) -> int:
-        """Size in bytes after gzip -9, which is what travels in an app package."""
+        """Size in bytes after gzip -9, as in an app package."""
         return len(gzip.compress(self.content, compresslevel=9, mtime=0))
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the content; conversion is deterministic, so equal models give equal digests."""
+        """SHA-256 of the content; conversion is deterministic, so equal models have equal digests."""
         return hashlib.sha256(self.content).hexdigest()
 
 
 def convert(model: "Model", scheme: Scheme, calibration: Calibration) -> TFLiteModel:
-    """Convert a Keras model; calibration images are taken where the scheme needs them.
+    """Convert a Keras model; uses calibration images if the scheme requires them.
 
     Raises:
-        UserError: the converter refuses the model.
+        UserError: the converter rejects the model.
     """
     if (content := getattr(model.layers[-1], "float_file", None)) is not None:  # the model is a TFLite file
         return TFLiteModel(_quantized_file(content, scheme, calibration))
@@ -214,7 +216,7 @@ def _quantized_file(content: bytes, scheme: Scheme, calibration: Calibration) ->
 
 
 def _exactly_as_annotated(content: bytes, traced: "_Traced") -> bytes:
-    """The file with those layers back in float that carry no fake quantization, yet were quantized."""
+    """Restore layers to float that were quantized although they have no fake quantization."""
     operations = getattr(traced.model, "operations", traced.model.layers)  # of Keras 3, some are no layers
     layers = {getattr(each, "layer", each).name: _is_fake_quantized(each) for each in operations}
     chosen = [name for name, quantized in layers.items() if quantized]
@@ -223,22 +225,22 @@ def _exactly_as_annotated(content: bytes, traced: "_Traced") -> bytes:
 
 @dataclass(frozen=True)
 class _Traced:
-    """A model's answers as one function, which is traced once for all conversions that are made of it."""
+    """A model as one function, which is traced once for all its conversions."""
 
     model: "Model"
-    module: Any  # with the function, as the converter takes it
+    module: Any  # with the function, as the converter expects it
     ops: frozenset[str]  # TensorFlow's names of them
 
     def in_float(self) -> bytes:
-        """The file without any quantization."""
+        """Return the file without any quantization."""
         from experiments.system.tensorflow import tf
 
         return _converted(tf.lite.TFLiteConverter.from_keras_model(self.module), self.model, Float32())
 
     def refuse_loops(self) -> None:
-        """Raise UserError where loops are left in the file: calibrating them ends the process in native code.
+        """Raise UserError if the file has loops, since calibrating them crashes the process in native code.
 
-        Of an LSTM's loop the converter makes one op, and of no other.
+        The converter replaces only the loop of an LSTM by one op.
         """
         if self.ops.isdisjoint(LOOPS):
             return
@@ -246,21 +248,20 @@ class _Traced:
         if loops := [op for op in ops if op.op in ("WHILE", "IF", "CALL")]:
             named = ", ".join(dict.fromkeys(op.layer or "a layer" for op in loops))
             raise UserError(
-                f"{named} is a loop in TFLite, and ranges within a loop cannot be calibrated. Take "
-                "strategy=ptq_dynamic or ptq_float16, or build the model with LSTM layers, or with unroll=True where "
-                "the series are short."
+                f"{named} is a loop in TFLite, whose ranges cannot be calibrated. Use strategy=ptq_dynamic or "
+                "ptq_float16, or build the model with LSTM layers or, for short series, with unroll=True."
             )
 
 
 def _traced(model: "Model") -> _Traced:
-    """The one function that answers, of which the converter makes the bytes that it makes of the whole model.
+    """Trace a model as one function, which converts to the same bytes as the model itself.
 
-    The converter saves what it is given, and Keras would add functions of every layer, also those for training: most of
-    the time of a conversion, for nothing that the file holds.
+    The converter saves the model, and Keras would add functions of every layer, also for training. That takes most of
+    the time of a conversion, and does not affect the file.
 
-    The batch stays open, so that a file can be resized, unless the function computes with the batch's size. Then it is
-    converted for a batch of one: ops that compute shapes are folded away, and recurrent layers convert, whose lists of
-    tensors need a known shape.
+    The batch size stays variable, so that a file can be resized, unless the function computes with it. Then the model
+    is converted for a batch of one: ops that compute shapes are folded, and recurrent layers can be converted, whose
+    tensor lists require a known shape.
     """
     from experiments.system.tensorflow import tf
 
@@ -279,23 +280,23 @@ def _traced(model: "Model") -> _Traced:
         warnings.simplefilter("ignore")
         module.serve = serving(images.shape[0])
         ops = _kinds_of_ops(module.serve)
-        if images.shape[0] is None and "Shape" in ops:  # of a shape that is not known when the function is traced
+        if images.shape[0] is None and "Shape" in ops:  # of a shape that is unknown when the function is traced
             module.serve = serving(1)
             _kinds_of_ops(module.serve)  # traces it
     return _Traced(model, module, ops)
 
 
 def _interface(model: "Model") -> tuple[str, str, list[Any]]:
-    """The names of what a model takes and gives, and the TensorFlow variables that it holds."""
+    """Return the names of a model's input and output, and its TensorFlow variables."""
     if version_of(model) == 2:
         return model.input_names[0], model.output_names[0], model.variables
     return model.inputs[0].name, model.outputs[0]._keras_history[0].name, [each.value for each in model.variables]
 
 
 def _answers(model: "Model", images: Any) -> Any:
-    """What the model gives, each layer of Keras 3 in a scope of its own name, by which its ops are found in the file.
+    """Return the outputs of a model; layers of Keras 3 run in scopes that identify their ops in the file.
 
-    Keras 3 enters the scope of a layer twice, and TensorFlow numbers it: conv2d is conv2d_1, as another layer may be.
+    Keras 3 enters the scope of a layer twice, so TensorFlow would rename conv2d to conv2d_1, like another layer.
     """
     if version_of(model) == 2:
         return model(images, training=False)
@@ -316,18 +317,18 @@ def _answers(model: "Model", images: Any) -> Any:
 
 
 def _kinds_of_ops(function: Any) -> frozenset[str]:
-    """The TensorFlow ops of a function without arguments of Python, and of all that it calls."""
+    """Return the TensorFlow ops of a function without Python arguments, and of all functions that it calls."""
     graph = function.get_concrete_function().graph.as_graph_def()
     return frozenset(node.op for node in chain(graph.node, *(inner.node_def for inner in graph.library.function)))
 
 
 def is_fake_quantized(model: "Model") -> bool:
-    """Whether any of a model's layers is wrapped to learn its ranges."""
+    """Whether any layer of a model has fake quantization."""
     return any(hasattr(layer, "quantize_config") or hasattr(layer, "quantizes") for layer in model.layers)
 
 
 def _is_fake_quantized(layer: Any) -> bool:
-    """Whether the layer is wrapped to quantize what it computes, and not just to hand on a quantized output."""
+    """Whether a wrapped layer quantizes its own computation, not only its output."""
     if hasattr(layer, "quantizes"):  # by our own engine
         return bool(layer.quantizes)
     quantization = getattr(layer, "quantize_config", None)
@@ -340,13 +341,13 @@ def _converted(converter: Any, model: "Model", scheme: Scheme) -> bytes:
         with native_stderr_silenced(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _converted_where_possible(converter)
-    except Exception as error:  # the converter raises its own, TensorFlow's and Python's exceptions alike
-        said = "\n".join([str(error), *getattr(error, "__notes__", ())])
-        raise UserError(f"The TFLite converter refuses {_refused(said, model)} under {scheme}.") from error
+    except Exception as error:  # its own exceptions, and those of TensorFlow and Python
+        messages = "\n".join([str(error), *getattr(error, "__notes__", ())])
+        raise UserError(f"The TFLite converter rejects {_refused(messages, model)} under {scheme}.") from error
 
 
 def _converted_where_possible(converter: Any) -> bytes:
-    """The file; ops that have no kernel for int16 values stay float, in a model that has any."""
+    """Convert; ops without a kernel for int16 stay float."""
     from experiments.system.tensorflow import tf
 
     try:
@@ -358,13 +359,15 @@ def _converted_where_possible(converter: Any) -> bytes:
         return bytes(converter.convert())
 
 
-def _refused(said: str, model: "Model") -> str:
-    """The layer that the converter's messages are about, where they name one, and what is wrong, in one line."""
+def _refused(messages: str, model: "Model") -> str:
+    """Return the layer that the converter rejects, if its messages name one, and the reason, in one line."""
     layers = {getattr(layer, "layer", layer).name for layer in model.layers}
-    paths = (path.split("/") for path in TRACED.findall(said))
+    paths = (path.split("/") for path in TRACED.findall(messages))
     layer = next(filter(None, (outermost_layer(path, layers) for path in paths)), "")
-    missing = ", ".join(dict.fromkeys(MISSING_OP.findall(said)))
-    reason = f"TFLite has no {missing}" if missing else PLACE.sub("", (said.strip().splitlines() or ["no reason"])[0])
+    missing = ", ".join(dict.fromkeys(MISSING_OP.findall(messages)))
+    reason = (
+        f"TFLite has no {missing}" if missing else PLACE.sub("", (messages.strip().splitlines() or ["no reason"])[0])
+    )
     return f"{f'the layer {layer}' if layer else 'the model'} ({reason.strip().rstrip('.')})"
 
 

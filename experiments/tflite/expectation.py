@@ -1,4 +1,4 @@
-"""What a file is expected to compute in, from the scheme and the model; and whether the file does."""
+"""The expected types of a file, derived from scheme and model, and the comparison with the file."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,9 +24,9 @@ from experiments.tflite.static import FOUR_BIT
 if TYPE_CHECKING:
     from tf_keras import Model
 
-# Types that only weights can have: an op without weights stays float32 beside them.
+# Types of ops with weights; ops without weights are float32 in these files.
 WEIGHT_TYPES = frozenset({FLOAT16_WEIGHTS, "hybrid int8", "hybrid int4"})
-# Ops that hold whole graphs, or weights in places that are not looked into: in which types they compute is unknown.
+# Ops with subgraphs, or weights in places that are not read: their types are unknown.
 NOT_READ = frozenset(
     {
         "LSTM", "RNN", "SVDF", "BIDIRECTIONAL_SEQUENCE_LSTM",
@@ -34,43 +34,43 @@ NOT_READ = frozenset(
     }
 )  # fmt: skip
 TYPES_OF_THE_REST: Mapping[Rest, str] = {"float": "float32", "dynamic": "hybrid int8", "float16": FLOAT16_WEIGHTS}
-UNKNOWN = "unknown"  # in which types they compute
-# Kernels that pruning and clustering leave alone.
+UNKNOWN = "unknown"  # types of these ops
+# Kernels that pruning and clustering do not change.
 NEVER_COMPRESSED = frozenset({"DEPTHWISE_CONV_2D"})
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a file computes in, in the words of Op.types, and what it keeps of the weights; nothing obeys it."""
+    """The expected types of a file, as in Op.types, and its weight compression; does not affect the conversion."""
 
     types: str  # of the chosen layers
     chosen: frozenset[str] | None = None  # layers; None: all
-    kernels: frozenset[str] = frozenset()  # those of the chosen that have weights: each must show in the file
+    kernels: frozenset[str] = frozenset()  # chosen layers with weights, each of which must be in the file
     rest: str = "float32"  # types of all other layers
     least_weights: int = 0  # ops with fewer weights than this stay in float
-    left_float: Mapping[str, str] = field(default_factory=dict)  # what cannot be quantized, and why
-    uncompressed: frozenset[str] = frozenset()  # layers that keep all their weights, as frozen ones do
-    exempt: frozenset[tuple[str, str]] = frozenset()  # (layer, op): TFLite has no kernel for them in these types
-    sparsity: float = 0.0  # least share of zeros among the weights of all pruned layers together
-    clusters: int | None = None  # most distinct weights that a channel may have
-    interface: str = "float32"  # type of what goes in and comes out
+    left_float: Mapping[str, str] = field(default_factory=dict)  # layers that cannot be quantized, with the reasons
+    uncompressed: frozenset[str] = frozenset()  # layers with unchanged weights, such as frozen ones
+    exempt: frozenset[tuple[str, str]] = frozenset()  # (layer, op) without a TFLite kernel for these types
+    sparsity: float = 0.0  # minimum share of zeros among the weights of all pruned layers
+    clusters: int | None = None  # maximum number of distinct weights per channel
+    interface: str = "float32"  # type of input and output
 
     @property
     def partial(self) -> bool:
-        """Whether layers were left float that the strategy would have quantized."""
+        """Whether layers stay float that the strategy would quantize."""
         return bool(self.left_float)
 
 
 @dataclass(frozen=True)
 class Compression:
-    """What a training has made of the weights; `uncompressed` are layers that keep all of theirs."""
+    """The compression of weights by training; `uncompressed` are layers with unchanged weights."""
 
     sparsity: float = 0.0
     clusters: int | None = None
     uncompressed: frozenset[str] = frozenset()
 
 
-# By scheme, what every layer computes in.
+# The types of every layer, by scheme.
 OF_EVERY_LAYER: Mapping[type[Scheme], Expectation] = {
     Float32: Expectation("float32"),
     Dynamic: Expectation("hybrid int8", least_weights=LEAST_DYNAMIC),
@@ -84,7 +84,7 @@ OF_EVERY_LAYER: Mapping[type[Scheme], Expectation] = {
 
 
 def expected(scheme: Scheme, model: "Model", compression: Compression | None = None) -> Expectation:
-    """What the file of a model is expected to hold that is converted by this scheme."""
+    """Return the expectation of a model's file that is converted with this scheme."""
     made = compression or Compression()
     expectation = replace(
         OF_EVERY_LAYER[type(scheme)],
@@ -105,7 +105,7 @@ def expected(scheme: Scheme, model: "Model", compression: Compression | None = N
 
 
 def _with_kernels(model: "Model", layers: Iterable[str]) -> frozenset[str]:
-    """Those of the layers that have weights which show in the file; those of BatchNorm are folded away."""
+    """Return the layers whose weights are in the file; those of BatchNorm are folded."""
     from experiments.system.tensorflow import keras_of
 
     folded = keras_of(model).layers.BatchNormalization
@@ -115,7 +115,7 @@ def _with_kernels(model: "Model", layers: Iterable[str]) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Difference:
-    """How a file differs from the expectation, in words; `layer`, `op`, `types` where it is about one op's types."""
+    """A difference between a file and its expectation, as text; with `layer`, `op`, `types` if it concerns one op."""
 
     said: str
     layer: str = ""
@@ -124,7 +124,7 @@ class Difference:
 
 
 def differences(expectation: Expectation, ops: Sequence[Op]) -> tuple[Difference, ...]:
-    """Each difference between an expectation and the ops of a file; empty where there is none."""
+    """Return the differences between an expectation and the ops of a file."""
     missing = sorted(expectation.kernels - {op.layer for op in ops})
     return (
         *_wrong_types(expectation, ops),
@@ -135,20 +135,20 @@ def differences(expectation: Expectation, ops: Sequence[Op]) -> tuple[Difference
 
 
 def broken(expectation: Expectation, ops: Sequence[Op]) -> tuple[str, ...]:
-    """The differences in words alone."""
+    """Return the differences as text."""
     return tuple(difference.said for difference in differences(expectation, ops))
 
 
 def without_float_ops(expectation: Expectation, found: Sequence[Difference]) -> Expectation:
-    """The expectation but for ops that the converter leaves in float; the same where anything else differs."""
+    """Remove ops that the converter leaves in float from the expectation, unless anything else differs."""
     ops = {(each.layer, each.op) for each in found}
     if expectation.types == "float32" or not all(each.op and each.types in ("float32", UNKNOWN) for each in found):
         return expectation
     why = {
         f"{each.op} of {each.layer or 'the model'}": (
-            "the ops of a loop or another graph are not looked into"
+            "the ops of loops and subgraphs are not checked"
             if each.types == UNKNOWN
-            else f"the converter leaves it, for TFLite has no {expectation.types} kernel"
+            else f"TFLite has no {expectation.types} kernel for it"
         )
         for each in found
     }
@@ -156,11 +156,11 @@ def without_float_ops(expectation: Expectation, found: Sequence[Difference]) -> 
 
 
 def wrong_interface(expectation: Expectation, taken: str, given: str) -> tuple[str, ...]:
-    """Where the types of a file's input and output differ from the expectation, in words."""
-    found = {"takes": taken, "gives": given}
+    """Describe differences of a file's input and output types from the expectation."""
+    found = {"input": taken, "output": given}
     return tuple(
-        f"the file {does} {each} instead of {expectation.interface}"
-        for does, each in found.items()
+        f"the {side} of the file is {each} instead of {expectation.interface}"
+        for side, each in found.items()
         if each != expectation.interface
     )
 
@@ -171,25 +171,29 @@ def _wrong_types(expectation: Expectation, ops: Sequence[Op]) -> Iterator[Differ
             continue
         expected = _expected(expectation, op)
         if op.op in NOT_READ and (types := _expected_types(expectation, op)) != "float32":
-            said = f"{op.layer or 'the output'} ({op.op}) is not looked into, and was to compute in {types}"
+            said = f"{op.layer or 'the output'} ({op.op}) cannot be checked, but must compute in {types}"
             yield Difference(said, op.layer, op.op, UNKNOWN)
         elif op.computes and op.types not in expected:
-            name = op.layer or "a layer without a name"
+            name = op.layer or "an unnamed layer"
             said = f"{name} ({op.op}) computes in {op.types} instead of {expected[0]}"
             yield Difference(said, op.layer, op.op, op.types)
 
 
 def _expected(expectation: Expectation, op: Op) -> tuple[str, ...]:
-    """The types that meet the expectation for this op, the first one for the message."""
+    """Return the allowed types of an op; messages show the first one."""
     types = _expected_types(expectation, op)
     if types in WEIGHT_TYPES and op.weights < max(1, expectation.least_weights):
         types = "float32"
     if types == "int8x4" and op.op not in FOUR_BIT:
         types = "int8"
     if not op.weights:
-        types = types.removesuffix("x8").removesuffix("x4")  # int16x8 is int16 values and int8 weights
+        types = types.removesuffix("x8").removesuffix("x4")  # int16x8 means int16 values and int8 weights
     if expectation.chosen is not None and op.op in SCALE_KEEPING:
-        return (types, expectation.types.partition("x")[0], "float32")  # between integers it is one, whoever chose what
+        return (
+            types,
+            expectation.types.partition("x")[0],
+            "float32",
+        )  # between integer ops it is an integer op, whether or not it was chosen
     return (types,)
 
 
@@ -200,8 +204,8 @@ def _expected_types(expectation: Expectation, op: Op) -> str:
 def _idle_conversions(ops: Sequence[Op]) -> Iterator[Difference]:
     idle = idle_conversions(ops)
     if idle:
-        behind = idle[0].layer or "the input"
-        said = f"types change for nothing {len(idle)} times, first until the {idle[0].op} behind {behind}"
+        before = idle[0].layer or "the input"
+        said = f"{len(idle)} redundant type conversions, first up to the {idle[0].op} after {before}"
         yield Difference(said, idle[0].layer)
 
 
@@ -215,4 +219,4 @@ def _wrong_weights(expectation: Expectation, ops: Sequence[Op]) -> Iterator[str]
     for op in with_weights:
         if expectation.clusters is not None and op.clusters > expectation.clusters:
             most = expectation.clusters
-            yield f"{op.layer} has {op.clusters} distinct weights in a channel instead of {most} at most"
+            yield f"{op.layer} has {op.clusters} distinct weights in a channel instead of at most {most}"

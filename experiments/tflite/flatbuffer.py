@@ -1,6 +1,6 @@
-"""TFLite files as objects: parsed, named, changed and packed again, by LiteRT's schema.
+"""Parse, edit and serialize TFLite files with LiteRT's schema.
 
-An object is a `ModelT` of the schema, for which there are no types: `model.subgraphs[0].operators` and so on.
+A file is a `ModelT` of the schema, which has no static types: `model.subgraphs[0].operators` and so on.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ OP_NAMES: dict[int, str] = {
 _TYPE_NAMES: dict[int, str] = {
     value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")
 }
-# The version of an op that a new file asks for, where the first does not do: the least that knows int8.
+# Versions of ops in new files, if not 1: the lowest that supports int8.
 VERSIONS = {schema.BuiltinOperator.DEQUANTIZE: 2}
-PLACEHOLDER = 127  # in the older of the two fields for an op's code, where the code does not fit into it
+PLACEHOLDER = 127  # in the deprecated field of an op's code, if the code does not fit
 
 
 def parsed(content: bytes) -> Any:
-    """A file to be read.
+    """Parse a file for reading.
 
     Raises:
         struct.error, IndexError, TypeError, ValueError, MemoryError: it is damaged.
@@ -35,7 +35,7 @@ def parsed(content: bytes) -> Any:
 
 
 def editable(content: bytes) -> Any:
-    """A file to be changed: lists instead of arrays, contents that lie outside of the tables within them."""
+    """Parse a file for editing: lists instead of arrays, and external buffers inside the tables."""
     return read_model_from_bytearray(bytearray(content))
 
 
@@ -51,7 +51,7 @@ def with_buffers_inside(content: bytes) -> bytes:
 
 
 def packed(model: Any) -> bytes:
-    """The file of an object."""
+    """Serialize a file."""
     return bytes(convert_object_to_bytearray(model))
 
 
@@ -62,7 +62,7 @@ def one_graph_file(
     buffers: Sequence[Any],
     inputs: Sequence[int],
 ) -> bytes:
-    """A new file of these operators; what the last of them makes goes out."""
+    """Build a file of these operators; its outputs are those of the last one."""
     graph = schema.SubGraphT(
         name=b"cut", tensors=tensors, inputs=inputs, outputs=operators[-1].outputs, operators=operators
     )
@@ -71,25 +71,25 @@ def one_graph_file(
 
 
 def operator_code(name: str) -> Any:
-    """What a file says of an op that it holds."""
+    """Return the operator code of an op."""
     builtin = getattr(schema.BuiltinOperator, name)
     version = VERSIONS.get(builtin, 1)
     return schema.OperatorCodeT(builtinCode=builtin, deprecatedBuiltinCode=min(builtin, PLACEHOLDER), version=version)
 
 
 def op_name(model: Any, operator: Any) -> str:
-    """The name of an operator's op, which may be a user's own."""
+    """Return the name of an operator's op, which may be a custom op."""
     return name_of_code(model.operatorCodes[operator.opcodeIndex])
 
 
 def name_of_code(code: Any) -> str:
-    """The name of the op that a code of the file stands for."""
+    """Return the name of the op of an operator code."""
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
     return OP_NAMES[number] if number != schema.BuiltinOperator.CUSTOM else str(code.customCode, "utf-8")
 
 
 def type_name(tensor: Any) -> str:
-    """The type of a tensor in lower case, such as int8 and float32."""
+    """Return the type of a tensor in lower case, such as int8 and float32."""
     return _TYPE_NAMES[tensor.type].lower()
 
 
@@ -99,6 +99,6 @@ def is_quantized(tensor: Any) -> bool:
 
 
 def is_constant(model: Any, tensor: Any) -> bool:
-    """Whether the file holds a tensor's values."""
+    """Whether a tensor is a constant of the file."""
     held = model.buffers[tensor.buffer].data
     return held is not None and len(held) > 0

@@ -1,6 +1,6 @@
-"""What a TFLite file really holds, read from the flatbuffer: each op, its types, and the Keras layer it came from.
+"""Read the ops of a TFLite file from the flatbuffer, with their types and Keras layers.
 
-A strategy says what it asked the converter for. Only the file says what became of it.
+A strategy says what the converter should do; the file shows what it did.
 """
 
 import struct
@@ -18,7 +18,7 @@ from experiments.tflite.flatbuffer import is_constant, op_name, parsed, type_nam
 
 Arithmetic = Literal["integer", "hybrid", "float"]
 
-# Ops that move or re-type values and compute nothing of the model's own.
+# Ops that only move values or convert their types.
 MOVING = frozenset(
     {
         "QUANTIZE", "DEQUANTIZE", "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "SHAPE", "PACK", "UNPACK",
@@ -26,19 +26,19 @@ MOVING = frozenset(
         "BROADCAST_TO", "FILL", "TILE",
     }
 )  # fmt: skip
-# Ops that compute, yet hand values on in the same scale.
+# Ops that compute, but keep the scale of their values.
 SCALE_KEEPING = frozenset({"MAX_POOL_2D", "REDUCE_MAX"})
-# Ops that hand values on in whatever type they come.
+# Ops that keep the type of their values.
 VALUE_KEEPING = (MOVING - {"QUANTIZE", "DEQUANTIZE", "CAST", "SHAPE", "FILL"}) | SCALE_KEEPING
 # Ops whose second input is a kernel.
 WITH_KERNEL = frozenset(
     {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_3D", "BATCH_MATMUL", "TRANSPOSE_CONV"}
 )
-CHANNELS_LAST = frozenset({"DEPTHWISE_CONV_2D", "CONV_3D"})  # of the kernel's axes, the output channels
+CHANNELS_LAST = frozenset({"DEPTHWISE_CONV_2D", "CONV_3D"})  # the last axis of the kernel has the output channels
 FLOAT16_WEIGHTS = "float32 with float16 weights"
 SHAPE_TYPES = frozenset({"int32", "int64"})
 INTEGER_TYPES = frozenset({"INT4", "INT8", "UINT8", "INT16", "INT32"})
-# Of the inputs of these ops, the first one that holds values: others take shapes, kernels or conditions before them.
+# The first input with values, for ops whose first inputs are shapes, kernels or conditions.
 VALUES_AT = {"TRANSPOSE_CONV": 2, "SELECT": 1, "SELECT_V2": 1}
 LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 LSTM_KERNELS = slice(1, 9)  # of its inputs: four for the values, four for the state
@@ -52,27 +52,27 @@ class Op:
 
     index: int
     op: str
-    layer: str  # the Keras layer it came from; empty where the file's names do not tell
+    layer: str  # its Keras layer; empty if unknown from the names in the file
     input_type: str
-    weights_type: str  # empty where the op has no weights
+    weights_type: str  # empty if the op has no weights
     output_type: str
-    per_channel: bool  # whether the weights have a scale for each channel
+    per_channel: bool  # whether the weights have a scale per channel
     weights: int  # number of weights, without biases
     weights_bytes: int
     macs: int  # multiply-accumulates for one image
     sparsity: float  # share of the weights that are zero
-    clusters: int  # number of distinct weights, in the channel that has most of them
-    inputs: tuple[int, ...]  # tensors of the file
+    clusters: int  # maximum number of distinct weights in a channel
+    inputs: tuple[int, ...]  # indices of tensors
     outputs: tuple[int, ...]
 
     @property
     def computes(self) -> bool:
-        """Whether the op computes the model's own values, instead of moving or re-typing them or finding a shape."""
+        """Whether the op computes values of the model, instead of moving or converting them or computing shapes."""
         return self.op not in MOVING and self.input_type not in (*SHAPE_TYPES, "bool")
 
     @property
     def arithmetic(self) -> Arithmetic:
-        """How the op computes: on integers, on floats, or hybrid (int weights, values quantized on the fly)."""
+        """How the op computes: on integers, on floats, or hybrid (integer weights, values quantized at run time)."""
         gives = INTEGER_TYPES | {"BOOL"}  # comparisons
         integer_values = self.input_type.upper() in INTEGER_TYPES and self.output_type.upper() in gives
         match integer_values, self.weights_type.upper() in INTEGER_TYPES or not self.weights_type:
@@ -85,7 +85,7 @@ class Op:
 
     @property
     def types(self) -> str:
-        """The types that tell how it computes: int8, int16x8, hybrid int8, float32, or float32 with float16 weights."""
+        """The compute dtype: int8, int16x8, hybrid int8, float32, or float32 with float16 weights."""
         match self.arithmetic:
             case "integer" if self.weights_type not in ("", self.input_type):
                 return f"{self.input_type}x{self.weights_type.removeprefix('int')}"
@@ -99,9 +99,9 @@ class Op:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Which share of a file is integers, each from 0 to 1: of what it computes, and of the weights that it holds.
+    """Shares of a file in integers, from 0 to 1: of its computation, and of its weights.
 
-    A hybrid op holds integers and computes on floats that it quantizes on the fly: it counts among the weights only.
+    A hybrid op has integer weights but float values, which it quantizes at run time; it counts only for the weights.
     """
 
     ops: float  # of the computing ops, those that run on integers
@@ -110,7 +110,7 @@ class Coverage:
 
 
 def read_ops(content: bytes, layers: Sequence[str]) -> tuple[Op, ...]:
-    """The ops of a TFLite file in execution order; `layers` are the names of the Keras model's layers, in its order."""
+    """Return the ops of a TFLite file in execution order; `layers` are the names of the Keras layers, in order."""
     model = parsed(content)
     graph = model.subgraphs[0]
     known = frozenset(layers)
@@ -119,9 +119,9 @@ def read_ops(content: bytes, layers: Sequence[str]) -> tuple[Op, ...]:
 
 
 def _named_by_place(ops: Sequence[Op], outputs: set[int], layers: Sequence[str]) -> list[Op]:
-    """The ops, with one that makes the model's output and has no layer's name as one of the last layer.
+    """Assign an unnamed op that computes the model's output to the last layer.
 
-    The converter calls the output by a name of its own, StatefulPartitionedCall:0.
+    The converter renames the output to StatefulPartitionedCall:0.
     """
     named = []
     for op in reversed(ops):
@@ -136,26 +136,26 @@ def _named_by_place(ops: Sequence[Op], outputs: set[int], layers: Sequence[str])
 
 
 def interface(content: bytes) -> tuple[str, str]:
-    """The types of what a file takes and of what it gives."""
+    """Return the types of a file's input and output."""
     graph = parsed(content).subgraphs[0]
     return type_name(graph.tensors[graph.inputs[0]]), type_name(graph.tensors[graph.outputs[0]])
 
 
 def input_details(content: bytes) -> Mapping[str, Any]:
-    """The shape, dtype and (scale, zero point) of a file's input, under the names that LiteRT's interpreter uses.
+    """Return shape, dtype and (scale, zero point) of a file's input, with the keys of LiteRT's interpreter.
 
     Raises:
-        UserError: it is no TFLite file, or has not one input.
+        UserError: it is not a TFLite file, or does not have exactly one input.
     """
     graph = _graph(content)
     if len(graph.inputs) != 1:
-        raise UserError(f"The file takes {len(graph.inputs)} inputs; one that takes images has one.")
+        raise UserError(f"The file has {len(graph.inputs)} inputs; exactly one is required, for images.")
     tensor = graph.tensors[graph.inputs[0]]
     scale = _scale(tensor)
     try:
         dtype = np.dtype(type_name(tensor)).type
-    except TypeError as error:  # string, resource, variant: none that NumPy has
-        raise UserError(f"The file takes {type_name(tensor)} values; one that takes images takes numbers.") from error
+    except TypeError as error:  # string, resource and variant have no NumPy type
+        raise UserError(f"The input of the file is {type_name(tensor)}; numbers are required, for images.") from error
     shape = () if tensor.shape is None else tensor.shape
     return {"shape": tuple(int(n) for n in shape), "dtype": dtype, "quantization": scale}
 
@@ -192,10 +192,10 @@ def _graph(content: bytes) -> Any:
         UserError: it is no TFLite file.
     """
     if content[4:8] != b"TFL3":
-        raise UserError("This is no TFLite file: bytes 4 to 8 of one read TFL3.")
+        raise UserError("Not a TFLite file: bytes 4 to 8 must be TFL3.")
     try:
         return parsed(content).subgraphs[0]
-    except (struct.error, IndexError, TypeError, ValueError, MemoryError) as error:  # its offsets lead nowhere
+    except (struct.error, IndexError, TypeError, ValueError, MemoryError) as error:  # invalid offsets
         raise UserError(f"The TFLite file is damaged ({first_line(error)}).") from error
 
 
@@ -205,7 +205,7 @@ def _scale(tensor: Any) -> tuple[float, int]:
 
 
 def output_levels(content: bytes) -> npt.NDArray[np.float64]:
-    """Every value that the file's output can take, in rising order; empty where a float op makes it."""
+    """Return every possible value of the file's output, in ascending order; empty if it is computed in float."""
     model = parsed(content)
     graph = model.subgraphs[0]
     output = graph.outputs[0]
@@ -221,7 +221,7 @@ def output_levels(content: bytes) -> npt.NDArray[np.float64]:
 
 
 def coverage(ops: Sequence[Op]) -> Coverage:
-    """The shares of ops and multiply-accumulates that compute in integers, and of weights that are held as integers."""
+    """Return the shares of ops and multiply-accumulates computed in integers, and of weights stored as integers."""
     computing = [op for op in ops if op.computes]
     integer = [op for op in computing if op.arithmetic == "integer"]
     return Coverage(
@@ -232,18 +232,18 @@ def coverage(ops: Sequence[Op]) -> Coverage:
 
 
 def arithmetic(ops: Sequence[Op]) -> str:
-    """What computes in which types, in a few words, as in '3 float32, 1 int8'."""
+    """Return the number of computing ops by types, such as '3 float32, 1 int8'."""
     counts = Counter(op.types for op in ops if op.computes)
     return ", ".join(f"{count} {types}" for types, count in sorted(counts.items()))
 
 
 def idle_conversions(ops: Sequence[Op]) -> list[Op]:
-    """Each QUANTIZE or DEQUANTIZE that only undoes conversions before it: nothing has computed between them."""
+    """Return each QUANTIZE or DEQUANTIZE that only undoes earlier conversions, without computation in between."""
     makers = {tensor: op for op in ops for tensor in op.outputs if op.output_type not in SHAPE_TYPES}
     undone = {"QUANTIZE": "DEQUANTIZE", "DEQUANTIZE": "QUANTIZE"}
 
     def sources(op: Op) -> list[Op]:
-        """The conversions and computing ops whose values reach this op."""
+        """Return the conversions and computing ops whose values reach this op."""
         before = [makers[tensor] for tensor in op.inputs if tensor in makers]
         return [source for maker in before for source in (sources(maker) if _hands_on(maker) else [maker])]
 
@@ -256,7 +256,7 @@ def idle_conversions(ops: Sequence[Op]) -> list[Op]:
 
 
 def _hands_on(op: Op) -> bool:
-    """Whether the op hands values on in the type they have."""
+    """Whether the op keeps the type of its values."""
     if op.op == "QUANTIZE":
         return not _floating(op.input_type)  # from one scale to another
     return op.op in VALUE_KEEPING
@@ -300,9 +300,9 @@ def _op(model: Any, graph: Any, index: int, layers: Collection[str]) -> Op:
 
 
 def _kernels(name: str, inputs: Sequence[Any], model: Any, graph: Any) -> list[Any]:
-    """The weights of an op, as they are stored: float16 weights stand behind a DEQUANTIZE; empty where it has none.
+    """Return the weights of an op as stored; float16 weights precede a DEQUANTIZE.
 
-    What comes out of another op is no weight: the second input of a BATCH_MATMUL is often computed.
+    Outputs of other ops are not weights: the second input of a BATCH_MATMUL is often computed.
     """
     places = {LSTM: LSTM_KERNELS, **dict.fromkeys(WITH_KERNEL, slice(1, 2))}.get(name, slice(0))
     stored = inputs[places]
@@ -322,12 +322,12 @@ def _scales(tensor: Any) -> int:
 
 
 def _content(kernel: Any | None, model: Any, op: str) -> npt.NDArray[np.generic]:
-    """The weights as they are stored, one row for each output channel; empty where they are computed."""
+    """Return the weights as stored, one row per output channel; empty if they are computed."""
     if kernel is None or not is_constant(model, kernel):
         return np.empty((0, 0), np.int8)
     stored = np.asarray(model.buffers[kernel.buffer].data, np.uint8)
     values: npt.NDArray[np.generic]
-    if type_name(kernel) == "int4":  # two in a byte, the lower half first
+    if type_name(kernel) == "int4":  # two per byte, the lower half first
         halves = np.stack([stored & 15, stored >> 4], axis=1).ravel()[: _size(kernel.shape)]
         values = np.where(halves > 7, halves.astype(np.int8) - 16, halves).astype(np.int8)
     else:
@@ -347,12 +347,12 @@ def _sparsity(kernels: Sequence[npt.NDArray[np.generic]]) -> float:
 
 
 def _clusters(rows: npt.NDArray[np.generic]) -> int:
-    """Distinct weights in the channel with most: a BatchNorm that is folded in, or a scale, sets channels apart."""
+    """Return the maximum number of distinct weights in a channel; folded BatchNorms and scales differ by channel."""
     return max((len(np.unique(row)) for row in rows), default=0)
 
 
 def _layer(tensors: Sequence[Any], layers: Collection[str]) -> str:
-    """The layer in a tensor's name, MODEL/LAYER/OP, or several such joined by semicolons where ops were fused."""
+    """Return the layer in a tensor's name, MODEL/LAYER/OP; fused ops have several names, joined by semicolons."""
     for tensor in tensors:
         for path in reversed(str(tensor.name, "utf-8").split(";")):
             if found := outermost_layer(path.split("/"), layers):
@@ -361,9 +361,9 @@ def _layer(tensors: Sequence[Any], layers: Collection[str]) -> str:
 
 
 def outermost_layer(path: Sequence[str], layers: Collection[str]) -> str:
-    """The layer nearest to the beginning of a path, behind the model's name: of model/add_1/add it is add_1.
+    """Return the first layer in a path after the model's name: add_1 for model/add_1/add.
 
-    Layers' own names may hold slashes; TFMOT calls a wrapped layer quant_LAYER.
+    Layer names may have slashes; TFMOT renames a wrapped layer to quant_LAYER.
     """
     for start in range(1, len(path)):
         for end in range(len(path), start, -1):
@@ -375,7 +375,7 @@ def outermost_layer(path: Sequence[str], layers: Collection[str]) -> str:
 
 
 def _macs(name: str, kernels: Sequence[Any], values: Any, output: Any) -> int:
-    """Multiply-accumulates for one image."""
+    """Return the multiply-accumulates for one image."""
     if not kernels:
         return 0
     kernel = kernels[0]
@@ -388,7 +388,7 @@ def _macs(name: str, kernels: Sequence[Any], values: Any, output: Any) -> int:
             return _size(output.shape[1:]) * _size(kernel.shape[1:3])
         case "TRANSPOSE_CONV":  # each input position is spread over the whole kernel
             return _size(values.shape[1:3]) * _size(kernel.shape)
-        case _:  # at each place, or step, the whole kernel, or all of those that an LSTM has
+        case _:  # the whole kernel, or all kernels of an LSTM, at each position or step
             return sum(_size(one.shape) for one in kernels) * _size(output.shape[1:-1])
 
 

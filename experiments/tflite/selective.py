@@ -1,13 +1,13 @@
-"""A TFLite file in which exactly the annotated layers run in integers, also where the converter would quantize more.
+"""Restrict integer computation in a TFLite file to exactly the chosen layers.
 
-The converter quantizes every op whose inputs and outputs both carry a range, so a layer that nobody chose becomes int8
-when it stands between chosen ones. No option of the converter stops it. Here such an op is put back to float:
+The converter quantizes every op whose inputs and outputs both have a range, so a layer between chosen ones becomes int8
+even if it was not chosen. No option of the converter prevents this. Here such an op is converted back to float:
 
     chosen int8 -> DEQUANTIZE -> float op with its float constants -> QUANTIZE -> chosen int8
 
-which is what the Keras model computes. Between two such ops the values stay float, also through ops that only hand them
-on (Flatten, pooling, padding). The float constants, BatchNorm folded, come from a second conversion of the same
-model without quantization, which gives the same ops for the same layers.
+as in the Keras model. Between two such ops the values stay float, also through ops that only pass them on (Flatten,
+pooling, padding). The float constants, with folded BatchNorm, come from a second conversion of the same model without
+quantization, which has the same ops for the same layers.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -30,13 +30,13 @@ from experiments.tflite.flatbuffer import (
 )
 from experiments.tflite.graph import SCALE_KEEPING, VALUE_KEEPING, Op, idle_conversions, read_ops
 
-OpKey = tuple[str, str]  # the layer an op came from, and what it is
+OpKey = tuple[str, str]  # layer and op
 Bytes = npt.NDArray[np.uint8]
-Held = list[Bytes | None]  # by the inputs of an op: the content of constants, None for values that are computed
+Held = list[Bytes | None]  # for each input of an op: the content of a constant, None for computed values
 
 
 def surplus(ops: Collection[Op], spared: Collection[str]) -> list[Op]:
-    """The ops that run in integers, or with weights in integers, though their layers were to be spared."""
+    """Return the ops with integer values or weights whose layers should stay float."""
     return [
         op
         for op in ops
@@ -45,15 +45,15 @@ def surplus(ops: Collection[Op], spared: Collection[str]) -> list[Op]:
 
 
 def halves(ops: Collection[Op]) -> list[Op]:
-    """Ops with float weights and float results that the converter gave int8 values, which no kernel takes.
+    """Return ops with float weights and outputs but int8 inputs, which no kernel supports.
 
-    It forgets the DEQUANTIZE before a dense layer on three axes whose values are read as int8 as well.
+    The converter omits the DEQUANTIZE before a dense layer on three axes whose input is also used as int8.
     """
     return [op for op in ops if op.computes and op.output_type == "float32" and op.types in ("int8", "int16")]
 
 
 def only(content: bytes, in_float: Callable[[], bytes], layers: Sequence[str], chosen: Collection[str]) -> bytes:
-    """The file with exactly the chosen layers in integers; `in_float` makes the same model without any, if needed."""
+    """Return the file with exactly the chosen layers in integers; `in_float` converts the model to float if needed."""
     ops = read_ops(content, layers)
     too_many = surplus(ops, [layer for layer in layers if layer not in chosen])
     half = [op.index for op in halves(ops)]
@@ -67,10 +67,10 @@ def only(content: bytes, in_float: Callable[[], bytes], layers: Sequence[str], c
 def held_in_float(
     too_many: Sequence[Op], ops: Sequence[Op], constants: Mapping[OpKey, Sequence[Held]]
 ) -> dict[int, Held]:
-    """By position, what the ops that are too many hold in the float file: of several alike in a layer, in their order.
+    """Return the constants of the surplus ops in the float file, by position; equal ops of a layer match in order.
 
     Raises:
-        UserError: the float file has another number of them, so that nothing says which is which.
+        UserError: the float file has another number of these ops, so they cannot be matched.
     """
     found = {}
     for op in too_many:
@@ -78,24 +78,24 @@ def held_in_float(
         held = constants.get((op.layer, op.op), ())
         if len(held) != len(alike):
             raise UserError(
-                f"strategy.layers: {op.layer} cannot be left in float, for of its {op.op} the converter makes "
-                f"{len(alike)} with and {len(held)} without quantization. Choose this layer as well, or none beside it."
+                f"strategy.layers: {op.layer} cannot stay float, since the converter makes {len(alike)} {op.op} of it "
+                f"with quantization and {len(held)} without. Choose this layer as well, or none of its neighbours."
             )
         found[op.index] = held[alike.index(op.index)]
     return found
 
 
 def put_back_to_float(content: bytes, constants: Mapping[int, Held], half: Collection[int] = ()) -> bytes:
-    """The file with the ops at these positions in float32, between DEQUANTIZE and QUANTIZE only where needed.
+    """Convert the ops at these positions to float32, with DEQUANTIZE and QUANTIZE around them only where needed.
 
-    Those at the positions `half` have float constants already.
+    Ops at the positions `half` already have float constants.
     """
     model = editable(content)
     graph = model.subgraphs[0]
     in_float: dict[int, Held] = {**constants, **{i: [None] * len(graph.operators[i].inputs) for i in half}}
     in_float |= {i: [None] * len(graph.operators[i].inputs) for i in _between_floats(model, graph, in_float)}
-    floats: dict[int, int] = {}  # of an int8 tensor, the one that holds its values in float
-    conversions: dict[int, Any] = {}  # of a tensor, the QUANTIZE or DEQUANTIZE that makes it, written when needed
+    floats: dict[int, int] = {}  # int8 tensor: tensor with its values in float
+    conversions: dict[int, Any] = {}  # tensor: the QUANTIZE or DEQUANTIZE that computes it, added when needed
     operators: list[Any] = []
 
     def add_tensor(like: int, buffer: int = 0) -> int:
@@ -136,7 +136,7 @@ def put_back_to_float(content: bytes, constants: Mapping[int, Held], half: Colle
             operator.inputs = [as_float(i, value) for i, value in zip(operator.inputs, in_float[index], strict=True)]
             operator.outputs = [as_float(i) for i in quantized]
             for before, after in zip(operator.outputs, quantized, strict=True):
-                if before != after:  # conditions, and what is float already, stay what they are
+                if before != after:  # conditions and float tensors are kept
                     conversions.pop(before)
                     conversions[after] = _conversion(model, "QUANTIZE", before, after)
         if not _is_dequantize(model, operator):
@@ -150,9 +150,9 @@ def put_back_to_float(content: bytes, constants: Mapping[int, Held], half: Colle
 
 
 def without_detours(content: bytes) -> bytes:
-    """The file without conversions that only undo others: values are taken from before both of them.
+    """Remove redundant conversions, which only undo others.
 
-    Ops between that hand values on, such as RESHAPE, hand on those of the other type as well, where both are wanted.
+    Ops between them that pass values on, such as RESHAPE, are duplicated if both types are used.
     """
     idle = idle_conversions(read_ops(content, ()))
     if not idle:
@@ -169,7 +169,7 @@ def without_detours(content: bytes) -> bytes:
 
 
 class _Before:
-    """Finds, and makes where needed, tensors that hold the values from before conversions that are undone."""
+    """Finds or creates tensors with the values before redundant conversions."""
 
     def __init__(self, model: Any, undone: str) -> None:
         self._model, self._undone, self._graph = model, undone, model.subgraphs[0]
@@ -177,7 +177,7 @@ class _Before:
         self._twins: dict[int, int] = {}
 
     def twin(self, index: int) -> int | None:
-        """The tensor with the values that this one has, of the type before the conversion; None where none can be."""
+        """Return a tensor with the same values in the type before the conversion; None if that is not possible."""
         operator = self._makers.get(int(index))
         if operator is None or index in self._twins:
             return self._twins.get(index)
@@ -195,7 +195,7 @@ class _Before:
         return self._twins[index]
 
     def _repeat(self, operator: Any, values: Mapping[int, int]) -> None:
-        """Hand the other values on as well, right behind where it is done with these."""
+        """Duplicate an op for the other values, directly after the op."""
         like = self._graph.tensors[next(iter(values.values()))]
         other = copy(operator)
         other.inputs = [values.get(i, i) for i in operator.inputs]
@@ -212,7 +212,7 @@ class _Before:
 
 
 def _read_instead(model: Any, last: Any, source: int) -> None:
-    """Let whoever reads what a conversion makes read this tensor, through a change of scale where that is needed."""
+    """Replace the output of a conversion by this tensor in all its consumers, with a change of scale if needed."""
     graph, made = model.subgraphs[0], last.outputs[0]
     if not _same_scale(graph.tensors[source], graph.tensors[made]):
         last.inputs = [source]
@@ -241,7 +241,7 @@ def _is_float(tensor: Any) -> bool:
 
 
 def _drop_unread(graph: Any) -> None:
-    """Drop the ops whose results nobody reads any more."""
+    """Remove ops whose outputs are not used."""
     while True:
         read = {index for operator in graph.operators for index in operator.inputs} | {*graph.outputs}
         kept = [operator for operator in graph.operators if not read.isdisjoint(operator.outputs)]
@@ -251,7 +251,7 @@ def _drop_unread(graph: Any) -> None:
 
 
 def float_constants(content: bytes, ops: Collection[Op]) -> dict[OpKey, list[Held]]:
-    """What the inputs of a file's ops hold; of several alike in a layer, in their order."""
+    """Return the constants of a file's ops by layer and op; equal ops of a layer are in order."""
     model = editable(content)
     graph = model.subgraphs[0]
     held = [model.buffers[tensor.buffer].data for tensor in graph.tensors]
@@ -271,9 +271,9 @@ def _is_quantize_of_floats(model: Any, graph: Any, operator: Any) -> bool:
 
 
 def _between_floats(model: Any, graph: Any, in_float: Collection[int]) -> set[int]:
-    """Positions of the ops that only hand values on, from ops in float to ops that take floats.
+    """Return the positions of ops that only pass values on, from float ops to ops with float inputs.
 
-    Left in int8, such an op would stand between QUANTIZE and DEQUANTIZE that serve nobody.
+    In int8, such an op would be between a redundant QUANTIZE and DEQUANTIZE.
     """
     wanted = {i for position in in_float for i in graph.operators[position].inputs}
     wanted |= {operator.inputs[0] for operator in graph.operators if _is_dequantize(model, operator)}
@@ -287,7 +287,7 @@ def _between_floats(model: Any, graph: Any, in_float: Collection[int]) -> set[in
 
 
 def _behind_floats(model: Any, graph: Any, in_float: Collection[int]) -> list[int]:
-    """Positions of the ops that only hand values on, all of which come from ops in float."""
+    """Return the positions of ops that only pass on values from float ops."""
     made_in_float = {i for position in in_float for i in graph.operators[position].outputs}
     behind = []
     for position, operator in enumerate(graph.operators):
@@ -301,7 +301,7 @@ def _behind_floats(model: Any, graph: Any, in_float: Collection[int]) -> list[in
 
 
 def _without_idle_quantize(model: Any, graph: Any, operators: Sequence[Any]) -> list[Any]:
-    """A QUANTIZE whose values are taken in float by now has nobody left to quantize for."""
+    """Remove each QUANTIZE whose output is not used any more."""
     read = {index for operator in operators for index in operator.inputs} | {*graph.outputs}
     return [
         operator
@@ -311,7 +311,7 @@ def _without_idle_quantize(model: Any, graph: Any, operators: Sequence[Any]) -> 
 
 
 def _conversion(model: Any, name: str, source: int, target: int) -> Any:
-    """A QUANTIZE or DEQUANTIZE from one tensor to another."""
+    """Create a QUANTIZE or DEQUANTIZE from one tensor to another."""
     names = [name_of_code(code) for code in model.operatorCodes]
     if name not in names:
         model.operatorCodes.append(operator_code(name))
@@ -320,7 +320,7 @@ def _conversion(model: Any, name: str, source: int, target: int) -> Any:
 
 
 def _drop_unused(model: Any) -> None:
-    """Drop the tensors that no op touches any more, and the content of their buffers."""
+    """Remove tensors that no op uses, and the content of their buffers."""
     graph = model.subgraphs[0]
     touched = {i for operator in graph.operators for i in (*operator.inputs, *operator.outputs)}
     kept = sorted((touched | {*graph.inputs, *graph.outputs}) - {-1})

@@ -1,4 +1,4 @@
-"""Smaller weights for the float ops of a TFLite file, with LiteRT's quantizer; what is quantized already stays."""
+"""Quantize the weights of the float ops of a TFLite file with LiteRT's quantizer; quantized ops are kept."""
 
 import io
 import re
@@ -30,7 +30,7 @@ def requantized(content: bytes, weights: Weights, least: int = 1) -> bytes:
     work = quantizer.Quantizer(bytearray(content))
     targets = _outputs_of_float_ops(content, least)
     for name in targets:
-        this = f"^{re.escape(name)};?$"  # the quantizer ends each name with a semicolon
+        this = f"^{re.escape(name)};?$"  # the quantizer appends a semicolon to each name
         if weights == "float16":
             work.add_weight_only_config(this, every, BITS[weights], algorithm_key=AlgorithmName.FLOAT_CASTING)
         else:
@@ -38,12 +38,12 @@ def requantized(content: bytes, weights: Weights, least: int = 1) -> bytes:
     if not targets:
         return content
     with native_stderr_silenced(), redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns that the file is partially quantized, which is meant
+        warnings.simplefilter("ignore")  # it warns that the file is partially quantized, which is intended
         return with_buffers_inside(bytes(work.quantize().quantized_model))
 
 
 def _outputs_of_float_ops(content: bytes, least: int) -> list[str]:
-    """Names of the tensors that float ops with weights make."""
+    """Return the names of the output tensors of float ops with weights."""
     graph = parsed(content).subgraphs[0]
     float_ops = [op for op in read_ops(content, ()) if op.weights >= least and op.arithmetic == "float"]
     return [str(graph.tensors[op.outputs[0]].name, "utf-8") for op in float_ops]

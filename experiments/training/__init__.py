@@ -1,6 +1,6 @@
-"""Training of a model, epoch by epoch, kept and continued to the bit."""
+"""Training, epoch by epoch: cached, and resumed bit for bit."""
 
 from experiments.training.loop import Trained, Training, _compile, ends_in_softmax, fit
 
-# What stood in one module in earlier versions: options, and code that measures the suite from outside, name it here.
+# Names from earlier versions, which users' options and external code may still import from here.
 __all__ = ["Trained", "Training", "_compile", "ends_in_softmax", "fit"]

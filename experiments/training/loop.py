@@ -1,8 +1,8 @@
-"""The only place that trains: `fit`, whose result is remembered on disk and can be continued bit by bit.
+"""Training: `fit`, the only function that trains; its states are cached on disk and resumed bit for bit.
 
-What `fit` returns is a function of the starting model, the training data, the settings, the seed, and the versions and
-cores that change floating-point results. All of them make up the key under which the state after each epoch is kept.
-The number of epochs is not part of the key: 1, 5 and 20 epochs are stations of one trajectory.
+The result of `fit` is a function of the initial model, the training data, the settings, the seed, and the versions and
+thread counts that affect floating-point results. Together they are the key of the states after each epoch. The number
+of epochs is not part of the key: 1, 5 and 20 epochs are states of the same trajectory.
 """
 
 import hashlib
@@ -36,20 +36,20 @@ from experiments.training.precision import Precision, in_precision
 if TYPE_CHECKING:
     from tf_keras import Model
 
-# What else changes the bits of a training.
+# Code that affects the bits of a training.
 CODE = (
     *sorted((PACKAGE / "training").glob("*.py")),
     *sorted((PACKAGE / "model").rglob("copies.py")),
     *(PACKAGE / name for name in ("model/configuration.py", "task/classification.py")),
 )
-CHECKED = 32  # images on which a twin in another precision has to answer like the model it was made from
+CHECKED = 32  # images on which a copy in another precision must give the outputs of the original
 MOST_EPOCHS = 1_000_000
-History = Mapping[str, tuple[float, ...]]  # "loss", "accuracy", "val_loss", "val_accuracy": one value an epoch
+History = Mapping[str, tuple[float, ...]]  # "loss", "accuracy", "val_loss", "val_accuracy": one value per epoch
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class Training:
-    """How long and how to train; the article: 20 epochs, batches of 500, Adam with its usual rate."""
+    """Training settings; the article uses 20 epochs, batches of 500, and Adam with its default learning rate."""
 
     epochs: Annotated[int, Field(ge=0, le=MOST_EPOCHS)]
     batch_size: PositiveInt = 500
@@ -60,18 +60,18 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """A model after training, and what the training was."""
+    """A model after training, with its history and cost."""
 
     model: "Model"
-    key: str  # of the trajectory, whatever the number of epochs; empty where nothing was trained
+    key: str  # of the trajectory, independent of the number of epochs; empty without training
     history: History
     epochs_trained: int  # by this call
-    epochs_reused: int  # taken from the cache
-    seconds: float  # of training for all these epochs, including those that were reused
-    seconds_reused: float  # of them, those for the epochs that were reused
+    epochs_reused: int  # from the cache
+    seconds: float  # training time of all epochs, including reused ones
+    seconds_reused: float  # training time of the reused epochs
 
     def after(self, first: "Trained") -> "Trained":
-        """This training and the one before it as one."""
+        """Return this training combined with the one before it."""
         names = [*first.history, *(name for name in self.history if name not in first.history)]
         return replace(
             self,
@@ -84,15 +84,15 @@ class Trained:
 
     @staticmethod
     def untouched(model: "Model", callbacks: Sequence[Any] = ()) -> "Trained":  # it is a Fit as well
-        """A model as it is, without any training."""
+        """Return a model without any training."""
         return Trained(model, "", {}, 0, 0, 0.0, 0.0)
 
 
 class Fit(Protocol):
-    """Training on the data, with the settings and the seed of a run, for whoever has a model to train."""
+    """A function that trains a model on the data, with the settings and the seed of a run."""
 
     def __call__(self, model: "Model", callbacks: Sequence[Any] = ()) -> Trained:
-        """Train the model in place; whatever the callbacks do has to follow from the model's own configuration."""
+        """Train the model in place; effects of callbacks must depend only on the model's configuration."""
 
 
 def fit(
@@ -106,11 +106,11 @@ def fit(
     title: str,
     head: Head | None = None,
 ) -> Trained:
-    """Train `model` in place for `settings.epochs` epochs, or take up the state that an earlier call left.
+    """Train `model` in place for `settings.epochs` epochs, or resume from the state of an earlier call.
 
-    The loss is the one that fits `head`, which is told from the layers where it is not given. Every epoch reseeds the
-    random numbers from (seed, epoch) and draws its own order of the images, so that continuing after epoch n gives the
-    same bits as never having stopped.
+    The loss fits `head`, which is inferred from the layers by default. Every epoch reseeds the random numbers from
+    (seed, epoch) and draws its own order of the images, so that resuming after epoch n is bit-identical to training
+    without interruption.
 
     Raises:
         UserError: the cache cannot be written.
@@ -125,7 +125,7 @@ def fit(
 
 
 def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int, head: Head | None = None) -> str:
-    """The name of all that decides the weights after each epoch."""
+    """Return the digest of everything that determines the weights after each epoch."""
     decisive = {
         "model": digest_of(model),
         "head": asdict(head or head_of(model)),
@@ -142,7 +142,7 @@ def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int,
 
 
 def digest_of(model: "Model") -> str:
-    """SHA-256 of a model's architecture and weights, and of the code of layers that are a user's own."""
+    """Return the SHA-256 of a model's architecture, weights, and code of users' own layers."""
     digest = hashlib.sha256(json.dumps(configuration_of(model), sort_keys=True).encode())
     for source in sources_of(model):
         digest.update(sha256(source).encode())
@@ -161,7 +161,7 @@ def _threads() -> int:
 
 @cache
 def numerics() -> Mapping[str, str]:
-    """What changes the bits of a result, apart from its inputs and the number of threads."""
+    """Return what affects the bits of a result, besides its inputs and the number of threads."""
     packages = ("tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "numpy")
     return {
         **{package: version(package) for package in packages},
@@ -201,7 +201,7 @@ def _trained(
                     history.setdefault(name, []).append(value)
                 seconds += time.perf_counter() - started
             states.keep(epoch + 1, _state(model, history, seconds), about)
-    # What follows draws the same random numbers, whether or not epochs were taken from the cache.
+    # Later code draws the same random numbers, whether or not epochs came from the cache.
     keras.utils.set_random_seed(_mixed(seed, settings.epochs))
     return Trained(
         model=model,
@@ -226,14 +226,14 @@ def _compile(model: "Model", settings: Training, head: Head | None = None) -> No
     kinds = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD, "rmsprop": keras.optimizers.RMSprop}
     optimizer = kinds[settings.optimizer](learning_rate=settings.learning_rate)
     head = head or head_of(model)
-    # On a CPU, the just-in-time compiler that Keras 3 would choose makes a training several times slower.
+    # On a CPU, XLA, which Keras 3 would choose, makes training several times slower.
     compiler = {} if version_of(model) == 2 else {"jit_compile": False}
     model.compile(optimizer, loss=loss_of(head, keras), metrics=[accuracy_of(head, keras)], **compiler)
     optimizer.build(model.trainable_variables)
 
 
 def ends_in_softmax(model: "Model") -> bool:
-    """Whether the model gives probabilities instead of logits, seen through quantization wrappers."""
+    """Whether the outputs are probabilities instead of logits; looks through quantization wrappers."""
     return head_of(model).meaning == "softmax"
 
 
@@ -263,19 +263,19 @@ def _one_epoch(
 
 
 def _seed(model: "Model", seed: int) -> None:
-    """Let all that is random in an epoch, such as Dropout, follow from this seed."""
+    """Seed everything random in an epoch, such as Dropout."""
     from experiments.system.tensorflow import keras
 
     keras.utils.set_random_seed(seed)  # of Python, NumPy and TensorFlow
     if version_of(model) == 2:
-        model.make_train_function(force=True)  # a new trace takes up the new seed
+        model.make_train_function(force=True)  # the new seed requires a new trace
         return
     for number, state in enumerate(_generators(model)):
         state.assign(np.random.SeedSequence([seed, number]).generate_state(2).astype(state.dtype))
 
 
 def _generators(model: "Model") -> list[Any]:
-    """The states of the random generators that a Keras 3 model uses: they are variables, and no weights."""
+    """Return the states of the random generators of a Keras 3 model: variables that are not weights."""
     from keras.src.random.seed_generator import global_seed_generator
 
     weights = {id(weight) for weight in model.weights}
@@ -283,10 +283,10 @@ def _generators(model: "Model") -> list[Any]:
 
 
 def _batches(images: Images, labels: Labels, size: int) -> Any:
-    """Batches in the order given, as Keras itself would make them from arrays, but that tf.data does not tune itself.
+    """Return batches in this order, like those that Keras makes of arrays, but without the autotuner of tf.data.
 
-    It has nothing to tune here, and its tuner sleeps twice as long each time; a pass that ends meanwhile waits for it
-    to wake. What that costs: benchmarks.epoch.
+    There is nothing to tune here, and the tuner sleeps twice as long each time; the end of an epoch may have to wait
+    until it wakes. benchmarks.epoch measures the cost.
     """
     from experiments.system.tensorflow import tf
 

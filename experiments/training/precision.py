@@ -1,4 +1,4 @@
-"""Training in a shorter float: bfloat16 where a layer computes, float32 where weights are kept and classes told apart.
+"""Mixed-precision training: layers compute in bfloat16; weights and the last layer stay in float32.
 
 https://www.tensorflow.org/guide/mixed_precision
 """
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from tf_keras import Model
 
 Precision = Literal["float32", "mixed_bfloat16"]
-TOLERANCE = 0.1  # of the greatest output: bfloat16 holds eight bits of each value
+TOLERANCE = 0.1  # relative to the largest output: bfloat16 has eight significant bits
 FAST_WITH = ("avx512_bf16", "amx_bf16")  # instructions without which bfloat16 is slower than float32
 
 
 @contextmanager
 def in_precision(model: "Model", precision: Precision, images: Images) -> Iterator["Model"]:
-    """The model to train, which is `model` itself or a twin in that precision; the twin's weights return to `model`.
+    """Yield the model to train: `model` itself, or a copy in that precision whose weights are copied back.
 
     Raises:
-        UserError: the twin does not answer on these images as the model does.
+        UserError: the copy gives different outputs on these images.
     """
     if precision == "float32":
         yield model
@@ -36,21 +36,21 @@ def in_precision(model: "Model", precision: Precision, images: Images) -> Iterat
     try:
         twin = _twin(model, precision)
         difference = first_difference(twin, model, images, TOLERANCE) or other_penalty(twin, model, TOLERANCE)
-    except TypeError as error:  # a layer that cannot compute in it
+    except TypeError as error:  # a layer does not support it
         raise UserError(
-            f"training.precision={precision}: a layer cannot compute in it ({first_line(error)}). {way_out}"
+            f"training.precision={precision}: a layer does not support it ({first_line(error)}). {way_out}"
         ) from error
     if difference:
         raise UserError(
-            f"training.precision={precision}: the copy of the model in this precision does not answer as the model "
-            f"itself does: {difference}. Nothing was trained. {way_out}"
+            f"training.precision={precision}: the outputs of the model in this precision differ too much from those of "
+            f"the model itself: {difference}. Nothing was trained. {way_out}"
         )
     yield twin
     model.set_weights(twin.get_weights())
 
 
 def _twin(model: "Model", precision: Precision) -> "Model":
-    """The same architecture and weights (float32), its layers but the last computing in `precision`."""
+    """Return a copy with the same float32 weights whose layers, except the last, compute in `precision`."""
     config = model.get_config()
     _set_precision(config, precision, keep=model.layers[-1].name)
     with kinds_known(model):
@@ -60,7 +60,7 @@ def _twin(model: "Model", precision: Precision) -> "Model":
 
 
 def _set_precision(node: Any, precision: Precision, keep: str) -> None:
-    """Change `dtype` in the configuration of every layer, wrapped and nested ones too, but inputs and `keep`."""
+    """Change `dtype` in the configuration of every layer, also wrapped and nested ones, except inputs and `keep`."""
     match node:
         case {"class_name": str(kind), "config": dict(config)}:
             if kind != "InputLayer" and config.get("name") != keep:
@@ -78,5 +78,6 @@ def _warn_if_slow() -> None:
     flags = stamp()["cpu_flags"].split()
     if not any(flag in flags for flag in FAST_WITH):
         say(
-            f"  training.precision=mixed_bfloat16: this CPU has none of {', '.join(FAST_WITH)}; float32 is faster here."
+            "  training.precision=mixed_bfloat16: float32 is faster here, since this CPU has neither "
+            f"{' nor '.join(FAST_WITH)}."
         )

@@ -1,1 +1,1 @@
-"""The engine for Keras 2: TensorFlow Model Optimization (TFMOT), with what it leaves out."""
+"""The engine for Keras 2: TensorFlow Model Optimization (TFMOT), with additions."""

@@ -1,8 +1,8 @@
-"""Quantization-aware models with TensorFlow Model Optimization (TFMOT): the whole model, or exactly some layers.
+"""Quantization-aware models with TensorFlow Model Optimization (TFMOT): whole models, or exactly the chosen layers.
 
-TFMOT's own annotation of single layers leaves a layer float when a layer without a quantizer of its own (Dropout,
-Flatten, pooling, ...) stands before it, because nothing quantizes its input (model-optimization issue #523).
-`annotated` puts the missing quantizer on that edge.
+With TFMOT's annotation of single layers, a layer stays float if it follows a layer without a quantizer (Dropout,
+Flatten, pooling, ...), because its input is not quantized (model-optimization issue #523). `annotated` inserts the
+missing quantizer on this edge.
 """
 
 from collections import defaultdict
@@ -36,8 +36,8 @@ KerasLayer = Any
 Tensor = Any
 Node = Any
 
-# Layers that pass values on as they are, so that a quantizer may stand before them as well as behind.
-# Dropout is among them for another reason: it scales while training, so the range must be learned before it.
+# Layers that pass values on unchanged, so that a quantizer may precede or follow them. Dropout is included for another
+# reason: it scales values during training, so the range must be learned before it.
 PASSING = (
     keras.layers.Dropout,
     keras.layers.SpatialDropout2D,
@@ -51,15 +51,15 @@ PASSING = (
 )
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 FOLDED = (keras.layers.BatchNormalization, keras.layers.ReLU, keras.layers.Activation)
-# Without a range before it, the converter leaves a layer with the activation swish in float: x * sigmoid(x) is two ops,
-# which both take x. TFMOT learns one behind it only.
+# Without a range before it, the converter leaves a layer with the activation swish in float: x * sigmoid(x) is two ops
+# with the input x. TFMOT learns only a range after it.
 QuantizeAwareActivation._PRE_QUANT_ACTIVATIONS |= {"swish"}
 ACTIVATIONS = QuantizeAwareActivation._PRE_QUANT_ACTIVATIONS | QuantizeAwareActivation._POST_QUANT_ACTIVATIONS
 
 
 def survey(model: "Model") -> Survey:
-    """What TFMOT can quantize in a model, layer by layer."""
-    # A sequential model does not list the layer of its input.
+    """Return what TFMOT can quantize in a model, layer by layer."""
+    # A Sequential model does not list its input layer.
     before: dict[str, set[str]] = defaultdict(set)
     after: dict[str, set[str]] = defaultdict(set)
     for node in nodes_of(model):
@@ -84,7 +84,7 @@ def survey(model: "Model") -> Survey:
 
 
 def annotated_whole(model: "Model") -> "Model":
-    """A quantization-aware copy of the model, every layer annotated."""
+    """Return a quantization-aware copy of the model with every layer annotated."""
     with _refusals_translated():
         with kinds_known(model):
             annotated = tfmot.quantization.keras.quantize_annotate_model(model)
@@ -94,7 +94,7 @@ def annotated_whole(model: "Model") -> "Model":
 
 
 def annotated(model: "Model", names: Collection[str] | None) -> "Model":
-    """A quantization-aware copy of the model, in which exactly the named layers carry fake quantization; None: all."""
+    """Return a copy of the model with fake quantization in exactly the named layers; None: in all."""
     if names is None:
         return annotated_whole(model)
     quantized_edges = set(_edges_to_quantize(model, names))
@@ -133,29 +133,29 @@ def annotated(model: "Model", names: Collection[str] | None) -> "Model":
 
 
 def fit_ranges(quantized: "Model", images: Images) -> None:
-    """Give weights the ranges of a first training step; those of activations convert as TFMOT starts them."""
+    """Set the ranges of weights as in a first training step; the initial activation ranges can be converted."""
     fit_weight_ranges(quantized)
 
 
 def start_ranges(quantized: "Model", model: "Model", images: Images) -> None:
-    """Start the ranges of activations at the values that these images cause, where the usual start loses the input.
+    """Initialize activation ranges from these images, if TFMOT's initial ranges would lose the input.
 
-    TFMOT starts them at -6 and 6, in steps of 0.05, and moves them by a thousandth a training step. Where activations
-    are much smaller than a step, as behind an input that is scaled twice, all become zero: every image gets one output,
-    and gradients overflow. Anywhere else the model stays as it was.
+    TFMOT starts at -6 and 6, in steps of 0.05, and moves the ranges by a thousandth per training step. If activations
+    are much smaller than a step, as with an input that is scaled twice, all become zero: every image has the same
+    output, and gradients overflow. Other models are not changed.
     """
     before = quantized.get_weights()
     fit_weight_ranges(quantized)
-    _set_ranges(quantized, images, quantizers.AllValuesQuantizer)  # both as the first training step does
+    _set_ranges(quantized, images, quantizers.AllValuesQuantizer)  # like the first training step
     if not _is_constant(quantized(images, training=False)) or _is_constant(model(images, training=False)):
         quantized.set_weights(before)
         return
     _set_ranges(quantized, images, quantizers.MovingAverageQuantizer)
-    say("  ranges start from training images: with the usual -6 to 6, all images give the same output")
+    say("  ranges start from training images, since with the default of -6 to 6 all images give the same output")
 
 
 def _set_ranges(quantized: "Model", images: Images, kind: type) -> None:
-    """Give the quantizers of a kind the ranges of the values that images cause in float."""
+    """Set the ranges of a kind of quantizer to the range of float values for images."""
 
     def remember(_self: Any, values: Tensor, _training: Any, weights: Mapping[str, Any], **_: Any) -> Tensor:
         weights["min_var"].assign(tf.minimum(0.0, tf.reduce_min(values)))
@@ -167,15 +167,15 @@ def _set_ranges(quantized: "Model", images: Images, kind: type) -> None:
 
 
 def _is_constant(outputs: Tensor) -> bool:
-    """Whether a model gives the same output for each of several images."""
+    """Whether a model gives the same output for several images."""
     return len(outputs) > 1 and bool(tf.reduce_all(outputs == outputs[:1]))
 
 
 def fit_weight_ranges(quantized: "Model") -> None:
-    """Give weights the ranges that the first step of a training gives them.
+    """Set the ranges of weights as the first training step does.
 
-    With those of -6 and 6 that TFMOT starts from, small weights are all zero, and the converter keeps one kernel for
-    all layers of a shape.
+    With TFMOT's initial ranges of -6 and 6, small weights are all zero, and the converter would merge the kernels of
+    layers with the same shape.
     """
     for layer in quantized.layers:
         for weight, _, limits in getattr(layer, "_weight_vars", ()):
@@ -185,9 +185,9 @@ def fit_weight_ranges(quantized: "Model") -> None:
 
 
 def in_float(model: "Model", architecture: "Model") -> "Model | None":
-    """A float model of this architecture with the weights of a quantization-aware one; None where layers do not match.
+    """Return a float model of this architecture with the weights of a quantization-aware one; None if layers differ.
 
-    They do not where TFMOT has split a layer in two, or where a wrapper has several weights of one name.
+    They differ if TFMOT split a layer, or if a wrapper has several weights with the same name.
     """
     sources = {unwrapped(layer).name: layer for layer in model.layers}
     copy = copied(architecture)
@@ -207,18 +207,18 @@ def in_float(model: "Model", architecture: "Model") -> "Model | None":
 
 @contextmanager
 def fake_quantization_off() -> Iterator[None]:
-    """Let values and weights pass TFMOT's quantizers as they are: a model converted meanwhile is float."""
+    """Turn TFMOT's fake quantization off while the block runs: a model that is converted in it is float."""
 
     def let_pass(values: Tensor, *_: Any, **__: Any) -> Tensor:
         return values
 
-    # All of TFMOT's quantizers end in this function; quantizers of our own would not reach those that keep clusters.
+    # All of TFMOT's quantizers call this function, including those that preserve clusters.
     with replaced(quant_ops, "_FakeQuantWithMinMaxVars", let_pass):
         yield
 
 
 def _edges_to_quantize(model: "Model", names: Collection[str]) -> Iterable[tuple[int, int]]:
-    """(tensor, consumer node) of each edge on which values for an annotated layer must become int8."""
+    """Yield (tensor, consumer node) of each edge to an annotated layer that requires a quantizer."""
     producers = {id(t): node for node in nodes_of(model) for t in tf.nest.flatten(node.outputs)}
     consumers: dict[int, int] = {}
     for node in nodes_of(model):
@@ -260,7 +260,7 @@ def _copy(layer: KerasLayer, annotate: bool) -> KerasLayer:
 
 
 def _input_quantizer(tensor: Tensor) -> KerasLayer:
-    """The quantizer that TFMOT gives activations: 8 bits, asymmetric, ranges by moving average."""
+    """Return TFMOT's quantizer for activations: 8 bits, asymmetric, ranges by moving average."""
     quantizer = quantizers.MovingAverageQuantizer(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
     layer = tensor.node.layer
     call = layer.inbound_nodes.index(tensor.node)
@@ -268,7 +268,7 @@ def _input_quantizer(tensor: Tensor) -> KerasLayer:
 
 
 def _group(layer: KerasLayer) -> list[KerasLayer]:
-    """The layers that become one op: one with a kernel or an addition, and BatchNorm and activation behind it."""
+    """Return the layers that become one op: one with a kernel or an addition, and BatchNorm and activation after it."""
     group = [_head(layer)]
     if not (_has_kernel(group[0]) or isinstance(group[0], keras.layers.Add)):
         return [layer]
@@ -278,7 +278,7 @@ def _group(layer: KerasLayer) -> list[KerasLayer]:
 
 
 def _head(layer: KerasLayer) -> KerasLayer:
-    """The layer that a BatchNorm or activation is folded into; any other layer itself."""
+    """Return the layer that a BatchNorm or activation is folded into; other layers are returned unchanged."""
     while isinstance(layer, FOLDED):
         before = layer.inbound_nodes[0].inbound_layers
         if isinstance(before, list) or not _is_linear(before) or _only_follower(before) is not layer:
@@ -313,7 +313,7 @@ def _registry() -> Any:
 
 
 def _obstacle(layer: KerasLayer) -> str | None:
-    """Why TFMOT cannot train this layer quantization-aware; None where it can."""
+    """Return why TFMOT cannot train this layer quantization-aware; None if it can."""
     kind = type(layer).__name__
     if isinstance(layer, keras.layers.InputLayer):
         return None
@@ -330,8 +330,8 @@ def _obstacle(layer: KerasLayer) -> str | None:
 def _batchnorm_obstacle(layer: KerasLayer) -> str | None:
     before = layer.inbound_nodes[0].inbound_layers
     alone = isinstance(before, list) or not (
-        isinstance(before, CONVOLUTIONS)  # TFMOT also accepts a dense layer there, and leaves it float
-        and not isinstance(before, keras.layers.Conv2DTranspose)  # a Conv2D to Keras, and not to TFMOT
+        isinstance(before, CONVOLUTIONS)  # TFMOT also accepts a dense layer, but leaves it float
+        and not isinstance(before, keras.layers.Conv2DTranspose)  # a subclass of Conv2D, which TFMOT does not accept
         and _is_linear(before)
         and _only_follower(before) is layer
     )
@@ -340,7 +340,7 @@ def _batchnorm_obstacle(layer: KerasLayer) -> str | None:
 
 @contextmanager
 def _refusals_translated() -> Iterator[None]:
-    """TFMOT refuses with RuntimeError, ValueError or AttributeError: whichever it is, say it in one message."""
+    """Convert TFMOT's RuntimeError, ValueError and AttributeError to a UserError."""
     try:
         yield
     except (RuntimeError, ValueError, AttributeError) as error:

@@ -1,7 +1,7 @@
 """Pruning and weight clustering with TensorFlow Model Optimization (TFMOT), also before quantization-aware training.
 
-TFMOT compresses the kernels of convolutions and dense layers and leaves depthwise kernels, biases and BatchNorm alone.
-Masks and centroids are weights of TFMOT's wrappers, so that training can be continued bit by bit like any other.
+TFMOT compresses the kernels of convolutions and dense layers, but not depthwise kernels, biases and BatchNorm. Masks
+and centroids are weights of TFMOT's wrappers, so that training can be resumed bit for bit.
 """
 
 from collections.abc import Collection, Iterator
@@ -28,18 +28,18 @@ from experiments.system.errors import UserError
 if TYPE_CHECKING:
     from tf_keras import Model
 
-# TFMOT wraps what is within these.
+# TFMOT wraps the layers inside these.
 CLUSTERED_IN_PARTS = (
     keras.Model, keras.layers.RNN, keras.layers.Bidirectional, keras.layers.MultiHeadAttention,
 )  # fmt: skip
-PRUNING_EVERY = 1  # training step; with TFMOT's own 100, the first 100 steps of a training prune nothing
+PRUNING_EVERY = 1  # training steps; with TFMOT's default of 100, the first 100 steps would prune nothing
 
 
 def to_prune(model: "Model", sparsity: float) -> "Model":
-    """A copy in whose kernels the share `sparsity` of weights, the smallest, is kept at zero while training.
+    """Return a copy whose kernels keep a share of `sparsity`, the smallest weights, at zero during training.
 
-    The share holds from the first step on: a ramp would need to know where training ends, and the states after 1, 5
-    and 20 epochs would not lie on one trajectory.
+    The share is constant from the first step on: a ramp depends on the number of epochs, so the states after 1, 5 and
+    20 epochs would not be on the same trajectory.
     """
     sparse = tfmot.sparsity.keras
     schedule = sparse.ConstantSparsity(sparsity, begin_step=0, frequency=PRUNING_EVERY)
@@ -49,13 +49,13 @@ def to_prune(model: "Model", sparsity: float) -> "Model":
 
 
 class _WherePossible(tfmot.sparsity.keras.PruningPolicy):  # type: ignore[misc]  # TFMOT ships no types
-    """Leaves alone what TFMOT does not know, such as Rescaling, instead of refusing the whole model."""
+    """Skips layers that TFMOT does not support, such as Rescaling, instead of rejecting the whole model."""
 
     def allow_pruning(self, layer: Any) -> bool:
         return _prunable(layer) and layer.trainable
 
     def ensure_model_supports_pruning(self, model: "Model") -> None:
-        """Checked before any training, by `refuse`."""
+        """Do nothing; `refuse` checks this before any training."""
 
 
 def _prunable(layer: Any) -> bool:
@@ -68,26 +68,26 @@ def _clusterable(layer: Any) -> bool:
 
 
 def refuse(model: "Model", prune: bool = False, cluster: bool = False) -> None:
-    """Raise UserError that names the layers with kernels that TFMOT cannot compress in this way."""
+    """Raise UserError with the layers with kernels that TFMOT cannot compress like this."""
     ways = {"pruned": prune and _prunable, "clustered": cluster and _clusterable}
     for way, able in ways.items():
         unable = [layer.name for layer in _leaves(model) if able and _compressible(layer) and not able(layer)]
         if unable:
             raise UserError(
-                f"Layers that cannot be {way}: {', '.join(unable)}. TFMOT does not know their kind; quantize this "
-                "model without compressing it, as with strategy=ptq_int8."
+                f"Layers that cannot be {way}: {', '.join(unable)}. TFMOT does not support these classes. "
+                "Quantize the model without compression, as with strategy=ptq_int8."
             )
         kernels = [layer for layer in _leaves(model) if _compressible(layer)]
         if able and kernels and not any(layer.trainable for layer in kernels):
             raise UserError(
-                f"No layer can be {way}: all that have kernels are frozen (trainable=False), and stay as they are. Set "
-                "layer.trainable = True for layers that may change, and save the model again; or quantize it after "
-                "training, with strategy=ptq_int8."
+                f"No layer can be {way}, since all layers with kernels are frozen (trainable=False). Set "
+                "layer.trainable = True for layers that may change and save the model again, or quantize it after "
+                "training with strategy=ptq_int8."
             )
 
 
 def frozen(model: "Model") -> frozenset[str]:
-    """Names of the layers with kernels that stay as they are, since they are not trained (trainable=False)."""
+    """Return the names of frozen layers (trainable=False) with kernels, which are not compressed."""
     return frozenset(layer.name for layer in model.layers if _compressible(layer) and not layer.trainable)
 
 
@@ -100,22 +100,22 @@ def _leaves(model: "Model") -> Iterator[Any]:
 
 
 def _compressible(layer: Any) -> bool:
-    """Whether it has a kernel: the weights of PReLU or of a normalization are none, and stay as they are."""
+    """Whether a layer has a kernel; weights of PReLU or normalizations are not kernels and are not compressed."""
     return any("kernel" in weight.name for weight in layer.weights)
 
 
 def pruning_callbacks() -> list[Any]:
-    """What training a model from `to_prune` needs."""
+    """Return the callbacks for training a model from `to_prune`."""
     return [tfmot.sparsity.keras.UpdatePruningStep()]
 
 
 def pruned(trained: "Model") -> "Model":
-    """The plain model, after training."""
+    """Return the model without wrappers, after training."""
     return tfmot.sparsity.keras.strip_pruning(trained)
 
 
 def to_cluster(model: "Model", clusters: int, keep_zeros: bool = False) -> "Model":
-    """A copy whose kernels have at most so many distinct weights each, found by k-means++, while training."""
+    """Return a copy whose kernels have at most `clusters` distinct weights each, found by k-means++."""
     cluster = cluster_weights_and_keep_zeros if keep_zeros else tfmot.clustering.keras.cluster_weights
     start = tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS
     keeping = {"preserve_sparsity": True} if keep_zeros else {}
@@ -131,30 +131,30 @@ def to_cluster(model: "Model", clusters: int, keep_zeros: bool = False) -> "Mode
 
 
 def _drops(layer: Any) -> bool:
-    """Whether it is a Dropout, which drops nothing within TFMOT's wrapper: that tells no layer that it is trained."""
+    """Whether a layer is a Dropout, which is inactive in TFMOT's wrapper: the wrapper does not pass `training` on."""
     return isinstance(layer, (keras.layers.Dropout, keras.layers.SpatialDropout2D))
 
 
 def clustered(trained: "Model") -> "Model":
-    """The plain model, after training."""
+    """Return the model without wrappers, after training."""
     return tfmot.clustering.keras.strip_clustering(trained)
 
 
 @contextmanager
 def wrappers_idle() -> Iterator[None]:
-    """Let the wrappers of all these kinds hand on what the layers inside give: no fake quantization, no centroids."""
+    """Make all wrappers return the outputs of their layers, without fake quantization and centroids."""
 
     def unclustered(wrapper: Any) -> None:
         for name, weights in wrapper.original_clusterable_weights.items():
             wrapper.set_weight_to_layer(name, weights)
 
-    # The wrapper looks weights up among its centroids whenever it is called, and no argument stops it.
+    # The wrapper replaces weights by centroids at each call; no argument prevents this.
     with fake_quantization_off(), replaced(ClusterWeights, "update_clustered_weights_associations", unclustered):
         yield
 
 
 def to_quantize(model: "Model", keep: Collection[str]) -> "Model":
-    """A quantization-aware copy that keeps `zeros`, `clusters` or both in the weights while training."""
+    """Return a quantization-aware copy that preserves `zeros`, `clusters` or both during training."""
     with kinds_known(model):
         annotated = tfmot.quantization.keras.quantize_annotate_model(copied(model))
     quantized = quantization_aware(annotated, model, keep)

@@ -1,4 +1,4 @@
-"""What TFMOT offers no switch for is replaced in TFMOT itself, for as long as a block runs."""
+"""Temporarily replace functions of TFMOT that have no setting."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,10 +7,10 @@ from typing import Any
 
 @contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Within it, `owner.name` is this value; it has to have one of its own.
+    """Replace `owner.name`, which must exist, while the block runs.
 
     Raises:
-        KeyError: it has none, as after an update that renames it.
+        KeyError: it does not exist, for example after an update that renames it.
     """
     before = vars(owner)[name]
     setattr(owner, name, value)

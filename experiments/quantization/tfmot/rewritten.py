@@ -1,11 +1,11 @@
-"""TFMOT's functions for quantization-aware models as TensorFlow's AutoGraph rewrites them, made once for a sweep.
+"""Rewrite TFMOT's functions with TensorFlow's AutoGraph once per sweep.
 
-AutoGraph rewrites a function when it is first traced, which takes a second for such a model, and every run would do it
-again in its own process. Loaded by the fork server, this module does it for all of them; AutoGraph finds what it has
-rewritten by the function's code.
+AutoGraph rewrites a function when it is first traced, which takes a second for a quantization-aware model, and would be
+repeated in the process of every run. The fork server imports this module, so all runs share the rewritten functions,
+which AutoGraph looks up by their code.
 
-It changes no result and needs private names of TensorFlow and TFMOT. A function that is missing here, or all of them
-where a name is gone or QUANTIZATION_BENCH_REWRITE=0 is set, are rewritten by each run as ever.
+This changes no result, but uses private names of TensorFlow and TFMOT. Functions that are not listed here, or all of
+them if a name no longer exists or QUANTIZATION_BENCH_REWRITE=0 is set, are rewritten in each run.
 """
 
 import os
@@ -21,7 +21,7 @@ SWITCH = "QUANTIZATION_BENCH_REWRITE"
 
 
 def rewrite() -> str:
-    """Rewrite the functions; empty, or why that was not done."""
+    """Rewrite the functions; returns the reason if that was not possible, else an empty string."""
     if os.environ.get(SWITCH) == "0":
         return f"{SWITCH}=0"
     try:
@@ -32,7 +32,7 @@ def rewrite() -> str:
         with tempfile.TemporaryDirectory(prefix="rewritten-") as folder, replaced(tempfile, "tempdir", folder):
             for function in _functions():
                 api._convert_actual(function, context)
-    except (ImportError, AttributeError, TypeError) as error:  # a version in which these are named or called otherwise
+    except (ImportError, AttributeError, TypeError) as error:  # another version, with other names or signatures
         return f"{type(error).__name__}: {first_line(error)}"
     return ""
 

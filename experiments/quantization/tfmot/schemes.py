@@ -1,7 +1,7 @@
-"""TFMOT's 8-bit schemes, with one change: the two layers that a SeparableConv2D is split into keep its name.
+"""TFMOT's 8-bit schemes, with one change: the two layers of a split SeparableConv2D keep its name.
 
-TFMOT numbers them as new layers, such as conv2d_1, which another layer of the model may be called, and ops in the file
-take their layers from these names.
+TFMOT gives them new names such as conv2d_1, which may be the name of another layer; ops in the file are assigned to
+layers by these names.
 """
 
 from collections.abc import Collection, Mapping
@@ -32,7 +32,7 @@ class _SplitByName(default_8bit.default_8bit_transforms.SeparableConvQuantize): 
 
 
 class _Layout(default_8bit.Default8BitQuantizeLayoutTransform):  # type: ignore[misc]
-    """Splits these layers first, so that TFMOT's own transforms find none."""
+    """Splits these layers before TFMOT's own transforms."""
 
     def apply(self, model: "Model", layer_quantize_map: Mapping[str, Any]) -> tuple["Model", Mapping[str, Any]]:
         if any(isinstance(layer, keras.layers.SeparableConv2D) for layer in model.layers):
@@ -44,26 +44,26 @@ class _Layout(default_8bit.Default8BitQuantizeLayoutTransform):  # type: ignore[
 
 
 class _NamesKept:
-    """A scheme with this layout."""
+    """A scheme with this layout transform."""
 
     def get_layout_transformer(self) -> _Layout:
         return _Layout()
 
 
 class _Default(_NamesKept, default_8bit.Default8BitQuantizeScheme):  # type: ignore[misc]
-    """Training with fake quantization."""
+    """The default scheme."""
 
 
 class _KeepingZeros(_NamesKept, tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme):  # type: ignore[misc]
-    """The same, where weights that are zero stay zero."""
+    """A scheme that preserves zeros."""
 
 
 class _KeepingClusters(_NamesKept, tfmot.experimental.combine.Default8BitClusterPreserveQuantizeScheme):  # type: ignore[misc]
-    """The same, where equal weights stay equal."""
+    """A scheme that preserves clusters."""
 
 
 def quantization_aware(annotated: "Model", like: "Model", keep: Collection[str] = ()) -> "Model":
-    """An annotated copy of the model `like` with fake quantization; `keep` is `zeros`, `clusters`, both or none.
+    """Apply fake quantization to an annotated copy of the model `like`; `keep` is `zeros`, `clusters`, both or none.
 
     Raises:
         RuntimeError, ValueError, AttributeError: TFMOT cannot quantize a layer.
