@@ -21,7 +21,7 @@ def published_table(runs: pd.DataFrame, against_rival: pd.DataFrame) -> str:
             "model": model,
             "seed": seed,
             **in_short(rows),
-            f"qat less {RIVAL}": percent(*ends(rivals[model, seed]["qat"], "accuracy_difference"), "+"),
+            f"qat - {RIVAL}": percent(*ends(rivals[model, seed]["qat"], "accuracy_difference"), "+"),
             **_saved(rows),
         }
         for (model, seed), rows in groups.items()

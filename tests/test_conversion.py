@@ -356,7 +356,7 @@ def test_annotation_leaves_the_baseline_as_it_is() -> None:
 
 def test_a_pattern_that_matches_nothing_is_found_before_training() -> None:
     model = ArticleCNN().build(data().input_shape, data().classes)
-    with pytest.raises(UserError, match=r"'LSTM' chooses no layer"):
+    with pytest.raises(UserError, match=r"'LSTM' selects no layer"):
         Annotate(layers=("LSTM",)).expectation(model)
 
 
@@ -419,7 +419,7 @@ def test_a_layer_that_computes_with_its_batch_s_size_is_converted_for_a_batch_of
 @pytest.mark.parametrize("kind", ["GRU", "SimpleRNN"])
 def test_a_loop_that_cannot_be_calibrated_is_refused_by_name(kind: str) -> None:
     model = sequence_model(kind)
-    with pytest.raises(UserError, match="ranges within a loop cannot be calibrated"):
+    with pytest.raises(UserError, match="whose ranges cannot be calibrated"):
         convert(model, Int8(4), lambda count: np.zeros((count, 12, 6), np.float32))
 
 
@@ -429,7 +429,7 @@ def test_an_op_that_tflite_lacks_is_named_with_its_layer_in_one_line(capfd: pyte
     images = keras.Input((4, 4))
     model = keras.Model(images, tf.linalg.det(keras.layers.Reshape((4, 4))(images))[:, None])
     with pytest.raises(
-        UserError, match=r"refuses the layer tf\.linalg\.det.* \(TFLite has no MatrixDet\w+\)"
+        UserError, match=r"rejects the layer tf\.linalg\.det.* \(TFLite has no MatrixDet\w+\)"
     ) as refusal:
         convert(model, Float32(), calibration)
     assert "\n" not in str(refusal.value)

@@ -1,4 +1,4 @@
-"""A copy of a model answers like the model, and what was frozen stays as it is."""
+"""Copies of a model give the same outputs, and frozen layers stay frozen."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -252,7 +252,7 @@ def test_a_twin_in_bfloat16_has_the_state_of_the_model() -> None:
 
 def test_a_layer_that_cannot_compute_in_bfloat16_is_reported() -> None:
     with (
-        pytest.raises(UserError, match=r"a layer cannot compute in it .*training\.precision=float32"),
+        pytest.raises(UserError, match=r"a layer does not support it .*training\.precision=float32"),
         in_precision(built(with_bins), "mixed_bfloat16", IMAGES),
     ):
         pass

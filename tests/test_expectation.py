@@ -59,16 +59,16 @@ def test_a_file_that_meets_its_expectation_has_no_difference(expectation: Expect
         (
             Expectation("int8", chosen=frozenset()),
             replace(INT8, layer=""),
-            "a layer without a name (CONV_2D) computes in",
+            "an unnamed layer (CONV_2D) computes in",
         ),
         (Expectation("int8", kernels=frozenset({"dense"})), INT8, "dense is not in the file"),
         (
             Expectation("hybrid int8"),
             replace(POOL, op="WHILE"),
-            "pool (WHILE) is not looked into, and was to compute in",
+            "pool (WHILE) cannot be checked, but must compute in",
         ),
         (Expectation("int8", sparsity=0.8), INT8, "50.0% of the weights are zero instead of 80.0%"),
-        (Expectation("int8", clusters=8), INT8, "conv has 16 distinct weights in a channel instead of 8 at most"),
+        (Expectation("int8", clusters=8), INT8, "conv has 16 distinct weights in a channel instead of at most 8"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -86,14 +86,14 @@ OUT = replace(BACK, layer="flatten", inputs=(6,), outputs=(7,))
 @pytest.mark.parametrize(
     ("ops", "last"),
     [
-        ([INT8, BACK, AGAIN], "QUANTIZE behind dense"),  # int8 to float to int8
-        ([AGAIN, FLAT, OUT], "DEQUANTIZE behind flatten"),  # float to int8 to float, across an op that only moves
-        ([AGAIN, replace(FLAT, op="MAX_POOL_2D"), OUT], "DEQUANTIZE behind flatten"),
+        ([INT8, BACK, AGAIN], "QUANTIZE after dense"),  # int8 to float to int8
+        ([AGAIN, FLAT, OUT], "DEQUANTIZE after flatten"),  # float to int8 to float, across an op that only moves
+        ([AGAIN, replace(FLAT, op="MAX_POOL_2D"), OUT], "DEQUANTIZE after flatten"),
     ],
     ids=["side by side", "across a reshape", "across a pool"],
 )
 def test_types_that_change_for_nothing_are_found(ops: list[Op], last: str) -> None:
-    assert broken(Expectation("int8"), ops) == (f"types change for nothing 1 times, first until the {last}",)
+    assert broken(Expectation("int8"), ops) == (f"1 redundant type conversions, first up to the {last}",)
 
 
 def test_conversions_around_an_op_that_computes_are_what_they_are_for() -> None:
@@ -133,8 +133,8 @@ def found(content: bytes, expectation: Expectation, model: Any) -> str:
     ("taken", "given", "differences"),
     [
         ("int8", "int8", ()),
-        ("float32", "int8", ("the file takes float32 instead of int8",)),
-        ("int8", "float32", ("the file gives float32 instead of int8",)),
+        ("float32", "int8", ("the input of the file is float32 instead of int8",)),
+        ("int8", "float32", ("the output of the file is float32 instead of int8",)),
     ],
 )
 def test_the_types_of_input_and_output_are_part_of_an_expectation(
@@ -306,5 +306,7 @@ def test_a_chosen_layer_with_batchnorm_behind_a_dense_one_is_refused() -> None:
 
 def test_ops_that_the_float_file_has_in_another_number_cannot_be_matched() -> None:
     ops = [INT8, replace(INT8, index=1)]
-    with pytest.raises(UserError, match=r"conv cannot be left in float.*its CONV_2D the converter makes 2 with and 1"):
+    with pytest.raises(
+        UserError, match=r"conv cannot stay float, since the converter makes 2 CONV_2D of it with quantization and 1"
+    ):
         held_in_float(ops, ops, {("conv", "CONV_2D"): [[None, None, None]]})

@@ -218,7 +218,7 @@ def test_single_file_has_no_pairs(tmp_path: Path) -> None:
     ("arguments", "told"),
     [
         (["missing.tflite"], "missing.tflite: cannot be read (No such file or directory)"),
-        (["wrong.tflite"], "This is no TFLite file"),
+        (["wrong.tflite"], "Not a TFLite file"),
         (["good.tflite", "--threads", "1000"], "latency.threads=1000"),
         (["good.tflite", "--seconds", "0"], "seconds=0.0: input should be greater than 0"),
         (["good.tflite", "--delegate", "gpu"], "delegate=gpu"),

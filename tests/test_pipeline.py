@@ -150,7 +150,7 @@ def test_a_training_that_diverges_is_a_mistake_of_the_user_s_setting(stage: str,
     diverging: dict[str, Any] = {stage: Training(epochs=1, batch_size=50, learning_rate=1e30)}
     asked = replace(experiment(Nothing(), tmp_path), **diverging)
     data = Mnist(train_samples=200, test_samples=10).load()
-    with pytest.raises(UserError, match=rf"^{stage}\.learning_rate=1e\+30: training diverged, its weights are not fin"):
+    with pytest.raises(UserError, match=rf"^{stage}\.learning_rate=1e\+30: training diverged: its weights are not fin"):
         asked.fit(data, getattr(asked, stage), "Training")(built(asked, data))
 
 

@@ -44,7 +44,7 @@ def test_a_failed_run_does_not_hide_and_does_not_stop_the_others(folder: Path) -
     assert "Traceback" not in done.stderr
     rows = table(folder)
     assert list(rows["status"]) == ["FAILED", "FINISHED"]
-    assert "'LSTM' chooses no layer" in rows["error"].iloc[0]
+    assert "'LSTM' selects no layer" in rows["error"].iloc[0]
     assert (folder / "mlruns" / rows["run_id"].iloc[0] / "artifacts" / "traceback.txt").exists()
 
 

@@ -36,18 +36,18 @@ def test_patterns_choose_layers(patterns: list[str], chosen: tuple[str, ...]) ->
 
 
 def test_a_pattern_that_chooses_nothing_names_what_is_near() -> None:
-    with pytest.raises(UserError, match=r"'conv2d_2' chooses no layer.*Did you mean conv2d_1"):
+    with pytest.raises(UserError, match=r"'conv2d_2' selects no layer.*Did you mean conv2d_1"):
         select(LAYERS, ["dense", "conv2d_2"])
 
 
 def test_more_layers_than_there_are_is_refused() -> None:
-    with pytest.raises(UserError, match="'last:4' asks for 4 layers, and the model has 3 with weights"):
+    with pytest.raises(UserError, match="'last:4' requires 4 layers, but the model has 3 with weights"):
         select(LAYERS, ["last:4"])
 
 
 @pytest.mark.parametrize("pattern", ["conv2d(", "*", "last:0"])
 def test_patterns_without_meaning_are_refused_before_there_is_a_model(pattern: str) -> None:
-    with pytest.raises(ValueError, match=r"regular expression|chooses no layer"):
+    with pytest.raises(ValueError, match=r"regular expression|selects no layer"):
         checked((pattern,))
 
 

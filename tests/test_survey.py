@@ -24,7 +24,7 @@ def test_a_chosen_layer_brings_along_what_is_folded_into_its_op() -> None:
 
 
 def test_a_layer_that_hands_values_on_cannot_be_chosen() -> None:
-    with pytest.raises(UserError, match="chooses no layer"):
+    with pytest.raises(UserError, match="selects no layer"):
         SURVEY.chosen(["flatten"])
 
 
@@ -39,7 +39,7 @@ def test_layers_with_an_obstacle_are_unsupported_for_their_reason() -> None:
 def test_an_obstacle_holds_for_all_layers_of_an_op() -> None:
     group = ("a", "b")
     survey = Survey((SurveyedLayer("a", "Conv2D", group=group), SurveyedLayer("b", "ELU", obstacle="no", group=group)))
-    assert survey.unsupported == {"a": "is one op with b, which cannot be", "b": "no"}
+    assert survey.unsupported == {"a": "is one op with b, which is not supported", "b": "no"}
 
 
 def test_a_refusal_names_layers_that_can_be_annotated_instead() -> None:

@@ -175,5 +175,5 @@ def test_a_strategy_of_an_earlier_version_is_refused_with_what_to_define(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "of_earlier", raising=False)
-    with pytest.raises(UserError, match=r"Mine is a strategy of an earlier version.*scheme\(self, model\)"):
+    with pytest.raises(UserError, match=r"Mine is a strategy for an earlier version.*scheme\(self, model\)"):
         make("strategy", {"_target_": "of_earlier.Mine"}, Strategy)  # type: ignore[type-abstract]

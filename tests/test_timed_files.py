@@ -40,11 +40,11 @@ def with_an_op_of_its_own() -> bytes:
 
 
 FILES = {
-    "empty": (b"", "no TFLite file"),
-    "text": (b"not a model at all", "no TFLite file"),
+    "empty": (b"", "Not a TFLite file"),
+    "text": (b"not a model at all", "Not a TFLite file"),
     "cut": (dense_file().content[:60], "damaged"),
     "offsets": (b"\xff\xff\xff\x7fTFL3" + bytes(40), "damaged"),
-    "string": (typed(schema.TensorType.STRING), "takes string values; one that takes images takes numbers"),
+    "string": (typed(schema.TensorType.STRING), "is string; numbers are required, for images"),
     "complex": (typed(schema.TensorType.COMPLEX64), "The input is complex64"),
     "bool": (typed(schema.TensorType.BOOL), "The input is bool"),
     "index": (typed(schema.TensorType.INT64), "The input is int64; a timing requires float or quantized"),
