@@ -332,7 +332,7 @@ def test_an_archived_study_keeps_its_table_and_names_the_commit_that_can_repeat_
     archived = [name for name, study in STUDIES.items() if study.removed]
     assert archived == ["ranges"]
     commit = json.loads(pages.on_disk("ranges/stamp.json"))["git_commit"]
-    with pytest.raises(UserError, match=rf"strategy.range_init, which it needs, was removed.*checkout {commit}"):
+    with pytest.raises(UserError, match=rf"requires strategy.range_init, which was removed.*checkout {commit}"):
         chosen(["ranges"], BENCHMARKS)
     (page,) = [page for page in pages.pages() if pages.OPENING.format("ranges") in page.read_text()]
     assert commit in page.read_text()
@@ -496,7 +496,7 @@ def test_a_table_without_an_end_names_its_page(tmp_path: Path, monkeypatch: pyte
     readme = tmp_path / "README.md"
     readme.write_text("<!-- table spread -->\n")
     monkeypatch.setattr(pages, "README", readme)
-    with pytest.raises(UserError, match=r"README.md: the table spread has no end"):
+    with pytest.raises(UserError, match=r"README.md: the table spread requires"):
         pages.renew([TABLES["spread"]])
 
 
