@@ -95,7 +95,9 @@ class TFLiteFile(Architecture):
             if tensor["quantization_parameters"]["scales"].size or tensor["dtype"] == np.float16
         )
         if types:
-            found = ", ".join(f"{count} tensors of {name}" for name, count in sorted(types.items()))
+            found = ", ".join(
+                f"{count} {'tensor' if count == 1 else 'tensors'} of {name}" for name, count in sorted(types.items())
+            )
             raise UserError(
                 f"{self._named}: quantized already ({found}). The strategies quantize a float model: give the float32 "
                 "file."
