@@ -167,6 +167,13 @@ def test_the_order_of_the_rows_does_not_decide(candidates: list[Candidate]) -> N
     assert replace(one, key="", accuracy=0.0) == replace(other, key="", accuracy=0.0) or one.bytes == other.bytes
 
 
+def test_what_could_not_be_compared_is_said() -> None:
+    nothing = {"tflite_accuracy_low": None, "tflite_accuracy_high": None}
+    (line,) = answer_lines(comparison([row("none", **nothing), row("qat", **nothing)], {}))
+    assert line.endswith("not compared with 1 other, for want of their answers.")
+    assert "significantly more" not in line
+
+
 @pytest.mark.parametrize("damaged", [{"speedup_low": 0.0}, {"tflite_bytes": -1.0}, {"tflite_accuracy": 5.0}])
 def test_damaged_values_decide_nothing_and_break_nothing(damaged: dict[str, float]) -> None:
     rows = [row("none"), row("ptq_int8", **INT8, **SPEED), row("qat", **{**INT8, **SPEED, **damaged})]

@@ -27,6 +27,7 @@ ROWS = [
     row("qat", run_id="c" * 32, finetune_epochs=1, **INT8),
 ]
 WRONG = {"a" * 32: 118, "b" * 32: 118, "c" * 32: 116}
+WRONG |= {f"{name}-{seed}": 118 for name in ("none", "int8") for seed in (0, 1)}
 SCALING = {"divisor": 255.0, "symmetric": True}
 YAML = "epochs: 1\ndataset:\n  _target_: experiments.dataset.mnist.Mnist\n  scale: symmetric\n"
 
@@ -179,6 +180,16 @@ def test_a_name_that_cannot_be_written_is_refused_before_anything_is_shown(
 def test_of_several_models_none_is_written_as_the_one(run: Compare, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--save", "model.tflite", rows=[*ROWS, row("none", model="mlp", run_id="m" * 32)]) == 2
     assert "several models or data sets (article_cnn on mnist, mlp on mnist)" in capsys.readouterr().err
+
+
+def test_over_seeds_the_file_is_that_of_the_lowest_seed_with_its_own_figures(run: Compare) -> None:
+    rows = [row("none", seed=n, run_id=f"none-{n}") for n in (1, 0)]
+    rows += [row("ptq_int8", seed=n, run_id=f"int8-{n}", **{**INT8, "tflite_bytes": 100.0 + n}) for n in (1, 0)]
+    assert run("--save", "model.tflite", rows=rows) == 0
+    told = beside("model.json")
+    assert (told["run_id"], told["metrics"]["tflite_bytes"]["value"]) == ("int8-0", 100)
+    assert run("--save", "model.tflite", "--overwrite", "--maximize", "size_ratio", rows=rows) == 0
+    assert beside("model.json")["run_id"] == "int8-0"
 
 
 def test_a_run_of_an_earlier_version_says_its_setting_of_the_scale(run: Compare) -> None:

@@ -320,6 +320,9 @@ def headline(task: Task) -> Choice:
     known = sum(task.p_value(each, chosen.run_id) is not None for each in others)
     others_named = f"each of the {known} others" if known > 1 else "the other"
     won = "" if chosen.tied or not known else f", significantly more than {others_named} (Holm, p < 0.05)"
+    if lost := len(others) - known:
+        unknown = f"not compared with {lost} {'others' if lost > 1 else 'other'}, for want of their answers"
+        chosen = replace(chosen, drawbacks=(*chosen.drawbacks, unknown))
     size = _size(row)
     timed = row["speed"] != VOID and pd.notna(row["speedup"])
     speed = f", {times(*ends(row, 'speedup'))} as fast" if timed else ""
