@@ -20,6 +20,7 @@ from benchmarks import (
     keras3_epoch,
     killed,
     layers,
+    layers_supported,
     memory,
     once,
     overhead,
@@ -38,7 +39,8 @@ from benchmarks.harness.pages import Table, on_disk
 
 _MEASURED = (
     choices, detection_rate, epoch, evaluation, exactness, false_positives, fresh_store, keras3, keras3_epoch, killed,
-    memory, once, overhead, precision, profile, reading, recommendation, sensitivity, sizes, spread, starting,
+    layers_supported, memory, once, overhead, precision, profile, reading, recommendation, sensitivity, sizes, spread,
+    starting,
 )  # fmt: skip
 _SWEPT = (first_sweep, ranges, layers, article, compression, compression_seeds, epochs, architectures)
 

@@ -1,6 +1,6 @@
 """Pruning and clustering of Keras 3 models, beside TFMOT's of Keras 2 models with the same weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from experiments.model.copies import copied, first_difference, other_penalty, set_state, state_of
+from experiments.strategy import Strategy, Trained
+from experiments.strategy.cluster_qat import ClusterQAT
+from experiments.strategy.prune_cluster_qat import PruneClusterQAT
+from experiments.strategy.prune_qat import PruneQAT
 from experiments.system.errors import UserError
+from experiments.tflite.conversion import convert
+from experiments.tflite.expectation import broken
+from experiments.tflite.graph import read_ops
 
 pytestmark = pytest.mark.tensorflow
 
@@ -356,3 +363,24 @@ QUANTIZED: dict[str, Callable[[], Any]] = {
     ),
     "plain attention": plain_attention,
 }
+
+
+@pytest.mark.parametrize("name", ["prune_qat", "cluster_qat", "prune_cluster_qat"])
+def test_the_int8_file_of_a_strategy_keeps_its_zeros_and_clusters(name: str) -> None:
+    strategy, model = STRATEGIES[name], QUANTIZED["convolutions"]()
+    prepared = strategy.prepare(model, fitted, lambda count: IMAGES[:count])
+    file = convert(prepared.model, strategy.scheme(model), lambda count: IMAGES[:count])
+    ops = read_ops(file.content, [layer.name for layer in model.layers])
+    assert [op.types for op in ops if op.weights] == ["int8"] * 3
+    assert broken(strategy.expectation(model), ops) == ()
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "prune_qat": PruneQAT(sparsity=0.7),
+    "cluster_qat": ClusterQAT(clusters=5),
+    "prune_cluster_qat": PruneClusterQAT(sparsity=0.7, clusters=5),
+}
+
+
+def fitted(model: Any, callbacks: Sequence[Any] = ()) -> Trained:
+    return Trained.untouched(trained(model, callbacks))

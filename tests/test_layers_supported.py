@@ -1,0 +1,49 @@
+"""The benchmark of supported layers: what it calls supported, and when its figures are not reached."""
+
+import pandas as pd
+import pytest
+
+from benchmarks.layers_supported import BLOCKS, LEAST_SUPPORTED, computes_in, failures, outcome, published_table
+from tests.tiny import dense_file
+
+
+def found(supported: int, steps: float = 0.5) -> pd.DataFrame:
+    own = ["int8"] * supported + ["refused"] * (len(BLOCKS) - supported)
+    return pd.DataFrame(
+        {
+            "theme": [block.theme for block in BLOCKS.values()],
+            "block": list(BLOCKS),
+            "tfmot": "refused",
+            "own": own,
+            "converter": "float: RSQRT",
+            "steps": [steps if each == "int8" else float("nan") for each in own],
+        }
+    )
+
+
+def test_every_block_has_a_name_of_its_own_and_there_are_some_sixty() -> None:
+    assert len(BLOCKS) >= 60
+
+
+def test_as_many_blocks_as_are_promised_have_to_be_int8_and_near_their_models() -> None:
+    assert failures(found(LEAST_SUPPORTED)) == []
+    assert len(failures(found(LEAST_SUPPORTED - 1))) == 1
+    assert len(failures(found(LEAST_SUPPORTED, steps=100.0))) == LEAST_SUPPORTED
+
+
+def test_the_table_counts_what_is_int8_and_leaves_steps_of_refused_blocks_empty() -> None:
+    text = published_table(found(55))
+    assert f"All int8, of {len(BLOCKS)}: TFMOT 0, own engine 55, converter 0." in text
+    assert "nan" not in text
+
+
+def test_a_file_with_an_op_in_float_is_called_float_with_the_op() -> None:
+    assert computes_in(dense_file().content) == "float: FULLY_CONNECTED"
+
+
+@pytest.mark.tensorflow
+def test_a_series_is_refused_by_tfmot_and_int8_with_our_engine() -> None:
+    conv = outcome("Conv1D")
+    assert (conv.tfmot, conv.own, conv.converter) == ("refused", "int8", "int8")
+    assert conv.steps < 1
+    assert "Conv1D" in conv.why
