@@ -199,10 +199,10 @@ _ALL = (
     Block("merge", "Concatenate", "image", _of_two("Concatenate")),
     Block("merge", "Dot", "series", _of_two_series),
     Block("pooling", "MaxPooling2D", "image", _behind("MaxPooling2D")),
-    Block("pooling", "AveragePooling2D", "image", _behind("AveragePooling2D")),
+    Block("pooling", "AveragePooling2D", "image", _behind("AveragePooling2D", pool_size=2)),
     Block("pooling", "GlobalAveragePooling2D", "image", _behind("GlobalAveragePooling2D")),
     Block("pooling", "GlobalMaxPooling2D", "image", _behind("GlobalMaxPooling2D")),
-    Block("pooling", "AveragePooling1D", "series", lambda k, x: k.layers.AveragePooling1D()(k.layers.Dense(6)(x))),
+    Block("pooling", "AveragePooling1D", "series", lambda k, x: k.layers.AveragePooling1D(2)(k.layers.Dense(6)(x))),
     Block(
         "pooling",
         "GlobalAveragePooling1D",
