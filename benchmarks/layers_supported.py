@@ -410,10 +410,16 @@ BENCHMARK = Benchmark(
 def main() -> None:
     """The command line."""
     parser = options(BENCHMARK, __doc__)
+    parser.add_argument("--only", nargs="+", metavar="BLOCK", choices=BLOCKS, help="renew only these rows of the table")
     arguments = parser.parse_args()
     results = Results(BENCHMARK)
-    names = ["Dense, relu", "Conv1D"] if arguments.quick else list(BLOCKS)
-    table = pd.DataFrame([asdict(found) for found in outcomes(names)])
+    names = arguments.only or (["Dense, relu", "Conv1D"] if arguments.quick else list(BLOCKS))
+    rows = {found.block: asdict(found) for found in outcomes(names)}
+    if arguments.only:
+        published = pd.read_csv(results.folder / f"{BENCHMARK.name}.csv").to_dict("records")
+        rows = {**{row["block"]: row for row in published}, **rows}
+        rows = {name: rows[name] for name in BLOCKS if name in rows}
+    table = pd.DataFrame(rows.values())
     results.finish(table, arguments.quick, [] if arguments.quick else failures(table))
 
 
