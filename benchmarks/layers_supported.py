@@ -8,6 +8,7 @@ our engine trained, on average, in steps of the output's integers. Every model i
 may crash. Writes benchmarks/results/layers_supported/.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -413,8 +414,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="BLOCK", choices=BLOCKS, help="renew only these rows of the table")
     arguments = parser.parse_args()
     results = Results(BENCHMARK)
+    if arguments.only:
+        earlier = json.loads((results.folder / "stamp.json").read_text())["git_commit"]
+        results = Results(BENCHMARK, stamp={**results.stamp, "git_commit_of_other_rows": earlier})
     names = arguments.only or (["Dense, relu", "Conv1D"] if arguments.quick else list(BLOCKS))
-    rows = {found.block: asdict(found) for found in outcomes(names)}
+    rows: dict[str, Any] = {found.block: asdict(found) for found in outcomes(names)}
     if arguments.only:
         published = pd.read_csv(results.folder / f"{BENCHMARK.name}.csv").to_dict("records")
         rows = {**{row["block"]: row for row in published}, **rows}
