@@ -39,14 +39,14 @@ def listed(every: Sequence[Benchmark]) -> Table:
 
 
 def committed(file: str) -> str:
-    """A file of the results as git has it; empty where it has none."""
+    """Return the committed version of a file of the results; empty if there is none."""
     show = ["git", "-C", str(RESULTS), "show", f"HEAD:./{file}"]
     done = subprocess.run(show, capture_output=True, text=True, check=False)
     return done.stdout if done.returncode == 0 else ""
 
 
 def repeated(benchmark: Benchmark) -> bool:
-    """Run a benchmark, show what it made of its tables beside what is committed, and say whether all went well."""
+    """Run a benchmark, show its tables beside the committed ones, and return whether it succeeded."""
     before = {table.name: (table, table.published(committed)) for table in tables_from(benchmark.name)}
     say(f"{benchmark.name}: {benchmark.title} ({benchmark.duration})")
     for command in benchmark.commands:
@@ -59,7 +59,7 @@ def repeated(benchmark: Benchmark) -> bool:
 
 
 def beside(table: str, now: str, was: str) -> str:
-    """A table as it is now, and as it was committed where that is another; one that no page has is empty."""
+    """Return the current table, and the committed one if it differs; empty if no page has the table."""
     match (now == was, bool(was)):
         case (True, _):
             return f"table {table}: as committed.\n{now}"
@@ -89,7 +89,7 @@ def chosen(names: Sequence[str], every: dict[str, Benchmark]) -> list[Benchmark]
 
 
 def _removed(benchmark: Benchmark) -> str:
-    """The setting that a benchmark needs and this version no longer has."""
+    """Return the option that a benchmark needs and that was removed from this version."""
     return benchmark.removed if isinstance(benchmark, Study) else ""
 
 

@@ -26,14 +26,14 @@ SECONDS_A_FILE = 5.0
 
 
 def choices(data: Dataset, sizes: range) -> Mapping[str, TFLiteModel]:
-    """The float file, the one wholly in int8, and one for each choice of so many layers."""
+    """Return the float file, the int8 file, and a file for each choice of layers."""
     whole = files.article(data)
     chosen = files.article_choices(data, sizes)
     return {FLOAT: whole[files.FLOAT], WHOLE: whole[files.INT8]} | {", ".join(each): chosen[each] for each in chosen}
 
 
 def rows_of(session: Session, number: int, made: Mapping[str, TFLiteModel]) -> Iterator[dict[str, object]]:
-    """What one session says of each file, against the float file and against the whole in int8."""
+    """Return a row for each file of a session, compared with the float file and with the int8 file."""
     for name, file in made.items():
         yield {
             "session": number,
@@ -46,7 +46,7 @@ def rows_of(session: Session, number: int, made: Mapping[str, TFLiteModel]) -> I
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.choices found, fastest first."""
+    """Return the table of the results, fastest first."""
     invalid = filled(table["void"])
     valid = table[~invalid]
     by_choice = {str(choice): rows for choice, rows in valid.groupby("choice")}

@@ -13,7 +13,7 @@ QUANTIZATION = "strategy.quantization"  # what follows prune and cluster, after 
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """A row for each setting, the smallest download first; from rows that are held against the control."""
+    """Return a row for each setting, smallest download first, from rows that are compared with the control."""
     table = table.sort_values("tflite_gzip_bytes")
     (float_gzip,) = table.loc[table["strategy"] == "none", "tflite_gzip_bytes"]
     shown = pd.DataFrame(
@@ -40,7 +40,7 @@ def published_table(table: pd.DataFrame) -> str:
 
 
 def name_of(row: pd.Series) -> str:
-    """The strategy of a run, with what follows it after training."""
+    """Return the strategy of a run and its post-training quantization."""
     followed = row.get(QUANTIZATION)
     return str(row["strategy"]) if pd.isna(followed) or followed == "none" else f"{row['strategy']}, then {followed}"
 

@@ -43,7 +43,7 @@ def published_table(table: pd.DataFrame) -> str:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """Differences that were found less often than they should be."""
+    """Return the differences that were detected too rarely."""
     found = table["speed"].eq("slower").groupby(table["added_percent"]).mean()
     return [
         f"{added:g} %: found in {100 * share:.0f} % of the trials"

@@ -40,7 +40,7 @@ Predictions = npt.NDArray[np.float32]
 
 
 def tutorial_loop(model: TFLiteModel, images: Images) -> Predictions:
-    """What TensorFlow's tutorials show, with logits instead of classes."""
+    """Evaluate as TensorFlow's tutorials do, but return logits instead of classes."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter: Any = Interpreter(model_content=model.content)
@@ -55,7 +55,7 @@ def tutorial_loop(model: TFLiteModel, images: Images) -> Predictions:
 
 
 def in_turns(ways: Mapping[str, Callable[[], Predictions]]) -> tuple[dict[str, list[float]], dict[str, Predictions]]:
-    """The seconds that each way took, so many times in turns, and the answers."""
+    """Return the seconds and the outputs of each way, interleaved."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     answers = {}
     for _ in range(TIMES):
@@ -67,7 +67,7 @@ def in_turns(ways: Mapping[str, Callable[[], Predictions]]) -> tuple[dict[str, l
 
 
 def bare_loop(forward: Callable[[Images], Any], images: Images) -> Predictions:
-    """The forward pass of a Keras model and nothing else."""
+    """Run only the forward pass of a Keras model."""
     return np.concatenate([forward(images[i : i + KERAS_BATCH]).numpy() for i in range(0, len(images), KERAS_BATCH)])
 
 

@@ -30,7 +30,7 @@ COLUMNS = ("chosen", "int8_usual_way", "bytes_usual_way", "int8_here", "bytes_he
 
 
 def usual_way(model: Any, chosen: Sequence[str]) -> bytes:
-    """The file that TFMOT's guide leads to."""
+    """Return the file that results from following TFMOT's guide."""
     import tensorflow_model_optimization as tfmot
 
     from experiments.system.tensorflow import keras, tf
@@ -45,14 +45,14 @@ def usual_way(model: Any, chosen: Sequence[str]) -> bytes:
 
 
 def here(model: Any, chosen: Sequence[str], calibration: Any) -> bytes:
-    """The file of strategy=annotate."""
+    """Return the file of strategy=annotate."""
     strategy = Annotate(layers=tuple(chosen))
     prepared = strategy.prepare(model, Trained.untouched, calibration).model
     return convert(prepared, strategy.scheme(model), calibration).content
 
 
 def in_int8(content: bytes) -> str:
-    """The layers that compute in integers in a file."""
+    """Return the layers of a file that compute in integers."""
     found = [op.layer for op in read_ops(content, LAYERS) if op.computes and op.arithmetic == "integer"]
     return ", ".join(found) or "nothing"
 

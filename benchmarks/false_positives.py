@@ -31,7 +31,7 @@ ENDLESS = "while True: pass"
 
 @contextmanager
 def one_busy_core() -> Iterator[None]:
-    """Another process computes meanwhile."""
+    """Keep a core busy with another process."""
     with subprocess.Popen([sys.executable, "-c", ENDLESS]) as process:
         try:
             yield
@@ -58,7 +58,7 @@ def published_table(table: pd.DataFrame) -> str:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """What is not as it should be; beside other work, differing is as wrong as on a quiet machine."""
+    """Return the missed targets; false positives count equally on a busy and on an idle machine."""
     wrongs = []
     for load in table["load"].unique():
         trials = table[table["load"] == load]

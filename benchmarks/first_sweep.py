@@ -10,7 +10,7 @@ from experiments.statistics.rounding import percent, times, whole
 
 
 def front_table(table: pd.DataFrame) -> str:
-    """A row for each strategy: accuracy, size and speed of its file."""
+    """Return a row for each strategy: accuracy, size and speed of its file."""
     rows = [row for _, row in table.iterrows()]
     shown = pd.DataFrame(
         {

@@ -26,7 +26,7 @@ OVERRIDES = (
 
 
 def at_once(number: int, processes: int) -> list[dict[str, object]]:
-    """Start sweeps at once in a new folder; what became of each. The folder stays where one has failed."""
+    """Start sweeps at the same time in a new folder, and return their results. The folder is kept if one fails."""
     folder, started = sweeps.new_folder(), time.perf_counter()
     running = {i: sweeps.start(folder, OVERRIDES, f"log-{i}.txt") for i in range(1, processes + 1)}
     seconds: dict[int, float] = {}
@@ -54,13 +54,13 @@ def at_once(number: int, processes: int) -> list[dict[str, object]]:
 
 
 def finished_rows(folder: Path, log: str) -> int:
-    """How many finished runs stand in the table of the sweep that wrote this log."""
+    """Return the number of finished runs in the table of the sweep that wrote this log."""
     found = re.findall(r"/runs/([0-9a-f]{32})", log)
     return int((sweeps.table(folder, found[-1])["status"] == "FINISHED").sum()) if found else 0
 
 
 def is_well(row: dict[str, object]) -> bool:
-    """Whether a sweep ended well with a complete table."""
+    """Return whether a sweep succeeded with a complete table."""
     return row["exit_code"] == 0 and row["finished_rows"] == row["expected_rows"]
 
 

@@ -91,7 +91,7 @@ class Kill:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the sweep in one folder."""
+    """The result of the sweep in one folder."""
 
     sweep: int
     kills: int
@@ -113,14 +113,14 @@ class Outcome:
 
     @property
     def is_well(self) -> bool:
-        """Whether nothing deviates."""
+        """Return whether the results are as without interruption."""
         odd = self.duplicates or self.running or self.survivors or self.pending_models or self.left_behind
         return self.exit_code == 0 and self.same_table and not odd
 
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """The sweep that nobody kills."""
+    """The sweep without interruption."""
 
     table: pd.DataFrame
     seconds: float
@@ -130,7 +130,7 @@ class Undisturbed:
 
 
 def undisturbed(library: Path, place: Path, overrides: Sequence[str]) -> Undisturbed:
-    """Run the sweep, and count what it changes."""
+    """Run the sweep, and count its changes of files."""
     folder, counting = new_folder(), sweeps.new_folder()
     watch = KillAtWrite(library, _patterns(folder, *FILES), log=counting / "log", counter=counting / "count")
     started = time.perf_counter()
@@ -182,9 +182,9 @@ def plan(counts: Mapping[Place, int], kills: Mapping[Place, int], seconds: float
 def killed(
     number: int, kills: Sequence[Kill], expected: Undisturbed, library: Path, overrides: Sequence[str]
 ) -> list[Outcome]:
-    """Kill a sweep at these places, then run it to its end; a place that it does not come to is tried in a new folder.
+    """Kill a sweep at these changes, then let it finish; a change that it does not reach is tried in a new folder.
 
-    A folder stays where something deviates.
+    A folder is kept if its results deviate.
     """
     outcomes, left = [], list(kills)
     while left:
@@ -211,7 +211,7 @@ def killed(
 
 
 def _started(folder: Path, kill: Kill, library: Path, overrides: Sequence[str]) -> int:
-    """Start the sweep to kill it; its exit code, 0 where it does not come to the place."""
+    """Start the sweep to kill it, and return its exit code: 0 if it does not reach the change."""
     if kill.place == "moment":
         return _killed_after(kill.at, sweeps.start(folder, overrides, more=_environment(folder)))
     counter = sweeps.new_folder()
@@ -255,7 +255,7 @@ def _outcome(
 
 
 def new_folder() -> Path:
-    """A folder with small images to learn from, and a place for temporary files."""
+    """Create a folder with small training images and a folder for temporary files."""
     folder = sweeps.new_folder()
     (folder / TEMPORARY).mkdir()
     rng = np.random.default_rng(0)
@@ -276,7 +276,7 @@ def _patterns(folder: Path, *places: Place) -> tuple[str, ...]:
 
 
 def kinds_left(folder: Path) -> frozenset[str]:
-    """What kinds of files lie in a sweep's folder and among its temporary files: paths without numbers and ids."""
+    """Return the paths of a sweep's files and temporary files, without numbers and ids."""
     paths = (
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -288,13 +288,13 @@ def kinds_left(folder: Path) -> frozenset[str]:
 
 
 def essence(table: pd.DataFrame) -> pd.DataFrame:
-    """The part of a table that no interruption may change, in full precision."""
+    """Return the part of a table that interruptions must not change, in full precision."""
     kept = table[["strategy", "finetune_epochs", "status", *AGREEING]]
     return kept.sort_values(["strategy", "finetune_epochs"]).astype(str).reset_index(drop=True)
 
 
 def _killed_after(seconds: float, process: subprocess.Popen[bytes]) -> int:
-    """Kill a process after so many seconds, unless it has ended by itself before; its exit code."""
+    """Kill a process after some seconds unless it has ended, and return its exit code."""
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -303,7 +303,7 @@ def _killed_after(seconds: float, process: subprocess.Popen[bytes]) -> int:
 
 
 def _orphans(folder: Path) -> tuple[int, float]:
-    """How many processes of a killed sweep are still there after ten seconds, and when the last one went."""
+    """Return how many processes of a killed sweep are alive after ten seconds, and when the last one ended."""
     started = time.perf_counter()
     while (left := _marked(folder)) and time.perf_counter() - started < PATIENCE:
         time.sleep(0.05)
@@ -315,7 +315,7 @@ def _orphans(folder: Path) -> tuple[int, float]:
 
 
 def _marked(folder: Path) -> list[psutil.Process]:
-    """The processes that a sweep in this folder has started."""
+    """Return the processes that a sweep in this folder has started."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -334,18 +334,18 @@ def _described(process: psutil.Process) -> str:
 
 
 def _duplicates(folder: Path) -> int:
-    """How many finished runs there are beyond the first of their key."""
+    """Return the number of finished runs that repeat a key."""
     finished = _found(folder, "tags.kind = 'run' and attributes.status = 'FINISHED'")
     return sum(count - 1 for count in Counter(run.data.tags["run_key"] for run in finished).values())
 
 
 def _found(folder: Path, query: str) -> "list[Run]":
-    """Runs in the folder's store; none where the last start failed before there was a store."""
+    """Return the runs in the folder's store; none if the last start failed before it created a store."""
     return sweeps.store(folder).find(query) if (folder / "mlflow.db").exists() else []
 
 
 def _pending_models(folder: Path) -> int:
-    """How many models were begun and are neither ready nor failed."""
+    """Return the number of pending models."""
     if not (folder / "mlflow.db").exists():
         return 0
     kept = sweeps.store(folder)
@@ -353,7 +353,7 @@ def _pending_models(folder: Path) -> int:
 
 
 def _known(path: Path, commit: str) -> dict[int, list[Outcome]]:
-    """What a benchmark of the same code has found before it was stopped, by folder of the plan."""
+    """Return earlier results of this benchmark with the same code, by folder of the plan."""
     found: dict[int, list[Outcome]] = {}
     for line in path.read_text().splitlines() if path.exists() else ():
         record = json.loads(line)

@@ -1,4 +1,4 @@
-"""What it brings to annotate some layers and not others, as the article advises: two sweeps from one baseline."""
+"""Effect of annotating only some layers, as the article advises: two sweeps from one baseline."""
 
 from benchmarks.harness.benchmark import CONTROL, Study, swept
 

@@ -34,30 +34,30 @@ from experiments.record.artifacts import PREDICTED, PREDICTIONS
 from experiments.system.progress import say
 from experiments.tracking import Row, Store, Tracking, connect
 
-READ_AT_MOST, READ_RUNS = 3.0, 5000  # seconds for so many runs
-WRITTEN_AT_MOST, WRITTEN_RUNS = 30.0, 20_000  # seconds of the command that prints and writes so many
+READ_AT_MOST, READ_RUNS = 3.0, 5000  # seconds for this number of runs
+WRITTEN_AT_MOST, WRITTEN_RUNS = 30.0, 20_000  # seconds of the command that prints and writes them
 REPORTED_AT_MOST, REPORTED_MIB, REPORTED_RUNS = 60.0, 1024.0, 5000
 GROWTH_OF_READING = 1.5  # times the seconds a run that a store with fewer runs takes: from there on it is not linear
 MEASURED = (
     "searched_seconds", "loaded_seconds", "printed_seconds", "written_seconds", "reported_seconds", "reported_mib",
 )  # fmt: skip
 SIZES, QUICK_SIZES = (100, 1000, 5000, 20_000), (100, 300)
-# Runs a command, and says last what it took at most. A process begins with the peak of the one that it was forked from,
-# and this benchmark holds gigabytes: so a small process stands between the two.
+# Runs a command, then prints its peak memory. A forked process starts with the peak of its parent, and this benchmark
+# uses gigabytes, so the command is started by a small process.
 WATCHED = """
 import resource, subprocess, sys
 code = subprocess.run(sys.argv[1:]).returncode
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
 sys.exit(code)
 """
-SEARCHED = REPORTED = 5000  # runs: MLflow's own way takes minutes for more, and nobody reads a report of more
-IMAGES, CLASSES, WRONG = 10_000, 10, 0.02  # of the answers of each run
+SEARCHED = REPORTED = 5000  # runs: with more, MLflow's search takes minutes and a report is too long to read
+IMAGES, CLASSES, WRONG = 10_000, 10, 0.02  # share of wrong predictions of each run
 TIMES = 3  # of each way; the median counts
 RUNS = "tags.kind = 'run'"
 
 
 def _give_answers(store: Store, file: Path) -> None:
-    """Let every finished run have the answers in one file, which takes their room once."""
+    """Give every finished run the predictions of one file by hard links, so that they are stored once."""
     rng = np.random.default_rng(0)
     truth = rng.integers(CLASSES, size=IMAGES)
     said = [np.where(rng.random(IMAGES) < WRONG, rng.integers(CLASSES, size=IMAGES), truth) for _ in range(3)]
@@ -70,7 +70,7 @@ def _give_answers(store: Store, file: Path) -> None:
 
 
 def databases() -> Iterator[tuple[str, Callable[[Path, int], str]]]:
-    """Each kind of database that there is, and how one of so many runs comes to its address."""
+    """Yield each available kind of database, and the function that returns the address of one with `runs` runs."""
     yield "SQLite", lambda folder, runs: f"sqlite:///{folder}/runs-{runs}.db"
     if lacks := postgres.missing():
         say(f"Only SQLite is measured: {lacks}")
@@ -81,7 +81,7 @@ def databases() -> Iterator[tuple[str, Callable[[Path, int], str]]]:
 
 @dataclass(frozen=True)
 class Filled:
-    """A store with so many runs, and the ways of reading them all."""
+    """A store with `runs` runs, and the ways of reading them all."""
 
     uri: str
     runs: int

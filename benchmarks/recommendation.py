@@ -30,7 +30,7 @@ POINTS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
 IMAGES = (200, 1_000, 10_000)
 TRIALS = 500
 BETTER = "better"
-FALSE_ALARMS = 0.05  # at most, beyond what so many trials leave open
+FALSE_ALARMS = 0.05  # at most, besides the uncertainty from the number of trials
 Right = Mapping[str, npt.NDArray[np.bool_]]  # which images each setting has right
 
 
@@ -50,7 +50,7 @@ class Simulated:
 
 
 def answers(rng: np.random.Generator, equal: int, points: float, images: int) -> Right:
-    """Which images the settings have right: so many equal ones, and one that is better."""
+    """Simulate which images are classified correctly by `equal` equal settings and by a better one."""
     common = rng.random(images) < ACCURACY
     names = [*(f"equal {number}" for number in range(equal)), BETTER]
     by_itself = rng.random((len(names), images)) < OWN_ANSWERS

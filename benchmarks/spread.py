@@ -41,12 +41,12 @@ WARM_UP, TIMED = 5, 50
 
 
 def by_suite(made: Mapping[str, TFLiteModel], images: Images, seed: int) -> float:
-    """What a run of the suite reports."""
+    """Return the speedup that the suite reports."""
     return measure_latency(made[files.INT8], made[files.FLOAT], images, LatencyProtocol(), seed).speedup.value
 
 
 def by_litert(made: Mapping[str, TFLiteModel]) -> float:
-    """The ratio of what LiteRT's benchmark says of the two files."""
+    """Return the ratio of the latencies that LiteRT's benchmark reports."""
     return _litert_latency(made[files.FLOAT]) / _litert_latency(made[files.INT8])
 
 
@@ -87,7 +87,7 @@ def _loop_latency(model: TFLiteModel, images: Images, at_least: float) -> float:
 
 
 def timed(measure: Callable[[], float]) -> tuple[float, float]:
-    """What was measured, and the seconds that it took."""
+    """Return the result and the duration in seconds."""
     started = time.perf_counter()
     return measure(), time.perf_counter() - started
 
@@ -116,7 +116,7 @@ def published_table(table: pd.DataFrame) -> str:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """Rivals whose spread is not so much larger."""
+    """Return the other tools whose spread is not larger by the required factor."""
     ours = _spread(table, SUITE)
     times = {way: _spread(table, way) / ours for way in (LITERT, LOOP)}
     return [f"{way}: {value:.1f} times the suite's spread" for way, value in times.items() if value < SPREAD_AT_LEAST]

@@ -20,20 +20,20 @@ from benchmarks.harness.markdown import markdown
 from benchmarks.harness.pages import own
 from benchmarks.harness.results import Results, options
 
-AT_MOST, JOBS = 20.0, 300  # seconds for so many jobs
+AT_MOST, JOBS = 20.0, 300  # seconds for this number of jobs
 STRATEGIES = ("none", "ptq_dynamic", "ptq_int8", "annotate", "qat")
 SIZES, QUICK_SIZES = (30, 100, 300, 1000), (10,)
 PATIENCE = 600  # seconds
 
 
 def command(jobs: int) -> list[str]:
-    """A sweep of so many jobs."""
+    """Return the command of a sweep with this number of jobs."""
     chosen = f"strategy={','.join(STRATEGIES)}"
     return [sys.executable, "-m", "experiments.run", "-m", chosen, f"seed=range(0,{jobs // len(STRATEGIES)})"]
 
 
 def started(jobs: int, folder: Path) -> float:
-    """Seconds from the command to the line that announces its first run."""
+    """Return the seconds from the command to the line that announces its first run."""
     begin = time.perf_counter()
     environment = {**os.environ, "PYTHONPATH": str(sweeps.ROOT)}
     with subprocess.Popen(command(jobs), cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
@@ -69,7 +69,7 @@ def published_table(table: pd.DataFrame) -> str:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """Sweeps that start too late."""
+    """Return the sweeps that start too late."""
     late = table[(table["jobs"] <= JOBS) & (table["seconds"] > AT_MOST)]
     return [f"{row['jobs']:.0f} jobs: started after {row['seconds']:.1f} s" for _, row in late.iterrows()]
 

@@ -236,7 +236,7 @@ def test_one_that_is_less_accurate_than_the_best_alone_is_said_to_be() -> None:
     (task,) = tasks(comparison([best, *others], wrong))
     first = headline(task)
     assert (first.name, len(first.tied)) == ("s0", 14)
-    assert "less accurate than qat if these two alone are compared" in first.text
+    assert "less accurate than qat in a test of only these two" in first.text
 
 
 def test_a_winner_is_said_with_the_evidence() -> None:

@@ -1,4 +1,4 @@
-"""The work of a sweep done by hand: plain model.fit, one conversion a file, one evaluation a model, and nothing else.
+"""The work of a sweep without the suite: plain model.fit, one conversion per file, one evaluation per model.
 
 The strategies build their models as ever; what trains them is a loop around model.fit, without the suite's cache,
 locks, reseeding or records. So other random numbers are drawn than in the suite, and the models are as large and as
@@ -36,7 +36,7 @@ LOADED_FIRST = (
 
 @dataclass(frozen=True)
 class Bare:
-    """What was done by hand: all of it in seconds, and its pieces."""
+    """The total seconds of the work without the suite, and its pieces."""
 
     seconds: float
     pieces: tuple[Piece, ...]
@@ -47,7 +47,7 @@ class Bare:
         return sum(piece.what == "epoch" for piece in self.pieces)
 
     def spent_on(self, *parts: str) -> float:
-        """The seconds that pieces of these kinds took."""
+        """Return the seconds of the pieces of these kinds."""
         return sum(piece.seconds for piece in self.pieces if piece.what in parts)
 
 

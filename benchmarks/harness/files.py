@@ -1,4 +1,4 @@
-"""The files that latency is measured on: of untrained models, for what the weights are does not change the time."""
+"""The files whose latency is measured: of untrained models, as latency does not depend on the weights."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +20,7 @@ PADDABLE_LAYERS = 100
 
 
 def images() -> Dataset:
-    """A little of MNIST."""
+    """Return a few images of MNIST."""
     return Mnist(train_samples=1000, test_samples=100).load()
 
 
@@ -31,7 +31,7 @@ def article(data: Dataset) -> Mapping[str, TFLiteModel]:
 
 
 def article_choices(data: Dataset, sizes: range) -> Mapping[tuple[str, ...], TFLiteModel]:
-    """The article's network with so many of its layers in int8, by their names: a file for each choice."""
+    """Return a file of the article's network for each choice of layers in int8, by the names of the layers."""
     model = article_model(data)
     layers = [layer.name for layer in model.layers if layer.weights]
     return {
@@ -51,7 +51,7 @@ def article_model(data: Dataset) -> "Model":
 
 
 def padded(data: Dataset, layers: int) -> TFLiteModel:
-    """An int8 file with so many equal convolutions in a row: of 100, three more are 3 % more work."""
+    """Return an int8 file of equal convolutions in sequence: three added to 100 are 3 % more work."""
     from experiments.system.tensorflow import keras
 
     keras.utils.set_random_seed(0)

@@ -1,4 +1,4 @@
-"""Stores with many runs that nobody has run, for measuring and testing how runs are read."""
+"""Stores with many synthetic runs, for benchmarks and tests of reading."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ A_BATCH = 250  # runs that are written together
 
 
 def fill(store: Store, runs: int) -> None:
-    """Put runs into a store as MLflow would have written them, but many at once; one in FAILING failed."""
+    """Add runs to a store as MLflow would write them, but in bulk; one in FAILING failed."""
     from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlParam, SqlRun, SqlTag
     from sqlalchemy import create_engine, insert
 
@@ -72,6 +72,6 @@ def _generated(number: int, experiment: "Experiment", sweep: str) -> Mapping[str
 
 
 def _value(name: str, number: int, place: int) -> float:
-    """Some value with many digits; a whole one of what is counted."""
+    """Return a value with many digits; an integer for counts."""
     counted = SCHEMA[name].kind == "count"
     return float(1000 * place + number) if counted else (number * 7919 % 1000 + place) / 1033

@@ -35,7 +35,7 @@ class KillAtWrite:
     at: int = 0  # the change to kill at, from 1; 0: only count
     when: When = "before"  # within: the first half of the bytes is written; a call without bytes is killed before
     calls: tuple[str, ...] = ()  # that count, such as ("pwrite", "unlink"); empty: all
-    whom: Literal["self", "first"] = "self"  # first: the first process preloaded, and the one at work
+    whom: Literal["self", "first"] = "self"  # first: the first process preloaded, and the one that writes
     counter: Path | None = None  # a file that does not exist yet: all processes count together; None: each for itself
     log: Path | None = None  # gets a line for each change
 

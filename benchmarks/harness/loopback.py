@@ -9,7 +9,7 @@ SECONDS_TO_START = 120.0
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return a free port of this machine."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
@@ -19,7 +19,7 @@ def wait_until(ready: Callable[[], bool], what: str, seconds: float = SECONDS_TO
     """Look ten times a second.
 
     Raises:
-        TimeoutError: it has not become so.
+        TimeoutError: the condition is still false.
     """
     deadline = time.monotonic() + seconds
     while not ready():

@@ -1,4 +1,4 @@
-"""MLflow's pages as a person sees them: a real `mlflow ui`, and Chromium without a window that opens it."""
+"""MLflow's pages as users see them: a real `mlflow ui`, opened in headless Chromium."""
 
 import os
 import shutil
@@ -28,13 +28,13 @@ SETTLED = {
 
 
 def chromium() -> str | None:
-    """The browser's program; None where none is installed."""
+    """Return the path of the browser; None if none is installed."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @contextmanager
 def served(uri: str) -> Iterator[str]:
-    """The address of an `mlflow ui` on a store; it ends with the block."""
+    """Yield the address of an `mlflow ui` on a store; the server ends with the block."""
     port = str(free_port())
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", port, "--workers", "1"]
     with tempfile.TemporaryFile() as log:
@@ -53,7 +53,7 @@ def served(uri: str) -> Iterator[str]:
 
 
 def end(server: "subprocess.Popen[bytes]") -> None:
-    """End a server that was started in a session of its own, with its workers."""
+    """End a server and its workers; it must have been started in its own session."""
     with suppress(ProcessLookupError):  # it has ended by itself
         os.killpg(server.pid, signal.SIGKILL)
     server.wait()
@@ -100,7 +100,7 @@ class Pages:
         self.page.locator("label:has(input[value=CHART])").click()
 
     def run(self, run_id: str) -> "Page":
-        """What one run's page says first."""
+        """Return the beginning of a run's page."""
         return self._opened(f"runs/{run_id}")
 
     def models(self) -> "Page":

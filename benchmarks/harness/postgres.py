@@ -1,4 +1,4 @@
-"""A PostgreSQL of its own on loopback, for tests and benchmarks, where its programs are installed."""
+"""A temporary PostgreSQL server on loopback, for tests and benchmarks, if PostgreSQL is installed."""
 
 import os
 import shutil
@@ -20,14 +20,14 @@ OWNER = "postgres"  # PostgreSQL refuses to run as root; Debian's package brings
 
 
 def missing() -> str:
-    """What PostgreSQL lacks on this machine; empty where it can be started."""
+    """Return what is missing to start PostgreSQL on this machine; empty if nothing is."""
     if _programs() is None:
         return "PostgreSQL is not installed: apt-get install postgresql"
     return "" if find_spec("psycopg2") else "psycopg2 is not installed: the extra postgres"
 
 
 def _programs() -> Path | None:
-    """Where PostgreSQL's programs are: Debian keeps them by version and off the path."""
+    """Return the folder of PostgreSQL's programs; Debian has one for each version, not on PATH."""
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     found = debian[-1] if debian else shutil.which("initdb")
     return Path(found).parent if found else None
@@ -35,7 +35,7 @@ def _programs() -> Path | None:
 
 @dataclass(frozen=True)
 class Database:
-    """A PostgreSQL cluster of its own, gone when its block ends."""
+    """A temporary PostgreSQL cluster, removed when its block ends."""
 
     address: str  # without the name of a database; with the driver, for SQLAlchemy 2.1 would take another by itself
 
@@ -46,7 +46,7 @@ class Database:
         return f"{self.address}/{name}"
 
     def answers(self) -> bool:
-        """Whether it takes connections."""
+        """Return whether it accepts connections."""
         try:
             self._engine().connect().close()
         except OperationalError:
@@ -79,7 +79,7 @@ def running() -> Iterator[Database]:
             wait_until(cluster.answers, "PostgreSQL answers")
             yield cluster
         finally:
-            process.send_signal(signal.SIGQUIT)  # at once, whoever is connected: nothing here is kept
+            process.send_signal(signal.SIGQUIT)  # at once, even with open connections: no data is kept
             process.wait(timeout=60)
     finally:
         shutil.rmtree(folder)

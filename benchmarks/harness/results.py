@@ -1,4 +1,4 @@
-"""What a benchmark leaves in results/NAME/: raw figures, the stamp with the command; and its table in a page."""
+"""The results of a benchmark in results/NAME/: raw figures and the stamp with the command; and its table in a page."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ from experiments.system.stamp import stamp
 
 
 def options(benchmark: Benchmark, description: str | None) -> argparse.ArgumentParser:
-    """What every long benchmark can be asked."""
+    """Add the options of every long benchmark."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{benchmark.name}",
         description=description,
@@ -28,7 +28,7 @@ def options(benchmark: Benchmark, description: str | None) -> argparse.ArgumentP
 
 
 def timing_options(benchmark: Benchmark, description: str | None) -> argparse.ArgumentParser:
-    """What a benchmark can be asked whose figures differ on a host that others use."""
+    """Add the options of benchmarks whose figures differ on a shared host."""
     parser = options(benchmark, description)
     parser.add_argument(
         "--shared-host",
@@ -45,7 +45,7 @@ def sign(folder: Path, signature: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True)
 class Results:
-    """Where a benchmark leaves what it found; made when it begins, since the stamp is that of the code that runs."""
+    """The folder of a benchmark's results; created at the start, as the stamp must describe the code that runs."""
 
     benchmark: Benchmark
     shared_host: bool = False
@@ -65,7 +65,7 @@ class Results:
         self.sign(sweep)
 
     def sign(self, sweep: str = "") -> None:
-        """Write the stamp beside figures that are there already, and renew the published tables."""
+        """Write the stamp beside existing figures, and update the published tables."""
         command = shlex.join(["python", "-m", f"benchmarks.{self.benchmark.name}", *sys.argv[1:]])
         sign(self.folder, {**self.stamp, "command": command, **({"sweep": sweep} if sweep else {})})
         pages.renew(self.benchmark.tables)
@@ -78,7 +78,7 @@ class Results:
         sweep: str = "",
         more: Mapping[str, pd.DataFrame] | None = None,
     ) -> None:
-        """Print the published table, write it unless it was but a quick look, and say if the figures are reached."""
+        """Print the published table, write it unless the run was quick, and print whether the targets are met."""
         say(self.benchmark.tables[0].make(table))
         if not quick:
             self.write(table, sweep, more)
@@ -86,7 +86,7 @@ class Results:
 
 
 def verdict(failures: Sequence[str]) -> None:
-    """Say whether the figures are reached, and end with 1 where they are not."""
+    """Print whether the targets are met, and exit with 1 if not."""
     if failures:
         say("NOT REACHED: " + "; ".join(failures))
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""The real command line in folders of its own: how benchmarks run sweeps, and read what those have left there."""
+"""Run sweeps by the real command line, each in its own folder, and read their results."""
 
 import os
 import shlex
@@ -26,7 +26,7 @@ MARK = "QUANTIZATION_BENCHMARK"
 
 @contextmanager
 def fresh_folder() -> Iterator[Path]:
-    """An empty folder; it goes away in the end, unless an error leaves something in it to look at."""
+    """Create an empty folder; it is removed at the end, unless an error leaves files to inspect."""
     folder = new_folder()
     try:
         yield folder
@@ -37,7 +37,7 @@ def fresh_folder() -> Iterator[Path]:
 
 
 def new_folder() -> Path:
-    """An empty folder that stays."""
+    """Create an empty folder that is kept."""
     return Path(tempfile.mkdtemp(prefix="benchmark-"))
 
 
@@ -49,7 +49,7 @@ def discard(folder: Path) -> None:
 def start(
     folder: Path, overrides: Sequence[str], log: str = LOG, more: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Begin a sweep, with `more` in its environment; what it says goes to the end of the folder's log."""
+    """Start a sweep with `more` environment variables; its output is appended to the folder's log."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), MARK: str(folder), **(more or {})}
     with (folder / log).open("ab") as output:
         return subprocess.Popen(
@@ -63,7 +63,7 @@ def start(
 
 
 def sweep(folder: Path, overrides: Sequence[str]) -> float:
-    """Run a sweep to its end; the seconds that it took.
+    """Run a sweep to its end, and return its duration in seconds.
 
     Raises:
         UserError: it failed.
@@ -77,7 +77,7 @@ def sweep(folder: Path, overrides: Sequence[str]) -> float:
 
 
 def command(overrides: Sequence[str]) -> str:
-    """What a person would type."""
+    """Return the command for the shell."""
     return shlex.join(["python", "-m", "experiments.run", "-m", *overrides])
 
 

@@ -10,7 +10,7 @@ from experiments.training.precision import Precision
 
 
 def article_cnn(data: Dataset, cache: Path, seed: int, epochs: int = 1, precision: Precision = "float32") -> Trained:
-    """The network after so many epochs, of which those that the cache holds are not trained again."""
+    """Return the network after this number of epochs; those in the cache are not trained again."""
     from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()

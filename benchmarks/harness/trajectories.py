@@ -1,4 +1,4 @@
-"""What a sweep has to train at the least, and what it costs to train nothing twice or everything anew: pure numbers.
+"""The least training that a sweep needs, and the cost of training everything once or each cell from scratch.
 
 A *trajectory* is one training from one starting model, however many epochs of it are asked for: the states after 1, 2
 and 4 epochs lie on it. Two cells share a trajectory only if all that was trained before it is the same. So one that
@@ -58,7 +58,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Piece:
-    """One piece of work, and the seconds that it took when it was done by hand."""
+    """A piece of work, and its seconds when done without the suite."""
 
     what: Literal["epoch", "building", "conversion", "keras_evaluation", "tflite_evaluation"]
     of: str  # a trajectory, a cell's name or a cell's model
@@ -67,7 +67,7 @@ class Piece:
 
 
 def stations(cells: Iterable[Cell]) -> Mapping[str, frozenset[int]]:
-    """The numbers of epochs after which each trajectory's state is needed."""
+    """Return the numbers of epochs after which each trajectory's state is needed."""
     needed: dict[str, set[int]] = defaultdict(set)
     for cell in cells:
         for name, epochs in cell.trajectories():
@@ -76,7 +76,7 @@ def stations(cells: Iterable[Cell]) -> Mapping[str, frozenset[int]]:
 
 
 def least_epochs(cells: Iterable[Cell]) -> int:
-    """The smallest number of epochs from which all cells can be had: each trajectory once, as far as it is needed."""
+    """Return the smallest number of epochs that yields all cells: each trajectory once, as far as it is needed."""
     return sum(max(epochs) for epochs in stations(cells).values())
 
 

@@ -8,7 +8,7 @@ from experiments.tflite.conversion import TFLiteModel
 
 
 def trial(file: TFLiteModel, reference: TFLiteModel, images: Images, seed: int) -> dict[str, object]:
-    """What the suite says of a file against a reference, and what it took to find out."""
+    """Return the suite's verdict on a file and its reference, and the cost of the comparison."""
     started = time.perf_counter()
     latency = measure_latency(file, reference, images, LatencyProtocol(), seed)
     return {

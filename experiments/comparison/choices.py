@@ -372,8 +372,10 @@ def _most_accurate(task: Task) -> Choice:
     choice = _choice(task, "Accuracy first", found, evidence)
     difference = task.difference(row["run_id"], best["run_id"])
     if choice.tied and row["run_id"] != best["run_id"] and difference and difference.high < 0:
-        alone = f"less accurate than {task.named(best)} if these two alone are compared"
-        choice = replace(choice, drawbacks=(*choice.drawbacks, f"{alone}, which among so many is no evidence (Holm)"))
+        alone = f"less accurate than {task.named(best)} in a test of only these two"
+        choice = replace(
+            choice, drawbacks=(*choice.drawbacks, f"{alone}, but not after Holm's correction for all pairs")
+        )
     unsure = [_advice(task, [row], best)] if _standing(task, row, best) == "unsure" else []
     return replace(choice, advice=" ".join([*unsure, *_telling(task, row, best)]))
 

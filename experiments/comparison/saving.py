@@ -1,4 +1,4 @@
-"""The file to ship, written beside a JSON file that says what it is: `compare --save FILE.tflite`."""
+"""The file to ship, written beside a JSON file that describes it: `compare --save FILE.tflite`."""
 
 import hashlib
 import json
@@ -150,7 +150,7 @@ def description(
     commands: Sequence[str],
     configuration: str,
 ) -> dict[str, Any]:
-    """What a file is, for whoever ships it: its interface, its measurements, why it was chosen and how to repeat it.
+    """Describe a file to those who ship it: interface, measurements, why it was chosen and how to repeat it.
 
     Raises:
         UserError: the content is no TFLite file.
