@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from experiments.dataset import Images
 from experiments.quantization.survey import Survey
 from experiments.system.keras_version import version_of
+from experiments.tflite.static import ActivationBits, WeightBits
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -20,7 +21,13 @@ class Engine(Protocol):
     def survey(self, model: "Model") -> Survey:
         """Return what can be quantized in a model, layer by layer."""
 
-    def annotated(self, model: "Model", names: Collection[str] | None) -> "Model":
+    def annotated(
+        self,
+        model: "Model",
+        names: Collection[str] | None,
+        weight_bits: WeightBits = 8,
+        activation_bits: ActivationBits = 8,
+    ) -> "Model":
         """Return a copy with fake quantization in exactly the named layers; None: in all.
 
         Raises:

@@ -4,7 +4,7 @@ Users' strategies can import everything from here; see docs/architecture.md.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import PositiveInt
@@ -14,6 +14,7 @@ from experiments.model.copies import copied
 from experiments.quantization.checked import IMAGES, checked
 from experiments.quantization.engines import engine_of
 from experiments.system.errors import UserError
+from experiments.system.keras_version import version_of
 from experiments.system.options import OPTION
 from experiments.tflite.conversion import (
     Calibration,
@@ -30,7 +31,7 @@ from experiments.tflite.conversion import (
     Static,
 )
 from experiments.tflite.expectation import Compression, Difference, Expectation, expected
-from experiments.tflite.static import Precision, WeightRanges, WeightScales
+from experiments.tflite.static import ActivationBits, Precision, WeightBits, WeightRanges, WeightScales
 from experiments.training.loop import Fit, Trained
 
 if TYPE_CHECKING:
@@ -151,6 +152,15 @@ class QuantizationAware(Strategy):
     loads_once: ClassVar[tuple[str, ...]] = ("experiments.quantization.tfmot.rewritten",)
 
     rest: Rest = "float"
+    weight_bits: WeightBits = 8
+    activation_bits: ActivationBits = 8
+
+    def __post_init__(self) -> None:
+        """Refuse bits for which TFLite has no kernels, or no interface."""
+        if (self.weight_bits, self.activation_bits) == (4, 16):
+            raise UserError("strategy.weight_bits=4 requires strategy.activation_bits=8: TFLite has no such kernels.")
+        if self.activation_bits == 16 and getattr(self, "interface", "float32") != "float32":
+            raise UserError("strategy.activation_bits=16 requires strategy.interface=float32.")
 
     @property
     def extras(self) -> tuple[str, ...]:
@@ -160,6 +170,27 @@ class QuantizationAware(Strategy):
     @abstractmethod
     def scheme(self, model: "Model") -> Learned:
         """See Strategy.scheme."""
+
+    def learned(
+        self,
+        model: "Model",
+        layers: tuple[str, ...] | None = None,
+        left_float: Mapping[str, str] | None = None,
+        interface: Interface = "float32",
+    ) -> Learned:
+        """Return the scheme for these layers, None for all, with the bits of this strategy.
+
+        Raises:
+            UserError: the engine of the model cannot train for these bits.
+        """
+        if (self.weight_bits, self.activation_bits) != (8, 8) and version_of(model) == 2:
+            name, bits = ("weight", self.weight_bits) if self.weight_bits != 8 else ("activation", self.activation_bits)
+            after = "ptq_int4_int8" if bits == 4 else "ptq_int16x8"
+            raise UserError(
+                f"strategy.{name}_bits={bits} requires a model of Keras 3: TensorFlow Model Optimization trains with 8 "
+                f"bits only. Give keras=3 for a bundled model, or quantize after training, with strategy={after}."
+            )
+        return Learned(interface, self.rest, layers, left_float or {}, self.weight_bits, self.activation_bits)
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """Return the annotated model after training."""
@@ -185,7 +216,7 @@ def _ready(quantized: "Model", model: "Model", calibration: Calibration) -> "Mod
 
 def _annotated(scheme: Scheme, model: "Model") -> "Model":
     assert isinstance(scheme, Learned)
-    return engine_of(model).annotated(model, scheme.layers)
+    return engine_of(model).annotated(model, scheme.layers, scheme.weight_bits, scheme.activation_bits)
 
 
 @option(frozen=True, config=OPTION, kw_only=True)

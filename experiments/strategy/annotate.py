@@ -25,7 +25,7 @@ class Annotate(QuantizationAware):
         survey = engine_of(model).survey(model)
         names = survey.chosen(self.layers)
         survey.refuse_unsupported(names)
-        return Learned(rest=self.rest, layers=names)
+        return self.learned(model, names)
 
     def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
         """Reject models in which a chosen layer cannot be quantized."""

@@ -23,11 +23,11 @@ class QAT(QuantizationAware):
         survey = engine_of(model).survey(model)
         left_float = survey.unsupported
         if not left_float:
-            return Learned(self.interface, self.rest)
+            return self.learned(model, interface=self.interface)
         layers = survey.supported
         if self.unsupported == "error" or not layers:
             survey.refuse(left_float)
-        return Learned(self.interface, self.rest, layers, left_float)
+        return self.learned(model, layers, left_float, self.interface)
 
     def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
         """Return the scheme without the layers that the converter would not quantize as expected."""

@@ -16,9 +16,10 @@ from experiments.model.configuration import layer_names
 from experiments.system.errors import UserError, first_line
 from experiments.system.keras_version import version_of
 from experiments.system.silence import native_stderr_silenced
+from experiments.tflite.biases import with_wide_biases
 from experiments.tflite.graph import outermost_layer, read_ops
 from experiments.tflite.selective import only, without_detours
-from experiments.tflite.static import Precision, quantized_statically
+from experiments.tflite.static import ActivationBits, Precision, WeightBits, quantized_statically
 from experiments.tflite.weights import Weights, requantized
 
 if TYPE_CHECKING:
@@ -94,6 +95,13 @@ class Learned:
     left_float: Mapping[str, str] = field(
         default_factory=dict, repr=False
     )  # layers that do not support it, with the reasons
+    weight_bits: WeightBits = 8
+    activation_bits: ActivationBits = 8
+
+    @property
+    def types(self) -> str:
+        """The types that an op with weights computes in, in the words of Op.types."""
+        return Precision(self.weight_bits, self.activation_bits).types
 
 
 Scheme = Float32 | Dynamic | DynamicInt4 | Float16 | Int8 | Int16x8 | Static | Learned
@@ -185,7 +193,7 @@ def _completed(content: bytes, scheme: Scheme, traced: "_Traced", calibration: C
         case Int8() | Int16x8():
             return without_detours(content)
         case Learned(rest=rest):
-            content = _exactly_as_annotated(content, traced)
+            content = with_wide_biases(_exactly_as_annotated(content, traced))
             return content if rest == "float" else requantized(content, WEIGHTS_OF_THE_REST[rest])
     return content
 

@@ -96,6 +96,8 @@ def expected(scheme: Scheme, model: "Model", compression: Compression | None = N
     if isinstance(scheme, Static):
         rest = scheme.rest.types if scheme.rest else "float32"
         expectation = replace(expectation, types=scheme.precision.types, rest=rest)
+    if isinstance(scheme, Learned):
+        expectation = replace(expectation, types=scheme.types)
     if isinstance(scheme, Int8 | Static | Learned) and scheme.layers is not None:
         kernels = _with_kernels(model, scheme.layers)
         expectation = replace(expectation, chosen=frozenset(scheme.layers), kernels=kernels)
@@ -184,8 +186,6 @@ def _expected(expectation: Expectation, op: Op) -> tuple[str, ...]:
     types = _expected_types(expectation, op)
     if types in WEIGHT_TYPES and op.weights < max(1, expectation.least_weights):
         types = "float32"
-    if types == "int8x4" and op.op not in FOUR_BIT:
-        types = "int8"
     if not op.weights:
         types = types.removesuffix("x8").removesuffix("x4")  # int16x8 means int16 values and int8 weights
     if expectation.chosen is not None and op.op in SCALE_KEEPING:
@@ -194,6 +194,8 @@ def _expected(expectation: Expectation, op: Op) -> tuple[str, ...]:
             expectation.types.partition("x")[0],
             "float32",
         )  # between integer ops it is an integer op, whether or not it was chosen
+    if types == "int8x4" and op.op not in FOUR_BIT:
+        return (types, "int8")  # there may be no kernel for its weights in 4 bits
     return (types,)
 
 

@@ -28,6 +28,7 @@ from experiments.quantization.tfmot.replaced import replaced
 from experiments.quantization.tfmot.schemes import quantization_aware
 from experiments.system.errors import UserError, first_line
 from experiments.system.progress import say
+from experiments.tflite.static import ActivationBits, WeightBits
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -93,8 +94,11 @@ def annotated_whole(model: "Model") -> "Model":
     return quantized
 
 
-def annotated(model: "Model", names: Collection[str] | None) -> "Model":
-    """Return a copy of the model with fake quantization in exactly the named layers; None: in all."""
+def annotated(
+    model: "Model", names: Collection[str] | None, weight_bits: WeightBits = 8, activation_bits: ActivationBits = 8
+) -> "Model":
+    """Return a copy of the model with fake quantization in exactly the named layers; None: all."""
+    assert (weight_bits, activation_bits) == (8, 8)  # refused by the strategies
     if names is None:
         return annotated_whole(model)
     quantized_edges = set(_edges_to_quantize(model, names))
