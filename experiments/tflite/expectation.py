@@ -111,7 +111,8 @@ def _with_kernels(model: "Model", layers: Iterable[str]) -> frozenset[str]:
     from experiments.system.tensorflow import keras_of
 
     folded = keras_of(model).layers.BatchNormalization
-    named = [model.get_layer(name) for name in layers]
+    names = frozenset(layers)  # in Keras 3, of operations of keras.ops as well, which have no weights
+    named = [layer for layer in model.layers if layer.name in names]
     return frozenset(layer.name for layer in named if layer.weights and not isinstance(layer, folded))
 
 

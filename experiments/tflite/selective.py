@@ -54,6 +54,7 @@ def halves(ops: Collection[Op]) -> list[Op]:
 
 def only(content: bytes, in_float: Callable[[], bytes], layers: Sequence[str], chosen: Collection[str]) -> bytes:
     """Return the file with exactly the chosen layers in integers; `in_float` converts the model to float if needed."""
+    content = without_shields(content)
     ops = read_ops(content, layers)
     too_many = surplus(ops, [layer for layer in layers if layer not in chosen])
     half = [op.index for op in halves(ops)]
@@ -145,6 +146,34 @@ def put_back_to_float(content: bytes, constants: Mapping[int, Held], half: Colle
         if index in conversions:
             write(conversions.pop(index))
     graph.operators = _without_idle_quantize(model, graph, operators)
+    _drop_unused(model)
+    return packed(model)
+
+
+def without_shields(content: bytes) -> bytes:
+    """The file without CASTs to float64 and back, by which our engine for Keras 3 keeps layers in float.
+
+    float64 holds every float32, so that they change no value.
+    """
+    model = editable(content)
+    graph = model.subgraphs[0]
+    casts = [operator for operator in graph.operators if op_name(model, operator) == "CAST"]
+    widened = {
+        each.outputs[0]: each.inputs[0]
+        for each in casts
+        if graph.tensors[each.outputs[0]].type == schema.TensorType.FLOAT64
+        and graph.tensors[each.inputs[0]].type == schema.TensorType.FLOAT32
+    }
+    back = {
+        each.outputs[0]: widened[each.inputs[0]]
+        for each in casts
+        if each.inputs[0] in widened and graph.tensors[each.outputs[0]].type == schema.TensorType.FLOAT32
+    }
+    if not back:
+        return content
+    for operator in graph.operators:
+        operator.inputs = [back.get(i, i) for i in operator.inputs]
+    _drop_unread(graph)
     _drop_unused(model)
     return packed(model)
 

@@ -15,7 +15,7 @@ from experiments.quantization.keras3.fake_quantization import (
 from experiments.quantization.keras3.graph import Graph, obstacle_of
 from experiments.quantization.keras3.kind import FUSED, Operation, activation_of
 from experiments.quantization.keras3.kinds import kind_of
-from experiments.quantization.keras3.wrapper import Arguments, Bits, Inside, Quantized, Quantizer
+from experiments.quantization.keras3.wrapper import Arguments, Bits, Inside, Quantized, Quantizer, Shield
 from experiments.system.errors import UserError
 from experiments.system.tensorflow import keras_3
 
@@ -42,7 +42,7 @@ def annotated(
         UserError: the model is not functional or has models within, or a named layer cannot carry it.
     """
     graph = Graph(model)
-    return _rebuilt(model, graph, _active(graph, names), Bits(weight_bits, activation_bits))
+    return _rebuilt(model, graph, graph.with_moving(_active(graph, names)), Bits(weight_bits, activation_bits))
 
 
 def start_ranges(quantized: "Model", images: Images) -> None:
@@ -85,15 +85,22 @@ def _rebuilt(model: "Model", graph: Graph, active: Collection[str], bits: Bits) 
     copies: dict[str, Operation] = {}
     values: dict[int, Tensor] = {}
     quantized: dict[int, Tensor] = {}
+    shields: dict[int, Tensor] = {}
     done: dict[str, int] = {}
 
     def value(tensor: Tensor, node: Node) -> Tensor:
-        if (id(tensor), id(node)) not in to_quantize:
-            return values[id(tensor)]
-        if id(tensor) not in quantized:
-            quantizer = Quantizer(bits, name=_quantizer_name(graph, tensor))
-            quantized[id(tensor)] = quantizer(values[id(tensor)])
-        return quantized[id(tensor)]
+        if (id(tensor), id(node)) in to_quantize:
+            if id(tensor) not in quantized:
+                quantizer = Quantizer(bits, name=_name("quantize", graph, tensor))
+                held = values[id(tensor)] if graph.producers[id(tensor)].is_input else shield(tensor)
+                quantized[id(tensor)] = quantizer(held)
+            return quantized[id(tensor)]
+        return shield(tensor) if graph.is_shielded(tensor, node, active) else values[id(tensor)]
+
+    def shield(tensor: Tensor) -> Tensor:
+        if id(tensor) not in shields:
+            shields[id(tensor)] = Shield(name=_name("shield", graph, tensor))(values[id(tensor)])
+        return shields[id(tensor)]
 
     with kinds_known(model):
         for node in graph.nodes:
@@ -170,9 +177,9 @@ def _copied(operation: Operation, _graph: Graph, _active: Collection[str], _bits
     return copy
 
 
-def _quantizer_name(graph: Graph, tensor: Tensor) -> str:
+def _name(kind: str, graph: Graph, tensor: Tensor) -> str:
     node = graph.producers[id(tensor)]
     name = node.operation.name
     call = 0 if node.is_input else graph.calls[name].index(node)
     output = [id(each) for each in node.outputs].index(id(tensor))
-    return f"quantize_{name}" + (f"_call{call}" if call else "") + (f"_output{output}" if output else "")
+    return f"{kind}_{name}" + (f"_call{call}" if call else "") + (f"_output{output}" if output else "")

@@ -5,7 +5,7 @@ asymmetric, with limits that are learned: a moving average of the least and the 
 al., arXiv:1712.05877, section 3).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
@@ -47,6 +47,14 @@ def ranges_watched() -> Iterator[None]:
         yield
     finally:
         _MODE.reset(token)
+
+
+def shielded(values: Tensor) -> Tensor:
+    """The values, out of reach for the converter, which would quantize what lies between two ranges.
+
+    It makes two CASTs of it, which `tflite.selective` takes out of the file.
+    """
+    return values if _MODE.get() != "round" else tf.cast(tf.cast(values, tf.float64), tf.float32)
 
 
 def quantized_weight(weight: Tensor, bits: int, axis: int | None) -> Tensor:
@@ -98,6 +106,12 @@ class Range:
             low, high = limits_of(values)
             self._set(decay * self.low + (1 - decay) * low, decay * self.high + (1 - decay) * high)
         return quantized_values(values, (self.low.value, self.high.value), self.bits)
+
+    def of_all(self, several: Sequence[Tensor], decay: float, training: bool) -> list[Tensor]:
+        """Several values, each rounded to what the range can hold, which moves towards the limits of all of them."""
+        if training or _MODE.get() == "watch":
+            self(tf.stack([limit for values in several for limit in limits_of(values)]), decay, training)
+        return [quantized_values(values, (self.low.value, self.high.value), self.bits) for values in several]
 
     def _set(self, low: Tensor, high: Tensor) -> None:
         self.low.assign(low)

@@ -88,22 +88,40 @@ class Graph:
         behind = [taker for node in calls for tensor in node.outputs for taker in self.consumers.get(id(tensor), [])]
         return frozenset(node.operation.name for node in (*before, *behind) if not node.is_input)
 
+    def with_moving(self, active: Collection[str]) -> frozenset[str]:
+        """The active operations, and those that move what they all make, such as Concatenate between them."""
+        found = set(active)
+        for operation in self.operations:
+            tensors = [tensor for node in self.calls[operation.name] for tensor in node.input_tensors]
+            if _moves(operation) and all(self.is_integer(tensor, found) for tensor in tensors):
+                found.add(operation.name)
+        return frozenset(found)
+
+    def is_integer(self, tensor: Tensor, active: Collection[str]) -> bool:
+        """Whether a value comes from an active operation, or through those that hand values on."""
+        producer = self.producers[id(tensor)]
+        while _is_passing(producer):
+            producer = self.producers[id(producer.input_tensors[0])]
+        return not producer.is_input and producer.operation.name in active
+
+    def is_shielded(self, tensor: Tensor, node: Node, active: Collection[str]) -> bool:
+        """Whether the converter must not see where a value comes from: between integers and floats.
+
+        Nor where it is quantized twice: of two ranges in a row it takes one.
+        """
+        if tensor.dtype != "float32" or self.producers[id(tensor)].is_input or _is_passing(node):
+            return False
+        if node.operation.name in active:  # others get their values from quantizers
+            return _quantizes_inputs(node.operation)
+        return self.is_integer(tensor, active)
+
     def edges_to_quantize(self, active: Collection[str]) -> Iterable[tuple[Tensor, Node]]:
         """Each edge, as a tensor and who takes it, on which values for an active operation must become integers."""
-
-        def is_integer(tensor: Tensor) -> bool:
-            producer = self.producers[id(tensor)]
-            if tensor.dtype != "float32":
-                return True
-            if _is_passing(producer):
-                return is_integer(producer.input_tensors[0])
-            return producer.operation.name in active
-
         for node in self.nodes:
-            if node.is_input or node.operation.name not in active:
+            if node.is_input or node.operation.name not in active or _quantizes_inputs(node.operation):
                 continue
             for tensor in _distinct(node.input_tensors):
-                if is_integer(tensor):
+                if tensor.dtype != "float32" or self.is_integer(tensor, active):
                     continue
                 consumer, edge = node, tensor
                 while _is_passing(self.producers[id(edge)]) and len(self.consumers[id(edge)]) == 1:
@@ -151,6 +169,16 @@ def obstacle_of(operation: Operation) -> str | None:
 def _role(operation: Operation) -> Role | None:
     kind: Kind | None = kind_of(operation)
     return kind.role(operation) if kind else None
+
+
+def _quantizes_inputs(operation: Operation) -> bool:
+    kind = kind_of(operation)
+    return kind is not None and kind.quantizes_inputs
+
+
+def _moves(operation: Operation) -> bool:
+    kind = kind_of(operation)
+    return kind is not None and kind.moves
 
 
 def _is_passing(node: Node) -> bool:

@@ -12,6 +12,7 @@ from experiments.quantization.keras3.fake_quantization import (
     limits_of,
     quantized_values,
     quantized_weight,
+    shielded,
 )
 from experiments.quantization.keras3.kind import Kind, Operation
 from experiments.system.tensorflow import keras_3, tf
@@ -134,6 +135,14 @@ class Quantizer(_Quantizing):
     def get_config(self) -> dict[str, Any]:
         """What decides its results."""
         return {**super().get_config(), "bits": self.bits.activations, "decay": DECAY}
+
+
+class Shield(keras.layers.Layer):  # type: ignore[misc, name-defined]
+    """Stands between a quantized layer and one that stays in float, which the converter would quantize as well."""
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """The values as they are."""
+        return inputs if training else shielded(inputs)
 
 
 class Quantized(_Quantizing):
@@ -265,6 +274,10 @@ class Run:
     def range(self, values: Tensor, name: str) -> Tensor:
         """Values between two ops of the layer, in a range of this name that is learned."""
         return self.wrapper.range(f"{name}_{self.call}")(values, DECAY, self.training)
+
+    def in_one_range(self, several: Sequence[Tensor]) -> list[Tensor]:
+        """Several values in one range, which is that of the output: where TFLite's op takes and gives one scale."""
+        return self.wrapper.range(f"output_{self.call}").of_all(several, DECAY, self.training)
 
     def between_0_and_1(self, values: Tensor) -> Tensor:
         """Values in the range that TFLite prescribes for what sigmoid and softmax give."""

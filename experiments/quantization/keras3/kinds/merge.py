@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.quantization.keras3.kind import Kind, compute_plain, register
+from experiments.quantization.keras3.kind import Kind, register
 from experiments.quantization.keras3.wrapper import Run
 from experiments.system.tensorflow import keras_3
 
@@ -31,6 +31,10 @@ def _average(run: Run, inputs: Sequence[Tensor]) -> Tensor:
     return run.output(total * run.constant(1 / len(inputs)))
 
 
+def _of_one_scale(run: Run, inputs: Sequence[Tensor]) -> Tensor:
+    return run.inner(run.in_one_range(inputs))
+
+
 def _obstacle(layer: Any) -> str | None:
     shapes = layer._build_shapes_dict or {}
     if len({len(shape) for each in shapes.values() for shape in each if shape is not None}) > 1:
@@ -39,6 +43,7 @@ def _obstacle(layer: Any) -> str | None:
 
 
 register(Kind(_merged, _obstacle, fuses=frozenset({"relu"})), layers.Add)
-register(Kind(_merged, _obstacle), layers.Multiply, layers.Subtract, layers.Maximum, layers.Minimum)
+register(Kind(_merged, _obstacle), layers.Multiply, layers.Subtract)
+register(Kind(_of_one_scale, _obstacle, quantizes_inputs=True), layers.Maximum, layers.Minimum)
 register(Kind(_average, _obstacle), layers.Average)
-register(Kind(compute_plain), layers.Concatenate)
+register(Kind(_of_one_scale, moves=True, quantizes_inputs=True), layers.Concatenate)

@@ -20,6 +20,14 @@ def _binary(run: Run, *values: Any) -> Tensor:
     return run.output(run.inner(*(value if tf.is_tensor(value) else run.constant(value) for value in values)))
 
 
+def _of_one_scale(run: Run, *values: Any) -> Tensor:
+    return run.inner(*run.in_one_range([tf.convert_to_tensor(value, tf.float32) for value in values]))
+
+
+def _concatenated(run: Run, values: Any) -> Tensor:
+    return run.inner(run.in_one_range([tf.convert_to_tensor(value, tf.float32) for value in values]))
+
+
 def _divided(run: Run, values: Tensor, divisor: Any) -> Tensor:
     return run.output(values * run.constant(1 / np.asarray(divisor, np.float32)))  # which is how TFLite divides
 
@@ -48,9 +56,11 @@ def _relu(_operation: Operation) -> Role:
 
 
 register(Kind(_binary, fuses=frozenset({"relu"})), numpy.Add)
-register(Kind(_binary), numpy.Subtract, numpy.Multiply, numpy.Maximum, numpy.Minimum)
+register(Kind(_binary), numpy.Subtract, numpy.Multiply)
+register(Kind(_of_one_scale, quantizes_inputs=True), numpy.Maximum, numpy.Minimum)
+register(Kind(_concatenated, moves=True, quantizes_inputs=True), numpy.Concatenate)
 register(Kind(_divided, _divided_obstacle), numpy.Divide, numpy.TrueDivide)
-register(Kind(compute_plain), numpy.Mean, numpy.Concatenate, nn.LeakyRelu)
+register(Kind(compute_plain), numpy.Mean, nn.LeakyRelu)
 register(Kind(compute_plain, role=_relu), nn.Relu, nn.Relu6)
 register(Kind(_softmax), nn.Softmax)
 for kind, name in ((nn.Sigmoid, "sigmoid"), (numpy.Tanh, "tanh"), (nn.Silu, "silu"), (nn.HardSilu, "hard_silu")):
