@@ -288,5 +288,5 @@ def test_several_inputs_and_outputs() -> None:
     found = copy(examples, training=False)
     assert found.keys() == {"first", "second"}
     for name, wanted in model(examples, training=False).items():
-        assert np.asarray(found[name]) == pytest.approx(np.asarray(wanted), abs=0.05)
+        assert np.asarray(found[name]) == pytest.approx(np.asarray(wanted), abs=0.1)
     assert copy.output_names == model.output_names

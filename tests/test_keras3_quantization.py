@@ -268,3 +268,23 @@ def test_a_layer_of_an_unknown_kind_says_so() -> None:
     assert {each.name: each.obstacle for each in survey_layers(model)} == {"own": "Own is not supported", "conv": None}
     with pytest.raises(UserError, match=r"own \(Own is not supported\)"):
         annotated(model, ["own"])
+
+
+def test_float_layers_between_chosen_ones_are_out_of_the_converters_reach() -> None:
+    """It would take the scale of one part of the concatenation for the other, and resize in integers."""
+    from experiments.system.tensorflow import keras_3
+
+    def build() -> Any:
+        image = keras_3().Input(SHAPE, name="image")
+        one, other = (layers().Conv2D(4, 3, padding="same", name=name)(image) for name in ("one", "other"))
+        both = layers().Concatenate(name="both")([one, 20.0 * other])
+        large = layers().UpSampling2D(2, interpolation="bilinear", name="large")(both)
+        return keras_3().Model(image, layers().Conv2D(3, 3, name="last")(large))
+
+    model = seeded(build)
+    copy = quantized(model, ["one", "last"])
+    content = file_of(copy)
+    ops = read_ops(content, [each.name for each in model.layers])
+    assert {op.layer for op in ops if op.computes and op.types == "int8"} == {"one", "last"}
+    assert "CAST" not in {op.op for op in ops}
+    assert close(copy, content)

@@ -124,6 +124,8 @@ def _rebuilt(model: "Model", graph: Graph, active: Collection[str], bits: Bits) 
                 outputs = copies[name](*args, **kwargs)
             done[name] = done.get(name, 0) + 1
             for tensor, output in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
+                if not isinstance(node.operation, keras.layers.Layer):
+                    output._sparse = False  # Keras takes the product with a number for a sparse one
                 values[id(tensor)] = output
     original = graph.functional
     inputs, outputs = (
