@@ -33,7 +33,6 @@ class Kind:
     fuses: frozenset[Role] = frozenset()
     folds: bool = False  # whether `compute` folds a BatchNorm itself, which the converter cannot
     int4: bool = True  # whether TFLite has kernels for its weights in 4 bits, if it has any; else they have 8
-    int16: bool = True  # whether TFLite has kernels for its values in 16 bits
     moves: bool = False  # whether it computes nothing, and just puts several values together
     quantizes_inputs: bool = False  # whether it does so itself; else they come as integers
     splits_activation: bool = False  # whether its activation is an op of its own unless it is among FUSED
