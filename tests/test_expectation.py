@@ -157,7 +157,7 @@ def test_an_interface_that_the_converter_leaves_in_float_is_caught() -> None:
     strategy = QAT(interface="int8")
     file = convert(strategy.prepare(model, Trained.untouched, calibration).model, strategy.scheme(model), calibration)
     differences = wrong_interface(strategy.expectation(model), *interface(file.content))
-    assert "takes float32 instead of int8" in "; ".join(differences)
+    assert "the input of the file is float32 instead of int8" in "; ".join(differences)
 
 
 @pytest.mark.tensorflow
