@@ -82,6 +82,7 @@ BLOCKS: dict[str, Callable[[], Any]] = {
     "separable of a series with BatchNorm": stack(same("SeparableConv1D"), "BatchNormalization", "ReLU", shape=SERIES),
     "transposed": stack(same("Conv2DTranspose", strides=2, activation="relu")),
     "transposed with BatchNorm": stack(same("Conv2DTranspose", strides=2), "BatchNormalization", "ReLU"),
+    "transposed without a bias": stack(same("Conv2DTranspose", strides=2, activation="relu", use_bias=False)),
     "transposed of a series": stack(same("Conv1DTranspose", strides=2, activation="relu"), shape=SERIES),
     "dense with BatchNorm": stack(DENSE, "BatchNormalization", "ReLU", DENSE, shape=ROW),
     "dense on a series": stack(("Dense", {"units": 3, "activation": "relu"}), shape=SERIES),

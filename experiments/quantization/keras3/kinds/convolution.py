@@ -11,6 +11,8 @@ layers = keras_3().layers
 
 Tensor = Any
 FUSES = frozenset[Role]({"batchnorm", "relu"})
+# The converter fuses a ReLU into TRANSPOSE_CONV only behind a bias, and drops one of zeros. As an integer it is zero.
+BIAS_THAT_STAYS = 1e-30
 
 
 def _obstacle(layer: Any) -> str | None:
@@ -126,7 +128,7 @@ def _spread(run: Run, images: Tensor, kernel: Tensor, axes: int) -> Tensor:
     }
     padding = None if layer.output_padding is None else (0,) * (2 - axes) + tuple(layer.output_padding)
     values = keras_3().ops.conv_transpose(images, kernel, padding=layer.padding, output_padding=padding, **along)
-    return run.fused(values, bias)
+    return run.fused(values, BIAS_THAT_STAYS + (tf.zeros(kernel.shape[-2]) if bias is None else bias))
 
 
 _OWN_ACTIVATION: Any = {"obstacle": _obstacle, "fuses": FUSES, "splits_activation": True}
