@@ -1,0 +1,317 @@
+"""The suite from Python: run a sweep, look at its table, and save the file to ship.
+
+    from experiments import bench
+
+    result = bench.run(strategy=["none", "ptq_int8", "qat"], epochs=1)
+    result.table
+    result.best(require=["tflite_accuracy >= 0.95"], minimize="tflite_bytes").save("model.tflite")
+
+A sweep runs in a process of its own, as `python -m experiments.run -m` does, with the same store, cache and resume.
+"""
+
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from experiments.comparison.choices import answer_lines
+from experiments.comparison.columns import public
+from experiments.comparison.compared import Comparison, compared
+from experiments.comparison.display import display_table
+from experiments.comparison.gates import decide, decision_lines, requirement
+from experiments.comparison.loading import loaded
+from experiments.comparison.saving import Shipped, check_target, recommended_file, save
+from experiments.plots.export import drawn
+from experiments.report.page import write_report
+from experiments.system.errors import UserError, suggestion
+from experiments.system.files import PACKAGE
+from experiments.tracking import Store, Tracking, open_existing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+    from matplotlib.figure import Figure
+
+__all__ = ["Best", "Result", "RunFailedError", "load", "run"]
+
+Value = str | int | float | bool | Path | None
+INPUTS = Path("bench_inputs")  # in the folder of a sweep: models and data that were given in memory
+SPLITS = ("x_train", "y_train", "x_test", "y_test")
+INTERRUPTED, INVALID = 130, 2  # exit codes of the command
+
+
+class RunFailedError(UserError):
+    """A run of a sweep failed, or its file does not match its strategy; `result` has the others."""
+
+    def __init__(self, message: str, result: "Result") -> None:
+        super().__init__(message)
+        self.result = result
+
+
+@dataclass(frozen=True)
+class Result:
+    """The runs of a sweep, as `python -m experiments.compare` sees them."""
+
+    store: Store
+    comparison: Comparison
+    commands: tuple[str, ...] = ()  # that made the runs
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The runs, one per row, with the columns of the CSV; runs that differ only in their seeds are one row."""
+        return public(self.comparison.table)
+
+    @property
+    def answer(self) -> str:
+        """The recommendation: what to ship, or which settings are tied, for each model and data set."""
+        return "\n".join(answer_lines(self.comparison))
+
+    def best(self, require: Sequence[str] = (), *, minimize: str | None = None, maximize: str | None = None) -> "Best":
+        """Return the run to ship: the recommended one, or the best of those that meet the requirements.
+
+        Args:
+            require: Requirements such as "tflite_accuracy >= 0.98".
+            minimize: The column whose lowest value is best; tflite_bytes if only requirements are given.
+            maximize: The column whose highest value is best, instead.
+
+        Raises:
+            UserError: no run can be shipped or meets the requirements, or a column does not exist.
+        """
+        if minimize and maximize:
+            raise UserError("best: requires minimize or maximize, not both.")
+        if not (require or minimize or maximize):
+            found = recommended_file(self.comparison, Path("model.tflite"))
+            if found is None:
+                raise UserError("best: no run can be shipped: each failed or does not match its strategy.")
+            return Best(self, found.run_id, found.reasons)
+        objective = maximize or minimize or "tflite_bytes"
+        requirements = [requirement(text, self.comparison.table) for text in require]
+        decision = decide(self.comparison.table, requirements, objective, not maximize, self.comparison)
+        lines = tuple(decision_lines(decision, objective, not maximize))
+        if decision.chosen is None:
+            raise UserError(" ".join(lines))
+        return Best(self, str(decision.chosen["run_id"]), (*(f"required: {text}" for text in require), *lines))
+
+    @cached_property
+    def _drawn(self) -> "Mapping[str, Figure]":
+        figures: Mapping[str, Figure] = drawn(self.store, self.comparison).drawn
+        return figures
+
+    def plot(self, name: str = "accuracy_size") -> "Figure":
+        """Return a plot as a figure of Matplotlib, which notebooks show.
+
+        Raises:
+            UserError: there is no such plot of these runs.
+        """
+        if name not in self._drawn:
+            raise UserError(f"plot: there is no {name!r} of these runs. {suggestion(name, self._drawn)}")
+        return self._drawn[name]
+
+    def report(self, path: str | Path) -> Path:
+        """Write the report, a web page in one file, and return its path.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        write_report(self.store, self.comparison, drawn(self.store, self.comparison), self.commands, Path(path))
+        return Path(path)
+
+    def _repr_html_(self) -> str:
+        """Show the formatted table and the recommendation in a notebook."""
+        from html import escape
+
+        lines = "".join(f"<p>{escape(line)}</p>" for line in answer_lines(self.comparison))
+        return f"{display_table(self.comparison.table).to_html(index=False)}{lines}"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The run to ship, and why."""
+
+    result: Result
+    run_id: str
+    reasons: tuple[str, ...]
+
+    @property
+    def row(self) -> pd.Series:
+        """The run's measurements."""
+        runs = self.result.comparison.runs
+        return public(runs[runs["run_id"] == self.run_id]).iloc[0]
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the file, and beside it a JSON file with its measurements and how to repeat it; return the path.
+
+        Raises:
+            UserError: the name does not end in .tflite, the file exists already, or cannot be written.
+        """
+        target, result = Path(path), self.result
+        check_target("save", target, overwrite)
+        save(result.store, result.comparison, Shipped(self.run_id, target, self.reasons), result.commands)
+        return target
+
+
+def run(
+    *overrides: str,
+    folder: str | Path = ".",
+    model: Any = None,
+    data: "Sequence[npt.ArrayLike] | str | None" = None,
+    **options: Value | Sequence[Value],
+) -> Result:
+    """Run a sweep and return its runs; finished runs of the same command are reused.
+
+    Args:
+        overrides: Settings as on the command line, such as "training.batch_size=100".
+        folder: Where the sweep runs: its store (mlflow.db), cache and outputs.
+        model: A Keras model of version 2 or 3 in memory, or the name of an option, such as "ds_cnn".
+        data: x_train, y_train, x_test, y_test in memory, or the name of a data set, such as "mnist".
+        options: Settings by name; a list sweeps over its values: strategy=["none", "qat"], epochs=1, seed=[0, 1, 2].
+
+    Raises:
+        RunFailedError: a run failed, or its file does not match its strategy; the error holds the other runs.
+        UserError: a setting is invalid, and nothing was run.
+        KeyboardInterrupt: the sweep was interrupted; the same call continues it.
+    """
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    settings = [
+        *_model_settings(model, place),
+        *_data_settings(data, place),
+        *(f"{name}={_as_override(value)}" for name, value in options.items()),
+        *overrides,
+    ]
+    command = [sys.executable, "-m", "experiments.run", "-m", *settings]
+    code, lines = _streamed(command, place)
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if code == INVALID:
+        raise UserError(lines[-1] if lines else f"{shlex.join(command)} ended with {code}.")
+    uri, experiment = (_setting(settings, f"tracking.{name}") for name in ("uri", "experiment"))
+    result = load(uri, experiment, folder=place)
+    if code != 0:
+        raise RunFailedError(lines[-1] if lines else f"{shlex.join(command)} ended with {code}.", result)
+    return result
+
+
+def load(
+    uri: str | None = None,
+    experiment: str | None = None,
+    sweep: str = "latest",
+    *,
+    folder: str | Path = ".",
+    margin: float | None = None,
+) -> Result:
+    """Return the runs of a sweep in a store: `latest`, `all`, or its id.
+
+    Args:
+        uri: MLflow's tracking address; by default mlflow.db in `folder`.
+        experiment: MLflow's experiment.
+        sweep: Which runs.
+        folder: Where the sweep ran.
+        margin: Share of the test examples that a file to ship may lose against the most accurate.
+
+    Raises:
+        UserError: there is no such store, experiment or sweep, or no run in it.
+    """
+    address = uri or f"sqlite:///{Path(folder).absolute() / 'mlflow.db'}"
+    store = open_existing(address, experiment or Tracking.experiment)
+    comparison = compared(store, loaded(store, sweep))
+    if margin is not None:
+        comparison = replace(comparison, margin=margin)
+    return Result(store, comparison, tuple(store.commands(comparison.runs["run_id"])))
+
+
+def _setting(settings: Sequence[str], name: str) -> str | None:
+    """Return the last value of a setting; None if it is not given."""
+    values = [text.partition("=")[2] for text in settings if text.lstrip("+").startswith(f"{name}=")]
+    return values[-1].strip("'\"") if values else None
+
+
+def _as_override(value: Value | Sequence[Value]) -> str:
+    """Return a value as Hydra's command line reads it; a sequence is swept over."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(_as_override(each) for each in value)
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case Path():
+            return json.dumps(str(value.absolute()))
+        case _:
+            return str(value)
+
+
+def _streamed(command: Sequence[str], folder: Path) -> tuple[int, list[str]]:
+    """Run a command, print what it says line by line, and return its exit code and the lines."""
+    lines: list[str] = []
+    importable = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": importable},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if line.strip():
+                lines.append(line.strip())
+    return process.returncode, lines
+
+
+def _model_settings(model: Any, folder: Path) -> "Iterator[str]":
+    """Yield the settings for a model; one in memory is saved first, named by its content."""
+    if model is None:
+        return
+    if isinstance(model, str):
+        yield f"model={model}"
+        return
+    if not hasattr(model, "get_weights"):
+        raise UserError(f"model: requires a Keras model or the name of an option, not {type(model).__name__}.")
+    digest = hashlib.sha256(model.to_json().encode())
+    for weights in model.get_weights():
+        digest.update(weights.tobytes())
+    path = _input(folder, f"{model.name}-{digest.hexdigest()[:12]}.keras")
+    if not path.exists():
+        model.save(path)
+    yield from ("model=keras_file", f"model.path={json.dumps(str(path))}")
+
+
+def _data_settings(data: "Sequence[npt.ArrayLike] | str | None", folder: Path) -> "Iterator[str]":
+    """Yield the settings for data; arrays in memory are saved first, named by their content."""
+    if data is None:
+        return
+    if isinstance(data, str):
+        yield f"dataset={data}"
+        return
+    import numpy as np
+
+    if len(data) != len(SPLITS):
+        raise UserError(f"data: requires four arrays ({', '.join(SPLITS)}), not {len(data)}.")
+    arrays = {name: np.asarray(values) for name, values in zip(SPLITS, data, strict=True)}
+    digest = hashlib.sha256()
+    for values in arrays.values():
+        digest.update(f"{values.dtype.str}{values.shape}".encode() + np.ascontiguousarray(values).tobytes())
+    path = _input(folder, f"data-{digest.hexdigest()[:12]}.npz")
+    if not path.exists():
+        np.savez(path, allow_pickle=False, **arrays)
+    yield from ("dataset=npz", f"dataset.path={json.dumps(str(path))}")
+
+
+def _input(folder: Path, name: str) -> Path:
+    path = (folder / INPUTS).absolute()
+    path.mkdir(exist_ok=True)
+    return path / name

@@ -1,0 +1,136 @@
+"""The suite from Python: a sweep of a model and arrays in memory, its table, and the file to ship."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments import bench
+from experiments.bench import Result, RunFailedError, run
+from experiments.system.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("value", "typed"),
+    [
+        (["none", "qat"], "none,qat"),
+        ([0, 1], "0,1"),
+        (True, "true"),
+        (None, "null"),
+        (0.5, "0.5"),
+        ("mnist", "mnist"),
+    ],
+)
+def test_values_are_written_as_on_the_command_line(value: Any, typed: str) -> None:
+    assert bench._as_override(value) == typed
+
+
+def test_a_path_is_absolute_and_quoted(tmp_path: Path) -> None:
+    assert bench._as_override(tmp_path / "a file") == f'"{tmp_path}/a file"'
+
+
+def test_a_model_that_is_none_of_keras_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model: requires a Keras model .* not dict"):
+        run(model={}, folder=tmp_path)
+
+
+def test_three_arrays_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"four arrays \(x_train, y_train, x_test, y_test\), not 3"):
+        run(data=[np.zeros(3)] * 3, folder=tmp_path)
+
+
+def test_a_store_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"mlflow\.db"):
+        bench.load(folder=tmp_path)
+
+
+def small_model() -> Any:
+    """A Keras 3 classifier of images of 8 by 8 pixels."""
+    from experiments.system.tensorflow import keras_3
+
+    keras = keras_3()
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    return keras.Sequential(
+        [layers.Input((8, 8, 1)), layers.Conv2D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(3)],
+        name="small",
+    )
+
+
+def small_data() -> list[Any]:
+    """Images of three classes that differ in brightness."""
+    rng = np.random.default_rng(0)
+    found = []
+    for count in (300, 90):
+        labels = np.arange(count) % 3
+        images = rng.integers(0, 60, (count, 8, 8, 1)) + 80 * labels[:, None, None, None]
+        found += [images.astype(np.uint8), labels]
+    return found
+
+
+SETTINGS: dict[str, Any] = {"strategy": ["none", "ptq_int8"], "epochs": 3}
+MORE = ("latency.seconds=0.3", "training.batch_size=30")
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """Two runs of a model and arrays in memory."""
+    folder = tmp_path_factory.mktemp("bench")
+    return run(*MORE, folder=folder, model=small_model(), data=small_data(), **SETTINGS)
+
+
+@pytest.mark.endtoend
+def test_the_table_has_a_row_for_each_strategy(result: Result) -> None:
+    assert dict(zip(result.table["strategy"], result.table["status"], strict=True)) == {
+        "none": "FINISHED",
+        "ptq_int8": "FINISHED",
+    }
+
+
+@pytest.mark.endtoend
+def test_the_answer_names_what_to_ship(result: Result) -> None:
+    assert "Ship" in result.answer
+
+
+@pytest.mark.endtoend
+def test_the_best_run_is_saved_with_its_description(result: Result, tmp_path: Path) -> None:
+    best = result.best(["tflite_bytes <= 1_000_000"], maximize="tflite_accuracy")
+    path = best.save(tmp_path / "model.tflite")
+    assert path.read_bytes()[4:8] == b"TFL3"
+    assert path.with_suffix(".json").exists()
+    assert best.row["run_id"] == best.run_id
+
+
+@pytest.mark.endtoend
+def test_a_requirement_that_no_run_meets_is_an_error(result: Result) -> None:
+    with pytest.raises(UserError, match="tflite_bytes"):
+        result.best(["tflite_bytes <= 1"])
+
+
+@pytest.mark.endtoend
+def test_a_notebook_shows_the_table_and_the_answer(result: Result) -> None:
+    shown = result._repr_html_()
+    assert "<table" in shown
+    assert "Ship" in shown
+
+
+@pytest.mark.endtoend
+def test_the_report_is_a_page(result: Result, tmp_path: Path) -> None:
+    assert "<html" in result.report(tmp_path / "report.html").read_text()
+
+
+@pytest.mark.endtoend
+def test_a_plot_is_a_figure_and_an_unknown_one_is_refused_with_the_names(result: Result) -> None:
+    name = next(iter(result._drawn))
+    assert result.plot(name).get_axes()
+    with pytest.raises(UserError, match=name):
+        result.plot(name[:-1])
+
+
+@pytest.mark.endtoend
+def test_an_invalid_setting_is_the_error_of_the_command(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="qta") as raised:
+        run(folder=tmp_path, strategy="qta")
+    assert not isinstance(raised.value, RunFailedError)
+    assert not (tmp_path / "mlflow.db").exists()
