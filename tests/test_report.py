@@ -329,6 +329,11 @@ def test_a_page_of_runs_without_artifacts_has_its_tables() -> None:
     assert "599,620" in page(ROWS, {})
 
 
+def test_the_engine_of_a_run_is_among_its_facts() -> None:
+    text = page([row("none"), row("qat", engine="own")], {})
+    assert re.search(r"Engine of quantization-aware training, pruning and clustering\W.{0,60}own", text, re.DOTALL)
+
+
 def test_trained_strategies_stand_against_the_control() -> None:
     rows = [row("finetune", finetune_epochs=1), row("qat", finetune_epochs=1)]
     assert "Against the control" in page(rows, {"run-finetune": 40, "run-qat": 40})

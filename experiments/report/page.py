@@ -43,7 +43,7 @@ CONTROL = "finetune"
 DETAILS = (
     "latency_p50_us", "latency_p90_us", "latency_p99_us", "tflite_gzip_bytes", "memory_peak_kib", "coverage_weights",
     "coverage_macs", "xnnpack_ops", "warnings", "broken_promise", "left_float", "xnnpack_refusal", "latency_void",
-    "train_seconds",
+    "engine", "train_seconds",
 )  # fmt: skip
 CLASSES = {"bold green": "best", "dim": "chance"}  # CSS classes by terminal style
 

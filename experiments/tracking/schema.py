@@ -151,7 +151,7 @@ _DECLARED = (
           "Whether TensorFlow Lite Micro runs the file: yes, the reason why not, or not measured."),
     _text("verdict", "arithmetic", "Number of computing ops by the types that they compute in.", "compute dtype"),
     _text("verdict", "engine",
-          "Engine of quantization-aware training, pruning and clustering: TFMOT for Keras 2, own for Keras 3; empty if "
+          "Engine of quantization-aware training, pruning and clustering; TFMOT for Keras 2, own for Keras 3, empty if "
           "the strategy uses none.", "engine"),
     _text("verdict", "verified", "Whether the file computes in the types that the strategy requires: true or false."),
     _text("verdict", "broken_promise", "Differences between the file and the strategy's expectation."),
