@@ -1,6 +1,7 @@
 """Models that have no Keras layers: SavedModels and TFLite files, for quantization after training."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from experiments.strategy.post_training import PTQDynamic, PTQFloat16, PTQInt4, 
 from experiments.system.errors import UserError
 from experiments.tflite.conversion import TFLiteModel, convert
 from experiments.tflite.expectation import differences, expected
+from experiments.tflite.flatbuffer import editable, name_of_code, packed
 from experiments.tflite.graph import interface, read_ops
 
 SHAPE = (8, 8, 1)
@@ -129,6 +131,35 @@ def test_a_damaged_file_is_refused_in_one_message(files: Path, tmp_path: Path) -
     (tmp_path / "saved" / "saved_model.pb").write_bytes(b"no protocol buffer")
     with pytest.raises(UserError, match="a damaged SavedModel"):
         opened(tmp_path, "saved")
+
+
+def edited(files: Path, change: Callable[[Any], None], folder: Path) -> str:
+    """The name of a copy of the float file, changed."""
+    model = editable((files / "float.tflite").read_bytes())
+    change(model)
+    (folder / "x.tflite").write_bytes(packed(model))
+    return "x.tflite"
+
+
+@pytest.mark.tensorflow
+def test_a_file_with_a_custom_operation_is_refused_by_its_name(files: Path, tmp_path: Path) -> None:
+    def make_custom(model: Any) -> None:
+        code = next(code for code in model.operatorCodes if name_of_code(code) == "FULLY_CONNECTED")
+        code.builtinCode, code.deprecatedBuiltinCode, code.customCode = 32, 32, b"MyDense"
+
+    with pytest.raises(UserError, match=r"MyDense.*Export the model without custom operations"):
+        opened(tmp_path, edited(files, make_custom, tmp_path))
+
+
+@pytest.mark.tensorflow
+def test_a_file_with_two_signatures_is_refused_with_their_names(files: Path, tmp_path: Path) -> None:
+    def add_signature(model: Any) -> None:
+        other = copy(model.signatureDefs[0])
+        other.signatureKey = b"other"
+        model.signatureDefs.append(other)
+
+    with pytest.raises(UserError, match=r"several signatures \(other, serving_default\)"):
+        opened(tmp_path, edited(files, add_signature, tmp_path))
 
 
 def module(batch: int | None = None, write: Path | None = None) -> Any:
