@@ -240,7 +240,7 @@ def test_the_file_of_a_compressed_model_with_frozen_layers_is_as_expected(strate
 def test_a_model_whose_kernels_are_all_frozen_cannot_be_compressed(strategy: Strategy) -> None:
     model = built(with_a_frozen_trunk)
     model.trainable = False
-    with pytest.raises(UserError, match="all that have kernels are frozen"):
+    with pytest.raises(UserError, match="all layers with kernels are frozen"):
         strategy.expectation(model)
 
 

@@ -99,9 +99,9 @@ def test_predictions_give_the_recorded_accuracy(sweep: tuple[Path, Done]) -> Non
         (["--where", "strateg == 'none'"], 2, "Did you mean strategy"),
         (["--max-drop", "tflite_accuracy=0.1"], 2, "--max-drop: requires an earlier comparison"),
         (["--minimize", ""], 2, "--minimize: requires a value"),
-        (["--require", "speed >= 1", "--csv", "never.csv"], 2, "holds words"),
+        (["--require", "speed >= 1", "--csv", "never.csv"], 2, "requires a numeric column; this one has text"),
         (["--columns", "strategy, tflite_bytes"], 0, "tflite_bytes"),
-        (["--csv", "-"], 2, "give the name of a file"),
+        (["--csv", "-"], 2, "requires a file name"),
         (["--pivot", "strategy", "epochs", "tflite_bytes", "--csv", "x.csv"], 2, "--csv: has no effect with --pivot"),
     ],
 )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import pytest
 
@@ -88,6 +88,7 @@ class Folder:
     """An option that names a folder, as one of a user's own may."""
 
     images: Path
+    trainable: ClassVar[bool] = True
 
 
 def test_changed_folder_of_an_option_is_another_run(asked: Request, tmp_path: Path) -> None:
@@ -115,7 +116,11 @@ def test_run_stopped_without_its_store_is_stopped(asked: Request, monkeypatch: p
 
 def own_architecture(folder: Path, module: str) -> Any:
     """A user's model, built on a class of another folder, with a module beside it."""
-    for place, text in (("base.py", "class Base: ..."), ("beside.py", ""), ("mine.py", OWN_ARCHITECTURE)):
+    for place, text in (
+        ("base.py", "class Base:\n    trainable = True\n"),
+        ("beside.py", ""),
+        ("mine.py", OWN_ARCHITECTURE),
+    ):
         (folder / module).mkdir(exist_ok=True)
         (folder / module / place).write_text(text)
     (folder / module / "elsewhere").mkdir(exist_ok=True)

@@ -1,5 +1,6 @@
 """Ctrl-C stops a command at any moment, and open runs are closed."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from tempfile import TemporaryDirectory
 import psutil
 import pytest
 
+from experiments.system import stopping
 from experiments.tracking import Tracking, connect
 from tests.conftest import ENVIRONMENT, save_images
 
@@ -178,3 +180,12 @@ def test_ctrl_c_stops_a_sweep_and_closes_its_runs(moment: str, times: int, short
     if (short / "mlflow.db").exists():
         kept = connect(Tracking(uri=f"sqlite:///{short}/mlflow.db"))
         assert not kept.find("attributes.status = 'RUNNING'")
+
+
+def test_a_stop_silences_the_log_of_queries_that_it_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = logging.getLogger("sqlalchemy.pool")
+    monkeypatch.setattr(stopping, "_signals", 0)
+    monkeypatch.setattr(pool, "level", pool.level)
+    with pytest.raises(KeyboardInterrupt):
+        stopping._stop(2, None)
+    assert pool.level == logging.CRITICAL

@@ -109,7 +109,7 @@ def test_runs_of_other_programs_are_counted(store: Store) -> None:
 
 
 def test_count_through_the_api_is_limited(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.tracking.store.COUNTED", 2)
+    monkeypatch.setattr("experiments.tracking.store.MOST_COUNTED", 2)
     assert through_the_api(store).others() == "2 or more"
 
 

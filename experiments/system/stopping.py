@@ -6,6 +6,7 @@ it. So the signal is recorded, and the exception is raised again at the next che
 
 import atexit
 import gc
+import logging
 import signal
 import sys
 from types import FrameType
@@ -48,6 +49,7 @@ def stop_handled() -> None:
 def _stop(_signal: int, _frame: FrameType | None) -> None:
     global _signals  # noqa: PLW0603
     _signals += 1
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # it would log what the stop interrupts
     if _signals != 2:
         raise KeyboardInterrupt
     sys.stderr.write("stopping: closing open runs first. Press Ctrl-C again to quit at once.\n")
