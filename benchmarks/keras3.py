@@ -71,8 +71,8 @@ def encoder_decoder(input_shape: tuple[int, ...], classes: int, version: Version
     deep = layers.Conv2DTranspose(8, 3, strides=2, padding="same", activation="relu", name="up")(deep)
     joined = layers.Concatenate(name="joined")([wide, deep])
     joined = layers.Conv2D(16, 3, strides=2, padding="same", activation="relu", name="last")(joined)
-    pooled = layers.GlobalAveragePooling2D(name="pool")(joined)
-    return keras.Model(images, layers.Dense(classes, name="dense")(pooled), name="encoder_decoder")
+    flat = layers.Flatten(name="flatten")(joined)
+    return keras.Model(images, layers.Dense(classes, name="dense")(flat), name="encoder_decoder")
 
 
 Build = Callable[[tuple[int, ...], int, Version], Any]
