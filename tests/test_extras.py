@@ -46,6 +46,7 @@ def configured(*overrides: str) -> Callable[[], object]:
         ("excel", "--out table.xlsx", lambda: form_of(Path("table.xlsx"))),
         ("parquet", "--out table.parquet", lambda: form_of(Path("table.parquet"))),
         ("int4", "strategy=ptq_int4", configured("strategy=ptq_int4")),
+        ("int4", "strategy=ptq_int4_int8", configured("strategy=ptq_int4_int8")),
         ("int4", "strategy=qat strategy.rest=dynamic", configured("strategy=qat", "strategy.rest=dynamic")),
         ("postgres", "tracking.uri=postgresql://host/runs:", lambda: open_existing("postgresql://host/runs")),
         ("postgres", "tracking.uri=postgresql://host/runs:", configured("tracking.uri=postgresql://host/runs")),

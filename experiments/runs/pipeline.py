@@ -38,7 +38,7 @@ from experiments.record.run_record import (
 )
 from experiments.runs import trial
 from experiments.runs.result_cache import ResultCache
-from experiments.strategy import Strategy
+from experiments.strategy import QuantizationAware, Strategy
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError, first_line
 from experiments.system.extras import require
@@ -115,7 +115,7 @@ class Experiment:
                 requires a package that is not installed.
         """
         for extra in self.strategy.extras:
-            rest = getattr(self.strategy, "rest", None)
+            rest = self.strategy.rest if isinstance(self.strategy, QuantizationAware) else None
             require(extra, f"strategy={self.setting.strategy}{f' strategy.rest={rest}' if rest else ''}")
         for extra in self.model.extras if self.setting.strategy != "none" else ():
             require(extra, f"model={self.setting.model} strategy={self.setting.strategy}")
