@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.model.copies import copied, first_difference, other_penalty, set_state, state_of
+from experiments.quantization.compressible import frozen
 from experiments.strategy import Strategy, Trained
 from experiments.strategy.cluster_qat import ClusterQAT
 from experiments.strategy.prune_cluster_qat import PruneClusterQAT
@@ -278,7 +279,7 @@ def test_frozen_layers_are_left_as_they_are(way: str) -> None:
     model = KINDS["convolutions"]()
     model.layers[0].trainable = False
     before = model.layers[0].get_weights()
-    assert ours().frozen(model) == {model.layers[0].name}
+    assert frozen(model) == {model.layers[0].name}
     plain = plain_of(trained(prepared(model), ours().pruning_callbacks()))
     assert not plain.layers[0].trainable
     for own, wanted in zip(plain.layers[0].get_weights(), before, strict=True):
@@ -302,7 +303,7 @@ def test_a_kind_with_kernels_of_its_own_is_refused_and_so_is_a_model_without_any
     model = KINDS["convolutions"]()
     ours().refuse(model, prune=True, cluster=True)
     model.trainable = False
-    with pytest.raises(UserError, match="No layer can be clustered: all that have kernels are frozen"):
+    with pytest.raises(UserError, match="No layer can be clustered, since all layers with kernels are frozen"):
         ours().refuse(model, cluster=True)
 
 

@@ -55,9 +55,6 @@ class Engine(Protocol):
     def refuse(self, model: "Model", prune: bool = False, cluster: bool = False) -> None:
         """Raise UserError with the layers that cannot be compressed like this."""
 
-    def frozen(self, model: "Model") -> frozenset[str]:
-        """Return the names of frozen layers with kernels, which are not compressed."""
-
     def to_prune(self, model: "Model", sparsity: float) -> "Model":
         """Return a copy that keeps this share of each kernel's weights, the smallest, at zero during training."""
 

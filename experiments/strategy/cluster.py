@@ -7,6 +7,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as option
 
 from experiments.quantization.checked import checked, stripped
+from experiments.quantization.compressible import frozen
 from experiments.quantization.engines import engine_of
 from experiments.strategy import Compressing
 from experiments.system.options import OPTION
@@ -28,9 +29,8 @@ class Cluster(Compressing):
 
     def compression(self, model: "Model") -> Compression:
         """Return the maximum of distinct weights."""
-        engine = engine_of(model)
-        engine.refuse(model, cluster=True)
-        return Compression(clusters=self.clusters, uncompressed=engine.frozen(model))
+        engine_of(model).refuse(model, cluster=True)
+        return Compression(clusters=self.clusters, uncompressed=frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """Return the clustered model."""

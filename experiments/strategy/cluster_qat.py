@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as option
 
+from experiments.quantization.compressible import frozen
 from experiments.quantization.engines import engine_of
 from experiments.strategy import CompressingQAT
 from experiments.strategy.cluster import Cluster, Clusters
@@ -24,9 +25,8 @@ class ClusterQAT(CompressingQAT):
 
     def compression(self, model: "Model") -> Compression:
         """Return the maximum of distinct weights."""
-        engine = engine_of(model)
-        engine.refuse(model, cluster=True)
-        return Compression(clusters=self.clusters, uncompressed=engine.frozen(model))
+        engine_of(model).refuse(model, cluster=True)
+        return Compression(clusters=self.clusters, uncompressed=frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """Return the clustered model after quantization-aware training."""

@@ -7,6 +7,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as option
 
 from experiments.quantization.checked import checked, stripped
+from experiments.quantization.compressible import frozen
 from experiments.quantization.engines import engine_of
 from experiments.strategy import Compressing
 from experiments.system.options import OPTION
@@ -28,9 +29,8 @@ class Prune(Compressing):
 
     def compression(self, model: "Model") -> Compression:
         """Return the minimum share of zeros."""
-        engine = engine_of(model)
-        engine.refuse(model, prune=True)
-        return Compression(sparsity=self.sparsity, uncompressed=engine.frozen(model))
+        engine_of(model).refuse(model, prune=True)
+        return Compression(sparsity=self.sparsity, uncompressed=frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """Return the pruned model."""

@@ -7,6 +7,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as option
 
 from experiments.quantization.checked import checked, stripped
+from experiments.quantization.compressible import frozen
 from experiments.quantization.engines import engine_of
 from experiments.strategy import CompressingQAT
 from experiments.strategy.cluster import Clusters
@@ -29,9 +30,8 @@ class PruneClusterQAT(CompressingQAT):
 
     def compression(self, model: "Model") -> Compression:
         """Return the minimum share of zeros and the maximum of distinct weights."""
-        engine = engine_of(model)
-        engine.refuse(model, prune=True, cluster=True)
-        return Compression(sparsity=self.sparsity, clusters=self.clusters, uncompressed=engine.frozen(model))
+        engine_of(model).refuse(model, prune=True, cluster=True)
+        return Compression(sparsity=self.sparsity, clusters=self.clusters, uncompressed=frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """Return the pruned and clustered model after quantization-aware training."""

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as option
 
+from experiments.quantization.compressible import frozen
 from experiments.quantization.engines import engine_of
 from experiments.strategy import CompressingQAT
 from experiments.strategy.prune import Prune, Share
@@ -24,9 +25,8 @@ class PruneQAT(CompressingQAT):
 
     def compression(self, model: "Model") -> Compression:
         """Return the minimum share of zeros."""
-        engine = engine_of(model)
-        engine.refuse(model, prune=True)
-        return Compression(sparsity=self.sparsity, uncompressed=engine.frozen(model))
+        engine_of(model).refuse(model, prune=True)
+        return Compression(sparsity=self.sparsity, uncompressed=frozen(model))
 
     def prepare(self, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
         """Return the pruned model after quantization-aware training."""

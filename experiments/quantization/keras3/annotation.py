@@ -36,7 +36,7 @@ def annotated(
     weight_bits: WeightBits = 8,
     activation_bits: ActivationBits = 8,
 ) -> "Model":
-    """A copy of a flat model in which exactly the named layers carry fake quantization; None: all that can.
+    """Return a copy of a flat model with fake quantization in exactly the named layers; None: in all supported ones.
 
     Raises:
         UserError: the model is not functional or has models within, or a named layer cannot carry it.
@@ -171,7 +171,7 @@ def _fold(copies: Mapping[str, Operation], group: Sequence[str], name: str) -> N
 
 
 def _copied(operation: Operation, _graph: Graph, _active: Collection[str], _bits: Bits, **changes: Any) -> Operation:
-    """A copy of a layer or another operation, with weights where it has any, but not yet their values."""
+    """Return a copy of a layer or another operation; the values of its weights are not copied yet."""
     copy = renewed(operation, {**operation.get_config(), **changes}, operation.name)
     if isinstance(copy, keras.layers.Layer) and operation.built and not copy.built:
         copy.build_from_config(operation.get_build_config())

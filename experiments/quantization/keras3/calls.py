@@ -10,7 +10,7 @@ Tensor = Any
 
 
 def shapes_taken(operation: Operation) -> list[tuple[int | None, ...]]:
-    """The shapes of all that an operation takes in the model."""
+    """Return the shapes of an operation's inputs in the model."""
     return [tuple(tensor.shape) for tensor in _taken(operation)]
 
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.model.copies import copied, set_state, state_of
+from experiments.quantization.compressible import leaves, refuse_incompressible
 from experiments.quantization.keras3.annotation import annotated, fake_quantization_off, is_fake_quantized_layer
 from experiments.quantization.keras3.wrapper import Substitutes, substituted
-from experiments.system.errors import UserError
 from experiments.system.tensorflow import keras_3, tf
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Sparse(keras.constraints.Constraint):  # type: ignore[misc, name-defined] 
         return self.prune(self.own(weights) if self.own else weights)
 
     def prune(self, weights: Any) -> Tensor:
-        """The weights of the largest magnitude, as many as TFMOT leaves; pruned again, they do not change."""
+        """Return the weights with the smallest ones set to zero, the same number as with TFMOT; it is idempotent."""
         weights = tf.convert_to_tensor(weights)
         magnitudes = tf.abs(weights)
         kept = max(1, round(float(np.float32(weights.shape.num_elements()) * (1 - np.float32(self.sparsity)))))
@@ -91,14 +91,14 @@ class Clustered(keras.layers.Wrapper):  # type: ignore[misc, name-defined]
         """Nothing: the layer inside has been built."""
 
     def call(self, *inputs: Any, **options: Any) -> Any:
-        """What the layer gives with the clustered kernels."""
+        """Return the outputs of the layer with clustered kernels."""
         if _idle.get():
             return self.layer(*inputs, **options)
         with substituted(self, self.values()):
             return self.layer(*inputs, **options)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> None:
-        """None: where the layer inside gives a mask, its outputs carry it."""
+        """Return None: a mask of the layer inside is attached to its outputs."""
 
     def values(self) -> Substitutes:
         """Each kernel with its clustered values."""
@@ -152,38 +152,9 @@ def _compressed(part: KerasLayer) -> list[str]:
 
 
 def refuse(model: "Model", prune: bool = False, cluster: bool = False) -> None:
-    """Raise UserError that names the layers with kernels that cannot be compressed in this way."""
-    ways = [way for way, asked in {"pruned": prune, "clustered": cluster}.items() if asked]
-    for way in ways:
-        if unable := [layer.name for layer in _leaves(model) if _unknown(layer)]:
-            raise UserError(
-                f"Layers that cannot be {way}: {', '.join(unable)}. Their kind is none of Keras' own layers with "
-                "kernels; quantize this model without compressing it, as with strategy=ptq_int8."
-            )
-        kernels = [layer for layer in _leaves(model) if _has_kernel(layer)]
-        if kernels and not any(layer.trainable for layer in kernels):
-            raise UserError(
-                f"No layer can be {way}: all that have kernels are frozen (trainable=False), and stay as they are. Set "
-                "layer.trainable = True for layers that may change, and save the model again; or quantize it after "
-                "training, with strategy=ptq_int8."
-            )
-
-
-def frozen(model: "Model") -> frozenset[str]:
-    """Names of the layers with kernels that stay as they are, since they are not trained (trainable=False)."""
-    return frozenset(layer.name for layer in model.layers if _has_kernel(layer) and not layer.trainable)
-
-
-def _leaves(model: "Model") -> Iterator[KerasLayer]:
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _leaves(layer)
-        else:
-            yield layer
-
-
-def _has_kernel(layer: KerasLayer) -> bool:
-    return any("kernel" in weight.name for weight in layer.weights)
+    """Raise UserError with the layers with kernels that cannot be compressed like this."""
+    for way in [way for way, asked in {"pruned": prune, "clustered": cluster}.items() if asked]:
+        refuse_incompressible(model, way, lambda layer: not _unknown(layer), "These classes are not Keras' own.")
 
 
 def _unknown(layer: KerasLayer) -> bool:
@@ -206,7 +177,7 @@ def to_prune(model: "Model", sparsity: float) -> "Model":
 
 def _constrain(model: "Model", change: Callable[[Any], Any]) -> None:
     """Replace the constraint of each kernel that is trained by what `change` makes of it."""
-    for layer in _leaves(model):
+    for layer in leaves(model):
         for part in _parts(layer):
             for name in _compressed(part):
                 variable, constraint = getattr(part, name), COMPRESSED[name]
@@ -306,7 +277,7 @@ def _with_layers(model: "Model", change: Callable[[KerasLayer], KerasLayer]) -> 
 
 @contextmanager
 def wrappers_idle() -> Iterator[None]:
-    """Let all wrappers hand on what the layers inside give: no centroids, no fake quantization."""
+    """Let all wrappers return the outputs of the layers inside, without centroids and fake quantization."""
     before = _idle.set(True)
     try:
         with fake_quantization_off():

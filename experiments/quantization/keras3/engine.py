@@ -7,7 +7,6 @@ from experiments.quantization.keras3 import annotation
 from experiments.quantization.keras3.annotation import annotated, fake_quantization_off, in_float
 from experiments.quantization.keras3.compression import (
     clustered,
-    frozen,
     pruned,
     pruning_callbacks,
     refuse,
@@ -27,7 +26,6 @@ __all__ = [
     "clustered",
     "fake_quantization_off",
     "fit_ranges",
-    "frozen",
     "in_float",
     "pruned",
     "pruning_callbacks",

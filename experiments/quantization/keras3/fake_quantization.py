@@ -58,7 +58,7 @@ def shielded(values: Tensor) -> Tensor:
 
 
 def quantized_weight(weight: Tensor, bits: int, axis: int | None) -> Tensor:
-    """A weight as integers of so many bits hold it: with a scale for each index of the axis, or one for all (None)."""
+    """Return a weight rounded to `bits` bits, with a scale for each index of the axis, or one scale (None)."""
     if _MODE.get() != "round":
         return tf.convert_to_tensor(weight)
     weight = tf.convert_to_tensor(weight)
@@ -80,7 +80,7 @@ def quantized_weight(weight: Tensor, bits: int, axis: int | None) -> Tensor:
 
 
 def quantized_values(values: Tensor, limits: tuple[Tensor, Tensor], bits: int) -> Tensor:
-    """Values as integers of so many bits hold them, between these limits.
+    """Return values rounded to `bits` bits between these limits.
 
     TFLite's kernels for 16 bits take ranges with zero in the middle only: these limits are widened to such a one.
     """

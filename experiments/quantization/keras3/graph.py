@@ -98,7 +98,7 @@ class Graph:
         return frozenset(found)
 
     def is_integer(self, tensor: Tensor, active: Collection[str]) -> bool:
-        """Whether a value comes from an active operation, or through those that hand values on."""
+        """Whether a value comes from an active operation, directly or through passing operations."""
         producer = self.producers[id(tensor)]
         while _is_passing(producer):
             producer = self.producers[id(producer.input_tensors[0])]
@@ -159,7 +159,7 @@ def survey_layers(model: "Model") -> "tuple[SurveyedLayer, ...]":
 
 
 def obstacle_of(operation: Operation) -> str | None:
-    """Why an operation cannot be trained quantization-aware; None where it can, or hands values on."""
+    """Return why an operation cannot be trained quantization-aware; None if it can, or only passes values on."""
     kind = kind_of(operation)
     if kind is None:
         return f"{type(operation).__name__} is not supported"

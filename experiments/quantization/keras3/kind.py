@@ -20,14 +20,14 @@ def _none(_operation: Operation) -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of layer that can be trained quantization-aware, or that just hands values on.
+    """A kind of layer that can be trained quantization-aware, or that only passes values on.
 
-    `compute(run, *args, **kwargs)` gives what the layer gives, with fake quantization where the ops of the TFLite file
+    `compute(run, *args, **kwargs)` returns the layer's outputs, with fake quantization where the ops of the TFLite file
     have it, and hands its result to `run.output`. `batchnorm` is done to a BatchNorm by the layer's own op, `relu` to a
     ReLU; a layer says by `role` which of these it is to the one before it.
     """
 
-    compute: "Callable[..., Any] | None" = None  # None: it hands values on, as pooling and Flatten do
+    compute: "Callable[..., Any] | None" = None  # None: it passes values on, as pooling and Flatten do
     obstacle: Callable[[Operation], str | None] = _none  # why this layer of the kind cannot be
     role: Callable[[Operation], Role | None] = _none
     fuses: frozenset[Role] = frozenset()
@@ -39,7 +39,7 @@ class Kind:
 
     @property
     def passing(self) -> bool:
-        """Whether it hands values on."""
+        """Whether it passes values on."""
         return self.compute is None
 
     @property
@@ -66,7 +66,7 @@ def registered(operation: Operation) -> Kind | None:
 
 
 def activation_of(operation: Operation) -> str:
-    """The name of a layer's activation; `linear` where it has none."""
+    """Return the name of a layer's activation; `linear` if it has none."""
     activation = getattr(operation, "activation", None)
     return "linear" if activation is None else str(getattr(activation, "__name__", type(activation).__name__))
 

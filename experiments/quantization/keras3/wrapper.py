@@ -146,7 +146,7 @@ class Shield(keras.layers.Layer):  # type: ignore[misc, name-defined]
 
 
 class Quantized(_Quantizing):
-    """A layer with fake quantization: of its weights, within it, and of what it gives.
+    """A layer with fake quantization of its weights, of values between its ops, and of its outputs.
 
     `calls` are the arguments of each call of the layer in the model: each has ranges of its own. `ranged` says whether
     there is a range behind the layer: not where BatchNorm or a ReLU is folded into its op. `activation` is the layer's
@@ -173,17 +173,17 @@ class Quantized(_Quantizing):
         self.kept: Callable[[], Substitutes] | None = None  # what stands in place of kernels, to keep zeros or clusters
         self.keep: Mapping[str, Any] = {}  # what is kept
         self.supports_masking = is_layer and layer.supports_masking
-        if is_layer and layer.activity_regularizer is not None:  # it is about what comes out here
+        if is_layer and layer.activity_regularizer is not None:  # it applies to the outputs of this wrapper
             self.activity_regularizer, layer.activity_regularizer = layer.activity_regularizer, None
 
     def call(self, inputs: Any, call: int = 0, training: bool | None = None) -> Any:
-        """What the layer gives in this call of the model."""
+        """Return the outputs of the layer in this call of the model."""
         args, kwargs = self.calls[call].filled(inputs if isinstance(inputs, (list, tuple)) else [inputs])
         with substituted(self, self.kept() if self.kept else ()):
             return self.kind.function(Run(self, call, bool(training)), *args, **kwargs)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """The mask that the layer gives."""
+        """Return the mask of the layer inside."""
         return self.layer.compute_mask(inputs, previous_mask)
 
     def get_config(self) -> dict[str, Any]:
@@ -262,7 +262,7 @@ class Run:
         return self.weight(kernel * factors, axis) / factors, offset
 
     def fused(self, values: Tensor, bias: Tensor | None) -> Tensor:
-        """Values plus the bias, through the layer's activation: all that one op does."""
+        """Return the values plus the bias, after the layer's activation; the file has one op for all of this."""
         values = values if bias is None else tf.nn.bias_add(values, bias)
         return values if self.layer.activation is None else self.layer.activation(values)
 
@@ -276,7 +276,7 @@ class Run:
         return self.wrapper.range(f"{name}_{self.call}")(values, DECAY, self.training)
 
     def in_one_range(self, several: Sequence[Tensor]) -> list[Tensor]:
-        """Several values in one range, which is that of the output: where TFLite's op takes and gives one scale."""
+        """Return several values in the range of the output, for ops with one scale for inputs and outputs."""
         return self.wrapper.range(f"output_{self.call}").of_all(several, DECAY, self.training)
 
     def between_0_and_1(self, values: Tensor) -> Tensor:
@@ -287,12 +287,12 @@ class Run:
         )
 
     def between_1_and_1(self, values: Tensor) -> Tensor:
-        """Values in the range that TFLite prescribes for what tanh gives."""
+        """Return the values in the range that TFLite requires for outputs of tanh."""
         bits = self.wrapper.bits.activations
         return quantized_values(values, (-1.0, 1.0 - 2.0 ** (1 - bits)), bits)
 
     def output(self, values: Tensor) -> Tensor:
-        """What the layer gives: through its activation where that is an op of its own, in the range behind it."""
+        """Return the outputs of the layer in their range, after its activation if that is a separate op."""
         if self.wrapper.activation is not None:
             from experiments.quantization.keras3.kinds.activation import activated
 

@@ -20,10 +20,10 @@ from tensorflow_model_optimization.python.core.clustering.keras.experimental.clu
 from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
 
 from experiments.model.copies import copied, kinds_known, take_over_state
+from experiments.quantization.compressible import refuse_incompressible
 from experiments.quantization.tfmot.annotation import fake_quantization_off
 from experiments.quantization.tfmot.replaced import replaced
 from experiments.quantization.tfmot.schemes import quantization_aware
-from experiments.system.errors import UserError
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -69,39 +69,9 @@ def _clusterable(layer: Any) -> bool:
 
 def refuse(model: "Model", prune: bool = False, cluster: bool = False) -> None:
     """Raise UserError with the layers with kernels that TFMOT cannot compress like this."""
-    ways = {"pruned": prune and _prunable, "clustered": cluster and _clusterable}
-    for way, able in ways.items():
-        unable = [layer.name for layer in _leaves(model) if able and _compressible(layer) and not able(layer)]
-        if unable:
-            raise UserError(
-                f"Layers that cannot be {way}: {', '.join(unable)}. TFMOT does not support these classes. "
-                "Quantize the model without compression, as with strategy=ptq_int8."
-            )
-        kernels = [layer for layer in _leaves(model) if _compressible(layer)]
-        if able and kernels and not any(layer.trainable for layer in kernels):
-            raise UserError(
-                f"No layer can be {way}, since all layers with kernels are frozen (trainable=False). Set "
-                "layer.trainable = True for layers that may change and save the model again, or quantize it after "
-                "training with strategy=ptq_int8."
-            )
-
-
-def frozen(model: "Model") -> frozenset[str]:
-    """Return the names of frozen layers (trainable=False) with kernels, which are not compressed."""
-    return frozenset(layer.name for layer in model.layers if _compressible(layer) and not layer.trainable)
-
-
-def _leaves(model: "Model") -> Iterator[Any]:
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _leaves(layer)
-        else:
-            yield layer
-
-
-def _compressible(layer: Any) -> bool:
-    """Whether a layer has a kernel; weights of PReLU or normalizations are not kernels and are not compressed."""
-    return any("kernel" in weight.name for weight in layer.weights)
+    for way, asked, is_supported in (("pruned", prune, _prunable), ("clustered", cluster, _clusterable)):
+        if asked:
+            refuse_incompressible(model, way, is_supported, "TFMOT does not support these classes.")
 
 
 def pruning_callbacks() -> list[Any]:

@@ -10,7 +10,6 @@ from experiments.quantization.tfmot.annotation import (
 )
 from experiments.quantization.tfmot.compression import (
     clustered,
-    frozen,
     pruned,
     pruning_callbacks,
     refuse,
@@ -25,7 +24,6 @@ __all__ = [
     "clustered",
     "fake_quantization_off",
     "fit_ranges",
-    "frozen",
     "in_float",
     "pruned",
     "pruning_callbacks",

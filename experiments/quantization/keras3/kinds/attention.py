@@ -37,7 +37,7 @@ def _heads(run: Run, query: Tensor, value: Tensor, key: Tensor | None = None, **
 
 
 def _split(run: Run, values: Tensor, dense: Any, name: str) -> Tensor:
-    """Values as a projection gives them, by head: (batch, heads, positions, size)."""
+    """Return the outputs of a projection by head: (batch, heads, positions, size)."""
     heads, size = dense.kernel.shape[1:]
     projected = run.range(_projected(run, values, dense, values.shape[-1]), name)
     return tf.transpose(tf.reshape(projected, (-1, values.shape[1], heads, size)), (0, 2, 1, 3))

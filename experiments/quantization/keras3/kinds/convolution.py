@@ -119,7 +119,7 @@ def _transposed_1d(run: Run, inputs: Tensor) -> Tensor:
 
 
 def _spread(run: Run, images: Tensor, kernel: Tensor, axes: int) -> Tensor:
-    """What a transposed convolution along so many axes makes of images, through its activation."""
+    """Return the outputs of a transposed convolution along `axes` axes, after its activation."""
     layer = run.layer
     kernel, bias = run.affine(kernel, layer.bias, channels=-2)  # height, width, filters, channels
     along = {

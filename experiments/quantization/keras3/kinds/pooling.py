@@ -12,7 +12,7 @@ Tensor = Any
 
 
 def _scale_kept(run: Run, inputs: Tensor) -> Tensor:
-    """What the layer computes, in the scale of what it takes: TFLite's op for it gives no other."""
+    """Return the layer's outputs, which have the scale of its inputs: TFLite's op cannot change the scale."""
     return run.inner(inputs)
 
 

@@ -36,7 +36,7 @@ def _obstacle(layer: Any, place: Any = None) -> str | None:
 
 
 def series(run: Run, layer: Any, inputs: Tensor, name: str = "") -> Tensor:
-    """What a recurrent layer gives: the states of all steps, or the last."""
+    """Return the outputs of a recurrent layer: the states of all steps, or the last one."""
     cell = layer.cell
     if run.training and cell.dropout:
         layer._maybe_config_dropout_masks(cell, inputs[:, 0], layer.get_initial_state(tf.shape(inputs)[0]))
