@@ -104,7 +104,7 @@ class Result:
 
     @cached_property
     def _drawn(self) -> "Mapping[str, Figure]":
-        figures: Mapping[str, Figure] = drawn(self.store, self.comparison).drawn
+        figures: Mapping[str, Figure] = drawn(self.store, self.comparison, fewest=1).drawn
         return figures
 
     def plot(self, name: str = "accuracy_size") -> "Figure":

@@ -213,8 +213,8 @@ def test_a_tie_is_said_in_a_sentence_with_what_to_ship_and_why() -> None:
         "No winner: these 3 are tied: ptq_int8, none, qat. Ship the simplest of them: ptq_int8 (smaller than float; no "
         "further training). 98.85 [97.34, 97.93] % of the test images classified correctly, "
         "-0.03 [-0.07, +0.01] points compared with the most accurate, qat; 156,296 bytes, 3.84x smaller than float, "
-        "3.38x [3.34, 3.42] as fast. What would change this: about 18,000 test examples, or more seeds, would tell it "
-        "from qat, if answers go on to differ as often."
+        "3.38x [3.34, 3.42] as fast. What would change this: about 35,000 test examples, or more seeds, would "
+        "separate it from qat, if predictions keep differing as often."
     )
     assert recommended(TIED) == {"run-ptq_int8"}
 

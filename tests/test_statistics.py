@@ -21,7 +21,6 @@ from experiments.statistics.estimates import (
     difference_p,
     discordant,
     examples_needed,
-    examples_to_tell,
     holm,
     interval_p,
     mcnemar,
@@ -34,6 +33,7 @@ from experiments.statistics.estimates import (
     share_p,
     t_test_of_logs,
 )
+from experiments.statistics.power import Needed, needed
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -350,17 +350,33 @@ def test_examples_needed_is_the_smallest_number_that_separates_loss_and_margin(g
     assert not told(round(needed * 0.95) - 2)
 
 
-def test_examples_to_tell_is_the_smallest_number_whose_interval_excludes_0() -> None:
-    needed = examples_to_tell(0.004, 0.001)
-    assert needed is not None
+def test_with_the_examples_that_are_needed_a_difference_is_found_four_times_out_of_five() -> None:
+    rng, gained, lost = np.random.default_rng(0), 0.03, 0.015
+    observed = np.repeat([[1.0, -1.0, 0.0]], 1, axis=0).repeat([300, 150, 9550], axis=1)
+    examples = needed(observed, hypotheses=10).examples
+    assert examples is not None
+    counts = rng.multinomial(examples, (gained, lost, 1 - gained - lost), size=400)
+    p = np.array([stats.binomtest(more, more + fewer).pvalue for more, fewer, _ in counts.tolist()])
+    assert 0.72 < float((p < 0.05 / 10).mean()) < 0.88
 
-    def excludes_0(examples: int) -> bool:
-        more, fewer = round(0.004 * examples), round(0.001 * examples)
-        return paired_difference(*paired(examples - more - fewer, more, fewer, 0)).low > 0
 
-    assert excludes_0(1000 * (needed // 1000 + 1))
-    assert not excludes_0(1000 * (needed // 1000 - 1))
-    assert examples_to_tell(0.01, 0.01) is None
+def test_with_the_seeds_that_are_needed_a_difference_is_found_four_times_out_of_five() -> None:
+    rng, examples, spread, mean = np.random.default_rng(0), 2000, 0.004, 0.004
+
+    def differences(seeds: int) -> Any:
+        of_seeds = rng.normal(mean, spread, seeds)
+        gained = rng.random((seeds, examples)) < 0.01 + of_seeds[:, None].clip(-0.01)
+        return gained.astype(float) - (rng.random((seeds, examples)) < 0.01)
+
+    found = [needed(differences(60)).seeds for _ in range(5)]
+    seeds = int(np.median([each for each in found if each]))
+    repeated = [differences(seeds) for _ in range(300)]
+    share = np.mean([difference_p(each > 0, each < 0) < 0.05 for each in repeated])
+    assert 0.68 < float(share) < 0.92
+
+
+def test_models_that_err_equally_often_are_separated_by_no_number() -> None:
+    assert needed(np.array([[1.0, -1.0, 0.0]])) == Needed(None, None)
 
 
 def test_examples_needed_for_a_loss_equal_to_the_margin_limits_the_interval_width() -> None:

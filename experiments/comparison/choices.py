@@ -7,6 +7,7 @@ text.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from math import inf
 from typing import Any, Literal
 
 import numpy as np
@@ -46,10 +47,11 @@ from experiments.statistics.estimates import (
     difference_over_seeds,
     difference_p,
     examples_needed,
-    examples_to_tell,
+    pairs_among,
     unpaired_difference,
     unpaired_p,
 )
+from experiments.statistics.power import Needed, needed
 from experiments.statistics.rounding import percent, points, three_digits, times, whole
 
 WORTH_A_CARD = 0.9  # of the download of the smallest file
@@ -154,13 +156,20 @@ class Task:
         after, before = right
         return examples_needed(float((after & ~before).mean()), float((before & ~after).mean()), self.margin)
 
-    def examples_to_tell(self, one: str, other: str) -> int | None:
-        """How many test examples would tell two rows apart; None where they err equally often, or without answers."""
+    def to_separate(self, one: str, other: str) -> Needed | None:
+        """Return how many test examples or seeds would separate two rows of this task; None without predictions.
+
+        The significance level is that of Holm's correction for all pairs of rows.
+        """
         right = self._right(one, other)
         if right is None:
             return None
         after, before = right
-        return examples_to_tell(float((after & ~before).mean()), float((before & ~after).mean()))
+        return needed(after.astype(float) - before.astype(float), pairs_among(len(self.rows)))
+
+    def seeds_of(self, run_id: str) -> int:
+        """Return the number of seeds of a row."""
+        return len(self._by_seed[run_id])
 
     def candidates(self, rows: pd.DataFrame) -> list[Candidate]:
         """Convert rows of the task to candidates of the rule."""
@@ -381,14 +390,60 @@ def _most_accurate(task: Task) -> Choice:
 
 
 def _telling(task: Task, row: pd.Series, best: pd.Series) -> list[str]:
-    """What would change the answer: how many test examples would tell a row from the most accurate, in a sentence."""
-    needed = task.examples_to_tell(row["run_id"], best["run_id"])
-    if needed is None or needed > MOST_NEEDED:
+    """Describe what would separate a row from the most accurate one, in a sentence."""
+    found = task.to_separate(row["run_id"], best["run_id"])
+    if found is None or found.examples is None:
         return []
+    seeds = f", or {found.seeds or 'more'} seeds,"
     return [
-        f"What would change this: about {two_digits(needed)} test examples, or more seeds, would tell it from "
-        f"{task.named(best)}, if answers go on to differ as often."
+        f"What would change this: about {two_digits(found.examples)} test examples{seeds} would separate it from "
+        f"{task.named(best)}, if predictions keep differing as often."
     ]
+
+
+@dataclass(frozen=True)
+class Separation:
+    """What would separate a row from the most accurate row of its task, with which it is tied."""
+
+    name: str
+    difference: Estimate | None
+    needed: Needed | None  # None for want of predictions
+    same_file: bool
+
+
+@dataclass(frozen=True)
+class Tie:
+    """The most accurate row of a task, and what would separate each row that is tied with it."""
+
+    best: str
+    examples: int | None  # of the test set, where predictions are known
+    seeds: int
+    pairs: int  # that Holm's correction counts
+    separations: tuple[Separation, ...]
+
+
+def tie(task: Task) -> Tie:
+    """Return what would change the answer for a task."""
+    first, tied = most_accurate(task.candidates(task.rows), task, task.margin)
+    best = task.row(first.key)
+    found = (
+        Separation(
+            task.called(each.key),
+            task.difference(each.key, first.key),
+            task.to_separate(each.key, first.key),
+            same_file(task.row(each.key), best),
+        )
+        for each in tied
+        if each.key != first.key
+    )
+    known = task.answers(str(best["run_id"]))
+    return Tie(
+        task.named(best),
+        len(known.truth) if known is not None else None,
+        task.seeds_of(first.key),
+        pairs_among(len(task.rows)),
+        tuple(sorted(found, key=lambda each: each.needed.examples or inf if each.needed else inf)),
+    )
 
 
 def _smallest(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Series) -> Choice:

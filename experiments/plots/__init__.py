@@ -8,7 +8,11 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from experiments.tracking.schema import SCHEMA
+
 if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -37,10 +41,19 @@ STYLE: Any = {
 }  # fmt: skip
 COLUMNS = 2  # panels side by side
 LONGEST = 44  # characters of a label
+HOVER = "hover:"  # marks an id that is a text to show
 
 
 class NoPictureError(Exception):
     """There is nothing to plot; the message says why."""
+
+
+class FewPointsError(NoPictureError):
+    """There are so few points that a table shows them better; `table` has them, as text."""
+
+    def __init__(self, message: str, table: "pd.DataFrame") -> None:
+        super().__init__(message)
+        self.table = table
 
 
 @contextmanager
@@ -72,6 +85,18 @@ def say_around(figure: "Figure", title: str, caption: str) -> None:
     inches = figure.get_figwidth()
     figure.suptitle(fill(title, int(inches * 11.5)), x=0.01, ha="left", fontsize=12)
     figure.supxlabel(fill(caption, int(inches * 17)), x=0.01, ha="left", fontsize=8)
+
+
+def label_of(name: str, of: str = "") -> str:
+    """Return the label of an axis with values of a column, from the schema; shares are in percent."""
+    column = SCHEMA[name]
+    unit = "%" if column.kind in ("share", "change") else column.unit
+    return f"{(of or column.doc.rstrip('.'))}{f' ({unit})' if unit else ''}"
+
+
+def show_on_hover(artist: "Artist", text: str) -> None:
+    """Let an SVG show this text when the mouse is on the artist."""
+    artist.set_gid(f"{HOVER}{text}")
 
 
 def short(label: str) -> str:
@@ -111,4 +136,5 @@ def _svg(figure: "Figure") -> str:
     text = StringIO()
     with in_one_style():
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return text.getvalue()
+    # Matplotlib writes the text as an id, which is escaped; browsers show the title of an element on hover.
+    return re.sub(rf'<g id="{HOVER}([^"]*)">', r'<g class="value"><title>\1</title>', text.getvalue())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from experiments.plots import NoPictureError, in_one_style
+from experiments.plots import FewPointsError, NoPictureError, in_one_style
 from experiments.plots.bars import Timed, coverage, latency_distributions
 from experiments.plots.epochs import accuracy_epochs
 from experiments.plots.histories import Curves, training_histories
@@ -25,22 +25,24 @@ class Evidence:
     histories: Mapping[str, Curves] = field(default_factory=dict)
     timings: Mapping[str, Timed] = field(default_factory=dict)
     recommended: frozenset[str] = frozenset()  # ids of the runs to ship
+    fewest: int = 1  # points of a panel; fewer are shown as a table
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Figures by name, and the reasons why others were not drawn."""
+    """Figures by name, the reasons why others were not drawn, and tables in place of some of these."""
 
     drawn: "Mapping[str, Figure]"
     left_out: Mapping[str, str]
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 PICTURES: "Mapping[str, Callable[[Evidence], Figure]]" = {
-    "accuracy_size": lambda given: accuracy_size(given.table, given.of_seeds, given.recommended),
-    "accuracy_download": lambda given: accuracy_download(given.table, given.of_seeds, given.recommended),
-    "accuracy_latency": lambda given: accuracy_latency(given.table, given.of_seeds, given.recommended),
+    "accuracy_size": lambda given: accuracy_size(given.table, given.of_seeds, given.recommended, given.fewest),
+    "accuracy_download": lambda given: accuracy_download(given.table, given.of_seeds, given.recommended, given.fewest),
+    "accuracy_latency": lambda given: accuracy_latency(given.table, given.of_seeds, given.recommended, given.fewest),
     "accuracy_epochs": lambda given: accuracy_epochs(given.table),
-    "training_histories": lambda given: training_histories(given.table, given.histories),
+    "training_histories": lambda given: training_histories(given.table, given.histories, given.fewest),
     "coverage": lambda given: coverage(given.table),
     "latency_distributions": lambda given: latency_distributions(given.table, given.timings),
 }
@@ -60,11 +62,13 @@ def comparison_pictures(evidence: Evidence) -> Pictures:
     """Draw all plots for which there are data."""
     if reason := too_many(evidence.table):
         return Pictures({}, dict.fromkeys(PICTURES, reason))
-    drawn, left_out = {}, {}
+    drawn, left_out, tables = {}, {}, {}
     with in_one_style():
         for name, draw in PICTURES.items():
             try:
                 drawn[name] = draw(evidence)
             except NoPictureError as reason:
                 left_out[name] = str(reason)
-    return Pictures(drawn, left_out)
+                if isinstance(reason, FewPointsError):
+                    tables[name] = reason.table
+    return Pictures(drawn, left_out, tables)

@@ -14,9 +14,10 @@ from experiments.system.progress import say
 from experiments.tracking import Store
 
 ENDINGS = (".png", ".svg")
+FEWEST = 3  # points of a panel
 
 
-def evidence(store: Store, comparison: Comparison) -> Evidence:
+def evidence(store: Store, comparison: Comparison, fewest: int = FEWEST) -> Evidence:
     """Return a comparison with the training curves and timings of the runs to plot."""
     table = comparison.runs
     if too_many(table):
@@ -31,12 +32,13 @@ def evidence(store: Store, comparison: Comparison) -> Evidence:
         {run_id: found for run_id, found in curves.items() if found is not None},
         {run_id: found for run_id, found in samples.items() if found is not None},
         recommended(comparison),
+        fewest,
     )
 
 
-def drawn(store: Store, comparison: Comparison) -> Pictures:
-    """Draw the plots of a comparison."""
-    return comparison_pictures(evidence(store, comparison))
+def drawn(store: Store, comparison: Comparison, fewest: int = FEWEST) -> Pictures:
+    """Draw the plots of a comparison; panels with less than `fewest` points are tables."""
+    return comparison_pictures(evidence(store, comparison, fewest))
 
 
 def write_pictures(pictures: Pictures, folder: Path) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.comparison.columns import TASK, further_epochs
 from experiments.comparison.names import epochs_text, names, task_titles
-from experiments.plots import NoPictureError, say_around, settle, sheet
+from experiments.plots import FewPointsError, NoPictureError, say_around, settle, sheet
 from experiments.plots.points import setting_of
 from experiments.plots.strategies import mark
 
@@ -22,6 +22,8 @@ MOST_PANELS = 12
 MOST_SEEDS = 10  # lines of a panel
 COLUMNS = 4
 LINES = {"val_accuracy": "-", "accuracy": ":"}
+LINES_OF = {"val_accuracy": "validation images", "accuracy": "training images"}
+STAGES = ("baseline", "finetune")
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,14 @@ def _longest(name: str, group: pd.DataFrame) -> Trainings:
     return Trainings(f"{name}: {epochs_text(str(most['epochs']) + own)}", strategy, tuple(alike["run_id"]))
 
 
-def training_histories(table: pd.DataFrame, histories: Mapping[str, Curves]) -> "Figure":
+def training_histories(table: pd.DataFrame, histories: Mapping[str, Curves], fewest: int = 1) -> "Figure":
     """Plot accuracy on training and validation images, of the baseline and further training; a panel per strategy.
 
     `histories` are the curves of the runs of `trainings`, by run id.
 
     Raises:
         NoPictureError: none of these runs has a history.
+        FewPointsError: none of these runs has trained for at least `fewest` epochs.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -75,6 +78,11 @@ def training_histories(table: pd.DataFrame, histories: Mapping[str, Curves]) -> 
     shown = [(each, curves) for each, curves in shown if curves]
     if not shown:
         raise NoPictureError("no finished run has a training history")
+    most = max(_epochs(run) for _, curves in shown for run in curves)
+    if most < fewest:
+        raise FewPointsError(
+            f"lines over {most} epoch{'s' if most > 1 else ''} say less than a table", _as_table(shown)
+        )
     columns = min(len(shown), COLUMNS)
     figure, sheets = sheet(len(shown), (3.2, 2.5) if columns > 2 else (5.6, 3.6), columns, sharey=True)
     for place, (axes, (each, curves)) in enumerate(zip(sheets, shown, strict=True)):
@@ -96,6 +104,27 @@ def training_histories(table: pd.DataFrame, histories: Mapping[str, Curves]) -> 
     say_around(figure, f"Training curves: {setting_of(table)}", caption)
     settle(figure)
     return figure
+
+
+def _epochs(curves: Curves) -> int:
+    return sum(len(curves.get(f"{stage}/accuracy", ())) for stage in STAGES)
+
+
+def _as_table(shown: Sequence[tuple[Trainings, Sequence[Curves]]]) -> pd.DataFrame:
+    """Return the accuracy after each epoch as a table of text: ranges, if there are several seeds."""
+    rows = []
+    for each, curves in shown:
+        row = {"training": each.name}
+        for name, of in LINES_OF.items():
+            joined = [[*run.get(f"baseline/{name}", ()), *run.get(f"finetune/{name}", ())] for run in curves]
+            row[f"accuracy on {of} in %, by epoch"] = ", ".join(map(_range, zip(*joined, strict=False)))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = (f"{100 * end:.2f}" for end in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
 
 
 def _known(each: Trainings, histories: Mapping[str, Curves]) -> Iterator[Curves]:

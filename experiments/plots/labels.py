@@ -11,12 +11,14 @@ from experiments.plots import INK, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.text import Annotation
 
 Boxes = npt.NDArray[np.float64]  # (n, 4): left, bottom, right, top
 STEPS = (9, 15, 24, 36, 52, 72, 96, 124)  # from a point to its label, in units of the screen
 DIRECTIONS = np.deg2rad(np.arange(0, 360, 15))
 LEADER = 14.0  # minimum distance for a leader line
 POINT = 5.0  # radius of a point
+REFINEMENTS = 3  # of all positions, after each label has one
 
 
 @dataclass(frozen=True)
@@ -31,34 +33,46 @@ class Label:
 
 
 def place(axes: "Axes", labels: Sequence[Label], taken: Boxes) -> None:
-    """Place each label at the nearest free position, starting at the top; avoids `taken`, in display units.
+    """Place labels near their points, without overlaps if possible; avoids `taken`, in display units.
 
-    Requires a settled figure. If no position is free, the one with the least overlap is used.
+    Each label takes the position of least cost, starting at the top; then each is moved again in turn, now that the
+    positions of all others are known. Requires a settled figure.
     """
     if not labels:
         return
-    anchors = _on_screen(axes, labels)
-    frame = np.array(axes.bbox.extents)
-    soft = taken
-    hard = np.concatenate([anchors - POINT, anchors + POINT], axis=1)
-    for number in sorted(range(len(labels)), key=lambda n: (-anchors[n, 1], anchors[n, 0])):
-        label, anchor = labels[number], anchors[number]
-        written = axes.annotate(
-            short(label.text), (label.x, label.y), (0, 0), textcoords="offset points", color=INK, fontsize=8,
-            fontweight="bold" if label.bold else "normal", va="center", ha="center", annotation_clip=False, zorder=6,
-        )  # fmt: skip
-        extent = written.get_window_extent()
-        boxes, leaders = _candidates(anchor, extent.width, extent.height)
-        best = int(np.argmin(_costs(boxes, leaders, frame, hard, soft)))
-        centre = (boxes[best, :2] + boxes[best, 2:]) / 2
-        points_a_unit = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
-        written.set_position(tuple((centre - anchor) * points_a_unit))
-        written.set_horizontalalignment("center")
-        hard = np.concatenate([hard, boxes[best : best + 1]])
-        if np.linalg.norm(leaders[best, -1] - anchor) > LEADER:
-            ends = axes.transData.inverted().transform(leaders[best, [0, -1]])
-            axes.plot(*ends.T, color=label.colour, linewidth=0.7, zorder=2, scalex=False, scaley=False)
-            soft = np.concatenate([soft, np.concatenate([leaders[best] - 1, leaders[best] + 1], axis=1)])
+    anchors, frame = _on_screen(axes, labels), np.array(axes.bbox.extents)
+    points = np.concatenate([anchors - POINT, anchors + POINT], axis=1)
+    texts = [_written(axes, label) for label in labels]
+    extents = [text.get_window_extent() for text in texts]
+    found = [_candidates(anchor, of.width, of.height) for anchor, of in zip(anchors, extents, strict=True)]
+    order = sorted(range(len(labels)), key=lambda n: (-anchors[n, 1], anchors[n, 0]))
+    chosen: dict[int, int] = {}
+    for number in order * (1 + REFINEMENTS):
+        others = [each for each in chosen if each != number]
+        hard = np.concatenate([points, *(found[each][0][chosen[each]][None] for each in others)])
+        soft = np.concatenate([taken, *(_along(found[each][1][chosen[each]]) for each in others)])
+        chosen[number] = int(np.argmin(_costs(*found[number], frame, hard, soft)))
+    points_a_unit = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+    for number in order:
+        boxes, leaders = found[number]
+        box, leader, anchor = boxes[chosen[number]], leaders[chosen[number]], anchors[number]
+        texts[number].set_position(tuple(((box[:2] + box[2:]) / 2 - anchor) * points_a_unit))
+        if np.linalg.norm(leader[-1] - anchor) > LEADER:
+            ends = axes.transData.inverted().transform(leader[[0, -1]])
+            colour = labels[number].colour
+            axes.plot(*ends.T, color=colour, linewidth=0.7, zorder=2, scalex=False, scaley=False)
+
+
+def _written(axes: "Axes", label: Label) -> "Annotation":
+    return axes.annotate(
+        short(label.text), (label.x, label.y), (0, 0), textcoords="offset points", color=INK, fontsize=8,
+        fontweight="bold" if label.bold else "normal", va="center", ha="center", annotation_clip=False, zorder=6,
+    )  # fmt: skip
+
+
+def _along(leader: npt.NDArray[np.float64]) -> Boxes:
+    """Return small boxes along a leader line."""
+    return np.concatenate([leader - 1, leader + 1], axis=1)
 
 
 def _on_screen(axes: "Axes", labels: Sequence[Label]) -> npt.NDArray[np.float64]:
@@ -82,7 +96,7 @@ def _costs(
 ) -> npt.NDArray[np.float64]:
     outside = np.maximum(frame[:2] - boxes[:, :2], 0).sum(axis=1) + np.maximum(boxes[:, 2:] - frame[2:], 0).sum(axis=1)
     length = np.linalg.norm(leaders[:, -1] - leaders[:, 0], axis=1)
-    costs = 100 * outside + 10 * _overlaps(boxes, hard) + 2 * _overlaps(boxes, soft) + length
+    costs = 100 * outside + 10 * _overlaps(boxes, hard) + 4 * _overlaps(boxes, soft) + length
     return np.asarray(
         costs + 8 * _crossed(leaders, hard) + 16 * _crossed(leaders, soft)
     )  # leader lines are invisible on bars

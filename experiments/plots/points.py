@@ -14,6 +14,7 @@ from experiments.plots import NoPictureError
 
 Numbers = npt.NDArray[np.float64]
 MOST_PANELS = 6
+SCORE = "tflite_accuracy"  # the column that judges a file
 
 
 @dataclass(frozen=True)

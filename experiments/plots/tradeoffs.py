@@ -9,9 +9,21 @@ import pandas as pd
 
 from experiments.comparison.columns import TASK, VOID, of_one_float_file
 from experiments.comparison.names import task_titles
-from experiments.plots import FAINT, GREY, INK, NoPictureError, say_around, settle, sheet
+from experiments.plots import (
+    FAINT,
+    GREY,
+    INK,
+    FewPointsError,
+    NoPictureError,
+    label_of,
+    say_around,
+    settle,
+    sheet,
+    show_on_hover,
+)
 from experiments.plots.labels import Boxes, Label, place
 from experiments.plots.points import (
+    SCORE,
     Point,
     frontier,
     left_out,
@@ -42,30 +54,44 @@ READ = (
 SHIP = "Circled, with a bold label: the file to ship, the simplest of those tied in accuracy."
 
 
-def accuracy_size(table: pd.DataFrame, of_seeds: pd.DataFrame, recommended: Collection[str] = ()) -> "Figure":
+def accuracy_size(
+    table: pd.DataFrame, of_seeds: pd.DataFrame, recommended: Collection[str] = (), fewest: int = 1
+) -> "Figure":
     """Plot the accuracy of the TFLite files against their size, with a panel per model and data set.
+
+    Panels with less than `fewest` points are tables.
 
     Raises:
         NoPictureError: no run has both.
+        FewPointsError: every panel has less than `fewest` points.
     """
-    return _by_size(table, of_seeds, recommended, "tflite_bytes", "size", "file size")
+    return _by_size(table, of_seeds, recommended, fewest, "tflite_bytes", "size", "file size")
 
 
-def accuracy_download(table: pd.DataFrame, of_seeds: pd.DataFrame, recommended: Collection[str] = ()) -> "Figure":
+def accuracy_download(
+    table: pd.DataFrame, of_seeds: pd.DataFrame, recommended: Collection[str] = (), fewest: int = 1
+) -> "Figure":
     """Plot the accuracy of the TFLite files against their size after gzip, which pruning and clustering reduce.
 
     Raises:
         NoPictureError: no run has both, or none is pruned or clustered.
+        FewPointsError: every panel has less than `fewest` points.
     """
     if not any(mark(str(strategy)).marker == COMPRESSING for strategy in table["strategy"].unique()):
         raise NoPictureError("nothing is pruned or clustered")
-    return _by_size(table, of_seeds, recommended, "tflite_gzip_bytes", "download", "file size after gzip -9")
+    return _by_size(table, of_seeds, recommended, fewest, "tflite_gzip_bytes", "download", "file size after gzip -9")
 
 
 def _by_size(
-    table: pd.DataFrame, of_seeds: pd.DataFrame, recommended: Collection[str], column: str, what: str, xlabel: str
+    table: pd.DataFrame,
+    of_seeds: pd.DataFrame,
+    recommended: Collection[str],
+    fewest: int,
+    column: str,
+    what: str,
+    xlabel: str,
 ) -> "Figure":
-    runs = measured(table, "tflite_accuracy", column)
+    runs = measured(table, SCORE, column)
     runs = runs.assign(kilobytes=runs[column].astype(float) / 1000)
     titles = task_titles(runs)
     shown = [
@@ -79,16 +105,19 @@ def _by_size(
         *panels_left_out(runs, TASK),
     ]
     title = f"Accuracy and {what} of the files: {setting_of(runs)}"
-    return _drawn(shown, f"{xlabel} in kB (1,000 bytes)", title, " ".join(caption))
+    return _drawn(shown, f"{xlabel} in kB (1,000 bytes)", title, " ".join(caption), fewest)
 
 
-def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame, recommended: Collection[str] = ()) -> "Figure":
+def accuracy_latency(
+    table: pd.DataFrame, of_seeds: pd.DataFrame, recommended: Collection[str] = (), fewest: int = 1
+) -> "Figure":
     """Plot the accuracy of the TFLite files against their latency; a panel per model, data set and machine.
 
     Raises:
         NoPictureError: no run has both, or every timing is invalid.
+        FewPointsError: every panel has less than `fewest` points.
     """
-    timed = measured(table, "tflite_accuracy", "latency_p50_us")
+    timed = measured(table, SCORE, "latency_p50_us")
     runs = timed[timed["speed"] != VOID]
     if runs.empty:
         raise NoPictureError("every timing is invalid")
@@ -121,7 +150,7 @@ def accuracy_latency(table: pd.DataFrame, of_seeds: pd.DataFrame, recommended: C
         if relative
         else "latency of one inference (µs), median"
     )
-    return _drawn(shown, what, title, " ".join(caption))
+    return _drawn(shown, what, title, " ".join(caption), fewest)
 
 
 Panels = Sequence[tuple[str, Sequence[Point]]]
@@ -151,28 +180,59 @@ def _bars(shown: Panels) -> str:
     )
 
 
-def _drawn(shown: Panels, xlabel: str, title: str, caption: str) -> "Figure":
+def _as_table(shown: Panels, xlabel: str) -> pd.DataFrame:
+    """Return the points of panels as a table of text, with the names of the panels if there are several."""
+    several = len(shown) > 1
+    return pd.DataFrame(
+        [{**({"files": name} if several else {}), **_values(point, xlabel)} for name, found in shown for point in found]
+    )
+
+
+def _values(point: Point, xlabel: str) -> dict[str, str]:
+    """Return what a point shows, as text."""
+    interval = f"[{point.low:.2f}, {point.high:.2f}]"
+    return {"strategy": point.label, label_of(SCORE): f"{point.accuracy:.2f} {interval}", xlabel: f"{point.x:,.4g}"}
+
+
+def _drawn(shown: Panels, xlabel: str, title: str, caption: str, fewest: int) -> "Figure":
     most = max(len(found) for _, found in shown)
+    if most < fewest:
+        raise FewPointsError(
+            f"a plot of {most} point{'s' if most > 1 else ''} says less than a table", _as_table(shown, xlabel)
+        )
     alone = (9.0, 5.6) if most > ROOMY else (7.5, 4.6)
     figure, sheets = sheet(len(shown), alone if len(shown) == 1 else (6.2, 4.4))
     for axes, (name, found) in zip(sheets, shown, strict=True):
         if len(shown) > 1:
             axes.set_title(name)
+        if len(found) < fewest:
+            _write(axes, _as_table([("", found)], xlabel))
+            continue
         axes.set_xlabel(xlabel)
-        axes.set_ylabel("accuracy of the TFLite file in %")
+        axes.set_ylabel(label_of(SCORE))
         axes.grid(visible=True)
         axes.set_axisbelow(True)
-        _scatter(axes, found)
+        _scatter(axes, found, xlabel)
         if len(found) > MOST_LABELS:
             axes.legend(fontsize=7, ncols=2, framealpha=0.8)
     say_around(figure, title, caption)
     settle(figure)
     for axes, (_, found) in zip(sheets, shown, strict=True):
-        _name(axes, found)
+        if len(found) >= fewest:
+            _name(axes, found)
     return figure
 
 
-def _scatter(axes: "Axes", found: Sequence[Point]) -> None:
+def _write(axes: "Axes", table: pd.DataFrame) -> None:
+    """Write a small table in place of a panel's axes."""
+    axes.set_axis_off()
+    lines = "\n".join(
+        "\n".join(f"{name}: {value}" for name, value in row.items()) + "\n" for row in table.to_dict("records")
+    )
+    axes.text(0.0, 0.97, lines, transform=axes.transAxes, va="top", ha="left", color=INK, linespacing=1.5)
+
+
+def _scatter(axes: "Axes", found: Sequence[Point], xlabel: str) -> None:
     """Draw the points with their bars, single runs behind them, and the frontier."""
     best = _best(found)
     for strategy in dict.fromkeys(point.strategy for point in found):
@@ -182,6 +242,10 @@ def _scatter(axes: "Axes", found: Sequence[Point]) -> None:
         axes.scatter(singles[:, 0], singles[:, 1], s=14, alpha=FAINT, **style)
         xy = np.array([(point.x, point.accuracy) for point in own])
         axes.scatter(xy[:, 0], xy[:, 1], s=40, zorder=4, label=strategy, **style)
+        for point in own if len(found) <= MOST_SHAPES else ():
+            # A larger, invisible dot is easier to hit.
+            dot = axes.scatter([point.x], [point.accuracy], s=200, zorder=7, alpha=0, color=look.colour, lw=0)
+            show_on_hover(dot, "; ".join(f"{name}: {value}" for name, value in _values(point, xlabel).items()))
     for point, on_frontier in zip(found, best, strict=True):
         if point.recommended:
             axes.scatter([point.x], [point.accuracy], s=150, facecolors="none", edgecolors=INK, lw=1.4, zorder=5)

@@ -194,22 +194,6 @@ def examples_needed(gained: float, lost: float, margin: float) -> int:
     return _least(is_enough)
 
 
-def examples_to_tell(gained: float, lost: float) -> int | None:
-    """Return the number of test examples that would tell two models apart; None if the two shares are equal.
-
-    The shares are those of `examples_needed`. With the returned number, the interval of `paired_difference` just
-    excludes 0.
-    """
-    if gained == lost:
-        return None
-
-    def is_enough(examples: int) -> bool:
-        low, high = _bonett_price(gained, lost, examples, NORMAL_QUANTILE)
-        return low > 0 or high < 0
-
-    return _least(is_enough)
-
-
 def _least(is_enough: Callable[[int], bool]) -> int:
     """Return the least number that is enough, where every larger one is, too."""
     too_few, enough = 0, 1
