@@ -192,6 +192,11 @@ class InMemory:
     def stamp(self, run_id: str) -> dict[str, str]:
         return {"cpu": "a CPU"}
 
+    ui_command = ""
+
+    def page(self, run_id: str) -> str:
+        return f"https://mlflow.example.org/#/experiments/1/runs/{run_id}"
+
 
 NUMBER = st.one_of(
     st.floats(), st.sampled_from([float("nan"), 1.7976931348623157e308, -1e308, 0.0, -0.0, 1e-320, 2.0**60]), st.none()

@@ -3,7 +3,7 @@
 import io
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,6 +54,11 @@ class Recorded:
 
     def stamp(self, run_id: str) -> dict[str, str]:
         return {"cpu": "a CPU", "git_commit": f"commit of {run_id}"}
+
+    ui_command = "mlflow ui --backend-store-uri sqlite:///mlflow.db"
+
+    def page(self, run_id: str) -> str:
+        return f"http://127.0.0.1:5000/#/experiments/1/runs/{run_id}"
 
 
 def ptq(strategy: str = "ptq_int8", **changes: Any) -> dict[str, Any]:
@@ -286,6 +291,9 @@ WRONG = {"run-none": 40, "run-qat": 41}
 
 def test_a_page_needs_nothing_else() -> None:
     shown = page(ROWS, WRONG)
+    links = re.findall(r"<a href=\"([^\"]*)\"", shown)
+    assert [link for link in links if not link.startswith(("#", "http://127.0.0.1:5000/#/experiments/1/runs/"))] == []
+    shown = re.sub(r"<a [^>]*>", "", shown)
     addresses = re.findall(r"(?:src|href)=\"([^\"]*)\"", shown) + re.findall(r"url\(([^)]*)\)", shown)
     assert addresses
     assert all(address.startswith(("#", "data:")) for address in addresses)
@@ -418,21 +426,90 @@ def test_a_page_names_the_margin_that_it_goes_by() -> None:
     assert "lose at most 2 points" in page
 
 
-@pytest.mark.parametrize(("width", "display"), [(1280, "table-row"), (390, "block")])
-def test_a_page_is_as_wide_as_the_screen_and_on_a_phone_its_table_is_cards(
-    width: int, display: str, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def browsed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A page of a browser with a report of long names, in the dark."""
     program = chromium()
     if program is None:
         pytest.skip("Chromium is not installed")
     from playwright.sync_api import sync_playwright
 
+    path = tmp_path_factory.mktemp("report") / "report.html"
     long = ptq("a_strategy_with_a_name_that_is_long", warnings="at chance: always the same", arithmetic="4 hybrid int8")
-    (tmp_path / "report.html").write_text(page([*ROWS, long], WRONG), encoding="utf-8")
+    rows = [
+        *ROWS,
+        long,
+        ptq("ptq_int16x8", arithmetic="3 float32, 2 hybrid int8", runs_on_micro="yes", arena_bytes=9.0),
+    ]
+    path.write_text(page(rows, {**WRONG, f"run-{long['strategy']}": 42}), encoding="utf-8")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        shown = browser.new_page(viewport={"width": width, "height": 900})
-        shown.goto((tmp_path / "report.html").as_uri())
-        assert shown.evaluate("document.documentElement.scrollWidth") == width
-        assert shown.evaluate("getComputedStyle(document.querySelector('.sortable tbody tr')).display") == display
+        shown = browser.new_page(color_scheme="dark")
+        shown.goto(path.as_uri())
+        yield shown
         browser.close()
+
+
+OUTSIDE = """() => [...document.querySelectorAll("main *")].filter(each => {
+    const box = each.getBoundingClientRect();
+    return box.width && (box.left < -1 || box.right > innerWidth + 1) && !each.closest("svg");
+}).map(each => `${each.tagName} ${each.textContent.slice(0, 30)}`)"""
+
+
+@pytest.mark.parametrize(("width", "display"), [(1600, "table-row"), (1280, "table-row"), (390, "block")])
+def test_nothing_is_outside_the_screen_and_on_a_phone_a_table_is_cards(browsed: Any, width: int, display: str) -> None:
+    browsed.set_viewport_size({"width": width, "height": 900})
+    browsed.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    assert browsed.evaluate("document.documentElement.scrollWidth") == width
+    assert browsed.evaluate(OUTSIDE) == []
+    assert browsed.evaluate("getComputedStyle(document.querySelector('.sortable tbody tr')).display") == display
+
+
+def test_a_point_shows_its_values_on_hover_and_a_phone_enlarges_a_plot(browsed: Any) -> None:
+    browsed.set_viewport_size({"width": 1280, "height": 900})
+    browsed.locator("#accuracy_size .value").first.hover()
+    told = browsed.locator("#tip").inner_text().splitlines()
+    assert told[0].startswith("strategy: ")
+    assert re.fullmatch(r"Accuracy of the TFLite file \(%\): 97\.65 \[97\.34, 97\.93\]", told[1])
+    browsed.set_viewport_size({"width": 390, "height": 900})
+    figure = browsed.locator("#accuracy_size")
+    assert figure.evaluate("each => each.scrollWidth <= each.clientWidth")
+    figure.locator("figcaption").click()
+    assert figure.evaluate("each => each.scrollWidth > each.clientWidth")
+
+
+def test_a_plot_of_two_points_is_a_table() -> None:
+    table = frame(ROWS)
+    drawn = comparison_pictures(Evidence(table, fewest=3))
+    shown = report(Recorded({}), Comparison(table, table, lambda _: None), drawn, [])  # type: ignore[arg-type]
+    assert "accuracy_size" not in drawn.drawn
+    assert "As a table, since a plot of 2 points says less than a table." in shown
+    assert re.search(r'data-name="Accuracy of the TFLite file \(%\)">98\.12 <span class="interval">\[', shown)
+
+
+def test_a_page_says_how_many_examples_would_separate_what_is_tied() -> None:
+    shown = page([row("none"), ptq(tflite_accuracy=0.98)], {"run-none": 42, "run-ptq_int8": 40})
+    assert "Each of these is tied with ptq_int8, the most accurate, on 2,000 test examples and 1 seed." in shown
+    assert re.search(r'data-name="test examples needed">7,\d00<', shown)
+    assert "seeds needed" not in shown  # one seed does not show how much training varies
+    assert "is tied with no other setting" in page(ROWS, {"run-none": 140, "run-qat": 40})
+
+
+def test_with_several_seeds_a_page_says_how_many_would_separate_what_is_tied() -> None:
+    rows = [*seeds("none", 3), *seeds("qat", 3, tflite_accuracy=0.98)]
+    table, wrong = frame(rows), {"none-0": 48, "none-1": 44, "none-2": 40, "qat-0": 40, "qat-1": 41, "qat-2": 40}
+    store = Recorded(wrong)
+    means = grouped(table, cell_of(table), store.predictions).table
+    comparison = Comparison(table, means, store.predictions, over_seeds=True)
+    shown = report(store, comparison, Pictures({}, {}), ())  # type: ignore[arg-type]
+    assert "on 2,000 test examples and 3 seeds. Either number alone would be enough" in shown
+    assert re.search(r'data-name="seeds needed">\d+<', shown)
+
+
+def test_a_row_links_to_its_details_and_these_to_mlflow() -> None:
+    shown = page(ROWS, WRONG)
+    assert '<a href="#run-run-qat">qat</a>' in shown
+    assert re.search(
+        r'<div id="run-run-qat">\s*<p class="soft"><a href="http://127.0.0.1:5000/#/experiments/1/runs/run-qat">', shown
+    )
+    assert "<code>mlflow ui --backend-store-uri sqlite:///mlflow.db</code>" in shown

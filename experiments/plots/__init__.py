@@ -1,7 +1,7 @@
 """Plots: shared style and layout, and conversion to files and to parts of a page."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from experiments.tracking.schema import SCHEMA
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -49,11 +48,11 @@ class NoPictureError(Exception):
 
 
 class FewPointsError(NoPictureError):
-    """There are so few points that a table shows them better; `table` has them, as text."""
+    """There are so few points that a table shows them better; `rows` has them, as text by column."""
 
-    def __init__(self, message: str, table: "pd.DataFrame") -> None:
+    def __init__(self, message: str, rows: Sequence[Mapping[str, str]]) -> None:
         super().__init__(message)
-        self.table = table
+        self.rows = rows
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The plots of a comparison, and the reasons why some are not drawn."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,7 @@ class Pictures:
 
     drawn: "Mapping[str, Figure]"
     left_out: Mapping[str, str]
-    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    tables: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
 
 
 PICTURES: "Mapping[str, Callable[[Evidence], Figure]]" = {
@@ -70,5 +70,5 @@ def comparison_pictures(evidence: Evidence) -> Pictures:
             except NoPictureError as reason:
                 left_out[name] = str(reason)
                 if isinstance(reason, FewPointsError):
-                    tables[name] = reason.table
+                    tables[name] = reason.rows
     return Pictures(drawn, left_out, tables)

@@ -80,9 +80,7 @@ def training_histories(table: pd.DataFrame, histories: Mapping[str, Curves], few
         raise NoPictureError("no finished run has a training history")
     most = max(_epochs(run) for _, curves in shown for run in curves)
     if most < fewest:
-        raise FewPointsError(
-            f"lines over {most} epoch{'s' if most > 1 else ''} say less than a table", _as_table(shown)
-        )
+        raise FewPointsError(f"lines over {most} epoch{'s' if most > 1 else ''} say less than a table", _as_rows(shown))
     columns = min(len(shown), COLUMNS)
     figure, sheets = sheet(len(shown), (3.2, 2.5) if columns > 2 else (5.6, 3.6), columns, sharey=True)
     for place, (axes, (each, curves)) in enumerate(zip(sheets, shown, strict=True)):
@@ -110,8 +108,8 @@ def _epochs(curves: Curves) -> int:
     return sum(len(curves.get(f"{stage}/accuracy", ())) for stage in STAGES)
 
 
-def _as_table(shown: Sequence[tuple[Trainings, Sequence[Curves]]]) -> pd.DataFrame:
-    """Return the accuracy after each epoch as a table of text: ranges, if there are several seeds."""
+def _as_rows(shown: Sequence[tuple[Trainings, Sequence[Curves]]]) -> list[dict[str, str]]:
+    """Return the accuracy after each epoch as the rows of a table: ranges, if there are several seeds."""
     rows = []
     for each, curves in shown:
         row = {"training": each.name}
@@ -119,7 +117,7 @@ def _as_table(shown: Sequence[tuple[Trainings, Sequence[Curves]]]) -> pd.DataFra
             joined = [[*run.get(f"baseline/{name}", ()), *run.get(f"finetune/{name}", ())] for run in curves]
             row[f"accuracy on {of} in %, by epoch"] = ", ".join(map(_range, zip(*joined, strict=False)))
         rows.append(row)
-    return pd.DataFrame(rows)
+    return rows
 
 
 def _range(values: Sequence[float]) -> str:

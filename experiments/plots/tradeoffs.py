@@ -180,12 +180,12 @@ def _bars(shown: Panels) -> str:
     )
 
 
-def _as_table(shown: Panels, xlabel: str) -> pd.DataFrame:
-    """Return the points of panels as a table of text, with the names of the panels if there are several."""
+def _as_rows(shown: Panels, xlabel: str) -> list[dict[str, str]]:
+    """Return the points of panels as the rows of a table, with the names of the panels if there are several."""
     several = len(shown) > 1
-    return pd.DataFrame(
-        [{**({"files": name} if several else {}), **_values(point, xlabel)} for name, found in shown for point in found]
-    )
+    return [
+        {**({"files": name} if several else {}), **_values(point, xlabel)} for name, found in shown for point in found
+    ]
 
 
 def _values(point: Point, xlabel: str) -> dict[str, str]:
@@ -198,7 +198,7 @@ def _drawn(shown: Panels, xlabel: str, title: str, caption: str, fewest: int) ->
     most = max(len(found) for _, found in shown)
     if most < fewest:
         raise FewPointsError(
-            f"a plot of {most} point{'s' if most > 1 else ''} says less than a table", _as_table(shown, xlabel)
+            f"a plot of {most} point{'s' if most > 1 else ''} says less than a table", _as_rows(shown, xlabel)
         )
     alone = (9.0, 5.6) if most > ROOMY else (7.5, 4.6)
     figure, sheets = sheet(len(shown), alone if len(shown) == 1 else (6.2, 4.4))
@@ -206,7 +206,7 @@ def _drawn(shown: Panels, xlabel: str, title: str, caption: str, fewest: int) ->
         if len(shown) > 1:
             axes.set_title(name)
         if len(found) < fewest:
-            _write(axes, _as_table([("", found)], xlabel))
+            _write(axes, _as_rows([("", found)], xlabel))
             continue
         axes.set_xlabel(xlabel)
         axes.set_ylabel(label_of(SCORE))
@@ -223,12 +223,10 @@ def _drawn(shown: Panels, xlabel: str, title: str, caption: str, fewest: int) ->
     return figure
 
 
-def _write(axes: "Axes", table: pd.DataFrame) -> None:
+def _write(axes: "Axes", rows: Sequence[dict[str, str]]) -> None:
     """Write a small table in place of a panel's axes."""
     axes.set_axis_off()
-    lines = "\n".join(
-        "\n".join(f"{name}: {value}" for name, value in row.items()) + "\n" for row in table.to_dict("records")
-    )
+    lines = "\n".join("\n".join(f"{name}: {value}" for name, value in row.items()) + "\n" for row in rows)
     axes.text(0.0, 0.97, lines, transform=axes.transAxes, va="top", ha="left", color=INK, linespacing=1.5)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from experiments.comparison.files import with_texts
 from experiments.measure.changes import EACH, Changed
 from experiments.record.run_record import Predictions
+from experiments.report.tables import Table
 from experiments.statistics.estimates import proportion
 from experiments.system.escaping import from_spreadsheet_text
 
@@ -57,10 +58,12 @@ class Details:
     """One run in the report."""
 
     run_id: str
+    anchor: str
+    page: str  # in MLflow
     name: str
     seed: str  # if the row is a mean over seeds
     facts: tuple[tuple[str, str], ...]
-    layers: pd.DataFrame | None
+    layers: Table | None
     matrix: Matrix | None
     worst: tuple[str, ...]
     pictures: tuple[Picture, ...]

@@ -1,7 +1,6 @@
 """The report as a self-contained HTML file, without network access."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from experiments.comparison.baseline import against, trained_less, unmatched
-from experiments.comparison.choices import Task, choices, headline, named, tasks
+from experiments.comparison.choices import (
+    Task,
+    choices,
+    headline,
+    named,
+    tasks,
+    tie,
+)
 from experiments.comparison.columns import is_group
 from experiments.comparison.compared import Comparison
-from experiments.comparison.display import display_table, note
 from experiments.comparison.groups import grouped, seeds_to_pool
 from experiments.comparison.names import subjects_of
 from experiments.comparison.recommendation import MEANING
-from experiments.comparison.terminal import styled
 from experiments.plots import as_svg
 from experiments.plots.comparison import Pictures
 from experiments.plots.export import drawn, write_pictures
@@ -29,13 +33,14 @@ from experiments.report.details import (
     pictures,
     worst_classes,
 )
+from experiments.report.tables import Table, anchor, plain_table, table_of, to_separate
+from experiments.statistics.power import POWER
 from experiments.system.errors import UserError, redacted
 from experiments.tracking import Store
 from experiments.tracking.schema import SCHEMA, Column
 
 REPORT = "report.html"  # artifact of a sweep
 STYLE = Path(__file__).with_name("style.css")
-MOST_ROWS = 500  # of a table in the page
 MOST_RUNS = 24  # with details
 MOST_HELD = 2000  # runs to compare with the control
 CONTROL = "finetune"
@@ -45,46 +50,6 @@ DETAILS = (
     "coverage_macs", "xnnpack_ops", "warnings", "broken_promise", "left_float", "xnnpack_refusal", "latency_void",
     "engine", "train_seconds",
 )  # fmt: skip
-CLASSES = {"bold green": "best", "dim": "chance"}  # CSS classes by terminal style
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the page: headings, and cells of text with an interval and a class."""
-
-    heading: tuple[str, ...]
-    rows: tuple[tuple["Cell", ...], ...]
-    note: str
-    rest: int = 0  # rows that are not shown
-    remarks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The text of a cell, the interval below it, and its CSS class."""
-
-    text: str
-    interval: str
-    look: str
-
-
-def table_of(comparison: Comparison) -> Table:
-    """Return the formatted table of a comparison, with its note and remarks."""
-    table = comparison.table
-    shown, looks = display_table(table), styled(table, comparison)
-    rows = tuple(
-        tuple(
-            _cell(str(value), CLASSES.get(looks[name][i], "") if name in looks else "")
-            for name, value in zip(shown.columns, shown.iloc[i], strict=True)
-        )
-        for i in range(min(len(shown), MOST_ROWS))
-    )
-    return Table(tuple(shown.columns), rows, note(table), max(0, len(shown) - MOST_ROWS), comparison.remarks)
-
-
-def _cell(text: str, look: str) -> Cell:
-    value, _, interval = text.partition(" [")
-    return Cell(value, f"[{interval}" if interval else "", look)
 
 
 def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequence[str]) -> str:
@@ -93,16 +58,25 @@ def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequ
     Raises:
         UserError: an artifact of a run is invalid.
     """
-    found = tasks(comparison)
+    found, control = tasks(comparison), _control(comparison)
+    detailed = comparison.table.head(MOST_RUNS).loc[lambda rows: rows["status"] == "FINISHED", "run_id"].tolist()
     context = {
         **_context_of_answer(comparison, found),
         "title": _title(comparison.runs),
         "runs": len(comparison.runs),
-        "table": table_of(comparison),
-        "control": _control(comparison),
+        "table": table_of(comparison, detailed),
+        "changes": [(task.title, each, to_separate(each)) for task in found for each in (tie(task),)],
+        "power": f"{100 * POWER:g}",
+        "ui_command": store.ui_command,
+        "control": control,
         "most_held": f"{MOST_HELD:,}" if len(comparison.runs) > MOST_HELD else "",
         "pictures": {name: Markup(as_svg(figure, name)) for name, figure in shown.drawn.items()},
-        "left_out": shown.left_out,
+        "left_out": {name: reason for name, reason in shown.left_out.items() if name not in shown.tables},
+        "few": [
+            (title_of(name), shown.left_out[name], plain_table(pd.DataFrame(each)))
+            for name, each in shown.tables.items()
+        ],
+        "title_of": title_of,
         "details": list(_details(store, comparison, found)),
         "most_details": MOST_RUNS,
         "rows": len(comparison.table),
@@ -154,6 +128,11 @@ def illustrate(store: Store, comparison: Comparison, command: str, folder: Path)
     write_report(store, comparison, pictures, [command], folder / REPORT)
 
 
+def title_of(picture: str) -> str:
+    """Return the name of a picture as words: accuracy and size."""
+    return picture.capitalize().replace("_", " and " if picture.startswith("accuracy") else " ")
+
+
 def _title(runs: pd.DataFrame) -> str:
     return f"Which quantization to ship: {subjects_of(runs)}"
 
@@ -190,10 +169,12 @@ def _details_of(store: Store, comparison: Comparison, row: pd.Series, name: str)
     changed = read_artifact(store, run_id, CHANGED, read_changed)
     return Details(
         run_id=run_id,
+        anchor=anchor(run_id),
+        page=store.page(run_id),
         name=name,
         seed=str(run["seed"]) if is_group(row) else "",
         facts=_facts(run),
-        layers=None if layers is None else display_layers(layers),
+        layers=None if layers is None else plain_table(display_layers(layers)),
         matrix=confusion(answers) if answers else None,
         worst=worst_classes(answers) if answers else (),
         pictures=pictures(changed, answers) if answers and changed else (),

@@ -315,10 +315,21 @@ class Store:
 
     def browse(self, run_id: str) -> str:
         """Return the address of a run in MLflow's pages, with the command that starts them for a database."""
-        page = f"#/experiments/{self.experiment_id}/runs/{run_id}"
-        if self.address.uri.startswith("http"):
-            return f"{self.address.shown.rstrip('/')}/{page}"
-        return f"mlflow ui --backend-store-uri {self.address.shown}, then http://127.0.0.1:5000/{page}"
+        return ", then ".join([*([self.ui_command] if self.ui_command else []), self.page(run_id)])
+
+    @property
+    def ui_command(self) -> str:
+        """The command that starts MLflow's pages for a database; empty for a server, which has them."""
+        return "" if self._is_server else f"mlflow ui --backend-store-uri {self.address.shown}"
+
+    def page(self, run_id: str) -> str:
+        """Return the address of a run in MLflow's pages; for a database, on this machine after `ui_command`."""
+        server = self.address.shown.rstrip("/") if self._is_server else "http://127.0.0.1:5000"
+        return f"{server}/#/experiments/{self.experiment_id}/runs/{run_id}"
+
+    @property
+    def _is_server(self) -> bool:
+        return self.address.uri.startswith("http")
 
     @explains_failures
     def rows(self, sweep: str) -> list[Row]:
