@@ -24,7 +24,7 @@ from experiments.plots.bars import coverage, latency_distributions
 from experiments.plots.comparison import PICTURES, Evidence, Pictures, comparison_pictures
 from experiments.plots.epochs import accuracy_epochs
 from experiments.plots.export import drawn as drawn_from_store
-from experiments.plots.histories import trainings
+from experiments.plots.histories import training_histories, trainings
 from experiments.plots.labels import spread
 from experiments.plots.points import frontier, points
 from experiments.plots.strategies import MARKS, mark
@@ -262,6 +262,18 @@ def test_the_longest_training_of_each_strategy_is_shown_and_the_baseline_once() 
     ]
     shown = [(each.name, each.run_ids) for each in trainings(frame(rows))]
     assert shown == [("baseline: 3 epochs", ("none-3-0", "none-3-1")), ("qat: 3+1 epochs", ("qat-3-0", "qat-3-1"))]
+
+
+def test_the_epoch_whose_weights_were_kept_is_marked_if_it_is_not_the_last() -> None:
+    runs = frame([quantized("qat")])
+
+    def captions(kept: int) -> str:
+        stage = {"history": HISTORY, "kept": kept}
+        curves = read_curves(json.dumps({"baseline": stage, "own_training": stage}).encode(), "a run")
+        return " ".join(texts(training_histories(runs, dict.fromkeys(runs["run_id"], curves))))
+
+    assert "Dashed: the epoch whose weights were kept." in captions(1)
+    assert "Dashed" not in captions(2)
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])

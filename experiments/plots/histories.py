@@ -92,11 +92,13 @@ def training_histories(table: pd.DataFrame, histories: Mapping[str, Curves], few
         axes.set_xlabel("epoch")
         if place % columns == 0:
             axes.set_ylabel("accuracy in %")
+    kept = any(name.endswith("/kept_epoch") for _, runs in shown for curves in runs for name in curves)
     several = max(len(curves) for _, curves in shown) > 1
     caption = (
         "Solid: validation images; dotted: training images, averaged during the epoch. Up to the vertical line, in "
         "grey: the baseline; after it: further training by the strategy."
         + (" Each line is a seed." if several else "")
+        + (" Dashed: the epoch whose weights were kept." if kept else "")
         + (" The longest training of each is shown." if table["epochs"].nunique() > 1 else "")
     )
     say_around(figure, f"Training curves: {setting_of(table)}", caption)
@@ -141,5 +143,8 @@ def _draw(axes: "Axes", curves: Curves, colour: str, alpha: float) -> None:
             joined = [*baseline[-1:], *own]
             epochs = np.arange(before + len(own) - len(joined) + 1, before + len(own) + 1)
             axes.plot(epochs, joined, color=colour, alpha=alpha, **style)
+    for stage, first, kept_colour in (("baseline", 0, mark("none").colour), ("finetune", before, colour)):
+        for kept in curves.get(f"{stage}/kept_epoch", ()):
+            axes.axvline(first + kept, color=kept_colour, lw=0.8, ls="--", zorder=1)
     if curves.get("finetune/accuracy") and before:
         axes.axvline(before, color=mark("none").colour, lw=0.8, zorder=1)

@@ -112,12 +112,15 @@ def read_curves(content: bytes, run_id: str) -> Mapping[str, tuple[float, ...]]:
     """
     try:
         record = json.loads(content)
-        stages = {"baseline": record["baseline"]["history"], "finetune": record["own_training"]["history"]}
-        return {
+        stages = {"baseline": record["baseline"], "finetune": record["own_training"]}
+        read = {
             f"{stage}/{name}": tuple(_finite(value) for value in values)
-            for stage, curves in stages.items()
-            for name, values in curves.items()
+            for stage, training in stages.items()
+            for name, values in training["history"].items()
         }
+        kept = {stage: _finite(training.get("kept", 0)) for stage, training in stages.items()}
+        earlier = {stage: epoch for stage, epoch in kept.items() if 0 < epoch < len(read.get(f"{stage}/loss", ()))}
+        return {**read, **{f"{stage}/kept_epoch": (epoch,) for stage, epoch in earlier.items()}}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"Run {run_id}: its {RECORD} cannot be read ({first_line(error)}).") from error
 

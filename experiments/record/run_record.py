@@ -49,6 +49,7 @@ class Stage:
     epochs_reused: int  # from the cache
     seconds: float  # training time of all epochs, including reused ones
     seconds_reused: float  # training time of the reused epochs
+    kept: int = 0  # the epoch whose weights the model has
 
 
 @dataclass(frozen=True)
@@ -232,11 +233,16 @@ class RunRecord:
         }
 
     def curves(self) -> dict[str, tuple[float, ...]]:
-        """Return training curves, one value per epoch, by names such as baseline/loss and finetune/val_accuracy."""
+        """Return training curves, one value per epoch, by names such as baseline/loss and finetune/val_accuracy.
+
+        `kept_epoch` has one value, the epoch whose weights were kept, if it is not the last.
+        """
         stages = {"baseline": self.baseline, "finetune": self.own_training}
-        return {
+        curves = {
             f"{stage}/{name}": values for stage, training in stages.items() for name, values in training.history.items()
         }
+        earlier = {stage: each.kept for stage, each in stages.items() if 0 < each.kept < len(each.history["loss"])}
+        return {**curves, **{f"{stage}/kept_epoch": (float(kept),) for stage, kept in earlier.items()}}
 
     def as_json(self) -> dict[str, Any]:
         """Return the record for a JSON file, without arrays and bytes, which have their own files."""

@@ -74,6 +74,9 @@ class Experiment:
     threads: int  # of TensorFlow, and of the evaluation of TFLite files
 
     def __post_init__(self) -> None:
+        self.training.check("training")
+        if self.strategy.trains:
+            self.finetune.check("finetune")
         if not self.model.trainable:
             self._check_untrainable()
         if self.strategy.needs_epochs and self.finetune.epochs == 0:
@@ -361,6 +364,7 @@ def _stage(trained: Trained) -> Stage:
         epochs_reused=trained.epochs_reused,
         seconds=trained.seconds,
         seconds_reused=trained.seconds_reused,
+        kept=trained.kept,
     )
 
 

@@ -2,7 +2,8 @@
 
 The result of `fit` is a function of the initial model, the training data, the settings, the seed, and the versions and
 thread counts that affect floating-point results. Together they are the key of the states after each epoch. The number
-of epochs is not part of the key: 1, 5 and 20 epochs are states of the same trajectory.
+of epochs is not part of the key, unless the learning rate depends on it: 1, 5 and 20 epochs are states of the same
+trajectory. So are the best epoch, and the one at which a training stops early.
 """
 
 import hashlib
@@ -14,15 +15,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import numpy as np
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as option
 
 from experiments.dataset import Dataset, Images, Labels
 from experiments.model.configuration import configuration_of
 from experiments.system.cache import Arrays, Cache, Trajectory
+from experiments.system.errors import UserError
 from experiments.system.files import PACKAGE
 from experiments.system.keras_version import version_of
 from experiments.system.machine import compute_lock, usable_cores
@@ -31,7 +33,11 @@ from experiments.system.progress import Advance, bar
 from experiments.system.stamp import stamp
 from experiments.system.user_code import sha256, sources_of
 from experiments.task.classification import Head, accuracy_of, head_of, loss_of
+from experiments.training.best_epoch import Keep, best_epoch, end_of
+from experiments.training.named import valid
+from experiments.training.optimizers import optimizer_for, optimizer_named
 from experiments.training.precision import Precision, in_precision
+from experiments.training.schedules import Constant, rate, schedule_of
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -53,9 +59,26 @@ class Training:
 
     epochs: Annotated[int, Field(ge=0, le=MOST_EPOCHS)]
     batch_size: PositiveInt = 500
-    optimizer: Literal["adam", "sgd", "rmsprop"] = "adam"
+    optimizer: Annotated[Any, AfterValidator(valid(optimizer_named))] = "adam"
     learning_rate: PositiveFloat = 0.001
+    weight_decay: NonNegativeFloat | None = None  # None: that of the optimizer
+    schedule: Annotated[Any, AfterValidator(valid(schedule_of))] = "constant"
+    warmup_epochs: NonNegativeFloat = 0
+    keep: Keep = "last"  # the weights after the last epoch, or after the one with the lowest validation loss
+    patience: PositiveInt | None = None  # epochs without a lower validation loss after which training stops
     precision: Precision = "float32"  # of the computation; the weights, and so the model, stay float32
+
+    def check(self, key: str) -> None:
+        """Check what values require of one another; `key` is `training` or `finetune`.
+
+        Raises:
+            UserError: the warm-up is longer than the training.
+        """
+        if self.warmup_epochs > self.epochs > 0:
+            raise UserError(
+                f"{key}.warmup_epochs={self.warmup_epochs:g}: requires at most {key}.epochs={self.epochs}. Type "
+                f"{key}.warmup_epochs={self.epochs} or less."
+            )
 
 
 @dataclass(frozen=True)
@@ -69,6 +92,7 @@ class Trained:
     epochs_reused: int  # from the cache
     seconds: float  # training time of all epochs, including reused ones
     seconds_reused: float  # training time of the reused epochs
+    kept: int = 0  # the epoch whose weights the model has; 0 without training
 
     def after(self, first: "Trained") -> "Trained":
         """Return this training combined with the one before it."""
@@ -80,6 +104,7 @@ class Trained:
             epochs_reused=first.epochs_reused + self.epochs_reused,
             seconds=first.seconds + self.seconds,
             seconds_reused=first.seconds_reused + self.seconds_reused,
+            kept=first.epochs_trained + first.epochs_reused + self.kept,
         )
 
     @staticmethod
@@ -113,10 +138,11 @@ def fit(
     without interruption.
 
     Raises:
-        UserError: the cache cannot be written.
+        UserError: the cache cannot be written, or the settings do not fit the data.
     """
     if settings.epochs == 0:
         return Trained.untouched(model)
+    _check_validation(settings, data)
     head = head or head_of(model)
     states = cache.trajectory(trajectory_key(model, data, settings, seed, head))
     with states.lock(), in_precision(model, settings.precision, data.train.x[:CHECKED]) as in_training:
@@ -133,6 +159,10 @@ def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int,
         "batch_size": settings.batch_size,
         "optimizer": settings.optimizer,
         "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "schedule": settings.schedule,
+        "warmup_epochs": settings.warmup_epochs,
+        "total": settings.epochs if schedule_of(settings.schedule).needs_total else None,
         "precision": settings.precision,
         "seed": seed,
         "platform": numerics(),
@@ -184,47 +214,89 @@ def _trained(
 ) -> Trained:
     from experiments.system.tensorflow import keras
 
+    start = model.get_weights() if settings.keep == "best" else []
     _compile(model, settings, head)
-    done, state = states.latest(settings.epochs)
+    trained = _until(settings.epochs, model, callbacks, data, settings, seed, states, title)
+    if settings.keep == "best" and (best := best_epoch(trained.history)) < trained.kept:
+        # Its state is in the cache. If it was dropped there, the epochs are trained again, to the same bits.
+        model.set_weights(start)
+        _compile(model, settings, head)
+        _until(best, model, callbacks, data, replace(settings, patience=None), seed, states, title)
+        trained = replace(trained, kept=best)
+    # Later code draws the same random numbers, whether or not epochs came from the cache.
+    keras.utils.set_random_seed(_mixed(seed, trained.kept))
+    return trained
+
+
+def _until(
+    last: int,
+    model: "Model",
+    callbacks: Sequence[Any],
+    data: Dataset,
+    settings: Training,
+    seed: int,
+    states: Trajectory,
+    title: str,
+) -> Trained:
+    """Bring a compiled model to its state after epoch `last`, or after that at which the training stops early."""
+    done, state = states.latest(last)
+    if (end := end_of(_history(state), settings.patience)) and end < done:  # another training went further
+        done, state = states.latest(end)
     if done:
         _restore(model, state)
-    history = {name[len("history/") :]: list(values) for name, values in state.items() if name.startswith("history/")}
+    history = _history(state)
     seconds = float(state.get("seconds", np.float64(0)))
     steps = -(-len(data.train) // settings.batch_size)
     about = f"{title}: {model.name}, {len(data.train):,} images, {_described(settings)}, seed {seed}"
-    with bar(title, total=steps * (settings.epochs - done)) as advance:
-        moving = _after_each_batch(model, advance)
-        for epoch in range(done, settings.epochs):
+    epoch = done
+    with bar(title, total=steps * (last - done)) as advance:
+        while epoch < last and end_of(history, settings.patience) is None:
+            own = _own_callbacks(model, settings, steps, epoch, advance)
             with compute_lock():
                 started = time.perf_counter()
-                for name, value in _one_epoch(model, [*callbacks, moving], data, settings, seed, epoch).items():
+                for name, value in _one_epoch(model, [*callbacks, *own], data, settings, seed, epoch).items():
                     history.setdefault(name, []).append(value)
                 seconds += time.perf_counter() - started
-            states.keep(epoch + 1, _state(model, history, seconds), about)
-    # Later code draws the same random numbers, whether or not epochs came from the cache.
-    keras.utils.set_random_seed(_mixed(seed, settings.epochs))
+            epoch += 1
+            states.keep(epoch, _state(model, history, seconds), about)
     return Trained(
         model=model,
         key=states.folder.name,
-        history={name: tuple(float(value) for value in values) for name, values in history.items()},
-        epochs_trained=settings.epochs - done,
+        history={name: tuple(values) for name, values in history.items()},
+        epochs_trained=epoch - done,
         epochs_reused=done,
         seconds=seconds,
         seconds_reused=float(state.get("seconds", np.float64(0))),
+        kept=epoch,
+    )
+
+
+def _history(state: Arrays) -> dict[str, list[float]]:
+    curves = {name: values for name, values in state.items() if name.startswith("history/")}
+    return {name.removeprefix("history/"): [float(value) for value in values] for name, values in curves.items()}
+
+
+def _check_validation(settings: Training, data: Dataset) -> None:
+    if len(data.validation) or (settings.keep == "last" and settings.patience is None):
+        return
+    asked = f"patience={settings.patience}" if settings.patience else f"keep={settings.keep}"
+    raise UserError(
+        f"training.{asked}: requires validation images, which decide which epoch is best. Type "
+        "dataset.validation_split=0.1, or training.keep=last training.patience=null."
     )
 
 
 def _described(settings: Training) -> str:
     precision = "" if settings.precision == "float32" else f", {settings.precision}"
-    return f"batches of {settings.batch_size}, {settings.optimizer} {settings.learning_rate:g}{precision}"
+    optimizer = optimizer_named(settings.optimizer).name
+    return f"batches of {settings.batch_size}, {optimizer} {settings.learning_rate:g}{precision}"
 
 
 def _compile(model: "Model", settings: Training, head: Head | None = None) -> None:
     from experiments.system.tensorflow import keras_of
 
     keras = keras_of(model)
-    kinds = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD, "rmsprop": keras.optimizers.RMSprop}
-    optimizer = kinds[settings.optimizer](learning_rate=settings.learning_rate)
+    optimizer = optimizer_for(model, keras, settings.optimizer, settings.learning_rate, settings.weight_decay)
     head = head or head_of(model)
     # On a CPU, XLA, which Keras 3 would choose, makes training several times slower.
     compiler = {} if version_of(model) == 2 else {"jit_compile": False}
@@ -237,10 +309,22 @@ def ends_in_softmax(model: "Model") -> bool:
     return head_of(model).meaning == "softmax"
 
 
-def _after_each_batch(model: "Model", advance: Advance) -> Any:
+def _own_callbacks(model: "Model", settings: Training, steps: int, epoch: int, advance: Advance) -> list[Any]:
+    """Return callbacks for an epoch of `steps` batches: they advance the progress, and set the learning rate."""
     from experiments.system.tensorflow import keras_of
 
-    return keras_of(model).callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: advance(1))
+    callback = keras_of(model).callbacks.LambdaCallback
+    progress = callback(on_train_batch_end=lambda batch, logs: advance(1))
+    schedule = schedule_of(settings.schedule)
+    if schedule == Constant() and not settings.warmup_epochs:
+        return [progress]
+
+    def set_rate(batch: int, logs: object) -> None:
+        after = epoch + batch / steps
+        given = rate(schedule, settings.learning_rate, settings.warmup_epochs, after, settings.epochs)
+        model.optimizer.learning_rate.assign(given)
+
+    return [callback(on_train_batch_begin=set_rate), progress]
 
 
 def _one_epoch(

@@ -1,0 +1,218 @@
+"""Settings of training: schedules, optimizers, weight decay, the best epoch, and their exactness when resumed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from experiments.dataset import Dataset
+from experiments.dataset.mnist import Mnist
+from experiments.system.cache import Cache
+from experiments.system.errors import UserError
+from experiments.system.keras_version import Version
+from experiments.training.best_epoch import best_epoch, end_of
+from experiments.training.loop import Trained, Training, fit, trajectory_key
+from experiments.training.schedules import rate, schedule_of
+
+EPOCHS, STEPS = 4, 5
+SETTINGS: list[dict[str, Any]] = [
+    {"schedule": "cosine", "warmup_epochs": 1, "optimizer": "adamw", "weight_decay": 0.01},
+    {"schedule": {"step": {"every": 1}}, "optimizer": {"sgd": {"momentum": 0.9}}},
+]
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return Mnist(train_samples=300, test_samples=50).load()
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("constant", [1, 1, 1, 1]),
+        ({"step": {"every": 2}}, [1, 1, 0.1, 0.1]),
+        ({"step": {"epochs": [1, 3], "factor": 0.5}}, [1, 0.5, 0.5, 0.25]),
+        ({"exponential": {"factor": 0.5}}, [1, 0.5, 0.25, 0.125]),
+        ("linear", [1, 0.75, 0.5, 0.25]),
+        ({"linear": {"end": 0.2}}, [1, 0.8, 0.6, 0.4]),
+    ],
+)
+def test_a_schedule_is_a_share_of_the_learning_rate(setting: object, expected: list[float]) -> None:
+    given = [rate(schedule_of(setting), 2.0, 0, epoch, 4) for epoch in range(4)]
+    np.testing.assert_allclose(given, [2 * each for each in expected])
+
+
+def test_the_learning_rate_rises_from_zero_in_the_warm_up_and_steps_count_from_the_start() -> None:
+    given = [rate(schedule_of({"step": {"epochs": [3]}}), 1.0, 2, epoch, 4) for epoch in (0, 0.5, 1, 2, 3)]
+    np.testing.assert_allclose(given, [0, 0.25, 0.5, 1, 0.1])
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("version", [2, 3])
+def test_rates_are_those_of_keras(version: Version) -> None:
+    from experiments.system.tensorflow import keras_version
+
+    schedules = keras_version(version).optimizers.schedules
+    total, warm = EPOCHS * STEPS, STEPS
+    keras: list[tuple[Any, object, float]] = [
+        (schedules.CosineDecay(0.1, total, alpha=0.1), {"cosine": {"end": 0.1}}, 0),
+        (schedules.CosineDecay(0.0, total - warm, warmup_target=0.1, warmup_steps=warm), "cosine", 1),
+        (schedules.PolynomialDecay(0.1, total, 0.02), {"linear": {"end": 0.2}}, 0),
+        (schedules.ExponentialDecay(0.1, STEPS, 0.9), "exponential", 0),
+    ]
+    for wanted, setting, warmup in keras:
+        given = [rate(schedule_of(setting), 0.1, warmup, step / STEPS, EPOCHS) for step in range(total)]
+        np.testing.assert_allclose(given, [float(wanted(step)) for step in range(total)], rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"schedule": "cosin"}, "unknown name cosin. Did you mean cosine?"),
+        ({"schedule": {"step": {"evry": 3}}}, "step has no argument evry. Did you mean every?"),
+        ({"schedule": {"step": {"every": 0}}}, "every=0: input should be greater than 0"),
+        ({"schedule": "step"}, "step requires `every` or `epochs`"),
+        ({"schedule": 3}, "requires a name, or one name with arguments"),
+        ({"optimizer": "adan"}, "unknown name adan. Did you mean adam or nadam"),
+        ({"optimizer": {"sgd": 0.9}}, r"sgd requires named arguments, as in {sgd: {momentum: value}}"),
+        ({"keep": "bets"}, "'last' or 'best'"),
+        ({"patience": 0}, "greater than 0"),
+        ({"weight_decay": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_wrong_values_are_refused_with_near_matches(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Training(epochs=1, **settings)
+
+
+def test_a_warm_up_longer_than_the_training_is_refused() -> None:
+    with pytest.raises(UserError, match=r"finetune.warmup_epochs=3: requires at most finetune.epochs=2"):
+        Training(epochs=2, warmup_epochs=3).check("finetune")
+
+
+def test_training_stops_when_the_loss_has_not_fallen_for_as_many_epochs_as_its_patience() -> None:
+    history = {"val_loss": [3.0, 2.0, 2.5, 2.0, 1.0]}
+    assert [end_of(history, patience) for patience in (None, 1, 2, 3)] == [None, 3, 4, None]
+    assert best_epoch(history) == 5
+    assert best_epoch({"val_loss": [3.0, 2.0, 2.0]}) == 2
+
+
+def network(version: Version) -> Any:
+    """A model with BatchNorm and Dropout, always with the same weights."""
+    from experiments.system.tensorflow import clear_session, keras_version
+
+    clear_session()
+    keras = keras_version(version)
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    x = images = keras.Input((28, 28, 1), name="image")
+    x = layers.Conv2D(4, 3, strides=4, name="conv")(x)
+    x = layers.ReLU(name="relu")(layers.BatchNormalization(momentum=0.9, name="bn")(x))
+    x = layers.Dropout(0.5, name="dropout")(layers.Flatten(name="flatten")(x))
+    return keras.Model(images, layers.Dense(10, name="dense")(x), name="network")
+
+
+def trained(version: Version, epochs: int, data: Dataset, folder: Path, **settings: Any) -> Trained:
+    asked = Training(epochs=epochs, batch_size=100, **settings)
+    return fit(network(version), data=data, settings=asked, seed=0, cache=Cache(dir=folder), title="training")
+
+
+def weights(result: Trained) -> bytes:
+    return b"".join(value.tobytes() for value in result.model.get_weights())
+
+
+def bits(result: Trained) -> bytes:
+    return weights(result) + b"".join(np.asarray(value).tobytes() for value in result.model.optimizer.variables)
+
+
+def forget(folder: Path, *epochs: int) -> None:
+    """Remove the states after these epochs, like an interruption or a full cache."""
+    for epoch in epochs:
+        (state,) = folder.glob(f"training/*/{epoch:05d}-*.npz")
+        state.unlink()
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_a_resumed_training_has_the_bits_of_an_uninterrupted_one(
+    version: Version, settings: dict[str, Any], data: Dataset, tmp_path: Path
+) -> None:
+    straight = trained(version, 2, data, tmp_path, **settings)
+    forget(tmp_path, 2)
+    resumed = trained(version, 2, data, tmp_path, **settings)
+    assert (resumed.epochs_reused, resumed.epochs_trained) == (1, 1)
+    assert bits(resumed) == bits(straight)
+    assert bits(straight) != bits(trained(version, 2, data, tmp_path))
+
+
+@pytest.mark.tensorflow
+def test_only_a_schedule_that_needs_the_number_of_epochs_has_it_in_the_key(data: Dataset) -> None:
+    model = network(2)
+
+    def keys(**settings: Any) -> int:
+        asked = [Training(epochs=epochs, **settings) for epochs in (1, 5)]
+        return len({trajectory_key(model, data, each, 0) for each in asked})
+
+    assert [keys(schedule=each) for each in ("constant", "cosine", "linear", "exponential")] == [1, 2, 2, 1]
+    assert keys(keep="best", patience=2) == 1
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("version", [2, 3])
+def test_the_best_epoch_has_the_weights_of_that_epoch_even_if_its_state_was_dropped(
+    version: Version, data: Dataset, tmp_path: Path
+) -> None:
+    noisy: dict[str, Any] = {"learning_rate": 0.3}  # so that the last epoch is not the best
+    last = trained(version, 3, data, tmp_path, **noisy)
+    best = best_epoch(last.history)
+    assert best < 3
+    wanted = weights(trained(version, best, data, tmp_path, **noisy))
+    kept = trained(version, 3, data, tmp_path, keep="best", **noisy)
+    assert (kept.kept, kept.epochs_reused, kept.epochs_trained) == (best, 3, 0)
+    assert kept.history == last.history
+    assert weights(kept) == wanted
+    forget(tmp_path, *range(1, best + 1))
+    assert weights(trained(version, 3, data, tmp_path, keep="best", **noisy)) == wanted
+
+
+@pytest.mark.tensorflow
+def test_a_training_with_patience_ends_where_one_that_went_further_would_have(data: Dataset, tmp_path: Path) -> None:
+    noisy: dict[str, Any] = {"learning_rate": 0.3}
+    further = trained(2, 3, data, tmp_path, **noisy)
+    end = end_of(further.history, 1)
+    assert end is not None
+    assert end < 3
+    wanted = bits(trained(2, end, data, tmp_path, **noisy))
+    for folder in (tmp_path, tmp_path / "new"):
+        stopped = trained(2, 3, data, folder, patience=1, **noisy)
+        assert stopped.kept == end
+        assert len(stopped.history["loss"]) == end
+        assert bits(stopped) == wanted
+
+
+@pytest.mark.tensorflow
+def test_the_best_epoch_requires_validation_images(tmp_path: Path) -> None:
+    data = Mnist(train_samples=100, test_samples=50, validation_split=0).load()
+    with pytest.raises(
+        UserError, match=r"training.keep=best: requires validation images.*dataset.validation_split=0.1"
+    ):
+        trained(2, 1, data, tmp_path, keep="best")
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("version", [2, 3])
+def test_biases_and_normalization_do_not_decay(version: Version) -> None:
+    from experiments.training.loop import _compile
+
+    model = network(version)
+    _compile(model, Training(epochs=1, optimizer="adamw", learning_rate=0.5, weight_decay=0.1))
+    before = model.get_weights()
+    optimizer = model.optimizer
+    zero = [(0 * weight, weight) for weight in model.trainable_variables]
+    optimizer.apply_gradients(zero)
+    for weight, old, new in zip(model.weights, before, model.get_weights(), strict=True):
+        decays = len(weight.shape) > 1
+        np.testing.assert_allclose(new, old * (0.95 if decays else 1), rtol=1e-6)
