@@ -20,7 +20,7 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from experiments.system.cache import DAY, HOUR, LOCK, RESULTS, TRAINING, Entry, entries_in, size
+from experiments.system.cache import DAY, HOUR, LOCK, NAMED, RESULTS, TRAINING, Entry, entries_in, size
 from experiments.system.errors import UserError, reporting_user_errors
 from experiments.system.files import argument_path
 from experiments.system.program import program
@@ -88,9 +88,11 @@ def clear(folder: Path, kind: str, days: float) -> None:
 
 
 def _remove_if_empty(trajectory: Path) -> None:
-    """Remove a folder that has only its lock file, which this process holds."""
-    if [path.name for path in trajectory.iterdir()] == [LOCK]:
-        (trajectory / LOCK).unlink()
+    """Remove a folder that has only names and its lock file, which this process holds."""
+    left = list(trajectory.iterdir())
+    if LOCK in [path.name for path in left] and all(path.name.startswith((LOCK, NAMED)) for path in left):
+        for path in left:
+            path.unlink()
         trajectory.rmdir()
 
 

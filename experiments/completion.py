@@ -18,7 +18,7 @@ from experiments.system.options import CONF
 from experiments.system.program import PROGRAM, program
 
 # Options of Hydra's command line, in addition to KEY=VALUE.
-HYDRA_OPTIONS = ("--config-dir", "--help", "--multirun", "-m")
+RUN_OPTIONS = ("--config-dir", "--dry-run", "--help", "--multirun", "-m")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def words_of_commands() -> dict[str, Words]:
         if name.lstrip("+").partition(".")[0] in sensitivity.EFFECTIVE or name in sensitivity.EFFECTIVE
     }
     return {
-        "run": _of_settings(settings, HYDRA_OPTIONS),
+        "run": _of_settings(settings, RUN_OPTIONS),
         "compare": _of_parser(compare.parser()),
         "latency": _of_parser(latency.parser()),
         "sensitivity": _of_settings({**baseline_settings, **dict.fromkeys(sensitivity.OWN, ())}, ("--help",)),

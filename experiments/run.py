@@ -21,7 +21,7 @@ from experiments.system.disk import explain_os_error
 from experiments.system.errors import UserError, first_line, print_error, reporting_user_errors, robust_streams
 from experiments.system.escaping import escape_control
 from experiments.system.options import CONF
-from experiments.system.progress import end_bars, warn
+from experiments.system.progress import end_bars, say, warn
 from experiments.system.silence import ignore_schemas_of_launchers
 from experiments.system.stopping import stop_handled, stop_on_signals
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from hydra.conf import HydraConf
     from omegaconf import DictConfig
 
+    from experiments.tracking import Row
+
+DRY_RUN = "--dry-run"  # an option of this suite; Hydra does not see it
 RESUME_HINT = "Finished runs are kept; run the same command again to continue."
 
 
@@ -69,20 +72,22 @@ def _hydra(arguments: Sequence[str]) -> None:
 
     from experiments.runs.command_line import check_overrides, normalize
     from experiments.runs.refusals import CONFIGURATION_ERRORS, explain, is_configuration_error
+    from experiments.runs.sweep import SweepCallback
 
     started: list[int] = []
 
-    def job(config: DictConfig) -> None:
+    def job(config: DictConfig) -> "Row | None":
         hydra_config = HydraConfig.get()
         started.append(1)
         try:
-            (_sweep_job if hydra_config.mode == RunMode.MULTIRUN else _single_run)(config, hydra_config)
+            return (_sweep_job if hydra_config.mode == RunMode.MULTIRUN else _single_run)(config, hydra_config)
         except OmegaConfBaseException as error:
             _quit(explain(error), 2)
         except Exception as error:
             raise InternalError("".join(traceback.format_exception(error))) from error
 
-    sys.argv[1:] = normalize(arguments)  # Hydra reads its arguments from here
+    SweepCallback.dry_run = DRY_RUN in arguments
+    sys.argv[1:] = normalize([each for each in arguments if each != DRY_RUN])  # Hydra reads its arguments from here
     check_overrides(sys.argv[1:])
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
@@ -116,7 +121,7 @@ def _hydra(arguments: Sequence[str]) -> None:
         _quit(f"hydra/launcher: a worker process died ({first_line(error)})\n{RESUME_HINT}", 1)
 
 
-def _sweep_job(config: "DictConfig", hydra_config: "HydraConf") -> None:
+def _sweep_job(config: "DictConfig", hydra_config: "HydraConf") -> "Row | None":
     from experiments.runs.configuration import read
     from experiments.runs.job import JobError, StoreUnavailableError, run_job
     from experiments.tracking import await_server
@@ -124,19 +129,21 @@ def _sweep_job(config: "DictConfig", hydra_config: "HydraConf") -> None:
     try:
         request = read(config, hydra_config.runtime.choices)
         await_server(request.tracking)
-        run_job(request, job=hydra_config.job.num)
+        return run_job(request, job=hydra_config.job.num)
     except (StoreUnavailableError, UserError) as error:  # the configuration was checked, so the store is unavailable
         if hydra_config.runtime.choices["hydra/launcher"] == "basic":
             _quit(f"{error}\n{RESUME_HINT}", 1)  # later runs could not be recorded either
         warn(str(error))  # in a worker process; the sweep lists the missing run at its end
     except JobError as failure:
         warn(str(failure))  # the sweep continues and lists the failures at its end
+    return None
 
 
-def _single_run(config: "DictConfig", hydra_config: "HydraConf") -> None:
+def _single_run(config: "DictConfig", hydra_config: "HydraConf") -> "Row":
     from experiments.comparison.loading import show_rows
     from experiments.runs.configuration import read
     from experiments.runs.job import JobError, StoreUnavailableError, run_job
+    from experiments.tracking import connect
 
     try:
         request = read(config, hydra_config.runtime.choices)
@@ -148,8 +155,10 @@ def _single_run(config: "DictConfig", hydra_config: "HydraConf") -> None:
     except JobError as failure:
         _quit(str(failure), 1)
     show_rows([row])
+    say(f"Run {row['run_id']}. In MLflow: {connect(request.tracking, create=False).browse(row['run_id'])}")
     if row["verified"] == "false":
         _quit(f"not verified: the file does not match its strategy's expectation: {row['broken_promise']}", 1)
+    return row
 
 
 def _is_launcher_error(error: Exception) -> bool:

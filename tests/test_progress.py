@@ -32,6 +32,18 @@ with shown_here():
 """
 
 
+SILENT = """
+import time
+from experiments.system import progress
+progress.SILENCE = 0.2
+with progress.bar("Sweep", total=4, name="Sweep") as advance, progress.bar("Training qat", total=None):
+    progress.expect("Sweep", lambda: 90.0)
+    advance(1)
+    time.sleep(0.5)
+time.sleep(0.3)
+"""
+
+
 RUDE = f"""
 import os, socket, subprocess, sys
 from experiments.system.progress import ADDRESS, shown_here
@@ -73,6 +85,22 @@ def test_process_continues_after_its_display_ended() -> None:
 def test_process_that_dies_while_connecting_does_not_block_others() -> None:
     done = script(RUDE)
     assert (done.stdout, done.stderr) == ("from the child\n", "a failure of the child\n")
+
+
+def test_piped_output_gets_a_line_whenever_it_was_silent_for_long() -> None:
+    assert script(SILENT).stdout.splitlines() == ["Sweep 1/4, about 1 min 30 s left; Training qat"] * 2
+
+
+def test_report_of_a_child_reaches_the_listener_of_its_parent() -> None:
+    child = "from experiments.system.progress import flush, report\nreport('sweep', 'ended', 3)\nflush()"
+    parent = f"""
+import subprocess, sys
+from experiments.system.progress import listen, shown_here
+listen("sweep", print)
+with shown_here():
+    subprocess.run([sys.executable, "-c", {child!r}], check=True)
+"""
+    assert script(parent).stdout == "ended 3\n"
 
 
 def test_process_on_another_machine_prints_its_own_output() -> None:

@@ -17,7 +17,6 @@ from experiments.runs.sweep import (
     SweepCallback,
     check_launcher,
     check_same_store,
-    format_duration,
     shared_modules,
     threads_per_job,
     training_totals,
@@ -25,6 +24,7 @@ from experiments.runs.sweep import (
 from experiments.system.disk import RESERVED
 from experiments.system.errors import UserError
 from experiments.system.options import CONF
+from experiments.system.progress import format_duration
 from experiments.tracking import Store, Tracking, connect
 from tests import rows
 from tests.conftest import ENVIRONMENT, run

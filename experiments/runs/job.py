@@ -14,6 +14,7 @@ from experiments.record.identity import contents_of
 from experiments.record.run_record import RunRecord
 from experiments.runs.configuration import Request
 from experiments.runs.pipeline import Experiment
+from experiments.runs.trainings import Contents
 from experiments.runs.worker import Failure, RunFailed, run_in_process
 from experiments.system.errors import UserError, redacted
 from experiments.system.machine import compute_lock
@@ -21,7 +22,7 @@ from experiments.system.progress import say
 from experiments.system.stamp import CODE_DIGEST, runtimes, stamp, typed
 from experiments.system.stopping import raise_if_stopped, stop_handled
 from experiments.system.temporary import temporary_folder
-from experiments.tracking import DETAILS, Row, Status, Store, await_server, connect, run_name
+from experiments.tracking import DETAILS, REUSED, Row, Status, Store, await_server, connect, run_name
 from experiments.training.loop import numerics
 
 
@@ -81,7 +82,7 @@ def _run_or_reuse(request: Request, store: Store, job: int) -> Row:
     with request.experiment.cache.run(key):
         if request.resume and (row := store.reuse(key, request.sweep, job)):
             say(f"  reused: {_display_name(request.experiment)} (run {row['run_id']})")
-            return row
+            return {**row, REUSED: True}
         command = {} if request.sweep else {"command": typed()}  # in a sweep, the parent run has the command
         tags = {**stamp(), **command, "run_key": key}
         run_id = store.open_run(request.experiment.setting, request.parameters, tags, request.sweep, job)
@@ -160,7 +161,7 @@ def _freeze_modules() -> None:
     gc.freeze()
 
 
-def run_key(experiment: Experiment) -> str:
+def run_key(experiment: Experiment, contents: Contents = contents_of) -> str:
     """Return a digest of everything that decides a run's result: options, their files, code, versions, machine."""
     options = {
         "dataset": experiment.dataset,
@@ -172,7 +173,7 @@ def run_key(experiment: Experiment) -> str:
     }
     decisive = {
         "setting": asdict(experiment.setting),
-        "options": {name: contents_of(option) for name, option in options.items() if option is not None},
+        "options": {name: contents(option) for name, option in options.items() if option is not None},
         "code": CODE_DIGEST,
         "machine": stamp()["machine"],
         "numerics": dict(numerics()),

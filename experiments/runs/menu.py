@@ -21,6 +21,7 @@ USAGE = """\
 [bold]{run}[/] [KEY=VALUE ...]   one run
 [bold]{run} -m[/] KEY=V1,V2 ...  a sweep: every combination of values
 [bold]{run} +suite=NAME[/]       a predefined sweep
+[bold]{run} --dry-run ...[/]     show the plan and the configuration of every run, and do nothing
 [bold]{compare}[/]               the tables of the latest sweep
 
 'strategy=glob(*)' selects all strategies in a sweep.

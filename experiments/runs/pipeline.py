@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,13 +39,14 @@ from experiments.record.run_record import (
 )
 from experiments.runs import trial
 from experiments.runs.result_cache import ResultCache
+from experiments.runs.trainings import training_name
 from experiments.strategy import QuantizationAware, Strategy
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError, first_line
 from experiments.system.extras import require
 from experiments.system.keras_version import version_of
 from experiments.system.machine import compute_lock
-from experiments.system.progress import say, say_once
+from experiments.system.progress import bar, say, say_once
 from experiments.system.stamp import stamp
 from experiments.task.classification import SAMPLE, Head, head_of
 from experiments.tflite.conversion import Float32, Learned, Scheme, TFLiteModel
@@ -134,6 +136,7 @@ class Experiment:
         Raises:
             UserError: (of the returned function) training diverged.
         """
+        stages = count(0 if settings is self.training else 1)
         train = partial(
             fit, data=data, settings=settings, seed=self.setting.seed, cache=self.cache, title=title, head=head
         )
@@ -141,6 +144,8 @@ class Experiment:
 
         def trained(model: "Model", callbacks: Sequence[Any] = ()) -> Trained:
             result = train(model, callbacks)
+            if result.key:
+                self.cache.trajectory(result.key).name(training_name(self, next(stages)))
             if not all(np.isfinite(weights).all() for weights in result.model.get_weights()):
                 raise UserError(_not_finite(settings, key))
             return result
@@ -291,9 +296,10 @@ class Spent:
 
     @contextmanager
     def on(self, part: str) -> Iterator[None]:
-        """Add the duration of the block to this part."""
+        """Add the duration of the block to this part, and show that it is being done."""
         started = time.perf_counter()
-        yield
+        with bar(part.capitalize(), total=None):
+            yield
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - started
 
 

@@ -10,10 +10,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, ClassVar, NoReturn, ParamSpec
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -28,7 +29,9 @@ from experiments.report.page import illustrate
 from experiments.runs.command_line import count_jobs
 from experiments.runs.composition import Composer
 from experiments.runs.configuration import Request, explaining_errors, read
+from experiments.runs.forecast import Schedule
 from experiments.runs.pipeline import Experiment
+from experiments.runs.plan import ENDED, STARTED, Follower, existing, plan, show
 from experiments.runs.refusals import explain
 from experiments.runs.slurm import check_slurm
 from experiments.runs.worker import check_in_process, preload
@@ -38,7 +41,7 @@ from experiments.system.escaping import escape_control
 from experiments.system.extras import require
 from experiments.system.machine import usable_cores
 from experiments.system.program import program
-from experiments.system.progress import advance, bar, flush, say, shown_here
+from experiments.system.progress import advance, bar, expect, flush, format_duration, listen, report, say, shown_here
 from experiments.system.silence import ignore_schemas_of_launchers
 from experiments.system.stamp import stamp, typed
 from experiments.system.stopping import is_stopped, raise_if_stopped, stop_handled
@@ -81,6 +84,8 @@ def _ends_sweep_on_error(hook: Callable[P, None]) -> Callable[P, None]:
 class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
     """Hydra's hooks around a sweep and its jobs."""
 
+    dry_run: ClassVar[bool] = False  # whether to show the plan and do nothing
+
     def __init__(self, jobs: Sequence[Sequence[str]] = ()) -> None:
         ignore_schemas_of_launchers()  # a launcher's process composes its jobs after this callback has reached it
         self._open = ExitStack()
@@ -100,6 +105,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         with explaining_errors():
             request = read(settings, config.hydra.runtime.choices)
         request.experiment.check()
+        if self.dry_run:
+            _show_and_quit([request])
         check_folder("hydra.run.dir", config.hydra.run.dir)
         request.experiment.cache.check()
         check_answer(request.tracking)
@@ -111,6 +118,12 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         check_launcher(config.hydra.launcher)
         with explaining_errors():
             self._jobs = _jobs_of(config)
+        if self.dry_run:
+            requests = _requests(self._jobs, Composer(config_name, _unresolved(config.hydra.overrides.hydra)))
+            check_same_store([request.tracking for request in requests])
+            if config.hydra.runtime.choices["hydra/launcher"] in LOCAL:
+                check_inputs([request.experiment for request in requests])
+            _show_and_quit(requests)
         self._open.enter_context(shown_here())
         atexit.register(self._open.close)  # also when the sweep ends early
         requests = _requests(self._jobs, Composer(config_name, _unresolved(config.hydra.overrides.hydra)))
@@ -136,7 +149,12 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
             config.hydra.overrides.task.append(f"sweep={self._sweep}")
             if threads:
                 config.hydra.overrides.task.append(f"threads={threads}")
+        found = plan(requests, self._store)
+        say(found.summary)
+        schedule = Schedule(found.works, found.costs)
+        listen(SWEEP_BAR, Follower(schedule, len(self._jobs)))
         self._open.enter_context(bar(SWEEP_BAR, total=len(self._jobs), name=SWEEP_BAR))
+        expect(SWEEP_BAR, schedule.left)
 
     @_ends_sweep_on_error
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
@@ -146,10 +164,14 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
             common = set.intersection(*map(set, self._jobs)) if len(self._jobs) > 1 else set()
             own = [override for override in self._jobs[number] if override not in common]
             say(f"{number + 1}/{len(self._jobs)} {' '.join(own)}")
+            report(SWEEP_BAR, STARTED, number)
 
     @_ends_sweep_on_error
-    def on_job_end(self, **_: Any) -> None:
-        """Advance the progress bar of the sweep."""
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        """Report the end of a job, with its row, and advance the progress bar of the sweep."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            row = job_return.return_value if job_return.status == JobStatus.COMPLETED else None
+            report(SWEEP_BAR, ENDED, int(config.hydra.job.num), row)
         advance(SWEEP_BAR, 1)
         flush()
 
@@ -225,6 +247,14 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
                 store.close_unfinished(self._sweep)
                 store.close(self._sweep, status)
             store.close_own()
+
+
+def _show_and_quit(requests: Sequence[Request]) -> NoReturn:
+    """Show the plan of these runs, and end without doing anything."""
+    check_answer(requests[0].tracking)
+    show(plan(requests, existing(requests[0].tracking)))
+    sys.stdout.flush()
+    sys.exit(0)
 
 
 def shared_modules(experiments: Iterable[Experiment]) -> list[str]:
@@ -362,14 +392,6 @@ def training_totals(rows: Sequence[Row]) -> str:
     text = f"Epochs trained: {trained:.0f}; reused: {reused:.0f}, which saved {format_duration(saved)} of training."
     failed = len(rows) - len(finished)
     return f"{text} The {failed} failed runs are not counted." if failed else text
-
-
-def format_duration(seconds: float) -> str:
-    """Format a duration for display: 8 s, 3 min 20 s, 2 h 5 min."""
-    hours, minutes = int(seconds // 3600), int(seconds // 60 % 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds % 60:.0f} s" if minutes else f"{seconds:.0f} s"
 
 
 def _jobs_of(config: DictConfig) -> list[list[str]]:

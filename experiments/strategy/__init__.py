@@ -73,6 +73,7 @@ class Strategy(ABC):
     """The base class of strategies; a new kind defines `scheme`, and `prepare` if it changes the model."""
 
     trains: ClassVar[bool] = False  # whether it uses finetune.*
+    trainings: ClassVar[int] = 1  # how often it trains finetune.epochs, if it trains
     needs_epochs: ClassVar[bool] = False  # whether it requires at least one epoch
     loads_once: ClassVar[tuple[str, ...]] = ()  # modules to load once for several runs
 

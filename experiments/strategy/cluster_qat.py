@@ -1,6 +1,6 @@
 """Weight clustering, then quantization-aware training that keeps the clusters."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic.dataclasses import dataclass as option
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 @option(frozen=True, config=OPTION, kw_only=True)
 class ClusterQAT(CompressingQAT):
     """Trains finetune.epochs twice: with clustering, then quantization-aware."""
+
+    trainings: ClassVar[int] = 2
 
     clusters: Clusters = 16
 

@@ -1,7 +1,7 @@
 """Pruning, clustering that keeps the zeros, then quantization-aware training that keeps both."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass as option
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 @option(frozen=True, config=OPTION, kw_only=True)
 class PruneClusterQAT(CompressingQAT):
     """Trains finetune.epochs three times: with pruning, with clustering, then quantization-aware."""
+
+    trainings: ClassVar[int] = 3
 
     sparsity: Share = 0.8
     clusters: Annotated[Clusters, Field(ge=3)] = 16  # one of them is zero

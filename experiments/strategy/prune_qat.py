@@ -1,6 +1,6 @@
 """Pruning, then quantization-aware training that keeps the zeros."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic.dataclasses import dataclass as option
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 @option(frozen=True, config=OPTION, kw_only=True)
 class PruneQAT(CompressingQAT):
     """Trains finetune.epochs twice: with pruning, then quantization-aware."""
+
+    trainings: ClassVar[int] = 2
 
     sparsity: Share = 0.8
 

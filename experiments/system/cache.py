@@ -37,6 +37,7 @@ DIGEST = 16  # hexadecimal digits
 ABOUT = "about"  # the array with a description of the entry
 KEY = "key"  # the array with the key of the entry, see `_key`
 LOCK = "lock"  # the lock file of a trajectory
+NAMED = "name-"  # the prefix of empty files in the folder of a trajectory: names by which it is found
 ENTRY = re.compile(rf"[^-]+-[0-9a-f]{{{DIGEST}}}\.npz")
 STATE = re.compile(rf"[0-9]{{5,}}-[0-9a-f]{{{DIGEST}}}\.npz")  # of a training; the number is that of the epoch
 HOUR = 60 * 60  # seconds; a partial file of this age was left by a killed process
@@ -60,6 +61,14 @@ class Cache:
             check_writable(self.dir)
         except OSError as error:
             raise self._unwritable(error) from error
+
+    def named_trainings(self) -> Iterator[tuple[str, set[int]]]:
+        """Yield the names of trainings, each with the epochs whose states are kept."""
+        for path in self.dir.absolute().glob(f"{TRAINING}/*/{NAMED}*"):
+            yield (
+                path.name.removeprefix(NAMED),
+                {_epoch(state) for state in path.parent.glob("*.npz") if _is_entry(state)},
+            )
 
     def trajectory(self, key: str) -> "Trajectory":
         """Return the states of one training."""
@@ -160,11 +169,18 @@ class Trajectory:
 
     def latest(self, epochs: int) -> tuple[int, Arrays]:
         """Return the number of epochs and the state of the latest epoch up to `epochs`; (0, {}) if there is none."""
-        states = [(int(path.stem.partition("-")[0]), path) for path in self.folder.glob("*.npz") if _is_entry(path)]
+        states = [(_epoch(path), path) for path in self.folder.glob("*.npz") if _is_entry(path)]
         for epoch, path in sorted(states, reverse=True):
             if epoch <= epochs and (state := _first_intact([path])) is not None:
                 return epoch, state
         return 0, {}
+
+    def name(self, name: str) -> None:
+        """Leave a name beside the states, by which a plan finds them."""
+        try:
+            (self.folder / f"{NAMED}{name}").touch()
+        except OSError as error:
+            raise self.cache._unwritable(error) from error
 
     def keep(self, epoch: int, state: Arrays, about: str) -> None:
         """Write the state after `epoch`; `about` describes the training."""
@@ -280,6 +296,10 @@ def _arrays_in(path: Path, content: bytes) -> Arrays:
 def _key(folder: Path, name: str) -> str:
     """Return the key of an entry: `results/KEY`, or `training/TRAJECTORY/EPOCH`."""
     return f"{RESULTS}/{name}" if folder.name == RESULTS else f"{TRAINING}/{folder.name}/{name}"
+
+
+def _epoch(state: Path) -> int:
+    return int(state.stem.partition("-")[0])
 
 
 def _is_entry(path: Path) -> bool:

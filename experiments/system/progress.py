@@ -1,4 +1,4 @@
-"""Progress output: bars with the remaining time on a terminal, plain lines elsewhere.
+"""Progress output: bars with the remaining time on a terminal; elsewhere lines, at least one every 30 seconds.
 
 A terminal can show the bars of only one process. So the process that the user started shows its own bars and, within
 `shown_here`, those of its child processes, which send them over a socket.
@@ -9,6 +9,7 @@ import os
 import secrets
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -26,6 +27,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -33,6 +35,7 @@ from rich.progress import (
 )
 from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
 from experiments.system.disk import explain_os_error
 from experiments.system.errors import UserError, first_line
@@ -84,6 +87,28 @@ def print_whole(table: Table, console: Console = CONSOLE) -> None:
     console.print(table)
 
 
+def format_duration(seconds: float) -> str:
+    """Format a duration for display: 8 s, 3 min 20 s, 2 h 5 min."""
+    hours, minutes = int(seconds // 3600), int(seconds // 60 % 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds % 60:.0f} s" if minutes else f"{seconds:.0f} s"
+
+
+Left = Callable[[], float | None]  # seconds that are left; None if unknown
+LEFT = "left"  # the field of a task with this function
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """The time that is left: what the bar's own function says, or else judging by the steps so far."""
+
+    def render(self, task: Task) -> Text:
+        if LEFT not in task.fields:
+            return super().render(task)
+        seconds = task.fields[LEFT]()
+        return Text("-:--:--" if seconds is None else format_duration(seconds), style="progress.remaining")
+
+
 # A terminal shows one live display at a time, so the bars of a sweep, its jobs and their steps share it.
 _BARS = Progress(
     TextColumn("{task.description}", markup=False),
@@ -91,15 +116,22 @@ _BARS = Progress(
     MofNCompleteColumn(),
     TimeElapsedColumn(),
     TextColumn("left"),
-    TimeRemainingColumn(),
+    _TimeLeft(),
     console=CONSOLE,
     transient=True,
     disable=not CONSOLE.is_terminal,
 )
 # Environment variable for child processes: the pid of the process with the display, its socket and the socket's key.
 ADDRESS = "QUANTIZATION_PROGRESS"
+SILENCE = 30.0  # seconds; elsewhere than on a terminal, a line is printed after so long without one
 
 Advance = Callable[[int], None]
+
+
+def use_standard_error() -> None:
+    """Print everything on standard error from now on, so that standard output holds only a command's result."""
+    CONSOLE.file = sys.stderr
+    _BARS.disable = not CONSOLE.is_terminal
 
 
 class _Display(Protocol):
@@ -111,6 +143,7 @@ class _Display(Protocol):
     def begin(self, bar: str, description: str, total: int | None) -> None: ...
     def advance(self, bar: str, steps: int) -> None: ...
     def end(self, bar: str) -> None: ...
+    def report(self, subject: str, *details: object) -> None: ...
     def flush(self) -> None: ...
 
 
@@ -121,8 +154,12 @@ class _Screen:
         self._tasks: dict[str, TaskID] = {}
         self._shown: set[str] = set()
         self._lock = Lock()
+        self._said = time.monotonic()  # when the latest line was printed
+        self._idle = Event()  # set while there is no bar
+        self._listeners: dict[str, Callable[..., None]] = {}
 
     def say(self, message: str) -> None:
+        self._said = time.monotonic()
         with suppress(OSError):  # a full disk or a closed pipe must not stop the work
             CONSOLE.print(message, highlight=False, markup=False, soft_wrap=True)
 
@@ -141,7 +178,21 @@ class _Screen:
         with self._lock:
             if not self._tasks:
                 _BARS.start()
+                if not CONSOLE.is_terminal:
+                    self._idle = Event()
+                    Thread(target=self._break_silence, args=(self._idle,), daemon=True).start()
             self._tasks[bar] = _BARS.add_task(description, total=total)
+
+    def expect(self, bar: str, left: Left) -> None:
+        """Show the time that this function says is left of a bar."""
+        fields: dict[str, Any] = {LEFT: left}
+        _BARS.update(self._tasks[bar], **fields)
+
+    def _break_silence(self, idle: Event) -> None:
+        """Print what is being done whenever nothing was printed for SILENCE, until no bar is left."""
+        while not idle.wait(max(0.0, self._said + SILENCE - time.monotonic())):
+            if time.monotonic() >= self._said + SILENCE:
+                self.say("; ".join(_status(task) for task in _BARS.tasks))
 
     def advance(self, bar: str, steps: int) -> None:
         if bar in self._tasks:  # a sweep's bar is on the machine that started the sweep
@@ -151,10 +202,31 @@ class _Screen:
         with self._lock:
             _BARS.remove_task(self._tasks.pop(bar))
             if not self._tasks:
+                self._idle.set()
                 _BARS.stop()
+
+    def listen(self, subject: str, listener: Callable[..., None]) -> None:
+        """Call this function with what any process reports about a subject."""
+        self._listeners[subject] = listener
+
+    def report(self, subject: str, *details: object) -> None:
+        if subject in self._listeners:  # that of a sweep is on the machine that started the sweep
+            self._listeners[subject](*details)
 
     def flush(self) -> None:
         """Do nothing: output here is immediate."""
+
+
+def _status(task: Task) -> str:
+    """Return one line about a bar."""
+    steps = "" if task.total is None else f" {task.completed:.0f}/{task.total:.0f}"
+    seconds = task.fields[LEFT]() if LEFT in task.fields else task.time_remaining
+    return f"{task.description}{steps}{time_left(seconds)}"
+
+
+def time_left(seconds: float | None) -> str:
+    """Return what is left, for the end of a line; empty if unknown or nothing."""
+    return f", about {format_duration(seconds)} left" if seconds else ""
 
 
 class _Messenger:
@@ -181,6 +253,9 @@ class _Messenger:
 
     def end(self, bar: str) -> None:
         self._send("end", bar)
+
+    def report(self, subject: str, *details: object) -> None:
+        self._send("report", subject, *details)
 
     def flush(self) -> None:
         with self._lock, suppress(OSError, EOFError):  # the other process has ended
@@ -298,6 +373,21 @@ def bar(description: str, total: int | None, name: str = "") -> Iterator[Advance
 def advance(name: str, steps: int) -> None:
     """Advance a bar of any process."""
     _display().advance(name, steps)
+
+
+def expect(name: str, left: Left) -> None:
+    """Show for a bar of this process the time that a function says is left."""
+    _SCREEN.expect(name, left)
+
+
+def listen(subject: str, listener: Callable[..., None]) -> None:
+    """Let this process, which has the display, call a function with what any process reports about a subject."""
+    _SCREEN.listen(subject, listener)
+
+
+def report(subject: str, *details: object) -> None:
+    """Tell the process with the display; the details are sent to it."""
+    _display().report(subject, *details)
 
 
 def say(message: str) -> None:

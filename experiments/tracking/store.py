@@ -5,7 +5,7 @@ import re
 import socket
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -352,6 +352,15 @@ class Store:
         runs = sorted(self._tagged(tag), key=lambda run: run.tags[tag])
         reused = {run.run_id: run.tags[tag].endswith(REUSED) for run in runs}
         return [{**row, REUSED: reused[row["run_id"]]} for row in to_rows(runs)]
+
+    @explains_failures
+    def finished(self) -> list[Row]:
+        """Return all finished runs that a later run may reuse, newest first; damaged ones are omitted silently."""
+        rows = []
+        for run in self._tagged("run_key"):
+            with suppress(UserError):  # the commands that show runs report it
+                rows += [to_row(run)] if run.status == "FINISHED" else []
+        return rows
 
     @explains_failures
     def chosen(self, target: str) -> list[Row]:
