@@ -8,13 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass as option
 
+from experiments.dataset.arrays import Stored
 from experiments.dataset.labels import (
     Label,
     class_numbers,
@@ -25,6 +26,7 @@ from experiments.dataset.labels import (
 )
 from experiments.dataset.saving import save_line
 from experiments.dataset.shapes import Shape, image_shape, shape_for
+from experiments.dataset.splitting import held_out
 from experiments.dataset.values import Scale, Scaling, check_images, scaling_of
 from experiments.system.errors import UserError
 from experiments.system.options import OPTION
@@ -76,6 +78,7 @@ class Dataset:
     labels: Mapping[int, str] = field(default_factory=dict)  # the name of each class in the source
     scaling: Scaling = field(default_factory=Scaling)  # of the stored values
     notes: tuple[str, ...] = ()  # assumptions about the arrays, for the user
+    warnings: tuple[str, ...] = ()  # what makes results doubtful: 'remark: finding, and what to do'
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -115,6 +118,8 @@ class Examples:
     test_labels: tuple[Label, ...]
     scaling: Scaling
     missing: str  # note about test labels that no training example has; empty if there are none
+    notes: tuple[str, ...] = ()  # of the source
+    warnings: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> Shape:
@@ -152,6 +157,7 @@ class Examples:
         )
         flattened = f"images of shape {self.input_shape} are flattened to {shape[0]} values for the model"
         notes = (
+            *self.notes,
             self.scaling.assumed,
             flattened if len(shape) == 1 < len(self.input_shape) else "",
             describe_renumbering(numbers),
@@ -164,17 +170,26 @@ class Examples:
             labels={number: str(label) for label, number in numbers.items()},
             scaling=self.scaling,
             notes=tuple(note for note in notes if note),
+            warnings=self.warnings,
         )
 
 
 @dataclass(frozen=True)
 class Raw:
-    """The unprocessed arrays of a source: images and labels of any dtype that `Source` accepts."""
+    """The unprocessed arrays of a source: images, in memory or in files, and labels of any dtype that `Source` accepts.
 
-    x_train: npt.NDArray[np.generic]
+    A source of many files reads only the chosen examples, and then gives the labels that both parts have in all.
+    """
+
+    x_train: Stored
     y_train: npt.NDArray[np.generic]
-    x_test: npt.NDArray[np.generic]
+    x_test: Stored
     y_test: npt.NDArray[np.generic]
+    chosen: bool = False  # whether they are `train_samples` and `test_samples` already
+    labels: tuple[npt.NDArray[np.generic], npt.NDArray[np.generic]] | None = None  # of both parts in all
+    groups: npt.NDArray[np.generic] | None = None  # of the training examples; none is in both train and validation
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # 'remark: finding, and what to do'
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
@@ -186,6 +201,7 @@ class Source(ABC):
     train_samples: PositiveInt | None = None
     test_samples: PositiveInt | None = None
     validation_split: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    stratify: bool = False  # whether the validation split has the same share of each class
     scale: Scale = "auto"  # the scaling of image values, see values.scaling_of
 
     def check(self) -> None:
@@ -219,19 +235,25 @@ class Source(ABC):
         y_train = read_labels(raw.y_train, len(x_train), "train")
         y_test = read_labels(raw.y_test, len(x_test), "test")
         scaling = scaling_of(x_train, x_test, self.scale)
-        training_labels, test_labels = (tuple(np.unique(y).tolist()) for y in (y_train, y_test))
-        labels = _distinct_labels(y_train, y_test)
+        all_labels = raw.labels or (y_train, y_test)
+        training_labels, test_labels = (tuple(np.unique(y).tolist()) for y in all_labels)
+        labels = _distinct_labels(*all_labels)
         places = [np.searchsorted(labels, y).astype(np.int64) for y in (y_train, y_test)]
-        train = _subset(x_train, places[0], self.train_samples, "train", scaling)
-        test = _subset(x_test, places[1], self.test_samples, "test", scaling)
+        samples = (None, None) if raw.chosen else (self.train_samples, self.test_samples)
+        chosen = choice(samples[0], len(x_train), "train")
+        train = _subset(x_train, places[0], chosen, scaling)
+        test = _subset(x_test, places[1], choice(samples[1], len(x_test), "test"), scaling)
+        groups = None if raw.groups is None else raw.groups if chosen is None else raw.groups[chosen]
         return Examples(
-            *_hold_out(train, self.validation_split),
+            *_hold_out(train, self.validation_split, self.stratify, groups),
             test,
             tuple(labels.tolist()),
             training_labels,
             test_labels,
             scaling,
             describe_unseen(training_labels, y_test),
+            raw.notes,
+            raw.warnings,
         )
 
 
@@ -250,22 +272,19 @@ def _distinct_labels(train: npt.NDArray[np.generic], test: npt.NDArray[np.generi
     return np.unique(np.concatenate([np.unique(train), np.unique(test)]))
 
 
-def _subset(images: npt.NDArray[np.generic], labels: Labels, samples: int | None, part: str, scaling: Scaling) -> Split:
+def _subset(images: Stored, labels: Labels, chosen: Labels | None, scaling: Scaling) -> Split:
     """Select and scale images; images that are not selected are not scaled."""
-    if samples is None:
+    if chosen is None:
         return Split(scaling.apply(images), labels)
-    if samples > len(labels):
-        raise UserError(
-            f"dataset.{part}_samples={samples}: requires at most {len(labels)}, the number of images in the data set, "
-            "or null for all."
-        )
-    chosen = _choice(samples, len(labels))
     return Split(scaling.apply(images[chosen]), labels[chosen])
 
 
-def _hold_out(train: Split, share: float) -> tuple[Split, Split]:
-    held = np.zeros(len(train), bool)
-    held[_choice(round(len(train) * share), len(train))] = True
+def _hold_out(train: Split, share: float, stratify: bool, groups: npt.NDArray[Any] | None) -> tuple[Split, Split]:
+    if share and (stratify or groups is not None):
+        held = held_out(train.y if stratify else np.zeros(len(train)), share, SUBSET_SEED, groups)
+    else:
+        held = np.zeros(len(train), bool)
+        held[_choice(round(len(train) * share), len(train))] = True
     if held.all():
         raise UserError(
             f"dataset.validation_split={share}: leaves none of {len(train)} images for training. Use a smaller share, "
@@ -274,7 +293,23 @@ def _hold_out(train: Split, share: float) -> tuple[Split, Split]:
     return train.take(np.flatnonzero(~held)), train.take(np.flatnonzero(held))
 
 
-def _choice(samples: NonNegativeInt, total: int) -> npt.NDArray[np.int64]:
+def choice(samples: int | None, total: int, part: str) -> Labels | None:
+    """Return the positions of `samples` of `total` images, always the same ones, sorted; None for all.
+
+    Raises:
+        UserError: there are fewer images.
+    """
+    if samples is None:
+        return None
+    if samples > total:
+        raise UserError(
+            f"dataset.{part}_samples={samples}: requires at most {total}, the number of images in the data set, "
+            "or null for all."
+        )
+    return _choice(samples, total)
+
+
+def _choice(samples: NonNegativeInt, total: int) -> Labels:
     """Draw `samples` positions of `total` without replacement, always the same ones, sorted."""
     return np.sort(np.random.default_rng(SUBSET_SEED).permutation(total)[:samples])
 

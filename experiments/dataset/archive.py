@@ -35,7 +35,8 @@ def read_archive(path: Path, key: str) -> Raw:
                     f"{key}={path}: requires {_list_missing(missing, archive.files)}. "
                     f"{_suggest_rename(path, archive.files)}"
                 )
-            return Raw(**{name: _array(archive, name, f"{key}={path}") for name in ARRAYS})
+            x_train, y_train, x_test, y_test = (_array(archive, name, f"{key}={path}") for name in ARRAYS)
+            return Raw(x_train, y_train, x_test, y_test)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise UserError(f"{key}={path}: damaged ({error}). {FORMAT}") from error
     except ValueError as error:

@@ -1,16 +1,16 @@
 """Scale stored image values to float32 values for models."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from experiments.dataset.arrays import Stored
 from experiments.dataset.saving import save_line
 from experiments.system.errors import UserError
 
 Scale = Literal["auto", "none", "unit", "symmetric"]
-Array = npt.NDArray[Any]
 BYTE = 255  # the largest value of 8 bits
 
 
@@ -23,7 +23,7 @@ class Scaling:
     integers: bool = False  # whether the stored values are integers
     assumed: str = ""  # assumption about the arrays, for the user
 
-    def apply(self, stored: Array) -> npt.NDArray[np.float32]:
+    def apply(self, stored: Stored) -> npt.NDArray[np.float32]:
         """Convert stored values to those for a model."""
         values = np.asarray(stored, np.float32)
         if self.divisor != 1:
@@ -36,7 +36,7 @@ class Scaling:
         return unit * np.float32(self.divisor)
 
 
-def check_images(images: Array, part: str) -> None:
+def check_images(images: Stored, part: str) -> None:
     """Check that an array has images, series or features, (n, ...).
 
     Raises:
@@ -56,19 +56,22 @@ def check_images(images: Array, part: str) -> None:
             f"{name} has the dtype {images.dtype}; images require integers, bool or floats. To convert numbers: "
             f"{save_line(x='{}.astype(np.float32)')}"
         )
-    if images.dtype.kind == "f" and not np.isfinite(images).all():
+    if images.dtype.kind != "f":
+        return
+    largest = max(abs(float(images.min())), abs(float(images.max())))  # NaN if any value is
+    if not np.isfinite(largest):
         raise UserError(
             f"{name} has values that are not finite (NaN or infinity). To replace them by 0: "
             f"{save_line(x='np.nan_to_num({}, posinf=0, neginf=0)')}"
         )
-    if images.dtype.kind == "f" and (large := float(np.abs(images).max(initial=0))) > float(np.finfo(np.float32).max):
+    if largest > float(np.finfo(np.float32).max):
         raise UserError(
-            f"{name} has values up to {large:g}; models require float32, up to {np.finfo(np.float32).max:g}. Scale "
-            f"them: {save_line(x=f'{{}} / {large:g}')}"
+            f"{name} has values up to {largest:g}; models require float32, up to {np.finfo(np.float32).max:g}. Scale "
+            f"them: {save_line(x=f'{{}} / {largest:g}')}"
         )
 
 
-def scaling_of(train: Array, test: Array, scale: Scale) -> Scaling:
+def scaling_of(train: Stored, test: Stored, scale: Scale) -> Scaling:
     """Return the scaling of stored values, the same for both parts.
 
     `auto` divides integers by the largest value of their type (255 for 8 bits, and for wider integers within 0..255),
@@ -91,7 +94,7 @@ def scaling_of(train: Array, test: Array, scale: Scale) -> Scaling:
     return Scaling(divisor, scale == "symmetric", not floats, assumed)
 
 
-def _note_unscaled(train: Array, test: Array) -> str:
+def _note_unscaled(train: Stored, test: Stored) -> str:
     """Return a note on floats in the range of bytes, from which most models learn badly; empty for others."""
     if train.ndim < 3 or len(train) == 0:
         return ""
@@ -101,7 +104,7 @@ def _note_unscaled(train: Array, test: Array) -> str:
     return f"x_train has floats from {low:g} to {high:g}, used unscaled; dataset.scale=unit divides them by 255"
 
 
-def _float_divisor(train: Array, test: Array, scale: Scale) -> tuple[float, str]:
+def _float_divisor(train: Stored, test: Stored, scale: Scale) -> tuple[float, str]:
     low, high = _range(train, test)
     if low < 0 or high > BYTE:
         raise UserError(
@@ -112,7 +115,7 @@ def _float_divisor(train: Array, test: Array, scale: Scale) -> tuple[float, str]
     return (1.0, "") if high <= 1 else (float(BYTE), f"x_train has floats from {low:g} to {high:g}, divided by 255")
 
 
-def _integer_divisor(train: Array, test: Array) -> tuple[float, str]:
+def _integer_divisor(train: Stored, test: Stored) -> tuple[float, str]:
     kinds = {train.dtype, test.dtype}
     if kinds == {np.dtype(bool)}:
         return 1.0, "x_train has bool, used as 0 and 1"
@@ -142,5 +145,5 @@ def _note_dark(named: str) -> str:
     return f"x_train has {named} of 0 and 1 only, divided by 255; type dataset.scale=none to use them unscaled"
 
 
-def _range(train: Array, test: Array) -> tuple[float, float]:
+def _range(train: Stored, test: Stored) -> tuple[float, float]:
     return float(min(train.min(), test.min())), float(max(train.max(), test.max()))

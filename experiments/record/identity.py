@@ -7,7 +7,7 @@ folders or at two times.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +81,7 @@ def contents_of(option: Any) -> Mapping[str, Any]:
     return {
         "class": type(option).__qualname__,
         "source": [sha256(path) for path in (*user_sources(type(option)), *getattr(option, "sources", tuple)())],
-        "values": {name: digest_value(value) for name, value in asdict(option).items()},
+        "values": {each.name: digest_value(asdict(option)[each.name]) for each in fields(option) if each.compare},
     }
 
 

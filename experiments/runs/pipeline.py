@@ -183,11 +183,12 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
         with compute_lock():
             model = built(experiment, examples if experiment.model.given else data)
 
-    warnings = list(_input_doubts(experiment, model, data, head, known))
+    warnings = [*_warned(data.warnings)]
+    warnings += (doubts := list(_input_doubts(experiment, model, data, head, known)))
     baseline = experiment.fit(data, experiment.training, "Training the baseline", head)(model)
     with spent.on("evaluation"):
         said = head.answers(known.keras_answers(baseline.model))
-        warnings += _answer_doubts(experiment, said, data, head, explained=bool(warnings))
+        warnings += _answer_doubts(experiment, said, data, head, explained=bool(doubts))
     further = experiment.fit(data, experiment.finetune, f"Training {experiment.setting.strategy}", head)
     prepared = strategy.apply(scheme, baseline.model, further, known.calibration)
 

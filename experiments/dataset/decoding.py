@@ -1,0 +1,209 @@
+"""Decode files to an array in the cache, once for all runs, and find what is wrong with them.
+
+An entry is the folder `data/KEY` of the cache. Its key is a digest of the list of files (names, sizes, times of change)
+and of the settings. It gets its name when it is complete.
+"""
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.dataset.arrays import ArrayFile
+from experiments.system.disk import explain_os_error
+from experiments.system.errors import UserError
+from experiments.system.locks import file_lock
+from experiments.system.machine import usable_cores
+from experiments.system.progress import bar
+
+AT_ONCE = 64  # files to decode before their rows are written
+SHOWN = 5  # files to name in a message
+INDEX = "index.json"
+
+
+class BrokenFileError(Exception):
+    """A file cannot be decoded; the message says why."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """The shape and the dtype that each file is decoded to."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def bytes(self) -> int:
+        """Size of one example."""
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The arrays of each part, which of its files they are, and pairs of equal examples of the first two parts."""
+
+    arrays: Mapping[str, ArrayFile]
+    places: Mapping[str, npt.NDArray[np.int64]]
+    broken: Mapping[str, str]  # files that were left out, with the reason
+    remarks: Mapping[str, int]  # what the decoder did to files, and to how many
+    equal: Sequence[tuple[int, int]]  # positions in the arrays of the first and of the second part
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Decodes one file to an array of the form, with remarks; `settings` are all that its values depend on."""
+
+    form: Form
+    decode: Callable[[Path], tuple[npt.NDArray[Any], Sequence[str]]]
+    settings: Mapping[str, Any]
+
+
+def decoded(
+    cache: Path, root: Path, parts: Mapping[str, Sequence[Path]], decoder: Decoder, skip_broken: bool
+) -> Decoded:
+    """Return the examples of each part, decoded to arrays in the cache.
+
+    Raises:
+        UserError: the disk is too small, the cache is not writable, or files are broken and `skip_broken` is not set.
+    """
+    key = _key(root, parts, decoder, skip_broken)
+    folder = cache.absolute() / "data" / key
+    try:
+        if not (folder / INDEX).is_file():
+            with file_lock(folder.with_name(f"{key}.lock"), "another process is decoding the same files"):
+                if not (folder / INDEX).is_file():
+                    _check_room(cache, root, parts, decoder.form)
+                    folder.parent.mkdir(parents=True, exist_ok=True)
+                    partial = folder.with_name(f"{key}.partial")
+                    shutil.rmtree(partial, ignore_errors=True)  # of a killed process
+                    try:
+                        partial.mkdir()
+                        _decode(partial, root, parts, decoder, skip_broken)
+                        partial.rename(folder)
+                    finally:
+                        shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        why = explain_os_error(error, cache)
+        raise UserError(
+            f"cache.dir={cache}: examples cannot be kept there ({why}). Use another: cache.dir=FOLDER."
+        ) from error
+    return _read(folder, decoder.form)
+
+
+def _key(root: Path, parts: Mapping[str, Sequence[Path]], decoder: Decoder, skip_broken: bool) -> str:
+    digest = hashlib.sha256(
+        json.dumps([decoder.form.shape, decoder.form.dtype, decoder.settings, skip_broken]).encode()
+    )
+    for part, paths in parts.items():
+        for path in paths:
+            status = path.stat()
+            line = f"{part}\0{path.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\n"
+            digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()[:32]
+
+
+def _check_room(cache: Path, root: Path, parts: Mapping[str, Sequence[Path]], form: Form) -> None:
+    """Refuse what does not fit on the disk of the cache, before anything is decoded."""
+    count = sum(map(len, parts.values()))
+    place = next(folder for folder in (cache.absolute(), *cache.absolute().parents) if folder.exists())
+    if (needed := count * form.bytes) > (free := shutil.disk_usage(place).free):
+        raise UserError(
+            f"dataset.path={root}: {count:,} examples of {_dimensions(form.shape)} take {needed / 2**30:,.1f} GiB in "
+            f"cache.dir={cache}, which has {free / 2**30:,.1f} GiB free. Use cache.dir=FOLDER on another disk, or "
+            "fewer or smaller examples (dataset.train_samples=N)."
+        )
+
+
+def _dimensions(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _decode(folder: Path, root: Path, parts: Mapping[str, Sequence[Path]], decoder: Decoder, skip_broken: bool) -> None:
+    """Write the arrays of all parts, and the index."""
+    index: dict[str, Any] = {"broken": {}, "parts": {}}
+    remarks: Counter[str] = Counter()
+    digests = {}
+    total = sum(map(len, parts.values()))
+    with ThreadPoolExecutor(usable_cores()) as pool, bar(f"Decoding {root.name}", total=total) as advance:
+        for part, paths in parts.items():
+            low, high, places, contents = np.inf, -np.inf, [], []
+            with (folder / f"{part}.raw").open("wb") as file:
+                for start in range(0, len(paths), AT_ONCE):
+                    group = paths[start : start + AT_ONCE]
+                    for place, result in enumerate(pool.map(lambda path: _attempt(decoder, path), group), start):
+                        if isinstance(result, str):
+                            index["broken"][str(paths[place].relative_to(root))] = result
+                            continue
+                        array, said = result
+                        if not index["broken"] or skip_broken:
+                            file.write(array.data)
+                        low, high = min(low, float(array.min())), max(high, float(array.max()))
+                        places.append(place)
+                        contents.append(int.from_bytes(hashlib.blake2b(array.data, digest_size=8).digest(), "little"))
+                        remarks.update(said)
+                    advance(len(group))
+            np.save(folder / f"{part}.places.npy", np.array(places, np.int64))
+            digests[part] = np.array(contents, np.uint64)
+            index["parts"][part] = {"rows": len(places), "low": low, "high": high}
+    if index["broken"] and not skip_broken:
+        raise UserError(
+            f"dataset.path={root}: {describe_broken(index['broken'])} cannot be decoded. Remove them, or type "
+            "dataset.skip_broken=true to leave them out."
+        )
+    for part, found in digests.items():
+        if len(found) == 0:
+            raise UserError(f"dataset.path={root}: no file of the {part} part can be decoded.")
+    index |= {"equal": _equal(*digests.values()), "remarks": remarks}
+    (folder / INDEX).write_text(json.dumps(index))
+
+
+def _attempt(decoder: Decoder, path: Path) -> tuple[npt.NDArray[Any], Sequence[str]] | str:
+    """Return the decoded file with remarks, or why it is broken."""
+    try:
+        if path.stat().st_size == 0:
+            return "empty"
+        values, remarks = decoder.decode(path)
+        array = np.ascontiguousarray(values, decoder.form.dtype)
+    except BrokenFileError as error:
+        return str(error)
+    if array.shape != decoder.form.shape:
+        return f"has the shape {_dimensions(array.shape)} instead of {_dimensions(decoder.form.shape)}"
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return "has values that are not finite"
+    return array, remarks
+
+
+def describe_broken(broken: Mapping[str, str]) -> str:
+    """Return how many files are broken, and the first of them with the reason."""
+    named = ", ".join(f"{name} ({why})" for name, why in list(broken.items())[:SHOWN])
+    return f"{len(broken)} {'file' if len(broken) == 1 else 'files'}, {named}{', ...' if len(broken) > SHOWN else ''},"
+
+
+def _equal(first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64]) -> list[tuple[int, int]]:
+    """Return the positions of each example of the second part that is in the first part, too."""
+    order = np.argsort(first, kind="stable")
+    at = np.minimum(np.searchsorted(first[order], second), len(first) - 1)
+    also = np.flatnonzero(first[order[at]] == second)
+    return [(int(order[at[place]]), int(place)) for place in also]
+
+
+def _read(folder: Path, form: Form) -> Decoded:
+    index = json.loads((folder / INDEX).read_text())
+    dtype = np.dtype(form.dtype)
+    arrays = {
+        part: ArrayFile(folder / f"{part}.raw", (about["rows"], *form.shape), dtype, about["low"], about["high"])
+        for part, about in index["parts"].items()
+    }
+    for array in arrays.values():
+        if array.path.stat().st_size != len(array) * form.bytes:
+            raise UserError(f"{array.path}: is damaged (another size than recorded). Remove the folder {folder}.")
+    places = {part: np.load(folder / f"{part}.places.npy") for part in arrays}
+    return Decoded(arrays, places, index["broken"], index["remarks"], [(a, b) for a, b in index["equal"]])

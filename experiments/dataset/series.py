@@ -1,0 +1,98 @@
+"""Windows of measured series, from CSV or Parquet files with one row per step."""
+
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass as option
+
+from experiments.dataset import Raw, Source
+from experiments.dataset.frames import Frame, check_frame, read_frame
+from experiments.dataset.splitting import held_out
+from experiments.system.errors import UserError
+from experiments.system.files import UserPath
+from experiments.system.options import OPTION
+
+
+@option(frozen=True, config=OPTION, kw_only=True)
+class Series(Source):
+    """Windows (n, window, channels) float32 of consecutive rows with the same label."""
+
+    path: UserPath
+    target: str
+    window: PositiveInt
+    step: PositiveInt | None = None  # rows from the start of a window to that of the next; null: no overlap
+    test_path: UserPath | None = None  # null: a share of the series, or of each recording's end, is the test part
+    series: str | None = None  # a column; rows with the same value are one series. null: the file is one
+    channels: tuple[str, ...] | None = None  # null: all columns but the target and the series
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    split_seed: NonNegativeInt = 0
+    skip_broken: bool = False
+    stratify: bool = True
+
+    def check(self) -> None:
+        """Check that the files can be read."""
+        check_frame(self.path, "dataset.path")
+        if self.test_path:
+            check_frame(self.test_path, "dataset.test_path")
+
+    def read(self) -> Raw:
+        """Return the windows of both parts; those of one series, if there are several, are in the same part."""
+        frame = self._columns(read_frame(self.path, "dataset.path"))
+        names = list(self.channels or frame.others([self.target, self.series]))
+        if not names:
+            raise UserError(f"{frame.where}: has no columns beside {self.target}.")
+        share = 0.0 if self.test_path or self.series else self.test_share
+        x, y, groups, late = self._windows(frame, names, share)
+        if self.test_path:
+            test = self._columns(read_frame(self.test_path, "dataset.test_path"))
+            test.require(names, "dataset.channels")
+            x_test, y_test, _, _ = self._windows(test, names, 0.0)
+            return Raw(x, y, x_test, y_test, groups=groups if self.series else None)
+        if self.series:
+            late = held_out(y if self.stratify else np.zeros(len(y)), self.test_share, self.split_seed, groups)
+        if late.all() or not late.any():
+            raise UserError(
+                f"dataset.test_share={self.test_share}: leaves one part of {len(late)} windows"
+                f"{f' of {len(np.unique(groups))} series' if self.series else ''} empty. Use another share or window."
+            )
+        kept = groups[~late] if self.series else None
+        return Raw(x[~late], y[~late], x[late], y[late], groups=kept)
+
+    def _columns(self, frame: Frame) -> Frame:
+        frame.require([self.target], f"dataset.target={self.target}")
+        frame.require(self.channels or (), "dataset.channels")
+        frame.require([self.series] if self.series else [], f"dataset.series={self.series}")
+        return frame
+
+    def _windows(
+        self, frame: Frame, names: list[str], share: float
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Return windows, their labels and series, and whether they are in the last `share` of their recording.
+
+        A recording is a run of rows with one label; no window extends over its end, or into its last share.
+        """
+        if not self.skip_broken:
+            frame = frame.complete([*names, self.target], leave_out=False)
+        values, labels = frame.numbers(names, "dataset.channels"), frame.labels(self.target)
+        ids = frame.labels(self.series) if self.series else np.zeros(len(frame), np.int64)
+        changes = 1 + np.flatnonzero((labels[1:] != labels[:-1]) | (ids[1:] != ids[:-1]))
+        starts, late = [], []
+        for first, end in zip([0, *changes.tolist()], [*changes.tolist(), len(labels)], strict=True):
+            cut = end - round((end - first) * share)
+            for begin, stop in ((first, cut), (cut, end)):
+                found = list(range(begin, stop - self.window + 1, self.step or self.window))
+                starts += found
+                late += [begin == cut and share > 0] * len(found)
+        rows = np.array(starts, np.int64)[:, np.newaxis] + np.arange(self.window)
+        if len(rows) == 0:
+            longest = int(np.diff([0, *changes.tolist(), len(labels)]).max())
+            raise UserError(
+                f"dataset.window={self.window}: {frame.where} has at most {longest} consecutive rows with one label. "
+                "Use a smaller window."
+            )
+        windows = values[rows]
+        whole = np.isfinite(windows).all(axis=(1, 2))  # all of them, unless skip_broken is set
+        first = rows[whole, 0]
+        return windows[whole], labels[first], ids[first], np.array(late, bool)[whole]

@@ -1,0 +1,78 @@
+"""A table of features, one example per row, from CSV or Parquet files."""
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field, NonNegativeInt
+from pydantic.dataclasses import dataclass as option
+
+from experiments.dataset import Raw, Source
+from experiments.dataset.frames import Frame, check_frame, is_class, read_frame
+from experiments.dataset.splitting import held_out
+from experiments.system.errors import UserError
+from experiments.system.files import UserPath
+from experiments.system.options import OPTION
+
+NOTED = 8  # columns whose mean and deviation are shown
+
+
+@option(frozen=True, config=OPTION, kw_only=True)
+class Table(Source):
+    """Features (n, columns) float32, and the column with the class or the value to predict."""
+
+    path: UserPath
+    target: str
+    test_path: UserPath | None = None  # null: a share of the rows is the test part
+    features: tuple[str, ...] | None = None  # null: all columns but the target and the group
+    group: str | None = None  # a column; rows with the same value are never in different splits
+    standardize: bool = False
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    split_seed: NonNegativeInt = 0
+    skip_broken: bool = False
+    stratify: bool = True
+
+    def check(self) -> None:
+        """Check that the files can be read."""
+        check_frame(self.path, "dataset.path")
+        if self.test_path:
+            check_frame(self.test_path, "dataset.test_path")
+
+    def read(self) -> Raw:
+        """Return the features and the target of both parts."""
+        frame = self._columns(read_frame(self.path, "dataset.path"))
+        names = list(self.features or frame.others([self.target, self.group]))
+        if not names:
+            raise UserError(f"{frame.where}: has no columns beside {self.target}.")
+        frame = frame.complete([*names, self.target], self.skip_broken)
+        x, y = frame.numbers(names, "dataset.features"), frame.labels(self.target)
+        groups = frame.labels(self.group) if self.group else None
+        if self.test_path:
+            test = self._columns(read_frame(self.test_path, "dataset.test_path"))
+            test.require(names, "dataset.features")
+            test = test.complete([*names, self.target], self.skip_broken)
+            parts = (x, y, test.numbers(names, "dataset.features"), test.labels(self.target))
+        else:
+            classes = y if self.stratify and is_class(y) else np.zeros(len(y))
+            held = held_out(classes, self.test_share, self.split_seed, groups)
+            if held.all() or not held.any():
+                raise UserError(
+                    f"dataset.test_share={self.test_share}: leaves one part of {len(held)} rows empty. Use another."
+                )
+            parts = (x[~held], y[~held], x[held], y[held])
+            groups = None if groups is None else groups[~held]
+        x_train, y_train, x_test, y_test = parts
+        notes: tuple[str, ...] = ()
+        if self.standardize:
+            mean, deviation = x_train.mean(axis=0), x_train.std(axis=0)
+            deviation[deviation == 0] = 1
+            x_train, x_test = (x_train - mean) / deviation, (x_test - mean) / deviation
+            shown = [f"{n} ({m:.6g}, {d:.6g})" for n, m, d in zip(names, mean, deviation, strict=True)]
+            more = ", ..." if len(shown) > NOTED else ""
+            notes = (f"standardized by (mean, deviation) of the training rows: {', '.join(shown[:NOTED])}{more}",)
+        return Raw(x_train, y_train, x_test, y_test, groups=groups, notes=notes)
+
+    def _columns(self, frame: Frame) -> Frame:
+        frame.require([self.target], f"dataset.target={self.target}")
+        frame.require(self.features or (), "dataset.features")
+        frame.require([self.group] if self.group else [], f"dataset.group={self.group}")
+        return frame

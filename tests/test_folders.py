@@ -1,0 +1,340 @@
+"""Data sets in folders: images and recordings by class, how they are split, and what is wrong with their files."""
+
+import gzip
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from scipy.io import wavfile
+
+from experiments.dataset import decoding
+from experiments.dataset.audio_folder import AudioFolder, read_wav, resampled
+from experiments.dataset.fashion_mnist import FILES, FashionMnist
+from experiments.dataset.image_folder import ImageFolder, resized
+from experiments.dataset.splitting import held_out
+from experiments.system.errors import UserError
+
+COUNTS = {"train/cat": 12, "train/dog": 6, "test/cat": 4, "test/dog": 2}
+SPLIT = {"cat": 20, "dog": 10}
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Make:
+    """Makes a folder of random images; `counts` are the images of each folder."""
+
+    def make(counts: dict[str, int] = COUNTS, size: tuple[int, int] = (6, 8), mode: str = "RGB") -> Path:
+        rng = np.random.default_rng(0)
+        for name, count in counts.items():
+            folder = tmp_path / "pets" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (*size, 3), np.uint8)
+                Image.fromarray(pixels).convert(mode).save(folder / f"{number % 5}_{number}.png")
+        return tmp_path / "pets"
+
+    return make
+
+
+def source(path: Path, **settings: Any) -> ImageFolder:
+    return ImageFolder(path=path, cache=str(path.parent / "cache"), **settings)
+
+
+def test_images_are_read_as_they_are_with_the_names_of_their_folders(images: Make) -> None:
+    path = images()
+    data = source(path, validation_split=0).load()
+    assert (len(data.train), len(data.test), data.input_shape) == (18, 6, (6, 8, 3))
+    assert data.labels == {0: "cat", 1: "dog"}
+    assert data.train.y.tolist() == [0] * 12 + [1] * 6
+    first = np.asarray(Image.open(path / "train/cat/0_0.png"), np.float32) / np.float32(255)
+    assert np.array_equal(data.train.x[0], first)
+
+
+def test_one_folder_of_classes_is_split_by_class_and_seed(images: Make) -> None:
+    path = images(SPLIT)
+    parts = [source(path, split_seed=seed, validation_split=0.25).load() for seed in (0, 0, 1)]
+    assert [np.bincount(split.y).tolist() for split in (parts[0].train, parts[0].validation, parts[0].test)] == [
+        [12, 6],
+        [4, 2],
+        [4, 2],
+    ]
+    assert np.array_equal(parts[0].test.x[:], parts[1].test.x[:])
+    assert not np.array_equal(parts[0].test.x[:], parts[2].test.x[:])
+
+
+def test_files_of_one_group_stay_in_one_part(images: Make) -> None:
+    path = images(SPLIT)
+    train, test = source(path, group="/([0-9])_").listed()
+    groups = [{file.name[0] for file in part.paths} for part in (train, test)]
+    assert groups[0] & groups[1] == set()
+    assert groups[0] | groups[1] == set("01234")
+    assert np.unique(test.classes, return_counts=True)[1].tolist() == [4, 2]
+
+
+def test_validation_holds_out_whole_groups() -> None:
+    groups = np.repeat(np.arange(10), 5)
+    held = held_out(np.arange(50) % 2, 0.2, 0, groups)
+    assert held.sum() == 10
+    assert len(np.unique(groups[held])) == 2
+
+
+def test_folders_named_by_numbers_are_integers_in_their_order(images: Make) -> None:
+    data = source(images({"train/2": 4, "train/10": 4, "test/2": 2, "test/10": 2}), validation_split=0).load()
+    assert data.labels == {0: "2", 1: "10"}
+
+
+def test_decoded_once_for_all_runs(images: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = images()
+    first = source(path).load().fingerprint
+    monkeypatch.setattr(decoding, "_decode", lambda *_: pytest.fail("decoded again"))
+    assert source(path).load().fingerprint == first
+
+
+def test_a_changed_file_is_decoded_again(images: Make) -> None:
+    path = images()
+    first = source(path).load().fingerprint
+    Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(path / "test/cat/0_0.png")
+    assert source(path).load().fingerprint != first
+
+
+def test_only_the_chosen_images_are_decoded(images: Make) -> None:
+    path = images()
+    data = source(path, train_samples=5, test_samples=3, validation_split=0).load()
+    assert (len(data.train), len(data.test), data.classes) == (5, 3, 2)
+    (raw,) = path.parent.glob("cache/data/*/train.raw")
+    assert raw.stat().st_size == 5 * 6 * 8 * 3
+    with pytest.raises(UserError, match=r"dataset\.train_samples=19: requires at most 18"):
+        source(path, train_samples=19).load()
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("1", 1), ("RGBA", 3), ("P", 3)])
+def test_modes_become_grey_or_rgb(images: Make, mode: str, channels: int) -> None:
+    assert source(images(mode=mode)).load().input_shape == (6, 8, channels)
+
+
+def broken_and_empty(path: Path) -> None:
+    (path / "train/cat/0_0.png").write_bytes(b"no image")
+    (path / "test/dog/0_0.png").write_bytes(b"")
+
+
+def another_size(path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(path / "train/cat/0_0.png")
+
+
+def another_mode(path: Path) -> None:
+    Image.new("L", (8, 6)).save(path / "train/cat/0_0.png")
+
+
+def untrained_class(path: Path) -> None:
+    (path / "test/bird").mkdir()
+    (path / "test/cat/0_0.png").rename(path / "test/bird/0_0.png")
+
+
+def one_class(path: Path) -> None:
+    for part in ("train", "test"):
+        for file in (path / part / "dog").iterdir():
+            file.unlink()
+        (path / part / "dog").rmdir()
+
+
+def no_images(path: Path) -> None:
+    for file in (path / "train/dog").iterdir():
+        file.rename(file.with_suffix(".heic"))
+
+
+def no_test(path: Path) -> None:
+    (path / "test").rename(path / "other")
+
+
+def deep(path: Path) -> None:
+    Image.fromarray(np.full((6, 8), 4000, np.uint16)).save(path / "train/cat/0_0.png")
+
+
+@pytest.mark.parametrize(
+    ("damage", "settings", "message"),
+    [
+        (broken_and_empty, {}, r"2 files, train/cat/0_0\.png \(not an image\), test/dog/0_0\.png \(empty\), cannot be "
+         r"decoded\. Remove them, or type dataset\.skip_broken=true"),
+        (another_size, {}, r"images of 2 sizes \(height x width\): 6 x 8 \(23\), 9 x 9 \(1\).*dataset\.size=\[6,8\]"),
+        (another_mode, {}, r"1 grey images and 23 in colour.*dataset\.color=rgb"),
+        (untrained_class, {}, r"the test part has the class bird, of which the training part has no images"),
+        (one_class, {}, "has only the class cat. Classification requires two or more"),
+        (no_images, {}, r"train/dog has no images \(\.png.*only \.heic"),
+        (no_test, {}, r"has .*train and no test folder"),
+        (deep, {"color": "grey"}, "more than 8 bits per channel, mode I;16"),
+        (str, {"group": "("}, "not a regular expression"),
+        (str, {"group": "person_(.)"}, r"dataset\.group=person_\(\.\): matches nothing in train/cat"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)  # fmt: skip
+def test_what_is_wrong_is_one_message_before_the_run(
+    images: Make, damage: Callable[[Path], object], settings: dict[str, Any], message: str
+) -> None:
+    path = images()
+    damage(path)
+    given = source(path, **settings)
+    with pytest.raises(UserError, match=message):
+        given.check()
+        given.check_for_new_model()
+        given.read()
+
+
+def test_broken_files_are_left_out_if_asked_for(images: Make) -> None:
+    path = images()
+    broken_and_empty(path)
+    data = source(path, skip_broken=True, validation_split=0).load()
+    assert (len(data.train), len(data.test)) == (17, 5)
+    assert data.notes[0].startswith("left out: 2 files, train/cat/0_0.png (not an image)")
+
+
+def test_images_in_both_parts_are_a_warning(images: Make) -> None:
+    path = images()
+    Image.open(path / "train/dog/1_1.png").save(path / "test/dog/0_0.bmp")
+    (warning,) = source(path).load().warnings
+    assert warning.startswith(
+        "leakage: 1 of 7 test examples are also in the training part, such as test/dog/0_0.bmp equals train/dog/1_1.png"
+    )
+
+
+def test_a_class_without_test_images_is_a_warning(images: Make) -> None:
+    path = images({"train/cat": 4, "train/dog": 4, "test/cat": 2})
+    (warning,) = source(path).load().warnings
+    assert warning == "untested classes: the test part has no images of the class dog."
+
+
+def test_images_that_do_not_fit_on_the_disk_are_refused_before_they_are_decoded(
+    images: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "_decode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(UserError, match=r"24 examples of 5000000 x 5000000 x 3 take 1,676,380\.6 GiB in cache\.dir="):
+        source(images(), size=(5_000_000, 5_000_000), color="rgb").read()
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("size", [(6, 8), (12, 20), (5, 3), (4, 12)])
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+def test_images_are_resized_as_keras_does(size: tuple[int, int], fit: Any) -> None:
+    import keras
+
+    from experiments.system.tensorflow import tf
+
+    image = np.random.default_rng(1).integers(0, 256, (10, 16, 3), np.uint8)
+    wanted = keras.ops.image.resize(
+        tf.constant(image, tf.float32)[None],
+        size,
+        crop_to_aspect_ratio=fit == "crop",
+        pad_to_aspect_ratio=fit == "pad",
+        data_format="channels_last",
+    )
+    assert np.abs(resized(image, size, fit) - np.asarray(wanted)[0]).max() <= 0.5001
+
+
+def save_recordings(folder: Path, rate: int = 16_000, seconds: float = 1.0, dtype: str = "int16") -> Path:
+    rng = np.random.default_rng(0)
+    for name, hertz in (("low", 300), ("high", 2000)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(6):
+            tone = np.sin(2 * np.pi * hertz * np.arange(int(rate * seconds)) / rate) + rng.normal(
+                0, 0.1, int(rate * seconds)
+            )
+            wavfile.write(folder / name / f"{number}.wav", rate, (tone * 0.3 * 32767).astype(dtype))
+    return folder
+
+
+def recordings(path: Path, **settings: Any) -> AudioFolder:
+    return AudioFolder(path=path, cache=str(path.parent / "cache"), **settings)
+
+
+@pytest.mark.tensorflow
+def test_recordings_become_the_features_of_mlperf_tiny(tmp_path: Path) -> None:
+    data = recordings(save_recordings(tmp_path / "tones")).load()
+    assert data.input_shape == (49, 10, 1)
+    assert (
+        data.notes[0]
+        == "audio: 49 frames of 10 MFCC of 40 bands, 20 to 4000 Hz, windows of 30 ms every 20 ms (tf.signal)"
+    )
+    low, high = (data.train.x[:][data.train.y == label].mean(axis=(0, 1)) for label in (1, 0))
+    assert np.abs(low - high).max() > 1
+
+
+@pytest.mark.tensorflow
+def test_recordings_of_another_rate_and_length_are_brought_to_those_of_the_data_set(tmp_path: Path) -> None:
+    path = save_recordings(tmp_path / "tones")
+    rate, samples = 8_000, (np.sin(np.arange(4_000) / 4) * 9_000).astype(np.int16)
+    wavfile.write(path / "low/0.wav", rate, samples)
+    data = recordings(path, features="log_mel", mels=32).load()
+    assert data.input_shape == (49, 32, 1)
+    assert data.notes[1:3] == (
+        "audio: 1 recordings padded with silence to 1 s",
+        "audio: 1 recordings resampled from 8000 to 16000 Hz",
+    )
+
+
+@pytest.mark.tensorflow
+def test_a_file_without_sound_is_named(tmp_path: Path) -> None:
+    path = save_recordings(tmp_path / "tones")
+    (path / "low/0.wav").write_bytes(b"RIFF")
+    with pytest.raises(UserError, match=r"1 file, low/0\.wav \(not a WAV file .*skip_broken=true"):
+        recordings(path).load()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"high_hz": 9000.0}, r"dataset\.high_hz=9000: requires more than dataset\.low_hz=20 and at most 8000"),
+        ({"coefficients": 50}, r"dataset\.coefficients=50: requires at most dataset\.mels=40"),
+        ({"seconds": 0.01}, r"dataset\.seconds=0\.01: requires at least one window"),
+    ],
+)
+def test_impossible_front_ends_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        recordings(save_recordings(tmp_path / "tones", seconds=0.1), **settings).check()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "float32"])
+def test_samples_of_every_width_are_within_one(tmp_path: Path, dtype: str) -> None:
+    wave = np.sin(np.arange(400) / 5)
+    kind = np.dtype(dtype)
+    scaled = {"u": wave * 127 + 128, "i": wave * np.iinfo(kind).max if kind.kind == "i" else wave}.get(kind.kind, wave)
+    wavfile.write(tmp_path / "a.wav", 8000, np.stack([scaled, scaled], axis=1).astype(kind))
+    rate, samples = read_wav(tmp_path / "a.wav")
+    assert rate == 8000
+    assert np.abs(samples - wave).max() < 0.02
+
+
+def test_resampling_keeps_the_tone() -> None:
+    slow: npt.NDArray[np.float32] = np.sin(2 * np.pi * 100 * np.arange(800) / 800).astype(np.float32)
+    fast = resampled(slow, 800, 1600)
+    assert np.abs(fast[100:-100] - np.sin(2 * np.pi * 100 * np.arange(1600) / 1600)[100:-100]).max() < 0.01
+
+
+def save_idx(folder: Path, packed: bool) -> Path:
+    folder.mkdir()
+    shapes = [(20, 28, 28), (20,), (10, 28, 28), (10,)]
+    for name, shape in zip(FILES, shapes, strict=True):
+        header = struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape)
+        content = header + (np.arange(np.prod(shape)) % 10).astype(np.uint8).tobytes()
+        (folder / (f"{name}.gz" if packed else name)).write_bytes(gzip.compress(content) if packed else content)
+    return folder
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_fashion_mnist_is_read_from_a_folder(tmp_path: Path, packed: bool) -> None:
+    data = FashionMnist(path=save_idx(tmp_path / "idx", packed), validation_split=0).load()
+    assert (len(data.train), len(data.test), data.input_shape, data.classes) == (20, 10, (28, 28, 1), 10)
+    assert data.train.y.tolist() == [*range(10)] * 2
+
+
+def test_a_damaged_folder_of_fashion_mnist_is_named(tmp_path: Path) -> None:
+    path = save_idx(tmp_path / "idx", packed=False)
+    (path / FILES[0]).write_bytes((path / FILES[0]).read_bytes()[:100])
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte is truncated: 84 of 15,680 values"):
+        FashionMnist(path=path).load()
+    (path / FILES[0]).unlink()
+    with pytest.raises(UserError, match=r"requires train-images-idx3-ubyte, plain or \.gz.*dataset-fashion-mnist"):
+        FashionMnist(path=path).check()
