@@ -148,15 +148,20 @@ class Best:
         runs = self.result.comparison.runs
         return public(runs[runs["run_id"] == self.run_id]).iloc[0]
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+    def save(self, path: str | Path, *, overwrite: bool = False, metadata: bool = True) -> Path:
         """Write the file, and beside it a JSON file with its measurements and how to repeat it; return the path.
+
+        Args:
+            path: Where to, a name that ends in .tflite.
+            overwrite: Replace existing files.
+            metadata: Add TFLite metadata with labels and preprocessing; otherwise, write the measured file as it is.
 
         Raises:
             UserError: the name does not end in .tflite, the file exists already, or cannot be written.
         """
         target, result = Path(path), self.result
         check_target("save", target, overwrite)
-        save(result.store, result.comparison, Shipped(self.run_id, target, self.reasons), result.commands)
+        save(result.store, result.comparison, Shipped(self.run_id, target, self.reasons), result.commands, metadata)
         return target
 
 

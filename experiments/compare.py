@@ -97,6 +97,8 @@ def _check_used(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
             raise UserError(f"--{bound.replace('_', '-')}: requires an earlier comparison. Add --against FILE.csv.")
     if options.overwrite and not (options.save or options.save_all):
         raise UserError("--overwrite: requires a model file to write. Add --save FILE.tflite or --save-all DIR.")
+    if options.no_metadata and not (options.save or options.save_all):
+        raise UserError("--no-metadata: requires a model file to write. Add --save FILE.tflite or --save-all DIR.")
     if options.by_name and not options.against:
         raise UserError("--by-name: requires an earlier comparison. Add --against FILE.csv.")
 
@@ -158,6 +160,9 @@ def parser() -> argparse.ArgumentParser:
         help="write the file to ship, and FILE.json beside it: interface, labels, measurements, reasons, how to repeat",
     )  # fmt: skip
     parser.add_argument("--save-all", type=argument_path, metavar="DIR", help="write every file so into this folder")
+    parser.add_argument(
+        "--no-metadata", action="store_true", help="let --save and --save-all write the files without TFLite metadata"
+    )
     parser.add_argument("--overwrite", action="store_true", help="let --save and --save-all replace existing files")
     for name in TEXT_FORMS:
         holds = "all columns in full precision" if FORMS[name].every_column else "the formatted table"
@@ -225,7 +230,7 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
         sys.exit(4)
     commands = _commands(store, comparison) if saved else []
     for shipped in saved:
-        save(store, comparison, shipped, commands)
+        save(store, comparison, shipped, commands, not options.no_metadata)
     if decision and options.register is not None:
         _register(store, decision, options)
 

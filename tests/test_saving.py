@@ -2,18 +2,26 @@
 
 import json
 import sys
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from flatbuffers.number_types import Float32Flags
+from flatbuffers.table import Table
 
 from experiments import compare
 from experiments.comparison.saving import SCHEMA_VERSION
+from experiments.measure.accuracy import tflite_logits
 from experiments.record.artifacts import CONFIGURATION, MODEL, RECORD
 from experiments.record.run_record import Predictions
+from experiments.tflite.conversion import TFLiteModel
+from experiments.tflite.flatbuffer import editable
 from experiments.tflite.graph import tensors
+from experiments.tflite.metadata import LABELS, Description, metadata_of, with_metadata
 from tests.rows import answers, row
 from tests.tiny import dense_file, int8_interface
 
@@ -74,11 +82,39 @@ def beside(path: str) -> dict[str, Any]:
     return dict(json.loads(Path(path).read_text()))
 
 
+def root(content: bytes) -> Any:
+    """The root of a flatbuffer."""
+    return Table(content, int.from_bytes(content[:4], "little"))
+
+
+def place(found: Any, field: int) -> int:
+    """Where a field of a table is, from its start."""
+    return int(found.Offset(4 + 2 * field))
+
+
+def table(found: Any, field: int) -> Any:
+    """The table in a field."""
+    return Table(found.Bytes, found.Indirect(found.Pos + place(found, field)))
+
+
+def tables(found: Any, field: int) -> list[Any]:
+    """The tables in a field."""
+    start, count = found.Vector(place(found, field)), found.VectorLen(place(found, field))
+    return [Table(found.Bytes, found.Indirect(start + 4 * number)) for number in range(count)]
+
+
+def floats(found: Any, field: int) -> list[float]:
+    """The numbers in a field."""
+    start, count = found.Vector(place(found, field)), found.VectorLen(place(found, field))
+    return [found.Get(Float32Flags, start + 4 * number) for number in range(count)]
+
+
 def test_the_recommended_file_is_written_with_what_it_is(run: Compare) -> None:
     assert run("--save", "model.tflite") == 0
-    assert Path("model.tflite").read_bytes() == FILE.content
     told = beside("model.json")
-    assert (told["schema_version"], told["run_id"], told["sha256"]) == (SCHEMA_VERSION, "b" * 32, FILE.digest)
+    assert (told["schema_version"], told["run_id"], told["measured_sha256"]) == (SCHEMA_VERSION, "b" * 32, FILE.digest)
+    assert told["sha256"] == TFLiteModel(Path("model.tflite").read_bytes()).digest
+    assert told["bytes"] == Path("model.tflite").stat().st_size
     assert told["settings"]["strategy"] == "ptq_int8"
     assert told["labels"] == ["cat", "dog", "emu", "fox"]
     assert told["inputs"] == [{"name": "int8", "shape": [-1, 16], "dtype": "int8", "scale": 1 / 64, "zero_point": -20}]
@@ -98,12 +134,54 @@ def test_the_form_of_the_file_beside_a_model_is_fixed(run: Compare) -> None:
     run("--save", "model.tflite")
     told = beside("model.json")
     assert {name: type(value).__name__ for name, value in told.items()} == {
-        "schema_version": "int", "file": "str", "bytes": "int", "sha256": "str", "run_id": "str", "settings": "dict",
+        "schema_version": "int", "file": "str", "bytes": "int", "sha256": "str", "measured_sha256": "str",
+        "metadata": "bool", "run_id": "str", "settings": "dict",
         "inputs": "list", "outputs": "list", "labels": "list", "preprocessing": "dict", "metrics": "dict",
         "findings": "dict", "reasons": "list", "drawbacks": "list", "digests": "dict", "repeat": "dict",
         "stamp": "dict",
     }  # fmt: skip
-    assert SCHEMA_VERSION == 1
+    assert SCHEMA_VERSION == 2
+
+
+def test_without_metadata_the_measured_file_is_written_byte_for_byte(run: Compare) -> None:
+    assert run("--save", "model.tflite", "--no-metadata") == 0
+    assert Path("model.tflite").read_bytes() == FILE.content
+    assert (beside("model.json")["sha256"], beside("model.json")["metadata"]) == (FILE.digest, False)
+
+
+def test_a_file_says_its_labels_and_how_its_input_is_scaled(run: Compare) -> None:
+    run("--save", "model.tflite")
+    content = Path("model.tflite").read_bytes()
+    with zipfile.ZipFile("model.tflite") as archive:
+        assert archive.read(LABELS).decode().split() == ["cat", "dog", "emu", "fox"]
+    said = metadata_of(content)
+    assert said is not None
+    assert said[4:8] == b"M001"
+    (graph,) = tables(root(said), 3)
+    (entry,), (leave,) = tables(graph, 2), tables(graph, 3)
+    (unit,) = tables(entry, 4)
+    normalization = table(unit, 1)
+    assert (floats(normalization, 0), floats(normalization, 1)) == ([127.5], [127.5])  # symmetric, from 0 to 255
+    (file,) = tables(leave, 6)
+    assert file.String(file.Pos + place(file, 0)).decode() == LABELS
+
+
+@pytest.mark.parametrize("labels", [(), ("cat", "dog")])
+@pytest.mark.parametrize("file", [FILE, FLOAT], ids=["int8", "float"])
+def test_a_file_with_metadata_answers_bit_for_bit_as_before(file: TFLiteModel, labels: tuple[str, ...]) -> None:
+    described = TFLiteModel(with_metadata(file.content, Description("a model", "", (0.0, 255.0), labels)))
+    images = np.random.default_rng(0).random((8, 16)).astype(np.float32)
+    before, after = (tflite_logits(each, images, threads=1) for each in (file, described))
+    assert before.tobytes() == after.tobytes()
+    assert tensors(described.content) == tensors(file.content)
+
+
+def test_metadata_are_replaced_not_added() -> None:
+    twice = FLOAT.content
+    for name in ("first", "second"):
+        twice = with_metadata(twice, Description(name, ""))
+    assert len(editable(twice).metadata) == 1
+    assert b"second" in (metadata_of(twice) or b"")
 
 
 def test_the_file_that_the_gates_choose_is_written_with_their_reasons(run: Compare) -> None:
@@ -165,6 +243,7 @@ def test_a_file_that_is_not_the_measured_one_is_refused(
         (("--save", "model.bin"), "requires a name that ends in .tflite"),
         (("--save", "no/model.tflite"), "the folder no does not exist"),
         (("--overwrite",), "--overwrite: requires a model file to write"),
+        (("--no-metadata",), "--no-metadata: requires a model file to write"),
         (("--save", "model.tflite", "--pair", "a", "b"), "--save: has no effect with --pair"),
     ],
 )

@@ -21,11 +21,12 @@ from experiments.record.run_record import is_setting
 from experiments.system.errors import UserError, first_line, redacted
 from experiments.system.progress import say
 from experiments.tflite.graph import tensors
+from experiments.tflite.metadata import Description, with_metadata
 from experiments.tracking import Store
 from experiments.tracking.schema import SCHEMA
 from experiments.tracking.schema import names as columns_of
 
-SCHEMA_VERSION = 1  # of the JSON file; higher if a key is renamed, removed, or means something else
+SCHEMA_VERSION = 2  # of the JSON file; higher if a key is renamed, removed, or means something else
 ENDING = ".tflite"
 SETTINGS = ("strategy", "model_name", "dataset_name", "epochs", "finetune_epochs", "seed")
 QUANTIZE = "q = round(x / scale) + zero_point, limited to the range of the dtype"
@@ -100,8 +101,10 @@ def recommended_file(comparison: Comparison, path: Path) -> Shipped | None:
     return Shipped(first.run_id, path, (first.text,)) if first else None
 
 
-def save(store: Store, comparison: Comparison, shipped: Shipped, commands: Sequence[str]) -> None:
-    """Write the file of a run and the JSON file beside it.
+def save(
+    store: Store, comparison: Comparison, shipped: Shipped, commands: Sequence[str], metadata: bool = True
+) -> None:
+    """Write the file of a run, with TFLite metadata unless `metadata` is false, and the JSON file beside it.
 
     Raises:
         UserError: the file is missing in the store, is not the one that was measured, or cannot be written.
@@ -116,6 +119,9 @@ def save(store: Store, comparison: Comparison, shipped: Shipped, commands: Seque
         )
     configuration = _content(store, shipped.run_id, CONFIGURATION).decode("utf-8", "replace")
     described = description(row, record, content, shipped, [*map(redacted, commands)], redacted(configuration))
+    if metadata:
+        content = with_metadata(content, _metadata(described, record))
+        described |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "metadata": True}
     text = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False)
     try:
         shipped.path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,6 +130,19 @@ def save(store: Store, comparison: Comparison, shipped: Shipped, commands: Seque
     except OSError as error:
         raise UserError(f"{shipped.path}: cannot be written ({error}).") from error
     say(f"wrote {shipped.path} ({len(content):,} bytes) and {shipped.beside}")
+
+
+def _metadata(described: Mapping[str, Any], record: Mapping[str, Any]) -> Description:
+    """Return what the file itself says of the description beside it."""
+    settings, scaling = described["settings"], record.get("scaling")
+    half = float(scaling["divisor"]) / 2 if scaling else 0.0
+    return Description(
+        name=f"{settings['model_name']} on {settings['dataset_name']}, {settings['strategy']}",
+        text=f"Run {described['run_id']}; SHA-256 of the measured file, without these metadata: "
+        f"{described['measured_sha256']}",
+        normalization=((half, half) if scaling["symmetric"] else (0.0, 2 * half)) if scaling else None,
+        labels=tuple(" ".join(str(label).split()) for label in described["labels"]),
+    )
 
 
 def _content(store: Store, run_id: str, artifact: str) -> bytes:
@@ -163,6 +182,8 @@ def description(
         "file": shipped.path.name,
         "bytes": len(content),
         "sha256": record["tflite_sha256"],
+        "measured_sha256": record["tflite_sha256"],
+        "metadata": False,
         "run_id": shipped.run_id,
         "settings": {
             name: _plain(row[name])
