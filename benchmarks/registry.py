@@ -16,6 +16,7 @@ from benchmarks import (
     false_positives,
     first_sweep,
     fresh_store,
+    growth,
     keras3,
     keras3_epoch,
     killed,
@@ -38,9 +39,9 @@ from benchmarks.harness.benchmark import Benchmark, Study
 from benchmarks.harness.pages import Table, on_disk
 
 _MEASURED = (
-    choices, detection_rate, epoch, evaluation, exactness, false_positives, fresh_store, keras3, keras3_epoch, killed,
-    layers_supported, memory, once, overhead, precision, profile, reading, recommendation, sensitivity, sizes, spread,
-    starting,
+    choices, detection_rate, epoch, evaluation, exactness, false_positives, fresh_store, growth, keras3, keras3_epoch,
+    killed, layers_supported, memory, once, overhead, precision, profile, reading, recommendation, sensitivity, sizes,
+    spread, starting,
 )  # fmt: skip
 _SWEPT = (first_sweep, ranges, layers, article, compression, compression_seeds, epochs, architectures)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import choices, memory, once, overhead, precision, publish, reading, starting
+from benchmarks import choices, growth, memory, once, overhead, precision, publish, reading, starting
 from benchmarks.__main__ import beside, chosen, committed
 from benchmarks.harness import pages
 from benchmarks.harness.bare import Bare
@@ -178,6 +178,14 @@ def test_a_report_is_to_be_fast_and_small() -> None:
 def test_a_way_of_reading_that_was_left_out_is_an_empty_cell() -> None:
     table = times_of_reading(searched_seconds=[0.5, 4.0, ""])  # type: ignore[list-item]  # as a CSV has it
     assert "|                           |" in reading.published_table(table)
+
+
+def test_a_run_is_to_take_no_more_than_its_share_of_the_layers() -> None:
+    table = pd.DataFrame({"layers": [10, 50, 150, 10], "run": [10, 12, 20, 9], "conversion": [2, 3, 9, 2]})
+    assert not list(growth.failures(table.assign(evaluation=[1, 2, 6, 1])))
+    assert list(growth.failures(table.assign(evaluation=[1, 5, 45, 1]))) == [
+        "evaluation: 9.0 times as long for three times as many layers"
+    ]
 
 
 def test_a_sweep_is_to_start_soon() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from experiments.dataset import Dataset, Images
 from experiments.dataset.mnist import Mnist
-from experiments.measure.accuracy import keras_logits, tflite_logits
+from experiments.measure.accuracy import keras_logits, tflite_logits, traced
 from experiments.model import Architecture
 from experiments.model.article_cnn import ArticleCNN
 from experiments.model.ds_cnn import DSCNN
@@ -352,6 +352,18 @@ def test_annotation_leaves_the_baseline_as_it_is() -> None:
     before = keras_logits(model, data().test.x)
     Annotate().prepare(model, Trained.untouched, calibration)
     assert np.array_equal(keras_logits(model, data().test.x), before)
+
+
+def test_a_keras_model_is_traced_once_for_several_forms_of_its_input() -> None:
+    traces = []
+
+    def model(images: Any, training: bool) -> Any:
+        traces.append(training)
+        return images
+
+    answer = traced(model)
+    outputs = [answer(factor * np.ones((3, 2), np.float32)) for factor in (1, 2)]
+    assert ([each.max() for each in outputs], traces) == ([1, 2], [False])
 
 
 def test_a_pattern_that_matches_nothing_is_found_before_training() -> None:

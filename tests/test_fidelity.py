@@ -106,6 +106,22 @@ def test_the_float_file_is_exact() -> None:
 
 
 @pytest.mark.tensorflow
+def test_noise_takes_time_linear_in_ops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Describing the tensors of a file takes time for each of them: it is done once, not for every op and image."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    described, describe = [], Interpreter.get_tensor_details
+
+    def counted(interpreter: Any) -> Any:
+        described.append(interpreter)
+        return describe(interpreter)
+
+    monkeypatch.setattr(Interpreter, "get_tensor_details", counted)
+    noise(Int8(20))
+    assert len(described) == 2
+
+
+@pytest.mark.tensorflow
 def test_every_int8_op_has_noise() -> None:
     ratios = {op.layer: op.sqnr_db for op in noise(Int8(20))}
     assert ratios.keys() == {"conv2d", "conv2d_1", "conv2d_2", "dense"}

@@ -173,10 +173,18 @@ def test_a_trial_is_made_once_for_a_model_and_a_strategy(tmp_path: Path, monkeyp
     known, strategy, model = ResultCache(Cache(dir=tmp_path), data, 0, 1), QAT(), model_of(leaky_relu6)
     monkeypatch.setattr(ResultCache, "calibration", property(lambda _: images))
     scheme = strategy.scheme(model)
-    *first, made = remembered(known, strategy, scheme, model, "digest", final=False)
-    *again, made_again = remembered(known, strategy, scheme, model, "digest", final=False)
+    *first, made = remembered(known, strategy, scheme, model, "digest")
+    *again, made_again = remembered(known, strategy, scheme, model, "digest")
     assert (made, made_again) == (True, False)
     assert again == first == list(tried(strategy, scheme, model, images))
+
+
+def test_a_model_that_is_not_trained_further_is_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    strategy, model = PTQInt8(), model_of(mobilenet_v3)
+    scheme = strategy.scheme(model)
+    whole = convert(model, scheme, images)
+    monkeypatch.setattr("experiments.runs.trial.convert", None)
+    assert tried(strategy, scheme, model, images, whole)[1].types == "int8"
 
 
 def of_all_brightness(most: float = 4.0) -> Images:

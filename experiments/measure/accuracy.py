@@ -1,6 +1,6 @@
 """The outputs of Keras models and TFLite files for images."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Event
@@ -29,16 +29,25 @@ CHUNK = 10 * BATCH  # images per task of a thread; small enough for a smooth pro
 
 def keras_logits(model: "Model", images: Images) -> Logits:
     """Return the outputs (n, classes) float32 of a Keras model; bit-identical to `predict`, but faster."""
+    return traced(model)(images)
+
+
+def traced(model: "Model") -> Callable[[Images], Logits]:
+    """Return `keras_logits` of a model as a function, which is traced once for all calls with as many images."""
     from experiments.system.tensorflow import tf
 
     forward = tf.function(partial(model, training=False))
-    batches = [images[i : i + KERAS_BATCH] for i in range(0, len(images), KERAS_BATCH)]
-    outputs = []
-    with bar("Keras model on the test images", total=len(batches)) as advance:
-        for batch in batches:
-            outputs.append(forward(batch).numpy())
-            advance(1)
-    return np.concatenate(outputs).astype(np.float32, copy=False)
+
+    def logits(images: Images) -> Logits:
+        batches = [images[i : i + KERAS_BATCH] for i in range(0, len(images), KERAS_BATCH)]
+        outputs = []
+        with bar("Keras model on the test images", total=len(batches)) as advance:
+            for batch in batches:
+                outputs.append(forward(batch).numpy())
+                advance(1)
+        return np.concatenate(outputs).astype(np.float32, copy=False)
+
+    return logits
 
 
 def tflite_logits(model: TFLiteModel, images: Images, threads: int | None = None) -> Logits:

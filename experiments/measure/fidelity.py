@@ -1,5 +1,6 @@
 """Where accuracy is lost: differences between the models from baseline to final file, and the noise of each op."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -73,14 +74,14 @@ def op_noise(
     pairs = {op: partners[name] for name, op in _by_name(ops).items() if name in partners}
     signal = dict.fromkeys(pairs, 0.0)
     noise = dict.fromkeys(pairs, 0.0)
-    interpreter, reference = load_preserving_interpreter(model), load_preserving_interpreter(in_float)
+    watched, reference = _Watched.of(model), _Watched.of(in_float)
     for image in images:
-        _invoke(interpreter, image)
-        _invoke(reference, image)
+        watched.run(image)
+        reference.run(image)
         for op, partner in pairs.items():
-            exact = _output(reference, partner)
+            exact = reference.output(partner)
             signal[op] += float(np.sum(exact**2))
-            noise[op] += float(np.sum((_output(interpreter, op) - exact) ** 2))
+            noise[op] += float(np.sum((watched.output(op) - exact) ** 2))
     return tuple(OpNoise(op.layer, op.op, op.types, decibel(signal[op], noise[op])) for op in pairs)
 
 
@@ -93,20 +94,32 @@ def decibel(signal: float, noise: float) -> float:
 
 def _by_name(ops: Sequence[Op]) -> dict[tuple[str, str], Op]:
     names = [(op.layer, op.op) for op in ops]
-    return {
-        name: op for name, op in zip(names, ops, strict=True) if op.computes and op.layer and names.count(name) == 1
-    }
+    times = Counter(names)
+    return {name: op for name, op in zip(names, ops, strict=True) if op.computes and op.layer and times[name] == 1}
 
 
-def _invoke(interpreter: Any, image: Images) -> None:
-    (input_,) = interpreter.get_input_details()
-    invoke(interpreter, quantize(image[np.newaxis], input_))
+@dataclass(frozen=True)
+class _Watched:
+    """A file whose ops can be read after each image."""
 
+    interpreter: Any
+    input: Mapping[str, Any]
+    tensors: Mapping[int, Mapping[str, Any]]  # read once: LiteRT describes all tensors anew at every call
 
-def _output(interpreter: Any, op: Op) -> npt.NDArray[np.float64]:
-    index = op.outputs[0]
-    values = interpreter.get_tensor(index)
-    return dequantize(values, interpreter.get_tensor_details()[index]).astype(np.float64)
+    @staticmethod
+    def of(model: TFLiteModel) -> "_Watched":
+        interpreter = load_preserving_interpreter(model)
+        (input_,) = interpreter.get_input_details()
+        return _Watched(interpreter, input_, {each["index"]: each for each in interpreter.get_tensor_details()})
+
+    def run(self, image: Images) -> None:
+        """Run the file on one image."""
+        invoke(self.interpreter, quantize(image[np.newaxis], self.input))
+
+    def output(self, op: Op) -> npt.NDArray[np.float64]:
+        """Return what an op gave for the last image."""
+        index = op.outputs[0]
+        return dequantize(self.interpreter.get_tensor(index), self.tensors[index]).astype(np.float64)
 
 
 def delegated(model: TFLiteModel, ops: Sequence[Op]) -> frozenset[int]:

@@ -176,10 +176,14 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
         scheme = strategy.scheme(model)
     known = ResultCache(experiment.cache, data, seed, experiment.threads)
     final = experiment.training.epochs == 0 and not strategy.trains
-    scheme, expectation, tried = trial.remembered(known, strategy, scheme, model, identity.model, final)
+    whole = None
+    if final:
+        with spent.on("conversion"):
+            whole = known.converted(model, scheme)
+    scheme, expectation, tried = trial.remembered(known, strategy, scheme, model, identity.model, whole)
     if expectation.partial:
         say(f"  partial: {describe_float_layers(expectation.left_float, most=LISTED)}")
-    if tried:  # the trial used random numbers and layer numbers, which must not affect the result
+    if tried and not final:  # the trial used random numbers and layer numbers, which must not affect the training
         with compute_lock():
             model = built(experiment, examples if experiment.model.given else data)
 
@@ -259,7 +263,7 @@ def _input_doubts(
     """Yield and print warnings about the input of an existing model, before any training."""
     if experiment.model.given:
         with compute_lock():
-            found = list(input_warnings(model, data, head, partial(known.keras_answers_to, model)))
+            found = list(input_warnings(model, data, head, known.answering(model)))
         yield from _warned(found)
 
 

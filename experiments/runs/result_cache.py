@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.dataset import Dataset, Images
-from experiments.measure.accuracy import Logits, keras_logits, tflite_logits
+from experiments.measure.accuracy import Logits, keras_logits, tflite_logits, traced
 from experiments.model.copies import first_difference
 from experiments.quantization.engines import engine_of
 from experiments.system.cache import Arrays, Cache
@@ -63,11 +63,16 @@ class ResultCache:
         """Return the outputs (n, classes) float32 of a Keras model on the test images."""
         return self._answers(digest_of(model), f"Keras {model.name}", lambda: keras_logits(model, self.data.test.x))
 
-    def keras_answers_to(self, model: "Model", images: Images) -> Logits:
-        """Return the outputs (n, outputs) float32 of a Keras model on images outside the test split."""
-        inputs = {"model": digest_of(model), "images": hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()}
-        made = self.once(inputs, lambda: {"logits": keras_logits(model, images)}, f"answers: Keras {model.name}")
-        return np.asarray(made["logits"], np.float32)
+    def answering(self, model: "Model") -> Callable[[Images], Logits]:
+        """Return a function from images outside the test split to the outputs (n, outputs) float32 of a Keras model."""
+        digest, answer = digest_of(model), traced(model)
+
+        def answers(images: Images) -> Logits:
+            inputs = {"model": digest, "images": hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()}
+            made = self.once(inputs, lambda: {"logits": answer(images)}, f"answers: Keras {model.name}")
+            return np.asarray(made["logits"], np.float32)
+
+        return answers
 
     def tflite_answers(self, file: TFLiteModel) -> Logits:
         """Return the outputs (n, classes) float32 of a TFLite file on the test images."""

@@ -21,7 +21,7 @@ from experiments.runs.result_cache import ResultCache
 from experiments.strategy import Strategy
 from experiments.system.cache import Arrays
 from experiments.system.errors import UserError
-from experiments.tflite.conversion import Calibration, Float32, Learned, Scheme, convert
+from experiments.tflite.conversion import Calibration, Float32, Learned, Scheme, TFLiteModel, convert
 from experiments.tflite.expectation import Expectation, differences, expected, without_float_ops
 from experiments.tflite.graph import Op, read_ops
 
@@ -33,7 +33,12 @@ SAMPLES = 4  # calibration images; the ranges need not be accurate
 
 
 def remembered(
-    known: ResultCache, strategy: Strategy, scheme: Scheme, model: "Model", digest: str, final: bool
+    known: ResultCache,
+    strategy: Strategy,
+    scheme: Scheme,
+    model: "Model",
+    digest: str,
+    whole: TFLiteModel | None = None,
 ) -> tuple[Scheme, Expectation, bool]:
     """Return the cached result of `tried` for the model with this digest, and whether it was computed now.
 
@@ -44,13 +49,13 @@ def remembered(
     made = []
 
     def make() -> Arrays:
-        made.append(tried(strategy, scheme, model, known.calibration, final))
+        made.append(tried(strategy, scheme, model, known.calibration, whole))
         narrowed, expectation = made[0]
         layers = narrowed.layers if isinstance(narrowed, Learned) else None
         found = {"layers": layers, "left_float": expectation.left_float, "exempt": sorted(expectation.exempt)}
         return {"found": np.array(json.dumps(found))}
 
-    inputs = {"trial": dict(contents_of(strategy)), "model": digest, "final": final}
+    inputs = {"trial": dict(contents_of(strategy)), "model": digest, "final": whole is not None}
     kept = known.once(inputs, make, f"trial: {model.name}, {type(strategy).__name__}")
     found = json.loads(str(kept["found"]))
     if isinstance(scheme, Learned) and found["layers"] is not None:
@@ -61,11 +66,15 @@ def remembered(
 
 
 def tried(
-    strategy: Strategy, scheme: Scheme, model: "Model", calibration: Calibration, final: bool = False
+    strategy: Strategy,
+    scheme: Scheme,
+    model: "Model",
+    calibration: Calibration,
+    whole: TFLiteModel | None = None,
 ) -> tuple[Scheme, Expectation]:
     """Return the strategy's scheme, reduced to what the converter supports for this model, and the expectation.
 
-    The weights of the model are restored; `final`: they will not be trained further.
+    The weights of the model are restored; `whole` is its file, if it will not be trained further.
 
     Raises:
         UserError: the converter rejects the model, or the strategy requires a layer that stays float.
@@ -75,10 +84,13 @@ def tried(
         return calibration(min(count, SAMPLES))
 
     expectation = expected(scheme, model)
-    with nullcontext() if final else constants_varied(model):
+    ops: tuple[Op, ...] = ()
+    converted: Scheme | None = None
+    with constants_varied(model) if whole is None else nullcontext():
         for _ in range(ROUNDS):
             before = scheme, expectation
-            ops = _ops(strategy, scheme, model, few)
+            if scheme != converted:
+                ops, converted = _ops(strategy, scheme, model, few, whole), scheme
             found = differences(expectation, ops) if ops else ()
             if found and isinstance(scheme, Learned):
                 scheme = strategy.narrowed(scheme, model, found)
@@ -94,13 +106,15 @@ def tried(
     )
 
 
-def _ops(strategy: Strategy, scheme: Scheme, model: "Model", calibration: Calibration) -> tuple[Op, ...]:
+def _ops(
+    strategy: Strategy, scheme: Scheme, model: "Model", calibration: Calibration, whole: TFLiteModel | None
+) -> tuple[Op, ...]:
     """Return the ops of the untrained file; none for a strategy without a trial, which only requires a float file."""
     untrained = strategy.untrained(scheme, model, calibration)
     if untrained is None:
         convert(model, Float32(), calibration)
         return ()
-    file = convert(untrained, scheme, calibration)
+    file = whole if whole is not None and untrained is model else convert(untrained, scheme, calibration)
     return read_ops(file.content, layer_names(model))
 
 

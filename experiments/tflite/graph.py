@@ -113,8 +113,8 @@ def read_ops(content: bytes, layers: Sequence[str]) -> tuple[Op, ...]:
     """Return the ops of a TFLite file in execution order; `layers` are the names of the Keras layers, in order."""
     model = parsed(content)
     graph = model.subgraphs[0]
-    known = frozenset(layers)
-    ops = [_op(model, graph, index, known) for index in range(len(graph.operators))]
+    known, packed = frozenset(layers), _packed(graph)
+    ops = [_op(model, graph, index, known, packed) for index in range(len(graph.operators))]
     return tuple(_named_by_place(ops, {int(tensor) for tensor in graph.outputs}, layers))
 
 
@@ -270,12 +270,18 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def _op(model: Any, graph: Any, index: int, layers: Collection[str]) -> Op:
+def _packed(graph: Any) -> dict[int, Any]:
+    """Return the float16 weights of a file, by the index of the tensor to which an op unpacks them."""
+    sources = {int(op.outputs[0]): graph.tensors[op.inputs[0]] for op in graph.operators if len(op.inputs)}
+    return {index: source for index, source in sources.items() if type_name(source) == "float16"}
+
+
+def _op(model: Any, graph: Any, index: int, layers: Collection[str], packed: Mapping[int, Any]) -> Op:
     operator = graph.operators[index]
     name = op_name(model, operator)
     inputs = [graph.tensors[i] if i >= 0 else None for i in operator.inputs]
     output = graph.tensors[operator.outputs[0]]
-    kernels = _kernels(name, inputs, model, graph)
+    kernels = _kernels(name, operator.inputs, model, graph, packed)
     kernel = kernels[0] if kernels else None
     values = inputs[VALUES_AT.get(name, 0)]
     count = sum(_size(one.shape) for one in kernels)
@@ -299,22 +305,17 @@ def _op(model: Any, graph: Any, index: int, layers: Collection[str]) -> Op:
     )
 
 
-def _kernels(name: str, inputs: Sequence[Any], model: Any, graph: Any) -> list[Any]:
+def _kernels(name: str, inputs: Sequence[int], model: Any, graph: Any, packed: Mapping[int, Any]) -> list[Any]:
     """Return the weights of an op as stored; float16 weights precede a DEQUANTIZE.
 
     Outputs of other ops are not weights: the second input of a BATCH_MATMUL is often computed.
     """
     places = {LSTM: LSTM_KERNELS, **dict.fromkeys(WITH_KERNEL, slice(1, 2))}.get(name, slice(0))
-    stored = inputs[places]
-    return [found for one in stored if one is not None and (found := _stored(one, model, graph)) is not None]
-
-
-def _stored(tensor: Any, model: Any, graph: Any) -> Any | None:
-    for operator in graph.operators:
-        packed = graph.tensors[operator.inputs[0]]
-        if graph.tensors[operator.outputs[0]] is tensor and type_name(packed) == "float16":
-            return packed
-    return tensor if is_constant(model, tensor) else None
+    return [
+        packed.get(int(i), graph.tensors[i])
+        for i in inputs[places]
+        if i >= 0 and (int(i) in packed or is_constant(model, graph.tensors[i]))
+    ]
 
 
 def _scales(tensor: Any) -> int:

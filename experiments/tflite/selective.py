@@ -56,7 +56,7 @@ def only(content: bytes, in_float: Callable[[], bytes], layers: Sequence[str], c
     """Return the file with exactly the chosen layers in integers; `in_float` converts the model to float if needed."""
     content = without_shields(content)
     ops = read_ops(content, layers)
-    too_many = surplus(ops, [layer for layer in layers if layer not in chosen])
+    too_many = surplus(ops, frozenset(layers) - frozenset(chosen))
     half = [op.index for op in halves(ops)]
     constants: dict[int, Held] = {}
     if too_many:
@@ -74,9 +74,11 @@ def held_in_float(
         UserError: the float file has another number of these ops, so they cannot be matched.
     """
     found = {}
+    places: dict[OpKey, list[int]] = {}
+    for op in ops:
+        places.setdefault((op.layer, op.op), []).append(op.index)
     for op in too_many:
-        alike = [each.index for each in ops if (each.layer, each.op) == (op.layer, op.op)]
-        held = constants.get((op.layer, op.op), ())
+        alike, held = places[op.layer, op.op], constants.get((op.layer, op.op), ())
         if len(held) != len(alike):
             raise UserError(
                 f"strategy.layers: {op.layer} cannot stay float, since the converter makes {len(alike)} {op.op} of it "
