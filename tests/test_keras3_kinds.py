@@ -215,6 +215,69 @@ def test_every_op_is_int8_and_computes_what_the_parent_does(name: str) -> None:
     assert steps_apart(copy, content, examples) < 4  # of several ops, each of which may round otherwise
 
 
+FACTOR, BOTH = {"scale": 0.5}, {"scale": 0.5, "offset": -1.0}
+ADAPTED = ("Normalization", {"mean": [0.1, 0.2, 0.3, 0.4], "variance": [1.0, 2.0, 1.5, 1.2]})
+PADDED, VALID = same("Conv2D", use_bias=False), ("Conv2D", {"filters": 5, "kernel_size": 3, "activation": "relu"})
+
+
+@pytest.mark.parametrize(
+    ("kinds", "ops"),
+    [
+        ([("Rescaling", FACTOR), PADDED, "BatchNormalization", "ReLU"], {"CONV_2D"}),
+        ([("Rescaling", FACTOR), "ZeroPadding2D", VALID], {"CONV_2D"}),
+        ([("Rescaling", BOTH), VALID], {"CONV_2D"}),
+        ([("Rescaling", BOTH), PADDED], {"DEPTHWISE_CONV_2D", "CONV_2D"}),  # zeros around the image have no offset
+        ([("Rescaling", BOTH), "MaxPooling2D", VALID], {"DEPTHWISE_CONV_2D", "CONV_2D"}),
+        ([("Rescaling", {"scale": [1.0, 2.0, 3.0, 4.0]}), VALID], {"DEPTHWISE_CONV_2D", "CONV_2D"}),  # too different
+        ([ADAPTED, VALID], {"CONV_2D"}),
+        ([("Rescaling", FACTOR), "Flatten", DENSE], {"FULLY_CONNECTED"}),
+    ],
+    ids=str,
+)
+def test_what_scales_the_input_becomes_part_of_the_first_layer_where_that_is_exact(kinds: Any, ops: set[str]) -> None:
+    from experiments.quantization.keras3.annotation import fake_quantization_off
+
+    model = made(stack(*kinds))
+    examples = 100 * values(model)
+    copy = quantized(model, examples)
+    with fake_quantization_off():
+        assert np.asarray(copy(examples)) == pytest.approx(np.asarray(model(examples)), rel=1e-4, abs=1e-3)
+    content = content_of(copy)
+    found = [op for op in read_ops(content, [each.name for each in model.layers]) if op.computes]
+    assert {op.op for op in found} - {"MAX_POOL_2D", "PAD"} == ops
+    assert {op.types for op in found} == {"int8"}
+    assert steps_apart(copy, content, examples) < 4
+
+
+def test_scaling_is_an_op_of_its_own_where_folding_it_in_would_add_clusters() -> None:
+    from experiments.quantization.keras3.compression import to_quantize
+
+    model = made(stack(ADAPTED, VALID))
+    for keep, ops in ((["zeros"], {"CONV_2D"}), (["clusters"], {"DEPTHWISE_CONV_2D", "CONV_2D"})):
+        found = read_ops(content_of(to_quantize(model, keep)), [each.name for each in model.layers])
+        assert {op.op for op in found if op.computes} == ops
+
+
+def test_a_bias_that_is_the_same_for_all_channels_keeps_its_value() -> None:
+    model = made(stack(conv(), same("DepthwiseConv2D", None)))
+    for each in model.layers:
+        if each.weights:
+            each.bias.assign(np.full(each.bias.shape, 0.7))
+    examples = values(model)
+    copy = quantized(model, examples)
+    assert steps_apart(copy, content_of(copy), examples) < 4
+
+
+def test_a_relu_that_is_never_active_keeps_a_range_that_xnnpack_takes() -> None:
+    model = made(stack(conv(activation="relu"), conv()))
+    next(each for each in model.layers if each.weights).bias.assign(np.full(4, -1e3))
+    examples = values(model)
+    copy = quantized(model, examples)
+    for _ in range(3):
+        copy(examples, training=True)
+    assert np.isfinite(answers(content_of(copy), examples)).all()  # the interpreter uses XNNPACK, and would refuse
+
+
 @pytest.mark.parametrize("name", ["dense with BatchNorm", "separable with BatchNorm", "transposed with BatchNorm"])
 def test_what_is_trained_learns(name: str) -> None:
     from experiments.system.tensorflow import tf

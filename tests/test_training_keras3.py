@@ -73,3 +73,15 @@ def test_the_digest_of_a_model_is_that_of_a_model_built_again(data: Dataset) -> 
 
 def test_training_changes_the_digest(straight: Trained, data: Dataset) -> None:
     assert digest_of(straight.model) != digest_of(network(data))
+
+
+def test_a_further_training_draws_other_random_numbers_than_the_first(data: Dataset, tmp_path: Path) -> None:
+    from experiments.training import loop
+
+    model = network(data)
+    states = []
+    for bias in (0.0, 0.1):  # as before and after a training
+        model.get_layer("dense").bias.assign(np.full(10, bias))
+        loop._seed(model, 7, int(digest_of(model)[:8], 16))
+        states.append(np.asarray(model.get_layer("dropout").seed_generator.state).tolist())
+    assert states[0] != states[1]

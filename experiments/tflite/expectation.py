@@ -107,10 +107,11 @@ def expected(scheme: Scheme, model: "Model", compression: Compression | None = N
 
 
 def _with_kernels(model: "Model", layers: Iterable[str]) -> frozenset[str]:
-    """Return the layers whose weights are in the file; those of BatchNorm are folded."""
+    """Return the layers whose weights are in the file; those of BatchNorm and Normalization may be folded."""
     from experiments.system.tensorflow import keras_of
 
-    folded = keras_of(model).layers.BatchNormalization
+    known = keras_of(model).layers
+    folded = (known.BatchNormalization, known.Normalization)
     names = frozenset(layers)  # in Keras 3, of operations of keras.ops as well, which have no weights
     named = [layer for layer in model.layers if layer.name in names]
     return frozenset(layer.name for layer in named if layer.weights and not isinstance(layer, folded))

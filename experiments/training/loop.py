@@ -239,6 +239,7 @@ def _until(
     title: str,
 ) -> Trained:
     """Bring a compiled model to its state after epoch `last`, or after that at which the training stops early."""
+    seeds = seed, int(digest_of(model)[:8], 16)
     done, state = states.latest(last)
     if (end := end_of(_history(state), settings.patience)) and end < done:  # another training went further
         done, state = states.latest(end)
@@ -254,7 +255,7 @@ def _until(
             own = _own_callbacks(model, settings, steps, epoch, advance)
             with compute_lock():
                 started = time.perf_counter()
-                for name, value in _one_epoch(model, [*callbacks, *own], data, settings, seed, epoch).items():
+                for name, value in _one_epoch(model, [*callbacks, *own], data, settings, seeds, epoch).items():
                     history.setdefault(name, []).append(value)
                 seconds += time.perf_counter() - started
             epoch += 1
@@ -328,10 +329,11 @@ def _own_callbacks(model: "Model", settings: Training, steps: int, epoch: int, a
 
 
 def _one_epoch(
-    model: "Model", callbacks: Sequence[Any], data: Dataset, settings: Training, seed: int, epoch: int
+    model: "Model", callbacks: Sequence[Any], data: Dataset, settings: Training, seeds: tuple[int, int], epoch: int
 ) -> dict[str, float]:
+    seed, start = seeds
     order = np.random.default_rng([seed, epoch]).permutation(len(data.train))
-    _seed(model, _mixed(seed, epoch))
+    _seed(model, _mixed(seed, epoch), start)
     result = model.fit(
         _batches(data.train.x[order], data.train.y[order], settings.batch_size),
         epochs=epoch + 1,
@@ -346,8 +348,12 @@ def _one_epoch(
     return {name: float(values[0]) for name, values in result.history.items()}
 
 
-def _seed(model: "Model", seed: int) -> None:
-    """Seed everything random in an epoch, such as Dropout."""
+def _seed(model: "Model", seed: int, start: int) -> None:
+    """Seed everything random in an epoch, such as Dropout.
+
+    `start` stands for the initial model. With it, fine-tuning in Keras 3 does not drop the values again that training
+    dropped in its first epochs, on the same images in the same order. In Keras 2 a new trace draws others anyway.
+    """
     from experiments.system.tensorflow import keras
 
     keras.utils.set_random_seed(seed)  # of Python, NumPy and TensorFlow
@@ -355,7 +361,7 @@ def _seed(model: "Model", seed: int) -> None:
         model.make_train_function(force=True)  # the new seed requires a new trace
         return
     for number, state in enumerate(_generators(model)):
-        state.assign(np.random.SeedSequence([seed, number]).generate_state(2).astype(state.dtype))
+        state.assign(np.random.SeedSequence([seed, start, number]).generate_state(2).astype(state.dtype))
 
 
 def _generators(model: "Model") -> list[Any]:

@@ -1,6 +1,7 @@
 """Quantization-aware copies of Keras 3 models, in which exactly the layers that are named carry fake quantization."""
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from experiments.dataset import Images
@@ -15,7 +16,8 @@ from experiments.quantization.keras3.fake_quantization import (
 from experiments.quantization.keras3.graph import Graph, obstacle_of
 from experiments.quantization.keras3.kind import FUSED, Operation, activation_of
 from experiments.quantization.keras3.kinds import kind_of
-from experiments.quantization.keras3.wrapper import Arguments, Bits, Inside, Quantized, Quantizer, Shield
+from experiments.quantization.keras3.kinds.activation import activated
+from experiments.quantization.keras3.wrapper import Activation, Arguments, Bits, Inside, Quantized, Quantizer, Shield
 from experiments.system.errors import UserError
 from experiments.system.tensorflow import keras_3
 
@@ -35,13 +37,16 @@ def annotated(
     names: Collection[str] | None = None,
     weight_bits: WeightBits = 8,
     activation_bits: ActivationBits = 8,
+    keeps_clusters: bool = False,
 ) -> "Model":
     """Return a copy of a flat model with fake quantization in exactly the named layers; None: in all supported ones.
+
+    With `keeps_clusters`, kernels get no more distinct weights by what is folded into them.
 
     Raises:
         UserError: the model is not functional or has models within, or a named layer cannot carry it.
     """
-    graph = Graph(model)
+    graph = Graph(model, keeps_clusters)
     return _rebuilt(model, graph, graph.with_moving(_active(graph, names)), Bits(weight_bits, activation_bits))
 
 
@@ -116,6 +121,8 @@ def _rebuilt(model: "Model", graph: Graph, active: Collection[str], bits: Bits) 
                 copies[name] = make(node.operation, graph, active, bits)
                 if name in active:
                     _fold(copies, graph.groups[name], name)
+                    if (before := graph.scaled.get(name)) is not None and before in active:
+                        _fold_scaling(copies[before], copies[name])
             given = {id(tensor): value(tensor, node) for tensor in node.input_tensors}
             if name in active:
                 outputs = _call_quantized(copies[name], node, list(given.values()), done.get(name, 0))
@@ -156,7 +163,7 @@ def _quantized(operation: Operation, graph: Graph, active: Collection[str], bits
     ranged = not (behind and behind[0] in active)
     if kind.splits_activation and activation_of(operation) not in FUSED:
         linear = _copied(operation, graph, active, bits, activation="linear")
-        return Quantized(linear, kind, bits, calls, ranged, operation.activation)
+        return Quantized(linear, kind, bits, calls, ranged, Activation(operation.activation, activated))
     return Quantized(_copied(operation, graph, active, bits), kind, bits, calls, ranged)
 
 
@@ -168,6 +175,13 @@ def _fold(copies: Mapping[str, Operation], group: Sequence[str], name: str) -> N
         copies[name].folded = "before" if before.kind.folds else "by the converter"
         if before.kind.folds:
             before.batchnorm = Inside(copies[name].layer)
+
+
+def _fold_scaling(before: Quantized, behind: Quantized) -> None:
+    """Let a quantized layer do the scaling of its inputs, in place of the one before it."""
+    assert before.kind.scales is not None
+    before.folded = "behind"
+    behind.scaling = partial(before.kind.scales, before.layer)
 
 
 def _copied(operation: Operation, _graph: Graph, _active: Collection[str], _bits: Bits, **changes: Any) -> Operation:

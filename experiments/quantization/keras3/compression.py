@@ -288,7 +288,7 @@ def wrappers_idle() -> Iterator[None]:
 
 def to_quantize(model: "Model", keep: Collection[str]) -> "Model":
     """A quantization-aware copy that keeps `zeros`, `clusters` or both in the weights while training."""
-    copy = annotated(model)
+    copy = annotated(model, keeps_clusters="clusters" in keep)
     for wrapper in copy.layers:
         if is_fake_quantized_layer(wrapper) and isinstance(wrapper.layer, keras.layers.Layer):
             _keep(wrapper, "zeros" in keep, "clusters" in keep)

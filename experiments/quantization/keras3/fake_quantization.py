@@ -101,10 +101,9 @@ class Range:
     def __call__(self, values: Tensor, decay: float, training: bool) -> Tensor:
         """The values, rounded to what the range can hold; in training it moves towards their own first."""
         if _MODE.get() == "watch":
-            self._set(*limits_of(values))
+            self._move(*limits_of(values), decay=0.0)
         elif training and _MODE.get() == "round":
-            low, high = limits_of(values)
-            self._set(decay * self.low + (1 - decay) * low, decay * self.high + (1 - decay) * high)
+            self._move(*limits_of(values), decay)
         return quantized_values(values, (self.low.value, self.high.value), self.bits)
 
     def of_all(self, several: Sequence[Tensor], decay: float, training: bool) -> list[Tensor]:
@@ -113,9 +112,14 @@ class Range:
             self(tf.stack([limit for values in several for limit in limits_of(values)]), decay, training)
         return [quantized_values(values, (self.low.value, self.high.value), self.bits) for values in several]
 
-    def _set(self, low: Tensor, high: Tensor) -> None:
-        self.low.assign(low)
-        self.high.assign(high)
+    def _move(self, low: Tensor, high: Tensor, decay: float) -> None:
+        """Move towards these limits, unless all values are zero: those fit any range.
+
+        A ReLU that is never active would shrink its range to one whose scale XNNPACK refuses.
+        """
+        is_zero = low == high
+        for limit, reached in ((self.low, low), (self.high, high)):
+            limit.assign(tf.where(is_zero, limit.value, decay * limit.value + (1 - decay) * reached))
 
 
 def limits_of(values: Tensor) -> tuple[Tensor, Tensor]:

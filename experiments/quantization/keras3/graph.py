@@ -4,7 +4,9 @@ from collections.abc import Collection, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from experiments.quantization.keras3.kind import Kind, Operation, Role, activation_of
+import numpy as np
+
+from experiments.quantization.keras3.kind import Kind, Operation, Role, Scaling, activation_of
 from experiments.quantization.keras3.kinds import kind_of
 from experiments.system.errors import UserError
 from experiments.system.tensorflow import keras_3
@@ -21,7 +23,8 @@ Tensor = Any
 class Graph:
     """The calls of a model's layers, and of other operations of Keras, from the inputs on."""
 
-    def __init__(self, model: "Model") -> None:
+    def __init__(self, model: "Model", keeps_clusters: bool = False) -> None:
+        self.keeps_clusters = keeps_clusters
         keras = keras_3()
         functional = model._functional if isinstance(model, keras.Sequential) else model
         if not hasattr(functional, "_nodes_by_depth"):
@@ -80,6 +83,31 @@ class Graph:
         followers = {id(each[0].operation): each[0].operation for each in takers}
         (follower,) = followers.values() if len(followers) == 1 else (None,)
         return follower if follower is not None and len(self.calls[follower.name]) == len(calls) else None
+
+    @cached_property
+    def scaled(self) -> dict[str, str]:
+        """By layer, the one before it that scales the model's input, where that can be folded into this one."""
+        found = {}
+        for operation in self.operations:
+            scaling = _scaling(operation)
+            (first, *_others) = self.calls[operation.name]
+            if scaling is None or not all(self.producers[id(tensor)].is_input for tensor in first.input_tensors):
+                continue
+            follower, passes = self._only_follower(operation), False
+            while follower is not None and (kind := kind_of(follower)) is not None and kind.passing:
+                follower, passes = self._only_follower(follower), True
+            if follower is None or (kind := kind_of(follower)) is None:
+                continue
+            has_offsets = scaling.offsets is not None
+            is_plain = np.size(scaling.factors) == 1 and np.min(scaling.factors) > 0
+            if (
+                kind.takes_scaling(follower, has_offsets)
+                and _are_alike(scaling.factors)
+                and (not passes or (is_plain and not has_offsets))  # pooling and padding commute with that alone
+                and (not self.keeps_clusters or np.size(scaling.factors) == 1)
+            ):
+                found[follower.name] = operation.name
+        return found
 
     def neighbours(self, operation: Operation) -> frozenset[str]:
         """Names of the operations before and behind one."""
@@ -169,6 +197,17 @@ def obstacle_of(operation: Operation) -> str | None:
 def _role(operation: Operation) -> Role | None:
     kind: Kind | None = kind_of(operation)
     return kind.role(operation) if kind else None
+
+
+def _scaling(operation: Operation) -> Scaling | None:
+    kind = kind_of(operation)
+    return kind.scales(operation) if kind and kind.scales and kind.obstacle(operation) is None else None
+
+
+def _are_alike(factors: Any) -> bool:
+    """Whether a kernel that is multiplied by these factors is rounded about as well as before: within one bit."""
+    sizes = np.abs(factors)
+    return bool(np.max(sizes) <= 2 * np.min(sizes))
 
 
 def _quantizes_inputs(operation: Operation) -> bool:

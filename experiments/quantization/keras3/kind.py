@@ -2,10 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from experiments.quantization.keras3.wrapper import Run
+from typing import Any, Literal, NamedTuple
 
 Operation = Any  # a layer of Keras 3, or another operation of its functional graphs
 Role = Literal["batchnorm", "relu"]
@@ -14,8 +11,19 @@ Role = Literal["batchnorm", "relu"]
 FUSED = ("linear", "relu", "relu6")
 
 
+class Scaling(NamedTuple):
+    """What each channel is multiplied by, and what is added; arrays or tensors of one value, or of one for each."""
+
+    factors: Any
+    offsets: Any | None = None  # None: nothing
+
+
 def _none(_operation: Operation) -> None:
     return None
+
+
+def _no_scaling(_operation: Operation, _offsets: bool) -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,8 @@ class Kind:
     fuses: frozenset[Role] = frozenset()
     folds: bool = False  # whether `compute` folds a BatchNorm itself, which the converter cannot
     int4: bool = True  # whether TFLite has kernels for its weights in 4 bits, if it has any; else they have 8
+    scales: Callable[[Operation], Scaling] | None = None  # of a kind that scales channels, and does nothing else
+    takes_scaling: Callable[[Operation, bool], bool] = _no_scaling  # whether `compute` can do that; True: with offsets
     moves: bool = False  # whether it computes nothing, and just puts several values together
     quantizes_inputs: bool = False  # whether it does so itself; else they come as integers
     splits_activation: bool = False  # whether its activation is an op of its own unless it is among FUSED
@@ -69,8 +79,3 @@ def activation_of(operation: Operation) -> str:
     """Return the name of a layer's activation; `linear` if it has none."""
     activation = getattr(operation, "activation", None)
     return "linear" if activation is None else str(getattr(activation, "__name__", type(activation).__name__))
-
-
-def compute_plain(run: "Run", *args: Any, **kwargs: Any) -> Any:
-    """What the layer itself computes, with a range behind it."""
-    return run.output(run.inner(*args, **kwargs))

@@ -14,7 +14,7 @@ from experiments.quantization.keras3.fake_quantization import (
     quantized_weight,
     shielded,
 )
-from experiments.quantization.keras3.kind import Kind, Operation
+from experiments.quantization.keras3.kind import Kind, Operation, Scaling
 from experiments.system.tensorflow import keras_3, tf
 
 keras = keras_3()
@@ -75,6 +75,14 @@ class Arguments:
             lambda value: f"tensor {value.index}" if isinstance(value, Slot) else value, (self.args, dict(self.kwargs))
         )
         return keras.saving.serialize_keras_object(named)
+
+
+@dataclass(frozen=True)
+class Activation:
+    """The activation of a layer, where it is an op of its own; `compute` adds the ranges that TFLite has for it."""
+
+    function: Any
+    compute: "Callable[[Run, Tensor, Any], Tensor]"
 
 
 @dataclass(frozen=True)
@@ -150,13 +158,14 @@ class Quantized(_Quantizing):
 
     `calls` are the arguments of each call of the layer in the model: each has ranges of its own. `ranged` says whether
     there is a range behind the layer: not where BatchNorm or a ReLU is folded into its op. `activation` is the layer's
-    own, where that is an op of its own; the layer within is linear then. `batchnorm` is the one that is folded into
-    this layer; `folded` says of a BatchNorm by whom it is.
+    own, where that is an op of its own; the layer within is linear then. `batchnorm` and `scaling` are those layers
+    that are folded into this one, from behind and from before; `folded` says of such a layer where it is.
     """
 
     quantizes = True
     batchnorm: Inside | None = None
-    folded: Literal["", "by the converter", "before"] = ""
+    scaling: Callable[[], Scaling] | None = None
+    folded: Literal["", "by the converter", "before", "behind"] = ""
 
     def __init__(
         self,
@@ -165,7 +174,7 @@ class Quantized(_Quantizing):
         bits: Bits,
         calls: Sequence[Arguments],
         ranged: bool = True,
-        activation: Any = None,
+        activation: Activation | None = None,
     ) -> None:
         is_layer = isinstance(layer, keras.layers.Layer)
         super().__init__(bits, name=f"quant_{layer.name}")
@@ -192,11 +201,12 @@ class Quantized(_Quantizing):
         return {
             **super().get_config(),
             "layer": keras.saving.serialize_keras_object(self.layer),
-            "activation": self.activation and keras.activations.serialize(self.activation),
+            "activation": self.activation and keras.activations.serialize(self.activation.function),
             "activity_regularizer": regularizer and keras.regularizers.serialize(regularizer),
             "calls": [call.config() for call in self.calls],
             "ranged": self.ranged,
             "batchnorm": self.batchnorm and self.batchnorm.layer.name,
+            "scaling": self.scaling is not None,
             "folded": self.folded,
             "keep": dict(self.keep),
             "bits": {"weights": self.bits.weights, "activations": self.bits.activations},
@@ -207,6 +217,16 @@ class Quantized(_Quantizing):
 def _along(factors: Tensor, axis: int) -> Tensor:
     """Factors for the indices of an axis that is counted from the end, as -1 is the last."""
     return tf.reshape(factors, (-1, *(1,) * (-1 - axis)))
+
+
+def told_apart(bias: Tensor) -> Tensor:
+    """A bias whose last value is changed by the least that is possible.
+
+    Of one that is the same for all channels the converter takes the scale of the first channel for all.
+    """
+    factors = [1.0] * bias.shape[0]
+    factors[-1] += 2**-22
+    return bias * tf.constant(factors)
 
 
 def batchnorm_as_affine(layer: Any) -> tuple[Tensor, Tensor]:
@@ -244,13 +264,17 @@ class Run:
     def affine(
         self, kernel: Tensor, bias: Variable | None, axis: int | None = None, channels: int = -1, fold: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """A kernel as it is quantized, and the bias; BatchNorm folded in along the kernel's axis of output channels.
+        """A kernel as it is quantized, and the bias, with what is folded into them.
+
+        Scaling of the inputs is, along the last axis but one, and BatchNorm, along the axis `channels`.
 
         In training BatchNorm normalizes by statistics of the batch, behind the layer. Then the kernel is rounded as it
         will be when it is folded, by the moving averages, and scaled back: as PyTorch's ConvBn does (torch.ao.nn
         .intrinsic.qat).
         """
-        offset = None if bias is None else bias.value
+        offset = None if bias is None else told_apart(bias.value)
+        if self.wrapper.scaling is not None:
+            kernel, offset = self._with_scaling(kernel, offset, *self.wrapper.scaling())
         if not fold or self.wrapper.batchnorm is None:
             return self.weight(kernel, axis), offset
         factors, shift = batchnorm_as_affine(self.wrapper.batchnorm.layer)
@@ -260,6 +284,15 @@ class Run:
         least = tf.where(factors < 0, -LEAST_FACTOR, LEAST_FACTOR)
         factors = _along(tf.stop_gradient(tf.where(tf.abs(factors) < LEAST_FACTOR, least, factors)), channels)
         return self.weight(kernel * factors, axis) / factors, offset
+
+    def _with_scaling(
+        self, kernel: Tensor, bias: Tensor | None, factors: Any, offsets: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """The kernel and the bias that make of values what these make of the scaled ones."""
+        if offsets is not None:
+            shift = tf.reduce_sum(kernel * tf.reshape(offsets, (-1, 1)), axis=range(len(kernel.shape) - 1))
+            bias = shift if bias is None else bias + shift
+        return kernel * tf.reshape(factors, (-1, 1)), bias
 
     def fused(self, values: Tensor, bias: Tensor | None) -> Tensor:
         """Return the values plus the bias, after the layer's activation; the file has one op for all of this."""
@@ -293,8 +326,11 @@ class Run:
 
     def output(self, values: Tensor) -> Tensor:
         """Return the outputs of the layer in their range, after its activation if that is a separate op."""
-        if self.wrapper.activation is not None:
-            from experiments.quantization.keras3.kinds.activation import activated
-
-            return activated(self, self.range(values, "linear"), self.wrapper.activation)
+        if (activation := self.wrapper.activation) is not None:
+            return activation.compute(self, self.range(values, "linear"), activation.function)
         return self.range(values, "output") if self.wrapper.ranged else values
+
+
+def compute_plain(run: Run, *args: Any, **kwargs: Any) -> Any:
+    """What the layer itself computes, with a range behind it."""
+    return run.output(run.inner(*args, **kwargs))

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from experiments.quantization.keras3.kind import FUSED, Kind, Role, activation_of, compute_plain, register
-from experiments.quantization.keras3.wrapper import Run
+from experiments.quantization.keras3.kind import FUSED, Kind, Role, activation_of, register
+from experiments.quantization.keras3.wrapper import Run, compute_plain
 from experiments.system.tensorflow import keras_3, tf
 
 keras = keras_3()

@@ -4,7 +4,7 @@ from typing import Any
 
 from experiments.quantization.keras3.kind import Kind, Role, register
 from experiments.quantization.keras3.kinds.activation import activation_obstacle
-from experiments.quantization.keras3.wrapper import Run
+from experiments.quantization.keras3.wrapper import Run, Substitutes, told_apart
 from experiments.system.tensorflow import keras_3, tf
 
 layers = keras_3().layers
@@ -30,21 +30,33 @@ def _obstacle(layer: Any) -> str | None:
 
 def _convolution(run: Run, inputs: Tensor) -> Tensor:
     layer = run.layer
-    if max(layer.dilation_rate) == 1:
-        return run.output(run.inner(inputs, weights=[(layer.kernel, run.weight(layer.kernel, axis=-1))]))
-    # Keras moves values into the batch, which the converter does not undo between ranges.
+    if max(layer.dilation_rate) == 1 and run.wrapper.scaling is None:
+        return run.output(run.inner(inputs, weights=_quantized(run, run.weight(layer.kernel, axis=-1))))
+    # Of dilated ones Keras moves values into the batch, which the converter does not undo between ranges.
     kernel, bias = run.affine(layer.kernel.value, layer.bias, axis=-1)
     padding, dilations = layer.padding.upper(), layer.dilation_rate
     return run.output(run.fused(tf.nn.conv2d(inputs, kernel, layer.strides, padding, dilations=dilations), bias))
+
+
+def _quantized(run: Run, kernel: Tensor) -> Substitutes:
+    """What stands in place of a layer's weights."""
+    layer = run.layer
+    biases = [(layer.bias, told_apart(layer.bias.value))] if layer.use_bias else []
+    return [(layer.kernel, kernel), *biases]
+
+
+def _takes_scaling(layer: Any, has_offsets: bool) -> bool:
+    """Whether scaling of the inputs can be folded in: zeros around an image are not scaled, and so have no offset."""
+    return not has_offsets or layer.padding == "valid"
 
 
 def _depthwise(run: Run, inputs: Tensor) -> Tensor:
     kernel = run.layer.kernel  # height, width, channels, multiplier
     *_, channels, multiplier = kernel.shape
     if multiplier == 1:
-        return run.output(run.inner(inputs, weights=[(kernel, run.weight(kernel, axis=-2))]))
+        return run.output(run.inner(inputs, weights=_quantized(run, run.weight(kernel, axis=-2))))
     flat = tf.reshape(kernel.value, (*kernel.shape[:2], channels * multiplier))
-    return run.output(run.inner(inputs, weights=[(kernel, tf.reshape(run.weight(flat, axis=-1), kernel.shape))]))
+    return run.output(run.inner(inputs, weights=_quantized(run, tf.reshape(run.weight(flat, axis=-1), kernel.shape))))
 
 
 # The converter takes no scales by channel where a kernel gets another axis. So convolutions of series are computed as
@@ -133,9 +145,9 @@ def _spread(run: Run, images: Tensor, kernel: Tensor, axes: int) -> Tensor:
 
 _OWN_ACTIVATION: Any = {"obstacle": _obstacle, "fuses": FUSES, "splits_activation": True}
 _TRANSPOSED: Any = {**_OWN_ACTIVATION, "folds": True, "int4": False}
-register(Kind(_convolution, **_OWN_ACTIVATION), layers.Conv2D)
+register(Kind(_convolution, takes_scaling=_takes_scaling, **_OWN_ACTIVATION), layers.Conv2D)
 register(Kind(_depthwise, **_OWN_ACTIVATION), layers.DepthwiseConv2D)
-register(Kind(_convolution_1d, folds=True, **_OWN_ACTIVATION), layers.Conv1D)
+register(Kind(_convolution_1d, folds=True, takes_scaling=_takes_scaling, **_OWN_ACTIVATION), layers.Conv1D)
 register(Kind(_depthwise_1d, folds=True, **_OWN_ACTIVATION), layers.DepthwiseConv1D)
 register(Kind(_separable_1d, folds=True, **_OWN_ACTIVATION), layers.SeparableConv1D)
 register(Kind(_separable, folds=True, **{**_OWN_ACTIVATION, "obstacle": _separable_obstacle}), layers.SeparableConv2D)

@@ -30,4 +30,7 @@ def _dense(run: Run, inputs: Tensor) -> Tensor:
 
 
 FUSES = frozenset[Role]({"batchnorm", "relu"})
-register(Kind(_dense, _obstacle, fuses=FUSES, folds=True, splits_activation=True), layers.Dense)
+register(
+    Kind(_dense, _obstacle, fuses=FUSES, folds=True, splits_activation=True, takes_scaling=lambda _, __: True),
+    layers.Dense,
+)

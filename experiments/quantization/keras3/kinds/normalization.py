@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.quantization.keras3.kind import Kind, Role, register
-from experiments.quantization.keras3.wrapper import Run, batchnorm_as_affine
+from experiments.quantization.keras3.kind import Kind, Role, Scaling, register
+from experiments.quantization.keras3.wrapper import Run, batchnorm_as_affine, told_apart
 from experiments.system.tensorflow import keras_3, tf
 
 layers = keras_3().layers
@@ -46,7 +46,7 @@ def _scaled(run: Run, inputs: Tensor, factors: Tensor, offsets: Tensor) -> Tenso
     channels = inputs.shape[-1]
     flat = tf.reshape(tf.broadcast_to(factors, (channels,)), (1, 1, 1, channels))
     kernel = tf.reshape(run.weight(flat, axis=-1), (1, 1, channels, 1))
-    offsets = tf.broadcast_to(offsets, (channels,))
+    offsets = told_apart(tf.broadcast_to(offsets, (channels,)))
     match len(inputs.shape):
         case 2:
             images = tf.reshape(inputs, (-1, 1, 1, channels))
@@ -58,14 +58,18 @@ def _scaled(run: Run, inputs: Tensor, factors: Tensor, offsets: Tensor) -> Tenso
             return tf.nn.depthwise_conv2d(inputs, kernel, (1, 1, 1, 1), "VALID") + offsets
 
 
-def _rescaling(run: Run, inputs: Tensor) -> Tensor:
-    factors, offsets = (
-        np.array(np.broadcast_to(np.asarray(each, np.float32), inputs.shape[-1:]))
-        for each in (run.layer.scale, run.layer.offset)
-    )
-    # Of an offset that is the same for all channels the converter takes the scale of the first channel for all.
-    offsets[-1] = np.nextafter(offsets[-1], np.float32(np.inf))
-    return run.output(_scaled(run, inputs, tf.constant(factors), tf.constant(offsets)))
+def _scaling(run: Run, inputs: Tensor) -> Tensor:
+    if run.wrapper.folded == "behind":
+        return inputs
+    scales = run.wrapper.kind.scales
+    assert scales is not None
+    factors, offsets = scales(run.layer)
+    return run.output(_scaled(run, inputs, factors, 0.0 if offsets is None else offsets))
+
+
+def _rescaling(layer: Any) -> Scaling:
+    factors, offsets = (np.asarray(each, np.float32) for each in (layer.scale, layer.offset))
+    return Scaling(factors, offsets if np.any(offsets) else None)
 
 
 def _rescaling_obstacle(layer: Any) -> str | None:
@@ -74,10 +78,9 @@ def _rescaling_obstacle(layer: Any) -> str | None:
     return None
 
 
-def _normalization(run: Run, inputs: Tensor) -> Tensor:
-    layer = run.layer
+def _normalization(layer: Any) -> Scaling:
     deviation = tf.maximum(tf.sqrt(tf.reshape(layer.variance, (-1,))), keras_3().backend.epsilon())
-    return run.output(_scaled(run, inputs, 1 / deviation, -tf.reshape(layer.mean, (-1,)) / deviation))
+    return Scaling(1 / deviation, -tf.reshape(layer.mean, (-1,)) / deviation)
 
 
 def _normalization_obstacle(layer: Any) -> str | None:
@@ -90,5 +93,5 @@ def _normalization_obstacle(layer: Any) -> str | None:
 
 
 register(Kind(_batchnorm, _batchnorm_obstacle, _role, fuses=frozenset({"relu"})), layers.BatchNormalization)
-register(Kind(_rescaling, _rescaling_obstacle), layers.Rescaling)
-register(Kind(_normalization, _normalization_obstacle), layers.Normalization)
+register(Kind(_scaling, _rescaling_obstacle, scales=_rescaling), layers.Rescaling)
+register(Kind(_scaling, _normalization_obstacle, scales=_normalization), layers.Normalization)

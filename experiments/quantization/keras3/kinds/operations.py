@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.quantization.keras3.kind import PASSING, Kind, Operation, Role, compute_plain, register
+from experiments.quantization.keras3.kind import PASSING, Kind, Operation, Role, register
 from experiments.quantization.keras3.kinds.activation import ACTIVATIONS
-from experiments.quantization.keras3.wrapper import Run
+from experiments.quantization.keras3.wrapper import Run, compute_plain
 from experiments.system.tensorflow import keras_3, tf
 
 numpy, nn = keras_3().src.ops.numpy, keras_3().src.ops.nn

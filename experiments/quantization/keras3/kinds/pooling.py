@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from experiments.quantization.keras3.kind import PASSING, Kind, compute_plain, register
-from experiments.quantization.keras3.wrapper import Run
+from experiments.quantization.keras3.kind import PASSING, Kind, register
+from experiments.quantization.keras3.wrapper import Run, compute_plain
 from experiments.system.tensorflow import keras_3, tf
 
 layers = keras_3().layers
