@@ -1,19 +1,22 @@
 """The pages of docs/reference/, from what they are about: `python -m benchmarks.reference` writes them.
 
 columns.md is the schema of columns, commands.md the parsers of the commands and the options in conf/, benchmarks.md the
-registry of benchmarks, comparison.schema.json the form of JSON files. A test holds that the committed pages are what
-this writes.
+registry of benchmarks, python.md the API of experiments.bench, comparison.schema.json the form of JSON files. A test
+holds that the committed pages are what this writes.
 """
 
 import argparse
+import ast
 import dataclasses
 import inspect
 import json
+import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from benchmarks.registry import BENCHMARKS
-from experiments import cache, compare, completion, latency, run, sensitivity, store
+from experiments import bench, cache, compare, completion, latency, run, sensitivity, store
 from experiments.comparison.files import json_schema
 from experiments.runs.menu import GROUPS, first_comment, settings_text
 from experiments.system.options import CONF
@@ -120,13 +123,59 @@ def benchmarks() -> str:
     ])  # fmt: skip
 
 
+def python() -> str:
+    """Return the page of the Python API, from its signatures and docstrings."""
+    parts = [GENERATED, "# Python", _text(bench.__doc__)]
+    for name in ("run", "load", "Result", "Best", "RunFailedError"):
+        each = getattr(bench, name)
+        if not inspect.isclass(each):
+            parts += [f"## bench.{name}", *_of_function(each, f"bench.{name}")]
+            continue
+        parts += [f"## bench.{name}", _text(each.__doc__)]
+        for attribute, member in vars(each).items():
+            if isinstance(member, property):
+                parts += [f"### {name}.{attribute}", _text(member.__doc__)]
+            elif inspect.isfunction(member) and not attribute.startswith("_"):
+                parts += [f"### {name}.{attribute}", *_of_function(member, f"{name}.{attribute}")]
+    return _page(parts)
+
+
+def _of_function(function: Callable[..., object], name: str) -> list[str]:
+    """Return the signature of a function, and its docstring with its lists as those of Markdown."""
+    lines = []
+    for line in _text(function.__doc__).splitlines():
+        match line.strip():
+            case "Args:" | "Raises:":
+                lines.append(f"**{line.strip().removesuffix(':')}**\n")
+            case _ if item := re.match(r"    (\w+): (.*)", line):
+                lines.append(f"- `{item[1]}`: {item[2]}")
+            case _:
+                lines.append(f"  {line.strip()}" if line.startswith("  ") else line)
+    return [f"```python\n{name}{_signature(function)}\n```", "\n".join(lines)]
+
+
+def _signature(function: Callable[..., object]) -> str:
+    """Return the signature of a function as its source has it, without self."""
+    (found,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    assert isinstance(found, ast.FunctionDef)
+    given = found.args
+    given.args = [each for each in given.args if each.arg != "self"]
+    for each in [*given.args, *given.kwonlyargs]:
+        if isinstance(each.annotation, ast.Constant):  # in quotes, since its type is imported for checks only
+            each.annotation = ast.parse(str(each.annotation.value), mode="eval").body
+    assert found.returns is not None
+    returned = ast.unparse(found.returns).strip("'")
+    return f"({ast.unparse(given)}) -> {returned}"
+
+
 def form_of_json() -> str:
     """The JSON Schema of what `compare --json FILE` writes."""
     return json.dumps(json_schema(), indent=2) + "\n"
 
 
 PAGES: Mapping[str, Callable[[], str]] = {
-    "columns.md": columns, "commands.md": commands, "benchmarks.md": benchmarks, "comparison.schema.json": form_of_json,
+    "columns.md": columns, "commands.md": commands, "benchmarks.md": benchmarks, "python.md": python,
+    "comparison.schema.json": form_of_json,
 }  # fmt: skip
 
 

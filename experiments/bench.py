@@ -15,9 +15,10 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ from experiments.comparison.display import display_table
 from experiments.comparison.gates import decide, decision_lines, requirement
 from experiments.comparison.loading import loaded
 from experiments.comparison.saving import Shipped, check_target, recommended_file, save
+from experiments.plots import as_png
+from experiments.plots.comparison import PLOTS, Pictures, Plot
 from experiments.plots.export import drawn
 from experiments.report.page import write_report
 from experiments.system.errors import UserError, suggestion
@@ -103,19 +106,28 @@ class Result:
         return Best(self, str(decision.chosen["run_id"]), (*(f"required: {text}" for text in require), *lines))
 
     @cached_property
-    def _drawn(self) -> "Mapping[str, Figure]":
-        figures: Mapping[str, Figure] = drawn(self.store, self.comparison, fewest=1).drawn
-        return figures
+    def _pictures(self) -> Pictures:
+        return drawn(self.store, self.comparison, fewest=1)
 
-    def plot(self, name: str = "accuracy_size") -> "Figure":
+    def plot(self, name: Plot = "size") -> "Figure":
         """Return a plot as a figure of Matplotlib, which notebooks show.
 
+        Args:
+            name: Accuracy over "size", "download", "latency" or "epochs"; "training" curves, the "coverage" by
+                integers, or the distributions of "timings".
+
         Raises:
-            UserError: there is no such plot of these runs.
+            UserError: the name is unknown, or these runs do not have what the plot shows.
         """
-        if name not in self._drawn:
-            raise UserError(f"plot: there is no {name!r} of these runs. {suggestion(name, self._drawn)}")
-        return self._drawn[name]
+        if name not in PLOTS:
+            raise UserError(f"plot: {name!r} is not the name of a plot. {suggestion(name, PLOTS)}")
+        picture, found = PLOTS[name], self._pictures
+        if picture in found.left_out:
+            raise UserError(f"plot: {name!r} cannot be drawn, since {found.left_out[picture]}.")
+        figure = found.drawn[picture]
+        # Notebooks look for this method; they know Matplotlib's own figures only after an import of pyplot.
+        vars(figure)["_repr_png_"] = partial(as_png, figure)
+        return figure
 
     def report(self, path: str | Path) -> Path:
         """Write the report, a web page in one file, and return its path.
@@ -128,8 +140,6 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Show the formatted table and the recommendation in a notebook."""
-        from html import escape
-
         lines = "".join(f"<p>{escape(line)}</p>" for line in answer_lines(self.comparison))
         return f"{display_table(self.comparison.table).to_html(index=False)}{lines}"
 
@@ -147,6 +157,11 @@ class Best:
         """The run's measurements."""
         runs = self.result.comparison.runs
         return public(runs[runs["run_id"] == self.run_id]).iloc[0]
+
+    def _repr_html_(self) -> str:
+        """Show the strategy and the reasons in a notebook."""
+        lines = "".join(f"<p>{escape(line)}</p>" for line in self.reasons)
+        return f"<p><b>{escape(str(self.row['strategy']))}</b>, run {self.run_id}</p>{lines}"
 
     def save(self, path: str | Path, *, overwrite: bool = False, metadata: bool = True) -> Path:
         """Write the file, and beside it a JSON file with its measurements and how to repeat it; return the path.

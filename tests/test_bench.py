@@ -1,13 +1,14 @@
 """The suite from Python: a sweep of a model and arrays in memory, its table, and the file to ship."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from experiments import bench
 from experiments.bench import Result, RunFailedError, run
+from experiments.plots.comparison import PICTURES, PLOTS, Plot
 from experiments.system.errors import UserError
 
 
@@ -113,6 +114,7 @@ def test_a_notebook_shows_the_table_and_the_answer(result: Result) -> None:
     shown = result._repr_html_()
     assert "<table" in shown
     assert "Ship" in shown
+    assert "<p><b>" in result.best()._repr_html_()
 
 
 @pytest.mark.endtoend
@@ -122,10 +124,16 @@ def test_the_report_is_a_page(result: Result, tmp_path: Path) -> None:
 
 @pytest.mark.endtoend
 def test_a_plot_is_a_figure_and_an_unknown_one_is_refused_with_the_names(result: Result) -> None:
-    name = next(iter(result._drawn))
-    assert result.plot(name).get_axes()
-    with pytest.raises(UserError, match=name):
-        result.plot(name[:-1])
+    assert result.plot("size").get_axes()
+    with pytest.raises(UserError, match=r"'sizes' is not the name of a plot\. Did you mean size"):
+        result.plot("sizes")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="'download' cannot be drawn, since nothing is pruned or clustered"):
+        result.plot("download")
+
+
+def test_every_picture_has_a_name() -> None:
+    assert set(PLOTS.values()) == set(PICTURES)
+    assert set(PLOTS) == set(get_args(Plot))
 
 
 @pytest.mark.endtoend

@@ -17,9 +17,7 @@ def test_the_notebook_is_kept_without_the_results_of_a_machine() -> None:
 
 
 @pytest.mark.endtoend
-def test_the_notebook_runs_a_sweep_and_shows_its_table_and_a_plot(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_notebook_runs_a_sweep_shows_it_and_saves_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     client = NotebookClient(notebook, kernel_name="python3", timeout=300, resources={"metadata": {"path": tmp_path}})
@@ -27,4 +25,13 @@ def test_the_notebook_runs_a_sweep_and_shows_its_table_and_a_plot(
     shown = [set(each.get("data", {})) for cell in notebook.cells for each in cell.get("outputs", [])]
     assert [kinds for kinds in shown if "text/html" in kinds] != []  # the tables
     assert [kinds for kinds in shown if "image/png" in kinds] != []  # the plot
-    assert (tmp_path / "mlflow.db").is_file()
+    tables = [
+        each["data"]["text/html"]
+        for cell in notebook.cells
+        for each in cell.get("outputs", [])
+        if "data" in each and "text/html" in each["data"]
+    ]
+    assert "TFLite accuracy (%)" in tables[0]
+    assert "Ship" in tables[0]
+    assert "required: tflite_bytes &lt;= 200_000" in tables[2]  # the run to ship
+    assert {"mlflow.db", "model.tflite", "model.json", "report.html"} <= {path.name for path in tmp_path.iterdir()}

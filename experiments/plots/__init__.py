@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -116,8 +116,15 @@ def save(figure: "Figure", path: Path) -> None:
     if path.suffix == ".svg":
         path.write_text(_svg(figure), encoding="utf-8")
     else:
-        with in_one_style():
-            figure.savefig(path, dpi=110)
+        path.write_bytes(as_png(figure))
+
+
+def as_png(figure: "Figure") -> bytes:
+    """Return a figure as a PNG."""
+    content = BytesIO()
+    with in_one_style():
+        figure.savefig(content, dpi=110)
+    return content.getvalue()
 
 
 def as_svg(figure: "Figure", name: str) -> str:

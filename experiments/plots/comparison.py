@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
@@ -37,6 +37,13 @@ class Pictures:
     tables: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
 
 
+Plot = Literal["size", "download", "latency", "epochs", "training", "coverage", "timings"]
+# What Python code calls the pictures below.
+PLOTS: Mapping[Plot, str] = {
+    "size": "accuracy_size", "download": "accuracy_download", "latency": "accuracy_latency",
+    "epochs": "accuracy_epochs", "training": "training_histories", "coverage": "coverage",
+    "timings": "latency_distributions",
+}  # fmt: skip
 PICTURES: "Mapping[str, Callable[[Evidence], Figure]]" = {
     "accuracy_size": lambda given: accuracy_size(given.table, given.of_seeds, given.recommended, given.fewest),
     "accuracy_download": lambda given: accuracy_download(given.table, given.of_seeds, given.recommended, given.fewest),

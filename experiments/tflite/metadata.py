@@ -1,7 +1,7 @@
 """TFLite metadata in a file: what it is, how its input is scaled, and the labels of its classes.
 
 Android Studio, code generators and the Task Library of LiteRT read them. The library that writes them, tflite-support,
-has no packages for the Python versions of this project, so the tables of its schema (metadata_schema.fbs, version
+has no packages for Python 3.12 and later, so the tables of its schema (metadata_schema.fbs, version
 1.0.0) are written here; the numbers below are the places of their fields.
 """
 
