@@ -1,5 +1,6 @@
 """Settings of training: schedules, optimizers, weight decay, the best epoch, and their exactness when resumed."""
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,23 @@ from experiments.dataset.mnist import Mnist
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError
 from experiments.system.keras_version import Version
+from experiments.tflite.conversion import Float32, convert
+from experiments.tflite.graph import read_ops
+from experiments.training.augmentation import ARGUMENTS, REQUIRED, augmentation_for
 from experiments.training.best_epoch import best_epoch, end_of
 from experiments.training.loop import Trained, Training, fit, trajectory_key
 from experiments.training.schedules import rate, schedule_of
 
 EPOCHS, STEPS = 4, 5
+AUGMENTATION = [
+    {"RandomFlip": {"mode": "horizontal"}},
+    {"RandomTranslation": {"height_factor": 0.1, "width_factor": 0.1}},
+    {"RandomContrast": {"factor": 0.2}},
+    {"GaussianNoise": {"stddev": 0.1}},
+]
 SETTINGS: list[dict[str, Any]] = [
     {"schedule": "cosine", "warmup_epochs": 1, "optimizer": "adamw", "weight_decay": 0.01},
-    {"schedule": {"step": {"every": 1}}, "optimizer": {"sgd": {"momentum": 0.9}}},
+    {"schedule": {"step": {"every": 1}}, "optimizer": {"sgd": {"momentum": 0.9}}, "augmentation": AUGMENTATION},
 ]
 
 
@@ -77,6 +87,11 @@ def test_rates_are_those_of_keras(version: Version) -> None:
         ({"schedule": 3}, "requires a name, or one name with arguments"),
         ({"optimizer": "adan"}, "unknown name adan. Did you mean adam or nadam"),
         ({"optimizer": {"sgd": 0.9}}, r"sgd requires named arguments, as in {sgd: {momentum: value}}"),
+        ({"augmentation": ["RandomFlop"]}, "unknown name RandomFlop. Did you mean RandomFlip"),
+        ({"augmentation": "RandomFlip"}, r"requires a list, as in \[RandomFlip"),
+        ({"augmentation": [{"RandomRotation": {"fctor": 0.1}}]}, "has no argument fctor. Did you mean factor?"),
+        ({"augmentation": [{"RandomFlip": {"mode": "sideways"}}]}, "mode=sideways. Known: horizontal, horizontal_and"),
+        ({"augmentation": ["RandomTranslation"]}, "RandomTranslation requires height_factor and width_factor, as in"),
         ({"keep": "bets"}, "'last' or 'best'"),
         ({"patience": 0}, "greater than 0"),
         ({"weight_decay": -1}, "greater than or equal to 0"),
@@ -216,3 +231,68 @@ def test_biases_and_normalization_do_not_decay(version: Version) -> None:
     for weight, old, new in zip(model.weights, before, model.get_weights(), strict=True):
         decays = len(weight.shape) > 1
         np.testing.assert_allclose(new, old * (0.95 if decays else 1), rtol=1e-6)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_each_augmentation_depends_on_seed_epoch_and_batch_only(name: str) -> None:
+    from experiments.system.tensorflow import keras_3, tf
+
+    known = signature(getattr(keras_3().layers, name).__init__).parameters
+    assert set(ARGUMENTS[name]) <= set(known)
+    needed = {each for each, value in known.items() if value.default is value.empty} - {"self", "kwargs"}
+    assert needed == set(REQUIRED.get(name, ()))
+    images = np.random.default_rng(0).random((4, 12, 12, 3), np.float32)
+    others: dict[str, dict[str, float]] = {"RandomPosterization": {"factor": 4}, "RandomShear": {"x_factor": 0.3}}
+    given = others.get(name, dict.fromkeys(REQUIRED.get(name, ()), 0.3))
+    augmented = augmentation_for([{name: given}], images)
+    batches = tf.data.Dataset.from_tensor_slices(np.concatenate([images, images])).map(lambda image: (image,)).batch(4)
+
+    def drawn(seed: int, epoch: int) -> list[Any]:
+        return [batch.numpy() for (batch,) in augmented(batches, seed, epoch)]
+
+    first, again, other = drawn(0, 0), drawn(0, 0), drawn(0, 1)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first[0], first[1])
+    assert not np.array_equal(first, other)
+    assert np.all(np.isfinite(first))
+
+
+@pytest.mark.tensorflow
+def test_values_stay_in_the_range_of_the_images_and_grey_images_need_no_channels() -> None:
+    from experiments.system.tensorflow import tf
+
+    images = np.random.default_rng(0).random((64, 12, 12), np.float32)
+    augmented = augmentation_for([{"RandomBrightness": {"factor": 0.9}}], images)
+    (changed,) = (batch.numpy() for (batch,) in augmented(tf.data.Dataset.from_tensors((images,)), 0, 0))
+    assert changed.shape == images.shape
+    assert (changed.min(), changed.max()) == (0, 1)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("setting", "shape", "message"),
+    [
+        (["RandomFlip"], (4, 20), r"RandomFlip requires images \(height, width, channels\), not .*shape \(20,\)"),
+        ([{"RandomHue": {"factor": 0.1}}], (4, 8, 8, 2), r"cannot apply these layers to examples of the shape"),
+    ],
+)
+def test_layers_that_do_not_fit_are_refused(setting: object, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        augmentation_for(setting, np.zeros(shape, np.float32))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("version", [2, 3])
+def test_no_file_has_augmentation(version: Version, data: Dataset, tmp_path: Path) -> None:
+    plain = trained(version, 1, data, tmp_path)
+    augmented = trained(version, 1, data, tmp_path, augmentation=AUGMENTATION)
+    assert weights(plain) != weights(augmented)
+    ops = [
+        [
+            (op.op, op.inputs, op.outputs, op.weights_bytes)
+            for op in read_ops(convert(each.model, Float32(), lambda count: data.test.x[:count]).content, [])
+        ]
+        for each in (plain, augmented)
+    ]
+    assert ops[0] == ops[1]

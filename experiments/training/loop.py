@@ -33,6 +33,7 @@ from experiments.system.progress import Advance, bar
 from experiments.system.stamp import stamp
 from experiments.system.user_code import sha256, sources_of
 from experiments.task.classification import Head, accuracy_of, head_of, loss_of
+from experiments.training.augmentation import Augmented, augmentation_for, augmentation_of
 from experiments.training.best_epoch import Keep, best_epoch, end_of
 from experiments.training.named import valid
 from experiments.training.optimizers import optimizer_for, optimizer_named
@@ -64,6 +65,7 @@ class Training:
     weight_decay: NonNegativeFloat | None = None  # None: that of the optimizer
     schedule: Annotated[Any, AfterValidator(valid(schedule_of))] = "constant"
     warmup_epochs: NonNegativeFloat = 0
+    augmentation: Annotated[Any, AfterValidator(valid(augmentation_of))] = ()  # layers that change training images
     keep: Keep = "last"  # the weights after the last epoch, or after the one with the lowest validation loss
     patience: PositiveInt | None = None  # epochs without a lower validation loss after which training stops
     precision: Precision = "float32"  # of the computation; the weights, and so the model, stay float32
@@ -163,6 +165,7 @@ def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int,
         "schedule": settings.schedule,
         "warmup_epochs": settings.warmup_epochs,
         "total": settings.epochs if schedule_of(settings.schedule).needs_total else None,
+        "augmentation": settings.augmentation,
         "precision": settings.precision,
         "seed": seed,
         "platform": numerics(),
@@ -250,12 +253,14 @@ def _until(
     steps = -(-len(data.train) // settings.batch_size)
     about = f"{title}: {model.name}, {len(data.train):,} images, {_described(settings)}, seed {seed}"
     epoch = done
+    augmented = augmentation_for(settings.augmentation, data.train.x[:CHECKED])
     with bar(title, total=steps * (last - done)) as advance:
         while epoch < last and end_of(history, settings.patience) is None:
             own = _own_callbacks(model, settings, steps, epoch, advance)
             with compute_lock():
                 started = time.perf_counter()
-                for name, value in _one_epoch(model, [*callbacks, *own], data, settings, seeds, epoch).items():
+                ended = _one_epoch(model, [*callbacks, *own], data, settings, seeds, epoch, augmented)
+                for name, value in ended.items():
                     history.setdefault(name, []).append(value)
                 seconds += time.perf_counter() - started
             epoch += 1
@@ -329,13 +334,19 @@ def _own_callbacks(model: "Model", settings: Training, steps: int, epoch: int, a
 
 
 def _one_epoch(
-    model: "Model", callbacks: Sequence[Any], data: Dataset, settings: Training, seeds: tuple[int, int], epoch: int
+    model: "Model",
+    callbacks: Sequence[Any],
+    data: Dataset,
+    settings: Training,
+    seeds: tuple[int, int],
+    epoch: int,
+    augmented: Augmented,
 ) -> dict[str, float]:
     seed, start = seeds
     order = np.random.default_rng([seed, epoch]).permutation(len(data.train))
     _seed(model, _mixed(seed, epoch), start)
     result = model.fit(
-        _batches(data.train.x[order], data.train.y[order], settings.batch_size),
+        augmented(_batches(data.train.x[order], data.train.y[order], settings.batch_size), seed, epoch),
         epochs=epoch + 1,
         initial_epoch=epoch,
         validation_data=(
