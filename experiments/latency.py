@@ -22,11 +22,10 @@ if __name__ == "__main__":
 import argparse
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
-from itertools import combinations, product
+from itertools import combinations
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,8 +38,7 @@ from rich.table import Table
 
 from experiments.comparison.display import shown_speed
 from experiments.comparison.files import write_csv
-from experiments.record.artifacts import CONFIGURATION, MODEL, or_none
-from experiments.record.identity import DIGITS, SHOWN
+from experiments.record.artifacts import or_none
 from experiments.system.errors import UserError, reporting_user_errors
 from experiments.system.files import argument_path, check_regular
 from experiments.system.options import describe_errors
@@ -50,8 +48,9 @@ from experiments.system.temporary import temporary_folder
 from experiments.tracking import Row, Store, Tracking, open_existing
 
 if TYPE_CHECKING:
-    from experiments.dataset import Dataset, Examples, Images, Source
+    from experiments.dataset import Images, Source
     from experiments.measure.latency import LatencyProtocol, Session
+    from experiments.runs.rounds import Tests
     from experiments.tflite.conversion import TFLiteModel
 
 SECONDS_PER_FILE = 5.0
@@ -147,20 +146,10 @@ def _store(options: argparse.Namespace) -> Store | None:
     return open_existing(options.uri, options.experiment)
 
 
-@dataclass(frozen=True)
-class Tests:
-    """Test images of a data set, in their stored shape.
-
-    `digests` are all digests that a run may have recorded for these test examples: a digest depends on the image shape
-    and label numbering of the model.
-    """
-
-    images: "Images"
-    digests: frozenset[str]
-
-
 def _candidates(options: argparse.Namespace, store: Store | None) -> Iterator[Candidate]:
     """Yield the files of the targets, each once."""
+    from experiments.runs.rounds import load_tests_once
+
     seen, tests_of = set(), load_tests_once()
     for target in options.targets:
         for candidate in (
@@ -179,6 +168,7 @@ def _load_plain(
 ) -> Candidate:
     from experiments.measure.accuracy import input_of
     from experiments.runs.configuration import compose_request
+    from experiments.runs.rounds import reshape
     from experiments.tflite.conversion import TFLiteModel
 
     path = argument_path(target)
@@ -192,7 +182,7 @@ def _load_plain(
         raise UserError(f"{target}: {error}") from error
     if options.dataset:
         tests = tests_of(compose_request([f"dataset={options.dataset}"]).experiment.dataset, model)
-        return Candidate(target, model, _reshape(model, tests.images))
+        return Candidate(target, model, reshape(model, tests.images))
     return Candidate(target, model, np.random.default_rng(options.seed).random((RANDOM_IMAGES, *shape), np.float32))
 
 
@@ -215,91 +205,20 @@ def _checked_shape(tensor: Mapping[str, Any]) -> tuple[int, ...]:
     return shape[1:]
 
 
-def load_tests_once() -> "Callable[[Source, TFLiteModel], Tests]":
-    """Return a function that loads test images for a file; a data set is read once for all files of the same shape."""
-    from experiments.measure.accuracy import input_of
-    from experiments.measure.latency import IMAGES
-
-    loaded: dict[str, Tests] = {}  # by repr, since users' options may have lists, which are not hashable
-
-    def tests_of(source: "Source", model: "TFLiteModel") -> Tests:
-        input_shape = tuple(int(length) for length in input_of(model)["shape"][1:])
-        name = f"{source!r} {input_shape}"
-        if name not in loaded:
-            examples = source.examples()
-            images = examples.test.x[:IMAGES].copy()  # a view would keep all of them
-            loaded[name] = Tests(images, frozenset(_digests(examples, input_shape)))
-        return loaded[name]
-
-    return tests_of
-
-
-def _digests(examples: "Examples", input_shape: tuple[int, ...]) -> Iterator[str]:
-    """Yield the digests of the test examples in all forms: for new models, and for model files with this input shape.
-
-    The label numbering for a model file depends on its number of outputs.
-    """
-    integers = [label for label in examples.labels if isinstance(label, int)]
-    outputs = {examples.classes, *(number for label in integers[-1:] for number in (label, label + 1))}
-    shapes = (input_shape, examples.input_shape)
-    for_files = [partial(examples.for_model, shape, count) for shape, count in product(shapes, outputs)]
-    forms: list[Callable[[], Dataset]] = [examples.for_new_model, *for_files]
-    for data in forms:
-        with suppress(UserError):  # not a valid form of these examples
-            yield data().test_fingerprint[:DIGITS]
-
-
-def _check_unchanged(source: "Source", tests: Tests, recorded: str | None) -> None:
-    """Check that a data set still has the test examples of a run; runs of earlier versions recorded no digest.
-
-    Raises:
-        UserError: the test examples have changed.
-    """
-    if recorded and recorded not in tests.digests:
-        file = getattr(source, "path", None)
-        raise UserError(
-            f"the test examples of {f'dataset.path={file}' if file else 'its data set'} have changed since the run "
-            f"(digest {recorded[:SHOWN]} then). Restore them, or repeat the run."
-        )
-
-
 def _load_recorded(
     target: str, store: Store, modules: Sequence[str], tests_of: "Callable[[Source, TFLiteModel], Tests]"
 ) -> Iterator[Candidate]:
-    from experiments.runs.configuration import read_dataset
-    from experiments.tflite.conversion import TFLiteModel
+    from experiments.runs.rounds import load_file
 
     def load(row: Row) -> Candidate:
-        run_id = row["run_id"]
-        content, configuration = (store.content(run_id, name) for name in (MODEL, CONFIGURATION))
-        if not content or not configuration:
-            raise UserError(f"Run {run_id}: the artifact {CONFIGURATION if content else MODEL} is missing or empty.")
-        try:
-            source = read_dataset(configuration.decode(errors="replace"), modules)
-            model = TFLiteModel(content)
-            tests = tests_of(source, model)
-            _check_unchanged(source, tests, row["test_digest"])
-            loaded = Candidate(_name(row), model, _reshape(model, tests.images), row)
-            _check_shape(loaded)
-        except UserError as error:
-            raise UserError(f"Run {run_id}: {error}") from error
-        return loaded
+        model, images = load_file(store, row, modules, tests_of)
+        return Candidate(_name(row), model, images, row)
 
     rows = store.chosen(target)
     found = [load(row) if len(rows) == 1 else or_none(partial(load, row)) for row in rows]
     if not any(found):
         raise UserError(f"{target}: none of the {len(rows)} runs can be timed.")
     yield from filter(None, found)
-
-
-def _reshape(model: "TFLiteModel", images: "Images") -> "Images":
-    """Reshape stored images for a file; if no shape fits, use the shape for the bundled architectures."""
-    from experiments.dataset.shapes import fitting, image_shape
-    from experiments.measure.accuracy import input_of
-
-    stored = images.shape[1:]
-    shape = fitting(tuple(int(length) for length in input_of(model)["shape"][1:]), stored)
-    return images.reshape(-1, *(image_shape(stored) if shape is None else shape))
 
 
 def _name(row: Row) -> str:
@@ -309,9 +228,10 @@ def _name(row: Row) -> str:
 
 def _time(candidates: Sequence[Candidate], options: argparse.Namespace) -> "Session":
     from experiments.measure.latency import LatencyProtocol, time_together
+    from experiments.runs.rounds import check_shape
 
     for candidate in candidates:
-        _check_shape(candidate)
+        check_shape(candidate.name, candidate.model, candidate.images)
     if options.seed < 0:
         raise UserError(f"--seed {options.seed}: requires an integer of at least 0.")
     protocol = _protocol(LatencyProtocol, options, len(candidates))
@@ -352,17 +272,6 @@ def _protocol(kind: "type[LatencyProtocol]", options: argparse.Namespace, files:
         )
     except ValidationError as error:
         raise UserError(describe_errors("", error)) from error
-
-
-def _check_shape(candidate: Candidate) -> None:
-    from experiments.measure.accuracy import input_of
-
-    expected = tuple(input_of(candidate.model)["shape"][1:])
-    if candidate.images.shape[1:] != expected:
-        raise UserError(
-            f"{candidate.name}: requires images of shape {expected}, not {candidate.images.shape[1:]}. Use another "
-            "--dataset, or omit it for random images."
-        )
 
 
 def files_table(candidates: Sequence[Candidate], session: "Session", pairs: pd.DataFrame) -> pd.DataFrame:

@@ -124,12 +124,14 @@ def _hydra(arguments: Sequence[str]) -> None:
 def _sweep_job(config: "DictConfig", hydra_config: "HydraConf") -> "Row | None":
     from experiments.runs.configuration import read
     from experiments.runs.job import JobError, StoreUnavailableError, run_job
+    from experiments.runs.rounds import LOCAL
     from experiments.tracking import await_server
 
     try:
         request = read(config, hydra_config.runtime.choices)
         await_server(request.tracking)
-        return run_job(request, job=hydra_config.job.num)
+        timed_by_sweep = hydra_config.runtime.choices["hydra/launcher"] in LOCAL
+        return run_job(request, hydra_config.job.num, timed_by_sweep)
     except (StoreUnavailableError, UserError) as error:  # the configuration was checked, so the store is unavailable
         if hydra_config.runtime.choices["hydra/launcher"] == "basic":
             _quit(f"{error}\n{RESUME_HINT}", 1)  # later runs could not be recorded either

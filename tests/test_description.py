@@ -24,7 +24,7 @@ def said(verdict: str = "faster", change: tuple[float, float, float] = (0.0, -0.
             tflite_accuracy=Estimate(0.957, 0.952, 0.961), change=Estimate(*change), agreement=0.9981
         ),
         tflite=SimpleNamespace(bytes=156_296),
-        reference_bytes=599_796,
+        reference=SimpleNamespace(bytes=599_796),
         latency=latency,
         warnings=(),
         broken=tuple(filter(None, [tags["broken_promise"]])),

@@ -22,7 +22,7 @@ STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
 ARTIFACTS = {
     "model.tflite", "record.json", "layers.csv", "fidelity.csv", "signal_to_noise.csv", "signal_to_noise.png",
     "latency_samples.csv.gz", "profile.csv", "profile.png", "predictions.csv", "changed.npz", "config.yaml",
-    "classes.csv",
+    "classes.csv", "latency_rounds.json", "reference.tflite",
 }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from experiments.measure.latency import (
 from experiments.measure.stopwatch import REPLICATES_AT_LEAST, REPLICATES_OF_SLOW_FILES, finished, load, widest
 from experiments.record.artifacts import save_samples
 from experiments.record.identity import DIGITS
+from experiments.runs import rounds
 from experiments.statistics.estimates import ratio_of_medians, t_quantiles
 from experiments.system.errors import UserError
 from experiments.system.machine import Conditions
@@ -265,12 +266,12 @@ class Counted(Source):
 
 @pytest.mark.parametrize("stored", [(4, 4), (4, 4, 1), (16,)])
 def test_images_are_reshaped_for_a_file(stored: tuple[int, ...]) -> None:
-    assert latency._reshape(dense_file(inputs=16), np.zeros((5, *stored), np.float32)).shape == (5, 16)
+    assert rounds.reshape(dense_file(inputs=16), np.zeros((5, *stored), np.float32)).shape == (5, 16)
 
 
 def test_data_set_is_read_once_and_only_timed_images_are_kept() -> None:
     read: list[str] = []
-    tests_of, file = latency.load_tests_once(), dense_file(inputs=4)
+    tests_of, file = rounds.load_tests_once(), dense_file(inputs=4)
     found = [tests_of(Counted(name=name, read_so_far=read), file).images for name in ("one", "one", "other")]
     assert read == ["one", "other"]
     assert {(len(images), images.base is None) for images in found} == {(100, True)}
@@ -281,7 +282,7 @@ def test_test_digest_is_recognized_in_every_input_form(shift: int, shape: tuple[
     source = Counted(name="one", train_samples=100)
     examples = replace(source.examples(), labels=(shift, shift + 1), training_labels=(shift, shift + 1))
     examples = replace(examples, test_labels=examples.training_labels)
-    digests = set(latency._digests(examples, shape))
+    digests = set(rounds.test_digests(examples, shape))
     assert examples.for_model(shape, 2 + shift).test_fingerprint[:DIGITS] in digests
     assert examples.for_new_model().test_fingerprint[:DIGITS] in digests
 
@@ -290,7 +291,7 @@ def test_changed_data_set_is_reported_before_timing(tmp_path: Path) -> None:
     path = save_images(tmp_path / "images.npz")
     source = Npz(path=path)
     recorded = source.load().test_fingerprint[:DIGITS]
-    latency._check_unchanged(source, latency.load_tests_once()(source, dense_file(inputs=64)), recorded)
+    rounds.check_unchanged(source, rounds.load_tests_once()(source, dense_file(inputs=64)), recorded)
     save_images(path, test=41)
     with pytest.raises(UserError, match=r"images\.npz have changed since the run"):
-        latency._check_unchanged(source, latency.load_tests_once()(source, dense_file(inputs=64)), recorded)
+        rounds.check_unchanged(source, rounds.load_tests_once()(source, dense_file(inputs=64)), recorded)

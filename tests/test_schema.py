@@ -30,7 +30,7 @@ def record() -> RunRecord:
     found.__dict__.update(
         answers=Predictions(ones, ones, ones, ones),
         tflite=SimpleNamespace(bytes=10, gzip_bytes=5, content=b""),
-        reference_bytes=20,
+        reference=SimpleNamespace(bytes=20),
         latency=SimpleNamespace(own=timings, session=session, speedup=ratio, verdict=SAME_FILE),
         memory=SimpleNamespace(peak_kib=1.0, model_kib=1.0),
         arena=SimpleNamespace(bytes=1, reason=""),

@@ -18,7 +18,7 @@ COLUMNS = names("setting", "metric", "verdict", "tag", "run", "derived")
 AGAINST, GROUPED = names("comparison"), names("group")
 STRATEGY, FINETUNE = "strategy.", "finetune."  # settings of the strategy's option, and of its training
 # Settings of where a run is stored, which do not affect its results.
-NOT_DECISIVE = ("tracking.", "cache.")
+NOT_DECISIVE = ("tracking.", "cache.", "latency.rounds", "latency.span")
 FILES = ("model.path", "dataset.path")
 WHOLE = tuple(name for name in names(kinds=("count",)) if name in COLUMNS)
 WORDS = tuple(name for name in names(kinds=("text",)) if name in COLUMNS)

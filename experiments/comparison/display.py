@@ -114,8 +114,7 @@ TO_STRATEGY = (
     "own float model."
 )
 OF_RUNS = (
-    "[low, high]: 95 % interval, over the test images for accuracies and over replicates with new interpreters for "
-    "times of one session."
+    "[low, high]: 95 % interval, over the test images for accuracies and over rounds at different moments for times."
 )
 OF_SEEDS = (
     "Means over runs. [low, high]: 95 % interval for new seeds and new test images, and over runs for times; groups "
@@ -130,7 +129,7 @@ SAME = "same file: the file is byte for byte identical to the float file that it
 MACHINES = "These rows come from different machines: compare latencies only within one machine."
 RANK = (
     "Each row was timed together with its own float file: compare rows by speedup, not by latency; if they differ by "
-    "only a few percent, time them together ({latency})."
+    "only a few percent, add rounds ({latency})."
 )
 
 
@@ -159,7 +158,7 @@ def _invalid(table: pd.DataFrame) -> list[str]:
     void = table[table["speed"] == VOID]
     named = zip(labels(table)[void.index], void["latency_void"], strict=True)
     lines = [f"Invalid timing: {name}, {_first(reason)}." for name, reason in named]
-    return [*lines, "To repeat the measurements, add resume=false to the same command."] if lines else []
+    return [*lines, "To measure again, with more rounds, type the same command."] if lines else []
 
 
 def _broken(table: pd.DataFrame) -> list[str]:

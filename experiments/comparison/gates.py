@@ -24,6 +24,7 @@ from experiments.statistics.estimates import (
     unpaired_difference,
     unpaired_p,
 )
+from experiments.statistics.rounds import PRIOR_FREEDOM
 from experiments.system.errors import UserError
 from experiments.tracking.schema import names
 
@@ -72,7 +73,9 @@ class Requirement:
             return 1.0
         freedom = int(run["seeds"]) - 1 if is_group(run) else None
         if self.column in RATIOS:
-            if not freedom and pd.notna(run["latency_replicates"]):
+            if not freedom and pd.notna(run.get("latency_rounds")):
+                freedom = int(run["latency_rounds"]) - 1 + PRIOR_FREEDOM
+            elif not freedom and pd.notna(run["latency_replicates"]):  # of an earlier version
                 freedom = int(run["latency_replicates"]) - 1
             if min(low, self.bound) <= 0:
                 return None

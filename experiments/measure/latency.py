@@ -1,13 +1,15 @@
-"""Latency of one inference: files timed together, with the ratios of their latencies.
+"""Latency of one inference: files timed together in one process, with the ratios of their latencies.
 
-A ratio has a 95 % interval over replicates, and a `Verdict`. The control is a second copy of the reference (the
-sentinel): if it is not as fast as the reference, the session is invalid.
+Such a session is one round of a run's timing (`experiments.measure.rounds`): its intervals are over replicates, and so
+describe this moment only. The control is a second copy of the reference (the sentinel): if it is not as fast as the
+reference, the session is invalid.
 """
 
 import json
+import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +22,7 @@ from experiments.dataset import Images
 from experiments.measure.accuracy import input_of, quantize
 from experiments.measure.child import run_child
 from experiments.statistics.estimates import Estimate, ratio_of_medians, t_quantiles
+from experiments.statistics.rounds import mean_of_one_round
 from experiments.system.errors import UserError
 from experiments.system.machine import Conditions, Watch, timing_lock, usable_cores
 from experiments.system.options import OPTION
@@ -29,6 +32,7 @@ from experiments.tflite.conversion import TFLiteModel
 
 Verdict = Literal["faster", "slower", "equivalent", "unclear", "void", "same file"]
 SAME_FILE: Verdict = "same file"  # two files with the same bytes
+IDENTICAL = Estimate(1.0, 1.0, 1.0)  # the speedup of a file over itself
 
 STOPWATCH = Path(__file__).with_name("stopwatch.py")
 SENTINEL = "sentinel"
@@ -36,17 +40,33 @@ IMAGES = 100  # test images to cycle through
 EQUIVALENT = 1.02  # ratios between 1 / EQUIVALENT and EQUIVALENT are negligible in practice
 PRECISION = 0.01  # stop when half of the interval's width is at most this share of the ratio
 LONGEST = 7 * 24 * 60 * 60  # seconds
+ROUNDS = 5
+MOST_ROUNDS = 1000
+LONGEST_SPAN = 60.0  # seconds over which rounds are spread by default
+SPAN_PER_SECOND = 6.0  # of timing; shorter timings have a shorter span
+FILES_OF_RUN = 3  # its file, the float reference, and the copy
 TOLERANCE = 0.2  # of the cores for the timed threads that other processes may use
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class LatencyProtocol:
-    """How to measure: interpreter threads, kernels, time limit in seconds, and precision."""
+    """How to measure: interpreter threads, kernels, time limit in seconds, precision, rounds and their span."""
 
     threads: PositiveInt = 1
     delegate: Literal["xnnpack", "builtin"] = "xnnpack"
     seconds: Annotated[float, Field(gt=0, le=LONGEST)] = 10.0
     precision: Annotated[float, Field(gt=0, lt=1)] = PRECISION
+    rounds: Annotated[int, Field(gt=0, le=MOST_ROUNDS)] = ROUNDS
+    span: Annotated[float, Field(ge=0, le=LONGEST)] | None = None
+
+    @property
+    def span_seconds(self) -> float:
+        """Seconds over which the rounds are spread."""
+        return min(LONGEST_SPAN, SPAN_PER_SECOND * self.seconds) if self.span is None else self.span
+
+    def of_round(self, files: int = FILES_OF_RUN) -> "LatencyProtocol":
+        """Return the protocol of one round of this number of files, copies included."""
+        return replace(self, seconds=self.seconds / self.rounds * files / FILES_OF_RUN)
 
     def check(self) -> None:
         """Raise UserError if this machine has fewer cores than `threads`."""
@@ -112,6 +132,9 @@ class Session:
     threads: int
     start_seconds: float  # start-up time of the timing process
     failed: Mapping[str, str] = field(default_factory=dict)  # reasons of files that could not be run
+    delegate: str = "xnnpack"
+    started: float = 0.0  # seconds since 1970
+    id: str = ""
 
     def ratio(self, one: str, other: str) -> Estimate:
         """Return the latency of `one` divided by that of `other`: above 1, `other` is faster."""
@@ -125,12 +148,8 @@ class Session:
     @property
     def void(self) -> str:
         """Why these timings are invalid; empty if they are valid."""
-        free = self.conditions.cores - self.conditions.other_cores
-        if free < self.threads - TOLERANCE:
-            return (
-                f"other processes used {self.conditions.other_cores:.1f} of {self.conditions.cores} cores, but "
-                f"{self.threads} must be free"
-            )
+        if reason := disturbance(self.conditions, self.threads):
+            return reason
         if verdict_of(self.sentinel) in ("faster", "slower"):
             value, low, high = self.sentinel.value, self.sentinel.low, self.sentinel.high
             return f"a file and its own copy differ: {value:.3f}x [{low:.3f}, {high:.3f}]"
@@ -139,6 +158,13 @@ class Session:
     def verdict(self, ratio: Estimate) -> Verdict:
         """Return the verdict for a ratio of this session."""
         return "void" if self.void else verdict_of(ratio)
+
+
+def disturbance(conditions: Conditions, threads: int) -> str:
+    """Return why a timing under these conditions does not count; empty if it does."""
+    if conditions.cores - conditions.other_cores >= threads - TOLERANCE:
+        return ""
+    return f"other processes used {conditions.other_cores:.1f} of {conditions.cores} cores, but {threads} must be free"
 
 
 def verdict_of(ratio: Estimate) -> Verdict:
@@ -152,7 +178,7 @@ def verdict_of(ratio: Estimate) -> Verdict:
 
 @dataclass(frozen=True)
 class Latency:
-    """A run's file and the float reference of its baseline, timed together."""
+    """A run's file and the float reference of its baseline, timed together in one round."""
 
     session: Session
     same_file: bool = False  # the run's file equals the reference
@@ -164,8 +190,14 @@ class Latency:
 
     @property
     def speedup(self) -> Estimate:
-        """Latency of the float reference divided by that of the run's file: above 1 is faster."""
-        return self.session.ratio("reference", "model")
+        """Latency of the float reference divided by that of the run's file: above 1 is faster.
+
+        The interval accounts for the scatter between rounds, of which this is one.
+        """
+        if self.same_file:
+            return IDENTICAL
+        reference, own = (self.session.timings[name].medians for name in ("reference", "model"))
+        return mean_of_one_round(np.log(reference) - np.log(own)).ratio
 
     @property
     def verdict(self) -> Verdict:
@@ -177,13 +209,13 @@ class Latency:
 def measure_latency(
     model: TFLiteModel, reference: TFLiteModel, images: Images, protocol: LatencyProtocol, seed: int
 ) -> Latency:
-    """Time a model, its float reference and a copy of the reference in one clean process.
+    """Time a model, its float reference and a copy of the reference in one clean process: one round of `protocol`.
 
     Raises:
         UserError: the interpreter crashed, as it does for some files that it cannot run.
     """
     files = {"reference": reference, "model": model}
-    session = time_together(files, dict.fromkeys(files, images), protocol, [("reference", "model")], seed)
+    session = time_together(files, dict.fromkeys(files, images), protocol.of_round(), [("reference", "model")], seed)
     return Latency(session, model.digest == reference.digest)
 
 
@@ -234,7 +266,7 @@ def time_files(
             np.savez(folder / f"{numbers[name]}.npz", **arrays)
         (folder / "request.json").write_text(json.dumps(request))
         with timing_lock():
-            watch = Watch()
+            watch, started = Watch(), time.time()
             start_seconds = _run(folder)
             conditions = watch.conditions()
         reasons: dict[str, str] = json.loads((folder / "failed.json").read_text())
@@ -243,7 +275,9 @@ def time_files(
                 name: _timings(arrays_by_name, number) for name, number in numbers.items() if number not in reasons
             }
     failed = {name: reasons[number] for name, number in numbers.items() if number in reasons}
-    return Session(timings, conditions, protocol.threads, start_seconds, failed)
+    return Session(
+        timings, conditions, protocol.threads, start_seconds, failed, protocol.delegate, started, secrets.token_hex(8)
+    )
 
 
 def _timings(arrays: Any, number: str) -> Timings:

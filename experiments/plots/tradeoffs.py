@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 MOST_LABELS = 24  # points of a panel to label; of more points, only those on the frontier are labeled
 ROOMY = 10  # labels; a single panel with more is larger
 RELATIVE = "latency_relative"  # to its own float file, in %
-OF_RATIOS = "95 % intervals over replicates of one session"
+OF_RATIOS = "95 % intervals over rounds of timing"
 OF_TIMES = "95 % intervals from those of the speedups"
 LARGE_RANGE = 10.0  # ratio from which on an axis is logarithmic
 MOST_SHAPES = 300  # points of a panel to draw as shapes in an SVG; more are rasterized

@@ -20,6 +20,7 @@ from experiments.measure.changes import Changed
 from experiments.measure.fidelity import Gap, OpNoise
 from experiments.measure.latency import Session
 from experiments.measure.op_profile import OpTime
+from experiments.measure.rounds import Rounds
 from experiments.record.run_record import Predictions, RunRecord
 from experiments.system.errors import UserError, first_line
 from experiments.system.escaping import spreadsheet_text
@@ -30,6 +31,8 @@ RECORD = "record.json"
 SAMPLES = "latency_samples.csv.gz"
 SAMPLE_COLUMNS = "file,replicate,nanoseconds"
 LAYERS = "layers.csv"  # every op of the TFLite file
+ROUNDS = "latency_rounds.json"  # the timing: medians of each replicate, by round
+FLOAT = "reference.tflite"  # the float file that the run's file is timed against; missing if it is the run's own
 CHANGED = "changed.npz"  # test images whose prediction differs from that of the float model
 CLASSES = "classes.csv"  # the label of each class number
 PREDICTIONS = "predictions.csv"  # the models' predictions for each test image
@@ -60,6 +63,9 @@ def write_artifacts(folder: Path, record: RunRecord, configuration: str) -> None
     (folder / "signal_to_noise.csv").write_text(_table_of(OpNoise, record.op_noise), encoding="utf-8")
     (folder / "profile.csv").write_text(_table_of(OpTime, record.profile.ops), encoding="utf-8")
     save_samples(folder / SAMPLES, record.latency.session)
+    save_rounds(folder / ROUNDS, record.rounds)
+    if record.reference.digest != record.tflite.digest:
+        (folder / FLOAT).write_bytes(record.reference.content)
     np.savez_compressed(folder / CHANGED, places=record.changed.places, images=record.changed.images)
     answers = record.answers
     columns = np.stack([answers.truth, answers.keras, answers.tflite, answers.reference], axis=1)
@@ -93,6 +99,35 @@ def read_samples(content: bytes, run_id: str) -> dict[str, npt.NDArray[np.int64]
     if any((nanoseconds <= 0).any() for nanoseconds in timed.values()):
         raise UserError(f"Run {run_id}: its {SAMPLES} cannot be read (a time is not above 0).")
     return timed
+
+
+def save_rounds(path: Path, rounds: Rounds) -> None:
+    """Write the rounds of a run's timing as JSON."""
+    path.write_text(json.dumps(rounds.as_json()))
+
+
+def read_rounds(content: bytes, run_id: str) -> Rounds:
+    """Return the rounds written by `save_rounds`.
+
+    Raises:
+        UserError: the file is truncated or has another format.
+    """
+    try:
+        rounds = Rounds.from_json(json.loads(content))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(f"Run {run_id}: its {ROUNDS} cannot be read ({first_line(error)}).") from error
+    if not rounds.rounds:
+        raise UserError(f"Run {run_id}: its {ROUNDS} cannot be read (it has no round).")
+    return rounds
+
+
+def with_timing(content: bytes, rounds: Rounds) -> str | None:
+    """Return the content of a run's RECORD with the timing of these rounds; None if it cannot be read."""
+    try:
+        record = json.loads(content)
+        return json.dumps({**record, "metrics": {**record["metrics"], **rounds.metrics()}, **rounds.tags()}, indent=2)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def _unpacked(content: bytes) -> bytes:

@@ -1,9 +1,12 @@
 """A summary of a run in a few sentences, which MLflow shows on the page of the run."""
 
+import re
 from dataclasses import astuple
 
 from experiments.measure.latency import SAME_FILE
+from experiments.measure.rounds import Rounds
 from experiments.record.run_record import RunRecord
+from experiments.statistics.estimates import Estimate
 from experiments.statistics.rounding import percent, points, three_digits, times
 from experiments.system.escaping import markdown_text
 
@@ -14,6 +17,8 @@ SPEEDS = {
     "unclear": "neither significantly faster nor slower than",
 }
 
+INVALID_TIMING, PER_IMAGE = "Its timing is invalid", "per image (median)"
+OF_SPEED = re.compile(rf"^(?:{INVALID_TIMING}|\*\*\S+ µs\*\* {re.escape(PER_IMAGE)}).*$", re.MULTILINE)
 ENGINES = {"TFMOT": "TensorFlow Model Optimization (Keras 2)", "own": "this package's own (Keras 3)"}
 
 
@@ -54,21 +59,28 @@ def _accuracy(record: RunRecord) -> str:
 
 def _size(record: RunRecord) -> str:
     file = record.tflite
-    smaller = times(record.reference_bytes / file.bytes)
-    return f"**{file.bytes:,} bytes**; the float file has {record.reference_bytes:,}: {smaller} smaller."
+    smaller = times(record.reference.bytes / file.bytes)
+    return f"**{file.bytes:,} bytes**; the float file has {record.reference.bytes:,}: {smaller} smaller."
 
 
 def _speed(record: RunRecord) -> str:
     latency = record.latency
-    if latency.verdict == "void":
-        return f"Its timing is invalid: {latency.session.void}."
-    median = three_digits(latency.own.percentile_us(50))
-    if latency.verdict == SAME_FILE:
-        return f"**{median} µs** per image (median): the file is identical to the float file."
-    return (
-        f"**{median} µs** per image (median), {SPEEDS[latency.verdict]} the float file: "
-        f"{times(*astuple(latency.speedup))}."
-    )
+    return _speed_of(latency.verdict, latency.session.void, latency.own.percentile_us(50), latency.speedup)
+
+
+def with_speed(text: str, rounds: Rounds) -> str:
+    """Return a description with the speed of these rounds, which replaces that of earlier ones."""
+    speed = _speed_of(rounds.verdict, rounds.void, rounds.metrics()["latency_p50_us"], rounds.speedup)
+    return OF_SPEED.sub(lambda _: speed, text, count=1)
+
+
+def _speed_of(verdict: str, void: str, median_us: float, speedup: Estimate) -> str:
+    if verdict == "void":
+        return f"{INVALID_TIMING}: {void}."
+    median = three_digits(median_us)
+    if verdict == SAME_FILE:
+        return f"**{median} µs** {PER_IMAGE}: the file is identical to the float file."
+    return f"**{median} µs** {PER_IMAGE}, {SPEEDS[verdict]} the float file: {times(*astuple(speedup))}."
 
 
 def _file(record: RunRecord) -> str:

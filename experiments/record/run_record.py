@@ -14,6 +14,7 @@ from experiments.measure.fidelity import Gap, OpNoise
 from experiments.measure.latency import Latency
 from experiments.measure.memory import Arena, Memory
 from experiments.measure.op_profile import Profile
+from experiments.measure.rounds import Round, Rounds
 from experiments.record.identity import Identity
 from experiments.statistics.estimates import Estimate, mcnemar, paired_difference, proportion
 from experiments.tflite.conversion import TFLiteModel
@@ -124,7 +125,7 @@ class RunRecord:
     baseline: Stage
     own_training: Stage
     tflite: TFLiteModel
-    reference_bytes: int
+    reference: TFLiteModel  # the float file of the same baseline
     answers: Predictions
     changed: Changed  # images on which the file and its float reference differ
     latency: Latency
@@ -153,7 +154,7 @@ class RunRecord:
             "agreement": self.answers.agreement,
             "tflite_bytes": float(self.tflite.bytes),
             "tflite_gzip_bytes": float(self.tflite.gzip_bytes),
-            "size_ratio": self.reference_bytes / self.tflite.bytes,
+            "size_ratio": self.reference.bytes / self.tflite.bytes,
             **self._latency(),
             "memory_peak_kib": self.memory.peak_kib,
             "memory_model_kib": self.memory.model_kib,
@@ -171,6 +172,12 @@ class RunRecord:
             "epochs_reused": float(self.baseline.epochs_reused + self.own_training.epochs_reused),
         }
 
+    @property
+    def rounds(self) -> Rounds:
+        """The first round of the run's timing, to which later ones are added."""
+        first = Round.of(self.latency.session, "model", "reference", self.stamp["machine"])
+        return Rounds(self.tflite.digest, self.reference.digest, (first,))
+
     def _latency(self) -> dict[str, float]:
         own, session = self.latency.own, self.latency.session
         return {
@@ -181,6 +188,9 @@ class RunRecord:
             "latency_first_us": own.first_us,
             "latency_load_us": own.load_us,
             "latency_replicates": float(len(own.medians)),
+            "latency_rounds": 1.0,
+            "latency_span_seconds": 0.0,
+            "latency_states": 1.0,
             **self.latency.speedup.columns("speedup"),
             **session.sentinel.columns("sentinel"),
             "latency_other_cores": session.conditions.other_cores,

@@ -8,12 +8,14 @@ from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
+from experiments.measure.latency import ROUNDS
 from experiments.plots.run import save_pictures
 from experiments.record.artifacts import write_artifacts
 from experiments.record.identity import contents_of
 from experiments.record.run_record import RunRecord
 from experiments.runs.configuration import Request
 from experiments.runs.pipeline import Experiment
+from experiments.runs.rounds import complete_rounds
 from experiments.runs.trainings import Contents
 from experiments.runs.worker import Failure, RunFailed, run_in_process
 from experiments.system.errors import UserError, redacted
@@ -37,8 +39,10 @@ class StoreUnavailableError(JobError):
 UNRECORDED = "its result could not be recorded"
 
 
-def run_job(request: Request, job: int) -> Row:
+def run_job(request: Request, job: int, timed_by_sweep: bool = False) -> Row:
     """Run an experiment and record it, or reuse the finished run with the same key; `job` is its index in a sweep.
+
+    Then measure the rounds of its timing that are missing, unless the sweep times its runs together at its end.
 
     Raises:
         JobError: the run failed, and the store holds the reason; or its result could not be recorded.
@@ -49,7 +53,11 @@ def run_job(request: Request, job: int) -> Row:
     if not request.sweep:  # for its runs, the sweep has done it
         store.reserve_room()
     try:
-        return _run_or_reuse(request, store, job)
+        row = _run_or_reuse(request, store, job)
+        if timed_by_sweep:
+            return row
+        complete_rounds(store, [row], request.experiment.latency, request.experiment.modules)
+        return store.row(row["run_id"])
     except KeyboardInterrupt:
         stop_handled()
         _close(store, "KILLED")
@@ -169,7 +177,7 @@ def run_key(experiment: Experiment, contents: Contents = contents_of) -> str:
         "strategy": experiment.strategy,
         "training": experiment.training,
         "finetune": experiment.finetune if experiment.strategy.trains else None,
-        "latency": experiment.latency,
+        "latency": replace(experiment.latency, rounds=ROUNDS, span=None),  # rounds are added to a finished run
     }
     decisive = {
         "setting": asdict(experiment.setting),

@@ -112,6 +112,11 @@ class Experiment:
         files = (getattr(self.model, "path", None), getattr(self.dataset, "path", None))
         return Identity(name_of(self.setting.model, files[0]), name_of(self.setting.dataset, files[1]))
 
+    @property
+    def modules(self) -> frozenset[str]:
+        """The module of the data set's class, which a user may have written."""
+        return frozenset([type(self.dataset).__module__])
+
     def check(self) -> None:
         """Check, without TensorFlow, whether this machine can do the run.
 
@@ -230,7 +235,7 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
         baseline=_stage(baseline),
         own_training=_stage(prepared),
         tflite=tflite,
-        reference_bytes=reference.bytes,
+        reference=reference,
         answers=answers,
         changed=changed_images(data.test.x, answers.truth, answers.reference, answers.tflite),
         latency=latency,

@@ -33,6 +33,7 @@ from experiments.runs.forecast import Schedule
 from experiments.runs.pipeline import Experiment
 from experiments.runs.plan import ENDED, STARTED, Follower, existing, plan, show
 from experiments.runs.refusals import explain
+from experiments.runs.rounds import LOCAL, complete_rounds
 from experiments.runs.slurm import check_slurm
 from experiments.runs.worker import check_in_process, preload
 from experiments.system.disk import check_writable, explain_os_error
@@ -41,7 +42,18 @@ from experiments.system.escaping import escape_control
 from experiments.system.extras import require
 from experiments.system.machine import usable_cores
 from experiments.system.program import program
-from experiments.system.progress import advance, bar, expect, flush, format_duration, listen, report, say, shown_here
+from experiments.system.progress import (
+    advance,
+    bar,
+    expect,
+    flush,
+    format_duration,
+    listen,
+    report,
+    say,
+    shown_here,
+    warn,
+)
 from experiments.system.silence import ignore_schemas_of_launchers
 from experiments.system.stamp import stamp, typed
 from experiments.system.stopping import is_stopped, raise_if_stopped, stop_handled
@@ -54,7 +66,6 @@ SWEEP_BAR = "Sweep"
 FIRST = ("on_run_start", "on_multirun_start")  # hooks before anything is run
 ANNOUNCED_FROM = 20  # from this number of jobs on, the configuration check is announced
 CLUSTER_PATIENCE = 5.0  # seconds
-LOCAL = ("basic", "joblib")  # launchers whose jobs run on this machine
 # The launcher that each plugin makes, and the extra that brings it.
 EXTRAS = {
     "hydra_joblib_launcher": ("joblib", "joblib"),
@@ -93,6 +104,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         self._sweep = ""
         self._jobs = jobs  # the overrides of each
         self._ended = False
+        self._together: Experiment | None = None  # how to time the runs together
+        self._modules: frozenset[str] = frozenset()  # of the data sets of the runs
 
     def __reduce__(self) -> tuple[type["SweepCallback"], tuple[Sequence[Sequence[str]]]]:
         """Launchers send the callback to the worker processes, where it reports the start and end of each job."""
@@ -133,6 +146,11 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
             check_inputs([request.experiment for request in requests])
             requests[0].experiment.cache.check()
             requests[0].experiment.cache.remove_leftovers()
+            self._together = max(
+                (request.experiment for request in requests),
+                key=lambda each: (each.latency.rounds, each.latency.seconds),
+            )
+            self._modules = frozenset().union(*(request.experiment.modules for request in requests))
         if config.hydra.runtime.choices["hydra/launcher"] == "basic":  # other launchers start their own processes
             preload(shared_modules([request.experiment for request in requests]))
         if config.hydra.runtime.choices["hydra/launcher"] in LOCAL:
@@ -182,7 +200,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         assert self._store is not None
         self._store.give_room_back()
         self._store.close_unfinished(self._sweep)
-        rows = self._store.rows(self._sweep)
+        rows = self._time_together(self._store.rows(self._sweep))
         recorded = self._store.jobs(self._sweep)
         lost = [overrides for number, overrides in enumerate(self._jobs) if number not in recorded]
         failed = [row for row in rows if row["status"] != "FINISHED"]
@@ -212,6 +230,20 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         say(f"In MLflow: {self._store.browse(self._sweep)}")
         if failed or lost or unverified:
             sys.exit(1)
+
+    def _time_together(self, rows: list[Row]) -> list[Row]:
+        """Time the files of all finished runs together, and return the rows with these timings.
+
+        Runs that were sent to other machines are timed there, each by its own job.
+        """
+        assert self._store is not None
+        if not self._together:
+            return rows
+        try:
+            complete_rounds(self._store, rows, self._together.latency, self._modules)
+        except UserError as error:
+            warn(f"The runs could not be timed together; each keeps the timing of its own. {error}")
+        return self._store.rows(self._sweep)
 
     def _compare(self, rows: Sequence[Row]) -> Comparison:
         """Show the comparison and store it with the parent run."""

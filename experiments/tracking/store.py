@@ -13,8 +13,9 @@ from shutil import copytree
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from experiments.measure.rounds import Rounds
 from experiments.record.artifacts import PREDICTIONS, read_predictions
-from experiments.record.description import describe
+from experiments.record.description import describe, with_speed
 from experiments.record.identity import Identity, name_of, with_digest
 from experiments.record.run_record import Predictions, RunRecord, Setting
 from experiments.system.disk import reserve
@@ -441,6 +442,19 @@ class Store:
         self._keep(run_id, folder, f"latency_sessions/{name}")
         self.client.set_tag(run_id, "latency_session", name)
         self.client.log_metric(run_id, "session_latency_p50_us", p50_us)
+
+    @explains_failures
+    def update_timing(self, run_id: str, rounds: Rounds) -> None:
+        """Log the metrics and tags of a run's timing anew, after rounds were added; also those of its model."""
+        from mlflow.entities import Metric, RunTag
+
+        run, now = self.client.get_run(run_id), int(time.time() * 1000)
+        models = [{"model_id": each.model_id} for each in (run.outputs.model_outputs if run.outputs else [])] or [{}]
+        metrics = [Metric(name, value, now, 0, **models[0]) for name, value in rounds.metrics().items()]
+        tags = {**rounds.tags(), DESCRIPTION: with_speed(run.data.tags.get(DESCRIPTION, ""), rounds)}
+        self.client.log_batch(
+            run_id, metrics=metrics, tags=[RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()]
+        )
 
     @explains_failures
     def jobs(self, sweep: str) -> set[int]:

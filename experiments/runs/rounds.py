@@ -1,0 +1,296 @@
+"""Rounds of timing for finished runs: their files are timed together, and the rounds added to their records.
+
+The runs need not be of the same sweep or process. A round that is measured is stored at once, so a command that was
+stopped continues with the rounds that are missing.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby, product
+from typing import TYPE_CHECKING
+
+from experiments.measure.latency import LatencyProtocol, Session, time_together
+from experiments.measure.rounds import Round, Rounds, moments
+from experiments.record.artifacts import (
+    CONFIGURATION,
+    FLOAT,
+    MODEL,
+    RECORD,
+    ROUNDS,
+    or_none,
+    read_rounds,
+    save_rounds,
+    with_timing,
+)
+from experiments.record.identity import DIGITS, SHOWN
+from experiments.system.errors import UserError
+from experiments.system.progress import say
+from experiments.system.stamp import stamp
+from experiments.system.temporary import temporary_folder
+from experiments.tracking import Row, Store
+
+LOCAL = ("basic", "joblib")  # launchers whose jobs run on this machine, so that a sweep can time them together
+
+if TYPE_CHECKING:
+    from experiments.dataset import Dataset, Examples, Images, Source
+    from experiments.tflite.conversion import TFLiteModel
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A finished run with the files of its timing, the test images, and the rounds so far."""
+
+    row: Row
+    model: "TFLiteModel"
+    reference: "TFLiteModel"  # the float file of its baseline
+    images: "Images"
+    rounds: Rounds
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's run id."""
+        return str(self.row["run_id"])
+
+    @property
+    def conditions(self) -> tuple[int, str]:
+        """The interpreter threads and the kernels that it is timed with."""
+        newest = self.rounds.rounds[-1]
+        return newest.threads, newest.delegate
+
+
+def complete_rounds(
+    store: Store, rows: Sequence[Row], protocol: LatencyProtocol, modules: Collection[str] = (), seed: int = 0
+) -> None:
+    """Time the files of finished runs together, until all runs share `protocol.rounds` rounds.
+
+    Runs of another machine are omitted. `modules` are those that recorded data sets may name.
+    """
+    finished = [row for row in rows if row["status"] == "FINISHED" and row["machine"] == stamp()["machine"]]
+    if len(finished) == 1 and (finished[0].get("latency_rounds") or 0) >= protocol.rounds:
+        return
+    runs = list(load_runs(store, finished, modules))
+    runs.sort(key=lambda run: run.conditions)
+    for (threads, delegate), group in groupby(runs, key=lambda run: run.conditions):
+        of_group = list(group)
+        missing = protocol.rounds - len(_shared(of_group))
+        if missing > 0:
+            _add_rounds(store, of_group, replace(protocol, threads=threads, delegate=delegate), missing, seed)
+
+
+def _shared(runs: Sequence[RecordedRun]) -> set[str]:
+    """Return the ids of the valid rounds in which the files of all runs were timed."""
+    return set.intersection(*({each.id for each in run.rounds.valid} for run in runs))
+
+
+def _add_rounds(store: Store, runs: Sequence[RecordedRun], protocol: LatencyProtocol, missing: int, seed: int) -> None:
+    files = files_of(runs)
+    span = protocol.span_seconds * missing / protocol.rounds
+    together = f"{len(runs)} runs together" if len(runs) > 1 else "the run"
+    say(f"timing {together} ({len(files)} files): {missing} rounds over {span:.0f} s")
+    records = {run.run_id: run.rounds for run in runs}
+    wanted, protocol = protocol.rounds, protocol.of_round(len(files) + 1)
+    try:
+        for number in moments(missing, span):
+            session = time_round(runs, protocol, seed + len(records[runs[0].run_id].rounds) + number)
+            for run in runs:
+                records[run.run_id] = store_round(store, run, records[run.run_id], session)
+        lost = wanted - len(_shared([replace(run, rounds=records[run.run_id]) for run in runs]))
+        if lost > 0:
+            say(
+                f"{lost} rounds do not count, since other processes used the cores of this machine. The same "
+                "command measures them again."
+            )
+    finally:
+        for run in runs:
+            if records[run.run_id] is not run.rounds:
+                log_rounds(store, run.run_id, records[run.run_id])
+
+
+def files_of(runs: Sequence[RecordedRun]) -> dict[str, tuple["TFLiteModel", "Images"]]:
+    """Return the files of these runs and their float references, each once, by digest."""
+    named = [(file, run.images) for run in runs for file in (run.reference, run.model)]
+    return {file.digest: (file, images) for file, images in reversed(named)}
+
+
+def time_round(runs: Sequence[RecordedRun], protocol: LatencyProtocol, seed: int) -> Session:
+    """Time the files of these runs together; the session has them by digest."""
+    files = files_of(runs)
+    pairs = {(run.reference.digest, run.model.digest) for run in runs if run.rounds.own != run.rounds.reference}
+    return time_together(
+        {digest: file for digest, (file, _) in files.items()},
+        {digest: images for digest, (_, images) in files.items()},
+        protocol,
+        sorted(pairs),
+        seed,
+    )
+
+
+def store_round(store: Store, run: RecordedRun, rounds: Rounds, session: Session) -> Rounds:
+    """Add a round to the record of a run, and return all of its rounds."""
+    added = rounds.adding([Round.of(session, rounds.own, rounds.reference, stamp()["machine"])])
+    with temporary_folder("rounds") as folder:
+        save_rounds(folder / ROUNDS, added)
+        store.attach(run.run_id, folder)
+    return added
+
+
+def log_rounds(store: Store, run_id: str, rounds: Rounds) -> None:
+    """Update what a run records of its timing, which is over all of its rounds."""
+    content = store.content(run_id, RECORD)
+    record = None if content is None else with_timing(content, rounds)
+    if record is not None:
+        with temporary_folder("record") as folder:
+            (folder / RECORD).write_text(record)
+            store.attach(run_id, folder)
+    store.update_timing(run_id, rounds)
+
+
+def load_runs(store: Store, rows: Sequence[Row], modules: Collection[str] = ()) -> Iterator[RecordedRun]:
+    """Yield the runs that can be timed again; others are omitted with a warning. Runs without rounds are skipped."""
+    tests_of = load_tests_once()
+    for row in rows:
+        if (found := or_none(partial(load_run, store, row, modules, tests_of))) is not None:
+            yield found
+
+
+def load_run(
+    store: Store, row: Row, modules: Collection[str], tests_of: "Callable[[Source, TFLiteModel], Tests]"
+) -> RecordedRun | None:
+    """Load the files and the rounds of a run; None for a run of an earlier version, which has no rounds.
+
+    Raises:
+        UserError: a file is missing or damaged, or the test examples have changed since the run.
+    """
+    from experiments.tflite.conversion import TFLiteModel
+
+    run_id = row["run_id"]
+    content = store.content(run_id, ROUNDS)
+    if content is None:
+        return None
+    rounds = read_rounds(content, run_id)
+    model, images = load_file(store, row, modules, tests_of)
+    reference = model
+    if rounds.own != rounds.reference:
+        found = store.content(run_id, FLOAT)
+        if not found:
+            raise UserError(f"Run {run_id}: the artifact {FLOAT} is missing or empty.")
+        reference = TFLiteModel(found)
+    for file, digest in ((model, rounds.own), (reference, rounds.reference)):
+        if file.digest != digest:
+            raise UserError(f"Run {run_id}: the artifacts {MODEL} and {FLOAT} are not the files of its {ROUNDS}.")
+    return RecordedRun(row, model, reference, images, rounds)
+
+
+def load_file(
+    store: Store, row: Row, modules: Collection[str], tests_of: "Callable[[Source, TFLiteModel], Tests]"
+) -> "tuple[TFLiteModel, Images]":
+    """Return the file of a run, and test images of its data set in the shape of its input.
+
+    Raises:
+        UserError: a file is missing or damaged, or the test examples have changed since the run.
+    """
+    from experiments.runs.configuration import read_dataset
+    from experiments.tflite.conversion import TFLiteModel
+
+    run_id = row["run_id"]
+    content, configuration = (store.content(run_id, name) for name in (MODEL, CONFIGURATION))
+    if not content or not configuration:
+        raise UserError(f"Run {run_id}: the artifact {CONFIGURATION if content else MODEL} is missing or empty.")
+    try:
+        source = read_dataset(configuration.decode(errors="replace"), modules)
+        model = TFLiteModel(content)
+        tests = tests_of(source, model)
+        check_unchanged(source, tests, row["test_digest"])
+        images = reshape(model, tests.images)
+        check_shape(row["strategy"], model, images)
+    except UserError as error:
+        raise UserError(f"Run {run_id}: {error}") from error
+    return model, images
+
+
+@dataclass(frozen=True)
+class Tests:
+    """Test images of a data set, in their stored shape.
+
+    `digests` are all digests that a run may have recorded for these test examples: a digest depends on the image shape
+    and label numbering of the model.
+    """
+
+    images: "Images"
+    digests: frozenset[str]
+
+
+def load_tests_once() -> "Callable[[Source, TFLiteModel], Tests]":
+    """Return a function that loads test images for a file; a data set is read once for all files of the same shape."""
+    from experiments.measure.accuracy import input_of
+    from experiments.measure.latency import IMAGES
+
+    loaded: dict[str, Tests] = {}  # by repr, since users' options may have lists, which are not hashable
+
+    def tests_of(source: "Source", model: "TFLiteModel") -> Tests:
+        input_shape = tuple(int(length) for length in input_of(model)["shape"][1:])
+        name = f"{source!r} {input_shape}"
+        if name not in loaded:
+            examples = source.examples()
+            images = examples.test.x[:IMAGES].copy()  # a view would keep all of them
+            loaded[name] = Tests(images, frozenset(test_digests(examples, input_shape)))
+        return loaded[name]
+
+    return tests_of
+
+
+def test_digests(examples: "Examples", input_shape: tuple[int, ...]) -> Iterator[str]:
+    """Yield the digests of the test examples in all forms: for new models, and for model files with this input shape.
+
+    The label numbering for a model file depends on its number of outputs.
+    """
+    integers = [label for label in examples.labels if isinstance(label, int)]
+    outputs = {examples.classes, *(number for label in integers[-1:] for number in (label, label + 1))}
+    shapes = (input_shape, examples.input_shape)
+    for_files = [partial(examples.for_model, shape, count) for shape, count in product(shapes, outputs)]
+    forms: list[Callable[[], Dataset]] = [examples.for_new_model, *for_files]
+    for data in forms:
+        with suppress(UserError):  # not a valid form of these examples
+            yield data().test_fingerprint[:DIGITS]
+
+
+def check_unchanged(source: "Source", tests: Tests, recorded: str | None) -> None:
+    """Check that a data set still has the test examples of a run; runs of earlier versions recorded no digest.
+
+    Raises:
+        UserError: the test examples have changed.
+    """
+    if recorded and recorded not in tests.digests:
+        file = getattr(source, "path", None)
+        raise UserError(
+            f"the test examples of {f'dataset.path={file}' if file else 'its data set'} have changed since the run "
+            f"(digest {recorded[:SHOWN]} then). Restore them, or repeat the run."
+        )
+
+
+def reshape(model: "TFLiteModel", images: "Images") -> "Images":
+    """Reshape stored images for a file; if no shape fits, use the shape for the bundled architectures."""
+    from experiments.dataset.shapes import fitting, image_shape
+    from experiments.measure.accuracy import input_of
+
+    stored = images.shape[1:]
+    shape = fitting(tuple(int(length) for length in input_of(model)["shape"][1:]), stored)
+    return images.reshape(-1, *(image_shape(stored) if shape is None else shape))
+
+
+def check_shape(name: str, model: "TFLiteModel", images: "Images") -> None:
+    """Check that images have the shape of a file's input.
+
+    Raises:
+        UserError: they do not.
+    """
+    from experiments.measure.accuracy import input_of
+
+    expected = tuple(input_of(model)["shape"][1:])
+    if images.shape[1:] != expected:
+        raise UserError(
+            f"{name}: requires images of shape {expected}, not {images.shape[1:]}. Use another --dataset, or omit it "
+            "for random images."
+        )
