@@ -1,11 +1,13 @@
 """Each kind of layer of Keras 3 that is trained quantization-aware: every op of its file is int8, as its parent is."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from experiments.system.errors import UserError
 from experiments.tflite.conversion import Learned, convert
 from experiments.tflite.graph import read_ops
 
@@ -247,6 +249,35 @@ def test_what_scales_the_input_becomes_part_of_the_first_layer_where_that_is_exa
     assert {op.op for op in found} - {"MAX_POOL_2D", "PAD"} == ops
     assert {op.types for op in found} == {"int8"}
     assert steps_apart(copy, content, examples) < 4
+
+
+@pytest.mark.parametrize(
+    ("build", "refused"),
+    [
+        (stack(conv(activation="silu"), conv()), {"layer_0": "LOGISTIC"}),
+        (stack(conv(), "PReLU", DENSE, "Softmax"), {"layer_1": "PRELU", "layer_3": "SOFTMAX"}),
+        (graph(lambda x, y: layer("Concatenate")([x, layer("Conv2D", filters=3, kernel_size=1)(y)])), {
+            "concatenate": "CONCATENATION"}),
+        (stack(("Dense", {"units": 3, "activation": "tanh"}), DENSE, shape=ROW), {"layer_0": "TANH"}),
+    ],
+)  # fmt: skip
+def test_qat_with_16_bit_activations_leaves_out_layers_by_name_that_the_converter_refuses(
+    build: Callable[[], Any], refused: dict[str, str]
+) -> None:
+    from experiments.runs.trial import tried
+    from experiments.strategy.annotate import Annotate
+    from experiments.strategy.qat import QAT
+
+    model = made(build)
+    examples = values(model)
+    strategy = QAT(activation_bits=16)
+    scheme, _ = tried(strategy, strategy.scheme(model), model, lambda count: examples[:count])
+    assert isinstance(scheme, Learned)
+    reasons = {name: f"the converter refuses {op} with 16-bit activations" for name, op in refused.items()}
+    assert dict(scheme.left_float) == reasons
+    name, reason = next(iter(reasons.items()))
+    with pytest.raises(UserError, match=re.escape(f"{name} ({reason})")):
+        Annotate(layers=(name,), activation_bits=16).scheme(model)
 
 
 def test_scaling_is_an_op_of_its_own_where_folding_it_in_would_add_clusters() -> None:

@@ -18,7 +18,7 @@ NAMES = {2: "TFMOT", 3: "own"}  # by Keras version; shown in runs, tables and re
 class Engine(Protocol):
     """The interface of both engines; each is a module with these functions."""
 
-    def survey(self, model: "Model") -> Survey:
+    def survey(self, model: "Model", activation_bits: ActivationBits = 8) -> Survey:
         """Return what can be quantized in a model, layer by layer."""
 
     def annotated(

@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass as option
 from experiments.model.copies import copied
 from experiments.quantization.checked import IMAGES, checked
 from experiments.quantization.engines import engine_of
+from experiments.quantization.survey import Survey
 from experiments.system.errors import UserError
 from experiments.system.keras_version import version_of
 from experiments.system.options import OPTION
@@ -171,6 +172,10 @@ class QuantizationAware(Strategy):
     @abstractmethod
     def scheme(self, model: "Model") -> Learned:
         """See Strategy.scheme."""
+
+    def survey(self, model: "Model") -> Survey:
+        """Return which layers can be trained for the bits of this strategy."""
+        return engine_of(model).survey(model, self.activation_bits)
 
     def learned(
         self,

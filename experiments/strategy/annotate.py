@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from experiments.quantization.engines import engine_of
 from experiments.quantization.selection import Patterns
 from experiments.strategy import OPTION, Difference, Learned, QuantizationAware, option
 
@@ -22,13 +21,13 @@ class Annotate(QuantizationAware):
 
     def scheme(self, model: "Model") -> Learned:
         """Return int8 for exactly the chosen layers, all of which must be supported; every pattern must match."""
-        survey = engine_of(model).survey(model)
+        survey = self.survey(model)
         names = survey.chosen(self.layers)
         survey.refuse_unsupported(names)
         return self.learned(model, names)
 
     def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
         """Reject models in which a chosen layer cannot be quantized."""
-        survey = engine_of(model).survey(model)
+        survey = self.survey(model)
         survey.refuse(survey.breaking(scheme.layers, found))
         return scheme

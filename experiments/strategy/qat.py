@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from experiments.quantization.engines import engine_of
 from experiments.strategy import OPTION, Difference, Interface, Learned, QuantizationAware, option
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ class QAT(QuantizationAware):
 
     def scheme(self, model: "Model") -> Learned:
         """Return int8 for all supported layers."""
-        survey = engine_of(model).survey(model)
+        survey = self.survey(model)
         left_float = survey.unsupported
         if not left_float:
             return self.learned(model, interface=self.interface)
@@ -31,7 +30,7 @@ class QAT(QuantizationAware):
 
     def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
         """Return the scheme without the layers that the converter would not quantize as expected."""
-        survey = engine_of(model).survey(model)
+        survey = self.survey(model)
         reasons = survey.breaking(scheme.layers, found)
         before = survey.supported if scheme.layers is None else scheme.layers
         layers = tuple(name for name in before if name not in reasons)

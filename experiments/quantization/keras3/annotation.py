@@ -47,7 +47,8 @@ def annotated(
         UserError: the model is not functional or has models within, or a named layer cannot carry it.
     """
     graph = Graph(model, keeps_clusters)
-    return _rebuilt(model, graph, graph.with_moving(_active(graph, names)), Bits(weight_bits, activation_bits))
+    bits, active = Bits(weight_bits, activation_bits), _active(graph, names, activation_bits)
+    return _rebuilt(model, graph, graph.with_moving(active, activation_bits), bits)
 
 
 def start_ranges(quantized: "Model", images: Images) -> None:
@@ -71,9 +72,9 @@ def is_fake_quantized_layer(layer: Any) -> bool:
     return bool(getattr(layer, "quantizes", False))
 
 
-def _active(graph: Graph, names: Collection[str] | None) -> frozenset[str]:
+def _active(graph: Graph, names: Collection[str] | None, activation_bits: ActivationBits) -> frozenset[str]:
     """The operations that are to carry fake quantization."""
-    obstacles = {each.name: obstacle for each in graph.operations if (obstacle := obstacle_of(each))}
+    obstacles = {each.name: obstacle for each in graph.operations if (obstacle := obstacle_of(each, activation_bits))}
     computing = [each.name for each in graph.operations if not ((kind := kind_of(each)) and kind.passing)]
     if names is None:
         return frozenset(name for name in computing if not any(member in obstacles for member in graph.groups[name]))

@@ -15,6 +15,7 @@ from experiments.quantization.keras3.compression import (
     to_quantize,
     wrappers_idle,
 )
+from experiments.quantization.keras3.fake_quantization import ActivationBits
 from experiments.quantization.keras3.graph import survey_layers
 from experiments.quantization.survey import Survey
 
@@ -39,9 +40,9 @@ __all__ = [
 ]
 
 
-def survey(model: "Model") -> Survey:
+def survey(model: "Model", activation_bits: ActivationBits = 8) -> Survey:
     """Return what this engine can quantize in a model, layer by layer."""
-    return Survey(survey_layers(model))
+    return Survey(survey_layers(model, activation_bits))
 
 
 def fit_ranges(quantized: "Model", images: Images) -> None:

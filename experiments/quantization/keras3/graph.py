@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.quantization.keras3.kind import Kind, Operation, Role, Scaling, activation_of
+from experiments.quantization.keras3.fake_quantization import ActivationBits
+from experiments.quantization.keras3.kind import NO_INT16, Kind, Operation, Role, Scaling, activation_of
 from experiments.quantization.keras3.kinds import kind_of
 from experiments.system.errors import UserError
 from experiments.system.tensorflow import keras_3
@@ -116,12 +117,13 @@ class Graph:
         behind = [taker for node in calls for tensor in node.outputs for taker in self.consumers.get(id(tensor), [])]
         return frozenset(node.operation.name for node in (*before, *behind) if not node.is_input)
 
-    def with_moving(self, active: Collection[str]) -> frozenset[str]:
+    def with_moving(self, active: Collection[str], activation_bits: ActivationBits) -> frozenset[str]:
         """The active operations, and those that move what they all make, such as Concatenate between them."""
         found = set(active)
         for operation in self.operations:
             tensors = [tensor for node in self.calls[operation.name] for tensor in node.input_tensors]
-            if _moves(operation) and all(self.is_integer(tensor, found) for tensor in tensors):
+            can_move = _moves(operation) and obstacle_of(operation, activation_bits) is None
+            if can_move and all(self.is_integer(tensor, found) for tensor in tensors):
                 found.add(operation.name)
         return frozenset(found)
 
@@ -158,7 +160,7 @@ class Graph:
                 yield edge, consumer
 
 
-def survey_layers(model: "Model") -> "tuple[SurveyedLayer, ...]":
+def survey_layers(model: "Model", activation_bits: ActivationBits = 8) -> "tuple[SurveyedLayer, ...]":
     """What can be quantized of a flat model, in its order: its layers, and other operations of Keras.
 
     Raises:
@@ -178,7 +180,7 @@ def survey_layers(model: "Model") -> "tuple[SurveyedLayer, ...]":
                 kind=type(operation).__name__,
                 weighted=weights and not isinstance(operation, keras.layers.BatchNormalization),
                 passing=kind is not None and kind.passing,
-                obstacle=obstacle_of(operation),
+                obstacle=obstacle_of(operation, activation_bits),
                 group=graph.groups[operation.name],
                 neighbours=graph.neighbours(operation),
             )
@@ -186,12 +188,16 @@ def survey_layers(model: "Model") -> "tuple[SurveyedLayer, ...]":
     return tuple(surveyed)
 
 
-def obstacle_of(operation: Operation) -> str | None:
+def obstacle_of(operation: Operation, activation_bits: ActivationBits = 8) -> str | None:
     """Return why an operation cannot be trained quantization-aware; None if it can, or only passes values on."""
     kind = kind_of(operation)
     if kind is None:
         return f"{type(operation).__name__} is not supported"
-    return kind.obstacle(operation)
+    if obstacle := kind.obstacle(operation):
+        return obstacle
+    if activation_bits == 16 and (op := kind.no_int16 or NO_INT16.get(activation_of(operation))):
+        return f"the converter refuses {op} with 16-bit activations"
+    return None
 
 
 def _role(operation: Operation) -> Role | None:

@@ -10,6 +10,9 @@ Role = Literal["batchnorm", "relu"]
 # Activations that the op before them applies itself.
 FUSED = ("linear", "relu", "relu6")
 
+# The op of an activation that the converter refuses to give 16-bit activations.
+NO_INT16 = {"sigmoid": "LOGISTIC", "silu": "LOGISTIC", "hard_silu": "HARD_SWISH", "tanh": "TANH", "softmax": "SOFTMAX"}
+
 
 class Scaling(NamedTuple):
     """What each channel is multiplied by, and what is added; arrays or tensors of one value, or of one for each."""
@@ -43,6 +46,7 @@ class Kind:
     int4: bool = True  # whether TFLite has kernels for its weights in 4 bits, if it has any; else they have 8
     scales: Callable[[Operation], Scaling] | None = None  # of a kind that scales channels, and does nothing else
     takes_scaling: Callable[[Operation, bool], bool] = _no_scaling  # whether `compute` can do that; True: with offsets
+    no_int16: str = ""  # the op of it that the converter refuses to give 16-bit activations
     moves: bool = False  # whether it computes nothing, and just puts several values together
     quantizes_inputs: bool = False  # whether it does so itself; else they come as integers
     splits_activation: bool = False  # whether its activation is an op of its own unless it is among FUSED

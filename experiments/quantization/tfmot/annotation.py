@@ -58,8 +58,8 @@ QuantizeAwareActivation._PRE_QUANT_ACTIVATIONS |= {"swish"}
 ACTIVATIONS = QuantizeAwareActivation._PRE_QUANT_ACTIVATIONS | QuantizeAwareActivation._POST_QUANT_ACTIVATIONS
 
 
-def survey(model: "Model") -> Survey:
-    """Return what TFMOT can quantize in a model, layer by layer."""
+def survey(model: "Model", activation_bits: ActivationBits = 8) -> Survey:
+    """Return what TFMOT can quantize in a model, layer by layer; with 8 bits, as strategies make sure."""
     # A Sequential model does not list its input layer.
     before: dict[str, set[str]] = defaultdict(set)
     after: dict[str, set[str]] = defaultdict(set)

@@ -97,5 +97,5 @@ def _relu_obstacle(layer: Any) -> str | None:
 register(Kind(_activation, activation_obstacle, _role_of_activation), layers.Activation)
 register(Kind(compute_plain, _relu_obstacle, _role_of_relu), layers.ReLU)
 register(Kind(compute_plain), layers.LeakyReLU)
-register(Kind(_prelu), layers.PReLU)
-register(Kind(_softmax), layers.Softmax)
+register(Kind(_prelu, no_int16="PRELU"), layers.PReLU)
+register(Kind(_softmax, no_int16="SOFTMAX"), layers.Softmax)

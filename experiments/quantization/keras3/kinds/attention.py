@@ -75,5 +75,5 @@ def _attention(run: Run, inputs: Any, **options: Any) -> Tensor:
     return _weighed(run, query, keys[0] if keys else value, value, run.layer.scale, run.layer.dropout)
 
 
-register(Kind(_heads, _heads_obstacle), layers.MultiHeadAttention)
-register(Kind(_attention, _attention_obstacle), layers.Attention)
+register(Kind(_heads, _heads_obstacle, no_int16="SOFTMAX"), layers.MultiHeadAttention)
+register(Kind(_attention, _attention_obstacle, no_int16="SOFTMAX"), layers.Attention)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.quantization.keras3.kind import PASSING, Kind, Operation, Role, register
+from experiments.quantization.keras3.kind import NO_INT16, PASSING, Kind, Operation, Role, register
 from experiments.quantization.keras3.kinds.activation import ACTIVATIONS
 from experiments.quantization.keras3.wrapper import Run, compute_plain
 from experiments.system.tensorflow import keras_3, tf
@@ -58,13 +58,13 @@ def _relu(_operation: Operation) -> Role:
 register(Kind(_binary, fuses=frozenset({"relu"})), numpy.Add)
 register(Kind(_binary), numpy.Subtract, numpy.Multiply)
 register(Kind(_of_one_scale, quantizes_inputs=True), numpy.Maximum, numpy.Minimum)
-register(Kind(_concatenated, moves=True, quantizes_inputs=True), numpy.Concatenate)
+register(Kind(_concatenated, moves=True, quantizes_inputs=True, no_int16="CONCATENATION"), numpy.Concatenate)
 register(Kind(_divided, _divided_obstacle), numpy.Divide, numpy.TrueDivide)
 register(Kind(compute_plain), numpy.Mean, nn.LeakyRelu)
 register(Kind(compute_plain, role=_relu), nn.Relu, nn.Relu6)
-register(Kind(_softmax), nn.Softmax)
+register(Kind(_softmax, no_int16="SOFTMAX"), nn.Softmax)
 for kind, name in ((nn.Sigmoid, "sigmoid"), (numpy.Tanh, "tanh"), (nn.Silu, "silu"), (nn.HardSilu, "hard_silu")):
-    register(Kind(_activation(name)), kind)
+    register(Kind(_activation(name), no_int16=NO_INT16[name]), kind)
 register(
     PASSING,
     numpy.Reshape, numpy.Transpose, numpy.Squeeze, numpy.ExpandDims, numpy.Swapaxes, numpy.Moveaxis, numpy.Ravel,

@@ -144,4 +144,4 @@ def _both(run: Run, inputs: Tensor, **options: Any) -> Tensor:
 
 
 register(Kind(_recurrent, _obstacle), *_STEPS)
-register(Kind(_both, _both_obstacle), layers.Bidirectional)
+register(Kind(_both, _both_obstacle, no_int16="TANH"), layers.Bidirectional)
