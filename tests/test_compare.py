@@ -207,7 +207,7 @@ def test_spreadsheet_has_a_filter_formats_by_kind_and_the_meaning_of_every_colum
     first = {cells[0].value: cells for cells in sheet.iter_cols()}
     assert sheet.auto_filter.ref == sheet.dimensions
     assert [first[name][1].number_format for name in ("tflite_accuracy", "tflite_bytes", "speedup")] == [
-        "0.00%", "#,##0", '0.00"x"',
+        "0.00%", '#,##0" bytes"', '0.00"x"',
     ]  # fmt: skip
     assert first["tflite_accuracy"][1].value == 0.9765
     assert 8 < sheet.column_dimensions["A"].width <= 42

@@ -18,7 +18,7 @@ from experiments.system.errors import UserError, suggestion
 from experiments.system.escaping import escape_control, markdown_text, spreadsheet_text
 from experiments.system.extras import require
 from experiments.system.progress import say
-from experiments.tracking.schema import SCHEMA, Kind
+from experiments.tracking.schema import SCHEMA, Column, Kind
 
 SUMMARY_WIDTH = 120  # characters of the table in a summary
 JSON_VERSION = 1  # of the JSON file; higher if its form changes
@@ -147,6 +147,8 @@ def _excel(table: pd.DataFrame, path: Path) -> None:
 
 def _settle(sheet: Any) -> None:
     """Set widths, the filter and the formats of a sheet, and keep its texts texts."""
+    from openpyxl.styles import Alignment
+
     sheet.auto_filter.ref = sheet.dimensions
     for cells in sheet.iter_cols():
         column = SCHEMA.get(str(cells[0].value))
@@ -155,9 +157,18 @@ def _settle(sheet: Any) -> None:
                 cell.data_type = "s"  # text, even if it looks like a formula or an error value of Excel
                 cell.quotePrefix = spreadsheet_text(cell.value) != cell.value  # and stays text when edited
             elif column is not None and column.numeric:
-                cell.number_format = NUMBER_FORMATS.get(column.kind, "General")
+                cell.number_format = _number_format(column)
+            if cells[0].value == "meaning":
+                cell.alignment = Alignment(wrap_text=True, vertical="top")
         longest = max(len(str(cell.value)) if isinstance(cell.value, str) else 8 for cell in cells)
         sheet.column_dimensions[cells[0].column_letter].width = min(longest, WIDEST) + PADDING
+
+
+def _number_format(column: Column) -> str:
+    """Return how Excel shows the numbers of a column: with their unit, unless it is part of the format already."""
+    number = NUMBER_FORMATS.get(column.kind, "General")
+    is_part = column.kind in ("share", "change", "ratio", "speedup") or not column.unit
+    return number if is_part else f'{number}" {column.unit}"'
 
 
 def _parquet(table: pd.DataFrame, path: Path) -> None:

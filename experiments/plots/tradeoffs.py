@@ -241,8 +241,7 @@ def _scatter(axes: "Axes", found: Sequence[Point], xlabel: str) -> None:
         xy = np.array([(point.x, point.accuracy) for point in own])
         axes.scatter(xy[:, 0], xy[:, 1], s=40, zorder=4, label=strategy, **style)
         for point in own if len(found) <= MOST_SHAPES else ():
-            # A larger, invisible dot is easier to hit.
-            dot = axes.scatter([point.x], [point.accuracy], s=200, zorder=7, alpha=0, color=look.colour, lw=0)
+            dot = axes.scatter([point.x], [point.accuracy], s=40, zorder=7, alpha=0, color=look.colour, lw=0)
             show_on_hover(dot, "; ".join(f"{name}: {value}" for name, value in _values(point, xlabel).items()))
     for point, on_frontier in zip(found, best, strict=True):
         if point.recommended:
