@@ -31,7 +31,12 @@ from experiments.system.progress import say
 from experiments.system.stamp import stamp
 from experiments.tracking import Row, Store, Tracking, open_existing
 
-SCREENSHOTS = ("mlflow.png", "report.png", "answer.png")  # made afterwards, by benchmarks.screenshots
+SCREENSHOTS = (
+    "mlflow.png",
+    "mlflow_runs.png",
+    "report.png",
+    "answer.png",
+)  # made afterwards, by benchmarks.screenshots
 
 
 def publish(name: str, uri: str) -> None:

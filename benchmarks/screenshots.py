@@ -1,8 +1,8 @@
 """Pictures of a published sweep's pages: `python -m benchmarks.screenshots NAME`, in the folder where it was run.
 
 Starts `mlflow ui` on the store there, opens the page of the newest sweep in Chromium, then the published report, and
-writes mlflow.png, report.png and answer.png in benchmarks/results/NAME/. With `--report-only` no store is needed, and
-the picture of MLflow's page stays as it is.
+writes mlflow.png, mlflow_runs.png, report.png and answer.png in benchmarks/results/NAME/. With `--report-only` no store
+is needed, and the pictures of MLflow's pages stay as they are.
 """
 
 import argparse
@@ -17,17 +17,31 @@ from experiments.tracking import Store, Tracking, open_existing
 
 def photograph(store: Store, path: Path) -> None:
     """The page of the newest sweep, with its whole table, as a PNG."""
-    sweeps = store.find("tags.kind = 'sweep'", limit=1)
-    if not sweeps:
-        raise UserError(f"--uri {store.address.uri}: no sweep in it.")
     with served(store.client.tracking_uri) as address, opened(address, store.experiment_id) as pages:
-        page = pages.run(sweeps[0].info.run_id)
+        page = pages.run(_newest_sweep(store))
         page.get_by_text("Show more").first.click()
         page.get_by_text("Child runs", exact=True).wait_for()
         page.get_by_text("Child runs loading").wait_for(state="hidden")
         page.wait_for_timeout(1000)  # milliseconds, for what is still being drawn
         path.parent.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=path)
+
+
+def photograph_runs(store: Store, path: Path) -> None:
+    """The view of the runs of the newest sweep, as a PNG."""
+    view = store.save_view(_newest_sweep(store)).partition("#")[2]
+    with served(store.client.tracking_uri) as address, opened(address, store.experiment_id) as pages:
+        pages.page.set_viewport_size({"width": 1440, "height": 640})
+        pages.view(view)
+        pages.page.wait_for_timeout(1000)  # milliseconds, for what is still being drawn
+        pages.page.screenshot(path=path)
+
+
+def _newest_sweep(store: Store) -> str:
+    sweeps = store.find("tags.kind = 'sweep'", limit=1)
+    if not sweeps:
+        raise UserError(f"--uri {store.address.uri}: no sweep in it.")
+    return str(sweeps[0].info.run_id)
 
 
 def photograph_report(report: Path, path: Path) -> None:
@@ -65,9 +79,10 @@ def main() -> None:
     options = parser.parse_args()
     with reporting_user_errors():
         folder = RESULTS / options.name
-        of_mlflow, of_report, of_answer = (folder / name for name in SCREENSHOTS)
+        of_mlflow, of_runs, of_report, of_answer = (folder / name for name in SCREENSHOTS)
         if not options.report_only:
             photograph(open_existing(options.uri), of_mlflow)
+            photograph_runs(open_existing(options.uri), of_runs)
         photograph_report(folder / "report.html", of_report)
         photograph_answer(folder / "report.html", of_answer)
 

@@ -89,6 +89,46 @@ def test_runs_are_listed_below_their_sweep(pages: Pages) -> None:
         shows(pages, name)
 
 
+def test_the_view_of_a_sweep_lists_its_runs_best_first_with_the_columns_that_decide(
+    pages: Pages, store: Store, sweep: str
+) -> None:
+    page = pages.view(store.save_view(sweep).partition("#")[2])
+    for heading in ("strategy", "tflite_accuracy", "tflite_bytes"):
+        shows(pages, heading)
+    assert not page.get_by_text("sweep strategy=none,ptq_int8").count()
+    assert page.get_by_text("2 matching runs").is_visible()
+
+
+def test_addresses_that_are_printed_open_the_view_for_model_training(pages: Pages, store: Store, sweep: str) -> None:
+    pages.page.add_init_script("localStorage.removeItem('mlflow.workflowType_v1')")  # as on a first visit
+    pages.page.goto("about:blank")
+    pages.page.goto(f"{pages.address}/#{store.page(sweep).partition('#')[2]}")
+    until(pages.page.get_by_text("Model registry").first.is_visible, "the pages for model training are shown")
+
+
+def test_a_sweep_has_the_best_values_of_its_runs_and_what_is_recommended(store: Store, sweep: str) -> None:
+    parent, runs = store.client.get_run(sweep).data, store.rows(sweep)
+    assert parent.metrics["best_tflite_accuracy"] == max(run["tflite_accuracy"] for run in runs)
+    assert parent.metrics["smallest_tflite_bytes"] == min(run["tflite_bytes"] for run in runs)
+    assert parent.tags["recommended_run_id"] in {run["run_id"] for run in runs}
+    assert parent.tags["recommended"].split()[0] in ("none,", "ptq_int8,", "none", "ptq_int8")
+
+
+def test_parameters_are_those_that_people_look_for(store: Store, sweep: str) -> None:
+    params = store.client.get_run(store.rows(sweep)[1]["run_id"]).data.params
+    assert params == {
+        "strategy": "ptq_int8", "model": "mlp", "dataset": "npz", "epochs": "1", "finetune_epochs": "0", "seed": "0",
+        "dataset.path": "images.npz", "training.batch_size": "50", "latency.seconds": "0.1",
+    }  # fmt: skip
+
+
+def test_models_are_named_after_their_runs(store: Store) -> None:
+    names = {model.name for model in store.client.search_logged_models([store.experiment_id])}
+    assert {re.sub(r"images_\w{6}", "images", name) for name in names} == {
+        f"{strategy}_mlp_images_epochs_1_seed_0" for strategy in ("none", "ptq_int8")
+    }
+
+
 def test_the_chart_view_has_the_training_curves_of_the_runs(pages: Pages) -> None:
     pages.runs()
     pages.unfold()

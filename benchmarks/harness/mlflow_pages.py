@@ -91,6 +91,13 @@ class Pages:
         """The table of runs."""
         return self._opened("runs")
 
+    def view(self, address: str) -> "Page":
+        """A view of the table of runs, at the part of its address behind #, once it shows runs."""
+        self.page.goto("about:blank")
+        self.page.goto(f"{self.address}/#{address}")
+        self.page.locator("[role=row] [col-id*='Run Name'] a").first.wait_for(timeout=60_000)  # milliseconds
+        return self.page
+
     def unfold(self) -> None:
         """Show the runs below the newest sweep of the table."""
         self.page.locator("[role=row] [col-id*='Run Name'] button").first.click()

@@ -22,8 +22,11 @@ OF_SPEED = re.compile(rf"^(?:{INVALID_TIMING}|\*\*\S+ µs\*\* {re.escape(PER_IMA
 ENGINES = {"TFMOT": "TensorFlow Model Optimization (Keras 2)", "own": "this package's own (Keras 3)"}
 
 
-def describe(record: RunRecord, address: str) -> str:
-    """Return Markdown with accuracy, size and speed with their intervals, compute dtype, and how to load the file."""
+def describe(record: RunRecord, address: str, settings: str = "") -> str:
+    """Return Markdown with accuracy, size and speed with their intervals, compute dtype, and how to load the file.
+
+    `address` is that of MLflow's model, and `settings` that of the page with all settings.
+    """
     sentences = [
         _warnings(record),
         _accuracy(record),
@@ -31,6 +34,7 @@ def describe(record: RunRecord, address: str) -> str:
         _speed(record),
         _file(record),
         _loading(record, address),
+        f"[All settings]({settings}); the parameters are those that differ from the defaults." if settings else "",
     ]
     return "\n\n".join(sentence for sentence in sentences if sentence)
 

@@ -1,5 +1,6 @@
 """Hydra's configuration as typed objects, converted and checked once."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ KINDS: Mapping[str, type] = {
 }
 GROUPS = tuple(KINDS)
 SWITCHES = ("seed", "keras", "threads", "resume", "sweep")
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")  # a default that is the value of another setting
+UNLISTED = ("epochs", "seed", "sweep", "resume", "tracking.", "cache.")  # parameters of their own, or of no result
+MISSING = object()  # equals no value
 MAX_THREADS = 1024
 INTEGER_LIMIT = 2**63  # the range of integers in databases and arrays
 
@@ -71,6 +75,20 @@ class Request:
     def parameters(self) -> Mapping[str, Any]:
         """The flattened configuration, with keys such as dataset.train_samples."""
         return dict(flatten(self.settings))
+
+    @property
+    def changed(self) -> Mapping[str, Any]:
+        """The parameters that differ from the defaults of this suite, without those of stores and caches.
+
+        Defaults that follow other settings, such as finetune.epochs, differ only if they do not follow them. All
+        settings of a user's own option differ.
+        """
+        defaults = _defaults(self.settings, self.experiment.setting)
+        return {
+            name: value
+            for name, value in self.parameters.items()
+            if not name.startswith(UNLISTED) and defaults.get(name, MISSING) != value
+        }
 
     @property
     def text(self) -> str:
@@ -123,6 +141,21 @@ def read(config: DictConfig, choices: Mapping[str, str], made: dict[str, Any] | 
         sweep=switches.sweep,
         settings=settings,
     )
+
+
+def _defaults(settings: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
+    """Return the flattened defaults of the chosen options and of config.yaml; some follow other settings."""
+    found = OmegaConf.load(CONF / "config.yaml")
+    assert isinstance(found, DictConfig)
+    for group in ("dataset", "model", "strategy"):
+        option = CONF / group / f"{getattr(setting, group)}.yaml"
+        found[group] = OmegaConf.load(option) if option.is_file() else {}
+    del found["defaults"], found["hydra"]
+    plain = OmegaConf.to_container(found, resolve=False)
+    assert isinstance(plain, dict)
+    given, defaults = dict(flatten(settings)), dict(flatten({str(name): value for name, value in plain.items()}))
+    followed = {name: match[1] for name, value in defaults.items() if (match := REFERENCE.fullmatch(str(value)))}
+    return {**defaults, **{name: given.get(other) for name, other in followed.items()}}
 
 
 def read_dataset(text: str, modules: Collection[str] = ()) -> Source:

@@ -85,7 +85,9 @@ def _run_or_reuse(request: Request, store: Store, job: int) -> Row:
     try:
         key = run_key(request.experiment)
     except UserError as error:  # a file that an option names no longer exists
-        run_id = store.open_run(request.experiment.setting, request.parameters, stamp(), request.sweep, job)
+        run_id = store.open_run(
+            request.experiment.setting, request.parameters, stamp(), request.sweep, job, request.changed
+        )
         raise _failed(request, run_id, Failure.of(error)) from error
     with request.experiment.cache.run(key):
         if request.resume and (row := store.reuse(key, request.sweep, job)):
@@ -93,7 +95,9 @@ def _run_or_reuse(request: Request, store: Store, job: int) -> Row:
             return {**row, REUSED: True}
         command = {} if request.sweep else {"command": typed()}  # in a sweep, the parent run has the command
         tags = {**stamp(), **command, "run_key": key}
-        run_id = store.open_run(request.experiment.setting, request.parameters, tags, request.sweep, job)
+        run_id = store.open_run(
+            request.experiment.setting, request.parameters, tags, request.sweep, job, request.changed
+        )
         _run_and_record(request, store, run_id)
         try:
             return store.row(run_id)

@@ -25,6 +25,7 @@ from experiments.comparison.columns import frame
 from experiments.comparison.compared import Comparison
 from experiments.comparison.loading import show_and_write
 from experiments.comparison.names import names
+from experiments.comparison.summary import summary
 from experiments.report.page import illustrate
 from experiments.runs.command_line import count_jobs
 from experiments.runs.composition import Composer
@@ -222,12 +223,16 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
                 "Files that do not match their strategy's expectation:",
                 [_run_line(row, run_names, row["broken_promise"]) for row in unverified],
             )
+        if comparison:
+            self._store.summarize(self._sweep, *summary(comparison))
+        view = self._store.save_view(self._sweep)
         self._store.close(self._sweep, "FAILED" if failed or lost else "FINISHED")
         self._ended = True
         if comparison:
             with self._attached_folder("pictures") as folder:
                 illustrate(self._store, comparison, typed(), folder)
         say(f"In MLflow: {self._store.browse(self._sweep)}")
+        say(f"Its runs as a table, best first: {view}")
         if failed or lost or unverified:
             sys.exit(1)
 

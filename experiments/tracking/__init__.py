@@ -2,8 +2,9 @@
 
 from experiments.tracking.address import Tracking
 from experiments.tracking.connection import await_server, check_answer, connect, open_existing
+from experiments.tracking.model import run_name
 from experiments.tracking.rows import Row
-from experiments.tracking.store import DETAILS, REUSED, Status, Store, run_name
+from experiments.tracking.store import DETAILS, REUSED, Status, Store
 
 __all__ = [
     "DETAILS",

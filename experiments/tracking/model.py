@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -11,16 +12,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.dataset import Images
-from experiments.record.run_record import RunRecord
+from experiments.record.identity import Identity, with_digest
+from experiments.record.run_record import RunRecord, Setting
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, LoggedModel
     from mlflow.types import Schema
 
-NAME = "model"  # runs:/RUN/model
 FLAVOR = Path(__file__).with_name("litert_model.py")
 NEEDED = ("mlflow", "ai-edge-litert", "numpy")  # packages to load the model
 DIGEST = 8  # characters, as in MLflow's own digests of data sets; MLflow allows 36
+
+
+def run_name(setting: Setting, identity: Identity) -> str:
+    """Return the display name of a run; model and data files have their digest, if known."""
+    extra = f"+{setting.finetune_epochs}" if setting.finetune_epochs else ""
+    model, dataset = identity.model_name, identity.dataset_name
+    if model != setting.model:
+        model = with_digest(model, identity.model)
+    if dataset != setting.dataset:
+        dataset = with_digest(dataset, identity.test)
+    return f"{setting.strategy} {model} {dataset} epochs={setting.epochs}{extra} seed={setting.seed}"
+
+
+def model_name(record: RunRecord) -> str:
+    """Return what MLflow calls the model of a run, such as qat_mlp_mnist_epochs_1_1_seed_0; it is part of addresses."""
+    return re.sub(r"\W+", "_", run_name(record.setting, record.identity), flags=re.ASCII).strip("_")
 
 
 def model_parameters(record: RunRecord) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Runs as rows: the recorded values of a run, under the column names of the tables."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from math import isfinite
@@ -19,6 +20,7 @@ Row = Mapping[str, Any]
 # Metrics of every finished run; without one of them there is nothing to compare.
 NEEDED = ("keras_accuracy", "tflite_accuracy", "tflite_bytes")
 MEASURED = {name: SCHEMA[name] for name in names("metric") if not SCHEMA[name].of}  # bounds of intervals may be missing
+SETTINGS = "mlflow.quantization.settings"  # tag: all settings, as JSON; MLflow's pages do not list tags of its own
 LARGEST, INTEGER_LIMIT = 1e300, 2**53  # larger floats are not valid; floats up to 2**53 are exact integers
 LISTED = 10  # omitted runs to report one by one
 
@@ -41,7 +43,7 @@ def to_row(run: Recorded) -> Row:
     if missing := [name for name in NEEDED if name not in metrics and run.status == "FINISHED"]:
         raise UserError(f"{_named(run)} is finished, but has no {' or '.join(missing)}.")
     return {
-        **{name: value for name, value in run.params.items() if is_setting(name) and "_target_" not in name},
+        **{name: value for name, value in _settings(run).items() if is_setting(name) and "_target_" not in name},
         **setting,
         **integers,
         **metrics,
@@ -51,6 +53,16 @@ def to_row(run: Recorded) -> Row:
         "run_id": run.run_id,
         "status": run.status,
     }
+
+
+def _settings(run: Recorded) -> Mapping[str, str]:
+    """Return all settings of a run: its tag has them; runs of earlier versions have them as parameters."""
+    try:
+        every = json.loads(run.tags.get(SETTINGS, "{}"))
+    except ValueError:
+        return run.params
+    known = {name: value for name, value in every.items() if isinstance(value, str)} if isinstance(every, dict) else {}
+    return {**run.params, **known}
 
 
 def to_rows(runs: Iterable[Recorded]) -> list[Row]:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from experiments.measure.rounds import Rounds
-from experiments.record.artifacts import PREDICTIONS, read_predictions
+from experiments.record.artifacts import CONFIGURATION, PREDICTIONS, read_predictions
 from experiments.record.description import describe, with_speed
-from experiments.record.identity import Identity, name_of, with_digest
+from experiments.record.identity import Identity, name_of
 from experiments.record.run_record import Predictions, RunRecord, Setting
 from experiments.system.disk import reserve
 from experiments.system.errors import UserError, find_by_prefix, first_line, redacted, suggestion
@@ -29,13 +29,21 @@ from experiments.system.temporary import temporary_folder
 from experiments.tracking.address import Tracking
 from experiments.tracking.failures import explaining_failures, explains_failures
 from experiments.tracking.intact import missing_in, missing_of
-from experiments.tracking.model import NAME, data_inputs, metric_dataset, model_parameters, write_model
+from experiments.tracking.model import (
+    data_inputs,
+    metric_dataset,
+    model_name,
+    model_parameters,
+    run_name,
+    write_model,
+)
 from experiments.tracking.places import Places
 from experiments.tracking.registry import DESCRIPTION, Registered, register
 from experiments.tracking.relocation import is_model_moved
-from experiments.tracking.rows import Row, from_mlflow, to_row, to_rows
+from experiments.tracking.rows import SETTINGS, Row, from_mlflow, to_row, to_rows
 from experiments.tracking.system_metrics import record_system_metrics
 from experiments.tracking.tables import SCHEMAS, Recorded, StoreTables
+from experiments.tracking.view import PARAMETERS, SHARE_KEY, VIEW, new_key, page_of, superfluous, view_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -74,17 +82,25 @@ class Store:
         tags: Mapping[str, str],
         sweep: str | None,
         job: int,
+        changed: Mapping[str, Any] | None = None,
     ) -> str:
-        """Open a run before its work starts, so that a failure can be recorded; returns its id."""
+        """Open a run before its work starts, so that a failure can be recorded; returns its id.
+
+        MLflow's parameters are the setting and the `changed` parameters, for people; all are in a tag. Without
+        `changed`, or if they are too long for a tag, all are parameters.
+        """
         parent = {"mlflow.parentRunId": sweep, _sweep_tag(sweep): f"{job:05d}"} if sweep else {}
         own = {field.name: str(getattr(setting, field.name)) for field in fields(setting)}
         files = (parameters.get("model.path"), parameters.get("dataset.path"))
         identity = Identity(name_of(setting.model, files[0]), name_of(setting.dataset, files[1]))
-        run_id = self._open(run_name(setting, identity), {**tags, **own, **parent, "kind": "run"})
+        every = {name: redacted(str(value)) for name, value in parameters.items()}
+        shown, kept = every, {}
+        if changed is not None and len(text := json.dumps(every)) <= TAG_LENGTH:
+            shown, kept = {name: every[name] for name in changed}, {SETTINGS: text}
+        run_id = self._open(run_name(setting, identity), {**tags, **own, **parent, **kept, "kind": "run"})
         from mlflow.entities import Param
 
-        params = [Param(key, redacted(str(value))) for key, value in parameters.items()]
-        self.client.log_batch(run_id, params=params)
+        self.client.log_batch(run_id, params=[Param(name, value) for name, value in {**shown, **own}.items()])
         return run_id
 
     @explains_failures
@@ -129,7 +145,7 @@ class Store:
             UserError: the store does not accept them.
             OSError: temporary files cannot be written.
         """
-        text = describe(record, f"runs:/{run_id}/{NAME}")
+        text = describe(record, f"runs:/{run_id}/{model_name(record)}", self._settings_page(run_id))
         model = self._log_model(run_id, record, text)
         self.attach(run_id, files)
         self._log_record(run_id, record, text, model)
@@ -159,6 +175,8 @@ class Store:
                 metrics=metrics[start : start + METRICS_A_BATCH],
                 tags=[RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()] if start == 0 else [],
             )
+        if record.engine:
+            self.client.log_param(run_id, "engine", record.engine)
         for data in data_inputs(record):
             self._log_input(run_id, data)
         self.client.log_outputs(run_id, [LoggedModelOutput(model, step=0)])
@@ -180,7 +198,7 @@ class Store:
         with explaining_failures(self.address):
             logged = self.client.create_logged_model(
                 self.experiment_id,
-                name=NAME,
+                name=model_name(record),
                 source_run_id=run_id,
                 tags={DESCRIPTION: text},
                 params={name: str(value) for name, value in model_parameters(record).items()},
@@ -226,6 +244,28 @@ class Store:
         if len(text) > NOTE_LENGTH:
             text = f"{text[:NOTE_LENGTH].rpartition(chr(10))[0]}\n\nThe complete text is in the artifacts."
         self.client.set_tag(run_id, DESCRIPTION, text)
+
+    @explains_failures
+    def summarize(self, sweep: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Record with a sweep what its runs have shown."""
+        from mlflow.entities import Metric, RunTag
+
+        now = int(time.time() * 1000)
+        self.client.log_batch(
+            sweep,
+            metrics=[Metric(name, value, now, 0) for name, value in metrics.items()],
+            tags=[RunTag(name, value[:TAG_LENGTH]) for name, value in tags.items()],
+        )
+
+    @explains_failures
+    def save_view(self, sweep: str) -> str:
+        """Store a view of the sweep's runs for MLflow's pages, and return its address; see `browse`."""
+        key, tags = new_key(sweep), [run.tags for run in self._tagged(_sweep_tag(sweep))]
+        varied = [name for name in PARAMETERS if len({of_run.get(name) for of_run in tags}) > 1]
+        self.client.set_experiment_tag(self.experiment_id, f"{VIEW}{key}", view_of(_sweep_tag(sweep), varied))
+        for tag in superfluous(list(self.client.get_experiment(self.experiment_id).tags), key):
+            self.client.delete_experiment_tag(self.experiment_id, tag)
+        return self._address(page_of(self.experiment_id, "runs", **{SHARE_KEY: key}))
 
     @explains_failures
     def attach(self, run_id: str, folder: Path) -> None:
@@ -325,8 +365,15 @@ class Store:
 
     def page(self, run_id: str) -> str:
         """Return the address of a run in MLflow's pages; for a database, on this machine after `ui_command`."""
+        return self._address(page_of(self.experiment_id, f"runs/{run_id}"))
+
+    def _address(self, page: str) -> str:
         server = self.address.shown.rstrip("/") if self._is_server else "http://127.0.0.1:5000"
-        return f"{server}/#/experiments/{self.experiment_id}/runs/{run_id}"
+        return f"{server}/{page}"
+
+    def _settings_page(self, run_id: str) -> str:
+        """Return the address of the complete settings of a run, from any page of the same server."""
+        return page_of(self.experiment_id, f"runs/{run_id}/artifacts/{CONFIGURATION}")
 
     @property
     def _is_server(self) -> bool:
@@ -584,17 +631,6 @@ def _warn_missing(address: Tracking) -> None:
         f"{address.shown}: files of runs are missing, so plots, intervals and differences are incomplete. Type "
         f"`{program('store')} check` to list them."
     )
-
-
-def run_name(setting: Setting, identity: Identity) -> str:
-    """Return the display name of a run; model and data files have their digest, if known."""
-    extra = f"+{setting.finetune_epochs}" if setting.finetune_epochs else ""
-    model, dataset = identity.model_name, identity.dataset_name
-    if model != setting.model:
-        model = with_digest(model, identity.model)
-    if dataset != setting.dataset:
-        dataset = with_digest(dataset, identity.test)
-    return f"{setting.strategy} {model} {dataset} epochs={setting.epochs}{extra} seed={setting.seed}"
 
 
 def _sweep_tag(sweep: str) -> str:

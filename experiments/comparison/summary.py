@@ -1,0 +1,26 @@
+"""What the runs of a sweep have shown, in a few values, for the sweep's own entry in the store."""
+
+from experiments.comparison.choices import headline, tasks
+from experiments.comparison.columns import sound
+from experiments.comparison.compared import Comparison
+from experiments.comparison.names import names
+
+BEST = {"best_tflite_accuracy": ("tflite_accuracy", "max"), "smallest_tflite_bytes": ("tflite_bytes", "min"),
+        "best_speedup": ("speedup", "max")}  # fmt: skip
+
+
+def summary(comparison: Comparison) -> tuple[dict[str, float], dict[str, str]]:
+    """Return metrics and tags: the best values of all sound runs, and what is recommended for each task."""
+    runs = comparison.runs
+    metrics = {"runs_finished": float((runs["status"] == "FINISHED").sum())}
+    metrics["runs_failed"] = len(runs) - metrics["runs_finished"]
+    for name, (column, best) in BEST.items():
+        values = runs.loc[sound(runs), column].dropna()
+        if len(values):
+            metrics[name] = float(values.agg(best))
+    display = dict(zip(runs["run_id"], names(runs), strict=True))
+    recommended = [headline(task).run_id for task in tasks(comparison)]
+    return metrics, {
+        "recommended": "; ".join(display.get(run_id, run_id) for run_id in recommended),
+        "recommended_run_id": ", ".join(recommended),
+    }
