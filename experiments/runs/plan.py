@@ -50,6 +50,7 @@ class Plan:
 
     runs: tuple[Planned, ...]
     costs: Costs
+    afterwards: float = 0.0  # seconds in which the files of all runs are timed together
 
     @property
     def works(self) -> dict[int, Work]:
@@ -61,7 +62,7 @@ class Plan:
         """How long the runs take one after another; None if this machine has no run like them."""
         found = [self.costs.seconds(work) for work in self.works.values()]
         known = [seconds for seconds in found if seconds is not None]
-        return sum(known) if len(known) == len(found) else None
+        return sum(known) + self.afterwards if len(known) == len(found) else None
 
     @property
     def summary(self) -> str:
@@ -135,7 +136,9 @@ def plan(requests: Sequence[Request], store: Store | None) -> Plan:
             work = Work(work.subject, work.timing, work.strategy, missing[0], sum(missing[1:]))
         name = run_name(setting, experiment.identity)
         planned.append(Planned(name, request.settings, work, cached, reused))
-    return Plan(tuple(planned), costs)
+    rounds = max(request.experiment.latency.span_seconds for request in requests)
+    together = len(planned) > 1 and not all(run.reused for run in planned)
+    return Plan(tuple(planned), costs, rounds if together else 0.0)
 
 
 def _states(cache: Cache) -> defaultdict[str, set[int]]:

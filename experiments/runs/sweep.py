@@ -170,7 +170,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
                 config.hydra.overrides.task.append(f"threads={threads}")
         found = plan(requests, self._store)
         say(found.summary)
-        schedule = Schedule(found.works, found.costs)
+        schedule = Schedule(found.works, found.costs, found.afterwards if self._together else 0.0)
         listen(SWEEP_BAR, Follower(schedule, len(self._jobs)))
         self._open.enter_context(bar(SWEEP_BAR, total=len(self._jobs), name=SWEEP_BAR))
         expect(SWEEP_BAR, schedule.left)
