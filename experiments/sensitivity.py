@@ -46,7 +46,7 @@ from experiments.system.progress import CONSOLE, bar, say
 
 if TYPE_CHECKING:
     from experiments.runs.pipeline import Experiment
-    from experiments.task.classification import Head
+    from experiments.task.classification import ClassHead
     from experiments.tflite.conversion import TFLiteModel
 
 Chosen = tuple[str, ...]
@@ -136,6 +136,7 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
     from experiments.measure.accuracy import tflite_logits
     from experiments.quantization.engines import engine_of
     from experiments.runs.pipeline import fitted
+    from experiments.task.classification import ClassHead
     from experiments.tflite.conversion import Float32, Int8, TFLiteModel, convert
     from experiments.tflite.graph import output_levels
 
@@ -145,7 +146,9 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
         raise UserError(
             f"model={experiment.setting.model}: requires a Keras model, whose layers can be quantized alone."
         )
-    model, data, head = fitted(experiment, experiment.dataset.examples())
+    model, data, head = fitted(experiment, experiment.dataset.examples(experiment.task.kind))
+    if not isinstance(head, ClassHead):
+        raise UserError(f"task={head.task}: requires classification, since layers are chosen by accuracy.")
     if not len(data.validation):
         raise UserError("dataset: requires validation images; layers are never chosen on the test split.")
     survey = engine_of(model).survey(model)
@@ -211,7 +214,7 @@ def _measure(
 
 
 def _score(
-    head: "Head", in_float: Logits, y: npt.NDArray[np.int64], chosen: Chosen, size: int, logits: Logits
+    head: "ClassHead", in_float: Logits, y: npt.NDArray[np.int64], chosen: Chosen, size: int, logits: Logits
 ) -> Measured:
     """Compare logits with those of the float file."""
     correct, correct_in_float = head.answers(logits) == y, head.answers(in_float) == y

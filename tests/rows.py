@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from experiments.comparison.columns import SUBJECTS
+from experiments.record.evidence import Predictions
 from experiments.record.identity import DIGESTS, DIGITS
-from experiments.record.run_record import Predictions
 
 
 def digests(model: str = "article_cnn", dataset: str = "mnist", **settings: Any) -> dict[str, str]:

@@ -380,8 +380,8 @@ def test_the_narrowest_table_still_says_what_a_file_gains() -> None:
     kept = narrowed(display_table(frame(rows)), 80)
     assert drawn_width(kept) <= 80
     assert {"strategy", "Δ accuracy (pp)", "size ratio", "speedup"} <= set(kept.columns)
-    against = frame(rows).assign(against="finetune", accuracy_difference=0.0, size_against=1.0, speedup_against=1.0)
-    ends = {f"{name}_{end}": 1.0 for name in ("accuracy_difference", "speedup_against") for end in ("low", "high")}
+    against = frame(rows).assign(against="finetune", score_difference=0.0, size_against=1.0, speedup_against=1.0)
+    ends = {f"{name}_{end}": 1.0 for name in ("score_difference", "speedup_against") for end in ("low", "high")}
     kept = narrowed(display_table(against.assign(**ends)), 80)
     assert {"size ratio vs finetune", "speedup vs finetune"} <= set(kept.columns)
 

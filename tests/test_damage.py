@@ -22,7 +22,7 @@ from experiments.plots.comparison import Pictures
 from experiments.plots.export import drawn
 from experiments.record import artifacts
 from experiments.record.artifacts import CHANGED, LAYERS, PREDICTIONS, RECORD, SAMPLES
-from experiments.record.run_record import Predictions
+from experiments.record.evidence import Predictions
 from experiments.report.page import report
 from experiments.system.errors import UserError
 from experiments.system.processes import is_running

@@ -77,8 +77,8 @@ def test_one_output_tells_two_classes_apart(activation: str, strategy: Strategy,
     record = record_of(tmp_path, model, (*train, *test), strategy, epochs=1 if isinstance(strategy, QAT) else 0)
     keras_right = np.mean((model.predict(test[0] / 255.0, verbose=0)[:, 0] > (activation == "sigmoid") / 2) == test[1])
     assert keras_right > 0.95
-    assert np.mean(record.answers.reference == test[1]) == pytest.approx(keras_right, abs=0.01)
-    assert record.answers.tflite_accuracy.value >= keras_right - 0.03
+    assert np.mean(record.predictions.reference == test[1]) == pytest.approx(keras_right, abs=0.01)
+    assert record.predictions.tflite_accuracy.value >= keras_right - 0.03
     assert (record.broken, record.warnings) == ((), ())
 
 
@@ -93,7 +93,7 @@ def test_series_keep_their_axes_for_a_conv1d(tmp_path: Path) -> None:
     model = trained(layers, train[0] / 255.0, train[1], loss, (32, 3))
     record = record_of(tmp_path, model, (*train, *test), PTQInt8())
     assert record.data.example.shape == (1, 32, 3)
-    assert record.answers.tflite_accuracy.value > 0.9
+    assert record.predictions.tflite_accuracy.value > 0.9
 
 
 def test_a_model_that_rescales_its_input_itself_is_warned_of_and_right_without_scaling(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_model_that_rescales_its_input_itself_is_warned_of_and_right_without_s
     twice, once = (record_of(tmp_path, model, (*train, *test), scale=scale) for scale in ("auto", "none"))
     assert short_warning(twice.warnings[0]) == "input scale"
     assert twice.verdict()["warnings"].splitlines()[0].endswith("Type: dataset.scale=none")
-    assert (once.warnings, once.answers.tflite_accuracy.value > 0.95) == ((), True)
+    assert (once.warnings, once.predictions.tflite_accuracy.value > 0.95) == ((), True)
 
 
 def test_labels_of_some_of_the_outputs_stay_indices_of_the_outputs(tmp_path: Path) -> None:
@@ -117,8 +117,8 @@ def test_labels_of_some_of_the_outputs_stay_indices_of_the_outputs(tmp_path: Pat
     layers = [keras.layers.Flatten(), keras.layers.Dense(100, activation="softmax")]
     model = trained(layers, arrays[0] / 255.0, arrays[1], "sparse_categorical_crossentropy", (8, 8))
     record = record_of(tmp_path, model, arrays)
-    assert (set(record.answers.truth), record.data.classes, record.data.width) == ({5, 95}, 2, 100)
-    assert record.answers.tflite_accuracy.value > 0.95
+    assert (set(record.predictions.truth), record.data.classes, record.data.width) == ({5, 95}, 2, 100)
+    assert record.predictions.tflite_accuracy.value > 0.95
 
 
 def test_words_stand_for_outputs_in_sorted_order_and_are_recorded(tmp_path: Path) -> None:
@@ -129,6 +129,6 @@ def test_words_stand_for_outputs_in_sorted_order_and_are_recorded(tmp_path: Path
     model = trained(layers, train[0] / 255.0, train[1], "binary_crossentropy", (8, 8))
     words = np.array(["cat", "dog"])
     record = record_of(tmp_path, model, (train[0], words[train[1]], test[0], words[test[1]]))
-    assert record.answers.tflite_accuracy.value > 0.95
+    assert record.predictions.tflite_accuracy.value > 0.95
     assert record.data.renamed == {"cat": 0, "dog": 1}
     assert class_table(record.data.labels) == "class,label\n0,cat\n1,dog\n"

@@ -17,7 +17,7 @@ from experiments.comparison.gates import decide, decision_lines
 from experiments.comparison.groups import grouped, seeds_to_pool
 from experiments.comparison.names import names
 from experiments.comparison.terminal import styled
-from experiments.record.run_record import Predictions
+from experiments.record.evidence import Predictions
 from experiments.statistics.estimates import Estimate, ratio_of_speedups
 from experiments.system.errors import UserError
 from tests.rows import FAILED, ROWS, answers, digests, row, seeds

@@ -8,40 +8,40 @@ import numpy as np
 import pytest
 
 from experiments.measure.fidelity import gaps
-from experiments.task.classification import Head, head_of
+from experiments.task.classification import ClassHead, head_of
 
 
 @pytest.mark.parametrize(
     ("head", "outputs", "answers"),
     [
-        (Head(3, "softmax"), [[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]], [1, 0]),
-        (Head(1, "sigmoid"), [[0.4], [0.6], [0.5]], [0, 1, 0]),
-        (Head(1, "logits"), [[-0.1], [0.2], [0.0]], [0, 1, 0]),
+        (ClassHead(3, "softmax"), [[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]], [1, 0]),
+        (ClassHead(1, "sigmoid"), [[0.4], [0.6], [0.5]], [0, 1, 0]),
+        (ClassHead(1, "logits"), [[-0.1], [0.2], [0.0]], [0, 1, 0]),
     ],
 )
-def test_the_class_that_outputs_name(head: Head, outputs: Any, answers: list[int]) -> None:
+def test_the_class_that_outputs_name(head: ClassHead, outputs: Any, answers: list[int]) -> None:
     assert head.answers(np.array(outputs, np.float32)).tolist() == answers
 
 
 def test_one_output_tells_two_classes_apart() -> None:
-    assert Head(1, "sigmoid").classes == 2
+    assert ClassHead(1, "sigmoid").classes == 2
 
 
 def test_models_of_one_output_agree_where_they_are_on_the_same_side_of_the_threshold() -> None:
     outputs = {"a": np.array([[0.2], [0.7]], np.float32), "b": np.array([[0.6], [0.9]], np.float32)}
-    (gap,) = gaps(outputs, Head(1, "sigmoid"))
+    (gap,) = gaps(outputs, ClassHead(1, "sigmoid"))
     assert gap.agreement == 0.5
 
 
-def endings() -> dict[str, tuple[Callable[[Any], Any], Head]]:
+def endings() -> dict[str, tuple[Callable[[Any], Any], ClassHead]]:
     """Ways in which classifiers end, from logits on, and what their outputs mean."""
     from experiments.system.tensorflow import keras, tf
 
     layers = keras.layers
-    softmax, sigmoid = Head(10, "softmax"), Head(10, "sigmoid")
+    softmax, sigmoid = ClassHead(10, "softmax"), ClassHead(10, "sigmoid")
     inner = keras.Sequential([keras.Input((10,)), layers.Activation("softmax")])
     return {
-        "logits": (lambda x: x, Head(10, "logits")),
+        "logits": (lambda x: x, ClassHead(10, "logits")),
         "activation": (layers.Activation("softmax"), softmax),
         "layer": (layers.Softmax(), softmax),
         "reshape": (lambda x: layers.Flatten()(layers.Reshape((1, 1, 10))(layers.Softmax()(x))), softmax),
@@ -54,11 +54,11 @@ def endings() -> dict[str, tuple[Callable[[Any], Any], Head]]:
         "sigmoid": (layers.Activation("sigmoid"), sigmoid),
         "sigmoid as op": (tf.sigmoid, sigmoid),
         "sigmoid by hand": (lambda x: 1 / (1 + tf.exp(-x)), sigmoid),
-        "log softmax": (tf.nn.log_softmax, Head(10, "logits")),
-        "scaled logits": (layers.Rescaling(0.5), Head(10, "logits")),
-        "one sigmoid": (layers.Dense(1, activation="sigmoid"), Head(1, "sigmoid")),
-        "one logit": (layers.Dense(1), Head(1, "logits")),
-        "one sigmoid as op": (lambda x: tf.sigmoid(layers.Dense(1)(x)), Head(1, "sigmoid")),
+        "log softmax": (tf.nn.log_softmax, ClassHead(10, "logits")),
+        "scaled logits": (layers.Rescaling(0.5), ClassHead(10, "logits")),
+        "one sigmoid": (layers.Dense(1, activation="sigmoid"), ClassHead(1, "sigmoid")),
+        "one logit": (layers.Dense(1), ClassHead(1, "logits")),
+        "one sigmoid as op": (lambda x: tf.sigmoid(layers.Dense(1)(x)), ClassHead(1, "sigmoid")),
     }
 
 
@@ -70,7 +70,7 @@ NAMES = (
 IMAGES = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
 
 
-def ending(name: str) -> tuple[Any, Head]:
+def ending(name: str) -> tuple[Any, ClassHead]:
     from experiments.system.tensorflow import keras
 
     keras.utils.set_random_seed(0)

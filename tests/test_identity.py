@@ -20,8 +20,9 @@ from experiments.comparison.pairs import Examined, table_of_pairs
 from experiments.comparison.query import matrix
 from experiments.comparison.regressions import allowance, earlier, regressions, remarks
 from experiments.comparison.terminal import styled
+from experiments.record.evidence import Predictions
 from experiments.record.identity import DIGESTS, Identity, name_of
-from experiments.record.run_record import Predictions, Setting
+from experiments.record.run_record import Setting
 from experiments.system.errors import UserError
 from experiments.tracking import run_name
 from tests.rows import FAILED, answers, row

@@ -14,6 +14,7 @@ import pytest
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
 from experiments.record.artifacts import MODEL, NEEDED, RECORD
+from experiments.record.evidence import Predictions
 from experiments.store import main
 from experiments.system.errors import UserError
 from experiments.tracking import Store, Tracking, connect, rows
@@ -42,10 +43,13 @@ def test_artifact_address_maps_to_a_local_folder_or_none(uri: str, folder: Path 
     assert folder_of(uri) == folder
 
 
+FILES = (*NEEDED, "predictions.csv")
+
+
 def files_of_a_run(folder: Path) -> Path:
     """The artifacts of a finished run."""
     folder.mkdir(parents=True)
-    for name in NEEDED:
+    for name in FILES:
         (folder / name).write_text(PREDICTIONS if name == "predictions.csv" else name)
     (folder / MODEL).write_bytes(CONTENT)
     (folder / RECORD).write_text(json.dumps({"tflite_sha256": sha256(CONTENT).hexdigest()}))
@@ -121,7 +125,7 @@ def test_artifacts_are_found_in_a_renamed_folder(project: Path) -> None:
     store = opened(here)
     run_id = the_run(store)
     said = store.predictions(run_id)
-    assert said is not None
+    assert isinstance(said, Predictions)
     assert list(said.tflite) == [2]
     assert store.fetch(run_id, MODEL, Path("/nowhere")).is_relative_to(here)
 
@@ -389,7 +393,7 @@ def test_a_finished_run_is_reused_in_a_copy(project: Path) -> None:
     assert opened(here, create=True).reuse("a key", None, 0) is not None
 
 
-@pytest.mark.parametrize("name", NEEDED)
+@pytest.mark.parametrize("name", FILES)
 def test_finished_run_with_a_missing_file_is_repeated_with_a_message(
     name: str, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -427,7 +431,7 @@ def test_run_with_an_unreadable_record_is_not_reused(tmp_path: Path) -> None:
 
 
 def test_files_on_a_server_are_checked_by_name_and_size() -> None:
-    sizes: dict[str, int | None] = dict.fromkeys(NEEDED, 5)
+    sizes: dict[str, int | None] = dict.fromkeys(FILES, 5)
     assert missing_of(sizes, {"tflite_bytes": 5}) == ""
     assert missing_of(sizes, {"tflite_bytes": 6}) == f"{MODEL} has 5 bytes instead of 6"
     assert missing_of({**sizes, MODEL: None}, {"tflite_bytes": 6}) == ""
@@ -440,7 +444,7 @@ def test_files_on_a_server_are_listed_once(tmp_path: Path) -> None:
     class Client:
         def list_artifacts(self, run_id: str) -> list[Any]:
             listed.append(run_id)
-            return [SimpleNamespace(path=name, file_size=5) for name in NEEDED]
+            return [SimpleNamespace(path=name, file_size=5) for name in FILES]
 
     info = SimpleNamespace(artifact_uri="mlflow-artifacts:/1/2/artifacts", run_id="one")
     run: Any = SimpleNamespace(info=info, data=SimpleNamespace(metrics={"tflite_bytes": 5}))

@@ -11,9 +11,9 @@ from experiments.dataset import Dataset, Split
 from experiments.dataset.values import Scaling
 from experiments.measure.plausibility import input_warnings, output_warnings
 from experiments.record.run_record import short_warning
-from experiments.task.classification import Head
+from experiments.task.classification import ClassHead
 
-HEAD = Head(2, "logits")
+HEAD = ClassHead(2, "logits")
 TRUTH = np.arange(200) % 2
 NO_LAYERS: Any = SimpleNamespace(layers=[])
 
@@ -45,7 +45,7 @@ FEATURES = np.zeros((200, 5))
     ],
 )
 def test_predictions_have_the_expected_remark(said: Any, remarks: list[str]) -> None:
-    found = output_warnings(said, data_of(FEATURES), Head(10, "logits"), 0)
+    found = output_warnings(said, data_of(FEATURES), ClassHead(10, "logits"), 0)
     assert [short_warning(warning) for warning in found] == remarks
 
 
@@ -57,7 +57,7 @@ def test_accuracy_is_compared_with_the_most_frequent_class() -> None:
 
 
 def test_as_many_outputs_as_inputs_are_not_classes() -> None:
-    (warning,) = output_warnings(right(0.5), data_of(FEATURES), Head(5, "sigmoid"), 0)
+    (warning,) = output_warnings(right(0.5), data_of(FEATURES), ClassHead(5, "sigmoid"), 0)
     assert warning.startswith("no classes: the model has 5 outputs for 2 classes, as many as its input has values")
 
 

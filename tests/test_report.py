@@ -22,7 +22,7 @@ from experiments.comparison.groups import grouped
 from experiments.measure.changes import EACH, LONGEST, changed_images
 from experiments.plots.comparison import Evidence, Pictures, comparison_pictures
 from experiments.record.artifacts import CHANGED, LAYERS
-from experiments.record.run_record import Predictions
+from experiments.record.evidence import Predictions
 from experiments.report.details import confusion, worst_classes
 from experiments.report.page import MOST_RUNS, report, write_report
 from experiments.system.errors import UserError

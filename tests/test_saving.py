@@ -17,7 +17,7 @@ from experiments import compare
 from experiments.comparison.saving import SCHEMA_VERSION
 from experiments.measure.accuracy import tflite_logits
 from experiments.record.artifacts import CONFIGURATION, MODEL, RECORD
-from experiments.record.run_record import Predictions
+from experiments.record.evidence import Predictions
 from experiments.tflite.conversion import TFLiteModel
 from experiments.tflite.flatbuffer import editable
 from experiments.tflite.graph import tensors

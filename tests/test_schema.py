@@ -10,16 +10,18 @@ import pytest
 from experiments.comparison.columns import COLUMNS, NUMBERS, WHOLE, WORDS, frame, timed
 from experiments.comparison.display import display_table
 from experiments.measure.latency import SAME_FILE
+from experiments.record.evidence import Evidence, Predictions, Scores
 from experiments.record.identity import Identity
-from experiments.record.run_record import AFTER, FINAL, Predictions, RunRecord, Setting
+from experiments.record.run_record import AFTER, FINAL, RunRecord, Setting
+from experiments.statistics.bootstrap import RESAMPLES
 from experiments.statistics.estimates import Estimate
 from experiments.system.machine import Conditions
 from experiments.tflite.expectation import Expectation
-from experiments.tracking.schema import SCHEMA, heading, names
+from experiments.tracking.schema import FURTHER, MODELS, SCHEMA, heading, names
 from tests.rows import row
 
 
-def record() -> RunRecord:
+def record(answers: Evidence | None = None, **changes: Any) -> RunRecord:
     """A record that has every measurement, of things that have no more than it reads."""
     ones = np.zeros(4, np.int64)
     ratio = Estimate(1.0, 0.9, 1.1)
@@ -28,7 +30,11 @@ def record() -> RunRecord:
     stage = SimpleNamespace(seconds=1.0, seconds_reused=0.0, epochs_trained=1, epochs_reused=0)
     found: Any = object.__new__(RunRecord)
     found.__dict__.update(
-        answers=Predictions(ones, ones, ones, ones),
+        answers=answers or Predictions(ones, ones, ones, ones),
+        task="classification",
+        metric="accuracy",
+        metric_better="higher",
+        further={},
         tflite=SimpleNamespace(bytes=10, gzip_bytes=5, content=b""),
         reference=SimpleNamespace(bytes=20),
         latency=SimpleNamespace(own=timings, session=session, speedup=ratio, verdict=SAME_FILE),
@@ -36,7 +42,7 @@ def record() -> RunRecord:
         arena=SimpleNamespace(bytes=1, reason=""),
         ops=(),
         delegated=frozenset(),
-        gaps=(SimpleNamespace(first=AFTER, second=FINAL, rms_logit_error=0.0),),
+        gaps=(SimpleNamespace(first=AFTER, second=FINAL, rms_logit_error=0.0, sqnr_db=30.0),),
         op_noise=(SimpleNamespace(sqnr_db=30.0),),
         baseline=stage,
         own_training=stage,
@@ -45,11 +51,20 @@ def record() -> RunRecord:
         xnnpack_refusal="",
         warnings=(),
     )
+    found.__dict__.update(changes)
     return found  # type: ignore[no-any-return]
 
 
-def test_metrics_of_a_run_are_exactly_the_metric_columns() -> None:
-    assert set(record().metrics()) == set(names("metric"))
+def test_metrics_of_runs_are_exactly_the_metric_columns() -> None:
+    further = {f"{model}_{metric}": 1.0 for model in MODELS for metric in FURTHER}
+    assert set(record(further=further).metrics()) == set(names("metric"))
+
+
+def test_a_run_without_right_and_wrong_answers_has_scores_and_no_accuracy() -> None:
+    values = np.linspace(1, 2, 1 + RESAMPLES)
+    found = record(Scores(50, values, values, values)).metrics()
+    assert [found[name] for name in ("keras_score", "tflite_score", "score_change", "score_change_p")] == [1, 1, 0, 1]
+    assert not [name for name in found if "accuracy" in name or name == "agreement"]
 
 
 def test_verdicts_of_a_run_are_exactly_the_verdict_columns(monkeypatch: pytest.MonkeyPatch) -> None:

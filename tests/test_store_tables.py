@@ -13,6 +13,7 @@ from mlflow.store.db.utils import _get_alembic_config
 
 from benchmarks.harness.generated_runs import METRICS, PARAMETERS
 from experiments import compare
+from experiments.record.evidence import Predictions
 from experiments.system.errors import UserError
 from experiments.tracking import Store, Tracking, connect
 from experiments.tracking.database import open_for_reading
@@ -179,7 +180,7 @@ def test_predictions_come_from_the_folder_of_the_run(store: Store) -> None:
     folder.mkdir(parents=True)
     (folder / "predictions.csv").write_text("truth,keras,tflite,float_reference\n1,1,2,3\n")
     said = store.predictions(run_id)
-    assert said is not None
+    assert isinstance(said, Predictions)
     assert list(said.tflite) == [2]
 
 

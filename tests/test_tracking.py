@@ -21,6 +21,7 @@ from mlflow.entities import Dataset, DatasetInput
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.store.entities import PagedList
 
+from experiments.record.evidence import Predictions
 from experiments.record.identity import Identity
 from experiments.record.run_record import Setting
 from experiments.system.errors import UserError
@@ -137,7 +138,7 @@ def store_with(content: str | None) -> Store:
 
 def test_predictions_are_read_by_column() -> None:
     said = store_with("truth,keras,tflite,float_reference\n1,1,2,3\n4,4,4,4\n").predictions("a run")
-    assert said is not None
+    assert isinstance(said, Predictions)
     assert [list(column) for column in (said.truth, said.tflite, said.reference)] == [[1, 4], [2, 4], [3, 4]]
     assert said.truth.dtype == np.int64
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from experiments.comparison.columns import (
@@ -20,8 +19,9 @@ from experiments.comparison.columns import (
     same_file,
 )
 from experiments.comparison.groups import ReadPredictions
+from experiments.record.evidence import difference_of, same_examples
 from experiments.record.run_record import is_setting
-from experiments.statistics.estimates import Estimate, mcnemar, paired_difference, ratio_of_speedups
+from experiments.statistics.estimates import Estimate, ratio_of_speedups
 from experiments.system.errors import UserError, suggestion
 
 SAME = (*KEYS, "epochs", "seed")
@@ -109,29 +109,40 @@ def _fitting(run: pd.Series, others: pd.DataFrame | None, trains: bool) -> pd.Se
 def _held(run: pd.Series, other: pd.Series | None, answers: ReadPredictions) -> Mapping[str, Any]:
     if other is None or run["status"] != "FINISHED":
         return {}
+    if same_file(run, other):
+        differences = _of_one_file(_accurate(run))
+    else:
+        differences = {**_scores(run, other, answers), **_speedups(run, other)}
     return {
         "against_run_id": other["run_id"],
         "size_against": other["tflite_bytes"] / run["tflite_bytes"],
-        **(_of_one_file() if same_file(run, other) else {**_accuracies(run, other, answers), **_speedups(run, other)}),
+        **differences,
     }
 
 
-def _of_one_file() -> Mapping[str, float]:
+def _of_one_file(accurate: bool) -> Mapping[str, float]:
     """Return no difference, for identical files, whatever their timings."""
-    none = Estimate(0.0, 0.0, 0.0).columns("accuracy_difference")
-    return {**none, "accuracy_difference_p": 1.0, **Estimate(1.0, 1.0, 1.0).columns("speedup_against")}
+    none = Estimate(0.0, 0.0, 0.0)
+    return {**_differences(none, 1.0, accurate=accurate), **Estimate(1.0, 1.0, 1.0).columns("speedup_against")}
 
 
-def _accuracies(run: pd.Series, other: pd.Series, answers: ReadPredictions) -> Mapping[str, Any]:
-    """Compare image by image; without an interval if predictions are missing or are for other images."""
+def _accurate(run: pd.Series) -> bool:
+    """Whether the run has an accuracy."""
+    return bool(pd.notna(run["tflite_accuracy"]))
+
+
+def _differences(difference: Estimate, p: float, accurate: bool) -> Mapping[str, float]:
+    names = ("score_difference", *(("accuracy_difference",) if accurate else ()))
+    return {key: value for name in names for key, value in {**difference.columns(name), f"{name}_p": p}.items()}
+
+
+def _scores(run: pd.Series, other: pd.Series, answers: ReadPredictions) -> Mapping[str, Any]:
+    """Compare example by example; without an interval if evidence is missing or is for other examples."""
     after, before = answers(run["run_id"]), answers(other["run_id"])
-    if after is None or before is None or not np.array_equal(after.truth, before.truth):
-        return {"accuracy_difference": run["tflite_accuracy"] - other["tflite_accuracy"]}
-    right, right_before = after.tflite == after.truth, before.tflite == before.truth
-    return {
-        **paired_difference(right, right_before).columns("accuracy_difference"),
-        "accuracy_difference_p": mcnemar(right, right_before),
-    }
+    if after is None or before is None or not same_examples(after, before):
+        difference = run["tflite_score"] - other["tflite_score"]
+        return {"score_difference": difference, **({"accuracy_difference": difference} if _accurate(run) else {})}
+    return _differences(*difference_of([after], [before]), accurate=_accurate(run))
 
 
 def _speedups(run: pd.Series, other: pd.Series) -> Mapping[str, float]:

@@ -7,7 +7,7 @@ text.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from math import inf
+from math import ceil, inf
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ from experiments.comparison.columns import (
 )
 from experiments.comparison.compared import Comparison
 from experiments.comparison.groups import ReadPredictions, grouped, seeds_to_pool
+from experiments.comparison.judged import Judged, judged
 from experiments.comparison.names import names, task_titles
 from experiments.comparison.recommendation import (
     MARGIN,
@@ -41,18 +42,17 @@ from experiments.comparison.recommendation import (
     recommend,
     smallest,
 )
+from experiments.record.evidence import Evidence, Predictions, difference_of, same_examples
 from experiments.record.run_record import NOT_MEASURED, short_warning
 from experiments.statistics.estimates import (
     Estimate,
-    difference_over_seeds,
-    difference_p,
     examples_needed,
     pairs_among,
     unpaired_difference,
     unpaired_p,
 )
 from experiments.statistics.power import Needed, needed
-from experiments.statistics.rounding import percent, points, three_digits, times, whole
+from experiments.statistics.rounding import three_digits, times, whole
 
 WORTH_A_CARD = 0.9  # of the download of the smallest file
 LIKE_FLOAT = 1.01  # size ratios up to this are no gain
@@ -61,7 +61,7 @@ MEASURE_ANEW = "To repeat the timings, run the command of the sweep with resume=
 MOST_NEEDED = 10_000_000  # test examples; if more are needed, the loss is about equal to the margin
 MOST_NAMES = 12  # of tied settings in a sentence
 MOST_ROWS = 100  # of a table with an answer below it
-MARKED = ("tflite_accuracy", "tflite_bytes", "speedup", "arena_bytes")  # columns whose best values are marked
+MARKED = ("tflite_score", "tflite_bytes", "speedup", "arena_bytes")  # columns whose best values are marked
 HEADLINE = "What to ship"
 
 
@@ -134,11 +134,17 @@ class Task:
         """Return the p-value that both are equally accurate, from the evidence of `difference`; None without any."""
         return self._compared(one, other)[1]
 
+    @cached_property
+    def judged(self) -> Judged:
+        """The metric by which rows are compared; differences and margin are gains in it, the higher the better."""
+        return judged(self.rows) or Judged()
+
     def _compared(self, one: str, other: str) -> tuple[Estimate | None, float | None]:
         if (one, other) not in self._known:
             found: tuple[Estimate | None, float | None] = (None, None)
-            if right := self._right(one, other):
-                found = difference_over_seeds(*right), difference_p(*right)
+            if pairs := self._pairs(one, other):
+                difference, p = difference_of(*map(list, zip(*pairs, strict=True)))
+                found = self.judged.gain(difference), p
             elif both := self._intervals(one, other):
                 found = unpaired_difference(*both), unpaired_p(*both)
             self._known[one, other] = found
@@ -152,9 +158,16 @@ class Task:
         """Return the number of test examples that would show whether a row loses more than the margin, if known."""
         right = self._right(one, other)
         if right is None:
-            return None
+            return self._examples_for_margin(one, other)
         after, before = right
         return examples_needed(float((after & ~before).mean()), float((before & ~after).mean()), self.margin)
+
+    def _examples_for_margin(self, one: str, other: str) -> int | None:
+        """See examples_needed, for a metric of any kind: intervals narrow with the square root of the examples."""
+        if not (pairs := self._pairs(one, other)) or (difference := self.difference(one, other)) is None:
+            return None
+        half, distance = (difference.high - difference.low) / 2, abs(difference.value + self.margin)
+        return ceil(pairs[0][0].examples * (half / max(distance, self.margin / 10)) ** 2)
 
     def to_separate(self, one: str, other: str) -> Needed | None:
         """Return how many test examples or seeds would separate two rows of this task; None without predictions.
@@ -179,7 +192,7 @@ class Task:
         # By columns: row by row it takes seconds where there are thousands.
         columns = (
             rows["run_id"],
-            rows["tflite_accuracy"].astype(float),
+            rows["tflite_score"].astype(float) * (1 if self.judged.better == "higher" else -1),
             rows["size_ratio"].astype(float) > LIKE_FLOAT,
             further > 0,
             rows["tflite_bytes"].astype(float),
@@ -202,28 +215,39 @@ class Task:
 
     @cached_property
     def _accuracies(self) -> dict[str, Estimate]:
-        """The accuracies of the rows that have an interval, by run id."""
-        intervals = (self.rows[f"tflite_accuracy{end}"].astype(float) for end in ("", "_low", "_high"))
+        """The scores of the rows that have an interval, as gains, by run id."""
+        intervals = (self.rows[f"tflite_score{end}"].astype(float) for end in ("", "_low", "_high"))
         found = zip(self.rows["run_id"], map(Estimate, *intervals), strict=True)
-        return {run_id: each for run_id, each in found if 0 <= each.low <= each.value <= each.high <= 1}
+        lowest, highest = (0, 1) if self.judged.is_share else (-inf, inf)
+        return {
+            run_id: self.judged.gain(each)
+            for run_id, each in found
+            if lowest <= each.low <= each.value <= each.high <= highest
+        }
 
     def _intervals(self, one: str, other: str) -> tuple[Estimate, Estimate] | None:
         """Return the accuracies of two rows; None if one has no interval."""
         known = self._accuracies
         return (known[one], known[other]) if one in known and other in known else None
 
-    def _right(self, one: str, other: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None:
-        """Return which images each row classifies correctly: two arrays (seeds, images)."""
+    def _pairs(self, one: str, other: str) -> list[tuple[Evidence, Evidence]]:
+        """Return what both rows achieved on the same examples, for each seed that both have."""
         runs, others = self._by_seed[one], self._by_seed[other]
         seeds = sorted(runs.keys() & others.keys())
         pairs = [(self.answers(runs[seed]), self.answers(others[seed])) for seed in seeds]
         known = [(after, before) for after, before in pairs if after is not None and before is not None]
-        same = [
-            (a, b) for a, b in known if np.array_equal(a.truth, known[0][0].truth) and np.array_equal(a.truth, b.truth)
+        return [(a, b) for a, b in known if same_examples(a, known[0][0]) and same_examples(a, b)]
+
+    def _right(self, one: str, other: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None:
+        """Return which images each row classifies correctly: two arrays (seeds, images)."""
+        pairs = [
+            (a.tflite == a.truth, b.tflite == b.truth)
+            for a, b in self._pairs(one, other)
+            if isinstance(a, Predictions) and isinstance(b, Predictions)
         ]
-        if not same:
+        if not pairs:
             return None
-        right, other_right = (np.stack([each[i].tflite == each[i].truth for each in same]) for i in (0, 1))
+        right, other_right = (np.stack(each) for each in zip(*pairs, strict=True))
         return right, other_right
 
     @cached_property
@@ -272,12 +296,26 @@ def tasks(comparison: Comparison) -> list[Task]:
 
 
 def _tasks(table: pd.DataFrame, comparison: Comparison) -> list[Task]:
-    good = table[sound(table) & table["tflite_accuracy"].notna() & table["tflite_bytes"].notna()]
+    good = table[sound(table) & table["tflite_score"].notna() & table["tflite_bytes"].notna()]
     titles = task_titles(good)
     return [
-        Task(titles[rows.index[0]], rows, comparison.runs, comparison.answers, comparison.margin, comparison.order)
+        Task(
+            titles[rows.index[0]],
+            rows,
+            comparison.runs,
+            comparison.answers,
+            margin_of(rows, comparison.margin),
+            comparison.order,
+        )
         for _, rows in good.groupby(TASK, sort=False)
     ]
+
+
+def margin_of(rows: pd.DataFrame, share: float) -> float:
+    """Return the loss that a file to ship may have against the best, in the metric of the rows."""
+    metric = judged(rows) or Judged()
+    best = rows["tflite_score"].max() if metric.better == "higher" else rows["tflite_score"].min()
+    return metric.margin(share, float(best))
 
 
 def recommended(comparison: Comparison) -> frozenset[str]:
@@ -304,7 +342,7 @@ def best_of(comparison: Comparison) -> dict[str, set[str]]:
         timed = task.rows[(task.rows["speed"] != VOID) & task.rows["speedup"].notna()]
         able = task.rows[task.rows["arena_bytes"].notna()]
         found = {
-            "tflite_accuracy": most_accurate(task.candidates(task.rows), task, task.margin)[1],
+            "tflite_score": most_accurate(task.candidates(task.rows), task, task.margin)[1],
             "tflite_bytes": smallest(task.candidates(task.rows), lambda each: each.bytes)[1],
             "speedup": fastest(task.candidates(timed))[1] if len(timed) and of_one_float_file(timed) else [],
             "arena_bytes": smallest(task.candidates(able), partial(_value_of, task, "arena_bytes"))[1]
@@ -328,7 +366,8 @@ def headline(task: Task) -> Choice:
     others = [run_id for run_id in task.rows["run_id"] if task.called(run_id) not in same]
     known = sum(task.p_value(each, chosen.run_id) is not None for each in others)
     others_named = f"each of the {known} others" if known > 1 else "the other"
-    won = "" if chosen.tied or not known else f", significantly more than {others_named} (Holm, p < 0.05)"
+    more = "more" if task.judged.is_accuracy else "better"
+    won = "" if chosen.tied or not known else f", significantly {more} than {others_named} (Holm, p < 0.05)"
     if lost := len(others) - known:
         unknown = f"not compared with {lost} {'others' if lost > 1 else 'other'}, for want of their answers"
         chosen = replace(chosen, drawbacks=(*chosen.drawbacks, unknown))
@@ -375,13 +414,14 @@ def _standing(task: Task, row: pd.Series, best: pd.Series) -> Literal["near", "u
 def _most_accurate(task: Task) -> Choice:
     found = recommend(*most_accurate(task.candidates(task.rows), task, task.margin), task.order)
     row, best = task.row(found.chosen.key), task.row(found.best.key)
-    evidence = f"{percent(*ends(row, 'tflite_accuracy'))} % of the test images classified correctly"
+    evidence = task.judged.sentence(*ends(row, "tflite_score"))
     if found.chosen is not found.best and not found.chosen.same_file(found.best):
         evidence += f", {_cost(task, row, best)}, {task.named(best)}"
-    choice = _choice(task, "Accuracy first", found, evidence)
+    choice = _choice(task, f"{task.judged.title[0].upper()}{task.judged.title[1:]} first", found, evidence)
     difference = task.difference(row["run_id"], best["run_id"])
     if choice.tied and row["run_id"] != best["run_id"] and difference and difference.high < 0:
-        alone = f"less accurate than {task.named(best)} in a test of only these two"
+        less = "less accurate" if task.judged.is_accuracy else "worse"
+        alone = f"{less} than {task.named(best)} in a test of only these two"
         choice = replace(
             choice, drawbacks=(*choice.drawbacks, f"{alone}, but not after Holm's correction for all pairs")
         )
@@ -439,7 +479,7 @@ def tie(task: Task) -> Tie:
     known = task.answers(str(best["run_id"]))
     return Tie(
         task.named(best),
-        len(known.truth) if known is not None else None,
+        known.examples if known is not None else None,
         task.seeds_of(first.key),
         pairs_among(len(task.rows)),
         tuple(sorted(found, key=lambda each: each.needed.examples or inf if each.needed else inf)),
@@ -578,8 +618,8 @@ def _if_more_than_float(
     if gains(task.row(choice.run_id)) or not any(map(gains, rows)):
         return replace(choice, advice=advice)
     evidence = (
-        f"The test set is too small to show that a file {gain} than float loses at most {100 * task.margin:g} points; "
-        "that is no reason to ship the float file"
+        f"The test set is too small to show that a file {gain} than float loses at most "
+        f"{task.judged.margin_text(task.margin)}; that is no reason to ship the float file"
     )
     undecided = tuple(task.named(row) for row in rows if gains(row))
     return Choice(choice.priority, UNDECIDED, "", evidence, undecided=undecided, advice=advice)
@@ -605,8 +645,8 @@ def _advice(task: Task, unsure: Sequence[pd.Series], best: pd.Series) -> str:
     predictions = task.answers(best["run_id"])
     if not needed or predictions is None:
         return "Their predictions are missing. Repeat the runs to compare them."
-    points_lost = f"{100 * task.margin:g} points"
-    there = f"{len(predictions.truth):,} test examples are too few to show whether it loses more than {points_lost}"
+    points_lost = task.judged.margin_text(task.margin)
+    there = f"{predictions.examples:,} test examples are too few to show whether it loses more than {points_lost}"
     within = [each for each in needed if each <= MOST_NEEDED]
     if not within:
         return (
@@ -634,8 +674,9 @@ def _same(task: Task, chosen: pd.Series) -> tuple[str, ...]:
 def _cost(task: Task, row: pd.Series, best: pd.Series) -> str:
     """Describe the loss of accuracy of a row."""
     if row["run_id"] == best["run_id"] or same_file(row, best):
-        return "none is more accurate"
+        return f"none is {task.judged.first}"
+    best_one = "most accurate" if task.judged.is_accuracy else "best"
     difference = task.difference(row["run_id"], best["run_id"])
     if difference is None:
-        return "not compared with the most accurate, since predictions are missing"
-    return f"{points(difference)} points compared with the most accurate"
+        return f"not compared with the {best_one}, since predictions are missing"
+    return f"{task.judged.change(difference)} compared with the {best_one}"

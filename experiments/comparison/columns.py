@@ -1,6 +1,7 @@
 """Runs as rows of a table: its columns and their types."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ WHOLE = tuple(name for name in names(kinds=("count",)) if name in COLUMNS)
 WORDS = tuple(name for name in names(kinds=("text",)) if name in COLUMNS)
 NUMBERS = tuple(name for name in COLUMNS if name not in (*WHOLE, *WORDS))
 VOID, INVALID = "void", "invalid"  # of an invalid timing: the recorded value of `speed`, and how it is shown
+SCORE = re.compile(r"(keras_score|tflite_score|score_change)(_low|_high|_p)?")
 # Columns that the formatted table shows only if their values differ.
 SETTINGS = ("model", "dataset", "epochs", "seed")
 NOUNS = {"model": "models", "dataset": "data sets"}
@@ -54,8 +56,21 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
     """
     everything = identified(pd.DataFrame([{**row, "settings": _digest_of(row)} for row in rows]))
     varied = {name: _as_numbers(everything[name]) for name in _varied(everything)}
-    table = everything.reindex(columns=[*COLUMNS, *KEYS]).assign(**varied)
+    table = with_scores(everything.reindex(columns=[*COLUMNS, *KEYS])).assign(**varied)
     return table.astype({**dict.fromkeys(WHOLE, "Int64"), **dict.fromkeys(NUMBERS, "float64")})
+
+
+def with_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """Fill the columns of scores of runs of earlier versions, which recorded accuracies only."""
+    old = table["metric"].isna() & table["tflite_accuracy"].notna()
+    if not old.any():
+        return table
+    words = {"task": "classification", "metric": "accuracy", "metric_better": "higher"}
+    scores = {name: name.replace("score", "accuracy") for name in table.columns if SCORE.fullmatch(str(name))}
+    return table.assign(
+        **{name: table[name].astype(object).where(~old, word) for name, word in words.items()},
+        **{name: table[name].where(~old, table[accuracy]) for name, accuracy in scores.items()},
+    )
 
 
 def identified(table: pd.DataFrame) -> pd.DataFrame:
@@ -78,6 +93,9 @@ def identified(table: pd.DataFrame) -> pd.DataFrame:
         key: known[digest].astype(object).where(~unknown, _joined(known, [kind, f"{kind}.path"], unknown))
         for (key, kind), digest in zip(subjects.items(), DIGESTS, strict=True)
     }
+    if "metric" in known:  # files that are judged by different metrics do not compete
+        other = known["metric"].notna() & (known["metric"] != "accuracy")
+        keys[TEST] = keys[TEST].where(~other, keys[TEST].astype(str) + " " + known["metric"].astype(str))
     contents = [name for name in table.columns if is_content(name)]
     found = known.assign(**names, **keys, **{NAMED: _joined(known, contents, unknown)})
     return found.drop(columns=[name for name in FILES if name not in table.columns])

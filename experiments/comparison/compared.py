@@ -15,7 +15,7 @@ from experiments.comparison.groups import ReadPredictions, grouped, seeds_to_poo
 from experiments.comparison.query import in_order, known, where
 from experiments.comparison.recommendation import MARGIN, ORDER, Criterion
 from experiments.record.artifacts import or_none
-from experiments.record.run_record import Predictions
+from experiments.record.evidence import Evidence, Predictions
 from experiments.tracking import Store
 
 
@@ -112,13 +112,17 @@ def _remembered(read: ReadPredictions) -> ReadPredictions:
     """Return a function that reads predictions once, and caches them compactly: thousands of runs are gigabytes."""
 
     @cache
-    def kept(run_id: str) -> Predictions | None:
+    def kept(run_id: str) -> Evidence | None:
         said = read(run_id)
-        return said and Predictions(*(_small(getattr(said, each.name)) for each in fields(said)))
+        if isinstance(said, Predictions):
+            return Predictions(*(_small(getattr(said, each.name)) for each in fields(said)))
+        return said
 
-    def widened(run_id: str) -> Predictions | None:
+    def widened(run_id: str) -> Evidence | None:
         said = kept(run_id)
-        return said and Predictions(*(getattr(said, each.name).astype(np.int64) for each in fields(said)))
+        if isinstance(said, Predictions):
+            return Predictions(*(getattr(said, each.name).astype(np.int64) for each in fields(said)))
+        return said
 
     return widened
 

@@ -20,6 +20,7 @@ from experiments.comparison.columns import (
     says,
     several_machines,
 )
+from experiments.comparison.judged import Judged, judged, judged_row
 from experiments.comparison.names import labels, titled
 from experiments.measure.latency import SAME_FILE
 from experiments.record.run_record import NOT_MEASURED, short_warning
@@ -28,6 +29,10 @@ from experiments.system.escaping import one_line
 from experiments.system.program import program
 from experiments.tracking.schema import SCHEMA, Column, heading
 
+SCORES = {
+    "keras_score": "Keras", "tflite_score": "TFLite", "score_change": "difference", "score_difference": "difference",
+}  # fmt: skip
+ACCURATE = Judged()
 LATENCY, VERDICT = heading("latency_p50_us"), heading("speed")
 DISTURBED = 0.2  # cores used by other processes; from here on a remark says so
 
@@ -36,22 +41,32 @@ DISTURBED = 0.2  # cores used by other processes; from here on a remark says so
 class Differences:
     """The columns of differences from a reference."""
 
-    accuracy: str
+    score: str
     size: str
     speedup: str
     other: str = ""  # the strategy that runs are compared with
+    judged: Judged | None = ACCURATE  # None: rows with several metrics
 
     def heading(self, name: str) -> str:
-        """Return the heading of one of these columns."""
-        return heading(name, self.other)
+        """Return the heading of one of these columns, or of a score."""
+        if name not in SCORES:
+            return heading(name, self.other)
+        title = self.judged.title if self.judged else "score"
+        unit = self.judged.unit if self.judged else ""
+        match SCORES[name]:
+            case "difference":
+                change = self.judged.unit_of_change if self.judged else ""
+                return f"Δ {title} vs {self.other}{change}" if self.other else f"Δ {title}{change}"
+            case model:
+                return f"{model} {title}{unit}"
 
     @staticmethod
     def of(table: pd.DataFrame) -> "Differences":
         """Return the columns against the float TFLite model of the same baseline, or against the requested strategy."""
         if "against" not in table.columns:
-            return Differences("accuracy_change", "size_ratio", "speedup")
+            return Differences("score_change", "size_ratio", "speedup", judged=judged(table))
         other = str(table["against"].dropna().iloc[0])
-        return Differences("accuracy_difference", "size_against", "speedup_against", other)
+        return Differences("score_difference", "size_against", "speedup_against", other, judged(table))
 
 
 def display_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -67,11 +82,7 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
     if "runs" in table.columns:
         pooled = "seeds" if table["runs"].equals(table["seeds"]) else "runs"
         shown[pooled] = table[pooled]
-    for name in (
-        "keras_accuracy", "tflite_accuracy", differences.accuracy, "agreement", "tflite_bytes", differences.size,
-        "latency_p50_us", differences.speedup,
-    ):  # fmt: skip
-        shown[differences.heading(name)] = _cells(table, SCHEMA[name])
+    shown = _with_measurements(shown, table, differences)
     if table["arena_bytes"].notna().any():
         arenas = zip(table["arena_bytes"], table["runs_on_micro"], strict=True)
         shown[heading("arena_bytes")] = [_arena(*facts) for facts in arenas]
@@ -90,6 +101,21 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
     if (table["status"] != "FINISHED").any():
         shown["status"] = table["status"]
     return shown
+
+
+def _with_measurements(shown: pd.DataFrame, table: pd.DataFrame, differences: Differences) -> pd.DataFrame:
+    """Return the table with scores, size and latency."""
+    metrics = {} if differences.judged else {heading("metric"): table["metric"].astype("string").fillna("")}
+    scores = {
+        differences.heading(name): _scores(table, SCHEMA[name])
+        for name in ("keras_score", "tflite_score", differences.score)
+    }
+    of_classes = table["agreement"].notna().any() or table["output_sqnr_db"].isna().all()
+    agreement = "agreement" if of_classes else "output_sqnr_db"
+    names = (agreement, "tflite_bytes", differences.size, "latency_p50_us", differences.speedup)
+    return shown.assign(
+        **metrics, **scores, **{differences.heading(name): _cells(table, SCHEMA[name]) for name in names}
+    )
 
 
 def shown_speed(speed: Any) -> str:
@@ -204,6 +230,19 @@ def _remark(verified: object, partial: object, refusal: object, other_cores: flo
         "timed while busy": other_cores > DISTURBED,
     }
     return ", ".join(remark for remark, applies in remarks.items() if applies)
+
+
+def _scores(table: pd.DataFrame, column: Column) -> list[str]:
+    """Format a column of scores, each in the unit of its metric, with its interval."""
+    ends = [f"{column.name}_low", f"{column.name}_high"] if column.interval else []
+    names = [column.name, *ends]
+    is_change = SCORES[column.name] == "difference"
+    cells = []
+    for row in table[[*names, "metric", "metric_better"]].to_dict("records"):
+        metric = judged_row(row)
+        show = metric.shown_change if is_change else metric.shown
+        cells.append(show(*(row[name] for name in names)))
+    return cells
 
 
 def _cells(table: pd.DataFrame, column: Column) -> list[str]:

@@ -9,9 +9,10 @@ from math import inf, isfinite, log
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.choices import Task, why
+from experiments.comparison.choices import Task, margin_of, why
 from experiments.comparison.columns import TEST, VOID, check_comparable, is_group, same_file, says, sound, timed
 from experiments.comparison.compared import Comparison
+from experiments.comparison.judged import judged, judged_row
 from experiments.comparison.names import labels, titled
 from experiments.comparison.query import known
 from experiments.comparison.recommendation import Candidate, fastest, most_accurate, recommend, smallest
@@ -56,7 +57,7 @@ class Requirement:
 
     def met_by(self, run: pd.Series) -> bool:
         """Whether a run meets the bound at the worse end of its interval; a run without a value does not."""
-        value = run[judged(run, self.column, self.at_least)]
+        value = run[worse_end_of(run, self.column, self.at_least)]
         return (
             bool(pd.notna(value)) and OPERATORS[self.operator](float(value), self.bound) and _is_valid(run, self.column)
         )
@@ -80,7 +81,8 @@ class Requirement:
             if min(low, self.bound) <= 0:
                 return None
             return interval_p(log(low), log(high), log(self.bound), freedom or None)
-        if self.column in SHARES and not freedom:
+        share = self.column in SHARES or (self.column == "tflite_score" and judged_row(run).is_accuracy)
+        if share and not freedom:
             return share_p(value, low if self.at_least else high, self.bound)
         return interval_p(low, high, self.bound, freedom or None)
 
@@ -117,7 +119,7 @@ def requirement(text: str, table: pd.DataFrame) -> Requirement:
     return Requirement(of_numbers(table, found["column"], "--require"), found["operator"], bound, text.strip())
 
 
-def judged(run: pd.Series, column: str, at_least: bool) -> str:
+def worse_end_of(run: pd.Series, column: str, at_least: bool) -> str:
     """Return the column with the worse end of the interval, if the run has one."""
     worse_end = f"{column}_{'low' if at_least else 'high'}"
     return worse_end if pd.notna(run.get(worse_end)) else column
@@ -148,6 +150,7 @@ def decide(
     for named, column in [*(("--require", each.column) for each in requirements), (option, objective)]:
         check_comparable(table, column, named)
     _check_one_task(table)
+    _check_direction(table, objective, lowest)
     excluded: dict[str, tuple[str, ...]] = {}
     left, compared, called = table, table[sound(table)], dict(zip(table.index, labels(table), strict=True))
     conditions: dict[str, Callable[[pd.Series], bool]] = {
@@ -168,7 +171,7 @@ def decide(
     if left.empty:
         return Decision(None, excluded)
     given = comparison or Comparison(table, table, lambda _: None)
-    task = Task("", left, given.runs, given.answers, given.margin, given.order)
+    task = Task("", left, given.runs, given.answers, margin_of(left, given.margin), given.order)
     found = recommend(*_best(task, objective, lowest), given.order)
     chosen = task.row(found.chosen.key)
     same = [row for _, row in left.iterrows() if row.name != chosen.name and same_file(row, chosen)]
@@ -188,7 +191,8 @@ def _best(task: Task, objective: str, lowest: bool) -> tuple[Candidate, list[Can
     """Return the run with the lowest (or highest) value, and those that do not differ significantly."""
     rows = task.rows.sort_values(objective, ascending=lowest, kind="stable")
     candidates, sign = task.candidates(rows), 1 if lowest else -1
-    if objective == "tflite_accuracy" and not lowest:
+    better = judged_row(rows.iloc[0]).better
+    if objective in ("tflite_accuracy", "tflite_score") and lowest == (better == "lower"):
         return most_accurate(candidates, task, task.margin)
     if all(each.speedup for each in candidates) and (objective, lowest) in (
         ("speedup", False),
@@ -252,6 +256,17 @@ def _check_one_task(table: pd.DataFrame) -> None:
         )
 
 
+def _check_direction(table: pd.DataFrame, objective: str, lowest: bool) -> None:
+    """Check that the objective is not the worst value of the metric."""
+    metric = judged(table)
+    if objective == "tflite_score" and metric and lowest != (metric.better == "lower"):
+        wrong, right = ("--minimize", "--maximize") if lowest else ("--maximize", "--minimize")
+        raise UserError(
+            f"{wrong} tflite_score: the score of these runs is {metric.title}, and {metric.better} values are better. "
+            f"Type {right} tflite_score."
+        )
+
+
 def _is_mixture(group: pd.Series) -> bool:
     """Whether a row combines runs of several settings, or several runs with the same seed."""
     return bool(group["strategy"] == "several" or pd.isna(group["settings"]) or group["runs"] != group["seeds"])
@@ -263,7 +278,7 @@ def decision_lines(decision: Decision, objective: str, lowest: bool) -> list[str
     run = decision.chosen
     if run is None:
         return [*lines, "No run meets all requirements."]
-    bad_end = judged(run, objective, at_least=not lowest)
+    bad_end = worse_end_of(run, objective, at_least=not lowest)
     interval = f" (at worst {run[bad_end]:,.6g})" if bad_end != objective else ""
     how = f"the {'lowest' if lowest else 'highest'} of those left"
     best = decision.best

@@ -10,11 +10,12 @@ import pandas as pd
 from experiments.comparison.columns import GROUPED, VOID, WHOLE, cell_of, label, says, timed
 from experiments.measure.latency import SAME_FILE, verdict_of
 from experiments.record.artifacts import PREDICTIONS
-from experiments.record.run_record import Predictions, is_setting
-from experiments.statistics.estimates import Estimate, difference_over_seeds, over_seeds, ratio_of_medians
+from experiments.record.evidence import Evidence, Predictions, change_of, difference_of, same_examples, score_of
+from experiments.record.run_record import is_setting
+from experiments.statistics.estimates import Estimate, ratio_of_medians
 from experiments.tracking.schema import names
 
-ReadPredictions = Callable[[str], Predictions | None]  # the predictions of a run's models by its id; None if missing
+ReadPredictions = Callable[[str], Evidence | None]  # what a run's models achieved, by its id; None if missing
 SPEEDUPS = names(kinds=("speedup",), interval=True)
 
 
@@ -105,8 +106,8 @@ def _counted(finished: pd.DataFrame, seeds_only: bool, answers: ReadPredictions)
     known = {run_id: said for run_id in finished["run_id"] if (said := answers(run_id)) is not None}
     if not known:
         return finished
-    truth = next(iter(known.values())).truth
-    alike = [run_id for run_id, said in known.items() if np.array_equal(said.truth, truth)]
+    first = next(iter(known.values()))
+    alike = [run_id for run_id, said in known.items() if same_examples(said, first)]
     return finished[finished["run_id"].isin(alike)]
 
 
@@ -186,18 +187,20 @@ def _over_seeds(runs: pd.DataFrame, answers: ReadPredictions) -> dict[str, Any]:
     known = [each for each in said if each is not None]
     if len(known) < len(runs):
         return {}
-    right = np.stack([each.tflite == each.truth for each in known])
-    reference = np.stack([each.reference == each.truth for each in known])
+    score, change = score_of(known), change_of(known)
+    accurate = isinstance(known[0], Predictions)
     found = {
-        "images": right.shape[1],
-        **over_seeds(right).columns("tflite_accuracy"),
-        **difference_over_seeds(right, reference).columns("accuracy_change"),
+        "images": known[0].examples,
+        **score.columns("tflite_score"),
+        **change.columns("score_change"),
+        **({**score.columns("tflite_accuracy"), **change.columns("accuracy_change")} if accurate else {}),
     }
     if "against_run_id" not in runs.columns or runs["against_run_id"].isna().any():
         return found
     said_before = [answers(run_id) for run_id in runs["against_run_id"]]
-    before = [each for each in said_before if each is not None and np.array_equal(each.truth, known[0].truth)]
+    before = [each for each in said_before if each is not None and same_examples(each, known[0])]
     if len(before) < len(runs):
         return found
-    other = np.stack([each.tflite == each.truth for each in before])
-    return found | difference_over_seeds(right, other).columns("accuracy_difference")
+    difference = difference_of(known, before)[0]
+    found |= difference.columns("score_difference")
+    return found | (difference.columns("accuracy_difference") if accurate else {})

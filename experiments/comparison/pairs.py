@@ -12,8 +12,8 @@ from experiments.comparison.display import percents
 from experiments.comparison.terminal import picture
 from experiments.measure.latency import SAME_FILE
 from experiments.record.artifacts import PREDICTIONS
+from experiments.record.evidence import Predictions
 from experiments.record.identity import with_digest
-from experiments.record.run_record import Predictions
 from experiments.statistics.estimates import SIGNIFICANT, discordant, holm, mcnemar, paired_bootstrap, paired_difference
 from experiments.system.errors import UserError
 from experiments.system.progress import CONSOLE, print_whole
@@ -43,6 +43,11 @@ def _examined(store: Store, row: Row) -> Examined:
     if answers is None:
         raise UserError(
             f"--pair {row['run_id']}: requires a run with {PREDICTIONS}; this one has none (status {row['status']})."
+        )
+    if not isinstance(answers, Predictions):
+        raise UserError(
+            f"--pair {row['run_id']}: requires runs of classification; this one is judged by {row['metric']}. Compare "
+            f"it with --baseline {row['strategy']}: the columns score_difference, _low, _high and _p."
         )
     return Examined(label(row), row["dataset"], answers, row["test_digest"], row["tflite_sha256"])
 

@@ -22,8 +22,8 @@ from experiments.tracking.schema import SCHEMA, heading
 # Columns to omit on a narrow terminal, in this order; the CSV has every column. Size ratio, speedup and Δ accuracy are
 # always shown.
 OPTIONAL = (
-    "arena_bytes", "agreement", "keras_accuracy", "latency_p50_us", "arithmetic", "speed", "tflite_bytes",
-    "tflite_accuracy",
+    "arena_bytes", "agreement", "output_sqnr_db", "keras_score", "latency_p50_us", "arithmetic", "speed",
+    "tflite_bytes", "tflite_score",
 )  # fmt: skip
 MOST_ROWS = 1000  # on a terminal
 EDGE = 1  # characters of a table's width that belong to no column
@@ -35,7 +35,7 @@ TEXTS = ("remark", "run", "against", *(each.heading for each in SCHEMA.values() 
 def show(table: pd.DataFrame, comparison: Comparison | None = None) -> None:
     """Print a table and its note: the best values per task are marked, insignificant differences dimmed."""
     every = display_table(table)
-    shown = narrowed(every, CONSOLE.width)
+    shown = narrowed(every, CONSOLE.width, Differences.of(table))
     looks = {name: each[:MOST_ROWS] for name, each in styled(table, comparison).items()}
     print_whole(picture(shown.head(MOST_ROWS), looks), CONSOLE)
     if len(shown) > MOST_ROWS:
@@ -47,13 +47,13 @@ def show(table: pd.DataFrame, comparison: Comparison | None = None) -> None:
     CONSOLE.print(f"{marks}{note(table, list(shown.columns))}", style="dim", markup=False, highlight=False)
 
 
-def narrowed(shown: pd.DataFrame, width: int) -> pd.DataFrame:
+def narrowed(shown: pd.DataFrame, width: int, differences: Differences | None = None) -> pd.DataFrame:
     """Remove as many OPTIONAL columns, and no others, as necessary to fit the width."""
     widths = {name: _width(name, shown[name]) for name in shown.columns}
     for dropped in OPTIONAL:
         if sum(widths.values()) + EDGE <= width:
             break
-        widths.pop(heading(dropped), None)
+        widths.pop((differences or Differences.of(shown)).heading(dropped), None)
     return shown[list(widths)]
 
 
@@ -72,7 +72,7 @@ def styled(table: pd.DataFrame, comparison: Comparison | None = None) -> Mapping
     never = pd.Series(False, index=table.index)
     like_float = table["speed"].isin(["equivalent", "unclear", SAME_FILE, VOID]) & (differences.speedup == "speedup")
     chance = {
-        differences.heading(differences.accuracy): _holds(table, differences.accuracy, 0),
+        differences.heading(differences.score): _holds(table, differences.score, 0),
         differences.heading(differences.speedup): _holds(table, differences.speedup, 1) | like_float,
     }
     tested = comparison if comparison and len(table) <= MOST_TESTED else Comparison(table, table, lambda _: None)

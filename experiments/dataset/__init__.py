@@ -1,4 +1,4 @@
-"""Data sets: labeled images in three splits, and one option for each source.
+"""Data sets: examples with targets in three splits, and one option for each source.
 
 Only measurements use the test split; calibration samples come from the training split.
 """
@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -27,12 +28,14 @@ from experiments.dataset.labels import (
 from experiments.dataset.saving import save_line
 from experiments.dataset.shapes import Shape, image_shape, shape_for
 from experiments.dataset.splitting import held_out
+from experiments.dataset.targets import Kind, kind_of, read_targets
 from experiments.dataset.values import Scale, Scaling, check_images, scaling_of
 from experiments.system.errors import UserError
 from experiments.system.options import OPTION
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+Array = npt.NDArray[Any]
 
 # Subsets do not depend on the run's seed: seeds are compared on the same data.
 SUBSET_SEED = 0
@@ -40,10 +43,10 @@ SUBSET_SEED = 0
 
 @dataclass(frozen=True)
 class Split:
-    """Images (n, ...) float32 and their labels (n,) int64."""
+    """Images (n, ...) float32 and their targets (n, ...): for classification, class numbers (n,) int64."""
 
     x: Images
-    y: Labels
+    y: Array
 
     def __len__(self) -> int:
         return len(self.y)
@@ -69,16 +72,17 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A classification data set for one model: three disjoint splits."""
+    """A data set for one model: three disjoint splits."""
 
     train: Split
     validation: Split
     test: Split
-    classes: int  # labels run from 0 to classes - 1
+    classes: int  # labels run from 0 to classes - 1; for other targets, the outputs that a new model requires
     labels: Mapping[int, str] = field(default_factory=dict)  # the name of each class in the source
     scaling: Scaling = field(default_factory=Scaling)  # of the stored values
     notes: tuple[str, ...] = ()  # assumptions about the arrays, for the user
     warnings: tuple[str, ...] = ()  # what makes results doubtful: 'remark: finding, and what to do'
+    kind: Kind = "classes"  # of the targets
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -108,7 +112,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Examples:
-    """Three splits, independent of a model: images in their stored shape; `y` are indices into `labels`."""
+    """Three splits, independent of a model: images in their stored shape.
+
+    Of classes, `y` are indices into `labels`. Targets of another `kind` have no labels.
+    """
 
     train: Split
     validation: Split
@@ -120,6 +127,8 @@ class Examples:
     missing: str  # note about test labels that no training example has; empty if there are none
     notes: tuple[str, ...] = ()  # of the source
     warnings: tuple[str, ...] = ()
+    kind: Kind = "classes"
+    why: str = ""  # what shows the kind, if the task did not say it
 
     @property
     def input_shape(self) -> Shape:
@@ -128,8 +137,8 @@ class Examples:
 
     @property
     def classes(self) -> int:
-        """Number of distinct labels."""
-        return len(self.labels)
+        """Number of distinct labels; of other targets, the number of outputs that a model requires."""
+        return len(self.labels) if self.kind == "classes" else prod(self.train.y.shape[1:])
 
     def for_new_model(self) -> Dataset:
         """Return the data set for a model that is built for this shape and these classes.
@@ -137,6 +146,8 @@ class Examples:
         Raises:
             UserError: a test label has no training example, or there is only one class.
         """
+        if self.kind != "classes":
+            return self._unlabelled(image_shape(self.input_shape))
         numbers = class_numbers(self.training_labels, self.test_labels)
         return self._as(image_shape(self.input_shape), numbers, len(numbers))
 
@@ -146,6 +157,8 @@ class Examples:
         Raises:
             UserError: the images or labels do not fit the model.
         """
+        if self.kind != "classes":
+            return self._unlabelled(shape_for(input_shape, self.input_shape))
         numbers = output_numbers(self.training_labels, self.test_labels, outputs)
         data = self._as(shape_for(input_shape, self.input_shape), numbers, len(self.labels))
         return replace(data, notes=(*data.notes, self.missing)) if self.missing else data
@@ -155,13 +168,7 @@ class Examples:
         train, validation, test = (
             split.reshape(shape).renumber(table) for split in (self.train, self.validation, self.test)
         )
-        flattened = f"images of shape {self.input_shape} are flattened to {shape[0]} values for the model"
-        notes = (
-            *self.notes,
-            self.scaling.assumed,
-            flattened if len(shape) == 1 < len(self.input_shape) else "",
-            describe_renumbering(numbers),
-        )
+        notes = (*self._notes(shape), describe_renumbering(numbers))
         return Dataset(
             train,
             validation,
@@ -173,10 +180,29 @@ class Examples:
             warnings=self.warnings,
         )
 
+    def _unlabelled(self, shape: Shape) -> Dataset:
+        train, validation, test = (split.reshape(shape) for split in (self.train, self.validation, self.test))
+        notes = tuple(note for note in self._notes(shape) if note)
+        return Dataset(
+            train,
+            validation,
+            test,
+            self.classes,
+            scaling=self.scaling,
+            notes=notes,
+            warnings=self.warnings,
+            kind=self.kind,
+        )
+
+    def _notes(self, shape: Shape) -> tuple[str, ...]:
+        """Return notes on the images; some may be empty."""
+        flattened = f"images of shape {self.input_shape} are flattened to {shape[0]} values for the model"
+        return (*self.notes, self.scaling.assumed, flattened if len(shape) == 1 < len(self.input_shape) else "")
+
 
 @dataclass(frozen=True)
 class Raw:
-    """The unprocessed arrays of a source: images, in memory or in files, and labels of any dtype that `Source` accepts.
+    """The unprocessed arrays of a source: images, in memory or in files, and targets of any dtype that `Source` takes.
 
     A source of many files reads only the chosen examples, and then gives the labels that both parts have in all.
     """
@@ -207,22 +233,27 @@ class Source(ABC):
     def check(self) -> None:
         """Raise UserError if the images are not available; called before TensorFlow is imported."""
 
+    def check_targets(self, kind: Kind | None) -> None:
+        """Raise UserError if the targets are not of this kind (None: any); may skip data that take long to read."""
+
     def check_for_new_model(self) -> None:
-        """Raise UserError if no model can be built for these labels; may skip data that take long to read."""
+        """Raise UserError if no model can be built for these classes; may skip data that take long to read."""
 
     @abstractmethod
     def read(self) -> Raw:
-        """Return all images and labels of the source; raise UserError if they are not available."""
+        """Return all images and targets of the source; raise UserError if they are not available."""
 
     def load(self) -> Dataset:
         """Return the checked data set for a new model; see `examples` and Examples.for_new_model."""
         return self.examples().for_new_model()
 
-    def examples(self) -> Examples:
+    def examples(self, kind: Kind | None = None) -> Examples:
         """Return checked and scaled examples, at most `train_samples` and `test_samples`, with a validation split.
 
+        `kind` is that of the targets; None: what they show.
+
         Raises:
-            UserError: the arrays are not available, or are not images with labels.
+            UserError: the arrays are not available, or are not images with targets of this kind.
         """
         raw = self.read()
         x_train, x_test = raw.x_train, raw.x_test
@@ -232,6 +263,9 @@ class Source(ABC):
             raise UserError(
                 f"x_train and x_test: require images of the same shape, not {x_train.shape[1:]} and {x_test.shape[1:]}."
             )
+        shown, why = (kind, "") if kind else kind_of(raw.y_train, raw.y_test)
+        if shown != "classes":
+            return self._with_targets(raw, shown, why)
         y_train = read_labels(raw.y_train, len(x_train), "train")
         y_test = read_labels(raw.y_test, len(x_test), "test")
         scaling = scaling_of(x_train, x_test, self.scale)
@@ -239,14 +273,8 @@ class Source(ABC):
         training_labels, test_labels = (tuple(np.unique(y).tolist()) for y in all_labels)
         labels = _distinct_labels(*all_labels)
         places = [np.searchsorted(labels, y).astype(np.int64) for y in (y_train, y_test)]
-        samples = (None, None) if raw.chosen else (self.train_samples, self.test_samples)
-        chosen = choice(samples[0], len(x_train), "train")
-        train = _subset(x_train, places[0], chosen, scaling)
-        test = _subset(x_test, places[1], choice(samples[1], len(x_test), "test"), scaling)
-        groups = None if raw.groups is None else raw.groups if chosen is None else raw.groups[chosen]
         return Examples(
-            *_hold_out(train, self.validation_split, self.stratify, groups),
-            test,
+            *self._splits(raw, places[0], places[1], scaling),
             tuple(labels.tolist()),
             training_labels,
             test_labels,
@@ -254,7 +282,26 @@ class Source(ABC):
             describe_unseen(training_labels, y_test),
             raw.notes,
             raw.warnings,
+            why=why,
         )
+
+    def _with_targets(self, raw: Raw, kind: Kind, why: str) -> Examples:
+        """Return examples with targets of a kind other than classes."""
+        if self.stratify:
+            raise UserError(f"dataset.stratify=true: requires classes, not targets of the kind {kind}. Remove it.")
+        targets = read_targets(raw.y_train, raw.y_test, (len(raw.x_train), len(raw.x_test)), kind)
+        scaling = scaling_of(raw.x_train, raw.x_test, self.scale)
+        splits = self._splits(raw, targets.train, targets.test, scaling)
+        return Examples(*splits, (), (), (), scaling, "", raw.notes, raw.warnings, kind, why)
+
+    def _splits(self, raw: Raw, y_train: Array, y_test: Array, scaling: Scaling) -> tuple[Split, Split, Split]:
+        """Select and scale the examples of the three splits."""
+        samples = (None, None) if raw.chosen else (self.train_samples, self.test_samples)
+        chosen = choice(samples[0], len(raw.x_train), "train")
+        train = _subset(raw.x_train, y_train, chosen, scaling)
+        test = _subset(raw.x_test, y_test, choice(samples[1], len(raw.x_test), "test"), scaling)
+        groups = None if raw.groups is None else raw.groups if chosen is None else raw.groups[chosen]
+        return *_hold_out(train, self.validation_split, self.stratify, groups), test
 
 
 def _distinct_labels(train: npt.NDArray[np.generic], test: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
@@ -272,7 +319,7 @@ def _distinct_labels(train: npt.NDArray[np.generic], test: npt.NDArray[np.generi
     return np.unique(np.concatenate([np.unique(train), np.unique(test)]))
 
 
-def _subset(images: Stored, labels: Labels, chosen: Labels | None, scaling: Scaling) -> Split:
+def _subset(images: Stored, labels: Array, chosen: Labels | None, scaling: Scaling) -> Split:
     """Select and scale images; images that are not selected are not scaled."""
     if chosen is None:
         return Split(scaling.apply(images), labels)

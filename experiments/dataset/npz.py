@@ -10,6 +10,7 @@ from experiments.dataset import Raw, Source
 from experiments.dataset.archive import archive_bytes, read_archive
 from experiments.dataset.labels import Label, class_numbers
 from experiments.dataset.shapes import image_shape
+from experiments.dataset.targets import Kind
 from experiments.system.errors import UserError
 from experiments.system.files import UserPath
 from experiments.system.options import OPTION, first_bytes
@@ -25,21 +26,26 @@ class Npz(Source):
     path: UserPath
 
     def check(self) -> None:
-        """Check that the file exists and has images with labels; of a large file, only check the format."""
+        """Check that the file exists and is an archive."""
         if self.path.is_dir():
             raise UserError(_folder_message(self.path))
         first_bytes(self.path, KEY)
-        self._read_labels()
+        archive_bytes(self.path, KEY)
+
+    def check_targets(self, kind: Kind | None) -> None:
+        """Check images and targets, if the arrays are small enough to be read early."""
+        self._read_labels(kind)
 
     def check_for_new_model(self) -> None:
-        """Check the labels, if the arrays are small enough to be read early."""
-        if labels := self._read_labels():
+        """Check the classes, if the arrays are small enough to be read early."""
+        if labels := self._read_labels(None):
             image_shape(labels.shape)
-            class_numbers(labels.training_labels, labels.test_labels)
+            if labels.training_labels:
+                class_numbers(labels.training_labels, labels.test_labels)
 
-    def _read_labels(self) -> "_Labels | None":
+    def _read_labels(self, kind: Kind | None) -> "_Labels | None":
         status = self.path.stat()
-        return _read_labels(self, status.st_mtime_ns, status.st_size)
+        return _read_labels(self, kind, status.st_mtime_ns, status.st_size)
 
     def read(self) -> Raw:
         """Return the arrays of the file at `path`."""
@@ -48,7 +54,7 @@ class Npz(Source):
 
 @dataclass(frozen=True)
 class _Labels:
-    """The distinct labels of both parts, and the shape of an example."""
+    """The distinct labels of both parts, none of other targets, and the shape of an example."""
 
     shape: tuple[int, ...]
     training_labels: tuple[Label, ...]
@@ -56,11 +62,11 @@ class _Labels:
 
 
 @cache
-def _read_labels(source: Npz, _modified: int, _size: int) -> _Labels | None:
+def _read_labels(source: Npz, kind: Kind | None, _modified: int, _size: int) -> _Labels | None:
     """Check the arrays and return their labels; cached for all jobs of a sweep until the file changes."""
     if archive_bytes(source.path, KEY) > READ_AHEAD:
         return None
-    examples = source.examples()
+    examples = source.examples(kind)
     return _Labels(examples.input_shape, examples.training_labels, examples.test_labels)
 
 

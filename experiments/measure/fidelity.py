@@ -12,7 +12,8 @@ import numpy.typing as npt
 from experiments.dataset import Images
 from experiments.measure.accuracy import Logits, dequantize, quantize
 from experiments.measure.interpreter import invoke, load_interpreter, load_preserving_interpreter
-from experiments.task.classification import Head
+from experiments.task import Head
+from experiments.task.classification import ClassHead
 from experiments.tflite.conversion import TFLiteModel
 from experiments.tflite.graph import Op
 
@@ -25,9 +26,10 @@ class Gap:
 
     first: str
     second: str
-    agreement: float  # share of images with the same top-1
+    agreement: float | None  # share of images with the same top-1; None for other tasks than classification
     rms_logit_error: float
     max_logit_error: float
+    sqnr_db: float  # signal-to-noise ratio of the second's outputs, relative to the first's; inf if they are equal
 
 
 @dataclass(frozen=True)
@@ -43,24 +45,37 @@ class OpNoise:
 def gaps(models: Mapping[str, Logits], head: Head | None = None) -> tuple[Gap, ...]:
     """Compare every pair of models by their outputs (n, outputs) float32, by name.
 
-    Predictions are those of the head, or the index of the largest output.
+    Predictions are those of a classifier's head, or the index of the largest output.
     """
-    predictions = {name: head.answers(outputs) if head else outputs.argmax(axis=1) for name, outputs in models.items()}
+    predictions = {name: _predictions(outputs, head) for name, outputs in models.items()}
     return tuple(
         Gap(
             first,
             second,
-            float(np.mean(predictions[first] == predictions[second])),
+            _share_equal(predictions[first], predictions[second]),
             *_errors(models[first], models[second]),
         )
         for first, second in combinations(models, 2)
     )
 
 
-def _errors(a: Logits, b: Logits) -> tuple[float, float]:
-    """Return the root mean square and the maximum of the differences."""
+def _predictions(outputs: Logits, head: Head | None) -> npt.NDArray[np.int64] | None:
+    """Return the predicted classes (n,); None for other tasks."""
+    if head is None:
+        return np.asarray(outputs.argmax(axis=1), np.int64)
+    return head.answers(outputs) if isinstance(head, ClassHead) else None
+
+
+def _share_equal(one: npt.NDArray[np.int64] | None, other: npt.NDArray[np.int64] | None) -> float | None:
+    return None if one is None or other is None else float(np.mean(one == other))
+
+
+def _errors(a: Logits, b: Logits) -> tuple[float, float, float]:
+    """Return the root mean square and the maximum of the differences, and the signal-to-noise ratio."""
     error = np.abs(a.astype(np.float64) - b)
-    return float(np.sqrt(np.mean(error**2))), float(error.max())
+    noise = np.mean(error**2)
+    ratio = decibel(float(np.mean(np.square(a, dtype=np.float64))), float(noise))
+    return float(np.sqrt(noise)), float(error.max()), ratio
 
 
 def op_noise(

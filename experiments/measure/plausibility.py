@@ -15,7 +15,7 @@ from scipy import stats
 from experiments.dataset import Dataset, Images
 from experiments.dataset.saving import save_line
 from experiments.statistics.estimates import mcnemar
-from experiments.task.classification import Head, Outputs, function_of
+from experiments.task.classification import ClassHead, Outputs, function_of
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -34,7 +34,7 @@ Predict = Callable[[Images], Outputs]  # returns a model's outputs (n, outputs) 
 
 
 def output_warnings(
-    predictions: npt.NDArray[np.int64], data: Dataset, head: Head, epochs: int, explained: bool = False
+    predictions: npt.NDArray[np.int64], data: Dataset, head: ClassHead, epochs: int, explained: bool = False
 ) -> Iterator[str]:
     """Yield warnings about the baseline's predictions (n,) for the test images; `epochs` counts its training here.
 
@@ -98,7 +98,7 @@ class Form:
 UNCHANGED = Form("nothing changed", lambda images: images, "")
 
 
-def input_warnings(model: "Model", data: Dataset, head: Head, predict: Predict) -> Iterator[str]:
+def input_warnings(model: "Model", data: Dataset, head: ClassHead, predict: Predict) -> Iterator[str]:
     """Yield a warning if an existing model is clearly better with another scale or channel order of its input.
 
     Other forms are tested on training examples, never on the test split. A simple form is preferred to a complex one,

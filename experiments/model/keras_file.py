@@ -173,12 +173,6 @@ class KerasFile(Architecture):
             raise UserError(
                 f"model.path={self.path}: requires a float input, not {taken}. Save the model with a float input."
             )
-        answer = tuple(model.outputs[0].shape)
-        if len(answer) != 2:
-            raise UserError(
-                f"model.path={self.path}: requires outputs of shape (n, classes), not {answer}. If the other axes are "
-                "1: keras.Sequential([model, keras.layers.Flatten()]).save('flat.keras')"
-            )
 
 
 def _name_functions(value: Any) -> Any:

@@ -21,7 +21,9 @@ from experiments.measure.fidelity import Gap, OpNoise
 from experiments.measure.latency import Session
 from experiments.measure.op_profile import OpTime
 from experiments.measure.rounds import Rounds
-from experiments.record.run_record import Predictions, RunRecord
+from experiments.record.evidence import Evidence, Predictions, Scores
+from experiments.record.run_record import RunRecord
+from experiments.statistics.bootstrap import RESAMPLES
 from experiments.system.errors import UserError, first_line
 from experiments.system.escaping import spreadsheet_text
 from experiments.system.progress import warn_once
@@ -36,10 +38,12 @@ FLOAT = "reference.tflite"  # the float file that the run's file is timed agains
 CHANGED = "changed.npz"  # test images whose prediction differs from that of the float model
 CLASSES = "classes.csv"  # the label of each class number
 PREDICTIONS = "predictions.csv"  # the models' predictions for each test image
+SCORES = "scores.npz"  # instead, for a metric without right and wrong answers: its values on resamples of the examples
 MODEL = "model.tflite"
 CONFIGURATION = "config.yaml"
 # Artifacts that later commands read; without any of them a run is incomplete.
-NEEDED = (MODEL, RECORD, CONFIGURATION, LAYERS, SAMPLES, CHANGED, PREDICTIONS)
+NEEDED = (MODEL, RECORD, CONFIGURATION, LAYERS, SAMPLES, CHANGED)
+EVIDENCE = (PREDICTIONS, SCORES)  # one of them is needed as well
 PREDICTED = "truth,keras,tflite,float_reference"
 
 OP_FIELDS = tuple(field.name for field in fields(Op) if field.name not in ("inputs", "outputs"))
@@ -67,9 +71,12 @@ def write_artifacts(folder: Path, record: RunRecord, configuration: str) -> None
     if record.reference.digest != record.tflite.digest:
         (folder / FLOAT).write_bytes(record.reference.content)
     np.savez_compressed(folder / CHANGED, places=record.changed.places, images=record.changed.images)
-    answers = record.answers
-    columns = np.stack([answers.truth, answers.keras, answers.tflite, answers.reference], axis=1)
-    np.savetxt(folder / PREDICTIONS, columns, "%d", delimiter=",", header=PREDICTED, comments="")
+    match record.answers:
+        case Predictions(truth, keras, tflite, reference):
+            columns = np.stack([truth, keras, tflite, reference], axis=1)
+            np.savetxt(folder / PREDICTIONS, columns, "%d", delimiter=",", header=PREDICTED, comments="")
+        case Scores(count, keras, tflite, reference):
+            np.savez(folder / SCORES, examples=count, keras=keras, tflite=tflite, reference=reference)
 
 
 def save_samples(path: Path, session: Session) -> None:
@@ -207,6 +214,42 @@ def read_predictions(content: bytes, run_id: str) -> Predictions:
     if not truth.size or min(each.min() for each in (truth, keras, tflite, reference)) < 0:
         raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read (it is empty, or has a negative class).")
     return Predictions(truth, keras, tflite, reference)
+
+
+def read_scores(content: bytes, run_id: str) -> Scores:
+    """Return the scores written by `write_artifacts`.
+
+    Raises:
+        UserError: the file is truncated or has another format.
+    """
+    try:
+        with ZipFile(io.BytesIO(content)) as packed:
+            if sum(part.file_size for part in packed.infolist()) > MOST_BYTES:
+                raise ValueError("it is too large")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            examples = int(arrays["examples"])
+            keras, tflite, reference = (
+                np.asarray(arrays[name], np.float64) for name in ("keras", "tflite", "reference")
+            )
+    except (*BROKEN_ARCHIVE, KeyError, TypeError, EOFError, MemoryError) as error:
+        raise UserError(f"Run {run_id}: its {SCORES} cannot be read ({first_line(error)}).") from error
+    if examples < 1 or any(each.shape != (1 + RESAMPLES,) for each in (keras, tflite, reference)):
+        raise UserError(f"Run {run_id}: its {SCORES} cannot be read (unexpected arrays).")
+    if not all(np.isfinite(each).all() for each in (keras, tflite, reference)):
+        raise UserError(f"Run {run_id}: its {SCORES} cannot be read (a value is not finite).")
+    return Scores(examples, keras, tflite, reference)
+
+
+def read_evidence(store: "Contents", run_id: str) -> Evidence | None:
+    """Return what a run measured on the test examples; None if the artifact is missing.
+
+    Raises:
+        UserError: the artifact is truncated or has another format.
+    """
+    if (content := store.content(run_id, PREDICTIONS)) is not None:
+        return read_predictions(content, run_id)
+    content = store.content(run_id, SCORES)
+    return None if content is None else read_scores(content, run_id)
 
 
 def read_layers(content: bytes, run_id: str) -> list[dict[str, str]]:

@@ -5,10 +5,12 @@ from dataclasses import astuple
 
 from experiments.measure.latency import SAME_FILE
 from experiments.measure.rounds import Rounds
+from experiments.record.evidence import Scores
 from experiments.record.run_record import RunRecord
 from experiments.statistics.estimates import Estimate
-from experiments.statistics.rounding import percent, points, three_digits, times
+from experiments.statistics.rounding import percent, points, signed, significant, three_digits, times
 from experiments.system.escaping import markdown_text
+from experiments.task.metrics import TITLES
 
 SPEEDS = {
     "faster": "faster than",
@@ -44,7 +46,7 @@ def _warnings(record: RunRecord) -> str:
 
 
 def _accuracy(record: RunRecord) -> str:
-    change = record.answers.change
+    change, answers = record.answers.change, record.answers
     if record.latency.verdict == SAME_FILE:
         meaning = "the same file as"
     elif change.low > 0:
@@ -53,11 +55,20 @@ def _accuracy(record: RunRecord) -> str:
         meaning = "lower than that of"
     else:
         meaning = "not significantly different from that of"
-    accuracy = percent(*astuple(record.answers.tflite_accuracy))
+    if isinstance(answers, Scores):
+        title, ratio = TITLES.get(record.metric, record.metric), record.metrics().get("output_sqnr_db")
+        noise = "equal those" if ratio is None else f"have a signal-to-noise ratio of {ratio:.1f} dB to those"
+        return (
+            f"**{title} {significant(*astuple(answers.tflite_score))}** on {answers.examples:,} test examples: "
+            f"{meaning} the float TFLite model of the same baseline ({signed(change)}). Its "
+            f"outputs {noise} of its Keras model."
+        )
+    predictions = record.predictions
+    accuracy = percent(*astuple(predictions.tflite_accuracy))
     return (
         f"**{accuracy} % accuracy** on {record.data.test:,} test images: {meaning} the float "
         f"TFLite model of the same baseline ({points(change)} points). Its prediction equals that of its Keras "
-        f"model on {100 * record.answers.agreement:.2f} % of the images."
+        f"model on {100 * predictions.agreement:.2f} % of the images."
     )
 
 

@@ -15,8 +15,9 @@ from experiments.measure.latency import Latency
 from experiments.measure.memory import Arena, Memory
 from experiments.measure.op_profile import Profile
 from experiments.measure.rounds import Round, Rounds
+from experiments.record.evidence import Evidence, Predictions
 from experiments.record.identity import Identity
-from experiments.statistics.estimates import Estimate, mcnemar, paired_difference, proportion
+from experiments.task.metrics import Better
 from experiments.tflite.conversion import TFLiteModel
 from experiments.tflite.expectation import Expectation, broken, wrong_interface
 from experiments.tflite.graph import Coverage, Op, arithmetic, coverage, interface
@@ -51,41 +52,6 @@ class Stage:
     seconds: float  # training time of all epochs, including reused ones
     seconds_reused: float  # training time of the reused epochs
     kept: int = 0  # the epoch whose weights the model has
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """The models' predictions for each test image: class numbers (n,) int64, and the true ones."""
-
-    truth: npt.NDArray[np.int64]
-    keras: npt.NDArray[np.int64]
-    tflite: npt.NDArray[np.int64]
-    reference: npt.NDArray[np.int64]  # the float TFLite model of the same baseline
-
-    @property
-    def keras_accuracy(self) -> Estimate:
-        """Accuracy of the Keras model."""
-        return _share(self.keras == self.truth)
-
-    @property
-    def tflite_accuracy(self) -> Estimate:
-        """Accuracy of the TFLite file."""
-        return _share(self.tflite == self.truth)
-
-    @property
-    def change(self) -> Estimate:
-        """Accuracy of the file minus that of its float reference, on the same images."""
-        return paired_difference(self.tflite == self.truth, self.reference == self.truth)
-
-    @property
-    def change_p(self) -> float:
-        """P-value of McNemar's exact test that both have the same error rate."""
-        return mcnemar(self.tflite == self.truth, self.reference == self.truth)
-
-    @property
-    def agreement(self) -> float:
-        """Share of the images for which the file and its Keras model predict the same class."""
-        return float(np.mean(self.keras == self.tflite))
 
 
 @dataclass(frozen=True)
@@ -126,7 +92,7 @@ class RunRecord:
     own_training: Stage
     tflite: TFLiteModel
     reference: TFLiteModel  # the float file of the same baseline
-    answers: Predictions
+    answers: Evidence
     changed: Changed  # images on which the file and its float reference differ
     latency: Latency
     ops: tuple[Op, ...]
@@ -143,15 +109,27 @@ class RunRecord:
     xnnpack_refusal: str = ""  # why XNNPACK rejects the file, which is then measured on LiteRT's own kernels
     engine: str = ""  # what trained with fake quantization or compressed: TFMOT, or own; empty if nothing did
     warnings: tuple[str, ...] = ()  # why the baseline is implausible, each as `remark: explanation`
+    task: str = "classification"
+    metric: str = "accuracy"  # the metric that judges: keras_score, tflite_score
+    metric_better: Better = "higher"
+    further: Mapping[str, float] = field(default_factory=dict)  # other metrics of the task, by column
+
+    @property
+    def predictions(self) -> Predictions:
+        """The predicted classes, of a run that has them."""
+        assert isinstance(self.answers, Predictions)
+        return self.answers
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers of the run by metric name; names include units."""
         return {
-            "keras_accuracy": self.answers.keras_accuracy.value,
-            **self.answers.tflite_accuracy.columns("tflite_accuracy"),
-            **self.answers.change.columns("accuracy_change"),
-            "accuracy_change_p": self.answers.change_p,
-            "agreement": self.answers.agreement,
+            **self._accuracy(),
+            "keras_score": self.answers.keras_score,
+            **self.answers.tflite_score.columns("tflite_score"),
+            **self.answers.change.columns("score_change"),
+            "score_change_p": self.answers.change_p,
+            **self.further,
+            **self._signal_to_noise(),
             "tflite_bytes": float(self.tflite.bytes),
             "tflite_gzip_bytes": float(self.tflite.gzip_bytes),
             "size_ratio": self.reference.bytes / self.tflite.bytes,
@@ -177,6 +155,23 @@ class RunRecord:
         """The first round of the run's timing, to which later ones are added."""
         first = Round.of(self.latency.session, "model", "reference", self.stamp["machine"])
         return Rounds(self.tflite.digest, self.reference.digest, (first,))
+
+    def _accuracy(self) -> dict[str, float]:
+        """Return accuracy and agreement; empty for a task without right and wrong answers."""
+        if not isinstance(self.answers, Predictions):
+            return {}
+        return {
+            "keras_accuracy": self.answers.keras_accuracy.value,
+            **self.answers.tflite_accuracy.columns("tflite_accuracy"),
+            **self.answers.change.columns("accuracy_change"),
+            "accuracy_change_p": self.answers.change_p,
+            "agreement": self.answers.agreement,
+        }
+
+    def _signal_to_noise(self) -> dict[str, float]:
+        """Return the signal-to-noise ratio of the outputs; empty for outputs without noise."""
+        ratio = self._gap(AFTER, FINAL).sqnr_db
+        return {"output_sqnr_db": ratio} if isfinite(ratio) else {}
 
     def _latency(self) -> dict[str, float]:
         own, session = self.latency.own, self.latency.session
@@ -229,6 +224,9 @@ class RunRecord:
     def verdict(self) -> dict[str, str]:
         """Return the findings as tags: what the speedup means, and whether the file matches its expectation."""
         return {
+            "task": self.task,
+            "metric": self.metric,
+            "metric_better": self.metric_better,
             "speed": self.latency.verdict,
             "latency_void": self.latency.session.void,
             "xnnpack_refusal": self.xnnpack_refusal,
@@ -272,10 +270,6 @@ class RunRecord:
             "layers": [asdict(op) for op in self.ops],
             "stamp": dict(self.stamp),
         }
-
-
-def _share(correct: npt.NDArray[np.bool_]) -> Estimate:
-    return proportion(int(np.count_nonzero(correct)), len(correct))
 
 
 def short_warning(warning: str) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from experiments.comparison.files import with_texts
 from experiments.measure.changes import EACH, Changed
-from experiments.record.run_record import Predictions
+from experiments.record.evidence import Predictions
 from experiments.report.tables import Table
 from experiments.statistics.estimates import proportion
 from experiments.system.escaping import from_spreadsheet_text

@@ -26,6 +26,7 @@ from experiments.plots import as_svg
 from experiments.plots.comparison import Pictures
 from experiments.plots.export import drawn, write_pictures
 from experiments.record.artifacts import CHANGED, LAYERS, read_artifact, read_changed, read_layers
+from experiments.record.evidence import Predictions
 from experiments.report.details import (
     Details,
     confusion,
@@ -164,7 +165,8 @@ def _details(store: Store, comparison: Comparison, found: list[Task]) -> Iterato
 def _details_of(store: Store, comparison: Comparison, row: pd.Series, name: str) -> Details:
     run_id = row["run_id"]
     run = comparison.runs.loc[comparison.runs["run_id"] == run_id].iloc[0]
-    answers = comparison.answers(run_id)
+    known = comparison.answers(run_id)
+    answers = known if isinstance(known, Predictions) else None
     layers = read_artifact(store, run_id, LAYERS, read_layers)
     changed = read_artifact(store, run_id, CHANGED, read_changed)
     return Details(

@@ -27,6 +27,7 @@ from experiments.system.keras_version import Version
 from experiments.system.machine import usable_cores
 from experiments.system.options import CONF, OPTION, describe_errors
 from experiments.system.program import program
+from experiments.task import Task
 from experiments.tracking import Tracking
 from experiments.training.loop import Training
 
@@ -34,6 +35,7 @@ from experiments.training.loop import Training
 KINDS: Mapping[str, type] = {
     "dataset": Source,
     "model": Architecture,
+    "task": Task,
     "strategy": Strategy,
     "tracking": Tracking,
     "training": Training,
@@ -135,6 +137,7 @@ def read(config: DictConfig, choices: Mapping[str, str], made: dict[str, Any] | 
             latency=options["latency"],
             cache=options["cache"],
             threads=switches.threads or usable_cores(),
+            task=options["task"],
         ),
         tracking=options["tracking"],
         resume=switches.resume,

@@ -178,6 +178,7 @@ def run_key(experiment: Experiment, contents: Contents = contents_of) -> str:
     options = {
         "dataset": experiment.dataset,
         "model": experiment.model,
+        "task": experiment.task,
         "strategy": experiment.strategy,
         "training": experiment.training,
         "finetune": experiment.finetune if experiment.strategy.trains else None,

@@ -4,17 +4,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from experiments.dataset import Dataset, Examples, Source
 from experiments.measure.accuracy import Logits
-from experiments.measure.changes import changed_images
+from experiments.measure.changes import Changed, changed_images
 from experiments.measure.fidelity import NOISE_IMAGES, delegated, gaps, op_noise
 from experiments.measure.interpreter import xnnpack_refusal
 from experiments.measure.latency import LatencyProtocol, measure_latency
@@ -24,6 +23,7 @@ from experiments.measure.plausibility import input_warnings, output_warnings
 from experiments.model import Architecture
 from experiments.model.configuration import layer_names
 from experiments.quantization.engines import NAMES
+from experiments.record.evidence import Evidence, Predictions, Scores
 from experiments.record.identity import DIGITS, Identity, model_digest, name_of
 from experiments.record.run_record import (
     AFTER,
@@ -31,7 +31,6 @@ from experiments.record.run_record import (
     FINAL,
     REFERENCE,
     Data,
-    Predictions,
     RunRecord,
     Setting,
     Stage,
@@ -48,7 +47,9 @@ from experiments.system.keras_version import version_of
 from experiments.system.machine import compute_lock
 from experiments.system.progress import bar, say, say_once
 from experiments.system.stamp import stamp
-from experiments.task.classification import SAMPLE, Head, head_of
+from experiments.task import Head, Task
+from experiments.task.auto import Auto
+from experiments.task.classification import ClassHead
 from experiments.tflite.conversion import Float32, Learned, Scheme, TFLiteModel
 from experiments.tflite.expectation import Expectation
 from experiments.tflite.graph import read_ops
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from tf_keras import Model
 
 
+NO_PREDICTIONS = Predictions(*[np.empty(0, np.int64)] * 4)
 LISTED = 3  # float layers to print per reason; the record has all
 
 
@@ -74,6 +76,7 @@ class Experiment:
     latency: LatencyProtocol
     cache: Cache
     threads: int  # of TensorFlow, and of the evaluation of TFLite files
+    task: Task = field(default_factory=Auto)
 
     def __post_init__(self) -> None:
         self.training.check("training")
@@ -130,7 +133,8 @@ class Experiment:
         for extra in self.model.extras if self.setting.strategy != "none" else ():
             require(extra, f"model={self.setting.model} strategy={self.setting.strategy}")
         self.dataset.check()
-        if not self.model.given:
+        self.dataset.check_targets(self.task.kind)
+        if not self.model.given and self.task.kind in (None, "classes"):
             self.dataset.check_for_new_model()
         self.model.check()
         self.latency.check()
@@ -173,7 +177,7 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
     """
     seed, strategy, spent = experiment.setting.seed, experiment.strategy, Spent()
     experiment.check()
-    examples = experiment.dataset.examples()
+    examples = experiment.dataset.examples(experiment.task.kind)
     with compute_lock():
         model, data, head = fitted(experiment, examples)
         identity = identified(experiment, model, data)
@@ -196,8 +200,8 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
     warnings += (doubts := list(_input_doubts(experiment, model, data, head, known)))
     baseline = experiment.fit(data, experiment.training, "Training the baseline", head)(model)
     with spent.on("evaluation"):
-        said = head.answers(known.keras_answers(baseline.model))
-        warnings += _answer_doubts(experiment, said, data, head, explained=bool(doubts))
+        outputs = known.keras_answers(baseline.model)
+        warnings += _answer_doubts(experiment, outputs, data, head, explained=bool(doubts))
     further = experiment.fit(data, experiment.finetune, f"Training {experiment.setting.strategy}", head)
     prepared = strategy.apply(scheme, baseline.model, further, known.calibration)
 
@@ -237,7 +241,7 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
         tflite=tflite,
         reference=reference,
         answers=answers,
-        changed=changed_images(data.test.x, answers.truth, answers.reference, answers.tflite),
+        changed=_changed(data, answers),
         latency=latency,
         ops=ops,
         gaps=gaps(logits, head),
@@ -253,6 +257,10 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
         xnnpack_refusal=refusal,
         engine=_engine(model, scheme, expectation),
         warnings=tuple(warnings),
+        task=head.task,
+        further=_further(head, data, logits),
+        metric=head.metric.name if head.metric else "accuracy",
+        metric_better=head.metric.better if head.metric else "higher",
     )
 
 
@@ -266,17 +274,19 @@ def _input_doubts(
     experiment: Experiment, model: "Model", data: Dataset, head: Head, known: ResultCache
 ) -> Iterator[str]:
     """Yield and print warnings about the input of an existing model, before any training."""
-    if experiment.model.given:
+    if experiment.model.given and isinstance(head, ClassHead):
         with compute_lock():
             found = list(input_warnings(model, data, head, known.answering(model)))
         yield from _warned(found)
 
 
 def _answer_doubts(
-    experiment: Experiment, said: npt.NDArray[np.int64], data: Dataset, head: Head, explained: bool
+    experiment: Experiment, outputs: Logits, data: Dataset, head: Head, explained: bool
 ) -> Iterator[str]:
     """Yield and print warnings about the predictions of the baseline, before the strategy."""
-    epochs = experiment.training.epochs
+    if not isinstance(head, ClassHead):
+        return
+    epochs, said = experiment.training.epochs, head.answers(outputs)
     yield from _warned(output_warnings(said, data, head, epochs, explained and epochs == 0))
 
 
@@ -286,9 +296,29 @@ def _warned(warnings: Iterable[str]) -> Iterator[str]:
         yield warning
 
 
-def _answers(data: Dataset, head: Head, logits: Mapping[str, Logits]) -> Predictions:
-    said = {model: head.answers(outputs) for model, outputs in logits.items()}
-    return Predictions(truth=data.test.y, keras=said[AFTER], tflite=said[FINAL], reference=said[REFERENCE])
+def _answers(data: Dataset, head: Head, logits: Mapping[str, Logits]) -> Evidence:
+    if (metric := head.metric) is None:
+        assert isinstance(head, ClassHead)
+        said = {model: head.answers(outputs) for model, outputs in logits.items()}
+        return Predictions(truth=data.test.y, keras=said[AFTER], tflite=said[FINAL], reference=said[REFERENCE])
+    values = {model: metric.replicates(logits[model], data.test) for model in (AFTER, FINAL, REFERENCE)}
+    return Scores(len(data.test), values[AFTER], values[FINAL], values[REFERENCE])
+
+
+def _changed(data: Dataset, answers: Evidence) -> Changed:
+    """Return the images whose predicted class changed; none for other tasks."""
+    said = answers if isinstance(answers, Predictions) else NO_PREDICTIONS
+    return changed_images(data.test.x, said.truth, said.reference, said.tflite)
+
+
+def _further(head: Head, data: Dataset, logits: Mapping[str, Logits]) -> dict[str, float]:
+    """Return the further metrics of the Keras model and of the file, by column."""
+    models = {"keras": logits[AFTER], "tflite": logits[FINAL]}
+    return {
+        f"{model}_{metric.name}": metric.value(outputs, data.test)
+        for metric in head.further
+        for model, outputs in models.items()
+    }
 
 
 def _footprint(
@@ -337,7 +367,7 @@ def fitted(experiment: Experiment, examples: Examples) -> tuple["Model", Dataset
         model = built(experiment, data)
     for note in data.notes:
         say_once(f"  {note}")
-    return model, data, head_of(model, data.train.sample(SAMPLE).x)
+    return model, data, experiment.task.chosen(examples).head(model, data)
 
 
 def check_given(experiment: Experiment) -> None:
@@ -346,7 +376,7 @@ def check_given(experiment: Experiment) -> None:
     Raises:
         UserError: it cannot, or does not.
     """
-    fitted(experiment, experiment.dataset.examples())
+    fitted(experiment, experiment.dataset.examples(experiment.task.kind))
 
 
 def built(experiment: Experiment, data: Dataset | Examples) -> "Model":

@@ -8,9 +8,9 @@ from experiments.statistics.estimates import Estimate
 
 def percent(value: Any, low: Any = None, high: Any = None, sign: str = "") -> str:
     """Format a share in percent; `sign="+"` for differences."""
-    if _missing(value):
+    if missing(value):
         return ""
-    interval = "" if _missing(low) else f" [{100 * low:{sign}.2f}, {100 * high:{sign}.2f}]"
+    interval = "" if missing(low) else f" [{100 * low:{sign}.2f}, {100 * high:{sign}.2f}]"
     return f"{100 * value:{sign}.2f}{interval}"
 
 
@@ -26,23 +26,37 @@ def points(change: Estimate) -> str:
 
 def times(value: Any, low: Any = None, high: Any = None) -> str:
     """Format a ratio."""
-    if _missing(value):
+    if missing(value):
         return ""
-    return f"{value:.2f}x" if _missing(low) else f"{value:.2f}x [{low:.2f}, {high:.2f}]"
+    return f"{value:.2f}x" if missing(low) else f"{value:.2f}x [{low:.2f}, {high:.2f}]"
 
 
 def whole(value: Any) -> str:
     """Format a count or a size."""
-    return "" if _missing(value) else f"{value:,.0f}"
+    return "" if missing(value) else f"{value:,.0f}"
 
 
 def three_digits(value: Any) -> str:
     """Format with three significant digits, but never round the integer part."""
-    if _missing(value):
+    if missing(value):
         return ""
     decimals = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:,.{decimals}f}"
 
 
-def _missing(value: Any) -> bool:
+def significant(value: Any, low: Any = None, high: Any = None, sign: str = "") -> str:
+    """Format a number of any size with four significant digits, or as many as its interval makes sense of."""
+    if missing(value):
+        return ""
+    interval = "" if missing(low) else f" [{low:{sign}.4g}, {high:{sign}.4g}]"
+    return f"{value:{sign}.4g}{interval}"
+
+
+def signed(change: Estimate) -> str:
+    """Format a difference with its sign, in the unit of the values."""
+    return significant(change.value, change.low, change.high, "+")
+
+
+def missing(value: Any) -> bool:
+    """Whether there is no value."""
     return value is None or isnan(value)

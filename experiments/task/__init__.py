@@ -1,1 +1,70 @@
-"""The task of a model: how its outputs become predictions, and which loss fits them."""
+"""The task of a model: what its targets and outputs mean, the loss that fits, and the metric that judges it."""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic.dataclasses import dataclass as option
+
+from experiments.dataset import Dataset, Examples
+from experiments.dataset.targets import Kind
+from experiments.system.options import OPTION
+from experiments.task.metrics import Metric
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+
+@dataclass(frozen=True)
+class Head(ABC):
+    """The outputs of a model for a task: their number for an example, the loss, and the metrics."""
+
+    outputs: int
+    task: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def metric(self) -> Metric | None:
+        """The metric that judges the model; None for accuracy, which is judged by right and wrong answers."""
+
+    @property
+    def further(self) -> tuple[Metric, ...]:
+        """Further metrics to record."""
+        return ()
+
+    @abstractmethod
+    def loss(self, keras: Any) -> Any:
+        """Return the loss; `keras` is the Keras package of the model."""
+
+    def training_metrics(self, keras: Any) -> list[Any]:
+        """Return the metrics to follow during training."""
+        return []
+
+    def training_data(self, data: Dataset) -> Dataset:
+        """Return the data with what the loss compares the outputs with as targets."""
+        return data
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the loss, besides the code."""
+        return {"head": type(self).__name__, **asdict(self)}
+
+
+@option(frozen=True, config=OPTION, kw_only=True)
+class Task(ABC):
+    """The base class of all task options. A new task defines `kind` and `head`."""
+
+    name: ClassVar[str]
+    kind: ClassVar[Kind | None]  # of the targets that it requires; None: any
+
+    def chosen(self, examples: Examples) -> "Task":
+        """Return the task for these examples: this one, unless it is `auto`."""
+        return self
+
+    @abstractmethod
+    def head(self, model: "Model", data: Dataset) -> Head:
+        """Return the head of a model.
+
+        Raises:
+            UserError: its outputs do not fit the task or the data.
+        """

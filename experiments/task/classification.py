@@ -1,12 +1,18 @@
 """Classification: the meaning of a classifier's outputs, the predicted class, and the loss that fits."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic.dataclasses import dataclass as option
 
-from experiments.dataset import Images
+from experiments.dataset import Dataset, Images
+from experiments.dataset.targets import Kind
+from experiments.system.errors import UserError
+from experiments.system.options import OPTION
+from experiments.task import Head, Task
+from experiments.task.metrics import Metric
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -39,15 +45,20 @@ KEEPING = (
 
 
 @dataclass(frozen=True)
-class Head:
+class ClassHead(Head):
     """A classifier's outputs: their number and their meaning.
 
     `softmax`: probabilities that sum to 1; `sigmoid`: independent outputs in 0..1; `logits`: any numbers. A single
     output distinguishes two classes.
     """
 
-    outputs: int
+    task: ClassVar[str] = "classification"
     meaning: Meaning
+
+    @property
+    def metric(self) -> Metric | None:
+        """Accuracy, which is judged by right and wrong answers."""
+        return None
 
     @property
     def classes(self) -> int:
@@ -65,8 +76,34 @@ class Head:
             return (outputs[:, 0] > self.threshold).astype(np.int64)
         return np.asarray(outputs.argmax(axis=1), np.int64)
 
+    def loss(self, keras: Any) -> Any:
+        """See loss_of."""
+        return loss_of(self, keras)
 
-def head_of(model: "Model", images: Images | None = None) -> Head:
+    def training_metrics(self, keras: Any) -> list[Any]:
+        """See accuracy_of."""
+        return [accuracy_of(self, keras)]
+
+
+@option(frozen=True, config=OPTION, kw_only=True)
+class Classification(Task):
+    """One class for each example, judged by accuracy."""
+
+    name: ClassVar[str] = "classification"
+    kind: ClassVar[Kind | None] = "classes"
+
+    def head(self, model: "Model", data: Dataset) -> ClassHead:
+        """See Task.head."""
+        shape = tuple(model.outputs[0].shape)
+        if len(shape) != 2:
+            raise UserError(
+                f"task=classification: requires a model with outputs of shape (n, classes), not {shape}. If the other "
+                "axes are 1: keras.Sequential([model, keras.layers.Flatten()]).save('flat.keras')"
+            )
+        return head_of(model, data.train.sample(SAMPLE).x)
+
+
+def head_of(model: "Model", images: Images | None = None) -> ClassHead:
     """Infer the head of a classifier with outputs (n, outputs) from its layers, and from its outputs for images.
 
     The output is traced back through layers that keep values. If this ends at an unknown layer or a softmax, the
@@ -75,12 +112,12 @@ def head_of(model: "Model", images: Images | None = None) -> Head:
     function = _last_function(model.outputs[0])
     outputs = int(model.outputs[0].shape[-1])
     if function in SIGMOID:
-        return Head(outputs, "sigmoid")
+        return ClassHead(outputs, "sigmoid")
     if function in OTHER or (images is None and function not in SOFTMAX):
-        return Head(outputs, "logits")
+        return ClassHead(outputs, "logits")
     if images is None:
-        return Head(outputs, "softmax" if outputs > 1 else "sigmoid")
-    return Head(outputs, _meaning(model(images[:SAMPLE], training=False).numpy()))
+        return ClassHead(outputs, "softmax" if outputs > 1 else "sigmoid")
+    return ClassHead(outputs, _meaning(model(images[:SAMPLE], training=False).numpy()))
 
 
 def _meaning(outputs: Outputs) -> Meaning:
@@ -131,7 +168,7 @@ def function_of(layer: Any) -> str:
     return str(getattr(activation, "__name__", type(activation).__name__))
 
 
-def loss_of(head: Head, keras: Any) -> Any:
+def loss_of(head: ClassHead, keras: Any) -> Any:
     """Return the loss for class numbers (n,): cross-entropy, or binary cross-entropy of each output.
 
     `keras` is the Keras package of the model.
@@ -150,7 +187,7 @@ def loss_of(head: Head, keras: Any) -> Any:
     return binary_crossentropy_of_classes
 
 
-def accuracy_of(head: Head, keras: Any) -> Any:
+def accuracy_of(head: ClassHead, keras: Any) -> Any:
     """Return the metric `accuracy` for training; Keras chooses it, except for a single logit."""
     if head.outputs == 1 and head.meaning == "logits":
         return keras.metrics.BinaryAccuracy(name="accuracy", threshold=head.threshold)

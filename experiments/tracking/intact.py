@@ -4,14 +4,17 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from experiments.record.artifacts import MODEL, NEEDED, RECORD, read_digest
+from experiments.record.artifacts import EVIDENCE, MODEL, NEEDED, RECORD, read_digest
 
 BYTES = "tflite_bytes"  # metric with the size of a run's TFLite file
 
 
 def missing_of(sizes: Mapping[str, int | None], metrics: Mapping[str, float]) -> str:
     """Describe a problem with the artifacts, given their sizes by name; empty if there is none."""
-    if absent := [name for name in NEEDED if name not in sizes]:
+    absent = [name for name in NEEDED if name not in sizes]
+    if not any(name in sizes for name in EVIDENCE):
+        absent.append(EVIDENCE[0])
+    if absent:
         return f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing"
     size = sizes[MODEL]
     if size is not None and BYTES in metrics and size != metrics[BYTES]:
@@ -25,7 +28,7 @@ def missing_in(folders: Iterable[Path], metrics: Mapping[str, float], models: It
     Each file is taken from the first folder that has it. The TFLite file must have the recorded digest. `models` holds
     the folders of the run's logged models.
     """
-    files = {name: path for name in NEEDED if (path := _first(folders, name))}
+    files = {name: path for name in (*NEEDED, *EVIDENCE) if (path := _first(folders, name))}
     problem = missing_of({name: path.stat().st_size for name, path in files.items()}, metrics)
     if problem:
         return problem

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
-# Metrics of every finished run; without one of them there is nothing to compare.
-NEEDED = ("keras_accuracy", "tflite_accuracy", "tflite_bytes")
+# Metrics of every finished run; without one of them there is nothing to compare. Earlier versions, which had no other
+# task than classification, recorded the first two as accuracies only.
+NEEDED = {"keras_score": "keras_accuracy", "tflite_score": "tflite_accuracy", "tflite_bytes": "tflite_bytes"}
 MEASURED = {name: SCHEMA[name] for name in names("metric") if not SCHEMA[name].of}  # bounds of intervals may be missing
 SETTINGS = "mlflow.quantization.settings"  # tag: all settings, as JSON; MLflow's pages do not list tags of its own
 LARGEST, INTEGER_LIMIT = 1e300, 2**53  # larger floats are not valid; floats up to 2**53 are exact integers
@@ -40,7 +41,8 @@ def to_row(run: Recorded) -> Row:
     setting = {name: _text(run, name) for name in ("strategy", "model", "dataset")}
     integers = {name: _integer(run, name) for name in ("epochs", "finetune_epochs", "seed")}
     metrics = _metrics(run)
-    if missing := [name for name in NEEDED if name not in metrics and run.status == "FINISHED"]:
+    missing = [old for name, old in NEEDED.items() if metrics.keys().isdisjoint((name, old))]
+    if missing and run.status == "FINISHED":
         raise UserError(f"{_named(run)} is finished, but has no {' or '.join(missing)}.")
     return {
         **{name: value for name, value in _settings(run).items() if is_setting(name) and "_target_" not in name},

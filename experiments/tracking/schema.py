@@ -35,6 +35,7 @@ class Column:
     formatter: Callable[..., str] = str  # takes the value and, if it has an interval, both ends
     interval: bool = False  # whether the columns NAME_low and NAME_high exist
     p_value: bool = False  # whether the column NAME_p exists
+    test: str = "McNemar's exact test"  # that the p-value comes from
     of: str = ""  # for an end of an interval or a p-value, its column
 
     @property
@@ -55,7 +56,7 @@ class Column:
             for end, doc in ENDS.items():
                 yield replace(plain, name=f"{self.name}{end}", doc=f"{doc} {self.name}.")
         if self.p_value:
-            doc = f"P-value of McNemar's exact test that {self.name} is 0."
+            doc = f"P-value that {self.name} is 0, of {self.test}."
             yield replace(plain, name=f"{self.name}_p", kind="number", unit="", better="", doc=doc)
 
 
@@ -86,8 +87,13 @@ def _seconds(name: str, doc: str) -> Column:
     return Column(name, "number", "metric", doc, "s", better="lower", formatter=whole)
 
 
-def _number(name: str, doc: str, unit: str = "", better: Better = "") -> Column:
-    return Column(name, "number", "metric", doc, unit, better=better, formatter=three_digits)
+def _number(name: str, doc: str, unit: str = "", better: Better = "", heading: str = "") -> Column:
+    return Column(name, "number", "metric", doc, unit, heading, better, three_digits)
+
+
+def _score(name: str, doc: str, interval: bool = False, p_value: bool = False) -> Column:
+    test = "the paired bootstrap; for accuracy, of McNemar's exact test"
+    return Column(name, "number", "metric", doc, formatter=three_digits, interval=interval, p_value=p_value, test=test)
 
 
 def _ratio(
@@ -101,6 +107,13 @@ def _change(source: Source, name: str, doc: str, heading: str) -> Column:
         name, "change", source, doc, "share, -1 to 1", heading, "higher", signed_percent, interval=True, p_value=True
     )
 
+
+# Further metrics of tasks, which are recorded of the Keras model and of the file.
+FURTHER = {
+    "mae": "Mean absolute error",
+    "rmse": "Root mean square error",
+}
+MODELS = {"keras": "Keras model after the strategy", "tflite": "TFLite file"}
 
 _DECLARED = (
     _text("setting", "strategy", "What is done to the baseline, and how the result is converted.", "strategy"),
@@ -118,6 +131,21 @@ _DECLARED = (
         "Accuracy of the file minus that of the float TFLite model of the same baseline, on the same examples.",
         "Δ accuracy (pp)",
     ),
+    _text("verdict", "task", "What the model is asked for: classification, regression, ..."),
+    _text("verdict", "metric", "The metric that judges the model: accuracy, mae, ...", "metric"),
+    _text("verdict", "metric_better", "Which values of the metric are better: higher or lower."),
+    _score("keras_score", "The metric of the Keras model after the strategy."),
+    _score("tflite_score", "The metric of the TFLite file.", interval=True),
+    _score(
+        "score_change",
+        "The metric of the file minus that of the float TFLite model of the same baseline, on the same examples.",
+        interval=True,
+        p_value=True,
+    ),
+    *(_score(f"{model}_{metric}", f"{title} of the {what}.")
+      for metric, title in FURTHER.items() for model, what in MODELS.items()),
+    _number("output_sqnr_db", "Signal-to-noise ratio between the outputs of the file and of its Keras model.", "dB",
+            "higher", "agreement (dB)"),
     _share("agreement", "Share of test examples for which the file and its Keras model predict the same class.",
            "agreement (%)", "higher"),
     _count("metric", "tflite_bytes", "Size of the file.", "bytes", "bytes", "lower"),
@@ -197,6 +225,11 @@ _DECLARED = (
     _text("tag", "error", "Why the run failed."),
     _text("comparison", "against", "Strategy of the run that this run is compared with."),
     _text("comparison", "against_run_id", "Id of the run that this run is compared with."),
+    replace(
+        _score("score_difference", "The metric of the file minus that of the other run's file, on the same examples.",
+               interval=True, p_value=True),
+        source="comparison",
+    ),
     _change("comparison", "accuracy_difference", "Accuracy of the file minus that of the other run's file, on the "
             "same examples.", "Δ accuracy vs {} (pp)"),
     _ratio("ratio", "comparison", "size_against", "Size of the other run's file divided by that of this file.",

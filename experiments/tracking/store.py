@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from experiments.measure.rounds import Rounds
-from experiments.record.artifacts import CONFIGURATION, PREDICTIONS, read_predictions
+from experiments.record.artifacts import CONFIGURATION, read_evidence
 from experiments.record.description import describe, with_speed
+from experiments.record.evidence import Evidence
 from experiments.record.identity import Identity, name_of
-from experiments.record.run_record import Predictions, RunRecord, Setting
+from experiments.record.run_record import RunRecord, Setting
 from experiments.system.disk import reserve
 from experiments.system.errors import UserError, find_by_prefix, first_line, redacted, suggestion
 from experiments.system.files import check_regular
@@ -284,14 +285,13 @@ class Store:
         return to_row(from_mlflow(self.client.get_run(run_id)))
 
     @explains_failures
-    def predictions(self, run_id: str) -> Predictions | None:
-        """Return the predictions of a run's models for each test image; None if the artifact is missing.
+    def predictions(self, run_id: str) -> Evidence | None:
+        """Return what a run's models predicted, or achieved, on the test examples; None if the artifact is missing.
 
         Raises:
-            UserError: the artifact is not in the format of a run's predictions.
+            UserError: the artifact is not in its format.
         """
-        content = self.content(run_id, PREDICTIONS)
-        return None if content is None else read_predictions(content, run_id)
+        return read_evidence(self, run_id)
 
     @explains_failures
     def content(self, run_id: str, artifact: str) -> bytes | None:

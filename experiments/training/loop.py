@@ -12,16 +12,17 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as option
 
-from experiments.dataset import Dataset, Images, Labels
+from experiments.dataset import Dataset, Images
 from experiments.model.configuration import configuration_of
 from experiments.system.cache import Arrays, Cache, Trajectory
 from experiments.system.errors import UserError
@@ -32,7 +33,8 @@ from experiments.system.options import OPTION
 from experiments.system.progress import Advance, bar
 from experiments.system.stamp import stamp
 from experiments.system.user_code import sha256, sources_of
-from experiments.task.classification import Head, accuracy_of, head_of, loss_of
+from experiments.task import Head
+from experiments.task.classification import head_of
 from experiments.training.augmentation import Augmented, augmentation_for, augmentation_of
 from experiments.training.best_epoch import Keep, best_epoch, end_of
 from experiments.training.named import valid
@@ -47,7 +49,8 @@ if TYPE_CHECKING:
 CODE = (
     *sorted((PACKAGE / "training").glob("*.py")),
     *sorted((PACKAGE / "model").rglob("copies.py")),
-    *(PACKAGE / name for name in ("model/configuration.py", "task/classification.py")),
+    *sorted((PACKAGE / "task").glob("*.py")),
+    PACKAGE / "model/configuration.py",
 )
 CHECKED = 32  # images on which a copy in another precision must give the outputs of the original
 MOST_EPOCHS = 1_000_000
@@ -148,15 +151,16 @@ def fit(
     head = head or head_of(model)
     states = cache.trajectory(trajectory_key(model, data, settings, seed, head))
     with states.lock(), in_precision(model, settings.precision, data.train.x[:CHECKED]) as in_training:
-        trained = _trained(in_training, callbacks, data, settings, seed, states, title, head)
+        trained = _trained(in_training, callbacks, head.training_data(data), settings, seed, states, title, head)
     return replace(trained, model=model)
 
 
 def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int, head: Head | None = None) -> str:
     """Return the digest of everything that determines the weights after each epoch."""
+    head = head or head_of(model)
     decisive = {
         "model": digest_of(model),
-        "head": asdict(head or head_of(model)),
+        "head": head.identity,
         "data": data.training_fingerprint,
         "batch_size": settings.batch_size,
         "optimizer": settings.optimizer,
@@ -306,7 +310,7 @@ def _compile(model: "Model", settings: Training, head: Head | None = None) -> No
     head = head or head_of(model)
     # On a CPU, XLA, which Keras 3 would choose, makes training several times slower.
     compiler = {} if version_of(model) == 2 else {"jit_compile": False}
-    model.compile(optimizer, loss=loss_of(head, keras), metrics=[accuracy_of(head, keras)], **compiler)
+    model.compile(optimizer, loss=head.loss(keras), metrics=head.training_metrics(keras), **compiler)
     optimizer.build(model.trainable_variables)
 
 
@@ -383,7 +387,7 @@ def _generators(model: "Model") -> list[Any]:
     return [*(each for each in model.variables if id(each) not in weights), global_seed_generator().state]
 
 
-def _batches(images: Images, labels: Labels, size: int) -> Any:
+def _batches(images: Images, targets: npt.NDArray[Any], size: int) -> Any:
     """Return batches in this order, like those that Keras makes of arrays, but without the autotuner of tf.data.
 
     There is nothing to tune here, and the tuner sleeps twice as long each time; the end of an epoch may have to wait
@@ -393,7 +397,7 @@ def _batches(images: Images, labels: Labels, size: int) -> Any:
 
     untuned = tf.data.Options()
     untuned.autotune.enabled = False
-    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(size).prefetch(1).with_options(untuned)
+    return tf.data.Dataset.from_tensor_slices((images, targets)).batch(size).prefetch(1).with_options(untuned)
 
 
 def _mixed(seed: int, epoch: int) -> int:

@@ -1,0 +1,36 @@
+"""The task that the targets show."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic.dataclasses import dataclass as option
+
+from experiments.dataset import Dataset, Examples
+from experiments.dataset.targets import Kind
+from experiments.system.options import OPTION
+from experiments.system.progress import say_once
+from experiments.task import Head, Task
+from experiments.task.classification import Classification
+from experiments.task.regression import Regression
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+
+@option(frozen=True, config=OPTION, kw_only=True)
+class Auto(Task):
+    """Classification or regression, by the targets."""
+
+    name: ClassVar[str] = "auto"
+    kind: ClassVar[Kind | None] = None
+
+    def chosen(self, examples: Examples) -> Task:
+        """Return the task for these examples, and print it unless it is classification."""
+        kinds: dict[Kind, Task] = {"classes": Classification(), "numbers": Regression()}
+        task = kinds[examples.kind]
+        if examples.kind != "classes":
+            say_once(f"  task: {task.name} ({examples.why})")
+        return task
+
+    def head(self, model: "Model", data: Dataset) -> Head:
+        """See Task.head."""
+        raise NotImplementedError("a head requires a task that was chosen")
