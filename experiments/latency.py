@@ -1,10 +1,14 @@
 """Time TFLite files together: `python -m experiments.latency TARGET ...`.
 
-All files are timed in one session, in short blocks in random order, with a
-second copy of the first file as a control (the sentinel). The command prints the
-latency of each file and the ratio of every pair with its 95 % interval;
-p-values are adjusted for the number of pairs (Holm). The session is stored with
-every timed run, as the artifact latency_sessions/TIME/.
+All files are timed in the same process, in short blocks in random order, with a
+second copy of the first file as a control (the sentinel); and again in further
+rounds, spread over a minute, since a machine changes its state. The command
+prints the latency of each file and the ratio of every pair with its 95 %
+interval over rounds; p-values are adjusted for the number of pairs (Holm).
+
+The rounds are added to every timed run that was measured on this machine, with
+the same threads and kernels: its speedup in later tables is over all of its
+rounds. The tables and samples are stored as the artifact latency_sessions/TIME/.
 
 A TARGET is a .tflite file, the id of a run or a prefix of it, or a sweep (latest
 or its id), which selects its finished runs. Runs are timed on test images of
@@ -50,7 +54,8 @@ from experiments.tracking import Row, Store, Tracking, open_existing
 if TYPE_CHECKING:
     from experiments.dataset import Images, Source
     from experiments.measure.latency import LatencyProtocol, Session
-    from experiments.runs.rounds import Tests
+    from experiments.measure.rounds import JointRounds
+    from experiments.runs.rounds import RecordedRun, Tests
     from experiments.tflite.conversion import TFLiteModel
 
 SECONDS_PER_FILE = 5.0
@@ -70,6 +75,7 @@ class Candidate:
     model: "TFLiteModel"
     images: "Images"
     run: Row | None = None
+    recorded: "RecordedRun | None" = None  # what later rounds are added to
 
 
 def main() -> None:
@@ -80,12 +86,13 @@ def main() -> None:
         _check_used(arguments, options)
         store = _store(options)
         candidates = list(_candidates(options, store))
-        session = _time(candidates, options)
+        references = _references(candidates, options)
+        session = _time(candidates, options, references)
         pairs = pairs_table(session, {candidate.name: candidate.model.digest for candidate in candidates})
         files = files_table(candidates, session, pairs)
         show(files, pairs, session)
         if store:
-            _record(store, candidates, session, files, pairs)
+            _record(store, candidates, session, references, files, pairs)
         if options.csv:
             _write(options.csv, pairs)
 
@@ -106,10 +113,14 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--precision", type=float, default=0.01,
-        help="stop when half of every ratio's interval is at most this share of the ratio (default: %(default)s)",
+        help="end a round when half of every ratio's interval in it is at most this share (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--seconds", type=float, help=f"time limit of the session (default: {SECONDS_PER_FILE:g} per file)"
+        "--seconds", type=float, help=f"time limit of all rounds (default: {SECONDS_PER_FILE:g} per file)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of timing (default: %(default)s)")
+    parser.add_argument(
+        "--span", type=float, help="seconds over which rounds are spread (default: six times --seconds, at most 60)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the random order (default: %(default)s)")
     parser.add_argument("--dataset", help="an option of conf/dataset: time plain files on its test images")
@@ -208,11 +219,12 @@ def _checked_shape(tensor: Mapping[str, Any]) -> tuple[int, ...]:
 def _load_recorded(
     target: str, store: Store, modules: Sequence[str], tests_of: "Callable[[Source, TFLiteModel], Tests]"
 ) -> Iterator[Candidate]:
-    from experiments.runs.rounds import load_file
+    from experiments.runs.rounds import load_file, load_run
 
     def load(row: Row) -> Candidate:
-        model, images = load_file(store, row, modules, tests_of)
-        return Candidate(_name(row), model, images, row)
+        if recorded := load_run(store, row, modules, tests_of):
+            return Candidate(_name(row), recorded.model, recorded.images, row, recorded)
+        return Candidate(_name(row), *load_file(store, row, modules, tests_of), row)
 
     rows = store.chosen(target)
     found = [load(row) if len(rows) == 1 else or_none(partial(load, row)) for row in rows]
@@ -226,8 +238,27 @@ def _name(row: Row) -> str:
     return f"{row['strategy']}{epochs} {row['run_id'][:6]}"
 
 
-def _time(candidates: Sequence[Candidate], options: argparse.Namespace) -> "Session":
+def _references(candidates: Sequence[Candidate], options: argparse.Namespace) -> dict[str, Candidate]:
+    """Return the float files of the runs that rounds are added to, by digest; they are timed, but not shown."""
+    runs = [each.recorded for each in candidates if each.recorded and _extends(each.recorded, options)]
+    return {
+        run.reference.digest: Candidate(f"reference {run.reference.digest}", run.reference, run.images) for run in runs
+    }
+
+
+def _extends(recorded: "RecordedRun", options: argparse.Namespace) -> bool:
+    """Whether rounds are added to a run: it was timed on this machine under the same conditions."""
+    from experiments.system.stamp import stamp
+
+    same_machine = recorded.row["machine"] == stamp()["machine"]
+    return same_machine and recorded.conditions == (options.threads, options.delegate)
+
+
+def _time(
+    candidates: Sequence[Candidate], options: argparse.Namespace, references: Mapping[str, Candidate]
+) -> "JointRounds":
     from experiments.measure.latency import LatencyProtocol, time_together
+    from experiments.measure.rounds import JointRounds, moments
     from experiments.runs.rounds import check_shape
 
     for candidate in candidates:
@@ -237,17 +268,19 @@ def _time(candidates: Sequence[Candidate], options: argparse.Namespace) -> "Sess
     protocol = _protocol(LatencyProtocol, options, len(candidates))
     protocol.check()
 
-    def time(some: Sequence[Candidate], protocol: LatencyProtocol) -> "Session":
+    def time(some: Sequence[Candidate], protocol: LatencyProtocol, number: int = 0) -> "Session":
         return time_together(
             {each.name: each.model for each in some},
             {each.name: each.images for each in some},
-            protocol,
+            replace(protocol, seconds=protocol.seconds / protocol.rounds),
             list(combinations([each.name for each in some], 2)),
-            options.seed,
+            options.seed + number,
         )
 
+    everything = [*candidates, *references.values()]
     try:
-        return time(candidates, protocol)
+        rounds = moments(protocol.rounds, protocol.span_seconds)
+        return JointRounds(tuple(time(everything, protocol, number) for number in rounds))
     except UserError:
         for candidate in candidates:
             _name_failure(candidate, lambda single: time([single], replace(protocol, seconds=RETRY_SECONDS)))
@@ -269,12 +302,14 @@ def _protocol(kind: "type[LatencyProtocol]", options: argparse.Namespace, files:
             delegate=options.delegate,
             seconds=SECONDS_PER_FILE * files if options.seconds is None else options.seconds,
             precision=options.precision,
+            rounds=options.rounds,
+            span=options.span,
         )
     except ValidationError as error:
         raise UserError(describe_errors("", error)) from error
 
 
-def files_table(candidates: Sequence[Candidate], session: "Session", pairs: pd.DataFrame) -> pd.DataFrame:
+def files_table(candidates: Sequence[Candidate], session: "Session | JointRounds", pairs: pd.DataFrame) -> pd.DataFrame:
     """Return one row per file with its latency; `speedup` is the latency of the first file divided by it."""
     first, rows = candidates[0].name, []
     speeds = pairs[pairs["against"] == first].set_index("file")["speed"]
@@ -298,18 +333,17 @@ def files_table(candidates: Sequence[Candidate], session: "Session", pairs: pd.D
     return pd.DataFrame(rows)
 
 
-def pairs_table(session: "Session", digests: Mapping[str, str]) -> pd.DataFrame:
+def pairs_table(session: "Session | JointRounds", digests: Mapping[str, str]) -> pd.DataFrame:
     """Return one row per pair of files with the speedup of the second one, its interval, p-value and verdict.
 
     Two files with the same digest are not tested: neither is faster, whatever the timings.
     """
-    from experiments.measure.latency import SAME_FILE, SENTINEL
-    from experiments.statistics.estimates import holm, t_test_of_logs
+    from experiments.measure.latency import SAME_FILE
+    from experiments.statistics.estimates import holm
 
-    timed = {name: timings.medians for name, timings in session.timings.items() if name != SENTINEL}
-    pairs = list(combinations(timed, 2))
+    pairs = list(combinations((name for name in session.timings if name in digests), 2))
     differing = [(one, other) for one, other in pairs if digests[one] != digests[other]]
-    tested = holm(np.array([t_test_of_logs(timed[one], timed[other]) for one, other in differing]))
+    tested = holm(np.array([session.p_value(one, other) for one, other in differing]))
     adjusted = dict(zip(differing, tested, strict=True))
     rows = []
     for one, other in pairs:
@@ -329,7 +363,7 @@ def pairs_table(session: "Session", digests: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=PAIR_COLUMNS)
 
 
-def show(files: pd.DataFrame, pairs: pd.DataFrame, session: "Session") -> None:
+def show(files: pd.DataFrame, pairs: pd.DataFrame, session: "JointRounds") -> None:
     """Print both tables and a note on how to read them."""
     print_whole(_files_display(files))
     if 1 < len(pairs) <= MOST_PAIRS:
@@ -371,15 +405,15 @@ def _table(*headings: str) -> Table:
     return display
 
 
-def _note(session: "Session") -> str:
+def _note(session: "JointRounds") -> str:
     first, sentinel = next(iter(session.timings)), session.sentinel
     replicates = len(session.timings[first].medians)
     void = f"INVALID: {session.void}. " if session.void else ""
     return (
-        f"{void}{replicates} replicates with new interpreters, {session.threads} thread(s). [low, high]: 95 % "
-        f"interval over replicates. Control, {first} against its own copy: {sentinel.value:.3f}x "
-        f"[{sentinel.low:.3f}, {sentinel.high:.3f}]. Other processes used {session.conditions.other_cores:.1f} of "
-        f"{session.conditions.cores} cores."
+        f"{void}{len(session.sessions)} rounds, {replicates} replicates with new interpreters, {session.threads} "
+        f"thread(s). [low, high]: 95 % interval over rounds. Control, {first} against its own copy: "
+        f"{sentinel.value:.3f}x [{sentinel.low:.3f}, {sentinel.high:.3f}]. Other processes used at most "
+        f"{session.conditions.other_cores:.1f} of {session.conditions.cores} cores."
     )
 
 
@@ -392,10 +426,17 @@ def _write(path: Path, pairs: pd.DataFrame) -> None:
 
 
 def _record(
-    store: Store, candidates: Iterable[Candidate], session: "Session", files: pd.DataFrame, pairs: pd.DataFrame
+    store: Store,
+    candidates: Iterable[Candidate],
+    session: "JointRounds",
+    references: Mapping[str, Candidate],
+    files: pd.DataFrame,
+    pairs: pd.DataFrame,
 ) -> None:
-    """Store the session with every timed run."""
+    """Store the session with every timed run, and add its rounds to those that were timed alike."""
+    from experiments.measure.rounds import Round
     from experiments.record.artifacts import save_samples
+    from experiments.runs.rounds import log_rounds, store_rounds
     from experiments.system.stamp import stamp
 
     name = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%S")
@@ -410,6 +451,16 @@ def _record(
             assert candidate.run is not None
             store.add_session(candidate.run["run_id"], name, folder, p50[candidate.name])
     say(f"recorded as artifact latency_sessions/{name}/ of {len(runs)} runs")
+    extended = [each for each in runs if each.recorded and each.recorded.reference.digest in references]
+    for candidate in extended:
+        assert candidate.recorded is not None
+        reference = references[candidate.recorded.reference.digest].name
+        machine = stamp()["machine"]
+        further = [Round.of(each, candidate.name, reference, machine) for each in session.sessions]
+        rounds = store_rounds(store, candidate.recorded.run_id, candidate.recorded.rounds.adding(further))
+        log_rounds(store, candidate.recorded.run_id, rounds)
+    if extended:
+        say(f"added {len(session.sessions)} rounds to the timing of {len(extended)} runs")
 
 
 if __name__ == "__main__":

@@ -113,12 +113,28 @@ def test_the_exit_code_says_whether_a_run_meets_the_requirements(
     assert told in done.stdout + done.stderr
 
 
+def rounds_of(folder: Path, run_id: str) -> set[str]:
+    """The ids of the rounds of a run's timing."""
+    text = (folder / "mlruns" / run_id / "artifacts" / "latency_rounds.json").read_text()
+    return {each["id"] for each in json.loads(text)["rounds"]}
+
+
+def test_runs_of_a_sweep_share_the_rounds_of_its_end(sweep: tuple[Path, Done]) -> None:
+    rounds = [rounds_of(sweep[0], run_id) for run_id in table(sweep[0])["run_id"]]
+    assert len(set.intersection(*rounds)) >= 5
+    assert all(len(each) > 5 for each in rounds)  # and each run has one of its own
+
+
 def test_runs_are_timed_together_and_keep_the_session(sweep: tuple[Path, Done]) -> None:
     first, second = table(sweep[0])["run_id"].iloc[[0, 4]]
-    done = run(sweep[0], "experiments.latency", first[:12], second, "--seconds", "1")
+    before = rounds_of(sweep[0], second)
+    done = run(sweep[0], "experiments.latency", first[:12], second, "--seconds", "1", "--span", "1")
     assert (done.returncode, done.stderr) == (0, "")
     (session,) = (sweep[0] / "mlruns" / second / "artifacts" / "latency_sessions").iterdir()
     assert {path.name for path in session.iterdir()} == {"files.csv", "pairs.csv", "samples.csv.gz", "stamp.json"}
+    added = rounds_of(sweep[0], second) - before
+    assert len(added) == 5
+    assert added <= rounds_of(sweep[0], first)
 
 
 def test_every_run_keeps_its_artifacts(sweep: tuple[Path, Done]) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from experiments.measure.latency import LatencyProtocol
-from experiments.measure.rounds import FileTiming, Round, Rounds, ratio_of_runs
+from experiments.measure.latency import SENTINEL, LatencyProtocol, Session, Timings
+from experiments.measure.rounds import FileTiming, JointRounds, Round, Rounds, ratio_of_runs
 from experiments.statistics.rounds import mean_of_one_round, mean_over_rounds, states
 from experiments.system.machine import Conditions
 
@@ -194,3 +194,26 @@ def test_short_timings_have_a_short_span(seconds: float, span: float) -> None:
 def test_rounds_share_the_time_of_a_run() -> None:
     assert LatencyProtocol(seconds=10, rounds=5).of_round().seconds == pytest.approx(2)
     assert LatencyProtocol(seconds=10, rounds=5).of_round(files=9).seconds == pytest.approx(6)
+
+
+def session(number: int, us: dict[str, float]) -> Session:
+    """A session at a moment of its own, with two replicates of each file."""
+    timings = {
+        name: Timings(
+            np.array([[0, 1000 * value], [1, 1000 * value]], np.int64), np.array([[50_000, 2_000]] * 2, np.int64)
+        )
+        for name, value in us.items()
+    }
+    return Session(timings, IDLE, 1, 0.2, started=15.0 * number, id=f"round-{number}")
+
+
+def test_the_command_reports_ratios_over_rounds() -> None:
+    """A file that is 5 % slower in one round of five is not called slower, as each round alone would."""
+    slow = [1.0, 1.0, 1.05, 1.0, 1.0]
+    sessions = [session(n, {"a": 100, "b": 100 * factor, SENTINEL: 100}) for n, factor in enumerate(slow)]
+    joint = JointRounds(tuple(sessions))
+    assert sessions[2].ratio("a", "b").high < 1
+    assert joint.ratio("a", "b").low < 1 < joint.ratio("b", "a").high
+    assert joint.p_value("a", "b") > 0.05
+    assert len(joint.timings["a"].medians) == 10
+    assert joint.void == ""

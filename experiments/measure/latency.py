@@ -21,7 +21,7 @@ from pydantic.dataclasses import dataclass as option
 from experiments.dataset import Images
 from experiments.measure.accuracy import input_of, quantize
 from experiments.measure.child import run_child
-from experiments.statistics.estimates import Estimate, ratio_of_medians, t_quantiles
+from experiments.statistics.estimates import Estimate, ratio_of_medians, t_quantiles, t_test_of_logs
 from experiments.statistics.rounds import mean_of_one_round
 from experiments.system.errors import UserError
 from experiments.system.machine import Conditions, Watch, timing_lock, usable_cores
@@ -139,6 +139,10 @@ class Session:
     def ratio(self, one: str, other: str) -> Estimate:
         """Return the latency of `one` divided by that of `other`: above 1, `other` is faster."""
         return ratio_of_medians(self.timings[one].medians, self.timings[other].medians)
+
+    def p_value(self, one: str, other: str) -> float:
+        """Return the p-value that two files are equally fast, over replicates."""
+        return t_test_of_logs(self.timings[one].medians, self.timings[other].medians)
 
     @property
     def sentinel(self) -> Estimate:

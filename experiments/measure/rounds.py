@@ -25,7 +25,7 @@ from experiments.measure.latency import (
     verdict_of,
 )
 from experiments.statistics.estimates import Estimate, ratio_of_medians
-from experiments.statistics.rounds import mean_of_one_round, mean_over_rounds, states
+from experiments.statistics.rounds import Mean, mean_of_one_round, mean_over_rounds, states
 from experiments.system.machine import Conditions
 from experiments.system.progress import bar
 from experiments.system.stopping import raise_if_stopped
@@ -156,10 +156,7 @@ class Rounds:
         """Why the timing is invalid; empty if it is valid. It is invalid without a single undisturbed round."""
         if not self.valid:
             return self.rounds[-1].disturbance
-        if verdict_of(self.sentinel) in ("faster", "slower"):
-            value, low, high = self.sentinel.value, self.sentinel.low, self.sentinel.high
-            return f"a file and its own copy differ: {value:.3f}x [{low:.3f}, {high:.3f}]"
-        return ""
+        return _copies_differ(self.sentinel)
 
     @property
     def verdict(self) -> Verdict:
@@ -222,6 +219,79 @@ class Rounds:
             KeyError, TypeError, ValueError: it has another format.
         """
         return Rounds(str(found["own"]), str(found["reference"]), tuple(_round(each) for each in found["rounds"]))
+
+
+@dataclass(frozen=True)
+class JointRounds:
+    """Sessions of the same files at several moments, with ratios over these rounds."""
+
+    sessions: tuple[Session, ...]
+
+    @cached_property
+    def _counted(self) -> tuple[Session, ...]:
+        valid = tuple(each for each in self.sessions if not disturbance(each.conditions, each.threads))
+        return valid or self.sessions
+
+    @property
+    def threads(self) -> int:
+        """Interpreter threads."""
+        return self.sessions[0].threads
+
+    @property
+    def conditions(self) -> Conditions:
+        """The conditions of the round in which other processes used most."""
+        return max((each.conditions for each in self._counted), key=lambda each: each.other_cores)
+
+    @cached_property
+    def timings(self) -> Mapping[str, Timings]:
+        """The timings of each file in all rounds that count."""
+        return {name: _pooled([each.timings[name] for each in self._counted]) for name in self.sessions[0].timings}
+
+    def _mean(self, one: str, other: str) -> Mean:
+        logs = [np.log(each.timings[one].medians) - np.log(each.timings[other].medians) for each in self._counted]
+        if len(logs) == 1:
+            return mean_of_one_round(logs[0])
+        started = np.array([each.started for each in self._counted])
+        return mean_over_rounds(np.array([np.median(each) for each in logs]), started)
+
+    def ratio(self, one: str, other: str) -> Estimate:
+        """Return the latency of `one` divided by that of `other`: above 1, `other` is faster."""
+        return self._mean(one, other).ratio
+
+    def p_value(self, one: str, other: str) -> float:
+        """Return the p-value that two files are equally fast."""
+        return self._mean(one, other).p_value
+
+    @property
+    def sentinel(self) -> Estimate:
+        """The ratio of the first file to its own copy."""
+        if len(self._counted) == 1:
+            return self._counted[0].sentinel
+        return self.ratio(next(iter(self.timings)), SENTINEL)
+
+    @property
+    def void(self) -> str:
+        """Why these timings are invalid; empty if they are valid."""
+        if len(self._counted) == 1 or disturbance(self._counted[0].conditions, self.threads):
+            return self._counted[0].void
+        return _copies_differ(self.sentinel)
+
+    def verdict(self, ratio: Estimate) -> Verdict:
+        """Return the verdict for a ratio of these rounds."""
+        return "void" if self.void else verdict_of(ratio)
+
+
+def _copies_differ(sentinel: Estimate) -> str:
+    if verdict_of(sentinel) not in ("faster", "slower"):
+        return ""
+    return f"a file and its own copy differ: {sentinel.value:.3f}x [{sentinel.low:.3f}, {sentinel.high:.3f}]"
+
+
+def _pooled(timings: Sequence[Timings]) -> Timings:
+    """Return the timings of one file in several rounds; replicates are numbered on."""
+    offsets = np.cumsum([0, *(len(each.loads) for each in timings[:-1])])
+    samples = [each.samples + np.array([offset, 0]) for each, offset in zip(timings, offsets, strict=True)]
+    return Timings(np.concatenate(samples), np.concatenate([each.loads for each in timings]))
 
 
 def moments(rounds: int, span: float) -> Iterator[int]:

@@ -20,7 +20,7 @@ from experiments.measure.changes import Changed
 from experiments.measure.fidelity import Gap, OpNoise
 from experiments.measure.latency import Session
 from experiments.measure.op_profile import OpTime
-from experiments.measure.rounds import Rounds
+from experiments.measure.rounds import JointRounds, Rounds
 from experiments.record.evidence import Evidence, Predictions, Scores
 from experiments.record.run_record import RunRecord
 from experiments.statistics.bootstrap import RESAMPLES
@@ -79,7 +79,7 @@ def write_artifacts(folder: Path, record: RunRecord, configuration: str) -> None
             np.savez(folder / SCORES, examples=count, keras=keras, tflite=tflite, reference=reference)
 
 
-def save_samples(path: Path, session: Session) -> None:
+def save_samples(path: Path, session: Session | JointRounds) -> None:
     """Write every timed inference of a session as compressed CSV: file, replicate, nanoseconds."""
     with gzip.open(path, "wt", newline="") as file:
         file.write(f"{SAMPLE_COLUMNS}\n")

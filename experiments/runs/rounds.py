@@ -95,7 +95,8 @@ def _add_rounds(store: Store, runs: Sequence[RecordedRun], protocol: LatencyProt
         for number in moments(missing, span):
             session = time_round(runs, protocol, seed + len(records[runs[0].run_id].rounds) + number)
             for run in runs:
-                records[run.run_id] = store_round(store, run, records[run.run_id], session)
+                own = Round.of(session, run.rounds.own, run.rounds.reference, stamp()["machine"])
+                records[run.run_id] = store_rounds(store, run.run_id, records[run.run_id].adding([own]))
         lost = wanted - len(_shared([replace(run, rounds=records[run.run_id]) for run in runs]))
         if lost > 0:
             say(
@@ -127,13 +128,12 @@ def time_round(runs: Sequence[RecordedRun], protocol: LatencyProtocol, seed: int
     )
 
 
-def store_round(store: Store, run: RecordedRun, rounds: Rounds, session: Session) -> Rounds:
-    """Add a round to the record of a run, and return all of its rounds."""
-    added = rounds.adding([Round.of(session, rounds.own, rounds.reference, stamp()["machine"])])
+def store_rounds(store: Store, run_id: str, rounds: Rounds) -> Rounds:
+    """Store the rounds of a run's timing, and return them."""
     with temporary_folder("rounds") as folder:
-        save_rounds(folder / ROUNDS, added)
-        store.attach(run.run_id, folder)
-    return added
+        save_rounds(folder / ROUNDS, rounds)
+        store.attach(run_id, folder)
+    return rounds
 
 
 def log_rounds(store: Store, run_id: str, rounds: Rounds) -> None:
