@@ -467,7 +467,9 @@ def test_nothing_is_outside_the_screen_and_on_a_phone_a_table_is_cards(browsed: 
 
 def test_a_point_shows_its_values_on_hover_and_a_phone_enlarges_a_plot(browsed: Any) -> None:
     browsed.set_viewport_size({"width": 1280, "height": 900})
-    box = browsed.locator("#accuracy_size .value").first.bounding_box()
+    point = browsed.locator("#accuracy_size .value").first
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
     browsed.mouse.move(box["x"] + 2, box["y"] + 2)
     told = browsed.locator("#tip").inner_text().splitlines()
     assert told[0].startswith("strategy: ")
