@@ -216,7 +216,12 @@ def run(
     if code == INVALID:
         raise UserError(lines[-1] if lines else f"{shlex.join(command)} ended with {code}.")
     uri, experiment = (_setting(settings, f"tracking.{name}") for name in ("uri", "experiment"))
-    result = load(uri, experiment, folder=place)
+    try:
+        result = load(uri, experiment, folder=place)
+    except UserError as error:
+        if code != 0:  # no run was recorded; why is in the last lines of the command
+            raise UserError("\n".join(lines[-2:]) or f"{shlex.join(command)} ended with {code}.") from error
+        raise
     if code != 0:
         raise RunFailedError(lines[-1] if lines else f"{shlex.join(command)} ended with {code}.", result)
     return result
