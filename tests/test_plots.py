@@ -186,6 +186,19 @@ def test_what_to_ship_is_ringed_and_its_label_bold_and_nothing_else() -> None:
     assert not any("the file to ship" in text for text in texts(size_of(SWEEP)))
 
 
+def test_of_an_error_the_lowest_values_are_on_the_frontier_and_the_axis_has_its_name() -> None:
+    facts = {"task": "regression", "metric": "mae", "metric_better": "lower", "tflite_accuracy": None}
+    scores = {"none": 2.0, "ptq_int8": 2.5, "qat": 1.5}
+    rows = [
+        quantized(name, **facts, tflite_score=score, tflite_score_low=score, tflite_score_high=score)
+        for name, score in scores.items()
+    ]
+    (axes,) = size_of(rows).axes
+    assert axes.get_ylabel() == "MAE of the TFLite file"
+    frontier = [line for line in axes.get_lines() if line.get_linestyle() == "--"]
+    assert min(np.asarray(frontier[0].get_ydata())) == 1.5
+
+
 def test_a_speedup_whose_interval_is_damaged_has_no_bar() -> None:
     (point,) = points(frame([quantized("qat", speedup_low=0.0, speedup_high=0.0)]), NO_SEEDS, "latency_p50_us")
     assert (point.x_low, point.x, point.x_high) == (110.2, 110.2, 110.2)
@@ -235,10 +248,10 @@ def test_times_of_several_machines_never_share_a_panel() -> None:
 
 def test_runs_of_several_seeds_are_one_point_with_the_interval_over_seeds() -> None:
     runs = frame([quantized("qat", seed=seed, run_id=str(seed)) for seed in range(3)])
-    mean = {"tflite_accuracy": 0.97, "tflite_accuracy_low": 0.96, "tflite_accuracy_high": 0.98}
+    mean = {"tflite_score": 0.97, "tflite_score_low": 0.96, "tflite_score_high": 0.98}
     setting = {name: runs[name].iloc[0] for name in CELL}
     (point,) = points(runs, pd.DataFrame([{**setting, **mean}]), "tflite_bytes")
-    assert (point.accuracy, point.low, point.high) == pytest.approx((97, 96, 98))
+    assert (point.score, point.low, point.high) == pytest.approx((97, 96, 98))
     assert len(point.runs) == 3
 
 

@@ -473,7 +473,7 @@ def test_a_point_shows_its_values_on_hover_and_a_phone_enlarges_a_plot(browsed: 
     browsed.mouse.move(box["x"] + 2, box["y"] + 2)
     told = browsed.locator("#tip").inner_text().splitlines()
     assert told[0].startswith("strategy: ")
-    assert re.fullmatch(r"Accuracy of the TFLite file \(%\): 97\.65 \[97\.34, 97\.93\]", told[1])
+    assert re.fullmatch(r"accuracy of the TFLite file \(%\): 97\.65 \[97\.34, 97\.93\]", told[1])
     browsed.set_viewport_size({"width": 390, "height": 900})
     figure = browsed.locator("#accuracy_size")
     assert figure.evaluate("each => each.scrollWidth <= each.clientWidth")
@@ -487,7 +487,7 @@ def test_a_plot_of_two_points_is_a_table() -> None:
     shown = report(Recorded({}), Comparison(table, table, lambda _: None), drawn, [])  # type: ignore[arg-type]
     assert "accuracy_size" not in drawn.drawn
     assert "As a table, since a plot of 2 points says less than a table." in shown
-    assert re.search(r'data-name="Accuracy of the TFLite file \(%\)">98\.12 <span class="interval">\[', shown)
+    assert re.search(r'data-name="accuracy of the TFLite file \(%\)">98\.12 <span class="interval">\[', shown)
 
 
 def test_a_page_says_how_many_examples_would_separate_what_is_tied() -> None:

@@ -51,7 +51,7 @@ from experiments.statistics.estimates import (
     unpaired_difference,
     unpaired_p,
 )
-from experiments.statistics.power import Needed, needed
+from experiments.statistics.power import Needed, needed, needed_by_interval
 from experiments.statistics.rounding import three_digits, times, whole
 
 WORTH_A_CARD = 0.9  # of the download of the smallest file
@@ -176,7 +176,10 @@ class Task:
         """
         right = self._right(one, other)
         if right is None:
-            return None
+            pairs, difference = self._pairs(one, other), self.difference(one, other)
+            if not pairs or difference is None:
+                return None
+            return needed_by_interval(difference, pairs[0][0].examples, pairs_among(len(self.rows)))
         after, before = right
         return needed(after.astype(float) - before.astype(float), pairs_among(len(self.rows)))
 
@@ -456,6 +459,7 @@ class Tie:
     """The most accurate row of a task, and what would separate each row that is tied with it."""
 
     best: str
+    judged: Judged
     examples: int | None  # of the test set, where predictions are known
     seeds: int
     pairs: int  # that Holm's correction counts
@@ -479,6 +483,7 @@ def tie(task: Task) -> Tie:
     known = task.answers(str(best["run_id"]))
     return Tie(
         task.named(best),
+        task.judged,
         known.examples if known is not None else None,
         task.seeds_of(first.key),
         pairs_among(len(task.rows)),

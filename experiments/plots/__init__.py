@@ -8,8 +8,6 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from experiments.tracking.schema import SCHEMA
-
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
@@ -84,13 +82,6 @@ def say_around(figure: "Figure", title: str, caption: str) -> None:
     inches = figure.get_figwidth()
     figure.suptitle(fill(title, int(inches * 11.5)), x=0.01, ha="left", fontsize=12)
     figure.supxlabel(fill(caption, int(inches * 17)), x=0.01, ha="left", fontsize=8)
-
-
-def label_of(name: str, of: str = "") -> str:
-    """Return the label of an axis with values of a column, from the schema; shares are in percent."""
-    column = SCHEMA[name]
-    unit = "%" if column.kind in ("share", "change") else column.unit
-    return f"{(of or column.doc.rstrip('.'))}{f' ({unit})' if unit else ''}"
 
 
 def show_on_hover(artist: "Artist", text: str) -> None:

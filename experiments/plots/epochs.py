@@ -12,10 +12,15 @@ from experiments.comparison.names import names, task_titles, varies_by_itself
 from experiments.plots import NoPictureError, say_around, settle, sheet, short
 from experiments.plots.labels import Label, place, spread
 from experiments.plots.points import (
+    SCORE,
     left_out,
     measured,
+    metric_of,
     panels,
     panels_left_out,
+    scale_of,
+    score_label,
+    score_title,
     setting_of,
 )
 from experiments.plots.strategies import KEY, mark
@@ -36,7 +41,7 @@ def accuracy_epochs(table: pd.DataFrame) -> "Figure":
     Raises:
         NoPictureError: epochs do not vary.
     """
-    runs = measured(table, "tflite_accuracy")
+    runs = measured(table, SCORE)
     runs = runs.assign(finetune_epochs=further_epochs(runs))
     over = next((name for name in ("epochs", "finetune_epochs") if _varies(runs, name)), None)
     if over is None:
@@ -57,15 +62,16 @@ def accuracy_epochs(table: pd.DataFrame) -> "Figure":
         *panels_left_out(runs, TASK),
         f"Only {MOST_LINES} lines are labeled." if any(len(names) > MOST_LINES for names in ends) else "",
     ]
-    say_around(figure, f"Accuracy over epochs: {setting_of(runs)}", " ".join(filter(None, caption)))
+    say_around(figure, f"{score_title(runs)} over epochs: {setting_of(runs)}", " ".join(filter(None, caption)))
     _name(sheets, [names[:MOST_LINES] for names in ends])
     return figure
 
 
 def _one_seed(runs: pd.DataFrame) -> str:
     """Describe the intervals in the caption, since bars would clutter the plot."""
-    widest = 100 * (runs["tflite_accuracy_high"] - runs["tflite_accuracy_low"]).max() / 2
-    return f"One seed. Not drawn: 95 % intervals over the test images, up to +-{widest:.2f} points."
+    metric, widest = metric_of(runs), (runs[f"{SCORE}_high"] - runs[f"{SCORE}_low"]).max() / 2
+    text = f"{100 * widest:.2f} points" if metric.is_share else metric.shown(widest)
+    return f"One seed. Not drawn: 95 % intervals over the test examples, up to +-{text}."
 
 
 def _varies(runs: pd.DataFrame, over: str) -> bool:
@@ -89,20 +95,20 @@ def _lines(axes: "Axes", runs: pd.DataFrame, over: str) -> list[Label]:
         strategy = str(group["strategy"].iloc[0])
         look, fill = mark(strategy), FILLS[drawn[strategy] % len(FILLS)]
         drawn[strategy] += 1
-        accuracy = (100 * group["tflite_accuracy"]).groupby(group[over].astype(int)).agg(["mean", "min", "max"])
-        if over == "finetune_epochs" and not accuracy.index.any():  # it does not train
-            axes.axhline(accuracy["mean"].iloc[0], color=look.colour, lw=1.2, ls=":")
+        score = (scale_of(runs) * group[SCORE]).groupby(group[over].astype(int)).agg(["mean", "min", "max"])
+        if over == "finetune_epochs" and not score.index.any():  # it does not train
+            axes.axhline(score["mean"].iloc[0], color=look.colour, lw=1.2, ls=":")
             end = max(values, default=1)
         else:
-            axes.fill_between(accuracy.index, accuracy["min"], accuracy["max"], color=look.colour, alpha=0.15, lw=0)
+            axes.fill_between(score.index, score["min"], score["max"], color=look.colour, alpha=0.15, lw=0)
             style: Any = {"color": look.colour, "ls": look.line, "marker": look.marker, "ms": 5, "fillstyle": fill}
-            axes.plot(accuracy.index, accuracy["mean"], **style)
-            end = int(accuracy.index[-1])
-        ends.append(Label(str(label), end, float(accuracy["mean"].iloc[-1]), look.colour))
+            axes.plot(score.index, score["mean"], **style)
+            end = int(score.index[-1])
+        ends.append(Label(str(label), end, float(score["mean"].iloc[-1]), look.colour))
     if len(values) <= 10:
         axes.set_xticks(values)
     axes.set_xlabel(_epochs_axis(named, over))
-    axes.set_ylabel("accuracy of the TFLite file in %")
+    axes.set_ylabel(score_label(runs))
     axes.grid(visible=True)
     return ends
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.comparison.columns import TASK, further_epochs
+from experiments.comparison.judged import Judged
 from experiments.comparison.names import epochs_text, names, task_titles
 from experiments.plots import FewPointsError, NoPictureError, say_around, settle, sheet
 from experiments.plots.points import setting_of
@@ -21,8 +22,8 @@ Curves = Mapping[str, Sequence[float]]  # baseline/accuracy, finetune/val_accura
 MOST_PANELS = 12
 MOST_SEEDS = 10  # lines of a panel
 COLUMNS = 4
-LINES = {"val_accuracy": "-", "accuracy": ":"}
-LINES_OF = {"val_accuracy": "validation images", "accuracy": "training images"}
+LINES = {"val_": "-", "": ":"}  # by the beginning of the name
+LINES_OF = {"val_": "validation", "": "training"}
 STAGES = ("baseline", "finetune")
 
 
@@ -64,7 +65,7 @@ def _longest(name: str, group: pd.DataFrame) -> Trainings:
 
 
 def training_histories(table: pd.DataFrame, histories: Mapping[str, Curves], fewest: int = 1) -> "Figure":
-    """Plot accuracy on training and validation images, of the baseline and further training; a panel per strategy.
+    """Plot the metric on training and validation examples, of the baseline and further training; a panel per strategy.
 
     `histories` are the curves of the runs of `trainings`, by run id.
 
@@ -78,6 +79,7 @@ def training_histories(table: pd.DataFrame, histories: Mapping[str, Curves], few
     shown = [(each, curves) for each, curves in shown if curves]
     if not shown:
         raise NoPictureError("no finished run has a training history")
+    metrics = {_metric(run) for _, curves in shown for run in curves}
     most = max(_epochs(run) for _, curves in shown for run in curves)
     if most < fewest:
         raise FewPointsError(f"lines over {most} epoch{'s' if most > 1 else ''} say less than a table", _as_rows(shown))
@@ -91,11 +93,11 @@ def training_histories(table: pd.DataFrame, histories: Mapping[str, Curves], few
         axes.grid(visible=True)
         axes.set_xlabel("epoch")
         if place % columns == 0:
-            axes.set_ylabel("accuracy in %")
+            axes.set_ylabel(_label(*metrics) if len(metrics) == 1 else "metric")
     kept = any(name.endswith("/kept_epoch") for _, runs in shown for curves in runs for name in curves)
     several = max(len(curves) for _, curves in shown) > 1
     caption = (
-        "Solid: validation images; dotted: training images, averaged during the epoch. Up to the vertical line, in "
+        "Solid: validation examples; dotted: training examples, averaged during the epoch. Up to the vertical line, in "
         "grey: the baseline; after it: further training by the strategy."
         + (" Each line is a seed." if several else "")
         + (" Dashed: the epoch whose weights were kept." if kept else "")
@@ -106,24 +108,40 @@ def training_histories(table: pd.DataFrame, histories: Mapping[str, Curves], few
     return figure
 
 
+def _metric(curves: Curves) -> str:
+    """Return the metric of a training: accuracy, that of another task, or the loss if there is none."""
+    names = [name.partition("/")[2] for name in curves]
+    return next((name for name in names if not name.startswith(("val_", "loss", "kept_epoch"))), "loss")
+
+
+def _label(metric: str) -> str:
+    return f"{Judged(metric).title}{Judged(metric).unit}"
+
+
+def _scale(metric: str) -> float:
+    return 100.0 if Judged(metric).is_share else 1.0
+
+
 def _epochs(curves: Curves) -> int:
-    return sum(len(curves.get(f"{stage}/accuracy", ())) for stage in STAGES)
+    return sum(len(curves.get(f"{stage}/{_metric(curves)}", ())) for stage in STAGES)
 
 
 def _as_rows(shown: Sequence[tuple[Trainings, Sequence[Curves]]]) -> list[dict[str, str]]:
-    """Return the accuracy after each epoch as the rows of a table: ranges, if there are several seeds."""
+    """Return the metric after each epoch as the rows of a table: ranges, if there are several seeds."""
     rows = []
     for each, curves in shown:
         row = {"training": each.name}
-        for name, of in LINES_OF.items():
-            joined = [[*run.get(f"baseline/{name}", ()), *run.get(f"finetune/{name}", ())] for run in curves]
-            row[f"accuracy on {of} in %, by epoch"] = ", ".join(map(_range, zip(*joined, strict=False)))
+        metric = _metric(curves[0])
+        for start, of in LINES_OF.items():
+            joined = [[each for stage in STAGES for each in run.get(f"{stage}/{start}{metric}", ())] for run in curves]
+            values = [[_scale(metric) * each for each in of_epoch] for of_epoch in zip(*joined, strict=False)]
+            row[f"{of}: {_label(metric)} by epoch"] = ", ".join(map(_range, values))
         rows.append(row)
     return rows
 
 
 def _range(values: Sequence[float]) -> str:
-    low, high = (f"{100 * end:.2f}" for end in (min(values), max(values)))
+    low, high = (f"{end:.4g}" for end in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
 
 
@@ -133,10 +151,12 @@ def _known(each: Trainings, histories: Mapping[str, Curves]) -> Iterator[Curves]
 
 def _draw(axes: "Axes", curves: Curves, colour: str, alpha: float) -> None:
     """Draw the baseline and, from its last epoch on, further training."""
-    before = len(curves.get("baseline/accuracy", ()))
-    for name, line in LINES.items():
-        baseline = [100 * value for value in curves.get(f"baseline/{name}", ())]
-        own = [100 * value for value in curves.get(f"finetune/{name}", ())]
+    metric = _metric(curves)
+    before = len(curves.get(f"baseline/{metric}", ()))
+    for start, line in LINES.items():
+        baseline, own = (
+            [_scale(metric) * value for value in curves.get(f"{stage}/{start}{metric}", ())] for stage in STAGES
+        )
         style: Any = {"ls": line, "marker": "o", "ms": 2.5 if len(baseline) + len(own) < 15 else 0, "lw": 1.2}
         axes.plot(np.arange(1, len(baseline) + 1), baseline, color=mark("none").colour, alpha=alpha, **style)
         if own:
@@ -146,5 +166,5 @@ def _draw(axes: "Axes", curves: Curves, colour: str, alpha: float) -> None:
     for stage, first, kept_colour in (("baseline", 0, mark("none").colour), ("finetune", before, colour)):
         for kept in curves.get(f"{stage}/kept_epoch", ()):
             axes.axvline(first + kept, color=kept_colour, lw=0.8, ls="--", zorder=1)
-    if curves.get("finetune/accuracy") and before:
+    if curves.get(f"finetune/{metric}") and before:
         axes.axvline(before, color=mark("none").colour, lw=0.8, zorder=1)

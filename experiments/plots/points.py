@@ -9,28 +9,51 @@ import numpy.typing as npt
 import pandas as pd
 
 from experiments.comparison.columns import VOID, cell_of, key_of, sound
+from experiments.comparison.judged import Judged, judged
 from experiments.comparison.names import epochs_text, names, subjects_of
 from experiments.plots import NoPictureError
 
 Numbers = npt.NDArray[np.float64]
 MOST_PANELS = 6
-SCORE = "tflite_accuracy"  # the column that judges a file
+SCORE = "tflite_score"  # the column of the metric that judges a file
 
 
 @dataclass(frozen=True)
 class Point:
-    """A setting: accuracies in percent, `x` and its range in the unit of the column, and runs if it has seeds."""
+    """A setting: its score, in percent if it is a share, `x` and its range in the column's unit, and runs of seeds."""
 
     label: str
     strategy: str
     x: float
     x_low: float
     x_high: float
-    accuracy: float
+    score: float
     low: float
     high: float
-    runs: tuple[tuple[float, float], ...] = ()  # (x, accuracy) of each, if the point is their mean
+    runs: tuple[tuple[float, float], ...] = ()  # (x, score) of each, if the point is their mean
     recommended: bool = False
+
+
+def metric_of(runs: pd.DataFrame) -> Judged:
+    """Return the metric of a panel, whose runs have the same."""
+    return judged(runs) or Judged()
+
+
+def scale_of(runs: pd.DataFrame) -> float:
+    """Return the factor of plotted scores: shares are in percent."""
+    return 100.0 if metric_of(runs).is_share else 1.0
+
+
+def score_label(runs: pd.DataFrame) -> str:
+    """Return the label of an axis of scores."""
+    metric = metric_of(runs)
+    return f"{metric.title} of the TFLite file{metric.unit}"
+
+
+def score_title(runs: pd.DataFrame) -> str:
+    """Return what a figure with these runs is about."""
+    metric = judged(runs)
+    return metric.title[:1].upper() + metric.title[1:] if metric else "Score"
 
 
 def frontier(x: Numbers, y: Numbers) -> npt.NDArray[np.bool_]:
@@ -113,27 +136,27 @@ def _means(of_seeds: pd.DataFrame) -> Iterator[tuple[tuple[Any, ...], tuple[floa
         return
     cells = cell_of(of_seeds)
     for row in of_seeds.to_dict("records"):
-        accuracy = (row["tflite_accuracy"], row["tflite_accuracy_low"], row["tflite_accuracy_high"])
-        yield key_of(row[name] for name in cells), accuracy
+        yield key_of(row[name] for name in cells), (row[SCORE], row[f"{SCORE}_low"], row[f"{SCORE}_high"])
 
 
 def _pooled(group: pd.DataFrame, column: str, mean: tuple[float, float, float]) -> Point:
-    x, accuracies = group[column].astype(float), 100 * group["tflite_accuracy"]
-    value, low, high = (100 * number for number in mean)
+    x, scale = group[column].astype(float), scale_of(group)
+    value, low, high = (scale * number for number in mean)
     first = group.iloc[0]
-    single = tuple(zip(x, accuracies, strict=True))
+    single = tuple(zip(x, scale * group[SCORE], strict=True))
     return Point(
         first["_label"], first["strategy"], float(x.median()), x.min(), x.max(), value, low, high, single
     )  # fmt: skip
 
 
 def _single(group: pd.DataFrame, column: str) -> Iterator[Point]:
+    scale = scale_of(group)
     told = next((name for name in ("seed", "machine") if group[name].nunique() > 1), "run_id")
     for _, run in group.iterrows():
         apart = f", {told.removesuffix('_id')} {str(run[told])[:8]}"
         label = run["_label"] + (apart if len(group) > 1 else "")
-        accuracy = [100 * run[f"tflite_accuracy{end}"] for end in ("", "_low", "_high")]
-        yield Point(label, run["strategy"], *_range(run, column), *accuracy)
+        score = [scale * run[f"{SCORE}{end}"] for end in ("", "_low", "_high")]
+        yield Point(label, run["strategy"], *_range(run, column), *score)
 
 
 def _range(run: pd.Series, column: str) -> tuple[float, float, float]:

@@ -1,6 +1,7 @@
 """Plot accuracy against size and latency."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.comparison.columns import TASK, VOID, of_one_float_file
+from experiments.comparison.judged import Judged
 from experiments.comparison.names import task_titles
 from experiments.plots import (
     FAINT,
@@ -15,7 +17,6 @@ from experiments.plots import (
     INK,
     FewPointsError,
     NoPictureError,
-    label_of,
     say_around,
     settle,
     sheet,
@@ -28,9 +29,12 @@ from experiments.plots.points import (
     frontier,
     left_out,
     measured,
+    metric_of,
     panels,
     panels_left_out,
     points,
+    score_label,
+    score_title,
     setting_of,
     void_left_out,
 )
@@ -48,10 +52,10 @@ OF_TIMES = "95 % intervals from those of the speedups"
 LARGE_RANGE = 10.0  # ratio from which on an axis is logarithmic
 MOST_SHAPES = 300  # points of a panel to draw as shapes in an SVG; more are rasterized
 READ = (
-    "Dashed: the Pareto frontier, whose points no other file beats by being at least as {} and more accurate. It "
+    "Dashed: the Pareto frontier, whose points no other file beats by being at least as {} and {}. It "
     "ignores the intervals; overlapping bars are no evidence of a difference."
 )
-SHIP = "Circled, with a bold label: the file to ship, the simplest of those tied in accuracy."
+SHIP = "Circled, with a bold label: the file to ship, the simplest of those tied with the best."
 
 
 def accuracy_size(
@@ -95,16 +99,22 @@ def _by_size(
     runs = runs.assign(kilobytes=runs[column].astype(float) / 1000)
     titles = task_titles(runs)
     shown = [
-        (titles[group.index[0]], points(group, of_seeds, "kilobytes", recommended)) for _, group in panels(runs, TASK)
+        Panel(
+            titles[group.index[0]],
+            points(group, of_seeds, "kilobytes", recommended),
+            metric_of(group),
+            score_label(group),
+        )
+        for _, group in panels(runs, TASK)
     ]
     caption = [
         _bars(shown),
-        READ.format("small"),
+        READ.format("small", shown[0].metric.first),
         *_shipped(shown),
         *left_out(table, runs),
         *panels_left_out(runs, TASK),
     ]
-    title = f"Accuracy and {what} of the files: {setting_of(runs)}"
+    title = f"{score_title(runs)} and {what} of the files: {setting_of(runs)}"
     return _drawn(shown, f"{xlabel} in kB (1,000 bytes)", title, " ".join(caption), fewest)
 
 
@@ -130,21 +140,28 @@ def accuracy_latency(
     column = RELATIVE if relative else "latency_p50_us"
     titles = task_titles(runs)
     shown = [
-        (_panel_title(titles[group.index[0]], group, machines), points(group, of_seeds, column, recommended))
+        Panel(
+            _panel_title(titles[group.index[0]], group, machines),
+            points(group, of_seeds, column, recommended),
+            metric_of(group),
+            score_label(group),
+        )
         for _, group in groups
     ]
     caption = [
         _bars(shown),
         f"Horizontal: {OF_RATIOS if relative else OF_TIMES}"
-        + ("; with several seeds, their range." if any(point.runs for _, found in shown for point in found) else "."),
-        READ.format("fast"),
+        + (
+            "; with several seeds, their range." if any(point.runs for panel in shown for point in panel.found) else "."
+        ),
+        READ.format("fast", shown[0].metric.first),
         *_shipped(shown),
         *left_out(table, timed),
         *void_left_out(timed),
         *(["Latencies of different machines are not comparable."] if machines > 1 else []),
         *panels_left_out(runs, by),
     ]
-    title = f"Accuracy and latency of the files: {setting_of(runs)}"
+    title = f"{score_title(runs)} and latency of the files: {setting_of(runs)}"
     what = (
         "latency in % of that of the float file, timed together"
         if relative
@@ -153,7 +170,29 @@ def accuracy_latency(
     return _drawn(shown, what, title, " ".join(caption), fewest)
 
 
-Panels = Sequence[tuple[str, Sequence[Point]]]
+@dataclass(frozen=True)
+class Panel:
+    """The points of a panel, and the metric of its vertical axis."""
+
+    title: str
+    found: Sequence[Point]
+    metric: Judged
+    ylabel: str
+
+    def values(self, point: Point, xlabel: str) -> dict[str, str]:
+        """Return what a point shows, as text."""
+        scale = 100 if self.metric.is_share else 1
+        score = self.metric.shown(*(end / scale for end in (point.score, point.low, point.high)))
+        return {"strategy": point.label, self.ylabel: score, xlabel: f"{point.x:,.4g}"}
+
+    @property
+    def best(self) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+        """Which points are on the frontier."""
+        sign = 1 if self.metric.better == "higher" else -1
+        return frontier(np.array([each.x for each in self.found]), sign * np.array([each.score for each in self.found]))
+
+
+Panels = Sequence[Panel]
 
 
 def _panel_title(title: str, runs: pd.DataFrame, machines: int) -> str:
@@ -162,13 +201,13 @@ def _panel_title(title: str, runs: pd.DataFrame, machines: int) -> str:
 
 def _shipped(shown: Panels) -> list[str]:
     """Return a sentence on how the setting to ship is marked, or none."""
-    return [SHIP] if any(point.recommended for _, found in shown for point in found) else []
+    return [SHIP] if any(point.recommended for panel in shown for point in panel.found) else []
 
 
 def _bars(shown: Panels) -> str:
-    every = [point for _, found in shown for point in found]
+    every = [point for panel in shown for point in panel.found]
     over_images = "Vertical bars: 95 % intervals over the test images."
-    if any(len(found) > MOST_LABELS for _, found in shown):
+    if any(len(panel.found) > MOST_LABELS for panel in shown):
         over_images += " Only points on the frontier have labels and bars."
     if not any(point.runs for point in every):
         return over_images
@@ -184,42 +223,38 @@ def _as_rows(shown: Panels, xlabel: str) -> list[dict[str, str]]:
     """Return the points of panels as the rows of a table, with the names of the panels if there are several."""
     several = len(shown) > 1
     return [
-        {**({"files": name} if several else {}), **_values(point, xlabel)} for name, found in shown for point in found
+        {**({"files": panel.title} if several else {}), **panel.values(point, xlabel)}
+        for panel in shown
+        for point in panel.found
     ]
 
 
-def _values(point: Point, xlabel: str) -> dict[str, str]:
-    """Return what a point shows, as text."""
-    interval = f"[{point.low:.2f}, {point.high:.2f}]"
-    return {"strategy": point.label, label_of(SCORE): f"{point.accuracy:.2f} {interval}", xlabel: f"{point.x:,.4g}"}
-
-
 def _drawn(shown: Panels, xlabel: str, title: str, caption: str, fewest: int) -> "Figure":
-    most = max(len(found) for _, found in shown)
+    most = max(len(panel.found) for panel in shown)
     if most < fewest:
         raise FewPointsError(
             f"a plot of {most} point{'s' if most > 1 else ''} says less than a table", _as_rows(shown, xlabel)
         )
     alone = (9.0, 5.6) if most > ROOMY else (7.5, 4.6)
     figure, sheets = sheet(len(shown), alone if len(shown) == 1 else (6.2, 4.4))
-    for axes, (name, found) in zip(sheets, shown, strict=True):
+    for axes, panel in zip(sheets, shown, strict=True):
         if len(shown) > 1:
-            axes.set_title(name)
-        if len(found) < fewest:
-            _write(axes, _as_rows([("", found)], xlabel))
+            axes.set_title(panel.title)
+        if len(panel.found) < fewest:
+            _write(axes, _as_rows([panel], xlabel))
             continue
         axes.set_xlabel(xlabel)
-        axes.set_ylabel(label_of(SCORE))
+        axes.set_ylabel(panel.ylabel)
         axes.grid(visible=True)
         axes.set_axisbelow(True)
-        _scatter(axes, found, xlabel)
-        if len(found) > MOST_LABELS:
+        _scatter(axes, panel, xlabel)
+        if len(panel.found) > MOST_LABELS:
             axes.legend(fontsize=7, ncols=2, framealpha=0.8)
     say_around(figure, title, caption)
     settle(figure)
-    for axes, (_, found) in zip(sheets, shown, strict=True):
-        if len(found) >= fewest:
-            _name(axes, found)
+    for axes, panel in zip(sheets, shown, strict=True):
+        if len(panel.found) >= fewest:
+            _name(axes, panel)
     return figure
 
 
@@ -230,39 +265,35 @@ def _write(axes: "Axes", rows: Sequence[dict[str, str]]) -> None:
     axes.text(0.0, 0.97, lines, transform=axes.transAxes, va="top", ha="left", color=INK, linespacing=1.5)
 
 
-def _scatter(axes: "Axes", found: Sequence[Point], xlabel: str) -> None:
+def _scatter(axes: "Axes", panel: Panel, xlabel: str) -> None:
     """Draw the points with their bars, single runs behind them, and the frontier."""
-    best = _best(found)
+    found, best = panel.found, panel.best
     for strategy in dict.fromkeys(point.strategy for point in found):
         look, own = mark(strategy), [point for point in found if point.strategy == strategy]
         singles = np.array([run for point in own for run in point.runs]).reshape(-1, 2)
         style: Any = {"marker": look.marker, "color": look.colour, "lw": 0, "rasterized": len(found) > MOST_SHAPES}
         axes.scatter(singles[:, 0], singles[:, 1], s=14, alpha=FAINT, **style)
-        xy = np.array([(point.x, point.accuracy) for point in own])
+        xy = np.array([(point.x, point.score) for point in own])
         axes.scatter(xy[:, 0], xy[:, 1], s=40, zorder=4, label=strategy, **style)
         for point in own if len(found) <= MOST_SHAPES else ():
-            dot = axes.scatter([point.x], [point.accuracy], s=40, zorder=7, alpha=0, color=look.colour, lw=0)
-            show_on_hover(dot, "; ".join(f"{name}: {value}" for name, value in _values(point, xlabel).items()))
+            dot = axes.scatter([point.x], [point.score], s=40, zorder=7, alpha=0, color=look.colour, lw=0)
+            show_on_hover(dot, "; ".join(f"{name}: {value}" for name, value in panel.values(point, xlabel).items()))
     for point, on_frontier in zip(found, best, strict=True):
         if point.recommended:
-            axes.scatter([point.x], [point.accuracy], s=150, facecolors="none", edgecolors=INK, lw=1.4, zorder=5)
+            axes.scatter([point.x], [point.score], s=150, facecolors="none", edgecolors=INK, lw=1.4, zorder=5)
         if on_frontier or point.recommended or len(found) <= MOST_LABELS:
             colour = mark(point.strategy).colour
             axes.plot([point.x] * 2, [point.low, point.high], color=colour, lw=1.2, zorder=3)
-            axes.plot([point.x_low, point.x_high], [point.accuracy] * 2, color=colour, lw=1.2, zorder=3)
+            axes.plot([point.x_low, point.x_high], [point.score] * 2, color=colour, lw=1.2, zorder=3)
     _widen(axes, [end for point in found for end in (point.x_low, point.x_high)])
-    axes.plot(*_steps(axes, found).T, color=GREY, ls="--", lw=1, zorder=1, scalex=False)
+    axes.plot(*_steps(axes, panel).T, color=GREY, ls="--", lw=1, zorder=1, scalex=False)
 
 
-def _steps(axes: "Axes", found: Sequence[Point]) -> Boxes:
+def _steps(axes: "Axes", panel: Panel) -> Boxes:
     """Return the corners (n, 2) of the frontier, from the smallest file to the right edge."""
-    line = sorted((point.x, point.accuracy) for point, best in zip(found, _best(found), strict=True) if best)
+    line = sorted((point.x, point.score) for point, best in zip(panel.found, panel.best, strict=True) if best)
     ends = [*(x for x, _ in line[1:]), axes.get_xlim()[1]]
     return np.array([corner for (x, y), end in zip(line, ends, strict=True) for corner in ((x, y), (end, y))])
-
-
-def _best(found: Sequence[Point]) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
-    return frontier(np.array([point.x for point in found]), np.array([point.accuracy for point in found]))
 
 
 def _widen(axes: "Axes", xs: Sequence[float]) -> None:
@@ -283,24 +314,25 @@ def _widen(axes: "Axes", xs: Sequence[float]) -> None:
     axes.margins(y=0.12)
 
 
-def _name(axes: "Axes", found: Sequence[Point]) -> None:
-    labels, on_frontier = [], _best(found)
-    for point, best in zip(found, on_frontier, strict=True):
-        if best or point.recommended or len(found) <= MOST_LABELS:
+def _name(axes: "Axes", panel: Panel) -> None:
+    labels = []
+    for point, best in zip(panel.found, panel.best, strict=True):
+        if best or point.recommended or len(panel.found) <= MOST_LABELS:
             colour = mark(point.strategy).colour
-            labels.append(Label(point.label, point.x, point.accuracy, colour, bold=point.recommended))
+            labels.append(Label(point.label, point.x, point.score, colour, bold=point.recommended))
     first = sorted(labels, key=lambda label: not label.bold)[:MOST_LABELS]
-    place(axes, [label for label in labels if label in first], _lines_on_screen(axes, found))
+    place(axes, [label for label in labels if label in first], _lines_on_screen(axes, panel))
 
 
-def _lines_on_screen(axes: "Axes", found: Sequence[Point]) -> Boxes:
+def _lines_on_screen(axes: "Axes", panel: Panel) -> Boxes:
     """Return the boxes (n, 4) of bars, single runs and the frontier, which labels should avoid."""
+    found = panel.found
     if len(found) > MOST_SHAPES:
-        found = [point for point, best in zip(found, _best(found), strict=True) if best]
+        found = [point for point, best in zip(found, panel.best, strict=True) if best]
     ends = [((point.x, point.low), (point.x, point.high)) for point in found]
-    ends += [((point.x_low, point.accuracy), (point.x_high, point.accuracy)) for point in found]
+    ends += [((point.x_low, point.score), (point.x_high, point.score)) for point in found]
     ends += [(run, run) for point in found for run in point.runs]
-    corners = _steps(axes, found)
+    corners = _steps(axes, panel)
     ends += pairwise(corners)
     places = axes.transData.transform(np.array(ends).reshape(-1, 2)).reshape(-1, 4)
     return np.asarray(places + np.array([-2, -2, 2, 2]))

@@ -10,8 +10,8 @@ from experiments.comparison.choices import Separation, Tie, two_digits
 from experiments.comparison.compared import Comparison
 from experiments.comparison.display import display_table, note
 from experiments.comparison.terminal import TEXTS, styled
+from experiments.statistics.estimates import Estimate
 from experiments.statistics.power import MOST_EXAMPLES
-from experiments.statistics.rounding import points
 
 MOST_ROWS = 500
 CLASSES = {"bold green": "best", "dim": "chance"}  # CSS classes by terminal style
@@ -75,13 +75,18 @@ def _is_number(text: str) -> bool:
 
 def to_separate(found: Tie) -> Table:
     """Return how many examples or seeds would separate each tied row from the most accurate one."""
-    heading = ("tied setting", "difference (points)", "test examples needed", "seeds needed")
+    heading = ("tied setting", f"difference{found.judged.unit_of_change}", "test examples needed", "seeds needed")
     columns = len(heading) if found.seeds > 1 else len(heading) - 1  # one seed does not show how much seeds vary
     return Table(heading[:columns], tuple(_separation(each, found)[:columns] for each in found.separations))
 
 
+def _shown(gain: Estimate, found: Tie) -> str:
+    value = found.judged.gain(gain)
+    return found.judged.shown_change(value.value, value.low, value.high)
+
+
 def _separation(each: Separation, found: Tie) -> tuple[Cell, ...]:
-    difference = _cell(points(each.difference)) if each.difference else Cell("unknown")
+    difference = _cell(_shown(each.difference, found)) if each.difference else Cell("unknown")
     if each.same_file:
         return Cell(each.name, look="text"), difference, Cell("the same file", look="text"), Cell("")
     if each.needed is None:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from experiments.statistics.estimates import SIGNIFICANT
+from experiments.statistics.estimates import SIGNIFICANT, Estimate
 
 POWER = 0.8  # share of repetitions in which a difference as large as the observed one is significant
 MOST_EXAMPLES = 10_000_000  # if more are needed, the difference is about 0
@@ -57,6 +57,18 @@ def needed(differences: npt.NDArray[np.float64], hypotheses: int = 1) -> Needed:
 
     enough_seeds = next((count for count in range(2, MOST_SEEDS) if is_enough(count)), None)
     return Needed(enough_examples, enough_seeds)
+
+
+def needed_by_interval(difference: Estimate, examples: int, hypotheses: int = 1) -> Needed:
+    """See `needed`, for a difference of which only the interval on so many examples is known.
+
+    Intervals narrow with the square root of the number of examples.
+    """
+    if difference.value == 0:
+        return Needed(None, None)
+    error = (difference.high - difference.low) / 2 / float(special.ndtri(1 - SIGNIFICANT / 2))
+    quantiles = float(special.ndtri(1 - SIGNIFICANT / hypotheses / 2)) + float(special.ndtri(POWER))
+    return Needed(_ceiling(examples * error**2, (difference.value / quantiles) ** 2, MOST_EXAMPLES), None)
 
 
 def _ceiling(variance: float, allowed: float, most: int) -> int | None:
