@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments.measure.accuracy import tflite_logits
 from experiments.model.keras_file import KerasFile
 from experiments.model.saved_model import SavedModelFolder
 from experiments.model.tflite_file import TFLiteFile
@@ -83,6 +84,17 @@ def test_every_post_training_strategy_makes_the_file_that_is_expected(files: Pat
     scheme = STRATEGIES[strategy].scheme(model)
     ops = read_ops(converted(model, scheme).content, [layer.name for layer in model.layers])
     assert not differences(expected(scheme, model), ops)
+
+
+@pytest.mark.tensorflow
+def test_a_file_without_a_signature_gives_the_same_as_one_with_it(files: Path, tmp_path: Path) -> None:
+    model = editable((files / "float.tflite").read_bytes())
+    model.signatureDefs = []
+    (tmp_path / "x.tflite").write_bytes(packed(model))
+    scheme = PTQInt8().scheme(None)
+    found = [tflite_logits(converted(opened(*place), scheme), IMAGES)
+             for place in ((files, "float.tflite"), (tmp_path, "x.tflite"))]  # fmt: skip
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 @pytest.mark.tensorflow

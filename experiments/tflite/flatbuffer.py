@@ -50,6 +50,19 @@ def with_buffers_inside(content: bytes) -> bytes:
     return packed(editable(content)) if any(_is_outside(buffer) for buffer in model.buffers) else content
 
 
+def with_signature(content: bytes) -> bytes:
+    """Return a file with a signature, which LiteRT's quantizer requires; unchanged if it has one."""
+    if schema.Model.GetRootAsModel(content, 0).SignatureDefsLength():
+        return content
+    model = editable(content)
+    ends = [
+        [schema.TensorMapT(name=f"{end}_{place}".encode(), tensorIndex=index) for place, index in enumerate(indices)]
+        for end, indices in (("input", model.subgraphs[0].inputs), ("output", model.subgraphs[0].outputs))
+    ]
+    model.signatureDefs = [schema.SignatureDefT(*ends, signatureKey=b"serving_default", subgraphIndex=0)]
+    return packed(model)
+
+
 def packed(model: Any) -> bytes:
     """Serialize a file."""
     return bytes(convert_object_to_bytearray(model))

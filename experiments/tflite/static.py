@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from experiments.dataset import Images
 from experiments.system.silence import native_stderr_silenced
-from experiments.tflite.flatbuffer import parsed, with_buffers_inside
+from experiments.tflite.flatbuffer import parsed, with_buffers_inside, with_signature
 from experiments.tflite.graph import read_ops
 
 WeightBits = Literal[4, 8]
@@ -73,6 +73,7 @@ def quantized_statically(
     from litert_quantizer.qtyping import TFLOperationName
     from litert_quantizer.utils import qsv_utils
 
+    content = with_signature(content)
     work = quantizer.Quantizer(bytearray(content))
     if chosen is None:
         _add(work, ".*", precision)
