@@ -274,7 +274,7 @@ def _input_doubts(
     experiment: Experiment, model: "Model", data: Dataset, head: Head, known: ResultCache
 ) -> Iterator[str]:
     """Yield and print warnings about the input of an existing model, before any training."""
-    if experiment.model.given and isinstance(head, ClassHead):
+    if experiment.model.given and experiment.model.answers and isinstance(head, ClassHead):
         with compute_lock():
             found = list(input_warnings(model, data, head, known.answering(model)))
         yield from _warned(found)

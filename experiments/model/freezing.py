@@ -1,0 +1,71 @@
+"""Freeze layers of a model: a share of them, or layers by name."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator
+
+from experiments.system.errors import UserError, format_value, suggestion
+
+if TYPE_CHECKING:
+    from tf_keras import Model
+
+
+def checked(value: object) -> object:
+    """Return a selection of layers: a share, or a list of names and patterns.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    match value:
+        case bool():
+            pass
+        case int() | float() if 0 <= value <= 1:
+            return value
+        case list() | tuple() if all(isinstance(each, str) and each for each in value):
+            return tuple(value)
+    raise ValueError("requires a share from 0 to 1, or a list of layers, such as [backbone*,conv_1]")
+
+
+Layers = Annotated[Any, AfterValidator(checked)]
+
+
+def freeze(model: "Model", selection: Any, key: str) -> tuple[str, ...]:
+    """Freeze layers, and return their names; `key` is the setting. A frozen BatchNorm keeps its statistics.
+
+    A share counts the layers with weights before the last one, which is the head, from the input on.
+
+    Raises:
+        UserError: a name or a pattern selects no layer with weights.
+    """
+    names = chosen(model, selection, "first", key)
+    set_trainable(model, names, trainable=False)
+    return names
+
+
+def set_trainable(model: "Model", names: Sequence[str], *, trainable: bool) -> None:
+    """Freeze the layers of these names, or let them be trained."""
+    for layer in model.layers:
+        if layer.name in names:
+            layer.trainable = trainable
+
+
+def chosen(model: "Model", selection: Any, end: Literal["first", "last"], key: str) -> tuple[str, ...]:
+    """Return the names of layers with weights, in the order of the model; a share counts from one end.
+
+    Raises:
+        UserError: a name or a pattern selects no layer with weights.
+    """
+    weighted = [layer.name for layer in model.layers if layer.weights]
+    if not isinstance(selection, tuple):
+        before = weighted[:-1]
+        count = round(float(selection) * len(before))
+        return tuple(before[:count] if end == "first" else before[len(before) - count :])
+    for pattern in selection:
+        if not any(fnmatchcase(name, pattern) for name in weighted):
+            raise UserError(
+                f"{key}={format_value(selection)}: {pattern} is no layer with weights. Use names, or patterns such as "
+                f"conv*. {suggestion(pattern, weighted)}"
+            )
+    return tuple(name for name in weighted if any(fnmatchcase(name, pattern) for pattern in selection))
