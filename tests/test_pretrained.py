@@ -48,7 +48,7 @@ def saved(version: Version, folder: Path, top: str = "dense") -> Path:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Any, str], Path]:
     folder = tmp_path_factory.mktemp("files")
-    return {(version, top): saved(version, folder, top) for version in (2, 3) for top in ("dense", "maps")}  # type: ignore[arg-type]
+    return {(version, top): saved(version, folder, top) for version in (2, 3) for top in ("dense", "maps")}
 
 
 def names(model: Any) -> list[str]:
