@@ -1,8 +1,8 @@
 """The pages of docs/reference/, from what they are about: `python -m benchmarks.reference` writes them.
 
 columns.md is the schema of columns, commands.md the parsers of the commands and the options in conf/, benchmarks.md the
-registry of benchmarks, python.md the API of experiments.bench, comparison.schema.json the form of JSON files. A test
-holds that the committed pages are what this writes.
+registry of benchmarks, python.md the API of experiments.bench, comparison.schema.json the form of JSON files, and
+results.schema.json that of results with --json. A test holds that the committed pages are what this writes.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks.registry import BENCHMARKS
 from experiments import bench, cache, compare, completion, latency, run, sensitivity, store
@@ -21,6 +22,7 @@ from experiments.comparison.files import json_schema
 from experiments.runs.menu import GROUPS, first_comment, settings_text
 from experiments.system.options import CONF
 from experiments.system.progress import say
+from experiments.system.result import RESULT_VERSION
 from experiments.tracking.schema import SCHEMA, Column
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
@@ -173,9 +175,107 @@ def form_of_json() -> str:
     return json.dumps(json_schema(), indent=2) + "\n"
 
 
+TEXT, NUMBER, COUNT = {"type": "string"}, {"type": "number"}, {"type": "integer"}
+RUN_ID = {"type": ["string", "null"], "description": "MLflow's id of a run."}
+MEASURED = {"$ref": "#/$defs/measured"}
+
+
+def _list(**properties: Any) -> dict[str, Any]:
+    """Return the schema of a list of objects with these keys."""
+    return {"type": "array", "items": _object(**properties)}
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+ROWS = {"type": "array", "items": {"$ref": "#/$defs/row"}, "description": "One object per run, as in --json FILE."}
+LINES = {"type": "array", "items": TEXT}
+CELLS = {"type": "array", "items": {"type": "object"}}
+RESULTS: Mapping[str, tuple[dict[str, Any], ...]] = {  # of each command, the keys of its possible results
+    "run": (
+        {
+            "sweep": TEXT, "rows": ROWS, "answer": LINES, "failed": _list(run_id=TEXT, error=TEXT),
+            "not_recorded": LINES, "unverified": _list(run_id=TEXT, error=TEXT),
+            "mlflow": _object(ui=TEXT, page=TEXT, view=TEXT),
+        },
+        {"rows": ROWS, "mlflow": _object(ui=TEXT, page=TEXT)},
+        {"plan": _object(
+            summary=TEXT, seconds={"type": ["number", "null"]},
+            runs=_list(
+                name=TEXT, reused={"type": ["string", "null"]}, epochs_to_train=COUNT, epochs_cached=COUNT,
+                settings={"type": "object"},
+            ),
+        )},
+    ),
+    "compare": (
+        {
+            "rows": ROWS, "answer": LINES, "shipped_run_id": RUN_ID, "regressions": LINES, "remarks": LINES,
+            "saved": LINES,
+        },
+        {"pairs": CELLS},
+        {"matrix": CELLS},
+    ),
+    "latency": ({"files": CELLS, "pairs": CELLS, "invalid": TEXT},),
+    "sensitivity": (
+        {
+            "layers": _list(layer=TEXT, only_this_in_int8=MEASURED, only_this_in_float=MEASURED),
+            "all_in_float": MEASURED, "all_in_int8": MEASURED, "proposal": MEASURED,
+            "untrainable": {"type": "object", "additionalProperties": TEXT},
+        },
+    ),
+    "cache": (
+        {"entries": _list(kind=TEXT, what=TEXT, files=COUNT, bytes=COUNT, used=NUMBER), "bytes": COUNT},
+        {"intact": COUNT, "damaged": _list(path=TEXT, damage=TEXT, removed={"type": "boolean"})},
+        {"removed": COUNT, "bytes": COUNT, "in_use": LINES},
+    ),
+    "store": (
+        {"findings": _list(what=TEXT, which=LINES, remedy=TEXT)},
+        {"addresses": _list(table=TEXT, column=TEXT, recorded=TEXT, current=TEXT), "dry_run": {"type": "boolean"}},
+    ),
+}  # fmt: skip
+
+
+def form_of_results() -> str:
+    """The JSON Schema of what each command writes with --json."""
+    return json.dumps(results_schema(), indent=2) + "\n"
+
+
+def results_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the results of all commands."""
+    row = json_schema()["properties"]["rows"]["items"]
+    forms = [_result(command, keys) for command, kinds in RESULTS.items() for keys in kinds]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "The result of a command, as `--json` writes it on standard output",
+        "oneOf": [*forms, {"$ref": "#/$defs/failed"}],
+        "$defs": {
+            "row": row,
+            "measured": _object(
+                chosen=LINES, bytes=COUNT, accuracy=NUMBER, change=_object(value=NUMBER, low=NUMBER, high=NUMBER),
+                rms_logit_error=NUMBER,
+            ),
+            "failed": {
+                "type": "object",
+                "properties": {**_envelope({"enum": list(RESULTS)}), "error": _object(message=TEXT)},
+                "required": [*_envelope({}), "error"],
+            },
+        },
+    }  # fmt: skip
+
+
+def _envelope(command: dict[str, Any]) -> dict[str, Any]:
+    return {"schema_version": {"const": RESULT_VERSION}, "command": command, "exit_code": COUNT}
+
+
+def _result(command: str, keys: Mapping[str, Any]) -> dict[str, Any]:
+    return _object(**_envelope({"const": command}), **keys)
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "columns.md": columns, "commands.md": commands, "benchmarks.md": benchmarks, "python.md": python,
     "comparison.schema.json": form_of_json,
+    "results.schema.json": form_of_results,
 }  # fmt: skip
 
 

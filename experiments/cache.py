@@ -16,6 +16,7 @@ from collections import defaultdict
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -25,27 +26,34 @@ from experiments.system.errors import UserError, reporting_user_errors
 from experiments.system.files import argument_path
 from experiments.system.program import program
 from experiments.system.progress import CONSOLE, bar, say
+from experiments.system.result import HELP, JSON, CommandParser, result
 
 
-def show(folder: Path) -> None:
+def show(folder: Path, found: dict[str, Any]) -> None:
     """Print the entries of the cache, most recently used first."""
     groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in entries_in(folder):
         place = entry.path.parent.name if entry.kind == TRAINING else entry.path.name
         groups[entry.kind, place].append(entry)
+    found["entries"] = []
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading, justify in (("kind", "left"), ("what", "left"), ("epochs", "right"), ("size", "right")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     table.add_column("used", no_wrap=True)
     for (kind, _), entries in sorted(groups.items(), key=lambda group: -max(entry.used for entry in group[1])):
         epochs = str(len(entries)) if kind == TRAINING else ""
-        used = datetime.fromtimestamp(max(entry.used for entry in entries)).strftime("%Y-%m-%d %H:%M")
-        table.add_row(kind, entries[-1].about, epochs, size(sum(entry.bytes for entry in entries)), used)
+        latest, total = max(entry.used for entry in entries), sum(entry.bytes for entry in entries)
+        used = datetime.fromtimestamp(latest).strftime("%Y-%m-%d %H:%M")
+        table.add_row(kind, entries[-1].about, epochs, size(total), used)
+        found["entries"].append(
+            {"kind": kind, "what": entries[-1].about, "files": len(entries), "bytes": total, "used": latest}
+        )
     CONSOLE.print(table)
-    say(f"{folder}: {size(sum(entry.bytes for group in groups.values() for entry in group))}")
+    found["bytes"] = sum(entry.bytes for group in groups.values() for entry in group)
+    say(f"{folder}: {size(found['bytes'])}")
 
 
-def verify(folder: Path, remove: bool) -> bool:
+def verify(folder: Path, remove: bool, found: dict[str, Any]) -> bool:
     """Read every entry and report damaged ones; remove them if `remove`. Returns whether no damaged entry is left."""
     entries = entries_in(folder)
     with bar("Reading", total=len(entries)) as advance:
@@ -58,11 +66,15 @@ def verify(folder: Path, remove: bool) -> bool:
         if remove:
             entry.path.unlink(missing_ok=True)
         say(f"damaged{', removed' if remove else ''}: {entry.path} {damage}")
+    found |= {
+        "intact": len(entries) - len(damaged),
+        "damaged": [{"path": entry.path, "damage": damage, "removed": remove} for entry, damage in damaged],
+    }
     say(f"{len(entries) - len(damaged)} of {len(entries)} entries are intact.")
     return remove or not damaged
 
 
-def clear(folder: Path, kind: str, days: float) -> None:
+def clear(folder: Path, kind: str, days: float, found: dict[str, Any]) -> None:
     """Remove the entries of a kind that were unused for this many days, and partial files of killed processes."""
     now = time.time()
     cut = now - days * DAY
@@ -84,6 +96,7 @@ def clear(folder: Path, kind: str, days: float) -> None:
                 partial.unlink()
     for trajectory in sorted(in_use):
         say(f"kept, in use by a training: {trajectory}")
+    found |= {"removed": len(freed), "bytes": sum(freed), "in_use": sorted(in_use)}
     say(f"Removed {len(freed)} entries, {size(sum(freed))}.")
 
 
@@ -113,19 +126,19 @@ def main() -> None:
     """Run the command line."""
     arguments = parser()
     options = arguments.parse_args()
-    with reporting_user_errors():
+    with reporting_user_errors(), result("cache", options.json) as found:
         for name, verb in USED_BY.items():
             if getattr(options, name) != arguments.get_default(name) and options.verb != verb:
                 raise UserError(f"--{name.replace('_', '-')}: requires {verb}; it has no effect with {options.verb}.")
         try:
-            _run(options)
+            _run(options, found)
         except OSError as error:
             raise UserError(f"--dir {options.dir}: {error}.") from error
 
 
 def parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=program("cache"),
         description="List, verify or clear the cache of trainings, conversions and evaluations.",
         epilog="Exit codes: 0 success; 1 damaged entries were found; 2 invalid command; 130 interrupted.",
@@ -139,10 +152,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--unused-for", type=_days, metavar="DAYS", default=0.0, help="clear: only entries unused for this many days"
     )
+    parser.add_argument(JSON, action="store_true", help=HELP)
     return parser
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace, found: dict[str, Any]) -> None:
     if not any((options.dir / kind).is_dir() for kind in (TRAINING, RESULTS)):
         raise UserError(
             f"--dir {options.dir}: no cache in this folder. Give the value of cache.dir; its default is cache/ in the "
@@ -150,11 +164,11 @@ def _run(options: argparse.Namespace) -> None:
         )
     match options.verb:
         case "list":
-            show(options.dir)
+            show(options.dir, found)
         case "verify":
-            sys.exit(0 if verify(options.dir, options.remove) else 1)
+            sys.exit(0 if verify(options.dir, options.remove, found) else 1)
         case "clear":
-            clear(options.dir, options.kind, options.unused_for)
+            clear(options.dir, options.kind, options.unused_for, found)
 
 
 if __name__ == "__main__":

@@ -23,12 +23,14 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from experiments.comparison.choices import answer_lines
+from experiments.comparison.choices import answer_lines, headline, tasks
+from experiments.comparison.columns import public
 from experiments.comparison.compared import Comparison, compared
-from experiments.comparison.files import ENDINGS, FORMS, Form, form_of, write_summary, written
+from experiments.comparison.files import ENDINGS, FORMS, Form, form_of, records, write_summary, written
 from experiments.comparison.gates import Decision, decide, decision_lines, requirement
 from experiments.comparison.loading import load, loaded, show_comparison
 from experiments.comparison.names import subjects_of
@@ -45,6 +47,7 @@ from experiments.system.escaping import markdown_text
 from experiments.system.files import argument_path
 from experiments.system.program import program
 from experiments.system.progress import print_whole, say
+from experiments.system.result import HELP, CommandParser, result
 from experiments.tracking import Store, Tracking, open_existing
 
 # Formats with their own option; every format can be written with --out.
@@ -58,16 +61,16 @@ def main() -> None:
     """Run the command line."""
     arguments = parser()
     options = arguments.parse_args()
-    with reporting_user_errors():
+    with reporting_user_errors(), result("compare", options.json == STANDARD_OUTPUT) as found:
         _check_used(arguments, options)
         _files(options)  # rejects formats that cannot be written before the store is read
         store = open_existing(options.uri, options.experiment)
         if options.pair:
-            _compare_runs(store, options)
+            _compare_runs(store, options, found)
         elif options.pivot:
-            _show_matrix(loaded(store, options.sweep), options)
+            _show_matrix(loaded(store, options.sweep), options, found)
         else:
-            _compare_sweep(store, options)
+            _compare_sweep(store, options, found)
 
 
 # The options that have an effect together with each of these modes.
@@ -75,6 +78,7 @@ USED_WITH = {
     "pair": ("uri", "experiment"),
     "pivot": ("uri", "experiment", "sweep", "where", "sort", "out"),
 }
+STANDARD_OUTPUT = Path("-")  # of --json: the whole result instead of a file of rows
 
 
 def _split_names(listed: str) -> list[str]:
@@ -87,7 +91,9 @@ def _check_used(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
     for name, value in vars(options).items():
         if isinstance(value, str) and not value.strip(" ,"):
             raise UserError(f"--{name.replace('_', '-')}: requires a value. Give one, or omit the option.")
-    given = [name for name, value in vars(options).items() if value != parser.get_default(name)]
+    given = [
+        name for name, value in vars(options).items() if value != parser.get_default(name) and value != STANDARD_OUTPUT
+    ]
     for kind, used in USED_WITH.items():
         unused = [name for name in given if kind in given and name not in (kind, *used)]
         if unused:
@@ -105,7 +111,7 @@ def _check_used(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
 
 def parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=program("compare"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -166,7 +172,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="let --save and --save-all replace existing files")
     for name in TEXT_FORMS:
         holds = "all columns in full precision" if FORMS[name].every_column else "the formatted table"
-        parser.add_argument(f"--{name}", type=argument_path, metavar="FILE", help=f"write {name}: {holds}")
+        if name == "json":
+            holds += f"; without FILE, {HELP}"
+        optional: dict[str, Any] = {"nargs": "?", "const": STANDARD_OUTPUT} if name == "json" else {}
+        parser.add_argument(f"--{name}", type=argument_path, metavar="FILE", help=f"write {name}: {holds}", **optional)
     parser.add_argument(
         "--out", type=argument_path, action="append", default=[], metavar="FILE",
         help=f"write the format of the file's suffix; repeatable: {', '.join(ENDINGS)}; .html is the report",
@@ -192,7 +201,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
+def _compare_sweep(store: Store, options: argparse.Namespace, found: dict[str, Any]) -> None:
     files = _files(options)
     by = _split_names(options.group_by) if options.group_by else None
     comparison = compared(store, loaded(store, options.sweep), options.baseline, options.where, by)
@@ -221,6 +230,14 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
     decided = decision_lines(decision, *_objective(options)) if decision else []
     for line in [*decided, *verdict]:
         say(line)
+    found |= {
+        "rows": records(public(comparison.runs if not by else comparison.table)),
+        "answer": answers or decided,
+        "shipped_run_id": _shipped(comparison, decision),
+        "regressions": verdict if worse else [],
+        "remarks": list(comparison.remarks),
+        "saved": [] if worse else [shipped.path for shipped in saved],
+    }
     if options.summary:
         title = f"Which quantization to ship: {subjects_of(comparison.runs)}"
         write_summary(title, [*answers, *reversed(decided), *verdict], comparison.table, options.summary)
@@ -233,6 +250,14 @@ def _compare_sweep(store: Store, options: argparse.Namespace) -> None:
         save(store, comparison, shipped, commands, not options.no_metadata)
     if decision and options.register is not None:
         _register(store, decision, options)
+
+
+def _shipped(comparison: Comparison, decision: Decision | None) -> str | None:
+    """Return the run that the gates chose or, without gates, that is recommended; None if there is no single one."""
+    if decision:
+        return None if decision.chosen is None else str(decision.chosen["run_id"])
+    found = tasks(comparison)
+    return headline(found[0]).run_id if len(found) == 1 else None
 
 
 def _to_save(comparison: Comparison, decision: Decision | None, options: argparse.Namespace) -> list[Shipped]:
@@ -261,7 +286,7 @@ def _margin(options: argparse.Namespace) -> float:
 
 def _files(options: argparse.Namespace) -> list[tuple[Path, Form]]:
     """Return the tables to write; reports are handled separately."""
-    named = [(path, FORMS[name]) for name in TEXT_FORMS if (path := getattr(options, name))]
+    named = [(path, FORMS[name]) for name in TEXT_FORMS if (path := getattr(options, name)) and path != STANDARD_OUTPUT]
     return named + [(path, form_of(path)) for path in options.out if path.suffix != ".html"]
 
 
@@ -301,7 +326,7 @@ def _find_regressions(table: pd.DataFrame, options: argparse.Namespace) -> tuple
     return bool(worse), [*lines, *remarks(before, table, allowances, options.by_name)]
 
 
-def _show_matrix(table: pd.DataFrame, options: argparse.Namespace) -> None:
+def _show_matrix(table: pd.DataFrame, options: argparse.Namespace, found: dict[str, Any]) -> None:
     """Print a value by two settings, and write the requested files."""
     files = [(path, form_of(path)) for path in options.out]
     for path, form in files:
@@ -317,6 +342,7 @@ def _show_matrix(table: pd.DataFrame, options: argparse.Namespace) -> None:
     headed = cells.rename(columns=lambda name: f"{columns}={name}").reset_index()
     say(f"{value} (mean, if several runs share a cell)")
     print_whole(plain(headed))
+    found["matrix"] = records(headed)
     for path, form in files:
         written(headed, path, form)
 
@@ -349,12 +375,12 @@ def _register(store: Store, decision: Decision, options: argparse.Namespace) -> 
     say(f"MLFLOW_TRACKING_URI={address} mlflow models serve -m {shlex.quote(version.uri)} --env-manager local")
 
 
-def _compare_runs(store: Store, options: argparse.Namespace) -> None:
+def _compare_runs(store: Store, options: argparse.Namespace, found: dict[str, Any]) -> None:
     rows = {row["run_id"]: row for row in store.rows("all")}
     run_ids = list(dict.fromkeys(find_by_prefix(given, list(rows)) for given in options.pair))
     if len(run_ids) < 2:
         raise UserError(f"--pair {' '.join(options.pair)}: requires two or more different runs.")
-    show_pairs(store, [rows[run_id] for run_id in run_ids])
+    found["pairs"] = records(show_pairs(store, [rows[run_id] for run_id in run_ids]))
 
 
 if __name__ == "__main__":

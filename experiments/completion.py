@@ -18,7 +18,7 @@ from experiments.system.options import CONF
 from experiments.system.program import PROGRAM, program
 
 # Options of Hydra's command line, in addition to KEY=VALUE.
-RUN_OPTIONS = ("--config-dir", "--dry-run", "--help", "--multirun", "-m")
+RUN_OPTIONS = ("--config-dir", "--dry-run", "--help", "--json", "--multirun", "-m")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def words_of_commands() -> dict[str, Words]:
         "run": _of_settings(settings, RUN_OPTIONS),
         "compare": _of_parser(compare.parser()),
         "latency": _of_parser(latency.parser()),
-        "sensitivity": _of_settings({**baseline_settings, **dict.fromkeys(sensitivity.OWN, ())}, ("--help",)),
+        "sensitivity": _of_settings({**baseline_settings, **dict.fromkeys(sensitivity.OWN, ())}, ("--help", "--json")),
         "cache": _of_parser(cache.parser()),
         "store": _of_parser(store.parser()),
         "completion": _of_parser(parser()),

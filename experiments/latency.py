@@ -41,13 +41,14 @@ from rich import box
 from rich.table import Table
 
 from experiments.comparison.display import shown_speed
-from experiments.comparison.files import write_csv
+from experiments.comparison.files import records, write_csv
 from experiments.record.artifacts import or_none
 from experiments.system.errors import UserError, reporting_user_errors
 from experiments.system.files import argument_path, check_regular
 from experiments.system.options import describe_errors
 from experiments.system.program import program
 from experiments.system.progress import print_whole, say
+from experiments.system.result import HELP, JSON, CommandParser, result
 from experiments.system.temporary import temporary_folder
 from experiments.tracking import Row, Store, Tracking, open_existing
 
@@ -82,7 +83,7 @@ def main() -> None:
     """Run the command line."""
     arguments = parser()
     options = arguments.parse_args()
-    with reporting_user_errors():
+    with reporting_user_errors(), result("latency", options.json) as found:
         _check_used(arguments, options)
         store = _store(options)
         candidates = list(_candidates(options, store))
@@ -91,6 +92,7 @@ def main() -> None:
         pairs = pairs_table(session, {candidate.name: candidate.model.digest for candidate in candidates})
         files = files_table(candidates, session, pairs)
         show(files, pairs, session)
+        found |= {"files": records(files), "pairs": records(pairs), "invalid": session.void}
         if store:
             _record(store, candidates, session, references, files, pairs)
         if options.csv:
@@ -99,7 +101,7 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=program("latency"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -129,6 +131,7 @@ def parser() -> argparse.ArgumentParser:
         help="a module that you trust, which the data set of a recorded run may name; repeatable",
     )  # fmt: skip
     parser.add_argument("--csv", type=argument_path, metavar="FILE", help="write the ratio of every pair of files")
+    parser.add_argument(JSON, action="store_true", help=HELP)
     return parser
 
 

@@ -15,13 +15,21 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from experiments.system.disk import explain_os_error
-from experiments.system.errors import UserError, first_line, print_error, reporting_user_errors, robust_streams
+from experiments.system.errors import (
+    Ended,
+    UserError,
+    first_line,
+    print_error,
+    reporting_user_errors,
+    robust_streams,
+)
 from experiments.system.escaping import escape_control
 from experiments.system.options import CONF
 from experiments.system.progress import end_bars, say, warn
+from experiments.system.result import JSON, result
 from experiments.system.silence import ignore_schemas_of_launchers
 from experiments.system.stopping import stop_handled, stop_on_signals
 
@@ -50,12 +58,19 @@ def main() -> None:
         with reporting_user_errors():
             show()
         return
+    arguments = [each for each in sys.argv[1:] if each != JSON]
+    with result("run", JSON in sys.argv[1:]) as found:
+        _run(arguments, found)
+
+
+def _run(arguments: Sequence[str], found: dict[str, Any]) -> None:
+    """Run Hydra, and put the result for --json into `found`."""
     robust_streams()
     stop_on_signals()
     ignore_schemas_of_launchers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises its errors instead of printing them
     try:
-        _hydra(sys.argv[1:])
+        _hydra(arguments, found)
     except UserError as error:
         _quit(str(error), 2)
     except KeyboardInterrupt:
@@ -63,7 +78,7 @@ def main() -> None:
         _quit(f"interrupted. {RESUME_HINT}", 130)
 
 
-def _hydra(arguments: Sequence[str]) -> None:
+def _hydra(arguments: Sequence[str], found: dict[str, Any]) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -80,13 +95,15 @@ def _hydra(arguments: Sequence[str]) -> None:
         hydra_config = HydraConfig.get()
         started.append(1)
         try:
-            return (_sweep_job if hydra_config.mode == RunMode.MULTIRUN else _single_run)(config, hydra_config)
+            if hydra_config.mode == RunMode.MULTIRUN:
+                return _sweep_job(config, hydra_config)
+            return _single_run(config, hydra_config, found)
         except OmegaConfBaseException as error:
             _quit(explain(error), 2)
         except Exception as error:
             raise InternalError("".join(traceback.format_exception(error))) from error
 
-    SweepCallback.dry_run = DRY_RUN in arguments
+    SweepCallback.dry_run, SweepCallback.found = DRY_RUN in arguments, found
     sys.argv[1:] = normalize([each for each in arguments if each != DRY_RUN])  # Hydra reads its arguments from here
     check_overrides(sys.argv[1:])
     try:
@@ -141,7 +158,9 @@ def _sweep_job(config: "DictConfig", hydra_config: "HydraConf") -> "Row | None":
     return None
 
 
-def _single_run(config: "DictConfig", hydra_config: "HydraConf") -> "Row":
+def _single_run(config: "DictConfig", hydra_config: "HydraConf", found: dict[str, Any]) -> "Row":
+    from experiments.comparison.columns import frame, public
+    from experiments.comparison.files import records
     from experiments.comparison.loading import show_rows
     from experiments.runs.configuration import read
     from experiments.runs.job import JobError, StoreUnavailableError, run_job
@@ -157,7 +176,10 @@ def _single_run(config: "DictConfig", hydra_config: "HydraConf") -> "Row":
     except JobError as failure:
         _quit(str(failure), 1)
     show_rows([row])
-    say(f"Run {row['run_id']}. In MLflow: {connect(request.tracking, create=False).browse(row['run_id'])}")
+    store = connect(request.tracking, create=False)
+    found["rows"] = records(public(frame([row])))
+    found["mlflow"] = {"ui": store.ui_command, "page": store.page(row["run_id"])}
+    say(f"Run {row['run_id']}. In MLflow: {store.browse(row['run_id'])}")
     if row["verified"] == "false":
         _quit(f"not verified: the file does not match its strategy's expectation: {row['broken_promise']}", 1)
     return row
@@ -171,7 +193,7 @@ def _is_launcher_error(error: Exception) -> bool:
 def _quit(message: str, code: int) -> NoReturn:
     end_bars()
     print_error(escape_control(message))
-    sys.exit(code)
+    raise Ended(code, message)
 
 
 if __name__ == "__main__":

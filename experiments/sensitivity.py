@@ -8,7 +8,8 @@ are made on the validation split; the test split is not used.
 
 Settings: max_drop=0.002 (share of accuracy), images=2000 (validation images),
 folder=sensitivity (output), and these of experiments.run, for the baseline:
-dataset, model, epochs, training, seed, threads, cache.
+dataset, model, epochs, training, seed, threads, cache. With --json, the result is
+one JSON document on standard output, and everything else on standard error.
 
 Exit codes: 0 success; 2 invalid command or configuration; 130 interrupted.
 """
@@ -43,6 +44,7 @@ from experiments.system.escaping import spreadsheet_text
 from experiments.system.machine import compute_lock
 from experiments.system.options import OPTION, describe_errors
 from experiments.system.progress import CONSOLE, bar, say
+from experiments.system.result import JSON, result
 
 if TYPE_CHECKING:
     from experiments.runs.pipeline import Experiment
@@ -274,10 +276,11 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         sys.stdout.write(f"{__doc__}\n")
         return
-    with reporting_user_errors():
+    arguments = [each for each in sys.argv[1:] if each != JSON]
+    with reporting_user_errors(), result("sensitivity", JSON in sys.argv[1:]) as found:
         from experiments.runs.configuration import compose_request
 
-        own, others = _split(sys.argv[1:])
+        own, others = _split(arguments)
         options, experiment = _options(own), compose_request(others).experiment
         from experiments.system.tensorflow import use_threads
 
@@ -285,6 +288,16 @@ def main() -> None:
         findings = measure_layers(experiment, options)
         _show(findings, options)
         write(findings, options)
+        found |= {
+            "layers": [
+                {"layer": unit, "only_this_in_int8": findings.alone[unit], "only_this_in_float": findings.spared[unit]}
+                for unit in findings.units
+            ],
+            "all_in_float": findings.none,
+            "all_in_int8": findings.everything,
+            "proposal": findings.proposal,
+            "untrainable": findings.untrainable,
+        }
 
 
 def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:

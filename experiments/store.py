@@ -23,6 +23,7 @@ import argparse
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -30,6 +31,7 @@ from experiments.system.errors import UserError, reporting_user_errors
 from experiments.system.options import describe_errors
 from experiments.system.program import program
 from experiments.system.progress import say
+from experiments.system.result import HELP, JSON, CommandParser, result
 from experiments.tracking import Tracking
 from experiments.tracking.checking import check
 from experiments.tracking.relocation import find_moved, relocate
@@ -40,23 +42,24 @@ SHOWN = 20  # of each kind
 def main() -> None:
     """Run the command line."""
     options = parser().parse_args()
-    with reporting_user_errors():
+    with reporting_user_errors(), result("store", options.json) as found:
         if options.dry_run and options.verb != "relocate":
             raise UserError("--dry-run: requires relocate; check changes nothing.")
         database = _database(options.uri)
         if options.verb == "check":
-            sys.exit(1 if _show_findings(database) else 0)
-        _relocate(database, options.dry_run)
+            sys.exit(1 if _show_findings(database, found) else 0)
+        _relocate(database, options.dry_run, found)
 
 
 def parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=program("store"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("verb", choices=("check", "relocate"))
     parser.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="relocate: show the changes without making them")
+    parser.add_argument(JSON, action="store_true", help=HELP)
     return parser
 
 
@@ -82,9 +85,10 @@ def _database(uri: str) -> Path:
     return tracking.database
 
 
-def _show_findings(database: Path) -> bool:
+def _show_findings(database: Path, found: dict[str, Any]) -> bool:
     """Print the findings; returns whether there are any."""
     findings = check(database)
+    found["findings"] = findings
     for finding in findings:
         say(f"{len(finding.which)}: {finding.what}. {finding.remedy}")
         for each in finding.which[:SHOWN]:
@@ -96,16 +100,17 @@ def _show_findings(database: Path) -> bool:
     return bool(findings)
 
 
-def _relocate(database: Path, dry_run: bool) -> None:
-    found = find_moved(database) if dry_run else relocate(database)
-    for each in found[:SHOWN]:
+def _relocate(database: Path, dry_run: bool, found: dict[str, Any]) -> None:
+    moved = find_moved(database) if dry_run else relocate(database)
+    found |= {"addresses": moved, "dry_run": dry_run}
+    for each in moved[:SHOWN]:
         say(f"{each.table}.{each.column}: {each.recorded} -> {each.current}")
-    if len(found) > SHOWN:
-        say(f"and {len(found) - SHOWN} more")
-    if not found:
+    if len(moved) > SHOWN:
+        say(f"and {len(moved) - SHOWN} more")
+    if not moved:
         say(f"{database}: no address has to be updated. Addresses whose files do not exist are not checked.")
         return
-    counts = Counter(f"{each.table}.{each.column}" for each in found)
+    counts = Counter(f"{each.table}.{each.column}" for each in moved)
     listed = ", ".join(f"{count} in {place}" for place, count in counts.items())
     say(f"{'would be updated' if dry_run else 'updated'}: {listed}")
 

@@ -118,7 +118,7 @@ def test_parameters_are_those_that_people_look_for(store: Store, sweep: str) -> 
     params = store.client.get_run(store.rows(sweep)[1]["run_id"]).data.params
     assert params == {
         "strategy": "ptq_int8", "model": "mlp", "dataset": "npz", "epochs": "1", "finetune_epochs": "0", "seed": "0",
-        "dataset.path": "images.npz", "training.batch_size": "50", "latency.seconds": "0.1",
+        "dataset.path": "images.npz", "training.batch_size": "50", "latency.seconds": "0.1", "task": "classification",
     }  # fmt: skip
 
 

@@ -88,9 +88,14 @@ def _latex(table: pd.DataFrame, path: Path) -> None:
     path.write_text(text.replace("Δ", r"$\Delta$").replace("µ", r"$\mu$"), encoding="utf-8")
 
 
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows as JSON has them, with null for what is missing; pandas' own writer rounds."""
+    cells = table.astype(object).where(table.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in cells.to_dict("records")]
+
+
 def _json(table: pd.DataFrame, path: Path) -> None:
-    cells = table.astype(object).where(table.notna(), None)  # pandas' own writer rounds
-    found = {"schema_version": JSON_VERSION, "rows": cells.to_dict("records")}
+    found = {"schema_version": JSON_VERSION, "rows": records(table)}
     path.write_text(json.dumps(found, indent=2, allow_nan=False), encoding="utf-8")
 
 

@@ -115,8 +115,9 @@ def display_pairs(table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def show_pairs(store: Store, rows: Sequence[Row]) -> None:
-    """Print the comparison of every pair of these runs on the same images."""
-    shown = display_pairs(table_of_pairs([_examined(store, row) for row in rows]))
-    print_whole(picture(shown, {}))
+def show_pairs(store: Store, rows: Sequence[Row]) -> pd.DataFrame:
+    """Print the comparison of every pair of these runs on the same images, and return it."""
+    pairs = table_of_pairs([_examined(store, row) for row in rows])
+    print_whole(picture(display_pairs(pairs), {}))
     CONSOLE.print(PAIRS_NOTE, style="dim", markup=False, highlight=False)
+    return pairs

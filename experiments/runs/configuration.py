@@ -89,7 +89,7 @@ class Request:
         return {
             name: value
             for name, value in self.parameters.items()
-            if not name.startswith(UNLISTED) and defaults.get(name, MISSING) != value
+            if not name.startswith(UNLISTED) and not name.endswith("_target_") and defaults.get(name, MISSING) != value
         }
 
     @property
@@ -150,15 +150,20 @@ def _defaults(settings: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     """Return the flattened defaults of the chosen options and of config.yaml; some follow other settings."""
     found = OmegaConf.load(CONF / "config.yaml")
     assert isinstance(found, DictConfig)
-    for group in ("dataset", "model", "strategy"):
-        option = CONF / group / f"{getattr(setting, group)}.yaml"
-        found[group] = OmegaConf.load(option) if option.is_file() else {}
+    for group in ("dataset", "model", "strategy", "task"):
+        found[group] = _option(group, settings[group], getattr(setting, group, "*"))
     del found["defaults"], found["hydra"]
     plain = OmegaConf.to_container(found, resolve=False)
     assert isinstance(plain, dict)
     given, defaults = dict(flatten(settings)), dict(flatten({str(name): value for name, value in plain.items()}))
     followed = {name: match[1] for name, value in defaults.items() if (match := REFERENCE.fullmatch(str(value)))}
     return {**defaults, **{name: given.get(other) for name, other in followed.items()}}
+
+
+def _option(group: str, settings: Mapping[str, Any], name: str) -> Any:
+    """Return the option of this name (*: any) that has the class of these settings; empty for a user's own option."""
+    options: Iterator[Any] = (OmegaConf.load(path) for path in sorted((CONF / group).glob(f"{name}.yaml")))
+    return next((option for option in options if option.get("_target_") == settings.get("_target_")), {})
 
 
 def read_dataset(text: str, modules: Collection[str] = ()) -> Source:

@@ -22,6 +22,7 @@ USAGE = """\
 [bold]{run} -m[/] KEY=V1,V2 ...  a sweep: every combination of values
 [bold]{run} +suite=NAME[/]       a predefined sweep
 [bold]{run} --dry-run ...[/]     show the plan and the configuration of every run, and do nothing
+[bold]{run} --json ...[/]        write the result as JSON on standard output, and everything else on standard error
 [bold]{compare}[/]               the tables of the latest sweep
 
 'strategy=glob(*)' selects all strategies in a sweep.

@@ -78,6 +78,25 @@ class Plan:
             return f"{what}. No estimate of the time: this machine has no earlier run like these."
         return f"{what}. About {format_duration(self.seconds)}, judging by earlier runs of this machine."
 
+    @property
+    def described(self) -> dict[str, Any]:
+        """The plan for programs."""
+        runs = [
+            {
+                "name": run.name,
+                "reused": run.reused or None,
+                "epochs_to_train": run.epochs if not run.reused else 0,
+                "epochs_cached": run.cached_epochs,
+                "settings": _without_secrets(run.settings),
+            }
+            for run in self.runs
+        ]
+        return {"summary": self.summary, "seconds": self.seconds, "runs": runs}
+
+
+def _without_secrets(settings: Mapping[str, Any]) -> Any:
+    return OmegaConf.to_container(OmegaConf.create(redacted(OmegaConf.to_yaml(OmegaConf.create(dict(settings))))))
+
 
 def _epochs(count: int) -> str:
     return f"{count:,} epoch{'s' * (count != 1)}"
@@ -186,14 +205,18 @@ def shared_settings(settings: Sequence[Mapping[str, Any]]) -> tuple[dict[str, An
 
 def finished_line(number: int, of: int, row: Row, seconds: float, left: float | None) -> str:
     """Return the line of a finished run: accuracy, size, difference, speed, duration, and what is left of the sweep."""
-    figures = ", ".join([*_accuracy(row), *_size(row), *_speed(row)])
+    figures = ", ".join([*_score(row), *_size(row), *_speed(row)])
     return f"{number}/{of} done in {format_duration(seconds)}: {figures}{time_left(left)}"
 
 
-def _accuracy(row: Row) -> Iterable[str]:
-    change = row.get("accuracy_change")
-    compared = "" if change is None else f" (Δ {100 * float(change):+.2f})"
-    yield f"accuracy {100 * float(row['tflite_accuracy']):.2f} %{compared}"
+def _score(row: Row) -> Iterable[str]:
+    """Yield the metric of the task, with its difference from the float file."""
+    if (accuracy := row.get("tflite_accuracy")) is not None:
+        change, shown = row.get("accuracy_change"), f"accuracy {100 * float(accuracy):.2f} %"
+        yield shown + ("" if change is None else f" (Δ {100 * float(change):+.2f})")
+    elif (score := row.get("tflite_score")) is not None:
+        change, shown = row.get("score_change"), f"{row.get('metric') or 'score'} {float(score):.4g}"
+        yield shown + ("" if change is None else f" (Δ {float(change):+.2g})")
 
 
 def _size(row: Row) -> Iterable[str]:

@@ -21,8 +21,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.comparison.columns import frame
+from experiments.comparison.choices import answer_lines
+from experiments.comparison.columns import frame, public
 from experiments.comparison.compared import Comparison
+from experiments.comparison.files import records
 from experiments.comparison.loading import show_and_write
 from experiments.comparison.names import names
 from experiments.comparison.summary import summary
@@ -38,7 +40,7 @@ from experiments.runs.rounds import LOCAL, complete_rounds
 from experiments.runs.slurm import check_slurm
 from experiments.runs.worker import check_in_process, preload
 from experiments.system.disk import check_writable, explain_os_error
-from experiments.system.errors import UserError
+from experiments.system.errors import Ended, UserError
 from experiments.system.escaping import escape_control
 from experiments.system.extras import require
 from experiments.system.machine import usable_cores
@@ -85,7 +87,7 @@ def _ends_sweep_on_error(hook: Callable[P, None]) -> Callable[P, None]:
             hook(*args, **kwargs)
         except (UserError, HydraException, OmegaConfBaseException) as error:
             sys.stderr.write(f"{escape_control(explain(error))}\n")
-            sys.exit(2 if hook.__name__ in FIRST else 1)  # 2: nothing was run
+            raise Ended(2 if hook.__name__ in FIRST else 1, explain(error)) from error  # 2: nothing was run
         except Exception:  # noqa: BLE001  # any error is shown and fails the sweep
             traceback.print_exc()
             sys.exit(1)
@@ -97,6 +99,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
     """Hydra's hooks around a sweep and its jobs."""
 
     dry_run: ClassVar[bool] = False  # whether to show the plan and do nothing
+    found: ClassVar[dict[str, Any]] = {}  # the result for --json
 
     def __init__(self, jobs: Sequence[Sequence[str]] = ()) -> None:
         ignore_schemas_of_launchers()  # a launcher's process composes its jobs after this callback has reached it
@@ -120,7 +123,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
             request = read(settings, config.hydra.runtime.choices)
         request.experiment.check()
         if self.dry_run:
-            _show_and_quit([request])
+            self._show_and_quit([request])
         check_folder("hydra.run.dir", config.hydra.run.dir)
         request.experiment.cache.check()
         check_answer(request.tracking)
@@ -137,7 +140,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
             check_same_store([request.tracking for request in requests])
             if config.hydra.runtime.choices["hydra/launcher"] in LOCAL:
                 check_inputs([request.experiment for request in requests])
-            _show_and_quit(requests)
+            self._show_and_quit(requests)
         self._open.enter_context(shown_here())
         atexit.register(self._open.close)  # also when the sweep ends early
         requests = _requests(self._jobs, Composer(config_name, _unresolved(config.hydra.overrides.hydra)))
@@ -231,10 +234,30 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         if comparison:
             with self._attached_folder("pictures") as folder:
                 illustrate(self._store, comparison, typed(), folder)
+        self.found.update(
+            {
+                "sweep": self._sweep,
+                "rows": records(public(comparison.runs)) if comparison else [],
+                "answer": answer_lines(comparison) if comparison else [],
+                "failed": [{"run_id": row["run_id"], "error": row["error"] or row["status"]} for row in failed],
+                "not_recorded": [" ".join(overrides) for overrides in lost],
+                "unverified": [{"run_id": row["run_id"], "error": row["broken_promise"]} for row in unverified],
+                "mlflow": {"ui": self._store.ui_command, "page": self._store.page(self._sweep), "view": view},
+            }
+        )
         say(f"In MLflow: {self._store.browse(self._sweep)}")
         say(f"Its runs as a table, best first: {view}")
         if failed or lost or unverified:
             sys.exit(1)
+
+    def _show_and_quit(self, requests: Sequence[Request]) -> NoReturn:
+        """Show the plan of these runs, and end without doing anything."""
+        check_answer(requests[0].tracking)
+        planned = plan(requests, existing(requests[0].tracking))
+        show(planned)
+        self.found["plan"] = planned.described
+        sys.stdout.flush()
+        sys.exit(0)
 
     def _time_together(self, rows: list[Row]) -> list[Row]:
         """Time the files of all finished runs together, and return the rows with these timings.
@@ -284,14 +307,6 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
                 store.close_unfinished(self._sweep)
                 store.close(self._sweep, status)
             store.close_own()
-
-
-def _show_and_quit(requests: Sequence[Request]) -> NoReturn:
-    """Show the plan of these runs, and end without doing anything."""
-    check_answer(requests[0].tracking)
-    show(plan(requests, existing(requests[0].tracking)))
-    sys.stdout.flush()
-    sys.exit(0)
 
 
 def shared_modules(experiments: Iterable[Experiment]) -> list[str]:

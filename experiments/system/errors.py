@@ -20,6 +20,14 @@ class UserError(Exception):
     """An error that the user can fix: shown as one message, never as a traceback."""
 
 
+class Ended(SystemExit):
+    """The end of a command because of an error that was reported: its exit code and message."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(code)
+        self.message = message
+
+
 @contextmanager
 def reporting_user_errors() -> Iterator[None]:
     """Turn a UserError into one message and exit code 2, without a traceback, and Ctrl-C into exit code 130."""

@@ -44,7 +44,17 @@ from experiments.tracking.relocation import is_model_moved
 from experiments.tracking.rows import SETTINGS, Row, from_mlflow, to_row, to_rows
 from experiments.tracking.system_metrics import record_system_metrics
 from experiments.tracking.tables import SCHEMAS, Recorded, StoreTables
-from experiments.tracking.view import PARAMETERS, SHARE_KEY, VIEW, new_key, page_of, superfluous, view_of
+from experiments.tracking.view import (
+    ACCURACY,
+    PARAMETERS,
+    SCORE,
+    SHARE_KEY,
+    VIEW,
+    new_key,
+    page_of,
+    superfluous,
+    view_of,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -176,8 +186,9 @@ class Store:
                 metrics=metrics[start : start + METRICS_A_BATCH],
                 tags=[RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()] if start == 0 else [],
             )
-        if record.engine:
-            self.client.log_param(run_id, "engine", record.engine)
+        for name, value in (("task", record.task), ("engine", record.engine)):
+            if value:
+                self.client.log_param(run_id, name, value)
         for data in data_inputs(record):
             self._log_input(run_id, data)
         self.client.log_outputs(run_id, [LoggedModelOutput(model, step=0)])
@@ -261,9 +272,12 @@ class Store:
     @explains_failures
     def save_view(self, sweep: str) -> str:
         """Store a view of the sweep's runs for MLflow's pages, and return its address; see `browse`."""
-        key, tags = new_key(sweep), [run.tags for run in self._tagged(_sweep_tag(sweep))]
-        varied = [name for name in PARAMETERS if len({of_run.get(name) for of_run in tags}) > 1]
-        self.client.set_experiment_tag(self.experiment_id, f"{VIEW}{key}", view_of(_sweep_tag(sweep), varied))
+        key, runs = new_key(sweep), self._tagged(_sweep_tag(sweep))
+        varied = [name for name in PARAMETERS if len({run.tags.get(name) for run in runs}) > 1]
+        of_score = bool(runs) and not any(ACCURACY in run.metrics for run in runs)
+        lower = of_score and all(run.tags.get("metric_better") == "lower" for run in runs)
+        view = view_of(_sweep_tag(sweep), varied, SCORE if of_score else ACCURACY, lower)
+        self.client.set_experiment_tag(self.experiment_id, f"{VIEW}{key}", view)
         for tag in superfluous(list(self.client.get_experiment(self.experiment_id).tags), key):
             self.client.delete_experiment_tag(self.experiment_id, tag)
         return self._address(page_of(self.experiment_id, "runs", **{SHARE_KEY: key}))

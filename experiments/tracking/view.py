@@ -14,26 +14,28 @@ VIEW = "mlflow.sharedViewState."  # the prefix of these tags; the rest is the ke
 SHARE_KEY = "viewStateShareKey"
 TRAINING = {"workflowType": "machine_learning"}  # in an address: opens the pages for model training
 PARAMETERS = ("strategy", "model", "dataset", "epochs", "seed")
-METRICS = ("tflite_accuracy", "accuracy_change", "tflite_bytes", "size_ratio", "speedup", "latency_p50_us")
-BEST_FIRST = "tflite_accuracy"
+ACCURACY, SCORE = "tflite_accuracy", "tflite_score"
+CHANGES = {ACCURACY: "accuracy_change", SCORE: "score_change"}
+METRICS = ("tflite_bytes", "size_ratio", "speedup", "latency_p50_us")
 OWN = re.compile(rf"{re.escape(VIEW)}\d{{10}}-\w{{8}}$")  # not those that people shared
 KEPT = 50  # views in an experiment, those of the newest sweeps
 
 
-def view_of(tag: str, varied: Collection[str] = PARAMETERS) -> str:
+def view_of(tag: str, varied: Collection[str] = PARAMETERS, score: str = ACCURACY, lower: bool = False) -> str:
     """Return the view of the runs that have a tag, the value of a tag of the experiment.
 
-    Of the parameters, it shows the strategy and those that `varied` names.
+    Of the parameters, it shows the strategy and those that `varied` names. The runs are in the order of `score`, of
+    which the lowest is best if `lower`.
     """
     columns = [
         *(f"params.`{name}`" for name in PARAMETERS if name in ("strategy", *varied)),
-        *(f"metrics.`{name}`" for name in METRICS),
+        *(f"metrics.`{name}`" for name in (score, CHANGES[score], *METRICS)),
         "attributes.`Models`",
     ]
     state = {
         "searchFilter": f"tags.`{tag}` != ''",
-        "orderByKey": f"metrics.`{BEST_FIRST}`",
-        "orderByAsc": False,
+        "orderByKey": f"metrics.`{score}`",
+        "orderByAsc": lower,
         "selectedColumns": columns,
         "columnOrder": columns,
     }
