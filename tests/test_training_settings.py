@@ -1,5 +1,6 @@
 """Settings of training: schedules, optimizers, weight decay, the best epoch, and their exactness when resumed."""
 
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from experiments.dataset.mnist import Mnist
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError
 from experiments.system.keras_version import Version
+from experiments.task.classification import ClassHead, Meaning
+from experiments.task.regression import NumberHead
 from experiments.tflite.conversion import Float32, convert
 from experiments.tflite.graph import read_ops
 from experiments.training.augmentation import ARGUMENTS, REQUIRED, augmentation_for
 from experiments.training.best_epoch import best_epoch, end_of
 from experiments.training.loop import Trained, Training, fit, trajectory_key
 from experiments.training.schedules import rate, schedule_of
+from experiments.training.weighting import check, loss_for, weights_of
 
 EPOCHS, STEPS = 4, 5
 AUGMENTATION = [
@@ -29,6 +33,7 @@ AUGMENTATION = [
 ]
 SETTINGS: list[dict[str, Any]] = [
     {"schedule": "cosine", "warmup_epochs": 1, "optimizer": "adamw", "weight_decay": 0.01},
+    {"label_smoothing": 0.1, "class_weights": "balanced"},
     {"schedule": {"step": {"every": 1}}, "optimizer": {"sgd": {"momentum": 0.9}}, "augmentation": AUGMENTATION},
 ]
 
@@ -92,6 +97,9 @@ def test_rates_are_those_of_keras(version: Version) -> None:
         ({"augmentation": [{"RandomRotation": {"fctor": 0.1}}]}, "has no argument fctor. Did you mean factor?"),
         ({"augmentation": [{"RandomFlip": {"mode": "sideways"}}]}, "mode=sideways. Known: horizontal, horizontal_and"),
         ({"augmentation": ["RandomTranslation"]}, "RandomTranslation requires height_factor and width_factor, as in"),
+        ({"class_weights": "balance"}, "unknown name balance. Did you mean balanced?"),
+        ({"class_weights": {"1": 0}}, "a positive weight for each class"),
+        ({"label_smoothing": 1}, "less than 1"),
         ({"keep": "bets"}, "'last' or 'best'"),
         ({"patience": 0}, "greater than 0"),
         ({"weight_decay": -1}, "greater than or equal to 0"),
@@ -296,3 +304,52 @@ def test_no_file_has_augmentation(version: Version, data: Dataset, tmp_path: Pat
         for each in (plain, augmented)
     ]
     assert ops[0] == ops[1]
+
+
+def test_balanced_weights_count_all_classes_the_same(data: Dataset) -> None:
+    weights = weights_of("balanced", data)
+    assert weights is not None
+    counted = [weights[number] * np.count_nonzero(data.train.y == number) for number in range(10)]
+    np.testing.assert_allclose(counted, [len(data.train) / 10] * 10)
+
+
+def test_weights_are_given_by_the_names_of_classes(data: Dataset) -> None:
+    named = replace(data, labels={number: f"digit {number}" for number in range(10)})
+    assert weights_of({"digit 3": 2}, named) == {number: 2.0 if number == 3 else 1.0 for number in range(10)}
+    assert weights_of({3: 2}, data) == weights_of({"digit 3": 2}, named)
+    with pytest.raises(UserError, match=r"the data have no class digit3\. Did you mean digit 3"):
+        weights_of({"digit3": 2}, named)
+
+
+@pytest.mark.parametrize("settings", [(0.1, "none"), (0.0, "balanced")])
+def test_both_require_classes(settings: tuple[float, str]) -> None:
+    with pytest.raises(UserError, match="requires task=classification, not task=regression"):
+        check(NumberHead(1), *settings)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("meaning", ["logits", "softmax", "sigmoid"])
+def test_smoothed_labels_have_keras_loss(version: Version, meaning: Meaning) -> None:
+    from experiments.system.tensorflow import keras_version
+
+    keras = keras_version(version)
+    labels, outputs = np.array([0, 2]), np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]], np.float32)
+    smooth = np.eye(3, dtype=np.float32)[labels] * 0.8 + 0.2 / 3
+    given = loss_for(ClassHead(3, meaning), keras, 0.2)(labels, outputs)
+    if meaning == "sigmoid":
+        smooth = np.eye(3, dtype=np.float32)[labels] * 0.8 + 0.1
+        wanted = keras.losses.binary_crossentropy(smooth, outputs)
+    else:
+        wanted = keras.losses.categorical_crossentropy(smooth, outputs, from_logits=meaning == "logits")
+    np.testing.assert_allclose(given, wanted, rtol=1e-5)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("version", [2, 3])
+def test_weights_of_classes_multiply_their_losses(version: Version, data: Dataset, tmp_path: Path) -> None:
+    plain = trained(version, 1, data, tmp_path)
+    triple = trained(version, 1, data, tmp_path, class_weights=dict.fromkeys(range(10), 3))
+    ratio = triple.history["loss"][0] / plain.history["loss"][0]
+    assert 2.8 < ratio < 3.1  # adam divides by the scale of the gradients
+    assert triple.history["val_loss"][0] == pytest.approx(plain.history["val_loss"][0], rel=1e-3)

@@ -41,6 +41,7 @@ from experiments.training.named import valid
 from experiments.training.optimizers import optimizer_for, optimizer_named
 from experiments.training.precision import Precision, in_precision
 from experiments.training.schedules import Constant, rate, schedule_of
+from experiments.training.weighting import check, class_weights_named, loss_for, weights_of
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -69,6 +70,8 @@ class Training:
     schedule: Annotated[Any, AfterValidator(valid(schedule_of))] = "constant"
     warmup_epochs: NonNegativeFloat = 0
     augmentation: Annotated[Any, AfterValidator(valid(augmentation_of))] = ()  # layers that change training images
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of a label that is spread over all classes
+    class_weights: Annotated[Any, AfterValidator(valid(class_weights_named))] = "none"  # of the loss
     keep: Keep = "last"  # the weights after the last epoch, or after the one with the lowest validation loss
     patience: PositiveInt | None = None  # epochs without a lower validation loss after which training stops
     precision: Precision = "float32"  # of the computation; the weights, and so the model, stay float32
@@ -149,6 +152,7 @@ def fit(
         return Trained.untouched(model)
     _check_validation(settings, data)
     head = head or head_of(model)
+    check(head, settings.label_smoothing, settings.class_weights)
     states = cache.trajectory(trajectory_key(model, data, settings, seed, head))
     with states.lock(), in_precision(model, settings.precision, data.train.x[:CHECKED]) as in_training:
         trained = _trained(in_training, callbacks, head.training_data(data), settings, seed, states, title, head)
@@ -170,6 +174,8 @@ def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int,
         "warmup_epochs": settings.warmup_epochs,
         "total": settings.epochs if schedule_of(settings.schedule).needs_total else None,
         "augmentation": settings.augmentation,
+        "label_smoothing": settings.label_smoothing,
+        "class_weights": weights_of(settings.class_weights, data),
         "precision": settings.precision,
         "seed": seed,
         "platform": numerics(),
@@ -310,7 +316,12 @@ def _compile(model: "Model", settings: Training, head: Head | None = None) -> No
     head = head or head_of(model)
     # On a CPU, XLA, which Keras 3 would choose, makes training several times slower.
     compiler = {} if version_of(model) == 2 else {"jit_compile": False}
-    model.compile(optimizer, loss=head.loss(keras), metrics=head.training_metrics(keras), **compiler)
+    model.compile(
+        optimizer,
+        loss=loss_for(head, keras, settings.label_smoothing),
+        metrics=head.training_metrics(keras),
+        **compiler,
+    )
     optimizer.build(model.trainable_variables)
 
 
@@ -356,6 +367,7 @@ def _one_epoch(
         validation_data=(
             _batches(data.validation.x, data.validation.y, settings.batch_size) if len(data.validation) else None
         ),
+        class_weight=weights_of(settings.class_weights, data),
         verbose=0,
         shuffle=False,
         callbacks=list(callbacks),
