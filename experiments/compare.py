@@ -46,7 +46,7 @@ from experiments.system.errors import UserError, find_by_prefix, redacted, repor
 from experiments.system.escaping import markdown_text
 from experiments.system.files import argument_path
 from experiments.system.program import program
-from experiments.system.progress import print_whole, say
+from experiments.system.progress import print_whole, prose, say
 from experiments.system.result import HELP, CommandParser, result
 from experiments.tracking import Store, Tracking, open_existing
 
@@ -219,7 +219,7 @@ def _compare_sweep(store: Store, options: argparse.Namespace, found: dict[str, A
     show_comparison(comparison, columns)
     answers = [] if decision else answer_lines(comparison)
     for line in [] if columns else answers:
-        say(line)
+        prose(line)
     if others := store.others():
         say(f"Omitted {others} runs of other programs in experiment {store.address.experiment}.")
     for path, form in files:
@@ -229,7 +229,7 @@ def _compare_sweep(store: Store, options: argparse.Namespace, found: dict[str, A
     _illustrate(store, comparison, options)
     decided = decision_lines(decision, *_objective(options)) if decision else []
     for line in [*decided, *verdict]:
-        say(line)
+        prose(line)
     found |= {
         "rows": records(public(comparison.runs if not by else comparison.table)),
         "answer": answers or decided,

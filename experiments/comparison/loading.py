@@ -12,7 +12,7 @@ from experiments.comparison.files import write_comparison
 from experiments.comparison.query import only
 from experiments.comparison.terminal import plain, show
 from experiments.system.errors import UserError
-from experiments.system.progress import print_whole, say
+from experiments.system.progress import print_whole, prose, say
 from experiments.tracking import REUSED, Row, Store, Tracking, open_existing
 
 
@@ -77,6 +77,6 @@ def show_and_write(store: Store, rows: Sequence[Row], folder: Path) -> Compariso
     comparison = compared(store, frame(rows))
     show_comparison(comparison)
     for line in answer_lines(comparison):
-        say(line)
+        prose(line)
     write_comparison(comparison, folder)
     return comparison

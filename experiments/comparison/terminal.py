@@ -1,6 +1,7 @@
 """Tables on the terminal: fitted to its width, best values marked, insignificant differences dimmed."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import pandas as pd
@@ -26,6 +27,7 @@ OPTIONAL = (
     "tflite_bytes", "tflite_score",
 )  # fmt: skip
 MOST_ROWS = 1000  # on a terminal
+REMARK_WIDTH = 12  # characters of a line; rows with intervals have two lines anyway
 EDGE = 1  # characters of a table's width that belong to no column
 MARKS = "Green: the best value, and values tied with it; dim: a difference that may be due to chance."
 # Headings of text columns; the first three are not in the schema.
@@ -48,13 +50,17 @@ def show(table: pd.DataFrame, comparison: Comparison | None = None) -> None:
 
 
 def narrowed(shown: pd.DataFrame, width: int, differences: Differences | None = None) -> pd.DataFrame:
-    """Remove as many OPTIONAL columns, and no others, as necessary to fit the width."""
+    """Remove OPTIONAL columns, and no others, as necessary to fit the width; of them, keep those that still fit."""
+    headings = differences or Differences.of(shown)
     widths = {name: _width(name, shown[name]) for name in shown.columns}
-    for dropped in OPTIONAL:
-        if sum(widths.values()) + EDGE <= width:
-            break
-        widths.pop((differences or Differences.of(shown)).heading(dropped), None)
-    return shown[list(widths)]
+    optional = [heading for name in reversed(OPTIONAL) if (heading := headings.heading(name)) in widths]
+    left = width - EDGE - sum(each for name, each in widths.items() if name not in optional)
+    kept = set(widths) - set(optional)
+    for name in optional:  # the most important first
+        if widths[name] <= left:
+            kept.add(name)
+            left -= widths[name]
+    return shown[[name for name in shown.columns if name in kept]]
 
 
 def _width(name: str, cells: pd.Series) -> int:
@@ -121,7 +127,10 @@ def _heading(name: str) -> str:
 
 
 def _on_lines(name: str, cell: object) -> str:
-    return str(cell).replace(" [", "\n[").replace(", ", ",\n" if name in (heading("arithmetic"), "remark") else ", ")
+    if name == "remark":
+        parts = str(cell).replace(", ", ",\n").splitlines()
+        return "\n".join(line for part in parts for line in wrap(part, REMARK_WIDTH, break_long_words=False))
+    return str(cell).replace(" [", "\n[").replace(", ", ",\n" if name == heading("arithmetic") else ", ")
 
 
 def plain(table: pd.DataFrame) -> Table:

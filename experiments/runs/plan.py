@@ -14,7 +14,7 @@ from experiments.runs.job import run_key
 from experiments.runs.trainings import training_name
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError, redacted
-from experiments.system.progress import format_duration, say, time_left
+from experiments.system.progress import format_duration, prose, say, time_left
 from experiments.system.stamp import stamp
 from experiments.tracking import REUSED, Row, Store, Tracking, connect, run_name
 
@@ -170,7 +170,7 @@ def _states(cache: Cache) -> defaultdict[str, set[int]]:
 
 def show(found: Plan) -> None:
     """Print a plan and the configuration of each run: what all have in common, and what each has of its own."""
-    say(found.summary)
+    prose(found.summary)
     for run in found.runs:
         say(f"  {run.line}")
     common, own = shared_settings([run.settings for run in found.runs])

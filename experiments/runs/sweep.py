@@ -52,6 +52,7 @@ from experiments.system.progress import (
     flush,
     format_duration,
     listen,
+    prose,
     report,
     say,
     shown_here,
@@ -172,7 +173,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
             if threads:
                 config.hydra.overrides.task.append(f"threads={threads}")
         found = plan(requests, self._store)
-        say(found.summary)
+        prose(found.summary)
         schedule = Schedule(found.works, found.costs, found.afterwards if self._together else 0.0)
         listen(SWEEP_BAR, Follower(schedule, len(self._jobs)))
         self._open.enter_context(bar(SWEEP_BAR, total=len(self._jobs), name=SWEEP_BAR))

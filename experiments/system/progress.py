@@ -395,6 +395,14 @@ def say(message: str) -> None:
     _display().say(message)
 
 
+def prose(text: str) -> None:
+    """Print a long line of this process, which a terminal wraps between words."""
+    if CONSOLE.is_terminal:
+        CONSOLE.print(text, highlight=False)
+    else:
+        say(text)
+
+
 def say_once(message: str) -> None:
     """Print a line once, even if several jobs of a sweep send it."""
     _display().say_once(message)
