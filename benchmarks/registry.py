@@ -8,6 +8,7 @@ from benchmarks import (
     choices,
     compression,
     compression_seeds,
+    coverage,
     detection_rate,
     epoch,
     epochs,
@@ -40,8 +41,9 @@ from benchmarks.harness.benchmark import Benchmark, Study
 from benchmarks.harness.pages import Table, on_disk
 
 _MEASURED = (
-    choices, detection_rate, epoch, evaluation, exactness, false_positives, fresh_store, growth, keras3, keras3_epoch,
-    killed, layers_supported, memory, once, overhead, post_training, precision, profile, reading, recommendation,
+    choices, coverage, detection_rate, epoch, evaluation, exactness, false_positives, fresh_store, growth, keras3,
+    keras3_epoch, killed, layers_supported, memory, once, overhead, post_training, precision, profile, reading,
+    recommendation,
     sensitivity, sizes, spread, starting,
 )  # fmt: skip
 _SWEPT = (first_sweep, ranges, layers, article, compression, compression_seeds, epochs, architectures)

@@ -26,8 +26,8 @@ from benchmarks.harness.benchmark import Benchmark
 from benchmarks.harness.markdown import markdown
 from benchmarks.harness.pages import on_shared_host, own
 from benchmarks.harness.results import Results, timing_options
+from benchmarks.harness.trial import one_moment
 from experiments.dataset import Images
-from experiments.measure.latency import LatencyProtocol, measure_latency
 from experiments.system.errors import UserError
 from experiments.system.progress import bar
 from experiments.system.silence import native_stderr_silenced
@@ -42,7 +42,7 @@ WARM_UP, TIMED = 5, 50
 
 def by_suite(made: Mapping[str, TFLiteModel], images: Images, seed: int) -> float:
     """Return the speedup that the suite reports."""
-    return measure_latency(made[files.INT8], made[files.FLOAT], images, LatencyProtocol(), seed).speedup.value
+    return one_moment(made[files.INT8], made[files.FLOAT], images, seed).ratio("reference", "model").value
 
 
 def by_litert(made: Mapping[str, TFLiteModel]) -> float:

@@ -1,23 +1,30 @@
-"""One comparison of two files by the default protocol, as a row of figures."""
+"""One comparison of two files at one moment, with all the time of a run's timing, as a row of figures."""
 
 import time
 
 from experiments.dataset import Images
-from experiments.measure.latency import LatencyProtocol, measure_latency
+from experiments.measure.latency import LatencyProtocol, Session, time_together
 from experiments.tflite.conversion import TFLiteModel
 
 
+def one_moment(file: TFLiteModel, reference: TFLiteModel, images: Images, seed: int) -> Session:
+    """Time a file and its reference in one session, for as long as a run has for all of its rounds."""
+    files = {"reference": reference, "model": file}
+    return time_together(files, dict.fromkeys(files, images), LatencyProtocol(), [("reference", "model")], seed)
+
+
 def trial(file: TFLiteModel, reference: TFLiteModel, images: Images, seed: int) -> dict[str, object]:
-    """Return the suite's verdict on a file and its reference, and the cost of the comparison."""
+    """Return the verdict over the replicates of one moment, and the cost of the comparison."""
     started = time.perf_counter()
-    latency = measure_latency(file, reference, images, LatencyProtocol(), seed)
+    session = one_moment(file, reference, images, seed)
+    speedup = session.ratio("reference", "model")
     return {
-        "speedup": latency.speedup.value,
-        "speedup_low": latency.speedup.low,
-        "speedup_high": latency.speedup.high,
-        "speed": latency.verdict,
-        "replicates": len(latency.own.medians),
-        "other_cores": latency.session.conditions.other_cores,
-        "start_seconds": latency.session.start_seconds,
+        "speedup": speedup.value,
+        "speedup_low": speedup.low,
+        "speedup_high": speedup.high,
+        "speed": session.verdict(speedup),
+        "replicates": len(session.timings["model"].medians),
+        "other_cores": session.conditions.other_cores,
+        "start_seconds": session.start_seconds,
         "seconds": time.perf_counter() - started,
     }
