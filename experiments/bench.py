@@ -114,7 +114,7 @@ class Result:
 
         Args:
             name: Accuracy over "size", "download", "latency" or "epochs"; "training" curves, the "coverage" by
-                integers, or the distributions of "timings".
+                integers, or the distributions of "timings", or the "rounds" of timing.
 
         Raises:
             UserError: the name is unknown, or these runs do not have what the plot shows.

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from experiments.comparison.columns import SUBJECTS
+from experiments.measure.rounds import FileTiming, Round, Rounds
 from experiments.record.evidence import Predictions
 from experiments.record.identity import DIGESTS, DIGITS
+from experiments.system.machine import Conditions
 
 
 def digests(model: str = "article_cnn", dataset: str = "mnist", **settings: Any) -> dict[str, str]:
@@ -58,3 +60,23 @@ def answers(wrong: int, wrong_reference: int = 0, images: int = 100, truth: int 
 
 def seeds(strategy: str, count: int, **changes: Any) -> list[dict[str, Any]]:
     return [row(strategy, seed=n, run_id=f"{strategy}-{n}", **changes) for n in range(count)]
+
+
+IDLE = Conditions(cores=2, other_cores=0.1, steal_cores=0.0, load_before=0.1, load_after=0.2)
+
+
+def timing(microseconds: float) -> FileTiming:
+    medians = tuple(1000 * microseconds * factor for factor in (0.999, 1.0, 1.001))
+    return FileTiming(medians, microseconds, microseconds, microseconds, microseconds, 2 * microseconds, 50)
+
+
+def a_round(number: int, own: float, reference: float = 300, conditions: Conditions = IDLE) -> Round:
+    control = (timing(reference), timing(reference))
+    return Round(
+        f"round-{number}", 15.0 * number, "m", 1, "xnnpack", conditions, timing(own), timing(reference), control
+    )
+
+
+def five_rounds() -> Rounds:
+    """The timing of a run in five rounds over a minute, three times as fast as its float file."""
+    return Rounds("own", "reference", tuple(a_round(number, 100 + number) for number in range(5)))

@@ -29,16 +29,17 @@ from experiments.plots.labels import spread
 from experiments.plots.points import frontier, points
 from experiments.plots.strategies import MARKS, mark
 from experiments.plots.tradeoffs import MOST_LABELS, accuracy_latency, accuracy_size
-from experiments.record.artifacts import RECORD, SAMPLES, read_curves, read_samples
+from experiments.record.artifacts import RECORD, ROUNDS, SAMPLES, read_curves, read_samples
 from experiments.system.errors import UserError
 from experiments.system.options import CONF
-from tests.rows import FAILED, row
+from tests.rows import FAILED, five_rounds, row
 
 SIX = ("none", "finetune", "ptq_dynamic", "ptq_int8", "qat", "annotate")
 TRAINED = ("finetune", "qat", "annotate")
 NO_SEEDS = pd.DataFrame()
 HISTORY = {"accuracy": [0.5, 0.8], "val_accuracy": [0.6, 0.85], "loss": [2.0, 1.0]}
 RECORDED = json.dumps({"baseline": {"history": HISTORY}, "own_training": {"history": HISTORY}}).encode()
+ROUNDED = json.dumps(five_rounds().as_json()).encode()
 TIMED = gzip.compress(b"file,replicate,nanoseconds\nreference,0,400\nreference,1,410\nmodel,0,90\nmodel,1,100\n")
 
 
@@ -55,7 +56,9 @@ SWEEP = [quantized(strategy) for strategy in SIX]
 def evidence(rows: list[dict[str, Any]], of_seeds: pd.DataFrame = NO_SEEDS) -> Evidence:
     table = frame(rows)
     curves, timed = read_curves(RECORDED, "a run"), read_samples(TIMED, "a run")
-    return Evidence(table, of_seeds, dict.fromkeys(table["run_id"], curves), dict.fromkeys(table["run_id"], timed))
+    ids = table["run_id"]
+    histories, timings = dict.fromkeys(ids, curves), dict.fromkeys(ids, timed)
+    return Evidence(table, of_seeds, histories, timings, rounds=dict.fromkeys(ids, five_rounds()))
 
 
 def drawn(rows: list[dict[str, Any]]) -> Pictures:
@@ -144,7 +147,7 @@ def test_a_panel_in_which_nothing_trains_is_drawn_beside_one_in_which_epochs_var
 
 def test_without_curves_and_timings_their_pictures_are_left_out() -> None:
     assert set(comparison_pictures(Evidence(frame(SWEEP))).left_out) == {
-        "accuracy_epochs", "accuracy_download", "training_histories", "latency_distributions",
+        "accuracy_epochs", "accuracy_download", "training_histories", "latency_distributions", "latency_rounds",
     }  # fmt: skip
 
 
@@ -346,7 +349,7 @@ class Kept:
         return None
 
     def content(self, _: str, artifact: str) -> bytes:
-        return {RECORD: RECORDED, SAMPLES: TIMED}[artifact]
+        return {RECORD: RECORDED, SAMPLES: TIMED, ROUNDS: ROUNDED}[artifact]
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:

@@ -7,16 +7,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from experiments.comparison.columns import frame
 from experiments.measure.latency import SENTINEL, LatencyProtocol, Session, Timings
-from experiments.measure.rounds import FileTiming, JointRounds, Round, Rounds, ratio_of_runs
+from experiments.measure.rounds import JointRounds, Rounds, ratio_of_runs
+from experiments.plots import NoPictureError
+from experiments.plots.rounds import latency_rounds
+from experiments.record.description import with_speed
 from experiments.statistics.rounds import mean_of_one_round, mean_over_rounds, states
-from experiments.system.machine import Conditions
+from tests.rows import IDLE, a_round, row
 
 TRIALS = 1000
 FIVE = np.linspace(0, 60, 5)  # seconds: the default protocol
 TEN = np.linspace(0, 300, 10)
 Process = Callable[[npt.NDArray[np.float64], np.random.Generator], npt.NDArray[np.float64]]
-IDLE = Conditions(cores=2, other_cores=0.1, steal_cores=0.0, load_before=0.1, load_after=0.2)
 BUSY = replace(IDLE, other_cores=1.9)
 
 
@@ -123,18 +126,6 @@ def test_states_are_groups_of_the_references_own_time(microseconds: list[int], e
     assert states(np.log(microseconds)).tolist() == expected
 
 
-def timing(microseconds: float) -> FileTiming:
-    medians = tuple(1000 * microseconds * factor for factor in (0.999, 1.0, 1.001))
-    return FileTiming(medians, microseconds, microseconds, microseconds, microseconds, 2 * microseconds, 50)
-
-
-def a_round(number: int, own: float, reference: float = 300, conditions: Conditions = IDLE) -> Round:
-    control = (timing(reference), timing(reference))
-    return Round(
-        f"round-{number}", 15.0 * number, "m", 1, "xnnpack", conditions, timing(own), timing(reference), control
-    )
-
-
 def test_rounds_are_summarized_in_the_columns_of_a_run() -> None:
     rounds = Rounds("own", "reference", tuple(a_round(n, 100 + n) for n in range(5)))
     found = rounds.metrics()
@@ -217,3 +208,25 @@ def test_the_command_reports_ratios_over_rounds() -> None:
     assert joint.p_value("a", "b") > 0.05
     assert len(joint.timings["a"].medians) == 10
     assert joint.void == ""
+
+
+def test_rounds_are_drawn_with_the_states_of_the_machine() -> None:
+    moments = [a_round(n, own, reference) for n, (own, reference) in enumerate([(97, 305), (104, 355)] * 3)]
+    table = frame([row("none", run_id="one"), row("qat", run_id="other")])
+    found = {"one": Rounds("same", "same", tuple(moments)), "other": Rounds("own", "reference", tuple(moments))}
+    figure = latency_rounds(table, found)
+    above, below = figure.axes
+    assert [np.size(line.get_xdata()) for line in above.lines] == [3, 3]
+    assert len(below.lines) == 2  # the float file has no speedup; the other line is the mean
+    assert "3.14x in the faster and 3.41x in the slower" in figure.get_supxlabel().replace("\n", " ")
+    with pytest.raises(NoPictureError, match="3 rounds"):
+        latency_rounds(table, {"other": replace(found["other"], rounds=tuple(moments[:2]))})
+
+
+def test_description_of_a_run_follows_its_rounds() -> None:
+    first = "Accurate.\n\n**97.0 µs** per image (median), faster than the float file: 3.1x [2.9, 3.4].\n\nIt computes."
+    moments = tuple(a_round(n, own, reference) for n, (own, reference) in enumerate([(97, 305), (104, 355)] * 3))
+    text = with_speed(first, Rounds("own", "reference", moments))
+    assert text.startswith("Accurate.\n\n**100 µs** per image (median), faster than the float file: 3.28x [")
+    assert text.endswith("3.14x in the faster, 3.41x in the slower.\n\nIt computes.")
+    assert with_speed(text, Rounds("own", "reference", moments)) == text

@@ -93,7 +93,7 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
     if several_machines(table):
         shown[heading("machine")] = table["machine"].astype("string").fillna("")
     shown[heading("arithmetic")] = table["arithmetic"].astype("string").fillna("")
-    sources = ("verified", "partial", "xnnpack_refusal", "latency_other_cores", "warnings")
+    sources = ("verified", "partial", "xnnpack_refusal", "latency_other_cores", "warnings", "latency_states")
     facts = zip(*(table[name] for name in sources), strict=True)
     remarks = [_remark(*fact) for fact in facts]
     if any(remarks):
@@ -220,7 +220,9 @@ def percents(table: pd.DataFrame, value: str, low: str, high: str, sign: str = "
     return [percent(*cells, sign) for cells in zip(table[value], table[low], table[high], strict=True)]
 
 
-def _remark(verified: object, partial: object, refusal: object, other_cores: float, warnings: object) -> str:
+def _remark(
+    verified: object, partial: object, refusal: object, other_cores: float, warnings: object, states: Any
+) -> str:
     """Return the remarks on a row; empty if the run has no result."""
     remarks = {
         "NOT VERIFIED": says(verified, "false"),
@@ -228,6 +230,7 @@ def _remark(verified: object, partial: object, refusal: object, other_cores: flo
         "partial": says(partial, "true"),
         "not on XNNPACK": isinstance(refusal, str) and bool(refusal),
         "timed while busy": other_cores > DISTURBED,
+        "two machine states": pd.notna(states) and states > 1,
     }
     return ", ".join(remark for remark, applies in remarks.items() if applies)
 

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
+from experiments.measure.rounds import Rounds
 from experiments.plots import FewPointsError, NoPictureError, in_one_style
 from experiments.plots.bars import Timed, coverage, latency_distributions
 from experiments.plots.epochs import accuracy_epochs
 from experiments.plots.histories import Curves, training_histories
+from experiments.plots.rounds import latency_rounds
 from experiments.plots.tradeoffs import accuracy_download, accuracy_latency, accuracy_size
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ class Evidence:
     timings: Mapping[str, Timed] = field(default_factory=dict)
     recommended: frozenset[str] = frozenset()  # ids of the runs to ship
     fewest: int = 1  # points of a panel; fewer are shown as a table
+    rounds: Mapping[str, Rounds] = field(default_factory=dict)  # of timing
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,12 @@ class Pictures:
     tables: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
 
 
-Plot = Literal["size", "download", "latency", "epochs", "training", "coverage", "timings"]
+Plot = Literal["size", "download", "latency", "epochs", "training", "coverage", "timings", "rounds"]
 # What Python code calls the pictures below.
 PLOTS: Mapping[Plot, str] = {
     "size": "accuracy_size", "download": "accuracy_download", "latency": "accuracy_latency",
     "epochs": "accuracy_epochs", "training": "training_histories", "coverage": "coverage",
-    "timings": "latency_distributions",
+    "timings": "latency_distributions", "rounds": "latency_rounds",
 }  # fmt: skip
 PICTURES: "Mapping[str, Callable[[Evidence], Figure]]" = {
     "accuracy_size": lambda given: accuracy_size(given.table, given.of_seeds, given.recommended, given.fewest),
@@ -52,6 +55,7 @@ PICTURES: "Mapping[str, Callable[[Evidence], Figure]]" = {
     "training_histories": lambda given: training_histories(given.table, given.histories, given.fewest),
     "coverage": lambda given: coverage(given.table),
     "latency_distributions": lambda given: latency_distributions(given.table, given.timings),
+    "latency_rounds": lambda given: latency_rounds(given.table, given.rounds),
 }
 
 

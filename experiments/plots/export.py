@@ -8,7 +8,15 @@ from experiments.plots import save
 from experiments.plots.bars import with_timings
 from experiments.plots.comparison import Evidence, Pictures, comparison_pictures, too_many
 from experiments.plots.histories import trainings
-from experiments.record.artifacts import RECORD, SAMPLES, read_artifact, read_curves, read_samples
+from experiments.record.artifacts import (
+    RECORD,
+    ROUNDS,
+    SAMPLES,
+    read_artifact,
+    read_curves,
+    read_rounds,
+    read_samples,
+)
 from experiments.system.errors import UserError
 from experiments.system.progress import say
 from experiments.tracking import Store
@@ -26,6 +34,7 @@ def evidence(store: Store, comparison: Comparison, fewest: int = FEWEST) -> Evid
     timed = with_timings(table)["run_id"]
     curves = {run_id: read_artifact(store, run_id, RECORD, read_curves) for run_id in trained}
     samples = {run_id: read_artifact(store, run_id, SAMPLES, read_samples) for run_id in timed}
+    rounds = {run_id: read_artifact(store, run_id, ROUNDS, read_rounds) for run_id in timed}
     return Evidence(
         table,
         comparison.of_seeds,
@@ -33,6 +42,7 @@ def evidence(store: Store, comparison: Comparison, fewest: int = FEWEST) -> Evid
         {run_id: found for run_id, found in samples.items() if found is not None},
         recommended(comparison),
         fewest,
+        {run_id: found for run_id, found in rounds.items() if found is not None},
     )
 
 

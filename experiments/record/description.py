@@ -86,6 +86,9 @@ def _speed(record: RunRecord) -> str:
 def with_speed(text: str, rounds: Rounds) -> str:
     """Return a description with the speed of these rounds, which replaces that of earlier ones."""
     speed = _speed_of(rounds.verdict, rounds.void, rounds.metrics()["latency_p50_us"], rounds.speedup)
+    by_state = rounds.by_state()
+    if len(by_state) > 1 and not rounds.void and rounds.verdict != SAME_FILE:
+        speed += f" The machine had two states: {times(by_state[0])} in the faster, {times(by_state[1])} in the slower."
     return OF_SPEED.sub(lambda _: speed, text, count=1)
 
 
