@@ -49,6 +49,8 @@ COVERED_AT_LEAST, WRONG_AT_MOST, TIMES_SMALLER = 0.92, 0.05, 2.0
 SPEEDUP, ITSELF, DIFFERENCE, LOOP = "speedup", "itself", "difference", "loop"
 PAUSE = 60.0  # seconds without a round, after which a later one is of another sitting
 WARM_UP = 20
+COLUMNS = ["kind", "name", "started", "distinct", "ratio", "ratio_low", "ratio_high", "speed", "later_rounds", "later"]
+QUICK, QUICK_ROUNDS = LatencyProtocol(seconds=0.3), 20
 Models = Mapping[str, TFLiteModel]
 # The ratios of every round, by column: kind, and numerator and denominator.
 RATIOS: Mapping[str, tuple[str, str, str]] = {
@@ -97,9 +99,9 @@ def made() -> tuple[Models, Images]:
     }, data.test.x
 
 
-def one_round(models: Models, images: Images, seed: int) -> Session:
-    """Time all files in one round of the default protocol."""
-    protocol = LatencyProtocol().of_round(len(models) + 1)
+def one_round(models: Models, images: Images, seed: int, protocol: LatencyProtocol) -> Session:
+    """Time all files in one round of the protocol."""
+    protocol = protocol.of_round(len(models) + 1)
     pairs = [(one, other) for _, one, other in RATIOS.values()]
     return time_together(models, dict.fromkeys(models, images), protocol, pairs, seed)
 
@@ -177,7 +179,7 @@ def figures(rounds: pd.DataFrame, loops: pd.DataFrame) -> pd.DataFrame:
         {"kind": LOOP, "name": files.INT8, "started": started, "distinct": True, "ratio": speedup}
         for started, speedup in loops.itertuples(index=False)
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -320,7 +322,8 @@ def main() -> None:
             path.unlink(missing_ok=True)
     rounds = _stored(paths["rounds"], ["started"])
     loops = _stored(paths["loops"], ["started", "speedup"])
-    minutes, gap = (0.75, 1.0) if asked.quick else (asked.minutes, GAP)
+    minutes, gap = (0.0, 0.0) if asked.quick else (asked.minutes, GAP)
+    fewest, protocol = (QUICK_ROUNDS, QUICK) if asked.quick else (0, LatencyProtocol())
     models, images = made()
     if len(rounds):
         say(f"continuing after {len(rounds)} rounds of {measured_seconds(rounds) / 60:.1f} minutes")
@@ -328,13 +331,13 @@ def main() -> None:
         started, shown = time.monotonic() - measured_seconds(rounds), 0
         for number in count():
             due = time.monotonic() + gap
-            rounds = _append(paths["rounds"], rounds, row_of(one_round(models, images, len(rounds))))
+            rounds = _append(paths["rounds"], rounds, row_of(one_round(models, images, len(rounds), protocol)))
             if number % LOOP_EVERY == LOOP_EVERY - 1:
                 loops = _append(paths["loops"], loops, by_loop(models, images, ROUNDS * rounds["pair_seconds"].mean()))
             passed = int((time.monotonic() - started) / 60)
             advance(passed - shown)
             shown = passed
-            if time.monotonic() - started >= 60 * minutes:
+            if number >= fewest and time.monotonic() - started >= 60 * minutes:
                 break
             time.sleep(max(0.0, due - time.monotonic()))
     table = figures(rounds, loops)
