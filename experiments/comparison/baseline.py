@@ -127,8 +127,8 @@ def _of_one_file(accurate: bool) -> Mapping[str, float]:
 
 
 def _accurate(run: pd.Series) -> bool:
-    """Whether the run has an accuracy."""
-    return bool(pd.notna(run["tflite_accuracy"]))
+    """Whether the run is judged by its accuracy."""
+    return bool(run["metric"] == "accuracy")
 
 
 def _differences(difference: Estimate, p: float, accurate: bool) -> Mapping[str, float]:

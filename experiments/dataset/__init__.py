@@ -138,7 +138,14 @@ class Examples:
     @property
     def classes(self) -> int:
         """Number of distinct labels; of other targets, the number of outputs that a model requires."""
-        return len(self.labels) if self.kind == "classes" else prod(self.train.y.shape[1:])
+        match self.kind:
+            case "classes":
+                return len(self.labels)
+            case "maps":
+                return int(max(self.train.y.max(), self.test.y.max())) + 1
+            case "anomalies":
+                return prod(self.input_shape)
+        return prod(self.train.y.shape[1:])
 
     def for_new_model(self) -> Dataset:
         """Return the data set for a model that is built for this shape and these classes.
@@ -243,6 +250,10 @@ class Source(ABC):
     def read(self) -> Raw:
         """Return all images and targets of the source; raise UserError if they are not available."""
 
+    def read_unlabelled(self) -> Raw:
+        """Return all images, and 0 as targets where the source has none; for reconstruction."""
+        return self.read()
+
     def load(self) -> Dataset:
         """Return the checked data set for a new model; see `examples` and Examples.for_new_model."""
         return self.examples().for_new_model()
@@ -255,7 +266,7 @@ class Source(ABC):
         Raises:
             UserError: the arrays are not available, or are not images with targets of this kind.
         """
-        raw = self.read()
+        raw = self.read_unlabelled() if kind == "anomalies" else self.read()
         x_train, x_test = raw.x_train, raw.x_test
         check_images(x_train, "train")
         check_images(x_test, "test")

@@ -18,8 +18,10 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 FORMAT = f"A data set is a NumPy archive: numpy.savez(path, {', '.join(f'{name}=...' for name in ARRAYS)})."
 
 
-def read_archive(path: Path, key: str) -> Raw:
+def read_archive(path: Path, key: str, labelled: bool = True) -> Raw:
     """Read the four arrays of a .npz file; `key` is the setting that names it, for the messages.
+
+    If it need not be `labelled`, 0 stands for missing targets.
 
     Raises:
         UserError: the file cannot be read, is not an archive, is damaged, has pickled objects, or lacks an array.
@@ -29,13 +31,18 @@ def read_archive(path: Path, key: str) -> Raw:
             if not zipfile.is_zipfile(file):
                 raise UserError(f"{key}={path}: not a .npz file, or a truncated one. {FORMAT}")
         with np.load(path, allow_pickle=False) as archive:
-            missing = [name for name in ARRAYS if name not in archive]
+            missing = [name for name in ARRAYS if name not in archive and (labelled or name.startswith("x_"))]
             if missing:
                 raise UserError(
                     f"{key}={path}: requires {_list_missing(missing, archive.files)}. "
                     f"{_suggest_rename(path, archive.files)}"
                 )
-            x_train, y_train, x_test, y_test = (_array(archive, name, f"{key}={path}") for name in ARRAYS)
+            where = f"{key}={path}"
+            x_train, x_test = (_array(archive, name, where) for name in ("x_train", "x_test"))
+            y_train, y_test = (
+                _array(archive, name, where) if name in archive else np.zeros(len(x), np.int64)
+                for name, x in (("y_train", x_train), ("y_test", x_test))
+            )
             return Raw(x_train, y_train, x_test, y_test)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise UserError(f"{key}={path}: damaged ({error}). {FORMAT}") from error

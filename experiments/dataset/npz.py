@@ -51,6 +51,10 @@ class Npz(Source):
         """Return the arrays of the file at `path`."""
         return read_archive(self.path, KEY)
 
+    def read_unlabelled(self) -> Raw:
+        """Return the arrays of the file; y_train and y_test may be missing."""
+        return read_archive(self.path, KEY, labelled=False)
+
 
 @dataclass(frozen=True)
 class _Labels:

@@ -10,7 +10,9 @@ from experiments.system.options import OPTION
 from experiments.system.progress import say_once
 from experiments.task import Head, Task
 from experiments.task.classification import Classification
+from experiments.task.multilabel import Multilabel
 from experiments.task.regression import Regression
+from experiments.task.segmentation import Segmentation
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -18,14 +20,19 @@ if TYPE_CHECKING:
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class Auto(Task):
-    """Classification or regression, by the targets."""
+    """The task that the targets show; it never chooses between classification and binary, or a user's own."""
 
     name: ClassVar[str] = "auto"
     kind: ClassVar[Kind | None] = None
 
     def chosen(self, examples: Examples) -> Task:
         """Return the task for these examples, and print it unless it is classification."""
-        kinds: dict[Kind, Task] = {"classes": Classification(), "numbers": Regression()}
+        kinds: dict[Kind, Task] = {
+            "classes": Classification(),
+            "numbers": Regression(),
+            "rows": Multilabel(),
+            "maps": Segmentation(),
+        }
         task = kinds[examples.kind]
         if examples.kind != "classes":
             say_once(f"  task: {task.name} ({examples.why})")

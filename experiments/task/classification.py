@@ -12,7 +12,7 @@ from experiments.dataset.targets import Kind
 from experiments.system.errors import UserError
 from experiments.system.options import OPTION
 from experiments.task import Head, Task
-from experiments.task.metrics import Metric
+from experiments.task.metrics import BalancedAccuracy, MacroF1, Metric, TopFive
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -59,6 +59,12 @@ class ClassHead(Head):
     def metric(self) -> Metric | None:
         """Accuracy, which is judged by right and wrong answers."""
         return None
+
+    @property
+    def further(self) -> tuple[Metric, ...]:
+        """Metrics that weigh all classes alike and, of many classes, the accuracy of five guesses."""
+        of_classes = BalancedAccuracy(self.threshold), MacroF1(self.threshold)
+        return (TopFive(), *of_classes) if self.outputs > 5 else of_classes
 
     @property
     def classes(self) -> int:

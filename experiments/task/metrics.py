@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +46,8 @@ class OfMeans(Metric):
 
     def value(self, outputs: Outputs, test: Split) -> float:
         """Return the value on all examples."""
-        return float(self.finish(self._flat(outputs, test)[0].mean(axis=0)[np.newaxis])[0])
+        parts, shape = self._flat(outputs, test)
+        return float(self.finish(parts.mean(axis=0).reshape(1, *shape))[0])
 
     def replicates(self, outputs: Outputs, test: Split) -> Replicates:
         """See Metric.replicates."""
@@ -101,6 +102,212 @@ def _differences(outputs: Outputs, targets: npt.NDArray[np.float32]) -> npt.NDAr
     return outputs.reshape(len(outputs), -1).astype(np.float64) - targets.reshape(len(targets), -1)
 
 
+@dataclass(frozen=True)
+class OfSets(Metric):
+    """A metric of a set of examples that is no function of means; it is computed for each resample."""
+
+    @abstractmethod
+    def prepared(self, outputs: Outputs, test: Split) -> Any:
+        """Return what `of` requires, computed once for all resamples."""
+
+    @abstractmethod
+    def of(self, prepared: Any, weights: npt.NDArray[np.int64]) -> float:
+        """Return the metric if each example counts as often as its weight (n,) says; NaN if it is not defined."""
+
+    def value(self, outputs: Outputs, test: Split) -> float:
+        """Return the value on all examples."""
+        return self.of(self.prepared(outputs, test), np.ones(len(outputs), np.int64))
+
+    def replicates(self, outputs: Outputs, test: Split) -> Replicates:
+        """See Metric.replicates. A resample without a value, as of one class, has that of all examples."""
+        prepared = self.prepared(outputs, test)
+        values = np.array([self.of(prepared, weights) for weights in resamples(len(outputs))])
+        return np.where(np.isnan(values), values[0], values)
+
+
+@dataclass(frozen=True)
+class Auc(OfSets):
+    """The area under the receiver operating characteristic: the share of pairs in the right order, ties half."""
+
+    name: ClassVar[str] = "auc"
+    title: ClassVar[str] = "AUC"
+
+    def scores(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
+        """Return a number for each example that is higher, the more likely it is positive."""
+        return np.asarray(outputs[:, -1].astype(np.float64) - (outputs[:, 0] if outputs.shape[1] > 1 else 0))
+
+    def prepared(self, outputs: Outputs, test: Split) -> Any:
+        """Return the rank of each example, ties being equal, and whether it is positive."""
+        ranks = np.unique(self.scores(outputs, test), return_inverse=True)[1]
+        return ranks.ravel(), test.y.ravel() == 1
+
+    def of(self, prepared: Any, weights: npt.NDArray[np.int64]) -> float:
+        """See OfSets.of; Mann and Whitney's statistic (Hanley and McNeil, Radiology 143, 1982)."""
+        ranks, positive = prepared
+        most = int(ranks.max()) + 1
+        ones = np.bincount(ranks, weights * positive, most)
+        zeros = np.bincount(ranks, weights * ~positive, most)
+        pairs = ones.sum() * zeros.sum()
+        return float((ones * (zeros.cumsum() - zeros / 2)).sum() / pairs) if pairs else float("nan")
+
+
+@dataclass(frozen=True)
+class ErrorAuc(Auc):
+    """The area under the curve of the reconstruction error as a sign of an anomaly."""
+
+    def scores(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
+        """Return the mean squared error of each example."""
+        return np.asarray((_differences(outputs, test.x) ** 2).mean(axis=1))
+
+
+@dataclass(frozen=True)
+class ReconstructionError(OfMeans):
+    """The mean squared difference between normal examples and their reconstructions."""
+
+    name: ClassVar[str] = "mse"
+    title: ClassVar[str] = "MSE"
+    better: ClassVar[Better] = "lower"
+
+    def parts(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
+        """Return the error of each normal example, and whether it is normal."""
+        normal = test.y.ravel() == 0
+        errors = (_differences(outputs, test.x) ** 2).mean(axis=1)
+        return np.stack([errors * normal, normal.astype(np.float64)], axis=1)
+
+    def finish(self, means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the mean over normal examples."""
+        return _ratio(means[:, 0], means[:, 1])
+
+
+@dataclass(frozen=True)
+class TopFive(OfMeans):
+    """The share of examples whose class is among the five largest outputs."""
+
+    name: ClassVar[str] = "top5_accuracy"
+    title: ClassVar[str] = "top-5 accuracy"
+
+    def parts(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
+        """Return whether fewer than five outputs are larger than that of the class."""
+        own = np.take_along_axis(outputs, test.y[:, np.newaxis], axis=1)
+        return np.asarray((outputs > own).sum(axis=1) < 5, np.float64)
+
+
+@dataclass(frozen=True)
+class _OfConfusion(OfSets):
+    """A metric of the numbers of examples by true and predicted class."""
+
+    threshold: float = 0.0  # of a single output for class 1
+
+    def prepared(self, outputs: Outputs, test: Split) -> Any:
+        """Return the cell of the confusion matrix of each example, and the number of classes."""
+        one = outputs.shape[1] == 1
+        said = (outputs[:, 0] > self.threshold).astype(np.int64) if one else outputs.argmax(axis=1)
+        classes = int(max(test.y.max(), said.max())) + 1
+        return test.y * classes + said, classes
+
+    def of(self, prepared: Any, weights: npt.NDArray[np.int64]) -> float:
+        """See OfSets.of."""
+        cells, classes = prepared
+        return self.of_counts(np.bincount(cells, weights, classes**2).astype(np.float64).reshape(classes, classes))
+
+    @abstractmethod
+    def of_counts(self, counts: npt.NDArray[np.float64]) -> float:
+        """Return the metric from a confusion matrix: true classes in rows, predicted ones in columns."""
+
+
+@dataclass(frozen=True)
+class BalancedAccuracy(_OfConfusion):
+    """The mean over classes of the share of their examples that are classified correctly."""
+
+    name: ClassVar[str] = "balanced_accuracy"
+    title: ClassVar[str] = "balanced accuracy"
+
+    def of_counts(self, counts: npt.NDArray[np.float64]) -> float:
+        """Return the mean recall of the classes that occur."""
+        return float(np.nanmean(_ratio(np.diag(counts), counts.sum(axis=1))))
+
+
+@dataclass(frozen=True)
+class MacroF1(_OfConfusion):
+    """The mean over classes of the F1 score."""
+
+    name: ClassVar[str] = "macro_f1"
+    title: ClassVar[str] = "macro-F1"
+
+    def of_counts(self, counts: npt.NDArray[np.float64]) -> float:
+        """Return the mean of the classes that occur or are predicted."""
+        return float(np.nanmean(_ratio(2 * np.diag(counts), counts.sum(axis=0) + counts.sum(axis=1))))
+
+
+@dataclass(frozen=True)
+class _OfLabels(OfMeans):
+    """A metric of the labels that are right, missed, or wrongly given, of several for each example."""
+
+    threshold: float = 0.5  # of an output for its label
+
+    def parts(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
+        """Return for each label whether it is right, and how often it was given or is true: (n, labels, 2)."""
+        said, true = outputs > self.threshold, test.y > 0.5
+        return np.asarray(np.stack([said & true, said.astype(np.int64) + true], axis=-1), np.float64)
+
+
+@dataclass(frozen=True)
+class LabelMicroF1(_OfLabels):
+    """The F1 score over all labels of all examples."""
+
+    name: ClassVar[str] = "micro_f1"
+    title: ClassVar[str] = "micro-F1"
+
+    def finish(self, means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return twice the right labels over those given and those true."""
+        total = means.sum(axis=1)
+        return np.nan_to_num(_ratio(2 * total[:, 0], total[:, 1]))
+
+
+@dataclass(frozen=True)
+class LabelMacroF1(_OfLabels):
+    """The mean over labels of the F1 score; 0 for a label that is neither true nor given."""
+
+    name: ClassVar[str] = "macro_f1"
+    title: ClassVar[str] = "macro-F1"
+
+    def finish(self, means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the mean."""
+        return np.asarray(np.nan_to_num(_ratio(2 * means[..., 0], means[..., 1])).mean(axis=1))
+
+
+@dataclass(frozen=True)
+class MeanIntersectionOverUnion(OfMeans):
+    """The mean over classes of the intersection of true and predicted pixels over their union."""
+
+    name: ClassVar[str] = "miou"
+    title: ClassVar[str] = "mIoU"
+    ignored: int | None = None  # class of pixels that do not count
+
+    def parts(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
+        """Return the pixels of the intersection and of the union, by example and class: (n, classes, 2)."""
+        said, classes = outputs.argmax(axis=-1).reshape(len(outputs), -1), outputs.shape[-1]
+        true = test.y.reshape(len(test), -1)
+        counts = [true != self.ignored] if self.ignored is not None else [np.ones_like(true, bool)]
+        pairs = [(true == each, (said == each) & counts[0]) for each in range(classes)]
+        return np.stack(
+            [np.stack([(t & s).sum(axis=1), (t | s).sum(axis=1)], axis=1) for t, s in pairs], axis=1
+        ).astype(np.float64)
+
+    def finish(self, means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the mean over classes that are true or predicted somewhere."""
+        return np.asarray(np.nanmean(_ratio(means[..., 0], means[..., 1]), axis=1))
+
+
+def _ratio(part: npt.NDArray[np.float64], whole: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return part / whole; NaN where the whole is 0."""
+    return np.divide(part, whole, out=np.full_like(part, np.nan, dtype=np.float64), where=whole > 0)
+
+
 # How reports name metrics, and which of them are shares, shown in percent.
-TITLES = {"accuracy": "accuracy", **{each.name: each.title for each in (MeanAbsoluteError, RootMeanSquareError)}}
-SHARES = frozenset({"accuracy"})
+_ALL: tuple[type[Metric], ...] = (
+    MeanAbsoluteError, RootMeanSquareError, Auc, ReconstructionError, TopFive, BalancedAccuracy, MacroF1, LabelMicroF1,
+    MeanIntersectionOverUnion,
+)  # fmt: skip
+TITLES = {"accuracy": "accuracy", **{each.name: each.title for each in _ALL}}
+SHARES = frozenset({"accuracy", *(each.name for each in _ALL if each.better == "higher")})

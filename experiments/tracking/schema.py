@@ -112,6 +112,13 @@ def _change(source: Source, name: str, doc: str, heading: str) -> Column:
 FURTHER = {
     "mae": "Mean absolute error",
     "rmse": "Root mean square error",
+    "auc": "Area under the receiver operating characteristic",
+    "mse": "Mean squared reconstruction error of normal examples",
+    "top5_accuracy": "Share of examples whose class is among the five largest outputs,",
+    "balanced_accuracy": "Mean over classes of the share of right answers",
+    "micro_f1": "F1 score over all labels",
+    "macro_f1": "Mean over classes or labels of the F1 score",
+    "miou": "Mean over classes of intersection over union",
 }
 MODELS = {"keras": "Keras model after the strategy", "tflite": "TFLite file"}
 
