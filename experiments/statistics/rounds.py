@@ -11,7 +11,7 @@ The mean is estimated by generalized least squares, with a t-interval of rounds 
 The share is a constant or, if the rounds are hours apart, the most probable of a few (restricted likelihood).
 Without the correlation, the intervals of five rounds in a minute hold the long-run mean of a drifting machine in 50 to
 75 % of simulated cases instead of 90 % or more; without the prior, they are too narrow if the machine stayed in one
-state. The price is that the interval of five rounds in a minute is never narrower than 1.7 % to either side, however
+state. The price is that the interval of five rounds in a minute is never narrower than 1.6 % to either side, however
 quiet the machine. tests/test_rounds.py has the simulations.
 """
 
