@@ -5,6 +5,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from experiments.dataset import Dataset
@@ -108,6 +109,20 @@ def test_plain_qat_of_a_pruned_model_loses_the_zeros_and_the_gate_says_so(tmp_pa
     sparse = Prune().prepare(model, training, partial(data().calibration, seed=0)).model
     (difference,) = broken(Expectation("int8", sparsity=0.8), file_of(QAT(), sparse, tmp_path)[1])
     assert difference.endswith("of the weights are zero instead of 80.0%")
+
+
+@pytest.mark.parametrize(("keep_zeros", "most"), [(True, 6), (False, 12)])
+def test_a_kernel_with_fewer_weights_than_clusters_gets_fewer_clusters(keep_zeros: bool, most: int) -> None:
+    from experiments.quantization.tfmot import engine
+    from experiments.system.tensorflow import keras
+
+    model = keras.Sequential([keras.layers.InputLayer((4,)), keras.layers.Dense(3, name="dense")])
+    kernel = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
+    if keep_zeros:
+        kernel *= np.arange(12).reshape(4, 3) >= 7  # as pruning leaves a small layer
+    model.set_weights([kernel, np.zeros(3, np.float32)])
+    (wrapper,) = engine.to_cluster(model, 16, keep_zeros).layers[-1:]
+    assert len(wrapper.cluster_centroids["kernel"]) == most
 
 
 def test_trainings_one_after_the_other_count_as_one(tmp_path: Path) -> None:

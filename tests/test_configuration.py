@@ -35,6 +35,7 @@ def test_threads_are_asked_for_only_where_somebody_does(overrides: list[str], th
         (["strategy=[qat"], r"strategy=\[qat: cannot be parsed as KEY=VALUE"),
         (["strategy"], "strategy: cannot be parsed as KEY=VALUE"),
         (["epochs=1,5"], "epochs=1,5: several values require a sweep. Type -m"),
+        (["strategy=annotate", "strategy.layers={a:null}"], r"requires a list, as in \[a,b\], not a mapping"),
         (["strategy=annotate", "strategy.layers=3"], r"strategy.layers=3: input should be a list, as in \[a,b\]"),
         (["strategy=prune_cluster_qat", "strategy.clusters=2"], "strategy.clusters=2: input should be greater than or"),
     ],

@@ -53,9 +53,20 @@ HYDRA_MESSAGES: Mapping[str, Callable[[str, Exception], str]] = {
     r"Config group override .* Got (\w+)": lambda kind, _: f"A config group requires an option's name, not a {kind}.",
     r"An item is already at '([^']+)'": lambda key, _: f"+{key}: already set. Type {key}=VALUE, without the +.",
     r"Could not delete(?: from config\.)? '([^']+)'": lambda key, _: f"~{key}: not set, so it cannot be removed.",
-    r"Error merging override (.+)": lambda override, error: f"{override}: {first_line(error.__cause__ or error)}.",
+    r"Error merging override (.+)": lambda override, error: f"{override}: {_merge_failure(error.__cause__ or error)}.",
     r"Additional config directory '(.+)' not found": lambda name, _: f"--config-dir {name}: no such folder.",
 }
+
+
+# OmegaConf's words for a value of another kind than the option's, and what the option requires.
+OTHER_KINDS = {
+    "Cannot merge DictConfig with ListConfig": "requires a list, as in [a,b], not a mapping",
+}
+
+
+def _merge_failure(error: BaseException) -> str:
+    message = first_line(error).rstrip(".")
+    return OTHER_KINDS.get(message, message)
 
 
 def _unknown_option(file: str, options: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ TFMOT compresses the kernels of convolutions and dense layers, but not depthwise
 and centroids are weights of TFMOT's wrappers, so that training can be resumed bit for bit.
 """
 
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.system.tensorflow import keras  # first: it chooses Keras 2
 
 # isort: split
+import numpy as np
 import tensorflow_model_optimization as tfmot
 from tensorflow_model_optimization.python.core.clustering.keras.cluster_wrapper import ClusterWeights
 from tensorflow_model_optimization.python.core.clustering.keras.clustering_registry import ClusteringRegistry
@@ -93,11 +95,19 @@ def to_cluster(model: "Model", clusters: int, keep_zeros: bool = False) -> "Mode
     def wrapped(layer: Any) -> Any:
         if not (_clusterable(layer) and layer.trainable and (layer.trainable_weights or _drops(layer))):
             return layer
-        return cluster(layer, number_of_clusters=clusters, cluster_centroids_init=start, **keeping)
+        most = min(clusters, _most_clusters(layer, keep_zeros))
+        return cluster(layer, number_of_clusters=most, cluster_centroids_init=start, **keeping)
 
     copy = keras.models.clone_model(copied(model), clone_function=wrapped)
     take_over_state(copy, model)
     return copy
+
+
+def _most_clusters(layer: Any, keep_zeros: bool) -> int:
+    """Return how many clusters the kernels of a layer have weights for; TFMOT's k-means fails with more."""
+    kernels = [each.numpy() for each in layer.weights if "kernel" in each.name and "depthwise" not in each.name]
+    sizes = [int(np.count_nonzero(each)) + 1 if keep_zeros else int(each.size) for each in kernels]
+    return max(2, min(sizes, default=sys.maxsize))
 
 
 def _drops(layer: Any) -> bool:
