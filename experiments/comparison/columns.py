@@ -57,7 +57,8 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
     everything = identified(pd.DataFrame([{**row, "settings": _digest_of(row)} for row in rows]))
     varied = {name: _as_numbers(everything[name]) for name in _varied(everything)}
     table = with_scores(everything.reindex(columns=[*COLUMNS, *KEYS])).assign(**varied)
-    return table.astype({**dict.fromkeys(WHOLE, "Int64"), **dict.fromkeys(NUMBERS, "float64")})
+    typed = table.astype({**dict.fromkeys(WHOLE, "Int64"), **dict.fromkeys(NUMBERS, "float64")})
+    return typed.copy()  # in few blocks: further columns would be slow
 
 
 def with_scores(table: pd.DataFrame) -> pd.DataFrame:
