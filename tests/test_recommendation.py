@@ -248,6 +248,22 @@ def test_a_winner_is_said_with_the_evidence() -> None:
     assert "No winner" not in line
 
 
+def test_nothing_is_to_be_shipped_after_an_implausible_baseline() -> None:
+    suspect = {"warnings": "at chance: always the same. Type: epochs=5"}
+    rows = [row("none", tflite_accuracy=0.12, **suspect), row("ptq_int8", tflite_accuracy=0.14, **INT8, **suspect)]
+    (line,) = answer_lines(comparison(rows, {"run-none": 8800, "run-ptq_int8": 8600}))
+    assert line.startswith("Nothing to ship yet: the baseline is implausible (at chance). Best so far: ptq_int8: ")
+
+
+@pytest.mark.parametrize(("control", "is_said"), [([], True), (["finetune"], False)])
+def test_lead_without_a_control_of_equal_training_is_said_to_be_open(control: list[str], is_said: bool) -> None:
+    rows = [row("none", tflite_accuracy=0.95), row("qat", tflite_accuracy=0.99, finetune_epochs=3, **INT8, **SPEED)]
+    rows += [row(name, tflite_accuracy=0.95, finetune_epochs=3) for name in control]
+    wrong = {"run-none": 500, "run-qat": 100, "run-finetune": 500}
+    (line,) = answer_lines(comparison(rows, wrong))
+    assert ("It was trained for 3 more epochs than the others: strategy=finetune shows" in line) == is_said
+
+
 def test_too_few_test_examples_to_know_what_is_lost_are_said() -> None:
     rows = [
         row("ptq_int8", tflite_accuracy=0.98, **INT8, **SPEED),

@@ -63,6 +63,7 @@ MOST_NAMES = 12  # of tied settings in a sentence
 MOST_ROWS = 100  # of a table with an answer below it
 MARKED = ("tflite_score", "tflite_bytes", "speedup", "arena_bytes")  # columns whose best values are marked
 HEADLINE = "What to ship"
+CONTROLS = ("finetune", "finetune_ptq_int8")  # float training for as many epochs as the other strategies
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Choice:
     advice: str = ""
     drawbacks: tuple[str, ...] = ()
     why: str = ""  # why this one among the tied rows
+    caution: str = ""  # why nothing should be shipped yet
 
     @property
     def verdict(self) -> str:
@@ -91,17 +93,20 @@ class Choice:
         if not self.tied or not self.run_id:
             return ""
         tied = [self.name, *self.tied]
-        simplest = f"Ship the simplest of them: {self.name} ({self.why})"
+        simplest = (
+            f"{'The simplest of them is' if self.caution else 'Ship the simplest of them:'} {self.name} ({self.why})"
+        )
         return f"No winner: these {len(tied)} are tied: {named(tied)}. {simplest}"
 
     @property
     def text(self) -> str:
         """The choice as text."""
-        evidence = self.evidence if self.verdict or not self.run_id else f"Ship {self.name}: {self.evidence}"
+        chosen = f"Best so far: {self.name}" if self.caution else f"Ship {self.name}"
+        evidence = self.evidence if self.verdict or not self.run_id else f"{chosen}: {self.evidence}"
         drawbacks = f"Drawbacks: {'; '.join(self.drawbacks)}" if self.drawbacks else ""
         same = f"The same file, byte for byte: {named(self.same)}" if self.same else ""
         undecided = f"Undecided: {named(self.undecided)}" if self.undecided else ""
-        sentences = (self.verdict, evidence, same, drawbacks, undecided)
+        sentences = (self.caution, self.verdict, evidence, same, drawbacks, undecided)
         return " ".join([*(f"{each}." for each in sentences if each), *([self.advice] if self.advice else [])])
 
 
@@ -377,7 +382,27 @@ def headline(task: Task) -> Choice:
     size = _size(row)
     timed = row["speed"] != VOID and pd.notna(row["speedup"])
     speed = f", {times(*ends(row, 'speedup'))} as fast" if timed else ""
-    return replace(chosen, priority=HEADLINE, evidence=f"{chosen.evidence}{won}; {size}{speed}")
+    found = replace(chosen, priority=HEADLINE, evidence=f"{chosen.evidence}{won}; {size}{speed}", caution=_caution(row))
+    return replace(found, advice=" ".join([*filter(None, [found.advice]), *_without_control(task, row, won)]))
+
+
+def _caution(row: pd.Series) -> str:
+    """Return why a file should not be shipped yet: its baseline is implausible; empty if it is plausible."""
+    found = "; ".join(dict.fromkeys(map(short_warning, _warnings(row))))
+    return f"Nothing to ship yet: the baseline is implausible ({found})" if found else ""
+
+
+def _without_control(task: Task, row: pd.Series, won: str) -> list[str]:
+    """Describe, in a sentence, a lead that may come from longer training alone; none if a control is present."""
+    longest = row["epochs"] + row["finetune_epochs"]
+    if not (won and row["finetune_epochs"] > 0) or task.rows["strategy"].isin(CONTROLS).any():
+        return []
+    if (task.rows["epochs"] + task.rows["finetune_epochs"] >= longest).sum() > 1:
+        return []
+    return [
+        f"It was trained for {row['finetune_epochs']:g} more epochs than the others: strategy=finetune shows how "
+        "much of the lead is due to that."
+    ]
 
 
 def choices(task: Task) -> list[Choice]:
@@ -607,9 +632,12 @@ def drawbacks(row: pd.Series) -> tuple[str, ...]:
         "TensorFlow Lite Micro does not run it": refused,
         "partial: some layers stay float": says(row["partial"], "true"),
     }
-    warnings = row["warnings"].splitlines() if isinstance(row["warnings"], str) else []
-    suspect = [f"its baseline is implausible ({short_warning(line)})" for line in warnings]
+    suspect = [f"its baseline is implausible ({short_warning(line)})" for line in _warnings(row)]
     return (*(text for text, holds in found.items() if holds), *dict.fromkeys(suspect))
+
+
+def _warnings(row: pd.Series) -> list[str]:
+    return row["warnings"].splitlines() if isinstance(row["warnings"], str) else []
 
 
 def _if_more_than_float(
