@@ -9,7 +9,10 @@ the store is gone; `--pages` makes the tables of all pages again from what is pu
 import argparse
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -18,14 +21,14 @@ from benchmarks.harness.benchmark import Study
 from benchmarks.harness.results import sign
 from benchmarks.registry import STUDIES, TABLES, tables_from
 from experiments.comparison.choices import recommended
-from experiments.comparison.columns import COLUMNS, WHOLE, frame, identified
+from experiments.comparison.columns import COLUMNS, WHOLE, frame, identified, with_scores
 from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.files import FORMS, write_comparison
-from experiments.plots import as_svg, save
+from experiments.plots import save
 from experiments.plots.comparison import Evidence, Pictures, comparison_pictures
 from experiments.plots.export import drawn
 from experiments.record.identity import DIGESTS
-from experiments.report.page import STYLE, answer, write_report
+from experiments.report.page import report, write_report
 from experiments.system.errors import UserError, reporting_user_errors, suggestion
 from experiments.system.progress import say
 from experiments.system.stamp import stamp
@@ -78,9 +81,9 @@ def redraw(name: str) -> None:
     for picture, figure in pictures.drawn.items():
         save(figure, folder / f"{picture}.png")
         say(f"wrote {folder / picture}.png")
-    report = folder / "report.html"
-    report.write_text(with_present_answer(report.read_text(encoding="utf-8"), comparison, pictures), encoding="utf-8")
-    say(f"wrote {report}")
+    page = folder / "report.html"
+    page.write_text(with_present_answer(page.read_text(encoding="utf-8"), comparison, pictures), encoding="utf-8")
+    say(f"wrote {page}")
     signed = json.loads((folder / "stamp.json").read_text())
     drawn_by = {"pictures": f"python -m benchmarks.publish {name} --redraw", "pictures_commit": stamp()["git_commit"]}
     sign(folder, {**signed, **drawn_by})
@@ -92,26 +95,45 @@ REMARK = (
 )
 
 
+@dataclass(frozen=True)
+class Published:
+    """A store of which only the tables are left: it has no artifacts."""
+
+    ui_command = ""
+
+    def content(self, run_id: str, artifact: str) -> bytes | None:
+        """Return nothing: artifacts are not published."""
+        return None
+
+    def page(self, run_id: str) -> str:
+        """Return no address."""
+        return ""
+
+    def stamp(self, run_id: str) -> Mapping[str, str]:
+        """Return nothing: the published page has the stamp."""
+        return {}
+
+
 def with_present_answer(page: str, comparison: Comparison, pictures: Pictures) -> str:
-    """A published report with the answer and the pictures as the present version makes them."""
-    parts = {
-        r"<style>\n.*?</style>": f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>",
-        r'<h2 id="answer">.*?(?=<h2 id="table">)': f"{answer(comparison, REMARK)}\n",
-        **{
-            rf'<figure id="{name}">.*?</figure>': f'<figure id="{name}">{as_svg(figure, name)}</figure>'
-            for name, figure in pictures.drawn.items()
-        },
-    }
-    for pattern, part in parts.items():
-        page = re.sub(pattern, lambda _, part=part: part, page, count=1, flags=re.DOTALL)  # type: ignore[misc]
-    return page
+    """A published report with the answer, the table and the pictures as the present version makes them.
+
+    Pictures that need more than the tables, and the details of the runs, stay as they were published.
+    """
+    store: Any = Published()
+    new = report(store, comparison, Pictures(pictures.drawn, {}), (), REMARK)
+    figures = re.findall(r'(<figure id="(\w+)".*?</figure>)', page, re.DOTALL)
+    kept = [figure for figure, name in figures if name not in pictures.drawn]
+    runs = '<h2 id="runs">'
+    before = re.sub(r'<a href="#run-[^"]*">([^<]*)</a>', r"\1", new[: new.index(runs)])  # these details have no ids
+    parts = [before, *kept, page[page.index(runs) : page.index("</main>")], new[new.index("</main>") :]]
+    return "\n".join(parts)
 
 
 def _read(file: Path) -> pd.DataFrame:
     """A published table; an empty one where there is none. One of an earlier version has fewer columns."""
     texts = dict.fromkeys((*DIGESTS, "tflite_sha256"), "string")
     found = pd.read_csv(file, dtype=texts) if file.exists() else pd.DataFrame(columns=list(COLUMNS))
-    table = identified(found.reindex(columns=list(dict.fromkeys([*COLUMNS, *found.columns]))))
+    table = with_scores(identified(found.reindex(columns=list(dict.fromkeys([*COLUMNS, *found.columns])))))
     return table.astype(dict.fromkeys((name for name in WHOLE if not (table[name] % 1 > 0).any()), "Int64"))
 
 

@@ -490,6 +490,11 @@ class Tie:
     pairs: int  # that Holm's correction counts
     separations: tuple[Separation, ...]
 
+    @property
+    def is_known(self) -> bool:
+        """Whether something is known of it: it is false if the predictions of all tied rows are missing."""
+        return not self.separations or any(each.needed for each in self.separations)
+
 
 def tie(task: Task) -> Tie:
     """Return what would change the answer for a task."""

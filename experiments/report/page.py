@@ -41,7 +41,6 @@ from experiments.tracking import Store
 from experiments.tracking.schema import SCHEMA, Column
 
 REPORT = "report.html"  # artifact of a sweep
-STYLE = Path(__file__).with_name("style.css")
 MOST_RUNS = 24  # with details
 MOST_HELD = 2000  # runs to compare with the control
 CONTROL = "finetune"
@@ -53,8 +52,8 @@ DETAILS = (
 )  # fmt: skip
 
 
-def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequence[str]) -> str:
-    """Return the page of a comparison; `commands` are those that repeat it.
+def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequence[str], remark: str = "") -> str:
+    """Return the page of a comparison; `commands` are those that repeat it, `remark` is a line below the answer.
 
     Raises:
         UserError: an artifact of a run is invalid.
@@ -62,11 +61,11 @@ def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequ
     found, control = tasks(comparison), _control(comparison)
     detailed = comparison.table.head(MOST_RUNS).loc[lambda rows: rows["status"] == "FINISHED", "run_id"].tolist()
     context = {
-        **_context_of_answer(comparison, found),
+        **_context_of_answer(comparison, found, remark),
         "title": _title(comparison.runs),
         "runs": len(comparison.runs),
         "table": table_of(comparison, detailed),
-        "changes": [(task.title, each, to_separate(each)) for task in found for each in (tie(task),)],
+        "changes": [(task.title, each, to_separate(each)) for task in found for each in (tie(task),) if each.is_known],
         "power": f"{100 * POWER:g}",
         "ui_command": store.ui_command,
         "control": control,
@@ -85,11 +84,6 @@ def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequ
         "stamps": _stamps(store, comparison.runs),
     }
     return _rendered("page.html", context)
-
-
-def answer(comparison: Comparison, remark: str = "") -> str:
-    """Return the part of the page on what to ship, with an additional remark."""
-    return _rendered("answer.html", _context_of_answer(comparison, tasks(comparison), remark))
 
 
 def _context_of_answer(comparison: Comparison, found: Sequence[Task], remark: str = "") -> Mapping[str, Any]:
