@@ -25,7 +25,7 @@ WHOLE = tuple(name for name in names(kinds=("count",)) if name in COLUMNS)
 WORDS = tuple(name for name in names(kinds=("text",)) if name in COLUMNS)
 NUMBERS = tuple(name for name in COLUMNS if name not in (*WHOLE, *WORDS))
 VOID, INVALID = "void", "invalid"  # of an invalid timing: the recorded value of `speed`, and how it is shown
-SCORE = re.compile(r"(keras_score|tflite_score|score_change)(_low|_high|_p)?")
+SCORE = re.compile(r"(keras_score|tflite_score|score_change|score_difference)(_low|_high|_p)?")
 # Columns that the formatted table shows only if their values differ.
 SETTINGS = ("model", "dataset", "epochs", "seed")
 NOUNS = {"model": "models", "dataset": "data sets"}
@@ -67,10 +67,12 @@ def with_scores(table: pd.DataFrame) -> pd.DataFrame:
     if not old.any():
         return table
     words = {"task": "classification", "metric": "accuracy", "metric_better": "higher"}
-    scores = {name: name.replace("score", "accuracy") for name in table.columns if SCORE.fullmatch(str(name))}
-    return table.assign(
-        **{name: table[name].astype(object).where(~old, word) for name, word in words.items()},
-        **{name: table[name].where(~old, table[accuracy]) for name, accuracy in scores.items()},
+    accuracies = {name.replace("accuracy", "score"): name for name in map(str, table.columns) if "accuracy" in name}
+    scores = {score: name for score, name in accuracies.items() if SCORE.fullmatch(score)}
+    known = table.reindex(columns=list(dict.fromkeys([*table.columns, *scores])))
+    return known.assign(
+        **{name: known[name].astype(object).where(~old, word) for name, word in words.items()},
+        **{score: known[score].where(~old, known[name]) for score, name in scores.items()},
     )
 
 

@@ -142,6 +142,10 @@ TO_STRATEGY = (
 OF_RUNS = (
     "[low, high]: 95 % interval, over the test images for accuracies and over rounds at different moments for times."
 )
+OF_SESSIONS = (  # runs of earlier versions were timed without rounds
+    "[low, high]: 95 % interval, over the test images for accuracies and over replicates with new interpreters for "
+    "times of one session."
+)
 OF_SEEDS = (
     "Means over runs. [low, high]: 95 % interval for new seeds and new test images, and over runs for times; groups "
     "that differ in more than their seeds have none. With two seeds it is approximate; use three or more."
@@ -164,7 +168,7 @@ def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY, VERDICT)) -> 
     pooled = "runs" in table.columns and bool((table["runs"] > 1).any())
     notes = {
         TO_STRATEGY if "against" in table.columns else TO_FLOAT: True,
-        OF_SEEDS if pooled else OF_RUNS: True,
+        OF_SEEDS if pooled else OF_RUNS if table["latency_rounds"].notna().any() else OF_SESSIONS: True,
         NO_EVIDENCE: True,
         SPEED: VERDICT in columns and bool(table["speed"].notna().any()),
         SAME: VERDICT in columns and bool((table["speed"] == SAME_FILE).any()),
