@@ -122,7 +122,7 @@ def test_a_kernel_with_fewer_weights_than_clusters_gets_fewer_clusters(keep_zero
         kernel *= np.arange(12).reshape(4, 3) >= 7  # as pruning leaves a small layer
     model.set_weights([kernel, np.zeros(3, np.float32)])
     (wrapper,) = engine.to_cluster(model, 16, keep_zeros).layers[-1:]
-    assert len(wrapper.cluster_centroids["kernel"]) == most
+    assert wrapper.cluster_centroids["kernel"].shape[0] == most
 
 
 def test_trainings_one_after_the_other_count_as_one(tmp_path: Path) -> None:
