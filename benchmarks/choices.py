@@ -101,7 +101,7 @@ def main() -> None:
     sessions = 1 if asked.quick else SESSIONS
     with bar("Sessions", total=sessions) as advance:
         for number in range(1, sessions + 1):
-            session = time_together(made, dict.fromkeys(made, data.test.x), protocol, pairs, seed=number)
+            session = time_together(made, dict.fromkeys(made, data.test.x[:]), protocol, pairs, seed=number)
             rows += rows_of(session, number, made)
             advance(1)
     results.finish(pd.DataFrame(rows), asked.quick, failures=[])

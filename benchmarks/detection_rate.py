@@ -78,7 +78,7 @@ def main() -> None:
     with bar("Trials", total=trials * len(slower)) as advance:
         for seed in range(trials):  # in turns, so that no difference has a better hour than another
             for added, file in slower.items():
-                rows.append({"added_percent": added, **trial(file, reference, data.test.x, seed)})
+                rows.append({"added_percent": added, **trial(file, reference, data.test.x[:], seed)})
                 advance(1)
     table = pd.DataFrame(rows)
     results.finish(table, asked.quick, failures(table))

@@ -96,7 +96,7 @@ def rows_of(name: str, data: Dataset) -> Iterator[dict[str, object]]:
     """The untrained Keras model, and its file under every scheme."""
     from experiments.system.tensorflow import keras, tf
 
-    images = data.test.x
+    images = data.test.x[:]
     keras.utils.set_random_seed(0)
     model = MODELS[name].build(data.input_shape, data.classes)
     forward = tf.function(partial(model, training=False))

@@ -106,7 +106,7 @@ def main() -> None:
         for load in (QUIET, BUSY):
             with nullcontext() if load == QUIET else one_busy_core():
                 for seed, name in enumerate(np.resize(list(made), trials)):
-                    rows.append({"load": load, "file": name, **trial(made[name], made[name], data.test.x, seed)})
+                    rows.append({"load": load, "file": name, **trial(made[name], made[name], data.test.x[:], seed)})
                     advance(1)
     table = pd.DataFrame(rows)
     results.finish(table, asked.quick, failures(table))

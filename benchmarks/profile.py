@@ -91,7 +91,7 @@ def main() -> None:
     with bar("Profiles", total=times * len(files)) as advance:
         for time in range(1, times + 1):
             for name, file in files.items():
-                profile = op_profile(file, read_ops(file.content, layers), data.test.x, LatencyProtocol(), seed=time)
+                profile = op_profile(file, read_ops(file.content, layers), data.test.x[:], LatencyProtocol(), seed=time)
                 ratio = profile.sum_us / profile.whole_us
                 rows.append([name, time, profile.whole_us, profile.sum_us, profile.call_us, ratio])
                 ops += [{"strategy": name, "time": time, **asdict(op)} for op in profile.ops]

@@ -148,11 +148,11 @@ def main() -> None:
     rows: list[tuple[str, float, float]] = []
     with bar("Repetitions", total=repetitions) as advance:
         for repetition in range(repetitions):
-            suite, seconds = timed(partial(by_suite, made, data.test.x, repetition))
+            suite, seconds = timed(partial(by_suite, made, data.test.x[:], repetition))
             rows.append((SUITE, suite, seconds))
             rows.append((LITERT, *timed(partial(by_litert, made))))
-            rows.append((LOOP, *timed(partial(by_loop, made, data.test.x))))
-            rows.append((LONG_LOOP, *timed(partial(by_loop, made, data.test.x, seconds))))
+            rows.append((LOOP, *timed(partial(by_loop, made, data.test.x[:]))))
+            rows.append((LONG_LOOP, *timed(partial(by_loop, made, data.test.x[:], seconds))))
             advance(1)
     table = pd.DataFrame(rows, columns=["way", "speedup", "seconds"])
     results.finish(table, asked.quick, failures(table))

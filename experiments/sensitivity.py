@@ -162,7 +162,7 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
     in_float = convert(baseline, Float32(), calibration).content
     in_int8 = convert(baseline, Int8(500), calibration).content
     chosen = data.validation.sample(options.images)
-    x, y = chosen.x, chosen.y
+    x, y = chosen.x[:], chosen.y
     predict = partial(tflite_logits, images=x, threads=experiment.threads)
     in_float_logits = predict(TFLiteModel(in_float))
     score = partial(_score, head, in_float_logits, y)

@@ -13,6 +13,7 @@ from experiments.dataset.archive import read_archive
 from experiments.dataset.keras_datasets import KerasDataset
 from experiments.dataset.mnist import FILE, Mnist
 from experiments.dataset.npz import Npz
+from experiments.dataset.rows import Rows
 from experiments.system.errors import UserError
 
 ARRAYS: dict[str, Any] = {
@@ -37,7 +38,7 @@ def test_bundled_mnist_is_the_original() -> None:
 def test_images_are_scaled_to_one() -> None:
     data = Mnist(train_samples=100, test_samples=100).load()
     assert data.test.x.dtype == np.float32
-    assert (data.test.x.min(), data.test.x.max()) == (0, 1)
+    assert (data.test.x[:].min(), data.test.x[:].max()) == (0, 1)
 
 
 def test_default_validation_split_is_that_of_the_article() -> None:
@@ -51,14 +52,14 @@ def test_the_three_splits_share_no_image(tmp_path: Path) -> None:
         "x_test": np.arange(100, 106, dtype=np.float32).reshape(6, 1, 1),
     }
     data = Npz(path=saved(tmp_path, **numbered), validation_split=0.25).load()
-    values = [set(split.x.ravel()) for split in (data.train, data.validation, data.test)]
+    values = [set(split.x[:].ravel()) for split in (data.train, data.validation, data.test)]
     assert len(set.union(*values)) == sum(map(len, values)) == 26
 
 
 def test_calibration_samples_are_training_images(tmp_path: Path) -> None:
     numbered = np.arange(20, dtype=np.float32).reshape(20, 1, 1)
     data = Npz(path=saved(tmp_path, x_train=numbered, x_test=numbered[:6] + 100)).load()
-    assert set(data.calibration(8, seed=3).ravel()) <= set(data.train.x.ravel())
+    assert set(data.calibration(8, seed=3).ravel()) <= set(data.train.x[:].ravel())
 
 
 def test_subset_is_random_but_reproducible() -> None:
@@ -216,13 +217,13 @@ SQUARES = np.zeros((10, 28, 28), np.uint8)
 
 def test_sample_of_a_sorted_file_has_every_class() -> None:
     labels = np.repeat(np.arange(10), 100)
-    split = Split(np.zeros((1000, 1), np.float32), labels)
+    split = Split(Rows(np.zeros((1000, 1), np.float32)), labels)
     assert set(split.sample(100).y) == set(range(10))
     assert np.array_equal(split.sample(100).y, split.sample(100).y)
 
 
 def test_sample_of_all_images_keeps_their_order() -> None:
-    split = Split(np.zeros((3, 1), np.float32), np.array([2, 0, 1]))
+    split = Split(Rows(np.zeros((3, 1), np.float32)), np.array([2, 0, 1]))
     assert split.sample(5).y.tolist() == [2, 0, 1]
 
 

@@ -97,7 +97,7 @@ def converted(scheme: Scheme) -> tuple[TFLiteModel, tuple[Op, ...]]:
 
 
 def noise(scheme: Scheme) -> tuple[OpNoise, ...]:
-    return op_noise(*converted(scheme), *converted(Float32()), data().test.x)
+    return op_noise(*converted(scheme), *converted(Float32()), data().test.x[:])
 
 
 @pytest.mark.tensorflow
@@ -145,7 +145,9 @@ def test_float_layers_before_an_annotated_one_are_exact() -> None:
     with fake_quantization_off():
         in_float = convert(dense_only, Float32(), calibration)
 
-    ratios = op_noise(file, read_ops(file.content, layers), in_float, read_ops(in_float.content, layers), data().test.x)
+    ratios = op_noise(
+        file, read_ops(file.content, layers), in_float, read_ops(in_float.content, layers), data().test.x[:]
+    )
 
     assert [op.layer for op in ratios if op.sqnr_db == inf] == ["conv2d", "conv2d_1", "conv2d_2"]
 

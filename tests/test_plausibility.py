@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.dataset import Dataset, Split
+from experiments.dataset.rows import Rows
 from experiments.dataset.values import Scaling
 from experiments.measure.plausibility import input_warnings, output_warnings
 from experiments.record.run_record import short_warning
@@ -19,7 +20,7 @@ NO_LAYERS: Any = SimpleNamespace(layers=[])
 
 
 def data_of(x: Any, classes: int = 2, **changes: Any) -> Dataset:
-    split = Split(np.asarray(x, np.float32), TRUTH)
+    split = Split(Rows(np.asarray(x, np.float32)), TRUTH)
     data = Dataset(split, split, split, classes, labels={number: str(number) for number in range(classes)})
     return replace(data, **changes)
 
@@ -50,7 +51,7 @@ def test_predictions_have_the_expected_remark(said: Any, remarks: list[str]) -> 
 
 
 def test_accuracy_is_compared_with_the_most_frequent_class() -> None:
-    often = Split(FEATURES.astype(np.float32), (np.arange(200) < 20).astype(np.int64))
+    often = Split(Rows(FEATURES.astype(np.float32)), (np.arange(200) < 20).astype(np.int64))
     said = (np.arange(200) < 4).astype(np.int64)
     (warning,) = output_warnings(said, data_of(FEATURES, test=often), HEAD, 0)
     assert "is 92.0 % on 200 test examples; always predicting class 0 would give 90.0 %" in warning

@@ -152,9 +152,9 @@ def answer(cut: TimedFile, image: int) -> Any:
 @pytest.mark.parametrize("architecture", [ArticleCNN(), ResNet8(), DSCNN()], ids=lambda it: type(it).__name__)
 def test_extracted_op_computes_the_same_as_in_the_file(architecture: Architecture, scheme: Scheme) -> None:
     file, ops = converted(architecture, scheme)
-    cuts, _ = extract_ops(file, ops, data().test.x)
+    cuts, _ = extract_ops(file, ops, data().test.x[:])
     makers = {tensor: op.index for op in ops for tensor in op.outputs}
-    outputs = module._values(file, makers, data().test.x)
+    outputs = module._values(file, makers, data().test.x[:])
     assert {op.index for op in ops if op.computes} <= cuts.keys()
     for tensor, index in makers.items():
         if index in cuts:
@@ -166,7 +166,7 @@ def test_extracted_op_computes_the_same_as_in_the_file(architecture: Architectur
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_delegate_runs_the_same_ops_when_extracted(scheme: Scheme) -> None:
     file, ops = converted(ArticleCNN(), scheme)
-    cuts, _ = extract_ops(file, ops, data().test.x)
+    cuts, _ = extract_ops(file, ops, data().test.x[:])
     taken = delegated(file, ops)
     for index, cut in cuts.items():
         alone = TFLiteModel(cut.content)
@@ -177,7 +177,7 @@ def test_delegate_runs_the_same_ops_when_extracted(scheme: Scheme) -> None:
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_every_op_is_listed_and_every_computing_op_is_timed(scheme: Scheme) -> None:
     file, ops = converted(ResNet8(), scheme)
-    found = op_profile(file, ops, data().test.x, LatencyProtocol(seconds=1))
+    found = op_profile(file, ops, data().test.x[:], LatencyProtocol(seconds=1))
     assert [(op.index, op.op, op.layer) for op in found.ops] == [(op.index, op.op, op.layer) for op in ops]
     assert all((op.microseconds is None) == bool(op.remark) for op in found.ops)
     assert {op.op for op in found.ops if op.remark} <= {"DEQUANTIZE"}

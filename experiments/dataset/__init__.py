@@ -25,6 +25,7 @@ from experiments.dataset.labels import (
     output_numbers,
     read_labels,
 )
+from experiments.dataset.rows import Rows, rows_of
 from experiments.dataset.saving import save_line
 from experiments.dataset.shapes import Shape, image_shape, shape_for
 from experiments.dataset.splitting import held_out
@@ -34,6 +35,7 @@ from experiments.system.errors import UserError
 from experiments.system.options import OPTION
 
 Images = npt.NDArray[np.float32]
+ImageRows = Images | Rows  # in memory, or read in parts
 Labels = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
 
@@ -43,9 +45,12 @@ SUBSET_SEED = 0
 
 @dataclass(frozen=True)
 class Split:
-    """Images (n, ...) float32 and their targets (n, ...): for classification, class numbers (n,) int64."""
+    """Images (n, ...) float32, read when they are used, and their targets (n, ...).
 
-    x: Images
+    For classification, targets are class numbers (n,) int64.
+    """
+
+    x: Rows
     y: Array
 
     def __len__(self) -> int:
@@ -53,11 +58,11 @@ class Split:
 
     def take(self, index: npt.NDArray[np.int64]) -> "Split":
         """Return the images at these positions, in this order."""
-        return Split(self.x[index], self.y[index])
+        return Split(self.x.take(index), self.y[index])
 
     def reshape(self, shape: Shape) -> "Split":
         """Return the same images in another shape, (n, *shape)."""
-        return Split(self.x.reshape(len(self), *shape), self.y)
+        return Split(self.x.reshape(shape), self.y)
 
     def renumber(self, numbers: Labels) -> "Split":
         """Return the same images with label i replaced by numbers[i]."""
@@ -331,10 +336,9 @@ def _distinct_labels(train: npt.NDArray[np.generic], test: npt.NDArray[np.generi
 
 
 def _subset(images: Stored, labels: Array, chosen: Labels | None, scaling: Scaling) -> Split:
-    """Select and scale images; images that are not selected are not scaled."""
-    if chosen is None:
-        return Split(scaling.apply(images), labels)
-    return Split(scaling.apply(images[chosen]), labels[chosen])
+    """Select images; those that are not selected are never read."""
+    split = Split(rows_of(images, scaling), labels)
+    return split if chosen is None else split.take(chosen)
 
 
 def _hold_out(train: Split, share: float, stratify: bool, groups: npt.NDArray[Any] | None) -> tuple[Split, Split]:
@@ -375,7 +379,9 @@ def _choice(samples: NonNegativeInt, total: int) -> Labels:
 def _digest(*splits: Split) -> str:
     digest = hashlib.sha256()
     for split in splits:
-        for array in (split.x, split.y):
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
+        digest.update(f"{split.x.dtype.str}{split.x.shape}".encode())
+        for images in split.x.chunks():
+            digest.update(np.ascontiguousarray(images).data)
+        digest.update(f"{split.y.dtype.str}{split.y.shape}".encode())
+        digest.update(np.ascontiguousarray(split.y).data)
     return digest.hexdigest()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from experiments.dataset import Images
+from experiments.dataset import ImageRows, Images
 from experiments.measure.interpreter import invoke, load_interpreter
 from experiments.system.errors import UserError
 from experiments.system.machine import usable_cores
@@ -27,37 +27,37 @@ BATCH = 8  # images per call, if the outputs are bit-identical; larger batches a
 CHUNK = 10 * BATCH  # images per task of a thread; small enough for a smooth progress bar
 
 
-def keras_logits(model: "Model", images: Images) -> Logits:
+def keras_logits(model: "Model", images: ImageRows) -> Logits:
     """Return the outputs (n, classes) float32 of a Keras model; bit-identical to `predict`, but faster."""
     return traced(model)(images)
 
 
-def traced(model: "Model") -> Callable[[Images], Logits]:
+def traced(model: "Model") -> Callable[[ImageRows], Logits]:
     """Return `keras_logits` of a model as a function, which is traced once for all calls with as many images."""
     from experiments.system.tensorflow import tf
 
     forward = tf.function(partial(model, training=False))
 
-    def logits(images: Images) -> Logits:
-        batches = [images[i : i + KERAS_BATCH] for i in range(0, len(images), KERAS_BATCH)]
+    def logits(images: ImageRows) -> Logits:
+        starts = range(0, len(images), KERAS_BATCH)
         outputs = []
-        with bar("Keras model on the test images", total=len(batches)) as advance:
-            for batch in batches:
-                outputs.append(forward(batch).numpy())
+        with bar("Keras model on the test images", total=len(starts)) as advance:
+            for start in starts:
+                outputs.append(forward(images[start : start + KERAS_BATCH]).numpy())
                 advance(1)
         return np.concatenate(outputs).astype(np.float32, copy=False)
 
     return logits
 
 
-def tflite_logits(model: TFLiteModel, images: Images, threads: int | None = None) -> Logits:
+def tflite_logits(model: TFLiteModel, images: ImageRows, threads: int | None = None) -> Logits:
     """Return the outputs (n, classes) float32 of a file in LiteRT, bit-identical to those of one image per call.
 
     Each of `threads` (default: one per core) has its own interpreter. It runs several images per call if the file
     allows it and the outputs for a sample of images are bit-identical.
     """
-    chunks = [images[i : i + CHUNK] for i in range(0, len(images), CHUNK)]
-    workers = min(threads or usable_cores(), len(chunks))
+    starts = range(0, len(images), CHUNK)
+    workers = min(threads or usable_cores(), len(starts))
     in_batches = can_batch(model, images)
     interpreters = [load_interpreter(model, BATCH if in_batches else None) for _ in range(workers)]
     stopped = Event()
@@ -65,9 +65,10 @@ def tflite_logits(model: TFLiteModel, images: Images, threads: int | None = None
 
         def run_worker(worker: int) -> list[Logits]:
             outputs: list[Logits] = []
-            for chunk in chunks[worker::workers]:
+            for start in starts[worker::workers]:
                 if stopped.is_set():
                     break
+                chunk = images[start : start + CHUNK]
                 outputs.append((_invoke_in_batches if in_batches else _invoke)(interpreters[worker], chunk))
                 advance(len(chunk))
             return outputs
@@ -78,10 +79,10 @@ def tflite_logits(model: TFLiteModel, images: Images, threads: int | None = None
             except BaseException:
                 stopped.set()  # otherwise Ctrl-C would wait for all images
                 raise
-    return np.concatenate([shares[i % workers][i // workers] for i in range(len(chunks))])
+    return np.concatenate([shares[i % workers][i // workers] for i in range(len(starts))])
 
 
-def can_batch(model: TFLiteModel, images: Images) -> bool:
+def can_batch(model: TFLiteModel, images: ImageRows) -> bool:
     """Whether batches give bit-identical outputs to single images, tested on the first and last images."""
     sample = np.concatenate([images[:BATCH], images[-BATCH:]])
     try:

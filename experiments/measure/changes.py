@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from experiments.dataset import Images
+from experiments.dataset import ImageRows, Images
 
 EACH = 12  # of those that became wrong, and of those that became correct
 LONGEST = 96  # of an edge; larger images are subsampled
@@ -24,7 +24,7 @@ class Changed:
     images: npt.NDArray[np.uint8]
 
 
-def changed_images(images: Images, truth: Labels, before: Labels, after: Labels) -> Changed:
+def changed_images(images: ImageRows, truth: Labels, before: Labels, after: Labels) -> Changed:
     """Return the first images that quantization made wrong, and the first that it made correct."""
     lost = np.flatnonzero((before == truth) & (after != truth))[:EACH]
     gained = np.flatnonzero((before != truth) & (after == truth))[:EACH]

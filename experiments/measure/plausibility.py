@@ -105,43 +105,42 @@ def input_warnings(model: "Model", data: Dataset, head: ClassHead, predict: Pred
     unless the latter is clearly better.
     """
     sample = data.train.sample(max(20, min(SAMPLE, SAMPLE_BYTES // max(1, data.train.x[:1].nbytes))))
+    images = sample.x[:]
 
-    def correct_with(images: Images) -> npt.NDArray[np.bool_]:
-        return np.asarray(head.answers(predict(images)) == sample.y)
+    def correct_with(changed: Images) -> npt.NDArray[np.bool_]:
+        return np.asarray(head.answers(predict(changed)) == sample.y)
 
-    current = correct_with(sample.x)
+    current = correct_with(images)
     if current.mean() >= GOOD:
         return
-    scales = _scales(data, sample.x)
-    expected = _expected_form(model, sample.x, scales)
-    has_colors = sample.x.ndim == 4 and sample.x.shape[-1] == 3
+    scales = _scales(data, images)
+    expected = _expected_form(model, images, scales)
+    has_colors = images.ndim == 4 and images.shape[-1] == 3
     tiers = [
         scales,
         [_reversed_channels(form) for form in (UNCHANGED, *scales)] if has_colors else [],
-        [*(_imagenet(data, sample.x) if has_colors else ()), _standardized(data)],
+        [*(_imagenet(data, images) if has_colors else ()), _standardized(data)],
     ]
     best, correct = UNCHANGED, {UNCHANGED: current}
     for forms in tiers:
         if correct[best].mean() >= GOOD:
             break
         for form in forms:
-            correct[form] = correct_with(form.convert(sample.x))
+            correct[form] = correct_with(form.convert(images))
         for form in forms:
             higher = correct[form].mean() > correct[best].mean()
             if _clearly_better(correct[form], correct[best], sample.y) or (best in forms and higher):
                 best = form
     if best is not UNCHANGED:
-        why = (
-            f"{_preprocessing(model, sample.x)} another range, and " if expected and expected.name in best.name else ""
-        )
+        why = f"{_preprocessing(model, images)} another range, and " if expected and expected.name in best.name else ""
         yield (
             f"{best.remark}: {why}the accuracy on {len(sample)} training examples is {_percent(current)} with the "
-            f"current input ({_range(sample.x)}), and {_percent(correct[best])} with {best.name}. Type: {best.command}"
+            f"current input ({_range(images)}), and {_percent(correct[best])} with {best.name}. Type: {best.command}"
         )
     elif expected and not _clearly_better(current, correct[expected], sample.y):
         yield (
-            f"input scale: {_preprocessing(model, sample.x)} another range than that of the images "
-            f"({_range(sample.x)}). Type: {expected.command}"
+            f"input scale: {_preprocessing(model, images)} another range than that of the images "
+            f"({_range(images)}). Type: {expected.command}"
         )
 
 
@@ -242,7 +241,8 @@ def _imagenet(data: Dataset, images: Images) -> list[Form]:
 def _standardized(data: Dataset) -> Form:
     """Return the form with each channel or feature standardized over the training examples."""
     axes = tuple(range(data.train.x.ndim - 1))
-    mean, deviation = data.train.x.mean(axis=axes), data.train.x.std(axis=axes) + np.float32(1e-7)
+    mean, deviation = (np.asarray(values, np.float32) for values in data.train.x.moments())
+    deviation += np.float32(1e-7)
     line = f"({{}} - x_train.mean(axis={axes})) / x_train.std(axis={axes})"
     return Form(
         "each channel standardized", lambda x: np.asarray((x - mean) / deviation, np.float32), save_line(x=line)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.dataset import Dataset, Examples, Source
+from experiments.dataset import Dataset, Examples, Images, Source
 from experiments.measure.accuracy import Logits
 from experiments.measure.changes import Changed, changed_images
 from experiments.measure.fidelity import NOISE_IMAGES, delegated, gaps, op_noise
 from experiments.measure.interpreter import xnnpack_refusal
-from experiments.measure.latency import LatencyProtocol, measure_latency
+from experiments.measure.latency import IMAGES, LatencyProtocol, measure_latency
 from experiments.measure.memory import Arena, Memory, footprint
 from experiments.measure.op_profile import op_profile
 from experiments.measure.plausibility import input_warnings, output_warnings
@@ -215,9 +215,10 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
     layers = layer_names(model)
     ops, float_ops = read_ops(tflite.content, layers), read_ops(in_float.content, layers)
 
+    few = data.test.x[:IMAGES]
     # These processes mostly wait for their start, and their results do not depend on the load.
     with ThreadPoolExecutor(1) as beside, spent.on("evaluation"):
-        found = beside.submit(_footprint, tflite, data, experiment.latency, spent)
+        found = beside.submit(_footprint, tflite, few, experiment.latency, spent)
         logits = {
             BASELINE: known.keras_answers(baseline.model),
             AFTER: known.keras_answers(prepared.model),
@@ -225,12 +226,12 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
             FINAL: known.tflite_answers(tflite),
         }
         with compute_lock():
-            noise = op_noise(tflite, ops, in_float, float_ops, data.test.sample(NOISE_IMAGES).x)
+            noise = op_noise(tflite, ops, in_float, float_ops, data.test.sample(NOISE_IMAGES).x[:])
     with spent.on("latency"):
-        latency = measure_latency(tflite, reference, data.test.x, experiment.latency, seed)
+        latency = measure_latency(tflite, reference, few, experiment.latency, seed)
     with spent.on("profile"):
         protocol = replace(experiment.latency, delegate="builtin") if refusal else experiment.latency
-        profile = op_profile(tflite, ops, data.test.x, protocol, seed)
+        profile = op_profile(tflite, ops, few, protocol, seed)
     memory, micro = found.result()
     answers = _answers(data, head, logits)
     return RunRecord(
@@ -322,10 +323,10 @@ def _further(head: Head, data: Dataset, logits: Mapping[str, Logits]) -> dict[st
 
 
 def _footprint(
-    tflite: TFLiteModel, data: Dataset, protocol: LatencyProtocol, spent: "Spent"
+    tflite: TFLiteModel, images: Images, protocol: LatencyProtocol, spent: "Spent"
 ) -> tuple[Memory, Arena | None]:
     with spent.on("memory"), compute_lock():
-        return footprint(tflite, data.test.x, protocol.threads)
+        return footprint(tflite, images, protocol.threads)
 
 
 class Spent:

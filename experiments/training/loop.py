@@ -22,7 +22,7 @@ import numpy.typing as npt
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as option
 
-from experiments.dataset import Dataset, Images
+from experiments.dataset import Dataset, Images, Labels, Split
 from experiments.model.configuration import configuration_of
 from experiments.system.cache import Arrays, Cache, Trajectory
 from experiments.system.errors import UserError
@@ -361,12 +361,10 @@ def _one_epoch(
     order = np.random.default_rng([seed, epoch]).permutation(len(data.train))
     _seed(model, _mixed(seed, epoch), start)
     result = model.fit(
-        augmented(_batches(data.train.x[order], data.train.y[order], settings.batch_size), seed, epoch),
+        augmented(_batches(data.train, settings.batch_size, order), seed, epoch),
         epochs=epoch + 1,
         initial_epoch=epoch,
-        validation_data=(
-            _batches(data.validation.x, data.validation.y, settings.batch_size) if len(data.validation) else None
-        ),
+        validation_data=(_batches(data.validation, settings.batch_size) if len(data.validation) else None),
         class_weight=weights_of(settings.class_weights, data),
         verbose=0,
         shuffle=False,
@@ -399,17 +397,28 @@ def _generators(model: "Model") -> list[Any]:
     return [*(each for each in model.variables if id(each) not in weights), global_seed_generator().state]
 
 
-def _batches(images: Images, targets: npt.NDArray[Any], size: int) -> Any:
-    """Return batches in this order, like those that Keras makes of arrays, but without the autotuner of tf.data.
+def _batches(split: Split, size: int, order: Labels | None = None) -> Any:
+    """Return batches of a split in this order, like those that Keras makes of arrays, but read when they are used.
 
-    There is nothing to tune here, and the tuner sleeps twice as long each time; the end of an epoch may have to wait
-    until it wakes. benchmarks.epoch measures the cost.
+    Without the autotuner of tf.data: there is nothing to tune here, and the tuner sleeps twice as long each time; the
+    end of an epoch may have to wait until it wakes. benchmarks.epoch measures the cost.
     """
     from experiments.system.tensorflow import tf
 
+    def read(number: int) -> tuple[Images, npt.NDArray[Any]]:
+        rows = slice(number * size, (number + 1) * size)
+        places = np.arange(len(split))[rows] if order is None else order[rows]
+        return split.x[places], split.y[places]
+
+    def batch(number: Any) -> Any:
+        images, targets = tf.numpy_function(read, [number], (split.x.dtype, split.y.dtype))
+        images.set_shape((None, *split.x.shape[1:]))
+        targets.set_shape((None, *split.y.shape[1:]))
+        return images, targets
+
     untuned = tf.data.Options()
     untuned.autotune.enabled = False
-    return tf.data.Dataset.from_tensor_slices((images, targets)).batch(size).prefetch(1).with_options(untuned)
+    return tf.data.Dataset.range(-(-len(split) // size)).map(batch).prefetch(1).with_options(untuned)
 
 
 def _mixed(seed: int, epoch: int) -> int:

@@ -1,0 +1,91 @@
+"""Examples as a model takes them: kept as they are stored, and converted to float32 when they are read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.dataset.arrays import CHUNK_BYTES, Stored
+from experiments.dataset.values import Scaling
+
+Images = npt.NDArray[np.float32]
+FLOAT = np.dtype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Examples (n, ...) float32, of which only those that are read are in memory.
+
+    Slices, arrays of positions and single positions give arrays, as in NumPy; so do further indices: `x[:, 0]`.
+    """
+
+    dtype: ClassVar[np.dtype[np.float32]] = FLOAT
+
+    stored: Stored
+    scaling: Scaling = field(default_factory=Scaling)
+    places: npt.NDArray[np.int64] | None = None  # positions in `stored`; None: all
+    form: tuple[int, ...] | None = None  # the shape of an example; None: as stored
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of examples, and the shape of each."""
+        return (len(self), *(self.stored.shape[1:] if self.form is None else self.form))
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return len(self.stored if self.places is None else self.places)
+
+    def __getitem__(self, key: Any) -> Images:
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        if isinstance(first, int | np.integer):
+            place = range(len(self))[int(first)]
+            return np.asarray(self._read(slice(place, place + 1))[(0, *rest)])
+        images = self._read(first)
+        return np.asarray(images[(slice(None), *rest)]) if rest else images
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.asarray(self[:], dtype)
+
+    def __iter__(self) -> Iterator[Images]:
+        return (image for images in self.chunks() for image in images)
+
+    def take(self, places: npt.NDArray[np.int64]) -> "Rows":
+        """Return the examples at these positions, in this order."""
+        return replace(self, places=places if self.places is None else self.places[places])
+
+    def reshape(self, form: tuple[int, ...]) -> "Rows":
+        """Return the same examples, each in this shape."""
+        return replace(self, form=form)
+
+    def chunks(self) -> Iterator[Images]:
+        """Yield all examples, in parts of a few megabytes."""
+        step = max(1, CHUNK_BYTES // max(1, FLOAT.itemsize * prod(self.shape[1:])))
+        return (self._read(slice(start, start + step)) for start in range(0, len(self), step))
+
+    def moments(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return mean and standard deviation over all axes but the last."""
+        total = squares = np.zeros(self.shape[-1])
+        for images in self.chunks():
+            values = images.reshape(-1, self.shape[-1]).astype(np.float64)
+            total, squares = total + values.sum(axis=0), squares + np.square(values).sum(axis=0)
+        count = prod(self.shape[:-1])
+        mean = total / count
+        return mean, np.sqrt(np.maximum(squares / count - mean**2, 0))
+
+    def _read(self, rows: slice | npt.NDArray[Any]) -> Images:
+        images = self.scaling.apply(self.stored[rows if self.places is None else self.places[rows]])
+        return images if self.form is None else images.reshape(len(images), *self.form)
+
+
+def rows_of(stored: Stored, scaling: Scaling) -> Rows:
+    """Return stored examples as rows; floats of 64 bits in memory are converted now, since they take twice the room."""
+    if isinstance(stored, np.ndarray) and stored.dtype.kind == "f":
+        stored = stored.astype(np.float32, copy=False)
+    return Rows(stored, scaling)
