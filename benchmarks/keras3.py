@@ -94,7 +94,7 @@ class Asked:
 
     def calibration(self, count: int) -> Images:
         """Return training images."""
-        return self.data.calibration(count, seed=0)
+        return self.data.calibration(count, seed=0)[:]
 
     def built(self, network: str, version: Version, seed: int = 0) -> Any:
         """Return the untrained network."""

@@ -38,7 +38,7 @@ def model_of(version: Version, quantized: bool, data: Dataset) -> Any:
         return model
     engine = engine_of(model)
     copy = engine.annotated(model, None)
-    engine.start_ranges(copy, model, data.calibration(32, seed=0))
+    engine.start_ranges(copy, model, data.calibration(32, seed=0)[:])
     return copy
 
 

@@ -21,6 +21,7 @@ from benchmarks import (
     keras3,
     keras3_epoch,
     killed,
+    large_data,
     layers,
     layers_supported,
     memory,
@@ -42,9 +43,8 @@ from benchmarks.harness.pages import Table, on_disk
 
 _MEASURED = (
     choices, coverage, detection_rate, epoch, evaluation, exactness, false_positives, fresh_store, growth, keras3,
-    keras3_epoch, killed, layers_supported, memory, once, overhead, post_training, precision, profile, reading,
-    recommendation,
-    sensitivity, sizes, spread, starting,
+    keras3_epoch, killed, large_data, layers_supported, memory, once, overhead, post_training, precision, profile,
+    reading, recommendation, sensitivity, sizes, spread, starting,
 )  # fmt: skip
 _SWEPT = (first_sweep, ranges, layers, article, compression, compression_seeds, epochs, architectures)
 

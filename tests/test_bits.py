@@ -34,7 +34,7 @@ def data() -> Dataset:
 
 
 def calibration(count: int) -> Images:
-    return data().calibration(min(count, 20), seed=0)
+    return data().calibration(min(count, 20), seed=0)[:]
 
 
 @cache

@@ -73,7 +73,7 @@ def data() -> Dataset:
 
 
 def calibration(count: int) -> Images:
-    return data().calibration(min(count, 20), seed=0)
+    return data().calibration(min(count, 20), seed=0)[:]
 
 
 def built(architecture: Architecture) -> Any:

@@ -3,13 +3,15 @@
 import io
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 
-from experiments.dataset import Split
+from experiments.dataset import Split, archive
 from experiments.dataset.archive import read_archive
+from experiments.dataset.arrays import ArrayFile
 from experiments.dataset.keras_datasets import KerasDataset
 from experiments.dataset.mnist import FILE, Mnist
 from experiments.dataset.npz import Npz
@@ -59,7 +61,7 @@ def test_the_three_splits_share_no_image(tmp_path: Path) -> None:
 def test_calibration_samples_are_training_images(tmp_path: Path) -> None:
     numbered = np.arange(20, dtype=np.float32).reshape(20, 1, 1)
     data = Npz(path=saved(tmp_path, x_train=numbered, x_test=numbered[:6] + 100)).load()
-    assert set(data.calibration(8, seed=3).ravel()) <= set(data.train.x[:].ravel())
+    assert set(data.calibration(8, seed=3)[:].ravel()) <= set(data.train.x[:].ravel())
 
 
 def test_subset_is_random_but_reproducible() -> None:
@@ -112,6 +114,29 @@ def test_invalid_arrays_have_specific_messages(tmp_path: Path, changes: dict[str
     path = saved(tmp_path, **changes)
     with pytest.raises(UserError, match=message):
         Npz(path=path).load()
+
+
+def test_large_arrays_stay_in_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    path = saved(tmp_path, x_train=rng.normal(size=(20, 4, 4)), x_test=rng.normal(size=(6, 4, 4)).astype(np.float32))
+    in_memory = Npz(path=path).load()
+    monkeypatch.setattr(archive, "IN_MEMORY", 100)
+    in_file = Npz(path=path).load()
+    assert isinstance(in_file.train.x.stored, ArrayFile)
+    assert in_file.fingerprint == in_memory.fingerprint
+    path = saved(tmp_path, x_train=np.full((20, 4, 4), np.nan))
+    with pytest.raises(UserError, match="not finite"):
+        Npz(path=path).load()
+
+
+def test_compressed_arrays_beyond_memory_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "data.npz", **{**ARRAYS, "x_train": np.zeros((2**16, 4, 4), np.uint8)})
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**20))
+    monkeypatch.setattr(archive, "_array", lambda *_: pytest.fail("read"))
+    with pytest.raises(UserError, match=r"take 0\.0 GiB of memory, and 0\.0 GiB are free. Save them with numpy\.savez"):
+        read_archive(tmp_path / "data.npz", "dataset.path")
 
 
 def test_truncated_file_is_reported(tmp_path: Path) -> None:

@@ -109,10 +109,10 @@ class Dataset:
         """SHA-256 of all three splits."""
         return hashlib.sha256(f"{self.training_fingerprint} {self.test_fingerprint}".encode()).hexdigest()
 
-    def calibration(self, samples: int, seed: int) -> Images:
+    def calibration(self, samples: int, seed: int) -> Rows:
         """Return a random sample of at most `samples` training images for the converter's calibration."""
         order = np.random.default_rng([seed, 1]).permutation(len(self.train))
-        return self.train.x[order[:samples]]
+        return self.train.x.take(order[:samples])
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Read NumPy archives of four arrays, without unpickling, and explain every kind of damage."""
 
 import re
+import struct
 import zipfile
 import zlib
 from difflib import get_close_matches
@@ -9,12 +10,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 from experiments.dataset import Raw
+from experiments.dataset.arrays import CHUNK_BYTES, ArrayFile, Stored
 from experiments.dataset.saving import save_line
 from experiments.system.errors import UserError, first_line
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+IN_MEMORY = 64 * 2**20  # bytes; larger arrays of examples stay in the archive, if they are not compressed
+LOCAL_HEADER, LOCAL_NAMES = 30, 26  # bytes of a member's header in a zip file, and where the lengths of its names are
 FORMAT = f"A data set is a NumPy archive: numpy.savez(path, {', '.join(f'{name}=...' for name in ARRAYS)})."
 
 
@@ -37,8 +42,9 @@ def read_archive(path: Path, key: str, labelled: bool = True) -> Raw:
                     f"{key}={path}: requires {_list_missing(missing, archive.files)}. "
                     f"{_suggest_rename(path, archive.files)}"
                 )
+            _check_memory(path, key)
             where = f"{key}={path}"
-            x_train, x_test = (_array(archive, name, where) for name in ("x_train", "x_test"))
+            x_train, x_test = (_examples(path, archive, name, where) for name in ("x_train", "x_test"))
             y_train, y_test = (
                 _array(archive, name, where) if name in archive else np.zeros(len(x), np.int64)
                 for name, x in (("y_train", x_train), ("y_test", x_test))
@@ -64,6 +70,46 @@ def archive_bytes(path: Path, key: str) -> int:
     except (zipfile.BadZipFile, OSError):
         read_archive(path, key)  # raises a UserError with the reason
         raise
+
+
+def _check_memory(path: Path, key: str) -> None:
+    """Refuse arrays that have to be in memory and do not fit, before they are read."""
+    with zipfile.ZipFile(path) as archive:
+        members = [each for each in archive.infolist() if Path(each.filename).stem in ARRAYS]
+    needed = sum(each.file_size for each in members if not _stays(each))
+    if needed > (free := psutil.virtual_memory().available):
+        raise UserError(
+            f"{key}={path}: its compressed arrays take {needed / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} "
+            "GiB are free. Save them with numpy.savez instead of savez_compressed: then they stay on the disk."
+        )
+
+
+def _stays(member: zipfile.ZipInfo) -> bool:
+    """Whether an array is read from the archive in parts: a large one that is not compressed."""
+    large = member.file_size > IN_MEMORY and member.filename.startswith("x_")
+    return large and member.compress_type == zipfile.ZIP_STORED
+
+
+def _examples(path: Path, archive: Any, name: str, where: str) -> Stored:
+    """Return an array of examples: in memory, or large ones in the archive, after a pass that checks their sum."""
+    member = archive.zip.getinfo(f"{name}.npy")
+    if not _stays(member):
+        return _array(archive, name, where)
+    with archive.zip.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, columns_first, dtype = read(file)
+        if columns_first or dtype.hasobject or len(shape) == 0:
+            return _array(archive, name, where)
+        start, low, high = file.tell(), np.inf, -np.inf
+        while content := file.read(CHUNK_BYTES - CHUNK_BYTES % dtype.itemsize):
+            values = np.frombuffer(content, dtype)
+            low, high = np.minimum(low, values.min()), np.maximum(high, values.max())  # NaN if a value is
+    with path.open("rb") as file:
+        file.seek(member.header_offset + LOCAL_NAMES)
+        lengths = sum(struct.unpack("<HH", file.read(4)))
+    offset = member.header_offset + LOCAL_HEADER + lengths + start
+    return ArrayFile(path, shape, dtype, float(low), float(high), offset)
 
 
 def _array(archive: Any, name: str, where: str) -> npt.NDArray[np.generic]:

@@ -12,6 +12,7 @@ from experiments.dataset.arrays import CHUNK_BYTES, Stored
 from experiments.dataset.values import Scaling
 
 Images = npt.NDArray[np.float32]
+AT_ONCE_BYTES = 64 * 2**20  # of images that are evaluated together
 FLOAT = np.dtype(np.float32)
 
 
@@ -82,6 +83,12 @@ class Rows:
     def _read(self, rows: slice | npt.NDArray[Any]) -> Images:
         images = self.scaling.apply(self.stored[rows if self.places is None else self.places[rows]])
         return images if self.form is None else images.reshape(len(images), *self.form)
+
+
+def at_once(images: "Rows | Images", most: int) -> int:
+    """Return how many images to hold in memory at once: `most`, or fewer large ones, in multiples of 8 if possible."""
+    fitting = AT_ONCE_BYTES // max(1, FLOAT.itemsize * prod(images.shape[1:]))
+    return most if fitting >= most else max(1, fitting // 8 * 8 or fitting)
 
 
 def rows_of(stored: Stored, scaling: Scaling) -> Rows:

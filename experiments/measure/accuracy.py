@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset import ImageRows, Images
+from experiments.dataset.rows import at_once
 from experiments.measure.interpreter import invoke, load_interpreter
 from experiments.system.errors import UserError
 from experiments.system.machine import usable_cores
@@ -39,11 +40,12 @@ def traced(model: "Model") -> Callable[[ImageRows], Logits]:
     forward = tf.function(partial(model, training=False))
 
     def logits(images: ImageRows) -> Logits:
-        starts = range(0, len(images), KERAS_BATCH)
+        size = at_once(images, KERAS_BATCH)
+        starts = range(0, len(images), size)
         outputs = []
         with bar("Keras model on the test images", total=len(starts)) as advance:
             for start in starts:
-                outputs.append(forward(images[start : start + KERAS_BATCH]).numpy())
+                outputs.append(forward(images[start : start + size]).numpy())
                 advance(1)
         return np.concatenate(outputs).astype(np.float32, copy=False)
 
@@ -56,7 +58,8 @@ def tflite_logits(model: TFLiteModel, images: ImageRows, threads: int | None = N
     Each of `threads` (default: one per core) has its own interpreter. It runs several images per call if the file
     allows it and the outputs for a sample of images are bit-identical.
     """
-    starts = range(0, len(images), CHUNK)
+    size = at_once(images, CHUNK)
+    starts = range(0, len(images), size)
     workers = min(threads or usable_cores(), len(starts))
     in_batches = can_batch(model, images)
     interpreters = [load_interpreter(model, BATCH if in_batches else None) for _ in range(workers)]
@@ -68,7 +71,7 @@ def tflite_logits(model: TFLiteModel, images: ImageRows, threads: int | None = N
             for start in starts[worker::workers]:
                 if stopped.is_set():
                     break
-                chunk = images[start : start + CHUNK]
+                chunk = images[start : start + size]
                 outputs.append((_invoke_in_batches if in_batches else _invoke)(interpreters[worker], chunk))
                 advance(len(chunk))
             return outputs

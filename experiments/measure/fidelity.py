@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from experiments.dataset import Images
+from experiments.dataset import ImageRows, Images
 from experiments.measure.accuracy import Logits, dequantize, quantize
 from experiments.measure.interpreter import invoke, load_interpreter, load_preserving_interpreter
 from experiments.task import Head
@@ -79,7 +79,7 @@ def _errors(a: Logits, b: Logits) -> tuple[float, float, float]:
 
 
 def op_noise(
-    model: TFLiteModel, ops: Sequence[Op], in_float: TFLiteModel, float_ops: Sequence[Op], images: Images
+    model: TFLiteModel, ops: Sequence[Op], in_float: TFLiteModel, float_ops: Sequence[Op], images: ImageRows
 ) -> tuple[OpNoise, ...]:
     """Measure the noise of each computing op against the same op of the float file with the same weights.
 

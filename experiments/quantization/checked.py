@@ -21,7 +21,7 @@ def checked(copy: "Model", model: "Model", calibration: Calibration) -> "Model":
         UserError: the outputs differ; the message names the first layer that differs.
     """
     with _wrappers_idle(copy):
-        difference = first_difference(copy, model, calibration(IMAGES)) or other_penalty(copy, model)
+        difference = first_difference(copy, model, calibration(IMAGES)[:]) or other_penalty(copy, model)
     if difference:
         raise UserError(
             f"The outputs of the copy that this strategy trains differ from those of the model: {difference}. "
@@ -37,7 +37,7 @@ def stripped(plain: "Model", trained: "Model", calibration: Calibration) -> "Mod
     Raises:
         UserError: the outputs differ; the message names the first layer that differs.
     """
-    if difference := first_difference(plain, trained, calibration(IMAGES)):
+    if difference := first_difference(plain, trained, calibration(IMAGES)[:]):
         raise UserError(
             f"The outputs of the model without training wrappers differ from those of the trained model: {difference}."
         )

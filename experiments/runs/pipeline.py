@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.dataset import Dataset, Examples, Images, Source
+from experiments.dataset.rows import at_once
 from experiments.measure.accuracy import Logits
 from experiments.measure.changes import Changed, changed_images
 from experiments.measure.fidelity import NOISE_IMAGES, delegated, gaps, op_noise
@@ -215,10 +216,9 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
     layers = layer_names(model)
     ops, float_ops = read_ops(tflite.content, layers), read_ops(in_float.content, layers)
 
-    few = data.test.x[:IMAGES]
     # These processes mostly wait for their start, and their results do not depend on the load.
     with ThreadPoolExecutor(1) as beside, spent.on("evaluation"):
-        found = beside.submit(_footprint, tflite, few, experiment.latency, spent)
+        found = beside.submit(_footprint, tflite, _few(data), experiment.latency, spent)
         logits = {
             BASELINE: known.keras_answers(baseline.model),
             AFTER: known.keras_answers(prepared.model),
@@ -226,12 +226,12 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
             FINAL: known.tflite_answers(tflite),
         }
         with compute_lock():
-            noise = op_noise(tflite, ops, in_float, float_ops, data.test.sample(NOISE_IMAGES).x[:])
+            noise = op_noise(tflite, ops, in_float, float_ops, data.test.sample(NOISE_IMAGES).x)
     with spent.on("latency"):
-        latency = measure_latency(tflite, reference, few, experiment.latency, seed)
+        latency = measure_latency(tflite, reference, _few(data), experiment.latency, seed)
     with spent.on("profile"):
         protocol = replace(experiment.latency, delegate="builtin") if refusal else experiment.latency
-        profile = op_profile(tflite, ops, few, protocol, seed)
+        profile = op_profile(tflite, ops, _few(data), protocol, seed)
     memory, micro = found.result()
     answers = _answers(data, head, logits)
     return RunRecord(
@@ -320,6 +320,11 @@ def _further(head: Head, data: Dataset, logits: Mapping[str, Logits]) -> dict[st
         for metric in head.further
         for model, outputs in models.items()
     }
+
+
+def _few(data: Dataset) -> Images:
+    """Return the test images to cycle through in timings; fewer if they are large."""
+    return data.test.x[: at_once(data.test.x, IMAGES)]
 
 
 def _footprint(

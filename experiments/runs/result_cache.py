@@ -55,7 +55,7 @@ class ResultCache:
         engine = engine_of(model)
         plain = engine.in_float(model, architecture)
         with engine.fake_quantization_off():
-            if plain and not first_difference(plain, model, self.calibration(CHECKED)):
+            if plain and not first_difference(plain, model, self.calibration(CHECKED)[:]):
                 return self.converted(plain, Float32())  # in half the time
             return self._converted(model, Float32(), fake_quantization=False)
 

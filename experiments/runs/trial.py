@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from experiments.dataset import Images
+from experiments.dataset import ImageRows
 from experiments.model.configuration import layer_names
 from experiments.record.identity import contents_of
 from experiments.runs.result_cache import ResultCache
@@ -80,7 +80,7 @@ def tried(
         UserError: the converter rejects the model, or the strategy requires a layer that stays float.
     """
 
-    def few(count: int) -> Images:
+    def few(count: int) -> ImageRows:
         return calibration(min(count, SAMPLES))
 
     expectation = expected(scheme, model)

@@ -209,14 +209,14 @@ class QuantizationAware(Strategy):
     def untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
         """The annotated model."""
         quantized = checked(_annotated(scheme, model), model, calibration)
-        engine_of(model).fit_ranges(quantized, calibration(IMAGES))
+        engine_of(model).fit_ranges(quantized, calibration(IMAGES)[:])
         return quantized
 
 
 def _ready(quantized: "Model", model: "Model", calibration: Calibration) -> "Model":
     """Check a quantization-aware copy of the model, and initialize its ranges for training."""
     copy = checked(quantized, model, calibration)
-    engine_of(model).start_ranges(copy, model, calibration(IMAGES))
+    engine_of(model).start_ranges(copy, model, calibration(IMAGES)[:])
     return copy
 
 
@@ -264,7 +264,7 @@ class CompressingQAT(Strategy):
     def untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
         """Return the annotated model without compression, which does not affect types."""
         quantized = engine_of(model).annotated(model, None)
-        engine_of(model).fit_ranges(quantized, calibration(IMAGES))
+        engine_of(model).fit_ranges(quantized, calibration(IMAGES)[:])
         return quantized
 
     def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:

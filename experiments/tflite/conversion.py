@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
-from experiments.dataset import Images
+from experiments.dataset import ImageRows, Images
 from experiments.model.configuration import layer_names
 from experiments.system.errors import UserError, first_line
 from experiments.system.keras_version import version_of
@@ -25,7 +25,7 @@ from experiments.tflite.weights import Weights, requantized
 if TYPE_CHECKING:
     from tf_keras import Model
 
-Calibration = Callable[[int], Images]  # calibration(n) returns n images of the training split
+Calibration = Callable[[int], ImageRows]  # calibration(n) returns n images of the training split
 Interface = Literal["float32", "int8", "uint8"]
 Rest = Literal["float", "dynamic", "float16"]
 WEIGHTS_OF_THE_REST: Mapping[Rest, Weights] = {"dynamic": "int8", "float16": "float16"}
@@ -379,7 +379,7 @@ def _refused(messages: str, model: "Model") -> str:
     return f"{f'the layer {layer}' if layer else 'the model'} ({reason.strip().rstrip('.')})"
 
 
-def _one_by_one(images: Images) -> Callable[[], Iterator[list[Images]]]:
+def _one_by_one(images: ImageRows) -> Callable[[], Iterator[list[Images]]]:
     def samples() -> Iterator[list[Images]]:
         for i in range(len(images)):
             yield [images[i : i + 1]]

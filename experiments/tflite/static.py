@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from experiments.dataset import Images
+from experiments.dataset import ImageRows
 from experiments.system.silence import native_stderr_silenced
 from experiments.tflite.flatbuffer import parsed, with_buffers_inside, with_signature
 from experiments.tflite.graph import read_ops
@@ -50,7 +50,7 @@ class Precision:
 
 def quantized_statically(
     content: bytes,
-    images: Images,
+    images: ImageRows,
     precision: Precision,
     interface: str = "float32",
     layers: Sequence[str] = (),
@@ -125,7 +125,7 @@ def _outputs_of(content: bytes, layers: Sequence[str], chosen: Collection[str]) 
             yield from (str(graph.tensors[output].name, "utf-8") for output in op.outputs)
 
 
-def _samples(content: bytes, images: Images) -> dict[str, Any]:
+def _samples(content: bytes, images: ImageRows) -> dict[str, Any]:
     """Return calibration samples by signature, as the quantizer reads them, one image at a time."""
     from ai_edge_litert.interpreter import Interpreter
 

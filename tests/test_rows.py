@@ -1,0 +1,76 @@
+"""Examples that are read when they are used: the values of NumPy, without having all of them in memory."""
+
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from experiments.dataset import Split, arrays, rows
+from experiments.dataset.arrays import ArrayFile
+from experiments.dataset.rows import Rows
+from experiments.dataset.values import Scaling
+
+BYTES = np.random.default_rng(0).integers(0, 256, (50, 4, 3), np.uint8)
+
+
+def in_file(folder: Path, values: npt.NDArray[Any] = BYTES) -> ArrayFile:
+    path = folder / "rows.raw"
+    path.write_bytes(b"header" + values.tobytes())
+    return ArrayFile(path, values.shape, values.dtype, float(values.min()), float(values.max()), offset=6)
+
+
+@pytest.fixture(params=["memory", "file"])
+def examples(request: pytest.FixtureRequest, tmp_path: Path) -> Rows:
+    return Rows(BYTES if request.param == "memory" else in_file(tmp_path), Scaling(255.0, integers=True))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        slice(None), slice(3, 9), slice(-4, None), slice(None, None, 7), slice(60, 70), 5, -1, np.array([9, 2, 2, 40]),
+        np.array([], np.int64), np.arange(50) % 3 == 0, (slice(None), 0), (slice(2, 5), slice(None), 1), (3, 1, 2),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_index_gives_the_scaled_values_of_the_array(examples: Rows, key: Any) -> None:
+    scaled = BYTES.astype(np.float32) / np.float32(255)
+    read = examples[key]
+    assert read.dtype == np.float32
+    assert np.array_equal(read, scaled[key])
+
+
+def test_taken_and_reshaped_rows_are_those_of_the_array(examples: Rows) -> None:
+    scaled, places = BYTES.astype(np.float32) / np.float32(255), np.array([7, 3, 30])
+    taken = examples.take(np.arange(40)).take(places).reshape((12,))
+    assert taken.shape == (3, 12)
+    assert np.array_equal(taken[:], scaled[places].reshape(3, 12))
+    assert np.array_equal(np.stack(list(taken)), taken[:])
+
+
+def test_moments_are_those_of_all_examples(examples: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "CHUNK_BYTES", 100)
+    scaled = BYTES.astype(np.float64) / 255
+    mean, deviation = examples.moments()
+    assert np.allclose(mean, scaled.mean(axis=(0, 1)), atol=1e-6)
+    assert np.allclose(deviation, scaled.std(axis=(0, 1)), atol=1e-6)
+
+
+def test_a_file_that_became_shorter_is_an_error(tmp_path: Path) -> None:
+    array = in_file(tmp_path)
+    array.path.write_bytes(array.path.read_bytes()[:100])
+    with pytest.raises(OSError, match="is shorter than it was"):
+        array[:]
+
+
+def test_a_pass_over_a_file_takes_the_memory_of_a_part(tmp_path: Path) -> None:
+    array = in_file(tmp_path, np.zeros((2000, 100, 100), np.uint8))  # 20 MB, 80 MB as float32
+    split = Split(Rows(array, Scaling(255.0)), np.zeros(2000, np.int64))
+    tracemalloc.start()
+    total = sum(float(images.sum()) for images in split.take(np.arange(1999, -1, -1)).x.chunks())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert total == 0
+    assert peak < 3 * arrays.CHUNK_BYTES
