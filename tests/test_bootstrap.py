@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from experiments.dataset import Split
+from experiments.dataset.rows import Rows
 from experiments.statistics.bootstrap import RESAMPLES, difference_over_seeds, mean_over_seeds, resamples
 from experiments.task.metrics import MeanAbsoluteError, OfMeans, RootMeanSquareError
 
@@ -71,7 +72,7 @@ def test_intervals_over_seeds_are_wider_where_seeds_differ() -> None:
 def test_metrics_are_those_of_their_formulae() -> None:
     rng = np.random.default_rng(3)
     outputs, targets = (rng.normal(size=(40, 3)).astype(np.float32) for _ in range(2))
-    test = Split(np.zeros((40, 1), np.float32), targets)
+    test = Split(Rows(np.zeros((40, 1), np.float32)), targets)
     error = outputs.astype(np.float64) - targets
     for metric, expected in (
         (MeanAbsoluteError(), np.abs(error).mean()),

@@ -29,7 +29,7 @@ def saved(folder: Path, rows: pd.DataFrame = ROWS, name: str = "rows.csv") -> Pa
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.parquet"])
 def test_rows_are_split_by_class(tmp_path: Path, name: str) -> None:
-    data = Table(path=saved(tmp_path, name=name), target="kind", features=("age", "height")).load()
+    data = Table(path=saved(tmp_path, name=name), target="kind", features=("age", "height"), stratify=True).load()
     assert data.input_shape == (2,)
     assert data.labels == {0: "a", 1: "b"}
     assert [np.bincount(split.y).tolist() for split in (data.train, data.validation, data.test)] == [
@@ -37,6 +37,12 @@ def test_rows_are_split_by_class(tmp_path: Path, name: str) -> None:
         [2, 1],
         [6, 2],
     ]
+
+
+def test_measured_values_are_targets_of_a_regression(tmp_path: Path) -> None:
+    examples = Table(path=saved(tmp_path), target="height", features=("age",)).examples()
+    assert examples.kind == "numbers"
+    assert (len(examples.train), len(examples.validation), len(examples.test)) == (29, 3, 8)
 
 
 def test_rows_of_one_group_stay_in_one_part(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass as option
 
 from experiments.dataset import Raw, Source
-from experiments.dataset.frames import Frame, check_frame, read_frame
+from experiments.dataset.frames import Frame, check_frame, is_class, read_frame
 from experiments.dataset.splitting import held_out
 from experiments.system.errors import UserError
 from experiments.system.files import UserPath
@@ -29,7 +29,6 @@ class Series(Source):
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     split_seed: NonNegativeInt = 0
     skip_broken: bool = False
-    stratify: bool = True
 
     def check(self) -> None:
         """Check that the files can be read."""
@@ -51,7 +50,7 @@ class Series(Source):
             x_test, y_test, _, _ = self._windows(test, names, 0.0)
             return Raw(x, y, x_test, y_test, groups=groups if self.series else None)
         if self.series:
-            late = held_out(y if self.stratify else np.zeros(len(y)), self.test_share, self.split_seed, groups)
+            late = held_out(y if is_class(y) else np.zeros(len(y)), self.test_share, self.split_seed, groups)
         if late.all() or not late.any():
             raise UserError(
                 f"dataset.test_share={self.test_share}: leaves one part of {len(late)} windows"

@@ -29,7 +29,6 @@ class Table(Source):
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     split_seed: NonNegativeInt = 0
     skip_broken: bool = False
-    stratify: bool = True
 
     def check(self) -> None:
         """Check that the files can be read."""
@@ -52,7 +51,7 @@ class Table(Source):
             test = test.complete([*names, self.target], self.skip_broken)
             parts = (x, y, test.numbers(names, "dataset.features"), test.labels(self.target))
         else:
-            classes = y if self.stratify and is_class(y) else np.zeros(len(y))
+            classes = y if is_class(y) else np.zeros(len(y))
             held = held_out(classes, self.test_share, self.split_seed, groups)
             if held.all() or not held.any():
                 raise UserError(

@@ -106,7 +106,7 @@ class Classification(Task):
                 f"task=classification: requires a model with outputs of shape (n, classes), not {shape}. If the other "
                 "axes are 1: keras.Sequential([model, keras.layers.Flatten()]).save('flat.keras')"
             )
-        return head_of(model, data.train.sample(SAMPLE).x)
+        return head_of(model, data.train.sample(SAMPLE).x[:])
 
 
 def head_of(model: "Model", images: Images | None = None) -> ClassHead:
