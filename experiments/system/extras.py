@@ -15,6 +15,7 @@ MODULES = {
     "parquet": "pyarrow",
     "int4": "litert_quantizer",
     "postgres": "psycopg2",
+    "tfds": "tensorflow_datasets",
     "micro": "tflite_micro",
 }
 

@@ -1,0 +1,82 @@
+"""Data sets of TensorFlow Datasets, with a stand-in for the library, which is an extra."""
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.dataset import tfds
+from experiments.dataset.tfds import TensorFlowDataset
+from experiments.system.errors import UserError
+
+COUNTS = {"train": 12, "test": 4}
+
+
+class Builder:
+    """A builder with random images of a size, or of several sizes."""
+
+    def __init__(self, size: tuple[int | None, int | None] = (6, 8)) -> None:
+        self.size = size
+        label = SimpleNamespace(names=["cat", "dog"])
+        self.info = SimpleNamespace(
+            splits={name: SimpleNamespace(num_examples=count) for name, count in COUNTS.items()},
+            supervised_keys=("image", "label"),
+            features={"image": SimpleNamespace(shape=(*size, 3)), "label": label},
+        )
+
+    def download_and_prepare(self) -> None:
+        pass
+
+    def as_dataset(self, split: str, as_supervised: bool, shuffle_files: bool) -> Any:
+        assert as_supervised
+        assert not shuffle_files
+        rng = np.random.default_rng(0)
+        for number in range(COUNTS[split]):
+            size = (5 + number, 9) if None in self.size else (6, 8)
+            yield rng.integers(0, 256, (*size, 3), np.uint8), number % 2
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(tfds, "require", lambda *_: None)
+    made = SimpleNamespace(builder=lambda name, data_dir: Builder(), as_numpy=lambda rows: rows)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", made)
+    return made
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("library")
+def test_images_have_the_names_of_their_classes() -> None:
+    data = TensorFlowDataset(name="pets", validation_split=0).load()
+    assert (len(data.train), len(data.test), data.input_shape) == (12, 4, (6, 8, 3))
+    assert data.labels == {0: "cat", 1: "dog"}
+
+
+@pytest.mark.tensorflow
+def test_images_of_several_sizes_require_one(library: Any) -> None:
+    library.builder = lambda name, data_dir: Builder((None, None))
+    with pytest.raises(UserError, match=r"dataset\.name=pets: has images of several sizes.*dataset\.size=\[96,96\]"):
+        TensorFlowDataset(name="pets").load()
+    assert TensorFlowDataset(name="pets", size=(4, 4)).load().input_shape == (4, 4, 3)
+
+
+@pytest.mark.tensorflow
+def test_what_the_library_refuses_is_one_message(library: Any) -> None:
+    def unknown(name: str, data_dir: object) -> Builder:
+        raise ValueError(f"Dataset {name} not found.")
+
+    library.builder = unknown
+    with pytest.raises(
+        UserError, match=r"dataset\.name=cts: TensorFlow Datasets cannot prepare it \(Dataset cts not found"
+    ):
+        TensorFlowDataset(name="cts").load()
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("library")
+def test_images_beyond_memory_are_refused_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Builder, "as_dataset", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(UserError, match=r"16 images take 11,175\.9 GiB of memory, and .* GiB are free"):
+        TensorFlowDataset(name="pets", size=(500_000, 500_000)).load()
