@@ -24,7 +24,7 @@ from benchmarks.harness.benchmark import Benchmark
 from benchmarks.harness.markdown import filled, markdown, true
 from benchmarks.harness.pages import own
 from benchmarks.harness.results import Results, options
-from experiments.dataset import Dataset, Split
+from experiments.dataset import Dataset
 from experiments.dataset.fashion_mnist import FashionMnist
 from experiments.dataset.mnist import Mnist
 from experiments.measure.accuracy import keras_logits, tflite_logits
@@ -92,7 +92,7 @@ def measured(way: str, model: Any, data: Dataset, keras: npt.NDArray[Any]) -> di
     ops = read_ops(file.content, layer_names(model))
     types = [op.types for op in ops if op.computes]
     most = SLOW if any(each.startswith("int16") for each in types) else len(data.test)
-    test = Split(data.test.x[:most], data.test.y[:most])
+    test = data.test.take(np.arange(len(data.test))[:most])
     predicted = tflite_logits(file, test.x).argmax(axis=1)
     micro = arena(file)
     return {
