@@ -74,3 +74,17 @@ def test_a_pass_over_a_file_takes_the_memory_of_a_part(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert total == 0
     assert peak < 4 * arrays.CHUNK_BYTES
+
+
+@pytest.mark.tensorflow
+def test_training_batches_are_those_of_the_array_in_the_order_of_the_epoch(tmp_path: Path) -> None:
+    from experiments.training.loop import _batches
+
+    split = Split(Rows(in_file(tmp_path), Scaling(255.0)), np.arange(50))
+    order = np.random.default_rng(1).permutation(50)
+    batches = _batches(split, 16, order)
+    assert [tuple(each.shape) for each in batches.element_spec] == [(None, 4, 3), (None,)]
+    assert int(batches.cardinality()) == 4
+    images, targets = (np.concatenate(parts) for parts in zip(*batches.as_numpy_iterator(), strict=True))
+    assert np.array_equal(images, (BYTES.astype(np.float32) / np.float32(255))[order])
+    assert np.array_equal(targets, order)

@@ -26,9 +26,14 @@ class Scaling:
     def apply(self, stored: Stored) -> npt.NDArray[np.float32]:
         """Convert stored values to those for a model."""
         values = np.asarray(stored, np.float32)
+        if values is stored and (self.divisor != 1 or self.symmetric):
+            values = values.copy()  # changed in place below
         if self.divisor != 1:
-            values = values / np.float32(self.divisor)
-        return values * np.float32(2) - np.float32(1) if self.symmetric else values
+            values /= np.float32(self.divisor)
+        if self.symmetric:
+            values *= np.float32(2)
+            values -= np.float32(1)
+        return values
 
     def undo(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Convert a model's values back to stored ones."""
