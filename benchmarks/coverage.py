@@ -96,7 +96,7 @@ def made() -> tuple[Models, Images]:
         **some,
         **copies,
         **{f"{100 + added} layers": files.padded(data, 100 + added) for added in ADDED},
-    }, data.test.x
+    }, data.test.x[:]
 
 
 def one_round(models: Models, images: Images, seed: int, protocol: LatencyProtocol) -> Session:

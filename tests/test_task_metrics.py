@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from experiments.dataset import Split
+from experiments.dataset.rows import Rows
 from experiments.statistics.bootstrap import RESAMPLES, resamples
 from experiments.task.metrics import (
     Auc,
@@ -81,19 +82,19 @@ CASES: dict[str, tuple[Metric, Array, Array, float]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_metric_is_that_of_its_definition_on_all_examples_and_on_each_resample(name: str) -> None:
     metric, outputs, y, expected = CASES[name]
-    found = metric.replicates(outputs, Split(X, y))
+    found = metric.replicates(outputs, Split(Rows(X), y))
     assert found.shape == (1 + RESAMPLES,)
     assert np.isfinite(found).all()
-    assert metric.value(outputs, Split(X, y)) == pytest.approx(expected)
+    assert metric.value(outputs, Split(Rows(X), y)) == pytest.approx(expected)
     assert found[0] == pytest.approx(expected)
     weights = list(resamples(EXAMPLES))[5]
     places = np.repeat(np.arange(EXAMPLES), weights)
-    drawn = metric.value(outputs[places], Split(X[places], y[places]))
+    drawn = metric.value(outputs[places], Split(Rows(X[places]), y[places]))
     assert found[5] == pytest.approx(drawn)
 
 
 def test_ignored_pixels_do_not_count() -> None:
     right = np.eye(3, dtype=np.float32)[MAPS]
     ignored = np.where(RNG.random(MAPS.shape) < 0.3, 255, MAPS)
-    assert MeanIntersectionOverUnion(255).value(right, Split(X, ignored)) == 1
-    assert MeanIntersectionOverUnion(255).value(np.roll(right, 1, axis=-1), Split(X, ignored)) == 0
+    assert MeanIntersectionOverUnion(255).value(right, Split(Rows(X), ignored)) == 1
+    assert MeanIntersectionOverUnion(255).value(np.roll(right, 1, axis=-1), Split(Rows(X), ignored)) == 0

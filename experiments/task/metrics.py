@@ -157,7 +157,7 @@ class ErrorAuc(Auc):
 
     def scores(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
         """Return the mean squared error of each example."""
-        return np.asarray((_differences(outputs, test.x) ** 2).mean(axis=1))
+        return np.asarray((_differences(outputs, test.x[:]) ** 2).mean(axis=1))
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class ReconstructionError(OfMeans):
     def parts(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
         """Return the error of each normal example, and whether it is normal."""
         normal = test.y.ravel() == 0
-        errors = (_differences(outputs, test.x) ** 2).mean(axis=1)
+        errors = (_differences(outputs, test.x[:]) ** 2).mean(axis=1)
         return np.stack([errors * normal, normal.astype(np.float64)], axis=1)
 
     def finish(self, means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -64,7 +64,7 @@ class Multilabel(Task):
                 f"task=multilabel: the targets have {labels} labels, but the model has outputs of shape "
                 f"(n, {', '.join(map(str, given))}). Use a model with {labels} outputs, linear or sigmoid."
             )
-        meaning = head_of(model, data.train.sample(SAMPLE).x).meaning
+        meaning = head_of(model, data.train.sample(SAMPLE).x[:]).meaning
         if meaning == "softmax":
             raise UserError(
                 "task=multilabel: the model ends in softmax, which gives one label for each example. Use sigmoid or no "

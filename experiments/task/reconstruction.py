@@ -40,7 +40,7 @@ class ReconstructionHead(Head):
 
     def training_data(self, data: Dataset) -> Dataset:
         """See Head.training_data."""
-        train, validation = (Split(split.x, split.x) for split in (data.train, data.validation))
+        train, validation = (Split(split.x, split.x[:]) for split in (data.train, data.validation))
         return replace(data, train=train, validation=validation)
 
 
