@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from experiments.comparison.baseline import against
 from experiments.comparison.columns import frame
+from experiments.comparison.recommendation import Candidate, fastest
 from experiments.measure.latency import SENTINEL, LatencyProtocol, Session, Timings
 from experiments.measure.rounds import JointRounds, Rounds, ratio_of_runs
 from experiments.plots import NoPictureError
@@ -230,3 +233,28 @@ def test_description_of_a_run_follows_its_rounds() -> None:
     assert text.startswith("Accurate.\n\n**100 µs** per image (median), faster than the float file: 3.28x [")
     assert text.endswith("3.14x in the faster, 3.41x in the slower.\n\nIt computes.")
     assert with_speed(text, Rounds("own", "reference", moments)) == text
+
+
+def test_the_fastest_is_found_in_the_rounds_that_runs_share() -> None:
+    """The float file changes its state, so the intervals of both speedups overlap; each round shows the difference."""
+    moments = {"a": 90.0, "b": 100.0}
+    rounds = {
+        key: Rounds(key, "reference", tuple(a_round(n, own, (300, 330)[n % 2]) for n in range(5)))
+        for key, own in moments.items()
+    }
+    alone = [Candidate(key, 0.9, speedup=each.speedup, file=key) for key, each in rounds.items()]
+    together = [replace(each, rounds=partial(rounds.get, each.key)) for each in alone]
+    assert [each.key for each in fastest(alone)[1]] == ["a", "b"]
+    assert [each.key for each in fastest(together)[1]] == ["a"]
+
+
+def test_a_run_is_compared_with_another_in_the_rounds_that_they_share() -> None:
+    timed = {"latency_rounds": 5.0, "speed": "faster", "machine": "m"}
+    table = frame([row("finetune", run_id="a", **timed), row("qat", run_id="b", **timed)])
+    rounds = {
+        key: Rounds(key, "reference", tuple(a_round(n, own, (300, 330)[n % 2]) for n in range(5)))
+        for key, own in (("a", 100.0), ("b", 90.0))
+    }
+    found = against(table, "finetune", lambda _: None, rounds.get).set_index("run_id").loc["b"]
+    assert found["speedup_against"] == pytest.approx(100 / 90)
+    assert found["speedup_against_low"] > 1.05

@@ -14,11 +14,13 @@ from experiments.comparison.columns import (
     cell_of,
     ends,
     epochs_in_all,
+    in_rounds,
     is_content,
     key_of,
     same_file,
 )
 from experiments.comparison.groups import ReadPredictions
+from experiments.measure.rounds import ReadRounds, no_rounds, ratio_together
 from experiments.record.evidence import difference_of, same_examples
 from experiments.record.run_record import is_setting
 from experiments.statistics.estimates import Estimate, ratio_of_speedups
@@ -29,7 +31,9 @@ SAME = (*KEYS, "epochs", "seed")
 OWN = (STRATEGY, FINETUNE)
 
 
-def against(table: pd.DataFrame, strategy: str, answers: ReadPredictions) -> pd.DataFrame:
+def against(
+    table: pd.DataFrame, strategy: str, answers: ReadPredictions, timings: ReadRounds = no_rounds
+) -> pd.DataFrame:
     """Add the columns AGAINST: each run against the newest finished run of this strategy with the same settings.
 
     If both strategies train, a run is compared with the one that has the same total number of epochs or, if there is
@@ -50,7 +54,8 @@ def against(table: pd.DataFrame, strategy: str, answers: ReadPredictions) -> pd.
     newest = others.drop_duplicates([*cell_of(others), "seed"], keep="last")
     candidates = {key_of(key): group for key, group in newest.groupby(same, dropna=False)}
     rows = [
-        _held(run, _fitting(run, candidates.get(key_of(run[same])), trains), answers) for _, run in table.iterrows()
+        _held(run, _fitting(run, candidates.get(key_of(run[same])), trains), answers, timings)
+        for _, run in table.iterrows()
     ]
     held = pd.DataFrame(rows, index=table.index).reindex(columns=list(AGAINST))
     return table.assign(**held.assign(against=strategy))
@@ -106,13 +111,13 @@ def _fitting(run: pd.Series, others: pd.DataFrame | None, trains: bool) -> pd.Se
     return others.iloc[0] if len(others) == 1 else None
 
 
-def _held(run: pd.Series, other: pd.Series | None, answers: ReadPredictions) -> Mapping[str, Any]:
+def _held(run: pd.Series, other: pd.Series | None, answers: ReadPredictions, timings: ReadRounds) -> Mapping[str, Any]:
     if other is None or run["status"] != "FINISHED":
         return {}
     if same_file(run, other):
         differences = _of_one_file(_accurate(run))
     else:
-        differences = {**_scores(run, other, answers), **_speedups(run, other)}
+        differences = {**_scores(run, other, answers), **_speedups(run, other, timings)}
     return {
         "against_run_id": other["run_id"],
         "size_against": other["tflite_bytes"] / run["tflite_bytes"],
@@ -145,8 +150,13 @@ def _scores(run: pd.Series, other: pd.Series, answers: ReadPredictions) -> Mappi
     return _differences(*difference_of([after], [before]), accurate=_accurate(run))
 
 
-def _speedups(run: pd.Series, other: pd.Series) -> Mapping[str, float]:
-    """Return the ratio of speedups; empty if a timing is invalid or the machines differ."""
+def _speedups(run: pd.Series, other: pd.Series, timings: ReadRounds) -> Mapping[str, float]:
+    """Return the ratio of latencies in the rounds that both share, or else of speedups.
+
+    It is empty if a timing is invalid or the machines differ.
+    """
     if VOID in (run["speed"], other["speed"]) or key_of([run["machine"]]) != key_of([other["machine"]]):
         return {}
-    return ratio_of_speedups(*(Estimate(*ends(each, "speedup")) for each in (run, other))).columns("speedup_against")
+    together = ratio_together(*(timings(each["run_id"]) if in_rounds(each) else None for each in (run, other)))
+    of_speedups = ratio_of_speedups(*(Estimate(*ends(each, "speedup")) for each in (run, other)))
+    return (together or of_speedups).columns("speedup_against")

@@ -42,6 +42,7 @@ from experiments.comparison.recommendation import (
     recommend,
     smallest,
 )
+from experiments.measure.rounds import ReadRounds, no_rounds
 from experiments.record.evidence import Evidence, Predictions, difference_of, same_examples
 from experiments.record.run_record import NOT_MEASURED, short_warning
 from experiments.statistics.estimates import (
@@ -127,6 +128,7 @@ class Task:
     answers: ReadPredictions
     margin: float = MARGIN  # share of the test examples that may be lost for size or speed
     order: Sequence[str] = ORDER  # of the criteria that choose among tied rows
+    timings: ReadRounds = no_rounds
 
     def difference(self, one: str, other: str) -> Estimate | None:
         """Return the accuracy of one row minus that of another, over the seeds and images that both have.
@@ -211,7 +213,15 @@ class Task:
             rows["tflite_sha256"].astype(object).where(rows["tflite_sha256"].notna(), ""),
         )
         found = (Candidate(*facts) for facts in zip(*columns, strict=True))
-        return [each if each.key in ranked else replace(each, speedup=None) for each in found]
+        together = set() if "runs" in rows.columns else set(rows.loc[rows["latency_rounds"].gt(1), "run_id"])
+        return [
+            replace(each, rounds=partial(self.timings, each.key))
+            if each.key in ranked & together
+            else each
+            if each.key in ranked
+            else replace(each, speedup=None)
+            for each in found
+        ]
 
     def row(self, run_id: str) -> pd.Series:
         """Return the row of a run id."""
@@ -314,6 +324,7 @@ def _tasks(table: pd.DataFrame, comparison: Comparison) -> list[Task]:
             comparison.answers,
             margin_of(rows, comparison.margin),
             comparison.order,
+            comparison.timings,
         )
         for _, rows in good.groupby(TASK, sort=False)
     ]

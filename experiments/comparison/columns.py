@@ -230,6 +230,12 @@ def of_one_float_file(table: pd.DataFrame) -> bool:
     return not several_machines(table) and not (table[decisive].nunique(dropna=False) > 1).any()
 
 
+def in_rounds(run: pd.Series) -> bool:
+    """Whether a row is a run whose timing has several rounds."""
+    rounds = run.get("latency_rounds")
+    return bool(pd.notna(rounds) and rounds > 1) and not is_group(run)
+
+
 def timed(column: str) -> bool:
     """Whether a column has latencies or ratios of them."""
     return column in SCHEMA and SCHEMA[column].timing

@@ -14,7 +14,8 @@ from experiments.comparison.columns import MODEL, TASK, TEST, TRAINING, without_
 from experiments.comparison.groups import ReadPredictions, grouped, seeds_to_pool
 from experiments.comparison.query import in_order, known, where
 from experiments.comparison.recommendation import MARGIN, ORDER, Criterion
-from experiments.record.artifacts import or_none
+from experiments.measure.rounds import ReadRounds, no_rounds
+from experiments.record.artifacts import ROUNDS, or_none, read_artifact, read_rounds
 from experiments.record.evidence import Evidence, Predictions
 from experiments.tracking import Store
 
@@ -29,6 +30,7 @@ class Comparison:
     over_seeds: bool = False  # the rows are groups of runs that differ only in their seeds
     remarks: tuple[str, ...] = ()
     margin: float = MARGIN  # share of the test examples that a file to ship may lose against the most accurate
+    timings: ReadRounds = no_rounds
     order: tuple[Criterion, ...] = ORDER  # of the criteria by which one of those that are tied is chosen
 
     @property
@@ -66,16 +68,17 @@ def compared(
         UserError: no run has this strategy or meets the condition, or a column does not exist.
     """
     answers = _remembered(lambda run_id: or_none(partial(store.predictions, run_id)))
-    every = against(runs, baseline, answers) if baseline else runs
+    timings = cache(lambda run_id: read_artifact(store, run_id, ROUNDS, read_rounds))
+    every = against(runs, baseline, answers, timings) if baseline else runs
     runs = where(every, condition) if condition else every
     remarks = _known_by_names(runs)
     remarks += [*unmatched(runs, baseline), *trained_less(runs, every, baseline)] if baseline else []
     groups = seeds_to_pool(runs) if by is None else _asked(runs, by)
     if not groups:
-        return Comparison(runs, runs, answers, remarks=tuple(remarks))
+        return Comparison(runs, runs, answers, remarks=tuple(remarks), timings=timings)
     found = grouped(runs, groups, answers)
     mixed = _several_tasks(found.table)
-    return Comparison(runs, found.table, answers, by is None, (*remarks, *mixed, *found.left_out))
+    return Comparison(runs, found.table, answers, by is None, (*remarks, *mixed, *found.left_out), timings=timings)
 
 
 def _asked(runs: pd.DataFrame, by: Sequence[str]) -> list[str]:

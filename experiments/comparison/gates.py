@@ -171,7 +171,7 @@ def decide(
     if left.empty:
         return Decision(None, excluded)
     given = comparison or Comparison(table, table, lambda _: None)
-    task = Task("", left, given.runs, given.answers, margin_of(left, given.margin), given.order)
+    task = Task("", left, given.runs, given.answers, margin_of(left, given.margin), given.order, given.timings)
     found = recommend(*_best(task, objective, lowest), given.order)
     chosen = task.row(found.chosen.key)
     same = [row for _, row in left.iterrows() if row.name != chosen.name and same_file(row, chosen)]

@@ -6,13 +6,14 @@ and the next one decides among them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Literal, Protocol, get_args
 
 import numpy as np
 
 from experiments.measure.latency import verdict_of
+from experiments.measure.rounds import Rounds, ratio_together
 from experiments.statistics.estimates import SIGNIFICANT, Estimate, holm, pairs_among, ratio_of_speedups
 from experiments.system.errors import UserError, suggestion
 
@@ -59,6 +60,7 @@ class Candidate:
     integers: float = 0.0  # share of the computing ops
     epochs: float = 0.0  # trained in all
     file: str = ""  # digest; empty if unknown
+    rounds: Callable[[], Rounds | None] = field(default=lambda: None, compare=False, repr=False)  # of its timing
 
     def same_file(self, other: "Candidate") -> bool:
         """Whether both files are identical, byte for byte."""
@@ -146,7 +148,8 @@ def _as_fast(candidate: Candidate, best: Candidate) -> bool:
         return True
     if not all(0 < each.low <= each.high < inf for each in (candidate.speedup, best.speedup)):
         return False
-    return verdict_of(ratio_of_speedups(candidate.speedup, best.speedup)) != "slower"
+    ratio = ratio_together(candidate.rounds(), best.rounds()) or ratio_of_speedups(candidate.speedup, best.speedup)
+    return verdict_of(ratio) != "slower"
 
 
 def _speedup(candidate: Candidate) -> float:

@@ -6,7 +6,7 @@ runs can be compared in the rounds that they share.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -30,6 +30,7 @@ from experiments.system.machine import Conditions
 from experiments.system.progress import bar
 from experiments.system.stopping import raise_if_stopped
 
+ReadRounds = Callable[[str], "Rounds | None"]  # the rounds of a run by its id
 LONGEST_SLEEP = 0.2  # seconds, after which a stop is noticed
 
 
@@ -307,6 +308,10 @@ def moments(rounds: int, span: float) -> Iterator[int]:
             advance(1)
 
 
+def no_rounds(_: str) -> None:
+    """Return the rounds of a run, of which none are known."""
+
+
 def _over(rounds: Sequence[Round], logs: Sequence[float]) -> Estimate:
     return mean_over_rounds(np.array(logs), np.array([each.started for each in rounds])).ratio
 
@@ -319,6 +324,11 @@ def ratio_of_runs(one: Rounds, other: Rounds) -> Estimate | None:
         return None
     logs = [log_ratio(theirs.own, ours.own) for ours, theirs in shared]
     return _over([ours for ours, _ in shared], logs)
+
+
+def ratio_together(one: Rounds | None, other: Rounds | None) -> Estimate | None:
+    """Return the speedup of one run's file over that of another from the rounds that they share; None without these."""
+    return ratio_of_runs(one, other) if one and other else None
 
 
 def _round(found: Mapping[str, Any]) -> Round:
