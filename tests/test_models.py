@@ -12,12 +12,13 @@ from experiments.model.article_cnn import ArticleCNN
 from experiments.model.ds_cnn import DSCNN
 from experiments.model.keras_file import KerasFile
 from experiments.model.mlp import MLP
+from experiments.model.mobilenet_v1 import MobileNetV1
 from experiments.model.resnet8 import ResNet8
 from experiments.record.identity import model_digest
 from experiments.system.errors import UserError
 
-ARCHITECTURES = (ArticleCNN(), MLP(), DSCNN(), ResNet8())
-IN_KERAS_3 = (ArticleCNN(keras=3), MLP(keras=3), DSCNN(keras=3), ResNet8(keras=3))
+ARCHITECTURES = (ArticleCNN(), MLP(), DSCNN(), ResNet8(), MobileNetV1())
+IN_KERAS_3 = (ArticleCNN(keras=3), MLP(keras=3), DSCNN(keras=3), ResNet8(keras=3), MobileNetV1(keras=3))
 
 
 @pytest.mark.tensorflow

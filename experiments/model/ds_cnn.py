@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 class DSCNN(Architecture):
     """A strided convolution, then blocks of depthwise and pointwise convolution, each with BatchNorm and ReLU.
 
-    The reference has a first kernel of 10x4 for spectrograms of 49x10, which `kernel` restores.
+    The reference has a first kernel of 10x4 for spectrograms of 49x10, and biases before BatchNorm: `kernel` and `bias`
+    restore them. Files do not differ by the biases, since BatchNorm is folded into them anyway.
     """
 
     keras: Version = 2
     filters: PositiveInt = 64
     blocks: PositiveInt = 4
     kernel: tuple[PositiveInt, PositiveInt] = (3, 3)
+    bias: bool = False
     # The reference's 0.99 needs thousands of steps before the moving averages mean anything.
     batchnorm_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
 
@@ -42,7 +44,7 @@ class DSCNN(Architecture):
                 layers.ReLU(name=f"{convolution.name}_relu"),
             ]
 
-        plain = {"padding": "same", "use_bias": False}
+        plain = {"padding": "same", "use_bias": self.bias}
         stem = normalised(layers.Conv2D(self.filters, self.kernel, strides=2, **plain, name="stem"))
         body = [
             layer
