@@ -490,6 +490,13 @@ def test_a_plot_of_two_points_is_a_table() -> None:
     assert re.search(r'data-name="accuracy of the TFLite file \(%\)">98\.12 <span class="interval">\[', shown)
 
 
+def test_a_page_ships_nothing_on_an_implausible_baseline() -> None:
+    shown = page([row("none", warnings="at chance: always the same")], {"run-none": 40})
+    assert "Nothing to ship yet: the baseline is implausible" in shown
+    assert "<p>Best so far</p>" in shown
+    assert "<p>Ship</p>" not in shown
+
+
 def test_a_page_says_how_many_examples_would_separate_what_is_tied() -> None:
     shown = page([row("none"), ptq(tflite_accuracy=0.98)], {"run-none": 42, "run-ptq_int8": 40})
     assert "Each of these is tied with ptq_int8, the most accurate, on 2,000 test examples and 1 seed." in shown

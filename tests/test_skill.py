@@ -21,9 +21,12 @@ EXPECTED = re.compile(r"# exit code (\d+)$")
 
 def followed(folder: Path, line: str) -> tuple[int, str]:
     """Run a line as a shell would; returns its exit code and what it wrote."""
-    match shlex.split(line, comments=True):
+    command, _, target = line.partition(" > ")
+    match shlex.split(command, comments=True):
         case ["python", "-m", module, *arguments]:
             done = run(folder, module, *arguments)
+            if target:
+                (folder / target).write_text(done.stdout)
             return done.returncode, done.stdout + done.stderr
         case ["python", *arguments]:
             ended = subprocess.run(
