@@ -254,7 +254,7 @@ def _extends(recorded: "RecordedRun", options: argparse.Namespace) -> bool:
     from experiments.system.stamp import stamp
 
     same_machine = recorded.row["machine"] == stamp()["machine"]
-    return same_machine and recorded.conditions == (options.threads, options.delegate)
+    return same_machine and recorded.rounds.conditions == (options.threads, options.delegate)
 
 
 def _time(

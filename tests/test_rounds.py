@@ -1,8 +1,13 @@
 """Rounds of timing: the coverage of their intervals under simulated states and drifts, and what a run records."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +20,12 @@ from experiments.measure.latency import SENTINEL, LatencyProtocol, Session, Timi
 from experiments.measure.rounds import JointRounds, Rounds, ratio_of_runs
 from experiments.plots import NoPictureError
 from experiments.plots.rounds import latency_rounds
+from experiments.record.artifacts import ROUNDS, read_rounds
 from experiments.record.description import with_speed
+from experiments.runs import rounds as runs_rounds
+from experiments.runs.rounds import RecordedRun, complete_rounds
 from experiments.statistics.rounds import mean_of_one_round, mean_over_rounds, states
+from experiments.system.stamp import stamp
 from tests.rows import IDLE, a_round, row
 
 TRIALS = 1000
@@ -258,3 +267,97 @@ def test_a_run_is_compared_with_another_in_the_rounds_that_they_share() -> None:
     found = against(table, "finetune", lambda _: None, rounds.get).set_index("run_id").loc["b"]
     assert found["speedup_against"] == pytest.approx(100 / 90)
     assert found["speedup_against_low"] > 1.05
+
+
+class Kept:
+    """A store of two finished runs with one round each, and what is stored and logged."""
+
+    def __init__(self) -> None:
+        self.rounds = {
+            key: Rounds(key, "reference", (replace(a_round(0, 100), id=f"own round of {key}"),)) for key in "ab"
+        }
+        self.logged: dict[str, Rounds] = {}
+
+    def rows(self) -> list[dict[str, Any]]:
+        machine = stamp()["machine"]
+        return [row("qat", run_id=key, machine=machine, latency_rounds=1.0) for key in self.rounds]
+
+    def content(self, run_id: str, artifact: str) -> bytes | None:
+        return json.dumps(self.rounds[run_id].as_json()).encode() if artifact == ROUNDS else None
+
+    def attach(self, run_id: str, folder: Path) -> None:
+        self.rounds[run_id] = read_rounds((folder / ROUNDS).read_bytes(), run_id)
+
+    def update_timing(self, run_id: str, rounds: Rounds) -> None:
+        self.logged[run_id] = rounds
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Kept:
+    """A store whose runs are timed without any process."""
+    kept, moments = Kept(), count(1)
+
+    def loaded(_: object, rows: list[dict[str, Any]], __: object) -> list[RecordedRun]:
+        files = {each["run_id"]: SimpleNamespace(digest=each["run_id"]) for each in rows}
+        reference: Any = SimpleNamespace(digest="reference")
+        return [
+            RecordedRun(
+                each,
+                cast("Any", files[each["run_id"]]),
+                reference,
+                np.zeros(1, np.float32),
+                kept.rounds[each["run_id"]],
+            )
+            for each in rows
+        ]
+
+    def timed(files: dict[str, Any], *_: object) -> Session:
+        return session(next(moments), {**dict.fromkeys(files, 100), SENTINEL: 100})
+
+    monkeypatch.setattr(runs_rounds, "load_runs", loaded)
+    monkeypatch.setattr(runs_rounds, "time_together", timed)
+    return kept
+
+
+def test_runs_are_timed_together_until_they_share_enough_rounds(store: Any) -> None:
+    complete_rounds(store, store.rows(), LatencyProtocol(rounds=3, span=0))
+    shared = {each.id for each in store.rounds["a"].rounds} & {each.id for each in store.rounds["b"].rounds}
+    assert shared == {"round-1", "round-2", "round-3"}
+    assert store.logged == store.rounds
+    assert len(store.logged["a"].rounds) == 4  # with the one of its own
+
+    complete_rounds(store, store.rows(), LatencyProtocol(rounds=3, span=0))
+    assert len(store.rounds["a"].rounds) == 4  # nothing is missing
+    complete_rounds(store, store.rows(), LatencyProtocol(rounds=5, span=0))
+    assert len(store.rounds["a"].rounds) == 6
+
+
+def test_a_stop_keeps_the_rounds_and_the_same_command_continues(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: Any = vars(runs_rounds)["time_together"]
+
+    def stopped(*arguments: Any) -> Session:
+        if len(store.rounds["a"].rounds) == 3:
+            raise KeyboardInterrupt
+        return cast("Session", timed(*arguments))
+
+    monkeypatch.setattr(runs_rounds, "time_together", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        complete_rounds(store, store.rows(), LatencyProtocol(rounds=4, span=0))
+    assert {len(each.rounds) for each in store.logged.values()} == {3}
+
+    monkeypatch.setattr(runs_rounds, "time_together", timed)
+    complete_rounds(store, store.rows(), LatencyProtocol(rounds=4, span=0))
+    assert {len(each.rounds) for each in store.logged.values()} == {5}
+
+
+def test_metrics_that_a_kill_left_out_are_logged_by_the_next_command(store: Any) -> None:
+    complete_rounds(store, store.rows(), LatencyProtocol(rounds=3, span=0))
+    store.logged.clear()
+    complete_rounds(store, store.rows(), LatencyProtocol(rounds=3, span=0))
+    assert store.logged == store.rounds
+
+
+def test_runs_of_another_machine_are_not_timed_here(store: Any) -> None:
+    rows = [{**each, "machine": "another"} for each in store.rows()]
+    complete_rounds(store, rows, LatencyProtocol(rounds=3, span=0))
+    assert not store.logged

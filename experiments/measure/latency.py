@@ -31,6 +31,7 @@ from experiments.system.temporary import temporary_folder
 from experiments.tflite.conversion import TFLiteModel
 
 Verdict = Literal["faster", "slower", "equivalent", "unclear", "void", "same file"]
+Delegate = Literal["xnnpack", "builtin"]
 SAME_FILE: Verdict = "same file"  # two files with the same bytes
 IDENTICAL = Estimate(1.0, 1.0, 1.0)  # the speedup of a file over itself
 
@@ -53,7 +54,7 @@ class LatencyProtocol:
     """How to measure: interpreter threads, kernels, time limit in seconds, precision, rounds and their span."""
 
     threads: PositiveInt = 1
-    delegate: Literal["xnnpack", "builtin"] = "xnnpack"
+    delegate: Delegate = "xnnpack"
     seconds: Annotated[float, Field(gt=0, le=LONGEST)] = 10.0
     precision: Annotated[float, Field(gt=0, lt=1)] = PRECISION
     rounds: Annotated[int, Field(gt=0, le=MOST_ROUNDS)] = ROUNDS
@@ -132,7 +133,7 @@ class Session:
     threads: int
     start_seconds: float  # start-up time of the timing process
     failed: Mapping[str, str] = field(default_factory=dict)  # reasons of files that could not be run
-    delegate: str = "xnnpack"
+    delegate: Delegate = "xnnpack"
     started: float = 0.0  # seconds since 1970
     id: str = ""
 

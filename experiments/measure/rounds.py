@@ -18,6 +18,7 @@ from experiments.measure.latency import (
     IDENTICAL,
     SAME_FILE,
     SENTINEL,
+    Delegate,
     Session,
     Timings,
     Verdict,
@@ -73,7 +74,7 @@ class Round:
     started: float  # seconds since 1970
     machine: str
     threads: int
-    delegate: str
+    delegate: Delegate
     conditions: Conditions
     own: FileTiming
     reference: FileTiming
@@ -124,6 +125,11 @@ class Rounds:
         """Return these and further rounds; each counts once."""
         by_id = {each.id: each for each in (*self.rounds, *further)}
         return replace(self, rounds=tuple(sorted(by_id.values(), key=lambda each: each.started)))
+
+    @property
+    def conditions(self) -> tuple[int, Delegate]:
+        """Interpreter threads and kernels, which are those of every round."""
+        return self.rounds[-1].threads, self.rounds[-1].delegate
 
     @property
     def valid(self) -> tuple[Round, ...]:

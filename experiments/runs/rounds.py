@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby, product
+from itertools import product
 from typing import TYPE_CHECKING
 
-from experiments.measure.latency import LatencyProtocol, Session, time_together
+from experiments.measure.latency import Delegate, LatencyProtocol, Session, time_together
 from experiments.measure.rounds import Round, Rounds, moments
 from experiments.record.artifacts import (
     CONFIGURATION,
@@ -20,6 +20,7 @@ from experiments.record.artifacts import (
     RECORD,
     ROUNDS,
     or_none,
+    read_artifact,
     read_rounds,
     save_rounds,
     with_timing,
@@ -53,12 +54,6 @@ class RecordedRun:
         """MLflow's run id."""
         return str(self.row["run_id"])
 
-    @property
-    def conditions(self) -> tuple[int, str]:
-        """The interpreter threads and the kernels that it is timed with."""
-        newest = self.rounds.rounds[-1]
-        return newest.threads, newest.delegate
-
 
 def complete_rounds(
     store: Store, rows: Sequence[Row], protocol: LatencyProtocol, modules: Collection[str] = (), seed: int = 0
@@ -67,24 +62,31 @@ def complete_rounds(
 
     Runs of another machine are omitted. `modules` are those that recorded data sets may name.
     """
-    finished = [row for row in rows if row["status"] == "FINISHED" and row["machine"] == stamp()["machine"]]
-    if len(finished) == 1 and (finished[0].get("latency_rounds") or 0) >= protocol.rounds:
-        return
-    runs = list(load_runs(store, finished, modules))
-    runs.sort(key=lambda run: run.conditions)
-    for (threads, delegate), group in groupby(runs, key=lambda run: run.conditions):
-        of_group = list(group)
-        missing = protocol.rounds - len(_shared(of_group))
-        if missing > 0:
-            _add_rounds(store, of_group, replace(protocol, threads=threads, delegate=delegate), missing, seed)
+    groups: dict[tuple[int, Delegate], list[tuple[Row, Rounds]]] = {}  # by interpreter threads and kernels
+    for row in rows:
+        if row["status"] == "FINISHED" and row["machine"] == stamp()["machine"]:
+            rounds = read_artifact(store, row["run_id"], ROUNDS, read_rounds)
+            if rounds is not None:
+                groups.setdefault(rounds.conditions, []).append((row, rounds))
+    for (threads, delegate), group in sorted(groups.items(), key=lambda item: item[0]):
+        if len(_shared([rounds for _, rounds in group])) < protocol.rounds:
+            runs = list(load_runs(store, [row for row, _ in group], modules))
+            _add_rounds(store, runs, replace(protocol, threads=threads, delegate=delegate), seed)
+        else:
+            for row, rounds in group:
+                if row.get("latency_rounds") != rounds.metrics()["latency_rounds"]:  # a kill came before the metrics
+                    log_rounds(store, row["run_id"], rounds)
 
 
-def _shared(runs: Sequence[RecordedRun]) -> set[str]:
+def _shared(timings: Sequence[Rounds]) -> set[str]:
     """Return the ids of the valid rounds in which the files of all runs were timed."""
-    return set.intersection(*({each.id for each in run.rounds.valid} for run in runs))
+    return set.intersection(*({each.id for each in timing.valid} for timing in timings)) if timings else set()
 
 
-def _add_rounds(store: Store, runs: Sequence[RecordedRun], protocol: LatencyProtocol, missing: int, seed: int) -> None:
+def _add_rounds(store: Store, runs: Sequence[RecordedRun], protocol: LatencyProtocol, seed: int) -> None:
+    missing = protocol.rounds - len(_shared([run.rounds for run in runs]))
+    if not runs or missing <= 0:
+        return
     files = files_of(runs)
     span = protocol.span_seconds * missing / protocol.rounds
     together = f"{len(runs)} runs together" if len(runs) > 1 else "the run"
@@ -97,7 +99,7 @@ def _add_rounds(store: Store, runs: Sequence[RecordedRun], protocol: LatencyProt
             for run in runs:
                 own = Round.of(session, run.rounds.own, run.rounds.reference, stamp()["machine"])
                 records[run.run_id] = store_rounds(store, run.run_id, records[run.run_id].adding([own]))
-        lost = wanted - len(_shared([replace(run, rounds=records[run.run_id]) for run in runs]))
+        lost = wanted - len(_shared(list(records.values())))
         if lost > 0:
             say(
                 f"{lost} rounds do not count, since other processes used the cores of this machine. The same "
