@@ -53,10 +53,10 @@ from experiments.system.temporary import temporary_folder
 from experiments.tracking import Row, Store, Tracking, open_existing
 
 if TYPE_CHECKING:
-    from experiments.dataset import Images, Source
+    from experiments.dataset import Images
     from experiments.measure.latency import LatencyProtocol, Session
     from experiments.measure.rounds import JointRounds
-    from experiments.runs.rounds import RecordedRun, Tests
+    from experiments.runs.rounds import RecordedRun, TestsOf
     from experiments.tflite.conversion import TFLiteModel
 
 SECONDS_PER_FILE = 5.0
@@ -177,9 +177,7 @@ def _candidates(options: argparse.Namespace, store: Store | None) -> Iterator[Ca
                 yield candidate
 
 
-def _load_plain(
-    target: str, options: argparse.Namespace, tests_of: "Callable[[Source, TFLiteModel], Tests]"
-) -> Candidate:
+def _load_plain(target: str, options: argparse.Namespace, tests_of: "TestsOf") -> Candidate:
     from experiments.measure.accuracy import input_of
     from experiments.runs.configuration import compose_request
     from experiments.runs.rounds import reshape
@@ -219,9 +217,7 @@ def _checked_shape(tensor: Mapping[str, Any]) -> tuple[int, ...]:
     return shape[1:]
 
 
-def _load_recorded(
-    target: str, store: Store, modules: Sequence[str], tests_of: "Callable[[Source, TFLiteModel], Tests]"
-) -> Iterator[Candidate]:
+def _load_recorded(target: str, store: Store, modules: Sequence[str], tests_of: "TestsOf") -> Iterator[Candidate]:
     from experiments.runs.rounds import load_file, load_run
 
     def load(row: Row) -> Candidate:

@@ -95,7 +95,7 @@ def test_float_images_are_not_scaled(tmp_path: Path) -> None:
         ({"y_test": np.full(6, 7)}, "y_test has the label 7, but the training labels are from 0 to 1"),
         ({"y_train": np.eye(20)[:, :2]}, r"y_train has the shape \(20, 2\), but its row 2 is not one-hot"),
         ({"y_train": np.full((20, 2), 0.5)}, r"y_train=y_train\.argmax\(axis=1\)"),
-        ({"y_train": np.zeros((20, 4, 4), int)}, "Labels per pixel or step are not supported"),
+        ({"y_train": np.zeros((20, 4, 4), int)}, "For a class for each pixel, type task=segmentation"),
         ({"y_train": np.arange(20) % 3 - 1, "y_test": np.zeros(6, int)}, r"keep = y_train >= 0"),
         ({"y_test": np.full(6, "a")}, r"not numbers such as 0 and strings such as a"),
         ({"x_train": np.full((20, 4, 4), np.nan)}, "not finite"),

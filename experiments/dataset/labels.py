@@ -30,7 +30,10 @@ def read_labels(labels: npt.NDArray[Any], examples: int, part: str) -> npt.NDArr
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 0 or labels.ndim > 2:
-        raise UserError(f"{name} has the shape {labels.shape}. {RULE}. Labels per pixel or step are not supported.")
+        raise UserError(
+            f"{name} has the shape {labels.shape}. {RULE}. For a class for each pixel, type task=segmentation; for "
+            "numbers to predict, task=regression."
+        )
     if len(labels) != examples:
         raise UserError(
             f"x_{part} has {examples} images, but y_{part} has {len(labels)} labels. Both require the same number."
@@ -66,7 +69,8 @@ def _from_rows(labels: npt.NDArray[Any], name: str) -> npt.NDArray[np.int64]:
     invalid = int(np.flatnonzero((ones.sum(axis=1) != 1) | ~np.all(ones | (labels == 0), axis=1))[0])
     raise UserError(
         f"{name} has the shape {labels.shape}, but its row {invalid} is not one-hot (one 1, all others 0): "
-        f"{labels[invalid].tolist()[:SHOWN]}. {RULE}. Several classes per example (multi-label) are not supported."
+        f"{labels[invalid].tolist()[:SHOWN]}. {RULE}. For several labels per example, type "
+        "task=multilabel; for numbers to predict, task=regression."
     )
 
 
@@ -80,7 +84,7 @@ def _from_floats(labels: npt.NDArray[Any], name: str) -> npt.NDArray[np.int64]:
     if broken.size:
         raise UserError(
             f"{name} has the dtype {labels.dtype} and the value {labels[broken[0]]:g}, which is not an integer. {RULE}"
-            ". Regression is not supported."
+            ". For numbers to predict, type task=regression."
         )
     _check_range(labels, name)
     return labels.astype(np.int64)
@@ -139,7 +143,7 @@ def output_numbers(train: Sequence[Label], test: Sequence[Label], outputs: int) 
         has = "one output, for two classes," if outputs == 1 else f"{outputs} outputs"
         raise UserError(
             f"model.path: the model has {has} but the data set has {len(labels)} classes ({list_labels(labels)}). Use "
-            "the data that the model was trained for. Regression is not supported."
+            "the data that the model was trained for; for numbers to predict, type task=regression."
         )
     first, last = labels[0], labels[-1]
     if isinstance(first, int) and isinstance(last, int):

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from experiments.measure.latency import Delegate, LatencyProtocol, Session, time_together
 from experiments.measure.rounds import Round, Rounds, moments
@@ -30,12 +30,14 @@ from experiments.system.errors import UserError
 from experiments.system.progress import say
 from experiments.system.stamp import stamp
 from experiments.system.temporary import temporary_folder
+from experiments.task.auto import kind_of_task
 from experiments.tracking import Row, Store
 
 LOCAL = ("basic", "joblib")  # launchers whose jobs run on this machine, so that a sweep can time them together
 
 if TYPE_CHECKING:
     from experiments.dataset import Dataset, Examples, Images, Source
+    from experiments.dataset.targets import Kind
     from experiments.tflite.conversion import TFLiteModel
 
 
@@ -157,9 +159,7 @@ def load_runs(store: Store, rows: Sequence[Row], modules: Collection[str] = ()) 
             yield found
 
 
-def load_run(
-    store: Store, row: Row, modules: Collection[str], tests_of: "Callable[[Source, TFLiteModel], Tests]"
-) -> RecordedRun | None:
+def load_run(store: Store, row: Row, modules: Collection[str], tests_of: "TestsOf") -> RecordedRun | None:
     """Load the files and the rounds of a run; None for a run of an earlier version, which has no rounds.
 
     Raises:
@@ -185,9 +185,7 @@ def load_run(
     return RecordedRun(row, model, reference, images, rounds)
 
 
-def load_file(
-    store: Store, row: Row, modules: Collection[str], tests_of: "Callable[[Source, TFLiteModel], Tests]"
-) -> "tuple[TFLiteModel, Images]":
+def load_file(store: Store, row: Row, modules: Collection[str], tests_of: "TestsOf") -> "tuple[TFLiteModel, Images]":
     """Return the file of a run, and test images of its data set in the shape of its input.
 
     Raises:
@@ -203,7 +201,7 @@ def load_file(
     try:
         source = read_dataset(configuration.decode(errors="replace"), modules)
         model = TFLiteModel(content)
-        tests = tests_of(source, model)
+        tests = tests_of(source, model, kind_of_task(row.get("task")))
         check_unchanged(source, tests, row["test_digest"])
         images = reshape(model, tests.images)
         check_shape(row["strategy"], model, images)
@@ -224,18 +222,25 @@ class Tests:
     digests: frozenset[str]
 
 
-def load_tests_once() -> "Callable[[Source, TFLiteModel], Tests]":
+class TestsOf(Protocol):
+    """Returns test images for a file; `kind` is that of the targets, None: what they show."""
+
+    def __call__(self, source: "Source", model: "TFLiteModel", kind: "Kind | None" = None) -> Tests:
+        """See load_tests_once."""
+
+
+def load_tests_once() -> TestsOf:
     """Return a function that loads test images for a file; a data set is read once for all files of the same shape."""
     from experiments.measure.accuracy import input_of
     from experiments.measure.latency import IMAGES
 
     loaded: dict[str, Tests] = {}  # by repr, since users' options may have lists, which are not hashable
 
-    def tests_of(source: "Source", model: "TFLiteModel") -> Tests:
+    def tests_of(source: "Source", model: "TFLiteModel", kind: "Kind | None" = None) -> Tests:
         input_shape = tuple(int(length) for length in input_of(model)["shape"][1:])
-        name = f"{source!r} {input_shape}"
+        name = f"{source!r} {input_shape} {kind}"
         if name not in loaded:
-            examples = source.examples()
+            examples = source.examples(kind)
             images = examples.test.x[:IMAGES].copy()  # a view would keep all of them
             loaded[name] = Tests(images, frozenset(test_digests(examples, input_shape)))
         return loaded[name]

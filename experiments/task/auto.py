@@ -9,13 +9,26 @@ from experiments.dataset.targets import Kind
 from experiments.system.options import OPTION
 from experiments.system.progress import say_once
 from experiments.task import Head, Task
+from experiments.task.binary import Binary
 from experiments.task.classification import Classification
 from experiments.task.multilabel import Multilabel
+from experiments.task.own import OwnTask
+from experiments.task.reconstruction import Reconstruction
 from experiments.task.regression import Regression
 from experiments.task.segmentation import Segmentation
 
 if TYPE_CHECKING:
     from tf_keras import Model
+
+TASKS: tuple[type[Task], ...] = (Classification, Binary, Multilabel, Regression, Reconstruction, Segmentation)
+
+
+def kind_of_task(name: object) -> Kind | None:
+    """Return the kind of targets of a run's recorded task; None for a run of an earlier version."""
+    if not isinstance(name, str):
+        return None
+    kinds: dict[str, Kind | None] = {task.name: task.kind for task in TASKS}
+    return kinds.get(name, OwnTask.kind)
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
