@@ -164,11 +164,13 @@ def _single_run(config: "DictConfig", hydra_config: "HydraConf", found: dict[str
     from experiments.comparison.loading import show_rows
     from experiments.runs.configuration import read
     from experiments.runs.job import JobError, StoreUnavailableError, run_job
+    from experiments.runs.plan import announced
     from experiments.tracking import connect
 
     try:
         request = read(config, hydra_config.runtime.choices)
-        row = run_job(request, job=0)
+        with announced(request):
+            row = run_job(request, job=0)
     except UserError as error:
         _quit(str(error), 2)
     except StoreUnavailableError as error:

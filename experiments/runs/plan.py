@@ -1,7 +1,8 @@
 """The plan of a sweep or a run, made without TensorFlow: what is reused, what is trained, and how long it may take."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from experiments.runs.job import run_key
 from experiments.runs.trainings import training_name
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError, redacted
-from experiments.system.progress import format_duration, prose, say, time_left
+from experiments.system.progress import bar, expect, format_duration, prose, say, shown_here, time_left
 from experiments.system.stamp import stamp
 from experiments.tracking import REUSED, Row, Store, Tracking, connect, run_name
 
@@ -94,8 +95,14 @@ class Plan:
         return {"summary": self.summary, "seconds": self.seconds, "runs": runs}
 
 
-def _without_secrets(settings: Mapping[str, Any]) -> Any:
-    return OmegaConf.to_container(OmegaConf.create(redacted(OmegaConf.to_yaml(OmegaConf.create(dict(settings))))))
+def _without_secrets(settings: Any) -> Any:
+    match settings:
+        case Mapping():
+            return {name: _without_secrets(value) for name, value in settings.items()}
+        case str():
+            return redacted(settings)
+        case _:
+            return settings
 
 
 def _epochs(count: int) -> str:
@@ -229,6 +236,25 @@ def _speed(row: Row) -> Iterable[str]:
         yield "timing invalid"
     elif row.get("speedup") is not None:
         yield f"speedup {float(row['speedup']):.2f}x"
+
+
+RUN_BAR = "Run"
+
+
+@contextmanager
+def announced(request: Request) -> Iterator[None]:
+    """Print the plan of a single run, and show how much of it is left while the block does it.
+
+    Runs of a server are not read for this: it would take longer than the plan is worth.
+    """
+    found = plan([request], existing(request.tracking) if request.tracking.database else None)
+    if found.works:
+        prose(found.summary)
+    schedule = Schedule(found.works, found.costs)
+    schedule.start(0)
+    with shown_here(), bar(RUN_BAR, total=None, name=RUN_BAR):
+        expect(RUN_BAR, schedule.left)
+        yield
 
 
 STARTED, ENDED = "started", "ended"  # what a job reports

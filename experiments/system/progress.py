@@ -109,11 +109,18 @@ class _TimeLeft(TimeRemainingColumn):
         return Text("-:--:--" if seconds is None else format_duration(seconds), style="progress.remaining")
 
 
+class _Steps(MofNCompleteColumn):
+    """The steps done, and of how many; empty if it is unknown how many there are."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.total is None else super().render(task)
+
+
 # A terminal shows one live display at a time, so the bars of a sweep, its jobs and their steps share it.
 _BARS = Progress(
     TextColumn("{task.description}", markup=False),
     BarColumn(),
-    MofNCompleteColumn(),
+    _Steps(),
     TimeElapsedColumn(),
     TextColumn("left"),
     _TimeLeft(),
