@@ -510,12 +510,16 @@ class Store:
         from mlflow.entities import Metric, RunTag
 
         run, now = self.client.get_run(run_id), int(time.time() * 1000)
-        models = [{"model_id": each.model_id} for each in (run.outputs.model_outputs if run.outputs else [])] or [{}]
-        metrics = [Metric(name, value, now, 0, **models[0]) for name, value in rounds.metrics().items()]
-        tags = {**rounds.tags(), DESCRIPTION: with_speed(run.data.tags.get(DESCRIPTION, ""), rounds)}
+        models = [each.model_id for each in (run.outputs.model_outputs if run.outputs else [])]
+        owner = {"model_id": models[0]} if models else {}
+        metrics = [Metric(name, value, now, 0, **owner) for name, value in rounds.metrics().items()]
+        text = with_speed(run.data.tags.get(DESCRIPTION, ""), rounds)
+        tags = {**rounds.tags(), DESCRIPTION: text}
         self.client.log_batch(
             run_id, metrics=metrics, tags=[RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()]
         )
+        for model in models:
+            self.client.set_logged_model_tags(model, {DESCRIPTION: text[:TAG_LENGTH]})
 
     @explains_failures
     def jobs(self, sweep: str) -> set[int]:
