@@ -134,7 +134,8 @@ def _read(file: Path) -> pd.DataFrame:
     texts = dict.fromkeys((*DIGESTS, "tflite_sha256"), "string")
     found = pd.read_csv(file, dtype=texts) if file.exists() else pd.DataFrame(columns=list(COLUMNS))
     table = with_scores(identified(found.reindex(columns=list(dict.fromkeys([*COLUMNS, *found.columns])))))
-    return table.astype(dict.fromkeys((name for name in WHOLE if not (table[name] % 1 > 0).any()), "Int64"))
+    whole = [name for name in WHOLE if not (table[name] % 1 > 0).any()]
+    return table.astype(dict.fromkeys(whole, "Int64")).copy()  # in few blocks
 
 
 def emptied(folder: Path) -> Path:

@@ -516,6 +516,9 @@ def relative(rows: list[dict[str, Any]], strategy: str, condition: str) -> Compa
         def predictions(self, run_id: str) -> None:
             return None
 
+        def content(self, run_id: str, artifact: str) -> None:
+            return None
+
     return compared(Kept(), frame(rows), strategy, condition)  # type: ignore[arg-type]
 
 
