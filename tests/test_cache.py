@@ -375,7 +375,7 @@ def test_invalid_command_has_exit_code_2(arguments: list[str], said: str, tmp_pa
 def test_interrupted_command_prints_one_line(
     states: Trajectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stopped(_: Path) -> NoReturn:
+    def stopped(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command_line, "show", stopped)

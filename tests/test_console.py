@@ -117,7 +117,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         ("tqb run +suite=sm", ["smoke"]),
         ("tqb run hydra/launcher=", ["basic", "joblib", "ray", "submitit"]),
-        ("tqb run dataset.te", ["dataset.test_samples="]),
+        ("tqb run dataset.test_sam", ["dataset.test_samples="]),
         ("tqb run --mul", ["--multirun "]),
         ("tqb sensitivity max", ["max_drop="]),
         ("tqb compare --mark", ["--markdown "]),
