@@ -106,5 +106,5 @@ def test_the_suite_for_keywords_quantizes_after_and_in_training(keywords: Path) 
     assert done.returncode == 0, done
     runs = load(f"sqlite:///{keywords.parent / 'mlflow.db'}")
     assert set(runs["strategy"]) == {"ptq_int8", "qat"}
-    assert runs["verified"].all()
+    assert set(runs["verified"]) == {"true"}
     assert (runs["coverage_ops"] == 1).all()
