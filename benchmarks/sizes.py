@@ -5,7 +5,7 @@ interface, as the reference files have it. Their biases are varied, since equal 
 The sizes of the reference files are those of https://github.com/mlcommons/tiny, in benchmark/training:
 pretrainedResnet.tflite and pretrainedResnet_quant.tflite of image_classification, kws_ref_model_float32.tflite and
 kws_ref_model.tflite of keyword_spotting, vww_96_float.tflite and vww_96_int8.tflite of visual_wake_words. Their
-converter of 2020 also wrote the range of each channel of the weights, and long names: `essential` leaves both out.
+converter of 2020 also wrote the range of each channel of the weights; `essential` leaves these and all names out.
 Writes benchmarks/results/sizes/.
 """
 
