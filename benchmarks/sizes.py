@@ -96,15 +96,19 @@ def measured(name: str, reference: Reference) -> dict[str, object]:
 
 def published_table(table: pd.DataFrame) -> str:
     """Return the table of the results."""
-    shown = pd.DataFrame({"model": table["model"], "parameters": [whole(value) for value in table["parameters"]]})
-    for column, kind in KINDS.items():
-        if column not in table:  # results of earlier versions
-            continue
-        here, reference = table[column], table[f"reference_{column}"]
-        shown[f"{kind}, bytes"] = [whole(value) for value in here]
-        shown[f"reference, {kind}, bytes"] = [whole(value) for value in reference]
-        shown[f"here / reference, {kind}"] = [f"{ratio:.3f}" for ratio in here / reference]
-    return markdown(shown)
+    rows = [
+        {
+            "model": row["model"],
+            "parameters": whole(row["parameters"]),
+            "file": kind,
+            "bytes": whole(row[column]),
+            "reference, bytes": whole(row[f"reference_{column}"]),
+            "here / reference": f"{row[column] / row[f'reference_{column}']:.3f}",
+        }
+        for row in table.to_dict("records")
+        for column, kind in KINDS.items()
+    ]
+    return markdown(pd.DataFrame(rows))
 
 
 BENCHMARK = Benchmark(

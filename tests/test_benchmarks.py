@@ -261,8 +261,10 @@ def example(name: str) -> pd.DataFrame:
                 "parameters": 78_666,
                 "float_bytes": 318_000,
                 "int8_bytes": 98_000,
+                "essential_bytes": 92_000,
                 "reference_float_bytes": 318_144,
                 "reference_int8_bytes": 98_496,
+                "reference_essential_bytes": 91_928,
             }
         ),
         "profile": pd.DataFrame(
