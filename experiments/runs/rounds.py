@@ -92,7 +92,7 @@ def _add_rounds(store: Store, runs: Sequence[RecordedRun], protocol: LatencyProt
     files = files_of(runs)
     span = protocol.span_seconds * missing / protocol.rounds
     together = f"{len(runs)} runs together" if len(runs) > 1 else "the run"
-    say(f"timing {together} ({len(files)} files): {missing} rounds over {span:.0f} s")
+    say(f"timing {together} ({len(files)} files): {_count(missing)} over {span:.0f} s")
     records = {run.run_id: run.rounds for run in runs}
     wanted, protocol = protocol.rounds, protocol.of_round(len(files) + 1)
     try:
@@ -104,13 +104,17 @@ def _add_rounds(store: Store, runs: Sequence[RecordedRun], protocol: LatencyProt
         lost = wanted - len(_shared(list(records.values())))
         if lost > 0:
             say(
-                f"{lost} rounds do not count, since other processes used the cores of this machine. The same "
-                "command measures them again."
+                f"Not counted, since other processes used the cores of this machine: {_count(lost)}. The same command "
+                "measures again."
             )
     finally:
         for run in runs:
             if records[run.run_id] is not run.rounds:
                 log_rounds(store, run.run_id, records[run.run_id])
+
+
+def _count(rounds: int) -> str:
+    return f"{rounds} round{'s' * (rounds != 1)}"
 
 
 def files_of(runs: Sequence[RecordedRun]) -> dict[str, tuple["TFLiteModel", "Images"]]:
