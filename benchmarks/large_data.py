@@ -1,8 +1,9 @@
 """The memory of runs on data larger than memory: `python -m benchmarks.large_data`.
 
 Folders of generated images that take 1 and 4 GB as bytes (four times as much as float32) or, with `--gigabytes 1 4 16`,
-other sizes, in a run that decodes them, trains an epoch, converts to int8, and evaluates. Ten times a second the resident memory of all its processes is
-read, without what they share. The same run on a few images shows what TensorFlow and the program take in any case.
+other sizes, in a run that decodes them, trains an epoch, converts to int8, and evaluates. Ten times a second the
+resident memory of all its processes is read, without what they share. The same run on a few images shows what
+TensorFlow and the program take in any case.
 Writes benchmarks/results/large_data/ (large_data.csv).
 """
 
