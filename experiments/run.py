@@ -1,5 +1,8 @@
 """Run one configuration or a sweep: `python -m experiments.run [-m] KEY=VALUE ...`; `--help` lists the options.
 
+`--dry-run` shows the plan and the configuration of every run, and does nothing. `--json` writes the result as one JSON
+document on standard output, and everything else on standard error.
+
 Exit codes: 0 success; 1 a run failed, or its file does not match the strategy's expectation; 2 the command or the
 configuration is invalid and nothing was run; 130 interrupted.
 """
