@@ -101,11 +101,13 @@ def holes() -> pd.DataFrame:
     ],
     ids=["target", "feature", "texts", "missing values", "empty", "share"],
 )
-def test_what_is_wrong_with_a_table_is_one_message(
+def test_what_is_wrong_with_a_table_is_one_message_before_the_run(
     tmp_path: Path, rows: pd.DataFrame, settings: dict[str, Any], message: str
 ) -> None:
+    source = Table(path=saved(tmp_path, rows), **{"target": "kind", **settings})
+    source.check()
     with pytest.raises(UserError, match=message):
-        Table(path=saved(tmp_path, rows), **{"target": "kind", **settings}).load()
+        source.check_targets(None)
 
 
 def test_rows_with_missing_values_are_left_out_if_asked_for(tmp_path: Path) -> None:
@@ -163,7 +165,7 @@ def test_no_window_has_rows_of_two_labels_and_short_runs_are_refused(tmp_path: P
     data = Series(path=path, target="state", window=12, step=1, validation_split=0, test_share=0.5).load()
     assert set(data.train.x[data.train.y == 0, :, 0].ravel()) == set(range(15))
     with pytest.raises(UserError, match=r"dataset\.window=31: .* has at most 30 consecutive rows with one label"):
-        Series(path=path, target="state", window=31).load()
+        Series(path=path, target="state", window=31).check_targets(None)
 
 
 def test_windows_with_missing_values_are_refused_or_left_out(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHOWN = 8  # columns to name in a message
+AHEAD = 16 * 2**20  # bytes; smaller files are read, and so checked, before anything is run
 COPIES = 2  # of the values in memory: the columns, and the array of them
 
 

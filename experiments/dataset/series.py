@@ -8,8 +8,9 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass as option
 
 from experiments.dataset import Raw, Source
-from experiments.dataset.frames import Frame, check_frame, is_class, read_frame
+from experiments.dataset.frames import AHEAD, Frame, check_frame, is_class, read_frame
 from experiments.dataset.splitting import held_out
+from experiments.dataset.targets import Kind
 from experiments.system.errors import UserError
 from experiments.system.files import UserPath
 from experiments.system.options import OPTION
@@ -35,6 +36,11 @@ class Series(Source):
         check_frame(self.path, "dataset.path")
         if self.test_path:
             check_frame(self.test_path, "dataset.test_path")
+
+    def check_targets(self, kind: Kind | None) -> None:
+        """Check the columns and values of a small file."""
+        if self.path.stat().st_size <= AHEAD:
+            self.examples(kind)
 
     def read(self) -> Raw:
         """Return the windows of both parts; those of one series, if there are several, are in the same part."""
