@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass as option
 
 from experiments.dataset import Dataset
 from experiments.dataset.npz import Npz
+from experiments.measure.plausibility import score_warnings
 from experiments.record.run_record import RunRecord
 from experiments.runs.configuration import compose_request
 from experiments.system.errors import UserError
@@ -118,6 +119,16 @@ def test_outputs_that_do_not_fit_the_task_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         task.head(model_with(*shape), data_of(name, tmp_path, task.kind))
+
+
+def test_a_regression_that_is_no_better_than_a_constant_is_doubtful(tmp_path: Path) -> None:
+    data = data_of("numbers", tmp_path)
+    head = Regression().head(model_with(1), data)
+    near = data.test.y + np.float32(0.1)
+    assert not list(score_warnings(near, data, head, 1))
+    (warning,) = score_warnings(np.zeros_like(data.test.y), data, head, 0)
+    assert warning.startswith("at chance: the MAE of the float model is 1.")
+    assert warning.endswith("such as epochs=20.")
 
 
 def test_a_threshold_is_a_probability_whatever_the_outputs_mean() -> None:

@@ -175,9 +175,15 @@ def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY, VERDICT)) -> 
         MACHINES: several_machines(table),
         RANK.format(latency=program("latency")): LATENCY in columns and of_one_float_file(table),
     }
+    metric = judged(table)
+    title = metric.title if metric else "score"
+    words = {"Δ accuracy": f"Δ {title}", "for accuracies": "for accuracies" if title == "accuracy" else f"for {title}"}
+    text = " ".join(text for text, applies in notes.items() if applies)
+    for accuracy, own in words.items():
+        text = text.replace(accuracy, own)
     return "\n".join(
         [
-            " ".join(text for text, applies in notes.items() if applies),
+            text,
             *map(one_line, [*_invalid(table), *_broken(table), *_warnings(table)]),
         ]
     )

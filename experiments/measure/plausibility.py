@@ -14,7 +14,9 @@ from scipy import stats
 
 from experiments.dataset import Dataset, Images
 from experiments.dataset.saving import save_line
+from experiments.statistics.bootstrap import difference_over_seeds
 from experiments.statistics.estimates import mcnemar
+from experiments.task import Head
 from experiments.task.classification import ClassHead, Outputs, function_of
 
 if TYPE_CHECKING:
@@ -78,6 +80,27 @@ def output_warnings(
             f"examples; always predicting {_named(most_frequent, names)} would give "
             f"{100 * counts[most_frequent] / len(truth):.1f} %. {advice}"
         )
+
+
+def score_warnings(outputs: Outputs, data: Dataset, head: Head, epochs: int) -> Iterator[str]:
+    """Yield a warning if the baseline's outputs are not significantly better than the best constant ones."""
+    constant, metric = head.constant(data), head.metric
+    if constant is None or metric is None:
+        return
+    own, best = (metric.replicates(each, data.test) for each in (outputs, constant))
+    difference, p = difference_over_seeds(own[np.newaxis], best[np.newaxis], len(data.test))
+    if p < NOT_BETTER and (difference.value > 0) == (metric.better == "higher"):
+        return
+    advice = (
+        "Use the data that it was trained on, with the same scale. A model that was never trained requires training, "
+        "such as epochs=20."
+        if epochs == 0
+        else "Train longer (training.epochs) or with another training.learning_rate, and scale large targets."
+    )
+    yield (
+        f"at chance: the {metric.title} of the float model is {own[0]:.4g} on {len(data.test)} test examples; always "
+        f"predicting the same would give {best[0]:.4g}. {advice}"
+    )
 
 
 def _named(number: int, names: Mapping[int, str]) -> str:

@@ -69,6 +69,9 @@ class Data:
     outputs: int = 0  # of the model; 0 if equal to the number of classes
     labels: Mapping[int, str] = field(default_factory=dict)  # the label of each class number in the source
     scaling: Scaling = field(default_factory=Scaling)  # of the stored values
+    output_shape: tuple[int, ...] = ()  # of one example; empty if it is (outputs,)
+    target_shape: tuple[int, ...] = ()  # of one example
+    target_dtype: str = "int64"
 
     @property
     def width(self) -> int:

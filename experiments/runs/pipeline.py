@@ -20,7 +20,7 @@ from experiments.measure.interpreter import xnnpack_refusal
 from experiments.measure.latency import IMAGES, LatencyProtocol, measure_latency
 from experiments.measure.memory import Arena, Memory, footprint
 from experiments.measure.op_profile import op_profile
-from experiments.measure.plausibility import input_warnings, output_warnings
+from experiments.measure.plausibility import input_warnings, output_warnings, score_warnings
 from experiments.model import Architecture
 from experiments.model.configuration import layer_names
 from experiments.quantization.engines import NAMES
@@ -253,7 +253,7 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
         arena=micro,
         expectation=expectation,
         seconds=spent.seconds,
-        data=_data(data, head),
+        data=_data(data, head, logits[FINAL]),
         stamp=stamp(),
         xnnpack_refusal=refusal,
         engine=_engine(model, scheme, expectation),
@@ -285,10 +285,12 @@ def _answer_doubts(
     experiment: Experiment, outputs: Logits, data: Dataset, head: Head, explained: bool
 ) -> Iterator[str]:
     """Yield and print warnings about the predictions of the baseline, before the strategy."""
-    if not isinstance(head, ClassHead):
-        return
-    epochs, said = experiment.training.epochs, head.answers(outputs)
-    yield from _warned(output_warnings(said, data, head, epochs, explained and epochs == 0))
+    epochs = experiment.training.epochs
+    if isinstance(head, ClassHead):
+        said = head.answers(outputs)
+        yield from _warned(output_warnings(said, data, head, epochs, explained and epochs == 0))
+    else:
+        yield from _warned(score_warnings(outputs, data, head, epochs))
 
 
 def _warned(warnings: Iterable[str]) -> Iterator[str]:
@@ -420,7 +422,7 @@ def _stage(trained: Trained) -> Stage:
     )
 
 
-def _data(data: Dataset, head: Head) -> Data:
+def _data(data: Dataset, head: Head, outputs: Logits) -> Data:
     return Data(
         training=len(data.train),
         validation=len(data.validation),
@@ -433,4 +435,7 @@ def _data(data: Dataset, head: Head) -> Data:
         outputs=head.outputs,
         labels=data.labels,
         scaling=data.scaling,
+        output_shape=outputs.shape[1:],
+        target_shape=data.test.y.shape[1:],
+        target_dtype=data.test.y.dtype.name,
     )

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass as option
 from experiments.dataset import Dataset, Examples
 from experiments.dataset.targets import Kind
 from experiments.system.options import OPTION
-from experiments.task.metrics import Metric
+from experiments.task.metrics import Metric, Outputs
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -39,6 +39,10 @@ class Head(ABC):
     def training_metrics(self, keras: Any) -> list[Any]:
         """Return the metrics to follow during training."""
         return []
+
+    def constant(self, data: Dataset) -> Outputs | None:
+        """Return the best outputs for the test examples that do not depend on them; None if there are none such."""
+        return None
 
     def training_data(self, data: Dataset) -> Dataset:
         """Return the data with what the loss compares the outputs with as targets."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic.dataclasses import dataclass as option
 
 from experiments.dataset import Dataset
@@ -11,7 +12,7 @@ from experiments.dataset.targets import Kind
 from experiments.system.errors import UserError
 from experiments.system.options import OPTION
 from experiments.task import Head, Task
-from experiments.task.metrics import MeanAbsoluteError, Metric, RootMeanSquareError
+from experiments.task.metrics import MeanAbsoluteError, Metric, Outputs, RootMeanSquareError
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -36,6 +37,11 @@ class NumberHead(Head):
     def further(self) -> tuple[Metric, ...]:
         """Both metrics."""
         return MeanAbsoluteError(), RootMeanSquareError()
+
+    def constant(self, data: Dataset) -> Outputs:
+        """Return the median of the training targets, or their mean for a squared error."""
+        best = np.median(data.train.y, axis=0) if self.judged_by == "mae" else data.train.y.mean(axis=0)
+        return np.broadcast_to(best.astype(np.float32), data.test.y.shape)
 
     def loss(self, keras: Any) -> Any:
         """See Head.loss."""

@@ -55,7 +55,7 @@ def write_model(folder: Path, record: RunRecord, logged: "LoggedModel") -> None:
         model_id=logged.model_id,
         run_id=logged.source_run_id,
         artifact_path=logged.artifact_location,
-        signature=ModelSignature(_images(record), _batch_schema(np.float32, record.data.width)),
+        signature=ModelSignature(_images(record), _outputs(record)),
         saved_input_example_info={**example, "type": "ndarray"},
         metadata={**model_parameters(record), "tflite_sha256": record.tflite.digest},
         model_size_bytes=record.tflite.bytes,
@@ -79,6 +79,10 @@ def write_model(folder: Path, record: RunRecord, logged: "LoggedModel") -> None:
     images = _short_decimals(record.data.example)
     (folder / example["artifact_path"]).write_text(json.dumps(images))
     (folder / example["serving_input_path"]).write_text(json.dumps({"inputs": images}))
+
+
+def _outputs(record: RunRecord) -> "Schema":
+    return _batch_schema(np.float32, *(record.data.output_shape or (record.data.width,)))
 
 
 def _images(record: RunRecord) -> "Schema":
@@ -118,7 +122,11 @@ def _input(record: RunRecord, context: str, fingerprint: str, images: dict[str, 
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     data = record.data
-    schema = {"features": _images(record).to_json(), "targets": _batch_schema(np.int64).to_json()}
+    targets = _batch_schema(np.dtype(data.target_dtype).type, *data.target_shape)
+    schema = {
+        "features": _images(record).to_json(),
+        "targets": targets.to_json(),
+    }
     source = {"tags": {"mlflow.source.type": "LOCAL", "mlflow.source.name": f"dataset={record.setting.dataset}"}}
     profile = {"images": images, "shape": list(data.example.shape[1:]), "classes": data.classes, "sha256": fingerprint}
     dataset = Dataset(
