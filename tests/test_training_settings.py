@@ -18,6 +18,7 @@ from experiments.task.classification import ClassHead, Meaning
 from experiments.task.regression import NumberHead
 from experiments.tflite.conversion import Float32, convert
 from experiments.tflite.graph import read_ops
+from experiments.training import loop
 from experiments.training.augmentation import ARGUMENTS, REQUIRED, augmentation_for
 from experiments.training.best_epoch import best_epoch, end_of
 from experiments.training.loop import Trained, Training, fit, trajectory_key
@@ -181,6 +182,21 @@ def test_only_a_schedule_that_needs_the_number_of_epochs_has_it_in_the_key(data:
 
     assert [keys(schedule=each) for each in ("constant", "cosine", "linear", "exponential")] == [1, 2, 2, 1]
     assert keys(keep="best", patience=2) == 1
+
+
+@pytest.mark.tensorflow
+def test_another_kind_of_gpu_is_another_training(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, settings = network(2), Training(epochs=1)
+    before = trajectory_key(model, data, settings, 0)
+    (tmp_path / "0000:01:00.0").mkdir()
+    (tmp_path / "0000:01:00.0/information").write_text("Model: \t NVIDIA H200\nIRQ: 1\n")
+    monkeypatch.setattr(loop, "GPU_INFORMATION", tmp_path)
+    loop.numerics.cache_clear()
+    assert loop.numerics()["gpus"].endswith("['NVIDIA H200']")
+    assert trajectory_key(model, data, settings, 0) != before
+    loop.numerics.cache_clear()
 
 
 @pytest.mark.tensorflow

@@ -53,7 +53,7 @@ def training_name(experiment: "Experiment", stage: int, contents: Contents = con
 
 
 def _without_epochs(settings: "Training") -> dict[str, Any]:
-    return {name: value for name, value in asdict(settings).items() if name != "epochs"}
+    return {name: value for name, value in asdict(settings).items() if name != "epochs"} | {"total": settings.total}
 
 
 def _trained_as(strategy: "Strategy", contents: Contents) -> object:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import numpy as np
@@ -55,6 +56,7 @@ CODE = (
 )
 CHECKED = 32  # images on which a copy in another precision must give the outputs of the original
 MOST_EPOCHS = 1_000_000
+GPU_INFORMATION = Path("/proc/driver/nvidia/gpus")
 History = Mapping[str, tuple[float, ...]]  # "loss", "accuracy", "val_loss", "val_accuracy": one value per epoch
 
 
@@ -75,6 +77,11 @@ class Training:
     keep: Keep = "last"  # the weights after the last epoch, or after the one with the lowest validation loss
     patience: PositiveInt | None = None  # epochs without a lower validation loss after which training stops
     precision: Precision = "float32"  # of the computation; the weights, and so the model, stay float32
+
+    @property
+    def total(self) -> int | None:
+        """The number of epochs if the learning rate depends on it: then other numbers are other trainings."""
+        return self.epochs if schedule_of(self.schedule).needs_total else None
 
     def check(self, key: str) -> None:
         """Check what values require of one another; `key` is `training` or `finetune`.
@@ -172,7 +179,7 @@ def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int,
         "weight_decay": settings.weight_decay,
         "schedule": settings.schedule,
         "warmup_epochs": settings.warmup_epochs,
-        "total": settings.epochs if schedule_of(settings.schedule).needs_total else None,
+        "total": settings.total,
         "augmentation": settings.augmentation,
         "label_smoothing": settings.label_smoothing,
         "class_weights": weights_of(settings.class_weights, data),
@@ -180,6 +187,7 @@ def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int,
         "seed": seed,
         "platform": numerics(),
         "threads": _threads(),
+        "devices": _devices(),
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -202,6 +210,15 @@ def _threads() -> int:
     return int(tf.config.threading.get_intra_op_parallelism_threads()) or usable_cores()
 
 
+def _devices() -> list[str]:
+    """Return the kinds of GPUs that TensorFlow trains on; empty on a CPU."""
+    from experiments.system.tensorflow import tf
+
+    experimental = tf.config.experimental
+    gpus = tf.config.list_physical_devices("GPU")
+    return [str(experimental.get_device_details(gpu).get("device_name", gpu.name)) for gpu in gpus]
+
+
 @cache
 def numerics() -> Mapping[str, str]:
     """Return what affects the bits of a result, besides its inputs and the number of threads."""
@@ -209,10 +226,17 @@ def numerics() -> Mapping[str, str]:
     return {
         **{package: version(package) for package in packages},
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1"),
-        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "all"),
+        "gpus": f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'all')} {_gpu_models()}",
         "cpu_flags": f"{platform.machine()} {stamp()['cpu_flags']}",
         "code": hashlib.sha256(b"".join(path.read_bytes() for path in CODE)).hexdigest(),
     }
+
+
+def _gpu_models() -> list[str]:
+    """Return the GPUs of this machine as NVIDIA's driver names them, without TensorFlow; empty if there are none."""
+    found = sorted(GPU_INFORMATION.glob("*/information"))
+    lines = [line for path in found for line in path.read_text().splitlines()]
+    return [line.partition(":")[2].strip() for line in lines if line.startswith("Model")]
 
 
 def _trained(
