@@ -369,7 +369,13 @@ def fitted(experiment: Experiment, examples: Examples) -> tuple["Model", Dataset
     """
     if experiment.model.given:
         model = built(experiment, examples)
-        data = examples.for_model(tuple(model.inputs[0].shape[1:]), int(model.outputs[0].shape[-1]))
+        outputs = tuple(model.outputs[0].shape)
+        if len(outputs) < 2 or outputs[-1] is None:
+            raise UserError(
+                f"model={experiment.setting.model}: requires outputs of known shape, such as (n, 10), not {outputs}. "
+                "For one number: keras.Sequential([model, keras.layers.Reshape((1,))]).save('my.keras')"
+            )
+        data = examples.for_model(tuple(model.inputs[0].shape[1:]), int(outputs[-1]))
     else:
         data = examples.for_new_model()
         model = built(experiment, data)

@@ -17,10 +17,19 @@ if TYPE_CHECKING:
 
 # Metrics of the run that a version has as searchable tags, in addition to the setting.
 EVIDENCE = (
-    "tflite_accuracy", "tflite_accuracy_low", "tflite_accuracy_high", "accuracy_change", "tflite_bytes", "size_ratio",
-    "latency_p50_us", "speedup", "speedup_low", "speedup_high",
+    "tflite_accuracy", "tflite_accuracy_low", "tflite_accuracy_high", "accuracy_change", "tflite_score",
+    "tflite_score_low", "tflite_score_high", "score_change", "tflite_bytes", "size_ratio", "latency_p50_us", "speedup",
+    "speedup_low", "speedup_high",
 )  # fmt: skip
-COPIED_TAGS = ("speed", "arithmetic", "git_commit", *(field.name for field in fields(Setting)), *DIGESTS)
+COPIED_TAGS = (
+    "task",
+    "metric",
+    "speed",
+    "arithmetic",
+    "git_commit",
+    *(field.name for field in fields(Setting)),
+    *DIGESTS,
+)
 DESCRIPTION = "mlflow.note.content"  # tag with the description that MLflow shows above a run
 FORBIDDEN = "/:'\""  # characters that MLflow rejects in names, or in a search for them
 VERSIONS = "mlflow.modelVersions"  # tag of a model with its registered versions
