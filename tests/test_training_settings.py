@@ -332,6 +332,7 @@ def test_balanced_weights_count_all_classes_the_same(data: Dataset) -> None:
 def test_weights_are_given_by_the_names_of_classes(data: Dataset) -> None:
     named = replace(data, labels={number: f"digit {number}" for number in range(10)})
     assert weights_of({"digit 3": 2}, named) == {number: 2.0 if number == 3 else 1.0 for number in range(10)}
+    assert Training(epochs=1, class_weights={3: 2, "other": 1}).class_weights == {"3": 2, "other": 1}
     assert weights_of({3: 2}, data) == weights_of({"digit 3": 2}, named)
     with pytest.raises(UserError, match=r"the data have no class digit3\. Did you mean digit 3"):
         weights_of({"digit3": 2}, named)

@@ -73,7 +73,7 @@ class Training:
     warmup_epochs: NonNegativeFloat = 0
     augmentation: Annotated[Any, AfterValidator(valid(augmentation_of))] = ()  # layers that change training images
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of a label that is spread over all classes
-    class_weights: Annotated[Any, AfterValidator(valid(class_weights_named))] = "none"  # of the loss
+    class_weights: Annotated[Any, AfterValidator(class_weights_named)] = "none"  # of the loss
     keep: Keep = "last"  # the weights after the last epoch, or after the one with the lowest validation loss
     patience: PositiveInt | None = None  # epochs without a lower validation loss after which training stops
     precision: Precision = "float32"  # of the computation; the weights, and so the model, stay float32

@@ -14,7 +14,7 @@ NONE, BALANCED = "none", "balanced"
 
 
 def class_weights_named(value: object) -> object:
-    """Return the setting `class_weights`.
+    """Return the setting `class_weights`, with the names of classes as text.
 
     Raises:
         ValueError: it is neither `none` nor `balanced` nor weights by class.
@@ -23,7 +23,7 @@ def class_weights_named(value: object) -> object:
         case "none" | "balanced":
             return value
         case Mapping() if value and all(_is_weight(each) for each in value.values()):
-            return value
+            return {str(name): weight for name, weight in value.items()}
         case str():
             raise ValueError(f"unknown name {value}. {suggestion(value, (NONE, BALANCED))}")
     raise ValueError("requires none, balanced, or a positive weight for each class, as in {cat: 1, dog: 2.5}")
