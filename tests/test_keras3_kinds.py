@@ -66,6 +66,8 @@ def same(name: str, filters: int | None = 5, **arguments: Any) -> tuple[str, dic
 DENSE = ("Dense", {"units": 3})
 BLOCKS: dict[str, Callable[[], Any]] = {
     "convolution, dilated, with BatchNorm": stack(conv(dilation_rate=2), "BatchNormalization", "ReLU"),
+    "convolution with groups": stack(conv(filters=8, groups=2), "BatchNormalization", "ReLU", conv()),
+    "unit length": stack(conv(), "UnitNormalization", conv()),
     "convolution of a series": stack(same("Conv1D", activation="relu"), shape=SERIES),
     "causal convolution of a series": stack(
         ("Conv1D", {"filters": 5, "kernel_size": 3, "padding": "causal", "dilation_rate": 2}), shape=SERIES

@@ -23,8 +23,6 @@ def _obstacle(layer: Any) -> str | None:
         return f"{kind} with LoRA weights"
     if hasattr(layer, "depth_multiplier") and max(layer.dilation_rate) > 1:
         return f"{kind} with dilation, which the converter leaves in float"
-    if getattr(layer, "groups", 1) > 1:
-        return f"{kind} with groups; supported: one group, or DepthwiseConv"
     return activation_obstacle(layer)
 
 
@@ -47,7 +45,7 @@ def _quantized(run: Run, kernel: Tensor) -> Substitutes:
 
 def _takes_scaling(layer: Any, has_offsets: bool) -> bool:
     """Whether scaling of the inputs can be folded in: zeros around an image are not scaled, and so have no offset."""
-    return not has_offsets or layer.padding == "valid"
+    return getattr(layer, "groups", 1) == 1 and (not has_offsets or layer.padding == "valid")
 
 
 def _depthwise(run: Run, inputs: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from experiments.system.tensorflow import keras_3, tf
 layers = keras_3().layers
 
 Tensor = Any
+LEAST_SQUARE = 1e-12  # of the sum in UnitNormalization, as in Keras
 
 
 def _normalized(run: Run, values: Tensor, axes: Sequence[int], centering: bool = True) -> Tensor:
@@ -18,13 +19,16 @@ def _normalized(run: Run, values: Tensor, axes: Sequence[int], centering: bool =
     if centering:
         values = run.range(values - run.range(tf.reduce_mean(values, axes, keepdims=True), "mean"), "centered")
     variance = run.range(tf.reduce_mean(run.range(values * values, "squares"), axes, keepdims=True), "variance")
-    shifted = run.range(variance + run.layer.epsilon, "shifted")
-    if (
-        run.training
-    ):  # a small variance can be rounded to zero: of that, the file takes the greatest inverse of its range
-        least = tf.maximum(tf.reduce_max(shifted) / 255, run.layer.epsilon)
-        shifted = tf.where(shifted > 0, shifted, least)
-    return run.range(values * run.range(tf.math.rsqrt(shifted), "inverse"), "normalized")
+    inverse = _inverse_root(run, variance + run.layer.epsilon, run.layer.epsilon)
+    return run.range(values * inverse, "normalized")
+
+
+def _inverse_root(run: Run, values: Tensor, least: float) -> Tensor:
+    """One by the root of values, of which the smallest is `least`."""
+    shifted = run.range(values, "shifted")
+    if run.training:  # a small value can be rounded to zero: of that, the file takes the greatest inverse of its range
+        shifted = tf.where(shifted > 0, shifted, tf.maximum(tf.reduce_max(shifted) / 255, least))
+    return run.range(tf.math.rsqrt(shifted), "inverse")
 
 
 def _scaled(run: Run, values: Tensor, scale: Any, offset: Any) -> Tensor:
@@ -45,6 +49,13 @@ def _root_mean_square(run: Run, values: Tensor) -> Tensor:
     return _scaled(run, _normalized(run, values, axes, centering=False), run.layer.scale, None)
 
 
+def _unit(run: Run, values: Tensor) -> Tensor:
+    """Values by their length, the root of the sum of their squares."""
+    axes = [axis % len(values.shape) for axis in keras_3().tree.flatten(run.layer.axis)]
+    squares = run.range(tf.reduce_sum(run.range(values * values, "squares"), axes, keepdims=True), "sum")
+    return run.output(values * _inverse_root(run, tf.maximum(squares, LEAST_SQUARE), LEAST_SQUARE))
+
+
 def _groups_obstacle(layer: Any) -> str | None:
     if any(layer.axis not in (-1, len(shape) - 1) or None in shape[1:] for shape in shapes_taken(layer)):
         return f"{type(layer).__name__} along another axis than the last, or of values of an unknown shape"
@@ -61,5 +72,6 @@ def _groups(run: Run, values: Tensor) -> Tensor:
 
 
 register(Kind(_layer), layers.LayerNormalization)
+register(Kind(_unit), layers.UnitNormalization)
 register(Kind(_root_mean_square), layers.RMSNormalization)
 register(Kind(_groups, _groups_obstacle), layers.GroupNormalization)
