@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
-from experiments.model.freezing import chosen
 from experiments.model.pretrained import Pretrained
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError
@@ -111,11 +110,6 @@ def test_layers_are_chosen_by_a_share_or_by_name(freeze: Any, expected: tuple[st
     model = Pretrained(path=files[2, "dense"], freeze=freeze).build(SHAPE, 10)
     frozen = tuple(layer.name for layer in model.layers if layer.weights and not layer.trainable)
     assert frozen == expected
-
-
-def test_a_share_counts_from_either_end(files: Any) -> None:
-    model = Pretrained(path=files[2, "dense"]).build(SHAPE, 10)
-    assert chosen(model, 0.34, "last", "key") == ("conv_2",)
 
 
 @pytest.mark.parametrize(

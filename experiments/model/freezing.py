@@ -1,8 +1,7 @@
 """Freeze layers of a model: a share of them, or layers by name."""
 
-from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator
 
@@ -39,29 +38,18 @@ def freeze(model: "Model", selection: Any, key: str) -> tuple[str, ...]:
     Raises:
         UserError: a name or a pattern selects no layer with weights.
     """
-    names = chosen(model, selection, "first", key)
-    set_trainable(model, names, trainable=False)
+    names = _chosen(model, selection, key)
+    for layer in model.layers:
+        if layer.name in names:
+            layer.trainable = False
     return names
 
 
-def set_trainable(model: "Model", names: Sequence[str], *, trainable: bool) -> None:
-    """Freeze the layers of these names, or let them be trained."""
-    for layer in model.layers:
-        if layer.name in names:
-            layer.trainable = trainable
-
-
-def chosen(model: "Model", selection: Any, end: Literal["first", "last"], key: str) -> tuple[str, ...]:
-    """Return the names of layers with weights, in the order of the model; a share counts from one end.
-
-    Raises:
-        UserError: a name or a pattern selects no layer with weights.
-    """
+def _chosen(model: "Model", selection: Any, key: str) -> tuple[str, ...]:
     weighted = [layer.name for layer in model.layers if layer.weights]
     if not isinstance(selection, tuple):
         before = weighted[:-1]
-        count = round(float(selection) * len(before))
-        return tuple(before[:count] if end == "first" else before[len(before) - count :])
+        return tuple(before[: round(float(selection) * len(before))])
     for pattern in selection:
         if not any(fnmatchcase(name, pattern) for name in weighted):
             raise UserError(
