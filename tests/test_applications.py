@@ -1,0 +1,43 @@
+"""The architectures of keras.applications, untrained: what qat leaves in float is named before any training."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.model.configuration import layer_names
+from experiments.model.flattening import plain
+from experiments.runs.trial import tried
+from experiments.strategy.qat import QAT
+from experiments.system.keras_version import Version
+from experiments.tflite.conversion import convert
+from experiments.tflite.expectation import broken
+from experiments.tflite.graph import SCALE_KEEPING, read_ops
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.nightly]
+
+SHAPE = (96, 96, 3)
+IMAGES = np.random.default_rng(0).uniform(0, 255, (32, *SHAPE)).astype(np.float32)
+
+
+def few(count: int) -> Any:
+    return IMAGES[:count]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", ["MobileNetV2", "MobileNetV3Small", "EfficientNetB0"])
+@pytest.mark.parametrize("version", [2, 3])
+def test_qat_names_before_training_what_stays_float_and_in_keras_3_nothing_does(name: str, version: Version) -> None:
+    from experiments.system.tensorflow import keras_version
+
+    application = getattr(keras_version(version).applications, name)
+    model = plain(application(weights=None, input_shape=SHAPE, classes=10), SHAPE, name)
+    scheme, expectation = tried(QAT(), QAT().scheme(model), model, few)
+    copy = QAT().untrained(scheme, model, few)
+    assert copy is not None
+    ops = read_ops(convert(copy, scheme, few).content, layer_names(model))
+    assert broken(expectation, ops) == ()
+    in_float = {op.layer for op in ops if op.computes and op.op not in SCALE_KEEPING and op.types != "int8"}
+    named = {reason.rpartition(" of ")[2] for reason in expectation.left_float}  # a layer, or an op of a layer
+    assert in_float <= named
+    assert version == 2 or not expectation.left_float
