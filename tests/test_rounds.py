@@ -1,7 +1,6 @@
 """Rounds of timing: the coverage of their intervals under simulated states and drifts, and what a run records."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from benchmarks.simulated_rounds import FIVE, TEN, Process, coverage, drift, noise, two_states
 from experiments.comparison.baseline import against
 from experiments.comparison.columns import frame
 from experiments.comparison.recommendation import Candidate, fastest
@@ -29,48 +29,7 @@ from experiments.system.stamp import stamp
 from tests.rows import IDLE, a_round, row
 
 TRIALS = 1000
-FIVE = np.linspace(0, 60, 5)  # seconds: the default protocol
-TEN = np.linspace(0, 300, 10)
-Process = Callable[[npt.NDArray[np.float64], np.random.Generator], npt.NDArray[np.float64]]
 BUSY = replace(IDLE, other_cores=1.9)
-
-
-def noise(scatter: float) -> Process:
-    """A machine without states: independent rounds."""
-    return lambda seconds, rng: rng.normal(0, scatter, len(seconds))
-
-
-def drift(scatter: float, constant: float) -> Process:
-    """A log ratio that wanders around its long-run mean with this time constant."""
-
-    def drawn(seconds: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-        values = [rng.normal(0, scatter)]
-        for gap in np.diff(seconds):
-            kept = np.exp(-gap / constant)
-            values.append(kept * values[-1] + rng.normal(0, scatter * np.sqrt(1 - kept**2)))
-        return np.array(values) + rng.normal(0, 0.004, len(seconds))
-
-    return drawn
-
-
-def two_states(dwell: float, gap: float) -> Process:
-    """A machine that changes between two states, in which the log ratio differs by `gap`."""
-
-    def drawn(seconds: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-        state = [rng.integers(2)]
-        for pause in np.diff(seconds):
-            changes = rng.random() < (1 - np.exp(-2 * pause / dwell)) / 2
-            state.append(state[-1] ^ changes)
-        return (np.array(state) - 0.5) * gap + rng.normal(0, 0.005, len(seconds))
-
-    return drawn
-
-
-def coverage(process: Process, seconds: npt.NDArray[np.float64]) -> float:
-    """Share of intervals that hold the long-run mean, which is a ratio of 1."""
-    rng = np.random.default_rng(0)
-    ratios = [mean_over_rounds(process(seconds, rng), seconds).ratio for _ in range(TRIALS)]
-    return float(np.mean([each.low <= 1 <= each.high for each in ratios]))
 
 
 @pytest.mark.parametrize(
@@ -88,14 +47,14 @@ def coverage(process: Process, seconds: npt.NDArray[np.float64]) -> float:
     ],
 )
 def test_interval_holds_the_long_run_mean(process: Process, seconds: npt.NDArray[np.float64], at_least: float) -> None:
-    assert coverage(process, seconds) >= at_least
+    assert coverage(process, seconds, TRIALS) >= at_least
 
 
 def test_a_change_of_state_that_outlasts_the_span_is_beyond_the_interval() -> None:
     """The limit that the documentation names: such a machine has to be timed over a longer span, or again."""
-    assert coverage(two_states(300, 0.06), FIVE) < 0.5
+    assert coverage(two_states(300, 0.06), FIVE, TRIALS) < 0.5
     four_days = np.concatenate([86_400 * day + FIVE for day in range(4)])
-    assert coverage(two_states(300, 0.06), four_days) > 0.8
+    assert coverage(two_states(300, 0.06), four_days, TRIALS) > 0.8
 
 
 def test_rounds_later_narrow_the_interval_more_than_rounds_at_once() -> None:
