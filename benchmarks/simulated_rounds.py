@@ -115,7 +115,10 @@ def published_table(table: pd.DataFrame) -> str:
     shown = pd.DataFrame(
         {
             "simulated machine": table["machine"],
-            "rounds": [f"{row.rounds} in {row.span_seconds / 60:.0f} min" for row in table.itertuples()],
+            "rounds": [
+                f"{count} in {span / 60:.0f} min"
+                for count, span in zip(table["rounds"], table["span_seconds"], strict=True)
+            ],
             "interval holds the long-run mean": [f"{100 * share:.0f} %" for share in table["coverage"]],
             "a t-interval over the rounds": [f"{100 * share:.0f} %" for share in table["coverage_if_independent"]],
         }
@@ -126,7 +129,10 @@ def published_table(table: pd.DataFrame) -> str:
 def failures(table: pd.DataFrame) -> list[str]:
     """Return the machines whose states the rounds see, and whose mean the intervals hold too seldom."""
     few = table[table["sees_all_states"] & (table["coverage"] < PROMISED)]
-    return [f"{row.machine}: the interval holds the mean in {100 * row.coverage:.0f} %" for row in few.itertuples()]
+    return [
+        f"{machine}: the interval holds the mean in {100 * share:.0f} %"
+        for machine, share in zip(few["machine"], few["coverage"], strict=True)
+    ]
 
 
 BENCHMARK = Benchmark(
