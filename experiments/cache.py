@@ -1,4 +1,6 @@
-"""The cache of trainings, conversions and evaluations: `python -m experiments.cache [list|verify|clear] [--dir cache]`.
+"""The cache of trainings, conversions, evaluations and decoded data.
+
+`python -m experiments.cache [list|verify|clear] [--dir cache]`
 
 Exit codes: 0 success; 1 damaged entries were found; 2 invalid command; 130 interrupted.
 """
@@ -13,7 +15,6 @@ import math
 import sys
 import time
 from collections import defaultdict
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from experiments.system.cache import DAY, HOUR, LOCK, NAMED, RESULTS, TRAINING, Entry, entries_in, size
+from experiments.system.cache import DATA, DAY, LOCK, NAMED, RESULTS, TRAINING, Cache, Entry, entries_in, size
 from experiments.system.errors import UserError, reporting_user_errors
 from experiments.system.files import argument_path
 from experiments.system.program import program
@@ -46,7 +47,13 @@ def show(folder: Path, found: dict[str, Any]) -> None:
         used = datetime.fromtimestamp(latest).strftime("%Y-%m-%d %H:%M")
         table.add_row(kind, entries[-1].about, epochs, size(total), used)
         found["entries"].append(
-            {"kind": kind, "what": entries[-1].about, "files": len(entries), "bytes": total, "used": latest}
+            {
+                "kind": kind,
+                "what": entries[-1].about,
+                "files": sum(entry.files for entry in entries),
+                "bytes": total,
+                "used": latest,
+            }
         )
     CONSOLE.print(table)
     found["bytes"] = sum(entry.bytes for group in groups.values() for entry in group)
@@ -64,7 +71,7 @@ def verify(folder: Path, remove: bool, found: dict[str, Any]) -> bool:
             advance(1)
     for entry, damage in damaged:
         if remove:
-            entry.path.unlink(missing_ok=True)
+            entry.remove()
         say(f"damaged{', removed' if remove else ''}: {entry.path} {damage}")
     found |= {
         "intact": len(entries) - len(damaged),
@@ -76,26 +83,23 @@ def verify(folder: Path, remove: bool, found: dict[str, Any]) -> bool:
 
 def clear(folder: Path, kind: str, days: float, found: dict[str, Any]) -> None:
     """Remove the entries of a kind that were unused for this many days, and partial files of killed processes."""
-    now = time.time()
-    cut = now - days * DAY
+    cut = time.time() - days * DAY
     freed: list[int] = []
-    in_use: set[Path] = set()
+    in_use: dict[Path, str] = {}
     for entry in entries_in(folder):
         if kind not in ("all", entry.kind) or entry.used > cut:
             continue
         with entry.unused() as unused:
             if unused:
-                entry.path.unlink(missing_ok=True)
+                entry.remove()
                 freed.append(entry.bytes)
                 _remove_if_empty(entry.path.parent)
             else:
-                in_use.add(entry.path.parent)
-    for partial in (*folder.glob(f"{TRAINING}/*/*.partial"), *folder.glob(f"{RESULTS}/*.partial")):
-        with suppress(FileNotFoundError):
-            if partial.stat().st_mtime <= min(cut, now - HOUR):
-                partial.unlink()
-    for trajectory in sorted(in_use):
-        say(f"kept, in use by a training: {trajectory}")
+                data = entry.kind == DATA
+                in_use[entry.path if data else entry.path.parent] = "a run" if data else "a training"
+    Cache(dir=folder).remove_leftovers()
+    for path, user in sorted(in_use.items()):
+        say(f"kept, in use by {user}: {path}")
     found |= {"removed": len(freed), "bytes": sum(freed), "in_use": sorted(in_use)}
     say(f"Removed {len(freed)} entries, {size(sum(freed))}.")
 
@@ -140,7 +144,7 @@ def parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
     parser = CommandParser(
         prog=program("cache"),
-        description="List, verify or clear the cache of trainings, conversions and evaluations.",
+        description="List, verify or clear the cache of trainings, conversions, evaluations and decoded data.",
         epilog="Exit codes: 0 success; 1 damaged entries were found; 2 invalid command; 130 interrupted.",
     )
     parser.add_argument("verb", nargs="?", choices=("list", "verify", "clear"), default="list")
@@ -148,7 +152,9 @@ def parser() -> argparse.ArgumentParser:
         "--dir", type=argument_path, default=Path("cache"), help="the cache folder (default: %(default)s)"
     )
     parser.add_argument("--remove", action="store_true", help="verify: remove damaged entries")
-    parser.add_argument("--kind", choices=("all", TRAINING, RESULTS), default="all", help="clear: only these entries")
+    parser.add_argument(
+        "--kind", choices=("all", TRAINING, RESULTS, DATA), default="all", help="clear: only these entries"
+    )
     parser.add_argument(
         "--unused-for", type=_days, metavar="DAYS", default=0.0, help="clear: only entries unused for this many days"
     )
@@ -157,7 +163,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace, found: dict[str, Any]) -> None:
-    if not any((options.dir / kind).is_dir() for kind in (TRAINING, RESULTS)):
+    if not any((options.dir / kind).is_dir() for kind in (TRAINING, RESULTS, DATA)):
         raise UserError(
             f"--dir {options.dir}: no cache in this folder. Give the value of cache.dir; its default is cache/ in the "
             "folder where experiments.run was started."

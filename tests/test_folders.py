@@ -1,6 +1,9 @@
 """Data sets in folders: images and recordings by class, how they are split, and what is wrong with their files."""
 
 import gzip
+import os
+import pickle
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +15,15 @@ import pytest
 from PIL import Image
 from scipy.io import wavfile
 
+from experiments import cache as command_line
 from experiments.dataset import decoding
 from experiments.dataset.audio_folder import AudioFolder, read_wav, resampled
 from experiments.dataset.fashion_mnist import FILES, FashionMnist
 from experiments.dataset.image_folder import ImageFolder, resized
 from experiments.dataset.splitting import held_out
+from experiments.record.identity import contents_of
+from experiments.runs.configuration import compose_request
+from experiments.system.cache import GIB, Cache, entries_in
 from experiments.system.errors import UserError
 
 COUNTS = {"train/cat": 12, "train/dog": 6, "test/cat": 4, "test/dog": 2}
@@ -42,7 +49,7 @@ def images(tmp_path: Path) -> Make:
 
 
 def source(path: Path, **settings: Any) -> ImageFolder:
-    return ImageFolder(path=path, cache=str(path.parent / "cache"), **settings)
+    return ImageFolder(path=path, cache=path.parent / "cache", **settings)
 
 
 def test_images_are_read_as_they_are_with_the_names_of_their_folders(images: Make) -> None:
@@ -212,7 +219,182 @@ def test_images_that_do_not_fit_on_the_disk_are_refused_before_they_are_decoded(
 ) -> None:
     monkeypatch.setattr(decoding, "_decode", lambda *_: pytest.fail("decoded"))
     with pytest.raises(UserError, match=r"24 examples of 5000000 x 5000000 x 3 take 1,676,380\.6 GiB in cache\.dir="):
-        source(images(), size=(5_000_000, 5_000_000), color="rgb").read()
+        source(images(), size=(5_000_000, 5_000_000), color="rgb", cache_gib=1e9).read()
+
+
+def test_more_than_the_limit_of_the_cache_is_refused_before_it_is_decoded(
+    images: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "_decode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(UserError, match=r"take 1\.68 GiB, more than cache\.gib=1,.* Use cache\.gib=3, or"):
+        source(images(), size=(5_000, 5_000), color="rgb", cache_gib=1).read()
+
+
+def entry_of(path: Path) -> Path:
+    (entry,) = path.parent.glob("cache/data/*/")
+    return entry
+
+
+def cut_short(entry: Path) -> None:
+    (entry / "train.raw").write_bytes((entry / "train.raw").read_bytes()[:-1])
+
+
+def without_places(entry: Path) -> None:
+    (entry / "test.places.npy").unlink()
+
+
+def without_index(entry: Path) -> None:
+    (entry / "index.json").unlink()
+
+
+def edited_index(entry: Path) -> None:
+    (entry / "index.json").write_text((entry / "index.json").read_text().replace("12", "13"))
+
+
+def with_another_key(entry: Path) -> None:
+    entry.rename(entry.with_name("f" * 32 + entry.name[32:]))
+
+
+def of_an_earlier_version(entry: Path) -> None:
+    entry.rename(entry.with_name(entry.name[:32]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (cut_short, "train.raw has 2,591 instead of 2,592 bytes"),
+        (without_places, "test.places.npy is missing"),
+        (without_index, "index.json is missing"),
+        (edited_index, "index.json does not have the digest"),
+        (of_an_earlier_version, "like entries of earlier versions"),
+    ],
+)
+def test_damaged_examples_are_decoded_again(
+    images: Make, damage: Callable[[Path], None], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = images()
+    first = source(path).load().fingerprint
+    damage(entry_of(path))
+    assert source(path).load().fingerprint == first
+    shown = capsys.readouterr().out.replace("\n", " ")
+    assert (said in shown, "it is removed and computed again" in shown) == (True, True)
+
+
+def flipped_bit(entry: Path) -> None:
+    content = (entry / "test.raw").read_bytes()
+    (entry / "test.raw").write_bytes(bytes([content[0] ^ 1]) + content[1:])
+
+
+@pytest.mark.parametrize("damage", [flipped_bit, cut_short, edited_index, with_another_key, of_an_earlier_version])
+def test_verify_finds_damaged_examples(images: Make, damage: Callable[[Path], None]) -> None:
+    path = images()
+    source(path).read()
+    found: dict[str, Any] = {}
+    assert command_line.verify(path.parent / "cache", False, found)
+    damage(entry_of(path))
+    assert not command_line.verify(path.parent / "cache", False, found)
+    assert command_line.verify(path.parent / "cache", True, found)
+    assert not list(path.parent.glob("cache/data/*"))
+
+
+def test_the_list_of_the_cache_has_the_examples(images: Make) -> None:
+    path = images()
+    source(path).read()
+    found: dict[str, Any] = {}
+    command_line.show(path.parent / "cache", found)
+    (entry,) = found["entries"]
+    assert (entry["kind"], entry["what"], entry["files"]) == ("data", "pets: 24 examples of 6 x 8 x 3 uint8", 5)
+    assert found["bytes"] == sum(file.stat().st_size for file in entry_of(path).iterdir())
+
+
+def test_examples_in_use_are_not_cleared(images: Make) -> None:
+    path = images()
+    cache, found = path.parent / "cache", dict[str, Any]()
+    used = source(path).read()
+    command_line.clear(cache, "data", 0, found)
+    assert (found["removed"], found["in_use"]) == (0, [entry_of(path)])
+    del used
+    command_line.clear(cache, "results", 0, found)
+    command_line.clear(cache, "data", 1, found)
+    assert entry_of(path).is_dir()
+    command_line.clear(cache, "data", 0, found)
+    assert (found["removed"], list(path.parent.glob("cache/data/*"))) == (1, [])
+
+
+def test_a_copy_in_another_process_uses_the_examples_too(images: Make) -> None:
+    path = images()
+    given = source(path).read()
+    given.x_train[:1]
+    copy = pickle.loads(pickle.dumps(given.x_train))
+    assert np.array_equal(copy[:], given.x_train[:])
+    del given
+    found: dict[str, Any] = {}
+    command_line.clear(path.parent / "cache", "all", 0, found)
+    assert (found["removed"], len(copy[:])) == (0, 18)
+
+
+def test_least_recently_used_examples_make_room(images: Make) -> None:
+    path = images()
+    for count in (10, 11):
+        source(path, train_samples=count).read()
+    entries = sorted(entries_in(path.parent / "cache"), key=lambda entry: entry.bytes)
+    for age, entry in zip((100, 200), entries, strict=True):
+        os.utime(entry.path / "index.json", (age, age))
+    source(path, train_samples=10).read()  # is the more recently used now
+    full = Cache(dir=path.parent / "cache", gib=sum(entry.bytes for entry in entries) / GIB)
+    full.remembered("key", lambda: {"a": np.zeros(3)}, "a result")
+    assert [entry.path.is_dir() for entry in entries] == [True, False]
+
+
+def test_a_run_keeps_its_examples_when_the_cache_is_full(images: Make) -> None:
+    path = images()
+    used = source(path).read()
+    Cache(dir=path.parent / "cache", gib=1 / GIB).remembered("key", lambda: {"a": np.zeros(3)}, "a result")
+    assert entry_of(path).is_dir()
+    del used
+    Cache(dir=path.parent / "cache", gib=1 / GIB).remembered("other", lambda: {"a": np.zeros(3)}, "a result")
+    assert not list(path.parent.glob("cache/data/*"))
+
+
+def test_examples_removed_before_they_are_opened_are_decoded_again(
+    images: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = images()
+    first = source(path).load().fingerprint
+    read, removed = decoding._read, list[Path]()
+
+    def remove_and_read(folder: Path, *arguments: Any) -> decoding.Decoded:
+        if not removed:
+            removed.append(folder)
+            shutil.rmtree(folder)
+        return read(folder, *arguments)
+
+    monkeypatch.setattr(decoding, "_read", remove_and_read)
+    assert (source(path).load().fingerprint, len(removed)) == (first, 1)
+
+
+def test_examples_that_a_killed_process_left_are_removed_unless_their_lock_is_held(tmp_path: Path) -> None:
+    place = tmp_path / "cache/data"
+    for key in ("a" * 32, "b" * 32):
+        (place / f"{key}.12345678.partial").mkdir(parents=True)
+        (place / f"{key}.12345678.partial/train.raw").touch()
+        (place / f"{key}.lock").touch()
+    cache = Cache(dir=tmp_path / "cache")
+    with cache.claimed(place / f"{'a' * 32}.lock", "another process is decoding the same files"):
+        cache.remove_leftovers()
+        assert sorted(path.name[:1] for path in place.iterdir()) == ["a", "a"]
+    cache.remove_leftovers()
+    assert not list(place.iterdir())
+
+
+@pytest.mark.parametrize("option", ["image_folder", "audio_folder"])
+def test_the_cache_of_the_run_is_that_of_its_examples_and_decides_no_result(option: str, tmp_path: Path) -> None:
+    def composed(*cache: str) -> Any:
+        return compose_request([f"dataset={option}", f"dataset.path={tmp_path}", *cache]).experiment.dataset
+
+    given = composed("cache.dir=~/elsewhere", "cache.gib=3")
+    assert (given.cache, given.cache_gib) == (Path.home() / "elsewhere", 3)
+    assert contents_of(given) == contents_of(composed())
 
 
 @pytest.mark.tensorflow
@@ -247,7 +429,7 @@ def save_recordings(folder: Path, rate: int = 16_000, seconds: float = 1.0, dtyp
 
 
 def recordings(path: Path, **settings: Any) -> AudioFolder:
-    return AudioFolder(path=path, cache=str(path.parent / "cache"), **settings)
+    return AudioFolder(path=path, cache=path.parent / "cache", **settings)
 
 
 @pytest.mark.tensorflow

@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from experiments.system.locks import open_in_use
+
 CHUNK_BYTES = 8 * 2**20  # of a pass over all rows
 
 
@@ -60,6 +62,18 @@ class ArrayFile:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return np.asarray(self[:], dtype)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, such as one in another process, opens the file itself."""
+        return {name: value for name, value in vars(self).items() if name != "_descriptor"}
+
+    def open(self) -> None:
+        """Open the file now: from then on, the cache does not remove it.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        assert self._descriptor >= 0
+
     def _fill(self, target: npt.NDArray[Any], first: int) -> None:
         """Fill an array with the rows from `first` on."""
         size = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
@@ -72,7 +86,7 @@ class ArrayFile:
 
     @cached_property
     def _descriptor(self) -> int:
-        descriptor = os.open(self.path, os.O_RDONLY)
+        descriptor = open_in_use(self.path)
         weakref.finalize(self, os.close, descriptor)
         return descriptor
 

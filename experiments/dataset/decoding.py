@@ -1,11 +1,13 @@
 """Decode files to an array in the cache, once for all runs, and find what is wrong with them.
 
-An entry is the folder `data/KEY` of the cache. Its key is a digest of the list of files (names, sizes, times of change)
-and of the settings. It gets its name when it is complete.
+An entry is a folder of the cache, see `Cache.remembered_files`. Its key is a digest of the list of files (names, sizes,
+times of change) and of the settings.
 """
 
 import hashlib
+import io
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,15 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset.arrays import ArrayFile
-from experiments.system.disk import explain_os_error
+from experiments.system.cache import GIB, Cache, Files
 from experiments.system.errors import UserError
-from experiments.system.locks import file_lock
 from experiments.system.machine import usable_cores
 from experiments.system.progress import bar
 
 AT_ONCE = 64  # files to decode before their rows are written
 SHOWN = 5  # files to name in a message
-INDEX = "index.json"
 
 
 class BrokenFileError(Exception):
@@ -67,35 +67,27 @@ class Decoder:
 
 
 def decoded(
-    cache: Path, root: Path, parts: Mapping[str, Sequence[Path]], decoder: Decoder, skip_broken: bool
+    cache: Cache, root: Path, parts: Mapping[str, Sequence[Path]], decoder: Decoder, skip_broken: bool
 ) -> Decoded:
     """Return the examples of each part, decoded to arrays in the cache.
 
     Raises:
-        UserError: the disk is too small, the cache is not writable, or files are broken and `skip_broken` is not set.
+        UserError: the disk or the limit of the cache is too small, the cache is not writable, or files are broken and
+            `skip_broken` is not set.
     """
+    _check_limit(cache, root, parts, decoder.form)
     key = _key(root, parts, decoder, skip_broken)
-    folder = cache.absolute() / "data" / key
-    try:
-        if not (folder / INDEX).is_file():
-            with file_lock(folder.with_name(f"{key}.lock"), "another process is decoding the same files"):
-                if not (folder / INDEX).is_file():
-                    _check_room(cache, root, parts, decoder.form)
-                    folder.parent.mkdir(parents=True, exist_ok=True)
-                    partial = folder.with_name(f"{key}.partial")
-                    shutil.rmtree(partial, ignore_errors=True)  # of a killed process
-                    try:
-                        partial.mkdir()
-                        _decode(partial, root, parts, decoder, skip_broken)
-                        partial.rename(folder)
-                    finally:
-                        shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        why = explain_os_error(error, cache)
-        raise UserError(
-            f"cache.dir={cache}: examples cannot be kept there ({why}). Use another: cache.dir=FOLDER."
-        ) from error
-    return _read(folder, decoder.form)
+
+    def write(files: Files) -> Mapping[str, Any]:
+        _check_room(cache.dir, root, parts, decoder.form)
+        return _decode(files, root, parts, decoder, skip_broken)
+
+    while True:
+        folder, index = cache.remembered_files(key, write, "another process is decoding the same files")
+        try:
+            return _read(folder, index, decoder.form)
+        except FileNotFoundError:  # removed by another process before this one had opened its files
+            continue
 
 
 def _key(root: Path, parts: Mapping[str, Sequence[Path]], decoder: Decoder, skip_broken: bool) -> str:
@@ -108,6 +100,17 @@ def _key(root: Path, parts: Mapping[str, Sequence[Path]], decoder: Decoder, skip
             line = f"{part}\0{path.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\n"
             digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
+
+
+def _check_limit(cache: Cache, root: Path, parts: Mapping[str, Sequence[Path]], form: Form) -> None:
+    """Refuse what exceeds the limit of the cache: kept nevertheless, it would drive out all trainings and results."""
+    count = sum(map(len, parts.values()))
+    if (needed := count * form.bytes) > cache.gib * GIB:
+        raise UserError(
+            f"dataset.path={root}: {count:,} examples of {_dimensions(form.shape)} take {needed / GIB:,.2f} GiB, more "
+            f"than cache.gib={cache.gib:g}, the limit of the cache for these, trainings and results together. Use "
+            f"cache.gib={math.ceil(needed / GIB + cache.gib)}, or fewer or smaller examples (dataset.train_samples=N)."
+        )
 
 
 def _check_room(cache: Path, root: Path, parts: Mapping[str, Sequence[Path]], form: Form) -> None:
@@ -126,8 +129,10 @@ def _dimensions(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _decode(folder: Path, root: Path, parts: Mapping[str, Sequence[Path]], decoder: Decoder, skip_broken: bool) -> None:
-    """Write the arrays of all parts, and the index."""
+def _decode(
+    files: Files, root: Path, parts: Mapping[str, Sequence[Path]], decoder: Decoder, skip_broken: bool
+) -> Mapping[str, Any]:
+    """Write the arrays of all parts, and return the index."""
     index: dict[str, Any] = {"broken": {}, "parts": {}}
     remarks: Counter[str] = Counter()
     digests = {}
@@ -135,7 +140,7 @@ def _decode(folder: Path, root: Path, parts: Mapping[str, Sequence[Path]], decod
     with ThreadPoolExecutor(usable_cores()) as pool, bar(f"Decoding {root.name}", total=total) as advance:
         for part, paths in parts.items():
             low, high, places, contents = np.inf, -np.inf, [], []
-            with (folder / f"{part}.raw").open("wb") as file:
+            with files.file(f"{part}.raw") as append:
                 for start in range(0, len(paths), AT_ONCE):
                     group = paths[start : start + AT_ONCE]
                     for place, result in enumerate(pool.map(lambda path: _attempt(decoder, path), group), start):
@@ -144,13 +149,16 @@ def _decode(folder: Path, root: Path, parts: Mapping[str, Sequence[Path]], decod
                             continue
                         array, said = result
                         if not index["broken"] or skip_broken:
-                            file.write(array.data)
+                            append(array.data)
                         low, high = min(low, float(array.min())), max(high, float(array.max()))
                         places.append(place)
                         contents.append(int.from_bytes(hashlib.blake2b(array.data, digest_size=8).digest(), "little"))
                         remarks.update(said)
                     advance(len(group))
-            np.save(folder / f"{part}.places.npy", np.array(places, np.int64))
+            saved = io.BytesIO()
+            np.save(saved, np.array(places, np.int64))
+            with files.file(f"{part}.places.npy") as append:
+                append(saved.getbuffer())
             digests[part] = np.array(contents, np.uint64)
             index["parts"][part] = {"rows": len(places), "low": low, "high": high}
     if index["broken"] and not skip_broken:
@@ -161,8 +169,9 @@ def _decode(folder: Path, root: Path, parts: Mapping[str, Sequence[Path]], decod
     for part, found in digests.items():
         if len(found) == 0:
             raise UserError(f"dataset.path={root}: no file of the {part} part can be decoded.")
-    index |= {"equal": _equal(*digests.values()), "remarks": remarks}
-    (folder / INDEX).write_text(json.dumps(index))
+    examples = sum(map(len, digests.values()))
+    about = f"{root.name}: {examples:,} examples of {_dimensions(decoder.form.shape)} {decoder.form.dtype}"
+    return {**index, "equal": _equal(*digests.values()), "remarks": remarks, "about": about}
 
 
 def _attempt(decoder: Decoder, path: Path) -> tuple[npt.NDArray[Any], Sequence[str]] | str:
@@ -195,15 +204,13 @@ def _equal(first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64]) -> lis
     return [(int(order[at[place]]), int(place)) for place in also]
 
 
-def _read(folder: Path, form: Form) -> Decoded:
-    index = json.loads((folder / INDEX).read_text())
+def _read(folder: Path, index: Mapping[str, Any], form: Form) -> Decoded:
     dtype = np.dtype(form.dtype)
     arrays = {
         part: ArrayFile(folder / f"{part}.raw", (about["rows"], *form.shape), dtype, about["low"], about["high"])
         for part, about in index["parts"].items()
     }
     for array in arrays.values():
-        if array.path.stat().st_size != len(array) * form.bytes:
-            raise UserError(f"{array.path}: is damaged (another size than recorded). Remove the folder {folder}.")
+        array.open()
     places = {part: np.load(folder / f"{part}.places.npy") for part in arrays}
     return Decoded(arrays, places, index["broken"], index["remarks"], [(a, b) for a, b in index["equal"]])

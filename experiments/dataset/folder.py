@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass as option
 
 from experiments.dataset import Raw, Source, choice
 from experiments.dataset.decoding import SHOWN, Decoded, Decoder, decoded, describe_broken
 from experiments.dataset.labels import list_labels
 from experiments.dataset.splitting import held_out
+from experiments.system.cache import Cache
 from experiments.system.errors import UserError
 from experiments.system.files import UserPath
 from experiments.system.options import OPTION
@@ -43,7 +44,9 @@ class Folder(Source):
     kind: ClassVar[str]  # what the files are, plural
 
     path: UserPath
-    cache: str = field(default="cache", compare=False)  # the folder for decoded examples, which decides no result
+    # The cache for decoded examples, which decides no result.
+    cache: UserPath = field(default=Path("cache"), compare=False)
+    cache_gib: PositiveFloat = field(default=10, compare=False)
     stratify: bool = True
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of a folder without train/ and test/
     split_seed: NonNegativeInt = 0
@@ -77,9 +80,8 @@ class Folder(Source):
         samples = {"train": self.train_samples, "test": self.test_samples}
         chosen = {part: self._chosen(files, samples[part], part) for part, files in listed.items()}
         paths = {part: files.paths for part, files in chosen.items()}
-        found = decoded(
-            Path(self.cache), self.path, paths, self.decoder(paths["train"] + paths["test"]), self.skip_broken
-        )
+        cache, decoder = Cache(dir=self.cache, gib=self.cache_gib), self.decoder(paths["train"] + paths["test"])
+        found = decoded(cache, self.path, paths, decoder, self.skip_broken)
         kept = {part: files.take(found.places[part].tolist()) for part, files in chosen.items()}
         labels = {part: _labels(files.classes, names) for part, files in kept.items()}
         return Raw(

@@ -1,19 +1,24 @@
-"""The cache on disk: training states after each epoch, and results of conversions and evaluations.
+"""The cache on disk: training states after each epoch, results of conversions and evaluations, and decoded data.
 
 Each entry is a file that contains its own key, and whose name has the digest of its content. A damaged or misplaced
 entry is detected and computed again, never used. A file gets its name only when it is complete. The process that
 computes an entry holds a lock, which is released when the process dies.
+
+Decoded data are too large for one read: an entry is a folder, and the file and the digest of all of this are those of
+its index, which holds the sizes and digests of the other files. A run checks the sizes, `verify` the digests.
 """
 
 import hashlib
 import io
+import json
 import os
 import re
 import secrets
+import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +30,13 @@ from pydantic.dataclasses import dataclass as option
 from experiments.system.disk import check_writable, explain_os_error
 from experiments.system.errors import UserError, first_line
 from experiments.system.files import UserPath
-from experiments.system.locks import file_lock, file_lock_if_free
+from experiments.system.locks import file_lock, file_lock_if_free, unused_files
 from experiments.system.options import OPTION
 from experiments.system.progress import say
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 
-TRAINING, RESULTS, RUNS = "training", "results", "runs"
+TRAINING, RESULTS, DATA, RUNS = "training", "results", "data", "runs"
 GIB = 2**30
 DIGEST = 16  # hexadecimal digits
 ABOUT = "about"  # the array with a description of the entry
@@ -40,7 +45,9 @@ LOCK = "lock"  # the lock file of a trajectory
 NAMED = "name-"  # the prefix of empty files in the folder of a trajectory: names by which it is found
 ENTRY = re.compile(rf"[^-]+-[0-9a-f]{{{DIGEST}}}\.npz")
 STATE = re.compile(rf"[0-9]{{5,}}-[0-9a-f]{{{DIGEST}}}\.npz")  # of a training; the number is that of the epoch
-HOUR = 60 * 60  # seconds; a partial file of this age was left by a killed process
+FOLDER = re.compile(rf"[0-9a-f]+(-[0-9a-f]{{{DIGEST}}})?")  # of decoded data; earlier versions had no digest
+INDEX = "index.json"  # in such a folder
+FILES = "files"  # the item of the index with size and digest of each other file
 DAY = 24 * 60 * 60  # seconds
 
 
@@ -90,6 +97,39 @@ class Cache:
             self.keep(folder, key, computed, about)
             return computed
 
+    def remembered_files(
+        self, key: str, write: Callable[["Files"], Mapping[str, Any]], reason: str
+    ) -> tuple[Path, Mapping[str, Any]]:
+        """Return the folder of this key with its index; the files are written once across all processes.
+
+        `write` writes the files and returns the index, with a description of the entry as `about`. Another process may
+        remove the folder until its files are opened with `open_in_use`.
+
+        Raises:
+            UserError: the folder of the cache is not writable.
+        """
+        place = self.dir.absolute() / DATA
+        if (found := _first_intact_folder(place.glob(f"{key}*"))) is not None:
+            return found
+        with self.claimed(place / f"{key}.lock", reason):
+            if (found := _first_intact_folder(place.glob(f"{key}*"))) is not None:  # while this process waited
+                return found
+            partial = _partial(place, key)
+            try:
+                partial.mkdir()
+                files = Files(partial)
+                index = {**write(files), KEY: f"{DATA}/{key}", FILES: files.written}
+                content = json.dumps(index).encode()
+                (partial / INDEX).write_bytes(content)
+                path = place / f"{key}-{_digest(content)}"
+                partial.rename(path)
+                self._free_space(path)
+            except OSError as error:
+                raise self._unwritable(error) from error
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+            return path, json.loads(content)
+
     @contextmanager
     def run(self, key: str) -> Iterator[None]:
         """Hold the lock of a run, so that only one process does the same run."""
@@ -109,7 +149,7 @@ class Cache:
     def remove_leftovers(self) -> None:
         """Remove partial entries and lock files of killed processes: no process holds these locks."""
         folder = self.dir.absolute()
-        for place in (folder / RESULTS, folder / RUNS):
+        for place in (folder / RESULTS, folder / DATA, folder / RUNS):
             for key in {path.name.partition(".")[0] for path in (*place.glob("*.lock"), *place.glob("*.partial"))}:
                 _remove_partial(place / f"{key}.lock", f"{key}.*.partial")
         for trajectory in {
@@ -123,7 +163,7 @@ class Cache:
         contents: dict[str, Any] = {**arrays, ABOUT: np.array(about), KEY: np.array(_key(folder, name))}
         np.savez(buffer, **contents)
         path = folder / f"{name}-{_digest(buffer.getvalue())}.npz"
-        partial = folder / f"{name}.{secrets.token_hex(4)}.partial"
+        partial = _partial(folder, name)
         try:
             partial.write_bytes(buffer.getvalue())
             partial.replace(path)
@@ -141,10 +181,10 @@ class Cache:
             if excess <= removed:
                 break
             if entry.path != written:
-                own = entry.path.parent == written.parent
+                own = entry.kind == TRAINING and entry.path.parent == written.parent
                 with nullcontext(True) if own else entry.unused() as unused:
                     if unused:
-                        entry.path.unlink(missing_ok=True)
+                        entry.remove()
                         removed += entry.bytes
         if removed:
             say(f"cache: removed {size(removed)} of the least recently used entries (cache.gib={self.gib:g})")
@@ -188,23 +228,50 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
+class Files:
+    """The files of an entry that is being written, with the size and digest of each."""
+
+    folder: Path
+    written: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @contextmanager
+    def file(self, name: str) -> Iterator[Callable[[bytes | memoryview], None]]:
+        """Yield a function that appends to the file."""
+        digest, count = hashlib.sha256(), 0
+        with (self.folder / name).open("wb") as file:
+
+            def write(content: bytes | memoryview) -> None:
+                nonlocal count
+                file.write(content)
+                digest.update(content)
+                count += memoryview(content).nbytes
+
+            yield write
+        self.written[name] = {"bytes": count, "sha256": digest.hexdigest()}
+
+
+@dataclass(frozen=True)
 class Entry:
-    """A file of the cache."""
+    """A file of the cache, or a folder of decoded data."""
 
     path: Path
     bytes: int
     used: float  # seconds since 1970
+    files: int = 1
 
     @property
     def kind(self) -> str:
-        """`training` or `results`."""
-        return RESULTS if self.path.parent.name == RESULTS else TRAINING
+        """`training`, `results` or `data`."""
+        return place if (place := self.path.parent.name) in (RESULTS, DATA) else TRAINING
 
     @property
     def damage(self) -> str:
         """How the entry is damaged; empty if it is intact, or was dropped by another process."""
         try:
-            _arrays_in(self.path, self.path.read_bytes())
+            if self.kind == DATA:
+                _check_digests(self.path)
+            else:
+                _arrays_in(self.path, self.path.read_bytes())
         except DamagedError as error:
             return str(error)
         except FileNotFoundError:
@@ -213,20 +280,33 @@ class Entry:
 
     @contextmanager
     def unused(self) -> Iterator[bool]:
-        """Yield whether no training uses the entry; none can start while the block runs."""
-        if self.kind == RESULTS:
-            yield True
-            return
-        with file_lock_if_free(self.path.parent / LOCK) as free:
-            yield free
+        """Yield whether no training or run uses the entry; none can start to while the block runs."""
+        match self.kind:
+            case "results":
+                yield True
+            case "data":
+                with unused_files(path for path in self.path.iterdir() if path.is_file()) as free:
+                    yield free
+            case _:
+                with file_lock_if_free(self.path.parent / LOCK) as free:
+                    yield free
+
+    def remove(self) -> None:
+        """Remove the entry, unless another process has done it."""
+        if self.kind == DATA:
+            _remove_folder(self.path)
+        else:
+            self.path.unlink(missing_ok=True)
 
     @property
     def about(self) -> str:
         """The description of the entry."""
         try:
+            if self.kind == DATA:
+                return str(_index_of(self.path)[ABOUT])
             with np.load(self.path, allow_pickle=False) as archive:
                 return str(archive[ABOUT])
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        except (DamagedError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return "damaged"
 
 
@@ -239,6 +319,13 @@ def entries_in(folder: Path) -> list[Entry]:
         with suppress(FileNotFoundError):  # dropped by another process
             status = path.stat()
             found.append(Entry(path, status.st_size, status.st_mtime))
+    for path in folder.glob(f"{DATA}/*"):
+        if not _is_folder_entry(path):
+            continue
+        with suppress(FileNotFoundError, PermissionError):  # dropped, or another user's own
+            parts = {each.name: each.stat() for each in path.iterdir()}
+            used = parts.get(INDEX, path.stat()).st_mtime
+            found.append(Entry(path, sum(part.st_size for part in parts.values()), used, len(parts)))
     return found
 
 
@@ -247,7 +334,23 @@ def _remove_partial(lock: Path, pattern: str) -> None:
     with suppress(OSError), file_lock_if_free(lock) as free:  # owned by another user, or the disk is full
         if free:
             for partial in lock.parent.glob(pattern):
-                partial.unlink(missing_ok=True)
+                if partial.is_dir():
+                    shutil.rmtree(partial, ignore_errors=True)
+                else:
+                    partial.unlink(missing_ok=True)
+
+
+def _partial(folder: Path, name: str) -> Path:
+    """Return a new name for an entry that is not complete, or is being removed."""
+    return folder / f"{name}.{secrets.token_hex(4)}.partial"
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove the folder of an entry; it loses its name first, so that no process finds a part of it."""
+    partial = _partial(folder.parent, folder.name.partition("-")[0])
+    with suppress(FileNotFoundError):  # removed by another process
+        folder.rename(partial)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _first_intact(paths: Iterable[Path]) -> Arrays | None:
@@ -269,6 +372,67 @@ def _first_intact(paths: Iterable[Path]) -> Arrays | None:
             os.utime(path)  # marks the entry as recently used
         return arrays
     return None
+
+
+def _first_intact_folder(folders: Iterable[Path]) -> tuple[Path, Mapping[str, Any]] | None:
+    """Return the first intact folder and its index; damaged ones are reported and removed."""
+    for folder in filter(_is_folder_entry, folders):
+        try:
+            index = _index_of(folder)
+        except FileNotFoundError:  # dropped by another process
+            continue
+        except PermissionError as error:
+            raise UserError(
+                f"cache.dir: {folder} cannot be read ({error.strerror}). Use another folder: cache.dir=FOLDER."
+            ) from error
+        except DamagedError as error:
+            say(f"cache: {folder} {error}; it is removed and computed again")
+            _remove_folder(folder)
+            continue
+        with suppress(FileNotFoundError, PermissionError):  # the time of another user's file cannot be changed
+            os.utime(folder / INDEX)  # marks the entry as recently used
+        return folder, index
+    return None
+
+
+def _index_of(folder: Path) -> Mapping[str, Any]:
+    """Return the index of a folder, after a check of everything but the content of the other files.
+
+    Raises:
+        DamagedError: the index or the size of a file has changed since it was written, or the key is another.
+        FileNotFoundError: there is no such folder.
+    """
+    key, _, digest = folder.name.partition("-")
+    if not digest:
+        raise DamagedError("has no digest, like entries of earlier versions")
+    try:
+        content = (folder / INDEX).read_bytes()
+        if digest != _digest(content):
+            raise DamagedError(f"is damaged: {INDEX} does not have the digest in the name of the folder")
+        index: dict[str, Any] = json.loads(content)
+        for name, about in index[FILES].items():
+            if (count := (folder / name).stat().st_size) != about["bytes"]:
+                raise DamagedError(f"is damaged: {name} has {count:,} instead of {about['bytes']:,} bytes")
+    except FileNotFoundError as error:
+        if not folder.is_dir():
+            raise
+        raise DamagedError(f"is damaged: {Path(error.filename).name} is missing") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"is not a cache entry ({first_line(error)})") from error
+    if index.get(KEY) != f"{DATA}/{key}":
+        raise DamagedError(f"has another key, {index.get(KEY)}")
+    return index
+
+
+def _check_digests(folder: Path) -> None:
+    """Read all files of a folder; raise DamagedError if one has changed since it was written."""
+    for name, about in _index_of(folder)[FILES].items():
+        digest = hashlib.sha256()
+        with (folder / name).open("rb") as file:
+            while content := file.read(2**20):
+                digest.update(content)
+        if digest.hexdigest() != about["sha256"]:
+            raise DamagedError(f"is damaged: the content of {name} does not have the digest in {INDEX}")
 
 
 def _arrays_in(path: Path, content: bytes) -> Arrays:
@@ -305,6 +469,10 @@ def _epoch(state: Path) -> int:
 def _is_entry(path: Path) -> bool:
     pattern = ENTRY if path.parent.name == RESULTS else STATE
     return pattern.fullmatch(path.name) is not None and path.is_file()
+
+
+def _is_folder_entry(path: Path) -> bool:
+    return FOLDER.fullmatch(path.name) is not None and path.is_dir()
 
 
 def _digest(content: bytes) -> str:

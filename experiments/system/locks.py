@@ -4,14 +4,15 @@ A lock is a file that its holder has locked with flock. The file contains the na
 lock is released. Several processes can share a lock; each then writes its name to its own file beside the lock.
 """
 
+import errno
 import fcntl
 import json
 import multiprocessing
 import os
 import shlex
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from threading import Timer
@@ -57,6 +58,36 @@ def file_lock_if_free(path: Path) -> Iterator[bool]:
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def open_in_use(path: Path) -> int:
+    """Return a descriptor to read a file; while any process has it open, `unused_files` shows the file as in use.
+
+    Raises:
+        FileNotFoundError: there is no such file, or another process has just removed it.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    with suppress(OSError):  # some file systems have no locks; there, the open file is still readable
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    if _is_same_file(path, descriptor):
+        return descriptor
+    os.close(descriptor)
+    raise FileNotFoundError(errno.ENOENT, "removed by another process", str(path))
+
+
+@contextmanager
+def unused_files(paths: Iterable[Path]) -> Iterator[bool]:
+    """Yield whether no process has opened one of these files with `open_in_use`; none can while the block runs."""
+    with ExitStack() as stack:
+        free = True
+        try:
+            for path in paths:
+                descriptor = os.open(path, os.O_RDWR)  # NFS locks only writable files
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError, FileNotFoundError):  # in use, of another user, or just removed
+            free = False
+        yield free
 
 
 def holders(path: Path) -> list[str]:
