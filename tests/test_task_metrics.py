@@ -98,3 +98,11 @@ def test_ignored_pixels_do_not_count() -> None:
     ignored = np.where(RNG.random(MAPS.shape) < 0.3, 255, MAPS)
     assert MeanIntersectionOverUnion(255).value(right, Split(Rows(X), ignored)) == 1
     assert MeanIntersectionOverUnion(255).value(np.roll(right, 1, axis=-1), Split(Rows(X), ignored)) == 0
+
+
+def test_an_ignored_class_that_the_model_has_an_output_for_is_not_in_the_mean() -> None:
+    background = np.where(np.isin(MAPS, (1, 2)), MAPS, 0)
+    right = np.eye(3, dtype=np.float32)[background]
+    assert MeanIntersectionOverUnion(0).value(right, Split(Rows(X), background)) == 1
+    said = np.eye(3, dtype=np.float32)[np.where(background == 1, 0, background)]  # all of class 1 is missed
+    assert MeanIntersectionOverUnion(0).value(said, Split(Rows(X), background)) == 0.5

@@ -282,14 +282,15 @@ class MeanIntersectionOverUnion(OfMeans):
 
     name: ClassVar[str] = "miou"
     title: ClassVar[str] = "mIoU"
-    ignored: int | None = None  # class of pixels that do not count
+    ignored: int | None = None  # class of pixels that do not count; it is not among the classes of the mean
 
     def parts(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
         """Return the pixels of the intersection and of the union, by example and class: (n, classes, 2)."""
-        said, classes = outputs.argmax(axis=-1).reshape(len(outputs), -1), outputs.shape[-1]
+        said = outputs.argmax(axis=-1).reshape(len(outputs), -1)
+        classes = [each for each in range(outputs.shape[-1]) if each != self.ignored]
         true = test.y.reshape(len(test), -1)
         counts = [true != self.ignored] if self.ignored is not None else [np.ones_like(true, bool)]
-        pairs = [(true == each, (said == each) & counts[0]) for each in range(classes)]
+        pairs = [(true == each, (said == each) & counts[0]) for each in classes]
         return np.stack(
             [np.stack([(t & s).sum(axis=1), (t | s).sum(axis=1)], axis=1) for t, s in pairs], axis=1
         ).astype(np.float64)
