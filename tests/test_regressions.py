@@ -91,6 +91,29 @@ def test_an_allowance_that_cannot_be_read_is_refused(text: str, message: str) ->
         drop(text)
 
 
+ERRORS: dict[str, Any] = {
+    **{name: None for name in row("none") if "accuracy" in name},
+    "task": "regression", "metric": "mae", "metric_better": "lower", "tflite_score": 2.0,
+}  # fmt: skip
+
+
+def test_only_the_direction_in_which_a_score_becomes_worse_is_limited() -> None:
+    before, now = (frame([row("qat", **{**ERRORS, "tflite_score": score})]) for score in (2.0, 3.0))
+    assert len(regressions(before, now, [allowance("tflite_score=10%", "growth", now)])) == 1
+    with pytest.raises(UserError, match=r"is MAE, and lower values are better. Type --max-growth tflite_score=10%"):
+        allowance("tflite_score=10%", "drop", now)
+    with pytest.raises(UserError, match=r"is accuracy, and higher values are better. Type --max-drop"):
+        growth("tflite_score=0.1")
+
+
+def test_a_failed_run_of_another_task_than_classification_is_held_against_its_like() -> None:
+    failed = {"metric": None, "metric_better": None, "task": None, "tflite_score": None, "status": "FAILED"}
+    before = frame([row("none", **ERRORS), row("qat", **ERRORS)])
+    now = frame([row("none", **ERRORS), row("qat", **{**ERRORS, **failed})])
+    (told,) = regressions(before, now, [allowance("tflite_score=10%", "growth", now)])
+    assert told.startswith("qat epochs=1 seed=0: tflite_score was 2 and is missing")
+
+
 def test_an_earlier_comparison_is_read_as_it_was_written(tmp_path: Path) -> None:
     FORMS["csv"].write(BEFORE, tmp_path / "previous.csv")
     assert regressions(earlier(tmp_path / "previous.csv"), BEFORE, [drop("tflite_accuracy=0")]) == []

@@ -97,11 +97,20 @@ def identified(table: pd.DataFrame) -> pd.DataFrame:
         for (key, kind), digest in zip(subjects.items(), DIGESTS, strict=True)
     }
     if "metric" in known:  # files that are judged by different metrics do not compete
-        other = known["metric"].notna() & (known["metric"] != "accuracy")
-        keys[TEST] = keys[TEST].where(~other, keys[TEST].astype(str) + " " + known["metric"].astype(str))
+        metric = _metrics_by(keys[TEST], known["metric"])
+        other = metric.notna() & (metric != "accuracy")
+        keys[TEST] = keys[TEST].where(~other, keys[TEST].astype(str) + " " + metric.astype(str))
     contents = [name for name in table.columns if is_content(name)]
     found = known.assign(**names, **keys, **{NAMED: _joined(known, contents, unknown)})
     return found.drop(columns=[name for name in FILES if name not in table.columns])
+
+
+def _metrics_by(tests: pd.Series, metrics: pd.Series) -> pd.Series:
+    """Return the metric of each row; a failed run has that of the others on its test examples, if these have one."""
+    by_test = metrics.astype(object).groupby(tests, dropna=False)
+    return metrics.astype(object).where(
+        metrics.notna(), by_test.transform("first").where(by_test.transform("nunique") == 1)
+    )
 
 
 def _given(value: object) -> bool:

@@ -24,6 +24,7 @@ from experiments.comparison.columns import (
 )
 from experiments.comparison.files import with_texts
 from experiments.comparison.gates import of_numbers
+from experiments.comparison.judged import judged
 from experiments.comparison.names import several_subjects
 from experiments.record.run_record import is_setting
 from experiments.system.errors import UserError, first_line
@@ -57,7 +58,7 @@ def allowance(text: str, direction: Direction, table: pd.DataFrame) -> Allowance
     """Parse an allowance: tflite_accuracy=0.005, speedup=10%.
 
     Raises:
-        UserError: it does not have this form, or names a setting or no numeric column.
+        UserError: it does not have this form, names a setting or no numeric column, or limits a better score.
     """
     found = FORM.fullmatch(text)
     if found is None:
@@ -69,6 +70,13 @@ def allowance(text: str, direction: Direction, table: pd.DataFrame) -> Allowance
     if column in SETTING or is_setting(column):
         raise UserError(
             f"--max-{direction} {text}: requires a result; {column} is a setting, which is equal in compared runs."
+        )
+    metric = judged(table)
+    worse: Direction = "drop" if metric is None or metric.better == "higher" else "growth"
+    if column in ("keras_score", "tflite_score") and metric and direction != worse:
+        raise UserError(
+            f"--max-{direction} {text}: the score of these runs is {metric.title}, and {metric.better} values are "
+            f"better. Type --max-{worse} {text.strip()}."
         )
     return Allowance(column, direction, amount, bool(found["percent"]), text.strip())
 
