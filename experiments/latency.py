@@ -76,7 +76,7 @@ class Candidate:
     model: "TFLiteModel"
     images: "Images"
     run: Row | None = None
-    recorded: "RecordedRun | None" = None  # what later rounds are added to
+    recorded: "RecordedRun | None" = None  # what these rounds are added to, if it was timed under the same conditions
 
 
 def main() -> None:
@@ -87,7 +87,7 @@ def main() -> None:
         _check_used(arguments, options)
         store = _store(options)
         candidates = list(_candidates(options, store))
-        references = _references(candidates, options)
+        references = _references(candidates)
         session = _time(candidates, options, references)
         pairs = pairs_table(session, {candidate.name: candidate.model.digest for candidate in candidates})
         files = files_table(candidates, session, pairs)
@@ -174,7 +174,8 @@ def _candidates(options: argparse.Namespace, store: Store | None) -> Iterator[Ca
             identity = candidate.run["run_id"] if candidate.run else candidate.name
             if identity not in seen:
                 seen.add(identity)
-                yield candidate
+                extended = candidate.recorded and _extends(candidate.recorded, options)
+                yield candidate if extended else replace(candidate, recorded=None)
 
 
 def _load_plain(target: str, options: argparse.Namespace, tests_of: "TestsOf") -> Candidate:
@@ -237,9 +238,9 @@ def _name(row: Row) -> str:
     return f"{row['strategy']}{epochs} {row['run_id'][:6]}"
 
 
-def _references(candidates: Sequence[Candidate], options: argparse.Namespace) -> dict[str, Candidate]:
+def _references(candidates: Sequence[Candidate]) -> dict[str, Candidate]:
     """Return the float files of the runs that rounds are added to, by digest; they are timed, but not shown."""
-    runs = [each.recorded for each in candidates if each.recorded and _extends(each.recorded, options)]
+    runs = [each.recorded for each in candidates if each.recorded]
     return {
         run.reference.digest: Candidate(f"reference {run.reference.digest}", run.reference, run.images) for run in runs
     }
@@ -450,7 +451,7 @@ def _record(
             assert candidate.run is not None
             store.add_session(candidate.run["run_id"], name, folder, p50[candidate.name])
     say(f"recorded as artifact latency_sessions/{name}/ of {len(runs)} runs")
-    extended = [each for each in runs if each.recorded and each.recorded.reference.digest in references]
+    extended = [each for each in runs if each.recorded]
     for candidate in extended:
         assert candidate.recorded is not None
         reference = references[candidate.recorded.reference.digest].name

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,13 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from experiments import latency
+from experiments.measure.rounds import Rounds
+from experiments.runs.rounds import RecordedRun
 from experiments.system.errors import UserError
+from experiments.system.stamp import stamp
 from experiments.tflite.flatbuffer import packed, parsed
 from tests.conftest import run
+from tests.rows import a_round, row
 from tests.tiny import dense_file
 
 
@@ -83,3 +89,20 @@ def test_file_that_cannot_be_run_is_named_among_several(tmp_path: Path) -> None:
     done = run(tmp_path, "experiments.latency", "good.tflite", "bad.tflite", "--seconds", "0.2")
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert done.stderr.startswith("bad.tflite: ")
+
+
+def test_rounds_are_added_to_runs_that_were_timed_under_these_conditions_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    file, images = dense_file(), np.zeros((1, 4), np.float32)
+    machine = stamp()["machine"]
+
+    def recorded(threads: int, machine: str) -> latency.Candidate:
+        found = row("none", run_id=f"{threads} {machine}", machine=machine)
+        rounds = Rounds("own", "float", (replace(a_round(0, 100), threads=threads),))
+        return latency.Candidate(found["run_id"], file, images, found, RecordedRun(found, file, file, images, rounds))
+
+    runs = [recorded(1, machine), recorded(2, machine), recorded(1, "another")]  # all against the same float file
+    monkeypatch.setattr(latency, "_load_recorded", lambda *_: runs)
+    options = latency.parser().parse_args(["latest", "--threads", "1"])
+    found = list(latency._candidates(options, SimpleNamespace()))  # type: ignore[arg-type]
+    assert [each.run for each in found] == [each.run for each in runs]
+    assert [each.recorded is not None for each in found] == [True, False, False]
