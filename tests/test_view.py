@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -89,6 +90,16 @@ def test_a_view_is_stored_with_the_experiment_and_its_address_returned(store: St
     assert address.startswith(f"http://127.0.0.1:5000/#/experiments/{store.experiment_id}/runs?workflowType=")
     key = address.partition("viewStateShareKey=")[2]
     assert f"{VIEW}{key}" in store.client.get_experiment(store.experiment_id).tags
+
+
+def test_a_view_of_errors_has_the_lowest_first_even_if_a_run_failed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [SimpleNamespace(tags={"metric_better": "lower"}, metrics={}), SimpleNamespace(tags={}, metrics={})]
+    monkeypatch.setattr(Store, "_tagged", lambda *_: runs)
+    store.save_view("abcdef123456")
+    (view,) = (value for tag, value in store.client.get_experiment(store.experiment_id).tags.items() if VIEW in tag)
+    assert json.loads(view)["orderByAsc"] is True
 
 
 def test_a_sweep_is_summarized_by_its_sound_runs() -> None:

@@ -275,7 +275,7 @@ class Store:
         key, runs = new_key(sweep), self._tagged(_sweep_tag(sweep))
         varied = [name for name in PARAMETERS if len({run.tags.get(name) for run in runs}) > 1]
         of_score = bool(runs) and not any(ACCURACY in run.metrics for run in runs)
-        lower = of_score and all(run.tags.get("metric_better") == "lower" for run in runs)
+        lower = of_score and {run.tags.get("metric_better", "lower") for run in runs} == {"lower"}  # or it failed
         view = view_of(_sweep_tag(sweep), varied, SCORE if of_score else ACCURACY, lower)
         self.client.set_experiment_tag(self.experiment_id, f"{VIEW}{key}", view)
         for tag in superfluous(list(self.client.get_experiment(self.experiment_id).tags), key):
