@@ -411,7 +411,7 @@ def _note(session: "JointRounds") -> str:
     void = f"INVALID: {session.void}. " if session.void else ""
     return (
         f"{void}{len(session.sessions)} rounds, {replicates} replicates with new interpreters, {session.threads} "
-        f"thread(s). [low, high]: 95 % interval over rounds. Control, {first} against its own copy: "
+        f"thread(s). [low, high]: 95 % interval over rounds. Sentinel, {first} against its own copy: "
         f"{sentinel.value:.3f}x [{sentinel.low:.3f}, {sentinel.high:.3f}]. Other processes used at most "
         f"{session.conditions.other_cores:.1f} of {session.conditions.cores} cores."
     )

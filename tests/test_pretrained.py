@@ -115,7 +115,7 @@ def test_layers_are_chosen_by_a_share_or_by_name(freeze: Any, expected: tuple[st
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"freeze": ["cnv_1"]}, r"model.freeze=\[cnv_1\]: cnv_1 is no layer with weights.*Did you mean conv_1"),
+        ({"freeze": ["cnv_1"]}, r"model.freeze=\[cnv_1\]: no layer with weights is named cnv_1.*Did you mean conv_1"),
         ({"features": "averag"}, r"model.features=averag: no such layer. Did you mean average\?"),
     ],
 )

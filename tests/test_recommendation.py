@@ -170,7 +170,7 @@ def test_the_order_of_the_rows_does_not_decide(candidates: list[Candidate]) -> N
 def test_what_could_not_be_compared_is_said() -> None:
     nothing = {"tflite_accuracy_low": None, "tflite_accuracy_high": None}
     (line,) = answer_lines(comparison([row("none", **nothing), row("qat", **nothing)], {}))
-    assert line.endswith("not compared with 1 other, for want of their answers.")
+    assert line.endswith("not compared with 1 other, whose predictions are missing.")
     assert "significantly more" not in line
 
 

@@ -388,7 +388,7 @@ def headline(task: Task) -> Choice:
     more = "more" if task.judged.is_accuracy else "better"
     won = "" if chosen.tied or not known else f", significantly {more} than {others_named} (Holm, p < 0.05)"
     if lost := len(others) - known:
-        unknown = f"not compared with {lost} {'others' if lost > 1 else 'other'}, for want of their answers"
+        unknown = f"not compared with {lost} {'others' if lost > 1 else 'other'}, whose predictions are missing"
         chosen = replace(chosen, drawbacks=(*chosen.drawbacks, unknown))
     size = _size(row)
     timed = row["speed"] != VOID and pd.notna(row["speedup"])
@@ -404,7 +404,7 @@ def _caution(row: pd.Series) -> str:
 
 
 def _without_control(task: Task, row: pd.Series, won: str) -> list[str]:
-    """Describe, in a sentence, a lead that may come from longer training alone; none if a control is present."""
+    """Describe, in a sentence, a lead that longer training alone may explain; none if a control is present."""
     longest = row["epochs"] + row["finetune_epochs"]
     if not (won and row["finetune_epochs"] > 0) or task.rows["strategy"].isin(CONTROLS).any():
         return []
@@ -486,7 +486,7 @@ class Separation:
 
     name: str
     difference: Estimate | None
-    needed: Needed | None  # None for want of predictions
+    needed: Needed | None  # None if predictions are missing
     same_file: bool
 
 

@@ -99,7 +99,7 @@ def score_warnings(outputs: Outputs, data: Dataset, head: Head, epochs: int) -> 
     )
     yield (
         f"at chance: the {metric.title} of the float model is {own[0]:.4g} on {len(data.test)} test examples; always "
-        f"predicting the same would give {best[0]:.4g}. {advice}"
+        f"predicting the same value would give {best[0]:.4g}. {advice}"
     )
 
 

@@ -53,7 +53,7 @@ def _chosen(model: "Model", selection: Any, key: str) -> tuple[str, ...]:
     for pattern in selection:
         if not any(fnmatchcase(name, pattern) for name in weighted):
             raise UserError(
-                f"{key}={format_value(selection)}: {pattern} is no layer with weights. Use names, or patterns such as "
-                f"conv*. {suggestion(pattern, weighted)}"
+                f"{key}={format_value(selection)}: no layer with weights is named {pattern}. Use names, or patterns "
+                f"such as conv*. {suggestion(pattern, weighted)}"
             )
     return tuple(name for name in weighted if any(fnmatchcase(name, pattern) for pattern in selection))

@@ -65,7 +65,7 @@ def latency_rounds(table: pd.DataFrame, rounds: Mapping[str, Rounds]) -> "Figure
         below.legend(fontsize=7, ncols=2)
     caption = [
         "A point is a round: all files of a sweep, timed together in one process. The float file shows the state of "
-        "the machine; where the speedups follow it, the interval needs rounds in all states.",
+        "the machine. If the speedups change with it, the interval requires rounds in all states.",
         *(_by_state(most) if slow.any() else []),
     ]
     say_around(figure, f"Rounds of timing: {subjects_of(runs)}", " ".join(caption))

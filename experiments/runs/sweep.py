@@ -271,7 +271,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         try:
             complete_rounds(self._store, rows, self._together.latency, self._modules)
         except UserError as error:
-            warn(f"The runs could not be timed together; each keeps the timing of its own. {error}")
+            warn(f"The runs could not be timed together; each run keeps its own timing. {error}")
         return self._store.rows(self._sweep)
 
     def _compare(self, rows: Sequence[Row]) -> Comparison:

@@ -25,7 +25,7 @@ class BinaryHead(ClassHead):
     """One or two outputs for two classes."""
 
     task: ClassVar[str] = "binary"
-    limit: float = 0.5  # probability of class 1 from which on it is predicted
+    limit: float = 0.5  # class 1 is predicted if its probability is above this
     judged_by: Literal["auc", "accuracy"] = "auc"
 
     @property
