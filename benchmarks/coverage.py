@@ -186,16 +186,16 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Return what was measured and what is required: a row per claim."""
     rows = []
     for name in (files.INT8, DYNAMIC):
-        told = table[
+        timings = table[
             (table["kind"] == SPEEDUP) & (table["name"] == name) & table["later"].notna() & table["ratio"].notna()
         ]
-        held = (told["ratio_low"] <= told["later"]) & (told["later"] <= told["ratio_high"])
-        half = (told["ratio_high"] / told["ratio_low"]) ** 0.5 - 1
+        held = (timings["ratio_low"] <= timings["later"]) & (timings["later"] <= timings["ratio_high"])
+        half = (timings["ratio_high"] / timings["ratio_low"]) ** 0.5 - 1
         rows.append(
             _claim(
                 f"the interval of the speedup of {name} holds the mean of later rounds",
-                len(told),
-                int(told["distinct"].sum()),
+                len(timings),
+                int(timings["distinct"].sum()),
                 held.mean(),
                 f"half of its width: {100 * half.median():.1f} %",
                 COVERED_AT_LEAST,
@@ -214,14 +214,14 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         )
     )
     for added in ADDED:
-        told = table[(table["kind"] == DIFFERENCE) & (table["name"] == f"{added} %")]
+        timings = table[(table["kind"] == DIFFERENCE) & (table["name"] == f"{added} %")]
         rows.append(
             _claim(
                 f"{added} % more work is found",
-                len(told),
-                int(told["distinct"].sum()),
-                (told["speed"] == "slower").mean(),
-                f"slower by {100 * (1 / told['ratio'].median() - 1):.1f} %, median",
+                len(timings),
+                int(timings["distinct"].sum()),
+                (timings["speed"] == "slower").mean(),
+                f"slower by {100 * (1 / timings['ratio'].median() - 1):.1f} %, median",
                 FOUND_AT_LEAST[added],
             )
         )

@@ -112,16 +112,16 @@ def test_result_is_computed_once(tmp_path: Path) -> None:
         return state(7)
 
     for _ in range(2):
-        assert Cache(dir=tmp_path).remembered("key", make, "a result")["weight/0000"][0] == 7
+        assert Cache(dir=tmp_path).load_or_compute("key", make, "a result")["weight/0000"][0] == 7
     assert made == [1]
 
 
 def test_damaged_result_is_computed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache = Cache(dir=tmp_path)
-    cache.remembered("key", lambda: state(7), "a result")
+    cache.load_or_compute("key", lambda: state(7), "a result")
     (path,) = tmp_path.glob("results/*.npz")
     path.write_bytes(b"PK" + path.read_bytes()[2:-1])
-    assert cache.remembered("key", lambda: state(8), "a result")["weight/0000"][0] == 8
+    assert cache.load_or_compute("key", lambda: state(8), "a result")["weight/0000"][0] == 8
     assert "damaged" in capsys.readouterr().out
 
 
@@ -148,7 +148,7 @@ def under_name_of(path: Path, other: Path, link: bool = False) -> Path:
 
 
 def entry(cache: Cache, key: str, value: float) -> Path:
-    cache.remembered(key, lambda: state(value), key)
+    cache.load_or_compute(key, lambda: state(value), key)
     (path,) = cache.dir.glob(f"results/{key}-*.npz")
     return path
 
@@ -160,7 +160,7 @@ def test_swapped_results_are_computed_again(tmp_path: Path, capsys: pytest.Captu
     one.unlink()
     two.unlink()
     assert len(contents) == len(entries_in(tmp_path))
-    assert cache.remembered("one", lambda: state(3), "")["weight/0000"][0] == 3
+    assert cache.load_or_compute("one", lambda: state(3), "")["weight/0000"][0] == 3
     assert "has another key, results/two" in capsys.readouterr().out
 
 
@@ -197,7 +197,7 @@ def test_a_state_is_no_result(states: Trajectory) -> None:
     (fifth,) = states.folder.glob("00005-*.npz")
     key.unlink()
     under_name_of(fifth, key)
-    assert states.cache.remembered("key", lambda: state(8), "")["weight/0000"][0] == 8
+    assert states.cache.load_or_compute("key", lambda: state(8), "")["weight/0000"][0] == 8
 
 
 def test_a_result_is_no_state(states: Trajectory) -> None:
@@ -220,7 +220,7 @@ def test_truncated_state_is_not_used(states: Trajectory, damage: str) -> None:
 def test_entry_of_an_earlier_version_is_computed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache = Cache(dir=tmp_path)
     without_key(entry(cache, "key", 7))
-    assert cache.remembered("key", lambda: state(8), "")["weight/0000"][0] == 8
+    assert cache.load_or_compute("key", lambda: state(8), "")["weight/0000"][0] == 8
     assert "has no key, like entries of earlier versions" in capsys.readouterr().out
 
 
@@ -244,7 +244,7 @@ def make():
     print("made", flush=True)
     time.sleep({seconds})
     return {{"a": np.arange(3)}}
-assert Cache(dir=Path(sys.argv[1])).remembered("key", make, "slow")["a"][2] == 2
+assert Cache(dir=Path(sys.argv[1])).load_or_compute("key", make, "slow")["a"][2] == 2
 """
 
 
@@ -273,7 +273,7 @@ def test_result_of_a_killed_process_is_computed_by_the_next(tmp_path: Path) -> N
 def keep_in_order(cache: Cache, sizes: list[int]) -> list[int]:
     """Keep results of so many bytes, one after another, and tell which are left."""
     for number, numbers in enumerate(sizes):
-        cache.remembered(f"{number:03d}", partial(state, number, numbers), "a result")
+        cache.load_or_compute(f"{number:03d}", partial(state, number, numbers), "a result")
         for age, path in enumerate(sorted(cache.dir.glob("results/*"), reverse=True)):
             os.utime(path, (1_000_000 - age, 1_000_000 - age))  # clocks of file systems are coarse
     return sorted(int(path.name[:3]) for path in cache.dir.glob("results/*.npz"))
@@ -294,8 +294,8 @@ def test_least_recently_used_entry_is_removed(
 def test_used_entry_is_kept(tmp_path: Path) -> None:
     cache = Cache(dir=tmp_path, gib=3000 / GIB)
     keep_in_order(cache, [200, 200])
-    cache.remembered("000", lambda: state(0), "")  # used now
-    cache.remembered("002", lambda: state(2, 200), "")
+    cache.load_or_compute("000", lambda: state(0), "")  # used now
+    cache.load_or_compute("002", lambda: state(2, 200), "")
     assert sorted(path.name[:3] for path in tmp_path.glob("results/*.npz")) == ["000", "002"]
 
 
@@ -304,9 +304,9 @@ def test_training_of_another_process_is_kept(tmp_path: Path) -> None:
     training = cache.trajectory("abc")
     with training.lock():
         training.keep(1, state(1), "")
-        cache.remembered("key", lambda: state(1, 1000), "")
+        cache.load_or_compute("key", lambda: state(1, 1000), "")
         assert training.latest(1)[0] == 1
-    cache.remembered("another", lambda: state(1, 1000), "")
+    cache.load_or_compute("another", lambda: state(1, 1000), "")
     assert training.latest(1)[0] == 0
 
 
@@ -315,7 +315,7 @@ def command(states: Trajectory, *arguments: str) -> Done:
 
 
 def test_list_shows_the_entries(states: Trajectory) -> None:
-    states.cache.remembered("key", lambda: state(1), "conversion: a model")
+    states.cache.load_or_compute("key", lambda: state(1), "conversion: a model")
     shown = command(states).stdout
     assert "Training the baseline: a model" in shown
     assert "conversion: a model" in shown
@@ -332,7 +332,7 @@ def test_verify_finds_damage_and_removes_it_on_request(states: Trajectory) -> No
 
 
 def test_clear_removes_the_selected_entries(states: Trajectory) -> None:
-    states.cache.remembered("key", lambda: state(1), "conversion: a model")
+    states.cache.load_or_compute("key", lambda: state(1), "conversion: a model")
     assert command(states, "clear", "--unused-for", "1").stdout.startswith("Removed 0 entries")
     assert command(states, "clear", "--kind", "results").stdout.startswith("Removed 1 entries")
     assert command(states, "clear").stdout.startswith("Removed 3 entries")

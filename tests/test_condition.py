@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from experiments.comparison.columns import frame
 from experiments.comparison.condition import holds
 from experiments.comparison.gates import decide, requirement
-from experiments.comparison.query import in_order, known, matrix, only
+from experiments.comparison.query import in_order, matrix, only, require_column
 from experiments.system.errors import UserError
 from tests.rows import FAILED, row
 
@@ -140,7 +140,7 @@ def test_columns_are_looked_up_only_by_name(name: str) -> None:
         lambda: only(RUNS, [name]),
         lambda: matrix(RUNS, name, "epochs", "tflite_accuracy"),
         lambda: decide(RUNS, [], name, lowest=True),
-        lambda: known(RUNS, name, "--group-by"),
+        lambda: require_column(RUNS, name, "--group-by"),
     ):
         with pytest.raises(UserError, match="no column has this name"):
             ask()
@@ -148,7 +148,7 @@ def test_columns_are_looked_up_only_by_name(name: str) -> None:
 
 def test_columns_that_rows_are_matched_by_are_neither_found_nor_proposed() -> None:
     table = RUNS.assign(_model="digest")
-    for ask in (lambda: known(table, "_model", "--sort"), lambda: holds(table, "_model == 'digest'")):
+    for ask in (lambda: require_column(table, "_model", "--sort"), lambda: holds(table, "_model == 'digest'")):
         with pytest.raises(UserError) as error:
             ask()
         assert "Known: _" not in str(error.value)

@@ -80,7 +80,7 @@ def test_a_full_cache_disk_is_named(disk: Disk) -> None:
     cache = Cache(dir=disk("size=64k"))
     made: Arrays = {"logits": np.zeros(100_000, np.float32)}
     with pytest.raises(UserError, match=rf"cache\.dir=.*the disk at {cache.dir} has .* Use another: cache.dir="):
-        cache.remembered("key", lambda: made, "")
+        cache.load_or_compute("key", lambda: made, "")
     assert not list(cache.dir.rglob("*.partial"))
 
 

@@ -342,17 +342,17 @@ def test_least_recently_used_examples_make_room(images: Make) -> None:
         os.utime(entry.path / "index.json", (age, age))
     source(path, train_samples=10).read()  # is the more recently used now
     full = Cache(dir=path.parent / "cache", gib=sum(entry.bytes for entry in entries) / GIB)
-    full.remembered("key", lambda: {"a": np.zeros(3)}, "a result")
+    full.load_or_compute("key", lambda: {"a": np.zeros(3)}, "a result")
     assert [entry.path.is_dir() for entry in entries] == [True, False]
 
 
 def test_a_run_keeps_its_examples_when_the_cache_is_full(images: Make) -> None:
     path = images()
     used = source(path).read()
-    Cache(dir=path.parent / "cache", gib=1 / GIB).remembered("key", lambda: {"a": np.zeros(3)}, "a result")
+    Cache(dir=path.parent / "cache", gib=1 / GIB).load_or_compute("key", lambda: {"a": np.zeros(3)}, "a result")
     assert entry_of(path).is_dir()
     del used
-    Cache(dir=path.parent / "cache", gib=1 / GIB).remembered("other", lambda: {"a": np.zeros(3)}, "a result")
+    Cache(dir=path.parent / "cache", gib=1 / GIB).load_or_compute("other", lambda: {"a": np.zeros(3)}, "a result")
     assert not list(path.parent.glob("cache/data/*"))
 
 

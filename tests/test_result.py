@@ -51,7 +51,7 @@ def console(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def filled(tmp_path: Path) -> Path:
     place = Cache(dir=tmp_path / "cache")
-    place.remembered("0" * 32, lambda: {}, "a conversion")
+    place.load_or_compute("0" * 32, lambda: {}, "a conversion")
     damaged = next((tmp_path / "cache" / "results").glob("*.npz"))
     (damaged.parent / f"{'1' * 32}-{'2' * 16}.npz").write_bytes(b"not what its name says")
     return tmp_path / "cache"

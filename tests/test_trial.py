@@ -11,7 +11,7 @@ from experiments.dataset import Images
 from experiments.dataset.mnist import Mnist
 from experiments.measure.accuracy import tflite_logits
 from experiments.runs.result_cache import ResultCache
-from experiments.runs.trial import remembered, tried
+from experiments.runs.trial import load_or_try, tried
 from experiments.strategy import Strategy
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.post_training import PTQInt8, PTQInt16x8
@@ -173,8 +173,8 @@ def test_a_trial_is_made_once_for_a_model_and_a_strategy(tmp_path: Path, monkeyp
     known, strategy, model = ResultCache(Cache(dir=tmp_path), data, 0, 1), QAT(), model_of(leaky_relu6)
     monkeypatch.setattr(ResultCache, "calibration", property(lambda _: images))
     scheme = strategy.scheme(model)
-    *first, made = remembered(known, strategy, scheme, model, "digest")
-    *again, made_again = remembered(known, strategy, scheme, model, "digest")
+    *first, made = load_or_try(known, strategy, scheme, model, "digest")
+    *again, made_again = load_or_try(known, strategy, scheme, model, "digest")
     assert (made, made_again) == (True, False)
     assert again == first == list(tried(strategy, scheme, model, images))
 

@@ -69,10 +69,10 @@ def with_scores(table: pd.DataFrame) -> pd.DataFrame:
     words = {"task": "classification", "metric": "accuracy", "metric_better": "higher"}
     accuracies = {name.replace("accuracy", "score"): name for name in map(str, table.columns) if "accuracy" in name}
     scores = {score: name for score, name in accuracies.items() if SCORE.fullmatch(score)}
-    known = table.reindex(columns=list(dict.fromkeys([*table.columns, *scores])))
-    return known.assign(
-        **{name: known[name].astype(object).where(~old, word) for name, word in words.items()},
-        **{score: known[score].where(~old, known[name]) for score, name in scores.items()},
+    complete = table.reindex(columns=list(dict.fromkeys([*table.columns, *scores])))
+    return complete.assign(
+        **{name: complete[name].astype(object).where(~old, word) for name, word in words.items()},
+        **{score: complete[score].where(~old, complete[name]) for score, name in scores.items()},
     )
 
 
@@ -82,26 +82,26 @@ def identified(table: pd.DataFrame) -> pd.DataFrame:
     A run without a digest has the names of its option and file instead, and never matches a run with digests.
     """
     wanted = [*DIGESTS, *FILES, *(f"{kind}_name" for kind in SUBJECTS)]
-    known = table.reindex(columns=[*table.columns, *(name for name in wanted if name not in table.columns)])
-    unknown = known[list(DIGESTS)].isna().any(axis=1)
+    complete = table.reindex(columns=[*table.columns, *(name for name in wanted if name not in table.columns)])
+    unknown = complete[list(DIGESTS)].isna().any(axis=1)
     names = {
         f"{kind}_name": [
             str(title) if _given(title) else name_of(str(option), file if _given(file) else None)
-            for title, option, file in known[[f"{kind}_name", kind, f"{kind}.path"]].itertuples(index=False)
+            for title, option, file in complete[[f"{kind}_name", kind, f"{kind}.path"]].itertuples(index=False)
         ]
         for kind in SUBJECTS
     }
     subjects = dict(zip((MODEL, TRAINING, TEST), ("model", "dataset", "dataset"), strict=True))
     keys = {
-        key: known[digest].astype(object).where(~unknown, _joined(known, [kind, f"{kind}.path"], unknown))
+        key: complete[digest].astype(object).where(~unknown, _joined(complete, [kind, f"{kind}.path"], unknown))
         for (key, kind), digest in zip(subjects.items(), DIGESTS, strict=True)
     }
-    if "metric" in known:  # files that are judged by different metrics do not compete
-        metric = _metrics_by(keys[TEST], known["metric"])
+    if "metric" in complete:  # files that are judged by different metrics do not compete
+        metric = _metrics_by(keys[TEST], complete["metric"])
         other = metric.notna() & (metric != "accuracy")
         keys[TEST] = keys[TEST].where(~other, keys[TEST].astype(str) + " " + metric.astype(str))
     contents = [name for name in table.columns if is_content(name)]
-    found = known.assign(**names, **keys, **{NAMED: _joined(known, contents, unknown)})
+    found = complete.assign(**names, **keys, **{NAMED: _joined(complete, contents, unknown)})
     return found.drop(columns=[name for name in FILES if name not in table.columns])
 
 

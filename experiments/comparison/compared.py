@@ -12,7 +12,7 @@ import pandas as pd
 from experiments.comparison.baseline import against, trained_less, unmatched
 from experiments.comparison.columns import MODEL, TASK, TEST, TRAINING, without_digests
 from experiments.comparison.groups import ReadPredictions, grouped, seeds_to_pool
-from experiments.comparison.query import in_order, known, where
+from experiments.comparison.query import in_order, require_column, where
 from experiments.comparison.recommendation import MARGIN, ORDER, Criterion
 from experiments.measure.rounds import ReadRounds, no_rounds
 from experiments.record.artifacts import ROUNDS, or_none, read_artifact, read_rounds
@@ -67,13 +67,13 @@ def compared(
     Raises:
         UserError: no run has this strategy or meets the condition, or a column does not exist.
     """
-    answers = _remembered(lambda run_id: or_none(partial(store.predictions, run_id)))
+    answers = _cache_compactly(lambda run_id: or_none(partial(store.predictions, run_id)))
     timings = cache(lambda run_id: read_artifact(store, run_id, ROUNDS, read_rounds))
     every = against(runs, baseline, answers, timings) if baseline else runs
     runs = where(every, condition) if condition else every
     remarks = _known_by_names(runs)
     remarks += [*unmatched(runs, baseline), *trained_less(runs, every, baseline)] if baseline else []
-    groups = seeds_to_pool(runs) if by is None else _asked(runs, by)
+    groups = seeds_to_pool(runs) if by is None else _expand_group_columns(runs, by)
     if not groups:
         return Comparison(runs, runs, answers, remarks=tuple(remarks), timings=timings)
     found = grouped(runs, groups, answers)
@@ -81,10 +81,10 @@ def compared(
     return Comparison(runs, found.table, answers, by is None, (*remarks, *mixed, *found.left_out), timings=timings)
 
 
-def _asked(runs: pd.DataFrame, by: Sequence[str]) -> list[str]:
+def _expand_group_columns(runs: pd.DataFrame, by: Sequence[str]) -> list[str]:
     """Return the columns to group by; models and data sets are grouped by content, not only by name."""
     contents = {"model": [MODEL, "model_name"], "dataset": [TRAINING, TEST, "dataset_name"]}
-    names = [known(runs, name, "--group-by") for name in by]
+    names = [require_column(runs, name, "--group-by") for name in by]
     return [column for name in names for column in (name, *contents.get(name.removesuffix("_name"), ()))]
 
 
@@ -111,21 +111,21 @@ def _is_of(key: str, table: pd.DataFrame) -> bool:
     return key.removeprefix("-") in table.columns
 
 
-def _remembered(read: ReadPredictions) -> ReadPredictions:
+def _cache_compactly(read: ReadPredictions) -> ReadPredictions:
     """Return a function that reads predictions once, and caches them compactly: thousands of runs are gigabytes."""
 
     @cache
     def kept(run_id: str) -> Evidence | None:
-        said = read(run_id)
-        if isinstance(said, Predictions):
-            return Predictions(*(_small(getattr(said, each.name)) for each in fields(said)))
-        return said
+        evidence = read(run_id)
+        if isinstance(evidence, Predictions):
+            return Predictions(*(_small(getattr(evidence, each.name)) for each in fields(evidence)))
+        return evidence
 
     def widened(run_id: str) -> Evidence | None:
-        said = kept(run_id)
-        if isinstance(said, Predictions):
-            return Predictions(*(getattr(said, each.name).astype(np.int64) for each in fields(said)))
-        return said
+        evidence = kept(run_id)
+        if isinstance(evidence, Predictions):
+            return Predictions(*(getattr(evidence, each.name).astype(np.int64) for each in fields(evidence)))
+        return evidence
 
     return widened
 

@@ -14,7 +14,7 @@ from experiments.comparison.columns import TEST, VOID, check_comparable, is_grou
 from experiments.comparison.compared import Comparison
 from experiments.comparison.judged import judged, judged_row
 from experiments.comparison.names import labels, titled
-from experiments.comparison.query import known
+from experiments.comparison.query import require_column
 from experiments.comparison.recommendation import Candidate, fastest, most_accurate, recommend, smallest
 from experiments.statistics.estimates import (
     SIGNIFICANT,
@@ -311,6 +311,6 @@ def of_numbers(table: pd.DataFrame, column: str, option: str) -> str:
     Raises:
         UserError: it does not exist, or has text.
     """
-    if not pd.api.types.is_numeric_dtype(table[known(table, column, option)]):
+    if not pd.api.types.is_numeric_dtype(table[require_column(table, column, option)]):
         raise UserError(f"{option} {column}: requires a numeric column; this one has text.")
     return column

@@ -103,11 +103,11 @@ def _counted(finished: pd.DataFrame, seeds_only: bool, answers: ReadPredictions)
     """Return the runs of a group that were tested on the same images."""
     if len(finished) < 2 or not seeds_only:
         return finished
-    known = {run_id: said for run_id in finished["run_id"] if (said := answers(run_id)) is not None}
-    if not known:
+    evidence = {run_id: found for run_id in finished["run_id"] if (found := answers(run_id)) is not None}
+    if not evidence:
         return finished
-    first = next(iter(known.values()))
-    alike = [run_id for run_id, said in known.items() if same_examples(said, first)]
+    first = next(iter(evidence.values()))
+    alike = [run_id for run_id, each in evidence.items() if same_examples(each, first)]
     return finished[finished["run_id"].isin(alike)]
 
 
@@ -151,13 +151,13 @@ def _words(runs: pd.DataFrame) -> dict[str, Any]:
     differing = {name: word for name, word in differing_texts.items() if runs[name].nunique() > 1}
     faults = {"verified": "false", "partial": "true"}
     faulty = {name: word for name, word in faults.items() if any(says(verdict, word) for verdict in runs[name])}
-    said = {
+    texts = {
         name: "; ".join(runs[name].dropna().unique())
         for name in ("broken_promise", "left_float", "latency_void", "xnnpack_refusal")
         if name in runs
     }
     lines = [line for text in runs["warnings"].dropna() for line in text.splitlines()] if "warnings" in runs else []
-    return {**differing, **faulty, **said, "warnings": "\n".join(dict.fromkeys(lines))}
+    return {**differing, **faulty, **texts, "warnings": "\n".join(dict.fromkeys(lines))}
 
 
 def _speedups(runs: pd.DataFrame, seeds_only: bool) -> dict[str, Any]:
@@ -183,24 +183,23 @@ def _speedups(runs: pd.DataFrame, seeds_only: bool) -> dict[str, Any]:
 
 def _over_seeds(runs: pd.DataFrame, answers: ReadPredictions) -> dict[str, Any]:
     """Return accuracy and its differences over seeds, from the predictions for each image."""
-    said = [answers(run_id) for run_id in runs["run_id"]]
-    known = [each for each in said if each is not None]
-    if len(known) < len(runs):
+    evidence = [result for run_id in runs["run_id"] if (result := answers(run_id)) is not None]
+    if len(evidence) < len(runs):
         return {}
-    score, change = score_of(known), change_of(known)
-    accurate = isinstance(known[0], Predictions)
+    score, change = score_of(evidence), change_of(evidence)
+    accurate = isinstance(evidence[0], Predictions)
     found = {
-        "images": known[0].examples,
+        "images": evidence[0].examples,
         **score.columns("tflite_score"),
         **change.columns("score_change"),
         **({**score.columns("tflite_accuracy"), **change.columns("accuracy_change")} if accurate else {}),
     }
     if "against_run_id" not in runs.columns or runs["against_run_id"].isna().any():
         return found
-    said_before = [answers(run_id) for run_id in runs["against_run_id"]]
-    before = [each for each in said_before if each is not None and same_examples(each, known[0])]
+    others = [answers(run_id) for run_id in runs["against_run_id"]]
+    before = [each for each in others if each is not None and same_examples(each, evidence[0])]
     if len(before) < len(runs):
         return found
-    difference = difference_of(known, before)[0]
+    difference = difference_of(evidence, before)[0]
     found |= difference.columns("score_difference")
     return found | (difference.columns("accuracy_difference") if accurate else {})

@@ -86,10 +86,10 @@ def judged(table: pd.DataFrame) -> Judged | None:
     """Return the metric of all rows that have one; None if they have several."""
     if "metric" not in table:
         return Judged()
-    known = table[["metric", "metric_better"]].dropna().drop_duplicates()
-    if len(known) > 1:
+    metrics = table[["metric", "metric_better"]].dropna().drop_duplicates()
+    if len(metrics) > 1:
         return None
-    return Judged(*known.iloc[0]) if len(known) else Judged()
+    return Judged(*metrics.iloc[0]) if len(metrics) else Judged()
 
 
 def judged_row(row: Any) -> Judged:

@@ -28,7 +28,7 @@ def in_order(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     Raises:
         UserError: there is no such column.
     """
-    names = [known(table, key.removeprefix("-"), "--sort") for key in keys]
+    names = [require_column(table, key.removeprefix("-"), "--sort") for key in keys]
     rising = [not key.startswith("-") for key in keys]
     return table.sort_values(names, ascending=rising, kind="stable", na_position="last")
 
@@ -39,7 +39,7 @@ def only(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     Raises:
         UserError: there is no such column.
     """
-    return table[[known(table, name, "--columns") for name in names]]
+    return table[[require_column(table, name, "--columns") for name in names]]
 
 
 def matrix(table: pd.DataFrame, rows: str, columns: str, value: str) -> pd.DataFrame:
@@ -51,7 +51,7 @@ def matrix(table: pd.DataFrame, rows: str, columns: str, value: str) -> pd.DataF
         UserError: a column does not exist, or the value is not numeric.
     """
     for name in (rows, columns, value):
-        known(table, name, "--pivot")
+        require_column(table, name, "--pivot")
     if not pd.api.types.is_numeric_dtype(table[value]):
         raise UserError(f"--pivot {rows} {columns} {value}: requires a numeric last column; {value} has text.")
     check_comparable(table, value, "--pivot")
@@ -82,7 +82,7 @@ def _check_one_task_a_cell(table: pd.DataFrame, rows: str, columns: str, value: 
             )
 
 
-def known(table: pd.DataFrame, name: str, option: str) -> str:
+def require_column(table: pd.DataFrame, name: str, option: str) -> str:
     """Check that a column exists; returns its name.
 
     Raises:

@@ -1,6 +1,6 @@
 """Decode files to an array in the cache, once for all runs, and find what is wrong with them.
 
-An entry is a folder of the cache, see `Cache.remembered_files`. Its key is a digest of the list of files (names, sizes,
+An entry is a folder of the cache, see `Cache.load_or_write`. Its key is a digest of the list of files (names, sizes,
 times of change) and of the settings.
 """
 
@@ -83,7 +83,7 @@ def decoded(
         return _decode(files, root, parts, decoder, skip_broken)
 
     while True:
-        folder, index = cache.remembered_files(key, write, "another process is decoding the same files")
+        folder, index = cache.load_or_write(key, write, "another process is decoding the same files")
         try:
             return _read(folder, index, decoder.form)
         except FileNotFoundError:  # removed by another process before this one had opened its files
@@ -147,13 +147,13 @@ def _decode(
                         if isinstance(result, str):
                             index["broken"][str(paths[place].relative_to(root))] = result
                             continue
-                        array, said = result
+                        array, file_remarks = result
                         if not index["broken"] or skip_broken:
                             append(array.data)
                         low, high = min(low, float(array.min())), max(high, float(array.max()))
                         places.append(place)
                         contents.append(int.from_bytes(hashlib.blake2b(array.data, digest_size=8).digest(), "little"))
-                        remarks.update(said)
+                        remarks.update(file_remarks)
                     advance(len(group))
             saved = io.BytesIO()
             np.save(saved, np.array(places, np.int64))

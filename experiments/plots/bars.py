@@ -113,8 +113,8 @@ def _distributions(axes: "Axes", runs: pd.DataFrame, timings: Mapping[str, Timed
         if "reference" in timed:
             _box(axes, timed["reference"], place + 0.2, GREY)
         median = float(np.median(timed["model"])) / 1000
-        said = f"{three_digits(median)} µs"
-        axes.annotate(said, (1.01, place - 0.18), xycoords=axes.get_yaxis_transform(), va="center")
+        text = f"{three_digits(median)} µs"
+        axes.annotate(text, (1.01, place - 0.18), xycoords=axes.get_yaxis_transform(), va="center")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))

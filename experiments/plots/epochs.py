@@ -86,8 +86,8 @@ def _stays(runs: pd.DataFrame) -> bool:
 
 def _lines(axes: "Axes", runs: pd.DataFrame, over: str) -> list[Label]:
     """Draw the lines of a panel; returns their labels, at the ends of the lines."""
-    told = [over] if over == "epochs" and varies_by_itself(runs) else ["epochs", "finetune_epochs"]
-    named = runs.assign(_label=names(runs, [*told, "seed"]))
+    columns = [over] if over == "epochs" and varies_by_itself(runs) else ["epochs", "finetune_epochs"]
+    named = runs.assign(_label=names(runs, [*columns, "seed"]))
     values = sorted(int(value) for value in named[over].unique() if value or over == "epochs")
     ends: list[Label] = []
     drawn: Counter[str] = Counter()

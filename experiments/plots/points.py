@@ -108,12 +108,12 @@ def panels_left_out(runs: pd.DataFrame, by: list[str]) -> list[str]:
 
 def setting_of(runs: pd.DataFrame) -> str:
     """Describe what these runs have in common: article_cnn on mnist, 1 epoch, seed 0."""
-    said = [subjects_of(runs)]
+    parts = [subjects_of(runs)]
     if runs["epochs"].nunique() == 1:
-        said.append(epochs_text(runs["epochs"].iloc[0]))
+        parts.append(epochs_text(runs["epochs"].iloc[0]))
     seeds = runs["seed"].nunique()
-    said.append(f"seed {runs['seed'].iloc[0]}" if seeds == 1 else f"{seeds} seeds")
-    return ", ".join(said)
+    parts.append(f"seed {runs['seed'].iloc[0]}" if seeds == 1 else f"{seeds} seeds")
+    return ", ".join(parts)
 
 
 def points(runs: pd.DataFrame, of_seeds: pd.DataFrame, column: str, recommended: Collection[str] = ()) -> list[Point]:
@@ -151,9 +151,9 @@ def _pooled(group: pd.DataFrame, column: str, mean: tuple[float, float, float]) 
 
 def _single(group: pd.DataFrame, column: str) -> Iterator[Point]:
     scale = scale_of(group)
-    told = next((name for name in ("seed", "machine") if group[name].nunique() > 1), "run_id")
+    name = next((name for name in ("seed", "machine") if group[name].nunique() > 1), "run_id")
     for _, run in group.iterrows():
-        apart = f", {told.removesuffix('_id')} {str(run[told])[:8]}"
+        apart = f", {name.removesuffix('_id')} {str(run[name])[:8]}"
         label = run["_label"] + (apart if len(group) > 1 else "")
         score = [scale * run[f"{SCORE}{end}"] for end in ("", "_low", "_high")]
         yield Point(label, run["strategy"], *_range(run, column), *score)

@@ -105,14 +105,14 @@ class Survey:
         reasons = {
             name: f"the converter leaves its {', '.join(dict.fromkeys(its))} in float" for name, its in ops.items()
         }
-        reasons = reasons or {each.layer: each.said for each in found if each.layer in chosen}
+        reasons = reasons or {each.layer: each.text for each in found if each.layer in chosen}
         if not reasons:
             beside = {name: each for each in found if each.layer for name in self._neighbours(each.layer)}
-            reasons = {name: f"next to it, {each.said}" for name, each in beside.items() if name in chosen}
+            reasons = {name: f"next to it, {each.text}" for name, each in beside.items() if name in chosen}
         if not reasons:
-            said = "; ".join(difference.said for difference in found)
+            described = "; ".join(difference.text for difference in found)
             raise UserError(
-                f"The file of this model cannot meet the expectation: {said}. Quantize after training, with "
+                f"The file of this model cannot meet the expectation: {described}. Quantize after training, with "
                 "strategy=ptq_int8."
             )
         members = {each.name: each.members for each in self.layers}

@@ -47,9 +47,9 @@ class Matrix:
 
     counts: npt.NDArray[np.int64]
 
-    def shade(self, truth: int, said: int) -> float:
+    def shade(self, truth: int, predicted: int) -> float:
         """Return the shade of a cell, 0 to 1: the share of its class, on a scale that shows few errors as well."""
-        share = self.counts[truth, said] / max(self.counts[truth].sum(), 1)
+        share = self.counts[truth, predicted] / max(self.counts[truth].sum(), 1)
         return float(share**0.35)
 
 
@@ -97,12 +97,12 @@ def worst_classes(answers: Predictions) -> tuple[str, ...]:
 
 
 def _describe_class(label: int, answers: Predictions) -> str:
-    said = answers.tflite[answers.truth == label]
-    share = proportion(int((said == label).sum()), len(said))
-    wrong, counts = np.unique(said[said != label], return_counts=True)
+    predicted = answers.tflite[answers.truth == label]
+    share = proportion(int((predicted == label).sum()), len(predicted))
+    wrong, counts = np.unique(predicted[predicted != label], return_counts=True)
     most = int(wrong[counts.argmax()])
     interval = f"{100 * share.value:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}] correct"
-    return f"class {label}: {interval}, most often predicted as {most} ({counts.max()} of {len(said)})"
+    return f"class {label}: {interval}, most often predicted as {most} ({counts.max()} of {len(predicted)})"
 
 
 def pictures(changed: Changed, answers: Predictions) -> tuple[Picture, ...]:

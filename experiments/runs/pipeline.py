@@ -176,7 +176,7 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
         UserError: data, model and strategy do not fit together, which is checked before any training; or training
             diverged, or the converter or the interpreter rejects the model.
     """
-    seed, strategy, spent = experiment.setting.seed, experiment.strategy, Spent()
+    seed, strategy, durations = experiment.setting.seed, experiment.strategy, Durations()
     experiment.check()
     examples = experiment.dataset.examples(experiment.task.kind)
     with compute_lock():
@@ -188,9 +188,9 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
     final = experiment.training.epochs == 0 and not strategy.trains
     whole = None
     if final:
-        with spent.on("conversion"):
+        with durations.measure("conversion"):
             whole = known.converted(model, scheme)
-    scheme, expectation, tried = trial.remembered(known, strategy, scheme, model, identity.model, whole)
+    scheme, expectation, tried = trial.load_or_try(known, strategy, scheme, model, identity.model, whole)
     if expectation.partial:
         say(f"  partial: {describe_float_layers(expectation.left_float, most=LISTED)}")
     if tried and not final:  # the trial used random numbers and layer numbers, which must not affect the training
@@ -200,13 +200,13 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
     warnings = [*_warned(data.warnings)]
     warnings += (doubts := list(_input_doubts(experiment, model, data, head, known)))
     baseline = experiment.fit(data, experiment.training, "Training the baseline", head)(model)
-    with spent.on("evaluation"):
+    with durations.measure("evaluation"):
         outputs = known.keras_answers(baseline.model)
         warnings += _answer_doubts(experiment, outputs, data, head, explained=bool(doubts))
     further = experiment.fit(data, experiment.finetune, f"Training {experiment.setting.strategy}", head)
     prepared = strategy.apply(scheme, baseline.model, further, known.calibration)
 
-    with spent.on("conversion"):
+    with durations.measure("conversion"):
         reference = known.converted(baseline.model, Float32())
         tflite = known.converted(prepared.model, scheme)
         in_float = known.in_float(prepared.model, model)
@@ -217,8 +217,8 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
     ops, float_ops = read_ops(tflite.content, layers), read_ops(in_float.content, layers)
 
     # These processes mostly wait for their start, and their results do not depend on the load.
-    with ThreadPoolExecutor(1) as beside, spent.on("evaluation"):
-        found = beside.submit(_footprint, tflite, _few(data), experiment.latency, spent)
+    with ThreadPoolExecutor(1) as beside, durations.measure("evaluation"):
+        found = beside.submit(_footprint, tflite, _few(data), experiment.latency, durations)
         logits = {
             BASELINE: known.keras_answers(baseline.model),
             AFTER: known.keras_answers(prepared.model),
@@ -227,9 +227,9 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
         }
         with compute_lock():
             noise = op_noise(tflite, ops, in_float, float_ops, data.test.sample(NOISE_IMAGES).x)
-    with spent.on("latency"):
+    with durations.measure("latency"):
         latency = measure_latency(tflite, reference, _few(data), experiment.latency, seed)
-    with spent.on("profile"):
+    with durations.measure("profile"):
         protocol = replace(experiment.latency, delegate="builtin") if refusal else experiment.latency
         profile = op_profile(tflite, ops, _few(data), protocol, seed)
     memory, micro = found.result()
@@ -252,7 +252,7 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
         memory=memory,
         arena=micro,
         expectation=expectation,
-        seconds=spent.seconds,
+        seconds=durations.seconds,
         data=_data(data, head, logits[FINAL]),
         stamp=stamp(),
         xnnpack_refusal=refusal,
@@ -287,8 +287,8 @@ def _answer_doubts(
     """Yield and print warnings about the predictions of the baseline, before the strategy."""
     epochs = experiment.training.epochs
     if isinstance(head, ClassHead):
-        said = head.answers(outputs)
-        yield from _warned(output_warnings(said, data, head, epochs, explained and epochs == 0))
+        predictions = head.answers(outputs)
+        yield from _warned(output_warnings(predictions, data, head, epochs, explained and epochs == 0))
     else:
         yield from _warned(score_warnings(outputs, data, head, epochs))
 
@@ -302,16 +302,16 @@ def _warned(warnings: Iterable[str]) -> Iterator[str]:
 def _answers(data: Dataset, head: Head, logits: Mapping[str, Logits]) -> Evidence:
     if (metric := head.metric) is None:
         assert isinstance(head, ClassHead)
-        said = {model: head.answers(outputs) for model, outputs in logits.items()}
-        return Predictions(truth=data.test.y, keras=said[AFTER], tflite=said[FINAL], reference=said[REFERENCE])
+        classes = {model: head.answers(outputs) for model, outputs in logits.items()}
+        return Predictions(truth=data.test.y, keras=classes[AFTER], tflite=classes[FINAL], reference=classes[REFERENCE])
     values = {model: metric.replicates(logits[model], data.test) for model in (AFTER, FINAL, REFERENCE)}
     return Scores(len(data.test), values[AFTER], values[FINAL], values[REFERENCE])
 
 
 def _changed(data: Dataset, answers: Evidence) -> Changed:
     """Return the images whose predicted class changed; none for other tasks."""
-    said = answers if isinstance(answers, Predictions) else NO_PREDICTIONS
-    return changed_images(data.test.x, said.truth, said.reference, said.tflite)
+    predictions = answers if isinstance(answers, Predictions) else NO_PREDICTIONS
+    return changed_images(data.test.x, predictions.truth, predictions.reference, predictions.tflite)
 
 
 def _further(head: Head, data: Dataset, logits: Mapping[str, Logits]) -> dict[str, float]:
@@ -330,20 +330,20 @@ def _few(data: Dataset) -> Images:
 
 
 def _footprint(
-    tflite: TFLiteModel, images: Images, protocol: LatencyProtocol, spent: "Spent"
+    tflite: TFLiteModel, images: Images, protocol: LatencyProtocol, durations: "Durations"
 ) -> tuple[Memory, Arena | None]:
-    with spent.on("memory"), compute_lock():
+    with durations.measure("memory"), compute_lock():
         return footprint(tflite, images, protocol.threads)
 
 
-class Spent:
+class Durations:
     """Measures the wall time of the parts of a run."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def on(self, part: str) -> Iterator[None]:
+    def measure(self, part: str) -> Iterator[None]:
         """Add the duration of the block to this part, and show that it is being done."""
         started = time.perf_counter()
         with bar(part.capitalize(), total=None):

@@ -130,7 +130,7 @@ def plan(requests: Sequence[Request], store: Store | None) -> Plan:
     finished = {row["run_key"]: str(row["run_id"]) for row in recorded if row["run_key"]}
     contents: dict[int, Mapping[str, Any]] = {}  # by option, which the jobs of a sweep share
 
-    def known(option: Any) -> Mapping[str, Any]:
+    def load_contents(option: Any) -> Mapping[str, Any]:
         if id(option) not in contents:
             contents[id(option)] = contents_of(option)
         return contents[id(option)]
@@ -141,7 +141,7 @@ def plan(requests: Sequence[Request], store: Store | None) -> Plan:
     seen: set[str] = set()
     for request in requests:
         experiment = request.experiment
-        key = run_key(experiment, known)
+        key = run_key(experiment, load_contents)
         reused = SAME_RUN if key in seen else finished.get(key, "") if request.resume else ""
         seen.add(key)
         values = {name: redacted(str(value)) for name, value in request.parameters.items()}
@@ -154,7 +154,7 @@ def plan(requests: Sequence[Request], store: Store | None) -> Plan:
             wanted = [(0, experiment.training.epochs), *((stage, experiment.finetune.epochs) for stage in stages)]
             missing = []
             for stage, epochs in wanted:
-                kept = trained[training_name(experiment, stage, known)]
+                kept = trained[training_name(experiment, stage, load_contents)]
                 done = max((number for number in kept if number <= epochs), default=0)
                 missing.append(epochs - done)
                 cached += done

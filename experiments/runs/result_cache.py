@@ -114,4 +114,4 @@ class ResultCache:
             "threads": self.threads,
         }
         key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
-        return self.cache.remembered(key, alongside_others, about)
+        return self.cache.load_or_compute(key, alongside_others, about)

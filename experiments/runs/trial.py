@@ -32,7 +32,7 @@ ROUNDS = 8  # leaving a layer in float may change the types of its neighbours
 SAMPLES = 4  # calibration images; the ranges need not be accurate
 
 
-def remembered(
+def load_or_try(
     known: ResultCache,
     strategy: Strategy,
     scheme: Scheme,
@@ -101,7 +101,7 @@ def tried(
                 _refuse_nothing(expectation, ops)
                 return before
     raise UserError(
-        f"No choice of layers gives the expected file: {'; '.join(d.said for d in found)}. Quantize after training "
+        f"No choice of layers gives the expected file: {'; '.join(d.text for d in found)}. Quantize after training "
         "with strategy=ptq_int8."
     )
 

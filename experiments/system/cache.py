@@ -81,7 +81,7 @@ class Cache:
         """Return the states of one training."""
         return Trajectory(self, self.dir.absolute() / TRAINING / key)
 
-    def remembered(self, key: str, compute: Callable[[], Arrays], about: str) -> Arrays:
+    def load_or_compute(self, key: str, compute: Callable[[], Arrays], about: str) -> Arrays:
         """Return the result of `compute` for this key, computed once across all processes; `about` describes it.
 
         Raises:
@@ -97,7 +97,7 @@ class Cache:
             self.keep(folder, key, computed, about)
             return computed
 
-    def remembered_files(
+    def load_or_write(
         self, key: str, write: Callable[["Files"], Mapping[str, Any]], reason: str
     ) -> tuple[Path, Mapping[str, Any]]:
         """Return the folder of this key with its index; the files are written once across all processes.

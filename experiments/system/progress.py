@@ -161,12 +161,12 @@ class _Screen:
         self._tasks: dict[str, TaskID] = {}
         self._shown: set[str] = set()
         self._lock = Lock()
-        self._said = time.monotonic()  # when the latest line was printed
+        self._printed_at = time.monotonic()
         self._idle = Event()  # set while there is no bar
         self._listeners: dict[str, Callable[..., None]] = {}
 
     def say(self, message: str) -> None:
-        self._said = time.monotonic()
+        self._printed_at = time.monotonic()
         with suppress(OSError):  # a full disk or a closed pipe must not stop the work
             CONSOLE.print(message, highlight=False, markup=False, soft_wrap=True)
 
@@ -197,8 +197,8 @@ class _Screen:
 
     def _break_silence(self, idle: Event) -> None:
         """Print what is being done whenever nothing was printed for SILENCE, until no bar is left."""
-        while not idle.wait(max(0.0, self._said + SILENCE - time.monotonic())):
-            if time.monotonic() >= self._said + SILENCE:
+        while not idle.wait(max(0.0, self._printed_at + SILENCE - time.monotonic())):
+            if time.monotonic() >= self._printed_at + SILENCE:
                 self.say("; ".join(_status(task) for task in _BARS.tasks))
 
     def advance(self, bar: str, steps: int) -> None:

@@ -201,9 +201,9 @@ class _OfConfusion(OfSets):
     def prepared(self, outputs: Outputs, test: Split) -> Any:
         """Return the cell of the confusion matrix of each example, and the number of classes."""
         one = outputs.shape[1] == 1
-        said = (outputs[:, 0] > self.threshold).astype(np.int64) if one else outputs.argmax(axis=1)
-        classes = int(max(test.y.max(), said.max())) + 1
-        return test.y * classes + said, classes
+        predicted = (outputs[:, 0] > self.threshold).astype(np.int64) if one else outputs.argmax(axis=1)
+        classes = int(max(test.y.max(), predicted.max())) + 1
+        return test.y * classes + predicted, classes
 
     def of(self, prepared: Any, weights: npt.NDArray[np.int64]) -> float:
         """See OfSets.of."""
@@ -247,8 +247,8 @@ class _OfLabels(OfMeans):
 
     def parts(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
         """Return for each label whether it is right, and how often it was given or is true: (n, labels, 2)."""
-        said, true = outputs > self.threshold, test.y > 0.5
-        return np.asarray(np.stack([said & true, said.astype(np.int64) + true], axis=-1), np.float64)
+        predicted, true = outputs > self.threshold, test.y > 0.5
+        return np.asarray(np.stack([predicted & true, predicted.astype(np.int64) + true], axis=-1), np.float64)
 
 
 @dataclass(frozen=True)
@@ -286,11 +286,11 @@ class MeanIntersectionOverUnion(OfMeans):
 
     def parts(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
         """Return the pixels of the intersection and of the union, by example and class: (n, classes, 2)."""
-        said = outputs.argmax(axis=-1).reshape(len(outputs), -1)
+        predicted = outputs.argmax(axis=-1).reshape(len(outputs), -1)
         classes = [each for each in range(outputs.shape[-1]) if each != self.ignored]
         true = test.y.reshape(len(test), -1)
         counts = [true != self.ignored] if self.ignored is not None else [np.ones_like(true, bool)]
-        pairs = [(true == each, (said == each) & counts[0]) for each in classes]
+        pairs = [(true == each, (predicted == each) & counts[0]) for each in classes]
         return np.stack(
             [np.stack([(t & s).sum(axis=1), (t | s).sum(axis=1)], axis=1) for t, s in pairs], axis=1
         ).astype(np.float64)

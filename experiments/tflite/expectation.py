@@ -121,7 +121,7 @@ def _with_kernels(model: "Model", layers: Iterable[str]) -> frozenset[str]:
 class Difference:
     """A difference between a file and its expectation, as text; with `layer`, `op`, `types` if it concerns one op."""
 
-    said: str
+    text: str
     layer: str = ""
     op: str = ""
     types: str = ""
@@ -134,13 +134,13 @@ def differences(expectation: Expectation, ops: Sequence[Op]) -> tuple[Difference
         *_wrong_types(expectation, ops),
         *(Difference(f"{name} is not in the file", layer=name) for name in missing),
         *_idle_conversions(ops),
-        *(Difference(said) for said in _wrong_weights(expectation, ops)),
+        *(Difference(text) for text in _wrong_weights(expectation, ops)),
     )
 
 
 def broken(expectation: Expectation, ops: Sequence[Op]) -> tuple[str, ...]:
     """Return the differences as text."""
-    return tuple(difference.said for difference in differences(expectation, ops))
+    return tuple(difference.text for difference in differences(expectation, ops))
 
 
 def without_float_ops(expectation: Expectation, found: Sequence[Difference]) -> Expectation:
@@ -175,12 +175,12 @@ def _wrong_types(expectation: Expectation, ops: Sequence[Op]) -> Iterator[Differ
             continue
         expected = _expected(expectation, op)
         if op.op in NOT_READ and (types := _expected_types(expectation, op)) != "float32":
-            said = f"{op.layer or 'the output'} ({op.op}) cannot be checked, but must compute in {types}"
-            yield Difference(said, op.layer, op.op, UNKNOWN)
+            text = f"{op.layer or 'the output'} ({op.op}) cannot be checked, but must compute in {types}"
+            yield Difference(text, op.layer, op.op, UNKNOWN)
         elif op.computes and op.types not in expected:
             name = op.layer or "an unnamed layer"
-            said = f"{name} ({op.op}) computes in {op.types} instead of {expected[0]}"
-            yield Difference(said, op.layer, op.op, op.types)
+            text = f"{name} ({op.op}) computes in {op.types} instead of {expected[0]}"
+            yield Difference(text, op.layer, op.op, op.types)
 
 
 def _expected(expectation: Expectation, op: Op) -> tuple[str, ...]:
@@ -209,8 +209,8 @@ def _idle_conversions(ops: Sequence[Op]) -> Iterator[Difference]:
     idle = idle_conversions(ops)
     if idle:
         before = idle[0].layer or "the input"
-        said = f"{len(idle)} redundant type conversions, first up to the {idle[0].op} after {before}"
-        yield Difference(said, idle[0].layer)
+        text = f"{len(idle)} redundant type conversions, first up to the {idle[0].op} after {before}"
+        yield Difference(text, idle[0].layer)
 
 
 def _wrong_weights(expectation: Expectation, ops: Sequence[Op]) -> Iterator[str]:

@@ -219,7 +219,7 @@ def _along(factors: Tensor, axis: int) -> Tensor:
     return tf.reshape(factors, (-1, *(1,) * (-1 - axis)))
 
 
-def told_apart(bias: Tensor) -> Tensor:
+def make_distinct(bias: Tensor) -> Tensor:
     """A bias whose last value is changed by the least that is possible.
 
     Of one that is the same for all channels the converter takes the scale of the first channel for all.
@@ -272,7 +272,7 @@ class Run:
         will be when it is folded, by the moving averages, and scaled back: as PyTorch's ConvBn does (torch.ao.nn
         .intrinsic.qat).
         """
-        offset = None if bias is None else told_apart(bias.value)
+        offset = None if bias is None else make_distinct(bias.value)
         if self.wrapper.scaling is not None:
             kernel, offset = self._with_scaling(kernel, offset, *self.wrapper.scaling())
         if not fold or self.wrapper.batchnorm is None:

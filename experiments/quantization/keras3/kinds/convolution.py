@@ -4,7 +4,7 @@ from typing import Any
 
 from experiments.quantization.keras3.kind import Kind, Role, register
 from experiments.quantization.keras3.kinds.activation import activation_obstacle
-from experiments.quantization.keras3.wrapper import Run, Substitutes, told_apart
+from experiments.quantization.keras3.wrapper import Run, Substitutes, make_distinct
 from experiments.system.tensorflow import keras_3, tf
 
 layers = keras_3().layers
@@ -39,7 +39,7 @@ def _convolution(run: Run, inputs: Tensor) -> Tensor:
 def _quantized(run: Run, kernel: Tensor) -> Substitutes:
     """What stands in place of a layer's weights."""
     layer = run.layer
-    biases = [(layer.bias, told_apart(layer.bias.value))] if layer.use_bias else []
+    biases = [(layer.bias, make_distinct(layer.bias.value))] if layer.use_bias else []
     return [(layer.kernel, kernel), *biases]
 
 

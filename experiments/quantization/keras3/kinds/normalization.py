@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from experiments.quantization.keras3.kind import Kind, Role, Scaling, register
-from experiments.quantization.keras3.wrapper import Run, batchnorm_as_affine, told_apart
+from experiments.quantization.keras3.wrapper import Run, batchnorm_as_affine, make_distinct
 from experiments.system.tensorflow import keras_3, tf
 
 layers = keras_3().layers
@@ -46,7 +46,7 @@ def _scaled(run: Run, inputs: Tensor, factors: Tensor, offsets: Tensor) -> Tenso
     channels = inputs.shape[-1]
     flat = tf.reshape(tf.broadcast_to(factors, (channels,)), (1, 1, 1, channels))
     kernel = tf.reshape(run.weight(flat, axis=-1), (1, 1, channels, 1))
-    offsets = told_apart(tf.broadcast_to(offsets, (channels,)))
+    offsets = make_distinct(tf.broadcast_to(offsets, (channels,)))
     match len(inputs.shape):
         case 2:
             images = tf.reshape(inputs, (-1, 1, 1, channels))
