@@ -26,7 +26,7 @@ def test_threads_are_asked_for_only_where_somebody_does(overrides: list[str], th
         ),
         (
             ["model.path=my.keras"],
-            "model.path: requires model=keras_file or model=saved_model or model=tflite_file; the option chosen",
+            "model.path: requires model=keras_file or model=pretrained or model=saved_model or model=tflite_file",
         ),
         (["training.learning_rate=inf"], "training.learning_rate=inf: input should be a finite number"),
         (["tracking.uri=postgres://me:secret@host/db"], r"tracking.uri=postgres://\*\*\*@host/db: requires"),
