@@ -42,7 +42,7 @@ YAML = "epochs: 1\ndataset:\n  _target_: experiments.dataset.mnist.Mnist\n  scal
 
 def record(digest: str, **more: Any) -> bytes:
     labels = {str(number): name for number, name in enumerate(("cat", "dog", "emu", "fox"))}
-    return json.dumps({"tflite_sha256": digest, "labels": labels, "stamp": {"cpu": "a CPU"}, **more}).encode()
+    return json.dumps({"tflite_sha256": digest, "labels": labels, "stamp": {"cpu": "a CPU"}} | more).encode()
 
 
 Contents = Mapping[str, bytes]
@@ -164,6 +164,14 @@ def test_a_file_says_its_labels_and_how_its_input_is_scaled(run: Compare) -> Non
     assert (floats(normalization, 0), floats(normalization, 1)) == ([127.5], [127.5])  # symmetric, from 0 to 255
     (file,) = tables(leave, 6)
     assert file.String(file.Pos + place(file, 0)).decode() == LABELS
+
+
+def test_the_place_of_a_label_is_the_output_of_its_class(run: Compare) -> None:
+    few = record(FILE.digest, scaling=SCALING, labels={"1": "dog", "3": "fox"})  # of a model with more outputs
+    run("--save", "model.tflite", contents={**WHOLE, RECORD: few})
+    assert beside("model.json")["labels"] == ["???", "dog", "???", "fox"]
+    with zipfile.ZipFile("model.tflite") as archive:
+        assert archive.read(LABELS).decode().splitlines() == ["???", "dog", "???", "fox"]
 
 
 @pytest.mark.parametrize("labels", [(), ("cat", "dog")])

@@ -28,6 +28,7 @@ from experiments.tracking.schema import names as columns_of
 
 SCHEMA_VERSION = 2  # of the JSON file; higher if a key is renamed, removed, or means something else
 ENDING = ".tflite"
+UNKNOWN = "???"  # label of an output for which the data have no class; readers drop empty lines
 SETTINGS = ("strategy", "model_name", "dataset_name", "epochs", "finetune_epochs", "seed")
 QUANTIZE = "q = round(x / scale) + zero_point, limited to the range of the dtype"
 # What decides the input of the model: x = stored / divisor, and if symmetric 2 x - 1.
@@ -191,7 +192,7 @@ def description(
         },
         "inputs": inputs,
         "outputs": outputs,
-        "labels": [labels[number] for number in sorted(labels)],
+        "labels": [labels.get(number, UNKNOWN) for number in range(1 + max(labels, default=-1))],
         "preprocessing": {**_preprocessing(record, configuration), **quantized},
         "metrics": _metrics(row),
         "findings": {name: _plain(row[name]) for name in columns_of("verdict") if name in row.index},
