@@ -1,6 +1,7 @@
 """The plan of a sweep, the time that is left of it, and --dry-run."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from experiments.runs.forecast import Costs, Schedule, Work
 from experiments.runs.plan import ENDED, SAME_RUN, STARTED, Follower, finished_line, plan, shared_settings
 from experiments.runs.trainings import training_name
 from experiments.strategy.prune_cluster_qat import PruneClusterQAT
+from experiments.task.auto import Auto
+from experiments.task.regression import Regression
 from experiments.tracking import Row
 from tests import rows
 from tests.conftest import run_interpreter, save_images
@@ -134,6 +137,12 @@ def test_a_strategy_that_trains_three_times_has_three_names(requests: list[Reque
     experiment = requests[2].experiment
     assert PruneClusterQAT.trainings == 3
     assert len({training_name(experiment, stage) for stage in range(4)}) == 4
+
+
+def test_trainings_for_another_task_have_another_name(requests: list[Request]) -> None:
+    experiment = requests[0].experiment
+    tasks = (Auto(), Regression(), Regression(loss="mae"))
+    assert len({training_name(replace(experiment, task=task), 0) for task in tasks}) == 3
 
 
 def test_settings_are_parted_into_those_of_all_runs_and_others() -> None:

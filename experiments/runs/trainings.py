@@ -36,6 +36,7 @@ def training_name(experiment: "Experiment", stage: int, contents: Contents = con
     decisive: dict[str, Any] = {
         "model": contents(experiment.model),
         "dataset": contents(experiment.dataset),
+        "task": contents(experiment.task),
         "seed": experiment.setting.seed,
         "threads": experiment.threads,
         "training": _without_epochs(experiment.training),
