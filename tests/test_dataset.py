@@ -89,6 +89,7 @@ def test_float_images_are_not_scaled(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"y_test": None}, "requires the array y_test; the file has x_train, y_train, x_test"),
+        ({"y_train": None, "y_test": None}, "Only task=reconstruction requires no targets"),
         ({"y_train": np.arange(19)}, "x_train has 20 images, but y_train has 19 labels"),
         ({"y_train": np.full(20, -1)}, "y_train has only the label -1"),
         ({"y_train": np.zeros(20, int), "y_test": np.zeros(6, int)}, "y_train has only the label 0"),

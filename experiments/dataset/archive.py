@@ -20,6 +20,7 @@ from experiments.system.errors import UserError, first_line
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 IN_MEMORY = 64 * 2**20  # bytes; larger arrays of examples stay in the archive, if they are not compressed
 LOCAL_HEADER, LOCAL_NAMES = 30, 26  # bytes of a member's header in a zip file, and where the lengths of its names are
+UNLABELLED = " Only task=reconstruction requires no targets: a model that gives its input back, to find anomalies."
 FORMAT = f"A data set is a NumPy archive: numpy.savez(path, {', '.join(f'{name}=...' for name in ARRAYS)})."
 
 
@@ -38,9 +39,10 @@ def read_archive(path: Path, key: str, labelled: bool = True) -> Raw:
         with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in ARRAYS if name not in archive and (labelled or name.startswith("x_"))]
             if missing:
+                unlabelled = all(name.startswith("y_") for name in missing)
                 raise UserError(
                     f"{key}={path}: requires {_list_missing(missing, archive.files)}. "
-                    f"{_suggest_rename(path, archive.files)}"
+                    f"{_suggest_rename(path, archive.files)}{UNLABELLED if unlabelled else ''}"
                 )
             _check_memory(path, key)
             where = f"{key}={path}"
