@@ -304,7 +304,9 @@ class Source(ABC):
     def _with_targets(self, raw: Raw, kind: Kind, why: str) -> Examples:
         """Return examples with targets of a kind other than classes."""
         if self.stratify:
-            raise UserError(f"dataset.stratify=true: requires classes, not targets of the kind {kind}. Remove it.")
+            raise UserError(
+                f"dataset.stratify=true: requires classes, not targets of the kind {kind}. Type dataset.stratify=false."
+            )
         targets = read_targets(raw.y_train, raw.y_test, (len(raw.x_train), len(raw.x_test)), kind)
         scaling = scaling_of(raw.x_train, raw.x_test, self.scale)
         splits = self._splits(raw, targets.train, targets.test, scaling)
