@@ -134,6 +134,7 @@ class Examples:
     warnings: tuple[str, ...] = ()
     kind: Kind = "classes"
     why: str = ""  # what shows the kind, if the task did not say it
+    ignored: int | None = None  # class of pixels that do not count, for which a model requires no output
 
     @property
     def input_shape(self) -> Shape:
@@ -147,7 +148,8 @@ class Examples:
             case "classes":
                 return len(self.labels)
             case "maps":
-                return int(max(self.train.y.max(), self.test.y.max())) + 1
+                counted = (each.y[each.y != self.ignored] for each in (self.train, self.validation, self.test))
+                return 1 + max((int(y.max()) for y in counted if y.size), default=0)
             case "anomalies":
                 return prod(self.input_shape)
         return prod(self.train.y.shape[1:])

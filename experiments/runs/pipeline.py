@@ -178,7 +178,7 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
     """
     seed, strategy, durations = experiment.setting.seed, experiment.strategy, Durations()
     experiment.check()
-    examples = experiment.dataset.examples(experiment.task.kind)
+    examples = examples_of(experiment)
     with compute_lock():
         model, data, head = fitted(experiment, examples)
         identity = identified(experiment, model, data)
@@ -361,6 +361,11 @@ def identified(experiment: Experiment, model: "Model", data: Dataset) -> Identit
     )
 
 
+def examples_of(experiment: Experiment) -> Examples:
+    """Return the examples of a run, as its task counts them."""
+    return experiment.task.counted(experiment.dataset.examples(experiment.task.kind))
+
+
 def fitted(experiment: Experiment, examples: Examples) -> tuple["Model", Dataset, Head]:
     """Return the untrained model, the data in its input form, and the meaning of its outputs.
 
@@ -390,7 +395,7 @@ def check_given(experiment: Experiment) -> None:
     Raises:
         UserError: it cannot, or does not.
     """
-    fitted(experiment, experiment.dataset.examples(experiment.task.kind))
+    fitted(experiment, examples_of(experiment))
 
 
 def built(experiment: Experiment, data: Dataset | Examples) -> "Model":

@@ -65,6 +65,10 @@ class Task(ABC):
         """Return the task for these examples: this one, unless it is `auto`."""
         return self
 
+    def counted(self, examples: Examples) -> Examples:
+        """Return the examples without the classes that do not count."""
+        return examples
+
     @abstractmethod
     def head(self, model: "Model", data: Dataset) -> Head:
         """Return the head of a model.

@@ -1,6 +1,6 @@
 """Segmentation: a class for each pixel, judged by mean intersection over union."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import NonNegativeInt
 from pydantic.dataclasses import dataclass as option
 
-from experiments.dataset import Dataset
+from experiments.dataset import Dataset, Examples
 from experiments.dataset.targets import Kind
 from experiments.system.errors import UserError
 from experiments.system.options import OPTION
@@ -51,6 +51,10 @@ class Segmentation(Task):
     kind: ClassVar[Kind | None] = "maps"
 
     ignored: NonNegativeInt | None = None  # class of pixels that do not count, such as 255
+
+    def counted(self, examples: Examples) -> Examples:
+        """See Task.counted."""
+        return replace(examples, ignored=self.ignored)
 
     def head(self, model: "Model", data: Dataset) -> PixelHead:
         """See Task.head."""
