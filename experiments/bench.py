@@ -113,8 +113,8 @@ class Result:
         """Return a plot as a figure of Matplotlib, which notebooks show.
 
         Args:
-            name: Accuracy over "size", "download", "latency" or "epochs"; "training" curves, the "coverage" by
-                integers, or the distributions of "timings", or the "rounds" of timing.
+            name: Accuracy over "size", "download", "latency" or "epochs"; "training" curves, "coverage" by integers,
+                distributions of "timings", or the "rounds" of timing.
 
         Raises:
             UserError: the name is unknown, or these runs do not have what the plot shows.

@@ -486,7 +486,7 @@ def test_a_plot_of_two_points_is_a_table() -> None:
     drawn = comparison_pictures(Evidence(table, fewest=3))
     shown = report(Recorded({}), Comparison(table, table, lambda _: None), drawn, [])  # type: ignore[arg-type]
     assert "accuracy_size" not in drawn.drawn
-    assert "As a table, since a plot of 2 points says less than a table." in shown
+    assert "As a table, since a plot would have only 2 points." in shown
     assert re.search(r'data-name="accuracy of the TFLite file \(%\)">98\.12 <span class="interval">\[', shown)
 
 

@@ -82,7 +82,7 @@ def training_histories(table: pd.DataFrame, histories: Mapping[str, Curves], few
     metrics = {_metric(run) for _, curves in shown for run in curves}
     most = max(_epochs(run) for _, curves in shown for run in curves)
     if most < fewest:
-        raise FewPointsError(f"lines over {most} epoch{'s' if most > 1 else ''} say less than a table", _as_rows(shown))
+        raise FewPointsError(f"a plot would have only {most} epoch{'s' if most > 1 else ''}", _as_rows(shown))
     columns = min(len(shown), COLUMNS)
     figure, sheets = sheet(len(shown), (3.2, 2.5) if columns > 2 else (5.6, 3.6), columns, sharey=True)
     for place, (axes, (each, curves)) in enumerate(zip(sheets, shown, strict=True)):

@@ -232,9 +232,7 @@ def _as_rows(shown: Panels, xlabel: str) -> list[dict[str, str]]:
 def _drawn(shown: Panels, xlabel: str, title: str, caption: str, fewest: int) -> "Figure":
     most = max(len(panel.found) for panel in shown)
     if most < fewest:
-        raise FewPointsError(
-            f"a plot of {most} point{'s' if most > 1 else ''} says less than a table", _as_rows(shown, xlabel)
-        )
+        raise FewPointsError(f"a plot would have only {most} point{'s' if most > 1 else ''}", _as_rows(shown, xlabel))
     alone = (9.0, 5.6) if most > ROOMY else (7.5, 4.6)
     figure, sheets = sheet(len(shown), alone if len(shown) == 1 else (6.2, 4.4))
     for axes, panel in zip(sheets, shown, strict=True):
