@@ -166,6 +166,16 @@ def test_a_file_says_its_labels_and_how_its_input_is_scaled(run: Compare) -> Non
     assert file.String(file.Pos + place(file, 0)).decode() == LABELS
 
 
+def test_a_file_for_standardized_columns_does_not_say_that_they_are_plain(run: Compare) -> None:
+    run("--save", "model.tflite", contents={**WHOLE, CONFIGURATION: b"dataset:\n  standardize: true\n  scale: auto\n"})
+    assert beside("model.json")["preprocessing"]["formula"].startswith("x = (stored - mean) / deviation, both of each")
+    said = metadata_of(Path("model.tflite").read_bytes())
+    assert said is not None
+    (graph,) = tables(root(said), 3)
+    (entry,) = tables(graph, 2)
+    assert not place(entry, 4)  # no normalization
+
+
 def test_the_place_of_a_label_is_the_output_of_its_class(run: Compare) -> None:
     few = record(FILE.digest, scaling=SCALING, labels={"1": "dog", "3": "fox"})  # of a model with more outputs
     run("--save", "model.tflite", contents={**WHOLE, RECORD: few})

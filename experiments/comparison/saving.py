@@ -30,6 +30,7 @@ SCHEMA_VERSION = 2  # of the JSON file; higher if a key is renamed, removed, or 
 ENDING = ".tflite"
 UNKNOWN = "???"  # label of an output for which the data have no class; readers drop empty lines
 SETTINGS = ("strategy", "model_name", "dataset_name", "epochs", "finetune_epochs", "seed")
+STANDARDIZED = "x = (stored - mean) / deviation, both of each column over the training rows (dataset.standardize=true)"
 QUANTIZE = "q = round(x / scale) + zero_point, limited to the range of the dtype"
 # What decides the input of the model: x = stored / divisor, and if symmetric 2 x - 1.
 SCALED = {False: "x = stored / {divisor:g}", True: "x = 2 * stored / {divisor:g} - 1"}
@@ -136,6 +137,8 @@ def save(
 def _metadata(described: Mapping[str, Any], record: Mapping[str, Any]) -> Description:
     """Return what the file itself says of the description beside it."""
     settings, scaling = described["settings"], record.get("scaling")
+    if _standardizes(described["repeat"]["configuration"]):
+        scaling = None  # a mean and a deviation for each column, which the file cannot say
     half = float(scaling["divisor"]) / 2 if scaling else 0.0
     return Description(
         name=f"{settings['model_name']} on {settings['dataset_name']}, {settings['strategy']}",
@@ -204,12 +207,18 @@ def description(
     }
 
 
+def _standardizes(configuration: str) -> bool:
+    """Whether the data set of a run has subtracted a mean from each column, and divided it by a deviation."""
+    return re.search(r"^ +standardize: true$", configuration, re.MULTILINE) is not None
+
+
 def _preprocessing(record: Mapping[str, Any], configuration: str) -> dict[str, Any]:
     """How stored values become the model's input; of runs of earlier versions, the setting only."""
     setting = re.search(r"^ +scale: (\w+)$", configuration, re.MULTILINE)
     found: dict[str, Any] = {"dataset.scale": setting[1] if setting else None}
     if scaling := record.get("scaling"):
-        formula = SCALED[bool(scaling["symmetric"])].format(divisor=scaling["divisor"])
+        scaled = SCALED[bool(scaling["symmetric"])].format(divisor=scaling["divisor"])
+        formula = STANDARDIZED if _standardizes(configuration) else scaled
         found |= {"divisor": scaling["divisor"], "symmetric": scaling["symmetric"], "formula": formula}
     return found
 
