@@ -21,7 +21,7 @@ from experiments.comparison.compared import Comparison
 from experiments.comparison.groups import grouped
 from experiments.measure.changes import EACH, LONGEST, changed_images
 from experiments.plots.comparison import Evidence, Pictures, comparison_pictures
-from experiments.record.artifacts import CHANGED, LAYERS
+from experiments.record.artifacts import CHANGED, CLASSES, LAYERS, class_table
 from experiments.record.evidence import Predictions
 from experiments.report.details import confusion, worst_classes
 from experiments.report.page import MOST_RUNS, report, write_report
@@ -252,7 +252,7 @@ def test_more_classes_than_can_be_read_have_no_matrix() -> None:
 def test_the_worst_class_is_named_with_what_it_is_taken_for() -> None:
     truth = np.repeat([0, 1], 50)
     said = np.where(np.arange(100) < 10, 1, truth)
-    (line,) = worst_classes(Predictions(truth, said, said, truth))
+    (line,) = worst_classes(Predictions(truth, said, said, truth), {})
     assert line.startswith("class 0: 80.0 % [")
     assert line.endswith("most often predicted as 1 (10 of 50)")
 
@@ -323,6 +323,18 @@ def test_a_page_shows_the_ops_of_a_run_and_the_images_that_changed() -> None:
     shown = page(ROWS, WRONG)
     assert "451,584" in shown
     assert shown.count("data:image/png;base64,") == 4
+
+
+def test_classes_have_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {CLASSES: class_table({1: "cat, grey", 9: "=dog"}).encode()}
+    monkeypatch.setattr(
+        Recorded, "content", lambda _, run_id, artifact: files.get(artifact) if run_id in WRONG else None
+    )
+    shown = page(ROWS, WRONG)
+    assert "class cat, grey: 98.0 % [" in shown
+    assert "most often predicted as =dog (40 of 2000)" in shown
+    assert '<th scope="row">cat, grey</th>' in shown
+    assert '<th scope="row">2</th>' in shown  # a class without a name
 
 
 def test_a_page_shows_what_users_named_as_text() -> None:

@@ -25,7 +25,7 @@ from experiments.record.evidence import Evidence, Predictions, Scores
 from experiments.record.run_record import RunRecord
 from experiments.statistics.bootstrap import RESAMPLES
 from experiments.system.errors import UserError, first_line
-from experiments.system.escaping import spreadsheet_text
+from experiments.system.escaping import from_spreadsheet_text, spreadsheet_text
 from experiments.system.progress import warn_once
 from experiments.tflite.graph import Op
 
@@ -313,6 +313,19 @@ def layer_table(ops: Sequence[Op], delegated: Collection[int]) -> str:
 def class_table(labels: Mapping[int, str]) -> str:
     """Return class numbers and their labels as CSV."""
     return _as_csv(["class", "label"], sorted(labels.items()))
+
+
+def read_classes(content: bytes, run_id: str) -> Mapping[int, str]:
+    """Return the labels written by `class_table`, by class number.
+
+    Raises:
+        UserError: the file has another format.
+    """
+    try:
+        rows = csv.DictReader(io.StringIO(content.decode()))
+        return {int(row["class"]): from_spreadsheet_text(row["label"]) for row in rows}
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"Run {run_id}: its {CLASSES} cannot be read ({first_line(error)}).") from error
 
 
 def _as_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,11 @@ class Details:
     matrix: Matrix | None
     worst: tuple[str, ...]
     pictures: tuple[Picture, ...]
+    names: Mapping[int, str] = field(default_factory=dict)  # of the classes
+
+    def called(self, number: int) -> str:
+        """Return the name of a class."""
+        return self.names.get(number, str(number))
 
 
 def display_layers(rows: Sequence[Mapping[str, str]]) -> pd.DataFrame:
@@ -89,20 +94,21 @@ def confusion(answers: Predictions) -> Matrix | None:
     return Matrix(counts)
 
 
-def worst_classes(answers: Predictions) -> tuple[str, ...]:
+def worst_classes(answers: Predictions, names: Mapping[int, str]) -> tuple[str, ...]:
     """Describe the classes with the lowest accuracy, with interval and most frequent wrong prediction."""
     right = answers.tflite == answers.truth
     shares = sorted((float(right[answers.truth == each].mean()), int(each)) for each in np.unique(answers.truth))
-    return tuple(_describe_class(each, answers) for share, each in shares[:WORST] if share < 1)
+    return tuple(_describe_class(each, answers, names) for share, each in shares[:WORST] if share < 1)
 
 
-def _describe_class(label: int, answers: Predictions) -> str:
+def _describe_class(label: int, answers: Predictions, names: Mapping[int, str]) -> str:
     predicted = answers.tflite[answers.truth == label]
     share = proportion(int((predicted == label).sum()), len(predicted))
     wrong, counts = np.unique(predicted[predicted != label], return_counts=True)
     most = int(wrong[counts.argmax()])
     interval = f"{100 * share.value:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}] correct"
-    return f"class {label}: {interval}, most often predicted as {most} ({counts.max()} of {len(predicted)})"
+    name, other = (names.get(each, str(each)) for each in (label, most))
+    return f"class {name}: {interval}, most often predicted as {other} ({counts.max()} of {len(predicted)})"
 
 
 def pictures(changed: Changed, answers: Predictions) -> tuple[Picture, ...]:

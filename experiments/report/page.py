@@ -25,7 +25,15 @@ from experiments.comparison.recommendation import MEANING
 from experiments.plots import as_svg
 from experiments.plots.comparison import Pictures
 from experiments.plots.export import drawn, write_pictures
-from experiments.record.artifacts import CHANGED, LAYERS, read_artifact, read_changed, read_layers
+from experiments.record.artifacts import (
+    CHANGED,
+    CLASSES,
+    LAYERS,
+    read_artifact,
+    read_changed,
+    read_classes,
+    read_layers,
+)
 from experiments.record.evidence import Predictions
 from experiments.report.details import (
     Details,
@@ -163,6 +171,7 @@ def _details_of(store: Store, comparison: Comparison, row: pd.Series, name: str)
     answers = known if isinstance(known, Predictions) else None
     layers = read_artifact(store, run_id, LAYERS, read_layers)
     changed = read_artifact(store, run_id, CHANGED, read_changed)
+    names = (read_artifact(store, run_id, CLASSES, read_classes) if answers else None) or {}
     return Details(
         run_id=run_id,
         anchor=anchor(run_id),
@@ -172,8 +181,9 @@ def _details_of(store: Store, comparison: Comparison, row: pd.Series, name: str)
         facts=_facts(run),
         layers=None if layers is None else plain_table(display_layers(layers)),
         matrix=confusion(answers) if answers else None,
-        worst=worst_classes(answers) if answers else (),
+        worst=worst_classes(answers, names) if answers else (),
         pictures=pictures(changed, answers) if answers and changed else (),
+        names=names,
     )
 
 
