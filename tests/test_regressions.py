@@ -106,6 +106,15 @@ def test_only_the_direction_in_which_a_score_becomes_worse_is_limited() -> None:
         growth("tflite_score=0.1")
 
 
+def test_scores_of_different_metrics_are_refused() -> None:
+    before, now = (frame([row("qat", **{**ERRORS, "metric": metric})]) for metric in ("mae", "rmse"))
+    limit = allowance("tflite_score=10%", "growth", now)
+    with pytest.raises(UserError, match=r"the same metric in both sweeps; it was mae and is rmse"):
+        regressions(before, now, [limit], by_name=True)
+    with pytest.raises(UserError, match="no earlier run has the settings"):
+        regressions(before, now, [limit])
+
+
 def test_a_failed_run_of_another_task_than_classification_is_held_against_its_like() -> None:
     failed = {"metric": None, "metric_better": None, "task": None, "tflite_score": None, "status": "FAILED"}
     before = frame([row("none", **ERRORS), row("qat", **ERRORS)])

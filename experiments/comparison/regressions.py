@@ -32,6 +32,7 @@ from experiments.system.escaping import from_spreadsheet_text
 
 SETTING = ("strategy", *SUBJECTS, "epochs", "finetune_epochs", "seed")
 BY_CONTENT = (*CELL, "seed")
+SCORES = ("keras_score", "tflite_score")
 FORM = re.compile(r"\s*(?P<column>[\w.]+)\s*=\s*(?P<amount>\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?)\s*(?P<percent>%?)\s*")
 Direction = Literal["drop", "growth"]
 ROUNDING = 1e-12  # relative tolerance: in floating point, 0.99 - 0.985 exceeds 0.005
@@ -73,7 +74,7 @@ def allowance(text: str, direction: Direction, table: pd.DataFrame) -> Allowance
         )
     metric = judged(table)
     worse: Direction = "drop" if metric is None or metric.better == "higher" else "growth"
-    if column in ("keras_score", "tflite_score") and metric and direction != worse:
+    if column in SCORES and metric and direction != worse:
         raise UserError(
             f"--max-{direction} {text}: the score of these runs is {metric.title}, and {metric.better} values are "
             f"better. Type --max-{worse} {text.strip()}."
@@ -125,6 +126,8 @@ def regressions(
         _check_numbers(before, each.column)
         if timed(each.column):
             _check_machines(pairs, each)
+        if each.column in SCORES:
+            _check_metrics(pairs, each)
         called = _labels(pairs)
         found += [f"{called[at]}: {_worse(run, each)}" for at, run in pairs.iterrows() if _is_worse(run, each)]
     return found
@@ -284,6 +287,17 @@ def _labels(pairs: pd.DataFrame) -> dict[Any, str]:
         place: " ".join([run["strategy"], *subjects, f"epochs={run['epochs']}", f"seed={run['seed']}"])
         for place, run, subjects in rows
     }
+
+
+def _check_metrics(pairs: pd.DataFrame, allowed: Allowance) -> None:
+    metrics = pairs.reindex(columns=["metric_before", "metric_now"]).dropna()
+    differing = metrics[metrics["metric_before"] != metrics["metric_now"]]
+    if len(differing):
+        before, now = differing.iloc[0]
+        raise UserError(
+            f"--max-{allowed.direction} {allowed.text}: requires the same metric in both sweeps; it was {before} and "
+            f"is {now}. Type task.metric={before} in the new sweep."
+        )
 
 
 def _check_machines(pairs: pd.DataFrame, allowed: Allowance) -> None:
