@@ -50,6 +50,20 @@ def test_result_that_cannot_be_recorded_is_a_failed_run(asked: Request, monkeypa
         run_job(asked, job=0)
 
 
+@pytest.mark.parametrize("error", [UserError("the interpreter crashed"), OSError(28, "No space left on device")])
+def test_a_run_whose_rounds_fail_is_finished(
+    error: Exception, asked: Request, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished = {"run_id": "a", "status": "FINISHED"}
+    monkeypatch.setattr(job, "_run_or_reuse", lambda *_: finished)
+    monkeypatch.setattr(Store, "row", lambda *_: finished)
+    monkeypatch.setattr(job, "complete_rounds", raising(error))
+    assert run_job(asked, job=0) == finished
+    assert (
+        f"The run could not be timed in further rounds; it keeps those that it has. {error}" in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize("error", [UserError("no"), OSError(28, "No space left on device"), ZeroDivisionError("a bug")])
 def test_any_recording_error_closes_the_run_with_the_reason(
     error: Exception, asked: Request, monkeypatch: pytest.MonkeyPatch

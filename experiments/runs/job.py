@@ -20,7 +20,7 @@ from experiments.runs.trainings import Contents
 from experiments.runs.worker import Failure, RunFailed, run_in_process
 from experiments.system.errors import UserError, redacted
 from experiments.system.machine import compute_lock
-from experiments.system.progress import say
+from experiments.system.progress import say, warn
 from experiments.system.stamp import CODE_DIGEST, runtimes, stamp, typed
 from experiments.system.stopping import raise_if_stopped, stop_handled
 from experiments.system.temporary import temporary_folder
@@ -56,7 +56,10 @@ def run_job(request: Request, job: int, timed_by_sweep: bool = False) -> Row:
         row = _run_or_reuse(request, store, job)
         if timed_by_sweep:
             return row
-        complete_rounds(store, [row], request.experiment.latency, request.experiment.modules)
+        try:
+            complete_rounds(store, [row], request.experiment.latency, request.experiment.modules)
+        except (UserError, OSError) as error:  # the run itself is finished
+            warn(f"The run could not be timed in further rounds; it keeps those that it has. {error}")
         return store.row(row["run_id"])
     except KeyboardInterrupt:
         stop_handled()

@@ -270,7 +270,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
             return rows
         try:
             complete_rounds(self._store, rows, self._together.latency, self._modules)
-        except UserError as error:
+        except (UserError, OSError) as error:  # the disk for temporary files may be full
             warn(f"The runs could not be timed together; each run keeps its own timing. {error}")
         return self._store.rows(self._sweep)
 
