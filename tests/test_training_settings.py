@@ -338,6 +338,17 @@ def test_weights_are_given_by_the_names_of_classes(data: Dataset) -> None:
         weights_of({"digit3": 2}, named)
 
 
+def test_weights_have_the_numbers_of_a_model_file_with_more_outputs_than_the_data_have_classes(data: Dataset) -> None:
+    y = np.where(data.train.y < 5, 2, 9)  # two of ten outputs, whose labels count from 1
+    few = replace(data, train=replace(data.train, y=y), classes=2, labels={2: "3", 9: "10"})
+    assert weights_of({"3": 2}, few) == {number: 2.0 if number == 2 else 1.0 for number in range(10)}
+    with pytest.raises(UserError, match="the data have no class 9"):
+        weights_of({"9": 2}, few)
+    balanced = weights_of("balanced", few)
+    assert balanced is not None
+    assert [balanced[number] * np.count_nonzero(y == number) for number in (2, 9)] == [len(y) / 2] * 2
+
+
 @pytest.mark.parametrize("settings", [(0.1, "none"), (0.0, "balanced")])
 def test_both_require_classes(settings: tuple[float, str]) -> None:
     with pytest.raises(UserError, match="requires task=classification, not task=regression"):

@@ -57,17 +57,17 @@ def weights_of(setting: Any, data: Dataset) -> dict[int, float] | None:
     """
     if setting == NONE:
         return None
-    numbers = range(data.classes)
+    numbers = range(max(data.classes, 1 + max(data.labels, default=0)))  # a model file may have classes in between
     if setting == BALANCED:
-        counts = np.bincount(data.train.y, minlength=data.classes)
+        counts = np.bincount(data.train.y, minlength=len(numbers))
         present = np.count_nonzero(counts)
         return {number: len(data.train) / (present * max(int(counts[number]), 1)) for number in numbers}
-    names = {data.labels.get(number, str(number)): number for number in numbers}
+    names = {name: number for number, name in data.labels.items()} or {str(number): number for number in numbers}
     given = {str(name): float(weight) for name, weight in setting.items()}
     for name in given:
         if name not in names:
             raise UserError(f"training.class_weights: the data have no class {name}. {suggestion(name, names)}")
-    return {number: given.get(name, 1.0) for name, number in names.items()}
+    return dict.fromkeys(numbers, 1.0) | {names[name]: weight for name, weight in given.items()}
 
 
 def loss_for(head: Head, keras: Any, label_smoothing: float) -> Any:
