@@ -73,6 +73,29 @@ def test_a_record_holds_every_metric_of_the_contract(baseline: RunRecord) -> Non
 
 
 @pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"keep": "best"}, r"^finetune\.keep=best: requires validation images.*finetune\.keep=last"),
+        ({"class_weights": {"cat": 2}}, r"^finetune\.class_weights: the data have no class cat"),
+        ({"augmentation": [{"RandomRotation": {"factor": "a"}}]}, r"^finetune\.augmentation=.*Keras rejects it"),
+        ({"optimizer": {"sgd": {"momentum": 2}}}, r"^finetune\.optimizer=.*Keras rejects it"),
+    ],
+)
+def test_settings_of_further_training_are_checked_before_the_baseline_is_trained(
+    settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    wrong = replace(
+        experiment(QAT(), tmp_path),
+        dataset=Mnist(train_samples=100, test_samples=50, validation_split=0),
+        finetune=Training(epochs=1, **settings),
+    )
+    with pytest.raises(UserError, match=message):
+        run(wrong)
+    assert not list(wrong.cache.named_trainings())
+
+
+@pytest.mark.tensorflow
 def test_the_float_file_is_its_own_reference(baseline: RunRecord) -> None:
     metrics = baseline.metrics()
     assert [metrics[name] for name in ("accuracy_change", "agreement", "size_ratio")] == [0, 1, 1]

@@ -54,7 +54,7 @@ from experiments.task.classification import ClassHead
 from experiments.tflite.conversion import Float32, Learned, Scheme, TFLiteModel
 from experiments.tflite.expectation import Expectation
 from experiments.tflite.graph import read_ops
-from experiments.training.loop import Fit, Trained, Training, fit
+from experiments.training.loop import Fit, Trained, Training, check_fit, fit
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -370,7 +370,7 @@ def fitted(experiment: Experiment, examples: Examples) -> tuple["Model", Dataset
     """Return the untrained model, the data in its input form, and the meaning of its outputs.
 
     Raises:
-        UserError: model and data do not fit together.
+        UserError: model, data and settings of training do not fit together.
     """
     if experiment.model.given:
         model = built(experiment, examples)
@@ -386,7 +386,11 @@ def fitted(experiment: Experiment, examples: Examples) -> tuple["Model", Dataset
         model = built(experiment, data)
     for note in data.notes:
         say_once(f"  {note}")
-    return model, data, experiment.task.chosen(examples).head(model, data)
+    head = experiment.task.chosen(examples).head(model, data)
+    for key, settings in (("training", experiment.training), ("finetune", experiment.finetune)):
+        if settings.epochs and (key == "training" or experiment.strategy.trains):
+            check_fit(model, data, settings, head, key)
+    return model, data, head
 
 
 def check_given(experiment: Experiment) -> None:

@@ -76,12 +76,13 @@ def augmentation_of(value: object) -> tuple[Named, ...]:
     return layers
 
 
-def augmentation_for(value: object, sample: Images) -> Augmented:
+def augmentation_for(value: object, sample: Images, key: str = "training") -> Augmented:
     """Return a function that changes the images of a tf.data.Dataset of batches (images, ...), while the model trains.
 
     Args:
         value: The setting.
         sample: Training images (n, ...) on which the layers are tried.
+        key: `training` or `finetune`, whose setting it is.
 
     Raises:
         UserError: Keras rejects an argument, or the layers do not fit the images or change their shape.
@@ -89,10 +90,10 @@ def augmentation_for(value: object, sample: Images) -> Augmented:
     named = augmentation_of(value)
     if not named:
         return _unchanged
-    _check_shape(named, sample)
+    _check_shape(named, sample, key)
     low, high = float(sample.min()), float(sample.max())
     values = next(((least, most) for least, most in RANGES if least <= low and high <= most), (low, high))
-    layers = [_layer(each, values) for each in named]
+    layers = [_layer(each, values, key) for each in named]
 
     def change(images: Any, seeds: Any, batch: Any) -> Any:
         from experiments.system.tensorflow import tf
@@ -111,7 +112,7 @@ def augmentation_for(value: object, sample: Images) -> Augmented:
         change(sample, _seeds(len(layers), 0, 0), np.int64(0))
     except Exception as error:  # Keras and TensorFlow raise errors of any type
         raise UserError(
-            f"training.augmentation: Keras cannot apply these layers to examples of the shape {sample.shape[1:]} "
+            f"{key}.augmentation: Keras cannot apply these layers to examples of the shape {sample.shape[1:]} "
             f"({first_line(error)})."
         ) from error
     return augmented
@@ -121,11 +122,11 @@ def _unchanged(batches: Any, seed: int, epoch: int) -> Any:
     return batches
 
 
-def _check_shape(named: Sequence[Named], sample: Images) -> None:
+def _check_shape(named: Sequence[Named], sample: Images, key: str) -> None:
     for layer in named:
         if layer.name != "GaussianNoise" and not GREY <= sample.ndim <= GREY + 1:
             raise UserError(
-                f"training.augmentation: {layer.name} requires images (height, width, channels), not examples of the "
+                f"{key}.augmentation: {layer.name} requires images (height, width, channels), not examples of the "
                 f"shape {sample.shape[1:]}. GaussianNoise accepts any."
             )
 
@@ -136,7 +137,7 @@ def _seeds(layers: int, seed: int, epoch: int) -> Any:
     return np.array(states, np.int64)
 
 
-def _layer(given: Named, values: tuple[float, float]) -> Callable[[Any, Any], Any]:
+def _layer(given: Named, values: tuple[float, float], key: str) -> Callable[[Any, Any], Any]:
     """Return a function that applies a layer to a batch, with random numbers from a generator."""
     from experiments.system.tensorflow import keras_3
 
@@ -148,7 +149,7 @@ def _layer(given: Named, values: tuple[float, float]) -> Callable[[Any, Any], An
     try:
         layer = getattr(keras.layers, given.name)(**{**ranges, **given.arguments})
     except (TypeError, ValueError) as error:
-        raise UserError(f"training.augmentation={given.typed}: Keras rejects it ({first_line(error)}).") from error
+        raise UserError(f"{key}.augmentation={given.typed}: Keras rejects it ({first_line(error)}).") from error
 
     def apply(images: Any, draws: Any) -> Any:
         transformation = layer.get_random_transformation(images, training=True, seed=draws)

@@ -157,13 +157,30 @@ def fit(
     """
     if settings.epochs == 0:
         return Trained.untouched(model)
-    _check_validation(settings, data)
     head = head or head_of(model)
-    check(head, settings.label_smoothing, settings.class_weights)
+    check_fit(model, data, settings, head)
     states = cache.trajectory(trajectory_key(model, data, settings, seed, head))
     with states.lock(), in_precision(model, settings.precision, data.train.x[:CHECKED]) as in_training:
         trained = _trained(in_training, callbacks, head.training_data(data), settings, seed, states, title, head)
     return replace(trained, model=model)
+
+
+def check_fit(model: "Model", data: Dataset, settings: Training, head: Head, key: str = "training") -> None:
+    """Check that settings fit the model and the data; `key` is `training` or `finetune`, whose settings they are.
+
+    Raises:
+        UserError: they do not.
+    """
+    _check_validation(settings, data, key)
+    check(head, settings.label_smoothing, settings.class_weights, key)
+    weights_of(settings.class_weights, data, key)
+    if settings.augmentation:
+        augmentation_for(settings.augmentation, data.train.x[:CHECKED], key)
+    if optimizer_named(settings.optimizer).arguments:
+        from experiments.system.tensorflow import keras_of
+
+        given = settings.optimizer, settings.learning_rate, settings.weight_decay
+        optimizer_for(model, keras_of(model), *given, key)
 
 
 def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int, head: Head | None = None) -> str:
@@ -316,13 +333,13 @@ def _history(state: Arrays) -> dict[str, list[float]]:
     return {name.removeprefix("history/"): [float(value) for value in values] for name, values in curves.items()}
 
 
-def _check_validation(settings: Training, data: Dataset) -> None:
+def _check_validation(settings: Training, data: Dataset, key: str) -> None:
     if len(data.validation) or (settings.keep == "last" and settings.patience is None):
         return
     asked = f"patience={settings.patience}" if settings.patience else f"keep={settings.keep}"
     raise UserError(
-        f"training.{asked}: requires validation images, which decide which epoch is best. Type "
-        "dataset.validation_split=0.1, or training.keep=last training.patience=null."
+        f"{key}.{asked}: requires validation images, which decide which epoch is best. Type "
+        f"dataset.validation_split=0.1, or {key}.keep=last {key}.patience=null."
     )
 
 

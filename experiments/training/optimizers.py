@@ -30,7 +30,9 @@ def optimizer_named(value: object) -> Named:
     return named(value, ARGUMENTS)
 
 
-def optimizer_for(model: "Model", keras: Any, value: object, learning_rate: float, weight_decay: float | None) -> Any:
+def optimizer_for(
+    model: "Model", keras: Any, value: object, learning_rate: float, weight_decay: float | None, key: str = "training"
+) -> Any:
     """Return a new optimizer for a model; `weight_decay` is that of the optimizer by default.
 
     Weights of one axis do not decay: biases, and scales and offsets of normalization.
@@ -45,7 +47,7 @@ def optimizer_for(model: "Model", keras: Any, value: object, learning_rate: floa
     try:
         optimizer = make(learning_rate=learning_rate, **given.arguments, **decaying)
     except (TypeError, ValueError) as error:
-        raise UserError(f"training.optimizer={given.typed}: Keras rejects it ({first_line(error)}).") from error
+        raise UserError(f"{key}.optimizer={given.typed}: Keras rejects it ({first_line(error)}).") from error
     if decay:
         optimizer.exclude_from_weight_decay([each for each in model.trainable_variables if len(each.shape) < 2])
     return optimizer

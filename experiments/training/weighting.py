@@ -33,7 +33,7 @@ def _is_weight(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < np.inf
 
 
-def check(head: Head, label_smoothing: float, class_weights: object) -> None:
+def check(head: Head, label_smoothing: float, class_weights: object, key: str = "training") -> None:
     """Check that the task has classes, which these settings require.
 
     Raises:
@@ -43,10 +43,10 @@ def check(head: Head, label_smoothing: float, class_weights: object) -> None:
         f"label_smoothing={label_smoothing:g}" if label_smoothing else f"class_weights={format_value(class_weights)}"
     )
     if (label_smoothing or class_weights != NONE) and not isinstance(head, ClassHead):
-        raise UserError(f"training.{asked}: requires task=classification, not task={head.task}. Remove it.")
+        raise UserError(f"{key}.{asked}: requires task=classification, not task={head.task}. Remove it.")
 
 
-def weights_of(setting: Any, data: Dataset) -> dict[int, float] | None:
+def weights_of(setting: Any, data: Dataset, key: str = "training") -> dict[int, float] | None:
     """Return the weight of each class in the loss; None for equal ones.
 
     `balanced` weights a class by examples / (classes * examples of the class), so that all classes count the same.
@@ -66,7 +66,7 @@ def weights_of(setting: Any, data: Dataset) -> dict[int, float] | None:
     given = {str(name): float(weight) for name, weight in setting.items()}
     for name in given:
         if name not in names:
-            raise UserError(f"training.class_weights: the data have no class {name}. {suggestion(name, names)}")
+            raise UserError(f"{key}.class_weights: the data have no class {name}. {suggestion(name, names)}")
     return dict.fromkeys(numbers, 1.0) | {names[name]: weight for name, weight in given.items()}
 
 
