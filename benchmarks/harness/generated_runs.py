@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from experiments.tracking import Store
+from experiments.tracking.rows import NEEDED
 from experiments.tracking.schema import SCHEMA, names
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 STRATEGIES = ("none", "finetune", "ptq_dynamic", "ptq_float16", "ptq_int8", "qat", "annotate", "prune", "cluster")
 PARAMETERS = 30
-METRICS = names("metric")[:30]
+METRICS = tuple(dict.fromkeys((*NEEDED, *names("metric"))))[:30]
 BEGIN, SECOND = 1_750_000_000_000, 1000  # milliseconds
 FAILING = 50  # one run of as many failed, and has no metric
 A_BATCH = 250  # runs that are written together
