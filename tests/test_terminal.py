@@ -29,11 +29,12 @@ prose("No winner: these 2 are tied: " + "finetune_ptq_int8, 4 epochs; " * 8)
 
 def on_terminal(code: str, width: int) -> list[str]:
     """The lines that a program shows on a terminal of this width, without colours."""
+    environment = {name: value for name, value in ENVIRONMENT.items() if name not in ("COLUMNS", "LINES")}
     pid, terminal = pty.fork()
     if pid == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
         os.chdir(REPOSITORY)
-        os.execve(sys.executable, [sys.executable, "-c", code], {**ENVIRONMENT, "TERM": "xterm"})
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+        os.execve(sys.executable, [sys.executable, "-c", code], {**environment, "TERM": "xterm"})
     shown = b""
     while True:
         try:
