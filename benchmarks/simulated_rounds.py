@@ -26,7 +26,7 @@ Process = Callable[[Moments, np.random.Generator], npt.NDArray[np.float64]]  # d
 FIVE = np.linspace(0, 60, 5)  # the default protocol
 TEN = np.linspace(0, 300, 10)
 TRIALS = 10_000
-PROMISED = 0.92  # of timings whose rounds see the states of the machine
+PROMISED = 0.9  # of timings whose rounds see the states of the machine; see experiments/statistics/rounds.py
 
 
 def noise(scatter: float) -> Process:
