@@ -71,7 +71,7 @@ def small_data() -> list[Any]:
 
 
 SETTINGS: dict[str, Any] = {"strategy": ["none", "ptq_int8"], "epochs": 3}
-MORE = ("latency.seconds=0.3", "training.batch_size=30")
+MORE = ("latency.seconds=0.3", "training.batch_size=30", "training.learning_rate=0.01")
 
 
 @pytest.fixture(scope="module")
