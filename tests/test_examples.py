@@ -155,4 +155,4 @@ def test_invalid_arrays_are_rejected_before_the_run(tmp_path: Path) -> None:
     y = np.array([0, 1, 1])
     np.savez(tmp_path / "data.npz", x_train=np.full((3, 4), np.nan), y_train=y, x_test=np.zeros((3, 4)), y_test=y)
     with pytest.raises(UserError, match="not finite"):
-        Npz(path=tmp_path / "data.npz").check()
+        Npz(path=tmp_path / "data.npz").check_targets(None)
