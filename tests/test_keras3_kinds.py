@@ -17,6 +17,12 @@ RNG = np.random.default_rng(0)
 IMAGE, SERIES, ROW = (6, 6, 4), (10, 6), (8,)
 
 
+@pytest.fixture(autouse=True)
+def same_values_in_any_order() -> None:
+    """The values of a test do not depend on the tests that its process ran before."""
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 def keras() -> Any:
     from experiments.system.tensorflow import keras_3
 
