@@ -86,13 +86,20 @@ def _split_names(listed: str) -> list[str]:
     return [name.strip() for name in listed.split(",") if name.strip()]
 
 
+def _is_result(name: str, value: object) -> bool:
+    """Return whether an option asks for the result as one document, as --json without a file does."""
+    return name == "json" and value == STANDARD_OUTPUT
+
+
 def _check_used(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Reject options that would have no effect."""
     for name, value in vars(options).items():
         if isinstance(value, str) and not value.strip(" ,"):
             raise UserError(f"--{name.replace('_', '-')}: requires a value. Give one, or omit the option.")
     given = [
-        name for name, value in vars(options).items() if value != parser.get_default(name) and value != STANDARD_OUTPUT
+        name
+        for name, value in vars(options).items()
+        if value != parser.get_default(name) and not _is_result(name, value)
     ]
     for kind, used in USED_WITH.items():
         unused = [name for name in given if kind in given and name not in (kind, *used)]
@@ -286,7 +293,8 @@ def _margin(options: argparse.Namespace) -> float:
 
 def _files(options: argparse.Namespace) -> list[tuple[Path, Form]]:
     """Return the tables to write; reports are handled separately."""
-    named = [(path, FORMS[name]) for name in TEXT_FORMS if (path := getattr(options, name)) and path != STANDARD_OUTPUT]
+    paths = {name: getattr(options, name) for name in TEXT_FORMS}
+    named = [(path, FORMS[name]) for name, path in paths.items() if path and not _is_result(name, path)]
     return named + [(path, form_of(path)) for path in options.out if path.suffix != ".html"]
 
 
