@@ -62,6 +62,11 @@ def test_images_are_read_as_they_are_with_the_names_of_their_folders(images: Mak
     assert np.array_equal(data.train.x[0], first)
 
 
+def test_folder_beside_train_and_test_is_named_as_unused(images: Make) -> None:
+    path = images({**COUNTS, "val/cat": 2})
+    assert source(path).load().notes == (f"not used: {path / 'val'}; validation examples are taken from train",)
+
+
 def test_one_folder_of_classes_is_split_by_class_and_seed(images: Make) -> None:
     path = images(SPLIT)
     parts = [source(path, split_seed=seed, validation_split=0.25).load() for seed in (0, 0, 1)]

@@ -102,7 +102,23 @@ class Folder(Source):
 
     def notes(self, found: Decoded) -> tuple[str, ...]:
         """Return what a user should know about the files."""
-        return (f"left out: {describe_broken(found.broken)[:-1]}",) if found.broken else ()
+        broken = (f"left out: {describe_broken(found.broken)[:-1]}",) if found.broken else ()
+        return (
+            *broken,
+            *(f"not used: {folder}; validation examples are taken from train" for folder in self._unused()),
+        )
+
+    def _unused(self) -> list[Path]:
+        """Return the folders beside those for training and for the test."""
+        if not self._part("train"):
+            return []
+        used = (self._part("train"), self._part("test"))
+        folders = (each for each in self.path.iterdir() if each.is_dir() and not each.name.startswith("."))
+        return sorted(each for each in folders if each not in used)
+
+    def _part(self, part: str) -> Path | None:
+        """Return the folder for training or for the test, if there is one."""
+        return next((self.path / name for name in NAMES[part] if (self.path / name).is_dir()), None)
 
     def listed(self) -> tuple[Files, Files]:
         """Return the files for training and for the test.
@@ -113,10 +129,7 @@ class Folder(Source):
         if not self.path.is_dir():
             why = "requires a folder, not a file" if self.path.exists() else "no such folder"
             raise UserError(f"{KEY}={self.path}: {why}. It requires {self._layout()}.")
-        parts = {
-            part: next((self.path / name for name in names if (self.path / name).is_dir()), None)
-            for part, names in NAMES.items()
-        }
+        parts = {part: self._part(part) for part in NAMES}
         match parts["train"], parts["test"]:
             case Path() as train, Path() as test:
                 return self._by_class(train), self._by_class(test)
