@@ -37,7 +37,7 @@ INTERVAL = 0.1  # seconds
 DISTINCT = 32  # files of each class; all others are links to them
 SETTINGS = (
     "strategy=ptq_int8", "model=keras_file", "model.path=small.keras", "dataset=image_folder", "dataset.path=images",
-    "epochs=1", f"training.batch_size={BATCH}", "latency.seconds=0.2",
+    "epochs=1", f"training.batch_size={BATCH}", "latency.seconds=0.2", "cache.gib=64",
 )  # fmt: skip
 
 
