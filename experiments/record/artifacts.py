@@ -179,15 +179,8 @@ def read_changed(content: bytes, run_id: str) -> Changed:
     Raises:
         UserError: the file is truncated or has another format.
     """
-    try:
-        with ZipFile(io.BytesIO(content)) as packed:
-            if sum(part.file_size for part in packed.infolist()) > MOST_BYTES:
-                raise ValueError("it is too large")
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            changed = Changed(np.asarray(arrays["places"]), np.asarray(arrays["images"]))
-    except (*BROKEN_ARCHIVE, KeyError, EOFError, MemoryError) as error:
-        raise UserError(f"Run {run_id}: its {CHANGED} cannot be read ({first_line(error)}).") from error
-    places, images = changed.places, changed.images
+    places, images = _arrays(content, ("places", "images"), f"Run {run_id}: its {CHANGED}")
+    changed = Changed(places, images)
     are_indices = places.ndim == 1 and places.dtype.kind in "iu" and not (places < 0).any()
     if not are_indices or images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise UserError(f"Run {run_id}: its {CHANGED} cannot be read (unexpected arrays).")
@@ -222,22 +215,34 @@ def read_scores(content: bytes, run_id: str) -> Scores:
     Raises:
         UserError: the file is truncated or has another format.
     """
+    where = f"Run {run_id}: its {SCORES}"
+    count, *scores = _arrays(content, ("examples", "keras", "tflite", "reference"), where)
+    try:
+        examples = int(count)
+        keras, tflite, reference = (each.astype(np.float64) for each in scores)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{where} cannot be read ({first_line(error)}).") from error
+    if examples < 1 or any(each.shape != (1 + RESAMPLES,) for each in (keras, tflite, reference)):
+        raise UserError(f"{where} cannot be read (unexpected arrays).")
+    if not all(np.isfinite(each).all() for each in (keras, tflite, reference)):
+        raise UserError(f"{where} cannot be read (a value is not finite).")
+    return Scores(examples, keras, tflite, reference)
+
+
+def _arrays(content: bytes, names: Sequence[str], where: str) -> list[npt.NDArray[Any]]:
+    """Return arrays of an npz archive.
+
+    Raises:
+        UserError: the archive is truncated, too large, or lacks one of them.
+    """
     try:
         with ZipFile(io.BytesIO(content)) as packed:
             if sum(part.file_size for part in packed.infolist()) > MOST_BYTES:
                 raise ValueError("it is too large")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            examples = int(arrays["examples"])
-            keras, tflite, reference = (
-                np.asarray(arrays[name], np.float64) for name in ("keras", "tflite", "reference")
-            )
-    except (*BROKEN_ARCHIVE, KeyError, TypeError, EOFError, MemoryError) as error:
-        raise UserError(f"Run {run_id}: its {SCORES} cannot be read ({first_line(error)}).") from error
-    if examples < 1 or any(each.shape != (1 + RESAMPLES,) for each in (keras, tflite, reference)):
-        raise UserError(f"Run {run_id}: its {SCORES} cannot be read (unexpected arrays).")
-    if not all(np.isfinite(each).all() for each in (keras, tflite, reference)):
-        raise UserError(f"Run {run_id}: its {SCORES} cannot be read (a value is not finite).")
-    return Scores(examples, keras, tflite, reference)
+            return [np.asarray(arrays[name]) for name in names]
+    except (*BROKEN_ARCHIVE, KeyError, EOFError, MemoryError) as error:
+        raise UserError(f"{where} cannot be read ({first_line(error)}).") from error
 
 
 def read_evidence(store: "Contents", run_id: str) -> Evidence | None:

@@ -85,7 +85,7 @@ class OwnHead(Head):
 
 
 @dataclass(frozen=True)
-class _OwnScore(OfMeans):
+class _Own(Metric):
     own: OwnTask
 
     @property
@@ -98,6 +98,9 @@ class _OwnScore(OfMeans):
         """The user's direction."""
         return self.own.better
 
+
+@dataclass(frozen=True)
+class _OwnScore(_Own, OfMeans):
     def parts(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
         """Return the scores, after checking them."""
         scores = np.asarray(_checked(self.own, "score", outputs, test.y), np.float64)
@@ -110,19 +113,7 @@ class _OwnScore(OfMeans):
 
 
 @dataclass(frozen=True)
-class _OwnMetric(OfSets):
-    own: OwnTask
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """The user's name."""
-        return self.own.metric_name
-
-    @property
-    def better(self) -> Better:  # type: ignore[override]
-        """The user's direction."""
-        return self.own.better
-
+class _OwnMetric(_Own, OfSets):
     def prepared(self, outputs: Outputs, test: Split) -> Any:
         """Return the arguments of the user's function."""
         return outputs, test.y
