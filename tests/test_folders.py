@@ -114,6 +114,20 @@ def test_a_changed_file_is_decoded_again(images: Make) -> None:
     assert source(path).load().fingerprint != first
 
 
+def test_files_that_change_places_are_decoded_again_though_sizes_and_times_are_equal(images: Make) -> None:
+    path = images()
+    for name, grey in (("cat", 0), ("dog", 255)):
+        file = path / "train" / name / "new.bmp"
+        Image.new("RGB", (8, 6), (grey, grey, grey)).save(file)
+        os.utime(file, ns=(0, 0))
+    first = source(path).load().fingerprint
+    cat, dog = path / "train/cat/new.bmp", path / "train/dog/new.bmp"
+    cat.rename(path / "kept")
+    dog.rename(cat)
+    (path / "kept").rename(dog)
+    assert source(path).load().fingerprint != first
+
+
 def test_only_the_chosen_images_are_decoded(images: Make) -> None:
     path = images()
     data = source(path, train_samples=5, test_samples=3, validation_split=0).load()

@@ -1,7 +1,7 @@
 """Decode files to an array in the cache, once for all runs, and find what is wrong with them.
 
 An entry is a folder of the cache, see `Cache.load_or_write`. Its key is a digest of the list of files (names, sizes,
-times of change) and of the settings.
+times of modification and of the last change of the name or attributes) and of the settings.
 """
 
 import hashlib
@@ -97,7 +97,10 @@ def _key(root: Path, parts: Mapping[str, Sequence[Path]], decoder: Decoder, skip
     for part, paths in parts.items():
         for path in paths:
             status = path.stat()
-            line = f"{part}\0{path.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\n"
+            # Files from one archive often have equal sizes and times of modification, and keep them when they are
+            # exchanged, say to mend two labels. The time of change is set by the system, and renaming sets it too.
+            times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
+            line = f"{part}\0{path.relative_to(root)}\0{status.st_size}\0{times}\n"
             digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
 
