@@ -1,5 +1,6 @@
 """Runs that fail, or whose results cannot be recorded, are closed with a message."""
 
+import os
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -111,6 +112,18 @@ def test_changed_folder_of_an_option_is_another_run(asked: Request, tmp_path: Pa
     before = job.run_key(experiment)
     assert job.run_key(experiment) == before
     (tmp_path / "images" / "one.png").touch()
+    assert job.run_key(experiment) != before
+
+
+def test_files_that_change_places_in_the_folder_of_an_option_make_another_run(asked: Request, tmp_path: Path) -> None:
+    experiment = replace(asked.experiment, model=Folder(tmp_path))  # type: ignore[arg-type]
+    cat, dog, kept = (tmp_path / name for name in ("cat", "dog", "kept"))
+    for path in (cat, dog):
+        path.write_text(path.name)
+        os.utime(path, ns=(0, 0))
+    before = job.run_key(experiment)
+    for path, target in ((cat, kept), (dog, cat), (kept, dog)):
+        path.rename(target)
     assert job.run_key(experiment) != before
 
 

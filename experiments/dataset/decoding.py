@@ -22,6 +22,7 @@ import numpy.typing as npt
 from experiments.dataset.arrays import ArrayFile
 from experiments.system.cache import GIB, Cache, Files
 from experiments.system.errors import UserError
+from experiments.system.files import state_of
 from experiments.system.machine import usable_cores
 from experiments.system.progress import bar
 
@@ -96,11 +97,8 @@ def _key(root: Path, parts: Mapping[str, Sequence[Path]], decoder: Decoder, skip
     )
     for part, paths in parts.items():
         for path in paths:
-            status = path.stat()
-            # Files from one archive often have equal sizes and times of modification, and keep them when they are
-            # exchanged, say to mend two labels. The time of change is set by the system, and renaming sets it too.
-            times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
-            line = f"{part}\0{path.relative_to(root)}\0{status.st_size}\0{times}\n"
+            state = "\0".join(map(str, state_of(path)))
+            line = f"{part}\0{path.relative_to(root)}\0{state}\n"
             digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.model.configuration import configuration_of
+from experiments.system.files import state_of
 from experiments.system.user_code import sha256, sources_of, user_sources
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def digest_value(value: Any) -> Any:
             return sha256(value)
         case Path() if value.is_dir():
             files = sorted(path for path in value.rglob("*") if path.is_file())
-            return [(str(path.relative_to(value)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+            return [(str(path.relative_to(value)), *state_of(path)) for path in files]
         case list() | tuple():
             return [digest_value(each) for each in value]
     return value

@@ -1,4 +1,4 @@
-"""Files that users name: `~` is expanded, and only regular files that fit into memory are read."""
+"""Files that users name: `~` is expanded, only regular files that fit into memory are read, and changes are seen."""
 
 import stat
 from argparse import ArgumentTypeError
@@ -70,3 +70,13 @@ def check_regular(path: Path, name: str) -> None:
             f"{redacted(name)}: the file has {found.st_size / 2**30:,.0f} GiB, but this machine has only "
             f"{memory / 2**30:.0f} GiB of memory."
         )
+
+
+def state_of(path: Path) -> tuple[int, int, int]:
+    """Return what differs after a file of a large folder changed: size, and times of modification and of change in ns.
+
+    Files from one archive often have equal sizes and times of modification, and keep them when they are exchanged, say
+    to mend two labels. The time of change is set by the system, and renaming sets it too.
+    """
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
