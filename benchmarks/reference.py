@@ -203,8 +203,8 @@ RESULTS: Mapping[str, tuple[dict[str, Any], ...]] = {  # of each command, the ke
         {"plan": _object(
             summary=TEXT, seconds={"type": ["number", "null"]},
             runs=_list(
-                name=TEXT, reused={"type": ["string", "null"]}, epochs_to_train=COUNT, epochs_cached=COUNT,
-                settings={"type": "object"},
+                name=TEXT, reused={"type": ["string", "null"]}, epochs_to_train=COUNT, epochs_shared=COUNT,
+                epochs_cached=COUNT, may_stop_early={"type": "boolean"}, settings={"type": "object"},
             ),
         )},
     ),

@@ -147,7 +147,10 @@ def parser() -> argparse.ArgumentParser:
         description="List, verify or clear the cache of trainings, conversions, evaluations and decoded data.",
         epilog="Exit codes: 0 success; 1 damaged entries were found; 2 invalid command; 130 interrupted.",
     )
-    parser.add_argument("verb", nargs="?", choices=("list", "verify", "clear"), default="list")
+    parser.add_argument(
+        "verb", nargs="?", choices=("list", "verify", "clear"), default="list",
+        help="list the entries (default); verify: read every entry and report damaged ones; clear: remove entries",
+    )  # fmt: skip
     parser.add_argument(
         "--dir", type=argument_path, default=Path("cache"), help="the cache folder (default: %(default)s)"
     )

@@ -1,13 +1,15 @@
 """Compare recorded runs in tables: `python -m experiments.compare [OPTION ...]`.
 
-Differences are to the float TFLite model of the same baseline, measured in the
-same run, or with --baseline STRATEGY to the run of that strategy. Runs that
-differ only in their seeds are pooled into one row, with means and intervals;
---group-by run_id shows each run. --pair RUN RUN compares any two runs.
-The last line names the run to ship. --require and --minimize select it by other
-rules. --against FILE.csv reports regressions since an earlier comparison.
---save FILE.tflite writes the file to ship, and --register NAME adds it to
-MLflow's model registry, unless a requirement or a regression check fails.
+Without options, it shows the latest sweep, and says below the table which file
+to ship. Differences are to the float TFLite model of the same baseline, measured
+in the same run. Runs that differ only in their seeds are pooled into one row,
+with means and intervals. Examples (`tqb compare` is short for this command):
+
+  tqb compare --save model.tflite --out report.html
+  tqb compare --require "tflite_accuracy >= 0.98" --minimize tflite_bytes
+  tqb compare --against baseline.csv --max-drop tflite_accuracy=0.005
+
+No file is saved or registered if a requirement or a regression check fails.
 
 Exit codes: 0 success; 2 invalid command, or nothing to compare; 3 no run meets
 the requirements; 4 regressions were found; 130 interrupted.
@@ -120,91 +122,99 @@ def parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
     parser = CommandParser(
         prog=program("compare"),
+        usage="%(prog)s [OPTION ...]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
-    parser.add_argument("--experiment", default=Tracking.experiment, help="MLflow experiment (default: %(default)s)")
-    parser.add_argument(
+    runs = parser.add_argument_group("which runs")
+    runs.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
+    runs.add_argument("--experiment", default=Tracking.experiment, help="MLflow experiment (default: %(default)s)")
+    runs.add_argument(
         "--sweep", default="latest", help="latest, all, or the id of a sweep's parent run (default: latest)"
     )
-    parser.add_argument(
+    runs.add_argument(
         "--where", metavar="CONDITION", help="keep matching runs only: \"strategy == 'qat' and epochs >= 5\""
     )
-    parser.add_argument("--sort", metavar="COLUMN,...", help="sort by these columns; --sort=-COLUMN sorts descending")
-    parser.add_argument(
+    table = parser.add_argument_group("the table")
+    table.add_argument("--sort", metavar="COLUMN,...", help="sort by these columns; --sort=-COLUMN sorts descending")
+    table.add_argument(
         "--baseline", metavar="STRATEGY",
         help="compare with the run of this strategy, such as finetune, that has the same model, data and seed",
     )  # fmt: skip
-    parser.add_argument(
+    table.add_argument(
         "--group-by", metavar="COLUMN,...",
         help="pool runs with equal values here (default: runs that differ only in the seed); run_id pools none",
     )  # fmt: skip
-    parser.add_argument("--columns", metavar="COLUMN,...", help="print only these columns, unformatted")
-    parser.add_argument(
+    table.add_argument("--columns", metavar="COLUMN,...", help="print only these columns, unformatted")
+    table.add_argument(
         "--pivot", nargs=3, metavar=("ROWS", "COLUMNS", "VALUE"),
         help="print a matrix instead, such as: strategy finetune_epochs tflite_accuracy; --out writes it",
     )  # fmt: skip
-    parser.add_argument(
+    table.add_argument(
+        "--pair", nargs="+", metavar="RUN",
+        help="compare these runs on the same images instead: two or more run ids, or prefixes of them",
+    )  # fmt: skip
+    choice = parser.add_argument_group("which file to ship")
+    choice.add_argument(
         "--require", action="append", default=[], metavar="REQUIREMENT",
         help='requirement of the run to ship; repeatable: "tflite_accuracy >= 0.98"',
     )  # fmt: skip
-    parser.add_argument(
+    objective = choice.add_mutually_exclusive_group()
+    objective.add_argument("--minimize", metavar="COLUMN", help="ship the run with the lowest value here")
+    objective.add_argument("--maximize", metavar="COLUMN", help="ship the run with the highest value here")
+    choice.add_argument(
+        "--margin", type=float, default=100 * MARGIN, metavar="POINTS",
+        help="accuracy that a file may give up for size or speed, in points (default: %(default)g)",
+    )  # fmt: skip
+    choice.add_argument(
+        "--prefer", default=",".join(ORDER), metavar="CRITERION,...",
+        help="order in which one of several tied settings is chosen (default: %(default)s)",
+    )  # fmt: skip
+    choice.add_argument(
+        "--save", type=argument_path, metavar="FILE.tflite",
+        help="write the file to ship, and FILE.json beside it: interface, labels, measurements, reasons, how to repeat",
+    )  # fmt: skip
+    choice.add_argument(
+        "--save-all", type=argument_path, metavar="DIR", help="write the file of every run, each with its JSON file"
+    )
+    choice.add_argument(
+        "--no-metadata", action="store_true", help="let --save and --save-all write the files without TFLite metadata"
+    )
+    choice.add_argument("--overwrite", action="store_true", help="let --save and --save-all replace existing files")
+    choice.add_argument(
+        "--register", metavar="NAME", help="register the model of the run to ship as NAME in MLflow's model registry"
+    )
+    worse = parser.add_argument_group("what became worse")
+    worse.add_argument(
         "--against", type=argument_path, metavar="FILE.csv",
         help="earlier comparison to check for regressions with --max-drop and --max-growth",
     )  # fmt: skip
-    parser.add_argument(
+    worse.add_argument(
         "--by-name", action="store_true",
         help="match earlier runs by the names of model and data (default: by the digests of their content)",
     )  # fmt: skip
     for direction, example in (("drop", "speedup=10%%"), ("growth", "tflite_bytes=1_000")):
-        parser.add_argument(
+        worse.add_argument(
             f"--max-{direction}", action="append", default=[], metavar="COLUMN=AMOUNT",
             help=f"largest allowed {direction} since the earlier comparison; repeatable: {example}",
         )  # fmt: skip
-    objective = parser.add_mutually_exclusive_group()
-    objective.add_argument("--minimize", metavar="COLUMN", help="ship the run with the lowest value here")
-    objective.add_argument("--maximize", metavar="COLUMN", help="ship the run with the highest value here")
-    parser.add_argument(
-        "--register", metavar="NAME", help="register the model of the run to ship as NAME in MLflow's model registry"
-    )
-    parser.add_argument(
-        "--save", type=argument_path, metavar="FILE.tflite",
-        help="write the file to ship, and FILE.json beside it: interface, labels, measurements, reasons, how to repeat",
+    files = parser.add_argument_group("files to write")
+    files.add_argument(
+        "--out", type=argument_path, action="append", default=[], metavar="FILE",
+        help=f"write the format of the file's suffix; repeatable: {', '.join(ENDINGS)}; .html is the report",
     )  # fmt: skip
-    parser.add_argument("--save-all", type=argument_path, metavar="DIR", help="write every file so into this folder")
-    parser.add_argument(
-        "--no-metadata", action="store_true", help="let --save and --save-all write the files without TFLite metadata"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="let --save and --save-all replace existing files")
     for name in TEXT_FORMS:
         holds = "all columns in full precision" if FORMS[name].every_column else "the formatted table"
         if name == "json":
             holds += f"; without FILE, {HELP}"
         optional: dict[str, Any] = {"nargs": "?", "const": STANDARD_OUTPUT} if name == "json" else {}
-        parser.add_argument(f"--{name}", type=argument_path, metavar="FILE", help=f"write {name}: {holds}", **optional)
-    parser.add_argument(
-        "--out", type=argument_path, action="append", default=[], metavar="FILE",
-        help=f"write the format of the file's suffix; repeatable: {', '.join(ENDINGS)}; .html is the report",
-    )  # fmt: skip
-    parser.add_argument(
-        "--margin", type=float, default=100 * MARGIN, metavar="POINTS",
-        help="accuracy that a file may give up for size or speed, in points (default: %(default)g)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--prefer", default=",".join(ORDER), metavar="CRITERION,...",
-        help="order in which one of several tied settings is chosen (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
+        files.add_argument(f"--{name}", type=argument_path, metavar="FILE", help=f"write {name}: {holds}", **optional)
+    files.add_argument(
         "--summary", type=argument_path, metavar="FILE.md",
         help="write what was decided, and the table, as Markdown for the page of a CI job: $GITHUB_STEP_SUMMARY",
     )  # fmt: skip
-    parser.add_argument("--plots", type=argument_path, metavar="DIR", help="write plots, each as PNG and SVG")
-    parser.add_argument("--seeds-csv", type=argument_path, metavar="FILE", help="write the table over seeds as csv")
-    parser.add_argument(
-        "--pair", nargs="+", metavar="RUN",
-        help="compare these runs on the same images instead: two or more run ids, or prefixes of them",
-    )  # fmt: skip
+    files.add_argument("--plots", type=argument_path, metavar="DIR", help="write plots, each as PNG and SVG")
+    files.add_argument("--seeds-csv", type=argument_path, metavar="FILE", help="write the table over seeds as csv")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Sensitivity of layers: `python -m experiments.sensitivity KEY=VALUE ...`.
+"""Find the layers that lose accuracy in int8: `python -m experiments.sensitivity [KEY=VALUE ...]`.
 
 For every layer, the command measures two files after training: one with only
 this layer in int8, and one with only this layer in float. The table shows

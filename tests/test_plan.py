@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -116,10 +117,11 @@ def requests(tmp_path: Path) -> list[Request]:
 
 def test_epochs_that_an_earlier_run_of_the_sweep_trains_are_not_trained_again(requests: list[Request]) -> None:
     planned = plan(requests, store=None)
-    found = [(run.work.baseline_epochs, run.work.own_epochs, run.cached_epochs) for run in planned.runs]
+    found = [(run.work.baseline_epochs, run.work.own_epochs, run.shared_epochs) for run in planned.runs]
     assert found == [(1, 0, 0), (2, 0, 1), (0, 3, 3), (0, 2, 2), (0, 0, 4), (0, 0, 0)]
     assert planned.runs[-1].reused == SAME_RUN
-    assert planned.summary.startswith("Plan: 6 runs, 1 reused; 8 epochs to train, 10 from the cache.")
+    expected = "Plan: 6 runs, 1 reused; 8 epochs to train, 10 shared with earlier runs of this sweep, 0 from the cache."
+    assert planned.summary.startswith(expected)
 
 
 def test_epochs_in_the_cache_are_found_by_the_name_of_their_training(requests: list[Request]) -> None:
@@ -129,8 +131,21 @@ def test_epochs_in_the_cache_are_found_by_the_name_of_their_training(requests: l
     for epoch in (1, 2):
         trajectory.keep(epoch, {}, "a training")
     trajectory.name(training_name(experiment, 0))
-    (run,) = plan([requests[1]], store=None).runs
-    assert (run.work.baseline_epochs, run.cached_epochs) == (1, 2)
+    first, second = plan([requests[1], requests[2]], store=None).runs
+    assert (first.work.baseline_epochs, first.cached_epochs, first.shared_epochs) == (1, 2, 0)
+    assert (second.work.baseline_epochs, second.cached_epochs, second.shared_epochs) == (0, 2, 1)
+
+
+def test_early_stopping_makes_epochs_of_the_plan_a_maximum_until_its_end_is_known(requests: list[Request]) -> None:
+    experiment = requests[1].experiment
+    stopping = replace(experiment, training=replace(experiment.training, patience=1, epochs=20))
+    request = replace(requests[1], experiment=stopping)
+    assert "seed=0: at most 20 epochs to train" in plan([request], store=None).runs[0].line
+    trajectory = experiment.cache.trajectory("0" * 32)
+    trajectory.folder.mkdir(parents=True)
+    trajectory.keep(3, {"history/val_loss": np.array([0.5, 0.4, 0.6])}, "a training that stopped")
+    trajectory.name(training_name(stopping, 0))
+    assert ": 0 epochs to train, 3 from the cache" in plan([request], store=None).runs[0].line
 
 
 def test_a_strategy_that_trains_three_times_has_three_names(requests: list[Request]) -> None:

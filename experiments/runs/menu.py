@@ -10,42 +10,46 @@ from experiments.system.program import program
 from experiments.system.progress import CONSOLE
 
 GROUPS = {
-    "dataset": "images and labels",
-    "model": "the architecture",
+    "dataset": "the examples and their targets",
+    "model": "the architecture, or your own model",
+    "task": "what the model is asked for, and the metric that judges it",
     "strategy": "how the trained model is quantized or compressed",
     "tracking": "the store of the runs",
     "suite": "predefined sweeps",
     "hydra/launcher": "how a sweep executes its runs; basic: one after another on this machine",
 }
 USAGE = """\
-[bold]{run}[/] [KEY=VALUE ...]   one run
-[bold]{run} -m[/] KEY=V1,V2 ...  a sweep: every combination of values
-[bold]{run} +suite=NAME[/]       a predefined sweep
-[bold]{run} --dry-run ...[/]     show the plan and the configuration of every run, and do nothing
-[bold]{run} --json ...[/]        write the result as JSON on standard output, and everything else on standard error
-[bold]{compare}[/]               the tables of the latest sweep
+Train a model, quantize it, convert it to TFLite, measure the file, and record
+the run.
 
-'strategy=glob(*)' selects all strategies in a sweep.
+[bold]{run}[/] [KEY=VALUE ...]   one run
+[bold]{run} -m[/] KEY=V1,V2 ...  a sweep: all combinations
+[bold]{run} +suite=NAME[/]       a predefined sweep
+[bold]{compare}[/]               then: which file to ship
+
+--dry-run   show the plan and the configuration of every run, and do nothing
+--json      write the result as JSON on standard output, and everything else on
+            standard error
+
+Example: {run} -m strategy=none,ptq_int8,qat epochs=1,5
+'strategy=glob(*)' selects all strategies.
 """
 
 
 def show() -> None:
     """Print the usage, every option of every group, and every other setting with its default."""
     run, compare = program("run"), program("compare")
-    CONSOLE.print(USAGE.format(run=run, compare=compare), markup=True)
+    CONSOLE.print(USAGE.format(run=run, compare=compare), markup=True, highlight=False)
     for group, meaning in GROUPS.items():
         prefix = "+" if group == "suite" else ""
-        table = Table(
-            title=f"{prefix}{group}=…  {meaning}",
-            title_justify="left",
-            box=None,
-            show_header=False,
-            pad_edge=True,
-        )
+        CONSOLE.print(f"[italic]{prefix}{group}=…[/]  {meaning}", markup=True, highlight=False)
+        table = Table.grid(padding=(0, 2, 0, 0))
         for path in sorted((CONF / group).glob("*.yaml")):
-            table.add_row(f"  {path.stem}", first_comment(path), style="default")
+            table.add_row(f"   {path.stem}", first_comment(path), style="default")
         CONSOLE.print(table, "")
-    CONSOLE.print("[italic]settings and their defaults[/]  (settings of an option: see conf/)", markup=True)
+    CONSOLE.print(
+        "[italic]settings and their defaults[/]  (those of an option are in conf/GROUP/OPTION.yaml)", markup=True
+    )
     CONSOLE.print(indent(settings_text(), "  "), highlight=False)
     CONSOLE.print(
         "Exit codes: 0 success; 1 a run failed; 2 invalid command or configuration;\n"

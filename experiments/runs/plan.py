@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -13,11 +13,13 @@ from experiments.runs.configuration import Request
 from experiments.runs.forecast import Costs, Schedule, Work
 from experiments.runs.job import run_key
 from experiments.runs.trainings import training_name
-from experiments.system.cache import Cache
+from experiments.system.cache import Cache, Trajectory
 from experiments.system.errors import UserError, redacted
 from experiments.system.progress import bar, expect, format_duration, prose, say, shown_here, time_left
 from experiments.system.stamp import stamp
 from experiments.tracking import REUSED, Row, Store, Tracking, connect, run_name
+from experiments.training.best_epoch import end_of
+from experiments.training.loop import Training, history_of
 
 SAME_RUN = "the same run earlier in this sweep"
 
@@ -29,8 +31,10 @@ class Planned:
     name: str
     settings: Mapping[str, Any]
     work: Work
-    cached_epochs: int  # that it needs and the cache holds
+    shared_epochs: int = 0  # that it needs and earlier runs of the same sweep train
+    cached_epochs: int = 0  # that it needs and the cache holds already
     reused: str = ""  # id of the finished run that is reused, or SAME_RUN
+    may_stop: bool = False  # whether early stopping may train fewer epochs
 
     @property
     def epochs(self) -> int:
@@ -42,7 +46,9 @@ class Planned:
         """What the run does."""
         if self.reused:
             return f"{self.name}: reused ({self.reused if self.reused == SAME_RUN else f'run {self.reused}'})"
-        return f"{self.name}: {_epochs(self.epochs)} to train, {self.cached_epochs} from the cache"
+        shared = [f"{self.shared_epochs:,} shared with an earlier run"] if self.shared_epochs else []
+        cached = [f"{self.cached_epochs:,} from the cache"] if self.cached_epochs else []
+        return f"{self.name}: {', '.join([_to_train(self.epochs, self.may_stop), *shared, *cached])}"
 
 
 @dataclass(frozen=True)
@@ -68,16 +74,22 @@ class Plan:
     @property
     def summary(self) -> str:
         """One line: the number of runs, their epochs, and an estimate."""
-        reused = sum(1 for run in self.runs if run.reused)
-        trained = sum(run.epochs for run in self.runs if not run.reused)
-        cached = sum(run.cached_epochs for run in self.runs if not run.reused)
+        left = [run for run in self.runs if not run.reused]
+        reused = len(self.runs) - len(left)
+        trained, shared, cached = (
+            sum(getattr(run, f"{kind}epochs") for run in left) for kind in ("", "shared_", "cached_")
+        )
+        may_stop = any(run.may_stop for run in left)
         runs = f"{len(self.runs):,} run{'s' * (len(self.runs) != 1)}"
-        what = f"Plan: {runs}, {reused or 'none'} reused; {_epochs(trained)} to train, {cached} from the cache"
-        if reused == len(self.runs):
+        what = f"Plan: {runs}, {reused or 'none'} reused; {_to_train(trained, may_stop)}"
+        what += f", {shared:,} shared with earlier runs of this sweep" * bool(shared)
+        what += f", {cached:,} from the cache"
+        if not left:
             return f"{what}."
         if self.seconds is None:
             return f"{what}. No estimate of the time: this machine has no earlier run like these."
-        return f"{what}. About {format_duration(self.seconds)}, judging by earlier runs of this machine."
+        about = f"{'At most about' if may_stop else 'About'} {format_duration(self.seconds)}"
+        return f"{what}. {about}, judging by earlier runs of this machine."
 
     @property
     def described(self) -> dict[str, Any]:
@@ -87,7 +99,9 @@ class Plan:
                 "name": run.name,
                 "reused": run.reused or None,
                 "epochs_to_train": run.epochs if not run.reused else 0,
+                "epochs_shared": run.shared_epochs,
                 "epochs_cached": run.cached_epochs,
+                "may_stop_early": run.may_stop,
                 "settings": _without_secrets(run.settings),
             }
             for run in self.runs
@@ -105,8 +119,9 @@ def _without_secrets(settings: Any) -> Any:
             return settings
 
 
-def _epochs(count: int) -> str:
-    return f"{count:,} epoch{'s' * (count != 1)}"
+def _to_train(epochs: int, may_stop: bool) -> str:
+    """Say how many epochs are trained; if early stopping may end a training, at most."""
+    return f"{'at most ' if may_stop else ''}{epochs:,} epoch{'s' * (epochs != 1)} to train"
 
 
 def existing(tracking: Tracking) -> Store | None:
@@ -147,31 +162,55 @@ def plan(requests: Sequence[Request], store: Store | None) -> Plan:
         values = {name: redacted(str(value)) for name, value in request.parameters.items()}
         setting = experiment.setting
         work = Work(*Work.settings_of({**values, "model": setting.model, "dataset": setting.dataset}), setting.strategy)
-        cached = 0
+        shared = cached = 0
+        may_stop = False
         if not reused:
             trained = states[experiment.cache.dir]
             stages = range(1, experiment.strategy.trainings + 1) if experiment.strategy.trains else ()
-            wanted = [(0, experiment.training.epochs), *((stage, experiment.finetune.epochs) for stage in stages)]
             missing = []
-            for stage, epochs in wanted:
-                kept = trained[training_name(experiment, stage, load_contents)]
-                done = max((number for number in kept if number <= epochs), default=0)
+            for stage, settings in [(0, experiment.training), *((stage, experiment.finetune) for stage in stages)]:
+                training = trained[training_name(experiment, stage, load_contents)]
+                end = training.end(settings)
+                epochs = end or settings.epochs
+                found = training.latest(epochs)
+                done = max(found, min(training.planned, epochs))
                 missing.append(epochs - done)
-                cached += done
-                kept.update(range(done + 1, epochs + 1))
+                cached += found
+                shared += done - found
+                may_stop |= bool(settings.patience and not end and epochs)
+                training.planned = max(training.planned, epochs)
             work = Work(work.subject, work.timing, work.strategy, missing[0], sum(missing[1:]))
         name = run_name(setting, experiment.identity)
-        planned.append(Planned(name, request.settings, work, cached, reused))
+        planned.append(Planned(name, request.settings, work, shared, cached, reused, may_stop))
     rounds = max(request.experiment.latency.span_seconds for request in requests)
     together = len(planned) > 1 and not all(run.reused for run in planned)
     return Plan(tuple(planned), costs, rounds if together else 0.0)
 
 
-def _states(cache: Cache) -> defaultdict[str, set[int]]:
-    """Return the epochs that the cache holds of each training, by its name."""
-    found: defaultdict[str, set[int]] = defaultdict(set)
-    for name, epochs in cache.named_trainings():
-        found[name] |= epochs
+@dataclass
+class _Training:
+    """What is known of a training: its states in the cache, and how far earlier runs of the plan train it."""
+
+    states: list[Trajectory] = field(default_factory=list)
+    planned: int = 0
+
+    def latest(self, epochs: int) -> int:
+        """Return the latest epoch up to this one whose state the cache holds; 0 if there is none."""
+        return max((epoch for each in self.states for epoch in each.epochs if epoch <= epochs), default=0)
+
+    def end(self, settings: Training) -> int | None:
+        """Return the epoch at which early stopping is known to end this training, from its history in the cache."""
+        if settings.patience is None:
+            return None
+        histories = (history_of(each.latest(settings.epochs)[1]) for each in self.states)
+        return next(filter(None, (end_of(history, settings.patience) for history in histories)), None)
+
+
+def _states(cache: Cache) -> defaultdict[str, _Training]:
+    """Return the trainings that the cache knows, by their names."""
+    found: defaultdict[str, _Training] = defaultdict(_Training)
+    for name, trajectory in cache.named_trainings():
+        found[name].states.append(trajectory)
     return found
 
 

@@ -69,13 +69,10 @@ class Cache:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def named_trainings(self) -> Iterator[tuple[str, set[int]]]:
-        """Yield the names of trainings, each with the epochs whose states are kept."""
+    def named_trainings(self) -> Iterator[tuple[str, "Trajectory"]]:
+        """Yield the names of trainings, each with its states."""
         for path in self.dir.absolute().glob(f"{TRAINING}/*/{NAMED}*"):
-            yield (
-                path.name.removeprefix(NAMED),
-                {_epoch(state) for state in path.parent.glob("*.npz") if _is_entry(state)},
-            )
+            yield path.name.removeprefix(NAMED), self.trajectory(path.parent.name)
 
     def trajectory(self, key: str) -> "Trajectory":
         """Return the states of one training."""
@@ -201,6 +198,14 @@ class Trajectory:
     cache: Cache
     folder: Path
 
+    @property
+    def epochs(self) -> set[int]:
+        """The epochs whose states are kept."""
+        return {epoch for epoch, _ in self._states()}
+
+    def _states(self) -> list[tuple[int, Path]]:
+        return [(_epoch(path), path) for path in self.folder.glob("*.npz") if _is_entry(path)]
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the lock of this training, so that only one process trains the same model."""
@@ -209,8 +214,7 @@ class Trajectory:
 
     def latest(self, epochs: int) -> tuple[int, Arrays]:
         """Return the number of epochs and the state of the latest epoch up to `epochs`; (0, {}) if there is none."""
-        states = [(_epoch(path), path) for path in self.folder.glob("*.npz") if _is_entry(path)]
-        for epoch, path in sorted(states, reverse=True):
+        for epoch, path in sorted(self._states(), reverse=True):
             if epoch <= epochs and (state := _first_intact([path])) is not None:
                 return epoch, state
         return 0, {}

@@ -295,11 +295,11 @@ def _until(
     """Bring a compiled model to its state after epoch `last`, or after that at which the training stops early."""
     seeds = seed, int(digest_of(model)[:8], 16)
     done, state = states.latest(last)
-    if (end := end_of(_history(state), settings.patience)) and end < done:  # another training went further
+    if (end := end_of(history_of(state), settings.patience)) and end < done:  # another training went further
         done, state = states.latest(end)
     if done:
         _restore(model, state)
-    history = _history(state)
+    history = history_of(state)
     seconds = float(state.get("seconds", np.float64(0)))
     steps = -(-len(data.train) // settings.batch_size)
     about = f"{title}: {model.name}, {len(data.train):,} images, {_described(settings)}, seed {seed}"
@@ -328,7 +328,8 @@ def _until(
     )
 
 
-def _history(state: Arrays) -> dict[str, list[float]]:
+def history_of(state: Arrays) -> dict[str, list[float]]:
+    """Return the metrics of each epoch up to a state of the cache."""
     curves = {name: values for name, values in state.items() if name.startswith("history/")}
     return {name.removeprefix("history/"): [float(value) for value in values] for name, values in curves.items()}
 
