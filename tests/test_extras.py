@@ -49,6 +49,7 @@ def configured(*overrides: str) -> Callable[[], object]:
         ("int4", "strategy=ptq_int4_int8", configured("strategy=ptq_int4_int8")),
         ("int4", "strategy=qat strategy.rest=dynamic", configured("strategy=qat", "strategy.rest=dynamic")),
         ("tfds", "dataset.name=cats", configured("dataset=tfds", "dataset.name=cats")),
+        ("detection", "task=detection", configured("task=detection", "dataset=drawn_shapes")),
         ("postgres", "tracking.uri=postgresql://host/runs:", lambda: open_existing("postgresql://host/runs")),
         ("postgres", "tracking.uri=postgresql://host/runs:", configured("tracking.uri=postgresql://host/runs")),
     ],

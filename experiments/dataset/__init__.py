@@ -150,6 +150,8 @@ class Examples:
             case "maps":
                 counted = (each.y[each.y != self.ignored] for each in (self.train, self.validation, self.test))
                 return 1 + max((int(y.max()) for y in counted if y.size), default=0)
+            case "boxes":
+                return 1 + max(int(each.y[..., 0].max(initial=0)) for each in (self.train, self.validation, self.test))
             case "anomalies":
                 return prod(self.input_shape)
         return prod(self.train.y.shape[1:])

@@ -12,9 +12,11 @@ from experiments.system.errors import UserError
 
 Array = npt.NDArray[Any]
 # classes: one for each example; numbers: any; rows: 0 or 1 for each of several labels; maps: a class for each pixel;
-# anomalies: 1 for an anomaly, which training has none of; own: whatever a user's task makes of it.
-Kind = Literal["classes", "numbers", "rows", "maps", "anomalies", "own"]
+# boxes: rows of class and box; anomalies: 1 for an anomaly, which training has none of; own: whatever a user's task
+# makes of it.
+Kind = Literal["classes", "numbers", "rows", "maps", "boxes", "anomalies", "own"]
 PARTS = ("train", "test")
+ROW = 5  # numbers of a box with its class
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,11 @@ def kind_of(train: Array, test: Array) -> tuple[Kind, str]:
     Raises:
         UserError: several kinds are possible.
     """
-    if any(_has_fractions(y) for y in (train, test)):
-        return "numbers", "targets are float numbers"
     both = (train, test)
+    if all(_has_boxes(y) for y in both):
+        return "boxes", "targets are rows of a class and a box"
+    if any(_has_fractions(y) for y in both):
+        return "numbers", "targets are float numbers"
     if all(y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "biuf" and np.isin(y, (0, 1)).all() for y in both):
         if all((y.sum(axis=1) == 1).all() for y in both):
             return "classes", "targets are one-hot rows"
@@ -56,6 +60,15 @@ def _has_fractions(y: Array) -> bool:
     return not probabilities
 
 
+def _has_boxes(y: Array) -> bool:
+    """Whether an array has rows of five floats, of which the first is a class, or -1."""
+    return y.ndim == 3 and y.shape[2] == ROW and y.dtype.kind == "f" and y.size > 0 and _are_classes(y[..., 0])
+
+
+def _are_classes(numbers: Array) -> bool:
+    return bool(np.isfinite(numbers).all() and (numbers >= -1).all() and (numbers == np.round(numbers)).all())
+
+
 def read_targets(train: Array, test: Array, examples: tuple[int, int], kind: Kind) -> Targets:
     """Return the targets of a kind other than classes.
 
@@ -66,12 +79,16 @@ def read_targets(train: Array, test: Array, examples: tuple[int, int], kind: Kin
         "numbers": _numbers,
         "rows": _rows,
         "maps": _maps,
+        "boxes": _boxes,
         "anomalies": _anomalies,
         "own": _own,
     }
     found = [
         readers[kind](y, count, f"y_{part}") for y, count, part in zip((train, test), examples, PARTS, strict=True)
     ]
+    if kind == "boxes":
+        most = max(y.shape[1] for y in found)
+        found = [np.pad(y, ((0, 0), (0, most - y.shape[1]), (0, 0)), constant_values=-1) for y in found]
     if found[0].shape[1:] != found[1].shape[1:]:
         raise UserError(
             f"y_train and y_test: require targets of the same shape, not {found[0].shape[1:]} and {found[1].shape[1:]}."
@@ -100,6 +117,30 @@ def _maps(y: Array, examples: int, name: str) -> npt.NDArray[np.int64]:
             "for each pixel, from 0 on: integers (n, height, width)."
         )
     return y.astype(np.int64)
+
+
+def _boxes(y: Array, examples: int, name: str) -> npt.NDArray[np.float32]:
+    """Return rows of class and box, (n, most boxes, 5) float32; the class -1 stands for no box."""
+    _check_count(y, examples, name)
+    if y.ndim != 3 or y.shape[2] != ROW or y.dtype.kind not in "iuf":
+        raise UserError(
+            f"{name} has the shape {y.shape} and the dtype {y.dtype}; task=detection requires rows of class and box, "
+            "(n, most boxes, 5), with the class -1 in rows without a box."
+        )
+    if not _are_classes(y[..., 0]):
+        raise UserError(
+            f"{name}: the first number of each row is the class, from 0 on, or -1 for no box; it has others, such as "
+            f"{_other_than_class(y[..., 0]):g}. If the class is the last one: np.roll({name}, 1, axis=-1)"
+        )
+    real = y[..., 0] >= 0
+    if not np.isfinite(y[real]).all():
+        raise UserError(f"{name} has boxes with values that are not finite (NaN or infinity). Remove these boxes.")
+    return np.where(real[..., np.newaxis], y, -1).astype(np.float32)
+
+
+def _other_than_class(numbers: Array) -> float:
+    others = (number for number in numbers.ravel() if not _are_classes(np.array([number])))
+    return float(next(others))
 
 
 def _anomalies(y: Array, examples: int, name: str) -> npt.NDArray[np.int64]:

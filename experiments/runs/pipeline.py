@@ -131,6 +131,8 @@ class Experiment:
         for extra in self.strategy.extras:
             rest = self.strategy.rest if isinstance(self.strategy, QuantizationAware) else None
             require(extra, f"strategy={self.setting.strategy}{f' strategy.rest={rest}' if rest else ''}")
+        for extra in self.task.extras:
+            require(extra, f"task={self.task.name}")
         for extra in self.model.extras if self.setting.strategy != "none" else ():
             require(extra, f"model={self.setting.model} strategy={self.setting.strategy}")
         self.dataset.check()

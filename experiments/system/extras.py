@@ -17,6 +17,7 @@ MODULES = {
     "postgres": "psycopg2",
     "tfds": "tensorflow_datasets",
     "micro": "tflite_micro",
+    "detection": "pycocotools",
 }
 
 

@@ -60,6 +60,7 @@ class Task(ABC):
 
     name: ClassVar[str]
     kind: ClassVar[Kind | None]  # of the targets that it requires; None: any
+    extras: ClassVar[tuple[str, ...]] = ()  # optional dependencies of this package that its metric requires
 
     def chosen(self, examples: Examples) -> "Task":
         """Return the task for these examples: this one, unless it is `auto`."""

@@ -11,6 +11,7 @@ from experiments.system.progress import say_once
 from experiments.task import Head, Task
 from experiments.task.binary import Binary
 from experiments.task.classification import Classification
+from experiments.task.detection import Detection
 from experiments.task.multilabel import Multilabel
 from experiments.task.own import OwnTask
 from experiments.task.reconstruction import Reconstruction
@@ -20,7 +21,15 @@ from experiments.task.segmentation import Segmentation
 if TYPE_CHECKING:
     from tf_keras import Model
 
-TASKS: tuple[type[Task], ...] = (Classification, Binary, Multilabel, Regression, Reconstruction, Segmentation)
+TASKS: tuple[type[Task], ...] = (
+    Classification,
+    Binary,
+    Multilabel,
+    Regression,
+    Reconstruction,
+    Segmentation,
+    Detection,
+)
 
 
 def kind_of_task(name: object) -> Kind | None:
@@ -45,6 +54,7 @@ class Auto(Task):
             "numbers": Regression(),
             "rows": Multilabel(),
             "maps": Segmentation(),
+            "boxes": Detection(),
         }
         task = kinds[examples.kind]
         if examples.kind != "classes":

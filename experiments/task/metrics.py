@@ -1,7 +1,7 @@
 """Metrics that judge a model: each gives its value on all test examples, and on every resample of them."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from experiments.dataset import Split
 from experiments.statistics.bootstrap import RESAMPLES, Replicates, resamples
+from experiments.task.boxes import THRESHOLDS, Decoding, matches, precisions
 
 Better = Literal["higher", "lower"]
 Outputs = npt.NDArray[np.float32]  # (n, ...): of a model for n examples
@@ -300,6 +301,35 @@ class MeanIntersectionOverUnion(OfMeans):
         return np.asarray(np.nanmean(_ratio(means[..., 0], means[..., 1]), axis=1))
 
 
+@dataclass(frozen=True)
+class MeanAveragePrecision(OfSets):
+    """The mean over classes and thresholds of overlap of the average precision: COCO's mAP@[.5:.95]."""
+
+    name: ClassVar[str] = "map"
+    title: ClassVar[str] = "mAP"
+    thresholds: ClassVar[npt.NDArray[np.float64]] = THRESHOLDS
+
+    decoding: Decoding = field(default_factory=Decoding)
+
+    def prepared(self, outputs: Outputs, test: Split) -> Any:
+        """Return the matches of each class that has boxes."""
+        return matches(self.decoding.detections(outputs), self.decoding.targets(test.y), len(test), self.thresholds)
+
+    def of(self, prepared: Any, weights: npt.NDArray[np.int64]) -> float:
+        """See OfSets.of."""
+        found = [each for each in (precisions(matched, weights) for matched in prepared) if each is not None]
+        return float(np.mean(found)) if found else float("nan")
+
+
+@dataclass(frozen=True)
+class MeanAveragePrecision50(MeanAveragePrecision):
+    """The mean over classes of the average precision, for an overlap of at least half: COCO's mAP@.5."""
+
+    name: ClassVar[str] = "map50"
+    title: ClassVar[str] = "mAP50"
+    thresholds: ClassVar[npt.NDArray[np.float64]] = THRESHOLDS[:1]
+
+
 def _ratio(part: npt.NDArray[np.float64], whole: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return part / whole; NaN where the whole is 0."""
     return np.divide(part, whole, out=np.full_like(part, np.nan, dtype=np.float64), where=whole > 0)
@@ -308,7 +338,7 @@ def _ratio(part: npt.NDArray[np.float64], whole: npt.NDArray[np.float64]) -> npt
 # How reports name metrics, and which of them are shares, shown in percent.
 _ALL: tuple[type[Metric], ...] = (
     MeanAbsoluteError, RootMeanSquareError, Auc, ReconstructionError, TopFive, BalancedAccuracy, MacroF1, LabelMicroF1,
-    MeanIntersectionOverUnion,
+    MeanIntersectionOverUnion, MeanAveragePrecision, MeanAveragePrecision50,
 )  # fmt: skip
 TITLES = {"accuracy": "accuracy", **{each.name: each.title for each in _ALL}}
 SHARES = frozenset({"accuracy", *(each.name for each in _ALL if each.better == "higher")})

@@ -119,6 +119,8 @@ FURTHER = {
     "micro_f1": "F1 score over all labels",
     "macro_f1": "Mean over classes or labels of the F1 score",
     "miou": "Mean over classes of intersection over union",
+    "map": "COCO's mean average precision over overlaps from 0.5 to 0.95, mAP@[.5:.95],",
+    "map50": "COCO's mean average precision for an overlap of at least 0.5, mAP@.5,",
 }
 MODELS = {"keras": "Keras model after the strategy", "tflite": "TFLite file"}
 
