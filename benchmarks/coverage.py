@@ -33,7 +33,7 @@ from benchmarks.harness.pages import on_shared_host, own
 from benchmarks.harness.results import Results, timing_options
 from experiments.dataset import Images
 from experiments.measure.latency import SENTINEL, LatencyProtocol, Session, disturbance, time_together, verdict_of
-from experiments.statistics.rounds import Mean, mean_over_rounds
+from experiments.statistics.rounds import Mean, counting, mean_over_rounds
 from experiments.system.progress import bar, say
 from experiments.tflite.conversion import Dynamic, TFLiteModel, convert
 
@@ -69,8 +69,8 @@ class Sweep:
     rounds: pd.DataFrame
 
     def mean(self, name: str) -> Mean | None:
-        """Return the mean of a ratio over the undisturbed rounds; None without two of them."""
-        valid = self.rounds[~self.rounds["disturbed"]]
+        """Return the mean of a ratio over the rounds that count; None without two of them."""
+        valid = valid_rounds(self.rounds)
         if len(valid) < 2:
             return None
         return mean_over_rounds(valid[name].to_numpy(float), valid["started"].to_numpy(float))
@@ -79,6 +79,11 @@ class Sweep:
     def end(self) -> float:
         """When its last round started, in seconds since 1970."""
         return float(self.rounds["started"].iloc[-1])
+
+
+def valid_rounds(rounds: pd.DataFrame) -> pd.DataFrame:
+    """Return the rounds that count."""
+    return rounds[counting(rounds["disturbed"].to_numpy(bool), threads=1)]
 
 
 def made() -> tuple[Models, Images]:
@@ -159,7 +164,7 @@ def figures(rounds: pd.DataFrame, loops: pd.DataFrame) -> pd.DataFrame:
     distinct = {sweep.end for sweep in sweeps(rounds, EVERY * ROUNDS)}
     rows: list[dict[str, object]] = []
     for sweep in sweeps(rounds):
-        later = rounds[(rounds["started"] > sweep.end + LATER) & ~rounds["disturbed"]]
+        later = valid_rounds(rounds[rounds["started"] > sweep.end + LATER])
         for name, (kind, _, _) in RATIOS.items():
             mean = sweep.mean(name)
             ratio = mean.ratio if mean else None

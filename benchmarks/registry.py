@@ -22,6 +22,7 @@ from benchmarks import (
     keras3_epoch,
     killed,
     large_data,
+    later_sweeps,
     layers,
     layers_supported,
     memory,
@@ -44,8 +45,8 @@ from benchmarks.harness.pages import Table, on_disk
 
 _MEASURED = (
     choices, coverage, detection_rate, epoch, evaluation, exactness, false_positives, fresh_store, growth, keras3,
-    keras3_epoch, killed, large_data, layers_supported, memory, once, overhead, post_training, precision, profile,
-    reading, recommendation, sensitivity, simulated_rounds, sizes, spread, starting,
+    keras3_epoch, killed, large_data, later_sweeps, layers_supported, memory, once, overhead, post_training, precision,
+    profile, reading, recommendation, sensitivity, simulated_rounds, sizes, spread, starting,
 )  # fmt: skip
 _SWEPT = (first_sweep, ranges, layers, article, compression, compression_seeds, epochs, architectures)
 

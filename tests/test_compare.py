@@ -55,7 +55,7 @@ def test_an_invalid_timing_is_reported_with_its_reason() -> None:
     table = frame([row("none"), row("qat", speed="void", speedup=9.0, latency_void="other work kept 2 cores busy")])
     assert note(table).endswith(
         "Invalid timing: qat epochs=1 seed=0 (run-qat), other work kept 2 cores busy.\n"
-        "To measure again, with more rounds, type the same command."
+        "To add rounds of timing, type the same command, if possible when the machine is less busy."
     )
 
 

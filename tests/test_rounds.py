@@ -107,11 +107,29 @@ def test_rounds_are_summarized_in_the_columns_of_a_run() -> None:
     assert rounds.tags() == {"speed": "faster", "latency_void": ""}
 
 
-def test_disturbed_rounds_do_not_count() -> None:
-    rounds = Rounds("own", "reference", (a_round(0, 100), a_round(1, 900, conditions=BUSY), a_round(2, 100)))
+def test_disturbed_rounds_do_not_count_beside_three_others() -> None:
+    quiet = tuple(a_round(number, 100) for number in (0, 2, 3))
+    rounds = Rounds("own", "reference", (*quiet, a_round(1, 900, conditions=BUSY)))
     assert rounds.speedup.value == pytest.approx(3)
-    assert rounds.metrics()["latency_rounds"] == 2
-    assert Rounds("own", "reference", (a_round(1, 100, conditions=BUSY),)).verdict == "void"
+    assert rounds.metrics()["latency_rounds"] == 3
+
+
+def test_on_a_busy_machine_all_rounds_count_and_the_interval_shows_their_scatter() -> None:
+    scattered = tuple(a_round(number, 100 + 3 * (number % 2), conditions=BUSY) for number in range(5))
+    busy = Rounds("own", "reference", scattered)
+    quiet = Rounds("own", "reference", tuple(a_round(number, 100) for number in range(5)))
+    assert (busy.verdict, busy.metrics()["latency_rounds"]) == ("faster", 5)
+    assert busy.speedup.high / busy.speedup.low > quiet.speedup.high / quiet.speedup.low
+
+
+@pytest.mark.parametrize(("number", "threads"), [(1, 1), (2, 1), (5, 2)])
+def test_a_timing_is_invalid_with_few_rounds_on_a_busy_machine_or_with_several_threads(
+    number: int, threads: int
+) -> None:
+    rounds = tuple(replace(a_round(each, 100, conditions=BUSY), threads=threads) for each in range(number))
+    found = Rounds("own", "reference", rounds)
+    assert found.verdict == "void"
+    assert found.void.startswith("other processes used 1.9 of 2 cores")
 
 
 def test_file_equal_to_its_reference_is_the_same_file() -> None:
@@ -314,6 +332,20 @@ def test_metrics_that_a_kill_left_out_are_logged_by_the_next_command(store: Any)
     store.logged.clear()
     complete_rounds(store, store.rows(), LatencyProtocol(rounds=3, span=0))
     assert store.logged == store.rounds
+
+
+def test_rounds_on_a_busy_machine_count_and_the_same_command_adds_rounds(
+    store: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timed: Any = vars(runs_rounds)["time_together"]
+    monkeypatch.setattr(runs_rounds, "time_together", lambda *given: replace(timed(*given), conditions=BUSY))
+    complete_rounds(store, store.rows(), LatencyProtocol(rounds=4, span=0))
+    assert "during 4 rounds. They count, and the intervals are wider for it." in capsys.readouterr().out
+    assert store.logged["a"].verdict != "void"
+    monkeypatch.setattr(runs_rounds, "time_together", timed)
+    complete_rounds(store, store.rows(), LatencyProtocol(rounds=4, span=0))
+    assert len(store.logged["a"].rounds) == 9
+    assert store.logged["a"].metrics()["latency_rounds"] == 5  # its own, and four on the machine that is quiet now
 
 
 def test_runs_of_another_machine_are_not_timed_here(store: Any) -> None:

@@ -194,7 +194,11 @@ def _invalid(table: pd.DataFrame) -> list[str]:
     void = table[table["speed"] == VOID]
     named = zip(labels(table)[void.index], void["latency_void"], strict=True)
     lines = [f"Invalid timing: {name}, {_first(reason)}." for name, reason in named]
-    return [*lines, "To measure again, with more rounds, type the same command."] if lines else []
+    return (
+        [*lines, "To add rounds of timing, type the same command, if possible when the machine is less busy."]
+        if lines
+        else []
+    )
 
 
 def _broken(table: pd.DataFrame) -> list[str]:

@@ -26,7 +26,7 @@ from experiments.measure.latency import (
     verdict_of,
 )
 from experiments.statistics.estimates import Estimate, ratio_of_medians
-from experiments.statistics.rounds import Mean, mean_of_one_round, mean_over_rounds, states
+from experiments.statistics.rounds import Mean, counting, mean_of_one_round, mean_over_rounds, states
 from experiments.system.machine import Conditions
 from experiments.system.progress import bar
 from experiments.system.stopping import raise_if_stopped
@@ -132,11 +132,17 @@ class Rounds:
         return self.rounds[-1].threads, self.rounds[-1].delegate
 
     @property
-    def valid(self) -> tuple[Round, ...]:
-        """The rounds that count."""
+    def undisturbed(self) -> tuple[Round, ...]:
+        """The rounds during which other processes left the cores free that were timed."""
         return tuple(each for each in self.rounds if not each.disturbance)
 
     @cached_property
+    def valid(self) -> tuple[Round, ...]:
+        """The rounds that count; none if the timing is invalid for the work of other processes."""
+        counts = counting(np.array([bool(each.disturbance) for each in self.rounds]), self.conditions[0])
+        return tuple(each for each, valid in zip(self.rounds, counts, strict=True) if valid)
+
+    @property
     def _counted(self) -> tuple[Round, ...]:
         return self.valid or self.rounds
 
@@ -160,7 +166,7 @@ class Rounds:
 
     @property
     def void(self) -> str:
-        """Why the timing is invalid; empty if it is valid. It is invalid without a single undisturbed round."""
+        """Why the timing is invalid; empty if it is valid. It is invalid if no round counts."""
         if not self.valid:
             return self.rounds[-1].disturbance
         return _copies_differ(self.sentinel)
@@ -235,9 +241,14 @@ class JointRounds:
     sessions: tuple[Session, ...]
 
     @cached_property
+    def _valid(self) -> tuple[Session, ...]:
+        disturbed = [bool(disturbance(each.conditions, each.threads)) for each in self.sessions]
+        counts = counting(np.array(disturbed), self.threads)
+        return tuple(each for each, valid in zip(self.sessions, counts, strict=True) if valid)
+
+    @property
     def _counted(self) -> tuple[Session, ...]:
-        valid = tuple(each for each in self.sessions if not disturbance(each.conditions, each.threads))
-        return valid or self.sessions
+        return self._valid or self.sessions
 
     @property
     def threads(self) -> int:
@@ -279,7 +290,7 @@ class JointRounds:
     @property
     def void(self) -> str:
         """Why these timings are invalid; empty if they are valid."""
-        if len(self._counted) == 1 or disturbance(self._counted[0].conditions, self.threads):
+        if len(self._counted) == 1 or not self._valid:
             return self._counted[0].void
         return _copies_differ(self.sentinel)
 

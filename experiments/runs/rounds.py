@@ -81,8 +81,8 @@ def complete_rounds(
 
 
 def _shared(timings: Sequence[Rounds]) -> set[str]:
-    """Return the ids of the valid rounds in which the files of all runs were timed."""
-    return set.intersection(*({each.id for each in timing.valid} for timing in timings)) if timings else set()
+    """Return the ids of the undisturbed rounds in which the files of all runs were timed."""
+    return set.intersection(*({each.id for each in timing.undisturbed} for timing in timings)) if timings else set()
 
 
 def _add_rounds(store: Store, runs: Sequence[RecordedRun], protocol: LatencyProtocol, seed: int) -> None:
@@ -101,16 +101,22 @@ def _add_rounds(store: Store, runs: Sequence[RecordedRun], protocol: LatencyProt
             for run in runs:
                 own = Round.of(session, run.rounds.own, run.rounds.reference, stamp()["machine"])
                 records[run.run_id] = store_rounds(store, run.run_id, records[run.run_id].adding([own]))
-        lost = wanted - len(_shared(list(records.values())))
-        if lost > 0:
-            say(
-                f"Not counted, since other processes used the cores of this machine: {_count(lost)}. The same command "
-                "measures again."
-            )
+        disturbed = wanted - len(_shared(list(records.values())))
+        if disturbed > 0:
+            say(_disturbed(disturbed, list(records.values())))
     finally:
         for run in runs:
             if records[run.run_id] is not run.rounds:
                 log_rounds(store, run.run_id, records[run.run_id])
+
+
+def _disturbed(rounds: int, timings: Sequence[Rounds]) -> str:
+    count = any(each.disturbance for timing in timings for each in timing.valid)
+    return (
+        f"Other processes used the cores of this machine during {_count(rounds)}. "
+        + ("They count, and the intervals are wider for it. " if count else "They do not count. ")
+        + "To add rounds, type the same command, if possible when the machine is less busy."
+    )
 
 
 def _count(rounds: int) -> str:

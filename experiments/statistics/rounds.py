@@ -28,6 +28,7 @@ LONG = 3600.0  # seconds: a part of the variance changes only within hours
 LONG_SHARES = (0.1, 0.5, 0.9)  # this part; the first, if the rounds are too close to show it
 PRIOR_SCATTER = 0.015  # standard deviation of a log ratio between rounds, as on an ordinary cloud machine
 PRIOR_FREEDOM = 2  # the number of rounds that this prior is worth
+FEWEST = 3  # rounds: if fewer are undisturbed, disturbed ones count as well
 LEAST_IN_STATE = 2  # rounds
 APART, LEAST_GAP = 3.0, 0.03  # of two states: scatters within them, and difference of the log times
 
@@ -68,6 +69,18 @@ def _fit(logs: npt.NDArray[np.float64], correlations: npt.NDArray[np.float64]) -
     error = float(np.sqrt(squares / freedom / precision.sum()))
     determinants = np.linalg.slogdet(correlations)[1] + np.log(precision.sum())
     return float(-(determinants + freedom * np.log(squares)) / 2), Mean(mean, error, float(freedom))
+
+
+def counting(disturbed: npt.NDArray[np.bool_], threads: int) -> npt.NDArray[np.bool_]:
+    """Return which rounds count, from whether other processes used the cores that they needed.
+
+    On a busy machine, ratios of one thread scatter more between rounds, around the same mean (benchmarks.coverage), so
+    the interval over such rounds is wider, and holds. They count if fewer than three rounds are undisturbed. With
+    several threads, one waits for another, and only undisturbed rounds count.
+    """
+    undisturbed = ~disturbed
+    all_count = threads == 1 and undisturbed.sum() < FEWEST <= len(disturbed)
+    return np.ones_like(disturbed) if all_count else undisturbed
 
 
 def mean_of_one_round(logs: npt.NDArray[np.float64]) -> Mean:
