@@ -18,6 +18,7 @@ GROUPS = {
     "suite": "predefined sweeps",
     "hydra/launcher": "how a sweep executes its runs; basic: one after another on this machine",
 }
+UNLISTED = "# @unlisted"  # the first line of an option that never paid where it was measured; it works as others do
 USAGE = """\
 Train a model, quantize it, convert it to TFLite, measure the file, and record
 the run.
@@ -45,6 +46,8 @@ def show() -> None:
         CONSOLE.print(f"[italic]{prefix}{group}=…[/]  {meaning}", markup=True, highlight=False)
         table = Table.grid(padding=(0, 2, 0, 0))
         for path in sorted((CONF / group).glob("*.yaml")):
+            if path.read_text().startswith(UNLISTED):
+                continue
             table.add_row(f"   {path.stem}", first_comment(path), style="default")
         CONSOLE.print(table, "")
     CONSOLE.print(
