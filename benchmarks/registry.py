@@ -25,6 +25,7 @@ from benchmarks import (
     later_sweeps,
     layers,
     layers_supported,
+    machine_noise,
     memory,
     once,
     overhead,
@@ -37,6 +38,7 @@ from benchmarks import (
     sensitivity,
     simulated_rounds,
     sizes,
+    spoken_words,
     spread,
     starting,
 )
@@ -48,7 +50,18 @@ _MEASURED = (
     keras3_epoch, killed, large_data, later_sweeps, layers_supported, memory, once, overhead, post_training, precision,
     profile, reading, recommendation, sensitivity, simulated_rounds, sizes, spread, starting,
 )  # fmt: skip
-_SWEPT = (first_sweep, ranges, layers, article, compression, compression_seeds, epochs, architectures)
+_SWEPT = (
+    first_sweep,
+    ranges,
+    layers,
+    article,
+    compression,
+    compression_seeds,
+    epochs,
+    architectures,
+    spoken_words,
+    machine_noise,
+)
 
 STUDIES: dict[str, Study] = {module.BENCHMARK.name: module.BENCHMARK for module in _SWEPT}
 BENCHMARKS: dict[str, Benchmark] = {module.BENCHMARK.name: module.BENCHMARK for module in _MEASURED} | STUDIES

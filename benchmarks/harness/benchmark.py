@@ -3,6 +3,7 @@
 import shlex
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -48,6 +49,7 @@ class Study(Benchmark):
     """Sweeps of the real command line, and their publication."""
 
     sweeps: tuple[tuple[str, ...], ...]  # arguments of `python -m experiments.run`
+    data: tuple[str, ...] = ()  # the script that makes its data, and the folder where they are
     control: str | None = None  # the strategy that the others are compared with, image by image
     rival: str | None = None  # another one, published as against_RIVAL.csv and runs_against_RIVAL.csv
     removed: str = ""  # a setting that it requires and that was removed: it can be repeated only at its commit
@@ -59,9 +61,10 @@ class Study(Benchmark):
 
     @property
     def commands(self) -> tuple[tuple[str, ...], ...]:
-        """The sweeps, then their publication."""
+        """The script that makes the data unless they are there, the sweeps, then their publication."""
+        made = ((sys.executable, *self.data),) if self.data and not Path(self.data[-1]).exists() else ()
         runs = tuple((sys.executable, *RUN, *overrides) for overrides in self.sweeps)
-        return (*runs, (sys.executable, "-m", "benchmarks.publish", self.name))
+        return (*made, *runs, (sys.executable, "-m", "benchmarks.publish", self.name))
 
     @property
     def duration(self) -> str:

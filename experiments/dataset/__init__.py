@@ -307,7 +307,7 @@ class Source(ABC):
 
     def _with_targets(self, raw: Raw, kind: Kind, why: str) -> Examples:
         """Return examples with targets of a kind other than classes."""
-        if self.stratify:
+        if self.stratify and kind != "anomalies":  # of which training has none
             raise UserError(
                 f"dataset.stratify=true: requires classes, not targets of the kind {kind}. Type dataset.stratify=false."
             )

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from math import gcd
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -99,13 +99,19 @@ def _features(source: AudioFolder, path: Path) -> tuple[npt.NDArray[np.float32],
         samples = np.pad(samples[:length], (0, max(0, length - len(samples))))
     with tf.device("CPU"):
         spectrum = tf.abs(tf.signal.stft(samples, source._window, source._stride))
-        weights = tf.signal.linear_to_mel_weight_matrix(
-            source.mels, spectrum.shape[-1], source.rate, source.low_hz, source.high_hz
-        )
+        weights = _mel_weights(source.mels, spectrum.shape[-1], source.rate, source.low_hz, source.high_hz)
         features = tf.math.log(tf.matmul(spectrum, weights) + FLOOR)
         if source.features == "mfcc":
             features = tf.signal.mfccs_from_log_mel_spectrograms(features)[:, : source.coefficients]
     return np.asarray(features.numpy()[..., np.newaxis], np.float32), remarks
+
+
+@cache
+def _mel_weights(mels: int, bins: int, rate: int, low_hz: float, high_hz: float) -> "npt.NDArray[np.float32]":
+    """Return the weight of each bin of a spectrum in each band (bins, mels), computed once for all recordings."""
+    from experiments.system.tensorflow import tf
+
+    return np.asarray(tf.signal.linear_to_mel_weight_matrix(mels, bins, rate, low_hz, high_hz).numpy())
 
 
 def read_wav(path: Path) -> tuple[int, Samples]:

@@ -3,7 +3,7 @@
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -95,6 +95,19 @@ class Folder(Source):
             notes=self.notes(found),
             warnings=tuple(self._warnings(kept, found, names)),
         )
+
+    def read_unlabelled(self) -> Raw:
+        """Return the examples with 0 for the class of the training part, which is the normal one, and 1 for others."""
+        normal = sorted(set(self.listed()[0].classes))
+        if len(normal) > 1:
+            raise UserError(
+                f"{KEY}={self.path}: the training part has {_classes(normal)}; task=reconstruction learns from normal "
+                f"{self.kind} only, which are in one folder. It requires train/normal/, test/normal/ and, with "
+                "anomalies, test/ANOMALY/."
+            )
+        raw = self.read()
+        anomalies = (raw.y_test.astype(np.str_) != normal[0]).astype(np.int64)
+        return replace(raw, y_train=np.zeros(len(raw.y_train), np.int64), y_test=anomalies, labels=None)
 
     @abstractmethod
     def decoder(self, paths: Sequence[Path]) -> Decoder:
