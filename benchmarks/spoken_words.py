@@ -13,7 +13,8 @@ BENCHMARK = Study(
     sweeps=(
         (
             "-m", "dataset=audio_folder", "dataset.path=words", "model=ds_cnn",
-            "strategy=none,ptq_dynamic,ptq_int8,finetune_ptq_int8,qat", "epochs=8", "training.batch_size=100",
+            "strategy=none,ptq_dynamic,ptq_int8,finetune_ptq_int8,qat", "training.epochs=20",
+            "finetune.epochs=5", "training.batch_size=100",
         ),
     ),
 )  # fmt: skip

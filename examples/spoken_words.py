@@ -26,13 +26,13 @@ RATE = 16_000  # samples per second
 VOICES = {
     "train": (
         ("en-us", "en-gb", "en-gb-scotland", "en-029", "en-gb-x-gbclan"),
-        ("m1", "m2", "m3", "m4", "m5", "f1", "f2", "f3", "belinda", "max"),
+        ("m1", "m2", "m3", "m4", "m5", "f1", "f2", "f3", "adam", "belinda", "john", "max", "steph", "victor"),
     ),
     "test": (("en-gb-x-rp", "en-gb-x-gbcwmd", "en-us-nyc"), ("m6", "m7", "m8", "f4", "f5", "linda")),
 }
 SPEEDS = (110, 210)  # words per minute
 PITCHES = (25, 80)  # of 0 to 99
-SIGNAL_TO_NOISE = (0, 20)  # dB
+SIGNAL_TO_NOISE = (5, 25)  # dB
 SILENT = 0.01  # of the peak: what is quieter at both ends is cut off
 PEAKS = (0.1, 0.8)  # of full scale
 PARTS = ("train", "test")  # a number for the seed of each
