@@ -37,6 +37,7 @@ from benchmarks import (
     recommendation,
     sensitivity,
     simulated_rounds,
+    simulated_scores,
     sizes,
     spoken_words,
     spread,
@@ -48,7 +49,7 @@ from benchmarks.harness.pages import Table, on_disk
 _MEASURED = (
     choices, coverage, detection_rate, epoch, evaluation, exactness, false_positives, fresh_store, growth, keras3,
     keras3_epoch, killed, large_data, later_sweeps, layers_supported, memory, once, overhead, post_training, precision,
-    profile, reading, recommendation, sensitivity, simulated_rounds, sizes, spread, starting,
+    profile, reading, recommendation, sensitivity, simulated_rounds, simulated_scores, sizes, spread, starting,
 )  # fmt: skip
 _SWEPT = (
     first_sweep,

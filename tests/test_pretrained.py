@@ -130,3 +130,80 @@ def test_names_that_do_not_exist_are_refused_with_near_matches(
 def test_other_selections_are_refused(freeze: object, files: Any) -> None:
     with pytest.raises(ValidationError, match="requires a share from 0 to 1, or a list of layers"):
         Pretrained(path=files[2, "dense"], freeze=freeze)
+
+
+UNFREEZE = {1: ["conv_2"], 2: 1}
+
+
+def unfrozen(path: Path, cache: Path, data: Dataset, epochs: int, **settings: Any) -> Any:
+    given = Training(**{"epochs": epochs, "batch_size": 50, "unfreeze": UNFREEZE, **settings})
+    model = Pretrained(path=path, freeze=1).build(SHAPE, 10)
+    return fit(model, data=data, settings=given, seed=0, cache=Cache(dir=cache), title="training").model
+
+
+def trainable(model: Any) -> list[str]:
+    return [layer.name for layer in model.layers if layer.weights and layer.trainable]
+
+
+def bits(model: Any) -> bytes:
+    return b"".join(each.tobytes() for each in model.get_weights())
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_layers_are_unfrozen_after_their_epochs_and_resuming_gives_the_same_bits(
+    version: Version, files: Any, data: Dataset, tmp_path: Path
+) -> None:
+    path = files[version, "dense"]
+    start = {layer.name: layer.get_weights() for layer in Pretrained(path=path, freeze=1).build(SHAPE, 10).layers}
+    trained = []
+    for epochs in (1, 2, 3):  # each resumes the one before it
+        model = unfrozen(path, tmp_path / "resumed", data, epochs)
+        trained.append(trainable(model))
+        changed = [
+            layer.name
+            for layer in model.layers
+            if any((one != other).any() for one, other in zip(layer.get_weights(), start[layer.name], strict=True))
+        ]
+        assert changed == trained[-1]
+    assert trained == [["head"], ["conv_2", "head"], ["conv_1", "bn_1", "conv_2", "head"]]
+    assert bits(model) == bits(unfrozen(path, tmp_path / "through", data, 3))
+    assert bits(model) != bits(unfrozen(path, tmp_path / "other", data, 3, unfreeze={1: 1}))
+    best = unfrozen(path, tmp_path / "through", data, 3, keep="best", learning_rate=1.0)
+    again = unfrozen(path, tmp_path / "through", data, 3, keep="best", learning_rate=1.0)  # from the cache only
+    assert (bits(best), trainable(best)) == (bits(again), trainable(again))
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "freeze", "message"),
+    [
+        ({1: 1}, 0, r"training.unfreeze={1:1}: requires frozen layers, and the model has none.*model\.freeze=1"),
+        ({2: ["cnv_1"]}, 1, r"unfreeze={2: \[cnv_1\]}: no frozen layer is named cnv_1.*Did you mean conv_1"),
+        ({2: "last:4"}, 1, r"unfreeze={2: last:4}: requires 4 frozen layers, and the model has 3"),
+    ],
+)
+def test_unfreezing_what_is_not_frozen_is_refused(unfreeze: Any, freeze: float, message: str, files: Any) -> None:
+    from experiments.training.unfreezing import unfreezing_for
+
+    model = Pretrained(path=files[3, "dense"], freeze=freeze).build(SHAPE, 10)
+    with pytest.raises(UserError, match=message):
+        unfreezing_for(model, unfreeze)
+    assert unfreezing_for(model, {}).trained == {}
+
+
+def test_shares_and_counts_are_taken_from_the_outputs(files: Any) -> None:
+    from experiments.training.unfreezing import unfreezing_for
+
+    found = unfreezing_for(Pretrained(path=files[3, "dense"], freeze=1).build(SHAPE, 10), {5: 0.5, 2: "last:1", 9: 1})
+    stages = [set(found.after(epoch)) for epoch in (1, 2, 4, 5, 9)]
+    assert stages == [set(), {"conv_2"}, {"conv_2"}, {"bn_1", "conv_2"}, {"conv_1", "bn_1", "conv_2"}]
+
+
+@pytest.mark.parametrize("unfreeze", [3, {0: 1}, {"a": 1}, {1: 0}, {1: 1.5}, {1: "conv"}, {1: []}, {True: 1}])
+def test_other_schedules_of_unfreezing_are_refused(unfreeze: object) -> None:
+    with pytest.raises(ValidationError, match=r"as in {2: last:3, 4: 0.5, 6: 1}|requires a share of the frozen layers"):
+        Training(epochs=1, unfreeze=unfreeze)
+
+
+def test_further_training_unfreezes_nothing() -> None:
+    with pytest.raises(UserError, match=r"finetune\.unfreeze: .*Unfreeze them with training\.unfreeze"):
+        Training(epochs=1, unfreeze={1: 1}).check("finetune")

@@ -156,7 +156,14 @@ def test_seeds_give_different_weights(data: Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"batch_size": 99}, {"learning_rate": 0.01}, {"optimizer": "sgd"}, {"precision": "mixed_bfloat16"}]
+    "change",
+    [
+        {"batch_size": 99},
+        {"learning_rate": 0.01},
+        {"optimizer": "sgd"},
+        {"precision": "mixed_bfloat16"},
+        {"unfreeze": {1: 1}},
+    ],
 )
 def test_what_decides_the_weights_is_part_of_the_key(change: dict[str, Any], data: Dataset) -> None:
     usual = Training(epochs=1, **SETTINGS)

@@ -154,21 +154,22 @@ def _sorted(judged: Sequence[Any], images: int) -> Matches:
     return Matches(sources[order].astype(np.int64), tuple(np.flatnonzero(row) for row in hit), boxes)
 
 
-def precisions(matched: Matches, weights: npt.NDArray[np.int64]) -> Floats | None:
-    """Return the precision of a class by threshold and recall, (thresholds, recalls); None if it has no boxes.
+def average_precisions(matched: Matches, weights: npt.NDArray[np.int64]) -> Floats:
+    """Return the average precision of a class by threshold, (sets, thresholds), of sets of images.
 
-    Between two hits, precision only falls at the same recall, so that it is needed at hits alone.
+    `weights` (sets, images) is how often each image counts; without boxes, the precision is NaN. Between two hits,
+    precision only falls at the same recall, so that it is needed at hits alone. Each recall that COCO reads takes the
+    highest precision from the first hit on that reaches it.
     """
-    boxes = int(matched.boxes @ weights)
-    if not boxes:
-        return None
-    counts = weights[matched.images]
-    total = np.cumsum(counts)
-    found = np.zeros((len(matched.hits), len(_RECALLS)))
-    for row, hits in zip(found, matched.hits, strict=True):
-        true = np.cumsum(counts[hits])
-        precision = true / (total[hits] + np.spacing(1))
-        reached = np.searchsorted(true / boxes, _RECALLS)
-        best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-        row[:] = best[reached]
+    boxes = weights @ matched.boxes
+    found = np.full((len(weights), len(matched.hits)), np.nan)
+    some = boxes > 0
+    counts = weights[some][:, matched.images]
+    total = np.cumsum(counts, axis=1)
+    for number, hits in enumerate(matched.hits):
+        true = np.cumsum(counts[:, hits], axis=1)
+        precision = true / (total[:, hits] + np.spacing(1))
+        best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        reached = np.searchsorted(_RECALLS, true / boxes[some, np.newaxis], side="right")
+        found[some, number] = (best * np.diff(reached, axis=1, prepend=0)).sum(axis=1) / len(_RECALLS)
     return found

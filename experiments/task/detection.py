@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tf_keras import Model
 
 Coordinates = Literal["normalized", "pixels"]
-POSITIVE = 5  # boxes of the model that learn each box of the targets
+POSITIVE = 9  # boxes of the model that learn each box of the targets
 AXES = 3  # of outputs and targets
 DETECTION = 6  # numbers of a detection: box, score, class
 LARGEST = 1.5  # of a normalized coordinate; a box may exceed its image

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -9,11 +10,12 @@ import numpy.typing as npt
 
 from experiments.dataset import Split
 from experiments.statistics.bootstrap import RESAMPLES, Replicates, resamples
-from experiments.task.boxes import THRESHOLDS, Decoding, matches, precisions
+from experiments.task.boxes import THRESHOLDS, Decoding, average_precisions, matches
 
 Better = Literal["higher", "lower"]
 Outputs = npt.NDArray[np.float32]  # (n, ...): of a model for n examples
 CHUNK = 2**22  # of weights of resamples that are held at once
+IN_CACHE = 2**17  # as many, but few enough for several arrays of them to stay in the cache of a core
 
 
 @dataclass(frozen=True)
@@ -317,8 +319,24 @@ class MeanAveragePrecision(OfSets):
 
     def of(self, prepared: Any, weights: npt.NDArray[np.int64]) -> float:
         """See OfSets.of."""
-        found = [each for each in (precisions(matched, weights) for matched in prepared) if each is not None]
-        return float(np.mean(found)) if found else float("nan")
+        return float(self._of_all(prepared, weights[np.newaxis])[0])
+
+    def replicates(self, outputs: Outputs, test: Split) -> Replicates:
+        """See OfSets.replicates; many resamples at once."""
+        prepared = self.prepared(outputs, test)
+        step = max(1, IN_CACHE // (1 + len(test) + max((len(each.images) for each in prepared), default=0)))
+        drawn, values = resamples(len(test)), []
+        while held := list(islice(drawn, step)):
+            values.append(self._of_all(prepared, np.stack(held)))
+        found = np.concatenate(values)
+        return np.where(np.isnan(found), found[0], found)
+
+    @staticmethod
+    def _of_all(prepared: Any, weights: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Return the metric of each set (sets,); NaN without boxes."""
+        found = [average_precisions(matched, weights).mean(axis=1) for matched in prepared]
+        counted = np.stack(found, axis=1) if found else np.empty((len(weights), 0))
+        return _ratio(np.nansum(counted, axis=1), np.count_nonzero(~np.isnan(counted), axis=1).astype(np.float64))
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ from experiments.training.named import valid
 from experiments.training.optimizers import optimizer_for, optimizer_named
 from experiments.training.precision import Precision, in_precision
 from experiments.training.schedules import Constant, rate, schedule_of
+from experiments.training.unfreezing import Unfreezing, unfreezing_for, unfreezing_of
 from experiments.training.weighting import check, class_weights_named, loss_for, weights_of
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Training:
     class_weights: Annotated[Any, AfterValidator(class_weights_named)] = "none"  # of the loss
     keep: Keep = "last"  # the weights after the last epoch, or after the one with the lowest validation loss
     patience: PositiveInt | None = None  # epochs without a lower validation loss after which training stops
+    unfreeze: Annotated[Any, AfterValidator(unfreezing_of)] = Field(default_factory=dict)  # layers, by finished epochs
     precision: Precision = "float32"  # of the computation; the weights, and so the model, stay float32
 
     @property
@@ -87,8 +89,13 @@ class Training:
         """Check what values require of one another; `key` is `training` or `finetune`.
 
         Raises:
-            UserError: the warm-up is longer than the training.
+            UserError: the warm-up is longer than the training, or layers are unfrozen in further training.
         """
+        if self.unfreeze and key == "finetune":
+            raise UserError(
+                "finetune.unfreeze: further training keeps the layers that are frozen after the baseline's. Unfreeze "
+                "them with training.unfreeze."
+            )
         if self.warmup_epochs > self.epochs > 0:
             raise UserError(
                 f"{key}.warmup_epochs={self.warmup_epochs:g}: requires at most {key}.epochs={self.epochs}. Type "
@@ -159,10 +166,32 @@ def fit(
         return Trained.untouched(model)
     head = head or head_of(model)
     check_fit(model, data, settings, head)
+    unfreezing = unfreezing_for(model, settings.unfreeze)
     states = cache.trajectory(trajectory_key(model, data, settings, seed, head))
     with states.lock(), in_precision(model, settings.precision, data.train.x[:CHECKED]) as in_training:
-        trained = _trained(in_training, callbacks, head.training_data(data), settings, seed, states, title, head)
+        work = _Work(in_training, callbacks, head.training_data(data), seed, states, title, head, unfreezing)
+        trained = _trained(work, settings)
+    unfreezing.apply(model, trained.kept - 1)
     return replace(trained, model=model)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a training works on, whatever its settings."""
+
+    model: "Model"
+    callbacks: Sequence[Any]
+    data: Dataset
+    seed: int
+    states: Trajectory
+    title: str
+    head: Head
+    unfreezing: Unfreezing
+
+    def prepare(self, settings: Training, epoch: int) -> None:
+        """Compile the model, with the layers frozen as they are after so many epochs."""
+        self.unfreezing.apply(self.model, epoch)
+        _compile(self.model, settings, self.head)
 
 
 def check_fit(model: "Model", data: Dataset, settings: Training, head: Head, key: str = "training") -> None:
@@ -174,6 +203,7 @@ def check_fit(model: "Model", data: Dataset, settings: Training, head: Head, key
     _check_validation(settings, data, key)
     check(head, settings.label_smoothing, settings.class_weights, key)
     weights_of(settings.class_weights, data, key)
+    unfreezing_for(model, settings.unfreeze, key)
     if settings.augmentation:
         augmentation_for(settings.augmentation, data.train.x[:CHECKED], key)
     if optimizer_named(settings.optimizer).arguments:
@@ -200,6 +230,7 @@ def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int,
         "augmentation": settings.augmentation,
         "label_smoothing": settings.label_smoothing,
         "class_weights": weights_of(settings.class_weights, data),
+        "unfreeze": list(settings.unfreeze.items()),
         "precision": settings.precision,
         "seed": seed,
         "platform": numerics(),
@@ -256,61 +287,46 @@ def _gpu_models() -> list[str]:
     return [line.partition(":")[2].strip() for line in lines if line.startswith("Model")]
 
 
-def _trained(
-    model: "Model",
-    callbacks: Sequence[Any],
-    data: Dataset,
-    settings: Training,
-    seed: int,
-    states: Trajectory,
-    title: str,
-    head: Head,
-) -> Trained:
+def _trained(work: _Work, settings: Training) -> Trained:
     from experiments.system.tensorflow import keras
 
-    start = model.get_weights() if settings.keep == "best" else []
-    _compile(model, settings, head)
-    trained = _until(settings.epochs, model, callbacks, data, settings, seed, states, title)
+    start = work.model.get_weights() if settings.keep == "best" else []
+    trained = _until(work, settings, settings.epochs)
     if settings.keep == "best" and (best := best_epoch(trained.history)) < trained.kept:
         # Its state is in the cache. If it was dropped there, the epochs are trained again, to the same bits.
-        model.set_weights(start)
-        _compile(model, settings, head)
-        _until(best, model, callbacks, data, replace(settings, patience=None), seed, states, title)
+        work.unfreezing.apply(work.model, 0)
+        work.model.set_weights(start)
+        _until(work, replace(settings, patience=None), best)
         trained = replace(trained, kept=best)
     # Later code draws the same random numbers, whether or not epochs came from the cache.
-    keras.utils.set_random_seed(_mixed(seed, trained.kept))
+    keras.utils.set_random_seed(_mixed(work.seed, trained.kept))
     return trained
 
 
-def _until(
-    last: int,
-    model: "Model",
-    callbacks: Sequence[Any],
-    data: Dataset,
-    settings: Training,
-    seed: int,
-    states: Trajectory,
-    title: str,
-) -> Trained:
-    """Bring a compiled model to its state after epoch `last`, or after that at which the training stops early."""
+def _until(work: _Work, settings: Training, last: int) -> Trained:
+    """Bring a model to its state after epoch `last`, or after that at which the training stops early."""
+    model, data, seed, states = work.model, work.data, work.seed, work.states
     seeds = seed, int(digest_of(model)[:8], 16)
     done, state = states.latest(last)
     if (end := end_of(history_of(state), settings.patience)) and end < done:  # another training went further
         done, state = states.latest(end)
+    work.prepare(settings, max(done - 1, 0))
     if done:
         _restore(model, state)
     history = history_of(state)
     seconds = float(state.get("seconds", np.float64(0)))
     steps = -(-len(data.train) // settings.batch_size)
-    about = f"{title}: {model.name}, {len(data.train):,} images, {_described(settings)}, seed {seed}"
+    about = f"{work.title}: {model.name}, {len(data.train):,} images, {_described(settings)}, seed {seed}"
     epoch = done
     augmented = augmentation_for(settings.augmentation, data.train.x[:CHECKED])
-    with bar(title, total=steps * (last - done)) as advance:
+    with bar(work.title, total=steps * (last - done)) as advance:
         while epoch < last and end_of(history, settings.patience) is None:
+            if epoch in work.unfreezing.trained:
+                work.prepare(settings, epoch)
             own = _own_callbacks(model, settings, steps, epoch, advance)
             with compute_lock():
                 started = time.perf_counter()
-                ended = _one_epoch(model, [*callbacks, *own], data, settings, seeds, epoch, augmented)
+                ended = _one_epoch(model, [*work.callbacks, *own], data, settings, seeds, epoch, augmented)
                 for name, value in ended.items():
                     history.setdefault(name, []).append(value)
                 seconds += time.perf_counter() - started
