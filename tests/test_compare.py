@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
+import numpy as np
 import openpyxl
 import pandas as pd
 import pytest
@@ -18,10 +19,12 @@ from experiments.comparison.columns import COLUMNS, NUMBERS, WHOLE, frame, label
 from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.display import MACHINES, SAME, display_table, note
 from experiments.comparison.files import FORMS, form_of
+from experiments.comparison.judged import Judged
 from experiments.comparison.loading import newest
 from experiments.comparison.names import names
 from experiments.comparison.pairs import Examined, display_pairs, table_of_pairs
 from experiments.comparison.terminal import MOST_ROWS, OPTIONAL, narrowed, picture, show, styled
+from experiments.record.evidence import Scores
 from experiments.system.errors import UserError, find_by_prefix
 from experiments.tracking import Store, Tracking
 from experiments.tracking.schema import heading
@@ -459,6 +462,20 @@ def test_what_no_test_tells_from_the_best_is_marked_with_it() -> None:
     worse = {"tflite_accuracy": 0.9, "tflite_accuracy_low": 0.89, "tflite_accuracy_high": 0.91}
     table = frame([row("a", **best), row("b", **tied), row("c", **worse)])
     assert styled(table)["TFLite accuracy (%)"] == ["bold green", "bold green", ""]
+
+
+def test_runs_of_another_task_are_compared_by_their_metric() -> None:
+    lower = Judged("mae", "lower")
+    resampled = np.random.default_rng(0).normal(2.0, 0.01, 2000)
+    better, same = (Scores(50, *[values] * 3) for values in (resampled - 0.5, resampled))
+    runs = [Examined(str(number), "prices", each, judged=lower) for number, each in enumerate((same, better, same))]
+    table = table_of_pairs(runs)
+    assert table["verdict"].tolist() == ["better", "no significant difference", "worse"]
+    shown = display_pairs(table, lower)
+    assert shown["Δ MAE"].tolist()[0].startswith("-0.5")
+    assert "McNemar p" not in shown
+    with pytest.raises(UserError, match=r"0 is judged by MAE, and none by accuracy\. A comparison requires the same"):
+        table_of_pairs([runs[0], examined("none", 3)])
 
 
 def test_several_runs_are_all_their_pairs_with_corrected_p() -> None:

@@ -1,18 +1,18 @@
-"""Compare any two runs, image by image."""
+"""Compare any two runs on the same test examples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
 import pandas as pd
 
 from experiments.comparison.columns import label
 from experiments.comparison.display import percents
+from experiments.comparison.judged import Judged, judged_row
 from experiments.comparison.terminal import picture
 from experiments.measure.latency import SAME_FILE
 from experiments.record.artifacts import PREDICTIONS
-from experiments.record.evidence import Predictions
+from experiments.record.evidence import Evidence, Predictions, difference_of, same_examples
 from experiments.record.identity import with_digest
 from experiments.statistics.estimates import SIGNIFICANT, discordant, holm, mcnemar, paired_bootstrap, paired_difference
 from experiments.system.errors import UserError
@@ -25,17 +25,25 @@ PAIRS_NOTE = (
     "McNemar p: of the exact test that both have the same error rate. Holm p: corrected for the number of comparisons; "
     "below 0.05, the verdict is that one file is more accurate."
 )
+SCORES_NOTE = (
+    "Δ: the metric of the run's TFLite file minus that of the other's. [low, high] and p: 95 % interval and p-value of "
+    "a paired bootstrap over the test examples. Holm p: corrected for the number of comparisons; below 0.05, the "
+    "verdict is that one file is better."
+)
+
+ACCURATE = Judged()
 
 
 @dataclass(frozen=True)
 class Examined:
-    """The predictions of a run's file for the test images."""
+    """What a run's file achieved on the test examples."""
 
     label: str
     dataset: str
-    answers: Predictions
+    answers: Evidence
     test_digest: str | None = None  # of the images; None for runs of earlier versions
     file: str | None = None  # digest of the TFLite file
+    judged: Judged = ACCURATE
 
 
 def _examined(store: Store, row: Row) -> Examined:
@@ -44,41 +52,42 @@ def _examined(store: Store, row: Row) -> Examined:
         raise UserError(
             f"--pair {row['run_id']}: requires a run with {PREDICTIONS}; this one has none (status {row['status']})."
         )
-    if not isinstance(answers, Predictions):
-        raise UserError(
-            f"--pair {row['run_id']}: requires runs of classification; this one is judged by {row['metric']}. Compare "
-            f"it with --baseline {row['strategy']}: the columns score_difference, _low, _high and _p."
-        )
-    return Examined(label(row), row["dataset"], answers, row["test_digest"], row["tflite_sha256"])
+    return Examined(label(row), row["dataset"], answers, row["test_digest"], row["tflite_sha256"], judged_row(row))
 
 
 def table_of_pairs(runs: Sequence[Examined]) -> pd.DataFrame:
-    """Compare every pair of runs on the same images, one per row: the second against the first.
+    """Compare every pair of runs on the same examples, one per row: the second against the first.
 
     Raises:
-        UserError: two runs were tested on different images.
+        UserError: two runs were tested on different examples, or are judged by different metrics.
     """
     for run in runs[1:]:
-        _check_images(runs[0], run)
+        _check_alike(runs[0], run)
     table = pd.DataFrame([_compared(run, against) for against, run in combinations(runs, 2)])
-    adjusted = holm(table["mcnemar_p"].to_numpy())
+    adjusted = holm(table["mcnemar_p" if "mcnemar_p" in table else "p"].to_numpy())
     verdicts = [
-        SAME_FILE if same else _verdict(difference, p)
+        SAME_FILE if same else _verdict(difference, p, runs[0].judged)
         for same, difference, p in zip(table["same_file"], table["difference"], adjusted, strict=True)
     ]
     return table.assign(holm_p=adjusted, verdict=verdicts)
 
 
-def _verdict(difference: float, p: float) -> str:
+def _verdict(difference: float, p: float, judged: Judged) -> str:
     if p >= SIGNIFICANT:
         return "no significant difference"
-    return "more accurate" if difference > 0 else "less accurate"
+    good, bad = ("more accurate", "less accurate") if judged.is_accuracy else ("better", "worse")
+    return good if (difference > 0) == (judged.better == "higher") else bad
 
 
-def _check_images(first: Examined, other: Examined) -> None:
+def _check_alike(first: Examined, other: Examined) -> None:
+    if first.judged != other.judged:
+        raise UserError(
+            f"--pair: {first.label} is judged by {first.judged.title}, and {other.label} by {other.judged.title}. "
+            "A comparison requires the same task and metric."
+        )
     digests = (first.test_digest, other.test_digest)
     alike = digests[0] == digests[1] if all(digests) else first.dataset == other.dataset
-    if alike and np.array_equal(first.answers.truth, other.answers.truth):
+    if alike and same_examples(first.answers, other.answers):
         return
     raise UserError(
         f"--pair: {first.label} and {other.label} were tested on different images ({_images(first)}; "
@@ -87,28 +96,38 @@ def _check_images(first: Examined, other: Examined) -> None:
 
 
 def _images(run: Examined) -> str:
-    return f"{len(run.answers.truth):,} of {with_digest(run.dataset, run.test_digest or '')}"
+    return f"{run.answers.examples:,} of {with_digest(run.dataset, run.test_digest or '')}"
 
 
 def _compared(run: Examined, against: Examined) -> dict[str, object]:
-    after, before = (each.answers.tflite == each.answers.truth for each in (run, against))
+    one, other = run.answers, against.answers
+    found: dict[str, object] = {
+        "run": run.label, "against": against.label, "images": one.examples,
+        "same_file": run.file is not None and run.file == against.file,
+    }  # fmt: skip
+    if not isinstance(one, Predictions) or not isinstance(other, Predictions):
+        difference, p = difference_of([one], [other])
+        return {**found, "difference": difference.value, "low": difference.low, "high": difference.high, "p": p}
+    after, before = (each.tflite == each.truth for each in (one, other))
     gained, lost = discordant(after, before)
     formula, bootstrap = paired_difference(after, before), paired_bootstrap(after, before)
     return {
-        "run": run.label, "against": against.label, "images": len(after), "gained": gained, "lost": lost,
+        **found, "gained": gained, "lost": lost,
         "difference": formula.value, "low": formula.low, "high": formula.high,
         "bootstrap_low": bootstrap.low, "bootstrap_high": bootstrap.high, "mcnemar_p": mcnemar(after, before),
-        "same_file": run.file is not None and run.file == against.file,
     }  # fmt: skip
 
 
-def display_pairs(table: pd.DataFrame) -> pd.DataFrame:
-    """Format differences in points, with both intervals and p-values, corrected if there are several."""
+def display_pairs(table: pd.DataFrame, judged: Judged = ACCURATE) -> pd.DataFrame:
+    """Format differences with intervals and p-values, corrected if there are several."""
     narrow = {column: table[column].str.replace(" (", "\n(", regex=False) for column in ("run", "against")}
-    shown = table[["run", "against", "images", "gained", "lost"]].assign(**narrow)
-    shown["Δ accuracy (pp)"] = percents(table, "difference", "low", "high", sign="+")
-    shown["bootstrap (pp)"] = percents(table, "difference", "bootstrap_low", "bootstrap_high", sign="+")
-    shown["McNemar p"] = [f"{p:.2g}" for p in table["mcnemar_p"]]
+    accurate = judged.is_accuracy
+    shown = table[["run", "against", "images", *(("gained", "lost") if accurate else ())]].assign(**narrow)
+    differences = zip(*(table[name] for name in ("difference", "low", "high")), strict=True)
+    shown[f"Δ {judged.title}{judged.unit_of_change}"] = [judged.shown_change(*each) for each in differences]
+    if accurate:
+        shown["bootstrap (pp)"] = percents(table, "difference", "bootstrap_low", "bootstrap_high", sign="+")
+    shown["McNemar p" if accurate else "p"] = [f"{p:.2g}" for p in table["mcnemar_p" if accurate else "p"]]
     if len(table) > 1:
         shown["Holm p"] = [f"{p:.2g}" for p in table["holm_p"]]
     shown["verdict"] = table["verdict"]
@@ -116,8 +135,10 @@ def display_pairs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def show_pairs(store: Store, rows: Sequence[Row]) -> pd.DataFrame:
-    """Print the comparison of every pair of these runs on the same images, and return it."""
-    pairs = table_of_pairs([_examined(store, row) for row in rows])
-    print_whole(picture(display_pairs(pairs), {}))
-    CONSOLE.print(PAIRS_NOTE, style="dim", markup=False, highlight=False)
+    """Print the comparison of every pair of these runs on the same examples, and return it."""
+    runs = [_examined(store, row) for row in rows]
+    pairs, judged = table_of_pairs(runs), runs[0].judged
+    print_whole(picture(display_pairs(pairs, judged), {}))
+    note = PAIRS_NOTE if judged.is_accuracy else SCORES_NOTE
+    CONSOLE.print(note, style="dim", markup=False, highlight=False)
     return pairs
