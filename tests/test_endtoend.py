@@ -17,6 +17,7 @@ from experiments.system.options import CONF
 from experiments.tracking import Store, Tracking, connect
 from experiments.tracking.schema import FURTHER, MODELS
 from tests.conftest import ENVIRONMENT, Done, page_example, run, save_images
+from tests.support.results import document
 
 pytestmark = pytest.mark.endtoend
 SMALL = ("model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.1")
@@ -133,8 +134,9 @@ def test_runs_of_a_sweep_share_the_rounds_of_its_end(sweep: tuple[Path, Done]) -
 def test_runs_are_timed_together_and_keep_the_session(sweep: tuple[Path, Done]) -> None:
     first, second = table(sweep[0])["run_id"].iloc[[0, 4]]
     before = rounds_of(sweep[0], second)
-    done = run(sweep[0], "experiments.latency", first[:12], second, "--seconds", "1", "--span", "1")
-    assert (done.returncode, done.stderr) == (0, "")
+    done = run(sweep[0], "experiments.latency", first[:12], second, "--seconds", "1", "--span", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(document(done.stdout)["files"]) == 2
     (session,) = (sweep[0] / "mlruns" / second / "artifacts" / "latency_sessions").iterdir()
     assert {path.name for path in session.iterdir()} == {"files.csv", "pairs.csv", "samples.csv.gz", "stamp.json"}
     added = rounds_of(sweep[0], second) - before

@@ -253,6 +253,9 @@ def test_nothing_is_to_be_shipped_after_an_implausible_baseline() -> None:
     rows = [row("none", tflite_accuracy=0.12, **suspect), row("ptq_int8", tflite_accuracy=0.14, **INT8, **suspect)]
     (line,) = answer_lines(comparison(rows, {"run-none": 8800, "run-ptq_int8": 8600}))
     assert line.startswith("Nothing to ship yet: the baseline is implausible (at chance). Best so far: ptq_int8: ")
+    assert line.count("implausible") == 1
+    (task,) = tasks(comparison(rows, {"run-none": 8800, "run-ptq_int8": 8600}))
+    assert all("its baseline is implausible (at chance)" in choice.drawbacks for choice in choices(task))
 
 
 @pytest.mark.parametrize(("control", "is_said"), [([], True), (["finetune"], False)])
@@ -284,7 +287,6 @@ def test_too_few_test_examples_to_know_what_is_lost_are_said() -> None:
         ({"partial": "true"}, "partial: some layers stay float"),
         ({"speed": "void"}, "its timing is invalid"),
         ({"size_ratio": 1.0}, "no smaller than the float file"),
-        ({"warnings": "at chance: always the same. Type: epochs=5"}, "its baseline is implausible (at chance)"),
     ],
 )  # fmt: skip
 def test_what_speaks_against_a_file_is_said_beside_it(fault: dict[str, object], said: str) -> None:

@@ -217,6 +217,14 @@ def test_runs_that_were_asked_for_with_other_settings_are_named(samples: str) ->
     assert len(remarks(before, now, [])) == (samples == "2000")
 
 
+def test_settings_that_differ_for_every_run_are_one_remark() -> None:
+    before, now = (
+        frame([row(name, **{"training.batch_size": size}) for name in ("none", "qat")]) for size in ("1", "2")
+    )
+    (line,) = remarks(before, now, [])
+    assert line.startswith("All 2 runs: the settings differ from the earlier ones")
+
+
 class Kept:
     """A store with one run, from which nothing may be registered."""
 

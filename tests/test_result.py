@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from experiments import cache, compare, latency, store
@@ -19,16 +18,8 @@ from experiments.system.errors import Ended, UserError
 from experiments.system.result import plain, result
 from experiments.tracking import Tracking, connect
 from tests import rows
-from tests.conftest import REPOSITORY, run_interpreter, save_images
-
-SCHEMA = json.loads((REPOSITORY / "docs" / "reference" / "results.schema.json").read_text())
-
-
-def document(text: str) -> Any:
-    """The only thing on standard output, in the published form."""
-    found = json.loads(text)
-    jsonschema.validate(found, SCHEMA)
-    return found
+from tests.conftest import run_interpreter, save_images
+from tests.support.results import document
 
 
 def main(command: Any, arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> int:

@@ -17,6 +17,7 @@ from experiments.sensitivity import Measure, Measured, Options, _split, find_sma
 from experiments.statistics.estimates import Estimate
 from experiments.system.errors import UserError
 from tests.conftest import ENVIRONMENT, run, save_images
+from tests.support.results import document
 
 FEW = ("a", "b", "c")
 MANY = tuple("abcdefgh")
@@ -160,9 +161,10 @@ def test_effective_settings_are_accepted() -> None:
 def test_command_prints_a_proposal_and_writes_table_and_plot(tmp_path: Path) -> None:
     images = save_images(tmp_path / "images.npz")
     data = ["dataset=npz", f"dataset.path={images}", "training.batch_size=20"]
-    done = run(tmp_path, "experiments.sensitivity", "model=mlp", *data, "max_drop=0.5", "images=20")
+    done = run(tmp_path, "experiments.sensitivity", "model=mlp", *data, "max_drop=0.5", "images=20", "--json")
     assert done.returncode == 0, done.stderr
-    assert "strategy=ptq_int8 'strategy.layers=[" in done.stdout
+    assert "strategy=ptq_int8 'strategy.layers=[" in done.stderr
+    assert document(done.stdout)["all_in_int8"]["bytes"] < document(done.stdout)["all_in_float"]["bytes"]
     assert (tmp_path / "sensitivity" / "sensitivity.csv").read_text().count("\n") == 11
     assert (tmp_path / "sensitivity" / "sensitivity.png").stat().st_size > 5000
 

@@ -393,7 +393,13 @@ def headline(task: Task) -> Choice:
     size = _size(row)
     timed = row["speed"] != VOID and pd.notna(row["speedup"])
     speed = f", {times(*ends(row, 'speedup'))} as fast" if timed else ""
-    found = replace(chosen, priority=HEADLINE, evidence=f"{chosen.evidence}{won}; {size}{speed}", caution=_caution(row))
+    found = replace(
+        chosen,
+        priority=HEADLINE,
+        evidence=f"{chosen.evidence}{won}; {size}{speed}",
+        caution=_caution(row),  # in place of the drawback
+        drawbacks=tuple(each for each in chosen.drawbacks if each not in _suspect(row)),
+    )
     return replace(found, advice=" ".join([*filter(None, [found.advice]), *_without_control(task, row, won)]))
 
 
@@ -648,8 +654,12 @@ def drawbacks(row: pd.Series) -> tuple[str, ...]:
         "TensorFlow Lite Micro does not run it": refused,
         "partial: some layers stay float": says(row["partial"], "true"),
     }
-    suspect = [f"its baseline is implausible ({short_warning(line)})" for line in _warnings(row)]
-    return (*(text for text, holds in found.items() if holds), *dict.fromkeys(suspect))
+    return (*(text for text, holds in found.items() if holds), *_suspect(row))
+
+
+def _suspect(row: pd.Series) -> list[str]:
+    """Return the drawbacks that the row's baseline brings."""
+    return [f"its baseline is implausible ({each})" for each in dict.fromkeys(map(short_warning, _warnings(row)))]
 
 
 def _warnings(row: pd.Series) -> list[str]:

@@ -1,7 +1,7 @@
 """Regressions: compare a sweep with an earlier one, run by run, with limits on how much columns may drop or grow."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isclose
 from pathlib import Path
@@ -151,7 +151,7 @@ def remarks(
         changed = pairs[(pairs["settings_before"] != pairs["settings_now"]).fillna(value=False)]
     lines = {
         "the earlier timing is invalid, so latencies are not compared": void,
-        "its settings differ from the earlier ones; see the config.yaml of both runs": changed,
+        "the settings differ from the earlier ones, or this version has others; see config.yaml of both runs": changed,
     }
     every, called = len(_newest(before)), _labels(pairs)
     alone = [f"{len(pairs)} of {every} earlier runs were compared; no run here has the settings of the others."]
@@ -159,8 +159,13 @@ def remarks(
         *(["One of the two comparisons has no digests of models and data: runs are matched by names."] * names_only),
         *(alone if len(pairs) < every else []),
         *([] if names_only else [f"{line}." for line in _replaced(before, now)]),
-        *(f"{called[place]}: {remark}." for remark, runs in lines.items() for place in runs.index),
+        *(f"{_those(runs, called)}: {remark}." for remark, runs in lines.items() if len(runs)),
     ]
+
+
+def _those(runs: pd.DataFrame, called: Mapping[Any, str]) -> str:
+    """Name these runs of those that are called so; all of several are not listed."""
+    return f"All {len(runs)} runs" if 1 < len(runs) == len(called) else ", ".join(called[place] for place in runs.index)
 
 
 def paired(before: pd.DataFrame, now: pd.DataFrame, by_name: bool = False) -> pd.DataFrame:

@@ -13,7 +13,8 @@ from experiments.tracking import Row
 # Parts of a run that are neither training nor recording; memory is measured beside the evaluation.
 PARTS = ("conversion_seconds", "evaluation_seconds", "latency_seconds", "profile_seconds")
 SLOWER = 1.5  # an epoch of a strategy against one of the baseline, until one is measured
-STARTING = 3.0  # seconds of a run outside these parts, until they are measured; the first run imports TensorFlow
+STARTING = 3.0  # seconds of a run outside these parts, until they are measured
+FINISHING = 8.0  # seconds of a sweep after its last run, besides the rounds of timing: tables, pictures, the report
 # Settings that decide the duration of an epoch, beside model and data.
 OF_EPOCHS = ("training.batch_size", "training.optimizer", "training.precision", "finetune.batch_size")
 BASELINE = ""  # in place of a strategy
@@ -131,7 +132,7 @@ class Costs:
     def _around(self) -> float:
         """Return the seconds of a run outside training and its measured parts."""
         first, *others = self._outside or [STARTING]
-        return median(others) if others else min(first, STARTING)
+        return median(others) if others else first  # the first run of a process may have to import TensorFlow
 
 
 def _mean(values: "Iterable[float | None]") -> float | None:

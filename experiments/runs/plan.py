@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from experiments.record.identity import contents_of
 from experiments.runs.configuration import Request
-from experiments.runs.forecast import Costs, Schedule, Work
+from experiments.runs.forecast import FINISHING, Costs, Schedule, Work
 from experiments.runs.job import run_key
 from experiments.runs.trainings import training_name
 from experiments.system.cache import Cache, Trajectory
@@ -57,7 +57,7 @@ class Plan:
 
     runs: tuple[Planned, ...]
     costs: Costs
-    afterwards: float = 0.0  # seconds in which the files of all runs are timed together
+    afterwards: float = 0.0  # seconds after the last run: files are timed together, and the report is written
 
     @property
     def works(self) -> dict[int, Work]:
@@ -184,7 +184,7 @@ def plan(requests: Sequence[Request], store: Store | None) -> Plan:
         planned.append(Planned(name, request.settings, work, shared, cached, reused, may_stop))
     rounds = max(request.experiment.latency.span_seconds for request in requests)
     together = len(planned) > 1 and not all(run.reused for run in planned)
-    return Plan(tuple(planned), costs, rounds if together else 0.0)
+    return Plan(tuple(planned), costs, rounds + FINISHING if together else 0.0)
 
 
 @dataclass

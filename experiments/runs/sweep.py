@@ -32,7 +32,7 @@ from experiments.report.page import illustrate
 from experiments.runs.command_line import count_jobs
 from experiments.runs.composition import Composer
 from experiments.runs.configuration import Request, explaining_errors, read
-from experiments.runs.forecast import Schedule
+from experiments.runs.forecast import FINISHING, Schedule
 from experiments.runs.pipeline import Experiment
 from experiments.runs.plan import ENDED, STARTED, Follower, existing, plan, show
 from experiments.runs.refusals import explain
@@ -174,7 +174,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
                 config.hydra.overrides.task.append(f"threads={threads}")
         found = plan(requests, self._store)
         prose(found.summary)
-        schedule = Schedule(found.works, found.costs, found.afterwards if self._together else 0.0)
+        schedule = Schedule(found.works, found.costs, found.afterwards if self._together else FINISHING)
         listen(SWEEP_BAR, Follower(schedule, len(self._jobs)))
         self._open.enter_context(bar(SWEEP_BAR, total=len(self._jobs), name=SWEEP_BAR))
         expect(SWEEP_BAR, schedule.left)
