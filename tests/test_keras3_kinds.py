@@ -121,11 +121,11 @@ BLOCKS: dict[str, Callable[[], Any]] = {
     ),
     **{
         f"{name} within a convolution": stack(conv(activation=name), conv())
-        for name in ("relu6", "sigmoid", "tanh", "silu", "hard_silu", "leaky_relu")
+        for name in ("relu6", "sigmoid", "tanh", "silu", "hard_silu", "leaky_relu", "gelu", "hard_sigmoid")
     },
     **{
         f"{name} on its own": stack(conv(), ("Activation", {"activation": name}), conv())
-        for name in ("relu6", "sigmoid", "tanh", "silu", "hard_silu", "softmax")
+        for name in ("relu6", "sigmoid", "tanh", "silu", "hard_silu", "softmax", "gelu", "hard_sigmoid")
     },
     "Softmax": stack(DENSE, "Softmax", shape=ROW),
     "LeakyReLU": stack(conv(), "LeakyReLU", conv()),
@@ -151,6 +151,13 @@ BLOCKS: dict[str, Callable[[], Any]] = {
     "operation: gates": graph(lambda x, y: ops().sigmoid(x) * ops().tanh(y)),
     "operation: swish and hard swish": graph(lambda x, y: ops().maximum(ops().silu(x), ops().hard_silu(y))),
     "operation: concatenation": graph(lambda x, y: ops().concatenate([x, y], axis=-1)),
+    "operation: parts, put together again": graph(lambda x, y: ops().stack(ops().split(y, 2, axis=-1), axis=1)),
+    "operation: opposite, size, square and sum": graph(
+        lambda x, y: ops().sum(ops().square(-y) + ops().absolute(x), axis=-1, keepdims=True)
+    ),
+    "operation: limits": graph(lambda x, y: ops().clip(y, -0.5, 0.5)),
+    "operation: product of matrices": graph(lambda x, y: ops().matmul(x, ops().transpose(y, (0, 1, 3, 2)))),
+    "operation: gelu and hard sigmoid": graph(lambda x, y: ops().gelu(x) * ops().hard_sigmoid(y)),
     "operation: part of an image": graph(lambda x, y: layer("Conv2D", filters=3, kernel_size=3)(y[:, 1:])),
 }  # fmt: skip
 
@@ -263,6 +270,8 @@ def test_what_scales_the_input_becomes_part_of_the_first_layer_where_that_is_exa
     ("build", "refused"),
     [
         (stack(conv(activation="silu"), conv()), {"layer_0": "LOGISTIC"}),
+        (stack(conv(activation="gelu"), ("Activation", {"activation": "hard_sigmoid"}), conv()), {
+            "layer_0": "GELU", "layer_1": "ADD"}),
         (stack(conv(), "PReLU", DENSE, "Softmax"), {"layer_1": "PRELU", "layer_3": "SOFTMAX"}),
         (graph(lambda x, y: layer("Concatenate")([x, layer("Conv2D", filters=3, kernel_size=1)(y)])), {
             "concatenate": "CONCATENATION"}),

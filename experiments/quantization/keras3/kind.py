@@ -11,7 +11,15 @@ Role = Literal["batchnorm", "relu"]
 FUSED = ("linear", "relu", "relu6")
 
 # The op of an activation that the converter refuses to give 16-bit activations.
-NO_INT16 = {"sigmoid": "LOGISTIC", "silu": "LOGISTIC", "hard_silu": "HARD_SWISH", "tanh": "TANH", "softmax": "SOFTMAX"}
+NO_INT16 = {
+    "sigmoid": "LOGISTIC",
+    "silu": "LOGISTIC",
+    "hard_silu": "HARD_SWISH",
+    "hard_sigmoid": "ADD",
+    "gelu": "GELU",
+    "tanh": "TANH",
+    "softmax": "SOFTMAX",
+}
 
 
 class Scaling(NamedTuple):

@@ -54,13 +54,20 @@ def _hard_swish(run: Run, values: Tensor, _: Any) -> Tensor:
     return run.range(values * tf.nn.relu6(values + 3.0) * (1 / 6), "output")  # which the converter makes one op of
 
 
+def _hard_sigmoid(run: Run, values: Tensor, _: Any) -> Tensor:
+    gate = run.range(tf.nn.relu6(values + run.constant(3.0)), "gate")
+    return run.range(gate * run.constant(1 / 6), "output")
+
+
 ACTIVATIONS: dict[str, Callable[[Run, Tensor, Any], Tensor]] = {
     "sigmoid": _sigmoid,
     "softmax": _sigmoid,
     "tanh": _tanh,
     "leaky_relu": _learned,
+    "gelu": _learned,
     "silu": _swish,
     "hard_silu": _hard_swish,
+    "hard_sigmoid": _hard_sigmoid,
 }
 
 
