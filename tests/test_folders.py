@@ -463,6 +463,39 @@ def test_recordings_become_the_features_of_mlperf_tiny(tmp_path: Path) -> None:
     assert np.abs(low - high).max() > 1
 
 
+def computed(samples: npt.NDArray[np.float64], audio: dict[str, Any]) -> npt.NDArray[np.float64]:
+    """The features of samples, as a device computes them from the description beside a saved file."""
+    count = 1 + (audio["samples"] - audio["window"]) // audio["stride"]
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(audio["window"]) / audio["window"])
+    frames = [samples[n * audio["stride"] :][: audio["window"]] * hann for n in range(count)]
+    bins = np.abs(np.fft.rfft(frames, audio["fft"]))
+    mel = 1127 * np.log(1 + np.fft.rfftfreq(audio["fft"], 1 / audio["rate"]) / 700)[:, np.newaxis]
+    low, high = (1127 * np.log(1 + audio[name] / 700) for name in ("low_hz", "high_hz"))
+    corners = np.linspace(low, high, audio["mels"] + 2)
+    rising = (mel - corners[:-2]) / (corners[1:-1] - corners[:-2])
+    falling = (corners[2:] - mel) / (corners[2:] - corners[1:-1])
+    weights = np.maximum(0, np.minimum(rising, falling))
+    weights[0] = 0
+    bands = np.log(bins @ weights + audio["floor"])
+    if audio["features"] == "log_mel":
+        return np.asarray(bands)
+    angles = np.pi * np.outer(2 * np.arange(audio["mels"]) + 1, np.arange(audio["coefficients"])) / (2 * audio["mels"])
+    return np.asarray(2 * bands @ np.cos(angles) / np.sqrt(2 * audio["mels"]))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("features", ["mfcc", "log_mel"])
+def test_a_device_can_compute_the_features_from_what_is_kept(tmp_path: Path, features: str) -> None:
+    path = save_recordings(tmp_path / "tones")
+    source = recordings(path, features=features, window_ms=25, mels=30)
+    audio = source.load().preprocessing["audio"]
+    file = path / "low/3.wav"
+    expected, _ = source.decoder([file]).decode(file)
+    samples = wavfile.read(file)[1] / 32768
+    assert list(expected.shape) == audio["shape"]
+    np.testing.assert_allclose(computed(samples, audio), expected[..., 0], atol=2e-2)
+
+
 @pytest.mark.tensorflow
 def test_recordings_of_another_rate_and_length_are_brought_to_those_of_the_data_set(tmp_path: Path) -> None:
     path = save_recordings(tmp_path / "tones")

@@ -176,6 +176,20 @@ def test_a_file_for_standardized_columns_does_not_say_that_they_are_plain(run: C
     assert not place(entry, 4)  # no normalization
 
 
+def test_means_and_deviations_of_columns_are_beside_and_in_the_file(run: Compare) -> None:
+    table_of = {"table": {"columns": ["a", "b"], "mean": [1.5, -2.0], "deviation": [0.5, 4.0]}}
+    configuration = b"dataset:\n  standardize: true\n  scale: auto\n"
+    contents = {RECORD: record(FILE.digest, scaling=SCALING, preprocessing=table_of), CONFIGURATION: configuration}
+    run("--save", "model.tflite", contents={**WHOLE, **contents})
+    assert beside("model.json")["preprocessing"]["table"] == table_of["table"]
+    said = metadata_of(Path("model.tflite").read_bytes())
+    assert said is not None
+    (graph,) = tables(root(said), 3)
+    (entry,) = tables(graph, 2)
+    (unit,) = tables(entry, 4)
+    assert [floats(table(unit, 1), each) for each in (0, 1)] == [[1.5, -2.0], [0.5, 4.0]]
+
+
 def test_the_place_of_a_label_is_the_output_of_its_class(run: Compare) -> None:
     few = record(FILE.digest, scaling=SCALING, labels={"1": "dog", "3": "fox"})  # of a model with more outputs
     run("--save", "model.tflite", contents={**WHOLE, RECORD: few})
@@ -187,7 +201,7 @@ def test_the_place_of_a_label_is_the_output_of_its_class(run: Compare) -> None:
 @pytest.mark.parametrize("labels", [(), ("cat", "dog")])
 @pytest.mark.parametrize("file", [FILE, FLOAT], ids=["int8", "float"])
 def test_a_file_with_metadata_answers_bit_for_bit_as_before(file: TFLiteModel, labels: tuple[str, ...]) -> None:
-    described = TFLiteModel(with_metadata(file.content, Description("a model", "", (0.0, 255.0), labels)))
+    described = TFLiteModel(with_metadata(file.content, Description("a model", "", ([0.0], [255.0]), labels)))
     images = np.random.default_rng(0).random((8, 16)).astype(np.float32)
     before, after = (tflite_logits(each, images, threads=1) for each in (file, described))
     assert before.tobytes() == after.tobytes()

@@ -1,5 +1,6 @@
 """Tables and series in CSV and Parquet files: which columns and rows are used, how they are split, what is refused."""
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,26 @@ def test_the_end_of_one_recording_is_its_test_part(tmp_path: Path) -> None:
     last = [float(split.x[split.y == 0, :, 0].max()) for split in (data.train, data.test)]
     first = float(data.test.x[data.test.y == 0, :, 0].min())
     assert last[0] < first == 80
+
+
+def test_overlapping_windows_of_training_and_validation_have_no_rows_in_common(tmp_path: Path) -> None:
+    path = saved(tmp_path, steps(2, 500).drop(columns="id"))
+    data = Series(path=path, target="state", window=10, step=2).load()
+    parts = [set(split.x[:, :, 0].ravel().tolist()) for split in (data.train, data.validation, data.test)]
+    assert not any(one & other for one, other in combinations(parts, 2))
+    assert 0.05 < len(data.validation) / (len(data.train) + len(data.validation)) < 0.2
+
+
+def test_what_a_device_has_to_do_to_columns_is_kept(tmp_path: Path) -> None:
+    path = saved(tmp_path, steps(2, 100).drop(columns="id"))
+    series = Series(path=path, target="state", window=10).load()
+    assert series.preprocessing == {"series": {"columns": ["x", "y"], "window": 10}}
+    rows = pd.DataFrame({"a": np.arange(40.0), "b": 3.0, "y": np.arange(40) % 2})
+    data = Table(path=saved(tmp_path, rows), target="y", standardize=True).load()
+    kept = data.preprocessing["table"]
+    stored = data.train.x[:].reshape(-1, 2) * kept["deviation"] + kept["mean"]
+    assert kept["columns"] == ["a", "b"]
+    np.testing.assert_allclose(stored, np.stack([stored[:, 0].round(), np.full(len(stored), 3)], axis=1), atol=1e-4)
 
 
 def test_no_window_has_rows_of_two_labels_and_short_runs_are_refused(tmp_path: Path) -> None:

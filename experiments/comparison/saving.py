@@ -136,17 +136,31 @@ def save(
 
 def _metadata(described: Mapping[str, Any], record: Mapping[str, Any]) -> Description:
     """Return what the file itself says of the description beside it."""
-    settings, scaling = described["settings"], record.get("scaling")
-    if _standardizes(described["repeat"]["configuration"]):
-        scaling = None  # a mean and a deviation for each column, which the file cannot say
-    half = float(scaling["divisor"]) / 2 if scaling else 0.0
+    settings = described["settings"]
     return Description(
         name=f"{settings['model_name']} on {settings['dataset_name']}, {settings['strategy']}",
         text=f"Run {described['run_id']}; SHA-256 of the measured file, without these metadata: "
         f"{described['measured_sha256']}",
-        normalization=((half, half) if scaling["symmetric"] else (0.0, 2 * half)) if scaling else None,
+        normalization=_normalization(record, described["repeat"]["configuration"]),
         labels=tuple(" ".join(str(label).split()) for label in described["labels"]),
     )
+
+
+def _normalization(record: Mapping[str, Any], configuration: str) -> tuple[Sequence[float], Sequence[float]] | None:
+    """Return mean and deviation of the stored values, one for all or one for each column; None if they are unknown."""
+    if _standardizes(configuration):
+        columns = _source(record).get("table", {})
+        return (columns["mean"], columns["deviation"]) if "mean" in columns else None
+    if not (scaling := record.get("scaling")):
+        return None
+    half = float(scaling["divisor"]) / 2
+    return ([half], [half]) if scaling["symmetric"] else ([0.0], [2 * half])
+
+
+def _source(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the source of the data has done to its files, such as an audio front end; of earlier runs unknown."""
+    found = record.get("preprocessing")
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 def _content(store: Store, run_id: str, artifact: str) -> bytes:
@@ -196,7 +210,7 @@ def description(
         "inputs": inputs,
         "outputs": outputs,
         "labels": [labels.get(number, UNKNOWN) for number in range(1 + max(labels, default=-1))],
-        "preprocessing": {**_preprocessing(record, configuration), **quantized},
+        "preprocessing": {**_source(record), **_preprocessing(record, configuration), **quantized},
         "metrics": _metrics(row),
         "findings": {name: _plain(row[name]) for name in columns_of("verdict") if name in row.index},
         "reasons": list(shipped.reasons),

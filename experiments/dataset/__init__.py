@@ -88,6 +88,7 @@ class Dataset:
     notes: tuple[str, ...] = ()  # assumptions about the arrays, for the user
     warnings: tuple[str, ...] = ()  # what makes results doubtful: 'remark: finding, and what to do'
     kind: Kind = "classes"  # of the targets
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)  # see Raw
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -135,6 +136,7 @@ class Examples:
     kind: Kind = "classes"
     why: str = ""  # what shows the kind, if the task did not say it
     ignored: int | None = None  # class of pixels that do not count, for which a model requires no output
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)  # see Raw
 
     @property
     def input_shape(self) -> Shape:
@@ -194,6 +196,7 @@ class Examples:
             scaling=self.scaling,
             notes=tuple(note for note in notes if note),
             warnings=self.warnings,
+            preprocessing=self.preprocessing,
         )
 
     def _unlabelled(self, shape: Shape) -> Dataset:
@@ -207,6 +210,7 @@ class Examples:
             scaling=self.scaling,
             notes=notes,
             warnings=self.warnings,
+            preprocessing=self.preprocessing,
             kind=self.kind,
         )
 
@@ -232,6 +236,7 @@ class Raw:
     groups: npt.NDArray[np.generic] | None = None  # of the training examples; none is in both train and validation
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()  # 'remark: finding, and what to do'
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)  # what a device has to do before the scaling
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
@@ -303,6 +308,7 @@ class Source(ABC):
             raw.notes,
             raw.warnings,
             why=why,
+            preprocessing=raw.preprocessing,
         )
 
     def _with_targets(self, raw: Raw, kind: Kind, why: str) -> Examples:
@@ -314,7 +320,9 @@ class Source(ABC):
         targets = read_targets(raw.y_train, raw.y_test, (len(raw.x_train), len(raw.x_test)), kind)
         scaling = scaling_of(raw.x_train, raw.x_test, self.scale)
         splits = self._splits(raw, targets.train, targets.test, scaling)
-        return Examples(*splits, (), (), (), scaling, "", raw.notes, raw.warnings, kind, why)
+        return Examples(
+            *splits, (), (), (), scaling, "", raw.notes, raw.warnings, kind, why, preprocessing=raw.preprocessing
+        )
 
     def _splits(self, raw: Raw, y_train: Array, y_test: Array, scaling: Scaling) -> tuple[Split, Split, Split]:
         """Select and scale the examples of the three splits."""

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from functools import cache, partial
 from math import gcd
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,42 @@ class AudioFolder(Folder):
             *(f"audio: {count} recordings {remark}" for remark, count in sorted(found.remarks.items())),
             *super().notes(found),
         )
+
+    def preprocessing(self, found: Decoded) -> dict[str, Any]:
+        """See Folder.preprocessing; all numbers that the front end requires, in samples, and its steps."""
+        cepstral = self.features == "mfcc"
+        samples = round(self.rate * self.seconds)
+        scale = f"divided by sqrt({2 * self.mels})"  # as HTK has it
+        return {
+            "audio": {
+                "features": self.features,
+                "shape": list(found.arrays["train"].shape[1:]),
+                "rate": self.rate,
+                "samples": samples,
+                "window": self._window,
+                "stride": self._stride,
+                "fft": 1 << (self._window - 1).bit_length(),
+                "mels": self.mels,
+                "low_hz": self.low_hz,
+                "high_hz": self.high_hz,
+                "floor": FLOOR,
+                **({"coefficients": self.coefficients} if cepstral else {}),
+                "steps": [
+                    f"samples between -1 and 1 at {self.rate} Hz, mono, {samples} of them, zeros at the end",
+                    "frames of `window` samples every `stride`, times 0.5 - 0.5 cos(2 pi n / window)",
+                    "each frame padded with zeros at the end to `fft`",
+                    "magnitude of the Fourier transform, fft / 2 + 1 bins",
+                    "bands: triangles in mel(f) = 1127 ln(1 + f / 700), whose corners are at equal distances from "
+                    "mel(low_hz) to mel(high_hz), with a height of 1; the bin at 0 Hz has no weight",
+                    "natural logarithm of band + floor",
+                    *(
+                        [f"DCT-II, 2 sum(x cos(pi k (2 n + 1) / (2 mels))), {scale}, the first ones"]
+                        if cepstral
+                        else []
+                    ),
+                ],
+            }
+        }
 
     @property
     def _window(self) -> int:

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat
@@ -94,6 +94,7 @@ class Folder(Source):
             groups=np.array(self._groups(kept["train"])) if self.group else None,
             notes=self.notes(found),
             warnings=tuple(self._warnings(kept, found, names)),
+            preprocessing=self.preprocessing(found),
         )
 
     def read_unlabelled(self) -> Raw:
@@ -112,6 +113,10 @@ class Folder(Source):
     @abstractmethod
     def decoder(self, paths: Sequence[Path]) -> Decoder:
         """Return what decodes these files; raise UserError if they differ from each other in a way that matters."""
+
+    def preprocessing(self, found: Decoded) -> dict[str, Any]:
+        """Return what the device has to do to a file before the model's own scaling."""
+        return {}
 
     def notes(self, found: Decoded) -> tuple[str, ...]:
         """Return what a user should know about the files."""

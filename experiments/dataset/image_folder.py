@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass as option
 
-from experiments.dataset.decoding import BrokenFileError, Decoder, Form
+from experiments.dataset.decoding import BrokenFileError, Decoded, Decoder, Form
 from experiments.dataset.folder import KEY, Folder
 from experiments.system.errors import UserError, first_line
 from experiments.system.options import OPTION
@@ -48,6 +48,12 @@ class ImageFolder(Folder):
         super().check_for_new_model()
         if sum(len(files.paths) for files in self.listed()) <= AHEAD:
             self.read()
+
+    def preprocessing(self, found: Decoded) -> dict[str, Any]:
+        """See Folder.preprocessing."""
+        height, width, channels = found.arrays["train"].shape[1:]
+        resized = {"fit": self.fit, "resize": "bilinear, without averaging"} if self.size else {}
+        return {"image": {"height": height, "width": width, "color": "rgb" if channels == 3 else "grey", **resized}}
 
     def decoder(self, paths: Sequence[Path]) -> Decoder:
         """See Folder.decoder; images require one size and one colour mode, unless both are set."""

@@ -1,5 +1,6 @@
 """Windows of measured series, from CSV or Parquet files with one row per step."""
 
+from itertools import pairwise
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from experiments.dataset.targets import Kind
 from experiments.system.errors import UserError
 from experiments.system.files import UserPath
 from experiments.system.options import OPTION
+
+BLOCKS, BLOCK_WINDOWS = 10, 4  # of each recording with overlapping windows, and the least length of most blocks
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
@@ -54,16 +57,20 @@ class Series(Source):
             test = self._columns(read_frame(self.test_path, "dataset.test_path"))
             test.require(names, "dataset.channels")
             x_test, y_test, _, _ = self._windows(test, names, 0.0)
-            return Raw(x, y, x_test, y_test, groups=groups if self.series else None)
+            return Raw(x, y, x_test, y_test, groups=groups, preprocessing=self._preprocessing(names))
         if self.series:
             late = held_out(y if is_class(y) else np.zeros(len(y)), self.test_share, self.split_seed, groups)
         if late.all() or not late.any():
+            ids = groups.tolist() if self.series and groups is not None else []
             raise UserError(
                 f"dataset.test_share={self.test_share}: leaves one part of {len(late)} windows"
-                f"{f' of {len(np.unique(groups))} series' if self.series else ''} empty. Use another share or window."
+                f"{f' of {len(set(ids))} series' if ids else ''} empty. Use another share or window."
             )
-        kept = groups[~late] if self.series else None
-        return Raw(x[~late], y[~late], x[late], y[late], groups=kept)
+        kept = None if groups is None else groups[~late]
+        return Raw(x[~late], y[~late], x[late], y[late], groups=kept, preprocessing=self._preprocessing(names))
+
+    def _preprocessing(self, names: list[str]) -> dict[str, Any]:
+        return {"series": {"columns": names, "window": self.window}}
 
     def _columns(self, frame: Frame) -> Frame:
         frame.require([self.target], f"dataset.target={self.target}")
@@ -73,23 +80,26 @@ class Series(Source):
 
     def _windows(
         self, frame: Frame, names: list[str], share: float
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        """Return windows, their labels and series, and whether they are in the last `share` of their recording.
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any], npt.NDArray[Any] | None, npt.NDArray[np.bool_]]:
+        """Return windows, their labels and groups, and whether they are in the last `share` of their recording.
 
-        A recording is a run of rows with one label; no window extends over its end, or into its last share.
+        A recording is a run of rows with one label; no window extends over its end, or into its last share. Windows of
+        different groups have no rows in common: they are those of one series or, if windows of one series overlap, of
+        one block.
         """
         if not self.skip_broken:
             frame = frame.complete([*names, self.target], leave_out=False)
         values, labels = frame.numbers(names, "dataset.channels"), frame.labels(self.target)
         ids = frame.labels(self.series) if self.series else np.zeros(len(frame), np.int64)
         changes = 1 + np.flatnonzero((labels[1:] != labels[:-1]) | (ids[1:] != ids[:-1]))
-        starts, late = [], []
+        starts, late, blocks = [], [], []
         for first, end in zip([0, *changes.tolist()], [*changes.tolist(), len(labels)], strict=True):
             cut = end - round((end - first) * share)
-            for begin, stop in ((first, cut), (cut, end)):
+            for begin, stop in (*pairwise(self._borders(first, cut)), (cut, end)):
                 found = list(range(begin, stop - self.window + 1, self.step or self.window))
                 starts += found
                 late += [begin == cut and share > 0] * len(found)
+                blocks += [begin] * len(found)
         rows = np.array(starts, np.int64)[:, np.newaxis] + np.arange(self.window)
         if len(rows) == 0:
             longest = int(np.diff([0, *changes.tolist(), len(labels)]).max())
@@ -100,4 +110,17 @@ class Series(Source):
         windows = values[rows]
         whole = np.isfinite(windows).all(axis=(1, 2))  # all of them, unless skip_broken is set
         first = rows[whole, 0]
-        return windows[whole], labels[first], ids[first], np.array(late, bool)[whole]
+        groups = ids[first] if self.series else np.array(blocks)[whole] if self._overlap else None
+        return windows[whole], labels[first], groups, np.array(late, bool)[whole]
+
+    @property
+    def _overlap(self) -> bool:
+        """Whether validation windows might have rows of training windows."""
+        return self.step is not None and self.step < self.window and self.validation_split > 0
+
+    def _borders(self, first: int, end: int) -> list[int]:
+        """Return the borders of blocks of training rows; a block is held out for validation as a whole."""
+        whole = not self._overlap or self.series is not None
+        windows = (end - first) // self.window
+        count = 1 if whole else max(1, min(BLOCKS, max(windows // BLOCK_WINDOWS, min(2, windows))))
+        return [int(border) for border in np.linspace(first, end, count + 1)]

@@ -1,6 +1,6 @@
 """A table of features, one example per row, from CSV or Parquet files."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, NonNegativeInt
@@ -67,14 +67,16 @@ class Table(Source):
             groups = None if groups is None else groups[~held]
         x_train, y_train, x_test, y_test = parts
         notes: tuple[str, ...] = ()
+        used: dict[str, Any] = {"columns": names}
         if self.standardize:
             mean, deviation = x_train.mean(axis=0), x_train.std(axis=0)
             deviation[deviation == 0] = 1
+            used |= {"mean": mean.tolist(), "deviation": deviation.tolist()}
             x_train, x_test = (x_train - mean) / deviation, (x_test - mean) / deviation
             shown = [f"{n} ({m:.6g}, {d:.6g})" for n, m, d in zip(names, mean, deviation, strict=True)]
             more = ", ..." if len(shown) > NOTED else ""
             notes = (f"standardized by (mean, deviation) of the training rows: {', '.join(shown[:NOTED])}{more}",)
-        return Raw(x_train, y_train, x_test, y_test, groups=groups, notes=notes)
+        return Raw(x_train, y_train, x_test, y_test, groups=groups, notes=notes, preprocessing={"table": used})
 
     def _columns(self, frame: Frame) -> Frame:
         frame.require([self.target], f"dataset.target={self.target}")

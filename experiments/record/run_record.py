@@ -72,6 +72,7 @@ class Data:
     output_shape: tuple[int, ...] = ()  # of one example; empty if it is (outputs,)
     target_shape: tuple[int, ...] = ()  # of one example
     target_dtype: str = "int64"
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)  # of the source, before the scaling
 
     @property
     def width(self) -> int:
@@ -268,6 +269,7 @@ class RunRecord:
             "data_fingerprint": self.data.fingerprint,
             "labels": {str(number): label for number, label in self.data.labels.items()},
             "scaling": {"divisor": self.data.scaling.divisor, "symmetric": self.data.scaling.symmetric},
+            "preprocessing": dict(self.data.preprocessing),
             "gaps": [asdict(gap) for gap in self.gaps],
             "conditions": asdict(self.latency.session.conditions),
             "layers": [asdict(op) for op in self.ops],

@@ -455,4 +455,5 @@ def _data(data: Dataset, head: Head, outputs: Logits) -> Data:
         output_shape=outputs.shape[1:],
         target_shape=data.test.y.shape[1:],
         target_dtype=data.test.y.dtype.name,
+        preprocessing=data.preprocessing,
     )

@@ -31,12 +31,12 @@ Field = Callable[[int], None]
 class Description:
     """What the metadata say: name and description, mean and deviation of the stored values, labels of the classes.
 
-    The input of the model is (stored - mean) / deviation.
+    The input of the model is (stored - mean) / deviation, with one of each for all values, or one for each channel.
     """
 
     name: str
     text: str
-    normalization: tuple[float, float] | None = None
+    normalization: tuple[Sequence[float], Sequence[float]] | None = None
     labels: tuple[str, ...] = ()
 
 
@@ -102,7 +102,7 @@ def _input(builder: Any, tensor: Any, description: Description) -> Offset:
     content = _table(builder, {0: _byte(builder, IMAGE if is_image else FEATURES), 1: _offset(builder, properties)})
     fields = {0: _text(builder, _name(tensor)), 3: _offset(builder, content)}
     if description.normalization:
-        mean, deviation = (_floats(builder, [each]) for each in description.normalization)
+        mean, deviation = (_floats(builder, each) for each in description.normalization)
         options = _table(builder, {0: _offset(builder, mean), 1: _offset(builder, deviation)})
         unit = _table(builder, {0: _byte(builder, NORMALIZATION), 1: _offset(builder, options)})
         fields[4] = _offset(builder, _vector(builder, [unit]))
