@@ -2,10 +2,9 @@
 
 import sys
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 
 from experiments.system.errors import print_error, suggestion
-from experiments.system.program import DISTRIBUTION, PROGRAM
+from experiments.system.program import PROGRAM, version_line
 
 COMMANDS = {
     "run": "train, quantize, convert and measure: one run, or a sweep",
@@ -25,7 +24,7 @@ def main() -> None:
             case [] | ["-h" | "--help", *_]:
                 sys.stdout.write(_menu())
             case ["--version", *_]:
-                sys.stdout.write(f"{PROGRAM} {_version()}\n")
+                sys.stdout.write(version_line())
             case [name, *arguments] if name in COMMANDS:
                 sys.argv = [f"{PROGRAM} {name}", *arguments]
                 import_module(f"experiments.{name}").main()
@@ -48,13 +47,6 @@ def _menu() -> str:
         f"{PROGRAM} COMMAND --help shows the options of a command; {PROGRAM} --version shows the version.",
         "",
     ])  # fmt: skip
-
-
-def _version() -> str:
-    try:
-        return version(DISTRIBUTION)
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from experiments.system.errors import (
 )
 from experiments.system.escaping import escape_control
 from experiments.system.options import CONF
+from experiments.system.program import version_line
 from experiments.system.progress import end_bars, say, warn
 from experiments.system.result import JSON, result
 from experiments.system.silence import ignore_schemas_of_launchers
@@ -60,6 +61,9 @@ def main() -> None:
 
         with reporting_user_errors():
             show()
+        return
+    if "--version" in sys.argv[1:]:  # Hydra would print its own
+        sys.stdout.write(version_line())
         return
     arguments = [each for each in sys.argv[1:] if each != JSON]
     with result("run", JSON in sys.argv[1:]) as found:

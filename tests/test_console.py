@@ -39,8 +39,9 @@ def test_the_menu_names_every_command(arguments: list[str], tmp_path: Path) -> N
     assert done.stdout.endswith("\nloaded:\n")
 
 
-def test_version_is_that_of_the_distribution(tmp_path: Path) -> None:
-    done = tqb(tmp_path, "--version")
+@pytest.mark.parametrize("arguments", [["--version"], ["run", "--version"]])
+def test_version_is_that_of_the_distribution(arguments: list[str], tmp_path: Path) -> None:
+    done = tqb(tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (0, f"{PROGRAM} {version(DISTRIBUTION)}\nloaded:\n")
 
 
