@@ -39,6 +39,8 @@ APART = (
     "test_runs.py",
     "test_stopping.py",
 )
+# Files that take minutes. Several workers begin with them, so that none of them is what all others wait for at the end.
+LONG = ("test_clusters.py", "test_server.py", "test_endtoend.py", "test_skill.py")
 # How many examples a property is tried on.
 settings.register_profile("usual", max_examples=30)
 settings.register_profile("nightly", max_examples=500)
@@ -171,6 +173,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The fast tier first, so that what is cheap to find is found first; rare seeds only where they are asked for."""
     items.sort(key=tier)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.path.name not in LONG)
     if not config.getoption("nightly"):
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("nightly")])
         items[:] = [item for item in items if not item.get_closest_marker("nightly")]

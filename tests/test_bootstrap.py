@@ -23,7 +23,7 @@ def replicates(parts: Floats, finish: Callable[[Any], Any]) -> Floats:
     return np.asarray(finish(means[:, np.newaxis]))
 
 
-@pytest.mark.parametrize("examples", [100, 300])
+@pytest.mark.parametrize("examples", [100, pytest.param(300, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("metric", [MeanAbsoluteError(), RootMeanSquareError()])
 def test_intervals_cover_95_percent_of_simulated_cases(metric: OfMeans, examples: int) -> None:
     """Two models whose errors correlate; the second has larger ones, of a skewed distribution."""

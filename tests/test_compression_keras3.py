@@ -90,7 +90,7 @@ def kernels(model: Any) -> dict[str, Any]:
     return {name: np.array(model.get_layer(name).get_weights()[0]) for name in ("conv", "hidden", "head")}
 
 
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("steps", [1, pytest.param(3, marks=pytest.mark.nightly)])
 def test_what_is_pruned_after_each_update_is_what_tfmot_prunes_before_the_next(steps: int) -> None:
     theirs, own = twins()
     masked = trained(tfmot().to_prune(theirs, SPARSITY), tfmot().pruning_callbacks(), steps + 1)
@@ -124,7 +124,7 @@ def test_clusters_start_from_the_centroids_that_tfmot_finds() -> None:
             assert np.array_equal(wrapper.centroids[0].numpy(), wanted[wrapper.layer.name]["kernel"].numpy())
 
 
-@pytest.mark.parametrize("keep_zeros", [False, True])
+@pytest.mark.parametrize("keep_zeros", [pytest.param(False, marks=pytest.mark.nightly), True])
 def test_after_training_there_are_as_many_distinct_weights_as_with_tfmot_and_as_near(keep_zeros: bool) -> None:
     def clustered(engine: Any, model: Any) -> tuple[Any, Any]:
         if keep_zeros:
@@ -238,8 +238,22 @@ def parts(layer: Any) -> list[Any]:
     return [] if hasattr(layer, "layers") or "depthwise" in layer.name else ours().kernels_of(layer)
 
 
-@both_ways
-@pytest.mark.parametrize("kind", ["convolutions", "attention"])  # with dropout, whose state decides as well
+@pytest.mark.parametrize(  # with dropout, whose state decides as well
+    ("kind", "way"),
+    [
+        ("convolutions", WAYS[2]),
+        ("attention", WAYS[0]),
+        *(
+            pytest.param(*each, marks=pytest.mark.nightly)
+            for each in (
+                ("convolutions", WAYS[0]),
+                ("convolutions", WAYS[1]),
+                ("attention", WAYS[1]),
+                ("attention", WAYS[2]),
+            )
+        ),
+    ],
+)
 def test_training_that_is_continued_gives_the_same_bits_as_training_that_never_stopped(kind: str, way: str) -> None:
     prepared, _ = pruning_and_clustering()[way]
     model = KINDS[kind]()
@@ -314,8 +328,18 @@ def test_few_distinct_weights_are_their_own_centroids(zeros: int) -> None:
     assert np.array_equal(found, np.unique(kernel))
 
 
-@pytest.mark.parametrize("kind", ["convolutions", "plain attention"])
-@pytest.mark.parametrize("keep", [("zeros",), ("clusters",), ("zeros", "clusters")], ids="+".join)
+@pytest.mark.parametrize(
+    ("kind", "keep"),
+    [
+        ("convolutions", ("zeros",)),
+        ("convolutions", ("clusters",)),
+        ("convolutions", ("zeros", "clusters")),
+        ("plain attention", ("zeros", "clusters")),
+        pytest.param("plain attention", ("zeros",), marks=pytest.mark.nightly),
+        pytest.param("plain attention", ("clusters",), marks=pytest.mark.nightly),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, tuple) else value,
+)
 def test_quantization_aware_training_keeps_zeros_and_clusters(kind: str, keep: tuple[str, ...]) -> None:
     model = QUANTIZED[kind]()
     if "zeros" in keep:
@@ -366,7 +390,13 @@ QUANTIZED: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["prune_qat", "cluster_qat", "prune_cluster_qat"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "prune_cluster_qat",
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("prune_qat", "cluster_qat")),
+    ],
+)
 def test_the_int8_file_of_a_strategy_keeps_its_zeros_and_clusters(name: str) -> None:
     strategy, model = STRATEGIES[name], QUANTIZED["convolutions"]()
     prepared = strategy.prepare(model, fitted, lambda count: IMAGES[:count])

@@ -212,7 +212,7 @@ CHOICES: dict[str, tuple[Architecture, tuple[str, ...]]] = {
 
 
 # Seeds of every night, and how many of them there is time for at each change.
-SEEDS = {"annotate": (20, 3), "ptq_int8": (5, 2)}
+SEEDS = {"annotate": (20, 2), "ptq_int8": (5, 1)}
 DRAWN = [
     pytest.param(strategy, seed, marks=[] if seed < usual else pytest.mark.nightly)
     for strategy, (all_of_them, usual) in SEEDS.items()

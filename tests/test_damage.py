@@ -238,7 +238,7 @@ ALIKE = {
 SOUND_RUNS = [recorded("none"), recorded("qat"), recorded("finetune")]
 
 
-@settings(max_examples=60, **ALIKE)  # type: ignore[arg-type]
+@settings(max_examples=settings().max_examples // 2, **ALIKE)  # type: ignore[arg-type]
 @given(st.lists(damaged(), min_size=1, max_size=6))
 def test_random_stores_become_tables(tmp_path_factory: pytest.TempPathFactory, runs: list[Recorded]) -> None:
     comparison = compared(InMemory({}), frame(to_rows([*SOUND_RUNS, *runs])))  # type: ignore[arg-type]
@@ -247,7 +247,7 @@ def test_random_stores_become_tables(tmp_path_factory: pytest.TempPathFactory, r
     assert len(display_table(comparison.table))
 
 
-@settings(max_examples=40, **ALIKE)  # type: ignore[arg-type]
+@settings(max_examples=settings().max_examples // 3, **ALIKE)  # type: ignore[arg-type]
 @given(st.lists(damaged(), min_size=1, max_size=2), st.data())
 def test_random_stores_become_reports(runs: list[Recorded], data: st.DataObject) -> None:
     rows = to_rows([*SOUND_RUNS, *runs])
@@ -257,7 +257,7 @@ def test_random_stores_become_reports(runs: list[Recorded], data: st.DataObject)
     assert "</html>" in report(store, comparison, Pictures({}, {}), [])
 
 
-@settings(max_examples=6, **ALIKE)  # type: ignore[arg-type]
+@settings(max_examples=settings().max_examples // 10, **ALIKE)  # type: ignore[arg-type]
 @given(st.lists(damaged(), min_size=2, max_size=3), st.data())
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_random_stores_are_plotted(runs: list[Recorded], data: st.DataObject) -> None:

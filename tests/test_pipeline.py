@@ -128,7 +128,7 @@ def test_a_run_of_qat_is_measured_and_its_model_and_file_agree(cache: Path, base
     [
         Annotate(),
         # These spare a layer between two chosen ones, which the converter alone would quantize.
-        Annotate(layers=("conv2d", "conv2d_2")),
+        pytest.param(Annotate(layers=("conv2d", "conv2d_2")), marks=pytest.mark.nightly),
         Annotate(layers=("conv2d", "conv2d_1", "dense")),
         pytest.param(Annotate(layers=("conv2d_1", "dense")), marks=pytest.mark.nightly),
         pytest.param(Annotate(layers=("conv2d", "conv2d_2", "dense")), marks=pytest.mark.nightly),
@@ -156,7 +156,7 @@ def test_a_quantization_aware_model_and_its_file_agree(strategy: Strategy, cache
         (Cluster(), 0.02),
         pytest.param(PruneQAT(), 0.03, marks=pytest.mark.nightly),
         pytest.param(ClusterQAT(), 0.02, marks=pytest.mark.nightly),
-        (PruneClusterQAT(), 0.03),
+        pytest.param(PruneClusterQAT(), 0.03, marks=pytest.mark.nightly),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Strategy) else "",
 )

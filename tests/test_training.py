@@ -1,6 +1,7 @@
 """Training: the same command gives the same weights, and continuing is training straight through."""
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -78,16 +79,22 @@ def bits(model: Any) -> str:
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
-def forget_second_epoch(cache: Path) -> None:
-    """Leave the cache as a training that was stopped after its first epoch leaves it."""
-    (state,) = cache.glob("training/*/00002-*.npz")
-    state.unlink()
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the trainings that several tests need."""
+    return tmp_path_factory.mktemp("shared")
+
+
+def stopped_after_the_first_epoch(straight: Trained, shared: Path, folder: Path) -> Path:
+    """A cache as a training leaves it that was stopped after its first epoch."""
+    name = f"training/{straight.key}"
+    shutil.copytree(shared / name, folder / name, ignore=shutil.ignore_patterns("00002-*"))
+    return folder
 
 
 @pytest.mark.parametrize(
     "kind",
     [
-        "article",
         "ds_cnn",
         "ds_cnn_with_qat",
         "article_with_pruning",
@@ -96,23 +103,28 @@ def forget_second_epoch(cache: Path) -> None:
         "article_with_qat that keeps clusters",
     ],
 )
-def test_continuing_gives_the_bits_of_training_straight_through(kind: str, data: Dataset, tmp_path: Path) -> None:
-    straight = bits(trained(kind, 2, data, tmp_path).model)
-    forget_second_epoch(tmp_path)
-    continued = trained(kind, 2, data, tmp_path)
-    assert bits(continued.model) == straight
+def test_continuing_gives_the_bits_of_training_straight_through(
+    kind: str, data: Dataset, shared: Path, tmp_path: Path
+) -> None:
+    straight = trained(kind, 2, data, shared)
+    continued = trained(kind, 2, data, stopped_after_the_first_epoch(straight, shared, tmp_path))
+    assert bits(continued.model) == bits(straight.model)
     assert (continued.epochs_reused, continued.epochs_trained) == (1, 1)
 
 
 @pytest.mark.parametrize("kind", ["article", "ds_cnn"])
-def test_so_it_does_in_bfloat16(kind: str, data: Dataset, tmp_path: Path) -> None:
-    straight = bits(trained(kind, 2, data, tmp_path, precision="mixed_bfloat16").model)
-    forget_second_epoch(tmp_path)
-    assert bits(trained(kind, 2, data, tmp_path, precision="mixed_bfloat16").model) == straight
+def test_so_it_does_in_bfloat16_and_the_result_is_a_float32_model(
+    kind: str, data: Dataset, shared: Path, tmp_path: Path
+) -> None:
+    straight = trained(kind, 2, data, shared, precision="mixed_bfloat16")
+    stopped = stopped_after_the_first_epoch(straight, shared, tmp_path)
+    continued = trained(kind, 2, data, stopped, precision="mixed_bfloat16")
+    assert bits(continued.model) == bits(straight.model)
+    assert {layer.compute_dtype for layer in continued.model.layers} == {"float32"}
 
 
 @pytest.mark.parametrize("kind", ["article", "ds_cnn_with_qat"])
-def test_an_epoch_has_the_bits_of_keras_own_pass_over_the_arrays(kind: str, data: Dataset, tmp_path: Path) -> None:
+def test_an_epoch_has_the_bits_of_keras_own_pass_over_the_arrays(kind: str, data: Dataset, shared: Path) -> None:
     from experiments.system.tensorflow import keras
 
     plain, settings = start(kind, data), Training(epochs=1, **SETTINGS)
@@ -122,7 +134,7 @@ def test_an_epoch_has_the_bits_of_keras_own_pass_over_the_arrays(kind: str, data
     validation = (data.validation.x, data.validation.y)
     x, y = data.train.x[order], data.train.y[order]
     plain.fit(x, y, settings.batch_size, shuffle=False, verbose=0, validation_data=validation)
-    assert bits(trained(kind, 1, data, tmp_path).model) == bits(plain)
+    assert bits(trained(kind, 1, data, shared).model) == bits(plain)
 
 
 def bits_in_a_fresh_process(kind: str, epochs: int, cache: Path) -> str:
@@ -142,17 +154,16 @@ def test_fresh_processes_that_continue_one_another_give_the_bits_of_one(data: Da
     assert bits_in_a_fresh_process(kind, 2, tmp_path / "there") == here
 
 
-def test_fewer_epochs_are_a_station_of_a_longer_training(data: Dataset, tmp_path: Path) -> None:
-    longer = trained("article", 2, data, tmp_path)
-    shorter = trained("article", 1, data, tmp_path)
+def test_fewer_epochs_are_a_station_of_a_longer_training(data: Dataset, shared: Path) -> None:
+    longer = trained("article", 2, data, shared)
+    shorter = trained("article", 1, data, shared)
     assert (shorter.epochs_reused, shorter.epochs_trained) == (1, 0)
     assert shorter.history["loss"] == longer.history["loss"][:1]
 
 
-def test_seeds_give_different_weights(data: Dataset, tmp_path: Path) -> None:
-    assert bits(trained("article", 1, data, tmp_path, seed=0).model) != bits(
-        trained("article", 1, data, tmp_path, seed=1).model
-    )
+def test_seeds_give_different_weights(data: Dataset, shared: Path) -> None:
+    one, other = (trained("article", 1, data, shared, seed=seed).model for seed in (0, 1))
+    assert bits(one) != bits(other)
 
 
 @pytest.mark.parametrize(
@@ -183,18 +194,9 @@ def test_no_epochs_leave_the_model_as_it_is(data: Dataset, tmp_path: Path) -> No
     assert (result.key, result.seconds, dict(result.history)) == ("", 0.0, {})
 
 
-def compute_dtypes(model: Any) -> set[str]:
-    return {layer.compute_dtype for layer in model.layers}
-
-
-@pytest.mark.parametrize("kind", ["article", "ds_cnn"])
-def test_a_model_trained_in_bfloat16_is_a_float32_model(kind: str, data: Dataset, tmp_path: Path) -> None:
-    assert compute_dtypes(trained(kind, 1, data, tmp_path, precision="mixed_bfloat16").model) == {"float32"}
-
-
-def test_training_in_bfloat16_gives_other_weights_and_learns(data: Dataset, tmp_path: Path) -> None:
-    usual = trained("ds_cnn", 2, data, tmp_path)
-    short = trained("ds_cnn", 2, data, tmp_path, precision="mixed_bfloat16")
+def test_training_in_bfloat16_gives_other_weights_and_learns(data: Dataset, shared: Path) -> None:
+    usual = trained("ds_cnn", 2, data, shared)
+    short = trained("ds_cnn", 2, data, shared, precision="mixed_bfloat16")
     assert bits(short.model) != bits(usual.model)
     assert short.history["loss"][1] < short.history["loss"][0]
 
