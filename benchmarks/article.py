@@ -3,7 +3,9 @@
 The article's figures come from one run: accuracies on 10,000 test images.
 """
 
+import re
 from collections.abc import Iterator, Mapping
+from textwrap import fill
 
 import pandas as pd
 from scipy import stats
@@ -18,6 +20,7 @@ IMAGES = 10_000
 FLOAT, AWARE = 0.9893, 0.9900  # Keras
 FLOAT_FILE, AWARE_FILE = 0.9886, 0.9901  # converted
 NOT_TESTED = "not tested"
+WIDTH, NO_BREAK = 120, "\u00a0"  # characters of a line in the README; a space that keeps its line
 LESS_RIVAL = "quantization-aware minus that control in int8 after training"
 # Strategies that the article does not try, or only advises, with descriptions.
 FURTHER = {
@@ -33,16 +36,50 @@ Rows = Mapping[str, pd.Series]  # by strategy
 Claim = tuple[str, str, str]  # what is asked, what the article says, what was found here
 
 
-def answers(table: pd.DataFrame, against_rival: pd.DataFrame) -> str:
-    """Return the claims, from the rows of the study, compared with the control and with the rival."""
-    shown = pd.DataFrame(claims(by_strategy(table), by_strategy(against_rival)), columns=["", "the article", "here"])
+def answers(table: pd.DataFrame, against_rival: pd.DataFrame, timings: pd.DataFrame) -> str:
+    """Return the claims: from the study, compared with the control and the rival, and timings of its files."""
+    found = claims(by_strategy(table), by_strategy(against_rival), speeds(timings))
+    shown = pd.DataFrame(found, columns=["", "the article", "here"])
     ours = "McNemar's exact test, image by image; " if seeds_of(table) == 1 else ""
     return (
         f"{markdown(shown)}\n"
         f"Accuracies in %, changes in pp. [low, high]: 95 % interval ({scope_of(table)}). If an interval "
         f"includes 0, there is no evidence of a change. p: {ours}for the article's figures, which have no predictions "
-        "per image, Fisher's exact test. size ratio, speedup: against the float file of the same baseline.\n"
+        "per image, Fisher's exact test. size ratio, speedup: against the float file of the same baseline"
+        f"{'; speedups with intervals over rounds of timing' if 'latency_rounds' in timings else ''}.\n"
     )
+
+
+def findings(table: pd.DataFrame, timings: pd.DataFrame) -> str:
+    """Return the README's list of what was found, from the study and timings of its files."""
+    rows, speed = by_strategy(table), speeds(timings)
+    after, part = rows["ptq_int8"], rows["annotate"]
+    article = f"{percent(AWARE_FILE - FLOAT_FILE, sign='+')} (p = {unpaired_p(AWARE_FILE, FLOAT_FILE):.2f})"
+    found = (
+        "**Int8 after training (`ptq_int8`) is enough here.** It changes accuracy by "
+        f"{percent(*ends(after, 'accuracy_change'), '+')} points, without any further training. The file is "
+        f"{times(after['size_ratio'])} smaller than the float file and runs "
+        f"{times(*ends(speed['ptq_int8'], 'speedup'))} as fast. Ship it.",
+        "**Quantization-aware training (`qat`) shows no gain** over the same number of further float epochs: "
+        f"{percent(*ends(rows['qat'], 'accuracy_difference'), '+')} points. The article's own difference, {article}, "
+        "could be chance.",
+        f"**Quantizing only the last layer saves bytes, not time**: {times(part['size_ratio'])} smaller, "
+        f"{times(*ends(speed['annotate'], 'speedup'))} as fast.",
+    )
+    return "".join(map(_item, found))
+
+
+def _item(text: str) -> str:
+    """Return an item of a list in lines as long as the README's; an interval stays in one line."""
+    kept = re.sub(r"\[[^]]*\]", lambda interval: interval[0].replace(" ", NO_BREAK), f"- {text}")
+    lines = fill(kept, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return f"{lines.replace(NO_BREAK, ' ')}\n"
+
+
+def speeds(timings: pd.DataFrame) -> Rows:
+    """Return the rows with the speedups, by strategy: of the first seed, where each seed has rows of its own."""
+    seeds = timings["seed"].dropna()
+    return by_strategy(timings[timings["seed"] == seeds.min()] if len(seeds) else timings)
 
 
 def seed_by_seed(runs: pd.DataFrame, against_rival: pd.DataFrame) -> str:
@@ -91,9 +128,9 @@ def in_short(rows: Rows) -> dict[str, str]:
     }
 
 
-def size_and_speed(row: pd.Series) -> str:
-    """Format size ratio and speedup of a file."""
-    return f"{times(row['size_ratio'])}, {times(*ends(row, 'speedup'))}"
+def size_and_speed(row: pd.Series, timing: pd.Series | None = None) -> str:
+    """Format size ratio and speedup of a file; the latter from another row, if given."""
+    return f"{times(row['size_ratio'])}, {times(*ends(row if timing is None else timing, 'speedup'))}"
 
 
 def by_strategy(table: pd.DataFrame) -> Rows:
@@ -101,8 +138,8 @@ def by_strategy(table: pd.DataFrame) -> Rows:
     return {str(row["strategy"]): row for _, row in table.iterrows()}
 
 
-def claims(rows: Rows, against_rival: Rows) -> Iterator[Claim]:
-    """Yield the article's claims in order, then further questions."""
+def claims(rows: Rows, against_rival: Rows, speed: Rows) -> Iterator[Claim]:
+    """Yield the article's claims in order, then further questions; `speed` has the rows with the speedups."""
     none, control, aware = rows["none"], rows[CONTROL], rows["qat"]
     yield "float, in Keras", percent(FLOAT), percent(none["keras_accuracy"])
     yield "quantization-aware, in Keras", percent(AWARE), percent(aware["keras_accuracy"])
@@ -115,7 +152,7 @@ def claims(rows: Rows, against_rival: Rows) -> Iterator[Claim]:
     yield "the second file minus the first", f"{gain} (p = {p:.2f})", tested(aware, "accuracy_change")
     size = f"{times(aware['size_ratio'])}, {whole(aware['tflite_bytes'])} bytes"
     yield "the second file: size ratio", "four times", size
-    yield "the second file: speedup", NOT_TESTED, times(*ends(aware, "speedup"))
+    yield "the second file: speedup", NOT_TESTED, times(*ends(speed["qat"], "speedup"))
     yield "as many further epochs in float minus the first file", NOT_TESTED, tested(control, "accuracy_change")
     yield "quantization-aware minus that control", NOT_TESTED, percent(*ends(aware, "accuracy_difference"), "+")
     rival = percent(*ends(against_rival["qat"], "accuracy_difference"), "+")
@@ -124,7 +161,7 @@ def claims(rows: Rows, against_rival: Rows) -> Iterator[Claim]:
         if strategy in rows:
             row = rows[strategy]
             yield f"{text}, minus the first file", NOT_TESTED, tested(row, "accuracy_change")
-            yield f"{text}: size ratio, speedup", NOT_TESTED, size_and_speed(row)
+            yield f"{text}: size ratio, speedup", NOT_TESTED, size_and_speed(row, speed[strategy])
 
 
 def unpaired_p(one: float, other: float) -> float:
@@ -136,6 +173,7 @@ def unpaired_p(one: float, other: float) -> float:
     return float(stats.fisher_exact([[right, IMAGES - right] for right in hits]).pvalue)
 
 
+TIMINGS = (*runs_in("article_timings"), *compared_in("article"))  # the study's own, if its files were not timed anew
 # The strategies for the article's question; those that compress have their own study.
 STRATEGIES = "none,finetune,ptq_dynamic,ptq_float16,ptq_int4,ptq_int8,ptq_int16x8,finetune_ptq_int8,qat,annotate"
 BENCHMARK = Study(
@@ -146,7 +184,8 @@ BENCHMARK = Study(
     minutes=240,
     tables=(
         swept("article"),
-        Table("answer", answers, (compared_in("article"), (f"article/against_{RIVAL}.csv",))),
+        Table("answer", answers, (compared_in("article"), (f"article/against_{RIVAL}.csv",), TIMINGS)),
+        Table("findings", findings, (compared_in("article"), TIMINGS)),
         Table("seeds", seed_by_seed, (runs_in("article"), (f"article/runs_against_{RIVAL}.csv",))),
     ),
     sweeps=(("+suite=article", f"strategy={STRATEGIES}", "seed=0,1,2"),),

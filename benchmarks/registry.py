@@ -5,6 +5,7 @@ from collections.abc import Callable
 from benchmarks import (
     architectures,
     article,
+    article_timings,
     choices,
     compression,
     compression_seeds,
@@ -56,6 +57,7 @@ _SWEPT = (
     ranges,
     layers,
     article,
+    article_timings,
     compression,
     compression_seeds,
     epochs,

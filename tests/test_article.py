@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import architectures, compression, compression_seeds, epochs
-from benchmarks.article import answers, seed_by_seed, unpaired_p
+from benchmarks import architectures, article_timings, compression, compression_seeds, epochs
+from benchmarks.article import answers, findings, seed_by_seed, unpaired_p
 from tests.rows import row
 
 
@@ -47,7 +47,7 @@ AGAINST_RIVAL = [measured("qat", 0.0001), measured("finetune", -0.0001)]
 
 
 def answer(study: pd.DataFrame) -> str:
-    return answers(study, pd.DataFrame(AGAINST_RIVAL))
+    return answers(study, pd.DataFrame(AGAINST_RIVAL), study)
 
 
 @pytest.mark.parametrize(
@@ -205,3 +205,38 @@ def test_a_difference_of_seven_images_is_no_evidence() -> None:
 
 def test_a_difference_of_a_point_is() -> None:
     assert unpaired_p(0.98, 0.99) < 1e-6
+
+
+TIMINGS = pd.DataFrame(
+    [
+        row(
+            strategy, seed=seed, tflite_bytes=150_000, latency_p50_us=100.0, latency_rounds=10, latency_span_seconds=600
+        )
+        | {"speedup": speedup + 0.02 * seed, "speedup_low": speedup - 0.01, "speedup_high": speedup + 0.03}
+        for strategy, speedup in {"none": 1.0, "ptq_int8": 3.5, "qat": 3.6, "annotate": 1.1}.items()
+        for seed in (0, 1)
+    ]
+)
+
+
+def test_speedups_are_those_of_the_files_timed_together() -> None:
+    study = pd.DataFrame(STUDY)
+    found = answers(study, pd.DataFrame(AGAINST_RIVAL), TIMINGS)
+    assert lines(found)["the second file: speedup"] == ["not tested", "3.60x [3.59, 3.63]"]
+    assert "speedups with intervals over rounds" in found
+    assert lines(found)["the second file: size ratio"] == lines(answer(study))["the second file: size ratio"]
+
+
+def test_findings_of_the_readme_have_speedups_of_the_files_timed_together() -> None:
+    study = pd.DataFrame([*STUDY, measured("annotate", 0.0, size_ratio=2.67)])
+    found = findings(study, TIMINGS)
+    assert "3.84x smaller than the float file and runs 3.50x [3.49, 3.53] as fast" in " ".join(found.split())
+    assert "2.67x smaller, 1.10x [1.09, 1.13] as fast." in found
+    assert max(map(len, found.splitlines())) <= 120
+
+
+def test_files_of_two_seeds_are_compared() -> None:
+    found = article_timings.published_table(TIMINGS)
+    assert lines(found)["`ptq_int8`"][0] == "150,000"
+    assert "of 4 pairs of files that differ only in the seed, 4 have equally many bytes" in found
+    assert "4 have speedups whose intervals overlap, and the speedups differ by at most 2.0 %" in found
