@@ -257,7 +257,9 @@ def _compare_sweep(store: Store, options: argparse.Namespace, found: dict[str, A
     }
     if options.summary:
         title = f"Which quantization to ship: {subjects_of(comparison.runs)}"
-        write_summary(title, [*answers, *reversed(decided), *verdict], comparison.table, options.summary)
+        stopped = [f"Nothing is shipped: runs became worse than {options.against.name} allows."] if worse else []
+        lines = [*stopped, *verdict, *answers, *reversed(decided)]
+        write_summary(title, lines, comparison.table, options.summary)
     if (decision and decision.chosen is None) or (options.save and not saved):
         sys.exit(3)
     if worse:

@@ -129,3 +129,13 @@ def test_comparing_nothing_is_exit_code_2(arguments: list[str], message: str, tm
     done = run(tmp_path, "experiments.compare", *arguments)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
     assert message in done.stderr
+
+
+@pytest.mark.parametrize("error", ["MemoryError", "ImportError('x.so: failed to map segment from shared object')"])
+def test_too_little_memory_is_one_message(error: str, tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text(f"raise {error}\n")  # found before the library
+
+    done = run_from_scratch(tmp_path, "experiments.compare")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("out of memory: ") and done.stderr.count("\n") == 1

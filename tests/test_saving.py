@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from flatbuffers.number_types import Float32Flags
 from flatbuffers.table import Table
@@ -328,3 +329,15 @@ def test_a_summary_is_written_where_the_build_fails_too(run: Compare) -> None:
     assert "No run meets all requirements." in Path("summary.md").read_text()
     assert run("--summary", "summary.md") == 0
     assert "No winner: these 3 are tied" in Path("summary.md").read_text()
+
+
+def test_a_summary_begins_with_the_regressions_that_stop_a_build(run: Compare) -> None:
+    run("--csv", "baseline.csv")
+    before = pd.read_csv("baseline.csv")
+    before.assign(tflite_bytes=before["tflite_bytes"] - 5000).to_csv("baseline.csv", index=False)
+    limit = ("--against", "baseline.csv", "--max-growth", "tflite_bytes=1%")
+    assert run(*limit, "--save", "model.tflite", "--summary", "summary.md") == 4
+    _, stopped, first = Path("summary.md").read_text().split("\n\n")[:3]
+    assert stopped == "Nothing is shipped: runs became worse than baseline.csv allows."
+    assert "tflite_bytes was" in first
+    assert not Path("model.tflite").exists()
