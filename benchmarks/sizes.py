@@ -4,7 +4,8 @@ The networks are built for the reference's inputs and converted, untrained: once
 interface, as the reference files have it. Their biases are varied, since equal constants share their bytes in a file.
 The sizes of the reference files are those of https://github.com/mlcommons/tiny, in benchmark/training:
 pretrainedResnet.tflite and pretrainedResnet_quant.tflite of image_classification, kws_ref_model_float32.tflite and
-kws_ref_model.tflite of keyword_spotting, vww_96_float.tflite and vww_96_int8.tflite of visual_wake_words. Their
+kws_ref_model.tflite of keyword_spotting, vww_96_float.tflite and vww_96_int8.tflite of visual_wake_words,
+ad01_fp32.tflite and ad01_int8.tflite of anomaly_detection. Their
 converter of 2020 also wrote the range of each channel of the weights; `essential` leaves these and all names out.
 Writes benchmarks/results/sizes/.
 """
@@ -21,6 +22,7 @@ from benchmarks.harness.pages import own
 from benchmarks.harness.results import Results, options
 from experiments.dataset import Images
 from experiments.model import Architecture
+from experiments.model.autoencoder import Autoencoder
 from experiments.model.ds_cnn import DSCNN
 from experiments.model.mobilenet_v1 import MobileNetV1
 from experiments.model.resnet8 import ResNet8
@@ -34,7 +36,7 @@ class Reference:
     """A network of MLPerf Tiny, our architecture that is meant to be the same, and the reference files' bytes."""
 
     architecture: Architecture
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     classes: int
     float_bytes: int
     int8_bytes: int
@@ -46,6 +48,9 @@ REFERENCES: Mapping[str, Reference] = {
     # The float file of the reference is in truth a hybrid: int8 weights, float activations.
     "ds_cnn": Reference(DSCNN(keras=3, kernel=(10, 4), bias=True), (49, 10, 1), 12, 43_392, 53_936, 42_816),
     "mobilenet_v1": Reference(MobileNetV1(keras=3), (96, 96, 3), 2, 866_284, 333_288, 295_752),
+    "autoencoder": Reference(
+        Autoencoder(keras=3, units=(128,) * 4, batchnorm=True), (640,), 640, 1_067_648, 276_976, 274_672
+    ),
 }
 SAMPLES = 10
 DIFFERS_AT_MOST = 0.03  # of the essential bytes

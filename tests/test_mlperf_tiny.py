@@ -27,8 +27,8 @@ from experiments.tflite.graph import read_ops
 from tests.conftest import run
 
 # Of the reference's trained models: pretrainedResnet.h5, vww_96.h5; of its keyword model by its layers.
-PARAMETERS = {"resnet8": 78_666, "ds_cnn": 24_908, "mobilenet_v1": 221_794}
-SUITES = {"ic": "resnet8", "kws": "ds_cnn", "vww": "mobilenet_v1"}
+PARAMETERS = {"autoencoder": 269_992, "resnet8": 78_666, "ds_cnn": 24_908, "mobilenet_v1": 221_794}
+SUITES = {"ad": "autoencoder", "ic": "resnet8", "kws": "ds_cnn", "vww": "mobilenet_v1"}
 
 
 def images(count: int, shape: tuple[int, ...]) -> Images:
@@ -66,7 +66,7 @@ def test_a_suite_trains_the_reference_model(task: str) -> None:
         assert value == (list(expected) if isinstance(expected, tuple) else expected)
 
 
-SNIPPET = re.search(r"```python\n(.*?)```", (PACKAGE.parent / "docs/how-to/mlperf-tiny.md").read_text(), re.DOTALL)
+SNIPPETS = re.findall(r"```python\n(.*?)```", (PACKAGE.parent / "docs/how-to/mlperf-tiny.md").read_text(), re.DOTALL)
 KEYWORDS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes")
 FILES = 6  # recordings of each word, two of them for the test
 
@@ -86,8 +86,7 @@ def keywords(tmp_path_factory: pytest.TempPathFactory) -> Path:
     noise = rng.normal(0, 500, 16_000 * 20).astype(np.int16)
     wavfile.write(folder / "source" / "_background_noise_" / "hum.wav", 16_000, noise)
     (folder / "source" / "testing_list.txt").write_text("\n".join(listed))
-    assert SNIPPET is not None
-    (folder / "keywords.py").write_text(SNIPPET[1])
+    (folder / "keywords.py").write_text(SNIPPETS[0])
     subprocess.run([sys.executable, "keywords.py", "source", "keywords"], cwd=folder, check=True)
     return folder / "keywords"
 
@@ -108,3 +107,45 @@ def test_the_suite_for_keywords_quantizes_after_and_in_training(keywords: Path) 
     assert set(runs["strategy"]) == {"ptq_int8", "qat"}
     assert set(runs["verified"]) == {"true"}
     assert (runs["coverage_ops"] == 1).all()
+
+
+@pytest.fixture(scope="module")
+def toycar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that the script of the page makes of hums, of which the anomalous ones have another tone as well."""
+    folder = tmp_path_factory.mktemp("toycar")
+    rng = np.random.default_rng(0)
+    seconds = np.arange(16_000 * 9) / 16_000
+    for part, names in (("train", ["normal"] * 4), ("test", ["normal"] * 3 + ["anomaly"] * 3)):
+        (folder / "ToyCar" / part).mkdir(parents=True)
+        for number, name in enumerate(names):
+            tones = (200, 950) if name == "normal" else (200, 950, 2_900)
+            samples = sum(np.sin(2 * np.pi * tone * seconds) for tone in tones) + rng.normal(0, 0.3, len(seconds))
+            path = folder / "ToyCar" / part / f"{name}_id_01_{number:08d}.wav"
+            wavfile.write(path, 16_000, (samples * 5_000).astype(np.int16))
+    (folder / "toycar.py").write_text(SNIPPETS[1])
+    subprocess.run([sys.executable, "toycar.py", "ToyCar", "toycar.npz"], cwd=folder, check=True)
+    return folder / "toycar.npz"
+
+
+def test_the_script_of_the_page_makes_windows_of_log_mel_frames(toycar: Path) -> None:
+    with np.load(toycar) as arrays:
+        x, y = arrays["x_test"], arrays["y_test"]
+        assert arrays["x_train"].shape == (4 * 196, 640)
+    assert y.reshape(6, 196).tolist() == [[1] * 196] * 3 + [[0] * 196] * 3  # in the order of their names
+    recordings = x.reshape(6, 196, 5, 128)
+    assert np.array_equal(recordings[:, 1:, :-1], recordings[:, :-1, 1:])  # each window is one frame later
+    loudest = recordings.mean(axis=(1, 2)).argmax(axis=1)
+    assert set(loudest.tolist()) == {40}  # the band of 950 Hz, which are 14.25 of 45.25 mel
+
+
+@pytest.mark.tensorflow
+def test_the_suite_for_anomalies_judges_recordings(toycar: Path, tmp_path: Path) -> None:
+    from experiments.runs.configuration import compose_request
+    from experiments.runs.pipeline import run as run_experiment
+
+    small = ["training.epochs=4", "finetune.epochs=1", "training.batch_size=64", "latency.seconds=0.2"]
+    chosen = ["+suite=mlperf_tiny_ad", f"dataset.path={toycar}", "strategy=qat", f"cache.dir={tmp_path}", *small]
+    record = run_experiment(compose_request(chosen).experiment)
+    assert (record.task, record.metric, record.broken, record.answers.examples) == ("reconstruction", "auc", (), 6)
+    assert record.metrics()["coverage_ops"] == 1
+    assert record.metrics()["tflite_score"] == 1

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from pydantic.dataclasses import dataclass as option
 
-from experiments.dataset import Dataset
+from experiments.dataset import Dataset, Split
 from experiments.dataset.npz import Npz
 from experiments.measure.plausibility import score_warnings
 from experiments.record.run_record import RunRecord
@@ -20,7 +20,7 @@ from experiments.system.options import OPTION
 from experiments.task import Task
 from experiments.task.auto import Auto
 from experiments.task.binary import Binary
-from experiments.task.metrics import Better
+from experiments.task.metrics import Better, ErrorAuc, ReconstructionError
 from experiments.task.multilabel import Multilabel
 from experiments.task.own import OwnTask
 from experiments.task.reconstruction import Reconstruction
@@ -236,3 +236,33 @@ def test_binary_refuses_more_classes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Classification, "head", lambda *_: ClassHead(3, "logits"))
     with pytest.raises(UserError, match="requires two classes and a model with one or two outputs"):
         Binary().head(model_with(3), data_of("two classes", tmp_path))
+
+
+def test_a_recording_is_judged_by_the_mean_error_of_its_windows(tmp_path: Path) -> None:
+    data = data_of("anomalies", tmp_path, "anomalies")
+    test = Split(data.test.x, np.repeat([0, 1], 50))
+    errors = np.tile([0.0, 3.0], 50) + np.repeat(
+        [0, 1], 50
+    )  # of windows; those of a recording differ more than its mean
+    outputs = (data.test.x[:] + np.sqrt(errors)[:, np.newaxis]).astype(np.float32)
+    assert ErrorAuc().value(outputs, test) == pytest.approx(0.75)
+    judged = ErrorAuc(10)
+    assert (judged.value(outputs, test), judged.units(test)) == (1, 10)
+    assert judged.replicates(outputs, test)[1:].max() == 1
+    assert ReconstructionError(10).value(outputs, test) == pytest.approx(ReconstructionError().value(outputs, test))
+
+
+@pytest.mark.parametrize(
+    ("windows", "message"),
+    [(7, "100 is no multiple of 7"), (20, "1 recordings have normal windows and anomalies in y_test")],
+)
+def test_windows_that_make_no_recordings_are_refused(windows: int, message: str, tmp_path: Path) -> None:
+    data = data_of("anomalies", tmp_path, "anomalies")
+    with pytest.raises(UserError, match=message):
+        Reconstruction(windows=windows).head(model_with(8), data)
+
+
+def test_windows_are_not_drawn_one_by_one(tmp_path: Path) -> None:
+    source = Npz(path=saved(tmp_path, "anomalies"), test_samples=50)
+    with pytest.raises(UserError, match=r"dataset\.test_samples=50: draws single windows, and task\.windows=10"):
+        Reconstruction(windows=10).check(source)

@@ -136,6 +136,7 @@ class Experiment:
         for extra in self.model.extras if self.setting.strategy != "none" else ():
             require(extra, f"model={self.setting.model} strategy={self.setting.strategy}")
         self.dataset.check()
+        self.task.check(self.dataset)
         self.dataset.check_targets(self.task.kind)
         if not self.model.given and self.task.kind in (None, "classes"):
             self.dataset.check_for_new_model()
@@ -307,7 +308,7 @@ def _answers(data: Dataset, head: Head, logits: Mapping[str, Logits]) -> Evidenc
         classes = {model: head.answers(outputs) for model, outputs in logits.items()}
         return Predictions(truth=data.test.y, keras=classes[AFTER], tflite=classes[FINAL], reference=classes[REFERENCE])
     values = {model: metric.replicates(logits[model], data.test) for model in (AFTER, FINAL, REFERENCE)}
-    return Scores(len(data.test), values[AFTER], values[FINAL], values[REFERENCE])
+    return Scores(metric.units(data.test), values[AFTER], values[FINAL], values[REFERENCE])
 
 
 def _changed(data: Dataset, answers: Evidence) -> Changed:

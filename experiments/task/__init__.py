@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic.dataclasses import dataclass as option
 
-from experiments.dataset import Dataset, Examples
+from experiments.dataset import Dataset, Examples, Source
 from experiments.dataset.targets import Kind
 from experiments.system.options import OPTION
 from experiments.task.metrics import Metric, Outputs
@@ -61,6 +61,9 @@ class Task(ABC):
     name: ClassVar[str]
     kind: ClassVar[Kind | None]  # of the targets that it requires; None: any
     extras: ClassVar[tuple[str, ...]] = ()  # optional dependencies of this package that its metric requires
+
+    def check(self, source: Source) -> None:
+        """Raise UserError if the task cannot have data of this source; called before TensorFlow is imported."""
 
     def chosen(self, examples: Examples) -> "Task":
         """Return the task for these examples: this one, unless it is `auto`."""

@@ -26,6 +26,10 @@ class Metric(ABC):
     title: ClassVar[str]  # in headings and sentences
     better: ClassVar[Better] = "higher"
 
+    def units(self, test: Split) -> int:
+        """Return how many independent examples there are, which is what a resample draws from."""
+        return len(test)
+
     @abstractmethod
     def replicates(self, outputs: Outputs, test: Split) -> Replicates:
         """Return the value on all examples, and on each resample of them (statistics.bootstrap.resamples)."""
@@ -119,12 +123,12 @@ class OfSets(Metric):
 
     def value(self, outputs: Outputs, test: Split) -> float:
         """Return the value on all examples."""
-        return self.of(self.prepared(outputs, test), np.ones(len(outputs), np.int64))
+        return self.of(self.prepared(outputs, test), np.ones(self.units(test), np.int64))
 
     def replicates(self, outputs: Outputs, test: Split) -> Replicates:
         """See Metric.replicates. A resample without a value, as of one class, has that of all examples."""
         prepared = self.prepared(outputs, test)
-        values = np.array([self.of(prepared, weights) for weights in resamples(len(outputs))])
+        values = np.array([self.of(prepared, weights) for weights in resamples(self.units(test))])
         return np.where(np.isnan(values), values[0], values)
 
 
@@ -158,9 +162,20 @@ class Auc(OfSets):
 class ErrorAuc(Auc):
     """The area under the curve of the reconstruction error as a sign of an anomaly."""
 
+    windows: int = 1  # consecutive examples of one recording, which is normal or not as a whole
+
+    def units(self, test: Split) -> int:
+        """Return the number of recordings."""
+        return len(test) // self.windows
+
     def scores(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
-        """Return the mean squared error of each example."""
-        return np.asarray((_differences(outputs, test.x[:]) ** 2).mean(axis=1))
+        """Return the mean squared error of each recording."""
+        return np.asarray((_differences(outputs, test.x[:]) ** 2).reshape(self.units(test), -1).mean(axis=1))
+
+    def prepared(self, outputs: Outputs, test: Split) -> Any:
+        """See Auc.prepared; for each recording."""
+        ranks, positive = super().prepared(outputs, test)
+        return ranks, positive[:: self.windows]
 
 
 @dataclass(frozen=True)
@@ -171,10 +186,16 @@ class ReconstructionError(OfMeans):
     title: ClassVar[str] = "MSE"
     better: ClassVar[Better] = "lower"
 
+    windows: int = 1  # see ErrorAuc
+
+    def units(self, test: Split) -> int:
+        """Return the number of recordings."""
+        return len(test) // self.windows
+
     def parts(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
-        """Return the error of each normal example, and whether it is normal."""
-        normal = test.y.ravel() == 0
-        errors = (_differences(outputs, test.x[:]) ** 2).mean(axis=1)
+        """Return the error of each normal recording, and whether it is normal."""
+        normal = test.y.ravel()[:: self.windows] == 0
+        errors = (_differences(outputs, test.x[:]) ** 2).reshape(self.units(test), -1).mean(axis=1)
         return np.stack([errors * normal, normal.astype(np.float64)], axis=1)
 
     def finish(self, means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

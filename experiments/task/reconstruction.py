@@ -4,9 +4,11 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass as option
 
-from experiments.dataset import Dataset, Split
+from experiments.dataset import Dataset, Source, Split
 from experiments.dataset.targets import Kind
 from experiments.system.errors import UserError
 from experiments.system.options import OPTION
@@ -23,16 +25,17 @@ class ReconstructionHead(Head):
 
     task: ClassVar[str] = "reconstruction"
     judged_by: Literal["auc", "mse"] = "auc"
+    windows: int = 1
 
     @property
     def metric(self) -> Metric:
         """The metric that judges the model."""
-        return ErrorAuc() if self.judged_by == "auc" else ReconstructionError()
+        return self.further[-1]
 
     @property
     def further(self) -> tuple[Metric, ...]:
         """The error and, with known anomalies, the area under the curve."""
-        return (ReconstructionError(), *((ErrorAuc(),) if self.judged_by == "auc" else ()))
+        return (ReconstructionError(self.windows), *((ErrorAuc(self.windows),) if self.judged_by == "auc" else ()))
 
     def loss(self, keras: Any) -> Any:
         """See Head.loss."""
@@ -52,6 +55,15 @@ class Reconstruction(Task):
     kind: ClassVar[Kind | None] = "anomalies"
 
     metric: Literal["auto", "auc", "mse"] = "auto"  # auto: auc if y_test has anomalies, else mse
+    windows: PositiveInt = 1  # consecutive test examples of one recording, which are judged by their mean error
+
+    def check(self, source: Source) -> None:
+        """See Task.check."""
+        if self.windows > 1 and source.test_samples:
+            raise UserError(
+                f"dataset.test_samples={source.test_samples}: draws single windows, and task.windows={self.windows} "
+                "requires all windows of each recording. Save fewer recordings, and type dataset.test_samples=null."
+            )
 
     def head(self, model: "Model", data: Dataset) -> ReconstructionHead:
         """See Task.head."""
@@ -61,6 +73,7 @@ class Reconstruction(Task):
                 f"task=reconstruction: requires a model whose outputs have the shape of its input, {wanted}, not "
                 f"{given}. Use model=autoencoder, or your own."
             )
+        self._check_windows(data)
         found = {int(each) for each in set(data.test.y.tolist())}
         if self.metric == "auc" and found != {0, 1}:
             raise UserError(
@@ -70,4 +83,17 @@ class Reconstruction(Task):
         if self.metric != "auc" and 0 not in found:
             raise UserError("y_test: requires normal examples, with 0; all are anomalies.")
         judged = "auc" if self.metric == "auto" and found == {0, 1} else "mse" if self.metric == "auto" else self.metric
-        return ReconstructionHead(prod(wanted), judged)
+        return ReconstructionHead(prod(wanted), judged, self.windows)
+
+    def _check_windows(self, data: Dataset) -> None:
+        if len(data.test) % self.windows:
+            raise UserError(
+                f"task.windows={self.windows}: requires as many test examples of each recording, but "
+                f"{len(data.test):,} is no multiple of {self.windows}."
+            )
+        mixed = int(np.count_nonzero(np.ptp(data.test.y.reshape(-1, self.windows), axis=1)))
+        if mixed:
+            raise UserError(
+                f"task.windows={self.windows}: {mixed:,} recordings have normal windows and anomalies in y_test. Save "
+                "the windows of a recording one after the other, all with its label."
+            )
