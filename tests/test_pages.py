@@ -130,3 +130,17 @@ def test_commands_of_the_readme_equal_those_of_sweep_and_checks() -> None:
     *_, checks = (REPOSITORY / ".ci" / "test").read_text().splitlines()
     assert block_after("second command") == checks.removesuffix(' "$@"')
     assert checks.startswith(install)
+
+
+@pytest.mark.parametrize(
+    ("page", "study"), [("keyword-spotting", "spoken_words"), ("anomaly-detection", "machine_noise")]
+)
+def test_a_tutorial_shows_the_commands_and_the_answer_that_were_measured(page: str, study: str) -> None:
+    text = " ".join(TEXTS[f"docs/tutorials/{page}.md"].replace("\\\n", " ").split())
+    assert STUDIES[study].typed[0] in text
+    assert shlex.join(["python", *STUDIES[study].data]) in text
+    report = (REPOSITORY / "benchmarks" / "results" / study / "report.html").read_text()
+    answer = " ".join(re.findall(r"^> (.*)$", TEXTS[f"docs/tutorials/{page}.md"], re.MULTILINE))
+    figures = FIGURE.findall(answer)
+    assert len(figures) >= 4
+    assert [figure for figure in figures if figure not in report] == []
