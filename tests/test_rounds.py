@@ -212,6 +212,16 @@ def test_rounds_are_drawn_with_the_states_of_the_machine() -> None:
         latency_rounds(table, {"other": replace(found["other"], rounds=tuple(moments[:2]))})
 
 
+def test_runs_in_the_plot_of_rounds_look_different() -> None:
+    moments = tuple(a_round(n, 100) for n in range(3))
+    names = ("ptq_int8", "finetune_ptq_int8", "qat", "annotate")
+    table = frame([row(name, run_id=str(n), finetune_epochs=1) for n, name in enumerate(names)])
+    found = {str(n): Rounds(f"file {n}", "reference", moments) for n in range(len(names))}
+    lines = latency_rounds(table, found).axes[1].lines[: len(names)]
+    looks = {(line.get_color(), line.get_marker(), line.get_fillstyle()) for line in lines}
+    assert len(looks) == len({float(np.min(line.get_xdata())) for line in lines}) == len(names)
+
+
 def test_description_of_a_run_follows_its_rounds() -> None:
     first = "Accurate.\n\n**97.0 µs** per image (median), faster than the float file: 3.1x [2.9, 3.4].\n\nIt computes."
     moments = tuple(a_round(n, own, reference) for n, (own, reference) in enumerate([(97, 305), (104, 355)] * 3))

@@ -1,8 +1,9 @@
 """Plot the rounds of timing: when they were, the state of the machine, and the speedup in each."""
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 FEWEST_ROUNDS = 3
 MINUTE, HOUR = 60.0, 3600.0  # seconds
 SLOW = "tab:red"  # the slower state
+ASIDE = 0.008  # share of the span by which the points of a round are moved
+FILLS: tuple[Literal["full", "none", "left", "right"], ...] = ("full", "none", "left", "right")
+BESIDE: Mapping[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1), "borderaxespad": 0.3}  # for legends
 
 
 def latency_rounds(table: pd.DataFrame, rounds: Mapping[str, Rounds]) -> "Figure":
@@ -46,33 +50,43 @@ def latency_rounds(table: pd.DataFrame, rounds: Mapping[str, Rounds]) -> "Figure
     above.plot(started[~slow], reference[~slow], "o", color=GREY, label="the faster state" if slow.any() else None)
     if slow.any():
         above.plot(started[slow], reference[slow], "o", color=SLOW, label="the slower state")
-        above.legend(fontsize=8)
+        above.legend(fontsize=8, **BESIDE)
     above.set_ylabel("float file (µs)")
     labels = dict(zip(runs["run_id"], zip(runs["_label"], runs["strategy"], strict=True), strict=True))
-    for run_id, found in timed.items():
+    others = {run_id: found for run_id, found in timed.items() if found.own != found.reference}
+    drawn: Counter[str] = Counter()  # runs by strategy; those of the same strategy differ in their fill
+    aside = np.linspace(-ASIDE, ASIDE, len(others)) * (last - first) / unit  # so that points of a round stay visible
+    for number, (run_id, found) in enumerate(others.items()):
         label, strategy = labels[run_id]
-        if found.own == found.reference:
-            continue  # the float file itself
+        own, fill = mark(strategy), FILLS[drawn[strategy] % len(FILLS)]
+        drawn[strategy] += 1
         logs = np.array([each.log_speedup for each in found.valid])
         place = (np.array([each.started for each in found.valid]) - first) / unit
-        below.plot(
-            place, 100 * np.expm1(logs - logs.mean()), "o", ms=4, color=mark(strategy).colour, label=short(label)
-        )
+        percent = 100 * np.expm1(logs - logs.mean())
+        style: dict[str, Any] = {"ms": 5, "color": own.colour, "fillstyle": fill, "label": short(label)}
+        below.plot(place + aside[number], percent, own.marker, **style)
     below.axhline(0, color=GREY, lw=0.8)
     below.set_ylabel("speedup, % from its mean")
     below.set_xlabel(f"{name} after {datetime.fromtimestamp(first, timezone.utc):%Y-%m-%d %H:%M} UTC")
     if below.get_legend_handles_labels()[0]:
-        below.legend(fontsize=7, ncols=2)
+        below.legend(fontsize=7, **BESIDE)
     caption = [
         "A point is a round: all files of a sweep, timed together in one process. The float file shows the state of "
         "the machine. If the speedups change with it, the interval requires rounds in all states.",
-        *(_by_state(most) if slow.any() else []),
+        *([_by_state({labels[run_id][0]: found for run_id, found in others.items()})] if slow.any() else []),
     ]
     say_around(figure, f"Rounds of timing: {subjects_of(runs)}", " ".join(caption))
     settle(figure)
     return figure
 
 
-def _by_state(found: Rounds) -> list[str]:
-    speedups = found.by_state()
-    return [f"Two machine states: {speedups[0]:.2f}x in the faster and {speedups[1]:.2f}x in the slower one."]
+def _by_state(timed: Mapping[str, Rounds]) -> str:
+    """Return the speedups in both states of the run in which they differ most."""
+    found = {label: rounds.by_state() for label, rounds in timed.items()}
+    both = {label: speedups for label, speedups in found.items() if len(speedups) > 1}
+    if not both:
+        return "Two machine states."
+    most = max(both, key=lambda label: abs(np.log(both[label][1] / both[label][0])))
+    return (
+        f"Two machine states: {most} has {both[most][0]:.2f}x in the faster and {both[most][1]:.2f}x in the slower one."
+    )
