@@ -61,9 +61,9 @@ def show() -> None:
 
 
 def first_comment(path: Path) -> str:
-    """Return the first comment line of an option, after Hydra's own comments (# @package)."""
-    lines = (line.removeprefix("#").strip() for line in path.read_text().splitlines())
-    return next(line for line in lines if not line.startswith("@"))
+    """Return the first comment line of an option, after Hydra's own comments (# @package) and UNLISTED."""
+    lines = (line for line in path.read_text().splitlines() if not line.startswith(UNLISTED))
+    return next(line for line in (line.removeprefix("#").strip() for line in lines) if not line.startswith("@"))
 
 
 def settings_text() -> str:
