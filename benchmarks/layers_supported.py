@@ -283,7 +283,7 @@ def _by_our_engine(block: Block) -> tuple[bytes, float]:
     keras, (examples, _) = keras_3(), _examples(block)
     model = _model(block, keras)
     if any(isinstance(layer, keras.Model) for layer in model.layers):
-        model = plain(model, SHAPES[block.takes], model.name)
+        model = plain(model, [SHAPES[block.takes]], model.name)
     engine = engine_of(model)
     found = engine.survey(model)
     found.refuse_unsupported([layer.name for layer in model.layers])

@@ -15,7 +15,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from html import escape
@@ -41,6 +41,8 @@ from experiments.tracking import Store, Tracking, open_existing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    Data = Sequence["npt.ArrayLike | Mapping[str, npt.ArrayLike]"]
 
     import numpy.typing as npt
     from matplotlib.figure import Figure
@@ -184,7 +186,7 @@ def run(
     *overrides: str,
     folder: str | Path = ".",
     model: Any = None,
-    data: "Sequence[npt.ArrayLike] | str | None" = None,
+    data: "Data | str | None" = None,
     **options: Value | Sequence[Value],
 ) -> Result:
     """Run a sweep and return its runs; finished runs of the same command are reused.
@@ -193,7 +195,8 @@ def run(
         overrides: Settings as on the command line, such as "training.batch_size=100".
         folder: Where the sweep runs: its store (mlflow.db), cache and outputs.
         model: A Keras model of version 2 or 3 in memory, or the name of an option, such as "ds_cnn".
-        data: x_train, y_train, x_test, y_test in memory, or the name of a data set, such as "mnist".
+        data: x_train, y_train, x_test, y_test in memory, or the name of a data set, such as "mnist". Of several inputs
+            or outputs, x or y is a dictionary of arrays by their names.
         options: Settings by name; a list sweeps over its values: strategy=["none", "qat"], epochs=1, seed=[0, 1, 2].
 
     Raises:
@@ -315,7 +318,7 @@ def _model_settings(model: Any, folder: Path) -> "Iterator[str]":
     yield from ("model=keras_file", f"model.path={json.dumps(str(path))}")
 
 
-def _data_settings(data: "Sequence[npt.ArrayLike] | str | None", folder: Path) -> "Iterator[str]":
+def _data_settings(data: "Data | str | None", folder: Path) -> "Iterator[str]":
     """Yield the settings for data; arrays in memory are saved first, named by their content."""
     if data is None:
         return
@@ -326,9 +329,14 @@ def _data_settings(data: "Sequence[npt.ArrayLike] | str | None", folder: Path) -
 
     if len(data) != len(SPLITS):
         raise UserError(f"data: requires four arrays ({', '.join(SPLITS)}), not {len(data)}.")
-    arrays = {name: np.asarray(values) for name, values in zip(SPLITS, data, strict=True)}
+    arrays: dict[str, Any] = {
+        f"{part}/{name}" if name else part: np.asarray(values)
+        for part, given in zip(SPLITS, data, strict=True)
+        for name, values in (given.items() if isinstance(given, Mapping) else [("", given)])
+    }
     digest = hashlib.sha256()
-    for values in arrays.values():
+    for name, values in arrays.items():
+        digest.update((name if "/" in name else "").encode())
         digest.update(f"{values.dtype.str}{values.shape}".encode() + np.ascontiguousarray(values).tobytes())
     path = _input(folder, f"data-{digest.hexdigest()[:12]}.npz")
     if not path.exists():

@@ -179,16 +179,18 @@ def _candidates(options: argparse.Namespace, store: Store | None) -> Iterator[Ca
 
 
 def _load_plain(target: str, options: argparse.Namespace, tests_of: "TestsOf") -> Candidate:
-    from experiments.measure.accuracy import input_of
+    from experiments.dataset.named import together
     from experiments.runs.configuration import compose_request
     from experiments.runs.rounds import reshape
     from experiments.tflite.conversion import TFLiteModel
+    from experiments.tflite.graph import inputs_of
 
     path = argument_path(target)
     check_regular(path, target)
     try:
         model = TFLiteModel(path.read_bytes())
-        shape = _checked_shape(input_of(model))
+        inputs = inputs_of(model.content)
+        shapes = {name: _checked_shape(tensor) for name, tensor in inputs.items()}
     except OSError as error:
         raise UserError(f"{target}: cannot be read ({error.strerror}).") from error
     except UserError as error:
@@ -196,7 +198,9 @@ def _load_plain(target: str, options: argparse.Namespace, tests_of: "TestsOf") -
     if options.dataset:
         tests = tests_of(compose_request([f"dataset={options.dataset}"]).experiment.dataset, model)
         return Candidate(target, model, reshape(model, tests.images))
-    return Candidate(target, model, np.random.default_rng(options.seed).random((RANDOM_IMAGES, *shape), np.float32))
+    rng = np.random.default_rng(options.seed)
+    images = {name: rng.random((RANDOM_IMAGES, *shape), np.float32) for name, shape in shapes.items()}
+    return Candidate(target, model, together(images) if len(images) > 1 else next(iter(images.values())))
 
 
 def _checked_shape(tensor: Mapping[str, Any]) -> tuple[int, ...]:

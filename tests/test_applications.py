@@ -31,7 +31,7 @@ def test_qat_names_before_training_what_stays_float_and_in_keras_3_nothing_does(
     from experiments.system.tensorflow import keras_version
 
     application = getattr(keras_version(version).applications, name)
-    model = plain(application(weights=None, input_shape=SHAPE, classes=10), SHAPE, name)
+    model = plain(application(weights=None, input_shape=SHAPE, classes=10), [SHAPE], name)
     scheme, expectation = tried(QAT(), QAT().scheme(model), model, few)
     copy = QAT().untrained(scheme, model, few)
     assert copy is not None

@@ -142,7 +142,8 @@ def _metadata(described: Mapping[str, Any], record: Mapping[str, Any]) -> Descri
         text=f"Run {described['run_id']}; SHA-256 of the measured file, without these metadata: "
         f"{described['measured_sha256']}",
         normalization=_normalization(record, described["repeat"]["configuration"]),
-        labels=tuple(" ".join(str(label).split()) for label in described["labels"]),
+        # of several outputs, the metadata would give the labels to the first
+        labels=() if record.get("output") else tuple(" ".join(str(label).split()) for label in described["labels"]),
     )
 
 
@@ -151,7 +152,7 @@ def _normalization(record: Mapping[str, Any], configuration: str) -> tuple[Seque
     if _standardizes(configuration):
         columns = _source(record).get("table", {})
         return (columns["mean"], columns["deviation"]) if "mean" in columns else None
-    if not (scaling := record.get("scaling")):
+    if not (scaling := record.get("scaling")) or record.get("scalings"):
         return None
     half = float(scaling["divisor"]) / 2
     return ([half], [half]) if scaling["symmetric"] else ([0.0], [2 * half])
@@ -230,6 +231,13 @@ def _preprocessing(record: Mapping[str, Any], configuration: str) -> dict[str, A
     """How stored values become the model's input; of runs of earlier versions, the setting only."""
     setting = re.search(r"^ +scale: (\w+)$", configuration, re.MULTILINE)
     found: dict[str, Any] = {"dataset.scale": setting[1] if setting else None}
+    if several := record.get("scalings"):
+        return found | {
+            "inputs": {
+                name: {**each, "formula": SCALED[bool(each["symmetric"])].format(divisor=each["divisor"])}
+                for name, each in several.items()
+            }
+        }
     if scaling := record.get("scaling"):
         scaled = SCALED[bool(scaling["symmetric"])].format(divisor=scaling["divisor"])
         formula = STANDARDIZED if _standardizes(configuration) else scaled

@@ -5,7 +5,7 @@ Only measurements use the test split; calibration samples come from the training
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -13,10 +13,25 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass as option
 
 from experiments.dataset.arrays import Stored
+from experiments.dataset.entries import (
+    Scales,
+    check_inputs,
+    check_names,
+    check_scales,
+    count,
+    forms,
+    integer_scaling,
+    named_rows,
+    pairs,
+    pick,
+    refuse_single,
+    scale_of,
+    scaling_for,
+)
 from experiments.dataset.labels import (
     Label,
     class_numbers,
@@ -25,13 +40,13 @@ from experiments.dataset.labels import (
     output_numbers,
     read_labels,
 )
-from experiments.dataset.rows import Rows, rows_of
+from experiments.dataset.rows import NamedRows, Rows, rows_of
 from experiments.dataset.saving import save_line
-from experiments.dataset.shapes import Shape, image_shape, shape_for
+from experiments.dataset.shapes import Entries, Shape, image_shape, shape_for
 from experiments.dataset.splitting import held_out
-from experiments.dataset.targets import Kind, kind_of, read_targets
-from experiments.dataset.values import Scale, Scaling, check_images, scaling_of
-from experiments.system.errors import UserError
+from experiments.dataset.targets import PARTS, Kind, Targets, kind_of, read_targets
+from experiments.dataset.values import Scaling, scaling_of
+from experiments.system.errors import UserError, suggestion
 from experiments.system.options import OPTION
 
 Images = npt.NDArray[np.float32]
@@ -47,7 +62,7 @@ SUBSET_SEED = 0
 class Split:
     """Images (n, ...) float32, read when they are used, and their targets (n, ...).
 
-    For classification, targets are class numbers (n,) int64.
+    Examples with several inputs are structured, (n,). For classification, targets are class numbers (n,) int64.
     """
 
     x: Rows
@@ -89,21 +104,36 @@ class Dataset:
     warnings: tuple[str, ...] = ()  # what makes results doubtful: 'remark: finding, and what to do'
     kind: Kind = "classes"  # of the targets
     preprocessing: Mapping[str, Any] = field(default_factory=dict)  # see Raw
+    output: str = ""  # of a model with several, the one that has these targets
+    further: Mapping[str, "Dataset"] = field(default_factory=dict)  # the same examples with targets of other outputs
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one image."""
         return self.train.x.shape[1:]
 
+    @property
+    def scalings(self) -> Mapping[str, Scaling]:
+        """Scaling of each of several inputs, by name; that of the only input has the name ''."""
+        x = self.train.x
+        return (
+            {name: rows.scaling for name, rows in x.parts.items()} if isinstance(x, NamedRows) else {"": self.scaling}
+        )
+
     @cached_property
     def training_fingerprint(self) -> str:
         """SHA-256 of the training and validation splits."""
-        return _digest(self.train, self.validation)
+        return self._with_further(_digest(self.train, self.validation), "training_fingerprint")
 
     @cached_property
     def test_fingerprint(self) -> str:
         """SHA-256 of the test split."""
-        return _digest(self.test)
+        return self._with_further(_digest(self.test), "test_fingerprint")
+
+    def _with_further(self, own: str, name: str) -> str:
+        """Return a digest that covers the targets of other outputs too."""
+        others = [f"{output} {getattr(data, name)}" for output, data in sorted(self.further.items())]
+        return hashlib.sha256(" ".join([own, *others]).encode()).hexdigest() if others else own
 
     @cached_property
     def fingerprint(self) -> str:
@@ -126,22 +156,31 @@ class Examples:
     train: Split
     validation: Split
     test: Split
-    labels: tuple[Label, ...]  # of both parts of the source, sorted
-    training_labels: tuple[Label, ...]  # of all training examples of the source
-    test_labels: tuple[Label, ...]
-    scaling: Scaling
-    missing: str  # note about test labels that no training example has; empty if there are none
+    labels: tuple[Label, ...] = ()  # of both parts of the source, sorted
+    training_labels: tuple[Label, ...] = ()  # of all training examples of the source
+    test_labels: tuple[Label, ...] = ()
+    scaling: Scaling = field(default_factory=Scaling)
+    missing: str = ""  # note about test labels that no training example has; empty if there are none
     notes: tuple[str, ...] = ()  # of the source
     warnings: tuple[str, ...] = ()
     kind: Kind = "classes"
     why: str = ""  # what shows the kind, if the task did not say it
     ignored: int | None = None  # class of pixels that do not count, for which a model requires no output
     preprocessing: Mapping[str, Any] = field(default_factory=dict)  # see Raw
+    output: str = ""  # the name of the output that has these targets; empty if the source has no names
+    further: Mapping[str, "Examples"] = field(default_factory=dict)  # the same examples with targets of other outputs
+    stored: Mapping[str, tuple[Stored, Stored]] = field(default_factory=dict)  # both parts of several inputs
+    scale: Scales = "auto"  # of these inputs
 
     @property
     def input_shape(self) -> Shape:
         """Stored shape of one example."""
         return self.train.x.shape[1:]
+
+    @property
+    def stored_shapes(self) -> Mapping[str, Shape]:
+        """Stored shape of one example of each of several inputs, by name."""
+        return {name: array.shape[1:] for name, (array, _) in self.stored.items()}
 
     @property
     def classes(self) -> int:
@@ -164,29 +203,115 @@ class Examples:
         Raises:
             UserError: a test label has no training example, or there is only one class.
         """
+        if self.stored or self.further:
+            named = "inputs" if self.stored else "outputs"
+            raise UserError(
+                f"dataset: has several {named} ({', '.join(self.stored or (self.output, *self.further))}), and the "
+                "bundled architectures have one. Use your own model: model=keras_file model.path=FILE.keras"
+            )
+        shaped = self._shaped(image_shape(self.input_shape))
         if self.kind != "classes":
-            return self._unlabelled(image_shape(self.input_shape))
+            return shaped._unlabelled()
         numbers = class_numbers(self.training_labels, self.test_labels)
-        return self._as(image_shape(self.input_shape), numbers, len(numbers))
+        return shaped._as(numbers, len(numbers))
 
-    def for_model(self, input_shape: tuple[int | None, ...], outputs: int) -> Dataset:
+    def for_model(self, entries: tuple[int | None, ...] | Entries, outputs: int | Mapping[str, int]) -> Dataset:
         """Return the data set for an existing model: images in its input shape, labels as indices of its outputs.
+
+        Args:
+            entries: The shape of the model's only input, or all its inputs by name.
+            outputs: The number of outputs for an example, or the numbers of several outputs by name.
 
         Raises:
             UserError: the images or labels do not fit the model.
         """
+        names = outputs if isinstance(outputs, Mapping) else {"": outputs}
+        self._check_outputs(names)
+        output = self.output if len(names) > 1 else ""
+        formed = self._in_form(entries)
+        data = formed._for_output(names[output] if output else next(iter(names.values())))
+        others = {name: each._beside(formed)._for_output(names[name]) for name, each in self.further.items()}
+        return replace(data, output=output, further=others)
+
+    def _beside(self, first: "Examples") -> "Examples":
+        """Return these targets with the examples of others."""
+        pairs = [(own, getattr(first, name)) for name, own in self._splits()]
+        train, validation, test = (Split(shaped.x, own.y) for own, shaped in pairs)
+        return replace(self, train=train, validation=validation, test=test, scaling=first.scaling)
+
+    def _splits(self) -> tuple[tuple[str, Split], ...]:
+        return ("train", self.train), ("validation", self.validation), ("test", self.test)
+
+    def _check_outputs(self, names: Iterable[str]) -> None:
+        """Check that targets with names are those of the model's outputs."""
+        known = tuple(names)
+        if known == ("",):
+            return
+        if not self.output and len(known) > 1:
+            raise UserError(
+                f"task.output: is required, since the model has the outputs {', '.join(known)}, and y_train does not "
+                f"say which one it is for. Type task.output={known[0]}, or save targets by name: y_train/{known[0]}."
+            )
+        for name in filter(None, (self.output, *self.further)):
+            if name not in known:
+                raise UserError(
+                    f"y_train/{name}: the model has no output {name}. {suggestion(name, known)} It has "
+                    f"{', '.join(known)}."
+                )
+
+    def _for_output(self, outputs: int) -> Dataset:
+        """Return the data set for one output of a model, whose input has the shape of the examples."""
         if self.kind != "classes":
-            return self._unlabelled(shape_for(input_shape, self.input_shape))
+            return self._unlabelled()
         numbers = output_numbers(self.training_labels, self.test_labels, outputs)
-        data = self._as(shape_for(input_shape, self.input_shape), numbers, len(self.labels))
+        data = self._as(numbers, len(self.labels))
         return replace(data, notes=(*data.notes, self.missing)) if self.missing else data
 
-    def _as(self, shape: Shape, numbers: Mapping[Label, int], classes: int) -> Dataset:
+    def _in_form(self, entries: tuple[int | None, ...] | Entries) -> "Examples":
+        """Return the examples in the form of a model's inputs."""
+        if not isinstance(entries, Mapping):
+            return self._shaped(shape_for(entries, self.input_shape))
+        if not self.stored:
+            if len(entries) > 1:
+                raise refuse_single(entries)
+            (entry,) = entries.values()
+            shaped = self._shaped(shape_for(entry.shape, self.input_shape))
+            x, tests = self.train.x, self.test.x
+            scaling = integer_scaling((x.stored, tests.stored), entry)
+            return shaped if scaling is None else shaped._scaled({"": scaling})
+        check_names(self.stored, entries)
+        scalings = {
+            name: scaling_for(self.stored[name], entry, name, scale_of(self.scale, name))
+            for name, entry in entries.items()
+        }
+        shapes = forms(entries, self.stored_shapes)
+        return self._scaled(scalings, dict(zip(entries, shapes, strict=True)))
+
+    def _scaled(self, scalings: Mapping[str, Scaling], shapes: Mapping[str, Shape] | None = None) -> "Examples":
+        """Return the examples with other scalings, and shapes, of their inputs, in this order."""
+
+        def changed(split: Split) -> Split:
+            held = split.x.parts if isinstance(split.x, NamedRows) else {"": split.x}
+            parts = {name: replace(held[name], scaling=scaling) for name, scaling in scalings.items()}
+            parts = {name: rows.reshape(shapes[name]) if shapes else rows for name, rows in parts.items()}
+            return Split(NamedRows(parts=parts) if len(parts) > 1 else next(iter(parts.values())), split.y)
+
+        train, validation, test = (changed(split) for _, split in self._splits())
+        only = next(iter(scalings.values())) if len(scalings) == 1 else Scaling()
+        notes = tuple(filter(None, (scaling.assumed for scaling in scalings.values())))
+        return replace(self, train=train, validation=validation, test=test, scaling=only, notes=(*self.notes, *notes))
+
+    def _shaped(self, shape: Shape) -> "Examples":
+        """Return the examples of one input in this shape, with notes on them."""
+        train, validation, test = (split.reshape(shape) for _, split in self._splits())
+        flat = f"images of shape {self.input_shape} are flattened to {shape[0]} values for the model"
+        noted = (*self.notes, self.scaling.assumed, flat if len(shape) == 1 < len(self.input_shape) else "")
+        return replace(self, train=train, validation=validation, test=test, notes=tuple(note for note in noted if note))
+
+    def _as(self, numbers: Mapping[Label, int], classes: int) -> Dataset:
         table = np.array([numbers.get(label, 0) for label in self.labels], np.int64)
-        train, validation, test = (
-            split.reshape(shape).renumber(table) for split in (self.train, self.validation, self.test)
-        )
-        notes = (*self._notes(shape), describe_renumbering(numbers))
+        train, validation, test = (split.renumber(table) for split in (self.train, self.validation, self.test))
+        notes = (*self.notes, describe_renumbering(numbers))
         return Dataset(
             train,
             validation,
@@ -199,38 +324,34 @@ class Examples:
             preprocessing=self.preprocessing,
         )
 
-    def _unlabelled(self, shape: Shape) -> Dataset:
-        train, validation, test = (split.reshape(shape) for split in (self.train, self.validation, self.test))
-        notes = tuple(note for note in self._notes(shape) if note)
+    def _unlabelled(self) -> Dataset:
         return Dataset(
-            train,
-            validation,
-            test,
+            self.train,
+            self.validation,
+            self.test,
             self.classes,
             scaling=self.scaling,
-            notes=notes,
+            notes=self.notes,
             warnings=self.warnings,
             preprocessing=self.preprocessing,
             kind=self.kind,
         )
-
-    def _notes(self, shape: Shape) -> tuple[str, ...]:
-        """Return notes on the images; some may be empty."""
-        flattened = f"images of shape {self.input_shape} are flattened to {shape[0]} values for the model"
-        return (*self.notes, self.scaling.assumed, flattened if len(shape) == 1 < len(self.input_shape) else "")
 
 
 @dataclass(frozen=True)
 class Raw:
     """The unprocessed arrays of a source: images, in memory or in files, and targets of any dtype that `Source` takes.
 
+    Several inputs are a mapping of arrays by the names of the model's inputs, and targets of several outputs one by
+    those of its outputs.
+
     A source of many files reads only the chosen examples, and then gives the labels that both parts have in all.
     """
 
-    x_train: Stored
-    y_train: npt.NDArray[np.generic]
-    x_test: Stored
-    y_test: npt.NDArray[np.generic]
+    x_train: Any  # Inputs
+    y_train: Any  # an array, or a mapping of arrays
+    x_test: Any
+    y_test: Any
     chosen: bool = False  # whether they are `train_samples` and `test_samples` already
     labels: tuple[npt.NDArray[np.generic], npt.NDArray[np.generic]] | None = None  # of both parts in all
     groups: npt.NDArray[np.generic] | None = None  # of the training examples; none is in both train and validation
@@ -249,12 +370,12 @@ class Source(ABC):
     test_samples: PositiveInt | None = None
     validation_split: Annotated[float, Field(ge=0, lt=1)] = 0.1
     stratify: bool = False  # whether the validation split has the same share of each class
-    scale: Scale = "auto"  # the scaling of image values, see values.scaling_of
+    scale: Annotated[Scales, BeforeValidator(pairs)] = "auto"  # of image values, see values.scaling_of; or by input
 
     def check(self) -> None:
         """Raise UserError if the images are not available; called before TensorFlow is imported."""
 
-    def check_targets(self, kind: Kind | None) -> None:
+    def check_targets(self, kind: Kind | None, output: str | None = None) -> None:
         """Raise UserError if the targets are not of this kind (None: any); may skip data that take long to read."""
 
     def check_for_new_model(self) -> None:
@@ -272,66 +393,108 @@ class Source(ABC):
         """Return the checked data set for a new model; see `examples` and Examples.for_new_model."""
         return self.examples().for_new_model()
 
-    def examples(self, kind: Kind | None = None) -> Examples:
+    def examples(self, kind: Kind | None = None, output: str | None = None) -> Examples:
         """Return checked and scaled examples, at most `train_samples` and `test_samples`, with a validation split.
 
-        `kind` is that of the targets; None: what they show.
+        Args:
+            kind: Of the targets that judge the model; None: what they show.
+            output: The output that has these targets, of a model with several; None: the only one that has targets.
 
         Raises:
             UserError: the arrays are not available, or are not images with targets of this kind.
         """
         raw = self.read_unlabelled() if kind == "anomalies" else self.read()
-        x_train, x_test = raw.x_train, raw.x_test
-        check_images(x_train, "train")
-        check_images(x_test, "test")
-        if x_train.shape[1:] != x_test.shape[1:]:
+        check_inputs(raw.x_train, raw.x_test)
+        train, test = raw.y_train, raw.y_test
+        if isinstance(train, Mapping) != isinstance(test, Mapping):
+            raise UserError("y_train and y_test: require targets of the same outputs, but only one has several.")
+        if not isinstance(train, Mapping):
+            assert not isinstance(test, Mapping)
+            return self._examples(raw, train, test, kind, output or "")
+        assert isinstance(test, Mapping)
+        if set(train) != set(test):
             raise UserError(
-                f"x_train and x_test: require images of the same shape, not {x_train.shape[1:]} and {x_test.shape[1:]}."
+                "y_train and y_test: require targets of the same outputs, not "
+                f"{', '.join(train) or 'none'} and {', '.join(test) or 'none'}."
             )
-        shown, why = (kind, "") if kind else kind_of(raw.y_train, raw.y_test)
+        judged = pick(train, output)
+        by = read_labels(train[judged], count(raw.x_train), f"train/{judged}") if self.stratify else None
+        first = self._examples(raw, train[judged], test[judged], kind, judged, by)
+        further = {
+            name: self._examples(raw, train[name], test[name], None, name, by) for name in train if name != judged
+        }
+        return replace(first, further=further)
+
+    def _examples(
+        self, raw: Raw, train: Array, test: Array, kind: Kind | None, output: str, by: Array | None = None
+    ) -> Examples:
+        """Return examples with the targets of one output; `by` are the classes that the splits are stratified by."""
+        shown, why = (kind, "") if kind else kind_of(train, test)
         if shown != "classes":
-            return self._with_targets(raw, shown, why)
-        y_train = read_labels(raw.y_train, len(x_train), "train")
-        y_test = read_labels(raw.y_test, len(x_test), "test")
-        scaling = scaling_of(x_train, x_test, self.scale)
+            if self.stratify and by is None and shown != "anomalies":  # of which training has none
+                raise UserError(
+                    f"dataset.stratify=true: requires classes, not targets of the kind {shown}. Type "
+                    "dataset.stratify=false."
+                )
+            targets = read_targets(train, test, (count(raw.x_train), count(raw.x_test)), shown, output)
+            return self._with_splits(raw, targets, by, kind=shown, why=why, output=output)
+        end = f"/{output}" if output else ""
+        y_train = read_labels(train, count(raw.x_train), f"train{end}")
+        y_test = read_labels(test, count(raw.x_test), f"test{end}")
         all_labels = raw.labels or (y_train, y_test)
         training_labels, test_labels = (tuple(np.unique(y).tolist()) for y in all_labels)
         labels = _distinct_labels(*all_labels)
         places = [np.searchsorted(labels, y).astype(np.int64) for y in (y_train, y_test)]
-        return Examples(
-            *self._splits(raw, places[0], places[1], scaling),
-            tuple(labels.tolist()),
-            training_labels,
-            test_labels,
-            scaling,
-            describe_unseen(training_labels, y_test),
-            raw.notes,
-            raw.warnings,
+        return self._with_splits(
+            raw,
+            Targets(places[0], places[1]),
+            by,
+            labels=tuple(labels.tolist()),
+            training_labels=training_labels,
+            test_labels=test_labels,
+            missing=describe_unseen(training_labels, y_test),
             why=why,
-            preprocessing=raw.preprocessing,
+            output=output,
         )
 
-    def _with_targets(self, raw: Raw, kind: Kind, why: str) -> Examples:
-        """Return examples with targets of a kind other than classes."""
-        if self.stratify and kind != "anomalies":  # of which training has none
-            raise UserError(
-                f"dataset.stratify=true: requires classes, not targets of the kind {kind}. Type dataset.stratify=false."
-            )
-        targets = read_targets(raw.y_train, raw.y_test, (len(raw.x_train), len(raw.x_test)), kind)
-        scaling = scaling_of(raw.x_train, raw.x_test, self.scale)
-        splits = self._splits(raw, targets.train, targets.test, scaling)
-        return Examples(
-            *splits, (), (), (), scaling, "", raw.notes, raw.warnings, kind, why, preprocessing=raw.preprocessing
-        )
+    def _with_splits(self, raw: Raw, targets: Targets, by: Array | None, **described: Any) -> Examples:
+        """Return the selected examples of the three splits, scaled, with what else is `described` of them.
 
-    def _splits(self, raw: Raw, y_train: Array, y_test: Array, scaling: Scaling) -> tuple[Split, Split, Split]:
-        """Select and scale the examples of the three splits."""
+        The scaling of several inputs depends on the model.
+        """
         samples = (None, None) if raw.chosen else (self.train_samples, self.test_samples)
-        chosen = choice(samples[0], len(raw.x_train), "train")
-        train = _subset(raw.x_train, y_train, chosen, scaling)
-        test = _subset(raw.x_test, y_test, choice(samples[1], len(raw.x_test), "test"), scaling)
-        groups = None if raw.groups is None else raw.groups if chosen is None else raw.groups[chosen]
-        return *_hold_out(train, self.validation_split, self.stratify, groups), test
+        places = [
+            choice(size, count(inputs), part)
+            for size, inputs, part in zip(samples, (raw.x_train, raw.x_test), PARTS, strict=True)
+        ]
+        if isinstance(raw.x_train, Mapping) and isinstance(raw.x_test, Mapping):
+            check_scales(self.scale, raw.x_train)
+            stored = {name: (array, raw.x_test[name]) for name, array in raw.x_train.items()}
+            described |= {"stored": stored, "scale": self.scale}
+            scaling: Scaling = Scaling()
+            rows: tuple[Rows, Rows] = (named_rows(raw.x_train), named_rows(raw.x_test))
+        else:
+            check_scales(self.scale, ())
+            assert not isinstance(raw.x_train, Mapping) and not isinstance(raw.x_test, Mapping)
+            scaling = scaling_of(raw.x_train, raw.x_test, scale_of(self.scale, ""))
+            rows = rows_of(raw.x_train, scaling), rows_of(raw.x_test, scaling)
+        train, test = (
+            _subset(Split(inputs, y), chosen)
+            for inputs, y, chosen in zip(rows, (targets.train, targets.test), places, strict=True)
+        )
+        groups, by = (_chosen(each, places[0]) for each in (raw.groups, by))
+        held = train.y if by is None else by
+        training, validation = _hold_out(train, self.validation_split, held if self.stratify else None, groups)
+        return Examples(
+            training,
+            validation,
+            test,
+            scaling=scaling,
+            notes=raw.notes,
+            warnings=raw.warnings,
+            preprocessing=raw.preprocessing,
+            **described,
+        )
 
 
 def _distinct_labels(train: npt.NDArray[np.generic], test: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
@@ -349,15 +512,18 @@ def _distinct_labels(train: npt.NDArray[np.generic], test: npt.NDArray[np.generi
     return np.unique(np.concatenate([np.unique(train), np.unique(test)]))
 
 
-def _subset(images: Stored, labels: Array, chosen: Labels | None, scaling: Scaling) -> Split:
+def _subset(split: Split, chosen: Labels | None) -> Split:
     """Select images; those that are not selected are never read."""
-    split = Split(rows_of(images, scaling), labels)
     return split if chosen is None else split.take(chosen)
 
 
-def _hold_out(train: Split, share: float, stratify: bool, groups: npt.NDArray[Any] | None) -> tuple[Split, Split]:
-    if share and (stratify or groups is not None):
-        held = held_out(train.y if stratify else np.zeros(len(train)), share, SUBSET_SEED, groups)
+def _chosen(values: Array | None, places: Labels | None) -> Array | None:
+    return values if values is None or places is None else values[places]
+
+
+def _hold_out(train: Split, share: float, by: Array | None, groups: Array | None) -> tuple[Split, Split]:
+    if share and (by is not None or groups is not None):
+        held = held_out(np.zeros(len(train)) if by is None else by, share, SUBSET_SEED, groups)
     else:
         held = np.zeros(len(train), bool)
         held[_choice(round(len(train) * share), len(train))] = True
@@ -393,9 +559,11 @@ def _choice(samples: NonNegativeInt, total: int) -> Labels:
 def _digest(*splits: Split) -> str:
     digest = hashlib.sha256()
     for split in splits:
-        digest.update(f"{split.x.dtype.str}{split.x.shape}".encode())
-        for images in split.x.chunks():
-            digest.update(np.ascontiguousarray(images).data)
+        named = split.x.parts if isinstance(split.x, NamedRows) else {"": split.x}
+        for name, rows in sorted(named.items()):  # the order of the inputs of a file differs from that of the model
+            digest.update(f"{name}{rows.dtype.str}{rows.shape}".encode())
+            for images in rows.chunks():
+                digest.update(np.ascontiguousarray(images).data)
         digest.update(f"{split.y.dtype.str}{split.y.shape}".encode())
         digest.update(np.ascontiguousarray(split.y).data)
     return digest.hexdigest()

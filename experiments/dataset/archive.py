@@ -4,6 +4,7 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import psutil
 
 from experiments.dataset import Raw
 from experiments.dataset.arrays import CHUNK_BYTES, ArrayFile, Stored
+from experiments.dataset.entries import count
 from experiments.dataset.saving import save_line
 from experiments.system.errors import UserError, first_line
 
@@ -21,7 +23,10 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 IN_MEMORY = 64 * 2**20  # bytes; larger arrays of examples stay in the archive, if they are not compressed
 LOCAL_HEADER, LOCAL_NAMES = 30, 26  # bytes of a member's header in a zip file, and where the lengths of its names are
 UNLABELLED = " Only task=reconstruction requires no targets: a model that gives its input back, to find anomalies."
-FORMAT = f"A data set is a NumPy archive: numpy.savez(path, {', '.join(f'{name}=...' for name in ARRAYS)})."
+FORMAT = (
+    f"A data set is a NumPy archive: numpy.savez(path, {', '.join(f'{name}=...' for name in ARRAYS)}). For several "
+    "inputs or outputs of a model, add the name of each: x_train/NAME, y_train/NAME."
+)
 
 
 def read_archive(path: Path, key: str, labelled: bool = True) -> Raw:
@@ -37,7 +42,13 @@ def read_archive(path: Path, key: str, labelled: bool = True) -> Raw:
             if not zipfile.is_zipfile(file):
                 raise UserError(f"{key}={path}: not a .npz file, or a truncated one. {FORMAT}")
         with np.load(path, allow_pickle=False) as archive:
-            missing = [name for name in ARRAYS if name not in archive and (labelled or name.startswith("x_"))]
+            named = {name: _under(name, archive.files) for name in ARRAYS}
+            if both := [name for name, arrays in named.items() if arrays and name in archive]:
+                raise UserError(
+                    f"{key}={path}: requires either {both[0]} or arrays by name, not both: {_names(archive.files)}."
+                )
+            present = {name: arrays or ([name] if name in archive else []) for name, arrays in named.items()}
+            missing = [name for name in ARRAYS if not present[name] and (labelled or name.startswith("x_"))]
             if missing:
                 unlabelled = all(name.startswith("y_") for name in missing)
                 raise UserError(
@@ -46,10 +57,15 @@ def read_archive(path: Path, key: str, labelled: bool = True) -> Raw:
                 )
             _check_memory(path, key)
             where = f"{key}={path}"
-            x_train, x_test = (_examples(path, archive, name, where) for name in ("x_train", "x_test"))
+            x_train, x_test = (
+                _by_name(part, named[part], lambda name: _examples(path, archive, name, where))
+                for part in ("x_train", "x_test")
+            )
             y_train, y_test = (
-                _array(archive, name, where) if name in archive else np.zeros(len(x), np.int64)
-                for name, x in (("y_train", x_train), ("y_test", x_test))
+                _by_name(part, named[part], lambda name: _array(archive, name, where))
+                if present[part]
+                else np.zeros(count(x), np.int64)
+                for part, x in (("y_train", x_train), ("y_test", x_test))
             )
             return Raw(x_train, y_train, x_test, y_test)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
@@ -60,6 +76,24 @@ def read_archive(path: Path, key: str, labelled: bool = True) -> Raw:
         raise UserError(f"{key}={path}: cannot be read ({error}).") from error
 
 
+def _under(part: str, files: list[str]) -> list[str]:
+    """Return the arrays of a part by name, such as x_train/image."""
+    return [each for each in files if each.startswith(f"{part}/") and len(each) > len(part) + 1]
+
+
+def _by_name(part: str, arrays: list[str], read: Callable[[str], Any]) -> Any:
+    """Return the only array of a part, or its arrays by the name of an input or output."""
+    return {each.removeprefix(f"{part}/"): read(each) for each in arrays} if arrays else read(part)
+
+
+def _is_of_data(member: zipfile.ZipInfo) -> bool:
+    return member.filename.removesuffix(".npy").partition("/")[0] in ARRAYS
+
+
+def _names(files: list[str]) -> str:
+    return ", ".join(files) or "none"
+
+
 def archive_bytes(path: Path, key: str) -> int:
     """Return the size in bytes of the four arrays in memory; `key` is the setting that names the file.
 
@@ -68,7 +102,7 @@ def archive_bytes(path: Path, key: str) -> int:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return sum(member.file_size for member in archive.infolist() if Path(member.filename).stem in ARRAYS)
+            return sum(member.file_size for member in archive.infolist() if _is_of_data(member))
     except (zipfile.BadZipFile, OSError):
         read_archive(path, key)  # raises a UserError with the reason
         raise
@@ -77,7 +111,7 @@ def archive_bytes(path: Path, key: str) -> int:
 def _check_memory(path: Path, key: str) -> None:
     """Refuse arrays that have to be in memory and do not fit, before they are read."""
     with zipfile.ZipFile(path) as archive:
-        members = [each for each in archive.infolist() if Path(each.filename).stem in ARRAYS]
+        members = [each for each in archive.infolist() if _is_of_data(each)]
     needed = sum(each.file_size for each in members if not _stays(each))
     if needed > (free := psutil.virtual_memory().available):
         raise UserError(
@@ -138,7 +172,7 @@ def _list_missing(missing: list[str], present: list[str]) -> str:
         similar = [other for other in present if other.lower() == name or _parse_name(other) == _parse_name(name)]
         similar = similar or get_close_matches(name, set(present) - set(ARRAYS), n=2, cutoff=0.6)
         parts.append(f"the array {name} (did you mean {' or '.join(similar)}?)" if similar else f"the array {name}")
-    return f"{', '.join(parts)}; the file has {', '.join(present) or 'none'}"
+    return f"{', '.join(parts)}; the file has {_names(present)}"
 
 
 KINDS = {

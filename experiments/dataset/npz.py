@@ -21,7 +21,10 @@ KEY = "dataset.path"
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class Npz(Source):
-    """x_train, y_train, x_test, y_test of images, series or features; docs/how-to/own-data.md lists the formats."""
+    """x_train, y_train, x_test, y_test of images, series or features; docs/how-to/own-data.md lists the formats.
+
+    A model with several inputs or outputs requires an array for each, by its name: x_train/NAME and so on.
+    """
 
     path: UserPath
 
@@ -32,20 +35,21 @@ class Npz(Source):
         first_bytes(self.path, KEY)
         archive_bytes(self.path, KEY)
 
-    def check_targets(self, kind: Kind | None) -> None:
+    def check_targets(self, kind: Kind | None, output: str | None = None) -> None:
         """Check images and targets, if the arrays are small enough to be read early."""
-        self._read_labels(kind)
+        self._read_labels(kind, output)
 
     def check_for_new_model(self) -> None:
         """Check the classes, if the arrays are small enough to be read early."""
-        if labels := self._read_labels(None):
-            image_shape(labels.shape)
+        if labels := self._read_labels(None, None):
+            if not labels.several:
+                image_shape(labels.shape)
             if labels.training_labels:
                 class_numbers(labels.training_labels, labels.test_labels)
 
-    def _read_labels(self, kind: Kind | None) -> "_Labels | None":
+    def _read_labels(self, kind: Kind | None, output: str | None) -> "_Labels | None":
         status = self.path.stat()
-        return _read_labels(self, kind, status.st_mtime_ns, status.st_size)
+        return _read_labels(self, kind, output, status.st_mtime_ns, status.st_size)
 
     def read(self) -> Raw:
         """Return the arrays of the file at `path`."""
@@ -61,17 +65,18 @@ class _Labels:
     """The distinct labels of both parts, none of other targets, and the shape of an example."""
 
     shape: tuple[int, ...]
+    several: bool  # inputs
     training_labels: tuple[Label, ...]
     test_labels: tuple[Label, ...]
 
 
 @cache
-def _read_labels(source: Npz, kind: Kind | None, _modified: int, _size: int) -> _Labels | None:
+def _read_labels(source: Npz, kind: Kind | None, output: str | None, _modified: int, _size: int) -> _Labels | None:
     """Check the arrays and return their labels; cached for all jobs of a sweep until the file changes."""
     if archive_bytes(source.path, KEY) > READ_AHEAD:
         return None
-    examples = source.examples(kind)
-    return _Labels(examples.input_shape, examples.training_labels, examples.test_labels)
+    examples = source.examples(kind, output)
+    return _Labels(examples.input_shape, bool(examples.stored), examples.training_labels, examples.test_labels)
 
 
 def _folder_message(path: Path) -> str:

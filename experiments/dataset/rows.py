@@ -1,34 +1,37 @@
 """Examples as a model takes them: kept as they are stored, and converted to float32 when they are read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset.arrays import CHUNK_BYTES, Stored
+from experiments.dataset.named import together
 from experiments.dataset.values import Scaling
 
 Images = npt.NDArray[np.float32]
 AT_ONCE_BYTES = 64 * 2**20  # of images that are evaluated together
-FLOAT = np.dtype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Examples (n, ...) float32, of which only those that are read are in memory.
+    """Examples (n, ...), float32 or a model's integers, of which only those that are read are in memory.
 
     Slices, arrays of positions and single positions give arrays, as in NumPy; so do further indices: `x[:, 0]`.
     """
-
-    dtype: ClassVar[np.dtype[np.float32]] = FLOAT
 
     stored: Stored
     scaling: Scaling = field(default_factory=Scaling)
     places: npt.NDArray[np.int64] | None = None  # positions in `stored`; None: all
     form: tuple[int, ...] | None = None  # the shape of an example; None: as stored
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values for a model."""
+        return self.scaling.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -67,7 +70,7 @@ class Rows:
 
     def chunks(self) -> Iterator[Images]:
         """Yield all examples, in parts of a few megabytes."""
-        step = max(1, CHUNK_BYTES // max(1, FLOAT.itemsize * prod(self.shape[1:])))
+        step = max(1, CHUNK_BYTES // max(1, self.dtype.itemsize * prod(self.shape[1:])))
         return (self._read(slice(start, start + step)) for start in range(0, len(self), step))
 
     def moments(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -85,9 +88,40 @@ class Rows:
         return images if self.form is None else images.reshape(len(images), *self.form)
 
 
+@dataclass(frozen=True, eq=False)
+class NamedRows(Rows):
+    """Examples with several inputs: rows of each, by its name, in the order of the model's inputs.
+
+    What is read is a structured array (n,), with a field for each input; see experiments.dataset.named.
+    """
+
+    stored: Stored = field(default_factory=lambda: np.empty(0))
+    parts: Mapping[str, Rows] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """A field for each input."""
+        return np.dtype([(name, rows.dtype, rows.shape[1:]) for name, rows in self.parts.items()])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of examples."""
+        return (len(self),)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.parts.values())))
+
+    def take(self, places: npt.NDArray[np.int64]) -> "NamedRows":
+        """Return the examples at these positions, in this order."""
+        return NamedRows(parts={name: part.take(places) for name, part in self.parts.items()})
+
+    def _read(self, rows: slice | npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return together({name: part[rows] for name, part in self.parts.items()})
+
+
 def at_once(images: "Rows | Images", most: int) -> int:
     """Return how many images to hold in memory at once: `most`, or fewer large ones, in multiples of 8 if possible."""
-    fitting = AT_ONCE_BYTES // max(1, FLOAT.itemsize * prod(images.shape[1:]))
+    fitting = AT_ONCE_BYTES // max(1, images.dtype.itemsize * prod(images.shape[1:]))
     return most if fitting >= most else max(1, fitting // 8 * 8 or fitting)
 
 

@@ -40,7 +40,7 @@ class Series(Source):
         if self.test_path:
             check_frame(self.test_path, "dataset.test_path")
 
-    def check_targets(self, kind: Kind | None) -> None:
+    def check_targets(self, kind: Kind | None, output: str | None = None) -> None:
         """Check the columns and values of a small file."""
         if self.path.stat().st_size <= AHEAD:
             self.examples(kind)

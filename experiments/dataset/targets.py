@@ -69,8 +69,8 @@ def _are_classes(numbers: Array) -> bool:
     return bool(np.isfinite(numbers).all() and (numbers >= -1).all() and (numbers == np.round(numbers)).all())
 
 
-def read_targets(train: Array, test: Array, examples: tuple[int, int], kind: Kind) -> Targets:
-    """Return the targets of a kind other than classes.
+def read_targets(train: Array, test: Array, examples: tuple[int, int], kind: Kind, output: str = "") -> Targets:
+    """Return the targets of a kind other than classes; `output` is the name of one of several outputs.
 
     Raises:
         UserError: they are of another kind, or their number differs from that of the examples.
@@ -83,8 +83,9 @@ def read_targets(train: Array, test: Array, examples: tuple[int, int], kind: Kin
         "anomalies": _anomalies,
         "own": _own,
     }
+    end = f"/{output}" if output else ""
     found = [
-        readers[kind](y, count, f"y_{part}") for y, count, part in zip((train, test), examples, PARTS, strict=True)
+        readers[kind](y, count, f"y_{part}{end}") for y, count, part in zip((train, test), examples, PARTS, strict=True)
     ]
     if kind == "boxes":
         most = max(y.shape[1] for y in found)
@@ -152,7 +153,7 @@ def _anomalies(y: Array, examples: int, name: str) -> npt.NDArray[np.int64]:
             f"{name} has the shape {y.shape} and the dtype {y.dtype}; task=reconstruction requires 0 for a normal "
             "example and 1 for an anomaly, (n,), or no y_train and y_test at all."
         )
-    if name == "y_train" and (count := int(np.count_nonzero(y))):
+    if name.startswith("y_train") and (count := int(np.count_nonzero(y))):
         raise UserError(
             f"y_train has {count:,} anomalies; task=reconstruction learns from normal examples only. Remove the "
             "others: keep = y_train == 0; x_train, y_train = x_train[keep], y_train[keep]"
@@ -193,5 +194,6 @@ def _check_count(y: Array, examples: int, name: str) -> None:
     if y.ndim == 0 or len(y) != examples:
         count = len(y) if y.ndim else 0
         raise UserError(
-            f"x_{name[2:]} has {examples} examples, but {name} has {count} targets. Both require the same number."
+            f"x_{name[2:].partition('/')[0]} has {examples} examples, but {name} has {count} targets. Both require "
+            "the same number."
         )

@@ -10,13 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset import ImageRows, Images
+from experiments.dataset.named import apart, is_named, together, under
 from experiments.dataset.rows import at_once
-from experiments.measure.interpreter import invoke, load_interpreter
+from experiments.measure.interpreter import ends, invoke, load_interpreter
+from experiments.model.ends import answers
 from experiments.system.errors import UserError
 from experiments.system.machine import usable_cores
 from experiments.system.progress import bar
 from experiments.tflite.conversion import TFLiteModel
-from experiments.tflite.graph import input_details
+from experiments.tflite.graph import input_details, inputs_of
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -45,9 +47,10 @@ def traced(model: "Model") -> Callable[[ImageRows], Logits]:
         outputs = []
         with bar("Keras model on the test images", total=len(starts)) as advance:
             for start in starts:
-                outputs.append(forward(images[start : start + size]).numpy())
+                outputs.append(answers(model, forward, images[start : start + size]))
                 advance(1)
-        return np.concatenate(outputs).astype(np.float32, copy=False)
+        found = np.concatenate(outputs)
+        return found if is_named(found) else found.astype(np.float32, copy=False)
 
     return logits
 
@@ -97,24 +100,54 @@ def can_batch(model: TFLiteModel, images: ImageRows) -> bool:
 
 def _invoke(interpreter: Any, images: Images) -> Logits:
     """Run images one by one; quantizes inputs and dequantizes outputs if the file requires it."""
-    (input_,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
-    outputs = []
-    for image in quantize(images, input_):
-        invoke(interpreter, image[np.newaxis])
-        outputs.append(interpreter.get_tensor(output["index"])[0])
-    return dequantize(np.stack(outputs), output)
+    values, outputs = tensors_for(interpreter, images), _Outputs(interpreter)
+    for place in range(len(images)):
+        invoke(interpreter, {index: each[place : place + 1] for index, each in values.items()})
+        outputs.read(1)
+    return outputs.joined()
 
 
 def _invoke_in_batches(interpreter: Any, images: Images) -> Logits:
     """Run BATCH images per call; the last batch is padded with copies."""
-    (input_,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
-    values = quantize(images, input_)
-    full = np.concatenate([values, np.repeat(values[-1:], -len(values) % BATCH, axis=0)])
-    outputs = []
+    full = np.concatenate([images, np.repeat(images[-1:], -len(images) % BATCH, axis=0)])
+    values, outputs = tensors_for(interpreter, full), _Outputs(interpreter)
     for start in range(0, len(full), BATCH):
-        invoke(interpreter, full[start : start + BATCH])
-        outputs.append(interpreter.get_tensor(output["index"]))
-    return dequantize(np.concatenate(outputs)[: len(values)], output)
+        invoke(interpreter, {index: each[start : start + BATCH] for index, each in values.items()})
+        outputs.read(BATCH)
+    return outputs.joined()[: len(images)]
+
+
+def tensors_for(interpreter: Any, images: Images) -> dict[int, npt.NDArray[np.generic]]:
+    """Return the values of each input, (n, ...), in its type, by the index of its tensor."""
+    entries = ends(interpreter)[0]
+    return {entries[name]["index"]: quantize(values, entries[name]) for name, values in apart(images).items()}
+
+
+class _Outputs:
+    """Collects the outputs of a file."""
+
+    def __init__(self, interpreter: Any) -> None:
+        self.interpreter, self.exits = interpreter, ends(interpreter)[1]
+        self.read_values: dict[str, list[npt.NDArray[np.generic]]] = {name: [] for name in self.exits}
+
+    def read(self, count: int) -> None:
+        """Read the outputs for the `count` images of the last call."""
+        for name, details in self.exits.items():
+            self.read_values[name].append(self.interpreter.get_tensor(details["index"])[:count])
+
+    def joined(self) -> Logits:
+        """Return all outputs, dequantized; of several, with a field for each."""
+        parts = {
+            name: dequantize(np.concatenate(values), self.exits[name]) for name, values in self.read_values.items()
+        }
+        return together(parts) if len(parts) > 1 else next(iter(parts.values()))
+
+
+def in_order(model: TFLiteModel, images: Images) -> list[npt.NDArray[np.generic]]:
+    """Return the values of each input of a file, (n, ...), in its types and order, without running the file."""
+    if not is_named(images):
+        return [quantize(images, input_of(model))]
+    return [quantize(under(name, images), details) for name, details in inputs_of(model.content).items()]
 
 
 def input_of(model: TFLiteModel) -> Mapping[str, Any]:
@@ -134,6 +167,8 @@ def quantize(values: Images, tensor: Mapping[str, Any]) -> npt.NDArray[np.generi
     if not np.issubdtype(tensor["dtype"], np.integer):
         return values
     scale, zero = tensor["quantization"]
+    if not scale:  # integers such as numbers of words, not quantized ones
+        return values.astype(tensor["dtype"], copy=False)
     limits = np.iinfo(tensor["dtype"])
     steps: Images = np.round(values / np.float32(scale)) + np.float32(zero)
     return np.clip(steps, limits.min, limits.max).astype(tensor["dtype"])

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset import ImageRows, Images
-from experiments.measure.accuracy import Logits, dequantize, quantize
+from experiments.dataset.named import under
+from experiments.measure.accuracy import Logits, dequantize, tensors_for
 from experiments.measure.interpreter import invoke, load_interpreter, load_preserving_interpreter
 from experiments.task import Head
 from experiments.task.classification import ClassHead
@@ -30,6 +31,7 @@ class Gap:
     rms_logit_error: float
     max_logit_error: float
     sqnr_db: float  # signal-to-noise ratio of the second's outputs, relative to the first's; inf if they are equal
+    output: str = ""  # of a model with several outputs
 
 
 @dataclass(frozen=True)
@@ -42,18 +44,34 @@ class OpNoise:
     sqnr_db: float  # signal-to-quantization-noise ratio; inf without noise
 
 
-def gaps(models: Mapping[str, Logits], head: Head | None = None) -> tuple[Gap, ...]:
+def gaps_of_outputs(models: Mapping[str, Logits], judged: str, heads: Mapping[str, Head | None]) -> tuple[Gap, ...]:
+    """Compare every pair of models by each of their outputs, first by the judged one; see gaps.
+
+    Outputs without a head have no predictions.
+    """
+    names = next(iter(models.values())).dtype.names or (judged,)
+    found: list[Gap] = []
+    for name in sorted(names, key=lambda each: each != judged):
+        of_output = {model: under(name, outputs) for model, outputs in models.items()}
+        found += gaps(of_output, heads.get(name), name, predicts=bool(heads.get(name)))
+    return tuple(found)
+
+
+def gaps(
+    models: Mapping[str, Logits], head: Head | None = None, output: str = "", predicts: bool = True
+) -> tuple[Gap, ...]:
     """Compare every pair of models by their outputs (n, outputs) float32, by name.
 
     Predictions are those of a classifier's head, or the index of the largest output.
     """
-    predictions = {name: _predictions(outputs, head) for name, outputs in models.items()}
+    predictions = {name: _predictions(outputs, head) if predicts else None for name, outputs in models.items()}
     return tuple(
         Gap(
             first,
             second,
             _share_equal(predictions[first], predictions[second]),
             *_errors(models[first], models[second]),
+            output,
         )
         for first, second in combinations(models, 2)
     )
@@ -90,7 +108,8 @@ def op_noise(
     signal = dict.fromkeys(pairs, 0.0)
     noise = dict.fromkeys(pairs, 0.0)
     watched, reference = _Watched.of(model), _Watched.of(in_float)
-    for image in images:
+    for place in range(len(images)):
+        image = images[place : place + 1]
         watched.run(image)
         reference.run(image)
         for op, partner in pairs.items():
@@ -118,18 +137,16 @@ class _Watched:
     """A file whose ops can be read after each image."""
 
     interpreter: Any
-    input: Mapping[str, Any]
     tensors: Mapping[int, Mapping[str, Any]]  # read once: LiteRT describes all tensors anew at every call
 
     @staticmethod
     def of(model: TFLiteModel) -> "_Watched":
         interpreter = load_preserving_interpreter(model)
-        (input_,) = interpreter.get_input_details()
-        return _Watched(interpreter, input_, {each["index"]: each for each in interpreter.get_tensor_details()})
+        return _Watched(interpreter, {each["index"]: each for each in interpreter.get_tensor_details()})
 
     def run(self, image: Images) -> None:
-        """Run the file on one image."""
-        invoke(self.interpreter, quantize(image[np.newaxis], self.input))
+        """Run the file on one image, (1, ...)."""
+        invoke(self.interpreter, tensors_for(self.interpreter, image))
 
     def output(self, op: Op) -> npt.NDArray[np.float64]:
         """Return what an op gave for the last image."""

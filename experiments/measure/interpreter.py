@@ -1,5 +1,6 @@
 """LiteRT's interpreter in this process: with XNNPACK, or LiteRT's own kernels for a file that XNNPACK rejects."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -42,11 +43,22 @@ def xnnpack_refusal(model: TFLiteModel) -> str:
     return ""
 
 
-def invoke(interpreter: Any, values: npt.NDArray[np.generic]) -> None:
-    """Run the file on values for its input, after resetting the state of recurrent layers."""
+def invoke(interpreter: Any, values: Mapping[int, npt.NDArray[np.generic]]) -> None:
+    """Run the file on values by the indices of its inputs, after resetting the state of recurrent layers."""
     interpreter.reset_all_variables()
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], values)
+    for index, of_input in values.items():
+        interpreter.set_tensor(index, of_input)
     interpreter.invoke()
+
+
+def ends(interpreter: Any) -> tuple[dict[str, Mapping[str, Any]], dict[str, Mapping[str, Any]]]:
+    """Return LiteRT's details of the inputs and outputs of a file, by name; the name of the only one is empty."""
+    found = []
+    for end, details in (("inputs", interpreter.get_input_details()), ("outputs", interpreter.get_output_details())):
+        signatures = list(interpreter._get_full_signature_list().values())
+        names = {index: name for name, index in signatures[0][end].items()} if signatures else {}
+        found.append({names.get(each["index"], each["name"]) if len(details) > 1 else "": each for each in details})
+    return found[0], found[1]
 
 
 def one_line(error: BaseException) -> str:
@@ -63,8 +75,11 @@ def _load(model: TFLiteModel, batch: int | None, builtin: bool, **options: Any) 
             model_content=model.content, num_threads=1, experimental_op_resolver_type=kernels, **options
         )
         if batch is not None:
-            (input_,) = interpreter.get_input_details()
-            interpreter.resize_tensor_input(input_["index"], (batch, *input_["shape"][1:]))
+            for input_ in interpreter.get_input_details():
+                interpreter.resize_tensor_input(input_["index"], (batch, *input_["shape"][1:]))
         interpreter.allocate_tensors()
+        for input_ in interpreter.get_input_details():
+            if not input_["quantization"][0] and np.issubdtype(input_["dtype"], np.integer):
+                interpreter.set_tensor(input_["index"], np.zeros(input_["shape"], input_["dtype"]))  # valid indices
         interpreter.invoke()  # some delegate errors occur only here
     return interpreter

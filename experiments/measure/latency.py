@@ -19,7 +19,7 @@ from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass as option
 
 from experiments.dataset import Images
-from experiments.measure.accuracy import input_of, quantize
+from experiments.measure.accuracy import in_order
 from experiments.measure.child import run_child
 from experiments.statistics.estimates import Estimate, ratio_of_medians, t_quantiles, t_test_of_logs
 from experiments.statistics.rounds import mean_of_one_round
@@ -88,7 +88,7 @@ class TimedFile:
     @staticmethod
     def of(model: TFLiteModel, images: Images) -> "TimedFile":
         """Return a file to time with one image per inference, in its input type."""
-        return TimedFile(model.content, [quantize(images, input_of(model))[:, np.newaxis]])
+        return TimedFile(model.content, [values[:, np.newaxis] for values in in_order(model, images)])
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from experiments.dataset import Images
-from experiments.measure.accuracy import input_of, quantize
+from experiments.measure.accuracy import in_order
 from experiments.measure.child import run_child
 from experiments.measure.interpreter import xnnpack_refusal
 from experiments.system.errors import UserError
 from experiments.system.progress import say
 from experiments.system.temporary import temporary_folder
 from experiments.tflite.conversion import TFLiteModel
+from experiments.tflite.graph import inputs_of
 
 MEMORY_PROBE = Path(__file__).with_name("memory_probe.py")
 MICRO_PROBE = Path(__file__).with_name("micro_probe.py")
@@ -66,7 +68,8 @@ def peak_memory(model: TFLiteModel, images: Images, threads: int) -> Memory:
     """
     with temporary_folder("memory") as folder:
         (folder / "model.tflite").write_bytes(model.content)
-        np.save(folder / "inputs.npy", quantize(images[:INFERENCES], input_of(model)))
+        values: dict[str, Any] = {str(place): each for place, each in enumerate(in_order(model, images[:INFERENCES]))}
+        np.savez(folder / "inputs.npz", **values)
         request = {"threads": threads, "xnnpack": not xnnpack_refusal(model)}
         (folder / "request.json").write_text(json.dumps(request))
         run_child(MEMORY_PROBE, folder)
@@ -84,6 +87,7 @@ def arena(model: TFLiteModel) -> Arena | None:
         return None
     with temporary_folder("arena") as folder:
         (folder / "model.tflite").write_bytes(model.content)
+        (folder / "request.json").write_text(json.dumps({"inputs": _count_inputs(model)}))
         try:
             run_child(MICRO_PROBE, folder)
         except UserError as error:
@@ -92,6 +96,14 @@ def arena(model: TFLiteModel) -> Arena | None:
                 return None
             return Arena(None, _reason(folder / "output.txt") or str(error))
         return Arena(_total((folder / "output.txt").read_text(errors="replace")), "")
+
+
+def _count_inputs(model: TFLiteModel) -> int:
+    """Return the number of inputs; 1 for an invalid file, of which TFLM says what is wrong."""
+    try:
+        return len(inputs_of(model.content))
+    except UserError:
+        return 1
 
 
 def _total(output: str) -> int:

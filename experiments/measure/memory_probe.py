@@ -1,6 +1,6 @@
 """Measure the memory of a TFLite file in a process with only LiteRT and NumPy.
 
-Run with FOLDER, which has model.tflite, inputs.npy and request.json; memory.json receives the result in KiB.
+Run with FOLDER, which has model.tflite, inputs.npz and request.json; memory.json receives the result in KiB.
 """
 
 import json
@@ -19,7 +19,8 @@ RESET = Path("/proc/self/clear_refs")
 def main(folder: Path) -> None:
     """Load the file, run it on each input, and write the peak memory and the increase by the model."""
     request = json.loads((folder / "request.json").read_text())
-    inputs = np.load(folder / "inputs.npy", allow_pickle=False)
+    with np.load(folder / "inputs.npz", allow_pickle=False) as arrays:
+        inputs = [arrays[str(place)] for place in range(len(arrays.files))]
     imports = peak_kib()
     reset_peak()
     without_model = peak_kib()
@@ -29,8 +30,9 @@ def main(folder: Path) -> None:
         str(folder / "model.tflite"), num_threads=request["threads"], experimental_op_resolver_type=kernels
     )
     interpreter.allocate_tensors()
-    for values in inputs:
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], values[np.newaxis])
+    for place in range(len(inputs[0])):
+        for details, values in zip(interpreter.get_input_details(), inputs, strict=True):
+            interpreter.set_tensor(details["index"], values[place : place + 1])
         interpreter.invoke()
 
     with_model = peak_kib()

@@ -1,8 +1,9 @@
 """Run a TFLite file once in TensorFlow Lite Micro, which may crash the process.
 
-Run with FOLDER, which has model.tflite; output.txt receives the output of the interpreter.
+Run with FOLDER, which has model.tflite and request.json; output.txt receives the output of the interpreter.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -19,8 +20,9 @@ def main(folder: Path) -> None:
     with (folder / "output.txt").open("wb") as output:
         os.dup2(output.fileno(), 2)  # native code writes there
     interpreter = runtime.Interpreter.from_file(str(folder / "model.tflite"), arena_size=ARENA)
-    details = interpreter.get_input_details(0)
-    interpreter.set_input(np.zeros(details["shape"], details["dtype"]), 0)
+    for place in range(json.loads((folder / "request.json").read_text())["inputs"]):
+        details = interpreter.get_input_details(place)
+        interpreter.set_input(np.zeros(details["shape"], details["dtype"]), place)
     interpreter.invoke()
     interpreter.print_allocations()
 

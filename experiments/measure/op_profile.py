@@ -25,7 +25,7 @@ import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
 from experiments.dataset import Images
-from experiments.measure.accuracy import quantize
+from experiments.measure.accuracy import tensors_for
 from experiments.measure.interpreter import invoke, load_preserving_interpreter
 from experiments.measure.latency import LatencyProtocol, TimedFile, time_files
 from experiments.system.errors import UserError
@@ -150,10 +150,10 @@ def _computed(model: Any, index: int, unpacking: Collection[int]) -> bool:
 def _values(model: TFLiteModel, wanted: Collection[int], images: Images) -> dict[int, npt.NDArray[np.generic]]:
     """Return the values (n, ...) of tensors for each image; tensors that LiteRT does not expose are omitted."""
     interpreter = load_preserving_interpreter(model)
-    (input_,) = interpreter.get_input_details()
+    given = tensors_for(interpreter, images)
     values: dict[int, list[npt.NDArray[np.generic]]] = {index: [] for index in wanted}
-    for image in quantize(images, input_):
-        invoke(interpreter, image[np.newaxis])
+    for place in range(len(images)):
+        invoke(interpreter, {index: each[place : place + 1] for index, each in given.items()})
         for index in list(values):
             try:
                 values[index].append(interpreter.get_tensor(index))

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic.dataclasses import dataclass as option
 
@@ -38,8 +38,10 @@ class Architecture(ABC):
         return ()
 
     @abstractmethod
-    def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
+    def build(self, input_shape: Any, classes: int) -> "Model":
         """Return a Keras model from images (n, *input_shape) float32 to logits (n, classes) float32.
+
+        Of several inputs, `input_shape` has the shapes by name; only an existing model has several.
 
         The layers have fixed names, so that a selection of layers means the same in every run.
         """

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.dataset import Images
+from experiments.dataset.named import as_inputs
 from experiments.model.keras2 import copies as keras2
 from experiments.model.keras3 import copies as keras3
 from experiments.system.keras_version import version_of
@@ -118,7 +119,8 @@ def other_penalty(copy: "Model", model: "Model", tolerance: float = TOLERANCE) -
 def _outputs(model: "Model", images: Images) -> list[Any]:
     from experiments.system.tensorflow import tf
 
-    return [np.asarray(output, np.float64) for output in tf.nest.flatten(model(tf.constant(images), training=False))]
+    given = tf.nest.map_structure(tf.constant, as_inputs(images))
+    return [np.asarray(output, np.float64) for output in tf.nest.flatten(model(given, training=False))]
 
 
 def _penalty(model: "Model") -> float:
@@ -163,7 +165,8 @@ def _values_by_layer(model: "Model", images: Images) -> Iterator[tuple[tuple[str
             tensors[name, calls[name]] = tf.nest.flatten(node.outputs)[0]
     for name in [name for name, _ in tensors if name.endswith("/pointwise")]:
         tensors.setdefault((name.removesuffix("/pointwise"), 0), tensors[name, 0])
-    values = keras_of(model).Model(model.inputs, list(tensors.values()))(tf.constant(images), training=False)
+    given = tf.nest.map_structure(tf.constant, as_inputs(images))
+    values = keras_of(model).Model(model.inputs, list(tensors.values()))(given, training=False)
     for call, value in zip(tensors, tf.nest.flatten(values), strict=True):
         if value.dtype.is_floating or value.dtype.is_integer:
             yield call, np.asarray(value, np.float64)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments.dataset.named import as_inputs, together
 from experiments.model.copies import copy_layer_state, first_difference, kinds_known, layer_of, nodes_of
+from experiments.model.ends import dtype_of, entries_of
 from experiments.model.keras2 import graphs as keras2
 from experiments.model.keras3 import graphs as keras3
 from experiments.system.errors import UserError, first_cause, first_line
@@ -38,8 +40,8 @@ ROUNDING = {
 BATCH = 3  # images to test a model of any batch size
 
 
-def plain(model: "Model", input_shape: tuple[int, ...], name: str) -> "Model":
-    """Return an equal model in the required form for images (n, *input_shape); the same object if nothing changes.
+def plain(model: "Model", input_shapes: Sequence[tuple[int, ...]], name: str) -> "Model":
+    """Return an equal model in the required form for examples of these shapes; the same object if nothing changes.
 
     `name` is the start of messages, such as model.path=my.keras.
 
@@ -53,13 +55,17 @@ def plain(model: "Model", input_shape: tuple[int, ...], name: str) -> "Model":
     reasons = _missing_requirements(model)
     if not reasons:
         return model
-    images = keras.Input(input_shape, name=graphs.entry_name(model))
+    images = [
+        keras.Input(shape, name=taken, dtype=None if "float" in entry.dtype else entry.dtype)
+        for shape, (taken, entry) in zip(input_shapes, entries_of(model).items(), strict=True)
+    ]
     building = _Building(graphs)
     try:
         with kinds_known(model):
-            outputs = building.call(model, [images], "", is_trained=bool(model._trainable), training=None)
-        built = keras.Model(images, outputs if graphs is keras2 else outputs[0], name=model.name)
-        difference = _difference(built, model, input_shape)
+            outputs = building.call(model, images, "", is_trained=bool(model._trainable), training=None)
+        ends = (images, outputs) if graphs is keras2 or len(outputs) > 1 else (images, outputs[0])
+        built = keras.Model(ends[0] if len(images) > 1 else images[0], ends[1], name=model.name)
+        difference = _difference(built, model)
     except Exception as error:  # user layers may raise errors of any type
         package = "tf_keras" if graphs is keras2 else "keras"
         raise UserError(
@@ -98,12 +104,14 @@ def _missing_requirements(model: "Model") -> list[str]:
     inside = (
         layers if graphs is keras2 else [layer for layer in layers if layer is not model.__dict__.get("_functional")]
     )
-    entry = model.inputs[0]
+    several = len(model.inputs) > 1 or len(model.outputs) > 1
     found = {
         "layers that are not nested": any(graphs.is_graph(layer) for layer in inside),
-        "images of a fixed size": None in entry.shape[1:],
-        "batches of any size": entry.shape[0] is not None,
-        "float32": bool(_policies(model) & ROUNDING.keys()) or getattr(entry.dtype, "name", entry.dtype) != "float32",
+        "images of a fixed size": any(None in entry.shape[1:] for entry in model.inputs),
+        "batches of any size": any(entry.shape[0] is not None for entry in model.inputs),
+        "float32": bool(_policies(model) & ROUNDING.keys())
+        or any(dtype_of(entry) != "float32" and "float" in dtype_of(entry) for entry in model.inputs),
+        "lists of inputs and outputs": several and (isinstance(model.input, dict) or isinstance(model.output, dict)),
         "no state between batches": any(getattr(layer, "stateful", False) for layer in layers),
         "layers without a fixed training argument": any(
             graphs.fixed_training(node) is not None for node in nodes_of(model)
@@ -241,12 +249,18 @@ def _in_float32(value: Any, key: str = "") -> Any:
     return False if key == "stateful" else value
 
 
-def _difference(built: "Model", model: "Model", input_shape: tuple[int, ...]) -> str | None:
+def _difference(built: "Model", model: "Model") -> str | None:
     """Describe where the rebuilt model differs from the original; None if it does not."""
     fixed = model.inputs[0].shape[0]
-    images = np.random.default_rng(0).random((fixed or BATCH, *input_shape), np.float32)
+    rng = np.random.default_rng(0)
+    parts = {
+        name: rng.random(shape, np.float32) if "float" in entry.dtype else rng.integers(0, 2, shape).astype(entry.dtype)
+        for name, entry in entries_of(built).items()
+        for shape in [(fixed or BATCH, *(length or 1 for length in entry.shape))]
+    }
+    images = together(parts) if len(parts) > 1 else next(iter(parts.values()))
     if any(getattr(layer, "stateful", False) for layer in model._flatten_layers()):
         _of(model).reset_state(model)
-    built(images[:1], training=False)  # layers that depend on the batch size fail here
+    built(as_inputs(images[:1]), training=False)  # layers that depend on the batch size fail here
     tolerance = max([1e-4, *(ROUNDING[policy] for policy in _policies(model) if policy in ROUNDING)])
     return first_difference(built, model, images, tolerance)

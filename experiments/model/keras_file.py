@@ -2,15 +2,17 @@
 
 import json
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic.dataclasses import dataclass as option
 
-from experiments.dataset.shapes import shape_for
+from experiments.dataset.entries import forms
+from experiments.dataset.shapes import Shape
 from experiments.model import Architecture
+from experiments.model.ends import dtype_of, entries_of
 from experiments.model.flattening import plain
 from experiments.model.inspection import inspect, is_archive, written_by
 from experiments.model.saved_model import GRAPH, SavedModelFolder
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import h5py
     from tf_keras import Model
 
+INTEGERS = ("int32", "int64")  # types of numbers of words and the like
 RULE = "model.path requires a model that Keras 2 or 3 saved as .keras or .h5"
 
 
@@ -46,7 +49,7 @@ class KerasFile(Architecture):
         """See Architecture.trainable; a SavedModel, which Keras once wrote by default, is not."""
         return not (self.path / GRAPH).is_file()
 
-    def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
+    def build(self, input_shape: Shape | Mapping[str, Shape], classes: int) -> "Model":
         """Load the model and check that it fits the data set; raises UserError if it does not."""
         from experiments.system.tensorflow import keras_version
 
@@ -62,7 +65,7 @@ class KerasFile(Architecture):
         except Exception as error:  # Keras raises errors of any type for files it cannot read
             raise self._loading_error(error, user_module) from error
         self._check_kind(model)
-        return plain(model, shape_for(tuple(model.inputs[0].shape[1:]), input_shape), f"model.path={self.path}")
+        return plain(model, forms(entries_of(model), input_shape), f"model.path={self.path}")
 
     def check(self) -> None:
         """Check, without loading it, that the file is a safe Keras model."""
@@ -163,16 +166,19 @@ class KerasFile(Architecture):
     def _check_kind(self, model: "Model") -> None:
         # Empty for a model that was never built, or whose inputs Keras does not know.
         inputs, outputs = getattr(model, "inputs", None) or [], getattr(model, "outputs", None) or []
-        if len(inputs) != 1 or len(outputs) != 1:
+        if not inputs or not outputs:
             raise UserError(
-                f"model.path={self.path}: requires one input and one output; the model has {len(inputs)} inputs and "
+                f"model.path={self.path}: requires inputs and outputs; the model has {len(inputs)} inputs and "
                 f"{len(outputs)} outputs."
             )
-        taken = getattr(model.inputs[0].dtype, "name", model.inputs[0].dtype)  # Keras 3 has names only
-        if "float" not in taken:
-            raise UserError(
-                f"model.path={self.path}: requires a float input, not {taken}. Save the model with a float input."
-            )
+        for tensor in inputs:
+            if "float" not in (dtype := dtype_of(tensor)) and dtype not in INTEGERS:
+                raise UserError(
+                    f"model.path={self.path}: requires a float input, not {dtype}, or one of "
+                    f"{' or '.join(INTEGERS)}. Save the model with such an input."
+                )
+        if given := [dtype_of(each) for each in outputs if "float" not in dtype_of(each)]:
+            raise UserError(f"model.path={self.path}: requires outputs of floats, not {given[0]}.")
 
 
 def _name_functions(value: Any) -> Any:

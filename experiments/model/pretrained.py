@@ -1,10 +1,11 @@
 """Transfer learning: a model that was trained on other data, with a new head and frozen layers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic.dataclasses import dataclass as option
 
+from experiments.dataset.shapes import Shape
 from experiments.model.freezing import Layers, freeze
 from experiments.model.keras_file import KerasFile
 from experiments.system.errors import UserError, suggestion
@@ -37,7 +38,7 @@ class Pretrained(KerasFile):
         """See Architecture.trainable."""
         return True
 
-    def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
+    def build(self, input_shape: Shape | Mapping[str, Shape], classes: int) -> "Model":
         """Return the model with a head for the classes, and with frozen layers.
 
         Raises:
@@ -57,7 +58,12 @@ class Pretrained(KerasFile):
 
     def _check_kind(self, model: "Model") -> None:
         outputs = getattr(model, "outputs", None) or []
-        if len(outputs) != 1 or len(outputs[0].shape) == FLAT:
+        if len(outputs) > 1 or len(getattr(model, "inputs", None) or []) > 1:
+            raise UserError(
+                f"model.path={self.path}: model=pretrained requires a model with one input and one output. Use "
+                "model=keras_file for several."
+            )
+        if not outputs or len(outputs[0].shape) == FLAT:
             super()._check_kind(model)
 
     def _with_new_head(self, model: "Model", last: Any, classes: int) -> "Model":

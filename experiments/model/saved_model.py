@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic.dataclasses import dataclass as option
 
-from experiments.dataset.shapes import shape_for
+from experiments.dataset.entries import forms
+from experiments.dataset.shapes import Entry, Shape
 from experiments.model import Architecture
 from experiments.system.errors import UserError, first_line
 from experiments.system.files import UserPath
@@ -64,7 +65,7 @@ class SavedModelFolder(Architecture):
         if not (self.path / GRAPH).is_file():
             raise UserError(f"{self._named}: no SavedModel, which is a folder with the file {GRAPH}.")
 
-    def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
+    def build(self, input_shape: Shape | Mapping[str, Shape], classes: int) -> "Model":
         """Return a model of one layer, which computes the signature; raises UserError if it does not fit."""
         from experiments.system.tensorflow import keras, tf
 
@@ -76,12 +77,21 @@ class SavedModelFolder(Architecture):
             raise
         except Exception as error:  # TensorFlow raises errors of any type for damaged folders
             raise UserError(f"{self._named}: TensorFlow cannot load the SavedModel ({first_line(error)}).") from error
-        taken, shape = self._input(function)
-        given = self._output(function)
-        batch = shape[0]
-        images = keras.Input(shape_for(tuple(shape[1:]), input_shape), batch_size=batch, name=_as_name(taken))
-        layer = _layer_of()(loaded, function, taken, given, hashlib.sha256(self._graph()).hexdigest())
-        return keras.Model(images, layer(images), name="saved_model_folder")  # whatever the folder is called
+        specs, given = self._inputs(function), self._outputs(function)
+        entries = {name: Entry(tuple(spec.shape[1:]), spec.dtype.name) for name, spec in specs.items()}
+        images = [
+            keras.Input(shape, batch_size=spec.shape[0], name=_as_name(name), dtype=spec.dtype)
+            for (name, spec), shape in zip(specs.items(), forms(entries, input_shape), strict=True)
+        ]
+        layer = _layer_of()(loaded, function, list(specs), given, hashlib.sha256(self._graph()).hexdigest())
+        outputs = layer(images if len(images) > 1 else images[0])
+        if len(given) > 1:  # a layer for each, which has the name of the output
+            outputs = [
+                keras.layers.Activation("linear", name=_as_name(name))(output)
+                for name, output in zip(given, outputs, strict=True)
+            ]
+        # The model has the same name whatever the folder is called.
+        return keras.Model(images if len(images) > 1 else images[0], outputs, name="saved_model_folder")
 
     @property
     def _named(self) -> str:
@@ -136,33 +146,30 @@ class SavedModelFolder(Architecture):
             raise UserError(f"{self._named}: has several signatures ({listed}). Choose one with model.signature=NAME.")
         return self.signature or listed
 
-    def _input(self, function: Any) -> tuple[str, Any]:
-        """Return the name and the shape of the signature's only input."""
-        inputs = function.structured_input_signature[1]
-        if len(inputs) != 1:
-            raise UserError(f"{self._named}: requires one input; the signature has {len(inputs)}.")
-        ((name, spec),) = inputs.items()
-        if spec.dtype.name != "float32":
-            raise UserError(f"{self._named}: requires a float32 input, not {spec.dtype.name}.")
-        if spec.shape.rank is None or spec.shape.rank < 2 or None in spec.shape[1:]:
-            raise UserError(f"{self._named}: requires an input of a fixed shape, not {spec.shape}. Export it with one.")
-        if spec.shape[0] not in (None, 1):
-            raise UserError(
-                f"{self._named}: requires batches of any size, or of one; the signature takes {spec.shape[0]}."
-            )
-        return name, spec.shape
+    def _inputs(self, function: Any) -> Mapping[str, Any]:
+        """Return the specifications of the signature's inputs by name."""
+        inputs: Mapping[str, Any] = function.structured_input_signature[1]
+        if not inputs:
+            raise UserError(f"{self._named}: requires an input; the signature has none.")
+        for spec in inputs.values():
+            if spec.dtype.name not in (("float32", "int32", "int64") if len(inputs) > 1 else ("float32",)):
+                raise UserError(f"{self._named}: requires a float32 input, not {spec.dtype.name}.")
+            if spec.shape.rank is None or spec.shape.rank < 2 or None in spec.shape[1:]:
+                raise UserError(
+                    f"{self._named}: requires an input of a fixed shape, not {spec.shape}. Export it with one."
+                )
+            if spec.shape[0] not in (None, 1):
+                raise UserError(
+                    f"{self._named}: requires batches of any size, or of one; the signature takes {spec.shape[0]}."
+                )
+        return inputs
 
-    def _output(self, function: Any) -> str:
-        """Return the name of the signature's only output."""
-        outputs = function.structured_outputs
-        if len(outputs) != 1:
-            raise UserError(
-                f"{self._named}: requires one output; the signature has {len(outputs)}: {', '.join(sorted(outputs))}."
-            )
-        ((name, spec),) = outputs.items()
-        if spec.shape.rank != 2 or spec.shape[1] is None:
-            raise UserError(f"{self._named}: requires outputs of shape (n, classes), not {spec.shape}.")
-        return str(name)
+    def _outputs(self, function: Any) -> list[str]:
+        """Return the names of the signature's outputs."""
+        for spec in function.structured_outputs.values():
+            if spec.shape.rank != 2 or spec.shape[1] is None:
+                raise UserError(f"{self._named}: requires outputs of shape (n, classes), not {spec.shape}.")
+        return list(function.structured_outputs)
 
 
 def _as_name(text: str) -> str:
@@ -205,18 +212,30 @@ def _layer_of() -> type:
     class SavedModel(keras.layers.Layer):  # type: ignore[misc]
         """Computes a signature of a SavedModel, whose weights are not trained."""
 
-        def __init__(self, loaded: Any, function: Any, taken: str, given: str, digest: str) -> None:
+        def __init__(self, loaded: Any, function: Any, taken: list[str], given: list[str], digest: str) -> None:
             super().__init__(name="saved_model", trainable=False)
             self.loaded, self.function, self.held = [loaded], function, list(function.variables)
             self.taken, self.given, self.digest = taken, given, digest
 
         def call(self, images: Any) -> Any:
-            (spec,) = self.function.structured_input_signature[1].values()
-            if spec.shape[0] == 1 and images.shape[0] != 1:
-                return tf.map_fn(lambda image: self.function(**{self.taken: image[None]})[self.given][0], images)
-            return self.function(**{self.taken: images})[self.given]
+            values = list(images) if len(self.taken) > 1 else [images]
+            specs = self.function.structured_input_signature[1]
+            if specs[self.taken[0]].shape[0] == 1 and values[0].shape[0] != 1:
+                types = [tf.float32] * len(self.given)
+                outputs = tf.map_fn(
+                    lambda each: [of[0] for of in self._run([one[None] for one in each])], values, types
+                )
+            else:
+                outputs = self._run(values)
+            return outputs if len(self.given) > 1 else outputs[0]
+
+        def _run(self, values: list[Any]) -> list[Any]:
+            found = self.function(**dict(zip(self.taken, values, strict=True)))
+            return [found[name] for name in self.given]
 
         def get_config(self) -> dict[str, Any]:
-            return {"name": self.name, "input": self.taken, "output": self.given, "digest": self.digest}
+            one = len(self.taken) == len(self.given) == 1
+            ends = {"input": self.taken[0], "output": self.given[0]} if one else {"in": self.taken, "out": self.given}
+            return {"name": self.name, **ends, "digest": self.digest}
 
     return SavedModel

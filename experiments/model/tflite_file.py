@@ -2,13 +2,15 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic.dataclasses import dataclass as option
 
-from experiments.dataset.shapes import shape_for
+from experiments.dataset.entries import forms
+from experiments.dataset.shapes import Entry, Shape
 from experiments.model import Architecture
 from experiments.system.errors import UserError, first_line
 from experiments.system.files import UserPath
@@ -17,6 +19,8 @@ from experiments.system.silence import native_stderr_silenced
 
 if TYPE_CHECKING:
     from tf_keras import Model
+
+Details = Mapping[str, Mapping[str, Any]]  # LiteRT's, by name
 
 MARK = b"TFL3"  # at byte 4 of a TFLite file
 
@@ -43,17 +47,29 @@ class TFLiteFile(Architecture):
                 "folder, model=saved_model."
             )
 
-    def build(self, input_shape: tuple[int, ...], classes: int) -> "Model":
+    def build(self, input_shape: Shape | Mapping[str, Shape], classes: int) -> "Model":
         """Return a model of one layer, which runs the file; raises UserError if it does not fit."""
         from experiments.system.tensorflow import keras
 
         content = self.path.read_bytes()
         interpreter = self._interpreter(content)
         taken, given = self._ends(interpreter)
-        shape = shape_for(tuple(int(n) for n in taken["shape"][1:]), input_shape)
-        images = keras.Input(shape, name="images")
-        layer = _layer_of()(content, interpreter, int(given["shape"][-1]))
-        return keras.Model(images, layer(images), name="tflite_file")
+        entries = {
+            name: Entry(tuple(int(n) for n in each["shape"][1:]), np.dtype(each["dtype"]).name)
+            for name, each in taken.items()
+        }
+        several = len(taken) > 1
+        images = [
+            keras.Input(shape, name=name if several else "images", dtype=entries[name].dtype)
+            for name, shape in zip(taken, forms(entries, input_shape), strict=True)
+        ]
+        outputs = _layer_of()(content, interpreter, taken, given)(images if several else images[0])
+        if len(given) > 1:  # a layer for each, which has the name of the output
+            outputs = [
+                keras.layers.Activation("linear", name=name)(output)
+                for name, output in zip(given, outputs, strict=True)
+            ]
+        return keras.Model(images if several else images[0], outputs, name="tflite_file")
 
     @property
     def _named(self) -> str:
@@ -103,25 +119,29 @@ class TFLiteFile(Architecture):
                 "file."
             )
 
-    def _ends(self, interpreter: Any) -> tuple[Any, Any]:
-        """Return the details of the only input and the only output."""
+    def _ends(self, interpreter: Any) -> tuple[Details, Details]:
+        """Return the details of the inputs and outputs by their names: those of the signature, or of the tensors."""
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise UserError(
-                f"{self._named}: requires one input and one output; the file has {len(inputs)} inputs and "
-                f"{len(outputs)} outputs."
-            )
-        (taken,), (given,) = inputs, outputs
-        if taken["dtype"] != np.float32 or given["dtype"] != np.float32:
-            raise UserError(
-                f"{self._named}: requires float32 inputs and outputs, not {np.dtype(taken['dtype']).name} and "
-                f"{np.dtype(given['dtype']).name}."
-            )
-        if len(taken["shape"]) < 2 or taken["shape"][0] != 1:
-            raise UserError(f"{self._named}: requires batches of one; the file takes {tuple(taken['shape'])}.")
-        if len(given["shape"]) != 2:
-            raise UserError(f"{self._named}: requires outputs of shape (n, classes), not {tuple(given['shape'])}.")
-        return taken, given
+        allowed = (np.float32, np.int32, np.int64) if len(inputs) > 1 else (np.float32,)
+        for taken in inputs:
+            for given in outputs:
+                if taken["dtype"] not in allowed or given["dtype"] != np.float32:
+                    raise UserError(
+                        f"{self._named}: requires float32 inputs and outputs, not {np.dtype(taken['dtype']).name} and "
+                        f"{np.dtype(given['dtype']).name}."
+                    )
+            if len(taken["shape"]) < 2 or taken["shape"][0] != 1:
+                raise UserError(f"{self._named}: requires batches of one; the file takes {tuple(taken['shape'])}.")
+        for given in outputs:
+            if len(given["shape"]) != 2:
+                raise UserError(f"{self._named}: requires outputs of shape (n, classes), not {tuple(given['shape'])}.")
+        signatures = list(interpreter._get_full_signature_list().values())
+        maps = signatures[0] if signatures else {"inputs": {}, "outputs": {}}
+        names = {end: {index: name for name, index in maps[end].items()} for end in ("inputs", "outputs")}
+        return (
+            {names["inputs"].get(each["index"], each["name"]): each for each in inputs},
+            {names["outputs"].get(each["index"], each["name"]): each for each in outputs},
+        )
 
 
 CUSTOM = "The suite requires LiteRT's own operations. Export the model without custom operations."
@@ -133,22 +153,31 @@ def _layer_of() -> type:
     class TFLite(keras.layers.Layer):  # type: ignore[misc]
         """Runs a TFLite file, image by image; the conversion takes `float_file` in place of this layer."""
 
-        def __init__(self, content: bytes, interpreter: Any, outputs: int) -> None:
+        def __init__(self, content: bytes, interpreter: Any, taken: Details, given: Details) -> None:
             super().__init__(name="tflite", trainable=False)
-            self.float_file, self.interpreter, self.outputs = content, interpreter, outputs
+            self.float_file, self.interpreter = content, interpreter
+            self.entries = [int(each["index"]) for each in taken.values()]
+            self.exits = [int(each["index"]) for each in given.values()]
+            self.widths = [int(each["shape"][-1]) for each in given.values()]
 
         def call(self, images: Any) -> Any:
-            values = tf.numpy_function(self._run, [images], tf.float32)
-            return tf.ensure_shape(values, (images.shape[0], self.outputs))
+            values = list(images) if len(self.entries) > 1 else [images]
+            outputs = tf.numpy_function(self._run, values, [tf.float32] * len(self.exits))
+            shaped = [
+                tf.ensure_shape(output, (values[0].shape[0], width))
+                for output, width in zip(outputs, self.widths, strict=True)
+            ]
+            return shaped if len(shaped) > 1 else shaped[0]
 
-        def _run(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-            (taken,), (given,) = self.interpreter.get_input_details(), self.interpreter.get_output_details()
-            outputs = []
-            for image in images:
-                self.interpreter.set_tensor(taken["index"], image[None])
+        def _run(self, *values: npt.NDArray[Any]) -> list[npt.NDArray[np.float32]]:
+            rows: list[list[npt.NDArray[np.float32]]] = [[] for _ in self.exits]
+            for place in range(len(values[0])):
+                for index, of_input in zip(self.entries, values, strict=True):
+                    self.interpreter.set_tensor(index, of_input[place : place + 1])
                 self.interpreter.invoke()
-                outputs.append(self.interpreter.get_tensor(given["index"])[0])
-            return np.stack(outputs)
+                for row, index in zip(rows, self.exits, strict=True):
+                    row.append(self.interpreter.get_tensor(index)[0])
+            return [np.stack(row) for row in rows]
 
         def get_config(self) -> dict[str, Any]:
             return {"name": self.name, "digest": hashlib.sha256(self.float_file).hexdigest()}

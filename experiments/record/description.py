@@ -3,6 +3,7 @@
 import re
 from dataclasses import astuple
 
+from experiments.dataset.named import apart, fields, is_named
 from experiments.measure.latency import SAME_FILE
 from experiments.measure.rounds import Rounds
 from experiments.record.evidence import Scores
@@ -116,8 +117,13 @@ def _file(record: RunRecord) -> str:
 
 
 def _loading(record: RunRecord, address: str) -> str:
-    shape = ", ".join(str(length) for length in record.data.example.shape[1:])
-    return (
-        f'Load it with `mlflow.pyfunc.load_model("{address}")`, without TensorFlow. Its `predict` takes images (n, '
-        f"{shape}) float32."
-    )
+    load = f'Load it with `mlflow.pyfunc.load_model("{address}")`, without TensorFlow. Its `predict` takes '
+    example = record.data.example
+    if is_named(example):
+        listed = [
+            f"{name} (n, {', '.join(map(str, shape))}) {dtype}"
+            for name, (dtype, shape) in zip(apart(example), fields(example), strict=True)
+        ]
+        return f"{load}a dictionary of arrays: {', '.join(listed)}."
+    shape = ", ".join(str(length) for length in example.shape[1:])
+    return f"{load}images (n, {shape}) float32."

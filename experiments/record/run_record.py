@@ -73,6 +73,9 @@ class Data:
     target_shape: tuple[int, ...] = ()  # of one example
     target_dtype: str = "int64"
     preprocessing: Mapping[str, Any] = field(default_factory=dict)  # of the source, before the scaling
+    scalings: Mapping[str, Scaling] = field(default_factory=dict)  # of several inputs
+    exits: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # shapes of several outputs, by name
+    output: str = ""  # the judged one of them
 
     @property
     def width(self) -> int:
@@ -258,6 +261,7 @@ class RunRecord:
 
     def as_json(self) -> dict[str, Any]:
         """Return the record for a JSON file, without arrays and bytes, which have their own files."""
+        scalings = {name: _described(each) for name, each in self.data.scalings.items()}
         return {
             "setting": asdict(self.setting),
             **self.identity.tags(),
@@ -270,11 +274,17 @@ class RunRecord:
             "labels": {str(number): label for number, label in self.data.labels.items()},
             "scaling": {"divisor": self.data.scaling.divisor, "symmetric": self.data.scaling.symmetric},
             "preprocessing": dict(self.data.preprocessing),
+            **({"output": self.data.output} if self.data.output else {}),
+            **({"scalings": scalings} if scalings else {}),
             "gaps": [asdict(gap) for gap in self.gaps],
             "conditions": asdict(self.latency.session.conditions),
             "layers": [asdict(op) for op in self.ops],
             "stamp": dict(self.stamp),
         }
+
+
+def _described(scaling: Scaling) -> dict[str, Any]:
+    return {"divisor": scaling.divisor, "symmetric": scaling.symmetric, "dtype": scaling.dtype.name}
 
 
 def short_warning(warning: str) -> str:

@@ -166,6 +166,12 @@ def _option(group: str, settings: Mapping[str, Any], name: str) -> Any:
     return next((option for option in options if option.get("_target_") == settings.get("_target_")), {})
 
 
+def judged_output(text: str) -> str | None:
+    """Return the setting task.output of a recorded configuration; None if it is not set."""
+    found: str | None = OmegaConf.select(OmegaConf.create(text), "task.output")
+    return found
+
+
 def read_dataset(text: str, modules: Collection[str] = ()) -> Source:
     """Return the data set of a run from its recorded configuration, which may come from anyone.
 

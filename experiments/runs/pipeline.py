@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.dataset import Dataset, Examples, Images, Source
+from experiments.dataset.named import apart, is_named, under
 from experiments.dataset.rows import at_once
 from experiments.measure.accuracy import Logits
 from experiments.measure.changes import Changed, changed_images
-from experiments.measure.fidelity import NOISE_IMAGES, delegated, gaps, op_noise
+from experiments.measure.fidelity import NOISE_IMAGES, delegated, gaps_of_outputs, op_noise
 from experiments.measure.interpreter import xnnpack_refusal
 from experiments.measure.latency import IMAGES, LatencyProtocol, measure_latency
 from experiments.measure.memory import Arena, Memory, footprint
@@ -23,6 +24,7 @@ from experiments.measure.op_profile import op_profile
 from experiments.measure.plausibility import input_warnings, output_warnings, score_warnings
 from experiments.model import Architecture
 from experiments.model.configuration import layer_names
+from experiments.model.ends import entries_of, exit_names, with_output
 from experiments.quantization.engines import NAMES
 from experiments.record.evidence import Evidence, Predictions, Scores
 from experiments.record.identity import DIGITS, Identity, model_digest, name_of
@@ -55,6 +57,7 @@ from experiments.tflite.conversion import Float32, Learned, Scheme, TFLiteModel
 from experiments.tflite.expectation import Expectation
 from experiments.tflite.graph import read_ops
 from experiments.training.loop import Fit, Trained, Training, check_fit, fit
+from experiments.training.outputs import heads_of, joint_head
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -137,7 +140,7 @@ class Experiment:
             require(extra, f"model={self.setting.model} strategy={self.setting.strategy}")
         self.dataset.check()
         self.task.check(self.dataset)
-        self.dataset.check_targets(self.task.kind)
+        self.dataset.check_targets(self.task.kind, self.task.output)
         if not self.model.given and self.task.kind in (None, "classes"):
             self.dataset.check_for_new_model()
         self.model.check()
@@ -184,6 +187,7 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
     examples = examples_of(experiment)
     with compute_lock():
         model, data, head = fitted(experiment, examples)
+        to_train = joint_head(model, data, head)
         identity = identified(experiment, model, data)
         on_identity(identity)
         scheme = strategy.scheme(model)
@@ -202,11 +206,11 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
 
     warnings = [*_warned(data.warnings)]
     warnings += (doubts := list(_input_doubts(experiment, model, data, head, known)))
-    baseline = experiment.fit(data, experiment.training, "Training the baseline", head)(model)
+    baseline = experiment.fit(data, experiment.training, "Training the baseline", to_train)(model)
     with durations.measure("evaluation"):
         outputs = known.keras_answers(baseline.model)
-        warnings += _answer_doubts(experiment, outputs, data, head, explained=bool(doubts))
-    further = experiment.fit(data, experiment.finetune, f"Training {experiment.setting.strategy}", head)
+        warnings += _answer_doubts(experiment, under(data.output, outputs), data, head, explained=bool(doubts))
+    further = experiment.fit(data, experiment.finetune, f"Training {experiment.setting.strategy}", to_train)
     prepared = strategy.apply(scheme, baseline.model, further, known.calibration)
 
     with durations.measure("conversion"):
@@ -216,8 +220,7 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
     refusal = xnnpack_refusal(tflite)
     if refusal:
         say(f"  XNNPACK rejects the file ({refusal}); LiteRT's own kernels run it")
-    layers = layer_names(model)
-    ops, float_ops = read_ops(tflite.content, layers), read_ops(in_float.content, layers)
+    ops, float_ops = (read_ops(file.content, layer_names(model)) for file in (tflite, in_float))
 
     # These processes mostly wait for their start, and their results do not depend on the load.
     with ThreadPoolExecutor(1) as beside, durations.measure("evaluation"):
@@ -236,7 +239,7 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
         protocol = replace(experiment.latency, delegate="builtin") if refusal else experiment.latency
         profile = op_profile(tflite, ops, _few(data), protocol, seed)
     memory, micro = found.result()
-    answers = _answers(data, head, logits)
+    judged = {model: under(data.output, outputs) for model, outputs in logits.items()}
     return RunRecord(
         setting=experiment.setting,
         identity=identity,
@@ -244,11 +247,11 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
         own_training=_stage(prepared),
         tflite=tflite,
         reference=reference,
-        answers=answers,
+        answers=(answers := _answers(data, head, judged)),
         changed=_changed(data, answers),
         latency=latency,
         ops=ops,
-        gaps=gaps(logits, head),
+        gaps=gaps_of_outputs(logits, data.output, heads_of(to_train)),
         op_noise=noise,
         delegated=delegated(tflite, ops),
         profile=profile,
@@ -262,7 +265,7 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
         engine=_engine(model, scheme, expectation),
         warnings=tuple(warnings),
         task=head.task,
-        further=_further(head, data, logits),
+        further=_further(head, data, judged),
         metric=head.metric.name if head.metric else "accuracy",
         metric_better=head.metric.better if head.metric else "higher",
     )
@@ -278,7 +281,8 @@ def _input_doubts(
     experiment: Experiment, model: "Model", data: Dataset, head: Head, known: ResultCache
 ) -> Iterator[str]:
     """Yield and print warnings about the input of an existing model, before any training."""
-    if experiment.model.given and experiment.model.answers and isinstance(head, ClassHead):
+    one = not is_named(data.train.x) and not data.output
+    if one and experiment.model.given and experiment.model.answers and isinstance(head, ClassHead):
         with compute_lock():
             found = list(input_warnings(model, data, head, known.answering(model)))
         yield from _warned(found)
@@ -314,6 +318,8 @@ def _answers(data: Dataset, head: Head, logits: Mapping[str, Logits]) -> Evidenc
 def _changed(data: Dataset, answers: Evidence) -> Changed:
     """Return the images whose predicted class changed; none for other tasks."""
     predictions = answers if isinstance(answers, Predictions) else NO_PREDICTIONS
+    if is_named(data.test.x):  # nothing to show as one image
+        return changed_images(np.zeros((len(data.test), 1), np.float32), *[np.empty(0, np.int64)] * 3)
     return changed_images(data.test.x, predictions.truth, predictions.reference, predictions.tflite)
 
 
@@ -366,7 +372,7 @@ def identified(experiment: Experiment, model: "Model", data: Dataset) -> Identit
 
 def examples_of(experiment: Experiment) -> Examples:
     """Return the examples of a run, as its task counts them."""
-    return experiment.task.counted(experiment.dataset.examples(experiment.task.kind))
+    return experiment.task.counted(experiment.dataset.examples(experiment.task.kind, experiment.task.output))
 
 
 def fitted(experiment: Experiment, examples: Examples) -> tuple["Model", Dataset, Head]:
@@ -377,22 +383,23 @@ def fitted(experiment: Experiment, examples: Examples) -> tuple["Model", Dataset
     """
     if experiment.model.given:
         model = built(experiment, examples)
-        outputs = tuple(model.outputs[0].shape)
-        if len(outputs) < 2 or outputs[-1] is None:
+        outputs = {name: tuple(each.shape) for name, each in zip(exit_names(model), model.outputs, strict=True)}
+        if wrong := [shape for shape in outputs.values() if len(shape) < 2 or shape[-1] is None]:
             raise UserError(
-                f"model={experiment.setting.model}: requires outputs of known shape, such as (n, 10), not {outputs}. "
+                f"model={experiment.setting.model}: requires outputs of known shape, such as (n, 10), not {wrong[0]}. "
                 "For one number: keras.Sequential([model, keras.layers.Reshape((1,))]).save('my.keras')"
             )
-        data = examples.for_model(tuple(model.inputs[0].shape[1:]), int(outputs[-1]))
+        data = examples.for_model(entries_of(model), {name: int(shape[-1]) for name, shape in outputs.items()})
     else:
         data = examples.for_new_model()
         model = built(experiment, data)
     for note in data.notes:
         say_once(f"  {note}")
-    head = experiment.task.chosen(examples).head(model, data)
+    head = experiment.task.chosen(examples).head(with_output(model, data.output), data)
+    to_train = joint_head(model, data, head)
     for key, settings in (("training", experiment.training), ("finetune", experiment.finetune)):
         if settings.epochs and (key == "training" or experiment.strategy.trains):
-            check_fit(model, data, settings, head, key)
+            check_fit(model, data, settings, to_train, key)
     return model, data, head
 
 
@@ -412,7 +419,8 @@ def built(experiment: Experiment, data: Dataset | Examples) -> "Model":
     clear_session()
     keras.utils.set_random_seed(experiment.setting.seed)
     try:
-        return experiment.model.build(data.input_shape, data.classes)
+        several = data.stored_shapes if isinstance(data, Examples) else {}
+        return experiment.model.build(several or data.input_shape, data.classes)
     except ValueError as error:
         raise UserError(
             f"model={experiment.setting.model} cannot be built for images of the shape {data.input_shape}: "
@@ -440,7 +448,7 @@ def _stage(trained: Trained) -> Stage:
     )
 
 
-def _data(data: Dataset, head: Head, outputs: Logits) -> Data:
+def _data(data: Dataset, head: Head, every: Logits) -> Data:
     return Data(
         training=len(data.train),
         validation=len(data.validation),
@@ -453,8 +461,11 @@ def _data(data: Dataset, head: Head, outputs: Logits) -> Data:
         outputs=head.outputs,
         labels=data.labels,
         scaling=data.scaling,
-        output_shape=outputs.shape[1:],
+        output_shape=under(data.output, every).shape[1:],
         target_shape=data.test.y.shape[1:],
         target_dtype=data.test.y.dtype.name,
         preprocessing=data.preprocessing,
+        scalings=data.scalings if is_named(data.test.x) else {},
+        exits={name: values.shape[1:] for name, values in apart(every).items()} if is_named(every) else {},
+        output=data.output,
     )

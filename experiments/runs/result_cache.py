@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -70,7 +70,7 @@ class ResultCache:
         def answers(images: Images) -> Logits:
             inputs = {"model": digest, "images": hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()}
             made = self.once(inputs, lambda: {"logits": answer(images)}, f"answers: Keras {model.name}")
-            return np.asarray(made["logits"], np.float32)
+            return cast(Logits, made["logits"])
 
         return answers
 
@@ -97,7 +97,7 @@ class ResultCache:
     def _answers(self, model: str, about: str, answer: Callable[[], Logits]) -> Logits:
         inputs = {"model": model, "images": self.data.test_fingerprint}
         made = self.once(inputs, lambda: {"logits": answer()}, f"answers: {about}")
-        return np.asarray(made["logits"], np.float32)
+        return cast(Logits, made["logits"])
 
     def once(self, inputs: Mapping[str, object], make: Callable[[], Arrays], about: str) -> Arrays:
         """Return the result of `make`, cached by `inputs`; `about` describes it in the list of the cache."""

@@ -4,12 +4,14 @@ The runs need not be of the same sweep or process. A round that is measured is s
 stopped continues with the rounds that are missing.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from experiments.measure.latency import Delegate, LatencyProtocol, Session, time_together
 from experiments.measure.rounds import Round, Rounds, moments
@@ -37,6 +39,7 @@ LOCAL = ("basic", "joblib")  # launchers whose jobs run on this machine, so that
 
 if TYPE_CHECKING:
     from experiments.dataset import Dataset, Examples, Images, Source
+    from experiments.dataset.shapes import Entries
     from experiments.dataset.targets import Kind
     from experiments.tflite.conversion import TFLiteModel
 
@@ -201,7 +204,7 @@ def load_file(store: Store, row: Row, modules: Collection[str], tests_of: "Tests
     Raises:
         UserError: a file is missing or damaged, or the test examples have changed since the run.
     """
-    from experiments.runs.configuration import read_dataset
+    from experiments.runs.configuration import judged_output, read_dataset
     from experiments.tflite.conversion import TFLiteModel
 
     run_id = row["run_id"]
@@ -209,9 +212,10 @@ def load_file(store: Store, row: Row, modules: Collection[str], tests_of: "Tests
     if not content or not configuration:
         raise UserError(f"Run {run_id}: the artifact {CONFIGURATION if content else MODEL} is missing or empty.")
     try:
-        source = read_dataset(configuration.decode(errors="replace"), modules)
+        text = configuration.decode(errors="replace")
+        source = read_dataset(text, modules)
         model = TFLiteModel(content)
-        tests = tests_of(source, model, kind_of_task(row.get("task")))
+        tests = tests_of(source, model, kind_of_task(row.get("task")), judged_output(text))
         check_unchanged(source, tests, row["test_digest"])
         images = reshape(model, tests.images)
         check_shape(row["strategy"], model, images)
@@ -233,29 +237,63 @@ class Tests:
 
 
 class TestsOf(Protocol):
-    """Returns test images for a file; `kind` is that of the targets, None: what they show."""
+    """Returns test images for a file; `kind` is that of the targets, None: what they show.
 
-    def __call__(self, source: "Source", model: "TFLiteModel", kind: "Kind | None" = None) -> Tests:
+    `output` is the judged one of several.
+    """
+
+    def __call__(
+        self, source: "Source", model: "TFLiteModel", kind: "Kind | None" = None, output: str | None = None
+    ) -> Tests:
         """See load_tests_once."""
 
 
 def load_tests_once() -> TestsOf:
     """Return a function that loads test images for a file; a data set is read once for all files of the same shape."""
-    from experiments.measure.accuracy import input_of
     from experiments.measure.latency import IMAGES
 
     loaded: dict[str, Tests] = {}  # by repr, since users' options may have lists, which are not hashable
 
-    def tests_of(source: "Source", model: "TFLiteModel", kind: "Kind | None" = None) -> Tests:
-        input_shape = tuple(int(length) for length in input_of(model)["shape"][1:])
-        name = f"{source!r} {input_shape} {kind}"
+    def tests_of(
+        source: "Source", model: "TFLiteModel", kind: "Kind | None" = None, output: str | None = None
+    ) -> Tests:
+        entries = entries_in(model)
+        name = f"{source!r} {entries} {kind} {output}"
         if name not in loaded:
-            examples = source.examples(kind)
-            images = examples.test.x[:IMAGES].copy()  # a view would keep all of them
-            loaded[name] = Tests(images, frozenset(test_digests(examples, input_shape)))
+            examples = source.examples(kind, output)
+            if len(entries) > 1 or len(outputs_in(model)) > 1:
+                data = examples.for_model(entries, outputs_in(model))
+                loaded[name] = Tests(data.test.x[:IMAGES].copy(), frozenset([data.test_fingerprint[:DIGITS]]))
+            else:
+                images = examples.test.x[:IMAGES].copy()  # a view would keep all of them
+                shape = tuple(length or 0 for length in next(iter(entries.values())).shape)
+                loaded[name] = Tests(images, frozenset(test_digests(examples, shape)))
         return loaded[name]
 
     return tests_of
+
+
+def entries_in(model: "TFLiteModel") -> "Entries":
+    """Return the inputs of a file, as the model had them before its inputs were quantized."""
+    from experiments.dataset.shapes import Entry
+    from experiments.tflite.graph import inputs_of
+
+    return {
+        name: Entry(tuple(each["shape"][1:]), np.dtype(each["dtype"]).name if _holds_integers(each) else "float32")
+        for name, each in inputs_of(model.content).items()
+    }
+
+
+def _holds_integers(tensor: Mapping[str, Any]) -> bool:
+    """Whether a tensor holds integers that stand for themselves, not for floats."""
+    return np.dtype(tensor["dtype"]).kind in "iu" and not tensor["quantization"][0]
+
+
+def outputs_in(model: "TFLiteModel") -> dict[str, int]:
+    """Return the number of values for an example in each output of a file, by name."""
+    from experiments.tflite.graph import outputs_of
+
+    return {name: int(each["shape"][-1]) for name, each in outputs_of(model.content).items()}
 
 
 def test_digests(examples: "Examples", input_shape: tuple[int, ...]) -> Iterator[str]:
@@ -289,9 +327,12 @@ def check_unchanged(source: "Source", tests: Tests, recorded: str | None) -> Non
 
 def reshape(model: "TFLiteModel", images: "Images") -> "Images":
     """Reshape stored images for a file; if no shape fits, use the shape for the bundled architectures."""
+    from experiments.dataset.named import is_named
     from experiments.dataset.shapes import fitting, image_shape
     from experiments.measure.accuracy import input_of
 
+    if is_named(images):
+        return images
     stored = images.shape[1:]
     shape = fitting(tuple(int(length) for length in input_of(model)["shape"][1:]), stored)
     return images.reshape(-1, *(image_shape(stored) if shape is None else shape))
@@ -303,8 +344,11 @@ def check_shape(name: str, model: "TFLiteModel", images: "Images") -> None:
     Raises:
         UserError: they do not.
     """
+    from experiments.dataset.named import is_named
     from experiments.measure.accuracy import input_of
 
+    if is_named(images):
+        return  # checked when they were read
     expected = tuple(input_of(model)["shape"][1:])
     if images.shape[1:] != expected:
         raise UserError(

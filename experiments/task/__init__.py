@@ -62,6 +62,8 @@ class Task(ABC):
     kind: ClassVar[Kind | None]  # of the targets that it requires; None: any
     extras: ClassVar[tuple[str, ...]] = ()  # optional dependencies of this package that its metric requires
 
+    output: str | None = None  # the output of the model that is judged; None: the only one that has targets
+
     def check(self, source: Source) -> None:
         """Raise UserError if the task cannot have data of this source; called before TensorFlow is imported."""
 

@@ -40,6 +40,18 @@ def kind_of_task(name: object) -> Kind | None:
     return kinds.get(name, OwnTask.kind)
 
 
+def task_of(kind: Kind) -> Task:
+    """Return the task that targets of a kind show."""
+    kinds: dict[Kind, Task] = {
+        "classes": Classification(),
+        "numbers": Regression(),
+        "rows": Multilabel(),
+        "maps": Segmentation(),
+        "boxes": Detection(),
+    }
+    return kinds[kind]
+
+
 @option(frozen=True, config=OPTION, kw_only=True)
 class Auto(Task):
     """The task that the targets show; it never chooses between classification and binary, or a user's own."""
@@ -49,14 +61,7 @@ class Auto(Task):
 
     def chosen(self, examples: Examples) -> Task:
         """Return the task for these examples, and print it unless it is classification."""
-        kinds: dict[Kind, Task] = {
-            "classes": Classification(),
-            "numbers": Regression(),
-            "rows": Multilabel(),
-            "maps": Segmentation(),
-            "boxes": Detection(),
-        }
-        task = kinds[examples.kind]
+        task = task_of(examples.kind)
         if examples.kind != "classes":
             say_once(f"  task: {task.name} ({examples.why})")
         return task

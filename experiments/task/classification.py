@@ -8,6 +8,7 @@ import numpy.typing as npt
 from pydantic.dataclasses import dataclass as option
 
 from experiments.dataset import Dataset, Images
+from experiments.dataset.named import as_inputs
 from experiments.dataset.targets import Kind
 from experiments.system.errors import UserError
 from experiments.system.options import OPTION
@@ -123,7 +124,7 @@ def head_of(model: "Model", images: Images | None = None) -> ClassHead:
         return ClassHead(outputs, "logits")
     if images is None:
         return ClassHead(outputs, "softmax" if outputs > 1 else "sigmoid")
-    return ClassHead(outputs, _meaning(model(images[:SAMPLE], training=False).numpy()))
+    return ClassHead(outputs, _meaning(np.asarray(model(as_inputs(images[:SAMPLE]), training=False))))
 
 
 def _meaning(outputs: Outputs) -> Meaning:

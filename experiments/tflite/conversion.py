@@ -12,7 +12,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.dataset import ImageRows, Images
+from experiments.dataset.named import apart, is_named
 from experiments.model.configuration import layer_names
+from experiments.model.ends import entry_names, exit_names
 from experiments.system.errors import UserError, first_line
 from experiments.system.keras_version import version_of
 from experiments.system.silence import native_stderr_silenced
@@ -140,7 +142,8 @@ def convert(model: "Model", scheme: Scheme, calibration: Calibration) -> TFLiteM
     Raises:
         UserError: the converter rejects the model.
     """
-    if (content := getattr(model.layers[-1], "float_file", None)) is not None:  # the model is a TFLite file
+    content = next((each.float_file for each in model.layers if hasattr(each, "float_file")), None)
+    if content is not None:  # the model is a TFLite file
         return TFLiteModel(_quantized_file(content, scheme, calibration))
     return TFLiteModel(_from_keras(model, scheme, calibration))
 
@@ -273,42 +276,49 @@ def _traced(model: "Model") -> _Traced:
     """
     from experiments.system.tensorflow import tf
 
-    images = model.inputs[0]
     taken, given, variables = _interface(model)
     module = tf.Module()
     module.weights = variables
 
     def serving(batch: int | None) -> Any:
         return tf.function(
-            lambda images: {given: _answers(model, images)},
-            input_signature=[tf.TensorSpec((batch, *images.shape[1:]), images.dtype, name=taken)],
+            lambda *examples: dict(zip(given, _answers(model, list(examples)), strict=True)),
+            input_signature=[
+                tf.TensorSpec((batch, *entry.shape[1:]), entry.dtype, name=name)
+                for name, entry in zip(taken, model.inputs, strict=True)
+            ],
         )
 
     with native_stderr_silenced(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module.serve = serving(images.shape[0])
+        batch = model.inputs[0].shape[0]
+        module.serve = serving(batch)
         ops = _kinds_of_ops(module.serve)
-        if images.shape[0] is None and "Shape" in ops:  # of a shape that is unknown when the function is traced
+        if batch is None and "Shape" in ops:  # of a shape that is unknown when the function is traced
             module.serve = serving(1)
             _kinds_of_ops(module.serve)  # traces it
     return _Traced(model, module, ops)
 
 
-def _interface(model: "Model") -> tuple[str, str, list[Any]]:
-    """Return the names of a model's input and output, and its TensorFlow variables."""
+def _interface(model: "Model") -> tuple[list[str], list[str], list[Any]]:
+    """Return the names of a model's inputs and outputs, and its TensorFlow variables."""
     if version_of(model) == 2:
-        return model.input_names[0], model.output_names[0], model.variables
-    return model.inputs[0].name, model.outputs[0]._keras_history[0].name, [each.value for each in model.variables]
+        given = list(model.output_names) if len(model.outputs) == 1 else exit_names(model)
+        return list(model.input_names), given, model.variables
+    only = [each._keras_history[0].name for each in model.outputs]
+    given = only if len(only) == 1 else exit_names(model)
+    return entry_names(model), given, [each.value for each in model.variables]
 
 
-def _answers(model: "Model", images: Any) -> Any:
+def _answers(model: "Model", examples: list[Any]) -> list[Any]:
     """Return the outputs of a model; layers of Keras 3 run in scopes that identify their ops in the file.
 
     Keras 3 enters the scope of a layer twice, so TensorFlow would rename conv2d to conv2d_1, like another layer.
     """
-    if version_of(model) == 2:
-        return model(images, training=False)
     from experiments.system.tensorflow import tf
+
+    if version_of(model) == 2:
+        return list(tf.nest.flatten(model(examples if len(examples) > 1 else examples[0], training=False)))
 
     def named(operation: Any) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -321,7 +331,7 @@ def _answers(model: "Model", images: Any) -> Any:
         return call
 
     graph = getattr(model, "_functional", None) or model  # a Sequential keeps its graph in a model of its own
-    return graph._run_through_graph([images], operation_fn=named)
+    return list(tf.nest.flatten(graph._run_through_graph(examples, operation_fn=named)))
 
 
 def _kinds_of_ops(function: Any) -> frozenset[str]:
@@ -379,9 +389,10 @@ def _refused(messages: str, model: "Model") -> str:
     return f"{f'the layer {layer}' if layer else 'the model'} ({reason.strip().rstrip('.')})"
 
 
-def _one_by_one(images: ImageRows) -> Callable[[], Iterator[list[Images]]]:
-    def samples() -> Iterator[list[Images]]:
+def _one_by_one(images: ImageRows) -> Callable[[], Iterator[list[Images] | dict[str, Images]]]:
+    def samples() -> Iterator[list[Images] | dict[str, Images]]:
         for i in range(len(images)):
-            yield [images[i : i + 1]]
+            image = images[i : i + 1]
+            yield apart(image) if is_named(image) else [image]  # by name: a file has an order of its own
 
     return samples

@@ -55,9 +55,15 @@ def with_signature(content: bytes) -> bytes:
     if schema.Model.GetRootAsModel(content, 0).SignatureDefsLength():
         return content
     model = editable(content)
+    graph = model.subgraphs[0]
     ends = [
-        [schema.TensorMapT(name=f"{end}_{place}".encode(), tensorIndex=index) for place, index in enumerate(indices)]
-        for end, indices in (("input", model.subgraphs[0].inputs), ("output", model.subgraphs[0].outputs))
+        [
+            schema.TensorMapT(
+                name=graph.tensors[index].name if len(indices) > 1 else f"{end}_{place}".encode(), tensorIndex=index
+            )
+            for place, index in enumerate(indices)
+        ]
+        for end, indices in (("input", graph.inputs), ("output", graph.outputs))
     ]
     model.signatureDefs = [schema.SignatureDefT(*ends, signatureKey=b"serving_default", subgraphIndex=0)]
     return packed(model)

@@ -115,6 +115,10 @@ def read_ops(content: bytes, layers: Sequence[str]) -> tuple[Op, ...]:
     graph = model.subgraphs[0]
     known, packed = frozenset(layers), _packed(graph)
     ops = [_op(model, graph, index, known, packed) for index in range(len(graph.operators))]
+    if len(graph.outputs) > 1:
+        for name, output in ends_of(model)[1].items():
+            ops = _named_by_place(ops, {output}, [name] if name in known else [])
+        return tuple(ops)
     return tuple(_named_by_place(ops, {int(tensor) for tensor in graph.outputs}, layers))
 
 
@@ -141,6 +145,43 @@ def interface(content: bytes) -> tuple[str, str]:
     return type_name(graph.tensors[graph.inputs[0]]), type_name(graph.tensors[graph.outputs[0]])
 
 
+def ends_of(model: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the tensors of a file's inputs and outputs by name, in the file's order.
+
+    Names are those of the signature; of the tensors, if the file has none.
+    """
+    graph = model.subgraphs[0]
+    signature = next((each for each in model.signatureDefs or () if each.subgraphIndex == 0), None)
+    found = []
+    for places, maps in (
+        (graph.inputs, signature.inputs if signature else ()),
+        (graph.outputs, signature.outputs if signature else ()),
+    ):
+        names = {int(each.tensorIndex): _text(each.name) for each in maps}
+        found.append({names.get(int(place), _text(graph.tensors[place].name)): int(place) for place in places})
+    return found[0], found[1]
+
+
+def _text(name: bytes | None) -> str:
+    return bytes(name or b"").decode("utf-8", "replace")
+
+
+def inputs_of(content: bytes) -> dict[str, Mapping[str, Any]]:
+    """Return `input_details` of each input by name, in the file's order.
+
+    Raises:
+        UserError: it is not a TFLite file.
+    """
+    graph = _graph(content)
+    return {name: _details(graph.tensors[place]) for name, place in ends_of(parsed(content))[0].items()}
+
+
+def outputs_of(content: bytes) -> dict[str, Mapping[str, Any]]:
+    """Return the details of each output by name, in the file's order; see inputs_of."""
+    graph = _graph(content)
+    return {name: _details(graph.tensors[place]) for name, place in ends_of(parsed(content))[1].items()}
+
+
 def input_details(content: bytes) -> Mapping[str, Any]:
     """Return shape, dtype and (scale, zero point) of a file's input, with the keys of LiteRT's interpreter.
 
@@ -150,7 +191,10 @@ def input_details(content: bytes) -> Mapping[str, Any]:
     graph = _graph(content)
     if len(graph.inputs) != 1:
         raise UserError(f"The file has {len(graph.inputs)} inputs; exactly one is required, for images.")
-    tensor = graph.tensors[graph.inputs[0]]
+    return _details(graph.tensors[graph.inputs[0]])
+
+
+def _details(tensor: Any) -> Mapping[str, Any]:
     scale = _scale(tensor)
     try:
         dtype = np.dtype(type_name(tensor)).type

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from experiments.dataset import ImageRows
+from experiments.dataset.named import apart, is_named
 from experiments.system.silence import native_stderr_silenced
 from experiments.tflite.flatbuffer import parsed, with_buffers_inside, with_signature
 from experiments.tflite.graph import read_ops
@@ -130,6 +131,8 @@ def _samples(content: bytes, images: ImageRows) -> dict[str, Any]:
     from ai_edge_litert.interpreter import Interpreter
 
     ((signature, ends),) = Interpreter(model_content=content).get_signature_list().items()
+    if is_named(images):
+        return {signature: [apart(images[i : i + 1]) for i in range(len(images))]}
     (name,) = ends["inputs"]
     return {signature: [{name: images[i : i + 1]} for i in range(len(images))]}
 

@@ -3,15 +3,18 @@
 import json
 import platform
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from shutil import copyfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from experiments.dataset import Images
+from experiments.dataset.named import apart, fields, is_named
+from experiments.dataset.values import FLOAT
 from experiments.record.identity import Identity, with_digest
 from experiments.record.run_record import RunRecord, Setting
 
@@ -50,13 +53,18 @@ def write_model(folder: Path, record: RunRecord, logged: "LoggedModel") -> None:
     """Write the folder of an MLflow model; MLflow's save_model would load the model to find its imports."""
     from mlflow.models import Model, ModelSignature
 
+    images = record.data.example
     example = {"artifact_path": "input_example.json", "serving_input_path": "serving_input_example.json"}
     model = Model(
         model_id=logged.model_id,
         run_id=logged.source_run_id,
         artifact_path=logged.artifact_location,
         signature=ModelSignature(_images(record), _outputs(record)),
-        saved_input_example_info={**example, "type": "ndarray"},
+        saved_input_example_info={
+            **example,
+            "type": "ndarray",
+            **({"format": "tf-serving"} if is_named(images) else {}),
+        },
         metadata={**model_parameters(record), "tflite_sha256": record.tflite.digest},
         model_size_bytes=record.tflite.bytes,
     )
@@ -76,17 +84,29 @@ def write_model(folder: Path, record: RunRecord, logged: "LoggedModel") -> None:
     # JSON is YAML.
     env = {"python": platform.python_version(), "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
     (folder / "python_env.yaml").write_text(json.dumps(env))
-    images = _short_decimals(record.data.example)
-    (folder / example["artifact_path"]).write_text(json.dumps(images))
-    (folder / example["serving_input_path"]).write_text(json.dumps({"inputs": images}))
+    parts = {name: _short_decimals(values) for name, values in apart(images).items()}
+    written = json.dumps(parts if is_named(images) else parts[""])
+    (folder / example["artifact_path"]).write_text(written)
+    (folder / example["serving_input_path"]).write_text(f'{{"inputs": {written}}}')
 
 
 def _outputs(record: RunRecord) -> "Schema":
+    if record.data.exits:
+        return _named_schema({name: (FLOAT, shape) for name, shape in record.data.exits.items()})
     return _batch_schema(np.float32, *(record.data.output_shape or (record.data.width,)))
 
 
 def _images(record: RunRecord) -> "Schema":
-    return _batch_schema(np.float32, *record.data.example.shape[1:])
+    example = record.data.example
+    if is_named(example):
+        return _named_schema(dict(zip(apart(example), fields(example), strict=True)))
+    return _batch_schema(np.float32, *example.shape[1:])
+
+
+def _named_schema(ends: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> "Schema":
+    from mlflow.types import Schema, TensorSpec
+
+    return Schema([TensorSpec(dtype, (-1, *shape), name) for name, (dtype, shape) in ends.items()])
 
 
 def _batch_schema(dtype: type, *shape: int) -> "Schema":
@@ -97,9 +117,15 @@ def _batch_schema(dtype: type, *shape: int) -> "Schema":
 
 def _short_decimals(images: Images) -> list[object]:
     """Return float32 values as nested lists with the shortest exact decimals."""
-    values = [float(str(value)) for value in images.ravel()]
+    values = [float(str(value)) if images.dtype.kind == "f" else int(value) for value in images.ravel()]
     nested: list[object] = np.array(values).reshape(images.shape).tolist()
     return nested
+
+
+def _shape(example: Images) -> object:
+    """Return the shape of an example; of several inputs, by name."""
+    shapes = {name: list(values.shape[1:]) for name, values in apart(example).items()}
+    return shapes if is_named(example) else shapes[""]
 
 
 def data_inputs(record: RunRecord) -> "list[DatasetInput]":
@@ -128,7 +154,7 @@ def _input(record: RunRecord, context: str, fingerprint: str, images: dict[str, 
         "targets": targets.to_json(),
     }
     source = {"tags": {"mlflow.source.type": "LOCAL", "mlflow.source.name": f"dataset={record.setting.dataset}"}}
-    profile = {"images": images, "shape": list(data.example.shape[1:]), "classes": data.classes, "sha256": fingerprint}
+    profile = {"images": images, "shape": _shape(data.example), "classes": data.classes, "sha256": fingerprint}
     dataset = Dataset(
         name=record.identity.dataset_name,
         digest=fingerprint[:DIGEST],

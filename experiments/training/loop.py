@@ -23,7 +23,8 @@ import numpy.typing as npt
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as option
 
-from experiments.dataset import Dataset, Images, Labels, Split
+from experiments.dataset import Dataset, Labels, Split
+from experiments.dataset.named import apart, fields, is_named
 from experiments.model.configuration import configuration_of
 from experiments.system.cache import Arrays, Cache, Trajectory
 from experiments.system.errors import UserError
@@ -40,10 +41,11 @@ from experiments.training.augmentation import Augmented, augmentation_for, augme
 from experiments.training.best_epoch import Keep, best_epoch, end_of
 from experiments.training.named import valid
 from experiments.training.optimizers import optimizer_for, optimizer_named
+from experiments.training.outputs import renamed
 from experiments.training.precision import Precision, in_precision
 from experiments.training.schedules import Constant, rate, schedule_of
 from experiments.training.unfreezing import Unfreezing, unfreezing_for, unfreezing_of
-from experiments.training.weighting import check, class_weights_named, loss_for, weights_of
+from experiments.training.weighting import NONE, check, class_weights_named, loss_for, weights_of
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -201,6 +203,7 @@ def check_fit(model: "Model", data: Dataset, settings: Training, head: Head, key
         UserError: they do not.
     """
     _check_validation(settings, data, key)
+    _check_single(settings, data, key)
     check(head, settings.label_smoothing, settings.class_weights, key)
     weights_of(settings.class_weights, data, key)
     unfreezing_for(model, settings.unfreeze, key)
@@ -360,6 +363,14 @@ def _check_validation(settings: Training, data: Dataset, key: str) -> None:
     )
 
 
+def _check_single(settings: Training, data: Dataset, key: str) -> None:
+    """Refuse what applies to one input, or to one output, for data of several."""
+    if data.output and settings.class_weights != NONE:
+        raise UserError(f"{key}.class_weights: requires a model with one output. Type {key}.class_weights=none.")
+    if settings.augmentation and is_named(data.train.x):
+        raise UserError(f"{key}.augmentation: requires a model with one input. Type '{key}.augmentation=[]'.")
+
+
 def _described(settings: Training) -> str:
     precision = "" if settings.precision == "float32" else f", {settings.precision}"
     optimizer = optimizer_named(settings.optimizer).name
@@ -428,7 +439,7 @@ def _one_epoch(
         shuffle=False,
         callbacks=list(callbacks),
     )
-    return {name: float(values[0]) for name, values in result.history.items()}
+    return renamed(result.history, model, data.output)
 
 
 def _seed(model: "Model", seed: int, start: int) -> None:
@@ -463,16 +474,19 @@ def _batches(split: Split, size: int, order: Labels | None = None) -> Any:
     """
     from experiments.system.tensorflow import tf
 
-    def read(number: int) -> tuple[Images, npt.NDArray[Any]]:
+    def read(number: int) -> list[npt.NDArray[Any]]:
         rows = slice(number * size, (number + 1) * size)
         places = np.arange(len(split))[rows] if order is None else order[rows]
-        return split.x[places], split.y[places]
+        return [*apart(split.x[places]).values(), *apart(split.y[places]).values()]
+
+    taken, given = fields(split.x), fields(split.y)
 
     def batch(number: Any) -> Any:
-        images, targets = tf.numpy_function(read, [number], (split.x.dtype, split.y.dtype))
-        images.set_shape((None, *split.x.shape[1:]))
-        targets.set_shape((None, *split.y.shape[1:]))
-        return images, targets
+        tensors = tf.numpy_function(read, [number], [dtype for dtype, _ in (*taken, *given)])
+        for tensor, (_, shape) in zip(tensors, (*taken, *given), strict=True):
+            tensor.set_shape((None, *shape))
+        ends = tuple(tensors[: len(taken)]), tuple(tensors[len(taken) :])
+        return tuple(end if len(end) > 1 else end[0] for end in ends)
 
     untuned = tf.data.Options()
     untuned.autotune.enabled = False

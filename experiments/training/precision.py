@@ -3,7 +3,7 @@
 https://www.tensorflow.org/guide/mixed_precision
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -52,18 +52,19 @@ def in_precision(model: "Model", precision: Precision, images: Images) -> Iterat
 def _twin(model: "Model", precision: Precision) -> "Model":
     """Return a copy with the same float32 weights whose layers, except the last, compute in `precision`."""
     config = model.get_config()
-    _set_precision(config, precision, keep=model.layers[-1].name)
+    ends = {each._keras_history[0].name for each in model.outputs} if len(model.outputs) > 1 else set()
+    _set_precision(config, precision, keep={model.layers[-1].name, *ends})
     with kinds_known(model):
         twin = type(model).from_config(config)
     take_over_state(twin, model)
     return twin
 
 
-def _set_precision(node: Any, precision: Precision, keep: str) -> None:
+def _set_precision(node: Any, precision: Precision, keep: Collection[str]) -> None:
     """Change `dtype` in the configuration of every layer, also wrapped and nested ones, except inputs and `keep`."""
     match node:
         case {"class_name": str(kind), "config": dict(config)}:
-            if kind != "InputLayer" and config.get("name") != keep:
+            if kind != "InputLayer" and config.get("name") not in keep:
                 if config.get("dtype") == "float32":
                     config["dtype"] = precision
                 _set_precision(list(config.values()), precision, keep)

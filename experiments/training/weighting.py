@@ -9,6 +9,7 @@ from experiments.dataset import Dataset
 from experiments.system.errors import UserError, format_value, suggestion
 from experiments.task import Head
 from experiments.task.classification import ClassHead
+from experiments.training.outputs import JointHead
 
 NONE, BALANCED = "none", "balanced"
 
@@ -39,6 +40,7 @@ def check(head: Head, label_smoothing: float, class_weights: object, key: str = 
     Raises:
         UserError: it has none.
     """
+    head = head.judged if isinstance(head, JointHead) else head
     asked = (
         f"label_smoothing={label_smoothing:g}" if label_smoothing else f"class_weights={format_value(class_weights)}"
     )
@@ -71,7 +73,12 @@ def weights_of(setting: Any, data: Dataset, key: str = "training") -> dict[int, 
 
 
 def loss_for(head: Head, keras: Any, label_smoothing: float) -> Any:
-    """Return the loss of a head, for targets of which a share is spread over all classes."""
+    """Return the loss of a head, for targets of which a share is spread over all classes of the judged output."""
+    if isinstance(head, JointHead):
+        return [
+            each and loss_for(each, keras, label_smoothing if name == head.output else 0)
+            for name, each in head.heads.items()
+        ]
     if not label_smoothing:
         return head.loss(keras)
     assert isinstance(head, ClassHead)

@@ -20,11 +20,6 @@ def complete(model: "Model") -> None:
     finalize_state(model)
 
 
-def entry_name(model: "Model") -> str:
-    """Return the name of the input."""
-    return str(model.input_names[0])
-
-
 def is_graph(layer: KerasLayer) -> bool:
     """Whether a layer is a functional or sequential model."""
     return getattr(layer, "_is_graph_network", False) and type(layer).call.__module__.startswith("tf_keras.")

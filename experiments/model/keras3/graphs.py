@@ -23,11 +23,6 @@ def complete(model: "Model") -> None:
             layer.finalize_state()
 
 
-def entry_name(model: "Model") -> str:
-    """Return the name of the input."""
-    return str(model.inputs[0].name)
-
-
 def is_graph(layer: KerasLayer) -> bool:
     """Whether a layer is a functional or sequential model."""
     from keras.src.models.functional import Functional

@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from experiments.dataset import Images
+from experiments.dataset.named import as_inputs
 from experiments.model.copies import copy_layer_state, kinds_known, unwrapped
 from experiments.model.keras3.graphs import renewed
 from experiments.quantization.keras3.fake_quantization import (
@@ -54,7 +55,7 @@ def annotated(
 def start_ranges(quantized: "Model", images: Images) -> None:
     """Start the ranges of activations at the values that these images cause in float."""
     with ranges_watched():
-        quantized(images, training=False)
+        quantized(as_inputs(images), training=False)
 
 
 def in_float(quantized: "Model", architecture: "Model") -> "Model":

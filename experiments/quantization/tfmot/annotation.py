@@ -22,6 +22,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_aware
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
 
 from experiments.dataset import Images
+from experiments.dataset.named import as_inputs
 from experiments.model.copies import copied, is_wrapper, kinds_known, nodes_of, take_over_state, unwrapped
 from experiments.quantization.survey import Survey, SurveyedLayer
 from experiments.quantization.tfmot.replaced import replaced
@@ -151,7 +152,8 @@ def start_ranges(quantized: "Model", model: "Model", images: Images) -> None:
     before = quantized.get_weights()
     fit_weight_ranges(quantized)
     _set_ranges(quantized, images, quantizers.AllValuesQuantizer)  # like the first training step
-    if not _is_constant(quantized(images, training=False)) or _is_constant(model(images, training=False)):
+    given = as_inputs(images)
+    if not _is_constant(quantized(given, training=False)) or _is_constant(model(given, training=False)):
         quantized.set_weights(before)
         return
     _set_ranges(quantized, images, quantizers.MovingAverageQuantizer)
@@ -167,12 +169,12 @@ def _set_ranges(quantized: "Model", images: Images, kind: type) -> None:
         return values
 
     with fake_quantization_off(), replaced(kind, "__call__", remember):
-        quantized(images, training=False)
+        quantized(as_inputs(images), training=False)
 
 
 def _is_constant(outputs: Tensor) -> bool:
-    """Whether a model gives the same output for several images."""
-    return len(outputs) > 1 and bool(tf.reduce_all(outputs == outputs[:1]))
+    """Whether a model gives the same outputs for several images."""
+    return all(len(each) > 1 and bool(tf.reduce_all(each == each[:1])) for each in tf.nest.flatten(outputs))
 
 
 def fit_weight_ranges(quantized: "Model") -> None:
