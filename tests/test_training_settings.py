@@ -14,12 +14,16 @@ from experiments.dataset.mnist import Mnist
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError
 from experiments.system.keras_version import Version
+from experiments.task import Head
 from experiments.task.classification import ClassHead, Meaning
+from experiments.task.detection import BoxHead
+from experiments.task.reconstruction import ReconstructionHead
 from experiments.task.regression import NumberHead
+from experiments.task.segmentation import PixelHead
 from experiments.tflite.conversion import Float32, convert
 from experiments.tflite.graph import read_ops
 from experiments.training import loop
-from experiments.training.augmentation import ARGUMENTS, REQUIRED, augmentation_for
+from experiments.training.augmentation import ARGUMENTS, REQUIRED, augmentation_for, check_places
 from experiments.training.best_epoch import best_epoch, end_of
 from experiments.training.loop import Trained, Training, fit, trajectory_key
 from experiments.training.schedules import rate, schedule_of
@@ -355,6 +359,14 @@ def test_weights_have_the_numbers_of_a_model_file_with_more_outputs_than_the_dat
     balanced = weights_of("balanced", few)
     assert balanced is not None
     assert [balanced[number] * np.count_nonzero(y == number) for number in (2, 9)] == [len(y) / 2] * 2
+
+
+@pytest.mark.parametrize("head", [PixelHead, BoxHead, ReconstructionHead])
+def test_images_are_not_moved_away_from_their_targets(head: type[Head]) -> None:
+    check_places([{"GaussianNoise": {"stddev": 0.1}}, "RandomErasing"], head.by_place)
+    with pytest.raises(UserError, match="RandomFlip moves what is seen in an image, but not the targets"):
+        check_places(["RandomErasing", "RandomFlip"], head.by_place)
+    check_places(["RandomFlip"], NumberHead.by_place)
 
 
 @pytest.mark.parametrize("settings", [(0.1, "none"), (0.0, "balanced")])

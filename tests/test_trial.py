@@ -210,6 +210,17 @@ def test_a_model_that_keeps_zeros_starts_from_such_ranges_as_well() -> None:
     assert np.ptp(quantized(scaled_twice, training=False), axis=0).max() > 0
 
 
+def test_outputs_that_the_first_ranges_would_clip_follow_the_model_before_training() -> None:
+    from experiments.quantization.tfmot.annotation import annotated_whole, start_ranges
+
+    model, given = model_of(lambda layers, x: x), of_all_brightness()
+    model.layers[-1].set_weights([each * 200 for each in model.layers[-1].get_weights()])  # like targets in hundreds
+    quantized = annotated_whole(model)
+    start_ranges(quantized, model, given)
+    expected = model(given, training=False)
+    assert np.abs(quantized(given, training=False) - expected).max() < 0.05 * np.ptp(expected)
+
+
 def test_a_model_whose_images_differ_starts_as_tfmot_made_it() -> None:
     from experiments.quantization.tfmot.annotation import annotated_whole, start_ranges
 

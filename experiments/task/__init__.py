@@ -21,6 +21,7 @@ class Head(ABC):
 
     outputs: int
     task: ClassVar[str]
+    by_place: ClassVar[bool] = False  # whether targets belong to places in the example, as the classes of pixels do
 
     @property
     @abstractmethod

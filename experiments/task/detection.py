@@ -31,6 +31,7 @@ class BoxHead(Head):
     """Boxes with scores of classes, or with one score and one class."""
 
     task: ClassVar[str] = "detection"
+    by_place: ClassVar[bool] = True
     decoding: Decoding
     judged_by: Literal["map", "map50"] = "map"
 

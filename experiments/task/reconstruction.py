@@ -24,6 +24,7 @@ class ReconstructionHead(Head):
     """Outputs that are the input again."""
 
     task: ClassVar[str] = "reconstruction"
+    by_place: ClassVar[bool] = True
     judged_by: Literal["auc", "mse"] = "auc"
     windows: int = 1
 

@@ -25,6 +25,7 @@ class PixelHead(Head):
     """For each pixel, an output for each class: probabilities, or logits."""
 
     task: ClassVar[str] = "segmentation"
+    by_place: ClassVar[bool] = True
     logits: bool
     ignored: int | None = None
 

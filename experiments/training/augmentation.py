@@ -13,6 +13,16 @@ from experiments.dataset import Images
 from experiments.system.errors import UserError, first_line, suggestion
 from experiments.training.named import Named, each_named
 
+# Layers that move what is seen in an image.
+MOVING = (
+    "RandomElasticTransform",
+    "RandomFlip",
+    "RandomPerspective",
+    "RandomRotation",
+    "RandomShear",
+    "RandomTranslation",
+    "RandomZoom",
+)
 FILL = ("fill_mode", "fill_value", "interpolation")
 ARGUMENTS: Mapping[str, Sequence[str]] = {
     "GaussianNoise": ("stddev",),
@@ -74,6 +84,21 @@ def augmentation_of(value: object) -> tuple[Named, ...]:
             if argument in WORDS and given not in WORDS[argument]:
                 raise ValueError(f"{layer.name}: {argument}={given}. {suggestion(str(given), WORDS[argument])}")
     return layers
+
+
+def check_places(value: object, by_place: bool, key: str = "training") -> None:
+    """Check that no layer moves what is seen, if targets belong to places in the example (Head.by_place).
+
+    Raises:
+        UserError: a layer does.
+    """
+    moving = [layer.name for layer in augmentation_of(value) if layer.name in MOVING]
+    if by_place and moving:
+        others = ", ".join(name for name in ARGUMENTS if name not in MOVING)
+        raise UserError(
+            f"{key}.augmentation: {moving[0]} moves what is seen in an image, but not the targets of this task, which "
+            f"say where it is. Use layers that move nothing ({others}), or store moved images with their targets."
+        )
 
 
 def augmentation_for(value: object, sample: Images, key: str = "training") -> Augmented:

@@ -37,7 +37,7 @@ from experiments.system.stamp import stamp
 from experiments.system.user_code import sha256, sources_of
 from experiments.task import Head
 from experiments.task.classification import head_of
-from experiments.training.augmentation import Augmented, augmentation_for, augmentation_of
+from experiments.training.augmentation import Augmented, augmentation_for, augmentation_of, check_places
 from experiments.training.best_epoch import Keep, best_epoch, end_of
 from experiments.training.named import valid
 from experiments.training.optimizers import optimizer_for, optimizer_named
@@ -208,6 +208,7 @@ def check_fit(model: "Model", data: Dataset, settings: Training, head: Head, key
     weights_of(settings.class_weights, data, key)
     unfreezing_for(model, settings.unfreeze, key)
     if settings.augmentation:
+        check_places(settings.augmentation, head.by_place, key)
         augmentation_for(settings.augmentation, data.train.x[:CHECKED], key)
     if optimizer_named(settings.optimizer).arguments:
         from experiments.system.tensorflow import keras_of

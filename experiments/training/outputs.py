@@ -28,6 +28,11 @@ class JointHead(Head):
     output: str  # the judged one
 
     @property
+    def by_place(self) -> bool:  # type: ignore[override]
+        """See Head.by_place."""
+        return any(head.by_place for head in self.heads.values() if head)
+
+    @property
     def metric(self) -> Metric | None:
         """See Head.metric."""
         return self.judged.metric

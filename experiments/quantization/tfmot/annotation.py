@@ -143,21 +143,29 @@ def fit_ranges(quantized: "Model", images: Images) -> None:
 
 
 def start_ranges(quantized: "Model", model: "Model", images: Images) -> None:
-    """Initialize activation ranges from these images, if TFMOT's initial ranges would lose the input.
+    """Initialize activation ranges from these images, if outputs with TFMOT's ranges explain nothing of the model's.
 
     TFMOT starts at -6 and 6, in steps of 0.05, and moves the ranges by a thousandth per training step. If activations
-    are much smaller than a step, as with an input that is scaled twice, all become zero: every image has the same
-    output, and gradients overflow. Other models are not changed.
+    are much smaller than a step, as with an input that is scaled twice, all become zero; if they are much larger, as
+    with targets in hundreds or an input of 0 to 255, they are clipped. Either way gradients are lost. Other models are
+    not changed.
     """
     before = quantized.get_weights()
     fit_weight_ranges(quantized)
     _set_ranges(quantized, images, quantizers.AllValuesQuantizer)  # like the first training step
     given = as_inputs(images)
-    if not _is_constant(quantized(given, training=False)) or _is_constant(model(given, training=False)):
+    if all(map(_explains, *(tf.nest.flatten(each(given, training=False)) for each in (quantized, model)))):
         quantized.set_weights(before)
         return
     _set_ranges(quantized, images, quantizers.MovingAverageQuantizer)
-    say("  ranges start from training images, since with the default of -6 to 6 all images give the same output")
+    say("  ranges start from training images: with the default of -6 to 6 the outputs do not follow the float model's")
+
+
+def _explains(outputs: Tensor, expected: Tensor) -> bool:
+    """Whether outputs explain any of the variance of the expected ones over images; a constant needs no explanation."""
+    outputs, expected = (tf.cast(each, tf.float64) for each in (outputs, expected))
+    variance = tf.reduce_sum(tf.square(expected - tf.reduce_mean(expected, axis=0)))
+    return bool(variance == 0) or bool(tf.reduce_sum(tf.square(outputs - expected)) < variance)
 
 
 def _set_ranges(quantized: "Model", images: Images, kind: type) -> None:
@@ -170,11 +178,6 @@ def _set_ranges(quantized: "Model", images: Images, kind: type) -> None:
 
     with fake_quantization_off(), replaced(kind, "__call__", remember):
         quantized(as_inputs(images), training=False)
-
-
-def _is_constant(outputs: Tensor) -> bool:
-    """Whether a model gives the same outputs for several images."""
-    return all(len(each) > 1 and bool(tf.reduce_all(each == each[:1])) for each in tf.nest.flatten(outputs))
 
 
 def fit_weight_ranges(quantized: "Model") -> None:
