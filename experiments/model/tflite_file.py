@@ -162,7 +162,8 @@ def _layer_of() -> type:
 
         def call(self, images: Any) -> Any:
             values = list(images) if len(self.entries) > 1 else [images]
-            outputs = tf.numpy_function(self._run, values, [tf.float32] * len(self.exits))
+            found = tf.numpy_function(self._run, values, [tf.float32] * len(self.exits))
+            outputs = tf.nest.flatten(found)  # of one output, eager TensorFlow returns no list
             shaped = [
                 tf.ensure_shape(output, (values[0].shape[0], width))
                 for output, width in zip(outputs, self.widths, strict=True)
