@@ -26,7 +26,7 @@ from experiments.system.errors import UserError
 from experiments.tflite.conversion import TFLiteModel, convert
 from experiments.tflite.expectation import Expectation, broken
 from experiments.tflite.graph import Op, read_ops
-from experiments.training.loop import Training, fit
+from experiments.training.loop import Training, fit, trajectory_key
 
 pytestmark = pytest.mark.tensorflow
 
@@ -126,6 +126,16 @@ def test_plain_qat_of_a_pruned_model_loses_the_zeros_and_the_gate_says_so(traini
     sparse = Prune().prepare(model, training, partial(data().calibration, seed=0)).model
     (difference,) = broken(Expectation("int8", sparsity=0.8), file_of(QAT(), sparse, trainings)[1])
     assert difference.endswith("of the weights are zero instead of 80.0%")
+
+
+@pytest.mark.parametrize("keep", [["zeros"], ["clusters"], ["zeros", "clusters"]], ids="+".join)
+def test_training_that_keeps_what_was_compressed_is_not_taken_for_plain_training(keep: list[str]) -> None:
+    from experiments.quantization.tfmot import engine
+
+    model = built(ArticleCNN())
+    copies = engine.annotated(model, None), engine.to_quantize(model, keep)
+    plain, keeping = (trajectory_key(copy, data(), Training(epochs=1), seed=0) for copy in copies)
+    assert plain != keeping
 
 
 @pytest.mark.parametrize(("keep_zeros", "most"), [(True, 6), (False, 12)])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments.dataset.named import together
 from experiments.system.errors import UserError
 from experiments.tflite.conversion import Learned, convert
 from experiments.tflite.graph import read_ops
@@ -396,7 +397,7 @@ def test_several_inputs_and_outputs() -> None:
 
     model = made(build)
     examples = {each.name: RNG.normal(size=(8, *each.shape[1:])).astype(np.float32) for each in model.inputs}
-    copy = quantized(model, examples)
+    copy = quantized(model, together(examples))
     found = copy(examples, training=False)
     assert found.keys() == {"first", "second"}
     for name, wanted in model(examples, training=False).items():

@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -222,6 +222,7 @@ def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int,
     head = head or head_of(model)
     decisive = {
         "model": digest_of(model),
+        "quantizers": list(_quantizers(model)),
         "head": head.identity,
         "data": data.training_fingerprint,
         "batch_size": settings.batch_size,
@@ -254,6 +255,18 @@ def digest_of(model: "Model") -> str:
     trained = {id(weights) for weights in model.trainable_weights}
     digest.update(bytes(id(weights) in trained for weights in model.weights))
     return digest.hexdigest()
+
+
+def _quantizers(model: "Model") -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Yield how the wrappers of TFMOT quantize weights: layer, class and settings.
+
+    Their configuration is the same whether or not they keep zeros and clusters. The digest of the model, from which
+    random numbers follow, stays as it is.
+    """
+    for layer in model.layers:
+        for _, quantizer, _ in getattr(layer, "_weight_vars", ()):
+            settings = {name: value for name, value in vars(quantizer).items() if isinstance(value, str | int | float)}
+            yield layer.name, type(quantizer).__qualname__, settings
 
 
 def _threads() -> int:

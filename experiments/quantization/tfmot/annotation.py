@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.system.tensorflow import keras, tf  # first: it chooses Keras 2
 
 # isort: split
+import numpy as np
 import tensorflow_model_optimization as tfmot
 from tensorflow_model_optimization.python.core.quantization.keras import quant_ops, quantizers
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_aware_activation import (
@@ -143,29 +144,38 @@ def fit_ranges(quantized: "Model", images: Images) -> None:
 
 
 def start_ranges(quantized: "Model", model: "Model", images: Images) -> None:
-    """Initialize activation ranges from these images, if outputs with TFMOT's ranges explain nothing of the model's.
+    """Initialize activation ranges from these images, if outputs with TFMOT's ranges do not follow the model's.
 
     TFMOT starts at -6 and 6, in steps of 0.05, and moves the ranges by a thousandth per training step. If activations
     are much smaller than a step, as with an input that is scaled twice, all become zero; if they are much larger, as
     with targets in hundreds or an input of 0 to 255, they are clipped. Either way gradients are lost. Other models are
-    not changed.
+    not changed, nor are classifiers of which only the logits are clipped.
     """
     before = quantized.get_weights()
     fit_weight_ranges(quantized)
     _set_ranges(quantized, images, quantizers.AllValuesQuantizer)  # like the first training step
     given = as_inputs(images)
-    if all(map(_explains, *(tf.nest.flatten(each(given, training=False)) for each in (quantized, model)))):
+    if all(map(_follow, *(tf.nest.flatten(each(given, training=False)) for each in (quantized, model)))):
         quantized.set_weights(before)
         return
     _set_ranges(quantized, images, quantizers.MovingAverageQuantizer)
     say("  ranges start from training images: with the default of -6 to 6 the outputs do not follow the float model's")
 
 
-def _explains(outputs: Tensor, expected: Tensor) -> bool:
-    """Whether outputs explain any of the variance of the expected ones over images; a constant needs no explanation."""
-    outputs, expected = (tf.cast(each, tf.float64) for each in (outputs, expected))
-    variance = tf.reduce_sum(tf.square(expected - tf.reduce_mean(expected, axis=0)))
-    return bool(variance == 0) or bool(tf.reduce_sum(tf.square(outputs - expected)) < variance)
+def _follow(outputs: Tensor, expected: Tensor) -> bool:
+    """Whether outputs explain any of the variance of the expected ones over images, or name the same largest outputs.
+
+    The share of equal largest outputs is corrected for chance (Cohen, Educ. Psychol. Meas. 20, 1960). A constant
+    requires no explanation.
+    """
+    found, wanted = (np.asarray(each, np.float64) for each in (outputs, expected))
+    variance = np.square(wanted - wanted.mean(axis=0)).sum()
+    if variance == 0 or np.square(found - wanted).sum() < variance:
+        return True
+    largest, same = (np.argmax(each, axis=-1).ravel() for each in (found, wanted))
+    shares = (np.bincount(each, minlength=wanted.shape[-1]) / each.size for each in (largest, same))
+    chance = float(np.dot(*shares))
+    return bool(np.mean(largest == same) - chance > (1 - chance) / 2)
 
 
 def _set_ranges(quantized: "Model", images: Images, kind: type) -> None:
