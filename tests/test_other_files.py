@@ -203,6 +203,16 @@ def test_a_signature_for_batches_of_one_takes_any_number_of_images(tmp_path: Pat
 
 
 @pytest.mark.tensorflow
+def test_what_keras_exports_needs_no_signature_to_be_named(tmp_path: Path) -> None:
+    from experiments.system.tensorflow import keras_version
+
+    keras = keras_version(3)
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3)])
+    model.export(tmp_path / "exported", verbose=False)
+    assert SavedModelFolder(path=tmp_path / "exported").build((4,), 3).output_shape == (None, 3)
+
+
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("signatures", "told"),
     [

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 GRAPH = "saved_model.pb"
 INITIALIZER = "__saved_model_init_op"  # listed with the signatures, and none
+EXPORTED = {"serve", "serving_default"}  # two names that model.export of Keras 3 gives to one signature
 # Operations with a state, or that TensorFlow marks as such, that only compute or hold weights and tables. All others
 # with a state may write files, call Python or use the network; of those without, the ones in FROM_OUTSIDE read files.
 WITH_STATE = frozenset(
@@ -142,6 +143,8 @@ class SavedModelFolder(Architecture):
             )
         if self.signature is not None and self.signature not in signatures:
             raise UserError(f"model.signature={self.signature}: the SavedModel has {listed}.")
+        if self.signature is None and signatures == EXPORTED:
+            return "serving_default"
         if self.signature is None and len(signatures) > 1:
             raise UserError(f"{self._named}: has several signatures ({listed}). Choose one with model.signature=NAME.")
         return self.signature or listed
