@@ -1,15 +1,42 @@
 """Markdown tables for the pages, and cells of CSV files."""
 
+from collections.abc import Mapping, Sequence
+
 import pandas as pd
 
 from experiments.comparison.columns import ends
 from experiments.comparison.files import as_markdown
-from experiments.statistics.rounding import percent
+from experiments.statistics.rounding import percent, times, whole
+from experiments.task.metrics import TITLES
 
 
 def markdown(table: pd.DataFrame) -> str:
     """Return a table of text as Markdown."""
     return f"{as_markdown(table)}\n"
+
+
+def files_table(table: pd.DataFrame, scores: Mapping[str, Sequence[str]]) -> str:
+    """Return a row for each strategy: scores, by heading, then size and speed of its file."""
+    shown = pd.DataFrame(
+        {
+            "strategy": [f"`{name}`" for name in table["strategy"]],
+            **scores,
+            "bytes": table["tflite_bytes"].map(whole),
+            "size ratio": table["size_ratio"].map(times),
+            "speedup": [times(*ends(row, "speedup")) for _, row in table.iterrows()],
+        }
+    )
+    return markdown(shown)
+
+
+def score_table(table: pd.DataFrame) -> str:
+    """Return a row for each strategy: the score of its task with its change, then size and speed of its file."""
+    rows, title = [row for _, row in table.iterrows()], TITLES[str(table["metric"].iloc[0])]
+    scores = {
+        f"{title} (%)": [percent(*ends(row, "tflite_score")) for row in rows],
+        f"Δ {title} (pp)": [percent(*ends(row, "score_change"), "+") for row in rows],
+    }
+    return files_table(table, scores)
 
 
 def seeds_of(table: pd.DataFrame) -> int:

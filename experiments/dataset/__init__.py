@@ -254,10 +254,7 @@ class Examples:
             )
         for name in filter(None, (self.output, *self.further)):
             if name not in known:
-                raise UserError(
-                    f"y_train/{name}: the model has no output {name}. {suggestion(name, known)} It has "
-                    f"{', '.join(known)}."
-                )
+                raise UserError(f"y_train/{name}: the model has no output {name}. {suggestion(name, known)}")
 
     def _for_output(self, outputs: int) -> Dataset:
         """Return the data set for one output of a model, whose input has the shape of the examples."""

@@ -1,5 +1,6 @@
 """Freeze layers of a model: a share of them, or layers by name."""
 
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,10 +51,19 @@ def _chosen(model: "Model", selection: Any, key: str) -> tuple[str, ...]:
     if not isinstance(selection, tuple):
         before = weighted[:-1]
         return tuple(before[: round(float(selection) * len(before))])
-    for pattern in selection:
-        if not any(fnmatchcase(name, pattern) for name in weighted):
+    return layers_named(selection, weighted, "layer with weights", f"{key}={format_value(selection)}")
+
+
+def layers_named(patterns: tuple[str, ...], names: Sequence[str], kind: str, setting: str) -> tuple[str, ...]:
+    """Return the names that match patterns, in their order; `kind` describes the layers that have them.
+
+    Raises:
+        UserError: a pattern matches no name.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
             raise UserError(
-                f"{key}={format_value(selection)}: no layer with weights is named {pattern}. Use names, or patterns "
-                f"such as conv*. {suggestion(pattern, weighted)}"
+                f"{setting}: no {kind} is named {pattern}. Use names, or patterns such as conv*. "
+                f"{suggestion(pattern, names)}"
             )
-    return tuple(name for name in weighted if any(fnmatchcase(name, pattern) for pattern in selection))
+    return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))

@@ -7,10 +7,10 @@ trains the layers of one without interruption. When the layers change, the optim
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from experiments.system.errors import UserError, format_value, suggestion
+from experiments.model.freezing import layers_named
+from experiments.system.errors import UserError, format_value
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -103,12 +103,6 @@ def _chosen(frozen: tuple[str, ...], selection: Any, setting: str) -> frozenset[
                 raise UserError(f"{setting}: requires {count} frozen layers, and the model has {len(frozen)}.")
             return frozenset(frozen[-count:])
         case tuple():
-            for pattern in selection:
-                if not any(fnmatchcase(name, pattern) for name in frozen):
-                    raise UserError(
-                        f"{setting}: no frozen layer is named {pattern}. Use names, or patterns such as conv*. "
-                        f"{suggestion(pattern, frozen)}"
-                    )
-            return frozenset(name for name in frozen if any(fnmatchcase(name, pattern) for pattern in selection))
+            return frozenset(layers_named(selection, frozen, "frozen layer", setting))
     count = max(1, round(float(selection) * len(frozen)))
     return frozenset(frozen[-count:])
