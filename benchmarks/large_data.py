@@ -3,11 +3,12 @@
 Folders of generated images that take 1 and 4 GB as bytes (four times as much as float32) or, with `--gigabytes 1 4 16`,
 other sizes, in a run that decodes them, trains an epoch, converts to int8, and evaluates. Ten times a second the
 resident memory of all its processes is read, without what they share. The same run on a few images shows what
-TensorFlow and the program take in any case.
+TensorFlow and the program take in any case. The system refuses a process more than 8 GiB of its own memory (Linux).
 Writes benchmarks/results/large_data/ (large_data.csv).
 """
 
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ FEW = 200  # images of the run that shows what is taken in any case
 GIGABYTES = (1.0, 4.0)
 GIB = 2**30
 ALLOWED_GIB, ALLOWED_BATCHES = 0.5, 1.3
+LIMIT_GIB = 8  # of each process
 INTERVAL = 0.1  # seconds
 DISTINCT = 32  # files of each class; all others are links to them
 SETTINGS = (
@@ -153,6 +155,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, nargs="+", default=GIGABYTES, help="sizes of the data, as bytes")
     asked = parser.parse_args()
     results = Results(BENCHMARK)
+    resource.setrlimit(resource.RLIMIT_DATA, (LIMIT_GIB * GIB, LIMIT_GIB * GIB))  # of the runs as well
     table = measured((0.2,) if asked.quick else tuple(asked.gigabytes))
     beyond = float(table["beyond_gib"].max())
     failures = [] if beyond <= allowed_gib() else [f"{beyond:.2f} GiB beyond, more than {allowed_gib():.2f}"]
