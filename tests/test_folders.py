@@ -21,9 +21,9 @@ from experiments.dataset.audio_folder import AudioFolder, read_wav, resampled
 from experiments.dataset.fashion_mnist import FILES, FashionMnist
 from experiments.dataset.image_folder import ImageFolder, resized
 from experiments.dataset.splitting import held_out
-from experiments.record.identity import contents_of
 from experiments.runs.configuration import compose_request
 from experiments.system.cache import GIB, Cache, entries_in
+from experiments.system.contents import contents_of
 from experiments.system.errors import UserError
 
 COUNTS = {"train/cat": 12, "train/dog": 6, "test/cat": 4, "test/dog": 2}

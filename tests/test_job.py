@@ -8,11 +8,11 @@ from typing import Any, ClassVar, NoReturn
 
 import pytest
 
-from experiments.record.identity import digest_value
 from experiments.runs import job
 from experiments.runs.configuration import Request, compose_request
 from experiments.runs.job import JobError, StoreUnavailableError, run_job
 from experiments.runs.worker import Failure, RunFailed
+from experiments.system.contents import digest_value
 from experiments.system.errors import UserError
 from experiments.system.stamp import runtimes
 from experiments.tracking import DETAILS, Row, Store, connect
@@ -125,6 +125,44 @@ def test_files_that_change_places_in_the_folder_of_an_option_make_another_run(as
     for path, target in ((cat, kept), (dog, cat), (kept, dog)):
         path.rename(target)
     assert job.run_key(experiment) != before
+
+
+@pytest.mark.parametrize("change", ["replaced", "removed", "equal"])
+def test_a_result_whose_files_changed_during_the_run_is_not_recorded_under_its_key(
+    change: str, asked: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that waits for its turn reads its files minutes after its key was made."""
+    (tmp_path / "data").write_text("1")
+
+    def run(_: object) -> None:
+        match change:
+            case "replaced":
+                (tmp_path / "data").write_text("2")
+            case "removed":
+                (tmp_path / "data").unlink()
+            case _:
+                (tmp_path / "data").write_text("1")
+
+    monkeypatch.setattr(job, "run_in_process", run)
+    monkeypatch.setattr(Store, "finish", lambda *_: None)
+    monkeypatch.setattr(job, "complete_rounds", lambda *_: None)
+    experiment = replace(asked.experiment, latency=WithFile(tmp_path / "data"))  # type: ignore[arg-type]
+    request = replace(asked, experiment=experiment)
+    if change == "replaced":
+        with pytest.raises(JobError, match="latency: files of this option have changed during the run"):
+            run_job(request, job=0)
+        assert recorded(asked)["status"] == "FAILED"
+    else:
+        run_job(request, job=0)
+
+
+@dataclass(frozen=True)
+class WithFile:
+    """An option that names a file."""
+
+    file: Path
+    rounds: int = 1
+    span: float | None = None
 
 
 def test_unreadable_file_of_an_option_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from experiments.model.keras_file import KerasFile
 from experiments.model.user_module import find_module, provided_names
-from experiments.record.identity import contents_of, model_digest
+from experiments.record.identity import model_digest
+from experiments.system.contents import contents_of
 from experiments.system.errors import UserError
 from experiments.system.user_code import with_imports
 from tests.conftest import run, save_images

@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +41,10 @@ class FashionMnist(KerasDataset):
             raise UserError(f"{KEY}={self.path}: requires a folder with {', '.join(FILES)}, plain or .gz.")
         for name in FILES:
             self._file(self.path, name)
+
+    def sources(self) -> Sequence[Path]:
+        """See KerasDataset.sources; a folder is a value of this option."""
+        return super().sources() if self.path is None else ()
 
     def read(self) -> Raw:
         """Return the arrays of the folder, or of Keras' copy."""

@@ -1,7 +1,9 @@
 """Image data sets of TensorFlow Datasets (extra: tfds), downloaded or prepared earlier in dataset.data_dir."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import field
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +25,18 @@ class TensorFlowDataset(Source):
     """Images (n, height, width, channels) uint8 and labels of a data set with supervised keys."""
 
     name: str  # as in tfds.load: NAME, NAME/CONFIG or NAME:VERSION
-    data_dir: UserPath | None = None  # null: ~/tensorflow_datasets
+    data_dir: UserPath | None = field(default=None, compare=False)  # null: ~/tensorflow_datasets
     train_split: str = "train"  # as in tfds.load, such as train[:80%]
     test_split: str = "test"
     size: tuple[PositiveInt, PositiveInt] | None = None  # height, width; null: that of all images
     fit: Fit = "stretch"
+
+    def sources(self) -> Sequence[Path]:
+        """Return the prepared files, which decide a result; the folder with all data sets does not."""
+        name, _, rest = self.name.partition(":")[0].partition("/")
+        folder = (self.data_dir or Path.home() / "tensorflow_datasets") / name
+        prepared = folder / rest if rest and (folder / rest).is_dir() else folder
+        return sorted(path for path in prepared.rglob("*") if path.is_file() and "incomplete" not in str(path))
 
     def check(self) -> None:
         """Check that the extra is installed."""

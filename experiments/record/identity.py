@@ -6,16 +6,14 @@ folders or at two times.
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from experiments.model.configuration import configuration_of
-from experiments.system.files import state_of
-from experiments.system.user_code import sha256, sources_of, user_sources
+from experiments.system.contents import code_of, contents_of
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -60,8 +58,7 @@ def model_digest(model: "Model", architecture: "Architecture") -> str:
     and architectures is included.
     """
     digest = hashlib.sha256(json.dumps(configuration_of(model), sort_keys=True).encode())
-    for source in sources_of(model):
-        digest.update(sha256(source).encode())
+    digest.update(code_of(model).encode())
     if architecture.given:
         for weights in model.get_weights():
             digest.update(f"{weights.dtype.str}{weights.shape}".encode())
@@ -71,29 +68,3 @@ def model_digest(model: "Model", architecture: "Architecture") -> str:
         contents["values"] = {name: value for name, value in contents["values"].items() if name != "keras"}
         digest.update(json.dumps(contents, sort_keys=True, default=str).encode())  # the version is in the configuration
     return digest.hexdigest()[:DIGITS]
-
-
-def contents_of(option: Any) -> Mapping[str, Any]:
-    """Return everything about an option that can change a result: class, user code, and values by content.
-
-    Raises:
-        UserError: a file that the option names cannot be read.
-    """
-    return {
-        "class": type(option).__qualname__,
-        "source": [sha256(path) for path in (*user_sources(type(option)), *getattr(option, "sources", tuple)())],
-        "values": {each.name: digest_value(asdict(option)[each.name]) for each in fields(option) if each.compare},
-    }
-
-
-def digest_value(value: Any) -> Any:
-    """Replace a file by its digest, and a folder by the list of its files."""
-    match value:
-        case Path() if value.is_file():
-            return sha256(value)
-        case Path() if value.is_dir():
-            files = sorted(path for path in value.rglob("*") if path.is_file())
-            return [(str(path.relative_to(value)), *state_of(path)) for path in files]
-        case list() | tuple():
-            return [digest_value(each) for each in value]
-    return value

@@ -3,21 +3,23 @@
 import gc
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from experiments.measure.latency import ROUNDS
 from experiments.plots.run import save_pictures
 from experiments.record.artifacts import write_artifacts
-from experiments.record.identity import contents_of
 from experiments.record.run_record import RunRecord
 from experiments.runs.configuration import Request
 from experiments.runs.pipeline import Experiment
 from experiments.runs.rounds import complete_rounds
 from experiments.runs.trainings import Contents
 from experiments.runs.worker import Failure, RunFailed, run_in_process
+from experiments.system.contents import contents_of
 from experiments.system.errors import UserError, redacted
 from experiments.system.machine import compute_lock
 from experiments.system.progress import say, warn
@@ -97,11 +99,11 @@ def _run_or_reuse(request: Request, store: Store, job: int) -> Row:
             say(f"  reused: {_display_name(request.experiment)} (run {row['run_id']})")
             return {**row, REUSED: True}
         command = {} if request.sweep else {"command": typed()}  # in a sweep, the parent run has the command
-        tags = {**stamp(), **command, "run_key": key}
+        tags, started = {**stamp(), **command, "run_key": key}, _decisive_contents(request.experiment)
         run_id = store.open_run(
             request.experiment.setting, request.parameters, tags, request.sweep, job, request.changed
         )
-        _run_and_record(request, store, run_id)
+        _run_and_record(request, store, run_id, started)
         try:
             return store.row(run_id)
         except UserError as error:
@@ -112,9 +114,15 @@ def _display_name(experiment: Experiment) -> str:
     return run_name(experiment.setting, experiment.identity)
 
 
-def _run_and_record(request: Request, store: Store, run_id: str) -> None:
-    """Do the work of an open run and record the result."""
+def _run_and_record(request: Request, store: Store, run_id: str, started: Mapping[str, Mapping[str, Any]]) -> None:
+    """Do the work of an open run and record the result; `started` is what its options held when its key was made."""
     record = _run(request, store, run_id)
+    if changed := _changed_since(started, request.experiment):
+        error = UserError(
+            f"{' and '.join(changed)}: files of this option have changed during the run, so its result may belong to "
+            "neither version. Type the command again."
+        )
+        raise _failed(request, run_id, Failure.of(error))
     with compute_lock():
         _record(request, store, run_id, record)
         gc.collect()  # figures are reference cycles, which would accumulate over a sweep
@@ -178,18 +186,9 @@ def _freeze_modules() -> None:
 
 def run_key(experiment: Experiment, contents: Contents = contents_of) -> str:
     """Return a digest of everything that decides a run's result: options, their files, code, versions, machine."""
-    options = {
-        "dataset": experiment.dataset,
-        "model": experiment.model,
-        "task": experiment.task,
-        "strategy": experiment.strategy,
-        "training": experiment.training,
-        "finetune": experiment.finetune if experiment.strategy.trains else None,
-        "latency": replace(experiment.latency, rounds=ROUNDS, span=None),  # rounds are added to a finished run
-    }
     decisive = {
         "setting": asdict(experiment.setting),
-        "options": {name: contents(option) for name, option in options.items() if option is not None},
+        "options": {name: contents(option) for name, option in _decisive_options(experiment).items()},
         "code": CODE_DIGEST,
         "machine": stamp()["machine"],
         "numerics": dict(numerics()),
@@ -197,3 +196,38 @@ def run_key(experiment: Experiment, contents: Contents = contents_of) -> str:
         "threads": experiment.threads,
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _decisive_options(experiment: Experiment) -> dict[str, Any]:
+    finetune = {"finetune": experiment.finetune} if experiment.strategy.trains else {}
+    return {
+        "dataset": experiment.dataset,
+        "model": experiment.model,
+        "task": experiment.task,
+        "strategy": experiment.strategy,
+        "training": experiment.training,
+        **finetune,
+        "latency": replace(experiment.latency, rounds=ROUNDS, span=None),  # rounds are added to a finished run
+    }
+
+
+def _decisive_contents(experiment: Experiment) -> dict[str, Mapping[str, Any]]:
+    """Return the contents of each option, without modules that nobody is seen to import: they may be edited freely."""
+    return {name: contents_of(option, beside=False) for name, option in _decisive_options(experiment).items()}
+
+
+def _changed_since(started: Mapping[str, Mapping[str, Any]], experiment: Experiment) -> list[str]:
+    """Return the options whose files are others than at the start; one whose file is gone has been read."""
+    try:
+        now = _decisive_contents(experiment)
+    except UserError:
+        return []
+    kept = [name for name, contents in now.items() if not any(isinstance(v, Path) for v in contents["values"].values())]
+    return [name for name in kept if _differ(started[name], now[name])]
+
+
+def _differ(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether the contents of an option differ; files that were added, such as downloads, do not count."""
+    if not set(before["source"]) <= set(after["source"]):
+        return True
+    return {**before, "source": None} != {**after, "source": None}

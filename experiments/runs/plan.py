@@ -8,12 +8,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from experiments.record.identity import contents_of
 from experiments.runs.configuration import Request
 from experiments.runs.forecast import FINISHING, Costs, Schedule, Work
 from experiments.runs.job import run_key
 from experiments.runs.trainings import training_name
 from experiments.system.cache import Cache, Trajectory
+from experiments.system.contents import contents_of
 from experiments.system.errors import UserError, redacted
 from experiments.system.progress import bar, expect, format_duration, prose, say, shown_here, time_left
 from experiments.system.stamp import stamp

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from experiments.record.identity import contents_of
 from experiments.strategy.finetune import Finetune
+from experiments.system.contents import contents_of
 from experiments.training.loop import numerics
 
 if TYPE_CHECKING:

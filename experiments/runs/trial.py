@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from experiments.dataset import ImageRows
 from experiments.model.configuration import layer_names
-from experiments.record.identity import contents_of
 from experiments.runs.result_cache import ResultCache
 from experiments.strategy import Strategy
 from experiments.system.cache import Arrays
+from experiments.system.contents import contents_of
 from experiments.system.errors import UserError
 from experiments.tflite.conversion import Calibration, Float32, Learned, Scheme, TFLiteModel, convert
 from experiments.tflite.expectation import Expectation, differences, expected, without_float_ops

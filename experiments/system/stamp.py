@@ -30,6 +30,8 @@ COMMITTED = (":/experiments", ":/conf")  # includes untracked files, such as a n
 CPU_FIELDS = ("cpu family", "model", "stepping", "CPU implementer", "CPU variant", "CPU part", "CPU revision")
 # Instruction sets that int8 and bfloat16 kernels check for.
 KERNEL_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
+# More of them, which decide the last digits of a training, but no comparison of latencies: an older stamp has none.
+FURTHER_FLAGS = ("fma", "avx_vnni", "avx512_fp16", "amx_bf16", "amx_tile", "sve", "sve2", "bf16")
 
 
 @cache
@@ -76,6 +78,12 @@ def _machine() -> dict[str, str]:
         "os": platform.platform(terse=True),
         "ai-edge-litert": version("ai-edge-litert"),
     }
+
+
+def further_cpu_flags() -> str:
+    """Return the FURTHER_FLAGS of this machine, each after a space."""
+    flags = _cpu()[1]
+    return "".join(f" {flag}" for flag in FURTHER_FLAGS if flag in flags)
 
 
 def _governor() -> str:

@@ -1,36 +1,80 @@
 """The user's own source files that decide what an option or a layer does."""
 
 import ast
-import hashlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib.machinery import ModuleSpec
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING
 
-from experiments.system.errors import UserError
-from experiments.system.files import PACKAGE, check_regular
+from experiments.system.files import PACKAGE
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
-BLOCK = 2**20  # bytes to read at a time
 # Packages whose versions are part of every key; their files are therefore not included.
 KEYED_PACKAGES = frozenset(
     {"keras", "tensorflow", "tensorflow_model_optimization", "tf_keras", *sys.stdlib_module_names}
 )
+LONGEST = 256  # characters of a text that may be the name of a file
+# Libraries whose versions are in every key, or decide no result: they check configurations and show progress.
+UNDECISIVE = frozenset({*KEYED_PACKAGES, "experiments", "hydra", "numpy", "omegaconf", "psutil", "pydantic", "tqdm"})
+IMPORTERS = frozenset({"import_module", "__import__"})  # functions that import the module of this name
 INSTALLED = frozenset({"site-packages", "dist-packages"})  # imports of packages here are not followed
 
 
-def user_sources(kind: type) -> list[Path]:
+def user_sources(kind: type, beside: bool = True) -> list[Path]:
     """Return the files outside this package that decide what a class does.
 
-    These are the files of the class and its base classes, the modules in the same folder, and the user's modules that
-    they import.
+    These are the files of the class and its base classes, the modules in the same folder (`beside`), and the user's
+    modules that they import.
     """
     files = _files_of(each.__module__ for each in kind.__mro__)
     own = _file_of(kind.__module__)
-    return with_imports([*files, *own.parent.glob("*.py")] if own and own in files else files)
+    return with_imports([*files, *own.parent.glob("*.py")] if beside and own and own in files else files)
+
+
+def classes_of(kind: type) -> list[Path]:
+    """Return the files of a class and its base classes, in this package or outside."""
+    named = (_file_of(each.__module__) for each in kind.__mro__ if is_user_code(each.__module__))
+    return [file for file in named if file]
+
+
+def files_named_in(sources: Iterable[Path]) -> list[Path]:
+    """Return the existing files whose names are texts in the user's code, such as that of `np.load("mean.npy")`."""
+    own = [source for source in sources if not INSTALLED & set(source.parts)]
+    named = [
+        folder / text
+        for source in own
+        for folder in (source.parent, Path.cwd())
+        for text in _names_in(_content(source))[1]
+    ]
+    return sorted({path for path in named if path.is_file()})
+
+
+def libraries_of(files: Iterable[Path]) -> Mapping[str, str]:
+    """Return the versions of the installed packages that these files import, by the name of the package.
+
+    Those that are part of every key, or decide no result, are left out.
+    """
+    tops = {name.partition(".")[0] for file in files for name, level in _imported(file) if not level}
+    return {name: found for name in sorted(tops - UNDECISIVE) if (found := _version_of(name))}
+
+
+@cache
+def _version_of(package: str) -> str:
+    """Return the version of the distribution with this package; empty for one that is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        spec = _spec_of(package)
+        if not spec or not spec.origin or not INSTALLED & set(Path(spec.origin).parts):
+            return ""
+        return " ".join(version(name) for name in sorted(set(packages_distributions().get(package, ()))))
 
 
 def sources_of(model: "Model") -> list[Path]:
@@ -75,49 +119,77 @@ def with_imports(files: Iterable[Path]) -> list[Path]:
 
 
 def _imports(file: Path) -> Iterator[Path]:
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return  # the error is reported when the file is loaded
     package = file.parent
     while (package / "__init__.py").exists():
         package = package.parent
+    for name, level in _imported(file):
+        folders = [file.parents[level - 1]] if 0 < level <= len(file.parents) else []
+        yield from _modules(name, folders or [package, Path.cwd()], elsewhere=not level)
+
+
+def _imported(file: Path) -> Iterable[tuple[str, int]]:
+    """Return the dotted names that a file imports, each with the number of dots before it."""
+    return _names_in(_content(file))[0]
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""  # the error is reported when the file is loaded
+
+
+@cache
+def _names_in(source: bytes) -> tuple[tuple[tuple[str, int], ...], tuple[str, ...]]:
+    """Return the imports of a source, and its texts that may be names of files; nothing of a source with errors."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return (), ()
+    imports: list[tuple[str, int]] = []
+    texts = []
     for node in ast.walk(tree):
         match node:
             case ast.Import():
-                for alias in node.names:
-                    yield from _modules(alias.name, [package, Path.cwd()])
+                imports += [(alias.name, 0) for alias in node.names]
             case ast.ImportFrom():
-                folders = [file.parents[node.level - 1]] if 0 < node.level <= len(file.parents) else []
-                for alias in node.names:
-                    name = f"{node.module or ''}.{alias.name}".strip(".")
-                    yield from _modules(name, folders or [package, Path.cwd()])
+                imports += [(f"{node.module or ''}.{alias.name}".strip("."), node.level) for alias in node.names]
+            case ast.Call(
+                func=ast.Name(id=called) | ast.Attribute(attr=called), args=[ast.Constant(value=str(name)), *_]
+            ) if called in IMPORTERS:
+                imports.append((name.lstrip("."), len(name) - len(name.lstrip("."))))
+            case ast.Constant(value=str(text)) if "." in text and len(text) <= LONGEST and text.isprintable():
+                texts.append(text)
+    return tuple(imports), tuple(texts)
 
 
-def _modules(name: str, folders: Iterable[Path]) -> Iterator[Path]:
-    """Yield the files of a dotted name, with its packages, from the first folder that has any."""
+def _modules(name: str, folders: Iterable[Path], elsewhere: bool) -> Iterator[Path]:
+    """Yield the files of a dotted name, with its packages, from the first folder that has any.
+
+    `elsewhere`: else from where Python finds it, such as PYTHONPATH or a project that was installed to be edited.
+    """
     for folder in folders:
-        found, place = [], folder
-        for part in name.split("."):
-            place = place / part
-            found += [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()]
-        if found:
+        if found := _files_in(folder, name):
             yield from found
             return
+    top = name.partition(".")[0]
+    if elsewhere and top not in UNDECISIVE and (spec := _spec_of(top)):
+        places = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.origin else ())]
+        for folder in {Path(place).parent for place in places}:
+            if not INSTALLED & set(folder.parts):
+                yield from _files_in(folder, name)
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 digest of a file.
+def _files_in(folder: Path, name: str) -> list[Path]:
+    found, place = [], folder
+    for part in name.split("."):
+        place = place / part
+        found += [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()]
+    return found
 
-    Raises:
-        UserError: the file cannot be read.
-    """
-    check_regular(path, str(path))
+
+def _spec_of(top: str) -> ModuleSpec | None:
     try:
-        with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(BLOCK):
-                digest.update(block)
-            return digest.hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+        return find_spec(top)
+    except (ImportError, ValueError, AttributeError):  # modules without a specification, such as __main__
+        return None

@@ -1,6 +1,5 @@
 """A task of the user's own: a loss, and a score for each example or a metric for a set of them."""
 
-import hashlib
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,9 +10,9 @@ from pydantic.dataclasses import dataclass as option
 
 from experiments.dataset import Dataset, Split
 from experiments.dataset.targets import Kind
+from experiments.system.contents import contents_of
 from experiments.system.errors import UserError, first_line
 from experiments.system.options import OPTION
-from experiments.system.user_code import sha256, user_sources
 from experiments.task import Head, Task
 from experiments.task.metrics import Better, Metric, OfMeans, OfSets, Outputs
 
@@ -79,9 +78,8 @@ class OwnHead(Head):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """See Head.identity; with the user's code."""
-        code = "".join(sha256(path) for path in user_sources(type(self.own)))
-        return {**super().identity, "code": hashlib.sha256(code.encode()).hexdigest()}
+        """See Head.identity; with the user's code and the content of files that the task names."""
+        return {"head": type(self).__name__, "outputs": self.outputs, "own": dict(contents_of(self.own))}
 
 
 @dataclass(frozen=True)

@@ -27,14 +27,14 @@ from experiments.dataset import Dataset, Labels, Split
 from experiments.dataset.named import apart, fields, is_named
 from experiments.model.configuration import configuration_of
 from experiments.system.cache import Arrays, Cache, Trajectory
+from experiments.system.contents import code_of
 from experiments.system.errors import UserError
 from experiments.system.files import PACKAGE
 from experiments.system.keras_version import version_of
 from experiments.system.machine import compute_lock, usable_cores
 from experiments.system.options import OPTION
 from experiments.system.progress import Advance, bar
-from experiments.system.stamp import stamp
-from experiments.system.user_code import sha256, sources_of
+from experiments.system.stamp import further_cpu_flags, stamp
 from experiments.task import Head
 from experiments.task.classification import head_of
 from experiments.training.augmentation import Augmented, augmentation_for, augmentation_of, check_places
@@ -60,6 +60,16 @@ CODE = (
 CHECKED = 32  # images on which a copy in another precision must give the outputs of the original
 MOST_EPOCHS = 1_000_000
 GPU_INFORMATION = Path("/proc/driver/nvidia/gpus")
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+SWITCHED = {"true": "1", "false": "0"}
+# Other environment variables that choose kernels or their precision. TensorFlow's operations are deterministic here, so
+# TF_DETERMINISTIC_OPS changes nothing.
+VARIABLES = (
+    "DNNL_DEFAULT_FPMATH_MODE", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA",
+    "NPY_DISABLE_CPU_FEATURES", "NVIDIA_TF32_OVERRIDE", "OPENBLAS_CORETYPE", "TF_ENABLE_CUBLAS_TENSOR_OP_MATH_FP32",
+    "TF_ENABLE_CUDNN_TENSOR_OP_MATH_FP32", "TF_XLA_FLAGS", "XLA_FLAGS",
+)  # fmt: skip
+KERAS_DEFAULTS = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
 History = Mapping[str, tuple[float, ...]]  # "loss", "accuracy", "val_loss", "val_accuracy": one value per epoch
 
 
@@ -242,14 +252,13 @@ def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int,
         "threads": _threads(),
         "devices": _devices(),
     }
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def digest_of(model: "Model") -> str:
     """Return the SHA-256 of a model's architecture, weights, and code of users' own layers."""
     digest = hashlib.sha256(json.dumps(configuration_of(model), sort_keys=True).encode())
-    for source in sources_of(model):
-        digest.update(sha256(source).encode())
+    digest.update(code_of(model).encode())
     for weights in model.get_weights():
         digest.update(np.ascontiguousarray(weights).tobytes())
     trained = {id(weights) for weights in model.trainable_weights}
@@ -290,11 +299,30 @@ def numerics() -> Mapping[str, str]:
     packages = ("tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "numpy")
     return {
         **{package: version(package) for package in packages},
-        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1"),
+        "onednn": SWITCHED.get((given := os.environ.get(ONEDNN, "1")).lower(), given),
+        **{name: os.environ[name] for name in VARIABLES if os.environ.get(name)},
+        **_keras_defaults(),
         "gpus": f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'all')} {_gpu_models()}",
-        "cpu_flags": f"{platform.machine()} {stamp()['cpu_flags']}",
+        "cpu_flags": f"{platform.machine()} {stamp()['cpu_flags']}{further_cpu_flags()}",
         "code": hashlib.sha256(b"".join(path.read_bytes() for path in CODE)).hexdigest(),
     }
+
+
+def _keras_defaults() -> dict[str, str]:
+    """Return the settings of the user's keras.json that differ from Keras' own: they decide precision and constants.
+
+    A file that Keras cannot read is ignored, as Keras does.
+    """
+    folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        given = json.loads((folder / "keras.json").read_text())
+        return {
+            f"keras.json {name}": str(given[name])
+            for name, usual in KERAS_DEFAULTS.items()
+            if given.get(name, usual) != usual
+        }
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def _gpu_models() -> list[str]:

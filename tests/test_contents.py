@@ -1,0 +1,212 @@
+"""What decides a result is part of its key: code, libraries, files and settings of the environment, by content."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.dataset import keras_datasets
+from experiments.dataset.fashion_mnist import FashionMnist
+from experiments.dataset.image_folder import ImageFolder
+from experiments.dataset.tfds import TensorFlowDataset
+from experiments.system import user_code
+from experiments.system.contents import contents_of, digest_value, sha256
+from experiments.system.files import state_of
+from experiments.training import loop
+
+MINE = """
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+def read():
+    import library, PIL
+    return import_module("dynamic"), Path("mean.npy").read_bytes()
+
+@dataclass(frozen=True)
+class Mine:
+    values: object = None
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Any:
+    """A user's option whose module imports from another folder of PYTHONPATH, and by name; it reads a file."""
+    for name, text in (("project/mine.py", MINE), ("path/library.py", "x = 1"), ("project/dynamic.py", "x = 1")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "project/mean.npy").write_text("1")
+    module = f"mine_{abs(hash(request.node.name))}"
+    (tmp_path / "project/mine.py").rename(tmp_path / f"project/{module}.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "project")
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    return import_module(module).Mine
+
+
+@pytest.mark.parametrize("changed", ["path/library.py", "project/dynamic.py", "project/mean.npy"])
+def test_code_and_files_far_from_an_option_decide_its_result(mine: Any, tmp_path: Path, changed: str) -> None:
+    before = contents_of(mine(), beside=False)
+    assert contents_of(mine(), beside=False) == before
+    (tmp_path / changed).write_text("x = 2")
+    assert contents_of(mine(), beside=False) != before
+
+
+def test_another_version_of_a_library_is_another_result(mine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = contents_of(mine())
+    assert list(before["libraries"]) == ["PIL"]
+    monkeypatch.setattr(user_code, "_version_of", lambda name: "0.1" if name == "PIL" else "")
+    assert contents_of(mine()) != before
+
+
+def test_a_text_that_is_the_name_of_a_file_counts_by_content(mine: Any, tmp_path: Path) -> None:
+    (tmp_path / "data.bin").write_text("1")
+    option = mine(values=["data.bin", "no such file"])
+    before = contents_of(option)
+    (tmp_path / "data.bin").write_text("2")
+    assert contents_of(option) != before
+
+
+def test_files_in_a_mapping_count_by_content(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("1")
+    before = digest_value({"x": tmp_path / "a"})
+    assert digest_value({"x": tmp_path / "b"}) == before
+    (tmp_path / "a").write_text("2")
+    assert digest_value({"x": tmp_path / "a"}) != before
+
+
+def test_files_behind_a_link_to_a_folder_count(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/cat").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "images/again").symlink_to(tmp_path / "images")  # a loop
+    before = digest_value(tmp_path / "images")
+    (tmp_path / "elsewhere/one.png").touch()
+    assert digest_value(tmp_path / "images") != before
+
+
+def test_a_copied_saved_model_is_the_same_one(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "variables").mkdir(parents=True)
+        (tmp_path / name / "saved_model.pb").write_text("graph")
+        (tmp_path / name / "variables/variables.index").write_text("weights")
+    before = digest_value(tmp_path / "a")
+    assert digest_value(tmp_path / "b") == before
+    (tmp_path / "a/variables/variables.index").write_text("others!")
+    assert digest_value(tmp_path / "a") != before
+
+
+def replaced(path: Path) -> None:
+    (path.parent / "new").write_text("b" * 8)
+    os.utime(path.parent / "new", ns=(0, 0))
+    (path.parent / "new").rename(path)
+
+
+def rewritten(path: Path) -> None:
+    path.write_text("b" * 8)
+    os.utime(path, ns=(0, 0))
+
+
+@pytest.mark.parametrize("change", [replaced, rewritten])
+def test_a_file_with_another_content_of_equal_size_and_time_is_read_again(
+    change: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.system.contents.SETTLED", -1)
+    path = tmp_path / "data"
+    path.write_text("a" * 8)
+    os.utime(path, ns=(0, 0))
+    before, state = sha256(path), state_of(path)
+    while state_of(path)[2] == state[2]:  # until the clock of the file system has moved
+        change(path)
+    assert state_of(path)[:2] == state[:2]
+    assert sha256(path) != before
+
+
+def test_equal_links_are_equal_whatever_they_are_called(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("1")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    assert digest_value(tmp_path / "link") == digest_value(tmp_path / "data")
+    (tmp_path / "other").write_text("2")
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to(tmp_path / "other")
+    assert digest_value(tmp_path / "link") == digest_value(tmp_path / "other")
+
+
+def numerics() -> dict[str, str]:
+    loop.numerics.cache_clear()
+    try:
+        return dict(loop.numerics())
+    finally:
+        loop.numerics.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("TF_ENABLE_ONEDNN_OPTS", "0"), ("ONEDNN_MAX_CPU_ISA", "AVX2"), ("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")],
+)
+def test_variables_that_choose_kernels_decide_a_result(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(name, raising=False)
+    before = numerics()
+    monkeypatch.setenv(name, value)
+    assert numerics() != before
+
+
+def test_another_spelling_of_a_variable_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    before = numerics()
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "False")
+    assert numerics() == before
+
+
+def test_the_settings_of_keras_decide_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    before = numerics()
+    settings = {"floatx": "float32", "epsilon": 1e-07, "backend": "jax", "image_data_format": "channels_last"}
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    assert numerics() == before
+    (tmp_path / "keras.json").write_text(json.dumps({**settings, "epsilon": 1e-3}))
+    assert numerics() != before
+
+
+@dataclass(frozen=True)
+class WithFile:
+    path: Path
+
+
+def test_an_option_of_the_suite_names_the_libraries_of_its_own_module() -> None:
+    assert "PIL" in contents_of(ImageFolder(path=Path("none")))["libraries"]
+    assert "PIL" not in contents_of(WithFile(Path("none")))["libraries"]
+
+
+def test_a_download_changes_no_key_but_another_file_in_keras_cache_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keras_datasets, "_folder", lambda: tmp_path)
+    published = b"the published file"
+    monkeypatch.setattr(keras_datasets, "PUBLISHED", {hashlib.md5(published).hexdigest()})
+    before = contents_of(FashionMnist())
+    (tmp_path / "fashion-mnist").mkdir()
+    file = tmp_path / "fashion-mnist/train-images-idx3-ubyte.gz"
+    file.write_bytes(published)
+    assert contents_of(FashionMnist()) == before
+    file.write_bytes(b"other images")
+    assert contents_of(FashionMnist()) != before
+
+
+def test_prepared_data_sets_count_by_content_wherever_they_are(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place / "pets/1.0.0").mkdir(parents=True)
+        (tmp_path / place / "pets/1.0.0/train.tfrecord").write_text("1")
+    before = contents_of(TensorFlowDataset(name="pets:1.0.0", data_dir=tmp_path / "a"))
+    (tmp_path / "a/others").mkdir()
+    (tmp_path / "a/others/file").touch()
+    assert contents_of(TensorFlowDataset(name="pets:1.0.0", data_dir=tmp_path / "b")) == before
+    (tmp_path / "b/pets/1.0.0/train.tfrecord").write_text("2")
+    assert contents_of(TensorFlowDataset(name="pets:1.0.0", data_dir=tmp_path / "b")) != before
