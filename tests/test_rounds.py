@@ -16,7 +16,7 @@ from benchmarks.simulated_rounds import FIVE, TEN, Process, coverage, drift, noi
 from experiments.comparison.baseline import against
 from experiments.comparison.columns import frame
 from experiments.comparison.recommendation import Candidate, fastest
-from experiments.measure.latency import SENTINEL, LatencyProtocol, Session, Timings
+from experiments.measure.latency import SENTINEL, LatencyProtocol, Session, Timings, stopwatch_digest
 from experiments.measure.rounds import JointRounds, Rounds, ratio_of_runs
 from experiments.plots import NoPictureError
 from experiments.plots.rounds import latency_rounds
@@ -25,6 +25,7 @@ from experiments.record.description import with_speed
 from experiments.runs import rounds as runs_rounds
 from experiments.runs.rounds import RecordedRun, complete_rounds
 from experiments.statistics.rounds import mean_of_one_round, mean_over_rounds, states
+from experiments.system.machine import usable_cores
 from experiments.system.stamp import stamp
 from tests.rows import IDLE, a_round, row
 
@@ -184,7 +185,9 @@ def session(number: int, us: dict[str, float]) -> Session:
         )
         for name, value in us.items()
     }
-    return Session(timings, IDLE, 1, 0.2, started=15.0 * number, id=f"round-{number}")
+    conditions = replace(IDLE, cores=usable_cores())
+    measured: dict[str, Any] = {"seconds": 2.0, "precision": 0.01, "stopwatch": stopwatch_digest()}
+    return Session(timings, conditions, 1, 0.2, started=15.0 * number, id=f"round-{number}", **measured)
 
 
 def test_the_command_reports_ratios_over_rounds() -> None:
@@ -264,10 +267,18 @@ class Kept:
             key: Rounds(key, "reference", (replace(a_round(0, 100), id=f"own round of {key}"),)) for key in "ab"
         }
         self.logged: dict[str, Rounds] = {}
+        self.machines: dict[str, str] = {}  # of runs that were measured elsewhere
 
-    def rows(self) -> list[dict[str, Any]]:
-        machine = stamp()["machine"]
-        return [row("qat", run_id=key, machine=machine, latency_rounds=1.0) for key in self.rounds]
+    def rows(self, runs: str = "") -> list[dict[str, Any]]:
+        machines = {key: self.machines.get(key, stamp()["machine"]) for key in runs or self.rounds}
+        return [row("qat", run_id=key, machine=machine, latency_rounds=1.0) for key, machine in machines.items()]
+
+    def with_file(self, digest: str) -> list[dict[str, Any]]:
+        return [each for each in self.rows() if self.rounds[each["run_id"]].own == digest]
+
+    def add(self, run_id: str, own: str, reference: str = "reference") -> None:
+        """Add a run that another sweep has just finished: with one round of its own."""
+        self.rounds[run_id] = Rounds(own, reference, (replace(a_round(9, 100), id=f"own round of {run_id}"),))
 
     def content(self, run_id: str, artifact: str) -> bytes | None:
         return json.dumps(self.rounds[run_id].as_json()).encode() if artifact == ROUNDS else None
@@ -285,7 +296,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Kept:
     kept, moments = Kept(), count(1)
 
     def loaded(_: object, rows: list[dict[str, Any]], __: object) -> list[RecordedRun]:
-        files = {each["run_id"]: SimpleNamespace(digest=each["run_id"]) for each in rows}
+        files = {each["run_id"]: SimpleNamespace(digest=kept.rounds[each["run_id"]].own) for each in rows}
         reference: Any = SimpleNamespace(digest="reference")
         return [
             RecordedRun(
@@ -362,3 +373,82 @@ def test_runs_of_another_machine_are_not_timed_here(store: Any) -> None:
     rows = [{**each, "machine": "another"} for each in store.rows()]
     complete_rounds(store, rows, LatencyProtocol(rounds=3, span=0))
     assert not store.logged
+
+
+def test_a_later_sweep_of_the_same_files_takes_their_rounds_over(
+    store: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    complete_rounds(store, store.rows(), LatencyProtocol(rounds=3, span=0))
+    capsys.readouterr()
+    store.add("c", own="a")
+    store.add("d", own="b")
+    complete_rounds(store, store.rows("cd"), LatencyProtocol(rounds=3, span=0))
+    assert {each.id for each in store.rounds["c"].rounds} == {"own round of c", "round-1", "round-2", "round-3"}
+    assert {each.source for each in store.rounds["c"].rounds} == {"", "a"}
+    assert store.logged["d"].metrics()["latency_rounds_reused"] == 3
+    assert capsys.readouterr().out == (
+        "3 rounds of timing taken over from earlier runs of the same files (resume=false: none)\n"
+    )
+    text = with_speed("**97.0 µs** per image (median), faster", store.rounds["c"])
+    assert text.endswith("Of its 4 rounds of timing, 3 were measured for earlier runs of the same files.")
+
+
+def test_a_file_that_earlier_rounds_have_not_is_timed_together_with_the_others(store: Any) -> None:
+    complete_rounds(store, store.rows("a"), LatencyProtocol(rounds=3, span=0))
+    store.add("c", own="a")
+    complete_rounds(store, store.rows("bc"), LatencyProtocol(rounds=3, span=0))
+    shared = {each.id for each in store.rounds["b"].rounds} & {each.id for each in store.rounds["c"].rounds}
+    assert len(shared) == 3
+    assert {each.source for each in store.rounds["c"].rounds} == {"", "a"}
+
+
+def test_only_what_earlier_rounds_lack_is_measured(store: Any) -> None:
+    complete_rounds(store, store.rows(), LatencyProtocol(rounds=3, span=0))
+    store.add("c", own="a")
+    store.add("d", own="b")
+    complete_rounds(store, store.rows("cd"), LatencyProtocol(rounds=5, seconds=1, span=0))
+    assert {each.id for each in store.rounds["d"].rounds if not each.source} == {"own round of d", "round-4", "round-5"}
+
+
+def test_new_rounds_can_be_demanded(store: Any) -> None:
+    complete_rounds(store, store.rows(), LatencyProtocol(rounds=3, span=0))
+    store.add("c", own="a")
+    complete_rounds(store, store.rows("c"), LatencyProtocol(rounds=3, span=0), reuse=False)
+    assert not any(each.source for each in store.rounds["c"].rounds)
+
+
+SERVING = LatencyProtocol(seconds=1, rounds=3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "protocol"),
+    [
+        ({"threads": 2}, SERVING),
+        ({"delegate": "builtin"}, SERVING),
+        ({"stopwatch": "another code"}, SERVING),
+        ({"stopwatch": ""}, SERVING),  # a record of an earlier version
+        ({"conditions": replace(IDLE, cores=usable_cores(), other_cores=usable_cores())}, SERVING),
+        ({"conditions": replace(IDLE, cores=usable_cores() + 1)}, SERVING),
+        ({}, replace(SERVING, seconds=30)),
+        ({}, replace(SERVING, precision=0.001)),
+    ],
+)
+def test_rounds_that_were_measured_otherwise_are_not_taken_over(
+    changes: dict[str, Any], protocol: LatencyProtocol
+) -> None:
+    measured: dict[str, Any] = {"seconds": 1.0, "precision": 0.01, "stopwatch": stopwatch_digest()}
+    found = replace(a_round(1, 100), conditions=replace(IDLE, cores=usable_cores()), **measured)
+    assert found.serves(SERVING)
+    assert not replace(found, **changes).serves(protocol)
+
+
+@pytest.mark.parametrize("kind", ["another machine", "another float file"])
+def test_rounds_of_another_machine_or_float_file_are_not_taken_over(store: Any, kind: str) -> None:
+    complete_rounds(store, store.rows("a"), LatencyProtocol(rounds=3, span=0))
+    store.add("c", own="a")
+    if kind == "another machine":
+        store.machines["a"] = kind
+    else:
+        store.rounds["a"] = replace(store.rounds["a"], reference=kind)
+    complete_rounds(store, store.rows("c"), LatencyProtocol(rounds=3, span=0))
+    assert not any(each.source for each in store.rounds["c"].rounds)

@@ -5,11 +5,13 @@ describe this moment only. The control is a second copy of the reference (the se
 reference, the session is invalid.
 """
 
+import hashlib
 import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -136,6 +138,9 @@ class Session:
     delegate: Delegate = "xnnpack"
     started: float = 0.0  # seconds since 1970
     id: str = ""
+    seconds: float = 0.0  # time limit for each file
+    precision: float = 1.0  # at which it may have ended earlier
+    stopwatch: str = ""  # digest of the code that timed
 
     def ratio(self, one: str, other: str) -> Estimate:
         """Return the latency of `one` divided by that of `other`: above 1, `other` is faster."""
@@ -281,8 +286,24 @@ def time_files(
             }
     failed = {name: reasons[number] for name, number in numbers.items() if number in reasons}
     return Session(
-        timings, conditions, protocol.threads, start_seconds, failed, protocol.delegate, started, secrets.token_hex(8)
+        timings,
+        conditions,
+        protocol.threads,
+        start_seconds,
+        failed,
+        protocol.delegate,
+        started,
+        secrets.token_hex(8),
+        round(protocol.seconds / len(files), 6),
+        protocol.precision,
+        stopwatch_digest(),
     )
+
+
+@cache
+def stopwatch_digest() -> str:
+    """Return the digest of the code that times files."""
+    return hashlib.sha256(STOPWATCH.read_bytes()).hexdigest()[:8]
 
 
 def _timings(arrays: Any, number: str) -> Timings:

@@ -19,15 +19,17 @@ from experiments.measure.latency import (
     SAME_FILE,
     SENTINEL,
     Delegate,
+    LatencyProtocol,
     Session,
     Timings,
     Verdict,
     disturbance,
+    stopwatch_digest,
     verdict_of,
 )
 from experiments.statistics.estimates import Estimate, ratio_of_medians
 from experiments.statistics.rounds import Mean, counting, mean_of_one_round, mean_over_rounds, states
-from experiments.system.machine import Conditions
+from experiments.system.machine import Conditions, usable_cores
 from experiments.system.progress import bar
 from experiments.system.stopping import raise_if_stopped
 
@@ -79,6 +81,10 @@ class Round:
     own: FileTiming
     reference: FileTiming
     control: tuple[FileTiming, FileTiming]  # a file and its copy
+    seconds: float = 0.0  # time limit for each file; 0 in the records of earlier versions
+    precision: float = 1.0  # at which the round may have ended earlier
+    stopwatch: str = ""  # digest of the code that timed
+    source: str = ""  # id of the run whose record this round was taken over from
 
     @staticmethod
     def of(session: Session, own: str, reference: str, machine: str) -> "Round":
@@ -95,6 +101,9 @@ class Round:
             found[own],
             found[reference],
             (found[next(iter(session.timings))], found[SENTINEL]),
+            session.seconds,
+            session.precision,
+            session.stopwatch,
         )
 
     @property
@@ -106,6 +115,17 @@ class Round:
     def disturbance(self) -> str:
         """Why this round does not count; empty if it does."""
         return disturbance(self.conditions, self.threads)
+
+    def serves(self, protocol: LatencyProtocol) -> bool:
+        """Whether this round was measured as `protocol` requires, or for longer, by the code of today, undisturbed."""
+        return (
+            not self.disturbance
+            and self.stopwatch == stopwatch_digest()
+            and (self.threads, self.delegate) == (protocol.threads, protocol.delegate)
+            and self.conditions.cores == usable_cores()
+            and self.seconds >= round(protocol.of_round(1).seconds, 6)
+            and self.precision <= protocol.precision
+        )
 
 
 def log_ratio(one: FileTiming, other: FileTiming) -> float:
@@ -122,8 +142,8 @@ class Rounds:
     rounds: tuple[Round, ...]
 
     def adding(self, further: Sequence[Round]) -> "Rounds":
-        """Return these and further rounds; each counts once."""
-        by_id = {each.id: each for each in (*self.rounds, *further)}
+        """Return these and further rounds; each counts once, and those that are known stay as they are."""
+        by_id = {each.id: each for each in (*further, *self.rounds)}
         return replace(self, rounds=tuple(sorted(by_id.values(), key=lambda each: each.started)))
 
     @property
@@ -206,6 +226,7 @@ class Rounds:
             **{f"latency_{name}": float(np.median(over(name))) for name in ("first_us", "load_us")},
             "latency_replicates": float(sum(len(each.own.medians) for each in counted)),
             "latency_rounds": float(len(counted)),
+            "latency_rounds_reused": float(sum(bool(each.source) for each in counted)),
             "latency_span_seconds": self.span_seconds,
             "latency_states": float(len(np.unique(self.states))),
             **self.speedup.columns("speedup"),
@@ -353,8 +374,10 @@ def _round(found: Mapping[str, Any]) -> Round:
     if len({len(found[name]["medians"]) for name in ("own", "reference")} | {len(one.medians), len(other.medians)}) > 1:
         raise ValueError("its files have different numbers of replicates")
     named = {name: found[name] for name in ("id", "started", "machine", "threads", "delegate")}
+    since = {name: found[name] for name in ("seconds", "precision", "stopwatch", "source") if name in found}
     return Round(
         **named,
+        **since,
         conditions=Conditions(**found["conditions"]),
         own=_timing(found["own"]),
         reference=_timing(found["reference"]),

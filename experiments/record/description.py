@@ -90,6 +90,10 @@ def with_speed(text: str, rounds: Rounds) -> str:
     by_state = rounds.by_state()
     if len(by_state) > 1 and not rounds.void and rounds.verdict != SAME_FILE:
         speed += f" The machine had two states: {times(by_state[0])} in the faster, {times(by_state[1])} in the slower."
+    if reused := int(rounds.metrics()["latency_rounds_reused"]):
+        speed += (
+            f" Of its {len(rounds.valid)} rounds of timing, {reused} were measured for earlier runs of the same files."
+        )
     return OF_SPEED.sub(lambda _: speed, text, count=1)
 
 

@@ -191,6 +191,7 @@ class RunRecord:
             "latency_load_us": own.load_us,
             "latency_replicates": float(len(own.medians)),
             "latency_rounds": 1.0,
+            "latency_rounds_reused": 0.0,
             "latency_span_seconds": 0.0,
             "latency_states": 1.0,
             **self.latency.speedup.columns("speedup"),

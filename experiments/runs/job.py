@@ -59,7 +59,8 @@ def run_job(request: Request, job: int, timed_by_sweep: bool = False) -> Row:
         if timed_by_sweep:
             return row
         try:
-            complete_rounds(store, [row], request.experiment.latency, request.experiment.modules)
+            experiment = request.experiment
+            complete_rounds(store, [row], experiment.latency, experiment.modules, reuse=request.resume)
         except (UserError, OSError) as error:  # the run itself is finished
             warn(f"The run could not be timed in further rounds; it keeps those that it has. {error}")
         return store.row(row["run_id"])

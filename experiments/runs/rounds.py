@@ -61,11 +61,17 @@ class RecordedRun:
 
 
 def complete_rounds(
-    store: Store, rows: Sequence[Row], protocol: LatencyProtocol, modules: Collection[str] = (), seed: int = 0
+    store: Store,
+    rows: Sequence[Row],
+    protocol: LatencyProtocol,
+    modules: Collection[str] = (),
+    seed: int = 0,
+    reuse: bool = True,
 ) -> None:
     """Time the files of finished runs together, until all runs share `protocol.rounds` rounds.
 
-    Runs of another machine are omitted. `modules` are those that recorded data sets may name.
+    Runs of another machine are omitted. `modules` are those that recorded data sets may name. With `reuse`, the rounds
+    that earlier runs of the same files have are taken over first.
     """
     groups: dict[tuple[int, Delegate], list[tuple[Row, Rounds]]] = {}  # by interpreter threads and kernels
     for row in rows:
@@ -73,14 +79,48 @@ def complete_rounds(
             rounds = read_artifact(store, row["run_id"], ROUNDS, read_rounds)
             if rounds is not None:
                 groups.setdefault(rounds.conditions, []).append((row, rounds))
-    for (threads, delegate), group in sorted(groups.items(), key=lambda item: item[0]):
+    for (threads, delegate), timed in sorted(groups.items(), key=lambda item: item[0]):
+        alike = replace(protocol, threads=threads, delegate=delegate)
+        group = _take_over(store, timed, alike) if reuse else timed
         if len(_shared([rounds for _, rounds in group])) < protocol.rounds:
             runs = list(load_runs(store, [row for row, _ in group], modules))
-            _add_rounds(store, runs, replace(protocol, threads=threads, delegate=delegate), seed)
+            _add_rounds(store, runs, alike, seed)
         else:
             for row, rounds in group:
                 if row.get("latency_rounds") != rounds.metrics()["latency_rounds"]:  # a kill came before the metrics
                     log_rounds(store, row["run_id"], rounds)
+
+
+def _take_over(
+    store: Store, group: Sequence[tuple[Row, Rounds]], protocol: LatencyProtocol
+) -> list[tuple[Row, Rounds]]:
+    """Add the rounds that earlier runs of this machine have of the same file and the same float file.
+
+    A round has both, so no time of one moment is divided by that of another.
+    """
+    taken: set[str] = set()
+    found = []
+    for row, rounds in group:
+        known = {each.id for each in rounds.rounds}
+        new = [each for each in _known_rounds(store, row, rounds, protocol) if each.id not in known]
+        found.append((row, store_rounds(store, row["run_id"], rounds.adding(new)) if new else rounds))
+        if new:
+            log_rounds(store, row["run_id"], found[-1][1])
+            taken |= {each.id for each in new}
+    if taken:
+        say(f"{_count(len(taken))} of timing taken over from earlier runs of the same files (resume=false: none)")
+    return found
+
+
+def _known_rounds(store: Store, row: Row, rounds: Rounds, protocol: LatencyProtocol) -> Iterator[Round]:
+    """Yield the rounds of other runs with the files of this one."""
+    for other in store.with_file(rounds.own):
+        if other["run_id"] != row["run_id"] and other["machine"] == row["machine"]:
+            found = read_artifact(store, other["run_id"], ROUNDS, read_rounds)
+            if found is not None and (found.own, found.reference) == (rounds.own, rounds.reference):
+                for each in found.rounds:
+                    if each.serves(protocol):
+                        yield replace(each, source=each.source or str(other["run_id"]))
 
 
 def _shared(timings: Sequence[Rounds]) -> set[str]:

@@ -111,6 +111,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         self._ended = False
         self._together: Experiment | None = None  # how to time the runs together
         self._modules: frozenset[str] = frozenset()  # of the data sets of the runs
+        self._resume = True
 
     def __reduce__(self) -> tuple[type["SweepCallback"], tuple[Sequence[Sequence[str]]]]:
         """Launchers send the callback to the worker processes, where it reports the start and end of each job."""
@@ -156,6 +157,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
                 key=lambda each: (each.latency.rounds, each.latency.seconds),
             )
             self._modules = frozenset().union(*(request.experiment.modules for request in requests))
+            self._resume = all(request.resume for request in requests)
         if config.hydra.runtime.choices["hydra/launcher"] == "basic":  # other launchers start their own processes
             preload(shared_modules([request.experiment for request in requests]))
         if config.hydra.runtime.choices["hydra/launcher"] in LOCAL:
@@ -269,7 +271,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         if not self._together:
             return rows
         try:
-            complete_rounds(self._store, rows, self._together.latency, self._modules)
+            complete_rounds(self._store, rows, self._together.latency, self._modules, reuse=self._resume)
         except (UserError, OSError) as error:  # the disk for temporary files may be full
             warn(f"The runs could not be timed together; each run keeps its own timing. {error}")
         return self._store.rows(self._sweep)

@@ -178,6 +178,7 @@ _DECLARED = (
     _text("verdict", "latency_void", "Why the timing is invalid; empty if it is valid."),
     _count("metric", "latency_replicates", "Replicates: how often the timing was repeated with new interpreters."),
     _count("metric", "latency_rounds", "Rounds: moments at which the timing was repeated in a new process."),
+    _count("metric", "latency_rounds_reused", "Part of them that was measured for earlier runs of the same files."),
     _number("latency_span_seconds", "Time between the first and the last round.", "s"),
     _count("metric", "latency_states",
            "States of the machine, 1 or 2: whether the float file's own time forms two separate groups of rounds."),

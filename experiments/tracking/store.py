@@ -425,6 +425,15 @@ class Store:
         return rows
 
     @explains_failures
+    def with_file(self, digest: str) -> list[Row]:
+        """Return the finished runs whose file has this digest, newest first; damaged ones are omitted silently."""
+        rows = []
+        for run in self._tagged("tflite_sha256", digest):
+            with suppress(UserError):
+                rows += [to_row(run)] if run.status == "FINISHED" else []
+        return rows
+
+    @explains_failures
     def chosen(self, target: str) -> list[Row]:
         """Return the finished runs of a target: `latest`, the id of a sweep, or the id of a run or a prefix of it.
 
