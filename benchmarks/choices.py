@@ -58,15 +58,15 @@ def published_table(table: pd.DataFrame) -> str:
                 "bytes": f"{by_choice[choice]['bytes'].iloc[0]:,}",
                 "speedup vs float": _scatter(by_choice[choice]["speedup"]),
                 "speedup vs all four in int8": _scatter(by_choice[choice]["against_whole"]),
-                "that, in each session": "; ".join(_intervals(by_choice[choice])),
+                "the same, in each session": "; ".join(_intervals(by_choice[choice])),
             }
             for choice in fastest_first
         ]
     )
     sessions, void = table["session"].nunique(), table.loc[invalid, "session"].nunique()
     return (
-        f"{markdown(shown)}\nAll files were timed together in {sessions} sessions, of which {void} invalid. Values "
-        "are medians over sessions, with the range in brackets, then 95 % intervals.\n"
+        f"{markdown(shown)}\nAll files were timed together in {sessions} sessions, of which {void} invalid. Speedups "
+        "are medians over the sessions, with the range in brackets. Last column: the 95 % interval of each session.\n"
     )
 
 

@@ -261,15 +261,15 @@ def published_table(table: pd.DataFrame) -> str:
             "sweeps": claims["sweeps"].map("{:,}".format),
             "that do not overlap": claims["distinct"].map("{:,}".format),
             "share": claims["share"].map(lambda share: f"{100 * share:.0f} %"),
-            "to be": claims["required"].map(lambda share: f"{100 * share:.0f} %"),
+            "target": claims["required"].map(lambda share: f"{100 * share:.0f} %"),
             "detail": claims["detail"],
         }
     )
     ours, loop = spreads(table)
     return (
         f"{markdown(shown)}\nThe speedup of int8 in sweeps that do not overlap varies by {ours:.3f} (5th to 95th "
-        f"percentile), in a plain loop of as many seconds by {loop:.3f}: {loop / ours:.1f} times as much; to be: "
-        f"{TIMES_SMALLER:.0f}.\n"
+        f"percentile), in a plain loop of as many seconds by {loop:.3f}: {loop / ours:.1f} times as much (target: "
+        f"{TIMES_SMALLER:.0f}).\n"
     )
 
 

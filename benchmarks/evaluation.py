@@ -113,10 +113,10 @@ def published_table(table: pd.DataFrame) -> str:
     shown = table[["model", "strategy"]].assign(
         **{
             "loop, images/s": [f"{value:,.0f}" for value in table["loop_images_per_second"]],
-            "here, images/s": [f"{value:,.0f}" for value in table["images_per_second"]],
-            "times": [f"{value:.2f}x" for value in _times(table)],
-            "several images a call": ["yes" if true(value) else "no" for value in table["in_batches"]],
-            "same bits": ["yes" if true(value) else "NO" for value in table["same_bits"]],
+            "this suite, images/s": [f"{value:,.0f}" for value in table["images_per_second"]],
+            "speedup": [f"{value:.2f}x" for value in _times(table)],
+            "several images per call": ["yes" if true(value) else "no" for value in table["in_batches"]],
+            "bit-identical": ["yes" if true(value) else "NO" for value in table["same_bits"]],
         }
     )
     return markdown(shown)

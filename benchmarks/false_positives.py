@@ -46,7 +46,7 @@ def published_table(table: pd.DataFrame) -> str:
         counts = trials["speed"].value_counts()
         rows.append(
             {
-                "beside it": load,
+                "other load": load,
                 "comparisons": str(len(trials)),
                 **{shown_speed(verdict): str(counts.get(verdict, 0)) for verdict in VERDICTS},
                 "width of the interval, median": f"{100 * _width(trials).median():.2f} %",
@@ -54,7 +54,9 @@ def published_table(table: pd.DataFrame) -> str:
                 "seconds each, median": f"{trials['seconds'].median():.1f}",
             }
         )
-    return f"{markdown(pd.DataFrame(rows))}\nStart of the process that times: {table['start_seconds'].max():.2f} s.\n"
+    return (
+        f"{markdown(pd.DataFrame(rows))}\nThe process that times takes {table['start_seconds'].max():.2f} s to start.\n"
+    )
 
 
 def failures(table: pd.DataFrame) -> list[str]:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 AGREEING = ("keras_accuracy", "tflite_accuracy", "tflite_bytes")  # columns that no interruption may change
 PLACES = {
-    "creation": "while the store was made",
+    "creation": "while the store was created",
     "commit": "within commits",
     "cache": "while the cache was written",
     "artifact": "while artifacts were written",
@@ -370,14 +370,14 @@ def published_table(table: pd.DataFrame) -> str:
         "sweeps, most of them killed several times": len(table),
         "sweeps that ended well": (table["exit_code"] == 0).sum(),
         "sweeps with the same accuracies and bytes": table["same_table"].map(true).sum(),
-        "runs made twice": table["duplicates"].sum(),
+        "runs recorded twice": table["duplicates"].sum(),
         "runs left RUNNING": table["running"].sum(),
         "models left PENDING": table["pending_models"].sum(),
         "files, locks or temporary folders left behind": filled(table["left_behind"]).sum(),
         "processes alive 10 s after a kill": table["survivors"].sum(),
         "last process gone after": f"{table['gone_after_seconds'].max():.1f} s",
     }
-    return markdown(pd.DataFrame({"": list(shown), "found": [str(value) for value in shown.values()]}))
+    return markdown(pd.DataFrame({"": list(shown), "count": [str(value) for value in shown.values()]}))
 
 
 BENCHMARK = Benchmark(

@@ -80,8 +80,8 @@ def published_table(table: pd.DataFrame) -> str:
     each = table.drop_duplicates("sweep")
     hours = (table["started"].max() - table["started"].min()) / 3600
     return (
-        f"{markdown(shown)}\n{100 * share_covered(table):.0f} % of all intervals; to be: "
-        f"{100 * COVERED_AT_LEAST:.0f} %. {len(each)} sweeps within {hours:.1f} hours, in which other processes used "
+        f"{markdown(shown)}\n{100 * share_covered(table):.0f} % of all intervals hold (target: "
+        f"{100 * COVERED_AT_LEAST:.0f} %). {len(each)} sweeps within {hours:.1f} hours, in which other processes used "
         f"{each['latency_other_cores'].min():.1f} to {each['latency_other_cores'].max():.1f} cores. Two machine states "
         f"in {(each['latency_states'] > 1).sum()} of them.\n"
     )

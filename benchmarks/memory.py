@@ -109,14 +109,14 @@ def is_flat(ends: pd.Series) -> bool:
 
 def published_table(table: pd.DataFrame) -> str:
     """Return the table of the results."""
-    names = {"main_mib": "the sweep's own process", "children_mib": "all its children together"}
+    names = {"main_mib": "the sweep's own process", "children_mib": "all child processes together"}
     ends = memory_ends(table)
     shown = pd.DataFrame(
         {
             "resident memory, MiB": [names[str(name)] for name in ends.index],
-            f"most in the first {COMPARED} jobs": [f"{value:.0f}" for value in ends["first"]],
-            f"most in the last {COMPARED} of {len(by_job(table))}": [f"{value:.0f}" for value in ends["last"]],
-            "slope a job": [f"{value:+.2f}" for value in ends["slope"]],
+            f"maximum in the first {COMPARED} jobs": [f"{value:,.0f}" for value in ends["first"]],
+            f"maximum in the last {COMPARED} of {len(by_job(table))}": [f"{value:,.0f}" for value in ends["last"]],
+            "slope per job": [f"{value:+.2f}" for value in ends["slope"]],
         }
     )
     return markdown(shown)

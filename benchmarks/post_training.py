@@ -152,7 +152,7 @@ def published_table(table: pd.DataFrame) -> str:
         for network in dict.fromkeys(network for _, network in cases):
             row[f"bytes, {network}"] = whole(next(by_case[case].bytes for case in cases if case[1] == network))
         pays = sum(true(each.pays) for each in by_case.values())
-        rows.append({**row, "in TFLM": _in_micro(its["micro"]), "pays": f"{pays} of {len(by_case)}"})
+        rows.append({**row, "in TFLM": _in_micro(its["micro"]), "worth it": f"{pays} of {len(by_case)}"})
     return markdown(pd.DataFrame(rows))
 
 

@@ -51,12 +51,12 @@ def published_table(table: pd.DataFrame) -> str:
         pd.DataFrame(
             {
                 "strategy": shown.index,
-                "times": shown["times"].astype(str),
+                "repetitions": shown["times"].astype(str),
                 "whole file (µs)": [f"{value:.1f}" for value in shown["whole"]],
-                "its ops and one call (µs)": [f"{value:.1f}" for value in shown["together"]],
+                "sum of its ops and a call (µs)": [f"{value:.1f}" for value in shown["together"]],
                 "a call (µs)": [f"{value:.1f}" for value in shown["call"]],
                 "sum / whole": [f"{value:.3f}" for value in shown["ratio"]],
-                "least and most": [
+                "range": [
                     f"{least:.3f} to {most:.3f}" for least, most in zip(shown["least"], shown["most"], strict=True)
                 ],
             }

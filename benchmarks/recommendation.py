@@ -90,14 +90,14 @@ def published_table(table: pd.DataFrame) -> str:
                 "equal settings": f"{equal}",
                 "one better by (pp)": f"{points:g}",
                 **{name: _shares(cell) for name, cell in by_images.items()},
-                **{f"given up (pp), {name}": f"{_given_up(cell):.2f}" for name, cell in by_images.items()},
+                **{f"accuracy lost (pp), {name}": f"{_given_up(cell):.2f}" for name, cell in by_images.items()},
             }
         )
     trials = int(table["trials"].iloc[0])
     return (
         f"{markdown(pd.DataFrame(rows))}\nIn % of {trials} simulated sweeps each: the best setting is named alone / "
-        "it is tied with others / another one is named, or it is not among the tied. given up: mean loss of accuracy "
-        "by shipping the simplest of the tied settings.\n"
+        "it is tied with others / another one is named, or it is not among the tied. accuracy lost: on average, by "
+        "shipping the simplest of the tied settings.\n"
     )
 
 
@@ -110,7 +110,7 @@ def _given_up(cell: pd.Series) -> float:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """Cells in which the rule says what is not so more often than 5 %, or does not see what is plain."""
+    """Return the cells with more than 5 % of wrong names, and those in which a large difference is not found."""
     bound = FALSE_ALARMS + 3 * np.sqrt(FALSE_ALARMS * (1 - FALSE_ALARMS) / table["trials"])
     without = table["points"] == 0
     false_alarms = table[table["wrong"] + table["named"].where(without, 0.0) > bound]

@@ -103,7 +103,7 @@ def published_table(table: pd.DataFrame) -> str:
                 "speedup, median": f"{trials['speedup'].median():.3f}x",
                 "5th to 95th percentile": " to ".join(f"{trials['speedup'].quantile(q):.3f}" for q in (0.05, 0.95)),
                 "spread": f"{_spread(table, str(way)):.3f}",
-                "times the suite's": "" if way == SUITE else f"{_spread(table, str(way)) / ours:.1f}",
+                "spread / this suite's": "" if way == SUITE else f"{_spread(table, str(way)) / ours:.1f}",
                 "seconds each, median": f"{trials['seconds'].median():.1f}",
             }
             for way, trials in table.groupby("way", sort=False)

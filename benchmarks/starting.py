@@ -61,8 +61,8 @@ def published_table(table: pd.DataFrame) -> str:
     shown = pd.DataFrame(
         {
             "jobs": [f"{jobs:,}" for jobs in table["jobs"]],
-            "until the first starts, s": [f"{seconds:.1f}" for seconds in table["seconds"]],
-            "a job, ms": [f"{1000 * each:.0f}" for each in table["seconds"] / table["jobs"]],
+            "until the first job starts, s": [f"{seconds:.1f}" for seconds in table["seconds"]],
+            "per job, ms": [f"{1000 * each:.0f}" for each in table["seconds"] / table["jobs"]],
         }
     )
     return markdown(shown)
