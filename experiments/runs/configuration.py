@@ -19,7 +19,7 @@ from experiments.record.run_record import Setting
 from experiments.runs.command_line import check_overrides, normalize
 from experiments.runs.pipeline import Experiment
 from experiments.runs.refusals import explain, flatten, is_configuration_error, known_settings
-from experiments.runs.targets import make, recorded_option
+from experiments.runs.targets import make, recorded, recorded_option
 from experiments.strategy import Strategy
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError, format_value, suggestion
@@ -168,8 +168,8 @@ def _option(group: str, settings: Mapping[str, Any], name: str) -> Any:
 
 def judged_output(text: str) -> str | None:
     """Return the setting task.output of a recorded configuration; None if it is not set."""
-    found: str | None = OmegaConf.select(OmegaConf.create(text), "task.output")
-    return found
+    found = recorded(text, "task").get("output")
+    return found if isinstance(found, str) else None
 
 
 def read_dataset(text: str, modules: Collection[str] = ()) -> Source:

@@ -110,12 +110,8 @@ def recorded_option(text: str, key: str, modules: Collection[str]) -> dict[str, 
     Raises:
         UserError: the text is not a configuration, has no such option, or the option names another class.
     """
-    try:
-        configuration = yaml.load(text[: MOST_TEXT + 1], _Plain) if len(text) <= MOST_TEXT else None
-    except UNREADABLE as error:
-        raise UserError(f"the recorded config.yaml cannot be parsed ({first_line(error)}).") from error
-    option = configuration.get(key) if isinstance(configuration, dict) else None
-    if not isinstance(option, dict):
+    option = recorded(text, key)
+    if not option:
         raise UserError(f"the recorded config.yaml has no option for {key}.")
     named, known = str(option.get(TARGET)), _known_targets(key)
     if EARLIER.get(named, named) not in known and not any(named.startswith(f"{module}.") for module in modules):
@@ -125,6 +121,20 @@ def recorded_option(text: str, key: str, modules: Collection[str]) -> dict[str, 
             f"{named.rpartition('.')[0][:200] or 'NAME'}. {suggestion(named[:200], known)}"
         )
     return option
+
+
+def recorded(text: str, key: str) -> dict[str, Any]:
+    """Return the values of a group of a recorded configuration, as plain data; empty if there is no such group.
+
+    Raises:
+        UserError: the text cannot be parsed.
+    """
+    try:
+        configuration = yaml.load(text, _Plain) if len(text) <= MOST_TEXT else None
+    except UNREADABLE as error:
+        raise UserError(f"the recorded config.yaml cannot be parsed ({first_line(error)}).") from error
+    group = configuration.get(key) if isinstance(configuration, dict) else None
+    return group if isinstance(group, dict) else {}
 
 
 def _known_targets(group: str) -> set[str]:

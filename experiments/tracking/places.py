@@ -8,6 +8,12 @@ from pathlib import Path, PureWindowsPath
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from experiments.system.errors import UserError, redacted
+from experiments.tracking.address import Tracking
+
+# Kinds of addresses that name a host. MLflow sends the credentials of its server, or others of this machine, to it.
+WITH_LOGIN = frozenset({"http", "https", "mlflow-artifacts"})
+WITH_HOST = frozenset({*WITH_LOGIN, "abfss", "dbfs", "ftp", "hdfs", "sftp", "viewfs", "wasb", "wasbs"})
 FILES = "mlruns"  # the folder beside a database with the files of its runs
 
 
@@ -55,6 +61,22 @@ class Places:
         before = Path(*recorded.parts[: len(recorded.parts) - len(tail.parts)])
         others = (path for path in {*before.glob("*.db"), before / self.database.name} if path.is_file())
         return not any(self.database.exists() and not path.samefile(self.database) for path in others)
+
+
+def check_storage(address: Tracking, uri: str) -> None:
+    """Check that reading or writing files at a recorded address sends no credentials to a host that a store names.
+
+    Raises:
+        UserError: the host is not that of the store. For other kinds of storage than HTTP, a server may name any host.
+    """
+    kind, host = urlsplit(uri).scheme, urlsplit(uri).netloc
+    own = urlsplit(address.uri).netloc if address.uri.startswith("http") else ""
+    if host and host != own and kind in (WITH_LOGIN if own else WITH_HOST):
+        raise UserError(
+            f"{address.shown}: says that files are at {redacted(f'{kind}://{host}')}. Reading them would send the "
+            "credentials of this machine to that host. If you trust it, start MLflow's server with the store, and give "
+            f"its address: mlflow server --backend-store-uri {address.shown} --serve-artifacts"
+        )
 
 
 def folder_of(uri: str) -> Path | None:

@@ -38,7 +38,7 @@ from experiments.tracking.model import (
     run_name,
     write_model,
 )
-from experiments.tracking.places import Places
+from experiments.tracking.places import Places, check_storage
 from experiments.tracking.registry import DESCRIPTION, Registered, register
 from experiments.tracking.relocation import is_model_moved
 from experiments.tracking.rows import SETTINGS, Row, from_mlflow, to_row, to_rows
@@ -143,6 +143,7 @@ class Store:
         """Describe the missing files of a finished run; empty if there are none."""
         folders = self._places.candidates(str(run.info.artifact_uri))
         if not folders:
+            check_storage(self.address, str(run.info.artifact_uri))
             sizes = {file.path: file.file_size for file in self.client.list_artifacts(run.info.run_id)}
             return missing_of(sizes, run.data.metrics)
         models = run.outputs.model_outputs if run.outputs else []
@@ -216,6 +217,7 @@ class Store:
                 params={name: str(value) for name, value in model_parameters(record).items()},
                 model_type="tflite",
             )
+        check_storage(self.address, str(logged.artifact_location))
         with temporary_folder("model") as folder:
             write_model(folder, record, logged)
             with explaining_failures(self.address):
@@ -319,7 +321,8 @@ class Store:
             if found is None and not any(folder.is_dir() for folder in folders):
                 _warn_missing(self.address)
             return _read(found, run_id) if found else None
-        storage = urlsplit(self._recorded_address(run_id))._replace(path="", query="", fragment="").geturl()
+        check_storage(self.address, recorded := self._recorded_address(run_id))
+        storage = urlsplit(recorded)._replace(path="", query="", fragment="").geturl()
         if storage in _UNREACHABLE:  # every run would wait again for the same timeout
             raise UserError(_UNREACHABLE[storage])
         try:
@@ -348,8 +351,9 @@ class Store:
 
     def _keep(self, run_id: str, files: Path, folder: str = "") -> None:
         """Store a folder's files as artifacts of a run; beside the database, even if it was moved or copied."""
-        target = self._places.current(self._recorded_address(run_id))
+        target = self._places.current(recorded := self._recorded_address(run_id))
         if target is None:
+            check_storage(self.address, recorded)
             self.client.log_artifacts(run_id, str(files), folder or None)
         else:
             copytree(files, target / folder, dirs_exist_ok=True)
@@ -486,6 +490,7 @@ class Store:
                 f"Run {run_id}: the artifact {artifact} is missing; searched {' and '.join(map(str, folders))}. Type "
                 f"`{program('store')} check` to list missing files, or the command of the run to repeat it."
             )
+        check_storage(self.address, self._recorded_address(run_id))
         return Path(self.client.download_artifacts(run_id, artifact, str(folder)))
 
     @explains_failures
