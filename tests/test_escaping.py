@@ -63,6 +63,14 @@ def test_csv_headings_are_never_formulas(tmp_path: Path) -> None:
     assert (tmp_path / "table.csv").read_text().startswith("'=a.b")
 
 
+@pytest.mark.parametrize("form", ["html", "latex", "markdown"])
+def test_no_file_controls_a_terminal_or_reverses_text(tmp_path: Path, form: str) -> None:
+    FORMS[form].write(table(TERMINAL), tmp_path / "table")
+    text = (tmp_path / "table").read_text()
+    assert escape_control(text) == text
+    assert "owned" in text
+
+
 @pytest.mark.parametrize("text", [*FORMULAS[:5], FORMULAS[-3], "#REF!", "http://evil", TERMINAL])
 def test_spreadsheet_cell_is_text(tmp_path: Path, text: str) -> None:
     FORMS["excel"].write(table(text), tmp_path / "table.xlsx")

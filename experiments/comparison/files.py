@@ -80,12 +80,12 @@ def _html(table: pd.DataFrame, path: Path) -> None:
     head = "<!doctype html><meta charset=utf-8><title>Comparison</title>"
     lines = "".join(f"<p>{html.escape(line)}</p>\n" for line in note(table).split("\n"))
     text = f"{head}\n{display_table(table).to_html(index=False)}\n{lines}"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(escape_control(text), encoding="utf-8")
 
 
 def _latex(table: pd.DataFrame, path: Path) -> None:
     text = display_table(table).to_latex(index=False, escape=True)
-    path.write_text(text.replace("Δ", r"$\Delta$").replace("µ", r"$\mu$"), encoding="utf-8")
+    path.write_text(escape_control(text).replace("Δ", r"$\Delta$").replace("µ", r"$\mu$"), encoding="utf-8")
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,12 +1,15 @@
 """Plots: shared style and layout, and conversion to files and to parts of a page."""
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO, StringIO
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
+
+from experiments.system.escaping import escape_control
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -58,7 +61,8 @@ def in_one_style() -> Iterator[None]:
     """Apply the shared style to figures that are created, drawn or saved inside."""
     from matplotlib import rc_context
 
-    with rc_context(STYLE):
+    with rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)  # a box is drawn instead
         yield
 
 
@@ -134,4 +138,4 @@ def _svg(figure: "Figure") -> str:
     with in_one_style():
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     # Matplotlib writes the text as an id, which is escaped; browsers show the title of an element on hover.
-    return re.sub(rf'<g id="{HOVER}([^"]*)">', r'<g class="value"><title>\1</title>', text.getvalue())
+    return re.sub(rf'<g id="{HOVER}([^"]*)">', r'<g class="value"><title>\1</title>', escape_control(text.getvalue()))

@@ -45,6 +45,7 @@ from experiments.report.details import (
 from experiments.report.tables import Table, anchor, plain_table, table_of, to_separate
 from experiments.statistics.power import POWER
 from experiments.system.errors import UserError, redacted
+from experiments.system.escaping import escape_control
 from experiments.tracking import Store
 from experiments.tracking.schema import SCHEMA, Column
 
@@ -109,7 +110,7 @@ def _rendered(template: str, context: Mapping[str, Any]) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    return environment.get_template(template).render(context)
+    return escape_control(environment.get_template(template).render(context))
 
 
 def write_report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequence[str], path: Path) -> None:
