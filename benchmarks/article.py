@@ -29,7 +29,7 @@ FURTHER = {
     "annotate": "only the last layer annotated",
 }
 IN_SHORT = (
-    "Accuracy in %, changes in pp, of TFLite files. [low, high]: 95 % interval, over the test images. If an "
+    "Accuracy in %, changes in pp, of TFLite files. [low, high]: 95 % interval, over the test examples. If an "
     "interval includes 0, there is no evidence of a change."
 )
 Rows = Mapping[str, pd.Series]  # by strategy

@@ -50,9 +50,9 @@ def columns() -> str:
         "# Columns",
         "`python -m experiments.compare --csv FILE` writes these columns; metrics and tags have the same names in "
         "MLflow. For a column with an interval, `NAME_low` and `NAME_high` are the ends of the 95 % interval; for one "
-        "with a p-value, `NAME_p` is that of McNemar's exact test. Settings that differ between runs, such as "
-        "`strategy.layers`, have their own columns. For the meaning and the limits of the numbers, see "
-        "[numbers](../explanation/numbers.md).",
+        "with a p-value, `NAME_p` is that of McNemar's exact test for accuracies, and of the paired bootstrap for "
+        "other scores. Settings that differ between runs, such as `strategy.layers`, have their own columns. For the "
+        "meaning and the limits of the numbers, see [numbers](../explanation/numbers.md).",
     ]
     for source, title in SOURCES.items():
         rows = [_row_of(each) for each in SCHEMA.values() if each.source == source and not each.of]

@@ -144,7 +144,8 @@ def parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
     parser = CommandParser(
         prog=program("cache"),
-        description="List, verify or clear the cache of trainings, conversions, evaluations and decoded data.",
+        description="List, verify or clear the cache of trainings, conversions, evaluations and decoded data. Exit "
+        "codes: 0 success; 1 damaged entries were found; 2 invalid command; 130 interrupted.",
         epilog="Exit codes: 0 success; 1 damaged entries were found; 2 invalid command; 130 interrupted.",
     )
     parser.add_argument(

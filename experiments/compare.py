@@ -152,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     table.add_argument(
         "--pair", nargs="+", metavar="RUN",
-        help="compare these runs on the same images instead: two or more run ids, or prefixes of them",
+        help="compare these runs on the same examples instead: two or more run ids, or prefixes of them",
     )  # fmt: skip
     choice = parser.add_argument_group("which file to ship")
     choice.add_argument(
@@ -201,17 +201,20 @@ def parser() -> argparse.ArgumentParser:
     files = parser.add_argument_group("files to write")
     files.add_argument(
         "--out", type=argument_path, action="append", default=[], metavar="FILE",
-        help=f"write the format of the file's suffix; repeatable: {', '.join(ENDINGS)}; .html is the report",
+        help=f"write a file in the format of its suffix, {', '.join(ENDINGS)}; repeatable; .html is the report",
     )  # fmt: skip
+    titles = {"csv": "CSV", "markdown": "Markdown", "html": "HTML", "latex": "LaTeX", "json": "JSON"}
     for name in TEXT_FORMS:
         holds = "all columns in full precision" if FORMS[name].every_column else "the formatted table"
         if name == "json":
             holds += f"; without FILE, {HELP}"
         optional: dict[str, Any] = {"nargs": "?", "const": STANDARD_OUTPUT} if name == "json" else {}
-        files.add_argument(f"--{name}", type=argument_path, metavar="FILE", help=f"write {name}: {holds}", **optional)
+        files.add_argument(
+            f"--{name}", type=argument_path, metavar="FILE", help=f"write {titles[name]}: {holds}", **optional
+        )
     files.add_argument(
         "--summary", type=argument_path, metavar="FILE.md",
-        help="write what was decided, and the table, as Markdown for the page of a CI job: $GITHUB_STEP_SUMMARY",
+        help="write the decision and the table as Markdown, for the page of a CI job: $GITHUB_STEP_SUMMARY",
     )  # fmt: skip
     files.add_argument("--plots", type=argument_path, metavar="DIR", help="write plots, each as PNG and SVG")
     files.add_argument("--seeds-csv", type=argument_path, metavar="FILE", help="write the table over seeds as csv")

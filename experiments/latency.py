@@ -125,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
         "--span", type=float, help="seconds over which rounds are spread (default: six times --seconds, at most 60)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the random order (default: %(default)s)")
-    parser.add_argument("--dataset", help="an option of conf/dataset: time plain files on its test images")
+    parser.add_argument("--dataset", help="an option of conf/dataset: time plain files on its test examples")
     parser.add_argument(
         "--module", action="append", default=[], metavar="NAME",
         help="a module that you trust, which the data set of a recorded run may name; repeatable",
@@ -143,7 +143,7 @@ def _check_used(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
     """Reject options that would have no effect."""
     files = [_is_file(target) for target in options.targets]
     unused = {
-        "dataset": "requires a .tflite file; recorded runs are timed on their own test images"
+        "dataset": "requires a .tflite file; recorded runs are timed on their own test examples"
         if not any(files)
         else "",
         **dict.fromkeys(("uri", "experiment", "module"), "requires a recorded run" if all(files) else ""),
@@ -211,7 +211,7 @@ def _checked_shape(tensor: Mapping[str, Any]) -> tuple[int, ...]:
     """
     shape, dtype = tuple(tensor["shape"]), np.dtype(tensor["dtype"])
     if dtype.kind not in "iuf" or (dtype.kind in "iu" and not tensor["quantization"][0] > 0):
-        raise UserError(f"The input is {dtype.name}; a timing requires float or quantized images.")
+        raise UserError(f"The input is {dtype.name}; a timing requires float or quantized values.")
     if not shape or any(size < 1 for size in shape):
         raise UserError(f"The input shape {shape} is not fixed. Convert the model with a fixed shape.")
     if (needed := 4.0 * RANDOM_IMAGES * prod(map(float, shape[1:]))) > MOST_BYTES:

@@ -150,7 +150,7 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
         )
     model, data, head = fitted(experiment, experiment.dataset.examples(experiment.task.kind, experiment.task.output))
     if data.output:
-        raise UserError(f"model={experiment.setting.model}: requires one output, which decides; the model has several.")
+        raise UserError(f"model={experiment.setting.model}: requires a model with one output; this one has several.")
     if not isinstance(head, ClassHead):
         raise UserError(f"task={head.task}: requires classification, since layers are chosen by accuracy.")
     if not len(data.validation):

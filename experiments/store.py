@@ -44,7 +44,7 @@ def main() -> None:
     options = parser().parse_args()
     with reporting_user_errors(), result("store", options.json) as found:
         if options.dry_run and options.verb != "relocate":
-            raise UserError("--dry-run: requires relocate; check changes nothing.")
+            raise UserError("--dry-run: has no effect with check, which changes nothing. Omit it.")
         database = _database(options.uri)
         if options.verb == "check":
             sys.exit(1 if _show_findings(database, found) else 0)
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog=program("store"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("verb", choices=("check", "relocate"))
+    parser.add_argument("verb", choices=("check", "relocate"), help="report problems, or update recorded paths")
     parser.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="relocate: show the changes without making them")
     parser.add_argument(JSON, action="store_true", help=HELP)

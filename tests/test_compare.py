@@ -499,7 +499,7 @@ def test_a_single_pair_needs_no_correction() -> None:
     "other", [examined("qat", 4, images=99), examined("qat", 4, truth=2), examined("qat", 4, dataset="fashion_mnist")]
 )
 def test_runs_on_different_images_are_not_compared(other: Examined) -> None:
-    with pytest.raises(UserError, match="none and qat were tested on different images"):
+    with pytest.raises(UserError, match="none and qat were tested on different examples"):
         table_of_pairs([examined("none", 10), other])
 
 

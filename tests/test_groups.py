@@ -145,7 +145,7 @@ def test_runs_without_answers_or_on_other_images_are_left_out_with_a_note() -> N
     missing, other, fewer = groups.left_out
     assert missing == "qat epochs=1 seed=2 (qat-2): omitted from its group, since it has no predictions.csv"
     assert "seed=3" in other
-    assert "its test images differ from those of the others" in fewer
+    assert "its test examples differ from those of the others" in fewer
 
 
 def test_a_group_that_differs_in_more_than_seeds_has_means_without_intervals() -> None:

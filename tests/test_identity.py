@@ -172,7 +172,7 @@ def examined(test: str | None, dataset: str = "npz") -> Examined:
 
 def test_pair_requires_equal_test_examples_not_equal_file_names() -> None:
     assert len(table_of_pairs([examined(A), examined(A, "another name")])) == 1
-    with pytest.raises(UserError, match="were tested on different images"):
+    with pytest.raises(UserError, match="were tested on different examples"):
         table_of_pairs([examined(A), examined(B)])
 
 

@@ -223,7 +223,7 @@ def test_single_file_has_no_pairs(tmp_path: Path) -> None:
         (["good.tflite", "--threads", "1000"], "latency.threads=1000"),
         (["good.tflite", "--seconds", "0"], "seconds=0.0: input should be greater than 0"),
         (["good.tflite", "--delegate", "gpu"], "delegate=gpu"),
-        (["good.tflite", "--dataset", "mnist"], "requires images of shape (16,)"),
+        (["good.tflite", "--dataset", "mnist"], "requires examples of shape (16,)"),
         (["good.tflite", "--dataset", "minst"], "Did you mean mnist?"),
         (
             ["good.tflite", "--uri", "sqlite:///my.db"],

@@ -152,7 +152,7 @@ def test_code_in_a_model_file_is_run_only_where_the_file_is_trusted(tmp_path: Pa
 @pytest.mark.tensorflow
 def test_a_model_for_other_images_is_refused(tmp_path: Path) -> None:
     MLP().build((8, 8, 1), 3).save(tmp_path / "model.keras")
-    with pytest.raises(UserError, match=r"requires images of shape \(8, 8, 1\), but the data set has \(28, 28, 1\)"):
+    with pytest.raises(UserError, match=r"requires examples of shape \(8, 8, 1\), but the data set has \(28, 28, 1\)"):
         KerasFile(path=tmp_path / "model.keras").build((28, 28, 1), 3)
 
 

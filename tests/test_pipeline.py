@@ -76,7 +76,7 @@ def test_a_record_holds_every_metric_of_the_contract(baseline: RunRecord) -> Non
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"keep": "best"}, r"^finetune\.keep=best: requires validation images.*finetune\.keep=last"),
+        ({"keep": "best"}, r"^finetune\.keep=best: requires validation examples.*finetune\.keep=last"),
         ({"class_weights": {"cat": 2}}, r"^finetune\.class_weights: the data have no class cat"),
         ({"augmentation": [{"RandomRotation": {"factor": "a"}}]}, r"^finetune\.augmentation=.*Keras rejects it"),
         ({"optimizer": {"sgd": {"momentum": 2}}}, r"^finetune\.optimizer=.*Keras rejects it"),

@@ -211,7 +211,7 @@ def test_a_tie_is_said_in_a_sentence_with_what_to_ship_and_why() -> None:
     (line,) = answer_lines(TIED)
     assert line == (
         "No winner: these 3 are tied: ptq_int8, none, qat. Ship the simplest of them: ptq_int8 (smaller than float; no "
-        "further training). 98.85 [97.34, 97.93] % of the test images classified correctly, "
+        "further training). 98.85 [97.34, 97.93] % of the test examples classified correctly, "
         "-0.03 [-0.07, +0.01] points compared with the most accurate, qat; 156,296 bytes, 3.84x smaller than float, "
         "3.38x [3.34, 3.42] as fast. What would change this: about 35,000 test examples, or more seeds, would "
         "separate it from qat, if predictions keep differing as often."
@@ -243,7 +243,7 @@ def test_a_winner_is_said_with_the_evidence() -> None:
     rows = [row("none", tflite_accuracy=0.95), row("qat", tflite_accuracy=0.99, finetune_epochs=1, **INT8, **SPEED)]
     (line,) = answer_lines(comparison(rows, {"run-none": 500, "run-qat": 100}))
     assert line.startswith(
-        "Ship qat: 99.00 [97.34, 97.93] % of the test images classified correctly, significantly more than the other"
+        "Ship qat: 99.00 [97.34, 97.93] % of the test examples classified correctly, significantly more than the other"
     )
     assert "No winner" not in line
 

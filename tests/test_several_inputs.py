@@ -106,7 +106,7 @@ def test_inputs_can_have_scales_of_their_own(tmp_path: Path) -> None:
         ({"x_train/tokens": np.zeros((60, 3)), "x_test/tokens": np.zeros((30, 3))},
          "x_train/tokens has the dtype float64, but the model requires int32"),
         ({"x_train": np.zeros((60, 8, 8))}, "requires either x_train or arrays by name, not both"),
-        ({"y_train/kind": np.zeros(59, int)}, "x_train has 60 images, but y_train/kind has 59 labels"),
+        ({"y_train/kind": np.zeros(59, int)}, "x_train has 60 examples, but y_train/kind has 59 labels"),
         ({"y_train/knd": np.zeros(60), "y_test/knd": np.zeros(30)}, "the model has no output knd. Did you mean kind?"),
     ],
 )  # fmt: skip

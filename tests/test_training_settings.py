@@ -248,7 +248,7 @@ def test_a_training_with_patience_ends_where_one_that_went_further_would_have(da
 def test_the_best_epoch_requires_validation_images(tmp_path: Path) -> None:
     data = Mnist(train_samples=100, test_samples=50, validation_split=0).load()
     with pytest.raises(
-        UserError, match=r"training.keep=best: requires validation images.*dataset.validation_split=0.1"
+        UserError, match=r"training.keep=best: requires validation examples.*dataset.validation_split=0.1"
     ):
         trained(2, 1, data, tmp_path, keep="best")
 

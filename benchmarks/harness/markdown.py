@@ -48,7 +48,7 @@ def scope_of(table: pd.DataFrame) -> str:
     """Describe what the intervals of a table generalize to."""
     seeds = seeds_of(table)
     return (
-        f"means of {seeds} seeds, for new seeds and new test images" if seeds > 1 else "one seed, for new test images"
+        f"means of {seeds} seeds, for new seeds and new test examples" if seeds > 1 else "one seed, for new test images"
     )
 
 

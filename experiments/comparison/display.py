@@ -136,18 +136,18 @@ TO_FLOAT = (
 )
 TO_STRATEGY = (
     "Δ accuracy, size ratio and speedup vs a strategy: against its run with the same model, data set, epochs and seed "
-    "and, if there is one, the same total number of epochs, on the same images; each file was timed together with its "
-    "own float model."
+    "and, if there is one, the same total number of epochs, on the same examples; each file was timed together with "
+    "its own float model."
 )
 OF_RUNS = (
-    "[low, high]: 95 % interval, over the test images for accuracies and over rounds at different moments for times."
+    "[low, high]: 95 % interval, over the test examples for accuracies and over rounds at different moments for times."
 )
 OF_SESSIONS = (  # runs of earlier versions were timed without rounds
-    "[low, high]: 95 % interval, over the test images for accuracies and over replicates with new interpreters for "
+    "[low, high]: 95 % interval, over the test examples for accuracies and over replicates with new interpreters for "
     "times of one session."
 )
 OF_SEEDS = (
-    "Means over runs. [low, high]: 95 % interval for new seeds and new test images, and over runs for times; groups "
+    "Means over runs. [low, high]: 95 % interval for new seeds and new test examples, and over runs for times; groups "
     "that differ in more than their seeds have none. With two seeds it is approximate; use three or more."
 )
 NO_EVIDENCE = "If the interval of Δ accuracy includes 0, there is no evidence of a difference."

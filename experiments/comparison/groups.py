@@ -38,7 +38,7 @@ def grouped(table: pd.DataFrame, by: Sequence[str], answers: ReadPredictions) ->
     """Return one row for each group of runs with equal values in these columns, with the columns of runs and GROUPED.
 
     Numbers are means, speedups geometric means; settings that differ are empty. Runs that differ only in their seeds
-    have intervals for new seeds and new test images; other groups have none. `run_id` is that of the lowest seed.
+    have intervals for new seeds and new test examples; other groups have none. `run_id` is that of the lowest seed.
     Latencies of several machines, and invalid timings, are not pooled. Failed runs count only if a group has no other.
     """
     numbers = [name for name in table.select_dtypes("number").columns if name not in (*cell_of(table), "seed")]
@@ -68,7 +68,7 @@ def _reason(run: pd.Series, answers: ReadPredictions) -> str:
         return f"it is {run['status']}"
     if answers(run["run_id"]) is None:
         return f"it has no {PREDICTIONS}"
-    return "its test images differ from those of the others, or a newer run has the same settings"
+    return "its test examples differ from those of the others, or a newer run has the same settings"
 
 
 @dataclass(frozen=True)

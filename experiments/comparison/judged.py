@@ -64,7 +64,7 @@ class Judged:
     def sentence(self, value: Any, low: Any, high: Any) -> str:
         """Describe the value of a file."""
         if self.is_accuracy:
-            return f"{percent(value, low, high)} % of the test images classified correctly"
+            return f"{percent(value, low, high)} % of the test examples classified correctly"
         return f"{self.title} {self.shown(value, low, high)}{' %' if self.is_share else ''} on the test examples"
 
     def change(self, gain: Estimate) -> str:

@@ -20,8 +20,8 @@ from experiments.system.progress import CONSOLE, print_whole
 from experiments.tracking import Row, Store
 
 PAIRS_NOTE = (
-    "gained and lost: images that only the run's TFLite file classifies correctly, and that only the other's does. "
-    "[low, high]: 95 % intervals over the test images, by Bonett and Price's formula and by a bootstrap over images. "
+    "gained and lost: examples that only the run's TFLite file classifies correctly, and that only the other's does. "
+    "[low, high]: 95 % intervals over the test examples, by Bonett and Price's formula and by a bootstrap. "
     "McNemar p: of the exact test that both have the same error rate. Holm p: corrected for the number of comparisons; "
     "below 0.05, the verdict is that one file is more accurate."
 )
@@ -90,7 +90,7 @@ def _check_alike(first: Examined, other: Examined) -> None:
     if alike and same_examples(first.answers, other.answers):
         return
     raise UserError(
-        f"--pair: {first.label} and {other.label} were tested on different images ({_images(first)}; "
+        f"--pair: {first.label} and {other.label} were tested on different examples ({_images(first)}; "
         f"{_images(other)}). A paired comparison requires the same dataset and dataset.test_samples."
     )
 

@@ -96,8 +96,8 @@ def recommended_file(comparison: Comparison, path: Path) -> Shipped | None:
     if len(found) > 1:
         titles = named([each.title for each in found])
         raise UserError(
-            f"--save {path}: these runs are about several models or data sets ({titles}), and a file is for one. "
-            "Choose it with --where, or write all files with --save-all DIR."
+            f"--save {path}: requires runs of one model and data set, not of several ({titles}). "
+            "Choose one with --where, or write all files with --save-all DIR."
         )
     first = headline(found[0]) if found else None
     return Shipped(first.run_id, path, (first.text,)) if first else None

@@ -301,7 +301,7 @@ class Examples:
     def _shaped(self, shape: Shape) -> "Examples":
         """Return the examples of one input in this shape, with notes on them."""
         train, validation, test = (split.reshape(shape) for _, split in self._splits())
-        flat = f"images of shape {self.input_shape} are flattened to {shape[0]} values for the model"
+        flat = f"examples of shape {self.input_shape} are flattened to {shape[0]} values for the model"
         noted = (*self.notes, self.scaling.assumed, flat if len(shape) == 1 < len(self.input_shape) else "")
         return replace(self, train=train, validation=validation, test=test, notes=tuple(note for note in noted if note))
 
@@ -526,23 +526,23 @@ def _hold_out(train: Split, share: float, by: Array | None, groups: Array | None
         held[_choice(round(len(train) * share), len(train))] = True
     if held.all():
         raise UserError(
-            f"dataset.validation_split={share}: leaves none of {len(train)} images for training. Use a smaller share, "
-            "or more dataset.train_samples."
+            f"dataset.validation_split={share}: leaves none of {len(train)} examples for training. Use a smaller "
+            "share, or more dataset.train_samples."
         )
     return train.take(np.flatnonzero(~held)), train.take(np.flatnonzero(held))
 
 
 def choice(samples: int | None, total: int, part: str) -> Labels | None:
-    """Return the positions of `samples` of `total` images, always the same ones, sorted; None for all.
+    """Return the positions of `samples` of `total` examples, always the same ones, sorted; None for all.
 
     Raises:
-        UserError: there are fewer images.
+        UserError: there are fewer examples.
     """
     if samples is None:
         return None
     if samples > total:
         raise UserError(
-            f"dataset.{part}_samples={samples}: requires at most {total}, the number of images in the data set, "
+            f"dataset.{part}_samples={samples}: requires at most {total}, the number of examples in the data set, "
             "or null for all."
         )
     return _choice(samples, total)

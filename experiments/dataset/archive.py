@@ -157,7 +157,7 @@ def _array(archive: Any, name: str, where: str) -> npt.NDArray[np.generic]:
             raise
         images = name.startswith("x_")
         line = save_line(x="np.stack(list({}))") if images else save_line(y="np.array([str(label) for label in {}])")
-        why = "its images may differ in size" if images else "its labels may have several types"
+        why = "its examples may differ in size" if images else "its labels may have several types"
         raise UserError(
             f"{where}: {name} has Python objects ({why}), which are rejected: unpickling them would run code from the "
             f"file. {line}"

@@ -55,7 +55,7 @@ def check_pair(train: Stored, test: Stored, entry: str = "") -> None:
     if train.shape[1:] != test.shape[1:]:
         end = f"/{entry}" if entry else ""
         raise UserError(
-            f"x_train{end} and x_test{end}: require images of the same shape, not {train.shape[1:]} and "
+            f"x_train{end} and x_test{end}: require examples of the same shape, not {train.shape[1:]} and "
             f"{test.shape[1:]}."
         )
 

@@ -36,7 +36,7 @@ def read_labels(labels: npt.NDArray[Any], examples: int, part: str) -> npt.NDArr
         )
     if len(labels) != examples:
         raise UserError(
-            f"x_{part.partition('/')[0]} has {examples} images, but y_{part} has {len(labels)} labels. Both require "
+            f"x_{part.partition('/')[0]} has {examples} examples, but y_{part} has {len(labels)} labels. Both require "
             "the same number."
         )
     if labels.ndim == 2:

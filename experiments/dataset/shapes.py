@@ -55,7 +55,7 @@ def shape_for(wanted: tuple[int | None, ...], stored: Shape, entry: str = "") ->
             f"{stored}. {_suggest_conversion(stored, wanted, entry)}"
         )
     raise UserError(
-        f"model.path: the model requires images of shape {wanted}, but the data set has {stored}. "
+        f"model.path: the model requires examples of shape {wanted}, but the data set has {stored}. "
         f"{_suggest_conversion(stored, wanted)}"
     )
 

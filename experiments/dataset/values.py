@@ -59,10 +59,10 @@ def check_images(images: Stored, part: str, entry: str = "") -> None:
             f"(n, steps, channels) or (n, features).{line}"
         )
     if len(images) == 0:
-        raise UserError(f"{name} has no images.")
+        raise UserError(f"{name} has no examples.")
     if images.dtype.kind not in "biuf":
         raise UserError(
-            f"{name} has the dtype {images.dtype}; images require integers, bool or floats. To convert numbers: "
+            f"{name} has the dtype {images.dtype}; examples require integers, bool or floats. To convert numbers: "
             f"{save_line(x='{}.astype(np.float32)', entry=entry)}"
         )
     if images.dtype.kind != "f":

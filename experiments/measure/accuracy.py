@@ -45,7 +45,7 @@ def traced(model: "Model") -> Callable[[ImageRows], Logits]:
         size = at_once(images, KERAS_BATCH)
         starts = range(0, len(images), size)
         outputs = []
-        with bar("Keras model on the test images", total=len(starts)) as advance:
+        with bar("Keras model on the test examples", total=len(starts)) as advance:
             for start in starts:
                 outputs.append(answers(model, forward, images[start : start + size]))
                 advance(1)
@@ -67,7 +67,7 @@ def tflite_logits(model: TFLiteModel, images: ImageRows, threads: int | None = N
     in_batches = can_batch(model, images)
     interpreters = [load_interpreter(model, BATCH if in_batches else None) for _ in range(workers)]
     stopped = Event()
-    with bar("TFLite model on the test images", total=len(images)) as advance:
+    with bar("TFLite model on the test examples", total=len(images)) as advance:
 
         def run_worker(worker: int) -> list[Logits]:
             outputs: list[Logits] = []

@@ -74,7 +74,10 @@ def plain(model: "Model", input_shapes: Sequence[tuple[int, ...]], name: str) ->
             "it again."
         ) from error
     if difference:
-        raise UserError(f"{name}: requires {reasons[0]}, but the rebuilt model gives other outputs: {difference}.")
+        raise UserError(
+            f"{name}: requires {reasons[0]}, but the rebuilt model gives other outputs: {difference}. Build the model "
+            "in this form, copy the weights (new.set_weights(old.get_weights())) and save it again."
+        )
     if policies_found := sorted(_policies(model) & ROUNDING.keys()):
         say_once(f"  {name}: saved in {' and '.join(policies_found)}; computes in float32 here")
     if (batch := model.inputs[0].shape[0]) is not None:

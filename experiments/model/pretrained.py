@@ -77,7 +77,11 @@ class Pretrained(KerasFile):
         if axes > FLAT:
             pooling = {3: layers.GlobalAveragePooling1D, 4: layers.GlobalAveragePooling2D}.get(axes)
             if pooling is None:
-                raise UserError(f"model.path={self.path}: its features have the shape {tuple(features.shape)}.")
+                raise UserError(
+                    f"model.path={self.path}: a new head requires features of the shape (n, features), (n, steps, "
+                    f"features) or (n, height, width, features), not {tuple(features.shape)}. Name another layer: "
+                    "model.features=NAME"
+                )
             features = pooling(name=_free("pooling", kept))(features)
         head = layers.Dense(classes, kernel_initializer=keras.initializers.GlorotUniform(0), name=_free("head", kept))
         say_once(f"  model.path={self.path}: a new head for {classes} classes takes {int(features.shape[-1])} features")

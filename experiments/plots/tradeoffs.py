@@ -206,16 +206,16 @@ def _shipped(shown: Panels) -> list[str]:
 
 def _bars(shown: Panels) -> str:
     every = [point for panel in shown for point in panel.found]
-    over_images = "Vertical bars: 95 % intervals over the test images."
+    over_images = "Vertical bars: 95 % intervals over the test examples."
     if any(len(panel.found) > MOST_LABELS for panel in shown):
         over_images += " Only points on the frontier have labels and bars."
     if not any(point.runs for point in every):
         return over_images
-    over_seeds = "Vertical bars: 95 % intervals for new seeds and new test images; faint: the single runs."
+    over_seeds = "Vertical bars: 95 % intervals for new seeds and new test examples; faint: the single runs."
     return (
         over_seeds
         if all(point.runs for point in every)
-        else f"{over_seeds} Without faint points: over the test images."
+        else f"{over_seeds} Without faint points: over the test examples."
     )
 
 

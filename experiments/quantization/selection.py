@@ -64,7 +64,9 @@ def _chosen(layers: Sequence[Layer], pattern: str) -> list[str]:
         return _by_position(layers, pattern, position[1], int(position[2]))
     inside = [layer.name for layer in layers if re.split(r"[/.]", layer.name)[-1] == pattern]
     if len(inside) > 1:
-        raise UserError(f"strategy.layers: {pattern!r} is the name of several layers: {', '.join(inside)}.")
+        raise UserError(
+            f"strategy.layers: {pattern!r} is the name of several layers: {', '.join(inside)}. Give the whole names."
+        )
     matched = inside or [layer.name for layer in layers if re.fullmatch(pattern, layer.name)]
     if not matched:
         known = [layer.name for layer in layers] + [layer.kind for layer in layers]

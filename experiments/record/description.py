@@ -67,9 +67,9 @@ def _accuracy(record: RunRecord) -> str:
     predictions = record.predictions
     accuracy = percent(*astuple(predictions.tflite_accuracy))
     return (
-        f"**{accuracy} % accuracy** on {record.data.test:,} test images: {meaning} the float "
+        f"**{accuracy} % accuracy** on {record.data.test:,} test examples: {meaning} the float "
         f"TFLite model of the same baseline ({points(change)} points). Its prediction equals that of its Keras "
-        f"model on {100 * predictions.agreement:.2f} % of the images."
+        f"model on {100 * predictions.agreement:.2f} % of them."
     )
 
 
@@ -130,4 +130,4 @@ def _loading(record: RunRecord, address: str) -> str:
         ]
         return f"{load}a dictionary of arrays: {', '.join(listed)}."
     shape = ", ".join(str(length) for length in example.shape[1:])
-    return f"{load}images (n, {shape}) float32."
+    return f"{load}an array (n, {shape}) of float32."

@@ -423,7 +423,7 @@ def built(experiment: Experiment, data: Dataset | Examples) -> "Model":
         return experiment.model.build(several or data.input_shape, data.classes)
     except ValueError as error:
         raise UserError(
-            f"model={experiment.setting.model} cannot be built for images of the shape {data.input_shape}: "
+            f"model={experiment.setting.model} cannot be built for examples of the shape {data.input_shape}: "
             f"{first_line(error)}"
         ) from error
 

@@ -392,6 +392,6 @@ def check_shape(name: str, model: "TFLiteModel", images: "Images") -> None:
     expected = tuple(input_of(model)["shape"][1:])
     if images.shape[1:] != expected:
         raise UserError(
-            f"{name}: requires images of shape {expected}, not {images.shape[1:]}. Use another --dataset, or omit it "
+            f"{name}: requires examples of shape {expected}, not {images.shape[1:]}. Use another --dataset, or omit it "
             "for random images."
         )

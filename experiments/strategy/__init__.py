@@ -83,8 +83,8 @@ class Strategy(ABC):
         super().__init_subclass__()
         if isinstance(vars(cls).get("scheme"), property) or "promise" in vars(cls):
             raise UserError(
-                f"{cls.__name__} is a strategy for an earlier version. A strategy requires the method scheme(self, "
-                "model) instead of a property, and no promise: see docs/architecture.md, A strategy of your own."
+                f"{cls.__name__} is a strategy for an earlier version. This version requires the method scheme(self, "
+                "model) instead of the properties scheme and promise: see docs/architecture.md, A strategy of your own."
             )
 
     @abstractmethod
@@ -160,7 +160,9 @@ class QuantizationAware(Strategy):
     def __post_init__(self) -> None:
         """Refuse bits for which TFLite has no kernels, or no interface."""
         if (self.weight_bits, self.activation_bits) == (4, 16):
-            raise UserError("strategy.weight_bits=4 requires strategy.activation_bits=8: TFLite has no such kernels.")
+            raise UserError(
+                "strategy.weight_bits=4 requires strategy.activation_bits=8, not 16, for which TFLite has no kernels."
+            )
         if self.activation_bits == 16 and getattr(self, "interface", "float32") != "float32":
             raise UserError("strategy.activation_bits=16 requires strategy.interface=float32.")
 

@@ -64,8 +64,8 @@ class PTQInt8(Strategy):
         """Refuse an interface that the quantizer does not write."""
         if self._by_quantizer and self.interface == "uint8":
             raise UserError(
-                "strategy.interface=uint8 requires strategy.weight_ranges=min_max and strategy.weight_scales=channel, "
-                "which the TFLite converter makes; take strategy.interface=int8 or float32."
+                "strategy.interface=uint8 requires strategy.weight_ranges=min_max and strategy.weight_scales=channel. "
+                "With other ranges or scales, type strategy.interface=int8 or float32."
             )
 
     @property

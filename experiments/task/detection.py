@@ -115,7 +115,7 @@ class Detection(Task):
             if empty:
                 raise UserError(
                     f"{name}: {empty:,} of {len(boxes):,} boxes have no width or no height if they are {form}. Type "
-                    "task.target_boxes=xyxy, yxyx, xywh or cxcywh, whichever they are, or remove these boxes."
+                    "task.target_boxes=xyxy, yxyx, xywh or cxcywh, as the boxes are stored, or remove these boxes."
                 )
             largest = float(corners.max())
             if (self.target_coordinates or self.coordinates) == "normalized" and largest > LARGEST:

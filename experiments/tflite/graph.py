@@ -190,7 +190,7 @@ def input_details(content: bytes) -> Mapping[str, Any]:
     """
     graph = _graph(content)
     if len(graph.inputs) != 1:
-        raise UserError(f"The file has {len(graph.inputs)} inputs; exactly one is required, for images.")
+        raise UserError(f"The file has {len(graph.inputs)} inputs; exactly one is required.")
     return _details(graph.tensors[graph.inputs[0]])
 
 
@@ -199,7 +199,7 @@ def _details(tensor: Any) -> Mapping[str, Any]:
     try:
         dtype = np.dtype(type_name(tensor)).type
     except TypeError as error:  # string, resource and variant have no NumPy type
-        raise UserError(f"The input of the file is {type_name(tensor)}; numbers are required, for images.") from error
+        raise UserError(f"The input of the file is {type_name(tensor)}; numbers are required.") from error
     shape = () if tensor.shape is None else tensor.shape
     return {"shape": tuple(int(n) for n in shape), "dtype": dtype, "quantization": scale}
 

@@ -66,7 +66,7 @@ def _checked(given: Any, entry: dict[str, Any]) -> npt.NDArray[np.generic]:
     )
     shape = tuple(entry["shape"][1:])
     if values.shape[1:] != shape:
-        raise ValueError(f"The model requires images of shape (n, {', '.join(map(str, shape))}), not {values.shape}.")
+        raise ValueError(f"The model requires inputs of shape (n, {', '.join(map(str, shape))}), not {values.shape}.")
     return _quantized(values, entry)
 
 

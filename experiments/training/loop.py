@@ -361,7 +361,7 @@ def _until(work: _Work, settings: Training, last: int) -> Trained:
     history = history_of(state)
     seconds = float(state.get("seconds", np.float64(0)))
     steps = -(-len(data.train) // settings.batch_size)
-    about = f"{work.title}: {model.name}, {len(data.train):,} images, {_described(settings)}, seed {seed}"
+    about = f"{work.title}: {model.name}, {len(data.train):,} examples, {_described(settings)}, seed {seed}"
     epoch = done
     augmented = augmentation_for(settings.augmentation, data.train.x[:CHECKED])
     with bar(work.title, total=steps * (last - done)) as advance:
@@ -400,7 +400,7 @@ def _check_validation(settings: Training, data: Dataset, key: str) -> None:
         return
     asked = f"patience={settings.patience}" if settings.patience else f"keep={settings.keep}"
     raise UserError(
-        f"{key}.{asked}: requires validation images, which decide which epoch is best. Type "
+        f"{key}.{asked}: requires validation examples, which decide which epoch is best. Type "
         f"dataset.validation_split=0.1, or {key}.keep=last {key}.patience=null."
     )
 

@@ -27,7 +27,7 @@ def refuse_options(operation: Operation, options: Mapping[str, Any]) -> None:
     """Raise UserError where a call asks for what has no counterpart in integers, such as a mask."""
     if asked := [name for name, value in options.items() if value is not None and value is not False]:
         raise UserError(
-            f"The layer {operation.name} is called with {', '.join(asked)}. Training quantization-aware requires calls "
-            f"of {type(operation).__name__} without. Leave it out, as in strategy=annotate 'strategy.layers=[...]', or "
-            "quantize after training, with strategy=ptq_int8."
+            f"The layer {operation.name} is called with {', '.join(asked)}. Quantization-aware training requires that "
+            f"{type(operation).__name__} is called without it. Leave the layer out, as in strategy=annotate "
+            "'strategy.layers=[...]', or quantize after training, with strategy=ptq_int8."
         )

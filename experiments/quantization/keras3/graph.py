@@ -30,8 +30,8 @@ class Graph:
         functional = model._functional if isinstance(model, keras.Sequential) else model
         if not hasattr(functional, "_nodes_by_depth"):
             raise UserError(
-                f"The model {model.name} is neither functional nor a Sequential with an input shape. Training "
-                "quantization-aware requires one of both: build it from keras.Input."
+                f"The model {model.name} is neither functional nor a Sequential with an input shape. "
+                "Quantization-aware training requires one of these: build it from keras.Input."
             )
         depths = functional._nodes_by_depth
         self.nodes: list[Node] = [node for depth in sorted(depths, reverse=True) for node in depths[depth]]
@@ -52,8 +52,8 @@ class Graph:
         for operation in self.operations:
             if isinstance(operation, keras.Model):
                 raise UserError(
-                    f"The layer {operation.name} is a model of its own. Training quantization-aware requires a flat "
-                    "model, whose layers can be quantized one by one."
+                    f"The layer {operation.name} is a model. Quantization-aware training requires a model of layers, "
+                    "which can be quantized one by one. Quantize after training, with strategy=ptq_int8."
                 )
 
     @cached_property

@@ -159,7 +159,9 @@ def start_ranges(quantized: "Model", model: "Model", images: Images) -> None:
         quantized.set_weights(before)
         return
     _set_ranges(quantized, images, quantizers.MovingAverageQuantizer)
-    say("  ranges start from training images: with the default of -6 to 6 the outputs do not follow the float model's")
+    say(
+        "  ranges start from training examples: with the default of -6 to 6 the outputs do not follow the float model's"
+    )
 
 
 def _follow(outputs: Tensor, expected: Tensor) -> bool:
