@@ -220,7 +220,8 @@ RESULTS: Mapping[str, tuple[dict[str, Any], ...]] = {  # of each command, the ke
     "sensitivity": (
         {
             "layers": _list(layer=TEXT, only_this_in_int8=MEASURED, only_this_in_float=MEASURED),
-            "all_in_float": MEASURED, "all_in_int8": MEASURED, "proposal": MEASURED,
+            "metric": TEXT, "metric_better": TEXT, "all_in_float": MEASURED, "all_in_int8": MEASURED,
+            "proposal": MEASURED,
             "untrainable": {"type": "object", "additionalProperties": TEXT},
         },
     ),
@@ -252,8 +253,8 @@ def results_schema() -> dict[str, Any]:
         "$defs": {
             "row": row,
             "measured": _object(
-                chosen=LINES, bytes=COUNT, accuracy=NUMBER, change=_object(value=NUMBER, low=NUMBER, high=NUMBER),
-                rms_logit_error=NUMBER,
+                chosen=LINES, bytes=COUNT, score=NUMBER, change=_object(value=NUMBER, low=NUMBER, high=NUMBER),
+                lost=NUMBER, rms_logit_error=NUMBER,
             ),
             "failed": {
                 "type": "object",

@@ -1,14 +1,15 @@
-"""Find the layers that lose accuracy in int8: `python -m experiments.sensitivity [KEY=VALUE ...]`.
+"""Find the layers that int8 harms most: `python -m experiments.sensitivity [KEY=VALUE ...]`.
 
 For every layer, the command measures two files after training: one with only
-this layer in int8, and one with only this layer in float. The table shows
-accuracy, logit error and bytes. Then it proposes strategy.layers: the smallest
-file whose accuracy is at most max_drop below that of the float file. All choices
-are made on the validation split; the test split is not used.
+this layer in int8, and one with only this layer in float. The table shows the
+metric of the task, such as accuracy, the error of the outputs, and bytes. Then it
+proposes strategy.layers: the smallest file that is at most max_drop worse than the
+float file. All choices are made on the validation split; the test split is not used.
 
-Settings: max_drop=0.002 (share of accuracy), images=2000 (validation images),
+Settings: max_drop=0.002 (accuracy and other shares: 0.2 points; errors such as MAE:
+0.2 % of that of the float file), images=2000 (validation examples),
 folder=sensitivity (output), and these of experiments.run, for the baseline:
-dataset, model, epochs, training, seed, threads, cache. With --json, the result is
+dataset, model, task, epochs, training, seed, threads, cache. With --json, the result is
 one JSON document on standard output, and everything else on standard error.
 
 Exit codes: 0 success; 2 invalid command or configuration; 130 interrupted.
@@ -23,7 +24,7 @@ import csv
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import chain, combinations
 from pathlib import Path
@@ -36,9 +37,11 @@ from pydantic.dataclasses import dataclass as option
 from rich import box
 from rich.table import Table
 
+from experiments.comparison.judged import Judged
+from experiments.dataset import Split
 from experiments.model.configuration import layer_names
+from experiments.statistics.bootstrap import difference_over_seeds
 from experiments.statistics.estimates import Estimate, paired_difference
-from experiments.statistics.rounding import points
 from experiments.system.errors import UserError, reporting_user_errors
 from experiments.system.escaping import spreadsheet_text
 from experiments.system.machine import compute_lock
@@ -48,11 +51,11 @@ from experiments.system.result import JSON, result
 
 if TYPE_CHECKING:
     from experiments.runs.pipeline import Experiment
-    from experiments.task.classification import ClassHead
+    from experiments.task import Head
     from experiments.tflite.conversion import TFLiteModel
 
 Chosen = tuple[str, ...]
-Logits = npt.NDArray[np.float32]
+Outputs = npt.NDArray[np.float32]
 EXHAUSTIVE_UP_TO = 6  # layers: 64 files
 
 
@@ -60,20 +63,21 @@ EXHAUSTIVE_UP_TO = 6  # layers: 64 files
 class Options:
     """The settings of this command, in addition to those of experiments.run."""
 
-    max_drop: NonNegativeFloat = 0.002  # of accuracy, as a share
+    max_drop: NonNegativeFloat = 0.002  # of the metric; of one with a unit, a share of the float file's value
     images: PositiveInt = 2000
     folder: Path = Path("sensitivity")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A file with exactly the chosen layers in int8, compared with the float file on the same images."""
+    """A file with exactly the chosen layers in int8, compared with the float file on the same examples."""
 
     chosen: Chosen
     bytes: int
-    accuracy: float
-    change: Estimate  # of accuracy, paired
-    rms_logit_error: float
+    score: float  # the metric of the task
+    change: Estimate  # of the score, paired
+    lost: float  # how much worse the score is; negative if it is better
+    rms_logit_error: float  # of the outputs, whatever they mean
 
 
 @dataclass(frozen=True)
@@ -88,10 +92,21 @@ class Findings:
     spared: dict[str, Measured]  # the layer in float, all others in int8
     proposal: Measured
     untrainable: dict[str, str]  # layers that can only be quantized after training, and why
+    examples: int  # of the validation split, which were used
+    metric: Judged = field(default_factory=Judged)
+
+    @property
+    def error(self) -> str:
+        """The error of the outputs in headings and sentences."""
+        return "logit error" if self.metric.is_accuracy else "output error"
+
+    def shown_error(self, file: Measured) -> str:
+        """Format the error of the outputs, which have a unit of their own if they are not logits."""
+        return f"{file.rms_logit_error:.4f}" if self.metric.is_accuracy else f"{file.rms_logit_error:.3g}"
 
 
 OWN = tuple(Options.__dataclass_fields__)  # settings that are not for Hydra
-EFFECTIVE = ("dataset", "model", "epochs", "training", "seed", "threads", "cache")  # Hydra's that have an effect
+EFFECTIVE = ("dataset", "model", "task", "epochs", "training", "seed", "threads", "cache")  # of Hydra
 WITHOUT_EFFECT = {
     "strategy": "this command chooses layers, not a strategy",
     "finetune": "this command trains only the baseline",
@@ -103,15 +118,15 @@ Measure = Callable[[Collection[str]], Measured]
 
 
 def find_smallest(units: Chosen, measure: Measure, max_drop: float) -> Measured:
-    """Return the smallest file whose accuracy is at most `max_drop` below the float file's.
+    """Return the smallest file whose score is at most `max_drop` worse than that of the float file.
 
     With few layers, the search is exhaustive. Otherwise it is greedy: starting from everything in int8, each step moves
-    the layer to float that regains the most accuracy per byte (logit error breaks ties), until the bound holds.
+    the layer to float that regains the most per byte (the error of the outputs breaks ties), until the bound holds.
     """
     if len(units) <= EXHAUSTIVE_UP_TO:
         subsets = chain.from_iterable(combinations(units, size) for size in range(len(units) + 1))
         good = [file for file in map(measure, subsets) if _within(file, max_drop)]
-        return min(good, key=lambda file: (file.bytes, -file.accuracy))
+        return min(good, key=lambda file: (file.bytes, file.lost))
     best = measure(units)
     while not _within(best, max_drop) and best.chosen:
         steps = [measure([unit for unit in best.chosen if unit != spared]) for spared in best.chosen]
@@ -121,12 +136,12 @@ def find_smallest(units: Chosen, measure: Measure, max_drop: float) -> Measured:
 
 def _within(file: Measured, max_drop: float) -> bool:
     """Whether a file loses at most `max_drop`; the tolerance is for floating-point rounding."""
-    return -file.change.value <= max_drop + 1e-9
+    return file.lost <= max_drop + 1e-9 * max(1.0, abs(file.score))
 
 
 def _gain_per_byte(before: Measured, after: Measured) -> tuple[float, float]:
     added = max(1, after.bytes - before.bytes)
-    return (after.accuracy - before.accuracy) / added, (before.rms_logit_error - after.rms_logit_error) / added
+    return (before.lost - after.lost) / added, (before.rms_logit_error - after.rms_logit_error) / added
 
 
 def measure_layers(experiment: "Experiment", options: Options) -> Findings:
@@ -137,8 +152,7 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
     """
     from experiments.measure.accuracy import tflite_logits
     from experiments.quantization.engines import engine_of
-    from experiments.runs.pipeline import fitted
-    from experiments.task.classification import ClassHead
+    from experiments.runs.pipeline import examples_of, fitted
     from experiments.tflite.conversion import Float32, Int8, TFLiteModel, convert
     from experiments.tflite.graph import output_levels
 
@@ -148,13 +162,11 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
         raise UserError(
             f"model={experiment.setting.model}: requires a Keras model, whose layers can be quantized alone."
         )
-    model, data, head = fitted(experiment, experiment.dataset.examples(experiment.task.kind, experiment.task.output))
+    model, data, head = fitted(experiment, examples_of(experiment))
     if data.output:
         raise UserError(f"model={experiment.setting.model}: requires a model with one output; this one has several.")
-    if not isinstance(head, ClassHead):
-        raise UserError(f"task={head.task}: requires classification, since layers are chosen by accuracy.")
     if not len(data.validation):
-        raise UserError("dataset: requires validation images; layers are never chosen on the test split.")
+        raise UserError("dataset: requires validation examples; layers are never chosen on the test split.")
     survey = engine_of(model).survey(model)
     units = survey.units
     if not units:
@@ -164,11 +176,14 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
     in_float = convert(baseline, Float32(), calibration).content
     in_int8 = convert(baseline, Int8(500), calibration).content
     chosen = data.validation.sample(options.images)
-    x, y = chosen.x[:], chosen.y
-    predict = partial(tflite_logits, images=x, threads=experiment.threads)
-    in_float_logits = predict(TFLiteModel(in_float))
-    score = partial(_score, head, in_float_logits, y)
+    predict = partial(tflite_logits, images=chosen.x[:], threads=experiment.threads)
+    outputs_in_float = predict(TFLiteModel(in_float))
+    metric = head.validation_metric
+    score = partial(_score, _compared(head, chosen, outputs_in_float), outputs_in_float)
     measure = _measure(in_float, in_int8, units, layer_names(model), predict, score)
+    judged = Judged(metric.name, metric.better) if metric else Judged()
+    nothing = measure([])
+    allowed = judged.margin(options.max_drop, nothing.score)
     with bar("Layers", total=2 * len(units)) as advance:
 
         def measure_each(chosen: Callable[[str], Iterable[str]]) -> dict[str, Measured]:
@@ -180,13 +195,15 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
 
         return Findings(
             tuple(units),
-            none=measure([]),
-            rounded=score((), len(in_float), round_to_levels(in_float_logits, output_levels(in_int8))),
+            none=nothing,
+            rounded=score((), len(in_float), round_to_levels(outputs_in_float, output_levels(in_int8))),
             everything=measure(list(units)),
             alone=measure_each(lambda unit: [unit]),
             spared=measure_each(lambda unit: [other for other in units if other != unit]),
-            proposal=find_smallest(tuple(units), measure, options.max_drop),
+            proposal=find_smallest(tuple(units), measure, allowed),
             untrainable={unit: reason for unit, reason in survey.unsupported.items() if unit in units},
+            examples=len(chosen),
+            metric=judged,
         )
 
 
@@ -195,8 +212,8 @@ def _measure(
     in_int8: bytes,
     units: dict[str, Chosen],
     layers: Sequence[str],
-    predict: Callable[["TFLiteModel"], Logits],
-    score: Callable[[Chosen, int, Logits], Measured],
+    predict: Callable[["TFLiteModel"], Outputs],
+    score: Callable[[Chosen, int, Outputs], Measured],
 ) -> Measure:
     """Return a function that measures a choice of layers and memoizes the results."""
     from experiments.tflite.conversion import TFLiteModel
@@ -217,17 +234,50 @@ def _measure(
     return lambda chosen: measured(tuple(unit for unit in units if unit in chosen))
 
 
-def _score(
-    head: "ClassHead", in_float: Logits, y: npt.NDArray[np.int64], chosen: Chosen, size: int, logits: Logits
-) -> Measured:
-    """Compare logits with those of the float file."""
-    correct, correct_in_float = head.answers(logits) == y, head.answers(in_float) == y
-    error = logits.astype(np.float64) - in_float
-    change = paired_difference(correct, correct_in_float)
-    return Measured(chosen, size, float(correct.mean()), change, float(np.sqrt(np.mean(error**2))))
+Compared = Callable[[Outputs], tuple[float, Estimate, float]]  # returns score, change and loss against the float file
 
 
-def round_to_levels(values: Logits, levels: npt.NDArray[np.float64]) -> Logits:
+def _compared(head: "Head", examples: Split, in_float: Outputs) -> Compared:
+    """Return a function that compares outputs with those of the float file by the metric of the task.
+
+    Raises:
+        UserError: the metric has no value on these examples.
+    """
+    from experiments.task.classification import ClassHead
+
+    if (metric := head.validation_metric) is None:
+        assert isinstance(head, ClassHead)
+        right = head.answers(in_float) == examples.y
+
+        def by_accuracy(outputs: Outputs) -> tuple[float, Estimate, float]:
+            correct = head.answers(outputs) == examples.y
+            change = paired_difference(correct, right)
+            return float(correct.mean()), change, -change.value
+
+        return by_accuracy
+    before, sign, units = metric.replicates(in_float, examples), -1 if metric.better == "higher" else 1, len(examples)
+    if not np.isfinite(before[0]):
+        raise UserError(
+            f"task={head.task}: its metric, {metric.title}, has no value on {units:,} validation examples, which may "
+            "lack a class. Use more of them (images=), or more training examples, from which they are taken."
+        )
+
+    def by_metric(outputs: Outputs) -> tuple[float, Estimate, float]:
+        after = metric.replicates(outputs, examples)
+        change = difference_over_seeds(after[np.newaxis], before[np.newaxis], units)[0]
+        return float(after[0]), change, sign * change.value
+
+    return by_metric
+
+
+def _score(compared: Compared, in_float: Outputs, chosen: Chosen, size: int, outputs: Outputs) -> Measured:
+    """Compare the outputs of a file with those of the float file."""
+    error = outputs.astype(np.float64) - in_float
+    score, change, lost = compared(outputs)
+    return Measured(chosen, size, score, change, lost, float(np.sqrt(np.mean(error**2))))
+
+
+def round_to_levels(values: Outputs, levels: npt.NDArray[np.float64]) -> Outputs:
     """Round each value to the nearest level; unchanged if there are no levels."""
     if not levels.size:
         return values
@@ -235,34 +285,42 @@ def round_to_levels(values: Logits, levels: npt.NDArray[np.float64]) -> Logits:
     return levels[np.searchsorted(middles, values)].astype(np.float32)
 
 
-def describe_advice(cost: Mapping[str, float], rounding: float) -> str:
+def describe_advice(cost: Mapping[str, float], rounding: float, error: str = "logit error") -> str:
     """Return a sentence about whether the article's advice holds.
 
-    `cost` holds the RMS logit error of each layer alone, in order from the input; `rounding` is that of rounding the
-    logits.
+    `cost` holds the RMS error of the outputs with each layer alone, in order from the input; `rounding` is that of
+    rounding the outputs.
     """
     units = list(cost)
     first, last = units[0], units[-1]
     verdict = "holds" if cost[first] > cost[last] else "does not hold"
     return (
-        f"The article's advice, to quantize later layers rather than the first, {verdict} here by RMS logit error: "
-        f"{cost[first]:.3g} with only {first} in int8, {cost[last]:.3g} with only {last}. Rounding the float logits to "
-        f"int8 adds an error of {rounding:.3g}."
+        f"The article's advice, to quantize later layers rather than the first, {verdict} here by RMS {error}: "
+        f"{cost[first]:.3g} with only {first} in int8, {cost[last]:.3g} with only {last}. Rounding the float "
+        f"{error.partition(' ')[0]}s to int8 adds an error of {rounding:.3g}."
     )
 
 
 def describe_proposal(findings: Findings, options: Options) -> str:
     """Return the proposal to paste into a sweep; strategy=annotate only if all of its layers can be trained."""
     file = findings.proposal
+    metric, none = findings.metric, findings.none
+    within = f"max_drop={options.max_drop}, which is {metric.margin_text(metric.margin(options.max_drop, none.score))}"
     if not file.chosen:
-        return f"No layer can be quantized within max_drop={options.max_drop}: ship the float file."
+        return f"No layer can be quantized within {within}: ship the float file."
     layers = f"'strategy.layers=[{','.join(file.chosen)}]'"
     how = "exhaustive search" if len(findings.units) <= EXHAUSTIVE_UP_TO else "greedy search"
     return (
-        f"Smallest file within max_drop={options.max_drop} ({how}): {file.bytes:,} bytes, "
-        f"accuracy {points(file.change)} points against float. Type one of:\n"
+        f"Smallest file within {within} ({how}): {file.bytes:,} bytes, "
+        f"{_change(metric, file)} against float. Type one of:\n"
         f"  strategy=ptq_int8 {layers}\n  {_annotating(findings, layers)}"
     )
+
+
+def _change(metric: Judged, file: Measured) -> str:
+    """Describe the change of a file's score, such as accuracy +0.10 [-0.18, +0.38] points."""
+    change = metric.change(metric.gain(file.change))
+    return f"{metric.title} {change}" if metric.is_share else change
 
 
 def _annotating(findings: Findings, layers: str) -> str:
@@ -295,6 +353,8 @@ def main() -> None:
                 {"layer": unit, "only_this_in_int8": findings.alone[unit], "only_this_in_float": findings.spared[unit]}
                 for unit in findings.units
             ],
+            "metric": findings.metric.name,
+            "metric_better": findings.metric.better,
             "all_in_float": findings.none,
             "all_in_int8": findings.everything,
             "proposal": findings.proposal,
@@ -321,32 +381,39 @@ def _options(given: dict[str, str]) -> Options:
 
 
 def _show(findings: Findings, options: Options) -> None:
+    metric, error = findings.metric, findings.error
+    change = f"Δ {metric.title}{metric.unit_of_change}"
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("layer", "only this in int8:\nΔ accuracy (pp)", "logit error\nRMS", "bytes\nsaved"):
+    for heading in ("layer", f"only this in int8:\n{change}", f"{error}\nRMS", "bytes\nsaved"):
         table.add_column(heading, justify="left" if heading == "layer" else "right")
-    for heading in ("only this in float:\nΔ accuracy (pp)", "logit error\nRMS", "bytes\nadded"):
+    for heading in (f"only this in float:\n{change}", f"{error}\nRMS", "bytes\nadded"):
         table.add_column(heading, justify="right")
     ranked = sorted(findings.units, key=lambda unit: -findings.alone[unit].rms_logit_error)
     for unit in ranked:
         alone, spared = findings.alone[unit], findings.spared[unit]
         table.add_row(
-            unit, points(alone.change), f"{alone.rms_logit_error:.4f}", f"{findings.none.bytes - alone.bytes:,}",
-            points(spared.change), f"{spared.rms_logit_error:.4f}", f"{spared.bytes - findings.everything.bytes:,}",
+            unit, _shown_change(metric, alone), findings.shown_error(alone),
+            f"{findings.none.bytes - alone.bytes:,}", _shown_change(metric, spared), findings.shown_error(spared),
+            f"{spared.bytes - findings.everything.bytes:,}",
         )  # fmt: skip
     CONSOLE.print(table)
-    everything = findings.everything
+    none, everything = findings.none, findings.everything
     say(
-        f"float: {findings.none.bytes:,} bytes, accuracy {100 * findings.none.accuracy:.2f} % on at most "
-        f"{options.images} validation images. Changes are relative to it, with paired 95 % intervals. "
-        "The most sensitive layer comes first."
+        f"float: {none.bytes:,} bytes, {metric.title} {metric.shown(none.score)}{' %' if metric.is_share else ''} on "
+        f"{findings.examples:,} validation examples, {metric.better} is better. Changes are relative to it, with "
+        "paired 95 % intervals. The most sensitive layer comes first."
     )
     say(
-        f"all layers in int8: {everything.bytes:,} bytes, {points(everything.change)} points, logit error "
-        f"{everything.rms_logit_error:.4f}"
+        f"all layers in int8: {everything.bytes:,} bytes, {_change(metric, everything)}, {error} "
+        f"{findings.shown_error(everything)}"
     )
     cost = {unit: findings.alone[unit].rms_logit_error for unit in findings.units}
-    say(describe_advice(cost, findings.rounded.rms_logit_error))
+    say(describe_advice(cost, findings.rounded.rms_logit_error, error))
     say(describe_proposal(findings, options))
+
+
+def _shown_change(metric: Judged, file: Measured) -> str:
+    return metric.shown_change(file.change.value, file.change.low, file.change.high)
 
 
 def write(findings: Findings, options: Options) -> None:
@@ -363,12 +430,13 @@ def write(findings: Findings, options: Options) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "sensitivity.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
+            name = findings.metric.name
+            writer.writerow(["layer", "what", "bytes", name, f"{name}_change", "low", "high", "rms_logit_error"])
             for kind, files in (("alone in int8", findings.alone), ("alone in float", findings.spared)):
                 writer.writerows([spreadsheet_text(unit), kind, *_values(measured)] for unit, measured in files.items())
             writer.writerow(["everything", "in int8", *_values(findings.everything)])
             writer.writerow(["everything", "in float", *_values(findings.none)])
-            writer.writerow(["logits", "rounded to int8", *_values(findings.rounded)])
+            writer.writerow([findings.error.partition(" ")[0] + "s", "rounded to int8", *_values(findings.rounded)])
             writer.writerow(
                 [spreadsheet_text(",".join(findings.proposal.chosen)), proposed_within, *_values(findings.proposal)]
             )
@@ -377,18 +445,16 @@ def write(findings: Findings, options: Options) -> None:
             {unit: findings.alone[unit].rms_logit_error for unit in findings.units},
             {unit: everything.rms_logit_error - findings.spared[unit].rms_logit_error for unit in findings.units},
             findings.rounded.rms_logit_error,
+            findings.error,
         )
     except OSError as error:
         raise UserError(f"folder={folder}: cannot be written ({error}).") from error
     say(f"wrote {folder / 'sensitivity.csv'} and {folder / 'sensitivity.png'}")
 
 
-COLUMNS = ("layer", "what", "bytes", "accuracy", "accuracy_change", "low", "high", "rms_logit_error")
-
-
 def _values(file: Measured) -> list[object]:
     change = file.change
-    return [file.bytes, file.accuracy, change.value, change.low, change.high, file.rms_logit_error]
+    return [file.bytes, file.score, change.value, change.low, change.high, file.rms_logit_error]
 
 
 if __name__ == "__main__":

@@ -168,11 +168,11 @@ def test_every_end_is_a_document(
 
 
 def test_values_become_those_of_json() -> None:
-    measured = Measured(("dense",), 10, 0.5, Estimate(0.0, float("nan"), 1.0), 0.1)
+    measured = Measured(("dense",), 10, 0.5, Estimate(0.0, float("nan"), 1.0), 0.0, 0.1)
     assert plain({"of": measured, "path": Path("a"), "several": (1, None)}) == {
         "of": {
-            "chosen": ["dense"], "bytes": 10, "accuracy": 0.5, "change": {"value": 0.0, "low": None, "high": 1.0},
-            "rms_logit_error": 0.1,
+            "chosen": ["dense"], "bytes": 10, "score": 0.5, "change": {"value": 0.0, "low": None, "high": 1.0},
+            "lost": 0.0, "rms_logit_error": 0.1,
         },
         "path": "a",
         "several": [1, None],

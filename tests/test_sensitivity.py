@@ -12,10 +12,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.comparison.judged import Judged
+from experiments.dataset import Split
 from experiments.model import Architecture
-from experiments.sensitivity import Measure, Measured, Options, _split, find_smallest, round_to_levels
+from experiments.sensitivity import (
+    Findings,
+    Measure,
+    Measured,
+    Options,
+    _compared,
+    _split,
+    describe_proposal,
+    find_smallest,
+    round_to_levels,
+)
 from experiments.statistics.estimates import Estimate
 from experiments.system.errors import UserError
+from experiments.task import Head
+from experiments.task.binary import BinaryHead
+from experiments.task.classification import ClassHead
+from experiments.task.multilabel import LabelHead
+from experiments.task.reconstruction import ReconstructionHead
+from experiments.task.regression import NumberHead
+from experiments.task.segmentation import PixelHead
 from tests.conftest import ENVIRONMENT, run, save_images
 from tests.support.results import document
 
@@ -39,7 +58,7 @@ def measure_with(drops: dict[str, float], sizes: dict[str, int]) -> Measure:
     def measure(chosen: Collection[str]) -> Measured:
         drop = sum(drops[unit] for unit in chosen)
         size = 1000 - sum(sizes[unit] for unit in chosen)
-        return Measured(tuple(sorted(chosen)), size, 1 - drop, Estimate(-drop, -drop, -drop), drop)
+        return Measured(tuple(sorted(chosen)), size, 1 - drop, Estimate(-drop, -drop, -drop), drop, drop)
 
     return measure
 
@@ -88,6 +107,51 @@ def test_loss_equal_to_max_drop_is_allowed() -> None:
     assert find_smallest(FEW, measure, 0.002).chosen == FEW
 
 
+RNG = np.random.default_rng(0)
+NUMBERS = RNG.normal(size=(40, 2)).astype(np.float32)
+TWO = np.eye(2, dtype=np.float32)
+LABELS, MAPS = (RNG.integers(0, 2, shape) for shape in ((40, 2), (40, 3, 3)))
+SIDES = LABELS[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("head", "right", "truth"),
+    [
+        (ClassHead(2, "logits"), TWO[SIDES], SIDES),
+        (BinaryHead(1, "sigmoid"), SIDES[:, np.newaxis].astype(np.float32), SIDES),
+        (LabelHead(2, "sigmoid"), LABELS.astype(np.float32), LABELS),
+        (PixelHead(18, True), TWO[MAPS], MAPS),
+        (NumberHead(2), NUMBERS, NUMBERS),
+        (ReconstructionHead(2), NUMBERS, np.zeros(40, np.int64)),
+    ],
+    ids=["classification", "binary", "multilabel", "segmentation", "regression", "reconstruction of normal examples"],
+)
+def test_loss_is_how_much_worse_a_score_is_whichever_values_are_better(head: Head, right: Any, truth: Any) -> None:
+    examples, wrong = Split(NUMBERS, truth), right.copy()
+    wrong[:4] = 1 - wrong[:4] * 3
+    score, change, lost = _compared(head, examples, right)(wrong)
+    metric = head.validation_metric
+    assert lost > 0
+    assert change.value == (lost if metric is not None and metric.better == "lower" else -lost)
+    assert change.low < change.value < change.high
+    assert _compared(head, examples, wrong)(right)[2] == -lost
+    assert _compared(head, examples, right)(right)[0] == pytest.approx(score - change.value)
+
+
+def test_metric_without_value_on_the_validation_examples_is_refused() -> None:
+    one_class = Split(NUMBERS, np.ones(40, np.int64))
+    with pytest.raises(UserError, match="task=binary: its metric, AUC, has no value on 40 validation examples"):
+        _compared(BinaryHead(1, "logits"), one_class, NUMBERS[:, :1])
+
+
+def test_max_drop_of_an_error_is_a_share_of_that_of_the_float_file() -> None:
+    none, whole = (Measured(chosen, 9, 50.0, Estimate(0, 0, 0), 0.0, 0.1) for chosen in ((), FEW))
+    findings = Findings(FEW, none, none, whole, {}, {}, none, {}, 40, Judged("mae", "lower"))
+    assert describe_proposal(findings, Options()) == (
+        "No layer can be quantized within max_drop=0.002, which is 0.1 in MAE: ship the float file."
+    )
+
+
 def test_values_are_rounded_to_the_nearest_level() -> None:
     values = np.array([[-9.0, 0.4, 0.6, 9.0]], np.float32)
     assert round_to_levels(values, np.array([-1.0, 0.0, 1.0])).tolist() == [[-1.0, 0.0, 1.0, 1.0]]
@@ -105,6 +169,23 @@ def test_every_layer_of_a_network_with_branches_is_measured() -> None:
     assert findings.proposal.chosen == findings.units
     assert findings.rounded.rms_logit_error > 0
     assert all(file.bytes < findings.none.bytes for unit, file in findings.alone.items() if unit.startswith("conv"))
+
+
+@pytest.mark.tensorflow
+def test_layers_of_another_task_are_chosen_by_its_metric(tmp_path: Path) -> None:
+    from experiments.runs.configuration import compose_request
+    from experiments.sensitivity import measure_layers, write
+
+    np.savez(tmp_path / "data.npz", x_train=NUMBERS, y_train=NUMBERS, x_test=NUMBERS, y_test=NUMBERS)
+    options = Options(max_drop=1.0, folder=tmp_path)
+    settings = ["dataset=npz", f"dataset.path={tmp_path / 'data.npz'}", "model=mlp", "epochs=0"]
+    findings = measure_layers(compose_request(settings).experiment, options)
+    write(findings, options)
+    assert (findings.metric, findings.error) == (Judged("mae", "lower"), "output error")
+    assert findings.everything.rms_logit_error > 0
+    assert findings.proposal.bytes <= findings.everything.bytes < findings.none.bytes
+    heading = (tmp_path / "sensitivity.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert heading == "layer,what,bytes,mae,mae_change,low,high,rms_logit_error"
 
 
 @pytest.mark.tensorflow
@@ -149,7 +230,9 @@ def test_setting_without_effect_is_rejected_with_alternatives(argument: str, sai
     with pytest.raises(UserError) as refusal:
         _split([argument])
     assert str(refusal.value).startswith(f"{argument}: has no effect; {said}")
-    assert "dataset, model, epochs, training, seed, threads, cache, max_drop, images, folder" in str(refusal.value)
+    assert "dataset, model, task, epochs, training, seed, threads, cache, max_drop, images, folder" in str(
+        refusal.value
+    )
 
 
 def test_effective_settings_are_accepted() -> None:

@@ -10,16 +10,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def save_sensitivity(path: Path, cost: Mapping[str, float], gain: Mapping[str, float], rounding: float) -> None:
-    """Plot the logit error that each layer adds as the only one in int8, and removes as the only one in float.
+def save_sensitivity(
+    path: Path, cost: Mapping[str, float], gain: Mapping[str, float], rounding: float, error: str
+) -> None:
+    """Plot the error of the outputs that each layer adds as the only one in int8, and removes as the only one in float.
 
-    `rounding` is the error of rounding only the logits to int8.
+    `rounding` is the error of rounding only the outputs to int8, `error` what it is called, such as logit error.
     """
     with in_one_style():
-        save(_figure(cost, gain, rounding), path)
+        save(_figure(cost, gain, rounding, error), path)
 
 
-def _figure(cost: Mapping[str, float], gain: Mapping[str, float], rounding: float) -> "Figure":
+def _figure(cost: Mapping[str, float], gain: Mapping[str, float], rounding: float, error: str) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 1.6 + 0.36 * len(cost)), layout="constrained")
@@ -32,7 +34,7 @@ def _figure(cost: Mapping[str, float], gain: Mapping[str, float], rounding: floa
         axes.barh(range(len(values)), list(values.values()), color=colour)
         for place, value in enumerate(values.values()):
             axes.annotate(
-                f"{round(value, 4) + 0.0:.4f}",
+                f"{round(value, 4) + 0.0:.4f}" if error == "logit error" else f"{value:.3g}",
                 (max(value, 0.0), place),
                 (3, 0),
                 textcoords="offset points",
@@ -45,6 +47,7 @@ def _figure(cost: Mapping[str, float], gain: Mapping[str, float], rounding: floa
     left.set_xlim(min(0.0, *both), 1.25 * max(both) or 1.0)  # room for the longest bar's label
     left.set_yticks(range(len(cost)), list(cost))
     left.invert_yaxis()
-    caption = f"RMS logit error on validation images; dotted: rounding only the float logits to int8, {rounding:.4f}"
+    outputs = f"{error.partition(' ')[0]}s"
+    caption = f"RMS {error} on validation examples; dotted: rounding only the float {outputs} to int8, {rounding:.4g}"
     figure.supxlabel(caption, fontsize=9)
     return figure

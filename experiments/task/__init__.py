@@ -29,6 +29,11 @@ class Head(ABC):
         """The metric that judges the model; None for accuracy, which is judged by right and wrong answers."""
 
     @property
+    def validation_metric(self) -> Metric | None:
+        """The metric on validation examples, which come from the training examples."""
+        return self.metric
+
+    @property
     def further(self) -> tuple[Metric, ...]:
         """Further metrics to record."""
         return ()

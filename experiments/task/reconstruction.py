@@ -34,6 +34,11 @@ class ReconstructionHead(Head):
         return self.further[-1]
 
     @property
+    def validation_metric(self) -> Metric:
+        """The error: training examples are normal, and each is judged alone."""
+        return ReconstructionError()
+
+    @property
     def further(self) -> tuple[Metric, ...]:
         """The error and, with known anomalies, the area under the curve."""
         return (ReconstructionError(self.windows), *((ErrorAuc(self.windows),) if self.judged_by == "auc" else ()))
