@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from experiments.comparison.judged import Judged
 from experiments.dataset import Split
+from experiments.dataset.rows import Rows
 from experiments.model import Architecture
 from experiments.sensitivity import (
     Findings,
@@ -127,7 +128,7 @@ SIDES = LABELS[:, 0]
     ids=["classification", "binary", "multilabel", "segmentation", "regression", "reconstruction of normal examples"],
 )
 def test_loss_is_how_much_worse_a_score_is_whichever_values_are_better(head: Head, right: Any, truth: Any) -> None:
-    examples, wrong = Split(NUMBERS, truth), right.copy()
+    examples, wrong = Split(Rows(NUMBERS), truth), right.copy()
     wrong[:4] = 1 - wrong[:4] * 3
     score, change, lost = _compared(head, examples, right)(wrong)
     metric = head.validation_metric
@@ -139,7 +140,7 @@ def test_loss_is_how_much_worse_a_score_is_whichever_values_are_better(head: Hea
 
 
 def test_metric_without_value_on_the_validation_examples_is_refused() -> None:
-    one_class = Split(NUMBERS, np.ones(40, np.int64))
+    one_class = Split(Rows(NUMBERS), np.ones(40, np.int64))
     with pytest.raises(UserError, match="task=binary: its metric, AUC, has no value on 40 validation examples"):
         _compared(BinaryHead(1, "logits"), one_class, NUMBERS[:, :1])
 
