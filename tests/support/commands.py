@@ -24,11 +24,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
+import sqlalchemy.orm
 
 REPOSITORY = Path(__file__).parent.parent.parent
 COMMANDS = ("run", "compare", "latency", "sensitivity", "cache", "store")
 IMPORTED = ("hydra.main", "hydra._internal.hydra", "mlflow", "matplotlib.pyplot", "experiments.runs.sweep",
-            "experiments.runs.job", "experiments.runs.menu", "experiments.runs.slurm")  # fmt: skip
+            "experiments.runs.job", "experiments.runs.menu", "experiments.runs.slurm",
+            # Imported where a store is opened, a picture saved or a plugin found.
+            "mlflow.store.tracking.sqlalchemy_store", "alembic.command", "sqlalchemy.dialects.sqlite",
+            "matplotlib.backends.backend_agg", "pandas.core.methods.to_dict",
+            "pygments.lexers.python", "PIL.PngImagePlugin")  # fmt: skip
 # Of what the fork server of runs imports, all but the module that looks at the machine.
 IMPORTED_BY_RUNS = (
     "experiments.system.tensorflow",
@@ -93,6 +98,7 @@ def _serve() -> None:
         importlib.import_module(module)
     for command in COMMANDS:
         del sys.modules[f"experiments.{command}"]  # each is to be executed as __main__
+    sqlalchemy.orm.configure_mappers()  # of MLflow's tables: half a second of each command otherwise
     gc.freeze()
     while line := sys.stdin.readline():
         request = json.loads(line)
