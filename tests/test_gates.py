@@ -154,6 +154,26 @@ def test_files_of_one_option_with_different_images_do_not_compete() -> None:
         decide(frame(own), [], "tflite_bytes", lowest=True)
 
 
+def test_a_file_of_an_implausible_baseline_is_named_with_a_warning() -> None:
+    table = frame(
+        [row("none"), row("ptq_int8", tflite_bytes=9.0, warnings="at chance: always the same. Type: epochs=5")]
+    )
+    lines = decision_lines(decide(table, [], "tflite_bytes", lowest=True), "tflite_bytes", True)
+    assert "Warning: its baseline is implausible (at chance). Check it before you ship this file." in lines[-1]
+
+
+BINARY = {"task": "binary", "metric": "accuracy", "metric_better": "higher"}
+
+
+def test_runs_that_are_judged_by_other_settings_of_the_task_do_not_compete() -> None:
+    rows = [row("none", **BINARY, **{"task.threshold": limit}, run_id=limit) for limit in ("0.5", "0.7")]
+    with pytest.raises(UserError, match=r"several settings of the task \(threshold=0.5; threshold=0.7\)") as refusal:
+        decide(frame(rows), [], "tflite_bytes", lowest=True)
+    _, quote, rest = str(refusal.value).partition("--where '")
+    assert quote
+    assert where(frame(rows), rest.partition("'")[0])["run_id"].tolist() == ["0.5"]
+
+
 def test_a_decision_lists_what_was_excluded() -> None:
     faster = RUNS["strategy"] == "qat"
     table = RUNS.assign(**{f"speedup{end}": RUNS[f"speedup{end}"].mask(faster, 3.7) for end in ("", "_low", "_high")})

@@ -258,6 +258,25 @@ def test_nothing_is_to_be_shipped_after_an_implausible_baseline() -> None:
     assert all("its baseline is implausible (at chance)" in choice.drawbacks for choice in choices(task))
 
 
+def test_files_compete_only_where_the_settings_of_the_task_judge_them_alike() -> None:
+    rows = [
+        row(strategy, run_id=f"{strategy}-{limit}", tflite_accuracy=0.9, **{"task.threshold": limit})
+        for limit in ("0.5", "0.7")
+        for strategy in ("none", "qat")
+    ]
+    found = tasks(comparison(rows, {run["run_id"]: 1000 for run in rows}))
+    assert [task.title.rpartition(", ")[2] for task in found] == ["threshold=0.5", "threshold=0.7"]
+    assert [task.rows["strategy"].tolist() for task in found] == [["none", "qat"]] * 2
+
+
+@pytest.mark.parametrize("setting", [{"task.loss": "mae"}, {"task.windows": "2"}])
+def test_files_compete_if_only_the_loss_differs_or_a_setting_is_newer_than_a_run(
+    setting: dict[str, str],
+) -> None:
+    rows = [row("none"), row("qat", **setting)]
+    assert len(tasks(comparison(rows, {"run-none": 1000, "run-qat": 1000}))) == 1
+
+
 @pytest.mark.parametrize(("control", "is_said"), [([], True), (["finetune"], False)])
 def test_lead_without_a_control_of_equal_training_is_said_to_be_open(control: list[str], is_said: bool) -> None:
     rows = [row("none", tflite_accuracy=0.95), row("qat", tflite_accuracy=0.99, finetune_epochs=3, **INT8, **SPEED)]

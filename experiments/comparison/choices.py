@@ -302,7 +302,7 @@ class Task:
 
 
 def tasks(comparison: Comparison) -> list[Task]:
-    """Return a task for each model and test set, with its finished and verified rows.
+    """Return a task for each model, test set and way of judging, with its finished and verified rows.
 
     Rows are runs, or means over seeds; other groups cannot be shipped.
     """
@@ -398,7 +398,7 @@ def headline(task: Task) -> Choice:
         priority=HEADLINE,
         evidence=f"{chosen.evidence}{won}; {size}{speed}",
         caution=_caution(row),  # in place of the drawback
-        drawbacks=tuple(each for each in chosen.drawbacks if each not in _suspect(row)),
+        drawbacks=tuple(each for each in chosen.drawbacks if each not in suspect(row)),
     )
     return replace(found, advice=" ".join([*filter(None, [found.advice]), *_without_control(task, row, won)]))
 
@@ -654,11 +654,11 @@ def drawbacks(row: pd.Series) -> tuple[str, ...]:
         "TensorFlow Lite Micro does not run it": refused,
         "partial: some layers stay float": says(row["partial"], "true"),
     }
-    return (*(text for text, holds in found.items() if holds), *_suspect(row))
+    return (*(text for text, holds in found.items() if holds), *suspect(row))
 
 
-def _suspect(row: pd.Series) -> list[str]:
-    """Return the drawbacks that the row's baseline brings."""
+def suspect(row: pd.Series) -> list[str]:
+    """Return why the baseline of a row is implausible; empty if it is plausible."""
     return [f"its baseline is implausible ({each})" for each in dict.fromkeys(map(short_warning, _warnings(row)))]
 
 

@@ -33,14 +33,18 @@ SUBJECTS = ("model", "dataset")  # groups of settings of model and data, which d
 # Columns for matching rows, which are not in files: digests, or names if a run has none (an earlier version, an early
 # failure). NAMED has the settings of SUBJECTS of a run without digests, and is empty for others.
 MODEL, TRAINING, TEST, NAMED = KEYS = ("_model", "_training", "_test", "_named")
-TASK = [MODEL, TEST]  # files compete only within the same task
+# The settings of the task in which runs are judged differently, such as threshold=0.7; empty if all are judged alike.
+JUDGED_BY = "_judged_by"
+NOT_JUDGING = ("task.loss", "task.metric")  # a loss only trains, and TEST has the metric
+TASK = [MODEL, TEST, JUDGED_BY]  # files compete only within the same task
+INTERNAL = (*KEYS, JUDGED_BY)
 # What identifies a run except for its seed, in addition to settings that vary.
 CELL = ("strategy", *KEYS, "epochs", "finetune_epochs")
 
 
 def names_of(table: pd.DataFrame) -> list[str]:
     """Return the columns that users can name, which are those of files."""
-    return [str(name) for name in table.columns if name not in KEYS]
+    return [str(name) for name in table.columns if name not in INTERNAL]
 
 
 def ends(row: Any, name: str) -> tuple[Any, Any, Any]:
@@ -56,7 +60,7 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
     """
     everything = identified(pd.DataFrame([{**row, "settings": _digest_of(row)} for row in rows]))
     varied = {name: _as_numbers(everything[name]) for name in _varied(everything)}
-    table = with_scores(everything.reindex(columns=[*COLUMNS, *KEYS])).assign(**varied)
+    table = with_scores(everything.reindex(columns=[*COLUMNS, *INTERNAL])).assign(**varied)
     typed = table.astype({**dict.fromkeys(WHOLE, "Int64"), **dict.fromkeys(NUMBERS, "float64")})
     return typed.copy()  # in few blocks: further columns would be slow
 
@@ -77,7 +81,7 @@ def with_scores(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def identified(table: pd.DataFrame) -> pd.DataFrame:
-    """Add KEYS and the names of models and data sets, which tables of earlier versions lack.
+    """Add KEYS, JUDGED_BY and the names of models and data sets, which tables of earlier versions lack.
 
     A run without a digest has the names of its option and file instead, and never matches a run with digests.
     """
@@ -101,8 +105,20 @@ def identified(table: pd.DataFrame) -> pd.DataFrame:
         other = metric.notna() & (metric != "accuracy")
         keys[TEST] = keys[TEST].where(~other, keys[TEST].astype(str) + " " + metric.astype(str))
     contents = [name for name in table.columns if is_content(name)]
-    found = complete.assign(**names, **keys, **{NAMED: _joined(complete, contents, unknown)})
+    others = {NAMED: _joined(complete, contents, unknown), JUDGED_BY: _judged_by(complete)}
+    found = complete.assign(**names, **keys, **others)
     return found.drop(columns=[name for name in FILES if name not in table.columns])
+
+
+def _judged_by(table: pd.DataFrame) -> pd.Series:
+    """Return the values of the task's settings that differ between rows, without those that do not judge."""
+    of_task = [name for name in table.columns if str(name).startswith("task.") and name not in NOT_JUDGING]
+    varied = [name for name in of_task if table[name].nunique() > 1]  # a run of an earlier version may lack a setting
+    texts = [
+        ", ".join(f"{name.partition('.')[2]}={value}" for name, value in zip(varied, map(as_typed, row), strict=True))
+        for row in table[varied].itertuples(index=False)
+    ]
+    return pd.Series(texts, table.index, object)
 
 
 def _metrics_by(tests: pd.Series, metrics: pd.Series) -> pd.Series:
@@ -131,7 +147,7 @@ def is_content(name: str) -> bool:
 
 def public(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table without the columns for internal use."""
-    return table.drop(columns=[name for name in KEYS if name in table.columns])
+    return table.drop(columns=[name for name in INTERNAL if name in table.columns])
 
 
 def without_digests(table: pd.DataFrame) -> int:

@@ -92,7 +92,7 @@ def _several_tasks(groups: pd.DataFrame) -> list[str]:
     """Return a line about rows that are means over several models or data sets, or no line."""
     mixed = groups[groups["runs"].gt(1) & groups[TASK].isna().any(axis=1)]
     names = ", ".join(mixed["strategy"].unique())
-    line = f"{len(mixed)} rows are means over several models or data sets ({names}) and are not ranked."
+    line = f"{len(mixed)} rows are means over several models, data sets or tasks ({names}) and are not ranked."
     return [line] if len(mixed) else []
 
 

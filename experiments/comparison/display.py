@@ -10,8 +10,8 @@ from experiments.comparison.columns import (
     AGAINST,
     COLUMNS,
     GROUPED,
+    INTERNAL,
     INVALID,
-    KEYS,
     SETTINGS,
     SUBJECTS,
     VOID,
@@ -77,7 +77,7 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
         values = titled(table, name) if name in SUBJECTS else table[name]
         if values.nunique(dropna=False) > 1:
             shown[name] = values.astype("string").fillna("")
-    for name in [name for name in table.columns if name not in (*COLUMNS, *AGAINST, *GROUPED, *KEYS)]:
+    for name in [name for name in table.columns if name not in (*COLUMNS, *AGAINST, *GROUPED, *INTERNAL)]:
         shown[name] = [as_typed(value) for value in table[name]]
     if "runs" in table.columns:
         pooled = "seeds" if table["runs"].equals(table["seeds"]) else "runs"

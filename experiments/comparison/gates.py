@@ -9,8 +9,18 @@ from math import inf, isfinite, log
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.choices import Task, margin_of, why
-from experiments.comparison.columns import TEST, VOID, check_comparable, is_group, same_file, says, sound, timed
+from experiments.comparison.choices import Task, margin_of, suspect, why
+from experiments.comparison.columns import (
+    JUDGED_BY,
+    TEST,
+    VOID,
+    check_comparable,
+    is_group,
+    same_file,
+    says,
+    sound,
+    timed,
+)
 from experiments.comparison.compared import Comparison
 from experiments.comparison.judged import judged, judged_row
 from experiments.comparison.names import labels, titled
@@ -248,12 +258,32 @@ def _check_one_task(table: pd.DataFrame) -> None:
             f"Which run to ship: requires runs of one data set, not of several ({listed}). Select one with "
             f"--where \"{column} == '{sets[column].iloc[0]}'\"."
         )
+    if finished[JUDGED_BY].nunique() > 1:
+        ways = finished[JUDGED_BY].unique()
+        raise UserError(
+            f"Which run to ship: requires runs that are judged alike, not with several settings of the task "
+            f"({'; '.join(ways)}). Select those of one with --where, such as --where '{_only(ways[0])}'."
+        )
     mixed = labels(table)[[is_group(run) and _is_mixture(run) for _, run in table.iterrows()]]
     if len(mixed):
         raise UserError(
             f"Which run to ship: requires rows of a single run, or of runs that differ only in their seeds; "
             f"{mixed.iloc[0]} differs in more. Omit --group-by."
         )
+
+
+def _only(judged_by: str) -> str:
+    """Return the condition that selects the runs with these settings of the task."""
+    settings = (each.partition("=") for each in judged_by.split(", "))
+    values = ((name, value if _is_number(value) else f'"{value}"') for name, _, value in settings)
+    return " and ".join(f"`task.{name}` == {value}" for name, value in values)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _check_direction(table: pd.DataFrame, objective: str, lowest: bool) -> None:
@@ -289,6 +319,8 @@ def decision_lines(decision: Decision, objective: str, lowest: bool) -> list[str
         shipped += f" No winner: it is tied with {_listed(decision.tied)}, and the simplest of them ({decision.why})."
     if is_group(run):  # choosing among seeds by test accuracy would be biased
         shipped += f" The file is that of the lowest seed, run {run['run_id'][:8]}."
+    if doubts := suspect(run):
+        shipped += f" Warning: {'; '.join(doubts)}. Check it before you ship this file."
     if decision.same:
         shipped += f" The same file, byte for byte: {_listed(decision.same)}."
     return [*lines, shipped]

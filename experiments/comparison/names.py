@@ -6,7 +6,17 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.comparison.columns import FILES, NOUNS, SUBJECTS, TASK, as_typed, further_epochs, is_content, label
+from experiments.comparison.columns import (
+    FILES,
+    JUDGED_BY,
+    NOUNS,
+    SUBJECTS,
+    TASK,
+    as_typed,
+    further_epochs,
+    is_content,
+    label,
+)
 from experiments.record.identity import SHOWN, with_digest
 from experiments.record.run_record import is_setting
 
@@ -104,7 +114,8 @@ def task_titles(table: pd.DataFrame) -> pd.Series:
         shared = number.groupby(titles).transform("nunique") > 1
         values = pd.Series([f", {short}={as_typed(value)}" for value in table[name]], table.index, object)
         titles = titles.where(~shared, titles + values)
-    return titles
+    shared = number.groupby(titles).transform("nunique") > 1
+    return titles.where(~shared | (table[JUDGED_BY] == ""), titles + ", " + table[JUDGED_BY])
 
 
 def subjects_of(runs: pd.DataFrame) -> str:
