@@ -504,8 +504,8 @@ def test_recordings_of_another_rate_and_length_are_brought_to_those_of_the_data_
     data = recordings(path, features="log_mel", mels=32).load()
     assert data.input_shape == (49, 32, 1)
     assert data.notes[1:3] == (
-        "audio: 1 recordings padded with silence to 1 s",
-        "audio: 1 recordings resampled from 8000 to 16000 Hz",
+        "recordings that were padded with silence to 1 s: 1",
+        "recordings that were resampled from 8000 to 16000 Hz: 1",
     )
 
 
@@ -567,7 +567,7 @@ def test_fashion_mnist_is_read_from_a_folder(tmp_path: Path, packed: bool) -> No
 def test_a_damaged_folder_of_fashion_mnist_is_named(tmp_path: Path) -> None:
     path = save_idx(tmp_path / "idx", packed=False)
     (path / FILES[0]).write_bytes((path / FILES[0]).read_bytes()[:100])
-    with pytest.raises(UserError, match=r"train-images-idx3-ubyte is truncated: 84 of 15,680 values"):
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte is damaged: it has 84 values, and requires 15,680"):
         FashionMnist(path=path).load()
     (path / FILES[0]).unlink()
     with pytest.raises(UserError, match=r"requires train-images-idx3-ubyte, plain or \.gz.*dataset-fashion-mnist"):

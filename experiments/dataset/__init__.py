@@ -37,15 +37,16 @@ from experiments.dataset.labels import (
     class_numbers,
     describe_renumbering,
     describe_unseen,
+    list_labels,
     output_numbers,
     read_labels,
 )
 from experiments.dataset.rows import NamedRows, Rows, rows_of
 from experiments.dataset.saving import save_line
-from experiments.dataset.shapes import Entries, Shape, image_shape, shape_for
+from experiments.dataset.shapes import Entries, Shape, channel_warnings, image_shape, shape_for
 from experiments.dataset.splitting import held_out
 from experiments.dataset.targets import PARTS, Kind, Targets, kind_of, read_targets
-from experiments.dataset.values import Scaling, scaling_of
+from experiments.dataset.values import Scaling, range_warnings, scaling_of
 from experiments.system.errors import UserError, suggestion
 from experiments.system.options import OPTION
 
@@ -54,6 +55,7 @@ ImageRows = Images | Rows  # in memory, or read in parts
 Labels = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
 
+RARE = 4  # times as many classes as occur are refused
 # Subsets do not depend on the run's seed: seeds are compared on the same data.
 SUBSET_SEED = 0
 
@@ -210,10 +212,26 @@ class Examples:
                 "bundled architectures have one. Use your own model: model=keras_file model.path=FILE.keras"
             )
         shaped = self._shaped(image_shape(self.input_shape))
+        shaped = replace(shaped, warnings=(*shaped.warnings, *channel_warnings(self.input_shape)))
         if self.kind != "classes":
+            self._check_numbering()
             return shaped._unlabelled()
         numbers = class_numbers(self.training_labels, self.test_labels)
         return shaped._as(numbers, len(numbers))
+
+    def _check_numbering(self) -> None:
+        """Refuse classes of pixels most of which do not occur, such as 0 and 255: each would become an output."""
+        if self.kind != "maps":
+            return
+        found = np.unique(np.concatenate([np.unique(split.y) for _, split in self._splits()]))
+        found = found[found != self.ignored]
+        if len(found) and RARE * len(found) < found[-1] + 1:
+            listed = list_labels(tuple(found.tolist()))
+            raise UserError(
+                f"y_train and y_test: require classes of pixels numbered from 0, not {listed}. Number them: "
+                f"{save_line(y='np.searchsorted(np.unique(y_train), {})')}. If {found[-1]} marks pixels that do not "
+                f"count: task=segmentation task.ignored={found[-1]}"
+            )
 
     def for_model(self, entries: tuple[int | None, ...] | Entries, outputs: int | Mapping[str, int]) -> Dataset:
         """Return the data set for an existing model: images in its input shape, labels as indices of its outputs.
@@ -386,6 +404,10 @@ class Source(ABC):
         """Return all images, and 0 as targets where the source has none; for reconstruction."""
         return self.read()
 
+    def read_for(self, kind: Kind | None) -> Raw:
+        """Return the images, and targets of this kind (None: any), which may decide how they are split."""
+        return self.read_unlabelled() if kind == "anomalies" else self.read()
+
     def load(self) -> Dataset:
         """Return the checked data set for a new model; see `examples` and Examples.for_new_model."""
         return self.examples().for_new_model()
@@ -400,7 +422,7 @@ class Source(ABC):
         Raises:
             UserError: the arrays are not available, or are not images with targets of this kind.
         """
-        raw = self.read_unlabelled() if kind == "anomalies" else self.read()
+        raw = self.read_for(kind)
         check_inputs(raw.x_train, raw.x_test)
         train, test = raw.y_train, raw.y_test
         if isinstance(train, Mapping) != isinstance(test, Mapping):
@@ -459,6 +481,7 @@ class Source(ABC):
 
         The scaling of several inputs depends on the model.
         """
+        warnings = list(raw.warnings)
         samples = (None, None) if raw.chosen else (self.train_samples, self.test_samples)
         places = [
             choice(size, count(inputs), part)
@@ -474,6 +497,7 @@ class Source(ABC):
             check_scales(self.scale, ())
             assert not isinstance(raw.x_train, Mapping) and not isinstance(raw.x_test, Mapping)
             scaling = scaling_of(raw.x_train, raw.x_test, scale_of(self.scale, ""))
+            warnings += range_warnings(raw.x_train, raw.x_test)
             rows = rows_of(raw.x_train, scaling), rows_of(raw.x_test, scaling)
         train, test = (
             _subset(Split(inputs, y), chosen)
@@ -488,7 +512,7 @@ class Source(ABC):
             test,
             scaling=scaling,
             notes=raw.notes,
-            warnings=raw.warnings,
+            warnings=tuple(warnings),
             preprocessing=raw.preprocessing,
             **described,
         )

@@ -16,6 +16,7 @@ import psutil
 from experiments.dataset import Raw
 from experiments.dataset.arrays import CHUNK_BYTES, ArrayFile, Stored
 from experiments.dataset.entries import count
+from experiments.dataset.leakage import leakage_warnings
 from experiments.dataset.saving import save_line
 from experiments.system.errors import UserError, first_line
 
@@ -67,7 +68,7 @@ def read_archive(path: Path, key: str, labelled: bool = True) -> Raw:
                 else np.zeros(count(x), np.int64)
                 for part, x in (("y_train", x_train), ("y_test", x_test))
             )
-            return Raw(x_train, y_train, x_test, y_test)
+            return Raw(x_train, y_train, x_test, y_test, warnings=leakage_warnings(x_train, x_test))
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise UserError(f"{key}={path}: damaged ({error}). {FORMAT}") from error
     except ValueError as error:
@@ -128,8 +129,8 @@ def _stays(member: zipfile.ZipInfo) -> bool:
 
 def _examples(path: Path, archive: Any, name: str, where: str) -> Stored:
     """Return an array of examples: in memory, or large ones in the archive, after a pass that checks their sum."""
-    member = archive.zip.getinfo(f"{name}.npy")
-    if not _stays(member):
+    member = next((each for each in archive.zip.infolist() if each.filename == f"{name}.npy"), None)
+    if member is None or not _stays(member):
         return _array(archive, name, where)
     with archive.zip.open(member) as file:
         version = np.lib.format.read_magic(file)
@@ -162,6 +163,8 @@ def _array(archive: Any, name: str, where: str) -> npt.NDArray[np.generic]:
             f"{where}: {name} has Python objects ({why}), which are rejected: unpickling them would run code from the "
             f"file. {line}"
         ) from error
+    if not isinstance(array, np.ndarray):  # NumPy gives the bytes of members that are no arrays
+        raise UserError(f"{where}: {name} is not an array of NumPy. {FORMAT}")
     return array
 
 

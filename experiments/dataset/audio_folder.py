@@ -69,7 +69,6 @@ class AudioFolder(Folder):
         return (
             f"audio: {self._frames} frames of {bands} bands, {self.low_hz:g} to {self.high_hz:g} Hz, windows of "
             f"{self.window_ms:g} ms every {self.stride_ms:g} ms (tf.signal)",
-            *(f"audio: {count} recordings {remark}" for remark, count in sorted(found.remarks.items())),
             *super().notes(found),
         )
 
@@ -127,11 +126,11 @@ def _features(source: AudioFolder, path: Path) -> tuple[npt.NDArray[np.float32],
     from experiments.system.tensorflow import tf
 
     rate, samples = read_wav(path)
-    remarks = [] if rate == source.rate else [f"resampled from {rate} to {source.rate} Hz"]
+    remarks = [] if rate == source.rate else [f"were resampled from {rate} to {source.rate} Hz"]
     samples = resampled(samples, rate, source.rate)
     length = round(source.rate * source.seconds)
     if len(samples) != length:
-        remarks.append(f"{'cut' if len(samples) > length else 'padded with silence'} to {source.seconds:g} s")
+        remarks.append(f"were {'cut' if len(samples) > length else 'padded with silence'} to {source.seconds:g} s")
         samples = np.pad(samples[:length], (0, max(0, length - len(samples))))
     with tf.device("CPU"):
         spectrum = tf.abs(tf.signal.stft(samples, source._window, source._stride))

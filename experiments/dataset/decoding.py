@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset.arrays import ArrayFile
+from experiments.dataset.leakage import digest_of_example, equal_examples
 from experiments.system.cache import GIB, Cache, Files
 from experiments.system.errors import UserError
 from experiments.system.files import state_of
@@ -153,7 +154,7 @@ def _decode(
                             append(array.data)
                         low, high = min(low, float(array.min())), max(high, float(array.max()))
                         places.append(place)
-                        contents.append(int.from_bytes(hashlib.blake2b(array.data, digest_size=8).digest(), "little"))
+                        contents.append(digest_of_example(array))
                         remarks.update(file_remarks)
                     advance(len(group))
             saved = io.BytesIO()
@@ -172,7 +173,7 @@ def _decode(
             raise UserError(f"dataset.path={root}: no file of the {part} part can be decoded.")
     examples = sum(map(len, digests.values()))
     about = f"{root.name}: {examples:,} examples of {_dimensions(decoder.form.shape)} {decoder.form.dtype}"
-    return {**index, "equal": _equal(*digests.values()), "remarks": remarks, "about": about}
+    return {**index, "equal": equal_examples(*digests.values()), "remarks": remarks, "about": about}
 
 
 def _attempt(decoder: Decoder, path: Path) -> tuple[npt.NDArray[Any], Sequence[str]] | str:
@@ -195,14 +196,6 @@ def describe_broken(broken: Mapping[str, str]) -> str:
     """Return how many files are broken, and the first of them with the reason."""
     named = ", ".join(f"{name} ({why})" for name, why in list(broken.items())[:SHOWN])
     return f"{len(broken)} {'file' if len(broken) == 1 else 'files'}, {named}{', ...' if len(broken) > SHOWN else ''},"
-
-
-def _equal(first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64]) -> list[tuple[int, int]]:
-    """Return the positions of each example of the second part that is in the first part, too."""
-    order = np.argsort(first, kind="stable")
-    at = np.minimum(np.searchsorted(first[order], second), len(first) - 1)
-    also = np.flatnonzero(first[order[at]] == second)
-    return [(int(order[at[place]]), int(place)) for place in also]
 
 
 def _read(folder: Path, index: Mapping[str, Any], form: Form) -> Decoded:

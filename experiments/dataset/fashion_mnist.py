@@ -3,6 +3,7 @@
 import gzip
 import zlib
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,10 +78,10 @@ def read_idx(path: Path) -> npt.NDArray[Any]:
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{KEY}: {path} cannot be read ({error}).") from error
     axes = content[3] if len(content) > 4 else 0
-    if content[:3] != bytes((0, 0, UBYTE)) or axes == 0:
+    if content[:3] != bytes((0, 0, UBYTE)) or axes == 0 or len(content) < 4 + 4 * axes:
         raise UserError(f"{KEY}: {path} is not an IDX file of bytes.")
     shape = tuple(np.frombuffer(content, ">u4", axes, 4).tolist())
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
-    if len(values) != np.prod(shape):
-        raise UserError(f"{KEY}: {path} is truncated: {len(values):,} of {int(np.prod(shape)):,} values.")
+    if len(values) != prod(shape):
+        raise UserError(f"{KEY}: {path} is damaged: it has {len(values):,} values, and requires {prod(shape):,}.")
     return values.reshape(shape)

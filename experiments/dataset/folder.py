@@ -2,10 +2,12 @@
 
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
+from unicodedata import category
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat
@@ -14,6 +16,7 @@ from pydantic.dataclasses import dataclass as option
 from experiments.dataset import Raw, Source, choice
 from experiments.dataset.decoding import SHOWN, Decoded, Decoder, decoded, describe_broken
 from experiments.dataset.labels import list_labels
+from experiments.dataset.leakage import leakage_warning
 from experiments.dataset.splitting import held_out
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError
@@ -21,6 +24,28 @@ from experiments.system.files import UserPath
 from experiments.system.options import OPTION
 
 KEY = "dataset.path"
+UNREAD = (
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jxl",
+    ".jp2",
+    ".svg",
+    ".raw",
+    ".dng",
+    ".cr2",
+    ".nef",
+    ".mp3",
+    ".flac",
+    ".ogg",
+    ".opus",
+    ".m4a",
+    ".aac",
+    ".aiff",
+    ".aif",
+    ".webm",
+    ".npy",
+)  # of images and recordings that are not read
 NAMES = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
 
 
@@ -30,10 +55,15 @@ class Files:
 
     paths: tuple[Path, ...]
     classes: tuple[str, ...]
+    others: Mapping[str, int] = field(default_factory=dict)  # files of other kinds, by suffix
 
     def take(self, places: Sequence[int]) -> "Files":
         """Return the files at these positions."""
-        return Files(tuple(self.paths[place] for place in places), tuple(self.classes[place] for place in places))
+        return replace(
+            self,
+            paths=tuple(self.paths[place] for place in places),
+            classes=tuple(self.classes[place] for place in places),
+        )
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
@@ -92,7 +122,7 @@ class Folder(Source):
             chosen=True,
             labels=(_labels(names["train"], names), _labels(names["test"], names)),
             groups=np.array(self._groups(kept["train"])) if self.group else None,
-            notes=self.notes(found),
+            notes=(*self.notes(found), *_unread(listed)),
             warnings=tuple(self._warnings(kept, found, names)),
             preprocessing=self.preprocessing(found),
         )
@@ -123,6 +153,7 @@ class Folder(Source):
         broken = (f"left out: {describe_broken(found.broken)[:-1]}",) if found.broken else ()
         return (
             *broken,
+            *(f"{self.kind} that {remark}: {count}" for remark, count in sorted(found.remarks.items())),
             *(f"not used: {folder}; validation examples are taken from train" for folder in self._unused()),
         )
 
@@ -136,7 +167,8 @@ class Folder(Source):
 
     def _part(self, part: str) -> Path | None:
         """Return the folder for training or for the test, if there is one."""
-        return next((self.path / name for name in NAMES[part] if (self.path / name).is_dir()), None)
+        folders = {each.name.lower(): each for each in sorted(self.path.iterdir(), reverse=True) if each.is_dir()}
+        return next((folders[name] for name in NAMES[part] if name in folders), None)
 
     def listed(self) -> tuple[Files, Files]:
         """Return the files for training and for the test.
@@ -168,8 +200,19 @@ class Folder(Source):
         classes = sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
         if not classes:
             raise UserError(f"{KEY}={self.path}: {folder} has no folders. It requires {self._layout()}.")
+        for each in classes:
+            if any(category(letter) in ("Cc", "Cs") for letter in each.name):
+                raise UserError(
+                    f"{KEY}={self.path}: the folder {each.name!r} requires a name without control characters, in "
+                    "UTF-8. Rename it."
+                )
+        numbers: dict[int, str] = {}
+        for name in filter(str.isdecimal, (each.name for each in classes)):
+            if (other := numbers.setdefault(int(name), name)) != name:
+                raise UserError(f"{KEY}={self.path}: the folders {other} and {name} have the same number. Rename one.")
         paths: list[Path] = []
         names: list[str] = []
+        others: Counter[str] = Counter()
         for each in classes:
             files = sorted(path for path in each.rglob("*") if not path.name.startswith(".") and path.is_file())
             fitting = [path for path in files if path.suffix.lower() in self.suffixes]
@@ -179,9 +222,10 @@ class Folder(Source):
                     f"{KEY}={self.path}: {each} has no {self.kind} ({', '.join(self.suffixes)})"
                     f"{f', only {other}' if other else ', it is empty'}. Add some, or remove the folder."
                 )
+            others.update(path.suffix.lower() for path in files if path.suffix.lower() in UNREAD)
             paths += fitting
             names += [each.name] * len(fitting)
-        return Files(tuple(paths), tuple(names))
+        return Files(tuple(paths), tuple(names), others)
 
     def _split(self, files: Files) -> tuple[Files, Files]:
         groups = np.array(self._groups(files)) if self.group else None
@@ -208,7 +252,7 @@ class Folder(Source):
                     f"dataset.group={self.group}: matches nothing in {name}. Every file requires a group, such as "
                     r"dataset.group='/([^/_]+)_' for CLASS/ANNA_1.wav."
                 )
-            groups.append(found.group(1) if pattern.groups else found.group(0))
+            groups.append((found.group(1) if pattern.groups else found.group(0)) or "")
         return groups
 
     def _chosen(self, files: Files, samples: int | None, part: str) -> Files:
@@ -221,13 +265,17 @@ class Folder(Source):
             one, other = found.equal[0]
             pair = (kept["test"].paths[other], kept["train"].paths[one])
             example = " equals ".join(path.relative_to(self.path).as_posix() for path in pair)
-            warnings.append(
-                f"leakage: {len(found.equal)} of {len(kept['test'].paths)} test examples are also in the training "
-                f"part, such as {example}, so the accuracy is too high. Remove them from one part."
-            )
+            warnings.append(leakage_warning(len(found.equal), len(kept["test"].paths), example))
         if missing := sorted(set(names["train"]) - set(names["test"])):
             warnings.append(f"untested classes: the test part has no {self.kind} of {_classes(missing)}.")
         return warnings
+
+
+def _unread(listed: Mapping[str, Files]) -> tuple[str, ...]:
+    """Return a note on files of formats that are not read."""
+    counts = sum((Counter(files.others) for files in listed.values()), Counter())
+    listing = ", ".join(f"{suffix} ({count})" for suffix, count in sorted(counts.items()))
+    return (f"not read, since their format is not supported: {listing}",) if listing else ()
 
 
 def _classes(names: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Tables in CSV or Parquet files: columns of numbers, and the messages for what is missing."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from experiments.dataset.targets import Kind
 from experiments.system.errors import UserError, first_line, suggestion
 from experiments.system.extras import require
 from experiments.system.files import check_regular
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 SHOWN = 8  # columns to name in a message
 AHEAD = 16 * 2**20  # bytes; smaller files are read, and so checked, before anything is run
 COPIES = 2  # of the values in memory: the columns, and the array of them
+FEW = 10  # different values, which may be classes
+STEPS = 16  # of float32 that the values of a column have to extend over
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Frame:
         """Return the columns that are not among `used`."""
         return [str(name) for name in self.columns if name not in used]
 
-    def numbers(self, names: Sequence[str], setting: str) -> npt.NDArray[np.float32]:
+    def numbers(self, names: Sequence[str], setting: str) -> npt.NDArray[np.float64]:
         """Return these columns as an array (rows, columns); missing values are NaN.
 
         Raises:
@@ -53,27 +57,60 @@ class Frame:
         if texts:
             raise UserError(
                 f"{self.where}: requires numbers, but {_columns(texts)} has other values, such as "
-                f"{self.columns[texts[0]].dropna().iloc[:1].tolist()}. Encode them as numbers, or name the columns to "
-                f"use: {setting}=[{','.join(name for name in names if name not in texts)}]"
+                f"{_other(self.columns[texts[0]])!r}. Encode them as numbers"
+                f"{_without(texts, names, setting, ', or name the columns to use')}."
             )
-        return self.columns[list(names)].to_numpy(np.float32)
+        return self.columns[list(names)].to_numpy(np.float64)
+
+    def check_single(self, values: npt.NDArray[np.float64], names: Sequence[str], setting: str, way_out: str) -> None:
+        """Check that float32, in which models compute, can hold the values (rows, columns) of these columns.
+
+        Raises:
+            UserError: values are too large, or differ by less than float32 shows.
+        """
+        low, high = np.fmin.reduce(values, axis=0), np.fmax.reduce(values, axis=0)  # without NaN
+        largest = np.maximum(np.abs(low), np.abs(high))
+        with np.errstate(over="ignore"):
+            infinite = np.isinf(largest.astype(np.float32))
+        steps = np.spacing(np.where(infinite, 0, largest).astype(np.float32))
+        for place, name in enumerate(names):
+            if infinite[place]:
+                raise UserError(f"{self.where}: the column {name} has values up to {largest[place]:g}; models require "
+                                f"float32, up to {np.finfo(np.float32).max:g}. Divide them.")  # fmt: skip
+            if low[place] < high[place] < low[place] + STEPS * float(steps[place]):
+                raise UserError(
+                    f"{self.where}: the column {name} has values from {low[place]:.15g} to {high[place]:.15g}, which "
+                    f"float32, in which models compute, hardly tells apart. {way_out}"
+                    f"{_without([name], names, setting, 'Or leave the column out')}"
+                )
+
+    def counters(self, names: Sequence[str]) -> list[str]:
+        """Return the columns that number the rows."""
+        count = np.arange(len(self))
+        numbered = [name for name in names if self.columns[name].dtype.kind in "iuf" and len(self) > 2]
+        return [
+            name for name in numbered if (self.columns[name].to_numpy() - self.columns[name].iloc[0] == count).all()
+        ]
 
     def complete(self, names: Sequence[str], leave_out: bool) -> "Frame":
-        """Return the rows without missing values in these columns.
+        """Return the rows without missing or infinite values in these columns.
 
         Raises:
             UserError: there are missing values, and `leave_out` is not set; or nothing is left.
         """
-        missing = self.columns[list(names)].isna()
+        names = list(dict.fromkeys(names))
+        missing = self.columns[names].isna() | self.columns[names].isin([np.inf, -np.inf])
         rows = missing.any(axis=1)
         if not rows.any():
             return self
         if not leave_out:
             counts = missing.sum()
             where = ", ".join(f"{name} ({counts[name]})" for name in names if counts[name])
+            texts = any(counts[name] and self.columns[name].dtype.kind not in "biuf" for name in names)
             raise UserError(
-                f"{self.where}: {int(rows.sum())} of {len(self)} rows have missing values (NaN), in {where}. Fill "
-                "them, or type dataset.skip_broken=true to leave these rows out."
+                f"{self.where}: {int(rows.sum())} of {len(self)} rows have missing or infinite values, in {where}. "
+                "Fill them, or type dataset.skip_broken=true to leave these rows out."
+                f"{' The texts NA, None and null stand for missing values in a file.' if texts else ''}"
             )
         if rows.all():
             raise UserError(f"{self.where}: every row has missing values.")
@@ -82,7 +119,8 @@ class Frame:
     def labels(self, name: str) -> npt.NDArray[Any]:
         """Return a column as labels or targets."""
         column = self.columns[name]
-        return column.to_numpy() if column.dtype.kind in "biuf" else column.astype(str).to_numpy(np.str_)
+        # Not to_numpy(np.str_), which cuts all texts to their first letter if one is missing.
+        return column.to_numpy() if column.dtype.kind in "biuf" else np.array([str(text) for text in column], np.str_)
 
 
 def check_frame(path: Path, key: str) -> None:
@@ -125,19 +163,83 @@ def read_frame(path: Path, key: str) -> Frame:
     where = f"{key}={path}"
     try:
         if path.suffix.lower() == ".parquet":
-            frame = Frame(where, pd.read_parquet(path))
+            columns = pd.read_parquet(path)
+            columns = columns.reset_index() if any(columns.index.names) else columns
         else:
-            frame = Frame(where, pd.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ","))
-    except (ValueError, OSError) as error:  # ParserError and UnicodeDecodeError are ValueErrors
+            columns = _read_text(path, where)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: requires text in UTF-8 ({first_line(error)}).") from error
+    except (ValueError, OSError) as error:  # ParserError is a ValueError
         raise UserError(f"{where}: cannot be read ({first_line(error)}).") from error
+    frame = Frame(where, columns)
     if len(frame) == 0:
         raise UserError(f"{where}: has no rows.")
     return frame
 
 
-def is_class(target: npt.NDArray[Any]) -> bool:
-    """Whether a column has classes, by which examples can be stratified, and not measured values."""
-    return target.dtype.kind != "f" or bool((target == np.round(target)).all())
+def _read_text(path: Path, where: str) -> "pd.DataFrame":
+    """Read a file of which pandas would change the columns without a complaint only if it is as it should be.
+
+    Raises:
+        UserError: its columns are separated by other characters, or its rows have more values than names.
+    """
+    import pandas as pd
+
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    header = list(pd.read_csv(path, sep=separator, nrows=0).columns)
+    if len(header) == 1 and (other := next((each for each in ";\t|," if each in header[0]), None)):
+        raise UserError(
+            f"{where}: its columns are separated by {other!r}; requires {separator!r}. Convert it: "
+            f"pandas.read_csv(FILE, sep={other!r}).to_csv('data.csv', index=False)"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(path, sep=separator, skipinitialspace=True, index_col=False)
+        except pd.errors.ParserWarning as error:
+            raise UserError(f"{where}: its rows have more values than its first line has names.") from error
+
+
+def is_class(target: npt.NDArray[Any], kind: Kind | None) -> bool:
+    """Whether a column has classes, by which examples can be stratified, and not numbers to predict."""
+    return kind not in ("numbers", "own") and (target.dtype.kind != "f" or bool((target == np.round(target)).all()))
+
+
+def suggest_regression(target: npt.NDArray[Any], name: str, kind: Kind | None) -> str:
+    """Return what to type if a column has many different integers, which are taken for classes."""
+    distinct = len(np.unique(target))
+    if not is_class(target, kind) or target.dtype.kind not in "iuf" or distinct <= max(FEW, len(target) // 2):
+        return ""
+    return f" {name} has {distinct} different values, taken for classes; to predict numbers, type task=regression."
+
+
+def row_number_warnings(frame: Frame, names: Sequence[str], setting: str) -> tuple[str, ...]:
+    """Return a warning if columns that nobody chose number the rows, and so may tell the class in a sorted file."""
+    return tuple(
+        f"row numbers: the column {name} numbers the rows, and so may tell the model where in the file it is"
+        f"{_without([name], names, setting, '. Leave it out')}."
+        for name in frame.counters(names)
+    )
+
+
+def _without(left_out: Sequence[str], names: Sequence[str], setting: str, how: str) -> str:
+    """Return what to type for all other columns; empty if there are none."""
+    rest = ",".join(name for name in names if name not in left_out)
+    return f"{how}: {setting}=[{rest}]" if rest else ""
+
+
+def _other(column: "pd.Series[Any]") -> object:
+    """Return the first value that is no number, or the first value."""
+    values = column.dropna().tolist()
+
+    def is_number(value: Any) -> bool:
+        try:
+            float(value)
+        except (TypeError, ValueError):
+            return False
+        return True
+
+    return next((value for value in values if not is_number(value)), values[0] if values else None)
 
 
 def _columns(names: Sequence[str]) -> str:

@@ -95,6 +95,7 @@ class ImageFolder(Folder):
 
 
 GREY = ("1", "L", "LA", "La")
+ORIENTATION = 0x0112  # the number of this tag in EXIF
 DEEP = ("I", "F")  # the first letters of modes with more than 8 bits
 
 
@@ -109,18 +110,26 @@ def _header(path: Path) -> tuple[tuple[int, int], str] | None:
         return None
 
 
-def _decode(path: Path, size: tuple[int, int], channels: int, fit: Fit) -> tuple[Bytes, tuple[()]]:
+def _decode(path: Path, size: tuple[int, int], channels: int, fit: Fit) -> tuple[Bytes, Sequence[str]]:
     from PIL import Image
 
     try:
         with Image.open(path) as image:
             if image.mode.startswith(DEEP):
                 raise BrokenFileError(f"has more than 8 bits per channel, mode {image.mode}; use dataset=npz")
+            remarks = ["have several frames, of which the first is used"] if _is_animated(image) else []
             plain = image.convert("L" if channels == 1 else "RGB")
+            if image.getexif().get(ORIENTATION, 1) not in (0, 1):
+                remarks.append("have an orientation in EXIF, which is not applied, as Keras does not")
             pixels = np.asarray(plain, np.uint8).reshape(plain.height, plain.width, channels)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BrokenFileError("not an image" if "cannot identify" in str(error) else first_line(error)) from error
-    return resized(pixels, size, fit), ()
+    return resized(pixels, size, fit), remarks
+
+
+def _is_animated(image: Any) -> bool:
+    """Whether an image has several frames; the previews in a JPEG file are none."""
+    return image.format != "MPO" and getattr(image, "is_animated", False)
 
 
 def resized(image: Bytes, size: tuple[int, int], fit: Fit) -> Bytes:

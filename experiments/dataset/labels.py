@@ -76,8 +76,11 @@ def _from_rows(labels: npt.NDArray[Any], name: str) -> npt.NDArray[np.int64]:
 
 
 def _from_strings(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Convert to integers if every string is one, since '10' would sort before '2' as a string."""
-    return labels.astype(np.int64) if all(re.fullmatch(r"-?\d{1,18}", text) for text in np.unique(labels)) else labels
+    """Convert to integers if every string is one, since '10' would sort before '2' as a string; not '01' beside '1'."""
+    distinct = np.unique(labels)
+    if not all(re.fullmatch(r"-?\d{1,18}", text) for text in distinct):
+        return labels
+    return labels.astype(np.int64) if len(np.unique(distinct.astype(np.int64))) == len(distinct) else labels
 
 
 def _from_floats(labels: npt.NDArray[Any], name: str) -> npt.NDArray[np.int64]:

@@ -9,7 +9,15 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass as option
 
 from experiments.dataset import Raw, Source
-from experiments.dataset.frames import AHEAD, Frame, check_frame, is_class, read_frame
+from experiments.dataset.frames import (
+    AHEAD,
+    Frame,
+    check_frame,
+    is_class,
+    read_frame,
+    row_number_warnings,
+    suggest_regression,
+)
 from experiments.dataset.splitting import held_out
 from experiments.dataset.targets import Kind
 from experiments.system.errors import UserError
@@ -46,35 +54,41 @@ class Series(Source):
             self.examples(kind)
 
     def read(self) -> Raw:
+        """See read_for."""
+        return self.read_for(None)
+
+    def read_for(self, kind: Kind | None) -> Raw:
         """Return the windows of both parts; those of one series, if there are several, are in the same part."""
         frame = self._columns(read_frame(self.path, "dataset.path"))
         names = list(self.channels or frame.others([self.target, self.series]))
         if not names:
             raise UserError(f"{frame.where}: has no columns beside {self.target}.")
+        warnings = () if self.channels else row_number_warnings(frame, names, "dataset.channels")
+        used: dict[str, Any] = {"series": {"columns": names, "window": self.window}}
         share = 0.0 if self.test_path or self.series else self.test_share
         x, y, groups, late = self._windows(frame, names, share)
         if self.test_path:
             test = self._columns(read_frame(self.test_path, "dataset.test_path"))
             test.require(names, "dataset.channels")
             x_test, y_test, _, _ = self._windows(test, names, 0.0)
-            return Raw(x, y, x_test, y_test, groups=groups, preprocessing=self._preprocessing(names))
+            return Raw(x, y, x_test, y_test, groups=groups, warnings=warnings, preprocessing=used)
         if self.series:
-            late = held_out(y if is_class(y) else np.zeros(len(y)), self.test_share, self.split_seed, groups)
+            late = held_out(y if is_class(y, kind) else np.zeros(len(y)), self.test_share, self.split_seed, groups)
         if late.all() or not late.any():
             ids = groups.tolist() if self.series and groups is not None else []
             raise UserError(
                 f"dataset.test_share={self.test_share}: leaves one part of {len(late)} windows"
                 f"{f' of {len(set(ids))} series' if ids else ''} empty. Use another share or window."
+                f"{suggest_regression(y, self.target, kind)}"
             )
         kept = None if groups is None else groups[~late]
-        return Raw(x[~late], y[~late], x[late], y[late], groups=kept, preprocessing=self._preprocessing(names))
-
-    def _preprocessing(self, names: list[str]) -> dict[str, Any]:
-        return {"series": {"columns": names, "window": self.window}}
+        return Raw(x[~late], y[~late], x[late], y[late], groups=kept, warnings=warnings, preprocessing=used)
 
     def _columns(self, frame: Frame) -> Frame:
         frame.require([self.target], f"dataset.target={self.target}")
         frame.require(self.channels or (), "dataset.channels")
+        if self.target in (self.channels or ()):
+            raise UserError(f"dataset.channels: has {self.target}, which is dataset.target. Remove it.")
         frame.require([self.series] if self.series else [], f"dataset.series={self.series}")
         return frame
 
@@ -87,9 +101,12 @@ class Series(Source):
         different groups have no rows in common: they are those of one series or, if windows of one series overlap, of
         one block.
         """
+        known = [self.target, *([self.series] if self.series else [])]
         if not self.skip_broken:
-            frame = frame.complete([*names, self.target], leave_out=False)
-        values, labels = frame.numbers(names, "dataset.channels"), frame.labels(self.target)
+            frame = frame.complete([*names, *known], leave_out=False)
+        exact, labels = frame.numbers(names, "dataset.channels"), frame.labels(self.target)
+        frame.check_single(exact, names, "dataset.channels", "Subtract their mean from the column. ")
+        values, missing = exact.astype(np.float32), frame.columns[known].isna().any(axis=1).to_numpy()
         ids = frame.labels(self.series) if self.series else np.zeros(len(frame), np.int64)
         changes = 1 + np.flatnonzero((labels[1:] != labels[:-1]) | (ids[1:] != ids[:-1]))
         starts, late, blocks = [], [], []
@@ -108,7 +125,8 @@ class Series(Source):
                 "Use a smaller window."
             )
         windows = values[rows]
-        whole = np.isfinite(windows).all(axis=(1, 2))  # all of them, unless skip_broken is set
+        # All of them, unless skip_broken is set.
+        whole = np.isfinite(windows).all(axis=(1, 2)) & ~missing[rows[:, 0]]
         first = rows[whole, 0]
         groups = ids[first] if self.series else np.array(blocks)[whole] if self._overlap else None
         return windows[whole], labels[first], groups, np.array(late, bool)[whole]

@@ -38,6 +38,16 @@ def image_shape(stored: Shape) -> Shape:
     return (*stored, 1) if len(stored) == 2 else stored
 
 
+def channel_warnings(stored: Shape) -> tuple[str, ...]:
+    """Return a warning if images seem to be (channels, height, width), of which a new model would make narrow ones."""
+    if len(stored) != IMAGE_AXES or stored[0] not in (1, 3) or stored[1] != stored[2] or stored[1] <= stored[0]:
+        return ()
+    return (
+        f"channel order: images of shape {stored} are used as (height, width, channels), but seem to be (channels, "
+        f"height, width). Change the order: {save_line(x='{}.transpose(0, 2, 3, 1)')}",
+    )
+
+
 def shape_for(wanted: tuple[int | None, ...], stored: Shape, entry: str = "") -> Shape:
     """Return the shape of stored examples for a model: unchanged, with or without a last axis of 1, or flattened.
 

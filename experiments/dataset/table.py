@@ -7,7 +7,15 @@ from pydantic import Field, NonNegativeInt
 from pydantic.dataclasses import dataclass as option
 
 from experiments.dataset import Raw, Source
-from experiments.dataset.frames import AHEAD, Frame, check_frame, is_class, read_frame
+from experiments.dataset.frames import (
+    AHEAD,
+    Frame,
+    check_frame,
+    is_class,
+    read_frame,
+    row_number_warnings,
+    suggest_regression,
+)
 from experiments.dataset.splitting import held_out
 from experiments.dataset.targets import Kind
 from experiments.system.errors import UserError
@@ -43,13 +51,24 @@ class Table(Source):
             self.examples(kind)
 
     def read(self) -> Raw:
+        """See read_for."""
+        return self.read_for(None)
+
+    def read_for(self, kind: Kind | None) -> Raw:
         """Return the features and the target of both parts."""
         frame = self._columns(read_frame(self.path, "dataset.path"))
         names = list(self.features or frame.others([self.target, self.group]))
         if not names:
             raise UserError(f"{frame.where}: has no columns beside {self.target}.")
-        frame = frame.complete([*names, self.target], self.skip_broken)
+        warnings = () if self.features else row_number_warnings(frame, names, "dataset.features")
+        used_columns = [*names, self.target, *([self.group] if self.group else [])]
+        frame = frame.complete(used_columns, self.skip_broken)
         x, y = frame.numbers(names, "dataset.features"), frame.labels(self.target)
+        warnings += tuple(
+            f"leakage: the column {name} is equal to the target {self.target}."
+            for name, column in zip(names, x.T, strict=True)
+            if y.dtype.kind in "biuf" and (column == y).all()
+        )
         groups = frame.labels(self.group) if self.group else None
         if self.test_path:
             test = self._columns(read_frame(self.test_path, "dataset.test_path"))
@@ -57,11 +76,12 @@ class Table(Source):
             test = test.complete([*names, self.target], self.skip_broken)
             parts = (x, y, test.numbers(names, "dataset.features"), test.labels(self.target))
         else:
-            classes = y if is_class(y) else np.zeros(len(y))
+            classes = y if is_class(y, kind) else np.zeros(len(y))
             held = held_out(classes, self.test_share, self.split_seed, groups)
             if held.all() or not held.any():
                 raise UserError(
-                    f"dataset.test_share={self.test_share}: leaves one part of {len(held)} rows empty. Use another."
+                    f"dataset.test_share={self.test_share}: leaves one part of {len(held)} rows empty. Use another "
+                    f"share.{suggest_regression(y, self.target, kind)}"
                 )
             parts = (x[~held], y[~held], x[held], y[held])
             groups = None if groups is None else groups[~held]
@@ -72,14 +92,23 @@ class Table(Source):
             mean, deviation = x_train.mean(axis=0), x_train.std(axis=0)
             deviation[deviation == 0] = 1
             used |= {"mean": mean.tolist(), "deviation": deviation.tolist()}
-            x_train, x_test = (x_train - mean) / deviation, (x_test - mean) / deviation
+            x_train, x_test = (x_train - mean) / deviation, (x_test - mean) / deviation  # in float64
             shown = [f"{n} ({m:.6g}, {d:.6g})" for n, m, d in zip(names, mean, deviation, strict=True)]
             more = ", ..." if len(shown) > NOTED else ""
             notes = (f"standardized by (mean, deviation) of the training rows: {', '.join(shown[:NOTED])}{more}",)
-        return Raw(x_train, y_train, x_test, y_test, groups=groups, notes=notes, preprocessing={"table": used})
+        way_out = "" if self.standardize else "Subtract their mean: dataset.standardize=true. "
+        for each in (x_train, x_test):
+            frame.check_single(each, names, "dataset.features", way_out)
+        single = (np.asarray(each, np.float32) for each in (x_train, x_test))
+        return Raw(
+            next(single), y_train, next(single), y_test, groups=groups, notes=notes, warnings=warnings,
+            preprocessing={"table": used},
+        )  # fmt: skip
 
     def _columns(self, frame: Frame) -> Frame:
         frame.require([self.target], f"dataset.target={self.target}")
         frame.require(self.features or (), "dataset.features")
+        if self.target in (self.features or ()):
+            raise UserError(f"dataset.features: has {self.target}, which is dataset.target. Remove it.")
         frame.require([self.group] if self.group else [], f"dataset.group={self.group}")
         return frame

@@ -116,6 +116,7 @@ def _maps(y: Array, examples: int, name: str) -> npt.NDArray[np.int64]:
         raise UserError(
             f"{name} has the shape {y.shape} and the dtype {y.dtype}; task=segmentation requires the number of a class "
             "for each pixel, from 0 on: integers (n, height, width)."
+            f"{' For boxes, type task=detection.' if y.ndim == 3 and y.shape[2] == ROW else ''}"
         )
     return y.astype(np.int64)
 

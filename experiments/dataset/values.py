@@ -12,6 +12,7 @@ from experiments.system.errors import UserError
 
 Scale = Literal["auto", "none", "unit", "symmetric"]
 BYTE = 255  # the largest value of 8 bits
+UNLIKE = 100  # ratio of the largest values of both parts from which on one of them was probably scaled
 FLOAT = np.dtype(np.float32)
 
 
@@ -60,6 +61,8 @@ def check_images(images: Stored, part: str, entry: str = "") -> None:
         )
     if len(images) == 0:
         raise UserError(f"{name} has no examples.")
+    if 0 in images.shape:
+        raise UserError(f"{name} has the shape {images.shape}; it requires at least one value for each example.")
     if images.dtype.kind not in "biuf":
         raise UserError(
             f"{name} has the dtype {images.dtype}; examples require integers, bool or floats. To convert numbers: "
@@ -103,6 +106,15 @@ def scaling_of(train: Stored, test: Stored, scale: Scale, entry: str = "") -> Sc
         return Scaling(integers=not floats)
     divisor, assumed = _float_divisor(train, test, scale, entry) if floats else _integer_divisor(train, test, entry)
     return Scaling(divisor, scale == "symmetric", not floats, assumed)
+
+
+def range_warnings(train: Stored, test: Stored) -> tuple[str, ...]:
+    """Return a warning if images of both parts were scaled differently, such as to 0..1 and to 0..255."""
+    first, second = (max(abs(float(each.min())), abs(float(each.max()))) for each in (train, test))
+    if train.ndim < 3 or min(first, second) == 0 or max(first, second) < UNLIKE * min(first, second):
+        return ()
+    ranges = [f"from {float(each.min()):g} to {float(each.max()):g}" for each in (train, test)]
+    return (f"ranges: x_train has values {ranges[0]}, but x_test {ranges[1]}. Both require the same scale.",)
 
 
 def _note_unscaled(train: Stored, test: Stored, entry: str) -> str:

@@ -118,10 +118,24 @@ class Detection(Task):
                     "task.target_boxes=xyxy, yxyx, xywh or cxcywh, as the boxes are stored, or remove these boxes."
                 )
             largest = float(corners.max())
-            if (self.target_coordinates or self.coordinates) == "normalized" and largest > LARGEST:
+            normalized = (self.target_coordinates or self.coordinates) == "normalized"
+            if normalized and largest > LARGEST:
                 raise UserError(
                     f"{name}: has coordinates up to {largest:g}; task.target_coordinates=normalized requires shares of "
                     "width and height, from 0 to 1. Type task.target_coordinates=pixels, or divide them."
+                )
+            height, width = (1, 1) if normalized else data.input_shape[:2]
+            if not normalized and largest <= LARGEST and min(height, width) > LARGEST:
+                raise UserError(
+                    f"{name}: has coordinates up to {largest:g}, which are shares of width and height, not pixels. "
+                    "Type task.target_coordinates=normalized."
+                )
+            limits = np.array([width, height], np.float64)
+            outside = int(((corners[:, :2] >= limits) | (corners[:, 2:] <= 0)).any(axis=1).sum())
+            if outside:
+                raise UserError(
+                    f"{name}: {outside:,} of {len(boxes):,} boxes are outside of their image of {width} x {height} if "
+                    f"they are {form}. Remove them, or say what they are: task.target_boxes, task.target_coordinates."
                 )
 
 
