@@ -251,6 +251,7 @@ def time_files(
     pairs: Sequence[tuple[str, str]],
     seed: int,
     may_fail: bool = False,
+    stopwatch: Path = STOPWATCH,
 ) -> Session:
     """Time files in one clean process, while no other run computes; with `may_fail`, failures are in `Session.failed`.
 
@@ -277,7 +278,7 @@ def time_files(
         (folder / "request.json").write_text(json.dumps(request))
         with timing_lock():
             watch, started = Watch(), time.time()
-            start_seconds = _run(folder)
+            start_seconds = _run(stopwatch, folder)
             conditions = watch.conditions()
         reasons: dict[str, str] = json.loads((folder / "failed.json").read_text())
         with np.load(folder / "timings.npz", allow_pickle=False) as arrays_by_name:
@@ -296,22 +297,22 @@ def time_files(
         secrets.token_hex(8),
         round(protocol.seconds / len(files), 6),
         protocol.precision,
-        stopwatch_digest(),
+        stopwatch_digest(stopwatch),
     )
 
 
 @cache
-def stopwatch_digest() -> str:
+def stopwatch_digest(code: Path = STOPWATCH) -> str:
     """Return the digest of the code that times files."""
-    return hashlib.sha256(STOPWATCH.read_bytes()).hexdigest()[:8]
+    return hashlib.sha256(code.read_bytes()).hexdigest()[:8]
 
 
 def _timings(arrays: Any, number: str) -> Timings:
     return Timings(arrays[f"{number}.samples"], arrays[f"{number}.loads"])
 
 
-def _run(folder: Path) -> float:
-    """Run the stopwatch process; returns its start-up time in seconds."""
+def _run(stopwatch: Path, folder: Path) -> float:
+    """Run the process that times; returns its start-up time in seconds."""
     progress: list[tuple[float, int]] = []  # time, and percent of the budget
     started = time.perf_counter()
     with bar("Latency", total=100) as advance:
@@ -320,5 +321,5 @@ def _run(folder: Path) -> float:
             progress.append((time.perf_counter(), int(100 * float(share))))
             advance(progress[-1][1] - progress[max(0, len(progress) - 2)][1])
 
-        run_child(STOPWATCH, folder, report)
+        run_child(stopwatch, folder, report)
     return progress[0][0] - started
