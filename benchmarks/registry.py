@@ -43,6 +43,7 @@ from benchmarks import (
     spoken_words,
     spread,
     starting,
+    timing_cost,
     timing_variants,
 )
 from benchmarks.harness.benchmark import Benchmark, Study
@@ -52,7 +53,7 @@ _MEASURED = (
     choices, coverage, detection_rate, epoch, evaluation, exactness, false_positives, fresh_store, growth, keras3,
     keras3_epoch, killed, large_data, later_sweeps, layers_supported, memory, once, overhead, post_training, precision,
     profile, reading, recommendation, sensitivity, simulated_rounds, simulated_scores, sizes, spread, starting,
-    timing_variants,
+    timing_cost, timing_variants,
 )  # fmt: skip
 _SWEPT = (
     first_sweep,

@@ -41,12 +41,12 @@ def article_choices(data: Dataset, sizes: range) -> Mapping[tuple[str, ...], TFL
     }
 
 
-def article_model(data: Dataset) -> "Model":
-    """The article's network, untrained."""
+def article_model(data: Dataset, seed: int = 0) -> "Model":
+    """The article's network, untrained; the seed decides its weights."""
     from experiments.model.article_cnn import ArticleCNN
     from experiments.system.tensorflow import keras
 
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(seed)
     return ArticleCNN().build(data.input_shape, data.classes)
 
 

@@ -7,10 +7,16 @@ from experiments.measure.latency import LatencyProtocol, Session, time_together
 from experiments.tflite.conversion import TFLiteModel
 
 
-def one_moment(file: TFLiteModel, reference: TFLiteModel, images: Images, seed: int) -> Session:
+def one_moment(
+    file: TFLiteModel,
+    reference: TFLiteModel,
+    images: Images,
+    seed: int,
+    protocol: LatencyProtocol = LatencyProtocol(),  # noqa: B008  # it is immutable
+) -> Session:
     """Time a file and its reference in one session, for as long as a run has for all of its rounds."""
     files = {"reference": reference, "model": file}
-    return time_together(files, dict.fromkeys(files, images), LatencyProtocol(), [("reference", "model")], seed)
+    return time_together(files, dict.fromkeys(files, images), protocol, [("reference", "model")], seed)
 
 
 def trial(file: TFLiteModel, reference: TFLiteModel, images: Images, seed: int) -> dict[str, object]:
