@@ -185,7 +185,7 @@ def scatter_against(
     exchanged = rng.integers(2, size=(RESAMPLES, len(usual))).astype(bool)
     permuted = _log_ratio(np.stack([np.where(exchanged, *pair[::-1]), np.where(exchanged, *pair)]))
     p = (1 + np.sum(np.abs(permuted) >= abs(float(observed)) - 1e-12)) / (1 + RESAMPLES)
-    return (*(float(np.exp(value)) for value in (observed, low, high)), float(p))
+    return float(np.exp(observed)), float(np.exp(low)), float(np.exp(high)), float(p)
 
 
 def _log_ratio(pair: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

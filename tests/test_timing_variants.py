@@ -1,6 +1,7 @@
 """The benchmark of variants of timing: its figures from made-up rounds, and that it leaves the process as it was."""
 
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -92,9 +93,9 @@ def test_pinning_and_environment_end_with_the_round() -> None:
 def test_a_machine_without_affinity_or_huge_pages_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     assert timing_variants.pinning_unavailable() == f"{sys.platform} has no affinity of processes"
-    monkeypatch.setattr(timing_variants.platform, "libc_ver", lambda: ("glibc", "2.31"))
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.31"))
     assert timing_variants.huge_pages_unavailable() == "requires glibc 2.35, not glibc 2.31"
-    monkeypatch.setattr(timing_variants.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
     monkeypatch.setattr(timing_variants, "ENABLED", tmp_path / "enabled")
     (tmp_path / "enabled").write_text("always madvise [never]\n")
     assert timing_variants.huge_pages_unavailable() == "the kernel's transparent huge pages are off"
