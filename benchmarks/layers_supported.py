@@ -275,7 +275,7 @@ def _by_tfmot(block: Block) -> bytes:
 
 def _by_our_engine(block: Block) -> tuple[bytes, float]:
     """The file, and how far its outputs are from those of the model that it was made from, in steps."""
-    from experiments.model.flattening import plain
+    from experiments.model.flattening import flatten
     from experiments.quantization.engines import engine_of
     from experiments.system.tensorflow import keras_3
     from experiments.tflite.conversion import Learned, convert
@@ -283,7 +283,7 @@ def _by_our_engine(block: Block) -> tuple[bytes, float]:
     keras, (examples, _) = keras_3(), _examples(block)
     model = _model(block, keras)
     if any(isinstance(layer, keras.Model) for layer in model.layers):
-        model = plain(model, [SHAPES[block.takes]], model.name)
+        model = flatten(model, [SHAPES[block.takes]], model.name)
     engine = engine_of(model)
     found = engine.survey(model)
     found.refuse_unsupported([layer.name for layer in model.layers])

@@ -32,7 +32,7 @@ from experiments.measure.memory import arena
 from experiments.model.article_cnn import ArticleCNN
 from experiments.model.configuration import layer_names
 from experiments.model.ds_cnn import DSCNN
-from experiments.runs.trial import tried
+from experiments.runs.trial import try_conversion
 from experiments.statistics.estimates import Estimate, paired_difference
 from experiments.statistics.rounding import points, whole
 from experiments.strategy import Strategy
@@ -88,7 +88,7 @@ def measured(way: str, model: Any, data: Dataset, keras: npt.NDArray[Any]) -> di
     strategy, calibration = WAYS[way], partial(data.calibration, seed=0)
     scheme = strategy.scheme(model)
     file = convert(model, scheme, calibration)
-    _, expectation = tried(strategy, scheme, model, calibration, file)
+    _, expectation = try_conversion(strategy, scheme, model, calibration, file)
     ops = read_ops(file.content, layer_names(model))
     types = [op.types for op in ops if op.computes]
     most = SLOW if any(each.startswith("int16") for each in types) else len(data.test)

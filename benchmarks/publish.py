@@ -21,7 +21,7 @@ from benchmarks.harness.benchmark import Study
 from benchmarks.harness.results import sign
 from benchmarks.registry import STUDIES, TABLES, tables_from
 from experiments.comparison.choices import recommended
-from experiments.comparison.columns import COLUMNS, WHOLE, frame, identified, with_scores
+from experiments.comparison.columns import COLUMNS, WHOLE, frame, with_identity, with_scores
 from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.files import FORMS, write_comparison
 from experiments.plots import save
@@ -133,7 +133,7 @@ def _read(file: Path) -> pd.DataFrame:
     """A published table; an empty one where there is none. One of an earlier version has fewer columns."""
     texts = dict.fromkeys((*DIGESTS, "tflite_sha256"), "string")
     found = pd.read_csv(file, dtype=texts) if file.exists() else pd.DataFrame(columns=list(COLUMNS))
-    table = with_scores(identified(found.reindex(columns=list(dict.fromkeys([*COLUMNS, *found.columns])))))
+    table = with_scores(with_identity(found.reindex(columns=list(dict.fromkeys([*COLUMNS, *found.columns])))))
     whole = [name for name in WHOLE if not (table[name] % 1 > 0).any()]
     return table.astype(dict.fromkeys(whole, "Int64")).copy()  # in few blocks
 

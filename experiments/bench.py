@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from experiments.comparison.choices import answer_lines
-from experiments.comparison.columns import public
+from experiments.comparison.columns import without_internal_columns
 from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.display import display_table
 from experiments.comparison.gates import decide, decision_lines, requirement
@@ -74,7 +74,7 @@ class Result:
     @property
     def table(self) -> pd.DataFrame:
         """The runs, one per row, with the columns of the CSV; runs that differ only in their seeds are one row."""
-        return public(self.comparison.table)
+        return without_internal_columns(self.comparison.table)
 
     @property
     def answer(self) -> str:
@@ -158,7 +158,7 @@ class Best:
     def row(self) -> pd.Series:
         """The run's measurements."""
         runs = self.result.comparison.runs
-        return public(runs[runs["run_id"] == self.run_id]).iloc[0]
+        return without_internal_columns(runs[runs["run_id"] == self.run_id]).iloc[0]
 
     def _repr_html_(self) -> str:
         """Show the strategy and the reasons in a notebook."""

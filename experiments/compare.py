@@ -30,18 +30,18 @@ from typing import Any
 import pandas as pd
 
 from experiments.comparison.choices import answer_lines, headline, tasks
-from experiments.comparison.columns import public
+from experiments.comparison.columns import without_internal_columns
 from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.files import ENDINGS, FORMS, Form, form_of, records, write_summary, written
 from experiments.comparison.gates import Decision, decide, decision_lines, requirement
 from experiments.comparison.loading import load, loaded, show_comparison
 from experiments.comparison.names import subjects_of
 from experiments.comparison.pairs import show_pairs
-from experiments.comparison.query import in_order, matrix, only, where
+from experiments.comparison.query import matrix, select_columns, select_rows, sort_rows
 from experiments.comparison.recommendation import MARGIN, ORDER, order_of
-from experiments.comparison.regressions import allowance, earlier, regressions, remarks
+from experiments.comparison.regressions import allowance, read_earlier, regressions, remarks
 from experiments.comparison.saving import Shipped, check_target, every_file, recommended_file, save
-from experiments.comparison.terminal import plain
+from experiments.comparison.terminal import plain_table
 from experiments.plots.export import drawn, tell, write_pictures
 from experiments.report.page import MOST_RUNS, write_report
 from experiments.system.errors import UserError, find_by_prefix, redacted, reporting_user_errors
@@ -231,7 +231,7 @@ def _compare_sweep(store: Store, options: argparse.Namespace, found: dict[str, A
     if options.seeds_csv and not comparison.pooled:
         raise UserError(f"--seeds-csv {options.seeds_csv}: requires runs that differ only in their seeds.")
     columns = _split_names(options.columns) if options.columns else []
-    only(comparison.table, columns)  # rejects unknown columns
+    select_columns(comparison.table, columns)  # rejects unknown columns
     decision = _decide(comparison, options)
     saved = _to_save(comparison, decision, options)
     worse, verdict = _find_regressions(comparison.runs, options) if options.against else (False, [])
@@ -251,7 +251,7 @@ def _compare_sweep(store: Store, options: argparse.Namespace, found: dict[str, A
     for line in [*decided, *verdict]:
         prose(line)
     found |= {
-        "rows": records(public(comparison.runs if not by else comparison.table)),
+        "rows": records(without_internal_columns(comparison.runs if not by else comparison.table)),
         "answer": answers or decided,
         "shipped_run_id": _shipped(comparison, decision),
         "regressions": verdict if worse else [],
@@ -343,7 +343,7 @@ def _find_regressions(table: pd.DataFrame, options: argparse.Namespace) -> tuple
     ]
     if not allowances:
         raise UserError("--against: requires --max-drop COLUMN=AMOUNT or --max-growth COLUMN=AMOUNT.")
-    before = earlier(options.against)
+    before = read_earlier(options.against)
     worse = regressions(before, table, allowances, options.by_name)
     lines = worse or [f"No regressions since {options.against} beyond the allowed amounts."]
     return bool(worse), [*lines, *remarks(before, table, allowances, options.by_name)]
@@ -357,14 +357,14 @@ def _show_matrix(table: pd.DataFrame, options: argparse.Namespace, found: dict[s
             endings = ", ".join(each.ending for each in FORMS.values() if each.every_column)
             raise UserError(f"--out {path}: a matrix requires one of the suffixes {endings}.")
     if options.where:
-        table = where(table, options.where)
+        table = select_rows(table, options.where)
     if options.sort:
-        table = in_order(table, _split_names(options.sort))
+        table = sort_rows(table, _split_names(options.sort))
     rows, columns, value = options.pivot
     cells = matrix(table, rows, columns, value)
     headed = cells.rename(columns=lambda name: f"{columns}={name}").reset_index()
     say(f"{value} (mean, if several runs share a cell)")
-    print_whole(plain(headed))
+    print_whole(plain_table(headed))
     found["matrix"] = records(headed)
     for path, form in files:
         written(headed, path, form)

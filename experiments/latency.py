@@ -42,7 +42,7 @@ from rich.table import Table
 
 from experiments.comparison.display import shown_speed
 from experiments.comparison.files import records, write_csv
-from experiments.record.artifacts import or_none
+from experiments.record.artifacts import read_or_none
 from experiments.system.errors import UserError, reporting_user_errors
 from experiments.system.files import argument_path, check_regular
 from experiments.system.options import describe_errors
@@ -231,7 +231,7 @@ def _load_recorded(target: str, store: Store, modules: Sequence[str], tests_of: 
         return Candidate(_name(row), *load_file(store, row, modules, tests_of), row)
 
     rows = store.chosen(target)
-    found = [load(row) if len(rows) == 1 else or_none(partial(load, row)) for row in rows]
+    found = [load(row) if len(rows) == 1 else read_or_none(partial(load, row)) for row in rows]
     if not any(found):
         raise UserError(f"{target}: none of the {len(rows)} runs can be timed.")
     yield from filter(None, found)

@@ -166,17 +166,17 @@ def _sweep_job(config: "DictConfig", hydra_config: "HydraConf") -> "Row | None":
 
 
 def _single_run(config: "DictConfig", hydra_config: "HydraConf", found: dict[str, Any]) -> "Row":
-    from experiments.comparison.columns import frame, public
+    from experiments.comparison.columns import frame, without_internal_columns
     from experiments.comparison.files import records
     from experiments.comparison.loading import show_rows
     from experiments.runs.configuration import read
     from experiments.runs.job import JobError, StoreUnavailableError, run_job
-    from experiments.runs.plan import announced
+    from experiments.runs.plan import announce
     from experiments.tracking import connect
 
     try:
         request = read(config, hydra_config.runtime.choices)
-        with announced(request):
+        with announce(request):
             row = run_job(request, job=0)
     except UserError as error:
         _quit(str(error), 2)
@@ -186,7 +186,7 @@ def _single_run(config: "DictConfig", hydra_config: "HydraConf", found: dict[str
         _quit(str(failure), 1)
     show_rows([row])
     store = connect(request.tracking, create=False)
-    found["rows"] = records(public(frame([row])))
+    found["rows"] = records(without_internal_columns(frame([row])))
     found["mlflow"] = {"ui": store.ui_command, "page": store.page(row["run_id"])}
     say(f"Run {row['run_id']}. In MLflow: {store.browse(row['run_id'])}")
     if row["verified"] == "false":

@@ -152,7 +152,7 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
     """
     from experiments.measure.accuracy import tflite_logits
     from experiments.quantization.engines import engine_of
-    from experiments.runs.pipeline import examples_of, fitted
+    from experiments.runs.pipeline import build_with_data, examples_of
     from experiments.tflite.conversion import Float32, Int8, TFLiteModel, convert
     from experiments.tflite.graph import output_levels
 
@@ -162,7 +162,7 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
         raise UserError(
             f"model={experiment.setting.model}: requires a Keras model, whose layers can be quantized alone."
         )
-    model, data, head = fitted(experiment, examples_of(experiment))
+    model, data, head = build_with_data(experiment, examples_of(experiment))
     if data.output:
         raise UserError(f"model={experiment.setting.model}: requires a model with one output; this one has several.")
     if not len(data.validation):
@@ -219,13 +219,13 @@ def _measure(
     from experiments.tflite.conversion import TFLiteModel
     from experiments.tflite.expectation import Expectation, broken
     from experiments.tflite.graph import read_ops
-    from experiments.tflite.selective import only
+    from experiments.tflite.selective import restrict_to_layers
 
     @cache
     def measured(chosen: Chosen) -> Measured:
         members = frozenset(name for unit in chosen for name in units[unit])
         with compute_lock():
-            content = only(in_int8, lambda: in_float, layers, members) if members else in_float
+            content = restrict_to_layers(in_int8, lambda: in_float, layers, members) if members else in_float
             difference = broken(Expectation("int8", chosen=members), read_ops(content, layers))
             if difference:
                 raise UserError(f"The file does not distinguish the layers of this model: {'; '.join(difference)}.")

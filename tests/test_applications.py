@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from experiments.model.configuration import layer_names
-from experiments.model.flattening import plain
-from experiments.runs.trial import tried
+from experiments.model.flattening import flatten
+from experiments.runs.trial import try_conversion
 from experiments.strategy.qat import QAT
 from experiments.system.keras_version import Version
 from experiments.tflite.conversion import convert
@@ -31,8 +31,8 @@ def test_qat_names_before_training_what_stays_float_and_in_keras_3_nothing_does(
     from experiments.system.tensorflow import keras_version
 
     application = getattr(keras_version(version).applications, name)
-    model = plain(application(weights=None, input_shape=SHAPE, classes=10), [SHAPE], name)
-    scheme, expectation = tried(QAT(), QAT().scheme(model), model, few)
+    model = flatten(application(weights=None, input_shape=SHAPE, classes=10), [SHAPE], name)
+    scheme, expectation = try_conversion(QAT(), QAT().scheme(model), model, few)
     copy = QAT().untrained(scheme, model, few)
     assert copy is not None
     ops = read_ops(convert(copy, scheme, few).content, layer_names(model))

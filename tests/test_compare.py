@@ -23,7 +23,7 @@ from experiments.comparison.judged import Judged
 from experiments.comparison.loading import newest
 from experiments.comparison.names import names
 from experiments.comparison.pairs import Examined, display_pairs, table_of_pairs
-from experiments.comparison.terminal import MOST_ROWS, OPTIONAL, narrowed, picture, show, styled
+from experiments.comparison.terminal import MOST_ROWS, OPTIONAL, narrowed, show, styled, terminal_table
 from experiments.record.evidence import Scores
 from experiments.system.errors import UserError, find_by_prefix
 from experiments.tracking import Store, Tracking
@@ -398,7 +398,7 @@ def test_a_note_says_nothing_of_columns_that_are_not_shown() -> None:
 
 def drawn_width(shown: pd.DataFrame) -> int:
     console = Console(width=1000)
-    return Measurement.get(console, console.options, picture(shown, {})).maximum
+    return Measurement.get(console, console.options, terminal_table(shown, {})).maximum
 
 
 @pytest.mark.parametrize("form", ["csv", "markdown", "html", "latex", "json"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from experiments.comparison.columns import frame
 from experiments.comparison.condition import holds
 from experiments.comparison.gates import decide, requirement
-from experiments.comparison.query import in_order, matrix, only, require_column
+from experiments.comparison.query import matrix, require_column, select_columns, sort_rows
 from experiments.system.errors import UserError
 from tests.rows import FAILED, row
 
@@ -136,8 +136,8 @@ NAMES = ["__class__", "@x", "strategy.str", "strategy; import os", "`strategy`",
 @pytest.mark.parametrize("name", NAMES)
 def test_columns_are_looked_up_only_by_name(name: str) -> None:
     for ask in (
-        lambda: in_order(RUNS, [name]),
-        lambda: only(RUNS, [name]),
+        lambda: sort_rows(RUNS, [name]),
+        lambda: select_columns(RUNS, [name]),
         lambda: matrix(RUNS, name, "epochs", "tflite_accuracy"),
         lambda: decide(RUNS, [], name, lowest=True),
         lambda: require_column(RUNS, name, "--group-by"),

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from experiments.comparison.columns import frame
 from experiments.comparison.files import FORMS, write_csv
-from experiments.comparison.regressions import earlier
+from experiments.comparison.regressions import read_earlier
 from experiments.system.errors import UserError, reporting_user_errors
 from experiments.system.escaping import escape_control, from_spreadsheet_text, markdown_text, spreadsheet_text
 from experiments.system.progress import CONSOLE, print_whole, say, warn
@@ -49,13 +49,13 @@ def test_csv_escaping_is_reversible(text: str, beginning: str) -> None:
 @pytest.mark.parametrize("text", FORMULAS)
 def test_names_of_an_earlier_comparison_are_unescaped(tmp_path: Path, text: str) -> None:
     write_csv(table(text), tmp_path / "table.csv")
-    read = earlier(tmp_path / "table.csv")
+    read = read_earlier(tmp_path / "table.csv")
     assert read["strategy"][1] == text
 
 
 def test_a_name_does_not_end_a_row(tmp_path: Path) -> None:
     write_csv(table('a\rb\r\n=1+1,2\n"x'), tmp_path / "table.csv")
-    assert len(earlier(tmp_path / "table.csv")) == 2
+    assert len(read_earlier(tmp_path / "table.csv")) == 2
 
 
 def test_csv_headings_are_never_formulas(tmp_path: Path) -> None:

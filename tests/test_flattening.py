@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.model.copies import first_difference
-from experiments.model.flattening import plain
+from experiments.model.flattening import flatten
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.post_training import PTQInt8
 from experiments.system.errors import UserError
@@ -96,28 +96,28 @@ def built(kind: Callable[[], Any]) -> Any:
 
 @pytest.mark.parametrize("kind", NAMES, ids=lambda kind: kind.__name__)
 def test_layers_within_models_are_layers_with_the_names_of_both(kind: Callable[[], Any]) -> None:
-    assert [layer.name for layer in plain(built(kind), [SHAPE], "a model").layers[1:]] == NAMES[kind]
+    assert [layer.name for layer in flatten(built(kind), [SHAPE], "a model").layers[1:]] == NAMES[kind]
 
 
 @pytest.mark.parametrize("kind", NAMES, ids=lambda kind: kind.__name__)
 def test_the_answers_stay_the_same(kind: Callable[[], Any]) -> None:
     model = built(kind)
-    assert first_difference(plain(model, [SHAPE], "a model"), model, IMAGES) is None
+    assert first_difference(flatten(model, [SHAPE], "a model"), model, IMAGES) is None
 
 
 def test_what_is_called_twice_has_its_weights_once() -> None:
     model = built(called_twice)
-    assert plain(model, [SHAPE], "a model").count_params() == model.count_params()
+    assert flatten(model, [SHAPE], "a model").count_params() == model.count_params()
 
 
 def test_a_model_that_needs_nothing_is_taken_as_it_is() -> None:
     model = built(lambda: sequential(*head()))
-    assert plain(model, [SHAPE], "a model") is model
+    assert flatten(model, [SHAPE], "a model") is model
 
 
 @pytest.mark.parametrize("kind", [within_a_sequential, within_a_model_within_a_model], ids=lambda kind: kind.__name__)
 def test_the_ops_of_a_file_are_those_of_the_layers(kind: Callable[[], Any]) -> None:
-    model = plain(built(kind), [SHAPE], "a model")
+    model = flatten(built(kind), [SHAPE], "a model")
     file = convert(model, Float32(), lambda count: IMAGES[:count])
     layers = [layer.name for layer in model.layers]
     assert {op.layer for op in read_ops(file.content, layers) if op.weights} == {NAMES[kind][0], "head"}
@@ -125,12 +125,12 @@ def test_the_ops_of_a_file_are_those_of_the_layers(kind: Callable[[], Any]) -> N
 
 @pytest.mark.parametrize("pattern", ["trunk/conv", "conv", "Conv2D", "trunk/.*"])
 def test_layers_within_models_are_chosen(pattern: str) -> None:
-    expectation = PTQInt8(layers=(pattern,)).expectation(plain(built(within_a_sequential), [SHAPE], "a model"))
+    expectation = PTQInt8(layers=(pattern,)).expectation(flatten(built(within_a_sequential), [SHAPE], "a model"))
     assert expectation.chosen == frozenset({"trunk/conv", "trunk/bn"})
 
 
 def test_layers_within_models_are_trained_quantization_aware() -> None:
-    model = plain(built(within_a_sequential), [SHAPE], "a model")
+    model = flatten(built(within_a_sequential), [SHAPE], "a model")
     strategy = Annotate(layers=("conv",))
     trained = strategy.prepare(model, Trained.untouched, lambda count: IMAGES[:count])
     file = convert(trained.model, strategy.scheme(model), lambda count: IMAGES[:count])
@@ -141,7 +141,7 @@ def test_layers_within_models_are_trained_quantization_aware() -> None:
 def test_a_frozen_trunk_stays_frozen() -> None:
     model = built(within_a_sequential)
     model.get_layer("trunk").trainable = False
-    trained = plain(model, [SHAPE], "a model").trainable_weights
+    trained = flatten(model, [SHAPE], "a model").trainable_weights
     assert [weight.name for weight in trained] == ["head/kernel:0", "head/bias:0"]
 
 
@@ -152,7 +152,7 @@ def test_batchnorm_called_with_training_false_keeps_its_statistics(capsys: pytes
         images = keras.Input(SHAPE)
         return keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(trunk()(images, training=False))))
 
-    model = plain(built(fixed), [SHAPE], "a model")
+    model = flatten(built(fixed), [SHAPE], "a model")
     model(5 + IMAGES, training=True)
     assert np.asarray(model.get_layer("trunk/bn").moving_mean) == pytest.approx([0.3])
     assert "called with training=False, so not trained: trunk/bn" in capsys.readouterr().out
@@ -167,7 +167,7 @@ def test_other_floats_become_float32_within_models_too(policy: str) -> None:
         model = built(within_a_sequential)
     finally:
         keras.mixed_precision.set_global_policy("float32")
-    same = plain(model, [SHAPE], "a model")
+    same = flatten(model, [SHAPE], "a model")
     kept = {(layer.compute_dtype, layer.variable_dtype) for layer in same._flatten_layers(include_self=False)}
     assert kept == {("float32", "float32")}
 
@@ -175,7 +175,7 @@ def test_other_floats_become_float32_within_models_too(policy: str) -> None:
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_batch_size_in_the_input_is_set_free(batch: int) -> None:
     model = built(lambda: sequential(*head(), batch=batch))
-    assert plain(model, [SHAPE], "a model").input_shape == (None, *SHAPE)
+    assert flatten(model, [SHAPE], "a model").input_shape == (None, *SHAPE)
 
 
 def test_a_model_that_computes_with_its_batch_size_is_refused() -> None:
@@ -184,14 +184,14 @@ def test_a_model_that_computes_with_its_batch_size_is_refused() -> None:
     images = keras.Input(SHAPE, batch_size=4)
     model = keras.Model(images, keras.layers.Dense(3)(tf.reshape(images, [4, 36])))
     with pytest.raises(UserError, match=r"^a model: requires batches of any size, but cannot be rebuilt"):
-        plain(model, [SHAPE], "a model")
+        flatten(model, [SHAPE], "a model")
 
 
 def test_a_stateful_layer_is_reset_with_each_batch(capsys: pytest.CaptureFixture[str]) -> None:
     from experiments.system.tensorflow import keras
 
     layers = [keras.layers.Reshape((6, 6)), keras.layers.GRU(3, stateful=True, name="gru")]
-    model = plain(built(lambda: sequential(*layers, batch=2)), [SHAPE], "a model")
+    model = flatten(built(lambda: sequential(*layers, batch=2)), [SHAPE], "a model")
     assert np.array_equal(model(IMAGES), model(IMAGES))
     assert "saved as stateful; its state is reset for each batch here: gru" in capsys.readouterr().out
 
@@ -203,7 +203,7 @@ def test_the_words_that_a_lookup_has_learned_are_in_its_configuration() -> None:
     lookup.adapt(np.array([4, 4, 2]))
     images = keras.Input(SHAPE)
     model = keras.Model(images, keras.layers.Embedding(4, 3)(lookup(tf.cast(keras.layers.Flatten()(images), "int64"))))
-    same = plain(model, [SHAPE], "a model")
+    same = flatten(model, [SHAPE], "a model")
     assert same.get_layer("lookup").get_config()["vocabulary"] == [4, 2]
 
 
@@ -213,5 +213,5 @@ def test_bins_that_keras_leaves_out_when_it_loads_a_file_are_there(tmp_path: Pat
     bins = keras.layers.Discretization(num_bins=4, name="bins")
     bins.adapt(IMAGES)
     sequential(bins).save(tmp_path / "model.keras")
-    model = plain(keras.models.load_model(tmp_path / "model.keras"), [SHAPE], "a model")
+    model = flatten(keras.models.load_model(tmp_path / "model.keras"), [SHAPE], "a model")
     assert np.unique(model(IMAGES)).tolist() == [0, 1, 2, 3]

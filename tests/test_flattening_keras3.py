@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.model.copies import first_difference, layer_of, nodes_of
-from experiments.model.flattening import plain
+from experiments.model.flattening import flatten
 from experiments.model.keras_file import KerasFile
 from experiments.quantization.selection import Layer, select
 from experiments.system.errors import UserError
@@ -94,30 +94,30 @@ NAMES = {
 @pytest.mark.parametrize("kind", NAMES, ids=lambda kind: kind.__name__)
 def test_layers_within_models_are_layers_with_the_names_of_both_and_the_outputs_stay(kind: Callable[[], Any]) -> None:
     model = kind()
-    flat = plain(model, [SHAPE], "model.path=x")
+    flat = flatten(model, [SHAPE], "model.path=x")
     assert [layer.name for layer in flat.layers[1:]] == NAMES[kind]
     assert first_difference(flat, model, IMAGES) is None
 
 
 def test_operations_keep_their_names_with_that_of_the_model_they_are_in() -> None:
-    flat = plain(with_operations(), [SHAPE], "model.path=x")
+    flat = flatten(with_operations(), [SHAPE], "model.path=x")
     names = [layer_of(node).name for node in nodes_of(flat)]
     assert len(names) == len(set(names))
     assert {"trunk.relu", "trunk.add", "trunk.concatenate"} <= set(names)
 
 
 def test_what_is_called_twice_has_its_weights_once() -> None:
-    assert len(plain(called_twice(), [SHAPE], "model.path=x").weights) == len(called_twice().weights)
+    assert len(flatten(called_twice(), [SHAPE], "model.path=x").weights) == len(called_twice().weights)
 
 
 def test_a_model_that_needs_nothing_is_taken_as_it_is() -> None:
     model = sequential(*head())
-    assert plain(model, [SHAPE], "model.path=x") is model
+    assert flatten(model, [SHAPE], "model.path=x") is model
 
 
 @pytest.mark.parametrize("pattern", ["trunk.conv", "conv", "Conv2D", "trunk.c.*"])
 def test_layers_within_models_are_chosen(pattern: str) -> None:
-    flat = plain(within_a_sequential(), [SHAPE], "model.path=x")
+    flat = flatten(within_a_sequential(), [SHAPE], "model.path=x")
     layers = [Layer(layer.name, type(layer).__name__, bool(layer.weights)) for layer in flat.layers]
     assert select(layers, [pattern]) == ("trunk.conv",)
 
@@ -125,21 +125,21 @@ def test_layers_within_models_are_chosen(pattern: str) -> None:
 def test_a_frozen_trunk_stays_frozen() -> None:
     model = within_a_sequential()
     model.layers[0].trainable = False
-    flat = plain(model, [SHAPE], "model.path=x")
+    flat = flatten(model, [SHAPE], "model.path=x")
     assert [weight.path for weight in flat.trainable_weights] == ["head/kernel", "head/bias"]
 
 
 def test_one_frozen_layer_of_a_trunk_stays_frozen_alone() -> None:
     model = within_a_sequential()
     model.layers[0].layers[0].trainable = False
-    flat = plain(model, [SHAPE], "model.path=x")
+    flat = flatten(model, [SHAPE], "model.path=x")
     assert {weight.path.split("/")[0] for weight in flat.trainable_weights} == {"trunk.bn", "head"}
 
 
 def test_a_training_argument_within_a_model_has_no_effect_as_in_keras_3_itself() -> None:
     images, inner = keras().Input(SHAPE), trunk()
     model = keras().Model(images, ending(inner(images, training=False)))
-    flat = plain(model, [SHAPE], "model.path=x")
+    flat = flatten(model, [SHAPE], "model.path=x")
     assert np.allclose(flat(IMAGES, training=True), model(IMAGES, training=True), atol=1e-6)
     assert not np.allclose(flat(IMAGES, training=True), flat(IMAGES, training=False), atol=1e-3)
 
@@ -151,14 +151,14 @@ def test_other_floats_become_float32_within_models_too(policy: str) -> None:
         model = within_a_sequential()
     finally:
         keras().config.set_dtype_policy("float32")
-    flat = plain(model, [SHAPE], "model.path=x")
+    flat = flatten(model, [SHAPE], "model.path=x")
     assert {layer.dtype_policy.name for layer in flat.layers} == {"float32"}
     assert {weight.dtype for weight in flat.weights} == {"float32"}
 
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_batch_size_in_the_input_is_removed(batch: int) -> None:
-    flat = plain(sequential(*head(), batch=batch), [SHAPE], "model.path=x")
+    flat = flatten(sequential(*head(), batch=batch), [SHAPE], "model.path=x")
     assert flat.input_shape == (None, *SHAPE)
     assert flat(IMAGES).shape == (8, 3)
 
@@ -167,13 +167,13 @@ def test_a_model_that_computes_with_its_batch_size_is_refused() -> None:
     images = keras().Input(SHAPE, batch_size=4)
     model = keras().Model(images, ending(keras().ops.reshape(images, (4, 6, 6, 1))))
     with pytest.raises(UserError, match=r"model\.path=x: requires batches of any size, but .* with keras, copy the"):
-        plain(model, [SHAPE], "model.path=x")
+        flatten(model, [SHAPE], "model.path=x")
 
 
 def test_a_stateful_layer_is_reset_with_each_batch(capsys: pytest.CaptureFixture[str]) -> None:
     layers = keras().layers
     model = sequential(layers.Reshape((6, 6)), layers.LSTM(3, stateful=True, name="lstm"), layers.Dense(3), batch=4)
-    flat = plain(model, [SHAPE], "model.path=x")
+    flat = flatten(model, [SHAPE], "model.path=x")
     assert "saved as stateful; its state is reset for each batch here: lstm" in capsys.readouterr().out
     assert np.array_equal(flat(IMAGES), flat(IMAGES))
 
@@ -182,7 +182,7 @@ def test_images_of_any_size_become_those_of_the_data() -> None:
     model = keras().Sequential(
         [keras().Input((None, None, 1)), keras().layers.Conv2D(3, 3), keras().layers.GlobalAveragePooling2D()]
     )
-    assert plain(model, [SHAPE], "model.path=x").input_shape == (None, *SHAPE)
+    assert flatten(model, [SHAPE], "model.path=x").input_shape == (None, *SHAPE)
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.h5"])

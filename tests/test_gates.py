@@ -7,7 +7,7 @@ import pytest
 
 from experiments.comparison.columns import frame
 from experiments.comparison.gates import Decision, decide, decision_lines, requirement
-from experiments.comparison.query import in_order, matrix, only, where
+from experiments.comparison.query import matrix, select_columns, select_rows, sort_rows
 from experiments.statistics.estimates import proportion
 from experiments.system.errors import UserError
 from tests.rows import FAILED, row
@@ -171,7 +171,7 @@ def test_runs_that_are_judged_by_other_settings_of_the_task_do_not_compete() -> 
         decide(frame(rows), [], "tflite_bytes", lowest=True)
     _, quote, rest = str(refusal.value).partition("--where '")
     assert quote
-    assert where(frame(rows), rest.partition("'")[0])["run_id"].tolist() == ["0.5"]
+    assert select_rows(frame(rows), rest.partition("'")[0])["run_id"].tolist() == ["0.5"]
 
 
 def test_a_decision_lists_what_was_excluded() -> None:
@@ -210,7 +210,7 @@ def test_a_requirement_that_cannot_be_read_is_refused(text: str, message: str) -
 
 
 def test_rows_are_those_of_the_condition() -> None:
-    assert list(where(RUNS, "strategy == 'qat' and epochs >= 1")["strategy"]) == ["qat"]
+    assert list(select_rows(RUNS, "strategy == 'qat' and epochs >= 1")["strategy"]) == ["qat"]
 
 
 @pytest.mark.parametrize(
@@ -228,18 +228,18 @@ def test_rows_are_those_of_the_condition() -> None:
 )
 def test_a_condition_that_cannot_be_read_is_refused(condition: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        where(RUNS, condition)
+        select_rows(RUNS, condition)
 
 
 def test_rows_come_in_the_order_that_is_asked_for() -> None:
-    assert list(in_order(RUNS, ["-latency_p50_us", "strategy"])["strategy"]) == [
+    assert list(sort_rows(RUNS, ["-latency_p50_us", "strategy"])["strategy"]) == [
         "ptq_int8", "none", "qat", "annotate", "annotate",
     ]  # fmt: skip
 
 
 def test_an_order_by_an_unknown_column_is_refused() -> None:
     with pytest.raises(UserError, match="Did you mean speedup"):
-        in_order(RUNS, ["speedu"])
+        sort_rows(RUNS, ["speedu"])
 
 
 def test_times_of_different_machines_decide_nothing() -> None:
@@ -264,7 +264,7 @@ def test_a_matrix_holds_a_value_by_two_settings() -> None:
 
 def test_a_setting_of_numbers_is_compared_and_ordered_by_value() -> None:
     table = frame([row("cluster", run_id=n, **{"strategy.clusters": n}) for n in ("16", "2", "8", "4")])
-    assert list(where(table, "`strategy.clusters` > 4")["run_id"]) == ["16", "8"]
+    assert list(select_rows(table, "`strategy.clusters` > 4")["run_id"]) == ["16", "8"]
     columns = matrix(table, "strategy", "strategy.clusters", "tflite_bytes").columns
     assert list(map(str, columns)) == ["2", "4", "8", "16"]
 
@@ -309,8 +309,8 @@ def test_a_matrix_without_any_value_is_refused() -> None:
 
 
 def test_columns_come_in_the_order_that_is_asked_for() -> None:
-    assert list(only(RUNS, ["tflite_bytes", "strategy"]).columns) == ["tflite_bytes", "strategy"]
+    assert list(select_columns(RUNS, ["tflite_bytes", "strategy"]).columns) == ["tflite_bytes", "strategy"]
 
 
 def test_a_table_keeps_its_columns() -> None:
-    assert list(where(RUNS, "epochs == 1").columns) == list(RUNS.columns)
+    assert list(select_rows(RUNS, "epochs == 1").columns) == list(RUNS.columns)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.comparison.baseline import against, trained_less, unmatched
-from experiments.comparison.columns import COLUMNS, GROUPED, cell_of, frame, public
+from experiments.comparison.baseline import trained_less, unmatched, with_baseline
+from experiments.comparison.columns import COLUMNS, GROUPED, cell_of, frame, without_internal_columns
 from experiments.comparison.display import OF_RUNS, OF_SEEDS, TO_FLOAT, TO_STRATEGY, display_table, note
 from experiments.comparison.gates import decide, decision_lines
 from experiments.comparison.groups import grouped, seeds_to_pool
@@ -45,7 +45,7 @@ def test_runs_that_differ_in_their_seeds_only_are_one_row() -> None:
 
 
 def test_a_group_has_the_columns_of_runs_and_its_counts() -> None:
-    assert list(public(pooled(seeds("qat", 2), {"qat": 3}))) == [*COLUMNS, *GROUPED]
+    assert list(without_internal_columns(pooled(seeds("qat", 2), {"qat": 3}))) == [*COLUMNS, *GROUPED]
 
 
 def test_a_run_alone_keeps_its_own_row() -> None:
@@ -192,7 +192,7 @@ def test_of_a_group_the_run_of_the_lowest_seed_is_shipped() -> None:
 def relative(
     rows: list[dict[str, Any]], strategy: str = "finetune", wrong: Mapping[str, int] | None = None
 ) -> pd.DataFrame:
-    return against(frame(rows), strategy, known({"": 5} if wrong is None else wrong))
+    return with_baseline(frame(rows), strategy, known({"": 5} if wrong is None else wrong))
 
 
 def test_a_run_is_held_against_the_baseline_of_its_epochs_and_seed() -> None:

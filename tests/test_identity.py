@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from experiments.comparison.baseline import against
+from experiments.comparison.baseline import with_baseline
 from experiments.comparison.choices import tasks
-from experiments.comparison.columns import cell_of, frame, public
+from experiments.comparison.columns import cell_of, frame, without_internal_columns
 from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.display import display_table
 from experiments.comparison.files import FORMS
@@ -18,7 +18,7 @@ from experiments.comparison.groups import grouped, seeds_to_pool
 from experiments.comparison.names import names, subjects_of, task_titles, titled
 from experiments.comparison.pairs import Examined, table_of_pairs
 from experiments.comparison.query import matrix
-from experiments.comparison.regressions import allowance, earlier, regressions, remarks
+from experiments.comparison.regressions import allowance, read_earlier, regressions, remarks
 from experiments.comparison.terminal import styled
 from experiments.record.evidence import Predictions
 from experiments.record.identity import DIGESTS, Identity, name_of
@@ -52,7 +52,7 @@ def said(wrong: int = 5) -> Callable[[str], Predictions | None]:
 
 
 def held_by(rows: list[dict[str, Any]], strategy: str = "finetune") -> list[Any]:
-    return against(frame(rows), strategy, said())["against_run_id"].tolist()
+    return with_baseline(frame(rows), strategy, said())["against_run_id"].tolist()
 
 
 def test_control_with_another_model_of_the_same_name_does_not_match() -> None:
@@ -97,7 +97,10 @@ def test_data_sets_with_the_same_name_have_separate_answers() -> None:
 def test_models_of_two_trainings_on_the_same_test_examples_compete() -> None:
     table = frame([of("none"), of("none", training=B)])
     (task,) = tasks(Comparison(table, table, said()))
-    assert [task.named(each) for _, each in task.rows.iterrows()] == ["none, data (3f2a91)", "none, data (9be044)"]
+    assert [task.name_of_row(each) for _, each in task.rows.iterrows()] == [
+        "none, data (3f2a91)",
+        "none, data (9be044)",
+    ]
 
 
 def test_unique_name_has_no_digest() -> None:
@@ -180,7 +183,7 @@ def test_pair_requires_equal_test_examples_not_equal_file_names() -> None:
 def previous(tmp_path: Path) -> pd.DataFrame:
     """What an earlier sweep wrote of a model and its data."""
     FORMS["csv"].write(frame([of("none"), of("qat")]), tmp_path / "previous.csv")
-    return earlier(tmp_path / "previous.csv")
+    return read_earlier(tmp_path / "previous.csv")
 
 
 def growth(table: pd.DataFrame) -> list[Any]:
@@ -222,9 +225,11 @@ def test_early_failure_is_worse_than_the_earlier_run_of_the_same_name(previous: 
 
 
 def test_earlier_csv_without_digests_is_matched_by_name_with_one_message(tmp_path: Path) -> None:
-    old = public(frame([early("none"), early("qat")])).drop(columns=[*DIGESTS, "model_name", "dataset_name"])
+    old = without_internal_columns(frame([early("none"), early("qat")])).drop(
+        columns=[*DIGESTS, "model_name", "dataset_name"]
+    )
     old.to_csv(tmp_path / "old.csv", index=False)
-    before, now = earlier(tmp_path / "old.csv"), frame([row("none"), row("qat", tflite_bytes=700_000.0)])
+    before, now = read_earlier(tmp_path / "old.csv"), frame([row("none"), row("qat", tflite_bytes=700_000.0)])
     assert len(regressions(before, now, growth(now))) == 1
     assert len([line for line in remarks(before, now, growth(now)) if "by names" in line]) == 1
 
@@ -234,7 +239,7 @@ def test_runs_of_earlier_versions_are_matched_by_name_with_one_message() -> None
         predictions = staticmethod(said())
 
     table = frame([early("finetune"), early("qat"), early("none", model="mlp")])
-    assert against(table, "finetune", said())["against_run_id"].tolist()[1] == "run-finetune"
+    assert with_baseline(table, "finetune", said())["against_run_id"].tolist()[1] == "run-finetune"
     comparison = compared(Kept(), table)  # type: ignore[arg-type]
     assert [line for line in comparison.remarks if "earlier version" in line] == [
         "3 of 3 runs were recorded by an earlier version without digests of model and data: they are matched by the "

@@ -282,14 +282,14 @@ def test_what_scales_the_input_becomes_part_of_the_first_layer_where_that_is_exa
 def test_qat_with_16_bit_activations_leaves_out_layers_by_name_that_the_converter_refuses(
     build: Callable[[], Any], refused: dict[str, str]
 ) -> None:
-    from experiments.runs.trial import tried
+    from experiments.runs.trial import try_conversion
     from experiments.strategy.annotate import Annotate
     from experiments.strategy.qat import QAT
 
     model = made(build)
     examples = values(model)
     strategy = QAT(activation_bits=16)
-    scheme, _ = tried(strategy, strategy.scheme(model), model, lambda count: examples[:count])
+    scheme, _ = try_conversion(strategy, strategy.scheme(model), model, lambda count: examples[:count])
     assert isinstance(scheme, Learned)
     reasons = {name: f"the converter refuses {op} with 16-bit activations" for name, op in refused.items()}
     assert dict(scheme.left_float) == reasons

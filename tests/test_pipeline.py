@@ -12,7 +12,7 @@ from experiments.measure.latency import LatencyProtocol
 from experiments.model.article_cnn import ArticleCNN
 from experiments.record.run_record import RunRecord, Setting
 from experiments.runs import pipeline
-from experiments.runs.pipeline import Experiment, built, run
+from experiments.runs.pipeline import Experiment, build_model, run
 from experiments.strategy import Strategy
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.cluster import Cluster
@@ -175,14 +175,14 @@ def test_a_training_that_diverges_is_a_mistake_of_the_user_s_setting(stage: str,
     asked = replace(experiment(Nothing(), tmp_path), **diverging)
     data = Mnist(train_samples=200, test_samples=10).load()
     with pytest.raises(UserError, match=rf"^{stage}\.learning_rate=1e\+30: training diverged: its weights are not fin"):
-        asked.fit(data, getattr(asked, stage), "Training")(built(asked, data))
+        asked.fit(data, getattr(asked, stage), "Training")(build_model(asked, data))
 
 
 @pytest.mark.tensorflow
 def test_a_model_that_was_trained_elsewhere_and_holds_nan_is_refused(tmp_path: Path) -> None:
     asked = replace(experiment(Nothing(), tmp_path), training=Training(epochs=0))
     data = Mnist(train_samples=200, test_samples=10).load()
-    model = built(asked, data)
+    model = build_model(asked, data)
     model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
     with pytest.raises(UserError, match=r"^model: its weights are not finite"):
         asked.fit(data, asked.training, "Training")(model)

@@ -9,7 +9,7 @@ import pytest
 from experiments import compare
 from experiments.comparison.columns import frame
 from experiments.comparison.files import FORMS
-from experiments.comparison.regressions import Allowance, allowance, earlier, regressions, remarks
+from experiments.comparison.regressions import Allowance, allowance, read_earlier, regressions, remarks
 from experiments.system.errors import UserError
 from tests.rows import FAILED, row
 
@@ -125,14 +125,14 @@ def test_a_failed_run_of_another_task_than_classification_is_held_against_its_li
 
 def test_an_earlier_comparison_is_read_as_it_was_written(tmp_path: Path) -> None:
     FORMS["csv"].write(BEFORE, tmp_path / "previous.csv")
-    assert regressions(earlier(tmp_path / "previous.csv"), BEFORE, [drop("tflite_accuracy=0")]) == []
+    assert regressions(read_earlier(tmp_path / "previous.csv"), BEFORE, [drop("tflite_accuracy=0")]) == []
 
 
 @pytest.mark.parametrize("machine", ["12345678", "12e45678"])
 def test_a_machine_whose_name_looks_like_a_number_is_the_same_machine(tmp_path: Path, machine: str) -> None:
     table = frame([row("none", machine=machine)])
     FORMS["csv"].write(table, tmp_path / "previous.csv")
-    assert regressions(earlier(tmp_path / "previous.csv"), table, [growth("latency_p50_us=10%")]) == []
+    assert regressions(read_earlier(tmp_path / "previous.csv"), table, [growth("latency_p50_us=10%")]) == []
 
 
 @pytest.mark.parametrize("values", [("None", "0.5"), ("1", "0.5"), ("2", "4")])
@@ -140,7 +140,7 @@ def test_every_setting_of_an_earlier_comparison_is_found_again(tmp_path: Path, v
     rows = [row("prune", **{"strategy.end": value, "tflite_bytes": 9.0}) for value in values]
     FORMS["csv"].write(frame(rows), tmp_path / "previous.csv")
     larger = frame([{**each, "tflite_bytes": 10.0} for each in rows])
-    assert len(regressions(earlier(tmp_path / "previous.csv"), larger, [growth("tflite_bytes=0")])) == 2
+    assert len(regressions(read_earlier(tmp_path / "previous.csv"), larger, [growth("tflite_bytes=0")])) == 2
 
 
 def test_a_setting_is_found_again_where_it_is_written_in_another_way() -> None:
@@ -180,7 +180,7 @@ def test_a_failed_run_counts_only_where_no_other_has_its_settings() -> None:
 def test_runs_that_differ_in_a_setting_are_held_against_their_like(tmp_path: Path) -> None:
     rows = [row("annotate", **{"strategy.layers": layers, "tflite_bytes": size}) for layers, size in LAYERS.items()]
     FORMS["csv"].write(frame(rows), tmp_path / "previous.csv")
-    assert regressions(earlier(tmp_path / "previous.csv"), frame(rows), [growth("tflite_bytes=0")]) == []
+    assert regressions(read_earlier(tmp_path / "previous.csv"), frame(rows), [growth("tflite_bytes=0")]) == []
 
 
 LAYERS = {"['dense']": 200_000.0, "2": 300_000.0}
@@ -207,7 +207,7 @@ def test_an_earlier_timing_that_is_invalid_judges_nothing_and_is_named() -> None
 def test_a_comparison_with_runs_that_were_never_timed_is_judged(tmp_path: Path) -> None:
     table = frame([row("none", machine="a"), {**FAILED, "machine": "a"}])
     FORMS["csv"].write(table, tmp_path / "previous.csv")
-    before = earlier(tmp_path / "previous.csv")
+    before = read_earlier(tmp_path / "previous.csv")
     assert [regressions(before, table, [LATENCY]), remarks(before, table, [LATENCY])] == [[], []]
 
 
@@ -260,7 +260,7 @@ def test_what_is_no_comparison_is_refused(tmp_path: Path, content: str | None, m
     if content:
         path.write_text(content)
     with pytest.raises(UserError, match=message):
-        earlier(path)
+        read_earlier(path)
 
 
 def test_earlier_runs_without_a_partner_are_counted() -> None:
@@ -272,4 +272,4 @@ def test_earlier_runs_without_a_partner_are_counted() -> None:
 def test_text_where_a_number_is_needed_is_named(column: str, tmp_path: Path) -> None:
     BEFORE.assign(**{column: "97%"}).to_csv(tmp_path / "previous.csv", index=False)
     with pytest.raises(UserError, match=f"{column}=97% in the earlier comparison is not a number"):
-        regressions(earlier(tmp_path / "previous.csv"), BEFORE, [growth("tflite_bytes=1%")])
+        regressions(read_earlier(tmp_path / "previous.csv"), BEFORE, [growth("tflite_bytes=1%")])

@@ -15,7 +15,7 @@ from experiments.sensitivity import Measured
 from experiments.statistics.estimates import Estimate
 from experiments.system.cache import Cache
 from experiments.system.errors import Ended, UserError
-from experiments.system.result import plain, result
+from experiments.system.result import result, to_json_value
 from experiments.tracking import Tracking, connect
 from tests import rows
 from tests.conftest import run_interpreter, save_images
@@ -169,7 +169,7 @@ def test_every_end_is_a_document(
 
 def test_values_become_those_of_json() -> None:
     measured = Measured(("dense",), 10, 0.5, Estimate(0.0, float("nan"), 1.0), 0.0, 0.1)
-    assert plain({"of": measured, "path": Path("a"), "several": (1, None)}) == {
+    assert to_json_value({"of": measured, "path": Path("a"), "several": (1, None)}) == {
         "of": {
             "chosen": ["dense"], "bytes": 10, "score": 0.5, "change": {"value": 0.0, "low": None, "high": 1.0},
             "lost": 0.0, "rms_logit_error": 0.1,
@@ -183,4 +183,4 @@ def test_plan_hides_passwords() -> None:
     from experiments.runs.plan import plan
 
     request = compose_request(["tracking.uri=postgresql://me:secret@host/db"])
-    assert "secret" not in json.dumps(plain(plan([request], store=None).described))
+    assert "secret" not in json.dumps(to_json_value(plan([request], store=None).described))

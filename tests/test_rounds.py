@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from benchmarks.simulated_rounds import FIVE, TEN, Process, coverage, drift, noise, two_states
-from experiments.comparison.baseline import against
+from experiments.comparison.baseline import with_baseline
 from experiments.comparison.columns import frame
 from experiments.comparison.recommendation import Candidate, fastest
 from experiments.measure.latency import SENTINEL, LatencyProtocol, Session, Timings, stopwatch_digest
@@ -254,7 +254,7 @@ def test_a_run_is_compared_with_another_in_the_rounds_that_they_share() -> None:
         key: Rounds(key, "reference", tuple(a_round(n, own, (300, 330)[n % 2]) for n in range(5)))
         for key, own in (("a", 100.0), ("b", 90.0))
     }
-    found = against(table, "finetune", lambda _: None, rounds.get).set_index("run_id").loc["b"]
+    found = with_baseline(table, "finetune", lambda _: None, rounds.get).set_index("run_id").loc["b"]
     assert found["speedup_against"] == pytest.approx(100 / 90)
     assert found["speedup_against_low"] > 1.05
 

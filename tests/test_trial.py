@@ -11,7 +11,7 @@ from experiments.dataset import Images
 from experiments.dataset.mnist import Mnist
 from experiments.measure.accuracy import tflite_logits
 from experiments.runs.result_cache import ResultCache
-from experiments.runs.trial import load_or_try, tried
+from experiments.runs.trial import load_or_try, try_conversion
 from experiments.strategy import Strategy
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.post_training import PTQInt8, PTQInt16x8
@@ -93,7 +93,7 @@ BODIES = (mobilenet_v3, squeeze_and_excitation, transformer, swish_within, leaky
 
 
 def expected_after_trial(strategy: Strategy, model: Any) -> Expectation:
-    return tried(strategy, strategy.scheme(model), model, images)[1]
+    return try_conversion(strategy, strategy.scheme(model), model, images)[1]
 
 
 @pytest.mark.parametrize("strategy", [QAT(), PTQInt8(calibration_samples=8)], ids=lambda s: type(s).__name__)
@@ -102,7 +102,7 @@ def test_the_file_meets_the_expectation_that_the_trial_corrected(
     body: Callable[[Any, Any], Any], strategy: Strategy
 ) -> None:
     model = model_of(body)
-    scheme, expectation = tried(strategy, strategy.scheme(model), model, images)
+    scheme, expectation = try_conversion(strategy, strategy.scheme(model), model, images)
     file = convert(strategy.apply(scheme, model, Trained.untouched, images).model, scheme, images)
     assert broken(expectation, read_ops(file.content, [layer.name for layer in model.layers])) == ()
     assert np.isfinite(tflite_logits(file, images(2))).all()
@@ -176,7 +176,7 @@ def test_a_trial_is_made_once_for_a_model_and_a_strategy(tmp_path: Path, monkeyp
     *first, made = load_or_try(known, strategy, scheme, model, "digest")
     *again, made_again = load_or_try(known, strategy, scheme, model, "digest")
     assert (made, made_again) == (True, False)
-    assert again == first == list(tried(strategy, scheme, model, images))
+    assert again == first == list(try_conversion(strategy, scheme, model, images))
 
 
 def test_a_model_that_is_not_trained_further_is_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +184,7 @@ def test_a_model_that_is_not_trained_further_is_converted_once(monkeypatch: pyte
     scheme = strategy.scheme(model)
     whole = convert(model, scheme, images)
     monkeypatch.setattr("experiments.runs.trial.convert", None)
-    assert tried(strategy, scheme, model, images, whole)[1].types == "int8"
+    assert try_conversion(strategy, scheme, model, images, whole)[1].types == "int8"
 
 
 def of_all_brightness(most: float = 4.0) -> Images:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from benchmarks.harness.markdown import markdown
 from benchmarks.harness.pages import Table, compared_in, on_disk
-from experiments.comparison.columns import COLUMNS, identified, with_scores
+from experiments.comparison.columns import COLUMNS, with_identity, with_scores
 from experiments.comparison.display import display_table, note
 
 HOUR = 60  # minutes
@@ -80,5 +80,5 @@ def swept(study: str) -> Table:
 def sweep_table(table: pd.DataFrame) -> str:
     """Return the table of a sweep as `python -m experiments.compare` shows it."""
     every = list(dict.fromkeys([*COLUMNS, *table.columns]))  # earlier versions have fewer columns
-    table = with_scores(identified(table.reindex(columns=every)))
+    table = with_scores(with_identity(table.reindex(columns=every)))
     return f"{markdown(display_table(table))}\n{note(table)}\n"

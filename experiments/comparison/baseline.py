@@ -31,7 +31,7 @@ SAME = (*KEYS, "epochs", "seed")
 OWN = (STRATEGY, FINETUNE)
 
 
-def against(
+def with_baseline(
     table: pd.DataFrame, strategy: str, answers: ReadPredictions, timings: ReadRounds = no_rounds
 ) -> pd.DataFrame:
     """Add the columns AGAINST: each run against the newest finished run of this strategy with the same settings.

@@ -20,12 +20,12 @@ from experiments.comparison.columns import (
     cell_of,
     ends,
     further_epochs,
+    has_verdict,
     key_of,
+    may_be_shipped,
     of_one_float_file,
     same_file,
-    says,
     several_machines,
-    sound,
 )
 from experiments.comparison.compared import Comparison
 from experiments.comparison.groups import ReadPredictions, grouped, seeds_to_pool
@@ -97,7 +97,7 @@ class Choice:
         simplest = (
             f"{'The simplest of them is' if self.caution else 'Ship the simplest of them:'} {self.name} ({self.why})"
         )
-        return f"No winner: these {len(tied)} are tied: {named(tied)}. {simplest}"
+        return f"No winner: these {len(tied)} are tied: {join_names(tied)}. {simplest}"
 
     @property
     def text(self) -> str:
@@ -105,14 +105,14 @@ class Choice:
         chosen = f"Best so far: {self.name}" if self.caution else f"Ship {self.name}"
         evidence = self.evidence if self.verdict or not self.run_id else f"{chosen}: {self.evidence}"
         drawbacks = f"Drawbacks: {'; '.join(self.drawbacks)}" if self.drawbacks else ""
-        same = f"The same file, byte for byte: {named(self.same)}" if self.same else ""
-        undecided = f"Undecided: {named(self.undecided)}" if self.undecided else ""
+        same = f"The same file, byte for byte: {join_names(self.same)}" if self.same else ""
+        undecided = f"Undecided: {join_names(self.undecided)}" if self.undecided else ""
         sentences = (self.caution, self.verdict, evidence, same, drawbacks, undecided)
         return " ".join([*(f"{each}." for each in sentences if each), *([self.advice] if self.advice else [])])
 
 
-def named(listed: Sequence[str]) -> str:
-    """Names in a sentence; those that have commas in them are parted by semicolons."""
+def join_names(listed: Sequence[str]) -> str:
+    """Return names as a list in a sentence, separated by semicolons if a name has a comma."""
     more = len(listed) - MOST_NAMES
     comma = "; " if any("," in name for name in listed) else ", "
     return comma.join(listed[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
@@ -288,12 +288,12 @@ class Task:
             for key, group in runs.groupby(cell_of(runs), dropna=False)
         }
 
-    def named(self, row: pd.Series) -> str:
-        """A row by its strategy, and by the settings in which rows of this task differ."""
-        return self.called(row["run_id"])
+    def name_of_row(self, row: pd.Series) -> str:
+        """Return the name of a row: its strategy, and the settings in which rows of this task differ."""
+        return self.name_of(row["run_id"])
 
-    def called(self, run_id: str) -> str:
-        """What the row of a run id is named."""
+    def name_of(self, run_id: str) -> str:
+        """Return the name of the row with this run id."""
         return self._names[run_id]
 
     @cached_property
@@ -314,7 +314,7 @@ def tasks(comparison: Comparison) -> list[Task]:
 
 
 def _tasks(table: pd.DataFrame, comparison: Comparison) -> list[Task]:
-    good = table[sound(table) & table["tflite_score"].notna() & table["tflite_bytes"].notna()]
+    good = table[may_be_shipped(table) & table["tflite_score"].notna() & table["tflite_bytes"].notna()]
     titles = task_titles(good)
     return [
         Task(
@@ -382,7 +382,7 @@ def headline(task: Task) -> Choice:
     chosen = _most_accurate(task)
     row = task.row(chosen.run_id)
     same = {chosen.name, *chosen.same}
-    others = [run_id for run_id in task.rows["run_id"] if task.called(run_id) not in same]
+    others = [run_id for run_id in task.rows["run_id"] if task.name_of(run_id) not in same]
     known = sum(task.p_value(each, chosen.run_id) is not None for each in others)
     others_named = f"each of the {known} others" if known > 1 else "the other"
     more = "more" if task.judged.is_accuracy else "better"
@@ -461,12 +461,12 @@ def _most_accurate(task: Task) -> Choice:
     row, best = task.row(found.chosen.key), task.row(found.best.key)
     evidence = task.judged.sentence(*ends(row, "tflite_score"))
     if found.chosen is not found.best and not found.chosen.same_file(found.best):
-        evidence += f", {_cost(task, row, best)}, {task.named(best)}"
+        evidence += f", {_cost(task, row, best)}, {task.name_of_row(best)}"
     choice = _choice(task, f"{task.judged.title[0].upper()}{task.judged.title[1:]} first", found, evidence)
     difference = task.difference(row["run_id"], best["run_id"])
     if choice.tied and row["run_id"] != best["run_id"] and difference and difference.high < 0:
         less = "less accurate" if task.judged.is_accuracy else "worse"
-        alone = f"{less} than {task.named(best)} in a test of only these two"
+        alone = f"{less} than {task.name_of_row(best)} in a test of only these two"
         choice = replace(
             choice, drawbacks=(*choice.drawbacks, f"{alone}, but not after Holm's correction for all pairs")
         )
@@ -482,7 +482,7 @@ def _telling(task: Task, row: pd.Series, best: pd.Series) -> list[str]:
     seeds = f", or {found.seeds or 'more'} seeds,"
     return [
         f"What would change this: about {two_digits(found.examples)} test examples{seeds} would separate it from "
-        f"{task.named(best)}, if predictions keep differing as often."
+        f"{task.name_of_row(best)}, if predictions keep differing as often."
     ]
 
 
@@ -513,13 +513,13 @@ class Tie:
         return not self.separations or any(each.needed for each in self.separations)
 
 
-def tie(task: Task) -> Tie:
+def explain_tie(task: Task) -> Tie:
     """Return what would change the answer for a task."""
     first, tied = most_accurate(task.candidates(task.rows), task, task.margin)
     best = task.row(first.key)
     found = (
         Separation(
-            task.called(each.key),
+            task.name_of(each.key),
             task.difference(each.key, first.key),
             task.to_separate(each.key, first.key),
             same_file(task.row(each.key), best),
@@ -529,7 +529,7 @@ def tie(task: Task) -> Tie:
     )
     known = task.answers(str(best["run_id"]))
     return Tie(
-        task.named(best),
+        task.name_of_row(best),
         task.judged,
         known.examples if known is not None else None,
         task.seeds_of(first.key),
@@ -587,7 +587,7 @@ def _fastest(task: Task, near: pd.DataFrame, unsure: pd.DataFrame, best: pd.Seri
     choice = _choice(task, "Speed first", found, evidence, rivals)
     choice = _if_more_than_float(task, choice, rivals, best, "faster", _is_faster)
     void = pd.concat([near, unsure]).loc[lambda rows: rows["speed"] == VOID]
-    untimed = tuple(task.named(each) for _, each in void.iterrows() if _is_smaller(each) or each["speedup"] > 1)
+    untimed = tuple(task.name_of_row(each) for _, each in void.iterrows() if _is_smaller(each) or each["speedup"] > 1)
     if not untimed or choice.run_id != row["run_id"] or _is_faster(row):
         return choice
     evidence = "No file with a valid timing is faster than float, and the timings of others are invalid"
@@ -627,18 +627,18 @@ def _choice(
     rivals = [] if undecided is None else [each for _, each in undecided.iterrows()]
     return Choice(
         priority,
-        task.named(row),
+        task.name_of_row(row),
         row["run_id"],
         evidence,
         _same(task, row),
-        tuple(map(task.called, tied)),
-        tuple(task.named(each) for each in rivals if not same_file(each, row)),
+        tuple(map(task.name_of, tied)),
+        tuple(task.name_of_row(each) for each in rivals if not same_file(each, row)),
         drawbacks=drawbacks(row),
-        why=why(found),
+        why=deciding_criteria(found),
     )
 
 
-def why(found: Recommendation) -> str:
+def deciding_criteria(found: Recommendation) -> str:
     """Return the criteria that chose among the tied rows."""
     return "; ".join(dict.fromkeys(MEANING[each] for each in found.decided_by)) or "the first of them"
 
@@ -652,7 +652,7 @@ def drawbacks(row: pd.Series) -> tuple[str, ...]:
         "its timing is invalid": row["speed"] == VOID,
         "no smaller than the float file": pd.notna(row["size_ratio"]) and not _is_smaller(row),
         "TensorFlow Lite Micro does not run it": refused,
-        "partial: some layers stay float": says(row["partial"], "true"),
+        "partial: some layers stay float": has_verdict(row["partial"], "true"),
     }
     return (*(text for text, holds in found.items() if holds), *suspect(row))
 
@@ -670,7 +670,7 @@ def _if_more_than_float(
     task: Task, choice: Choice, rivals: pd.DataFrame, best: pd.Series, gain: str, gains: Callable[[pd.Series], bool]
 ) -> Choice:
     """Return the choice, or no row with advice if it is no better than float and better rows are undecided."""
-    rows = [row for _, row in rivals.iterrows() if task.named(row) in choice.undecided]
+    rows = [row for _, row in rivals.iterrows() if task.name_of_row(row) in choice.undecided]
     if not rows:
         return choice
     advice = _advice(task, rows, best)
@@ -680,7 +680,7 @@ def _if_more_than_float(
         f"The test set is too small to show that a file {gain} than float loses at most "
         f"{task.judged.margin_text(task.margin)}; that is no reason to ship the float file"
     )
-    undecided = tuple(task.named(row) for row in rows if gains(row))
+    undecided = tuple(task.name_of_row(row) for row in rows if gains(row))
     return Choice(choice.priority, UNDECIDED, "", evidence, undecided=undecided, advice=advice)
 
 
@@ -727,7 +727,7 @@ def _same(task: Task, chosen: pd.Series) -> tuple[str, ...]:
     if pd.isna(chosen["tflite_sha256"]):
         return ()
     copies = task.rows.loc[task.rows["tflite_sha256"].eq(chosen["tflite_sha256"]).fillna(value=False), "run_id"]
-    return tuple(task.called(run_id) for run_id in copies if run_id != chosen["run_id"])
+    return tuple(task.name_of(run_id) for run_id in copies if run_id != chosen["run_id"])
 
 
 def _cost(task: Task, row: pd.Series, best: pd.Series) -> str:

@@ -58,7 +58,7 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
     A missing measurement is an empty cell, never zero. `settings` is a digest of all settings, including those without
     a column because they do not vary.
     """
-    everything = identified(pd.DataFrame([{**row, "settings": _digest_of(row)} for row in rows]))
+    everything = with_identity(pd.DataFrame([{**row, "settings": _digest_of(row)} for row in rows]))
     varied = {name: _as_numbers(everything[name]) for name in _varied(everything)}
     table = with_scores(everything.reindex(columns=[*COLUMNS, *INTERNAL])).assign(**varied)
     typed = table.astype({**dict.fromkeys(WHOLE, "Int64"), **dict.fromkeys(NUMBERS, "float64")})
@@ -80,7 +80,7 @@ def with_scores(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def identified(table: pd.DataFrame) -> pd.DataFrame:
+def with_identity(table: pd.DataFrame) -> pd.DataFrame:
     """Add KEYS, JUDGED_BY and the names of models and data sets, which tables of earlier versions lack.
 
     A run without a digest has the names of its option and file instead, and never matches a run with digests.
@@ -145,7 +145,7 @@ def is_content(name: str) -> bool:
     return name.partition(".")[0] in SUBJECTS and is_setting(name)
 
 
-def public(table: pd.DataFrame) -> pd.DataFrame:
+def without_internal_columns(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table without the columns for internal use."""
     return table.drop(columns=[name for name in INTERNAL if name in table.columns])
 
@@ -234,14 +234,14 @@ def same_file(run: pd.Series, other: pd.Series) -> bool:
     return bool(pd.notna(files[0]) and pd.notna(files[1]) and files[0] == files[1])
 
 
-def says(verdict: object, word: str) -> bool:
+def has_verdict(verdict: object, word: str) -> bool:
     """Whether a verdict equals a word: stores have text, CSV files booleans, and failed runs nothing."""
     return str(verdict).lower() == word
 
 
-def sound(table: pd.DataFrame) -> pd.Series:
+def may_be_shipped(table: pd.DataFrame) -> pd.Series:
     """Return which rows may be shipped: finished and verified ones."""
-    return (table["status"] == "FINISHED") & ~table["verified"].map(lambda verified: says(verified, "false"))
+    return (table["status"] == "FINISHED") & ~table["verified"].map(lambda verified: has_verdict(verified, "false"))
 
 
 def several_machines(table: pd.DataFrame) -> bool:

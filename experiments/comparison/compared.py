@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from experiments.comparison.baseline import against, trained_less, unmatched
+from experiments.comparison.baseline import trained_less, unmatched, with_baseline
 from experiments.comparison.columns import MODEL, TASK, TEST, TRAINING, without_digests
 from experiments.comparison.groups import ReadPredictions, grouped, seeds_to_pool
-from experiments.comparison.query import in_order, require_column, where
+from experiments.comparison.query import require_column, select_rows, sort_rows
 from experiments.comparison.recommendation import MARGIN, ORDER, Criterion
 from experiments.measure.rounds import ReadRounds, no_rounds
-from experiments.record.artifacts import ROUNDS, or_none, read_artifact, read_rounds
+from experiments.record.artifacts import ROUNDS, read_artifact, read_or_none, read_rounds
 from experiments.record.evidence import Evidence, Predictions
 from experiments.tracking import Store
 
@@ -44,8 +44,8 @@ class Comparison:
         Raises:
             UserError: there is no such column.
         """
-        table = in_order(self.table, keys)
-        return replace(self, table=table, runs=in_order(self.runs, [key for key in keys if _is_of(key, self.runs)]))
+        table = sort_rows(self.table, keys)
+        return replace(self, table=table, runs=sort_rows(self.runs, [key for key in keys if _is_of(key, self.runs)]))
 
     @property
     def of_seeds(self) -> pd.DataFrame:
@@ -67,10 +67,10 @@ def compared(
     Raises:
         UserError: no run has this strategy or meets the condition, or a column does not exist.
     """
-    answers = _cache_compactly(lambda run_id: or_none(partial(store.predictions, run_id)))
+    answers = _cache_compactly(lambda run_id: read_or_none(partial(store.predictions, run_id)))
     timings = cache(lambda run_id: read_artifact(store, run_id, ROUNDS, read_rounds))
-    every = against(runs, baseline, answers, timings) if baseline else runs
-    runs = where(every, condition) if condition else every
+    every = with_baseline(runs, baseline, answers, timings) if baseline else runs
+    runs = select_rows(every, condition) if condition else every
     remarks = _known_by_names(runs)
     remarks += [*unmatched(runs, baseline), *trained_less(runs, every, baseline)] if baseline else []
     groups = seeds_to_pool(runs) if by is None else _expand_group_columns(runs, by)

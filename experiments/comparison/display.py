@@ -16,8 +16,8 @@ from experiments.comparison.columns import (
     SUBJECTS,
     VOID,
     as_typed,
+    has_verdict,
     of_one_float_file,
-    says,
     several_machines,
 )
 from experiments.comparison.judged import Judged, judged, judged_row
@@ -203,7 +203,7 @@ def _invalid(table: pd.DataFrame) -> list[str]:
 
 def _broken(table: pd.DataFrame) -> list[str]:
     """Return the differences between files and their expectations, one line per run."""
-    broken = table[table["verified"].map(lambda verified: says(verified, "false"))]
+    broken = table[table["verified"].map(lambda verified: has_verdict(verified, "false"))]
     named = zip(labels(table)[broken.index], broken["broken_promise"], strict=True)
     return [f"Not verified: {name}, {what}." for name, what in named]
 
@@ -239,9 +239,9 @@ def _remark(
 ) -> str:
     """Return the remarks on a row; empty if the run has no result."""
     remarks = {
-        "NOT VERIFIED": says(verified, "false"),
+        "NOT VERIFIED": has_verdict(verified, "false"),
         **{short_warning(line).upper(): True for line in (warnings.splitlines() if isinstance(warnings, str) else ())},
-        "partial": says(partial, "true"),
+        "partial": has_verdict(partial, "true"),
         "not on XNNPACK": isinstance(refusal, str) and bool(refusal),
         "timed while busy": other_cores > DISTURBED,
         "two machine states": pd.notna(states) and states > 1,

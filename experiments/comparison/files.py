@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from rich.cells import cell_len
 
-from experiments.comparison.columns import COLUMNS, public
+from experiments.comparison.columns import COLUMNS, without_internal_columns
 from experiments.comparison.compared import Comparison
 from experiments.comparison.display import Differences, display_table, note
 from experiments.comparison.terminal import narrowed
@@ -196,7 +196,7 @@ class Form:
             UserError: the file cannot be written.
         """
         try:
-            self.writer(public(table) if self.every_column else table, path)
+            self.writer(without_internal_columns(table) if self.every_column else table, path)
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error}).") from error
 

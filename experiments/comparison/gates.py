@@ -9,16 +9,16 @@ from math import inf, isfinite, log
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.choices import Task, margin_of, suspect, why
+from experiments.comparison.choices import Task, deciding_criteria, margin_of, suspect
 from experiments.comparison.columns import (
     JUDGED_BY,
     TEST,
     VOID,
     check_comparable,
+    has_verdict,
     is_group,
+    may_be_shipped,
     same_file,
-    says,
-    sound,
     timed,
 )
 from experiments.comparison.compared import Comparison
@@ -162,10 +162,10 @@ def decide(
     _check_one_task(table)
     _check_direction(table, objective, lowest)
     excluded: dict[str, tuple[str, ...]] = {}
-    left, compared, called = table, table[sound(table)], dict(zip(table.index, labels(table), strict=True))
+    left, compared, called = table, table[may_be_shipped(table)], dict(zip(table.index, labels(table), strict=True))
     conditions: dict[str, Callable[[pd.Series], bool]] = {
         "finished": lambda run: bool(run["status"] == "FINISHED"),
-        "verified": lambda run: not says(run["verified"], "false"),
+        "verified": lambda run: not has_verdict(run["verified"], "false"),
         **{each.text: _met_together(each, compared) for each in requirements},
         f"with a valid {objective}": lambda run: bool(pd.notna(run[objective])) and _is_valid(run, objective),
     }
@@ -193,7 +193,7 @@ def decide(
         tuple(called[row.name] for row in same),
         task.row(found.best.key),
         tuple(called[row.name] for row in tied),
-        why(found),
+        deciding_criteria(found),
     )
 
 

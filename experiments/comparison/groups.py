@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.columns import GROUPED, VOID, WHOLE, cell_of, label, says, timed
+from experiments.comparison.columns import GROUPED, VOID, WHOLE, cell_of, has_verdict, label, timed
 from experiments.measure.latency import SAME_FILE, verdict_of
 from experiments.record.artifacts import PREDICTIONS
 from experiments.record.evidence import Evidence, Predictions, change_of, difference_of, same_examples, score_of
@@ -150,7 +150,7 @@ def _words(runs: pd.DataFrame) -> dict[str, Any]:
     differing_texts = {"strategy": "several", "arithmetic": "differs", "runs_on_micro": "differs"}
     differing = {name: word for name, word in differing_texts.items() if runs[name].nunique() > 1}
     faults = {"verified": "false", "partial": "true"}
-    faulty = {name: word for name, word in faults.items() if any(says(verdict, word) for verdict in runs[name])}
+    faulty = {name: word for name, word in faults.items() if any(has_verdict(verdict, word) for verdict in runs[name])}
     texts = {
         name: "; ".join(runs[name].dropna().unique())
         for name in ("broken_promise", "left_float", "latency_void", "xnnpack_refusal")

@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.comparison.choices import answer_lines
-from experiments.comparison.columns import frame, public
+from experiments.comparison.columns import frame, without_internal_columns
 from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.files import write_comparison
-from experiments.comparison.query import only
-from experiments.comparison.terminal import plain, show
+from experiments.comparison.query import select_columns
+from experiments.comparison.terminal import plain_table, show
 from experiments.system.errors import UserError
 from experiments.system.progress import print_whole, prose, say
 from experiments.tracking import REUSED, Row, Store, Tracking, open_existing
@@ -22,7 +22,7 @@ def load(uri: str = Tracking.uri, experiment: str = Tracking.experiment, sweep: 
     Raises:
         UserError: there is no such store, experiment or sweep, or no run in it.
     """
-    return public(frame(newest(_rows(open_existing(uri, experiment), sweep))))
+    return without_internal_columns(frame(newest(_rows(open_existing(uri, experiment), sweep))))
 
 
 def loaded(store: Store, sweep: str) -> pd.DataFrame:
@@ -65,7 +65,7 @@ def show_rows(rows: Sequence[Row]) -> None:
 def show_comparison(comparison: Comparison, columns: Sequence[str] = ()) -> None:
     """Print the formatted table, or only these columns, unformatted; and the remarks."""
     if columns:
-        print_whole(plain(only(comparison.table, columns)))
+        print_whole(plain_table(select_columns(comparison.table, columns)))
     else:
         show(comparison.table, comparison)
     for remark in comparison.remarks:

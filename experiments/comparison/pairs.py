@@ -9,7 +9,7 @@ import pandas as pd
 from experiments.comparison.columns import label
 from experiments.comparison.display import percents
 from experiments.comparison.judged import Judged, judged_row
-from experiments.comparison.terminal import picture
+from experiments.comparison.terminal import terminal_table
 from experiments.measure.latency import SAME_FILE
 from experiments.record.artifacts import PREDICTIONS
 from experiments.record.evidence import Evidence, Predictions, difference_of, same_examples
@@ -138,7 +138,7 @@ def show_pairs(store: Store, rows: Sequence[Row]) -> pd.DataFrame:
     """Print the comparison of every pair of these runs on the same examples, and return it."""
     runs = [_examined(store, row) for row in rows]
     pairs, judged = table_of_pairs(runs), runs[0].judged
-    print_whole(picture(display_pairs(pairs, judged), {}))
+    print_whole(terminal_table(display_pairs(pairs, judged), {}))
     note = PAIRS_NOTE if judged.is_accuracy else SCORES_NOTE
     CONSOLE.print(note, style="dim", markup=False, highlight=False)
     return pairs

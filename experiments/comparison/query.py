@@ -10,7 +10,7 @@ from experiments.comparison.names import titled
 from experiments.system.errors import UserError, suggestion
 
 
-def where(table: pd.DataFrame, condition: str) -> pd.DataFrame:
+def select_rows(table: pd.DataFrame, condition: str) -> pd.DataFrame:
     """Return the rows that meet a condition in the syntax of pandas' `query`.
 
     Raises:
@@ -22,7 +22,7 @@ def where(table: pd.DataFrame, condition: str) -> pd.DataFrame:
     return found
 
 
-def in_order(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+def sort_rows(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Sort the rows by these columns; `-name` sorts descending. Empty cells come last.
 
     Raises:
@@ -33,7 +33,7 @@ def in_order(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     return table.sort_values(names, ascending=rising, kind="stable", na_position="last")
 
 
-def only(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+def select_columns(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Return only these columns, in this order.
 
     Raises:

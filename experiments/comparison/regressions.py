@@ -16,10 +16,10 @@ from experiments.comparison.columns import (
     SUBJECTS,
     VOID,
     WORDS,
-    identified,
+    has_verdict,
     is_content,
-    says,
     timed,
+    with_identity,
     without_digests,
 )
 from experiments.comparison.files import with_texts
@@ -82,7 +82,7 @@ def allowance(text: str, direction: Direction, table: pd.DataFrame) -> Allowance
     return Allowance(column, direction, amount, bool(found["percent"]), text.strip())
 
 
-def earlier(path: Path) -> pd.DataFrame:
+def read_earlier(path: Path) -> pd.DataFrame:
     """Read a comparison from CSV; texts and settings are read as text.
 
     Raises:
@@ -101,7 +101,7 @@ def earlier(path: Path) -> pd.DataFrame:
         )
     for name in ("epochs", "finetune_epochs", "seed"):
         _check_numbers(table, name)
-    return identified(table)
+    return with_identity(table)
 
 
 def _check_numbers(table: pd.DataFrame, column: str) -> None:
@@ -118,7 +118,7 @@ def regressions(
     Raises:
         UserError: runs cannot be paired, an earlier column is missing, or latencies come from different machines.
     """
-    pairs = paired(before, now, by_name)
+    pairs = match_runs(before, now, by_name)
     found = []
     for each in allowances:
         if each.column not in before.columns:
@@ -143,7 +143,7 @@ def remarks(
     Raises:
         UserError: runs cannot be paired.
     """
-    pairs = paired(before, now, by_name)
+    pairs = match_runs(before, now, by_name)
     void = pairs[[any(_means_nothing(run, each, "before") for each in allowances) for _, run in pairs.iterrows()]]
     names_only = _names_only(before, now)
     changed = pairs.iloc[:0]
@@ -168,7 +168,7 @@ def _those(runs: pd.DataFrame, called: Mapping[Any, str]) -> str:
     return f"All {len(runs)} runs" if 1 < len(runs) == len(called) else ", ".join(called[place] for place in runs.index)
 
 
-def paired(before: pd.DataFrame, now: pd.DataFrame, by_name: bool = False) -> pd.DataFrame:
+def match_runs(before: pd.DataFrame, now: pd.DataFrame, by_name: bool = False) -> pd.DataFrame:
     """Match the newest run of each setting with the earlier one; their columns have the suffixes `_before` and `_now`.
 
     Model and data are matched by content, or by name if `by_name`, or if one side has no digests. A run that failed
@@ -274,7 +274,7 @@ def _worse(run: pd.Series, allowed: Allowance) -> str:
 
 def _means_nothing(run: pd.Series, allowed: Allowance, when: Literal["before", "now"]) -> bool:
     """Whether a value is from an invalid timing."""
-    return timed(allowed.column) and says(run.get(f"speed_{when}"), VOID)
+    return timed(allowed.column) and has_verdict(run.get(f"speed_{when}"), VOID)
 
 
 def _now(pairs: pd.DataFrame, name: str) -> pd.Series:

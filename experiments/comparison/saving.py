@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.comparison.choices import drawbacks, headline, named, tasks
-from experiments.comparison.columns import WORDS, is_content, sound
+from experiments.comparison.choices import drawbacks, headline, join_names, tasks
+from experiments.comparison.columns import WORDS, is_content, may_be_shipped
 from experiments.comparison.compared import Comparison
 from experiments.comparison.names import names
 from experiments.record.artifacts import CONFIGURATION, MODEL, RECORD
@@ -75,7 +75,7 @@ def every_file(comparison: Comparison, folder: Path, overwrite: bool) -> list[Sh
     Raises:
         UserError: one of them exists already.
     """
-    runs = comparison.runs[sound(comparison.runs) & comparison.runs["tflite_bytes"].notna()]
+    runs = comparison.runs[may_be_shipped(comparison.runs) & comparison.runs["tflite_bytes"].notna()]
     called = [re.sub(r"[^\w.=+-]+", "_", name).strip("_") for name in names(runs)]
     found = [
         Shipped(run_id, folder / f"{name if called.count(name) == 1 else f'{name}_{run_id[:8]}'}{ENDING}")
@@ -94,7 +94,7 @@ def recommended_file(comparison: Comparison, path: Path) -> Shipped | None:
     """
     found = tasks(comparison)
     if len(found) > 1:
-        titles = named([each.title for each in found])
+        titles = join_names([each.title for each in found])
         raise UserError(
             f"--save {path}: requires runs of one model and data set, not of several ({titles}). "
             "Choose one with --where, or write all files with --save-all DIR."

@@ -1,7 +1,7 @@
 """What the runs of a sweep have shown, in a few values, for the sweep's own entry in the store."""
 
 from experiments.comparison.choices import headline, tasks
-from experiments.comparison.columns import sound
+from experiments.comparison.columns import may_be_shipped
 from experiments.comparison.compared import Comparison
 from experiments.comparison.names import names
 
@@ -15,7 +15,7 @@ def summary(comparison: Comparison) -> tuple[dict[str, float], dict[str, str]]:
     metrics = {"runs_finished": float((runs["status"] == "FINISHED").sum())}
     metrics["runs_failed"] = len(runs) - metrics["runs_finished"]
     for name, (column, best) in BEST.items():
-        values = runs.loc[sound(runs), column].dropna()
+        values = runs.loc[may_be_shipped(runs), column].dropna()
         if len(values):
             metrics[name] = float(values.agg(best))
     display = dict(zip(runs["run_id"], names(runs), strict=True))

@@ -39,7 +39,7 @@ def show(table: pd.DataFrame, comparison: Comparison | None = None) -> None:
     every = display_table(table)
     shown = narrowed(every, CONSOLE.width, Differences.of(table))
     looks = {name: each[:MOST_ROWS] for name, each in styled(table, comparison).items()}
-    print_whole(picture(shown.head(MOST_ROWS), looks), CONSOLE)
+    print_whole(terminal_table(shown.head(MOST_ROWS), looks), CONSOLE)
     if len(shown) > MOST_ROWS:
         say(f"{len(shown) - MOST_ROWS:,} more rows are not shown. --csv FILE writes all, --where selects some.")
     if left_out := [name for name in every.columns if name not in shown.columns]:
@@ -104,7 +104,7 @@ def _styles(best: pd.Series, chance: pd.Series) -> list[str]:
     return ["dim" if may_be_chance else "bold green" if is_best else "" for is_best, may_be_chance in cells]
 
 
-def picture(shown: pd.DataFrame, styles: Mapping[str, Sequence[str]]) -> Table:
+def terminal_table(shown: pd.DataFrame, styles: Mapping[str, Sequence[str]]) -> Table:
     """Return a table for a terminal, with intervals below their values."""
     picture = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in shown.columns:
@@ -133,7 +133,7 @@ def _on_lines(name: str, cell: object) -> str:
     return str(cell).replace(" [", "\n[").replace(", ", ",\n" if name == heading("arithmetic") else ", ")
 
 
-def plain(table: pd.DataFrame) -> Table:
+def plain_table(table: pd.DataFrame) -> Table:
     """Return any table for a terminal; numbers have six significant digits."""
     picture = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in table.columns:

@@ -1,8 +1,8 @@
 """A model in the form that strategies require: one flat graph of layers, any batch size, float32.
 
-Saved models are often nested, compute in float16, or have a fixed batch size. `plain` rebuilds such a model. The layer
-conv1 of a nested model backbone is named backbone/conv1 in Keras 2 and backbone.conv1 in Keras 3; shared layers stay
-shared, and frozen layers stay frozen.
+Saved models are often nested, compute in float16, or have a fixed batch size. `flatten` rebuilds such a model. The
+layer conv1 of a nested model backbone is named backbone/conv1 in Keras 2 and backbone.conv1 in Keras 3; shared layers
+stay shared, and frozen layers stay frozen.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ ROUNDING = {
 BATCH = 3  # images to test a model of any batch size
 
 
-def plain(model: "Model", input_shapes: Sequence[tuple[int, ...]], name: str) -> "Model":
+def flatten(model: "Model", input_shapes: Sequence[tuple[int, ...]], name: str) -> "Model":
     """Return an equal model in the required form for examples of these shapes; the same object if nothing changes.
 
     `name` is the start of messages, such as model.path=my.keras.

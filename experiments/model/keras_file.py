@@ -13,7 +13,7 @@ from experiments.dataset.entries import forms
 from experiments.dataset.shapes import Shape
 from experiments.model import Architecture
 from experiments.model.ends import dtype_of, entries_of
-from experiments.model.flattening import plain
+from experiments.model.flattening import flatten
 from experiments.model.inspection import inspect, is_archive, written_by
 from experiments.model.saved_model import GRAPH, SavedModelFolder
 from experiments.model.user_module import UserModule, find_module, provided_names
@@ -65,7 +65,7 @@ class KerasFile(Architecture):
         except Exception as error:  # Keras raises errors of any type for files it cannot read
             raise self._loading_error(error, user_module) from error
         self._check_kind(model)
-        return plain(model, forms(entries_of(model), input_shape), f"model.path={self.path}")
+        return flatten(model, forms(entries_of(model), input_shape), f"model.path={self.path}")
 
     def check(self) -> None:
         """Check, without loading it, that the file is a safe Keras model."""

@@ -93,12 +93,12 @@ def show_on_hover(artist: "Artist", text: str) -> None:
     artist.set_gid(f"{HOVER}{text}")
 
 
-def short(label: str) -> str:
+def shorten(label: str) -> str:
     """Shorten a label."""
     return label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…"
 
 
-def settle(figure: "Figure") -> None:
+def lay_out(figure: "Figure") -> None:
     """Lay out the panels once, so that elements placed by their size afterwards do not move."""
     engine = figure.get_layout_engine()
     assert engine is not None

@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.comparison.columns import VOID
 from experiments.comparison.names import names, subjects_of
-from experiments.plots import GREY, NoPictureError, say_around, settle, sheet, short
+from experiments.plots import GREY, NoPictureError, lay_out, say_around, sheet, shorten
 from experiments.plots.points import left_out, measured, void_left_out
 from experiments.plots.strategies import mark
 from experiments.statistics.rounding import three_digits
@@ -53,7 +53,7 @@ def coverage(table: pd.DataFrame) -> "Figure":
         axes.set_xlim(0, 124)
         axes.set_xticks([0, 25, 50, 75, 100])
         axes.set_xlabel("% in integers")
-    sheets[0].set_yticks(range(len(shown)), list(map(short, shown.index)))
+    sheets[0].set_yticks(range(len(shown)), list(map(shorten, shown.index)))
     sheets[0].set_ylim(len(shown) - 0.4, -0.6)
     averaged = len(named) > len(rows)
     caption = [
@@ -62,7 +62,7 @@ def coverage(table: pd.DataFrame) -> "Figure":
         *([f"{len(rows) - MOST_ROWS} more settings are not shown."] if len(rows) > MOST_ROWS else []),
     ]
     say_around(figure, f"Shares of the files in integers: {subjects_of(runs)}", " ".join(caption))
-    settle(figure)
+    lay_out(figure)
     return figure
 
 
@@ -100,7 +100,7 @@ def latency_distributions(table: pd.DataFrame, timings: Mapping[str, Timed]) -> 
         *void_left_out(timed),
     ]
     say_around(figure, f"Latency of an inference: {subjects_of(runs)}", " ".join(caption))
-    settle(figure)
+    lay_out(figure)
     return figure
 
 
@@ -120,7 +120,7 @@ def _distributions(axes: "Axes", runs: pd.DataFrame, timings: Mapping[str, Timed
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("one inference (µs)")
-    axes.set_yticks(range(len(runs)), list(map(short, runs["_label"])))
+    axes.set_yticks(range(len(runs)), list(map(shorten, runs["_label"])))
     axes.set_ylim(len(runs) - 0.4, -0.6)
     axes.grid(visible=True, axis="x")
     axes.set_axisbelow(True)

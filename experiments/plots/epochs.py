@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.comparison.columns import TASK, further_epochs
 from experiments.comparison.names import names, task_titles, varies_by_itself
-from experiments.plots import NoPictureError, say_around, settle, sheet, short
+from experiments.plots import NoPictureError, lay_out, say_around, sheet, shorten
 from experiments.plots.labels import Label, place, spread
 from experiments.plots.points import (
     SCORE,
@@ -130,7 +130,7 @@ def _name(sheets: Sequence["Axes"], ends: Sequence[Sequence[Label]]) -> None:
     ]
     figure = sheets[0].get_figure(root=True)
     assert figure is not None
-    settle(figure)
+    lay_out(figure)
     for axes, own, last, written in zip(sheets, ends, furthest, outside, strict=True):
         place(axes, [label for label in own if label.x < last], np.zeros((0, 4)))
         on_screen = [float(axes.transData.transform((0, text.get_position()[1]))[1]) for text in written]
@@ -143,6 +143,6 @@ def _outside(axes: "Axes", label: Label) -> "Annotation":
     """Add a label right of the panel, with a leader line."""
     line = {"arrowstyle": "-", "color": label.colour, "lw": 0.7, "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 4}
     return axes.annotate(
-        short(label.text), (label.x, label.y), (1.04, label.y), textcoords=axes.get_yaxis_transform(),
+        shorten(label.text), (label.x, label.y), (1.04, label.y), textcoords=axes.get_yaxis_transform(),
         va="center", annotation_clip=False, arrowprops=line, fontsize=8,
     )  # fmt: skip

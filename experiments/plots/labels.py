@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from experiments.plots import INK, short
+from experiments.plots import INK, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +65,7 @@ def place(axes: "Axes", labels: Sequence[Label], taken: Boxes) -> None:
 
 def _written(axes: "Axes", label: Label) -> "Annotation":
     return axes.annotate(
-        short(label.text), (label.x, label.y), (0, 0), textcoords="offset points", color=INK, fontsize=8,
+        shorten(label.text), (label.x, label.y), (0, 0), textcoords="offset points", color=INK, fontsize=8,
         fontweight="bold" if label.bold else "normal", va="center", ha="center", annotation_clip=False, zorder=6,
     )  # fmt: skip
 

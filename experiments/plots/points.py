@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from experiments.comparison.columns import VOID, cell_of, key_of, sound
+from experiments.comparison.columns import VOID, cell_of, key_of, may_be_shipped
 from experiments.comparison.judged import Judged, judged
 from experiments.comparison.names import epochs_text, names, subjects_of
 from experiments.plots import NoPictureError
@@ -73,7 +73,7 @@ def measured(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     Raises:
         NoPictureError: there are none.
     """
-    found = table[sound(table) & table[list(columns)].notna().all(axis=1)]
+    found = table[may_be_shipped(table) & table[list(columns)].notna().all(axis=1)]
     if found.empty:
         raise NoPictureError(f"no finished and verified run has {' and '.join(columns)}")
     return found

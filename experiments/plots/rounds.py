@@ -10,7 +10,7 @@ import pandas as pd
 
 from experiments.comparison.names import subjects_of
 from experiments.measure.rounds import Rounds
-from experiments.plots import GREY, NoPictureError, say_around, settle, sheet, short
+from experiments.plots import GREY, NoPictureError, lay_out, say_around, sheet, shorten
 from experiments.plots.bars import with_timings
 from experiments.plots.strategies import mark
 
@@ -63,7 +63,7 @@ def latency_rounds(table: pd.DataFrame, rounds: Mapping[str, Rounds]) -> "Figure
         logs = np.array([each.log_speedup for each in found.valid])
         place = (np.array([each.started for each in found.valid]) - first) / unit
         percent = 100 * np.expm1(logs - logs.mean())
-        style: dict[str, Any] = {"ms": 5, "color": own.colour, "fillstyle": fill, "label": short(label)}
+        style: dict[str, Any] = {"ms": 5, "color": own.colour, "fillstyle": fill, "label": shorten(label)}
         below.plot(place + aside[number], percent, own.marker, **style)
     below.axhline(0, color=GREY, lw=0.8)
     below.set_ylabel("speedup, % from its mean")
@@ -76,7 +76,7 @@ def latency_rounds(table: pd.DataFrame, rounds: Mapping[str, Rounds]) -> "Figure
         *([_by_state({labels[run_id][0]: found for run_id, found in others.items()})] if slow.any() else []),
     ]
     say_around(figure, f"Rounds of timing: {subjects_of(runs)}", " ".join(caption))
-    settle(figure)
+    lay_out(figure)
     return figure
 
 

@@ -17,8 +17,8 @@ from experiments.plots import (
     INK,
     FewPointsError,
     NoPictureError,
+    lay_out,
     say_around,
-    settle,
     sheet,
     show_on_hover,
 )
@@ -249,7 +249,7 @@ def _drawn(shown: Panels, xlabel: str, title: str, caption: str, fewest: int) ->
         if len(panel.found) > MOST_LABELS:
             axes.legend(fontsize=7, ncols=2, framealpha=0.8)
     say_around(figure, title, caption)
-    settle(figure)
+    lay_out(figure)
     for axes, panel in zip(sheets, shown, strict=True):
         if len(panel.found) >= fewest:
             _name(axes, panel)

@@ -275,7 +275,7 @@ def read_layers(content: bytes, run_id: str) -> list[dict[str, str]]:
     return rows
 
 
-def or_none(read: Callable[[], T | None]) -> T | None:
+def read_or_none(read: Callable[[], T | None]) -> T | None:
     """Return the result of `read`, or None, with one warning, if it raises UserError."""
     try:
         return read()
@@ -298,7 +298,7 @@ def read_artifact(store: Contents, run_id: str, artifact: str, read: Callable[[b
         content = store.content(run_id, artifact)
         return None if content is None else read(content, run_id)
 
-    return or_none(found)
+    return read_or_none(found)
 
 
 def read_digest(content: bytes) -> str | None:

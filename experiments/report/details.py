@@ -69,7 +69,7 @@ class Details:
     pictures: tuple[Picture, ...]
     names: Mapping[int, str] = field(default_factory=dict)  # of the classes
 
-    def called(self, number: int) -> str:
+    def class_name(self, number: int) -> str:
         """Return the name of a class."""
         return self.names.get(number, str(number))
 

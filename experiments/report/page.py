@@ -8,14 +8,14 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from experiments.comparison.baseline import against, trained_less, unmatched
+from experiments.comparison.baseline import trained_less, unmatched, with_baseline
 from experiments.comparison.choices import (
     Task,
     choices,
+    explain_tie,
     headline,
-    named,
+    join_names,
     tasks,
-    tie,
 )
 from experiments.comparison.columns import is_group
 from experiments.comparison.compared import Comparison
@@ -74,7 +74,9 @@ def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequ
         "title": _title(comparison.runs),
         "runs": len(comparison.runs),
         "table": table_of(comparison, detailed),
-        "changes": [(task.title, each, to_separate(each)) for task in found for each in (tie(task),) if each.is_known],
+        "changes": [
+            (task.title, each, to_separate(each)) for task in found for each in (explain_tie(task),) if each.is_known
+        ],
         "power": f"{100 * POWER:g}",
         "ui_command": store.ui_command,
         "control": control,
@@ -101,7 +103,7 @@ def _context_of_answer(comparison: Comparison, found: Sequence[Task], remark: st
         "margin": f"{100 * comparison.margin:g}",
         "order": "; then ".join(MEANING[each] for each in comparison.order),
         "remark": remark,
-        "named": named,
+        "named": join_names,
     }
 
 
@@ -147,7 +149,7 @@ def _control(comparison: Comparison) -> Table | None:
     strategies = set(runs.loc[runs["status"] == "FINISHED", "strategy"])
     if CONTROL not in strategies or strategies == {CONTROL} or "against" in runs.columns or len(runs) > MOST_HELD:
         return None
-    trained = against(runs, CONTROL, comparison.answers).loc[lambda held: held["finetune_epochs"] > 0]
+    trained = with_baseline(runs, CONTROL, comparison.answers).loc[lambda held: held["finetune_epochs"] > 0]
     held = trained[trained["against_run_id"].notna()]
     if held.empty:
         return None
@@ -158,7 +160,7 @@ def _control(comparison: Comparison) -> Table | None:
 
 
 def _details(store: Store, comparison: Comparison, found: list[Task]) -> Iterator[Details]:
-    names = {row["run_id"]: task.named(row) for task in found for _, row in task.rows.iterrows()}
+    names = {row["run_id"]: task.name_of_row(row) for task in found for _, row in task.rows.iterrows()}
     for _, row in comparison.table.head(MOST_RUNS).iterrows():
         if row["status"] == "FINISHED":
             # A run whose file does not match the expectation cannot be shipped and belongs to no task.

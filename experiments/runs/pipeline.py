@@ -186,9 +186,9 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
     experiment.check()
     examples = examples_of(experiment)
     with compute_lock():
-        model, data, head = fitted(experiment, examples)
+        model, data, head = build_with_data(experiment, examples)
         to_train = joint_head(model, data, head)
-        identity = identified(experiment, model, data)
+        identity = identify(experiment, model, data)
         on_identity(identity)
         scheme = strategy.scheme(model)
     known = ResultCache(experiment.cache, data, seed, experiment.threads)
@@ -202,7 +202,7 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
         say(f"  partial: {describe_float_layers(expectation.left_float, most=LISTED)}")
     if tried and not final:  # the trial used random numbers and layer numbers, which must not affect the training
         with compute_lock():
-            model = built(experiment, examples if experiment.model.given else data)
+            model = build_model(experiment, examples if experiment.model.given else data)
 
     warnings = [*_warned(data.warnings)]
     warnings += (doubts := list(_input_doubts(experiment, model, data, head, known)))
@@ -360,7 +360,7 @@ class Durations:
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - started
 
 
-def identified(experiment: Experiment, model: "Model", data: Dataset) -> Identity:
+def identify(experiment: Experiment, model: "Model", data: Dataset) -> Identity:
     """Return the identity of a run, with the digests of the untrained model and its examples."""
     return replace(
         experiment.identity,
@@ -375,14 +375,14 @@ def examples_of(experiment: Experiment) -> Examples:
     return experiment.task.counted(experiment.dataset.examples(experiment.task.kind, experiment.task.output))
 
 
-def fitted(experiment: Experiment, examples: Examples) -> tuple["Model", Dataset, Head]:
+def build_with_data(experiment: Experiment, examples: Examples) -> tuple["Model", Dataset, Head]:
     """Return the untrained model, the data in its input form, and the meaning of its outputs.
 
     Raises:
         UserError: model, data and settings of training do not fit together.
     """
     if experiment.model.given:
-        model = built(experiment, examples)
+        model = build_model(experiment, examples)
         outputs = {name: tuple(each.shape) for name, each in zip(exit_names(model), model.outputs, strict=True)}
         if wrong := [shape for shape in outputs.values() if len(shape) < 2 or shape[-1] is None]:
             raise UserError(
@@ -392,7 +392,7 @@ def fitted(experiment: Experiment, examples: Examples) -> tuple["Model", Dataset
         data = examples.for_model(entries_of(model), {name: int(shape[-1]) for name, shape in outputs.items()})
     else:
         data = examples.for_new_model()
-        model = built(experiment, data)
+        model = build_model(experiment, data)
     for note in data.notes:
         say_once(f"  {note}")
     head = experiment.task.chosen(examples).head(with_output(model, data.output), data)
@@ -409,10 +409,10 @@ def check_given(experiment: Experiment) -> None:
     Raises:
         UserError: it cannot, or does not.
     """
-    fitted(experiment, examples_of(experiment))
+    build_with_data(experiment, examples_of(experiment))
 
 
-def built(experiment: Experiment, data: Dataset | Examples) -> "Model":
+def build_model(experiment: Experiment, data: Dataset | Examples) -> "Model":
     """Return the untrained model, with random weights from the seed; frees models of earlier runs."""
     from experiments.system.tensorflow import clear_session, keras
 

@@ -124,7 +124,7 @@ def _to_train(epochs: int, may_stop: bool) -> str:
     return f"{'at most ' if may_stop else ''}{epochs:,} epoch{'s' * (epochs != 1)} to train"
 
 
-def existing(tracking: Tracking) -> Store | None:
+def open_existing(tracking: Tracking) -> Store | None:
     """Open a store that exists; None if there is none yet. Nothing is created."""
     if tracking.database is not None and not tracking.database.exists():
         return None
@@ -281,12 +281,12 @@ RUN_BAR = "Run"
 
 
 @contextmanager
-def announced(request: Request) -> Iterator[None]:
+def announce(request: Request) -> Iterator[None]:
     """Print the plan of a single run, and show how much of it is left while the block does it.
 
     Runs of a server are not read for this: it would take longer than the plan is worth.
     """
-    found = plan([request], existing(request.tracking) if request.tracking.database else None)
+    found = plan([request], open_existing(request.tracking) if request.tracking.database else None)
     if found.works:
         prose(found.summary)
     schedule = Schedule(found.works, found.costs)

@@ -21,8 +21,8 @@ from experiments.record.artifacts import (
     MODEL,
     RECORD,
     ROUNDS,
-    or_none,
     read_artifact,
+    read_or_none,
     read_rounds,
     save_rounds,
     with_timing,
@@ -208,7 +208,7 @@ def load_runs(store: Store, rows: Sequence[Row], modules: Collection[str] = ()) 
     """Yield the runs that can be timed again; others are omitted with a warning. Runs without rounds are skipped."""
     tests_of = load_tests_once()
     for row in rows:
-        if (found := or_none(partial(load_run, store, row, modules, tests_of))) is not None:
+        if (found := read_or_none(partial(load_run, store, row, modules, tests_of))) is not None:
             yield found
 
 

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.comparison.choices import answer_lines
-from experiments.comparison.columns import frame, public
+from experiments.comparison.columns import frame, without_internal_columns
 from experiments.comparison.compared import Comparison
 from experiments.comparison.files import records
 from experiments.comparison.loading import show_and_write
@@ -34,7 +34,7 @@ from experiments.runs.composition import Composer
 from experiments.runs.configuration import Request, explaining_errors, read
 from experiments.runs.forecast import FINISHING, Schedule
 from experiments.runs.pipeline import Experiment
-from experiments.runs.plan import ENDED, STARTED, Follower, existing, plan, show
+from experiments.runs.plan import ENDED, STARTED, Follower, open_existing, plan, show
 from experiments.runs.refusals import explain
 from experiments.runs.rounds import LOCAL, complete_rounds
 from experiments.runs.slurm import check_slurm
@@ -240,7 +240,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         self.found.update(
             {
                 "sweep": self._sweep,
-                "rows": records(public(comparison.runs)) if comparison else [],
+                "rows": records(without_internal_columns(comparison.runs)) if comparison else [],
                 "answer": answer_lines(comparison) if comparison else [],
                 "failed": [{"run_id": row["run_id"], "error": row["error"] or row["status"]} for row in failed],
                 "not_recorded": [" ".join(overrides) for overrides in lost],
@@ -256,7 +256,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
     def _show_and_quit(self, requests: Sequence[Request]) -> NoReturn:
         """Show the plan of these runs, and end without doing anything."""
         check_answer(requests[0].tracking)
-        planned = plan(requests, existing(requests[0].tracking))
+        planned = plan(requests, open_existing(requests[0].tracking))
         show(planned)
         self.found["plan"] = planned.described
         sys.stdout.flush()

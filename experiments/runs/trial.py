@@ -40,16 +40,16 @@ def load_or_try(
     digest: str,
     whole: TFLiteModel | None = None,
 ) -> tuple[Scheme, Expectation, bool]:
-    """Return the cached result of `tried` for the model with this digest, and whether it was computed now.
+    """Return the cached result of `try_conversion` for the model with this digest, and whether it was computed now.
 
     Raises:
-        UserError: see `tried`.
+        UserError: see `try_conversion`.
     """
     compression = strategy.compression(model)
     made = []
 
     def make() -> Arrays:
-        made.append(tried(strategy, scheme, model, known.calibration, whole))
+        made.append(try_conversion(strategy, scheme, model, known.calibration, whole))
         narrowed, expectation = made[0]
         layers = narrowed.layers if isinstance(narrowed, Learned) else None
         found = {"layers": layers, "left_float": expectation.left_float, "exempt": sorted(expectation.exempt)}
@@ -65,7 +65,7 @@ def load_or_try(
     return scheme, expectation, bool(made)
 
 
-def tried(
+def try_conversion(
     strategy: Strategy,
     scheme: Scheme,
     model: "Model",

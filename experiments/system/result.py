@@ -103,14 +103,14 @@ class _Kept:
 
 def _text(command: str, found: Mapping[str, Any], code: int) -> str:
     whole = {"schema_version": RESULT_VERSION, "command": command, "exit_code": code, **found}
-    return f"{json.dumps(plain(whole), indent=2, ensure_ascii=False, allow_nan=False)}\n"
+    return f"{json.dumps(to_json_value(whole), indent=2, ensure_ascii=False, allow_nan=False)}\n"
 
 
 def _text_or_null(value: Any) -> str | None:
     return None if isinstance(value, float) else str(value)
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """Return a value as JSON has it: null for numbers that are not finite, text for paths and unknown types."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
@@ -118,9 +118,9 @@ def plain(value: Any) -> Any:
         value = value.item()
     match value:
         case Mapping():
-            return {str(name): plain(each) for name, each in value.items()}
+            return {str(name): to_json_value(each) for name, each in value.items()}
         case list() | tuple() | set() | frozenset():
-            return [plain(each) for each in value]
+            return [to_json_value(each) for each in value]
         case None | bool() | int() | str():
             return value
         case _:

@@ -20,7 +20,7 @@ from experiments.system.keras_version import version_of
 from experiments.system.silence import native_stderr_silenced
 from experiments.tflite.biases import with_wide_biases
 from experiments.tflite.graph import outermost_layer, read_ops
-from experiments.tflite.selective import only, without_detours
+from experiments.tflite.selective import restrict_to_layers, without_detours
 from experiments.tflite.static import ActivationBits, Precision, WeightBits, quantized_statically
 from experiments.tflite.weights import Weights, requantized
 
@@ -192,7 +192,7 @@ def _completed(content: bytes, scheme: Scheme, traced: "_Traced", calibration: C
             images = calibration(samples)
             return without_detours(quantized_statically(content, images, precision, interface, layers, chosen, rest))
         case Int8(layers=tuple() as chosen):
-            return only(content, traced.in_float, layers, chosen)
+            return restrict_to_layers(content, traced.in_float, layers, chosen)
         case Int8() | Int16x8():
             return without_detours(content)
         case Learned(rest=rest):
@@ -231,7 +231,7 @@ def _exactly_as_annotated(content: bytes, traced: "_Traced") -> bytes:
     operations = getattr(traced.model, "operations", traced.model.layers)  # of Keras 3, some are no layers
     layers = {getattr(each, "layer", each).name: _is_fake_quantized(each) for each in operations}
     chosen = [name for name, quantized in layers.items() if quantized]
-    return only(content, traced.in_float, list(layers), chosen)
+    return restrict_to_layers(content, traced.in_float, list(layers), chosen)
 
 
 @dataclass(frozen=True)

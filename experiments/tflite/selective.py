@@ -52,7 +52,9 @@ def halves(ops: Collection[Op]) -> list[Op]:
     return [op for op in ops if op.computes and op.output_type == "float32" and op.types in ("int8", "int16")]
 
 
-def only(content: bytes, in_float: Callable[[], bytes], layers: Sequence[str], chosen: Collection[str]) -> bytes:
+def restrict_to_layers(
+    content: bytes, in_float: Callable[[], bytes], layers: Sequence[str], chosen: Collection[str]
+) -> bytes:
     """Return the file with exactly the chosen layers in integers; `in_float` converts the model to float if needed."""
     content = without_shields(content)
     ops = read_ops(content, layers)
