@@ -262,6 +262,42 @@ def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
     assert connect(Tracking(uri=f"sqlite:///{path}")).rows("all") == []
 
 
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("create", [True, False])
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(pipe, "requires a file, not a pipe"), (loop, "is a link to"), (Path.mkdir, "requires a file, not a folder")],
+)
+def test_what_can_be_no_database_is_not_opened(
+    make: Callable[[Path], None], reason: str, create: bool, tmp_path: Path
+) -> None:
+    make(tmp_path / "mlflow.db")
+    with pytest.raises(UserError, match=reason):
+        connect(Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}"), create=create)
+
+
+@pytest.mark.parametrize(
+    ("schema", "advice"),
+    [
+        ("451aebb31d03", r"an older MLflow wrote it .*Copy it.*: mlflow db upgrade 'sqlite:////.*mlflow\.db'$"),
+        ("ffffffffffff", "a newer MLflow wrote it .*Use that MLflow, or another store"),
+    ],
+)
+def test_a_store_of_another_mlflow_is_explained(schema: str, advice: str, copied: Path) -> None:
+    with closing(sqlite3.connect(copied)) as database:
+        database.execute("UPDATE alembic_version SET version_num = ?", (schema,))
+        database.commit()
+    with pytest.raises(UserError, match=advice):
+        connect(Tracking(uri=f"sqlite:///{copied}"), create=False)
+
+
 @pytest.mark.parametrize("create", [True, False])
 def test_address_with_a_query_is_rejected_with_the_correct_one(create: bool, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"Type sqlite:///{tmp_path}/mlflow\.db\."):

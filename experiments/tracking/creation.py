@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.system.errors import UserError
+from experiments.system.files import check_regular
 from experiments.system.locks import file_lock
 from experiments.system.program import program
 from experiments.system.progress import say
@@ -61,6 +62,7 @@ def _is_store(tracking: Tracking, database: Path) -> bool:
             else f"tracking.uri={tracking.uri}: the path {database} has a character with a special meaning in an "
             "address (? or %20). Use another folder or file."
         )
+    _check_file(tracking, database)
     found = _content(tracking, database)
     while found == "without runs" and not _can_open(database):
         if _settled(database):
@@ -70,6 +72,18 @@ def _is_store(tracking: Tracking, database: Path) -> bool:
             time.sleep(0.5)
         found = _content(tracking, database)
     return found != "nothing"
+
+
+def _check_file(tracking: Tracking, database: Path) -> None:
+    """Refuse what can be no database: opening a pipe or a device may never end."""
+    where = f"tracking.uri={tracking.uri}"
+    if database.exists():
+        check_regular(database, where)
+    elif database.is_symlink():
+        raise UserError(
+            f"{where}: {database} is a link to {database.readlink()}, which does not exist, or leads back to the link. "
+            "Restore that file, or remove the link."
+        )
 
 
 def _content(tracking: Tracking, database: Path) -> Content:

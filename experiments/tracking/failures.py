@@ -1,10 +1,14 @@
 """Converts errors of a store to messages for users."""
 
+import re
+import shlex
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from http.client import HTTPException
+from importlib.metadata import version as package_version
+from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -42,6 +46,8 @@ _PERMISSION_ERRORS = {
     ),
 }
 
+_SCHEMA = re.compile(r"out-of-date database schema \(found version (\w+)")
+
 
 @contextmanager
 def explaining_failures(tracking: Tracking) -> Iterator[None]:
@@ -62,6 +68,8 @@ def explaining_failures(tracking: Tracking) -> Iterator[None]:
                 f"address{_server_command(tracking)}, or use a file: tracking.uri=sqlite:///mlflow.db "
                 "for experiments.run, --uri sqlite:///mlflow.db for the other commands."
             ) from error
+        if found := _SCHEMA.search(str(error)):
+            raise UserError(f"tracking.uri={tracking.shown}: {_of_another_mlflow(tracking, found[1])}") from error
         what_to_do = (
             "Use another store, such as tracking.uri=sqlite:////tmp/mlflow.db, or the address of a running MLflow "
             "server."
@@ -81,6 +89,24 @@ def explains_failures(method: Callable[Concatenate[S, P], R]) -> Callable[Concat
             return method(self, *args, **kwargs)
 
     return wrapped
+
+
+def _of_another_mlflow(tracking: Tracking, schema: str) -> str:
+    """Return the message for a database whose tables have the schema of an older or a newer MLflow."""
+    from mlflow.store import db_migrations
+
+    version = package_version("mlflow")
+    if schema == "None":
+        return "is not usable: it has no version of MLflow's tables. Restore a backup, or use another store."
+    if any(path for folder in db_migrations.__path__ for path in Path(folder, "versions").glob(f"{schema}_*.py")):
+        return (
+            f"an older MLflow wrote it (schema {schema}). Copy it, since that MLflow cannot read it afterwards, and "
+            f"update it for MLflow {version}: mlflow db upgrade {shlex.quote(tracking.shown)}"
+        )
+    return (
+        f"a newer MLflow wrote it (its schema {schema} is unknown to MLflow {version}). Use that MLflow, or another "
+        "store: tracking.uri=sqlite:///NAME.db for experiments.run, --uri sqlite:///NAME.db for the other commands."
+    )
 
 
 def _connection_error(error: BaseException) -> str:
