@@ -1,8 +1,9 @@
 """The plan of a sweep, the time that is left of it, and --dry-run."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from experiments.runs.forecast import FINISHING, Costs, Schedule, Work
 from experiments.runs.plan import ENDED, SAME_RUN, STARTED, Follower, finished_line, plan, shared_settings
 from experiments.runs.trainings import training_name
 from experiments.strategy.prune_cluster_qat import PruneClusterQAT
+from experiments.system.stamp import stamp
 from experiments.task.auto import Auto
 from experiments.task.regression import Regression
-from experiments.tracking import Row
+from experiments.tracking import Row, Store
 from tests import rows
 from tests.conftest import run_interpreter, save_images
 
@@ -199,11 +201,49 @@ def test_line_of_a_finished_run_has_its_figures(capsys: pytest.CaptureFixture[st
         "2/8 done in 1 min 15 s: accuracy 98.12 % (Δ +0.47), 156,664 bytes (3.83x smaller), speedup 3.72x, about "
         "2 min 10 s left"
     )
-    assert "timing invalid" in finished_line(1, 1, {**rows.ROWS[0], "latency_void": "disturbed"}, 1.0, None)
+    void = {**rows.ROWS[0], "latency_void": "disturbed"}
+    assert "timing invalid" in finished_line(1, 1, void, 1.0, None)
+    first = finished_line(1, 1, {**void, "latency_rounds": 1.0}, 1.0, None)
+    assert first.endswith("first round of timing disturbed, more follow")
     follow = Follower(Schedule(works(SWEEP[:1]), Costs()), jobs=1)
     follow(STARTED, 0)
     follow(ENDED, 0, {**rows.ROWS[0], "train_seconds_reused": 0.0})
     assert capsys.readouterr().out.startswith("1/1 done in 0 s: accuracy 97.65 %")
+
+
+class Recorded:
+    """A store of finished runs."""
+
+    def __init__(self, requests: Sequence[Request], latency_rounds: float) -> None:
+        self.rows = [
+            rows.row(
+                **{name: str(value) for name, value in request.parameters.items() if "." in name},
+                **asdict(request.experiment.setting), run_key="of another code", machine=stamp()["machine"],
+                latency_rounds=latency_rounds, train_seconds_reused=0.0,
+            )
+            for request in requests
+        ]  # fmt: skip
+
+    def finished(self) -> Sequence[Row]:
+        return self.rows
+
+
+def test_rounds_of_timing_that_earlier_runs_have_are_not_counted_again(requests: list[Request]) -> None:
+    one, other = requests[0], requests[2]
+    span = one.experiment.latency.span_seconds
+    assert plan([one, other], cast("Store", Recorded([one, other], 1))).afterwards == span + FINISHING
+    known = plan([one, other], cast("Store", Recorded([one, other], 6)))
+    assert known.afterwards == FINISHING
+    assert known.summary.endswith("Rounds of timing are taken over if the files are those of earlier runs.")
+    anew = [replace(each, resume=False) for each in (one, other)]
+    assert plan(anew, cast("Store", Recorded([one, other], 6))).afterwards == span + FINISHING
+    assert plan([one, other], cast("Store", Recorded([one], 6))).afterwards == span + FINISHING
+
+
+def test_the_time_of_a_single_run_includes_its_further_rounds(requests: list[Request]) -> None:
+    one = requests[0]
+    assert plan([one], store=None).afterwards == pytest.approx(0.8 * one.experiment.latency.span_seconds)
+    assert plan([one], cast("Store", Recorded([one], 5 + 1))).afterwards == 0
 
 
 @pytest.mark.parametrize("sweep", [[], ["-m"]], ids=["single", "sweep"])

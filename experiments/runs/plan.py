@@ -3,11 +3,12 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from experiments.record.run_record import Setting
 from experiments.runs.configuration import Request
 from experiments.runs.forecast import FINISHING, Costs, Schedule, Work
 from experiments.runs.job import run_key
@@ -57,7 +58,8 @@ class Plan:
 
     runs: tuple[Planned, ...]
     costs: Costs
-    afterwards: float = 0.0  # seconds after the last run: files are timed together, and the report is written
+    afterwards: float = 0.0  # seconds after the last run: files are timed in rounds, and the report is written
+    timed: bool = False  # whether earlier runs of the same settings have the rounds of timing
 
     @property
     def works(self) -> dict[int, Work]:
@@ -89,7 +91,8 @@ class Plan:
         if self.seconds is None:
             return f"{what}. No estimate of the time: this machine has no earlier run like these."
         about = f"{'At most about' if may_stop else 'About'} {format_duration(self.seconds)}"
-        return f"{what}. {about}, judging by earlier runs of this machine."
+        taken = " Rounds of timing are taken over if the files are those of earlier runs." * self.timed
+        return f"{what}. {about}, judging by earlier runs of this machine.{taken}"
 
     @property
     def described(self) -> dict[str, Any]:
@@ -141,7 +144,9 @@ def plan(requests: Sequence[Request], store: Store | None) -> Plan:
         UserError: a file that an option names cannot be read.
     """
     recorded = [row for row in store.finished() if row["status"] == "FINISHED"] if store else []
-    costs = Costs(row for row in recorded if row["machine"] == stamp()["machine"])
+    here = [row for row in recorded if row["machine"] == stamp()["machine"]]
+    costs = Costs(here)
+    rounds = {_of_file(row): float(row.get("latency_rounds") or 0) for row in here}
     finished = {row["run_key"]: str(row["run_id"]) for row in recorded if row["run_key"]}
     contents: dict[int, Mapping[str, Any]] = {}  # by option, which the jobs of a sweep share
 
@@ -153,6 +158,7 @@ def plan(requests: Sequence[Request], store: Store | None) -> Plan:
     caches = {request.experiment.cache.dir: request.experiment.cache for request in requests}
     states = {folder: _states(cache) for folder, cache in caches.items()}
     planned: list[Planned] = []
+    timed = True
     seen: set[str] = set()
     for request in requests:
         experiment = request.experiment
@@ -161,6 +167,7 @@ def plan(requests: Sequence[Request], store: Store | None) -> Plan:
         seen.add(key)
         values = {name: redacted(str(value)) for name, value in request.parameters.items()}
         setting = experiment.setting
+        timed &= request.resume and rounds.get(_of_file({**values, **asdict(setting)}), 0) > experiment.latency.rounds
         work = Work(*Work.settings_of({**values, "model": setting.model, "dataset": setting.dataset}), setting.strategy)
         shared = cached = 0
         may_stop = False
@@ -182,9 +189,26 @@ def plan(requests: Sequence[Request], store: Store | None) -> Plan:
             work = Work(work.subject, work.timing, work.strategy, missing[0], sum(missing[1:]))
         name = run_name(setting, experiment.identity)
         planned.append(Planned(name, request.settings, work, shared, cached, reused, may_stop))
-    rounds = max(request.experiment.latency.span_seconds for request in requests)
-    together = len(planned) > 1 and not all(run.reused for run in planned)
-    return Plan(tuple(planned), costs, rounds + FINISHING if together else 0.0)
+    if all(run.reused for run in planned):
+        return Plan(tuple(planned), costs)
+    longest = max((request.experiment.latency for request in requests), key=lambda each: each.span_seconds)
+    alone = len(planned) == 1  # its own round is one of its rounds, and no report is written
+    span = 0.0 if timed else longest.span_seconds * ((longest.rounds - 1) / longest.rounds if alone else 1)
+    return Plan(tuple(planned), costs, span + FINISHING * (not alone), timed)
+
+
+# Settings that decide neither a run's file nor how a round times it.
+BESIDE_FILE = ("dataset.test_samples", "latency.rounds", "latency.span", "cache.", "tracking.")
+
+
+def _of_file(values: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+    """Return the settings of a recorded or planned run that decide its file and how it is timed.
+
+    Two runs with equal ones probably have the same file; its digest tells, once it is converted.
+    """
+    own = {name: value for name, value in values.items() if "." in name and not name.startswith(BESIDE_FILE)}
+    setting = {each.name: values[each.name] for each in fields(Setting)}
+    return frozenset((name, str(value)) for name, value in {**own, **setting}.items() if "_target_" not in name)
 
 
 @dataclass
@@ -272,7 +296,8 @@ def _size(row: Row) -> Iterable[str]:
 
 def _speed(row: Row) -> Iterable[str]:
     if row.get("latency_void"):
-        yield "timing invalid"
+        first = row.get("latency_rounds") == 1  # a sweep adds rounds at its end
+        yield "first round of timing disturbed, more follow" if first else "timing invalid"
     elif row.get("speedup") is not None:
         yield f"speedup {float(row['speedup']):.2f}x"
 
@@ -289,7 +314,7 @@ def announce(request: Request) -> Iterator[None]:
     found = plan([request], open_existing(request.tracking) if request.tracking.database else None)
     if found.works:
         prose(found.summary)
-    schedule = Schedule(found.works, found.costs)
+    schedule = Schedule(found.works, found.costs, found.afterwards)
     schedule.start(0)
     with shown_here(), bar(RUN_BAR, total=None, name=RUN_BAR):
         expect(RUN_BAR, schedule.left)
