@@ -143,6 +143,13 @@ def test_the_artifacts_of_a_sweep_are_shown(pages: Pages, sweep: str, artifact: 
     shows(pages, SHOWN[artifact])
 
 
+def test_the_page_of_a_sweep_begins_with_the_answer(pages: Pages, store: Store, sweep: str) -> None:
+    (run,) = (each for each in store.find("tags.kind = 'sweep'", limit=9) if each.info.run_id == sweep)
+    note = run.data.tags["mlflow.note.content"]
+    assert re.match(r"\*\*(Ship |No winner|Nothing to ship yet)", note)
+    assert "| strategy" in note
+
+
 def test_page_of_a_run_has_its_description(pages: Pages, store: Store, sweep: str) -> None:
     pages.run(store.rows(sweep)[1]["run_id"])
     shows(pages, "% accuracy")

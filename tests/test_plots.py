@@ -3,7 +3,7 @@
 import gzip
 import json
 import sys
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -247,6 +247,16 @@ def test_times_of_several_machines_never_share_a_panel() -> None:
     rows = [quantized(each, machine=machine, run_id=each + machine) for each in SIX for machine in ("one", "two")]
     assert len(accuracy_latency(frame(rows), NO_SEEDS).axes) == 2
     assert len(latency_distributions(frame(rows), evidence(rows).timings).axes) == 2
+
+
+def test_the_labels_of_a_wide_axis_of_times_do_not_touch() -> None:
+    rows = [quantized(each) for each in SIX]
+    timed = {each["run_id"]: {"model": np.array([1_000, 2_000, 3_000, 12_000_000])} for each in rows}
+    figure = latency_distributions(frame(rows), timed)
+    figure.canvas.draw()
+    boxes = [each.get_window_extent() for each in figure.axes[0].get_xticklabels() if each.get_text()]
+    assert len(boxes) > 3
+    assert all(one.x1 < other.x0 for one, other in pairwise(boxes))
 
 
 def test_runs_of_several_seeds_are_one_point_with_the_interval_over_seeds() -> None:

@@ -23,6 +23,7 @@ Timed = Mapping[str, Nanoseconds]  # by file: model, reference
 MOST_ROWS = 30
 MOST_TIMED = 24  # rows
 ROW = 0.3  # inches
+WIDE = 1000  # ratio of times from which on only powers of ten have room on the axis
 COVERAGES = {
     "coverage_ops": "computing ops",
     "coverage_weights": "weights, as stored",
@@ -116,7 +117,8 @@ def _distributions(axes: "Axes", runs: pd.DataFrame, timings: Mapping[str, Timed
         text = f"{three_digits(median)} µs"
         axes.annotate(text, (1.01, place - 0.18), xycoords=axes.get_yaxis_transform(), va="center")
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 3, 5)))
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(10, subs=(1,) if high / low > WIDE else (1, 2, 3, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("one inference (µs)")

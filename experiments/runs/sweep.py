@@ -41,7 +41,7 @@ from experiments.runs.slurm import check_slurm
 from experiments.runs.worker import check_in_process, preload
 from experiments.system.disk import check_writable, explain_os_error
 from experiments.system.errors import Ended, UserError
-from experiments.system.escaping import escape_control
+from experiments.system.escaping import escape_control, markdown_text
 from experiments.system.extras import require
 from experiments.system.machine import usable_cores
 from experiments.system.program import program
@@ -282,7 +282,9 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         with self._attached_folder("comparison") as folder:
             comparison = show_and_write(self._store, rows, folder)
             say(training_totals(rows))
-            self._store.describe(self._sweep, (folder / "comparison.md").read_text(encoding="utf-8"))
+            answer = [f"**{markdown_text(line)}**" for line in answer_lines(comparison)]  # MLflow folds long texts
+            table = (folder / "comparison.md").read_text(encoding="utf-8")
+            self._store.describe(self._sweep, "\n\n".join([*answer, table]))
         return comparison
 
     @contextmanager
