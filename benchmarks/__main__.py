@@ -29,7 +29,7 @@ from experiments.system.progress import CONSOLE, say
 
 
 def listed(every: Sequence[Benchmark]) -> Table:
-    """The benchmarks as a table for the terminal."""
+    """Return the benchmarks as a table for the terminal."""
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("name", "shows", "takes", "published"):
         table.add_column(heading, overflow="fold")
@@ -70,7 +70,7 @@ def beside(table: str, now: str, was: str) -> str:
 
 
 def chosen(names: Sequence[str], every: dict[str, Benchmark]) -> list[Benchmark]:
-    """The benchmarks of these names; `all` are all that this version can repeat.
+    """Return the benchmarks of these names; `all` are all that this version can repeat.
 
     Raises:
         UserError: there is none of a name, or this version cannot repeat it.

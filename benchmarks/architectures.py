@@ -11,7 +11,7 @@ from experiments.statistics.rounding import percent
 
 
 def published_table(runs: pd.DataFrame, against_rival: pd.DataFrame) -> str:
-    """A row for each model and seed: from runs that are compared with the control, and with the rival."""
+    """Return a row for each model and seed: from runs that are compared with the control, and with the rival."""
     groups, rivals = (
         {group: by_strategy(rows) for group, rows in table.groupby(["model", "seed"], sort=False)}
         for table in (runs, against_rival)

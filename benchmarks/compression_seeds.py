@@ -11,7 +11,7 @@ from experiments.statistics.rounding import times, whole
 
 
 def seed_by_seed(first: pd.DataFrame, further: pd.DataFrame) -> str:
-    """A row for each setting that every seed has, the smallest download first; from the runs of two studies."""
+    """Return a row for each setting that every seed has, the smallest download first; from the runs of two studies."""
     runs = pd.concat([first, further], ignore_index=True)
     runs["saved"] = _saved(runs)
     runs["setting"] = [name_of(row) for _, row in runs.iterrows()]
@@ -48,7 +48,7 @@ def _across_seeds(rows: pd.DataFrame, name: str, column: str) -> dict[str, str]:
 
 
 def _saved(runs: pd.DataFrame) -> pd.Series:
-    """How many times smaller each run's file is than the float file of its seed, both after gzip."""
+    """Return how many times smaller each run's file is than the float file of its seed, both after gzip."""
     none = runs[runs["strategy"] == "none"].set_index("seed")["tflite_gzip_bytes"]
     return runs["seed"].map(none) / runs["tflite_gzip_bytes"]
 

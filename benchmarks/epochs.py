@@ -9,7 +9,7 @@ from benchmarks.harness.pages import Table, compared_in
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """A row for each number of epochs: from rows that are compared with the control."""
+    """Return a row for each number of epochs: from rows that are compared with the control."""
     shown = [
         {"epochs": f"{epochs}, then {epochs}", **in_short(by_strategy(rows))}
         for epochs, rows in table.groupby("epochs")

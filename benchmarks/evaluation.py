@@ -79,7 +79,7 @@ def compared(
     in_batches: bool,
     images: int,
 ) -> dict[str, object]:
-    """A row of the figures."""
+    """Return a row of the figures."""
     seconds, answers = in_turns({"loop": loop, "suite": suite})
     return {
         "model": model,
@@ -93,7 +93,7 @@ def compared(
 
 
 def rows_of(name: str, data: Dataset) -> Iterator[dict[str, object]]:
-    """The untrained Keras model, and its file under every scheme."""
+    """Yield the untrained Keras model, and its file under every scheme."""
     from experiments.system.tensorflow import keras, tf
 
     images = data.test.x[:]

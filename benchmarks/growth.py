@@ -81,7 +81,7 @@ def run(folder: Path, size: Size) -> dict[str, float]:
 
 
 def measured(sizes: Sequence[Size]) -> pd.DataFrame:
-    """A row a run."""
+    """Return one row per run."""
     rows = []
     with bar("Runs", total=len(sizes)) as advance:
         for size in sizes:

@@ -206,7 +206,7 @@ def failures(table: pd.DataFrame) -> list[str]:
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.keras3 found."""
+    """Return the table of benchmarks.keras3."""
     rows = _rows(table)
     shown = pd.DataFrame({"network": table["network"]})
     shown["exact subsets"] = [f"{row.exact} of {row.subsets}" for row in rows]

@@ -74,7 +74,7 @@ def failures(table: pd.DataFrame) -> list[str]:
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.keras3_epoch found."""
+    """Return the table of benchmarks.keras3_epoch."""
     shown = pd.DataFrame({"Keras": table["keras"].astype(str), "engine": table["engine"]})
     shown["epoch in float (s)"] = [f"{seconds:.1f}" for seconds in table["float_seconds"]]
     shown["quantization-aware epoch (s)"] = [f"{seconds:.1f}" for seconds in table["quantized_seconds"]]

@@ -153,7 +153,7 @@ def undisturbed(library: Path, place: Path, overrides: Sequence[str]) -> Undistu
 
 
 def plan(counts: Mapping[Place, int], kills: Mapping[Place, int], seconds: float, seed: int) -> list[list[Kill]]:
-    """The kills of each folder. At each place they are spread evenly over its changes, at random within each part.
+    """Return the kills of each folder: at each place spread evenly over its changes, at random within each part.
 
     What is done is not done again, so a late change comes to happen but once in a folder: it is the last kill there.
     """

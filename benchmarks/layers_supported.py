@@ -117,17 +117,17 @@ def _operators(_: Keras, x: Tensor) -> Tensor:
 
 
 def _of_two(layer: str, **arguments: Any) -> Callable[[Keras, Tensor], Tensor]:
-    """A layer that takes two values, of two convolutions."""
+    """Return a block with a layer on the outputs of two convolutions."""
     return lambda keras, x: getattr(keras.layers, layer)(**arguments)([_conv(keras, x), _conv(keras, x)])
 
 
 def _behind(layer: str, **arguments: Any) -> Callable[[Keras, Tensor], Tensor]:
-    """A layer behind a convolution."""
+    """Return a block with a layer after a convolution."""
     return lambda keras, x: getattr(keras.layers, layer)(**arguments)(_conv(keras, x))
 
 
 def _one(layer: str, *more: Any, **arguments: Any) -> Callable[[Keras, Tensor], Tensor]:
-    """A layer by itself."""
+    """Return a block of one layer."""
     return lambda keras, x: getattr(keras.layers, layer)(*more, **arguments)(x)
 
 
@@ -259,7 +259,7 @@ def _train(model: Model, keras: Keras, block: Block) -> None:
 
 
 def _by_tfmot(block: Block) -> bytes:
-    """The file of TFMOT's quantize_model."""
+    """Return the file that TFMOT's quantize_model leads to."""
     from experiments.system.tensorflow import keras, tf
 
     # isort: split
@@ -274,7 +274,7 @@ def _by_tfmot(block: Block) -> bytes:
 
 
 def _by_our_engine(block: Block) -> tuple[bytes, float]:
-    """The file, and how far its outputs are from those of the model that it was made from, in steps."""
+    """Return the file, and how far its outputs are from those of the model that it was made from, in steps."""
     from experiments.model.flattening import flatten
     from experiments.quantization.engines import engine_of
     from experiments.system.tensorflow import keras_3
@@ -295,7 +295,7 @@ def _by_our_engine(block: Block) -> tuple[bytes, float]:
 
 
 def _by_the_converter(block: Block) -> bytes:
-    """The file of the float model, quantized after training."""
+    """Return the file of the float model, quantized after training."""
     from experiments.system.tensorflow import keras_3
     from experiments.tflite.conversion import Int8, convert
 
@@ -319,7 +319,7 @@ def _steps(content: bytes, wanted: Any, examples: Any) -> float:
 
 
 def computes_in(content: bytes) -> str:
-    """What all ops of a file compute in, or which are in float."""
+    """Return what all ops of a file compute in, or which are in float."""
     from experiments.tflite.graph import read_ops
 
     others = [op.op for op in read_ops(content, []) if op.computes and op.types != "int8"]
@@ -327,7 +327,7 @@ def computes_in(content: bytes) -> str:
 
 
 def outcome(name: str) -> Outcome:
-    """What becomes of a block; for a process of its own."""
+    """Return the result of a block; called in a separate process."""
     from experiments.system.silence import native_stderr_silenced
 
     block, steps, why = BLOCKS[name], [float("nan")], []
@@ -352,7 +352,7 @@ def outcome(name: str) -> Outcome:
 
 
 def outcomes(names: Sequence[str]) -> Iterator[Outcome]:
-    """What becomes of each block; one whose conversion ends the process is tried no further."""
+    """Yield the result of each block; one whose conversion crashes the process is not tried further."""
     pool = _pool()
     for name in names:
         try:
@@ -372,7 +372,7 @@ def _pool() -> ProcessPoolExecutor:
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.layers_supported found."""
+    """Return the table of benchmarks.layers_supported."""
     shown = pd.DataFrame(
         {
             "": table["theme"].where(table["theme"] != table["theme"].shift(), ""),
@@ -391,7 +391,7 @@ def published_table(table: pd.DataFrame) -> str:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """Which figures are not reached."""
+    """Return the missed targets."""
     found = []
     if (supported := int((table["own"] == "int8").sum())) < LEAST_SUPPORTED:
         found.append(f"{supported} blocks are int8 with our engine instead of {LEAST_SUPPORTED}")

@@ -32,7 +32,7 @@ SETTINGS = (
 
 
 def sampled(overrides: list[str]) -> pd.DataFrame:
-    """A sweep's memory, a row a sample; jobs are numbered from 1 on, 0 is before the first and after the last.
+    """Return a sweep's memory, one row per sample; job 0 is the time before the first and after the last.
 
     After the last the sweep makes its tables, which is no memory that jobs have left behind.
     """
@@ -85,12 +85,12 @@ def save_picture(path: Path, samples: pd.DataFrame) -> None:
 
 
 def by_job(samples: pd.DataFrame) -> pd.DataFrame:
-    """The most memory during each job, MiB."""
+    """Return the maximum of memory during each job, in MiB."""
     return samples[samples["job"] > 0].groupby("job")[["main_mib", "children_mib"]].max()
 
 
 def memory_ends(samples: pd.DataFrame) -> pd.DataFrame:
-    """The most memory in the first jobs and in the last, MiB, and the slope over all jobs, MiB a job."""
+    """Return the maximum of memory in the first and last jobs, in MiB, and the slope in MiB per job."""
     jobs = by_job(samples)
     return pd.DataFrame(
         {

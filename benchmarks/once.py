@@ -96,7 +96,7 @@ class Work:
 
 
 def full_work(baseline_epochs: int) -> Work:
-    """What the figures are about."""
+    """Return what was measured."""
     return Work(
         strategies=tuple(sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))),
         finetune_epochs=(1, 2, 4),
@@ -112,7 +112,7 @@ def small_work() -> Work:
 
 
 def mean_pieces(bares: Sequence[Bare]) -> list[Piece]:
-    """The pieces with the mean of their times in all passes."""
+    """Return the pieces with the mean of their times in all passes."""
     passes = [bare.pieces for bare in bares]
     return [
         replace(same[0], seconds=float(np.mean([piece.seconds for piece in same])))
@@ -121,7 +121,7 @@ def mean_pieces(bares: Sequence[Bare]) -> list[Piece]:
 
 
 def by_hand(way: str, done: Bare) -> dict[str, object]:
-    """A row of the figures, for work done by hand."""
+    """Return a row of the figures, for work done by hand."""
     return {
         "way": way,
         "epochs_trained": done.epochs,
@@ -134,7 +134,7 @@ def by_hand(way: str, done: Bare) -> dict[str, object]:
 
 
 def by_sweep(seconds: float, comparison: pd.DataFrame) -> dict[str, object]:
-    """A row of the figures, for the sweep."""
+    """Return a row of the figures, for the sweep."""
     return {
         "way": SWEEP,
         "epochs_trained": int(comparison["epochs_trained"].sum()),
@@ -145,7 +145,7 @@ def by_sweep(seconds: float, comparison: pd.DataFrame) -> dict[str, object]:
 
 
 def pieces_table(bares: Sequence[Bare]) -> pd.DataFrame:
-    """Every piece of both passes."""
+    """Return every piece of both passes."""
     return pd.DataFrame(
         [{"bare_pass": i, **asdict(piece)} for i, bare in enumerate(bares, start=1) for piece in bare.pieces]
     )
@@ -163,13 +163,13 @@ def failures(table: pd.DataFrame) -> list[str]:
 
 
 def bare_ratio(table: pd.DataFrame) -> float:
-    """The sweep's time over that of the same work done bare, as often as that was measured."""
+    """Return the time of the sweep divided by the mean time of the same work by hand."""
     seconds = _seconds(table)
     return float(seconds[SWEEP] / np.mean([value for way, value in seconds.items() if way.startswith(BARE)]))
 
 
 def plain_ratio(table: pd.DataFrame) -> float:
-    """The time of the plain way over the sweep's."""
+    """Return the time of training every run from scratch divided by that of the sweep."""
     seconds = _seconds(table)
     return next(value for way, value in seconds.items() if way.startswith(PLAIN)) / seconds[SWEEP]
 
@@ -200,7 +200,7 @@ def published_table(table: pd.DataFrame) -> str:
 
 
 def files_of_strategies(table: pd.DataFrame) -> str:
-    """What the file of each strategy is like, apart from its accuracy: of the longest training, the smallest first."""
+    """Return the file of each strategy, without its accuracy: of the longest training, smallest first."""
     trained = table["finetune_epochs"] == table["finetune_epochs"].max()
     table = table[trained | (table["finetune_epochs"] == 0)].sort_values(["tflite_bytes", "tflite_gzip_bytes"])
     shown = pd.DataFrame(

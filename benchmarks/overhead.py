@@ -23,7 +23,7 @@ COLUMNS = ("strategy", "run_id", "conversion_seconds", "evaluation_seconds", "la
 
 
 def measured(overrides: list[str]) -> pd.DataFrame:
-    """The jobs of a sweep, with the seconds of each and of its parts, and those of the sweep."""
+    """Return the jobs of a sweep, with the seconds of each and of its parts, and those of the sweep."""
     with sweeps.fresh_folder() as folder:
         sweep_seconds = sweeps.sweep(folder, overrides)
         rows = sweeps.table(folder)

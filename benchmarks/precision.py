@@ -33,13 +33,13 @@ SEEDS, EPOCHS = 6, 3
 
 
 def right(model: Trained, data: Dataset) -> npt.NDArray[np.bool_]:
-    """Which test images the model tells."""
+    """Return which test images the model classifies correctly."""
     answers: npt.NDArray[np.bool_] = keras_logits(model.model, data.test.x).argmax(axis=1) == data.test.y
     return answers
 
 
 def in_turns(data: Dataset, seeds: int, epochs: int) -> tuple[pd.DataFrame, dict[Precision, npt.NDArray[np.bool_]]]:
-    """The seconds of every epoch, and the answers (seeds, images) of the models after the last one."""
+    """Return the seconds of every epoch, and the answers (seeds, images) of the models after the last one."""
     seconds, answers = [], {precision: np.empty((seeds, len(data.test)), np.bool_) for precision in PRECISIONS}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(seeds):
@@ -54,7 +54,7 @@ def in_turns(data: Dataset, seeds: int, epochs: int) -> tuple[pd.DataFrame, dict
 
 
 def summary(seconds: pd.DataFrame, answers: dict[Precision, npt.NDArray[np.bool_]]) -> pd.DataFrame:
-    """A row for each precision: seconds an epoch, accuracy, and both against float32, paired."""
+    """Return a row for each precision: seconds an epoch, accuracy, and both against float32, paired."""
     times = seconds.pivot(index=["seed", "epoch"], columns="precision", values="seconds")
     rows = []
     for precision in PRECISIONS:

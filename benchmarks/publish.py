@@ -115,7 +115,7 @@ class Published:
 
 
 def with_present_answer(page: str, comparison: Comparison, pictures: Pictures) -> str:
-    """A published report with the answer, the table and the pictures as the present version makes them.
+    """Return a published report with the answer, the table and the pictures that the current version makes.
 
     Pictures that need more than the tables, and the details of the runs, stay as they were published.
     """
@@ -130,7 +130,7 @@ def with_present_answer(page: str, comparison: Comparison, pictures: Pictures) -
 
 
 def _read(file: Path) -> pd.DataFrame:
-    """A published table; an empty one where there is none. One of an earlier version has fewer columns."""
+    """Return a published table; an empty one where there is none. One of an earlier version has fewer columns."""
     texts = dict.fromkeys((*DIGESTS, "tflite_sha256"), "string")
     found = pd.read_csv(file, dtype=texts) if file.exists() else pd.DataFrame(columns=list(COLUMNS))
     table = with_scores(with_identity(found.reindex(columns=list(dict.fromkeys([*COLUMNS, *found.columns])))))
@@ -139,7 +139,7 @@ def _read(file: Path) -> pd.DataFrame:
 
 
 def emptied(folder: Path) -> Path:
-    """The folder, with nothing left in it of an earlier publication but the screenshots."""
+    """Return the folder, emptied of an earlier publication except for its screenshots."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         if path.name not in SCREENSHOTS:
@@ -148,7 +148,7 @@ def emptied(folder: Path) -> Path:
 
 
 def study_of(name: str) -> Study:
-    """The study of this name.
+    """Return the study of this name.
 
     Raises:
         UserError: there is none.
@@ -159,7 +159,7 @@ def study_of(name: str) -> Study:
 
 
 def runs_of(study: Study, store: Store) -> pd.DataFrame:
-    """The runs of the newest finished sweep of each of the study's commands.
+    """Return the runs of the newest finished sweep of each of the study's commands.
 
     Raises:
         UserError: no sweep of a command has finished here.

@@ -89,7 +89,7 @@ class Filled:
 
     @classmethod
     def at(cls, uri: str, runs: int) -> "Filled":
-        """A new store."""
+        """Return a new store."""
         store = connect(Tracking(uri=uri))
         fill(store, runs)
         if runs <= REPORTED and isinstance(database := store.address.tables, Path):
@@ -116,7 +116,7 @@ class Filled:
         self._compare("--csv", "runs.csv")
 
     def reported(self) -> float:
-        """The report; MiB that it took at most."""
+        """Return the peak memory of writing the report, in MiB."""
         return self._compare("--out", "report.html")
 
     def _compare(self, *options: str) -> float:
@@ -131,7 +131,7 @@ class Filled:
         return int(done.stderr.split()[-1]) / 1024  # KiB on Linux
 
     def ways(self) -> "list[Callable[[], object]]":
-        """How this store is read, each of which is timed."""
+        """Return the ways to read this store, each of which is timed."""
         ways: list[Callable[[], object]] = [self.loaded, self.printed, self.written]
         if self.runs <= SEARCHED:
             ways.append(self.searched)
@@ -189,7 +189,7 @@ def _same(given: pd.Series, expected: pd.Series) -> bool:
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """What benchmarks.reading found; a store that was not read in some way has an empty cell."""
+    """Return the table of benchmarks.reading; a store that was not read in some way has an empty cell."""
     table = table.reindex(columns=[*dict.fromkeys([*table.columns, *MEASURED])])  # an earlier version measured less
     table = table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in MEASURED})
     ratio = table["searched_seconds"] / table["loaded_seconds"]

@@ -45,7 +45,7 @@ class Simulated:
         return mcnemar(self.right[one], self.right[other])
 
     def difference(self, one: str, other: str) -> Estimate:
-        """The paired difference."""
+        """Return the paired difference."""
         return paired_difference(self.right[one], self.right[other])
 
 
@@ -60,7 +60,7 @@ def answers(rng: np.random.Generator, equal: int, points: float, images: int) ->
 
 
 def outcome(right: Right) -> str:
-    """What the rule says: named, tied, wrong (another is named, or the better one is not among the tied)."""
+    """Return what the rule says: named, tied, wrong (another is named, or the better one is not among the tied)."""
     candidates = [Candidate(name, float(each.mean()), trains=name == BETTER) for name, each in right.items()]
     found = recommend(*most_accurate(candidates, Simulated(right)))
     if BETTER not in [each.key for each in found.tied]:
@@ -69,7 +69,7 @@ def outcome(right: Right) -> str:
 
 
 def simulated(trials: int) -> Iterator[dict[str, float]]:
-    """The share of each outcome, by settings, points and images."""
+    """Yield the share of each outcome, by settings, points and images."""
     cells = list(product(EQUAL, POINTS, IMAGES))
     with bar("Simulated", total=len(cells)) as advance:
         for equal, points, images in cells:

@@ -171,7 +171,7 @@ def _signature(function: Callable[..., object]) -> str:
 
 
 def form_of_json() -> str:
-    """The JSON Schema of what `compare --json FILE` writes."""
+    """Return the JSON Schema of what `compare --json FILE` writes."""
     return json.dumps(json_schema(), indent=2) + "\n"
 
 
@@ -238,7 +238,7 @@ RESULTS: Mapping[str, tuple[dict[str, Any], ...]] = {  # of each command, the ke
 
 
 def form_of_results() -> str:
-    """The JSON Schema of what each command writes with --json."""
+    """Return the JSON Schema of what each command writes with --json."""
     return json.dumps(results_schema(), indent=2) + "\n"
 
 

@@ -75,10 +75,10 @@ TABLES: dict[str, Table] = {table.name: table for benchmark in BENCHMARKS.values
 
 
 def tables_from(benchmark: str) -> list[Table]:
-    """The tables that are made from the results of a benchmark."""
+    """Return the tables that are made from the results of a benchmark."""
     return [table for table in TABLES.values() if benchmark in table.sources]
 
 
 def published(table: str, read: Callable[[str], str] = on_disk) -> str:
-    """The published table of this name, as Markdown."""
+    """Return the published table of this name, as Markdown."""
     return TABLES[table].published(read)

@@ -74,7 +74,7 @@ def essential(content: bytes) -> bytes:
 
 
 def measured(name: str, reference: Reference) -> dict[str, object]:
-    """A row of the figures."""
+    """Return a row of the figures."""
     from experiments.runs.trial import constants_varied
     from experiments.system.tensorflow import keras_version
 

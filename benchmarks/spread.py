@@ -63,7 +63,7 @@ def _litert_latency(model: TFLiteModel) -> float:
 
 
 def by_loop(made: Mapping[str, TFLiteModel], images: Images, seconds: float = 0.0) -> float:
-    """The ratio of two means, taken one after the other, each over TIMED inferences or half of the seconds."""
+    """Return the ratio of two means, taken one after the other, each over TIMED inferences or half of the seconds."""
     return _loop_latency(made[files.FLOAT], images, seconds / 2) / _loop_latency(made[files.INT8], images, seconds / 2)
 
 

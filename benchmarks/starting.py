@@ -48,7 +48,7 @@ def started(jobs: int, folder: Path) -> float:
 
 
 def measured(sizes: Sequence[int]) -> pd.DataFrame:
-    """A row a sweep."""
+    """Return one row per sweep."""
     rows = []
     for jobs in sizes:
         with sweeps.fresh_folder() as folder:

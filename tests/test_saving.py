@@ -291,7 +291,7 @@ def test_a_name_that_cannot_be_written_is_refused_before_anything_is_shown(
 
 def test_of_several_models_none_is_written_as_the_one(run: Compare, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--save", "model.tflite", rows=[*ROWS, row("none", model="mlp", run_id="m" * 32)]) == 2
-    assert "several models or data sets (article_cnn on mnist, mlp on mnist)" in capsys.readouterr().err
+    assert "one model and data set, not of several (article_cnn on mnist, mlp on mnist)" in capsys.readouterr().err
 
 
 def test_over_seeds_the_file_is_that_of_the_lowest_seed_with_its_own_figures(run: Compare) -> None:

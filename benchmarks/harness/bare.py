@@ -104,7 +104,7 @@ class _ByHand:
         return self._pieces
 
     def _model_and_file(self, cell: Cell, baseline: "Model", data: Dataset) -> "Model":
-        """The Keras model of a cell, its file converted and evaluated."""
+        """Return the Keras model of a cell, its file converted and evaluated."""
         from experiments.measure.accuracy import tflite_logits
         from experiments.tflite.conversion import convert
 
@@ -124,7 +124,7 @@ class _ByHand:
         return model
 
     def _fit(self, data: Dataset, experiment: Experiment, trajectories: list[tuple[str, int]]) -> Fit:
-        """What a strategy trains with: each call follows the next of the trajectories, and takes it off the list."""
+        """Return what a strategy trains with: each call follows the next trajectory, and removes it from the list."""
 
         def fit(model: "Model", callbacks: Sequence[Any] = ()) -> Trained:
             if not trajectories:

@@ -25,7 +25,7 @@ def images() -> Dataset:
 
 
 def article(data: Dataset) -> Mapping[str, TFLiteModel]:
-    """The article's network as a float and as an int8 file."""
+    """Return the article's network as a float and as an int8 file."""
     model = article_model(data)
     return {name: convert(model, scheme, _calibration(data)) for name, scheme in SCHEMES.items()}
 
@@ -42,7 +42,7 @@ def article_choices(data: Dataset, sizes: range) -> Mapping[tuple[str, ...], TFL
 
 
 def article_model(data: Dataset, seed: int = 0) -> "Model":
-    """The article's network, untrained; the seed decides its weights."""
+    """Return the article's network, untrained; the seed decides its weights."""
     from experiments.model.article_cnn import ArticleCNN
     from experiments.system.tensorflow import keras
 

@@ -39,7 +39,7 @@ def fill(store: Store, runs: int) -> None:
 
 
 def _generated(number: int, experiment: "Experiment", sweep: str) -> Mapping[str, list[dict[str, Any]]]:
-    """What the tables hold of one run, of which no other has the same settings; by the names of the tables."""
+    """Return the rows of one run, whose settings no other run has, by the names of the tables."""
     run_id, failed, start = uuid4().hex, number % FAILING == FAILING - 1, BEGIN + number * SECOND
     others, strategy = number // len(STRATEGIES), STRATEGIES[number % len(STRATEGIES)]
     tags = {

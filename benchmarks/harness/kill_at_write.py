@@ -40,7 +40,7 @@ class KillAtWrite:
     log: Path | None = None  # gets a line for each change
 
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:
-        """The environment of a process to be killed; `given` is what it has otherwise."""
+        """Return the environment of a process to be killed: `given`, and what the library reads."""
         settings = {
             "LD_PRELOAD": " ".join(filter(None, (str(self.library), given.get("LD_PRELOAD", "")))),
             "KILL_PATTERN": ":".join(self.patterns),
@@ -71,7 +71,7 @@ def has_compiler() -> bool:
 
 
 def build(folder: Path) -> Path:
-    """The library, compiled into the folder.
+    """Return the library, compiled into the folder.
 
     Raises:
         FileNotFoundError: there is no C compiler.
@@ -86,6 +86,6 @@ def build(folder: Path) -> Path:
 
 
 def changes(log: Path) -> list[Change]:
-    """The changes that a log lists, in their order."""
+    """Return the changes that a log lists, in their order."""
     fields = (line.split(" ", 4) for line in log.read_text(errors="surrogateescape").splitlines())
     return [Change(int(number), int(pid), call, int(size), Path(path)) for number, pid, call, size, path in fields]

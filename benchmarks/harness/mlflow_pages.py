@@ -88,11 +88,11 @@ class Pages:
     experiment_id: str
 
     def runs(self) -> "Page":
-        """The table of runs."""
+        """Return the table of runs."""
         return self._opened("runs")
 
     def view(self, address: str) -> "Page":
-        """A view of the table of runs, at the part of its address behind #, once it shows runs."""
+        """Return a view of the table of runs, whose address ends in this fragment, once it shows runs."""
         self.page.goto("about:blank")
         self.page.goto(f"{self.address}/#{address}")
         self.page.locator("[role=row] [col-id*='Run Name'] a").first.wait_for(timeout=60_000)  # milliseconds
@@ -111,11 +111,11 @@ class Pages:
         return self._opened(f"runs/{run_id}")
 
     def models(self) -> "Page":
-        """The models of the experiment."""
+        """Return the models of the experiment."""
         return self._opened("models")
 
     def artifact(self, run_id: str, path: str = "") -> "Page":
-        """The artifacts of a run, one of them shown."""
+        """Return the artifacts of a run, one of them shown."""
         return self._opened(f"runs/{run_id}/artifacts/{path}".rstrip("/"))
 
     def _opened(self, place: str) -> "Page":

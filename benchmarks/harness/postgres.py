@@ -40,7 +40,7 @@ class Database:
     address: str  # without the name of a database; with the driver, for SQLAlchemy 2.1 would take another by itself
 
     def fresh(self, name: str) -> str:
-        """The address of a new empty database."""
+        """Return the address of a new empty database."""
         with self._engine().connect() as connection:
             connection.exec_driver_sql(f"CREATE DATABASE {name}")
         return f"{self.address}/{name}"

@@ -82,12 +82,12 @@ def command(overrides: Sequence[str]) -> str:
 
 
 def table(folder: Path, which: str = "latest") -> pd.DataFrame:
-    """The comparison table of a sweep in this folder."""
+    """Return the comparison table of a sweep in this folder."""
     return load(_uri(folder), sweep=which)
 
 
 def store(folder: Path) -> Store:
-    """The runs in this folder."""
+    """Return the runs in this folder."""
     return open_existing(_uri(folder))
 
 

@@ -47,7 +47,7 @@ class Cell:
         return self.name if self.strategy in TRAININGS else BASELINE
 
     def trajectories(self) -> Iterator[tuple[str, int]]:
-        """The trajectories that lead to the result, and for how many epochs each is followed."""
+        """Yield the trajectories that lead to the result, and for how many epochs each is followed."""
         name = BASELINE
         yield name, self.baseline_epochs
         epochs = self.baseline_epochs
@@ -81,7 +81,7 @@ def least_epochs(cells: Iterable[Cell]) -> int:
 
 
 def plain_pieces(pieces: Sequence[Piece], cells: Iterable[Cell]) -> list[Piece]:
-    """The pieces of all cells when each does all of its own itself, given each of them once."""
+    """Return the pieces of all cells if nothing is shared, given each distinct piece once."""
     known = {(piece.what, piece.of, piece.epoch): piece for piece in pieces}
     needed: list[Piece] = []
     for cell in cells:

@@ -110,7 +110,7 @@ class _Condition:
         return UserError(f"{_given(self._text)}: {why}. {hint}")
 
     def _of(self, node: ast.expr, depth: int) -> Any:
-        """The value of a part of the text: a column, a condition on each row, a number, a text, or a list."""
+        """Return the value of a part of the text: a column, a condition on each row, a number, a text, or a list."""
         if depth > DEEPEST:
             raise self._error(f"this is nested more than {DEEPEST} levels deep")
         if isinstance(node, ast.BoolOp | ast.UnaryOp | ast.BinOp | ast.Compare):

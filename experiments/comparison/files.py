@@ -100,7 +100,7 @@ def _json(table: pd.DataFrame, path: Path) -> None:
 
 
 def json_schema() -> dict[str, Any]:
-    """What the JSON file holds, as a JSON Schema: docs/reference/comparison.schema.json."""
+    """Return what the JSON file holds, as a JSON Schema: docs/reference/comparison.schema.json."""
     kinds = {"text": "string", "count": "number"}
     columns = {
         name: {"type": [kinds.get(SCHEMA[name].kind, "number"), "null"], "description": SCHEMA[name].doc}

@@ -70,7 +70,7 @@ def _check_new(option: str, shipped: Shipped, overwrite: bool) -> None:
 
 
 def every_file(comparison: Comparison, folder: Path, overwrite: bool) -> list[Shipped]:
-    """All files that may be shipped, each named by what its run is called.
+    """Return all files that may be shipped, each named by what its run is called.
 
     Raises:
         UserError: one of them exists already.
@@ -87,7 +87,7 @@ def every_file(comparison: Comparison, folder: Path, overwrite: bool) -> list[Sh
 
 
 def recommended_file(comparison: Comparison, path: Path) -> Shipped | None:
-    """The file that the headline names, with its reasons; None where nothing can be shipped.
+    """Return the file that the headline names, with its reasons; None where nothing can be shipped.
 
     Raises:
         UserError: there are several tasks.
@@ -159,7 +159,7 @@ def _normalization(record: Mapping[str, Any], configuration: str) -> tuple[Seque
 
 
 def _source(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What the source of the data has done to its files, such as an audio front end; of earlier runs unknown."""
+    """Return how the source of the data prepared its files, such as an audio front end; unknown for earlier runs."""
     found = record.get("preprocessing")
     return dict(found) if isinstance(found, Mapping) else {}
 
@@ -228,7 +228,7 @@ def _standardizes(configuration: str) -> bool:
 
 
 def _preprocessing(record: Mapping[str, Any], configuration: str) -> dict[str, Any]:
-    """How stored values become the model's input; of runs of earlier versions, the setting only."""
+    """Return how stored values become the model's input; for runs of earlier versions, only the setting."""
     setting = re.search(r"^ +scale: (\w+)$", configuration, re.MULTILINE)
     found: dict[str, Any] = {"dataset.scale": setting[1] if setting else None}
     if several := record.get("scalings"):
@@ -246,7 +246,7 @@ def _preprocessing(record: Mapping[str, Any], configuration: str) -> dict[str, A
 
 
 def _metrics(row: pd.Series) -> dict[str, Any]:
-    """Each number that was measured, with its unit and, where it has one, its 95 % interval."""
+    """Return each number that was measured, with its unit and, where it has one, its 95 % interval."""
     found: dict[str, Any] = {}
     for name in columns_of("metric"):
         column = SCHEMA[name]
@@ -260,7 +260,7 @@ def _metrics(row: pd.Series) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A cell as JSON has it: null where there is none."""
+    """Return a cell as JSON has it: null where there is none."""
     if pd.isna(value):
         return None
     if isinstance(value, str):

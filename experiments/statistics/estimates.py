@@ -155,7 +155,7 @@ def difference_p(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) ->
 
 
 def unpaired_difference(one: Estimate, other: Estimate) -> Estimate:
-    """The difference of two values of which no more is known than their intervals.
+    """Return the difference of two values of which only the intervals are known.
 
     Newcombe's square-and-add interval (method 10; Stat. Med. 17, 1998). Of shares that were seen on the same cases it
     is wider than that of `paired_difference`, as long as both tend to err on the same cases.
@@ -167,7 +167,7 @@ def unpaired_difference(one: Estimate, other: Estimate) -> Estimate:
 
 
 def unpaired_p(one: Estimate, other: Estimate) -> float:
-    """Two-sided p-value that two values are equal; it is below 0.05 where `unpaired_difference` leaves 0 out."""
+    """Return the two-sided p-value that two values are equal; below 0.05 if `unpaired_difference` excludes 0."""
     difference = unpaired_difference(one, other)
     towards_none = difference.value - (difference.low if difference.value > 0 else difference.high)
     if difference.value == 0 or towards_none == 0:

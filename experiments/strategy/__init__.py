@@ -209,7 +209,7 @@ class QuantizationAware(Strategy):
         return fit(_ready(_annotated(scheme, model), model, calibration))
 
     def untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
-        """The annotated model."""
+        """Return the annotated model."""
         quantized = checked(_annotated(scheme, model), model, calibration)
         engine_of(model).fit_ranges(quantized, calibration(IMAGES)[:])
         return quantized

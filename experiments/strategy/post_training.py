@@ -88,7 +88,7 @@ class PTQInt8(Strategy):
 
 
 def chosen_layers(model: "Model", patterns: Patterns | None) -> tuple[str, ...] | None:
-    """Names of the layers that patterns choose; None, which stands for all, without patterns."""
+    """Return names of the layers that patterns choose; None, which stands for all, without patterns."""
     return None if patterns is None else engine_of(model).survey(model).chosen(patterns)
 
 
@@ -111,7 +111,7 @@ class PTQInt4Int8(Strategy):
         return ("int4",)
 
     def scheme(self, model: "Model") -> Scheme:
-        """The chosen layers with int4 weights, the others as `rest` says."""
+        """Return the chosen layers with int4 weights, the others as `rest` says."""
         precision = Precision(weight_bits=4, weight_ranges=self.weight_ranges)
         rest = Precision() if self.rest == "int8" else None
         return Static(self.calibration_samples, precision, self.interface, chosen_layers(model, self.layers), rest)

@@ -59,7 +59,7 @@ def clear_session() -> None:
 
 
 def saved_model_graphs(content: bytes) -> list[Any]:
-    """The graphs in the file saved_model.pb, with their functions and objects, without loading any of it."""
+    """Return the graphs in the file saved_model.pb, with their functions and objects, without loading any of it."""
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
     held = SavedModel()

@@ -205,7 +205,7 @@ def _details(tensor: Any) -> Mapping[str, Any]:
 
 
 def tensors(content: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """What a file takes and what it gives: the name, shape, dtype, scale and zero point of each tensor.
+    """Return what a file takes and what it gives: the name, shape, dtype, scale and zero point of each tensor.
 
     Scale and zero point are None for a tensor that is not quantized; a size that is not fixed is -1.
 
@@ -230,7 +230,7 @@ def _described(tensor: Any) -> dict[str, Any]:
 
 
 def _graph(content: bytes) -> Any:
-    """The main graph of a file.
+    """Return the main graph of a file.
 
     Raises:
         UserError: it is no TFLite file.
@@ -244,7 +244,7 @@ def _graph(content: bytes) -> Any:
 
 
 def _scale(tensor: Any) -> tuple[float, int]:
-    """The scale and the zero point of a tensor; zeros where it is not quantized."""
+    """Return the scale and the zero point of a tensor; zeros where it is not quantized."""
     return (float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])) if _scales(tensor) else (0.0, 0)
 
 

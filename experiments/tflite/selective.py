@@ -155,7 +155,7 @@ def put_back_to_float(content: bytes, constants: Mapping[int, Held], half: Colle
 
 
 def without_shields(content: bytes) -> bytes:
-    """The file without CASTs to float64 and back, by which our engine for Keras 3 keeps layers in float.
+    """Return the file without CASTs to float64 and back, by which our engine for Keras 3 keeps layers in float.
 
     float64 holds every float32, so that they change no value.
     """

@@ -15,7 +15,7 @@ BITS = {"int8": 8, "int4": 4, "float16": 16}
 
 
 def requantized(content: bytes, weights: Weights, least: int = 1) -> bytes:
-    """The file with these weights in every op that computes in float: int8 and int4 run as hybrid ops.
+    """Return the file with these weights in every op that computes in float: int8 and int4 run as hybrid ops.
 
     Ops with fewer weights than `least` stay as they are.
 

@@ -59,7 +59,7 @@ def start_ranges(quantized: "Model", images: Images) -> None:
 
 
 def in_float(quantized: "Model", architecture: "Model") -> "Model":
-    """A float model of this architecture with the weights of a quantization-aware copy of it."""
+    """Return a float model of this architecture with the weights of a quantization-aware copy of it."""
     copy = _rebuilt(architecture, Graph(architecture), frozenset(), Bits())
     sources = {unwrapped(layer).name: unwrapped(layer) for layer in quantized.layers}
     for layer in copy.layers:
@@ -74,7 +74,7 @@ def is_fake_quantized_layer(layer: Any) -> bool:
 
 
 def _active(graph: Graph, names: Collection[str] | None, activation_bits: ActivationBits) -> frozenset[str]:
-    """The operations that are to carry fake quantization."""
+    """Return the operations that are to carry fake quantization."""
     obstacles = {each.name: obstacle for each in graph.operations if (obstacle := obstacle_of(each, activation_bits))}
     computing = [each.name for each in graph.operations if not ((kind := kind_of(each)) and kind.passing)]
     if names is None:
@@ -86,7 +86,7 @@ def _active(graph: Graph, names: Collection[str] | None, activation_bits: Activa
 
 
 def _rebuilt(model: "Model", graph: Graph, active: Collection[str], bits: Bits) -> "Model":
-    """A copy of the model, with quantized layers for the active ones and quantizers on the way to them."""
+    """Return a copy of the model, with quantized layers for the active ones and quantizers on the way to them."""
     edges = [(tensor, id(node)) for tensor, node in graph.edges_to_quantize(active)]
     to_quantize = {(id(tensor), node) for tensor, node in edges}
     copies: dict[str, Operation] = {}
@@ -150,7 +150,7 @@ def _rebuilt(model: "Model", graph: Graph, active: Collection[str], bits: Bits) 
 
 
 def _call_quantized(wrapper: Quantized, node: Node, tensors: list[Tensor], call: int) -> Any:
-    """The outputs of a quantized layer for a call of the original one."""
+    """Return the outputs of a quantized layer for a call of the original one."""
     training = {name: value for name, value in node.arguments.kwargs.items() if name == "training"}
     number = {"call": call} if len(wrapper.calls) > 1 else {}
     return wrapper(tensors[0] if len(tensors) == 1 else tensors, **number, **training)

@@ -65,7 +65,7 @@ class Sparse(keras.constraints.Constraint):  # type: ignore[misc, name-defined] 
         return tf.where(magnitudes >= least, weights, tf.zeros_like(weights))
 
     def get_config(self) -> dict[str, Any]:
-        """What makes the same constraint."""
+        """Return the configuration of the constraint."""
         return {"sparsity": self.sparsity, "own": keras.constraints.serialize(self.own)}
 
 
@@ -101,23 +101,23 @@ class Clustered(keras.layers.Wrapper):  # type: ignore[misc, name-defined]
         """Return None: a mask of the layer inside is attached to its outputs."""
 
     def values(self) -> Substitutes:
-        """Each kernel with its clustered values."""
+        """Return the clustered values of each kernel."""
         pairs = zip(kernels_of(self.layer), self.centroids, strict=True)
         return [(kernel, in_clusters(kernel, centroids, self.keep_zeros)) for kernel, centroids in pairs]
 
     def get_config(self) -> dict[str, Any]:
-        """What makes the same wrapper."""
+        """Return the configuration of the wrapper."""
         return {**super().get_config(), "counts": self.counts, "keep_zeros": self.keep_zeros}
 
 
 def zeros_kept(weights: Any) -> Tensor:
-    """The same values; those that are zero get no gradient, and so stay zero."""
+    """Return the values; zeros get no gradient, so they stay zero."""
     weights = tf.convert_to_tensor(weights)
     return weights * tf.cast(tf.stop_gradient(weights) != 0, weights.dtype)
 
 
 def in_clusters(kernel: Any, centroids: Any, zeros_stay: bool) -> Tensor:
-    """The nearest centroid of each weight; both get the gradients of these values, as with TFMOT."""
+    """Return the nearest centroid of each weight; both get the gradients of these values, as with TFMOT."""
     kernel, centroids = map(zeros_kept if zeros_stay else tf.convert_to_tensor, (kernel, centroids))
     ordered = tf.sort(centroids)
     borders = tf.stop_gradient((ordered[1:] + ordered[:-1]) / 2)
@@ -126,12 +126,12 @@ def in_clusters(kernel: Any, centroids: Any, zeros_stay: bool) -> Tensor:
 
 
 def kernels_of(layer: KerasLayer) -> list[Variable]:
-    """The variables of a layer that are compressed."""
+    """Return the variables of a layer that are compressed."""
     return [getattr(part, name) for part in _parts(layer) for name in _compressed(part)]
 
 
 def _parts(layer: KerasLayer) -> list[KerasLayer]:
-    """The layers that hold the kernels of a layer, which may be itself, and whose constraints its config tells."""
+    """Return the layers that hold the kernels of a layer and have their constraints in its config."""
     match layer:
         case keras.layers.Bidirectional():
             return [*_parts(layer.forward_layer), *_parts(layer.backward_layer)]
@@ -145,7 +145,7 @@ def _parts(layer: KerasLayer) -> list[KerasLayer]:
 
 
 def _compressed(part: KerasLayer) -> list[str]:
-    """Names of the attributes of a layer that are compressed."""
+    """Return the names of a layer's attributes that are compressed."""
     if isinstance(part, DEPTHWISE):
         return []
     return [name for name, constraint in COMPRESSED.items() if hasattr(part, name) and hasattr(part, constraint)]
@@ -166,7 +166,7 @@ def _unknown(layer: KerasLayer) -> bool:
 
 
 def to_prune(model: "Model", sparsity: float) -> "Model":
-    """A copy in whose kernels the share `sparsity` of weights, the smallest, is kept at zero while training.
+    """Return a copy whose kernels keep a share of `sparsity`, the smallest weights, at zero during training.
 
     The share holds from the first step on, as for Keras 2.
     """
@@ -199,19 +199,19 @@ class _PruneFirst(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
 
 
 def pruning_callbacks() -> list[Any]:
-    """What training a model from `to_prune` needs."""
+    """Return the callbacks for training a model from `to_prune`."""
     return [_PruneFirst()]
 
 
 def pruned(trained: "Model") -> "Model":
-    """The plain model, after training."""
+    """Return the model without wrappers, after training."""
     plain = copied(trained)
     _constrain(plain, lambda own: own.own if isinstance(own, Sparse) else own)
     return plain
 
 
 def to_cluster(model: "Model", clusters: int, keep_zeros: bool = False) -> "Model":
-    """A copy whose kernels have at most `clusters` distinct weights each, found by k-means++, while training."""
+    """Return a copy whose kernels have at most `clusters` distinct weights each during training (k-means++)."""
 
     def wrapped(layer: KerasLayer) -> KerasLayer:
         kernels = kernels_of(layer) if isinstance(layer, keras.layers.Layer) else []
@@ -227,7 +227,7 @@ def to_cluster(model: "Model", clusters: int, keep_zeros: bool = False) -> "Mode
 
 
 def centroids_of(kernel: Any, clusters: int, zero: bool = False) -> Any:
-    """At most `clusters` values of a kernel, by k-means++ with TFMOT's seed; `zero` makes one of them zero.
+    """Return at most `clusters` values of a kernel, by k-means++ with TFMOT's seed; `zero`: one is zero.
 
     Of the others, negative and positive ones have shares like the weights.
     """
@@ -254,7 +254,7 @@ def _sampled(weights: Any, count: int) -> Any:
 
 
 def clustered(trained: "Model") -> "Model":
-    """The plain model, after training."""
+    """Return the model without wrappers, after training."""
 
     def plain(layer: KerasLayer) -> KerasLayer:
         if not isinstance(layer, Clustered):
@@ -269,7 +269,7 @@ def clustered(trained: "Model") -> "Model":
 
 
 def _with_layers(model: "Model", change: Callable[[KerasLayer], KerasLayer]) -> "Model":
-    """The graph of a model with other layers in place of its own; those that `change` returns are shared with it."""
+    """Return a model with the same graph, in which `change` replaces layers; unchanged ones are shared."""
     changed = keras.models.clone_model(model, clone_function=change, recursive=True)
     changed._trainable = model._trainable
     return changed
@@ -287,7 +287,7 @@ def wrappers_idle() -> Iterator[None]:
 
 
 def to_quantize(model: "Model", keep: Collection[str]) -> "Model":
-    """A quantization-aware copy that keeps `zeros`, `clusters` or both in the weights while training."""
+    """Return a quantization-aware copy that preserves `zeros`, `clusters` or both during training."""
     copy = annotated(model, keeps_clusters="clusters" in keep)
     for wrapper in copy.layers:
         if is_fake_quantized_layer(wrapper) and isinstance(wrapper.layer, keras.layers.Layer):

@@ -50,7 +50,7 @@ def ranges_watched() -> Iterator[None]:
 
 
 def shielded(values: Tensor) -> Tensor:
-    """The values, out of reach for the converter, which would quantize what lies between two ranges.
+    """Return the values, shielded from the converter, which would quantize ops between two ranges.
 
     It makes two CASTs of it, which `tflite.selective` takes out of the file.
     """
@@ -107,7 +107,7 @@ class Range:
         return quantized_values(values, (self.low.value, self.high.value), self.bits)
 
     def of_all(self, several: Sequence[Tensor], decay: float, training: bool) -> list[Tensor]:
-        """Several values, each rounded to what the range can hold, which moves towards the limits of all of them."""
+        """Return several values, rounded in this range, which moves towards their common limits."""
         if training or _MODE.get() == "watch":
             self(tf.stack([limit for values in several for limit in limits_of(values)]), decay, training)
         return [quantized_values(values, (self.low.value, self.high.value), self.bits) for values in several]
@@ -123,6 +123,6 @@ class Range:
 
 
 def limits_of(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The least and the greatest of the values; zero lies between them, for padding is made of it."""
+    """Return the minimum and maximum of the values and zero, which padding consists of."""
     values = tf.stop_gradient(values)
     return tf.minimum(tf.reduce_min(values), 0.0), tf.maximum(tf.reduce_max(values), 0.0)

@@ -74,7 +74,7 @@ class Graph:
         return found
 
     def _only_follower(self, operation: Operation) -> Operation | None:
-        """The operation that takes all values of this one, call by call, and that alone."""
+        """Return the only operation that takes the values of this one, in all of its calls."""
         calls = self.calls[operation.name]
         takers = [self.consumers.get(id(tensor), []) for node in calls for tensor in node.outputs]
         if any(id(tensor) in self.outputs for node in calls for tensor in node.outputs):
@@ -111,14 +111,14 @@ class Graph:
         return found
 
     def neighbours(self, operation: Operation) -> frozenset[str]:
-        """Names of the operations before and behind one."""
+        """Return the names of the operations before and after one."""
         calls = self.calls[operation.name]
         before = [self.producers[id(tensor)] for node in calls for tensor in node.input_tensors]
         behind = [taker for node in calls for tensor in node.outputs for taker in self.consumers.get(id(tensor), [])]
         return frozenset(node.operation.name for node in (*before, *behind) if not node.is_input)
 
     def with_moving(self, active: Collection[str], activation_bits: ActivationBits) -> frozenset[str]:
-        """The active operations, and those that move what they all make, such as Concatenate between them."""
+        """Return the active operations, and those between them that only move values, such as Concatenate."""
         found = set(active)
         for operation in self.operations:
             tensors = [tensor for node in self.calls[operation.name] for tensor in node.input_tensors]
@@ -146,7 +146,7 @@ class Graph:
         return self.is_integer(tensor, active)
 
     def edges_to_quantize(self, active: Collection[str]) -> Iterable[tuple[Tensor, Node]]:
-        """Each edge, as a tensor and who takes it, on which values for an active operation must become integers."""
+        """Yield each edge, a tensor and its consumer, on which the values for an active operation must be quantized."""
         for node in self.nodes:
             if node.is_input or node.operation.name not in active or _quantizes_inputs(node.operation):
                 continue
@@ -161,7 +161,7 @@ class Graph:
 
 
 def survey_layers(model: "Model", activation_bits: ActivationBits = 8) -> "tuple[SurveyedLayer, ...]":
-    """What can be quantized of a flat model, in its order: its layers, and other operations of Keras.
+    """Return what can be quantized in a flat model, in its order: layers, and other operations of Keras.
 
     Raises:
         UserError: the model is not functional, or has models within.

@@ -81,7 +81,7 @@ def register(kind: Kind, *classes: type) -> None:
 
 
 def registered(operation: Operation) -> Kind | None:
-    """The kind of a layer: that of its class, or of one whose `call` it inherits."""
+    """Return the kind of a layer: that of its class, or of one whose `call` it inherits."""
     bases: tuple[Any, ...] = type(operation).__mro__
     base = next((each for each in bases if each in _KINDS), None)
     return _KINDS[base] if base is not None and type(operation).call is base.call else None

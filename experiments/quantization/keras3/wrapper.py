@@ -53,7 +53,7 @@ class Arguments:
 
     @classmethod
     def of(cls, node: Any) -> "Arguments":
-        """Those of a node of a functional graph; whether it is training is left to the caller."""
+        """Return the arguments of a node of a functional graph, except `training`, which the caller decides."""
         tensors: dict[int, Slot] = {}
         for tensor in node.input_tensors:
             tensors.setdefault(id(tensor), Slot(len(tensors)))
@@ -63,14 +63,14 @@ class Arguments:
         return cls(tuple(args), {name: value for name, value in kwargs.items() if name != "training"})
 
     def filled(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments with tensors in their slots."""
+        """Return the arguments with tensors in their slots."""
         args, kwargs = keras.tree.map_structure(
             lambda value: tensors[value.index] if isinstance(value, Slot) else value, (self.args, dict(self.kwargs))
         )
         return tuple(args), kwargs
 
     def config(self) -> Any:
-        """The arguments as values that JSON can hold."""
+        """Return the arguments as values that JSON can hold."""
         named = keras.tree.map_structure(
             lambda value: f"tensor {value.index}" if isinstance(value, Slot) else value, (self.args, dict(self.kwargs))
         )
@@ -121,7 +121,7 @@ class _Quantizing(keras.layers.Layer):  # type: ignore[misc, name-defined]  # Ke
         self.built = True
 
     def range(self, name: str) -> Range:
-        """The range of this name; the first call, in which Keras infers shapes, makes it."""
+        """Return the range of this name; the first call, in which Keras infers shapes, creates it."""
         if name not in self._ranges:
             low, high = (
                 self.add_weight(
@@ -137,11 +137,11 @@ class Quantizer(_Quantizing):
     """Quantizes values on their way to a quantized layer, where they do not come from one."""
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """The values in the range that is learned."""
+        """Return the values, rounded in the learned range."""
         return self.range("values")(inputs, DECAY, bool(training))
 
     def get_config(self) -> dict[str, Any]:
-        """What decides its results."""
+        """Return the configuration of the layer."""
         return {**super().get_config(), "bits": self.bits.activations, "decay": DECAY}
 
 
@@ -149,7 +149,7 @@ class Shield(keras.layers.Layer):  # type: ignore[misc, name-defined]
     """Stands between a quantized layer and one that stays in float, which the converter would quantize as well."""
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """The values as they are."""
+        """Return the values unchanged."""
         return inputs if training else shielded(inputs)
 
 
@@ -196,7 +196,7 @@ class Quantized(_Quantizing):
         return self.layer.compute_mask(inputs, previous_mask)
 
     def get_config(self) -> dict[str, Any]:
-        """What decides its results."""
+        """Return the configuration of the layer."""
         regularizer = self.activity_regularizer
         return {
             **super().get_config(),
@@ -220,7 +220,7 @@ def _along(factors: Tensor, axis: int) -> Tensor:
 
 
 def make_distinct(bias: Tensor) -> Tensor:
-    """A bias whose last value is changed by the least that is possible.
+    """Return a bias whose last value is changed by the smallest possible amount.
 
     Of one that is the same for all channels the converter takes the scale of the first channel for all.
     """
@@ -230,7 +230,7 @@ def make_distinct(bias: Tensor) -> Tensor:
 
 
 def batchnorm_as_affine(layer: Any) -> tuple[Tensor, Tensor]:
-    """What a BatchNorm multiplies each channel by, and what it adds, with its moving averages."""
+    """Return the factor and the offset of each channel of a BatchNorm with its moving averages."""
     factors = tf.math.rsqrt(layer.moving_variance.value + layer.epsilon)
     if layer.scale:
         factors = factors * layer.gamma.value
@@ -252,19 +252,19 @@ class Run:
         return self.wrapper.layer
 
     def inner(self, *args: Any, weights: Substitutes = (), **kwargs: Any) -> Any:
-        """What the layer within computes, with these values in place of those that its variables hold."""
+        """Return the outputs of the inner layer, computed with these values instead of its variables."""
         with substituted(self.layer, weights):
             return self.layer(*args, **kwargs)
 
     def weight(self, weight: Any, axis: int | None = None) -> Tensor:
-        """A weight, quantized with a scale for each index of the axis, or with one scale."""
+        """Return a weight, quantized with a scale for each index of the axis, or with one scale."""
         value = weight.value if isinstance(weight, keras.Variable) else weight
         return quantized_weight(value, self.wrapper.bits.weights if self.wrapper.kind.int4 else 8, axis)
 
     def affine(
         self, kernel: Tensor, bias: Variable | None, axis: int | None = None, channels: int = -1, fold: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """A kernel as it is quantized, and the bias, with what is folded into them.
+        """Return the quantized kernel and the bias, with everything that is folded into them.
 
         Scaling of the inputs is, along the last axis but one, and BatchNorm, along the axis `channels`.
 
@@ -288,7 +288,7 @@ class Run:
     def _with_scaling(
         self, kernel: Tensor, bias: Tensor | None, factors: Any, offsets: Any
     ) -> tuple[Tensor, Tensor | None]:
-        """The kernel and the bias that make of values what these make of the scaled ones."""
+        """Return the kernel and the bias that give for unscaled values what these give for scaled ones."""
         if offsets is not None:
             shift = tf.reduce_sum(kernel * tf.reshape(offsets, (-1, 1)), axis=range(len(kernel.shape) - 1))
             bias = shift if bias is None else bias + shift
@@ -300,12 +300,12 @@ class Run:
         return values if self.layer.activation is None else self.layer.activation(values)
 
     def constant(self, value: Any) -> Tensor:
-        """A constant that values are added to or multiplied by, quantized as they are."""
+        """Return the constant operand of an addition or multiplication, quantized like values."""
         tensor = tf.convert_to_tensor(value, tf.float32)
         return quantized_values(tensor, limits_of(tensor), self.wrapper.bits.activations)
 
     def range(self, values: Tensor, name: str) -> Tensor:
-        """Values between two ops of the layer, in a range of this name that is learned."""
+        """Return values between two ops of the layer, in a learned range of this name."""
         return self.wrapper.range(f"{name}_{self.call}")(values, DECAY, self.training)
 
     def in_one_range(self, several: Sequence[Tensor]) -> list[Tensor]:
@@ -313,7 +313,7 @@ class Run:
         return self.wrapper.range(f"output_{self.call}").of_all(several, DECAY, self.training)
 
     def between_0_and_1(self, values: Tensor) -> Tensor:
-        """Values in the range that TFLite prescribes for what sigmoid and softmax give."""
+        """Return the values in the range that TFLite requires for outputs of sigmoid and softmax."""
         eight = self.wrapper.bits.activations == 8
         return quantized_values(
             values, (0.0, 255 / 256) if eight else (-1.0, 1.0 - 2**-15), self.wrapper.bits.activations
@@ -332,5 +332,5 @@ class Run:
 
 
 def compute_plain(run: Run, *args: Any, **kwargs: Any) -> Any:
-    """What the layer itself computes, with a range behind it."""
+    """Return the outputs of the layer itself, in a learned range."""
     return run.output(run.inner(*args, **kwargs))

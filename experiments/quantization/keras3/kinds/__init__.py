@@ -7,7 +7,7 @@ from experiments.quantization.keras3.kind import Kind, Operation, registered
 
 
 def kind_of(operation: Operation) -> Kind | None:
-    """The kind of a layer, or of another operation of a functional graph; None where it is not supported."""
+    """Return the kind of a layer, or of another operation of a functional graph; None where it is not supported."""
     for module in iter_modules(__path__):
         import_module(f"{__name__}.{module.name}")
     return registered(operation)

@@ -14,12 +14,12 @@ Tensor = Any
 
 
 def activated(run: Run, values: Tensor, activation: Any) -> Tensor:
-    """What an activation makes of values, in the range that TFLite prescribes for it or in one that is learned."""
+    """Return the outputs of an activation, in the range that TFLite prescribes for it or in a learned one."""
     return ACTIVATIONS[activation.__name__](run, values, activation)
 
 
 def activation_obstacle(layer: Any) -> str | None:
-    """Why the activation of a layer keeps it in float."""
+    """Return why the activation of a layer keeps the layer in float; None if it does not."""
     name = activation_of(layer)
     if name in (*FUSED, *ACTIVATIONS) and _is_keras_own(layer):
         return None

@@ -44,14 +44,14 @@ def _split(run: Run, values: Tensor, dense: Any, name: str) -> Tensor:
 
 
 def _projected(run: Run, values: Tensor, dense: Any, taken: int) -> Tensor:
-    """Values through a projection, whose kernel and bias are taken as those of a dense layer."""
+    """Return the outputs of a projection, whose kernel and bias are quantized as those of a dense layer."""
     kernel = run.weight(tf.reshape(dense.kernel.value, (taken, -1)))
     products = tf.matmul(values, kernel)
     return products if dense.bias is None else products + tf.reshape(dense.bias.value, (-1,))
 
 
 def _weighed(run: Run, query: Tensor, key: Tensor, value: Tensor, scale: Any, dropout: float) -> Tensor:
-    """The values, weighed by how well their keys fit the queries."""
+    """Return the values, weighted by the scores of their keys for the queries."""
     scores = tf.matmul(query, key, transpose_b=True)
     if scale is not None:
         scores = run.range(scores, "products") * run.constant(scale)

@@ -37,7 +37,7 @@ def _convolution(run: Run, inputs: Tensor) -> Tensor:
 
 
 def _quantized(run: Run, kernel: Tensor) -> Substitutes:
-    """What stands in place of a layer's weights."""
+    """Return the substitutes of a layer's weights."""
     layer = run.layer
     biases = [(layer.bias, make_distinct(layer.bias.value))] if layer.use_bias else []
     return [(layer.kernel, kernel), *biases]
@@ -80,7 +80,7 @@ def _depthwise_1d(run: Run, inputs: Tensor) -> Tensor:
 
 
 def _depthwise_lines(run: Run, inputs: Tensor, variable: Any, bias: Any, fold: bool = True) -> tuple[Tensor, Tensor]:
-    """What a depthwise kernel for series makes of them, as images of one line, and the bias to add."""
+    """Return the outputs of a depthwise kernel for series, computed as images of height 1, and the bias to add."""
     layer = run.layer
     size, channels, multiplier = variable.shape
     flat = tf.reshape(variable.value, (1, size, 1, channels * multiplier))

@@ -38,7 +38,7 @@ def _batchnorm(run: Run, inputs: Tensor, **kwargs: Any) -> Tensor:
 
 
 def _scaled(run: Run, inputs: Tensor, factors: Tensor, offsets: Tensor) -> Tensor:
-    """Values times a factor, plus an offset, for each channel: a depthwise convolution of kernels of one weight.
+    """Return values times a factor plus an offset for each channel, as a depthwise convolution with 1 x 1 kernels.
 
     TFLite's MUL and ADD take one scale for all channels; this one has a scale for each, so that no factor is rounded,
     and offsets in 32 bits.

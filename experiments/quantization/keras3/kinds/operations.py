@@ -16,7 +16,7 @@ Tensor = Any
 
 
 def _binary(run: Run, *values: Any) -> Tensor:
-    """An operation of two values, one of which may be a constant."""
+    """Return the outputs of an operation on two values, one of which may be a constant."""
     return run.output(run.inner(*(value if tf.is_tensor(value) else run.constant(value) for value in values)))
 
 
@@ -37,7 +37,7 @@ def _squared(run: Run, values: Tensor) -> Tensor:
 
 
 def _products(run: Run, one: Any, other: Any) -> Tensor:
-    """A product of matrices, one of which may be a constant."""
+    """Return the product of two matrices, one of which may be a constant."""
     weights = [value if tf.is_tensor(value) else run.weight(tf.convert_to_tensor(value)) for value in (one, other)]
     return run.output(tf.matmul(*weights))
 

@@ -15,7 +15,7 @@ MOST_STEPS = 128  # each step is a dozen ops in the file
 
 
 def _obstacle(layer: Any, place: Any = None) -> str | None:
-    """Why a layer has to stay float; `place` is the layer that holds it, if one does."""
+    """Return why a layer has to stay float; `place` is the layer that contains it, if any."""
     shapes = shapes_taken(place or layer)
     gates = getattr(layer, "recurrent_activation", None)
     reasons = {

@@ -35,7 +35,7 @@ def _each_step_obstacle(layer: Any) -> str | None:
 
 
 def _each_step(run: Run, inputs: Tensor, **_: Any) -> Tensor:
-    """The layer inside, on all steps as on one batch."""
+    """Return the outputs of the inner layer, which takes all steps as one batch."""
     kind, steps = kind_of(run.layer.layer), inputs.shape[1]
     assert kind is not None
     within = _Within(run.wrapper, run.call, run.training)
@@ -49,7 +49,7 @@ def _embedding_obstacle(layer: Any) -> str | None:
 
 
 def _embedding(run: Run, inputs: Tensor) -> Tensor:
-    """Rows of the table; what is looked up has the scale of the table."""
+    """Return rows of the table, with the scale of the table."""
     return tf.gather(run.weight(run.layer.embeddings), tf.cast(inputs, tf.int32))
 
 

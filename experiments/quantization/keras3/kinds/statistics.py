@@ -15,7 +15,7 @@ LEAST_SQUARE = 1e-12  # of the sum in UnitNormalization, as in Keras
 
 
 def _normalized(run: Run, values: Tensor, axes: Sequence[int], centering: bool = True) -> Tensor:
-    """Values less their mean, by their standard deviation."""
+    """Return the values minus their mean, divided by their standard deviation."""
     if centering:
         values = run.range(values - run.range(tf.reduce_mean(values, axes, keepdims=True), "mean"), "centered")
     variance = run.range(tf.reduce_mean(run.range(values * values, "squares"), axes, keepdims=True), "variance")
@@ -24,7 +24,7 @@ def _normalized(run: Run, values: Tensor, axes: Sequence[int], centering: bool =
 
 
 def _inverse_root(run: Run, values: Tensor, least: float) -> Tensor:
-    """One by the root of values, of which the smallest is `least`."""
+    """Return 1 / sqrt(values), for values of at least `least`."""
     shifted = run.range(values, "shifted")
     if run.training:  # a small value can be rounded to zero: of that, the file takes the greatest inverse of its range
         shifted = tf.where(shifted > 0, shifted, tf.maximum(tf.reduce_max(shifted) / 255, least))
@@ -32,7 +32,7 @@ def _inverse_root(run: Run, values: Tensor, least: float) -> Tensor:
 
 
 def _scaled(run: Run, values: Tensor, scale: Any, offset: Any) -> Tensor:
-    """Values by a scale and with an offset, where there are any, in the range behind the layer."""
+    """Return the values times a scale plus an offset, if the layer has them, in the range of its outputs."""
     if scale is not None:
         values = run.range(values * run.constant(scale), "scaled")
     return run.output(values if offset is None else values + run.constant(offset))
@@ -50,7 +50,7 @@ def _root_mean_square(run: Run, values: Tensor) -> Tensor:
 
 
 def _unit(run: Run, values: Tensor) -> Tensor:
-    """Values by their length, the root of the sum of their squares."""
+    """Return the values divided by their L2 norm."""
     axes = [axis % len(values.shape) for axis in keras_3().tree.flatten(run.layer.axis)]
     squares = run.range(tf.reduce_sum(run.range(values * values, "squares"), axes, keepdims=True), "sum")
     return run.output(values * _inverse_root(run, tf.maximum(squares, LEAST_SQUARE), LEAST_SQUARE))
