@@ -139,7 +139,7 @@ def failures(table: pd.DataFrame) -> list[str]:
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """Return the table of benchmarks.post_training: one row per setting, with its differences per data set and network."""
+    """Return the table: one row per setting, with its differences on each data set and network."""
     cases = list(dict.fromkeys(zip(table["dataset"], table["network"], strict=True)))
     rows = []
     for way, its in table.groupby("way", sort=False):

@@ -1,4 +1,4 @@
-"""What quantization-aware training needs to know of a kind of layer. Kinds are registered by the files in kinds/."""
+"""How quantization-aware training treats a kind of layer. The files in kinds/ register the kinds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Role = Literal["batchnorm", "relu"]
 # Activations that the op before them applies itself.
 FUSED = ("linear", "relu", "relu6")
 
-# The op of an activation that the converter refuses to give 16-bit activations.
+# The op of an activation for which the converter refuses 16-bit activations.
 NO_INT16 = {
     "sigmoid": "LOGISTIC",
     "silu": "LOGISTIC",
@@ -23,7 +23,7 @@ NO_INT16 = {
 
 
 class Scaling(NamedTuple):
-    """What each channel is multiplied by, and what is added; arrays or tensors of one value, or of one for each."""
+    """Factors and offsets of channels: arrays or tensors with one value, or with one for each channel."""
 
     factors: Any
     offsets: Any | None = None  # None: nothing
@@ -42,22 +42,24 @@ class Kind:
     """A kind of layer that can be trained quantization-aware, or that only passes values on.
 
     `compute(run, *args, **kwargs)` returns the layer's outputs, with fake quantization where the ops of the TFLite file
-    have it, and hands its result to `run.output`. `batchnorm` is done to a BatchNorm by the layer's own op, `relu` to a
-    ReLU; a layer says by `role` which of these it is to the one before it.
+    round, and passes its result to `run.output`. A layer's `role`, batchnorm or relu, says that the op of the layer
+    before it may absorb it; `fuses` holds the roles that ops of this kind absorb.
     """
 
-    compute: "Callable[..., Any] | None" = None  # None: it passes values on, as pooling and Flatten do
-    obstacle: Callable[[Operation], str | None] = _none  # why this layer of the kind cannot be
+    compute: "Callable[..., Any] | None" = None  # None: it only passes values on, as pooling and Flatten do
+    obstacle: Callable[[Operation], str | None] = _none  # why this layer cannot be trained quantization-aware
     role: Callable[[Operation], Role | None] = _none
     fuses: frozenset[Role] = frozenset()
-    folds: bool = False  # whether `compute` folds a BatchNorm itself, which the converter cannot
-    int4: bool = True  # whether TFLite has kernels for its weights in 4 bits, if it has any; else they have 8
-    scales: Callable[[Operation], Scaling] | None = None  # of a kind that scales channels, and does nothing else
-    takes_scaling: Callable[[Operation, bool], bool] = _no_scaling  # whether `compute` can do that; True: with offsets
-    no_int16: str = ""  # the op of it that the converter refuses to give 16-bit activations
-    moves: bool = False  # whether it computes nothing, and just puts several values together
-    quantizes_inputs: bool = False  # whether it does so itself; else they come as integers
-    splits_activation: bool = False  # whether its activation is an op of its own unless it is among FUSED
+    folds: bool = False  # whether `compute` folds a BatchNorm itself, because the converter cannot
+    int4: bool = True  # whether TFLite has kernels for its weights in 4 bits; otherwise they have 8
+    scales: Callable[[Operation], Scaling] | None = None  # for kinds that only scale channels
+    takes_scaling: Callable[[Operation, bool], bool] = (
+        _no_scaling  # whether a scaling (True: with offsets) can be folded
+    )
+    no_int16: str = ""  # its op for which the converter refuses 16-bit activations
+    moves: bool = False  # whether it only joins several values, without computing
+    quantizes_inputs: bool = False  # whether it quantizes its inputs itself
+    splits_activation: bool = False  # whether its activation is a separate op unless it is in FUSED
 
     @property
     def passing(self) -> bool:
@@ -66,7 +68,7 @@ class Kind:
 
     @property
     def function(self) -> Callable[..., Any]:
-        """What computes it; of a kind that computes."""
+        """`compute`, for a kind that has it."""
         assert self.compute is not None
         return self.compute
 
@@ -76,7 +78,7 @@ _KINDS: dict[type, Kind] = {}
 
 
 def register(kind: Kind, *classes: type) -> None:
-    """Let layers of these classes be of this kind."""
+    """Register the kind of these classes of layers."""
     _KINDS.update(dict.fromkeys(classes, kind))
 
 

@@ -1,4 +1,4 @@
-"""Activations: those that the op before applies itself, and those that are ops of their own, between two ranges."""
+"""Activations: those that the op before them applies, and those that are separate ops, between two ranges."""
 
 from collections.abc import Callable
 from typing import Any
@@ -48,10 +48,10 @@ def _swish(run: Run, values: Tensor, _: Any) -> Tensor:
 
 
 def _hard_swish(run: Run, values: Tensor, _: Any) -> Tensor:
-    if run.wrapper.bits.activations == 16:  # which that op has no kernel for
+    if run.wrapper.bits.activations == 16:  # HARD_SWISH has no kernel for 16 bits
         gate = run.range(tf.nn.relu6(values + run.constant(3.0)), "gate")
         return run.range(run.range(values * gate, "product") * run.constant(1 / 6), "output")
-    return run.range(values * tf.nn.relu6(values + 3.0) * (1 / 6), "output")  # which the converter makes one op of
+    return run.range(values * tf.nn.relu6(values + 3.0) * (1 / 6), "output")  # the converter makes one op of it
 
 
 def _hard_sigmoid(run: Run, values: Tensor, _: Any) -> Tensor:
