@@ -27,7 +27,9 @@ def few(count: int) -> Any:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["MobileNetV2", "MobileNetV3Small", "EfficientNetB0"])
 @pytest.mark.parametrize("version", [2, 3])
-def test_qat_names_before_training_what_stays_float_and_in_keras_3_nothing_does(name: str, version: Version) -> None:
+def test_qat_names_the_layers_that_stay_float_before_training_and_in_keras_3_none_does(
+    name: str, version: Version
+) -> None:
     from experiments.system.tensorflow import keras_version
 
     application = getattr(keras_version(version).applications, name)

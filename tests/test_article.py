@@ -64,7 +64,7 @@ def answer(study: pd.DataFrame) -> str:
         ("int8 after training, without further epochs: size ratio, speedup", "not tested", "3.84x, 1.00x [0.99, 1.01]"),
     ],
 )  # fmt: skip
-def test_a_claim_stands_beside_what_was_found(question: str, article: str, here: str) -> None:
+def test_a_claim_is_listed_with_the_measured_value(question: str, article: str, here: str) -> None:
     assert lines(answer(pd.DataFrame(STUDY)))[question] == [article, here]
 
 
@@ -73,11 +73,11 @@ def test_a_strategy_that_was_not_run_has_no_line() -> None:
 
 
 @pytest.mark.parametrize(("columns", "said"), [({}, "one seed"), ({"seeds": 3}, "means of 3 seeds")])
-def test_what_the_intervals_speak_of_is_said(columns: dict[str, int], said: str) -> None:
+def test_the_note_names_what_the_intervals_cover(columns: dict[str, int], said: str) -> None:
     assert said in answer(pd.DataFrame(STUDY).assign(**columns))
 
 
-def test_over_seeds_no_test_of_one_seed_is_mentioned() -> None:
+def test_a_table_over_seeds_has_no_test_of_a_single_seed() -> None:
     pooled = pd.DataFrame(STUDY).assign(seeds=3, accuracy_change_p=np.nan)
 
     assert "McNemar" not in answer(pooled)
@@ -172,7 +172,7 @@ COMPRESSED = [
         ("download size ratio", ["11.00x", "10.00x", "1.00x", "1.00x"]),
     ],
 )  # fmt: skip
-def test_what_compression_saves_and_costs_is_listed_smallest_download_first(column: str, shown: list[str]) -> None:
+def test_compression_results_are_listed_smallest_download_first(column: str, shown: list[str]) -> None:
     assert column_of(compression.published_table(pd.DataFrame(COMPRESSED)), column) == shown
 
 
@@ -193,7 +193,7 @@ FURTHER_SEEDS = [
         ("download size ratio", ["10.00x to 11.00x", "1.00x to 1.00x"]),
     ],
 )
-def test_what_every_seed_has_is_listed_seed_by_seed(column: str, shown: list[str]) -> None:
+def test_settings_of_every_seed_are_listed_seed_by_seed(column: str, shown: list[str]) -> None:
     first, further = (pd.DataFrame(runs).assign(accuracy_difference_p=0.5) for runs in (COMPRESSED, FURTHER_SEEDS))
 
     assert column_of(compression_seeds.seed_by_seed(first, further), column) == shown

@@ -31,7 +31,7 @@ def test_a_path_is_absolute_and_quoted(tmp_path: Path) -> None:
     assert bench._as_override(tmp_path / "a file") == f'"{tmp_path}/a file"'
 
 
-def test_a_model_that_is_none_of_keras_is_refused(tmp_path: Path) -> None:
+def test_an_object_that_is_not_a_keras_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model: requires a Keras model .* not dict"):
         run(model={}, folder=tmp_path)
 

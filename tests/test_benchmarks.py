@@ -66,7 +66,7 @@ def test_the_smallest_number_for_every_strategy() -> None:
     assert least_epochs(work.cells) == 10 + 5 * 4 + (1 + 2 + 4) + (1 + 2 + 4) + 2 * (1 + 2 + 4)
 
 
-def test_every_strategy_that_trains_says_what() -> None:
+def test_every_strategy_that_trains_names_its_trajectories() -> None:
     from experiments.runs.configuration import compose_request
 
     every = full_work(baseline_epochs=1).strategies
@@ -75,7 +75,7 @@ def test_every_strategy_that_trains_says_what() -> None:
     } == TRAININGS.keys()
 
 
-def test_a_trajectory_is_needed_at_several_stations() -> None:
+def test_a_trajectory_is_needed_at_several_numbers_of_epochs() -> None:
     assert stations(cells("prune", "prune_qat", epochs=(1, 4), baseline=2)) == {
         "baseline": {2},
         "baseline@2 > prune": {1, 4},
@@ -108,7 +108,7 @@ def test_pieces_of_two_passes_are_averaged() -> None:
     assert mean_pieces([first, second]) == [Piece("epoch", BASELINE, 1, 3.0)]
 
 
-def test_the_sweep_over_everything_is_asked_for_as_a_person_would() -> None:
+def test_the_sweep_over_everything_is_started_as_a_command() -> None:
     assert full_work(baseline_epochs=3).overrides[:2] == ["strategy=glob(*)", "finetune.epochs=1,2,4"]
     assert Work(("none", "qat"), (1,), 1, ()).overrides == [
         "strategy=none,qat",
@@ -124,7 +124,7 @@ def test_the_sweep_is_compared_with_the_mean_of_both_bare_passes() -> None:
     assert once.plain_ratio(table) == pytest.approx(5)
 
 
-def test_overhead_is_what_no_part_of_a_job_took() -> None:
+def test_overhead_is_the_time_outside_the_parts_of_a_job() -> None:
     parts = {
         "training_seconds": [5.0, 0.0],
         "conversion_seconds": 1.0,
@@ -160,7 +160,7 @@ def times_of_reading(**seconds: list[float]) -> pd.DataFrame:
     return pd.DataFrame({"store": "SQLite", "runs": [100, 1000, 5000], "equal": True, **usual, **seconds})
 
 
-def test_reading_is_to_be_fast_linear_and_right() -> None:
+def test_reading_must_be_fast_linear_and_correct() -> None:
     assert reading.failures(times_of_reading()) == []
     assert reading.failures(times_of_reading(loaded_seconds=[0.1, 0.9, 3.5])) == ["SQLite, 5,000 runs: read in 3.5 s"]
     (grown,) = reading.failures(times_of_reading(printed_seconds=[4.0, 5.0, 100.0]))
@@ -168,7 +168,7 @@ def test_reading_is_to_be_fast_linear_and_right() -> None:
     assert reading.failures(times_of_reading().assign(equal=[True, False, True])) == ["SQLite, 1,000 runs: unequal"]
 
 
-def test_a_report_is_to_be_fast_and_small() -> None:
+def test_a_report_must_be_fast_and_small() -> None:
     slow, *_ = reading.failures(times_of_reading(reported_seconds=[5.0, 9.0, 61.0]))
     assert slow == "SQLite, 5,000 runs: reported_seconds 61.0 s"
     (large,) = reading.failures(times_of_reading(reported_mib=[300.0, 350.0, 1100.0]))
@@ -180,7 +180,7 @@ def test_a_way_of_reading_that_was_left_out_is_an_empty_cell() -> None:
     assert "|                           |" in reading.published_table(table)
 
 
-def test_a_run_is_to_take_no_more_than_its_share_of_the_layers() -> None:
+def test_the_time_of_a_run_must_be_linear_in_the_layers() -> None:
     table = pd.DataFrame({"layers": [10, 50, 150, 10], "run": [10, 12, 20, 9], "conversion": [2, 3, 9, 2]})
     assert not list(growth.failures(table.assign(evaluation=[1, 2, 6, 1])))
     assert list(growth.failures(table.assign(evaluation=[1, 5, 45, 1]))) == [
@@ -188,7 +188,7 @@ def test_a_run_is_to_take_no_more_than_its_share_of_the_layers() -> None:
     ]
 
 
-def test_a_sweep_is_to_start_soon() -> None:
+def test_a_sweep_must_start_soon() -> None:
     table = pd.DataFrame({"jobs": [30, 300, 1000], "seconds": [5.0, 21.0, 60.0]})
     assert starting.failures(table) == ["300 jobs: started after 21.0 s"]
 
@@ -318,7 +318,7 @@ def test_the_store_is_made_first_and_a_late_change_comes_last_in_a_folder() -> N
         assert late == [False] * (len(late) - 1) + [True]
 
 
-def test_what_a_sweep_leaves_is_known_by_its_kind(tmp_path: Path) -> None:
+def test_files_that_a_sweep_leaves_are_counted_by_kind(tmp_path: Path) -> None:
     for name in (
         "cache/results/0123456789abcdef0123456789abcdef-0123456789abcdef.npz",
         "tmp/fork-123@456-0",
@@ -330,7 +330,7 @@ def test_what_a_sweep_leaves_is_known_by_its_kind(tmp_path: Path) -> None:
     assert kinds_left(tmp_path) == left
 
 
-def test_results_of_a_shared_host_lie_beside_those_of_a_quiet_machine(
+def test_results_of_a_shared_host_are_kept_beside_those_of_a_quiet_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages, "RESULTS", tmp_path)
@@ -421,11 +421,11 @@ def test_a_table_is_shown_beside_what_was_committed(now: str, was: str, said: st
     assert beside("a", now, was) == said
 
 
-def test_what_is_committed_is_shown_as_a_page_shows_it() -> None:
+def test_the_committed_table_is_shown_as_the_page_shows_it() -> None:
     assert any(published("spread", committed).strip() in page.read_text() for page in pages.pages())
 
 
-def test_a_benchmark_that_there_is_not_names_those_that_are_near() -> None:
+def test_an_unknown_benchmark_is_refused_with_similar_names() -> None:
     with pytest.raises(UserError, match=r"onc: no such benchmark. Did you mean once"):
         chosen(["onc"], BENCHMARKS)
 
@@ -520,7 +520,7 @@ def test_a_study_that_was_not_run_to_its_end_names_the_command_that_is_missing(s
         publish.runs_of(TWO_SWEEPS, store)
 
 
-def test_a_study_that_there_is_not_names_those_that_are_near() -> None:
+def test_an_unknown_study_is_refused_with_similar_names() -> None:
     with pytest.raises(UserError, match=r"layer: no such study. Did you mean layers"):
         publish.study_of("layer")
 

@@ -67,7 +67,7 @@ def test_a_file_computes_in_the_integers_that_were_asked_for(strategy: Quantizat
 
 @pytest.mark.parametrize("strategy", [QAT(weight_bits=4), QAT(activation_bits=16)])
 @pytest.mark.parametrize("architecture", [DS_CNN, ArticleCNN(keras=3)])
-def test_a_file_gives_what_its_keras_parent_gives(architecture: Architecture, strategy: QuantizationAware) -> None:
+def test_a_file_has_the_outputs_of_its_keras_model(architecture: Architecture, strategy: QuantizationAware) -> None:
     parent, file, _ = converted(architecture, strategy)
     wanted = keras_logits(parent, data().test.x)
     given = tflite_logits(file, data().test.x)

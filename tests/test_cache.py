@@ -192,7 +192,7 @@ def test_state_of_another_training_is_not_used(states: Trajectory) -> None:
     assert (epoch, found["weight/0000"][0]) == (1, 9)
 
 
-def test_a_state_is_no_result(states: Trajectory) -> None:
+def test_a_training_state_is_not_used_as_a_result(states: Trajectory) -> None:
     key = entry(states.cache, "key", 7)
     (fifth,) = states.folder.glob("00005-*.npz")
     key.unlink()
@@ -200,7 +200,7 @@ def test_a_state_is_no_result(states: Trajectory) -> None:
     assert states.cache.load_or_compute("key", lambda: state(8), "")["weight/0000"][0] == 8
 
 
-def test_a_result_is_no_state(states: Trajectory) -> None:
+def test_a_result_is_not_used_as_a_training_state(states: Trajectory) -> None:
     (fifth,) = states.folder.glob("00005-*.npz")
     under_name_of(entry(states.cache, "key", 7), fifth)
     fifth.unlink()
@@ -230,7 +230,7 @@ def test_folder_with_the_name_of_an_entry_is_ignored(states: Trajectory) -> None
     assert len(entries_in(states.cache.dir)) == 3
 
 
-def test_a_file_with_another_name_is_no_state(states: Trajectory) -> None:
+def test_a_file_with_another_name_is_not_used_as_a_state(states: Trajectory) -> None:
     (states.folder / f"mine-{'0' * cache.DIGEST}.npz").write_bytes(b"")
     assert states.latest(9)[0] == 5
 

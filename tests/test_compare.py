@@ -99,7 +99,7 @@ def test_of_finished_runs_that_were_repeated_the_newest_counts() -> None:
     assert [each["run_id"] for each in newest(rows)] == ["failed", "other", "new", "early"]
 
 
-def test_the_runs_of_a_sweep_are_those_that_were_asked_for() -> None:
+def test_the_runs_of_a_sweep_are_those_selected() -> None:
     rows = [made("one", reused=False), made("two", reused=False)]
     assert newest(rows) == rows
 
@@ -176,7 +176,7 @@ def test_the_csv_holds_every_column_in_full_precision(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ending", "read"), [(".csv", pd.read_csv), (".xlsx", pd.read_excel), (".parquet", pd.read_parquet)]
 )
-def test_a_file_holds_every_column_in_the_form_that_its_ending_names(tmp_path: Path, ending: str, read: Any) -> None:
+def test_a_file_has_every_column_in_the_format_of_its_suffix(tmp_path: Path, ending: str, read: Any) -> None:
     path = tmp_path / f"comparison{ending}"
     form_of(path).write(frame([*ROWS, FAILED]), path)
     table = read(path)
@@ -224,7 +224,7 @@ def test_a_bar_in_a_cell_does_not_end_it(tmp_path: Path) -> None:
     assert heading.count("|") == first.replace(r"\|", "").count("|")
 
 
-def test_an_ending_that_names_no_form_is_refused() -> None:
+def test_an_unknown_suffix_of_a_file_is_refused() -> None:
     with pytest.raises(UserError, match=r"--out comparison\.xls: .*Did you mean \.xlsx"):
         form_of(Path("comparison.xls"))
 
@@ -272,12 +272,12 @@ def test_a_setting_in_which_only_runs_of_other_strategies_differ_becomes_a_colum
     assert list(display_table(table)["dataset.train_samples"]) == ["2000", "None"]
 
 
-def test_what_strategies_do_is_their_own() -> None:
+def test_settings_of_one_strategy_only_do_not_become_columns() -> None:
     table = frame([row("prune", **{"strategy.sparsity": "0.8"}), row("qat", **{"strategy.rest": "float"})])
     assert not {"strategy.sparsity", "strategy.rest"} & set(table.columns)
 
 
-def test_further_training_tells_apart_only_what_trains() -> None:
+def test_settings_of_further_training_distinguish_only_strategies_that_train() -> None:
     rates = [{"finetune.learning_rate": rate} for rate in ("0.001", "0.01")]
     qat = row("qat", finetune_epochs=1, **rates[0])
     assert "finetune.learning_rate" in frame([qat, row("finetune", finetune_epochs=1, **rates[1])])
@@ -296,7 +296,7 @@ def test_settings_that_end_alike_are_named_in_full() -> None:
     assert names(table)[0] == "qat, training.learning_rate=0.1, finetune.learning_rate=0.2"
 
 
-def test_runs_that_were_asked_for_the_same_have_the_same_settings_wherever_they_are_kept() -> None:
+def test_equal_requests_have_equal_settings_wherever_they_are_stored() -> None:
     asked = [{"tracking.uri": "a"}, {"tracking.uri": "b"}, {"training.batch_size": "5"}]
     one, other, third = frame([row("none", **each) for each in asked])["settings"]
     assert (one == other, one == third) == (True, False)
@@ -359,7 +359,7 @@ def test_rows_are_ranked_by_their_speedup_where_these_have_one_denominator(chang
     assert (BY_SPEEDUP in note(table)) == told
 
 
-def test_what_a_table_does_not_show_is_not_explained_below_it() -> None:
+def test_a_note_explains_only_columns_that_are_shown() -> None:
     assert BY_SPEEDUP not in note(frame(ROWS), ["strategy", "speedup"])
 
 
@@ -369,7 +369,7 @@ def test_a_latency_keeps_three_digits(value: float, shown: str) -> None:
 
 
 @pytest.mark.parametrize("width", [200, 120, 100, 80])
-def test_a_narrow_terminal_does_without_some_columns_and_with_no_more_than_it_must(width: int) -> None:
+def test_a_narrow_terminal_omits_no_more_columns_than_necessary(width: int) -> None:
     table = frame([*ROWS, row("qat", arithmetic="4 int8, 1 float32"), FAILED])
     shown = display_table(table)
     kept = narrowed(shown, width)
@@ -378,7 +378,7 @@ def test_a_narrow_terminal_does_without_some_columns_and_with_no_more_than_it_mu
     assert not gone or drawn_width(shown.drop(columns=gone[:-1])) > width
 
 
-def test_the_narrowest_table_still_says_what_a_file_gains() -> None:
+def test_the_narrowest_table_still_has_size_ratio_and_speedup() -> None:
     rows = [row("finetune_ptq_int8", partial="true", runs_on_micro="yes", arena_bytes=78_304.0), *ROWS]
     kept = narrowed(display_table(frame(rows)), 80)
     assert drawn_width(kept) <= 80
@@ -432,18 +432,18 @@ def test_a_pair_is_compared_image_by_image() -> None:
     assert pair["bootstrap_low"] < 0.06 < pair["bootstrap_high"]
 
 
-def test_what_a_pair_shows_is_said_by_its_corrected_p_value() -> None:
+def test_the_verdict_on_a_pair_follows_its_corrected_p_value() -> None:
     runs = [examined("none", 10), examined("qat", 4), examined("again", 10)]
     assert table_of_pairs(runs[:2])["verdict"].tolist() == ["more accurate"]
     assert table_of_pairs(runs)["verdict"].tolist() == ["no significant difference"] * 3
 
 
-def test_two_runs_with_the_same_file_are_said_to_have_it() -> None:
+def test_two_runs_with_the_same_file_are_reported_as_such() -> None:
     one, other = (Examined(name, "mnist", answers(10), file="f") for name in ("one", "other"))
     assert display_pairs(table_of_pairs([one, other]))["verdict"].tolist() == ["same file"]
 
 
-def test_a_file_that_is_the_float_file_is_said_to_be_it_and_is_never_faster() -> None:
+def test_a_file_identical_to_the_float_file_is_reported_as_such_and_is_never_faster() -> None:
     table = frame([row("none", speed="same file", speedup=1.2, speedup_low=1.1, speedup_high=1.3), row("qat")])
     assert styled(table)["speedup"][0] == "dim"
     assert SAME in note(table)
@@ -456,7 +456,7 @@ def test_of_rows_with_the_same_file_all_are_the_best_or_none() -> None:
     assert styled(frame(rows))["speedup"] == ["bold green", "bold green", "dim"]
 
 
-def test_what_no_test_tells_from_the_best_is_marked_with_it() -> None:
+def test_rows_tied_with_the_best_are_marked_too() -> None:
     best = {"tflite_accuracy": 0.98, "tflite_accuracy_low": 0.975, "tflite_accuracy_high": 0.985}
     tied = {"tflite_accuracy": 0.978, "tflite_accuracy_low": 0.973, "tflite_accuracy_high": 0.983}
     worse = {"tflite_accuracy": 0.9, "tflite_accuracy_low": 0.89, "tflite_accuracy_high": 0.91}
@@ -503,7 +503,7 @@ def test_runs_on_different_images_are_not_compared(other: Examined) -> None:
         table_of_pairs([examined("none", 10), other])
 
 
-def test_a_run_is_known_by_a_beginning_of_its_id() -> None:
+def test_a_run_is_found_by_a_prefix_of_its_id() -> None:
     known = ["abc123", "abd456", "abd4567"]
     assert find_by_prefix("abc", known) == "abc123"
     assert find_by_prefix("abd456", known) == "abd456"
@@ -517,12 +517,12 @@ def test_a_run_is_known_by_a_beginning_of_its_id() -> None:
         ("zzz", "no run has this id. Newest: abc123"),
     ],
 )
-def test_a_wrong_run_id_names_those_that_are_near(given: str, message: str) -> None:
+def test_a_wrong_run_id_is_refused_with_similar_ids(given: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         find_by_prefix(given, ["abc123", "abd456"])
 
 
-def test_a_label_says_what_a_run_is() -> None:
+def test_a_label_describes_a_run() -> None:
     assert label(row("qat", run_id="0123456789abcdef")) == "qat epochs=1 seed=0 (01234567)"
 
 
@@ -539,33 +539,33 @@ def relative(rows: list[dict[str, Any]], strategy: str, condition: str) -> Compa
     return compared(Kept(), frame(rows), strategy, condition)  # type: ignore[arg-type]
 
 
-def test_what_was_chosen_is_held_against_runs_that_were_not() -> None:
+def test_selected_runs_are_compared_with_runs_outside_the_selection() -> None:
     rows = [row("finetune"), row("qat", tflite_accuracy=0.98)]
     (qat,) = relative(rows, "finetune", "strategy == 'qat'").table.to_dict("records")
     assert qat["against"] == "finetune"
     assert qat["accuracy_difference"] == pytest.approx(0.0035)
 
 
-def test_where_no_run_shown_has_a_partner_the_table_says_so() -> None:
+def test_the_table_says_if_no_run_has_a_counterpart() -> None:
     comparison = relative([row("qat"), row("none", epochs=5)], "qat", "epochs == 5")
     assert display_table(comparison.table)["Δ accuracy vs qat (pp)"].tolist() == [""]
     (line,) = comparison.remarks
     assert line.startswith("1 of 1 runs are not compared: no qat run, or more than one, has the same model, data")
 
 
-def test_seeds_of_which_some_have_no_partner_are_pooled() -> None:
+def test_seeds_without_a_counterpart_are_pooled() -> None:
     rows = [row("finetune"), *seeds("qat", 2, tflite_accuracy=0.98)]
     comparison = relative(rows, "finetune", "strategy == 'qat'")
     assert display_table(comparison.table)["Δ accuracy vs finetune (pp)"].tolist() == ["+0.35"]
 
 
-def test_a_comparison_is_in_order_by_what_it_is_held_against() -> None:
+def test_a_comparison_can_be_sorted_by_the_baseline_columns() -> None:
     table = frame([row("none", run_id=name, tflite_bytes=size) for name, size in (("a", 2.0), ("b", 3.0), ("c", 1.0))])
     comparison = Comparison(table, table.assign(size_against=[1.0, 3.0, 2.0]), lambda _: None)
     assert list(comparison.in_order(["-size_against"]).table["run_id"]) == ["b", "c", "a"]
 
 
-def test_runs_behind_a_table_over_seeds_are_in_the_order_that_is_asked_for() -> None:
+def test_runs_of_a_table_over_seeds_keep_the_requested_order() -> None:
     rows = [*seeds("qat", 2, tflite_bytes=9.0), *seeds("none", 2, tflite_bytes=5.0)]
     pooled = relative(rows, "none", "tflite_bytes > 0")
     in_order = pooled.in_order(["tflite_bytes", "-runs"])

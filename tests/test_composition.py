@@ -38,7 +38,7 @@ def composed_by_hydra(overrides: list[str]) -> Any:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_each_job_asks_for_what_hydra_would_compose(strategy: str, composer: Composer) -> None:
+def test_each_job_has_the_configuration_that_hydra_would_compose(strategy: str, composer: Composer) -> None:
     for model, epochs, more in product(("mlp", "resnet8"), (1, 5), ([], ["finetune.epochs=2", "seed=3"])):
         job = [f"strategy={strategy}", f"model={model}", f"epochs={epochs}", *more]
         assert composer.request(job) == composed_by_hydra(job)
@@ -72,7 +72,7 @@ def test_a_name_that_looks_like_a_reference_is_the_same_in_each_job(
     assert getattr(composer.request(job).experiment, key.partition(".")[0]).path == Path("a${x}.y")
 
 
-def test_a_value_of_one_job_is_none_of_the_next(composer: Composer) -> None:
+def test_a_value_of_one_job_does_not_leak_into_the_next(composer: Composer) -> None:
     composer.request(["strategy=qat", "training.batch_size=7"])
     assert composer.request(["strategy=qat"]).experiment.training.batch_size == 500
 
@@ -106,7 +106,7 @@ def test_the_job_that_is_refused_is_named(job: list[str], message: str, composer
         composer.request(job)
 
 
-def test_jobs_in_random_order_are_the_same_for_who_announces_and_who_runs_them() -> None:
+def test_jobs_in_random_order_are_the_same_for_the_plan_and_the_run() -> None:
     swept = OverridesParser.create().parse_overrides(["seed=shuffle(range(0,50))", "epochs=shuffle(1,5,20)"])
     assert CheckedSweeper.split_arguments(swept, None) == CheckedSweeper.split_arguments(swept, None)
 

@@ -129,7 +129,7 @@ def test_plain_qat_of_a_pruned_model_loses_the_zeros_and_the_gate_says_so(traini
 
 
 @pytest.mark.parametrize("keep", [["zeros"], ["clusters"], ["zeros", "clusters"]], ids="+".join)
-def test_training_that_keeps_what_was_compressed_is_not_taken_for_plain_training(keep: list[str]) -> None:
+def test_training_that_preserves_compression_has_a_key_of_its_own(keep: list[str]) -> None:
     from experiments.quantization.tfmot import engine
 
     model = built(ArticleCNN())

@@ -213,7 +213,9 @@ of_each_kind = pytest.mark.parametrize("kind", KINDS)
 
 @both_ways
 @of_each_kind
-def test_a_copy_answers_as_its_model_until_it_is_trained_and_then_as_its_plain_model(kind: str, way: str) -> None:
+def test_a_copy_has_the_outputs_of_its_model_until_it_is_trained_and_then_those_of_its_plain_model(
+    kind: str, way: str
+) -> None:
     prepared, plain_of = pruning_and_clustering()[way]
     model = KINDS[kind]()
     inputs = inputs_of(model)

@@ -10,7 +10,7 @@ from experiments.system.errors import UserError, suggestion
 
 
 @pytest.mark.parametrize(("overrides", "threads"), [([], None), (["threads=2"], 2)])
-def test_threads_are_asked_for_only_where_somebody_does(overrides: list[str], threads: int | None) -> None:
+def test_threads_are_set_only_if_requested(overrides: list[str], threads: int | None) -> None:
     assert compose_request(overrides).parameters["threads"] == threads
 
 
@@ -41,7 +41,7 @@ def test_threads_are_asked_for_only_where_somebody_does(overrides: list[str], th
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_a_message_that_says_what_is_right(overrides: list[str], message: str) -> None:
+def test_an_invalid_setting_is_refused_with_the_valid_values(overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         compose_request(overrides)
 
@@ -75,6 +75,6 @@ def test_a_value_of_which_yaml_can_make_nothing_is_named_with_its_file_and_line(
         OmegaConf.load(tmp_path / "mine.yaml")
 
 
-def test_a_fault_in_the_code_is_no_wrong_configuration() -> None:
+def test_an_error_in_the_code_is_not_reported_as_an_invalid_configuration() -> None:
     with pytest.raises(KeyError), explaining_errors():
         dict[str, int]()["x"]

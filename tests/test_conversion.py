@@ -230,7 +230,7 @@ def test_random_subsets_of_networks_with_branches_and_batchnorm_are_exact(name: 
 
 
 @pytest.mark.parametrize("architecture", [ArticleCNN(), DSCNN(), ResNet8()], ids=lambda a: type(a).__name__)
-def test_with_every_layer_back_in_float_the_answers_are_the_float_file_s_bit_for_bit(
+def test_with_every_layer_restored_to_float_the_outputs_are_bit_identical_to_the_float_file(
     architecture: Architecture,
 ) -> None:
     model, in_float, _ = converted(architecture, Nothing())
@@ -239,7 +239,7 @@ def test_with_every_layer_back_in_float_the_answers_are_the_float_file_s_bit_for
 
 
 @pytest.mark.parametrize("chosen", LAYERS)
-def test_beside_the_chosen_layer_all_is_as_in_the_float_file(chosen: str) -> None:
+def test_everything_but_the_chosen_layer_is_as_in_the_float_file(chosen: str) -> None:
     def others(strategy: Strategy) -> dict[OpKey, list[list[tuple[int, ...] | None]]]:
         _, file, ops = converted(ArticleCNN(), strategy)
         held = float_constants(file.content, [op for op in ops if op.computes and op.layer != chosen])
@@ -374,7 +374,7 @@ def test_a_pattern_that_matches_nothing_is_found_before_training() -> None:
 
 # Ranges that are learned need training: test_pipeline has those.
 @pytest.mark.parametrize("name", [name for name, strategy in STRATEGIES.items() if not strategy.needs_epochs])
-def test_the_file_answers_as_its_keras_parent_does(name: str) -> None:
+def test_the_file_has_the_outputs_of_its_keras_model(name: str) -> None:
     parent, file, _ = converted(ArticleCNN(), STRATEGIES[name])
     images = data().test.x
     agreement = (keras_logits(parent, images).argmax(1) == tflite_logits(file, images).argmax(1)).mean()
@@ -382,7 +382,7 @@ def test_the_file_answers_as_its_keras_parent_does(name: str) -> None:
     assert agreement >= least  # of an untrained network, whose outputs lie close together
 
 
-def test_one_image_a_call_on_all_cores_gives_the_answers_of_the_plain_loop() -> None:
+def test_parallel_evaluation_has_the_outputs_of_the_plain_loop() -> None:
     from ai_edge_litert.interpreter import Interpreter
 
     _, file, _ = converted(ArticleCNN(), Nothing())

@@ -174,7 +174,7 @@ def one_epoch(model: Any, callbacks: Sequence[Any] = ()) -> Trained:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("strategy", PARTLY)
-def test_the_copy_of_every_strategy_answers_like_the_model(strategy: str, kind: Callable[[], Any]) -> None:
+def test_the_copy_of_every_strategy_has_the_outputs_of_the_model(strategy: str, kind: Callable[[], Any]) -> None:
     PARTLY[strategy].prepare(built(kind), Trained.untouched, calibration)  # it refuses one that does not
 
 
@@ -212,7 +212,7 @@ def test_frozen_weights_are_the_same_bits_after_training(strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["qat", "annotate", "prune", "cluster", "finetune"])
-def test_what_is_trained_is_what_the_model_trains(strategy: str) -> None:
+def test_a_copy_has_the_trainable_weights_of_the_model(strategy: str) -> None:
     model = built(with_a_frozen_trunk)
     copy = WHOLE[strategy].prepare(model, Trained.untouched, calibration).model
     assert {unwrapped(layer).name for layer in copy.layers if layer.trainable_weights} == {"head"}

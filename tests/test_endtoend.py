@@ -52,7 +52,7 @@ def test_a_sweep_over_every_strategy_ends_well_and_shows_its_table(sweep: tuple[
     assert all(strategy in done.stdout for strategy in STRATEGIES)
 
 
-def test_a_sweep_says_nothing_on_standard_error(sweep: tuple[Path, Done]) -> None:
+def test_a_sweep_prints_nothing_on_standard_error(sweep: tuple[Path, Done]) -> None:
     assert sweep[1].stderr == ""
 
 
@@ -80,7 +80,7 @@ def test_what_several_strategies_need_is_trained_once(sweep: tuple[Path, Done]) 
     assert table(sweep[0])["epochs_trained"].sum() == len(once) + len(prune_cluster_qat)
 
 
-def test_files_hold_what_their_strategy_says(sweep: tuple[Path, Done]) -> None:
+def test_files_have_the_types_of_their_strategy(sweep: tuple[Path, Done]) -> None:
     rows = table(sweep[0]).set_index("strategy")
     assert dict(rows["coverage_ops"][["qat", "ptq_int8", "none"]]) == {"qat": 1, "ptq_int8": 1, "none": 0}
     assert dict(rows["coverage_weights"][["annotate", "none", "ptq_float16"]]) == {
@@ -175,7 +175,7 @@ def test_children_belong_to_their_parent_and_have_training_curves(sweep: tuple[P
     assert all("baseline/val_accuracy" in child.data.metrics for child in children)
 
 
-def test_a_sweep_says_what_it_trained_and_what_it_was_spared(sweep: tuple[Path, Done]) -> None:
+def test_a_sweep_reports_trained_and_reused_epochs(sweep: tuple[Path, Done]) -> None:
     assert re.search(r"Epochs trained: 10; reused: \d+, which saved .* of training\.", sweep[1].stdout)
 
 
@@ -210,7 +210,7 @@ def test_the_pages_notebook_example_works_as_it_stands(sweep: tuple[Path, Done])
     assert int(done.stdout) == len(table(sweep[0])), done.stderr
 
 
-def test_a_sweep_that_is_not_there_names_those_that_are(sweep: tuple[Path, Done]) -> None:
+def test_an_unknown_sweep_is_refused_with_the_known_ones(sweep: tuple[Path, Done]) -> None:
     done = run(sweep[0], "experiments.compare", "--sweep", "yesterday")
     assert done.returncode == 2
     assert "--sweep yesterday: not in sqlite:///mlflow.db" in done.stderr

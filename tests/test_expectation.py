@@ -92,11 +92,11 @@ OUT = replace(BACK, layer="flatten", inputs=(6,), outputs=(7,))
     ],
     ids=["side by side", "across a reshape", "across a pool"],
 )
-def test_types_that_change_for_nothing_are_found(ops: list[Op], last: str) -> None:
+def test_conversions_without_a_purpose_are_found(ops: list[Op], last: str) -> None:
     assert broken(Expectation("int8"), ops) == (f"1 redundant type conversions, first up to the {last}",)
 
 
-def test_conversions_around_an_op_that_computes_are_what_they_are_for() -> None:
+def test_conversions_around_a_computing_op_are_accepted() -> None:
     inside = replace(INT8, inputs=(5, 1, 2), outputs=(6,))
     assert broken(Expectation("int8"), [AGAIN, inside, OUT]) == ()
 

@@ -100,7 +100,7 @@ def test_layers_within_models_are_layers_with_the_names_of_both(kind: Callable[[
 
 
 @pytest.mark.parametrize("kind", NAMES, ids=lambda kind: kind.__name__)
-def test_the_answers_stay_the_same(kind: Callable[[], Any]) -> None:
+def test_the_outputs_stay_the_same(kind: Callable[[], Any]) -> None:
     model = built(kind)
     assert first_difference(flatten(model, [SHAPE], "a model"), model, IMAGES) is None
 
@@ -110,7 +110,7 @@ def test_what_is_called_twice_has_its_weights_once() -> None:
     assert flatten(model, [SHAPE], "a model").count_params() == model.count_params()
 
 
-def test_a_model_that_needs_nothing_is_taken_as_it_is() -> None:
+def test_a_model_in_the_required_form_is_unchanged() -> None:
     model = built(lambda: sequential(*head()))
     assert flatten(model, [SHAPE], "a model") is model
 
@@ -173,7 +173,7 @@ def test_other_floats_become_float32_within_models_too(policy: str) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_a_batch_size_in_the_input_is_set_free(batch: int) -> None:
+def test_a_batch_size_in_the_input_is_removed(batch: int) -> None:
     model = built(lambda: sequential(*head(), batch=batch))
     assert flatten(model, [SHAPE], "a model").input_shape == (None, *SHAPE)
 

@@ -110,7 +110,7 @@ def test_what_is_called_twice_has_its_weights_once() -> None:
     assert len(flatten(called_twice(), [SHAPE], "model.path=x").weights) == len(called_twice().weights)
 
 
-def test_a_model_that_needs_nothing_is_taken_as_it_is() -> None:
+def test_a_model_in_the_required_form_is_unchanged() -> None:
     model = sequential(*head())
     assert flatten(model, [SHAPE], "model.path=x") is model
 
@@ -204,7 +204,9 @@ def test_what_a_nested_normalization_has_learned_is_there_in_both_formats(tmp_pa
     ],
 )
 @pytest.mark.parametrize("version", [2, 3])
-def test_a_net_that_keras_brings_along_is_a_flat_trunk_of_a_new_head(version: Any, name: str, tmp_path: Path) -> None:
+def test_a_network_of_keras_applications_becomes_a_flat_backbone_with_a_new_head(
+    version: Any, name: str, tmp_path: Path
+) -> None:
     from experiments.system.tensorflow import keras_version
 
     keras = keras_version(version)

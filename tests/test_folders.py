@@ -198,7 +198,7 @@ def deep(path: Path) -> None:
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )  # fmt: skip
-def test_what_is_wrong_is_one_message_before_the_run(
+def test_invalid_folders_are_refused_with_one_message_before_the_run(
     images: Make, damage: Callable[[Path], object], settings: dict[str, Any], message: str
 ) -> None:
     path = images()

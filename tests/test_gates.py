@@ -32,7 +32,7 @@ def test_the_smallest_run_that_meets_all_requirements_is_shipped() -> None:
     assert chosen("tflite_accuracy >= 0.98") == "qat"
 
 
-def test_a_requirement_is_judged_on_the_bad_end_of_the_interval() -> None:
+def test_a_requirement_is_judged_at_the_worse_end_of_the_interval() -> None:
     assert chosen("tflite_accuracy >= 0.98", "tflite_bytes <= 200_000") == "qat"  # ptq_int8 has 0.99, perhaps 0.97
 
 
@@ -57,7 +57,7 @@ def test_one_run_is_judged_by_its_interval_alone_and_of_many_all_together() -> N
     )
 
 
-def test_what_is_clearly_better_meets_a_requirement_among_many() -> None:
+def test_a_clearly_better_run_meets_a_requirement_among_many() -> None:
     rows = [measured("good", 998), *(measured(f"s{n}", 960) for n in range(14))]
     chosen = shipped(rows, "tflite_accuracy >= 0.98").chosen
     assert chosen is not None
@@ -128,11 +128,11 @@ def test_a_file_that_is_not_verified_is_never_shipped() -> None:
     assert chosen(minimize="latency_p50_us") != "annotate"
 
 
-def test_where_nothing_qualifies_nothing_is_shipped() -> None:
+def test_no_run_is_shipped_if_none_qualifies() -> None:
     assert chosen("tflite_accuracy > 0.999") is None
 
 
-def test_what_is_not_measured_meets_nothing() -> None:
+def test_a_run_without_a_measurement_meets_no_requirement() -> None:
     assert chosen("arena_bytes < 1e9") is None
 
 
@@ -274,14 +274,14 @@ def test_an_invalid_timing_counts_in_no_mean() -> None:
     assert matrix(table, "strategy", "epochs", "speedup").to_numpy().tolist() == [[3.0]]
 
 
-def test_runs_without_a_setting_stand_under_an_empty_one() -> None:
+def test_runs_without_a_setting_are_listed_under_an_empty_one() -> None:
     layers = [{"strategy.layers": "['dense']"}, {"strategy.layers": "['conv']"}]
     table = frame([row("qat"), *(row("annotate", **each) for each in layers)])
     assert list(matrix(table, "strategy.layers", "epochs", "tflite_bytes").index) == ["", "['dense']", "['conv']"]
 
 
 @pytest.mark.parametrize("text", ["tflite_accuracy >= 0.5", "speedup >= 1"])
-def test_what_has_no_interval_is_judged_by_its_value(text: str) -> None:
+def test_a_value_without_an_interval_is_judged_itself(text: str) -> None:
     ends = ("tflite_accuracy_low", "tflite_accuracy_high", "speedup_low", "speedup_high")
     table = frame([row("qat", **dict.fromkeys(ends, float("nan")))])
     decision = decide(table, [requirement(text, table)], "tflite_bytes", lowest=True)

@@ -195,7 +195,7 @@ def relative(
     return with_baseline(frame(rows), strategy, known({"": 5} if wrong is None else wrong))
 
 
-def test_a_run_is_held_against_the_baseline_of_its_epochs_and_seed() -> None:
+def test_a_run_is_compared_with_the_baseline_of_its_epochs_and_seed() -> None:
     rows = [row("none", seed=n, epochs=e, run_id=f"none-{n}-{e}") for n in (0, 1) for e in (1, 5)]
     table = relative([*rows, row("qat", seed=1, epochs=5, finetune_epochs=5)], "none")
     assert table["against_run_id"].tolist() == [*(each["run_id"] for each in rows), "none-1-5"]
@@ -220,7 +220,7 @@ def test_sizes_and_speeds_are_ratios_to_the_baseline() -> None:
     assert (qat["size_against"], qat["speedup_against"]) == (4.0, 3.0)
 
 
-def test_a_run_that_trains_is_held_against_as_many_epochs() -> None:
+def test_a_run_that_trains_is_compared_with_as_many_epochs() -> None:
     rows = [row("finetune", finetune_epochs=n, run_id=f"finetune-{n}") for n in (1, 4)]
     table = relative([*rows, row("qat", finetune_epochs=4), row("ptq_int8")])
     assert table["against_run_id"].tolist()[2] == "finetune-4"
@@ -230,7 +230,7 @@ def test_a_run_that_trains_is_held_against_as_many_epochs() -> None:
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
-def test_a_run_that_trains_is_never_held_against_other_epochs(status: str) -> None:
+def test_a_run_that_trains_is_never_compared_with_other_epochs(status: str) -> None:
     others = [row("finetune"), row("finetune", finetune_epochs=4, status=status)]
     table = relative([*others[status == "FINISHED" :], row("qat", finetune_epochs=1)])
     assert pd.isna(table["against_run_id"].iloc[-1])
@@ -244,7 +244,7 @@ def further(strategy: str, epochs: int, finetune_epochs: int, **changes: Any) ->
 CONTROLS = [further("finetune", n, n, run_id=f"finetune-{n}") for n in (2, 4)]
 
 
-def test_a_strategy_that_trains_twice_is_held_against_as_many_epochs_in_all() -> None:
+def test_a_strategy_that_trains_twice_is_compared_with_as_many_total_epochs() -> None:
     table = relative([*CONTROLS, further("qat", 2, 2), further("prune_qat", 4, 2)])
     assert table["against_run_id"].tolist()[2:] == ["finetune-2", "finetune-4"]
     assert trained_less(table, table, "finetune") == []
@@ -257,7 +257,7 @@ def test_a_strategy_that_trains_longer_than_any_control_names_the_one_that_it_ne
     assert line.endswith("add strategy=finetune finetune.epochs=4.")
 
 
-def test_that_a_baseline_trains_less_than_what_follows_needs_no_saying() -> None:
+def test_a_baseline_with_fewer_total_epochs_is_not_reported() -> None:
     table = relative([row("none"), further("qat", 2, 2)], "none")
     assert trained_less(table, table, "none") == []
 
@@ -269,14 +269,14 @@ def test_of_several_controls_the_one_of_the_same_further_training_fits() -> None
     assert relative(rows)["against_run_id"].tolist() == [f"finetune-{rate}" for rate in rates] * 2
 
 
-def test_runs_on_other_images_are_not_held_against_one_another() -> None:
+def test_runs_on_different_images_are_not_compared() -> None:
     table = relative(
         [row("finetune", **{"dataset.train_samples": "2000"}), row("qat", **{"dataset.train_samples": "None"})]
     )
     assert pd.isna(table["against_run_id"].iloc[1])
 
 
-def test_a_run_that_does_not_train_is_held_against_the_only_epochs_there_are() -> None:
+def test_a_run_that_does_not_train_is_compared_with_the_only_epochs_there_are() -> None:
     table = relative([row("finetune", finetune_epochs=4), row("ptq_int8")])
     assert table["against_run_id"].iloc[-1] == "run-finetune"
 
@@ -303,7 +303,7 @@ def test_a_setting_is_kept_over_seeds_whatever_its_name_ends_in() -> None:
     assert table["model.dropout_p"].tolist() == [0.5, 0.1]
 
 
-def test_over_seeds_nothing_is_held_against_answers_to_other_images() -> None:
+def test_over_seeds_no_predictions_on_other_images_are_compared() -> None:
     runs = relative([*seeds("finetune", 2), *seeds("qat", 2)])
     answers = known({"finetune": 8, "qat": 3})
 
@@ -343,7 +343,7 @@ def test_over_seeds_the_difference_to_a_strategy_has_an_interval_for_new_seeds()
     assert qat["accuracy_difference_low"] < 0.05 < qat["accuracy_difference_high"]
 
 
-def test_the_note_says_against_what() -> None:
+def test_the_note_names_the_baseline_of_the_comparison() -> None:
     assert TO_STRATEGY in note(relative([row("finetune"), row("qat")]))
     assert TO_FLOAT in note(frame(ROWS))
 
@@ -361,7 +361,7 @@ def test_a_ratio_of_speedups_is_less_sure_than_either(one: float, other: float, 
     assert ratio.high / ratio.low >= max(spread, wider) ** 2 * (1 - 1e-9)
 
 
-def test_rows_are_called_by_what_tells_them_apart_and_each_setting_once() -> None:
+def test_row_names_have_the_settings_that_differ_and_each_once() -> None:
     rows = [row("qat", finetune_epochs=n, run_id=f"qat-{n}", **{"finetune.epochs": str(n)}) for n in (1, 4)]
     assert names(frame([*rows, row("none")])) == ["qat, +1 epoch", "qat, +4 epochs", "none"]
 
@@ -379,7 +379,7 @@ def test_a_group_of_seeds_is_not_called_by_a_seed() -> None:
 
 
 @pytest.mark.parametrize("by", [["strategy"], ["model"]], ids=str)
-def test_the_mean_of_several_files_is_none_to_be_shipped(by: list[str]) -> None:
+def test_a_mean_over_several_files_is_not_shipped(by: list[str]) -> None:
     rows = [row("qat", finetune_epochs=n, run_id=f"qat-{n}", **{"finetune.epochs": str(n)}) for n in (1, 20)]
     table = grouped(frame(rows), by, known({"": 3})).table
     with pytest.raises(UserError, match="requires rows of a single run"):

@@ -122,7 +122,7 @@ def test_training_uses_the_loss_that_fits_without_a_warning(name: str) -> None:
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("name", ["sigmoid", "one logit", "one sigmoid"])
-def test_the_accuracy_that_training_shows_is_that_of_the_answers(name: str) -> None:
+def test_the_accuracy_during_training_is_that_of_the_outputs(name: str) -> None:
     from experiments.training.loop import Training, _compile
 
     model, head = ending(name)

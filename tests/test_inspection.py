@@ -52,7 +52,7 @@ def test_a_refusal_names_the_layer_and_the_ways_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_file_of_one_s_own_is_taken_as_it_is(tmp_path: Path, ending: str) -> None:
+def test_a_trusted_file_is_accepted(tmp_path: Path, ending: str) -> None:
     inspect(save(ROUTES["Lambda"][0], tmp_path / f"model{ending}"), trust=True)
 
 
@@ -67,7 +67,7 @@ OWN_OF_A_MODULE = {**OWN, "module": "anything", "registered_name": "mine>Scale"}
 
 
 @pytest.mark.parametrize(("layer", "name"), [(OWN, "Scale"), (OWN_OF_A_MODULE, "mine>Scale")])
-def test_a_class_of_the_user_s_own_passes_by_its_name(tmp_path: Path, layer: dict[str, Any], name: str) -> None:
+def test_a_class_of_the_users_module_passes_by_its_name(tmp_path: Path, layer: dict[str, Any], name: str) -> None:
     path = save(model(layer), tmp_path / "model.keras")
     inspect(path, provided=[name])
     with pytest.raises(UserError, match="Scale"):
@@ -82,7 +82,7 @@ def test_a_module_that_keras_would_import_is_refused_though_the_class_has_a_name
         inspect(save(model(layer), tmp_path / "model.keras"), provided=["Scale"])
 
 
-def test_what_is_inside_a_class_of_the_user_s_own_is_looked_at(tmp_path: Path) -> None:
+def test_the_content_of_a_users_class_is_inspected(tmp_path: Path) -> None:
     layer = {**OWN, "config": {"name": "scale", "inner": {"class_name": "Lambda", "config": {"name": "l"}}}}
     with pytest.raises(UserError, match="Lambda"):
         inspect(save(model(layer), tmp_path / "model.h5"), provided=["Scale"])
@@ -237,7 +237,7 @@ def test_weights_from_elsewhere_on_the_disk_are_refused(
         inspect(path, trust=trust)
 
 
-def test_a_group_that_holds_itself_is_looked_at_once(tmp_path: Path) -> None:
+def test_a_group_that_contains_itself_is_inspected_once(tmp_path: Path) -> None:
     path = save(model(dense()), tmp_path / "model.h5")
     with h5py.File(path, "a") as file:
         file["model_weights"]["again"] = file["model_weights"]
@@ -420,7 +420,7 @@ ResNetRS50 VGG16"""
     "name", [*NETS.split(), *(pytest.param(each, marks=pytest.mark.endtoend) for each in SLOW.split())]
 )
 @pytest.mark.filterwarnings("ignore")
-def test_the_nets_that_keras_brings_along_pass(tmp_path: Path, name: str) -> None:
+def test_the_networks_of_keras_applications_pass(tmp_path: Path, name: str) -> None:
     """Their configurations, as both formats hold them: the weights would take gigabytes."""
     from tf_keras.src.saving.serialization_lib import serialize_keras_object
 

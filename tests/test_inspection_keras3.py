@@ -154,7 +154,7 @@ def test_operations_in_an_h5_file_which_keras_cannot_load_are_named_with_the_way
         KerasFile(path=path).check()
 
 
-def test_a_file_of_one_s_own_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_trusted_file_is_accepted(tmp_path: Path) -> None:
     inspect(save(HIDDEN["Lambda"], tmp_path / "model.keras", VERSION), trust=True, version=3)
 
 
@@ -298,7 +298,7 @@ Xception EfficientNetV2B0"""
     "name", [*NETS.split(), *(pytest.param(each, marks=pytest.mark.endtoend) for each in SLOW.split())]
 )
 @pytest.mark.filterwarnings("ignore")
-def test_the_nets_that_keras_brings_along_pass(tmp_path: Path, name: str) -> None:
+def test_the_networks_of_keras_applications_pass(tmp_path: Path, name: str) -> None:
     """Their configurations only: the weights would take gigabytes."""
     from experiments.system.tensorflow import keras_3
 

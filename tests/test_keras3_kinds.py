@@ -216,7 +216,7 @@ def steps_apart(copy: Any, content: bytes, examples: Any) -> float:
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_every_op_is_int8_and_computes_what_the_parent_does(name: str) -> None:
+def test_every_op_is_int8_and_the_file_has_the_outputs_of_its_keras_model(name: str) -> None:
     from experiments.quantization.keras3.annotation import fake_quantization_off
     from experiments.quantization.keras3.graph import survey_layers
 

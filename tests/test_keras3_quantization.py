@@ -131,7 +131,7 @@ def close(copy: Any, content: bytes) -> bool:
 
 
 @pytest.mark.parametrize("build", [article, residual], ids=lambda build: build.__name__)
-def test_all_layers_compute_in_int8_as_the_parent_does(build: Any) -> None:
+def test_all_layers_compute_in_int8_and_the_file_has_the_outputs_of_its_keras_model(build: Any) -> None:
     model = seeded(build)
     copy = quantized(model)
     content = file_of(copy)
@@ -182,7 +182,7 @@ def test_layers_that_become_one_op_are_one_unit() -> None:
 
 
 @pytest.mark.parametrize("build", [article, residual], ids=lambda build: build.__name__)
-def test_a_copy_answers_as_the_model_while_fake_quantization_is_off(build: Any) -> None:
+def test_a_copy_has_the_outputs_of_the_model_while_fake_quantization_is_off(build: Any) -> None:
     from experiments.model.copies import first_difference
     from experiments.quantization.keras3.annotation import annotated, fake_quantization_off
 

@@ -68,7 +68,7 @@ def built(takes: str, between: Callable[[], Callable[[Any], Any]]) -> Any:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_all_of_it_computes_in_int8_as_its_parent_does(name: str) -> None:
+def test_all_ops_are_int8_and_the_file_has_the_outputs_of_its_keras_model(name: str) -> None:
     from experiments.quantization.keras3.annotation import annotated, fake_quantization_off, start_ranges
     from experiments.system.tensorflow import keras_3
     from tests.test_keras3_quantization import answers

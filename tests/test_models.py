@@ -83,7 +83,7 @@ def digest(architecture: Architecture, seed: int = 0) -> str:
 
 
 @pytest.mark.tensorflow
-def test_a_model_that_is_trained_here_is_the_same_for_every_seed_and_another_with_other_settings() -> None:
+def test_the_digest_of_a_model_trained_here_depends_on_settings_but_not_on_the_seed() -> None:
     assert digest(MLP(), seed=0) == digest(MLP(), seed=1)
     assert digest(MLP(keras=3), seed=0) == digest(MLP(keras=3), seed=1)
     assert digest(MLP()) != digest(MLP(units=(8,)))
@@ -91,7 +91,7 @@ def test_a_model_that_is_trained_here_is_the_same_for_every_seed_and_another_wit
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("ending", [".keras", ".h5"])
-def test_a_given_model_is_the_same_wherever_it_lies_and_another_with_other_weights(tmp_path: Path, ending: str) -> None:
+def test_the_digest_of_a_given_model_depends_on_weights_but_not_on_the_path(tmp_path: Path, ending: str) -> None:
     model = MLP(units=(4,)).build((8, 8, 1), 3)
     for name in ("one", "copy"):
         model.save(tmp_path / f"{name}{ending}")
@@ -169,14 +169,14 @@ def test_a_model_for_images_of_any_size_is_made_one_for_those_of_the_data_set(tm
     assert np.array_equal(model(images), saved(images))
 
 
-def test_a_zip_file_that_is_no_model_is_refused_as_such(tmp_path: Path) -> None:
+def test_a_zip_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
         archive.writestr("x_train.npy", "")
     with pytest.raises(UserError, match="a zip file, but not a Keras model"):
         KerasFile(path=tmp_path / "model.keras").check()
 
 
-def test_a_file_that_is_no_model_is_refused_as_such(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.h5").write_text("weights")
     with pytest.raises(UserError, match="not a Keras model, or a truncated one"):
         KerasFile(path=tmp_path / "model.h5").check()

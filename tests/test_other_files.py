@@ -115,7 +115,7 @@ def test_the_float_reference_of_a_tflite_file_is_the_file_itself(files: Path) ->
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("name", ["saved", "float.tflite"])
-def test_what_a_model_is_follows_from_its_content(files: Path, name: str, tmp_path: Path) -> None:
+def test_the_digest_of_a_model_file_follows_its_content(files: Path, name: str, tmp_path: Path) -> None:
     import shutil
 
     from experiments.record.identity import model_digest

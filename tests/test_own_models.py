@@ -77,20 +77,20 @@ def test_the_home_folder_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("given", ["layer.py", "layer"])
-def test_a_module_that_there_is_not_is_refused_with_the_near_ones(folder: Path, given: str) -> None:
+def test_a_missing_module_is_refused_with_similar_names(folder: Path, given: str) -> None:
     write(folder / "layers.py")
     with pytest.raises(UserError, match=f"model.module={given}: no such .*did you mean layers.*PYTHONPATH"):
         find_module(given)
 
 
 @pytest.mark.parametrize("code", ["x = 1\ndef f(:\n", "x = 1\ndef\n"])
-def test_what_is_no_python_is_refused_with_the_line(folder: Path, code: str) -> None:
+def test_a_syntax_error_is_refused_with_its_line(folder: Path, code: str) -> None:
     (folder / "layers.py").write_text(code)
     with pytest.raises(UserError, match=r"model\.module=layers\.py: line 2: .*def"):
         find_module("layers.py")
 
 
-def test_what_is_no_text_is_refused(folder: Path) -> None:
+def test_a_module_that_is_not_text_is_refused(folder: Path) -> None:
     (folder / "layers.py").write_bytes(b"\x00\xff\xfe")
     with pytest.raises(UserError, match=r"model\.module=layers\.py"):
         find_module("layers.py")
@@ -113,7 +113,7 @@ def test_names_that_show_only_when_the_module_is_run_are_left_until_then(folder:
 
 
 @pytest.mark.parametrize("ending", ["keras", "h5"])
-def test_an_object_that_the_module_lacks_is_named_with_the_near_ones(folder: Path, ending: str) -> None:
+def test_an_object_that_the_module_lacks_is_refused_with_similar_names(folder: Path, ending: str) -> None:
     write(folder / "layers.py", "class Scaled: pass\nclass Other: pass")
     path = save(model(layer("Scale", name="scale")), folder / f"model.{ending}")
     with pytest.raises(
@@ -187,7 +187,7 @@ def objects(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("ending", ["keras", "h5"])
 @pytest.mark.parametrize("imported", ["from tensorflow import keras", "import tf_keras as keras"])
 @pytest.mark.parametrize("kind", ["Scale", "Registered", "squareplus", "silu"])
-def test_a_model_with_code_of_one_s_own_answers_as_it_was_saved(
+def test_a_model_with_user_code_has_the_outputs_with_which_it_was_saved(
     folder: Path, kind: str, imported: str, ending: str
 ) -> None:
     from experiments.system.tensorflow import keras, tf
@@ -238,7 +238,7 @@ def test_choosing_a_layer_of_one_s_own_is_refused_by_name(own_model: KerasFile, 
 
 
 @pytest.mark.tensorflow
-def test_copies_of_a_model_with_code_of_one_s_own_answer_like_it(own_model: KerasFile) -> None:
+def test_copies_of_a_model_with_user_code_have_its_outputs(own_model: KerasFile) -> None:
     from experiments.model.copies import copied, first_difference
 
     built = own_model.build((8, 8, 1), 3)
@@ -248,7 +248,7 @@ def test_copies_of_a_model_with_code_of_one_s_own_answer_like_it(own_model: Kera
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("kind", ["Scale", "squareplus"])
-def test_what_a_model_is_and_what_it_is_trained_under_hold_the_code_of_one_s_own(folder: Path, kind: str) -> None:
+def test_digests_and_training_keys_include_user_code(folder: Path, kind: str) -> None:
     from experiments.system.tensorflow import keras
     from experiments.training.loop import digest_of
 
@@ -311,7 +311,7 @@ def test_a_layer_of_keras_3_is_refused_with_the_import_to_write(folder: Path) ->
 
 
 @pytest.mark.tensorflow
-def test_a_module_called_like_one_of_python_s_own_is_not_mixed_up_with_it(folder: Path) -> None:
+def test_a_module_named_like_one_of_python_is_not_confused_with_it(folder: Path) -> None:
     own = objects(write(folder / "copy.py"))
     saved(folder / "model.keras", own["Scale"]())
     assert KerasFile(path=folder / "model.keras", module="copy.py").build((8, 8, 1), 3).output_shape == (None, 3)

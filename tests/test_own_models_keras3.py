@@ -89,7 +89,7 @@ def test_a_model_with_own_code_has_the_outputs_with_which_it_was_saved(folder: P
     assert folder / "layers3.py" in sources_of(loaded)
 
 
-def test_own_code_is_part_of_what_a_model_is_within_nested_models_too(folder: Path) -> None:
+def test_user_code_is_part_of_the_digest_within_nested_models_too(folder: Path) -> None:
     defined = own()
     inner = keras().Sequential([keras().Input((8, 8, 1)), defined["Scale"](name="scale")], name="inner")
     saved(folder / "model.keras", inner)

@@ -170,7 +170,7 @@ def test_no_strategy_costs_more_accuracy_than_it_should(
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("stage", ["training", "finetune"])
-def test_a_training_that_diverges_is_a_mistake_of_the_user_s_setting(stage: str, tmp_path: Path) -> None:
+def test_a_training_that_diverges_is_reported_with_the_setting_to_change(stage: str, tmp_path: Path) -> None:
     diverging: dict[str, Any] = {stage: Training(epochs=1, batch_size=50, learning_rate=1e30)}
     asked = replace(experiment(Nothing(), tmp_path), **diverging)
     data = Mnist(train_samples=200, test_samples=10).load()

@@ -109,7 +109,7 @@ def test_a_strategy_of_a_user_has_a_mark_that_no_other_of_the_menu_has() -> None
     assert mark("mine") not in MARKS.values()
 
 
-def test_a_sweep_has_every_picture_but_those_that_say_nothing_of_it() -> None:
+def test_a_sweep_has_every_plot_that_applies_to_it() -> None:
     pictures = drawn(SWEEP)
     assert pictures.left_out == {
         "accuracy_epochs": "epochs do not vary",
@@ -151,7 +151,7 @@ def test_without_curves_and_timings_their_pictures_are_left_out() -> None:
     }  # fmt: skip
 
 
-def test_of_failed_runs_there_is_no_picture_and_every_reason_is_said() -> None:
+def test_failed_runs_have_no_plots_and_every_reason_is_named() -> None:
     pictures = drawn([FAILED])
     assert not pictures.drawn
     assert set(pictures.left_out) == set(PICTURES)

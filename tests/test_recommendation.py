@@ -85,7 +85,7 @@ def test_an_order_that_cannot_be_read_is_refused(order: str) -> None:
         order_of(order)
 
 
-def test_what_a_test_tells_from_the_best_is_not_tied_and_cannot_be_named() -> None:
+def test_a_row_significantly_worse_than_the_best_is_not_tied_and_cannot_be_named() -> None:
     worse = {each.key: 1e-9 for each in ARTICLE if not each.trains}
     found = recommend(*most_accurate(ARTICLE, Told(worse, {})))
     assert {each.key for each in found.tied} == {"finetune_ptq_int8", "qat", "annotate"}
@@ -167,7 +167,7 @@ def test_the_order_of_the_rows_does_not_decide(candidates: list[Candidate]) -> N
     assert replace(one, key="", accuracy=0.0) == replace(other, key="", accuracy=0.0) or one.bytes == other.bytes
 
 
-def test_what_could_not_be_compared_is_said() -> None:
+def test_rows_that_could_not_be_compared_are_reported() -> None:
     nothing = {"tflite_accuracy_low": None, "tflite_accuracy_high": None}
     (line,) = answer_lines(comparison([row("none", **nothing), row("qat", **nothing)], {}))
     assert line.endswith("not compared with 1 other, whose predictions are missing.")
@@ -207,7 +207,7 @@ TIED = comparison(
 )
 
 
-def test_a_tie_is_said_in_a_sentence_with_what_to_ship_and_why() -> None:
+def test_a_tie_is_described_with_the_file_to_ship_and_the_reason() -> None:
     (line,) = answer_lines(TIED)
     assert line == (
         "No winner: these 3 are tied: ptq_int8, none, qat. Ship the simplest of them: ptq_int8 (smaller than float; no "
@@ -228,7 +228,7 @@ def test_the_float_file_is_not_the_answer_where_a_smaller_one_is_tied_with_it() 
     assert headline(task).name == "none"
 
 
-def test_one_that_is_less_accurate_than_the_best_alone_is_said_to_be() -> None:
+def test_a_row_less_accurate_than_the_best_in_a_single_test_is_reported() -> None:
     """40 and 52 wrong of 10,000 nested images differ (p = 0.0005); as one of 105 pairs they do not."""
     best = row("qat", tflite_accuracy=0.996, finetune_epochs=1, **INT8, **SPEED)
     others = [row(f"s{n}", tflite_accuracy=0.9948, **INT8, **SPEED) for n in range(14)]
@@ -239,7 +239,7 @@ def test_one_that_is_less_accurate_than_the_best_alone_is_said_to_be() -> None:
     assert "less accurate than qat in a test of only these two" in first.text
 
 
-def test_a_winner_is_said_with_the_evidence() -> None:
+def test_a_winner_is_described_with_the_evidence() -> None:
     rows = [row("none", tflite_accuracy=0.95), row("qat", tflite_accuracy=0.99, finetune_epochs=1, **INT8, **SPEED)]
     (line,) = answer_lines(comparison(rows, {"run-none": 500, "run-qat": 100}))
     assert line.startswith(
@@ -278,7 +278,7 @@ def test_files_compete_if_only_the_loss_differs_or_a_setting_is_newer_than_a_run
 
 
 @pytest.mark.parametrize(("control", "is_said"), [([], True), (["finetune"], False)])
-def test_lead_without_a_control_of_equal_training_is_said_to_be_open(control: list[str], is_said: bool) -> None:
+def test_a_lead_without_a_control_of_equal_training_is_reported_as_open(control: list[str], is_said: bool) -> None:
     rows = [row("none", tflite_accuracy=0.95), row("qat", tflite_accuracy=0.99, finetune_epochs=3, **INT8, **SPEED)]
     rows += [row(name, tflite_accuracy=0.95, finetune_epochs=3) for name in control]
     wrong = {"run-none": 500, "run-qat": 100, "run-finetune": 500}
@@ -286,7 +286,7 @@ def test_lead_without_a_control_of_equal_training_is_said_to_be_open(control: li
     assert ("It was trained for 3 more epochs than the others: strategy=finetune shows" in line) == is_said
 
 
-def test_too_few_test_examples_to_know_what_is_lost_are_said() -> None:
+def test_too_few_test_examples_for_a_verdict_are_reported() -> None:
     rows = [
         row("ptq_int8", tflite_accuracy=0.98, **INT8, **SPEED),
         row("qat", tflite_accuracy=0.985, finetune_epochs=1),
@@ -308,7 +308,7 @@ def test_too_few_test_examples_to_know_what_is_lost_are_said() -> None:
         ({"size_ratio": 1.0}, "no smaller than the float file"),
     ],
 )  # fmt: skip
-def test_what_speaks_against_a_file_is_said_beside_it(fault: dict[str, object], said: str) -> None:
+def test_drawbacks_of_a_file_are_listed(fault: dict[str, object], said: str) -> None:
     only = comparison([row("ptq_int4", **{**INT8, **SPEED, **fault})], {"run-ptq_int4": 40})
     (task,) = tasks(only)
     assert said in headline(task).drawbacks

@@ -115,7 +115,7 @@ def test_scores_of_different_metrics_are_refused() -> None:
         regressions(before, now, [limit])
 
 
-def test_a_failed_run_of_another_task_than_classification_is_held_against_its_like() -> None:
+def test_a_failed_run_of_another_task_is_compared_with_equal_runs() -> None:
     failed = {"metric": None, "metric_better": None, "task": None, "tflite_score": None, "status": "FAILED"}
     before = frame([row("none", **ERRORS), row("qat", **ERRORS)])
     now = frame([row("none", **ERRORS), row("qat", **{**ERRORS, **failed})])
@@ -177,7 +177,7 @@ def test_a_failed_run_counts_only_where_no_other_has_its_settings() -> None:
     assert regressions(frame([row("none")]), frame([row("none"), failed]), [drop("tflite_bytes=0")]) == []
 
 
-def test_runs_that_differ_in_a_setting_are_held_against_their_like(tmp_path: Path) -> None:
+def test_runs_that_differ_in_a_setting_are_compared_with_equal_runs(tmp_path: Path) -> None:
     rows = [row("annotate", **{"strategy.layers": layers, "tflite_bytes": size}) for layers, size in LAYERS.items()]
     FORMS["csv"].write(frame(rows), tmp_path / "previous.csv")
     assert regressions(read_earlier(tmp_path / "previous.csv"), frame(rows), [growth("tflite_bytes=0")]) == []
@@ -212,7 +212,7 @@ def test_a_comparison_with_runs_that_were_never_timed_is_judged(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("samples", ["None", "2000"])
-def test_runs_that_were_asked_for_with_other_settings_are_named(samples: str) -> None:
+def test_runs_requested_with_other_settings_are_named(samples: str) -> None:
     before, now = (frame([row("none", **{"training.batch_size": each})]) for each in ("None", samples))
     assert len(remarks(before, now, [])) == (samples == "2000")
 
@@ -263,7 +263,7 @@ def test_what_is_no_comparison_is_refused(tmp_path: Path, content: str | None, m
         read_earlier(path)
 
 
-def test_earlier_runs_without_a_partner_are_counted() -> None:
+def test_earlier_runs_without_a_counterpart_are_counted() -> None:
     lines = remarks(BEFORE, frame([row("none", machine="a")]), [drop("tflite_accuracy=0.1")])
     assert lines == ["1 of 2 earlier runs were compared; no run here has the settings of the others."]
 

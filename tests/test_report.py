@@ -127,7 +127,7 @@ def test_the_float_file_is_not_the_fastest_for_want_of_timings_that_count() -> N
     assert "resume=false" in choice.advice
 
 
-def test_with_so_many_test_examples_as_were_said_to_be_needed_the_smaller_file_is_the_answer() -> None:
+def test_with_the_estimated_number_of_test_examples_the_smaller_file_is_the_answer() -> None:
     rows = [row("none", tflite_accuracy=0.98), ptq(tflite_accuracy=0.98)]
     assert found(rows, {"run-none": 40, "run-ptq_int8": 40}, images=560)["Size first"].name == "ptq_int8"
 
@@ -144,7 +144,7 @@ def test_the_margin_is_a_setting_that_decides_and_is_named() -> None:
     assert "at most 0.1 points" in found(rows, wrong, margin=0.001)["Size first"].evidence
 
 
-def test_rows_with_the_same_file_are_said_to_have_it_and_are_no_rivals() -> None:
+def test_rows_with_the_same_file_are_reported_as_such_and_do_not_compete() -> None:
     rows = [row("none", tflite_sha256="a"), row("finetune", tflite_sha256="b"), row("again", tflite_sha256="a")]
     best = found(rows, {"run-none": 40, "run-finetune": 41, "run-again": 40})["Accuracy first"]
     assert (best.same, best.tied) == (("again",), ("finetune",))
@@ -263,7 +263,7 @@ def test_images_that_were_lost_and_gained_are_kept() -> None:
     assert changed.places.tolist() == [2, 1]  # lost before gained; still wrong is neither
 
 
-def test_so_many_images_are_kept_at_most() -> None:
+def test_the_number_of_kept_images_is_limited() -> None:
     truth = np.zeros(100, np.int64)
     changed = changed_images(np.zeros((100, 5, 5, 1), np.float32), truth, truth, truth + 1)
     assert len(changed.places) == len(changed.images) == EACH
@@ -289,7 +289,7 @@ def page(rows: list[dict[str, Any]], wrong: Mapping[str, int], commands: tuple[s
 WRONG = {"run-none": 40, "run-qat": 41}
 
 
-def test_a_page_needs_nothing_else() -> None:
+def test_a_page_needs_no_other_files() -> None:
     shown = page(ROWS, WRONG)
     links = re.findall(r"<a href=\"([^\"]*)\"", shown)
     assert [link for link in links if not link.startswith(("#", "http://127.0.0.1:5000/#/experiments/1/runs/"))] == []
@@ -306,7 +306,7 @@ def test_a_page_says_what_to_type() -> None:
     )
 
 
-def test_a_page_keeps_passwords_to_itself() -> None:
+def test_a_page_hides_passwords() -> None:
     shown = page(ROWS, WRONG, ("python -m experiments.run -m tracking.uri=postgresql://me:secret@db/mlflow",))
     assert "secret" not in shown
     assert "postgresql://***@db/mlflow" in shown
@@ -354,7 +354,7 @@ def test_the_engine_of_a_run_is_among_its_facts() -> None:
     assert re.search(r"Engine of quantization-aware training, pruning and clustering\W.{0,60}own", text, re.DOTALL)
 
 
-def test_trained_strategies_stand_against_the_control() -> None:
+def test_trained_strategies_are_compared_with_the_control() -> None:
     rows = [row("finetune", finetune_epochs=1), row("qat", finetune_epochs=1)]
     assert "Against the control" in page(rows, {"run-finetune": 40, "run-qat": 40})
     assert "Against the control" not in page(ROWS, WRONG)
@@ -376,7 +376,7 @@ def test_of_groups_of_several_models_something_can_be_shipped() -> None:
     assert "there is nothing to ship" not in grouped_page(rows, by=["strategy"], wrong={})
 
 
-def test_a_file_whose_answers_are_lost_is_undecided() -> None:
+def test_a_file_whose_predictions_are_lost_is_undecided() -> None:
     assert "Undecided: ptq_int8" in page([row("none"), ptq(tflite_bytes=156_000.0, tflite_accuracy=0.9)], {})
 
 
@@ -386,7 +386,7 @@ def grouped_page(rows: list[dict[str, Any]], by: list[str], wrong: Mapping[str, 
     return report(store, comparison, comparison_pictures(Evidence(table)), ())  # type: ignore[arg-type]
 
 
-def test_what_is_said_of_the_run_of_one_seed_are_its_own_figures() -> None:
+def test_the_description_of_a_run_of_one_seed_has_its_own_figures() -> None:
     rows = [ptq(seed=n, run_id=f"run-{n}", tflite_gzip_bytes=1000.0 * (n + 1)) for n in (0, 1)]
     table, store = frame(rows), Recorded({"run-0": 40, "run-1": 41})
     means = grouped(table, cell_of(table), store.predictions).table
@@ -395,7 +395,7 @@ def test_what_is_said_of_the_run_of_one_seed_are_its_own_figures() -> None:
     assert f"<dt>{SCHEMA['tflite_gzip_bytes'].doc.rstrip('.')} (bytes)</dt><dd>1,000</dd>" in shown
 
 
-def test_details_of_so_many_runs_are_shown_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_details_are_limited_to_a_maximum_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.report.page.MOST_RUNS", 2)
     rows = [row("none", seed=0, run_id=f"run-{n}", epochs=n) for n in range(4)]
     assert page(rows, {}).count("<details>") == 2

@@ -77,7 +77,7 @@ def test_p_value_agrees_with_the_interval() -> None:
         assert (mean.p_value < 0.05) == (not mean.ratio.low <= 1 <= mean.ratio.high)
 
 
-def test_one_round_says_little() -> None:
+def test_one_round_has_a_wide_interval() -> None:
     ratio = mean_of_one_round(np.full(20, np.log(2))).ratio
     assert ratio.value == pytest.approx(2)
     assert ratio.low == pytest.approx(1.875, rel=0.01)

@@ -28,7 +28,7 @@ def table(folder: Path, sweep: str = "latest") -> pd.DataFrame:
     return load(f"sqlite:///{folder}/mlflow.db", sweep=sweep)
 
 
-def test_a_run_that_two_sweeps_share_stands_in_both_and_moves_to_the_newer_in_mlflow(folder: Path) -> None:
+def test_a_run_that_two_sweeps_share_is_in_both_and_belongs_to_the_newer_in_mlflow(folder: Path) -> None:
     for strategies in ("strategy=none", "strategy=none,ptq_dynamic"):
         assert run(folder, "experiments.run", "-m", strategies, *SMALL).returncode == 0
     newer, older = store(folder).find("tags.kind = 'sweep'")

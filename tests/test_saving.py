@@ -110,7 +110,7 @@ def floats(found: Any, field: int) -> list[float]:
     return [found.Get(Float32Flags, start + 4 * number) for number in range(count)]
 
 
-def test_the_recommended_file_is_written_with_what_it_is(run: Compare) -> None:
+def test_the_recommended_file_is_written_with_its_description(run: Compare) -> None:
     assert run("--save", "model.tflite") == 0
     told = beside("model.json")
     assert (told["schema_version"], told["run_id"], told["measured_sha256"]) == (SCHEMA_VERSION, "b" * 32, FILE.digest)
@@ -150,7 +150,7 @@ def test_without_metadata_the_measured_file_is_written_byte_for_byte(run: Compar
     assert (beside("model.json")["sha256"], beside("model.json")["metadata"]) == (FILE.digest, False)
 
 
-def test_a_file_says_its_labels_and_how_its_input_is_scaled(run: Compare) -> None:
+def test_a_file_has_its_labels_and_the_scaling_of_its_input(run: Compare) -> None:
     run("--save", "model.tflite")
     content = Path("model.tflite").read_bytes()
     with zipfile.ZipFile("model.tflite") as archive:
@@ -289,7 +289,7 @@ def test_a_name_that_cannot_be_written_is_refused_before_anything_is_shown(
     assert not shown.out
 
 
-def test_of_several_models_none_is_written_as_the_one(run: Compare, capsys: pytest.CaptureFixture[str]) -> None:
+def test_saving_one_file_of_several_models_is_refused(run: Compare, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--save", "model.tflite", rows=[*ROWS, row("none", model="mlp", run_id="m" * 32)]) == 2
     assert "one model and data set, not of several (article_cnn on mnist, mlp on mnist)" in capsys.readouterr().err
 
@@ -304,7 +304,7 @@ def test_over_seeds_the_file_is_that_of_the_lowest_seed_with_its_own_figures(run
     assert beside("model.json")["run_id"] == "int8-0"
 
 
-def test_a_run_of_an_earlier_version_says_its_setting_of_the_scale(run: Compare) -> None:
+def test_a_run_of_an_earlier_version_has_its_setting_of_the_scale(run: Compare) -> None:
     run("--save", "model.tflite", contents={**WHOLE, RECORD: record(FILE.digest)})
     assert beside("model.json")["preprocessing"]["dataset.scale"] == "symmetric"
     assert "formula" not in beside("model.json")["preprocessing"]
@@ -315,7 +315,7 @@ def test_a_float_file_has_no_scale() -> None:
     assert (entry["dtype"], entry["scale"], entry["zero_point"], exit_["shape"]) == ("float32", None, None, [-1, 4])
 
 
-def test_a_summary_begins_with_what_was_decided(run: Compare) -> None:
+def test_a_summary_begins_with_the_decision(run: Compare) -> None:
     assert run("--summary", "summary.md", "--require", "tflite_bytes <= 200_000") == 0
     title, decided, excluded, heading = Path("summary.md").read_text().split("\n\n")[:4]
     assert title == "## Which quantization to ship: article_cnn on mnist"

@@ -35,7 +35,7 @@ def test_patterns_choose_layers(patterns: list[str], chosen: tuple[str, ...]) ->
     assert select(LAYERS, patterns) == chosen
 
 
-def test_a_pattern_that_chooses_nothing_names_what_is_near() -> None:
+def test_a_pattern_that_selects_nothing_is_refused_with_similar_names() -> None:
     with pytest.raises(UserError, match=r"'conv2d_2' selects no layer.*Did you mean conv2d_1"):
         select(LAYERS, ["dense", "conv2d_2"])
 

@@ -54,7 +54,7 @@ def test_joblib_s_jobs_share_the_cores(n_jobs: int, jobs: int, cores: int, threa
 
 
 @pytest.mark.parametrize(("option", "asks"), [("ray", "ray.remote.num_cpus"), ("submitit", "cpus_per_task")])
-def test_a_job_on_a_cluster_has_what_it_asks_of_its_node(option: str, asks: str) -> None:
+def test_a_job_on_a_cluster_uses_as_many_threads_as_it_requests(option: str, asks: str) -> None:
     assert threads_per_job(launcher(option, f"{asks}=3"), [None] * 100, cores=2) == 3
 
 
@@ -63,7 +63,7 @@ def test_one_job_after_another_has_no_number_of_its_own() -> None:
     assert threads_per_job(basic, [None] * 4, cores=8) is None
 
 
-def test_jobs_that_ask_for_threads_have_those_and_no_others() -> None:
+def test_jobs_that_set_threads_have_exactly_those() -> None:
     assert threads_per_job(launcher("joblib", "n_jobs=2"), [1, 2], cores=8) is None
 
 
@@ -73,7 +73,7 @@ def test_a_plugin_that_is_not_installed_is_named() -> None:
         check_launcher(OmegaConf.create(missing))
 
 
-def test_launchers_that_are_there_pass() -> None:
+def test_installed_launchers_pass() -> None:
     check_launcher(launcher("joblib"))
 
 
@@ -107,7 +107,7 @@ run.main()
 
 
 @pytest.mark.parametrize("arguments", [["strategy=none"], ["-m", "strategy=none"]])
-def test_a_fault_of_the_suite_is_reported_as_one_and_not_as_a_wrong_configuration(
+def test_an_error_of_the_suite_is_not_reported_as_an_invalid_configuration(
     arguments: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "faulty.py").write_text(FAULT)
@@ -132,7 +132,7 @@ def test_epochs_of_the_cache_and_of_finished_runs_were_saved() -> None:
     assert training_totals(rows) == "Epochs trained: 3; reused: 7, which saved 1 min 10 s of training."
 
 
-def test_what_failed_runs_trained_is_said_not_to_be_counted() -> None:
+def test_epochs_of_failed_runs_are_reported_as_not_counted() -> None:
     rows = [row(2, 0, seconds=20, seconds_reused=0), {"status": "FAILED"}]
     assert training_totals(rows).endswith("The 1 failed runs are not counted.")
 
@@ -150,7 +150,7 @@ def test_times_are_shown_in_the_unit_that_fits(seconds: float, said: str) -> Non
         (["qat", "prune_qat"], ["experiments.dataset.mnist_loaded", "experiments.quantization.tfmot.rewritten"]),
     ],
 )
-def test_what_several_runs_need_is_loaded_once_for_them(strategies: list[str], shared: list[str]) -> None:
+def test_modules_that_several_runs_need_are_loaded_once(strategies: list[str], shared: list[str]) -> None:
     experiments = [compose_request([f"strategy={name}"]).experiment for name in strategies]
     assert shared_modules(experiments) == shared
 
