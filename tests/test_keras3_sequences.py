@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from experiments.model.copies import first_difference
-from experiments.system.errors import UserError
 from experiments.tflite.conversion import Learned, convert
 from experiments.tflite.graph import read_ops
 
@@ -52,6 +51,14 @@ REFUSED: dict[str, tuple[str, Callable[[], Callable[[Any], Any]]]] = {
     "that keeps its state, or returns it": ("series", lambda: lambda x: layers().LSTM(5, return_state=True)(x)[0]),
     "with another activation than tanh": ("series", lambda: layers().SimpleRNN(5, activation="relu")),
     "with masks": ("series", lambda: lambda x: layers().MultiHeadAttention(2, 4)(layers().Masking()(x), x)),
+    "is called with use_causal_mask": (
+        "series",
+        lambda: lambda x: layers().MultiHeadAttention(2, 4)(x, x, use_causal_mask=True),
+    ),
+    "is called with initial_state": (
+        "series",
+        lambda: lambda x: layers().GRU(4)(x, initial_state=layers().GlobalMaxPooling1D()(x)),
+    ),
     "score_mode=concat": ("series", lambda: lambda x: layers().Attention(score_mode="concat")([x, x + 1.0])),
 }
 
@@ -96,13 +103,3 @@ def test_what_has_no_counterpart_in_integers_is_refused_with_the_reason(reason: 
 
     obstacles = [each.obstacle for each in survey_layers(built(*REFUSED[reason])) if each.obstacle]
     assert any(reason in obstacle for obstacle in obstacles)
-
-
-def test_a_causal_mask_is_refused_when_the_layer_is_called_with_it() -> None:
-    from experiments.quantization.keras3.annotation import annotated
-
-    model = built(
-        "series", lambda: lambda x: layers().MultiHeadAttention(2, 4, name="heads")(x, x, use_causal_mask=True)
-    )
-    with pytest.raises(UserError, match="heads is called with use_causal_mask"):
-        annotated(model)

@@ -79,7 +79,7 @@ def _load(model: TFLiteModel, batch: int | None, builtin: bool, **options: Any) 
                 interpreter.resize_tensor_input(input_["index"], (batch, *input_["shape"][1:]))
         interpreter.allocate_tensors()
         for input_ in interpreter.get_input_details():
-            if not input_["quantization"][0] and np.issubdtype(input_["dtype"], np.integer):
-                interpreter.set_tensor(input_["index"], np.zeros(input_["shape"], input_["dtype"]))  # valid indices
+            if not input_["quantization"][0]:  # ones are valid indices, even as floats, and are not masked like zeros
+                interpreter.set_tensor(input_["index"], np.ones(input_["shape"], input_["dtype"]))
         interpreter.invoke()  # some delegate errors occur only here
     return interpreter

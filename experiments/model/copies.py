@@ -119,8 +119,10 @@ def other_penalty(copy: "Model", model: "Model", tolerance: float = TOLERANCE) -
 def _outputs(model: "Model", images: Images) -> list[Any]:
     from experiments.system.tensorflow import tf
 
-    given = tf.nest.map_structure(tf.constant, as_inputs(images))
-    return [np.asarray(output, np.float64) for output in tf.nest.flatten(model(given, training=False))]
+    given = as_inputs(images)
+    values = dict(zip(map(id, model.inputs), given if isinstance(given, list) else [given], strict=True))
+    inputs = tf.nest.map_structure(lambda entry: tf.constant(values[id(entry)]), model.input)  # perhaps a dict
+    return [np.asarray(output, np.float64) for output in tf.nest.flatten(model(inputs, training=False))]
 
 
 def _penalty(model: "Model") -> float:

@@ -107,14 +107,13 @@ def _missing_requirements(model: "Model") -> list[str]:
     inside = (
         layers if graphs is keras2 else [layer for layer in layers if layer is not model.__dict__.get("_functional")]
     )
-    several = len(model.inputs) > 1 or len(model.outputs) > 1
     found = {
         "layers that are not nested": any(graphs.is_graph(layer) for layer in inside),
         "images of a fixed size": any(None in entry.shape[1:] for entry in model.inputs),
         "batches of any size": any(entry.shape[0] is not None for entry in model.inputs),
         "float32": bool(_policies(model) & ROUNDING.keys())
         or any(dtype_of(entry) != "float32" and "float" in dtype_of(entry) for entry in model.inputs),
-        "lists of inputs and outputs": several and (isinstance(model.input, dict) or isinstance(model.output, dict)),
+        "lists of inputs and outputs": not (_is_list(model.input) and _is_list(model.output)),
         "no state between batches": any(getattr(layer, "stateful", False) for layer in layers),
         "layers without a fixed training argument": any(
             graphs.fixed_training(node) is not None for node in nodes_of(model)
@@ -122,6 +121,13 @@ def _missing_requirements(model: "Model") -> list[str]:
         "vocabularies in its configuration": any(_has_adapted_vocabulary(layer) for layer in layers),
     }
     return [reason for reason, holds in found.items() if holds]
+
+
+def _is_list(ends: Any) -> bool:
+    """Whether inputs or outputs are one tensor or a list of tensors, and not a dict or nested."""
+    return not any(
+        isinstance(each, (dict, list, tuple)) for each in (ends if isinstance(ends, (list, tuple)) else [ends])
+    )
 
 
 @dataclass
@@ -153,7 +159,7 @@ class _Building:
             own = graphs.fixed_training(node)
             mode = training if own is None else bool(own)
             layer = layer_of(node)
-            if graphs.is_graph(layer) and not [each for each in kwargs.values() if each is not None]:
+            if graphs.is_graph(layer) and all(each is None for each in tf.nest.flatten(list(kwargs.values()))):
                 prefix_inside = f"{prefix}{layer.name}{graphs.SEPARATOR}"
                 outputs = self.call(layer, tf.nest.flatten(args), prefix_inside, is_trained and layer._trainable, mode)
             else:
@@ -265,5 +271,6 @@ def _difference(built: "Model", model: "Model") -> str | None:
     if any(getattr(layer, "stateful", False) for layer in model._flatten_layers()):
         _of(model).reset_state(model)
     built(as_inputs(images[:1]), training=False)  # layers that depend on the batch size fail here
-    tolerance = max([1e-4, *(ROUNDING[policy] for policy in _policies(model) if policy in ROUNDING)])
+    types = _policies(model) | {dtype_of(entry) for entry in model.inputs}
+    tolerance = max([1e-4, *(ROUNDING[each] for each in types if each in ROUNDING)])
     return first_difference(built, model, images, tolerance)

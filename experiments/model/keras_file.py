@@ -171,6 +171,11 @@ class KerasFile(Architecture):
                 f"model.path={self.path}: requires inputs and outputs; the model has {len(inputs)} inputs and "
                 f"{len(outputs)} outputs."
             )
+        if len({id(tensor) for tensor in outputs}) < len(outputs):
+            raise UserError(
+                f"model.path={self.path}: requires outputs that differ; the model gives the same one twice, which a "
+                "TFLite file has once. Save a model that gives it once."
+            )
         for tensor in inputs:
             if "float" not in (dtype := dtype_of(tensor)) and dtype not in INTEGERS:
                 raise UserError(

@@ -6,10 +6,13 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from experiments.dataset import ImageRows, Images
 from experiments.dataset.named import apart, is_named
@@ -151,6 +154,7 @@ def convert(model: "Model", scheme: Scheme, calibration: Calibration) -> TFLiteM
 def _from_keras(model: "Model", scheme: Scheme, calibration: Calibration) -> bytes:
     from experiments.system.tensorflow import tf
 
+    _refuse_not_finite(model)
     traced = _traced(model)
     if isinstance(scheme, (Int8, Int16x8, Static)):
         traced.refuse_loops()
@@ -180,6 +184,17 @@ def _from_keras(model: "Model", scheme: Scheme, calibration: Calibration) -> byt
             converter.inference_input_type = converter.inference_output_type = tf.as_dtype(interface)
     content = _converted(converter, model, scheme)
     return _completed(content, scheme, traced, calibration)
+
+
+def _refuse_not_finite(model: "Model") -> None:
+    """Raise UserError if weights or ranges are NaN or infinite, of which the converter can crash the process."""
+    for each in model.variables:
+        values = np.asarray(each)
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            raise UserError(
+                f"{getattr(each, 'path', each.name)}: is not finite (NaN or infinity). Conversion requires finite "
+                "weights and ranges: use a model that was trained successfully, or train with a lower learning rate."
+            )
 
 
 def _completed(content: bytes, scheme: Scheme, traced: "_Traced", calibration: Calibration) -> bytes:
@@ -300,6 +315,20 @@ def _traced(model: "Model") -> _Traced:
     return _Traced(model, module, ops)
 
 
+@contextmanager
+def _masks_off(model: "Model") -> Iterator[None]:
+    """Turn off the dropout of recurrent cells of Keras 3, which draw masks and change seeds in inference too."""
+    cells = [each for each in model._flatten_layers() if hasattr(each, "get_recurrent_dropout_mask")]
+    rates = [(cell.dropout, cell.recurrent_dropout) for cell in cells]
+    for cell in cells:
+        cell.dropout = cell.recurrent_dropout = 0.0
+    try:
+        yield
+    finally:
+        for cell, kept in zip(cells, rates, strict=True):
+            cell.dropout, cell.recurrent_dropout = kept
+
+
 def _interface(model: "Model") -> tuple[list[str], list[str], list[Any]]:
     """Return the names of a model's inputs and outputs, and its TensorFlow variables."""
     if version_of(model) == 2:
@@ -331,7 +360,8 @@ def _answers(model: "Model", examples: list[Any]) -> list[Any]:
         return call
 
     graph = getattr(model, "_functional", None) or model  # a Sequential keeps its graph in a model of its own
-    return list(tf.nest.flatten(graph._run_through_graph(examples, operation_fn=named)))
+    with _masks_off(model):
+        return list(tf.nest.flatten(graph._run_through_graph(examples, operation_fn=named)))
 
 
 def _kinds_of_ops(function: Any) -> frozenset[str]:

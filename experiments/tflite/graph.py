@@ -26,6 +26,8 @@ MOVING = frozenset(
         "BROADCAST_TO", "FILL", "TILE",
     }
 )  # fmt: skip
+# Ops that keep state between calls; some have no inputs or no outputs.
+OF_VARIABLES = frozenset({"CALL_ONCE", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"})
 # Ops that compute, but keep the scale of their values.
 SCALE_KEEPING = frozenset({"MAX_POOL_2D", "REDUCE_MAX"})
 # Ops that keep the type of their values.
@@ -68,7 +70,7 @@ class Op:
     @property
     def computes(self) -> bool:
         """Whether the op computes values of the model, instead of moving or converting them or computing shapes."""
-        return self.op not in MOVING and self.input_type not in (*SHAPE_TYPES, "bool")
+        return self.op not in MOVING | OF_VARIABLES and self.input_type not in (*SHAPE_TYPES, "bool")
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -316,7 +318,8 @@ def _share(part: int, whole: int) -> float:
 
 def _packed(graph: Any) -> dict[int, Any]:
     """Return the float16 weights of a file, by the index of the tensor to which an op unpacks them."""
-    sources = {int(op.outputs[0]): graph.tensors[op.inputs[0]] for op in graph.operators if len(op.inputs)}
+    with_ends = [op for op in graph.operators if len(op.inputs) and len(op.outputs)]
+    sources = {int(op.outputs[0]): graph.tensors[op.inputs[0]] for op in with_ends}
     return {index: source for index, source in sources.items() if type_name(source) == "float16"}
 
 
@@ -324,20 +327,20 @@ def _op(model: Any, graph: Any, index: int, layers: Collection[str], packed: Map
     operator = graph.operators[index]
     name = op_name(model, operator)
     inputs = [graph.tensors[i] if i >= 0 else None for i in operator.inputs]
-    output = graph.tensors[operator.outputs[0]]
+    output = graph.tensors[operator.outputs[0]] if len(operator.outputs) else None
     kernels = _kernels(name, operator.inputs, model, graph, packed)
     kernel = kernels[0] if kernels else None
-    values = inputs[VALUES_AT.get(name, 0)]
+    values = inputs[VALUES_AT.get(name, 0)] if inputs else None
     count = sum(_size(one.shape) for one in kernels)
     kernel_type = max((type_name(one) for one in kernels), key=_bits, default="")
     contents = [_content(one, model, name) for one in kernels]
     return Op(
         index=index,
         op=name,
-        layer=_layer([*([kernel] if kernel is not None else []), output], layers),
-        input_type=type_name(values),
+        layer=_layer([each for each in (kernel, output) if each is not None], layers),
+        input_type="" if values is None else type_name(values),
         weights_type=kernel_type,
-        output_type=type_name(output),
+        output_type="" if output is None else type_name(output),
         per_channel=kernel is not None and _scales(kernel) > 1,
         weights=count,
         weights_bytes=-(-sum(_size(one.shape) * _bits(type_name(one)) for one in kernels) // 8),

@@ -365,7 +365,8 @@ def _drop_unused(model: Any) -> None:
     for signature in model.signatureDefs or []:
         for entry in (*signature.inputs, *signature.outputs):
             entry.tensorIndex = place[entry.tensorIndex]
-    used = {tensor.buffer for tensor in graph.tensors} | {metadata.buffer for metadata in model.metadata or []}
+    used = {tensor.buffer for each in model.subgraphs for tensor in each.tensors}  # loops have graphs of their own
+    used |= {metadata.buffer for metadata in model.metadata or []}
     for index, buffer in enumerate(model.buffers):
         if index not in used:
             buffer.data = None

@@ -14,12 +14,15 @@ SEPARATOR = "."  # Keras 3 allows no slash in the name of a layer
 
 
 def complete(model: "Model") -> None:
-    """Finalize what adapted layers have learned, which Keras omits for nested models when it loads an .h5 file."""
+    """Finalize what Normalization learned, which Keras omits for nested models when it loads an .h5 file.
+
+    Other adapted layers need nothing: the boundaries of a Discretization are in its config, and finalizing it without
+    the statistics they came from would erase them.
+    """
     from experiments.system.tensorflow import keras_3
 
-    layers = keras_3().layers
     for layer in model._flatten_layers():
-        if isinstance(layer, (layers.Normalization, layers.Discretization)):
+        if isinstance(layer, keras_3().layers.Normalization):
             layer.finalize_state()
 
 

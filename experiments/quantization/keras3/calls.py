@@ -1,10 +1,10 @@
 """How the layers of a model are called in it, as far as that decides whether they can be quantized."""
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Any
 
 from experiments.quantization.keras3.kind import Operation
-from experiments.system.errors import UserError
+from experiments.system.tensorflow import keras_3
 
 Tensor = Any
 
@@ -23,11 +23,11 @@ def _taken(operation: Operation) -> list[Tensor]:
     return [tensor for node in operation._inbound_nodes for tensor in node.input_tensors]
 
 
-def refuse_options(operation: Operation, options: Mapping[str, Any]) -> None:
-    """Raise UserError where a call asks for what has no counterpart in integers, such as a mask."""
-    if asked := [name for name, value in options.items() if value is not None and value is not False]:
-        raise UserError(
-            f"The layer {operation.name} is called with {', '.join(asked)}. Quantization-aware training requires that "
-            f"{type(operation).__name__} is called without it. Leave the layer out, as in strategy=annotate "
-            "'strategy.layers=[...]', or quantize after training, with strategy=ptq_int8."
-        )
+def option_asked(operation: Operation, *, known: Collection[str] = ()) -> str | None:
+    """Return what a call asks for beyond its values, such as a mask, and has no counterpart in integers; or None."""
+    for node in operation._inbound_nodes:
+        for name, value in node.arguments.kwargs.items():
+            given = [each for each in keras_3().tree.flatten(value) if each is not None and each is not False]
+            if given and name not in ("training", *known):
+                return f"is called with {name}"
+    return None

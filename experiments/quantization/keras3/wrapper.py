@@ -192,8 +192,10 @@ class Quantized(_Quantizing):
             return self.kind.function(Run(self, call, bool(training)), *args, **kwargs)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """Return the mask of the layer inside."""
-        return self.layer.compute_mask(inputs, previous_mask)
+        """Return the mask of the layer inside; it is the same kind of function of the inputs in each call."""
+        given = [(each if isinstance(each, (list, tuple)) else [each]) for each in (inputs, previous_mask)]
+        values, masks = (self.calls[0].filled(each)[0][0] for each in given)
+        return self.layer.compute_mask(values, masks)
 
     def get_config(self) -> dict[str, Any]:
         """Return the configuration of the layer."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from experiments.quantization.keras3.calls import is_masked, refuse_options, shapes_taken
+from experiments.quantization.keras3.calls import is_masked, option_asked, shapes_taken
 from experiments.quantization.keras3.kind import Kind, register
 from experiments.quantization.keras3.wrapper import Run
 from experiments.system.tensorflow import keras_3, tf
@@ -19,13 +19,13 @@ def _heads_obstacle(layer: Any) -> str | None:
         return "MultiHeadAttention with a gate or a sliding window"
     if any(len(shape) != 3 for shape in shapes_taken(layer)):
         return "MultiHeadAttention along more than one axis"
-    return None
+    asked = option_asked(layer, known=("query", "value", "key"))
+    return asked and f"MultiHeadAttention {asked}"
 
 
-def _heads(run: Run, query: Tensor, value: Tensor, key: Tensor | None = None, **options: Any) -> Tensor:
+def _heads(run: Run, query: Tensor, value: Tensor, key: Tensor | None = None, **_: Any) -> Tensor:
     """As the layer computes it without masks; heads stand before positions, so that products are those of matrices."""
     layer = run.layer
-    refuse_options(layer, options)
     key = value if key is None else key
     sides = {"query": query, "key": key, "value": value}
     query, key, value = (_split(run, values, getattr(layer, f"_{side}_dense"), side) for side, values in sides.items())
@@ -66,11 +66,11 @@ def _attention_obstacle(layer: Any) -> str | None:
         return f"{type(layer).__name__} with masks, which would widen the range of its scores"
     if layer.score_mode != "dot":
         return f"{type(layer).__name__} with score_mode={layer.score_mode}; supported: dot"
-    return None
+    asked = option_asked(layer, known=("inputs",))
+    return asked and f"{type(layer).__name__} {asked}"
 
 
-def _attention(run: Run, inputs: Any, **options: Any) -> Tensor:
-    refuse_options(run.layer, options)
+def _attention(run: Run, inputs: Any, **_: Any) -> Tensor:
     query, value, *keys = inputs
     return _weighed(run, query, keys[0] if keys else value, value, run.layer.scale, run.layer.dropout)
 

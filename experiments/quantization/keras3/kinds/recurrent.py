@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from experiments.quantization.keras3.calls import is_masked, refuse_options, shapes_taken
+from experiments.quantization.keras3.calls import is_masked, option_asked, shapes_taken
 from experiments.quantization.keras3.kind import Kind, activation_of, register
 from experiments.quantization.keras3.wrapper import Run
 from experiments.system.tensorflow import keras_3, tf
@@ -31,7 +31,7 @@ def _obstacle(layer: Any, place: Any = None) -> str | None:
         "with another activation of its gates than sigmoid": gates is not None and gates.__name__ != "sigmoid",
         "with reset_after=False": not getattr(layer, "reset_after", True),
     }
-    reason = next((reason for reason, holds in reasons.items() if holds), None)
+    reason = next((reason for reason, holds in reasons.items() if holds), None) or option_asked(place or layer)
     return reason and f"{type(layer).__name__} {reason}"
 
 
@@ -126,14 +126,12 @@ def _both_obstacle(layer: Any) -> str | None:
     return next((obstacle for each in directions if (obstacle := _obstacle(each, place=layer))), None)
 
 
-def _recurrent(run: Run, inputs: Tensor, **options: Any) -> Tensor:
-    refuse_options(run.layer, options)
+def _recurrent(run: Run, inputs: Tensor, **_: Any) -> Tensor:
     return series(run, run.layer, inputs)
 
 
-def _both(run: Run, inputs: Tensor, **options: Any) -> Tensor:
+def _both(run: Run, inputs: Tensor, **_: Any) -> Tensor:
     layer = run.layer
-    refuse_options(layer, options)
     forward = series(run, layer.forward_layer, inputs, "forward_")
     backward = series(run, layer.backward_layer, inputs, "backward_")
     if layer.return_sequences:
