@@ -19,7 +19,7 @@ from experiments.comparison.recommendation import Candidate, fastest
 from experiments.measure.latency import SENTINEL, LatencyProtocol, Session, Timings, stopwatch_digest
 from experiments.measure.rounds import JointRounds, Rounds, ratio_of_runs
 from experiments.plots import NoPictureError
-from experiments.plots.rounds import latency_rounds
+from experiments.plots.rounds import TimeAxis, latency_rounds
 from experiments.record.artifacts import ROUNDS, read_rounds
 from experiments.record.description import with_speed
 from experiments.runs import rounds as runs_rounds
@@ -213,6 +213,16 @@ def test_rounds_are_drawn_with_the_states_of_the_machine() -> None:
     assert "3.14x in the faster and 3.41x in the slower" in figure.get_supxlabel().replace("\n", " ")
     with pytest.raises(NoPictureError, match="3 rounds"):
         latency_rounds(table, {"other": replace(found["other"], rounds=tuple(moments[:2]))})
+
+
+def test_a_day_between_rounds_leaves_room_for_the_rounds_of_both_days() -> None:
+    minute = 15.0 * np.arange(5)
+    axis = TimeAxis.of([*minute, *(86_400 + minute)])
+    assert np.ptp(axis.places[:5]) == pytest.approx(1)  # minute
+    assert np.ptp(axis.places[5:]) == pytest.approx(1)
+    assert np.ptp(axis.places) < 2.5
+    assert len(axis.pauses) == 1
+    assert not len(TimeAxis.of(900 * np.arange(5.0)).pauses)  # a long span is no pause
 
 
 def test_runs_in_the_plot_of_rounds_look_different() -> None:

@@ -50,7 +50,7 @@ FILES = {
     "text": (b"not a model at all", "Not a TFLite file"),
     "cut": (dense_file().content[:60], "damaged"),
     "offsets": (b"\xff\xff\xff\x7fTFL3" + bytes(40), "damaged"),
-    "string": (typed(schema.TensorType.STRING), "is string; numbers are required, for images"),
+    "string": (typed(schema.TensorType.STRING), "is string; numbers are required"),
     "complex": (typed(schema.TensorType.COMPLEX64), "The input is complex64"),
     "bool": (typed(schema.TensorType.BOOL), "The input is bool"),
     "index": (typed(schema.TensorType.INT64), "The input is int64; a timing requires float or quantized"),

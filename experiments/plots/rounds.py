@@ -1,24 +1,30 @@
 """Plot the rounds of timing: when they were, the state of the machine, and the speedup in each."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from experiments.comparison.names import subjects_of
-from experiments.measure.rounds import Rounds
+from experiments.measure.rounds import Round, Rounds
 from experiments.plots import GREY, NoPictureError, lay_out, say_around, sheet, shorten
 from experiments.plots.bars import with_timings
 from experiments.plots.strategies import mark
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FEWEST_ROUNDS = 3
-MINUTE, HOUR = 60.0, 3600.0  # seconds
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0  # seconds
+PAUSE = 10  # times the median gap between rounds, from which on a gap is drawn shorter
+PAUSE_WIDTH = 0.15  # of a pause, as a share of the time without pauses
+MOST_LABELS = 6
 SLOW = "tab:red"  # the slower state
 ASIDE = 0.008  # share of the span by which the points of a round are moved
 FILLS: tuple[Literal["full", "none", "left", "right"], ...] = ("full", "none", "left", "right")
@@ -40,11 +46,9 @@ def latency_rounds(table: pd.DataFrame, rounds: Mapping[str, Rounds]) -> "Figure
     if not timed:
         raise NoPictureError(f"no run has valid timings in {FEWEST_ROUNDS} rounds or more")
     most = max(timed.values(), key=lambda found: len(found.valid))
-    first = min(found.valid[0].started for found in timed.values())
-    last = max(found.valid[-1].started for found in timed.values())
-    unit, name = (MINUTE, "minutes") if last - first < 3 * HOUR else (HOUR, "hours")
+    times = TimeAxis.of(each.started for found in timed.values() for each in found.valid)
     figure, (above, below) = sheet(2, (8.2, 2.2), columns=1, sharex=True)
-    started = (np.array([each.started for each in most.valid]) - first) / unit
+    started = times.places_of(most.valid)
     reference = np.array([each.reference.p50_us for each in most.valid])
     slow = most.states == 1
     above.plot(started[~slow], reference[~slow], "o", color=GREY, label="the faster state" if slow.any() else None)
@@ -55,19 +59,22 @@ def latency_rounds(table: pd.DataFrame, rounds: Mapping[str, Rounds]) -> "Figure
     labels = dict(zip(runs["run_id"], zip(runs["_label"], runs["strategy"], strict=True), strict=True))
     others = {run_id: found for run_id, found in timed.items() if found.own != found.reference}
     drawn: Counter[str] = Counter()  # runs by strategy; those of the same strategy differ in their fill
-    aside = np.linspace(-ASIDE, ASIDE, len(others)) * (last - first) / unit  # so that points of a round stay visible
+    aside = np.linspace(-ASIDE, ASIDE, len(others)) * np.ptp(times.places)  # so that points of a round stay visible
     for number, (run_id, found) in enumerate(others.items()):
         label, strategy = labels[run_id]
         own, fill = mark(strategy), FILLS[drawn[strategy] % len(FILLS)]
         drawn[strategy] += 1
         logs = np.array([each.log_speedup for each in found.valid])
-        place = (np.array([each.started for each in found.valid]) - first) / unit
+        place = times.places_of(found.valid)
         percent = 100 * np.expm1(logs - logs.mean())
         style: dict[str, Any] = {"ms": 5, "color": own.colour, "fillstyle": fill, "label": shorten(label)}
         below.plot(place + aside[number], percent, own.marker, **style)
     below.axhline(0, color=GREY, lw=0.8)
     below.set_ylabel("speedup, % from its mean")
-    below.set_xlabel(f"{name} after {datetime.fromtimestamp(first, timezone.utc):%Y-%m-%d %H:%M} UTC")
+    times.label(below)
+    for axes in (above, below):
+        for pause in times.pauses:
+            axes.axvline(pause, color=GREY, lw=0.8, ls=":")
     if below.get_legend_handles_labels()[0]:
         below.legend(fontsize=7, **BESIDE)
     caption = [
@@ -78,6 +85,51 @@ def latency_rounds(table: pd.DataFrame, rounds: Mapping[str, Rounds]) -> "Figure
     say_around(figure, f"Rounds of timing: {subjects_of(runs)}", " ".join(caption))
     lay_out(figure)
     return figure
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """When rounds started, in seconds since 1970, and their places on an axis on which long pauses are shorter."""
+
+    moments: npt.NDArray[np.float64]  # in order, each once
+    places: npt.NDArray[np.float64]  # minutes or hours without pauses
+    after_pause: npt.NDArray[np.bool_]  # whether a pause comes before a moment
+    unit: str
+
+    @staticmethod
+    def of(started: Iterable[float]) -> "TimeAxis":
+        """Return the axis for these moments."""
+        moments = np.unique(list(started))
+        gaps = np.diff(moments)
+        paused = gaps > PAUSE * np.median(gaps) if len(gaps) else np.zeros(0, bool)
+        working = float(gaps[~paused].sum())
+        steps = np.where(paused, PAUSE_WIDTH * working, gaps)
+        seconds, unit = (MINUTE, "minutes") if steps.sum() < 3 * HOUR else (HOUR, "hours")
+        places = np.concatenate([[0.0], np.cumsum(steps)]) / seconds
+        return TimeAxis(moments, places, np.concatenate([[False], paused]), unit)
+
+    def places_of(self, rounds: Iterable[Round]) -> npt.NDArray[np.float64]:
+        """Return the places of rounds."""
+        return self.places[np.searchsorted(self.moments, [each.started for each in rounds])]
+
+    @property
+    def pauses(self) -> npt.NDArray[np.float64]:
+        """The places in the middle of the pauses."""
+        after = np.flatnonzero(self.after_pause)
+        return np.asarray((self.places[after - 1] + self.places[after]) / 2)
+
+    def label(self, axes: "Axes") -> None:
+        """Label the horizontal axis: with pauses, by the time of the first round after each."""
+        first = datetime.fromtimestamp(self.moments[0], timezone.utc)
+        if not self.after_pause.any():
+            axes.set_xlabel(f"{self.unit} after {first:%Y-%m-%d %H:%M} UTC")
+            return
+        starts = np.concatenate([[0], np.flatnonzero(self.after_pause)])
+        shown = starts[np.linspace(0, len(starts) - 1, min(len(starts), MOST_LABELS)).round().astype(int)]
+        form = "%H:%M" if np.ptp(self.moments) < DAY / 2 else "%m-%d %H:%M"
+        times = [datetime.fromtimestamp(self.moments[start], timezone.utc).strftime(form) for start in shown]
+        axes.set_xticks(self.places[shown], times, fontsize=8)
+        axes.set_xlabel(f"time of rounds (UTC), from {first:%Y-%m-%d} on; long pauses are drawn shorter")
 
 
 def _by_state(timed: Mapping[str, Rounds]) -> str:
