@@ -1,18 +1,17 @@
 """Windows of measured series, from CSV or Parquet files with one row per step."""
 
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass as option
 
-from experiments.dataset import Raw, Source
+from experiments.dataset import Raw
+from experiments.dataset.columns import ColumnSource
 from experiments.dataset.frames import (
-    AHEAD,
     Frame,
-    check_frame,
     is_class,
     read_frame,
     row_number_warnings,
@@ -21,41 +20,19 @@ from experiments.dataset.frames import (
 from experiments.dataset.splitting import held_out
 from experiments.dataset.targets import Kind
 from experiments.system.errors import UserError
-from experiments.system.files import UserPath
 from experiments.system.options import OPTION
 
 BLOCKS, BLOCK_WINDOWS = 10, 4  # of each recording with overlapping windows, and the least length of most blocks
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
-class Series(Source):
+class Series(ColumnSource):
     """Windows (n, window, channels) float32 of consecutive rows with the same label."""
 
-    path: UserPath
-    target: str
     window: PositiveInt
     step: PositiveInt | None = None  # rows from the start of a window to that of the next; null: no overlap
-    test_path: UserPath | None = None  # null: a share of the series, or of each recording's end, is the test part
     series: str | None = None  # a column; rows with the same value are one series. null: the file is one
     channels: tuple[str, ...] | None = None  # null: all columns but the target and the series
-    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    split_seed: NonNegativeInt = 0
-    skip_broken: bool = False
-
-    def check(self) -> None:
-        """Check that the files can be read."""
-        check_frame(self.path, "dataset.path")
-        if self.test_path:
-            check_frame(self.test_path, "dataset.test_path")
-
-    def check_targets(self, kind: Kind | None, output: str | None = None) -> None:
-        """Check the columns and values of a small file."""
-        if self.path.stat().st_size <= AHEAD:
-            self.examples(kind)
-
-    def read(self) -> Raw:
-        """See read_for."""
-        return self.read_for(None)
 
     def read_for(self, kind: Kind | None) -> Raw:
         """Return the windows of both parts; those of one series, if there are several, are in the same part."""

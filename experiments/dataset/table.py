@@ -1,16 +1,14 @@
 """A table of features, one example per row, from CSV or Parquet files."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field, NonNegativeInt
 from pydantic.dataclasses import dataclass as option
 
-from experiments.dataset import Raw, Source
+from experiments.dataset import Raw
+from experiments.dataset.columns import ColumnSource
 from experiments.dataset.frames import (
-    AHEAD,
     Frame,
-    check_frame,
     is_class,
     read_frame,
     row_number_warnings,
@@ -19,40 +17,18 @@ from experiments.dataset.frames import (
 from experiments.dataset.splitting import held_out
 from experiments.dataset.targets import Kind
 from experiments.system.errors import UserError
-from experiments.system.files import UserPath
 from experiments.system.options import OPTION
 
 NOTED = 8  # columns whose mean and deviation are shown
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
-class Table(Source):
+class Table(ColumnSource):
     """Features (n, columns) float32, and the column with the class or the value to predict."""
 
-    path: UserPath
-    target: str
-    test_path: UserPath | None = None  # null: a share of the rows is the test part
     features: tuple[str, ...] | None = None  # null: all columns but the target and the group
     group: str | None = None  # a column; rows with the same value are never in different splits
     standardize: bool = False
-    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    split_seed: NonNegativeInt = 0
-    skip_broken: bool = False
-
-    def check(self) -> None:
-        """Check that the files can be read."""
-        check_frame(self.path, "dataset.path")
-        if self.test_path:
-            check_frame(self.test_path, "dataset.test_path")
-
-    def check_targets(self, kind: Kind | None, output: str | None = None) -> None:
-        """Check the columns and values of a small file."""
-        if self.path.stat().st_size <= AHEAD:
-            self.examples(kind)
-
-    def read(self) -> Raw:
-        """See read_for."""
-        return self.read_for(None)
 
     def read_for(self, kind: Kind | None) -> Raw:
         """Return the features and the target of both parts."""
