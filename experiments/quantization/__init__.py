@@ -1,1 +1,1 @@
-"""Training with fake quantization, pruning and clustering, by TensorFlow Model Optimization."""
+"""Training with fake quantization, pruning and clustering: TFMOT for Keras 2, our own engine for Keras 3."""

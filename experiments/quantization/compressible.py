@@ -1,4 +1,4 @@
-"""Which layers of a model can be pruned and clustered, whatever the engine: those with kernels that are trained."""
+"""Which layers of a model can be pruned and clustered, by either engine: those with trained kernels."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any

@@ -81,7 +81,7 @@ class Int16x8:
 
 @dataclass(frozen=True)
 class Static:
-    """Integers of a chosen precision, made of the float file by LiteRT's quantizer, with calibration samples."""
+    """Integers of a chosen precision, by LiteRT's quantizer from the float file, with calibration samples."""
 
     calibration_samples: int
     precision: Precision
@@ -198,7 +198,7 @@ def _refuse_not_finite(model: "Model") -> None:
 
 
 def _completed(content: bytes, scheme: Scheme, traced: "_Traced", calibration: Calibration) -> bytes:
-    """Return the converter's file with what the converter cannot do."""
+    """Return the converter's file with the changes that the converter cannot make."""
     layers = layer_names(traced.model)
     match scheme:
         case DynamicInt4():
@@ -217,7 +217,7 @@ def _completed(content: bytes, scheme: Scheme, traced: "_Traced", calibration: C
 
 
 def _quantized_file(content: bytes, scheme: Scheme, calibration: Calibration) -> bytes:
-    """Return a float file as the scheme says, made by LiteRT's quantizer instead of the converter.
+    """Return a float file quantized by LiteRT's quantizer instead of the converter, as the scheme requires.
 
     Raises:
         UserError: the quantizer refuses the file.
@@ -255,7 +255,7 @@ class _Traced:
 
     model: "Model"
     module: Any  # with the function, as the converter expects it
-    ops: frozenset[str]  # TensorFlow's names of them
+    ops: frozenset[str]  # TensorFlow's names
 
     def in_float(self) -> bytes:
         """Return the file without any quantization."""
@@ -317,7 +317,7 @@ def _traced(model: "Model") -> _Traced:
 
 @contextmanager
 def _masks_off(model: "Model") -> Iterator[None]:
-    """Turn off the dropout of recurrent cells of Keras 3, which draw masks and change seeds in inference too."""
+    """Turn off the dropout of recurrent cells of Keras 3, which draw masks and change seeds even in inference."""
     cells = [each for each in model._flatten_layers() if hasattr(each, "get_recurrent_dropout_mask")]
     rates = [(cell.dropout, cell.recurrent_dropout) for cell in cells]
     for cell in cells:
@@ -423,6 +423,6 @@ def _one_by_one(images: ImageRows) -> Callable[[], Iterator[list[Images] | dict[
     def samples() -> Iterator[list[Images] | dict[str, Images]]:
         for i in range(len(images)):
             image = images[i : i + 1]
-            yield apart(image) if is_named(image) else [image]  # by name: a file has an order of its own
+            yield apart(image) if is_named(image) else [image]  # by name: the order in a file differs
 
     return samples

@@ -207,7 +207,7 @@ def _details(tensor: Any) -> Mapping[str, Any]:
 
 
 def tensors(content: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return what a file takes and what it gives: the name, shape, dtype, scale and zero point of each tensor.
+    """Return the inputs and outputs of a file: the name, shape, dtype, scale and zero point of each tensor.
 
     Scale and zero point are None for a tensor that is not quantized; a size that is not fixed is -1.
 

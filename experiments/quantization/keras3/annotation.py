@@ -1,4 +1,4 @@
-"""Quantization-aware copies of Keras 3 models, in which exactly the layers that are named carry fake quantization."""
+"""Quantization-aware copies of Keras 3 models, with fake quantization in exactly the named layers."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
@@ -69,12 +69,12 @@ def in_float(quantized: "Model", architecture: "Model") -> "Model":
 
 
 def is_fake_quantized_layer(layer: Any) -> bool:
-    """Whether a layer of a model quantizes what a layer of the original computes."""
+    """Whether a layer of a model is a quantized layer, not a quantizer or an original one."""
     return bool(getattr(layer, "quantizes", False))
 
 
 def _active(graph: Graph, names: Collection[str] | None, activation_bits: ActivationBits) -> frozenset[str]:
-    """Return the operations that are to carry fake quantization."""
+    """Return the operations that get fake quantization."""
     obstacles = {each.name: obstacle for each in graph.operations if (obstacle := obstacle_of(each, activation_bits))}
     computing = [each.name for each in graph.operations if not ((kind := kind_of(each)) and kind.passing)]
     if names is None:
@@ -86,7 +86,7 @@ def _active(graph: Graph, names: Collection[str] | None, activation_bits: Activa
 
 
 def _rebuilt(model: "Model", graph: Graph, active: Collection[str], bits: Bits) -> "Model":
-    """Return a copy of the model, with quantized layers for the active ones and quantizers on the way to them."""
+    """Return a copy of the model with the active layers quantized, and with quantizers before them."""
     edges = [(tensor, id(node)) for tensor, node in graph.edges_to_quantize(active)]
     to_quantize = {(id(tensor), node) for tensor, node in edges}
     copies: dict[str, Operation] = {}
@@ -134,7 +134,7 @@ def _rebuilt(model: "Model", graph: Graph, active: Collection[str], bits: Bits) 
             done[name] = done.get(name, 0) + 1
             for tensor, output in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
                 if not isinstance(node.operation, keras.layers.Layer):
-                    output._sparse = False  # Keras takes the product with a number for a sparse one
+                    output._sparse = False  # Keras marks the product with a number as sparse
                 values[id(tensor)] = output
     original = graph.functional
     inputs, outputs = (
@@ -180,7 +180,7 @@ def _fold(copies: Mapping[str, Operation], group: Sequence[str], name: str) -> N
 
 
 def _fold_scaling(before: Quantized, behind: Quantized) -> None:
-    """Let a quantized layer do the scaling of its inputs, in place of the one before it."""
+    """Let a quantized layer scale its inputs, instead of the layer before it."""
     assert before.kind.scales is not None
     before.folded = "behind"
     behind.scaling = partial(before.kind.scales, before.layer)

@@ -1,4 +1,4 @@
-"""How the layers of a model are called in it, as far as that decides whether they can be quantized."""
+"""The calls of a model's layers, as far as they decide whether a layer can be quantized."""
 
 from collections.abc import Collection
 from typing import Any
@@ -15,7 +15,7 @@ def shapes_taken(operation: Operation) -> list[tuple[int | None, ...]]:
 
 
 def is_masked(operation: Operation) -> bool:
-    """Whether an operation takes values of which some are masked."""
+    """Whether an operation takes masked values."""
     return any(getattr(tensor, "_keras_mask", None) is not None for tensor in _taken(operation))
 
 

@@ -29,7 +29,7 @@ KerasLayer = Any
 Variable = Any
 Tensor = Any
 
-# What is compressed of a layer, and the constraint that belongs to it.
+# The attributes of a layer that are compressed, and their constraints.
 COMPRESSED = {
     "kernel": "kernel_constraint",
     "pointwise_kernel": "pointwise_constraint",
@@ -45,15 +45,15 @@ _idle: ContextVar[bool] = ContextVar("clustering_idle", default=False)
 
 @keras.saving.register_keras_serializable("experiments")
 class Sparse(keras.constraints.Constraint):  # type: ignore[misc, name-defined]  # Keras ships no types
-    """Sets the share `sparsity` of weights, the smallest, to zero, behind `own`, the constraint that the layer had."""
+    """Sets a share of `sparsity`, the smallest weights, to zero, after `own`, the layer's own constraint."""
 
     def __init__(self, sparsity: float, own: Any = None) -> None:
-        """`own` is a constraint, or what Keras serializes one to."""
+        """Take the share and the layer's own constraint, which may be serialized by Keras."""
         self.sparsity = sparsity
         self.own = keras.constraints.get(own)
 
     def __call__(self, weights: Any) -> Tensor:
-        """The weights, pruned behind the layer's own constraint."""
+        """The weights after the layer's own constraint, pruned."""
         return self.prune(self.own(weights) if self.own else weights)
 
     def prune(self, weights: Any) -> Tensor:
@@ -70,7 +70,7 @@ class Sparse(keras.constraints.Constraint):  # type: ignore[misc, name-defined] 
 
 
 class Clustered(keras.layers.Wrapper):  # type: ignore[misc, name-defined]
-    """A layer whose kernels have the values of trained centroids, each weight that of the nearest one.
+    """A layer whose weights have the values of the nearest trained centroids.
 
     The weights themselves are trained as well, by the gradients of the values that replace them, so that a weight can
     change its cluster. `counts` is the number of centroids of each kernel; with `keep_zeros`, weights and centroids
@@ -78,7 +78,7 @@ class Clustered(keras.layers.Wrapper):  # type: ignore[misc, name-defined]
     """
 
     def __init__(self, layer: KerasLayer, counts: Sequence[int], keep_zeros: bool = False, **options: Any) -> None:
-        """The layer has to be built before this wrapper is called."""
+        """Wrap a layer, which must be built before the wrapper is called."""
         options = {"name": f"cluster_{layer.name}", "dtype": layer.dtype_policy, **options}
         super().__init__(layer, autocast=False, **options)  # the centroids stay float32; the layer casts on its own
         self.supports_masking, self.supports_jit = True, layer.supports_jit
@@ -88,7 +88,7 @@ class Clustered(keras.layers.Wrapper):  # type: ignore[misc, name-defined]
         ]
 
     def build(self, *shapes: Any, **shapes_by_name: Any) -> None:
-        """Nothing: the layer inside has been built."""
+        """Do nothing: the layer inside has been built."""
 
     def call(self, *inputs: Any, **options: Any) -> Any:
         """Return the outputs of the layer with clustered kernels."""
@@ -158,7 +158,7 @@ def refuse(model: "Model", prune: bool = False, cluster: bool = False) -> None:
 
 
 def _unknown(layer: KerasLayer) -> bool:
-    """Whether it has kernels that are not among the compressed ones, nor depthwise."""
+    """Whether a layer has kernels that are neither compressible nor depthwise."""
     depthwise = [part for part in layer._flatten_layers() if isinstance(part, DEPTHWISE)]
     known = {id(kernel) for kernel in [*kernels_of(layer), *(part.kernel for part in depthwise)]}
     kernels = [weight for weight in layer.weights if "kernel" in weight.name and "depthwise" not in weight.name]
@@ -176,7 +176,7 @@ def to_prune(model: "Model", sparsity: float) -> "Model":
 
 
 def _constrain(model: "Model", change: Callable[[Any], Any]) -> None:
-    """Replace the constraint of each kernel that is trained by what `change` makes of it."""
+    """Replace the constraint of each trained kernel by the result of `change`."""
     for layer in leaves(model):
         for part in _parts(layer):
             for name in _compressed(part):
@@ -184,13 +184,13 @@ def _constrain(model: "Model", change: Callable[[Any], Any]) -> None:
                 if variable.trainable:
                     variable.constraint = change(getattr(part, constraint))
                     setattr(part, constraint, variable.constraint)
-                    if isinstance(layer, ATTENTION):  # it keeps one for its config, beside those of its parts
+                    if isinstance(layer, ATTENTION):  # its config has a constraint besides those of its parts
                         kept = "_kernel_constraint" if hasattr(layer, "_kernel_constraint") else "kernel_constraint"
                         setattr(layer, kept, variable.constraint)
 
 
 class _PruneFirst(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
-    """Prunes before the first update, as the constraints do after each one; what they left does not change."""
+    """Prunes before the first update, as the constraints do after each one; pruned weights do not change."""
 
     def on_train_begin(self, logs: Any = None) -> None:
         for variable in self.model.trainable_variables:
@@ -296,7 +296,7 @@ def to_quantize(model: "Model", keep: Collection[str]) -> "Model":
 
 
 def _keep(wrapper: KerasLayer, zeros: bool, clusters: bool) -> None:
-    """Let a quantized layer keep zeros and clusters of the kernels that are trained."""
+    """Let a quantized layer preserve zeros and clusters of its trained kernels."""
     pairs: list[tuple[Variable, Variable | None]] = []
     for kernel in [kernel for kernel in kernels_of(wrapper.layer) if kernel.trainable]:
         values, centroids = np.unique(keras.ops.convert_to_numpy(kernel)), None

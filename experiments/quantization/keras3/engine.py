@@ -46,10 +46,10 @@ def survey(model: "Model", activation_bits: ActivationBits = 8) -> Survey:
 
 
 def fit_ranges(quantized: "Model", images: Images) -> None:
-    """Give all activations the ranges that these images cause."""
+    """Set the ranges of all activations to those of these images."""
     annotation.start_ranges(quantized, images)
 
 
 def start_ranges(quantized: "Model", model: "Model", images: Images) -> None:
-    """Start training from the ranges that calibration samples cause."""
+    """Start training from the ranges of calibration samples."""
     annotation.start_ranges(quantized, images)

@@ -17,7 +17,7 @@ WeightBits = Literal[4, 8]
 ActivationBits = Literal[8, 16]
 Limits = tuple[float, float]
 
-# What happens to values that pass a quantizer: they are rounded, they pass as they are, or they pass and set its range.
+# What a quantizer does to values: round them, pass them unchanged, or pass them and record their range.
 _MODE: ContextVar[Literal["round", "pass", "watch"]] = ContextVar("fake quantization", default="round")
 
 # Share of the largest weight of a kernel below which a channel's range does not shrink: with the scale of a channel
@@ -28,7 +28,7 @@ LEAST_RANGE = 1e-6
 
 @contextmanager
 def fake_quantization_off() -> Iterator[None]:
-    """Let values and weights pass all quantizers as they are.
+    """Let all quantizers pass values and weights unchanged.
 
     It holds for what is called eagerly or traced while the block runs; functions that were traced before keep theirs.
     """
@@ -41,7 +41,7 @@ def fake_quantization_off() -> Iterator[None]:
 
 @contextmanager
 def ranges_watched() -> Iterator[None]:
-    """The same, and give each range the limits of the values that pass it; for eager calls."""
+    """Let all quantizers pass values unchanged, and set each range to the limits of its values; for eager calls."""
     token = _MODE.set("watch")
     try:
         yield
@@ -93,13 +93,13 @@ def quantized_values(values: Tensor, limits: tuple[Tensor, Tensor], bits: int) -
 
 
 class Range:
-    """The limits of the values at one place of a model, which are learned."""
+    """The learned limits of the values at one place of a model."""
 
     def __init__(self, low: Any, high: Any, bits: int) -> None:
         self.low, self.high, self.bits = low, high, bits
 
     def __call__(self, values: Tensor, decay: float, training: bool) -> Tensor:
-        """The values, rounded to what the range can hold; in training it moves towards their own first."""
+        """Return the values, rounded in this range, which first moves towards their limits during training."""
         if _MODE.get() == "watch":
             self._move(*limits_of(values), decay=0.0)
         elif training and _MODE.get() == "round":

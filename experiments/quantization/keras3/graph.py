@@ -1,4 +1,4 @@
-"""What there is to quantize in a Keras 3 model, and where values have to become integers on the way."""
+"""What can be quantized in a Keras 3 model, and where values have to be quantized between layers."""
 
 from collections.abc import Collection, Iterable
 from functools import cached_property
@@ -22,7 +22,7 @@ Tensor = Any
 
 
 class Graph:
-    """The calls of a model's layers, and of other operations of Keras, from the inputs on."""
+    """The calls of a model's layers and other operations, from inputs to outputs."""
 
     def __init__(self, model: "Model", keeps_clusters: bool = False) -> None:
         self.keeps_clusters = keeps_clusters
@@ -58,7 +58,7 @@ class Graph:
 
     @cached_property
     def groups(self) -> dict[str, tuple[str, ...]]:
-        """By operation, those that become one op with it, from the first on; itself alone where there are none."""
+        """By operation, the operations that become one op with it, itself included, in order."""
         found: dict[str, tuple[str, ...]] = {}
         for operation in self.operations:
             if operation.name in found:
@@ -87,7 +87,7 @@ class Graph:
 
     @cached_property
     def scaled(self) -> dict[str, str]:
-        """By layer, the one before it that scales the model's input, where that can be folded into this one."""
+        """By layer, the layer before it that scales the model's input and can be folded into it."""
         found = {}
         for operation in self.operations:
             scaling = _scaling(operation)
@@ -104,7 +104,7 @@ class Graph:
             if (
                 kind.takes_scaling(follower, has_offsets)
                 and _are_alike(scaling.factors)
-                and (not passes or (is_plain and not has_offsets))  # pooling and padding commute with that alone
+                and (not passes or (is_plain and not has_offsets))  # pooling and padding commute only with that
                 and (not self.keeps_clusters or np.size(scaling.factors) == 1)
             ):
                 found[follower.name] = operation.name
@@ -211,7 +211,7 @@ def _scaling(operation: Operation) -> Scaling | None:
 
 
 def _are_alike(factors: Any) -> bool:
-    """Whether a kernel that is multiplied by these factors is rounded about as well as before: within one bit."""
+    """Whether a kernel times these factors loses at most one bit of precision."""
     sizes = np.abs(factors)
     return bool(np.max(sizes) <= 2 * np.min(sizes))
 

@@ -1,4 +1,4 @@
-"""Layers that quantize: around a layer of the model, and on the way to one."""
+"""Layers with fake quantization: wrappers of a model's layers, and quantizers before them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ Tensor = Any
 Variable = Any
 Substitutes = Sequence[tuple[Variable, Tensor]]
 
-# By how much of its distance to a batch's limits a range moves in one step: 1 - DECAY.
+# A range moves by 1 - DECAY of its distance to the limits of a batch in each step.
 DECAY = 0.99
 LEAST_FACTOR = 1e-6  # of a BatchNorm: kernels are divided by it
 START = 6.0  # ranges start at -6 and 6, as TFMOT's do, unless they are given those of calibration samples
@@ -31,7 +31,7 @@ START = 6.0  # ranges start at -6 and 6, as TFMOT's do, unless they are given th
 
 @dataclass(frozen=True)
 class Bits:
-    """Of the integers that weights and activations are trained for."""
+    """The bits of weights and activations to train for."""
 
     weights: WeightBits = 8
     activations: ActivationBits = 8
@@ -79,7 +79,7 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Activation:
-    """The activation of a layer, where it is an op of its own; `compute` adds the ranges that TFLite has for it."""
+    """The activation of a layer as a separate op; `compute` adds the ranges that TFLite has for it."""
 
     function: Any
     compute: "Callable[[Run, Tensor, Any], Tensor]"
@@ -87,14 +87,14 @@ class Activation:
 
 @dataclass(frozen=True)
 class Inside:
-    """A layer whose variables belong to another wrapper, out of sight of Keras."""
+    """A layer whose variables belong to another wrapper, hidden from Keras."""
 
     layer: Any
 
 
 @contextmanager
 def substituted(layer: Any, values: Substitutes) -> Iterator[None]:
-    """Let a layer find these values in its variables while the block runs.
+    """Replace the values of a layer's variables while the block runs.
 
     What it assigns meanwhile to others, such as the averages of BatchNorm, and the losses that it adds are kept.
     """
@@ -134,7 +134,7 @@ class _Quantizing(keras.layers.Layer):  # type: ignore[misc, name-defined]  # Ke
 
 
 class Quantizer(_Quantizing):
-    """Quantizes values on their way to a quantized layer, where they do not come from one."""
+    """Quantizes the inputs of a quantized layer that do not come from one."""
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Return the values, rounded in the learned range."""
@@ -146,7 +146,7 @@ class Quantizer(_Quantizing):
 
 
 class Shield(keras.layers.Layer):  # type: ignore[misc, name-defined]
-    """Stands between a quantized layer and one that stays in float, which the converter would quantize as well."""
+    """Separates a quantized layer from one that stays in float, which the converter would quantize as well."""
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Return the values unchanged."""
@@ -179,8 +179,8 @@ class Quantized(_Quantizing):
         is_layer = isinstance(layer, keras.layers.Layer)
         super().__init__(bits, name=f"quant_{layer.name}")
         self.layer, self.kind, self.calls, self.ranged, self.activation = layer, kind, tuple(calls), ranged, activation
-        self.kept: Callable[[], Substitutes] | None = None  # what stands in place of kernels, to keep zeros or clusters
-        self.keep: Mapping[str, Any] = {}  # what is kept
+        self.kept: Callable[[], Substitutes] | None = None  # substitutes of kernels that preserve zeros or clusters
+        self.keep: Mapping[str, Any] = {}  # what is preserved
         self.supports_masking = is_layer and layer.supports_masking
         if is_layer and layer.activity_regularizer is not None:  # it applies to the outputs of this wrapper
             self.activity_regularizer, layer.activity_regularizer = layer.activity_regularizer, None
@@ -217,7 +217,7 @@ class Quantized(_Quantizing):
 
 
 def _along(factors: Tensor, axis: int) -> Tensor:
-    """Factors for the indices of an axis that is counted from the end, as -1 is the last."""
+    """Factors for the indices of an axis, which is negative: counted from the end."""
     return tf.reshape(factors, (-1, *(1,) * (-1 - axis)))
 
 
@@ -242,7 +242,7 @@ def batchnorm_as_affine(layer: Any) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Run:
-    """One call of a quantized layer, for the function that computes it."""
+    """One call of a quantized layer; the argument of the function that computes it."""
 
     wrapper: Quantized
     call: int
@@ -250,7 +250,7 @@ class Run:
 
     @property
     def layer(self) -> Operation:
-        """The layer within."""
+        """The layer inside."""
         return self.wrapper.layer
 
     def inner(self, *args: Any, weights: Substitutes = (), **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The kinds of layers that can be trained quantization-aware, by theme. A new file here is a new theme."""
+"""The kinds of layers that can be trained quantization-aware, one file for each group of them."""
 
 from importlib import import_module
 from pkgutil import iter_modules

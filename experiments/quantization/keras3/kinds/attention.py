@@ -1,4 +1,4 @@
-"""Attention: projections, scores and the values that they weigh, each an op in integers."""
+"""Attention: projections, scores and weighted values, each an op in integers."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def _heads_obstacle(layer: Any) -> str | None:
 
 
 def _heads(run: Run, query: Tensor, value: Tensor, key: Tensor | None = None, **_: Any) -> Tensor:
-    """As the layer computes it without masks; heads stand before positions, so that products are those of matrices."""
+    """Compute attention without masks; heads come before positions, so that products are of matrices."""
     layer = run.layer
     key = value if key is None else key
     sides = {"query": query, "key": key, "value": value}

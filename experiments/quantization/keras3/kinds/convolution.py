@@ -1,4 +1,4 @@
-"""Convolutions: a scale for each output channel, but for transposed ones."""
+"""Convolutions: one scale for each output channel; transposed ones have a single scale."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ layers = keras_3().layers
 
 Tensor = Any
 FUSES = frozenset[Role]({"batchnorm", "relu"})
-# The converter fuses a ReLU into TRANSPOSE_CONV only behind a bias, and drops one of zeros. As an integer it is zero.
+# The converter fuses a ReLU into TRANSPOSE_CONV only after a bias, and drops a bias of zeros. This one rounds to zero.
 BIAS_THAT_STAYS = 1e-30
 
 
@@ -30,7 +30,7 @@ def _convolution(run: Run, inputs: Tensor) -> Tensor:
     layer = run.layer
     if max(layer.dilation_rate) == 1 and run.wrapper.scaling is None:
         return run.output(run.inner(inputs, weights=_quantized(run, run.weight(layer.kernel, axis=-1))))
-    # Of dilated ones Keras moves values into the batch, which the converter does not undo between ranges.
+    # For dilated ones, Keras moves values into the batch axis, which the converter does not undo between ranges.
     kernel, bias = run.affine(layer.kernel.value, layer.bias, axis=-1)
     padding, dilations = layer.padding.upper(), layer.dilation_rate
     return run.output(run.fused(tf.nn.conv2d(inputs, kernel, layer.strides, padding, dilations=dilations), bias))
@@ -44,7 +44,7 @@ def _quantized(run: Run, kernel: Tensor) -> Substitutes:
 
 
 def _takes_scaling(layer: Any, has_offsets: bool) -> bool:
-    """Whether scaling of the inputs can be folded in: zeros around an image are not scaled, and so have no offset."""
+    """Whether a scaling of the inputs can be folded in; an offset cannot with padding, whose zeros have none."""
     return getattr(layer, "groups", 1) == 1 and (not has_offsets or layer.padding == "valid")
 
 
@@ -57,8 +57,8 @@ def _depthwise(run: Run, inputs: Tensor) -> Tensor:
     return run.output(run.inner(inputs, weights=_quantized(run, tf.reshape(run.weight(flat, axis=-1), kernel.shape))))
 
 
-# The converter takes no scales by channel where a kernel gets another axis. So convolutions of series are computed as
-# those of images of one line, whose kernels get it before.
+# The converter allows no per-channel scales if a kernel gets another axis. So convolutions of series are computed as
+# those of images of height 1, whose kernels get the axis before.
 
 
 def _convolution_1d(run: Run, inputs: Tensor) -> Tensor:
@@ -150,5 +150,5 @@ register(Kind(_depthwise_1d, folds=True, **_OWN_ACTIVATION), layers.DepthwiseCon
 register(Kind(_separable_1d, folds=True, **_OWN_ACTIVATION), layers.SeparableConv1D)
 register(Kind(_separable, folds=True, **{**_OWN_ACTIVATION, "obstacle": _separable_obstacle}), layers.SeparableConv2D)
 register(Kind(_transposed, **_TRANSPOSED), layers.Conv2DTranspose)
-# What stands between the transposed convolution and a ReLU behind it makes the ReLU an op of its own.
+# The op that removes the height of 1 makes a ReLU after it a separate op.
 register(Kind(_transposed_1d, **{**_TRANSPOSED, "fuses": frozenset({"batchnorm"})}), layers.Conv1DTranspose)

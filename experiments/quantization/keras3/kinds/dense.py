@@ -1,4 +1,4 @@
-"""Dense layers: one scale for the kernel, for the converter turns it round, and takes no scales by channel there."""
+"""Dense layers: one scale for the kernel, since the converter transposes it and then allows none per channel."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Layers that take several values: two at a time, with a range between."""
+"""Layers that merge several inputs: two at a time, with a range in between."""
 
 from collections.abc import Sequence
 from typing import Any

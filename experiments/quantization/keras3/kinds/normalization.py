@@ -1,4 +1,4 @@
-"""Layers that scale and shift each channel: BatchNorm, unless it is folded, and what adapts the input of a model."""
+"""Layers that scale and shift each channel: unfolded BatchNorm, Rescaling and Normalization."""
 
 from typing import Any
 

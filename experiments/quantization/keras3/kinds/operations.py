@@ -50,7 +50,7 @@ def _products_obstacle(operation: Operation) -> str | None:
 
 
 def _divided(run: Run, values: Tensor, divisor: Any) -> Tensor:
-    return run.output(values * run.constant(1 / np.asarray(divisor, np.float32)))  # which is how TFLite divides
+    return run.output(values * run.constant(1 / np.asarray(divisor, np.float32)))  # TFLite divides like this
 
 
 def _divided_obstacle(operation: Operation) -> str | None:

@@ -1,4 +1,4 @@
-"""Layers that average values, and those that hand them on."""
+"""Layers that average values, and those that pass them on."""
 
 from typing import Any
 

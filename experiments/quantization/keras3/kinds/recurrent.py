@@ -1,4 +1,4 @@
-"""Recurrent layers, step by step: TFLite has no loop whose values are integers, so each step is computed on its own."""
+"""Recurrent layers, unrolled: TFLite has no loop with integer values, so each step has its own ops."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

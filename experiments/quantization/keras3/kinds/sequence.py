@@ -1,4 +1,4 @@
-"""Layers over series and words: tables, dense layers along an axis, and layers that are done at each step."""
+"""Layers for sequences: embeddings, dense layers along an axis, and layers applied at each step."""
 
 from dataclasses import dataclass
 from typing import Any

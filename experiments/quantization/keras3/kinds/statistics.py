@@ -1,4 +1,4 @@
-"""Normalization by the statistics of each example, which the file computes from its integers."""
+"""Normalization by the statistics of each example, computed in integers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ def _normalized(run: Run, values: Tensor, axes: Sequence[int], centering: bool =
 def _inverse_root(run: Run, values: Tensor, least: float) -> Tensor:
     """Return 1 / sqrt(values), for values of at least `least`."""
     shifted = run.range(values, "shifted")
-    if run.training:  # a small value can be rounded to zero: of that, the file takes the greatest inverse of its range
+    if run.training:  # a small value may round to zero, for which the file uses the largest inverse of its range
         shifted = tf.where(shifted > 0, shifted, tf.maximum(tf.reduce_max(shifted) / 255, least))
     return run.range(tf.math.rsqrt(shifted), "inverse")
 
