@@ -1,3 +1,3 @@
-"""Every figure that README.md and docs/ show: the command that makes it, and the published results with their stamp."""
+"""Every figure in README.md and docs/: the command that measures it, and the published results with their stamp."""
 
-import experiments as experiments  # first of all: it prepares the process for TensorFlow and for Ctrl-C
+import experiments as experiments  # first: it prepares the process for TensorFlow and Ctrl-C

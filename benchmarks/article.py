@@ -33,7 +33,7 @@ IN_SHORT = (
     "interval includes 0, there is no evidence of a change."
 )
 Rows = Mapping[str, pd.Series]  # by strategy
-Claim = tuple[str, str, str]  # what is asked, what the article says, what was found here
+Claim = tuple[str, str, str]  # the question, the article's answer, the measured one
 
 
 def answers(table: pd.DataFrame, against_rival: pd.DataFrame, timings: pd.DataFrame) -> str:
@@ -173,7 +173,10 @@ def unpaired_p(one: float, other: float) -> float:
     return float(stats.fisher_exact([[right, IMAGES - right] for right in hits]).pvalue)
 
 
-TIMINGS = (*runs_in("article_timings"), *compared_in("article"))  # the study's own, if its files were not timed anew
+TIMINGS = (
+    *runs_in("article_timings"),
+    *compared_in("article"),
+)  # the study's own timings, if its files were not timed again
 # The strategies for the article's question; those that compress have their own study.
 STRATEGIES = "none,finetune,ptq_dynamic,ptq_float16,ptq_int4,ptq_int8,ptq_int16x8,finetune_ptq_int8,qat,annotate"
 BENCHMARK = Study(

@@ -54,7 +54,7 @@ def _saved(runs: pd.DataFrame) -> pd.Series:
 
 
 STRATEGIES = "none,finetune,finetune_ptq_int8,prune_qat,cluster_qat,prune_cluster_qat"
-TWO_MORE_SEEDS = ("seed=1,2", "threads=1")  # a thread each, so that seeds can be trained side by side beforehand
+TWO_MORE_SEEDS = ("seed=1,2", "threads=1")  # one thread each, so that seeds can be trained in parallel beforehand
 BENCHMARK = Study(
     name="compression_seeds",
     title="Pruning and clustering as in compression, with two more seeds",

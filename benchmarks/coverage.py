@@ -77,7 +77,7 @@ class Sweep:
 
     @property
     def end(self) -> float:
-        """When its last round started, in seconds since 1970."""
+        """Start of its last round, in seconds since 1970."""
         return float(self.rounds["started"].iloc[-1])
 
 

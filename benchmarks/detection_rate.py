@@ -76,7 +76,7 @@ def main() -> None:
     slower = {added: files.padded(data, files.PADDABLE_LAYERS + int(added)) for added in FOUND_AT_LEAST}
     rows = []
     with bar("Trials", total=trials * len(slower)) as advance:
-        for seed in range(trials):  # in turns, so that no difference has a better hour than another
+        for seed in range(trials):  # in turns, so that a slow hour affects all differences
             for added, file in slower.items():
                 rows.append({"added_percent": added, **trial(file, reference, data.test.x[:], seed)})
                 advance(1)

@@ -29,7 +29,7 @@ from experiments.system.progress import bar
 from experiments.tflite.conversion import Dynamic, Float16, Float32, Int8, Scheme, TFLiteModel, convert
 
 KERAS = "Keras model"
-KERAS_EVALUATION_AT_LEAST = 0.9  # times the throughput of a bare loop
+KERAS_EVALUATION_AT_LEAST = 0.9  # times the throughput of a plain loop
 FLOAT_EVALUATION_AT_LEAST = 1.8  # times the throughput of one image a call on one thread, on two cores
 MODELS: Mapping[str, Architecture] = {"article_cnn": ArticleCNN(), "ds_cnn": DSCNN()}
 SCHEMES: Mapping[str, Scheme] = {
@@ -79,7 +79,7 @@ def compared(
     in_batches: bool,
     images: int,
 ) -> dict[str, object]:
-    """Return a row of the figures."""
+    """Return a row of the table."""
     seconds, answers = in_turns({"loop": loop, "suite": suite})
     return {
         "model": model,

@@ -86,7 +86,7 @@ NETWORKS: dict[str, Build] = {
 
 @dataclass(frozen=True)
 class Asked:
-    """How much is measured."""
+    """The size of the measurement."""
 
     seeds: int
     subsets: int
@@ -150,7 +150,7 @@ def trained_file(model: Any, train: Callable[..., Trained], asked: Asked) -> tup
 
 
 def twins(network: str, seed: int, asked: Asked, folder: Path) -> dict[str, object]:
-    """Train a baseline, carry it into both engines, and return what their files predict."""
+    """Train a baseline, quantize it with both engines, and return the predictions of their files."""
     data = asked.data
     train = partial(fit, data=data, seed=seed, cache=Cache(dir=folder))
     title = f"{network}, seed {seed}"
@@ -171,7 +171,7 @@ def twins(network: str, seed: int, asked: Asked, folder: Path) -> dict[str, obje
 
 
 def summary(found: pd.DataFrame) -> dict[str, object]:
-    """Return the figures of a network over its seeds."""
+    """Return the results of a network over its seeds."""
     own_right, tfmot_right = (np.stack(list(found[f"{name}_right"])) for name in ("own", "tfmot"))
     return {
         "types": ", ".join(sorted(set(found["own_types"]))),
@@ -188,7 +188,7 @@ def _rows(table: pd.DataFrame) -> list[Any]:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """Return the figures that are not reached."""
+    """Return the missed targets."""
     missed = []
     for row in _rows(table):
         if row.exact < row.subsets:

@@ -43,7 +43,7 @@ def model_of(version: Version, quantized: bool, data: Dataset) -> Any:
 
 
 def seconds_of(version: Version, quantized: bool, data: Dataset) -> float:
-    """Return the duration of the first epoch, which is trained anew."""
+    """Return the duration of the first epoch, which is not taken from a cache."""
     with tempfile.TemporaryDirectory() as folder:
         trained = fit(
             model_of(version, quantized, data),
@@ -68,7 +68,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """Return the figures that are not reached."""
+    """Return the missed targets."""
     ratio = float(table.loc[table["keras"] == 3, "ratio"].iloc[0])
     return [f"a quantization-aware epoch takes {ratio:.2f} times as long as one in float"] if ratio > MOST else []
 

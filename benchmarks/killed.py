@@ -56,7 +56,7 @@ PLACES = {
     "moment": "at a random moment",
 }
 Place = Literal["creation", "commit", "cache", "artifact", "moment"]
-# Which files change there, in the folder of a sweep; a moment is a time.
+# The files whose changes count at each place, in the folder of a sweep; a moment is a time.
 FILES: dict[Place, tuple[str, ...]] = {
     "creation": ("mlflow.db.partial*",),
     "cache": ("cache/*",),
@@ -66,23 +66,23 @@ FILES: dict[Place, tuple[str, ...]] = {
 }
 KILLS: dict[Place, int] = {"creation": 14, "cache": 12, "artifact": 12, "commit": 26, "moment": 7}
 EARLY = 0.45  # of all changes, those before the first of the two runs is finished
-CREATIONS_A_FOLDER = 2  # kills while the store is made, which begins anew each time
+CREATIONS_A_FOLDER = 2  # kills while the store is created, which starts over each time
 WHEN: tuple[When, ...] = ("before", "within", "after")
-PATIENCE = 10.0  # seconds that orphans have
+PATIENCE = 10.0  # seconds in which orphans must end
 IMAGES, TEMPORARY = "images.npz", "tmp"
 OVERRIDES = (
     "strategy=none,ptq_dynamic", "model=mlp", "dataset=npz", f"dataset.path={IMAGES}", "training.batch_size=50",
     "latency.seconds=0.1",
 )  # fmt: skip
-UNFINISHED = "unfinished.jsonl"  # what a benchmark that is stopped has found
+UNFINISHED = "unfinished.jsonl"  # results of an interrupted benchmark
 
 
 @dataclass(frozen=True)
 class Kill:
-    """When a start of a sweep is to be killed."""
+    """The moment at which a start of a sweep is killed."""
 
     place: Place
-    at: float  # the number of a change there, counted from 1; of a moment, the seconds since the start
+    at: float  # the number of a change there, from 1; for a moment, the seconds since the start
     when: When = "before"  # or within or after that change
 
     def __str__(self) -> str:
@@ -109,11 +109,11 @@ class Outcome:
     duplicates: int
     running: int
     pending_models: int
-    left_behind: str  # what the uninterrupted sweep does not leave
+    left_behind: str  # files that the uninterrupted sweep does not leave
 
     @property
     def is_well(self) -> bool:
-        """Return whether the results are as without interruption."""
+        """Whether the results equal those without interruption."""
         odd = self.duplicates or self.running or self.survivors or self.pending_models or self.left_behind
         return self.exit_code == 0 and self.same_table and not odd
 
@@ -189,19 +189,19 @@ def killed(
     outcomes, left = [], list(kills)
     while left:
         folder = new_folder()
-        if left[0].place != "creation":  # a store without runs, made before: that takes longest of all
+        if left[0].place != "creation":  # a store without runs, created before, since that takes longest
             copyfile(expected.empty_store, folder / "mlflow.db")
         done, gone, survivors, code = [], 0.0, 0, 0
         while left and (code := _started(folder, left[0], library, overrides)) == -signal.SIGKILL:
             done.append(left.pop(0))
             alive, seconds = _orphans(folder)
             gone, survivors = max(gone, seconds), survivors + alive
-        if not done and code == 0:  # not even the first start comes to it
+        if not done and code == 0:  # even the first start does not reach it
             say(f"never came to {left.pop(0)}")
             sweeps.discard(folder)
             continue
         outcome = _outcome(number, done, gone, survivors, folder, expected, overrides)
-        if code not in (0, -signal.SIGKILL):  # a start that was to be killed has failed by itself
+        if code not in (0, -signal.SIGKILL):  # the start failed before it was killed
             outcome, left = replace(outcome, exit_code=code), []
         outcomes.append(outcome)
         say(f"{'well' if outcome.is_well else f'DEVIATES, kept in {folder}'}: {outcome}")
@@ -211,7 +211,7 @@ def killed(
 
 
 def _started(folder: Path, kill: Kill, library: Path, overrides: Sequence[str]) -> int:
-    """Start the sweep to kill it, and return its exit code: 0 if it does not reach the change."""
+    """Start the sweep, which kills itself, and return its exit code: 0 if it does not reach the change."""
     if kill.place == "moment":
         return _killed_after(kill.at, sweeps.start(folder, overrides, more=_environment(folder)))
     counter = sweeps.new_folder()
@@ -283,7 +283,7 @@ def kinds_left(folder: Path) -> frozenset[str]:
         if not path.is_relative_to(folder / "multirun")
     )
     kinds = (re.sub(r"[0-9a-f]{8,}|[0-9]+", "#", path) for path in paths)
-    # A run that was killed may have had fewer artifacts; what is looked for is what should have gone.
+    # A killed run may have fewer artifacts; only files that should have been removed count.
     return frozenset(kind for kind in kinds if not kind.startswith("mlruns/"))
 
 

@@ -30,7 +30,7 @@ from experiments.system.progress import say
 EDGE = 512  # pixels
 IMAGE = EDGE * EDGE * 3  # bytes
 BATCH = 32
-FEW = 200  # images of the run that shows what is taken in any case
+FEW = 200  # images of the run that shows the memory needed in any case
 GIGABYTES = (1.0, 4.0)
 GIB = 2**30
 ALLOWED_GIB, ALLOWED_BATCHES = 0.5, 1.3

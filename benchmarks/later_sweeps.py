@@ -37,13 +37,13 @@ COLUMNS = (
 
 
 def figures_of(table: pd.DataFrame, number: int, started: float) -> pd.DataFrame:
-    """Return the timings of a sweep, by the number of the sweep and when it started; `none` is the float file."""
+    """Return the timings of a sweep with its number and start; `none` is the float file."""
     timed = table[table["strategy"] != "none"]
     return timed[list(COLUMNS)].assign(sweep=number, started=started).reset_index(drop=True)
 
 
 def covered(timings: pd.DataFrame) -> pd.Series:
-    """Return whether each interval of a file's valid timings, one a sweep, holds the mean of those of other sweeps."""
+    """Return whether each interval of a file's valid timings, one per sweep, holds the mean of the other sweeps."""
     logs = np.log(timings["speedup"])
     others: pd.Series = np.exp((logs.sum() - logs) / (len(logs) - 1))
     return others.between(timings["speedup_low"], timings["speedup_high"])

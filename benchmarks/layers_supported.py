@@ -41,7 +41,7 @@ Model = Any
 
 @dataclass(frozen=True)
 class Block:
-    """A layer or a few, in either version of Keras, between an input and a dense layer."""
+    """One or a few layers, in either version of Keras, between an input and a dense layer."""
 
     theme: str
     name: str
@@ -51,15 +51,15 @@ class Block:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one block."""
+    """The result of one block."""
 
     theme: str
     block: str
     tfmot: str
     own: str
     converter: str
-    steps: float  # NaN where our engine gave no file
-    why: str  # it was refused, of TFMOT, of ours, of the converter
+    steps: float  # NaN without a file of our engine
+    why: str  # the reasons of TFMOT, our engine and the converter, if they refused it
 
 
 def _conv(keras: Keras, x: Tensor, **more: Any) -> Tensor:

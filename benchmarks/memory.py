@@ -22,7 +22,7 @@ from experiments.plots import BLUE, ORANGE
 from experiments.system.errors import UserError
 
 COMPARED = 10  # jobs at either end of a long sweep
-GROWTH_AT_MOST, GROWTH_AT_MOST_MIB = 0.03, 20.0  # of the memory; whichever allows more
+GROWTH_AT_MOST, GROWTH_AT_MOST_MIB = 0.03, 20.0  # share of the memory, and MiB; the larger one counts
 MIB = 2**20
 INTERVAL = 1.0  # seconds
 SETTINGS = (
@@ -62,7 +62,7 @@ def _resident(process: psutil.Process) -> float:
 
 
 def save_picture(path: Path, samples: pd.DataFrame) -> None:
-    """Memory over time, with the most of each job, as a PNG."""
+    """Plot memory over time, with the maximum of each job, as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.2), layout="constrained")
@@ -102,7 +102,7 @@ def memory_ends(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_flat(ends: pd.Series) -> bool:
-    """Whether memory has not grown by more than is allowed."""
+    """Whether memory has grown by no more than is allowed."""
     first, last = float(ends["first"]), float(ends["last"])
     return last - first <= max(GROWTH_AT_MOST * first, GROWTH_AT_MOST_MIB)
 

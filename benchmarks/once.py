@@ -53,12 +53,12 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class Work:
-    """What is swept over."""
+    """The sweep and its cells."""
 
     strategies: tuple[str, ...]
     finetune_epochs: tuple[int, ...]
     baseline_epochs: int
-    settings: tuple[str, ...]  # common to sweep and bare work
+    settings: tuple[str, ...]  # of the sweep and of the work by hand
 
     @property
     def cells(self) -> list[Cell]:
@@ -76,7 +76,7 @@ class Work:
 
     @property
     def described(self) -> dict[str, str | int]:
-        """What the figures are about, for people."""
+        """The description of the table."""
         return {
             "strategies": len(self.strategies),
             "finetune_epochs": ",".join(map(str, self.finetune_epochs)),
@@ -88,7 +88,7 @@ class Work:
 
     @property
     def overrides(self) -> list[str]:
-        """What the sweep is asked for."""
+        """The arguments of the sweep."""
         every = tuple(sorted(path.stem for path in (CONF / "strategy").glob("*.yaml")))
         strategies = "glob(*)" if self.strategies == every else ",".join(self.strategies)
         epochs = ",".join(map(str, self.finetune_epochs))
@@ -106,7 +106,7 @@ def full_work(baseline_epochs: int) -> Work:
 
 
 def small_work() -> Work:
-    """Enough to see that it works."""
+    """Return a small version for --quick."""
     samples = ("dataset.train_samples=500", "dataset.test_samples=100")
     return Work(("none", "prune", "prune_qat"), (1, 2), 1, ("dataset=mnist", *samples, "latency.seconds=0.3"))
 
@@ -121,7 +121,7 @@ def mean_pieces(bares: Sequence[Bare]) -> list[Piece]:
 
 
 def by_hand(way: str, done: Bare) -> dict[str, object]:
-    """Return a row of the figures, for work done by hand."""
+    """Return a row of the table for work by hand."""
     return {
         "way": way,
         "epochs_trained": done.epochs,
@@ -134,7 +134,7 @@ def by_hand(way: str, done: Bare) -> dict[str, object]:
 
 
 def by_sweep(seconds: float, comparison: pd.DataFrame) -> dict[str, object]:
-    """Return a row of the figures, for the sweep."""
+    """Return a row of the table for the sweep."""
     return {
         "way": SWEEP,
         "epochs_trained": int(comparison["epochs_trained"].sum()),

@@ -37,12 +37,12 @@ def measured(overrides: list[str]) -> pd.DataFrame:
 
 
 def with_overhead(jobs: pd.DataFrame) -> pd.DataFrame:
-    """Jobs with what each took beyond its parts."""
+    """Return the jobs with the seconds that each took beyond its parts."""
     return jobs.assign(overhead_seconds=jobs["seconds"] - sum(jobs[f"{part}_seconds"] for part in NOT_OVERHEAD))
 
 
 def overhead_with_starting(jobs: pd.DataFrame) -> float:
-    """Seconds a job beyond its parts, of the whole sweep, from the command to its end."""
+    """Return the seconds per job beyond its parts, over the whole sweep."""
     parts = sum(jobs[f"{part}_seconds"].sum() for part in NOT_OVERHEAD)
     return float((jobs["sweep_seconds"].iloc[0] - parts) / len(jobs))
 

@@ -84,7 +84,7 @@ def baseline(network: str, data: Dataset, folder: Path, title: str) -> Any:
 
 
 def measured(way: str, model: Any, data: Dataset, keras: npt.NDArray[Any]) -> dict[str, object]:
-    """Quantize a model in one way; return what the file computes in, predicts and takes."""
+    """Quantize a model with one setting; return the types, predictions and costs of the file."""
     strategy, calibration = WAYS[way], partial(data.calibration, seed=0)
     scheme = strategy.scheme(model)
     file = convert(model, scheme, calibration)
@@ -109,7 +109,7 @@ def measured(way: str, model: Any, data: Dataset, keras: npt.NDArray[Any]) -> di
 
 
 def compared(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Add accuracies, with their differences from the float file on the same images; and which ways pay."""
+    """Add accuracies, their differences from the float file on the same images, and which settings are worth it."""
     right = {row["way"]: row.pop("right") for row in rows}
     for row in rows:
         its = right[row["way"]]
@@ -121,7 +121,7 @@ def compared(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _beats(one: Mapping[str, Any], other: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
-    """Whether one way gives a smaller file than another, no evidence of less accuracy, and runs wherever it does."""
+    """Whether a setting gives a smaller file without evidence of less accuracy, and runs wherever the other does."""
     images = min(one["test_images"], other["test_images"])
     difference = paired_difference(right[one["way"]][:images], right[other["way"]][:images])
     runs = str(one["micro"]).isdigit() or not str(other["micro"]).isdigit()
@@ -133,7 +133,7 @@ def _rows(table: pd.DataFrame) -> list[Any]:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """Return the files that compute in other types than asked for."""
+    """Return the files that compute in other types than requested."""
     wrong = table[filled(table["broken"])]
     return [f"{row['dataset']}, {row['network']}, {row['way']}: {row['broken']}" for _, row in wrong.iterrows()]
 

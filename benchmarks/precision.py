@@ -91,7 +91,7 @@ def published_table(table: pd.DataFrame) -> str:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """Precisions that are not faster, or whose accuracy may differ by more than EQUIVALENT_WITHIN."""
+    """Return precisions that are not faster, or whose accuracy may differ by more than EQUIVALENT_WITHIN."""
     shorter = table[table["precision"] != "float32"]
     slow = shorter[shorter["faster_low"] <= 1]
     worse = shorter[shorter[["difference_low", "difference_high"]].abs().max(axis=1) > EQUIVALENT_WITHIN]

@@ -68,7 +68,7 @@ def publish(name: str, uri: str) -> None:
 
 
 def redraw(name: str) -> None:
-    """Make the answer, and those pictures, of a published study again that need no more than its tables.
+    """Redraw the answer and the pictures of a published study that need only its tables.
 
     Its stamp says so. What the models answered is not published, so accuracies are compared by their intervals.
     """
@@ -97,7 +97,7 @@ REMARK = (
 
 @dataclass(frozen=True)
 class Published:
-    """A store of which only the tables are left: it has no artifacts."""
+    """A store without artifacts, for a study of which only the tables are published."""
 
     ui_command = ""
 

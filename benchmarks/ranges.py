@@ -1,4 +1,4 @@
-"""Where the ranges of quantization-aware training should start: a sweep of a version that had several beginnings."""
+"""Initial ranges of quantization-aware training: a sweep of an earlier version, which had a setting for them."""
 
 from benchmarks.harness.benchmark import Study, swept
 

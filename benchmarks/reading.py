@@ -37,7 +37,9 @@ from experiments.tracking import Row, Store, Tracking, connect
 READ_AT_MOST, READ_RUNS = 3.0, 5000  # seconds for this number of runs
 WRITTEN_AT_MOST, WRITTEN_RUNS = 30.0, 20_000  # seconds of the command that prints and writes them
 REPORTED_AT_MOST, REPORTED_MIB, REPORTED_RUNS = 60.0, 1024.0, 5000
-GROWTH_OF_READING = 1.5  # times the seconds a run that a store with fewer runs takes: from there on it is not linear
+GROWTH_OF_READING = (
+    1.5  # largest ratio of seconds per run to those of a store with fewer runs; beyond, reading is not linear
+)
 MEASURED = (
     "searched_seconds", "loaded_seconds", "printed_seconds", "written_seconds", "reported_seconds", "reported_mib",
 )  # fmt: skip
@@ -97,22 +99,22 @@ class Filled:
         return cls(uri, runs, store)
 
     def searched(self) -> pd.DataFrame:
-        """As MLflow reads them."""
+        """Read them with MLflow's search."""
         import mlflow
 
         mlflow.set_tracking_uri(self.uri)
         return mlflow.search_runs([self.store.experiment_id], RUNS, max_results=10 * self.runs)
 
     def loaded(self) -> pd.DataFrame:
-        """As the comparison reads them."""
+        """Read them with compare.load."""
         return load(self.uri, sweep="all")
 
     def printed(self) -> None:
-        """What a person waits for."""
+        """Run the command that prints them."""
         self._compare()
 
     def written(self) -> None:
-        """The table, and the CSV of it."""
+        """Run the command that prints them and writes a CSV."""
         self._compare("--csv", "runs.csv")
 
     def reported(self) -> float:
@@ -120,7 +122,7 @@ class Filled:
         return self._compare("--out", "report.html")
 
     def _compare(self, *options: str) -> float:
-        """Run the command to its end; MiB of memory that it took at most."""
+        """Run the command, and return its peak memory in MiB."""
         command = [sys.executable, "-m", "experiments.compare", "--uri", self.uri, "--sweep", "all", *options]
         environment = {**os.environ, "PYTHONPATH": str(sweeps.ROOT)}
         with tempfile.TemporaryDirectory() as folder:
@@ -141,10 +143,10 @@ class Filled:
 
 
 def measured(kind: str, stores: Sequence[Filled]) -> Iterator[dict[str, object]]:
-    """Read each store in each way, in turns: what disturbs a while then disturbs small and large stores alike."""
+    """Read each store in each way, in turns, so that a disturbance affects small and large stores alike."""
     found = {store.runs: store.searched() for store in stores}
     for store in stores:
-        store.loaded()  # the first time sets things up
+        store.loaded()  # the first call initializes libraries
     seconds: dict[tuple[int, str], list[float]] = defaultdict(list)
     memory: dict[int, list[float]] = defaultdict(list)
     for _ in range(TIMES):
@@ -166,7 +168,7 @@ def measured(kind: str, stores: Sequence[Filled]) -> Iterator[dict[str, object]]
 
 
 def equal(rows: list[Row], found: pd.DataFrame) -> bool:
-    """Whether rows, the oldest first, hold what `mlflow.search_runs` found, digit for digit, and nothing else."""
+    """Whether rows, oldest first, have exactly the values of `mlflow.search_runs`, digit for digit."""
     names = {"run_id": "run_id", "status": "status", **{f"tags.{name}": name for name in _of_tags(rows)}}
     for kind in ("metrics", "params"):
         names |= {name: name.partition(".")[2] for name in found.columns if name.startswith(f"{kind}.")}
@@ -215,7 +217,7 @@ def _seconds(value: float, digits: int = 1) -> str:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """Stores that are read too slowly, or wrongly; and kinds of store where many runs take more than their share."""
+    """Return stores that are read too slowly or wrongly, and kinds of stores whose time is not linear in the runs."""
     slow = [
         f"{row['store']}, {row['runs']:,} runs: read in {row['loaded_seconds']:.1f} s"
         for row in table.to_dict("records")
@@ -244,7 +246,7 @@ def failures(table: pd.DataFrame) -> list[str]:
 
 
 def _grows(each: list[float]) -> bool:
-    """Whether a run takes longer among many than among fewer; a start that all runs share makes it less."""
+    """Whether the time per run grows with the number of runs; the shared start makes it shrink."""
     return any(later > GROWTH_OF_READING * earlier for earlier, later in pairwise(each))
 
 

@@ -24,7 +24,7 @@ from experiments.statistics.estimates import Estimate, mcnemar, paired_differenc
 from experiments.system.progress import bar
 
 ACCURACY = 0.95  # of the equal settings
-OWN_ANSWERS = 0.1  # share of the images that a setting answers by itself: two settings differ in 1.8 % of the images
+OWN_ANSWERS = 0.1  # share of images whose prediction is drawn per setting: two settings differ in 1.8 % of the images
 EQUAL = (1, 4, 9)  # settings beside the better one
 POINTS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
 IMAGES = (200, 1_000, 10_000)
@@ -36,7 +36,7 @@ Right = Mapping[str, npt.NDArray[np.bool_]]  # which images each setting has rig
 
 @dataclass(frozen=True)
 class Simulated:
-    """The evidence that answers give."""
+    """The evidence from predictions."""
 
     right: Right
 

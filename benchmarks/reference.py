@@ -1,4 +1,4 @@
-"""The pages of docs/reference/, from what they are about: `python -m benchmarks.reference` writes them.
+"""The pages of docs/reference/, written from the code they describe: `python -m benchmarks.reference`.
 
 columns.md is the schema of columns, commands.md the parsers of the commands and the options in conf/, benchmarks.md the
 registry of benchmarks, python.md the API of experiments.bench, comparison.schema.json the form of JSON files, and

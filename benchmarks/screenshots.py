@@ -16,7 +16,7 @@ from experiments.tracking import Store, Tracking, open_existing
 
 
 def photograph(store: Store, path: Path) -> None:
-    """The page of the newest sweep, with its whole table, as a PNG."""
+    """Return the page of the newest sweep with its whole table, as a PNG."""
     with served(store.client.tracking_uri) as address, opened(address, store.experiment_id) as pages:
         page = pages.run(_newest_sweep(store))
         page.get_by_text("Show more").first.click()
@@ -28,7 +28,7 @@ def photograph(store: Store, path: Path) -> None:
 
 
 def photograph_runs(store: Store, path: Path) -> None:
-    """The view of the runs of the newest sweep, as a PNG."""
+    """Return the view of the runs of the newest sweep, as a PNG."""
     view = store.save_view(_newest_sweep(store)).partition("#")[2]
     with served(store.client.tracking_uri) as address, opened(address, store.experiment_id) as pages:
         pages.page.set_viewport_size({"width": 1440, "height": 640})
@@ -45,7 +45,7 @@ def _newest_sweep(store: Store) -> str:
 
 
 def photograph_report(report: Path, path: Path) -> None:
-    """The beginning of a report, as a PNG."""
+    """Return the beginning of a report, as a PNG."""
     if not report.exists():
         raise UserError(f"{report}: there is none. Publish the sweep first: python -m benchmarks.publish NAME")
     with browsed() as page:
@@ -53,7 +53,7 @@ def photograph_report(report: Path, path: Path) -> None:
         page.screenshot(path=path)
 
 
-# Of a report, the answer and the first picture: accuracy against size.
+# Styles that leave only the answer and the first picture of a report: accuracy against size.
 ANSWER_ONLY = """
 nav, .how, #table, #table ~ *:not(#accuracy_size), main > p.soft { display: none }
 main { padding: 1rem }
@@ -63,7 +63,7 @@ figure#accuracy_size { margin: 1rem auto; width: fit-content }
 
 
 def photograph_answer(report: Path, path: Path) -> None:
-    """What a report recommends, above its picture of accuracy against size, as a PNG."""
+    """Return a report's recommendation and its picture of accuracy against size, as a PNG."""
     with browsed() as page:
         page.goto(report.as_uri())
         page.add_style_tag(content=ANSWER_ONLY)

@@ -26,7 +26,7 @@ Process = Callable[[Moments, np.random.Generator], npt.NDArray[np.float64]]  # d
 FIVE = np.linspace(0, 60, 5)  # the default protocol
 TEN = np.linspace(0, 300, 10)
 TRIALS = 10_000
-PROMISED = 0.9  # of timings whose rounds see the states of the machine; see experiments/statistics/rounds.py
+PROMISED = 0.9  # of timings whose rounds include all states of the machine; see experiments/statistics/rounds.py
 
 
 def noise(scatter: float) -> Process:
@@ -66,7 +66,7 @@ def estimated(logs: npt.NDArray[np.float64], seconds: Moments) -> Estimate:
 
 
 def as_if_independent(logs: npt.NDArray[np.float64], _: Moments) -> Estimate:
-    """Return the ratio with a t-interval over rounds, which takes them for independent."""
+    """Return the ratio with a t-interval over rounds, as if they were independent."""
     half = float(stats.t.ppf(0.975, len(logs) - 1) * stats.sem(logs))
     return Estimate(*(float(np.exp(logs.mean() + each)) for each in (0, -half, half)))
 
@@ -83,7 +83,7 @@ def coverage(
     return float(np.mean([each.low <= 1 <= each.high for each in ratios]))
 
 
-MACHINES: tuple[tuple[str, Process, Moments, bool], ...] = (  # the last: whether the rounds see all states
+MACHINES: tuple[tuple[str, Process, Moments, bool], ...] = (  # the last: whether all states occur in the rounds
     ("independent rounds that scatter by 0.4 %", noise(0.004), FIVE, True),
     ("a drift of 1.5 %, time constant 30 s", drift(0.015, 30), FIVE, True),
     ("a drift of 1 %, time constant 120 s", drift(0.01, 120), FIVE, True),
@@ -127,7 +127,7 @@ def published_table(table: pd.DataFrame) -> str:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """Return the machines whose states the rounds see, and whose mean the intervals hold too seldom."""
+    """Return the machines whose states all occur in the rounds, but whose mean the intervals contain too rarely."""
     few = table[table["sees_all_states"] & (table["coverage"] < PROMISED)]
     return [
         f"{machine}: the interval holds the mean in {100 * share:.0f} %"

@@ -165,7 +165,7 @@ def published_table(table: pd.DataFrame) -> str:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """Return the metrics whose intervals of differences hold them too seldom."""
+    """Return the metrics whose intervals of differences contain the true ones too rarely."""
     few = table[table["coverage_change"] < PROMISED]
     return [
         f"{metric}, {examples} examples: the interval holds the difference in {100 * share:.0f} %"

@@ -33,7 +33,7 @@ from experiments.tflite.flatbuffer import editable, packed
 
 @dataclass(frozen=True)
 class Reference:
-    """A network of MLPerf Tiny, our architecture that is meant to be the same, and the reference files' bytes."""
+    """A reference model of MLPerf Tiny, our architecture for it, and the bytes of the reference files."""
 
     architecture: Architecture
     input_shape: tuple[int, ...]
@@ -45,7 +45,7 @@ class Reference:
 
 REFERENCES: Mapping[str, Reference] = {
     "resnet8": Reference(ResNet8(keras=3), (32, 32, 3), 10, 318_144, 98_496, 91_928),
-    # The float file of the reference is in truth a hybrid: int8 weights, float activations.
+    # The reference's float file is a hybrid: int8 weights, float activations.
     "ds_cnn": Reference(DSCNN(keras=3, kernel=(10, 4), bias=True), (49, 10, 1), 12, 43_392, 53_936, 42_816),
     "mobilenet_v1": Reference(MobileNetV1(keras=3), (96, 96, 3), 2, 866_284, 333_288, 295_752),
     "autoencoder": Reference(
@@ -58,7 +58,7 @@ KINDS = {"float_bytes": "float", "int8_bytes": "int8", "essential_bytes": "int8 
 
 
 def essential(content: bytes) -> bytes:
-    """Return a file without what no interpreter needs: names of tensors, ranges of channels, signatures, metadata."""
+    """Return a file without parts that interpreters do not need: names, ranges of channels, signatures, metadata."""
     model = editable(content)
     model.metadata = model.signatureDefs = None
     (graph,) = model.subgraphs
@@ -74,7 +74,7 @@ def essential(content: bytes) -> bytes:
 
 
 def measured(name: str, reference: Reference) -> dict[str, object]:
-    """Return a row of the figures."""
+    """Return a row of the table."""
     from experiments.runs.trial import constants_varied
     from experiments.system.tensorflow import keras_version
 

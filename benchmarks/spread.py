@@ -35,7 +35,7 @@ from experiments.tflite.conversion import TFLiteModel
 
 SUITE, LITERT, LOOP = "this suite", "litert-benchmark", "a plain loop"
 LONG_LOOP = f"{LOOP}, for as long as the suite"
-SPREAD_AT_LEAST = 3.0  # times the suite's, of what people use
+SPREAD_AT_LEAST = 3.0  # times the suite's spread, for other tools
 REPETITIONS = 10
 WARM_UP, TIMED = 5, 50
 

@@ -52,7 +52,7 @@ class Bare:
 
 
 def in_own_process(cells: Sequence[Cell], overrides: Sequence[str], shared: bool) -> Bare:
-    """Do the work of all cells in a process of its own, each piece once, or each cell for itself."""
+    """Do the work of all cells in a new process: each piece once, or each cell separately."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=die_with_parent) as pool:
         return pool.submit(_all, cells, overrides, shared).result()
 
@@ -78,7 +78,7 @@ def _composed(cell: Cell, overrides: Sequence[str]) -> Experiment:
 
 
 class _ByHand:
-    """Trains, converts and evaluates what some cells need, each thing once."""
+    """Trains, converts and evaluates for some cells, each piece once."""
 
     def __init__(self, cells: Sequence[Cell], experiments: Mapping[str, Experiment]) -> None:
         self._cells = {cell.name: cell for cell in cells}
@@ -88,7 +88,7 @@ class _ByHand:
         self._pieces: list[Piece] = []
 
     def all_pieces(self) -> list[Piece]:
-        """Do it."""
+        """Do all pieces."""
         cell = next(iter(self._cells.values()))
         experiment = self._experiments[cell.name]
         data = experiment.dataset.load()
@@ -142,7 +142,7 @@ class _ByHand:
         experiment: Experiment,
         trajectory: tuple[str, int],
     ) -> None:
-        """Train a trajectory as far as anybody needs it, once; and give the model the weights of its station."""
+        """Train a trajectory once, as far as needed, and set the model's weights to those after some epochs."""
         name, epochs = trajectory
         if name not in self._weights:
             self._weights[name] = {}

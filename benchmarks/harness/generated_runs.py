@@ -16,8 +16,8 @@ STRATEGIES = ("none", "finetune", "ptq_dynamic", "ptq_float16", "ptq_int8", "qat
 PARAMETERS = 30
 METRICS = tuple(dict.fromkeys((*NEEDED, *names("metric"))))[:30]
 BEGIN, SECOND = 1_750_000_000_000, 1000  # milliseconds
-FAILING = 50  # one run of as many failed, and has no metric
-A_BATCH = 250  # runs that are written together
+FAILING = 50  # one run in this many failed, and has no metric
+A_BATCH = 250  # runs per insert
 
 
 def fill(store: Store, runs: int) -> None:

@@ -28,7 +28,7 @@ When = Literal["before", "within", "after"]
 
 @dataclass(frozen=True)
 class KillAtWrite:
-    """What a preloaded process does; `environment` passes it on, to its children too."""
+    """When a preloaded process kills itself; `environment` passes this to it and its children."""
 
     library: Path
     patterns: tuple[str, ...]  # as fnmatch's, of absolute paths; * also matches /

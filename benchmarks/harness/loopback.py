@@ -16,7 +16,7 @@ def free_port() -> int:
 
 
 def wait_until(ready: Callable[[], bool], what: str, seconds: float = SECONDS_TO_START) -> None:
-    """Look ten times a second.
+    """Poll ten times a second.
 
     Raises:
         TimeoutError: the condition is still false.

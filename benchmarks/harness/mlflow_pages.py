@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 SIZE = (1280, 900)
-# How MLflow is found by somebody who works with it: model training chosen, and the assistant closed.
+# The state of MLflow's pages for a regular user: model training selected, and the assistant closed.
 SETTLED = {
     "mlflow.workflowType_v1": '"machine_learning"',
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
@@ -103,7 +103,7 @@ class Pages:
         self.page.locator("[role=row] [col-id*='Run Name'] button").first.click()
 
     def charts(self) -> None:
-        """Turn from the table to the charts of its runs."""
+        """Switch from the table to the charts of its runs."""
         self.page.locator("label:has(input[value=CHART])").click()
 
     def run(self, run_id: str) -> "Page":
@@ -119,7 +119,7 @@ class Pages:
         return self._opened(f"runs/{run_id}/artifacts/{path}".rstrip("/"))
 
     def _opened(self, place: str) -> "Page":
-        self.page.goto("about:blank")  # or a page that differs in what stands behind # only would not be loaded
+        self.page.goto("about:blank")  # otherwise, an address that differs only in its fragment would not be loaded
         self.page.goto(f"{self.address}/#/experiments/{self.experiment_id}/{place}")
         return self.page
 
@@ -127,7 +127,7 @@ class Pages:
 @contextmanager
 def opened(address: str, experiment_id: str) -> Iterator[Pages]:
     """A browser on MLflow's pages of an experiment."""
-    # What was unfolded on a page before does not stay so.
+    # Sections that were expanded before are collapsed again.
     settled = "localStorage.clear();" + "".join(
         f"localStorage.setItem({key!r}, {value!r});" for key, value in SETTLED.items()
     )

@@ -37,7 +37,7 @@ def _programs() -> Path | None:
 class Database:
     """A temporary PostgreSQL cluster, removed when its block ends."""
 
-    address: str  # without the name of a database; with the driver, for SQLAlchemy 2.1 would take another by itself
+    address: str  # without the name of a database; with the driver, since SQLAlchemy 2.1 selects another one
 
     def fresh(self, name: str) -> str:
         """Return the address of a new empty database."""
@@ -59,7 +59,7 @@ class Database:
 
 @contextmanager
 def running() -> Iterator[Database]:
-    """A cluster that is stopped and removed when the block ends; only where nothing is `missing`."""
+    """A cluster that is stopped and removed when the block ends; requires that nothing is `missing`."""
     programs = _programs()
     if programs is None:
         raise FileNotFoundError(missing())

@@ -53,7 +53,7 @@ class Results:
 
     @property
     def folder(self) -> Path:
-        """benchmarks/results/NAME, or its part for a shared host, made if it is missing."""
+        """benchmarks/results/NAME, or its subfolder for a shared host; created if it is missing."""
         folder = pages.RESULTS / self.benchmark.name / (pages.SHARED_HOST if self.shared_host else "")
         folder.mkdir(parents=True, exist_ok=True)
         return folder

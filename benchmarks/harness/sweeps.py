@@ -20,7 +20,7 @@ from experiments.tracking import Store, open_existing
 
 ROOT = Path(__file__).parents[2]
 LOG = "log.txt"
-# In the environment of a sweep and, since they inherit it, of all its children: whose they are, even as orphans.
+# An environment variable that identifies the processes of a sweep, even orphans, since all children inherit it.
 MARK = "QUANTIZATION_BENCHMARK"
 
 

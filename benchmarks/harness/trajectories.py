@@ -38,7 +38,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The same for cells that have the same result."""
+        """A key that is equal for cells with the same result."""
         return f"{self.strategy}@{self.finetune_epochs}" if self.strategy in TRAININGS else self.strategy
 
     @property
@@ -62,7 +62,7 @@ class Piece:
 
     what: Literal["epoch", "building", "conversion", "keras_evaluation", "tflite_evaluation"]
     of: str  # a trajectory, a cell's name or a cell's model
-    epoch: int  # from 1 on; 0 for what is no epoch
+    epoch: int  # from 1; 0 for other pieces
     seconds: float
 
 

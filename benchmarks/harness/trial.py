@@ -1,4 +1,4 @@
-"""One comparison of two files at one moment, with all the time of a run's timing, as a row of figures."""
+"""One comparison of two files at one moment, as long as the timing of a run, as a row of a table."""
 
 import time
 

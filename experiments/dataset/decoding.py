@@ -105,7 +105,7 @@ def _key(root: Path, parts: Mapping[str, Sequence[Path]], decoder: Decoder, skip
 
 
 def _check_limit(cache: Cache, root: Path, parts: Mapping[str, Sequence[Path]], form: Form) -> None:
-    """Refuse what exceeds the limit of the cache: kept nevertheless, it would drive out all trainings and results."""
+    """Refuse data beyond the limit of the cache, which would displace all trainings and results."""
     count = sum(map(len, parts.values()))
     if (needed := count * form.bytes) > cache.gib * GIB:
         raise UserError(

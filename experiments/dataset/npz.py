@@ -1,4 +1,4 @@
-"""A user's own images, from a NumPy archive."""
+"""A user's own arrays, from a NumPy archive."""
 
 from dataclasses import dataclass
 from functools import cache

@@ -1,4 +1,4 @@
-"""The picture of what the layers of a model bear."""
+"""Plot the error that each layer of a model adds in int8."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -56,7 +56,7 @@ class Head(ABC):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the loss, besides the code."""
+        """Everything but the code that decides the loss."""
         return {"head": type(self).__name__, **asdict(self)}
 
 

@@ -188,7 +188,7 @@ def _draws(seed: Any) -> Any:
     from keras.random import SeedGenerator
 
     class Draws(SeedGenerator):  # type: ignore[misc]  # Keras ships no types
-        """Counts what is drawn while a function is traced."""
+        """Counts the draws while a function is traced."""
 
         def __init__(self) -> None:
             self.count = 0

@@ -189,7 +189,7 @@ def fit(
 
 @dataclass(frozen=True)
 class _Work:
-    """What a training works on, whatever its settings."""
+    """The model, data and callbacks of a training, without its settings."""
 
     model: "Model"
     callbacks: Sequence[Any]
