@@ -12,7 +12,9 @@ A sweep runs in a process of its own, as `python -m experiments.run -m` does, wi
 import hashlib
 import json
 import os
+import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -63,13 +65,17 @@ class RunFailedError(UserError):
         self.result = result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """The runs of a sweep, as `python -m experiments.compare` sees them."""
 
     store: Store
     comparison: Comparison
     commands: tuple[str, ...] = ()  # that made the runs
+
+    def __repr__(self) -> str:
+        """Return the number of runs and the recommendation."""
+        return f"<Result of {len(self.comparison.runs)} runs. {self.answer}>"
 
     @property
     def table(self) -> pd.DataFrame:
@@ -100,11 +106,14 @@ class Result:
                 raise UserError("best: no run can be shipped: each failed or does not match its strategy.")
             return Best(self, found.run_id, found.reasons)
         objective = maximize or minimize or "tflite_bytes"
-        requirements = [requirement(text, self.comparison.table) for text in require]
-        decision = decide(self.comparison.table, requirements, objective, not maximize, self.comparison)
+        try:
+            requirements = [requirement(text, self.comparison.table) for text in require]
+            decision = decide(self.comparison.table, requirements, objective, not maximize, self.comparison)
+        except UserError as error:
+            raise UserError(re.sub("--(require|minimize|maximize)", r"\1", str(error))) from error
         lines = tuple(decision_lines(decision, objective, not maximize))
         if decision.chosen is None:
-            raise UserError(" ".join(lines))
+            raise UserError(f"best: {lines[-1]} {'; '.join(lines[:-1])}.")
         return Best(self, str(decision.chosen["run_id"]), (*(f"required: {text}" for text in require), *lines))
 
     @cached_property
@@ -146,13 +155,17 @@ class Result:
         return f"{display_table(self.comparison.table).to_html(index=False)}{lines}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Best:
     """The run to ship, and why."""
 
     result: Result
     run_id: str
     reasons: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """Return the strategy and the reasons."""
+        return f"<Best: {self.row['strategy']}, run {self.run_id}. {' '.join(self.reasons)}>"
 
     @property
     def row(self) -> pd.Series:
@@ -293,10 +306,20 @@ def _streamed(command: Sequence[str], folder: Path) -> tuple[int, list[str]]:
         text=True,
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            if line.strip():
-                lines.append(line.strip())
+        held = ""  # the first line: if it is the only one, it is why nothing was run, and becomes an exception
+        try:
+            for line in process.stdout:
+                if held or lines:
+                    print(held + line, end="", flush=True)
+                held = "" if held or lines else line
+                if line.strip():
+                    lines.append(line.strip())
+        except KeyboardInterrupt:  # of a notebook or a debugger, it does not reach the command
+            process.send_signal(signal.SIGINT)
+            print(held + process.stdout.read(), end="", flush=True)
+            raise
+    if process.returncode != INVALID:
+        print(held, end="", flush=True)
     return process.returncode, lines
 
 

@@ -1,5 +1,7 @@
 """The suite from Python: a sweep of a model and arrays in memory, its table, and the file to ship."""
 
+import re
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -8,8 +10,11 @@ import pytest
 
 from experiments import bench
 from experiments.bench import Result, RunFailedError, run
+from experiments.comparison.columns import frame
+from experiments.comparison.compared import Comparison
 from experiments.plots.comparison import PICTURES, PLOTS, Plot
 from experiments.system.errors import UserError
+from tests.rows import row
 
 
 @pytest.mark.parametrize(
@@ -44,6 +49,61 @@ def test_three_arrays_are_refused(tmp_path: Path) -> None:
 def test_a_store_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"mlflow\.db"):
         bench.load(folder=tmp_path)
+
+
+def streamed(code: str, folder: Path) -> tuple[int, list[str]]:
+    return bench._streamed([sys.executable, "-c", code], folder)
+
+
+def test_why_nothing_was_run_is_not_printed_as_well_as_raised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert streamed("print('epoch: unknown setting.'); raise SystemExit(2)", tmp_path)[1] == ["epoch: unknown setting."]
+    assert capsys.readouterr().out == ""
+    streamed("print('one'); print('two')", tmp_path)
+    streamed("print('reused')", tmp_path)
+    assert capsys.readouterr().out == "one\ntwo\nreused\n"
+
+
+def test_an_interrupt_of_this_process_alone_stops_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = (
+        "import os, signal, time\nprint('training', flush=True)\nos.kill(os.getppid(), signal.SIGINT)\n"
+        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('closed')"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        streamed(code, tmp_path)
+    assert capsys.readouterr().out.endswith("closed\n")
+
+
+def stored() -> Result:
+    table = frame([row("none"), row("ptq_int8", tflite_bytes=9.0, size_ratio=4.0)])
+    return Result(None, Comparison(table, table, lambda _: None))  # type: ignore[arg-type]
+
+
+def test_a_result_and_a_best_run_are_a_few_words_at_the_prompt() -> None:
+    best = stored().best(minimize="tflite_bytes")
+    assert re.match(r"<Result of 2 runs\. No winner: ", repr(stored()))
+    assert re.match(r"<Best: ptq_int8, run run-ptq_int8\. Ship ", repr(best))
+
+
+@pytest.mark.parametrize(
+    ("require", "message"),
+    [
+        ("tflite_bytes <= 1", r"best: No run meets all requirements\. not tflite_bytes <= 1: none .*, ptq_int8 .*\)\."),
+        ("bytes <= 1", r"require bytes: no column has this name"),
+    ],
+)
+def test_requirements_that_cannot_be_met_or_read_are_errors(require: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
+        stored().best(require=[require])
+
+
+def test_an_existing_file_is_replaced_only_on_request(tmp_path: Path) -> None:
+    (tmp_path / "model.tflite").touch()
+    with pytest.raises(UserError, match=r"exists already\. Give overwrite=True to replace it"):
+        stored().best().save(tmp_path / "model.tflite")
 
 
 def small_model() -> Any:

@@ -66,7 +66,8 @@ def check_target(option: str, path: Path, overwrite: bool) -> None:
 def _check_new(option: str, shipped: Shipped, overwrite: bool) -> None:
     for path in (shipped.path, shipped.beside):
         if path.exists() and not overwrite:
-            raise UserError(f"{option}: {path} exists already. Add --overwrite to replace it, or give another name.")
+            replacing = "Add --overwrite" if option.startswith("--") else "Give overwrite=True"
+            raise UserError(f"{option}: {path} exists already. {replacing} to replace it, or give another name.")
 
 
 def every_file(comparison: Comparison, folder: Path, overwrite: bool) -> list[Shipped]:
