@@ -247,10 +247,10 @@ def _compared(head: "Head", examples: Split, in_float: Outputs) -> Compared:
 
     if (metric := head.validation_metric) is None:
         assert isinstance(head, ClassHead)
-        right = head.answers(in_float) == examples.y
+        right = head.predict(in_float) == examples.y
 
         def by_accuracy(outputs: Outputs) -> tuple[float, Estimate, float]:
-            correct = head.answers(outputs) == examples.y
+            correct = head.predict(outputs) == examples.y
             change = paired_difference(correct, right)
             return float(correct.mean()), change, -change.value
 

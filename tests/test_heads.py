@@ -20,7 +20,7 @@ from experiments.task.classification import ClassHead, head_of
     ],
 )
 def test_the_class_that_outputs_name(head: ClassHead, outputs: Any, answers: list[int]) -> None:
-    assert head.answers(np.array(outputs, np.float32)).tolist() == answers
+    assert head.predict(np.array(outputs, np.float32)).tolist() == answers
 
 
 def test_one_output_tells_two_classes_apart() -> None:
@@ -129,4 +129,4 @@ def test_the_accuracy_during_training_is_that_of_the_outputs(name: str) -> None:
     labels = np.arange(64) % head.classes
     _compile(model, Training(epochs=1), head)
     _, shown = model.evaluate(IMAGES, labels, verbose=0)
-    assert shown == pytest.approx(float(np.mean(head.answers(model(IMAGES).numpy()) == labels)))
+    assert shown == pytest.approx(float(np.mean(head.predict(model(IMAGES).numpy()) == labels)))

@@ -150,7 +150,7 @@ def test_a_threshold_is_a_probability_whatever_the_outputs_mean() -> None:
         BinaryHead(2, "softmax", 0.7): np.stack([1 - probabilities, probabilities], axis=1),
         BinaryHead(2, "logits", 0.7): np.stack([np.zeros(3), logits], axis=1),
     }
-    assert [head.answers(outputs.astype(np.float32)).tolist() for head, outputs in forms.items()] == [[0, 0, 1]] * 4
+    assert [head.predict(outputs.astype(np.float32)).tolist() for head, outputs in forms.items()] == [[0, 0, 1]] * 4
 
 
 @option(frozen=True, config=OPTION, kw_only=True)

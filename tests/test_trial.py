@@ -170,11 +170,11 @@ def test_the_trial_leaves_the_weights_as_they_were() -> None:
 
 def test_a_trial_is_made_once_for_a_model_and_a_strategy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = Mnist(train_samples=200, test_samples=10).load()
-    known, strategy, model = ResultCache(Cache(dir=tmp_path), data, 0, 1), QAT(), model_of(leaky_relu6)
+    results, strategy, model = ResultCache(Cache(dir=tmp_path), data, 0, 1), QAT(), model_of(leaky_relu6)
     monkeypatch.setattr(ResultCache, "calibration", property(lambda _: images))
     scheme = strategy.scheme(model)
-    *first, made = load_or_try(known, strategy, scheme, model, "digest")
-    *again, made_again = load_or_try(known, strategy, scheme, model, "digest")
+    *first, made = load_or_try(results, strategy, scheme, model, "digest")
+    *again, made_again = load_or_try(results, strategy, scheme, model, "digest")
     assert (made, made_again) == (True, False)
     assert again == first == list(try_conversion(strategy, scheme, model, images))
 

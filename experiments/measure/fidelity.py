@@ -81,7 +81,7 @@ def _predictions(outputs: Logits, head: Head | None) -> npt.NDArray[np.int64] | 
     """Return the predicted classes (n,); None for other tasks."""
     if head is None:
         return np.asarray(outputs.argmax(axis=1), np.int64)
-    return head.answers(outputs) if isinstance(head, ClassHead) else None
+    return head.predict(outputs) if isinstance(head, ClassHead) else None
 
 
 def _share_equal(one: npt.NDArray[np.int64] | None, other: npt.NDArray[np.int64] | None) -> float | None:

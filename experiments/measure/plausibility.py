@@ -131,7 +131,7 @@ def input_warnings(model: "Model", data: Dataset, head: ClassHead, predict: Pred
     images = sample.x[:]
 
     def correct_with(changed: Images) -> npt.NDArray[np.bool_]:
-        return np.asarray(head.answers(predict(changed)) == sample.y)
+        return np.asarray(head.predict(predict(changed)) == sample.y)
 
     current = correct_with(images)
     if current.mean() >= GOOD:

@@ -191,45 +191,47 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
         identity = identify(experiment, model, data)
         on_identity(identity)
         scheme = strategy.scheme(model)
-    known = ResultCache(experiment.cache, data, seed, experiment.threads)
+    results = ResultCache(experiment.cache, data, seed, experiment.threads)
     final = experiment.training.epochs == 0 and not strategy.trains
-    whole = None
+    untrained_file = None
     if final:
         with durations.measure("conversion"):
-            whole = known.converted(model, scheme)
-    scheme, expectation, tried = trial.load_or_try(known, strategy, scheme, model, identity.model, whole)
+            untrained_file = results.convert(model, scheme)
+    scheme, expectation, tried = trial.load_or_try(results, strategy, scheme, model, identity.model, untrained_file)
     if expectation.partial:
         say(f"  partial: {describe_float_layers(expectation.left_float, most=LISTED)}")
     if tried and not final:  # the trial used random numbers and layer numbers, which must not affect the training
         with compute_lock():
             model = build_model(experiment, examples if experiment.model.given else data)
 
-    warnings = [*_warned(data.warnings)]
-    warnings += (doubts := list(_input_doubts(experiment, model, data, head, known)))
+    warnings = [*_print_warnings(data.warnings)]
+    warnings += (input_warned := list(_warn_about_input(experiment, model, data, head, results)))
     baseline = experiment.fit(data, experiment.training, "Training the baseline", to_train)(model)
     with durations.measure("evaluation"):
-        outputs = known.keras_answers(baseline.model)
-        warnings += _answer_doubts(experiment, under(data.output, outputs), data, head, explained=bool(doubts))
+        outputs = results.keras_outputs(baseline.model)
+        warnings += _warn_about_predictions(
+            experiment, under(data.output, outputs), data, head, explained=bool(input_warned)
+        )
     further = experiment.fit(data, experiment.finetune, f"Training {experiment.setting.strategy}", to_train)
-    prepared = strategy.apply(scheme, baseline.model, further, known.calibration)
+    prepared = strategy.apply(scheme, baseline.model, further, results.calibration)
 
     with durations.measure("conversion"):
-        reference = known.converted(baseline.model, Float32())
-        tflite = known.converted(prepared.model, scheme)
-        in_float = known.in_float(prepared.model, model)
+        reference = results.convert(baseline.model, Float32())
+        tflite = results.convert(prepared.model, scheme)
+        in_float = results.in_float(prepared.model, model)
     refusal = xnnpack_refusal(tflite)
     if refusal:
         say(f"  XNNPACK rejects the file ({refusal}); LiteRT's own kernels run it")
     ops, float_ops = (read_ops(file.content, layer_names(model)) for file in (tflite, in_float))
 
     # These processes mostly wait for their start, and their results do not depend on the load.
-    with ThreadPoolExecutor(1) as beside, durations.measure("evaluation"):
-        found = beside.submit(_footprint, tflite, _few(data), experiment.latency, durations)
+    with ThreadPoolExecutor(1) as pool, durations.measure("evaluation"):
+        pending = pool.submit(_footprint, tflite, _few(data), experiment.latency, durations)
         logits = {
-            BASELINE: known.keras_answers(baseline.model),
-            AFTER: known.keras_answers(prepared.model),
-            REFERENCE: known.tflite_answers(reference),
-            FINAL: known.tflite_answers(tflite),
+            BASELINE: results.keras_outputs(baseline.model),
+            AFTER: results.keras_outputs(prepared.model),
+            REFERENCE: results.tflite_outputs(reference),
+            FINAL: results.tflite_outputs(tflite),
         }
         with compute_lock():
             noise = op_noise(tflite, ops, in_float, float_ops, data.test.sample(NOISE_IMAGES).x)
@@ -238,7 +240,7 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
     with durations.measure("profile"):
         protocol = replace(experiment.latency, delegate="builtin") if refusal else experiment.latency
         profile = op_profile(tflite, ops, _few(data), protocol, seed)
-    memory, micro = found.result()
+    memory, micro = pending.result()
     judged = {model: under(data.output, outputs) for model, outputs in logits.items()}
     return RunRecord(
         setting=experiment.setting,
@@ -277,30 +279,30 @@ def _engine(model: "Model", scheme: Scheme, expectation: Expectation) -> str:
     return NAMES[version_of(model)] if uses_engine else ""
 
 
-def _input_doubts(
-    experiment: Experiment, model: "Model", data: Dataset, head: Head, known: ResultCache
+def _warn_about_input(
+    experiment: Experiment, model: "Model", data: Dataset, head: Head, results: ResultCache
 ) -> Iterator[str]:
     """Yield and print warnings about the input of an existing model, before any training."""
     one = not is_named(data.train.x) and not data.output
     if one and experiment.model.given and experiment.model.answers and isinstance(head, ClassHead):
         with compute_lock():
-            found = list(input_warnings(model, data, head, known.answering(model)))
-        yield from _warned(found)
+            found = list(input_warnings(model, data, head, results.predictor(model)))
+        yield from _print_warnings(found)
 
 
-def _answer_doubts(
+def _warn_about_predictions(
     experiment: Experiment, outputs: Logits, data: Dataset, head: Head, explained: bool
 ) -> Iterator[str]:
     """Yield and print warnings about the predictions of the baseline, before the strategy."""
     epochs = experiment.training.epochs
     if isinstance(head, ClassHead):
-        predictions = head.answers(outputs)
-        yield from _warned(output_warnings(predictions, data, head, epochs, explained and epochs == 0))
+        predictions = head.predict(outputs)
+        yield from _print_warnings(output_warnings(predictions, data, head, epochs, explained and epochs == 0))
     else:
-        yield from _warned(score_warnings(outputs, data, head, epochs))
+        yield from _print_warnings(score_warnings(outputs, data, head, epochs))
 
 
-def _warned(warnings: Iterable[str]) -> Iterator[str]:
+def _print_warnings(warnings: Iterable[str]) -> Iterator[str]:
     for warning in warnings:
         say_once(f"  warning: {warning}")
         yield warning
@@ -309,7 +311,7 @@ def _warned(warnings: Iterable[str]) -> Iterator[str]:
 def _answers(data: Dataset, head: Head, logits: Mapping[str, Logits]) -> Evidence:
     if (metric := head.metric) is None:
         assert isinstance(head, ClassHead)
-        classes = {model: head.answers(outputs) for model, outputs in logits.items()}
+        classes = {model: head.predict(outputs) for model, outputs in logits.items()}
         return Predictions(truth=data.test.y, keras=classes[AFTER], tflite=classes[FINAL], reference=classes[REFERENCE])
     values = {model: metric.replicates(logits[model], data.test) for model in (AFTER, FINAL, REFERENCE)}
     return Scores(metric.units(data.test), values[AFTER], values[FINAL], values[REFERENCE])

@@ -44,26 +44,26 @@ class ResultCache:
         """Returns calibration images for the converter."""
         return partial(self.data.calibration, seed=self.seed)
 
-    def converted(self, model: "Model", scheme: Scheme) -> TFLiteModel:
+    def convert(self, model: "Model", scheme: Scheme) -> TFLiteModel:
         """See tflite.convert."""
         return self._converted(model, scheme, fake_quantization=True)
 
     def in_float(self, model: "Model", architecture: "Model") -> TFLiteModel:
         """Convert a model to float, without the fake quantization that it was trained with."""
         if not is_fake_quantized(model):
-            return self.converted(model, Float32())
+            return self.convert(model, Float32())
         engine = engine_of(model)
         plain = engine.in_float(model, architecture)
         with engine.fake_quantization_off():
             if plain and not first_difference(plain, model, self.calibration(CHECKED)[:]):
-                return self.converted(plain, Float32())  # in half the time
+                return self.convert(plain, Float32())  # in half the time
             return self._converted(model, Float32(), fake_quantization=False)
 
-    def keras_answers(self, model: "Model") -> Logits:
+    def keras_outputs(self, model: "Model") -> Logits:
         """Return the outputs (n, classes) float32 of a Keras model on the test images."""
         return self._answers(digest_of(model), f"Keras {model.name}", lambda: keras_logits(model, self.data.test.x))
 
-    def answering(self, model: "Model") -> Callable[[Images], Logits]:
+    def predictor(self, model: "Model") -> Callable[[Images], Logits]:
         """Return a function from images outside the test split to the outputs (n, outputs) float32 of a Keras model."""
         digest, answer = digest_of(model), traced(model)
 
@@ -74,7 +74,7 @@ class ResultCache:
 
         return answers
 
-    def tflite_answers(self, file: TFLiteModel) -> Logits:
+    def tflite_outputs(self, file: TFLiteModel) -> Logits:
         """Return the outputs (n, classes) float32 of a TFLite file on the test images."""
         about = f"TFLite {file.bytes:,} bytes"
         return self._answers(file.digest, about, lambda: tflite_logits(file, self.data.test.x, self.threads))

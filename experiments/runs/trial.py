@@ -33,7 +33,7 @@ SAMPLES = 4  # calibration images; the ranges need not be accurate
 
 
 def load_or_try(
-    known: ResultCache,
+    results: ResultCache,
     strategy: Strategy,
     scheme: Scheme,
     model: "Model",
@@ -49,14 +49,14 @@ def load_or_try(
     made = []
 
     def make() -> Arrays:
-        made.append(try_conversion(strategy, scheme, model, known.calibration, whole))
+        made.append(try_conversion(strategy, scheme, model, results.calibration, whole))
         narrowed, expectation = made[0]
         layers = narrowed.layers if isinstance(narrowed, Learned) else None
         found = {"layers": layers, "left_float": expectation.left_float, "exempt": sorted(expectation.exempt)}
         return {"found": np.array(json.dumps(found))}
 
     inputs = {"trial": dict(contents_of(strategy)), "model": digest, "final": whole is not None}
-    kept = known.once(inputs, make, f"trial: {model.name}, {type(strategy).__name__}")
+    kept = results.once(inputs, make, f"trial: {model.name}, {type(strategy).__name__}")
     found = json.loads(str(kept["found"]))
     if isinstance(scheme, Learned) and found["layers"] is not None:
         scheme = replace(scheme, layers=tuple(found["layers"]), left_float=found["left_float"])

@@ -45,7 +45,7 @@ class BinaryHead(ClassHead):
             return log(self.limit / (1 - self.limit))
         return self.limit if self.outputs == 1 else 2 * self.limit - 1  # p - (1 - p)
 
-    def answers(self, outputs: Outputs) -> npt.NDArray[np.int64]:
+    def predict(self, outputs: Outputs) -> npt.NDArray[np.int64]:
         """Return the predicted class (n,)."""
         values = outputs[:, 0] if self.outputs == 1 else outputs[:, 1] - outputs[:, 0]
         return (values > self.threshold).astype(np.int64)

@@ -77,7 +77,7 @@ class ClassHead(Head):
         """Threshold of a single output for class 1."""
         return 0.0 if self.meaning == "logits" else 0.5
 
-    def answers(self, outputs: Outputs) -> npt.NDArray[np.int64]:
+    def predict(self, outputs: Outputs) -> npt.NDArray[np.int64]:
         """Return the predicted class (n,) of outputs (n, outputs): the largest, or for one output by threshold."""
         if self.outputs == 1:
             return (outputs[:, 0] > self.threshold).astype(np.int64)
