@@ -11,10 +11,12 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pytest
+from matplotlib.figure import Figure
 
 from benchmarks.simulated_rounds import FIVE, TEN, Process, coverage, drift, noise, two_states
 from experiments.comparison.baseline import with_baseline
 from experiments.comparison.columns import frame
+from experiments.comparison.display import TAKEN_OVER, note
 from experiments.comparison.recommendation import Candidate, fastest
 from experiments.measure.latency import SENTINEL, LatencyProtocol, Session, Timings, stopwatch_digest
 from experiments.measure.rounds import JointRounds, Rounds, ratio_of_runs
@@ -225,6 +227,13 @@ def test_a_day_between_rounds_leaves_room_for_the_rounds_of_both_days() -> None:
     assert not len(TimeAxis.of(900 * np.arange(5.0)).pauses)  # a long span is no pause
 
 
+def test_labels_of_many_pauses_do_not_overlap() -> None:
+    figure = Figure()
+    axes = figure.add_subplot()
+    TimeAxis.of(86_400.0 * day + second for day in range(40) for second in (0, 15, 30)).label(axes)
+    assert 3 < len(axes.get_xticks()) < 8
+
+
 def test_runs_in_the_plot_of_rounds_look_different() -> None:
     moments = tuple(a_round(n, 100) for n in range(3))
     names = ("ptq_int8", "finetune_ptq_int8", "qat", "annotate")
@@ -397,7 +406,12 @@ def test_a_later_sweep_of_the_same_files_takes_their_rounds_over(
     assert {each.source for each in store.rounds["c"].rounds} == {"", "a"}
     assert store.logged["d"].metrics()["latency_rounds_reused"] == 3
     assert capsys.readouterr().out == (
-        "3 rounds of timing taken over from earlier runs of the same files (resume=false: none)\n"
+        "3 rounds of timing taken over from earlier runs of the same files; resume=false measures new ones\n"
+    )
+    table = frame([row("qat", run_id="c", machine="m", **store.logged["c"].metrics())])
+    assert TAKEN_OVER in note(table)
+    assert "3 rounds were measured for earlier runs" in " ".join(
+        latency_rounds(table, {"c": store.rounds["c"]}).get_supxlabel().split()
     )
     text = with_speed("**97.0 µs** per image (median), faster", store.rounds["c"])
     assert text.endswith("Of its 4 rounds of timing, 3 were measured for earlier runs of the same files.")

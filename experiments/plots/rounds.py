@@ -24,7 +24,7 @@ FEWEST_ROUNDS = 3
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0  # seconds
 PAUSE = 10  # times the median gap between rounds, from which on a gap is drawn shorter
 PAUSE_WIDTH = 0.15  # of a pause, as a share of the time without pauses
-MOST_LABELS = 6
+LABELS_APART = 0.16  # share of the axis between two labels
 SLOW = "tab:red"  # the slower state
 ASIDE = 0.008  # share of the span by which the points of a round are moved
 FILLS: tuple[Literal["full", "none", "left", "right"], ...] = ("full", "none", "left", "right")
@@ -77,9 +77,11 @@ def latency_rounds(table: pd.DataFrame, rounds: Mapping[str, Rounds]) -> "Figure
             axes.axvline(pause, color=GREY, lw=0.8, ls=":")
     if below.get_legend_handles_labels()[0]:
         below.legend(fontsize=7, **BESIDE)
+    taken = len({each.id for found in timed.values() for each in found.valid if each.source})
     caption = [
         "A point is a round: all files of a sweep, timed together in one process. The float file shows the state of "
         "the machine. If the speedups change with it, the interval requires rounds in all states.",
+        *([f"{taken} rounds were measured for earlier runs of the same files."] if taken else []),
         *([_by_state({labels[run_id][0]: found for run_id, found in others.items()})] if slow.any() else []),
     ]
     say_around(figure, f"Rounds of timing: {subjects_of(runs)}", " ".join(caption))
@@ -124,8 +126,10 @@ class TimeAxis:
         if not self.after_pause.any():
             axes.set_xlabel(f"{self.unit} after {first:%Y-%m-%d %H:%M} UTC")
             return
-        starts = np.concatenate([[0], np.flatnonzero(self.after_pause)])
-        shown = starts[np.linspace(0, len(starts) - 1, min(len(starts), MOST_LABELS)).round().astype(int)]
+        shown = [0]
+        for start in np.flatnonzero(self.after_pause):
+            if self.places[start] - self.places[shown[-1]] > LABELS_APART * np.ptp(self.places):
+                shown.append(int(start))
         form = "%H:%M" if np.ptp(self.moments) < DAY / 2 else "%m-%d %H:%M"
         times = [datetime.fromtimestamp(self.moments[start], timezone.utc).strftime(form) for start in shown]
         axes.set_xticks(self.places[shown], times, fontsize=8)

@@ -108,7 +108,8 @@ def _take_over(
             log_rounds(store, row["run_id"], found[-1][1])
             taken |= {each.id for each in new}
     if taken:
-        say(f"{_count(len(taken))} of timing taken over from earlier runs of the same files (resume=false: none)")
+        what = f"{_count(len(taken))} of timing taken over from earlier runs of the same files"
+        say(f"{what}; resume=false measures new ones")
     return found
 
 
