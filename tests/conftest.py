@@ -20,7 +20,7 @@ from benchmarks.harness.pages import pages
 from benchmarks.harness.postgres import Database
 from experiments.system.locks import file_lock
 from experiments.tracking import creation
-from tests.support.commands import Commands
+from tests.support.commands import Command, Commands
 from tests.support.mlflow_server import Server
 
 REPOSITORY = Path(__file__).parent.parent
@@ -78,7 +78,14 @@ def bare(folder: Path) -> dict[str, str]:
 
 def run(folder: Path, module: str, *arguments: str, **environment: str) -> Done:
     """Run `python -m MODULE ARGUMENTS` in a folder, as a user would, without the time that imports take."""
-    return Done([module, *arguments], *commands.run(folder, module, arguments, {**ENVIRONMENT, **environment}))
+    command = start(folder, module, *arguments, **environment)
+    out, err = command.communicate()
+    return Done([module, *arguments], command.wait(), out, err)
+
+
+def start(folder: Path, module: str, *arguments: str, **environment: str) -> Command:
+    """The same without waiting for its end; several may run at once."""
+    return commands.start(folder, module, arguments, {**ENVIRONMENT, **environment})
 
 
 def run_from_scratch(folder: Path, module: str, *arguments: str) -> Done:

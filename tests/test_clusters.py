@@ -14,12 +14,13 @@ from experiments.compare import load
 from experiments.runs.slurm import check_slurm, reason
 from experiments.system.errors import UserError
 from experiments.tracking import Tracking, connect
-from tests.conftest import ENVIRONMENT, Done, run, save_images
+from tests.conftest import ENVIRONMENT, Done, run, save_images, start
 from tests.support import slurm
 from tests.support.mlflow_server import Server
 
 SMALL = (
-    "model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.1", "threads=1",
+    "model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.1",
+    "latency.rounds=1", "threads=1",
 )  # fmt: skip
 SLURM = ("hydra/launcher=submitit", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2")
 needs_slurm = pytest.mark.skipif(bool(slurm.missing()), reason=slurm.missing() or "none")
@@ -54,13 +55,6 @@ def launcher(**settings: object) -> DictConfig:
 
 def sweep_at(server: Server, *arguments: str) -> tuple[str, ...]:
     return ("-m", "tracking=server", f"tracking.uri={server.uri}", *SMALL, *arguments)
-
-
-def start_sweep(folder: Path, server: Server, *arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "experiments.run", *sweep_at(server, *arguments)], cwd=folder, env=ENVIRONMENT,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
 
 
 def sweep(folder: Path, server: Server, *arguments: str, **environment: str) -> Done:
@@ -143,7 +137,7 @@ def test_two_ray_nodes_share_a_sweep_and_keep_a_cache_each(server: Server, tmp_p
 def test_two_machines_that_reuse_a_run_at_the_same_moment_both_have_it(server: Server, tmp_path: Path) -> None:
     experiment, machines = "tracking.experiment=race", [node(tmp_path, name) for name in ("one", "two")]
     assert sweep(machines[0], server, experiment, "strategy=none").returncode == 0
-    sweeps = [start_sweep(machine, server, experiment, "strategy=none") for machine in machines]
+    sweeps = [start(machine, "experiments.run", *sweep_at(server, experiment, "strategy=none")) for machine in machines]
     outcomes = [(process.communicate()[1], process.returncode) for process in sweeps]
     assert outcomes == [("", 0), ("", 0)]
     store = connect(Tracking(uri=server.uri, experiment="race"), create=False)

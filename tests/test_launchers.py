@@ -20,11 +20,10 @@ pytestmark = pytest.mark.endtoend
 
 SMALL = (
     "model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.1",
+    "latency.rounds=1",
 )  # fmt: skip
 JOBLIB = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *SMALL)
-RAY = (
-    "-m", "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "hydra.launcher.ray.remote.num_cpus=1", *SMALL,
-)  # fmt: skip
+RAY = ("-m", "hydra/launcher=ray", "hydra.launcher.ray.remote.num_cpus=1", *SMALL)
 FAILING = """
 from experiments.strategy.none import Nothing
 from experiments.system.errors import UserError
@@ -94,8 +93,10 @@ def test_a_process_of_jobs_that_is_killed_is_one_message(folder: Path) -> None:
 
 
 @needs_ray
-def test_ray_runs_every_job_and_the_table_is_in_their_order(folder: Path) -> None:
-    done = run(folder, "experiments.run", *RAY, "strategy=ptq_dynamic,none")
+@pytest.mark.parametrize("cpus", [1, pytest.param(2, marks=pytest.mark.nightly)])  # a process more for each of them
+def test_ray_runs_every_job_and_the_table_is_in_their_order(cpus: int, folder: Path) -> None:
+    ray = f"+hydra.launcher.ray.init.num_cpus={cpus}"
+    done = run(folder, "experiments.run", *RAY, ray, "strategy=ptq_dynamic,none")
     assert done.returncode == 0, done.stderr
     rows = table(folder)
     assert list(rows["strategy"]) == ["ptq_dynamic", "none"]

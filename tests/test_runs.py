@@ -14,10 +14,17 @@ import pytest
 
 from experiments.compare import load
 from experiments.tracking import Store, Tracking, connect
-from tests.conftest import ENVIRONMENT, own_option, page_example, run, save_images
+from tests.conftest import ENVIRONMENT, own_option, page_example, run, save_images, start
 
 pytestmark = pytest.mark.endtoend
-SMALL = ("model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.1")
+SMALL = (
+    "model=mlp",
+    "dataset=npz",
+    "dataset.path=images.npz",
+    "training.batch_size=50",
+    "latency.seconds=0.1",
+    "latency.rounds=1",
+)
 
 
 def store(folder: Path) -> Store:
@@ -50,23 +57,17 @@ def test_a_failed_run_does_not_hide_and_does_not_stop_the_others(folder: Path) -
 
 
 def test_a_stopped_sweep_goes_on_where_it_was(folder: Path) -> None:
-    sweep = [sys.executable, "-m", "experiments.run", "-m", "strategy=none", "epochs=12", *SMALL]
-    process = subprocess.Popen(
-        ["env", "--default-signal=INT", *sweep],  # a test run in the background of a shell has Ctrl-C switched off
-        cwd=folder,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    sweep = ("-m", "strategy=none", "epochs=12", *SMALL)
+    process = start(folder, "experiments.run", *sweep)
     deadline = time.monotonic() + 120
     while not list(folder.glob("cache/training/*/00002-*.npz")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
-    assert (process.returncode, b"Traceback" in errors) == (130, False), errors
+    assert (process.returncode, "Traceback" in errors) == (130, False), errors
     assert list(table(folder)["status"]) == ["KILLED"]
 
-    assert run(folder, "experiments.run", *sweep[3:]).returncode == 0
+    assert run(folder, "experiments.run", *sweep).returncode == 0
     rows = table(folder)
     assert list(rows["status"]) == ["FINISHED"]
     assert rows["epochs_reused"].iloc[0] >= 2
@@ -150,9 +151,8 @@ def test_a_crash_in_native_code_is_a_failed_run_and_not_the_end_of_the_sweep(fol
 
 def test_two_sweeps_that_start_at_once_without_a_store_both_succeed_and_share_their_work(tmp_path: Path) -> None:
     save_images(tmp_path / "images.npz")
-    sweep = [sys.executable, "-m", "experiments.run", "-m", "strategy=none", *SMALL]
-    both = [subprocess.Popen(sweep, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE) for _ in range(2)]
-    said = [process.communicate()[0] for process in both]
+    both = [start(tmp_path, "experiments.run", "-m", "strategy=none", *SMALL) for _ in range(2)]
+    said = [process.communicate() for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert table(tmp_path, "all")["epochs_trained"].sum() == 1
 

@@ -14,17 +14,18 @@ from benchmarks.harness.loopback import wait_until
 from benchmarks.harness.postgres import Database
 from experiments.compare import load
 from experiments.tracking import Store, Tracking, connect
-from tests.conftest import ENVIRONMENT, bare, run, save_images
+from tests.conftest import bare, run, save_images, start
 from tests.generated import OTHERS, exactly, fill_variously, through_the_api
+from tests.support.commands import Command
 from tests.support.mlflow_server import Server
 
 pytestmark = [pytest.mark.endtoend, pytest.mark.usefixtures("database")]
 
 SMALL = (
     "model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.1",
+    "latency.rounds=1",
 )  # fmt: skip
-SECONDS_TO_END = 300.0  # other runs on this machine may hold a measurement up
-Begin = Callable[..., "subprocess.Popen[str]"]
+Begin = Callable[..., Command]
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +52,13 @@ def store(server: Server) -> Store:
 @pytest.fixture
 def begin(folder: Path, server: Server) -> Iterator[Begin]:
     """Starts sweeps that are ended with the test, whatever becomes of it."""
-    sweeps: list[subprocess.Popen[str]] = []
+    sweeps: list[Command] = []
 
-    def started(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    def started(*arguments: str, **environment: str) -> Command:
         if not server.answers():  # a test before this one failed
             server.start()
-        command = [sys.executable, "-m", "experiments.run", *sweep_at(server, *arguments)]
-        sweep = subprocess.Popen(
-            command, cwd=folder, env={**ENVIRONMENT, **environment},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        sweeps.append(sweep)
-        return sweep
+        sweeps.append(start(folder, "experiments.run", *sweep_at(server, *arguments), **environment))
+        return sweeps[-1]
 
     yield started
     for sweep in sweeps:
@@ -94,10 +90,13 @@ def test_two_sweeps_that_start_at_once_on_an_empty_server_both_succeed(server: S
     assert len(store(server).find("tags.kind = 'sweep'")) == 2
 
 
-def test_a_parallel_sweep_keeps_everything_on_the_server(server: Server, folder: Path, tmp_path: Path) -> None:
-    done = run(
-        folder, "experiments.run", *sweep_at(server, "hydra/launcher=joblib", "strategy=none,ptq_int8", "seed=1")
-    )
+# Sweeps that write at the same time are those of the test before this one; joblib is that of test_launchers.py.
+@pytest.mark.parametrize(("launcher", "seed"), [("basic", 1), pytest.param("joblib", 4, marks=pytest.mark.nightly)])
+def test_a_sweep_keeps_everything_on_the_server(
+    launcher: str, seed: int, server: Server, folder: Path, tmp_path: Path
+) -> None:
+    chosen = (f"hydra/launcher={launcher}", "strategy=none,ptq_int8", f"seed={seed}")
+    done = run(folder, "experiments.run", *sweep_at(server, *chosen))
     assert (done.returncode, done.stderr) == (0, "")
     rows = load(server.uri)
     assert list(rows["strategy"]) == ["none", "ptq_int8"]
@@ -112,10 +111,11 @@ def test_a_parallel_sweep_keeps_everything_on_the_server(server: Server, folder:
         assert model.stat().st_size == rows.set_index("run_id")["tflite_bytes"][run_id]
     assert list(server.artifacts.rglob("model.tflite"))
 
-    registered = run(folder, "experiments.compare", "--uri", server.uri, "--register", "shipped")
+    name = f"shipped_{launcher}"
+    registered = run(folder, "experiments.compare", "--uri", server.uri, "--register", name)
     assert registered.returncode == 0, registered.stderr
     answer = (
-        "import mlflow; model = mlflow.pyfunc.load_model('models:/shipped/1'); "
+        f"import mlflow; model = mlflow.pyfunc.load_model('models:/{name}/1'); "
         "print(model.predict(model.input_example))"
     )
     environment = {**bare(tmp_path), "MLFLOW_TRACKING_URI": server.uri}
@@ -132,7 +132,7 @@ def test_server_crash_during_a_sweep_causes_one_message_and_no_loss(server: Serv
     sweep = begin(*arguments, MLFLOW_HTTP_REQUEST_MAX_RETRIES="2")
     wait_until(lambda: bool(list(folder.glob("cache/training/*/00002-*.npz"))), "two epochs are trained")
     server.kill()
-    _, errors = sweep.communicate(timeout=SECONDS_TO_END)
+    _, errors = sweep.communicate()
     assert sweep.returncode == 1, errors
     assert errors.count(f"tracking.uri={server.uri}: no server answers") == 1
     assert "run the same command again to continue" in errors
@@ -154,6 +154,6 @@ def test_server_restart_during_a_sweep_is_tolerated(server: Server, folder: Path
     server.kill()
     time.sleep(3)  # the first run ends meanwhile, and finds nobody to tell
     server.start()
-    _, errors = sweep.communicate(timeout=SECONDS_TO_END)
+    _, errors = sweep.communicate()
     assert (sweep.returncode, errors) == (0, "")
     assert list(load(server.uri)["status"]) == ["FINISHED", "FINISHED"]

@@ -2,8 +2,6 @@
 
 import hashlib
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +16,7 @@ from experiments.system.cache import Cache
 from experiments.training import loop
 from experiments.training.loop import Trained, Training, digest_of, fit, trajectory_key
 from experiments.training.precision import Precision, in_precision
-from tests.conftest import REPOSITORY
+from tests.conftest import run
 
 pytestmark = pytest.mark.tensorflow
 
@@ -138,12 +136,14 @@ def test_an_epoch_has_the_bits_of_keras_own_pass_over_the_arrays(kind: str, data
 
 
 def bits_in_a_fresh_process(kind: str, epochs: int, cache: Path) -> str:
-    script = (
+    cache.mkdir(exist_ok=True)
+    (cache / "training_of_test.py").write_text(
         "from pathlib import Path; from tests.test_training import *\n"
         "data = Mnist(train_samples=500, test_samples=50).load()\n"
         f"print(bits(trained({kind!r}, {epochs}, data, Path({str(cache)!r})).model))"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    done = run(cache, "training_of_test")
+    assert done.returncode == 0, done.stderr
     return done.stdout.split()[-1]
 
 

@@ -12,6 +12,7 @@ import json
 import multiprocessing.util
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -40,31 +41,58 @@ IMPORTED_BY_RUNS = (
     "experiments.quantization.tfmot.annotation",
     "experiments.runs.pipeline",
 )
+STREAMS = ("out", "err")
 FIRST_FREE = 700  # a number for files beyond those that a process has open
 
 
 @dataclass
+class Command:
+    """A command that was started; its methods are those of subprocess.Popen."""
+
+    commands: "Commands"
+    pid: int
+    streams: "tempfile.TemporaryDirectory[str]"
+    returncode: int | None = None
+
+    def wait(self) -> int:
+        """Its exit code, when it has ended."""
+        if self.returncode is None:
+            self.returncode = self.commands.ask({"wait": self.pid})
+        return self.returncode
+
+    def communicate(self) -> tuple[str, str]:
+        """What it wrote on its two streams, when it has ended."""
+        self.wait()
+        out, err = ((Path(self.streams.name) / name).read_text(encoding="utf-8") for name in STREAMS)
+        self.streams.cleanup()
+        return out, err
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+@dataclass
 class Commands:
-    """Runs commands, one at a time."""
+    """Starts commands."""
 
     with_tensorflow: bool = False  # whether runs are to be forked from a process that has imported it
     process: "subprocess.Popen[str] | None" = None
 
-    def run(
-        self, folder: Path, module: str, arguments: Sequence[str], environment: dict[str, str]
-    ) -> tuple[int, str, str]:
-        """The exit code of a command, and what it wrote on its two streams."""
-        with tempfile.TemporaryDirectory() as streams:
-            paths = [Path(streams) / name for name in ("out", "err")]
-            request = {
-                "folder": str(folder), "module": module, "arguments": list(arguments), "environment": environment,
-                "streams": [str(path) for path in paths], "tensorflow": self.with_tensorflow,
-            }  # fmt: skip
-            code = self._ask(json.dumps(request))
-            out, err = (path.read_text(encoding="utf-8") for path in paths)
-        return code, out, err
+    def start(self, folder: Path, module: str, arguments: Sequence[str], environment: dict[str, str]) -> Command:
+        """Start `python -m MODULE ARGUMENTS` in a folder."""
+        streams = tempfile.TemporaryDirectory()
+        request = {
+            "folder": str(folder), "module": module, "arguments": list(arguments), "environment": environment,
+            "streams": [str(Path(streams.name) / name) for name in STREAMS], "tensorflow": self.with_tensorflow,
+        }  # fmt: skip
+        return Command(self, self.ask(request), streams)
 
-    def _ask(self, request: str) -> int:
+    def ask(self, request: dict[str, object]) -> int:
+        """The answer of the process that forks commands."""
         if self.process is None or self.process.poll() is not None:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.commands"], cwd=REPOSITORY, text=True,
@@ -73,7 +101,7 @@ class Commands:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
-            self.process.stdin.write(f"{request}\n")
+            self.process.stdin.write(f"{json.dumps(request)}\n")
             self.process.stdin.flush()
             return int(self.process.stdout.readline())
         except BaseException:  # the time of a test is over: what it started ends with it
@@ -81,7 +109,7 @@ class Commands:
             raise
 
     def end(self) -> None:
-        """End the process, and the command that it runs."""
+        """End the process, and the commands that it runs."""
         if self.process is not None:
             started = psutil.Process(self.process.pid).children(recursive=True)
             self.process.kill()
@@ -93,7 +121,7 @@ class Commands:
 
 
 def _serve() -> None:
-    """Fork for each request on standard input, and write the exit code of the command."""
+    """Fork for each command on standard input and write its pid; where one is waited for, write its exit code."""
     for module in (*IMPORTED, *(f"experiments.{command}" for command in COMMANDS)):
         importlib.import_module(module)
     for command in COMMANDS:
@@ -102,15 +130,22 @@ def _serve() -> None:
     gc.freeze()
     while line := sys.stdin.readline():
         request = json.loads(line)
-        if request["tensorflow"]:
-            for module in IMPORTED_BY_RUNS:
-                importlib.import_module(module)
-        pid = os.fork()
-        if not pid:
-            _end(_exit_code(request))
-        _, status = os.waitpid(pid, 0)
-        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.write(f"{_end_of(request['wait']) if 'wait' in request else _start(request)}\n")
         sys.stdout.flush()
+
+
+def _end_of(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _start(request: dict[str, object]) -> int:
+    if request["tensorflow"]:
+        for module in IMPORTED_BY_RUNS:
+            importlib.import_module(module)
+    pid = os.fork()
+    if not pid:
+        _end(_exit_code(request))
+    return pid
 
 
 def _exit_code(request: dict[str, object]) -> int:
@@ -139,6 +174,7 @@ def _become(request: dict[str, object]) -> None:
         file = os.open(name, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT, 0o666)
         os.dup2(file, number)
         os.close(file)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have switched off that of its background
     sys.stdin = open(0, closefd=False)  # noqa: SIM115  # the next requests are not this process's
     sys.argv = [module, *arguments]
     sys.path[0] = folder
