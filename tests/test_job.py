@@ -65,6 +65,18 @@ def test_a_run_whose_rounds_fail_is_finished(
     )
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_rounds_of_earlier_runs_are_taken_over_unless_nothing_is_to_be_reused(
+    resume: bool, asked: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished, given = {"run_id": "a", "status": "FINISHED"}, {}
+    monkeypatch.setattr(job, "_run_or_reuse", lambda *_: finished)
+    monkeypatch.setattr(Store, "row", lambda *_: finished)
+    monkeypatch.setattr(job, "complete_rounds", lambda *_, **options: given.update(options))
+    run_job(replace(asked, resume=resume), job=0)
+    assert given == {"reuse": resume}
+
+
 @pytest.mark.parametrize("error", [UserError("no"), OSError(28, "No space left on device"), ZeroDivisionError("a bug")])
 def test_any_recording_error_closes_the_run_with_the_reason(
     error: Exception, asked: Request, monkeypatch: pytest.MonkeyPatch

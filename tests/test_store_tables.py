@@ -67,6 +67,18 @@ def test_a_sweep_has_its_runs_in_the_order_of_its_jobs(store: Store) -> None:
     ]
 
 
+def test_finished_runs_with_a_file_are_found_by_its_digest(copied: Path) -> None:
+    store = connect(Tracking(uri=f"sqlite:///{copied}"), create=False)
+    finished, failed = (
+        next(row["run_id"] for row in store.rows("all") if row["status"] == status) for status in ("FINISHED", "FAILED")
+    )
+    for run_id in (finished, failed):
+        store.client.set_tag(run_id, "tflite_sha256", "3f2a91")
+    assert [row["run_id"] for row in store.with_file("3f2a91")] == [finished]
+    assert exactly(store.with_file("3f2a91")) == exactly(through_the_api(store).with_file("3f2a91"))
+    assert store.with_file("another") == []
+
+
 def test_special_values_equal_those_of_the_api(store: Store) -> None:
     (strange,) = (run.metrics for run in store._tagged("kind", "run") if run.tags["strategy"] == "strange")
     assert math.isnan(strange["sqnr_min_db"])
