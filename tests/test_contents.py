@@ -17,7 +17,7 @@ from experiments.dataset.image_folder import ImageFolder
 from experiments.dataset.tfds import TensorFlowDataset
 from experiments.system import user_code
 from experiments.system.contents import contents_of, digest_value, sha256
-from experiments.system.files import state_of
+from experiments.system.files import expand_path, state_of
 from experiments.training import loop
 
 MINE = """
@@ -178,6 +178,15 @@ def test_the_settings_of_keras_decide_a_result(tmp_path: Path, monkeypatch: pyte
 @dataclass(frozen=True)
 class WithFile:
     path: Path
+
+
+def test_a_file_whose_name_begins_with_a_tilde_can_be_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~mine.keras").touch()
+    assert expand_path("~mine.keras") == expand_path("./~mine.keras") == tmp_path / "~mine.keras"
+    assert expand_path("~/mine.keras") == Path.home() / "mine.keras"
+    with pytest.raises(ValueError, match="unknown home folder"):
+        expand_path("~nobody-of-this-name/x")
 
 
 def test_an_option_of_the_suite_names_the_libraries_of_its_own_module() -> None:

@@ -298,6 +298,16 @@ def test_a_store_of_another_mlflow_is_explained(schema: str, advice: str, copied
         connect(Tracking(uri=f"sqlite:///{copied}"), create=False)
 
 
+@pytest.mark.parametrize("make", [Path.touch, loop])
+def test_files_that_could_not_be_recorded_are_refused_before_any_work(
+    make: Callable[[Path], None], copied: Path
+) -> None:
+    make(copied.parent / "mlruns")
+    with pytest.raises(UserError, match=r"the folder of its files, \S.*mlruns, is not writable"):
+        connect(Tracking(uri=f"sqlite:///{copied}"))
+    connect(Tracking(uri=f"sqlite:///{copied}"), create=False)
+
+
 @pytest.mark.parametrize("create", [True, False])
 def test_address_with_a_query_is_rejected_with_the_correct_one(create: bool, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"Type sqlite:///{tmp_path}/mlflow\.db\."):

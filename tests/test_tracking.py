@@ -258,7 +258,7 @@ def a_folder(path: Path) -> Path:
     [
         (foreign, "is not an MLflow store"),
         (no_database, "cannot be read as a database"),
-        (a_folder, "cannot be read as"),
+        (a_folder, "requires a file, not a folder"),
     ],
 )
 def test_other_database_is_rejected_unchanged(

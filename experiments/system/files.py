@@ -21,7 +21,7 @@ KINDS = {
 
 
 def expand_path(path: Any) -> Path:
-    """Expand `~` in a typed path.
+    """Expand `~` in a typed path, unless it is the name of a file, as in ./~name.
 
     Raises:
         ValueError: the path is empty, or names the home folder of an unknown user.
@@ -31,11 +31,15 @@ def expand_path(path: Any) -> Path:
             named = path
         case str() if path.strip():
             named = Path(path)
+            if named.parts[:1] and named.parts[0].startswith("~") and not path.startswith("~"):
+                return named.absolute()
         case _:
             raise ValueError("requires the name of a file or folder")
     try:
         return named.expanduser()
     except RuntimeError as error:
+        if named.exists():
+            return named.absolute()
         raise ValueError("unknown home folder; give the full path") from error
 
 

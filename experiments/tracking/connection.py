@@ -5,18 +5,20 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import requests  # a dependency of MLflow, which uses it as HTTP client
 from pydantic import ValidationError
 
+from experiments.system.disk import check_writable, explain_os_error
 from experiments.system.errors import UserError, suggestion
 from experiments.system.options import describe_errors
 from experiments.system.progress import say
 from experiments.tracking.address import SQLITE, Tracking
 from experiments.tracking.creation import ensure_database
 from experiments.tracking.failures import explaining_failures
-from experiments.tracking.places import Places, folder_of, is_local
+from experiments.tracking.places import Places, check_storage, folder_of, is_local
 from experiments.tracking.relocation import set_location
 from experiments.tracking.store import Store
 
@@ -114,7 +116,9 @@ def _experiment_id(tracking: Tracking, client: "MlflowClient", create: bool) -> 
     found = client.get_experiment_by_name(tracking.experiment)
     if found is not None and found.lifecycle_stage == "active":
         if create:
+            check_storage(tracking, str(found.artifact_location))
             _update_location(tracking, found)
+            _check_files(tracking, Places(tracking.database).current(str(found.artifact_location)))
         return str(found.experiment_id)
     if found is not None:
         raise UserError(
@@ -129,6 +133,7 @@ def _experiment_id(tracking: Tracking, client: "MlflowClient", create: bool) -> 
     from mlflow.exceptions import MlflowException
 
     files = Places(tracking.database).files
+    _check_files(tracking, files)
     location = files.as_uri() if files else None
     training_view = {"mlflow.experimentKind": "custom_model_development"}  # selects the view of runs in MLflow's pages
     try:
@@ -137,6 +142,24 @@ def _experiment_id(tracking: Tracking, client: "MlflowClient", create: bool) -> 
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
         return _experiment_id(tracking, client, create=False)  # another process has just created it
+
+
+def _check_files(tracking: Tracking, folder: Path | None) -> None:
+    """Check, before any work, that the files of runs can be written; only a database on this machine has a folder.
+
+    Raises:
+        UserError: they cannot.
+    """
+    if tracking.database is None or folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_writable(folder)
+    except OSError as error:
+        raise UserError(
+            f"tracking.uri={tracking.uri}: the folder of its files, {folder}, is not writable "
+            f"({explain_os_error(error)}). Make it writable, or use another store: tracking.uri=sqlite:////FOLDER/mlflow.db."
+        ) from error
 
 
 def _update_location(tracking: Tracking, experiment: "Experiment") -> None:

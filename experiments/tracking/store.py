@@ -217,7 +217,6 @@ class Store:
                 params={name: str(value) for name, value in model_parameters(record).items()},
                 model_type="tflite",
             )
-        check_storage(self.address, str(logged.artifact_location))
         with temporary_folder("model") as folder:
             write_model(folder, record, logged)
             with explaining_failures(self.address):
