@@ -30,13 +30,13 @@ from experiments.system.progress import CONSOLE, bar, say
 from experiments.system.result import HELP, JSON, CommandParser, result
 
 
-def show(folder: Path, found: dict[str, Any]) -> None:
+def show(folder: Path, document: dict[str, Any]) -> None:
     """Print the entries of the cache, most recently used first."""
     groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in entries_in(folder):
         place = entry.path.parent.name if entry.kind == TRAINING else entry.path.name
         groups[entry.kind, place].append(entry)
-    found["entries"] = []
+    document["entries"] = []
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading, justify in (("kind", "left"), ("what", "left"), ("epochs", "right"), ("size", "right")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
@@ -46,7 +46,7 @@ def show(folder: Path, found: dict[str, Any]) -> None:
         latest, total = max(entry.used for entry in entries), sum(entry.bytes for entry in entries)
         used = datetime.fromtimestamp(latest).strftime("%Y-%m-%d %H:%M")
         table.add_row(kind, entries[-1].about, epochs, size(total), used)
-        found["entries"].append(
+        document["entries"].append(
             {
                 "kind": kind,
                 "what": entries[-1].about,
@@ -56,11 +56,11 @@ def show(folder: Path, found: dict[str, Any]) -> None:
             }
         )
     CONSOLE.print(table)
-    found["bytes"] = sum(entry.bytes for group in groups.values() for entry in group)
-    say(f"{folder}: {size(found['bytes'])}")
+    document["bytes"] = sum(entry.bytes for group in groups.values() for entry in group)
+    say(f"{folder}: {size(document['bytes'])}")
 
 
-def verify(folder: Path, remove: bool, found: dict[str, Any]) -> bool:
+def verify(folder: Path, remove: bool, document: dict[str, Any]) -> bool:
     """Read every entry and report damaged ones; remove them if `remove`. Returns whether no damaged entry is left."""
     entries = entries_in(folder)
     with bar("Reading", total=len(entries)) as advance:
@@ -73,7 +73,7 @@ def verify(folder: Path, remove: bool, found: dict[str, Any]) -> bool:
         if remove:
             entry.remove()
         say(f"damaged{', removed' if remove else ''}: {entry.path} {damage}")
-    found |= {
+    document |= {
         "intact": len(entries) - len(damaged),
         "damaged": [{"path": entry.path, "damage": damage, "removed": remove} for entry, damage in damaged],
     }
@@ -81,7 +81,7 @@ def verify(folder: Path, remove: bool, found: dict[str, Any]) -> bool:
     return remove or not damaged
 
 
-def clear(folder: Path, kind: str, days: float, found: dict[str, Any]) -> None:
+def clear(folder: Path, kind: str, days: float, document: dict[str, Any]) -> None:
     """Remove the entries of a kind that were unused for this many days, and partial files of killed processes."""
     cut = time.time() - days * DAY
     freed: list[int] = []
@@ -100,7 +100,7 @@ def clear(folder: Path, kind: str, days: float, found: dict[str, Any]) -> None:
     Cache(dir=folder).remove_leftovers()
     for path, user in sorted(in_use.items()):
         say(f"kept, in use by {user}: {path}")
-    found |= {"removed": len(freed), "bytes": sum(freed), "in_use": sorted(in_use)}
+    document |= {"removed": len(freed), "bytes": sum(freed), "in_use": sorted(in_use)}
     say(f"Removed {len(freed)} entries, {size(sum(freed))}.")
 
 
@@ -130,12 +130,12 @@ def main() -> None:
     """Run the command line."""
     arguments = parser()
     options = arguments.parse_args()
-    with reporting_user_errors(), result("cache", options.json) as found:
+    with reporting_user_errors(), result("cache", options.json) as document:
         for name, verb in USED_BY.items():
             if getattr(options, name) != arguments.get_default(name) and options.verb != verb:
                 raise UserError(f"--{name.replace('_', '-')}: requires {verb}; it has no effect with {options.verb}.")
         try:
-            _run(options, found)
+            _run(options, document)
         except OSError as error:
             raise UserError(f"--dir {options.dir}: {error}.") from error
 
@@ -146,7 +146,6 @@ def parser() -> argparse.ArgumentParser:
         prog=program("cache"),
         description="List, verify or clear the cache of trainings, conversions, evaluations and decoded data. Exit "
         "codes: 0 success; 1 damaged entries were found; 2 invalid command; 130 interrupted.",
-        epilog="Exit codes: 0 success; 1 damaged entries were found; 2 invalid command; 130 interrupted.",
     )
     parser.add_argument(
         "verb", nargs="?", choices=("list", "verify", "clear"), default="list",
@@ -166,7 +165,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace, found: dict[str, Any]) -> None:
+def _run(options: argparse.Namespace, document: dict[str, Any]) -> None:
     if not any((options.dir / kind).is_dir() for kind in (TRAINING, RESULTS, DATA)):
         raise UserError(
             f"--dir {options.dir}: no cache in this folder. Give the value of cache.dir; its default is cache/ in the "
@@ -174,11 +173,11 @@ def _run(options: argparse.Namespace, found: dict[str, Any]) -> None:
         )
     match options.verb:
         case "list":
-            show(options.dir, found)
+            show(options.dir, document)
         case "verify":
-            sys.exit(0 if verify(options.dir, options.remove, found) else 1)
+            sys.exit(0 if verify(options.dir, options.remove, document) else 1)
         case "clear":
-            clear(options.dir, options.kind, options.unused_for, found)
+            clear(options.dir, options.kind, options.unused_for, document)
 
 
 if __name__ == "__main__":

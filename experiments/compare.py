@@ -63,16 +63,16 @@ def main() -> None:
     """Run the command line."""
     arguments = parser()
     options = arguments.parse_args()
-    with reporting_user_errors(), result("compare", options.json == STANDARD_OUTPUT) as found:
+    with reporting_user_errors(), result("compare", options.json == STANDARD_OUTPUT) as document:
         _check_used(arguments, options)
         _files(options)  # rejects formats that cannot be written before the store is read
         store = open_existing(options.uri, options.experiment)
         if options.pair:
-            _compare_runs(store, options, found)
+            _compare_runs(store, options, document)
         elif options.pivot:
-            _show_matrix(loaded(store, options.sweep), options, found)
+            _show_matrix(loaded(store, options.sweep), options, document)
         else:
-            _compare_sweep(store, options, found)
+            _compare_sweep(store, options, document)
 
 
 # The options that have an effect together with each of these modes.
@@ -221,7 +221,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _compare_sweep(store: Store, options: argparse.Namespace, found: dict[str, Any]) -> None:
+def _compare_sweep(store: Store, options: argparse.Namespace, document: dict[str, Any]) -> None:
     files = _files(options)
     by = _split_names(options.group_by) if options.group_by else None
     comparison = compared(store, loaded(store, options.sweep), options.baseline, options.where, by)
@@ -250,7 +250,7 @@ def _compare_sweep(store: Store, options: argparse.Namespace, found: dict[str, A
     decided = decision_lines(decision, *_objective(options)) if decision else []
     for line in [*decided, *verdict]:
         prose(line)
-    found |= {
+    document |= {
         "rows": records(without_internal_columns(comparison.runs if not by else comparison.table)),
         "answer": answers or decided,
         "shipped_run_id": _shipped(comparison, decision),
@@ -349,7 +349,7 @@ def _find_regressions(table: pd.DataFrame, options: argparse.Namespace) -> tuple
     return bool(worse), [*lines, *remarks(before, table, allowances, options.by_name)]
 
 
-def _show_matrix(table: pd.DataFrame, options: argparse.Namespace, found: dict[str, Any]) -> None:
+def _show_matrix(table: pd.DataFrame, options: argparse.Namespace, document: dict[str, Any]) -> None:
     """Print a value by two settings, and write the requested files."""
     files = [(path, form_of(path)) for path in options.out]
     for path, form in files:
@@ -365,7 +365,7 @@ def _show_matrix(table: pd.DataFrame, options: argparse.Namespace, found: dict[s
     headed = cells.rename(columns=lambda name: f"{columns}={name}").reset_index()
     say(f"{value} (mean, if several runs share a cell)")
     print_whole(plain_table(headed))
-    found["matrix"] = records(headed)
+    document["matrix"] = records(headed)
     for path, form in files:
         written(headed, path, form)
 
@@ -398,12 +398,12 @@ def _register(store: Store, decision: Decision, options: argparse.Namespace) -> 
     say(f"MLFLOW_TRACKING_URI={address} mlflow models serve -m {shlex.quote(version.uri)} --env-manager local")
 
 
-def _compare_runs(store: Store, options: argparse.Namespace, found: dict[str, Any]) -> None:
+def _compare_runs(store: Store, options: argparse.Namespace, document: dict[str, Any]) -> None:
     rows = {row["run_id"]: row for row in store.rows("all")}
     run_ids = list(dict.fromkeys(find_by_prefix(given, list(rows)) for given in options.pair))
     if len(run_ids) < 2:
         raise UserError(f"--pair {' '.join(options.pair)}: requires two or more different runs.")
-    found["pairs"] = records(show_pairs(store, [rows[run_id] for run_id in run_ids]))
+    document["pairs"] = records(show_pairs(store, [rows[run_id] for run_id in run_ids]))
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def main() -> None:
     """Run the command line."""
     arguments = parser()
     options = arguments.parse_args()
-    with reporting_user_errors(), result("latency", options.json) as found:
+    with reporting_user_errors(), result("latency", options.json) as document:
         _check_used(arguments, options)
         store = _store(options)
         candidates = list(_candidates(options, store))
@@ -92,7 +92,7 @@ def main() -> None:
         pairs = pairs_table(session, {candidate.name: candidate.model.digest for candidate in candidates})
         files = files_table(candidates, session, pairs)
         show(files, pairs, session)
-        found |= {"files": records(files), "pairs": records(pairs), "invalid": session.void}
+        document |= {"files": records(files), "pairs": records(pairs), "invalid": session.void}
         if store:
             _record(store, candidates, session, references, files, pairs)
         if options.csv:

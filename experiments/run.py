@@ -66,18 +66,18 @@ def main() -> None:
         sys.stdout.write(version_line())
         return
     arguments = [each for each in sys.argv[1:] if each != JSON]
-    with result("run", JSON in sys.argv[1:]) as found:
-        _run(arguments, found)
+    with result("run", JSON in sys.argv[1:]) as document:
+        _run(arguments, document)
 
 
-def _run(arguments: Sequence[str], found: dict[str, Any]) -> None:
-    """Run Hydra, and put the result for --json into `found`."""
+def _run(arguments: Sequence[str], document: dict[str, Any]) -> None:
+    """Run Hydra, and put the result for --json into `document`."""
     robust_streams()
     stop_on_signals()
     ignore_schemas_of_launchers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises its errors instead of printing them
     try:
-        _hydra(arguments, found)
+        _hydra(arguments, document)
     except UserError as error:
         _quit(str(error), 2)
     except KeyboardInterrupt:
@@ -85,7 +85,7 @@ def _run(arguments: Sequence[str], found: dict[str, Any]) -> None:
         _quit(f"interrupted. {RESUME_HINT}", 130)
 
 
-def _hydra(arguments: Sequence[str], found: dict[str, Any]) -> None:
+def _hydra(arguments: Sequence[str], document: dict[str, Any]) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -104,13 +104,13 @@ def _hydra(arguments: Sequence[str], found: dict[str, Any]) -> None:
         try:
             if hydra_config.mode == RunMode.MULTIRUN:
                 return _sweep_job(config, hydra_config)
-            return _single_run(config, hydra_config, found)
+            return _single_run(config, hydra_config, document)
         except OmegaConfBaseException as error:
             _quit(explain(error), 2)
         except Exception as error:
             raise InternalError("".join(traceback.format_exception(error))) from error
 
-    SweepCallback.dry_run, SweepCallback.found = DRY_RUN in arguments, found
+    SweepCallback.dry_run, SweepCallback.document = DRY_RUN in arguments, document
     sys.argv[1:] = normalize([each for each in arguments if each != DRY_RUN])  # Hydra reads its arguments from here
     check_overrides(sys.argv[1:])
     try:
@@ -165,7 +165,7 @@ def _sweep_job(config: "DictConfig", hydra_config: "HydraConf") -> "Row | None":
     return None
 
 
-def _single_run(config: "DictConfig", hydra_config: "HydraConf", found: dict[str, Any]) -> "Row":
+def _single_run(config: "DictConfig", hydra_config: "HydraConf", document: dict[str, Any]) -> "Row":
     from experiments.comparison.columns import frame, without_internal_columns
     from experiments.comparison.files import records
     from experiments.comparison.loading import show_rows
@@ -186,8 +186,8 @@ def _single_run(config: "DictConfig", hydra_config: "HydraConf", found: dict[str
         _quit(str(failure), 1)
     show_rows([row])
     store = connect(request.tracking, create=False)
-    found["rows"] = records(without_internal_columns(frame([row])))
-    found["mlflow"] = {"ui": store.ui_command, "page": store.page(row["run_id"])}
+    document["rows"] = records(without_internal_columns(frame([row])))
+    document["mlflow"] = {"ui": store.ui_command, "page": store.page(row["run_id"])}
     say(f"Run {row['run_id']}. In MLflow: {store.browse(row['run_id'])}")
     if row["verified"] == "false":
         _quit(f"not verified: the file does not match its strategy's expectation: {row['broken_promise']}", 1)

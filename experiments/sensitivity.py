@@ -337,7 +337,7 @@ def main() -> None:
         sys.stdout.write(f"{__doc__}\n")
         return
     arguments = [each for each in sys.argv[1:] if each != JSON]
-    with reporting_user_errors(), result("sensitivity", JSON in sys.argv[1:]) as found:
+    with reporting_user_errors(), result("sensitivity", JSON in sys.argv[1:]) as document:
         from experiments.runs.configuration import compose_request
 
         own, others = _split(arguments)
@@ -348,7 +348,7 @@ def main() -> None:
         findings = measure_layers(experiment, options)
         _show(findings, options)
         write(findings, options)
-        found |= {
+        document |= {
             "layers": [
                 {"layer": unit, "only_this_in_int8": findings.alone[unit], "only_this_in_float": findings.spared[unit]}
                 for unit in findings.units

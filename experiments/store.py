@@ -42,13 +42,13 @@ SHOWN = 20  # of each kind
 def main() -> None:
     """Run the command line."""
     options = parser().parse_args()
-    with reporting_user_errors(), result("store", options.json) as found:
+    with reporting_user_errors(), result("store", options.json) as document:
         if options.dry_run and options.verb != "relocate":
             raise UserError("--dry-run: has no effect with check, which changes nothing. Omit it.")
         database = _database(options.uri)
         if options.verb == "check":
-            sys.exit(1 if _show_findings(database, found) else 0)
-        _relocate(database, options.dry_run, found)
+            sys.exit(1 if _show_findings(database, document) else 0)
+        _relocate(database, options.dry_run, document)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -85,10 +85,10 @@ def _database(uri: str) -> Path:
     return tracking.database
 
 
-def _show_findings(database: Path, found: dict[str, Any]) -> bool:
+def _show_findings(database: Path, document: dict[str, Any]) -> bool:
     """Print the findings; returns whether there are any."""
     findings = check(database)
-    found["findings"] = findings
+    document["findings"] = findings
     for finding in findings:
         say(f"{len(finding.which)}: {finding.what}. {finding.remedy}")
         for each in finding.which[:SHOWN]:
@@ -100,9 +100,9 @@ def _show_findings(database: Path, found: dict[str, Any]) -> bool:
     return bool(findings)
 
 
-def _relocate(database: Path, dry_run: bool, found: dict[str, Any]) -> None:
+def _relocate(database: Path, dry_run: bool, document: dict[str, Any]) -> None:
     moved = find_moved(database) if dry_run else relocate(database)
-    found |= {"addresses": moved, "dry_run": dry_run}
+    document |= {"addresses": moved, "dry_run": dry_run}
     for each in moved[:SHOWN]:
         say(f"{each.table}.{each.column}: {each.recorded} -> {each.current}")
     if len(moved) > SHOWN:

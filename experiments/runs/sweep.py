@@ -100,7 +100,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
     """Hydra's hooks around a sweep and its jobs."""
 
     dry_run: ClassVar[bool] = False  # whether to show the plan and do nothing
-    found: ClassVar[dict[str, Any]] = {}  # the result for --json
+    document: ClassVar[dict[str, Any]] = {}  # the result for --json
 
     def __init__(self, jobs: Sequence[Sequence[str]] = ()) -> None:
         ignore_schemas_of_launchers()  # a launcher's process composes its jobs after this callback has reached it
@@ -237,7 +237,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         if comparison:
             with self._attached_folder("pictures") as folder:
                 illustrate(self._store, comparison, typed(), folder)
-        self.found.update(
+        self.document.update(
             {
                 "sweep": self._sweep,
                 "rows": records(without_internal_columns(comparison.runs)) if comparison else [],
@@ -258,7 +258,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         check_answer(requests[0].tracking)
         planned = plan(requests, open_existing(requests[0].tracking))
         show(planned)
-        self.found["plan"] = planned.described
+        self.document["plan"] = planned.described
         sys.stdout.flush()
         sys.exit(0)
 

@@ -43,33 +43,33 @@ def result(command: str, wanted: bool) -> Iterator[dict[str, Any]]:
 
     Everything that the command and its processes print meanwhile goes to standard error.
     """
-    found: dict[str, Any] = {}
+    document: dict[str, Any] = {}
     if not wanted:
-        yield found
+        yield document
         return
     written = _standard_output()
     use_standard_error()
     code = 0
     try:
-        yield found
+        yield document
     except UserError as error:
-        found["error"], code = {"message": str(error)}, INVALID
+        document["error"], code = {"message": str(error)}, INVALID
         raise
     except KeyboardInterrupt:
-        found["error"], code = {"message": "interrupted"}, INTERRUPTED
+        document["error"], code = {"message": "interrupted"}, INTERRUPTED
         raise
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         if isinstance(ended, Ended):
-            found["error"] = {"message": ended.message}
+            document["error"] = {"message": ended.message}
         raise
     except Exception as error:
-        found["error"], code = {"message": f"{type(error).__name__}: {error}"}, 1
+        document["error"], code = {"message": f"{type(error).__name__}: {error}"}, 1
         raise
     finally:
         end_bars()
         with written:
-            written.write(_text(command, found, code))
+            written.write(_text(command, document, code))
 
 
 def _standard_output() -> io.TextIOWrapper | io.StringIO | Any:
@@ -101,8 +101,8 @@ class _Kept:
         self._stream.write(text)
 
 
-def _text(command: str, found: Mapping[str, Any], code: int) -> str:
-    whole = {"schema_version": RESULT_VERSION, "command": command, "exit_code": code, **found}
+def _text(command: str, document: Mapping[str, Any], code: int) -> str:
+    whole = {"schema_version": RESULT_VERSION, "command": command, "exit_code": code, **document}
     return f"{json.dumps(to_json_value(whole), indent=2, ensure_ascii=False, allow_nan=False)}\n"
 
 
