@@ -239,8 +239,20 @@ def run(
             raise UserError("\n".join(lines[-2:]) or f"{shlex.join(command)} ended with {code}.") from error
         raise
     if code != 0:
-        raise RunFailedError(lines[-1] if lines else f"{shlex.join(command)} ended with {code}.", result)
+        said = lines[-1] if lines else f"{shlex.join(command)} ended with {code}."
+        raise RunFailedError(_why_failed(result.comparison.runs) or said, result)
     return result
+
+
+def _why_failed(runs: pd.DataFrame) -> str:
+    """Return why runs failed, or what their strategy requires of their files; empty if all succeeded."""
+    failed, broken = runs[runs["status"] != "FINISHED"], runs["broken_promise"].astype(object)
+    reasons = failed["error"].where(failed["error"].notna(), failed["status"])
+    reasons = pd.concat([reasons, broken[broken.notna() & (broken != "") & ~runs.index.isin(failed.index)]])
+    if reasons.empty:
+        return ""
+    named = "; ".join(f"{runs.loc[place, 'strategy']}: {reason}" for place, reason in reasons.items())
+    return f"{len(reasons)} of {len(runs)} runs failed. {named}"
 
 
 def load(

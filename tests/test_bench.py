@@ -14,7 +14,7 @@ from experiments.comparison.columns import frame
 from experiments.comparison.compared import Comparison
 from experiments.plots.comparison import PICTURES, PLOTS, Plot
 from experiments.system.errors import UserError
-from tests.rows import row
+from tests.rows import FAILED, row
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,12 @@ def test_a_result_and_a_best_run_are_a_few_words_at_the_prompt() -> None:
 def test_requirements_that_cannot_be_met_or_read_are_errors(require: str, message: str) -> None:
     with pytest.raises(UserError, match=f"^{message}"):
         stored().best(require=[require])
+
+
+def test_a_failed_sweep_says_which_runs_failed_and_why() -> None:
+    runs = [row("none"), FAILED, row("qat", broken_promise="dense is float32", verified="false")]
+    assert bench._why_failed(frame(runs)) == ("2 of 3 runs failed. annotate: no such layer; qat: dense is float32")
+    assert bench._why_failed(frame(runs[:1])) == ""
 
 
 def test_an_existing_file_is_replaced_only_on_request(tmp_path: Path) -> None:
