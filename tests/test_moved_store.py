@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
-from experiments.record.artifacts import MODEL, NEEDED, RECORD
+from experiments.record.artifacts import CHANGED, LAYERS, MODEL, NEEDED, RECORD
 from experiments.record.evidence import Predictions
 from experiments.store import main
 from experiments.system.errors import UserError
@@ -51,6 +51,9 @@ def files_of_a_run(folder: Path) -> Path:
     folder.mkdir(parents=True)
     for name in FILES:
         (folder / name).write_text(PREDICTIONS if name == "predictions.csv" else name)
+    (folder / LAYERS).write_text(
+        "layer,op,arithmetic,weights,weights_bytes,macs,xnnpack\ndense,FULLY_CONNECTED,int8,1,1,1,true\n"
+    )
     (folder / MODEL).write_bytes(CONTENT)
     (folder / RECORD).write_text(json.dumps({"tflite_sha256": sha256(CONTENT).hexdigest()}))
     return folder
@@ -401,6 +404,18 @@ def test_finished_run_with_a_missing_file_is_repeated_with_a_message(
     (project / "mlruns" / the_run(store) / "artifacts" / name).unlink()
     assert store.reuse("a key", None, 0) is None
     assert f"run {the_run(store)} is finished, but {name} is missing; it is repeated" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("predictions.csv", PREDICTIONS[:-3]), (LAYERS, "layer,op\n"), (CHANGED, "")]
+)
+def test_finished_run_with_a_damaged_file_is_repeated_with_a_message(
+    name: str, content: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = opened(project)
+    (project / "mlruns" / the_run(store) / "artifacts" / name).write_text(content)
+    assert store.reuse("a key", None, 0) is None
+    assert name in capsys.readouterr().out
 
 
 def test_finished_run_without_results_is_not_reused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,8 @@ def missing_of(sizes: Mapping[str, int | None], metrics: Mapping[str, float]) ->
         absent.append(EVIDENCE[0])
     if absent:
         return f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing"
+    if empty := [name for name in (*NEEDED, *EVIDENCE) if sizes.get(name) == 0]:
+        return f"{', '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty"
     size = sizes[MODEL]
     if size is not None and BYTES in metrics and size != metrics[BYTES]:
         return f"{MODEL} has {size:,} bytes instead of {metrics[BYTES]:,.0f}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from experiments.measure.rounds import Rounds
-from experiments.record.artifacts import CONFIGURATION, read_evidence
+from experiments.record.artifacts import CONFIGURATION, LAYERS, read_evidence, read_layers
 from experiments.record.description import describe, with_speed
 from experiments.record.evidence import Evidence
 from experiments.record.identity import Identity, name_of
@@ -148,7 +148,17 @@ class Store:
             return missing_of(sizes, run.data.metrics)
         models = run.outputs.model_outputs if run.outputs else []
         locations = [str(self.client.get_logged_model(model.model_id).artifact_location) for model in models]
-        return missing_in(folders, run.data.metrics, [self._places.candidates(each) for each in locations])
+        candidates = [self._places.candidates(each) for each in locations]
+        return missing_in(folders, run.data.metrics, candidates) or self._unreadable(run.info.run_id)
+
+    def _unreadable(self, run_id: str) -> str:
+        """Describe files of a run that are damaged, without which its row lacks intervals or layers."""
+        try:
+            read_evidence(self, run_id)
+            read_layers(self.content(run_id, LAYERS) or b"", run_id)
+        except UserError as error:
+            return str(error).removeprefix(f"Run {run_id}: ").rstrip(".")
+        return ""
 
     def finish(self, run_id: str, record: RunRecord, files: Path) -> None:
         """Store the record and the files of this folder, then mark the run as finished.
