@@ -11,7 +11,7 @@ from experiments.model.copies import first_difference
 from experiments.model.keras_file import KerasFile
 from experiments.system.errors import UserError
 from experiments.system.keras_version import Version
-from experiments.tflite.conversion import Float32, TFLiteModel, convert
+from experiments.tflite.conversion import Float32, Int8, TFLiteModel, convert
 from experiments.tflite.graph import read_ops
 from experiments.tflite.selective import put_back_to_float
 
@@ -135,3 +135,45 @@ def test_a_batchnorm_that_two_layers_share_stays_float() -> None:
     given, shared = keras(2).Input((6, 6, 2)), layers(2).BatchNormalization(name="shared")
     values = shared(layers(2).Conv2D(2, 1)(shared(layers(2).Conv2D(2, 1)(given))))
     assert "shared" in survey(keras(2).Model(given, values)).unsupported
+
+
+def test_a_recurrent_layer_is_calibrated_step_by_step() -> None:
+    given = keras().Input((5, 3))
+    model = keras().Model(given, layers().GRU(4, name="gru")(given))
+    values = RANDOM.random((8, 5, 3), np.float32)
+    file = convert(model, Int8(8), lambda count: values[:count])
+    ops = read_ops(file.content, ["gru"])
+    assert {"WHILE"}.isdisjoint(op.op for op in ops) and "int8" in [op.types for op in ops]
+    assert model.get_layer("gru").unroll is False
+
+
+def test_a_series_of_many_steps_is_refused_for_calibration() -> None:
+    given = keras().Input((200, 3))
+    model = keras().Model(given, layers().GRU(4, name="gru")(given))
+    with pytest.raises(UserError, match="gru: is a loop in TFLite"):
+        convert(model, Int8(1), lambda count: RANDOM.random((count, 200, 3), np.float32))
+
+
+def test_a_lookup_is_refused_with_its_name() -> None:
+    given = keras().Input((2,), dtype="int64")
+    words = layers().IntegerLookup(vocabulary=[3, 5], name="words")(given)
+    model = keras().Model(given, layers().Embedding(4, 2)(words))
+    with pytest.raises(UserError, match="the layer words"):
+        convert(model, Float32(), without_samples)
+
+
+def test_a_class_that_changes_how_its_parent_computes_is_not_taken_for_it() -> None:
+    from experiments.quantization.keras3.graph import survey_layers
+
+    given = keras().Input((5, 3))
+    model = keras().Model(given, layers().AdditiveAttention(name="additive")([given, given]))
+    assert [each.obstacle for each in survey_layers(model)] == ["AdditiveAttention is not supported"]
+
+
+def test_a_convolution_over_time_is_refused_for_clustering() -> None:
+    from experiments.quantization.tfmot.compression import refuse
+
+    given = keras(2).Input((3, 6, 6, 2))
+    model = keras(2).Model(given, layers(2).ConvLSTM2D(2, 3, name="over_time")(given))
+    with pytest.raises(UserError, match="over_time"):
+        refuse(model, cluster=True)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset import ImageRows
+from experiments.measure.interpreter import load_interpreter
 from experiments.model.configuration import layer_names
 from experiments.runs.result_cache import ResultCache
 from experiments.strategy import Strategy
@@ -115,6 +116,8 @@ def _ops(
         convert(model, Float32(), calibration)
         return ()
     file = whole if whole is not None and untrained is model else convert(untrained, scheme, calibration)
+    if strategy.trains:
+        load_interpreter(file)  # a file that LiteRT cannot run is refused before the training
     return read_ops(file.content, layer_names(model))
 
 

@@ -3,9 +3,10 @@
 import gzip
 import hashlib
 import logging
+import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,6 +35,7 @@ Calibration = Callable[[int], ImageRows]  # calibration(n) returns n images of t
 Interface = Literal["float32", "int8", "uint8"]
 Rest = Literal["float", "dynamic", "float16"]
 WEIGHTS_OF_THE_REST: Mapping[Rest, Weights] = {"dynamic": "int8", "float16": "float16"}
+MOST_STEPS = 128  # of a recurrent layer whose loop is unrolled: each step is a dozen ops in the file
 LOOPS = frozenset({"While", "StatelessWhile", "If", "StatelessIf"})  # of TensorFlow
 # In the converter's messages: the origin of an op, an op that TFLite lacks, and the line of Python that created it.
 TRACED = re.compile(r'"([^"@]+/[^"@]+)@')
@@ -155,9 +157,10 @@ def _from_keras(model: "Model", scheme: Scheme, calibration: Calibration) -> byt
     from experiments.system.tensorflow import tf
 
     _refuse_not_finite(model)
+    _refuse_lookups(model)
     traced = _traced(model)
     if isinstance(scheme, (Int8, Int16x8, Static)):
-        traced.refuse_loops()
+        traced = traced.without_loops()
     converter = tf.lite.TFLiteConverter.from_keras_model(traced.module)
     match scheme:
         case Float32() | DynamicInt4() | Static():
@@ -195,6 +198,15 @@ def _refuse_not_finite(model: "Model") -> None:
                 f"{getattr(each, 'path', each.name)}: is not finite (NaN or infinity). Conversion requires finite "
                 "weights and ranges: use a model that was trained successfully, or train with a lower learning rate."
             )
+
+
+def _refuse_lookups(model: "Model") -> None:
+    """Raise UserError with a layer that looks words or numbers up in a table, if there is one."""
+    if found := [layer.name for layer in model.layers if hasattr(layer, "get_vocabulary")]:
+        raise UserError(
+            f"The TFLite converter rejects the layer {found[0]} (TFLite has no lookup tables of Keras). Look the words "
+            "up in the data instead, and save the model without this layer."
+        )
 
 
 def _completed(content: bytes, scheme: Scheme, traced: "_Traced", calibration: Calibration) -> bytes:
@@ -263,24 +275,39 @@ class _Traced:
 
         return _converted(tf.lite.TFLiteConverter.from_keras_model(self.module), self.model, Float32())
 
-    def refuse_loops(self) -> None:
-        """Raise UserError if the file has loops, since calibrating them crashes the process in native code.
+    def without_loops(self) -> "_Traced":
+        """Return the model with the steps of its loops as ops of their own; itself if it has no loops.
 
-        The converter replaces only the loop of an LSTM by one op.
+        Calibrating loops crashes the process in native code. The converter replaces that of an LSTM of Keras 2 by one
+        op; of other recurrent layers Keras computes each step on its own, if their number is known.
+
+        Raises:
+            UserError: a loop is not that of a recurrent layer, or has many or an unknown number of steps.
         """
         if self.ops.isdisjoint(LOOPS):
-            return
-        ops = read_ops(self.in_float(), layer_names(self.model))
-        if loops := [op for op in ops if op.op in ("WHILE", "IF", "CALL")]:
-            named = ", ".join(dict.fromkeys(op.layer or "a layer" for op in loops))
+            return self
+        if not (loops := self._loops()):
+            return self
+        every = layer_names(self.model)
+        unrolled = _traced(self.model, loops if set(loops) <= set(every) else every)
+        if left := [] if unrolled.ops.isdisjoint(LOOPS) else unrolled._loops():
             raise UserError(
-                f"{named} is a loop in TFLite, whose ranges cannot be calibrated. Use strategy=ptq_dynamic or "
-                "ptq_float16, or build the model with LSTM layers or, for short series, with unroll=True."
+                f"{', '.join(left)}: is a loop in TFLite, whose ranges cannot be calibrated. Loops of recurrent layers "
+                f"with at most {MOST_STEPS} steps are computed step by step instead. Use strategy=ptq_dynamic or "
+                "ptq_float16."
             )
+        return unrolled
+
+    def _loops(self) -> list[str]:
+        """Return the layers that are loops in the file."""
+        ops = read_ops(self.in_float(), layer_names(self.model))
+        return list(dict.fromkeys(op.layer or "a layer" for op in ops if op.op in ("WHILE", "IF", "CALL")))
 
 
-def _traced(model: "Model") -> _Traced:
+def _traced(model: "Model", unrolled: Collection[str] = ()) -> _Traced:
     """Trace a model as one function, which converts to the same bytes as the model itself.
+
+    Recurrent layers among `unrolled` have no loops.
 
     The converter saves the model, and Keras would add functions of every layer, also for training. That takes most of
     the time of a conversion, and does not affect the file.
@@ -295,9 +322,13 @@ def _traced(model: "Model") -> _Traced:
     module = tf.Module()
     module.weights = variables
 
+    def answers(*examples: Any) -> dict[str, Any]:
+        with _as_in_a_file(model, unrolled):
+            return dict(zip(given, _answers(model, list(examples)), strict=True))
+
     def serving(batch: int | None) -> Any:
         return tf.function(
-            lambda *examples: dict(zip(given, _answers(model, list(examples)), strict=True)),
+            answers,
             input_signature=[
                 tf.TensorSpec((batch, *entry.shape[1:]), entry.dtype, name=name)
                 for name, entry in zip(taken, model.inputs, strict=True)
@@ -316,17 +347,47 @@ def _traced(model: "Model") -> _Traced:
 
 
 @contextmanager
-def _masks_off(model: "Model") -> Iterator[None]:
-    """Turn off the dropout of recurrent cells of Keras 3, which draw masks and change seeds even in inference."""
-    cells = [each for each in model._flatten_layers() if hasattr(each, "get_recurrent_dropout_mask")]
-    rates = [(cell.dropout, cell.recurrent_dropout) for cell in cells]
-    for cell in cells:
-        cell.dropout = cell.recurrent_dropout = 0.0
+def _as_in_a_file(model: "Model", unrolled: Collection[str]) -> Iterator[None]:
+    """Let recurrent layers compute what a file can hold while the block runs.
+
+    Cells of Keras 3 draw masks of dropout and change seeds even in inference. Layers among `unrolled` have no loop, if
+    they have at most MOST_STEPS steps.
+    """
+    changes: list[tuple[Any, dict[str, Any]]] = []
+    for layer in model.layers:
+        parts = list(layer._flatten_layers())
+        if version_of(model) == 3:
+            cells = [each for each in parts if hasattr(each, "get_recurrent_dropout_mask")]
+            changes += [(cell, {"dropout": 0.0, "recurrent_dropout": 0.0}) for cell in cells]
+        if layer.name in unrolled and _steps(layer) <= MOST_STEPS:
+            loops = [each for each in parts if hasattr(each, "unroll")]
+            changes += [(each, {"unroll": True, "_could_use_gpu_kernel": False}) for each in loops]
+    before = [(each, {name: getattr(each, name, None) for name in values}) for each, values in changes]
+    for each, values in changes:
+        _set(each, values)
     try:
         yield
     finally:
-        for cell, kept in zip(cells, rates, strict=True):
-            cell.dropout, cell.recurrent_dropout = kept
+        for each, values in before:
+            _set(each, values)
+
+
+def _set(layer: Any, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(layer, name, value)
+
+
+def _steps(layer: Any) -> float:
+    """Return the number of steps of a recurrent layer in its longest series; infinite if it is unknown."""
+    taken = [each for node in layer._inbound_nodes for each in _series_taken(node)]
+    return max((each.shape[1] or math.inf for each in taken), default=math.inf)
+
+
+def _series_taken(node: Any) -> list[Any]:
+    from experiments.system.tensorflow import tf
+
+    tensors = node.input_tensors
+    return [each for each in tf.nest.flatten(tensors) if len(each.shape) > 2]
 
 
 def _interface(model: "Model") -> tuple[list[str], list[str], list[Any]]:
@@ -360,8 +421,7 @@ def _answers(model: "Model", examples: list[Any]) -> list[Any]:
         return call
 
     graph = getattr(model, "_functional", None) or model  # a Sequential keeps its graph in a model of its own
-    with _masks_off(model):
-        return list(tf.nest.flatten(graph._run_through_graph(examples, operation_fn=named)))
+    return list(tf.nest.flatten(graph._run_through_graph(examples, operation_fn=named)))
 
 
 def _kinds_of_ops(function: Any) -> frozenset[str]:

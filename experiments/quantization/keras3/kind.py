@@ -73,6 +73,9 @@ class Kind:
         return self.compute
 
 
+# What a class may change of the one that it inherits from, and still compute the same.
+NOT_COMPUTING = frozenset({"__init__", "__new__", "__module__", "__doc__", "build", "get_config", "from_config"})
+
 PASSING = Kind()
 _KINDS: dict[type, Kind] = {}
 
@@ -83,10 +86,13 @@ def register(kind: Kind, *classes: type) -> None:
 
 
 def registered(operation: Operation) -> Kind | None:
-    """Return the kind of a layer: that of its class, or of one whose `call` it inherits."""
+    """Return the kind of a layer: that of its class, or of one from which it inherits all that computes."""
     bases: tuple[Any, ...] = type(operation).__mro__
     base = next((each for each in bases if each in _KINDS), None)
-    return _KINDS[base] if base is not None and type(operation).call is base.call else None
+    if base is None:
+        return None
+    changed = {name for each in bases[: bases.index(base)] for name in vars(each) if hasattr(base, name)}
+    return None if changed - NOT_COMPUTING else _KINDS[base]
 
 
 def activation_of(operation: Operation) -> str:

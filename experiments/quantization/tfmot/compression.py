@@ -30,10 +30,6 @@ from experiments.quantization.tfmot.schemes import quantization_aware
 if TYPE_CHECKING:
     from tf_keras import Model
 
-# TFMOT wraps the layers inside these.
-CLUSTERED_IN_PARTS = (
-    keras.Model, keras.layers.RNN, keras.layers.Bidirectional, keras.layers.MultiHeadAttention,
-)  # fmt: skip
 PRUNING_EVERY = 1  # training steps; with TFMOT's default of 100, the first 100 steps would prune nothing
 
 
@@ -65,7 +61,7 @@ def _prunable(layer: Any) -> bool:
 
 
 def _clusterable(layer: Any) -> bool:
-    own = (tfmot.clustering.keras.ClusterableLayer, *CLUSTERED_IN_PARTS)
+    own = (tfmot.clustering.keras.ClusterableLayer, keras.Model)  # TFMOT wraps the layers inside a model
     return isinstance(layer, own) or ClusteringRegistry.supports(layer)
 
 
