@@ -66,7 +66,7 @@ def test_a_run_whose_rounds_fail_is_finished(
 
 
 @pytest.mark.parametrize("resume", [True, False])
-def test_rounds_of_earlier_runs_are_taken_over_unless_nothing_is_to_be_reused(
+def test_rounds_of_earlier_runs_are_reused_unless_resume_is_false(
     resume: bool, asked: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished, given = {"run_id": "a", "status": "FINISHED"}, {}
@@ -157,7 +157,7 @@ def test_a_result_whose_files_changed_during_the_run_is_not_recorded_under_its_k
 
     monkeypatch.setattr(job, "run_in_process", run)
     monkeypatch.setattr(Store, "finish", lambda *_: None)
-    monkeypatch.setattr(job, "complete_rounds", lambda *_: None)
+    monkeypatch.setattr(job, "complete_rounds", lambda *_, **__: None)
     experiment = replace(asked.experiment, latency=WithFile(tmp_path / "data"))  # type: ignore[arg-type]
     request = replace(asked, experiment=experiment)
     if change == "replaced":

@@ -234,7 +234,7 @@ def test_rounds_of_timing_that_earlier_runs_have_are_not_counted_again(requests:
     assert plan([one, other], cast("Store", Recorded([one, other], 1))).afterwards == span + FINISHING
     known = plan([one, other], cast("Store", Recorded([one, other], 6)))
     assert known.afterwards == FINISHING
-    assert known.summary.endswith("Rounds of timing are taken over if the files are those of earlier runs.")
+    assert known.summary.endswith("Rounds of timing of earlier runs with the same files are reused.")
     anew = [replace(each, resume=False) for each in (one, other)]
     assert plan(anew, cast("Store", Recorded([one, other], 6))).afterwards == span + FINISHING
     assert plan([one, other], cast("Store", Recorded([one], 6))).afterwards == span + FINISHING

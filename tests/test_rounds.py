@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from benchmarks.simulated_rounds import FIVE, TEN, Process, coverage, drift, noise, two_states
 from experiments.comparison.baseline import with_baseline
 from experiments.comparison.columns import frame
-from experiments.comparison.display import TAKEN_OVER, note
+from experiments.comparison.display import REUSED_ROUNDS, note
 from experiments.comparison.recommendation import Candidate, fastest
 from experiments.measure.latency import SENTINEL, LatencyProtocol, Session, Timings, stopwatch_digest
 from experiments.measure.rounds import JointRounds, Rounds, ratio_of_runs
@@ -406,10 +406,10 @@ def test_a_later_sweep_of_the_same_files_takes_their_rounds_over(
     assert {each.source for each in store.rounds["c"].rounds} == {"", "a"}
     assert store.logged["d"].metrics()["latency_rounds_reused"] == 3
     assert capsys.readouterr().out == (
-        "3 rounds of timing taken over from earlier runs of the same files; resume=false measures new ones\n"
+        "3 rounds of timing reused from earlier runs of the same files; resume=false measures new ones\n"
     )
     table = frame([row("qat", run_id="c", machine="m", **store.logged["c"].metrics())])
-    assert TAKEN_OVER in note(table)
+    assert REUSED_ROUNDS in note(table)
     assert "3 rounds were measured for earlier runs" in " ".join(
         latency_rounds(table, {"c": store.rounds["c"]}).get_supxlabel().split()
     )
@@ -457,9 +457,7 @@ SERVING = LatencyProtocol(seconds=1, rounds=3)
         ({}, replace(SERVING, precision=0.001)),
     ],
 )
-def test_rounds_that_were_measured_otherwise_are_not_taken_over(
-    changes: dict[str, Any], protocol: LatencyProtocol
-) -> None:
+def test_rounds_that_were_measured_otherwise_are_not_reused(changes: dict[str, Any], protocol: LatencyProtocol) -> None:
     measured: dict[str, Any] = {"seconds": 1.0, "precision": 0.01, "stopwatch": stopwatch_digest()}
     found = replace(a_round(1, 100), conditions=replace(IDLE, cores=usable_cores()), **measured)
     assert found.serves(SERVING)
@@ -467,7 +465,7 @@ def test_rounds_that_were_measured_otherwise_are_not_taken_over(
 
 
 @pytest.mark.parametrize("kind", ["another machine", "another float file"])
-def test_rounds_of_another_machine_or_float_file_are_not_taken_over(store: Any, kind: str) -> None:
+def test_rounds_of_another_machine_or_float_file_are_not_reused(store: Any, kind: str) -> None:
     complete_rounds(store, store.rows("a"), LatencyProtocol(rounds=3, span=0))
     store.add("c", own="a")
     if kind == "another machine":

@@ -157,7 +157,7 @@ SPEED = (
 )
 SAME = "same file: the file is byte for byte identical to the float file that it was timed with."
 MACHINES = "These rows come from different machines: compare latencies only within one machine."
-TAKEN_OVER = "Rounds of timing that earlier runs of the same files have were taken over (latency_rounds_reused)."
+REUSED_ROUNDS = "Some rounds of timing are reused from earlier runs of the same files (latency_rounds_reused)."
 RANK = (
     "Each row was timed together with its own float file: compare rows by speedup, not by latency; if they differ by "
     "only a few percent, add rounds ({latency})."
@@ -173,7 +173,7 @@ def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY, VERDICT)) -> 
         NO_EVIDENCE: True,
         SPEED: VERDICT in columns and bool(table["speed"].notna().any()),
         SAME: VERDICT in columns and bool((table["speed"] == SAME_FILE).any()),
-        TAKEN_OVER: bool(table["latency_rounds_reused"].gt(0).any()),
+        REUSED_ROUNDS: bool(table["latency_rounds_reused"].gt(0).any()),
         MACHINES: several_machines(table),
         RANK.format(latency=program("latency")): LATENCY in columns and of_one_float_file(table),
     }

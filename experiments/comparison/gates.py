@@ -261,8 +261,8 @@ def _check_one_task(table: pd.DataFrame) -> None:
     if finished[JUDGED_BY].nunique() > 1:
         ways = finished[JUDGED_BY].unique()
         raise UserError(
-            f"Which run to ship: requires runs that are judged alike, not with several settings of the task "
-            f"({'; '.join(ways)}). Select those of one with --where, such as --where '{_only(ways[0])}'."
+            f"Which run to ship: requires one setting of the task, not several settings of the task "
+            f"({'; '.join(ways)}). Select one with --where '{_only(ways[0])}'."
         )
     mixed = labels(table)[[is_group(run) and _is_mixture(run) for _, run in table.iterrows()]]
     if len(mixed):

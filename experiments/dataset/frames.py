@@ -79,8 +79,8 @@ class Frame:
                                 f"float32, up to {np.finfo(np.float32).max:g}. Divide them.")  # fmt: skip
             if low[place] < high[place] < low[place] + STEPS * float(steps[place]):
                 raise UserError(
-                    f"{self.where}: the column {name} has values from {low[place]:.15g} to {high[place]:.15g}, which "
-                    f"float32, in which models compute, hardly tells apart. {way_out}"
+                    f"{self.where}: the column {name} has values from {low[place]:.15g} to {high[place]:.15g}. Models "
+                    f"compute in float32, which hardly distinguishes these. {way_out}"
                     f"{_without([name], names, setting, 'Or leave the column out')}"
                 )
 

@@ -84,7 +84,7 @@ class Round:
     seconds: float = 0.0  # time limit for each file; 0 in the records of earlier versions
     precision: float = 1.0  # at which the round may have ended earlier
     stopwatch: str = ""  # digest of the code that timed
-    source: str = ""  # id of the run whose record this round was taken over from
+    source: str = ""  # id of the run whose record this round is reused from
 
     @staticmethod
     def of(session: Session, own: str, reference: str, machine: str) -> "Round":

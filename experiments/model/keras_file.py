@@ -173,8 +173,8 @@ class KerasFile(Architecture):
             )
         if len({id(tensor) for tensor in outputs}) < len(outputs):
             raise UserError(
-                f"model.path={self.path}: requires outputs that differ; the model gives the same one twice, which a "
-                "TFLite file has once. Save a model that gives it once."
+                f"model.path={self.path}: requires outputs that differ; the model returns the same one twice, and a "
+                "TFLite file would have it once. Save a model that returns it once."
             )
         for tensor in inputs:
             if "float" not in (dtype := dtype_of(tensor)) and dtype not in INTEGERS:

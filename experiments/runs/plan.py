@@ -91,7 +91,7 @@ class Plan:
         if self.seconds is None:
             return f"{what}. No estimate of the time: this machine has no earlier run like these."
         about = f"{'At most about' if may_stop else 'About'} {format_duration(self.seconds)}"
-        taken = " Rounds of timing are taken over if the files are those of earlier runs." * self.timed
+        taken = " Rounds of timing of earlier runs with the same files are reused." * self.timed
         return f"{what}. {about}, judging by earlier runs of this machine.{taken}"
 
     @property

@@ -71,7 +71,7 @@ def complete_rounds(
     """Time the files of finished runs together, until all runs share `protocol.rounds` rounds.
 
     Runs of another machine are omitted. `modules` are those that recorded data sets may name. With `reuse`, the rounds
-    that earlier runs of the same files have are taken over first.
+    that earlier runs of the same files have are reused first.
     """
     groups: dict[tuple[int, Delegate], list[tuple[Row, Rounds]]] = {}  # by interpreter threads and kernels
     for row in rows:
@@ -108,7 +108,7 @@ def _take_over(
             log_rounds(store, row["run_id"], found[-1][1])
             taken |= {each.id for each in new}
     if taken:
-        what = f"{_count(len(taken))} of timing taken over from earlier runs of the same files"
+        what = f"{_count(len(taken))} of timing reused from earlier runs of the same files"
         say(f"{what}; resume=false measures new ones")
     return found
 

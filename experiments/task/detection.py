@@ -135,7 +135,7 @@ class Detection(Task):
             if outside:
                 raise UserError(
                     f"{name}: {outside:,} of {len(boxes):,} boxes are outside of their image of {width} x {height} if "
-                    f"they are {form}. Remove them, or say what they are: task.target_boxes, task.target_coordinates."
+                    f"they are {form}. Remove them, or set their form: task.target_boxes, task.target_coordinates."
                 )
 
 
