@@ -53,6 +53,12 @@ def ending(values: Any) -> Any:
     return values
 
 
+def test_a_model_that_was_never_called_has_inputs(tmp_path: Path) -> None:
+    sequential(*head(), name="reg").save(tmp_path / "model.keras")
+    loaded = keras().models.load_model(tmp_path / "model.keras")
+    assert flatten(loaded, [SHAPE], "model.path=model.keras").inputs
+
+
 def within_a_sequential() -> Any:
     return sequential(trunk(), *head())
 

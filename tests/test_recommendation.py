@@ -277,6 +277,14 @@ def test_files_compete_if_only_the_loss_differs_or_a_setting_is_newer_than_a_run
     assert len(tasks(comparison(rows, {"run-none": 1000, "run-qat": 1000}))) == 1
 
 
+def test_the_float_file_is_not_blamed_for_its_size_nor_mistaken_for_no_file() -> None:
+    rows = [row("none", tflite_accuracy=0.99), row("ptq_int8", tflite_accuracy=0.5, **INT8)]
+    (task,) = tasks(comparison(rows, {"run-none": 100, "run-ptq_int8": 5000}))
+    found = next(choice for choice in choices(task) if choice.priority == "Size first")
+    assert (found.name, found.drawbacks) == ("none", ())
+    assert "no other is more accurate" in found.evidence
+
+
 @pytest.mark.parametrize(("control", "is_said"), [([], True), (["finetune"], False)])
 def test_a_lead_without_a_control_of_equal_training_is_reported_as_open(control: list[str], is_said: bool) -> None:
     rows = [row("none", tflite_accuracy=0.95), row("qat", tflite_accuracy=0.99, finetune_epochs=3, **INT8, **SPEED)]

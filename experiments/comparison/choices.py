@@ -650,7 +650,9 @@ def drawbacks(row: pd.Series) -> tuple[str, ...]:
     found = {
         f"slower than the float file ({times(*ends(row, 'speedup'))})": row["speed"] == "slower",
         "its timing is invalid": row["speed"] == VOID,
-        "no smaller than the float file": pd.notna(row["size_ratio"]) and not _is_smaller(row),
+        "no smaller than the float file": pd.notna(row["size_ratio"])
+        and not _is_smaller(row)
+        and row["strategy"] != "none",  # which is the float file itself
         "TensorFlow Lite Micro does not run it": refused,
         "partial: some layers stay float": has_verdict(row["partial"], "true"),
     }
@@ -733,7 +735,7 @@ def _same(task: Task, chosen: pd.Series) -> tuple[str, ...]:
 def _cost(task: Task, row: pd.Series, best: pd.Series) -> str:
     """Describe the loss of accuracy of a row."""
     if row["run_id"] == best["run_id"] or same_file(row, best):
-        return f"none is {task.judged.first}"
+        return f"no other is {task.judged.first}"  # a strategy is called none
     best_one = "most accurate" if task.judged.is_accuracy else "best"
     difference = task.difference(row["run_id"], best["run_id"])
     if difference is None:

@@ -107,13 +107,14 @@ def _missing_requirements(model: "Model") -> list[str]:
     inside = (
         layers if graphs is keras2 else [layer for layer in layers if layer is not model.__dict__.get("_functional")]
     )
+    whole = model.__dict__.get("_functional") or model  # a Sequential of Keras 3 has no input before its first call
     found = {
         "layers that are not nested": any(graphs.is_graph(layer) for layer in inside),
         "images of a fixed size": any(None in entry.shape[1:] for entry in model.inputs),
         "batches of any size": any(entry.shape[0] is not None for entry in model.inputs),
         "float32": bool(_policies(model) & ROUNDING.keys())
         or any(dtype_of(entry) != "float32" and "float" in dtype_of(entry) for entry in model.inputs),
-        "lists of inputs and outputs": not (_is_list(model.input) and _is_list(model.output)),
+        "lists of inputs and outputs": not (_is_list(whole.input) and _is_list(whole.output)),
         "no state between batches": any(getattr(layer, "stateful", False) for layer in layers),
         "layers without a fixed training argument": any(
             graphs.fixed_training(node) is not None for node in nodes_of(model)

@@ -91,6 +91,13 @@ def _separation(each: Separation, found: Tie) -> tuple[Cell, ...]:
         return Cell(each.name, look="text"), difference, Cell("the same file", look="text"), Cell("")
     if each.needed is None:
         return Cell(each.name, look="text"), difference, Cell("unknown: predictions are missing", look="text"), Cell("")
+    if each.difference and not each.difference.value and found.seeds == 1:
+        return (
+            Cell(each.name, look="text"),
+            difference,
+            Cell("no number: no difference was seen", look="text"),
+            Cell(""),
+        )
     none = f"more than {MOST_EXAMPLES:,}" if found.seeds == 1 else "more seeds are needed"
     examples = two_digits(each.needed.examples) if each.needed.examples else none
     seeds = str(each.needed.seeds or "more examples are needed")
