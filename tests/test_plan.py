@@ -19,7 +19,7 @@ from experiments.task.auto import Auto
 from experiments.task.regression import Regression
 from experiments.tracking import Row, Store
 from tests import rows
-from tests.conftest import run_interpreter, save_images
+from tests.conftest import run, run_interpreter, save_images
 
 SECONDS = {"": 10.0, "qat": 19.0, "finetune": 11.0}  # of an epoch, by who trains
 REST, START = 6.0, 2.0  # of a run, beside training
@@ -267,6 +267,6 @@ def test_dry_run_shows_plan_and_configuration_and_does_nothing(sweep: list[str],
 
 
 def test_dry_run_rejects_what_the_run_would(tmp_path: Path) -> None:
-    done = run_interpreter(tmp_path, "-m", "experiments.run", "--dry-run", "strategy=qat", "finetune.epochs=0")
+    done = run(tmp_path, "experiments.run", "--dry-run", "strategy=qat", "finetune.epochs=0")
     assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
     assert "finetune.epochs=0: strategy=qat requires at least 1" in done.stderr

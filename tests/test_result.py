@@ -18,7 +18,7 @@ from experiments.system.errors import Ended, UserError
 from experiments.system.result import result, to_json_value
 from experiments.tracking import Tracking, connect
 from tests import rows
-from tests.conftest import run_interpreter, save_images
+from tests.conftest import run, run_interpreter, save_images
 from tests.support.results import document
 
 
@@ -116,7 +116,7 @@ def test_invalid_arguments_are_an_error_in_json(
 def test_a_plan_is_a_result(tmp_path: Path) -> None:
     save_images(tmp_path / "images.npz")
     data = ["model=mlp", "dataset=npz", "dataset.path=images.npz"]
-    done = run_interpreter(tmp_path, "-m", "experiments.run", "-m", "strategy=none,qat", *data, "--dry-run", "--json")
+    done = run(tmp_path, "experiments.run", "-m", "strategy=none,qat", *data, "--dry-run", "--json")
     runs = document(done.stdout)["plan"]["runs"]
     assert [run["epochs_to_train"] for run in runs] == [1, 1]
     assert runs[1]["settings"]["dataset"]["path"] == "images.npz"
@@ -125,7 +125,7 @@ def test_a_plan_is_a_result(tmp_path: Path) -> None:
 
 def test_errors_of_a_run_have_the_message_that_is_printed(tmp_path: Path) -> None:
     for arguments in (["stratgy=qat"], ["-m", "strategy=qat", "finetune.epochs=0"]):
-        done = run_interpreter(tmp_path, "-m", "experiments.run", *arguments, "--json")
+        done = run(tmp_path, "experiments.run", *arguments, "--json")
         found = document(done.stdout)
         assert (done.returncode, found["exit_code"]) == (2, 2)
         assert found["error"]["message"] in done.stderr

@@ -1,7 +1,5 @@
 """Sensitivity of layers, and the proposed choice of layers."""
 
-import subprocess
-import sys
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +34,7 @@ from experiments.task.multilabel import LabelHead
 from experiments.task.reconstruction import ReconstructionHead
 from experiments.task.regression import NumberHead
 from experiments.task.segmentation import PixelHead
-from tests.conftest import ENVIRONMENT, run, save_images
+from tests.conftest import run, save_images
 from tests.support.results import document
 
 FEW = ("a", "b", "c")
@@ -200,18 +198,16 @@ def test_model_without_layers_to_choose_is_rejected() -> None:
 
 
 @pytest.mark.tensorflow
-def test_threads_setting_applies_to_training() -> None:
-    # TensorFlow takes them once a process, so a fresh one is asked.
-    script = (
+def test_threads_setting_applies_to_training(tmp_path: Path) -> None:
+    # TensorFlow takes them once a process, so another one is asked.
+    (tmp_path / "asking.py").write_text(
         "import sys\nfrom experiments import sensitivity\n"
         "def find(*_):\n"
         "    from experiments.training.loop import _threads\n"
         "    sys.exit(f'{_threads()} threads')\n"
         "sensitivity.measure_layers = find\nsensitivity.main()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, "threads=7"], env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
+    done = run(tmp_path, "asking", "threads=7")
     assert done.stderr.endswith("7 threads\n")
 
 
