@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from experiments.system.cache import Cache
 from experiments.system.errors import UserError
 from experiments.system.options import OPTION
 from experiments.training.loop import Training
-from tests.conftest import ENVIRONMENT, REPOSITORY, save_images
+from tests.conftest import ENVIRONMENT, REPOSITORY, run, save_images
 
 pytestmark = pytest.mark.tensorflow
 
@@ -93,9 +94,9 @@ def test_temporary_folder_of_a_run_is_removed(tmp_path: Path, monkeypatch: Any) 
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(("__autograph", "run-"))]
 
 
-def test_tfmot_functions_are_rewritten_once_per_sweep() -> None:
-    # AutoGraph keeps what it has rewritten for the whole process, so a fresh one is asked.
-    script = (
+def test_tfmot_functions_are_rewritten_once_per_sweep(tmp_path: Path) -> None:
+    # AutoGraph keeps what it has rewritten for the whole process, so another one is asked.
+    (tmp_path / "rewriting.py").write_text(
         "from tensorflow.python.autograph.impl.api import _TRANSPILER\n"
         "from experiments.quantization.tfmot import annotation, rewritten\n"
         "from experiments.model.article_cnn import ArticleCNN\n"
@@ -105,9 +106,7 @@ def test_tfmot_functions_are_rewritten_once_per_sweep() -> None:
         "new = set(_TRANSPILER._cache._cache) - known\n"
         "print(rewritten.NOT_DONE, len(known), [c.co_name for c in new if 'model_optimization' in c.co_filename])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=ENVIRONMENT, cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
+    done = run(tmp_path, "rewriting")
     not_done, _, again = done.stdout.rpartition("\n")[0].rpartition("\n")[2].partition(" ")
     assert (not_done, again.endswith(" []")) == ("", True), done.stdout + done.stderr
 
@@ -115,7 +114,7 @@ def test_tfmot_functions_are_rewritten_once_per_sweep() -> None:
 @pytest.mark.parametrize(
     ("way", "said"),
     [
-        ("SIGSEGV", "crashed with SIGSEGV in native code, in built (runs/pipeline.py"),
+        ("SIGSEGV", "crashed with SIGSEGV in native code, in build_model (runs/pipeline.py"),
         ("SIGABRT", "crashed with SIGABRT in native code"),
         ("SIGKILL", "was killed, probably because memory ran out"),
         ("exit", "ended with exit code 7"),
@@ -155,18 +154,29 @@ def test_number_of_threads_is_part_of_the_training_key(tmp_path: Path) -> None:
     assert len(keys) == 2
 
 
-def in_a_fresh_process(code: str, folder: Path, **environment: str) -> str:
-    """What a process says that runs this code, which has `tried` to run an experiment in the folder."""
-    script = (
+def in_a_fork(code: str, folder: Path) -> str:
+    """The same in a process that was forked where TensorFlow is imported, and finds modules in the folder."""
+    (folder / "tried.py").write_text(trying(f"if __name__ == '__main__':\n{indent(code, '    ')}", folder))
+    done = run(folder, "tried")
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout.strip()
+
+
+def trying(code: str, folder: Path) -> str:
+    return (
         "import os, resource, signal, sys, time\nfrom pathlib import Path\nfrom tests.test_isolation import *\n"
         "def tried():\n"
         f"    try:\n        run_in_process(experiment(Tiny(), Path({str(folder)!r})))\n        print('it ran')\n"
         "    except (RunFailed, UserError) as error:\n        print(error)\n"
         f"{code}"
     )
+
+
+def in_a_fresh_process(code: str, folder: Path) -> str:
+    """What a process says that runs this code, which has `tried` to run an experiment in the folder."""
     done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**ENVIRONMENT, **environment},
+        [sys.executable, "-c", trying(code, folder)],
+        env=ENVIRONMENT,
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -178,15 +188,13 @@ def in_a_fresh_process(code: str, folder: Path, **environment: str) -> str:
 
 def test_module_that_cannot_be_preloaded_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken_module.py").write_text("raise ValueError('a broken installation')\n")
-    path = f"{ENVIRONMENT['PYTHONPATH']}{os.pathsep}{tmp_path}"
-    said = in_a_fresh_process("isolation.preload(['broken_module'])\ntried()", tmp_path, PYTHONPATH=path)
+    said = in_a_fork("isolation.preload(['broken_module'])\ntried()", tmp_path)
     assert said == "broken_module cannot be imported (ValueError: a broken installation)"
 
 
 def test_fork_server_killed_while_loading_is_reported(tmp_path: Path) -> None:
     (tmp_path / "deadly_module.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
-    path = f"{ENVIRONMENT['PYTHONPATH']}{os.pathsep}{tmp_path}"
-    said = in_a_fresh_process("isolation.preload(['deadly_module'])\ntried()", tmp_path, PYTHONPATH=path)
+    said = in_a_fork("isolation.preload(['deadly_module'])\ntried()", tmp_path)
     assert said == ("The process that loads TensorFlow for all runs was killed, probably because memory ran out.")
 
 
