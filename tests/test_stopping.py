@@ -2,11 +2,13 @@
 
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,6 +16,7 @@ import psutil
 import pytest
 
 from experiments.system import stopping
+from experiments.system.startup import stop_without_traceback
 from experiments.tracking import Tracking, connect
 from tests.conftest import ENVIRONMENT, save_images
 
@@ -189,3 +192,17 @@ def test_a_stop_silences_the_log_of_queries_that_it_interrupts(monkeypatch: pyte
     with pytest.raises(KeyboardInterrupt):
         stopping._stop(2, None)
     assert pool.level == logging.CRITICAL
+
+
+@pytest.mark.parametrize(
+    ("limit", "is_refused"), [(700 * 2**20, True), (2**30, False), (resource.RLIM_INFINITY, False)]
+)
+def test_too_little_address_space_is_said_before_libraries_hang_in_it(
+    limit: int, is_refused: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    with pytest.raises(SystemExit) if is_refused else nullcontext():
+        stop_without_traceback()
+    said = "this process may use 0.68 GiB of address space (ulimit -v); this command requires at least 1 GiB"
+    assert (said in capsys.readouterr().err) == is_refused

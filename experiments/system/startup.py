@@ -7,13 +7,26 @@ program; a process that imports a command keeps its own exception hook.
 import sys
 from types import TracebackType
 
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
+
 # How Python, the loader of libraries and threads report that memory is exhausted, besides MemoryError.
 NO_MEMORY = ("Cannot allocate memory", "failed to map segment from shared object", "can't start new thread")
+LEAST = 2**30  # bytes of address space to import the libraries; with a little less, they hang or crash
 
 
 def stop_without_traceback() -> None:
     """Let Ctrl-C and a lack of memory end this program without a traceback, unless its main function handles them."""
     sys.excepthook = _without_traceback
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0] if resource else -1
+    if 0 <= limit < LEAST:  # -1: unlimited
+        sys.stderr.write(
+            f"out of memory: this process may use {limit / 2**30:.2f} GiB of address space (ulimit -v); this command "
+            f"requires at least {LEAST / 2**30:.0f} GiB, and several to train. Type: ulimit -v unlimited\n"
+        )
+        sys.exit(1)
 
 
 def _without_traceback(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
