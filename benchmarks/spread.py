@@ -110,7 +110,7 @@ def published_table(table: pd.DataFrame) -> str:
         ]
     )
     return (
-        f"{markdown(shown)}\n{LITERT} reports hundredths of a millisecond: of files as fast as these, most of its "
+        f"{markdown(shown)}\n{LITERT} reports hundredths of a millisecond: for files as fast as these, most of its "
         "spread is that rounding.\n"
     )
 

@@ -208,7 +208,7 @@ def run(
         overrides: Settings as on the command line, such as "training.batch_size=100".
         folder: Where the sweep runs: its store (mlflow.db), cache and outputs.
         model: A Keras model of version 2 or 3 in memory, or the name of an option, such as "ds_cnn".
-        data: x_train, y_train, x_test, y_test in memory, or the name of a data set, such as "mnist". Of several inputs
+        data: x_train, y_train, x_test, y_test in memory, or the name of a data set, such as "mnist". For several inputs
             or outputs, x or y is a dictionary of arrays by their names.
         options: Settings by name; a list sweeps over its values: strategy=["none", "qat"], epochs=1, seed=[0, 1, 2].
 

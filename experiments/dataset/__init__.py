@@ -186,7 +186,7 @@ class Examples:
 
     @property
     def classes(self) -> int:
-        """Number of distinct labels; of other targets, the number of outputs that a model requires."""
+        """Number of distinct labels; for other targets, the number of outputs that a model requires."""
         match self.kind:
             case "classes":
                 return len(self.labels)

@@ -35,7 +35,7 @@ def apart(values: Array) -> dict[str, Array]:
 
 
 def fields(values: Any) -> list[tuple[np.dtype[Any], tuple[int, ...]]]:
-    """Return the type of each name's values, and the shape of one; of a plain array, those of it."""
+    """Return the type of each name's values, and the shape of one; for a plain array, its own."""
     if values.dtype.names is None:
         return [(values.dtype, tuple(values.shape[1:]))]
     return [(values.dtype[name].base, values.dtype[name].shape) for name in values.dtype.names]

@@ -136,7 +136,7 @@ class _Outputs:
             self.read_values[name].append(self.interpreter.get_tensor(details["index"])[:count])
 
     def joined(self) -> Logits:
-        """Return all outputs, dequantized; of several, with a field for each."""
+        """Return all outputs, dequantized; if there are several, with a field for each."""
         parts = {
             name: dequantize(np.concatenate(values), self.exits[name]) for name, values in self.read_values.items()
         }

@@ -24,7 +24,7 @@ WeightRanges = Literal["min_max", "mse", "octav"]
 WeightScales = Literal["channel", "tensor"]
 # Ops with kernels for 4-bit weights and integer activations; other ops keep 8-bit weights.
 FOUR_BIT = frozenset({"CONV_2D", "FULLY_CONNECTED"})
-# Any name, in another form than ".*": of two patterns for a name the quantizer takes the one that was added last.
+# Any name, in another form than ".*": if two patterns match a name, the quantizer uses the last one.
 LAST = "(?s).*"
 
 

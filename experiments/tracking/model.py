@@ -123,7 +123,7 @@ def _short_decimals(images: Images) -> list[object]:
 
 
 def _shape(example: Images) -> object:
-    """Return the shape of an example; of several inputs, by name."""
+    """Return the shape of an example; for several inputs, by name."""
     shapes = {name: list(values.shape[1:]) for name, values in apart(example).items()}
     return shapes if is_named(example) else shapes[""]
 

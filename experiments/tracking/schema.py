@@ -11,8 +11,8 @@ from typing import Literal
 from experiments.record.identity import DIGESTS
 from experiments.statistics.rounding import percent, signed_percent, three_digits, times, whole
 
-# share: 0 to 1. change: a difference of shares. count: an integer. ratio: of two measurements. speedup: a ratio of
-# latencies. time: a latency. number: any other number.
+# share: 0 to 1. change: a difference of shares. count: an integer. ratio: a quotient of two measurements. speedup: a
+# ratio of latencies. time: a latency. number: any other number.
 Kind = Literal["text", "count", "share", "change", "ratio", "speedup", "time", "number"]
 # setting, metric, verdict, tag, run: recorded in the store. derived: computed from several of these. comparison: in
 # tables that compare runs with those of one strategy. group: in tables whose rows combine several runs.

@@ -137,7 +137,7 @@ class Graph:
     def is_shielded(self, tensor: Tensor, node: Node, active: Collection[str]) -> bool:
         """Whether the converter must not see where a value comes from: between integers and floats.
 
-        Nor where it is quantized twice: of two ranges in a row it takes one.
+        Nor if it is quantized twice: of two successive ranges, the converter uses one.
         """
         if tensor.dtype != "float32" or self.producers[id(tensor)].is_input or _is_passing(node):
             return False
