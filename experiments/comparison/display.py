@@ -131,7 +131,7 @@ def _arena(arena: Any, runs: Any) -> str:
 
 
 TO_FLOAT = (
-    "Δ accuracy, size ratio and speedup: against the float TFLite model of the same baseline, on the same images, "
+    "Δ accuracy, size ratio and speedup: against the float TFLite model of the same baseline, on the same examples, "
     "timed together in the same process."
 )
 TO_STRATEGY = (
