@@ -510,6 +510,22 @@ def test_recordings_of_another_rate_and_length_are_brought_to_those_of_the_data_
 
 
 @pytest.mark.tensorflow
+def test_what_is_strange_about_recordings_is_noted(tmp_path: Path) -> None:
+    path = save_recordings(tmp_path / "tones")
+    tone = np.sin(np.arange(16_000) / 4).astype(np.float32)
+    wavfile.write(path / "low/loud.wav", 16_000, tone * 32_767)
+    wavfile.write(path / "low/opposite.wav", 16_000, np.stack([tone, -tone], axis=1))
+    whole = (path / "low/0.wav").read_bytes()
+    (path / "low/short.wav").write_bytes(whole[: len(whole) // 2])
+    assert set(recordings(path).load().notes) >= {
+        "recordings that are silent: 1",
+        "recordings that end before the length in their header: 1",
+        "recordings that have samples far beyond -1 and 1, which stand for another scale: 1",
+        "recordings that have several channels, which are averaged: 1",
+    }
+
+
+@pytest.mark.tensorflow
 def test_a_file_without_sound_is_named(tmp_path: Path) -> None:
     path = save_recordings(tmp_path / "tones")
     (path / "low/0.wav").write_bytes(b"RIFF")

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from functools import cache, partial
 from math import gcd
 from pathlib import Path
+from threading import Lock
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,6 +20,8 @@ from experiments.system.errors import UserError, first_line
 from experiments.system.options import OPTION
 
 Samples = npt.NDArray[np.float32]  # (n,), -1..1
+READING = Lock()  # warnings are those of the whole process, and several threads decode
+LOUDEST = 2  # a sample of floats; a little more than 1 is common
 FLOOR = 1e-6  # added to mel energies before the logarithm, as in MLPerf Tiny
 
 
@@ -125,8 +128,8 @@ def _features(source: AudioFolder, path: Path) -> tuple[npt.NDArray[np.float32],
     """Return the features of a recording (frames, bands, 1), as the data set of MLPerf Tiny computes them."""
     from experiments.system.tensorflow import tf
 
-    rate, samples = read_wav(path)
-    remarks = [] if rate == source.rate else [f"were resampled from {rate} to {source.rate} Hz"]
+    rate, samples, remarks = _read(path)
+    remarks += [] if rate == source.rate else [f"were resampled from {rate} to {source.rate} Hz"]
     samples = resampled(samples, rate, source.rate)
     length = round(source.rate * source.seconds)
     if len(samples) != length:
@@ -155,11 +158,18 @@ def read_wav(path: Path) -> tuple[int, Samples]:
     Raises:
         BrokenFileError: it is not a WAV file, or has no samples.
     """
+    rate, samples, _ = _read(path)
+    return rate, samples
+
+
+def _read(path: Path) -> tuple[int, Samples, list[str]]:
+    """See read_wav; also returns remarks on the recording."""
     from scipy.io import wavfile
 
+    remarks = []
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks with texts
+        with READING, warnings.catch_warnings(record=True) as found:  # such as chunks with texts
+            warnings.simplefilter("always", wavfile.WavFileWarning)
             rate, stored = wavfile.read(path)
     except Exception as error:  # SciPy lets errors of struct, NumPy and others through
         raise BrokenFileError(f"not a WAV file ({first_line(error)})") from error
@@ -172,7 +182,16 @@ def read_wav(path: Path) -> tuple[int, Samples]:
             samples = stored.astype(np.float32) / float(2 ** (8 * stored.dtype.itemsize - 1))
         case _:
             samples = stored.astype(np.float32)
-    return int(rate), samples if samples.ndim == 1 else samples.mean(axis=1)
+    if any("EOF" in str(each.message) for each in found):
+        remarks.append("end before the length in their header")
+    if samples.ndim > 1:
+        remarks.append("have several channels, which are averaged")
+        samples = samples.mean(axis=1)
+    if not samples.any():
+        remarks.append("are silent")
+    elif np.abs(samples).max() > LOUDEST:
+        remarks.append("have samples far beyond -1 and 1, which stand for another scale")
+    return int(rate), samples, remarks
 
 
 def resampled(samples: Samples, rate: int, wanted: int) -> Samples:
