@@ -126,7 +126,15 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    runs = parser.add_argument_group("which runs")
+    _add_selection(parser.add_argument_group("which runs"))
+    _add_table(parser.add_argument_group("the table"))
+    _add_choice(parser.add_argument_group("which file to ship"))
+    _add_regressions(parser.add_argument_group("what became worse"))
+    _add_files(parser.add_argument_group("files to write"))
+    return parser
+
+
+def _add_selection(runs: "argparse._ArgumentGroup") -> None:
     runs.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
     runs.add_argument("--experiment", default=Tracking.experiment, help="MLflow experiment (default: %(default)s)")
     runs.add_argument(
@@ -135,7 +143,9 @@ def parser() -> argparse.ArgumentParser:
     runs.add_argument(
         "--where", metavar="CONDITION", help="keep matching runs only: \"strategy == 'qat' and epochs >= 5\""
     )
-    table = parser.add_argument_group("the table")
+
+
+def _add_table(table: "argparse._ArgumentGroup") -> None:
     table.add_argument("--sort", metavar="COLUMN,...", help="sort by these columns; --sort=-COLUMN sorts descending")
     table.add_argument(
         "--baseline", metavar="STRATEGY",
@@ -154,7 +164,9 @@ def parser() -> argparse.ArgumentParser:
         "--pair", nargs="+", metavar="RUN",
         help="compare these runs on the same examples instead: two or more run ids, or prefixes of them",
     )  # fmt: skip
-    choice = parser.add_argument_group("which file to ship")
+
+
+def _add_choice(choice: "argparse._ArgumentGroup") -> None:
     choice.add_argument(
         "--require", action="append", default=[], metavar="REQUIREMENT",
         help='requirement of the run to ship; repeatable: "tflite_accuracy >= 0.98"',
@@ -184,7 +196,9 @@ def parser() -> argparse.ArgumentParser:
     choice.add_argument(
         "--register", metavar="NAME", help="register the model of the run to ship as NAME in MLflow's model registry"
     )
-    worse = parser.add_argument_group("what became worse")
+
+
+def _add_regressions(worse: "argparse._ArgumentGroup") -> None:
     worse.add_argument(
         "--against", type=argument_path, metavar="FILE.csv",
         help="earlier comparison to check for regressions with --max-drop and --max-growth",
@@ -198,7 +212,9 @@ def parser() -> argparse.ArgumentParser:
             f"--max-{direction}", action="append", default=[], metavar="COLUMN=AMOUNT",
             help=f"largest allowed {direction} since the earlier comparison; repeatable: {example}",
         )  # fmt: skip
-    files = parser.add_argument_group("files to write")
+
+
+def _add_files(files: "argparse._ArgumentGroup") -> None:
     files.add_argument(
         "--out", type=argument_path, action="append", default=[], metavar="FILE",
         help=f"write a file in the format of its suffix, {', '.join(ENDINGS)}; repeatable; .html is the report",
@@ -218,7 +234,6 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     files.add_argument("--plots", type=argument_path, metavar="DIR", help="write plots, each as PNG and SVG")
     files.add_argument("--seeds-csv", type=argument_path, metavar="FILE", help="write the table over seeds as csv")
-    return parser
 
 
 def _compare_sweep(store: Store, options: argparse.Namespace, document: dict[str, Any]) -> None:
