@@ -60,7 +60,7 @@ def converted(architecture: Architecture, strategy: QuantizationAware) -> tuple[
         (Annotate(layers=("Dense",), weight_bits=4), {"int8x4", "float32"}),
     ],
 )
-def test_a_file_computes_in_the_integers_that_were_asked_for(strategy: QuantizationAware, types: set[str]) -> None:
+def test_a_file_computes_in_the_requested_integers(strategy: QuantizationAware, types: set[str]) -> None:
     _, _, ops = converted(DS_CNN, strategy)
     assert {op.types for op in ops if op.computes} == types
 

@@ -125,7 +125,9 @@ def test_clusters_start_from_the_centroids_that_tfmot_finds() -> None:
 
 
 @pytest.mark.parametrize("keep_zeros", [pytest.param(False, marks=pytest.mark.nightly), True])
-def test_after_training_there_are_as_many_distinct_weights_as_with_tfmot_and_as_near(keep_zeros: bool) -> None:
+def test_after_training_there_are_as_many_distinct_weights_as_with_tfmot_and_as_close_to_the_original(
+    keep_zeros: bool,
+) -> None:
     def clustered(engine: Any, model: Any) -> tuple[Any, Any]:
         if keep_zeros:
             model = engine.pruned(trained(engine.to_prune(model, SPARSITY), engine.pruning_callbacks()))

@@ -233,7 +233,7 @@ def test_random_subsets_of_networks_with_branches_and_batchnorm_are_exact(name: 
 
 
 @pytest.mark.parametrize("architecture", [ArticleCNN(), DSCNN(), ResNet8()], ids=lambda a: type(a).__name__)
-def test_with_every_layer_restored_to_float_the_outputs_are_bit_identical_to_the_float_file(
+def test_with_every_layer_restored_to_float_the_outputs_are_bit_identical_to_those_of_the_float_file(
     architecture: Architecture,
 ) -> None:
     model, in_float, _ = converted(architecture, Nothing())

@@ -210,7 +210,7 @@ def test_invalid_folders_are_refused_with_one_message_before_the_run(
         given.read()
 
 
-def test_broken_files_are_left_out_if_asked_for(images: Make) -> None:
+def test_broken_files_are_left_out_on_request(images: Make) -> None:
     path = images()
     broken_and_empty(path)
     data = source(path, skip_broken=True, validation_split=0).load()

@@ -231,7 +231,7 @@ def test_a_condition_that_cannot_be_read_is_refused(condition: str, message: str
         select_rows(RUNS, condition)
 
 
-def test_rows_come_in_the_order_that_is_asked_for() -> None:
+def test_rows_have_the_requested_order() -> None:
     assert list(sort_rows(RUNS, ["-latency_p50_us", "strategy"])["strategy"]) == [
         "ptq_int8", "none", "qat", "annotate", "annotate",
     ]  # fmt: skip
@@ -308,7 +308,7 @@ def test_a_matrix_without_any_value_is_refused() -> None:
         matrix(RUNS.assign(arena_bytes=float("nan")), "strategy", "epochs", "arena_bytes")
 
 
-def test_columns_come_in_the_order_that_is_asked_for() -> None:
+def test_columns_have_the_requested_order() -> None:
     assert list(select_columns(RUNS, ["tflite_bytes", "strategy"]).columns) == ["tflite_bytes", "strategy"]
 
 

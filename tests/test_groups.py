@@ -137,7 +137,7 @@ def test_a_group_of_failed_runs_keeps_a_row_with_empty_cells() -> None:
     assert shown.iloc[-1][["strategy", "bytes", "status"]].tolist() == ["annotate", "", "FAILED"]
 
 
-def test_runs_without_answers_or_on_other_images_are_left_out_with_a_note() -> None:
+def test_runs_without_predictions_or_on_other_images_are_left_out_with_a_note() -> None:
     table = frame(seeds("qat", 5))
     said = {"qat-0": answers(5), "qat-1": answers(5), "qat-3": answers(5, truth=2), "qat-4": answers(5, images=99)}
     groups = grouped(table, cell_of(table), said.get)
@@ -209,7 +209,7 @@ def test_a_difference_is_that_of_the_same_images() -> None:
     assert qat["accuracy_difference_p"] == pytest.approx(2 / 2**6)
 
 
-def test_a_difference_without_answers_has_no_interval() -> None:
+def test_a_difference_without_predictions_has_no_interval() -> None:
     table = relative([row("finetune", tflite_accuracy=0.97), row("qat", tflite_accuracy=0.98)], wrong={})
     assert display_table(table)["Δ accuracy vs finetune (pp)"].tolist() == ["+0.00", "+1.00"]
 

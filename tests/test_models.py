@@ -104,7 +104,7 @@ def test_the_digest_of_a_given_model_depends_on_weights_but_not_on_the_path(tmp_
 
 
 @pytest.mark.tensorflow
-def test_the_code_of_an_architecture_of_one_s_own_is_part_of_its_digest(
+def test_the_code_of_a_users_architecture_is_part_of_its_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))

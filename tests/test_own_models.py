@@ -219,7 +219,7 @@ def own_model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.tensorflow
-def test_layers_of_one_s_own_stay_float_and_the_reason_is_known_before_training(own_model: KerasFile) -> None:
+def test_user_defined_layers_stay_float_and_the_reason_is_known_before_training(own_model: KerasFile) -> None:
     from experiments.strategy.qat import QAT
 
     left_float = QAT().expectation(own_model.build((8, 8, 1), 3)).left_float
@@ -230,7 +230,7 @@ def test_layers_of_one_s_own_stay_float_and_the_reason_is_known_before_training(
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("name", ["scale", "second"])
-def test_choosing_a_layer_of_one_s_own_is_refused_by_name(own_model: KerasFile, name: str) -> None:
+def test_choosing_a_user_defined_layer_is_refused_by_name(own_model: KerasFile, name: str) -> None:
     from experiments.strategy.annotate import Annotate
 
     with pytest.raises(UserError, match=f"Layers that cannot be trained.*{name} .*ptq_int8"):
@@ -321,7 +321,7 @@ def test_a_module_named_like_one_of_python_is_not_confused_with_it(folder: Path)
 
 
 @pytest.mark.endtoend
-def test_a_model_with_a_layer_of_one_s_own_is_trained_quantization_aware_as_far_as_it_can_be(folder: Path) -> None:
+def test_a_model_with_a_user_defined_layer_is_trained_quantization_aware_except_for_that_layer(folder: Path) -> None:
     from experiments.compare import load
     from experiments.system.tensorflow import keras
 

@@ -132,7 +132,7 @@ def test_other_epochs_after_the_same_baseline_are_drawn() -> None:
     assert "epochs after the baseline" in texts(figure)
 
 
-def test_a_strategy_that_trains_twice_stands_where_its_last_epoch_is() -> None:
+def test_a_strategy_that_trains_twice_is_drawn_at_its_last_epoch() -> None:
     twice = quantized("prune_qat", finetune_epochs=1, epochs_trained=3.0, run_id="twice")
     figure = accuracy_epochs(frame([*SWEEP, quantized("qat", finetune_epochs=5, run_id="longer"), twice]))
     (point,) = (line for line in figure.axes[0].lines if line.get_marker() == mark("prune_qat").marker)
@@ -165,7 +165,7 @@ def test_a_single_run_has_its_pictures() -> None:
     assert set(drawn([quantized("qat")]).left_out) == {"accuracy_epochs", "accuracy_download"}
 
 
-def test_every_point_is_named_and_no_label_lies_on_another() -> None:
+def test_every_point_is_named_and_no_labels_overlap() -> None:
     figure = size_of(SWEEP)
     labels = [text for text in figure.axes[0].texts if text.get_text() in SIX]
     assert sorted(label.get_text() for label in labels) == sorted(SIX)

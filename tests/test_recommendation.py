@@ -180,7 +180,7 @@ def test_damaged_values_decide_nothing_and_break_nothing(damaged: dict[str, floa
     assert answer_lines(comparison(rows, {}))
 
 
-def test_without_answers_two_accuracies_are_compared_by_their_intervals() -> None:
+def test_without_predictions_two_accuracies_are_compared_by_their_intervals() -> None:
     high, low = Estimate(0.98, 0.97, 0.99), Estimate(0.95, 0.94, 0.96)
     assert unpaired_p(high, low) < 0.05 < unpaired_p(high, Estimate(0.975, 0.965, 0.985))
     difference = unpaired_difference(high, low)

@@ -255,7 +255,7 @@ def test_what_a_gate_refuses_is_not_registered(
 
 
 @pytest.mark.parametrize(("content", "message"), [(None, "cannot be read"), ("a,b\n1,2\n", "the columns strategy")])
-def test_what_is_no_comparison_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
+def test_a_file_that_is_not_a_comparison_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "previous.csv"
     if content:
         path.write_text(content)

@@ -102,7 +102,7 @@ def test_the_smallest_counts_among_those_that_lose_half_a_point_at_most() -> Non
     assert smallest.evidence.startswith("156,000 bytes, 3.84x smaller than float; ")
 
 
-def test_a_file_that_may_have_lost_more_is_not_near() -> None:
+def test_a_file_that_may_have_lost_more_does_not_count_as_equally_accurate() -> None:
     rows = [
         row("none", tflite_accuracy=0.98),
         ptq(tflite_accuracy=0.976),
@@ -238,7 +238,7 @@ def test_a_setting_that_varies_is_part_of_the_name() -> None:
     assert found(rows, {"run-1": 180, "run-5": 40})["Accuracy first"].name == "none, 5 epochs"
 
 
-def test_a_confusion_matrix_counts_answers_by_true_class() -> None:
+def test_a_confusion_matrix_counts_predictions_by_true_class() -> None:
     matrix = confusion(Predictions(*(np.array(each) for each in ([0, 0, 1], [0, 0, 1], [0, 1, 1], [0, 0, 1]))))
     assert matrix is not None
     assert matrix.counts.tolist() == [[1, 1], [0, 1]]

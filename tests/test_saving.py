@@ -201,7 +201,7 @@ def test_the_place_of_a_label_is_the_output_of_its_class(run: Compare) -> None:
 
 @pytest.mark.parametrize("labels", [(), ("cat", "dog")])
 @pytest.mark.parametrize("file", [FILE, FLOAT], ids=["int8", "float"])
-def test_a_file_with_metadata_answers_bit_for_bit_as_before(file: TFLiteModel, labels: tuple[str, ...]) -> None:
+def test_a_file_with_metadata_has_bit_identical_outputs(file: TFLiteModel, labels: tuple[str, ...]) -> None:
     described = TFLiteModel(with_metadata(file.content, Description("a model", "", ([0.0], [255.0]), labels)))
     images = np.random.default_rng(0).random((8, 16)).astype(np.float32)
     before, after = (tflite_logits(each, images, threads=1) for each in (file, described))

@@ -60,7 +60,7 @@ def test_metrics_of_runs_are_exactly_the_metric_columns() -> None:
     assert set(record(further=further).metrics()) == set(names("metric"))
 
 
-def test_a_run_without_right_and_wrong_answers_has_scores_and_no_accuracy() -> None:
+def test_a_run_without_right_and_wrong_predictions_has_scores_and_no_accuracy() -> None:
     values = np.linspace(1, 2, 1 + RESAMPLES)
     found = record(Scores(50, values, values, values)).metrics()
     assert [found[name] for name in ("keras_score", "tflite_score", "score_change", "score_change_p")] == [1, 1, 0, 1]

@@ -177,7 +177,7 @@ def gap(record: RunRecord, first: str, second: str, output: str) -> Gap:
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("version", [2, 3])
-def test_the_float_file_answers_like_keras_in_each_output(run: Callable[..., RunRecord], version: int) -> None:
+def test_the_float_file_equals_keras_in_each_output(run: Callable[..., RunRecord], version: int) -> None:
     record = run(version, "none")
     for output in OUTPUTS:
         assert gap(record, AFTER, FINAL, output).sqnr_db > 100

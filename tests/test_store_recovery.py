@@ -275,7 +275,7 @@ def loop(path: Path) -> None:
     ("make", "reason"),
     [(pipe, "requires a file, not a pipe"), (loop, "is a link to"), (Path.mkdir, "requires a file, not a folder")],
 )
-def test_what_can_be_no_database_is_not_opened(
+def test_a_file_that_cannot_be_a_database_is_not_opened(
     make: Callable[[Path], None], reason: str, create: bool, tmp_path: Path
 ) -> None:
     make(tmp_path / "mlflow.db")

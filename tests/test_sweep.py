@@ -194,7 +194,7 @@ def no_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_room")
-def test_a_comparison_that_finds_no_room_is_one_message_after_the_list_of_what_failed(
+def test_a_comparison_without_disk_space_is_one_message_after_the_list_of_failed_runs(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     callback = over(store, "strategy=none")
@@ -210,7 +210,7 @@ def test_a_comparison_that_finds_no_room_is_one_message_after_the_list_of_what_f
 
 
 @pytest.mark.usefixtures("no_room")
-def test_a_sweep_whose_comparison_finds_no_room_has_failed_and_was_not_killed(store: Store) -> None:
+def test_a_sweep_whose_comparison_has_no_disk_space_has_failed_and_was_not_killed(store: Store) -> None:
     callback = over(store, "strategy=none")
     failed_run(store, callback._sweep)
     with pytest.raises(SystemExit):

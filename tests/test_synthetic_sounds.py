@@ -89,7 +89,7 @@ def noises(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AudioFolder:
 
 
 @pytest.mark.tensorflow
-def test_of_recordings_by_folder_those_unlike_the_training_are_anomalies(
+def test_recordings_in_folders_other_than_that_of_training_are_anomalies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples = noises(tmp_path, monkeypatch).examples("anomalies")

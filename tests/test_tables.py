@@ -102,7 +102,7 @@ def holes() -> pd.DataFrame:
     ],
     ids=["target", "feature", "texts", "missing values", "empty", "share"],
 )
-def test_what_is_wrong_with_a_table_is_one_message_before_the_run(
+def test_invalid_tables_are_refused_with_one_message_before_the_run(
     tmp_path: Path, rows: pd.DataFrame, settings: dict[str, Any], message: str
 ) -> None:
     source = Table(path=saved(tmp_path, rows), **{"target": "kind", **settings})
@@ -111,7 +111,7 @@ def test_what_is_wrong_with_a_table_is_one_message_before_the_run(
         source.check_targets(None)
 
 
-def test_rows_with_missing_values_are_left_out_if_asked_for(tmp_path: Path) -> None:
+def test_rows_with_missing_values_are_left_out_on_request(tmp_path: Path) -> None:
     source = Table(path=saved(tmp_path, holes()), target="kind", group="person", skip_broken=True, validation_split=0)
     data = source.load()
     assert len(data.train) + len(data.test) == 38
@@ -169,7 +169,7 @@ def test_overlapping_windows_of_training_and_validation_have_no_rows_in_common(t
     assert 0.05 < len(data.validation) / (len(data.train) + len(data.validation)) < 0.2
 
 
-def test_what_a_device_has_to_do_to_columns_is_kept(tmp_path: Path) -> None:
+def test_the_preprocessing_of_columns_is_recorded(tmp_path: Path) -> None:
     path = saved(tmp_path, steps(2, 100).drop(columns="id"))
     series = Series(path=path, target="state", window=10).load()
     assert series.preprocessing == {"series": {"columns": ["x", "y"], "window": 10}}

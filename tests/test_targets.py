@@ -97,12 +97,12 @@ def test_interpolations_of_a_recorded_configuration_are_texts(text: str) -> None
     ],
     ids=lambda text: text[:20],
 )  # fmt: skip
-def test_a_text_that_is_no_recorded_configuration_is_one_message(text: str) -> None:
+def test_a_text_that_is_not_a_recorded_configuration_is_one_message(text: str) -> None:
     with pytest.raises(UserError, match=r"the recorded config\.yaml"):
         read_dataset(text)
 
 
-def test_a_module_of_the_user_s_own_is_imported_when_it_is_named(mark: Path) -> None:
+def test_a_users_module_is_imported_when_it_is_named(mark: Path) -> None:
     with pytest.raises(UserError, match=r"\(evil\.Data\) requires the name of a subclass of .*\.dataset\.Source"):
         read_dataset(recorded("evil.Data"), modules=["evil"])
     assert mark.exists()

@@ -129,7 +129,7 @@ def test_a_new_model_has_no_output_for_ignored_pixels(tmp_path: Path) -> None:
     assert task.counted(Npz(path=tmp_path / "data.npz").examples(task.kind)).for_new_model().classes == 2
 
 
-def test_a_regression_that_is_no_better_than_a_constant_is_doubtful(tmp_path: Path) -> None:
+def test_a_regression_no_better_than_a_constant_has_a_warning(tmp_path: Path) -> None:
     data = data_of("numbers", tmp_path)
     head = Regression().head(model_with(1), data)
     near = data.test.y + np.float32(0.1)
@@ -180,7 +180,7 @@ class TwoMeasures(WithinOne, LargestMiss):
     """It defines too much."""
 
 
-def test_a_task_of_ones_own_needs_a_score_or_a_metric(tmp_path: Path) -> None:
+def test_a_users_task_requires_a_score_or_a_metric(tmp_path: Path) -> None:
     data = data_of("numbers", tmp_path, "own")
     for task, own in ((WithinOne(), "within_1"), (LargestMiss(), "worst")):
         metric = task.head(model_with(1), data).metric

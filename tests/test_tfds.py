@@ -64,7 +64,7 @@ def test_images_of_several_sizes_require_one(library: Any) -> None:
 
 
 @pytest.mark.tensorflow
-def test_what_the_library_refuses_is_one_message(library: Any) -> None:
+def test_an_error_of_the_library_is_one_message(library: Any) -> None:
     def unknown(name: str, data_dir: object) -> Builder:
         raise ValueError(f"Dataset {name} not found.")
 
@@ -140,6 +140,6 @@ def test_parts_of_the_library_that_overlap_are_a_warning(prepared: Path) -> None
         ({"name": "tiny_marks", "test_split": "dev"}, r"Unknown split 'dev'. Should be one of \['train', 'test'\]"),
     ],
 )
-def test_what_the_library_does_not_find_is_one_message(prepared: Path, settings: dict[str, Any], message: str) -> None:
+def test_an_unknown_data_set_is_one_message(prepared: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         TensorFlowDataset(data_dir=prepared, **settings).load()

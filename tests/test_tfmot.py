@@ -19,7 +19,7 @@ def test_a_replaced_name_is_what_it_was_afterwards_also_after_an_error() -> None
     assert Owner.name == 1
 
 
-def test_a_name_that_is_not_there_is_not_replaced() -> None:
+def test_a_missing_name_is_not_replaced() -> None:
     with pytest.raises(KeyError, match="renamed"), replaced(sys, "renamed", None):
         pass
 

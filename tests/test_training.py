@@ -111,7 +111,7 @@ def test_continuing_gives_the_bits_of_training_straight_through(
 
 
 @pytest.mark.parametrize("kind", ["article", "ds_cnn"])
-def test_so_it_does_in_bfloat16_and_the_result_is_a_float32_model(
+def test_continuing_in_bfloat16_gives_the_same_bits_and_a_float32_model(
     kind: str, data: Dataset, shared: Path, tmp_path: Path
 ) -> None:
     straight = trained(kind, 2, data, shared, precision="mixed_bfloat16")
@@ -154,7 +154,7 @@ def test_fresh_processes_that_continue_one_another_give_the_bits_of_one(data: Da
     assert bits_in_a_fresh_process(kind, 2, tmp_path / "there") == here
 
 
-def test_fewer_epochs_are_a_station_of_a_longer_training(data: Dataset, shared: Path) -> None:
+def test_fewer_epochs_are_a_state_of_a_longer_training(data: Dataset, shared: Path) -> None:
     longer = trained("article", 2, data, shared)
     shorter = trained("article", 1, data, shared)
     assert (shorter.epochs_reused, shorter.epochs_trained) == (1, 0)
@@ -176,7 +176,7 @@ def test_seeds_give_different_weights(data: Dataset, shared: Path) -> None:
         {"unfreeze": {1: 1}},
     ],
 )
-def test_what_decides_the_weights_is_part_of_the_key(change: dict[str, Any], data: Dataset) -> None:
+def test_everything_that_decides_the_weights_is_part_of_the_key(change: dict[str, Any], data: Dataset) -> None:
     usual = Training(epochs=1, **SETTINGS)
     changed = Training(**{"epochs": 1, **SETTINGS, **change})
     model = start("ds_cnn", data)
@@ -231,7 +231,7 @@ class Doubled(keras.layers.Layer):
 """
 
 
-def test_another_code_of_a_layer_of_ones_own_is_another_model(
+def test_changed_code_of_a_user_defined_layer_is_another_model(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from experiments.system.tensorflow import keras

@@ -370,7 +370,7 @@ def test_images_are_not_moved_away_from_their_targets(head: type[Head]) -> None:
 
 
 @pytest.mark.parametrize("settings", [(0.1, "none"), (0.0, "balanced")])
-def test_both_require_classes(settings: tuple[float, str]) -> None:
+def test_smoothing_and_class_weights_require_classes(settings: tuple[float, str]) -> None:
     with pytest.raises(UserError, match="requires task=classification, not task=regression"):
         check(NumberHead(1), *settings)
 

@@ -124,7 +124,7 @@ def test_a_layer_that_the_converter_would_leave_in_float_is_not_annotated(
 
 
 @pytest.mark.parametrize("strategy", [PTQInt8(calibration_samples=8), PTQInt16x8(calibration_samples=8)])
-def test_an_op_without_an_integer_kernel_is_named_where_all_else_is_quantized(strategy: Strategy) -> None:
+def test_an_op_without_an_integer_kernel_is_named_if_everything_else_is_quantized(strategy: Strategy) -> None:
     expectation = expected_after_trial(strategy, model_of(elu))
     assert list(expectation.left_float) == ["ELU of elu"]
     assert "no int" in expectation.left_float["ELU of elu"]
@@ -191,7 +191,7 @@ def of_all_brightness(most: float = 4.0) -> Images:
     return images(8) * np.linspace(0.02 * most, most, 8, dtype=np.float32)[:, None, None, None]
 
 
-def test_images_that_the_first_ranges_would_make_alike_differ_before_training() -> None:
+def test_images_with_equal_outputs_under_the_initial_ranges_differ_before_training() -> None:
     from experiments.quantization.tfmot.annotation import annotated_whole, start_ranges
 
     model, scaled_twice = model_of(lambda layers, x: x), of_all_brightness(most=4 / 255**2)

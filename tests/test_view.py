@@ -102,7 +102,7 @@ def test_a_view_of_errors_has_the_lowest_first_even_if_a_run_failed(
     assert json.loads(view)["orderByAsc"] is True
 
 
-def test_a_sweep_is_summarized_by_its_sound_runs() -> None:
+def test_a_sweep_is_summarized_by_its_valid_runs() -> None:
     runs = frame([*rows.ROWS, rows.row("broken", verified="false", tflite_accuracy=1.0), rows.FAILED])
     metrics, tags = summary(Comparison(runs, runs, lambda _: None))
     assert metrics == {
