@@ -177,3 +177,13 @@ def test_a_convolution_over_time_is_refused_for_clustering() -> None:
     model = keras(2).Model(given, layers(2).ConvLSTM2D(2, 3, name="over_time")(given))
     with pytest.raises(UserError, match="over_time"):
         refuse(model, cluster=True)
+
+
+def test_a_concatenation_keeps_the_order_of_its_inputs_when_a_batchnorm_is_folded() -> None:
+    from experiments.quantization.tfmot.annotation import annotated_whole, fake_quantization_off
+
+    given = keras(2).Input((6, 6, 2))
+    folded = layers(2).ReLU()(layers(2).BatchNormalization()(layers(2).Conv2D(3, 1)(given)))
+    model = keras(2).Model(given, layers(2).Concatenate()([folded, layers(2).Conv2D(2, 1)(given)]))
+    with fake_quantization_off():
+        assert first_difference(annotated_whole(model), model, RANDOM.random((4, 6, 6, 2), np.float32)) is None

@@ -1,10 +1,11 @@
-"""TFMOT's 8-bit schemes, with one change: the two layers of a split SeparableConv2D keep its name.
+"""TFMOT's 8-bit schemes, with two changes.
 
-TFMOT gives them new names such as conv2d_1, which may be the name of another layer; ops in the file are assigned to
-layers by these names.
+A layer with several inputs keeps their order. The two layers of a split SeparableConv2D keep its name: TFMOT gives them
+new names such as conv2d_1, which may be the name of another layer; ops in the file are assigned to layers by these
+names.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments.system.tensorflow import keras  # first: it chooses Keras 2
@@ -15,6 +16,7 @@ from tensorflow_model_optimization.python.core.api.quantization.keras import def
 from tensorflow_model_optimization.python.core.api.quantization.keras.graph_transformations import model_transformer
 
 from experiments.model.copies import kinds_known
+from experiments.quantization.tfmot.replaced import replaced
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -62,6 +64,16 @@ class _KeepingClusters(_NamesKept, tfmot.experimental.combine.Default8BitCluster
     """A scheme that preserves clusters."""
 
 
+def _in_order(transformer: Any, names: Sequence[str]) -> list[Any]:
+    """Return the layers of these names in their order.
+
+    TFMOT returns them in the order of the model, where folding a BatchNorm moves a layer to the end: Concatenate would
+    then take its inputs in another order.
+    """
+    by_name = {layer["config"]["name"]: layer for layer in transformer._config["layers"]}
+    return [by_name[name] for name in dict.fromkeys(names)]
+
+
 def quantization_aware(annotated: "Model", like: "Model", keep: Collection[str] = ()) -> "Model":
     """Apply fake quantization to an annotated copy of the model `like`; `keep` is `zeros`, `clusters`, both or none.
 
@@ -75,5 +87,6 @@ def quantization_aware(annotated: "Model", like: "Model", keep: Collection[str] 
             scheme = _KeepingZeros()
         case _:
             scheme = _Default()
-    with kinds_known(like), tfmot.quantization.keras.quantize_scope():
+    ordered = replaced(model_transformer.ModelTransformer, "_get_layers", _in_order)
+    with kinds_known(like), tfmot.quantization.keras.quantize_scope(), ordered:
         return tfmot.quantization.keras.quantize_apply(annotated, scheme)
