@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from experiments.dataset import keras_datasets
@@ -18,6 +19,7 @@ from experiments.dataset.tfds import TensorFlowDataset
 from experiments.system import user_code
 from experiments.system.contents import contents_of, digest_value, sha256
 from experiments.system.files import expand_path, state_of
+from experiments.system.keras_version import Version
 from experiments.training import loop
 
 MINE = """
@@ -219,3 +221,22 @@ def test_prepared_data_sets_count_by_content_wherever_they_are(tmp_path: Path) -
     assert contents_of(TensorFlowDataset(name="pets:1.0.0", data_dir=tmp_path / "b")) == before
     (tmp_path / "b/pets/1.0.0/train.tfrecord").write_text("2")
     assert contents_of(TensorFlowDataset(name="pets:1.0.0", data_dir=tmp_path / "b")) != before
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_vocabulary_that_was_learned_decides_what_a_model_answers(version: Version) -> None:
+    from experiments.system.tensorflow import keras_version
+
+    keras = keras_version(version)
+
+    def digest(words: list[int]) -> str:
+        keras.backend.clear_session()
+        lookup = keras.layers.IntegerLookup(max_tokens=4, output_mode="one_hot", name="lookup")
+        lookup.adapt(np.array(words))
+        entry = keras.Input((1,), dtype="int64")
+        made = keras.Model(entry, keras.layers.Dense(2, kernel_initializer="ones", name="head")(lookup(entry)))
+        return loop.digest_of(made)
+
+    assert digest([1, 2, 3]) == digest([1, 2, 3])
+    assert digest([1, 2, 3]) != digest([7, 8, 9])

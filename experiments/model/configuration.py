@@ -19,6 +19,12 @@ def layer_names(model: "Model") -> list[str]:
 
 
 def configuration_of(model: "Model") -> dict[str, Any]:
-    """Return what Keras saves of a model without its weights, and without what does not change its outputs."""
+    """Return what Keras saves of a model without its weights, and without what does not change its outputs.
+
+    A vocabulary that a layer learned from data is neither among the weights nor, in Keras 3, in the configuration.
+    """
     described = json.loads(model.to_json())
-    return {key: value for key, value in described.items() if key not in LEFT_OUT}
+    lookups = [layer for layer in model._flatten_layers() if hasattr(layer, "get_vocabulary")]
+    learned = [[layer.name, [str(word) for word in layer.get_vocabulary()]] for layer in lookups]
+    kept = {key: value for key, value in described.items() if key not in LEFT_OUT}
+    return {**kept, **({"vocabularies": learned} if learned else {})}

@@ -84,7 +84,7 @@ class SavedModelFolder(Architecture):
             keras.Input(shape, batch_size=spec.shape[0], name=_as_name(name), dtype=spec.dtype)
             for (name, spec), shape in zip(specs.items(), forms(entries, input_shape), strict=True)
         ]
-        layer = _layer_of()(loaded, function, list(specs), given, hashlib.sha256(self._graph()).hexdigest())
+        layer = _layer_of()(loaded, function, list(specs), given, self._digest())
         outputs = layer(images if len(images) > 1 else images[0])
         if len(given) > 1:  # a layer for each, which has the name of the output
             outputs = [
@@ -103,6 +103,13 @@ class SavedModelFolder(Architecture):
             return (self.path / GRAPH).read_bytes()
         except OSError as error:
             raise UserError(f"{self._named}: {GRAPH} cannot be read ({error.strerror}).") from error
+
+    def _digest(self) -> str:
+        """Return the digest of the graph and of the files that it reads, such as vocabularies, without weights."""
+        digest = hashlib.sha256(self._graph())
+        for file in sorted(path for path in (self.path / "assets").rglob("*") if path.is_file()):
+            digest.update(file.read_bytes())
+        return digest.hexdigest()
 
     def _check_operations(self) -> None:
         """Refuse operations that reach outside of the model, and custom ones, for which TFLite has no kernels."""
