@@ -12,7 +12,7 @@ from experiments.dataset.mnist import Mnist
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.qat import QAT
 from experiments.system.errors import UserError
-from experiments.tflite.conversion import Learned, convert
+from experiments.tflite.conversion import Float32, Learned, convert
 from experiments.tflite.expectation import Expectation, broken, wrong_interface
 from experiments.tflite.graph import Op, interface, read_ops
 from experiments.tflite.selective import held_in_float
@@ -158,6 +158,21 @@ def test_an_interface_that_the_converter_leaves_in_float_is_caught() -> None:
     file = convert(strategy.prepare(model, Trained.untouched, calibration).model, strategy.scheme(model), calibration)
     differences = wrong_interface(strategy.expectation(model), *interface(file.content))
     assert "the input of the file is float32 instead of int8" in "; ".join(differences)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("others", [0, 1])
+def test_integers_of_the_model_itself_are_no_wrong_interface(others: int) -> None:
+    from experiments.system.tensorflow import keras
+
+    keras.backend.clear_session()
+    words = keras.Input((3,), name="a_words", dtype="int32")  # the first input of the file
+    table = [keras.Input((2,), name="b_table")] * others
+    seen = keras.layers.Flatten()(keras.layers.Embedding(10, 4)(words))
+    joined = keras.layers.Concatenate()([seen, *table]) if others else seen
+    file = convert(keras.Model([words, *table], keras.layers.Dense(2)(joined)), Float32(), calibration)
+    assert interface(file.content) == ("float32" if others else "", "float32")
+    assert wrong_interface(Expectation("float32"), *interface(file.content)) == ()
 
 
 @pytest.mark.tensorflow

@@ -165,7 +165,7 @@ def wrong_interface(expectation: Expectation, taken: str, given: str) -> tuple[s
     return tuple(
         f"the {side} of the file is {each} instead of {expectation.interface}"
         for side, each in found.items()
-        if each != expectation.interface
+        if each and each != expectation.interface
     )
 
 

@@ -5,7 +5,7 @@ A strategy says what the converter should do; the file shows what it did.
 
 import struct
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Literal
@@ -142,9 +142,14 @@ def _named_by_place(ops: Sequence[Op], outputs: set[int], layers: Sequence[str])
 
 
 def interface(content: bytes) -> tuple[str, str]:
-    """Return the types of a file's input and output."""
+    """Return the types of a file's inputs and outputs, without integers of the model itself, such as word indices."""
     graph = parsed(content).subgraphs[0]
-    return type_name(graph.tensors[graph.inputs[0]]), type_name(graph.tensors[graph.outputs[0]])
+
+    def types(places: Iterable[int]) -> str:
+        found = dict.fromkeys(type_name(graph.tensors[place]) for place in places)
+        return " and ".join(each for each in found if each not in SHAPE_TYPES and each != "bool")
+
+    return types(graph.inputs), types(graph.outputs)
 
 
 def ends_of(model: Any) -> tuple[dict[str, int], dict[str, int]]:
