@@ -35,6 +35,7 @@ import numpy.typing as npt
 from pydantic import NonNegativeFloat, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass as option
 from rich import box
+from rich.measure import Measurement
 from rich.table import Table
 
 from experiments.comparison.judged import Judged
@@ -381,22 +382,11 @@ def _options(given: dict[str, str]) -> Options:
 
 
 def _show(findings: Findings, options: Options) -> None:
+    whole = _table(findings, HALVES)
+    fits = Measurement.get(CONSOLE, CONSOLE.options.update(width=WIDEST), whole).maximum <= CONSOLE.width
+    for table in [whole] if fits else [_table(findings, [half]) for half in HALVES]:
+        CONSOLE.print(table)
     metric, error = findings.metric, findings.error
-    change = f"Δ {metric.title}{metric.unit_of_change}"
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("layer", f"only this in int8:\n{change}", f"{error}\nRMS", "bytes\nsaved"):
-        table.add_column(heading, justify="left" if heading == "layer" else "right")
-    for heading in (f"only this in float:\n{change}", f"{error}\nRMS", "bytes\nadded"):
-        table.add_column(heading, justify="right")
-    ranked = sorted(findings.units, key=lambda unit: -findings.alone[unit].rms_logit_error)
-    for unit in ranked:
-        alone, spared = findings.alone[unit], findings.spared[unit]
-        table.add_row(
-            unit, _shown_change(metric, alone), findings.shown_error(alone),
-            f"{findings.none.bytes - alone.bytes:,}", _shown_change(metric, spared), findings.shown_error(spared),
-            f"{spared.bytes - findings.everything.bytes:,}",
-        )  # fmt: skip
-    CONSOLE.print(table)
     none, everything = findings.none, findings.everything
     say(
         f"float: {none.bytes:,} bytes, {metric.title} {metric.shown(none.score)}{' %' if metric.is_share else ''} on "
@@ -412,8 +402,34 @@ def _show(findings: Findings, options: Options) -> None:
     say(describe_proposal(findings, options))
 
 
-def _shown_change(metric: Judged, file: Measured) -> str:
-    return metric.shown_change(file.change.value, file.change.low, file.change.high)
+HALVES = ("int8", "float")  # of the table: in what only the layer of the row is
+WIDEST = 1000  # characters that a table could have
+
+
+def _table(findings: Findings, halves: Sequence[str]) -> Table:
+    """Return the table of the layers, or half of it, the most sensitive layer first."""
+    metric = findings.metric
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("layer", no_wrap=True, overflow="fold")
+    for half in halves:
+        table.add_column(f"only this in {half}:\nΔ {metric.title}{metric.unit_of_change}", justify="right")
+        table.add_column(f"{findings.error}\nRMS", justify="right")
+        table.add_column("bytes\nsaved" if half == "int8" else "bytes\nadded", justify="right")
+    for unit in sorted(findings.units, key=lambda unit: -findings.alone[unit].rms_logit_error):
+        cells = [each for half in halves for each in _cells(findings, half, unit)]
+        table.add_row(unit, *cells)
+    return table
+
+
+def _cells(findings: Findings, half: str, unit: str) -> tuple[str, str, str]:
+    if half == "int8":
+        file = findings.alone[unit]
+        difference = findings.none.bytes - file.bytes
+    else:
+        file = findings.spared[unit]
+        difference = file.bytes - findings.everything.bytes
+    change = findings.metric.shown_change(file.change.value, file.change.low, file.change.high)
+    return change.replace(" [", "\n["), findings.shown_error(file), f"{difference:,}"
 
 
 def write(findings: Findings, options: Options) -> None:

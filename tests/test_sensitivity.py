@@ -20,6 +20,7 @@ from experiments.sensitivity import (
     Measured,
     Options,
     _compared,
+    _show,
     _split,
     describe_proposal,
     find_smallest,
@@ -27,6 +28,7 @@ from experiments.sensitivity import (
 )
 from experiments.statistics.estimates import Estimate
 from experiments.system.errors import UserError
+from experiments.system.progress import CONSOLE
 from experiments.task import Head
 from experiments.task.binary import BinaryHead
 from experiments.task.classification import ClassHead
@@ -149,6 +151,23 @@ def test_max_drop_of_an_error_is_a_share_of_that_of_the_float_file() -> None:
     assert describe_proposal(findings, Options()) == (
         "No layer can be quantized within max_drop=0.002, which is 0.1 in MAE: ship the float file."
     )
+
+
+@pytest.mark.parametrize(("width", "tables"), [(80, 2), (140, 1)])
+def test_names_and_intervals_are_whole_on_a_narrow_terminal(
+    width: int, tables: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CONSOLE, "_width", width)
+    layers = ("separable_conv2d_1", "batch_normalization_12")
+    file = Measured((), 30_000, 0.09, Estimate(0.0002, -0.0098, 0.0122), 0.0, 0.0123)
+    each = dict.fromkeys(layers, file)
+    findings = Findings(layers, file, file, file, each, each, file, {}, 300, Judged("mae", "lower"))
+    with CONSOLE.capture() as captured:
+        _show(findings, Options())
+    shown = captured.get()
+    assert shown.count("layer  ") == tables
+    assert shown.count("batch_normalization_12  ") == tables
+    assert shown.count("[-0.0098, +0.0122]  ") == 4
 
 
 def test_values_are_rounded_to_the_nearest_level() -> None:
