@@ -243,7 +243,7 @@ def published_table(table: pd.DataFrame) -> str:
         }
     )
     missing = table[table["log_speedup"].isna()]
-    impossible = [f"{name}: not available ({reason})." for name, reason in missing[["variant", "unavailable"]].values]
+    impossible = [f"Not available: {name} ({reason})." for name, reason in missing[["variant", "unavailable"]].values]
     better = ", ".join(narrower(table)) or "none"
     busy = table["other_cores"].median()
     return (
