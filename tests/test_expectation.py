@@ -14,7 +14,7 @@ from experiments.strategy.qat import QAT
 from experiments.system.errors import UserError
 from experiments.tflite.conversion import Float32, Learned, convert
 from experiments.tflite.expectation import Expectation, broken, wrong_interface
-from experiments.tflite.graph import Op, interface, read_ops
+from experiments.tflite.graph import Op, interface, read_ops, tensors
 from experiments.tflite.selective import held_in_float
 from experiments.training.loop import Trained
 from tests.tiny import product_file
@@ -166,13 +166,15 @@ def test_integers_of_the_model_itself_are_no_wrong_interface(others: int) -> Non
     from experiments.system.tensorflow import keras
 
     keras.backend.clear_session()
-    words = keras.Input((3,), name="a_words", dtype="int32")  # the first input of the file
-    table = [keras.Input((2,), name="b_table")] * others
+    words = keras.Input((3,), name="words", dtype="int32")
+    table = [keras.Input((2,), name="table")] * others
     seen = keras.layers.Flatten()(keras.layers.Embedding(10, 4)(words))
     joined = keras.layers.Concatenate()([seen, *table]) if others else seen
-    file = convert(keras.Model([words, *table], keras.layers.Dense(2)(joined)), Float32(), calibration)
+    file = convert(keras.Model([*table, words], keras.layers.Dense(2)(joined)), Float32(), calibration)
     assert interface(file.content) == ("float32" if others else "", "float32")
     assert wrong_interface(Expectation("float32"), *interface(file.content)) == ()
+    named = [each.get("signature_name") for each in tensors(file.content)[0]]
+    assert named == (["words", "table"] if others else [None])
 
 
 @pytest.mark.tensorflow

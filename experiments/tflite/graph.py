@@ -214,6 +214,7 @@ def _details(tensor: Any) -> Mapping[str, Any]:
 def tensors(content: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the inputs and outputs of a file: the name, shape, dtype, scale and zero point of each tensor.
 
+    Several inputs or outputs also have the names of the model's signature, since those of tensors do not tell them.
     Scale and zero point are None for a tensor that is not quantized; a size that is not fixed is -1.
 
     Raises:
@@ -221,6 +222,9 @@ def tensors(content: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     """
     graph = _graph(content)
     described = [[_described(graph.tensors[place]) for place in places] for places in (graph.inputs, graph.outputs)]
+    for ends, names in zip(described, ends_of(parsed(content)), strict=True):
+        if len(ends) > 1 and len(names) == len(ends):
+            ends[:] = [{"signature_name": name, **end} for name, end in zip(names, ends, strict=True)]
     return described[0], described[1]
 
 
