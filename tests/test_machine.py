@@ -63,6 +63,20 @@ def test_measurement_and_computation_exclude_each_other(other: str, own: type, t
         assert process.wait(timeout=5) == 0  # it gave the lock back before this block began
 
 
+@pytest.mark.timeout(60)
+def test_a_computation_within_another_does_not_wait_for_a_measurement_that_waits_for_it(tmp_path: Path) -> None:
+    with compute_lock():
+        measuring = seeker("timing_lock", tmp_path, seconds=0)
+        while not (machine._locks() / "entrance").exists():
+            time.sleep(0.05)
+        with compute_lock():
+            assert measuring.poll() is None
+    with measuring:
+        assert measuring.wait(timeout=30) == 0
+    with timing_lock():  # the lock was released with the outer computation
+        pass
+
+
 @pytest.mark.parametrize("lock", ["compute_lock", "timing_lock"])
 def test_killed_process_releases_its_lock(lock: str, tmp_path: Path) -> None:
     with holder(lock, tmp_path) as process:

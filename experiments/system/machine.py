@@ -5,6 +5,7 @@ conditions of a measurement. A lock is held for one step, such as an epoch, and 
 """
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,15 +20,26 @@ from experiments.system.locks import file_lock, remove_dead_names
 from experiments.system.temporary import user_folder
 
 IDLE = ("idle", "iowait")
+_held = threading.local()
 
 
 @contextmanager
 def compute_lock() -> Iterator[None]:
-    """Compute in parallel with other runs; waits while another process of this user measures latency."""
+    """Compute in parallel with other runs; waits while another process of this user measures latency.
+
+    A thread that holds the lock does not wait for it again: a measurement that waits for this thread lets nobody in.
+    """
+    if getattr(_held, "by_this_thread", False):
+        yield
+        return
     with ExitStack() as stack:
         with file_lock(_locks() / "entrance", "latency is being measured"):
             stack.enter_context(file_lock(_locks() / "work", "latency is being measured", shared=True))
-        yield
+        _held.by_this_thread = True
+        try:
+            yield
+        finally:
+            _held.by_this_thread = False
 
 
 @contextmanager
