@@ -114,6 +114,8 @@ def _judged_by(table: pd.DataFrame) -> pd.Series:
     """Return the values of the task's settings that differ between rows, without those that do not judge."""
     of_task = [name for name in table.columns if str(name).startswith("task.") and name not in NOT_JUDGING]
     varied = [name for name in of_task if table[name].nunique() > 1]  # a run of an earlier version may lack a setting
+    if not varied:
+        return pd.Series("", table.index, object)  # pandas 2 has no tuples of no columns
     texts = [
         ", ".join(f"{name.partition('.')[2]}={value}" for name, value in zip(varied, map(as_typed, row), strict=True))
         for row in table[varied].itertuples(index=False)
