@@ -20,6 +20,7 @@ from experiments.record.identity import DIGESTS
 from experiments.record.run_record import is_setting
 from experiments.system.errors import UserError, first_line, redacted
 from experiments.system.progress import say
+from experiments.tflite.flatbuffer import DAMAGE
 from experiments.tflite.graph import tensors
 from experiments.tflite.metadata import Description, with_metadata
 from experiments.tracking import Store
@@ -123,7 +124,12 @@ def save(
     configuration = _content(store, shipped.run_id, CONFIGURATION).decode("utf-8", "replace")
     described = description(row, record, content, shipped, [*map(redacted, commands)], redacted(configuration))
     if metadata:
-        content = with_metadata(content, _metadata(described, record))
+        try:
+            content = with_metadata(content, _metadata(described, record))
+        except DAMAGE as error:
+            raise UserError(
+                f"Run {shipped.run_id}: its {MODEL} is no valid TFLite file ({first_line(error)})."
+            ) from error
         described |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "metadata": True}
     text = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False)
     try:

@@ -3,6 +3,7 @@
 A file is a `ModelT` of the schema, which has no static types: `model.subgraphs[0].operators` and so on.
 """
 
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ _TYPE_NAMES: dict[int, str] = {
 }
 # Versions of ops in new files, if not 1: the lowest that supports int8.
 VERSIONS = {schema.BuiltinOperator.DEQUANTIZE: 2}
+# What reading a damaged file raises: invalid offsets, and tables that refer to others that are not there.
+DAMAGE = (struct.error, IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, MemoryError)
 PLACEHOLDER = 127  # in the deprecated field of an op's code, if the code does not fit
 
 
@@ -25,7 +28,7 @@ def parsed(content: bytes) -> Any:
     """Parse a file for reading.
 
     Raises:
-        struct.error, IndexError, TypeError, ValueError, MemoryError: it is damaged.
+        DAMAGE: it is damaged.
     """
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
     for buffer in model.buffers or ():

@@ -3,9 +3,9 @@
 A strategy says what the converter should do; the file shows what it did.
 """
 
-import struct
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Literal
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.system.errors import UserError, first_line
-from experiments.tflite.flatbuffer import is_constant, op_name, parsed, type_name
+from experiments.tflite.flatbuffer import DAMAGE, is_constant, op_name, parsed, type_name
 
 Arithmetic = Literal["integer", "hybrid", "float"]
 
@@ -142,14 +142,9 @@ def _named_by_place(ops: Sequence[Op], outputs: set[int], layers: Sequence[str])
 
 
 def interface(content: bytes) -> tuple[str, str]:
-    """Return the types of a file's inputs and outputs, without integers of the model itself, such as word indices."""
+    """Return the types of a file's input and output."""
     graph = parsed(content).subgraphs[0]
-
-    def types(places: Iterable[int]) -> str:
-        found = dict.fromkeys(type_name(graph.tensors[place]) for place in places)
-        return " and ".join(each for each in found if each not in SHAPE_TYPES and each != "bool")
-
-    return types(graph.inputs), types(graph.outputs)
+    return type_name(graph.tensors[graph.inputs[0]]), type_name(graph.tensors[graph.outputs[0]])
 
 
 def ends_of(model: Any) -> tuple[dict[str, int], dict[str, int]]:
@@ -179,14 +174,18 @@ def inputs_of(content: bytes) -> dict[str, Mapping[str, Any]]:
     Raises:
         UserError: it is not a TFLite file.
     """
-    graph = _graph(content)
-    return {name: _details(graph.tensors[place]) for name, place in ends_of(parsed(content))[0].items()}
+    return _details_of_ends(content, 0)
 
 
 def outputs_of(content: bytes) -> dict[str, Mapping[str, Any]]:
     """Return the details of each output by name, in the file's order; see inputs_of."""
+    return _details_of_ends(content, 1)
+
+
+def _details_of_ends(content: bytes, side: int) -> dict[str, Mapping[str, Any]]:
     graph = _graph(content)
-    return {name: _details(graph.tensors[place]) for name, place in ends_of(parsed(content))[1].items()}
+    with _explained():
+        return {name: _details(graph.tensors[place]) for name, place in ends_of(parsed(content))[side].items()}
 
 
 def input_details(content: bytes) -> Mapping[str, Any]:
@@ -214,7 +213,6 @@ def _details(tensor: Any) -> Mapping[str, Any]:
 def tensors(content: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the inputs and outputs of a file: the name, shape, dtype, scale and zero point of each tensor.
 
-    Several inputs or outputs also have the names of the model's signature, since those of tensors do not tell them.
     Scale and zero point are None for a tensor that is not quantized; a size that is not fixed is -1.
 
     Raises:
@@ -222,9 +220,6 @@ def tensors(content: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     """
     graph = _graph(content)
     described = [[_described(graph.tensors[place]) for place in places] for places in (graph.inputs, graph.outputs)]
-    for ends, names in zip(described, ends_of(parsed(content)), strict=True):
-        if len(ends) > 1 and len(names) == len(ends):
-            ends[:] = [{"signature_name": name, **end} for name, end in zip(names, ends, strict=True)]
     return described[0], described[1]
 
 
@@ -248,9 +243,17 @@ def _graph(content: bytes) -> Any:
     """
     if content[4:8] != b"TFL3":
         raise UserError("Not a TFLite file: bytes 4 to 8 must be TFL3.")
-    try:
+    with _explained():
         return parsed(content).subgraphs[0]
-    except (struct.error, IndexError, TypeError, ValueError, MemoryError) as error:  # invalid offsets
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except DAMAGE as error:
         raise UserError(f"The TFLite file is damaged ({first_line(error)}).") from error
 
 
