@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments.dataset.named import together
 from experiments.measure.interpreter import load_interpreter
 from experiments.model.copies import first_difference
 from experiments.model.keras_file import KerasFile
 from experiments.system.errors import UserError
 from experiments.system.keras_version import Version
-from experiments.tflite.conversion import Float32, Int8, TFLiteModel, convert
+from experiments.tflite.conversion import Float32, Int8, Int16x8, TFLiteModel, convert
 from experiments.tflite.graph import read_ops
 from experiments.tflite.selective import put_back_to_float
 
@@ -187,3 +188,12 @@ def test_a_concatenation_keeps_the_order_of_its_inputs_when_a_batchnorm_is_folde
     model = keras(2).Model(given, layers(2).Concatenate()([folded, layers(2).Conv2D(2, 1)(given)]))
     with fake_quantization_off():
         assert first_difference(annotated_whole(model), model, RANDOM.random((4, 6, 6, 2), np.float32)) is None
+
+
+def test_word_indices_beside_other_inputs_can_have_int16_activations() -> None:
+    words, values = keras().Input((6,), dtype="int32", name="words"), keras().Input((4,), name="values")
+    table = layers().Flatten()(layers().Embedding(9, 3)(words))
+    model = keras().Model([words, values], layers().Dense(3, name="logits")(layers().Concatenate()([table, values])))
+    parts = {"words": RANDOM.integers(0, 9, (8, 6)).astype(np.int32), "values": RANDOM.random((8, 4), np.float32)}
+    file = convert(model, Int16x8(8), lambda count: together(parts)[:count])
+    assert [op.types for op in read_ops(file.content, ["logits"]) if op.computes] == ["int16x8"]

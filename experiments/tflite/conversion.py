@@ -416,12 +416,22 @@ def _answers(model: "Model", examples: list[Any]) -> list[Any]:
                 {"training": False} if hasattr(operation, "trainable") else {}
             )  # operations take no such argument
             with tf.name_scope(f"{model.name}/{operation.name}/"):
+                if _is_plain_embedding(operation):  # Keras adds ops for negative indices, which int16 lacks
+                    return tf.gather(operation.embeddings.value, tf.cast(args[0], tf.int32))
                 return operation(*args, **{**kwargs, **training})
 
         return call
 
     graph = getattr(model, "_functional", None) or model  # a Sequential keeps its graph in a model of its own
     return list(tf.nest.flatten(graph._run_through_graph(examples, operation_fn=named)))
+
+
+def _is_plain_embedding(operation: Any) -> bool:
+    from experiments.system.tensorflow import keras_3
+
+    if type(operation) is not keras_3().layers.Embedding:
+        return False
+    return not operation.lora_enabled and operation.quantization_mode is None
 
 
 def _kinds_of_ops(function: Any) -> frozenset[str]:

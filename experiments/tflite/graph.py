@@ -42,6 +42,7 @@ SHAPE_TYPES = frozenset({"int32", "int64"})
 INTEGER_TYPES = frozenset({"INT4", "INT8", "UINT8", "INT16", "INT32"})
 # The first input with values, for ops whose first inputs are shapes, kernels or conditions.
 VALUES_AT = {"TRANSPOSE_CONV": 2, "SELECT": 1, "SELECT_V2": 1}
+TFMOT_RANGE = "/MovingAvgQuantize/"  # in the name of a tensor with a learned range
 LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 LSTM_KERNELS = slice(1, 9)  # of its inputs: four for the values, four for the state
 
@@ -414,7 +415,8 @@ def _clusters(rows: npt.NDArray[np.generic]) -> int:
 def _layer(tensors: Sequence[Any], layers: Collection[str]) -> str:
     """Return the layer in a tensor's name, MODEL/LAYER/OP; fused ops have several names, joined by semicolons."""
     for tensor in tensors:
-        for path in reversed(str(tensor.name, "utf-8").split(";")):
+        paths = reversed(str(tensor.name, "utf-8").split(";"))
+        for path in sorted(paths, key=lambda each: TFMOT_RANGE in each):  # it may be that of the layer before
             if found := outermost_layer(path.split("/"), layers):
                 return found
     return ""
