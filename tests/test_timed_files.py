@@ -17,6 +17,7 @@ from experiments.runs.rounds import RecordedRun
 from experiments.system.errors import UserError
 from experiments.system.stamp import stamp
 from experiments.tflite.flatbuffer import packed, parsed
+from experiments.tflite.graph import inputs_of, outputs_of
 from tests.conftest import run
 from tests.rows import a_round, row
 from tests.tiny import dense_file
@@ -69,6 +70,21 @@ def test_file_without_image_input_is_reported(name: str, tmp_path: Path) -> None
     options = latency.parser().parse_args([str(path)])
     with pytest.raises(UserError, match=rf"{name}.tflite: .*{reason}"):
         list(latency._candidates(options, None))
+
+
+def test_a_file_with_invalid_offsets_is_refused_wherever_they_are() -> None:
+    """Four bytes at a time, as an attacker may set them: no error but a UserError, and no endless loop."""
+    content = dense_file().content
+    refused = 0
+    for place in range(0, len(content) - 4, 4):
+        for value in (b"\xff\xff\xff\x7f", b"\x40\x00\x00\x00", b"\x00\x00\x00\x00"):
+            damaged = content[:place] + value + content[place + 4 :]
+            for read in (inputs_of, outputs_of):
+                try:
+                    read(damaged)
+                except UserError:
+                    refused += 1
+    assert refused
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "absent"])
