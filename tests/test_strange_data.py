@@ -97,6 +97,25 @@ def test_a_large_offset_is_subtracted_before_values_become_float32(tmp_path: Pat
     assert sorted(found.ravel()) == pytest.approx(sorted(expected.ravel()), abs=1e-6)
 
 
+def test_the_training_file_is_no_test_file(tmp_path: Path) -> None:
+    source = table(tmp_path, lines("a,y", lambda i: f"{i % 7},{i % 2}"), test_path=tmp_path / "data.csv")
+    with pytest.raises(UserError, match=r"dataset\.test_path=.* is the file of the training part"):
+        source.check()
+
+
+@pytest.mark.parametrize("values", [1000, 2])
+def test_equal_rows_in_both_parts_are_a_warning_unless_rows_are_often_equal(tmp_path: Path, values: int) -> None:
+    rows = RNG.integers(0, values, (ROWS, 3))
+    rows[ROWS // 2 :] = rows[: ROWS // 2]
+    text = lines("a,b,c,y", lambda i: f"{rows[i, 0]},{rows[i, 1]},{rows[i, 2]},{i % 2}")
+    (tmp_path / "test.csv").write_text(text)
+    raw = table(tmp_path, text, test_path=tmp_path / "test.csv").read()
+    assert raw.warnings == ()  # every row occurs twice in the training part
+    half = lines("a,b,c,y", lambda i: f"{rows[i, 0]},{rows[i, 1]},{rows[i, 2]},{i % 2}", ROWS // 2)
+    found = table(tmp_path, half, test_path=tmp_path / "test.csv").read().warnings
+    assert [each.startswith("leakage: 40 of 40 test examples") for each in found] == [True] * (values == 1000)
+
+
 def test_integers_to_predict_are_split_at_random(tmp_path: Path) -> None:
     text = lines("a,y", lambda i: f"{i % 7},{i * 3}")
     assert len(table(tmp_path, text).read_for("numbers").y_test) == ROWS // 5

@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass as option
 from experiments.dataset import Raw, Source
 from experiments.dataset.frames import AHEAD, check_frame
 from experiments.dataset.targets import Kind
+from experiments.system.errors import UserError
 from experiments.system.files import UserPath
 from experiments.system.options import OPTION
 
@@ -28,6 +29,11 @@ class ColumnSource(Source):
         check_frame(self.path, "dataset.path")
         if self.test_path:
             check_frame(self.test_path, "dataset.test_path")
+            if self.test_path.samefile(self.path):
+                raise UserError(
+                    f"dataset.test_path={self.test_path}: is the file of the training part. Name another file, or type "
+                    "dataset.test_path=null to hold out a share of the rows."
+                )
 
     def check_targets(self, kind: Kind | None, output: str | None = None) -> None:
         """Check the columns and values of a small file."""

@@ -14,6 +14,7 @@ from experiments.dataset.frames import (
     row_number_warnings,
     suggest_regression,
 )
+from experiments.dataset.leakage import leakage_warnings
 from experiments.dataset.splitting import held_out
 from experiments.dataset.targets import Kind
 from experiments.system.errors import UserError
@@ -47,10 +48,10 @@ class Table(ColumnSource):
         )
         groups = frame.labels(self.group) if self.group else None
         if self.test_path:
-            test = self._columns(read_frame(self.test_path, "dataset.test_path"))
-            test.require(names, "dataset.features")
-            test = test.complete([*names, self.target], self.skip_broken)
-            parts = (x, y, test.numbers(names, "dataset.features"), test.labels(self.target))
+            other = self._columns(read_frame(self.test_path, "dataset.test_path"))
+            other.require(names, "dataset.features")
+            other = other.complete([*names, self.target], self.skip_broken)
+            parts = (x, y, other.numbers(names, "dataset.features"), other.labels(self.target))
         else:
             classes = y if is_class(y, kind) else np.zeros(len(y))
             held = held_out(classes, self.test_share, self.split_seed, groups)
@@ -75,9 +76,10 @@ class Table(ColumnSource):
         way_out = "" if self.standardize else "Subtract their mean: dataset.standardize=true. "
         for each in (x_train, x_test):
             frame.check_single(each, names, "dataset.features", way_out)
-        single = (np.asarray(each, np.float32) for each in (x_train, x_test))
+        train, test = (np.asarray(each, np.float32) for each in (x_train, x_test))
+        warnings += leakage_warnings(train, test)
         return Raw(
-            next(single), y_train, next(single), y_test, groups=groups, notes=notes, warnings=warnings,
+            train, y_train, test, y_test, groups=groups, notes=notes, warnings=warnings,
             preprocessing={"table": used},
         )  # fmt: skip
 
