@@ -197,8 +197,8 @@ def test_masks_of_0_and_255_are_not_256_classes(tmp_path: Path) -> None:
         source.load()
 
 
-def boxes(*corners: float) -> Dataset:
-    found = np.tile(np.array([0, *corners], np.float32), (4, 1, 1))
+def boxes(*corners: float, number: int = 0) -> Dataset:
+    found = np.tile(np.array([number, *corners], np.float32), (4, 1, 1))
     x = np.zeros((4, 8, 8, 1), np.float32)
     part = Split(rows_of(x, Scaling()), found)
     return Examples(part, part, part, kind="boxes").for_new_model()
@@ -215,6 +215,12 @@ def boxes(*corners: float) -> Dataset:
 def test_boxes_outside_of_their_image_are_refused(corners: Any, coordinates: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Detection(coordinates=coordinates)._check_targets(boxes(*corners))
+
+
+@pytest.mark.parametrize(("number", "notes"), [(0, 0), (2, 1)])
+def test_classes_without_boxes_are_noted(number: int, notes: int) -> None:
+    found = boxes(0.1, 0.1, 0.5, 0.5, number=number).notes
+    assert [each.startswith("boxes have classes from 2 to 2; the model also") for each in found] == [True] * notes
 
 
 def test_boxes_that_exceed_their_image_are_used() -> None:

@@ -215,7 +215,7 @@ class Examples:
         shaped = replace(shaped, warnings=(*shaped.warnings, *channel_warnings(self.input_shape)))
         if self.kind != "classes":
             self._check_numbering()
-            return shaped._unlabelled()
+            return replace(shaped, notes=(*shaped.notes, *self._idle_classes()))._unlabelled()
         numbers = class_numbers(self.training_labels, self.test_labels)
         return shaped._as(numbers, len(numbers))
 
@@ -232,6 +232,16 @@ class Examples:
                 f"{save_line(y='np.searchsorted(np.unique(y_train), {})')}. If {found[-1]} marks pixels that do not "
                 f"count: task=segmentation task.ignored={found[-1]}"
             )
+
+    def _idle_classes(self) -> tuple[str, ...]:
+        """Return a note on boxes whose classes are numbered from 1: the model has scores for the class 0, too."""
+        if self.kind != "boxes":
+            return ()
+        numbers = np.concatenate([split.y[..., 0].ravel() for _, split in self._splits()])
+        least = int(numbers[numbers >= 0].min(initial=self.classes))
+        if least == 0 or least >= self.classes:
+            return ()
+        return (f"boxes have classes from {least} to {self.classes - 1}; the model also learns scores of class 0",)
 
     def for_model(self, entries: tuple[int | None, ...] | Entries, outputs: int | Mapping[str, int]) -> Dataset:
         """Return the data set for an existing model: images in its input shape, labels as indices of its outputs.
