@@ -69,8 +69,8 @@ def test_an_interrupt_of_this_process_alone_stops_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = (
-        "import os, signal, time\nprint('training', flush=True)\nos.kill(os.getppid(), signal.SIGINT)\n"
-        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('closed')"
+        "import os, signal, time\nprint('training', flush=True)\n"
+        "try:\n    os.kill(os.getppid(), signal.SIGINT)\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('closed')"
     )
     with pytest.raises(KeyboardInterrupt):
         streamed(code, tmp_path)
