@@ -70,7 +70,8 @@ def test_an_interrupt_of_this_process_alone_stops_the_command(
 ) -> None:
     code = (
         "import os, signal, time\nprint('training', flush=True)\n"
-        "try:\n    os.kill(os.getppid(), signal.SIGINT)\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('closed')"
+        "try:\n    os.kill(os.getppid(), signal.SIGINT)\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    print('closed')"
     )
     with pytest.raises(KeyboardInterrupt):
         streamed(code, tmp_path)

@@ -110,8 +110,9 @@ def test_a_sweep_has_the_best_values_of_its_runs_and_what_is_recommended(store: 
     parent, runs = store.client.get_run(sweep).data, store.rows(sweep)
     assert parent.metrics["best_tflite_accuracy"] == max(run["tflite_accuracy"] for run in runs)
     assert parent.metrics["smallest_tflite_bytes"] == min(run["tflite_bytes"] for run in runs)
-    assert parent.tags["recommended_run_id"] in {run["run_id"] for run in runs}
-    assert parent.tags["recommended"].split()[0] in ("none,", "ptq_int8,", "none", "ptq_int8")
+    is_suspect = any(run["warnings"] for run in runs)  # nothing is recommended after an implausible baseline
+    assert parent.tags["recommended_run_id"] in ([""] if is_suspect else [run["run_id"] for run in runs])
+    assert parent.tags["recommended"].split()[:1] in ([[]] if is_suspect else [["none"], ["ptq_int8"]])
 
 
 def test_parameters_are_those_that_people_look_for(store: Store, sweep: str) -> None:

@@ -23,6 +23,7 @@ from experiments.comparison.recommendation import (
     recommend,
     smallest,
 )
+from experiments.comparison.summary import summary
 from experiments.statistics.estimates import Estimate, unpaired_difference, unpaired_p
 from experiments.system.errors import UserError
 from tests.rows import answers, row, seeds
@@ -254,6 +255,8 @@ def test_nothing_is_to_be_shipped_after_an_implausible_baseline() -> None:
     (line,) = answer_lines(comparison(rows, {"run-none": 8800, "run-ptq_int8": 8600}))
     assert line.startswith("Nothing to ship yet: the baseline is implausible (at chance). Best so far: ptq_int8: ")
     assert line.count("implausible") == 1
+    assert recommended(comparison(rows, {"run-none": 8800, "run-ptq_int8": 8600})) == frozenset()
+    assert summary(comparison(rows, {"run-none": 8800, "run-ptq_int8": 8600}))[1]["recommended"] == ""
     (task,) = tasks(comparison(rows, {"run-none": 8800, "run-ptq_int8": 8600}))
     assert all("its baseline is implausible (at chance)" in choice.drawbacks for choice in choices(task))
 

@@ -338,8 +338,9 @@ def margin_of(rows: pd.DataFrame, share: float) -> float:
 
 
 def recommended(comparison: Comparison) -> frozenset[str]:
-    """Return the ids of the runs to ship, one per task."""
-    return frozenset(headline(task).run_id for task in tasks(comparison))
+    """Return the ids of the runs to ship, one per task; none of a task whose baseline is implausible."""
+    found = map(headline, tasks(comparison))
+    return frozenset(choice.run_id for choice in found if not choice.caution)
 
 
 def answer_lines(comparison: Comparison) -> list[str]:

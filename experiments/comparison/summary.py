@@ -10,7 +10,7 @@ BEST = {"best_tflite_accuracy": ("tflite_accuracy", "max"), "smallest_tflite_byt
 
 
 def summary(comparison: Comparison) -> tuple[dict[str, float], dict[str, str]]:
-    """Return metrics and tags: the best values of all sound runs, and what is recommended for each task."""
+    """Return metrics and tags: the best values of all sound runs, and what to ship for each task, if anything."""
     runs = comparison.runs
     metrics = {"runs_finished": float((runs["status"] == "FINISHED").sum())}
     metrics["runs_failed"] = len(runs) - metrics["runs_finished"]
@@ -19,7 +19,7 @@ def summary(comparison: Comparison) -> tuple[dict[str, float], dict[str, str]]:
         if len(values):
             metrics[name] = float(values.agg(best))
     display = dict(zip(runs["run_id"], names(runs), strict=True))
-    recommended = [headline(task).run_id for task in tasks(comparison)]
+    recommended = [found.run_id for found in map(headline, tasks(comparison)) if not found.caution]
     return metrics, {
         "recommended": "; ".join(display.get(run_id, run_id) for run_id in recommended),
         "recommended_run_id": ", ".join(recommended),
