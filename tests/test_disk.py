@@ -2,6 +2,8 @@
 
 import errno
 import os
+import resource
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from experiments.system.disk import explain_os_error, is_full, mount_point
 from experiments.system.errors import UserError
 from experiments.system.temporary import temporary_folder, user_folder
 from experiments.tracking import Tracking, connect
+from experiments.tracking.failures import explaining_failures
 from tests.conftest import run, save_images
 
 Disk = Callable[[str], Path]
@@ -139,3 +142,17 @@ def test_sweep_in_a_folder_on_a_full_disk_is_closed(disk: Disk) -> None:
     runs = connect(Tracking(uri=f"sqlite:///{place}/mlflow.db"), create=False).find("tags.kind != ''")
     assert {run.info.status for run in runs if run.data.tags["kind"] == "sweep"} == {"FAILED"}
     assert "RUNNING" not in {run.info.status for run in runs}
+
+
+def test_a_limit_on_the_size_of_files_is_named(tmp_path: Path) -> None:
+    assert "ulimit -f unlimited" in explain_os_error(OSError(errno.EFBIG, "File too large", str(tmp_path)))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
+    try:
+        with (
+            pytest.raises(UserError, match=r"disk I/O error.*limited to 1,024 KiB: `ulimit -f unlimited`"),
+            explaining_failures(Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}")),
+        ):
+            raise sqlite3.OperationalError("disk I/O error")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

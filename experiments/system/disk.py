@@ -15,6 +15,7 @@ LIMITS = {
     errno.EMFILE: "too many open files in this process: raise the limit with `ulimit -n 4096`",
     errno.ENFILE: "too many open files on this machine: end other programs",
     errno.EAGAIN: "too many processes: raise the limit with `ulimit -u`, or end other programs",
+    errno.EFBIG: "the limit on the size of a file is reached: raise it with `ulimit -f unlimited`",
     errno.ENOMEM: "out of memory: end other programs, or run fewer jobs at once",
 }
 

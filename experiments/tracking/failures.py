@@ -1,6 +1,7 @@
 """Converts errors of a store to messages for users."""
 
 import re
+import resource
 import shlex
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -74,6 +75,9 @@ def explaining_failures(tracking: Tracking) -> Iterator[None]:
             "Use another store, such as tracking.uri=sqlite:////tmp/mlflow.db, or the address of a running MLflow "
             "server."
         )
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        if tracking.database and limit != resource.RLIM_INFINITY:
+            what_to_do = f"Files are limited to {limit // 1024:,} KiB: `ulimit -f unlimited` removes that. {what_to_do}"
         if tracking.database and is_full(disk := mount_point(tracking.database)):
             what_to_do = f"T{describe_space(disk)[1:]}. Free space there. {what_to_do}"
         raise UserError(f"tracking.uri={tracking.shown}: not usable ({_reason(error)}). {what_to_do}") from error
