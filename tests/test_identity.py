@@ -166,7 +166,7 @@ def test_grouping_by_name_groups_by_content(by: list[str], rows: int) -> None:
 
     comparison = compared(Kept(), frame([of("none"), of("none", test=B)]), by=by)  # type: ignore[arg-type]
     assert len(comparison.table) == rows
-    assert any("several models or data sets" in line for line in comparison.remarks) == (rows == 1)
+    assert any("several models, data sets or tasks" in line for line in comparison.remarks) == (rows == 1)
 
 
 def examined(test: str | None, dataset: str = "npz") -> Examined:
