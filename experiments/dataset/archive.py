@@ -16,7 +16,6 @@ import psutil
 from experiments.dataset import Raw
 from experiments.dataset.arrays import CHUNK_BYTES, ArrayFile, Stored
 from experiments.dataset.entries import count
-from experiments.dataset.leakage import leakage_warnings
 from experiments.dataset.saving import save_line
 from experiments.system.errors import UserError, first_line
 
@@ -68,7 +67,7 @@ def read_archive(path: Path, key: str, labelled: bool = True) -> Raw:
                 else np.zeros(count(x), np.int64)
                 for part, x in (("y_train", x_train), ("y_test", x_test))
             )
-            return Raw(x_train, y_train, x_test, y_test, warnings=leakage_warnings(x_train, x_test))
+            return Raw(x_train, y_train, x_test, y_test)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise UserError(f"{key}={path}: damaged ({error}). {FORMAT}") from error
     except ValueError as error:

@@ -1,6 +1,6 @@
 """A user's own arrays, from a NumPy archive."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass as option
 from experiments.dataset import Raw, Source
 from experiments.dataset.archive import archive_bytes, read_archive
 from experiments.dataset.labels import Label, class_numbers
+from experiments.dataset.leakage import leakage_warnings
 from experiments.dataset.shapes import image_shape
 from experiments.dataset.targets import Kind
 from experiments.system.errors import UserError
@@ -53,11 +54,16 @@ class Npz(Source):
 
     def read(self) -> Raw:
         """Return the arrays of the file at `path`."""
-        return read_archive(self.path, KEY)
+        return _checked(read_archive(self.path, KEY))
 
     def read_unlabelled(self) -> Raw:
         """Return the arrays of the file; y_train and y_test may be missing."""
-        return read_archive(self.path, KEY, labelled=False)
+        return _checked(read_archive(self.path, KEY, labelled=False))
+
+
+def _checked(raw: Raw) -> Raw:
+    """Return the arrays with a warning if examples are in both parts."""
+    return replace(raw, warnings=leakage_warnings(raw.x_train, raw.x_test))
 
 
 @dataclass(frozen=True)
