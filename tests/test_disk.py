@@ -156,3 +156,11 @@ def test_a_limit_on_the_size_of_files_is_named(tmp_path: Path) -> None:
             raise sqlite3.OperationalError("disk I/O error")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_store_that_is_deleted_while_it_is_used_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UserError, match="the file was deleted or moved while it was in use"),
+        explaining_failures(Tracking(uri=f"sqlite:///{tmp_path / 'gone.db'}")),
+    ):
+        raise sqlite3.OperationalError("attempt to write a readonly database")

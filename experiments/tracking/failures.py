@@ -71,6 +71,11 @@ def explaining_failures(tracking: Tracking) -> Iterator[None]:
             ) from error
         if found := _SCHEMA.search(str(error)):
             raise UserError(f"tracking.uri={tracking.shown}: {_of_another_mlflow(tracking, found[1])}") from error
+        if tracking.database and "readonly database" in str(error) and not tracking.database.exists():
+            raise UserError(
+                f"tracking.uri={tracking.shown}: the file was deleted or moved while it was in use. Put it back, or "
+                "type the command again to start a new store; trainings come from the cache."
+            ) from error
         what_to_do = (
             "Use another store, such as tracking.uri=sqlite:////tmp/mlflow.db, or the address of a running MLflow "
             "server."
