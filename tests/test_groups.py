@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.comparison.baseline import trained_less, unmatched, with_baseline
-from experiments.comparison.columns import COLUMNS, GROUPED, cell_of, frame, without_internal_columns
+from experiments.comparison.columns import COLUMNS, GROUPED, JUDGED_BY, cell_of, frame, without_internal_columns
 from experiments.comparison.display import OF_RUNS, OF_SEEDS, TO_FLOAT, TO_STRATEGY, display_table, note
 from experiments.comparison.gates import decide, decision_lines
 from experiments.comparison.groups import grouped, seeds_to_pool
@@ -384,3 +384,9 @@ def test_a_mean_over_several_files_is_not_shipped(by: list[str]) -> None:
     table = grouped(frame(rows), by, known({"": 3})).table
     with pytest.raises(UserError, match="requires rows of a single run"):
         decide(table, [], "tflite_bytes", lowest=True)
+
+
+def test_rows_without_settings_of_a_task_are_judged_alike() -> None:
+    table = frame([row("none"), row("qat")])
+    assert [name for name in table.columns if name.startswith("task.")] == []
+    assert list(table[JUDGED_BY]) == ["", ""]
