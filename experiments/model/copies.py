@@ -121,7 +121,8 @@ def _outputs(model: "Model", images: Images) -> list[Any]:
 
     given = as_inputs(images)
     values = dict(zip(map(id, model.inputs), given if isinstance(given, list) else [given], strict=True))
-    inputs = tf.nest.map_structure(lambda entry: tf.constant(values[id(entry)]), model.input)  # perhaps a dict
+    graph = getattr(model, "_functional", None) or model  # a Sequential of Keras 3 has no input before it is called
+    inputs = tf.nest.map_structure(lambda entry: tf.constant(values[id(entry)]), graph.input)  # perhaps a dict
     return [np.asarray(output, np.float64) for output in tf.nest.flatten(model(inputs, training=False))]
 
 
