@@ -263,7 +263,8 @@ def _compare_sweep(store: Store, options: argparse.Namespace, document: dict[str
         written(comparison.table, options.seeds_csv, FORMS["csv"])
     _illustrate(store, comparison, options)
     decided = decision_lines(decision, *_objective(options)) if decision else []
-    for line in [*decided, *verdict]:
+    unsaved = [f"{options.save} is not written: no run can be shipped, for the reasons above."]
+    for line in [*decided, *verdict, *(unsaved if options.save and not saved and not decision else [])]:
         prose(line)
     document |= {
         "rows": records(without_internal_columns(comparison.runs if not by else comparison.table)),

@@ -230,6 +230,15 @@ def test_where_no_run_meets_the_requirements_nothing_is_written(run: Compare) ->
     assert not list(Path().iterdir())
 
 
+def test_where_no_run_can_be_shipped_it_says_that_nothing_is_written(
+    run: Compare, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row(each, run_id=number * 32, verified="false") for each, number in (("none", "a"), ("qat", "b"))]
+    assert run("--save", "model.tflite", rows=rows) == 3
+    assert "model.tflite is not written: no run can be shipped" in capsys.readouterr().out
+    assert not list(Path().iterdir())
+
+
 def test_an_existing_file_is_kept_unless_it_may_be_replaced(run: Compare, capsys: pytest.CaptureFixture[str]) -> None:
     Path("model.json").write_text("mine")
     assert run("--save", "model.tflite") == 2
