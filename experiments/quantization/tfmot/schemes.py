@@ -71,6 +71,8 @@ def _in_order(transformer: Any, names: Sequence[str]) -> list[Any]:
     then take its inputs in another order.
     """
     by_name = {layer["config"]["name"]: layer for layer in transformer._config["layers"]}
+    if isinstance(transformer.model, keras.Sequential):  # TFMOT replaces layers from the first of the returned ones on
+        return [layer for name, layer in by_name.items() if name in names]
     return [by_name[name] for name in dict.fromkeys(names)]
 
 
