@@ -8,6 +8,7 @@ import pytest
 
 from experiments.dataset.named import together
 from experiments.measure.interpreter import load_interpreter
+from experiments.measure.op_profile import extract_ops
 from experiments.model.copies import first_difference
 from experiments.model.keras_file import KerasFile
 from experiments.system.errors import UserError
@@ -197,3 +198,12 @@ def test_word_indices_beside_other_inputs_can_have_int16_activations() -> None:
     parts = {"words": RANDOM.integers(0, 9, (8, 6)).astype(np.int32), "values": RANDOM.random((8, 4), np.float32)}
     file = convert(model, Int16x8(8), lambda count: together(parts)[:count])
     assert [op.types for op in read_ops(file.content, ["logits"]) if op.computes] == ["int16x8"]
+
+
+def test_ops_with_a_single_number_as_constant_are_timed_alone() -> None:
+    given = keras().Input((4, 3))
+    model = keras().Model(given, layers().GRU(2, name="gru")(given))
+    values = RANDOM.random((4, 4, 3), np.float32)
+    file = convert(model, Int16x8(4), lambda count: values[:count])
+    extracted, _ = extract_ops(file, read_ops(file.content, ["gru"]), values)
+    assert extracted

@@ -172,7 +172,8 @@ def one_op_file(model: Any, operators: Sequence[Any], inputs: Mapping[int, tuple
     buffers, tensors = [schema.BufferT()], []
     for index in kept:
         tensor = copy(graph.tensors[index])
-        tensor.shape = [*inputs.get(index, tensor.shape)]
+        shape = inputs.get(index, tensor.shape)
+        tensor.shape = [] if shape is None else [*shape]  # a constant may be a single number
         tensor.shapeSignature = None
         tensor.buffer = len(buffers) if is_constant(model, graph.tensors[index]) else 0
         if tensor.buffer:
