@@ -151,7 +151,7 @@ def test_unknown_schema_is_read_through_the_api(
 def test_store_rejected_by_mlflow_causes_one_message(copied: Path) -> None:
     with sqlite3.connect(copied) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
-    with pytest.raises(UserError, match=r"copied\.db: not usable .*451aebb31d03.*mlflow db upgrade"):
+    with pytest.raises(UserError, match=r"copied\.db: an older MLflow wrote it .*451aebb31d03.*mlflow db upgrade"):
         connect(Tracking(uri=f"sqlite:///{copied}"), create=False)
 
 
