@@ -4,7 +4,7 @@ A strategy says what the converter should do; the file shows what it did.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
@@ -143,9 +143,14 @@ def _named_by_place(ops: Sequence[Op], outputs: set[int], layers: Sequence[str])
 
 
 def interface(content: bytes) -> tuple[str, str]:
-    """Return the types of a file's input and output."""
+    """Return the types of a file's inputs and outputs, without integers of the model itself, such as word indices."""
     graph = parsed(content).subgraphs[0]
-    return type_name(graph.tensors[graph.inputs[0]]), type_name(graph.tensors[graph.outputs[0]])
+
+    def types(places: Iterable[int]) -> str:
+        found = dict.fromkeys(type_name(graph.tensors[place]) for place in places)
+        return " and ".join(each for each in found if each not in SHAPE_TYPES and each != "bool")
+
+    return types(graph.inputs), types(graph.outputs)
 
 
 def ends_of(model: Any) -> tuple[dict[str, int], dict[str, int]]:
@@ -214,6 +219,7 @@ def _details(tensor: Any) -> Mapping[str, Any]:
 def tensors(content: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the inputs and outputs of a file: the name, shape, dtype, scale and zero point of each tensor.
 
+    Several inputs or outputs also have the names of the model's signature, since those of tensors do not tell them.
     Scale and zero point are None for a tensor that is not quantized; a size that is not fixed is -1.
 
     Raises:
@@ -221,6 +227,9 @@ def tensors(content: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     """
     graph = _graph(content)
     described = [[_described(graph.tensors[place]) for place in places] for places in (graph.inputs, graph.outputs)]
+    for ends, names in zip(described, ends_of(parsed(content)), strict=True):
+        if len(ends) > 1 and len(names) == len(ends):
+            ends[:] = [{"signature_name": name, **end} for name, end in zip(names, ends, strict=True)]
     return described[0], described[1]
 
 
