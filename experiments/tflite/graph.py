@@ -227,7 +227,9 @@ def tensors(content: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     """
     graph = _graph(content)
     described = [[_described(graph.tensors[place]) for place in places] for places in (graph.inputs, graph.outputs)]
-    for ends, names in zip(described, ends_of(parsed(content)), strict=True):
+    with _explained():
+        named = ends_of(parsed(content))
+    for ends, names in zip(described, named, strict=True):
         if len(ends) > 1 and len(names) == len(ends):
             ends[:] = [{"signature_name": name, **end} for name, end in zip(names, ends, strict=True)]
     return described[0], described[1]
