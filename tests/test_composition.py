@@ -1,6 +1,6 @@
 """Jobs of a sweep, composed once for each choice of options, ask for what Hydra would compose for each of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,17 @@ def composed_by_hydra(overrides: list[str]) -> Any:
     return read(config, choices)
 
 
+NIGHTLY = pytest.mark.nightly
 SOME = [("mlp", 1, ()), ("resnet8", 5, ("finetune.epochs=2", "seed=3"))]
 ALL = list(product(("mlp", "resnet8"), (1, 5), ((), ("finetune.epochs=2", "seed=3"))))
 
 
+@pytest.mark.parametrize("cells", [pytest.param(SOME, id="some"), pytest.param(ALL, id="all", marks=NIGHTLY)])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_each_job_has_the_configuration_that_hydra_would_compose(strategy: str, composer: Composer) -> None:
-    for model, epochs, more in ALL if strategy == "annotate" else SOME:
+def test_each_job_has_the_configuration_that_hydra_would_compose(
+    strategy: str, cells: Sequence[tuple[str, int, tuple[str, ...]]], composer: Composer
+) -> None:
+    for model, epochs, more in cells:
         job = [f"strategy={strategy}", f"model={model}", f"epochs={epochs}", *more]
         assert composer.request(job) == composed_by_hydra(job)
 
