@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +36,13 @@ def read():
 @dataclass(frozen=True)
 class Mine:
     values: object = None
+
+def main():
+    result = bench.load("mlflow.db")
+    result.report("report.html")
+    result.table.to_csv("table.csv")
+    open("log.txt", "a").write("done")
+    open("more.txt", mode="w").write("done")
 """
 
 
@@ -54,10 +63,38 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
 
 @pytest.mark.parametrize("changed", ["path/library.py", "project/dynamic.py", "project/mean.npy"])
 def test_code_and_files_far_from_an_option_decide_its_result(mine: Any, tmp_path: Path, changed: str) -> None:
-    before = contents_of(mine(), beside=False)
-    assert contents_of(mine(), beside=False) == before
+    before = contents_of(mine())
+    assert contents_of(mine()) == before
     (tmp_path / changed).write_text("x = 2")
-    assert contents_of(mine(), beside=False) != before
+    assert contents_of(mine()) != before
+
+
+def test_code_that_a_running_option_is_not_seen_to_use_may_change(mine: Any, tmp_path: Path) -> None:
+    before = contents_of(mine(), unseen=False)
+    (tmp_path / "project/mean.npy").write_text("2")
+    (tmp_path / "project/beside.py").write_text("x = 2")
+    assert contents_of(mine(), unseen=False) == before
+
+
+@pytest.mark.parametrize("name", ["report.html", "table.csv", "log.txt", "more.txt"])
+def test_a_file_that_a_script_writes_does_not_decide_its_results(mine: Any, tmp_path: Path, name: str) -> None:
+    before = contents_of(mine())
+    (tmp_path / name).write_text("written")
+    assert contents_of(mine()) == before
+
+
+def test_the_store_that_a_script_opens_does_not_decide_its_results(mine: Any, tmp_path: Path) -> None:
+    before = contents_of(mine())
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute("CREATE TABLE experiment_tags (key)")
+    assert contents_of(mine()) == before
+
+
+def test_another_database_that_a_script_opens_decides_its_results(mine: Any, tmp_path: Path) -> None:
+    before = contents_of(mine())
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute("CREATE TABLE measurements (value)")
+    assert contents_of(mine()) != before
 
 
 def test_another_version_of_a_library_is_another_result(mine: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,8 +213,8 @@ def _decisive_options(experiment: Experiment) -> dict[str, Any]:
 
 
 def _decisive_contents(experiment: Experiment) -> dict[str, Mapping[str, Any]]:
-    """Return the contents of each option, without modules that nobody is seen to import: they may be edited freely."""
-    return {name: contents_of(option, beside=False) for name, option in _decisive_options(experiment).items()}
+    """Return the contents of each option, without files that it is not seen to use: they may be edited freely."""
+    return {name: contents_of(option, unseen=False) for name, option in _decisive_options(experiment).items()}
 
 
 def _changed_since(started: Mapping[str, Mapping[str, Any]], experiment: Experiment) -> list[str]:

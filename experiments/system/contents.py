@@ -29,12 +29,13 @@ SAVED_MODEL = "saved_model.pb"  # a folder with this file is one model, which is
 _KNOWN: dict[tuple[Path, tuple[int, ...]], str] = {}  # digests of files by their state
 
 
-def contents_of(option: Any, beside: bool = True) -> Mapping[str, Any]:
+def contents_of(option: Any, unseen: bool = True) -> Mapping[str, Any]:
     """Return everything about an option that can change a result: class, code, libraries, and values by content.
 
     Args:
         option: An instance of a dataclass.
-        beside: Whether the modules beside a user's own class count: its code may import them in a hidden way.
+        unseen: Whether files count that the code of a user's own class may use, although it is not seen to do so:
+            the modules beside it, and files whose names are texts in it.
 
     Raises:
         UserError: a file that the option names cannot be read.
@@ -43,7 +44,7 @@ def contents_of(option: Any, beside: bool = True) -> Mapping[str, Any]:
     own = user_sources(kind, beside=False)
     seen = [*own, *getattr(option, "sources", tuple)()]
     libraries = libraries_of((*classes_of(kind), *seen))
-    sources = [*seen, *files_named_in(seen), *(user_sources(kind) if beside else ())]
+    sources = [*seen, *((*files_named_in(seen), *user_sources(kind)) if unseen else ())]
     given = asdict(option)
     values = {each.name: digest_value(given[each.name]) for each in fields(option) if each.compare}
     if own:

@@ -1,8 +1,10 @@
 """The user's own source files that decide what an option or a layer does."""
 
 import ast
+import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from functools import cache
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
@@ -20,10 +22,18 @@ if TYPE_CHECKING:
 KEYED_PACKAGES = frozenset(
     {"keras", "tensorflow", "tensorflow_model_optimization", "tf_keras", *sys.stdlib_module_names}
 )
+SQLITE = b"SQLite format 3\0"  # the first bytes of a database
 LONGEST = 256  # characters of a text that may be the name of a file
 # Libraries whose versions are in every key, or decide no result: they check configurations and show progress.
 UNDECISIVE = frozenset({*KEYED_PACKAGES, "experiments", "hydra", "numpy", "omegaconf", "psutil", "pydantic", "tqdm"})
 IMPORTERS = frozenset({"import_module", "__import__"})  # functions that import the module of this name
+# Functions and methods that write the file of this name. What a script writes decides no result.
+WRITERS = frozenset(
+    {
+        "dump", "report", "save", "save_all", "save_model", "save_weights", "savefig", "savetxt", "savez",
+        "savez_compressed", "to_csv", "to_excel", "to_html", "to_json", "to_latex", "to_markdown", "to_parquet",
+    }
+)  # fmt: skip
 INSTALLED = frozenset({"site-packages", "dist-packages"})  # imports of packages here are not followed
 
 
@@ -45,7 +55,10 @@ def classes_of(kind: type) -> list[Path]:
 
 
 def files_named_in(sources: Iterable[Path]) -> list[Path]:
-    """Return the existing files whose names are texts in the user's code, such as that of `np.load("mean.npy")`."""
+    """Return the existing files whose names are texts in the user's code, such as that of `np.load("mean.npy")`.
+
+    Files that the code writes do not count, nor does a store of runs: each run would change its own key.
+    """
     own = [source for source in sources if not INSTALLED & set(source.parts)]
     named = [
         folder / text
@@ -53,7 +66,19 @@ def files_named_in(sources: Iterable[Path]) -> list[Path]:
         for folder in (source.parent, Path.cwd())
         for text in _names_in(_content(source))[1]
     ]
-    return sorted({path for path in named if path.is_file()})
+    return sorted({path for path in named if path.is_file() and not _is_store(path)})
+
+
+def _is_store(path: Path) -> bool:
+    """Whether a file is an MLflow database."""
+    with path.open("rb") as file:
+        if file.read(len(SQLITE)) != SQLITE:
+            return False
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
+            return bool(database.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiment_tags'").fetchall())
+    except sqlite3.Error:
+        return False  # damaged; it counts by content
 
 
 def libraries_of(files: Iterable[Path]) -> Mapping[str, str]:
@@ -148,7 +173,10 @@ def _names_in(source: bytes) -> tuple[tuple[tuple[str, int], ...], tuple[str, ..
         return (), ()
     imports: list[tuple[str, int]] = []
     texts = []
-    for node in ast.walk(tree):
+    written: set[ast.expr] = set()
+    for node in ast.walk(tree):  # a call before its arguments
+        if isinstance(node, ast.Call) and _writes(node):
+            written.update(node.args, (each.value for each in node.keywords))
         match node:
             case ast.Import():
                 imports += [(alias.name, 0) for alias in node.names]
@@ -159,8 +187,20 @@ def _names_in(source: bytes) -> tuple[tuple[tuple[str, int], ...], tuple[str, ..
             ) if called in IMPORTERS:
                 imports.append((name.lstrip("."), len(name) - len(name.lstrip("."))))
             case ast.Constant(value=str(text)) if "." in text and len(text) <= LONGEST and text.isprintable():
-                texts.append(text)
+                if node not in written:
+                    texts.append(text)
     return tuple(imports), tuple(texts)
+
+
+def _writes(call: ast.Call) -> bool:
+    """Whether a call writes the file that it names."""
+    match call.func:
+        case ast.Attribute(attr=name) if name in WRITERS:
+            return True
+        case ast.Name(id="open"):
+            modes = [*call.args[1:2], *(each.value for each in call.keywords if each.arg == "mode")]
+            return any(isinstance(mode, ast.Constant) and not set("wax").isdisjoint(str(mode.value)) for mode in modes)
+    return False
 
 
 def _modules(name: str, folders: Iterable[Path], elsewhere: bool) -> Iterator[Path]:
