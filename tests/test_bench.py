@@ -1,7 +1,9 @@
 """The suite from Python: a sweep of a model and arrays in memory, its table, and the file to ship."""
 
 import re
+import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -66,11 +68,16 @@ def test_why_nothing_was_run_is_not_printed_as_well_as_raised(
 
 
 def test_an_interrupt_of_this_process_alone_stops_the_command(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
+    # Background jobs of a shell start with this signal ignored, and so do their children.
+    request.addfinalizer(
+        partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
+    )
     code = (
-        "import os, signal, time\nprint('training', flush=True)\n"
-        "try:\n    os.kill(os.getppid(), signal.SIGINT)\n    time.sleep(60)\n"
+        "import os, signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "print('training', flush=True)\n"
+        "try:\n    os.kill(os.getppid(), signal.SIGINT)\n    while True:\n        time.sleep(0.05)\n"
         "except KeyboardInterrupt:\n    print('closed')"
     )
     with pytest.raises(KeyboardInterrupt):
