@@ -112,7 +112,7 @@ def failures(table: pd.DataFrame) -> Iterator[str]:
 BENCHMARK = Benchmark(
     name="growth",
     title="How the cost of a run grows with layers, image size, images and classes",
-    minutes=5,
+    minutes=3,
     tables=(own("growth", published_table),),
 )
 
