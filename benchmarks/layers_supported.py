@@ -32,6 +32,7 @@ MOST_STEPS = 4.0  # of the output's integers, on average, between a file and the
 EXAMPLES, BATCH, CLASSES = 64, 16, 3
 SHAPES = {"image": (8, 8, 4), "series": (8, 6), "vector": (12,), "words": (8,), "volume": (4, 4, 4, 2)}
 WORDS = 20
+OTHER_ROWS = "git_commits_of_other_rows"  # in the stamp, of rows that were not renewed
 NO_LAYER = "no such layer"  # in Keras 2
 
 Keras = Any
@@ -415,8 +416,9 @@ def main() -> None:
     arguments = parser.parse_args()
     results = Results(BENCHMARK)
     if arguments.only:
-        earlier = json.loads((results.folder / "stamp.json").read_text())["git_commit"]
-        results = Results(BENCHMARK, stamp={**results.stamp, "git_commit_of_other_rows": earlier})
+        earlier = json.loads((results.folder / "stamp.json").read_text())
+        others = {*earlier.get(OTHER_ROWS, "").split(), earlier["git_commit"]} - {results.stamp["git_commit"]}
+        results = Results(BENCHMARK, stamp={**results.stamp, OTHER_ROWS: " ".join(sorted(others))})
     names = arguments.only or (["Dense, relu", "Conv1D"] if arguments.quick else list(BLOCKS))
     rows: dict[str, Any] = {found.block: asdict(found) for found in outcomes(names)}
     if arguments.only:
