@@ -200,6 +200,19 @@ def test_word_indices_beside_other_inputs_can_have_int16_activations() -> None:
     assert [op.types for op in read_ops(file.content, ["logits"]) if op.computes] == ["int16x8"]
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_sums_of_int16_which_litert_computes_wrongly_are_refused(masked: bool) -> None:
+    given = keras().Input((4, 3))
+    if masked:
+        mean = layers().GlobalAveragePooling1D(name="pooled")(layers().Masking()(given))
+    else:
+        mean = layers().Lambda(lambda x: keras().ops.sum(x, axis=1), output_shape=(3,), name="pooled")(given)
+    model = keras().Model(given, layers().Dense(2)(mean))
+    values = RANDOM.random((4, 4, 3), np.float32)
+    with pytest.raises(UserError, match=r"pooled: sums int16 values"):
+        convert(model, Int16x8(4), lambda count: values[:count])
+
+
 def test_ops_with_a_single_number_as_constant_are_timed_alone() -> None:
     given = keras().Input((4, 3))
     model = keras().Model(given, layers().GRU(2, name="gru")(given))

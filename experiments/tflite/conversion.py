@@ -145,12 +145,37 @@ def convert(model: "Model", scheme: Scheme, calibration: Calibration) -> TFLiteM
     """Convert a Keras model; uses calibration images if the scheme requires them.
 
     Raises:
-        UserError: the converter rejects the model.
+        UserError: the converter rejects the model, or LiteRT would compute the file wrongly.
     """
-    content = next((each.float_file for each in model.layers if hasattr(each, "float_file")), None)
-    if content is not None:  # the model is a TFLite file
-        return TFLiteModel(_quantized_file(content, scheme, calibration))
-    return TFLiteModel(_from_keras(model, scheme, calibration))
+    float_file = next((each.float_file for each in model.layers if hasattr(each, "float_file")), None)
+    if float_file is not None:  # the model is a TFLite file
+        content = _quantized_file(float_file, scheme, calibration)
+    else:
+        content = _from_keras(model, scheme, calibration)
+    if _activation_bits(scheme) == 16:
+        _refuse_wrong_sums(content, model)
+    return TFLiteModel(content)
+
+
+def _activation_bits(scheme: Scheme) -> int:
+    match scheme:
+        case Int16x8():
+            return 16
+        case Static(precision=precision):
+            return precision.activation_bits
+        case Learned(activation_bits=bits):
+            return bits
+    return 8
+
+
+def _refuse_wrong_sums(content: bytes, model: "Model") -> None:
+    """Raise UserError if a file sums int16 values, which LiteRT's kernel does wrongly: the results are unrelated."""
+    wrong = [op for op in read_ops(content, layer_names(model)) if op.op == "SUM" and op.types == "int16"]
+    if wrong:
+        raise UserError(
+            f"{wrong[0].layer or 'a layer'}: sums int16 values, which LiteRT computes wrongly (op SUM; a masked mean "
+            "has one, too). 16-bit activations require a model without sums. Use strategy=ptq_int8 or ptq_dynamic."
+        )
 
 
 def _from_keras(model: "Model", scheme: Scheme, calibration: Calibration) -> bytes:
