@@ -18,9 +18,8 @@ GROUPS = {
     "suite": "predefined sweeps",
     "hydra/launcher": "how a sweep executes its runs; basic: one after another on this machine",
 }
-UNLISTED = (
-    "# unlisted:"  # the first line of an option that was never the best choice in measurements; it works as others do
-)
+# The first line of an option that was never the best choice in measurements; it works as others do.
+UNLISTED = "# unlisted:"
 USAGE = """\
 Train a model, quantize it, convert it to TFLite, measure the file, and record
 the run.

@@ -81,7 +81,7 @@ def complete_rounds(
                 groups.setdefault(rounds.conditions, []).append((row, rounds))
     for (threads, delegate), timed in sorted(groups.items(), key=lambda item: item[0]):
         alike = replace(protocol, threads=threads, delegate=delegate)
-        group = _take_over(store, timed, alike) if reuse else timed
+        group = _reuse_rounds(store, timed, alike) if reuse else timed
         if len(_shared([rounds for _, rounds in group])) < protocol.rounds:
             runs = list(load_runs(store, [row for row, _ in group], modules))
             _add_rounds(store, runs, alike, seed)
@@ -91,7 +91,7 @@ def complete_rounds(
                     log_rounds(store, row["run_id"], rounds)
 
 
-def _take_over(
+def _reuse_rounds(
     store: Store, group: Sequence[tuple[Row, Rounds]], protocol: LatencyProtocol
 ) -> list[tuple[Row, Rounds]]:
     """Add the rounds that earlier runs of this machine have of the same file and the same float file.
@@ -102,7 +102,7 @@ def _take_over(
     found = []
     for row, rounds in group:
         known = {each.id for each in rounds.rounds}
-        new = [each for each in _known_rounds(store, row, rounds, protocol) if each.id not in known]
+        new = [each for each in _reusable_rounds(store, row, rounds, protocol) if each.id not in known]
         found.append((row, store_rounds(store, row["run_id"], rounds.adding(new)) if new else rounds))
         if new:
             log_rounds(store, row["run_id"], found[-1][1])
@@ -113,7 +113,7 @@ def _take_over(
     return found
 
 
-def _known_rounds(store: Store, row: Row, rounds: Rounds, protocol: LatencyProtocol) -> Iterator[Round]:
+def _reusable_rounds(store: Store, row: Row, rounds: Rounds, protocol: LatencyProtocol) -> Iterator[Round]:
     """Yield the rounds of other runs with the files of this one."""
     for other in store.with_file(rounds.own):
         if other["run_id"] != row["run_id"] and other["machine"] == row["machine"]:

@@ -99,9 +99,7 @@ class Learned:
     interface: Interface = "float32"
     rest: Rest = "float"
     layers: tuple[str, ...] | None = field(default=None, repr=False)  # those with fake quantization; None: every layer
-    left_float: Mapping[str, str] = field(
-        default_factory=dict, repr=False
-    )  # layers that do not support it, with the reasons
+    left_float: Mapping[str, str] = field(default_factory=dict, repr=False)  # unsupported layers, with the reasons
     weight_bits: WeightBits = 8
     activation_bits: ActivationBits = 8
 
@@ -157,7 +155,7 @@ def convert(model: "Model", scheme: Scheme, calibration: Calibration) -> TFLiteM
     return TFLiteModel(content)
 
 
-def _activation_bits(scheme: Scheme) -> int:
+def _activation_bits(scheme: Scheme) -> ActivationBits:
     match scheme:
         case Int16x8():
             return 16
@@ -268,7 +266,7 @@ def _quantized_file(content: bytes, scheme: Scheme, calibration: Calibration) ->
             case Float16():
                 return requantized(content, "float16")
             case Int8() | Int16x8() | Static():
-                whole = Precision(activation_bits=16 if isinstance(scheme, Int16x8) else 8)
+                whole = Precision(activation_bits=_activation_bits(scheme))
                 precision = scheme.precision if isinstance(scheme, Static) else whole
                 return quantized_statically(
                     content, calibration(scheme.calibration_samples), precision, interface_of(scheme)
@@ -437,9 +435,8 @@ def _answers(model: "Model", examples: list[Any]) -> list[Any]:
 
     def named(operation: Any) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            training = (
-                {"training": False} if hasattr(operation, "trainable") else {}
-            )  # operations take no such argument
+            # Operations take no such argument.
+            training = {"training": False} if hasattr(operation, "trainable") else {}
             with tf.name_scope(f"{model.name}/{operation.name}/"):
                 if _is_plain_embedding(operation):  # Keras adds ops for negative indices, which int16 lacks
                     return tf.gather(operation.embeddings.value, tf.cast(args[0], tf.int32))

@@ -53,9 +53,7 @@ class Kind:
     folds: bool = False  # whether `compute` folds a BatchNorm itself, because the converter cannot
     int4: bool = True  # whether TFLite has kernels for its weights in 4 bits; otherwise they have 8
     scales: Callable[[Operation], Scaling] | None = None  # for kinds that only scale channels
-    takes_scaling: Callable[[Operation, bool], bool] = (
-        _no_scaling  # whether a scaling (True: with offsets) can be folded
-    )
+    takes_scaling: Callable[[Operation, bool], bool] = _no_scaling  # whether one (True: with offsets) can be folded
     no_int16: str = ""  # its op for which the converter refuses 16-bit activations
     moves: bool = False  # whether it only joins several values, without computing
     quantizes_inputs: bool = False  # whether it quantizes its inputs itself

@@ -350,19 +350,12 @@ def _obstacle(layer: KerasLayer) -> str | None:
 
 def _batchnorm_obstacle(layer: KerasLayer) -> str | None:
     before = layer.inbound_nodes[0].inbound_layers
-    alone = (
-        len(layer.inbound_nodes) > 1
-        or isinstance(before, list)
-        or not (
-            isinstance(before, CONVOLUTIONS)  # TFMOT also accepts a dense layer, but leaves it float
-            and not isinstance(
-                before, keras.layers.Conv2DTranspose
-            )  # a subclass of Conv2D, which TFMOT does not accept
-            and _is_linear(before)
-            and _only_follower(before) is layer
-        )
-    )
-    return "BatchNormalization that does not directly follow a linear convolution" if alone else None
+    shared = len(layer.inbound_nodes) > 1
+    # TFMOT also accepts a dense layer, but leaves it float. It does not accept Conv2DTranspose, a subclass of Conv2D.
+    convolution = isinstance(before, CONVOLUTIONS) and not isinstance(before, keras.layers.Conv2DTranspose)
+    if not shared and convolution and _is_linear(before) and _only_follower(before) is layer:
+        return None
+    return "BatchNormalization that does not directly follow a linear convolution"
 
 
 @contextmanager
