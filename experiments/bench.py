@@ -12,7 +12,6 @@ A sweep runs in a process of its own, as `python -m experiments.run -m` does, wi
 import hashlib
 import json
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -32,12 +31,14 @@ from experiments.comparison.compared import Comparison, compared
 from experiments.comparison.display import display_table
 from experiments.comparison.gates import decide, decision_lines, requirement
 from experiments.comparison.loading import loaded
-from experiments.comparison.saving import Shipped, check_target, recommended_file, save
+from experiments.comparison.query import select_rows
+from experiments.comparison.recommendation import MARGIN, margin_of_points
+from experiments.comparison.saving import Shipped, check_target, recommended_run, save
 from experiments.plots import as_png
 from experiments.plots.comparison import PLOTS, Pictures, Plot
 from experiments.plots.export import drawn
 from experiments.report.page import write_report
-from experiments.system.errors import UserError, suggestion
+from experiments.system.errors import ARGUMENT, UserError, suggestion
 from experiments.system.files import PACKAGE
 from experiments.tracking import Store, Tracking, open_existing
 
@@ -87,6 +88,19 @@ class Result:
         """The recommendation: what to ship, or which settings are tied, for each model and data set."""
         return "\n".join(answer_lines(self.comparison))
 
+    def where(self, condition: str) -> "Result":
+        """Return the result of the runs that meet a condition.
+
+        Args:
+            condition: One such as "model == 'mlp' and epochs >= 5", with the columns of `table`.
+
+        Raises:
+            UserError: the condition cannot be read, or no run meets it.
+        """
+        given = self.comparison
+        selected = compared(self.store, select_rows(given.runs, condition, ARGUMENT))
+        return replace(self, comparison=replace(selected, margin=given.margin, order=given.order))
+
     def best(self, require: Sequence[str] = (), *, minimize: str | None = None, maximize: str | None = None) -> "Best":
         """Return the run to ship: the recommended one, or the best of those that meet the requirements.
 
@@ -96,25 +110,31 @@ class Result:
             maximize: The column whose highest value is best, instead.
 
         Raises:
-            UserError: no run can be shipped or meets the requirements, or a column does not exist.
+            UserError: no run can be shipped or meets the requirements, a column does not exist, or the runs are of
+                several models or data sets: select those of one with `where`.
         """
+        if isinstance(require, str):
+            require = [require]
         if minimize and maximize:
             raise UserError("best: requires minimize or maximize, not both.")
         if not (require or minimize or maximize):
-            found = recommended_file(self.comparison, Path("model.tflite"))
-            if found is None:
-                raise UserError("best: no run can be shipped: each failed or does not match its strategy.")
-            return Best(self, found.run_id, found.reasons)
-        objective = maximize or minimize or "tflite_bytes"
-        try:
-            requirements = [requirement(text, self.comparison.table) for text in require]
-            decision = decide(self.comparison.table, requirements, objective, not maximize, self.comparison)
-        except UserError as error:
-            raise UserError(re.sub("--(require|minimize|maximize)", r"\1", str(error))) from error
+            return self._recommended()
+        table, objective = self.comparison.table, maximize or minimize or "tflite_bytes"
+        requirements = [requirement(text, table, ARGUMENT) for text in require]
+        decision = decide(table, requirements, objective, not maximize, self.comparison, ARGUMENT)
         lines = tuple(decision_lines(decision, objective, not maximize))
         if decision.chosen is None:
             raise UserError(f"best: {lines[-1]} {'; '.join(lines[:-1])}.")
         return Best(self, str(decision.chosen["run_id"]), (*(f"required: {text}" for text in require), *lines))
+
+    def _recommended(self) -> "Best":
+        """Return the run that the answer names."""
+        found = recommended_run(self.comparison, "best", "Select one first: result.where(\"model == 'mlp'\").best()")
+        if found is None:
+            raise UserError("best: no run can be shipped: each failed or does not match its strategy.")
+        if not found.may_be_shipped:
+            raise UserError(f"best: {found.text} To choose a run all the same, give minimize or maximize.")
+        return Best(self, found.run_id, (found.text,))
 
     @cached_property
     def _pictures(self) -> Pictures:
@@ -270,16 +290,15 @@ def load(
         experiment: MLflow's experiment.
         sweep: Which runs.
         folder: Where the sweep ran.
-        margin: Share of the test examples that a file to ship may lose against the most accurate.
+        margin: Accuracy that a file may give up for size or speed, in points; 0.5 by default.
 
     Raises:
-        UserError: there is no such store, experiment or sweep, or no run in it.
+        UserError: there is no such store, experiment or sweep, no run in it, or the margin is not between 0 and 100.
     """
+    share = MARGIN if margin is None else margin_of_points(margin, ARGUMENT)
     address = uri or f"sqlite:///{Path(folder).absolute() / 'mlflow.db'}"
     store = open_existing(address, experiment or Tracking.experiment)
-    comparison = compared(store, loaded(store, sweep))
-    if margin is not None:
-        comparison = replace(comparison, margin=margin)
+    comparison = replace(compared(store, loaded(store, sweep)), margin=share)
     return Result(store, comparison, tuple(store.commands(comparison.runs["run_id"])))
 
 

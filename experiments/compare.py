@@ -23,6 +23,7 @@ if __name__ == "__main__":
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,9 @@ from experiments.comparison.loading import load, loaded, show_comparison
 from experiments.comparison.names import subjects_of
 from experiments.comparison.pairs import show_pairs
 from experiments.comparison.query import matrix, select_columns, select_rows, sort_rows
-from experiments.comparison.recommendation import MARGIN, ORDER, order_of
+from experiments.comparison.recommendation import MARGIN, ORDER, margin_of_points, order_of
 from experiments.comparison.regressions import allowance, read_earlier, regressions, remarks
-from experiments.comparison.saving import Shipped, check_target, every_file, recommended_file, save
+from experiments.comparison.saving import Shipped, check_target, every_file, recommended_run, save
 from experiments.comparison.terminal import plain_table
 from experiments.plots.export import drawn, tell, write_pictures
 from experiments.report.page import MOST_RUNS, write_report
@@ -240,7 +241,7 @@ def _compare_sweep(store: Store, options: argparse.Namespace, document: dict[str
     files = _files(options)
     by = _split_names(options.group_by) if options.group_by else None
     comparison = compared(store, loaded(store, options.sweep), options.baseline, options.where, by)
-    comparison = replace(comparison, margin=_margin(options), order=order_of(options.prefer))
+    comparison = replace(comparison, margin=margin_of_points(options.margin), order=order_of(options.prefer))
     if options.sort:
         comparison = comparison.in_order(_split_names(options.sort))
     if options.seeds_csv and not comparison.pooled:
@@ -249,10 +250,11 @@ def _compare_sweep(store: Store, options: argparse.Namespace, document: dict[str
     select_columns(comparison.table, columns)  # rejects unknown columns
     decision = _decide(comparison, options)
     saved = _to_save(comparison, decision, options)
+    _check_apart(saved, options)
     worse, verdict = _find_regressions(comparison.runs, options) if options.against else (False, [])
     # All arguments are checked; from here on there is output.
     show_comparison(comparison, columns)
-    answers = [] if decision else answer_lines(comparison)
+    answers = [] if decision else answer_lines(comparison) or [line for each in saved for line in each.reasons]
     for line in [] if columns else answers:
         prose(line)
     if others := store.others():
@@ -263,8 +265,8 @@ def _compare_sweep(store: Store, options: argparse.Namespace, document: dict[str
         written(comparison.table, options.seeds_csv, FORMS["csv"])
     _illustrate(store, comparison, options)
     decided = decision_lines(decision, *_objective(options)) if decision else []
-    unsaved = [f"{options.save} is not written: no run can be shipped, for the reasons above."]
-    for line in [*decided, *verdict, *(unsaved if options.save and not saved and not decision else [])]:
+    unsaved = _unsaved(saved, options)
+    for line in [*decided, *verdict, *([] if decision else unsaved)]:
         prose(line)
     document |= {
         "rows": records(without_internal_columns(comparison.runs if not by else comparison.table)),
@@ -272,20 +274,21 @@ def _compare_sweep(store: Store, options: argparse.Namespace, document: dict[str
         "shipped_run_id": _shipped(comparison, decision),
         "regressions": verdict if worse else [],
         "remarks": list(comparison.remarks),
-        "saved": [] if worse else [shipped.path for shipped in saved],
+        "saved": [],
     }
     if options.summary:
         title = f"Which quantization to ship: {subjects_of(comparison.runs)}"
         stopped = [f"Nothing is shipped: runs became worse than {options.against.name} allows."] if worse else []
         lines = [*stopped, *verdict, *answers, *reversed(decided)]
         write_summary(title, lines, comparison.table, options.summary)
-    if (decision and decision.chosen is None) or (options.save and not saved):
+    if (decision and decision.chosen is None) or unsaved:
         sys.exit(3)
     if worse:
         sys.exit(4)
     commands = _commands(store, comparison) if saved else []
     for shipped in saved:
         save(store, comparison, shipped, commands, not options.no_metadata)
+        document["saved"].append(shipped.path)
     if decision and options.register is not None:
         _register(store, decision, options)
 
@@ -295,7 +298,8 @@ def _shipped(comparison: Comparison, decision: Decision | None) -> str | None:
     if decision:
         return None if decision.chosen is None else str(decision.chosen["run_id"])
     found = tasks(comparison)
-    return headline(found[0]).run_id if len(found) == 1 else None
+    first = headline(found[0]) if len(found) == 1 else None
+    return first.run_id if first and first.may_be_shipped else None
 
 
 def _to_save(comparison: Comparison, decision: Decision | None, options: argparse.Namespace) -> list[Shipped]:
@@ -305,21 +309,35 @@ def _to_save(comparison: Comparison, decision: Decision | None, options: argpars
         return found
     check_target("--save", options.save, options.overwrite)
     if not decision:
-        recommended = recommended_file(comparison, options.save)
-        return [*([recommended] if recommended else []), *found]
+        remedy = "Choose one with --where, or write all files with --save-all DIR."
+        first = recommended_run(comparison, f"--save {options.save}", remedy)
+        named = [Shipped(first.run_id, options.save, (first.text,))] if first and first.may_be_shipped else []
+        return [*named, *found]
     if decision.chosen is None:
         return []
     lines = [*(f"required: {text}" for text in options.require), *decision_lines(decision, *_objective(options))]
     return [Shipped(str(decision.chosen["run_id"]), options.save, tuple(lines)), *found]
 
 
-def _margin(options: argparse.Namespace) -> float:
-    """Return the accuracy that may be lost for size or speed, as a share of the test examples."""
-    if not 0 < options.margin < 100:
+def _check_apart(saved: Sequence[Shipped], options: argparse.Namespace) -> None:
+    """Check that no two options write the same file."""
+    named = [*(path for path, _ in _files(options)), *options.out, options.summary, options.seeds_csv]
+    tables = {path.absolute() for path in named if path}
+    models = [path.absolute() for shipped in saved for path in (shipped.path, shipped.beside)]
+    twice = [path for path in models if path in tables or models.count(path) > 1]
+    if twice:
         raise UserError(
-            f"--margin {options.margin:g}: requires points of accuracy between 0 and 100, such as --margin 0.5."
+            f"{twice[0].name}: two options write this file. Give each another name; --save FILE.tflite writes "
+            "FILE.json as well."
         )
-    return float(options.margin) / 100
+
+
+def _unsaved(saved: Sequence[Shipped], options: argparse.Namespace) -> list[str]:
+    """Return a line for --save and for --save-all if nothing is written there."""
+    written = {place for shipped in saved for place in (shipped.path, shipped.path.parent)}
+    missing = [path for path in (options.save, options.save_all) if path and path not in written]
+    advice = " To write a file all the same, say which: --minimize tflite_bytes." if options.save in missing else ""
+    return [f"{path} is not written: no run can be shipped yet, for the reasons above.{advice}" for path in missing]
 
 
 def _files(options: argparse.Namespace) -> list[tuple[Path, Form]]:

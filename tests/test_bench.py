@@ -5,6 +5,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import numpy as np
@@ -85,9 +86,19 @@ def test_an_interrupt_of_this_process_alone_stops_the_command(
     assert capsys.readouterr().out.endswith("closed\n")
 
 
+ROWS = [row("none"), row("ptq_int8", tflite_bytes=9.0, size_ratio=4.0)]
+STORE: Any = SimpleNamespace(
+    rows=lambda _: ROWS, predictions=lambda _: None, content=lambda *_: None, commands=lambda _: ()
+)
+
+
+def of_table(rows: list[dict[str, Any]]) -> Result:
+    table = frame(rows)
+    return Result(STORE, Comparison(table, table, lambda _: None))
+
+
 def stored() -> Result:
-    table = frame([row("none"), row("ptq_int8", tflite_bytes=9.0, size_ratio=4.0)])
-    return Result(None, Comparison(table, table, lambda _: None))  # type: ignore[arg-type]
+    return of_table(ROWS)
 
 
 def test_a_result_and_a_best_run_are_a_few_words_at_the_prompt() -> None:
@@ -106,6 +117,58 @@ def test_a_result_and_a_best_run_are_a_few_words_at_the_prompt() -> None:
 def test_requirements_that_cannot_be_met_or_read_are_errors(require: str, message: str) -> None:
     with pytest.raises(UserError, match=f"^{message}"):
         stored().best(require=[require])
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda of: of.best(["tflite_bytes above 1"]),
+        lambda of: of.best(["strategy >= 1"]),
+        lambda of: of.best(minimize="tflite_byte"),
+        lambda of: of.best(maximize="strategy"),
+        lambda of: of.best(minimize="tflite_score"),
+        lambda of: of.where("strateg == 'qat'"),
+        lambda of: of.where("epochs"),
+        lambda of: of.where("epochs > 9"),
+        lambda of: several().best(),
+        lambda of: several(dataset="cifar10").best(minimize="tflite_bytes"),
+        lambda of: of_table([row("none", machine="a"), row("qat", machine="b")]).best(minimize="latency_p50_us"),
+        lambda of: bench.load(margin=0),
+    ],
+)  # fmt: skip
+def test_messages_have_the_names_of_arguments_not_those_of_the_command_s_options(ask: Any) -> None:
+    with pytest.raises(UserError) as refused:
+        ask(stored())
+    assert "--" not in str(refused.value)
+
+
+def several(**changes: Any) -> Result:
+    """Runs of two models or data sets."""
+    return of_table([row("none"), row("none", run_id="other", **(changes or {"model": "mlp"}))])
+
+
+def test_of_several_models_one_is_selected() -> None:
+    with pytest.raises(UserError, match=r"not of several \(article_cnn on mnist, mlp on mnist\)\. Select one first"):
+        several().best()
+    assert several().where("model == 'mlp'").best().run_id == "other"
+    assert several().where("model == 'mlp'").table["run_id"].tolist() == ["other"]
+
+
+def test_a_single_requirement_needs_no_list() -> None:
+    assert stored().best("tflite_bytes <= 10").row["strategy"] == "ptq_int8"
+
+
+def test_where_there_is_nothing_to_ship_yet_no_run_is_the_best_unless_the_caller_says_which() -> None:
+    suspect = of_table([row("none", warnings="at chance: always the same")])
+    with pytest.raises(UserError, match=r"best: Nothing to ship yet: the baseline is implausible .*give minimize"):
+        suspect.best()
+    assert "Warning: its baseline is implausible" in suspect.best(minimize="tflite_bytes").reasons[-1]
+
+
+def test_the_margin_is_in_points_as_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "open_existing", lambda *_: STORE)
+    assert bench.load(folder=tmp_path, margin=2).comparison.margin == 0.02
+    assert bench.load(folder=tmp_path).comparison.margin == 0.005
 
 
 def test_a_failed_sweep_says_which_runs_failed_and_why() -> None:

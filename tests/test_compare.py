@@ -191,6 +191,12 @@ def test_json_rounds_nothing(tmp_path: Path) -> None:
     assert (kept["accuracy_change_p"], kept["latency_first_us"], kept["epochs"]) == (3.2e-13, None, 1)
 
 
+def test_json_has_null_for_an_infinite_value(tmp_path: Path) -> None:
+    FORMS["json"].write(frame([row("qat", speedup=float("inf"))]), tmp_path / "table.json")
+    (kept,) = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert (kept["speedup"], kept["size_ratio"]) == (None, 1.0)
+
+
 def test_the_json_file_has_the_form_that_the_published_schema_says(tmp_path: Path) -> None:
     rows = [*ROWS, FAILED, row("annotate", **{"strategy.layers": "['dense']"}), row("annotate", run_id="other")]
     FORMS["json"].write(frame(rows), tmp_path / "table.json")

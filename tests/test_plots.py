@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import sys
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -116,6 +117,27 @@ def test_a_sweep_has_every_plot_that_applies_to_it() -> None:
         "accuracy_download": "nothing is pruned or clustered",
     }
     assert {*pictures.drawn, *pictures.left_out} == set(PICTURES)
+
+
+def test_points_of_every_plot_have_their_values_for_those_who_hover() -> None:
+    pictures = drawn([*SWEEP, quantized("qat", epochs=5, finetune_epochs=5, run_id="longer")])
+    found = {
+        name: re.findall(r'<g class="value"><title>([^<]*)</title>', as_svg(figure, name))
+        for name, figure in pictures.drawn.items()
+        if name != "coverage"  # whose bars have their values beside them
+    }
+    first = {name: values[0].replace("\n", " ") for name, values in found.items() if values}
+    assert first == {
+        "accuracy_size": "strategy: none, 1 epoch; accuracy of the TFLite file (%): 97.65 [97.34, 97.93]; "
+        "file size in kB (1,000 bytes): 599.6",
+        "accuracy_latency": "strategy: none, 1 epoch; accuracy of the TFLite file (%): 97.65 [97.34, 97.93]; "
+        "latency in % of that of the float file, timed together: 99.9",
+        "accuracy_epochs": "strategy: none; epochs: 1; accuracy of the TFLite file (%): 97.65",
+        "training_histories": "training: baseline; epoch: 1; validation accuracy (%): 60",
+        "latency_distributions": "file: none; median: 0.10 µs; 1st to 99th percentile: 0.09 to 0.10 µs; "
+        "slowest: 0.10 µs",
+        "latency_rounds": "float file: 300 µs",
+    }
 
 
 def test_downloads_are_drawn_where_something_is_pruned_or_clustered() -> None:

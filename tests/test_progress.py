@@ -88,6 +88,7 @@ def test_process_that_dies_while_connecting_does_not_block_others() -> None:
 
 
 def test_piped_output_gets_a_line_whenever_it_was_silent_for_long() -> None:
+    assert progress.SILENCE == 30
     assert script(SILENT).stdout.splitlines() == ["Sweep 1/4, about 1 min 30 s left; Training qat"] * 2
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from benchmarks.recommendation import answers as simulated_answers
 from benchmarks.recommendation import outcome
 from experiments.comparison.choices import answer_lines, choices, headline, recommended, tasks
-from experiments.comparison.columns import frame
+from experiments.comparison.columns import cell_of, frame
 from experiments.comparison.compared import Comparison
+from experiments.comparison.groups import grouped
 from experiments.comparison.recommendation import (
     ORDER,
     SAME_SIZE,
@@ -249,6 +250,31 @@ def test_a_winner_is_described_with_the_evidence() -> None:
     assert "No winner" not in line
 
 
+def test_a_winner_by_the_margin_alone_is_not_called_significant_after_holm() -> None:
+    """4 and 12 wrong of 200 nested images: p = 0.008 in a test of two, which 105 pairs do not leave significant."""
+    rows = [row("qat", tflite_accuracy=0.98, finetune_epochs=1, **INT8, **SPEED)]
+    rows += [row(f"s{n}", tflite_accuracy=0.94 - n / 200) for n in range(14)]
+    wrong = {"run-qat": 4} | {f"run-s{n}": 12 + n for n in range(14)}
+    (task,) = tasks(comparison(rows, wrong, images=200))
+    first = headline(task)
+    assert (first.name, first.tied) == ("qat", ())
+    assert ", more than each of the 14 others: by over 0.5 points against s0" in first.evidence
+    assert "; significantly against the rest (Holm, p < 0.05); 156,296 bytes" in first.evidence
+    (task,) = tasks(comparison(rows[:2], wrong, images=200))
+    assert ", significantly more than the other (Holm, p < 0.05)" in headline(task).evidence
+
+
+def test_a_row_over_seeds_says_which_file_it_stands_for() -> None:
+    runs = frame([*seeds("none", 3), *seeds("qat", 3, finetune_epochs=1, **INT8)])
+    wrong = {f"none-{n}": 120 + n for n in range(3)} | {f"qat-{n}": 119 + 2 * n for n in range(3)}
+    read = lambda run_id: answers(wrong[run_id], images=10_000)  # noqa: E731
+    table = grouped(runs, cell_of(runs), read).table
+    (line,) = answer_lines(Comparison(runs, table, read, over_seeds=True))
+    assert line.endswith("These are means over 3 runs; the file is that of the lowest seed, run qat-0.")
+    (line,) = answer_lines(Comparison(runs[runs["seed"] == 0], runs[runs["seed"] == 0], read))
+    assert "means over" not in line
+
+
 def test_nothing_is_to_be_shipped_after_an_implausible_baseline() -> None:
     suspect = {"warnings": "at chance: always the same. Type: epochs=5"}
     rows = [row("none", tflite_accuracy=0.12, **suspect), row("ptq_int8", tflite_accuracy=0.14, **INT8, **suspect)]
@@ -327,9 +353,6 @@ def test_drawbacks_of_a_file_are_listed(fault: dict[str, object], said: str) -> 
 
 
 def test_over_seeds_the_tests_over_seeds_decide() -> None:
-    from experiments.comparison.columns import cell_of
-    from experiments.comparison.groups import grouped
-
     runs = frame([*seeds("none", 3), *seeds("qat", 3, finetune_epochs=1, **INT8)])
     wrong = {f"none-{n}": 120 + n for n in range(3)} | {f"qat-{n}": 119 + 2 * n for n in range(3)}
     read = lambda run_id: answers(wrong[run_id], images=10_000)  # noqa: E731

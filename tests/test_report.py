@@ -27,7 +27,8 @@ from experiments.report.details import confusion, worst_classes
 from experiments.report.page import report, write_report
 from experiments.system.errors import UserError
 from experiments.tracking.schema import SCHEMA
-from tests.rows import FAILED, ROWS, answers, row, seeds
+from tests.rows import FAILED, ROWS, answers, five_rounds, row, seeds
+from tests.support.pdf import pages_of, text_of
 
 LAYER_TABLE = (
     b"index,op,layer,input_type,weights_type,output_type,per_channel,weights,weights_bytes,macs,sparsity,clusters,"
@@ -124,7 +125,7 @@ def test_the_float_file_is_no_answer_for_want_of_test_examples(priority: str) ->
 def test_the_float_file_is_not_the_fastest_for_want_of_timings_that_count() -> None:
     choice = found([row("none"), ptq(speed="void")], dict.fromkeys(("run-none", "run-ptq_int8"), 40))["Speed first"]
     assert (choice.name, choice.undecided) == (UNDECIDED, ("ptq_int8",))
-    assert "resume=false" in choice.advice
+    assert "type the command of the sweep again" in choice.advice
 
 
 def test_with_the_estimated_number_of_test_examples_the_smaller_file_is_the_answer() -> None:
@@ -280,10 +281,10 @@ def test_data_that_are_no_pictures_leave_none() -> None:
     assert not len(changed_images(np.ones((1, 16), np.float32), truth, truth, truth + 1).images)
 
 
-def page(rows: list[dict[str, Any]], wrong: Mapping[str, int], commands: tuple[str, ...] = ()) -> str:
+def page(rows: list[dict[str, Any]], wrong: Mapping[str, int], commands: tuple[str, ...] = (), **evidence: Any) -> str:
     table, store = frame(rows), Recorded(wrong)
     comparison = Comparison(table, table, store.predictions)
-    return report(store, comparison, comparison_pictures(Evidence(table)), commands)  # type: ignore[arg-type]
+    return report(store, comparison, comparison_pictures(Evidence(table, **evidence)), commands)  # type: ignore[arg-type]
 
 
 WRONG = {"run-none": 40, "run-qat": 41}
@@ -439,6 +440,9 @@ def test_a_page_names_the_margin_that_it_goes_by() -> None:
     assert "lose at most 2 points" in page
 
 
+TYPED = "python -m experiments.run -m strategy=none,qat"
+
+
 @pytest.fixture(scope="module")
 def browsed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A page of a browser with a report of long names, in the dark."""
@@ -453,8 +457,17 @@ def browsed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         *ROWS,
         long,
         ptq("ptq_int16x8", arithmetic="3 float32, 2 hybrid int8", runs_on_micro="yes", arena_bytes=9.0),
+        ptq("qat", epochs=5, finetune_epochs=5, run_id="longer"),
     ]
-    path.write_text(page(rows, {**WRONG, f"run-{long['strategy']}": 42}), encoding="utf-8")
+    ids = [each["run_id"] for each in rows]
+    curve = {
+        f"{stage}/{metric}": [0.6, 0.8] for stage in ("baseline", "finetune") for metric in ("accuracy", "val_accuracy")
+    }
+    timed = {name: np.array([90_000, 100_000, 400_000]) for name in ("model", "reference")}
+    measured = {"histories": curve, "timings": timed, "rounds": five_rounds()}
+    wrong = {**WRONG, f"run-{long['strategy']}": 42, "longer": 41}
+    evidence = {name: dict.fromkeys(ids, each) for name, each in measured.items()}
+    path.write_text(page(rows, wrong, (TYPED,), **evidence), encoding="utf-8")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         shown = browser.new_page(color_scheme="dark")
@@ -494,6 +507,59 @@ def test_a_point_shows_its_values_on_hover_and_a_phone_enlarges_a_plot(browsed: 
     assert figure.evaluate("each => each.scrollWidth > each.clientWidth")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "accuracy_size",
+        "accuracy_latency",
+        "accuracy_epochs",
+        "training_histories",
+        "latency_distributions",
+        "latency_rounds",
+    ],
+)
+def test_the_last_point_of_every_plot_shows_its_values_within_the_window(browsed: Any, name: str) -> None:
+    browsed.set_viewport_size({"width": 1280, "height": 900})
+    point = browsed.locator(f"#{name} .value").last
+    point.scroll_into_view_if_needed()
+    browsed.wait_for_timeout(100)  # milliseconds; values disappear when the page is scrolled
+    box = point.bounding_box()
+    browsed.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    tip = browsed.locator("#tip")
+    assert all(": " in line for line in tip.inner_text().splitlines() if line and not line.endswith(" more"))
+    shown = tip.bounding_box()
+    assert shown["x"] >= 0
+    assert shown["x"] + shown["width"] <= 1280
+    assert shown["y"] + shown["height"] <= 900
+
+
+def test_a_printed_report_is_light_and_nothing_is_cut(browsed: Any) -> None:
+    browsed.set_viewport_size({"width": 680, "height": 960})  # A4 within its margins: 18 cm
+    browsed.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    browsed.emulate_media(media="print")
+    look = browsed.evaluate("(({color, backgroundColor}) => [color, backgroundColor])(getComputedStyle(document.body))")
+    assert look == ["rgb(0, 0, 0)", "rgb(255, 255, 255)"]
+    assert browsed.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")  # of the screen
+    assert browsed.evaluate("document.documentElement.scrollWidth") <= 680
+    assert browsed.evaluate(OUTSIDE) == []
+    printed = browsed.pdf(format="A4")
+    browsed.emulate_media(media="null")
+    assert 3 <= pages_of(printed) <= 20
+    text = text_of(printed)
+    assert "Whichquantizationtoship:article_cnnonmnist" in text
+    assert "Chosenby" in text
+    assert "a_strategy_with_a_name_that_is_long" in text
+    assert TYPED.replace(" ", "") in text
+
+
+def test_a_report_is_printed_with_what_decided_and_without_closed_details(browsed: Any) -> None:
+    browsed.evaluate("document.querySelectorAll('details').forEach(each => { each.open = false; })")
+    text = text_of(browsed.pdf(format="A4"))
+    assert "Oftiedsettings,thesimplestisnamed" in text
+    assert "Aprintedreporthasthedetailsoftherunsthatwereopenedinthepage." in text
+    assert "Whatthefilecomputes" not in text
+
+
 def test_a_plot_of_two_points_is_a_table() -> None:
     table = frame(ROWS)
     drawn = comparison_pictures(Evidence(table, fewest=3))
@@ -515,7 +581,11 @@ def test_a_page_says_how_many_examples_would_separate_what_is_tied() -> None:
     assert "Each of these is tied with ptq_int8, the most accurate, on 2,000 test examples and 1 seed." in shown
     assert re.search(r'data-name="test examples needed">7,\d00<', shown)
     assert "seeds needed" not in shown  # one seed does not show how much training varies
-    assert "is tied with no other setting" in page(ROWS, {"run-none": 140, "run-qat": 40})
+    assert "is tied with no other setting: these test examples" in page(ROWS, {"run-none": 140, "run-qat": 40})
+    assert "none is the only setting." in page(ROWS[:1], {"run-none": 40})
+    alone = page([row("none"), row("qat", tflite_accuracy_low=None, tflite_accuracy_high=None)], {})
+    assert "none is tied with no other setting.</p>" in alone
+    assert "Not compared with it, since predictions are missing: qat." in alone
 
 
 def test_with_several_seeds_a_page_says_how_many_would_separate_what_is_tied() -> None:

@@ -107,10 +107,17 @@ def test_result_of_a_comparison_has_the_rows_of_the_file_and_the_answer(
 def test_invalid_arguments_are_an_error_in_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    missing = str(tmp_path / "none.tflite")
-    for command, arguments in ((compare, ["--no-such"]), (latency, [missing]), (compare, ["--uri", "sqlite:///x.db"])):
-        assert main(command, [*arguments, "--json"], monkeypatch) == 2
-        assert document(capsys.readouterr().out)["error"]["message"]
+    missing, nowhere = str(tmp_path / "none.tflite"), ["--uri", f"sqlite:///{tmp_path}/x.db"]
+    refused = [
+        *((command, ["--no-such"]) for command in (compare, latency, cache, store)), (latency, [missing]),
+        (latency, ["latest", *nowhere]), (compare, nowhere), (store, ["check", *nowhere]),
+    ]  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for command, arguments in refused:
+        assert main(command, [*arguments, "--json"], monkeypatch) == 2, arguments
+        found = document(capsys.readouterr().out)
+        assert (found["command"], bool(found["error"]["message"])) == (command.__name__.rpartition(".")[2], True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_plan_is_a_result(tmp_path: Path) -> None:
@@ -124,10 +131,12 @@ def test_a_plan_is_a_result(tmp_path: Path) -> None:
 
 
 def test_errors_of_a_run_have_the_message_that_is_printed(tmp_path: Path) -> None:
-    for arguments in (["stratgy=qat"], ["-m", "strategy=qat", "finetune.epochs=0"]):
-        done = run(tmp_path, "experiments.run", *arguments, "--json")
+    for command, *arguments in (
+        ("run", "stratgy=qat"), ("run", "-m", "strategy=qat", "finetune.epochs=0"), ("sensitivity", "modl=mlp"),
+    ):  # fmt: skip
+        done = run(tmp_path, f"experiments.{command}", *arguments, "--json")
         found = document(done.stdout)
-        assert (done.returncode, found["exit_code"]) == (2, 2)
+        assert (done.returncode, found["exit_code"], found["command"]) == (2, 2, command)
         assert found["error"]["message"] in done.stderr
 
 

@@ -1,6 +1,8 @@
 """`compare --save`: the file to ship, and what stands beside it; and the summary for a CI job."""
 
+import errno
 import json
+import re
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
@@ -19,6 +21,7 @@ from experiments.comparison.saving import SCHEMA_VERSION
 from experiments.measure.accuracy import tflite_logits
 from experiments.record.artifacts import CONFIGURATION, MODEL, RECORD
 from experiments.record.evidence import Predictions
+from experiments.system.progress import CONSOLE
 from experiments.tflite.conversion import TFLiteModel
 from experiments.tflite.flatbuffer import editable
 from experiments.tflite.graph import tensors
@@ -239,6 +242,88 @@ def test_where_no_run_can_be_shipped_it_says_that_nothing_is_written(
     assert not list(Path().iterdir())
 
 
+def test_nothing_is_written_while_there_is_nothing_to_ship_unless_the_user_says_which(
+    run: Compare, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{**each, "warnings": "at chance: always the same"} for each in ROWS]
+    assert run("--save", "model.tflite", "--save-all", "files", rows=rows) == 3
+    said = capsys.readouterr().out
+    assert "Nothing to ship yet" in said
+    assert "model.tflite is not written: no run can be shipped yet" in said
+    assert not list(Path().iterdir())
+    assert run("--save", "model.tflite", "--minimize", "tflite_bytes", rows=rows) == 0
+    assert "Warning: its baseline is implausible (at chance)" in beside("model.json")["reasons"][-1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (), ("--sort=-speedup",), ("--prefer", "training"), ("--prefer", "size,speed"), ("--margin", "5"),
+        ("--group-by", "strategy"), ("--where", "strategy != 'ptq_int8'"), ("--where", "strategy == 'qat'"),
+        ("--columns", "strategy"), ("--minimize", "tflite_bytes"), ("--maximize", "tflite_accuracy"),
+        ("--maximize", "speedup", "--require", "tflite_bytes < 2e5"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+@pytest.mark.parametrize("wrong", [{}, WRONG, {**WRONG, "c" * 32: 20}, {**WRONG, "a" * 32: 20}], ids=str)
+def test_the_file_that_is_written_is_that_of_the_answer(
+    arguments: tuple[str, ...], wrong: Mapping[str, int], run: Compare, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Whether all are tied, one wins, or predictions are missing."""
+    monkeypatch.setattr("tests.test_saving.WRONG", wrong)
+    monkeypatch.setattr(CONSOLE, "_file", CONSOLE._file)  # which --json replaces
+    assert run("--save", "model.tflite", "--json", *arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    told = beside("model.json")
+    assert told["run_id"] == found["shipped_run_id"]
+    assert told["reasons"][-1] in found["answer"]
+    (line,) = (line for line in found["answer"] if "Ship" in line)
+    assert re.search(rf"Ship (the simplest of them: )?{told['settings']['strategy']}\b", line)
+
+
+def test_two_options_never_write_the_same_file(run: Compare, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--json", "--out", "--summary"):
+        assert run("--save", "model.tflite", option, "model.json") == 2
+        assert "model.json: two options write this file" in capsys.readouterr().err
+    assert run("--save", "files/qat.tflite", "--save-all", "files") == 2
+    Path("files").mkdir()
+    assert run("--save", "files/qat.tflite", "--save-all", "files") == 2
+    assert "qat.tflite: two options write this file" in capsys.readouterr().err
+    assert [path.name for path in Path().iterdir()] == ["files"]
+
+
+def test_a_disk_that_is_full_costs_no_file_that_was_there(
+    run: Compare, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("model.tflite", "model.json"):
+        Path(path).write_text("mine")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert run("--save", "model.tflite", "--overwrite") == 2
+    assert "model.tflite: cannot be written ([Errno 28] No space left on device" in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in Path().iterdir()} == dict.fromkeys(
+        ("model.tflite", "model.json"), "mine"
+    )
+
+
+def test_a_folder_is_never_replaced(run: Compare, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("model.json").mkdir()
+    assert run("--save", "model.tflite", "--overwrite") == 2
+    assert "--save: model.json is a folder. Give another name." in capsys.readouterr().err
+
+
+def test_of_more_rows_than_have_an_answer_below_them_the_reason_for_the_file_is_said(
+    run: Compare, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.comparison.choices.MOST_ROWS", 2)
+    assert run("--save", "model.tflite") == 0
+    assert "No winner: these 3 are tied: ptq_int8" in capsys.readouterr().out
+
+
 def test_an_existing_file_is_kept_unless_it_may_be_replaced(run: Compare, capsys: pytest.CaptureFixture[str]) -> None:
     Path("model.json").write_text("mine")
     assert run("--save", "model.tflite") == 2
@@ -309,6 +394,7 @@ def test_over_seeds_the_file_is_that_of_the_lowest_seed_with_its_own_figures(run
     assert run("--save", "model.tflite", rows=rows) == 0
     told = beside("model.json")
     assert (told["run_id"], told["metrics"]["tflite_bytes"]["value"]) == ("int8-0", 100)
+    assert "These are means over 2 runs; the file is that of the lowest seed, run int8-0." in told["reasons"][0]
     assert run("--save", "model.tflite", "--overwrite", "--maximize", "size_ratio", rows=rows) == 0
     assert beside("model.json")["run_id"] == "int8-0"
 

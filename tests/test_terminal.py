@@ -1,15 +1,24 @@
 """What people see: tables and text on terminals of different widths."""
 
 import fcntl
+import io
 import os
 import pty
 import re
 import struct
 import sys
 import termios
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from experiments.comparison.columns import frame
+from experiments.comparison.display import Differences, display_table
+from experiments.comparison.groups import grouped, seeds_to_pool
+from experiments.comparison.terminal import NAME_WIDTH, narrowed, styled, terminal_table
+from experiments.system.progress import print_whole
+from tests import rows
 from tests.conftest import ENVIRONMENT, REPOSITORY
 
 TABLE = """
@@ -61,6 +70,39 @@ def test_a_table_fits_its_terminal_and_keeps_size_and_speed(shown: tuple[int, li
     headings = " ".join(lines[: next(number for number, line in enumerate(lines) if "──" in line)])
     assert "ratio" in headings
     assert "speedup" in headings
+
+
+LONG = "annotate_the_last_two_layers_of_mine"
+CASES: dict[str, list[dict[str, Any]]] = {
+    "strategies": [rows.row(f"strategy_number_{number}", run_id=str(number)) for number in range(15)],
+    "names": [rows.row("none"), rows.row(LONG, warnings="at chance: not better", partial="true")],
+    "settings": [
+        rows.row("annotate", run_id=layers, **{"strategy.layers": layers})
+        for layers in ("['conv2d_1', 'conv2d_2', 'dense_1']", "['dense']")
+    ],
+    "models": [rows.row("none"), rows.row("none", model_name="a_model_with_a_long_name_of_mine", run_id="other")],
+    "one": [rows.row("none")],
+    "invalid": [rows.row(each, speed="void", latency_void="disturbed") for each in ("none", "ptq_int8")],
+    "partial": [rows.row(each, partial="true", arithmetic="3 float32, 1 int8") for each in ("annotate", "qat")],
+    "failed": [*rows.ROWS, rows.FAILED],
+    "metrics": [rows.row("none"), rows.row("qat", metric="mae", metric_better="lower", tflite_score=12.5)],
+    "seeds": [*rows.seeds("none", 3), *rows.seeds("finetune_ptq_int8", 3)],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_any_table_fits_80_columns_with_its_names_in_full(case: str) -> None:
+    runs = frame(CASES[case])
+    groups = seeds_to_pool(runs)
+    table = grouped(runs, groups, lambda _: None).table if groups else runs
+    console = Console(width=80, file=io.StringIO(), markup=False)
+    shown = narrowed(display_table(table), 80, Differences.of(table))
+    print_whole(terminal_table(shown, styled(table)), console)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= 80
+    first = "".join(line[1 : 1 + NAME_WIDTH].strip() for line in lines)
+    for strategy in {each["strategy"] for each in CASES[case]}:
+        assert strategy in first
 
 
 def test_columns_that_do_not_fit_are_named(shown: tuple[int, list[str]]) -> None:

@@ -21,6 +21,7 @@ from experiments.comparison.columns import (
     ends,
     further_epochs,
     has_verdict,
+    is_group,
     key_of,
     may_be_shipped,
     of_one_float_file,
@@ -58,7 +59,7 @@ from experiments.statistics.rounding import three_digits, times, whole
 WORTH_A_CARD = 0.9  # of the download of the smallest file
 LIKE_FLOAT = 1.01  # size ratios up to this are no gain
 UNDECIDED = "Undecided"  # instead of a name, if there are too few test examples to name a file
-MEASURE_ANEW = "To repeat the timings, run the command of the sweep with resume=false while nothing else runs."
+MEASURE_ANEW = "To add rounds of timing, type the command of the sweep again while nothing else runs."
 MOST_NEEDED = 10_000_000  # test examples; if more are needed, the loss is about equal to the margin
 MOST_NAMES = 12  # of tied settings in a sentence
 MOST_ROWS = 100  # of a table with an answer below it
@@ -87,6 +88,11 @@ class Choice:
     drawbacks: tuple[str, ...] = ()
     why: str = ""  # why this one among the tied rows
     caution: str = ""  # why nothing should be shipped yet
+
+    @property
+    def may_be_shipped(self) -> bool:
+        """Whether it names a row that nothing speaks against."""
+        return bool(self.run_id) and not self.caution
 
     @property
     def verdict(self) -> str:
@@ -339,8 +345,7 @@ def margin_of(rows: pd.DataFrame, share: float) -> float:
 
 def recommended(comparison: Comparison) -> frozenset[str]:
     """Return the ids of the runs to ship, one per task; none of a task whose baseline is implausible."""
-    found = map(headline, tasks(comparison))
-    return frozenset(choice.run_id for choice in found if not choice.caution)
+    return frozenset(choice.run_id for choice in map(headline, tasks(comparison)) if choice.may_be_shipped)
 
 
 def answer_lines(comparison: Comparison) -> list[str]:
@@ -385,9 +390,7 @@ def headline(task: Task) -> Choice:
     same = {chosen.name, *chosen.same}
     others = [run_id for run_id in task.rows["run_id"] if task.name_of(run_id) not in same]
     known = sum(task.p_value(each, chosen.run_id) is not None for each in others)
-    others_named = f"each of the {known} others" if known > 1 else "the other"
-    more = "more" if task.judged.is_accuracy else "better"
-    won = "" if chosen.tied or not known else f", significantly {more} than {others_named} (Holm, p < 0.05)"
+    won = "" if chosen.tied or not known else _won(task, row, known)
     if lost := len(others) - known:
         unknown = f"not compared with {lost} {'others' if lost > 1 else 'other'}, whose predictions are missing"
         chosen = replace(chosen, drawbacks=(*chosen.drawbacks, unknown))
@@ -401,7 +404,31 @@ def headline(task: Task) -> Choice:
         caution=_caution(row),  # in place of the drawback
         drawbacks=tuple(each for each in chosen.drawbacks if each not in suspect(row)),
     )
-    return replace(found, advice=" ".join([*filter(None, [found.advice]), *_without_control(task, row, won)]))
+    advice = [*filter(None, [found.advice]), *_without_control(task, row, won), *_of_seeds(row)]
+    return replace(found, advice=" ".join(advice))
+
+
+def _won(task: Task, row: pd.Series, known: int) -> str:
+    """Describe, in a part of a sentence, that a row is better than all others with which it is compared."""
+    others = f"each of the {known} others" if known > 1 else "the other"
+    more = "more" if task.judged.is_accuracy else "better"
+    by_test = most_accurate(task.candidates(task.rows), task, inf)[1]  # tied in the test, whatever the margin
+    beyond = [each.key for each in by_test if each.key != row["run_id"] and not same_file(task.row(each.key), row)]
+    if not beyond:
+        return f", significantly {more} than {others} (Holm, p < 0.05)"
+    margin = task.judged.margin_text(task.margin)
+    named = join_names([task.name_of(each) for each in beyond])
+    rest = "; significantly against the rest (Holm, p < 0.05)" if known > len(beyond) else ""
+    return f", {more} than {others}: by over {margin} against {named} (95 % interval of each pair){rest}"
+
+
+def _of_seeds(row: pd.Series) -> list[str]:
+    """Say, in a sentence, which file a row over seeds stands for."""
+    if not is_group(row):
+        return []
+    return [
+        f"These are means over {row['runs']} runs; the file is that of the lowest seed, run {str(row['run_id'])[:8]}."
+    ]
 
 
 def _caution(row: pd.Series) -> str:
@@ -507,6 +534,7 @@ class Tie:
     seeds: int
     pairs: int  # that Holm's correction counts
     separations: tuple[Separation, ...]
+    uncompared: tuple[str, ...] = ()  # other rows, whose predictions are missing
 
     @property
     def is_known(self) -> bool:
@@ -529,6 +557,7 @@ def explain_tie(task: Task) -> Tie:
         if each.key != first.key
     )
     known = task.answers(str(best["run_id"]))
+    others = task.rows[(task.rows["run_id"] != first.key) & ~task.rows["run_id"].isin([each.key for each in tied])]
     return Tie(
         task.name_of_row(best),
         task.judged,
@@ -536,6 +565,7 @@ def explain_tie(task: Task) -> Tie:
         task.seeds_of(first.key),
         pairs_among(len(task.rows)),
         tuple(sorted(found, key=lambda each: each.needed.examples or inf if each.needed else inf)),
+        tuple(task.name_of(each) for each in others["run_id"] if task.p_value(each, first.key) is None),
     )
 
 

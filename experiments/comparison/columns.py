@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.record.identity import DIGESTS, name_of
 from experiments.record.run_record import is_setting
-from experiments.system.errors import UserError
+from experiments.system.errors import OPTION, UserError
 from experiments.tracking import Row
 from experiments.tracking.schema import SCHEMA, names
 
@@ -268,7 +268,7 @@ def timed(column: str) -> bool:
     return column in SCHEMA and SCHEMA[column].timing
 
 
-def check_comparable(table: pd.DataFrame, column: str, option: str) -> None:
+def check_comparable(table: pd.DataFrame, column: str, option: str, prefix: str = OPTION) -> None:
     """Check that latencies are compared only within one machine.
 
     Raises:
@@ -277,7 +277,7 @@ def check_comparable(table: pd.DataFrame, column: str, option: str) -> None:
     if timed(column) and several_machines(table):
         raise UserError(
             f"{option} {column}: requires runs of one machine; latencies of different machines are not comparable. "
-            "Select one with --where \"machine == '...'\"."
+            f"Select one with {prefix}where \"machine == '...'\"."
         )
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 import pandas as pd
 
 from experiments.comparison.columns import names_of
-from experiments.system.errors import UserError, suggestion
+from experiments.system.errors import OPTION, UserError, suggestion
 
 EXAMPLE = "\"strategy == 'qat' and epochs >= 5\", put names with a dot in backquotes"
 LONGEST = 2000  # characters
@@ -42,21 +42,17 @@ REFUSED: Mapping[type[ast.AST], str] = {
 }
 
 
-def holds(table: pd.DataFrame, condition: str) -> "pd.Series[bool]":
-    """Return whether each row meets the condition; missing values never do.
+def holds(table: pd.DataFrame, condition: str, prefix: str = OPTION) -> "pd.Series[bool]":
+    """Return whether each row meets the condition; missing values never do. `prefix` is that of names in messages.
 
     Raises:
         UserError: it cannot be parsed, names an unknown column, compares different types, or is not a condition.
     """
-    value = _Condition(table, condition).value()
+    read = _Condition(table, condition, f"{prefix}where")
+    value = read.value()
     if not _is_condition(value):
-        raise UserError(f"{_given(condition)}: this is a value, not a condition. Write it as in --where {EXAMPLE}.")
+        raise read.error("this is a value, not a condition")
     return value.astype("boolean").fillna(value=False).astype(bool)
-
-
-def _given(condition: str) -> str:
-    short = condition if len(condition) <= 200 else f"{condition[:200]}..."
-    return f"--where {short!r}"
 
 
 def _is_condition(value: object) -> "TypeGuard[pd.Series[bool]]":
@@ -67,28 +63,29 @@ def _is_condition(value: object) -> "TypeGuard[pd.Series[bool]]":
 class _Condition:
     """The evaluation of a condition."""
 
-    def __init__(self, table: pd.DataFrame, text: str) -> None:
+    def __init__(self, table: pd.DataFrame, text: str, option: str) -> None:
         self._table = table
         self._text = text
+        self._option = option
         self._quoted: dict[str, str] = {}  # columns in backquotes, by their placeholders
 
     def value(self) -> Any:
         """Evaluate the text for each row."""
         if len(self._text) > LONGEST:
-            raise self._error(f"requires at most {LONGEST:,} characters, not {len(self._text):,}")
+            raise self.error(f"requires at most {LONGEST:,} characters, not {len(self._text):,}")
         if not self._text.isprintable():
-            raise self._error("requires printable characters")
+            raise self.error("requires printable characters")
         prepared = TOKENS.sub(self._prepared, self._text).strip()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", SyntaxWarning)  # of a backslash in a text
                 tree = ast.parse(prepared, mode="eval")
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-            raise self._error(self._why(error)) from error
+            raise self.error(self._why(error)) from error
         try:
             return self._of(tree.body, 0)
         except (ArithmeticError, TypeError, ValueError) as error:
-            raise self._error(f"this cannot be computed ({error})") from error
+            raise self.error(f"this cannot be computed ({error})") from error
 
     def _prepared(self, found: re.Match[str]) -> str:
         if found["text"] is not None:
@@ -106,13 +103,15 @@ class _Condition:
             return "use == for equality"
         return f"this cannot be read ({error.msg if isinstance(error, SyntaxError) else type(error).__name__})"
 
-    def _error(self, why: str, hint: str = f"Write it as in --where {EXAMPLE}.") -> UserError:
-        return UserError(f"{_given(self._text)}: {why}. {hint}")
+    def error(self, why: str, hint: str = "") -> UserError:
+        """Return the error with this reason, and what to write instead."""
+        short = self._text if len(self._text) <= 200 else f"{self._text[:200]}..."
+        return UserError(f"{self._option} {short!r}: {why}. {hint or f'Write it as in {self._option} {EXAMPLE}.'}")
 
     def _of(self, node: ast.expr, depth: int) -> Any:
         """Return the value of a part of the text: a column, a condition on each row, a number, a text, or a list."""
         if depth > DEEPEST:
-            raise self._error(f"this is nested more than {DEEPEST} levels deep")
+            raise self.error(f"this is nested more than {DEEPEST} levels deep")
         if isinstance(node, ast.BoolOp | ast.UnaryOp | ast.BinOp | ast.Compare):
             return self._operation(node, depth)
         match node:
@@ -144,27 +143,27 @@ class _Condition:
 
     def _refusal(self, node: ast.expr) -> UserError:
         if isinstance(node, ast.Attribute) and (name := ast.unparse(node)) in self._table.columns:
-            return self._error(f"{name} requires backquotes, `{name}`")
+            return self.error(f"{name} requires backquotes, `{name}`")
         kind = next((why for kind, why in REFUSED.items() if isinstance(node, kind)), "not supported")
-        return self._error(
+        return self.error(
             f"{ast.unparse(node)[:100]}: {kind}; use columns, values, comparisons, arithmetic, in, and, or, not"
         )
 
     def _plain(self, node: ast.expr, depth: int) -> Any:
         value = self._of(node, depth + 1)
         if isinstance(value, pd.Series | list):
-            raise self._error("a list requires numbers or texts")
+            raise self.error("a list requires numbers or texts")
         return value
 
     def _column(self, name: str) -> "pd.Series[Any]":
         if name not in (names := names_of(self._table)):
-            raise self._error(f"no column is named {name!r}", suggestion(name, names))
+            raise self.error(f"no column is named {name!r}", suggestion(name, names))
         return self._table[name]
 
     def _condition(self, node: ast.expr, depth: int) -> "pd.Series[Any]":
         value = self._of(node, depth + 1)
         if not _is_condition(value):
-            raise self._error(f"{self._shown(node)} is a value, not a condition")
+            raise self.error(f"{self._shown(node)} is a value, not a condition")
         return value.astype("boolean")
 
     def _number(self, node: ast.expr, depth: int) -> Any:
@@ -173,7 +172,7 @@ class _Condition:
             return value.astype(float)
         if isinstance(value, float):
             return value
-        raise self._error(f"{self._shown(node)} is not a number; arithmetic requires numbers")
+        raise self.error(f"{self._shown(node)} is not a number; arithmetic requires numbers")
 
     def _shown(self, node: ast.expr) -> str:
         text = ast.unparse(node)
@@ -196,18 +195,18 @@ class _Condition:
         if isinstance(kind, ast.In | ast.NotIn) or isinstance(after, list):
             return self._membership(kind, before, after)
         if type(kind) not in COMPARISONS:
-            raise self._error("use == for equality")
+            raise self.error("use == for equality")
         if not isinstance(before, pd.Series) and not isinstance(after, pd.Series):
-            raise self._error("a comparison requires a column")
+            raise self.error("a comparison requires a column")
         if not isinstance(kind, ast.Eq | ast.NotEq) and _kind(before) != _kind(after):
-            raise self._error(f"{_described(before)} and {_described(after)} cannot be ordered")
+            raise self.error(f"{_described(before)} and {_described(after)} cannot be ordered")
         return COMPARISONS[type(kind)](before, after).astype("boolean")
 
     def _membership(self, kind: ast.cmpop, before: Any, after: Any) -> Any:
         if not isinstance(before, pd.Series) or not isinstance(after, list | pd.Series):
-            raise self._error("in requires a column and a list, as in strategy in ['qat', 'none']")
+            raise self.error("in requires a column and a list, as in strategy in ['qat', 'none']")
         if not isinstance(kind, ast.In | ast.NotIn | ast.Eq | ast.NotEq):
-            raise self._error("a list requires in, not in, == or !=")
+            raise self.error("a list requires in, not in, == or !=")
         found = before.isin(after).astype("boolean")
         return ~found if isinstance(kind, ast.NotIn | ast.NotEq) else found
 

@@ -18,6 +18,7 @@ from experiments.system.errors import UserError, suggestion
 from experiments.system.escaping import escape_control, markdown_text, spreadsheet_text
 from experiments.system.extras import require
 from experiments.system.progress import say
+from experiments.system.result import to_json_value
 from experiments.tracking.schema import SCHEMA, Column, Kind
 
 SUMMARY_WIDTH = 120  # characters of the table in a summary
@@ -96,7 +97,8 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _json(table: pd.DataFrame, path: Path) -> None:
     found = {"schema_version": JSON_VERSION, "rows": records(table)}
-    path.write_text(json.dumps(found, indent=2, allow_nan=False), encoding="utf-8")
+    text = json.dumps(to_json_value(found), indent=2, allow_nan=False)  # a store of others may have infinite values
+    path.write_text(text, encoding="utf-8")
 
 
 def json_schema() -> dict[str, Any]:

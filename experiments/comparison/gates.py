@@ -36,7 +36,7 @@ from experiments.statistics.estimates import (
     unpaired_p,
 )
 from experiments.statistics.rounds import PRIOR_FREEDOM
-from experiments.system.errors import UserError
+from experiments.system.errors import OPTION, UserError
 from experiments.tracking.schema import names
 
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
@@ -110,8 +110,8 @@ class Decision:
     why: str = ""  # why this one among the tied runs
 
 
-def requirement(text: str, table: pd.DataFrame) -> Requirement:
-    """Parse a requirement: tflite_accuracy >= 0.98, tflite_bytes <= 200_000.
+def requirement(text: str, table: pd.DataFrame, prefix: str = OPTION) -> Requirement:
+    """Parse a requirement: tflite_accuracy >= 0.98, tflite_bytes <= 200_000; `prefix` is that of names in messages.
 
     Raises:
         UserError: it does not have this form, or names no numeric column.
@@ -123,10 +123,10 @@ def requirement(text: str, table: pd.DataFrame) -> Requirement:
         bound = None
     if found is None or bound is None or not isfinite(bound):
         raise UserError(
-            f'--require "{text}": requires a column, one of {" ".join(OPERATORS)}, and a number, as in '
+            f'{prefix}require "{text}": requires a column, one of {" ".join(OPERATORS)}, and a number, as in '
             '"tflite_accuracy >= 0.98" or "tflite_bytes <= 200_000".'
         )
-    return Requirement(of_numbers(table, found["column"], "--require"), found["operator"], bound, text.strip())
+    return Requirement(of_numbers(table, found["column"], f"{prefix}require"), found["operator"], bound, text.strip())
 
 
 def worse_end_of(run: pd.Series, column: str, at_least: bool) -> str:
@@ -141,12 +141,13 @@ def decide(
     objective: str,
     lowest: bool,
     comparison: Comparison | None = None,
+    prefix: str = OPTION,
 ) -> Decision:
     """Return the run that meets every requirement and has the lowest (or highest) value of the objective.
 
     If other runs do not differ significantly from it, it is the simplest of them
     (`experiments.comparison.recommendation`). The evidence are the predictions of the `comparison`; without one, the
-    intervals.
+    intervals. `prefix` is that of names in messages.
 
     Only finished runs with a verified file count. Requirements on columns with an interval are judged for all these
     runs together, so that the confidence of 95 % holds for the whole comparison (Holm).
@@ -155,12 +156,12 @@ def decide(
         UserError: the objective is not numeric, latencies of different machines would decide, or the runs have several
             sets of test examples.
     """
-    option = "--minimize" if lowest else "--maximize"
+    option = f"{prefix}{'minimize' if lowest else 'maximize'}"
     of_numbers(table, objective, option)
-    for named, column in [*(("--require", each.column) for each in requirements), (option, objective)]:
-        check_comparable(table, column, named)
-    _check_one_task(table)
-    _check_direction(table, objective, lowest)
+    for named, column in [*((f"{prefix}require", each.column) for each in requirements), (option, objective)]:
+        check_comparable(table, column, named, prefix)
+    _check_one_task(table, prefix)
+    _check_direction(table, objective, lowest, prefix)
     excluded: dict[str, tuple[str, ...]] = {}
     left, compared, called = table, table[may_be_shipped(table)], dict(zip(table.index, labels(table), strict=True))
     conditions: dict[str, Callable[[pd.Series], bool]] = {
@@ -247,7 +248,7 @@ def _met_together(each: Requirement, compared: pd.DataFrame) -> Callable[[pd.Ser
     return meets
 
 
-def _check_one_task(table: pd.DataFrame) -> None:
+def _check_one_task(table: pd.DataFrame, prefix: str) -> None:
     """Check that a single file can be shipped: for one set of test examples, and not a mean over several files."""
     finished = table[table["status"] == "FINISHED"]
     if finished[TEST].nunique() > 1:
@@ -256,19 +257,19 @@ def _check_one_task(table: pd.DataFrame) -> None:
         column = "test_digest" if sets["test_digest"].notna().all() else "dataset"
         raise UserError(
             f"Which run to ship: requires runs of one data set, not of several ({listed}). Select one with "
-            f"--where \"{column} == '{sets[column].iloc[0]}'\"."
+            f"{prefix}where \"{column} == '{sets[column].iloc[0]}'\"."
         )
     if finished[JUDGED_BY].nunique() > 1:
         ways = finished[JUDGED_BY].unique()
         raise UserError(
             f"Which run to ship: requires one setting of the task, not several settings of the task "
-            f"({'; '.join(ways)}). Select one with --where '{_only(ways[0])}'."
+            f"({'; '.join(ways)}). Select one with {prefix}where '{_only(ways[0])}'."
         )
     mixed = labels(table)[[is_group(run) and _is_mixture(run) for _, run in table.iterrows()]]
     if len(mixed):
         raise UserError(
             f"Which run to ship: requires rows of a single run, or of runs that differ only in their seeds; "
-            f"{mixed.iloc[0]} differs in more. Omit --group-by."
+            f"{mixed.iloc[0]} differs in more. Omit {prefix}group-by."
         )
 
 
@@ -286,14 +287,14 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _check_direction(table: pd.DataFrame, objective: str, lowest: bool) -> None:
+def _check_direction(table: pd.DataFrame, objective: str, lowest: bool, prefix: str) -> None:
     """Check that the objective is not the worst value of the metric."""
     metric = judged(table)
     if objective == "tflite_score" and metric and lowest != (metric.better == "lower"):
-        wrong, right = ("--minimize", "--maximize") if lowest else ("--maximize", "--minimize")
+        wrong, right = ("minimize", "maximize") if lowest else ("maximize", "minimize")
         raise UserError(
-            f"{wrong} tflite_score: the score of these runs is {metric.title}, and {metric.better} values are better. "
-            f"Type {right} tflite_score."
+            f"{prefix}{wrong} tflite_score: the score of these runs is {metric.title}, and {metric.better} values are "
+            f"better. Type {prefix}{right} tflite_score."
         )
 
 

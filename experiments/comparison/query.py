@@ -7,18 +7,18 @@ import pandas as pd
 from experiments.comparison.columns import MODEL, NOUNS, SUBJECTS, TEST, VOID, check_comparable, names_of, timed
 from experiments.comparison.condition import holds
 from experiments.comparison.names import titled
-from experiments.system.errors import UserError, suggestion
+from experiments.system.errors import OPTION, UserError, suggestion
 
 
-def select_rows(table: pd.DataFrame, condition: str) -> pd.DataFrame:
-    """Return the rows that meet a condition in the syntax of pandas' `query`.
+def select_rows(table: pd.DataFrame, condition: str, prefix: str = OPTION) -> pd.DataFrame:
+    """Return the rows that meet a condition in the syntax of pandas' `query`; `prefix` is that of names in messages.
 
     Raises:
         UserError: the condition cannot be parsed, names an unknown column, is not a condition, or no row meets it.
     """
-    found = table[holds(table, condition)]
+    found = table[holds(table, condition, prefix)]
     if found.empty:
-        raise UserError(f"--where {condition!r}: no run meets this condition.")
+        raise UserError(f"{prefix}where {condition!r}: no run meets this condition.")
     return found
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from experiments.measure.latency import verdict_of
 from experiments.measure.rounds import Rounds, ratio_together
 from experiments.statistics.estimates import SIGNIFICANT, Estimate, holm, pairs_among, ratio_of_speedups
-from experiments.system.errors import UserError, suggestion
+from experiments.system.errors import OPTION, UserError, suggestion
 
 Criterion = Literal["smaller", "training", "slower", "size", "speed", "integers"]
 # The default order. `smaller` comes first, since otherwise the float file would be chosen whenever all smaller files
@@ -95,6 +95,19 @@ def order_of(text: str) -> tuple[Criterion, ...]:
     if len(set(names)) < len(names):
         raise UserError(f"--prefer {text}: requires each criterion once, such as --prefer {','.join(ORDER)}.")
     return tuple(each for name in names for each in ORDER if each == name)
+
+
+def margin_of_points(points: float, prefix: str = OPTION) -> float:
+    """Return the accuracy that may be lost for size or speed, as a share of the test examples.
+
+    Raises:
+        UserError: the points are not between 0 and 100; `prefix` is that of names in the message.
+    """
+    if not 0 < points < 100:
+        raise UserError(
+            f"{prefix}margin {points:g}: requires points of accuracy between 0 and 100, such as {prefix}margin 0.5."
+        )
+    return float(points) / 100
 
 
 def recommend(best: Candidate, tied: Sequence[Candidate], order: Sequence[str] = ORDER) -> Recommendation:

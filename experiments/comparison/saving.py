@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.comparison.choices import drawbacks, headline, join_names, tasks
+from experiments.comparison.choices import Choice, drawbacks, headline, join_names, tasks
 from experiments.comparison.columns import WORDS, is_content, may_be_shipped
 from experiments.comparison.compared import Comparison
 from experiments.comparison.names import names
 from experiments.record.artifacts import CONFIGURATION, MODEL, RECORD
 from experiments.record.identity import DIGESTS
 from experiments.record.run_record import is_setting
+from experiments.system.disk import explain_os_error
 from experiments.system.errors import UserError, first_line, redacted
 from experiments.system.progress import say
 from experiments.tflite.flatbuffer import DAMAGE
@@ -66,6 +68,8 @@ def check_target(option: str, path: Path, overwrite: bool) -> None:
 
 def _check_new(option: str, shipped: Shipped, overwrite: bool) -> None:
     for path in (shipped.path, shipped.beside):
+        if path.is_dir():
+            raise UserError(f"{option}: {path} is a folder. Give another name.")
         if path.exists() and not overwrite:
             replacing = "Add --overwrite" if option.startswith("--") else "Give overwrite=True"
             raise UserError(f"{option}: {path} exists already. {replacing} to replace it, or give another name.")
@@ -88,8 +92,8 @@ def every_file(comparison: Comparison, folder: Path, overwrite: bool) -> list[Sh
     return found
 
 
-def recommended_file(comparison: Comparison, path: Path) -> Shipped | None:
-    """Return the file that the headline names, with its reasons; None where nothing can be shipped.
+def recommended_run(comparison: Comparison, asked: str, remedy: str) -> Choice | None:
+    """Return the run that the headline names; None where no run can be shipped. `asked` and `remedy` are for messages.
 
     Raises:
         UserError: there are several tasks.
@@ -97,12 +101,8 @@ def recommended_file(comparison: Comparison, path: Path) -> Shipped | None:
     found = tasks(comparison)
     if len(found) > 1:
         titles = join_names([each.title for each in found])
-        raise UserError(
-            f"--save {path}: requires runs of one model and data set, not of several ({titles}). "
-            "Choose one with --where, or write all files with --save-all DIR."
-        )
-    first = headline(found[0]) if found else None
-    return Shipped(first.run_id, path, (first.text,)) if first else None
+        raise UserError(f"{asked}: requires runs of one model and data set, not of several ({titles}). {remedy}")
+    return headline(found[0]) if found else None
 
 
 def save(
@@ -119,7 +119,7 @@ def save(
     if digest != record["tflite_sha256"]:
         raise UserError(
             f"Run {shipped.run_id}: its {MODEL} is not the file that was measured (SHA-256 {digest}, recorded "
-            f"{record['tflite_sha256']}). Repeat the run with resume=false."
+            f"{record['tflite_sha256']}). Type the command of its sweep again, which repeats it."
         )
     configuration = _content(store, shipped.run_id, CONFIGURATION).decode("utf-8", "replace")
     described = description(row, record, content, shipped, [*map(redacted, commands)], redacted(configuration))
@@ -132,13 +132,30 @@ def save(
             ) from error
         described |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "metadata": True}
     text = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False)
-    try:
-        shipped.path.parent.mkdir(parents=True, exist_ok=True)
-        shipped.path.write_bytes(content)
-        shipped.beside.write_text(f"{text}\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{shipped.path}: cannot be written ({error}).") from error
+    _write({shipped.path: content, shipped.beside: f"{text}\n".encode()})
     say(f"wrote {shipped.path} ({len(content):,} bytes) and {shipped.beside}")
+
+
+def _write(files: Mapping[Path, bytes]) -> None:
+    """Write all files or none: what they replace is kept until all are written.
+
+    Raises:
+        UserError: one cannot be written.
+    """
+    parts = {path: path.with_name(f".{path.name}.part") for path in files}
+    first = next(iter(files))
+    try:
+        first.parent.mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            parts[path].write_bytes(content)
+        for path, part in parts.items():
+            part.replace(path)
+    except OSError as error:
+        raise UserError(f"{first}: cannot be written ({explain_os_error(error, first.parent)}).") from error
+    finally:
+        for part in parts.values():
+            with suppress(OSError):  # it was not written
+                part.unlink()
 
 
 def _metadata(described: Mapping[str, Any], record: Mapping[str, Any]) -> Description:
@@ -174,7 +191,9 @@ def _source(record: Mapping[str, Any]) -> dict[str, Any]:
 def _content(store: Store, run_id: str, artifact: str) -> bytes:
     found = store.content(run_id, artifact)
     if found is None:
-        raise UserError(f"Run {run_id}: its {artifact} is missing. Repeat the run with resume=false.")
+        raise UserError(
+            f"Run {run_id}: its {artifact} is missing. Type the command of its sweep again, which repeats it."
+        )
     return found
 
 

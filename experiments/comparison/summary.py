@@ -19,7 +19,7 @@ def summary(comparison: Comparison) -> tuple[dict[str, float], dict[str, str]]:
         if len(values):
             metrics[name] = float(values.agg(best))
     display = dict(zip(runs["run_id"], names(runs), strict=True))
-    recommended = [found.run_id for found in map(headline, tasks(comparison)) if not found.caution]
+    recommended = [found.run_id for found in map(headline, tasks(comparison)) if found.may_be_shipped]
     return metrics, {
         "recommended": "; ".join(display.get(run_id, run_id) for run_id in recommended),
         "recommended_run_id": ", ".join(recommended),

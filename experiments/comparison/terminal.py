@@ -12,7 +12,7 @@ from rich.text import Text
 
 from experiments.comparison.choices import MOST_ROWS as MOST_TESTED
 from experiments.comparison.choices import best_of
-from experiments.comparison.columns import VOID
+from experiments.comparison.columns import SUBJECTS, VOID
 from experiments.comparison.compared import Comparison
 from experiments.comparison.display import Differences, display_table, note
 from experiments.measure.latency import SAME_FILE
@@ -28,6 +28,7 @@ OPTIONAL = (
 )  # fmt: skip
 MOST_ROWS = 1000  # on a terminal
 REMARK_WIDTH = 12  # characters of a line; rows with intervals have two lines anyway
+NAME_WIDTH = 18  # of a name or a setting, which is then continued below
 EDGE = 1  # characters of a table's width that belong to no column
 MARKS = "Green: the best value, and values tied with it; dim: a difference that may be due to chance."
 # Headings of text columns; the first three are not in the schema.
@@ -130,6 +131,8 @@ def _on_lines(name: str, cell: object) -> str:
     if name == "remark":
         parts = str(cell).replace(", ", ",\n").splitlines()
         return "\n".join(line for part in parts for line in wrap(part, REMARK_WIDTH, break_long_words=False))
+    if name in ("strategy", *SUBJECTS) or is_setting(name):
+        return "\n".join(wrap(str(cell), NAME_WIDTH))
     return str(cell).replace(" [", "\n[").replace(", ", ",\n" if name == heading("arithmetic") else ", ")
 
 

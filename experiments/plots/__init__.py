@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from experiments.system.escaping import escape_control
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -42,6 +41,7 @@ STYLE: Any = {
 COLUMNS = 2  # panels side by side
 LONGEST = 44  # characters of a label
 HOVER = "hover:"  # marks an id that is a text to show
+MOST_SHAPES = 300  # points of a panel to draw as shapes in an SVG; more are rasterized, and show no values
 
 
 class NoPictureError(Exception):
@@ -88,9 +88,11 @@ def say_around(figure: "Figure", title: str, caption: str) -> None:
     figure.supxlabel(fill(caption, int(inches * 17)), x=0.01, ha="left", fontsize=8)
 
 
-def show_on_hover(artist: "Artist", text: str) -> None:
-    """Let an SVG show this text when the mouse is on the artist."""
-    artist.set_gid(f"{HOVER}{text}")
+def show_values(axes: "Axes", points: Sequence[tuple[float, float, Mapping[str, str]]]) -> None:
+    """Let an SVG show values, by what they are, when the mouse is near a point (x, y); nothing if there are many."""
+    for x, y, values in points if len(points) <= MOST_SHAPES else ():
+        dot = axes.scatter([x], [y], s=40, zorder=7, alpha=0, color=INK, lw=0)
+        dot.set_gid(f"{HOVER}{'; '.join(f'{name}: {value}' for name, value in values.items())}")
 
 
 def shorten(label: str) -> str:

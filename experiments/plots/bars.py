@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.comparison.columns import VOID
 from experiments.comparison.names import names, subjects_of
-from experiments.plots import GREY, NoPictureError, lay_out, say_around, sheet, shorten
+from experiments.plots import GREY, NoPictureError, lay_out, say_around, sheet, shorten, show_values
 from experiments.plots.points import left_out, measured, void_left_out
 from experiments.plots.strategies import mark
 from experiments.statistics.rounding import three_digits
@@ -110,9 +110,9 @@ def _distributions(axes: "Axes", runs: pd.DataFrame, timings: Mapping[str, Timed
 
     for place, run in enumerate(runs.to_dict("records")):
         timed = timings[run["run_id"]]
-        _box(axes, timed["model"], place - 0.18, mark(run["strategy"]).colour)
+        _box(axes, timed["model"], place - 0.18, mark(run["strategy"]).colour, run["_label"])
         if "reference" in timed:
-            _box(axes, timed["reference"], place + 0.2, GREY)
+            _box(axes, timed["reference"], place + 0.2, GREY, f"float file beside {run['_label']}")
         median = float(np.median(timed["model"])) / 1000
         text = f"{three_digits(median)} µs"
         axes.annotate(text, (1.01, place - 0.18), xycoords=axes.get_yaxis_transform(), va="center")
@@ -128,8 +128,15 @@ def _distributions(axes: "Axes", runs: pd.DataFrame, timings: Mapping[str, Timed
     axes.set_axisbelow(True)
 
 
-def _box(axes: "Axes", nanoseconds: Nanoseconds, place: float, colour: str) -> None:
+def _box(axes: "Axes", nanoseconds: Nanoseconds, place: float, colour: str, name: str) -> None:
     low, quarter, median, three, high = np.percentile(nanoseconds, (1, 25, 50, 75, 99)) / 1000
+    values = {
+        "file": name,
+        "median": f"{three_digits(median)} µs",
+        "1st to 99th percentile": f"{three_digits(low)} to {three_digits(high)} µs",
+        "slowest": f"{three_digits(nanoseconds.max() / 1000)} µs",
+    }
+    show_values(axes, [(median, place, values)])
     axes.plot([low, high], [place, place], color=colour, lw=1.2)
     axes.plot([quarter, three], [place, place], color=colour, lw=6, solid_capstyle="butt")
     axes.plot([median], [place], color=colour, marker="|", ms=9, mew=2)

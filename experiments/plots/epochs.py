@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.comparison.columns import TASK, further_epochs
 from experiments.comparison.names import names, task_titles, varies_by_itself
-from experiments.plots import NoPictureError, lay_out, say_around, sheet, shorten
+from experiments.plots import NoPictureError, lay_out, say_around, sheet, shorten, show_values
 from experiments.plots.labels import Label, place, spread
 from experiments.plots.points import (
     SCORE,
@@ -103,6 +103,13 @@ def _lines(axes: "Axes", runs: pd.DataFrame, over: str) -> list[Label]:
             axes.fill_between(score.index, score["min"], score["max"], color=look.colour, alpha=0.15, lw=0)
             style: Any = {"color": look.colour, "ls": look.line, "marker": look.marker, "ms": 5, "fillstyle": fill}
             axes.plot(score.index, score["mean"], **style)
+            show_values(
+                axes,
+                [
+                    (epochs, mean, {"strategy": str(label), "epochs": str(epochs), score_label(runs): _range(*values)})
+                    for epochs, mean, *values in score[["mean", "mean", "min", "max"]].itertuples()
+                ],
+            )
             end = int(score.index[-1])
         ends.append(Label(str(label), end, float(score["mean"].iloc[-1]), look.colour))
     if len(values) <= 10:
@@ -111,6 +118,11 @@ def _lines(axes: "Axes", runs: pd.DataFrame, over: str) -> list[Label]:
     axes.set_ylabel(score_label(runs))
     axes.grid(visible=True)
     return ends
+
+
+def _range(mean: float, least: float, most: float) -> str:
+    """Return a mean with its range, which is no interval; only the value of a single run."""
+    return f"{mean:.4g}" if least == most else f"{mean:.4g} (seeds: {least:.4g} to {most:.4g})"
 
 
 def _epochs_axis(runs: pd.DataFrame, over: str) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from experiments.comparison.columns import TASK, further_epochs
 from experiments.comparison.judged import Judged
 from experiments.comparison.names import epochs_text, names, task_titles
-from experiments.plots import FewPointsError, NoPictureError, lay_out, say_around, sheet
+from experiments.plots import FewPointsError, NoPictureError, lay_out, say_around, sheet, show_values
 from experiments.plots.points import setting_of
 from experiments.plots.strategies import mark
 
@@ -89,6 +89,7 @@ def training_histories(table: pd.DataFrame, histories: Mapping[str, Curves], few
         axes.set_title(each.name, fontsize=9)
         for run in curves:
             _draw(axes, run, mark(each.strategy).colour, alpha=1.0 if len(curves) == 1 else 0.6)
+            show_values(axes, list(_validated(run)))
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
         axes.grid(visible=True)
         axes.set_xlabel("epoch")
@@ -147,6 +148,16 @@ def _range(values: Sequence[float]) -> str:
 
 def _known(each: Trainings, histories: Mapping[str, Curves]) -> Iterator[Curves]:
     yield from (histories[run_id] for run_id in each.run_ids if histories.get(run_id))
+
+
+def _validated(curves: Curves) -> Iterator[tuple[float, float, dict[str, str]]]:
+    """Yield the metric on the validation examples after each epoch, and what it is."""
+    metric = _metric(curves)
+    stages = [(stage, value) for stage in STAGES for value in curves.get(f"{stage}/val_{metric}", ())]
+    for epoch, (stage, value) in enumerate(stages, start=1):
+        shown = _scale(metric) * value
+        named = {"training": stage, "epoch": str(epoch), f"validation {_label(metric)}": f"{shown:.4g}"}
+        yield epoch, shown, named
 
 
 def _draw(axes: "Axes", curves: Curves, colour: str, alpha: float) -> None:

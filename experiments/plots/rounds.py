@@ -12,9 +12,10 @@ import pandas as pd
 
 from experiments.comparison.names import subjects_of
 from experiments.measure.rounds import Round, Rounds
-from experiments.plots import GREY, NoPictureError, lay_out, say_around, sheet, shorten
+from experiments.plots import GREY, NoPictureError, lay_out, say_around, sheet, shorten, show_values
 from experiments.plots.bars import with_timings
 from experiments.plots.strategies import mark
+from experiments.statistics.rounding import three_digits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,6 +57,8 @@ def latency_rounds(table: pd.DataFrame, rounds: Mapping[str, Rounds]) -> "Figure
         above.plot(started[slow], reference[slow], "o", color=SLOW, label="the slower state")
         above.legend(fontsize=8, **BESIDE)
     above.set_ylabel("float file (µs)")
+    latencies = [{"float file": f"{three_digits(each)} µs"} for each in reference]
+    show_values(above, list(zip(started, reference, latencies, strict=True)))
     labels = dict(zip(runs["run_id"], zip(runs["_label"], runs["strategy"], strict=True), strict=True))
     others = {run_id: found for run_id, found in timed.items() if found.own != found.reference}
     drawn: Counter[str] = Counter()  # runs by strategy; those of the same strategy differ in their fill
@@ -69,6 +72,8 @@ def latency_rounds(table: pd.DataFrame, rounds: Mapping[str, Rounds]) -> "Figure
         percent = 100 * np.expm1(logs - logs.mean())
         style: dict[str, Any] = {"ms": 5, "color": own.colour, "fillstyle": fill, "label": shorten(label)}
         below.plot(place + aside[number], percent, own.marker, **style)
+        speedups = [{"strategy": label, "speedup": f"{speedup:.3f}x"} for speedup in np.exp(logs)]
+        show_values(below, list(zip(place + aside[number], percent, speedups, strict=True)))
     below.axhline(0, color=GREY, lw=0.8)
     below.set_ylabel("speedup, % from its mean")
     times.label(below)

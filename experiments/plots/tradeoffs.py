@@ -15,12 +15,13 @@ from experiments.plots import (
     FAINT,
     GREY,
     INK,
+    MOST_SHAPES,
     FewPointsError,
     NoPictureError,
     lay_out,
     say_around,
     sheet,
-    show_on_hover,
+    show_values,
 )
 from experiments.plots.labels import Boxes, Label, place
 from experiments.plots.points import (
@@ -50,7 +51,6 @@ RELATIVE = "latency_relative"  # to its own float file, in %
 OF_RATIOS = "95 % intervals over rounds of timing"
 OF_TIMES = "95 % intervals from those of the speedups"
 LARGE_RANGE = 10.0  # ratio from which on an axis is logarithmic
-MOST_SHAPES = 300  # points of a panel to draw as shapes in an SVG; more are rasterized
 READ = (
     "Dashed: the Pareto frontier, whose points no other file beats by being at least as {} and {}. It "
     "ignores the intervals; overlapping bars are no evidence of a difference."
@@ -273,9 +273,7 @@ def _scatter(axes: "Axes", panel: Panel, xlabel: str) -> None:
         axes.scatter(singles[:, 0], singles[:, 1], s=14, alpha=FAINT, **style)
         xy = np.array([(point.x, point.score) for point in own])
         axes.scatter(xy[:, 0], xy[:, 1], s=40, zorder=4, label=strategy, **style)
-        for point in own if len(found) <= MOST_SHAPES else ():
-            dot = axes.scatter([point.x], [point.score], s=40, zorder=7, alpha=0, color=look.colour, lw=0)
-            show_on_hover(dot, "; ".join(f"{name}: {value}" for name, value in panel.values(point, xlabel).items()))
+    show_values(axes, [(point.x, point.score, panel.values(point, xlabel)) for point in found])
     for point, on_frontier in zip(found, best, strict=True):
         if point.recommended:
             axes.scatter([point.x], [point.score], s=150, facecolors="none", edgecolors=INK, lw=1.4, zorder=5)
