@@ -27,7 +27,7 @@ import pandas as pd
 from benchmarks.harness.benchmark import Benchmark
 from benchmarks.harness.markdown import markdown
 from benchmarks.harness.pages import own
-from benchmarks.harness.results import Results, options
+from benchmarks.harness.results import Results, of_some_rows, options
 from experiments.dataset import Dataset, Images
 from experiments.dataset.mnist import Mnist
 from experiments.measure.accuracy import keras_logits, tflite_logits
@@ -231,22 +231,36 @@ BENCHMARK = Benchmark(
 
 def main() -> None:
     """Measure and write."""
-    asked_for = options(BENCHMARK, __doc__).parse_args()
-    results = Results(BENCHMARK)
+    parser = options(BENCHMARK, __doc__)
+    parser.add_argument("--only", nargs="+", metavar="NETWORK", choices=NETWORKS, help="renew only these rows")
+    asked_for = parser.parse_args()
+    results = of_some_rows(BENCHMARK) if asked_for.only else Results(BENCHMARK)
     quick = asked_for.quick
     data = Mnist(train_samples=1000, test_samples=200).load() if quick else Mnist(train_samples=IMAGES).load()
     asked = Asked(2 if quick else SEEDS, 2 if quick else SUBSETS, data)
     rows, seeds = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for network in NETWORKS:
+        for network in asked_for.only or NETWORKS:
             exact = exactness(network, asked)
             found = pd.DataFrame([twins(network, seed, asked, Path(folder)) for seed in range(asked.seeds)])
             rows.append({**exact, **summary(found)})
             for name in ("own", "tfmot"):
                 found[f"{name}_accuracy"] = [float(np.mean(right)) for right in found.pop(f"{name}_right")]
             seeds.append(found)
-    table = pd.DataFrame(rows)
-    results.finish(table, quick, failures(table), more={"seeds.csv": pd.concat(seeds)})
+    table, every_seed = pd.DataFrame(rows), pd.concat(seeds)
+    if asked_for.only:
+        table, every_seed = (
+            _with_other_rows(new, pd.read_csv(results.folder / name, float_precision="round_trip"))
+            for new, name in ((table, "keras3.csv"), (every_seed, "seeds.csv"))
+        )
+    results.finish(table, quick, failures(table), more={"seeds.csv": every_seed})
+
+
+def _with_other_rows(new: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Return the new rows, and the published ones of all other networks, in the order of the networks."""
+    both = pd.concat([published[~published["network"].isin(new["network"])], new])
+    order = list(NETWORKS)
+    return both.sort_values("network", key=lambda names: names.map(order.index), kind="stable")
 
 
 if __name__ == "__main__":

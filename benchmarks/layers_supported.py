@@ -8,7 +8,6 @@ our engine trained, on average, in steps of the output's integers. Every model i
 may crash. Writes benchmarks/results/layers_supported/.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -22,7 +21,7 @@ import pandas as pd
 from benchmarks.harness.benchmark import Benchmark
 from benchmarks.harness.markdown import markdown
 from benchmarks.harness.pages import own
-from benchmarks.harness.results import Results, options
+from benchmarks.harness.results import Results, of_some_rows, options
 from experiments.system.die_with_parent import die_with_parent
 from experiments.system.errors import UserError, first_line
 from experiments.system.progress import say
@@ -32,7 +31,6 @@ MOST_STEPS = 4.0  # of the output's integers, on average, between a file and the
 EXAMPLES, BATCH, CLASSES = 64, 16, 3
 SHAPES = {"image": (8, 8, 4), "series": (8, 6), "vector": (12,), "words": (8,), "volume": (4, 4, 4, 2)}
 WORDS = 20
-OTHER_ROWS = "git_commits_of_other_rows"  # in the stamp, of rows that were not renewed
 NO_LAYER = "no such layer"  # in Keras 2
 
 Keras = Any
@@ -414,11 +412,7 @@ def main() -> None:
     parser = options(BENCHMARK, __doc__)
     parser.add_argument("--only", nargs="+", metavar="BLOCK", choices=BLOCKS, help="renew only these rows of the table")
     arguments = parser.parse_args()
-    results = Results(BENCHMARK)
-    if arguments.only:
-        earlier = json.loads((results.folder / "stamp.json").read_text())
-        others = {*earlier.get(OTHER_ROWS, "").split(), earlier["git_commit"]} - {results.stamp["git_commit"]}
-        results = Results(BENCHMARK, stamp={**results.stamp, OTHER_ROWS: " ".join(sorted(others))})
+    results = of_some_rows(BENCHMARK) if arguments.only else Results(BENCHMARK)
     names = arguments.only or (["Dense, relu", "Conv1D"] if arguments.quick else list(BLOCKS))
     rows: dict[str, Any] = {found.block: asdict(found) for found in outcomes(names)}
     if arguments.only:

@@ -38,6 +38,9 @@ def timing_options(benchmark: Benchmark, description: str | None) -> argparse.Ar
     return parser
 
 
+OTHER_ROWS = "git_commits_of_other_rows"  # in a stamp, of rows that were not renewed
+
+
 def sign(folder: Path, signature: Mapping[str, str]) -> None:
     """Write the stamp beside results, with the command that made them."""
     (folder / "stamp.json").write_text(json.dumps(signature, indent=2) + "\n")
@@ -83,6 +86,14 @@ class Results:
         if not quick:
             self.write(table, sweep, more)
         verdict(failures)
+
+
+def of_some_rows(benchmark: Benchmark) -> Results:
+    """Return the results of a benchmark that renews only some rows: the stamp names the commits of all others."""
+    new = stamp()
+    earlier = json.loads((pages.RESULTS / benchmark.name / "stamp.json").read_text())
+    others = {*earlier.get(OTHER_ROWS, "").split(), earlier["git_commit"]} - {new["git_commit"]}
+    return Results(benchmark, stamp={**new, OTHER_ROWS: " ".join(sorted(others))})
 
 
 def verdict(failures: Sequence[str]) -> None:
