@@ -135,6 +135,11 @@ BLOCKS: dict[str, Callable[[], Any]] = {
     "product": graph(lambda x, y: layer("Multiply")([x, y])),
     "difference": graph(lambda x, y: layer("Subtract")([x, y])),
     "mean of three": graph(lambda x, y: layer("Average")([x, y, x])),
+    "concatenation of a skip connection": graph(
+        lambda x, y: layer("Conv2D", filters=2, kernel_size=1)(
+            layer("Concatenate")([y, layer("UpSampling2D")(layer("Dense", units=3)(layer("MaxPooling2D")(y)))])
+        )
+    ),
     "greater": graph(lambda x, y: layer("Maximum")([x, y])),
     "lesser": graph(lambda x, y: layer("Minimum")([x, y])),
     "concatenation": graph(lambda x, y: layer("Conv2D", filters=2, kernel_size=1)(layer("Concatenate")([x, y]))),
@@ -277,6 +282,7 @@ def test_what_scales_the_input_becomes_part_of_the_first_layer_where_that_is_exa
         (graph(lambda x, y: layer("Concatenate")([x, layer("Conv2D", filters=3, kernel_size=1)(y)])), {
             "concatenate": "CONCATENATION"}),
         (stack(("Dense", {"units": 3, "activation": "tanh"}), DENSE, shape=ROW), {"layer_0": "TANH"}),
+        (stack(conv(), "UnitNormalization", conv()), {"layer_1": "SUM"}),
     ],
 )  # fmt: skip
 def test_qat_with_16_bit_activations_leaves_out_layers_by_name_that_the_converter_refuses(
@@ -291,7 +297,11 @@ def test_qat_with_16_bit_activations_leaves_out_layers_by_name_that_the_converte
     strategy = QAT(activation_bits=16)
     scheme, _ = try_conversion(strategy, strategy.scheme(model), model, lambda count: examples[:count])
     assert isinstance(scheme, Learned)
-    reasons = {name: f"the converter refuses {op} with 16-bit activations" for name, op in refused.items()}
+    refuses = {"SUM": "LiteRT computes SUM wrongly"}
+    reasons = {
+        name: f"{refuses.get(op, f'the converter refuses {op}')} with 16-bit activations"
+        for name, op in refused.items()
+    }
     assert dict(scheme.left_float) == reasons
     name, reason = next(iter(reasons.items()))
     with pytest.raises(UserError, match=re.escape(f"{name} ({reason})")):
@@ -315,6 +325,28 @@ def test_a_bias_that_is_the_same_for_all_channels_keeps_its_value() -> None:
     examples = values(model)
     copy = quantized(model, examples)
     assert steps_apart(copy, content_of(copy), examples) < 4
+
+
+def test_values_that_are_put_together_have_one_scale_so_that_the_file_converts_none() -> None:
+    model = made(BLOCKS["concatenation of a skip connection"])
+    copy = quantized(model, values(model))
+    found = [op.op for op in read_ops(content_of(copy), ())]
+    assert found.count("QUANTIZE") == 1  # of the input
+    assert sum("output" in each.path for each in copy.get_layer("quant_concatenate").variables) == 0
+
+
+@pytest.mark.parametrize("factors", [[0.0, 1.0, -1e-9, 2.0], [0.0] * 4], ids=str)
+def test_a_batchnorm_with_factors_of_zero_is_folded(factors: list[float]) -> None:
+    model = made(stack(conv(use_bias=False), "BatchNormalization", "ReLU", conv()))
+    norm = model.get_layer("layer_1")
+    norm.gamma.assign(factors)
+    norm.beta.assign([0.5, -1.0, 2.0, 0.1])
+    examples = values(model)
+    copy = quantized(model, examples)
+    content = content_of(copy)
+    assert {op.types for op in read_ops(content, ()) if op.computes} == {"int8"}
+    assert steps_apart(copy, content, examples) < 4
+    assert np.asarray(copy.get_layer("quant_layer_1").layer.gamma) == pytest.approx(factors, abs=0)
 
 
 def test_a_relu_that_is_never_active_keeps_a_range_that_xnnpack_takes() -> None:

@@ -32,6 +32,11 @@ def attended(x: Any) -> Any:
     return layers().Attention()([x, layers().Dense(4)(x)])
 
 
+def additive(x: Any) -> Any:
+    few = layers().MaxPooling1D(2)(layers().Dense(4)(x))
+    return layers().AdditiveAttention(dropout=0.1)([x, few, layers().Dense(4)(few)])
+
+
 # By name: the examples that a model takes, and what is between them and its last layer.
 MODELS: dict[str, tuple[str, Callable[[], Callable[[Any], Any]]]] = {
     "lstm": ("series", lambda: layers().LSTM(5, dropout=0.2, recurrent_dropout=0.2)),
@@ -41,6 +46,11 @@ MODELS: dict[str, tuple[str, Callable[[], Callable[[Any], Any]]]] = {
     "dense at each step": ("series", lambda: layers().TimeDistributed(layers().Dense(5, activation="relu"))),
     "dense along an axis": ("series", lambda: layers().EinsumDense("abc,cde->abde", (6, 2, 5), bias_axes="de")),
     "attention": ("series", lambda: attended),
+    "additive attention": ("series", lambda: additive),
+    "additive attention without a scale": (
+        "series",
+        lambda: lambda x: layers().AdditiveAttention(use_scale=False)([x, layers().Dense(4)(x)]),
+    ),
     "words": ("words", lambda: layers().Embedding(20, 8)),
     "root mean square": ("series", lambda: lambda x: layers().RMSNormalization()(layers().Dense(8)(x))),
     "groups": ("images", lambda: lambda x: layers().GroupNormalization(2)(layers().Conv2D(4, 3)(x))),

@@ -7,7 +7,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -43,6 +43,7 @@ MISSING_OP = re.compile(r"'tf\.([\w.]+)' op is neither a custom op nor a flex op
 PLACE = re.compile(r"^(Could not translate MLIR to FlatBuffer\.)?\s*([^\s:]+:\d+:\d+: )?(error: )?")
 NO_INT16 = "Quantization to 16x8-bit not yet supported for op"
 LEAST_DYNAMIC = 1024  # minimum number of weights for which the converter quantizes a layer dynamically
+LEAST_FACTOR = 1e-4  # of a BatchNorm, relative to the largest of its layer: see _factors_raised
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,8 @@ def _from_keras(model: "Model", scheme: Scheme, calibration: Calibration) -> byt
             # Without this the file keeps float ops between QUANTIZE and DEQUANTIZE: larger and slower than float.
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.inference_input_type = converter.inference_output_type = tf.as_dtype(interface)
-    content = _converted(converter, model, scheme)
+    with _factors_raised(model) if isinstance(scheme, Learned) else nullcontext():
+        content = _converted(converter, model, scheme)
     return _completed(content, scheme, traced, calibration)
 
 
@@ -221,6 +223,30 @@ def _refuse_not_finite(model: "Model") -> None:
                 f"{getattr(each, 'path', each.name)}: is not finite (NaN or infinity). Conversion requires finite "
                 "weights and ranges: use a model that was trained successfully, or train with a lower learning rate."
             )
+
+
+@contextmanager
+def _factors_raised(model: "Model") -> Iterator[None]:
+    """Keep the factors of each BatchNorm away from zero while the block runs.
+
+    The converter folds them into a kernel whose scales were learned. With a factor of zero it leaves the layer in
+    float, and with a tiny one the bias of the channel does not fit into 32 bits. The values of the channel change by
+    less than a hundredth of an integer step of the layer.
+    """
+    from experiments.system.tensorflow import keras_of
+
+    kind = keras_of(model).layers.BatchNormalization
+    scaling = [each for each in model._flatten_layers() if isinstance(each, kind) and each.scale]
+    before = [np.asarray(each.gamma).copy() for each in scaling]
+    for layer, factors in zip(scaling, before, strict=True):
+        least = LEAST_FACTOR * (np.abs(factors).max() or 1.0)
+        if (np.abs(factors) < least).any():
+            layer.gamma.assign(np.where(np.abs(factors) < least, np.copysign(least, factors), factors))
+    try:
+        yield
+    finally:
+        for layer, factors in zip(scaling, before, strict=True):
+            layer.gamma.assign(factors)
 
 
 def _refuse_lookups(model: "Model") -> None:

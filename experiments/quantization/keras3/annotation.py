@@ -18,6 +18,7 @@ from experiments.quantization.keras3.graph import Graph, obstacle_of
 from experiments.quantization.keras3.kind import FUSED, Operation, activation_of
 from experiments.quantization.keras3.kinds import kind_of
 from experiments.quantization.keras3.kinds.activation import activated
+from experiments.quantization.keras3.known_ranges import KnownRanges
 from experiments.quantization.keras3.wrapper import Activation, Arguments, Bits, Inside, Quantized, Quantizer, Shield
 from experiments.system.errors import UserError
 from experiments.system.tensorflow import keras_3
@@ -94,15 +95,26 @@ def _rebuilt(model: "Model", graph: Graph, active: Collection[str], bits: Bits) 
     quantized: dict[int, Tensor] = {}
     shields: dict[int, Tensor] = {}
     done: dict[str, int] = {}
+    ranges = KnownRanges()
 
-    def value(tensor: Tensor, node: Node) -> Tensor:
+    def value(tensor: Tensor, node: Node, joins: bool) -> Tensor:
         if (id(tensor), id(node)) in to_quantize:
             if id(tensor) not in quantized:
                 quantizer = Quantizer(bits, name=_name("quantize", graph, tensor))
                 held = values[id(tensor)] if graph.producers[id(tensor)].is_input else shield(tensor)
                 quantized[id(tensor)] = quantizer(held)
             return quantized[id(tensor)]
-        return shield(tensor) if graph.is_shielded(tensor, node, active) else values[id(tensor)]
+        return shield(tensor) if not joins and graph.is_shielded(tensor, node, active) else values[id(tensor)]
+
+    def make_copy(operation: Operation) -> None:
+        if (name := operation.name) in copies:
+            return
+        make = _quantized if name in active else _copied
+        copies[name] = make(operation, graph, active, bits)
+        if name in active:
+            _fold(copies, graph.groups[name], name)
+            if (before := graph.scaled.get(name)) is not None and before in active:
+                _fold_scaling(copies[before], copies[name])
 
     def shield(tensor: Tensor) -> Tensor:
         if id(tensor) not in shields:
@@ -118,24 +130,26 @@ def _rebuilt(model: "Model", graph: Graph, active: Collection[str], bits: Bits) 
                 )
                 continue
             name = node.operation.name
-            if name not in copies:
-                make = _quantized if name in active else _copied
-                copies[name] = make(node.operation, graph, active, bits)
-                if name in active:
-                    _fold(copies, graph.groups[name], name)
-                    if (before := graph.scaled.get(name)) is not None and before in active:
-                        _fold_scaling(copies[before], copies[name])
-            given = {id(tensor): value(tensor, node) for tensor in node.input_tensors}
+            make_copy(node.operation)
+            call = done.get(name, 0)
+            joins = name in active and ranges.connect(node, copies[name], call)
+            given = {id(tensor): value(tensor, node, joins) for tensor in node.input_tensors}
             if name in active:
-                outputs = _call_quantized(copies[name], node, list(given.values()), done.get(name, 0))
+                outputs = _call_quantized(copies[name], node, list(given.values()), call)
             else:
                 args, kwargs = node.arguments.fill_in(given)
                 outputs = copies[name](*args, **kwargs)
-            done[name] = done.get(name, 0) + 1
+            done[name] = call + 1
+            ranges.follow(node, copies[name], call)
             for tensor, output in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
                 if not isinstance(node.operation, keras.layers.Layer):
                     output._sparse = False  # Keras marks the product with a number as sparse
                 values[id(tensor)] = output
+    return _model_of(model, graph, values, copies)
+
+
+def _model_of(model: "Model", graph: Graph, values: Mapping[int, Tensor], copies: Mapping[str, Operation]) -> "Model":
+    """Return the model of these values and copies of layers, with the state of the original layers."""
     original = graph.functional
     inputs, outputs = (
         keras.tree.map_structure(lambda tensor: values[id(tensor)], ends) for ends in (original.input, original.output)

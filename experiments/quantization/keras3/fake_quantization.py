@@ -5,9 +5,10 @@ asymmetric, with limits that are learned: a moving average of the least and the 
 al., arXiv:1712.05877, section 3).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import reduce
 from typing import Any, Literal
 
 from experiments.system.tensorflow import tf
@@ -93,10 +94,20 @@ def quantized_values(values: Tensor, limits: tuple[Tensor, Tensor], bits: int) -
 
 
 class Range:
-    """The learned limits of the values at one place of a model."""
+    """The learned limits of the values at one place of a model.
+
+    Values that are put together need one scale: such places share the widest limits of the ranges in `group`.
+    """
 
     def __init__(self, low: Any, high: Any, bits: int) -> None:
         self.low, self.high, self.bits = low, high, bits
+        self.group: Sequence[Range] = (self,)
+
+    @property
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """The limits between which values are rounded."""
+        lows, highs = [each.low.value for each in self.group], [each.high.value for each in self.group]
+        return reduce(tf.minimum, lows), reduce(tf.maximum, highs)
 
     def __call__(self, values: Tensor, decay: float, training: bool) -> Tensor:
         """Return the values, rounded in this range, which first moves towards their limits during training."""
@@ -104,13 +115,13 @@ class Range:
             self._move(*limits_of(values), decay=0.0)
         elif training and _MODE.get() == "round":
             self._move(*limits_of(values), decay)
-        return quantized_values(values, (self.low.value, self.high.value), self.bits)
+        return quantized_values(values, self.limits, self.bits)
 
     def of_all(self, several: Sequence[Tensor], decay: float, training: bool) -> list[Tensor]:
         """Return several values, rounded in this range, which moves towards their common limits."""
         if training or _MODE.get() == "watch":
             self(tf.stack([limit for values in several for limit in limits_of(values)]), decay, training)
-        return [quantized_values(values, (self.low.value, self.high.value), self.bits) for values in several]
+        return [quantized_values(values, self.limits, self.bits) for values in several]
 
     def _move(self, low: Tensor, high: Tensor, decay: float) -> None:
         """Move towards these limits, unless all values are zero: those fit any range.
@@ -120,6 +131,13 @@ class Range:
         is_zero = low == high
         for limit, reached in ((self.low, low), (self.high, high)):
             limit.assign(tf.where(is_zero, limit.value, decay * limit.value + (1 - decay) * reached))
+
+
+def share_limits(ranges: Iterable[Range]) -> None:
+    """Let these ranges, and those that share limits with one of them, have the same limits."""
+    group = tuple({id(each): each for member in ranges for each in member.group}.values())
+    for each in group:
+        each.group = group
 
 
 def limits_of(values: Tensor) -> tuple[Tensor, Tensor]:

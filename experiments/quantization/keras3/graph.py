@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Node = Any
 Tensor = Any
+WRONG_INT16 = "LiteRT computes SUM wrongly with 16-bit activations"
 
 
 class Graph:
@@ -196,7 +197,7 @@ def obstacle_of(operation: Operation, activation_bits: ActivationBits = 8) -> st
     if obstacle := kind.obstacle(operation):
         return obstacle
     if activation_bits == 16 and (op := kind.no_int16 or NO_INT16.get(activation_of(operation))):
-        return f"the converter refuses {op} with 16-bit activations"
+        return WRONG_INT16 if op == "SUM" else f"the converter refuses {op} with 16-bit activations"
     return None
 
 

@@ -54,9 +54,10 @@ class Kind:
     int4: bool = True  # whether TFLite has kernels for its weights in 4 bits; otherwise they have 8
     scales: Callable[[Operation], Scaling] | None = None  # for kinds that only scale channels
     takes_scaling: Callable[[Operation, bool], bool] = _no_scaling  # whether one (True: with offsets) can be folded
-    no_int16: str = ""  # its op for which the converter refuses 16-bit activations
+    no_int16: str = ""  # its op without a correct kernel for 16-bit activations
     moves: bool = False  # whether it only joins several values, without computing
-    quantizes_inputs: bool = False  # whether it quantizes its inputs itself
+    quantizes_inputs: bool = False  # whether it quantizes its inputs itself, all in one range
+    keeps_scale: bool = False  # whether its outputs have the scale of its inputs
     splits_activation: bool = False  # whether its activation is a separate op unless it is in FUSED
 
     @property

@@ -159,7 +159,9 @@ class Quantized(_Quantizing):
     `calls` are the arguments of each call of the layer in the model: each has ranges of its own. `ranged` says whether
     there is a range behind the layer: not where BatchNorm or a ReLU is folded into its op. `activation` is the layer's
     own, where that is an op of its own; the layer within is linear then. `batchnorm` and `scaling` are those layers
-    that are folded into this one, from behind and from before; `folded` says of such a layer where it is.
+    that are folded into this one, from behind and from before; `folded` says of such a layer where it is. `joining` are
+    the calls whose inputs already have the same limits, and `inherited` the ranges of the inputs, by call, of a layer
+    whose outputs have their scale.
     """
 
     quantizes = True
@@ -181,6 +183,8 @@ class Quantized(_Quantizing):
         self.layer, self.kind, self.calls, self.ranged, self.activation = layer, kind, tuple(calls), ranged, activation
         self.kept: Callable[[], Substitutes] | None = None  # substitutes of kernels that preserve zeros or clusters
         self.keep: Mapping[str, Any] = {}  # what is preserved
+        self.joining: list[int] = []
+        self.inherited: dict[int, Range] = {}
         self.supports_masking = is_layer and layer.supports_masking
         if is_layer and layer.activity_regularizer is not None:  # it applies to the outputs of this wrapper
             self.activity_regularizer, layer.activity_regularizer = layer.activity_regularizer, None
@@ -197,6 +201,10 @@ class Quantized(_Quantizing):
         values, masks = (self.calls[0].filled(each)[0][0] for each in given)
         return self.layer.compute_mask(values, masks)
 
+    def range_of_outputs(self, call: int) -> Range | None:
+        """Return the range of the outputs of a call that was made; None if it is not learned, or of the inputs."""
+        return self._ranges.get(f"output_{call}")
+
     def get_config(self) -> dict[str, Any]:
         """Return the configuration of the layer."""
         regularizer = self.activity_regularizer
@@ -211,6 +219,8 @@ class Quantized(_Quantizing):
             "scaling": self.scaling is not None,
             "folded": self.folded,
             "keep": dict(self.keep),
+            "joining": list(self.joining),
+            "inherited": list(self.inherited),
             "bits": {"weights": self.bits.weights, "activations": self.bits.activations},
             "decay": DECAY,
         }
@@ -311,8 +321,15 @@ class Run:
         return self.wrapper.range(f"{name}_{self.call}")(values, DECAY, self.training)
 
     def in_one_range(self, several: Sequence[Tensor]) -> list[Tensor]:
-        """Return several values in the range of the output, for ops with one scale for inputs and outputs."""
+        """Return several values in one range, for ops with one scale for inputs and outputs."""
+        if self.call in self.wrapper.joining:
+            return list(several)
         return self.wrapper.range(f"output_{self.call}").of_all(several, DECAY, self.training)
+
+    def in_range_of_inputs(self, values: Tensor) -> Tensor:
+        """Return the outputs of an op that cannot change the scale of its inputs, if their range is known."""
+        learned = self.wrapper.inherited.get(self.call)
+        return values if learned is None else quantized_values(values, learned.limits, learned.bits)
 
     def between_0_and_1(self, values: Tensor) -> Tensor:
         """Return the values in the range that TFLite requires for outputs of sigmoid and softmax."""

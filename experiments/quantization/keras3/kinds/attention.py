@@ -51,10 +51,15 @@ def _projected(run: Run, values: Tensor, dense: Any, taken: int) -> Tensor:
 
 
 def _weighed(run: Run, query: Tensor, key: Tensor, value: Tensor, scale: Any, dropout: float) -> Tensor:
-    """Return the values, weighted by the scores of their keys for the queries."""
+    """Return the values, weighted by the products of their keys with the queries."""
     scores = tf.matmul(query, key, transpose_b=True)
     if scale is not None:
         scores = run.range(scores, "products") * run.constant(scale)
+    return _by_scores(run, scores, value, dropout)
+
+
+def _by_scores(run: Run, scores: Tensor, value: Tensor, dropout: float) -> Tensor:
+    """Return the values, weighted by their scores."""
     shares = run.between_0_and_1(tf.nn.softmax(run.range(scores, "scores")))
     if run.training and dropout:
         shares = tf.nn.dropout(shares, dropout)
@@ -75,5 +80,24 @@ def _attention(run: Run, inputs: Any, **_: Any) -> Tensor:
     return _weighed(run, query, keys[0] if keys else value, value, run.layer.scale, run.layer.dropout)
 
 
+def _additive_obstacle(layer: Any) -> str | None:
+    if any(None in shape[1:] for shape in shapes_taken(layer)):
+        return "AdditiveAttention over a series of any length"
+    return _attention_obstacle(layer)
+
+
+def _additive(run: Run, inputs: Any, **_: Any) -> Tensor:
+    """Return the values, weighted by sums over their keys and the queries, which a product with a column computes."""
+    query, value, *keys = inputs
+    key = keys[0] if keys else value
+    sums = run.range(tf.expand_dims(query, 2) + tf.expand_dims(key, 1), "sums")
+    size = sums.shape[-1]
+    column = tf.ones(size) if run.layer.scale is None else run.layer.scale.value
+    rows = tf.reshape(run.between_1_and_1(tf.tanh(sums)), (-1, size))
+    scores = tf.matmul(rows, run.weight(tf.reshape(column, (size, 1))))
+    return _by_scores(run, tf.reshape(scores, (-1, *sums.shape[1:3])), value, run.layer.dropout)
+
+
 register(Kind(_heads, _heads_obstacle, no_int16="SOFTMAX"), layers.MultiHeadAttention)
 register(Kind(_attention, _attention_obstacle, no_int16="SOFTMAX"), layers.Attention)
+register(Kind(_additive, _additive_obstacle, no_int16="SOFTMAX"), layers.AdditiveAttention)

@@ -13,7 +13,7 @@ Tensor = Any
 
 def _scale_kept(run: Run, inputs: Tensor) -> Tensor:
     """Return the layer's outputs, which have the scale of its inputs: TFLite's op cannot change the scale."""
-    return run.inner(inputs)
+    return run.in_range_of_inputs(run.inner(inputs))
 
 
 def _upsampling(run: Run, inputs: Tensor) -> Tensor:
@@ -47,6 +47,6 @@ register(
     layers.ZeroPadding1D, layers.ZeroPadding2D, layers.Cropping1D, layers.Cropping2D,
 )  # fmt: skip
 register(Kind(compute_plain), layers.GlobalAveragePooling2D, layers.GlobalAveragePooling1D)
-register(Kind(_scale_kept), layers.AveragePooling2D, layers.AveragePooling1D)
-register(Kind(_upsampling, _upsampling_obstacle), layers.UpSampling2D)
-register(Kind(_upsampling_1d), layers.UpSampling1D)
+register(Kind(_scale_kept, keeps_scale=True), layers.AveragePooling2D, layers.AveragePooling1D)
+register(Kind(_upsampling, _upsampling_obstacle, keeps_scale=True), layers.UpSampling2D)
+register(Kind(_upsampling_1d, keeps_scale=True), layers.UpSampling1D)

@@ -72,6 +72,6 @@ def _groups(run: Run, values: Tensor) -> Tensor:
 
 
 register(Kind(_layer), layers.LayerNormalization)
-register(Kind(_unit), layers.UnitNormalization)
+register(Kind(_unit, no_int16="SUM"), layers.UnitNormalization)
 register(Kind(_root_mean_square), layers.RMSNormalization)
 register(Kind(_groups, _groups_obstacle), layers.GroupNormalization)
