@@ -192,6 +192,40 @@ def module(batch: int | None = None, write: Path | None = None) -> Any:
 
 
 @pytest.mark.tensorflow
+def test_an_lstm_of_a_file_starts_from_nothing_with_each_example(tmp_path: Path) -> None:
+    from experiments.system.tensorflow import keras, tf
+
+    model = keras.Sequential([keras.layers.InputLayer((5, 2), batch_size=1), keras.layers.LSTM(3)])
+    (tmp_path / "lstm.tflite").write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    series = np.random.default_rng(0).random((6, 5, 2), np.float32)
+    found = TFLiteFile(path=tmp_path / "lstm.tflite").build((5, 2), 3)(series)
+    np.testing.assert_allclose(found, np.concatenate([model(each[None]) for each in series]), atol=1e-5)
+
+
+@pytest.mark.tensorflow
+def test_models_that_keep_values_from_one_example_to_the_next_are_refused(tmp_path: Path) -> None:
+    from experiments.system.tensorflow import tf
+
+    class Counting(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.count = tf.Variable(0.0)
+
+        @tf.function(input_signature=[tf.TensorSpec((1, 3), tf.float32)])  # type: ignore[untyped-decorator]
+        def serve(self, values: Any) -> Any:
+            return {"logits": values + self.count.assign_add(1.0)}
+
+    made = Counting()
+    tf.saved_model.save(made, str(tmp_path / "saved"), signatures=made.serve)
+    with pytest.raises(UserError, match="keeps values from one example to the next"):
+        SavedModelFolder(path=tmp_path / "saved").build((3,), 3)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved"))
+    (tmp_path / "x.tflite").write_bytes(converter.convert())
+    with pytest.raises(UserError, match="keeps values from one example to the next"):
+        TFLiteFile(path=tmp_path / "x.tflite").build((3,), 3)
+
+
+@pytest.mark.tensorflow
 def test_a_signature_for_batches_of_one_takes_any_number_of_images(tmp_path: Path) -> None:
     from experiments.system.tensorflow import tf
 

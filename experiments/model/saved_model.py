@@ -32,6 +32,8 @@ WITH_STATE = frozenset(
         "Variable", "VariableV2", "While",
     }
 )  # fmt: skip
+# Operations that change variables.
+CHANGING = frozenset({"AssignAddVariableOp", "AssignSubVariableOp", "AssignVariableOp"})
 FROM_OUTSIDE = frozenset({"EagerPyFunc", "ImmutableConst", "MatchingFiles", "PyFunc", "PyFuncStateless", "ReadFile"})
 # What TensorFlow adds to every SavedModel to save and restore its weights, in functions that the model does not call.
 SAVING = frozenset({"MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename"})
@@ -78,6 +80,7 @@ class SavedModelFolder(Architecture):
             raise
         except Exception as error:  # TensorFlow raises errors of any type for damaged folders
             raise UserError(f"{self._named}: TensorFlow cannot load the SavedModel ({first_line(error)}).") from error
+        self._check_state(function)
         specs, given = self._inputs(function), self._outputs(function)
         entries = {name: Entry(tuple(spec.shape[1:]), spec.dtype.name) for name, spec in specs.items()}
         images = [
@@ -139,6 +142,14 @@ class SavedModelFolder(Architecture):
             raise UserError(
                 f"{self._named}: has operations that may reach outside of the model: {', '.join(sorted(refused))}. If "
                 "you trust the model, type model.trust=true."
+            )
+
+    def _check_state(self, function: Any) -> None:
+        """Refuse a signature that changes variables: its outputs depend on the examples before."""
+        if changing := sorted({op for op, _ in _operations([function.graph.as_graph_def()]) if op in CHANGING}):
+            raise UserError(
+                f"{self._named}: keeps values from one example to the next (operations {', '.join(changing)}). Export "
+                "a model whose outputs depend on its inputs alone."
             )
 
     def _chosen(self, signatures: set[str]) -> str:

@@ -96,6 +96,11 @@ class TFLiteFile(Architecture):
             raise UserError(f"{self._named}: cannot be run ({first_line(error)}). {CUSTOM}") from error
         if flex:
             raise UserError(f"{self._named}: has operations of TensorFlow ({', '.join(sorted(flex))}). {CUSTOM}")
+        if any(op["op_name"] == "ASSIGN_VARIABLE" for op in interpreter._get_ops_details()):
+            raise UserError(
+                f"{self._named}: keeps values from one example to the next (operation ASSIGN_VARIABLE). Export a model "
+                "whose outputs depend on its inputs alone."
+            )
         signatures = interpreter.get_signature_list()
         if len(signatures) > 1:
             raise UserError(
@@ -173,6 +178,7 @@ def _layer_of() -> type:
         def _run(self, *values: npt.NDArray[Any]) -> list[npt.NDArray[np.float32]]:
             rows: list[list[npt.NDArray[np.float32]]] = [[] for _ in self.exits]
             for place in range(len(values[0])):
+                self.interpreter.reset_all_variables()  # the state of recurrent layers
                 for index, of_input in zip(self.entries, values, strict=True):
                     self.interpreter.set_tensor(index, of_input[place : place + 1])
                 self.interpreter.invoke()
