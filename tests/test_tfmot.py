@@ -1,11 +1,15 @@
 """What is changed of TFMOT: by its schemes where it lets us, else by private names, which an update may rename."""
 
 import sys
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from experiments.quantization.tfmot.replaced import replaced
+from experiments.system.user_code import sources_of
+from experiments.training.loop import digest_of
 
 pytestmark = pytest.mark.tensorflow
 
@@ -62,3 +66,29 @@ def test_rewriting_ahead_can_be_switched_off_and_is_left_out_where_a_name_is_gon
     assert rewritten.rewrite() == "AttributeError: module has no attribute _FakeQuantWithMinMaxVars"
     monkeypatch.setenv(rewritten.SWITCH, "0")
     assert rewritten.rewrite() == "QUANTIZATION_BENCH_REWRITE=0"
+
+
+def test_the_code_of_a_users_quantizer_decides_the_digest_of_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from experiments.system.tensorflow import keras
+
+    # isort: split
+    import tensorflow_model_optimization as tfmot
+    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_configs
+
+    file = tmp_path / "coarse.py"
+    file.write_text(
+        "from tensorflow_model_optimization.python.core.quantization.keras import quantizers\n\n\n"
+        "class Coarse(quantizers.LastValueQuantizer):\n    steps = 16\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = default_8bit_quantize_configs.NoOpQuantizeConfig()  # TFMOT's, with a quantizer of the user
+    config.quantizers = [import_module("coarse").Coarse(4, False, True, True)]
+    dense = tfmot.quantization.keras.quantize_annotate_layer(keras.layers.Dense(2), config)
+    with tfmot.quantization.keras.quantize_scope():
+        model = tfmot.quantization.keras.quantize_apply(keras.Sequential([keras.layers.InputLayer((3,)), dense]))
+    assert file in sources_of(model)
+    before = digest_of(model)
+    file.write_text(file.read_text().replace("16", "8"))
+    assert digest_of(model) != before

@@ -5,13 +5,13 @@ import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from functools import cache
+from functools import cache, partial
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from experiments.system.files import PACKAGE
 
@@ -103,13 +103,37 @@ def _version_of(package: str) -> str:
 
 
 def sources_of(model: "Model") -> list[Path]:
-    """Return the files outside this package that decide what a model does: those of its layers and their functions."""
+    """Return the files outside this package that decide what a model does.
+
+    They are those of its layers, of the functions that these hold, and of other objects with a configuration, such as
+    quantizers: also in lists and in one another.
+    """
     parts = list(model.submodules if hasattr(model, "submodules") else model._flatten_layers())  # of Keras 2, or 3
-    held = [value for part in parts for value in vars(part).values()]
-    values = [getattr(value, "python_function", value) for value in held]  # unwrap tf.function
+    values = list(_held_by(parts))
     functions = {value.__module__ for value in values if isinstance(value, FunctionType)}
     kinds = {type(each) for each in [*parts, *values] if hasattr(each, "get_config")}
     return with_imports(_files_of({*functions, *(each.__module__ for kind in kinds for each in kind.__mro__)}))
+
+
+def _held_by(parts: Iterable[Any]) -> Iterator[Any]:
+    """Yield what the parts of a model hold, also in containers, in objects with a configuration, and in partials."""
+    waiting = [value for part in parts for value in vars(part).values()]
+    seen = {id(part) for part in parts}
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        match value:
+            case Mapping():
+                waiting += value.values()
+            case list() | tuple() | set() | frozenset():
+                waiting += value
+            case partial():
+                waiting += [value.func, *value.args, *value.keywords.values()]
+            case _:
+                yield getattr(value, "python_function", value)  # unwrap tf.function
+                waiting += vars(value).values() if hasattr(value, "get_config") and hasattr(value, "__dict__") else ()
 
 
 def _files_of(modules: Iterable[str]) -> list[Path]:
