@@ -13,7 +13,7 @@ from benchmarks.recommendation import outcome
 from experiments.comparison.choices import answer_lines, choices, headline, recommended, tasks
 from experiments.comparison.columns import cell_of, frame
 from experiments.comparison.compared import Comparison
-from experiments.comparison.groups import grouped
+from experiments.comparison.groups import grouped, seeds_to_pool
 from experiments.comparison.recommendation import (
     ORDER,
     SAME_SIZE,
@@ -27,7 +27,7 @@ from experiments.comparison.recommendation import (
 from experiments.comparison.summary import summary
 from experiments.statistics.estimates import Estimate, unpaired_difference, unpaired_p
 from experiments.system.errors import UserError
-from tests.rows import answers, row, seeds
+from tests.rows import FAILED, answers, row, seeds
 
 FAST, SLOW = Estimate(3.4, 3.3, 3.5), Estimate(0.9, 0.88, 0.92)
 # The article's settings, which no test tells apart in accuracy: (bytes, speedup, share of ops in integers).
@@ -171,9 +171,17 @@ def test_the_order_of_the_rows_does_not_decide(candidates: list[Candidate]) -> N
 
 def test_rows_that_could_not_be_compared_are_reported() -> None:
     nothing = {"tflite_accuracy_low": None, "tflite_accuracy_high": None}
-    (line,) = answer_lines(comparison([row("none", **nothing), row("qat", **nothing)], {}))
+    rows = [row("none", **nothing), row("qat", **{**INT8, **nothing})]
+    (line,) = answer_lines(comparison(rows, {}))
     assert line.endswith("not compared with 1 other, whose predictions are missing.")
     assert "significantly more" not in line
+    (task,) = tasks(comparison(rows, {}))
+    (smallest_file,) = (choice for choice in choices(task) if choice.priority == "Size first")
+    assert smallest_file.evidence.startswith("Predictions are missing that are needed to show that a file smaller")
+
+
+def test_where_no_run_is_sound_the_answer_says_so() -> None:
+    assert answer_lines(comparison([FAILED], {})) == ["Nothing to ship: no run is finished and verified."]
 
 
 @pytest.mark.parametrize("damaged", [{"speedup_low": 0.0}, {"tflite_bytes": -1.0}, {"tflite_accuracy": 5.0}])
@@ -262,6 +270,20 @@ def test_a_winner_by_the_margin_alone_is_not_called_significant_after_holm() -> 
     assert "; significantly against the rest (Holm, p < 0.05); 156,296 bytes" in first.evidence
     (task,) = tasks(comparison(rows[:2], wrong, images=200))
     assert ", significantly more than the other (Holm, p < 0.05)" in headline(task).evidence
+
+
+def test_a_row_that_is_better_in_the_seeds_that_both_have_is_never_said_to_be_worse() -> None:
+    """The float file has the best mean over its seeds; the other one has seed 0 only, in which it is the better."""
+    runs = frame([
+        *(row("none", seed=n, run_id=f"none-{n}", tflite_accuracy=each) for n, each in enumerate((0.97, 0.98, 0.98))),
+        row("qat", run_id="qat-0", tflite_accuracy=0.975, finetune_epochs=1, **INT8, **SPEED),
+    ])  # fmt: skip
+    wrong = {"none-0": 300, "none-1": 200, "none-2": 200, "qat-0": 250}
+    read = lambda run_id: answers(wrong[run_id], images=10_000)  # noqa: E731
+    (task,) = tasks(Comparison(runs, grouped(runs, seeds_to_pool(runs), read).table, read, over_seeds=True))
+    first = headline(task)
+    assert (first.name, first.tied) == ("qat", ("none",))
+    assert "significantly" not in first.text
 
 
 def test_a_row_over_seeds_says_which_file_it_stands_for() -> None:

@@ -353,6 +353,8 @@ def answer_lines(comparison: Comparison) -> list[str]:
     if len(comparison.table) > MOST_ROWS:
         return []
     found = tasks(comparison)
+    if not found:
+        return ["Nothing to ship: no run is finished and verified."]
     titles = [f"{task.title}: " if len(found) > 1 else "" for task in found]
     return [f"{title}{headline(task).text}" for title, task in zip(titles, found, strict=True)]
 
@@ -444,10 +446,8 @@ def _without_control(task: Task, row: pd.Series, won: str) -> list[str]:
         return []
     if (task.rows["epochs"] + task.rows["finetune_epochs"] >= longest).sum() > 1:
         return []
-    return [
-        f"It was trained for {row['finetune_epochs']:g} more epochs than the others: strategy=finetune shows how "
-        "much of the lead is due to that."
-    ]
+    more = f"{row['finetune_epochs']:g} more epoch{'' if row['finetune_epochs'] == 1 else 's'}"
+    return [f"It was trained for {more} than the others: strategy=finetune shows how much of the lead is due to that."]
 
 
 def choices(task: Task) -> list[Choice]:
@@ -709,9 +709,11 @@ def _if_more_than_float(
     advice = _advice(task, rows, best)
     if gains(task.row(choice.run_id)) or not any(map(gains, rows)):
         return replace(choice, advice=advice)
+    known = any(task.difference(row["run_id"], best["run_id"]) for row in rows)
+    why = "The test set is too small" if known else "Predictions are missing that are needed"
     evidence = (
-        f"The test set is too small to show that a file {gain} than float loses at most "
-        f"{task.judged.margin_text(task.margin)}; that is no reason to ship the float file"
+        f"{why} to show that a file {gain} than float loses at most {task.judged.margin_text(task.margin)}; that is no "
+        "reason to ship the float file"
     )
     undecided = tuple(task.name_of_row(row) for row in rows if gains(row))
     return Choice(choice.priority, UNDECIDED, "", evidence, undecided=undecided, advice=advice)

@@ -129,14 +129,17 @@ def most_accurate(
     Candidates are tied if they do not differ significantly from the best: p of at least 0.05 after Holm's correction
     for all pairs, since the best was selected on the same data. They are not tied if their whole 95 % interval is
     beyond the margin, which can happen with many candidates and few test examples, or if they cannot be compared. An
-    identical file is tied, but does not count as a comparison.
+    identical file is tied, but does not count as a comparison. So is one that is better than the best in the seeds that
+    both have, which can happen where the best has more seeds.
     """
     best = max(candidates, key=lambda each: each.accuracy)
     rivals = [each for each in candidates if each is not best and not each.same_file(best)]
     known = [(each, p) for each in rivals if (p := evidence.p_value(each.key, best.key)) is not None]
     adjusted = holm(np.array([p for _, p in known]), pairs_among(len(known) + 1))
     equal = {each.key for (each, _), p in zip(known, adjusted, strict=True) if p >= SIGNIFICANT}
-    lost = {key for key in equal if (found := evidence.difference(key, best.key)) and found.high < -margin}
+    differences = {each.key: evidence.difference(each.key, best.key) for each, _ in known}
+    equal |= {key for key, found in differences.items() if found and found.value > 0}
+    lost = {key for key in equal if (found := differences[key]) and found.high < -margin}
     return best, [each for each in candidates if each is best or each.same_file(best) or each.key in equal - lost]
 
 
