@@ -31,7 +31,7 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["TMPDIR"] = tempfile.tempdir = str(_own_folder)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 Done = subprocess.CompletedProcess[str]
-commands = Commands()
+commands = Commands(f"tests-of-tqb-{os.environ.get('PYTEST_XDIST_TESTRUNUID') or os.getpid()}")
 GROUPS = {"test_clusters.py": "server", "test_server.py": "server"}  # of files that share a server
 # Files whose tests share nothing: whoever is free takes the next one.
 APART = (
@@ -39,8 +39,15 @@ APART = (
     "test_runs.py",
     "test_stopping.py",
 )
-# Files that take minutes. Several workers begin with them, so that none of them is what all others wait for at the end.
-LONG = ("test_clusters.py", "test_server.py", "test_endtoend.py", "test_skill.py")
+# Files that take longest, the longest first. Workers begin with them, so that none of them is what all others wait for
+# at the end.
+LONG = (
+    "test_clusters.py", "test_server.py", "test_pipeline.py", "test_endtoend.py", "test_training.py",
+    "test_training_settings.py", "test_compression_keras3.py", "test_skill.py", "test_tasks.py", "test_isolation.py",
+    "test_mlperf_tiny.py", "test_conversion.py", "test_trial.py", "test_compression.py", "test_mlflow_ui.py",
+    "test_bench.py", "test_given_models.py", "test_detection.py", "test_notebook.py", "test_damage.py",
+)  # fmt: skip
+PLACES = {name: place for place, name in enumerate(LONG)}
 # How many examples a property is tried on.
 settings.register_profile("usual", max_examples=30)
 settings.register_profile("nightly", max_examples=500)
@@ -76,16 +83,19 @@ def bare(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(place), "PYTHONSAFEPATH": "1"}
 
 
-def run(folder: Path, module: str, *arguments: str, **environment: str) -> Done:
-    """Run `python -m MODULE ARGUMENTS` in a folder, as a user would, without the time that imports take."""
-    command = start(folder, module, *arguments, **environment)
+def run(folder: Path, module: str, *arguments: str, measured: bool = True, **environment: str) -> Done:
+    """Run `python -m MODULE ARGUMENTS` in a folder, as a user would, without the time that imports take.
+
+    With `measured=False` its runs have made-up latencies and sizes in memory, which spares them four processes each.
+    """
+    command = start(folder, module, *arguments, measured=measured, **environment)
     out, err = command.communicate()
     return Done([module, *arguments], command.wait(), out, err)
 
 
-def start(folder: Path, module: str, *arguments: str, **environment: str) -> Command:
+def start(folder: Path, module: str, *arguments: str, measured: bool = True, **environment: str) -> Command:
     """The same without waiting for its end; several may run at once."""
-    return commands.start(folder, module, arguments, {**ENVIRONMENT, **environment})
+    return commands.start(folder, module, arguments, {**ENVIRONMENT, **environment}, measured)
 
 
 def run_from_scratch(folder: Path, module: str, *arguments: str) -> Done:
@@ -113,14 +123,9 @@ def page_example(part: str) -> str:
     return str(block)
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tests of the fast tier never wait for an import of TensorFlow."""
-    commands.with_tensorflow = tier(item) > 0
-
-
 def pytest_sessionfinish() -> None:
     """End what ran the commands."""
-    commands.end()
+    commands.finish()
 
 
 @pytest.fixture(scope="session")
@@ -140,6 +145,16 @@ def folder(tmp_path: Path, empty_store: Path) -> Path:
     save_images(tmp_path / "images.npz")
     shutil.copy(empty_store, tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process have made-up latencies and sizes in memory."""
+    from experiments.runs import pipeline
+    from tests.support.measurements import MADE_UP
+
+    for name, function in MADE_UP.items():
+        monkeypatch.setattr(pipeline, name, function)
 
 
 @pytest.fixture(scope="session")
@@ -177,11 +192,13 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("nightly" if config.getoption("nightly") else "usual")
 
 
+@pytest.hookimpl(trylast=True)  # when it is known which tests are chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The fast tier first, so that what is cheap to find is found first; rare seeds only where they are asked for."""
     items.sort(key=tier)
+    commands.with_tensorflow = any(map(tier, items))  # the fast tier alone never waits for an import of TensorFlow
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: item.path.name not in LONG)
+        items.sort(key=lambda item: PLACES.get(item.path.name, len(LONG)))
     if not config.getoption("nightly"):
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("nightly")])
         items[:] = [item for item in items if not item.get_closest_marker("nightly")]
@@ -194,9 +211,13 @@ class InGroups(LoadScopeScheduling):  # type: ignore[misc]  # the plugin has no 
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        name = Path(file).name
-        return nodeid if name in APART else GROUPS.get(name, file)
+        name = Path(nodeid.partition("::")[0]).name
+        return nodeid if name in APART else GROUPS.get(name, name)
+
+    def _reschedule(self, node: Any) -> None:
+        """Give a worker its next group when it begins with its last test, so that little waits behind a long test."""
+        if not self.workqueue or self._pending_of(self.assigned_work[node]) <= 1:
+            super()._reschedule(node)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> InGroups:

@@ -58,7 +58,7 @@ def sweep_at(server: Server, *arguments: str) -> tuple[str, ...]:
 
 
 def sweep(folder: Path, server: Server, *arguments: str, **environment: str) -> Done:
-    return run(folder, "experiments.run", *sweep_at(server, *arguments), **environment)
+    return run(folder, "experiments.run", *sweep_at(server, *arguments), measured=False, **environment)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,8 @@ def test_two_ray_nodes_share_a_sweep_and_keep_a_cache_each(server: Server, tmp_p
 def test_two_machines_that_reuse_a_run_at_the_same_moment_both_have_it(server: Server, tmp_path: Path) -> None:
     experiment, machines = "tracking.experiment=race", [node(tmp_path, name) for name in ("one", "two")]
     assert sweep(machines[0], server, experiment, "strategy=none").returncode == 0
-    sweeps = [start(machine, "experiments.run", *sweep_at(server, experiment, "strategy=none")) for machine in machines]
+    again = sweep_at(server, experiment, "strategy=none")
+    sweeps = [start(machine, "experiments.run", *again, measured=False) for machine in machines]
     outcomes = [(process.communicate()[1], process.returncode) for process in sweeps]
     assert outcomes == [("", 0), ("", 0)]
     store = connect(Tracking(uri=server.uri, experiment="race"), create=False)

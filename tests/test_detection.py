@@ -224,6 +224,7 @@ def test_the_loss_of_right_boxes_is_that_of_no_error() -> None:
 
 
 @pytest.mark.tensorflow
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(("keras", "strategy"), [(3, "qat"), (2, "ptq_int8")])
 def test_a_detector_is_trained_quantized_and_judged(keras: int, strategy: str, tmp_path: Path) -> None:
     from experiments.runs.pipeline import run

@@ -20,7 +20,7 @@ from experiments.strategy.qat import QAT
 from experiments.system.cache import Cache
 from experiments.training.loop import Training
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.usefixtures("unmeasured")]
 
 
 def bright(n: int, classes: int, shape: tuple[int, ...], seed: int) -> tuple[Any, Any]:

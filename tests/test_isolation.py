@@ -31,6 +31,12 @@ from tests.conftest import ENVIRONMENT, REPOSITORY, run, save_images
 pytestmark = pytest.mark.tensorflow
 
 
+@pytest.fixture(scope="module", autouse=True)
+def unmeasured_runs() -> None:
+    """The fork server of this process makes up what its runs would measure."""
+    isolation.preload(["tests.support.unmeasured"])
+
+
 @option(frozen=True, config=OPTION, kw_only=True)
 class Hostile(Architecture):
     """A model that ends the process it is built in, or raises."""

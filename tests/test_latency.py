@@ -200,7 +200,8 @@ def test_batches_are_bit_identical_to_single_images() -> None:
 def test_the_command_times_plain_files_together(tmp_path: Path) -> None:
     (tmp_path / "small.tflite").write_bytes(dense_file(64, 10).content)
     (tmp_path / "deep.tflite").write_bytes(dense_file(64, 10, 40).content)
-    done = run(tmp_path, "experiments.latency", "deep.tflite", "small.tflite", "--seconds", "2", "--csv", "pairs.csv")
+    files = ("deep.tflite", "small.tflite")
+    done = run(tmp_path, "experiments.latency", *files, "--seconds", "2", "--span", "2", "--csv", "pairs.csv")
     assert done.returncode == 0, done.stderr
     (pair,) = pd.read_csv(tmp_path / "pairs.csv").to_dict("records")
     assert (pair["file"], pair["against"]) == ("small.tflite", "deep.tflite")
@@ -209,7 +210,7 @@ def test_the_command_times_plain_files_together(tmp_path: Path) -> None:
 
 def test_single_file_has_no_pairs(tmp_path: Path) -> None:
     (tmp_path / "one.tflite").write_bytes(dense_file().content)
-    done = run(tmp_path, "experiments.latency", "one.tflite", "--seconds", "0.5", "--csv", "pairs.csv")
+    done = run(tmp_path, "experiments.latency", "one.tflite", "--seconds", "0.5", "--span", "0.5", "--csv", "pairs.csv")
     assert done.returncode == 0, done.stderr
     assert "one.tflite" in done.stdout
     assert pd.read_csv(tmp_path / "pairs.csv").empty

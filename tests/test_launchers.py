@@ -1,9 +1,5 @@
 """Sweeps whose jobs run side by side: the real command line with joblib and with Ray, on small data."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +10,7 @@ import pytest
 from experiments.compare import load
 from experiments.system.machine import usable_cores
 from experiments.tracking import Tracking, connect, open_existing
-from tests.conftest import ENVIRONMENT, own_option, run, save_images
+from tests.conftest import own_option, run, save_images, start
 
 pytestmark = pytest.mark.endtoend
 
@@ -43,7 +39,8 @@ def table(folder: Path) -> pd.DataFrame:
 
 def test_joblib_runs_every_job_and_the_table_is_in_their_order(folder: Path) -> None:
     own_option(folder, "strategy/failing", "Failing", FAILING)
-    done = run(folder, "experiments.run", "--config-dir", "options", *JOBLIB, "strategy=ptq_dynamic,failing,ptq_int8")
+    chosen = "strategy=ptq_dynamic,failing,ptq_int8"
+    done = run(folder, "experiments.run", "--config-dir", "options", *JOBLIB, chosen, measured=False)
     assert done.returncode == 1
     assert "1 of 3 runs failed" in done.stderr
     assert "Traceback" not in done.stderr
@@ -58,30 +55,22 @@ def test_joblib_runs_every_job_and_the_table_is_in_their_order(folder: Path) -> 
 
 
 def test_a_stopped_sweep_leaves_no_run_that_seems_to_be_running(folder: Path) -> None:
-    sweep = [*JOBLIB, "strategy=none", "seed=0,1", "epochs=12"]
-    process = subprocess.Popen(
-        ["env", "--default-signal=INT", sys.executable, "-m", "experiments.run", *sweep],
-        cwd=folder,
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    process = start(folder, "experiments.run", *JOBLIB, "strategy=none", "seed=0,1", "epochs=12")
     deadline = time.monotonic() + 120
     while not list(folder.glob("cache/training/*/00002-*.npz")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    process.interrupt()
     _, errors = process.communicate()
-    assert (process.returncode, b"Traceback" in errors) == (130, False), errors
+    assert (process.returncode, "Traceback" in errors) == (130, False), errors
     store = connect(Tracking(uri=f"sqlite:///{folder}/mlflow.db"), create=False)
     assert not store.find("attributes.status = 'RUNNING'")
 
 
 def test_a_process_of_jobs_that_is_killed_is_one_message(folder: Path) -> None:
     end = (
-        "import os, pathlib, signal\n"
+        "import multiprocessing, os, signal\n"
         "from experiments.strategy.none import Nothing as Deadly\n"
-        "if 'loky' in pathlib.Path('/proc/self/cmdline').read_text():\n"
+        "if multiprocessing.current_process().name.startswith('LokyProcess'):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     own_option(folder, "strategy/deadly", "Deadly", end)
@@ -92,8 +81,10 @@ def test_a_process_of_jobs_that_is_killed_is_one_message(folder: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+# A cluster takes minutes of a core. What is particular to Ray is in test_sweep.py, and joblib pickles the same jobs.
 @needs_ray
-@pytest.mark.parametrize("cpus", [1, pytest.param(2, marks=pytest.mark.nightly)])  # a process more for each of them
+@pytest.mark.nightly
+@pytest.mark.parametrize("cpus", [1, 2])
 def test_ray_runs_every_job_and_the_table_is_in_their_order(cpus: int, folder: Path) -> None:
     ray = f"+hydra.launcher.ray.init.num_cpus={cpus}"
     done = run(folder, "experiments.run", *RAY, ray, "strategy=ptq_dynamic,none")

@@ -105,7 +105,7 @@ def test_the_script_of_the_page_makes_twelve_classes_of_speech_commands(keywords
 def test_the_suite_for_keywords_quantizes_after_and_in_training(keywords: Path) -> None:
     small = ["training.epochs=1", "finetune.epochs=1", "latency.seconds=0.2", "training.batch_size=20"]
     chosen = ["+suite=mlperf_tiny_kws", f"dataset.path={keywords}", "strategy=ptq_int8,qat", *small]
-    done = run(keywords.parent, "experiments.run", *chosen)
+    done = run(keywords.parent, "experiments.run", *chosen, measured=False)
     assert done.returncode == 0, done
     runs = load(f"sqlite:///{keywords.parent / 'mlflow.db'}")
     assert set(runs["strategy"]) == {"ptq_int8", "qat"}
@@ -143,6 +143,7 @@ def test_the_script_of_the_page_makes_windows_of_log_mel_frames(toycar: Path) ->
 
 
 @pytest.mark.tensorflow
+@pytest.mark.usefixtures("unmeasured")
 def test_the_suite_for_anomalies_judges_recordings(toycar: Path, tmp_path: Path) -> None:
     from experiments.runs.configuration import compose_request
     from experiments.runs.pipeline import run as run_experiment

@@ -332,7 +332,7 @@ def test_a_model_with_a_user_defined_layer_is_trained_quantization_aware_except_
     done = run(
         folder, "experiments.run", "model=keras_file", "model.path=net.keras", "model.module=my_layers",
         "dataset=npz", "dataset.path=images.npz", "epochs=0", "finetune.epochs=1", "strategy=qat",
-        "latency.seconds=0.1",
+        "latency.seconds=0.1", measured=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     (row,) = load(f"sqlite:///{os.fspath(folder)}/mlflow.db").to_dict("records")

@@ -11,7 +11,6 @@ from experiments.dataset.mnist import Mnist
 from experiments.measure.latency import LatencyProtocol
 from experiments.model.article_cnn import ArticleCNN
 from experiments.record.run_record import RunRecord, Setting
-from experiments.runs import pipeline
 from experiments.runs.pipeline import Experiment, build_model, run
 from experiments.strategy import Strategy
 from experiments.strategy.annotate import Annotate
@@ -56,15 +55,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def baseline(cache: Path) -> RunRecord:
     return run(experiment(Nothing(), cache))
-
-
-@pytest.fixture
-def unmeasured(monkeypatch: pytest.MonkeyPatch, baseline: RunRecord) -> None:
-    """Runs from here on are not timed, profiled and weighed: two of a float and of a quantized file are enough."""
-    monkeypatch.setattr(pipeline, "measure_latency", lambda *_: baseline.latency)
-    monkeypatch.setattr(pipeline, "op_profile", lambda *_: baseline.profile)
-    monkeypatch.setattr(pipeline, "op_noise", lambda *_: baseline.op_noise)
-    monkeypatch.setattr(pipeline, "_footprint", lambda *_: (baseline.memory, baseline.arena))
 
 
 @pytest.mark.tensorflow

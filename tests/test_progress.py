@@ -35,11 +35,11 @@ with shown_here():
 SILENT = """
 import time
 from experiments.system import progress
-progress.SILENCE = 0.2
+progress.SILENCE = 0.1
 with progress.bar("Sweep", total=4, name="Sweep") as advance, progress.bar("Training qat", total=None):
     progress.expect("Sweep", lambda: 90.0)
     advance(1)
-    time.sleep(0.5)
+    time.sleep(1)
 time.sleep(0.3)
 """
 
@@ -89,7 +89,9 @@ def test_process_that_dies_while_connecting_does_not_block_others() -> None:
 
 def test_piped_output_gets_a_line_whenever_it_was_silent_for_long() -> None:
     assert progress.SILENCE == 30
-    assert script(SILENT).stdout.splitlines() == ["Sweep 1/4, about 1 min 30 s left; Training qat"] * 2
+    lines = script(SILENT).stdout.splitlines()
+    assert len(lines) > 1
+    assert set(lines) == {"Sweep 1/4, about 1 min 30 s left; Training qat"}
 
 
 def test_report_of_a_child_reaches_the_listener_of_its_parent() -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -14,9 +15,11 @@ import pytest
 
 from experiments.compare import load
 from experiments.tracking import Store, Tracking, connect
-from tests.conftest import ENVIRONMENT, own_option, page_example, run, save_images, start
+from tests import conftest
+from tests.conftest import ENVIRONMENT, own_option, page_example, save_images
 
 pytestmark = pytest.mark.endtoend
+run, start = partial(conftest.run, measured=False), partial(conftest.start, measured=False)
 SMALL = (
     "model=mlp",
     "dataset=npz",
@@ -74,16 +77,16 @@ def test_a_stopped_sweep_goes_on_where_it_was(folder: Path) -> None:
 
 
 def test_a_killed_sweep_leaves_no_run_that_seems_to_be_running(folder: Path) -> None:
-    sweep = [sys.executable, "-m", "experiments.run", "-m", "strategy=none", "epochs=12", *SMALL]
-    process = subprocess.Popen(sweep, cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    sweep = ("-m", "strategy=none", "epochs=12", *SMALL)
+    process = start(folder, "experiments.run", *sweep)
     deadline = time.monotonic() + 120
     while not list(folder.glob("cache/training/*/00001-*.npz")) and time.monotonic() < deadline:
         time.sleep(0.05)
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    assert not psutil.wait_procs(children, timeout=10)[1]  # nothing goes on training for nobody
-    assert run(folder, "experiments.run", *sweep[3:]).returncode == 0
+    assert not psutil.wait_procs(children, timeout=60)[1]  # nothing goes on training for nobody
+    assert run(folder, "experiments.run", *sweep).returncode == 0
     assert not store(folder).find("attributes.status = 'RUNNING'")
 
 

@@ -57,7 +57,8 @@ def begin(folder: Path, server: Server) -> Iterator[Begin]:
     def started(*arguments: str, **environment: str) -> Command:
         if not server.answers():  # a test before this one failed
             server.start()
-        sweeps.append(start(folder, "experiments.run", *sweep_at(server, *arguments), **environment))
+        command = sweep_at(server, *arguments)
+        sweeps.append(start(folder, "experiments.run", *command, measured=False, **environment))
         return sweeps[-1]
 
     yield started
@@ -96,7 +97,7 @@ def test_a_sweep_keeps_everything_on_the_server(
     launcher: str, seed: int, server: Server, folder: Path, tmp_path: Path
 ) -> None:
     chosen = (f"hydra/launcher={launcher}", "strategy=none,ptq_int8", f"seed={seed}")
-    done = run(folder, "experiments.run", *sweep_at(server, *chosen))
+    done = run(folder, "experiments.run", *sweep_at(server, *chosen), measured=False)
     assert (done.returncode, done.stderr) == (0, "")
     rows = load(server.uri)
     assert list(rows["strategy"]) == ["none", "ptq_int8"]
@@ -139,7 +140,7 @@ def test_server_crash_during_a_sweep_causes_one_message_and_no_loss(server: Serv
     assert "Traceback" not in errors
 
     server.start()
-    done = run(folder, "experiments.run", *sweep_at(server, *arguments))
+    done = run(folder, "experiments.run", *sweep_at(server, *arguments), measured=False)
     assert done.returncode == 0, done.stderr
     rows = load(server.uri)
     assert list(rows["status"]) == ["FINISHED"]

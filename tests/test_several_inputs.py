@@ -187,6 +187,7 @@ def test_the_float_file_equals_keras_in_each_output(run: Callable[..., RunRecord
 
 
 @pytest.mark.tensorflow
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("strategy", ["ptq_int8", "qat"])
 def test_quantized_files_are_as_expected(run: Callable[..., RunRecord], version: int, strategy: str) -> None:

@@ -24,7 +24,7 @@ def followed(folder: Path, line: str) -> tuple[int, str]:
     command, _, target = line.partition(" > ")
     match shlex.split(command, comments=True):
         case ["python", "-m", module, *arguments]:
-            done = run(folder, module, *arguments)
+            done = run(folder, module, *arguments, measured=False)
             if target:
                 (folder / target).write_text(done.stdout)
             return done.returncode, done.stdout + done.stderr

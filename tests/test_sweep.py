@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
+from inspect import signature
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,6 +13,7 @@ from omegaconf import OmegaConf
 from experiments.comparison.columns import frame
 from experiments.comparison.files import FORMS
 from experiments.record.run_record import Setting
+from experiments.run import _is_launcher_error
 from experiments.runs import sweep
 from experiments.runs.configuration import compose_request
 from experiments.runs.sweep import (
@@ -82,6 +85,20 @@ def test_more_cores_for_a_job_than_ray_has_are_refused() -> None:
     with pytest.raises(UserError, match=r"hydra.launcher.ray.remote.num_cpus=3: requires at most 2"):
         check_launcher(launcher("ray", "ray.init.num_cpus=2", "ray.remote.num_cpus=3"))
     check_launcher(launcher("ray", "ray.init.num_cpus=2", "ray.remote.num_cpus=2"))
+
+
+def test_ray_takes_every_setting_of_its_launcher() -> None:
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    settings = OmegaConf.to_container(launcher("ray").ray)
+    assert isinstance(settings, dict)
+    signature(ray.init).bind(**settings["init"])
+    assert callable(ray.remote(**settings["remote"])(lambda: None).remote)
+
+
+def test_a_lost_worker_process_is_told_from_other_errors() -> None:
+    of_ray = type("WorkerCrashedError", (Exception,), {"__module__": "ray.exceptions"})
+    errors = (of_ray(), BrokenProcessPool(), ValueError())
+    assert [_is_launcher_error(error) for error in errors] == [True, True, False]
 
 
 def test_a_sweep_is_kept_in_one_place() -> None:

@@ -207,6 +207,7 @@ RUNS: dict[str, tuple[str, list[str], str, Callable[[float], bool]]] = {
 
 
 @pytest.mark.tensorflow
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("task", RUNS)
 def test_a_run_is_judged_by_the_metric_of_its_task(task: str, tmp_path: Path) -> None:
     from experiments.runs.pipeline import run

@@ -110,7 +110,7 @@ def test_continuing_gives_the_bits_of_training_straight_through(
     assert (continued.epochs_reused, continued.epochs_trained) == (1, 1)
 
 
-@pytest.mark.parametrize("kind", ["article", "ds_cnn"])
+@pytest.mark.parametrize("kind", ["ds_cnn", pytest.param("article", marks=pytest.mark.nightly)])
 def test_continuing_in_bfloat16_gives_the_same_bits_and_a_float32_model(
     kind: str, data: Dataset, shared: Path, tmp_path: Path
 ) -> None:

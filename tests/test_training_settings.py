@@ -171,8 +171,17 @@ def forget(folder: Path, *epochs: int) -> None:
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("version", [2, 3])
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+# The other two are tried every night: test_training.py and test_training_keras3.py resume in both versions as well.
+@pytest.mark.parametrize(
+    ("version", "settings"),
+    [
+        pytest.param(
+            version, settings, marks=[] if version == usual else pytest.mark.nightly, id=f"{version}-{settings}"
+        )
+        for usual, settings in zip((3, 2), SETTINGS, strict=True)
+        for version in (2, 3)
+    ],
+)
 def test_a_resumed_training_has_the_bits_of_an_uninterrupted_one(
     version: Version, settings: dict[str, Any], data: Dataset, plain: Path, tmp_path: Path
 ) -> None:
