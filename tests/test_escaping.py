@@ -157,3 +157,8 @@ def test_names_are_not_markup_in_tables(capsys: pytest.CaptureFixture[str], monk
     out = capsys.readouterr().out
     assert name in out
     assert "[bold]file" in out
+
+
+@pytest.mark.parametrize("mark", ["\u061c", "\u200e", "\u200f", "\u202e", "\u2066", "\u2069"])
+def test_no_mark_changes_the_direction_of_text(mark: str) -> None:
+    assert escape_control(f"a{mark}b") == f"a\\u{ord(mark):04x}b"

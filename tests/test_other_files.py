@@ -163,6 +163,31 @@ def test_a_file_with_a_custom_operation_is_refused_by_its_name(files: Path, tmp_
         opened(tmp_path, edited(files, make_custom, tmp_path))
 
 
+def loop_that_writes(mark: Path) -> bytes:
+    """A float file whose loop runs an operation of TensorFlow that writes a file."""
+    from experiments.system.tensorflow import tf
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 4))])  # type: ignore[untyped-decorator]
+    def function(images: Any) -> Any:
+        def body(step: Any, value: Any) -> tuple[Any, Any]:
+            tf.io.write_file(str(mark), "x")
+            return step + 1, value * 2
+
+        return tf.while_loop(lambda step, _: step < 2, body, (0, images))[1]
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
+    return bytes(converter.convert())
+
+
+@pytest.mark.tensorflow
+def test_an_operation_of_tensorflow_within_a_loop_is_refused_and_not_run(tmp_path: Path) -> None:
+    (tmp_path / "x.tflite").write_bytes(loop_that_writes(tmp_path / "mark"))
+    with pytest.raises(UserError, match=r"has operations of TensorFlow \(FlexWriteFile\)"):
+        opened(tmp_path, "x.tflite")
+    assert not (tmp_path / "mark").exists()
+
+
 @pytest.mark.tensorflow
 def test_a_file_with_two_signatures_is_refused_with_their_names(files: Path, tmp_path: Path) -> None:
     def add_signature(model: Any) -> None:
@@ -265,6 +290,36 @@ def test_signatures_are_missing_or_have_to_be_chosen(tmp_path: Path, signatures:
         assert SavedModelFolder(path=tmp_path / "saved", signature="second").build(SHAPE, 3).output_shape == (None, 3)
         with pytest.raises(UserError, match=r"model\.signature=third: the SavedModel has first, second"):
             SavedModelFolder(path=tmp_path / "saved", signature="third").build(SHAPE, 3)
+
+
+def sends_for_debugging(images: Any, mark: Path) -> Any:
+    from tensorflow.python.ops.gen_debug_ops import debug_identity
+
+    return debug_identity(images, tensor_name="images:0", debug_urls=[f"file://{mark}"])
+
+
+def caches_on_the_disk(images: Any, mark: Path) -> Any:
+    from experiments.system.tensorflow import tf
+
+    return images + tf.data.Dataset.from_tensors(0.0).cache(str(mark)).get_single_element()
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("reach", "named"), [(sends_for_debugging, "DebugIdentity"), (caches_on_the_disk, "CacheDataset")]
+)
+def test_operations_that_reach_outside_are_refused_although_tensorflow_calls_them_stateless(
+    reach: Callable[[Any, Path], Any], named: str, tmp_path: Path
+) -> None:
+    from experiments.system.tensorflow import tf
+
+    mark, made = tmp_path / "mark", tf.Module()
+    made.serve = tf.function(lambda images: tf.reshape(reach(images, mark), (-1, 64))[:, :3],
+                             input_signature=[tf.TensorSpec((None, *SHAPE))])  # fmt: skip
+    tf.saved_model.save(made, str(tmp_path / "saved"), signatures=made.serve)
+    with pytest.raises(UserError, match=f"reach outside of the model: .*{named}"):
+        opened(tmp_path, "saved")
+    assert not mark.exists()
 
 
 @pytest.mark.tensorflow

@@ -20,7 +20,7 @@ GRAPH = "saved_model.pb"
 INITIALIZER = "__saved_model_init_op"  # listed with the signatures, and none
 EXPORTED = {"serve", "serving_default"}  # two names that model.export of Keras 3 gives to one signature
 # Operations with a state, or that TensorFlow marks as such, that only compute or hold weights and tables. All others
-# with a state may write files, call Python or use the network; of those without, the ones in FROM_OUTSIDE read files.
+# with a state may write files, call Python or use the network; of those without, the ones in FROM_OUTSIDE may.
 WITH_STATE = frozenset(
     {
         "Assert", "AssignAddVariableOp", "AssignSubVariableOp", "AssignVariableOp", "Case", "DestroyResourceOp",
@@ -34,7 +34,8 @@ WITH_STATE = frozenset(
 )  # fmt: skip
 # Operations that change variables.
 CHANGING = frozenset({"AssignAddVariableOp", "AssignSubVariableOp", "AssignVariableOp"})
-FROM_OUTSIDE = frozenset({"EagerPyFunc", "ImmutableConst", "MatchingFiles", "PyFunc", "PyFuncStateless", "ReadFile"})
+# Others are known by what they take, such as the name of a file (`reaches_outside`).
+FROM_OUTSIDE = frozenset({"EagerPyFunc", "ImmutableConst", "MatchingFiles", "PyFunc", "PyFuncStateless"})
 # What TensorFlow adds to every SavedModel to save and restore its weights, in functions that the model does not call.
 SAVING = frozenset({"MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename"})
 
@@ -116,7 +117,7 @@ class SavedModelFolder(Architecture):
 
     def _check_operations(self) -> None:
         """Refuse operations that reach outside of the model, and custom ones, for which TFLite has no kernels."""
-        from experiments.system.tensorflow import is_stateful, saved_model_graphs
+        from experiments.system.tensorflow import is_stateful, reaches_outside, saved_model_graphs
 
         try:
             metas = saved_model_graphs(self._graph())
@@ -136,6 +137,7 @@ class SavedModelFolder(Architecture):
             op
             for op, function in _operations(graphs)
             if op in FROM_OUTSIDE
+            or reaches_outside(op)
             or (stateful[op] and op not in WITH_STATE and not (op in SAVING and _only_saves(function, graphs)))
         }
         if refused and not self.trust:

@@ -6,7 +6,7 @@ Each output format has its own function, since programs interpret different char
 import re
 
 # Control characters of terminals, and characters that change the text direction; line breaks are allowed.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 # A cell that a spreadsheet evaluates as a formula: https://owasp.org/www-community/attacks/CSV_Injection lists the
 # characters, which have full-width forms too. Existing marks are included, so that removing one restores the text.
 MARK = "'"

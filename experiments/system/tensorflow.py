@@ -11,6 +11,9 @@ from experiments.system.errors import UserError
 from experiments.system.keras_version import Version, choose_keras_2, version_of
 from experiments.system.silence import native_stderr_silenced
 
+# Words in the names of inputs and attributes of TensorFlow's operations: names of files, folders and hosts.
+PLACES = frozenset({"address", "dir", "directory", "file", "filename", "filenames", "path", "source", "url", "urls"})
+
 choose_keras_2()
 with native_stderr_silenced():
     import tensorflow as tf
@@ -67,12 +70,35 @@ def saved_model_graphs(content: bytes) -> list[Any]:
     return list(held.meta_graphs)
 
 
+def custom_operations(content: bytes) -> set[str]:
+    """Return the names of the custom operations in all graphs of a TFLite file, which is valid; none of them is run."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content)
+    codes = (model.OperatorCodes(place).CustomCode() for place in range(model.OperatorCodesLength()))
+    return {code.decode(errors="replace") for code in codes if code}
+
+
 def is_stateful(operation: str) -> bool | None:
     """Whether TensorFlow's operation of this name has a state or effects; None if TensorFlow has no such operation."""
     from tensorflow.python.framework import op_def_registry
 
     definition = op_def_registry.get(operation)
     return None if definition is None else bool(definition.is_stateful)
+
+
+def reaches_outside(operation: str) -> bool:
+    """Whether TensorFlow's operation makes a data set, or an input or attribute of it names a file, folder or host.
+
+    TensorFlow may call it stateless nevertheless, such as the one that sends values to a host for debugging.
+    """
+    from tensorflow.python.framework import op_def_registry
+
+    definition = op_def_registry.get(operation)
+    if definition is None:
+        return False
+    names = (each.name for each in (*definition.input_arg, *definition.attr))
+    return "Dataset" in operation or not PLACES.isdisjoint(word for name in names for word in name.split("_"))
 
 
 def use_threads(count: int) -> None:
@@ -83,11 +109,13 @@ def use_threads(count: int) -> None:
 
 __all__ = [
     "clear_session",
+    "custom_operations",
     "is_stateful",
     "keras",
     "keras_3",
     "keras_of",
     "keras_version",
+    "reaches_outside",
     "saved_model_graphs",
     "tf",
     "use_threads",
