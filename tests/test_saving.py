@@ -353,6 +353,14 @@ def test_every_file_is_written_by_the_name_of_its_run(run: Compare) -> None:
         ({RECORD: b"{"}, "its record.json cannot be read"),
         ({RECORD: b"[]"}, "its record.json cannot be read"),
         ({RECORD: b'{"tflite_sha256": "a", "labels": {"first": "cat"}}'}, "its record.json cannot be read"),
+        ({RECORD: record(FILE.digest, labels={str(10**12): "cat"})}, "the number of a label is invalid"),
+        ({RECORD: record(FILE.digest, scaling={"divisor": float("nan"), "symmetric": True})}, "a scaling is invalid"),
+        (
+            {RECORD: record(FILE.digest, scaling={"divisor": "255", "symmetric": True})},
+            "its record.json cannot be read",
+        ),
+        ({RECORD: record(FILE.digest, scaling={"symmetric": True})}, "its record.json cannot be read"),
+        ({RECORD: record(FILE.digest, scaling=[1])}, "its record.json cannot be read"),
     ],
 )
 def test_a_file_that_is_not_the_measured_one_is_refused(
@@ -436,3 +444,27 @@ def test_a_summary_begins_with_the_regressions_that_stop_a_build(run: Compare) -
     assert stopped == "Nothing is shipped: runs became worse than baseline.csv allows."
     assert "tflite_bytes was" in first
     assert not Path("model.tflite").exists()
+
+
+def test_what_json_cannot_hold_in_a_record_becomes_null_or_a_question_mark(run: Compare) -> None:
+    text = record(
+        FILE.digest, scaling=SCALING, stamp={"cpu": "\ud800", "memory_gib": float("inf")}, labels={"0": "\ud800"}
+    )
+    assert run("--save", "model.tflite", contents={**WHOLE, RECORD: text}) == 0
+    assert beside("model.json")["stamp"] == {"cpu": "?", "memory_gib": None}
+    assert beside("model.json")["labels"] == ["?"]
+
+
+def test_runs_with_long_settings_have_names_that_a_file_may_have(run: Compare) -> None:
+    layers = [f"a_layer_with_a_long_name_{number}" for number in range(30)]
+    rows = [row("none", run_id="a" * 32)]
+    rows += [row("annotate", run_id=key * 32, **{"strategy.layers": str([*layers, key])}) for key in "bc"]
+    assert run("--save-all", "files", rows=rows) == 0
+    found = {path.name for path in Path("files").glob("*.tflite")}
+    assert len(found) == 3
+    assert all(len(name.encode()) < 255 for name in found)
+
+
+def test_a_name_that_no_file_may_have_is_refused(run: Compare, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--save", f"{'x' * 300}.tflite") == 2
+    assert "cannot be written (File name too long). Give another name." in capsys.readouterr().err

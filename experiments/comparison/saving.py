@@ -22,6 +22,7 @@ from experiments.record.run_record import is_setting
 from experiments.system.disk import explain_os_error
 from experiments.system.errors import UserError, first_line, redacted
 from experiments.system.progress import say
+from experiments.system.result import to_json_value
 from experiments.tflite.flatbuffer import DAMAGE
 from experiments.tflite.graph import tensors
 from experiments.tflite.metadata import Description, with_metadata
@@ -32,6 +33,8 @@ from experiments.tracking.schema import names as columns_of
 SCHEMA_VERSION = 2  # of the JSON file; higher if a key is renamed, removed, or means something else
 ENDING = ".tflite"
 UNKNOWN = "???"  # label of an output for which the data have no class; readers drop empty lines
+MOST_LABELS = 2**20
+LONGEST = 200  # bytes of the name of a file, without its ending; file systems allow 255
 SETTINGS = ("strategy", "model_name", "dataset_name", "epochs", "finetune_epochs", "seed")
 STANDARDIZED = "x = (stored - mean) / deviation, both of each column over the training rows (dataset.standardize=true)"
 QUANTIZE = "q = round(x / scale) + zero_point, limited to the range of the dtype"
@@ -68,9 +71,13 @@ def check_target(option: str, path: Path, overwrite: bool) -> None:
 
 def _check_new(option: str, shipped: Shipped, overwrite: bool) -> None:
     for path in (shipped.path, shipped.beside):
-        if path.is_dir():
+        try:
+            is_folder, exists = path.is_dir(), path.exists()
+        except OSError as error:  # such as a name that is too long
+            raise UserError(f"{option} {path}: cannot be written ({error.strerror}). Give another name.") from error
+        if is_folder:
             raise UserError(f"{option}: {path} is a folder. Give another name.")
-        if path.exists() and not overwrite:
+        if exists and not overwrite:
             replacing = "Add --overwrite" if option.startswith("--") else "Give overwrite=True"
             raise UserError(f"{option}: {path} exists already. {replacing} to replace it, or give another name.")
 
@@ -82,7 +89,7 @@ def every_file(comparison: Comparison, folder: Path, overwrite: bool) -> list[Sh
         UserError: one of them exists already.
     """
     runs = comparison.runs[may_be_shipped(comparison.runs) & comparison.runs["tflite_bytes"].notna()]
-    called = [re.sub(r"[^\w.=+-]+", "_", name).strip("_") for name in names(runs)]
+    called = [_as_file_name(name) for name in names(runs)]
     found = [
         Shipped(run_id, folder / f"{name if called.count(name) == 1 else f'{name}_{run_id[:8]}'}{ENDING}")
         for run_id, name in zip(runs["run_id"], called, strict=True)
@@ -90,6 +97,12 @@ def every_file(comparison: Comparison, folder: Path, overwrite: bool) -> list[Sh
     for shipped in found:
         _check_new("--save-all", shipped, overwrite)
     return found
+
+
+def _as_file_name(text: str) -> str:
+    """Return a text as the name of a file; a run is named by its settings, and a list of layers may be long."""
+    name = re.sub(r"[^\w.=+-]+", "_", text).strip("_")
+    return name.encode()[:LONGEST].decode(errors="ignore")
 
 
 def recommended_run(comparison: Comparison, asked: str, remedy: str) -> Choice | None:
@@ -131,8 +144,11 @@ def save(
                 f"Run {shipped.run_id}: its {MODEL} is no valid TFLite file ({first_line(error)})."
             ) from error
         described |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "metadata": True}
-    text = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False)
-    _write({shipped.path: content, shipped.beside: f"{text}\n".encode()})
+    try:
+        text = json.dumps(to_json_value(described), indent=2, ensure_ascii=False, allow_nan=False)
+    except RecursionError as error:
+        raise UserError(f"Run {shipped.run_id}: its {RECORD} cannot be read (it is nested too deeply).") from error
+    _write({shipped.path: content, shipped.beside: f"{text}\n".encode(errors="replace")})
     say(f"wrote {shipped.path} ({len(content):,} bytes) and {shipped.beside}")
 
 
@@ -200,10 +216,22 @@ def _content(store: Store, run_id: str, artifact: str) -> bytes:
 def _record(store: Store, run_id: str) -> Mapping[str, Any]:
     try:
         record = json.loads(_content(store, run_id, RECORD))
-        labels = {int(number): str(label) for number, label in record.get("labels", {}).items()}
+        labels = {
+            int(number): str(label).encode(errors="replace").decode()
+            for number, label in record.get("labels", {}).items()
+        }
+        _check_used(labels, [record.get("scaling"), *record.get("scalings", {}).values()])
         return {**record, "tflite_sha256": str(record["tflite_sha256"]), "labels": labels}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"Run {run_id}: its {RECORD} cannot be read ({first_line(error)}).") from error
+
+
+def _check_used(labels: Mapping[int, str], scalings: Sequence[Any]) -> None:
+    """Check what the description uses of a record, which may come from anyone; raises any of several errors."""
+    if labels and not 0 <= min(labels) <= max(labels) < MOST_LABELS:
+        raise ValueError("the number of a label is invalid")
+    if not all(isfinite(each["divisor"]) and each["symmetric"] in (True, False) for each in scalings if each):
+        raise ValueError("a scaling is invalid")
 
 
 def description(
