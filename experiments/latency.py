@@ -252,9 +252,10 @@ def _references(candidates: Sequence[Candidate]) -> dict[str, Candidate]:
 
 def _extends(recorded: "RecordedRun", options: argparse.Namespace) -> bool:
     """Whether rounds are added to a run: it was timed on this machine under the same conditions."""
+    from experiments.runs.rounds import measured_here
     from experiments.system.stamp import stamp
 
-    same_machine = recorded.row["machine"] == stamp()["machine"]
+    same_machine = recorded.row["machine"] == stamp()["machine"] and measured_here(recorded.rounds)
     return same_machine and recorded.rounds.conditions == (options.threads, options.delegate)
 
 
@@ -440,8 +441,8 @@ def _record(
     """Store the session with every timed run, and add its rounds to those that were timed alike."""
     from experiments.measure.rounds import Round
     from experiments.record.artifacts import save_samples
-    from experiments.runs.rounds import log_rounds, store_rounds
-    from experiments.system.stamp import stamp
+    from experiments.runs.rounds import add_rounds, log_rounds
+    from experiments.system.stamp import stamp, this_machine
 
     name = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%S")
     p50: Mapping[str, float] = dict(zip(files["file"], files["latency_p50_us"], strict=True))
@@ -459,9 +460,8 @@ def _record(
     for candidate in extended:
         assert candidate.recorded is not None
         reference = references[candidate.recorded.reference.digest].name
-        machine = stamp()["machine"]
-        further = [Round.of(each, candidate.name, reference, machine) for each in session.sessions]
-        rounds = store_rounds(store, candidate.recorded.run_id, candidate.recorded.rounds.adding(further))
+        further = [Round.of(each, candidate.name, reference, this_machine()) for each in session.sessions]
+        rounds = add_rounds(store, candidate.recorded.run_id, candidate.recorded.rounds, further)
         log_rounds(store, candidate.recorded.run_id, rounds)
     if extended:
         say(f"added {len(session.sessions)} rounds to the timing of {len(extended)} runs")

@@ -1,5 +1,6 @@
 """Renamed, moved and copied project folders: files are found and written beside the database."""
 
+import errno
 import json
 import os
 import shutil
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
-from experiments.record.artifacts import CHANGED, LAYERS, MODEL, NEEDED, RECORD
+from experiments.record.artifacts import CHANGED, LAYERS, MODEL, NEEDED, RECORD, ROUNDS
 from experiments.record.evidence import Predictions
 from experiments.store import main
+from experiments.system import files as system_files
 from experiments.system.errors import UserError
 from experiments.tracking import Store, Tracking, connect, rows
 from experiments.tracking.checking import check
@@ -473,3 +475,47 @@ def test_model_with_an_outdated_address_is_not_registered(project: Path) -> None
     store = opened(here)
     with pytest.raises(UserError, match=r"python -m experiments\.store relocate"):
         store.register(the_run(store), "name", "why")
+
+
+def test_a_run_whose_timing_is_damaged_is_repeated(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = opened(project)
+    (project / "mlruns" / the_run(store) / "artifacts" / ROUNDS).write_text('{"own": "a')
+    assert store.reuse("a key", None, 0) is None
+    assert f"{ROUNDS} cannot be read" in capsys.readouterr().out
+
+
+def test_a_file_of_a_finished_run_is_replaced_as_a_whole(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, folder = opened(project), tmp_path / "new"
+    kept = project / "mlruns" / the_run(store) / "artifacts" / RECORD
+    before = kept.read_bytes()
+    (folder / "inside").mkdir(parents=True)
+    (folder / RECORD).write_bytes(b"new")
+    (folder / "inside" / "file").write_bytes(b"new")
+
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(b"n")
+        if source.name == RECORD:
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    with monkeypatch.context() as short_of_space:
+        short_of_space.setattr(system_files, "copyfile", full)
+        with pytest.raises(UserError, match="No space left on device"):
+            store.attach(the_run(store), folder)
+    assert kept.read_bytes() == before
+    kept.with_name(f"{RECORD}.partial").write_bytes(b"of a killed process")
+    store.attach(the_run(store), folder)
+    assert kept.read_bytes() == (kept.parent / "inside" / "file").read_bytes() == b"new"
+    assert not list(kept.parent.rglob("*.partial"))
+
+
+def test_a_link_in_a_store_of_somebody_else_is_replaced_not_followed(project: Path, tmp_path: Path) -> None:
+    store, folder, mine = opened(project), tmp_path / "new", tmp_path / "mine"
+    mine.write_text("mine")
+    folder.mkdir()
+    (folder / ROUNDS).write_text("{}")
+    link = project / "mlruns" / the_run(store) / "artifacts" / ROUNDS
+    link.symlink_to(mine)
+    store.attach(the_run(store), folder)
+    assert (mine.read_text(), link.is_symlink(), link.read_text()) == ("mine", False, "{}")

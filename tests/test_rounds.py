@@ -19,7 +19,7 @@ from experiments.comparison.columns import frame
 from experiments.comparison.display import REUSED_ROUNDS, note
 from experiments.comparison.recommendation import Candidate, fastest
 from experiments.measure.latency import SENTINEL, LatencyProtocol, Session, Timings, stopwatch_digest
-from experiments.measure.rounds import JointRounds, Rounds, ratio_of_runs
+from experiments.measure.rounds import JointRounds, Round, Rounds, ratio_of_runs
 from experiments.plots import NoPictureError
 from experiments.plots.rounds import TimeAxis, latency_rounds
 from experiments.record.artifacts import ROUNDS, read_rounds
@@ -28,7 +28,7 @@ from experiments.runs import rounds as runs_rounds
 from experiments.runs.rounds import RecordedRun, complete_rounds
 from experiments.statistics.rounds import mean_of_one_round, mean_over_rounds, states
 from experiments.system.machine import usable_cores
-from experiments.system.stamp import stamp
+from experiments.system.stamp import stamp, this_machine
 from tests.rows import IDLE, a_round, row
 
 TRIALS = 1000
@@ -278,13 +278,15 @@ def test_a_run_is_compared_with_another_in_the_rounds_that_they_share() -> None:
     assert found["speedup_against_low"] > 1.05
 
 
+def own_round(run_id: str, number: int) -> Round:
+    return replace(a_round(number, 100), id=f"own round of {run_id}", machine=this_machine())
+
+
 class Kept:
     """A store of two finished runs with one round each, and what is stored and logged."""
 
     def __init__(self) -> None:
-        self.rounds = {
-            key: Rounds(key, "reference", (replace(a_round(0, 100), id=f"own round of {key}"),)) for key in "ab"
-        }
+        self.rounds = {key: Rounds(key, "reference", (own_round(key, 0),)) for key in "ab"}
         self.logged: dict[str, Rounds] = {}
         self.machines: dict[str, str] = {}  # of runs that were measured elsewhere
 
@@ -297,7 +299,7 @@ class Kept:
 
     def add(self, run_id: str, own: str, reference: str = "reference") -> None:
         """Add a run that another sweep has just finished: with one round of its own."""
-        self.rounds[run_id] = Rounds(own, reference, (replace(a_round(9, 100), id=f"own round of {run_id}"),))
+        self.rounds[run_id] = Rounds(own, reference, (own_round(run_id, 9),))
 
     def content(self, run_id: str, artifact: str) -> bytes | None:
         return json.dumps(self.rounds[run_id].as_json()).encode() if artifact == ROUNDS else None
@@ -474,3 +476,43 @@ def test_rounds_of_another_machine_or_float_file_are_not_reused(store: Any, kind
         store.rounds["a"] = replace(store.rounds["a"], reference=kind)
     complete_rounds(store, store.rows("c"), LatencyProtocol(rounds=3, span=0))
     assert not any(each.source for each in store.rounds["c"].rounds)
+
+
+OTHER = "m-1234abcd"  # a machine of the same kind
+
+
+def test_rounds_of_another_machine_of_the_same_kind_are_neither_reused_nor_added_to(store: Any) -> None:
+    complete_rounds(store, store.rows("a"), LatencyProtocol(rounds=3, span=0))
+    elsewhere = tuple(replace(each, machine=OTHER) for each in store.rounds["a"].rounds)
+    store.rounds["a"] = replace(store.rounds["a"], rounds=elsewhere)
+    store.add("c", own="a")
+    complete_rounds(store, store.rows("ac"), LatencyProtocol(rounds=3, span=0))
+    assert store.rounds["a"].rounds == elsewhere
+    assert not any(each.source for each in store.rounds["c"].rounds)
+    assert len(store.rounds["c"].rounds) == 3
+
+
+def test_rounds_of_an_earlier_version_name_only_the_kind_of_the_machine(store: Any) -> None:
+    kind = stamp()["machine"]
+    store.rounds["a"] = replace(store.rounds["a"], rounds=(replace(own_round("a", 0), machine=kind),))
+    complete_rounds(store, store.rows("a"), LatencyProtocol(rounds=3, span=0))
+    assert [each.machine for each in store.rounds["a"].rounds] == [kind, *[this_machine()] * 2]
+
+
+def test_rounds_that_another_process_adds_meanwhile_are_kept(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sweeps of the same settings at once: the second reuses the runs of the first, and both time them."""
+    timed: Any = vars(runs_rounds)["time_together"]
+
+    def while_another_adds(*given: Any) -> Session:
+        number = len(store.rounds["a"].rounds)
+        for key, rounds in store.rounds.items():
+            others = replace(own_round("another process", number), id=f"of another process {number}")
+            store.rounds[key] = rounds.adding([others])
+        return cast("Session", timed(*given))
+
+    monkeypatch.setattr(runs_rounds, "time_together", while_another_adds)
+    complete_rounds(store, store.rows(), LatencyProtocol(rounds=3, span=0))
+    for key in "ab":
+        ids = {each.id for each in store.rounds[key].rounds}
+        assert ids >= {"round-1", "round-2", "round-3", *(f"of another process {number}" for number in (1, 3, 5))}
+    assert store.logged == store.rounds

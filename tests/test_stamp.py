@@ -1,13 +1,15 @@
 """The digest of the code, and the keys of runs, change only with code that decides results."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from experiments.runs import job
 from experiments.runs.configuration import compose_request
-from experiments.system.stamp import CODE_DIGEST, code_digest
+from experiments.system import stamp as stamps
+from experiments.system.stamp import CODE_DIGEST, code_digest, stamp, this_machine
 from tests.conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "experiments"
@@ -59,3 +61,30 @@ def test_finished_run_is_reused_unless_result_code_was_edited(
     before = job.run_key(experiment)
     monkeypatch.setattr(job, "CODE_DIGEST", digest_with_edit(copy, file))
     assert (job.run_key(experiment) == before) == same
+
+
+@pytest.fixture
+def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Returns the name of a machine whose files have these ids."""
+
+    def name(*ids: str) -> str:
+        files = [tmp_path / str(number) for number in range(len(ids))]
+        for file, content in zip(files, ids, strict=True):
+            file.write_text(content)
+        monkeypatch.setattr(stamps, "MACHINE_IDS", (tmp_path / "missing", *files))
+        this_machine.cache_clear()
+        return this_machine()
+
+    return name
+
+
+def test_machines_of_one_kind_are_distinguished_by_the_id_of_their_system(named: Callable[..., str]) -> None:
+    one, other = "3d1219c7c4c5404aaa1f6d2a48adfda4", "0f0f0f0f-c4c5-404a-aa1f-6d2a48adfda4"
+    kind = stamp()["machine"]
+    try:
+        assert named(f"{one}\n") == named("uninitialized\n", one) != named(other)
+        assert named(one).startswith(f"{kind}-")
+        assert one[:8] not in named(one)  # the id is confidential
+        assert named() == named("") == named("0" * 32) == kind
+    finally:
+        this_machine.cache_clear()

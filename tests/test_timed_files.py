@@ -15,7 +15,7 @@ from experiments import latency
 from experiments.measure.rounds import Rounds
 from experiments.runs.rounds import RecordedRun
 from experiments.system.errors import UserError
-from experiments.system.stamp import stamp
+from experiments.system.stamp import stamp, this_machine
 from experiments.tflite.flatbuffer import packed, parsed
 from experiments.tflite.graph import inputs_of, outputs_of
 from tests.conftest import run
@@ -111,14 +111,15 @@ def test_rounds_are_added_to_runs_that_were_timed_under_these_conditions_only(mo
     file, images = dense_file(), np.zeros((1, 4), np.float32)
     machine = stamp()["machine"]
 
-    def recorded(threads: int, machine: str) -> latency.Candidate:
-        found = row("none", run_id=f"{threads} {machine}", machine=machine)
-        rounds = Rounds("own", "float", (replace(a_round(0, 100), threads=threads),))
+    def recorded(threads: int, kind: str, machine: str = this_machine()) -> latency.Candidate:
+        found = row("none", run_id=f"{threads} {kind} {machine}", machine=kind)
+        rounds = Rounds("own", "float", (replace(a_round(0, 100), threads=threads, machine=machine),))
         return latency.Candidate(found["run_id"], file, images, found, RecordedRun(found, file, file, images, rounds))
 
-    runs = [recorded(1, machine), recorded(2, machine), recorded(1, "another")]  # all against the same float file
+    kinds = [recorded(1, machine), recorded(2, machine), recorded(1, "another")]  # all against the same float file
+    runs = [*kinds, recorded(1, machine, "another of this kind"), recorded(1, machine, machine)]
     monkeypatch.setattr(latency, "_load_recorded", lambda *_: runs)
     options = latency.parser().parse_args(["latest", "--threads", "1"])
     found = list(latency._candidates(options, SimpleNamespace()))  # type: ignore[arg-type]
     assert [each.run for each in found] == [each.run for each in runs]
-    assert [each.recorded is not None for each in found] == [True, False, False]
+    assert [each.recorded is not None for each in found] == [True, False, False, False, True]

@@ -17,6 +17,7 @@ from experiments.measure.op_profile import Profile
 from experiments.measure.rounds import Round, Rounds
 from experiments.record.evidence import Evidence, Predictions
 from experiments.record.identity import Identity
+from experiments.system.stamp import this_machine
 from experiments.task.metrics import Better
 from experiments.tflite.conversion import TFLiteModel
 from experiments.tflite.expectation import Expectation, broken, wrong_interface
@@ -160,7 +161,7 @@ class RunRecord:
     @property
     def rounds(self) -> Rounds:
         """The first round of the run's timing, to which later ones are added."""
-        first = Round.of(self.latency.session, "model", "reference", self.stamp["machine"])
+        first = Round.of(self.latency.session, "model", "reference", this_machine())
         return Rounds(self.tflite.digest, self.reference.digest, (first,))
 
     def _accuracy(self) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Rounds of timing for finished runs: their files are timed together, and the rounds added to their records.
 
 The runs need not be of the same sweep or process. A round that is measured is stored at once, so a command that was
-stopped continues with the rounds that are missing.
+stopped continues with the rounds that are missing. Rounds that another process has added meanwhile are kept.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -29,8 +29,9 @@ from experiments.record.artifacts import (
 )
 from experiments.record.identity import DIGITS, SHOWN
 from experiments.system.errors import UserError
+from experiments.system.machine import recording_lock
 from experiments.system.progress import say
-from experiments.system.stamp import stamp
+from experiments.system.stamp import is_this_machine, stamp, this_machine
 from experiments.system.temporary import temporary_folder
 from experiments.task.auto import kind_of_task
 from experiments.tracking import Row, Store
@@ -77,7 +78,7 @@ def complete_rounds(
     for row in rows:
         if row["status"] == "FINISHED" and row["machine"] == stamp()["machine"]:
             rounds = read_artifact(store, row["run_id"], ROUNDS, read_rounds)
-            if rounds is not None:
+            if rounds is not None and measured_here(rounds):
                 groups.setdefault(rounds.conditions, []).append((row, rounds))
     for (threads, delegate), timed in sorted(groups.items(), key=lambda item: item[0]):
         alike = replace(protocol, threads=threads, delegate=delegate)
@@ -103,7 +104,7 @@ def _reuse_rounds(
     for row, rounds in group:
         known = {each.id for each in rounds.rounds}
         new = [each for each in _reusable_rounds(store, row, rounds, protocol) if each.id not in known]
-        found.append((row, store_rounds(store, row["run_id"], rounds.adding(new)) if new else rounds))
+        found.append((row, add_rounds(store, row["run_id"], rounds, new) if new else rounds))
         if new:
             log_rounds(store, row["run_id"], found[-1][1])
             taken |= {each.id for each in new}
@@ -120,7 +121,7 @@ def _reusable_rounds(store: Store, row: Row, rounds: Rounds, protocol: LatencyPr
             found = read_artifact(store, other["run_id"], ROUNDS, read_rounds)
             if found is not None and (found.own, found.reference) == (rounds.own, rounds.reference):
                 for each in found.rounds:
-                    if each.serves(protocol):
+                    if each.serves(protocol) and is_this_machine(each.machine):
                         yield replace(each, source=each.source or str(other["run_id"]))
 
 
@@ -143,8 +144,8 @@ def _add_rounds(store: Store, runs: Sequence[RecordedRun], protocol: LatencyProt
         for number in moments(missing, span):
             session = time_round(runs, protocol, seed + len(records[runs[0].run_id].rounds) + number)
             for run in runs:
-                own = Round.of(session, run.rounds.own, run.rounds.reference, stamp()["machine"])
-                records[run.run_id] = store_rounds(store, run.run_id, records[run.run_id].adding([own]))
+                own = Round.of(session, run.rounds.own, run.rounds.reference, this_machine())
+                records[run.run_id] = add_rounds(store, run.run_id, records[run.run_id], [own])
         disturbed = wanted - len(_shared(list(records.values())))
         if disturbed > 0:
             say(_disturbed(disturbed, list(records.values())))
@@ -186,23 +187,37 @@ def time_round(runs: Sequence[RecordedRun], protocol: LatencyProtocol, seed: int
     )
 
 
-def store_rounds(store: Store, run_id: str, rounds: Rounds) -> Rounds:
-    """Store the rounds of a run's timing, and return them."""
-    with temporary_folder("rounds") as folder:
-        save_rounds(folder / ROUNDS, rounds)
+def measured_here(rounds: Rounds) -> bool:
+    """Whether all rounds are of this machine, so that a round that is measured now may be added to them."""
+    return all(is_this_machine(each.machine) for each in rounds.rounds)
+
+
+def add_rounds(store: Store, run_id: str, rounds: Rounds, further: Sequence[Round]) -> Rounds:
+    """Store further rounds of a run's timing; returns all, with those that another process has stored meanwhile."""
+    with recording_lock(), temporary_folder("rounds") as folder:
+        every = _stored(store, run_id, rounds).adding(further)
+        save_rounds(folder / ROUNDS, every)
         store.attach(run_id, folder)
-    return rounds
+    return every
 
 
 def log_rounds(store: Store, run_id: str, rounds: Rounds) -> None:
     """Update what a run records of its timing, which is over all of its rounds."""
-    content = store.content(run_id, RECORD)
-    record = None if content is None else with_timing(content, rounds)
-    if record is not None:
-        with temporary_folder("record") as folder:
-            (folder / RECORD).write_text(record)
-            store.attach(run_id, folder)
-    store.update_timing(run_id, rounds)
+    with recording_lock():
+        every = _stored(store, run_id, rounds)
+        content = store.content(run_id, RECORD)
+        record = None if content is None else with_timing(content, every)
+        if record is not None:
+            with temporary_folder("record") as folder:
+                (folder / RECORD).write_text(record)
+                store.attach(run_id, folder)
+        store.update_timing(run_id, every)
+
+
+def _stored(store: Store, run_id: str, known: Rounds) -> Rounds:
+    """Return the known rounds of a run, and those that another process has stored since they were read."""
+    stored = read_artifact(store, run_id, ROUNDS, read_rounds)
+    return known if stored is None else known.adding(stored.rounds)
 
 
 def load_runs(store: Store, rows: Sequence[Row], modules: Collection[str] = ()) -> Iterator[RecordedRun]:

@@ -1,8 +1,12 @@
-"""Files that users name: `~` is expanded, only regular files that fit into memory are read, and changes are seen."""
+"""Files that users name: `~` is expanded, only regular files that fit into memory are read, and changes are seen.
+
+Files that others may read meanwhile are replaced as a whole.
+"""
 
 import stat
 from argparse import ArgumentTypeError
 from pathlib import Path
+from shutil import copyfile
 from typing import Annotated, Any
 
 import psutil
@@ -84,3 +88,28 @@ def state_of(path: Path) -> tuple[int, int, int]:
     """
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def copy_whole_files(source: Path, target: Path) -> None:
+    """Copy the files of a folder; each gets its name only when it is complete.
+
+    So a reader, and a process that is killed or finds the disk full, leaves either the old file or the new one. A link
+    of that name is replaced, never followed.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.iterdir()):
+        place = target / path.name
+        if path.is_dir():
+            copy_whole_files(path, place)
+            continue
+        partial = place.with_name(f"{place.name}.partial")  # what a killed process left is replaced by the next
+        partial.unlink(missing_ok=True)
+        try:
+            copyfile(path, partial)
+            partial.replace(place)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise

@@ -53,6 +53,13 @@ def timing_lock() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def recording_lock() -> Iterator[None]:
+    """Change what finished runs record of their timing; another process may add rounds to the same runs."""
+    with file_lock(_locks() / "record", "another process records rounds of timing"):
+        yield
+
+
 @cache
 def _locks() -> Path:
     folder = user_folder()

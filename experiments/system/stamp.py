@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from experiments.system.files import PACKAGE
-from experiments.system.program import program
+from experiments.system.program import PROGRAM, program
 
 PACKAGES = (
     "tensorflow", "tf-keras", "tensorflow-model-optimization", "mlflow", "hydra-core", "numpy",
@@ -47,6 +48,35 @@ def stamp() -> Mapping[str, str]:
         "git_commit": _git("rev-parse", "HEAD") or "unknown",
         "git_dirty": str(is_changed()).lower(),
     }
+
+
+# Files with an id of the system, which differs between machines of one kind. The last is readable for root only.
+MACHINE_IDS = tuple(map(Path, ("/etc/machine-id", "/var/lib/dbus/machine-id", "/sys/class/dmi/id/product_uuid")))
+
+
+@cache
+def this_machine() -> str:
+    """Return what names this machine in its timings: `machine` of the stamp, and a digest of the id of the system.
+
+    The id itself is confidential. Without one, as in many containers, machines of one kind are not distinguished.
+    """
+    kind = stamp()["machine"]
+    found = next(filter(None, map(_machine_id, MACHINE_IDS)), "")
+    return f"{kind}-{hashlib.sha256(f'{PROGRAM} {found}'.encode()).hexdigest()[:8]}" if found else kind
+
+
+def is_this_machine(name: str) -> bool:
+    """Whether a round was timed on this machine; the name in records of earlier versions is only that of its kind."""
+    return name in (this_machine(), stamp()["machine"])
+
+
+def _machine_id(path: Path) -> str:
+    """Return the id in a file; empty without a valid one, such as before the first start of a system."""
+    try:
+        found = path.read_text(errors="replace").strip().replace("-", "")
+    except OSError:
+        return ""
+    return found if re.fullmatch("[0-9a-fA-F]{32}", found) and int(found, 16) else ""
 
 
 # Packages other than TensorFlow that convert or run files; the last one requires the extra `micro`.

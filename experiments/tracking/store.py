@@ -9,19 +9,18 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from shutil import copytree
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from experiments.measure.rounds import Rounds
-from experiments.record.artifacts import CONFIGURATION, LAYERS, read_evidence, read_layers
+from experiments.record.artifacts import CONFIGURATION, LAYERS, ROUNDS, read_evidence, read_layers, read_rounds
 from experiments.record.description import describe, with_speed
 from experiments.record.evidence import Evidence
 from experiments.record.identity import Identity, name_of
 from experiments.record.run_record import RunRecord, Setting
 from experiments.system.disk import reserve
 from experiments.system.errors import UserError, find_by_prefix, first_line, redacted, suggestion
-from experiments.system.files import check_regular
+from experiments.system.files import check_regular, copy_whole_files
 from experiments.system.processes import is_running, this_process
 from experiments.system.program import program
 from experiments.system.progress import bar, say, warn
@@ -152,10 +151,12 @@ class Store:
         return missing_in(folders, run.data.metrics, candidates) or self._unreadable(run.info.run_id)
 
     def _unreadable(self, run_id: str) -> str:
-        """Describe files of a run that are damaged, without which its row lacks intervals or layers."""
+        """Describe files of a run that are damaged, and without which its row lacks intervals, layers or rounds."""
         try:
             read_evidence(self, run_id)
             read_layers(self.content(run_id, LAYERS) or b"", run_id)
+            if (rounds := self.content(run_id, ROUNDS)) is not None:  # missing in runs of earlier versions
+                read_rounds(rounds, run_id)
         except UserError as error:
             return str(error).removeprefix(f"Run {run_id}: ").rstrip(".")
         return ""
@@ -365,7 +366,7 @@ class Store:
             check_storage(self.address, recorded)
             self.client.log_artifacts(run_id, str(files), folder or None)
         else:
-            copytree(files, target / folder, dirs_exist_ok=True)
+            copy_whole_files(files, target / folder)
 
     @explains_failures
     def commands(self, run_ids: Iterable[str]) -> list[str]:
