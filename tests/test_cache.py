@@ -1,6 +1,7 @@
 """The cache: damaged and partial entries are never used, and old entries are removed to make room."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -402,3 +403,18 @@ def test_partial_file_of_a_running_process_is_kept(states: Trajectory) -> None:
         partial.touch()
         states.cache.remove_leftovers()
         assert partial.exists()
+
+
+def test_a_training_goes_on_after_somebody_removed_the_cache(states: Trajectory, tmp_path: Path) -> None:
+    with states.lock():
+        shutil.rmtree(states.cache.dir)
+        states.keep(6, state(6), "Training the baseline: a model")
+    states.name("a plan finds it")
+    assert states.latest(9)[0] == 6
+    assert [name for name, _ in states.cache.named_trainings()] == ["a plan finds it"]
+
+    def remove_and_make() -> Arrays:
+        shutil.rmtree(states.cache.dir)
+        return state(1)
+
+    assert states.cache.load_or_compute("key", remove_and_make, "a result")["weight/0000"][0] == 1

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -199,3 +200,19 @@ def test_temporary_files_of_a_run_are_in_its_own_folder(monkeypatch: pytest.Monk
         monkeypatch.setattr(tempfile, "tempdir", str(of_run))
         with temporary_folder("latency") as folder:
             assert folder.parent == of_run
+
+
+def test_a_lock_whose_folder_is_removed_at_this_moment_is_taken_in_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `cache clear` removes the folder of a training that another process is about to continue."""
+    open_file, left = os.open, [tmp_path / "training"]
+
+    def removing(path: Any, *arguments: Any, **named: Any) -> int:
+        if left and path == tmp_path / "training" / "lock":
+            left.pop().rmdir()
+        return open_file(path, *arguments, **named)
+
+    monkeypatch.setattr(os, "open", removing)
+    with file_lock(tmp_path / "training" / "lock", ""):
+        assert (tmp_path / "training" / "lock").exists()

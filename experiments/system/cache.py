@@ -71,7 +71,7 @@ class Cache:
 
     def named_trainings(self) -> Iterator[tuple[str, "Trajectory"]]:
         """Yield the names of trainings, each with its states."""
-        for path in self.dir.absolute().glob(f"{TRAINING}/*/{NAMED}*"):
+        for path in _matching(self.dir.absolute(), f"{TRAINING}/*/{NAMED}*"):
             yield path.name.removeprefix(NAMED), self.trajectory(path.parent.name)
 
     def trajectory(self, key: str) -> "Trajectory":
@@ -113,7 +113,7 @@ class Cache:
                 return found
             partial = _partial(place, key)
             try:
-                partial.mkdir()
+                partial.mkdir(parents=True)  # somebody may have removed the folder by hand
                 files = Files(partial)
                 index = {**write(files), KEY: f"{DATA}/{key}", FILES: files.written}
                 content = json.dumps(index).encode()
@@ -149,9 +149,8 @@ class Cache:
         for place in (folder / RESULTS, folder / DATA, folder / RUNS):
             for key in {path.name.partition(".")[0] for path in (*place.glob("*.lock"), *place.glob("*.partial"))}:
                 _remove_partial(place / f"{key}.lock", f"{key}.*.partial")
-        for trajectory in {
-            path.parent for path in (*folder.glob(f"{TRAINING}/*/*.partial"), *folder.glob(f"{TRAINING}/*/{LOCK}"))
-        }:
+        patterns = (f"{TRAINING}/*/*.partial", f"{TRAINING}/*/{LOCK}")
+        for trajectory in {path.parent for pattern in patterns for path in _matching(folder, pattern)}:
             _remove_partial(trajectory / LOCK, "*.partial")
 
     def keep(self, folder: Path, name: str, arrays: Arrays, about: str) -> None:
@@ -162,6 +161,7 @@ class Cache:
         path = folder / f"{name}-{_digest(buffer.getvalue())}.npz"
         partial = _partial(folder, name)
         try:
+            folder.mkdir(parents=True, exist_ok=True)  # somebody may have removed it by hand
             partial.write_bytes(buffer.getvalue())
             partial.replace(path)
             self._free_space(path)
@@ -204,7 +204,7 @@ class Trajectory:
         return {epoch for epoch, _ in self._states()}
 
     def _states(self) -> list[tuple[int, Path]]:
-        return [(_epoch(path), path) for path in self.folder.glob("*.npz") if _is_entry(path)]
+        return [(_epoch(path), path) for path in _matching(self.folder, "*.npz") if _is_entry(path)]
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -220,8 +220,9 @@ class Trajectory:
         return 0, {}
 
     def name(self, name: str) -> None:
-        """Leave a name beside the states, by which a plan finds them."""
+        """Leave a name beside the states, by which a plan finds them; `cache clear` may have just removed these."""
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / f"{NAMED}{name}").touch()
         except OSError as error:
             raise self.cache._unwritable(error) from error
@@ -289,7 +290,7 @@ class Entry:
             case "results":
                 yield True
             case "data":
-                with unused_files(path for path in self.path.iterdir() if path.is_file()) as free:
+                with unused_files(_matching(self.path, "*")) as free:
                     yield free
             case _:
                 with file_lock_if_free(self.path.parent / LOCK) as free:
@@ -317,13 +318,13 @@ class Entry:
 def entries_in(folder: Path) -> list[Entry]:
     """Return the entries of a cache; other files are ignored."""
     found = []
-    for path in (*folder.glob(f"{TRAINING}/*/*.npz"), *folder.glob(f"{RESULTS}/*.npz")):
+    for path in (*_matching(folder, f"{TRAINING}/*/*.npz"), *_matching(folder, f"{RESULTS}/*.npz")):
         if not _is_entry(path):
             continue
         with suppress(FileNotFoundError):  # dropped by another process
             status = path.stat()
             found.append(Entry(path, status.st_size, status.st_mtime))
-    for path in folder.glob(f"{DATA}/*"):
+    for path in _matching(folder, f"{DATA}/*"):
         if not _is_folder_entry(path):
             continue
         with suppress(FileNotFoundError, PermissionError):  # dropped, or another user's own
@@ -331,6 +332,13 @@ def entries_in(folder: Path) -> list[Entry]:
             used = parts.get(INDEX, path.stat()).st_mtime
             found.append(Entry(path, sum(part.st_size for part in parts.values()), used, len(parts)))
     return found
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    """Return the paths that match a pattern; searches again if another process removes a folder meanwhile."""
+    while True:
+        with suppress(FileNotFoundError):  # which glob raises up to Python 3.11
+            return list(folder.glob(pattern))
 
 
 def _remove_partial(lock: Path, pattern: str) -> None:

@@ -111,10 +111,13 @@ def remove_dead_names(folder: Path) -> None:
 
 
 def _acquire(path: Path, kind: int, reason: str) -> int:
-    """Return a descriptor that has the lock; retries if the file was removed by its holder during the wait."""
+    """Return a descriptor that has the lock; retries if the file or its folder was removed meanwhile."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except FileNotFoundError:  # another process has just removed the folder
+            continue
         try:
             _lock(descriptor, kind, path, reason)
             if _is_same_file(path, descriptor):
