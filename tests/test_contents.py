@@ -188,7 +188,13 @@ def numerics() -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("TF_ENABLE_ONEDNN_OPTS", "0"), ("ONEDNN_MAX_CPU_ISA", "AVX2"), ("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")],
+    [
+        ("TF_ENABLE_ONEDNN_OPTS", "0"),
+        ("ONEDNN_MAX_CPU_ISA", "AVX2"),
+        ("XLA_FLAGS", "--xla_cpu_enable_fast_math=true"),
+        ("TF_FUNCTION_JIT_COMPILE_DEFAULT", "1"),
+        ("TF_SET_ONEDNN_FPMATH_MODE", "BF16"),
+    ],
 )
 def test_variables_that_choose_kernels_decide_a_result(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(name, raising=False)

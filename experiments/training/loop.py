@@ -67,7 +67,8 @@ SWITCHED = {"true": "1", "false": "0"}
 VARIABLES = (
     "DNNL_DEFAULT_FPMATH_MODE", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA",
     "NPY_DISABLE_CPU_FEATURES", "NVIDIA_TF32_OVERRIDE", "OPENBLAS_CORETYPE", "TF_ENABLE_CUBLAS_TENSOR_OP_MATH_FP32",
-    "TF_ENABLE_CUDNN_TENSOR_OP_MATH_FP32", "TF_XLA_FLAGS", "XLA_FLAGS",
+    "TF_ENABLE_CUDNN_TENSOR_OP_MATH_FP32", "TF_FUNCTION_JIT_COMPILE_DEFAULT", "TF_SET_ONEDNN_FPMATH_MODE",
+    "TF_XLA_FLAGS", "XLA_FLAGS",
 )  # fmt: skip
 KERAS_DEFAULTS = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
 History = Mapping[str, tuple[float, ...]]  # "loss", "accuracy", "val_loss", "val_accuracy": one value per epoch
