@@ -10,6 +10,9 @@ moved or copied, in one transaction. Only MLflow's own pages need this; the
 commands of this suite find the files without it. --dry-run shows the changes
 without making them.
 
+A store has no export: mlflow.db and the folder mlruns/ beside it are all of it.
+Move, copy or pack both together.
+
 Both require an SQLite store. Exit codes: 0 success; 1 check found problems;
 2 invalid command or unusable store; 130 interrupted.
 """

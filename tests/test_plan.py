@@ -11,13 +11,23 @@ import yaml
 
 from experiments.runs.configuration import Request, compose_request
 from experiments.runs.forecast import FINISHING, Costs, Schedule, Work
-from experiments.runs.plan import ENDED, SAME_RUN, STARTED, Follower, finished_line, plan, shared_settings
+from experiments.runs.plan import (
+    ENDED,
+    SAME_RUN,
+    STARTED,
+    Follower,
+    finished_line,
+    open_existing,
+    plan,
+    shared_settings,
+)
 from experiments.runs.trainings import training_name
 from experiments.strategy.prune_cluster_qat import PruneClusterQAT
+from experiments.system.errors import UserError
 from experiments.system.stamp import stamp
 from experiments.task.auto import Auto
 from experiments.task.regression import Regression
-from experiments.tracking import Row, Store
+from experiments.tracking import Row, Store, Tracking
 from tests import rows
 from tests.conftest import run, run_interpreter, save_images
 
@@ -270,3 +280,14 @@ def test_dry_run_rejects_what_the_run_would(tmp_path: Path) -> None:
     done = run(tmp_path, "experiments.run", "--dry-run", "strategy=qat", "finetune.epochs=0")
     assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
     assert "finetune.epochs=0: strategy=qat requires at least 1" in done.stderr
+
+
+def test_a_store_that_is_not_usable_is_reported_before_any_plan(tmp_path: Path) -> None:
+    """Not only by the run, which would wait once more for a writer, say."""
+    tracking = Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    assert open_existing(tracking) is None
+    (tmp_path / "mlflow.db").touch()
+    assert open_existing(tracking) is None
+    (tmp_path / "mlflow.db").write_text("no database, though long enough to be one" * 100)
+    with pytest.raises(UserError, match="cannot be read as a database"):
+        open_existing(tracking)

@@ -50,6 +50,17 @@ try:
 except KeyboardInterrupt:
     print("stopped")
 """
+HANGUP = """
+import os, signal
+from experiments.system.stopping import stop_on_signals
+stop_on_signals()
+try:
+    os.kill(os.getpid(), signal.SIGHUP)
+    sum(range(1000))
+    print("goes on")
+except KeyboardInterrupt:
+    print("stopped")
+"""
 TWICE = """
 import os, signal
 from experiments.system.stopping import stop_handled, raise_if_stopped, stop_on_signals
@@ -65,8 +76,8 @@ except KeyboardInterrupt:
 """
 
 
-def said_by(code: str) -> str:
-    command = ["env", "--default-signal=INT", sys.executable, "-c", code]
+def said_by(code: str, signals: str = "--default-signal=INT,HUP") -> str:
+    command = ["env", signals, sys.executable, "-c", code]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
     return done.stdout
@@ -82,6 +93,11 @@ def test_stop_caught_by_a_library_is_raised_at_the_next_check() -> None:
 
 def test_second_signal_does_not_interrupt_closing() -> None:
     assert said_by(TWICE) == "closed\n"
+
+
+def test_a_closed_terminal_stops_unless_nohup_was_typed() -> None:
+    assert said_by(HANGUP) == "stopped\n"
+    assert said_by(HANGUP, "--ignore-signal=HUP") == "goes on\n"
 
 
 def test_stop_within_exec_has_exit_code_130(tmp_path: Path) -> None:

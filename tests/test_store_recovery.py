@@ -21,6 +21,7 @@ from benchmarks.harness.kill_at_write import KillAtWrite, When, build, changes, 
 from experiments.system.errors import UserError
 from experiments.tracking import Store, Tracking, connect, creation, open_existing
 from experiments.tracking.database import open_for_reading
+from experiments.tracking.failures import explaining_failures
 
 needs_compiler = pytest.mark.skipif(
     not (sys.platform == "linux" and has_compiler()), reason="needs Linux and a C compiler (apt-get install gcc)"
@@ -393,3 +394,20 @@ def test_two_databases_are_consistent_after_a_kill_at_any_write(library: Path, t
         found.append(len(states[0] or []))
     assert found == sorted(found)
     assert set(found) == {0, 1}
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_a_truncated_store_is_reported_with_what_to_do(share: float, copied: Path) -> None:
+    """As after a copy that was interrupted."""
+    size = copied.stat().st_size
+    os.truncate(copied, int(share * size))
+    with pytest.raises(
+        UserError, match=r"\(database disk image is malformed\)\. .*: Restore a backup, or recover readable"
+    ):
+        opened(copied)
+
+
+def test_damage_that_is_found_later_is_reported_with_what_to_do(copied: Path) -> None:
+    said = r"the database is damaged \(.* malformed\)\. Restore a backup.*: sqlite3 mlflow\.db \.recover"
+    with pytest.raises(UserError, match=said), explaining_failures(Tracking(uri=f"sqlite:///{copied}")):
+        raise sqlite3.DatabaseError("database disk image is malformed")

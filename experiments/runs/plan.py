@@ -15,10 +15,10 @@ from experiments.runs.job import run_key
 from experiments.runs.trainings import training_name
 from experiments.system.cache import Cache, Trajectory
 from experiments.system.contents import contents_of
-from experiments.system.errors import UserError, redacted
+from experiments.system.errors import redacted
 from experiments.system.progress import bar, expect, format_duration, prose, say, shown_here, time_left
 from experiments.system.stamp import stamp
-from experiments.tracking import REUSED, Row, Store, Tracking, connect, run_name
+from experiments.tracking import REUSED, MissingStoreError, Row, Store, Tracking, connect, run_name
 from experiments.training.best_epoch import end_of
 from experiments.training.loop import Training, history_of
 
@@ -128,12 +128,16 @@ def _to_train(epochs: int, may_stop: bool) -> str:
 
 
 def open_existing(tracking: Tracking) -> Store | None:
-    """Open a store that exists; None if there is none yet. Nothing is created."""
+    """Open a store that exists; None if there is none yet, or no such experiment in it. Nothing is created.
+
+    Raises:
+        UserError: it is not usable.
+    """
     if tracking.database is not None and not tracking.database.exists():
         return None
     try:
         return connect(tracking, create=False)
-    except UserError:  # the experiment is new, or the file is no store, which the run itself reports
+    except MissingStoreError:
         return None
 
 

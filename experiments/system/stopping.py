@@ -1,4 +1,4 @@
-"""Orderly stop on Ctrl-C and SIGTERM at any moment, even if a library swallows the exception.
+"""Orderly stop at any moment, even if a library swallows the exception: on Ctrl-C, SIGTERM, and a closed terminal.
 
 Python raises KeyboardInterrupt wherever the main thread is. A library that catches everything, or a finalizer, can lose
 it. So the signal is recorded, and the exception is raised again at the next check.
@@ -9,6 +9,7 @@ import gc
 import logging
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 
 SOON = 0.05  # seconds after which a lost KeyboardInterrupt is raised again
@@ -20,6 +21,8 @@ def stop_on_signals() -> None:
     """Install the handlers: a second signal still lets the process close its runs, a third one does not."""
     signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it, to survive the terminal
+        signal.signal(signal.SIGHUP, _stop)
     signal.signal(signal.SIGALRM, _raise_again)
     sys.unraisablehook = _on_unraisable
     atexit.register(_skip_cleanup)  # registered first, so it runs last
@@ -52,7 +55,8 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # it would log what the stop interrupts
     if _signals != 2:
         raise KeyboardInterrupt
-    sys.stderr.write("stopping: closing open runs first. Press Ctrl-C again to quit at once.\n")
+    with suppress(OSError):  # the terminal was closed
+        sys.stderr.write("stopping: closing open runs first. Press Ctrl-C again to quit at once.\n")
 
 
 def _raise_again(_signal: int, _frame: FrameType | None) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from experiments.system.errors import UserError
 from experiments.system.processes import is_running
 from experiments.system.program import program
-from experiments.tracking.database import open_for_reading
+from experiments.tracking.database import open_for_reading, remedy_for_damage
 from experiments.tracking.intact import missing_in
 from experiments.tracking.journal import find_unfinished, leftovers
 from experiments.tracking.places import Places
@@ -50,11 +50,11 @@ def check(database: Path) -> list[Finding]:
         connection = open_for_reading(database)
     except UserError as error:
         if "malformed" in str(error.__cause__):
-            return [Finding("the database is damaged", (str(error.__cause__),), _REPAIR.format(name=database.name))]
+            return [Finding("the database is damaged", (str(error.__cause__),), remedy_for_damage(database))]
         raise
     with closing(connection):
         if damages := _find_damage(connection):
-            return [Finding("the database is damaged", damages, _REPAIR.format(name=database.name))]
+            return [Finding("the database is damaged", damages, remedy_for_damage(database))]
         elsewhere = tuple(
             f"{each.table}.{each.column}: {each.recorded} is now {each.current}" for each in find_moved(database)
         )
@@ -77,7 +77,6 @@ def check(database: Path) -> list[Finding]:
     return [finding for finding in findings if finding.which]
 
 
-_REPAIR = "Restore a backup, or recover readable data: sqlite3 {name} .recover | sqlite3 recovered.db"
 _ORPHANS = "Delete them if no other database uses this folder."
 _LEFT = "Delete them while no command is running here."
 

@@ -16,7 +16,7 @@ from experiments.system.errors import UserError, suggestion
 from experiments.system.options import describe_errors
 from experiments.system.progress import say
 from experiments.tracking.address import SQLITE, Tracking
-from experiments.tracking.creation import ensure_database
+from experiments.tracking.creation import MissingStoreError, ensure_database
 from experiments.tracking.failures import explaining_failures
 from experiments.tracking.places import Places, check_storage, folder_of, is_local
 from experiments.tracking.relocation import set_location
@@ -126,7 +126,7 @@ def _experiment_id(tracking: Tracking, client: "MlflowClient", create: bool) -> 
         )
     if not create:
         names = [experiment.name for experiment in client.search_experiments()]
-        raise UserError(
+        raise MissingStoreError(
             f"tracking.experiment={tracking.experiment}: not in {tracking.shown}. "
             f"{suggestion(tracking.experiment, names)}"
         )

@@ -26,6 +26,10 @@ FIRST_TABLES = {"experiments", "_alembic_tmp_experiments"}  # the first tables o
 Content = Literal["store", "without runs", "nothing"]
 
 
+class MissingStoreError(UserError):
+    """There is no such store, or no such experiment in it, which a run would create."""
+
+
 @contextmanager
 def ensure_database(tracking: Tracking, database: Path, create: bool) -> Iterator[None]:
     """Ensure that the file is a store; a missing one is created, by one process at a time.
@@ -37,7 +41,7 @@ def ensure_database(tracking: Tracking, database: Path, create: bool) -> Iterato
         yield
         return
     if not create:
-        raise UserError(
+        raise MissingStoreError(
             f"tracking.uri={tracking.uri}: no {'file' if not database.exists() else 'complete store in'} "
             f"{database}. Type `{program('run')}` here first, or give an existing database: --uri "
             "sqlite:///PATH/mlflow.db."

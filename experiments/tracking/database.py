@@ -5,6 +5,7 @@ Nothing else is ever written.
 """
 
 import os
+import shlex
 import sqlite3
 from pathlib import Path
 
@@ -61,6 +62,17 @@ def is_locked(error: BaseException) -> bool:
     return "database is locked" in str(error)
 
 
+def is_damaged(error: BaseException) -> bool:
+    """Whether SQLite raised this error because the content of a database is damaged, as after it was truncated."""
+    return any(text in str(error) for text in ("malformed", "file is not a database"))
+
+
+def remedy_for_damage(path: Path) -> str:
+    """Return what to do about a damaged database."""
+    name = shlex.quote(path.resolve().name)
+    return f"Restore a backup, or recover readable data: sqlite3 {name} .recover | sqlite3 recovered.db"
+
+
 def _reason(path: Path, error: Exception, patience: float) -> str:
     if is_locked(error):
         return locked_message(path, patience)
@@ -79,8 +91,8 @@ def _reason(path: Path, error: Exception, patience: float) -> str:
         if each.exists() and not os.access(each, os.R_OK):
             return f"{path}: requires read access to {each}, which belongs to {_owner(each)}."
     return (
-        f"{path} cannot be read as a database ({error}). If it is a damaged database, restore a backup, or recover "
-        f"readable data: sqlite3 {file.name} .recover | sqlite3 recovered.db. Otherwise use another file."
+        f"{path} cannot be read as a database ({error}). If it is a damaged one: {remedy_for_damage(path)}. Otherwise "
+        "use another file."
     )
 
 

@@ -19,7 +19,7 @@ from experiments.system.disk import describe_space, is_full, mount_point
 from experiments.system.errors import UserError, first_cause, first_line, redacted
 from experiments.system.stopping import raise_if_stopped
 from experiments.tracking.address import Tracking
-from experiments.tracking.database import BUSY, is_locked, locked_message
+from experiments.tracking.database import BUSY, is_damaged, is_locked, locked_message, remedy_for_damage
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,6 +75,12 @@ def explaining_failures(tracking: Tracking) -> Iterator[None]:
             raise UserError(
                 f"tracking.uri={tracking.shown}: the file was deleted or moved while it was in use. Put it back, or "
                 "type the command again to start a new store; trainings come from the cache."
+            ) from error
+        if tracking.database and is_damaged(error):
+            raise UserError(
+                f"tracking.uri={tracking.shown}: the database is damaged ({_reason(error)}). "
+                f"{remedy_for_damage(tracking.database)}. Or use another store: tracking.uri=sqlite:///NAME.db for "
+                "experiments.run, --uri sqlite:///NAME.db for the other commands."
             ) from error
         what_to_do = (
             "Use another store, such as tracking.uri=sqlite:////tmp/mlflow.db, or the address of a running MLflow "
