@@ -74,8 +74,8 @@ def test_the_code_of_a_users_quantizer_decides_the_digest_of_a_model(
     from experiments.system.tensorflow import keras
 
     # isort: split
-    import tensorflow_model_optimization as tfmot
-    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_configs
+    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_registry
+    from tensorflow_model_optimization.python.core.quantization.keras.quantize_wrapper import QuantizeWrapperV2
 
     file = tmp_path / "coarse.py"
     file.write_text(
@@ -83,11 +83,9 @@ def test_the_code_of_a_users_quantizer_decides_the_digest_of_a_model(
         "class Coarse(quantizers.LastValueQuantizer):\n    steps = 16\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    config = default_8bit_quantize_configs.NoOpQuantizeConfig()  # TFMOT's, with a quantizer of the user
-    config.quantizers = [import_module("coarse").Coarse(4, False, True, True)]
-    dense = tfmot.quantization.keras.quantize_annotate_layer(keras.layers.Dense(2), config)
-    with tfmot.quantization.keras.quantize_scope():
-        model = tfmot.quantization.keras.quantize_apply(keras.Sequential([keras.layers.InputLayer((3,)), dense]))
+    config = default_8bit_quantize_registry.Default8BitQuantizeConfig(["kernel"], ["activation"], False)
+    config.weight_quantizer = import_module("coarse").Coarse(4, False, True, True)
+    model = keras.Sequential([keras.layers.InputLayer((3,)), QuantizeWrapperV2(keras.layers.Dense(2), config)])
     assert file in sources_of(model)
     before = digest_of(model)
     file.write_text(file.read_text().replace("16", "8"))

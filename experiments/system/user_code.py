@@ -126,14 +126,18 @@ def _held_by(parts: Iterable[Any]) -> Iterator[Any]:
         seen.add(id(value))
         match value:
             case Mapping():
-                waiting += value.values()
+                waiting.extend(value.values())
             case list() | tuple() | set() | frozenset():
-                waiting += value
+                waiting.extend(value)  # += fails with Keras' wrapped tuples
             case partial():
-                waiting += [value.func, *value.args, *value.keywords.values()]
+                waiting.extend([value.func, *value.args, *value.keywords.values()])
             case _:
                 yield getattr(value, "python_function", value)  # unwrap tf.function
-                waiting += vars(value).values() if hasattr(value, "get_config") and hasattr(value, "__dict__") else ()
+                waiting.extend(vars(value).values() if _has_configuration(value) else ())
+
+
+def _has_configuration(value: Any) -> bool:
+    return hasattr(value, "get_config") and hasattr(value, "__dict__")
 
 
 def _files_of(modules: Iterable[str]) -> list[Path]:
