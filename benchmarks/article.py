@@ -36,7 +36,7 @@ Rows = Mapping[str, pd.Series]  # by strategy
 Claim = tuple[str, str, str]  # the question, the article's answer, the measured one
 
 
-def answers(table: pd.DataFrame, against_rival: pd.DataFrame, timings: pd.DataFrame) -> str:
+def answer_table(table: pd.DataFrame, against_rival: pd.DataFrame, timings: pd.DataFrame) -> str:
     """Return the claims: from the study, compared with the control and the rival, and timings of its files."""
     found = claims(by_strategy(table), by_strategy(against_rival), speeds(timings))
     shown = pd.DataFrame(found, columns=["", "the article", "here"])
@@ -187,7 +187,7 @@ BENCHMARK = Study(
     minutes=240,
     tables=(
         swept("article"),
-        Table("answer", answers, (compared_in("article"), (f"article/against_{RIVAL}.csv",), TIMINGS)),
+        Table("answer", answer_table, (compared_in("article"), (f"article/against_{RIVAL}.csv",), TIMINGS)),
         Table("findings", findings, (compared_in("article"), TIMINGS)),
         Table("seeds", seed_by_seed, (runs_in("article"), (f"article/runs_against_{RIVAL}.csv",))),
     ),

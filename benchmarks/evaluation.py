@@ -46,24 +46,24 @@ def tutorial_loop(model: TFLiteModel, images: Images) -> Predictions:
     interpreter: Any = Interpreter(model_content=model.content)
     interpreter.allocate_tensors()
     entry, exit_ = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    answers = []
+    outputs = []
     for image in images:
         interpreter.set_tensor(entry["index"], quantize(image[np.newaxis], entry))
         interpreter.invoke()
-        answers.append(dequantize(interpreter.get_tensor(exit_["index"])[0], exit_))
-    return np.stack(answers)
+        outputs.append(dequantize(interpreter.get_tensor(exit_["index"])[0], exit_))
+    return np.stack(outputs)
 
 
 def in_turns(ways: Mapping[str, Callable[[], Predictions]]) -> tuple[dict[str, list[float]], dict[str, Predictions]]:
     """Return the seconds and the outputs of each way, interleaved."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    answers = {}
+    outputs = {}
     for _ in range(TIMES):
         for name, way in ways.items():
             started = time.perf_counter()
-            answers[name] = way()
+            outputs[name] = way()
             seconds[name].append(time.perf_counter() - started)
-    return seconds, answers
+    return seconds, outputs
 
 
 def bare_loop(forward: Callable[[Images], Any], images: Images) -> Predictions:
@@ -80,7 +80,7 @@ def compared(
     images: int,
 ) -> dict[str, object]:
     """Return a row of the table."""
-    seconds, answers = in_turns({"loop": loop, "suite": suite})
+    seconds, outputs = in_turns({"loop": loop, "suite": suite})
     return {
         "model": model,
         "strategy": what,
@@ -88,7 +88,7 @@ def compared(
         "loop_images_per_second": images / float(np.median(seconds["loop"])),
         "images_per_second": images / float(np.median(seconds["suite"])),
         "in_batches": in_batches,
-        "same_bits": answers["loop"].tobytes() == answers["suite"].tobytes(),
+        "same_bits": outputs["loop"].tobytes() == outputs["suite"].tobytes(),
     }
 
 

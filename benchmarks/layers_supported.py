@@ -309,12 +309,12 @@ def _steps(content: bytes, wanted: Any, examples: Any) -> float:
     interpreter = Interpreter(model_content=content, num_threads=1)
     interpreter.allocate_tensors()
     (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
-    answers = []
+    outputs = []
     for example in examples:
         interpreter.set_tensor(taken["index"], example[None].astype(taken["dtype"]))
         interpreter.invoke()
-        answers.append(interpreter.get_tensor(given["index"])[0])
-    return float(np.abs(np.array(answers) - wanted).mean() / (np.ptp(wanted) / 255))
+        outputs.append(interpreter.get_tensor(given["index"])[0])
+    return float(np.abs(np.array(outputs) - wanted).mean() / (np.ptp(wanted) / 255))
 
 
 def computes_in(content: bytes) -> str:

@@ -34,13 +34,13 @@ SEEDS, EPOCHS = 6, 3
 
 def right(model: Trained, data: Dataset) -> npt.NDArray[np.bool_]:
     """Return which test images the model classifies correctly."""
-    answers: npt.NDArray[np.bool_] = keras_logits(model.model, data.test.x).argmax(axis=1) == data.test.y
-    return answers
+    correct: npt.NDArray[np.bool_] = keras_logits(model.model, data.test.x).argmax(axis=1) == data.test.y
+    return correct
 
 
 def in_turns(data: Dataset, seeds: int, epochs: int) -> tuple[pd.DataFrame, dict[Precision, npt.NDArray[np.bool_]]]:
-    """Return the seconds of every epoch, and the answers (seeds, images) of the models after the last one."""
-    seconds, answers = [], {precision: np.empty((seeds, len(data.test)), np.bool_) for precision in PRECISIONS}
+    """Return the seconds of every epoch, and which predictions (seeds, images) are correct after the last one."""
+    seconds, correct = [], {precision: np.empty((seeds, len(data.test)), np.bool_) for precision in PRECISIONS}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(seeds):
             for epoch in range(1, epochs + 1):
@@ -49,17 +49,17 @@ def in_turns(data: Dataset, seeds: int, epochs: int) -> tuple[pd.DataFrame, dict
                     own = model.seconds - model.seconds_reused
                     seconds.append({"seed": seed, "epoch": epoch, "precision": precision, "seconds": own})
                     if epoch == epochs:
-                        answers[precision][seed] = right(model, data)
-    return pd.DataFrame(seconds), answers
+                        correct[precision][seed] = right(model, data)
+    return pd.DataFrame(seconds), correct
 
 
-def summary(seconds: pd.DataFrame, answers: dict[Precision, npt.NDArray[np.bool_]]) -> pd.DataFrame:
+def summary(seconds: pd.DataFrame, correct: dict[Precision, npt.NDArray[np.bool_]]) -> pd.DataFrame:
     """Return a row for each precision: seconds an epoch, accuracy, and both against float32, paired."""
     times = seconds.pivot(index=["seed", "epoch"], columns="precision", values="seconds")
     rows = []
     for precision in PRECISIONS:
-        accuracy = over_seeds(answers[precision])
-        difference = difference_over_seeds(answers[precision], answers["float32"])
+        accuracy = over_seeds(correct[precision])
+        difference = difference_over_seeds(correct[precision], correct["float32"])
         faster = ratio_of_medians(times["float32"].to_numpy(), times[precision].to_numpy())
         rows.append(
             {
@@ -68,7 +68,7 @@ def summary(seconds: pd.DataFrame, answers: dict[Precision, npt.NDArray[np.bool_
                 **faster.columns("faster"),
                 **accuracy.columns("accuracy"),
                 **difference.columns("difference"),
-                "seeds": len(answers[precision]),
+                "seeds": len(correct[precision]),
                 "epochs": seconds["epoch"].max(),
             }
         )
@@ -117,8 +117,8 @@ def main() -> None:
     asked = options(BENCHMARK, __doc__).parse_args()
     results = Results(BENCHMARK)
     data = Mnist(train_samples=1000, test_samples=500).load() if asked.quick else Mnist().load()
-    seconds, answers = in_turns(data, SEEDS, 2 if asked.quick else EPOCHS)
-    table = summary(seconds, answers)
+    seconds, correct = in_turns(data, SEEDS, 2 if asked.quick else EPOCHS)
+    table = summary(seconds, correct)
     results.finish(table, asked.quick, failures(table), more={"epochs.csv": seconds})
 
 

@@ -22,11 +22,11 @@ from benchmarks.harness.results import sign
 from benchmarks.registry import STUDIES, TABLES, tables_from
 from experiments.comparison.choices import recommended
 from experiments.comparison.columns import COLUMNS, WHOLE, frame, with_identity, with_scores
-from experiments.comparison.compared import Comparison, compared
+from experiments.comparison.compared import Comparison, compare_runs
 from experiments.comparison.files import FORMS, write_comparison
 from experiments.plots import save
-from experiments.plots.comparison import Evidence, Pictures, comparison_pictures
-from experiments.plots.export import drawn
+from experiments.plots.comparison import Pictures, PlotData, comparison_pictures
+from experiments.plots.export import draw_pictures
 from experiments.record.identity import DIGESTS
 from experiments.report.page import report, write_report
 from experiments.system.errors import UserError, reporting_user_errors, suggestion
@@ -52,12 +52,12 @@ def publish(name: str, uri: str) -> None:
         raise UserError(
             "The runs come from different machines, versions or commits. A study requires the same for all runs."
         )
-    comparison = compared(store, table, study.control)
-    pictures = drawn(store, comparison)
+    comparison = compare_runs(store, table, study.control)
+    pictures = draw_pictures(store, comparison)
     folder = emptied(pages.RESULTS / name)
     write_comparison(comparison, folder)
     if study.rival:
-        against = compared(store, table, study.rival)
+        against = compare_runs(store, table, study.rival)
         FORMS["csv"].write(against.table, folder / f"against_{study.rival}.csv")
         FORMS["csv"].write(against.runs, folder / f"runs_against_{study.rival}.csv")
     for picture, figure in pictures.drawn.items():
@@ -70,14 +70,14 @@ def publish(name: str, uri: str) -> None:
 def redraw(name: str) -> None:
     """Redraw the answer and the pictures of a published study that need only its tables.
 
-    Its stamp says so. What the models answered is not published, so accuracies are compared by their intervals.
+    Its stamp says so. The predictions of the models are not published, so accuracies are compared by their intervals.
     """
     study_of(name)
     folder = pages.RESULTS / name
     runs, seeds = (_read(folder / file) for file in ("comparison.csv", "seeds.csv"))
     pooled = not seeds.empty
     comparison = Comparison(runs, seeds if pooled else runs, lambda _: None, over_seeds=pooled)
-    pictures = comparison_pictures(Evidence(runs, seeds, {}, {}, recommended(comparison)))
+    pictures = comparison_pictures(PlotData(runs, seeds, {}, {}, recommended(comparison)))
     for picture, figure in pictures.drawn.items():
         save(figure, folder / f"{picture}.png")
         say(f"wrote {folder / picture}.png")

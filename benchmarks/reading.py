@@ -3,8 +3,8 @@
 Fills stores with 100 to 20,000 runs of 30 metrics and 30 parameters: SQLite files and, where PostgreSQL is installed,
 databases of a server of its own. Reads all runs of each with `mlflow.search_runs` and as the comparison does, sees
 whether the values are equal, and times the commands that print them all, write them as CSV, and make the report of
-them, for which runs in SQLite files have the answers of 10,000 test images. Writes benchmarks/results/reading/, a row a
-store.
+them, for which runs in SQLite files have predictions for 10,000 test images. Writes benchmarks/results/reading/, a row
+for each store.
 """
 
 import os
@@ -58,7 +58,7 @@ TIMES = 3  # of each way; the median counts
 RUNS = "tags.kind = 'run'"
 
 
-def _give_answers(store: Store, file: Path) -> None:
+def _add_predictions(store: Store, file: Path) -> None:
     """Give every finished run the predictions of one file by hard links, so that they are stored once."""
     rng = np.random.default_rng(0)
     truth = rng.integers(CLASSES, size=IMAGES)
@@ -95,7 +95,7 @@ class Filled:
         store = connect(Tracking(uri=uri))
         fill(store, runs)
         if runs <= REPORTED and isinstance(database := store.address.tables, Path):
-            _give_answers(store, database.with_suffix(".csv"))
+            _add_predictions(store, database.with_suffix(".csv"))
         return cls(uri, runs, store)
 
     def searched(self) -> pd.DataFrame:

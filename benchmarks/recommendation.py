@@ -2,7 +2,7 @@
 
 Of some settings one is better by d points; it alone trains, so that wherever it is tied another one is shipped. All are
 right or wrong on the same simulated test images, as files of one model are: each agrees with a common model on most
-images, and answers the others by itself. What the rule of experiments/comparison/recommendation.py says of them is
+images, and predicts the others independently. What the rule of experiments/comparison/recommendation.py says of them is
 counted: the better one is named alone; it is tied with others; it is not even among those that are tied. Writes
 benchmarks/results/recommendation/ and its table in docs/.
 """
@@ -49,7 +49,7 @@ class Simulated:
         return paired_difference(self.right[one], self.right[other])
 
 
-def answers(rng: np.random.Generator, equal: int, points: float, images: int) -> Right:
+def simulate_predictions(rng: np.random.Generator, equal: int, points: float, images: int) -> Right:
     """Simulate which images are classified correctly by `equal` equal settings and by a better one."""
     common = rng.random(images) < ACCURACY
     names = [*(f"equal {number}" for number in range(equal)), BETTER]
@@ -74,7 +74,7 @@ def simulated(trials: int) -> Iterator[dict[str, float]]:
     with bar("Simulated", total=len(cells)) as advance:
         for equal, points, images in cells:
             rng = np.random.default_rng([equal, round(10 * points), images])
-            said = [outcome(answers(rng, equal, points, images)) for _ in range(trials)]
+            said = [outcome(simulate_predictions(rng, equal, points, images)) for _ in range(trials)]
             shares = {each: said.count(each) / trials for each in ("named", "tied", "wrong")}
             yield {"equal": equal, "points": points, "images": images, "trials": trials, **shares}
             advance(1)

@@ -45,7 +45,7 @@ def two_classes(examples: int, rng: np.random.Generator) -> Drawn:
 
 
 def rare_classes(examples: int, rng: np.random.Generator) -> Drawn:
-    """Draw answers for classes of unequal frequency; quantization changes 5 % of them."""
+    """Draw outputs for classes of unequal frequency; quantization changes 5 % of them."""
     y = rng.choice(len(SHARES), examples, p=SHARES)
     before = np.where(rng.random(examples) < 0.8, y, rng.integers(len(SHARES), size=examples))
     after = np.where(rng.random(examples) < 0.95, before, rng.integers(len(SHARES), size=examples))

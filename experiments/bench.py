@@ -27,16 +27,16 @@ import pandas as pd
 
 from experiments.comparison.choices import answer_lines
 from experiments.comparison.columns import without_internal_columns
-from experiments.comparison.compared import Comparison, compared
+from experiments.comparison.compared import Comparison, compare_runs
 from experiments.comparison.display import display_table
 from experiments.comparison.gates import decide, decision_lines, requirement
-from experiments.comparison.loading import loaded
+from experiments.comparison.loading import load_sweep
 from experiments.comparison.query import select_rows
 from experiments.comparison.recommendation import MARGIN, margin_of_points
 from experiments.comparison.saving import Shipped, check_target, recommended_run, save
 from experiments.plots import as_png
 from experiments.plots.comparison import PLOTS, Pictures, Plot
-from experiments.plots.export import drawn
+from experiments.plots.export import draw_pictures
 from experiments.report.page import write_report
 from experiments.system.errors import ARGUMENT, UserError, suggestion
 from experiments.system.files import PACKAGE
@@ -98,7 +98,7 @@ class Result:
             UserError: the condition cannot be read, or no run meets it.
         """
         given = self.comparison
-        selected = compared(self.store, select_rows(given.runs, condition, ARGUMENT))
+        selected = compare_runs(self.store, select_rows(given.runs, condition, ARGUMENT))
         return replace(self, comparison=replace(selected, margin=given.margin, order=given.order))
 
     def best(self, require: Sequence[str] = (), *, minimize: str | None = None, maximize: str | None = None) -> "Best":
@@ -138,7 +138,7 @@ class Result:
 
     @cached_property
     def _pictures(self) -> Pictures:
-        return drawn(self.store, self.comparison, fewest=1)
+        return draw_pictures(self.store, self.comparison, fewest=1)
 
     def plot(self, name: Plot = "size") -> "Figure":
         """Return a plot as a figure of Matplotlib, which notebooks show.
@@ -166,7 +166,7 @@ class Result:
         Raises:
             UserError: the file cannot be written.
         """
-        write_report(self.store, self.comparison, drawn(self.store, self.comparison), self.commands, Path(path))
+        write_report(self.store, self.comparison, draw_pictures(self.store, self.comparison), self.commands, Path(path))
         return Path(path)
 
     def _repr_html_(self) -> str:
@@ -298,7 +298,7 @@ def load(
     share = MARGIN if margin is None else margin_of_points(margin, ARGUMENT)
     address = uri or f"sqlite:///{Path(folder).absolute() / 'mlflow.db'}"
     store = open_existing(address, experiment or Tracking.experiment)
-    comparison = replace(compared(store, loaded(store, sweep)), margin=share)
+    comparison = replace(compare_runs(store, load_sweep(store, sweep)), margin=share)
     return Result(store, comparison, tuple(store.commands(comparison.runs["run_id"])))
 
 

@@ -8,7 +8,7 @@ Exit codes: 0 success; 1 damaged entries were found; 2 invalid command; 130 inte
 from experiments.system.startup import stop_without_traceback
 
 if __name__ == "__main__":
-    stop_without_traceback()  # what follows takes seconds
+    stop_without_traceback()  # the imports below take seconds
 
 import argparse
 import math

@@ -18,7 +18,7 @@ the requirements; 4 regressions were found; 130 interrupted.
 from experiments.system.startup import stop_without_traceback
 
 if __name__ == "__main__":
-    stop_without_traceback()  # what follows takes seconds
+    stop_without_traceback()  # the imports below take seconds
 
 import argparse
 import shlex
@@ -30,26 +30,27 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.comparison.choices import answer_lines, headline, tasks
+from experiments.comparison.choices import answer_lines, headline
 from experiments.comparison.columns import without_internal_columns
-from experiments.comparison.compared import Comparison, compared
-from experiments.comparison.files import ENDINGS, FORMS, Form, form_of, records, write_summary, written
+from experiments.comparison.compared import Comparison, compare_runs
+from experiments.comparison.files import ENDINGS, FORMS, Form, form_of, records, write_summary, write_table
 from experiments.comparison.gates import Decision, decide, decision_lines, requirement
-from experiments.comparison.loading import load, loaded, show_comparison
+from experiments.comparison.loading import load, load_sweep, show_comparison
 from experiments.comparison.names import subjects_of
 from experiments.comparison.pairs import show_pairs
 from experiments.comparison.query import matrix, select_columns, select_rows, sort_rows
 from experiments.comparison.recommendation import MARGIN, ORDER, margin_of_points, order_of
 from experiments.comparison.regressions import allowance, read_earlier, regressions, remarks
-from experiments.comparison.saving import Shipped, check_target, every_file, recommended_run, save
+from experiments.comparison.saving import Shipped, check_target, list_files, recommended_run, save
+from experiments.comparison.tasks import tasks
 from experiments.comparison.terminal import plain_table
-from experiments.plots.export import drawn, tell, write_pictures
+from experiments.plots.export import draw_pictures, report_pictures, write_pictures
 from experiments.report.page import MOST_RUNS, write_report
-from experiments.system.errors import UserError, find_by_prefix, redacted, reporting_user_errors
+from experiments.system.errors import UserError, find_by_prefix, redact, reporting_user_errors
 from experiments.system.escaping import markdown_text
 from experiments.system.files import argument_path
 from experiments.system.program import program
-from experiments.system.progress import print_whole, prose, say
+from experiments.system.progress import print_whole, say, say_wrapped
 from experiments.system.result import HELP, CommandParser, result
 from experiments.tracking import Store, Tracking, open_existing
 
@@ -71,7 +72,7 @@ def main() -> None:
         if options.pair:
             _compare_runs(store, options, document)
         elif options.pivot:
-            _show_matrix(loaded(store, options.sweep), options, document)
+            _show_matrix(load_sweep(store, options.sweep), options, document)
         else:
             _compare_sweep(store, options, document)
 
@@ -240,7 +241,7 @@ def _add_files(files: "argparse._ArgumentGroup") -> None:
 def _compare_sweep(store: Store, options: argparse.Namespace, document: dict[str, Any]) -> None:
     files = _files(options)
     by = _split_names(options.group_by) if options.group_by else None
-    comparison = compared(store, loaded(store, options.sweep), options.baseline, options.where, by)
+    comparison = compare_runs(store, load_sweep(store, options.sweep), options.baseline, options.where, by)
     comparison = replace(comparison, margin=margin_of_points(options.margin), order=order_of(options.prefer))
     if options.sort:
         comparison = comparison.in_order(_split_names(options.sort))
@@ -256,18 +257,18 @@ def _compare_sweep(store: Store, options: argparse.Namespace, document: dict[str
     show_comparison(comparison, columns)
     answers = [] if decision else answer_lines(comparison) or [line for each in saved for line in each.reasons]
     for line in [] if columns else answers:
-        prose(line)
-    if others := store.others():
+        say_wrapped(line)
+    if others := store.count_others():
         say(f"Omitted {others} runs of other programs in experiment {store.address.experiment}.")
     for path, form in files:
-        written(comparison.runs if form.every_column and not by else comparison.table, path, form)
+        write_table(comparison.runs if form.every_column and not by else comparison.table, path, form)
     if options.seeds_csv:
-        written(comparison.table, options.seeds_csv, FORMS["csv"])
+        write_table(comparison.table, options.seeds_csv, FORMS["csv"])
     _illustrate(store, comparison, options)
     decided = decision_lines(decision, *_objective(options)) if decision else []
     unsaved = _unsaved(saved, options)
     for line in [*decided, *verdict, *([] if decision else unsaved)]:
-        prose(line)
+        say_wrapped(line)
     document |= {
         "rows": records(without_internal_columns(comparison.runs if not by else comparison.table)),
         "answer": answers or decided,
@@ -304,7 +305,7 @@ def _shipped(comparison: Comparison, decision: Decision | None) -> str | None:
 
 def _to_save(comparison: Comparison, decision: Decision | None, options: argparse.Namespace) -> list[Shipped]:
     """Return the files to write: the one that the gates chose or, without gates, the recommended one; and all."""
-    found = every_file(comparison, options.save_all, options.overwrite) if options.save_all else []
+    found = list_files(comparison, options.save_all, options.overwrite) if options.save_all else []
     if not options.save:
         return found
     check_target("--save", options.save, options.overwrite)
@@ -352,10 +353,10 @@ def _illustrate(store: Store, comparison: Comparison, options: argparse.Namespac
     reports = [path for path in options.out if path.suffix == ".html"]
     if not (options.plots or reports):
         return
-    pictures = drawn(store, comparison)
+    pictures = draw_pictures(store, comparison)
     if options.plots:
         write_pictures(pictures, options.plots)
-        tell(pictures, options.plots)
+        report_pictures(pictures, options.plots)
     for path in reports:
         write_report(store, comparison, pictures, _commands(store, comparison), path)
         say(f"wrote {path}")
@@ -401,7 +402,7 @@ def _show_matrix(table: pd.DataFrame, options: argparse.Namespace, document: dic
     print_whole(plain_table(headed))
     document["matrix"] = records(headed)
     for path, form in files:
-        written(headed, path, form)
+        write_table(headed, path, form)
 
 
 def _decide(comparison: Comparison, options: argparse.Namespace) -> Decision | None:
@@ -428,7 +429,7 @@ def _register(store: Store, decision: Decision, options: argparse.Namespace) -> 
     how = "registered as" if version.new else "already registered as"
     say(f"Model {how} {version.name}, version {version.version}.")
     say(f"Load it with mlflow.pyfunc.load_model({version.uri!r}), or serve it (neither requires TensorFlow):")
-    address = shlex.quote(redacted(store.client.tracking_uri))
+    address = shlex.quote(redact(store.client.tracking_uri))
     say(f"MLFLOW_TRACKING_URI={address} mlflow models serve -m {shlex.quote(version.uri)} --env-manager local")
 
 

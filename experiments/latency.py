@@ -21,7 +21,7 @@ Exit codes: 0 success; 2 invalid command, or a file cannot be timed;
 from experiments.system.startup import stop_without_traceback
 
 if __name__ == "__main__":
-    stop_without_traceback()  # what follows takes seconds
+    stop_without_traceback()  # the imports below take seconds
 
 import argparse
 import json
@@ -230,7 +230,7 @@ def _load_recorded(target: str, store: Store, modules: Sequence[str], tests_of: 
             return Candidate(_name(row), recorded.model, recorded.images, row, recorded)
         return Candidate(_name(row), *load_file(store, row, modules, tests_of), row)
 
-    rows = store.chosen(target)
+    rows = store.select_runs(target)
     found = [load(row) if len(rows) == 1 else read_or_none(partial(load, row)) for row in rows]
     if not any(found):
         raise UserError(f"{target}: none of the {len(rows)} runs can be timed.")
@@ -438,7 +438,7 @@ def _record(
     files: pd.DataFrame,
     pairs: pd.DataFrame,
 ) -> None:
-    """Store the session with every timed run, and add its rounds to those that were timed alike."""
+    """Store the session with every timed run, and add its rounds to those timed under the same conditions."""
     from experiments.measure.rounds import Round
     from experiments.record.artifacts import save_samples
     from experiments.runs.rounds import add_rounds, log_rounds

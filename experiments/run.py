@@ -10,7 +10,7 @@ configuration is invalid and nothing was run; 130 interrupted.
 from experiments.system.startup import stop_without_traceback
 
 if __name__ == "__main__":
-    stop_without_traceback()  # what follows takes seconds
+    stop_without_traceback()  # the imports below take seconds
 
 import os
 import sys

@@ -18,7 +18,7 @@ Exit codes: 0 success; 2 invalid command or configuration; 130 interrupted.
 from experiments.system.startup import stop_without_traceback
 
 if __name__ == "__main__":
-    stop_without_traceback()  # what follows takes seconds
+    stop_without_traceback()  # the imports below take seconds
 
 import csv
 import re
@@ -51,7 +51,7 @@ from experiments.system.progress import CONSOLE, bar, say
 from experiments.system.result import JSON, result
 
 if TYPE_CHECKING:
-    from experiments.runs.pipeline import Experiment
+    from experiments.runs.experiment import Experiment
     from experiments.task import Head
     from experiments.tflite.conversion import TFLiteModel
 

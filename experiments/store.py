@@ -20,7 +20,7 @@ Both require an SQLite store. Exit codes: 0 success; 1 check found problems;
 from experiments.system.startup import stop_without_traceback
 
 if __name__ == "__main__":
-    stop_without_traceback()  # what follows takes seconds
+    stop_without_traceback()  # the imports below take seconds
 
 import argparse
 import sys

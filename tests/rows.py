@@ -51,8 +51,8 @@ FAILED = {"strategy": "annotate", "model": "article_cnn", "dataset": "mnist", "e
           "seed": 0, "run_id": "run-annotate", "status": "FAILED", "error": "no such layer"}  # fmt: skip
 
 
-def answers(wrong: int, wrong_reference: int = 0, images: int = 100, truth: int = 1) -> Predictions:
-    """Answers of a file that errs on the first images, and of a reference that errs on the last."""
+def predictions(wrong: int, wrong_reference: int = 0, images: int = 100, truth: int = 1) -> Predictions:
+    """Predictions of a file that errs on the first images, and of a reference that errs on the last."""
     true = np.full(images, truth)
     place = np.arange(images)
     tflite, reference = np.where(place < wrong, 9, true), np.where(place >= images - wrong_reference, 9, true)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import architectures, article_timings, compression, compression_seeds, epochs
-from benchmarks.article import answers, findings, seed_by_seed, unpaired_p
+from benchmarks.article import answer_table, findings, seed_by_seed, unpaired_p
 from tests.rows import row
 
 
@@ -47,7 +47,7 @@ AGAINST_RIVAL = [measured("qat", 0.0001), measured("finetune", -0.0001)]
 
 
 def answer(study: pd.DataFrame) -> str:
-    return answers(study, pd.DataFrame(AGAINST_RIVAL), study)
+    return answer_table(study, pd.DataFrame(AGAINST_RIVAL), study)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ TIMINGS = pd.DataFrame(
 
 def test_speedups_are_those_of_the_files_timed_together() -> None:
     study = pd.DataFrame(STUDY)
-    found = answers(study, pd.DataFrame(AGAINST_RIVAL), TIMINGS)
+    found = answer_table(study, pd.DataFrame(AGAINST_RIVAL), TIMINGS)
     assert lines(found)["the second file: speedup"] == ["not tested", "3.60x [3.59, 3.63]"]
     assert "speedups with intervals over rounds" in found
     assert lines(found)["the second file: size ratio"] == lines(answer(study))["the second file: size ratio"]

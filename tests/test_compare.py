@@ -16,20 +16,20 @@ from rich.measure import Measurement
 
 from experiments.comparison import terminal
 from experiments.comparison.columns import COLUMNS, NUMBERS, WHOLE, frame, label
-from experiments.comparison.compared import Comparison, compared
+from experiments.comparison.compared import Comparison, compare_runs
 from experiments.comparison.display import MACHINES, SAME, display_table, note
 from experiments.comparison.files import FORMS, form_of
 from experiments.comparison.judged import Judged
 from experiments.comparison.loading import newest
 from experiments.comparison.names import names
 from experiments.comparison.pairs import Examined, display_pairs, table_of_pairs
-from experiments.comparison.terminal import MOST_ROWS, OPTIONAL, narrowed, show, styled, terminal_table
+from experiments.comparison.terminal import MOST_ROWS, OPTIONAL, fit_columns, show, style_cells, terminal_table
 from experiments.record.evidence import Scores
 from experiments.system.errors import UserError, find_by_prefix
 from experiments.tracking import Store, Tracking
 from experiments.tracking.schema import heading
 from tests.conftest import REPOSITORY
-from tests.rows import FAILED, ROWS, answers, row, seeds
+from tests.rows import FAILED, ROWS, predictions, row, seeds
 
 GOLDEN = Path(__file__).parent / "golden"
 BY_SPEEDUP = "compare rows by speedup, not by latency"
@@ -106,12 +106,12 @@ def test_the_runs_of_a_sweep_are_those_selected() -> None:
 
 def test_a_file_that_is_not_verified_is_never_the_best() -> None:
     table = frame([row("none"), row("qat", verified="false", tflite_bytes=5.0)])
-    assert styled(table)["bytes"] == ["bold green", ""]
+    assert style_cells(table)["bytes"] == ["bold green", ""]
 
 
 def test_a_difference_without_an_interval_may_be_chance() -> None:
     nothing = {"accuracy_change": 0.01, "accuracy_change_low": None, "accuracy_change_high": None}
-    assert styled(frame([row("none"), row("qat", **nothing)]))["Δ accuracy (pp)"] == ["dim", "dim"]
+    assert style_cells(frame([row("none"), row("qat", **nothing)]))["Δ accuracy (pp)"] == ["dim", "dim"]
 
 
 def test_rows_of_several_machines_say_so() -> None:
@@ -128,24 +128,24 @@ def test_an_invalid_timing_is_never_the_fastest() -> None:
             row("ptq_int8", speed="faster", speedup=3.0, speedup_low=2.9),
         ]
     )
-    assert styled(table)["speedup"] == ["dim", "dim", "bold green"]
+    assert style_cells(table)["speedup"] == ["dim", "dim", "bold green"]
 
 
 def test_the_best_of_each_column_is_marked() -> None:
     table = frame([*ROWS, row("ptq_float16", keras_accuracy=0.99, arena_bytes=5.0, agreement=0.9)])
-    marked = {name: [style == "bold green" for style in styles].index(True) for name, styles in styled(table).items()
-              if "bold green" in styles}  # fmt: skip
+    styles = style_cells(table).items()
+    marked = {name: each.index("bold green") for name, each in styles if "bold green" in each}
     assert marked == {"TFLite accuracy (%)": 1, "bytes": 1, "size ratio": 1, "speedup": 1, "micro arena (bytes)": 2}
 
 
 def test_only_files_of_one_model_and_data_set_compete_for_the_mark() -> None:
     table = frame([row("none", tflite_bytes=9.0), row("none", model="mlp", tflite_bytes=5.0, run_id="other")])
-    assert styled(table)["bytes"] == ["bold green", "bold green"]
+    assert style_cells(table)["bytes"] == ["bold green", "bold green"]
 
 
 def test_none_is_the_fastest_where_machines_differ() -> None:
     table = frame([row("none", machine="a"), row("qat", machine="b", speedup=3.0, speed="faster")])
-    assert "bold green" not in styled(table)["speedup"]
+    assert "bold green" not in style_cells(table)["speedup"]
 
 
 def test_rows_of_one_machine_do_not_name_it() -> None:
@@ -378,7 +378,7 @@ def test_a_latency_keeps_three_digits(value: float, shown: str) -> None:
 def test_a_narrow_terminal_omits_no_more_columns_than_necessary(width: int) -> None:
     table = frame([*ROWS, row("qat", arithmetic="4 int8, 1 float32"), FAILED])
     shown = display_table(table)
-    kept = narrowed(shown, width)
+    kept = fit_columns(shown, width)
     gone = [each for each in map(heading, OPTIONAL) if each in shown.columns and each not in kept.columns]
     assert drawn_width(kept) <= width
     assert not gone or drawn_width(shown.drop(columns=gone[:-1])) > width
@@ -386,18 +386,18 @@ def test_a_narrow_terminal_omits_no_more_columns_than_necessary(width: int) -> N
 
 def test_the_narrowest_table_still_has_size_ratio_and_speedup() -> None:
     rows = [row("finetune_ptq_int8", partial="true", runs_on_micro="yes", arena_bytes=78_304.0), *ROWS]
-    kept = narrowed(display_table(frame(rows)), 80)
+    kept = fit_columns(display_table(frame(rows)), 80)
     assert drawn_width(kept) <= 80
     assert {"strategy", "Δ accuracy (pp)", "size ratio", "speedup"} <= set(kept.columns)
     against = frame(rows).assign(against="finetune", score_difference=0.0, size_against=1.0, speedup_against=1.0)
     ends = {f"{name}_{end}": 1.0 for name in ("score_difference", "speedup_against") for end in ("low", "high")}
-    kept = narrowed(display_table(against.assign(**ends)), 80)
+    kept = fit_columns(display_table(against.assign(**ends)), 80)
     assert {"size ratio vs finetune", "speedup vs finetune"} <= set(kept.columns)
 
 
 def test_a_note_says_nothing_of_columns_that_are_not_shown() -> None:
     table = frame([row("none", speed="same file"), *ROWS])
-    shown = note(table, list(narrowed(display_table(table), 80).columns))
+    shown = note(table, list(fit_columns(display_table(table), 80).columns))
     assert "speed: " not in shown
     assert SAME not in shown
 
@@ -426,7 +426,7 @@ def test_html_shows_what_users_named_as_text(tmp_path: Path) -> None:
 
 
 def examined(name: str, wrong: int, dataset: str = "mnist", **changes: Any) -> Examined:
-    return Examined(name, dataset, answers(wrong, **changes))
+    return Examined(name, dataset, predictions(wrong, **changes))
 
 
 def test_a_pair_is_compared_image_by_image() -> None:
@@ -445,13 +445,13 @@ def test_the_verdict_on_a_pair_follows_its_corrected_p_value() -> None:
 
 
 def test_two_runs_with_the_same_file_are_reported_as_such() -> None:
-    one, other = (Examined(name, "mnist", answers(10), file="f") for name in ("one", "other"))
+    one, other = (Examined(name, "mnist", predictions(10), file="f") for name in ("one", "other"))
     assert display_pairs(table_of_pairs([one, other]))["verdict"].tolist() == ["same file"]
 
 
 def test_a_file_identical_to_the_float_file_is_reported_as_such_and_is_never_faster() -> None:
     table = frame([row("none", speed="same file", speedup=1.2, speedup_low=1.1, speedup_high=1.3), row("qat")])
-    assert styled(table)["speedup"][0] == "dim"
+    assert style_cells(table)["speedup"][0] == "dim"
     assert SAME in note(table)
 
 
@@ -459,7 +459,7 @@ def test_of_rows_with_the_same_file_all_are_the_best_or_none() -> None:
     fast = {"speedup": 3.0, "speedup_low": 2.9, "speedup_high": 3.1, "speed": "faster"}
     rows = [row("a", tflite_sha256="f", **fast), row("b", tflite_sha256="f", speed="faster"), row("c")]
     rows[1] |= {"speedup": 2.0, "speedup_low": 1.9, "speedup_high": 2.1}  # another session timed the same file
-    assert styled(frame(rows))["speedup"] == ["bold green", "bold green", "dim"]
+    assert style_cells(frame(rows))["speedup"] == ["bold green", "bold green", "dim"]
 
 
 def test_rows_tied_with_the_best_are_marked_too() -> None:
@@ -467,7 +467,7 @@ def test_rows_tied_with_the_best_are_marked_too() -> None:
     tied = {"tflite_accuracy": 0.978, "tflite_accuracy_low": 0.973, "tflite_accuracy_high": 0.983}
     worse = {"tflite_accuracy": 0.9, "tflite_accuracy_low": 0.89, "tflite_accuracy_high": 0.91}
     table = frame([row("a", **best), row("b", **tied), row("c", **worse)])
-    assert styled(table)["TFLite accuracy (%)"] == ["bold green", "bold green", ""]
+    assert style_cells(table)["TFLite accuracy (%)"] == ["bold green", "bold green", ""]
 
 
 def test_runs_of_another_task_are_compared_by_their_metric() -> None:
@@ -533,16 +533,16 @@ def test_a_label_describes_a_run() -> None:
 
 
 def relative(rows: list[dict[str, Any]], strategy: str, condition: str) -> Comparison:
-    """Rows as compared with a strategy, of which those that a condition chooses; nothing is known of their answers."""
+    """Rows as compared with a strategy, of which those that a condition chooses; their predictions are unknown."""
 
     class Kept:
-        def predictions(self, run_id: str) -> None:
+        def read_evidence(self, run_id: str) -> None:
             return None
 
         def content(self, run_id: str, artifact: str) -> None:
             return None
 
-    return compared(Kept(), frame(rows), strategy, condition)  # type: ignore[arg-type]
+    return compare_runs(Kept(), frame(rows), strategy, condition)  # type: ignore[arg-type]
 
 
 def test_selected_runs_are_compared_with_runs_outside_the_selection() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.comparison.columns import frame
-from experiments.comparison.condition import holds
+from experiments.comparison.condition import meets
 from experiments.comparison.gates import decide, requirement
 from experiments.comparison.query import matrix, require_column, select_columns, sort_rows
 from experiments.system.errors import UserError
@@ -24,7 +24,7 @@ RUNS = frame(
 
 
 def those(condition: str) -> str:
-    return "".join(RUNS[holds(RUNS, condition)]["run_id"])
+    return "".join(RUNS[meets(RUNS, condition)]["run_id"])
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_anything_else_is_rejected_with_a_message(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
-        holds(RUNS, condition)
+        meets(RUNS, condition)
     assert not list(tmp_path.iterdir())
 
 
@@ -125,7 +125,7 @@ WORDS = st.sampled_from([*"epochs`'\"&|~()[]<>=!+-*/%@.,: 19_\\#{}", "strategy",
 @given(st.lists(WORDS).map("".join))
 def test_any_text_is_a_condition_or_a_message(condition: str) -> None:
     try:
-        assert holds(RUNS, condition).dtype == bool
+        assert meets(RUNS, condition).dtype == bool
     except UserError as error:
         assert str(error).startswith("--where ")
 
@@ -148,7 +148,7 @@ def test_columns_are_looked_up_only_by_name(name: str) -> None:
 
 def test_columns_that_rows_are_matched_by_are_neither_found_nor_proposed() -> None:
     table = RUNS.assign(_model="digest")
-    for ask in (lambda: require_column(table, "_model", "--sort"), lambda: holds(table, "_model == 'digest'")):
+    for ask in (lambda: require_column(table, "_model", "--sort"), lambda: meets(table, "_model == 'digest'")):
         with pytest.raises(UserError) as error:
             ask()
         assert "Known: _" not in str(error.value)

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from experiments.comparison.columns import frame
-from experiments.comparison.compared import compared
+from experiments.comparison.compared import compare_runs
 from experiments.comparison.display import display_table
 from experiments.comparison.files import write_comparison
 from experiments.plots.comparison import Pictures
-from experiments.plots.export import drawn
+from experiments.plots.export import draw_pictures
 from experiments.record import artifacts
 from experiments.record.artifacts import CHANGED, LAYERS, PREDICTIONS, RECORD, SAMPLES
 from experiments.record.evidence import Predictions
@@ -185,7 +185,7 @@ class InMemory:
             raise UserError("Files of runs in s3://gone cannot be read (no route).")
         return self.files.get((run_id, artifact), SOUND.get(artifact))
 
-    def predictions(self, run_id: str) -> Predictions | None:
+    def read_evidence(self, run_id: str) -> Predictions | None:
         content = self.content(run_id, PREDICTIONS)
         return None if content is None else artifacts.read_predictions(content, run_id)
 
@@ -241,7 +241,7 @@ SOUND_RUNS = [recorded("none"), recorded("qat"), recorded("finetune")]
 @settings(max_examples=settings().max_examples // 2, **ALIKE)  # type: ignore[arg-type]
 @given(st.lists(damaged(), min_size=1, max_size=6))
 def test_random_stores_become_tables(tmp_path_factory: pytest.TempPathFactory, runs: list[Recorded]) -> None:
-    comparison = compared(InMemory({}), frame(to_rows([*SOUND_RUNS, *runs])))  # type: ignore[arg-type]
+    comparison = compare_runs(InMemory({}), frame(to_rows([*SOUND_RUNS, *runs])))  # type: ignore[arg-type]
     write_comparison(comparison, tmp_path_factory.mktemp("files"))
     assert {"4none", "3qat", "8finetune"} <= {*comparison.runs["run_id"]}
     assert len(display_table(comparison.table))
@@ -253,7 +253,7 @@ def test_random_stores_become_reports(runs: list[Recorded], data: st.DataObject)
     rows = to_rows([*SOUND_RUNS, *runs])
     wanted = st.tuples(st.sampled_from([each["run_id"] for each in rows]), st.sampled_from([*SOUND, "unreachable"]))
     store: Any = InMemory(data.draw(st.dictionaries(wanted, FILES, max_size=6)))
-    comparison = compared(store, frame(rows))
+    comparison = compare_runs(store, frame(rows))
     assert "</html>" in report(store, comparison, Pictures({}, {}), [])
 
 
@@ -264,7 +264,7 @@ def test_random_stores_are_plotted(runs: list[Recorded], data: st.DataObject) ->
     rows = to_rows([*SOUND_RUNS, *runs])
     wanted = st.tuples(st.sampled_from([each["run_id"] for each in rows]), st.sampled_from([RECORD, SAMPLES]))
     store: Any = InMemory(data.draw(st.dictionaries(wanted, FILES, max_size=4)))
-    assert drawn(store, compared(store, frame(rows))).drawn
+    assert draw_pictures(store, compare_runs(store, frame(rows))).drawn
 
 
 def test_artifact_that_is_a_pipe_is_omitted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,11 +18,13 @@ def said(verdict: str = "faster", change: tuple[float, float, float] = (0.0, -0.
         session=SimpleNamespace(void="other work kept 1.5 of 2 cores busy"),
     )
     tags = {"arithmetic": "4 int8", "left_float": "", "broken_promise": "", **words}
-    answers = SimpleNamespace(tflite_accuracy=Estimate(0.957, 0.952, 0.961), change=Estimate(*change), agreement=0.9981)
+    evidence = SimpleNamespace(
+        tflite_accuracy=Estimate(0.957, 0.952, 0.961), change=Estimate(*change), agreement=0.9981
+    )
     record: Any = SimpleNamespace(
         engine=words.pop("engine", ""),
-        answers=answers,
-        predictions=answers,
+        evidence=evidence,
+        predictions=evidence,
         tflite=SimpleNamespace(bytes=156_296),
         reference=SimpleNamespace(bytes=599_796),
         latency=latency,

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.comparison.files import form_of
 from experiments.runs.configuration import compose_request
-from experiments.runs.sweep import check_launcher
+from experiments.runs.launchers import check_launcher
 from experiments.system import extras
 from experiments.system.errors import UserError
 from experiments.system.options import CONF

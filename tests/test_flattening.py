@@ -1,4 +1,4 @@
-"""Models within models, in other floats, or for batches of one size: built anew, with the same answers."""
+"""Models within models, in other floats, or for batches of one size: built anew, with the same outputs."""
 
 from collections.abc import Callable
 from pathlib import Path

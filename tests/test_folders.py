@@ -520,7 +520,7 @@ def test_what_is_strange_about_recordings_is_noted(tmp_path: Path) -> None:
     assert set(recordings(path).load().notes) >= {
         "recordings that are silent: 1",
         "recordings that end before the length in their header: 1",
-        "recordings that have samples far beyond -1 and 1, which stand for another scale: 1",
+        "recordings that have samples far beyond -1 and 1, as if on another scale: 1",
         "recordings that have several channels, which are averaged: 1",
     }
 
@@ -552,7 +552,7 @@ def test_samples_of_every_width_are_within_one(tmp_path: Path, dtype: str) -> No
     kind = np.dtype(dtype)
     scaled = {"u": wave * 127 + 128, "i": wave * np.iinfo(kind).max if kind.kind == "i" else wave}.get(kind.kind, wave)
     wavfile.write(tmp_path / "a.wav", 8000, np.stack([scaled, scaled], axis=1).astype(kind))
-    rate, samples = read_wav(tmp_path / "a.wav")
+    rate, samples, _ = read_wav(tmp_path / "a.wav")
     assert rate == 8000
     assert np.abs(samples - wave).max() < 0.02
 

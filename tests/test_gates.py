@@ -52,7 +52,7 @@ def test_one_run_is_judged_by_its_interval_alone_and_of_many_all_together() -> N
     decision = shipped(barely, "tflite_accuracy >= 0.98")
     assert decision.chosen is None
     assert (
-        "met alone, but not at 95 % after Holm's correction for all 10 rows"
+        "met by itself, but not at 95 % after Holm's correction for all 10 rows"
         in decision_lines(decision, "tflite_bytes", True)[0]
     )
 
@@ -115,9 +115,8 @@ def test_of_files_that_no_test_tells_apart_the_gate_ships_the_simplest_and_names
     (line,) = decision_lines(decision, "tflite_accuracy", lowest=False)
     assert line == (
         "Ship finetune_ptq_int8 epochs=1 seed=0 (run-fine): tflite_accuracy 0.988 (at worst 0.979143) is not "
-        "significantly different from "
-        "the highest of those left (qat, 0.989). No winner: it is tied with qat epochs=1 seed=0 (run-qat), and the "
-        "simplest of them (fewest bytes)."
+        "significantly different from the highest of the remaining runs (qat, 0.989). No winner: it is tied with qat "
+        "epochs=1 seed=0 (run-qat), and the simplest of them (fewest bytes)."
     )
     fastest = decide(table, [requirement("tflite_bytes < 200_000", table)], "speedup", lowest=False)
     assert fastest.chosen is not None
@@ -182,7 +181,7 @@ def test_a_decision_lists_what_was_excluded() -> None:
         "not finished: annotate epochs=1 seed=0 (run-anno)",
         "not verified: annotate epochs=1 seed=0 (run-anno)",
         "not tflite_accuracy >= 0.98: ptq_int8 epochs=1 seed=0 (run-ptq_)",
-        "Ship qat epochs=1 seed=0 (run-qat): latency_p50_us 110 is the lowest of those left.",
+        "Ship qat epochs=1 seed=0 (run-qat): latency_p50_us 110 is the lowest of the remaining runs.",
     ]
 
 

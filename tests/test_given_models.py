@@ -12,7 +12,8 @@ from experiments.measure.latency import LatencyProtocol
 from experiments.model.keras_file import KerasFile
 from experiments.record.artifacts import class_table
 from experiments.record.run_record import RunRecord, Setting, short_warning
-from experiments.runs.pipeline import Experiment, run
+from experiments.runs.experiment import Experiment
+from experiments.runs.pipeline import run
 from experiments.strategy import Strategy
 from experiments.strategy.none import Nothing
 from experiments.strategy.post_training import PTQInt8

@@ -14,23 +14,25 @@ from experiments.comparison.baseline import trained_less, unmatched, with_baseli
 from experiments.comparison.columns import COLUMNS, GROUPED, JUDGED_BY, cell_of, frame, without_internal_columns
 from experiments.comparison.display import OF_RUNS, OF_SEEDS, TO_FLOAT, TO_STRATEGY, display_table, note
 from experiments.comparison.gates import decide, decision_lines
-from experiments.comparison.groups import grouped, seeds_to_pool
+from experiments.comparison.groups import group_runs, seeds_to_pool
 from experiments.comparison.names import names
-from experiments.comparison.terminal import styled
+from experiments.comparison.terminal import style_cells
 from experiments.record.evidence import Predictions
 from experiments.statistics.estimates import Estimate, ratio_of_speedups
 from experiments.system.errors import UserError
-from tests.rows import FAILED, ROWS, answers, digests, row, seeds
+from tests.rows import FAILED, ROWS, digests, predictions, row, seeds
 
 
 def known(wrong: Mapping[str, int], **changes: Any) -> Callable[[str], Predictions | None]:
     """What runs say: they err on so many images, by the beginning of their id."""
-    return lambda run_id: next((answers(n, **changes) for begin, n in wrong.items() if run_id.startswith(begin)), None)
+    return lambda run_id: next(
+        (predictions(n, **changes) for begin, n in wrong.items() if run_id.startswith(begin)), None
+    )
 
 
 def pooled(rows: list[dict[str, Any]], wrong: Mapping[str, int], **changes: Any) -> pd.DataFrame:
     table = frame(rows)
-    return grouped(table, cell_of(table), known(wrong, **changes)).table
+    return group_runs(table, cell_of(table), known(wrong, **changes)).table
 
 
 def test_runs_that_differ_in_their_seeds_only_are_one_row() -> None:
@@ -80,7 +82,7 @@ def test_of_one_valid_timing_the_interval_and_the_verdict_are_its_own() -> None:
 
 def test_an_invalid_timing_that_is_not_pooled_is_reported() -> None:
     table = frame([*seeds("qat", 2), row("qat", seed=2, run_id="qat-2", speed="void")])
-    assert grouped(table, cell_of(table), known({"qat": 3})).left_out == (
+    assert group_runs(table, cell_of(table), known({"qat": 3})).left_out == (
         "qat epochs=1 seed=2 (qat-2): its invalid timing is omitted from its group",
     )
 
@@ -127,7 +129,7 @@ def test_a_failed_run_is_no_seed_and_is_reported() -> None:
     failed = {**FAILED, **digests()}
     table = frame([row("annotate", seed=1, finetune_epochs=1, run_id="other"), failed])
     assert not seeds_to_pool(table)
-    assert grouped(table, cell_of(table), known({})).left_out == (
+    assert group_runs(table, cell_of(table), known({})).left_out == (
         "annotate epochs=1 seed=0 (run-anno): omitted from its group, since it is FAILED",
     )
 
@@ -139,30 +141,38 @@ def test_a_group_of_failed_runs_keeps_a_row_with_empty_cells() -> None:
 
 def test_runs_without_predictions_or_on_other_images_are_left_out_with_a_note() -> None:
     table = frame(seeds("qat", 5))
-    said = {"qat-0": answers(5), "qat-1": answers(5), "qat-3": answers(5, truth=2), "qat-4": answers(5, images=99)}
-    groups = grouped(table, cell_of(table), said.get)
+    said = {
+        "qat-0": predictions(5),
+        "qat-1": predictions(5),
+        "qat-3": predictions(5, truth=2),
+        "qat-4": predictions(5, images=99),
+    }
+    groups = group_runs(table, cell_of(table), said.get)
     assert list(groups.table["seeds"]) == [2]
     missing, other, fewer = groups.left_out
-    assert missing == "qat epochs=1 seed=2 (qat-2): omitted from its group, since it has no predictions.csv"
+    assert (
+        missing
+        == "qat epochs=1 seed=2 (qat-2): omitted from its group, since it has neither predictions.csv nor scores.npz"
+    )
     assert "seed=3" in other
     assert "its test examples differ from those of the others" in fewer
 
 
 def test_a_group_that_differs_in_more_than_seeds_has_means_without_intervals() -> None:
     rows = [row("qat", epochs=n, run_id=f"qat-{n}", tflite_accuracy=0.9 + n / 100) for n in (1, 3)]
-    shown = display_table(grouped(frame(rows), ["strategy"], known({"qat": 3})).table)
+    shown = display_table(group_runs(frame(rows), ["strategy"], known({"qat": 3})).table)
     assert shown["TFLite accuracy (%)"].tolist() == ["92.00"]
     assert shown["runs"].tolist() == [2]
 
 
 def test_a_group_of_several_strategies_says_so() -> None:
-    shown = display_table(grouped(frame([row("none"), row("finetune")]), ["arithmetic"], known({})).table)
+    shown = display_table(group_runs(frame([row("none"), row("finetune")]), ["arithmetic"], known({})).table)
     assert shown["strategy"].tolist() == ["several"]
 
 
 def test_grouping_by_run_id_leaves_every_run_as_it_is() -> None:
     table = frame(seeds("qat", 3))
-    assert display_table(grouped(table, ["run_id"], known({})).table)["seed"].tolist() == ["0", "1", "2"]
+    assert display_table(group_runs(table, ["run_id"], known({})).table)["seed"].tolist() == ["0", "1", "2"]
 
 
 def test_what_is_below_a_table_of_groups_speaks_of_seeds() -> None:
@@ -284,7 +294,7 @@ def test_a_run_that_does_not_train_is_compared_with_the_only_epochs_there_are() 
 def test_a_setting_of_numbers_is_no_measurement_to_be_averaged() -> None:
     rows = [row("cluster", run_id=n, **{"strategy.clusters": n}) for n in ("8", "16")]
     table = frame([*rows, row("cluster_qat", **{"strategy.clusters": "4"}), row("none")])
-    shown = display_table(grouped(table, ["strategy"], known({})).table)
+    shown = display_table(group_runs(table, ["strategy"], known({})).table)
     assert shown["strategy.clusters"].tolist() == ["", "4", ""]
 
 
@@ -294,7 +304,7 @@ def test_counts_are_numbers_also_where_a_mean_is_not_whole_and_another_row_has_n
     table = pooled([*rows, failed], {"qat": 3})
     assert table["tflite_gzip_bytes"].iloc[0] == 100.5
     assert pd.api.types.is_numeric_dtype(table["tflite_gzip_bytes"])
-    assert styled(table)
+    assert style_cells(table)
 
 
 def test_a_setting_is_kept_over_seeds_whatever_its_name_ends_in() -> None:
@@ -305,13 +315,13 @@ def test_a_setting_is_kept_over_seeds_whatever_its_name_ends_in() -> None:
 
 def test_over_seeds_no_predictions_on_other_images_are_compared() -> None:
     runs = relative([*seeds("finetune", 2), *seeds("qat", 2)])
-    answers = known({"finetune": 8, "qat": 3})
+    read_evidence = known({"finetune": 8, "qat": 3})
 
     def asked(run_id: str) -> Any:
-        said = answers(run_id)
+        said = read_evidence(run_id)
         return replace(said, truth=said.truth + 1) if said and run_id.startswith("finetune") else said
 
-    qat = grouped(runs, cell_of(runs), asked).table.iloc[1]
+    qat = group_runs(runs, cell_of(runs), asked).table.iloc[1]
     assert pd.isna(qat["accuracy_difference_low"])
 
 
@@ -338,7 +348,7 @@ def test_a_baseline_that_was_not_run_is_refused_with_those_that_were() -> None:
 
 def test_over_seeds_the_difference_to_a_strategy_has_an_interval_for_new_seeds() -> None:
     runs = relative([*seeds("finetune", 3), *seeds("qat", 3)], wrong={"finetune": 8, "qat": 3})
-    qat = grouped(runs, cell_of(runs), known({"finetune": 8, "qat": 3})).table.iloc[1]
+    qat = group_runs(runs, cell_of(runs), known({"finetune": 8, "qat": 3})).table.iloc[1]
     assert (qat["seeds"], qat["accuracy_difference"]) == (3, pytest.approx(0.05))
     assert qat["accuracy_difference_low"] < 0.05 < qat["accuracy_difference_high"]
 
@@ -350,8 +360,8 @@ def test_the_note_names_the_baseline_of_the_comparison() -> None:
 
 def test_differences_that_may_be_chance_are_dimmed() -> None:
     table = frame([*ROWS, row("ptq_int8", speed="unclear", speedup_low=0.9)])
-    assert styled(table)["Δ accuracy (pp)"] == ["dim", "", "dim"]
-    assert styled(table)["speedup"] == ["dim", "bold green", "dim"]
+    assert style_cells(table)["Δ accuracy (pp)"] == ["dim", "", "dim"]
+    assert style_cells(table)["speedup"] == ["dim", "bold green", "dim"]
 
 
 @given(st.floats(0.1, 10), st.floats(0.1, 10), st.floats(1, 2), st.floats(1, 2))
@@ -381,7 +391,7 @@ def test_a_group_of_seeds_is_not_called_by_a_seed() -> None:
 @pytest.mark.parametrize("by", [["strategy"], ["model"]], ids=str)
 def test_a_mean_over_several_files_is_not_shipped(by: list[str]) -> None:
     rows = [row("qat", finetune_epochs=n, run_id=f"qat-{n}", **{"finetune.epochs": str(n)}) for n in (1, 20)]
-    table = grouped(frame(rows), by, known({"": 3})).table
+    table = group_runs(frame(rows), by, known({"": 3})).table
     with pytest.raises(UserError, match="requires rows of a single run"):
         decide(table, [], "tflite_bytes", lowest=True)
 

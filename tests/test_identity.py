@@ -8,24 +8,24 @@ import pandas as pd
 import pytest
 
 from experiments.comparison.baseline import with_baseline
-from experiments.comparison.choices import tasks
 from experiments.comparison.columns import cell_of, frame, without_internal_columns
-from experiments.comparison.compared import Comparison, compared
+from experiments.comparison.compared import Comparison, compare_runs
 from experiments.comparison.display import display_table
 from experiments.comparison.files import FORMS
 from experiments.comparison.gates import decide
-from experiments.comparison.groups import grouped, seeds_to_pool
-from experiments.comparison.names import names, subjects_of, task_titles, titled
+from experiments.comparison.groups import group_runs, seeds_to_pool
+from experiments.comparison.names import display_names, names, subjects_of, task_titles
 from experiments.comparison.pairs import Examined, table_of_pairs
 from experiments.comparison.query import matrix
 from experiments.comparison.regressions import allowance, read_earlier, regressions, remarks
-from experiments.comparison.terminal import styled
+from experiments.comparison.tasks import tasks
+from experiments.comparison.terminal import style_cells
 from experiments.record.evidence import Predictions
 from experiments.record.identity import DIGESTS, Identity, name_of
 from experiments.record.run_record import Setting
 from experiments.system.errors import UserError
 from experiments.tracking import run_name
-from tests.rows import FAILED, answers, row
+from tests.rows import FAILED, predictions, row
 
 A, B = "3f2a91" + "0" * 10, "9be044" + "0" * 10
 
@@ -48,7 +48,7 @@ def early(strategy: str, **changes: Any) -> dict[str, Any]:
 
 
 def said(wrong: int = 5) -> Callable[[str], Predictions | None]:
-    return lambda _: answers(wrong)
+    return lambda _: predictions(wrong)
 
 
 def held_by(rows: list[dict[str, Any]], strategy: str = "finetune") -> list[Any]:
@@ -105,17 +105,17 @@ def test_models_of_two_trainings_on_the_same_test_examples_compete() -> None:
 
 def test_unique_name_has_no_digest() -> None:
     table = frame([of("none"), of("none", model=B, run_id="other", **{"model.path": "b.keras"})])
-    assert titled(table, "model").tolist() == ["my", "b"]
+    assert display_names(table, "model").tolist() == ["my", "b"]
 
 
 def test_copies_of_a_file_share_a_name() -> None:
     table = frame([of("none"), of("qat", **{"model.path": "copy.keras"})])
-    assert titled(table, "model").tolist() == ["my", "my"]
+    assert display_names(table, "model").tolist() == ["my", "my"]
 
 
 def test_no_digest_is_shown_if_a_setting_distinguishes_contents() -> None:
     table = frame([row("none", **{"dataset.test_samples": each}, run_id=each) for each in ("100", "200")])
-    assert titled(table, "dataset").tolist() == ["mnist", "mnist"]
+    assert display_names(table, "dataset").tolist() == ["mnist", "mnist"]
     assert task_titles(table).tolist() == [f"article_cnn on mnist, test_samples={each}" for each in ("100", "200")]
 
 
@@ -128,14 +128,14 @@ def test_printed_table_shows_digests_of_files_with_the_same_name() -> None:
 def test_run_without_digests_is_listed_but_not_pooled() -> None:
     unknown = {**of("qat", seed=1, status="FAILED", run_id="failed"), **dict.fromkeys(DIGESTS)}
     table = frame([of("qat", seed=0), of("qat", seed=2, run_id="other"), unknown])
-    pooled = grouped(table, cell_of(table), said()).table
+    pooled = group_runs(table, cell_of(table), said()).table
     assert pooled[["seeds", "status"]].to_numpy().tolist() == [[2, "FINISHED"], [1, "FAILED"]]
     assert display_table(pooled)["status"].tolist() == ["FINISHED", "FAILED"]
 
 
 def test_best_value_is_marked_per_content() -> None:
     table = frame([of("none", tflite_bytes=5.0), of("none", test=B, tflite_bytes=9.0)])
-    assert styled(table)["bytes"] == ["bold green", "bold green"]
+    assert style_cells(table)["bytes"] == ["bold green", "bold green"]
 
 
 def test_gate_requires_one_set_of_test_examples() -> None:
@@ -162,15 +162,15 @@ def test_pivot_does_not_average_over_data_sets() -> None:
 @pytest.mark.parametrize(("by", "rows"), [(["dataset"], 2), (["model"], 1), (["strategy"], 1)])
 def test_grouping_by_name_groups_by_content(by: list[str], rows: int) -> None:
     class Kept:
-        predictions = staticmethod(said())
+        read_evidence = staticmethod(said())
 
-    comparison = compared(Kept(), frame([of("none"), of("none", test=B)]), by=by)  # type: ignore[arg-type]
+    comparison = compare_runs(Kept(), frame([of("none"), of("none", test=B)]), by=by)  # type: ignore[arg-type]
     assert len(comparison.table) == rows
     assert any("several models, data sets or tasks" in line for line in comparison.remarks) == (rows == 1)
 
 
 def examined(test: str | None, dataset: str = "npz") -> Examined:
-    return Examined("a run", dataset, answers(5), test)
+    return Examined("a run", dataset, predictions(5), test)
 
 
 def test_pair_requires_equal_test_examples_not_equal_file_names() -> None:
@@ -236,11 +236,11 @@ def test_earlier_csv_without_digests_is_matched_by_name_with_one_message(tmp_pat
 
 def test_runs_of_earlier_versions_are_matched_by_name_with_one_message() -> None:
     class Kept:
-        predictions = staticmethod(said())
+        read_evidence = staticmethod(said())
 
     table = frame([early("finetune"), early("qat"), early("none", model="mlp")])
     assert with_baseline(table, "finetune", said())["against_run_id"].tolist()[1] == "run-finetune"
-    comparison = compared(Kept(), table)  # type: ignore[arg-type]
+    comparison = compare_runs(Kept(), table)  # type: ignore[arg-type]
     assert [line for line in comparison.remarks if "earlier version" in line] == [
         "3 of 3 runs were recorded by an earlier version without digests of model and data: they are matched by the "
         "names of model and data, whatever the content of their files."
@@ -256,7 +256,7 @@ def test_failed_runs_of_two_files_with_the_same_name_are_separate() -> None:
         {**FAILED, "dataset": "npz", "dataset.path": f"{place}/data.npz", "run_id": place, "seed": 0} for place in "ab"
     ]
     table = frame(rows)
-    assert len(grouped(table, cell_of(table), said()).table) == 2
+    assert len(group_runs(table, cell_of(table), said()).table) == 2
     assert table["dataset.path"].tolist() == ["a/data.npz", "b/data.npz"]
 
 

@@ -19,7 +19,7 @@ from experiments.measure.latency import LatencyProtocol
 from experiments.model import Architecture
 from experiments.record.run_record import Setting
 from experiments.runs import worker as isolation
-from experiments.runs.pipeline import Experiment
+from experiments.runs.experiment import Experiment
 from experiments.runs.worker import RunFailed, check_in_process, run_in_process
 from experiments.strategy.none import Nothing
 from experiments.system.cache import Cache

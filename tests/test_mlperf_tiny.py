@@ -151,6 +151,6 @@ def test_the_suite_for_anomalies_judges_recordings(toycar: Path, tmp_path: Path)
     small = ["training.epochs=4", "finetune.epochs=1", "training.batch_size=64", "latency.seconds=0.2"]
     chosen = ["+suite=mlperf_tiny_ad", f"dataset.path={toycar}", "strategy=qat", f"cache.dir={tmp_path}", *small]
     record = run_experiment(compose_request(chosen).experiment)
-    assert (record.task, record.metric, record.broken, record.answers.examples) == ("reconstruction", "auc", (), 6)
+    assert (record.task, record.metric, record.broken, record.evidence.examples) == ("reconstruction", "auc", (), 6)
     assert record.metrics()["coverage_ops"] == 1
     assert record.metrics()["tflite_score_low"] <= record.metrics()["tflite_score"] <= 1  # a few steps learn little

@@ -129,7 +129,7 @@ def test_artifacts_are_found_in_a_renamed_folder(project: Path) -> None:
     here = renamed(project)
     store = opened(here)
     run_id = the_run(store)
-    said = store.predictions(run_id)
+    said = store.read_evidence(run_id)
     assert isinstance(said, Predictions)
     assert list(said.tflite) == [2]
     assert store.fetch(run_id, MODEL, Path("/nowhere")).is_relative_to(here)
@@ -141,7 +141,7 @@ def test_each_copy_reads_its_own_files(project: Path) -> None:
     (here / "mlruns" / the_run(store) / "artifacts" / "predictions.csv").write_text(
         "truth,keras,tflite,float_reference\n7,7,7,7\n"
     )
-    assert [list(each.predictions(the_run(each)).tflite) for each in (store, opened(project))] == [[7], [2]]  # type: ignore[union-attr]
+    assert [list(each.read_evidence(the_run(each)).tflite) for each in (store, opened(project))] == [[7], [2]]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("move", [renamed, copied])
@@ -183,7 +183,7 @@ def test_database_moved_without_its_files_still_uses_them(project: Path, tmp_pat
     (project / "mlflow.db").rename(here / "mlflow.db")
     store = opened(here, create=True)
     run = store.client.create_run(store.experiment_id)
-    assert store.predictions(the_run_of(store)) is not None
+    assert store.read_evidence(the_run_of(store)) is not None
     assert str(run.info.artifact_uri).startswith((project / "mlruns").as_uri())
 
 
@@ -196,7 +196,7 @@ def test_database_copied_without_its_files_reads_the_originals(project: Path, tm
     (here := tmp_path / "elsewhere").mkdir()
     shutil.copy(project / "mlflow.db", here / "backup.db")
     store = connect(Tracking(uri=f"sqlite:///{here}/backup.db"))
-    assert store.predictions(the_run_of(store)) is not None
+    assert store.read_evidence(the_run_of(store)) is not None
     run = store.client.create_run(store.experiment_id)
     assert str(run.info.artifact_uri).startswith((here / "mlruns").as_uri())
 
@@ -242,7 +242,7 @@ def test_files_in_a_folder_with_another_name_are_found(tmp_path: Path) -> None:
 def test_missing_files_are_reported_once_with_the_command(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(project / "mlruns")
     store = opened(project)
-    assert [store.predictions(the_run(store)) for _ in range(3)] == [None] * 3
+    assert [store.read_evidence(the_run(store)) for _ in range(3)] == [None] * 3
     assert capsys.readouterr().err.count("files of runs are missing") == 1
     with pytest.raises(UserError, match=rf"the artifact {MODEL} is missing; searched {project}/mlruns"):
         store.fetch(the_run(store), MODEL, project)

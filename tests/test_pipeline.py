@@ -11,7 +11,8 @@ from experiments.dataset.mnist import Mnist
 from experiments.measure.latency import LatencyProtocol
 from experiments.model.article_cnn import ArticleCNN
 from experiments.record.run_record import RunRecord, Setting
-from experiments.runs.pipeline import Experiment, build_model, run
+from experiments.runs.experiment import Experiment
+from experiments.runs.pipeline import build_model, run
 from experiments.strategy import Strategy
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.cluster import Cluster

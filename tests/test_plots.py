@@ -22,9 +22,9 @@ from experiments.comparison.columns import CELL, frame
 from experiments.comparison.compared import Comparison
 from experiments.plots import INK, as_svg, in_one_style, save
 from experiments.plots.bars import coverage, latency_distributions
-from experiments.plots.comparison import PICTURES, Evidence, Pictures, comparison_pictures
+from experiments.plots.comparison import PICTURES, Pictures, PlotData, comparison_pictures
 from experiments.plots.epochs import accuracy_epochs
-from experiments.plots.export import drawn as drawn_from_store
+from experiments.plots.export import draw_pictures
 from experiments.plots.histories import training_histories, trainings
 from experiments.plots.labels import spread
 from experiments.plots.points import frontier, points
@@ -54,16 +54,16 @@ def quantized(strategy: str, **changes: Any) -> dict[str, Any]:
 SWEEP = [quantized(strategy) for strategy in SIX]
 
 
-def evidence(rows: list[dict[str, Any]], of_seeds: pd.DataFrame = NO_SEEDS) -> Evidence:
+def plot_data(rows: list[dict[str, Any]], of_seeds: pd.DataFrame = NO_SEEDS) -> PlotData:
     table = frame(rows)
     curves, timed = read_curves(RECORDED, "a run"), read_samples(TIMED, "a run")
     ids = table["run_id"]
     histories, timings = dict.fromkeys(ids, curves), dict.fromkeys(ids, timed)
-    return Evidence(table, of_seeds, histories, timings, rounds=dict.fromkeys(ids, five_rounds()))
+    return PlotData(table, of_seeds, histories, timings, rounds=dict.fromkeys(ids, five_rounds()))
 
 
 def drawn(rows: list[dict[str, Any]]) -> Pictures:
-    return comparison_pictures(evidence(rows))
+    return comparison_pictures(plot_data(rows))
 
 
 def size_of(rows: list[dict[str, Any]]) -> Figure:
@@ -168,7 +168,7 @@ def test_a_panel_in_which_nothing_trains_is_drawn_beside_one_in_which_epochs_var
 
 
 def test_without_curves_and_timings_their_pictures_are_left_out() -> None:
-    assert set(comparison_pictures(Evidence(frame(SWEEP))).left_out) == {
+    assert set(comparison_pictures(PlotData(frame(SWEEP))).left_out) == {
         "accuracy_epochs", "accuracy_download", "training_histories", "latency_distributions", "latency_rounds",
     }  # fmt: skip
 
@@ -268,7 +268,7 @@ def test_a_file_that_is_not_verified_is_left_out_and_mentioned() -> None:
 def test_times_of_several_machines_never_share_a_panel() -> None:
     rows = [quantized(each, machine=machine, run_id=each + machine) for each in SIX for machine in ("one", "two")]
     assert len(accuracy_latency(frame(rows), NO_SEEDS).axes) == 2
-    assert len(latency_distributions(frame(rows), evidence(rows).timings).axes) == 2
+    assert len(latency_distributions(frame(rows), plot_data(rows).timings).axes) == 2
 
 
 def test_the_labels_of_a_wide_axis_of_times_do_not_touch() -> None:
@@ -374,10 +374,10 @@ class Kept:
     def rows(self, _: str) -> list[dict[str, Any]]:
         return SWEEP
 
-    def others(self) -> str:
+    def count_others(self) -> str:
         return ""
 
-    def predictions(self, _: str) -> None:
+    def read_evidence(self, _: str) -> None:
         return None
 
     def content(self, _: str, artifact: str) -> bytes:
@@ -433,5 +433,5 @@ def test_a_store_without_artifacts_still_has_the_pictures_of_its_table() -> None
             return None
 
     comparison = Comparison(frame(SWEEP), frame(SWEEP), lambda _: None)
-    pictures = drawn_from_store(Bare(), comparison)  # type: ignore[arg-type]
+    pictures = draw_pictures(Bare(), comparison)  # type: ignore[arg-type]
     assert set(pictures.drawn) == {"accuracy_size", "accuracy_latency", "coverage"}

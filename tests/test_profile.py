@@ -134,7 +134,7 @@ def converted(architecture: Architecture, scheme: Scheme) -> tuple[TFLiteModel, 
 
 
 def answer(cut: TimedFile, image: int) -> Any:
-    """What the file of one op answers, on the kernels that keep all tensors of the whole file."""
+    """The output of the file of one op, on the kernels that keep all tensors of the whole file."""
     interpreter = Interpreter(
         model_content=cut.content,
         num_threads=1,

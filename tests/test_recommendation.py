@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.recommendation import answers as simulated_answers
-from benchmarks.recommendation import outcome
-from experiments.comparison.choices import answer_lines, choices, headline, recommended, tasks
+from benchmarks.recommendation import outcome, simulate_predictions
+from experiments.comparison.choices import answer_lines, choices, headline, recommended
 from experiments.comparison.columns import cell_of, frame
 from experiments.comparison.compared import Comparison
-from experiments.comparison.groups import grouped, seeds_to_pool
+from experiments.comparison.groups import group_runs, seeds_to_pool
 from experiments.comparison.recommendation import (
     ORDER,
     SAME_SIZE,
@@ -25,9 +24,10 @@ from experiments.comparison.recommendation import (
     smallest,
 )
 from experiments.comparison.summary import summary
+from experiments.comparison.tasks import tasks
 from experiments.statistics.estimates import Estimate, unpaired_difference, unpaired_p
 from experiments.system.errors import UserError
-from tests.rows import FAILED, answers, row, seeds
+from tests.rows import FAILED, predictions, row, seeds
 
 FAST, SLOW = Estimate(3.4, 3.3, 3.5), Estimate(0.9, 0.88, 0.92)
 # The article's settings, which no test tells apart in accuracy: (bytes, speedup, share of ops in integers).
@@ -204,7 +204,9 @@ SPEED = {"speedup": 3.38, "speedup_low": 3.34, "speedup_high": 3.42}
 
 def comparison(rows: list[dict[str, object]], wrong: Mapping[str, int], images: int = 10_000) -> Comparison:
     table = frame(rows)
-    return Comparison(table, table, lambda run_id: answers(wrong[run_id], images=images) if run_id in wrong else None)
+    return Comparison(
+        table, table, lambda run_id: predictions(wrong[run_id], images=images) if run_id in wrong else None
+    )
 
 
 TIED = comparison(
@@ -279,8 +281,8 @@ def test_a_row_that_is_better_in_the_seeds_that_both_have_is_never_said_to_be_wo
         row("qat", run_id="qat-0", tflite_accuracy=0.975, finetune_epochs=1, **INT8, **SPEED),
     ])  # fmt: skip
     wrong = {"none-0": 300, "none-1": 200, "none-2": 200, "qat-0": 250}
-    read = lambda run_id: answers(wrong[run_id], images=10_000)  # noqa: E731
-    (task,) = tasks(Comparison(runs, grouped(runs, seeds_to_pool(runs), read).table, read, over_seeds=True))
+    read = lambda run_id: predictions(wrong[run_id], images=10_000)  # noqa: E731
+    (task,) = tasks(Comparison(runs, group_runs(runs, seeds_to_pool(runs), read).table, read, over_seeds=True))
     first = headline(task)
     assert (first.name, first.tied) == ("qat", ("none",))
     assert "significantly" not in first.text
@@ -289,8 +291,8 @@ def test_a_row_that_is_better_in_the_seeds_that_both_have_is_never_said_to_be_wo
 def test_a_row_over_seeds_says_which_file_it_stands_for() -> None:
     runs = frame([*seeds("none", 3), *seeds("qat", 3, finetune_epochs=1, **INT8)])
     wrong = {f"none-{n}": 120 + n for n in range(3)} | {f"qat-{n}": 119 + 2 * n for n in range(3)}
-    read = lambda run_id: answers(wrong[run_id], images=10_000)  # noqa: E731
-    table = grouped(runs, cell_of(runs), read).table
+    read = lambda run_id: predictions(wrong[run_id], images=10_000)  # noqa: E731
+    table = group_runs(runs, cell_of(runs), read).table
     (line,) = answer_lines(Comparison(runs, table, read, over_seeds=True))
     assert line.endswith("These are means over 3 runs; the file is that of the lowest seed, run qat-0.")
     (line,) = answer_lines(Comparison(runs[runs["seed"] == 0], runs[runs["seed"] == 0], read))
@@ -377,8 +379,8 @@ def test_drawbacks_of_a_file_are_listed(fault: dict[str, object], said: str) -> 
 def test_over_seeds_the_tests_over_seeds_decide() -> None:
     runs = frame([*seeds("none", 3), *seeds("qat", 3, finetune_epochs=1, **INT8)])
     wrong = {f"none-{n}": 120 + n for n in range(3)} | {f"qat-{n}": 119 + 2 * n for n in range(3)}
-    read = lambda run_id: answers(wrong[run_id], images=10_000)  # noqa: E731
-    table = grouped(runs, cell_of(runs), read).table
+    read = lambda run_id: predictions(wrong[run_id], images=10_000)  # noqa: E731
+    table = group_runs(runs, cell_of(runs), read).table
     (task,) = tasks(Comparison(runs, table, read, over_seeds=True))
     assert (headline(task).name, headline(task).tied) == ("qat", ("none",))
 
@@ -389,6 +391,6 @@ def test_equal_settings_have_no_winner_and_a_plainly_better_one_is_named(
 ) -> None:
     """60 simulated sweeps of five settings and 2,000 test images; benchmarks.recommendation does many more."""
     rng = np.random.default_rng(0)
-    said = [outcome(simulated_answers(rng, equal=4, points=points, images=2000)) for _ in range(60)]
+    said = [outcome(simulate_predictions(rng, equal=4, points=points, images=2000)) for _ in range(60)]
     assert at_least <= said.count("named") <= at_most
     assert said.count("wrong") <= (8 if points == 0 else 0)

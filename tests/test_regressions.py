@@ -222,7 +222,7 @@ def test_settings_that_differ_for_every_run_are_one_remark() -> None:
         frame([row(name, **{"training.batch_size": size}) for name in ("none", "qat")]) for size in ("1", "2")
     )
     (line,) = remarks(before, now, [])
-    assert line.startswith("All 2 runs: the settings differ from the earlier ones")
+    assert line.startswith("All 2 runs: the settings differ,")
 
 
 class Kept:
@@ -231,10 +231,10 @@ class Kept:
     def rows(self, _: str) -> list[dict[str, Any]]:
         return [row("none", tflite_bytes=10.0)]
 
-    def others(self) -> int:
+    def count_others(self) -> int:
         return 0
 
-    def predictions(self, _: str) -> None:
+    def read_evidence(self, _: str) -> None:
         return None
 
 
@@ -265,7 +265,7 @@ def test_a_file_that_is_not_a_comparison_is_refused(tmp_path: Path, content: str
 
 def test_earlier_runs_without_a_counterpart_are_counted() -> None:
     lines = remarks(BEFORE, frame([row("none", machine="a")]), [drop("tflite_accuracy=0.1")])
-    assert lines == ["1 of 2 earlier runs were compared; no run here has the settings of the others."]
+    assert lines == ["1 of 2 earlier runs were compared; no run here has the settings of the rest."]
 
 
 @pytest.mark.parametrize("column", ["seed", "tflite_bytes"])

@@ -15,19 +15,20 @@ from markupsafe import escape
 
 from benchmarks.harness.mlflow_pages import chromium
 from experiments import compare
-from experiments.comparison.choices import UNDECIDED, Choice, choices, tasks
+from experiments.comparison.choices import UNDECIDED, Choice, choices
 from experiments.comparison.columns import cell_of, frame
 from experiments.comparison.compared import Comparison
-from experiments.comparison.groups import grouped
+from experiments.comparison.groups import group_runs
+from experiments.comparison.tasks import tasks
 from experiments.measure.changes import EACH, LONGEST, changed_images
-from experiments.plots.comparison import Evidence, Pictures, comparison_pictures
+from experiments.plots.comparison import Pictures, PlotData, comparison_pictures
 from experiments.record.artifacts import CHANGED, CLASSES, LAYERS, class_table
 from experiments.record.evidence import Predictions
 from experiments.report.details import confusion, worst_classes
 from experiments.report.page import report, write_report
 from experiments.system.errors import UserError
 from experiments.tracking.schema import SCHEMA
-from tests.rows import FAILED, ROWS, answers, five_rounds, row, seeds
+from tests.rows import FAILED, ROWS, five_rounds, predictions, row, seeds
 from tests.support.pdf import pages_of, text_of
 
 LAYER_TABLE = (
@@ -43,8 +44,8 @@ class Recorded:
     wrong: Mapping[str, int]
     images: int = 2000
 
-    def predictions(self, run_id: str) -> Predictions | None:
-        return answers(self.wrong[run_id], images=self.images) if run_id in self.wrong else None
+    def read_evidence(self, run_id: str) -> Predictions | None:
+        return predictions(self.wrong[run_id], images=self.images) if run_id in self.wrong else None
 
     def content(self, run_id: str, artifact: str) -> bytes | None:
         if run_id not in self.wrong:
@@ -76,7 +77,7 @@ def found(
     rows: list[dict[str, Any]], wrong: Mapping[str, int], images: int = 2000, margin: float = 0.005
 ) -> dict[str, Choice]:
     table = frame(rows)
-    (task,) = tasks(Comparison(table, table, Recorded(wrong, images).predictions, margin=margin))
+    (task,) = tasks(Comparison(table, table, Recorded(wrong, images).read_evidence, margin=margin))
     return {choice.priority: choice for choice in choices(task)}
 
 
@@ -222,8 +223,8 @@ def test_what_failed_or_is_not_verified_is_never_shipped(fault: dict[str, Any]) 
 def test_groups_of_runs_are_compared_seed_by_seed() -> None:
     runs = frame([*seeds("none", 3, tflite_accuracy=0.98), *seeds("qat", 3, tflite_accuracy=0.98, tflite_bytes=9.0)])
     store = Recorded({**{f"none-{n}": 40 for n in range(3)}, **{f"qat-{n}": 41 for n in range(3)}})
-    table = grouped(runs, cell_of(runs), store.predictions).table
-    (task,) = tasks(Comparison(runs, table, store.predictions, over_seeds=True))
+    table = group_runs(runs, cell_of(runs), store.read_evidence).table
+    (task,) = tasks(Comparison(runs, table, store.read_evidence, over_seeds=True))
     assert [choice.name for choice in choices(task)[:2]] == ["qat", "qat"]
     assert choices(task)[0].tied == ("none",)  # the smaller of two that three seeds do not tell apart
 
@@ -283,8 +284,8 @@ def test_data_that_are_no_pictures_leave_none() -> None:
 
 def page(rows: list[dict[str, Any]], wrong: Mapping[str, int], commands: tuple[str, ...] = (), **evidence: Any) -> str:
     table, store = frame(rows), Recorded(wrong)
-    comparison = Comparison(table, table, store.predictions)
-    return report(store, comparison, comparison_pictures(Evidence(table, **evidence)), commands)  # type: ignore[arg-type]
+    comparison = Comparison(table, table, store.read_evidence)
+    return report(store, comparison, comparison_pictures(PlotData(table, **evidence)), commands)  # type: ignore[arg-type]
 
 
 WRONG = {"run-none": 40, "run-qat": 41}
@@ -383,16 +384,16 @@ def test_a_file_whose_predictions_are_lost_is_undecided() -> None:
 
 def grouped_page(rows: list[dict[str, Any]], by: list[str], wrong: Mapping[str, int]) -> str:
     table, store = frame(rows), Recorded(wrong)
-    comparison = Comparison(table, grouped(table, by, store.predictions).table, store.predictions)
-    return report(store, comparison, comparison_pictures(Evidence(table)), ())  # type: ignore[arg-type]
+    comparison = Comparison(table, group_runs(table, by, store.read_evidence).table, store.read_evidence)
+    return report(store, comparison, comparison_pictures(PlotData(table)), ())  # type: ignore[arg-type]
 
 
 def test_the_description_of_a_run_of_one_seed_has_its_own_figures() -> None:
     rows = [ptq(seed=n, run_id=f"run-{n}", tflite_gzip_bytes=1000.0 * (n + 1)) for n in (0, 1)]
     table, store = frame(rows), Recorded({"run-0": 40, "run-1": 41})
-    means = grouped(table, cell_of(table), store.predictions).table
-    comparison = Comparison(table, means, store.predictions, over_seeds=True)
-    shown = report(store, comparison, comparison_pictures(Evidence(table)), ())  # type: ignore[arg-type]
+    means = group_runs(table, cell_of(table), store.read_evidence).table
+    comparison = Comparison(table, means, store.read_evidence, over_seeds=True)
+    shown = report(store, comparison, comparison_pictures(PlotData(table)), ())  # type: ignore[arg-type]
     assert f"<dt>{SCHEMA['tflite_gzip_bytes'].doc.rstrip('.')} (bytes)</dt><dd>1,000</dd>" in shown
 
 
@@ -405,7 +406,7 @@ def test_details_are_limited_to_a_maximum_of_runs(monkeypatch: pytest.MonkeyPatc
 def test_a_page_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
     table = frame(ROWS)
     comparison = Comparison(table, table, lambda _: None)
-    drawn = comparison_pictures(Evidence(table))
+    drawn = comparison_pictures(PlotData(table))
     with pytest.raises(UserError, match="cannot be written"):
         write_report(Recorded({}), comparison, drawn, (), tmp_path / "no" / "report.html")  # type: ignore[arg-type]
 
@@ -424,7 +425,7 @@ def test_a_page_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
 def test_a_setting_of_the_comparison_that_decides_nothing_is_refused(
     arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = SimpleNamespace(rows=lambda _: [row("none")], predictions=lambda _: None)
+    store = SimpleNamespace(rows=lambda _: [row("none")], read_evidence=lambda _: None)
     monkeypatch.setattr(compare, "open_existing", lambda *_: store)
     monkeypatch.setattr(sys, "argv", ["compare", *arguments])
     with pytest.raises(SystemExit) as ended:
@@ -435,7 +436,7 @@ def test_a_setting_of_the_comparison_that_decides_nothing_is_refused(
 
 def test_a_page_names_the_margin_that_it_goes_by() -> None:
     table = frame([row("none"), ptq()])
-    comparison = Comparison(table, table, Recorded({"run-none": 40, "run-ptq_int8": 40}).predictions, margin=0.02)
+    comparison = Comparison(table, table, Recorded({"run-none": 40, "run-ptq_int8": 40}).read_evidence, margin=0.02)
     page = report(Recorded({}), comparison, Pictures({}, {}), [])  # type: ignore[arg-type]
     assert "lose at most 2 points" in page
 
@@ -562,7 +563,7 @@ def test_a_report_is_printed_with_what_decided_and_without_closed_details(browse
 
 def test_a_plot_of_two_points_is_a_table() -> None:
     table = frame(ROWS)
-    drawn = comparison_pictures(Evidence(table, fewest=3))
+    drawn = comparison_pictures(PlotData(table, fewest=3))
     shown = report(Recorded({}), Comparison(table, table, lambda _: None), drawn, [])  # type: ignore[arg-type]
     assert "accuracy_size" not in drawn.drawn
     assert "As a table, since a plot would have only 2 points." in shown
@@ -592,8 +593,8 @@ def test_with_several_seeds_a_page_says_how_many_would_separate_what_is_tied() -
     rows = [*seeds("none", 3), *seeds("qat", 3, tflite_accuracy=0.98)]
     table, wrong = frame(rows), {"none-0": 48, "none-1": 44, "none-2": 40, "qat-0": 40, "qat-1": 41, "qat-2": 40}
     store = Recorded(wrong)
-    means = grouped(table, cell_of(table), store.predictions).table
-    comparison = Comparison(table, means, store.predictions, over_seeds=True)
+    means = group_runs(table, cell_of(table), store.read_evidence).table
+    comparison = Comparison(table, means, store.read_evidence, over_seeds=True)
     shown = report(store, comparison, Pictures({}, {}), ())  # type: ignore[arg-type]
     assert "on 2,000 test examples and 3 seeds. Either number alone would be enough" in shown
     assert re.search(r'data-name="seeds needed">\d+<', shown)

@@ -92,7 +92,7 @@ def test_result_of_a_comparison_has_the_rows_of_the_file_and_the_answer(
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     opened = connect(Tracking(uri=uri))
     monkeypatch.setattr(type(opened), "rows", lambda _, sweep: [{**row, "reused": False} for row in rows.ROWS])
-    monkeypatch.setattr(type(opened), "predictions", lambda *_: None)
+    monkeypatch.setattr(type(opened), "read_evidence", lambda *_: None)
     arguments = ["--uri", uri, *json_option, "--out", str(tmp_path / "rows.json")]
     assert main(compare, arguments, monkeypatch) == 0
     found = document(capsys.readouterr().out)

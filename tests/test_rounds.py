@@ -294,7 +294,7 @@ class Kept:
         machines = {key: self.machines.get(key, stamp()["machine"]) for key in runs or self.rounds}
         return [row("qat", run_id=key, machine=machine, latency_rounds=1.0) for key, machine in machines.items()]
 
-    def with_file(self, digest: str) -> list[dict[str, Any]]:
+    def find_by_file(self, digest: str) -> list[dict[str, Any]]:
         return [each for each in self.rows() if self.rounds[each["run_id"]].own == digest]
 
     def add(self, run_id: str, own: str, reference: str = "reference") -> None:
@@ -382,7 +382,7 @@ def test_rounds_on_a_busy_machine_count_and_the_same_command_adds_rounds(
     timed: Any = vars(runs_rounds)["time_together"]
     monkeypatch.setattr(runs_rounds, "time_together", lambda *given: replace(timed(*given), conditions=BUSY))
     complete_rounds(store, store.rows(), LatencyProtocol(rounds=4, span=0))
-    assert "during 4 rounds. They count, and the intervals are wider for it." in capsys.readouterr().out
+    assert "during 4 rounds. They count, so the intervals are wider." in capsys.readouterr().out
     assert store.logged["a"].verdict != "void"
     monkeypatch.setattr(runs_rounds, "time_together", timed)
     complete_rounds(store, store.rows(), LatencyProtocol(rounds=4, span=0))

@@ -23,10 +23,10 @@ from experiments.record.artifacts import CONFIGURATION, MODEL, RECORD
 from experiments.record.evidence import Predictions
 from experiments.system.progress import CONSOLE
 from experiments.tflite.conversion import TFLiteModel
-from experiments.tflite.flatbuffer import editable
+from experiments.tflite.flatbuffer import editable, parsed
 from experiments.tflite.graph import tensors
-from experiments.tflite.metadata import LABELS, Description, metadata_of, with_metadata
-from tests.rows import answers, row
+from experiments.tflite.metadata import LABELS, NAME, Description, with_metadata
+from tests.rows import predictions, row
 from tests.tiny import dense_file, int8_interface
 
 FILE = int8_interface(dense_file())
@@ -49,6 +49,12 @@ def record(digest: str, **more: Any) -> bytes:
     return json.dumps({"tflite_sha256": digest, "labels": labels, "stamp": {"cpu": "a CPU"}} | more).encode()
 
 
+def metadata_of(content: bytes) -> bytes | None:
+    model = parsed(content)
+    places = [each.buffer for each in model.metadata or () if each.name == NAME.encode()]
+    return bytes(model.buffers[places[0]].data) if places else None
+
+
 Contents = Mapping[str, bytes]
 WHOLE: Contents = {MODEL: FILE.content, RECORD: record(FILE.digest, scaling=SCALING), CONFIGURATION: YAML.encode()}
 Compare = Callable[..., int]
@@ -59,13 +65,13 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compare:
     """The command, in a folder of its own, on a store in memory; returns its exit code."""
 
     def compared(*arguments: str, contents: Contents = WHOLE, rows: list[dict[str, Any]] = ROWS) -> int:
-        def predictions(run_id: str) -> Predictions | None:
-            return answers(WRONG[run_id], images=10_000) if run_id in WRONG else None
+        def read_evidence(run_id: str) -> Predictions | None:
+            return predictions(WRONG[run_id], images=10_000) if run_id in WRONG else None
 
         store = SimpleNamespace(
             rows=lambda _: rows,
-            predictions=predictions,
-            others=lambda: "",
+            read_evidence=read_evidence,
+            count_others=lambda: "",
             content=lambda _, artifact: contents.get(artifact),
             commands=lambda _: ["python -m experiments.run -m strategy=none,ptq_int8,qat"],
             address=SimpleNamespace(experiment="quantization"),

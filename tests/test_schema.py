@@ -21,7 +21,7 @@ from experiments.tracking.schema import FURTHER, MODELS, SCHEMA, heading, names
 from tests.rows import row
 
 
-def record(answers: Evidence | None = None, **changes: Any) -> RunRecord:
+def record(evidence: Evidence | None = None, **changes: Any) -> RunRecord:
     """A record that has every measurement, of things that have no more than it reads."""
     ones = np.zeros(4, np.int64)
     ratio = Estimate(1.0, 0.9, 1.1)
@@ -30,7 +30,7 @@ def record(answers: Evidence | None = None, **changes: Any) -> RunRecord:
     stage = SimpleNamespace(seconds=1.0, seconds_reused=0.0, epochs_trained=1, epochs_reused=0)
     found: Any = object.__new__(RunRecord)
     found.__dict__.update(
-        answers=answers or Predictions(ones, ones, ones, ones),
+        evidence=evidence or Predictions(ones, ones, ones, ones),
         task="classification",
         metric="accuracy",
         metric_better="higher",

@@ -73,7 +73,7 @@ def test_rows_from_the_tables_are_those_of_the_api(filled: Store, sweep: str) ->
 
 
 def test_runs_of_other_programs_are_counted(filled: Store) -> None:
-    assert filled.others() == through_the_api(filled).others() == str(OTHERS)
+    assert filled.count_others() == through_the_api(filled).count_others() == str(OTHERS)
 
 
 def test_tables_are_read_only(filled: Store) -> None:

@@ -194,10 +194,10 @@ def test_bootstrap_without_pseudo_observations_would_be_too_narrow() -> None:
     assert bootstrap_coverage(2, 0.7, seed=5, plain=True) < 0.8
 
 
-def answers_of_seeds(
+def errors_of_seeds(
     rng: np.random.Generator, shape: tuple[int, int], error: float, spread: float, overlap: float, trials: int
 ) -> Iterator[Bools]:
-    """Simulated wrong answers (seeds, images) where seeds and images are crossed.
+    """Simulated errors (seeds, images) where seeds and images are crossed.
 
     Each seed has an error rate of its own (standard deviation `spread`; normal, cut off at 1.95 so that none is
     negative) and errs at random on images that are hard for all. The fewer these are, the more often two seeds err on
@@ -221,7 +221,7 @@ def nightly(*cases: tuple[float, ...]) -> list[Any]:
 
 def coverage_over_seeds(shape: tuple[int, int], error: float, spread: float, overlap: float, seed: int) -> float:
     trials = TRIALS_OF_SEEDS.get(shape[0], TRIALS)
-    wrong = answers_of_seeds(np.random.default_rng(seed), shape, error, spread, overlap, trials)
+    wrong = errors_of_seeds(np.random.default_rng(seed), shape, error, spread, overlap, trials)
     return float(np.mean([(e := over_seeds(~errors)).low <= 1 - error <= e.high for errors in wrong]))
 
 
@@ -256,8 +256,8 @@ def difference_coverage(
 ) -> float:
     rng = np.random.default_rng(seed)
     trials = TRIALS_OF_SEEDS.get(shape[0], TRIALS)
-    gains = answers_of_seeds(rng, shape, gained, spread, overlap, trials)
-    losses = answers_of_seeds(rng, shape, lost, 0, overlap, trials)
+    gains = errors_of_seeds(rng, shape, gained, spread, overlap, trials)
+    losses = errors_of_seeds(rng, shape, lost, 0, overlap, trials)
     # What is never gained stands first, and what is never lost is put last: no image is both.
     pairs = ((~gain, ~loss[:, ::-1]) for gain, loss in zip(gains, losses, strict=True))
     return float(np.mean([(e := difference_over_seeds(a, b)).low <= gained - lost <= e.high for b, a in pairs]))

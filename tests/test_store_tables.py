@@ -74,9 +74,9 @@ def test_finished_runs_with_a_file_are_found_by_its_digest(copied: Path) -> None
     )
     for run_id in (finished, failed):
         store.client.set_tag(run_id, "tflite_sha256", "3f2a91")
-    assert [row["run_id"] for row in store.with_file("3f2a91")] == [finished]
-    assert exactly(store.with_file("3f2a91")) == exactly(through_the_api(store).with_file("3f2a91"))
-    assert store.with_file("another") == []
+    assert [row["run_id"] for row in store.find_by_file("3f2a91")] == [finished]
+    assert exactly(store.find_by_file("3f2a91")) == exactly(through_the_api(store).find_by_file("3f2a91"))
+    assert store.find_by_file("another") == []
 
 
 def test_special_values_equal_those_of_the_api(store: Store) -> None:
@@ -96,7 +96,7 @@ def test_row_has_only_the_metrics_of_the_run(store: Store) -> None:
 def test_targets_select_the_same_runs_both_ways(store: Store) -> None:
     sweep, run_id = store._tagged("kind", "sweep")[-1].run_id, store.rows("all")[5]["run_id"]
     for target in (sweep, run_id[:12]):
-        assert exactly(store.chosen(target)) == exactly(through_the_api(store).chosen(target))
+        assert exactly(store.select_runs(target)) == exactly(through_the_api(store).select_runs(target))
 
 
 def test_generated_run_equals_a_recorded_run(store: Store) -> None:
@@ -118,12 +118,12 @@ def test_generated_run_equals_a_recorded_run(store: Store) -> None:
 
 
 def test_runs_of_other_programs_are_counted(store: Store) -> None:
-    assert store.others() == through_the_api(store).others() == str(OTHERS)
+    assert store.count_others() == through_the_api(store).count_others() == str(OTHERS)
 
 
 def test_count_through_the_api_is_limited(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.tracking.store.MOST_COUNTED", 2)
-    assert through_the_api(store).others() == "2 or more"
+    assert through_the_api(store).count_others() == "2 or more"
 
 
 def test_comparison_counts_runs_of_other_programs(
@@ -144,7 +144,7 @@ def test_unknown_schema_is_read_through_the_api(
 ) -> None:
     opened = connect(unknown, create=False)
     assert exactly(opened.rows("all")) == exactly(store.rows("all"))
-    assert opened.others() == str(OTHERS)
+    assert opened.count_others() == str(OTHERS)
     assert capsys.readouterr().out.count("Runs are read through MLflow's API") == 1
 
 
@@ -188,10 +188,10 @@ def test_many_runs_are_read_in_pages_with_a_bar(store: Store, monkeypatch: pytes
 def test_predictions_come_from_the_folder_of_the_run(store: Store) -> None:
     run_id, *_ = [row["run_id"] for row in store.rows("all")]
     (folder,) = store._folders(run_id)
-    assert store.predictions(run_id) is None
+    assert store.read_evidence(run_id) is None
     folder.mkdir(parents=True)
     (folder / "predictions.csv").write_text("truth,keras,tflite,float_reference\n1,1,2,3\n")
-    said = store.predictions(run_id)
+    said = store.read_evidence(run_id)
     assert isinstance(said, Predictions)
     assert list(said.tflite) == [2]
 

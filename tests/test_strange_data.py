@@ -60,7 +60,7 @@ def test_rows_without_a_group_are_refused(tmp_path: Path) -> None:
         (lines("a,b,y", lambda i: f"{i % 7},{1_700_000_000 + i % 9},{i % 2}"),
          r"column b has values from 1700000000 to 1700000008. Models compute.*standardize=true.*features=\[a\]"),
         (lines("a,b,y", lambda i: f"{i % 7},{i % 3},{i * 15 + 3}"),
-         r"y has 40 different values, taken for classes; to predict numbers, type task=regression"),
+         r"y has 40 different values, treated as classes; to predict numbers, type task=regression"),
         (lines("a,b,y", lambda i: f"{i % 7},{i % 3},{['NA', 'EU'][i % 2]}"), "The texts NA, None and null stand for"),
         (lines("a,b,y", lambda i: "a,b,y" if i == 9 else f"{i % 7},{i % 3},{i % 2}"), r"other values, such as 'a'\."),
         (lines("a,b,y", lambda i: f"{i % 7},{i % 3},{['ö', 'x'][i % 2]}").encode("latin-1"), "requires text in UTF-8"),

@@ -20,7 +20,7 @@ SQLITE, SERVER = Tracking(uri="sqlite:///mlflow.db"), Tracking(uri="https://me:s
     ],
 )  # fmt: skip
 def test_no_credentials_are_sent_to_a_host_that_a_file_names(uri: str) -> None:
-    with pytest.raises(UserError, match=r"mlflow\.db: says that files are at \S*evil\.example\. .*mlflow server"):
+    with pytest.raises(UserError, match=r"mlflow\.db: the store records files at \S*evil\.example\. .*mlflow server"):
         check_storage(SQLITE, uri)
 
 
@@ -33,7 +33,7 @@ def test_a_server_may_name_itself_and_storage_but_no_other_server() -> None:
     check_storage(SERVER, "mlflow-artifacts:/1/artifacts")
     check_storage(SERVER, "https://me:secret@mlflow.example:5000/api/2.0/mlflow-artifacts/artifacts/1")
     check_storage(SERVER, "abfss://files@account.dfs.core.windows.net/1")
-    with pytest.raises(UserError, match=r"files are at https://evil\.example\. "):
+    with pytest.raises(UserError, match=r"the store records files at https://evil\.example\. "):
         check_storage(SERVER, "https://evil.example/api/2.0/mlflow-artifacts/artifacts/1")
 
 

@@ -16,14 +16,8 @@ from experiments.record.run_record import Setting
 from experiments.run import _is_launcher_error
 from experiments.runs import sweep
 from experiments.runs.configuration import compose_request
-from experiments.runs.sweep import (
-    SweepCallback,
-    check_launcher,
-    check_same_store,
-    shared_modules,
-    threads_per_job,
-    training_totals,
-)
+from experiments.runs.launchers import check_launcher, threads_per_job
+from experiments.runs.sweep import SweepCallback, check_same_store, shared_modules, training_totals
 from experiments.system.disk import RESERVED
 from experiments.system.errors import UserError
 from experiments.system.options import CONF
@@ -283,9 +277,9 @@ def test_room_is_kept_beside_a_database_and_what_a_killed_process_kept_is_given_
     folder = store.address.database.parent
     left = folder / ".mlflow.db.room-99999999@1"
     left.touch()
-    store.reserve_room()
+    store.reserve_space()
     (own,) = folder.glob(".mlflow.db.room-*")
     assert own != left
     assert own.stat().st_blocks * 512 >= RESERVED
-    store.give_room_back()
+    store.release_space()
     assert not own.exists()

@@ -15,15 +15,15 @@ from rich.console import Console
 
 from experiments.comparison.columns import frame
 from experiments.comparison.display import Differences, display_table
-from experiments.comparison.groups import grouped, seeds_to_pool
-from experiments.comparison.terminal import NAME_WIDTH, narrowed, styled, terminal_table
+from experiments.comparison.groups import group_runs, seeds_to_pool
+from experiments.comparison.terminal import NAME_WIDTH, fit_columns, style_cells, terminal_table
 from experiments.system.progress import print_whole
 from tests import rows
 from tests.conftest import ENVIRONMENT, REPOSITORY
 
 TABLE = """
 from experiments.comparison.loading import show_rows
-from experiments.system.progress import prose
+from experiments.system.progress import say_wrapped
 from tests import rows
 
 disturbed = {
@@ -32,7 +32,7 @@ disturbed = {
     "warnings": "at chance: not better than a constant",
 }
 show_rows([rows.row("none", **disturbed), rows.row("finetune_ptq_int8", epochs=4, finetune_epochs=4, **disturbed)])
-prose("No winner: these 2 are tied: " + "finetune_ptq_int8, 4 epochs; " * 8)
+say_wrapped("No winner: these 2 are tied: " + "finetune_ptq_int8, 4 epochs; " * 8)
 """
 
 
@@ -94,10 +94,10 @@ CASES: dict[str, list[dict[str, Any]]] = {
 def test_any_table_fits_80_columns_with_its_names_in_full(case: str) -> None:
     runs = frame(CASES[case])
     groups = seeds_to_pool(runs)
-    table = grouped(runs, groups, lambda _: None).table if groups else runs
+    table = group_runs(runs, groups, lambda _: None).table if groups else runs
     console = Console(width=80, file=io.StringIO(), markup=False)
-    shown = narrowed(display_table(table), 80, Differences.of(table))
-    print_whole(terminal_table(shown, styled(table)), console)
+    shown = fit_columns(display_table(table), 80, Differences.of(table))
+    print_whole(terminal_table(shown, style_cells(table)), console)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert max(map(len, lines)) <= 80
     first = "".join(line[1 : 1 + NAME_WIDTH].strip() for line in lines)

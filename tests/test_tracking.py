@@ -137,20 +137,20 @@ def store_with(content: str | None) -> Store:
 
 
 def test_predictions_are_read_by_column() -> None:
-    said = store_with("truth,keras,tflite,float_reference\n1,1,2,3\n4,4,4,4\n").predictions("a run")
+    said = store_with("truth,keras,tflite,float_reference\n1,1,2,3\n4,4,4,4\n").read_evidence("a run")
     assert isinstance(said, Predictions)
     assert [list(column) for column in (said.truth, said.tflite, said.reference)] == [[1, 4], [2, 4], [3, 4]]
     assert said.truth.dtype == np.int64
 
 
 def test_a_run_without_predictions_has_none() -> None:
-    assert store_with(None).predictions("a run") is None
+    assert store_with(None).read_evidence("a run") is None
 
 
 @pytest.mark.parametrize("content", ["", "truth,keras,tflite,float_reference\n1,1,2\n", "<html>\nno,such,file,here\n"])
 def test_unreadable_predictions_cause_one_message(content: str) -> None:
     with pytest.raises(UserError, match=r"Run abc: its predictions\.csv cannot be read"):
-        store_with(content).predictions("abc")
+        store_with(content).read_evidence("abc")
 
 
 def test_local_artifact_is_read_from_its_folder(tmp_path: Path) -> None:
@@ -178,12 +178,12 @@ class Refusing:
 
 
 def test_old_server_omits_the_count_of_other_runs() -> None:
-    assert Store(Refusing("INVALID_PARAMETER_VALUE"), "7", GONE).others() == ""  # type: ignore[arg-type]
+    assert Store(Refusing("INVALID_PARAMETER_VALUE"), "7", GONE).count_others() == ""  # type: ignore[arg-type]
 
 
 def test_other_errors_of_a_server_are_reported() -> None:
     with pytest.raises(UserError, match="requires more permissions for the user"):
-        Store(Refusing("PERMISSION_DENIED"), "7", GONE).others()  # type: ignore[arg-type]
+        Store(Refusing("PERMISSION_DENIED"), "7", GONE).count_others()  # type: ignore[arg-type]
 
 
 FULL = OSError(28, "No space left on device")

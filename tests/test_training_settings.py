@@ -373,7 +373,7 @@ def test_weights_have_the_numbers_of_a_model_file_with_more_outputs_than_the_dat
 @pytest.mark.parametrize("head", [PixelHead, BoxHead, ReconstructionHead])
 def test_images_are_not_moved_away_from_their_targets(head: type[Head]) -> None:
     check_places([{"GaussianNoise": {"stddev": 0.1}}, "RandomErasing"], head.by_place)
-    with pytest.raises(UserError, match="RandomFlip moves what is seen in an image, but not the targets"):
+    with pytest.raises(UserError, match="RandomFlip moves the content of an image, but not the targets"):
         check_places(["RandomErasing", "RandomFlip"], head.by_place)
     check_places(["RandomFlip"], NumberHead.by_place)
 

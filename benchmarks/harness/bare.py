@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.harness.trajectories import BASELINE, Cell, Piece, stations
 from experiments.dataset import Dataset
 from experiments.runs.configuration import compose_request
-from experiments.runs.pipeline import Experiment
+from experiments.runs.experiment import Experiment
 from experiments.system.die_with_parent import die_with_parent
 from experiments.training.loop import Fit, Trained
 

@@ -19,7 +19,7 @@ from experiments.comparison.columns import (
     key_of,
     same_file,
 )
-from experiments.comparison.groups import ReadPredictions
+from experiments.comparison.groups import ReadEvidence
 from experiments.measure.rounds import ReadRounds, no_rounds, ratio_together
 from experiments.record.evidence import difference_of, same_examples
 from experiments.record.run_record import is_setting
@@ -32,7 +32,7 @@ OWN = (STRATEGY, FINETUNE)
 
 
 def with_baseline(
-    table: pd.DataFrame, strategy: str, answers: ReadPredictions, timings: ReadRounds = no_rounds
+    table: pd.DataFrame, strategy: str, read_evidence: ReadEvidence, timings: ReadRounds = no_rounds
 ) -> pd.DataFrame:
     """Add the columns AGAINST: each run against the newest finished run of this strategy with the same settings.
 
@@ -54,11 +54,11 @@ def with_baseline(
     newest = others.drop_duplicates([*cell_of(others), "seed"], keep="last")
     candidates = {key_of(key): group for key, group in newest.groupby(same, dropna=False)}
     rows = [
-        _held(run, _fitting(run, candidates.get(key_of(run[same])), trains), answers, timings)
+        _compare(run, _select_match(run, candidates.get(key_of(run[same])), trains), read_evidence, timings)
         for _, run in table.iterrows()
     ]
-    held = pd.DataFrame(rows, index=table.index).reindex(columns=list(AGAINST))
-    return table.assign(**held.assign(against=strategy))
+    compared = pd.DataFrame(rows, index=table.index).reindex(columns=list(AGAINST))
+    return table.assign(**compared.assign(against=strategy))
 
 
 def trained_less(table: pd.DataFrame, every: pd.DataFrame, strategy: str) -> list[str]:
@@ -98,7 +98,7 @@ def _strategies(table: pd.DataFrame) -> list[str]:
     return sorted(map(str, table.loc[table["status"] == "FINISHED", "strategy"].unique()))
 
 
-def _fitting(run: pd.Series, others: pd.DataFrame | None, trains: bool) -> pd.Series | None:
+def _select_match(run: pd.Series, others: pd.DataFrame | None, trains: bool) -> pd.Series | None:
     """Select the run to compare with among candidates; `trains`: whether their strategy trains."""
     if others is None:
         return None
@@ -111,13 +111,16 @@ def _fitting(run: pd.Series, others: pd.DataFrame | None, trains: bool) -> pd.Se
     return others.iloc[0] if len(others) == 1 else None
 
 
-def _held(run: pd.Series, other: pd.Series | None, answers: ReadPredictions, timings: ReadRounds) -> Mapping[str, Any]:
+def _compare(
+    run: pd.Series, other: pd.Series | None, read_evidence: ReadEvidence, timings: ReadRounds
+) -> Mapping[str, Any]:
+    """Return the columns AGAINST of a run; empty if there is nothing to compare it with."""
     if other is None or run["status"] != "FINISHED":
         return {}
     if same_file(run, other):
         differences = _of_one_file(_accurate(run))
     else:
-        differences = {**_scores(run, other, answers), **_speedups(run, other, timings)}
+        differences = {**_scores(run, other, read_evidence), **_speedups(run, other, timings)}
     return {
         "against_run_id": other["run_id"],
         "size_against": other["tflite_bytes"] / run["tflite_bytes"],
@@ -141,9 +144,9 @@ def _differences(difference: Estimate, p: float, accurate: bool) -> Mapping[str,
     return {key: value for name in names for key, value in {**difference.columns(name), f"{name}_p": p}.items()}
 
 
-def _scores(run: pd.Series, other: pd.Series, answers: ReadPredictions) -> Mapping[str, Any]:
+def _scores(run: pd.Series, other: pd.Series, read_evidence: ReadEvidence) -> Mapping[str, Any]:
     """Compare example by example; without an interval if evidence is missing or is for other examples."""
-    after, before = answers(run["run_id"]), answers(other["run_id"])
+    after, before = read_evidence(run["run_id"]), read_evidence(other["run_id"])
     if after is None or before is None or not same_examples(after, before):
         difference = run["tflite_score"] - other["tflite_score"]
         return {"score_difference": difference, **({"accuracy_difference": difference} if _accurate(run) else {})}

@@ -1,41 +1,29 @@
 """Which file to ship: for each task, and for each priority, with evidence and drawbacks.
 
-`experiments.comparison.recommendation` has the rule; this module converts rows to its candidates, and its decisions to
-text.
+`experiments.comparison.recommendation` has the rule; this module converts its decisions to text.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from math import ceil, inf
-from typing import Any, Literal
+from functools import partial
+from math import inf
+from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from experiments.comparison.columns import (
-    TASK,
     VOID,
-    cell_of,
     ends,
-    further_epochs,
     has_verdict,
     is_group,
-    key_of,
-    may_be_shipped,
     of_one_float_file,
     same_file,
     several_machines,
 )
 from experiments.comparison.compared import Comparison
-from experiments.comparison.groups import ReadPredictions, grouped, seeds_to_pool
-from experiments.comparison.judged import Judged, judged
-from experiments.comparison.names import names, task_titles
+from experiments.comparison.judged import Judged
 from experiments.comparison.recommendation import (
-    MARGIN,
     MEANING,
-    ORDER,
     Candidate,
     Recommendation,
     fastest,
@@ -43,21 +31,13 @@ from experiments.comparison.recommendation import (
     recommend,
     smallest,
 )
-from experiments.measure.rounds import ReadRounds, no_rounds
-from experiments.record.evidence import Evidence, Predictions, difference_of, same_examples
+from experiments.comparison.tasks import LIKE_FLOAT, Task, tasks, tasks_of
 from experiments.record.run_record import NOT_MEASURED, short_warning
-from experiments.statistics.estimates import (
-    Estimate,
-    examples_needed,
-    pairs_among,
-    unpaired_difference,
-    unpaired_p,
-)
-from experiments.statistics.power import Needed, needed, needed_by_interval
+from experiments.statistics.estimates import Estimate, pairs_among
+from experiments.statistics.power import Needed
 from experiments.statistics.rounding import three_digits, times, whole
 
 WORTH_A_CARD = 0.9  # of the download of the smallest file
-LIKE_FLOAT = 1.01  # size ratios up to this are no gain
 UNDECIDED = "Undecided"  # instead of a name, if there are too few test examples to name a file
 MEASURE_ANEW = "To add rounds of timing, type the command of the sweep again while nothing else runs."
 MOST_NEEDED = 10_000_000  # test examples; if more are needed, the loss is about equal to the margin
@@ -124,225 +104,6 @@ def join_names(listed: Sequence[str]) -> str:
     return comma.join(listed[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
-@dataclass(frozen=True)
-class Task:
-    """The rows of one model on one set of test examples; only they compete."""
-
-    title: str
-    rows: pd.DataFrame
-    runs: pd.DataFrame
-    answers: ReadPredictions
-    margin: float = MARGIN  # share of the test examples that may be lost for size or speed
-    order: Sequence[str] = ORDER  # of the criteria that choose among tied rows
-    timings: ReadRounds = no_rounds
-
-    def difference(self, one: str, other: str) -> Estimate | None:
-        """Return the accuracy of one row minus that of another, over the seeds and images that both have.
-
-        If predictions are missing, it is computed from the intervals of both; None if these are missing too.
-        """
-        return self._compared(one, other)[0]
-
-    def p_value(self, one: str, other: str) -> float | None:
-        """Return the p-value that both are equally accurate, from the evidence of `difference`; None without any."""
-        return self._compared(one, other)[1]
-
-    @cached_property
-    def judged(self) -> Judged:
-        """The metric by which rows are compared; differences and margin are gains in it, the higher the better."""
-        return judged(self.rows) or Judged()
-
-    def _compared(self, one: str, other: str) -> tuple[Estimate | None, float | None]:
-        if (one, other) not in self._known:
-            found: tuple[Estimate | None, float | None] = (None, None)
-            if pairs := self._pairs(one, other):
-                difference, p = difference_of(*map(list, zip(*pairs, strict=True)))
-                found = self.judged.gain(difference), p
-            elif both := self._intervals(one, other):
-                found = unpaired_difference(*both), unpaired_p(*both)
-            self._known[one, other] = found
-        return self._known[one, other]
-
-    @cached_property
-    def _known(self) -> dict[tuple[str, str], tuple[Estimate | None, float | None]]:
-        return {}
-
-    def examples_needed(self, one: str, other: str) -> int | None:
-        """Return the number of test examples that would show whether a row loses more than the margin, if known."""
-        right = self._right(one, other)
-        if right is None:
-            return self._examples_for_margin(one, other)
-        after, before = right
-        return examples_needed(float((after & ~before).mean()), float((before & ~after).mean()), self.margin)
-
-    def _examples_for_margin(self, one: str, other: str) -> int | None:
-        """See examples_needed, for a metric of any kind: intervals narrow with the square root of the examples."""
-        if not (pairs := self._pairs(one, other)) or (difference := self.difference(one, other)) is None:
-            return None
-        half, distance = (difference.high - difference.low) / 2, abs(difference.value + self.margin)
-        return ceil(pairs[0][0].examples * (half / max(distance, self.margin / 10)) ** 2)
-
-    def to_separate(self, one: str, other: str) -> Needed | None:
-        """Return how many test examples or seeds would separate two rows of this task; None without predictions.
-
-        The significance level is that of Holm's correction for all pairs of rows.
-        """
-        right = self._right(one, other)
-        if right is None:
-            pairs, difference = self._pairs(one, other), self.difference(one, other)
-            if not pairs or difference is None:
-                return None
-            return needed_by_interval(difference, pairs[0][0].examples, pairs_among(len(self.rows)))
-        after, before = right
-        return needed(after.astype(float) - before.astype(float), pairs_among(len(self.rows)))
-
-    def seeds_of(self, run_id: str) -> int:
-        """Return the number of seeds of a row."""
-        return len(self._by_seed[run_id])
-
-    def candidates(self, rows: pd.DataFrame) -> list[Candidate]:
-        """Convert rows of the task to candidates of the rule."""
-        timed = rows[(rows["speed"] != VOID) & rows["speedup"].notna()]
-        ranked = set(timed["run_id"]) if len(timed) and of_one_float_file(timed) else set()
-        further = further_epochs(rows).fillna(0).astype(float)
-        # By columns: row by row it takes seconds where there are thousands.
-        columns = (
-            rows["run_id"],
-            rows["tflite_score"].astype(float) * (1 if self.judged.better == "higher" else -1),
-            rows["size_ratio"].astype(float) > LIKE_FLOAT,
-            further > 0,
-            rows["tflite_bytes"].astype(float),
-            map(Estimate, *(rows[f"speedup{end}"].astype(float) for end in ("", "_low", "_high"))),
-            rows["speed"].eq("slower").fillna(value=False),
-            rows["coverage_ops"].astype(float).fillna(0.0),
-            rows["epochs"].fillna(0).astype(float) + further,
-            rows["tflite_sha256"].astype(object).where(rows["tflite_sha256"].notna(), ""),
-        )
-        found = (Candidate(*facts) for facts in zip(*columns, strict=True))
-        together = set() if "runs" in rows.columns else set(rows.loc[rows["latency_rounds"].gt(1), "run_id"])
-        return [
-            replace(each, rounds=partial(self.timings, each.key))
-            if each.key in ranked & together
-            else each
-            if each.key in ranked
-            else replace(each, speedup=None)
-            for each in found
-        ]
-
-    def row(self, run_id: str) -> pd.Series:
-        """Return the row of a run id."""
-        return self.rows.iloc[self._places[run_id]]
-
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        return {run_id: place for place, run_id in enumerate(self.rows["run_id"])}
-
-    @cached_property
-    def _accuracies(self) -> dict[str, Estimate]:
-        """The scores of the rows that have an interval, as gains, by run id."""
-        intervals = (self.rows[f"tflite_score{end}"].astype(float) for end in ("", "_low", "_high"))
-        found = zip(self.rows["run_id"], map(Estimate, *intervals), strict=True)
-        lowest, highest = (0, 1) if self.judged.is_share else (-inf, inf)
-        return {
-            run_id: self.judged.gain(each)
-            for run_id, each in found
-            if lowest <= each.low <= each.value <= each.high <= highest
-        }
-
-    def _intervals(self, one: str, other: str) -> tuple[Estimate, Estimate] | None:
-        """Return the accuracies of two rows; None if one has no interval."""
-        known = self._accuracies
-        return (known[one], known[other]) if one in known and other in known else None
-
-    def _pairs(self, one: str, other: str) -> list[tuple[Evidence, Evidence]]:
-        """Return what both rows achieved on the same examples, for each seed that both have."""
-        runs, others = self._by_seed[one], self._by_seed[other]
-        seeds = sorted(runs.keys() & others.keys())
-        pairs = [(self.answers(runs[seed]), self.answers(others[seed])) for seed in seeds]
-        known = [(after, before) for after, before in pairs if after is not None and before is not None]
-        return [(a, b) for a, b in known if same_examples(a, known[0][0]) and same_examples(a, b)]
-
-    def _right(self, one: str, other: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None:
-        """Return which images each row classifies correctly: two arrays (seeds, images)."""
-        pairs = [
-            (a.tflite == a.truth, b.tflite == b.truth)
-            for a, b in self._pairs(one, other)
-            if isinstance(a, Predictions) and isinstance(b, Predictions)
-        ]
-        if not pairs:
-            return None
-        right, other_right = (np.stack(each) for each in zip(*pairs, strict=True))
-        return right, other_right
-
-    @cached_property
-    def _by_seed(self) -> dict[str, dict[int, str]]:
-        """The runs that each row stands for: their ids by seed, by the row's run id."""
-        groups = self.rows["runs"].gt(1).fillna(value=False) if "runs" in self.rows else self.rows["run_id"].isna()
-        alone = self.rows[~groups & self.rows["seed"].notna()]
-        found = {run_id: {int(seed): run_id} for run_id, seed in zip(alone["run_id"], alone["seed"], strict=True)}
-        cells = cell_of(self.runs)
-        for _, row in self.rows[groups].iterrows():
-            found[row["run_id"]] = self._seeds.get(key_of(row[cells]), {})
-        return {run_id: found.get(run_id, {}) for run_id in self.rows["run_id"]}
-
-    @cached_property
-    def _seeds(self) -> dict[tuple[Any, ...], dict[int, str]]:
-        """The newest finished run of each seed, by the setting."""
-        runs = self.runs[(self.runs["status"] == "FINISHED") & self.runs["seed"].notna()]
-        return {
-            key_of(key): dict(zip(map(int, group["seed"]), group["run_id"], strict=True))
-            for key, group in runs.groupby(cell_of(runs), dropna=False)
-        }
-
-    def name_of_row(self, row: pd.Series) -> str:
-        """Return the name of a row: its strategy, and the settings in which rows of this task differ."""
-        return self.name_of(row["run_id"])
-
-    def name_of(self, run_id: str) -> str:
-        """Return the name of the row with this run id."""
-        return self._names[run_id]
-
-    @cached_property
-    def _names(self) -> dict[str, str]:
-        return dict(zip(self.rows["run_id"], names(self.rows), strict=True))
-
-
-def tasks(comparison: Comparison) -> list[Task]:
-    """Return a task for each model, test set and way of judging, with its finished and verified rows.
-
-    Rows are runs, or means over seeds; other groups cannot be shipped.
-    """
-    if comparison.over_seeds or not comparison.pooled:
-        return _tasks(comparison.table, comparison)
-    runs = comparison.runs
-    groups = seeds_to_pool(runs)
-    return _tasks(grouped(runs, groups, comparison.answers).table if groups else runs, comparison)
-
-
-def _tasks(table: pd.DataFrame, comparison: Comparison) -> list[Task]:
-    good = table[may_be_shipped(table) & table["tflite_score"].notna() & table["tflite_bytes"].notna()]
-    titles = task_titles(good)
-    return [
-        Task(
-            titles[rows.index[0]],
-            rows,
-            comparison.runs,
-            comparison.answers,
-            margin_of(rows, comparison.margin),
-            comparison.order,
-            comparison.timings,
-        )
-        for _, rows in good.groupby(TASK, sort=False)
-    ]
-
-
-def margin_of(rows: pd.DataFrame, share: float) -> float:
-    """Return the loss that a file to ship may have against the best, in the metric of the rows."""
-    metric = judged(rows) or Judged()
-    best = rows["tflite_score"].max() if metric.better == "higher" else rows["tflite_score"].min()
-    return metric.margin(share, float(best))
-
-
 def recommended(comparison: Comparison) -> frozenset[str]:
     """Return the ids of the runs to ship, one per task; none of a task whose baseline is implausible."""
     return frozenset(choice.run_id for choice in map(headline, tasks(comparison)) if choice.may_be_shipped)
@@ -365,7 +126,7 @@ def best_of(comparison: Comparison) -> dict[str, set[str]]:
     Accuracies and speedups are tied if they do not differ significantly; bytes only if they are equal.
     """
     best: dict[str, set[str]] = {name: set() for name in MARKED}
-    for task in _tasks(comparison.table, comparison):
+    for task in tasks_of(comparison.table, comparison):
         timed = task.rows[(task.rows["speed"] != VOID) & task.rows["speedup"].notna()]
         able = task.rows[task.rows["arena_bytes"].notna()]
         found = {
@@ -440,7 +201,7 @@ def _caution(row: pd.Series) -> str:
 
 
 def _without_control(task: Task, row: pd.Series, won: str) -> list[str]:
-    """Describe, in a sentence, a lead that longer training alone may explain; none if a control is present."""
+    """Return a sentence on a lead that longer training alone may explain; none if a control is present."""
     longest = row["epochs"] + row["finetune_epochs"]
     if not (won and row["finetune_epochs"] > 0) or task.rows["strategy"].isin(CONTROLS).any():
         return []
@@ -499,12 +260,12 @@ def _most_accurate(task: Task) -> Choice:
             choice, drawbacks=(*choice.drawbacks, f"{alone}, but not after Holm's correction for all pairs")
         )
     unsure = [_advice(task, [row], best)] if _standing(task, row, best) == "unsure" else []
-    return replace(choice, advice=" ".join([*unsure, *_telling(task, row, best)]))
+    return replace(choice, advice=" ".join([*unsure, *_describe_separation(task, row, best)]))
 
 
-def _telling(task: Task, row: pd.Series, best: pd.Series) -> list[str]:
-    """Describe what would separate a row from the most accurate one, in a sentence."""
-    found = task.to_separate(row["run_id"], best["run_id"])
+def _describe_separation(task: Task, row: pd.Series, best: pd.Series) -> list[str]:
+    """Return a sentence on what would separate a row from the most accurate one, or none."""
+    found = task.needed_to_separate(row["run_id"], best["run_id"])
     if found is None or found.examples is None:
         return []
     seeds = f", or {found.seeds or 'more'} seeds,"
@@ -538,7 +299,7 @@ class Tie:
 
     @property
     def is_known(self) -> bool:
-        """Whether something is known of it: it is false if the predictions of all tied rows are missing."""
+        """Whether anything is known about the tie; false if the predictions of all tied rows are missing."""
         return not self.separations or any(each.needed for each in self.separations)
 
 
@@ -550,13 +311,13 @@ def explain_tie(task: Task) -> Tie:
         Separation(
             task.name_of(each.key),
             task.difference(each.key, first.key),
-            task.to_separate(each.key, first.key),
+            task.needed_to_separate(each.key, first.key),
             same_file(task.row(each.key), best),
         )
         for each in tied
         if each.key != first.key
     )
-    known = task.answers(str(best["run_id"]))
+    known = task.read_evidence(str(best["run_id"]))
     others = task.rows[(task.rows["run_id"] != first.key) & ~task.rows["run_id"].isin([each.key for each in tied])]
     return Tie(
         task.name_of_row(best),
@@ -736,7 +497,7 @@ def _is_faster(row: pd.Series) -> bool:
 def _advice(task: Task, unsure: Sequence[pd.Series], best: pd.Series) -> str:
     """Return how many test examples would decide the undecided rows."""
     needed = [each for row in unsure if (each := task.examples_needed(row["run_id"], best["run_id"])) is not None]
-    predictions = task.answers(best["run_id"])
+    predictions = task.read_evidence(best["run_id"])
     if not needed or predictions is None:
         return "Their predictions are missing. Repeat the runs to compare them."
     points_lost = task.judged.margin_text(task.margin)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from experiments.comparison.baseline import trained_less, unmatched, with_baseline
 from experiments.comparison.columns import MODEL, TASK, TEST, TRAINING, without_digests
-from experiments.comparison.groups import ReadPredictions, grouped, seeds_to_pool
+from experiments.comparison.groups import ReadEvidence, group_runs, seeds_to_pool
 from experiments.comparison.query import require_column, select_rows, sort_rows
 from experiments.comparison.recommendation import MARGIN, ORDER, Criterion
 from experiments.measure.rounds import ReadRounds, no_rounds
@@ -26,7 +26,7 @@ class Comparison:
 
     runs: pd.DataFrame
     table: pd.DataFrame
-    answers: ReadPredictions
+    read_evidence: ReadEvidence
     over_seeds: bool = False  # the rows are groups of runs that differ only in their seeds
     remarks: tuple[str, ...] = ()
     margin: float = MARGIN  # share of the test examples that a file to ship may lose against the most accurate
@@ -53,7 +53,7 @@ class Comparison:
         return self.table if self.over_seeds else self.table.iloc[:0]
 
 
-def compared(
+def compare_runs(
     store: Store,
     runs: pd.DataFrame,
     baseline: str | None = None,
@@ -67,18 +67,18 @@ def compared(
     Raises:
         UserError: no run has this strategy or meets the condition, or a column does not exist.
     """
-    answers = _cache_compactly(lambda run_id: read_or_none(partial(store.predictions, run_id)))
+    read_evidence = _cache_compactly(lambda run_id: read_or_none(partial(store.read_evidence, run_id)))
     timings = cache(lambda run_id: read_artifact(store, run_id, ROUNDS, read_rounds))
-    every = with_baseline(runs, baseline, answers, timings) if baseline else runs
+    every = with_baseline(runs, baseline, read_evidence, timings) if baseline else runs
     runs = select_rows(every, condition) if condition else every
     remarks = _known_by_names(runs)
     remarks += [*unmatched(runs, baseline), *trained_less(runs, every, baseline)] if baseline else []
     groups = seeds_to_pool(runs) if by is None else _expand_group_columns(runs, by)
     if not groups:
-        return Comparison(runs, runs, answers, remarks=tuple(remarks), timings=timings)
-    found = grouped(runs, groups, answers)
-    mixed = _several_tasks(found.table)
-    return Comparison(runs, found.table, answers, by is None, (*remarks, *mixed, *found.left_out), timings=timings)
+        return Comparison(runs, runs, read_evidence, remarks=tuple(remarks), timings=timings)
+    found = group_runs(runs, groups, read_evidence)
+    remarks += [*_several_tasks(found.table), *found.left_out]
+    return Comparison(runs, found.table, read_evidence, by is None, tuple(remarks), timings=timings)
 
 
 def _expand_group_columns(runs: pd.DataFrame, by: Sequence[str]) -> list[str]:
@@ -111,7 +111,7 @@ def _is_of(key: str, table: pd.DataFrame) -> bool:
     return key.removeprefix("-") in table.columns
 
 
-def _cache_compactly(read: ReadPredictions) -> ReadPredictions:
+def _cache_compactly(read: ReadEvidence) -> ReadEvidence:
     """Return a function that reads predictions once, and caches them compactly: thousands of runs are gigabytes."""
 
     @cache

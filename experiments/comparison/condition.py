@@ -42,7 +42,7 @@ REFUSED: Mapping[type[ast.AST], str] = {
 }
 
 
-def holds(table: pd.DataFrame, condition: str, prefix: str = OPTION) -> "pd.Series[bool]":
+def meets(table: pd.DataFrame, condition: str, prefix: str = OPTION) -> "pd.Series[bool]":
     """Return whether each row meets the condition; missing values never do. `prefix` is that of names in messages.
 
     Raises:

@@ -21,7 +21,7 @@ from experiments.comparison.columns import (
     several_machines,
 )
 from experiments.comparison.judged import Judged, judged, judged_row
-from experiments.comparison.names import labels, titled
+from experiments.comparison.names import display_names, labels
 from experiments.measure.latency import SAME_FILE
 from experiments.record.run_record import NOT_MEASURED, short_warning
 from experiments.statistics.rounding import percent, whole
@@ -34,7 +34,7 @@ SCORES = {
 }  # fmt: skip
 ACCURATE = Judged()
 LATENCY, VERDICT = heading("latency_p50_us"), heading("speed")
-DISTURBED = 0.2  # cores used by other processes; from here on a remark says so
+DISTURBED = 0.2  # cores used by other processes, from which on a remark is shown
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
     differences = Differences.of(table)
     shown = pd.DataFrame({"strategy": table["strategy"]})
     for name in SETTINGS:
-        values = titled(table, name) if name in SUBJECTS else table[name]
+        values = display_names(table, name) if name in SUBJECTS else table[name]
         if values.nunique(dropna=False) > 1:
             shown[name] = values.astype("string").fillna("")
     for name in [name for name in table.columns if name not in (*COLUMNS, *AGAINST, *GROUPED, *INTERNAL)]:

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from experiments.comparison.columns import COLUMNS, without_internal_columns
 from experiments.comparison.compared import Comparison
 from experiments.comparison.display import Differences, display_table, note
-from experiments.comparison.terminal import narrowed
+from experiments.comparison.terminal import fit_columns
 from experiments.system.errors import UserError, suggestion
 from experiments.system.escaping import escape_control, markdown_text, spreadsheet_text
 from experiments.system.extras import require
@@ -66,7 +66,7 @@ def write_summary(title: str, lines: Sequence[str], table: pd.DataFrame, path: P
     Raises:
         UserError: the file cannot be written.
     """
-    shown = narrowed(display_table(table), SUMMARY_WIDTH, Differences.of(table))
+    shown = fit_columns(display_table(table), SUMMARY_WIDTH, Differences.of(table))
     decided = "\n\n".join(map(markdown_text, lines))
     read = "\n\n".join(map(markdown_text, note(table, list(shown.columns)).split("\n")))
     text = f"## {markdown_text(title)}\n\n{decided}\n\n{as_markdown(with_texts(shown, markdown_text))}\n\n{read}\n"
@@ -230,7 +230,7 @@ def form_of(path: Path) -> Form:
     return form
 
 
-def written(table: pd.DataFrame, path: Path, form: Form) -> None:
+def write_table(table: pd.DataFrame, path: Path, form: Form) -> None:
     """Write a table to a file, and print its path.
 
     Raises:

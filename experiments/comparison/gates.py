@@ -9,7 +9,7 @@ from math import inf, isfinite, log
 import numpy as np
 import pandas as pd
 
-from experiments.comparison.choices import Task, deciding_criteria, margin_of, suspect
+from experiments.comparison.choices import deciding_criteria, suspect
 from experiments.comparison.columns import (
     JUDGED_BY,
     TEST,
@@ -23,9 +23,10 @@ from experiments.comparison.columns import (
 )
 from experiments.comparison.compared import Comparison
 from experiments.comparison.judged import judged, judged_row
-from experiments.comparison.names import labels, titled
+from experiments.comparison.names import display_names, labels
 from experiments.comparison.query import require_column
 from experiments.comparison.recommendation import Candidate, fastest, most_accurate, recommend, smallest
+from experiments.comparison.tasks import Task, margin_of
 from experiments.statistics.estimates import (
     SIGNIFICANT,
     Estimate,
@@ -45,7 +46,7 @@ OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
 ENDS = ("", "_low", "_high")
 SHARES = names(kinds=("share",), interval=True)
 RATIOS = names(kinds=("speedup", "ratio"), interval=True)
-TOGETHER = " (met alone, but not at 95 % after Holm's correction for all {} rows)"
+TOGETHER = " (met by itself, but not at 95 % after Holm's correction for all {} rows)"
 ROUNDING = 1e-9  # of a p-value
 MOST_NAMES = 20  # of excluded runs in a line
 FORM = re.compile(r"\s*(?P<column>[\w.]+)\s*(?P<operator>>=|<=|>|<)\s*(?P<bound>[-+\d_.eE]+)\s*")
@@ -182,7 +183,7 @@ def decide(
     if left.empty:
         return Decision(None, excluded)
     given = comparison or Comparison(table, table, lambda _: None)
-    task = Task("", left, given.runs, given.answers, margin_of(left, given.margin), given.order, given.timings)
+    task = Task("", left, given.runs, given.read_evidence, margin_of(left, given.margin), given.order, given.timings)
     found = recommend(*_best(task, objective, lowest), given.order)
     chosen = task.row(found.chosen.key)
     same = [row for _, row in left.iterrows() if row.name != chosen.name and same_file(row, chosen)]
@@ -252,7 +253,7 @@ def _check_one_task(table: pd.DataFrame, prefix: str) -> None:
     """Check that a single file can be shipped: for one set of test examples, and not a mean over several files."""
     finished = table[table["status"] == "FINISHED"]
     if finished[TEST].nunique() > 1:
-        sets = finished.assign(_title=titled(finished, "dataset")).drop_duplicates(TEST)
+        sets = finished.assign(_title=display_names(finished, "dataset")).drop_duplicates(TEST)
         listed = ", ".join(sets["_title"].where(sets["test_digest"].notna(), sets[TEST]))
         column = "test_digest" if sets["test_digest"].notna().all() else "dataset"
         raise UserError(
@@ -311,7 +312,7 @@ def decision_lines(decision: Decision, objective: str, lowest: bool) -> list[str
         return [*lines, "No run meets all requirements."]
     bad_end = worse_end_of(run, objective, at_least=not lowest)
     interval = f" (at worst {run[bad_end]:,.6g})" if bad_end != objective else ""
-    how = f"the {'lowest' if lowest else 'highest'} of those left"
+    how = f"the {'lowest' if lowest else 'highest'} of the remaining runs"
     best = decision.best
     if best is not None and best[objective] != run[objective]:
         how = f"not significantly different from {how} ({best['strategy']}, {best[objective]:,.6g})"

@@ -9,13 +9,13 @@ import pandas as pd
 
 from experiments.comparison.columns import GROUPED, VOID, WHOLE, cell_of, has_verdict, label, timed
 from experiments.measure.latency import SAME_FILE, verdict_of
-from experiments.record.artifacts import PREDICTIONS
+from experiments.record.artifacts import EVIDENCE
 from experiments.record.evidence import Evidence, Predictions, change_of, difference_of, same_examples, score_of
 from experiments.record.run_record import is_setting
 from experiments.statistics.estimates import Estimate, ratio_of_medians
 from experiments.tracking.schema import names
 
-ReadPredictions = Callable[[str], Evidence | None]  # what a run's models achieved, by its id; None if missing
+ReadEvidence = Callable[[str], Evidence | None]  # by the id of a run; None if it is missing
 SPEEDUPS = names(kinds=("speedup",), interval=True)
 
 
@@ -34,7 +34,7 @@ class Groups:
     left_out: tuple[str, ...]
 
 
-def grouped(table: pd.DataFrame, by: Sequence[str], answers: ReadPredictions) -> Groups:
+def group_runs(table: pd.DataFrame, by: Sequence[str], read_evidence: ReadEvidence) -> Groups:
     """Return one row for each group of runs with equal values in these columns, with the columns of runs and GROUPED.
 
     Numbers are means, speedups geometric means; settings that differ are empty. Runs that differ only in their seeds
@@ -43,31 +43,34 @@ def grouped(table: pd.DataFrame, by: Sequence[str], answers: ReadPredictions) ->
     """
     numbers = [name for name in table.select_dtypes("number").columns if name not in (*cell_of(table), "seed")]
     floats = table[numbers].astype(float)
-    groups = list(_groups(table, by, answers))
-    rows = [_pooled(group, floats.loc[group.counted.index], answers) for group in groups]
+    groups = list(_groups(table, by, read_evidence))
+    rows = [_pooled(group, floats.loc[group.counted.index], read_evidence) for group in groups]
     pooled = pd.DataFrame(rows).reindex(columns=[*table.columns, *GROUPED])
     counts = {name: pooled[name].astype("Float64") for name in (*WHOLE, *GROUPED)}
     whole = [name for name, values in counts.items() if not (values % 1 > 0).any()]
-    left_out = tuple(line for group in groups for line in _left_out(group, answers))
+    left_out = tuple(line for group in groups for line in _left_out(group, read_evidence))
     settings = {name: table[name].dtype for name in filter(is_setting, table.columns)}
     kinds: dict[str, Any] = {**dict.fromkeys(counts, "float64"), **dict.fromkeys(whole, "Int64"), **settings}
     return Groups(pooled.assign(**counts).astype(kinds), left_out)
 
 
-def _left_out(group: "_Group", answers: ReadPredictions) -> list[str]:
+def _left_out(group: "_Group", read_evidence: ReadEvidence) -> list[str]:
     uncounted = group.runs.drop(index=group.counted.index)
     void = group.counted[group.counted["speed"] == VOID] if len(group.counted) > 1 else uncounted.iloc[:0]
     return [
-        *(f"{label(run)}: omitted from its group, since {_reason(run, answers)}" for _, run in uncounted.iterrows()),
+        *(
+            f"{label(run)}: omitted from its group, since {_reason(run, read_evidence)}"
+            for _, run in uncounted.iterrows()
+        ),
         *(f"{label(run)}: its invalid timing is omitted from its group" for _, run in void.iterrows()),
     ]
 
 
-def _reason(run: pd.Series, answers: ReadPredictions) -> str:
+def _reason(run: pd.Series, read_evidence: ReadEvidence) -> str:
     if run["status"] != "FINISHED":
         return f"it is {run['status']}"
-    if answers(run["run_id"]) is None:
-        return f"it has no {PREDICTIONS}"
+    if read_evidence(run["run_id"]) is None:
+        return f"it has neither {' nor '.join(EVIDENCE)}"
     return "its test examples differ from those of the others, or a newer run has the same settings"
 
 
@@ -81,7 +84,7 @@ class _Group:
     alike: Sequence[str]  # the columns in which all pooled runs are equal
 
 
-def _groups(table: pd.DataFrame, by: Sequence[str], answers: ReadPredictions) -> Iterator[_Group]:
+def _groups(table: pd.DataFrame, by: Sequence[str], read_evidence: ReadEvidence) -> Iterator[_Group]:
     """Yield the groups of a table; computed for all at once where possible, since there may be thousands."""
     groups = table.groupby(list(by), dropna=False, sort=False)
     cells = table.groupby(cell_of(table), dropna=False, sort=False).ngroup()
@@ -93,17 +96,17 @@ def _groups(table: pd.DataFrame, by: Sequence[str], answers: ReadPredictions) ->
     for number, (_, runs) in enumerate(groups):
         candidates = runs[runs.index.isin(newest.index)]
         seeds_only = kinds.get(number) == 1
-        counted = _counted(candidates, seeds_only, answers) if len(candidates) else runs.tail(1)
+        counted = _counted(candidates, seeds_only, read_evidence) if len(candidates) else runs.tail(1)
         codes_here = codes.loc[counted.index].to_numpy()
         alike = list(table.columns[(codes_here == codes_here[0]).all(axis=0)])
         yield _Group(runs, counted, seeds_only, alike)
 
 
-def _counted(finished: pd.DataFrame, seeds_only: bool, answers: ReadPredictions) -> pd.DataFrame:
+def _counted(finished: pd.DataFrame, seeds_only: bool, read_evidence: ReadEvidence) -> pd.DataFrame:
     """Return the runs of a group that were tested on the same images."""
     if len(finished) < 2 or not seeds_only:
         return finished
-    evidence = {run_id: found for run_id in finished["run_id"] if (found := answers(run_id)) is not None}
+    evidence = {run_id: found for run_id in finished["run_id"] if (found := read_evidence(run_id)) is not None}
     if not evidence:
         return finished
     first = next(iter(evidence.values()))
@@ -111,7 +114,7 @@ def _counted(finished: pd.DataFrame, seeds_only: bool, answers: ReadPredictions)
     return finished[finished["run_id"].isin(alike)]
 
 
-def _pooled(group: _Group, floats: pd.DataFrame, answers: ReadPredictions) -> dict[str, Any]:
+def _pooled(group: _Group, floats: pd.DataFrame, read_evidence: ReadEvidence) -> dict[str, Any]:
     """Return the row of a group; `floats` has the numbers of its runs."""
     runs = group.counted
     counts = {"runs": len(runs), "seeds": runs["seed"].nunique()}
@@ -123,7 +126,7 @@ def _pooled(group: _Group, floats: pd.DataFrame, answers: ReadPredictions) -> di
         **_words(runs),
         **dict.fromkeys((name for name in runs.columns if _of_one_run(name)), np.nan),
         **_speedups(runs, group.seeds_only),
-        **(_over_seeds(runs, answers) if group.seeds_only else {}),
+        **(_over_seeds(runs, read_evidence) if group.seeds_only else {}),
         "run_id": runs[["seed", "run_id"]].sort_values("seed", kind="stable")["run_id"].iloc[0],
         **counts,
     }
@@ -181,9 +184,9 @@ def _speedups(runs: pd.DataFrame, seeds_only: bool) -> dict[str, Any]:
     return found
 
 
-def _over_seeds(runs: pd.DataFrame, answers: ReadPredictions) -> dict[str, Any]:
+def _over_seeds(runs: pd.DataFrame, read_evidence: ReadEvidence) -> dict[str, Any]:
     """Return accuracy and its differences over seeds, from the predictions for each image."""
-    evidence = [result for run_id in runs["run_id"] if (result := answers(run_id)) is not None]
+    evidence = [result for run_id in runs["run_id"] if (result := read_evidence(run_id)) is not None]
     if len(evidence) < len(runs):
         return {}
     score, change = score_of(evidence), change_of(evidence)
@@ -196,7 +199,7 @@ def _over_seeds(runs: pd.DataFrame, answers: ReadPredictions) -> dict[str, Any]:
     }
     if "against_run_id" not in runs.columns or runs["against_run_id"].isna().any():
         return found
-    others = [answers(run_id) for run_id in runs["against_run_id"]]
+    others = [read_evidence(run_id) for run_id in runs["against_run_id"]]
     before = [each for each in others if each is not None and same_examples(each, evidence[0])]
     if len(before) < len(runs):
         return found

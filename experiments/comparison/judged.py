@@ -1,4 +1,4 @@
-"""The metric that judges the runs of a table: how it is named and shown, and which values are better."""
+"""The metric by which the runs of a table are judged: its name and format, and which values are better."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ class Judged:
 
     @property
     def is_accuracy(self) -> bool:
-        """Whether answers are right or wrong."""
+        """Whether each prediction is correct or wrong."""
         return self.name == ACCURACY
 
     @property
@@ -46,7 +46,7 @@ class Judged:
 
     @property
     def first(self) -> str:
-        """What a better value is called in sentences."""
+        """The comparative for a better value, in sentences."""
         return "more accurate" if self.is_accuracy else "better"
 
     def gain(self, value: Estimate) -> Estimate:

@@ -7,12 +7,12 @@ import pandas as pd
 
 from experiments.comparison.choices import answer_lines
 from experiments.comparison.columns import frame, without_internal_columns
-from experiments.comparison.compared import Comparison, compared
+from experiments.comparison.compared import Comparison, compare_runs
 from experiments.comparison.files import write_comparison
 from experiments.comparison.query import select_columns
 from experiments.comparison.terminal import plain_table, show
 from experiments.system.errors import UserError
-from experiments.system.progress import print_whole, prose, say
+from experiments.system.progress import print_whole, say, say_wrapped
 from experiments.tracking import REUSED, Row, Store, Tracking, open_existing
 
 
@@ -25,7 +25,7 @@ def load(uri: str = Tracking.uri, experiment: str = Tracking.experiment, sweep: 
     return without_internal_columns(frame(newest(_rows(open_existing(uri, experiment), sweep))))
 
 
-def loaded(store: Store, sweep: str) -> pd.DataFrame:
+def load_sweep(store: Store, sweep: str) -> pd.DataFrame:
     """Return the runs of a sweep, with further internal columns; reports omitted runs.
 
     Raises:
@@ -74,9 +74,9 @@ def show_comparison(comparison: Comparison, columns: Sequence[str] = ()) -> None
 
 def show_and_write(store: Store, rows: Sequence[Row], folder: Path) -> Comparison:
     """Print the comparison of a sweep, and write its tables to the folder."""
-    comparison = compared(store, frame(rows))
+    comparison = compare_runs(store, frame(rows))
     show_comparison(comparison)
     for line in answer_lines(comparison):
-        prose(line)
+        say_wrapped(line)
     write_comparison(comparison, folder)
     return comparison

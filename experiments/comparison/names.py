@@ -35,7 +35,7 @@ def names(runs: pd.DataFrame, without: Iterable[str] = ()) -> list[str]:
     further = further_epochs(runs)
     several_trainings = bool((further > runs["finetune_epochs"]).any())
     own = "finetune_epochs" not in hidden and (several_trainings or varies_by_itself(runs))
-    subjects = [titled(runs, kind) for kind in SUBJECTS if kind not in hidden]
+    subjects = [display_names(runs, kind) for kind in SUBJECTS if kind not in hidden]
     models = [title.tolist() for title in subjects if title.nunique() > 1]
     seeds = "seed" not in hidden and runs["seed"].nunique() > 1
     found = []
@@ -58,11 +58,11 @@ def labels(table: pd.DataFrame) -> pd.Series:
 
 def several_subjects(table: pd.DataFrame) -> list[list[str]]:
     """Return the names of model and data set of each row, if the table has several."""
-    titles = [found for kind in SUBJECTS if (found := titled(table, kind)).nunique() > 1]
+    titles = [found for kind in SUBJECTS if (found := display_names(table, kind)).nunique() > 1]
     return [[each[place] for each in titles if each[place]] for place in table.index]
 
 
-def titled(table: pd.DataFrame, kind: str) -> pd.Series:
+def display_names(table: pd.DataFrame, kind: str) -> pd.Series:
     """Return the name of each row's model or data set, with a digest if another one has the same name.
 
     No digest is added if a setting with a column, such as dataset.train_samples, distinguishes them.
@@ -104,7 +104,7 @@ def task_titles(table: pd.DataFrame) -> pd.Series:
     """Return the name of each row's task, such as mlp on flowers, with settings that distinguish equal names."""
     tasks = table.groupby(TASK, dropna=False, sort=False)
     number = tasks.ngroup()
-    model, dataset = (titled(table, kind).groupby(number).transform("first") for kind in SUBJECTS)
+    model, dataset = (display_names(table, kind).groupby(number).transform("first") for kind in SUBJECTS)
     titles: pd.Series = model + " on " + dataset
     settings = [name for name in table.columns if is_content(name) and name not in FILES]
     varied = [name for name in settings if table[name].nunique(dropna=False) > 1]
@@ -120,7 +120,7 @@ def task_titles(table: pd.DataFrame) -> pd.Series:
 
 def subjects_of(runs: pd.DataFrame) -> str:
     """Return the models and data sets of these runs, such as article_cnn on mnist, or how many there are."""
-    titles = ((NOUNS[kind], titled(runs, kind).unique()) for kind in SUBJECTS)
+    titles = ((NOUNS[kind], display_names(runs, kind).unique()) for kind in SUBJECTS)
     return " on ".join(" and ".join(found) if len(found) < 3 else f"{len(found)} {kind}" for kind, found in titles)
 
 

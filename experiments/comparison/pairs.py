@@ -11,7 +11,7 @@ from experiments.comparison.display import percents
 from experiments.comparison.judged import Judged, judged_row
 from experiments.comparison.terminal import terminal_table
 from experiments.measure.latency import SAME_FILE
-from experiments.record.artifacts import PREDICTIONS
+from experiments.record.artifacts import EVIDENCE
 from experiments.record.evidence import Evidence, Predictions, difference_of, same_examples
 from experiments.record.identity import with_digest
 from experiments.statistics.estimates import SIGNIFICANT, discordant, holm, mcnemar, paired_bootstrap, paired_difference
@@ -36,23 +36,24 @@ ACCURATE = Judged()
 
 @dataclass(frozen=True)
 class Examined:
-    """What a run's file achieved on the test examples."""
+    """A run to compare, with its evidence."""
 
     label: str
     dataset: str
-    answers: Evidence
+    evidence: Evidence
     test_digest: str | None = None  # of the images; None for runs of earlier versions
     file: str | None = None  # digest of the TFLite file
     judged: Judged = ACCURATE
 
 
 def _examined(store: Store, row: Row) -> Examined:
-    answers = store.predictions(row["run_id"])
-    if answers is None:
+    evidence = store.read_evidence(row["run_id"])
+    if evidence is None:
         raise UserError(
-            f"--pair {row['run_id']}: requires a run with {PREDICTIONS}; this one has none (status {row['status']})."
+            f"--pair {row['run_id']}: requires a run with {' or '.join(EVIDENCE)}; this one has neither (status "
+            f"{row['status']})."
         )
-    return Examined(label(row), row["dataset"], answers, row["test_digest"], row["tflite_sha256"], judged_row(row))
+    return Examined(label(row), row["dataset"], evidence, row["test_digest"], row["tflite_sha256"], judged_row(row))
 
 
 def table_of_pairs(runs: Sequence[Examined]) -> pd.DataFrame:
@@ -87,7 +88,7 @@ def _check_alike(first: Examined, other: Examined) -> None:
         )
     digests = (first.test_digest, other.test_digest)
     alike = digests[0] == digests[1] if all(digests) else first.dataset == other.dataset
-    if alike and same_examples(first.answers, other.answers):
+    if alike and same_examples(first.evidence, other.evidence):
         return
     raise UserError(
         f"--pair: {first.label} and {other.label} were tested on different examples ({_images(first)}; "
@@ -96,11 +97,11 @@ def _check_alike(first: Examined, other: Examined) -> None:
 
 
 def _images(run: Examined) -> str:
-    return f"{run.answers.examples:,} of {with_digest(run.dataset, run.test_digest or '')}"
+    return f"{run.evidence.examples:,} of {with_digest(run.dataset, run.test_digest or '')}"
 
 
 def _compared(run: Examined, against: Examined) -> dict[str, object]:
-    one, other = run.answers, against.answers
+    one, other = run.evidence, against.evidence
     found: dict[str, object] = {
         "run": run.label, "against": against.label, "images": one.examples,
         "same_file": run.file is not None and run.file == against.file,

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from experiments.comparison.columns import MODEL, NOUNS, SUBJECTS, TEST, VOID, check_comparable, names_of, timed
-from experiments.comparison.condition import holds
-from experiments.comparison.names import titled
+from experiments.comparison.condition import meets
+from experiments.comparison.names import display_names
 from experiments.system.errors import OPTION, UserError, suggestion
 
 
@@ -16,7 +16,7 @@ def select_rows(table: pd.DataFrame, condition: str, prefix: str = OPTION) -> pd
     Raises:
         UserError: the condition cannot be parsed, names an unknown column, is not a condition, or no row meets it.
     """
-    found = table[holds(table, condition, prefix)]
+    found = table[meets(table, condition, prefix)]
     if found.empty:
         raise UserError(f"{prefix}where {condition!r}: no run meets this condition.")
     return found
@@ -59,7 +59,7 @@ def matrix(table: pd.DataFrame, rows: str, columns: str, value: str) -> pd.DataF
         raise UserError(f"--pivot {rows} {columns} {value}: requires three different columns.")
     if timed(value):
         table = table[table["speed"] != VOID]
-    table = table.assign(**{name: titled(table, name) for name in (rows, columns) if name in SUBJECTS})
+    table = table.assign(**{name: display_names(table, name) for name in (rows, columns) if name in SUBJECTS})
     table = table[table[value].notna()]
     if table.empty:
         raise UserError(f"--pivot {rows} {columns} {value}: no run has a value in {value}.")
@@ -77,8 +77,9 @@ def _check_one_task_a_cell(table: pd.DataFrame, rows: str, columns: str, value: 
         if (table.groupby([rows, columns], dropna=False)[key].nunique() > 1).any():
             raise UserError(
                 f"--pivot {rows} {columns} {value}: runs of several {NOUNS[kind]} share a cell "
-                f"({', '.join(titled(table, kind).unique()[:3])}), so their mean is meaningless. Use {kind} as one of "
-                f"the two columns, or select the runs of one with --where \"{kind}_name == '...'\" or by its digest."
+                f"({', '.join(display_names(table, kind).unique()[:3])}), so their mean is meaningless. Use {kind} as "
+                f"one of the two columns, or select the runs of one with --where \"{kind}_name == '...'\" or by its "
+                "digest."
             )
 
 

@@ -36,8 +36,8 @@ SAME_SIZE = 1.01  # ratio of sizes; smaller differences do not matter
 MARGIN = 0.005  # half a point of accuracy, which may be lost for size or speed by default
 
 
-class Evidence(Protocol):
-    """Evidence on the accuracies of two candidates, by their keys; None if there is none."""
+class PairwiseTests(Protocol):
+    """Tests of the accuracies of two candidates, by their keys; None if they cannot be compared."""
 
     def p_value(self, one: str, other: str) -> float | None:
         """Return the p-value that both are equally accurate."""
@@ -122,7 +122,7 @@ def recommend(best: Candidate, tied: Sequence[Candidate], order: Sequence[str] =
 
 
 def most_accurate(
-    candidates: Sequence[Candidate], evidence: Evidence, margin: float = MARGIN
+    candidates: Sequence[Candidate], tests: PairwiseTests, margin: float = MARGIN
 ) -> tuple[Candidate, list[Candidate]]:
     """Return the most accurate candidate, and all that are tied with it.
 
@@ -134,10 +134,10 @@ def most_accurate(
     """
     best = max(candidates, key=lambda each: each.accuracy)
     rivals = [each for each in candidates if each is not best and not each.same_file(best)]
-    known = [(each, p) for each in rivals if (p := evidence.p_value(each.key, best.key)) is not None]
+    known = [(each, p) for each in rivals if (p := tests.p_value(each.key, best.key)) is not None]
     adjusted = holm(np.array([p for _, p in known]), pairs_among(len(known) + 1))
     equal = {each.key for (each, _), p in zip(known, adjusted, strict=True) if p >= SIGNIFICANT}
-    differences = {each.key: evidence.difference(each.key, best.key) for each, _ in known}
+    differences = {each.key: tests.difference(each.key, best.key) for each, _ in known}
     equal |= {key for key, found in differences.items() if found and found.value > 0}
     lost = {key for key in equal if (found := differences[key]) and found.high < -margin}
     return best, [each for each in candidates if each is best or each.same_file(best) or each.key in equal - lost]

@@ -128,8 +128,9 @@ def regressions(
             _check_machines(pairs, each)
         if each.column in SCORES:
             _check_metrics(pairs, each)
-        called = _labels(pairs)
-        found += [f"{called[at]}: {_worse(run, each)}" for at, run in pairs.iterrows() if _is_worse(run, each)]
+        labels = _labels(pairs)
+        worse = [(place, run) for place, run in pairs.iterrows() if _is_worse(run, each)]
+        found += [f"{labels[place]}: {_describe_change(run, each)}" for place, run in worse]
     return found
 
 
@@ -144,28 +145,28 @@ def remarks(
         UserError: runs cannot be paired.
     """
     pairs = match_runs(before, now, by_name)
-    void = pairs[[any(_means_nothing(run, each, "before") for each in allowances) for _, run in pairs.iterrows()]]
+    void = pairs[[any(_is_invalid(run, each, "before") for each in allowances) for _, run in pairs.iterrows()]]
     names_only = _names_only(before, now)
     changed = pairs.iloc[:0]
     if "settings" in before.columns and "settings" in now.columns and not (names_only or by_name):
         changed = pairs[(pairs["settings_before"] != pairs["settings_now"]).fillna(value=False)]
     lines = {
         "the earlier timing is invalid, so latencies are not compared": void,
-        "the settings differ from the earlier ones, or this version has others; see config.yaml of both runs": changed,
+        "the settings differ, or this version of the suite has other settings; see config.yaml of both runs": changed,
     }
-    every, called = len(_newest(before)), _labels(pairs)
-    alone = [f"{len(pairs)} of {every} earlier runs were compared; no run here has the settings of the others."]
+    every, labels = len(_newest(before)), _labels(pairs)
+    uncompared = [f"{len(pairs)} of {every} earlier runs were compared; no run here has the settings of the rest."]
     return [
         *(["One of the two comparisons has no digests of models and data: runs are matched by names."] * names_only),
-        *(alone if len(pairs) < every else []),
+        *(uncompared if len(pairs) < every else []),
         *([] if names_only else [f"{line}." for line in _replaced(before, now)]),
-        *(f"{_those(runs, called)}: {remark}." for remark, runs in lines.items() if len(runs)),
+        *(f"{_listed(runs, labels)}: {remark}." for remark, runs in lines.items() if len(runs)),
     ]
 
 
-def _those(runs: pd.DataFrame, called: Mapping[Any, str]) -> str:
-    """Name these runs of those that are called so; all of several are not listed."""
-    return f"All {len(runs)} runs" if 1 < len(runs) == len(called) else ", ".join(called[place] for place in runs.index)
+def _listed(runs: pd.DataFrame, labels: Mapping[Any, str]) -> str:
+    """List the labels of runs; "All N runs" if there are no others."""
+    return f"All {len(runs)} runs" if 1 < len(runs) == len(labels) else ", ".join(labels[place] for place in runs.index)
 
 
 def match_runs(before: pd.DataFrame, now: pd.DataFrame, by_name: bool = False) -> pd.DataFrame:
@@ -189,10 +190,10 @@ def match_runs(before: pd.DataFrame, now: pd.DataFrame, by_name: bool = False) -
     if pairs.empty:
         replaced = [] if by_name else _replaced(before, now)
         named = before.merge(now, on=list(SETTING)) if replaced else before.iloc[:0]
-        way_out = "; --by-name compares them anyway" if len(named) else ""
+        hint = "; --by-name compares them anyway" if len(named) else ""
         raise UserError(
             "--against: no earlier run has the settings, model and data of a run here"
-            f"{': ' if replaced else ''}{'; '.join(replaced)}{way_out}."
+            f"{': ' if replaced else ''}{'; '.join(replaced)}{hint}."
         )
     return pairs
 
@@ -207,10 +208,12 @@ def _replaced(before: pd.DataFrame, now: pd.DataFrame) -> list[str]:
     """Describe models and data sets whose content differs from the earlier ones of the same name."""
     lines = []
     for kind, digest in (("model", "model_digest"), ("dataset", "training_digest"), ("dataset", "test_digest")):
-        held, holds = ({str(name): set(rows[digest].dropna()) for name, rows in table.groupby(f"{kind}_name")}
+        earlier, current = ({str(name): set(rows[digest].dropna()) for name, rows in table.groupby(f"{kind}_name")}
                        for table in (before, now))  # fmt: skip
-        for name in [name for name in held if held[name] and holds.get(name) and not held[name] & holds[name]]:
-            then, today = (", ".join(sorted(each)) for each in (held[name], holds[name]))
+        for name, digests in earlier.items():
+            if not digests or not current.get(name) or digests & current[name]:
+                continue
+            then, today = (", ".join(sorted(each)) for each in (digests, current[name]))
             lines.append(f"the {NOUNS[kind][:-1]} {name} has changed ({digest} {then} then, {today} now)")
     return lines
 
@@ -258,21 +261,21 @@ def _pairs(before: pd.DataFrame, now: pd.DataFrame, setting: Sequence[str], by_c
 def _is_worse(run: pd.Series, allowed: Allowance) -> bool:
     """Whether a value became worse by more than allowed; a missing or invalid value always counts as worse."""
     before, now = run[f"{allowed.column}_before"], run[f"{allowed.column}_now"]
-    if pd.isna(before) or _means_nothing(run, allowed, "before"):
+    if pd.isna(before) or _is_invalid(run, allowed, "before"):
         return False
-    return bool(pd.isna(now)) or _means_nothing(run, allowed, "now") or allowed.exceeded(float(before), float(now))
+    return bool(pd.isna(now)) or _is_invalid(run, allowed, "now") or allowed.exceeded(float(before), float(now))
 
 
-def _worse(run: pd.Series, allowed: Allowance) -> str:
+def _describe_change(run: pd.Series, allowed: Allowance) -> str:
     before, now = run[f"{allowed.column}_before"], run[f"{allowed.column}_now"]
     current = "missing" if pd.isna(now) else f"{float(now):,.6g}"
     limit = f"the allowed {allowed.direction} is {allowed.text.partition('=')[2]}"
-    if _means_nothing(run, allowed, "now"):
+    if _is_invalid(run, allowed, "now"):
         current = "unknown, since the timing is invalid"
     return f"{allowed.column} was {float(before):,.6g} and is {current}; {limit}"
 
 
-def _means_nothing(run: pd.Series, allowed: Allowance, when: Literal["before", "now"]) -> bool:
+def _is_invalid(run: pd.Series, allowed: Allowance, when: Literal["before", "now"]) -> bool:
     """Whether a value is from an invalid timing."""
     return timed(allowed.column) and has_verdict(run.get(f"speed_{when}"), VOID)
 

@@ -12,15 +12,16 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.comparison.choices import Choice, drawbacks, headline, join_names, tasks
+from experiments.comparison.choices import Choice, drawbacks, headline, join_names
 from experiments.comparison.columns import WORDS, is_content, may_be_shipped
 from experiments.comparison.compared import Comparison
 from experiments.comparison.names import names
+from experiments.comparison.tasks import tasks
 from experiments.record.artifacts import CONFIGURATION, MODEL, RECORD
 from experiments.record.identity import DIGESTS
 from experiments.record.run_record import is_setting
 from experiments.system.disk import explain_os_error
-from experiments.system.errors import UserError, first_line, redacted
+from experiments.system.errors import UserError, first_line, redact
 from experiments.system.progress import say
 from experiments.system.result import to_json_value
 from experiments.tflite.flatbuffer import DAMAGE
@@ -82,8 +83,8 @@ def _check_new(option: str, shipped: Shipped, overwrite: bool) -> None:
             raise UserError(f"{option}: {path} exists already. {replacing} to replace it, or give another name.")
 
 
-def every_file(comparison: Comparison, folder: Path, overwrite: bool) -> list[Shipped]:
-    """Return all files that may be shipped, each named by what its run is called.
+def list_files(comparison: Comparison, folder: Path, overwrite: bool) -> list[Shipped]:
+    """Return all files that may be shipped, each named after its run.
 
     Raises:
         UserError: one of them exists already.
@@ -135,13 +136,13 @@ def save(
             f"{record['tflite_sha256']}). Type the command of its sweep again, which repeats it."
         )
     configuration = _content(store, shipped.run_id, CONFIGURATION).decode("utf-8", "replace")
-    described = description(row, record, content, shipped, [*map(redacted, commands)], redacted(configuration))
+    described = description(row, record, content, shipped, [*map(redact, commands)], redact(configuration))
     if metadata:
         try:
             content = with_metadata(content, _metadata(described, record))
         except DAMAGE as error:
             raise UserError(
-                f"Run {shipped.run_id}: its {MODEL} is no valid TFLite file ({first_line(error)})."
+                f"Run {shipped.run_id}: its {MODEL} is not a valid TFLite file ({first_line(error)})."
             ) from error
         described |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "metadata": True}
     try:
@@ -175,7 +176,7 @@ def _write(files: Mapping[Path, bytes]) -> None:
 
 
 def _metadata(described: Mapping[str, Any], record: Mapping[str, Any]) -> Description:
-    """Return what the file itself says of the description beside it."""
+    """Return the metadata of the file itself: a part of the description beside it."""
     settings = described["settings"]
     return Description(
         name=f"{settings['model_name']} on {settings['dataset_name']}, {settings['strategy']}",
@@ -242,10 +243,10 @@ def description(
     commands: Sequence[str],
     configuration: str,
 ) -> dict[str, Any]:
-    """Describe a file to those who ship it: interface, measurements, why it was chosen and how to repeat it.
+    """Return the description of a file: interface, measurements, why it was chosen and how to repeat it.
 
     Raises:
-        UserError: the content is no TFLite file.
+        UserError: the content is not a TFLite file.
     """
     inputs, outputs = tensors(content)
     labels = record["labels"]
@@ -277,7 +278,7 @@ def description(
 
 
 def _standardizes(configuration: str) -> bool:
-    """Whether the data set of a run has subtracted a mean from each column, and divided it by a deviation."""
+    """Whether the data set of a run standardized its columns."""
     return re.search(r"^ +standardize: true$", configuration, re.MULTILINE) is not None
 
 

@@ -1,16 +1,17 @@
-"""What the runs of a sweep have shown, in a few values, for the sweep's own entry in the store."""
+"""The summary of a sweep: a few values for its parent run in the store."""
 
-from experiments.comparison.choices import headline, tasks
+from experiments.comparison.choices import headline
 from experiments.comparison.columns import may_be_shipped
 from experiments.comparison.compared import Comparison
 from experiments.comparison.names import names
+from experiments.comparison.tasks import tasks
 
 BEST = {"best_tflite_accuracy": ("tflite_accuracy", "max"), "smallest_tflite_bytes": ("tflite_bytes", "min"),
         "best_speedup": ("speedup", "max")}  # fmt: skip
 
 
 def summary(comparison: Comparison) -> tuple[dict[str, float], dict[str, str]]:
-    """Return metrics and tags: the best values of all sound runs, and what to ship for each task, if anything."""
+    """Return metrics and tags: the best values of the runs that may be shipped, and the run to ship for each task."""
     runs = comparison.runs
     metrics = {"runs_finished": float((runs["status"] == "FINISHED").sum())}
     metrics["runs_failed"] = len(runs) - metrics["runs_finished"]

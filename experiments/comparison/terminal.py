@@ -38,8 +38,8 @@ TEXTS = ("remark", "run", "against", *(each.heading for each in SCHEMA.values() 
 def show(table: pd.DataFrame, comparison: Comparison | None = None) -> None:
     """Print a table and its note: the best values per task are marked, insignificant differences dimmed."""
     every = display_table(table)
-    shown = narrowed(every, CONSOLE.width, Differences.of(table))
-    looks = {name: each[:MOST_ROWS] for name, each in styled(table, comparison).items()}
+    shown = fit_columns(every, CONSOLE.width, Differences.of(table))
+    looks = {name: each[:MOST_ROWS] for name, each in style_cells(table, comparison).items()}
     print_whole(terminal_table(shown.head(MOST_ROWS), looks), CONSOLE)
     if len(shown) > MOST_ROWS:
         say(f"{len(shown) - MOST_ROWS:,} more rows are not shown. --csv FILE writes all, --where selects some.")
@@ -50,8 +50,8 @@ def show(table: pd.DataFrame, comparison: Comparison | None = None) -> None:
     CONSOLE.print(f"{marks}{note(table, list(shown.columns))}", style="dim", markup=False, highlight=False)
 
 
-def narrowed(shown: pd.DataFrame, width: int, differences: Differences | None = None) -> pd.DataFrame:
-    """Remove OPTIONAL columns, and no others, as necessary to fit the width; of them, keep those that still fit."""
+def fit_columns(shown: pd.DataFrame, width: int, differences: Differences | None = None) -> pd.DataFrame:
+    """Remove as few OPTIONAL columns as necessary to fit the width."""
     headings = differences or Differences.of(shown)
     widths = {name: _width(name, shown[name]) for name in shown.columns}
     optional = [heading for name in reversed(OPTIONAL) if (heading := headings.heading(name)) in widths]
@@ -70,7 +70,7 @@ def _width(name: str, cells: pd.Series) -> int:
     return max(cell_len(line) for text in texts for line in text.split("\n")) + 2
 
 
-def styled(table: pd.DataFrame, comparison: Comparison | None = None) -> Mapping[str, Sequence[str]]:
+def style_cells(table: pd.DataFrame, comparison: Comparison | None = None) -> Mapping[str, Sequence[str]]:
     """Return the style of each cell: best values and ties are marked, insignificant differences dimmed.
 
     Ties are determined from the predictions of the comparison; without one, or for many rows, from the intervals.

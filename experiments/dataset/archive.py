@@ -22,7 +22,7 @@ from experiments.system.errors import UserError, first_line
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 IN_MEMORY = 64 * 2**20  # bytes; larger arrays of examples stay in the archive, if they are not compressed
 LOCAL_HEADER, LOCAL_NAMES = 30, 26  # bytes of a member's header in a zip file, and where the lengths of its names are
-UNLABELLED = " Only task=reconstruction requires no targets: a model that gives its input back, to find anomalies."
+UNLABELLED = " Only task=reconstruction requires no targets: a model that reproduces its input, to find anomalies."
 FORMAT = (
     f"A data set is a NumPy archive: numpy.savez(path, {', '.join(f'{name}=...' for name in ARRAYS)}). For several "
     "inputs or outputs of a model, add the name of each: x_train/NAME, y_train/NAME."

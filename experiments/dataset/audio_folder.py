@@ -128,7 +128,7 @@ def _features(source: AudioFolder, path: Path) -> tuple[npt.NDArray[np.float32],
     """Return the features of a recording (frames, bands, 1), as the data set of MLPerf Tiny computes them."""
     from experiments.system.tensorflow import tf
 
-    rate, samples, remarks = _read(path)
+    rate, samples, remarks = read_wav(path)
     remarks += [] if rate == source.rate else [f"were resampled from {rate} to {source.rate} Hz"]
     samples = resampled(samples, rate, source.rate)
     length = round(source.rate * source.seconds)
@@ -152,18 +152,12 @@ def _mel_weights(mels: int, bins: int, rate: int, low_hz: float, high_hz: float)
     return np.asarray(tf.signal.linear_to_mel_weight_matrix(mels, bins, rate, low_hz, high_hz).numpy())
 
 
-def read_wav(path: Path) -> tuple[int, Samples]:
-    """Return the rate and the samples of a WAV file; several channels are averaged.
+def read_wav(path: Path) -> tuple[int, Samples, list[str]]:
+    """Return the rate and the samples of a WAV file, whose channels are averaged, and remarks on the recording.
 
     Raises:
         BrokenFileError: it is not a WAV file, or has no samples.
     """
-    rate, samples, _ = _read(path)
-    return rate, samples
-
-
-def _read(path: Path) -> tuple[int, Samples, list[str]]:
-    """See read_wav; also returns remarks on the recording."""
     from scipy.io import wavfile
 
     remarks = []
@@ -190,7 +184,7 @@ def _read(path: Path) -> tuple[int, Samples, list[str]]:
     if not samples.any():
         remarks.append("are silent")
     elif np.abs(samples).max() > LOUDEST:
-        remarks.append("have samples far beyond -1 and 1, which stand for another scale")
+        remarks.append("have samples far beyond -1 and 1, as if on another scale")
     return int(rate), samples, remarks
 
 

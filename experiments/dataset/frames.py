@@ -178,7 +178,7 @@ def read_frame(path: Path, key: str) -> Frame:
 
 
 def _read_text(path: Path, where: str) -> "pd.DataFrame":
-    """Read a file of which pandas would change the columns without a complaint only if it is as it should be.
+    """Read a CSV or TSV file, after checking that its columns are those that pandas would read.
 
     Raises:
         UserError: its columns are separated by other characters, or its rows have more values than names.
@@ -206,17 +206,17 @@ def is_class(target: npt.NDArray[Any], kind: Kind | None) -> bool:
 
 
 def suggest_regression(target: npt.NDArray[Any], name: str, kind: Kind | None) -> str:
-    """Return what to type if a column has many different integers, which are taken for classes."""
+    """Return what to type if a column has many different integers, which are treated as classes."""
     distinct = len(np.unique(target))
     if not is_class(target, kind) or target.dtype.kind not in "iuf" or distinct <= max(FEW, len(target) // 2):
         return ""
-    return f" {name} has {distinct} different values, taken for classes; to predict numbers, type task=regression."
+    return f" {name} has {distinct} different values, treated as classes; to predict numbers, type task=regression."
 
 
 def row_number_warnings(frame: Frame, names: Sequence[str], setting: str) -> tuple[str, ...]:
-    """Return a warning if columns that nobody chose number the rows, and so may tell the class in a sorted file."""
+    """Return a warning if columns that nobody chose number the rows, which may reveal the class in a sorted file."""
     return tuple(
-        f"row numbers: the column {name} numbers the rows, and so may tell the model where in the file it is"
+        f"row numbers: the column {name} numbers the rows, and so may reveal the position in the file to the model"
         f"{_without([name], names, setting, '. Leave it out')}."
         for name in frame.counters(names)
     )

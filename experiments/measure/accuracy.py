@@ -13,7 +13,7 @@ from experiments.dataset import ImageRows, Images
 from experiments.dataset.named import apart, is_named, together, under
 from experiments.dataset.rows import at_once
 from experiments.measure.interpreter import ends, invoke, load_interpreter
-from experiments.model.ends import answers
+from experiments.model.ends import compute_outputs
 from experiments.system.errors import UserError
 from experiments.system.machine import usable_cores
 from experiments.system.progress import bar
@@ -36,7 +36,7 @@ def keras_logits(model: "Model", images: ImageRows) -> Logits:
 
 
 def traced(model: "Model") -> Callable[[ImageRows], Logits]:
-    """Return `keras_logits` of a model as a function, which is traced once for all calls with as many images."""
+    """Return `keras_logits` of a model as a function, which is traced once for each number of images."""
     from experiments.system.tensorflow import tf
 
     forward = tf.function(partial(model, training=False))
@@ -47,7 +47,7 @@ def traced(model: "Model") -> Callable[[ImageRows], Logits]:
         outputs = []
         with bar("Keras model on the test examples", total=len(starts)) as advance:
             for start in starts:
-                outputs.append(answers(model, forward, images[start : start + size]))
+                outputs.append(compute_outputs(model, forward, images[start : start + size]))
                 advance(1)
         found = np.concatenate(outputs)
         return found if is_named(found) else found.astype(np.float32, copy=False)

@@ -45,7 +45,7 @@ class OpNoise:
 
 
 def gaps_of_outputs(models: Mapping[str, Logits], judged: str, heads: Mapping[str, Head | None]) -> tuple[Gap, ...]:
-    """Compare every pair of models by each of their outputs, first by the judged one; see gaps.
+    """Compare every pair of models by each of their outputs, the judged one first; see `gaps`.
 
     Outputs without a head have no predictions.
     """
@@ -149,7 +149,7 @@ class _Watched:
         invoke(self.interpreter, tensors_for(self.interpreter, image))
 
     def output(self, op: Op) -> npt.NDArray[np.float64]:
-        """Return what an op gave for the last image."""
+        """Return the output of an op for the last image."""
         index = op.outputs[0]
         return dequantize(self.interpreter.get_tensor(index), self.tensors[index]).astype(np.float64)
 

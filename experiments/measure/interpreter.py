@@ -23,7 +23,7 @@ def load_interpreter(model: TFLiteModel, batch: int | None = None) -> Any:
         try:
             return _load(model, batch, builtin=True)
         except (RuntimeError, ValueError) as error:
-            raise UserError(f"LiteRT cannot run the file: {one_line(error)}") from error
+            raise UserError(f"LiteRT cannot run the file: {describe_error(error)}") from error
 
 
 def load_preserving_interpreter(model: TFLiteModel) -> Any:
@@ -31,7 +31,7 @@ def load_preserving_interpreter(model: TFLiteModel) -> Any:
     try:
         return _load(model, None, builtin=True, experimental_preserve_all_tensors=True)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"LiteRT cannot run the file: {one_line(error)}") from error
+        raise UserError(f"LiteRT cannot run the file: {describe_error(error)}") from error
 
 
 def xnnpack_refusal(model: TFLiteModel) -> str:
@@ -39,7 +39,7 @@ def xnnpack_refusal(model: TFLiteModel) -> str:
     try:
         _load(model, None, builtin=False)
     except (RuntimeError, ValueError) as error:
-        return one_line(error)
+        return describe_error(error)
     return ""
 
 
@@ -61,7 +61,7 @@ def ends(interpreter: Any) -> tuple[dict[str, Mapping[str, Any]], dict[str, Mapp
     return found[0], found[1]
 
 
-def one_line(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return LiteRT's message as one line; LiteRT puts no space between its sentences."""
     return first_line(error).replace(".Node number", ". Node number")
 

@@ -158,12 +158,7 @@ class Session:
     @property
     def void(self) -> str:
         """Why these timings are invalid; empty if they are valid."""
-        if reason := disturbance(self.conditions, self.threads):
-            return reason
-        if verdict_of(self.sentinel) in ("faster", "slower"):
-            value, low, high = self.sentinel.value, self.sentinel.low, self.sentinel.high
-            return f"a file and its own copy differ: {value:.3f}x [{low:.3f}, {high:.3f}]"
-        return ""
+        return disturbance(self.conditions, self.threads) or difference_of_copies(self.sentinel)
 
     def verdict(self, ratio: Estimate) -> Verdict:
         """Return the verdict for a ratio of this session."""
@@ -175,6 +170,13 @@ def disturbance(conditions: Conditions, threads: int) -> str:
     if conditions.cores - conditions.other_cores >= threads - TOLERANCE:
         return ""
     return f"other processes used {conditions.other_cores:.1f} of {conditions.cores} cores, but {threads} must be free"
+
+
+def difference_of_copies(sentinel: Estimate) -> str:
+    """Return why a timing in which a file differs from its own copy is invalid; empty if it does not."""
+    if verdict_of(sentinel) not in ("faster", "slower"):
+        return ""
+    return f"a file and its own copy differ: {sentinel.value:.3f}x [{sentinel.low:.3f}, {sentinel.high:.3f}]"
 
 
 def verdict_of(ratio: Estimate) -> Verdict:

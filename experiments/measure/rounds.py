@@ -1,4 +1,4 @@
-"""A run's timing: rounds at different moments, and what they say together.
+"""A run's timing: rounds at different moments, and the estimates over them.
 
 A round is one clean process that times the run's file, its float reference and a control (a file and its own copy), and
 in a sweep the files of all its runs. Rounds of one process have the same id in the records of all these runs, so two
@@ -23,6 +23,7 @@ from experiments.measure.latency import (
     Session,
     Timings,
     Verdict,
+    difference_of_copies,
     disturbance,
     stopwatch_digest,
     verdict_of,
@@ -117,7 +118,7 @@ class Round:
         return disturbance(self.conditions, self.threads)
 
     def serves(self, protocol: LatencyProtocol) -> bool:
-        """Whether this round was measured as `protocol` requires, or for longer, by the code of today, undisturbed."""
+        """Whether the round can be reused: undisturbed, timed by the present code, and at least as long and precise."""
         return (
             not self.disturbance
             and self.stopwatch == stopwatch_digest()
@@ -158,7 +159,7 @@ class Rounds:
 
     @cached_property
     def valid(self) -> tuple[Round, ...]:
-        """The rounds that count; none if the timing is invalid for the work of other processes."""
+        """The rounds that count; none if the timing is invalid because of other processes."""
         counts = counting(np.array([bool(each.disturbance) for each in self.rounds]), self.conditions[0])
         return tuple(each for each, valid in zip(self.rounds, counts, strict=True) if valid)
 
@@ -189,7 +190,7 @@ class Rounds:
         """Why the timing is invalid; empty if it is valid. It is invalid if no round counts."""
         if not self.valid:
             return self.rounds[-1].disturbance
-        return _copies_differ(self.sentinel)
+        return difference_of_copies(self.sentinel)
 
     @property
     def verdict(self) -> Verdict:
@@ -313,17 +314,11 @@ class JointRounds:
         """Why these timings are invalid; empty if they are valid."""
         if len(self._counted) == 1 or not self._valid:
             return self._counted[0].void
-        return _copies_differ(self.sentinel)
+        return difference_of_copies(self.sentinel)
 
     def verdict(self, ratio: Estimate) -> Verdict:
         """Return the verdict for a ratio of these rounds."""
         return "void" if self.void else verdict_of(ratio)
-
-
-def _copies_differ(sentinel: Estimate) -> str:
-    if verdict_of(sentinel) not in ("faster", "slower"):
-        return ""
-    return f"a file and its own copy differ: {sentinel.value:.3f}x [{sentinel.low:.3f}, {sentinel.high:.3f}]"
 
 
 def _pooled(timings: Sequence[Timings]) -> Timings:
@@ -347,7 +342,7 @@ def moments(rounds: int, span: float) -> Iterator[int]:
 
 
 def no_rounds(_: str) -> None:
-    """Return the rounds of a run, of which none are known."""
+    """Return None: no rounds of the run are known."""
 
 
 def _over(rounds: Sequence[Round], logs: Sequence[float]) -> Estimate:

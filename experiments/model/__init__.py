@@ -22,7 +22,7 @@ class Architecture(ABC):
     """
 
     given: ClassVar[bool] = False  # whether `build` returns an existing model with its weights, whatever the seed
-    answers: ClassVar[bool] = True  # whether an existing model answers for the classes of the data before any training
+    has_trained_head: ClassVar[bool] = True  # whether a given model predicts the classes of the data already
     extras: ClassVar[tuple[str, ...]] = ()  # optional dependencies of this package that quantizing it requires
 
     @property

@@ -56,8 +56,8 @@ def with_output(model: "Model", name: str) -> "Model":
     return keras_of(model).Model(model.inputs, model.outputs[exit_names(model).index(name)], name=model.name)
 
 
-def answers(model: "Model", forward: Any, examples: npt.NDArray[Any]) -> Outputs:
-    """Return the outputs of a model for examples; of several outputs, with a field for each.
+def compute_outputs(model: "Model", forward: Any, examples: npt.NDArray[Any]) -> Outputs:
+    """Return the outputs of a model for examples; if there are several, with a field for each.
 
     `forward` calls the model.
     """

@@ -27,7 +27,7 @@ class Pretrained(KerasFile):
     gets global average pooling and a head. The weights of a new head are the same for every seed.
     """
 
-    answers: ClassVar[bool] = False
+    has_trained_head: ClassVar[bool] = False
 
     head: Literal["auto", "new"] = "auto"  # new: also if the outputs fit
     features: str | None = None  # the layer whose outputs the new head takes; None: the one before the head

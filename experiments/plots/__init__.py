@@ -81,7 +81,7 @@ def sheet(
     return figure, axes[:panels]
 
 
-def say_around(figure: "Figure", title: str, caption: str) -> None:
+def add_texts(figure: "Figure", title: str, caption: str) -> None:
     """Add a title above the panels, and a caption on how to read them below."""
     inches = figure.get_figwidth()
     figure.suptitle(fill(title, int(inches * 11.5)), x=0.01, ha="left", fontsize=12)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.comparison.columns import VOID
 from experiments.comparison.names import names, subjects_of
-from experiments.plots import GREY, NoPictureError, lay_out, say_around, sheet, shorten, show_values
+from experiments.plots import GREY, NoPictureError, add_texts, lay_out, sheet, shorten, show_values
 from experiments.plots.points import left_out, measured, void_left_out
 from experiments.plots.strategies import mark
 from experiments.statistics.rounding import three_digits
@@ -62,7 +62,7 @@ def coverage(table: pd.DataFrame) -> "Figure":
         *left_out(table, runs),
         *([f"{len(rows) - MOST_ROWS} more settings are not shown."] if len(rows) > MOST_ROWS else []),
     ]
-    say_around(figure, f"Shares of the files in integers: {subjects_of(runs)}", " ".join(caption))
+    add_texts(figure, f"Shares of the files in integers: {subjects_of(runs)}", " ".join(caption))
     lay_out(figure)
     return figure
 
@@ -100,7 +100,7 @@ def latency_distributions(table: pd.DataFrame, timings: Mapping[str, Timed]) -> 
         *(["One run of each setting."] if len(runs) < (timed["speed"] != VOID).sum() else []),
         *void_left_out(timed),
     ]
-    say_around(figure, f"Latency of an inference: {subjects_of(runs)}", " ".join(caption))
+    add_texts(figure, f"Latency of an inference: {subjects_of(runs)}", " ".join(caption))
     lay_out(figure)
     return figure
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class PlotData:
     """Data to plot: the table, the table over seeds (may be empty), training curves and raw timings by run id."""
 
     table: pd.DataFrame
@@ -47,7 +47,7 @@ PLOTS: Mapping[Plot, str] = {
     "epochs": "accuracy_epochs", "training": "training_histories", "coverage": "coverage",
     "timings": "latency_distributions", "rounds": "latency_rounds",
 }  # fmt: skip
-PICTURES: "Mapping[str, Callable[[Evidence], Figure]]" = {
+PICTURES: "Mapping[str, Callable[[PlotData], Figure]]" = {
     "accuracy_size": lambda given: accuracy_size(given.table, given.of_seeds, given.recommended, given.fewest),
     "accuracy_download": lambda given: accuracy_download(given.table, given.of_seeds, given.recommended, given.fewest),
     "accuracy_latency": lambda given: accuracy_latency(given.table, given.of_seeds, given.recommended, given.fewest),
@@ -69,15 +69,15 @@ def too_many(table: pd.DataFrame) -> str:
     return f"{len(table):,} runs are more than a plot can show ({MOST_DRAWN:,}); select fewer with --where"
 
 
-def comparison_pictures(evidence: Evidence) -> Pictures:
+def comparison_pictures(data: PlotData) -> Pictures:
     """Draw all plots for which there are data."""
-    if reason := too_many(evidence.table):
+    if reason := too_many(data.table):
         return Pictures({}, dict.fromkeys(PICTURES, reason))
     drawn, left_out, tables = {}, {}, {}
     with in_one_style():
         for name, draw in PICTURES.items():
             try:
-                drawn[name] = draw(evidence)
+                drawn[name] = draw(data)
             except NoPictureError as reason:
                 left_out[name] = str(reason)
                 if isinstance(reason, FewPointsError):

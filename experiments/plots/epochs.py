@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.comparison.columns import TASK, further_epochs
 from experiments.comparison.names import names, task_titles, varies_by_itself
-from experiments.plots import NoPictureError, lay_out, say_around, sheet, shorten, show_values
+from experiments.plots import NoPictureError, add_texts, lay_out, sheet, shorten, show_values
 from experiments.plots.labels import Label, place, spread
 from experiments.plots.points import (
     SCORE,
@@ -62,7 +62,7 @@ def accuracy_epochs(table: pd.DataFrame) -> "Figure":
         *panels_left_out(runs, TASK),
         f"Only {MOST_LINES} lines are labeled." if any(len(names) > MOST_LINES for names in ends) else "",
     ]
-    say_around(figure, f"{score_title(runs)} over epochs: {setting_of(runs)}", " ".join(filter(None, caption)))
+    add_texts(figure, f"{score_title(runs)} over epochs: {setting_of(runs)}", " ".join(filter(None, caption)))
     _name(sheets, [names[:MOST_LINES] for names in ends])
     return figure
 

@@ -10,7 +10,7 @@ import pandas as pd
 from experiments.comparison.columns import TASK, further_epochs
 from experiments.comparison.judged import Judged
 from experiments.comparison.names import epochs_text, names, task_titles
-from experiments.plots import FewPointsError, NoPictureError, lay_out, say_around, sheet, show_values
+from experiments.plots import FewPointsError, NoPictureError, add_texts, lay_out, sheet, show_values
 from experiments.plots.points import setting_of
 from experiments.plots.strategies import mark
 
@@ -104,7 +104,7 @@ def training_histories(table: pd.DataFrame, histories: Mapping[str, Curves], few
         + (" Dashed: the epoch whose weights were kept." if kept else "")
         + (" The longest training of each is shown." if table["epochs"].nunique() > 1 else "")
     )
-    say_around(figure, f"Training curves: {setting_of(table)}", caption)
+    add_texts(figure, f"Training curves: {setting_of(table)}", caption)
     lay_out(figure)
     return figure
 

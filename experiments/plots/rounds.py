@@ -12,7 +12,7 @@ import pandas as pd
 
 from experiments.comparison.names import subjects_of
 from experiments.measure.rounds import Round, Rounds
-from experiments.plots import GREY, NoPictureError, lay_out, say_around, sheet, shorten, show_values
+from experiments.plots import GREY, NoPictureError, add_texts, lay_out, sheet, shorten, show_values
 from experiments.plots.bars import with_timings
 from experiments.plots.strategies import mark
 from experiments.statistics.rounding import three_digits
@@ -89,7 +89,7 @@ def latency_rounds(table: pd.DataFrame, rounds: Mapping[str, Rounds]) -> "Figure
         *([f"{taken} rounds were measured for earlier runs of the same files."] if taken else []),
         *([_by_state({labels[run_id][0]: found for run_id, found in others.items()})] if slow.any() else []),
     ]
-    say_around(figure, f"Rounds of timing: {subjects_of(runs)}", " ".join(caption))
+    add_texts(figure, f"Rounds of timing: {subjects_of(runs)}", " ".join(caption))
     lay_out(figure)
     return figure
 

@@ -51,7 +51,7 @@ def save_noise(path: Path, noise: Sequence[OpNoise], title: str) -> None:
     below = "signal-to-quantization-noise ratio in dB: higher is better, 6 dB are one bit"
     with in_one_style():
         figure = _bars([_noise_bar(op, longest) for op in noise], 1.12 * longest, title, below)
-        _say_types(figure, [op.types for op in noise])
+        _add_legend(figure, [op.types for op in noise])
         save(figure, path)
 
 
@@ -76,7 +76,7 @@ def save_profile(path: Path, profile: Profile, title: str) -> None:
     )
     with in_one_style():
         figure = _bars([_time_bar(op, decimals) for op in ops], 1.25 * longest, title, below)
-        _say_types(figure, [op.types for op in ops if op.microseconds is not None])
+        _add_legend(figure, [op.types for op in ops if op.microseconds is not None])
         save(figure, path)
 
 
@@ -108,7 +108,7 @@ def _colour(types: str) -> str:
     return COLOURS.get(types, PINK)
 
 
-def _say_types(figure: "Figure", types: Sequence[str]) -> None:
+def _add_legend(figure: "Figure", types: Sequence[str]) -> None:
     """A legend of what computes in which types."""
     from matplotlib.patches import Patch
 

@@ -18,8 +18,8 @@ from experiments.plots import (
     MOST_SHAPES,
     FewPointsError,
     NoPictureError,
+    add_texts,
     lay_out,
-    say_around,
     sheet,
     show_values,
 )
@@ -248,7 +248,7 @@ def _drawn(shown: Panels, xlabel: str, title: str, caption: str, fewest: int) ->
         _scatter(axes, panel, xlabel)
         if len(panel.found) > MOST_LABELS:
             axes.legend(fontsize=7, ncols=2, framealpha=0.8)
-    say_around(figure, title, caption)
+    add_texts(figure, title, caption)
     lay_out(figure)
     for axes, panel in zip(sheets, shown, strict=True):
         if len(panel.found) >= fewest:

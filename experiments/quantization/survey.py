@@ -7,6 +7,13 @@ from experiments.quantization.selection import Layer, select
 from experiments.system.errors import UserError
 from experiments.tflite.expectation import Difference
 
+# Layers of Keras 2 and 3 that pass values on unchanged, so that a quantizer may precede or follow them. Dropout is
+# included for another reason: it scales values during training, so the range must be learned before it.
+PASSING_LAYERS = (
+    "Dropout", "SpatialDropout2D", "Flatten", "Reshape", "Permute", "MaxPooling2D", "GlobalMaxPooling2D",
+    "ZeroPadding2D", "Cropping2D",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class SurveyedLayer:
@@ -15,9 +22,7 @@ class SurveyedLayer:
     name: str
     kind: str  # its class name
     weighted: bool = False  # whether it has weights and is not a BatchNorm
-    passing: bool = (
-        False  # whether it only passes values on (pooling, Flatten, Dropout, ...) and is never quantized itself
-    )
+    passing: bool = False  # whether it only passes values on, as those in PASSING_LAYERS, and is never quantized itself
     obstacle: str | None = None  # why it cannot be trained quantization-aware
     group: tuple[str, ...] = ()  # the layers that become one op with it, itself included
     neighbours: frozenset[str] = frozenset()  # the layers before and after it

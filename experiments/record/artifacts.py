@@ -38,7 +38,7 @@ FLOAT = "reference.tflite"  # the float file that the run's file is timed agains
 CHANGED = "changed.npz"  # test images whose prediction differs from that of the float model
 CLASSES = "classes.csv"  # the label of each class number
 PREDICTIONS = "predictions.csv"  # the models' predictions for each test image
-SCORES = "scores.npz"  # instead, for a metric without right and wrong answers: its values on resamples of the examples
+SCORES = "scores.npz"  # instead, for other metrics than accuracy: the values on resamples of the examples
 MODEL = "model.tflite"
 CONFIGURATION = "config.yaml"
 # Artifacts that later commands read; without any of them a run is incomplete.
@@ -71,12 +71,16 @@ def write_artifacts(folder: Path, record: RunRecord, configuration: str) -> None
     if record.reference.digest != record.tflite.digest:
         (folder / FLOAT).write_bytes(record.reference.content)
     np.savez_compressed(folder / CHANGED, places=record.changed.places, images=record.changed.images)
-    match record.answers:
+    match record.evidence:
         case Predictions(truth, keras, tflite, reference):
             columns = np.stack([truth, keras, tflite, reference], axis=1)
             np.savetxt(folder / PREDICTIONS, columns, "%d", delimiter=",", header=PREDICTED, comments="")
         case Scores(count, keras, tflite, reference):
             np.savez(folder / SCORES, examples=count, keras=keras, tflite=tflite, reference=reference)
+
+
+def _unreadable(run_id: str, artifact: str, reason: str) -> UserError:
+    return UserError(f"Run {run_id}: its {artifact} cannot be read ({reason}).")
 
 
 def save_samples(path: Path, session: Session | JointRounds) -> None:
@@ -99,12 +103,12 @@ def read_samples(content: bytes, run_id: str) -> dict[str, npt.NDArray[np.int64]
         header, _, lines = _unpacked(content).decode().partition("\n")
         files = groupby(lines.splitlines(), key=lambda line: line.partition(",")[0])
         if header != SAMPLE_COLUMNS:
-            raise UserError(f"Run {run_id}: its {SAMPLES} cannot be read (it does not start with {SAMPLE_COLUMNS}).")
+            raise _unreadable(run_id, SAMPLES, f"it does not start with {SAMPLE_COLUMNS}")
         timed = {name: np.array([line.rpartition(",")[2] for line in own], np.int64) for name, own in files}
     except (OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
-        raise UserError(f"Run {run_id}: its {SAMPLES} cannot be read ({first_line(error)}).") from error
+        raise _unreadable(run_id, SAMPLES, first_line(error)) from error
     if any((nanoseconds <= 0).any() for nanoseconds in timed.values()):
-        raise UserError(f"Run {run_id}: its {SAMPLES} cannot be read (a time is not above 0).")
+        raise _unreadable(run_id, SAMPLES, "a time is not above 0")
     return timed
 
 
@@ -122,9 +126,9 @@ def read_rounds(content: bytes, run_id: str) -> Rounds:
     try:
         rounds = Rounds.from_json(json.loads(content))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UserError(f"Run {run_id}: its {ROUNDS} cannot be read ({first_line(error)}).") from error
+        raise _unreadable(run_id, ROUNDS, first_line(error)) from error
     if not rounds.rounds:
-        raise UserError(f"Run {run_id}: its {ROUNDS} cannot be read (it has no round).")
+        raise _unreadable(run_id, ROUNDS, "it has no round")
     return rounds
 
 
@@ -164,7 +168,7 @@ def read_curves(content: bytes, run_id: str) -> Mapping[str, tuple[float, ...]]:
         earlier = {stage: epoch for stage, epoch in kept.items() if 0 < epoch < len(read.get(f"{stage}/loss", ()))}
         return {**read, **{f"{stage}/kept_epoch": (epoch,) for stage, epoch in earlier.items()}}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UserError(f"Run {run_id}: its {RECORD} cannot be read ({first_line(error)}).") from error
+        raise _unreadable(run_id, RECORD, first_line(error)) from error
 
 
 def _finite(value: object) -> float:
@@ -179,13 +183,13 @@ def read_changed(content: bytes, run_id: str) -> Changed:
     Raises:
         UserError: the file is truncated or has another format.
     """
-    places, images = _arrays(content, ("places", "images"), f"Run {run_id}: its {CHANGED}")
+    places, images = _arrays(content, ("places", "images"), run_id, CHANGED)
     changed = Changed(places, images)
     are_indices = places.ndim == 1 and places.dtype.kind in "iu" and not (places < 0).any()
     if not are_indices or images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise UserError(f"Run {run_id}: its {CHANGED} cannot be read (unexpected arrays).")
+        raise _unreadable(run_id, CHANGED, "unexpected arrays")
     if len(images) and 0 in images.shape:
-        raise UserError(f"Run {run_id}: its {CHANGED} cannot be read (its images are empty).")
+        raise _unreadable(run_id, CHANGED, "its images are empty")
     return changed
 
 
@@ -197,15 +201,15 @@ def read_predictions(content: bytes, run_id: str) -> Predictions:
     """
     header, _, lines = content.partition(b"\n")
     if header != PREDICTED.encode() or not lines:
-        raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read (it does not start with {PREDICTED}).")
+        raise _unreadable(run_id, PREDICTIONS, f"it does not start with {PREDICTED}")
     try:
         truth, keras, tflite, reference = np.loadtxt(
             io.BytesIO(content), np.int64, delimiter=",", skiprows=1, ndmin=2
         ).T
     except (ValueError, OverflowError) as error:
-        raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read ({first_line(error)}).") from error
+        raise _unreadable(run_id, PREDICTIONS, first_line(error)) from error
     if not truth.size or min(each.min() for each in (truth, keras, tflite, reference)) < 0:
-        raise UserError(f"Run {run_id}: its {PREDICTIONS} cannot be read (it is empty, or has a negative class).")
+        raise _unreadable(run_id, PREDICTIONS, "it is empty, or has a negative class")
     return Predictions(truth, keras, tflite, reference)
 
 
@@ -215,21 +219,20 @@ def read_scores(content: bytes, run_id: str) -> Scores:
     Raises:
         UserError: the file is truncated or has another format.
     """
-    where = f"Run {run_id}: its {SCORES}"
-    count, *scores = _arrays(content, ("examples", "keras", "tflite", "reference"), where)
+    count, *scores = _arrays(content, ("examples", "keras", "tflite", "reference"), run_id, SCORES)
     try:
         examples = int(count)
         keras, tflite, reference = (each.astype(np.float64) for each in scores)
     except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{where} cannot be read ({first_line(error)}).") from error
+        raise _unreadable(run_id, SCORES, first_line(error)) from error
     if examples < 1 or any(each.shape != (1 + RESAMPLES,) for each in (keras, tflite, reference)):
-        raise UserError(f"{where} cannot be read (unexpected arrays).")
+        raise _unreadable(run_id, SCORES, "unexpected arrays")
     if not all(np.isfinite(each).all() for each in (keras, tflite, reference)):
-        raise UserError(f"{where} cannot be read (a value is not finite).")
+        raise _unreadable(run_id, SCORES, "a value is not finite")
     return Scores(examples, keras, tflite, reference)
 
 
-def _arrays(content: bytes, names: Sequence[str], where: str) -> list[npt.NDArray[Any]]:
+def _arrays(content: bytes, names: Sequence[str], run_id: str, artifact: str) -> list[npt.NDArray[Any]]:
     """Return arrays of an npz archive.
 
     Raises:
@@ -242,11 +245,11 @@ def _arrays(content: bytes, names: Sequence[str], where: str) -> list[npt.NDArra
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return [np.asarray(arrays[name]) for name in names]
     except (*BROKEN_ARCHIVE, KeyError, EOFError, MemoryError) as error:
-        raise UserError(f"{where} cannot be read ({first_line(error)}).") from error
+        raise _unreadable(run_id, artifact, first_line(error)) from error
 
 
 def read_evidence(store: "Contents", run_id: str) -> Evidence | None:
-    """Return what a run measured on the test examples; None if the artifact is missing.
+    """Return the predictions or scores of a run; None if the artifact is missing.
 
     Raises:
         UserError: the artifact is truncated or has another format.
@@ -266,12 +269,12 @@ def read_layers(content: bytes, run_id: str) -> list[dict[str, str]]:
     try:
         rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
     except (ValueError, csv.Error) as error:
-        raise UserError(f"Run {run_id}: its {LAYERS} cannot be read ({first_line(error)}).") from error
+        raise _unreadable(run_id, LAYERS, first_line(error)) from error
     if not rows or any(not {*SHOWN} <= row.keys() or None in row or None in row.values() for row in rows):
-        raise UserError(f"Run {run_id}: its {LAYERS} cannot be read (unexpected columns).")
+        raise _unreadable(run_id, LAYERS, "unexpected columns")
     for row in rows:
         if not all(re.fullmatch(r"[0-9]{0,18}", row[name]) for name in ("weights", "weights_bytes", "macs")):
-            raise UserError(f"Run {run_id}: its {LAYERS} cannot be read (a number is invalid).")
+            raise _unreadable(run_id, LAYERS, "a number is invalid")
     return rows
 
 
@@ -330,7 +333,7 @@ def read_classes(content: bytes, run_id: str) -> Mapping[int, str]:
         rows = csv.DictReader(io.StringIO(content.decode()))
         return {int(row["class"]): from_spreadsheet_text(row["label"]) for row in rows}
     except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise UserError(f"Run {run_id}: its {CLASSES} cannot be read ({first_line(error)}).") from error
+        raise _unreadable(run_id, CLASSES, first_line(error)) from error
 
 
 def _as_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

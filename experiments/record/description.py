@@ -47,7 +47,7 @@ def _warnings(record: RunRecord) -> str:
 
 
 def _accuracy(record: RunRecord) -> str:
-    change, answers = record.answers.change, record.answers
+    change, evidence = record.evidence.change, record.evidence
     if record.latency.verdict == SAME_FILE:
         meaning = "the same file as"
     elif change.low > 0:
@@ -56,11 +56,11 @@ def _accuracy(record: RunRecord) -> str:
         meaning = "lower than that of"
     else:
         meaning = "not significantly different from that of"
-    if isinstance(answers, Scores):
+    if isinstance(evidence, Scores):
         title, ratio = TITLES.get(record.metric, record.metric), record.metrics().get("output_sqnr_db")
         noise = "equal those" if ratio is None else f"have a signal-to-noise ratio of {ratio:.1f} dB to those"
         return (
-            f"**{title} {significant(*astuple(answers.tflite_score))}** on {answers.examples:,} test examples: "
+            f"**{title} {significant(*astuple(evidence.tflite_score))}** on {evidence.examples:,} test examples: "
             f"{meaning} the float TFLite model of the same baseline ({signed(change)}). Its "
             f"outputs {noise} of its Keras model."
         )

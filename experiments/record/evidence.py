@@ -1,4 +1,4 @@
-"""What a run measured on the test examples, from which its models are compared: right answers, or a metric."""
+"""The evidence of a run: what its models predicted, or scored, on the test examples, for paired comparisons."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from experiments.statistics.estimates import (
 
 
 class Evidence(ABC):
-    """What the Keras model, the TFLite file and the float TFLite model of the same baseline achieved."""
+    """The results of the Keras model, the TFLite file and the float TFLite model of the same baseline."""
 
     @property
     @abstractmethod

@@ -100,7 +100,7 @@ class RunRecord:
     own_training: Stage
     tflite: TFLiteModel
     reference: TFLiteModel  # the float file of the same baseline
-    answers: Evidence
+    evidence: Evidence
     changed: Changed  # images on which the file and its float reference differ
     latency: Latency
     ops: tuple[Op, ...]
@@ -115,27 +115,27 @@ class RunRecord:
     data: Data
     stamp: Mapping[str, str]
     xnnpack_refusal: str = ""  # why XNNPACK rejects the file, which is then measured on LiteRT's own kernels
-    engine: str = ""  # what trained with fake quantization or compressed: TFMOT, or own; empty if nothing did
+    engine: str = ""  # of quantization-aware training or compression: TFMOT, or own; empty without either
     warnings: tuple[str, ...] = ()  # why the baseline is implausible, each as `remark: explanation`
     task: str = "classification"
-    metric: str = "accuracy"  # the metric that judges: keras_score, tflite_score
+    metric: str = "accuracy"  # the metric of keras_score and tflite_score
     metric_better: Better = "higher"
     further: Mapping[str, float] = field(default_factory=dict)  # other metrics of the task, by column
 
     @property
     def predictions(self) -> Predictions:
         """The predicted classes, of a run that has them."""
-        assert isinstance(self.answers, Predictions)
-        return self.answers
+        assert isinstance(self.evidence, Predictions)
+        return self.evidence
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers of the run by metric name; names include units."""
         return {
             **self._accuracy(),
-            "keras_score": self.answers.keras_score,
-            **self.answers.tflite_score.columns("tflite_score"),
-            **self.answers.change.columns("score_change"),
-            "score_change_p": self.answers.change_p,
+            "keras_score": self.evidence.keras_score,
+            **self.evidence.tflite_score.columns("tflite_score"),
+            **self.evidence.change.columns("score_change"),
+            "score_change_p": self.evidence.change_p,
             **self.further,
             **self._signal_to_noise(),
             "tflite_bytes": float(self.tflite.bytes),
@@ -165,15 +165,15 @@ class RunRecord:
         return Rounds(self.tflite.digest, self.reference.digest, (first,))
 
     def _accuracy(self) -> dict[str, float]:
-        """Return accuracy and agreement; empty for a task without right and wrong answers."""
-        if not isinstance(self.answers, Predictions):
+        """Return accuracy and agreement; empty for a task without correct and wrong predictions."""
+        if not isinstance(self.evidence, Predictions):
             return {}
         return {
-            "keras_accuracy": self.answers.keras_accuracy.value,
-            **self.answers.tflite_accuracy.columns("tflite_accuracy"),
-            **self.answers.change.columns("accuracy_change"),
-            "accuracy_change_p": self.answers.change_p,
-            "agreement": self.answers.agreement,
+            "keras_accuracy": self.evidence.keras_accuracy.value,
+            **self.evidence.tflite_accuracy.columns("tflite_accuracy"),
+            **self.evidence.change.columns("accuracy_change"),
+            "accuracy_change_p": self.evidence.change_p,
+            "agreement": self.evidence.agreement,
         }
 
     def _signal_to_noise(self) -> dict[str, float]:

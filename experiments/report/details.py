@@ -84,25 +84,26 @@ def display_layers(rows: Sequence[Mapping[str, str]]) -> pd.DataFrame:
     return shown
 
 
-def confusion(answers: Predictions) -> Matrix | None:
+def confusion(predictions: Predictions) -> Matrix | None:
     """Return the confusion matrix of the file; None if there are too many classes."""
-    classes = int(max(answers.truth.max(), answers.tflite.max())) + 1
+    classes = int(max(predictions.truth.max(), predictions.tflite.max())) + 1
     if classes > MOST_CLASSES:
         return None
     counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (answers.truth, answers.tflite), 1)
+    np.add.at(counts, (predictions.truth, predictions.tflite), 1)
     return Matrix(counts)
 
 
-def worst_classes(answers: Predictions, names: Mapping[int, str]) -> tuple[str, ...]:
+def worst_classes(predictions: Predictions, names: Mapping[int, str]) -> tuple[str, ...]:
     """Describe the classes with the lowest accuracy, with interval and most frequent wrong prediction."""
-    right = answers.tflite == answers.truth
-    shares = sorted((float(right[answers.truth == each].mean()), int(each)) for each in np.unique(answers.truth))
-    return tuple(_describe_class(each, answers, names) for share, each in shares[:WORST] if share < 1)
+    right = predictions.tflite == predictions.truth
+    classes = np.unique(predictions.truth)
+    shares = sorted((float(right[predictions.truth == each].mean()), int(each)) for each in classes)
+    return tuple(_describe_class(each, predictions, names) for share, each in shares[:WORST] if share < 1)
 
 
-def _describe_class(label: int, answers: Predictions, names: Mapping[int, str]) -> str:
-    predicted = answers.tflite[answers.truth == label]
+def _describe_class(label: int, predictions: Predictions, names: Mapping[int, str]) -> str:
+    predicted = predictions.tflite[predictions.truth == label]
     share = proportion(int((predicted == label).sum()), len(predicted))
     wrong, counts = np.unique(predicted[predicted != label], return_counts=True)
     most = int(wrong[counts.argmax()])
@@ -111,18 +112,18 @@ def _describe_class(label: int, answers: Predictions, names: Mapping[int, str]) 
     return f"class {name}: {interval}, most often predicted as {other} ({counts.max()} of {len(predicted)})"
 
 
-def pictures(changed: Changed, answers: Predictions) -> tuple[Picture, ...]:
+def pictures(changed: Changed, predictions: Predictions) -> tuple[Picture, ...]:
     """Return the images whose prediction changed, first those that became wrong."""
     return tuple(
         Picture(
             _as_png(image),
             int(place),
-            int(answers.truth[place]),
-            int(answers.reference[place]),
-            int(answers.tflite[place]),
+            int(predictions.truth[place]),
+            int(predictions.reference[place]),
+            int(predictions.tflite[place]),
         )
         for place, image in zip(changed.places[: 2 * EACH], changed.images, strict=False)
-        if place < len(answers.truth)
+        if place < len(predictions.truth)
     )
 
 

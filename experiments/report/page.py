@@ -9,22 +9,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from experiments.comparison.baseline import trained_less, unmatched, with_baseline
-from experiments.comparison.choices import (
-    Task,
-    choices,
-    explain_tie,
-    headline,
-    join_names,
-    tasks,
-)
+from experiments.comparison.choices import choices, explain_tie, headline, join_names
 from experiments.comparison.columns import is_group
 from experiments.comparison.compared import Comparison
-from experiments.comparison.groups import grouped, seeds_to_pool
+from experiments.comparison.groups import group_runs, seeds_to_pool
 from experiments.comparison.names import subjects_of
 from experiments.comparison.recommendation import MEANING
+from experiments.comparison.tasks import Task, tasks
 from experiments.plots import as_svg
 from experiments.plots.comparison import Pictures
-from experiments.plots.export import drawn, write_pictures
+from experiments.plots.export import draw_pictures, write_pictures
 from experiments.record.artifacts import (
     CHANGED,
     CLASSES,
@@ -42,9 +36,9 @@ from experiments.report.details import (
     pictures,
     worst_classes,
 )
-from experiments.report.tables import Table, anchor, plain_table, table_of, to_separate
+from experiments.report.tables import Table, anchor, plain_table, separation_table, table_of
 from experiments.statistics.power import POWER
-from experiments.system.errors import UserError, redacted
+from experiments.system.errors import UserError, redact
 from experiments.system.escaping import escape_control
 from experiments.tracking import Store
 from experiments.tracking.schema import SCHEMA, Column
@@ -75,7 +69,7 @@ def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequ
         "runs": len(comparison.runs),
         "table": table_of(comparison, detailed),
         "changes": [
-            (task.title, each, to_separate(each)) for task in found for each in (explain_tie(task),) if each.is_known
+            (task.title, tie, separation_table(tie)) for task in found for tie in (explain_tie(task),) if tie.is_known
         ],
         "power": f"{100 * POWER:g}",
         "ui_command": store.ui_command,
@@ -91,7 +85,7 @@ def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequ
         "details": list(_details(store, comparison, found)),
         "most_details": MOST_RUNS,
         "rows": len(comparison.table),
-        "commands": [redacted(command) for command in commands],
+        "commands": [redact(command) for command in commands],
         "stamps": _stamps(store, comparison.runs),
     }
     return _rendered("page.html", context)
@@ -129,7 +123,7 @@ def write_report(store: Store, comparison: Comparison, shown: Pictures, commands
 
 def illustrate(store: Store, comparison: Comparison, command: str, folder: Path) -> None:
     """Write the plots and the report of a sweep to the folder."""
-    pictures = drawn(store, comparison)
+    pictures = draw_pictures(store, comparison)
     write_pictures(pictures, folder / "plots")
     write_report(store, comparison, pictures, [command], folder / REPORT)
 
@@ -149,14 +143,14 @@ def _control(comparison: Comparison) -> Table | None:
     strategies = set(runs.loc[runs["status"] == "FINISHED", "strategy"])
     if CONTROL not in strategies or strategies == {CONTROL} or "against" in runs.columns or len(runs) > MOST_HELD:
         return None
-    trained = with_baseline(runs, CONTROL, comparison.answers).loc[lambda held: held["finetune_epochs"] > 0]
+    trained = with_baseline(runs, CONTROL, comparison.read_evidence).loc[lambda held: held["finetune_epochs"] > 0]
     held = trained[trained["against_run_id"].notna()]
     if held.empty:
         return None
     groups = seeds_to_pool(held)
-    shown = grouped(held, groups, comparison.answers).table if groups else held
+    shown = group_runs(held, groups, comparison.read_evidence).table if groups else held
     remarks = (*unmatched(trained, CONTROL), *trained_less(held, runs, CONTROL))
-    return table_of(Comparison(held, shown, comparison.answers, bool(groups), remarks))
+    return table_of(Comparison(held, shown, comparison.read_evidence, bool(groups), remarks))
 
 
 def _details(store: Store, comparison: Comparison, found: list[Task]) -> Iterator[Details]:
@@ -170,11 +164,11 @@ def _details(store: Store, comparison: Comparison, found: list[Task]) -> Iterato
 def _details_of(store: Store, comparison: Comparison, row: pd.Series, name: str) -> Details:
     run_id = row["run_id"]
     run = comparison.runs.loc[comparison.runs["run_id"] == run_id].iloc[0]
-    known = comparison.answers(run_id)
-    answers = known if isinstance(known, Predictions) else None
+    evidence = comparison.read_evidence(run_id)
+    predictions = evidence if isinstance(evidence, Predictions) else None
     layers = read_artifact(store, run_id, LAYERS, read_layers)
     changed = read_artifact(store, run_id, CHANGED, read_changed)
-    names = (read_artifact(store, run_id, CLASSES, read_classes) if answers else None) or {}
+    names = (read_artifact(store, run_id, CLASSES, read_classes) if predictions else None) or {}
     return Details(
         run_id=run_id,
         anchor=anchor(run_id),
@@ -183,9 +177,9 @@ def _details_of(store: Store, comparison: Comparison, row: pd.Series, name: str)
         seed=str(run["seed"]) if is_group(row) else "",
         facts=_facts(run),
         layers=None if layers is None else plain_table(display_layers(layers)),
-        matrix=confusion(answers) if answers else None,
-        worst=worst_classes(answers, names) if answers else (),
-        pictures=pictures(changed, answers) if answers and changed else (),
+        matrix=confusion(predictions) if predictions else None,
+        worst=worst_classes(predictions, names) if predictions else (),
+        pictures=pictures(changed, predictions) if predictions and changed else (),
         names=names,
     )
 

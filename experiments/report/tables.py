@@ -9,7 +9,7 @@ import pandas as pd
 from experiments.comparison.choices import Separation, Tie, two_digits
 from experiments.comparison.compared import Comparison
 from experiments.comparison.display import display_table, note
-from experiments.comparison.terminal import TEXTS, styled
+from experiments.comparison.terminal import TEXTS, style_cells
 from experiments.statistics.estimates import Estimate
 from experiments.statistics.power import MOST_EXAMPLES
 
@@ -41,7 +41,7 @@ class Cell:
 def table_of(comparison: Comparison, details: Collection[str] = ()) -> Table:
     """Return the formatted table of a comparison, with its note and remarks; rows of `details` link to these."""
     table = comparison.table
-    shown, looks = display_table(table), styled(table, comparison)
+    shown, looks = display_table(table), style_cells(table, comparison)
     rows = tuple(
         tuple(
             _cell(str(value), _look(str(name), looks[name][i] if name in looks else ""))
@@ -73,7 +73,7 @@ def _is_number(text: str) -> bool:
     return bool(re.match(r"[-+]?\d[\d,.]*( |$)", text))
 
 
-def to_separate(found: Tie) -> Table:
+def separation_table(found: Tie) -> Table:
     """Return how many examples or seeds would separate each tied row from the most accurate one."""
     heading = ("tied setting", f"difference{found.judged.unit_of_change}", "test examples needed", "seeds needed")
     columns = len(heading) if found.seeds > 1 else len(heading) - 1  # one seed does not show how much seeds vary

@@ -17,7 +17,7 @@ from experiments.measure.latency import LatencyProtocol
 from experiments.model import Architecture
 from experiments.record.run_record import Setting
 from experiments.runs.command_line import check_overrides, normalize
-from experiments.runs.pipeline import Experiment
+from experiments.runs.experiment import Experiment
 from experiments.runs.refusals import explain, flatten, is_configuration_error, known_settings
 from experiments.runs.targets import make, recorded, recorded_option
 from experiments.strategy import Strategy
@@ -247,7 +247,7 @@ def _check_numbers(key: str, settings: Mapping[str, Any], made: Any) -> None:
 
 
 def _check_version(version: Version, model: Architecture, name: str) -> None:
-    """Reject a version of Keras that the model option does not take up."""
+    """Reject a version of Keras that the model option does not use."""
     if version == 2 or getattr(model, "keras", 2) == version:
         return
     if model.given:

@@ -1,4 +1,4 @@
-"""How long runs take: learned from finished runs of this machine, of earlier sweeps and of the one that is running."""
+"""Estimates of how long runs take, from finished runs on this machine, in earlier sweeps and in the present one."""
 
 import time
 from collections import defaultdict
@@ -23,7 +23,7 @@ IN_FLOAT = (BASELINE, "finetune", "finetune_ptq_int8")  # those whose epochs are
 
 @dataclass(frozen=True)
 class Work:
-    """What a run has to do, as far as it decides how long it takes."""
+    """The work of a run: what decides how long it takes."""
 
     subject: str  # model, data and settings that decide the duration of an epoch
     timing: str  # settings of the latency measurement
@@ -48,10 +48,10 @@ class Work:
 
 
 class Costs:
-    """Seconds of an epoch and of everything else, by what is measured."""
+    """Measured seconds of an epoch, and of everything else in a run."""
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
-        self.runs = 0  # that were learned from
+        self.runs = 0  # number of runs learned from
         self._epochs: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])  # seconds, epochs
         self._rests: dict[tuple[str, str, str], list[float]] = defaultdict(list)
         self._outside: list[float] = []  # seconds of each run outside training and its measured parts
@@ -141,23 +141,23 @@ def _mean(values: "Iterable[float | None]") -> float | None:
 
 
 class Schedule:
-    """How much of a sweep is left; runs may be done by several processes at once."""
+    """The time that is left of a sweep, whose runs several processes may do at once."""
 
     def __init__(self, works: Mapping[int, Work], costs: Costs, afterwards: float = 0.0) -> None:
-        """Take the work of each job (one to reuse has none), and the seconds of what follows the last run."""
+        """Take the work of each job (none if its run is reused), and the seconds after the last run."""
         self._works, self._costs, self._afterwards = dict(works), costs, afterwards
         self._started: dict[int, float] = {}
         self._at_once = 1
         self._lock = Lock()
 
     def start(self, job: int) -> None:
-        """Note that a job starts."""
+        """Record that a job starts."""
         with self._lock:
             self._started[job] = time.monotonic()
             self._at_once = max(self._at_once, len(self._started))
 
     def finish(self, job: int, row: Row | None) -> float:
-        """Note that a job has ended, and learn from its row, if it has one of its own; returns its seconds."""
+        """Record that a job has ended, learn from its row if it has one of its own, and return its seconds."""
         with self._lock:
             seconds = time.monotonic() - self._started.pop(job, time.monotonic())
             self._works.pop(job, None)

@@ -15,15 +15,15 @@ from experiments.plots.run import save_pictures
 from experiments.record.artifacts import write_artifacts
 from experiments.record.run_record import RunRecord
 from experiments.runs.configuration import Request
-from experiments.runs.pipeline import Experiment
+from experiments.runs.experiment import Experiment
 from experiments.runs.rounds import complete_rounds
 from experiments.runs.trainings import Contents
 from experiments.runs.worker import Failure, RunFailed, run_in_process
 from experiments.system.contents import contents_of
-from experiments.system.errors import UserError, redacted
+from experiments.system.errors import UserError, redact
 from experiments.system.machine import compute_lock
 from experiments.system.progress import say, warn
-from experiments.system.stamp import CODE_DIGEST, runtimes, stamp, typed
+from experiments.system.stamp import CODE_DIGEST, runtimes, stamp, typed_command
 from experiments.system.stopping import raise_if_stopped, stop_handled
 from experiments.system.temporary import temporary_folder
 from experiments.tracking import DETAILS, REUSED, Row, Status, Store, await_server, connect, run_name
@@ -53,7 +53,7 @@ def run_job(request: Request, job: int, timed_by_sweep: bool = False) -> Row:
     raise_if_stopped()
     store = connect(request.tracking)
     if not request.sweep:  # for its runs, the sweep has done it
-        store.reserve_room()
+        store.reserve_space()
     try:
         row = _run_or_reuse(request, store, job)
         if timed_by_sweep:
@@ -74,12 +74,12 @@ def run_job(request: Request, job: int, timed_by_sweep: bool = False) -> Row:
         raise
     finally:
         if not request.sweep:
-            store.give_room_back()
+            store.release_space()
 
 
 def _close(store: Store, status: Status) -> None:
     """Close the runs of this process, using the disk space that was reserved for it."""
-    store.give_room_back()
+    store.release_space()
     with suppress(UserError):  # an unavailable store marks its open runs as killed later
         store.close_own(status)
 
@@ -99,7 +99,7 @@ def _run_or_reuse(request: Request, store: Store, job: int) -> Row:
         if request.resume and (row := store.reuse(key, request.sweep, job)):
             say(f"  reused: {_display_name(request.experiment)} (run {row['run_id']})")
             return {**row, REUSED: True}
-        command = {} if request.sweep else {"command": typed()}  # in a sweep, the parent run has the command
+        command = {} if request.sweep else {"command": typed_command()}  # in a sweep, the parent run has the command
         tags, started = {**stamp(), **command, "run_key": key}, _decisive_contents(request.experiment)
         run_id = store.open_run(
             request.experiment.setting, request.parameters, tags, request.sweep, job, request.changed
@@ -116,7 +116,7 @@ def _display_name(experiment: Experiment) -> str:
 
 
 def _run_and_record(request: Request, store: Store, run_id: str, started: Mapping[str, Mapping[str, Any]]) -> None:
-    """Do the work of an open run and record the result; `started` is what its options held when its key was made."""
+    """Do the work of an open run and record the result; `started` has the contents of its options at the start."""
     record = _run(request, store, run_id)
     if changed := _changed_since(started, request.experiment):
         error = UserError(
@@ -154,7 +154,7 @@ def _record(request: Request, store: Store, run_id: str, record: RunRecord) -> N
 
 def write_files(folder: Path, record: RunRecord, configuration: str) -> None:
     """Write a run's artifacts into the folder: its TFLite file, the measurements and plots of them."""
-    write_artifacts(folder, record, redacted(configuration))
+    write_artifacts(folder, record, redact(configuration))
     save_pictures(folder, record.op_noise, record.profile, run_name(record.setting, record.identity))
 
 
@@ -213,12 +213,12 @@ def _decisive_options(experiment: Experiment) -> dict[str, Any]:
 
 
 def _decisive_contents(experiment: Experiment) -> dict[str, Mapping[str, Any]]:
-    """Return the contents of each option, without files that it is not seen to use: they may be edited freely."""
+    """Return the contents of each option, without files that nothing names: these may be edited during a run."""
     return {name: contents_of(option, unseen=False) for name, option in _decisive_options(experiment).items()}
 
 
 def _changed_since(started: Mapping[str, Mapping[str, Any]], experiment: Experiment) -> list[str]:
-    """Return the options whose files are others than at the start; one whose file is gone has been read."""
+    """Return the options whose files have changed since the start; a file that is gone was read before."""
     try:
         now = _decisive_contents(experiment)
     except UserError:

@@ -12,7 +12,7 @@ from experiments.system.progress import CONSOLE
 GROUPS = {
     "dataset": "the examples and their targets",
     "model": "the architecture, or your own model",
-    "task": "what the model is asked for, and the metric that judges it",
+    "task": "what the model predicts, and the metric that judges it",
     "strategy": "how the trained model is quantized or compressed",
     "tracking": "the store of the runs",
     "suite": "predefined sweeps",

@@ -1,33 +1,30 @@
 """A run, from the data set to the record."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import count
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.dataset import Dataset, Examples, Images, Source
+from experiments.dataset import Dataset, Examples, Images
 from experiments.dataset.named import apart, is_named, under
 from experiments.dataset.rows import at_once
 from experiments.measure.accuracy import Logits
 from experiments.measure.changes import Changed, changed_images
-from experiments.measure.fidelity import NOISE_IMAGES, delegated, gaps_of_outputs, op_noise
+from experiments.measure.fidelity import NOISE_IMAGES, OpNoise, delegated, gaps_of_outputs, op_noise
 from experiments.measure.interpreter import xnnpack_refusal
-from experiments.measure.latency import IMAGES, LatencyProtocol, measure_latency
+from experiments.measure.latency import IMAGES, Latency, LatencyProtocol, measure_latency
 from experiments.measure.memory import Arena, Memory, footprint
-from experiments.measure.op_profile import op_profile
+from experiments.measure.op_profile import Profile, op_profile
 from experiments.measure.plausibility import input_warnings, output_warnings, score_warnings
-from experiments.model import Architecture
 from experiments.model.configuration import layer_names
 from experiments.model.ends import entries_of, exit_names, with_output
 from experiments.quantization.engines import NAMES
 from experiments.record.evidence import Evidence, Predictions, Scores
-from experiments.record.identity import DIGITS, Identity, model_digest, name_of
+from experiments.record.identity import DIGITS, Identity, model_digest
 from experiments.record.run_record import (
     AFTER,
     BASELINE,
@@ -35,28 +32,23 @@ from experiments.record.run_record import (
     REFERENCE,
     Data,
     RunRecord,
-    Setting,
     Stage,
     describe_float_layers,
 )
 from experiments.runs import trial
+from experiments.runs.experiment import Experiment
 from experiments.runs.result_cache import ResultCache
-from experiments.runs.trainings import training_name
-from experiments.strategy import QuantizationAware, Strategy
-from experiments.system.cache import Cache
 from experiments.system.errors import UserError, first_line
-from experiments.system.extras import require
 from experiments.system.keras_version import version_of
 from experiments.system.machine import compute_lock
 from experiments.system.progress import bar, say, say_once
 from experiments.system.stamp import stamp
-from experiments.task import Head, Task
-from experiments.task.auto import Auto
+from experiments.task import Head
 from experiments.task.classification import ClassHead
 from experiments.tflite.conversion import Float32, Learned, Scheme, TFLiteModel
 from experiments.tflite.expectation import Expectation
-from experiments.tflite.graph import read_ops
-from experiments.training.loop import Fit, Trained, Training, check_fit, fit
+from experiments.tflite.graph import Op, read_ops
+from experiments.training.loop import Trained, check_fit
 from experiments.training.outputs import heads_of, joint_head
 
 if TYPE_CHECKING:
@@ -68,105 +60,47 @@ LISTED = 3  # float layers to print per reason; the record has all
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """The typed configuration of a run."""
+class Subject:
+    """What a run works on: the untrained model, the data in its input form, and the meaning of its outputs."""
 
-    setting: Setting
-    dataset: Source
-    model: Architecture
-    strategy: Strategy
-    training: Training
-    finetune: Training
-    latency: LatencyProtocol
-    cache: Cache
-    threads: int  # of TensorFlow, and of the evaluation of TFLite files
-    task: Task = field(default_factory=Auto)
+    model: "Model"
+    data: Dataset
+    head: Head  # of the judged output
+    to_train: Head  # of all outputs that have targets
+    identity: Identity
 
-    def __post_init__(self) -> None:
-        self.training.check("training")
-        if self.strategy.trains:
-            self.finetune.check("finetune")
-        if not self.model.trainable:
-            self._check_untrainable()
-        if self.strategy.needs_epochs and self.finetune.epochs == 0:
-            raise UserError(
-                f"finetune.epochs=0: strategy={self.setting.strategy} requires at least 1, since it learns ranges in "
-                "training. Or quantize after training with strategy=ptq_int8."
-            )
-        if self.finetune.precision != "float32":
-            raise UserError(
-                f"finetune.precision={self.finetune.precision}: requires float32, like fake quantization and its "
-                f"control. Only training.precision={self.finetune.precision} is possible."
-            )
 
-    def _check_untrainable(self) -> None:
-        """Refuse what requires Keras layers, for a model that is a graph of operations."""
-        strategy, model = f"strategy={self.setting.strategy}", f"model={self.setting.model}"
-        way_out = "or give the Keras model, with model=keras_file model.path=FILE.keras"
-        if self.strategy.trains:
-            raise UserError(
-                f"{strategy}: trains the model, and {model} has operations and no Keras layers. Quantize after "
-                f"training, with strategy=ptq_int8 or another ptq_..., {way_out}."
-            )
-        if getattr(self.strategy, "layers", None) is not None:
-            raise UserError(f"strategy.layers: {model} has no Keras layers to choose. Quantize all of it, {way_out}.")
-        if self.training.epochs:
-            raise UserError(f"training.epochs={self.training.epochs}: {model} cannot be trained. Type epochs=0.")
+@dataclass(frozen=True)
+class Models:
+    """The baseline and the model after the strategy, with the warnings about data and baseline."""
 
-    @property
-    def identity(self) -> Identity:
-        """The names of model and data; their digests are computed when they are loaded."""
-        files = (getattr(self.model, "path", None), getattr(self.dataset, "path", None))
-        return Identity(name_of(self.setting.model, files[0]), name_of(self.setting.dataset, files[1]))
+    baseline: Trained
+    prepared: Trained
+    warnings: tuple[str, ...]
 
-    @property
-    def modules(self) -> frozenset[str]:
-        """The module of the data set's class, which a user may have written."""
-        return frozenset([type(self.dataset).__module__])
 
-    def check(self) -> None:
-        """Check, without TensorFlow, whether this machine can do the run.
+@dataclass(frozen=True)
+class Files:
+    """The TFLite files of a run, and the ops of those whose ops are compared."""
 
-        Raises:
-            UserError: a file of data or model is missing or invalid, more threads than cores are set, or the strategy
-                requires a package that is not installed.
-        """
-        for extra in self.strategy.extras:
-            rest = self.strategy.rest if isinstance(self.strategy, QuantizationAware) else None
-            require(extra, f"strategy={self.setting.strategy}{f' strategy.rest={rest}' if rest else ''}")
-        for extra in self.task.extras:
-            require(extra, f"task={self.task.name}")
-        for extra in self.model.extras if self.setting.strategy != "none" else ():
-            require(extra, f"model={self.setting.model} strategy={self.setting.strategy}")
-        self.dataset.check()
-        self.task.check(self.dataset)
-        self.dataset.check_targets(self.task.kind, self.task.output)
-        if not self.model.given and self.task.kind in (None, "classes"):
-            self.dataset.check_for_new_model()
-        self.model.check()
-        self.latency.check()
+    tflite: TFLiteModel  # the result
+    reference: TFLiteModel  # the baseline in float
+    in_float: TFLiteModel  # the result's weights in float
+    ops: tuple[Op, ...]  # of `tflite`
+    float_ops: tuple[Op, ...]  # of `in_float`
+    xnnpack_refusal: str  # empty if XNNPACK runs the result
 
-    def fit(self, data: Dataset, settings: Training, title: str, head: Head | None = None) -> Fit:
-        """Return a function that trains a model on these data with these settings; see training.fit for the head.
 
-        Raises:
-            UserError: (of the returned function) training diverged.
-        """
-        stages = count(0 if settings is self.training else 1)
-        train = partial(
-            fit, data=data, settings=settings, seed=self.setting.seed, cache=self.cache, title=title, head=head
-        )
-        key = "finetune" if settings is self.finetune else "training"
+@dataclass(frozen=True)
+class Measurements:
+    """What was measured of the files."""
 
-        def trained(model: "Model", callbacks: Sequence[Any] = ()) -> Trained:
-            result = train(model, callbacks)
-            if result.key:
-                self.cache.trajectory(result.key).name(training_name(self, next(stages)))
-            if not all(np.isfinite(weights).all() for weights in result.model.get_weights()):
-                raise UserError(_not_finite(settings, key))
-            return result
-
-        return trained
+    logits: Mapping[str, Logits]  # the outputs of each model on the test examples
+    noise: tuple[OpNoise, ...]
+    latency: Latency
+    profile: Profile
+    memory: Memory
+    arena: Arena | None
 
 
 def _ignore(_: Identity) -> None:
@@ -182,99 +116,160 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
         UserError: data, model and strategy do not fit together, which is checked before any training; or training
             diverged, or the converter or the interpreter rejects the model.
     """
-    seed, strategy, durations = experiment.setting.seed, experiment.strategy, Durations()
+    durations = Durations()
     experiment.check()
     examples = examples_of(experiment)
     with compute_lock():
-        model, data, head = build_with_data(experiment, examples)
-        to_train = joint_head(model, data, head)
-        identity = identify(experiment, model, data)
-        on_identity(identity)
-        scheme = strategy.scheme(model)
-    results = ResultCache(experiment.cache, data, seed, experiment.threads)
-    final = experiment.training.epochs == 0 and not strategy.trains
+        subject = _load(experiment, examples)
+        on_identity(subject.identity)
+        scheme = experiment.strategy.scheme(subject.model)
+    results = ResultCache(experiment.cache, subject.data, experiment.setting.seed, experiment.threads)
+    subject, scheme, expectation = _check_conversion(experiment, subject, examples, scheme, results, durations)
+    models = _train(experiment, subject, scheme, results, durations)
+    files = _convert(subject, models, scheme, results, durations)
+    measured = _measure(experiment, subject, models, files, results, durations)
+    engine = _engine(subject.model, scheme, expectation)
+    return _record(experiment, subject, models, files, measured, expectation, engine, durations)
+
+
+def _load(experiment: Experiment, examples: Examples) -> Subject:
+    model, data, head = build_with_data(experiment, examples)
+    return Subject(model, data, head, joint_head(model, data, head), identify(experiment, model, data))
+
+
+def _check_conversion(
+    experiment: Experiment,
+    subject: Subject,
+    examples: Examples,
+    scheme: Scheme,
+    results: ResultCache,
+    durations: "Durations",
+) -> tuple[Subject, Scheme, Expectation]:
+    """Return the scheme, reduced to what the converter supports for this model, and the expectation of the file."""
+    final = experiment.training.epochs == 0 and not experiment.strategy.trains
     untrained_file = None
     if final:
         with durations.measure("conversion"):
-            untrained_file = results.convert(model, scheme)
-    scheme, expectation, tried = trial.load_or_try(results, strategy, scheme, model, identity.model, untrained_file)
+            untrained_file = results.convert(subject.model, scheme)
+    scheme, expectation, tried = trial.load_or_try(
+        results, experiment.strategy, scheme, subject.model, subject.identity.model, untrained_file
+    )
     if expectation.partial:
         say(f"  partial: {describe_float_layers(expectation.left_float, most=LISTED)}")
     if tried and not final:  # the trial used random numbers and layer numbers, which must not affect the training
         with compute_lock():
-            model = build_model(experiment, examples if experiment.model.given else data)
+            model = build_model(experiment, examples if experiment.model.given else subject.data)
+        subject = replace(subject, model=model)
+    return subject, scheme, expectation
 
+
+def _train(
+    experiment: Experiment, subject: Subject, scheme: Scheme, results: ResultCache, durations: "Durations"
+) -> Models:
+    """Train or reuse the baseline, and apply the strategy to it."""
+    model, data, head = subject.model, subject.data, subject.head
     warnings = [*_print_warnings(data.warnings)]
     warnings += (input_warned := list(_warn_about_input(experiment, model, data, head, results)))
-    baseline = experiment.fit(data, experiment.training, "Training the baseline", to_train)(model)
+    baseline = experiment.fit(data, experiment.training, "Training the baseline", subject.to_train)(model)
     with durations.measure("evaluation"):
-        outputs = results.keras_outputs(baseline.model)
-        warnings += _warn_about_predictions(
-            experiment, under(data.output, outputs), data, head, explained=bool(input_warned)
-        )
-    further = experiment.fit(data, experiment.finetune, f"Training {experiment.setting.strategy}", to_train)
-    prepared = strategy.apply(scheme, baseline.model, further, results.calibration)
+        outputs = under(data.output, results.keras_outputs(baseline.model))
+        warnings += _warn_about_predictions(experiment, outputs, data, head, explained=bool(input_warned))
+    further = experiment.fit(data, experiment.finetune, f"Training {experiment.setting.strategy}", subject.to_train)
+    prepared = experiment.strategy.apply(scheme, baseline.model, further, results.calibration)
+    return Models(baseline, prepared, tuple(warnings))
 
+
+def _convert(subject: Subject, models: Models, scheme: Scheme, results: ResultCache, durations: "Durations") -> Files:
+    """Convert the baseline to float, and the model after the strategy both by its scheme and to float."""
     with durations.measure("conversion"):
-        reference = results.convert(baseline.model, Float32())
-        tflite = results.convert(prepared.model, scheme)
-        in_float = results.in_float(prepared.model, model)
+        reference = results.convert(models.baseline.model, Float32())
+        tflite = results.convert(models.prepared.model, scheme)
+        in_float = results.in_float(models.prepared.model, subject.model)
     refusal = xnnpack_refusal(tflite)
     if refusal:
         say(f"  XNNPACK rejects the file ({refusal}); LiteRT's own kernels run it")
-    ops, float_ops = (read_ops(file.content, layer_names(model)) for file in (tflite, in_float))
+    ops, float_ops = (read_ops(file.content, layer_names(subject.model)) for file in (tflite, in_float))
+    return Files(tflite, reference, in_float, ops, float_ops, refusal)
 
+
+def _measure(
+    experiment: Experiment,
+    subject: Subject,
+    models: Models,
+    files: Files,
+    results: ResultCache,
+    durations: "Durations",
+) -> Measurements:
+    """Measure accuracy, noise, memory, latency and the time of each op."""
+    data, seed = subject.data, experiment.setting.seed
     # These processes mostly wait for their start, and their results do not depend on the load.
     with ThreadPoolExecutor(1) as pool, durations.measure("evaluation"):
-        pending = pool.submit(_footprint, tflite, _few(data), experiment.latency, durations)
+        pending = pool.submit(_footprint, files.tflite, _timing_images(data), experiment.latency, durations)
         logits = {
-            BASELINE: results.keras_outputs(baseline.model),
-            AFTER: results.keras_outputs(prepared.model),
-            REFERENCE: results.tflite_outputs(reference),
-            FINAL: results.tflite_outputs(tflite),
+            BASELINE: results.keras_outputs(models.baseline.model),
+            AFTER: results.keras_outputs(models.prepared.model),
+            REFERENCE: results.tflite_outputs(files.reference),
+            FINAL: results.tflite_outputs(files.tflite),
         }
         with compute_lock():
-            noise = op_noise(tflite, ops, in_float, float_ops, data.test.sample(NOISE_IMAGES).x)
+            images = data.test.sample(NOISE_IMAGES).x
+            noise = op_noise(files.tflite, files.ops, files.in_float, files.float_ops, images)
     with durations.measure("latency"):
-        latency = measure_latency(tflite, reference, _few(data), experiment.latency, seed)
+        latency = measure_latency(files.tflite, files.reference, _timing_images(data), experiment.latency, seed)
     with durations.measure("profile"):
-        protocol = replace(experiment.latency, delegate="builtin") if refusal else experiment.latency
-        profile = op_profile(tflite, ops, _few(data), protocol, seed)
-    memory, micro = pending.result()
-    judged = {model: under(data.output, outputs) for model, outputs in logits.items()}
+        protocol = replace(experiment.latency, delegate="builtin") if files.xnnpack_refusal else experiment.latency
+        profile = op_profile(files.tflite, files.ops, _timing_images(data), protocol, seed)
+    memory, arena = pending.result()
+    return Measurements(logits, noise, latency, profile, memory, arena)
+
+
+def _record(
+    experiment: Experiment,
+    subject: Subject,
+    models: Models,
+    files: Files,
+    measured: Measurements,
+    expectation: Expectation,
+    engine: str,
+    durations: "Durations",
+) -> RunRecord:
+    """Return the record of a run."""
+    data, head = subject.data, subject.head
+    judged = {model: under(data.output, outputs) for model, outputs in measured.logits.items()}
+    evidence = _evidence_of(data, head, judged)
     return RunRecord(
         setting=experiment.setting,
-        identity=identity,
-        baseline=_stage(baseline),
-        own_training=_stage(prepared),
-        tflite=tflite,
-        reference=reference,
-        answers=(answers := _answers(data, head, judged)),
-        changed=_changed(data, answers),
-        latency=latency,
-        ops=ops,
-        gaps=gaps_of_outputs(logits, data.output, heads_of(to_train)),
-        op_noise=noise,
-        delegated=delegated(tflite, ops),
-        profile=profile,
-        memory=memory,
-        arena=micro,
+        identity=subject.identity,
+        baseline=_stage(models.baseline),
+        own_training=_stage(models.prepared),
+        tflite=files.tflite,
+        reference=files.reference,
+        evidence=evidence,
+        changed=_find_changed(data, evidence),
+        latency=measured.latency,
+        ops=files.ops,
+        gaps=gaps_of_outputs(measured.logits, data.output, heads_of(subject.to_train)),
+        op_noise=measured.noise,
+        delegated=delegated(files.tflite, files.ops),
+        profile=measured.profile,
+        memory=measured.memory,
+        arena=measured.arena,
         expectation=expectation,
         seconds=durations.seconds,
-        data=_data(data, head, logits[FINAL]),
+        data=_data(data, head, measured.logits[FINAL]),
         stamp=stamp(),
-        xnnpack_refusal=refusal,
-        engine=_engine(model, scheme, expectation),
-        warnings=tuple(warnings),
+        xnnpack_refusal=files.xnnpack_refusal,
+        engine=engine,
+        warnings=models.warnings,
         task=head.task,
-        further=_further(head, data, judged),
+        further=_further_metrics(head, data, judged),
         metric=head.metric.name if head.metric else "accuracy",
         metric_better=head.metric.better if head.metric else "higher",
     )
 
 
 def _engine(model: "Model", scheme: Scheme, expectation: Expectation) -> str:
-    """Return the name of the engine that trained with fake quantization, pruned or clustered; empty if none did."""
+    """Return the name of the engine of quantization-aware training or compression; empty without either."""
     uses_engine = isinstance(scheme, Learned) or expectation.sparsity > 0 or expectation.clusters is not None
     return NAMES[version_of(model)] if uses_engine else ""
 
@@ -284,7 +279,7 @@ def _warn_about_input(
 ) -> Iterator[str]:
     """Yield and print warnings about the input of an existing model, before any training."""
     one = not is_named(data.train.x) and not data.output
-    if one and experiment.model.given and experiment.model.answers and isinstance(head, ClassHead):
+    if one and experiment.model.given and experiment.model.has_trained_head and isinstance(head, ClassHead):
         with compute_lock():
             found = list(input_warnings(model, data, head, results.predictor(model)))
         yield from _print_warnings(found)
@@ -308,7 +303,7 @@ def _print_warnings(warnings: Iterable[str]) -> Iterator[str]:
         yield warning
 
 
-def _answers(data: Dataset, head: Head, logits: Mapping[str, Logits]) -> Evidence:
+def _evidence_of(data: Dataset, head: Head, logits: Mapping[str, Logits]) -> Evidence:
     if (metric := head.metric) is None:
         assert isinstance(head, ClassHead)
         classes = {model: head.predict(outputs) for model, outputs in logits.items()}
@@ -317,15 +312,15 @@ def _answers(data: Dataset, head: Head, logits: Mapping[str, Logits]) -> Evidenc
     return Scores(metric.units(data.test), values[AFTER], values[FINAL], values[REFERENCE])
 
 
-def _changed(data: Dataset, answers: Evidence) -> Changed:
+def _find_changed(data: Dataset, evidence: Evidence) -> Changed:
     """Return the images whose predicted class changed; none for other tasks."""
-    predictions = answers if isinstance(answers, Predictions) else NO_PREDICTIONS
+    predictions = evidence if isinstance(evidence, Predictions) else NO_PREDICTIONS
     if is_named(data.test.x):  # nothing to show as one image
         return changed_images(np.zeros((len(data.test), 1), np.float32), *[np.empty(0, np.int64)] * 3)
     return changed_images(data.test.x, predictions.truth, predictions.reference, predictions.tflite)
 
 
-def _further(head: Head, data: Dataset, logits: Mapping[str, Logits]) -> dict[str, float]:
+def _further_metrics(head: Head, data: Dataset, logits: Mapping[str, Logits]) -> dict[str, float]:
     """Return the further metrics of the Keras model and of the file, by column."""
     models = {"keras": logits[AFTER], "tflite": logits[FINAL]}
     return {
@@ -335,7 +330,7 @@ def _further(head: Head, data: Dataset, logits: Mapping[str, Logits]) -> dict[st
     }
 
 
-def _few(data: Dataset) -> Images:
+def _timing_images(data: Dataset) -> Images:
     """Return the test images to cycle through in timings; fewer if they are large."""
     return data.test.x[: at_once(data.test.x, IMAGES)]
 
@@ -355,7 +350,7 @@ class Durations:
 
     @contextmanager
     def measure(self, part: str) -> Iterator[None]:
-        """Add the duration of the block to this part, and show that it is being done."""
+        """Add the duration of the block to this part, and show a bar meanwhile."""
         started = time.perf_counter()
         with bar(part.capitalize(), total=None):
             yield
@@ -428,14 +423,6 @@ def build_model(experiment: Experiment, data: Dataset | Examples) -> "Model":
             f"model={experiment.setting.model} cannot be built for examples of the shape {data.input_shape}: "
             f"{first_line(error)}"
         ) from error
-
-
-def _not_finite(settings: Training, key: str) -> str:
-    what = "weights are not finite (NaN or infinity)"
-    if settings.epochs == 0:
-        return f"model: its {what}. Use a model that was trained successfully."
-    rate = f"{key}.learning_rate={settings.learning_rate:g}"
-    return f"{rate}: training diverged: its {what}. Use a lower learning rate, or another {key}.optimizer."
 
 
 def _stage(trained: Trained) -> Stage:

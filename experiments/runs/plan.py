@@ -15,8 +15,8 @@ from experiments.runs.job import run_key
 from experiments.runs.trainings import training_name
 from experiments.system.cache import Cache, Trajectory
 from experiments.system.contents import contents_of
-from experiments.system.errors import redacted
-from experiments.system.progress import bar, expect, format_duration, prose, say, shown_here, time_left
+from experiments.system.errors import redact
+from experiments.system.progress import bar, expect, format_duration, say, say_wrapped, shown_here, time_left
 from experiments.system.stamp import stamp
 from experiments.tracking import REUSED, MissingStoreError, Row, Store, Tracking, connect, run_name
 from experiments.training.best_epoch import end_of
@@ -44,7 +44,7 @@ class Planned:
 
     @property
     def line(self) -> str:
-        """What the run does."""
+        """A line on what the run does."""
         if self.reused:
             return f"{self.name}: reused ({self.reused if self.reused == SAME_RUN else f'run {self.reused}'})"
         shared = [f"{self.shared_epochs:,} shared with an earlier run"] if self.shared_epochs else []
@@ -117,13 +117,13 @@ def _without_secrets(settings: Any) -> Any:
         case Mapping():
             return {name: _without_secrets(value) for name, value in settings.items()}
         case str():
-            return redacted(settings)
+            return redact(settings)
         case _:
             return settings
 
 
 def _to_train(epochs: int, may_stop: bool) -> str:
-    """Say how many epochs are trained; if early stopping may end a training, at most."""
+    """Return the number of epochs to train as text; a maximum if early stopping may end a training."""
     return f"{'at most ' if may_stop else ''}{epochs:,} epoch{'s' * (epochs != 1)} to train"
 
 
@@ -169,7 +169,7 @@ def plan(requests: Sequence[Request], store: Store | None) -> Plan:
         key = run_key(experiment, load_contents)
         reused = SAME_RUN if key in seen else finished.get(key, "") if request.resume else ""
         seen.add(key)
-        values = {name: redacted(str(value)) for name, value in request.parameters.items()}
+        values = {name: redact(str(value)) for name, value in request.parameters.items()}
         setting = experiment.setting
         timed &= request.resume and rounds.get(_of_file({**values, **asdict(setting)}), 0) > experiment.latency.rounds
         work = Work(*Work.settings_of({**values, "model": setting.model, "dataset": setting.dataset}), setting.strategy)
@@ -208,7 +208,7 @@ BESIDE_FILE = ("dataset.test_samples", "latency.rounds", "latency.span", "cache.
 def _of_file(values: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
     """Return the settings of a recorded or planned run that decide its file and how it is timed.
 
-    Two runs with equal ones probably have the same file; its digest tells, once it is converted.
+    Two runs with equal settings probably have the same file; only its digest is certain, after the conversion.
     """
     own = {name: value for name, value in values.items() if "." in name and not name.startswith(BESIDE_FILE)}
     setting = {each.name: values[each.name] for each in fields(Setting)}
@@ -217,7 +217,7 @@ def _of_file(values: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
 
 @dataclass
 class _Training:
-    """What is known of a training: its states in the cache, and how far earlier runs of the plan train it."""
+    """The progress of a training: its states in the cache, and the epochs that earlier runs of the plan train."""
 
     states: list[Trajectory] = field(default_factory=list)
     planned: int = 0
@@ -244,16 +244,16 @@ def _states(cache: Cache) -> defaultdict[str, _Training]:
 
 def show(found: Plan) -> None:
     """Print a plan and the configuration of each run: what all have in common, and what each has of its own."""
-    prose(found.summary)
+    say_wrapped(found.summary)
     for run in found.runs:
         say(f"  {run.line}")
     common, own = shared_settings([run.settings for run in found.runs])
     say("\nConfiguration" + (" of all runs:" if len(found.runs) > 1 else ":"))
-    say(redacted(OmegaConf.to_yaml(OmegaConf.create(common))).rstrip())
+    say(redact(OmegaConf.to_yaml(OmegaConf.create(common))).rstrip())
     for run, settings in zip(found.runs, own, strict=True):
         if settings:
             say(f"\n{run.name}:")
-            say(redacted(OmegaConf.to_yaml(OmegaConf.create(settings))).rstrip())
+            say(redact(OmegaConf.to_yaml(OmegaConf.create(settings))).rstrip())
     say("\nNothing was run, created or recorded (--dry-run).")
 
 
@@ -317,7 +317,7 @@ def announce(request: Request) -> Iterator[None]:
     """
     found = plan([request], open_existing(request.tracking) if request.tracking.database else None)
     if found.works:
-        prose(found.summary)
+        say_wrapped(found.summary)
     schedule = Schedule(found.works, found.costs, found.afterwards)
     schedule.start(0)
     with shown_here(), bar(RUN_BAR, total=None, name=RUN_BAR):

@@ -43,7 +43,7 @@ def explain(error: Exception) -> str:
     return next((reword(match[1], error) for match, reword in found if match), message)
 
 
-# Patterns of Hydra's messages, and the function that words each for the name that it captures.
+# Patterns of Hydra's messages, and functions that return this suite's message from the captured name and the error.
 HYDRA_MESSAGES: Mapping[str, Callable[[str, Exception], str]] = {
     r"Could not override '([^']+)'": lambda setting, _: _unknown_setting(setting),
     r"(?:Ambiguous value for argument|Sweep parameters) '(.+?)'(?: requires|$|\n)": lambda given, _: _requires_sweep(

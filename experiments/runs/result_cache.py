@@ -61,23 +61,23 @@ class ResultCache:
 
     def keras_outputs(self, model: "Model") -> Logits:
         """Return the outputs (n, classes) float32 of a Keras model on the test images."""
-        return self._answers(digest_of(model), f"Keras {model.name}", lambda: keras_logits(model, self.data.test.x))
+        return self._outputs(digest_of(model), f"Keras {model.name}", lambda: keras_logits(model, self.data.test.x))
 
     def predictor(self, model: "Model") -> Callable[[Images], Logits]:
         """Return a function from images outside the test split to the outputs (n, outputs) float32 of a Keras model."""
-        digest, answer = digest_of(model), traced(model)
+        digest, compute = digest_of(model), traced(model)
 
-        def answers(images: Images) -> Logits:
+        def predict(images: Images) -> Logits:
             inputs = {"model": digest, "images": hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()}
-            made = self.once(inputs, lambda: {"logits": answer(images)}, f"answers: Keras {model.name}")
+            made = self.once(inputs, lambda: {"logits": compute(images)}, f"outputs: Keras {model.name}")
             return cast(Logits, made["logits"])
 
-        return answers
+        return predict
 
     def tflite_outputs(self, file: TFLiteModel) -> Logits:
         """Return the outputs (n, classes) float32 of a TFLite file on the test images."""
         about = f"TFLite {file.bytes:,} bytes"
-        return self._answers(file.digest, about, lambda: tflite_logits(file, self.data.test.x, self.threads))
+        return self._outputs(file.digest, about, lambda: tflite_logits(file, self.data.test.x, self.threads))
 
     def _converted(self, model: "Model", scheme: Scheme, fake_quantization: bool) -> TFLiteModel:
         inputs = {
@@ -94,9 +94,9 @@ class ResultCache:
         made = self.once(inputs, make, f"conversion: {model.name}, {scheme}")
         return TFLiteModel(made["content"].tobytes())
 
-    def _answers(self, model: str, about: str, answer: Callable[[], Logits]) -> Logits:
+    def _outputs(self, model: str, about: str, compute: Callable[[], Logits]) -> Logits:
         inputs = {"model": model, "images": self.data.test_fingerprint}
-        made = self.once(inputs, lambda: {"logits": answer()}, f"answers: {about}")
+        made = self.once(inputs, lambda: {"logits": compute()}, f"outputs: {about}")
         return cast(Logits, made["logits"])
 
     def once(self, inputs: Mapping[str, object], make: Callable[[], Arrays], about: str) -> Arrays:

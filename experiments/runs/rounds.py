@@ -116,7 +116,7 @@ def _reuse_rounds(
 
 def _reusable_rounds(store: Store, row: Row, rounds: Rounds, protocol: LatencyProtocol) -> Iterator[Round]:
     """Yield the rounds of other runs with the files of this one."""
-    for other in store.with_file(rounds.own):
+    for other in store.find_by_file(rounds.own):
         if other["run_id"] != row["run_id"] and other["machine"] == row["machine"]:
             found = read_artifact(store, other["run_id"], ROUNDS, read_rounds)
             if found is not None and (found.own, found.reference) == (rounds.own, rounds.reference):
@@ -159,7 +159,7 @@ def _disturbed(rounds: int, timings: Sequence[Rounds]) -> str:
     count = any(each.disturbance for timing in timings for each in timing.valid)
     return (
         f"Other processes used the cores of this machine during {_count(rounds)}. "
-        + ("They count, and the intervals are wider for it. " if count else "They do not count. ")
+        + ("They count, so the intervals are wider. " if count else "They do not count. ")
         + "To add rounds, type the same command, if possible when the machine is less busy."
     )
 
@@ -341,7 +341,7 @@ def entries_in(model: "TFLiteModel") -> "Entries":
 
 
 def _holds_integers(tensor: Mapping[str, Any]) -> bool:
-    """Whether a tensor holds integers that stand for themselves, not for floats."""
+    """Whether a tensor holds integers that are not quantized floats."""
     return np.dtype(tensor["dtype"]).kind in "iu" and not tensor["quantization"][0]
 
 

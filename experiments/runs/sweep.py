@@ -1,14 +1,12 @@
 """Hydra callbacks around a sweep: check every job's configuration, open the parent run, compare at the end."""
 
 import atexit
-import socket
 import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, ParamSpec
 
@@ -32,17 +30,16 @@ from experiments.report.page import illustrate
 from experiments.runs.command_line import count_jobs
 from experiments.runs.composition import Composer
 from experiments.runs.configuration import Request, explaining_errors, read
+from experiments.runs.experiment import Experiment
 from experiments.runs.forecast import FINISHING, Schedule
-from experiments.runs.pipeline import Experiment
+from experiments.runs.launchers import check_launcher, threads_per_job
 from experiments.runs.plan import ENDED, STARTED, Follower, open_existing, plan, show
 from experiments.runs.refusals import explain
 from experiments.runs.rounds import LOCAL, complete_rounds
-from experiments.runs.slurm import check_slurm
 from experiments.runs.worker import check_in_process, preload
 from experiments.system.disk import check_writable, explain_os_error
 from experiments.system.errors import Ended, UserError
 from experiments.system.escaping import escape_control, markdown_text
-from experiments.system.extras import require
 from experiments.system.machine import usable_cores
 from experiments.system.program import program
 from experiments.system.progress import (
@@ -52,14 +49,14 @@ from experiments.system.progress import (
     flush,
     format_duration,
     listen,
-    prose,
     report,
     say,
+    say_wrapped,
     shown_here,
     warn,
 )
 from experiments.system.silence import ignore_schemas_of_launchers
-from experiments.system.stamp import stamp, typed
+from experiments.system.stamp import stamp, typed_command
 from experiments.system.stopping import is_stopped, raise_if_stopped, stop_handled
 from experiments.system.temporary import temporary_folder, user_folder
 from experiments.tracking import REUSED, Row, Status, Store, Tracking, check_answer, connect
@@ -69,13 +66,6 @@ P = ParamSpec("P")
 SWEEP_BAR = "Sweep"
 FIRST = ("on_run_start", "on_multirun_start")  # hooks before anything is run
 ANNOUNCED_FROM = 20  # from this number of jobs on, the configuration check is announced
-CLUSTER_PATIENCE = 5.0  # seconds
-# The launcher that each plugin makes, and the extra that brings it.
-EXTRAS = {
-    "hydra_joblib_launcher": ("joblib", "joblib"),
-    "hydra_ray_launcher": ("ray", "ray"),
-    "hydra_submitit_launcher": ("submitit", "slurm"),
-}
 
 
 def _ends_sweep_on_error(hook: Callable[P, None]) -> Callable[P, None]:
@@ -165,9 +155,9 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         self._store = connect(requests[0].tracking)
         atexit.register(self._close_early)
         self._store.close_orphans()
-        self._store.reserve_room()
+        self._store.reserve_space()
         name = f"sweep {' '.join(config.hydra.overrides.task)}".strip()[:250]
-        self._sweep = self._store.open_sweep(name, {**stamp(), "command": typed()})
+        self._sweep = self._store.open_sweep(name, {**stamp(), "command": typed_command()})
         asked = [request.parameters["threads"] for request in requests]
         threads = threads_per_job(config.hydra.launcher, asked, usable_cores())
         with open_dict(config):
@@ -175,7 +165,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
             if threads:
                 config.hydra.overrides.task.append(f"threads={threads}")
         found = plan(requests, self._store)
-        prose(found.summary)
+        say_wrapped(found.summary)
         schedule = Schedule(found.works, found.costs, found.afterwards if self._together else FINISHING)
         listen(SWEEP_BAR, Follower(schedule, len(self._jobs)))
         self._open.enter_context(bar(SWEEP_BAR, total=len(self._jobs), name=SWEEP_BAR))
@@ -205,7 +195,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         """Show the comparison, store it with the parent run, and list failures: with any, the exit code is 1."""
         self._open.close()
         assert self._store is not None
-        self._store.give_room_back()
+        self._store.release_space()
         self._store.close_unfinished(self._sweep)
         rows = self._time_together(self._store.rows(self._sweep))
         recorded = self._store.jobs(self._sweep)
@@ -236,7 +226,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         self._ended = True
         if comparison:
             with self._attached_folder("pictures") as folder:
-                illustrate(self._store, comparison, typed(), folder)
+                illustrate(self._store, comparison, typed_command(), folder)
         self.document.update(
             {
                 "sweep": self._sweep,
@@ -304,7 +294,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         if self._ended or self._store is None:
             return
         status: Status = "KILLED" if is_stopped() else "FAILED"
-        self._store.give_room_back()
+        self._store.release_space()
         with suppress(UserError):  # the store is unavailable, which was reported; the next sweep closes the runs
             stop_handled()
             store = connect(self._store.address, create=False)  # fails at once instead of retrying for a minute
@@ -364,76 +354,6 @@ def check_folder(setting: str, folder: object) -> None:
             f"{setting}={folder}: the folder is not writable ({explain_os_error(error)}). Run in a writable "
             f"folder with free space, or set {setting}=FOLDER."
         ) from error
-
-
-def check_launcher(launcher: DictConfig) -> None:
-    """Check that a launcher can run jobs, before anything is run.
-
-    Raises:
-        UserError: its plugin is not installed, joblib may run no job, Ray has no cluster or too few cores, or Slurm is
-            missing or rejects the jobs.
-    """
-    module = str(launcher._target_).rpartition(".")[0]
-    plugin = module.partition("hydra_plugins.")[2].partition(".")[0]
-    if plugin in EXTRAS:
-        name, extra = EXTRAS[plugin]
-        require(extra, f"hydra/launcher={name}")
-    try:
-        found = find_spec(module)
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
-        raise UserError(
-            f"hydra/launcher: the plugin module {module} is not installed. Install the package that provides it (such "
-            f"as {(plugin or module).replace('_', '-')}), or use hydra/launcher=basic."
-        )
-    if launcher.get("n_jobs") == 0:
-        raise UserError("hydra.launcher.n_jobs=0: requires the number of jobs to run at once, or -1 for one per core.")
-    if "ray" in launcher:
-        _check_cluster(launcher.ray)
-    if launcher._target_.endswith(".SlurmLauncher"):
-        check_slurm(launcher)
-
-
-def _check_cluster(ray: DictConfig) -> None:
-    """Check a Ray cluster: Ray waits forever for missing cores, and retries an address without a cluster 14 minutes."""
-    address = str(ray.init.get("address") or "")
-    asked, cores = ray.remote.get("num_cpus") or 1, ray.init.get("num_cpus") or usable_cores()
-    if address == "local" and asked > cores:
-        raise UserError(
-            f"hydra.launcher.ray.remote.num_cpus={asked}: requires at most {cores}, the number of cores available."
-        )
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), CLUSTER_PATIENCE).close()
-    except OSError as error:
-        raise UserError(
-            f"hydra.launcher.ray.init.address={address}: no Ray cluster answers at this address ({error}). Start one "
-            "with `ray start --head`, or omit the address to use this machine only."
-        ) from error
-
-
-def threads_per_job(launcher: DictConfig, asked: Sequence[int | None], cores: int) -> int | None:
-    """Return TensorFlow's threads per job when a launcher runs jobs in parallel; None when it runs one at a time.
-
-    `asked` holds the `threads` setting of each job; if any is set, nothing is chosen. On a cluster the cores of this
-    machine do not matter: a job gets what it requests from its node.
-    """
-    if any(asked):
-        return None
-    match launcher._target_.rpartition(".")[2]:
-        case "JoblibLauncher":
-            wanted = int(launcher.n_jobs)
-            at_once = wanted if wanted > 0 else cores + 1 + wanted  # joblib's convention
-            return max(1, cores // max(1, min(at_once, len(asked))))
-        case "RayLauncher":
-            return max(1, int(launcher.ray.remote.get("num_cpus") or 1))
-        case "SlurmLauncher":
-            return int(launcher.cpus_per_task or 1)
-        case _:
-            return None
 
 
 def training_totals(rows: Sequence[Row]) -> str:

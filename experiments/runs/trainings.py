@@ -15,7 +15,7 @@ from experiments.system.contents import contents_of
 from experiments.training.loop import numerics
 
 if TYPE_CHECKING:
-    from experiments.runs.pipeline import Experiment
+    from experiments.runs.experiment import Experiment
     from experiments.strategy import Strategy
     from experiments.training.loop import Training
 

@@ -99,7 +99,7 @@ def try_conversion(
             elif found:
                 expectation = without_float_ops(expectation, found)
             if (scheme, expectation) == before:
-                _refuse_nothing(expectation, ops)
+                _check_any_quantized(expectation, ops)
                 return before
     raise UserError(
         f"No choice of layers gives the expected file: {'; '.join(d.text for d in found)}. Quantize after training "
@@ -121,7 +121,7 @@ def _ops(
     return read_ops(file.content, layer_names(model))
 
 
-def _refuse_nothing(expectation: Expectation, ops: Sequence[Op]) -> None:
+def _check_any_quantized(expectation: Expectation, ops: Sequence[Op]) -> None:
     """Raise UserError if every op stays float."""
     computing = [op for op in ops if op.computes]
     if expectation.exempt and all((op.layer, op.op) in expectation.exempt for op in computing):

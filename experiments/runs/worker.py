@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.record.identity import Identity
 from experiments.record.run_record import RunRecord
 from experiments.runs import fork_server
-from experiments.runs.pipeline import Experiment
+from experiments.runs.experiment import Experiment
 from experiments.system.die_with_parent import die_with_parent
 from experiments.system.disk import NO_SPACE, explain_os_error
 from experiments.system.errors import UserError, first_line

@@ -1,4 +1,4 @@
-"""The paired bootstrap over test examples, for metrics that are not shares of right answers.
+"""The paired bootstrap over test examples, for metrics that are not shares of correct predictions.
 
 Every model is measured on the same resamples of the test examples, which depend only on their number. The values of a
 metric on all examples and on each resample, `replicates` (1 + RESAMPLES,), are all that later comparisons require: the

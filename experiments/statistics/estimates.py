@@ -157,8 +157,8 @@ def difference_p(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) ->
 def unpaired_difference(one: Estimate, other: Estimate) -> Estimate:
     """Return the difference of two values of which only the intervals are known.
 
-    Newcombe's square-and-add interval (method 10; Stat. Med. 17, 1998). Of shares that were seen on the same cases it
-    is wider than that of `paired_difference`, as long as both tend to err on the same cases.
+    Newcombe's square-and-add interval (method 10; Stat. Med. 17, 1998). For shares of the same cases it is wider than
+    that of `paired_difference` if both models tend to err on the same cases.
     """
     value = one.value - other.value
     low = np.hypot(one.value - one.low, other.high - other.value)

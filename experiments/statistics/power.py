@@ -16,10 +16,10 @@ MOST_SEEDS = 1_000
 
 @dataclass(frozen=True)
 class Needed:
-    """What would separate two models: either number alone, the other staying as it is; None if it would not."""
+    """The number of examples, and that of seeds, that would separate two models, each with the other unchanged."""
 
-    examples: int | None
-    seeds: int | None  # None also if there is only one seed, which does not show how much seeds vary
+    examples: int | None  # None if no number would
+    seeds: int | None  # None also for a single seed, which does not show how much seeds vary
 
 
 def needed(differences: npt.NDArray[np.float64], hypotheses: int = 1) -> Needed:
@@ -60,7 +60,7 @@ def needed(differences: npt.NDArray[np.float64], hypotheses: int = 1) -> Needed:
 
 
 def needed_by_interval(difference: Estimate, examples: int, hypotheses: int = 1) -> Needed:
-    """See `needed`, for a difference of which only the interval on so many examples is known.
+    """Return the same as `needed`, from the interval of a difference on this number of examples.
 
     Intervals narrow with the square root of the number of examples.
     """

@@ -45,7 +45,7 @@ def three_digits(value: Any) -> str:
 
 
 def significant(value: Any, low: Any = None, high: Any = None, sign: str = "") -> str:
-    """Format a number of any size with four significant digits, or as many as its interval makes sense of."""
+    """Format a number of any size, and its interval, with four significant digits."""
     if missing(value):
         return ""
     interval = "" if missing(low) else f" [{low:{sign}.4g}, {high:{sign}.4g}]"

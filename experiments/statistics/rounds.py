@@ -9,10 +9,10 @@ evidence. The logarithms of a ratio, one a round, are modelled as their mean plu
 
 The mean is estimated by generalized least squares, with a t-interval of rounds - 1 + PRIOR_FREEDOM degrees of freedom.
 The share is a constant or, if the rounds are hours apart, the most probable of a few (restricted likelihood).
-Without the correlation, the intervals of five rounds in a minute hold the long-run mean of a drifting machine in 50 to
-75 % of simulated cases instead of 90 % or more; without the prior, they are too narrow if the machine stayed in one
-state. The price is that the interval of five rounds in a minute is never narrower than 1.6 % to either side, however
-quiet the machine. tests/test_rounds.py has the simulations.
+Without the correlation, the intervals of five rounds in a minute contain the long-run mean of a drifting machine in
+50 to 75 % of simulated cases instead of 90 % or more; without the prior, they are too narrow if the machine stayed in
+one state. The price is that the interval of five rounds in a minute is never narrower than 1.6 % to either side, even
+on a quiet machine. tests/test_rounds.py has the simulations.
 """
 
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ def counting(disturbed: npt.NDArray[np.bool_], threads: int) -> npt.NDArray[np.b
     """Return which rounds count, from whether other processes used the cores that they needed.
 
     On a busy machine, ratios of one thread scatter more between rounds, around the same mean (benchmarks.coverage), so
-    the interval over such rounds is wider, and holds. They count if fewer than three rounds are undisturbed. With
+    the interval over such rounds is wider, and still valid. They count if fewer than three rounds are undisturbed. With
     several threads, one waits for another, and only undisturbed rounds count.
     """
     undisturbed = ~disturbed

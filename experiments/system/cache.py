@@ -4,8 +4,8 @@ Each entry is a file that contains its own key, and whose name has the digest of
 entry is detected and computed again, never used. A file gets its name only when it is complete. The process that
 computes an entry holds a lock, which is released when the process dies.
 
-Decoded data are too large for one read: an entry is a folder, and the file and the digest of all of this are those of
-its index, which holds the sizes and digests of the other files. A run checks the sizes, `verify` the digests.
+Decoded data are too large for one read, so their entry is a folder. The name of the folder has the digest of its index,
+which holds the sizes and digests of the other files. A run checks the sizes, `verify` the digests.
 """
 
 import hashlib
@@ -271,7 +271,7 @@ class Entry:
 
     @property
     def damage(self) -> str:
-        """How the entry is damaged; empty if it is intact, or was dropped by another process."""
+        """How the entry is damaged; empty if it is intact, or was removed by another process."""
         try:
             if self.kind == DATA:
                 _check_digests(self.path)
@@ -285,7 +285,7 @@ class Entry:
 
     @contextmanager
     def unused(self) -> Iterator[bool]:
-        """Yield whether no training or run uses the entry; none can start to while the block runs."""
+        """Yield whether the entry is unused; while the block runs, no training or run can start to use it."""
         match self.kind:
             case "results":
                 yield True
@@ -321,13 +321,13 @@ def entries_in(folder: Path) -> list[Entry]:
     for path in (*_matching(folder, f"{TRAINING}/*/*.npz"), *_matching(folder, f"{RESULTS}/*.npz")):
         if not _is_entry(path):
             continue
-        with suppress(FileNotFoundError):  # dropped by another process
+        with suppress(FileNotFoundError):  # removed by another process
             status = path.stat()
             found.append(Entry(path, status.st_size, status.st_mtime))
     for path in _matching(folder, f"{DATA}/*"):
         if not _is_folder_entry(path):
             continue
-        with suppress(FileNotFoundError, PermissionError):  # dropped, or another user's own
+        with suppress(FileNotFoundError, PermissionError):  # removed, or another user's own
             parts = {each.name: each.stat() for each in path.iterdir()}
             used = parts.get(INDEX, path.stat()).st_mtime
             found.append(Entry(path, sum(part.st_size for part in parts.values()), used, len(parts)))
@@ -370,7 +370,7 @@ def _first_intact(paths: Iterable[Path]) -> Arrays | None:
     for path in filter(_is_entry, paths):
         try:
             arrays = _arrays_in(path, path.read_bytes())
-        except FileNotFoundError:  # dropped by another process
+        except FileNotFoundError:  # removed by another process
             continue
         except PermissionError as error:
             raise UserError(
@@ -391,7 +391,7 @@ def _first_intact_folder(folders: Iterable[Path]) -> tuple[Path, Mapping[str, An
     for folder in filter(_is_folder_entry, folders):
         try:
             index = _index_of(folder)
-        except FileNotFoundError:  # dropped by another process
+        except FileNotFoundError:  # removed by another process
             continue
         except PermissionError as error:
             raise UserError(

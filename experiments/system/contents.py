@@ -34,8 +34,8 @@ def contents_of(option: Any, unseen: bool = True) -> Mapping[str, Any]:
 
     Args:
         option: An instance of a dataclass.
-        unseen: Whether files count that the code of a user's own class may use, although it is not seen to do so:
-            the modules beside it, and files whose names are texts in it.
+        unseen: Whether to include files that a user's own class may use without importing them or having them as
+            values: the modules beside it, and files whose names are texts in its code.
 
     Raises:
         UserError: a file that the option names cannot be read.

@@ -74,7 +74,7 @@ def print_error(message: str) -> None:
 
 
 def _discard_unwritable(stream: TextIO) -> None:
-    """Discard what a stream cannot write: Python would try again at exit, and then end with its own exit code."""
+    """Discard output that a stream cannot write: Python would try again at exit, and end with its own exit code."""
     try:
         stream.flush()
     except OSError:
@@ -84,7 +84,7 @@ def _discard_unwritable(stream: TextIO) -> None:
             os.close(null)
 
 
-def redacted(text: str) -> str:
+def redact(text: str) -> str:
     """Remove user names and passwords from addresses: postgresql://***@host, ...?password=***."""
     text = re.sub(r"(?<=://)[^\s@]+@", "***@", text)
     return re.sub(r"([?&](?:password|passwd|pwd|token|odbc_connect)=)[^&\s]+", r"\1***", text, flags=re.IGNORECASE)

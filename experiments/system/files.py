@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import psutil
 from pydantic import BeforeValidator
 
-from experiments.system.errors import UserError, redacted
+from experiments.system.errors import UserError, redact
 
 PACKAGE = Path(__file__).parents[1]  # the folder of `experiments`
 KINDS = {
@@ -69,22 +69,22 @@ def check_regular(path: Path, name: str) -> None:
         found = path.stat()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UserError(f"{redacted(name)}: cannot be read ({reason}).") from error
+        raise UserError(f"{redact(name)}: cannot be read ({reason}).") from error
     if not stat.S_ISREG(found.st_mode):
         kind = next((words for test, words in KINDS.items() if test(found.st_mode)), "something else")
-        raise UserError(f"{redacted(name)}: requires a file, not {kind}.")
+        raise UserError(f"{redact(name)}: requires a file, not {kind}.")
     if found.st_size > (memory := psutil.virtual_memory().total):
         raise UserError(
-            f"{redacted(name)}: the file has {found.st_size / 2**30:,.0f} GiB, but this machine has only "
+            f"{redact(name)}: the file has {found.st_size / 2**30:,.0f} GiB, but this machine has only "
             f"{memory / 2**30:.0f} GiB of memory."
         )
 
 
 def state_of(path: Path) -> tuple[int, int, int]:
-    """Return what differs after a file of a large folder changed: size, and times of modification and of change in ns.
+    """Return the size of a file and its times of modification and of status change in ns; a changed file has others.
 
-    Files from one archive often have equal sizes and times of modification, and keep them when they are exchanged, say
-    to mend two labels. The time of change is set by the system, and renaming sets it too.
+    Files from one archive often have equal sizes and times of modification, which they keep when they are exchanged to
+    correct two labels. The system sets the time of status change, also when a file is renamed.
     """
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns

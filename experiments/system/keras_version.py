@@ -1,4 +1,4 @@
-"""Make `tf.keras` Keras 2, which TensorFlow Model Optimization requires, and tell Keras 2 from Keras 3 objects.
+"""Make `tf.keras` Keras 2, as TensorFlow Model Optimization requires, and distinguish objects of Keras 2 and 3.
 
 TensorFlow reads the version from the environment, when it is imported and when `tf.keras` is first used. So it must be
 set before TensorFlow, or user code that may import it, is loaded; importing this package does not set it. The package

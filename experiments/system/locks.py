@@ -77,7 +77,7 @@ def open_in_use(path: Path) -> int:
 
 @contextmanager
 def unused_files(paths: Iterable[Path]) -> Iterator[bool]:
-    """Yield whether no process has opened one of these files with `open_in_use`; none can while the block runs."""
+    """Yield whether no process has these files open with `open_in_use`; while the block runs, none can open them."""
     with ExitStack() as stack:
         free = True
         try:

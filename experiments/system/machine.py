@@ -27,7 +27,8 @@ _held = threading.local()
 def compute_lock() -> Iterator[None]:
     """Compute in parallel with other runs; waits while another process of this user measures latency.
 
-    A thread that holds the lock does not wait for it again: a measurement that waits for this thread lets nobody in.
+    A thread that holds the lock does not wait for it again: a waiting measurement blocks new holders, so both would
+    wait for each other forever.
     """
     if getattr(_held, "by_this_thread", False):
         yield

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import ConfigDict, ValidationError
 
-from experiments.system.errors import UserError, format_value, redacted
+from experiments.system.errors import UserError, format_value, redact
 from experiments.system.files import PACKAGE, check_regular
 
 CONF = next(each for each in (PACKAGE / "conf", PACKAGE.parent / "conf") if each.is_dir())  # a wheel, or a checkout
@@ -54,5 +54,5 @@ def describe_errors(key: str, error: ValidationError) -> str:
             rule = REMOVED.get(name, rule)
         for words, plain in REPLACEMENTS.items():
             rule = rule.replace(words, plain)
-        lines.append(f"{name}={redacted(format_value(problem['input']))}: {rule[0].lower()}{rule[1:]}")
+        lines.append(f"{name}={redact(format_value(problem['input']))}: {rule[0].lower()}{rule[1:]}")
     return "\n".join(lines)

@@ -100,7 +100,7 @@ LEFT = "left"  # the field of a task with this function
 
 
 class _TimeLeft(TimeRemainingColumn):
-    """The time that is left: what the bar's own function says, or else judging by the steps so far."""
+    """The time that is left: from the function of the bar if it has one, otherwise extrapolated from its steps."""
 
     def render(self, task: Task) -> Text:
         if LEFT not in task.fields:
@@ -110,7 +110,7 @@ class _TimeLeft(TimeRemainingColumn):
 
 
 class _Steps(MofNCompleteColumn):
-    """The steps done, and of how many; empty if it is unknown how many there are."""
+    """The number of steps done and of all steps; empty if the total is unknown."""
 
     def render(self, task: Task) -> Text:
         return Text() if task.total is None else super().render(task)
@@ -191,7 +191,7 @@ class _Screen:
             self._tasks[bar] = _BARS.add_task(description, total=total)
 
     def expect(self, bar: str, left: Left) -> None:
-        """Show the time that this function says is left of a bar."""
+        """Show the time that is left of a bar according to this function."""
         fields: dict[str, Any] = {LEFT: left}
         _BARS.update(self._tasks[bar], **fields)
 
@@ -213,7 +213,7 @@ class _Screen:
                 _BARS.stop()
 
     def listen(self, subject: str, listener: Callable[..., None]) -> None:
-        """Call this function with what any process reports about a subject."""
+        """Call this function with the reports of all processes on a subject."""
         self._listeners[subject] = listener
 
     def report(self, subject: str, *details: object) -> None:
@@ -232,7 +232,7 @@ def _status(task: Task) -> str:
 
 
 def time_left(seconds: float | None) -> str:
-    """Return what is left, for the end of a line; empty if unknown or nothing."""
+    """Return the time that is left, for the end of a line; empty if it is unknown or 0."""
     return f", about {format_duration(seconds)} left" if seconds else ""
 
 
@@ -335,7 +335,7 @@ def _listen(listener: Listener, ended: Event) -> None:
 
 
 def _receive(connection: "Connection[bool, tuple[str, ...]]") -> None:
-    """Show what one process sends until it ends, then remove the bars that it left."""
+    """Show the messages of one process until it ends, then remove the bars that it left."""
     bars: set[str] = set()
     while True:
         try:
@@ -383,17 +383,17 @@ def advance(name: str, steps: int) -> None:
 
 
 def expect(name: str, left: Left) -> None:
-    """Show for a bar of this process the time that a function says is left."""
+    """Show the time that is left according to this function, for a bar of this process."""
     _SCREEN.expect(name, left)
 
 
 def listen(subject: str, listener: Callable[..., None]) -> None:
-    """Let this process, which has the display, call a function with what any process reports about a subject."""
+    """Call a function in this process, which has the display, with the reports of all processes on a subject."""
     _SCREEN.listen(subject, listener)
 
 
 def report(subject: str, *details: object) -> None:
-    """Tell the process with the display; the details are sent to it."""
+    """Send a report on a subject to the process with the display, which passes it to its listener."""
     _display().report(subject, *details)
 
 
@@ -402,7 +402,7 @@ def say(message: str) -> None:
     _display().say(message)
 
 
-def prose(text: str) -> None:
+def say_wrapped(text: str) -> None:
     """Print a long line of this process, which a terminal wraps between words."""
     if CONSOLE.is_terminal:
         CONSOLE.print(text, highlight=False)

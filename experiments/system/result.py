@@ -6,15 +6,14 @@ docs/reference/results.schema.json.
 """
 
 import argparse
-import io
 import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, is_dataclass
 from math import isfinite
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from experiments.system.errors import Ended, UserError
 from experiments.system.progress import end_bars, use_standard_error
@@ -47,7 +46,7 @@ def result(command: str, wanted: bool) -> Iterator[dict[str, Any]]:
     if not wanted:
         yield document
         return
-    written = _standard_output()
+    output = _standard_output()
     use_standard_error()
     code = 0
     try:
@@ -68,37 +67,21 @@ def result(command: str, wanted: bool) -> Iterator[dict[str, Any]]:
         raise
     finally:
         end_bars()
-        with written:
-            written.write(_text(command, document, code))
+        with output as stream:
+            stream.write(_text(command, document, code))
+            stream.flush()
 
 
-def _standard_output() -> io.TextIOWrapper | io.StringIO | Any:
-    """Return a stream to the standard output; its descriptor becomes that of standard error."""
+def _standard_output() -> AbstractContextManager[TextIO]:
+    """Return a stream to the standard output, whose descriptor becomes that of standard error."""
     try:
         output, errors = sys.stdout.fileno(), sys.stderr.fileno()
     except (OSError, ValueError):  # replaced by a stream without a descriptor
-        return _Kept()
+        return nullcontext(sys.stdout)
     sys.stdout.flush()
     copy = os.fdopen(os.dup(output), "w", encoding="utf-8")
     os.dup2(errors, output)
     return copy
-
-
-class _Kept:
-    """Standard output, which stays open."""
-
-    def __init__(self) -> None:
-        self._stream = sys.stdout
-
-    def __enter__(self) -> "_Kept":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.flush()
-
-    def write(self, text: str) -> None:
-        """Write text."""
-        self._stream.write(text)
 
 
 def _text(command: str, document: Mapping[str, Any], code: int) -> str:

@@ -145,7 +145,7 @@ def _cpu() -> tuple[str, frozenset[str]]:
     return name, frozenset(fields.get("flags", fields.get("Features", "")).split())
 
 
-def typed() -> str:
+def typed_command() -> str:
     """Return the command that started this process, quoted for a shell."""
     return shlex.join([*program("run").split(), *sys.argv[1:]])
 

@@ -55,7 +55,7 @@ def keras_of(value: Any) -> Any:
 
 
 def clear_session() -> None:
-    """Let models of earlier runs go, and number layers without a name from the start, in each Keras that is loaded."""
+    """Free the models of earlier runs, and restart the numbers of unnamed layers, in each version of Keras in use."""
     keras.backend.clear_session()
     if "keras" in sys.modules:
         keras_3().backend.clear_session()

@@ -24,7 +24,7 @@ KEYED_PACKAGES = frozenset(
 )
 SQLITE = b"SQLite format 3\0"  # the first bytes of a database
 LONGEST = 256  # characters of a text that may be the name of a file
-# Libraries whose versions are in every key, or decide no result: they check configurations and show progress.
+# Libraries whose versions are in every key, or affect no result: they check configurations and show progress.
 UNDECISIVE = frozenset({*KEYED_PACKAGES, "experiments", "hydra", "numpy", "omegaconf", "psutil", "pydantic", "tqdm"})
 IMPORTERS = frozenset({"import_module", "__import__"})  # functions that import the module of this name
 # Functions and methods that write the file of this name. What a script writes decides no result.
@@ -234,7 +234,7 @@ def _writes(call: ast.Call) -> bool:
 def _modules(name: str, folders: Iterable[Path], elsewhere: bool) -> Iterator[Path]:
     """Yield the files of a dotted name, with its packages, from the first folder that has any.
 
-    `elsewhere`: else from where Python finds it, such as PYTHONPATH or a project that was installed to be edited.
+    With `elsewhere`, other places in which Python finds it are searched last: PYTHONPATH, a project installed with -e.
     """
     for folder in folders:
         if found := _files_in(folder, name):

@@ -26,7 +26,7 @@ class Head(ABC):
     @property
     @abstractmethod
     def metric(self) -> Metric | None:
-        """The metric that judges the model; None for accuracy, which is judged by right and wrong answers."""
+        """The metric that judges the model; None for accuracy, which is judged by correct and wrong predictions."""
 
     @property
     def validation_metric(self) -> Metric | None:

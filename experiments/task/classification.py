@@ -58,7 +58,7 @@ class ClassHead(Head):
 
     @property
     def metric(self) -> Metric | None:
-        """Accuracy, which is judged by right and wrong answers."""
+        """Accuracy, which is judged by correct and wrong predictions."""
         return None
 
     @property

@@ -1,4 +1,4 @@
-"""Reconstruction: a model that gives its input back, whose error shows anomalies."""
+"""Reconstruction: a model that reproduces its input, whose error shows anomalies."""
 
 from dataclasses import dataclass, replace
 from math import prod

@@ -223,7 +223,7 @@ def tensors(content: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     Scale and zero point are None for a tensor that is not quantized; a size that is not fixed is -1.
 
     Raises:
-        UserError: it is no TFLite file.
+        UserError: it is not a TFLite file.
     """
     graph = _graph(content)
     described = [[_described(graph.tensors[place]) for place in places] for places in (graph.inputs, graph.outputs)]
@@ -251,7 +251,7 @@ def _graph(content: bytes) -> Any:
     """Return the main graph of a file.
 
     Raises:
-        UserError: it is no TFLite file.
+        UserError: it is not a TFLite file.
     """
     if content[4:8] != b"TFL3":
         raise UserError("Not a TFLite file: bytes 4 to 8 must be TFL3.")

@@ -61,13 +61,6 @@ def with_metadata(content: bytes, description: Description) -> bytes:
     return file.getvalue()
 
 
-def metadata_of(content: bytes) -> bytes | None:
-    """Return the metadata table of a file; None if it has none."""
-    model = parsed(content)
-    places = [each.buffer for each in model.metadata or () if each.name == NAME.encode()]
-    return bytes(model.buffers[places[0]].data) if places else None
-
-
 def _metadata(content: bytes, description: Description) -> bytes:
     builder = flatbuffers.Builder(1024)
     graph = parsed(content).subgraphs[0]

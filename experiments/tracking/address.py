@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import field_validator
 from pydantic.dataclasses import dataclass as option
 
-from experiments.system.errors import redacted
+from experiments.system.errors import redact
 from experiments.system.extras import missing
 from experiments.system.files import expand_path
 from experiments.system.options import OPTION
@@ -56,7 +56,7 @@ class Tracking:
     @property
     def shown(self) -> str:
         """The address without user names and passwords."""
-        return redacted(self.uri)
+        return redact(self.uri)
 
 
 def _sqlite_uri(uri: str) -> str:

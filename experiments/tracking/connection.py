@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-SERVER_PATIENCE = 5.0  # seconds to wait for an answer of a server
+SERVER_PATIENCE = 5.0  # seconds to wait for the answer of a server
 RESTART_PATIENCE = 60.0  # seconds to wait for a server that restarts during a sweep
 # MLflow's client would retry for four minutes; five retries with exponential backoff take about one.
 RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}

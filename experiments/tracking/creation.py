@@ -79,7 +79,7 @@ def _is_store(tracking: Tracking, database: Path) -> bool:
 
 
 def _check_file(tracking: Tracking, database: Path) -> None:
-    """Refuse what can be no database: opening a pipe or a device may never end."""
+    """Refuse a file that cannot be a database: opening a pipe or a device may never end."""
     where = f"tracking.uri={tracking.uri}"
     if database.exists():
         check_regular(database, where)

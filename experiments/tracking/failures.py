@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import requests  # a dependency of MLflow, which uses it as HTTP client
 
 from experiments.system.disk import describe_space, is_full, mount_point
-from experiments.system.errors import UserError, first_cause, first_line, redacted
+from experiments.system.errors import UserError, first_cause, first_line, redact
 from experiments.system.stopping import raise_if_stopped
 from experiments.tracking.address import Tracking
 from experiments.tracking.database import BUSY, is_damaged, is_locked, locked_message, remedy_for_damage
@@ -132,7 +132,7 @@ def _connection_error(error: BaseException) -> str:
     if found is None or isinstance(found, requests.exceptions.SSLError):
         return ""
     cause = first_cause(found)
-    return (isinstance(cause, OSError) and cause.strerror) or redacted(first_line(cause))
+    return (isinstance(cause, OSError) and cause.strerror) or redact(first_line(cause))
 
 
 def _server_command(tracking: Tracking) -> str:

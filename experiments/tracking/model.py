@@ -39,7 +39,7 @@ def run_name(setting: Setting, identity: Identity) -> str:
 
 
 def model_name(record: RunRecord) -> str:
-    """Return what MLflow calls the model of a run, such as qat_mlp_mnist_epochs_1_1_seed_0; it is part of addresses."""
+    """Return the name of a run's model in MLflow, such as qat_mlp_mnist_epochs_1_1_seed_0; it is part of addresses."""
     return re.sub(r"\W+", "_", run_name(record.setting, record.identity), flags=re.ASCII).strip("_")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path, PureWindowsPath
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from experiments.system.errors import UserError, redacted
+from experiments.system.errors import UserError, redact
 from experiments.tracking.address import Tracking
 
 # Kinds of addresses that name a host. MLflow sends the credentials of its server, or others of this machine, to it.
@@ -73,7 +73,7 @@ def check_storage(address: Tracking, uri: str) -> None:
     own = urlsplit(address.uri).netloc if address.uri.startswith("http") else ""
     if host and host != own and kind in (WITH_LOGIN if own else WITH_HOST):
         raise UserError(
-            f"{address.shown}: says that files are at {redacted(f'{kind}://{host}')}. Reading them would send the "
+            f"{address.shown}: the store records files at {redact(f'{kind}://{host}')}. Reading them would send the "
             "credentials of this machine to that host. If you trust it, start MLflow's server with the store, and give "
             f"its address: mlflow server --backend-store-uri {address.shown} --serve-artifacts"
         )

@@ -49,7 +49,7 @@ def is_model_moved(database: Path | None, location: str) -> bool:
 
 
 def relocate(database: Path) -> list[Moved]:
-    """Update all addresses in one transaction; returns what was updated.
+    """Update all addresses in one transaction, and return them.
 
     Raises:
         UserError: the database cannot be read or written.

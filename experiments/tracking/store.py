@@ -19,7 +19,7 @@ from experiments.record.evidence import Evidence
 from experiments.record.identity import Identity, name_of
 from experiments.record.run_record import RunRecord, Setting
 from experiments.system.disk import reserve
-from experiments.system.errors import UserError, find_by_prefix, first_line, redacted, suggestion
+from experiments.system.errors import UserError, find_by_prefix, first_line, redact, suggestion
 from experiments.system.files import check_regular, copy_whole_files
 from experiments.system.processes import is_running, this_process
 from experiments.system.program import program
@@ -103,7 +103,7 @@ class Store:
         own = {field.name: str(getattr(setting, field.name)) for field in fields(setting)}
         files = (parameters.get("model.path"), parameters.get("dataset.path"))
         identity = Identity(name_of(setting.model, files[0]), name_of(setting.dataset, files[1]))
-        every = {name: redacted(str(value)) for name, value in parameters.items()}
+        every = {name: redact(str(value)) for name, value in parameters.items()}
         shown, kept = every, {}
         if changed is not None and len(text := json.dumps(every)) <= TAG_LENGTH:
             shown, kept = {name: every[name] for name in changed}, {SETTINGS: text}
@@ -186,7 +186,7 @@ class Store:
         tags = {
             **record.verdict(),
             **record.identity.tags(),
-            "mlflow.runName": redacted(run_name(record.setting, record.identity)),
+            "mlflow.runName": redact(run_name(record.setting, record.identity)),
             "tflite_sha256": record.tflite.digest,
             "baseline_key": record.baseline.key or "not trained",
             **({"labels": json.dumps(record.data.renamed)} if record.data.renamed else {}),
@@ -271,7 +271,7 @@ class Store:
 
     @explains_failures
     def summarize(self, sweep: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """Record with a sweep what its runs have shown."""
+        """Record the summary of a sweep's runs with the sweep."""
         from mlflow.entities import Metric, RunTag
 
         now = int(time.time() * 1000)
@@ -287,7 +287,8 @@ class Store:
         key, runs = new_key(sweep), self._tagged(_sweep_tag(sweep))
         varied = [name for name in PARAMETERS if len({run.tags.get(name) for run in runs}) > 1]
         of_score = bool(runs) and not any(ACCURACY in run.metrics for run in runs)
-        lower = of_score and {run.tags.get("metric_better", "lower") for run in runs} == {"lower"}  # or it failed
+        # A failed run has no metric.
+        lower = of_score and {run.tags.get("metric_better", "lower") for run in runs} == {"lower"}
         view = view_of(_sweep_tag(sweep), varied, SCORE if of_score else ACCURACY, lower)
         self.client.set_experiment_tag(self.experiment_id, f"{VIEW}{key}", view)
         for tag in superfluous(list(self.client.get_experiment(self.experiment_id).tags), key):
@@ -311,8 +312,8 @@ class Store:
         return to_row(from_mlflow(self.client.get_run(run_id)))
 
     @explains_failures
-    def predictions(self, run_id: str) -> Evidence | None:
-        """Return what a run's models predicted, or achieved, on the test examples; None if the artifact is missing.
+    def read_evidence(self, run_id: str) -> Evidence | None:
+        """Return the predictions or scores of a run's models on the test examples; None if the artifact is missing.
 
         Raises:
             UserError: the artifact is not in its format.
@@ -342,7 +343,7 @@ class Store:
                 return self.fetch(run_id, artifact, copy).read_bytes()
         except Exception as error:  # storage clients raise errors of any type
             reason = first_line(error).rstrip(".")
-            where = redacted(storage) or "the storage of the store"
+            where = redact(storage) or "the storage of the store"
             _UNREACHABLE[storage] = f"Files of runs in {where} cannot be read ({reason})."
             raise UserError(_UNREACHABLE[storage]) from error
 
@@ -439,7 +440,7 @@ class Store:
         return rows
 
     @explains_failures
-    def with_file(self, digest: str) -> list[Row]:
+    def find_by_file(self, digest: str) -> list[Row]:
         """Return the finished runs whose file has this digest, newest first; damaged ones are omitted silently."""
         rows = []
         for run in self._tagged("tflite_sha256", digest):
@@ -448,7 +449,7 @@ class Store:
         return rows
 
     @explains_failures
-    def chosen(self, target: str) -> list[Row]:
+    def select_runs(self, target: str) -> list[Row]:
         """Return the finished runs of a target: `latest`, the id of a sweep, or the id of a run or a prefix of it.
 
         Raises:
@@ -463,10 +464,10 @@ class Store:
         return [to_row(runs[find_by_prefix(target, list(runs))])]
 
     @explains_failures
-    def others(self) -> str:
+    def count_others(self) -> str:
         """Return the number of runs by other programs in the experiment, as text; empty if there are none."""
         if tables := self._tables():
-            return f"{count:,}" if (count := tables.others()) else ""
+            return f"{count:,}" if (count := tables.count_others()) else ""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -560,7 +561,7 @@ class Store:
         for run in self.find(f"attributes.status = 'RUNNING' and tags.{_sweep_tag(sweep)} != ''"):
             self.close(run.info.run_id, "KILLED")
 
-    def reserve_room(self) -> None:
+    def reserve_space(self) -> None:
         """Reserve disk space beside a database, so that open runs can be closed even if the disk is full.
 
         Space that killed processes reserved is freed.
@@ -571,7 +572,7 @@ class Store:
                     left.unlink(missing_ok=True)
             reserve(self._reserved(database))
 
-    def give_room_back(self) -> None:
+    def release_space(self) -> None:
         """Free the disk space that this process reserved."""
         if database := self.address.database:
             self._reserved(database).unlink(missing_ok=True)
@@ -614,8 +615,8 @@ class Store:
 
     def _open(self, name: str, tags: Mapping[str, str]) -> str:
         process = {"host": socket.gethostname(), "process": this_process()}
-        values = {key: redacted(value)[:TAG_LENGTH] for key, value in {**tags, **process}.items()}
-        run = self.client.create_run(self.experiment_id, run_name=redacted(name), tags=values)
+        values = {key: redact(value)[:TAG_LENGTH] for key, value in {**tags, **process}.items()}
+        run = self.client.create_run(self.experiment_id, run_name=redact(name), tags=values)
         return str(run.info.run_id)
 
     @explains_failures

@@ -91,7 +91,7 @@ class StoreTables:
             metrics = _by_run((run_id, name, nan if value is None else value) for run_id, name, value in values)
         return [Recorded(run_id, status, tags[run_id], params[run_id], metrics[run_id]) for run_id, status in runs]
 
-    def others(self) -> int:
+    def count_others(self) -> int:
         """Return the number of runs of other programs in the experiment: those without the tag `kind`."""
         with self._reading() as connection:
             ((count,),) = _rows(connection, _OTHERS, {"experiment": self.experiment_id})

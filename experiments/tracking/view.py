@@ -24,8 +24,7 @@ KEPT = 50  # views in an experiment, those of the newest sweeps
 def view_of(tag: str, varied: Collection[str] = PARAMETERS, score: str = ACCURACY, lower: bool = False) -> str:
     """Return the view of the runs that have a tag, the value of a tag of the experiment.
 
-    Of the parameters, it shows the strategy and those that `varied` names. The runs are in the order of `score`, of
-    which the lowest is best if `lower`.
+    It shows the strategy and the parameters in `varied`. The best `score` is first, which is the lowest if `lower`.
     """
     columns = [
         *(f"params.`{name}`" for name in PARAMETERS if name in ("strategy", *varied)),
@@ -43,7 +42,7 @@ def view_of(tag: str, varied: Collection[str] = PARAMETERS, score: str = ACCURAC
 
 
 def superfluous(tags: Sequence[str], newest: str) -> list[str]:
-    """Return the tags of the oldest views, so that KEPT are left together with the newest."""
+    """Return the tags of the oldest views, without which KEPT views remain, the newest included."""
     others = sorted(tag for tag in tags if OWN.match(tag) and tag != f"{VIEW}{newest}")
     return others[: max(0, len(others) + 1 - KEPT)]
 

@@ -13,7 +13,7 @@ from experiments.dataset import Images
 from experiments.system.errors import UserError, first_line, suggestion
 from experiments.training.named import Named, each_named
 
-# Layers that move what is seen in an image.
+# Layers that move the content of an image.
 MOVING = (
     "RandomElasticTransform",
     "RandomFlip",
@@ -87,7 +87,7 @@ def augmentation_of(value: object) -> tuple[Named, ...]:
 
 
 def check_places(value: object, by_place: bool, key: str = "training") -> None:
-    """Check that no layer moves what is seen, if targets belong to places in the example (Head.by_place).
+    """Check that no layer moves the content, if targets belong to places in the example (Head.by_place).
 
     Raises:
         UserError: a layer does.
@@ -96,7 +96,7 @@ def check_places(value: object, by_place: bool, key: str = "training") -> None:
     if by_place and moving:
         others = ", ".join(name for name in ARGUMENTS if name not in MOVING)
         raise UserError(
-            f"{key}.augmentation: {moving[0]} moves what is seen in an image, but not the targets of this task, which "
+            f"{key}.augmentation: {moving[0]} moves the content of an image, but not the targets of this task, which "
             f"say where it is. Use layers that move nothing ({others}), or store moved images with their targets."
         )
 

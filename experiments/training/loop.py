@@ -202,7 +202,7 @@ class _Work:
     unfreezing: Unfreezing
 
     def prepare(self, settings: Training, epoch: int) -> None:
-        """Compile the model, with the layers frozen as they are after so many epochs."""
+        """Compile the model, with the layers frozen as after this number of epochs."""
         self.unfreezing.apply(self.model, epoch)
         _compile(self.model, settings, self.head)
 

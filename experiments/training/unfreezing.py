@@ -62,11 +62,11 @@ class Unfreezing:
     trained: Mapping[int, frozenset[str]]  # by rising epochs, each with those before it
 
     def after(self, epoch: int) -> frozenset[str]:
-        """Return the names of the layers that are trained as well after so many epochs."""
+        """Return the names of the layers that are trained as well after this number of epochs."""
         return next((names for first, names in reversed(list(self.trained.items())) if first <= epoch), frozenset())
 
     def apply(self, model: "Model", epoch: int) -> None:
-        """Freeze the layers as they are after so many epochs; nothing is changed without a setting."""
+        """Freeze the layers as after this number of epochs; nothing is changed without a setting."""
         trained = self.after(epoch)
         for layer in model.layers:
             if self.trained and layer.name in self.frozen:

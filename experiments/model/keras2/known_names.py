@@ -35,7 +35,6 @@ LAYERS = frozenset(
 )  # fmt: skip
 MODELS = frozenset({"Functional", "Model", "Sequential"})
 OPERATIONS_AS_LAYERS = frozenset({"SlicingOpLambda", "TFOpLambda"})
-LOOKUPS = frozenset({"IntegerLookup", "StringLookup", "TextVectorization"})
 _INITIALIZERS = frozenset(
     {
         "Constant", "GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "Identity", "LecunNormal",

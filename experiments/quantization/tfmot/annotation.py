@@ -25,7 +25,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer
 from experiments.dataset import Images
 from experiments.dataset.named import as_inputs
 from experiments.model.copies import copied, is_wrapper, kinds_known, nodes_of, take_over_state, unwrapped
-from experiments.quantization.survey import Survey, SurveyedLayer
+from experiments.quantization.survey import PASSING_LAYERS, Survey, SurveyedLayer
 from experiments.quantization.tfmot.replaced import replaced
 from experiments.quantization.tfmot.schemes import quantization_aware
 from experiments.system.errors import UserError, first_line
@@ -39,19 +39,7 @@ KerasLayer = Any
 Tensor = Any
 Node = Any
 
-# Layers that pass values on unchanged, so that a quantizer may precede or follow them. Dropout is included for another
-# reason: it scales values during training, so the range must be learned before it.
-PASSING = (
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout2D,
-    keras.layers.Flatten,
-    keras.layers.Reshape,
-    keras.layers.Permute,
-    keras.layers.MaxPooling2D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.ZeroPadding2D,
-    keras.layers.Cropping2D,
-)
+PASSING_CLASSES = tuple(getattr(keras.layers, name) for name in PASSING_LAYERS)
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 FOLDED = (keras.layers.BatchNormalization, keras.layers.ReLU, keras.layers.Activation)
 # Without a range before it, the converter leaves a layer with the activation swish in float: x * sigmoid(x) is two ops
@@ -75,7 +63,7 @@ def survey(model: "Model", activation_bits: ActivationBits = 8) -> Survey:
                 name=layer.name,
                 kind=type(layer).__name__,
                 weighted=_has_kernel(layer),
-                passing=isinstance(layer, PASSING),
+                passing=isinstance(layer, PASSING_CLASSES),
                 obstacle=_obstacle(layer),
                 group=tuple(member.name for member in _group(layer)),
                 neighbours=frozenset(before[layer.name] | after[layer.name]),
@@ -248,7 +236,7 @@ def _edges_to_quantize(model: "Model", names: Collection[str]) -> Iterable[tuple
 
     def is_int8(tensor: Tensor) -> bool:
         producer = producers[id(tensor)]
-        if isinstance(producer.layer, PASSING):
+        if isinstance(producer.layer, PASSING_CLASSES):
             return is_int8(_inputs(producer)[0])
         return _is_active(producer.layer, names)
 
@@ -259,7 +247,7 @@ def _edges_to_quantize(model: "Model", names: Collection[str]) -> Iterable[tuple
             if is_int8(tensor):
                 continue
             consumer, edge = node, tensor
-            while isinstance(producers[id(edge)].layer, PASSING) and consumers[id(edge)] == 1:
+            while isinstance(producers[id(edge)].layer, PASSING_CLASSES) and consumers[id(edge)] == 1:
                 consumer = producers[id(edge)]
                 edge = _inputs(consumer)[0]
             # TFMOT itself quantizes what comes straight from the model's input.
@@ -272,7 +260,7 @@ def _inputs(node: Node) -> list[Tensor]:
 
 
 def _is_active(layer: KerasLayer, names: Collection[str]) -> bool:
-    return layer.name in names and not isinstance(layer, (keras.layers.InputLayer, *PASSING))
+    return layer.name in names and not isinstance(layer, (keras.layers.InputLayer, *PASSING_CLASSES))
 
 
 def _copy(layer: KerasLayer, annotate: bool) -> KerasLayer:

@@ -4,6 +4,7 @@ from typing import Any
 
 from experiments.quantization.keras3.kind import PASSING, Kind, register
 from experiments.quantization.keras3.wrapper import Run, compute_plain
+from experiments.quantization.survey import PASSING_LAYERS
 from experiments.system.tensorflow import keras_3, tf
 
 layers = keras_3().layers
@@ -37,14 +38,12 @@ def _upsampling_1d(run: Run, inputs: Tensor) -> Tensor:
     return tf.squeeze(tf.compat.v1.image.resize_nearest_neighbor(tf.expand_dims(inputs, 1), size), 1)
 
 
-# Dropout is among them for another reason: it scales while training, so the range must be learned before it.
-register(
+register(PASSING, *(getattr(layers, name) for name in PASSING_LAYERS))
+register(  # further ones, which TFMOT does not support
     PASSING,
-    layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D, layers.GaussianNoise,
-    layers.GaussianDropout, layers.AlphaDropout, layers.ActivityRegularization, layers.Identity,
-    layers.Flatten, layers.Reshape, layers.Permute, layers.RepeatVector,
-    layers.MaxPooling1D, layers.MaxPooling2D, layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D,
-    layers.ZeroPadding1D, layers.ZeroPadding2D, layers.Cropping1D, layers.Cropping2D,
+    layers.SpatialDropout1D, layers.SpatialDropout3D, layers.GaussianNoise, layers.GaussianDropout,
+    layers.AlphaDropout, layers.ActivityRegularization, layers.Identity, layers.RepeatVector, layers.MaxPooling1D,
+    layers.GlobalMaxPooling1D, layers.ZeroPadding1D, layers.Cropping1D,
 )  # fmt: skip
 register(Kind(compute_plain), layers.GlobalAveragePooling2D, layers.GlobalAveragePooling1D)
 register(Kind(_scale_kept, keeps_scale=True), layers.AveragePooling2D, layers.AveragePooling1D)
