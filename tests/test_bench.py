@@ -88,7 +88,7 @@ def test_an_interrupt_of_this_process_alone_stops_the_command(
 
 ROWS = [row("none"), row("ptq_int8", tflite_bytes=9.0, size_ratio=4.0)]
 STORE: Any = SimpleNamespace(
-    rows=lambda _: ROWS, predictions=lambda _: None, content=lambda *_: None, commands=lambda _: ()
+    rows=lambda _: ROWS, read_evidence=lambda _: None, content=lambda *_: None, commands=lambda _: ()
 )
 
 
