@@ -283,3 +283,13 @@ def test_a_vocabulary_that_was_learned_decides_what_a_model_answers(version: Ver
 
     assert digest([1, 2, 3]) == digest([1, 2, 3])
     assert digest([1, 2, 3]) != digest([7, 8, 9])
+
+
+@pytest.mark.tensorflow
+def test_a_layer_that_holds_a_tuple_is_searched_for_code_of_the_user() -> None:
+    from experiments.system.tensorflow import keras
+    from experiments.system.user_code import sources_of
+
+    layer = keras.layers.Dense(2, input_shape=(3,))
+    layer.held = ((1, 2), [3], {"a": (4,)})  # which TensorFlow wraps
+    assert sources_of(keras.Sequential([layer])) == []
