@@ -283,6 +283,8 @@ def test_what_scales_the_input_becomes_part_of_the_first_layer_where_that_is_exa
             "concatenate": "CONCATENATION"}),
         (stack(("Dense", {"units": 3, "activation": "tanh"}), DENSE, shape=ROW), {"layer_0": "TANH"}),
         (stack(conv(), "UnitNormalization", conv()), {"layer_1": "SUM"}),
+        (stack(conv(), "LayerNormalization", conv(), "RMSNormalization", conv()), {
+            "layer_1": "ADD", "layer_3": "ADD"}),
     ],
 )  # fmt: skip
 def test_qat_with_16_bit_activations_leaves_out_layers_by_name_that_the_converter_refuses(

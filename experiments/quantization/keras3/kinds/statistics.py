@@ -71,7 +71,7 @@ def _groups(run: Run, values: Tensor) -> Tensor:
     return _scaled(run, normalized, layer.gamma, layer.beta)
 
 
-register(Kind(_layer), layers.LayerNormalization)
+register(Kind(_layer, no_int16="ADD"), layers.LayerNormalization)
 register(Kind(_unit, no_int16="SUM"), layers.UnitNormalization)
-register(Kind(_root_mean_square), layers.RMSNormalization)
-register(Kind(_groups, _groups_obstacle), layers.GroupNormalization)
+register(Kind(_root_mean_square, no_int16="ADD"), layers.RMSNormalization)
+register(Kind(_groups, _groups_obstacle, no_int16="ADD"), layers.GroupNormalization)
