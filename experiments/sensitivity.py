@@ -154,7 +154,7 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
     from experiments.measure.accuracy import tflite_logits
     from experiments.quantization.engines import engine_of
     from experiments.runs.pipeline import build_with_data, examples_of
-    from experiments.tflite.conversion import Float32, Int8, TFLiteModel, convert
+    from experiments.tflite.conversion import Float32, Int8, convert
     from experiments.tflite.graph import output_levels
 
     experiment.dataset.check()
@@ -174,11 +174,12 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
         raise UserError(f"model={experiment.setting.model}: requires a layer with weights; there is none to quantize.")
     baseline = experiment.fit(data, experiment.training, "Training the baseline", head)(model).model
     calibration = partial(data.calibration, seed=experiment.setting.seed)
-    in_float = convert(baseline, Float32(), calibration).content
-    in_int8 = convert(baseline, Int8(500), calibration).content
+    float_file = convert(baseline, Float32(), calibration)
+    in_float = float_file.content
+    in_int8 = convert(baseline, Int8(500), calibration, float_file).content
     chosen = data.validation.sample(options.images)
     predict = partial(tflite_logits, images=chosen.x[:], threads=experiment.threads)
-    outputs_in_float = predict(TFLiteModel(in_float))
+    outputs_in_float = predict(float_file)
     metric = head.validation_metric
     score = partial(_score, _compared(head, chosen, outputs_in_float), outputs_in_float)
     measure = _measure(in_float, in_int8, units, layer_names(model), predict, score)

@@ -18,6 +18,7 @@ from experiments.model.article_cnn import ArticleCNN
 from experiments.model.ds_cnn import DSCNN
 from experiments.model.mlp import MLP
 from experiments.model.resnet8 import ResNet8
+from experiments.runs.result_cache import ResultCache
 from experiments.strategy import Strategy
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.cluster import Cluster
@@ -30,8 +31,17 @@ from experiments.strategy.prune import Prune
 from experiments.strategy.prune_cluster_qat import PruneClusterQAT
 from experiments.strategy.prune_qat import PruneQAT
 from experiments.strategy.qat import QAT
+from experiments.system.cache import Cache
 from experiments.system.errors import UserError
-from experiments.tflite.conversion import Float32, Int8, Rest, TFLiteModel, _Traced, convert
+from experiments.tflite.conversion import (
+    Float32,
+    Int8,
+    Rest,
+    TFLiteModel,
+    _Traced,
+    _traced,
+    convert,
+)
 from experiments.tflite.expectation import broken
 from experiments.tflite.flatbuffer import packed, parsed, with_buffers_inside
 from experiments.tflite.graph import Op, arithmetic, coverage, read_ops
@@ -129,8 +139,24 @@ def test_the_file_is_byte_for_byte_what_the_converter_makes_of_the_whole_model(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     _, file, _ = converted(ArticleCNN(), STRATEGIES[name])
-    monkeypatch.setattr("experiments.tflite.conversion._traced", lambda model: _Traced(model, model, frozenset()))
+    monkeypatch.setattr("experiments.tflite.conversion._traced", lambda model: _Traced(model, model))
     assert file == made_of(built(ArticleCNN()), STRATEGIES[name])[1]
+
+
+def test_a_model_is_converted_once_for_its_float_file_and_its_int8_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    traced_models: list[Any] = []
+
+    def counted(model: Any) -> _Traced:
+        traced_models.append(model)
+        return _traced(model)
+
+    monkeypatch.setattr("experiments.tflite.conversion._traced", counted)
+    results, model = ResultCache(Cache(dir=tmp_path), data(), seed=0, threads=1), built(MLP())
+    int8, in_float = results.convert(model, Int8(4)), results.convert(model, Float32())
+    assert traced_models == [model]
+    assert (int8, in_float) == (convert(model, Int8(4), results.calibration), convert(model, Float32(), calibration))
 
 
 @pytest.mark.parametrize("architecture", [ArticleCNN(), MLP(), DSCNN(), ResNet8()], ids=lambda a: type(a).__name__)
@@ -491,3 +517,29 @@ def content_outside(model: Any) -> bytes:
             buffer.offset, start = start, start + len(content)
     tables = packed(model)
     return b"".join([tables.ljust(-(-len(tables) // 16) * 16, b"\0"), *contents])
+
+
+QUANTIZED_AFTERWARDS: dict[str, Callable[[], Any]] = {
+    "branches": lambda: built(ResNet8()),
+    "Keras 3": lambda: built(DSCNN(keras=3)),
+    "nested": twice_the_same_convolution,
+    "softmax": default_names,
+    "attention": lambda: sequence_model("attention"),
+}
+
+
+@pytest.mark.parametrize("scheme", [Int8(4), Int8(4, interface="int8")], ids=str)
+@pytest.mark.parametrize("kind", QUANTIZED_AFTERWARDS)
+def test_the_float_file_is_quantized_to_the_bytes_that_the_converter_makes_of_the_model(
+    monkeypatch: pytest.MonkeyPatch, kind: str, scheme: Int8
+) -> None:
+    from experiments.system.tensorflow import tf
+
+    model = QUANTIZED_AFTERWARDS[kind]()
+    examples = np.random.default_rng(0).random((4, *model.input_shape[1:]), np.float32)
+    file = convert(model, scheme, lambda count: examples[:count])
+    monkeypatch.setattr(
+        "experiments.system.tensorflow.converter_from_float",
+        lambda content: tf.lite.TFLiteConverter.from_keras_model(_traced(model).module),
+    )
+    assert convert(model, scheme, lambda count: examples[:count]) == file

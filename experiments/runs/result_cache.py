@@ -20,7 +20,15 @@ from experiments.quantization.engines import engine_of
 from experiments.system.cache import Arrays, Cache
 from experiments.system.machine import compute_lock
 from experiments.system.stamp import CODE_DIGEST, runtimes
-from experiments.tflite.conversion import Calibration, Float32, Scheme, TFLiteModel, convert, is_fake_quantized
+from experiments.tflite.conversion import (
+    Calibration,
+    Float32,
+    Scheme,
+    TFLiteModel,
+    convert,
+    is_fake_quantized,
+    starts_from_float,
+)
 from experiments.training.loop import digest_of, numerics
 
 if TYPE_CHECKING:
@@ -88,10 +96,14 @@ class ResultCache:
         }
 
         def make() -> Arrays:
-            file = convert(model, scheme, self.calibration)
+            # The lock of computation is never held while this process waits for another's result.
+            in_float = self.convert(model, Float32()) if starts_from_float(scheme) else None
+            with compute_lock():
+                file = convert(model, scheme, self.calibration, in_float)
             return {"content": np.frombuffer(file.content, np.uint8)}
 
-        made = self.once(inputs, make, f"conversion: {model.name}, {scheme}")
+        about = f"conversion: {model.name}, {scheme}"
+        made = self.cache.load_or_compute(self._key(inputs), make, about)
         return TFLiteModel(made["content"].tobytes())
 
     def _outputs(self, model: str, about: str, compute: Callable[[], Logits]) -> Logits:
@@ -106,6 +118,9 @@ class ResultCache:
             with compute_lock():
                 return make()
 
+        return self.cache.load_or_compute(self._key(inputs), alongside_others, about)
+
+    def _key(self, inputs: Mapping[str, object]) -> str:
         decisive = {
             **inputs,
             "code": CODE_DIGEST,
@@ -113,5 +128,4 @@ class ResultCache:
             "runtimes": dict(runtimes()),
             "threads": self.threads,
         }
-        key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
-        return self.cache.load_or_compute(key, alongside_others, about)
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]

@@ -101,6 +101,27 @@ def reaches_outside(operation: str) -> bool:
     return "Dataset" in operation or not PLACES.isdisjoint(word for name in names for word in name.split("_"))
 
 
+def converter_from_float(content: bytes) -> Any:
+    """Return a TFLite converter that quantizes a float file with calibration samples.
+
+    TensorFlow's converter of a Keras model makes such a file first, and quantizes it then; it offers no way to give the
+    file. Without this, each quantization of a model would trace, save, load and convert it once more.
+    """
+    from tensorflow.lite.python.convert import build_conversion_flags
+    from tensorflow.lite.python.lite import QuantizationMode
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(None)
+
+    def quantized() -> bytes:
+        mode = QuantizationMode(converter.optimizations, converter.target_spec, converter.representative_dataset, None)
+        converter._validate_inference_input_output_types(mode)
+        flags = build_conversion_flags(**converter._get_base_converter_args(), **mode.converter_flags())
+        return bytes(converter._optimize_tflite_model(content, mode, flags.debug_options))
+
+    converter._convert_as_saved_model = quantized
+    return converter
+
+
 def use_threads(count: int) -> None:
     """Set the number of TensorFlow's threads; possible only before its first computation."""
     tf.config.threading.set_intra_op_parallelism_threads(count)
@@ -109,6 +130,7 @@ def use_threads(count: int) -> None:
 
 __all__ = [
     "clear_session",
+    "converter_from_float",
     "custom_operations",
     "is_stateful",
     "keras",

@@ -23,6 +23,7 @@ from experiments.system.errors import UserError, first_line
 from experiments.system.keras_version import version_of
 from experiments.system.silence import native_stderr_silenced
 from experiments.tflite.biases import with_wide_biases
+from experiments.tflite.flatbuffer import without_metadata
 from experiments.tflite.graph import outermost_layer, read_ops
 from experiments.tflite.selective import restrict_to_layers, without_detours
 from experiments.tflite.static import ActivationBits, Precision, WeightBits, quantized_statically
@@ -36,7 +37,7 @@ Interface = Literal["float32", "int8", "uint8"]
 Rest = Literal["float", "dynamic", "float16"]
 WEIGHTS_OF_THE_REST: Mapping[Rest, Weights] = {"dynamic": "int8", "float16": "float16"}
 MOST_STEPS = 128  # of a recurrent layer whose loop is unrolled: each step is a dozen ops in the file
-LOOPS = frozenset({"While", "StatelessWhile", "If", "StatelessIf"})  # of TensorFlow
+LOOPS = frozenset({"WHILE", "IF", "CALL"})
 # In the converter's messages: the origin of an op, an op that TFLite lacks, and the line of Python that created it.
 TRACED = re.compile(r'"([^"@]+/[^"@]+)@')
 MISSING_OP = re.compile(r"'tf\.([\w.]+)' op is neither a custom op nor a flex op")
@@ -44,6 +45,7 @@ PLACE = re.compile(r"^(Could not translate MLIR to FlatBuffer\.)?\s*([^\s:]+:\d+
 NO_INT16 = "Quantization to 16x8-bit not yet supported for op"
 LEAST_DYNAMIC = 1024  # minimum number of weights for which the converter quantizes a layer dynamically
 LEAST_FACTOR = 1e-4  # of a BatchNorm, relative to the largest of its layer: see _factors_raised
+CONVERSION_METADATA = b"CONVERSION_METADATA"  # of TensorFlow, in each file
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,17 @@ class TFLiteModel:
         return hashlib.sha256(self.content).hexdigest()
 
 
-def convert(model: "Model", scheme: Scheme, calibration: Calibration) -> TFLiteModel:
+def starts_from_float(scheme: Scheme) -> bool:
+    """Whether a scheme quantizes the model's file in float, which a caller may have already."""
+    return isinstance(scheme, (DynamicInt4, Int8, Int16x8, Static))
+
+
+def convert(
+    model: "Model", scheme: Scheme, calibration: Calibration, in_float: TFLiteModel | None = None
+) -> TFLiteModel:
     """Convert a Keras model; uses calibration images if the scheme requires them.
+
+    `in_float` is the file of the same model under Float32, if the caller has it; see starts_from_float.
 
     Raises:
         UserError: the converter rejects the model, or LiteRT would compute the file wrongly.
@@ -149,8 +160,10 @@ def convert(model: "Model", scheme: Scheme, calibration: Calibration) -> TFLiteM
     float_file = next((each.float_file for each in model.layers if hasattr(each, "float_file")), None)
     if float_file is not None:  # the model is a TFLite file
         content = _quantized_file(float_file, scheme, calibration)
+    elif starts_from_float(scheme):
+        content = _quantized_afterwards(model, scheme, calibration, in_float or convert(model, Float32(), calibration))
     else:
-        content = _from_keras(model, scheme, calibration)
+        content = _from_keras(model, scheme)
     if _activation_bits(scheme) == 16:
         _refuse_wrong_sums(content, model)
     return TFLiteModel(content)
@@ -177,41 +190,72 @@ def _refuse_wrong_sums(content: bytes, model: "Model") -> None:
         )
 
 
-def _from_keras(model: "Model", scheme: Scheme, calibration: Calibration) -> bytes:
+def _from_keras(model: "Model", scheme: Scheme) -> bytes:
     from experiments.system.tensorflow import tf
 
     _refuse_not_finite(model)
     _refuse_lookups(model)
     traced = _traced(model)
-    if isinstance(scheme, (Int8, Int16x8, Static)):
-        traced = traced.without_loops()
     converter = tf.lite.TFLiteConverter.from_keras_model(traced.module)
     match scheme:
-        case Float32() | DynamicInt4() | Static():
-            pass
         case Dynamic():
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         case Float16():
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.target_spec.supported_types = [tf.float16]
-        case Int8(calibration_samples=samples, interface=interface):
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.representative_dataset = _one_by_one(calibration(samples))
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.inference_input_type = converter.inference_output_type = tf.as_dtype(interface)
-        case Int16x8(samples):
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.representative_dataset = _one_by_one(calibration(samples))
-            converter.target_spec.supported_ops = [
-                tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
-            ]
         case Learned(interface=interface):
             # Without this the file keeps float ops between QUANTIZE and DEQUANTIZE: larger and slower than float.
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.inference_input_type = converter.inference_output_type = tf.as_dtype(interface)
     with _factors_raised(model) if isinstance(scheme, Learned) else nullcontext():
         content = _converted(converter, model, scheme)
-    return _completed(content, scheme, traced, calibration)
+    if isinstance(scheme, Learned):
+        content = with_wide_biases(_exactly_as_annotated(content, traced))
+        return content if scheme.rest == "float" else requantized(content, WEIGHTS_OF_THE_REST[scheme.rest])
+    return content
+
+
+def _quantized_afterwards(model: "Model", scheme: Scheme, calibration: Calibration, in_float: TFLiteModel) -> bytes:
+    """Return the model's float file quantized after training, with the changes that the converter cannot make."""
+    if isinstance(scheme, DynamicInt4):
+        return requantized(in_float.content, "int4")
+    layers, found = layer_names(model), _loops(model, in_float.content)
+    loops = found if all(found) else layers
+    plain = _without_loops(model, loops) if loops else in_float.content
+    match scheme:
+        case Static(samples, precision, interface, chosen, rest):
+            images = calibration(samples)
+            return without_detours(quantized_statically(plain, images, precision, interface, layers, chosen, rest))
+        case Int8(layers=tuple() as chosen):
+            return restrict_to_layers(_in_int8(model, scheme, calibration, plain), lambda: plain, layers, chosen)
+        case Int8():
+            return without_detours(_in_int8(model, scheme, calibration, plain))
+    return without_detours(_in_int16x8(model, scheme, calibration, loops))
+
+
+def _in_int8(model: "Model", scheme: Int8, calibration: Calibration, plain: bytes) -> bytes:
+    """Return a float file quantized by the converter, byte for byte as if it had begun with the Keras model."""
+    from experiments.system.tensorflow import converter_from_float, tf
+
+    # The converter adds the same metadata at the end, where the quantizer would put others after them.
+    converter = converter_from_float(without_metadata(plain, CONVERSION_METADATA))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = _one_by_one(calibration(scheme.calibration_samples))
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.as_dtype(scheme.interface)
+    return _converted(converter, model, scheme)
+
+
+def _in_int16x8(model: "Model", scheme: Scheme, calibration: Calibration, loops: Collection[str]) -> bytes:
+    """Return a model converted with int16 activations; from the float file, some ops would be others."""
+    from experiments.system.tensorflow import tf
+
+    assert isinstance(scheme, Int16x8)
+    converter = tf.lite.TFLiteConverter.from_keras_model(_traced(model, loops).module)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = _one_by_one(calibration(scheme.calibration_samples))
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8]
+    return _converted(converter, model, scheme)
 
 
 def _refuse_not_finite(model: "Model") -> None:
@@ -258,25 +302,6 @@ def _refuse_lookups(model: "Model") -> None:
         )
 
 
-def _completed(content: bytes, scheme: Scheme, traced: "_Traced", calibration: Calibration) -> bytes:
-    """Return the converter's file with the changes that the converter cannot make."""
-    layers = layer_names(traced.model)
-    match scheme:
-        case DynamicInt4():
-            return requantized(content, "int4")
-        case Static(samples, precision, interface, chosen, rest):
-            images = calibration(samples)
-            return without_detours(quantized_statically(content, images, precision, interface, layers, chosen, rest))
-        case Int8(layers=tuple() as chosen):
-            return restrict_to_layers(content, traced.in_float, layers, chosen)
-        case Int8() | Int16x8():
-            return without_detours(content)
-        case Learned(rest=rest):
-            content = with_wide_biases(_exactly_as_annotated(content, traced))
-            return content if rest == "float" else requantized(content, WEIGHTS_OF_THE_REST[rest])
-    return content
-
-
 def _quantized_file(content: bytes, scheme: Scheme, calibration: Calibration) -> bytes:
     """Return a float file quantized by LiteRT's quantizer instead of the converter, as the scheme requires.
 
@@ -316,7 +341,6 @@ class _Traced:
 
     model: "Model"
     module: Any  # with the function, as the converter expects it
-    ops: frozenset[str]  # TensorFlow's names
 
     def in_float(self) -> bytes:
         """Return the file without any quantization."""
@@ -324,33 +348,29 @@ class _Traced:
 
         return _converted(tf.lite.TFLiteConverter.from_keras_model(self.module), self.model, Float32())
 
-    def without_loops(self) -> "_Traced":
-        """Return the model with the steps of its loops as ops of their own; itself if it has no loops.
 
-        Calibrating loops crashes the process in native code. The converter replaces that of an LSTM of Keras 2 by one
-        op; of other recurrent layers Keras computes each step on its own, if their number is known.
+def _without_loops(model: "Model", loops: Collection[str]) -> bytes:
+    """Return a model's float file with the steps of these loops as ops of their own.
 
-        Raises:
-            UserError: a loop is not that of a recurrent layer, or has many or an unknown number of steps.
-        """
-        if self.ops.isdisjoint(LOOPS):
-            return self
-        if not (loops := self._loops()):
-            return self
-        every = layer_names(self.model)
-        unrolled = _traced(self.model, loops if set(loops) <= set(every) else every)
-        if left := [] if unrolled.ops.isdisjoint(LOOPS) else unrolled._loops():
-            raise UserError(
-                f"{', '.join(left)}: is a loop in TFLite, whose ranges cannot be calibrated. Loops of recurrent layers "
-                f"with at most {MOST_STEPS} steps are computed step by step instead. Use strategy=ptq_dynamic or "
-                "ptq_float16."
-            )
-        return unrolled
+    Calibrating loops crashes the process in native code. The converter replaces that of an LSTM of Keras 2 by one op;
+    of other recurrent layers Keras computes each step on its own, if their number is known.
 
-    def _loops(self) -> list[str]:
-        """Return the layers that are loops in the file."""
-        ops = read_ops(self.in_float(), layer_names(self.model))
-        return list(dict.fromkeys(op.layer or "a layer" for op in ops if op.op in ("WHILE", "IF", "CALL")))
+    Raises:
+        UserError: a loop is not that of a recurrent layer, or has many or an unknown number of steps.
+    """
+    content = _traced(model, loops).in_float()
+    if left := _loops(model, content):
+        raise UserError(
+            f"{', '.join(filter(None, left)) or 'a layer'}: is a loop in TFLite, whose ranges cannot be calibrated. "
+            f"Loops of recurrent layers with at most {MOST_STEPS} steps are computed step by step instead. Use "
+            "strategy=ptq_dynamic or ptq_float16."
+        )
+    return content
+
+
+def _loops(model: "Model", content: bytes) -> list[str]:
+    """Return the layers that are loops in a file; the name of an unknown one is empty."""
+    return list(dict.fromkeys(op.layer for op in read_ops(content, layer_names(model)) if op.op in LOOPS))
 
 
 def _traced(model: "Model", unrolled: Collection[str] = ()) -> _Traced:
@@ -392,7 +412,7 @@ def _traced(model: "Model", unrolled: Collection[str] = ()) -> _Traced:
         if batch is None and "Shape" in ops:  # of a shape that is unknown when the function is traced
             module.serve = serving(1)
             _kinds_of_ops(module.serve)  # traces it
-    return _Traced(model, module, ops)
+    return _Traced(model, module)
 
 
 @contextmanager

@@ -72,6 +72,18 @@ def with_signature(content: bytes) -> bytes:
     return packed(model)
 
 
+def without_metadata(content: bytes, name: bytes) -> bytes:
+    """Return the file without its metadata of this name."""
+    model = editable(content)
+    dropped = [each for each in model.metadata or () if each.name == name]
+    model.metadata = [each for each in model.metadata or () if each.name != name]
+    for each in dropped:
+        model.buffers[each.buffer].data = None
+        if each.buffer == len(model.buffers) - 1:
+            model.buffers.pop()
+    return packed(model)
+
+
 def packed(model: Any) -> bytes:
     """Serialize a file."""
     return bytes(convert_object_to_bytearray(model))
