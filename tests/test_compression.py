@@ -13,6 +13,7 @@ from experiments.dataset.mnist import Mnist
 from experiments.model import Architecture
 from experiments.model.article_cnn import ArticleCNN
 from experiments.model.ds_cnn import DSCNN
+from experiments.model.mlp import MLP
 from experiments.strategy import Strategy
 from experiments.strategy.cluster import Cluster
 from experiments.strategy.cluster_qat import ClusterQAT
@@ -26,6 +27,7 @@ from experiments.system.errors import UserError
 from experiments.tflite.conversion import TFLiteModel, convert
 from experiments.tflite.expectation import Expectation, broken
 from experiments.tflite.graph import Op, read_ops
+from experiments.training import loop
 from experiments.training.loop import Training, fit, trajectory_key
 
 pytestmark = pytest.mark.tensorflow
@@ -136,6 +138,23 @@ def test_training_that_preserves_compression_has_a_key_of_its_own(keep: list[str
     copies = engine.annotated(model, None), engine.to_quantize(model, keep)
     plain, keeping = (trajectory_key(copy, data(), Training(epochs=1), seed=0) for copy in copies)
     assert plain != keeping
+
+
+def test_another_version_of_an_engine_trains_anew_and_leaves_float_trainings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from experiments.quantization.tfmot import engine
+
+    model = built(MLP())
+    models = model, engine.annotated(model, None), engine.to_prune(model, 0.5)
+
+    def keys() -> list[str]:
+        return [trajectory_key(each, data(), Training(epochs=1), seed=0) for each in models]
+
+    before = keys()
+    (tmp_path / "engine.py").write_text("# another version")
+    monkeypatch.setattr(loop, "ENGINES", (tmp_path / "engine.py",))
+    assert [one == other for one, other in zip(before, keys(), strict=True)] == [True, False, False]
 
 
 @pytest.mark.parametrize(("keep_zeros", "most"), [(True, 6), (False, 12)])

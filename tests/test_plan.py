@@ -198,6 +198,16 @@ def test_trainings_for_another_task_have_another_name(requests: list[Request]) -
     assert len({training_name(replace(experiment, task=task), 0) for task in tasks}) == 3
 
 
+def test_trainings_that_differ_in_what_judges_or_keeps_their_epochs_have_one_name(requests: list[Request]) -> None:
+    experiment = requests[2].experiment
+    kept = replace(experiment, training=replace(experiment.training, keep="best"))
+    judged = replace(experiment, task=Regression(metric="rmse"))
+    alike = replace(experiment, task=Regression())
+    assert training_name(kept, 0) == training_name(experiment, 0)
+    assert training_name(kept, 1) != training_name(experiment, 1)  # it starts from other weights
+    assert [training_name(judged, stage) for stage in (0, 1)] == [training_name(alike, stage) for stage in (0, 1)]
+
+
 def test_settings_are_parted_into_those_of_all_runs_and_others() -> None:
     one = {"seed": 0, "strategy": {"kind": "a", "layers": 1}, "model": {"units": [1, 2]}}
     other = {"seed": 0, "strategy": {"kind": "b"}, "model": {"units": [1, 2]}}

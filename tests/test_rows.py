@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from experiments.dataset import Split, arrays, rows
+from experiments.dataset import Dataset, Split, arrays, rows
 from experiments.dataset.arrays import ArrayFile
-from experiments.dataset.rows import Rows
+from experiments.dataset.rows import NamedRows, Rows
 from experiments.dataset.values import Scaling
+from experiments.task.reconstruction import ReconstructionHead
 
 BYTES = np.random.default_rng(0).integers(0, 256, (50, 4, 3), np.uint8)
 
@@ -88,3 +89,36 @@ def test_training_batches_are_those_of_the_array_in_the_order_of_the_epoch(tmp_p
     images, targets = (np.concatenate(parts) for parts in zip(*batches.as_numpy_iterator(), strict=True))
     assert np.array_equal(images, (BYTES.astype(np.float32) / np.float32(255))[order])
     assert np.array_equal(targets, order)
+
+
+def test_several_inputs_are_read_apart_without_a_copy_of_all_of_them() -> None:
+    parts = {"image": Rows(BYTES, Scaling(255.0)), "table": Rows(np.arange(50.0, dtype=np.float32)[:, np.newaxis])}
+    places = np.array([4, 2])
+    found = NamedRows(parts=parts).by_name(places)
+    assert list(found) == ["image", "table"]
+    for name, part in parts.items():
+        assert np.array_equal(found[name], part[places])
+        assert part.by_name(places).keys() == {""}
+
+
+@pytest.mark.tensorflow
+def test_a_reconstruction_is_trained_on_targets_that_are_read_when_they_are_used(tmp_path: Path) -> None:
+    from experiments.training.loop import _batches
+
+    split = Split(Rows(in_file(tmp_path), Scaling(255.0)), np.zeros(50, np.int64))
+    data = Dataset(split, split, split, 12)
+    training: Any = ReconstructionHead(12).training_data(data).train
+    assert training.y is split.x
+    for images, targets in _batches(training, 16, np.arange(50)[::-1]).as_numpy_iterator():
+        assert np.array_equal(images, targets)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("named", [False, True])
+def test_calibration_samples_are_read_one_after_the_other(named: bool) -> None:
+    from experiments.tflite.static import _Sample
+
+    images = Rows(BYTES, Scaling(255.0))
+    (image,) = images[3:4]
+    given = NamedRows(parts={"image": images, "table": Rows(np.ones((50, 1), np.float32))}) if named else images
+    assert np.array_equal(_Sample(given, 3, "image").copy()["image"], image[np.newaxis])

@@ -15,8 +15,11 @@ from experiments.system.cache import Cache
 from experiments.system.errors import UserError
 from experiments.system.keras_version import Version
 from experiments.task import Head
+from experiments.task.binary import BinaryHead
+from experiments.task.boxes import Decoding
 from experiments.task.classification import ClassHead, Meaning
 from experiments.task.detection import BoxHead
+from experiments.task.multilabel import LabelHead
 from experiments.task.reconstruction import ReconstructionHead
 from experiments.task.regression import NumberHead
 from experiments.task.segmentation import PixelHead
@@ -127,6 +130,7 @@ def test_training_stops_when_the_loss_has_not_fallen_for_as_many_epochs_as_its_p
     assert [end_of(history, patience) for patience in (None, 1, 2, 3)] == [None, 3, 4, None]
     assert best_epoch(history) == 5
     assert best_epoch({"val_loss": [3.0, 2.0, 2.0]}) == 2
+    assert best_epoch({"val_loss": [float("nan"), 2.0, 3.0]}) == 2
 
 
 def network(version: Version) -> Any:
@@ -203,6 +207,49 @@ def test_only_a_schedule_that_needs_the_number_of_epochs_has_it_in_the_key(data:
 
     assert [keys(schedule=each) for each in ("constant", "cosine", "linear", "exponential")] == [1, 2, 2, 1]
     assert keys(keep="best", patience=2) == 1
+
+
+JUDGED_ALIKE: dict[str, list[Head]] = {
+    "binary": [BinaryHead(1, "logits"), BinaryHead(1, "logits", 0.2), BinaryHead(1, "logits", 0.5, "accuracy")],
+    "multilabel": [LabelHead(3, "logits"), LabelHead(3, "logits", 0.2), LabelHead(3, "logits", 0.5, "macro_f1")],
+    "regression": [NumberHead(1), NumberHead(1, "mse", "rmse")],
+    "reconstruction": [ReconstructionHead(4), ReconstructionHead(4, "mse"), ReconstructionHead(4, "auc", 10)],
+    "detection": [BoxHead(4, Decoding()), BoxHead(4, Decoding(suppressed=0.5, least=0.1), "map50")],
+}
+TRAINED_OTHERWISE: list[list[Head]] = [
+    [BinaryHead(1, "logits"), BinaryHead(1, "sigmoid")],
+    [NumberHead(1), NumberHead(1, "huber")],
+    [BoxHead(4, Decoding()), BoxHead(4, Decoding(target_form="xywh")), BoxHead(4, Decoding(scale=(2, 2)))],
+    [PixelHead(4, logits=True), PixelHead(4, logits=True, ignored=255), PixelHead(4, logits=False)],
+]
+
+
+@pytest.mark.parametrize("heads", JUDGED_ALIKE.values(), ids=JUDGED_ALIKE)
+def test_what_only_judges_the_outputs_makes_no_other_training(heads: list[Head]) -> None:
+    assert [head.identity for head in heads] == [heads[0].identity] * len(heads)
+
+
+@pytest.mark.parametrize("heads", TRAINED_OTHERWISE, ids=lambda heads: type(heads[0]).__name__)
+def test_what_decides_the_loss_makes_another_training(heads: list[Head]) -> None:
+    assert len({str(head.identity) for head in heads}) == len(heads)
+
+
+def test_a_subclass_may_train_with_what_only_judges_in_its_base_class() -> None:
+    class Own(BinaryHead):
+        """A head of a user, whose loss has the threshold."""
+
+    assert Own(1, "logits", 0.2).identity != Own(1, "logits", 0.3).identity
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("version", [2, 3])
+def test_the_accuracy_in_training_does_not_depend_on_the_threshold(version: Version) -> None:
+    from experiments.system.tensorflow import keras_version
+
+    keras = keras_version(version)
+    (metric,) = BinaryHead(1, "logits", 0.9).training_metrics(keras)
+    metric.update_state(np.array([1.0, 0.0, 0.0]), np.array([0.1, -0.1, 0.1]))
+    assert float(metric.result()) == pytest.approx(2 / 3)
 
 
 @pytest.mark.tensorflow

@@ -64,6 +64,10 @@ class Rows:
         """Return the examples at these positions, in this order."""
         return replace(self, places=places if self.places is None else self.places[places])
 
+    def by_name(self, places: npt.NDArray[np.int64]) -> dict[str, Images]:
+        """Return the examples at these positions for each input, (n, ...); those of the only one have the name ''."""
+        return {"": self[places]}
+
     def reshape(self, form: tuple[int, ...]) -> "Rows":
         """Return the same examples, each in this shape."""
         return replace(self, form=form)
@@ -114,6 +118,10 @@ class NamedRows(Rows):
     def take(self, places: npt.NDArray[np.int64]) -> "NamedRows":
         """Return the examples at these positions, in this order."""
         return NamedRows(parts={name: part.take(places) for name, part in self.parts.items()})
+
+    def by_name(self, places: npt.NDArray[np.int64]) -> dict[str, Images]:
+        """See Rows.by_name; without the structured array, which would be a second copy."""
+        return {name: part[places] for name, part in self.parts.items()}
 
     def _read(self, rows: slice | npt.NDArray[Any]) -> npt.NDArray[Any]:
         return together({name: part[rows] for name, part in self.parts.items()})

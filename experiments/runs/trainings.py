@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.strategy.finetune import Finetune
 from experiments.system.contents import contents_of
-from experiments.training.loop import numerics
+from experiments.training.loop import ENGINES, digest_of_files, numerics
 
 if TYPE_CHECKING:
     from experiments.runs.experiment import Experiment
     from experiments.strategy import Strategy
+    from experiments.task import Task
     from experiments.training.loop import Training
 
 AFTER_TRAINING = ("interface", "calibration_samples", "quantization")  # fields of strategies that no training uses
@@ -36,25 +37,34 @@ def training_name(experiment: "Experiment", stage: int, contents: Contents = con
     decisive: dict[str, Any] = {
         "model": contents(experiment.model),
         "dataset": contents(experiment.dataset),
-        "task": contents(experiment.task),
+        "task": _without_judging(experiment.task, contents),
         "seed": experiment.setting.seed,
         "threads": experiment.threads,
-        "training": _without_epochs(experiment.training),
+        "training": _without_epochs(experiment.training, last=stage == 0),
         "numerics": dict(numerics()),
     }
     if stage:
         decisive |= {
             "stage": stage,
+            "engine": digest_of_files(ENGINES),
             "strategy": _trained_as(experiment.strategy, contents),
             "baseline epochs": experiment.training.epochs,
-            "finetune": _without_epochs(experiment.finetune),
+            "finetune": _without_epochs(experiment.finetune, last=stage == 1),
             "epochs before": experiment.finetune.epochs if stage > 1 else 0,
         }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:NAME_DIGITS]
 
 
-def _without_epochs(settings: "Training") -> dict[str, Any]:
-    return {name: value for name, value in asdict(settings).items() if name != "epochs"} | {"total": settings.total}
+def _without_epochs(settings: "Training", last: bool) -> dict[str, Any]:
+    """Return what decides the states of a training; nothing starts from the one that it keeps if it is the `last`."""
+    left_out = ("epochs", "keep") if last else ("epochs",)
+    return {name: value for name, value in asdict(settings).items() if name not in left_out} | {"total": settings.total}
+
+
+def _without_judging(task: "Task", contents: Contents) -> Mapping[str, Any]:
+    """Return a task without what only judges the outputs."""
+    found, left_out = contents(task), vars(type(task)).get("judging", ())
+    return {**found, "values": {name: value for name, value in found["values"].items() if name not in left_out}}
 
 
 def _trained_as(strategy: "Strategy", contents: Contents) -> object:

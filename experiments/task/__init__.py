@@ -22,6 +22,7 @@ class Head(ABC):
     outputs: int
     task: ClassVar[str]
     by_place: ClassVar[bool] = False  # whether targets belong to places in the example, as the classes of pixels do
+    judging: ClassVar[tuple[str, ...]] = ()  # fields that only judge the outputs, and decide no training
 
     @property
     @abstractmethod
@@ -56,8 +57,9 @@ class Head(ABC):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Everything but the code that decides the loss."""
-        return {"head": type(self).__name__, **asdict(self)}
+        """Everything but the code that decides the training."""
+        left_out = vars(type(self)).get("judging", ())  # not inherited: a subclass may train with what it inherits
+        return {"head": type(self).__name__, **{k: v for k, v in asdict(self).items() if k not in left_out}}
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
@@ -67,6 +69,7 @@ class Task(ABC):
     name: ClassVar[str]
     kind: ClassVar[Kind | None]  # of the targets that it requires; None: any
     extras: ClassVar[tuple[str, ...]] = ()  # optional dependencies of this package that its metric requires
+    judging: ClassVar[tuple[str, ...]] = ()  # settings that only judge the outputs, and decide no training
 
     output: str | None = None  # the output of the model that is judged; None: the only one that has targets
 

@@ -25,6 +25,7 @@ class BinaryHead(ClassHead):
     """One or two outputs for two classes."""
 
     task: ClassVar[str] = "binary"
+    judging: ClassVar[tuple[str, ...]] = ("limit", "judged_by")
     limit: float = 0.5  # class 1 is predicted if its probability is above this
     judged_by: Literal["auc", "accuracy"] = "auc"
 
@@ -57,6 +58,7 @@ class Binary(Classification):
 
     name: ClassVar[str] = "binary"
     kind: ClassVar[Kind | None] = "classes"
+    judging: ClassVar[tuple[str, ...]] = ("threshold", "metric")
 
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     metric: Literal["auc", "accuracy"] = "auc"

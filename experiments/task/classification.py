@@ -195,7 +195,7 @@ def loss_of(head: ClassHead, keras: Any) -> Any:
 
 
 def accuracy_of(head: ClassHead, keras: Any) -> Any:
-    """Return the metric `accuracy` for training; Keras chooses it, except for a single logit."""
+    """Return the metric `accuracy` for training, at half; Keras chooses it, except for a single logit."""
     if head.outputs == 1 and head.meaning == "logits":
-        return keras.metrics.BinaryAccuracy(name="accuracy", threshold=head.threshold)
+        return keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)
     return "accuracy"

@@ -32,6 +32,7 @@ class BoxHead(Head):
 
     task: ClassVar[str] = "detection"
     by_place: ClassVar[bool] = True
+    judging: ClassVar[tuple[str, ...]] = ("judged_by",)
     decoding: Decoding
     judged_by: Literal["map", "map50"] = "map"
 
@@ -44,6 +45,12 @@ class BoxHead(Head):
     def further(self) -> tuple[Metric, ...]:
         """The mean over ten overlaps, and that for an overlap of half."""
         return MeanAveragePrecision(self.decoding), MeanAveragePrecision50(self.decoding)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """See Head.identity; what removes boxes of the outputs is no part of the loss."""
+        found = super().identity
+        return {**found, "decoding": {k: v for k, v in found["decoding"].items() if k not in ("suppressed", "least")}}
 
     def loss(self, keras: Any) -> Any:
         """See detection_loss.
@@ -67,6 +74,7 @@ class Detection(Task):
     name: ClassVar[str] = "detection"
     kind: ClassVar[Kind | None] = "boxes"
     extras: ClassVar[tuple[str, ...]] = ("detection",)
+    judging: ClassVar[tuple[str, ...]] = ("nms", "min_score", "metric")
 
     outputs: Layout = "scores"
     boxes: Form = "xyxy"

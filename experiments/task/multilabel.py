@@ -26,6 +26,7 @@ class LabelHead(Head):
     """An output for each label: its probability, or its logit."""
 
     task: ClassVar[str] = "multilabel"
+    judging: ClassVar[tuple[str, ...]] = ("limit", "judged_by")
     meaning: Meaning
     limit: float = 0.5
     judged_by: Literal["micro_f1", "macro_f1"] = "micro_f1"
@@ -52,6 +53,7 @@ class Multilabel(Task):
 
     name: ClassVar[str] = "multilabel"
     kind: ClassVar[Kind | None] = "rows"
+    judging: ClassVar[tuple[str, ...]] = ("threshold", "metric")
 
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     metric: Literal["micro_f1", "macro_f1"] = "micro_f1"

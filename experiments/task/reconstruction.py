@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 from pydantic import PositiveInt
@@ -25,6 +25,7 @@ class ReconstructionHead(Head):
 
     task: ClassVar[str] = "reconstruction"
     by_place: ClassVar[bool] = True
+    judging: ClassVar[tuple[str, ...]] = ("judged_by", "windows")
     judged_by: Literal["auc", "mse"] = "auc"
     windows: int = 1
 
@@ -49,7 +50,8 @@ class ReconstructionHead(Head):
 
     def training_data(self, data: Dataset) -> Dataset:
         """See Head.training_data."""
-        train, validation = (Split(split.x, split.x[:]) for split in (data.train, data.validation))
+        # Read when they are used, like the examples, which may be larger than memory.
+        train, validation = (Split(split.x, cast(Any, split.x)) for split in (data.train, data.validation))
         return replace(data, train=train, validation=validation)
 
 
@@ -59,6 +61,7 @@ class Reconstruction(Task):
 
     name: ClassVar[str] = "reconstruction"
     kind: ClassVar[Kind | None] = "anomalies"
+    judging: ClassVar[tuple[str, ...]] = ("metric", "windows")
 
     metric: Literal["auto", "auc", "mse"] = "auto"  # auto: auc if y_test has anomalies, else mse
     windows: PositiveInt = 1  # consecutive test examples of one recording, which are judged by their mean error

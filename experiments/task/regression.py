@@ -25,6 +25,7 @@ class NumberHead(Head):
     """Outputs that are numbers."""
 
     task: ClassVar[str] = "regression"
+    judging: ClassVar[tuple[str, ...]] = ("judged_by",)
     loss_name: Loss = "mse"
     judged_by: Literal["mae", "rmse"] = "mae"
 
@@ -60,6 +61,7 @@ class Regression(Task):
 
     name: ClassVar[str] = "regression"
     kind: ClassVar[Kind | None] = "numbers"
+    judging: ClassVar[tuple[str, ...]] = ("metric",)
 
     loss: Loss = "mse"
     metric: Literal["mae", "rmse"] = "mae"

@@ -126,15 +126,27 @@ def _outputs_of(content: bytes, layers: Sequence[str], chosen: Collection[str]) 
             yield from (str(graph.tensors[output].name, "utf-8") for output in op.outputs)
 
 
+@dataclass(frozen=True)
+class _Sample:
+    """A calibration sample, which is read when the quantizer takes its copy: it lists all samples before the first."""
+
+    images: ImageRows
+    place: int
+    name: str  # of the input, if there is only one
+
+    def copy(self) -> dict[str, Any]:
+        """Return the values of each input, (1, ...)."""
+        image = self.images[self.place : self.place + 1]
+        return apart(image) if is_named(image) else {self.name: image}
+
+
 def _samples(content: bytes, images: ImageRows) -> dict[str, Any]:
     """Return calibration samples by signature, as the quantizer reads them, one image at a time."""
     from ai_edge_litert.interpreter import Interpreter
 
     ((signature, ends),) = Interpreter(model_content=content).get_signature_list().items()
-    if is_named(images):
-        return {signature: [apart(images[i : i + 1]) for i in range(len(images))]}
-    (name,) = ends["inputs"]
-    return {signature: [{name: images[i : i + 1]} for i in range(len(images))]}
+    name = ends["inputs"][0]
+    return {signature: [_Sample(images, place, name) for place in range(len(images))]}
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 Neither changes the weights after an epoch, so trainings that differ only in these settings share their epochs.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -13,7 +14,7 @@ LOSS = "val_loss"
 def best_epoch(history: Mapping[str, Sequence[float]]) -> int:
     """Return the epoch with the lowest validation loss, the first of several; counted from 1."""
     losses = list(history[LOSS])
-    return losses.index(min(losses)) + 1
+    return losses.index(min(losses, key=lambda loss: (math.isnan(loss), loss))) + 1
 
 
 def end_of(history: Mapping[str, Sequence[float]], patience: int | None) -> int | None:

@@ -26,6 +26,7 @@ from pydantic.dataclasses import dataclass as option
 from experiments.dataset import Dataset, Labels, Split
 from experiments.dataset.named import apart, fields, is_named
 from experiments.model.configuration import configuration_of
+from experiments.model.copies import is_wrapper
 from experiments.system.cache import Arrays, Cache, Trajectory
 from experiments.system.contents import code_of
 from experiments.system.errors import UserError
@@ -57,6 +58,8 @@ CODE = (
     *sorted((PACKAGE / "task").glob("*.py")),
     PACKAGE / "model/configuration.py",
 )
+# Code that affects those of a training with fake quantization, pruning or clustering.
+ENGINES = tuple(sorted((PACKAGE / "quantization").rglob("*.py")))
 CHECKED = 32  # images on which a copy in another precision must give the outputs of the original
 MOST_EPOCHS = 1_000_000
 GPU_INFORMATION = Path("/proc/driver/nvidia/gpus")
@@ -234,6 +237,7 @@ def trajectory_key(model: "Model", data: Dataset, settings: Training, seed: int,
     decisive = {
         "model": digest_of(model),
         "quantizers": list(_quantizers(model)),
+        "engine": digest_of_files(ENGINES) if any(map(is_wrapper, model.layers)) else "",
         "head": head.identity,
         "data": data.training_fingerprint,
         "batch_size": settings.batch_size,
@@ -305,8 +309,14 @@ def numerics() -> Mapping[str, str]:
         **_keras_defaults(),
         "gpus": f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'all')} {_gpu_models()}",
         "cpu_flags": f"{platform.machine()} {stamp()['cpu_flags']}{further_cpu_flags()}",
-        "code": hashlib.sha256(b"".join(path.read_bytes() for path in CODE)).hexdigest(),
+        "code": digest_of_files(CODE),
     }
+
+
+@cache
+def digest_of_files(paths: tuple[Path, ...]) -> str:
+    """Return the SHA-256 of the content of files, as it was at the first call."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 def _keras_defaults() -> dict[str, str]:
@@ -520,7 +530,7 @@ def _batches(split: Split, size: int, order: Labels | None = None) -> Any:
     def read(number: int) -> list[npt.NDArray[Any]]:
         rows = slice(number * size, (number + 1) * size)
         places = np.arange(len(split))[rows] if order is None else order[rows]
-        return [*apart(split.x[places]).values(), *apart(split.y[places]).values()]
+        return [*split.x.by_name(places).values(), *apart(split.y[places]).values()]
 
     taken, given = fields(split.x), fields(split.y)
 
