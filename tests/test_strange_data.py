@@ -2,7 +2,10 @@
 
 import pickle
 import zipfile
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +56,11 @@ def test_rows_without_a_group_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (lines("a;b;y", lambda i: f"{i},5;{i};{i % 2}"), "its columns are separated by ';'; requires ','"),
+        (lines("a;b;y", lambda i: f"{i},5;{i};{i % 2}"),
+         r"separated by ';'; requires ','\. .*read_csv\(FILE, sep=';', decimal=','\)\.to_csv"),
+        (lines("a;b;y", lambda i: f"{i};{i};{i % 2}"), r"read_csv\(FILE, sep=';'\)\.to_csv"),
+        (lines("a,b,y", lambda i: f'"{i},5",{i % 3},{i % 2}'), r"such as '0,5'\. To read decimal .*decimal=','"),
+        (lines("a, a,y", lambda i: f"{i % 7},{i % 3},{i % 2}"), "has several columns a. Each requires a name of its"),
         (lines("a,b,y", lambda i: f"{i},{i % 3},{i % 5},{i % 2}"), "rows have more values than its first line has"),
         (lines("a,b,y", lambda i: f"{i % 7},{'inf' if i == 3 else i % 3},{i % 2}"), r"infinite values, in b \(1\)"),
         (lines("a,b,y", lambda i: f"{i % 7},1e300,{i % 2}"), r"column b has values up to 1e\+300; .* float32"),
@@ -65,7 +72,8 @@ def test_rows_without_a_group_are_refused(tmp_path: Path) -> None:
         (lines("a,b,y", lambda i: "a,b,y" if i == 9 else f"{i % 7},{i % 3},{i % 2}"), r"other values, such as 'a'\."),
         (lines("a,b,y", lambda i: f"{i % 7},{i % 3},{['ö', 'x'][i % 2]}").encode("latin-1"), "requires text in UTF-8"),
     ],
-    ids=["semicolons", "more values", "infinite", "too large", "too close", "numbers", "NA", "two headers", "latin-1"],
+    ids=["decimal commas", "semicolons", "quoted commas", "equal names", "more values", "infinite", "too large",
+         "too close", "numbers", "NA", "two headers", "latin-1"],
 )  # fmt: skip
 def test_tables_that_would_be_read_wrongly_are_refused(tmp_path: Path, text: str | bytes, message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -128,6 +136,66 @@ def test_a_named_index_of_a_parquet_file_is_a_column(tmp_path: Path) -> None:
     assert Table(path=tmp_path / "data.parquet", target="y").read().x_train.shape[1] == 2
 
 
+def test_a_mark_of_the_byte_order_is_no_part_of_a_name(tmp_path: Path) -> None:
+    text = lines("a,y", lambda i: f"{i % 7},{i % 2}")
+    raw = table(tmp_path, text.encode("utf-8-sig"), features=("a",)).read()
+    assert raw.preprocessing["table"] == {"columns": ["a"]}
+
+
+@pytest.mark.parametrize(("train", "test"), [([0, 1], [0, 7]), ([1, 1], [1, 1]), ([-1, 0, 1], [0]), (["a", "b"], [1])])
+def test_messages_about_labels_of_a_table_name_its_column_and_no_array(
+    tmp_path: Path, train: list[object], test: list[object]
+) -> None:
+    (tmp_path / "test.csv").write_text(lines("a,y", lambda i: f"{i % 7},{test[i % len(test)]}"))
+    text = lines("a,y", lambda i: f"{i % 7},{train[i % len(train)]}")
+    with pytest.raises(UserError, match=r"^dataset\.target=y of the t") as refusal:
+        table(tmp_path, text, test_path=tmp_path / "test.csv").load()
+    assert "np." not in str(refusal.value)
+
+
+def test_numbers_of_a_parquet_file_may_be_categories_or_objects(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    numbers = np.arange(ROWS) % 7
+    frame = pd.DataFrame(
+        {
+            "a": pd.Categorical(numbers),
+            "b": [Decimal(int(number)) for number in numbers],
+            "c": pd.Series([None if number == 3 else bool(number) for number in numbers], dtype=object),
+            "y": pd.Categorical(np.where(numbers > 3, "yes", "no")),
+        }
+    )
+    frame.to_parquet(tmp_path / "data.parquet")
+    source = Table(path=tmp_path / "data.parquet", target="y", skip_broken=True, validation_split=0)
+    data = source.load()
+    assert data.labels == {0: "no", 1: "yes"}
+    assert sorted(np.concatenate([data.train.x[:], data.test.x[:]])[:, 1]) == sorted(numbers[numbers != 3])
+    with pytest.raises(UserError, match=r"rows have missing or infinite values, in c \(6\)"):
+        replace(source, skip_broken=False).load()
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [("a", r"requires numbers, but the column a has other values"), ("y", "y requires one value in each row, not sev")],
+)
+def test_columns_of_lists_are_refused(tmp_path: Path, column: str, message: str) -> None:
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({"a": np.arange(ROWS) % 7, "y": np.arange(ROWS) % 2})
+    frame[column] = pd.Series([[number, 2] for number in range(ROWS)])
+    frame.to_parquet(tmp_path / "data.parquet")
+    with pytest.raises(UserError, match=message):
+        Table(path=tmp_path / "data.parquet", target="y").load()
+
+
+def test_columns_of_a_parquet_file_have_different_names(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = [pyarrow.array(np.arange(ROWS) % 2)] * 3
+    parquet.write_table(pyarrow.table(columns, names=["a", "a", "y"]), tmp_path / "data.parquet")
+    with pytest.raises(UserError, match=r"data\.parquet: .* a"):
+        Table(path=tmp_path / "data.parquet", target="y").load()
+
+
 def arrays(**changes: Any) -> Arrays:
     """Return a valid archive's arrays, changed."""
     images = RNG.integers(0, 256, (30, 6, 6, 1), np.uint8)
@@ -179,6 +247,16 @@ def test_doubtful_images_are_a_warning(tmp_path: Path, changes: Callable[[Arrays
     data = npz(tmp_path, **{**given, **changes(given)}).load()
     (found,) = data.warnings
     assert all(part in found for part in warning.split(" .* "))
+
+
+def test_equal_examples_of_several_inputs_are_equal_in_all_of_them(tmp_path: Path) -> None:
+    image, table = RNG.integers(0, 256, (30, 6, 6, 1), np.uint8), RNG.random((30, 2), np.float32)
+    given: Arrays = {"x_train/image": image[:20], "x_train/table": table[:20], "y_train": np.arange(20) % 2}
+    tests: Arrays = {"x_test/image": image[10:20], "y_test": np.arange(10) % 2}
+    for name, values, warned in (("other", table[20:], 0), ("equal", table[10:20], 1)):
+        np.savez(tmp_path / f"{name}.npz", **{**given, **tests, "x_test/table": values})
+        found = Npz(path=tmp_path / f"{name}.npz").read().warnings
+        assert [each.startswith("leakage: 10 of 10 test examples") for each in found] == [True] * warned
 
 
 def test_valid_images_have_no_warning(tmp_path: Path) -> None:
@@ -240,7 +318,7 @@ def test_a_short_header_of_idx_is_no_traceback(tmp_path: Path, content: bytes) -
         read_idx(tmp_path / "file")
 
 
-def save_images(folder: Path, *classes: str, parts: tuple[str, str] = ("train", "test")) -> Path:
+def save_images(folder: Path, *classes: str, parts: tuple[str, ...] = ("train", "test")) -> Path:
     for part in parts:
         for name in classes:
             (folder / part / name).mkdir(parents=True)
@@ -289,3 +367,36 @@ def test_what_decoding_leaves_out_is_noted(tmp_path: Path) -> None:
     assert "images that have several frames, of which the first is used: 1" in notes
     assert "images that have an orientation in EXIF, which is not applied, as Keras does not: 1" in notes
     assert "not read, since their format is not supported: .heic (1)" in notes
+
+
+def test_linked_folders_of_a_class_are_read_once_and_hidden_ones_are_not(tmp_path: Path) -> None:
+    path = save_images(tmp_path / "pets", "cat", "dog")
+    save_images(tmp_path / "more", "cat", parts=("train",))
+    (path / "train/cat/linked").symlink_to(tmp_path / "more/train/cat", target_is_directory=True)
+    (path / "train/cat/again").symlink_to(tmp_path / "more/train/cat", target_is_directory=True)
+    (path / "train/cat/itself").symlink_to(path / "train/cat", target_is_directory=True)
+    copies = path / "train/dog/.ipynb_checkpoints"
+    copies.mkdir()
+    (path / "train/dog/0.png").rename(copies / "0-checkpoint.png")
+    train, _ = image_folder(path).listed()
+    assert Counter(train.classes) == {"cat": 6, "dog": 2}
+
+
+def test_a_link_to_a_missing_image_is_refused_or_left_out(tmp_path: Path) -> None:
+    path = save_images(tmp_path / "pets", "cat", "dog")
+    (path / "train/cat/lost.png").symlink_to(tmp_path / "lost.png")
+    with pytest.raises(UserError, match=r"lost\.png is a link to a file that is not there.*skip_broken=true"):
+        image_folder(path).check()
+    assert len(image_folder(path, skip_broken=True).listed()[0].paths) == 6
+
+
+def test_images_that_do_not_fit_a_model_are_resized_by_a_setting(tmp_path: Path) -> None:
+    examples = image_folder(save_images(tmp_path / "pets", "cat", "dog")).examples()
+    with pytest.raises(UserError, match=r"shape \(8, 8, 3\), but the data set has \(6, 6, 3\)\. Type dataset\.size="):
+        examples.for_model((8, 8, 3), 2)
+
+
+def test_classes_that_do_not_name_outputs_are_renamed_as_folders(tmp_path: Path) -> None:
+    examples = image_folder(save_images(tmp_path / "pets", "cat", "dog")).examples()
+    with pytest.raises(UserError, match="Rename the folders to the indices of the outputs"):
+        examples.for_model((6, 6, 3), 5)

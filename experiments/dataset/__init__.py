@@ -33,7 +33,9 @@ from experiments.dataset.entries import (
     scaling_for,
 )
 from experiments.dataset.labels import (
+    ARRAYS,
     Label,
+    Place,
     class_numbers,
     describe_renumbering,
     describe_unseen,
@@ -173,6 +175,8 @@ class Examples:
     further: Mapping[str, "Examples"] = field(default_factory=dict)  # the same examples with targets of other outputs
     stored: Mapping[str, tuple[Stored, Stored]] = field(default_factory=dict)  # both parts of several inputs
     scale: Scales = "auto"  # of these inputs
+    place: Place = ARRAYS  # of the labels
+    shaped_by: str = ""  # see Raw
 
     @property
     def input_shape(self) -> Shape:
@@ -216,7 +220,7 @@ class Examples:
         if self.kind != "classes":
             self._check_numbering()
             return replace(shaped, notes=(*shaped.notes, *self._idle_classes()))._unlabelled()
-        numbers = class_numbers(self.training_labels, self.test_labels)
+        numbers = class_numbers(self.training_labels, self.test_labels, self.place)
         return shaped._as(numbers, len(numbers))
 
     def _check_numbering(self) -> None:
@@ -288,19 +292,19 @@ class Examples:
         """Return the data set for one output of a model, whose input has the shape of the examples."""
         if self.kind != "classes":
             return self._unlabelled()
-        numbers = output_numbers(self.training_labels, self.test_labels, outputs)
+        numbers = output_numbers(self.training_labels, self.test_labels, outputs, self.place)
         data = self._as(numbers, len(self.labels))
         return replace(data, notes=(*data.notes, self.missing)) if self.missing else data
 
     def _in_form(self, entries: tuple[int | None, ...] | Entries) -> "Examples":
         """Return the examples in the form of a model's inputs."""
         if not isinstance(entries, Mapping):
-            return self._shaped(shape_for(entries, self.input_shape))
+            return self._shaped(shape_for(entries, self.input_shape, shaped_by=self.shaped_by))
         if not self.stored:
             if len(entries) > 1:
                 raise refuse_single(entries)
             (entry,) = entries.values()
-            shaped = self._shaped(shape_for(entry.shape, self.input_shape))
+            shaped = self._shaped(shape_for(entry.shape, self.input_shape, shaped_by=self.shaped_by))
             x, tests = self.train.x, self.test.x
             scaling = integer_scaling((x.stored, tests.stored), entry)
             return shaped if scaling is None else shaped._scaled({"": scaling})
@@ -383,6 +387,8 @@ class Raw:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()  # 'remark: finding, and what to do'
     preprocessing: Mapping[str, Any] = field(default_factory=dict)  # what a device has to do before the scaling
+    place: Place = ARRAYS  # of the labels
+    shaped_by: str = ""  # what to type for examples of another shape; empty if only the user can change them
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
@@ -472,7 +478,7 @@ class Source(ABC):
         y_test = read_labels(test, count(raw.x_test), f"test{end}")
         all_labels = raw.labels or (y_train, y_test)
         training_labels, test_labels = (tuple(np.unique(y).tolist()) for y in all_labels)
-        labels = _distinct_labels(*all_labels)
+        labels = _distinct_labels(all_labels[0], all_labels[1], raw.place)
         places = [np.searchsorted(labels, y).astype(np.int64) for y in (y_train, y_test)]
         return self._with_splits(
             raw,
@@ -524,11 +530,15 @@ class Source(ABC):
             notes=raw.notes,
             warnings=tuple(warnings),
             preprocessing=raw.preprocessing,
+            place=raw.place,
+            shaped_by=raw.shaped_by,
             **described,
         )
 
 
-def _distinct_labels(train: npt.NDArray[np.generic], test: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def _distinct_labels(
+    train: npt.NDArray[np.generic], test: npt.NDArray[np.generic], place: Place
+) -> npt.NDArray[np.generic]:
     """Return the distinct labels of both parts, sorted.
 
     Raises:
@@ -537,8 +547,8 @@ def _distinct_labels(train: npt.NDArray[np.generic], test: npt.NDArray[np.generi
     if train.dtype.kind != test.dtype.kind:
         kinds = {"U": "strings", "i": "numbers"}
         raise UserError(
-            f"y_train and y_test: require labels of the same type, not {kinds[train.dtype.kind]} such as {train[0]} "
-            f"and {kinds[test.dtype.kind]} such as {test[0]}. {save_line(y='{}.astype(str)')}"
+            f"{place.train} and {place.test} require labels of the same type, not {kinds[train.dtype.kind]} such as "
+            f"{train[0]} and {kinds[test.dtype.kind]} such as {test[0]}. {place.unify}"
         )
     return np.unique(np.concatenate([np.unique(train), np.unique(test)]))
 

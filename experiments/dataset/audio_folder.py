@@ -31,6 +31,10 @@ class AudioFolder(Folder):
 
     suffixes: ClassVar[tuple[str, ...]] = (".wav",)
     kind: ClassVar[str] = "recordings"
+    shaped_by: ClassVar[str] = (
+        "Frames follow from dataset.seconds, window_ms and stride_ms; bands are dataset.mels, or of MFCC "
+        "dataset.coefficients."
+    )
 
     features: Literal["log_mel", "mfcc"] = "mfcc"
     rate: PositiveInt = 16_000  # samples per second

@@ -3,7 +3,7 @@
 import re
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass as option
 
 from experiments.dataset import Raw, Source, choice
 from experiments.dataset.decoding import SHOWN, Decoded, Decoder, decoded, describe_broken
-from experiments.dataset.labels import list_labels
+from experiments.dataset.labels import in_names, list_labels
 from experiments.dataset.leakage import leakage_warning
 from experiments.dataset.splitting import held_out
 from experiments.system.cache import Cache
@@ -72,6 +72,7 @@ class Folder(Source):
 
     suffixes: ClassVar[tuple[str, ...]]
     kind: ClassVar[str]  # what the files are, plural
+    shaped_by: ClassVar[str]  # what to type for examples of another shape
 
     path: UserPath
     # The cache for decoded examples, which decides no result.
@@ -125,6 +126,8 @@ class Folder(Source):
             notes=(*self.notes(found), *_unread(listed)),
             warnings=tuple(self._warnings(kept, found, names)),
             preprocessing=self.preprocessing(found),
+            place=in_names(self.path),
+            shaped_by=self.shaped_by,
         )
 
     def read_unlabelled(self) -> Raw:
@@ -214,7 +217,7 @@ class Folder(Source):
         names: list[str] = []
         others: Counter[str] = Counter()
         for each in classes:
-            files = sorted(path for path in each.rglob("*") if not path.name.startswith(".") and path.is_file())
+            files = sorted(self._files_in(each, set()))
             fitting = [path for path in files if path.suffix.lower() in self.suffixes]
             if not fitting:
                 other = ", ".join(sorted({path.suffix or path.name for path in files})[:SHOWN])
@@ -226,6 +229,33 @@ class Folder(Source):
             paths += fitting
             names += [each.name] * len(fitting)
         return Files(tuple(paths), tuple(names), others)
+
+    def _files_in(self, folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
+        """Yield the files of a folder and of those inside it, through links, each folder once, but no hidden ones.
+
+        Raises:
+            UserError: a folder cannot be read, or a link to a file leads nowhere and `skip_broken` is not set.
+        """
+        try:
+            status = folder.stat()
+            found = sorted(folder.iterdir())
+        except OSError as error:
+            raise UserError(f"{KEY}={self.path}: {folder} cannot be read ({error.strerror}).") from error
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        for path in found:
+            if path.name.startswith("."):  # such as .ipynb_checkpoints, which has copies
+                continue
+            if path.is_file():
+                yield path
+            elif path.is_dir():
+                yield from self._files_in(path, seen)
+            elif path.is_symlink() and path.suffix.lower() in self.suffixes and not self.skip_broken:
+                raise UserError(
+                    f"{KEY}={self.path}: {path} is a link to a file that is not there. Remove such links, or type "
+                    "dataset.skip_broken=true to leave them out."
+                )
 
     def _split(self, files: Files) -> tuple[Files, Files]:
         groups = np.array(self._groups(files)) if self.group else None

@@ -1,8 +1,12 @@
 """Tables in CSV or Parquet files: columns of numbers, and the messages for what is missing."""
 
+import re
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +27,10 @@ AHEAD = 16 * 2**20  # bytes; smaller files are read, and so checked, before anyt
 COPIES = 2  # of the values in memory: the columns, and the array of them
 FEW = 10  # different values, which may be classes
 STEPS = 16  # of float32 that the values of a column have to extend over
+DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
+DECIMAL = ", decimal=','"  # the argument for reading them
+NUMBERS = (Number, np.bool_)  # objects of a column
+NESTED = (list, tuple, dict, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -55,10 +63,12 @@ class Frame:
         """
         texts = [name for name in names if self.columns[name].dtype.kind not in "biuf"]
         if texts:
+            other = _other(self.columns[texts[0]])
+            how = f"Encode them as numbers{_without(texts, names, setting, ', or name the columns to use')}."
+            if isinstance(other, str) and DECIMAL_COMMA.fullmatch(other):
+                how = f"To read decimal commas: {_convert(DECIMAL)}"
             raise UserError(
-                f"{self.where}: requires numbers, but {_columns(texts)} has other values, such as "
-                f"{_other(self.columns[texts[0]])!r}. Encode them as numbers"
-                f"{_without(texts, names, setting, ', or name the columns to use')}."
+                f"{self.where}: requires numbers, but {_columns(texts)} has other values, such as {other!r}. {how}"
             )
         return self.columns[list(names)].to_numpy(np.float64)
 
@@ -99,7 +109,10 @@ class Frame:
             UserError: there are missing values, and `leave_out` is not set; or nothing is left.
         """
         names = list(dict.fromkeys(names))
-        missing = self.columns[names].isna() | self.columns[names].isin([np.inf, -np.inf])
+        floats = [name for name in names if self.columns[name].dtype.kind == "f"]
+        missing = self.columns[names].isna()
+        for name in floats:
+            missing[name] |= np.isinf(self.columns[name])
         rows = missing.any(axis=1)
         if not rows.any():
             return self
@@ -117,10 +130,20 @@ class Frame:
         return Frame(self.where, self.columns[~rows])
 
     def labels(self, name: str) -> npt.NDArray[Any]:
-        """Return a column as labels or targets."""
+        """Return a column as labels or targets.
+
+        Raises:
+            UserError: the column has several values in each row.
+        """
         column = self.columns[name]
+        if column.dtype.kind in "biuf":
+            return column.to_numpy()
+        if (nested := next((each for each in column if isinstance(each, NESTED)), None)) is not None:
+            raise UserError(
+                f"{self.where}: the column {name} requires one value in each row, not several, such as {nested}."
+            )
         # Not to_numpy(np.str_), which cuts all texts to their first letter if one is missing.
-        return column.to_numpy() if column.dtype.kind in "biuf" else np.array([str(text) for text in column], np.str_)
+        return np.array([str(text) for text in column], np.str_)
 
 
 def check_frame(path: Path, key: str) -> None:
@@ -171,6 +194,12 @@ def read_frame(path: Path, key: str) -> Frame:
         raise UserError(f"{where}: requires text in UTF-8 ({first_line(error)}).") from error
     except (ValueError, OSError) as error:  # ParserError is a ValueError
         raise UserError(f"{where}: cannot be read ({first_line(error)}).") from error
+    names = [str(name) for name in columns.columns]
+    _refuse_equal_names(names, where)
+    columns.columns = pd.Index(names)
+    for name in names:
+        if columns[name].dtype.kind not in "biuf":
+            columns[name] = _plain(columns[name])
     frame = Frame(where, columns)
     if len(frame) == 0:
         raise UserError(f"{where}: has no rows.")
@@ -186,18 +215,47 @@ def _read_text(path: Path, where: str) -> "pd.DataFrame":
     import pandas as pd
 
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    header = list(pd.read_csv(path, sep=separator, nrows=0).columns)
+    first = pd.read_csv(
+        path, sep=separator, skipinitialspace=True, header=None, nrows=1, dtype=str, keep_default_na=False
+    )
+    header = [str(name) for name in first.iloc[0]]
     if len(header) == 1 and (other := next((each for each in ";\t|," if each in header[0]), None)):
+        with path.open(encoding="utf-8-sig") as file:
+            values = re.split(rf"[{other}\n]", "".join(islice(file, 1, 20)))
+        commas = any(DECIMAL_COMMA.fullmatch(value.strip()) for value in values)
         raise UserError(
-            f"{where}: its columns are separated by {other!r}; requires {separator!r}. Convert it: "
-            f"pandas.read_csv(FILE, sep={other!r}).to_csv('data.csv', index=False)"
+            f"{where}: its columns are separated by {other!r}; requires {separator!r}. "
+            f"Convert it: {_convert(f', sep={other!r}{DECIMAL * commas}')}"
         )
+    _refuse_equal_names([name for name in header if name], where)  # pandas would rename the second one
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
             return pd.read_csv(path, sep=separator, skipinitialspace=True, index_col=False)
         except pd.errors.ParserWarning as error:
             raise UserError(f"{where}: its rows have more values than its first line has names.") from error
+
+
+def _refuse_equal_names(names: Sequence[str], where: str) -> None:
+    """Raise UserError if two columns have one name."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"{where}: has several columns {twice[0]}. Each requires a name of its own: rename them.")
+
+
+def _convert(arguments: str) -> str:
+    """Return the line of code that saves a text file as it has to be, with further arguments for reading it."""
+    return f"pandas.read_csv(FILE{arguments}).to_csv('data.csv', index=False)"
+
+
+def _plain(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Return a column of a Parquet file with numbers as such, which may be stored as categories or single objects."""
+    import pandas as pd
+
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = pd.Series(np.asarray(column), column.index, name=column.name)
+    if column.dtype.kind == "O" and all(isinstance(each, NUMBERS) for each in column.dropna()):
+        return column.astype(np.float64)
+    return column
 
 
 def is_class(target: npt.NDArray[Any], kind: Kind | None) -> bool:

@@ -38,6 +38,7 @@ class ImageFolder(Folder):
         ".pgm",
     )
     kind: ClassVar[str] = "images"
+    shaped_by: ClassVar[str] = "Type dataset.size=[HEIGHT,WIDTH] and dataset.color=grey or dataset.color=rgb."
 
     size: tuple[PositiveInt, PositiveInt] | None = None  # height, width; null: that of all images
     color: Literal["auto", "grey", "rgb"] = "auto"

@@ -3,6 +3,8 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +17,55 @@ Label: TypeAlias = int | str
 LIMIT = 2**63  # exceeds int64
 SHOWN = 8  # labels to list in a message
 RULE = "Labels require one value per example, (n,): integers, strings or bool; or one-hot rows, (n, classes)"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the labels of a source are, and how a user changes them, for messages; by default, arrays in a file."""
+
+    train: str = "y_train"
+    test: str = "y_test"
+    remove: str = (
+        "Remove those examples: keep = y_train >= 0; x_train, y_train = x_train[keep], y_train[keep], and the same for "
+        "test"
+    )
+    keep_known: str = (
+        "Remove the others: keep = np.isin(y_test, y_train); np.savez('data.npz', x_train=x_train, y_train=y_train, "
+        "x_test=x_test[keep], y_test=y_test[keep])"
+    )
+    number: str = (
+        "Save indices of the outputs, with names = [...] in the order of the outputs: "
+        f"{save_line(y='np.array([names.index(label) for label in {}])')}"
+    )
+    unify: str = save_line(y="{}.astype(str)")
+
+
+ARRAYS = Place()
+
+
+def in_column(name: str) -> Place:
+    """Return the place of labels in a column of a table."""
+    return Place(
+        train=f"dataset.target={name} of the training part",
+        test=f"dataset.target={name} of the test part",
+        remove="Remove those rows",
+        keep_known="Add rows with this label for training, or remove its rows. Of a single file, another "
+        "dataset.split_seed or dataset.test_share may leave some for training.",
+        number="Write the indices of the outputs into the column instead, 0, 1, ...",
+        unify="Write the labels of both files in the same way.",
+    )
+
+
+def in_names(path: Path) -> Place:
+    """Return the place of labels that are names of folders."""
+    return Place(
+        train=f"dataset.path={path}: the training part",
+        test=f"dataset.path={path}: the test part",
+        remove="Remove their folders",
+        keep_known="Add files with this label for training, or remove its folder from the test part.",
+        number="Rename the folders to the indices of the outputs, 0, 1, ...",
+        unify="Name the folders of both parts in the same way.",
+    )
 
 
 def read_labels(labels: npt.NDArray[Any], examples: int, part: str) -> npt.NDArray[Any]:
@@ -102,7 +153,7 @@ def _check_range(labels: npt.NDArray[Any], name: str) -> None:
         )
 
 
-def class_numbers(train: Sequence[Label], test: Sequence[Label]) -> Mapping[Label, int]:
+def class_numbers(train: Sequence[Label], test: Sequence[Label], place: Place = ARRAYS) -> Mapping[Label, int]:
     """Return the class number of each label for a new model: its rank among the training labels.
 
     `train` and `test` are the distinct labels of each part, sorted.
@@ -111,24 +162,24 @@ def class_numbers(train: Sequence[Label], test: Sequence[Label]) -> Mapping[Labe
         UserError: there is only one class, or a test label has no training example.
     """
     if len(train) == 1:
-        raise UserError(f"y_train has only the label {train[0]}. Classification requires two or more classes.")
+        raise UserError(f"{place.train} has only the label {train[0]}. Classification requires two or more classes.")
     if isinstance(train[0], int) and train[0] < 0 and len(train) > 2:
         raise UserError(
-            f"y_train has the label {train[0]}: a negative label means that an example has no class. Remove those "
-            "examples: keep = y_train >= 0; x_train, y_train = x_train[keep], y_train[keep], and the same for test. Or "
-            f"make them a class: {save_line(y=f'{{}} + {-train[0]}')}"
+            f"{place.train} has the label {train[0]}: a negative label means that an example has no class. "
+            f"{place.remove}. Or make them a class: add {-train[0]} to every label."
         )
     if unknown := [label for label in test if label not in set(train)]:
         valid = f"from {train[0]} to {train[-1]}" if isinstance(train[0], int) else f"{list_labels(train)}"
         raise UserError(
-            f"y_test has the label {list_labels(unknown)}, but the training labels are {valid} ({len(train)} classes). "
-            "Every test label requires training examples. Remove the others: keep = np.isin(y_test, y_train); "
-            "np.savez('data.npz', x_train=x_train, y_train=y_train, x_test=x_test[keep], y_test=y_test[keep])"
+            f"{place.test} has the label {list_labels(unknown)}, but the training labels are {valid} ({len(train)} "
+            f"classes). Every test label requires training examples. {place.keep_known}"
         )
     return {label: rank for rank, label in enumerate(train)}
 
 
-def output_numbers(train: Sequence[Label], test: Sequence[Label], outputs: int) -> Mapping[Label, int]:
+def output_numbers(
+    train: Sequence[Label], test: Sequence[Label], outputs: int, place: Place = ARRAYS
+) -> Mapping[Label, int]:
     """Return the class number of each label for an existing model; a single output distinguishes two classes.
 
     Integers from 0 to outputs - 1 are indices of the outputs; integers from 1 to outputs are the indices plus one.
@@ -141,7 +192,8 @@ def output_numbers(train: Sequence[Label], test: Sequence[Label], outputs: int) 
     classes = max(outputs, 2)
     if len(labels) == 1:
         raise UserError(
-            f"y_train and y_test have only the label {labels[0]}. Classification requires two or more classes."
+            f"{place.train} and {place.test} have only the label {labels[0]}. Classification requires two or more "
+            "classes."
         )
     if len(labels) > classes:
         has = "one output, for two classes," if outputs == 1 else f"{outputs} outputs"
@@ -159,8 +211,7 @@ def output_numbers(train: Sequence[Label], test: Sequence[Label], outputs: int) 
         return {label: rank for rank, label in enumerate(labels)}
     raise UserError(
         f"model.path: the model has {outputs} outputs, but the data set has {len(labels)} labels, "
-        f"{list_labels(labels)}, so the assignment is unknown. Save indices of the outputs, with "
-        "names = [...] in the order of the outputs: " + save_line(y="np.array([names.index(label) for label in {}])")
+        f"{list_labels(labels)}, so the assignment is unknown. {place.number}"
     )
 
 

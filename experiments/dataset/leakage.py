@@ -1,6 +1,7 @@
 """Examples that are in the training part and in the test part, found by digests of what they hold."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,19 +35,34 @@ def leakage_warning(equal: int, tests: int, example: str) -> str:
 
 
 def leakage_warnings(train: Any, test: Any) -> tuple[str, ...]:
-    """Return a warning if examples of the test part are also in the training part; for one input only."""
-    if not all(hasattr(each, "dtype") and each.ndim >= 2 and len(each) for each in (train, test)):
+    """Return a warning if examples of the test part are also in the training part, with all of several inputs."""
+    named = isinstance(train, Mapping) and isinstance(test, Mapping) and train.keys() == test.keys()
+    pairs = [(train[name], test[name]) for name in train] if named else [(train, test)]
+    lengths = {(len(first), len(second)) for first, second in pairs if _are_comparable(first, second)}
+    if len(lengths) != 1 or not all(_are_comparable(*pair) for pair in pairs):
         return ()
-    if train.dtype != test.dtype or train.shape[1:] != test.shape[1:] or train.dtype.kind not in "biuf":
+    first = _joined([_digests(each) for each, _ in pairs])
+    if all(each.ndim == 2 for each, _ in pairs) and len(np.unique(first)) < DISTINCT * len(first):
         return ()
-    first = _digests(train)
-    if train.ndim == 2 and len(np.unique(first)) < DISTINCT * len(first):
-        return ()
-    equal = equal_examples(first, _digests(test))
+    second = _joined([_digests(each) for _, each in pairs])
+    equal = equal_examples(first, second)
     if not equal:
         return ()
     one, other = equal[0]
-    return (leakage_warning(len(equal), len(test), f"x_test[{other}] equals x_train[{one}]"),)
+    return (leakage_warning(len(equal), len(second), f"x_test[{other}] equals x_train[{one}]"),)
+
+
+def _are_comparable(train: Any, test: Any) -> bool:
+    if not all(hasattr(each, "dtype") and each.ndim >= 2 and len(each) for each in (train, test)):
+        return False
+    return train.dtype == test.dtype and train.shape[1:] == test.shape[1:] and train.dtype.kind in "biuf"
+
+
+def _joined(digests: Sequence[Digests]) -> Digests:
+    """Return a digest of each example from those of its inputs, whose order matters."""
+    if len(digests) == 1:
+        return digests[0]
+    return np.array([digest_of_example(row) for row in np.stack(digests, axis=1)], np.uint64)
 
 
 def _digests(examples: Stored) -> Digests:

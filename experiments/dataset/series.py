@@ -17,6 +17,7 @@ from experiments.dataset.frames import (
     row_number_warnings,
     suggest_regression,
 )
+from experiments.dataset.labels import in_column
 from experiments.dataset.splitting import held_out
 from experiments.dataset.targets import Kind
 from experiments.system.errors import UserError
@@ -41,14 +42,19 @@ class Series(ColumnSource):
         if not names:
             raise UserError(f"{frame.where}: has no columns beside {self.target}.")
         warnings = () if self.channels else row_number_warnings(frame, names, "dataset.channels")
-        used: dict[str, Any] = {"series": {"columns": names, "window": self.window}}
+        described: dict[str, Any] = {
+            "warnings": warnings,
+            "preprocessing": {"series": {"columns": names, "window": self.window}},
+            "place": in_column(self.target),
+            "shaped_by": "Set dataset.window, and the columns of the model: dataset.channels=[...]",
+        }
         share = 0.0 if self.test_path or self.series else self.test_share
         x, y, groups, late = self._windows(frame, names, share)
         if self.test_path:
             test = self._columns(read_frame(self.test_path, "dataset.test_path"))
             test.require(names, "dataset.channels")
             x_test, y_test, _, _ = self._windows(test, names, 0.0)
-            return Raw(x, y, x_test, y_test, groups=groups, warnings=warnings, preprocessing=used)
+            return Raw(x, y, x_test, y_test, groups=groups, **described)
         if self.series:
             late = held_out(y if is_class(y, kind) else np.zeros(len(y)), self.test_share, self.split_seed, groups)
         if late.all() or not late.any():
@@ -59,7 +65,7 @@ class Series(ColumnSource):
                 f"{suggest_regression(y, self.target, kind)}"
             )
         kept = None if groups is None else groups[~late]
-        return Raw(x[~late], y[~late], x[late], y[late], groups=kept, warnings=warnings, preprocessing=used)
+        return Raw(x[~late], y[~late], x[late], y[late], groups=kept, **described)
 
     def _columns(self, frame: Frame) -> Frame:
         frame.require([self.target], f"dataset.target={self.target}")

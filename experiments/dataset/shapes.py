@@ -48,11 +48,14 @@ def channel_warnings(stored: Shape) -> tuple[str, ...]:
     )
 
 
-def shape_for(wanted: tuple[int | None, ...], stored: Shape, entry: str = "") -> Shape:
+def shape_for(wanted: tuple[int | None, ...], stored: Shape, entry: str = "", shaped_by: str = "") -> Shape:
     """Return the shape of stored examples for a model: unchanged, with or without a last axis of 1, or flattened.
 
-    `wanted` is the input shape of the model without the batch; None stands for any length. `entry` is the name of one
-    of several inputs.
+    Args:
+        wanted: The input shape of the model without the batch; None stands for any length.
+        stored: The shape of an example.
+        entry: The name of one of several inputs.
+        shaped_by: What to type for examples of another shape; empty for arrays, for which code is suggested.
 
     Raises:
         UserError: none of these fits the model.
@@ -66,7 +69,7 @@ def shape_for(wanted: tuple[int | None, ...], stored: Shape, entry: str = "") ->
         )
     raise UserError(
         f"model.path: the model requires examples of shape {wanted}, but the data set has {stored}. "
-        f"{_suggest_conversion(stored, wanted)}"
+        f"{shaped_by or _suggest_conversion(stored, wanted)}"
     )
 
 

@@ -14,6 +14,7 @@ from experiments.dataset.frames import (
     row_number_warnings,
     suggest_regression,
 )
+from experiments.dataset.labels import in_column
 from experiments.dataset.leakage import leakage_warnings
 from experiments.dataset.splitting import held_out
 from experiments.dataset.targets import Kind
@@ -21,6 +22,7 @@ from experiments.system.errors import UserError
 from experiments.system.options import OPTION
 
 NOTED = 8  # columns whose mean and deviation are shown
+SHAPED_BY = "Name the columns of the model: dataset.features=[...]"
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
@@ -80,7 +82,7 @@ class Table(ColumnSource):
         warnings += leakage_warnings(train, test)
         return Raw(
             train, y_train, test, y_test, groups=groups, notes=notes, warnings=warnings,
-            preprocessing={"table": used},
+            preprocessing={"table": used}, place=in_column(self.target), shaped_by=SHAPED_BY,
         )  # fmt: skip
 
     def _columns(self, frame: Frame) -> Frame:
