@@ -92,7 +92,7 @@ class Result:
         """Return the result of the runs that meet a condition.
 
         Args:
-            condition: One such as "model == 'mlp' and epochs >= 5", with the columns of `table`.
+            condition: A condition such as "model == 'mlp' and epochs >= 5", with the columns of `table`.
 
         Raises:
             UserError: the condition cannot be read, or no run meets it.
@@ -133,7 +133,7 @@ class Result:
         if found is None:
             raise UserError("best: no run can be shipped: each failed or does not match its strategy.")
         if not found.may_be_shipped:
-            raise UserError(f"best: {found.text} To choose a run all the same, give minimize or maximize.")
+            raise UserError(f"best: {found.text} To choose a run anyway, give minimize or maximize.")
         return Best(self, found.run_id, (found.text,))
 
     @cached_property

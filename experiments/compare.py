@@ -337,7 +337,7 @@ def _unsaved(saved: Sequence[Shipped], options: argparse.Namespace) -> list[str]
     """Return a line for --save and for --save-all if nothing is written there."""
     written = {place for shipped in saved for place in (shipped.path, shipped.path.parent)}
     missing = [path for path in (options.save, options.save_all) if path and path not in written]
-    advice = " To write a file all the same, say which: --minimize tflite_bytes." if options.save in missing else ""
+    advice = " To write a file anyway, type which: --minimize tflite_bytes." if options.save in missing else ""
     return [f"{path} is not written: no run can be shipped yet, for the reasons above.{advice}" for path in missing]
 
 

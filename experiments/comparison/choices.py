@@ -71,7 +71,7 @@ class Choice:
 
     @property
     def may_be_shipped(self) -> bool:
-        """Whether it names a row that nothing speaks against."""
+        """Whether it names a row that may be shipped."""
         return bool(self.run_id) and not self.caution
 
     @property
@@ -186,7 +186,7 @@ def _won(task: Task, row: pd.Series, known: int) -> str:
 
 
 def _of_seeds(row: pd.Series) -> list[str]:
-    """Say, in a sentence, which file a row over seeds stands for."""
+    """Return a sentence on the file of a row over seeds; none for a single run."""
     if not is_group(row):
         return []
     return [

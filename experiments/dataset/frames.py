@@ -243,7 +243,7 @@ def _refuse_equal_names(names: Sequence[str], where: str) -> None:
 
 
 def _convert(arguments: str) -> str:
-    """Return the line of code that saves a text file as it has to be, with further arguments for reading it."""
+    """Return the line of code that saves a text file in the required form, with further arguments for reading it."""
     return f"pandas.read_csv(FILE{arguments}).to_csv('data.csv', index=False)"
 
 

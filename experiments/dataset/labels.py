@@ -49,7 +49,7 @@ def in_column(name: str) -> Place:
         train=f"dataset.target={name} of the training part",
         test=f"dataset.target={name} of the test part",
         remove="Remove those rows",
-        keep_known="Add rows with this label for training, or remove its rows. Of a single file, another "
+        keep_known="Add rows with this label for training, or remove its rows. With a single file, another "
         "dataset.split_seed or dataset.test_share may leave some for training.",
         number="Write the indices of the outputs into the column instead, 0, 1, ...",
         unify="Write the labels of both files in the same way.",

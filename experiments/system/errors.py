@@ -14,7 +14,7 @@ from experiments.system.escaping import escape_control
 
 LAST_STREAM = 2  # the descriptor of standard error
 OUTPUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EBADF)  # a full disk, a closed terminal
-# What names in messages begin with: those of a command's options, or of arguments in Python.
+# Prefix of names in messages: of the options of a command, or of arguments in Python.
 OPTION, ARGUMENT = "--", ""
 
 

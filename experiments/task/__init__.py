@@ -22,7 +22,7 @@ class Head(ABC):
     outputs: int
     task: ClassVar[str]
     by_place: ClassVar[bool] = False  # whether targets belong to places in the example, as the classes of pixels do
-    judging: ClassVar[tuple[str, ...]] = ()  # fields that only judge the outputs, and decide no training
+    judging: ClassVar[tuple[str, ...]] = ()  # fields that affect how outputs are judged, but no training
 
     @property
     @abstractmethod
@@ -69,7 +69,7 @@ class Task(ABC):
     name: ClassVar[str]
     kind: ClassVar[Kind | None]  # of the targets that it requires; None: any
     extras: ClassVar[tuple[str, ...]] = ()  # optional dependencies of this package that its metric requires
-    judging: ClassVar[tuple[str, ...]] = ()  # settings that only judge the outputs, and decide no training
+    judging: ClassVar[tuple[str, ...]] = ()  # settings that affect how outputs are judged, but no training
 
     output: str | None = None  # the output of the model that is judged; None: the only one that has targets
 

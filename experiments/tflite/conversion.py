@@ -247,7 +247,7 @@ def _in_int8(model: "Model", scheme: Int8, calibration: Calibration, plain: byte
 
 
 def _in_int16x8(model: "Model", scheme: Scheme, calibration: Calibration, loops: Collection[str]) -> bytes:
-    """Return a model converted with int16 activations; from the float file, some ops would be others."""
+    """Return a model converted with int16 activations; a conversion of the float file would give other ops."""
     from experiments.system.tensorflow import tf
 
     assert isinstance(scheme, Int16x8)

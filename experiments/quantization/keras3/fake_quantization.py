@@ -96,7 +96,7 @@ def quantized_values(values: Tensor, limits: tuple[Tensor, Tensor], bits: int) -
 class Range:
     """The learned limits of the values at one place of a model.
 
-    Values that are put together need one scale: such places share the widest limits of the ranges in `group`.
+    Values that one op combines need one scale: such places share the widest limits of the ranges in `group`.
     """
 
     def __init__(self, low: Any, high: Any, bits: int) -> None:

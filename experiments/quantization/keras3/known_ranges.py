@@ -17,7 +17,7 @@ class KnownRanges:
         self._ranges: dict[int, tuple[Range, ...]] = {}  # by tensor; several, which share their limits, once joined
 
     def connect(self, node: Node, wrapper: Quantized, call: int) -> bool:
-        """Tell a quantized layer the ranges of its inputs, before this call; whether it joins values of one scale.
+        """Give a quantized layer the ranges of its inputs before a call; return whether it joins values of one scale.
 
         An op that requires one scale for several values, such as CONCATENATION, takes values whose ranges share their
         limits. Otherwise the file converts them from scale to scale, and XNNPACK rounds the ratio of two scales to 8
@@ -35,7 +35,7 @@ class KnownRanges:
         return False
 
     def follow(self, node: Node, copy: Any, call: int) -> None:
-        """Keep the ranges of what an operation gives in this call, after it."""
+        """Record the ranges of an operation's outputs after this call."""
         found: tuple[Range, ...] = ()
         if (kind := kind_of(node.operation)) is not None and kind.passing:
             found = self._ranges.get(id(node.input_tensors[0]), ())
