@@ -592,3 +592,9 @@ def test_runs_of_two_engines_are_distinguished_in_the_table() -> None:
 
 def test_one_engine_needs_no_column() -> None:
     assert "engine" not in display_table(frame([row("none"), row("qat", engine="TFMOT")]))
+
+
+def test_a_table_of_several_metrics_names_each_with_its_unit() -> None:
+    other = {"dataset": "houses", "metric": "mae", "metric_better": "lower", "tflite_score": 12.5, "run_id": "other"}
+    shown = display_table(frame([row("none"), row("none", **other), FAILED]))
+    assert shown["metric"].tolist() == ["accuracy (%)", "MAE", ""]

@@ -105,7 +105,7 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def _with_measurements(shown: pd.DataFrame, table: pd.DataFrame, differences: Differences) -> pd.DataFrame:
     """Return the table with scores, size and latency."""
-    metrics = {} if differences.judged else {heading("metric"): table["metric"].astype("string").fillna("")}
+    metrics = {} if differences.judged else {heading("metric"): list(map(_metric, table["metric"]))}
     scores = {
         differences.heading(name): _scores(table, SCHEMA[name])
         for name in ("keras_score", "tflite_score", differences.score)
@@ -116,6 +116,12 @@ def _with_measurements(shown: pd.DataFrame, table: pd.DataFrame, differences: Di
     return shown.assign(
         **metrics, **scores, **{differences.heading(name): _cells(table, SCHEMA[name]) for name in names}
     )
+
+
+def _metric(name: Any) -> str:
+    """Return the metric of a row in a table with several, with the unit of its values; empty for a failed run."""
+    metric = Judged(name) if isinstance(name, str) else None
+    return f"{metric.title}{metric.unit}" if metric else ""
 
 
 def shown_speed(speed: Any) -> str:
