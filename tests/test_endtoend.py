@@ -179,6 +179,11 @@ def test_a_sweep_reports_trained_and_reused_epochs(sweep: tuple[Path, Done]) -> 
     assert re.search(r"Epochs trained: 10; reused: \d+, which saved .* of training\.", sweep[1].stdout)
 
 
+def test_a_sweep_ends_with_the_command_that_writes_the_recommended_file(sweep: tuple[Path, Done]) -> None:
+    hint = "To write the recommended file: python -m experiments.compare --save model.tflite\n"
+    assert (hint in sweep[1].stdout) == ("Ship " in sweep[1].stdout)
+
+
 def test_runs_of_the_same_sweep_again_are_reused(sweep: tuple[Path, Done]) -> None:
     folder, _ = sweep
     again = ["none", "prune_cluster_qat", "ptq_int8"]

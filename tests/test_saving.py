@@ -17,7 +17,7 @@ from flatbuffers.number_types import Float32Flags
 from flatbuffers.table import Table
 
 from experiments import compare
-from experiments.comparison.saving import SCHEMA_VERSION
+from experiments.comparison.saving import SCHEMA_VERSION, command_to_save
 from experiments.measure.accuracy import tflite_logits
 from experiments.record.artifacts import CONFIGURATION, MODEL, RECORD
 from experiments.record.evidence import Predictions
@@ -26,6 +26,7 @@ from experiments.tflite.conversion import TFLiteModel
 from experiments.tflite.flatbuffer import editable, parsed
 from experiments.tflite.graph import tensors
 from experiments.tflite.metadata import LABELS, NAME, Description, with_metadata
+from experiments.tracking import Tracking
 from tests.rows import predictions, row
 from tests.tiny import dense_file, int8_interface
 
@@ -314,6 +315,12 @@ def test_a_disk_that_is_full_costs_no_file_that_was_there(
     assert {path.name: path.read_text() for path in Path().iterdir()} == dict.fromkeys(
         ("model.tflite", "model.json"), "mine"
     )
+
+
+def test_the_command_that_writes_the_file_names_a_store_that_is_not_the_default_one() -> None:
+    assert command_to_save(Tracking()) == "python -m experiments.compare --save model.tflite"
+    other = command_to_save(Tracking(uri="postgresql://me:secret@host/runs", experiment="two words"))
+    assert other.endswith("--save model.tflite --uri 'postgresql://***@host/runs' --experiment 'two words'")
 
 
 def test_a_folder_is_never_replaced(run: Compare, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,12 +23,13 @@ from experiments.record.identity import DIGESTS
 from experiments.record.run_record import is_setting
 from experiments.system.disk import explain_os_error
 from experiments.system.errors import UserError, first_line, redact
+from experiments.system.program import program
 from experiments.system.progress import say
 from experiments.system.result import to_json_value
 from experiments.tflite.flatbuffer import DAMAGE
 from experiments.tflite.graph import tensors
 from experiments.tflite.metadata import Description, with_metadata
-from experiments.tracking import Store
+from experiments.tracking import Store, Tracking
 from experiments.tracking.schema import SCHEMA
 from experiments.tracking.schema import names as columns_of
 
@@ -81,6 +83,13 @@ def _check_new(option: str, shipped: Shipped, overwrite: bool) -> None:
         if exists and not overwrite:
             replacing = "Add --overwrite" if option.startswith("--") else "Give overwrite=True"
             raise UserError(f"{option}: {path} exists already. {replacing} to replace it, or give another name.")
+
+
+def command_to_save(address: Tracking) -> str:
+    """Return the command that writes the recommended file of the latest sweep in a store."""
+    options = (("--uri", address.shown, Tracking.uri), ("--experiment", address.experiment, Tracking.experiment))
+    others = [each for name, value, default in options if value != default for each in (name, value)]
+    return shlex.join([*program("compare").split(), "--save", f"model{ENDING}", *others])
 
 
 def list_files(comparison: Comparison, folder: Path, overwrite: bool) -> list[Shipped]:

@@ -44,7 +44,8 @@ def show(table: pd.DataFrame, comparison: Comparison | None = None) -> None:
     if len(shown) > MOST_ROWS:
         say(f"{len(shown) - MOST_ROWS:,} more rows are not shown. --csv FILE writes all, --where selects some.")
     if left_out := [name for name in every.columns if name not in shown.columns]:
-        hint = f"Not shown in {CONSOLE.width} columns: {', '.join(left_out)}. Widen the terminal, or give --csv FILE."
+        remedy = "Widen the terminal, or give --csv FILE." if CONSOLE.is_terminal else "--csv FILE writes all."
+        hint = f"Not shown in {CONSOLE.width} columns: {', '.join(left_out)}. {remedy}"
         CONSOLE.print(hint, markup=False, highlight=False)
     marks = f"{MARKS} " if CONSOLE.is_terminal and not CONSOLE.no_color else ""
     CONSOLE.print(f"{marks}{note(table, list(shown.columns))}", style="dim", markup=False, highlight=False)

@@ -19,12 +19,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.comparison.choices import answer_lines
+from experiments.comparison.choices import answer_lines, recommended
 from experiments.comparison.columns import frame, without_internal_columns
 from experiments.comparison.compared import Comparison
 from experiments.comparison.files import records
 from experiments.comparison.loading import show_and_write
 from experiments.comparison.names import names
+from experiments.comparison.saving import command_to_save
 from experiments.comparison.summary import summary
 from experiments.report.page import illustrate
 from experiments.runs.command_line import count_jobs
@@ -238,6 +239,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
                 "mlflow": {"ui": self._store.ui_command, "page": self._store.page(self._sweep), "view": view},
             }
         )
+        if comparison and len(recommended(comparison)) == 1:
+            say(f"To write the recommended file: {command_to_save(self._store.address)}")
         say(f"In MLflow: {self._store.browse(self._sweep)}")
         say(f"Its runs as a table, best first: {view}")
         if failed or lost or unverified:
