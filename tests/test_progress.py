@@ -1,10 +1,12 @@
 """The output of child processes is shown by the process that the user started."""
 
+import errno
 import multiprocessing
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -140,3 +142,13 @@ def test_folder_too_long_for_a_socket_is_reported(tmp_path: Path, monkeypatch: p
     ):
         pass
     user_folder.cache_clear()
+
+
+def test_a_closed_terminal_does_not_stop_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed() -> NoReturn:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(progress._BARS, "stop", closed)
+    with progress.bar("a bar", total=1) as advance:
+        advance(1)
+    progress.end_bars()

@@ -210,7 +210,7 @@ class _Screen:
             _BARS.remove_task(self._tasks.pop(bar))
             if not self._tasks:
                 self._idle.set()
-                _BARS.stop()
+                _stop_bars()
 
     def listen(self, subject: str, listener: Callable[..., None]) -> None:
         """Call this function with the reports of all processes on a subject."""
@@ -434,6 +434,11 @@ def flush() -> None:
 def end_bars() -> None:
     """Remove all bars from the screen and restore the cursor."""
     if _BARS.live.is_started:
+        _stop_bars()
+
+
+def _stop_bars() -> None:
+    with suppress(OSError):  # the terminal was closed
         _BARS.stop()
 
 
