@@ -236,6 +236,7 @@ def test_points_without_names_are_explained_by_a_legend() -> None:
     assert legends[1] is None
     assert legends[0] is not None
     assert [text.get_text() for text in legends[0].get_texts()] == list(names)
+    assert not legends[0].get_frame_on()  # it would stay white in a dark page
 
 
 @pytest.mark.parametrize(
@@ -338,6 +339,11 @@ def test_text_in_a_page_stays_text_and_takes_the_page_s_colour() -> None:
     assert {"<mine> $x", "qat"} <= set(written)
     assert INK not in svg
     assert "currentColor" in svg
+
+
+def test_no_part_of_a_picture_stays_white_in_a_dark_page() -> None:
+    for name, figure in drawn(SWEEP).drawn.items():
+        assert "#ffffff" not in as_svg(figure, name), name
 
 
 def test_ids_of_several_pictures_in_a_page_are_apart() -> None:

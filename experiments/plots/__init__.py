@@ -34,6 +34,7 @@ STYLE: Any = {
     "grid.color": GREY,
     "grid.alpha": FAINT,
     "grid.linewidth": 0.5,
+    "legend.frameon": False,  # a white frame would be white in a dark page, too
     "text.parse_math": False,  # labels may have regular expressions, which are not formulas
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "a comparison",  # the same picture is the same bytes

@@ -247,7 +247,7 @@ def _drawn(shown: Panels, xlabel: str, title: str, caption: str, fewest: int) ->
         axes.set_axisbelow(True)
         _scatter(axes, panel, xlabel)
         if len(panel.found) > MOST_LABELS:
-            axes.legend(fontsize=7, ncols=2, framealpha=0.8)
+            axes.legend(fontsize=7, ncols=2)
     add_texts(figure, title, caption)
     lay_out(figure)
     for axes, panel in zip(sheets, shown, strict=True):
