@@ -217,6 +217,32 @@ def module(batch: int | None = None, write: Path | None = None) -> Any:
 
 
 @pytest.mark.tensorflow
+def test_a_file_for_images_of_any_size_or_for_fixed_batches_is_refused(tmp_path: Path) -> None:
+    from experiments.system.tensorflow import keras, tf
+
+    for shape, told in (
+        ((None, None, None, 2), "requires an input of a fixed shape; the file takes any"),
+        ((4, 3, 3, 2), r"requires batches of one; the file takes \(4, 3, 3, 2\)"),
+    ):
+        pooled = keras.layers.GlobalAveragePooling2D()
+        model = keras.Sequential([keras.layers.InputLayer(batch_input_shape=shape), pooled])
+        (tmp_path / "x.tflite").write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+        with pytest.raises(UserError, match=told):
+            TFLiteFile(path=tmp_path / "x.tflite").build((3, 3, 2), 2)
+
+
+@pytest.mark.tensorflow
+def test_loops_of_a_file_cannot_be_calibrated(tmp_path: Path) -> None:
+    from experiments.system.tensorflow import keras, tf
+
+    model = keras.Sequential([keras.layers.InputLayer((5, 2), batch_size=1), keras.layers.SimpleRNN(3)])
+    (tmp_path / "rnn.tflite").write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    loaded = TFLiteFile(path=tmp_path / "rnn.tflite").build((5, 2), 3)
+    with pytest.raises(UserError, match=r"has a loop \(WHILE\), whose ranges cannot be calibrated"):
+        convert(loaded, PTQInt8().scheme(loaded), lambda count: np.zeros((count, 5, 2), np.float32))
+
+
+@pytest.mark.tensorflow
 def test_an_lstm_of_a_file_starts_from_nothing_with_each_example(tmp_path: Path) -> None:
     from experiments.system.tensorflow import keras, tf
 
@@ -228,7 +254,7 @@ def test_an_lstm_of_a_file_starts_from_nothing_with_each_example(tmp_path: Path)
 
 
 @pytest.mark.tensorflow
-def test_models_that_keep_values_from_one_example_to_the_next_are_refused(tmp_path: Path) -> None:
+def test_models_that_give_other_outputs_each_time_are_refused(tmp_path: Path) -> None:
     from experiments.system.tensorflow import tf
 
     class Counting(tf.Module):  # type: ignore[misc]
@@ -242,11 +268,11 @@ def test_models_that_keep_values_from_one_example_to_the_next_are_refused(tmp_pa
 
     made = Counting()
     tf.saved_model.save(made, str(tmp_path / "saved"), signatures=made.serve)
-    with pytest.raises(UserError, match="keeps values from one example to the next"):
+    with pytest.raises(UserError, match=r"gives other outputs each time \(A"):
         SavedModelFolder(path=tmp_path / "saved").build((3,), 3)
     converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved"))
     (tmp_path / "x.tflite").write_bytes(converter.convert())
-    with pytest.raises(UserError, match="keeps values from one example to the next"):
+    with pytest.raises(UserError, match=r"gives other outputs each time \(A"):
         TFLiteFile(path=tmp_path / "x.tflite").build((3,), 3)
 
 

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from tf_keras import Model
 
 INTEGERS = ("int32", "int64")  # types of numbers of words and the like
+OF_LAMBDAS = (
+    "Keras cannot load every Lambda, such as one that uses an array from outside of its function: write it as a layer, "
+    "in a Python file for model.module."
+)
 RULE = "model.path requires a model that Keras 2 or 3 saved as .keras or .h5"
 
 
@@ -91,7 +95,8 @@ class KerasFile(Architecture):
             return UserError(
                 f"model.path={self.path}: model.module={module.given} fails to load the model, in {line} ({reason})."
             )
-        return UserError(f"model.path={self.path}: Keras cannot load the file ({reason}). {RULE}.")
+        rule = f"{RULE}. {OF_LAMBDAS}" if self.trust else f"{RULE}."
+        return UserError(f"model.path={self.path}: Keras cannot load the file ({reason}). {rule}")
 
     def _as_saved_model(self) -> SavedModelFolder:
         return SavedModelFolder(path=self.path, trust=self.trust)

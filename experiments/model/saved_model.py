@@ -32,8 +32,13 @@ WITH_STATE = frozenset(
         "Variable", "VariableV2", "While",
     }
 )  # fmt: skip
-# Operations that change variables.
-CHANGING = frozenset({"AssignAddVariableOp", "AssignSubVariableOp", "AssignVariableOp"})
+# Operations that keep values from one example to the next, or draw random numbers.
+UNSTEADY = frozenset(
+    {
+        "AssignAddVariableOp", "AssignSubVariableOp", "AssignVariableOp", "Multinomial", "RandomStandardNormal",
+        "RandomUniform", "RandomUniformInt", "TruncatedNormal",
+    }
+)  # fmt: skip
 # Others are known by what they take, such as the name of a file (`reaches_outside`).
 FROM_OUTSIDE = frozenset({"EagerPyFunc", "ImmutableConst", "MatchingFiles", "PyFunc", "PyFuncStateless"})
 # What TensorFlow adds to every SavedModel to save and restore its weights, in functions that the model does not call.
@@ -81,7 +86,7 @@ class SavedModelFolder(Architecture):
             raise
         except Exception as error:  # TensorFlow raises errors of any type for damaged folders
             raise UserError(f"{self._named}: TensorFlow cannot load the SavedModel ({first_line(error)}).") from error
-        self._check_state(function)
+        self._check_steady(function)
         specs, given = self._inputs(function), self._outputs(function)
         entries = {name: Entry(tuple(spec.shape[1:]), spec.dtype.name) for name, spec in specs.items()}
         images = [
@@ -146,12 +151,12 @@ class SavedModelFolder(Architecture):
                 "you trust the model, type model.trust=true."
             )
 
-    def _check_state(self, function: Any) -> None:
-        """Refuse a signature that changes variables: its outputs depend on the examples before."""
-        if changing := sorted({op for op, _ in _operations([function.graph.as_graph_def()]) if op in CHANGING}):
+    def _check_steady(self, function: Any) -> None:
+        """Refuse a signature whose outputs do not depend on its inputs alone."""
+        if unsteady := sorted(UNSTEADY & {op for op, _ in _operations([function.graph.as_graph_def()])}):
             raise UserError(
-                f"{self._named}: keeps values from one example to the next (operations {', '.join(changing)}). Export "
-                "a model whose outputs depend on its inputs alone."
+                f"{self._named}: gives other outputs each time ({', '.join(unsteady)}). Export a model whose outputs "
+                "depend on its inputs alone."
             )
 
     def _chosen(self, signatures: set[str]) -> str:

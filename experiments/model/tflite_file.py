@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Details = Mapping[str, Mapping[str, Any]]  # LiteRT's, by name
 
 MARK = b"TFL3"  # at byte 4 of a TFLite file
+# Operations that keep values from one example to the next, or draw random numbers.
+UNSTEADY = frozenset({"ASSIGN_VARIABLE", "MULTINOMIAL", "RANDOM_STANDARD_NORMAL", "RANDOM_UNIFORM"})
 
 
 @option(frozen=True, config=OPTION, kw_only=True)
@@ -96,10 +98,10 @@ class TFLiteFile(Architecture):
                 interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{self._named}: cannot be run ({first_line(error)}). {CUSTOM}") from error
-        if any(op["op_name"] == "ASSIGN_VARIABLE" for op in interpreter._get_ops_details()):
+        if unsteady := sorted(UNSTEADY & {op["op_name"] for op in interpreter._get_ops_details()}):
             raise UserError(
-                f"{self._named}: keeps values from one example to the next (operation ASSIGN_VARIABLE). Export a model "
-                "whose outputs depend on its inputs alone."
+                f"{self._named}: gives other outputs each time ({', '.join(unsteady)}). Export a model whose outputs "
+                "depend on its inputs alone."
             )
         signatures = interpreter.get_signature_list()
         if len(signatures) > 1:
@@ -136,10 +138,13 @@ class TFLiteFile(Architecture):
                         f"{np.dtype(given['dtype']).name}."
                     )
             if len(taken["shape"]) < 2 or taken["shape"][0] != 1:
-                raise UserError(f"{self._named}: requires batches of one; the file takes {tuple(taken['shape'])}.")
+                raise UserError(f"{self._named}: requires batches of one; the file takes {_shape(taken)}.")
+            if -1 in taken["shape_signature"][1:]:
+                fixed = "Export it with one, for the examples that it is to take."
+                raise UserError(f"{self._named}: requires an input of a fixed shape; the file takes any. {fixed}")
         for given in outputs:
             if len(given["shape"]) != 2:
-                raise UserError(f"{self._named}: requires outputs of shape (n, classes), not {tuple(given['shape'])}.")
+                raise UserError(f"{self._named}: requires outputs of shape (n, classes), not {_shape(given)}.")
         signatures = list(interpreter._get_full_signature_list().values())
         maps = signatures[0] if signatures else {"inputs": {}, "outputs": {}}
         names = {end: {index: name for name, index in maps[end].items()} for end in ("inputs", "outputs")}
@@ -147,6 +152,10 @@ class TFLiteFile(Architecture):
             {names["inputs"].get(each["index"], each["name"]): each for each in inputs},
             {names["outputs"].get(each["index"], each["name"]): each for each in outputs},
         )
+
+
+def _shape(tensor: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(map(int, tensor["shape"]))
 
 
 CUSTOM = "The suite requires LiteRT's own operations. Export the model without custom operations."

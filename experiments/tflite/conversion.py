@@ -42,6 +42,8 @@ LOOPS = frozenset({"WHILE", "IF", "CALL"})
 TRACED = re.compile(r'"([^"@]+/[^"@]+)@')
 MISSING_OP = re.compile(r"'tf\.([\w.]+)' op is neither a custom op nor a flex op")
 PLACE = re.compile(r"^(Could not translate MLIR to FlatBuffer\.)?\s*([^\s:]+:\d+:\d+: )?(error: )?")
+TENSOR_LIST = "requires element_shape to be static"
+OF_ONE = "export it for a batch of one, or give the Keras model"
 NO_INT16 = "Quantization to 16x8-bit not yet supported for op"
 LEAST_DYNAMIC = 1024  # minimum number of weights for which the converter quantizes a layer dynamically
 LEAST_FACTOR = 1e-4  # of a BatchNorm, relative to the largest of its layer: see _factors_raised
@@ -317,6 +319,7 @@ def _quantized_file(content: bytes, scheme: Scheme, calibration: Calibration) ->
             case Float16():
                 return requantized(content, "float16")
             case Int8() | Int16x8() | Static():
+                _refuse_loops(content)
                 whole = Precision(activation_bits=_activation_bits(scheme))
                 precision = scheme.precision if isinstance(scheme, Static) else whole
                 return quantized_statically(
@@ -325,6 +328,15 @@ def _quantized_file(content: bytes, scheme: Scheme, calibration: Calibration) ->
     except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
         raise UserError(f"LiteRT's quantizer refuses the file ({first_line(error)}).") from error
     return content
+
+
+def _refuse_loops(content: bytes) -> None:
+    """Raise UserError if a file has loops, which the quantizer cannot calibrate."""
+    if loops := sorted({op.op for op in read_ops(content, ())} & LOOPS):
+        raise UserError(
+            f"The file has a loop ({', '.join(loops)}), whose ranges cannot be calibrated. Use strategy=ptq_dynamic or "
+            "ptq_float16, or give the Keras model."
+        )
 
 
 def _exactly_as_annotated(content: bytes, traced: "_Traced") -> bytes:
@@ -551,9 +563,12 @@ def _refused(messages: str, model: "Model") -> str:
     paths = (path.split("/") for path in TRACED.findall(messages))
     layer = next(filter(None, (outermost_layer(path, layers) for path in paths)), "")
     missing = ", ".join(dict.fromkeys(MISSING_OP.findall(messages)))
-    reason = (
-        f"TFLite has no {missing}" if missing else PLACE.sub("", (messages.strip().splitlines() or ["no reason"])[0])
-    )
+    if TENSOR_LIST in messages:
+        reason = f"it has a loop over a batch of any size: {OF_ONE}"
+    elif missing:
+        reason = f"TFLite has no {missing}"
+    else:
+        reason = PLACE.sub("", (messages.strip().splitlines() or ["no reason"])[0])
     return f"{f'the layer {layer}' if layer else 'the model'} ({reason.strip().rstrip('.')})"
 
 
