@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from benchmarks import (
+    applications,
     architectures,
     article,
     article_timings,
@@ -50,10 +51,10 @@ from benchmarks.harness.benchmark import Benchmark, Study
 from benchmarks.harness.pages import Table, on_disk
 
 _MEASURED = (
-    choices, coverage, detection_rate, epoch, evaluation, exactness, false_positives, fresh_store, growth, keras3,
-    keras3_epoch, killed, large_data, later_sweeps, layers_supported, memory, once, overhead, post_training, precision,
-    profile, reading, recommendation, sensitivity, simulated_rounds, simulated_scores, sizes, spread, starting,
-    timing_cost, timing_variants,
+    applications, choices, coverage, detection_rate, epoch, evaluation, exactness, false_positives, fresh_store, growth,
+    keras3, keras3_epoch, killed, large_data, later_sweeps, layers_supported, memory, once, overhead, post_training,
+    precision, profile, reading, recommendation, sensitivity, simulated_rounds, simulated_scores, sizes, spread,
+    starting, timing_cost, timing_variants,
 )  # fmt: skip
 _SWEPT = (
     first_sweep,

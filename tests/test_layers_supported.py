@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from benchmarks import applications
 from benchmarks.layers_supported import BLOCKS, LEAST_SUPPORTED, computes_in, failures, outcome, published_table
 from tests.tiny import dense_file
 
@@ -47,3 +48,14 @@ def test_a_series_is_refused_by_tfmot_and_int8_with_our_engine() -> None:
     assert (conv.tfmot, conv.own, conv.converter) == ("refused", "int8", "int8")
     assert conv.steps < 1
     assert "Conv1D" in conv.why
+
+
+def test_networks_of_keras_applications_have_no_ops_in_float_that_were_not_named() -> None:
+    row = {
+        "network": "MobileNetV2", "keras": 2, "ops": 60, "float_ops": 2, "in_float": "2 LOGISTIC", "named": "swish (2)",
+        "not_named": "", "bytes": 1000, "steps": 0.5,
+    }  # fmt: skip
+    assert applications.failures(pd.DataFrame([row])) == []
+    assert "58 of 60" in applications.published_table(pd.DataFrame([row]))
+    wrong = [{**row, "keras": 3}, {**row, "not_named": "conv computes in float32"}, {**row, "steps": 9.0}]
+    assert len(applications.failures(pd.DataFrame(wrong))) == 3
