@@ -76,8 +76,8 @@ def outcome(network: str, version: Version) -> dict[str, object]:
     def calibration(count: int) -> Images:
         return examples[:count]
 
-    def fit(copy: Any, callbacks: Sequence[Any] = ()) -> Trained:
-        return trained(copy, examples)
+    def fit(model: Any, callbacks: Sequence[Any] = ()) -> Trained:
+        return trained(model, examples)
 
     strategy = QAT()
     scheme, expectation = try_conversion(strategy, strategy.scheme(model), model, calibration)
