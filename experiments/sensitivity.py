@@ -154,6 +154,7 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
     from experiments.measure.accuracy import tflite_logits
     from experiments.quantization.engines import engine_of
     from experiments.runs.pipeline import build_with_data, examples_of
+    from experiments.runs.trainings import trainer
     from experiments.tflite.conversion import Float32, Int8, convert
     from experiments.tflite.graph import output_levels
 
@@ -172,7 +173,7 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
     units = survey.units
     if not units:
         raise UserError(f"model={experiment.setting.model}: requires a layer with weights; there is none to quantize.")
-    baseline = experiment.fit(data, experiment.training, "Training the baseline", head)(model).model
+    baseline = trainer(experiment, data, experiment.training, "Training the baseline", head)(model).model
     calibration = partial(data.calibration, seed=experiment.setting.seed)
     float_file = convert(baseline, Float32(), calibration)
     in_float = float_file.content

@@ -13,6 +13,7 @@ from experiments.model.article_cnn import ArticleCNN
 from experiments.record.run_record import RunRecord, Setting
 from experiments.runs.experiment import Experiment
 from experiments.runs.pipeline import build_model, run
+from experiments.runs.trainings import trainer
 from experiments.strategy import Strategy
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.cluster import Cluster
@@ -166,7 +167,7 @@ def test_a_training_that_diverges_is_reported_with_the_setting_to_change(stage: 
     asked = replace(experiment(Nothing(), tmp_path), **diverging)
     data = Mnist(train_samples=200, test_samples=10).load()
     with pytest.raises(UserError, match=rf"^{stage}\.learning_rate=1e\+30: training diverged: its weights are not fin"):
-        asked.fit(data, getattr(asked, stage), "Training")(build_model(asked, data))
+        trainer(asked, data, getattr(asked, stage), "Training")(build_model(asked, data))
 
 
 @pytest.mark.tensorflow
@@ -176,7 +177,7 @@ def test_a_model_that_was_trained_elsewhere_and_holds_nan_is_refused(tmp_path: P
     model = build_model(asked, data)
     model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
     with pytest.raises(UserError, match=r"^model: its weights are not finite"):
-        asked.fit(data, asked.training, "Training")(model)
+        trainer(asked, data, asked.training, "Training")(model)
 
 
 def test_learning_ranges_without_training_is_refused(tmp_path: Path) -> None:

@@ -1,29 +1,19 @@
 """The typed configuration of a run, and what it requires."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import count
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from experiments.dataset import Dataset, Source
+from experiments.dataset import Source
 from experiments.measure.latency import LatencyProtocol
 from experiments.model import Architecture
 from experiments.record.identity import Identity, name_of
 from experiments.record.run_record import Setting
-from experiments.runs.trainings import training_name
 from experiments.strategy import QuantizationAware, Strategy
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError
 from experiments.system.extras import require
-from experiments.task import Head, Task
+from experiments.task import Task
 from experiments.task.auto import Auto
-from experiments.training.loop import Fit, Trained, Training, fit
-
-if TYPE_CHECKING:
-    from tf_keras import Model
+from experiments.training.loop import Training
 
 
 @dataclass(frozen=True)
@@ -104,33 +94,3 @@ class Experiment:
             self.dataset.check_for_new_model()
         self.model.check()
         self.latency.check()
-
-    def fit(self, data: Dataset, settings: Training, title: str, head: Head | None = None) -> Fit:
-        """Return a function that trains a model on these data with these settings; see training.fit for the head.
-
-        Raises:
-            UserError: (of the returned function) training diverged.
-        """
-        stages = count(0 if settings is self.training else 1)
-        train = partial(
-            fit, data=data, settings=settings, seed=self.setting.seed, cache=self.cache, title=title, head=head
-        )
-        key = "finetune" if settings is self.finetune else "training"
-
-        def trained(model: "Model", callbacks: Sequence[Any] = ()) -> Trained:
-            result = train(model, callbacks)
-            if result.key:
-                self.cache.trajectory(result.key).name(training_name(self, next(stages)))
-            if not all(np.isfinite(weights).all() for weights in result.model.get_weights()):
-                raise UserError(_not_finite(settings, key))
-            return result
-
-        return trained
-
-
-def _not_finite(settings: Training, key: str) -> str:
-    what = "weights are not finite (NaN or infinity)"
-    if settings.epochs == 0:
-        return f"model: its {what}. Use a model that was trained successfully."
-    rate = f"{key}.learning_rate={settings.learning_rate:g}"
-    return f"{rate}: training diverged: its {what}. Use a lower learning rate, or another {key}.optimizer."

@@ -38,6 +38,7 @@ from experiments.record.run_record import (
 from experiments.runs import trial
 from experiments.runs.experiment import Experiment
 from experiments.runs.result_cache import ResultCache
+from experiments.runs.trainings import trainer
 from experiments.system.errors import UserError, first_line
 from experiments.system.keras_version import version_of
 from experiments.system.machine import compute_lock
@@ -170,11 +171,13 @@ def _train(
     model, data, head = subject.model, subject.data, subject.head
     warnings = [*_print_warnings(data.warnings)]
     warnings += (input_warned := list(_warn_about_input(experiment, model, data, head, results)))
-    baseline = experiment.fit(data, experiment.training, "Training the baseline", subject.to_train)(model)
+    baseline = trainer(experiment, data, experiment.training, "Training the baseline", subject.to_train)(model)
     with durations.measure("evaluation"):
         outputs = under(data.output, results.keras_outputs(baseline.model))
         warnings += _warn_about_predictions(experiment, outputs, data, head, explained=bool(input_warned))
-    further = experiment.fit(data, experiment.finetune, f"Training {experiment.setting.strategy}", subject.to_train)
+    further = trainer(
+        experiment, data, experiment.finetune, f"Training {experiment.setting.strategy}", subject.to_train
+    )
     prepared = experiment.strategy.apply(scheme, baseline.model, further, results.calibration)
     return Models(baseline, prepared, tuple(warnings))
 
