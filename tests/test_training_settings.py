@@ -45,6 +45,7 @@ SETTINGS: list[dict[str, Any]] = [
         "label_smoothing": 0.1, "class_weights": "balanced",
     },
     {"schedule": {"step": {"every": 1}}, "optimizer": {"sgd": {"momentum": 0.9}}, "augmentation": AUGMENTATION},
+    {"optimizer": "nadam"},
 ]  # fmt: skip
 
 
@@ -182,7 +183,7 @@ def forget(folder: Path, *epochs: int) -> None:
         pytest.param(
             version, settings, marks=[] if version == usual else pytest.mark.nightly, id=f"{version}-{settings}"
         )
-        for usual, settings in zip((3, 2), SETTINGS, strict=True)
+        for usual, settings in zip((3, 2, 2), SETTINGS, strict=True)
         for version in (2, 3)
     ],
 )

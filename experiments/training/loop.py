@@ -65,6 +65,7 @@ MOST_EPOCHS = 1_000_000
 GPU_INFORMATION = Path("/proc/driver/nvidia/gpus")
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 SWITCHED = {"true": "1", "false": "0"}
+PRODUCT, COUNTER = "_u_product", "_u_product_counter"  # of Keras 2's Nadam, which are not among its variables
 # Other environment variables that choose kernels or their precision. TensorFlow's operations are deterministic here, so
 # TF_DETERMINISTIC_OPS changes nothing.
 VARIABLES = (
@@ -553,6 +554,8 @@ def _mixed(seed: int, epoch: int) -> int:
 def _state(model: "Model", history: Mapping[str, list[float]], seconds: float) -> Arrays:
     weights = {f"weight/{i:04d}": value for i, value in enumerate(model.get_weights())}
     optimizer = {f"optimizer/{i:04d}": np.asarray(value) for i, value in enumerate(model.optimizer.variables)}
+    if hasattr(model.optimizer, COUNTER):
+        optimizer |= {f"nadam/{name}": np.asarray(getattr(model.optimizer, name)) for name in (PRODUCT, COUNTER)}
     curves = {f"history/{name}": np.array(values) for name, values in history.items()}
     return {**weights, **optimizer, **curves, "seconds": np.array(seconds)}
 
@@ -562,3 +565,6 @@ def _restore(model: "Model", state: Arrays) -> None:
     saved = [state[name] for name in sorted(state) if name.startswith("optimizer/")]
     for variable, value in zip(model.optimizer.variables, saved, strict=True):
         variable.assign(value)
+    if hasattr(model.optimizer, COUNTER):
+        getattr(model.optimizer, PRODUCT).assign(state[f"nadam/{PRODUCT}"])
+        setattr(model.optimizer, COUNTER, int(state[f"nadam/{COUNTER}"]))
