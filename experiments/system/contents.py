@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from experiments.system.errors import UserError
 from experiments.system.files import check_regular, state_of
@@ -27,6 +28,7 @@ BLOCK = 2**20  # bytes to read at a time
 SETTLED = 2 * 10**9  # nanoseconds after which a further change of a file has another time; FAT has steps of 2 s
 SAVED_MODEL = "saved_model.pb"  # a folder with this file is one model, which is small enough to be read
 _KNOWN: dict[tuple[Path, tuple[int, ...]], str] = {}  # digests of files by their state
+_SOURCES: WeakKeyDictionary[Any, list[Path]] = WeakKeyDictionary()  # of models, whose layers stay the same
 
 
 def contents_of(option: Any, unseen: bool = True) -> Mapping[str, Any]:
@@ -59,7 +61,9 @@ def contents_of(option: Any, unseen: bool = True) -> Mapping[str, Any]:
 
 def code_of(model: "Model") -> str:
     """Return the digests of the user's code in a model: of its layers and their functions; empty if there is none."""
-    sources = sources_of(model)
+    if model not in _SOURCES:
+        _SOURCES[model] = sources_of(model)
+    sources = _SOURCES[model]
     libraries = "".join(f"{name} {version}" for name, version in libraries_of(sources).items())
     return "".join(map(sha256, sources)) + libraries
 
