@@ -188,7 +188,7 @@ def _single_run(config: "DictConfig", hydra_config: "HydraConf", document: dict[
     store = connect(request.tracking, create=False)
     document["rows"] = records(without_internal_columns(frame([row])))
     document["mlflow"] = {"ui": store.ui_command, "page": store.page(row["run_id"])}
-    say(f"Run {row['run_id']}. In MLflow: {store.browse(row['run_id'])}")
+    say(f"Run {row['run_id']}. In MLflow: {store.describe_page(row['run_id'])}")
     if row["verified"] == "false":
         _quit(f"not verified: the file does not match its strategy's expectation: {row['broken_promise']}", 1)
     return row

@@ -35,7 +35,7 @@ def test_qat_names_the_layers_that_stay_float_before_training_and_in_keras_3_non
     application = getattr(keras_version(version).applications, name)
     model = flatten(application(weights=None, input_shape=SHAPE, classes=10), [SHAPE], name)
     scheme, expectation = try_conversion(QAT(), QAT().scheme(model), model, few)
-    copy = QAT().untrained(scheme, model, few)
+    copy = QAT().prepare_untrained(scheme, model, few)
     assert copy is not None
     ops = read_ops(convert(copy, scheme, few).content, layer_names(model))
     assert broken(expectation, ops) == ()

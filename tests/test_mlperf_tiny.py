@@ -49,7 +49,7 @@ def test_a_reference_model_has_the_reference_s_parameters_and_bytes(name: str, s
 
     scheme = strategy.scheme(model)
     with constants_varied(model):  # equal biases would share their bytes
-        file = convert(strategy.untrained(scheme, model, calibration), scheme, calibration)
+        file = convert(strategy.prepare_untrained(scheme, model, calibration), scheme, calibration)
 
     assert {op.types for op in read_ops(file.content, layer_names(model)) if op.computes} == {"int8"}
     # The converter of 2020 had one scale for all weights of a dense layer; today's has one for each of its outputs, and

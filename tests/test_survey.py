@@ -20,12 +20,12 @@ SURVEY = Survey(
 
 
 def test_a_chosen_layer_brings_along_what_is_folded_into_its_op() -> None:
-    assert SURVEY.chosen(["first:1"]) == CONV
+    assert SURVEY.select(["first:1"]) == CONV
 
 
 def test_a_layer_that_hands_values_on_cannot_be_chosen() -> None:
     with pytest.raises(UserError, match="selects no layer"):
-        SURVEY.chosen(["flatten"])
+        SURVEY.select(["flatten"])
 
 
 def test_units_are_the_ops_of_the_model() -> None:

@@ -58,7 +58,7 @@ def saved(folder: Path, name: str) -> Path:
 def test_targets_show_the_task(
     name: str, task: type[Task] | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chosen = Auto().chosen(Npz(path=saved(tmp_path, name)).examples())
+    chosen = Auto().resolve(Npz(path=saved(tmp_path, name)).examples())
     assert chosen.name == (task.name if task else "classification")
     assert (f"task: {chosen.name} (targets are" in capsys.readouterr().out.replace("\n", " ")) == (task is not None)
 

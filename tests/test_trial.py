@@ -157,7 +157,7 @@ def test_small_weights_are_not_all_zero_in_the_trial(strategy: Strategy) -> None
     model = model_of(swish_within)
     model.set_weights([weights / 100 for weights in model.get_weights()])
     scheme = strategy.scheme(model)
-    file = convert(strategy.untrained(scheme, model, images), scheme, images)
+    file = convert(strategy.prepare_untrained(scheme, model, images), scheme, images)
     assert all(op.sparsity < 1 for op in read_ops(file.content, []) if op.weights)
 
 

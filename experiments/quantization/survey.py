@@ -39,7 +39,7 @@ class Survey:
 
     layers: tuple[SurveyedLayer, ...]
 
-    def chosen(self, patterns: Sequence[str]) -> tuple[str, ...]:
+    def select(self, patterns: Sequence[str]) -> tuple[str, ...]:
         """Return the names of the selected layers, with the BatchNorm and activation layers folded into them.
 
         Raises:

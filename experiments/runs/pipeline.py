@@ -395,7 +395,7 @@ def build_with_data(experiment: Experiment, examples: Examples) -> tuple["Model"
         model = build_model(experiment, data)
     for note in data.notes:
         say_once(f"  {note}")
-    head = experiment.task.chosen(examples).head(with_output(model, data.output), data)
+    head = experiment.task.resolve(examples).head(with_output(model, data.output), data)
     to_train = joint_head(model, data, head)
     for key, settings in (("training", experiment.training), ("finetune", experiment.finetune)):
         if settings.epochs and (key == "training" or experiment.strategy.trains):

@@ -241,7 +241,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # Hydra ships no types
         )
         if comparison and len(recommended(comparison)) == 1:
             say(f"To write the recommended file: {command_to_save(self._store.address)}")
-        say(f"In MLflow: {self._store.browse(self._sweep)}")
+        say(f"In MLflow: {self._store.describe_page(self._sweep)}")
         say(f"Its runs as a table, best first: {view}")
         if failed or lost or unverified:
             sys.exit(1)

@@ -94,7 +94,7 @@ def try_conversion(
                 ops, converted = _ops(strategy, scheme, model, few, whole), scheme
             found = differences(expectation, ops) if ops else ()
             if found and isinstance(scheme, Learned):
-                scheme = strategy.narrowed(scheme, model, found)
+                scheme = strategy.narrow(scheme, model, found)
                 expectation = expected(scheme, model)
             elif found:
                 expectation = without_float_ops(expectation, found)
@@ -111,7 +111,7 @@ def _ops(
     strategy: Strategy, scheme: Scheme, model: "Model", calibration: Calibration, whole: TFLiteModel | None
 ) -> tuple[Op, ...]:
     """Return the ops of the untrained file; none for a strategy without a trial, which only requires a float file."""
-    untrained = strategy.untrained(scheme, model, calibration)
+    untrained = strategy.prepare_untrained(scheme, model, calibration)
     if untrained is None:
         convert(model, Float32(), calibration)
         return ()

@@ -108,7 +108,7 @@ class Strategy(ABC):
         return Trained.untouched(model)
 
     def apply(self, scheme: Scheme, model: "Model", fit: Fit, calibration: Calibration) -> Trained:
-        """Do the same as `prepare`, for a scheme that `narrowed` may have changed."""
+        """Do the same as `prepare`, for a scheme that `narrow` may have changed."""
         return self.prepare(model, fit, calibration)
 
     def compression(self, model: "Model") -> Compression:
@@ -126,14 +126,14 @@ class Strategy(ABC):
         )  # first, so that models that cannot be compressed are rejected with this reason
         return expected(self.scheme(model), model, compression)
 
-    def untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
+    def prepare_untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
         """Return the untrained model for the trial conversion; None for no trial.
 
         By default the baseline, unless layers learn ranges; a strategy that changes the architecture returns its own.
         """
         return None if isinstance(scheme, Learned) else model
 
-    def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
+    def narrow(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
         """Return a scheme for fewer layers, given differences between the trial's file and the expectation.
 
         Raises:
@@ -208,7 +208,7 @@ class QuantizationAware(Strategy):
         """Return the model after quantization-aware training of the scheme's layers."""
         return fit(_ready(_annotated(scheme, model), model, calibration))
 
-    def untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
+    def prepare_untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
         """Return the annotated model."""
         quantized = checked(_annotated(scheme, model), model, calibration)
         engine_of(model).fit_ranges(quantized, calibration(IMAGES)[:])
@@ -263,13 +263,13 @@ class CompressingQAT(Strategy):
         engine_of(model).survey(model).refuse_unsupported([layer.name for layer in model.layers])
         return Learned(self.interface)
 
-    def untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
+    def prepare_untrained(self, scheme: Scheme, model: "Model", calibration: Calibration) -> "Model | None":
         """Return the annotated model without compression, which does not affect types."""
         quantized = engine_of(model).annotated(model, None)
         engine_of(model).fit_ranges(quantized, calibration(IMAGES)[:])
         return quantized
 
-    def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
+    def narrow(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
         """Reject models with layers that cannot be quantized."""
         survey = engine_of(model).survey(model)
         survey.refuse(survey.breaking(scheme.layers, found))

@@ -22,11 +22,11 @@ class Annotate(QuantizationAware):
     def scheme(self, model: "Model") -> Learned:
         """Return int8 for exactly the chosen layers, all of which must be supported; every pattern must match."""
         survey = self.survey(model)
-        names = survey.chosen(self.layers)
+        names = survey.select(self.layers)
         survey.refuse_unsupported(names)
         return self.learned(model, names)
 
-    def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
+    def narrow(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
         """Reject models in which a chosen layer cannot be quantized."""
         survey = self.survey(model)
         survey.refuse(survey.breaking(scheme.layers, found))

@@ -89,7 +89,7 @@ class PTQInt8(Strategy):
 
 def chosen_layers(model: "Model", patterns: Patterns | None) -> tuple[str, ...] | None:
     """Return names of the layers that patterns choose; None, which stands for all, without patterns."""
-    return None if patterns is None else engine_of(model).survey(model).chosen(patterns)
+    return None if patterns is None else engine_of(model).survey(model).select(patterns)
 
 
 @option(frozen=True, config=OPTION, kw_only=True)

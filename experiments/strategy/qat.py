@@ -28,7 +28,7 @@ class QAT(QuantizationAware):
             survey.refuse(left_float)
         return self.learned(model, layers, left_float, self.interface)
 
-    def narrowed(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
+    def narrow(self, scheme: Learned, model: "Model", found: Sequence[Difference]) -> Learned:
         """Return the scheme without the layers that the converter would not quantize as expected."""
         survey = self.survey(model)
         reasons = survey.breaking(scheme.layers, found)

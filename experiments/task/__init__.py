@@ -76,7 +76,7 @@ class Task(ABC):
     def check(self, source: Source) -> None:
         """Raise UserError if the task cannot have data of this source; called before TensorFlow is imported."""
 
-    def chosen(self, examples: Examples) -> "Task":
+    def resolve(self, examples: Examples) -> "Task":
         """Return the task for these examples: this one, unless it is `auto`."""
         return self
 

@@ -59,7 +59,7 @@ class Auto(Task):
     name: ClassVar[str] = "auto"
     kind: ClassVar[Kind | None] = None
 
-    def chosen(self, examples: Examples) -> Task:
+    def resolve(self, examples: Examples) -> Task:
         """Return the task for these examples, and print it unless it is classification."""
         task = task_of(examples.kind)
         if examples.kind != "classes":

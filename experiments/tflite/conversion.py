@@ -405,7 +405,7 @@ def _traced(model: "Model", unrolled: Collection[str] = ()) -> _Traced:
 
     def answers(*examples: Any) -> dict[str, Any]:
         with _as_in_a_file(model, unrolled):
-            return dict(zip(given, _answers(model, list(examples)), strict=True))
+            return dict(zip(given, _call(model, list(examples)), strict=True))
 
     def serving(batch: int | None) -> Any:
         return tf.function(
@@ -481,7 +481,7 @@ def _interface(model: "Model") -> tuple[list[str], list[str], list[Any]]:
     return entry_names(model), given, [each.value for each in model.variables]
 
 
-def _answers(model: "Model", examples: list[Any]) -> list[Any]:
+def _call(model: "Model", examples: list[Any]) -> list[Any]:
     """Return the outputs of a model; layers of Keras 3 run in scopes that identify their ops in the file.
 
     Keras 3 enters the scope of a layer twice, so TensorFlow would rename conv2d to conv2d_1, like another layer.

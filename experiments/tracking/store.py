@@ -283,7 +283,7 @@ class Store:
 
     @explains_failures
     def save_view(self, sweep: str) -> str:
-        """Store a view of the sweep's runs for MLflow's pages, and return its address; see `browse`."""
+        """Store a view of the sweep's runs for MLflow's pages, and return its address; see `describe_page`."""
         key, runs = new_key(sweep), self._tagged(_sweep_tag(sweep))
         varied = [name for name in PARAMETERS if len({run.tags.get(name) for run in runs}) > 1]
         of_score = bool(runs) and not any(ACCURACY in run.metrics for run in runs)
@@ -383,7 +383,7 @@ class Store:
         sweeps = (run for run in self._tagged("kind", "sweep") if run.tags.get("command") == command)
         return next((run.run_id for run in sweeps if run.status == "FINISHED"), None)
 
-    def browse(self, run_id: str) -> str:
+    def describe_page(self, run_id: str) -> str:
         """Return the address of a run in MLflow's pages, with the command that starts them for a database."""
         return ", then ".join([*([self.ui_command] if self.ui_command else []), self.page(run_id)])
 
@@ -481,7 +481,7 @@ class Store:
     def _tagged(self, tag: str, value: str = "") -> list[Recorded]:
         """Return the runs with this value of a tag, or with any value, newest first; from the tables if supported."""
         if tables := self._tables():
-            return tables.chosen(tag, value)
+            return tables.select_runs(tag, value)
         return [from_mlflow(run) for run in self.find(f"tags.{tag} = '{value}'" if value else f"tags.{tag} != ''")]
 
     def _tables(self) -> StoreTables | None:

@@ -78,7 +78,7 @@ class StoreTables:
         with self._reading() as connection:
             return str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar())
 
-    def chosen(self, tag: str, value: str = "") -> list[Recorded]:
+    def select_runs(self, tag: str, value: str = "") -> list[Recorded]:
         """Return the active runs with this value of a tag, or with any value, newest first."""
         parameters = {"tag": tag, "value": value, "experiment": self.experiment_id}
         with self._reading() as connection:
