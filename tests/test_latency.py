@@ -278,6 +278,11 @@ def test_data_set_is_read_once_and_only_timed_images_are_kept() -> None:
     assert {(len(images), images.base is None) for images in found} == {(100, True)}
 
 
+def test_fewer_large_images_are_timed_so_that_few_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.dataset.rows.AT_ONCE_BYTES", 16 * 4 * 4)  # 16 examples of 4 floats
+    assert len(rounds.load_tests_once()(Counted(name="one"), dense_file(inputs=4)).images) == 16
+
+
 @pytest.mark.parametrize(("shift", "shape"), [(0, (4,)), (1, (4,)), (5, (4,)), (0, (4, 1))])
 def test_test_digest_is_recognized_in_every_input_form(shift: int, shape: tuple[int, ...]) -> None:
     source = Counted(name="one", train_samples=100)

@@ -40,6 +40,7 @@ LOCAL = ("basic", "joblib")  # launchers whose jobs run on this machine, so that
 
 if TYPE_CHECKING:
     from experiments.dataset import Dataset, Examples, Images, Source
+    from experiments.dataset.rows import Rows
     from experiments.dataset.shapes import Entries
     from experiments.dataset.targets import Kind
     from experiments.tflite.conversion import TFLiteModel
@@ -306,9 +307,13 @@ class TestsOf(Protocol):
 
 def load_tests_once() -> TestsOf:
     """Return a function that loads test images for a file; a data set is read once for all files of the same shape."""
+    from experiments.dataset.rows import at_once
     from experiments.measure.latency import IMAGES
 
     loaded: dict[str, Tests] = {}  # by repr, since users' options may have lists, which are not hashable
+
+    def few(tests: "Rows") -> "Images":
+        return tests[: at_once(tests, IMAGES)].copy()  # a view would keep all of them
 
     def tests_of(
         source: "Source", model: "TFLiteModel", kind: "Kind | None" = None, output: str | None = None
@@ -319,11 +324,10 @@ def load_tests_once() -> TestsOf:
             examples = source.examples(kind, output)
             if len(entries) > 1 or len(outputs_in(model)) > 1:
                 data = examples.for_model(entries, outputs_in(model))
-                loaded[name] = Tests(data.test.x[:IMAGES].copy(), frozenset([data.test_fingerprint[:DIGITS]]))
+                loaded[name] = Tests(few(data.test.x), frozenset([data.test_fingerprint[:DIGITS]]))
             else:
-                images = examples.test.x[:IMAGES].copy()  # a view would keep all of them
                 shape = tuple(length or 0 for length in next(iter(entries.values())).shape)
-                loaded[name] = Tests(images, frozenset(test_digests(examples, shape)))
+                loaded[name] = Tests(few(examples.test.x), frozenset(test_digests(examples, shape)))
         return loaded[name]
 
     return tests_of
