@@ -15,6 +15,7 @@ import math
 import sys
 import time
 from collections import defaultdict
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from rich.table import Table
 from experiments.system.cache import DATA, DAY, LOCK, NAMED, RESULTS, TRAINING, Cache, Entry, entries_in, size
 from experiments.system.errors import UserError, reporting_user_errors
 from experiments.system.files import argument_path
+from experiments.system.locks import file_lock_if_free
 from experiments.system.program import program
 from experiments.system.progress import CONSOLE, bar, say
 from experiments.system.result import HELP, JSON, CommandParser, result
@@ -93,10 +95,12 @@ def clear(folder: Path, kind: str, days: float, document: dict[str, Any]) -> Non
             if unused:
                 entry.remove()
                 freed.append(entry.bytes)
-                _remove_if_empty(entry.path.parent)
             else:
                 data = entry.kind == DATA
                 in_use[entry.path if data else entry.path.parent] = "a run" if data else "a training"
+    for trajectory in (folder / TRAINING).glob("*") if kind in ("all", TRAINING) else ():
+        if trajectory.is_dir():
+            _remove_if_empty(trajectory)
     Cache(dir=folder).remove_leftovers()
     for path, user in sorted(in_use.items()):
         say(f"kept, in use by {user}: {path}")
@@ -105,12 +109,14 @@ def clear(folder: Path, kind: str, days: float, document: dict[str, Any]) -> Non
 
 
 def _remove_if_empty(trajectory: Path) -> None:
-    """Remove a folder that has only names and its lock file, which this process holds."""
-    left = list(trajectory.iterdir())
-    if LOCK in [path.name for path in left] and all(path.name.startswith((LOCK, NAMED)) for path in left):
-        for path in left:
-            path.unlink()
-        trajectory.rmdir()
+    """Remove a folder that has only names and its lock file, unless another process uses it."""
+    with suppress(PermissionError), file_lock_if_free(trajectory / LOCK) as free:  # another user may own it
+        left = list(trajectory.iterdir()) if free else []
+        if left and all(path.name.startswith((LOCK, NAMED)) for path in left):
+            for path in left:
+                path.unlink(missing_ok=True)
+            with suppress(OSError):  # another process has just come
+                trajectory.rmdir()
 
 
 USED_BY = {"remove": "verify", "kind": "clear", "unused_for": "clear"}  # options of a single verb

@@ -418,3 +418,21 @@ def test_a_training_goes_on_after_somebody_removed_the_cache(states: Trajectory,
         return state(1)
 
     assert states.cache.load_or_compute("key", remove_and_make, "a result")["weight/0000"][0] == 1
+
+
+def test_a_name_without_states_is_neither_left_nor_kept(states: Trajectory) -> None:
+    """As when `cache clear` comes between the last state of a training and its name."""
+    states.name("one")
+    (states.cache.dir / "training" / "notes.txt").write_text("mine")
+    for state_file in states.folder.glob("*.npz"):
+        state_file.unlink()
+    command(states, "clear")
+    assert [path.name for path in (states.cache.dir / "training").iterdir()] == ["notes.txt"]
+    states.name("two")
+    assert not states.folder.exists()
+
+
+def test_a_file_in_the_place_of_a_folder_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "results").touch()
+    with pytest.raises(UserError, match="the folder is not writable"):
+        Cache(dir=tmp_path).load_or_compute("key", lambda: state(0), "a result")

@@ -220,10 +220,10 @@ class Trajectory:
         return 0, {}
 
     def name(self, name: str) -> None:
-        """Leave a name beside the states, by which a plan finds them; `cache clear` may have just removed these."""
+        """Leave a name beside the states, by which a plan finds them, unless `cache clear` has just removed these."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / f"{NAMED}{name}").touch()
+            with suppress(FileNotFoundError):
+                (self.folder / f"{NAMED}{name}").touch()
         except OSError as error:
             raise self.cache._unwritable(error) from error
 

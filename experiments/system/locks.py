@@ -23,6 +23,7 @@ from experiments.system.processes import is_running, this_process
 from experiments.system.progress import say
 
 PATIENCE = 5.0  # seconds after which a wait is reported
+RETRIES = 100  # of making a folder that other processes remove
 SHARED_BY = ".shared-by-"  # separates the name of a lock and that of a process that shares it
 _NUMBERS = count()
 
@@ -112,11 +113,15 @@ def remove_dead_names(folder: Path) -> None:
 
 def _acquire(path: Path, kind: int, reason: str) -> int:
     """Return a descriptor that has the lock; retries if the file or its folder was removed meanwhile."""
+    tries = RETRIES
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        except FileNotFoundError:  # another process has just removed the folder
+        except (FileNotFoundError, FileExistsError):  # another process may have just removed the folder
+            if not tries:
+                raise
+            tries -= 1
             continue
         try:
             _lock(descriptor, kind, path, reason)
