@@ -92,10 +92,22 @@ def measured(sizes: Sequence[Size]) -> pd.DataFrame:
 
 
 def published_table(table: pd.DataFrame) -> str:
-    """Return the table of the results."""
+    """Return the table of the results, and how they grow with the layers."""
     sizes = {field.name: [f"{value:,}" for value in table[field.name]] for field in fields(Size)}
     seconds = {f"{name}, s": [f"{value:.1f}" for value in table[name]] for name in ("run", *PARTS)}
-    return markdown(pd.DataFrame({**sizes, **seconds}).rename(columns={"image": "image, pixels"}))
+    shown = markdown(pd.DataFrame({**sizes, **seconds}).rename(columns={"image": "image, pixels"}))
+    return f"{shown}\n{described(table)}\n"
+
+
+def described(table: pd.DataFrame) -> str:
+    """Return by what the time grows from the second largest number of layers to the largest."""
+    before, after = (row for _, row in table[table["layers"] > SMALLEST.layers].iterrows())
+    times = {part: f"{after[part] / before[part]:.1f}" for part in ("run", "conversion", "evaluation")}
+    return (
+        f"From {before['layers']:.0f} to {after['layers']:.0f} layers, a run takes {times['run']} times as long, its "
+        f"conversions {times['conversion']} times,\nits evaluation {times['evaluation']} times. Conversions are "
+        f"{100 * after['conversion'] / after['run']:.0f} % of the run of {after['layers']:.0f} layers."
+    )
 
 
 def failures(table: pd.DataFrame) -> Iterator[str]:
