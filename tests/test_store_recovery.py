@@ -20,6 +20,7 @@ from benchmarks.harness.generated_runs import fill
 from benchmarks.harness.kill_at_write import KillAtWrite, When, build, changes, has_compiler
 from experiments.system.errors import UserError
 from experiments.tracking import Store, Tracking, connect, creation, open_existing
+from experiments.tracking.checking import check
 from experiments.tracking.database import open_for_reading
 from experiments.tracking.failures import explaining_failures
 
@@ -411,3 +412,13 @@ def test_damage_that_is_found_later_is_reported_with_what_to_do(copied: Path) ->
     said = r"the database is damaged \(.* malformed\)\. Restore a backup.*: sqlite3 mlflow\.db \.recover"
     with pytest.raises(UserError, match=said), explaining_failures(Tracking(uri=f"sqlite:///{copied}")):
         raise sqlite3.DatabaseError("database disk image is malformed")
+
+
+def test_damage_that_is_no_text_is_reported_with_what_to_do(copied: Path) -> None:
+    """SQLite names the damaged text in its message, which Python cannot decode."""
+    content = copied.read_bytes()
+    copied.write_bytes(content.replace(b'CREATE TABLE "tags"', b'CREATE T\xb7BLE "tags"'))
+    with pytest.raises(UserError, match=r"cannot be read as a database .*: Restore a backup, or recover readable"):
+        opened(copied)
+    (finding,) = check(copied)
+    assert finding.what == "the database is damaged"

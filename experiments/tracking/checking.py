@@ -49,7 +49,7 @@ def check(database: Path) -> list[Finding]:
     try:
         connection = open_for_reading(database)
     except UserError as error:
-        if "malformed" in str(error.__cause__):
+        if "malformed" in str(error.__cause__) or isinstance(error.__cause__, UnicodeDecodeError):
             return [Finding("the database is damaged", (str(error.__cause__),), remedy_for_damage(database))]
         raise
     with closing(connection):

@@ -34,7 +34,7 @@ def open_for_reading(path: Path, patience: float = BUSY) -> sqlite3.Connection:
         connection.execute("PRAGMA query_only = ON")
         connection.execute("BEGIN")
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
         if connection:
             connection.close()
         raise UserError(_reason(path, error, patience)) from error
@@ -64,7 +64,8 @@ def is_locked(error: BaseException) -> bool:
 
 def is_damaged(error: BaseException) -> bool:
     """Whether SQLite raised this error because the content of a database is damaged, as after it was truncated."""
-    return any(text in str(error) for text in ("malformed", "file is not a database"))
+    texts = ("malformed", "file is not a database", "Could not decode to UTF-8")
+    return isinstance(error, UnicodeDecodeError) or any(text in str(error) for text in texts)
 
 
 def remedy_for_damage(path: Path) -> str:

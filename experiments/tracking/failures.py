@@ -58,7 +58,9 @@ def explaining_failures(tracking: Tracking) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, HTTPException, ImportError) as error:
+    except (
+        MlflowException, SQLAlchemyError, sqlite3.Error, UnicodeDecodeError, OSError, HTTPException, ImportError,
+    ) as error:  # fmt: skip
         if refusal := _PERMISSION_ERRORS.get(getattr(error, "error_code", "")):
             raise UserError(f"tracking.uri={tracking.shown}: {refusal}") from error
         if tracking.database and is_locked(error):
