@@ -89,9 +89,10 @@ def test_process_that_dies_while_connecting_does_not_block_others() -> None:
     assert (done.stdout, done.stderr) == ("from the child\n", "a failure of the child\n")
 
 
-def test_piped_output_gets_a_line_whenever_it_was_silent_for_long() -> None:
+@pytest.mark.parametrize("environment", [{}, {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}], ids=["log", "notebook"])
+def test_piped_output_gets_a_line_whenever_it_was_silent_for_long(environment: dict[str, str]) -> None:
     assert progress.SILENCE == 30
-    lines = script(SILENT).stdout.splitlines()
+    lines = script(SILENT, **environment).stdout.splitlines()
     assert len(lines) > 1
     assert set(lines) == {"Sweep 1/4, about 1 min 30 s left; Training qat"}
 

@@ -10,6 +10,7 @@ import secrets
 import sys
 import tempfile
 import time
+from collections import ChainMap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -65,9 +66,14 @@ class _OnlyVisible(RenderHook):
         return [each if isinstance(each, Control) else _Visible(each) for each in renderables]
 
 
+# In a notebook or a CI job, these say that colours are understood. Nothing overwrites lines there, as a terminal does:
+# bars would fill the page.
+_NOT_FORCED: dict[str, Any] = {"FORCE_COLOR": None, "TTY_COMPATIBLE": ""}
+
+
 def _console(**settings: Any) -> Console:
     """Return a console without markup, so that brackets in text are shown literally."""
-    console = Console(markup=False, emoji=False, **settings)
+    console = Console(markup=False, emoji=False, _environ=ChainMap(_NOT_FORCED, os.environ), **settings)
     console.push_render_hook(_OnlyVisible())
     return console
 
