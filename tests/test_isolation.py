@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass as option
 from experiments.dataset.npz import Npz
 from experiments.measure.latency import LatencyProtocol
 from experiments.model import Architecture
-from experiments.record.run_record import Setting
+from experiments.record.run_record import RunRecord, Setting
 from experiments.runs import worker as isolation
 from experiments.runs.experiment import Experiment
 from experiments.runs.worker import RunFailed, check_in_process, run_in_process
@@ -77,9 +77,15 @@ def experiment(model: Architecture, folder: Path, threads: int = 1) -> Experimen
     )
 
 
-def test_record_of_a_run_is_returned(tmp_path: Path) -> None:
-    record = run_in_process(experiment(Tiny(), tmp_path))
-    assert record.metrics()["epochs_trained"] == 1
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunRecord]:
+    """A folder and the record of a run in it."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, run_in_process(experiment(Tiny(), folder))
+
+
+def test_record_of_a_run_is_returned(finished: tuple[Path, RunRecord]) -> None:
+    assert finished[1].metrics()["epochs_trained"] == 1
 
 
 def test_recording_process_does_not_import_tensorflow(tmp_path: Path) -> None:
@@ -155,9 +161,9 @@ def test_details_name_the_place_of_a_crash(tmp_path: Path) -> None:
     assert "in build" in failure.value.failure.details
 
 
-def test_number_of_threads_is_part_of_the_training_key(tmp_path: Path) -> None:
-    keys = {run_in_process(experiment(Tiny(), tmp_path, threads)).baseline.key for threads in (1, 2)}
-    assert len(keys) == 2
+def test_number_of_threads_is_part_of_the_training_key(finished: tuple[Path, RunRecord]) -> None:
+    folder, record = finished
+    assert run_in_process(experiment(Tiny(), folder, threads=2)).baseline.key != record.baseline.key
 
 
 def in_a_fork(code: str, folder: Path) -> str:
