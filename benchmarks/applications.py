@@ -25,6 +25,7 @@ from experiments.model.flattening import flatten
 from experiments.quantization.engines import NAMES
 from experiments.runs.trial import try_conversion
 from experiments.strategy.qat import QAT
+from experiments.system.errors import UserError
 from experiments.system.keras_version import Version
 from experiments.system.progress import say
 from experiments.tflite.conversion import convert
@@ -101,6 +102,16 @@ def outcome(network: str, version: Version) -> dict[str, object]:
     }
 
 
+def outcome_or_refusal(network: str, version: Version) -> dict[str, object]:
+    """Return the outcome, or a row with the reason why there is no file."""
+    try:
+        return outcome(network, version)
+    except UserError as error:
+        say(f"  {network}, Keras {version}: {error}")
+        none = {"ops": 0, "float_ops": 0, "in_float": "", "named": "", "bytes": 0, "steps": 0.0}
+        return {"network": network, "keras": version, **none, "not_named": str(error)}
+
+
 def _rows(table: pd.DataFrame) -> list[Any]:
     return list(table.fillna("").itertuples())
 
@@ -144,7 +155,7 @@ def main() -> None:
     asked = options(BENCHMARK, __doc__).parse_args()
     results = Results(BENCHMARK)
     networks = NETWORKS[:1] if asked.quick else NETWORKS
-    table = pd.DataFrame([outcome(network, version) for network in networks for version in VERSIONS])
+    table = pd.DataFrame([outcome_or_refusal(network, version) for network in networks for version in VERSIONS])
     results.finish(table, asked.quick, failures(table))
 
 

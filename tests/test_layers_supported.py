@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks import applications
 from benchmarks.layers_supported import BLOCKS, LEAST_SUPPORTED, computes_in, failures, outcome, published_table
+from experiments.system.errors import UserError
 from tests.tiny import dense_file
 
 
@@ -59,3 +60,13 @@ def test_networks_of_keras_applications_have_no_ops_in_float_that_were_not_named
     assert "58 of 60" in applications.published_table(pd.DataFrame([row]))
     wrong = [{**row, "keras": 3}, {**row, "not_named": "conv computes in float32"}, {**row, "steps": 9.0}]
     assert len(applications.failures(pd.DataFrame(wrong))) == 3
+
+
+def test_a_network_without_a_file_is_a_missed_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise UserError("kernel: is not finite")
+
+    monkeypatch.setattr(applications, "outcome", refuse)
+    table = pd.DataFrame([applications.outcome_or_refusal("EfficientNetB0", 2)])
+    assert applications.failures(table) == ["EfficientNetB0 in Keras 2: kernel: is not finite"]
+    assert "kernel: is not finite" in applications.published_table(table)
