@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from experiments.system import machine, stamp, temporary
+from experiments.system.locks import holders
 from experiments.system.machine import Watch, compute_lock, timing_lock
 from tests.conftest import ENVIRONMENT
 
@@ -51,8 +52,8 @@ def seeker(lock: str, folder: Path, seconds: float) -> subprocess.Popen[str]:
 
 
 def await_entrance() -> None:
-    """Wait until a measurement waits at the entrance."""
-    while not (machine._locks() / "entrance").exists():
+    """Wait until a measurement holds the entrance: its file is there a moment earlier."""
+    while not holders(machine._locks() / "entrance"):
         time.sleep(0.02)
 
 
