@@ -210,7 +210,7 @@ def _from_keras(model: "Model", scheme: Scheme) -> bytes:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.inference_input_type = converter.inference_output_type = tf.as_dtype(interface)
     with _factors_raised(model) if isinstance(scheme, Learned) else nullcontext():
-        content = _converted(converter, model, scheme)
+        content = _converted(converter, model)
     if isinstance(scheme, Learned):
         content = with_wide_biases(_exactly_as_annotated(content, traced))
         return content if scheme.rest == "float" else requantized(content, WEIGHTS_OF_THE_REST[scheme.rest])
@@ -245,7 +245,7 @@ def _in_int8(model: "Model", scheme: Int8, calibration: Calibration, plain: byte
     converter.representative_dataset = _one_by_one(calibration(scheme.calibration_samples))
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = converter.inference_output_type = tf.as_dtype(scheme.interface)
-    return _converted(converter, model, scheme)
+    return _converted(converter, model)
 
 
 def _in_int16x8(model: "Model", scheme: Scheme, calibration: Calibration, loops: Collection[str]) -> bytes:
@@ -257,7 +257,7 @@ def _in_int16x8(model: "Model", scheme: Scheme, calibration: Calibration, loops:
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = _one_by_one(calibration(scheme.calibration_samples))
     converter.target_spec.supported_ops = [tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8]
-    return _converted(converter, model, scheme)
+    return _converted(converter, model)
 
 
 def _refuse_not_finite(model: "Model") -> None:
@@ -358,7 +358,7 @@ class _Traced:
         """Return the file without any quantization."""
         from experiments.system.tensorflow import tf
 
-        return _converted(tf.lite.TFLiteConverter.from_keras_model(self.module), self.model, Float32())
+        return _converted(tf.lite.TFLiteConverter.from_keras_model(self.module), self.model)
 
 
 def _without_loops(model: "Model", loops: Collection[str]) -> bytes:
@@ -533,7 +533,7 @@ def _is_fake_quantized(layer: Any) -> bool:
     return quantization is not None and type(quantization).__name__ != "OutputOnlyConfig"
 
 
-def _converted(converter: Any, model: "Model", scheme: Scheme) -> bytes:
+def _converted(converter: Any, model: "Model") -> bytes:
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         with native_stderr_silenced(), warnings.catch_warnings():
@@ -541,7 +541,7 @@ def _converted(converter: Any, model: "Model", scheme: Scheme) -> bytes:
             return _converted_where_possible(converter)
     except Exception as error:  # its own exceptions, and those of TensorFlow and Python
         messages = "\n".join([str(error), *getattr(error, "__notes__", ())])
-        raise UserError(f"The TFLite converter rejects {_refused(messages, model)} under {scheme}.") from error
+        raise UserError(f"The TFLite converter rejects {_refused(messages, model)}.") from error
 
 
 def _converted_where_possible(converter: Any) -> bytes:
