@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
@@ -19,6 +20,7 @@ from benchmarks.harness import postgres
 from benchmarks.harness.pages import pages
 from benchmarks.harness.postgres import Database
 from experiments.system.locks import file_lock
+from experiments.system.machine import usable_cores
 from experiments.tracking import creation
 from tests.support.commands import Command, Commands
 from tests.support.mlflow_server import Server
@@ -48,6 +50,7 @@ LONG = (
     "test_bench.py", "test_given_models.py", "test_detection.py", "test_notebook.py", "test_damage.py",
 )  # fmt: skip
 PLACES = {name: place for place, name in enumerate(LONG)}
+MEMORY_OF_A_WORKER = 3 * 2**30  # bytes, with the commands that its tests start
 # How many examples a property is tried on.
 settings.register_profile("usual", max_examples=30)
 settings.register_profile("nightly", max_examples=500)
@@ -185,6 +188,11 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--nightly", action="store_true", help="also rare seeds and many repetitions")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Three workers for each core, as far as memory holds: tests wait for other processes part of the time."""
+    return max(1, min(3 * usable_cores(), psutil.virtual_memory().total // MEMORY_OF_A_WORKER))
 
 
 def pytest_configure(config: pytest.Config) -> None:
