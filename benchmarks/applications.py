@@ -1,10 +1,11 @@
 """Quantization-aware training of three networks of keras.applications: `python -m benchmarks.applications`.
 
 MobileNetV2, MobileNetV3Small and EfficientNetB0 with random weights, for images of 96 x 96 pixels, in Keras 2 (TFMOT)
-and in Keras 3 (this package's engine). Each is trained with strategy=qat for an epoch on a few generated images, then
-converted. The file computes in int8, except for what the strategy named before the training. `steps` is how far the
-file's outputs are from those of its Keras model, on average, in steps of the output's integers; random images say
-nothing about accuracy. Writes benchmarks/results/applications/.
+and in Keras 3 (this package's engine). Each BatchNorm begins with the statistics of a few generated images, as after
+some training. Each network is trained with strategy=qat for an epoch on these images, then converted. The file computes
+in int8, except for what the strategy named before the training. `steps` is how far the file's outputs are from those of
+its Keras model, on average, in steps of the output's integers; random images say nothing about accuracy. Writes
+benchmarks/results/applications/.
 """
 
 from collections import Counter
@@ -57,6 +58,22 @@ def trained(model: Any, examples: Images) -> Trained:
     return Trained.untouched(model)
 
 
+def set_statistics(model: Any, examples: Images) -> None:
+    """Give each BatchNorm the statistics of some examples, as a training does.
+
+    With those of a new model the values vanish with the depth, so their ranges say nothing about training.
+    """
+    from experiments.system.tensorflow import keras_of
+
+    norms = [layer for layer in model.layers if isinstance(layer, keras_of(model).layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0
+    model(examples[:BATCH], training=True)
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+
+
 def step_of(outputs: Logits) -> float:
     """Return the step between the values that a file's outputs have."""
     between = np.diff(np.unique(outputs))
@@ -73,6 +90,7 @@ def outcome(network: str, version: Version) -> dict[str, object]:
     model = flatten(
         build(weights=None, input_shape=SHAPE, classes=CLASSES, classifier_activation=None), [SHAPE], network
     )
+    set_statistics(model, examples)
 
     def calibration(count: int) -> Images:
         return examples[:count]

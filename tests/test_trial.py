@@ -19,6 +19,7 @@ from experiments.strategy.prune_qat import PruneQAT
 from experiments.strategy.qat import QAT
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError
+from experiments.system.keras_version import Version
 from experiments.tflite.conversion import convert
 from experiments.tflite.expectation import Expectation, broken
 from experiments.tflite.graph import read_ops
@@ -166,6 +167,24 @@ def test_the_trial_leaves_the_weights_as_they_were() -> None:
     before = model.get_weights()
     expected_after_trial(QAT(), model)
     assert all(np.array_equal(one, other) for one, other in zip(before, model.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_normalization_of_one_channel_is_no_constant_of_which_copy_and_model_have_different_values(
+    version: Version,
+) -> None:
+    from experiments.system.tensorflow import keras_version
+
+    layers = keras_version(version).layers
+    examples = np.random.default_rng(0).uniform(0, 255, (32, 8, 8, 1)).astype(np.float32)
+    (normalization := layers.Normalization()).adapt(examples)
+    image = layers.Input((8, 8, 1))
+    hidden = layers.Flatten()(layers.Conv2D(4, 3)(normalization(image)))
+    model = keras_version(version).Model(image, layers.Dense(3)(hidden))
+    before = np.asarray(model(examples))
+    _, expectation = try_conversion(QAT(), QAT().scheme(model), model, lambda count: examples[:count])
+    assert set(expectation.left_float) == ({normalization.name} if version == 2 else set())
+    np.testing.assert_array_equal(model(examples), before)
 
 
 def test_a_trial_is_made_once_for_a_model_and_a_strategy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,19 @@ def set_state(model: "Model", state: Sequence[Any]) -> None:
     _of(model).set_state(model, list(state))
 
 
+def set_weights(model: "Model", weights: Sequence[Any]) -> None:
+    """Set the weights of a model, and what its Normalization layers compute from theirs, which Keras leaves as it was.
+
+    A copy computes it anew, so its outputs would differ.
+    """
+    from experiments.system.tensorflow import keras_of
+
+    model.set_weights(weights)
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras_of(model).layers.Normalization):
+            layer.finalize_state()
+
+
 def unwrapped(layer: KerasLayer) -> KerasLayer:
     """Return the layer inside a quantization or compression wrapper; other layers are returned unchanged."""
     return _of(layer).unwrapped(layer)

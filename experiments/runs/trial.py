@@ -17,6 +17,7 @@ import numpy.typing as npt
 from experiments.dataset import ImageRows
 from experiments.measure.interpreter import load_interpreter
 from experiments.model.configuration import layer_names
+from experiments.model.copies import set_weights
 from experiments.runs.result_cache import ResultCache
 from experiments.strategy import Strategy
 from experiments.system.cache import Arrays
@@ -136,11 +137,11 @@ def constants_varied(model: "Model") -> Iterator[None]:
     """Make constant weights, such as initial biases of zero, vary: the converter removes ops that change nothing."""
     before = model.get_weights()
     rng = np.random.default_rng(0)
-    model.set_weights([_varied(weights, rng) for weights in before])
+    set_weights(model, [_varied(weights, rng) for weights in before])
     try:
         yield
     finally:
-        model.set_weights(before)
+        set_weights(model, before)
 
 
 def _varied(weights: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
