@@ -170,7 +170,7 @@ def test_the_trial_leaves_the_weights_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_a_normalization_of_one_channel_is_no_constant_of_which_copy_and_model_have_different_values(
+def test_a_model_with_a_normalization_of_one_channel_has_a_trial(
     version: Version,
 ) -> None:
     from experiments.system.tensorflow import keras_version
@@ -185,6 +185,18 @@ def test_a_normalization_of_one_channel_is_no_constant_of_which_copy_and_model_h
     _, expectation = try_conversion(QAT(), QAT().scheme(model), model, lambda count: examples[:count])
     assert set(expectation.left_float) == ({normalization.name} if version == 2 else set())
     np.testing.assert_array_equal(model(examples), before)
+
+
+def test_a_layer_of_keras_3_that_computes_with_integers_stays_float_and_is_named() -> None:
+    from experiments.system.tensorflow import keras_3
+
+    layers = keras_3().layers
+    image = layers.Input((8, 8, 1), dtype="uint8")
+    hidden = layers.Conv2D(4, 3)(layers.Rescaling(1 / 255, name="scaled")(image))
+    model = keras_3().Model(image, layers.Dense(3)(layers.Flatten()(hidden)))
+    examples = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1), np.uint8)
+    _, expectation = try_conversion(QAT(), QAT().scheme(model), model, lambda count: examples[:count])
+    assert expectation.left_float == {"scaled": "its inputs are integers"}
 
 
 def test_a_trial_is_made_once_for_a_model_and_a_strategy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

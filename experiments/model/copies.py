@@ -78,16 +78,12 @@ def set_state(model: "Model", state: Sequence[Any]) -> None:
 
 
 def set_weights(model: "Model", weights: Sequence[Any]) -> None:
-    """Set the weights of a model, and what its Normalization layers compute from theirs, which Keras leaves as it was.
+    """Set the weights of a model, and what layers such as Normalization derive from them, which Keras leaves as it was.
 
-    A copy computes it anew, so its outputs would differ.
+    A copy derives it anew, so its outputs would differ.
     """
-    from experiments.system.tensorflow import keras_of
-
     model.set_weights(weights)
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras_of(model).layers.Normalization):
-            layer.finalize_state()
+    _of(model).finalize_state(model)
 
 
 def unwrapped(layer: KerasLayer) -> KerasLayer:

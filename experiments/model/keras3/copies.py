@@ -74,6 +74,19 @@ def set_state(model: "Model", state: list[Any]) -> None:
         variable.assign(value)
 
 
+def finalize_state(model: "Model") -> None:
+    """Compute what Normalization layers derive from their weights.
+
+    Other adapted layers need nothing: the boundaries of a Discretization are in its config, and finalizing it without
+    the statistics they came from would erase them.
+    """
+    from experiments.system.tensorflow import keras_3
+
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras_3().layers.Normalization):
+            layer.finalize_state()
+
+
 def copy_trainable(target: KerasLayer, layer: KerasLayer) -> None:
     """Copy which parts of a layer are frozen; the public setter would set all of them to the same value."""
     for own, wanted in zip(target._flatten_layers(), layer._flatten_layers(), strict=True):

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from experiments.model.keras3.copies import finalize_state
+
 if TYPE_CHECKING:
     from keras import Model
 
@@ -14,16 +16,8 @@ SEPARATOR = "."  # Keras 3 allows no slash in the name of a layer
 
 
 def complete(model: "Model") -> None:
-    """Finalize what Normalization learned, which Keras omits for nested models when it loads an .h5 file.
-
-    Other adapted layers need nothing: the boundaries of a Discretization are in its config, and finalizing it without
-    the statistics they came from would erase them.
-    """
-    from experiments.system.tensorflow import keras_3
-
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras_3().layers.Normalization):
-            layer.finalize_state()
+    """Finalize the state of all layers, which Keras omits for nested models when it loads an .h5 file."""
+    finalize_state(model)
 
 
 def is_graph(layer: KerasLayer) -> bool:

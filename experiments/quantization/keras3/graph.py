@@ -196,9 +196,20 @@ def obstacle_of(operation: Operation, activation_bits: ActivationBits = 8) -> st
         return f"{type(operation).__name__} is not supported"
     if obstacle := kind.obstacle(operation):
         return obstacle
+    if not kind.passing and _has_only_integers(operation):
+        return "its inputs are integers"
     if activation_bits == 16 and (op := kind.no_int16 or NO_INT16.get(activation_of(operation))):
         return WRONG_INT16 if op == "SUM" else f"the converter refuses {op} with 16-bit activations"
     return None
+
+
+def _has_only_integers(operation: Operation) -> bool:
+    """Whether an operation computes with integers, as behind a Discretization; an Embedding only looks them up."""
+    keras = keras_3()
+    if isinstance(operation, keras.layers.Embedding):
+        return False
+    given = [tensor for node in operation._inbound_nodes for tensor in node.input_tensors]
+    return bool(given) and not any(keras.backend.is_float_dtype(tensor.dtype) for tensor in given)
 
 
 def _role(operation: Operation) -> Role | None:
