@@ -58,8 +58,8 @@ def test_networks_of_keras_applications_have_no_ops_in_float_that_were_not_named
     }  # fmt: skip
     assert applications.failures(pd.DataFrame([row])) == []
     assert "58 of 60" in applications.published_table(pd.DataFrame([row]))
-    wrong = [{**row, "keras": 3}, {**row, "not_named": "conv computes in float32"}, {**row, "steps": 9.0}]
-    assert len(applications.failures(pd.DataFrame(wrong))) == 3
+    wrong = [{**row, "keras": 3}, {**row, "not_named": "conv computes in float32"}]
+    assert len(applications.failures(pd.DataFrame(wrong))) == 2
 
 
 def test_a_network_without_a_file_is_a_missed_target(monkeypatch: pytest.MonkeyPatch) -> None:

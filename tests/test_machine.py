@@ -96,9 +96,15 @@ def test_killed_process_releases_its_lock(lock: str, tmp_path: Path) -> None:
 def test_waiting_measurement_blocks_new_computations(tmp_path: Path) -> None:
     with holder("compute_lock", tmp_path) as working, seeker("timing_lock", tmp_path, seconds=0) as measuring:
         await_entrance()
-        threading.Timer(0.3, working.kill).start()
+        ended = threading.Event()
+
+        def end() -> None:
+            ended.set()  # before the lock is free: a killed process releases it a moment before it can be waited for
+            working.kill()
+
+        threading.Timer(0.3, end).start()
         with compute_lock():
-            assert working.poll() is not None
+            assert ended.is_set()
         assert measuring.wait(timeout=30) == 0
 
 
