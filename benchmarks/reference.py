@@ -233,6 +233,7 @@ RESULTS: Mapping[str, tuple[dict[str, Any], ...]] = {  # of each command, the ke
     "store": (
         {"findings": _list(what=TEXT, which=LINES, remedy=TEXT)},
         {"addresses": _list(table=TEXT, column=TEXT, recorded=TEXT, current=TEXT), "dry_run": {"type": "boolean"}},
+        {"closed": LINES},
     ),
 }  # fmt: skip
 

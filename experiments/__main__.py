@@ -12,7 +12,7 @@ COMMANDS = {
     "latency": "time files together and compare their latencies",
     "sensitivity": "find the layers that lose little accuracy when quantized",
     "cache": "list, verify or clear cached trainings, conversions and evaluations",
-    "store": "check a store of runs, or update the addresses of its files",
+    "store": "check a store of runs, update the addresses of its files, or close lost runs",
     "completion": "print the shell completion script for bash, zsh or fish",
 }
 

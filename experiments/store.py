@@ -1,4 +1,4 @@
-"""Check or relocate a store: `python -m experiments.store check|relocate`.
+"""Check or relocate a store, or close lost runs: `python -m experiments.store check|relocate|close`.
 
 check reports problems: a damaged database, finished runs with missing files,
 runs marked RUNNING that are not, incomplete models, orphaned folders, and
@@ -10,10 +10,15 @@ moved or copied, in one transaction. Only MLflow's own pages need this; the
 commands of this suite find the files without it. --dry-run shows the changes
 without making them.
 
+close RUN... marks runs as KILLED that are marked RUNNING although they have
+ended: on a machine that was lost, or in a container that is gone, which no other
+process can tell. For the id of a sweep, its runs are closed too. A run whose
+process is seen to run is refused.
+
 A store has no export: mlflow.db and the folder mlruns/ beside it are all of it.
 Move, copy or pack both together.
 
-Both require an SQLite store. Exit codes: 0 success; 1 check found problems;
+check and relocate require an SQLite store. Exit codes: 0 success; 1 check found problems;
 2 invalid command or unusable store; 130 interrupted.
 """
 
@@ -35,7 +40,7 @@ from experiments.system.options import describe_errors
 from experiments.system.program import program
 from experiments.system.progress import say
 from experiments.system.result import HELP, JSON, CommandParser, result
-from experiments.tracking import Tracking
+from experiments.tracking import Tracking, open_existing
 from experiments.tracking.checking import check
 from experiments.tracking.relocation import find_moved, relocate
 
@@ -47,7 +52,15 @@ def main() -> None:
     options = parser().parse_args()
     with reporting_user_errors(), result("store", options.json) as document:
         if options.dry_run and options.verb != "relocate":
-            raise UserError("--dry-run: has no effect with check, which changes nothing. Omit it.")
+            raise UserError(f"--dry-run: has no effect with {options.verb}. Omit it.")
+        if bool(options.run) != (options.verb == "close"):
+            raise UserError(
+                f"{options.verb}: {'requires the id of a run or sweep' if not options.run else 'takes no run'}."
+            )
+        if options.verb == "close":
+            document["closed"] = closed = open_existing(options.uri, options.experiment).close_lost(options.run)
+            say(f"marked as KILLED: {', '.join(closed)}")
+            return
         database = _database(options.uri)
         if options.verb == "check":
             sys.exit(1 if _show_findings(database, document) else 0)
@@ -59,8 +72,16 @@ def parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog=program("store"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("verb", choices=("check", "relocate"), help="report problems, or update recorded paths")
+    parser.add_argument(
+        "verb",
+        choices=("check", "relocate", "close"),
+        help="report problems, update recorded paths, or close runs that have ended",
+    )
+    parser.add_argument("run", nargs="*", metavar="RUN", help="close: ids of runs or sweeps, or prefixes of them")
     parser.add_argument("--uri", default=Tracking.uri, help="MLflow tracking address (default: %(default)s)")
+    parser.add_argument(
+        "--experiment", default=Tracking.experiment, help="close: MLflow experiment (default: %(default)s)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="relocate: show the changes without making them")
     parser.add_argument(JSON, action="store_true", help=HELP)
     return parser

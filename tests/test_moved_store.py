@@ -298,6 +298,12 @@ def test_commands_have_the_documented_exit_codes(
     assert command(monkeypatch, "relocate", "--dry-run", uri) == 0
     assert "would be updated" in capsys.readouterr().out
     assert (here / "mlflow.db").read_bytes() == before
+    assert [command(monkeypatch, *arguments, uri) for arguments in (["close"], ["check", "0"], ["close", "0"])] == [
+        2
+    ] * 3
+    told = capsys.readouterr().err.splitlines()
+    assert (told[0], told[1]) == ("close: requires the id of a run or sweep.", "check: takes no run.")
+    assert "0: no RUNNING run has this id." in told[2]
     assert command(monkeypatch, "check", uri) == 1
     assert command(monkeypatch, "relocate", uri) == 0
     assert command(monkeypatch, "check", uri) == 0
@@ -371,8 +377,9 @@ def test_check_does_not_report_runs_that_may_be_running(project: Path) -> None:
     store.open_sweep("at work", {})
     elsewhere = store.open_sweep("elsewhere", {})
     store.client.set_tag(elsewhere, "host", "another-machine")
+    store.client.set_tag(elsewhere, "boot_id", "another")
     assert told_of(project) == {
-        "runs marked RUNNING on another machine, which cannot be checked from here": (
+        "runs marked RUNNING on another machine or in another container, which cannot be checked from here": (
             f"{elsewhere} (elsewhere), started on another-machine",
         )
     }

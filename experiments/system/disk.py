@@ -6,10 +6,13 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from experiments.system.errors import first_line
 
 RESERVED = 2**18  # bytes; SQLite needs a tenth of it to record the end of a run
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+LOCAL = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "tmpfs", "xfs"})  # file systems of one machine
 # What to do when a limit of the system is reached.
 LIMITS = {
     errno.EMFILE: "too many open files in this process: raise the limit with `ulimit -n 4096`",
@@ -77,6 +80,16 @@ def reserve(path: Path) -> None:
             os.posix_fallocate(descriptor, 0, RESERVED)
         finally:
             os.close(descriptor)
+
+
+def is_local(path: Path) -> bool:
+    """Whether a file is on a disk that only this machine can have mounted; false for a file system not known as such.
+
+    File systems of networks, and those that a host shares with its virtual machines, are not.
+    """
+    mount = str(mount_point(path.resolve()))
+    kinds = [part.fstype for part in psutil.disk_partitions(all=True) if part.mountpoint == mount]
+    return bool(kinds) and kinds[-1] in LOCAL
 
 
 def mount_point(path: Path) -> Path:

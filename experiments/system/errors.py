@@ -128,8 +128,10 @@ def suggestion(value: str, valid: Iterable[str]) -> str:
     return f"{hint}Known: {', '.join(names) or 'none'}."
 
 
-def find_by_prefix(prefix: str, ids: Sequence[str]) -> str:
+def find_by_prefix(prefix: str, ids: Sequence[str], kind: str = "") -> str:
     """Return the run id that equals `prefix`, or the only one that starts with it; `ids` is sorted, oldest first.
+
+    `kind` says for a message which runs these are.
 
     Raises:
         UserError: no id has this prefix, or several have it.
@@ -142,4 +144,6 @@ def find_by_prefix(prefix: str, ids: Sequence[str]) -> str:
     prefixes = {run_id[: len(prefix)]: run_id for run_id in ids}
     close = get_close_matches(prefix, prefixes, n=3, cutoff=0.6)
     hint = f"Did you mean {' or '.join(prefixes[each] for each in close)}? " if close else ""
-    raise UserError(f"{prefix}: no run has this id. {hint}Newest: {', '.join(ids[-5:]) or 'none'}.")
+    raise UserError(
+        f"{prefix}: no {f'{kind} ' if kind else ''}run has this id. {hint}Newest: {', '.join(ids[-5:]) or 'none'}."
+    )

@@ -10,7 +10,6 @@ import json
 import multiprocessing
 import os
 import shlex
-import socket
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
@@ -19,7 +18,7 @@ from threading import Timer
 
 import psutil
 
-from experiments.system.processes import is_running, this_process
+from experiments.system.processes import Origin, is_running, this_origin, this_process
 from experiments.system.progress import say
 
 PATIENCE = 5.0  # seconds after which a wait is reported
@@ -92,14 +91,15 @@ def unused_files(paths: Iterable[Path]) -> Iterator[bool]:
 
 
 def holders(path: Path) -> list[str]:
-    """Return the running processes that hold a lock: pid and command, and the host if it is not this one."""
+    """Return the running processes that hold a lock: pid, command, and the host if it is not seen from here."""
     found = []
     for file in (path, *sorted(path.parent.glob(f"{path.name}{SHARED_BY}*"))):
-        with suppress(OSError, ValueError, TypeError, KeyError):  # released in the meantime, or not written yet
+        with suppress(
+            OSError, ValueError, TypeError, KeyError, AttributeError
+        ):  # released in the meantime, or not written yet
             holder = json.loads(file.read_text(errors="replace"))
-            elsewhere = holder["host"] != socket.gethostname()
-            if elsewhere or is_running(holder["process"]):
-                place = f" on {holder['host']}" if elsewhere else ""
+            if (state := Origin.of(holder).state(None)) != "ended":
+                place = f" on {holder['host']}" if state == "unknown" else ""
                 found.append(f"process {holder['starter']}{place} ({holder['command']})")
     return found
 
@@ -164,8 +164,7 @@ def _write_holder(path: Path) -> None:
     """Write the name of the holder; without it, as on a full disk, only the message of waiting processes is vaguer."""
     starter = _starter()
     holder = {
-        "process": this_process(),
-        "host": socket.gethostname(),
+        **this_origin().tags(),
         "starter": starter.pid,
         "command": shlex.join(starter.cmdline())[:200],
     }

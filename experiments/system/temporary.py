@@ -100,7 +100,7 @@ def _is_locked(folder: Path) -> bool:
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:  # held, or on a file system that locks no folders
         return True
     finally:
         os.close(descriptor)

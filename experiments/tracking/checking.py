@@ -1,15 +1,15 @@
 """Consistency check of a SQLite store and the folder of its files."""
 
 import re
-import socket
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.system.errors import UserError
-from experiments.system.processes import is_running
+from experiments.system.processes import Origin
 from experiments.system.program import program
 from experiments.tracking.database import open_for_reading, remedy_for_damage
 from experiments.tracking.intact import missing_in
@@ -94,18 +94,17 @@ def _check_runs(connection: sqlite3.Connection, database: Path) -> Iterator[Find
     metrics: dict[str, Mapping[str, float]] = {
         run_id: {key: value} for run_id, key, value in connection.execute(_METRICS)
     }
-    tags = {
-        (run_id, key): value
-        for run_id, key, value in connection.execute(
-            "SELECT run_uuid, key, value FROM tags WHERE key IN ('host', 'process', 'run_key')"
-        )
-    }
+    tags: dict[str, dict[str, str]] = defaultdict(dict)
+    for run_id, key, value in connection.execute(
+        "SELECT run_uuid, key, value FROM tags WHERE key IN ('host', 'process', 'boot_id', 'pid_namespace', 'run_key')"
+    ):
+        tags[run_id][key] = value
     missing_files: list[tuple[str, str]] = []
     intact: set[str] = set()
     stuck, unknown = [], []
     finished = connection.execute(_OUR_RUNS.format(condition="AND kind.value = 'run'")).fetchall()
     for run_id, name, status, address in finished:
-        folders, key = places.candidates(address or ""), tags.get((run_id, "run_key"), "")
+        folders, key = places.candidates(address or ""), tags[run_id].get("run_key", "")
         if status != "FINISHED" or not folders:
             continue
         if missing := missing_in(folders, metrics.get(run_id, {})):
@@ -114,11 +113,12 @@ def _check_runs(connection: sqlite3.Connection, database: Path) -> Iterator[Find
             intact.add(key)
     for run_id, name, status, _ in connection.execute(_OUR_RUNS.format(condition="")):
         if status == "RUNNING":
-            host, process = (tags.get((run_id, key), "") for key in ("host", "process"))
-            if host != socket.gethostname():
-                unknown.append(f"{run_id} ({name}), started on {host or 'an unknown machine'}")
-            elif not is_running(process):
-                stuck.append(f"{run_id} ({name})")
+            origin = Origin.of(tags[run_id])
+            match origin.state(database):
+                case "unknown":
+                    unknown.append(f"{run_id} ({name}), started on {origin.host or 'an unknown machine'}")
+                case "ended":
+                    stuck.append(f"{run_id} ({name})")
     yield Finding(
         "finished runs with missing files",
         tuple(line for key, line in missing_files if not key or key not in intact),  # the others were repeated later
@@ -128,9 +128,9 @@ def _check_runs(connection: sqlite3.Connection, database: Path) -> Iterator[Find
         "runs marked RUNNING whose process has ended", tuple(stuck), "The next `experiments.run` here closes them."
     )
     yield Finding(
-        "runs marked RUNNING on another machine, which cannot be checked from here",
+        "runs marked RUNNING on another machine or in another container, which cannot be checked from here",
         tuple(unknown),
-        "If they have ended, `experiments.run` on that machine closes them.",
+        f"If they have ended, close them: {program('store')} close RUN --uri sqlite:///{database}",
     )
 
 

@@ -1,8 +1,8 @@
 """An experiment in an MLflow store: open, record, close, find and read runs."""
 
 import json
+import os
 import re
-import socket
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -21,7 +21,8 @@ from experiments.record.run_record import RunRecord, Setting
 from experiments.system.disk import reserve
 from experiments.system.errors import UserError, find_by_prefix, first_line, redact, suggestion
 from experiments.system.files import check_regular, copy_whole_files
-from experiments.system.processes import is_running, this_process
+from experiments.system.locks import open_in_use, unused_files
+from experiments.system.processes import Origin, this_origin, this_process
 from experiments.system.program import program
 from experiments.system.progress import bar, say, warn
 from experiments.system.stamp import stamp
@@ -561,6 +562,29 @@ class Store:
         for run in self.find(f"attributes.status = 'RUNNING' and tags.{_sweep_tag(sweep)} != ''"):
             self.close(run.info.run_id, "KILLED")
 
+    @explains_failures
+    def close_lost(self, ids: Iterable[str]) -> list[str]:
+        """Mark open runs as KILLED whose processes have ended, as the user says; with a sweep, also its runs.
+
+        Returns:
+            The ids of the runs, which are given as ids or as prefixes of them.
+
+        Raises:
+            UserError: there is no such open run, or its process is seen to run.
+        """
+        found = reversed(self.find("attributes.status = 'RUNNING' and tags.kind != ''"))
+        marked = {run.info.run_id: Origin.of(run.data.tags) for run in found}
+        chosen = [find_by_prefix(prefix, list(marked), "RUNNING") for prefix in ids]
+        for run_id in chosen:
+            if (origin := marked[run_id]).state(self.address.database) == "running":
+                raise UserError(
+                    f"{run_id}: its process {origin.process.partition('@')[0]} is running. Stop it: Ctrl-C, or `kill`."
+                )
+        for run_id in chosen:
+            self.close_unfinished(run_id)
+            self.close(run_id, "KILLED")
+        return chosen
+
     def reserve_space(self) -> None:
         """Reserve disk space beside a database, so that open runs can be closed even if the disk is full.
 
@@ -568,14 +592,21 @@ class Store:
         """
         if database := self.address.database:
             for left in database.parent.glob(f".{database.name}.room-*"):
-                if not is_running(left.name.rpartition("-")[2]):
-                    left.unlink(missing_ok=True)
-            reserve(self._reserved(database))
+                with suppress(OSError), unused_files([left]) as unused:
+                    if unused:
+                        left.unlink(missing_ok=True)
+            own = self._reserved(database)
+            reserve(own)
+            with suppress(OSError):  # the disk is full
+                _IN_USE[own] = open_in_use(own)  # this process may not be visible to the others, in another container
 
     def release_space(self) -> None:
         """Free the disk space that this process reserved."""
         if database := self.address.database:
-            self._reserved(database).unlink(missing_ok=True)
+            own = self._reserved(database)
+            own.unlink(missing_ok=True)
+            if own in _IN_USE:
+                os.close(_IN_USE.pop(own))
 
     def _reserved(self, database: Path) -> Path:
         return database.with_name(f".{database.name}.room-{this_process()}")
@@ -583,7 +614,7 @@ class Store:
     @explains_failures
     def close_own(self, status: Status = "KILLED") -> None:
         """Close the open runs of this process, even if the store never returned their ids."""
-        own = f"tags.process = '{this_process()}' and tags.host = '{socket.gethostname()}'"
+        own = " and ".join(f"tags.{name} = '{value}'" for name, value in this_origin().tags().items())
         for run in self.find(f"attributes.status = 'RUNNING' and {own}"):
             self.close(run.info.run_id, status)
 
@@ -592,11 +623,11 @@ class Store:
         """Mark runs as KILLED if they are RUNNING but their process here, or their sweep elsewhere, has ended."""
         elsewhere = []
         for run in self.find("attributes.status = 'RUNNING' and tags.kind != ''"):  # not those of other programs
-            tags = run.data.tags
-            if tags.get("host") != socket.gethostname():
-                elsewhere.append(run)
-            elif not is_running(tags.get("process", "")):
-                self.close(run.info.run_id, "KILLED")
+            match Origin.of(run.data.tags).state(self.address.database):
+                case "unknown":
+                    elsewhere.append(run)
+                case "ended":
+                    self.close(run.info.run_id, "KILLED")
         for run in elsewhere:  # after the killed sweeps of this machine are closed
             parent = run.data.tags.get("mlflow.parentRunId")
             if parent and not self._is_running(parent):
@@ -614,8 +645,7 @@ class Store:
             return False
 
     def _open(self, name: str, tags: Mapping[str, str]) -> str:
-        process = {"host": socket.gethostname(), "process": this_process()}
-        values = {key: redact(value)[:TAG_LENGTH] for key, value in {**tags, **process}.items()}
+        values = {key: redact(value)[:TAG_LENGTH] for key, value in {**tags, **this_origin().tags()}.items()}
         run = self.client.create_run(self.experiment_id, run_name=redact(name), tags=values)
         return str(run.info.run_id)
 
@@ -641,6 +671,7 @@ class Store:
         )
 
 
+_IN_USE: dict[Path, int] = {}  # descriptors of reserved space
 _UNREACHABLE: dict[str, str] = {}  # messages by storage
 
 
