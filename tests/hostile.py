@@ -105,6 +105,15 @@ def hdf5(folder: Path, fill: Callable[[h5py.File], Any]) -> bytes:
     return content
 
 
+def break_member(path: Path, member: zipfile.ZipInfo) -> None:
+    """Change the compressed bytes of a member, after the six with which LZMA begins."""
+    content = bytearray(path.read_bytes())
+    start = member.header_offset + 30 + len(member.filename)
+    for place in range(start + 6, start + member.compress_size):
+        content[place] ^= 0x5A + place % 7
+    path.write_bytes(content)
+
+
 def constant(value: Any) -> list[Any]:
     """The inputs of a layer that is called with a constant."""
     return [[["_CONSTANT_VALUE", -1, value, {}]]]

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -17,6 +18,7 @@ from experiments.dataset.mnist import FILE, Mnist
 from experiments.dataset.npz import Npz
 from experiments.dataset.rows import Rows
 from experiments.system.errors import UserError
+from tests.hostile import break_member
 
 ARRAYS: dict[str, Any] = {
     "x_train": np.zeros((20, 4, 4), np.uint8),
@@ -154,6 +156,63 @@ def test_unreadable_file_is_not_reported_as_another_format(tmp_path: Path, monke
     monkeypatch.setattr(io, "open", forbidden)  # as the tests may run with every right there is
     with pytest.raises(UserError, match=r"dataset\.path=.*: cannot be read \(.*Permission denied"):
         read_archive(tmp_path / "data.npz", "dataset.path")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_array_that_cannot_be_unpacked_is_damaged(method: int, tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    members = written(path, {name: stored(values) for name, values in ARRAYS.items()}, method)
+    break_member(path, members["y_test.npy"])
+    with pytest.raises(UserError, match=r"data\.npz: y_test is damaged"):
+        read_archive(path, "dataset.path")
+
+
+def stored(values: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+def written(path: Path, arrays: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> dict[str, zipfile.ZipInfo]:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in arrays.items():
+            archive.writestr(f"{name}.npy", content)
+    return archive.NameToInfo
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000000,), }", "0 bytes cannot be an array"),
+        ("{'descr': '<U0', 'fortran_order': False, 'shape': (1000000000000,), }", "0 bytes cannot be an array"),
+        ("{'descr': '|V0', 'fortran_order': False, 'shape': (1000000000000, 8), }", "0 bytes cannot be an array"),
+        ("{'descr': '<f8', 'fortran_order': False, 'shape': (-5,), }", "0 bytes cannot be an array"),
+        ("{'descr': '|u1', 'fortran_order': False, 'shape': (False, 8), }", "integer is required"),
+        ("(" * 500, "multi-line statement|never closed"),
+        ("{'descr': exit(), 'fortran_order': False, 'shape': (), }", "malformed"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x_train", "y_test"])
+def test_an_impossible_header_of_an_array_is_damage(header: str, told: str, name: str, tmp_path: Path) -> None:
+    line = f"{header}\n".encode()
+    array = b"\x93NUMPY\x01\x00" + len(line).to_bytes(2, "little") + line
+    path = tmp_path / "data.npz"
+    written(path, {**{each: stored(values) for each, values in ARRAYS.items()}, name: array})
+    with pytest.raises(UserError, match=rf"{name} is damaged \(.*({told})"):
+        read_archive(path, "dataset.path")
+
+
+def test_a_large_array_that_is_larger_than_its_bytes_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such arrays stay on the disk; the surplus would be the bytes of other members."""
+    monkeypatch.setattr(archive, "IN_MEMORY", 0)
+    content = stored(ARRAYS["x_train"])
+    shape = str(ARRAYS["x_train"].shape[0]).encode()
+    larger = content.replace(b"(" + shape, b"(" + str(ARRAYS["x_train"].shape[0] + 1).encode(), 1)
+    assert len(larger) == len(content)
+    path = tmp_path / "data.npz"
+    written(path, {**{each: stored(values) for each, values in ARRAYS.items()}, "x_train": larger})
+    with pytest.raises(UserError, match=r"x_train is damaged \(.* bytes cannot be an array"):
+        read_archive(path, "dataset.path")
 
 
 def test_damaged_file_is_reported(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from experiments.model.inspection import inspect
 from experiments.model.keras2 import known_names
 from experiments.model.keras_file import KerasFile
 from experiments.system.errors import UserError
-from tests.hostile import attacks, dense, hdf5, layer, model, of_new_format, save, save_archive
+from tests.hostile import attacks, break_member, dense, hdf5, layer, model, of_new_format, save, save_archive
 
 ROUTES = attacks(Path("mark"))
 ENDINGS = (".keras", ".h5")
@@ -190,6 +190,19 @@ def test_an_archive_that_keras_would_not_write_is_refused(
         KerasFile(path=path).check()
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("name", ["metadata.json", "config.json", "model.weights.h5"])
+def test_compressed_members_that_cannot_be_unpacked_are_damage(tmp_path: Path, method: int, name: str) -> None:
+    path, contents = tmp_path / "model.keras", {**PLAIN, "model.weights.h5": hdf5(tmp_path, lambda file: None)}
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for each, content in contents.items():
+            archive.writestr(each, content)
+        members = archive.infolist()
+    break_member(path, next(each for each in members if each.filename == name))
+    with pytest.raises(UserError, match="a damaged Keras model"):
+        KerasFile(path=path).check()
+
+
 def _external_link(file: h5py.File) -> None:
     file["vars"] = h5py.ExternalLink("/etc/passwd", "/")
 
@@ -208,6 +221,10 @@ def _virtual(file: h5py.File) -> None:
     file.create_virtual_dataset("kernel", layout)
 
 
+def _of_no_fixed_size(file: h5py.File) -> None:
+    file.create_dataset("kernel", (4,), h5py.vlen_dtype(np.float32))[0] = np.zeros(4, np.float32)
+
+
 def _never_written(file: h5py.File) -> None:
     file.create_dataset("kernel", (10**12,), "f4", chunks=(1024,))
 
@@ -219,6 +236,7 @@ def _never_written(file: h5py.File) -> None:
         (_deep_external_link, r"reads /.*a/b/c from another file"),
         (_external_storage, "values of .*kernel from another file"),
         (_virtual, "values of .*kernel from another file"),
+        (_of_no_fixed_size, "kernel has values of no fixed size"),
         (_never_written, "would unpack to"),
     ],
 )

@@ -1,10 +1,11 @@
 """Read NumPy archives of four arrays, without unpickling, and explain every kind of damage."""
 
+import math
 import re
 import struct
 import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from experiments.dataset.arrays import CHUNK_BYTES, ArrayFile, Stored
 from experiments.dataset.entries import count
 from experiments.dataset.saving import save_line
 from experiments.system.errors import UserError, first_line
+from experiments.system.files import ARCHIVE_DAMAGE
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 IN_MEMORY = 64 * 2**20  # bytes; larger arrays of examples stay in the archive, if they are not compressed
@@ -68,10 +70,8 @@ def read_archive(path: Path, key: str, labelled: bool = True) -> Raw:
                 for part, x in (("y_train", x_train), ("y_test", x_test))
             )
             return Raw(x_train, y_train, x_test, y_test)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{key}={path}: damaged ({error}). {FORMAT}") from error
-    except ValueError as error:
-        raise UserError(f"{key}={path}: cannot be read ({first_line(error)}). {FORMAT}") from error
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        raise UserError(f"{key}={path}: damaged ({first_line(error)}). {FORMAT}") from error
     except OSError as error:
         raise UserError(f"{key}={path}: cannot be read ({error}).") from error
 
@@ -128,13 +128,11 @@ def _stays(member: zipfile.ZipInfo) -> bool:
 
 def _examples(path: Path, archive: Any, name: str, where: str) -> Stored:
     """Return an array of examples: in memory, or large ones in the archive, after a pass that checks their sum."""
-    member = next((each for each in archive.zip.infolist() if each.filename == f"{name}.npy"), None)
-    if member is None or not _stays(member):
+    member = _member(archive, name)
+    if not _stays(member):
         return _array(archive, name, where)
-    with archive.zip.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, columns_first, dtype = read(file)
+    with _explaining_damage(name, where), archive.zip.open(member) as file:
+        shape, columns_first, dtype = _header(file, member)
         if columns_first or dtype.hasobject or len(shape) == 0:
             return _array(archive, name, where)
         start, low, high = file.tell(), np.inf, -np.inf
@@ -150,21 +148,52 @@ def _examples(path: Path, archive: Any, name: str, where: str) -> Stored:
 
 def _array(archive: Any, name: str, where: str) -> npt.NDArray[np.generic]:
     """Read one array; arrays of Python objects are rejected, since unpickling would run code from the file."""
+    with _explaining_damage(name, where):
+        member = _member(archive, name)
+        with archive.zip.open(member) as file:
+            if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+                raise UserError(f"{where}: {name} is not an array of NumPy. {FORMAT}")
+        with archive.zip.open(member) as file:
+            dtype = _header(file, member)[-1]
+        if not dtype.hasobject:
+            array: npt.NDArray[np.generic] = archive[name]
+            return array
+    images = name.startswith("x_")
+    line = save_line(x="np.stack(list({}))") if images else save_line(y="np.array([str(label) for label in {}])")
+    why = "its examples may differ in size" if images else "its labels may have several types"
+    raise UserError(
+        f"{where}: {name} has Python objects ({why}), which are rejected: unpickling them would run code from the "
+        f"file. {line}"
+    )
+
+
+def _member(archive: Any, name: str) -> zipfile.ZipInfo:
+    """Return the member of an archive that NumPy reads for a name."""
+    found: zipfile.ZipInfo = archive.zip.getinfo(name if name in archive.zip.NameToInfo else f"{name}.npy")
+    return found
+
+
+def _header(file: Any, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of an array: its shape, whether columns come first, and its type.
+
+    Raises:
+        ValueError: the array would be larger or smaller than its member, so that NumPy would reserve any memory for it.
+    """
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, columns_first, dtype = read(file)
+    stored = member.file_size - file.tell()
+    if not dtype.hasobject and (not dtype.itemsize or math.prod(shape) * dtype.itemsize != stored):
+        raise ValueError(f"{stored:,} bytes cannot be an array {shape} of {dtype}")
+    return shape, columns_first, dtype
+
+
+@contextmanager
+def _explaining_damage(name: str, where: str) -> Iterator[None]:
     try:
-        array: npt.NDArray[np.generic] = archive[name]
-    except ValueError as error:
-        if "Object arrays" not in str(error):
-            raise
-        images = name.startswith("x_")
-        line = save_line(x="np.stack(list({}))") if images else save_line(y="np.array([str(label) for label in {}])")
-        why = "its examples may differ in size" if images else "its labels may have several types"
-        raise UserError(
-            f"{where}: {name} has Python objects ({why}), which are rejected: unpickling them would run code from the "
-            f"file. {line}"
-        ) from error
-    if not isinstance(array, np.ndarray):  # NumPy gives the bytes of members that are no arrays
-        raise UserError(f"{where}: {name} is not an array of NumPy. {FORMAT}")
-    return array
+        yield
+    except ARCHIVE_DAMAGE as error:
+        raise UserError(f"{where}: {name} is damaged ({first_line(error)}). {FORMAT}") from error
 
 
 def _list_missing(missing: list[str], present: list[str]) -> str:

@@ -18,6 +18,7 @@ from experiments.model.keras2 import known_names as keras2
 from experiments.model.keras3 import known_names as keras3
 from experiments.model.known_names import KnownNames
 from experiments.system.errors import UserError, first_line, suggestion
+from experiments.system.files import ARCHIVE_DAMAGE
 from experiments.system.keras_version import Version
 
 if TYPE_CHECKING:
@@ -115,9 +116,7 @@ def inspect(
         raise UserError(f"model.path={path}: {refusal}") from refusal
     except RecursionError as error:
         raise UserError(f"model.path={path}: a damaged Keras model (nested too deeply).") from error
-    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, NotImplementedError) as error:
-        raise UserError(f"model.path={path}: a damaged Keras model ({first_line(error)}).") from error
-    except zipfile.BadZipFile as error:
+    except ARCHIVE_DAMAGE as error:
         raise UserError(f"model.path={path}: a damaged Keras model ({first_line(error)}).") from error
 
 
@@ -138,7 +137,7 @@ def written_by(path: Path) -> str:
                     return str(json.loads(metadata.read(MAX_METADATA))["keras_version"])
         with h5py.File(path, "r") as file:
             version = file.attrs.get("keras_version", "2.0")
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+    except ARCHIVE_DAMAGE as error:
         raise UserError(f"model.path={path}: a damaged Keras model ({first_line(error)}).") from error
     return version.decode(errors="replace") if isinstance(version, bytes) else str(version)
 
@@ -234,6 +233,8 @@ def _check_contents(file: "h5py.File", size: int) -> None:
             layout = item.id.get_create_plist()
             if {layout.get_filter(n)[0] for n in range(layout.get_nfilters())} - FILTERS:
                 raise _Refused(f"{shown} requires an HDF5 plugin to unpack. {_DAMAGED}")
+            if item.dtype.hasobject:  # many may refer to the same bytes
+                raise _Refused(f"{shown} has values of no fixed size. {_DAMAGED}")
             unpacked += item.size * item.dtype.itemsize if item.size else 0
     _check_expansion(unpacked, size)
 

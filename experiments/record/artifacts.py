@@ -11,7 +11,7 @@ from dataclasses import asdict, fields
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from experiments.record.run_record import RunRecord
 from experiments.statistics.bootstrap import RESAMPLES
 from experiments.system.errors import UserError, first_line
 from experiments.system.escaping import from_spreadsheet_text, spreadsheet_text
+from experiments.system.files import ARCHIVE_DAMAGE
 from experiments.system.progress import warn_once
 from experiments.tflite.graph import Op
 
@@ -51,7 +52,6 @@ LAYER_COLUMNS = (*OP_FIELDS, "arithmetic", "xnnpack")
 SHOWN = ("layer", "op", "arithmetic", "weights", "weights_bytes", "macs", "xnnpack")  # columns in a report
 MOST_BYTES = 2**28  # unpacked size; real files are a thousand times smaller
 LARGEST = 1e300  # larger losses are invalid
-BROKEN_ARCHIVE = (BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, zlib.error)
 T = TypeVar("T")
 
 
@@ -244,7 +244,7 @@ def _arrays(content: bytes, names: Sequence[str], run_id: str, artifact: str) ->
                 raise ValueError("it is too large")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return [np.asarray(arrays[name]) for name in names]
-    except (*BROKEN_ARCHIVE, KeyError, EOFError, MemoryError) as error:
+    except ARCHIVE_DAMAGE as error:
         raise _unreadable(run_id, artifact, first_line(error)) from error
 
 

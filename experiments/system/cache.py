@@ -15,7 +15,6 @@ import os
 import re
 import secrets
 import shutil
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from pydantic.dataclasses import dataclass as option
 
 from experiments.system.disk import check_writable, explain_os_error
 from experiments.system.errors import UserError, first_line
-from experiments.system.files import UserPath
+from experiments.system.files import ARCHIVE_DAMAGE, UserPath
 from experiments.system.locks import file_lock, file_lock_if_free, unused_files
 from experiments.system.options import OPTION
 from experiments.system.progress import say
@@ -311,7 +310,7 @@ class Entry:
                 return str(_index_of(self.path)[ABOUT])
             with np.load(self.path, allow_pickle=False) as archive:
                 return str(archive[ABOUT])
-        except (DamagedError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        except (DamagedError, *ARCHIVE_DAMAGE):
             return "damaged"
 
 
@@ -459,7 +458,7 @@ def _arrays_in(path: Path, content: bytes) -> Arrays:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {each: archive[each] for each in archive.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except ARCHIVE_DAMAGE as error:
         raise DamagedError(f"is not a cache entry ({first_line(error)})") from error
     if KEY not in arrays:
         raise DamagedError("has no key, like entries of earlier versions")

@@ -3,17 +3,26 @@
 Files that others may read meanwhile are replaced as a whole.
 """
 
+import lzma
 import stat
+import zlib
 from argparse import ArgumentTypeError
 from pathlib import Path
 from shutil import copyfile
+from tokenize import TokenError
 from typing import Annotated, Any
+from zipfile import BadZipFile
 
 import psutil
 from pydantic import BeforeValidator
 
 from experiments.system.errors import UserError, redact
 
+# What reading a damaged zip archive raises, or an array in it: zipfile, the decompressors, NumPy's parser of headers.
+ARCHIVE_DAMAGE = (
+    BadZipFile, EOFError, KeyError, MemoryError, OSError, OverflowError, RuntimeError, SyntaxError, TokenError,
+    TypeError, ValueError, lzma.LZMAError, zlib.error,
+)  # fmt: skip
 PACKAGE = Path(__file__).parents[1]  # the folder of `experiments`
 KINDS = {
     stat.S_ISDIR: "a folder",
