@@ -12,21 +12,16 @@ from textwrap import indent
 from typing import Any
 
 import pytest
-from pydantic.dataclasses import dataclass as option
 
-from experiments.dataset.npz import Npz
-from experiments.measure.latency import LatencyProtocol
 from experiments.model import Architecture
-from experiments.record.run_record import RunRecord, Setting
+from experiments.record.run_record import RunRecord
 from experiments.runs import worker as isolation
 from experiments.runs.experiment import Experiment
 from experiments.runs.worker import RunFailed, check_in_process, run_in_process
-from experiments.strategy.none import Nothing
-from experiments.system.cache import Cache
 from experiments.system.errors import UserError
-from experiments.system.options import OPTION
-from experiments.training.loop import Training
 from tests.conftest import ENVIRONMENT, REPOSITORY, run, save_images
+from tests.support.architectures import Hostile, Tiny
+from tests.support.architectures import experiment as experiment_in
 
 pytestmark = pytest.mark.tensorflow
 
@@ -37,44 +32,10 @@ def unmeasured_runs() -> None:
     isolation.preload(["tests.support.unmeasured"])
 
 
-@option(frozen=True, config=OPTION, kw_only=True)
-class Hostile(Architecture):
-    """A model that ends the process it is built in, or raises."""
-
-    way: str
-
-    def build(self, input_shape: tuple[int, ...], classes: int) -> Any:
-        match self.way:
-            case "exit":
-                os._exit(7)
-            case "mistake":
-                raise UserError("a mistake that its reader can mend")
-            case "bug":
-                raise ZeroDivisionError("a bug")
-        os.kill(os.getpid(), getattr(signal, self.way))
-
-
-@option(frozen=True, config=OPTION, kw_only=True)
-class Tiny(Architecture):
-    def build(self, input_shape: tuple[int, ...], classes: int) -> Any:
-        from experiments.system.tensorflow import keras
-
-        layers = [keras.layers.InputLayer(input_shape), keras.layers.Flatten(), keras.layers.Dense(classes)]
-        return keras.Sequential(layers)
-
-
 def experiment(model: Architecture, folder: Path, threads: int = 1) -> Experiment:
-    return Experiment(
-        setting=Setting("none", "a model", "npz", 1, 0, 0),
-        dataset=Npz(path=save_images(folder / "images.npz")),
-        model=model,
-        strategy=Nothing(),
-        training=Training(epochs=1, batch_size=50),
-        finetune=Training(epochs=0),
-        latency=LatencyProtocol(seconds=0.1),
-        cache=Cache(dir=folder / "cache"),
-        threads=threads,
-    )
+    """A run in a folder that gets its images."""
+    save_images(folder / "images.npz")
+    return experiment_in(model, folder, threads)
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +51,8 @@ def test_record_of_a_run_is_returned(finished: tuple[Path, RunRecord]) -> None:
 
 def test_recording_process_does_not_import_tensorflow(tmp_path: Path) -> None:
     # Other tests of this process may have imported it, so a fresh one is asked.
-    script = (
-        "from pathlib import Path\nfrom tests.test_isolation import *\n"
-        f"run_in_process(experiment(Tiny(), Path({str(tmp_path)!r})))\nprint('tensorflow' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=ENVIRONMENT, cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.split()[-1] == "False", done.stderr
+    said = in_a_fresh_process("tried()\nprint('tensorflow' in sys.modules)", tmp_path)
+    assert said.split("\n")[-2:] == ["it ran", "False"]
 
 
 def test_temporary_folder_of_a_run_is_removed(tmp_path: Path, monkeypatch: Any) -> None:
@@ -175,8 +130,11 @@ def in_a_fork(code: str, folder: Path) -> str:
 
 
 def trying(code: str, folder: Path) -> str:
+    save_images(folder / "images.npz")
     return (
-        "import os, resource, signal, sys, time\nfrom pathlib import Path\nfrom tests.test_isolation import *\n"
+        "import os, resource, sys\nfrom pathlib import Path\nfrom experiments.runs import worker as isolation\n"
+        "from experiments.runs.worker import RunFailed, run_in_process\n"
+        "from experiments.system.errors import UserError\nfrom tests.support.architectures import Tiny, experiment\n"
         "def tried():\n"
         f"    try:\n        run_in_process(experiment(Tiny(), Path({str(folder)!r})))\n        print('it ran')\n"
         "    except (RunFailed, UserError) as error:\n        print(error)\n"
