@@ -11,7 +11,7 @@ from experiments.dataset import Images
 from experiments.dataset.mnist import Mnist
 from experiments.measure.accuracy import tflite_logits
 from experiments.runs.result_cache import ResultCache
-from experiments.runs.trial import load_or_try, try_conversion
+from experiments.runs.trial import constants_varied, load_or_try, try_conversion
 from experiments.strategy import Strategy
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.post_training import PTQInt8, PTQInt16x8
@@ -167,6 +167,20 @@ def test_the_trial_leaves_the_weights_as_they_were() -> None:
     before = model.get_weights()
     expected_after_trial(QAT(), model)
     assert all(np.array_equal(one, other) for one, other in zip(before, model.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_shifts_of_constant_weights_do_not_add_up_with_the_depth_and_leave_variances_positive(version: Version) -> None:
+    from experiments.system.tensorflow import keras_version
+
+    keras = keras_version(version)
+    norm = keras.layers.BatchNormalization(moving_variance_initializer="zeros")
+    model = keras.Sequential([keras.Input((64,)), norm])
+    with constants_varied(model):
+        gamma, beta, mean, variance = model.get_weights()
+    assert variance.min() > 0
+    for weights, constant in ((gamma, 1), (beta, 0), (mean, 0)):
+        assert weights.min() < constant < weights.max()
 
 
 @pytest.mark.parametrize("version", [2, 3])

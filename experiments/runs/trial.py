@@ -137,14 +137,24 @@ def constants_varied(model: "Model") -> Iterator[None]:
     """Make constant weights, such as initial biases of zero, vary: the converter removes ops that change nothing."""
     before = model.get_weights()
     rng = np.random.default_rng(0)
-    set_weights(model, [_varied(weights, rng) for weights in before])
+    varied = [
+        _varied(weights, rng, positive="variance" in variable.name)
+        for variable, weights in zip(model.weights, before, strict=True)
+    ]
+    set_weights(model, varied)
     try:
         yield
     finally:
         set_weights(model, before)
 
 
-def _varied(weights: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
+def _varied(weights: npt.NDArray[Any], rng: np.random.Generator, positive: bool) -> npt.NDArray[Any]:
+    """Return constant weights with small differences, in both directions unless they have to stay positive.
+
+    Shifts in one direction would add up with the depth, until each rounding of a deep network changes its outputs.
+    """
     if weights.size == 0 or not np.issubdtype(weights.dtype, np.floating) or (weights != weights.flat[0]).any():
         return weights
-    return np.asarray(weights + rng.uniform(0.01, 0.1, weights.shape), weights.dtype)
+    shifts = rng.uniform(0.01, 0.1, weights.shape)
+    signs = 1 if positive else rng.choice([-1, 1], weights.shape)
+    return np.asarray(weights + signs * shifts, weights.dtype)
