@@ -4,10 +4,12 @@ import hashlib
 import json
 import os
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from experiments.training import loop
 MINE = """
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 def read():
@@ -67,6 +70,37 @@ def test_code_and_files_far_from_an_option_decide_its_result(mine: Any, tmp_path
     assert contents_of(mine()) == before
     (tmp_path / changed).write_text("x = 2")
     assert contents_of(mine()) != before
+
+
+@pytest.mark.parametrize("package", ["", "x = 1"], ids=["namespace", "package"])
+def test_helpers_of_helpers_decide_a_result_and_others_do_not(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "deep_package"
+    compiled = f"fast{EXTENSION_SUFFIXES[0]}"
+    texts = {
+        "strategies/mine.py": f"{OPTION}\nfrom deep_package.helpers.deep import f\nfrom ..helpers import second",
+        "helpers/deep.py": "def f():\n    from .deeper.third import z\n    from deep_package.helpers import fast",
+        "helpers/second.py": "x = 1",
+        "helpers/deeper/third.py": "z = 1",
+        "helpers/unrelated.py": "x = 1",
+        f"helpers/{compiled}": "\0",
+    }
+    for name, text in {**texts, **({f"{each}__init__.py": package for each in FOLDERS} if package else {})}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    for loaded in [name for name in sys.modules if name.partition(".")[0] == "deep_package"]:
+        monkeypatch.delitem(sys.modules, loaded)
+    option = import_module("deep_package.strategies.mine").Mine()
+    for name, text in texts.items():
+        before = contents_of(option)
+        (root / name).write_text(f"{text}\n# changed")
+        assert (contents_of(option) == before) == (name == "helpers/unrelated.py"), name
+
+
+FOLDERS = ("", "strategies/", "helpers/", "helpers/deeper/")
+OPTION = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine:\n    x: int = 0"
 
 
 def test_code_that_a_running_option_is_not_seen_to_use_may_change(mine: Any, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import cache, partial
-from importlib.machinery import ModuleSpec
+from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ModuleSpec
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,7 @@ KEYED_PACKAGES = frozenset(
     {"keras", "tensorflow", "tensorflow_model_optimization", "tf_keras", *sys.stdlib_module_names}
 )
 SQLITE = b"SQLite format 3\0"  # the first bytes of a database
+SUFFIXES = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)
 LONGEST = 256  # characters of a text that may be the name of a file
 # Libraries whose versions are in every key, or affect no result: they check configurations and show progress.
 UNDECISIVE = frozenset({*KEYED_PACKAGES, "experiments", "hydra", "numpy", "omegaconf", "psutil", "pydantic", "tqdm"})
@@ -252,7 +253,8 @@ def _files_in(folder: Path, name: str) -> list[Path]:
     found, place = [], folder
     for part in name.split("."):
         place = place / part
-        found += [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()]
+        names = [place.parent / f"{part}{suffix}" for suffix in SUFFIXES]  # a module may be compiled
+        found += [file for file in (*names, place / "__init__.py") if file.is_file()]
     return found
 
 
