@@ -65,7 +65,7 @@ def published_table(table: pd.DataFrame) -> str:
     )
     sessions, void = table["session"].nunique(), table.loc[invalid, "session"].nunique()
     return (
-        f"{markdown(shown)}\nAll files were timed together in {sessions} sessions, of which {void} invalid. Speedups "
+        f"{markdown(shown)}\nAll files were timed together in {sessions} sessions; invalid sessions: {void}. Speedups "
         "are medians over the sessions, with the range in brackets. Last column: the 95 % interval of each session.\n"
     )
 

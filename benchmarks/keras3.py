@@ -5,8 +5,8 @@ Four networks: the article's, ds_cnn, resnet8, and an encoder-decoder with a ski
 - Exactness: every subset of the article's layers, and twenty random ones of each other network, is annotated and
   converted, untrained; a file is exact if the chosen layers compute in int8 and all others in float.
 - Accuracy: for each of five seeds, a baseline is trained in Keras 3 for two epochs on 20,000 images of MNIST. Its
-  weights are carried into a twin in Keras 2, and both are trained quantization-aware for another epoch on the same
-  batches, with a tenth of the learning rate, ours by this package's engine and the twin by TFMOT. The table has the
+  weights are copied to the same network in Keras 2, and both get another epoch of quantization-aware training on the
+  same batches, with a tenth of the learning rate, by this package's engine and by TFMOT. The table has the
   difference of the files' accuracies over the seeds, and the share of test images for which our file and its Keras
   model predict the same class.
 
@@ -213,7 +213,7 @@ def published_table(table: pd.DataFrame) -> str:
     shown["whole model in"] = table["types"]
     shown["bytes"] = [f"{row.bytes:,}" for row in rows]
     shown["agreement (%)"] = [f"{100 * row.agreement:.2f}" for row in rows]
-    for name, title in (("own", "accuracy (%)"), ("tfmot", "accuracy of the twin by TFMOT (%)")):
+    for name, title in (("own", "accuracy (%)"), ("tfmot", "accuracy by TFMOT, Keras 2 (%)")):
         shown[title] = [percent(getattr(row, f"{name}_accuracy")) for row in rows]
     shown["difference (pp)"] = [
         points(Estimate(row.difference, row.difference_low, row.difference_high)) for row in rows

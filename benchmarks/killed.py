@@ -368,7 +368,7 @@ def published_table(table: pd.DataFrame) -> str:
         "kills": table["kills"].sum(),
         **{f"of them {where}": table[place].sum() for place, where in PLACES.items()},
         "sweeps, most of them killed several times": len(table),
-        "sweeps that ended well": (table["exit_code"] == 0).sum(),
+        "sweeps that succeeded in the end": (table["exit_code"] == 0).sum(),
         "sweeps with the same accuracies and bytes": table["same_table"].map(true).sum(),
         "runs recorded twice": table["duplicates"].sum(),
         "runs left RUNNING": table["running"].sum(),

@@ -1,4 +1,4 @@
-"""Which layers can be trained quantization-aware, or quantized afterwards: `python -m benchmarks.layers_supported`.
+"""Which layers support quantization, in training or after it: `python -m benchmarks.layers_supported`.
 
 Each is put into a small model, which is trained for a few steps on random numbers and converted in three ways: by TFMOT
 (its quantize_model, on the same model in Keras 2), by the suite's own engine for Keras 3, and by the converter after
@@ -401,7 +401,7 @@ def failures(table: pd.DataFrame) -> list[str]:
 
 BENCHMARK = Benchmark(
     name="layers_supported",
-    title="Which layers and blocks train quantization-aware, by TFMOT and by our engine, or are quantized afterwards",
+    title="Which layers and blocks become int8: with TFMOT, with the engine for Keras 3, and after training",
     minutes=15,
     tables=(own("layers_supported", published_table),),
 )

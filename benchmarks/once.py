@@ -183,9 +183,9 @@ def published_table(table: pd.DataFrame) -> str:
     rest = table["seconds"] - sum(table[f"{part}_seconds"] for part in NOT_OVERHEAD)
     shown = pd.DataFrame({"": table["way"].map(SHOWN), "epochs trained": table["epochs_trained"].astype(str)})
     for name, values in (
-        ("seconds", table["seconds"]),
-        *((f"of it {part}", table[f"{part}_seconds"]) for part in NOT_OVERHEAD),
-        ("the rest", rest),
+        ("in all, s", table["seconds"]),
+        *((f"{part}, s", table[f"{part}_seconds"]) for part in NOT_OVERHEAD),
+        ("the rest, s", rest),
     ):
         shown[name] = [f"{value:,.0f}" for value in values]
     row, missed = table.iloc[0], ", which is missed" if bare_ratio(table) > BARE_AT_MOST else ""
@@ -194,8 +194,9 @@ def published_table(table: pd.DataFrame) -> str:
         f"sweep / by hand: {bare_ratio(table):.3f} (target: at most {BARE_AT_MOST:g}{missed}); "
         f"from scratch / sweep: {plain_ratio(table):.1f} (target: at least {PLAIN_AT_LEAST:g}); "
         f"smallest possible number of epochs: {row['least_epochs']}. "
-        f"{row['cells']} cells: {row['strategies']} strategies with finetune.epochs={row['finetune_epochs']} after a "
-        f"baseline of {row['baseline_epochs']} epochs ({row['settings']}), which are {row['runs']} distinct runs.\n"
+        f"{row['cells']} combinations: {row['strategies']} strategies with finetune.epochs={row['finetune_epochs']} "
+        f"after a baseline of {row['baseline_epochs']} epochs ({row['settings']}), which are {row['runs']} distinct "
+        "runs.\n"
     )
 
 

@@ -1,7 +1,7 @@
 """Seconds of timing for a sweep of seven runs: `python -m benchmarks.timing_cost`.
 
 The article's network in float, with int8 weights, in float16, in int8, in int8 without its last layer, and in float
-and int8 from other initial weights. Their timing is measured twice, in turns:
+and int8 from other initial weights. Their timing is measured twice, alternating:
 
 - in rounds, as a sweep does it: each file in one round with the float file, then five rounds of all files together;
 - at one moment, as before there were rounds: each file in one session with the float file, with all the time of a run.
@@ -89,7 +89,7 @@ def published_table(table: pd.DataFrame) -> str:
             for timed, seconds in each
         ]
     )
-    return f"{markdown(shown)}\n{len(table) // 2} times each, in turns.\n"
+    return f"{markdown(shown)}\n{len(table) // 2} times each, alternating.\n"
 
 
 def failures(table: pd.DataFrame) -> list[str]:

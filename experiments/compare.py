@@ -235,7 +235,7 @@ def _add_files(files: "argparse._ArgumentGroup") -> None:
         help="write the decision and the table as Markdown, for the page of a CI job: $GITHUB_STEP_SUMMARY",
     )  # fmt: skip
     files.add_argument("--plots", type=argument_path, metavar="DIR", help="write plots, each as PNG and SVG")
-    files.add_argument("--seeds-csv", type=argument_path, metavar="FILE", help="write the table over seeds as csv")
+    files.add_argument("--seeds-csv", type=argument_path, metavar="FILE", help="write the table over seeds as CSV")
 
 
 def _compare_sweep(store: Store, options: argparse.Namespace, document: dict[str, Any]) -> None:

@@ -324,6 +324,6 @@ def test_a_chosen_layer_with_batchnorm_behind_a_dense_one_is_refused() -> None:
 def test_ops_that_the_float_file_has_in_another_number_cannot_be_matched() -> None:
     ops = [INT8, replace(INT8, index=1)]
     with pytest.raises(
-        UserError, match=r"conv cannot stay float, since the converter makes 2 CONV_2D of it with quantization and 1"
+        UserError, match=r"conv cannot stay float, since it becomes 2 CONV_2D ops with quantization and 1"
     ):
         held_in_float(ops, ops, {("conv", "CONV_2D"): [[None, None, None]]})

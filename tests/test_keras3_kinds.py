@@ -1,4 +1,4 @@
-"""Each kind of layer of Keras 3 that is trained quantization-aware: every op of its file is int8, as its parent is."""
+"""Quantization-aware training of each kind of layer of Keras 3: every op of its file is int8, as its parent is."""
 
 import re
 from collections.abc import Callable

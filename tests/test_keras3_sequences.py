@@ -1,4 +1,4 @@
-"""Layers over series and words, attention and normalization of Keras 3: trained quantization-aware, all in int8."""
+"""Quantization-aware training of Keras 3's layers for series and words, attention and normalization: all in int8."""
 
 from collections.abc import Callable
 from typing import Any

@@ -210,7 +210,7 @@ def test_a_layer_of_keras_3_that_computes_with_integers_stays_float_and_is_named
     model = keras_3().Model(image, layers.Dense(3)(layers.Flatten()(hidden)))
     examples = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1), np.uint8)
     _, expectation = try_conversion(QAT(), QAT().scheme(model), model, lambda count: examples[:count])
-    assert expectation.left_float == {"scaled": "its inputs are integers"}
+    assert expectation.left_float == {"scaled": "its inputs are integers, not floats with a range to learn"}
 
 
 def test_a_trial_is_made_once_for_a_model_and_a_strategy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

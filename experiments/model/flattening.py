@@ -46,7 +46,7 @@ def flatten(model: "Model", input_shapes: Sequence[tuple[int, ...]], name: str) 
     `name` is the start of messages, such as model.path=my.keras.
 
     Raises:
-        UserError: the model cannot be rebuilt, or the rebuilt model gives other outputs.
+        UserError: the model cannot be rebuilt, or the rebuilt model gives different outputs.
     """
     from experiments.system.tensorflow import keras_of
 
@@ -75,8 +75,8 @@ def flatten(model: "Model", input_shapes: Sequence[tuple[int, ...]], name: str) 
         ) from error
     if difference:
         raise UserError(
-            f"{name}: requires {reasons[0]}, but the rebuilt model gives other outputs: {difference}. Build the model "
-            "in this form, copy the weights (new.set_weights(old.get_weights())) and save it again."
+            f"{name}: requires {reasons[0]}, but the rebuilt model gives different outputs: {difference}. Build the "
+            "model in this form, copy the weights (new.set_weights(old.get_weights())) and save it again."
         )
     if policies_found := sorted(_policies(model) & ROUNDING.keys()):
         say_once(f"  {name}: saved in {' and '.join(policies_found)}; computes in float32 here")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import h5py
     from tf_keras import Model
 
-INTEGERS = ("int32", "int64")  # types of numbers of words and the like
+INTEGERS = ("int32", "int64")  # of word indices and the like
 OF_LAMBDAS = (
     "Keras cannot load every Lambda, such as one that uses an array from outside of its function: write it as a layer, "
     "in a Python file for model.module."
@@ -184,11 +184,11 @@ class KerasFile(Architecture):
         for tensor in inputs:
             if "float" not in (dtype := dtype_of(tensor)) and dtype not in INTEGERS:
                 raise UserError(
-                    f"model.path={self.path}: requires a float input, not {dtype}, or one of "
-                    f"{' or '.join(INTEGERS)}. Save the model with such an input."
+                    f"model.path={self.path}: requires inputs of float, {' or '.join(INTEGERS)}, not {dtype}. Save the "
+                    "model with such inputs."
                 )
         if given := [dtype_of(each) for each in outputs if "float" not in dtype_of(each)]:
-            raise UserError(f"model.path={self.path}: requires outputs of floats, not {given[0]}.")
+            raise UserError(f"model.path={self.path}: requires float outputs, not {given[0]}.")
 
 
 def _name_functions(value: Any) -> Any:

@@ -155,8 +155,8 @@ class SavedModelFolder(Architecture):
         """Refuse a signature whose outputs do not depend on its inputs alone."""
         if unsteady := sorted(UNSTEADY & {op for op, _ in _operations([function.graph.as_graph_def()])}):
             raise UserError(
-                f"{self._named}: gives other outputs each time ({', '.join(unsteady)}). Export a model whose outputs "
-                "depend on its inputs alone."
+                f"{self._named}: gives different outputs for the same input ({', '.join(unsteady)}). Export a model "
+                "whose outputs depend on its inputs alone."
             )
 
     def _chosen(self, signatures: set[str]) -> str:

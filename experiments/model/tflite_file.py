@@ -100,8 +100,8 @@ class TFLiteFile(Architecture):
             raise UserError(f"{self._named}: cannot be run ({first_line(error)}). {CUSTOM}") from error
         if unsteady := sorted(UNSTEADY & {op["op_name"] for op in interpreter._get_ops_details()}):
             raise UserError(
-                f"{self._named}: gives other outputs each time ({', '.join(unsteady)}). Export a model whose outputs "
-                "depend on its inputs alone."
+                f"{self._named}: gives different outputs for the same input ({', '.join(unsteady)}). Export a model "
+                "whose outputs depend on its inputs alone."
             )
         signatures = interpreter.get_signature_list()
         if len(signatures) > 1:

@@ -31,7 +31,7 @@ class Engine(Protocol):
         """Return a copy with fake quantization in exactly the named layers; None: in all.
 
         Raises:
-            UserError: a layer cannot be trained quantization-aware.
+            UserError: a layer does not support quantization-aware training.
         """
 
     def to_quantize(self, model: "Model", keep: Collection[str]) -> "Model":

@@ -23,7 +23,7 @@ class SurveyedLayer:
     kind: str  # its class name
     weighted: bool = False  # whether it has weights and is not a BatchNorm
     passing: bool = False  # whether it only passes values on, as those in PASSING_LAYERS, and is never quantized itself
-    obstacle: str | None = None  # why it cannot be trained quantization-aware
+    obstacle: str | None = None  # why it does not support quantization-aware training
     group: tuple[str, ...] = ()  # the layers that become one op with it, itself included
     neighbours: frozenset[str] = frozenset()  # the layers before and after it
 
@@ -56,7 +56,7 @@ class Survey:
 
     @property
     def supported(self) -> tuple[str, ...]:
-        """The names of the layers that can be trained quantization-aware."""
+        """The names of the layers that support quantization-aware training."""
         return tuple(each.name for each in self._computing if each.name not in self.unsupported)
 
     @property
@@ -77,11 +77,11 @@ class Survey:
         return tuple(each for each in self.layers if not each.passing)
 
     def refuse_unsupported(self, names: Collection[str]) -> None:
-        """Raise UserError with the layers among `names` that cannot be trained quantization-aware, and the reasons."""
+        """Raise UserError with the layers among `names` that do not support quantization-aware training, and why."""
         self.refuse({name: reason for name, reason in self.unsupported.items() if name in names})
 
     def refuse(self, reasons: Mapping[str, str]) -> None:
-        """Raise UserError with layers that cannot be trained quantization-aware, and the reasons, if there are any."""
+        """Raise UserError with layers that do not support quantization-aware training, and why, if there are any."""
         if not reasons:
             return
         listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
@@ -89,8 +89,8 @@ class Survey:
         possible = [name for name in self.supported if name not in reasons and name in weighted]
         others = f"Annotate others, as in strategy=annotate 'strategy.layers=[{','.join(possible)}]', or quantize"
         raise UserError(
-            f"Layers that cannot be trained quantization-aware: {listed}. {others if possible else 'Quantize'} after "
-            "training, with strategy=ptq_int8."
+            f"Layers that do not support quantization-aware training: {listed}. "
+            f"{others if possible else 'Quantize'} after training, with strategy=ptq_int8."
         )
 
     def breaking(self, layers: Collection[str] | None, found: Sequence[Difference]) -> dict[str, str]:

@@ -187,8 +187,8 @@ def _refuse_wrong_sums(content: bytes, model: "Model") -> None:
     wrong = [op for op in read_ops(content, layer_names(model)) if op.op == "SUM" and op.types == "int16"]
     if wrong:
         raise UserError(
-            f"{wrong[0].layer or 'a layer'}: sums int16 values, which LiteRT computes wrongly (op SUM; a masked mean "
-            "has one, too). 16-bit activations require a model without sums. Use strategy=ptq_int8 or ptq_dynamic."
+            f"{wrong[0].layer or 'a layer'}: sums int16 values, which LiteRT computes incorrectly (op SUM; a masked "
+            "mean has one, too). 16-bit activations require a model without sums. Use strategy=ptq_int8 or ptq_dynamic."
         )
 
 
@@ -299,8 +299,8 @@ def _refuse_lookups(model: "Model") -> None:
     """Raise UserError with a layer that looks words or numbers up in a table, if there is one."""
     if found := [layer.name for layer in model.layers if hasattr(layer, "get_vocabulary")]:
         raise UserError(
-            f"The TFLite converter rejects the layer {found[0]} (TFLite has no lookup tables of Keras). Look the words "
-            "up in the data instead, and save the model without this layer."
+            f"The TFLite converter rejects the layer {found[0]} (TFLite does not support Keras' lookup tables). "
+            "Replace the words in the data by their indices, and save the model without this layer."
         )
 
 
@@ -403,13 +403,13 @@ def _traced(model: "Model", unrolled: Collection[str] = ()) -> _Traced:
     module = tf.Module()
     module.weights = variables
 
-    def answers(*examples: Any) -> dict[str, Any]:
+    def infer(*examples: Any) -> dict[str, Any]:
         with _as_in_a_file(model, unrolled):
             return dict(zip(given, _call(model, list(examples)), strict=True))
 
     def serving(batch: int | None) -> Any:
         return tf.function(
-            answers,
+            infer,
             input_signature=[
                 tf.TensorSpec((batch, *entry.shape[1:]), entry.dtype, name=name)
                 for name, entry in zip(taken, model.inputs, strict=True)

@@ -83,8 +83,8 @@ def held_in_float(
         alike, held = places[op.layer, op.op], constants.get((op.layer, op.op), ())
         if len(held) != len(alike):
             raise UserError(
-                f"strategy.layers: {op.layer} cannot stay float, since the converter makes {len(alike)} {op.op} of it "
-                f"with quantization and {len(held)} without. Choose this layer as well, or none of its neighbours."
+                f"strategy.layers: {op.layer} cannot stay float, since it becomes {len(alike)} {op.op} ops with "
+                f"quantization and {len(held)} without. Choose this layer as well, or none of its neighbours."
             )
         found[op.index] = held[alike.index(op.index)]
     return found

@@ -82,7 +82,7 @@ def _active(graph: Graph, names: Collection[str] | None, activation_bits: Activa
         return frozenset(name for name in computing if not any(member in obstacles for member in graph.groups[name]))
     refused = [f"{name} ({obstacles[name]})" for name in names if name in obstacles]
     if refused:
-        raise UserError(f"Layers that cannot be trained quantization-aware: {'; '.join(refused)}.")
+        raise UserError(f"Layers that do not support quantization-aware training: {'; '.join(refused)}.")
     return frozenset(name for name in computing if name in names)
 
 

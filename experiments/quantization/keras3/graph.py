@@ -190,21 +190,21 @@ def survey_layers(model: "Model", activation_bits: ActivationBits = 8) -> "tuple
 
 
 def obstacle_of(operation: Operation, activation_bits: ActivationBits = 8) -> str | None:
-    """Return why an operation cannot be trained quantization-aware; None if it can, or only passes values on."""
+    """Return why an operation does not support quantization-aware training; None if it does, or only passes values."""
     kind = kind_of(operation)
     if kind is None:
         return f"{type(operation).__name__} is not supported"
     if obstacle := kind.obstacle(operation):
         return obstacle
     if not kind.passing and _has_only_integers(operation):
-        return "its inputs are integers"
+        return "its inputs are integers, not floats with a range to learn"
     if activation_bits == 16 and (op := kind.no_int16 or NO_INT16.get(activation_of(operation))):
         return WRONG_INT16 if op == "SUM" else f"the converter refuses {op} with 16-bit activations"
     return None
 
 
 def _has_only_integers(operation: Operation) -> bool:
-    """Whether an operation computes with integers, as behind a Discretization; an Embedding only looks them up."""
+    """Whether an operation computes with integers, as after a Discretization; an Embedding only looks them up."""
     keras = keras_3()
     if isinstance(operation, keras.layers.Embedding):
         return False

@@ -39,7 +39,7 @@ def _no_scaling(_operation: Operation, _offsets: bool) -> bool:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of layer that can be trained quantization-aware, or that only passes values on.
+    """A kind of layer that supports quantization-aware training, or that only passes values on.
 
     `compute(run, *args, **kwargs)` returns the layer's outputs, with fake quantization where the ops of the TFLite file
     round, and passes its result to `run.output`. A layer's `role`, batchnorm or relu, says that the op of the layer
@@ -47,7 +47,7 @@ class Kind:
     """
 
     compute: "Callable[..., Any] | None" = None  # None: it only passes values on, as pooling and Flatten do
-    obstacle: Callable[[Operation], str | None] = _none  # why this layer cannot be trained quantization-aware
+    obstacle: Callable[[Operation], str | None] = _none  # why this layer does not support quantization-aware training
     role: Callable[[Operation], Role | None] = _none
     fuses: frozenset[Role] = frozenset()
     folds: bool = False  # whether `compute` folds a BatchNorm itself, because the converter cannot

@@ -148,7 +148,8 @@ def start_ranges(quantized: "Model", model: "Model", images: Images) -> None:
         return
     _set_ranges(quantized, images, quantizers.MovingAverageQuantizer)
     say(
-        "  ranges start from training examples: with the default of -6 to 6 the outputs do not follow the float model's"
+        "  ranges start from training examples: with TFMOT's default of -6 to 6, the outputs differ too much from "
+        "those of the float model"
     )
 
 

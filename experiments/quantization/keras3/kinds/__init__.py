@@ -1,4 +1,4 @@
-"""The kinds of layers that can be trained quantization-aware, one file for each group of them."""
+"""The kinds of layers that support quantization-aware training, one file for each group of them."""
 
 from importlib import import_module
 from pkgutil import iter_modules
