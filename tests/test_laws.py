@@ -14,7 +14,7 @@ from tests.conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "experiments"
 OPTIONS = sorted((REPOSITORY / "conf").glob("*/*.yaml"))
-# Modules and rooms that import a heavy library at their top; everybody else imports them inside functions.
+# Modules and packages that import a heavy library at their top; everybody else imports them inside functions.
 HEAVY = ("strategy.annotation", "system.tensorflow", "quantization.tfmot", "quantization.keras3")
 
 
@@ -56,12 +56,12 @@ def test_tensorflow_is_imported_only_in_allowed_modules() -> None:
     assert [name for name in users if not is_heavy(name)] == []
 
 
-def in_cycles(imports: Callable[[ast.Module], Iterable[str]], room: str = "") -> list[str]:
-    """The modules of a room that import one another in a circle."""
+def in_cycles(imports: Callable[[ast.Module], Iterable[str]], package: str = "") -> list[str]:
+    """The modules of a package that import one another in a circle."""
     uses = {
         name: {i.removeprefix("experiments").lstrip(".") for i in imports(tree) if "experiments" in i}
         for name, tree in modules()
-        if name.startswith(room)
+        if name.startswith(package)
     }
     while leaves := {name for name, used in uses.items() if not (used & uses.keys()) - {name}}:
         uses = {name: used for name, used in uses.items() if name not in leaves}
