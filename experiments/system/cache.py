@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ from experiments.system.options import OPTION
 from experiments.system.progress import say
 
 Arrays = dict[str, npt.NDArray[np.generic]]
+Content = TypeVar("Content")  # of an entry
 
 TRAINING, RESULTS, DATA, RUNS = "training", "results", "data", "runs"
 GIB = 2**30
@@ -84,10 +85,10 @@ class Cache:
             UserError: the folder is not writable.
         """
         folder = self.dir.absolute() / RESULTS
-        if (found := _first_intact(folder.glob(f"{key}-*.npz"))) is not None:
+        if (found := _arrays_of(folder, key)) is not None:
             return found
         with self.claimed(folder / f"{key}.lock", "another process is computing the same result"):
-            if (found := _first_intact(folder.glob(f"{key}-*.npz"))) is not None:  # computed while this process waited
+            if (found := _arrays_of(folder, key)) is not None:  # computed while this process waited
                 return found
             computed = compute()
             self.keep(folder, key, computed, about)
@@ -105,10 +106,10 @@ class Cache:
             UserError: the folder of the cache is not writable.
         """
         place = self.dir.absolute() / DATA
-        if (found := _first_intact_folder(place.glob(f"{key}*"))) is not None:
+        if (found := _folder_of(place, key)) is not None:
             return found
         with self.claimed(place / f"{key}.lock", reason):
-            if (found := _first_intact_folder(place.glob(f"{key}*"))) is not None:  # while this process waited
+            if (found := _folder_of(place, key)) is not None:  # written while this process waited
                 return found
             partial = _partial(place, key)
             try:
@@ -214,7 +215,7 @@ class Trajectory:
     def latest(self, epochs: int) -> tuple[int, Arrays]:
         """Return the number of epochs and the state of the latest epoch up to `epochs`; (0, {}) if there is none."""
         for epoch, path in sorted(self._states(), reverse=True):
-            if epoch <= epochs and (state := _first_intact([path])) is not None:
+            if epoch <= epochs and (state := _first_intact([path], _arrays_in)) is not None:
                 return epoch, state
         return 0, {}
 
@@ -275,7 +276,7 @@ class Entry:
             if self.kind == DATA:
                 _check_digests(self.path)
             else:
-                _arrays_in(self.path, self.path.read_bytes())
+                _arrays_in(self.path)
         except DamagedError as error:
             return str(error)
         except FileNotFoundError:
@@ -297,10 +298,7 @@ class Entry:
 
     def remove(self) -> None:
         """Remove the entry, unless another process has done it."""
-        if self.kind == DATA:
-            _remove_folder(self.path)
-        else:
-            self.path.unlink(missing_ok=True)
+        _remove(self.path)
 
     @property
     def about(self) -> str:
@@ -356,53 +354,45 @@ def _partial(folder: Path, name: str) -> Path:
     return folder / f"{name}.{secrets.token_hex(4)}.partial"
 
 
-def _remove_folder(folder: Path) -> None:
-    """Remove the folder of an entry; it loses its name first, so that no process finds a part of it."""
-    partial = _partial(folder.parent, folder.name.partition("-")[0])
+def _remove(entry: Path) -> None:
+    """Remove an entry; a folder loses its name first, so that no process finds a part of it."""
+    if not entry.is_dir():
+        entry.unlink(missing_ok=True)
+        return
+    partial = _partial(entry.parent, entry.name.partition("-")[0])
     with suppress(FileNotFoundError):  # removed by another process
-        folder.rename(partial)
+        entry.rename(partial)
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _first_intact(paths: Iterable[Path]) -> Arrays | None:
-    """Return the content of the first intact file; damaged ones are reported and removed."""
-    for path in filter(_is_entry, paths):
+def _arrays_of(folder: Path, key: str) -> Arrays | None:
+    """Return the arrays of an intact result with this key."""
+    return _first_intact(filter(_is_entry, folder.glob(f"{key}-*.npz")), _arrays_in)
+
+
+def _folder_of(place: Path, key: str) -> tuple[Path, Mapping[str, Any]] | None:
+    """Return an intact folder with this key, and its index."""
+    return _first_intact(filter(_is_folder_entry, place.glob(f"{key}*")), lambda folder: (folder, _index_of(folder)))
+
+
+def _first_intact(entries: Iterable[Path], read: Callable[[Path], Content]) -> Content | None:
+    """Return what `read` returns for the first intact entry; damaged ones are reported and removed."""
+    for entry in entries:
         try:
-            arrays = _arrays_in(path, path.read_bytes())
+            content = read(entry)
         except FileNotFoundError:  # removed by another process
             continue
         except PermissionError as error:
             raise UserError(
-                f"cache.dir: {path} cannot be read ({error.strerror}). Use another folder: cache.dir=FOLDER."
+                f"cache.dir: {entry} cannot be read ({error.strerror}). Use another folder: cache.dir=FOLDER."
             ) from error
         except DamagedError as error:
-            say(f"cache: {path} {error}; it is removed and computed again")
-            path.unlink(missing_ok=True)
+            say(f"cache: {entry} {error}; it is removed and computed again")
+            _remove(entry)
             continue
         with suppress(FileNotFoundError, PermissionError):  # the time of another user's file cannot be changed
-            os.utime(path)  # marks the entry as recently used
-        return arrays
-    return None
-
-
-def _first_intact_folder(folders: Iterable[Path]) -> tuple[Path, Mapping[str, Any]] | None:
-    """Return the first intact folder and its index; damaged ones are reported and removed."""
-    for folder in filter(_is_folder_entry, folders):
-        try:
-            index = _index_of(folder)
-        except FileNotFoundError:  # removed by another process
-            continue
-        except PermissionError as error:
-            raise UserError(
-                f"cache.dir: {folder} cannot be read ({error.strerror}). Use another folder: cache.dir=FOLDER."
-            ) from error
-        except DamagedError as error:
-            say(f"cache: {folder} {error}; it is removed and computed again")
-            _remove_folder(folder)
-            continue
-        with suppress(FileNotFoundError, PermissionError):  # the time of another user's file cannot be changed
-            os.utime(folder / INDEX)  # marks the entry as recently used
-        return folder, index
+            os.utime(entry / INDEX if entry.is_dir() else entry)  # marks the entry as recently used
+        return content
     return None
 
 
@@ -446,13 +436,14 @@ def _check_digests(folder: Path) -> None:
             raise DamagedError(f"is damaged: the content of {name} does not have the digest in {INDEX}")
 
 
-def _arrays_in(path: Path, content: bytes) -> Arrays:
+def _arrays_in(path: Path) -> Arrays:
     """Return the arrays of an entry.
 
     Raises:
         DamagedError: the bytes have changed since they were written, or were written for another key.
+        FileNotFoundError: there is no such file.
     """
-    name, _, digest = path.stem.rpartition("-")
+    content, (name, _, digest) = path.read_bytes(), path.stem.rpartition("-")
     if digest != _digest(content):
         raise DamagedError("is damaged: its content does not have the digest in its name")
     try:
