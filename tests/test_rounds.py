@@ -244,13 +244,27 @@ def test_runs_in_the_plot_of_rounds_look_different() -> None:
     assert len(looks) == len({float(np.min(line.get_xdata())) for line in lines}) == len(names)
 
 
-def test_description_of_a_run_follows_its_rounds() -> None:
-    first = "Accurate.\n\n**97.0 µs** per image (median), faster than the float file: 3.1x [2.9, 3.4].\n\nIt computes."
+@pytest.mark.parametrize(
+    ("speed", "void"),
+    [
+        ("**97.0 µs** per image (median), faster than the float file: 3.1x [2.9, 3.4].", ""),
+        ("**97.0 µs** in the words of an earlier version.", ""),
+        ("Its timing is invalid: 1.5 of 2 cores were busy.", "1.5 of 2 cores were busy"),
+    ],
+)
+def test_description_of_a_run_follows_its_rounds(speed: str, void: str) -> None:
     moments = tuple(a_round(n, own, reference) for n, (own, reference) in enumerate([(97, 305), (104, 355)] * 3))
-    text = with_speed(first, Rounds("own", "reference", moments))
+    rounds = Rounds("own", "reference", moments)
+    first = f"Accurate.\n\n{speed}\n\nIt computes."
+    text = with_speed(first, {"latency_p50_us": 97.04}, {"latency_void": void}, rounds)
     assert text.startswith("Accurate.\n\n**100 µs** per image (median), faster than the float file: 3.28x [")
     assert text.endswith("3.14x in the faster, 3.41x in the slower.\n\nIt computes.")
-    assert with_speed(text, Rounds("own", "reference", moments)) == text
+    assert with_speed(text, rounds.metrics(), rounds.tags(), rounds) == text
+
+
+def test_a_description_that_somebody_has_edited_is_kept() -> None:
+    rounds = Rounds("own", "reference", (a_round(0, 97, 305),))
+    assert with_speed("Our best model.", {"latency_p50_us": 97.0}, {}, rounds) == "Our best model."
 
 
 def test_the_fastest_is_found_in_the_rounds_that_runs_share() -> None:
@@ -415,7 +429,7 @@ def test_a_later_sweep_of_the_same_files_takes_their_rounds_over(
     assert "3 rounds were measured for earlier runs" in " ".join(
         latency_rounds(table, {"c": store.rounds["c"]}).get_supxlabel().split()
     )
-    text = with_speed("**97.0 µs** per image (median), faster", store.rounds["c"])
+    text = with_speed("**97.0 µs** per image (median), faster", {"latency_p50_us": 97.0}, {}, store.rounds["c"])
     assert text.endswith("Of its 4 rounds of timing, 3 were measured for earlier runs of the same files.")
 
 

@@ -1,7 +1,8 @@
 """A summary of a run in a few sentences, which MLflow shows on the page of the run."""
 
-import re
+from collections.abc import Mapping
 from dataclasses import astuple
+from math import nan
 
 from experiments.dataset.named import apart, fields, is_named
 from experiments.measure.latency import SAME_FILE
@@ -20,8 +21,7 @@ SPEEDS = {
     "unclear": "neither significantly faster nor slower than",
 }
 
-INVALID_TIMING, PER_IMAGE = "Its timing is invalid", "per image (median)"
-OF_SPEED = re.compile(rf"^(?:{INVALID_TIMING}|\*\*\S+ µs\*\* {re.escape(PER_IMAGE)}).*$", re.MULTILINE)
+APART = "\n\n"  # between paragraphs
 ENGINES = {"TFMOT": "TensorFlow Model Optimization (Keras 2)", "own": "this package's own (Keras 3)"}
 
 
@@ -39,11 +39,11 @@ def describe(record: RunRecord, address: str, settings: str = "") -> str:
         _loading(record, address),
         f"[All settings]({settings}); the parameters are those that differ from the defaults." if settings else "",
     ]
-    return "\n\n".join(sentence for sentence in sentences if sentence)
+    return APART.join(sentence for sentence in sentences if sentence)
 
 
 def _warnings(record: RunRecord) -> str:
-    return "\n\n".join(f"**Warning**, {warning}" for warning in record.warnings)
+    return APART.join(f"**Warning**, {warning}" for warning in record.warnings)
 
 
 def _accuracy(record: RunRecord) -> str:
@@ -84,8 +84,13 @@ def _speed(record: RunRecord) -> str:
     return _speed_of(latency.verdict, latency.session.void, latency.own.percentile_us(50), latency.speedup)
 
 
-def with_speed(text: str, rounds: Rounds) -> str:
-    """Return a description with the speed of these rounds, which replaces that of earlier ones."""
+def with_speed(text: str, metrics: Mapping[str, float], tags: Mapping[str, str], rounds: Rounds) -> str:
+    """Return a description with the speed of these rounds, instead of the speed in the recorded metrics and tags.
+
+    The paragraph on the speed is found by the recorded value, whatever its words; a text without it is returned as it
+    is, since users may edit descriptions in MLflow.
+    """
+    recorded = tags.get("latency_void") or _median(metrics.get("latency_p50_us", nan))
     speed = _speed_of(rounds.verdict, rounds.void, rounds.metrics()["latency_p50_us"], rounds.speedup)
     by_state = rounds.by_state()
     if len(by_state) > 1 and not rounds.void and rounds.verdict != SAME_FILE:
@@ -94,16 +99,19 @@ def with_speed(text: str, rounds: Rounds) -> str:
         speed += (
             f" Of its {len(rounds.valid)} rounds of timing, {reused} were measured for earlier runs of the same files."
         )
-    return OF_SPEED.sub(lambda _: speed, text, count=1)
+    return APART.join(speed if recorded in paragraph else paragraph for paragraph in text.split(APART))
 
 
 def _speed_of(verdict: str, void: str, median_us: float, speedup: Estimate) -> str:
     if verdict == "void":
-        return f"{INVALID_TIMING}: {void}."
-    median = three_digits(median_us)
+        return f"Its timing is invalid: {void}."
     if verdict == SAME_FILE:
-        return f"**{median} µs** {PER_IMAGE}: the file is identical to the float file."
-    return f"**{median} µs** {PER_IMAGE}, {SPEEDS[verdict]} the float file: {times(*astuple(speedup))}."
+        return f"{_median(median_us)} per image (median): the file is identical to the float file."
+    return f"{_median(median_us)} per image (median), {SPEEDS[verdict]} the float file: {times(*astuple(speedup))}."
+
+
+def _median(us: float) -> str:
+    return f"**{three_digits(us)} µs**"
 
 
 def _file(record: RunRecord) -> str:

@@ -539,7 +539,7 @@ class Store:
         models = [each.model_id for each in (run.outputs.model_outputs if run.outputs else [])]
         owner = {"model_id": models[0]} if models else {}
         metrics = [Metric(name, value, now, 0, **owner) for name, value in rounds.metrics().items()]
-        text = with_speed(run.data.tags.get(DESCRIPTION, ""), rounds)
+        text = with_speed(run.data.tags.get(DESCRIPTION, ""), run.data.metrics, run.data.tags, rounds)
         tags = {**rounds.tags(), DESCRIPTION: text}
         self.client.log_batch(
             run_id, metrics=metrics, tags=[RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()]
