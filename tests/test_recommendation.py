@@ -288,12 +288,15 @@ def test_a_row_that_is_better_in_the_seeds_that_both_have_is_never_said_to_be_wo
     assert "significantly" not in first.text
 
 
-def test_a_row_over_seeds_says_which_file_it_stands_for() -> None:
+def test_over_seeds_the_tests_over_seeds_decide_and_the_answer_says_which_file_it_names() -> None:
     runs = frame([*seeds("none", 3), *seeds("qat", 3, finetune_epochs=1, **INT8)])
     wrong = {f"none-{n}": 120 + n for n in range(3)} | {f"qat-{n}": 119 + 2 * n for n in range(3)}
     read = lambda run_id: predictions(wrong[run_id], images=10_000)  # noqa: E731
     table = group_runs(runs, cell_of(runs), read).table
-    (line,) = answer_lines(Comparison(runs, table, read, over_seeds=True))
+    over_seeds = Comparison(runs, table, read, over_seeds=True)
+    (task,) = tasks(over_seeds)
+    assert (headline(task).name, headline(task).tied) == ("qat", ("none",))
+    (line,) = answer_lines(over_seeds)
     assert line.endswith("These are means over 3 runs; the file is that of the lowest seed, run qat-0.")
     (line,) = answer_lines(Comparison(runs[runs["seed"] == 0], runs[runs["seed"] == 0], read))
     assert "means over" not in line
@@ -374,15 +377,6 @@ def test_drawbacks_of_a_file_are_listed(fault: dict[str, object], said: str) -> 
     (task,) = tasks(only)
     assert said in headline(task).drawbacks
     assert all(said in choice.drawbacks for choice in choices(task) if choice.run_id)
-
-
-def test_over_seeds_the_tests_over_seeds_decide() -> None:
-    runs = frame([*seeds("none", 3), *seeds("qat", 3, finetune_epochs=1, **INT8)])
-    wrong = {f"none-{n}": 120 + n for n in range(3)} | {f"qat-{n}": 119 + 2 * n for n in range(3)}
-    read = lambda run_id: predictions(wrong[run_id], images=10_000)  # noqa: E731
-    table = group_runs(runs, cell_of(runs), read).table
-    (task,) = tasks(Comparison(runs, table, read, over_seeds=True))
-    assert (headline(task).name, headline(task).tied) == ("qat", ("none",))
 
 
 @pytest.mark.parametrize(("points", "at_least", "at_most"), [(0.0, 0, 8), (3.0, 57, 60)])
