@@ -35,7 +35,8 @@ from experiments.dataset import Images
 from experiments.measure.latency import SENTINEL, LatencyProtocol, Session, disturbance, time_together, verdict_of
 from experiments.statistics.rounds import Mean, counting, mean_over_rounds
 from experiments.system.progress import bar, say
-from experiments.tflite.conversion import Dynamic, TFLiteModel, convert
+from experiments.tflite.conversion import TFLiteModel, convert
+from experiments.tflite.schemes import Dynamic
 
 MINUTES = 22
 GAP = 7.5  # seconds between the starts of two rounds

@@ -26,7 +26,8 @@ from experiments.model import Architecture
 from experiments.model.article_cnn import ArticleCNN
 from experiments.model.ds_cnn import DSCNN
 from experiments.system.progress import bar
-from experiments.tflite.conversion import Dynamic, Float16, Float32, Int8, Scheme, TFLiteModel, convert
+from experiments.tflite.conversion import TFLiteModel, convert
+from experiments.tflite.schemes import Dynamic, Float16, Float32, Int8, Scheme
 
 KERAS = "Keras model"
 KERAS_EVALUATION_AT_LEAST = 0.9  # times the throughput of a plain loop

@@ -277,7 +277,8 @@ def _by_our_engine(block: Block) -> tuple[bytes, float]:
     from experiments.model.flattening import flatten
     from experiments.quantization.engines import engine_of
     from experiments.system.tensorflow import keras_3
-    from experiments.tflite.conversion import Learned, convert
+    from experiments.tflite.conversion import convert
+    from experiments.tflite.schemes import Learned
 
     keras, (examples, _) = keras_3(), _examples(block)
     model = _model(block, keras)
@@ -296,7 +297,8 @@ def _by_our_engine(block: Block) -> tuple[bytes, float]:
 def _by_the_converter(block: Block) -> bytes:
     """Return the file of the float model, quantized after training."""
     from experiments.system.tensorflow import keras_3
-    from experiments.tflite.conversion import Int8, convert
+    from experiments.tflite.conversion import convert
+    from experiments.tflite.schemes import Int8
 
     model, (examples, _) = _model(block, keras_3()), _examples(block)
     _train(model, keras_3(), block)

@@ -27,8 +27,9 @@ from experiments.model.ds_cnn import DSCNN
 from experiments.model.mobilenet_v1 import MobileNetV1
 from experiments.model.resnet8 import ResNet8
 from experiments.statistics.rounding import whole
-from experiments.tflite.conversion import Float32, Int8, convert
+from experiments.tflite.conversion import convert
 from experiments.tflite.flatbuffer import editable, packed
+from experiments.tflite.schemes import Float32, Int8
 
 
 @dataclass(frozen=True)

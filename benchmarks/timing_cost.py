@@ -26,7 +26,8 @@ from benchmarks.harness.trial import one_moment
 from experiments.dataset import Dataset, Images
 from experiments.measure.latency import LatencyProtocol, measure_latency, time_together
 from experiments.system.progress import bar
-from experiments.tflite.conversion import Dynamic, Float16, TFLiteModel, convert
+from experiments.tflite.conversion import TFLiteModel, convert
+from experiments.tflite.schemes import Dynamic, Float16
 
 PROTOCOL = LatencyProtocol()
 QUICK = LatencyProtocol(seconds=0.3)

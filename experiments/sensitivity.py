@@ -155,8 +155,9 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
     from experiments.quantization.engines import engine_of
     from experiments.runs.pipeline import build_with_data, examples_of
     from experiments.runs.trainings import trainer
-    from experiments.tflite.conversion import Float32, Int8, convert
+    from experiments.tflite.conversion import convert
     from experiments.tflite.graph import output_levels
+    from experiments.tflite.schemes import Float32, Int8
 
     experiment.dataset.check()
     experiment.model.check()

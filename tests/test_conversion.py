@@ -33,18 +33,11 @@ from experiments.strategy.prune_qat import PruneQAT
 from experiments.strategy.qat import QAT
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError
-from experiments.tflite.conversion import (
-    Float32,
-    Int8,
-    Rest,
-    TFLiteModel,
-    _Traced,
-    _traced,
-    convert,
-)
+from experiments.tflite.conversion import TFLiteModel, _Traced, _traced, convert
 from experiments.tflite.expectation import broken
 from experiments.tflite.flatbuffer import packed, parsed, with_buffers_inside
 from experiments.tflite.graph import Op, arithmetic, coverage, read_ops
+from experiments.tflite.schemes import Float32, Int8, Rest
 from experiments.tflite.selective import OpKey, float_constants
 from experiments.training.loop import Trained
 

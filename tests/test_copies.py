@@ -18,9 +18,10 @@ from experiments.strategy.prune_cluster_qat import PruneClusterQAT
 from experiments.strategy.prune_qat import PruneQAT
 from experiments.strategy.qat import QAT
 from experiments.system.errors import UserError
-from experiments.tflite.conversion import Float32, convert
+from experiments.tflite.conversion import convert
 from experiments.tflite.expectation import broken
 from experiments.tflite.graph import read_ops
+from experiments.tflite.schemes import Float32
 from experiments.training.loop import Trained
 from experiments.training.precision import in_precision
 

@@ -12,9 +12,10 @@ from experiments.dataset.mnist import Mnist
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.qat import QAT
 from experiments.system.errors import UserError
-from experiments.tflite.conversion import Float32, Learned, convert
+from experiments.tflite.conversion import convert
 from experiments.tflite.expectation import Expectation, broken, wrong_interface
 from experiments.tflite.graph import Op, interface, read_ops, tensors
+from experiments.tflite.schemes import Float32, Learned
 from experiments.tflite.selective import held_in_float
 from experiments.training.loop import Trained
 from tests.tiny import product_file

@@ -21,19 +21,9 @@ from experiments.model.resnet8 import ResNet8
 from experiments.plots.run import COLOURS, save_noise
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.qat import QAT
-from experiments.tflite.conversion import (
-    Dynamic,
-    DynamicInt4,
-    Float16,
-    Float32,
-    Int8,
-    Int16x8,
-    Learned,
-    Scheme,
-    TFLiteModel,
-    convert,
-)
+from experiments.tflite.conversion import TFLiteModel, convert
 from experiments.tflite.graph import Op, read_ops
+from experiments.tflite.schemes import Dynamic, DynamicInt4, Float16, Float32, Int8, Int16x8, Learned, Scheme
 from experiments.training.loop import Trained
 
 # One more than the strategies promise; what an op can carry, the extremes among it.

@@ -12,9 +12,10 @@ from experiments.model.flattening import flatten
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.post_training import PTQInt8
 from experiments.system.errors import UserError
-from experiments.tflite.conversion import Float32, convert
+from experiments.tflite.conversion import convert
 from experiments.tflite.expectation import broken
 from experiments.tflite.graph import read_ops
+from experiments.tflite.schemes import Float32
 from experiments.training.loop import Trained
 
 pytestmark = pytest.mark.tensorflow

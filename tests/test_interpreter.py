@@ -12,8 +12,9 @@ from experiments.measure.fidelity import delegated
 from experiments.measure.interpreter import xnnpack_refusal
 from experiments.measure.latency import LatencyProtocol, measure_latency
 from experiments.measure.memory import peak_memory
-from experiments.tflite.conversion import Float32, Int8, TFLiteModel, convert
+from experiments.tflite.conversion import TFLiteModel, convert
 from experiments.tflite.graph import read_ops
+from experiments.tflite.schemes import Float32, Int8
 from experiments.tracking.litert_model import LiteRTModel
 from tests.tiny import dense_file
 

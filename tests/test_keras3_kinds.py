@@ -9,8 +9,9 @@ import pytest
 
 from experiments.dataset.named import together
 from experiments.system.errors import UserError
-from experiments.tflite.conversion import Learned, convert
+from experiments.tflite.conversion import convert
 from experiments.tflite.graph import read_ops
+from experiments.tflite.schemes import Learned
 
 pytestmark = pytest.mark.tensorflow
 

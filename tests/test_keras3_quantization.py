@@ -9,8 +9,9 @@ import pytest
 
 from experiments.quantization.survey import Survey
 from experiments.system.errors import UserError
-from experiments.tflite.conversion import Learned, convert
+from experiments.tflite.conversion import convert
 from experiments.tflite.graph import SCALE_KEEPING, idle_conversions, read_ops
+from experiments.tflite.schemes import Learned
 
 pytestmark = pytest.mark.tensorflow
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from experiments.model.copies import first_difference
-from experiments.tflite.conversion import Learned, convert
+from experiments.tflite.conversion import convert
 from experiments.tflite.graph import read_ops
+from experiments.tflite.schemes import Learned
 
 pytestmark = pytest.mark.tensorflow
 

@@ -22,18 +22,9 @@ from experiments.measure.memory import Arena, arena, peak_memory
 from experiments.measure.op_profile import call_only_file
 from experiments.model.article_cnn import ArticleCNN
 from experiments.system.errors import UserError
-from experiments.tflite.conversion import (
-    Dynamic,
-    DynamicInt4,
-    Float16,
-    Float32,
-    Int8,
-    Int16x8,
-    Scheme,
-    TFLiteModel,
-    convert,
-)
+from experiments.tflite.conversion import TFLiteModel, convert
 from experiments.tflite.flatbuffer import one_graph_file, operator_code
+from experiments.tflite.schemes import Dynamic, DynamicInt4, Float16, Float32, Int8, Int16x8, Scheme
 from tests.conftest import ENVIRONMENT
 
 NEGATION = TFLiteModel(call_only_file().content)

@@ -27,19 +27,10 @@ from experiments.model.article_cnn import ArticleCNN
 from experiments.model.ds_cnn import DSCNN
 from experiments.model.resnet8 import ResNet8
 from experiments.plots.run import COLOURS, save_profile
-from experiments.tflite.conversion import (
-    Dynamic,
-    DynamicInt4,
-    Float16,
-    Float32,
-    Int8,
-    Int16x8,
-    Scheme,
-    TFLiteModel,
-    convert,
-)
+from experiments.tflite.conversion import TFLiteModel, convert
 from experiments.tflite.flatbuffer import one_graph_file, operator_code
 from experiments.tflite.graph import Op, read_ops
+from experiments.tflite.schemes import Dynamic, DynamicInt4, Float16, Float32, Int8, Int16x8, Scheme
 
 NEGATION = TFLiteModel(call_only_file().content)
 NUMBERS = np.arange(3, dtype=np.float32).reshape(3, 1)

@@ -13,8 +13,9 @@ from experiments.model.copies import first_difference
 from experiments.model.keras_file import KerasFile
 from experiments.system.errors import UserError
 from experiments.system.keras_version import Version
-from experiments.tflite.conversion import Float32, Int8, Int16x8, TFLiteModel, convert
+from experiments.tflite.conversion import TFLiteModel, convert
 from experiments.tflite.graph import read_ops
+from experiments.tflite.schemes import Float32, Int8, Int16x8
 from experiments.tflite.selective import put_back_to_float
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("ignore")]

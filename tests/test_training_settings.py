@@ -23,8 +23,9 @@ from experiments.task.multilabel import LabelHead
 from experiments.task.reconstruction import ReconstructionHead
 from experiments.task.regression import NumberHead
 from experiments.task.segmentation import PixelHead
-from experiments.tflite.conversion import Float32, convert
+from experiments.tflite.conversion import convert
 from experiments.tflite.graph import read_ops
+from experiments.tflite.schemes import Float32
 from experiments.training import loop
 from experiments.training.augmentation import ARGUMENTS, REQUIRED, augmentation_for, check_places
 from experiments.training.best_epoch import best_epoch, end_of

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
-from experiments.tflite.conversion import Calibration, Float32, Int8, Scheme, TFLiteModel, convert
+from experiments.tflite.conversion import Calibration, TFLiteModel, convert
+from experiments.tflite.schemes import Float32, Int8, Scheme
 
 if TYPE_CHECKING:
     from tf_keras import Model

@@ -46,9 +46,10 @@ from experiments.system.progress import bar, say, say_once
 from experiments.system.stamp import stamp
 from experiments.task import Head
 from experiments.task.classification import ClassHead
-from experiments.tflite.conversion import Float32, Learned, Scheme, TFLiteModel
+from experiments.tflite.conversion import TFLiteModel
 from experiments.tflite.expectation import Expectation
 from experiments.tflite.graph import Op, read_ops
+from experiments.tflite.schemes import Float32, Learned, Scheme
 from experiments.training.loop import Trained, check_fit
 from experiments.training.outputs import heads_of, joint_head
 

@@ -20,15 +20,8 @@ from experiments.quantization.engines import engine_of
 from experiments.system.cache import Arrays, Cache
 from experiments.system.machine import compute_lock
 from experiments.system.stamp import CODE_DIGEST, runtimes
-from experiments.tflite.conversion import (
-    Calibration,
-    Float32,
-    Scheme,
-    TFLiteModel,
-    convert,
-    is_fake_quantized,
-    starts_from_float,
-)
+from experiments.tflite.conversion import Calibration, TFLiteModel, convert, is_fake_quantized
+from experiments.tflite.schemes import Float32, Scheme, starts_from_float
 from experiments.training.loop import digest_of, numerics
 
 if TYPE_CHECKING:

@@ -23,9 +23,10 @@ from experiments.strategy import Strategy
 from experiments.system.cache import Arrays
 from experiments.system.contents import contents_of
 from experiments.system.errors import UserError
-from experiments.tflite.conversion import Calibration, Float32, Learned, Scheme, TFLiteModel, convert
+from experiments.tflite.conversion import Calibration, TFLiteModel, convert
 from experiments.tflite.expectation import Expectation, differences, expected, without_float_ops
 from experiments.tflite.graph import Op, read_ops
+from experiments.tflite.schemes import Float32, Learned, Scheme
 
 if TYPE_CHECKING:
     from tf_keras import Model

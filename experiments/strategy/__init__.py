@@ -17,8 +17,9 @@ from experiments.quantization.survey import Survey
 from experiments.system.errors import UserError
 from experiments.system.keras_version import version_of
 from experiments.system.options import OPTION
-from experiments.tflite.conversion import (
-    Calibration,
+from experiments.tflite.conversion import Calibration
+from experiments.tflite.expectation import Compression, Difference, Expectation, expected
+from experiments.tflite.schemes import (
     Dynamic,
     DynamicInt4,
     Float16,
@@ -31,7 +32,6 @@ from experiments.tflite.conversion import (
     Scheme,
     Static,
 )
-from experiments.tflite.expectation import Compression, Difference, Expectation, expected
 from experiments.tflite.static import ActivationBits, Precision, WeightBits, WeightRanges, WeightScales
 from experiments.training.loop import Fit, Trained
 

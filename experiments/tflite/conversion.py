@@ -1,4 +1,4 @@
-"""Conversion of Keras models to TFLite files, and the schemes of the converter."""
+"""Conversion of Keras models to TFLite files."""
 
 import gzip
 import hashlib
@@ -8,10 +8,10 @@ import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,16 +25,28 @@ from experiments.system.silence import native_stderr_silenced
 from experiments.tflite.biases import with_wide_biases
 from experiments.tflite.flatbuffer import without_metadata
 from experiments.tflite.graph import outermost_layer, read_ops
+from experiments.tflite.schemes import (
+    Dynamic,
+    DynamicInt4,
+    Float16,
+    Float32,
+    Int8,
+    Int16x8,
+    Learned,
+    Rest,
+    Scheme,
+    Static,
+    interface_of,
+    starts_from_float,
+)
 from experiments.tflite.selective import restrict_to_layers, without_detours
-from experiments.tflite.static import ActivationBits, Precision, WeightBits, quantized_statically
+from experiments.tflite.static import ActivationBits, Precision, quantized_statically
 from experiments.tflite.weights import Weights, requantized
 
 if TYPE_CHECKING:
     from tf_keras import Model
 
 Calibration = Callable[[int], ImageRows]  # calibration(n) returns n images of the training split
-Interface = Literal["float32", "int8", "uint8"]
-Rest = Literal["float", "dynamic", "float16"]
 WEIGHTS_OF_THE_REST: Mapping[Rest, Weights] = {"dynamic": "int8", "float16": "float16"}
 MOST_STEPS = 128  # of a recurrent layer whose loop is unrolled: each step is a dozen ops in the file
 LOOPS = frozenset({"WHILE", "IF", "CALL"})
@@ -48,78 +60,6 @@ NO_INT16 = "Quantization to 16x8-bit not yet supported for op"
 LEAST_DYNAMIC = 1024  # minimum number of weights for which the converter quantizes a layer dynamically
 LEAST_FACTOR = 1e-4  # of a BatchNorm, relative to the largest of its layer: see _factors_raised
 CONVERSION_METADATA = b"CONVERSION_METADATA"  # of TensorFlow, in each file
-
-
-@dataclass(frozen=True)
-class Float32:
-    """No quantization."""
-
-
-@dataclass(frozen=True)
-class Dynamic:
-    """int8 weights; activations are float in the file, and quantized by the kernels at run time."""
-
-
-@dataclass(frozen=True)
-class DynamicInt4:
-    """int4 weights; activations are float in the file, and quantized by the kernels at run time."""
-
-
-@dataclass(frozen=True)
-class Float16:
-    """float16 weights, converted to float32 when the model is loaded."""
-
-
-@dataclass(frozen=True)
-class Int8:
-    """int8 weights and activations; the ranges of the activations come from calibration samples."""
-
-    calibration_samples: int
-    interface: Interface = "float32"
-    layers: tuple[str, ...] | None = field(default=None, repr=False)  # all others stay float; None: every layer
-
-
-@dataclass(frozen=True)
-class Int16x8:
-    """int8 weights and int16 activations; the ranges of the activations come from calibration samples."""
-
-    calibration_samples: int
-
-
-@dataclass(frozen=True)
-class Static:
-    """Integers of a chosen precision, by LiteRT's quantizer from the float file, with calibration samples."""
-
-    calibration_samples: int
-    precision: Precision
-    interface: Literal["float32", "int8"] = "float32"
-    layers: tuple[str, ...] | None = field(default=None, repr=False)  # of this precision; None: every layer
-    rest: Precision | None = None  # of all other layers; None: they stay float
-
-
-@dataclass(frozen=True)
-class Learned:
-    """int8 for layers with fake quantization, with the learned ranges; `rest` applies to all other layers."""
-
-    interface: Interface = "float32"
-    rest: Rest = "float"
-    layers: tuple[str, ...] | None = field(default=None, repr=False)  # those with fake quantization; None: every layer
-    left_float: Mapping[str, str] = field(default_factory=dict, repr=False)  # unsupported layers, with the reasons
-    weight_bits: WeightBits = 8
-    activation_bits: ActivationBits = 8
-
-    @property
-    def types(self) -> str:
-        """The types that an op with weights computes in, in the words of Op.types."""
-        return Precision(self.weight_bits, self.activation_bits).types
-
-
-Scheme = Float32 | Dynamic | DynamicInt4 | Float16 | Int8 | Int16x8 | Static | Learned
-
-
-def interface_of(scheme: Scheme) -> Interface:
-    """Return the type of a file's input and output."""
-    return scheme.interface if isinstance(scheme, (Int8, Static, Learned)) else "float32"
 
 
 @dataclass(frozen=True)
@@ -142,11 +82,6 @@ class TFLiteModel:
     def digest(self) -> str:
         """SHA-256 of the content; conversion is deterministic, so equal models have equal digests."""
         return hashlib.sha256(self.content).hexdigest()
-
-
-def starts_from_float(scheme: Scheme) -> bool:
-    """Whether a scheme quantizes the model's file in float, which a caller may have already."""
-    return isinstance(scheme, (DynamicInt4, Int8, Int16x8, Static))
 
 
 def convert(

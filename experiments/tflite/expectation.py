@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from experiments.tflite.conversion import (
-    LEAST_DYNAMIC,
+from experiments.tflite.conversion import LEAST_DYNAMIC
+from experiments.tflite.graph import FLOAT16_WEIGHTS, SCALE_KEEPING, Op, idle_conversions
+from experiments.tflite.schemes import (
     Dynamic,
     DynamicInt4,
     Float16,
@@ -18,7 +19,6 @@ from experiments.tflite.conversion import (
     Static,
     interface_of,
 )
-from experiments.tflite.graph import FLOAT16_WEIGHTS, SCALE_KEEPING, Op, idle_conversions
 from experiments.tflite.static import FOUR_BIT
 
 if TYPE_CHECKING:
