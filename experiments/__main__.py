@@ -11,7 +11,7 @@ COMMANDS = {
     "compare": "show recorded runs as tables, write a report, choose which file to ship",
     "latency": "time files together and compare their latencies",
     "sensitivity": "find the layers that lose little accuracy when quantized",
-    "cache": "list, verify or clear cached trainings, conversions and evaluations",
+    "cache": "list, verify or clear cached training states, conversions, evaluations and data",
     "store": "check a store of runs, update the addresses of its files, or close lost runs",
     "completion": "print the shell completion script for bash, zsh or fish",
 }

@@ -1,4 +1,4 @@
-"""The cache of trainings, conversions, evaluations and decoded data.
+"""The cache of training states, conversions, evaluations and decoded data.
 
 `python -m experiments.cache [list|verify|clear] [--dir cache]`
 
@@ -150,8 +150,8 @@ def parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
     parser = CommandParser(
         prog=program("cache"),
-        description="List, verify or clear the cache of trainings, conversions, evaluations and decoded data. Exit "
-        "codes: 0 success; 1 damaged entries were found; 2 invalid command; 130 interrupted.",
+        description="List, verify or clear the cache of training states, conversions, evaluations and decoded data. "
+        "Exit codes: 0 success; 1 damaged entries were found; 2 invalid command; 130 interrupted.",
     )
     parser.add_argument(
         "verb", nargs="?", choices=("list", "verify", "clear"), default="list",

@@ -105,12 +105,12 @@ def _key(root: Path, parts: Mapping[str, Sequence[Path]], decoder: Decoder, skip
 
 
 def _check_limit(cache: Cache, root: Path, parts: Mapping[str, Sequence[Path]], form: Form) -> None:
-    """Refuse data beyond the limit of the cache, which would displace all trainings and results."""
+    """Refuse data beyond the limit of the cache, which would displace all training states and results."""
     count = sum(map(len, parts.values()))
     if (needed := count * form.bytes) > cache.gib * GIB:
         raise UserError(
             f"dataset.path={root}: {count:,} examples of {_dimensions(form.shape)} take {needed / GIB:,.2f} GiB, more "
-            f"than cache.gib={cache.gib:g}, the limit of the cache for these, trainings and results together. Use "
+            f"than cache.gib={cache.gib:g}, the limit of the cache for data, training states and results. Use "
             f"cache.gib={math.ceil(needed / GIB + cache.gib)}, or fewer or smaller examples (dataset.train_samples=N)."
         )
 

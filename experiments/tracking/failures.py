@@ -76,7 +76,7 @@ def explaining_failures(tracking: Tracking) -> Iterator[None]:
         if tracking.database and "readonly database" in str(error) and not tracking.database.exists():
             raise UserError(
                 f"tracking.uri={tracking.shown}: the file was deleted or moved while it was in use. Put it back, or "
-                "type the command again to start a new store; trainings come from the cache."
+                "type the command again to start a new store; finished epochs come from the cache."
             ) from error
         if tracking.database and is_damaged(error):
             raise UserError(
