@@ -3,6 +3,7 @@
 import re
 import signal
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from experiments.comparison.columns import frame
 from experiments.comparison.compared import Comparison
 from experiments.plots.comparison import PICTURES, PLOTS, Plot
 from experiments.system.errors import UserError
+from tests import conftest
 from tests.rows import FAILED, row
 
 
@@ -211,11 +213,20 @@ SETTINGS: dict[str, Any] = {"strategy": ["none", "ptq_int8"], "epochs": 3}
 MORE = ("latency.seconds=0.3", "training.batch_size=30", "training.learning_rate=0.01")
 
 
+def forked(command: Sequence[str], folder: Path) -> tuple[int, list[str]]:
+    """What `bench._streamed` does, without the time of imports; the notebook of test_notebook.py has the real one."""
+    _, _, module, *arguments = command
+    done = conftest.run(folder, module, *arguments, measured=False)
+    return done.returncode, [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+
+
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """Two runs of a model and arrays in memory."""
     folder = tmp_path_factory.mktemp("bench")
-    return run(*MORE, folder=folder, model=small_model(), data=small_data(), **SETTINGS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench, "_streamed", forked)
+        return run(*MORE, folder=folder, model=small_model(), data=small_data(), **SETTINGS)
 
 
 @pytest.mark.endtoend

@@ -121,7 +121,7 @@ def test_disk_that_fills_between_jobs_ends_the_sweep_orderly(disk: Disk, tmp_pat
     place = disk("nr_inodes=9")  # enough for Hydra's notes on the sweep and its first job
     save_images(tmp_path / "images.npz")
     sweep = ["strategy=none,ptq_dynamic", "model=mlp", "dataset=npz", "dataset.path=images.npz", "latency.seconds=0.1"]
-    done = run(tmp_path, "experiments.run", "-m", *sweep, f"hydra.sweep.dir={place}/notes")
+    done = run(tmp_path, "experiments.run", "-m", *sweep, f"hydra.sweep.dir={place}/notes", measured=False)
     assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
     assert f"the disk at {place} has" in done.stderr
     runs = connect(Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db"), create=False).find("tags.kind != ''")

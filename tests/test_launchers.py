@@ -55,7 +55,7 @@ def test_joblib_runs_every_job_and_the_table_is_in_their_order(folder: Path) -> 
 
 
 def test_a_stopped_sweep_leaves_no_run_that_seems_to_be_running(folder: Path) -> None:
-    process = start(folder, "experiments.run", *JOBLIB, "strategy=none", "seed=0,1", "epochs=12")
+    process = start(folder, "experiments.run", *JOBLIB, "strategy=none", "seed=0,1", "epochs=12", measured=False)
     deadline = time.monotonic() + 120
     while not list(folder.glob("cache/training/*/00002-*.npz")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -74,7 +74,7 @@ def test_a_process_of_jobs_that_is_killed_is_one_message(folder: Path) -> None:
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     own_option(folder, "strategy/deadly", "Deadly", end)
-    done = run(folder, "experiments.run", "--config-dir", "options", *JOBLIB, "strategy=none,deadly")
+    done = run(folder, "experiments.run", "--config-dir", "options", *JOBLIB, "strategy=none,deadly", measured=False)
     assert done.returncode == 1, done.stderr
     assert "a worker process died" in done.stderr
     assert "run the same command again to continue" in done.stderr

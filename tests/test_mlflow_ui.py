@@ -41,7 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
     shutil.copy(empty_store, folder)
     save_images(folder / "images.npz")
-    small = ("model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.1")
+    small = ("model=mlp", "dataset=npz", "dataset.path=images.npz", "training.batch_size=50", "latency.seconds=0.1",
+             "latency.rounds=1")  # fmt: skip
     swept = run(folder, "experiments.run", "-m", "strategy=none,ptq_int8", "tracking.system_metrics=true", *small)
     assert (swept.returncode, swept.stderr) == (0, "")
     shipped = run(folder, "experiments.compare", "--require", "tflite_bytes < 1e6", "--register", "shipped")
@@ -119,7 +120,8 @@ def test_parameters_are_those_that_people_look_for(store: Store, sweep: str) -> 
     params = store.client.get_run(store.rows(sweep)[1]["run_id"]).data.params
     assert params == {
         "strategy": "ptq_int8", "model": "mlp", "dataset": "npz", "epochs": "1", "finetune_epochs": "0", "seed": "0",
-        "dataset.path": "images.npz", "training.batch_size": "50", "latency.seconds": "0.1", "task": "classification",
+        "dataset.path": "images.npz", "training.batch_size": "50", "latency.seconds": "0.1", "latency.rounds": "1",
+        "task": "classification",
     }  # fmt: skip
 
 

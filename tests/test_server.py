@@ -129,7 +129,7 @@ def test_a_sweep_keeps_everything_on_the_server(
 
 
 def test_server_crash_during_a_sweep_causes_one_message_and_no_loss(server: Server, folder: Path, begin: Begin) -> None:
-    arguments = ("strategy=none", "epochs=12", "seed=2")
+    arguments = ("strategy=none", "epochs=6", "seed=2")
     sweep = begin(*arguments, MLFLOW_HTTP_REQUEST_MAX_RETRIES="2")
     wait_until(lambda: bool(list(folder.glob("cache/training/*/00002-*.npz"))), "two epochs are trained")
     server.kill()

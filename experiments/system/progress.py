@@ -7,7 +7,6 @@ A terminal can show the bars of only one process. So the process that the user s
 import atexit
 import os
 import secrets
-import socket
 import sys
 import tempfile
 import time
@@ -311,26 +310,13 @@ def shown_here() -> Iterator[None]:
         path = f"{folder}/socket"
         with _listener(path, key) as listener:
             ended = Event()
-            listening = Thread(target=_listen, args=(listener, ended), daemon=True)
-            listening.start()
+            Thread(target=_listen, args=(listener, ended), daemon=True).start()
             os.environ[ADDRESS] = f"{os.getpid()} {path} {key.hex()}"
             try:
                 yield
             finally:
-                del os.environ[ADDRESS]
                 ended.set()
-                _wake(path)
-                listening.join(timeout=10)  # a process that was stopped while it connects may hold it
-
-
-def _wake(path: str) -> None:
-    """Connect, so that a thread that waits for a connection sees that it has to end.
-
-    If the socket were closed before, the thread could accept the connections of the next one, which may have the same
-    number, and refuse them for their other key.
-    """
-    with suppress(OSError), socket.socket(socket.AF_UNIX) as end:
-        end.connect(path)
+                del os.environ[ADDRESS]
 
 
 def _listener(path: str, key: bytes) -> Listener:

@@ -42,6 +42,7 @@ IMPORTED_BY_RUNS = (
     "experiments.quantization.tfmot.annotation",
     "experiments.runs.pipeline",
 )
+WITHOUT_RUNS = tuple(f"experiments.{command}" for command in ("compare", "latency", "cache", "store"))
 STREAMS = ("out", "err")
 JOBLIB_WORKERS = 2  # as many as tests ask for
 FIRST_FREE = 700  # a number for files beyond those that a process has open
@@ -241,7 +242,11 @@ def _become(request: dict[str, Any]) -> None:
     sys.stdin = open(0, closefd=False)  # noqa: SIM115  # the next requests are not this process's
     sys.argv = [module, *arguments]
     sys.path[0] = folder
-    if request["tensorflow"]:
+    if module == "experiments.run" and not request["measured"]:
+        from tests.support.measurements import shorten_sweeps
+
+        shorten_sweeps()
+    if request["tensorflow"] and module not in WITHOUT_RUNS:
         _prepare_fork_server(request["measured"])
         if "hydra/launcher=joblib" in arguments:
             _prepare_joblib_workers(request["measured"])

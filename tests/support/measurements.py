@@ -1,7 +1,7 @@
 """Made-up measurements of a run, for tests of everything else about it: each real one costs a process or two.
 
 The measurements themselves have tests of their own, and runs that are measured are those of test_pipeline.py,
-test_endtoend.py and test_mlflow_ui.py.
+test_endtoend.py and test_mlflow_ui.py. Pictures are those of test_plots.py and test_report.py, and the last two.
 """
 
 import secrets
@@ -54,6 +54,20 @@ MADE_UP: Mapping[str, Callable[..., Any]] = {
     "op_profile": profile,
     "footprint": footprint,
 }
+
+
+def shorten_sweeps() -> None:
+    """Let sweeps in this process, and in those that are forked from it, draw no pictures and add no rounds of timing.
+
+    Pictures take seconds, and each round takes a process for each file.
+    """
+    from experiments.plots.comparison import Pictures
+    from experiments.report import page
+    from experiments.runs import job, sweep
+
+    vars(page)["draw_pictures"] = lambda *_: Pictures({}, {})
+    vars(sweep)["complete_rounds"] = lambda *_, **__: None
+    vars(job)["save_pictures"] = lambda *_: None
 
 
 def make_up() -> None:
