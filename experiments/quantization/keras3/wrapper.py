@@ -15,6 +15,7 @@ from experiments.quantization.keras3.fake_quantization import (
     shielded,
 )
 from experiments.quantization.keras3.kind import Kind, Operation, Scaling
+from experiments.quantization.scaling import make_distinct
 from experiments.system.tensorflow import keras_3, tf
 
 keras = keras_3()
@@ -229,16 +230,6 @@ class Quantized(_Quantizing):
 def _along(factors: Tensor, axis: int) -> Tensor:
     """Factors for the indices of an axis, which is negative: counted from the end."""
     return tf.reshape(factors, (-1, *(1,) * (-1 - axis)))
-
-
-def make_distinct(bias: Tensor) -> Tensor:
-    """Return a bias whose last value is changed by the smallest possible amount.
-
-    Of one that is the same for all channels the converter takes the scale of the first channel for all.
-    """
-    factors = [1.0] * bias.shape[0]
-    factors[-1] += 2**-22
-    return bias * tf.constant(factors)
 
 
 def batchnorm_as_affine(layer: Any) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,13 @@
 """Quantization-aware models with TensorFlow Model Optimization (TFMOT): whole models, or exactly the chosen layers.
 
 With TFMOT's annotation of single layers, a layer stays float if it follows a layer without a quantizer (Dropout,
-Flatten, pooling, ...), because its input is not quantized (model-optimization issue #523). `annotated` inserts the
-missing quantizer on this edge.
+Flatten, pooling, ...), because its input is not quantized (model-optimization issue #523). `annotated_copy` inserts the
+missing quantizer on this edge. Layers that TFMOT refuses are annotated with the configurations of `own_layers`; models
+without such layers are those of TFMOT, bit for bit.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from experiments.dataset import Images
 from experiments.dataset.named import as_inputs
 from experiments.model.copies import copied, is_wrapper, kinds_known, nodes_of, take_over_state, unwrapped
 from experiments.quantization.survey import PASSING_LAYERS, Survey, SurveyedLayer
+from experiments.quantization.tfmot import own_layers
 from experiments.quantization.tfmot.replaced import replaced
 from experiments.quantization.tfmot.schemes import quantization_aware
 from experiments.system.errors import UserError, first_line
@@ -49,7 +51,8 @@ ACTIVATIONS = QuantizeAwareActivation._PRE_QUANT_ACTIVATIONS | QuantizeAwareActi
 
 
 def survey(model: "Model", activation_bits: ActivationBits = 8) -> Survey:
-    """Return what TFMOT can quantize in a model, layer by layer; with 8 bits, as strategies make sure."""
+    """Return what can be quantized in a model, layer by layer; with 8 bits, as strategies make sure."""
+    groups = _groups(model)
     # A Sequential model does not list its input layer.
     before: dict[str, set[str]] = defaultdict(set)
     after: dict[str, set[str]] = defaultdict(set)
@@ -65,7 +68,7 @@ def survey(model: "Model", activation_bits: ActivationBits = 8) -> Survey:
                 weighted=_has_kernel(layer),
                 passing=isinstance(layer, PASSING_CLASSES),
                 obstacle=_obstacle(layer),
-                group=tuple(member.name for member in _group(layer)),
+                group=tuple(member.name for member in groups[layer.name]),
                 neighbours=frozenset(before[layer.name] | after[layer.name]),
             )
             for layer in model.layers
@@ -76,12 +79,7 @@ def survey(model: "Model", activation_bits: ActivationBits = 8) -> Survey:
 
 def annotated_whole(model: "Model") -> "Model":
     """Return a quantization-aware copy of the model with every layer annotated."""
-    with _refusals_translated():
-        with kinds_known(model):
-            annotated = tfmot.quantization.keras.quantize_annotate_model(model)
-        quantized = quantization_aware(annotated, model)
-    take_over_state(quantized, model)
-    return quantized
+    return annotated(model, None)
 
 
 def annotated(
@@ -89,9 +87,23 @@ def annotated(
 ) -> "Model":
     """Return a copy of the model with fake quantization in exactly the named layers; None: all."""
     assert (weight_bits, activation_bits) == (8, 8)  # refused by the strategies
+    with _refusals_translated():
+        quantized = quantization_aware(annotated_copy(model, names), model)
+    take_over_state(quantized, model)
+    return quantized
+
+
+def annotated_copy(model: "Model", names: Collection[str] | None) -> "Model":
+    """Return a copy of the model that TFMOT can apply fake quantization to, in exactly the named layers; None: all."""
+    if names is None and not any(map(own_layers.is_own, model.layers)):
+        with kinds_known(model):
+            return tfmot.quantization.keras.quantize_annotate_model(model)
     if names is None:
-        return annotated_whole(model)
+        found = survey(model)
+        found.refuse_unsupported([layer.name for layer in model.layers])
+        names = found.supported
     quantized_edges = set(_edges_to_quantize(model, names))
+    groups = _groups(model)
     copies: dict[str, KerasLayer] = {}
     values: dict[int, Tensor] = {}
     quantized: dict[int, Tensor] = {}
@@ -107,28 +119,41 @@ def annotated(
         for tensor in _inputs(node):
             held = quantized if (id(tensor), id(node)) in quantized_edges else values
             arguments.setdefault(str(id(tensor)), []).append(held[id(tensor)])
-        args, kwargs = node.map_arguments(arguments)
+        is_active = _is_active(node.layer, names)
         if node.layer.name not in copies:
             with kinds_known(model):
-                copies[node.layer.name] = _copy(node.layer, annotate=_is_active(node.layer, names))
-        outputs = copies[node.layer.name](*args, **kwargs)
+                copies[node.layer.name] = _copy(node.layer, is_active, groups[node.layer.name])
+        outputs = _called(copies[node.layer.name], node, arguments, is_active)
         for original, value in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
             values[id(original)] = value
     copy = keras.Model([values[id(t)] for t in model.inputs], [values[id(t)] for t in model.outputs], name=model.name)
+    _copy_weights(model, copies, names)
+    return copy
+
+
+def _called(copy: KerasLayer, node: Node, values: Mapping[str, list[Tensor]], is_active: bool) -> Any:
+    """Return the outputs of a layer's copy for a call of the layer; `values` are those of its inputs, by their ids."""
+    if is_active and own_layers.operation_of(node.layer):  # its constants are in the copy
+        return copy([values[str(id(tensor))][0] for tensor in _inputs(node)])
+    args, kwargs = node.map_arguments(values)
+    return copy(*args, **kwargs)
+
+
+def _copy_weights(model: "Model", copies: Mapping[str, KerasLayer], names: Collection[str]) -> None:
+    """Copy the weights of the model's layers; the factors of a Normalization are constants of its annotated copy."""
     for layer in model.layers:
         if layer.weights:
             target = copies[layer.name]
             inner = target.layer if _is_active(layer, names) else target
-            inner.set_weights(layer.get_weights())
-    with _refusals_translated():
-        quantized = quantization_aware(copy, model)
-    take_over_state(quantized, model)
-    return quantized
+            if inner.weights:
+                inner.set_weights(layer.get_weights())
 
 
 def fit_ranges(quantized: "Model", images: Images) -> None:
     """Set the ranges of weights as in a first training step; the initial activation ranges can be converted."""
     fit_weight_ranges(quantized)
+    if any(isinstance(unwrapped(layer), own_layers.ScaledChannels) for layer in quantized.layers):
+        _set_ranges(quantized, images, quantizers.AllValuesQuantizer)  # these start empty
 
 
 def start_ranges(quantized: "Model", model: "Model", images: Images) -> None:
@@ -203,6 +228,8 @@ def in_float(model: "Model", architecture: "Model") -> "Model | None":
     copy = copied(architecture)
     for layer in copy.layers:
         source = sources.get(layer.name)
+        if source is not None and is_wrapper(source) and own_layers.is_own(layer):
+            continue  # training does not change its state
         if source is not None and not is_wrapper(source):
             layer.set_weights(source.get_weights())
             continue
@@ -264,9 +291,13 @@ def _is_active(layer: KerasLayer, names: Collection[str]) -> bool:
     return layer.name in names and not isinstance(layer, (keras.layers.InputLayer, *PASSING_CLASSES))
 
 
-def _copy(layer: KerasLayer, annotate: bool) -> KerasLayer:
+def _copy(layer: KerasLayer, annotate: bool, group: Sequence[KerasLayer]) -> KerasLayer:
+    annotate_layer = tfmot.quantization.keras.quantize_annotate_layer
+    in_hard_swish = bool(own_layers.hard_swish(group[-1]))
+    if annotate and (own_layers.is_own(layer) or in_hard_swish):
+        return annotate_layer(*own_layers.to_annotate(layer, layer is group[-1], in_hard_swish))
     copy = type(layer).from_config(layer.get_config())
-    return tfmot.quantization.keras.quantize_annotate_layer(copy) if annotate else copy
+    return annotate_layer(copy) if annotate else copy
 
 
 def _input_quantizer(tensor: Tensor) -> KerasLayer:
@@ -277,10 +308,21 @@ def _input_quantizer(tensor: Tensor) -> KerasLayer:
     return QuantizeLayer(quantizer, name=f"input_quantizer_{layer.name}{f'_{call}' if call else ''}")
 
 
+def _groups(model: "Model") -> dict[str, Sequence[KerasLayer]]:
+    """Return by layer the layers that become one op with it."""
+    found: dict[str, Sequence[KerasLayer]] = {layer.name: _group(layer) for layer in model.layers}
+    for layer in model.layers:
+        found.update((member.name, members) for members in [own_layers.hard_swish(layer)] for member in members)
+    return found
+
+
 def _group(layer: KerasLayer) -> list[KerasLayer]:
     """Return the layers that become one op: one with a kernel or an addition, and BatchNorm and activation after it."""
     group = [_head(layer)]
-    if not (_has_kernel(group[0]) or isinstance(group[0], keras.layers.Add)):
+    if own_layers.operation_of(group[0]) in own_layers.ADDITIONS:
+        follower = _only_follower(group[0])
+        return [group[0], follower] if follower and own_layers.fuses_into_addition(follower) else [layer]
+    if not (_has_kernel(group[0]) or isinstance(group[0], keras.layers.Add)) or own_layers.is_own(group[0]):
         return [layer]
     while _is_linear(group[-1]) and (follower := _only_follower(group[-1])) and isinstance(follower, FOLDED):
         group.append(follower)
@@ -329,8 +371,10 @@ def _obstacle(layer: KerasLayer) -> str | None:
         return None
     if isinstance(layer, keras.layers.BatchNormalization):
         return _batchnorm_obstacle(layer)
+    if own_layers.is_own(layer):
+        return own_layers.obstacle(layer)
     if not (_registry().supports(layer) or isinstance(layer, keras.layers.SeparableConv2D)):
-        return f"{kind} is not supported"
+        return f"{own_layers.operation_of(layer) or kind} is not supported"
     activation = _activation(layer)
     if activation not in (None, *ACTIVATIONS):
         return f"{kind} with activation {activation}; supported: {', '.join(sorted(ACTIVATIONS))}"

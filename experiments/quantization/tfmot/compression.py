@@ -21,9 +21,9 @@ from tensorflow_model_optimization.python.core.clustering.keras.experimental.clu
 )
 from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
 
-from experiments.model.copies import copied, kinds_known, take_over_state
+from experiments.model.copies import copied, take_over_state
 from experiments.quantization.compressible import refuse_incompressible
-from experiments.quantization.tfmot.annotation import fake_quantization_off
+from experiments.quantization.tfmot.annotation import annotated_copy, fake_quantization_off
 from experiments.quantization.tfmot.replaced import replaced
 from experiments.quantization.tfmot.schemes import quantization_aware
 
@@ -131,8 +131,6 @@ def wrappers_idle() -> Iterator[None]:
 
 def to_quantize(model: "Model", keep: Collection[str]) -> "Model":
     """Return a quantization-aware copy that preserves `zeros`, `clusters` or both during training."""
-    with kinds_known(model):
-        annotated = tfmot.quantization.keras.quantize_annotate_model(copied(model))
-    quantized = quantization_aware(annotated, model, keep)
+    quantized = quantization_aware(annotated_copy(copied(model), None), model, keep)
     take_over_state(quantized, model)
     return quantized

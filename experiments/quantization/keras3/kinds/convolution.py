@@ -4,7 +4,8 @@ from typing import Any
 
 from experiments.quantization.keras3.kind import Kind, Role, register
 from experiments.quantization.keras3.kinds.activation import activation_obstacle
-from experiments.quantization.keras3.wrapper import Run, Substitutes, make_distinct
+from experiments.quantization.keras3.wrapper import Run, Substitutes
+from experiments.quantization.scaling import make_distinct
 from experiments.system.tensorflow import keras_3, tf
 
 layers = keras_3().layers

@@ -1,11 +1,13 @@
 """Layers that scale and shift each channel: unfolded BatchNorm, Rescaling and Normalization."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from experiments.quantization.keras3.kind import Kind, Role, Scaling, register
-from experiments.quantization.keras3.wrapper import Run, batchnorm_as_affine, make_distinct
+from experiments.quantization.keras3.wrapper import Run, batchnorm_as_affine
+from experiments.quantization.scaling import scaled
 from experiments.system.tensorflow import keras_3, tf
 
 layers = keras_3().layers
@@ -38,24 +40,7 @@ def _batchnorm(run: Run, inputs: Tensor, **kwargs: Any) -> Tensor:
 
 
 def _scaled(run: Run, inputs: Tensor, factors: Tensor, offsets: Tensor) -> Tensor:
-    """Return values times a factor plus an offset for each channel, as a depthwise convolution with 1 x 1 kernels.
-
-    TFLite's MUL and ADD take one scale for all channels; this one has a scale for each, so that no factor is rounded,
-    and offsets in 32 bits.
-    """
-    channels = inputs.shape[-1]
-    flat = tf.reshape(tf.broadcast_to(factors, (channels,)), (1, 1, 1, channels))
-    kernel = tf.reshape(run.weight(flat, axis=-1), (1, 1, channels, 1))
-    offsets = make_distinct(tf.broadcast_to(offsets, (channels,)))
-    match len(inputs.shape):
-        case 2:
-            images = tf.reshape(inputs, (-1, 1, 1, channels))
-            return tf.reshape(tf.nn.depthwise_conv2d(images, kernel, (1, 1, 1, 1), "VALID") + offsets, (-1, channels))
-        case 3:
-            lines = tf.nn.depthwise_conv2d(tf.expand_dims(inputs, 1), kernel, (1, 1, 1, 1), "VALID") + offsets
-            return tf.squeeze(lines, 1)
-        case _:
-            return tf.nn.depthwise_conv2d(inputs, kernel, (1, 1, 1, 1), "VALID") + offsets
+    return scaled(inputs, factors, offsets, partial(run.weight, axis=-1))
 
 
 def _scaling(run: Run, inputs: Tensor) -> Tensor:

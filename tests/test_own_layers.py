@@ -1,0 +1,217 @@
+"""Keras 2: layers that TFMOT refuses are trained quantization-aware, as a whole and in exactly chosen layers."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.dataset import Images
+from experiments.measure.accuracy import keras_logits, tflite_logits
+from experiments.model.configuration import layer_names
+from experiments.model.copies import first_difference
+from experiments.runs.trial import try_conversion
+from experiments.strategy import Strategy
+from experiments.strategy.annotate import Annotate
+from experiments.strategy.prune_cluster_qat import PruneClusterQAT
+from experiments.strategy.qat import QAT
+from experiments.tflite.conversion import Learned, convert
+from experiments.tflite.expectation import broken, expected
+from experiments.tflite.graph import SCALE_KEEPING, Op, read_ops
+from experiments.training.loop import Trained
+
+pytestmark = pytest.mark.tensorflow
+
+SHAPE = (8, 8, 3)
+IMAGES = np.random.default_rng(0).integers(0, 256, (32, *SHAPE)).astype(np.float32)
+
+
+def few(count: int) -> Images:
+    return IMAGES[:count]
+
+
+@cache
+def network() -> Any:
+    """Scaled images, a hard-swish, squeeze and excitation, and every operation that is one op."""
+    from experiments.system.tensorflow import keras, tf
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    (normal := layers.Normalization(name="normal")).adapt(IMAGES * [0.005, 0.01, 0.02] - 1)
+
+    def gate(x: Any) -> Any:
+        return layers.ReLU(6.0)(x + 3.0) * (1.0 / 6.0)
+
+    image = layers.Input(SHAPE, name="image")
+    x = normal(layers.Rescaling(1 / 127.5, offset=-1, name="rescaled")(image))
+    x = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, padding="same", name="stem")(x))
+    x = layers.Multiply(name="swish")([x, gate(x)])
+    s = layers.Conv2D(4, 1, name="excite")(layers.GlobalAveragePooling2D(keepdims=True, name="squeeze")(x))
+    x = layers.Multiply(name="scale")([x, gate(s)])
+    x = 1.5 - (x - 0.25) / 2.0 * tf.constant([1.0, 2.0, 3.0, 4.0])
+    y = layers.Conv2D(4, 3, padding="same", activation="relu", name="branch")(x)
+    x = layers.Maximum(name="most")([layers.Subtract(name="less")([x, y]), y])
+    x = layers.Minimum(name="least")([x, y + x]) * y
+    x = layers.Concatenate(name="joined")([layers.Multiply(name="product")([x, y]), y - x])
+    return keras.Model(image, layers.Dense(3, name="head")(layers.Flatten(name="flat")(x)))
+
+
+@cache
+def units() -> tuple[tuple[str, ...], ...]:
+    return tuple(QAT().survey(network()).units.values())
+
+
+@cache
+def whole() -> Any:
+    from experiments.quantization.tfmot import engine
+
+    copy = engine.annotated(network(), None)
+    engine.start_ranges(copy, network(), IMAGES)
+    return copy
+
+
+def converted(strategy: Strategy) -> tuple[Any, Any, tuple[Op, ...]]:
+    """The model of a strategy before its training, its file and the ops, which are as they were promised."""
+    model = network()
+    scheme, expectation = try_conversion(strategy, strategy.scheme(model), model, few)
+    assert not expectation.left_float
+    copy = strategy.prepare_untrained(scheme, model, few)
+    assert copy is not None
+    file = convert(copy, scheme, few)
+    ops = read_ops(file.content, layer_names(model))
+    assert broken(expectation, ops) == ()
+    return copy, file, ops
+
+
+def test_every_op_is_int8_and_the_file_computes_what_was_trained() -> None:
+    from experiments.quantization.tfmot import engine
+    from experiments.system.tensorflow import keras
+
+    copy, _, ops = converted(QAT())
+    assert {op.types for op in ops if op.computes} == {"int8"}
+    assert sum(op.op == "HARD_SWISH" for op in ops) == 1
+    engine.start_ranges(copy, network(), IMAGES)
+    copy.compile(keras.optimizers.Adam(1e-4), "mse")
+    copy.fit(IMAGES, np.zeros((32, 3)), batch_size=16, verbose=0)
+    wanted = keras_logits(copy, IMAGES)
+    assert np.abs(tflite_logits(convert(copy, Learned(), few), IMAGES) - wanted).mean() < 2 * np.ptp(wanted) / 255
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_exactly_the_chosen_layers_are_int8(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    chosen = [unit for unit in units() if rng.random() < 0.5]
+    _, file, ops = converted(Annotate(layers=tuple(unit[0] for unit in chosen)))
+    integer = {op.layer for op in ops if op.computes and op.op not in SCALE_KEEPING and op.types == "int8"}
+    in_one_op = {name: unit for unit in units() for name in unit}
+    assert {in_one_op[name] for name in integer} == set(chosen) - {("joined",)}  # which keeps the scale of its inputs
+    assert np.isfinite(tflite_logits(file, IMAGES[:2])).all()
+
+
+@pytest.mark.nightly  # the seeds above are some of these
+@pytest.mark.parametrize("seed", range(2, 14))
+def test_exactly_the_chosen_layers_are_int8_for_more_choices(seed: int) -> None:
+    test_exactly_the_chosen_layers_are_int8(seed)
+
+
+def test_what_becomes_one_op_is_chosen_together() -> None:
+    swish = next(unit for unit in units() if "swish" in unit)
+    assert len(swish) == 4
+    assert set(QAT().survey(network()).select(["swish"])) == set(swish)
+    assert ("scale",) in units()
+
+
+def test_a_constant_other_than_that_of_hard_swish_is_an_op_of_its_own() -> None:
+    from experiments.system.tensorflow import keras
+
+    image = keras.layers.Input(SHAPE)
+    x = keras.layers.Conv2D(2, 3)(image)
+    gate = keras.layers.ReLU(6.0)(x + 2.0) * (1 / 6)
+    model = keras.Model(image, keras.layers.Multiply(name="product")([x, gate]))
+    assert QAT().survey(model).units["product"] == ("product",)
+
+
+def test_pruned_and_clustered_models_with_such_layers_become_int8_and_keep_both() -> None:
+    from experiments.quantization.tfmot import engine
+
+    strategy, model = PruneClusterQAT(sparsity=0.5, clusters=4), network()
+    scheme = strategy.scheme(model)
+    compression = strategy.compression(model)
+    trained = strategy.prepare(model, Trained.untouched, few).model
+    engine.fit_ranges(trained, IMAGES)
+    ops = read_ops(convert(trained, scheme, few).content, layer_names(model))
+    assert {op.types for op in ops if op.computes} == {"int8"}
+    assert broken(expected(scheme, model), ops) == ()
+    assert compression.clusters == 4
+
+
+def test_the_float_model_of_a_trained_one_has_its_statistics_and_answers_like_it() -> None:
+    from experiments.quantization.tfmot import engine
+
+    model, copy = network(), whole()
+    copy.get_layer("quant_head").layer.bias.assign([1.0, 2.0, 3.0])
+    plain = engine.in_float(copy, model)
+    with engine.fake_quantization_off():
+        assert plain is not None and first_difference(plain, copy, IMAGES) is None
+
+
+def test_a_trained_model_can_be_saved_and_loaded(tmp_path: Path) -> None:
+    from experiments.quantization.tfmot import own_layers
+    from experiments.system.tensorflow import keras
+
+    # isort: split
+    import tensorflow_model_optimization as tfmot
+
+    copy = whole()
+    copy.save(tmp_path / "copy.h5")
+    kinds = {kind.__name__: kind for kind in own_layers.KINDS}
+    with tfmot.quantization.keras.quantize_scope(kinds):
+        loaded = keras.models.load_model(tmp_path / "copy.h5", compile=False)
+    np.testing.assert_array_equal(loaded(IMAGES), copy(IMAGES))
+
+
+@pytest.mark.parametrize("shape", [(6,), (5, 6)])
+def test_rows_and_series_are_normalized_in_int8(shape: tuple[int, ...]) -> None:
+    from experiments.system.tensorflow import keras
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    entry = layers.Input(shape)
+    hidden = layers.Normalization(mean=np.arange(6.0), variance=np.arange(1.0, 7.0), name="normal")(entry)
+    model = keras.Model(entry, layers.Dense(2, name="head")(layers.Flatten()(layers.Dense(4)(hidden))))
+    values = np.random.default_rng(0).normal(2, 2, (32, *shape)).astype(np.float32)
+    _, expectation = try_conversion(QAT(), QAT().scheme(model), model, lambda count: values[:count])
+    assert not expectation.left_float
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("three", "Multiply of 3 values; supported: 2"),
+        ("axes", "Multiply of values with different numbers of axes"),
+        ("rows", "Normalization along another axis than the last"),
+        ("inverse", "Normalization that is inverted"),
+        ("apart", "Normalization by factors that differ by more than 16 times: the values before it have one scale"),
+        ("integers", "Rescaling of values that are not float32"),
+        ("tf.math.truediv", "math.truediv by what is computed, which TFLite has no int8 kernel for"),
+        ("tf.math.subtract", "math.subtract of other than layers' outputs and numbers"),
+        ("tf.math.abs", "math.abs is not supported"),
+    ],
+)
+def test_what_cannot_be_int8_is_named_with_the_reason(name: str, reason: str) -> None:
+    from experiments.system.tensorflow import keras, tf
+
+    keras.backend.clear_session()
+    layers = keras.layers
+    image, words = layers.Input(SHAPE), layers.Input(SHAPE, dtype="int32")
+    flat = layers.Dense(3)(layers.GlobalAveragePooling2D()(image))
+    x = layers.Multiply(name="three")([image, image, layers.Conv2D(3, 1)(image)])
+    x = layers.Multiply(name="axes")([x, flat])
+    x = layers.Normalization(axis=1, mean=[0.0] * 8, variance=[1.0] * 8, name="rows")(x)
+    x = layers.Normalization(axis=None, mean=0.0, variance=2.0, invert=True, name="inverse")(x)
+    x = layers.Normalization(mean=[0.0] * 3, variance=[1.0, 2.0, 400.0], name="apart")(x)
+    x = x / layers.Rescaling(0.5, name="integers")(words)
+    x = tf.subtract(tf.abs(x), tf.Variable([1.0, 2.0, 3.0]))
+    survey = QAT().survey(keras.Model([image, words], layers.Dense(2)(layers.Flatten()(x))))
+    assert survey.unsupported[name] == reason
