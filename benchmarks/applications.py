@@ -4,10 +4,9 @@ MobileNetV2, MobileNetV3Small and EfficientNetB0 with random weights, for images
 with this package's configurations for layers that it refuses) and in Keras 3 (this package's engine). Each BatchNorm
 begins with the statistics of a few generated images, as after some training. Each network is trained with strategy=qat
 for an epoch on these images, then converted. Every op of the file computes in int8: TFLite has int8 kernels for all of
-them. `steps` is how far the file's outputs are from those of
-its Keras model, on average, in steps of the output's integers. No target is set for it: a deep network with random
-weights amplifies each rounding, and says nothing about the accuracy of a trained one. Writes
-benchmarks/results/applications/.
+them. `steps` is how far the file's outputs are from those of its Keras model, on average, in steps of the output's
+integers. No target is set for it: a deep network with random weights amplifies each rounding, and says nothing about
+the accuracy of a trained one. Writes benchmarks/results/applications/.
 """
 
 from collections import Counter

@@ -12,11 +12,11 @@ from experiments.measure.accuracy import keras_logits, tflite_logits
 from experiments.model.configuration import layer_names
 from experiments.model.copies import first_difference
 from experiments.runs.trial import try_conversion
-from experiments.strategy import Strategy
+from experiments.strategy import Learned, Strategy
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.prune_cluster_qat import PruneClusterQAT
 from experiments.strategy.qat import QAT
-from experiments.tflite.conversion import Learned, convert
+from experiments.tflite.conversion import convert
 from experiments.tflite.expectation import broken, expected
 from experiments.tflite.graph import SCALE_KEEPING, Op, read_ops
 from experiments.training.loop import Trained
