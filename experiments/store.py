@@ -11,9 +11,9 @@ commands of this suite find the files without it. --dry-run shows the changes
 without making them.
 
 close RUN... marks runs as KILLED that are marked RUNNING although they have
-ended: on a machine that was lost, or in a container that is gone, which no other
-process can tell. For the id of a sweep, its runs are closed too. A run whose
-process is seen to run is refused.
+ended: on a lost machine, or in a container that is gone, which other machines
+cannot detect. With the id of a sweep, its runs are closed too. If the process of
+a run is still running here, the command refuses to close it.
 
 A store has no export: mlflow.db and the folder mlruns/ beside it are all of it.
 Move, copy or pack both together.
