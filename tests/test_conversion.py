@@ -234,7 +234,7 @@ CHOICES: dict[str, tuple[Architecture, tuple[str, ...]]] = {
 
 
 # Seeds of every night, and how many of them there is time for at each change.
-SEEDS = {"annotate": (20, 2), "ptq_int8": (5, 1)}
+SEEDS = {"annotate": (20, 1), "ptq_int8": (5, 1)}
 DRAWN = [
     pytest.param(strategy, seed, marks=[] if seed < usual else pytest.mark.nightly)
     for strategy, (all_of_them, usual) in SEEDS.items()
@@ -355,8 +355,19 @@ def test_a_convolution_alone_is_chosen_whatever_the_model_ends_in(strategy: str,
     assert broken(choice.expectation(model), ops) == ()
 
 
-@pytest.mark.parametrize("rest", ["dynamic", "float16"])
-@pytest.mark.parametrize("chosen", [("dense",), ("conv2d_1", "dense"), ("conv2d", "conv2d_2")], ids=",".join)
+# What is done with the rest does not depend on what is chosen: each is tried with two choices at each change.
+@pytest.mark.parametrize(
+    ("chosen", "rest"),
+    [
+        pytest.param(chosen, rest, id=f"{','.join(chosen)}-{rest}", marks=() if rest in usual else pytest.mark.nightly)
+        for chosen, usual in (
+            (("dense",), ("dynamic",)),
+            (("conv2d_1", "dense"), ("float16",)),
+            (("conv2d", "conv2d_2"), ("dynamic", "float16")),
+        )
+        for rest in ("dynamic", "float16")
+    ],
+)
 def test_the_rest_has_smaller_weights_and_the_chosen_layers_stay_exact(chosen: tuple[str, ...], rest: Rest) -> None:
     strategy = Annotate(layers=chosen, rest=rest)
     _, file, ops = converted(ArticleCNN(), strategy)
@@ -521,8 +532,18 @@ QUANTIZED_AFTERWARDS: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("scheme", [Int8(4), Int8(4, interface="int8")], ids=str)
-@pytest.mark.parametrize("kind", QUANTIZED_AFTERWARDS)
+# The interface is a change of the ends, and what ends a model is either a dense layer or a softmax.
+@pytest.mark.parametrize(
+    ("kind", "scheme"),
+    [
+        pytest.param(kind, scheme, marks=pytest.mark.nightly if kind not in usual else ())
+        for scheme, usual in (
+            (Int8(4), tuple(QUANTIZED_AFTERWARDS)), (Int8(4, interface="int8"), ("Keras 3", "softmax"))
+        )
+        for kind in QUANTIZED_AFTERWARDS
+    ],
+    ids=str,
+)  # fmt: skip
 def test_the_float_file_is_quantized_to_the_bytes_that_the_converter_makes_of_the_model(
     monkeypatch: pytest.MonkeyPatch, kind: str, scheme: Int8
 ) -> None:

@@ -140,7 +140,7 @@ def answer(cut: TimedFile, image: int) -> Any:
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
-@pytest.mark.parametrize("architecture", [ArticleCNN(), ResNet8(), DSCNN()], ids=lambda it: type(it).__name__)
+@pytest.mark.parametrize("architecture", [ArticleCNN(), ResNet8(), DSCNN(filters=16)], ids=lambda it: type(it).__name__)
 def test_extracted_op_computes_the_same_as_in_the_file(architecture: Architecture, scheme: Scheme) -> None:
     file, ops = converted(architecture, scheme)
     cuts, _ = extract_ops(file, ops, data().test.x[:])

@@ -128,7 +128,7 @@ def test_a_model_with_several_inputs_requires_them_by_name(tmp_path: Path) -> No
         for part in ("train", "test")
         for x, name in (("x", "image"), ("y", "kind"))
     }
-    with pytest.raises(UserError, match=r"but the data set has one\. Save an array for each input"):
+    with pytest.raises(UserError, match=r"but the data set has only x_train\. Save an array for each input"):
         loaded(saved(tmp_path, plain))
 
 
@@ -177,7 +177,11 @@ def gap(record: RunRecord, first: str, second: str, output: str) -> Gap:
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("version", [2, 3])
-def test_the_float_file_equals_keras_in_each_output(run: Callable[..., RunRecord], version: int) -> None:
+def test_the_float_file_equals_keras_in_each_output(
+    run: Callable[..., RunRecord], version: int, request: pytest.FixtureRequest
+) -> None:
+    if version == 2:
+        request.getfixturevalue("unmeasured")
     record = run(version, "none")
     for output in OUTPUTS:
         assert gap(record, AFTER, FINAL, output).sqnr_db > 100

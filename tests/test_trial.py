@@ -1,6 +1,7 @@
 """What cannot be quantized is known before training: the untrained model's file is judged as the final one will be."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from experiments.system.keras_version import Version
 from experiments.tflite.conversion import convert
 from experiments.tflite.expectation import Expectation, broken
 from experiments.tflite.graph import read_ops
+from experiments.tflite.schemes import Scheme
 from experiments.training.loop import Trained
 
 pytestmark = pytest.mark.tensorflow
@@ -93,36 +95,53 @@ def transposed_without_bias(layers: Any, x: Any) -> Any:
 BODIES = (mobilenet_v3, squeeze_and_excitation, transformer, swish_within, leaky_relu6, elu, transposed_without_bias)
 
 
+@cache
+def tried(body: Callable[[Any, Any], Any], strategy: Strategy) -> tuple[Any, list[Any], Scheme, Expectation]:
+    """A model, its weights before the trial, and what the trial found, for all tests."""
+    model = model_of(body)
+    before = model.get_weights()
+    return model, before, *try_conversion(strategy, strategy.scheme(model), model, images)
+
+
 def expected_after_trial(strategy: Strategy, model: Any) -> Expectation:
     return try_conversion(strategy, strategy.scheme(model), model, images)[1]
 
 
-@pytest.mark.parametrize("strategy", [QAT(), PTQInt8(calibration_samples=8)], ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
+# Without training the trial is the conversion itself, so a few kinds of what it corrects are enough at each change.
+@pytest.mark.parametrize(
+    ("body", "strategy"),
+    [
+        pytest.param(body, strategy, id=f"{body.__name__}-{type(strategy).__name__}",
+                     marks=() if body in usual else pytest.mark.nightly)
+        for strategy, usual in (
+            (QAT(), BODIES), (PTQInt8(calibration_samples=8), (squeeze_and_excitation, transformer, elu))
+        )
+        for body in BODIES
+    ],
+)  # fmt: skip
 def test_the_file_meets_the_expectation_that_the_trial_corrected(
     body: Callable[[Any, Any], Any], strategy: Strategy
 ) -> None:
-    model = model_of(body)
-    scheme, expectation = try_conversion(strategy, strategy.scheme(model), model, images)
+    model, _, scheme, expectation = tried(body, strategy)
     file = convert(strategy.apply(scheme, model, Trained.untouched, images).model, scheme, images)
     assert broken(expectation, read_ops(file.content, [layer.name for layer in model.layers])) == ()
     assert np.isfinite(tflite_logits(file, images(2))).all()
 
 
 def test_a_layer_that_the_converter_would_leave_in_float_is_not_annotated() -> None:
-    expectation = expected_after_trial(QAT(), model_of(leaky_relu6))
+    *_, expectation = tried(leaky_relu6, QAT())
     assert expectation.left_float["before"] == "the converter leaves its CONV_2D in float"
     assert expectation.chosen is not None and "before" not in expectation.chosen
 
 
 @pytest.mark.parametrize("body", [mobilenet_v3, squeeze_and_excitation])
 def test_gates_and_their_products_are_quantized(body: Callable[[Any, Any], Any]) -> None:
-    assert not expected_after_trial(QAT(), model_of(body)).partial
+    assert not tried(body, QAT())[-1].partial
 
 
 @pytest.mark.parametrize("strategy", [PTQInt8(calibration_samples=8), PTQInt16x8(calibration_samples=8)])
 def test_an_op_without_an_integer_kernel_is_named_if_everything_else_is_quantized(strategy: Strategy) -> None:
-    expectation = expected_after_trial(strategy, model_of(elu))
+    *_, expectation = tried(elu, strategy)
     assert list(expectation.left_float) == ["ELU of elu"]
     assert "no int" in expectation.left_float["ELU of elu"]
 
@@ -136,7 +155,7 @@ def test_layers_that_must_be_quantized_and_cannot_be_are_an_error_with_what_to_t
 
 
 def test_a_layer_with_swish_is_quantized_and_so_is_what_follows() -> None:
-    assert not expected_after_trial(QAT(), model_of(swish_within)).partial
+    assert not tried(swish_within, QAT())[-1].partial
 
 
 def test_a_file_in_which_nothing_would_be_quantized_is_refused() -> None:
@@ -159,9 +178,7 @@ def test_small_weights_are_not_all_zero_in_the_trial(strategy: Strategy) -> None
 
 
 def test_the_trial_leaves_the_weights_as_they_were() -> None:
-    model = model_of(mobilenet_v3)
-    before = model.get_weights()
-    expected_after_trial(QAT(), model)
+    model, before, *_ = tried(mobilenet_v3, QAT())
     assert all(np.array_equal(one, other) for one, other in zip(before, model.get_weights(), strict=True))
 
 
