@@ -15,7 +15,13 @@ from tests.conftest import REPOSITORY
 PACKAGE = REPOSITORY / "experiments"
 OPTIONS = sorted((REPOSITORY / "conf").glob("*/*.yaml"))
 # Modules and packages that import a heavy library at their top; everybody else imports them inside functions.
-HEAVY = ("strategy.annotation", "system.tensorflow", "quantization.tfmot", "quantization.keras3")
+HEAVY = (
+    "strategy.annotation",
+    "system.tensorflow",
+    "quantization.scaling",
+    "quantization.tfmot",
+    "quantization.keras3",
+)
 
 
 def is_heavy(module: str) -> bool:
