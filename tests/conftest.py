@@ -48,9 +48,10 @@ APART = (
 # at the end.
 LONG = (
     "test_clusters.py", "test_server.py", "test_pipeline.py", "test_endtoend.py", "test_training.py",
-    "test_training_settings.py", "test_compression_keras3.py", "test_skill.py", "test_tasks.py", "test_isolation.py",
+    "test_training_settings.py", "test_compression_keras3.py", "test_skill.py", "test_task_examples.py",
+    "test_isolation.py",
     "test_mlperf_tiny.py", "test_conversion.py", "test_trial.py", "test_compression.py", "test_mlflow_ui.py",
-    "test_bench.py", "test_given_models.py", "test_detection.py", "test_notebook.py", "test_damage.py",
+    "test_bench.py", "test_given_models.py", "test_notebook.py", "test_damage.py",
 )  # fmt: skip
 PLACES = {name: place for place, name in enumerate(LONG)}
 MEMORY_OF_A_WORKER = 3 * 2**30  # bytes, with the commands that its tests start

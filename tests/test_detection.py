@@ -15,7 +15,6 @@ from experiments.dataset.drawn_shapes import DrawnShapes
 from experiments.dataset.npz import Npz
 from experiments.dataset.rows import rows_of
 from experiments.dataset.values import Scaling
-from experiments.runs.configuration import compose_request
 from experiments.system.errors import UserError
 from experiments.task.boxes import Decoding, Form
 from experiments.task.detection import Detection
@@ -221,27 +220,3 @@ def test_the_loss_of_right_boxes_is_that_of_no_error() -> None:
     swapped = right[..., [1, 0, 3, 2, 4, 5]]
     same = detection_loss(Decoding("scores_first", "yxyx", "xyxy", (1, 1)))
     assert float(same(y, swapped.swapaxes(1, 2))[0]) == pytest.approx(least, abs=1e-5)
-
-
-@pytest.mark.tensorflow
-@pytest.mark.usefixtures("unmeasured")
-@pytest.mark.parametrize(("keras", "strategy"), [(3, "qat"), (2, "ptq_int8")])
-def test_a_detector_is_trained_quantized_and_judged(keras: int, strategy: str, tmp_path: Path) -> None:
-    from experiments.runs.pipeline import run
-
-    record = run(
-        compose_request(
-            [
-                "dataset=drawn_shapes", "dataset.train_samples=200", "dataset.test_samples=60", "task=auto",
-                "model=detector", "model.filters=[8,16,16]", f"strategy={strategy}", f"keras={keras}",
-                "training.batch_size=20", "training.learning_rate=0.005", "epochs=6", "finetune.epochs=1",
-                "latency.seconds=0.2", f"cache.dir={tmp_path}",
-            ]
-        ).experiment
-    )  # fmt: skip
-    found = record.metrics()
-    assert (record.task, record.metric, record.broken, found["coverage_ops"]) == ("detection", "map", (), 1.0)
-    assert found["tflite_score_low"] <= found["tflite_score"] <= found["tflite_score_high"]
-    assert found["tflite_score"] == pytest.approx(found["tflite_map"])
-    assert 0 < found["tflite_map"] < found["tflite_map50"]  # learning takes hundreds of steps
-    assert found["output_sqnr_db"] > 15

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -226,27 +225,3 @@ def test_an_output_file_that_cannot_be_written_is_exit_code_2(sweep: tuple[Path,
     done = run(sweep[0], "experiments.compare", "--csv", os.devnull + "/x.csv")
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
-
-
-def test_a_regression_is_swept_compared_gated_and_reported(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(400, 6)).astype(np.float32)
-    y = (2 * x[:, 0] - x[:, 1]).astype(np.float32)
-    np.savez(tmp_path / "numbers.npz", x_train=x[:300], y_train=y[:300], x_test=x[300:], y_test=y[300:])
-    settings = ("dataset=npz", "dataset.path=numbers.npz", "model=mlp", "training.batch_size=20", "latency.seconds=0.1")
-    done = run(tmp_path, "experiments.run", "-m", "strategy=ptq_int8,qat", "epochs=3", *settings, measured=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "task: regression (targets are float numbers)" in done.stdout
-    assert "If the interval of Δ MAE includes 0" in " ".join(done.stdout.split())
-    rows = table(tmp_path)
-    assert list(rows["metric"]) == ["mae", "mae"]
-    assert rows["tflite_accuracy"].isna().all()
-    assert (rows["tflite_score_low"] < rows["tflite_score"]).all()
-    outputs = ("--csv", "table.csv", "--out", "report.html", "--plots", "plots")
-    gates = ("--require", "tflite_score < 2", "--minimize", "tflite_score")
-    gated = run(tmp_path, "experiments.compare", *gates, *outputs)
-    assert gated.returncode == 0, gated.stderr
-    assert "MAE" in (tmp_path / "report.html").read_text()
-    assert list(pd.read_csv(tmp_path / "table.csv")["tflite_mae"]) == pytest.approx(list(rows["tflite_score"]))
-    wrong = run(tmp_path, "experiments.compare", "--maximize", "tflite_score")
-    assert (wrong.returncode, "Type --minimize tflite_score." in wrong.stderr + wrong.stdout) == (2, True)

@@ -1,6 +1,5 @@
 """Tasks other than classification: their targets, their heads, and runs on small data."""
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -13,8 +12,6 @@ from pydantic.dataclasses import dataclass as option
 from experiments.dataset import Dataset, Split
 from experiments.dataset.npz import Npz
 from experiments.measure.plausibility import score_warnings
-from experiments.record.run_record import RunRecord
-from experiments.runs.configuration import compose_request
 from experiments.system.errors import UserError
 from experiments.system.options import OPTION
 from experiments.task import Task
@@ -190,44 +187,6 @@ def test_a_users_task_requires_a_score_or_a_metric(tmp_path: Path) -> None:
     for wrong in (TwoMeasures(), OwnTask()):
         with pytest.raises(UserError, match=r"requires metric_name, and one of score\(outputs, truth\) and metric"):
             wrong.head(model_with(1), data)
-
-
-RUNS: dict[str, tuple[str, list[str], str, Callable[[float], bool]]] = {
-    "regression": ("numbers", ["model=mlp", "strategy=ptq_int8"], "mae", lambda score: score < 1),
-    "binary": ("two classes", ["task=binary", "model=mlp", "strategy=ptq_int8"], "auc", lambda score: score > 0.9),
-    "multilabel": ("rows", ["model=mlp", "strategy=ptq_int8", "keras=3"], "micro_f1", lambda score: score > 0.7),
-    "segmentation": ("maps", ["model=encoder_decoder", "strategy=qat", "keras=3"], "miou", lambda score: score > 0.5),
-    "reconstruction": (
-        "anomalies",
-        ["task=reconstruction", "model=autoencoder", "strategy=qat", "keras=3"],
-        "auc",
-        lambda score: score > 0.9,
-    ),
-}
-
-
-@pytest.mark.tensorflow
-@pytest.mark.usefixtures("unmeasured")
-@pytest.mark.parametrize("task", RUNS)
-def test_a_run_is_judged_by_the_metric_of_its_task(task: str, tmp_path: Path) -> None:
-    from experiments.runs.pipeline import run
-
-    name, settings, metric, good = RUNS[task]
-    record: RunRecord = run(
-        compose_request(
-            [
-                "dataset=npz", f"dataset.path={saved(tmp_path, name)}", "latency.seconds=0.2", f"cache.dir={tmp_path}",
-                "epochs=8", "training.batch_size=20", "training.learning_rate=0.005", *settings,
-            ]
-        ).experiment
-    )  # fmt: skip
-    found = record.metrics()
-    assert (record.task, record.metric, record.broken) == (task, metric, ())
-    assert good(found["tflite_score"]), found["tflite_score"]
-    assert found["tflite_score_low"] <= found["tflite_score"] <= found["tflite_score_high"]
-    assert found["tflite_score"] == pytest.approx(found[f"tflite_{metric}"])
-    assert found["keras_score"] == pytest.approx(found[f"keras_{metric}"])
-    assert found["output_sqnr_db"] > 15
 
 
 def test_binary_refuses_more_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
