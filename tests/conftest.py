@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 from benchmarks.harness import postgres
@@ -55,9 +55,11 @@ LONG = (
 )  # fmt: skip
 PLACES = {name: place for place, name in enumerate(LONG)}
 MEMORY_OF_A_WORKER = 3 * 2**30  # bytes, with the commands that its tests start
-# How many examples a property is tried on.
-settings.register_profile("usual", max_examples=30)
-settings.register_profile("nightly", max_examples=500)
+# How many examples a property is tried on, however long one takes on a busy machine.
+for _profile, _examples in (("usual", 30), ("nightly", 500)):
+    settings.register_profile(
+        _profile, max_examples=_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
 
 
 def save_images(path: Path, train: int = 200, test: int = 40) -> Path:

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import NoReturn
 
@@ -143,6 +144,15 @@ def test_folder_too_long_for_a_socket_is_reported(tmp_path: Path, monkeypatch: p
     ):
         pass
     user_folder.cache_clear()
+
+
+def test_no_thread_accepts_connections_after_the_display_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could accept those of the next display, whose socket may have the same number, and refuse their key."""
+    monkeypatch.delenv("QUANTIZATION_PROGRESS", raising=False)
+    before = set(threading.enumerate())
+    with shown_here():
+        assert set(threading.enumerate()) - before
+    assert not set(threading.enumerate()) - before
 
 
 def test_a_closed_terminal_does_not_stop_the_work(monkeypatch: pytest.MonkeyPatch) -> None:

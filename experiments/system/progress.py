@@ -7,6 +7,7 @@ A terminal can show the bars of only one process. So the process that the user s
 import atexit
 import os
 import secrets
+import socket
 import sys
 import tempfile
 import time
@@ -310,13 +311,26 @@ def shown_here() -> Iterator[None]:
         path = f"{folder}/socket"
         with _listener(path, key) as listener:
             ended = Event()
-            Thread(target=_listen, args=(listener, ended), daemon=True).start()
+            listening = Thread(target=_listen, args=(listener, ended), daemon=True)
+            listening.start()
             os.environ[ADDRESS] = f"{os.getpid()} {path} {key.hex()}"
             try:
                 yield
             finally:
-                ended.set()
                 del os.environ[ADDRESS]
+                ended.set()
+                _wake(path)
+                listening.join(timeout=10)  # a process that was stopped while it connects may hold it
+
+
+def _wake(path: str) -> None:
+    """Connect, so that a thread that waits for a connection sees that it has to end.
+
+    If the socket were closed before, the thread could accept the connections of the next one, which may have the same
+    number, and refuse them for their other key.
+    """
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as end:
+        end.connect(path)
 
 
 def _listener(path: str, key: bytes) -> Listener:
