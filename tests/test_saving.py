@@ -478,6 +478,17 @@ def test_runs_with_long_settings_have_names_that_a_file_may_have(run: Compare) -
     assert all(len(name.encode()) < 255 for name in found)
 
 
+NAMES = {"ptq_int8_.._.._a.tflite", "ptq_int8_.._.._b.tflite"}
+
+
+def test_an_id_in_a_stranger_s_store_leads_to_no_other_folder(run: Compare) -> None:
+    rows = [row("ptq_int8", run_id=run_id) for run_id in ("/../../a", "/../../b")]  # of equal settings
+    run("--save-all", "files", rows=rows)
+    found = {path.name for path in Path().rglob("*.tflite")}
+    assert found == {path.name for path in Path("files").glob("*.tflite")} == NAMES
+    assert not list(Path("..").glob("*.tflite"))
+
+
 def test_a_name_that_no_file_may_have_is_refused(run: Compare, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--save", f"{'x' * 300}.tflite") == 2
     assert "cannot be written (File name too long). Give another name." in capsys.readouterr().err

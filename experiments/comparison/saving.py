@@ -101,7 +101,9 @@ def list_files(comparison: Comparison, folder: Path, overwrite: bool) -> list[Sh
     runs = comparison.runs[may_be_shipped(comparison.runs) & comparison.runs["tflite_bytes"].notna()]
     called = [_as_file_name(name) for name in names(runs)]
     found = [
-        Shipped(run_id, folder / f"{name if called.count(name) == 1 else f'{name}_{run_id[:8]}'}{ENDING}")
+        Shipped(
+            run_id, folder / f"{name if called.count(name) == 1 else f'{name}_{_as_file_name(run_id[:8])}'}{ENDING}"
+        )
         for run_id, name in zip(runs["run_id"], called, strict=True)
     ]
     for shipped in found:
