@@ -397,6 +397,21 @@ def test_two_databases_are_consistent_after_a_kill_at_any_write(library: Path, t
     assert set(found) == {0, 1}
 
 
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x FROM n) SELECT x AS {} FROM n"
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [("params", "run_uuid"), ("alembic_version", "version_num"), ("Runs", "run_uuid")]
+)
+def test_a_view_in_place_of_a_table_is_not_asked(table: str, column: str, copied: Path) -> None:
+    with closing(sqlite3.connect(copied)) as database:
+        database.execute(f"DROP TABLE {table}")
+        database.execute(f"CREATE VIEW {table} AS {ENDLESS.format(column)}")
+        database.commit()
+    with pytest.raises(UserError, match="is not an MLflow store"):
+        opened(copied)
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 def test_a_truncated_store_is_reported_with_what_to_do(share: float, copied: Path) -> None:
     """As after a copy that was interrupted."""

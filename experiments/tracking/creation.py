@@ -15,7 +15,7 @@ from experiments.system.program import program
 from experiments.system.progress import say
 from experiments.system.temporary import temporary_folder
 from experiments.tracking.address import SQLITE, Tracking
-from experiments.tracking.database import open_for_reading
+from experiments.tracking.database import open_for_reading, tables_in
 from experiments.tracking.failures import explaining_failures
 from experiments.tracking.journal import leftovers, move_aside, unused_name
 from experiments.tracking.tables import SCHEMAS
@@ -110,8 +110,8 @@ def _content(tracking: Tracking, database: Path) -> Content:
 
 def _content_of(connection: sqlite3.Connection) -> Content | None:
     """Return the kind of content of a database; None if it is not an MLflow store, complete or not."""
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not tables:
+    tables = tables_in(connection)
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE type IN ('table', 'view')").fetchone():
         return "nothing"
     if not tables & FIRST_TABLES:
         return None

@@ -13,6 +13,14 @@ from experiments.system.errors import UserError
 from experiments.system.processes import lock_holders
 from experiments.tracking.journal import check_journals, find_unfinished
 
+# Tables of MLflow that are read.
+TABLES = frozenset(
+    {
+        "alembic_version", "datasets", "experiment_tags", "experiments", "input_tags", "inputs", "latest_metrics",
+        "logged_model_metrics", "logged_model_params", "logged_model_tags", "logged_models", "metrics",
+        "model_versions", "params", "registered_models", "runs", "tags", "trace_info",
+    }
+)  # fmt: skip
 BUSY = 20.0  # seconds to wait for a writer of a SQLite file, as in MLflow
 
 
@@ -43,8 +51,18 @@ def open_for_reading(path: Path, patience: float = BUSY) -> sqlite3.Connection:
 
 def is_store(connection: sqlite3.Connection) -> bool:
     """Whether a database has the tables that MLflow stores of all versions have."""
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    return {"experiments", "runs", "tags", "latest_metrics"} <= tables
+    return {"experiments", "runs", "tags", "latest_metrics"} <= tables_in(connection)
+
+
+def tables_in(connection: sqlite3.Connection) -> set[str]:
+    """Return the names of the tables; none if a view has the name of one of MLflow's.
+
+    A view in a stranger's file could compute without end, which Ctrl-C cannot interrupt.
+    """
+    kinds = connection.execute("SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
+    if any(kind == "view" and name.lower() in TABLES for name, kind in kinds):
+        return set()
+    return {name for name, kind in kinds if kind == "table"}
 
 
 def locked_message(path: Path, patience: float) -> str:
