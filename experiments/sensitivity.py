@@ -38,9 +38,9 @@ from rich import box
 from rich.measure import Measurement
 from rich.table import Table
 
-from experiments.comparison.judged import Judged
 from experiments.dataset import Split
 from experiments.model.configuration import layer_names
+from experiments.record.judged import Judged
 from experiments.statistics.bootstrap import difference_over_seeds
 from experiments.statistics.estimates import Estimate, paired_difference
 from experiments.system.errors import UserError, reporting_user_errors

@@ -19,12 +19,12 @@ from experiments.comparison.columns import COLUMNS, NUMBERS, WHOLE, frame, label
 from experiments.comparison.compared import Comparison, compare_runs
 from experiments.comparison.display import MACHINES, SAME, display_table, note
 from experiments.comparison.files import FORMS, form_of
-from experiments.comparison.judged import Judged
 from experiments.comparison.loading import newest
 from experiments.comparison.names import names
 from experiments.comparison.pairs import Examined, display_pairs, table_of_pairs
 from experiments.comparison.terminal import MOST_ROWS, OPTIONAL, fit_columns, show, style_cells, terminal_table
 from experiments.record.evidence import Scores
+from experiments.record.judged import Judged
 from experiments.system.errors import UserError, find_by_prefix
 from experiments.tracking import Store, Tracking
 from experiments.tracking.schema import heading

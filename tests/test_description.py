@@ -40,7 +40,7 @@ def test_description_has_the_values_of_the_table() -> None:
     text = said()
     assert "**95.70 [95.20, 96.10] % accuracy** on 10,000 test examples" in text
     assert "**156,296 bytes**; the float file has 599,796: 3.84x smaller." in text
-    assert "**47.4 µs** per image (median), faster than the float file: 3.34x [3.33, 3.35]." in text
+    assert "**47.4 µs** an inference (median), faster than the float file: 3.34x [3.33, 3.35]." in text
     assert 'mlflow.pyfunc.load_model("runs:/ID/model")' in text
 
 

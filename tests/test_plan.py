@@ -221,6 +221,9 @@ def test_line_of_a_finished_run_has_its_figures(capsys: pytest.CaptureFixture[st
         "2/8 done in 1 min 15 s: accuracy 98.12 % (Δ +0.47), 156,664 bytes (3.83x smaller), speedup 3.72x, about "
         "2 min 10 s left"
     )
+    of_errors = {"tflite_score": 0.304, "score_change": 0.00888, "metric": "mae", "metric_better": "lower"}
+    larger = finished_line(1, 1, {**of_errors, "tflite_bytes": 2904.0, "size_ratio": 0.8}, 1.0, None)
+    assert larger == "1/1 done in 1 s: MAE 0.304 (Δ +0.00888), 2,904 bytes (1.25x larger)"
     void = {**rows.ROWS[0], "latency_void": "disturbed"}
     assert "timing invalid" in finished_line(1, 1, void, 1.0, None)
     first = finished_line(1, 1, {**void, "latency_rounds": 1.0}, 1.0, None)

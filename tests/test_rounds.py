@@ -247,7 +247,7 @@ def test_runs_in_the_plot_of_rounds_look_different() -> None:
 @pytest.mark.parametrize(
     ("speed", "void"),
     [
-        ("**97.0 µs** per image (median), faster than the float file: 3.1x [2.9, 3.4].", ""),
+        ("**97.0 µs** an inference (median), faster than the float file: 3.1x [2.9, 3.4].", ""),
         ("**97.0 µs** in the words of an earlier version.", ""),
         ("Its timing is invalid: 1.5 of 2 cores were busy.", "1.5 of 2 cores were busy"),
     ],
@@ -257,7 +257,7 @@ def test_description_of_a_run_follows_its_rounds(speed: str, void: str) -> None:
     rounds = Rounds("own", "reference", moments)
     first = f"Accurate.\n\n{speed}\n\nIt computes."
     text = with_speed(first, {"latency_p50_us": 97.04}, {"latency_void": void}, rounds)
-    assert text.startswith("Accurate.\n\n**100 µs** per image (median), faster than the float file: 3.28x [")
+    assert text.startswith("Accurate.\n\n**100 µs** an inference (median), faster than the float file: 3.28x [")
     assert text.endswith("3.14x in the faster, 3.41x in the slower.\n\nIt computes.")
     assert with_speed(text, rounds.metrics(), rounds.tags(), rounds) == text
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.comparison.judged import Judged
 from experiments.dataset import Split
 from experiments.dataset.rows import Rows
 from experiments.model import Architecture
+from experiments.record.judged import Judged
 from experiments.sensitivity import (
     Findings,
     Measure,

@@ -1,6 +1,7 @@
 """Data that look usable and are not: each is refused, or named in a warning or a note, before anything is trained."""
 
 import pickle
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -122,6 +123,47 @@ def test_equal_rows_in_both_parts_are_a_warning_unless_rows_are_often_equal(tmp_
     half = lines("a,b,c,y", lambda i: f"{rows[i, 0]},{rows[i, 1]},{rows[i, 2]},{i % 2}", ROWS // 2)
     found = table(tmp_path, half, test_path=tmp_path / "test.csv").read().warnings
     assert [each.startswith("leakage: 40 of 40 test examples") for each in found] == [True] * (values == 1000)
+    assert all("row 1 of test.csv equals row 1 of data.csv" in each for each in found)
+
+
+def test_equal_rows_of_a_file_that_was_split_are_named_by_their_places_in_it(tmp_path: Path) -> None:
+    twice = RNG.random((ROWS, 3))
+    twice[ROWS // 2 :][:4] = twice[:4]
+    text = lines("a,b,c,y", lambda i: ",".join(map(str, [*twice[i], i % 2])))
+    (warning,) = table(tmp_path, text).read().warnings
+    match = re.search(r"row (\d+) of data\.csv equals row (\d+) of data\.csv", warning)
+    assert match
+    one, other = map(int, match.groups())
+    assert abs(one - other) == ROWS // 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "message"),
+    [
+        (
+            "numbers",
+            "ab",
+            r"dataset\.target=y of the training part has one value for each example, such as a.* numbers",
+        ),
+        ("rows", "01", r"of the training part has one value .* labels\)\. Save examples and targets as arrays"),
+        ("anomalies", "01", r"has \d+ anomalies; .* Move their rows to the file of dataset\.test_path"),
+        ("anomalies", "23", r"requires 0 for a normal example and 1 for an anomaly\.$"),
+        ("classes", ["0.25", "0.5"], r"dataset\.target=y of the training part has .* not an integer\. Labels require"),
+    ],
+)
+def test_messages_on_a_table_name_its_column_and_no_arrays(tmp_path: Path, kind: Any, value: Any, message: str) -> None:
+    text = lines("a,b,y", lambda i: f"{i % 7},{i % 5},{value[i % 2]}")
+    with pytest.raises(UserError, match=message) as refused:
+        table(tmp_path, text).examples(kind)
+    assert not re.search("[xy]_train|[xy]_test|np\\.", str(refused.value))
+
+
+def test_windows_of_different_ranges_are_named_by_their_parts(tmp_path: Path) -> None:
+    for name, factor in (("data", 1), ("test", 1000)):
+        (tmp_path / f"{name}.csv").write_text(lines("a,y", lambda i: f"{factor * i},{i // 20}"))  # noqa: B023
+    source = Series(path=tmp_path / "data.csv", test_path=tmp_path / "test.csv", target="y", window=5)
+    (warning,) = source.examples().warnings[-1:]
+    assert warning.startswith("ranges: the training part has values from 0 to 39, but the test part from 0 to 39000")
 
 
 def test_integers_to_predict_are_split_at_random(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from experiments.dataset import Split
+from experiments.dataset import Split, arrays
 from experiments.dataset.rows import Rows
 from experiments.statistics.bootstrap import RESAMPLES, resamples
 from experiments.task.metrics import (
@@ -106,3 +106,21 @@ def test_an_ignored_class_that_the_model_has_an_output_for_is_not_in_the_mean() 
     assert MeanIntersectionOverUnion(0).value(right, Split(Rows(X), background)) == 1
     said = np.eye(3, dtype=np.float32)[np.where(background == 1, 0, background)]  # all of class 1 is missed
     assert MeanIntersectionOverUnion(0).value(said, Split(Rows(X), background)) == 0.5
+
+
+@pytest.mark.parametrize("name", ["error", "auc of errors", "mean intersection over union"])
+def test_a_metric_reads_a_few_examples_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    metric, outputs, y, expected = CASES[name]
+    monkeypatch.setattr(arrays, "CHUNK_BYTES", 7 * outputs[0].nbytes)
+    read: list[int] = []
+    whole = Rows._read
+    monkeypatch.setattr(Rows, "_read", lambda self, rows: read.append(len(self)) or whole(self, rows))
+    assert metric.value(outputs, Split(Rows(X), y)) == pytest.approx(expected)
+    assert max(read, default=0) <= 7
+
+
+def test_windows_of_a_recording_are_judged_together_in_any_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    split = Split(Rows(X), np.repeat([0, 1], EXAMPLES // 2))
+    whole = [each(4).value(BACK, split) for each in (ErrorAuc, ReconstructionError)]
+    monkeypatch.setattr(arrays, "CHUNK_BYTES", 10 * BACK[0].nbytes)
+    assert [each(4).value(BACK, split) for each in (ErrorAuc, ReconstructionError)] == pytest.approx(whole, rel=1e-12)

@@ -108,7 +108,7 @@ def model_with(*shape: int) -> Any:
         (Segmentation(), "maps", (2,), r"requires a model with outputs of shape \(n, 8, 8, classes\)"),
         (Segmentation(), "maps", (8, 8, 1), r"the targets have the class 1, but the model has outputs for 1 classes"),
         (Reconstruction(), "anomalies", (5,), r"whose outputs have the shape of its input, \(8,\), not \(5,\)"),
-        (Reconstruction(metric="auc"), "normal", (8,), "y_test with 0 for normal examples and 1 for anomalies"),
+        (Reconstruction(metric="auc"), "normal", (8,), "requires normal examples and anomalies in the test part"),
     ],
 )
 def test_outputs_that_do_not_fit_the_task_are_refused(
@@ -213,7 +213,7 @@ def test_a_recording_is_judged_by_the_mean_error_of_its_windows(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("windows", "message"),
-    [(7, "100 is no multiple of 7"), (20, "1 recordings have normal windows and anomalies in y_test")],
+    [(7, "100 is no multiple of 7"), (20, "1 recordings of the test part have normal windows and anomalies")],
 )
 def test_windows_that_make_no_recordings_are_refused(windows: int, message: str, tmp_path: Path) -> None:
     data = data_of("anomalies", tmp_path, "anomalies")

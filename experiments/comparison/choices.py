@@ -21,7 +21,6 @@ from experiments.comparison.columns import (
     several_machines,
 )
 from experiments.comparison.compared import Comparison
-from experiments.comparison.judged import Judged
 from experiments.comparison.recommendation import (
     MEANING,
     Candidate,
@@ -32,6 +31,7 @@ from experiments.comparison.recommendation import (
     smallest,
 )
 from experiments.comparison.tasks import LIKE_FLOAT, Task, tasks, tasks_of
+from experiments.record.judged import Judged
 from experiments.record.run_record import NOT_MEASURED, short_warning
 from experiments.statistics.estimates import Estimate, pairs_among
 from experiments.statistics.power import Needed
@@ -155,7 +155,9 @@ def headline(task: Task) -> Choice:
     known = sum(task.p_value(each, chosen.run_id) is not None for each in others)
     won = "" if chosen.tied or not known else _won(task, row, known)
     if lost := len(others) - known:
-        unknown = f"not compared with {lost} {'others' if lost > 1 else 'other'}, whose predictions are missing"
+        unknown = (
+            f"not compared with {lost} {'others' if lost > 1 else 'other'}, whose {task.judged.evidence} are missing"
+        )
         chosen = replace(chosen, drawbacks=(*chosen.drawbacks, unknown))
     size = _size(row)
     timed = row["speed"] != VOID and pd.notna(row["speedup"])
@@ -271,7 +273,7 @@ def _describe_separation(task: Task, row: pd.Series, best: pd.Series) -> list[st
     seeds = f", or {found.seeds or 'more'} seeds,"
     return [
         f"What would change this: about {two_digits(found.examples)} test examples{seeds} would separate it from "
-        f"{task.name_of_row(best)}, if predictions keep differing as often."
+        f"{task.name_of_row(best)}, if {_as_before(task)}."
     ]
 
 
@@ -499,7 +501,7 @@ def _advice(task: Task, unsure: Sequence[pd.Series], best: pd.Series) -> str:
     needed = [each for row in unsure if (each := task.examples_needed(row["run_id"], best["run_id"])) is not None]
     predictions = task.read_evidence(best["run_id"])
     if not needed or predictions is None:
-        return "Their predictions are missing. Repeat the runs to compare them."
+        return f"Their {task.judged.evidence} are missing. Repeat the runs to compare them."
     points_lost = task.judged.margin_text(task.margin)
     there = f"{predictions.examples:,} test examples are too few to show whether it loses more than {points_lost}"
     within = [each for each in needed if each <= MOST_NEEDED]
@@ -509,7 +511,12 @@ def _advice(task: Task, unsure: Sequence[pd.Series], best: pd.Series) -> str:
         )
     least, most = (two_digits(each) for each in (min(within), max(within)))
     needed_in_all = f"about {least}" if least == most else f"about {least} for one of them, {most} for each"
-    return f"{there}: {needed_in_all} would be enough if predictions keep differing as often. Or use more seeds."
+    return f"{there}: {needed_in_all} would be enough if {_as_before(task)}. Or use more seeds."
+
+
+def _as_before(task: Task) -> str:
+    """Return the condition of an estimate of how many examples are needed."""
+    return "predictions keep differing as often" if task.judged.is_accuracy else "scores keep differing as much"
 
 
 def two_digits(count: int) -> str:
@@ -530,8 +537,7 @@ def _cost(task: Task, row: pd.Series, best: pd.Series) -> str:
     """Describe the loss of accuracy of a row."""
     if row["run_id"] == best["run_id"] or same_file(row, best):
         return f"no other is {task.judged.first}"  # a strategy is called none
-    best_one = "most accurate" if task.judged.is_accuracy else "best"
     difference = task.difference(row["run_id"], best["run_id"])
     if difference is None:
-        return f"not compared with the {best_one}, since predictions are missing"
-    return f"{task.judged.change(difference)} compared with the {best_one}"
+        return f"not compared with the {task.judged.foremost}, since {task.judged.evidence} are missing"
+    return f"{task.judged.change(difference)} compared with the {task.judged.foremost}"

@@ -20,9 +20,10 @@ from experiments.comparison.columns import (
     of_one_float_file,
     several_machines,
 )
-from experiments.comparison.judged import Judged, judged, judged_row
+from experiments.comparison.judged import judged
 from experiments.comparison.names import display_names, labels
 from experiments.measure.latency import SAME_FILE
+from experiments.record.judged import Judged, judged_row
 from experiments.record.run_record import NOT_MEASURED, short_warning
 from experiments.statistics.rounding import percent, whole
 from experiments.system.escaping import one_line

@@ -22,11 +22,12 @@ from experiments.comparison.columns import (
     timed,
 )
 from experiments.comparison.compared import Comparison
-from experiments.comparison.judged import judged, judged_row
+from experiments.comparison.judged import judged
 from experiments.comparison.names import display_names, labels
 from experiments.comparison.query import require_column
 from experiments.comparison.recommendation import Candidate, fastest, most_accurate, recommend, smallest
 from experiments.comparison.tasks import Task, margin_of
+from experiments.record.judged import judged_row
 from experiments.statistics.estimates import (
     SIGNIFICANT,
     Estimate,

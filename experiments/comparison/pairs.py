@@ -8,12 +8,12 @@ import pandas as pd
 
 from experiments.comparison.columns import label
 from experiments.comparison.display import percents
-from experiments.comparison.judged import Judged, judged_row
 from experiments.comparison.terminal import terminal_table
 from experiments.measure.latency import SAME_FILE
 from experiments.record.artifacts import EVIDENCE
 from experiments.record.evidence import Evidence, Predictions, difference_of, same_examples
 from experiments.record.identity import with_digest
+from experiments.record.judged import Judged, judged_row
 from experiments.statistics.estimates import SIGNIFICANT, discordant, holm, mcnemar, paired_bootstrap, paired_difference
 from experiments.system.errors import UserError
 from experiments.system.progress import CONSOLE, print_whole
@@ -124,6 +124,7 @@ def display_pairs(table: pd.DataFrame, judged: Judged = ACCURATE) -> pd.DataFram
     narrow = {column: table[column].str.replace(" (", "\n(", regex=False) for column in ("run", "against")}
     accurate = judged.is_accuracy
     shown = table[["run", "against", "images", *(("gained", "lost") if accurate else ())]].assign(**narrow)
+    shown = shown.rename(columns={"images": "examples"})
     differences = zip(*(table[name] for name in ("difference", "low", "high")), strict=True)
     shown[f"Δ {judged.title}{judged.unit_of_change}"] = [judged.shown_change(*each) for each in differences]
     if accurate:

@@ -104,9 +104,7 @@ def margin_of_points(points: float, prefix: str = OPTION) -> float:
         UserError: the points are not between 0 and 100; `prefix` is that of names in the message.
     """
     if not 0 < points < 100:
-        raise UserError(
-            f"{prefix}margin {points:g}: requires points of accuracy between 0 and 100, such as {prefix}margin 0.5."
-        )
+        raise UserError(f"{prefix}margin {points:g}: requires points between 0 and 100, such as {prefix}margin 0.5.")
     return float(points) / 100
 
 

@@ -21,11 +21,12 @@ from experiments.comparison.columns import (
 )
 from experiments.comparison.compared import Comparison
 from experiments.comparison.groups import ReadEvidence, group_runs, seeds_to_pool
-from experiments.comparison.judged import Judged, judged
+from experiments.comparison.judged import judged
 from experiments.comparison.names import names, task_titles
 from experiments.comparison.recommendation import MARGIN, ORDER, Candidate
 from experiments.measure.rounds import ReadRounds, no_rounds
 from experiments.record.evidence import Evidence, Predictions, difference_of, same_examples
+from experiments.record.judged import Judged
 from experiments.statistics.estimates import (
     Estimate,
     examples_needed,

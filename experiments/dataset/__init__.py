@@ -33,9 +33,7 @@ from experiments.dataset.entries import (
     scaling_for,
 )
 from experiments.dataset.labels import (
-    ARRAYS,
     Label,
-    Place,
     class_numbers,
     describe_renumbering,
     describe_unseen,
@@ -43,6 +41,7 @@ from experiments.dataset.labels import (
     output_numbers,
     read_labels,
 )
+from experiments.dataset.place import ARRAYS, Place
 from experiments.dataset.rows import NamedRows, Rows, rows_of
 from experiments.dataset.saving import save_line
 from experiments.dataset.shapes import Entries, Shape, channel_warnings, image_shape, shape_for
@@ -110,6 +109,7 @@ class Dataset:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)  # see Raw
     output: str = ""  # of a model with several, the one that has these targets
     further: Mapping[str, "Dataset"] = field(default_factory=dict)  # the same examples with targets of other outputs
+    place: Place = ARRAYS
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -175,7 +175,7 @@ class Examples:
     further: Mapping[str, "Examples"] = field(default_factory=dict)  # the same examples with targets of other outputs
     stored: Mapping[str, tuple[Stored, Stored]] = field(default_factory=dict)  # both parts of several inputs
     scale: Scales = "auto"  # of these inputs
-    place: Place = ARRAYS  # of the labels
+    place: Place = ARRAYS
     shaped_by: str = ""  # see Raw
 
     @property
@@ -281,8 +281,9 @@ class Examples:
             return
         if not self.output and len(known) > 1:
             raise UserError(
-                f"task.output: is required, since the model has the outputs {', '.join(known)}, and y_train does not "
-                f"say which one it is for. Type task.output={known[0]}, or save targets by name: y_train/{known[0]}."
+                f"task.output: is required, since the model has the outputs {', '.join(known)}, and {self.place.train} "
+                f"does not say which one it is for. Type task.output={known[0]}"
+                f"{self.place.code(', or save targets by name: ', f'y_train/{known[0]}')}."
             )
         for name in filter(None, (self.output, *self.further)):
             if name not in known:
@@ -306,7 +307,7 @@ class Examples:
             (entry,) = entries.values()
             shaped = self._shaped(shape_for(entry.shape, self.input_shape, shaped_by=self.shaped_by))
             x, tests = self.train.x, self.test.x
-            scaling = integer_scaling((x.stored, tests.stored), entry)
+            scaling = integer_scaling((x.stored, tests.stored), entry, place=self.place)
             return shaped if scaling is None else shaped._scaled({"": scaling})
         check_names(self.stored, entries)
         scalings = {
@@ -351,6 +352,7 @@ class Examples:
             notes=tuple(note for note in notes if note),
             warnings=self.warnings,
             preprocessing=self.preprocessing,
+            place=self.place,
         )
 
     def _unlabelled(self) -> Dataset:
@@ -364,6 +366,7 @@ class Examples:
             warnings=self.warnings,
             preprocessing=self.preprocessing,
             kind=self.kind,
+            place=self.place,
         )
 
 
@@ -387,7 +390,7 @@ class Raw:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()  # 'remark: finding, and what to do'
     preprocessing: Mapping[str, Any] = field(default_factory=dict)  # what a device has to do before the scaling
-    place: Place = ARRAYS  # of the labels
+    place: Place = ARRAYS
     shaped_by: str = ""  # what to type for examples of another shape; empty if only the user can change them
 
 
@@ -439,7 +442,7 @@ class Source(ABC):
             UserError: the arrays are not available, or are not images with targets of this kind.
         """
         raw = self.read_for(kind)
-        check_inputs(raw.x_train, raw.x_test)
+        check_inputs(raw.x_train, raw.x_test, raw.place)
         train, test = raw.y_train, raw.y_test
         if isinstance(train, Mapping) != isinstance(test, Mapping):
             raise UserError("y_train and y_test: require targets of the same outputs, but only one has several.")
@@ -471,11 +474,11 @@ class Source(ABC):
                     f"dataset.stratify=true: requires classes, not targets of the kind {shown}. Type "
                     "dataset.stratify=false."
                 )
-            targets = read_targets(train, test, (count(raw.x_train), count(raw.x_test)), shown, output)
+            targets = read_targets(train, test, (count(raw.x_train), count(raw.x_test)), shown, output, raw.place)
             return self._with_splits(raw, targets, by, kind=shown, why=why, output=output)
         end = f"/{output}" if output else ""
-        y_train = read_labels(train, count(raw.x_train), f"train{end}")
-        y_test = read_labels(test, count(raw.x_test), f"test{end}")
+        y_train = read_labels(train, count(raw.x_train), f"train{end}", raw.place)
+        y_test = read_labels(test, count(raw.x_test), f"test{end}", raw.place)
         all_labels = raw.labels or (y_train, y_test)
         training_labels, test_labels = (tuple(np.unique(y).tolist()) for y in all_labels)
         labels = _distinct_labels(all_labels[0], all_labels[1], raw.place)
@@ -487,7 +490,7 @@ class Source(ABC):
             labels=tuple(labels.tolist()),
             training_labels=training_labels,
             test_labels=test_labels,
-            missing=describe_unseen(training_labels, y_test),
+            missing=describe_unseen(training_labels, y_test, raw.place),
             why=why,
             output=output,
         )
@@ -512,8 +515,8 @@ class Source(ABC):
         else:
             check_scales(self.scale, ())
             assert not isinstance(raw.x_train, Mapping) and not isinstance(raw.x_test, Mapping)
-            scaling = scaling_of(raw.x_train, raw.x_test, scale_of(self.scale, ""))
-            warnings += range_warnings(raw.x_train, raw.x_test)
+            scaling = scaling_of(raw.x_train, raw.x_test, scale_of(self.scale, ""), place=raw.place)
+            warnings += range_warnings(raw.x_train, raw.x_test, raw.place)
             rows = rows_of(raw.x_train, scaling), rows_of(raw.x_test, scaling)
         train, test = (
             _subset(Split(inputs, y), chosen)

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from experiments.dataset.arrays import Stored
+from experiments.dataset.place import ARRAYS, Place
 from experiments.dataset.rows import NamedRows, rows_of
 from experiments.dataset.saving import save_line
 from experiments.dataset.shapes import Entries, Entry, Shape, shape_for
@@ -21,7 +22,7 @@ def count(inputs: Inputs) -> int:
     return len(next(iter(inputs.values()))) if isinstance(inputs, Mapping) else len(inputs)
 
 
-def check_inputs(train: Inputs, test: Inputs) -> None:
+def check_inputs(train: Inputs, test: Inputs, place: Place = ARRAYS) -> None:
     """Check the arrays of the examples of both parts.
 
     Raises:
@@ -31,7 +32,7 @@ def check_inputs(train: Inputs, test: Inputs) -> None:
         raise UserError("x_train and x_test: require the same inputs, but only one of them has several.")
     if not isinstance(train, Mapping):
         assert not isinstance(test, Mapping)
-        check_pair(train, test)
+        check_pair(train, test, place=place)
         return
     assert isinstance(test, Mapping)
     if set(train) != set(test) or not train:
@@ -48,15 +49,14 @@ def check_inputs(train: Inputs, test: Inputs) -> None:
             raise UserError(f"Each input requires the same number of examples, but {counts}.")
 
 
-def check_pair(train: Stored, test: Stored, entry: str = "") -> None:
+def check_pair(train: Stored, test: Stored, entry: str = "", place: Place = ARRAYS) -> None:
     """Check the arrays of one input."""
-    check_images(train, "train", entry)
-    check_images(test, "test", entry)
+    check_images(train, "train", entry, place)
+    check_images(test, "test", entry, place)
     if train.shape[1:] != test.shape[1:]:
-        end = f"/{entry}" if entry else ""
         raise UserError(
-            f"x_train{end} and x_test{end}: require examples of the same shape, not {train.shape[1:]} and "
-            f"{test.shape[1:]}."
+            f"{place.inputs('train', entry)} and {place.inputs('test', entry)}: require examples of the same shape, "
+            f"not {train.shape[1:]} and {test.shape[1:]}."
         )
 
 
@@ -96,8 +96,8 @@ def refuse_single(entries: Entries) -> UserError:
     """Return the error for a data set with one input and a model with several."""
     arrays = ", ".join(f"'x_{part}/{name}': ..." for name in entries for part in ("train", "test"))
     return UserError(
-        f"model.path: the model has the inputs {described(entries)}, but the data set has only x_train. Save an array "
-        f"for each input, by its name: np.savez('data.npz', y_train=y_train, y_test=y_test, **{{{arrays}}})"
+        f"model.path: the model has the inputs {described(entries)}, but the data set has one. Save an array for each "
+        f"input, by its name, for dataset=npz: np.savez('data.npz', y_train=y_train, y_test=y_test, **{{{arrays}}})"
     )
 
 
@@ -111,7 +111,9 @@ def scaling_for(stored: tuple[Stored, Stored], entry: Entry, name: str, scale: S
     return integer_scaling(stored, entry, name) or scaling_of(*stored, scale, name)
 
 
-def integer_scaling(stored: tuple[Stored, Stored], entry: Entry, name: str = "") -> Scaling | None:
+def integer_scaling(
+    stored: tuple[Stored, Stored], entry: Entry, name: str = "", place: Place = ARRAYS
+) -> Scaling | None:
     """Return the scaling for an input of integers, such as numbers of words, which are not changed; None for floats.
 
     Raises:
@@ -120,16 +122,16 @@ def integer_scaling(stored: tuple[Stored, Stored], entry: Entry, name: str = "")
     dtype = np.dtype(entry.dtype)
     if dtype.kind not in "iu":
         return None
-    end = f"/{name}" if name else ""
     for part, array in zip(("train", "test"), stored, strict=True):
+        named = place.inputs(part, name)
         if array.dtype.kind not in "biu":
-            line = save_line(x=f"{{}}.astype(np.{dtype})", entry=name)
             raise UserError(
-                f"x_{part}{end} has the dtype {array.dtype}, but the model requires {dtype} for this input. {line}"
+                f"{named} has the dtype {array.dtype}, but the model requires {dtype} for this input."
+                + place.code(" ", save_line(x=f"{{}}.astype(np.{dtype})", entry=name))
             )
         limits, low, high = np.iinfo(dtype), int(array.min()), int(array.max())
         if low < limits.min or high > limits.max:
-            raise UserError(f"x_{part}{end} has values from {low} to {high}; the model requires {dtype}.")
+            raise UserError(f"{named} has values from {low} to {high}; the model requires {dtype}.")
     return Scaling(integers=True, dtype=dtype)
 
 

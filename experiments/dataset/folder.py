@@ -15,8 +15,9 @@ from pydantic.dataclasses import dataclass as option
 
 from experiments.dataset import Raw, Source, choice
 from experiments.dataset.decoding import SHOWN, Decoded, Decoder, decoded, describe_broken
-from experiments.dataset.labels import in_names, list_labels
+from experiments.dataset.labels import list_labels
 from experiments.dataset.leakage import leakage_warning
+from experiments.dataset.place import in_names
 from experiments.dataset.splitting import held_out
 from experiments.system.cache import Cache
 from experiments.system.errors import UserError

@@ -43,6 +43,11 @@ class Frame:
     def __len__(self) -> int:
         return len(self.columns)
 
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """Return the number of each row in the file, from 1 on."""
+        return np.asarray(self.columns.index, np.int64) + 1
+
     def require(self, names: Sequence[str], setting: str) -> None:
         """Raise UserError if a column is missing; `setting` is the one that names them."""
         present = [str(name) for name in self.columns]
@@ -187,7 +192,7 @@ def read_frame(path: Path, key: str) -> Frame:
     try:
         if path.suffix.lower() == ".parquet":
             columns = pd.read_parquet(path)
-            columns = columns.reset_index() if any(columns.index.names) else columns
+            columns = columns.reset_index(drop=not any(columns.index.names))
         else:
             columns = _read_text(path, where)
     except UnicodeDecodeError as error:

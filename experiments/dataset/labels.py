@@ -3,72 +3,21 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from experiments.dataset.place import ARRAYS, Place
 from experiments.dataset.saving import save_line
 from experiments.system.errors import UserError
 
 Label: TypeAlias = int | str
 LIMIT = 2**63  # exceeds int64
 SHOWN = 8  # labels to list in a message
-RULE = "Labels require one value per example, (n,): integers, strings or bool; or one-hot rows, (n, classes)"
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the labels of a source are, and how a user changes them, for messages; by default, arrays in a file."""
-
-    train: str = "y_train"
-    test: str = "y_test"
-    remove: str = (
-        "Remove those examples: keep = y_train >= 0; x_train, y_train = x_train[keep], y_train[keep], and the same for "
-        "test"
-    )
-    keep_known: str = (
-        "Remove the others: keep = np.isin(y_test, y_train); np.savez('data.npz', x_train=x_train, y_train=y_train, "
-        "x_test=x_test[keep], y_test=y_test[keep])"
-    )
-    number: str = (
-        "Save indices of the outputs, with names = [...] in the order of the outputs: "
-        f"{save_line(y='np.array([names.index(label) for label in {}])')}"
-    )
-    unify: str = save_line(y="{}.astype(str)")
-
-
-ARRAYS = Place()
-
-
-def in_column(name: str) -> Place:
-    """Return the place of labels in a column of a table."""
-    return Place(
-        train=f"dataset.target={name} of the training part",
-        test=f"dataset.target={name} of the test part",
-        remove="Remove those rows",
-        keep_known="Add rows with this label for training, or remove its rows. With a single file, another "
-        "dataset.split_seed or dataset.test_share may leave some for training.",
-        number="Write the indices of the outputs into the column instead, 0, 1, ...",
-        unify="Write the labels of both files in the same way.",
-    )
-
-
-def in_names(path: Path) -> Place:
-    """Return the place of labels that are names of folders."""
-    return Place(
-        train=f"dataset.path={path}: the training part",
-        test=f"dataset.path={path}: the test part",
-        remove="Remove their folders",
-        keep_known="Add files with this label for training, or remove its folder from the test part.",
-        number="Rename the folders to the indices of the outputs, 0, 1, ...",
-        unify="Name the folders of both parts in the same way.",
-    )
-
-
-def read_labels(labels: npt.NDArray[Any], examples: int, part: str) -> npt.NDArray[Any]:
+def read_labels(labels: npt.NDArray[Any], examples: int, part: str, place: Place = ARRAYS) -> npt.NDArray[Any]:
     """Return one label for each example, (n,): int64, or str for words.
 
     Accepted are integers, bool, floats and strings with integer values, and other strings, each also as (n, 1); and
@@ -77,38 +26,38 @@ def read_labels(labels: npt.NDArray[Any], examples: int, part: str) -> npt.NDArr
     Raises:
         UserError: the labels are none of these, or their number differs from that of the examples.
     """
-    name = f"y_{part}"
+    name = place.targets(part)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 0 or labels.ndim > 2:
         raise UserError(
-            f"{name} has the shape {labels.shape}. {RULE}. For a class for each pixel, type task=segmentation; for "
-            "numbers to predict, task=regression."
+            f"{name} has the shape {labels.shape}. {place.rule}. For a class for each pixel, type task=segmentation; "
+            "for numbers to predict, task=regression."
         )
     if len(labels) != examples:
         raise UserError(
-            f"x_{part.partition('/')[0]} has {examples} examples, but y_{part} has {len(labels)} labels. Both require "
-            "the same number."
+            f"{place.inputs(part.partition('/')[0])} has {examples} examples, but {name} has {len(labels)} labels. "
+            "Both require the same number."
         )
     if labels.ndim == 2:
-        return _from_rows(labels, name)
+        return _from_rows(labels, name, place)
     match labels.dtype.kind:
         case "b" | "i" | "u":
-            _check_range(labels, name)
+            _check_range(labels, name, place)
             return labels.astype(np.int64)
         case "f":
-            return _from_floats(labels, name)
+            return _from_floats(labels, name, place)
         case "U":
             return _from_strings(labels)
         case "S":
             return _from_strings(np.char.decode(labels, "utf-8", "replace"))
-    raise UserError(f"{name} has the dtype {labels.dtype}. {RULE}.")
+    raise UserError(f"{name} has the dtype {labels.dtype}. {place.rule}.")
 
 
-def _from_rows(labels: npt.NDArray[Any], name: str) -> npt.NDArray[np.int64]:
+def _from_rows(labels: npt.NDArray[Any], name: str, place: Place) -> npt.NDArray[np.int64]:
     """Return the class of each one-hot row."""
     if labels.dtype.kind not in "biuf":
-        raise UserError(f"{name} has the shape {labels.shape} and the dtype {labels.dtype}. {RULE}.")
+        raise UserError(f"{name} has the shape {labels.shape} and the dtype {labels.dtype}. {place.rule}.")
     ones = labels == 1
     if np.all(ones | (labels == 0)) and np.all(ones.sum(axis=1) == 1):
         return np.asarray(ones.argmax(axis=1), np.int64)
@@ -121,7 +70,7 @@ def _from_rows(labels: npt.NDArray[Any], name: str) -> npt.NDArray[np.int64]:
     invalid = int(np.flatnonzero((ones.sum(axis=1) != 1) | ~np.all(ones | (labels == 0), axis=1))[0])
     raise UserError(
         f"{name} has the shape {labels.shape}, but its row {invalid} is not one-hot (one 1, all others 0): "
-        f"{labels[invalid].tolist()[:SHOWN]}. {RULE}. For several labels per example, type "
+        f"{labels[invalid].tolist()[:SHOWN]}. {place.rule}. For several labels per example, type "
         "task=multilabel; for numbers to predict, task=regression."
     )
 
@@ -134,22 +83,22 @@ def _from_strings(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return labels.astype(np.int64) if len(np.unique(distinct.astype(np.int64))) == len(distinct) else labels
 
 
-def _from_floats(labels: npt.NDArray[Any], name: str) -> npt.NDArray[np.int64]:
+def _from_floats(labels: npt.NDArray[Any], name: str, place: Place) -> npt.NDArray[np.int64]:
     broken = np.flatnonzero(~np.isfinite(labels) | (labels != np.round(labels)))
     if broken.size:
         raise UserError(
-            f"{name} has the dtype {labels.dtype} and the value {labels[broken[0]]:g}, which is not an integer. {RULE}"
-            ". For numbers to predict, type task=regression."
+            f"{name} has the dtype {labels.dtype} and the value {labels[broken[0]]:g}, which is not an integer. "
+            f"{place.rule}. For numbers to predict, type task=regression."
         )
-    _check_range(labels, name)
+    _check_range(labels, name, place)
     return labels.astype(np.int64)
 
 
-def _check_range(labels: npt.NDArray[Any], name: str) -> None:
+def _check_range(labels: npt.NDArray[Any], name: str, place: Place) -> None:
     if labels.size and (largest := max(int(labels.max()), -int(labels.min()))) >= LIMIT:
         raise UserError(
-            f"{name} has the label {largest}; labels require values below 2**63. Number the classes: "
-            f"{save_line(y='np.searchsorted(np.unique(y_train), {})')}"
+            f"{name} has the label {largest}; labels require values below 2**63. Number the classes"
+            f"{place.code(': ', save_line(y='np.searchsorted(np.unique(y_train), {})')) or '.'}"
         )
 
 
@@ -230,12 +179,12 @@ def describe_renumbering(numbers: Mapping[Label, int]) -> str:
     return f"labels are numbered as classes: {shown}{', ...' if len(changed) > SHOWN else ''} ({len(numbers)} classes)"
 
 
-def describe_unseen(train: Sequence[Label], test: npt.NDArray[Any]) -> str:
+def describe_unseen(train: Sequence[Label], test: npt.NDArray[Any], place: Place = ARRAYS) -> str:
     """Return a note on test labels without training examples; empty if there are none."""
     counts = Counter(label for label in test.tolist() if label not in set(train))
     if not counts:
         return ""
     return (
-        f"y_test has {len(counts)} labels that no training example has ({list_labels(sorted(counts))}; "
+        f"{place.test} has {len(counts)} labels that no training example has ({list_labels(sorted(counts))}; "
         f"{sum(counts.values())} examples)"
     )

@@ -1,7 +1,7 @@
 """Examples that are in the training part and in the test part, found by digests of what they hold."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,20 @@ def leakage_warning(equal: int, tests: int, example: str) -> str:
     """Return the warning about equal examples."""
     return (
         f"leakage: {equal:,} of {tests:,} test examples are also in the training part, such as {example}, so the "
-        "accuracy is too high. Remove them from one part."
+        "score is too good. Remove them from one part."
     )
 
 
-def leakage_warnings(train: Any, test: Any) -> tuple[str, ...]:
-    """Return a warning if examples of the test part are also in the training part, with all of several inputs."""
+def of_array(part: str, place: int) -> str:
+    """Return the name of an example of an array."""
+    return f"x_{part}[{place}]"
+
+
+def leakage_warnings(train: Any, test: Any, name: Callable[[str, int], str] = of_array) -> tuple[str, ...]:
+    """Return a warning if examples of the test part are also in the training part, with all of several inputs.
+
+    `name` is what a user calls an example, from its part and position.
+    """
     named = isinstance(train, Mapping) and isinstance(test, Mapping) and train.keys() == test.keys()
     pairs = [(train[name], test[name]) for name in train] if named else [(train, test)]
     lengths = {(len(first), len(second)) for first, second in pairs if _are_comparable(first, second)}
@@ -49,7 +57,7 @@ def leakage_warnings(train: Any, test: Any) -> tuple[str, ...]:
     if not equal:
         return ()
     one, other = equal[0]
-    return (leakage_warning(len(equal), len(second), f"x_test[{other}] equals x_train[{one}]"),)
+    return (leakage_warning(len(equal), len(second), f"{name('test', other)} equals {name('train', one)}"),)
 
 
 def _are_comparable(train: Any, test: Any) -> bool:

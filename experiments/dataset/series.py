@@ -17,7 +17,7 @@ from experiments.dataset.frames import (
     row_number_warnings,
     suggest_regression,
 )
-from experiments.dataset.labels import in_column
+from experiments.dataset.place import in_column
 from experiments.dataset.splitting import held_out
 from experiments.dataset.targets import Kind
 from experiments.system.errors import UserError

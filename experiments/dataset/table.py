@@ -14,14 +14,15 @@ from experiments.dataset.frames import (
     row_number_warnings,
     suggest_regression,
 )
-from experiments.dataset.labels import in_column
 from experiments.dataset.leakage import leakage_warnings
+from experiments.dataset.place import in_column
 from experiments.dataset.splitting import held_out
 from experiments.dataset.targets import Kind
 from experiments.system.errors import UserError
 from experiments.system.options import OPTION
 
 NOTED = 8  # columns whose mean and deviation are shown
+STANDARDIZE = "dataset.standardize=true"
 SHAPED_BY = "Name the columns of the model: dataset.features=[...]"
 
 
@@ -54,6 +55,7 @@ class Table(ColumnSource):
             other.require(names, "dataset.features")
             other = other.complete([*names, self.target], self.skip_broken)
             parts = (x, y, other.numbers(names, "dataset.features"), other.labels(self.target))
+            rows = {"train": frame.rows, "test": other.rows}
         else:
             classes = y if is_class(y, kind) else np.zeros(len(y))
             held = held_out(classes, self.test_share, self.split_seed, groups)
@@ -63,6 +65,7 @@ class Table(ColumnSource):
                     f"share.{suggest_regression(y, self.target, kind)}"
                 )
             parts = (x[~held], y[~held], x[held], y[held])
+            rows = {"train": frame.rows[~held], "test": frame.rows[held]}
             groups = None if groups is None else groups[~held]
         x_train, y_train, x_test, y_test = parts
         notes: tuple[str, ...] = ()
@@ -75,14 +78,15 @@ class Table(ColumnSource):
             shown = [f"{n} ({m:.6g}, {d:.6g})" for n, m, d in zip(names, mean, deviation, strict=True)]
             more = ", ..." if len(shown) > NOTED else ""
             notes = (f"standardized by (mean, deviation) of the training rows: {', '.join(shown[:NOTED])}{more}",)
-        way_out = "" if self.standardize else "Subtract their mean: dataset.standardize=true. "
+        way_out = "" if self.standardize else f"Subtract their mean: {STANDARDIZE}. "
         for each in (x_train, x_test):
             frame.check_single(each, names, "dataset.features", way_out)
         train, test = (np.asarray(each, np.float32) for each in (x_train, x_test))
-        warnings += leakage_warnings(train, test)
+        files = {"train": self.path, "test": self.test_path or self.path}
+        warnings += leakage_warnings(train, test, lambda part, place: f"row {rows[part][place]} of {files[part].name}")
         return Raw(
             train, y_train, test, y_test, groups=groups, notes=notes, warnings=warnings,
-            preprocessing={"table": used}, place=in_column(self.target), shaped_by=SHAPED_BY,
+            preprocessing={"table": used}, place=in_column(self.target, STANDARDIZE), shaped_by=SHAPED_BY,
         )  # fmt: skip
 
     def _columns(self, frame: Frame) -> Frame:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from experiments.dataset.place import ARRAYS, Place
 from experiments.dataset.saving import save_line
 from experiments.system.errors import UserError
 
@@ -69,13 +70,15 @@ def _are_classes(numbers: Array) -> bool:
     return bool(np.isfinite(numbers).all() and (numbers >= -1).all() and (numbers == np.round(numbers)).all())
 
 
-def read_targets(train: Array, test: Array, examples: tuple[int, int], kind: Kind, output: str = "") -> Targets:
+def read_targets(
+    train: Array, test: Array, examples: tuple[int, int], kind: Kind, output: str = "", place: Place = ARRAYS
+) -> Targets:
     """Return the targets of a kind other than classes; `output` is the name of one of several outputs.
 
     Raises:
         UserError: they are of another kind, or their number differs from that of the examples.
     """
-    readers: Mapping[str, Callable[[Array, int, str], Array]] = {
+    readers: Mapping[str, Callable[[Array, str, Place], Array]] = {
         "numbers": _numbers,
         "rows": _rows,
         "maps": _maps,
@@ -84,50 +87,50 @@ def read_targets(train: Array, test: Array, examples: tuple[int, int], kind: Kin
         "own": _own,
     }
     end = f"/{output}" if output else ""
-    found = [
-        readers[kind](y, count, f"y_{part}{end}") for y, count, part in zip((train, test), examples, PARTS, strict=True)
-    ]
+    found = []
+    for y, count, part in zip((train, test), examples, PARTS, strict=True):
+        _check_count(y, count, part, end, place)
+        found.append(readers[kind](y, f"{part}{end}", place))
     if kind == "boxes":
         most = max(y.shape[1] for y in found)
         found = [np.pad(y, ((0, 0), (0, most - y.shape[1]), (0, 0)), constant_values=-1) for y in found]
     if found[0].shape[1:] != found[1].shape[1:]:
         raise UserError(
-            f"y_train and y_test: require targets of the same shape, not {found[0].shape[1:]} and {found[1].shape[1:]}."
+            f"{place.train} and {place.test}: require targets of the same shape, not {found[0].shape[1:]} and "
+            f"{found[1].shape[1:]}."
         )
     return Targets(*found)
 
 
-def _rows(y: Array, examples: int, name: str) -> npt.NDArray[np.float32]:
+def _rows(y: Array, part: str, place: Place) -> npt.NDArray[np.float32]:
     """Return rows of 0 and 1, (n, labels) float32."""
-    _check_count(y, examples, name)
     if y.ndim != 2 or y.dtype.kind not in "biuf" or not np.isin(y, (0, 1)).all():
         raise UserError(
-            f"{name} has the shape {y.shape} and the dtype {y.dtype}; task=multilabel requires rows of 0 and 1, one "
-            "number for each label: (n, labels)."
+            f"{_described(y, part, place)}; task=multilabel requires rows of 0 and 1, one number for each label: (n, "
+            f"labels).{_as_arrays(place)}"
         )
     return np.asarray(y, np.float32)
 
 
-def _maps(y: Array, examples: int, name: str) -> npt.NDArray[np.int64]:
+def _maps(y: Array, part: str, place: Place) -> npt.NDArray[np.int64]:
     """Return a class for each pixel, (n, height, width) int64."""
-    _check_count(y, examples, name)
     y = y[..., 0] if y.ndim == 4 and y.shape[-1] == 1 else y
     if y.ndim != 3 or y.dtype.kind not in "biu" or (y.size and y.min() < 0):
         raise UserError(
-            f"{name} has the shape {y.shape} and the dtype {y.dtype}; task=segmentation requires the number of a class "
-            "for each pixel, from 0 on: integers (n, height, width)."
+            f"{_described(y, part, place)}; task=segmentation requires the number of a class for each pixel, from 0 "
+            f"on: integers (n, height, width).{_as_arrays(place)}"
             f"{' For boxes, type task=detection.' if y.ndim == 3 and y.shape[2] == ROW else ''}"
         )
     return y.astype(np.int64)
 
 
-def _boxes(y: Array, examples: int, name: str) -> npt.NDArray[np.float32]:
+def _boxes(y: Array, part: str, place: Place) -> npt.NDArray[np.float32]:
     """Return rows of class and box, (n, most boxes, 5) float32; the class -1 stands for no box."""
-    _check_count(y, examples, name)
+    name = place.targets(part)
     if y.ndim != 3 or y.shape[2] != ROW or y.dtype.kind not in "iuf":
         raise UserError(
-            f"{name} has the shape {y.shape} and the dtype {y.dtype}; task=detection requires rows of class and box, "
-            "(n, most boxes, 5), with the class -1 in rows without a box."
+            f"{_described(y, part, place)}; task=detection requires rows of class and box, (n, most boxes, 5), with "
+            f"the class -1 in rows without a box.{_as_arrays(place)}"
         )
     if not _are_classes(y[..., 0]):
         raise UserError(
@@ -145,56 +148,70 @@ def _other_than_class(numbers: Array) -> float:
     return float(next(others))
 
 
-def _anomalies(y: Array, examples: int, name: str) -> npt.NDArray[np.int64]:
+def _anomalies(y: Array, part: str, place: Place) -> npt.NDArray[np.int64]:
     """Return 1 for each anomaly and 0 for others, (n,) int64."""
-    _check_count(y, examples, name)
-    y = y.reshape(examples) if y.size == examples else y
+    y = y.reshape(len(y)) if y.size == len(y) else y
     if y.ndim != 1 or y.dtype.kind not in "biuf" or not np.isin(y, (0, 1)).all():
         raise UserError(
-            f"{name} has the shape {y.shape} and the dtype {y.dtype}; task=reconstruction requires 0 for a normal "
-            "example and 1 for an anomaly, (n,), or no y_train and y_test at all."
+            f"{_described(y, part, place)}; task=reconstruction requires 0 for a normal example and 1 for an "
+            f"anomaly{place.code(', (n,), or ', 'no y_train and y_test at all')}."
         )
-    if name.startswith("y_train") and (count := int(np.count_nonzero(y))):
+    if part.startswith("train") and (count := int(np.count_nonzero(y))):
         raise UserError(
-            f"y_train has {count:,} anomalies; task=reconstruction learns from normal examples only. Remove the "
-            "others: keep = y_train == 0; x_train, y_train = x_train[keep], y_train[keep]"
+            f"{place.train} has {count:,} anomalies; task=reconstruction learns from normal examples only. "
+            f"{place.keep_normal}"
         )
     return y.astype(np.int64)
 
 
-def _own(y: Array, examples: int, name: str) -> Array:
+def _own(y: Array, part: str, place: Place) -> Array:
     """Return any targets, as they are."""
-    _check_count(y, examples, name)
     if y.dtype.kind not in "biuf":
-        raise UserError(f"{name} has the dtype {y.dtype}; a task of your own requires numbers.")
+        raise UserError(f"{_described(y, part, place)}; a task of your own requires numbers.")
     return y.astype(np.float32) if y.dtype.kind == "f" else y.astype(np.int64)
 
 
-def _numbers(y: Array, examples: int, name: str) -> npt.NDArray[np.float32]:
+def _numbers(y: Array, part: str, place: Place) -> npt.NDArray[np.float32]:
     """Return numbers to predict, (n, ...) float32; one number for each example becomes (n, 1)."""
+    name = place.targets(part)
     if y.dtype.kind not in "biuf":
         raise UserError(
-            f"{name} has the dtype {y.dtype}; task=regression requires numbers. For classes: task=classification"
+            f"{_described(y, part, place)}; task=regression requires numbers. For classes: task=classification"
         )
-    _check_count(y, examples, name)
     if not np.isfinite(y).all():
         raise UserError(
             f"{name} has {np.count_nonzero(~np.isfinite(y)):,} values that are not finite (NaN or infinity); "
-            "task=regression requires numbers. Remove those examples: keep = np.isfinite(y_train); x_train, y_train = "
-            "x_train[keep], y_train[keep], and the same for test."
+            "task=regression requires numbers. Remove those examples"
+            + place.code(
+                ": ",
+                "keep = np.isfinite(y_train); x_train, y_train = x_train[keep], y_train[keep], and the same for test",
+            )
+            + "."
         )
     if (largest := float(np.abs(y).max(initial=0))) > float(np.finfo(np.float32).max):
         raise UserError(
-            f"{name} has values up to {largest:g}; models require float32. "
-            f"Scale them: {save_line(y=f'{{}} / {largest:g}')}"
+            f"{name} has values up to {largest:g}; models require float32. Scale them"
+            f"{place.code(': ', save_line(y=f'{{}} / {largest:g}')) or '.'}"
         )
     return np.asarray(y.reshape(len(y), -1) if y.ndim == 1 else y, np.float32)
 
 
-def _check_count(y: Array, examples: int, name: str) -> None:
+def _described(y: Array, part: str, place: Place) -> str:
+    """Describe targets of another kind than a task requires."""
+    if place.arrays:
+        return f"{place.targets(part)} has the shape {y.shape} and the dtype {y.dtype}"
+    return f"{place.targets(part)} has one value for each example, such as {y.tolist()[0]}"
+
+
+def _as_arrays(place: Place) -> str:
+    """Return where such targets can be, for a source that has none."""
+    return "" if place.arrays else " Save examples and targets as arrays, for dataset=npz."
+
+
+def _check_count(y: Array, examples: int, part: str, end: str, place: Place) -> None:
     if y.ndim == 0 or len(y) != examples:
         count = len(y) if y.ndim else 0
         raise UserError(
-            f"x_{name[2:].partition('/')[0]} has {examples} examples, but {name} has {count} targets. Both require "
-            "the same number."
+            f"{place.inputs(part)} has {examples} examples, but {place.targets(part + end)} has {count} targets. Both "
+            "require the same number."
         )

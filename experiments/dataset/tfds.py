@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass as option
 from experiments.dataset import Raw, Source
 from experiments.dataset.image_folder import Fit, resized
 from experiments.dataset.leakage import leakage_warnings
+from experiments.dataset.place import in_splits
 from experiments.system.errors import UserError, first_line
 from experiments.system.extras import require
 from experiments.system.files import UserPath
@@ -78,7 +79,9 @@ class TensorFlowDataset(Source):
             rows = tfds.as_numpy(builder.as_dataset(split=split, as_supervised=True, shuffle_files=False))
             arrays += self._arrays(iter(rows), count, form, names)
         x_train, y_train, x_test, y_test = arrays
-        return Raw(x_train, y_train, x_test, y_test, warnings=leakage_warnings(x_train, x_test))
+        splits = {"train": self.train_split, "test": self.test_split}
+        warnings = leakage_warnings(x_train, x_test, lambda part, place: f"image {place} of {splits[part]}")
+        return Raw(x_train, y_train, x_test, y_test, warnings=warnings, place=in_splits(*splits.values()))
 
     def _arrays(
         self, rows: Iterator[tuple[npt.NDArray[Any], Any]], count: int, form: tuple[int, ...], names: list[str] | None

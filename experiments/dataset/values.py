@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset.arrays import Stored
+from experiments.dataset.place import ARRAYS, Place
 from experiments.dataset.saving import save_line
 from experiments.system.errors import UserError
 
@@ -44,13 +45,13 @@ class Scaling:
         return unit * np.float32(self.divisor)
 
 
-def check_images(images: Stored, part: str, entry: str = "") -> None:
+def check_images(images: Stored, part: str, entry: str = "", place: Place = ARRAYS) -> None:
     """Check that an array has images, series or features, (n, ...); `entry` is the name of one of several inputs.
 
     Raises:
         UserError: the shape or dtype is not supported, or a value is not finite.
     """
-    name = _name(part, entry)
+    name = place.inputs(part, entry)
     if images.ndim < 2:
         line = (
             f" For one feature per example: {save_line(x='{}.reshape(-1, 1)', entry=entry)}" if images.ndim == 1 else ""
@@ -73,17 +74,17 @@ def check_images(images: Stored, part: str, entry: str = "") -> None:
     largest = max(abs(float(images.min())), abs(float(images.max())))  # NaN if any value is
     if not np.isfinite(largest):
         raise UserError(
-            f"{name} has values that are not finite (NaN or infinity). To replace them by 0: "
-            f"{save_line(x='np.nan_to_num({}, posinf=0, neginf=0)', entry=entry)}"
+            f"{name} has values that are not finite (NaN or infinity)."
+            + place.code(" To replace them by 0: ", save_line(x="np.nan_to_num({}, posinf=0, neginf=0)", entry=entry))
         )
     if largest > float(np.finfo(np.float32).max):
         raise UserError(
-            f"{name} has values up to {largest:g}; models require float32, up to {np.finfo(np.float32).max:g}. Scale "
-            f"them: {save_line(x=f'{{}} / {largest:g}', entry=entry)}"
+            f"{name} has values up to {largest:g}; models require float32, up to {np.finfo(np.float32).max:g}."
+            + place.code(" Scale them: ", save_line(x=f"{{}} / {largest:g}", entry=entry))
         )
 
 
-def scaling_of(train: Stored, test: Stored, scale: Scale, entry: str = "") -> Scaling:
+def scaling_of(train: Stored, test: Stored, scale: Scale, entry: str = "", place: Place = ARRAYS) -> Scaling:
     """Return the scaling of stored values, the same for both parts.
 
     `auto` divides integers by the largest value of their type (255 for 8 bits, and for wider integers within 0..255),
@@ -95,29 +96,34 @@ def scaling_of(train: Stored, test: Stored, scale: Scale, entry: str = "") -> Sc
     """
     if (train.dtype.kind == "f") != (test.dtype.kind == "f"):
         raise UserError(
-            f"{_name('train', entry)} has the dtype {train.dtype}, but {_name('test', entry)} has {test.dtype}. Both "
-            "require the same, since integers are scaled and floats are not. If both have the same range: "
-            + save_line(x=f"{{}}.astype(np.{train.dtype})", entry=entry)
+            f"{place.inputs('train', entry)} has the dtype {train.dtype}, but {place.inputs('test', entry)} has "
+            f"{test.dtype}. Both require the same, since integers are scaled and floats are not."
+            + place.code(" If both have the same range: ", save_line(x=f"{{}}.astype(np.{train.dtype})", entry=entry))
         )
     floats = train.dtype.kind == "f"
     if floats and scale == "auto":
-        return Scaling(assumed=_note_unscaled(train, test, entry))
+        return Scaling(assumed=_note_unscaled(train, test, entry, place))
     if scale == "none":
         return Scaling(integers=not floats)
-    divisor, assumed = _float_divisor(train, test, scale, entry) if floats else _integer_divisor(train, test, entry)
+    divisor, assumed = (
+        _float_divisor(train, test, scale, entry, place) if floats else _integer_divisor(train, test, entry, place)
+    )
     return Scaling(divisor, scale == "symmetric", not floats, assumed)
 
 
-def range_warnings(train: Stored, test: Stored) -> tuple[str, ...]:
+def range_warnings(train: Stored, test: Stored, place: Place = ARRAYS) -> tuple[str, ...]:
     """Return a warning if images of both parts were scaled differently, such as to 0..1 and to 0..255."""
     first, second = (max(abs(float(each.min())), abs(float(each.max()))) for each in (train, test))
     if train.ndim < 3 or min(first, second) == 0 or max(first, second) < UNLIKE * min(first, second):
         return ()
     ranges = [f"from {float(each.min()):g} to {float(each.max()):g}" for each in (train, test)]
-    return (f"ranges: x_train has values {ranges[0]}, but x_test {ranges[1]}. Both require the same scale.",)
+    return (
+        f"ranges: {place.inputs('train')} has values {ranges[0]}, but {place.inputs('test')} {ranges[1]}. Both require "
+        "the same scale.",
+    )
 
 
-def _note_unscaled(train: Stored, test: Stored, entry: str) -> str:
+def _note_unscaled(train: Stored, test: Stored, entry: str, place: Place) -> str:
     """Return a note on floats in the range of bytes, from which most models learn badly; empty for others."""
     if train.ndim < 3 or len(train) == 0:
         return ""
@@ -125,28 +131,29 @@ def _note_unscaled(train: Stored, test: Stored, entry: str) -> str:
     if low < 0 or not BYTE / 2 < high <= BYTE:
         return ""
     return (
-        f"{_name('train', entry)} has floats from {low:g} to {high:g}, used unscaled; {_typed('unit', entry)} divides "
-        "them by 255"
+        f"{place.inputs('train', entry)} has floats from {low:g} to {high:g}, used unscaled; {_typed('unit', entry)} "
+        "divides them by 255"
     )
 
 
-def _float_divisor(train: Stored, test: Stored, scale: Scale, entry: str) -> tuple[float, str]:
+def _float_divisor(train: Stored, test: Stored, scale: Scale, entry: str, place: Place) -> tuple[float, str]:
     low, high = _range(train, test)
     if low < 0 or high > BYTE:
         raise UserError(
             f"dataset.scale={scale}: requires floats in 0..1 or 0..255, not {low:g} to {high:g}{_of(entry)}. Type "
-            f"{_typed('none', entry)} to use them unscaled, or scale them: "
-            + save_line(x=f"({{}} - {low:g}) / {high - low:g}", entry=entry)
+            f"{_typed('none', entry)} to use them unscaled"
+            + (place.code(", or scale them: ", save_line(x=f"({{}} - {low:g}) / {high - low:g}", entry=entry)) or ".")
         )
     return (
         (1.0, "")
         if high <= 1
-        else (float(BYTE), f"{_name('train', entry)} has floats from {low:g} to {high:g}, divided by 255")
+        else (float(BYTE), f"{place.inputs('train', entry)} has floats from {low:g} to {high:g}, divided by 255")
     )
 
 
-def _integer_divisor(train: Stored, test: Stored, entry: str) -> tuple[float, str]:
-    name, both = _name("train", entry), f"{_name('train', entry)} and {_name('test', entry)}"
+def _integer_divisor(train: Stored, test: Stored, entry: str, place: Place) -> tuple[float, str]:
+    name = place.inputs("train", entry)
+    both = f"{name} and {place.inputs('test', entry)}"
     kinds = {train.dtype, test.dtype}
     if kinds == {np.dtype(bool)}:
         return 1.0, f"{name} has bool, used as 0 and 1"
@@ -175,10 +182,6 @@ def _integer_divisor(train: Stored, test: Stored, entry: str) -> tuple[float, st
 
 def _note_dark(name: str, named: str, entry: str) -> str:
     return f"{name} has {named} of 0 and 1 only, divided by 255; type {_typed('none', entry)} to use them unscaled"
-
-
-def _name(part: str, entry: str) -> str:
-    return f"x_{part}/{entry}" if entry else f"x_{part}"
 
 
 def _of(entry: str) -> str:

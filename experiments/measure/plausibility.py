@@ -118,6 +118,7 @@ class Form:
     remark: str = "input scale"
 
 
+STANDARDIZED = "each channel standardized"
 UNCHANGED = Form("nothing changed", lambda images: images, "")
 
 
@@ -158,13 +159,22 @@ def input_warnings(model: "Model", data: Dataset, head: ClassHead, predict: Pred
         why = f"{_preprocessing(model, images)} another range, and " if expected and expected.name in best.name else ""
         yield (
             f"{best.remark}: {why}the accuracy on {len(sample)} training examples is {_percent(current)} with the "
-            f"current input ({_range(images)}), and {_percent(correct[best])} with {best.name}. Type: {best.command}"
+            f"current input ({_range(images)}), and {_percent(correct[best])} with {best.name}. {_advice(best, data)}"
         )
     elif expected and not _clearly_better(current, correct[expected], sample.y):
         yield (
             f"input scale: {_preprocessing(model, images)} another range than that of the images "
-            f"({_range(images)}). Type: {expected.command}"
+            f"({_range(images)}). {_advice(expected, data)}"
         )
+
+
+def _advice(form: Form, data: Dataset) -> str:
+    """Return what to type for a form; code changes arrays, which only some sources are made of."""
+    if data.place.arrays or not form.command.startswith("np."):
+        return f"Type: {form.command}"
+    if form.name == STANDARDIZED and data.place.standardize:
+        return f"Type: {data.place.standardize}"
+    return f"Save arrays for dataset=npz: {form.command}"
 
 
 def _clearly_better(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_], truth: npt.NDArray[np.int64]) -> bool:
@@ -267,9 +277,7 @@ def _standardized(data: Dataset) -> Form:
     mean, deviation = (np.asarray(values, np.float32) for values in data.train.x.moments())
     deviation += np.float32(1e-7)
     line = f"({{}} - x_train.mean(axis={axes})) / x_train.std(axis={axes})"
-    return Form(
-        "each channel standardized", lambda x: np.asarray((x - mean) / deviation, np.float32), save_line(x=line)
-    )
+    return Form(STANDARDIZED, lambda x: np.asarray((x - mean) / deviation, np.float32), save_line(x=line))
 
 
 def _expected_form(model: "Model", images: Images, forms: list[Form]) -> Form | None:

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from experiments.comparison.columns import TASK, further_epochs
-from experiments.comparison.judged import Judged
 from experiments.comparison.names import epochs_text, names, task_titles
 from experiments.plots import FewPointsError, NoPictureError, add_texts, lay_out, sheet, show_values
 from experiments.plots.points import setting_of
 from experiments.plots.strategies import mark
+from experiments.record.judged import Judged
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,9 +9,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from experiments.comparison.columns import VOID, cell_of, key_of, may_be_shipped
-from experiments.comparison.judged import Judged, judged
+from experiments.comparison.judged import judged
 from experiments.comparison.names import epochs_text, names, subjects_of
 from experiments.plots import NoPictureError
+from experiments.record.judged import Judged
 
 Numbers = npt.NDArray[np.float64]
 MOST_PANELS = 6

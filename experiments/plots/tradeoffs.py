@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from experiments.comparison.columns import TASK, VOID, of_one_float_file
-from experiments.comparison.judged import Judged
 from experiments.comparison.names import task_titles
 from experiments.plots import (
     FAINT,
@@ -40,6 +39,7 @@ from experiments.plots.points import (
     void_left_out,
 )
 from experiments.plots.strategies import COMPRESSING, mark
+from experiments.record.judged import Judged
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,11 +8,11 @@ from experiments.dataset.named import apart, fields, is_named
 from experiments.measure.latency import SAME_FILE
 from experiments.measure.rounds import Rounds
 from experiments.record.evidence import Scores
+from experiments.record.judged import Judged
 from experiments.record.run_record import RunRecord
 from experiments.statistics.estimates import Estimate
-from experiments.statistics.rounding import percent, points, signed, significant, three_digits, times
+from experiments.statistics.rounding import percent, points, smaller, three_digits, times
 from experiments.system.escaping import markdown_text
-from experiments.task.metrics import TITLES
 
 SPEEDS = {
     "faster": "faster than",
@@ -57,11 +57,12 @@ def _accuracy(record: RunRecord) -> str:
     else:
         meaning = "not significantly different from that of"
     if isinstance(evidence, Scores):
-        title, ratio = TITLES.get(record.metric, record.metric), record.metrics().get("output_sqnr_db")
+        judged, ratio = Judged(record.metric), record.metrics().get("output_sqnr_db")
         noise = "equal those" if ratio is None else f"have a signal-to-noise ratio of {ratio:.1f} dB to those"
         return (
-            f"**{title} {significant(*astuple(evidence.tflite_score))}** on {evidence.examples:,} test examples: "
-            f"{meaning} the float TFLite model of the same baseline ({signed(change)}). Its "
+            f"**{judged.title} {judged.shown(*astuple(evidence.tflite_score))}{judged.sign}** on "
+            f"{evidence.examples:,} test examples: {meaning} the float TFLite model of the same baseline "
+            f"({judged.shown_change(*astuple(change))}{' points' if judged.is_share else ''}). Its "
             f"outputs {noise} of its Keras model."
         )
     predictions = record.predictions
@@ -75,8 +76,8 @@ def _accuracy(record: RunRecord) -> str:
 
 def _size(record: RunRecord) -> str:
     file = record.tflite
-    smaller = times(record.reference.bytes / file.bytes)
-    return f"**{file.bytes:,} bytes**; the float file has {record.reference.bytes:,}: {smaller} smaller."
+    ratio = record.reference.bytes / file.bytes
+    return f"**{file.bytes:,} bytes**; the float file has {record.reference.bytes:,}: {smaller(ratio)}."
 
 
 def _speed(record: RunRecord) -> str:
@@ -106,8 +107,8 @@ def _speed_of(verdict: str, void: str, median_us: float, speedup: Estimate) -> s
     if verdict == "void":
         return f"Its timing is invalid: {void}."
     if verdict == SAME_FILE:
-        return f"{_median(median_us)} per image (median): the file is identical to the float file."
-    return f"{_median(median_us)} per image (median), {SPEEDS[verdict]} the float file: {times(*astuple(speedup))}."
+        return f"{_median(median_us)} an inference (median): the file is identical to the float file."
+    return f"{_median(median_us)} an inference (median), {SPEEDS[verdict]} the float file: {times(*astuple(speedup))}."
 
 
 def _median(us: float) -> str:

@@ -1,6 +1,7 @@
 """The report as a self-contained HTML file, without network access."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from experiments.comparison.choices import choices, explain_tie, headline, join_
 from experiments.comparison.columns import is_group
 from experiments.comparison.compared import Comparison
 from experiments.comparison.groups import group_runs, seeds_to_pool
+from experiments.comparison.judged import judged
 from experiments.comparison.names import subjects_of
 from experiments.comparison.recommendation import MEANING
 from experiments.comparison.tasks import Task, tasks
@@ -29,6 +31,7 @@ from experiments.record.artifacts import (
     read_layers,
 )
 from experiments.record.evidence import Predictions
+from experiments.record.judged import SEVERAL, Judged
 from experiments.report.details import (
     Details,
     confusion,
@@ -61,7 +64,7 @@ def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequ
     Raises:
         UserError: an artifact of a run is invalid.
     """
-    found, control = tasks(comparison), _control(comparison)
+    found, control, metric = tasks(comparison), _control(comparison), (judged(comparison.table) or SEVERAL).title
     detailed = comparison.table.head(MOST_RUNS).loc[lambda rows: rows["status"] == "FINISHED", "run_id"].tolist()
     context = {
         **_context_of_answer(comparison, found, remark),
@@ -78,10 +81,10 @@ def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequ
         "pictures": {name: Markup(as_svg(figure, name)) for name, figure in shown.drawn.items()},
         "left_out": {name: reason for name, reason in shown.left_out.items() if name not in shown.tables},
         "few": [
-            (title_of(name), shown.left_out[name], plain_table(pd.DataFrame(each)))
+            (capitalized(title_of(name, metric)), shown.left_out[name], plain_table(pd.DataFrame(each)))
             for name, each in shown.tables.items()
         ],
-        "title_of": title_of,
+        "title_of": partial(title_of, metric=metric),
         "details": list(_details(store, comparison, found)),
         "most_details": MOST_RUNS,
         "rows": len(comparison.table),
@@ -92,9 +95,12 @@ def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequ
 
 
 def _context_of_answer(comparison: Comparison, found: Sequence[Task], remark: str = "") -> Mapping[str, Any]:
+    metrics = list(dict.fromkeys(task.judged for task in found)) or [Judged()]
     return {
         "answers": [(task, headline(task), choices(task)) for task in found],
-        "margin": f"{100 * comparison.margin:g}",
+        "metrics": " and ".join(metric.title for metric in metrics),
+        "margin": " or ".join(dict.fromkeys(metric.allowed(comparison.margin) for metric in metrics)),
+        "foremost": metrics[0].foremost if len(metrics) == 1 else "best",
         "order": "; then ".join(MEANING[each] for each in comparison.order),
         "remark": remark,
         "named": join_names,
@@ -128,9 +134,15 @@ def illustrate(store: Store, comparison: Comparison, command: str, folder: Path)
     write_report(store, comparison, pictures, [command], folder / REPORT)
 
 
-def title_of(picture: str) -> str:
-    """Return the name of a picture as words: accuracy and size."""
-    return picture.capitalize().replace("_", " and " if picture.startswith("accuracy") else " ")
+def capitalized(text: str) -> str:
+    """Return a text as a heading; names such as MAE keep their letters."""
+    return text[:1].upper() + text[1:]
+
+
+def title_of(picture: str, metric: str) -> str:
+    """Return the name of a picture as words: accuracy and size, with the metric of the runs."""
+    score, _, other = picture.partition("accuracy_")
+    return f"{metric} and {other}" if other and not score else picture.replace("_", " ")
 
 
 def _title(runs: pd.DataFrame) -> str:

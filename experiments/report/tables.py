@@ -90,7 +90,12 @@ def _separation(each: Separation, found: Tie) -> tuple[Cell, ...]:
     if each.same_file:
         return Cell(each.name, look="text"), difference, Cell("the same file", look="text"), Cell("")
     if each.needed is None:
-        return Cell(each.name, look="text"), difference, Cell("unknown: predictions are missing", look="text"), Cell("")
+        return (
+            Cell(each.name, look="text"),
+            difference,
+            Cell(f"unknown: {found.judged.evidence} are missing", look="text"),
+            Cell(""),
+        )
     if each.difference and not each.difference.value and found.seeds == 1:
         return (
             Cell(each.name, look="text"),

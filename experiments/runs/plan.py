@@ -8,11 +8,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from experiments.record.judged import judged_row
 from experiments.record.run_record import Setting
 from experiments.runs.configuration import Request
 from experiments.runs.forecast import FINISHING, Costs, Schedule, Work
 from experiments.runs.job import run_key
 from experiments.runs.trainings import training_name
+from experiments.statistics.rounding import smaller
 from experiments.system.cache import Cache, Trajectory
 from experiments.system.contents import contents_of
 from experiments.system.errors import redact
@@ -285,17 +287,17 @@ def finished_line(number: int, of: int, row: Row, seconds: float, left: float | 
 
 def _score(row: Row) -> Iterable[str]:
     """Yield the metric of the task, with its difference from the float file."""
-    if (accuracy := row.get("tflite_accuracy")) is not None:
-        change, shown = row.get("accuracy_change"), f"accuracy {100 * float(accuracy):.2f} %"
-        yield shown + ("" if change is None else f" (Δ {100 * float(change):+.2f})")
-    elif (score := row.get("tflite_score")) is not None:
-        change, shown = row.get("score_change"), f"{row.get('metric') or 'score'} {float(score):.4g}"
-        yield shown + ("" if change is None else f" (Δ {float(change):+.2g})")
+    for kind in ("accuracy", "score"):  # runs of earlier versions have accuracies only
+        if (score := row.get(f"tflite_{kind}")) is not None:
+            metric, change = judged_row(row), row.get(f"{kind}_change")
+            difference = "" if change is None else f" (Δ {metric.shown_change(float(change))})"
+            yield f"{metric.title} {metric.shown(float(score))}{metric.sign}{difference}"
+            return
 
 
 def _size(row: Row) -> Iterable[str]:
     ratio = row.get("size_ratio")
-    yield f"{int(row['tflite_bytes']):,} bytes" + ("" if ratio in (None, 1.0) else f" ({float(ratio):.2f}x smaller)")
+    yield f"{int(row['tflite_bytes']):,} bytes" + ("" if ratio in (None, 1.0) else f" ({smaller(float(ratio))})")
 
 
 def _speed(row: Row) -> Iterable[str]:

@@ -31,6 +31,11 @@ def times(value: Any, low: Any = None, high: Any = None) -> str:
     return f"{value:.2f}x" if missing(low) else f"{value:.2f}x [{low:.2f}, {high:.2f}]"
 
 
+def smaller(ratio: float) -> str:
+    """Describe a size by its ratio, float file to file."""
+    return f"{times(ratio)} smaller" if ratio >= 1 else f"{times(1 / ratio)} larger"
+
+
 def whole(value: Any) -> str:
     """Format a count or a size."""
     return "" if missing(value) else f"{value:,.0f}"
@@ -50,11 +55,6 @@ def significant(value: Any, low: Any = None, high: Any = None, sign: str = "") -
         return ""
     interval = "" if missing(low) else f" [{low:{sign}.4g}, {high:{sign}.4g}]"
     return f"{value:{sign}.4g}{interval}"
-
-
-def signed(change: Estimate) -> str:
-    """Format a difference with its sign, in the unit of the values."""
-    return significant(change.value, change.low, change.high, "+")
 
 
 def missing(value: Any) -> bool:

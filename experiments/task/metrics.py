@@ -1,14 +1,17 @@
 """Metrics that judge a model: each gives its value on all test examples, and on every resample of them."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from math import prod
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset import Split
+from experiments.dataset.arrays import chunks
 from experiments.statistics.bootstrap import RESAMPLES, Replicates, resamples
 from experiments.task.boxes import THRESHOLDS, Decoding, average_precisions, matches
 
@@ -47,6 +50,10 @@ class OfMeans(Metric):
     def parts(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
         """Return what is averaged, for each example: (n, ...)."""
 
+    def all_parts(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
+        """Return the parts of all examples, computed for a few megabytes of outputs at once."""
+        return np.concatenate([self.parts(*each) for each in in_parts(outputs, test, len(test) // self.units(test))])
+
     def finish(self, means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the metric (k,) from means (k, ...) over k sets of examples."""
         return means[:, 0]
@@ -70,7 +77,7 @@ class OfMeans(Metric):
         return self.finish(means.reshape(-1, *shape))
 
     def _flat(self, outputs: Outputs, test: Split) -> tuple[npt.NDArray[np.float64], tuple[int, ...]]:
-        parts = np.asarray(self.parts(outputs, test), np.float64)
+        parts = np.asarray(self.all_parts(outputs, test), np.float64)
         parts = parts[:, np.newaxis] if parts.ndim == 1 else parts
         return parts.reshape(len(parts), -1), parts.shape[1:]
 
@@ -103,6 +110,14 @@ class RootMeanSquareError(OfMeans):
     def finish(self, means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the root."""
         return np.asarray(np.sqrt(means[:, 0]))
+
+
+def in_parts(outputs: Outputs, test: Split, together: int = 1) -> Iterator[tuple[Outputs, Split]]:
+    """Yield outputs and examples, a few megabytes at once; `together` examples are always in one part."""
+    row = together * outputs.itemsize * prod(outputs.shape[1:])
+    for units in chunks(len(test) // together, row):
+        rows = slice(units.start * together, units.stop * together)
+        yield outputs[rows], test.take(np.arange(rows.start, rows.stop))
 
 
 def _differences(outputs: Outputs, targets: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -170,7 +185,8 @@ class ErrorAuc(Auc):
 
     def scores(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
         """Return the mean squared error of each recording."""
-        return np.asarray((_differences(outputs, test.x[:]) ** 2).reshape(self.units(test), -1).mean(axis=1))
+        pairs = in_parts(outputs, test, self.windows)
+        return np.concatenate([_reconstruction_errors(*each, self.windows) for each in pairs])
 
     def prepared(self, outputs: Outputs, test: Split) -> Any:
         """See Auc.prepared; for each recording."""
@@ -195,12 +211,17 @@ class ReconstructionError(OfMeans):
     def parts(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
         """Return the error of each normal recording, and whether it is normal."""
         normal = test.y.ravel()[:: self.windows] == 0
-        errors = (_differences(outputs, test.x[:]) ** 2).reshape(self.units(test), -1).mean(axis=1)
+        errors = _reconstruction_errors(outputs, test, self.windows)
         return np.stack([errors * normal, normal.astype(np.float64)], axis=1)
 
     def finish(self, means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the mean over normal examples."""
         return _ratio(means[:, 0], means[:, 1])
+
+
+def _reconstruction_errors(outputs: Outputs, test: Split, windows: int) -> npt.NDArray[np.float64]:
+    """Return the mean squared error of each recording, from all its windows."""
+    return np.asarray((_differences(outputs, test.x[:]) ** 2).reshape(len(test) // windows, -1).mean(axis=1))
 
 
 @dataclass(frozen=True)

@@ -57,13 +57,13 @@ class ReconstructionHead(Head):
 
 @option(frozen=True, config=OPTION, kw_only=True)
 class Reconstruction(Task):
-    """A model that learned normal examples; y_test, if it is given, is 1 for an anomaly and 0 for others."""
+    """A model that learned normal examples; targets, if there are any, are 1 for an anomaly and 0 for others."""
 
     name: ClassVar[str] = "reconstruction"
     kind: ClassVar[Kind | None] = "anomalies"
     judging: ClassVar[tuple[str, ...]] = ("metric", "windows")
 
-    metric: Literal["auto", "auc", "mse"] = "auto"  # auto: auc if y_test has anomalies, else mse
+    metric: Literal["auto", "auc", "mse"] = "auto"  # auto: auc if the test part has anomalies, else mse
     windows: PositiveInt = 1  # consecutive test examples of one recording, which are judged by their mean error
 
     def check(self, source: Source) -> None:
@@ -86,11 +86,11 @@ class Reconstruction(Task):
         found = {int(each) for each in set(data.test.y.tolist())}
         if self.metric == "auc" and found != {0, 1}:
             raise UserError(
-                "task.metric=auc: requires y_test with 0 for normal examples and 1 for anomalies, and both. Without "
-                "anomalies, type task.metric=mse."
+                "task.metric=auc: requires normal examples and anomalies in the test part, with 0 and 1 as targets. "
+                "Without anomalies, type task.metric=mse."
             )
         if self.metric != "auc" and 0 not in found:
-            raise UserError("y_test: requires normal examples, with 0; all are anomalies.")
+            raise UserError("task=reconstruction: the test part requires normal examples; all are anomalies.")
         judged = "auc" if self.metric == "auto" and found == {0, 1} else "mse" if self.metric == "auto" else self.metric
         return ReconstructionHead(prod(wanted), judged, self.windows)
 
@@ -103,6 +103,6 @@ class Reconstruction(Task):
         mixed = int(np.count_nonzero(np.ptp(data.test.y.reshape(-1, self.windows), axis=1)))
         if mixed:
             raise UserError(
-                f"task.windows={self.windows}: {mixed:,} recordings have normal windows and anomalies in y_test. Save "
-                "the windows of a recording one after the other, all with its label."
+                f"task.windows={self.windows}: {mixed:,} recordings of the test part have normal windows and "
+                "anomalies. Save the windows of a recording one after the other, all with its label."
             )

@@ -73,7 +73,7 @@ class Regression(Task):
             raise UserError(
                 f"task=regression: the targets have the shape {_shown(wanted)}, but the model has outputs of shape "
                 f"{_shown(given)}. Use a model with {prod(wanted)} linear output{'s' if prod(wanted) > 1 else ''}, or "
-                "reshape y_train and y_test."
+                "targets of that shape."
             )
         return NumberHead(prod(wanted), self.loss, self.metric)
 
