@@ -76,6 +76,17 @@ except KeyboardInterrupt:
 """
 
 
+NEVER_RETURNING = """
+from collections import deque
+from itertools import repeat
+from experiments.system.stopping import ending_at_once, stop_on_signals
+stop_on_signals()
+with ending_at_once():
+    print("in", flush=True)
+    deque(repeat(0), maxlen=0)  # a loop in C that runs no handler
+"""
+
+
 def said_by(code: str, signals: str = "--default-signal=INT,HUP") -> str:
     command = ["env", signals, sys.executable, "-c", code]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
@@ -93,6 +104,25 @@ def test_stop_caught_by_a_library_is_raised_at_the_next_check() -> None:
 
 def test_second_signal_does_not_interrupt_closing() -> None:
     assert said_by(TWICE) == "closed\n"
+
+
+def test_a_library_that_never_returns_can_be_stopped() -> None:
+    with subprocess.Popen(
+        ["env", "--default-signal=INT", sys.executable, "-c", NEVER_RETURNING], env=ENVIRONMENT, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"in\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == -signal.SIGINT
+
+
+def test_handlers_are_back_after_a_library_returns() -> None:
+    code = "import signal\nfrom experiments.system import stopping\nstopping.stop_on_signals()\n"
+    code += "with stopping.ending_at_once():\n    print(signal.getsignal(signal.SIGINT) is signal.SIG_DFL)\n"
+    code += (
+        "print(signal.getsignal(signal.SIGINT) is stopping._stop, signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
+    )
+    assert said_by(code, "--ignore-signal=HUP") == "True\nTrue True\n"
 
 
 def test_a_closed_terminal_stops_unless_nohup_was_typed() -> None:

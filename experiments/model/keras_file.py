@@ -21,6 +21,7 @@ from experiments.system.errors import UserError, first_cause, first_line
 from experiments.system.files import UserPath
 from experiments.system.keras_version import Version
 from experiments.system.options import OPTION, first_bytes
+from experiments.system.stopping import ending_at_once
 
 if TYPE_CHECKING:
     import h5py
@@ -77,11 +78,11 @@ class KerasFile(Architecture):
             self._as_saved_model().check()
             return
         self._check_format()
-        version = self._version()
         module = find_module(self.module) if self.module else None
         names = provided_names(module) if module else frozenset[str]()
-        # Names that are known only after running the module are checked in `build`.
-        inspect(self.path, names or (), self.trust or names is None, self.module or "", version)
+        with ending_at_once():
+            # Names that are known only after running the module are checked in `build`.
+            inspect(self.path, names or (), self.trust or names is None, self.module or "", self._version())
 
     def sources(self) -> Sequence[Path]:
         """Return the user's module and the files that it imports."""

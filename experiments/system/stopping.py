@@ -9,7 +9,9 @@ import gc
 import logging
 import signal
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 SOON = 0.05  # seconds after which a lost KeyboardInterrupt is raised again
@@ -47,6 +49,25 @@ def stop_handled() -> None:
     """Mark the stop as handled, so that the code that closes runs is not interrupted again."""
     global _handled  # noqa: PLW0603  # there is one process to stop
     _handled = True
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Let a signal end the process itself during the block, before which it must not have opened anything to close.
+
+    For libraries in C that may never return, as HDF5 for some damaged files: until then, no handler of Python is run.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    ours = {number: handler for number, handler in handlers.items() if handler is _stop}
+    if threading.current_thread() is threading.main_thread():
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in ours.items():
+                signal.signal(number, handler)
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
